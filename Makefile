@@ -1,0 +1,50 @@
+# `make demo` and `make test` do their own set-up. They need make and Python 3.11 or newer, with venv.
+
+PYTHON ?= python3
+# Processes that run the tests side by side, each with one thread.
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXAMPLE := src/tonewood/bundled/example.flac
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test format clean
+
+help:
+	@echo "make demo    enhance the bundled example; the sound and the picture go to demo/"
+	@echo "make test    formatting, lint, types, import direction, tests"
+	@echo "make format  put the code into its canonical format"
+	@echo "make clean   remove all that make made, the virtual environment too"
+
+demo: $(STAMP)
+	@$(BIN)/tonewood enhance $(EXAMPLE) -m soundfont-cello -o demo --plot --overwrite
+
+test: export OMP_NUM_THREADS = 1
+test: $(STAMP)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -q -n $(JOBS)
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) is not installed: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$$($(PYTHON) --version) is too old, Tonewood needs 3.11: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Setting up $(VENV): several minutes the first time"
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,48 @@
+"""Tonewood reshapes recordings toward a sound learnt from two folders of recordings.
+
+The names below are the Python interface; they load what they need when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tonewood.api import NeuralLoss, enhance, load, score, train
+    from tonewood.errors import TonewoodError
+    from tonewood.files.modelfile import Model
+    from tonewood.workflow.enhance import Enhancement
+    from tonewood.workflow.score import Score
+
+__all__ = [
+    "Enhancement",
+    "Model",
+    "NeuralLoss",
+    "Score",
+    "TonewoodError",
+    "enhance",
+    "load",
+    "score",
+    "train",
+]
+
+_HOMES = {
+    "Enhancement": "tonewood.workflow.enhance",
+    "Model": "tonewood.files.modelfile",
+    "NeuralLoss": "tonewood.api",
+    "Score": "tonewood.workflow.score",
+    "TonewoodError": "tonewood.errors",
+    "enhance": "tonewood.api",
+    "load": "tonewood.api",
+    "score": "tonewood.api",
+    "train": "tonewood.api",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tonewood' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m tonewood` is the command `tonewood`."""
+
+from tonewood.cli import main
+
+main()

@@ -1,0 +1,146 @@
+"""The Python interface: arrays in, results out; the same workflow as the command line's."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tonewood.errors import AudioError, CallError
+from tonewood.files import modelfile
+from tonewood.files.modelfile import Model
+from tonewood.scoring import scorer
+from tonewood.settings import EnhanceSettings, ModelSettings
+from tonewood.workflow import enhance as enhancing
+from tonewood.workflow import score as scoring
+from tonewood.workflow import train as training
+from tonewood.workflow.enhance import Enhancement
+from tonewood.workflow.score import Score
+
+_MIN_SECONDS = 0.25
+
+
+def load(model: str | Path = "cello") -> Model:
+    """Load a model file, or a bundled model by its name."""
+    return modelfile.load(model)
+
+
+def train(
+    reference: str | Path,
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    settings: ModelSettings | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> Model:
+    """Learn a model from two folders that need not correspond.
+
+    Parameters
+    ----------
+    reference : path
+        Folder of the sound that is wanted.
+    source : path
+        Folder of the sound that is to be improved.
+    output : path, optional
+        Model file to write.
+    settings : ModelSettings, optional
+    device : {"cpu", "cuda"}
+
+    Raises
+    ------
+    TonewoodError
+        With the reason in one line.
+    """
+    name = Path(output).stem if output else "model"
+    made: Model | None = None
+    for event in training.train(
+        Path(reference), Path(source), settings or ModelSettings(), name=name, device=device
+    ):
+        if isinstance(event, Model):
+            made = event
+    assert made is not None
+    if output:
+        made.save(output, overwrite=overwrite)
+    return made
+
+
+def enhance(
+    samples: ArrayLike,
+    rate: int,
+    model: Model | str | Path = "cello",
+    *,
+    settings: EnhanceSettings | None = None,
+    device: str = "cpu",
+) -> Enhancement:
+    """Reshape a recording toward the model's reference.
+
+    Parameters
+    ----------
+    samples : array (channels, samples) or (samples,)
+    rate : int
+        Hz.
+    model : Model, path or name
+    settings : EnhanceSettings, optional
+    device : {"cpu", "cuda"}
+
+    Returns
+    -------
+    Enhancement
+        `samples` (channels, samples) float32 at the same rate, the mask, scores before and after.
+    """
+    training.check_device(device)
+    wave = _checked(samples, rate)
+    made: Enhancement | None = None
+    for event in enhancing.enhance(
+        wave, rate, _model(model), settings or EnhanceSettings(), device=device
+    ):
+        if isinstance(event, Enhancement):
+            made = event
+    assert made is not None
+    return made
+
+
+def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
+    """Score a recording (channels, samples): 0 sounds like the reference, 1 like the source."""
+    return scoring.score(_checked(samples, rate), rate, _model(model))
+
+
+class NeuralLoss(scorer.NeuralLoss):
+    """A model's frozen scorer as a differentiable loss over [batch, channels, samples].
+
+    Parameters
+    ----------
+    model : Model, path or name
+    rate : int
+        Of the waveforms, Hz.
+    reduction : {"mean", "sum", "none"}
+    """
+
+    def __init__(
+        self,
+        model: Model | str | Path = "cello",
+        rate: int = 16_000,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(_model(model).scorer, rate, reduction)
+
+
+def _model(model: Model | str | Path) -> Model:
+    return model if isinstance(model, Model) else load(model)
+
+
+def _checked(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
+    """Samples as float32 (channels, samples), refused where no file with them would be read."""
+    wave = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    if wave.ndim != 2:
+        raise CallError(f"samples have shape {wave.shape}; give (channels, samples)")
+    if wave.shape[1] < _MIN_SECONDS * rate:
+        raise AudioError(
+            f"samples last {wave.shape[1] / rate:.2f} s; a score needs {_MIN_SECONDS} s: "
+            "give a longer recording"
+        )
+    if not np.isfinite(wave).all():
+        raise AudioError("samples hold NaN or infinite values: repair them first")
+    if np.ptp(wave) == 0:
+        raise AudioError("samples are silence: nothing is there to reshape")
+    return wave

@@ -1,0 +1,1 @@
+"""Everything that has a path: recordings, folders of takes, model files, recipes, exports."""

@@ -1,0 +1,362 @@
+"""Recordings: read, resample and write them, and find them below a folder.
+
+Every way in which a file can disappoint ends in one clear line (:class:`AudioError`,
+:class:`OutputError`); nothing of libsndfile's shows.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from tonewood.errors import AudioError, CallError, FolderError, OutputError, shown
+from tonewood.files import codec
+from tonewood.files.formats import SUFFIXES, WRITABLE, AudioFormat, obstacle
+from tonewood.files.output import atomic_path, no_space
+
+__all__ = [
+    "AudioFormat", "Info", "Recording", "audio_files", "probe", "read", "resample", "sha256",
+    "write",
+]  # fmt: skip
+
+Samples = npt.NDArray[np.float32]
+
+MAX_CHANNELS = 8
+MIN_SECONDS = 0.25
+MIN_RATE, MAX_RATE = 4_000, 768_000
+SILENCE = 1e-5  # peak, -100 dB re full scale: below the last bit of 16
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a recording's header says.
+
+    Parameters
+    ----------
+    rate : int
+        Samples per second.
+    channels : int
+        Number of channels.
+    frames : int or None
+        Samples in each channel, as promised; None if not stated.
+    format : AudioFormat
+        Container and encoding.
+    """
+
+    rate: int
+    channels: int
+    frames: int | None
+    format: AudioFormat
+
+    @property
+    def duration(self) -> float | None:
+        """Promised duration in seconds."""
+        return None if self.frames is None else self.frames / self.rate
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A recording in memory.
+
+    Parameters
+    ----------
+    samples : ndarray of float32, (channels, samples)
+        Full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit integers
+        and 64-bit floats are rounded to the 24 significant bits of a float32.
+    rate : int
+        Samples per second.
+    format : AudioFormat
+        How the file keeps them.
+    path : Path
+        Where they were read.
+    """
+
+    samples: Samples
+    rate: int
+    format: AudioFormat
+    path: Path
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.samples.shape[0])
+
+    @property
+    def duration(self) -> float:
+        """Duration in seconds."""
+        return float(self.samples.shape[1] / self.rate)
+
+    @property
+    def clipped(self) -> bool:
+        """Whether some channel stays at full scale, on one side, for three samples or more.
+
+        One or two samples there are an ordinary peak. Full scale is the largest positive
+        integer of the format (limiters clip both sides to it), or 1 for floats and codecs.
+        """
+        bits = self.format.integer_bits
+        # Seen through float32, which keeps 24 bits: 32-bit full scale reads as 1.
+        top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
+        for at_top in (self.samples >= top, self.samples <= -top):
+            if np.any(at_top[:, :-2] & at_top[:, 1:-1] & at_top[:, 2:]):
+                return True
+        return False
+
+    def mono(self) -> Samples:
+        """Mean of the channels, ``(samples,)``."""
+        mean: Samples = self.samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean
+
+    def at_rate(self, rate: int) -> Samples:
+        """Mean of the channels at another rate (Hz), ``(samples,)``; see :func:`resample`."""
+        return resample(self.mono(), self.rate, rate)
+
+
+def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
+    """Resample along the last axis with soxr's HQ filter (linear phase, aliases at -140 dB).
+
+    Parameters
+    ----------
+    samples : ndarray, (samples,) or (channels, samples)
+        Audio at `from_rate`.
+    from_rate, to_rate : int
+        Samples per second.
+
+    Returns
+    -------
+    ndarray of float32
+        Same layout; ``samples · to_rate / from_rate`` long, rounded. Time zero stays in place.
+    """
+    if from_rate == to_rate:
+        return samples.astype(np.float32)
+    turned = soxr.resample(np.ascontiguousarray(samples.T), from_rate, to_rate, quality="HQ")
+    return np.ascontiguousarray(np.asarray(turned, dtype=np.float32).T)
+
+
+def probe(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> Info:
+    """Read a recording's header, without decoding it.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, empty, unreadable, no audio, or of a rate or number of channels
+        out of range. What only decoding can show (silence, a cut-off end) is left to `read`.
+    """
+    path = Path(path)
+    with codec.opened(path) as file:
+        return _info(path, file, max_channels)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    max_channels: int = MAX_CHANNELS,
+    min_seconds: float = MIN_SECONDS,
+) -> Recording:
+    """Read a recording, or say in one line why it cannot be used.
+
+    Parameters
+    ----------
+    path : path
+        A file in one of the formats of :data:`tonewood.files.formats.WRITABLE`.
+    max_channels : int
+        Largest number of channels accepted.
+    min_seconds : float
+        Shortest duration accepted, in seconds.
+
+    Raises
+    ------
+    AudioError
+        As `probe`; and if the file holds no samples or fewer than its header promises, is
+        shorter than `min_seconds`, silent (no sample above -100 dB re full scale), constant,
+        or has samples that are no finite numbers. Wavs and flacs that were piped, and so state
+        no length, are read to their end.
+    """
+    path = Path(path)
+    with codec.opened(path) as file:
+        info = _info(path, file, max_channels)
+        samples = codec.decode(path, file)
+    _check_length(path, info, samples.shape[1], min_seconds)
+    _check_content(path, info, samples)
+    return Recording(samples, info.rate, info.format, path)
+
+
+def write(
+    path: str | os.PathLike[str],
+    samples: npt.NDArray[np.floating[Any]],
+    rate: int,
+    format: AudioFormat,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a recording, whole or not at all.
+
+    Integers are rounded to the nearest (ties to even) and clipped to full scale, without
+    dither: samples that came from such a file go back bit for bit, and a dithered copy of
+    unchanged audio would not. Floats are kept as they are. Lossy codecs run at their best
+    quality. The file is decoded once before it takes its name: libsndfile reports some full
+    disks only by silence.
+
+    Parameters
+    ----------
+    path : path
+        Where to; its suffix is not looked at (see :meth:`AudioFormat.for_path`).
+    samples : ndarray, (channels, samples)
+        Full scale is ±1.
+    rate : int
+        Samples per second.
+    format : AudioFormat
+        Container and encoding.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If the format cannot hold such audio, samples are not finite, or as
+        :func:`tonewood.files.output.atomic_path`.
+    CallError
+        If `samples` is not two-dimensional and non-empty.
+    """
+    if samples.ndim != 2 or samples.size == 0:
+        raise CallError(
+            f"samples have the shape {samples.shape}; (channels, samples) is needed, none of them "
+            "zero: reshape them"
+        )
+    if not np.isfinite(samples).all():
+        raise OutputError(
+            f"{shown(path)} was not written: some samples are not finite numbers: "
+            "replace them first"
+        )
+    channels, frames = samples.shape
+    if why := obstacle(format, frames, channels, rate):
+        raise OutputError(f"{shown(path)} {why}: name an output in .w64, .wav or .flac")
+    with atomic_path(path, overwrite) as temporary:
+        try:
+            codec.encode(temporary, samples, rate, format)
+        except (soundfile.SoundFileError, AssertionError) as error:
+            # soundfile asserts that all was written; 2 is libsndfile's 'system error'.
+            if getattr(error, "code", 2) == 2:
+                raise no_space(path) from error
+            raise OutputError(
+                f"{shown(path)} cannot be written: {format.container} {format.subtype} refuses "
+                f"{channels} channels at {rate} Hz: name an output in .w64, .wav or .flac"
+            ) from error
+        try:
+            kept = codec.count(temporary)
+        except soundfile.SoundFileError as error:
+            raise no_space(path) from error
+        if kept != frames:
+            raise no_space(path)
+
+
+def audio_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """List every audio file below a folder, sorted by path, by suffix only.
+
+    Hidden files and folders are skipped. Symbolic links are followed, but a folder or file that
+    has been met is not listed again: links may form loops, and a take listed twice could fall
+    into both halves of a split.
+
+    Raises
+    ------
+    FolderError
+        If there is no such folder, it (or one below it) cannot be read, or no audio is in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        kind = "is a file" if folder.exists() else "does not exist"
+        raise FolderError(f"{shown(folder)} {kind}; a folder of recordings is needed: name one")
+    met = {os.path.realpath(folder)}
+    found: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        raise FolderError(
+            f"{shown(error.filename)} cannot be read; every folder below {shown(folder)} is "
+            "needed: change its permissions or move it away"
+        ) from error
+
+    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [n for n in sorted(folders) if n[0] != "." and _new(root, n, met)]
+        for name in sorted(files):
+            audio = Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+            if audio and _new(root, name, met):
+                found.append(Path(root) / name)
+    if not found:
+        kinds = " ".join(sorted(SUFFIXES))
+        raise FolderError(f"no audio file below {shown(folder)}; {kinds} are looked for: add some")
+    return sorted(found)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file's bytes, read in pieces; AudioError if unreadable."""
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise codec.unreadable(Path(path), error) from error
+
+
+def _new(root: str, name: str, met: set[str]) -> bool:
+    real = os.path.realpath(Path(root) / name)
+    if real in met:
+        return False
+    met.add(real)
+    return True
+
+
+def _info(path: Path, file: soundfile.SoundFile, max_channels: int) -> Info:
+    form = AudioFormat(file.format, file.subtype, file.endian)
+    if form.container not in WRITABLE:
+        raise AudioError(
+            f"{shown(path)} is a {form.container} file, which is not read here: "
+            "convert it to .wav or .flac"
+        )
+    if not MIN_RATE <= file.samplerate <= MAX_RATE:
+        raise AudioError(
+            f"{shown(path)} has a sample rate of {file.samplerate} Hz; {MIN_RATE} to {MAX_RATE} Hz "
+            "can be used: check its header or resample it"
+        )
+    if file.channels > max_channels:
+        raise AudioError(
+            f"{shown(path)} has {file.channels} channels; {max_channels} can be used: mix it down"
+        )
+    frames = None if file.frames == codec.UNSTATED else int(file.frames)
+    return Info(int(file.samplerate), int(file.channels), frames, form)
+
+
+def _check_length(path: Path, info: Info, frames: int, min_seconds: float) -> None:
+    if frames == 0:
+        raise AudioError(f"{shown(path)} holds no samples: record or export it again")
+    if frames < min_seconds * info.rate:
+        raise AudioError(
+            f"{shown(path)} lasts {frames / info.rate:.2g} s; {min_seconds:g} s are needed: "
+            "give a longer recording"
+        )
+
+
+def _check_content(path: Path, info: Info, samples: Samples) -> None:
+    # Extremes are NaN or infinite just if some sample is, and cost no array of their own.
+    low, high = samples.min(axis=1), samples.max(axis=1)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        first = int(np.argmin(np.isfinite(samples).all(axis=0))) / info.rate
+        raise AudioError(
+            f"{shown(path)} has samples that are no finite numbers, the first at {first:.2f} s: "
+            "export it again"
+        )
+    peak = float(max(-low.min(), high.max()))
+    if peak < SILENCE:
+        level = f"{20 * np.log10(peak):.0f}" if peak > 0 else "-inf"
+        raise AudioError(
+            f"{shown(path)} is silent: its peak is {level} dB re full scale; "
+            f"{20 * np.log10(SILENCE):.0f} dB are needed: check the take"
+        )
+    if (low == high).all():
+        raise AudioError(
+            f"{shown(path)} is constant ({high[0]:.3g} throughout, an offset without sound): "
+            "check the take"
+        )

@@ -1,0 +1,193 @@
+"""libsndfile, tamed: open, decode and encode with its silences and messages put right."""
+
+import io
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from tonewood.errors import AudioError, shown
+from tonewood.files import headers
+from tonewood.files.formats import AudioFormat
+
+# Frames at a time. libsndfile's Vorbis encoder keeps a whole write on the stack, so that a long
+# one crashes; and a header may promise terabytes, so memory grows only by what was decoded.
+BLOCK = 16_384
+# An mp3's frame count may or may not include the frame that states it.
+_MP3_SLACK = 1_152
+UNSTATED = 2**63 - 1  # libsndfile's length of a flac that was piped
+
+
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
+    """A sound file that is only ever run through.
+
+    soundfile seeks to where it is after every block; at the end of a flac of unstated length
+    that fails, and the last block is lost.
+    """
+
+    def seekable(self) -> bool:
+        """Claim that it cannot be sought, so that soundfile does not."""
+        return False
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[SequentialFile]:
+    """Open a recording for reading; AudioError if that is not possible."""
+    if path.is_dir():
+        raise AudioError(f"{shown(path)} is a folder; a recording is needed: name a file in it")
+    if not path.exists():
+        raise AudioError(f"{shown(path)} does not exist: check its name")
+    if not path.is_file():
+        raise AudioError(f"{shown(path)} is no ordinary file: save the audio to one first")
+    try:
+        file = _open(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    with file:
+        yield file
+
+
+def unreadable(path: Path, error: OSError) -> AudioError:
+    """Build the error for a file that the operating system does not let us read."""
+    why = (error.strerror or str(error)).lower()
+    return AudioError(f"{shown(path)} cannot be read ({why}): check the file and its permissions")
+
+
+def _open(path: Path) -> SequentialFile:
+    if path.stat().st_size == 0:
+        raise AudioError(f"{shown(path)} is empty (0 bytes): record or copy it again")
+    with path.open("rb") as stream:  # a refusal shows here, with the system's own reason
+        stream.read(1)
+    known = headers.is_known(path)
+    try:
+        return SequentialFile(_source(path))
+    except TypeError:  # soundfile takes the suffix .raw for headerless samples
+        known = False
+    except soundfile.SoundFileError:
+        pass
+    if known:
+        raise AudioError(f"{shown(path)} has a damaged header: copy or export it again")
+    raise AudioError(
+        f"{shown(path)} is not audio in a format that can be read: convert it to .wav or .flac"
+    )
+
+
+def _source(path: Path) -> str | bytes | io.BytesIO:
+    """Give soundfile what to open: the path, or a streamed wav with its size field mended."""
+    at = headers.unstated_data(path)
+    if at is not None:
+        data = bytearray(path.read_bytes())
+        data[at : at + 4] = b"\xff\xff\xff\xff"
+        return io.BytesIO(data)
+    return _name(path)
+
+
+def _name(path: Path) -> str | bytes:
+    # soundfile encodes a str strictly, and so refuses names whose bytes are no UTF-8.
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
+def blocks(file: soundfile.SoundFile) -> Iterator[npt.NDArray[np.float32]]:
+    """Decode to the end, ``(samples, channels)`` at a time."""
+    while True:
+        block = file.read(out=np.empty((BLOCK, file.channels), np.float32))
+        if len(block) == 0:
+            return
+        yield block
+
+
+def count(path: Path) -> int:
+    """Decode a file and count its samples in each channel."""
+    with SequentialFile(_source(path)) as file:
+        return sum(len(block) for block in blocks(file))
+
+
+def decode(path: Path, file: SequentialFile) -> npt.NDArray[np.float32]:
+    """Decode a whole file, ``(channels, samples)``; AudioError if less comes than it promises."""
+    pieces: deque[npt.NDArray[np.float32]] = deque()
+    failed = False
+    try:
+        pieces.extend(blocks(file))
+    except soundfile.SoundFileError:
+        failed = True
+    total = sum(map(len, pieces))
+    _check_complete(path, file, total, failed)
+    samples = np.empty((file.channels, total), np.float32)
+    at = 0
+    while pieces:  # let go of each piece once copied: half the peak memory
+        piece = pieces.popleft()
+        samples[:, at : at + len(piece)] = piece.T
+        at += len(piece)
+    return samples
+
+
+def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) -> None:
+    promised: float | None = None if file.frames == UNSTATED else file.frames
+    least = promised or 0.0
+    if file.format == "MP3" and file.subtype == "MPEG_LAYER_III":
+        length = headers.mp3_length(path)
+        if not length.stated:
+            if length.counted > total + 2 * _MP3_SLACK:
+                raise AudioError(
+                    f"{shown(path)} is an mp3 of varying bitrate without a length header, of which "
+                    f"only {total / file.samplerate:.2f} s of "
+                    f"{length.counted / file.samplerate:.2f} s can be read: convert it to .wav"
+                )
+            promised = None
+        least = (promised or 0) - _MP3_SLACK
+    share = headers.promised_share(path)
+    if not failed and total >= least and share <= 1:
+        return
+    if share > 1:
+        promised = file.frames * share if np.isfinite(share) else None
+    promise = "more" if promised is None else f"{promised / file.samplerate:.2f} s"
+    there = f"{total / file.samplerate:.2f} s"
+    if promised is not None and promise == there:
+        promise, there = f"{promised:.0f} samples", f"{total}"
+    raise AudioError(
+        f"{shown(path)} is cut off or damaged: its header promises {promise}, "
+        f"{there} could be read: copy or export it again"
+    )
+
+
+def encode(
+    path: Path, samples: npt.NDArray[np.floating[Any]], rate: int, form: AudioFormat
+) -> None:
+    """Encode ``(channels, samples)`` into an existing file; raises what soundfile raises."""
+    settings: dict[str, Any] = {}
+    if form.container in ("OGG", "MP3"):
+        settings["compression_level"] = 0.0  # least compression: best quality
+    if form.container == "MP3":
+        settings["bitrate_mode"] = "CONSTANT"  # 320 kbit/s, or the most the rate allows
+    with SequentialFile(
+        _name(path),
+        "w",
+        samplerate=rate,
+        channels=samples.shape[0],
+        format=form.container,
+        subtype=form.subtype,
+        endian=form.endian,
+        **settings,
+    ) as file:
+        for start in range(0, samples.shape[1], BLOCK):
+            file.write(_prepared(samples[:, start : start + BLOCK].T, form))
+
+
+def _prepared(block: npt.NDArray[np.floating[Any]], form: AudioFormat) -> npt.NDArray[Any]:
+    """Round and clip a block ourselves: libsndfile rounds down in wav, to nearest in flac."""
+    bits = form.integer_bits
+    if bits is not None:
+        full = 2.0 ** (bits - 1)
+        whole = np.clip(np.rint(block.astype(np.float64) * full), -full, full - 1)
+        # libsndfile takes the top bits of an int32, which are then exact.
+        return np.ascontiguousarray(whole * 2.0 ** (32 - bits), dtype=np.int32)
+    if form.subtype in ("ULAW", "ALAW"):
+        block = np.clip(block, -1.0, 1.0)  # beyond, their tables would be overrun
+    wide = np.float64 if form.subtype == "DOUBLE" else np.float32
+    return np.ascontiguousarray(block, dtype=wide)

@@ -1,0 +1,133 @@
+"""Training folders: recordings → takes → splits without leaks."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from tonewood.errors import FolderError
+from tonewood.files.audio import audio_files, read, sha256
+from tonewood.settings import ModelSettings, TrainingSettings
+from tonewood.signal.features import Features, analyse
+
+MIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Take:
+    """One recording of a training folder, analysed.
+
+    Parameters
+    ----------
+    features : Features
+        What the method looks at.
+    group : str
+        Takes of one group are never on both sides of a split.
+    """
+
+    path: Path
+    group: str
+    seconds: float
+    digest: str
+    features: Features
+
+
+class Split(NamedTuple):
+    """Takes to learn from and takes to check on."""
+
+    train: list[Take]
+    held_out: list[Take]
+
+
+class Loading(NamedTuple):
+    """Progress of `load`: this take is the number-th of so many."""
+
+    number: int
+    total: int
+    take: Take
+
+
+def load(folder: Path, settings: ModelSettings) -> Iterator[Loading]:
+    """Read and analyse every recording below a folder, one at a time.
+
+    Raises
+    ------
+    FolderError
+        The folder is missing or holds no audio.
+    AudioError
+        One of its recordings cannot be used; it is named.
+    """
+    files = audio_files(folder)
+    for number, path in enumerate(files, start=1):
+        recording = read(path)
+        wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
+        features = analyse(wave, settings.scorer.bands, settings.spectrum)
+        group = path.parent if settings.training.group_by == "folder" else path
+        name = str(group.relative_to(folder))
+        take = Take(path, name, recording.duration, sha256(path), features)
+        yield Loading(number, len(files), take)
+
+
+def check(reference: Sequence[Take], source: Sequence[Take], folders: tuple[Path, Path]) -> None:
+    """Refuse folders that cannot teach: too short, too few takes, or sharing a recording.
+
+    Raises
+    ------
+    FolderError
+        With what is wrong, the limit and the remedy.
+    """
+    for takes, folder in zip((reference, source), folders, strict=True):
+        seconds = sum(take.seconds for take in takes)
+        if seconds < MIN_SECONDS:
+            raise FolderError(
+                f"{folder} holds {seconds:.1f} s of audio; training needs {MIN_SECONDS:.0f} s: "
+                "add recordings"
+            )
+        groups = {take.group for take in takes}
+        if len(groups) < 2:
+            what = "recording" if len(takes) == 1 else "group"
+            raise FolderError(
+                f"{folder} holds 1 {what}; a check on unheard takes needs 2: "
+                "split the recording into files or add another"
+            )
+    seen = {take.digest: take.path for take in reference}
+    for take in source:
+        if take.digest in seen:
+            raise FolderError(
+                f"{take.path} and {seen[take.digest]} are the same recording; it cannot be both "
+                "reference and source: remove one"
+            )
+
+
+def split(takes: Sequence[Take], training: TrainingSettings, seed: int) -> Split:
+    """Hold out whole groups, about `training.held_out` of the audio, drawn by the seed."""
+    groups: dict[str, list[Take]] = defaultdict(list)
+    for take in takes:
+        groups[take.group].append(take)
+    names = sorted(groups)
+    assert len(names) >= 2
+    generator = torch.Generator().manual_seed(seed)
+    order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
+    wanted = training.held_out * sum(take.seconds for take in takes)
+    held, seconds = set[str](), 0.0
+    for name in order[:-1]:  # one group at least remains to learn from
+        size = sum(take.seconds for take in groups[name])
+        if held and seconds + size > wanted * 1.5:
+            continue
+        held.add(name)
+        seconds += size
+        if seconds >= wanted:
+            break
+    return Split(
+        [take for take in takes if take.group not in held],
+        [take for take in takes if take.group in held],
+    )
+
+
+def hours(takes: Sequence[Take]) -> float:
+    """Hours of audio."""
+    return math.fsum(take.seconds for take in takes) / 3600

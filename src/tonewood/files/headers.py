@@ -1,0 +1,177 @@
+"""What a file's header promises, where libsndfile does not say.
+
+libsndfile silently shortens a cut-off wav, aiff, au, caf or Ogg to what is there, takes a
+streamed wav of data size 0 for empty, and stops an mp3 that has no length header at a guess of
+its length. These functions read just enough of the containers to notice. Sources: the
+RIFF/RF64 (EBU Tech 3306), Sony Wave64, AIFF-C, CAF and Ogg (RFC 3533) specifications.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+# Writers to a pipe cannot know the length and leave the field at 'as much as can be':
+# 0xFFFFFFFF (ffmpeg), 0x7FFFF000 (sox), 0x80000000 (arecord), less a header's length or so.
+_PLACEHOLDERS = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
+_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_MP3_KBPS = {
+    3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_MP3_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+
+
+class Chunk(NamedTuple):
+    """A part of a container: its name, where its content starts, and its size in bytes."""
+
+    name: bytes
+    start: int
+    size: int
+
+
+class Mp3Length(NamedTuple):
+    """Length of an mp3: whether a header states it, and samples counted frame by frame."""
+
+    stated: bool
+    counted: int
+
+
+def is_known(path: Path) -> bool:
+    """Whether the file starts like one of the containers that Tonewood reads."""
+    with path.open("rb") as stream:
+        start = stream.read(12)
+    return start[:4] in (
+        b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b".snd", b"dns.", b"fLaC",
+        b"OggS",
+    ) or start[:3] == b"ID3"  # fmt: skip
+
+
+def promised_share(path: Path) -> float:
+    """Promised bytes of audio for each byte that is there; above 1 the file is cut off.
+
+    1 where nothing is amiss or nothing is promised (streams of unstated length, flac and mp3,
+    which only decoding can judge). Infinity if it is not known by how much: an Ogg
+    whose last page, or a caf whose packet table, is incomplete.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+        if magic == b"OggS":
+            return 1.0 if _last_page_is_whole(stream, size) else float("inf")
+        for chunk in _chunks(stream, magic, size):
+            if chunk.start + chunk.size > size and not _is_placeholder(magic, chunk):
+                if chunk.name not in (b"data", b"SSND"):
+                    return float("inf")
+                return chunk.size / max(size - chunk.start, 1)
+    return 1.0
+
+
+def unstated_data(path: Path) -> int | None:
+    """Offset of the size field to be mended in a streamed wav whose data size was left at 0.
+
+    A wav whose recorder died, or wrote to a pipe, says 'no data' though data follow; its RIFF
+    size then doesn't cover them either, unlike that of a truly empty wav with trailing chunks.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(8)
+        if len(head) < 8 or head[:4] != b"RIFF":
+            return None
+        riff_end = 8 + struct.unpack("<I", head[4:])[0]
+        for chunk in _chunks(stream, b"RIFF", size):
+            if chunk.name == b"data":
+                covered = chunk.start < riff_end < 0xFFFF0000
+                empty = chunk.size == 0 and size > chunk.start and not covered
+                return chunk.start - 4 if empty else None
+    return None
+
+
+def mp3_length(path: Path) -> Mp3Length:
+    """Walk an mp3's frames: libmpg123 only guesses the length where no Xing/VBRI header has it.
+
+    Layers I and II count as 0 samples: they have a constant bitrate, and the guess holds.
+    """
+    data = path.read_bytes()
+    at = 0
+    while data[at : at + 3] == b"ID3" and len(data) >= at + 10:
+        b = data[at + 6 : at + 10]
+        at += 10 + (b[0] << 21 | b[1] << 14 | b[2] << 7 | b[3])
+    counted, stated = 0, False
+    while (at := data.find(b"\xff", at)) >= 0:
+        frame = _mp3_frame(data[at : at + 4])
+        if frame is None or (counted == 0 and _mp3_frame(data[at + frame[0] :][:4]) is None):
+            at += 1
+            continue
+        length, samples = frame
+        if counted == 0:
+            first = data[at : at + 64]
+            stated = any(tag in first for tag in (b"Xing", b"Info", b"VBRI"))
+            if stated:
+                break
+        counted += samples
+        at += length
+    return Mp3Length(stated, counted)
+
+
+def _mp3_frame(head: bytes) -> tuple[int, int] | None:
+    """Bytes and samples of the layer III frame with this 4-byte header; None if it is none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return None
+    version, bitrate, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or bitrate in (0, 15) or rate == 3:
+        return None
+    kbps = _MP3_KBPS[3 if version == 3 else 2][bitrate]
+    samples = 1152 if version == 3 else 576
+    return samples // 8 * kbps * 1000 // _MP3_HZ[version][rate] + (head[2] >> 1 & 1), samples
+
+
+def _is_placeholder(magic: bytes, chunk: Chunk) -> bool:
+    if magic == b"caff":
+        return chunk.size == 2**64 - 1
+    return magic != b"riff" and any(chunk.size in r for r in _PLACEHOLDERS)
+
+
+def _last_page_is_whole(stream: BinaryIO, size: int) -> bool:
+    # A page takes at most 27 + 255 + 255 · 255 = 65,307 bytes.
+    stream.seek(max(0, size - 2 * 65307))
+    tail = stream.read()
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        return False
+    return 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
+
+
+def _chunks(stream: BinaryIO, magic: bytes, size: int) -> Iterator[Chunk]:
+    """Parts of a container up to its audio (of a caf: all, its packet table may come last)."""
+    if magic in (b".snd", b"dns."):
+        stream.seek(4)
+        order = ">" if magic == b".snd" else "<"
+        head = stream.read(8)
+        if len(head) == 8:
+            yield Chunk(b"data", *struct.unpack(order + "II", head))
+        return
+    layouts = {  # start of the first chunk, name and size, padding
+        b"RIFF": (12, "<4sI", 2), b"RIFX": (12, ">4sI", 2), b"RF64": (12, "<4sI", 2),
+        b"BW64": (12, "<4sI", 2), b"FORM": (12, ">4sI", 2), b"caff": (8, ">4sQ", 1),
+        b"riff": (40, "<16sQ", 8),
+    }  # fmt: skip
+    if magic not in layouts:
+        return
+    at, layout, padding = layouts[magic]
+    width = struct.calcsize(layout)
+    long_size = None
+    while at + width <= size:
+        stream.seek(at)
+        name, length = struct.unpack(layout, stream.read(width))
+        if magic == b"riff":
+            name, length = name[:4] if name[4:] == _W64_TAIL else name, max(length - width, 0)
+        if name == b"ds64" and len(sizes := stream.read(16)) == 16:
+            long_size = struct.unpack("<8xQ", sizes)[0]
+        if name == b"data" and length == 0xFFFFFFFF and long_size:
+            length = long_size
+        yield Chunk(name, at + width, length)
+        if name in (b"data", b"SSND") and magic != b"caff":
+            return
+        at += width + length
+        at += -at % padding

@@ -1,0 +1,210 @@
+"""The model file: scorer, judge, priors' statistics, settings and card in one safetensors file.
+
+Tensors are data and metadata is JSON: loading executes nothing.
+"""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from importlib import resources
+from importlib.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from tonewood.errors import ModelError, shown
+from tonewood.files.output import write_bytes
+from tonewood.masking.priors import Priors
+from tonewood.scoring.scorer import Scorer
+from tonewood.settings import ModelSettings, Settings
+
+FORMAT_VERSION = 1
+SUFFIX = ".tonewood"
+_MAX_BYTES = 256 * 2**20
+
+
+class Quartiles(NamedTuple):
+    """Lower quartile, median and upper quartile."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Quartiles":
+        """Quartiles of values [n]."""
+        return cls(
+            *torch.quantile(values.double(), torch.tensor([0.25, 0.5, 0.75]).double()).tolist()
+        )
+
+
+class ScorerCard(Settings):
+    """How a scorer or judge does on takes that it never saw."""
+
+    accuracy: float
+    windows: int
+    calibration_error: float
+    reference_scores: Quartiles
+    source_scores: Quartiles
+    parameters: int
+    steps: int
+    seed: int
+
+
+class FolderCard(Settings):
+    """What a training folder held."""
+
+    name: str
+    takes: int
+    hours: float
+
+
+class Card(Settings):
+    """What a model is made of and how well it does; travels inside the model file."""
+
+    reference: FolderCard
+    source: FolderCard
+    scorer: ScorerCard
+    judge: ScorerCard | None
+    seconds: float
+    seed: int
+    versions: dict[str, str]
+    notice: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """All that `train` learns and `enhance` needs.
+
+    Parameters
+    ----------
+    name : str
+        For people: the file's stem.
+    digest : str
+        SHA-256 of settings and tensors; the card's seconds leave it alone.
+    """
+
+    name: str
+    settings: ModelSettings
+    scorer: Scorer
+    judge: Scorer | None
+    priors: Priors
+    card: Card
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of settings and tensors, hexadecimal; what the card says leaves it alone."""
+        hasher = hashlib.sha256(self.settings.model_dump_json().encode())
+        for key, value in sorted(_tensors(self).items()):
+            hasher.update(key.encode())
+            hasher.update(value.numpy().tobytes())
+        return hasher.hexdigest()
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model file, whole or not at all."""
+        metadata = {
+            "format": "tonewood",
+            "version": str(FORMAT_VERSION),
+            "settings": self.settings.model_dump_json(),
+            "card": self.card.model_dump_json(),
+        }
+        write_bytes(Path(path), save_tensors(_tensors(self), metadata), overwrite=overwrite)
+
+
+def load(model: str | Path) -> Model:
+    """Load a model file, or a bundled model by its name.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, of an unknown version, or no model at all.
+    """
+    place = bundled().get(str(model)) or Path(model)
+    what = shown(str(model))
+    try:
+        if isinstance(place, Path) and place.stat().st_size > _MAX_BYTES:
+            raise ModelError(f"{what} is no Tonewood model: one is under {_MAX_BYTES >> 20} MB")
+        content = place.read_bytes()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            names = ", ".join(bundled())
+            raise ModelError(
+                f"{what} is neither a model file nor a bundled model: give a path or one of {names}"
+            ) from None
+        raise ModelError(f"{what} cannot be read: {error.strerror}") from None
+    metadata = _metadata(content, what)
+    try:
+        tensors = load_tensors(content)
+        settings = ModelSettings.model_validate_json(metadata["settings"])
+        card = Card.model_validate_json(metadata["card"])
+        judge = _scorer(tensors, "judge.", settings) if card.judge else None
+        return Model(
+            name=Path(str(model)).stem,
+            settings=settings,
+            scorer=_scorer(tensors, "scorer.", settings),
+            judge=judge,
+            priors=Priors.from_tensors(_under("priors.", tensors), settings.neighbours),
+            card=card,
+        )
+    except (SafetensorError, ValidationError, KeyError, RuntimeError, ValueError):
+        raise _damaged(what) from None
+
+
+def bundled() -> dict[str, Traversable]:
+    """Models that come with Tonewood, by name."""
+    folder = resources.files("tonewood.bundled")
+    return {
+        item.name.removesuffix(SUFFIX): item
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.endswith(SUFFIX)
+    }
+
+
+def _metadata(content: bytes, what: str) -> dict[str, str]:
+    """Check the header by hand first, so that another kind of file is called what it is."""
+    if len(content) < 8:
+        raise _damaged(what)
+    (length,) = struct.unpack("<Q", content[:8])
+    try:
+        if length > len(content) - 8:
+            raise ValueError
+        metadata: Any = json.loads(content[8 : 8 + length]).get("__metadata__")
+        if metadata.get("format") != "tonewood":
+            raise ValueError
+    except (ValueError, AttributeError):
+        raise _damaged(what) from None
+    if metadata.get("version") != str(FORMAT_VERSION):
+        raise ModelError(
+            f"{what} has format version {metadata.get('version')}; this Tonewood reads "
+            f"{FORMAT_VERSION}: update Tonewood or train the model again"
+        )
+    return dict(metadata)
+
+
+def _damaged(what: str) -> ModelError:
+    return ModelError(f"{what} is not a Tonewood model, or is damaged: train or fetch it again")
+
+
+def _tensors(model: Model) -> dict[str, Tensor]:
+    named = {f"scorer.{k}": v for k, v in model.scorer.state_dict().items()}
+    if model.judge is not None:
+        named |= {f"judge.{k}": v for k, v in model.judge.state_dict().items()}
+    named |= {f"priors.{k}": v for k, v in model.priors.tensors().items()}
+    return {name: value.contiguous() for name, value in named.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _scorer(tensors: dict[str, Tensor], prefix: str, settings: ModelSettings) -> Scorer:
+    scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator())
+    scorer.load_state_dict(_under(prefix, tensors))
+    return scorer.requires_grad_(False).eval()

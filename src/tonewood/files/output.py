@@ -1,0 +1,123 @@
+"""Every file appears whole or not at all, and nothing is replaced unasked."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tonewood.errors import OutputError, shown
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path that takes the name `path` when the block ends well.
+
+    The temporary file lies hidden in the same folder (a rename is atomic only within one file
+    system), is empty, has the same suffix (writers choose their format by it) and is removed
+    on any failure, an interrupt included. It is synchronised to the disk before it is renamed,
+    so that a power cut leaves either the old file or the whole new one. A symbolic link is
+    written through: what it points to is replaced, not the link.
+
+    Parameters
+    ----------
+    path : path
+        The final name.
+    overwrite : bool
+        Whether an existing file may be replaced. Without it one is never replaced, not even
+        one that appears while the block runs.
+
+    Raises
+    ------
+    OutputError
+        If `path` exists and may not be replaced, is a folder, or lies in no writable folder,
+        or if the disk is full.
+    """
+    final = Path(os.path.realpath(path))
+    _check_target(path, final, overwrite)
+    # A short name of its own: the final name may already use all 255 bytes allowed.
+    temporary = final.parent / f".tonewood-{secrets.token_hex(8)}{final.suffix[:16]}"
+    try:
+        # Mode 0666 leaves the permissions to the user's umask, as for any new file;
+        # the tempfile module would make an output that nobody else can read.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
+        yield temporary
+        try:
+            _synchronise(temporary)
+            _take_name(path, temporary, final, overwrite)
+        except OSError as error:
+            raise _refused(path, error) from error
+    except OSError as error:
+        # Other errors of the block are not about this output (it may well read files).
+        if error.errno in FULL:
+            raise _refused(path, error) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:
+    """Write `content` to `path`, whole or not at all; raises as :func:`atomic_path`."""
+    with atomic_path(path, overwrite) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike[str], content: str, *, overwrite: bool = False) -> None:
+    """Write `content` as UTF-8 to `path`, whole or not at all; raises as :func:`atomic_path`."""
+    write_bytes(path, content.encode("utf-8"), overwrite=overwrite)
+
+
+def no_space(path: str | os.PathLike[str]) -> OutputError:
+    """Build the error for an output that the disk could not hold."""
+    return OutputError(
+        f"{shown(path)} was not written: the disk is full: free some space or name another folder"
+    )
+
+
+def _check_target(path: str | os.PathLike[str], final: Path, overwrite: bool) -> None:
+    if final.is_dir():
+        raise OutputError(f"{shown(path)} is a folder, not a file: name a file in it")
+    if not overwrite and final.exists():
+        raise _exists(path)
+    if not final.parent.is_dir():
+        raise OutputError(
+            f"{shown(path)} has no folder to lie in: make {shown(final.parent)} first"
+        )
+
+
+def _take_name(path: str | os.PathLike[str], temporary: Path, final: Path, overwrite: bool) -> None:
+    if overwrite:
+        temporary.replace(final)
+        return
+    try:
+        # Unlike a rename, a link fails if the name is taken: no race with another writer.
+        os.link(temporary, final)
+    except FileExistsError:
+        raise _exists(path) from None
+    except OSError:
+        # FAT and some network file systems know no links; there the check has to do.
+        if final.exists():
+            raise _exists(path) from None
+        temporary.replace(final)
+
+
+def _synchronise(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _exists(path: str | os.PathLike[str]) -> OutputError:
+    return OutputError(f"{shown(path)} exists: name another output or pass --overwrite")
+
+
+def _refused(path: str | os.PathLike[str], error: OSError) -> OutputError:
+    if error.errno in FULL:
+        return no_space(path)
+    why = (error.strerror or str(error)).lower()
+    return OutputError(f"{shown(path)} cannot be written ({why}): name another output folder")

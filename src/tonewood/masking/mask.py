@@ -1,0 +1,115 @@
+"""The mask M: a gain over frequency and time."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tonewood.signal.bands import hz_to_mel
+from tonewood.signal.spectrum import Floats
+
+_STEP_DB = 0.01
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Gains in dB on a grid of rows and frames, added to the log magnitude.
+
+    Parameters
+    ----------
+    gain_db : float32 array (row, frame)
+    hz : float64 array (row,)
+        Centre frequency of each row, rising.
+    hop_seconds : float
+        Frame k stands at k * hop_seconds.
+    top_hz : float
+        Upper end of the top row; above it gains fade to 0 dB over an octave.
+    """
+
+    gain_db: NDArray[np.float32]
+    hz: Floats
+    hop_seconds: float
+    top_hz: float
+
+    def __post_init__(self) -> None:
+        assert self.gain_db.ndim == 2
+        assert self.gain_db.shape[0] == self.hz.shape[0]
+        assert self.gain_db.shape[1] > 0
+
+    def at(self, hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+        """Gain [frequency, time] in dB, interpolated linearly in mel and in time.
+
+        Below the lowest and between the highest centre and `top_hz` the nearest row's gain holds;
+        before the first and after the last frame theirs does.
+        """
+        column = np.clip(seconds / self.hop_seconds, 0, self.gain_db.shape[1] - 1)
+        left = np.floor(column).astype(np.int64)
+        right = np.minimum(left + 1, self.gain_db.shape[1] - 1)
+        part = (column - left).astype(np.float32)
+        frames = self.gain_db[:, left] * (1 - part) + self.gain_db[:, right] * part
+        gain: NDArray[np.float32] = self._row_weights(hz) @ frames
+        return gain
+
+    def scaled(self, amount: float) -> Self:
+        """Every gain times `amount`: half the amount is half the dB."""
+        return replace(self, gain_db=(self.gain_db * amount).astype(np.float32))
+
+    def bounded(self, max_gain_db: float) -> Self:
+        """Gains held within ±`max_gain_db`."""
+        return replace(self, gain_db=np.clip(self.gain_db, -max_gain_db, max_gain_db))
+
+    def rounded(self) -> Self:
+        """Gains in whole hundredths of a dB: what a recipe stores is what was rendered."""
+        gain = np.round(self.gain_db / _STEP_DB).astype(np.float32) * np.float32(_STEP_DB)
+        return replace(self, gain_db=gain)
+
+    @property
+    def largest_db(self) -> float:
+        """Largest gain, either way."""
+        return float(np.abs(self.gain_db).max())
+
+    @property
+    def rms_db(self) -> float:
+        """Root mean square of the gains."""
+        return float(np.sqrt(np.mean(np.square(self.gain_db, dtype=np.float64))))
+
+    @property
+    def roughness_db(self) -> float:
+        """Mean step between neighbouring cells, over rows and over frames alike."""
+        steps = [np.abs(np.diff(self.gain_db, axis=axis)).ravel() for axis in (0, 1)]
+        joined = np.concatenate(steps)
+        return float(joined.mean(dtype=np.float64)) if joined.size else 0.0
+
+    def _row_weights(self, hz: Floats) -> NDArray[np.float32]:
+        mel, centres = hz_to_mel(hz), hz_to_mel(self.hz)
+        position = np.interp(mel, centres, np.arange(len(centres), dtype=np.float64))
+        low = np.floor(position).astype(np.int64)
+        high = np.minimum(low + 1, len(centres) - 1)
+        weights = np.zeros((len(hz), len(centres)), dtype=np.float32)
+        rows = np.arange(len(hz))
+        weights[rows, low] += 1 - (position - low)
+        weights[rows, high] += position - low
+        octaves_above = np.log2(np.maximum(hz, self.top_hz) / self.top_hz)
+        fade: NDArray[np.float32] = np.clip(1 - octaves_above, 0, 1).astype(np.float32)
+        return weights * fade[:, None]
+
+
+def smoothed(gain: Tensor, frames: int, rows: int = 1) -> Tensor:
+    """Moving average of gains [..., row, frame] over so many frames and rows (made odd).
+
+    Edges repeat, so a constant stays what it is.
+    """
+    shape = gain.shape
+    x = gain.reshape(-1, 1, *shape[-2:])
+    for axis, length in ((3, frames), (2, rows)):
+        half = min(length // 2, x.shape[axis] - 1)
+        if half > 0:
+            pad = (half, half, 0, 0) if axis == 3 else (0, 0, half, half)
+            kernel = (1, 2 * half + 1) if axis == 3 else (2 * half + 1, 1)
+            x = torch.nn.functional.avg_pool2d(
+                torch.nn.functional.pad(x, pad, mode="replicate"), kernel, stride=1
+            )
+    return x.reshape(shape)

@@ -1,0 +1,152 @@
+"""The search for a mask: gradient steps on the objective, the scorer frozen; yields its steps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tonewood.masking.mask import smoothed
+from tonewood.masking.notes import Notes, rendered
+from tonewood.masking.objective import Objective, ScoreFunction, objective
+from tonewood.settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a search: the objective's parts and the mask that gave them."""
+
+    number: int
+    total: float
+    score: float
+    distance: float
+    variance: float
+    mask_db: Tensor  # [row, frame]
+    stopped: bool = False
+
+
+class Parametrisation(Protocol):
+    """What the optimiser turns, and the mask [row, frame] that it makes."""
+
+    values: Tensor
+
+    def mask(self) -> Tensor:
+        """Mask in dB, differentiable in `values`."""
+        ...
+
+
+class Cells:
+    """Every cell of the mask turns by itself; its change from the start is averaged in time."""
+
+    def __init__(self, start_db: Tensor, smooth_frames: int = 1) -> None:
+        self.start, self.smooth_frames = start_db.detach(), smooth_frames
+        self.values = torch.zeros_like(start_db, requires_grad=True)
+
+    def mask(self) -> Tensor:
+        """Start plus the smoothed change."""
+        return self.start + smoothed(self.values, self.smooth_frames)
+
+
+class NoteGains:
+    """The gains of sticky notes turn; places and sizes stay."""
+
+    def __init__(
+        self,
+        notes: Notes,
+        row_hz: Tensor,
+        frame_s: Tensor,
+        smooth_hz: float,
+        smooth_s: float,
+        device: str = "cpu",
+    ) -> None:
+        rows, frames = notes.profiles(row_hz, frame_s, smooth_hz, smooth_s)
+        self.profiles = rows.to(device), frames.to(device)
+        self.values = notes.gain_db.to(device).clone().requires_grad_()
+
+    def mask(self) -> Tensor:
+        """Notes rendered with their present gains."""
+        return rendered(self.values, *self.profiles)
+
+
+def search(
+    score: ScoreFunction,
+    rows_db: Tensor,
+    parametrisation: Parametrisation,
+    anchor_db: Tensor,
+    settings: SearchSettings,
+    *,
+    window_frames: int,
+    max_gain_db: float,
+    generator: torch.Generator,
+    stop_score: float | None = None,
+) -> Iterator[Step]:
+    """Minimise the objective over one recording's mask (paper III).
+
+    Every step scores the whole recording, cut into windows as long as the scorer's training
+    crops; the cuts move from step to step, so that no border is special.
+
+    Parameters
+    ----------
+    score : ScoreFunction
+        The frozen scorer.
+    rows_db : Tensor [row, frame]
+        Recording.
+    parametrisation : Parametrisation
+        Where the mask starts and what may turn.
+    anchor_db : Tensor [row, frame]
+        Prior that the mask is pulled towards.
+    stop_score : float, optional
+        Stop once the mean score is at or below it: reference recordings get no less.
+
+    Yields
+    ------
+    Step
+        The start as number 0, then one a step, at most `settings.steps` of them.
+    """
+    optimiser = _optimiser(settings, parametrisation.values)
+
+    def evaluate(starts: list[int]) -> tuple[Tensor, Objective]:
+        mask = parametrisation.mask().clamp(-max_gain_db, max_gain_db)
+        masked = rows_db + mask
+        cut = torch.stack([masked[:, s : s + window_frames] for s in starts])
+        return mask, objective(score(cut).mean(), mask, anchor_db, settings)
+
+    for number in range(settings.steps + 1):
+        starts = _starts(rows_db.shape[-1], window_frames, generator)
+        with torch.no_grad():
+            mask, parts = evaluate(starts)
+        reached = stop_score is not None and parts.score.item() <= stop_score
+        yield Step(
+            number,
+            parts.total.item(),
+            parts.score.item(),
+            parts.distance.item(),
+            parts.variance.item(),
+            mask,
+            stopped=reached,
+        )
+        if reached or number == settings.steps:
+            return
+
+        def closure(starts: list[int] = starts) -> float:
+            optimiser.zero_grad()
+            total = evaluate(starts)[1].total
+            total.backward()  # type: ignore[no-untyped-call]
+            return total.item()
+
+        optimiser.step(closure)
+
+
+def _starts(total: int, window: int, generator: torch.Generator) -> list[int]:
+    if total <= window:
+        return [0]
+    offset = int(torch.randint(window, (1,), generator=generator))
+    return sorted({0, *range(offset, total - window, window), total - window})
+
+
+def _optimiser(settings: SearchSettings, values: Tensor) -> torch.optim.Optimizer:
+    kind = getattr(torch.optim, settings.optimiser, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise ValueError(f"{settings.optimiser!r} is not an optimiser of torch.optim; try 'Adam'")
+    return kind([values], lr=settings.learning_rate)  # type: ignore[call-arg]

@@ -1,0 +1,59 @@
+"""A mask becomes sound: exp(M) on the recording's own spectrum, then loudness and peak."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tonewood.masking.mask import Mask
+from tonewood.settings import RenderSettings, SpectrumSettings
+from tonewood.signal.loudness import integrated_loudness, true_peak_db
+from tonewood.signal.spectrum import filtered
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """Sound that a mask made.
+
+    Parameters
+    ----------
+    samples : float32 array (channels, samples)
+    gain_db : float
+        Gain that matched the loudness and held the peak.
+    loudness_before, loudness_after : float
+        Integrated loudness, LUFS.
+    held : bool
+        The peak's ceiling, and not the loudness, set the gain.
+    """
+
+    samples: NDArray[np.float32]
+    gain_db: float
+    loudness_before: float
+    loudness_after: float
+    held: bool
+
+
+def rendered(
+    samples: NDArray[np.float32],
+    rate: int,
+    mask: Mask,
+    settings: RenderSettings,
+    spectrum: SpectrumSettings,
+) -> Rendered:
+    """Pass samples (channels, samples) at any rate through a mask.
+
+    Amount 0 returns the input itself. Otherwise, unless told to leave both alone, one gain makes
+    the output as loud as the input, or less where its true peak would pass the ceiling.
+    """
+    before = integrated_loudness(samples, rate)
+    if settings.amount == 0:
+        return Rendered(samples, 0.0, before, before, held=False)
+    made = filtered(samples, rate, mask.scaled(settings.amount).at, spectrum)
+    after = integrated_loudness(made, rate)
+    if not settings.match:
+        return Rendered(made, 0.0, before, after, held=False)
+    wanted = before - after if np.isfinite(before) and np.isfinite(after) else 0.0
+    headroom = settings.ceiling_dbtp - true_peak_db(made, rate)
+    gain = min(wanted, headroom)
+    made *= np.float32(10 ** (gain / 20))
+    return Rendered(made, gain, before, after + gain, held=headroom < wanted)

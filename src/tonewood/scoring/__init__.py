@@ -1,0 +1,1 @@
+"""The neural loss: a small scorer, how it is trained, and what it hears."""

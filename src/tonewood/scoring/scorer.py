@@ -1,0 +1,163 @@
+"""The scorer L_c (paper III): spectrogram → score, 0 = reference-like, 1 = source-like.
+
+A stack of convolutions, global average pooling, dropout and one linear layer, so that the mean of
+a class activation map plus the bias *is* the logit. Whatever the level of the recording, the
+score is the same: levels are taken relative to the clip's own, frame by loudness-weighted frame.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from tonewood.settings import ScorerSettings, SpectrumSettings
+from tonewood.signal.bands import band_levels, centres_hz, to_bands
+
+_SCALE_DB = 15.0  # brings levels to about unit spread
+
+
+class Scorer(nn.Module):
+    """Fully convolutional scorer of log spectrograms.
+
+    Parameters
+    ----------
+    settings : ScorerSettings
+        Rows, depth, width, dropout.
+    spectrum : SpectrumSettings
+        Analysis that its input comes from.
+    generator : torch.Generator
+        Draws the initial weights.
+    """
+
+    def __init__(
+        self, settings: ScorerSettings, spectrum: SpectrumSettings, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.settings, self.spectrum = settings, spectrum
+        hz = torch.from_numpy(centres_hz(settings.bands, spectrum)).float()
+        self.register_buffer("row_mean", torch.zeros(len(hz)))
+        self.loud_row: Tensor
+        self.row_mean: Tensor
+        # Rows below 100 Hz hardly count for loudness (BS.1770's high-pass); rumble must not set it.
+        self.register_buffer("loud_row", 10 * torch.log10(hz.square() / (hz.square() + 60.0**2)))
+        channels = [1] + [settings.width * (1 if i == 0 else 2) for i in range(settings.depth)]
+        with torch.random.fork_rng(devices=[]):  # nn.Conv2d draws weights that are not kept
+            self.convolutions = nn.ModuleList(
+                nn.Conv2d(a, b, 5 if i == 0 else 3, stride=2 if i < 2 else (2, 1), padding="valid")
+                for i, (a, b) in enumerate(pairwise(channels))
+            )
+            self.linear = nn.Linear(channels[-1], 1)
+        for layer in (*self.convolutions, self.linear):
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.linear.weight.mul_(0.1)
+
+    def forward(self, magnitude_db: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Score [batch] in (0, 1) of log magnitudes [batch, bin, frame] in dBFS."""
+        return torch.sigmoid(self.logit(self.rows(magnitude_db), generator))
+
+    def rows(self, magnitude_db: Tensor) -> Tensor:
+        """Rows [batch, row, frame] in dB that the scorer hears of log magnitudes in dBFS."""
+        return to_bands(magnitude_db, self.settings.bands, self.spectrum)
+
+    def score(self, rows_db: Tensor) -> Tensor:
+        """Score [batch] of rows [batch, row, frame] in dB."""
+        return torch.sigmoid(self.logit(rows_db))
+
+    def logit(self, rows_db: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Logit [batch] of rows [batch, row, frame] in dB; a generator turns dropout on."""
+        pooled = self.activations(rows_db).mean(dim=(2, 3))
+        if generator is not None and self.settings.dropout > 0:
+            keep = 1 - self.settings.dropout
+            drawn = torch.rand(pooled.shape, generator=generator, device=generator.device)
+            pooled = pooled * (drawn < keep).to(pooled) / keep
+        return self.linear(pooled).squeeze(1)  # type: ignore[no-any-return]
+
+    def activations(self, rows_db: Tensor) -> Tensor:
+        """Last feature maps [batch, channel, row', frame'] of rows [batch, row, frame] in dB."""
+        x = self.normalised(rows_db).unsqueeze(1)
+        for layer in self.convolutions:
+            assert isinstance(layer, nn.Conv2d)
+            reach = layer.kernel_size[0] // 2
+            # Edges repeat instead of falling to zero: silence beyond a border would be an event.
+            x = nn.functional.pad(x, (reach,) * 4, mode="replicate")
+            x = nn.functional.silu(layer(x))
+        return x
+
+    def normalised(self, rows_db: Tensor) -> Tensor:
+        """Rows relative to the clip's own level and to the mean row, in units of about one."""
+        relative = (rows_db - self.level(rows_db)).clamp_min(-self.settings.range_db)
+        return (relative - self.row_mean[:, None]) / _SCALE_DB
+
+    def level(self, rows_db: Tensor) -> Tensor:
+        """Mean power of each clip [batch, 1, 1] in dB, low rumble discounted."""
+        heard = rows_db + self.loud_row[:, None]
+        ln10 = math.log(10) / 10
+        total = torch.logsumexp(heard * ln10, dim=(-2, -1), keepdim=True)
+        return total / ln10 - 10 * math.log10(rows_db.shape[-1])
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def crop_frames(self) -> int:
+        """Frames in one training crop."""
+        return self.spectrum.frames(self.settings.crop_seconds)
+
+
+class NeuralLoss(nn.Module):
+    """A frozen scorer as a loss over waveforms, in the manner of auraloss.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    rate : int
+        Of the waveforms, Hz; at least the analysis rate.
+    reduction : {"mean", "sum", "none"}
+
+    Examples
+    --------
+    >>> from tonewood.settings import ScorerSettings, SpectrumSettings
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> loss = NeuralLoss(Scorer(ScorerSettings(), SpectrumSettings(), generator), rate=16_000)
+    >>> wave = torch.randn(2, 1, 16_000, generator=generator, requires_grad=True)
+    >>> value = loss(wave)
+    >>> value.backward()
+    >>> value.shape, bool(wave.grad.isfinite().all())
+    (torch.Size([]), True)
+    """
+
+    def __init__(self, scorer: Scorer, rate: int, reduction: str = "mean") -> None:
+        super().__init__()
+        if rate < scorer.spectrum.rate:
+            raise ValueError(
+                f"waveforms at {rate} Hz hold too little for a scorer that listens at "
+                f"{scorer.spectrum.rate} Hz: resample them first"
+            )
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction is {reduction!r}; choose 'mean', 'sum' or 'none'")
+        self.scorer = scorer.requires_grad_(False)
+        self.rate, self.reduction = rate, reduction
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Score of waveforms [batch, channels, samples]: 0 sounds like the reference.
+
+        Channels are mixed to mono first, as `tonewood score` does.
+        """
+        if waveform.ndim != 3:
+            raise ValueError(
+                f"waveform has shape {tuple(waveform.shape)}; give [batch, channels, samples]"
+            )
+        rows = band_levels(
+            waveform.mean(dim=1), self.rate, self.scorer.settings.bands, self.scorer.spectrum
+        )
+        score = self.scorer.score(rows)
+        if self.reduction == "none":
+            return score
+        return score.mean() if self.reduction == "mean" else score.sum()

@@ -1,0 +1,232 @@
+"""Training of scorer and judge: crops, augmentation, early stopping; yields its progress.
+
+Both folders' crops get random smooth masks, tilts and levels, so that such changes alone decide
+nothing and the gradient points somewhere meaningful where the optimiser will go.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tonewood.scoring.scorer import Scorer
+from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
+
+Rows = Tensor
+"""One take's row levels [row, frame], dB."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """Row levels of both folders' takes; a split is one for training, one held out."""
+
+    reference: Sequence[Rows]
+    source: Sequence[Rows]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A look at the held-out takes during training."""
+
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    held_out_loss: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained scorer and how it does on takes that it never saw."""
+
+    scorer: Scorer
+    accuracy: float
+    windows: int
+    calibration: "Calibration"
+    reference_scores: Tensor  # [window], of held-out reference takes
+    source_scores: Tensor
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error (Guo et al. 2017) and the bins it is made of."""
+
+    error: float
+    mean_score: tuple[float, ...]
+    share_source: tuple[float, ...]
+    count: tuple[int, ...]
+
+
+def windows(rows: Rows, frames: int) -> Tensor:
+    """Cut a take into windows [n, row, frames]; the last one ends with the take.
+
+    A take shorter than a window is a single, shorter one.
+    """
+    total = rows.shape[-1]
+    if total <= frames:
+        return rows.unsqueeze(0)
+    starts = [*range(0, total - frames, frames), total - frames]
+    return torch.stack([rows[:, s : s + frames] for s in starts])
+
+
+def audible(cut: Tensor, range_db: float = 45.0) -> Tensor:
+    """Which windows [n] hold a sound within `range_db` of the loudest window's."""
+    loudest = cut.amax(dim=(1, 2))
+    return loudest > loudest.max() - range_db
+
+
+def score_windows(scorer: Scorer, rows: Rows) -> Tensor:
+    """Scores [n] of a take's audible windows, each as long as a training crop."""
+    cut = windows(rows, scorer.crop_frames)
+    with torch.no_grad():
+        return torch.cat([scorer.score(part) for part in torch.split(cut[audible(cut)], 64)])
+
+
+def train_scorer(
+    train: Takes,
+    held_out: Takes,
+    settings: ScorerSettings,
+    spectrum: SpectrumSettings,
+    training: TrainingSettings,
+    *,
+    seed: int,
+    device: str = "cpu",
+) -> Iterator[Check | Fit]:
+    """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
+
+    Loss is the squared error to the targets 0 (reference) and 1 (source), as in the paper; the
+    weights kept are those with the smallest held-out loss.
+
+    Parameters
+    ----------
+    train, held_out : Takes
+        Disjoint by take.
+    seed : int
+        Draws weights, crops, augmentation and dropout; same seed and machine, same scorer.
+    device : str
+        Where to train; the scorer comes back on the CPU.
+    """
+    began = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    scorer = Scorer(settings, spectrum, generator)
+    scorer.row_mean.copy_(_row_mean(scorer, train))
+    scorer.to(device)
+    optimiser = torch.optim.AdamW(
+        scorer.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
+    target = torch.cat([torch.zeros(training.batch), torch.ones(training.batch)]).to(device)
+    best_loss, best_state, waited = float("inf"), scorer.state_dict(), 0
+    step = 0
+    for step in range(1, training.steps + 1):
+        crops = torch.cat(
+            [
+                draw_crops(side, training.batch, scorer.crop_frames, generator)
+                for side in (train.reference, train.source)
+            ]
+        )
+        crops = augmented(crops, training, generator).to(device)
+        optimiser.zero_grad(set_to_none=True)
+        score = torch.sigmoid(scorer.logit(crops, generator))
+        loss = (score - target).square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        if step % training.check_every and step != training.steps:
+            continue
+        reference, source = _held_out_scores(scorer, held_out, device)
+        checked = 0.5 * float(reference.square().mean() + (1 - source).square().mean())
+        yield Check(step, training.steps, loss.item(), _accuracy(reference, source), checked)
+        if checked < best_loss - 1e-4:
+            best_loss, waited = checked, 0
+            best_state = {name: value.clone() for name, value in scorer.state_dict().items()}
+        elif (waited := waited + 1) >= training.patience:
+            break
+    scorer.load_state_dict(best_state)
+    scorer.cpu().requires_grad_(False).eval()
+    reference, source = _held_out_scores(scorer, held_out, "cpu")
+    yield Fit(
+        scorer=scorer,
+        accuracy=_accuracy(reference, source),
+        windows=len(reference) + len(source),
+        calibration=calibration(reference, source),
+        reference_scores=reference,
+        source_scores=source,
+        steps=step,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def draw_crops(
+    takes: Sequence[Rows], count: int, frames: int, generator: torch.Generator
+) -> Tensor:
+    """Draw crops [count, row, frames], every moment of audio as likely as any other.
+
+    A take shorter than a crop is repeated to fill it.
+    """
+    lengths = torch.tensor([float(max(1, take.shape[-1] - frames + 1)) for take in takes])
+    chosen = torch.multinomial(lengths, count, replacement=True, generator=generator)
+    crops = []
+    for index in chosen.tolist():
+        take = takes[index]
+        if take.shape[-1] < frames:
+            take = take.repeat(1, -(-frames // take.shape[-1]))
+        start = int(torch.randint(take.shape[-1] - frames + 1, (1,), generator=generator))
+        crops.append(take[:, start : start + frames])
+    return torch.stack(crops)
+
+
+def augmented(crops: Tensor, training: TrainingSettings, generator: torch.Generator) -> Tensor:
+    """Crops [batch, row, frame] under random tilts and random smooth masks, dB."""
+    batch, rows, frames = crops.shape
+    slope = torch.linspace(-1, 1, rows)[None, :, None]
+    tilt = torch.randn(batch, 1, 1, generator=generator) * training.tilt_db * slope
+    coarse = torch.randn(batch, 1, max(2, rows // 6), max(2, frames // 30), generator=generator)
+    mask = torch.nn.functional.interpolate(
+        coarse, size=(rows, frames), mode="bilinear", align_corners=True
+    ).squeeze(1)
+    strength = torch.rand(batch, 1, 1, generator=generator) * training.mask_db
+    return crops + tilt + strength * mask
+
+
+def calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibration:
+    """How far the score is from the share of source windows that get it."""
+    score = torch.cat([reference, source])
+    label = torch.cat([torch.zeros_like(reference), torch.ones_like(source)])
+    index = (score * bins).long().clamp_max(bins - 1)
+    used = [index == b for b in range(bins) if (index == b).any()]
+    mean = [float(score[m].mean()) for m in used]
+    share = [float(label[m].mean()) for m in used]
+    count = [int(m.sum()) for m in used]
+    gap = sum(c * abs(a - b) for c, a, b in zip(count, mean, share, strict=True))
+    return Calibration(gap / len(score), tuple(mean), tuple(share), tuple(count))
+
+
+def _held_out_scores(scorer: Scorer, held_out: Takes, device: str) -> tuple[Tensor, Tensor]:
+    reference, source = (
+        torch.cat([score_windows(scorer, take.to(device)) for take in side]).cpu()
+        for side in (held_out.reference, held_out.source)
+    )
+    return reference, source
+
+
+def _accuracy(reference: Tensor, source: Tensor) -> float:
+    """Balanced: the mean of both sides' shares, so that a longer folder does not weigh more."""
+    right_reference = (reference < 0.5).float().mean()
+    return 0.5 * float(right_reference + (source >= 0.5).float().mean())
+
+
+def _row_mean(scorer: Scorer, takes: Takes) -> Tensor:
+    """Mean relative level of each row [row] over both folders, each weighing the same."""
+    means = []
+    for side in (takes.reference, takes.source):
+        relative = [
+            (take - scorer.level(take[None])[0]).clamp_min(-scorer.settings.range_db)
+            for take in side
+        ]
+        means.append(torch.cat(relative, dim=1).mean(dim=1))
+    return torch.stack(means).mean(dim=0)

@@ -1,0 +1,237 @@
+"""Every setting of Tonewood: frozen, self-validating, JSON both ways.
+
+A setting travels inside its group and a group travels whole: functions take the group, not its
+fields. Lengths are milliseconds or seconds, frequencies Hz, gains dB; samples and bins are derived.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tonewood.errors import CallError
+
+PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours"]
+Method = Literal["search", "paper"]
+
+
+class Settings(BaseModel):
+    """Base of all groups: immutable, and a misspelt name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SpectrumSettings(Settings):
+    """Analysis of the paper's section III: 16 kHz, 30 ms periodic Hann, 10 ms hop, 512 points."""
+
+    rate: int = Field(16_000, ge=8_000, le=48_000, description="analysis rate, Hz")
+    window_ms: float = Field(30.0, gt=1, le=200)
+    hop_ms: float = Field(10.0, gt=1, le=100)
+    fft: int = Field(512, ge=64, le=8_192)
+    floor_db: float = Field(-120.0, le=-60, description="magnitudes below count as this, dBFS")
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        if self.window > self.fft:
+            raise ValueError(f"a window of {self.window} samples does not fit an FFT of {self.fft}")
+        if self.hop * 2 > self.window:
+            raise ValueError(
+                f"a hop of {self.hop_ms} ms leaves gaps between {self.window_ms} ms windows"
+            )
+        return self
+
+    @property
+    def window(self) -> int:
+        """Window length in samples."""
+        return round(self.window_ms * self.rate / 1000)
+
+    @property
+    def hop(self) -> int:
+        """Hop in samples."""
+        return round(self.hop_ms * self.rate / 1000)
+
+    @property
+    def bins(self) -> int:
+        """Number of frequency bins, DC and Nyquist included."""
+        return self.fft // 2 + 1
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames in one second."""
+        return self.rate / self.hop
+
+    def frames(self, seconds: float) -> int:
+        """Whole frames in so many seconds."""
+        return round(seconds * self.frames_per_second)
+
+
+class BandSettings(Settings):
+    """Rows on which the scorer listens and the mask lives.
+
+    `mel` sums power over triangular mel bands; `linear` keeps the FFT's own bins, as in the paper.
+    """
+
+    scale: Literal["mel", "linear"] = "mel"
+    count: int = Field(48, ge=8, le=256, description="number of mel bands")
+    low_hz: float = Field(40.0, ge=0)
+    high_hz: float = Field(8_000.0, gt=0)
+
+
+class ScorerSettings(Settings):
+    """Size and shape of the scorer L_c (paper III)."""
+
+    bands: BandSettings = BandSettings()
+    depth: int = Field(3, ge=1, le=8, description="convolutions")
+    width: int = Field(16, ge=2, le=256, description="channels of the first; doubled by the second")
+    dropout: float = Field(0.3, ge=0, lt=1)
+    crop_seconds: float = Field(3.0, ge=0.25, le=30)
+    range_db: float = Field(70.0, ge=30, le=120, description="dynamic range heard, below the level")
+
+
+class TrainingSettings(Settings):
+    """How scorer and judge are trained."""
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    held_out: float = Field(0.2, gt=0, le=0.5, description="share of the takes kept for checking")
+    group_by: Literal["file", "folder"] = "file"
+    batch: int = Field(16, ge=2, le=1024, description="crops a side, each step")
+    steps: int = Field(400, ge=1)
+    check_every: int = Field(25, ge=1, description="steps between looks at the held-out takes")
+    patience: int = Field(4, ge=1, description="looks without progress before stopping early")
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    tilt_db: float = Field(3.0, ge=0, description="spread of random tilts, dB over the range")
+    mask_db: float = Field(3.0, ge=0, description="spread of random smooth masks added to crops")
+    judge: bool = True
+
+
+class NoteSettings(Settings):
+    """Sticky notes (paper III and figure 2): how many, how large, how strong."""
+
+    per_second: float = Field(20.0, gt=0, le=1000)
+    width_ms: float = Field(300.0, gt=0)
+    height_hz: float = Field(500.0, gt=0)
+    gain_db: float = Field(3.0, ge=0, description="spread of the starting gains")
+    shape: Literal["rectangular", "square"] = "rectangular"
+    smooth_ms: float = Field(90.0, ge=0)
+    smooth_hz: float = Field(150.0, ge=0)
+
+
+class NeighbourSettings(Settings):
+    """The `neighbours` prior: what is stored of the reference folder, and how it is asked."""
+
+    codebook: int = Field(6_000, ge=16, le=200_000, description="reference frames stored")
+    nearest: int = Field(32, ge=1, le=1_000)
+    components: int = Field(40, ge=1, le=144, description="of the fine structure of pitch")
+    smooth_ms: float = Field(90.0, ge=0, le=2_000)
+
+
+class PriorSettings(Settings):
+    """Where a mask starts and what it is pulled towards."""
+
+    kind: PriorKind = "auto"
+    notes: NoteSettings = NoteSettings()
+    random_db: float = Field(3.0, gt=0, description="spread of `random`'s pixels")
+
+
+class SearchSettings(Settings):
+    """The search: argmin over M of L_c(X + M) + alpha‖M - M_prior‖² + beta Var(M).
+
+    Norm and variance are means over cells in dB², so alpha and beta are score per dB².
+    """
+
+    alpha: float = Field(0.01, ge=0, description="score per dB² of distance from the prior")
+    beta: float = Field(0.0, ge=0, description="score per dB² of the mask's variance")
+    steps: int = Field(20, ge=0, le=10_000)
+    optimiser: str = Field("Adam", description="any optimiser of torch.optim")
+    learning_rate: float = Field(0.1, gt=0, description="dB a step, for Adam")
+    stop_at_reference: bool = Field(True, description="stop at the score reference takes get")
+    smooth_ms: float = Field(90.0, ge=0, description="averaging of the search's own contribution")
+
+
+class RenderSettings(Settings):
+    """How a mask becomes sound."""
+
+    amount: float = Field(1.0, ge=0, le=1, description="scales the mask in dB; 0 returns the input")
+    max_gain_db: float = Field(18.0, gt=0, le=60)
+    match: bool = Field(True, description="match loudness and hold the true peak")
+    ceiling_dbtp: float = Field(-1.0, le=0)
+
+
+class EnhanceSettings(Settings):
+    """All that decides an output, apart from the recording and the model."""
+
+    method: Method = "search"
+    prior: PriorSettings = PriorSettings()
+    search: SearchSettings = SearchSettings()
+    render: RenderSettings = RenderSettings()
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class ModelSettings(Settings):
+    """All that decides a model, apart from the recordings."""
+
+    spectrum: SpectrumSettings = SpectrumSettings()
+    scorer: ScorerSettings = ScorerSettings()
+    training: TrainingSettings = TrainingSettings()
+    neighbours: NeighbourSettings = NeighbourSettings()
+
+
+def enhance_settings(method: str) -> EnhanceSettings:
+    """Defaults of a method.
+
+    `paper` starts from random notes, is pulled towards no change at all, minimises the objective
+    on the spectrogram's own bins, and stops nowhere early.
+    """
+    if method == "paper":
+        return EnhanceSettings(
+            method="paper",
+            prior=PriorSettings(kind="blocks"),
+            search=SearchSettings(
+                alpha=1e-3, beta=1e-3, steps=100, learning_rate=0.3, stop_at_reference=False
+            ),
+        )
+    return changed(EnhanceSettings(), [f"method={json.dumps(method)}"])
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def changed(settings: S, assignments: Sequence[str]) -> S:
+    """Settings with some fields changed by dotted name.
+
+    Parameters
+    ----------
+    assignments : sequence of str
+        Such as `search.alpha=0.02`; values are JSON, or plain words.
+
+    Raises
+    ------
+    CallError
+        A name or value is wrong; it is named.
+
+    Examples
+    --------
+    >>> changed(EnhanceSettings(), ["search.alpha=0.02"]).search.alpha
+    0.02
+    """
+    tree = settings.model_dump()
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        *path, last = name.strip().split(".")
+        branch: Any = tree
+        for part in path:
+            branch = branch.get(part) if isinstance(branch, dict) else None
+        if not equals or not isinstance(branch, dict) or last not in branch:
+            raise CallError(f"{assignment!r} sets nothing; give GROUP.NAME=VALUE of a setting")
+        try:
+            branch[last] = json.loads(text)
+        except ValueError:
+            branch[last] = text
+    try:
+        return type(settings).model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise CallError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from None

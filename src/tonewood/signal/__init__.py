@@ -1,0 +1,1 @@
+"""Short-time spectra, frequency bands and loudness: arrays in, arrays out."""

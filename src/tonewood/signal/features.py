@@ -1,0 +1,82 @@
+"""What the method looks at in a recording: levels on its rows, and the fine structure of pitch."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.signal.bands import band_levels
+
+_FIRST_HZ, _PER_OCTAVE, _POINTS = 55.0, 24, 144  # quarter tones over six octaves
+_LONG_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
+_ENVELOPE_POINTS = 6.0  # spread of the envelope that is taken off: a quarter of an octave
+_FLOOR_DB = -10.0
+
+
+class Features(NamedTuple):
+    """One recording, analysed.
+
+    Parameters
+    ----------
+    rows_db : Tensor [row, frame]
+        Levels on the scorer's rows, dB.
+    fine_db : Tensor [pitch, frame]
+        Long-window spectrum on quarter tones, its envelope taken off: where the partials stand,
+        whatever the instrument's or the microphone's colour, dB.
+    """
+
+    rows_db: Tensor
+    fine_db: Tensor
+
+    def cut(self, frames: slice) -> "Features":
+        """Some of the frames."""
+        return Features(self.rows_db[:, frames], self.fine_db[:, frames])
+
+
+def analyse(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Features:
+    """Features of a mono waveform [sample] at the analysis rate."""
+    rows = band_levels(wave, spectrum.rate, bands, spectrum)
+    return Features(rows, fine_structure(wave, spectrum, rows.shape[-1]))
+
+
+def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Tensor:
+    """Quarter-tone spectrum [pitch, frames] of a waveform [sample], envelope taken off, dB.
+
+    Analysed at every second hop, since a window of 128 ms changes little in 10 ms.
+    """
+    window = round(_LONG_MS * spectrum.rate / 1000)
+    fft = 2 * window
+    hz = _FIRST_HZ * 2 ** (np.arange(_POINTS) / _PER_OCTAVE)
+    position = torch.from_numpy(np.minimum(hz * fft / spectrum.rate, fft / 2 - 1))
+    low = position.floor().long()
+    part = (position - low).to(wave)[:, None]
+    pieces = []
+    for spectrum_block in _long_spectra(wave, window, fft, 2 * spectrum.hop):
+        power = spectrum_block.abs().square()
+        on_pitches = power[low] * (1 - part) + power[low + 1] * part
+        pieces.append(10 * torch.log10(on_pitches + 1e-6))
+    level = torch.cat(pieces, dim=1)
+    fine = (level - _gaussian_blur(level, _ENVELOPE_POINTS)).clamp_min(_FLOOR_DB)
+    fine = fine.repeat_interleave(2, dim=1)
+    missing = frames - fine.shape[1]
+    if missing > 0:
+        fine = torch.cat([fine, fine[:, -1:].expand(-1, missing)], dim=1)
+    return fine[:, :frames]
+
+
+def _long_spectra(wave: Tensor, window: int, fft: int, hop: int) -> list[Tensor]:
+    padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
+    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
+    frames = padded.unfold(0, window, hop)
+    return [torch.fft.rfft(part * taper, fft).T for part in torch.split(frames, 1024)]
+
+
+def _gaussian_blur(level: Tensor, spread: float) -> Tensor:
+    """Blur along the first axis; edges repeat."""
+    reach = int(4 * spread)
+    offset = torch.arange(-reach, reach + 1, dtype=level.dtype, device=level.device)
+    kernel = torch.exp(-0.5 * (offset / spread).square())
+    rows = torch.nn.functional.pad(level.T[:, None], (reach, reach), mode="replicate")
+    return torch.nn.functional.conv1d(rows, (kernel / kernel.sum())[None, None])[:, 0].T

@@ -1,0 +1,39 @@
+"""A recording and a model → how much it sounds like the source, along time and in all."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tonewood.files.modelfile import Model
+from tonewood.scoring.training import score_windows
+from tonewood.signal.bands import band_levels
+from tonewood.workflow.enhance import mono_at
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores of one recording: 0 sounds like the reference, 1 like the source.
+
+    Parameters
+    ----------
+    scorer : float
+        Mean over windows as long as the scorer's training crops.
+    judge : float or None
+        The same by the judge.
+    windows : tuple of float
+        The scorer's score of each audible window, in time order.
+    """
+
+    scorer: float
+    judge: float | None
+    windows: tuple[float, ...]
+
+
+def score(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
+    """Score samples (channels, samples) at any rate."""
+    spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
+    rows = band_levels(mono_at(samples, rate, model), spectrum.rate, bands, spectrum)
+    along = score_windows(model.scorer, rows)
+    judge = float(score_windows(model.judge, rows).mean()) if model.judge else None
+    return Score(float(along.mean()), judge, tuple(along.tolist()))

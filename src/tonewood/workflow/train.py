@@ -1,0 +1,170 @@
+"""Two folders → a model."""
+
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from tonewood.errors import CallError, DeviceError
+from tonewood.files import folders
+from tonewood.files.folders import Loading, Split, Take
+from tonewood.files.modelfile import Card, FolderCard, Model, Quartiles, ScorerCard
+from tonewood.masking import priors
+from tonewood.scoring.training import Check, Fit, Takes, train_scorer
+from tonewood.settings import ModelSettings
+
+Side = Literal["reference", "source"]
+Who = Literal["scorer", "judge"]
+
+
+class Loaded(NamedTuple):
+    """A recording of one side was read and analysed."""
+
+    side: Side
+    loading: Loading
+
+
+class Checked(NamedTuple):
+    """Scorer or judge was checked on takes that it does not learn from."""
+
+    who: Who
+    check: Check
+
+
+Event = Loaded | Checked | Model
+
+
+def train(
+    reference: Path,
+    source: Path,
+    settings: ModelSettings,
+    *,
+    name: str = "model",
+    device: str = "cpu",
+    notice: str = "",
+) -> Iterator[Event]:
+    """Learn scorer, judge and priors; yields its progress and, last, the `Model`.
+
+    Parameters
+    ----------
+    reference, source : Path
+        Folders; what they hold need not correspond.
+    settings : ModelSettings
+    name : str
+        Of the model, for people.
+    device : str
+        `cpu` or `cuda`.
+    notice : str
+        Text on the recordings' origin, kept in the card.
+
+    Raises
+    ------
+    FolderError, AudioError
+        A folder or a recording in it cannot teach; it is named.
+    DeviceError
+        There is no such device.
+    """
+    began = time.perf_counter()
+    check_device(device)
+    if reference.resolve() == source.resolve():
+        raise CallError(f"{reference} is given as both folders: name two different ones")
+    takes: dict[Side, list[Take]] = {"reference": [], "source": []}
+    sides: tuple[tuple[Side, Path], ...] = (("reference", reference), ("source", source))
+    for side, folder in sides:
+        for loading in folders.load(folder, settings):
+            takes[side].append(loading.take)
+            yield Loaded(side, loading)
+    folders.check(takes["reference"], takes["source"], (reference, source))
+    training = settings.training
+    roles: list[tuple[Who, int]] = [("scorer", training.seed)]
+    if training.judge:
+        roles.append(("judge", training.seed + 1))
+    fits: dict[Who, Fit] = {}
+    for who, seed in roles:
+        splits = [folders.split(takes[side], training, seed) for side, _ in sides]
+        progress = train_scorer(
+            _rows(splits, "train"),
+            _rows(splits, "held_out"),
+            settings.scorer,
+            settings.spectrum,
+            training,
+            seed=seed,
+            device=device,
+        )
+        for event in progress:
+            if isinstance(event, Check):
+                yield Checked(who, event)
+            else:
+                fits[who] = event
+    generator = torch.Generator().manual_seed(training.seed)
+    learnt = priors.fit(
+        [take.features for take in takes["reference"]],
+        [take.features for take in takes["source"]],
+        settings.neighbours,
+        generator,
+    )
+    judge = fits.get("judge")
+    yield Model(
+        name=name,
+        settings=settings,
+        scorer=fits["scorer"].scorer,
+        judge=judge.scorer if judge else None,
+        priors=learnt,
+        card=Card(
+            reference=_folder_card(reference, takes["reference"]),
+            source=_folder_card(source, takes["source"]),
+            scorer=_scorer_card(fits["scorer"], training.seed),
+            judge=_scorer_card(judge, training.seed + 1) if judge else None,
+            seconds=round(time.perf_counter() - began, 1),
+            seed=training.seed,
+            versions=versions(),
+            notice=notice,
+        ),
+    )
+
+
+def check_device(device: str) -> None:
+    """Raise DeviceError if there is no such device here."""
+    if device not in ("cpu", "cuda"):
+        raise CallError(f"device is {device!r}; choose cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("no CUDA device is at hand: use --device cpu")
+
+
+def versions() -> dict[str, str]:
+    """What the result depends on besides data and settings."""
+    return {
+        "tonewood": version("tonewood"),
+        "torch": version("torch"),
+        "python": platform.python_version(),
+    }
+
+
+def _rows(splits: list[Split], part: Literal["train", "held_out"]) -> Takes:
+    reference, source = (
+        [take.features.rows_db for take in getattr(split, part)] for split in splits
+    )
+    return Takes(reference, source)
+
+
+def _folder_card(folder: Path, takes: list[Take]) -> FolderCard:
+    return FolderCard(
+        name=folder.resolve().name, takes=len(takes), hours=round(folders.hours(takes), 4)
+    )
+
+
+def _scorer_card(fit: Fit, seed: int) -> ScorerCard:
+    return ScorerCard(
+        accuracy=fit.accuracy,
+        windows=fit.windows,
+        calibration_error=fit.calibration.error,
+        reference_scores=Quartiles.of(fit.reference_scores),
+        source_scores=Quartiles.of(fit.source_scores),
+        parameters=fit.scorer.parameter_count,
+        steps=fit.steps,
+        seed=seed,
+    )
