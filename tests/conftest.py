@@ -1,10 +1,21 @@
 """Fixtures that every test may use."""
 
+import json
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import soundfile
+
+from tonewood import cli
+from tonewood.files.modelfile import Model
+from tonewood.settings import ModelSettings, changed
+from tonewood.workflow.train import train
 
 Samples = npt.NDArray[np.float32]
 
@@ -32,3 +43,151 @@ def tone() -> Callable[..., Samples]:
         return waves.astype(np.float32)
 
     return make
+
+
+def instrument(
+    seconds: float,
+    rate: int = 16_000,
+    channels: int = 1,
+    *,
+    formant_hz: float = 900.0,
+    seed: int = 0,
+) -> Samples:
+    """Harmonic notes of 0.4 s under one formant, ``(channels, samples)``: a small instrument."""
+    rng = np.random.default_rng(seed)
+    total = round(seconds * rate)
+    time = np.arange(round(0.4 * rate)) / rate
+    shape = np.minimum(1, 20 * np.minimum(time, 0.4 - time)) * np.exp(-2 * time)
+    pieces = []
+    for _ in range(-(-total // len(time))):
+        hz = 110 * 2 ** (rng.integers(0, 24) / 12) * np.arange(1, 60)
+        hz = hz[hz < min(rate / 2, 8_000)]
+        body = 1 / (1 + ((hz - formant_hz) / 400) ** 2) + 0.02
+        partials = np.sin(2 * np.pi * hz[:, None] * time + rng.uniform(0, 6, (len(hz), 1)))
+        pieces.append(shape * (body / np.sqrt(np.arange(1, len(hz) + 1)) @ partials))
+    wave = np.concatenate(pieces)[:total]
+    wave = 0.2 * wave / np.abs(wave).max() + 1e-4 * rng.standard_normal(total)
+    spread = np.linspace(1, 0.5, channels)[:, None]
+    samples: Samples = (spread * wave).astype(np.float32)
+    return samples
+
+
+def tiny_settings(**training: object) -> ModelSettings:
+    """Settings by which a model is trained in seconds."""
+    wanted = {
+        "scorer.depth": 2,
+        "scorer.width": 4,
+        "scorer.crop_seconds": 1.0,
+        "training.steps": 40,
+        "training.check_every": 10,
+        "training.batch": 8,
+        "training.learning_rate": 0.03,
+        "training.held_out": 0.25,
+        **{f"training.{name}": value for name, value in training.items()},
+        "priors.neighbours.frames": 1_024,
+        "priors.neighbours.codes": 128,
+        "priors.network.steps": 24,
+        "priors.network.width": 8,
+    }
+    return changed(ModelSettings(), [f"{k}={json.dumps(v)}" for k, v in wanted.items()])
+
+
+class Folders(NamedTuple):
+    """Two training folders, of 64 s each in four files in two sub-folders."""
+
+    reference: Path
+    source: Path
+
+
+@pytest.fixture(scope="session", name="play")
+def _play() -> Callable[..., Samples]:
+    """Factory of synthetic recordings: see `instrument`."""
+    return instrument
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., ModelSettings]:
+    """Factory of settings by which a model is trained in seconds."""
+    return tiny_settings
+
+
+@pytest.fixture(scope="session")
+def training_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Synthetic takes of two instruments with different bodies."""
+    root = tmp_path_factory.mktemp("takes")
+    for number, (side, formant) in enumerate((("reference", 600.0), ("source", 2_500.0))):
+        for take in range(4):
+            path = root / side / f"day{take % 2}" / f"take{take}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wave = instrument(16, formant_hz=formant, seed=10 * number + take)
+            soundfile.write(path, wave.T, 16_000)
+    return Folders(root / "reference", root / "source")
+
+
+def trained(folders: Folders, settings: ModelSettings) -> Model:
+    """The model that training ends with."""
+    *_, last = train(folders.reference, folders.source, settings, name="tiny")
+    assert isinstance(last, Model)
+    return last
+
+
+@pytest.fixture(scope="session")
+def learn() -> Callable[[Folders, ModelSettings], Model]:
+    """Training, for its model alone."""
+    return trained
+
+
+@pytest.fixture(scope="session")
+def model(training_folders: Folders) -> Model:
+    """A tiny model."""
+    return trained(training_folders, tiny_settings())
+
+
+@pytest.fixture(scope="session")
+def model_file(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's file."""
+    path = tmp_path_factory.mktemp("model") / "tiny.tonewood"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The real recordings, where they are at hand."""
+    beside = Path(__file__).parents[2] / "shared" / "corpora"
+    path = Path(os.environ.get("TONEWOOD_CORPORA", beside))
+    if not path.is_dir():
+        pytest.skip(f"no corpora at {path}: set TONEWOOD_CORPORA")
+    return path
+
+
+class Ran(NamedTuple):
+    """What a command line printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """Standard output as JSON, an object a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process."""
+
+    def command(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["tonewood", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ran(ended.value.code, out, err)
+
+    return command

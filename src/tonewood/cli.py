@@ -3,20 +3,40 @@
 Exit 0: all done. 1: some input failed, each named. 2: the call was wrong.
 """
 
+import io
 import json
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
-from tonewood.errors import CallError, TonewoodError
+from tonewood.errors import CallError, OutputError, TonewoodError, shown
 
 if TYPE_CHECKING:
     from tonewood.files.modelfile import Model
     from tonewood.workflow.batch import Enhanced, Failed, Scored
 
+
+class _Commands(typer.core.TyperGroup):
+    """Commands whose every end is one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - whichever click typer brings
+        """Run a command; what it raises on purpose becomes its exit code."""
+        try:
+            return super().invoke(ctx)
+        except TonewoodError as error:
+            _say(f"tonewood: {error}")
+            raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
+        except KeyboardInterrupt:
+            _say("tonewood: interrupted; what was done is kept")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Reshape recordings toward a sound learnt from two folders of recordings.",
     no_args_is_help=True,
     add_completion=False,
@@ -24,6 +44,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+# readable=False: click would take an unreadable file for a wrong call, and drop the whole batch.
+InputsArgument = Annotated[
+    list[Path], typer.Argument(metavar="INPUT", readable=False, help="Files or folders.")
+]
 ModelOption = Annotated[
     str, typer.Option("-m", "--model", help="Model file, or the name of a bundled model.")
 ]
@@ -38,27 +62,26 @@ SetOption = Annotated[
 ]
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line and exit."""
-    try:
-        app()
-    except TonewoodError as error:
-        _say(f"tonewood: {error}")
-        sys.exit(2 if isinstance(error, CallError) else 1)
-    except KeyboardInterrupt:
-        _say("tonewood: interrupted; what was done is kept")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone: nothing is left to tell it
-        sys.stderr.close()
-        sys.exit(1)
-    sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        # An arrow that the terminal's encoding lacks is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="tonewood")
 
 
 @app.command()
 def train(
-    reference: Annotated[Path, typer.Option(help="Folder of the sound that is wanted.")],
-    source: Annotated[Path, typer.Option(help="Folder of the sound that is to be improved.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Model file to write.")],
+    reference: Annotated[
+        Path, typer.Option(readable=False, help="Folder of the sound that is wanted.")
+    ],
+    source: Annotated[
+        Path, typer.Option(readable=False, help="Folder of the sound that is to be improved.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
+    ],
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = 0,
     device: DeviceOption = "cpu",
     group_by: Annotated[
@@ -68,13 +91,16 @@ def train(
         bool, typer.Option("--judge/--no-judge", help="Train the independent judge too.")
     ] = True,
     notice: Annotated[
-        Path | None, typer.Option(help="Text file on the recordings' origin, kept in the model.")
+        Path | None,
+        typer.Option(
+            readable=False, help="Text file on the recordings' origin, kept in the model."
+        ),
     ] = None,
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Learn a model from two folders of recordings; they need not correspond."""
+    """Learn a model from two folders of recordings."""
     from tonewood.files.modelfile import Model
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
@@ -82,11 +108,11 @@ def train(
 
     named = [
         f"training.seed={seed}",
-        f'training.group_by="{group_by}"',
+        f"training.group_by={json.dumps(group_by)}",
         f"training.judge={json.dumps(judge)}",
     ]
     settings = changed(ModelSettings(), [*named, *(set_ or [])])
-    _refuse_existing(output, overwrite)
+    _check_target(output, overwrite)
     text = _read_text(notice) if notice else ""
     with TrainingDisplay() as display:
         for event in workflow.train(
@@ -100,14 +126,17 @@ def train(
     if json_:
         _emit({"model": str(output), "digest": model.digest, **_card(model)})
     else:
-        print(f"model    {output}")
+        print(f"model      {shown(output)}")
         _print_card(model)
 
 
 @app.command()
 def enhance(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files or folders.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder, or file for one INPUT.")],
+    inputs: InputsArgument,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", readable=False, help="Folder, or file for one INPUT."),
+    ],
     model: ModelOption = "cello",
     amount: Annotated[float, typer.Option(help="0 leaves the input, 1 is all of it.")] = 1.0,
     method: Annotated[str, typer.Option(help="search, or paper: exactly as published.")] = "search",
@@ -118,6 +147,9 @@ def enhance(
         int | None, typer.Option(help="Steps of the search; 0: the prior alone.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws what is random.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Reshape what is unlike the source folder too.")
+    ] = False,
     no_match: Annotated[
         bool, typer.Option("--no-match", help="Leave loudness and peak as they come.")
     ] = False,
@@ -134,9 +166,14 @@ def enhance(
     from tonewood.workflow import batch
     from tonewood.workflow.train import check_device
 
-    named = [f"seed={seed}", f"render.amount={amount}", f"render.match={json.dumps(not no_match)}"]
+    named = [
+        f"seed={seed}",
+        f"render.amount={amount}",
+        f"render.match={json.dumps(not no_match)}",
+        f"force={json.dumps(force)}",
+    ]
     if prior != "auto":
-        named.append(f'prior.kind="{prior}"')
+        named.append(f"prior.kind={json.dumps(prior)}")
     if steps is not None:
         named.append(f"search.steps={steps}")
     settings = changed(enhance_settings(method), [*named, *(set_ or [])])
@@ -148,6 +185,8 @@ def enhance(
         for event in batch.enhance_files(
             laid, loaded, settings, plot=plot, overwrite=overwrite, device=device
         ):
+            if isinstance(event, batch.Failed | batch.Enhanced):
+                display.clear()
             if isinstance(event, batch.Failed):
                 failed += 1
                 _report_failure(event, json_)
@@ -160,7 +199,7 @@ def enhance(
 
 @app.command()
 def score(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files or folders.")],
+    inputs: InputsArgument,
     model: ModelOption = "cello",
     json_: JsonOption = False,
 ) -> None:
@@ -169,15 +208,17 @@ def score(
     from tonewood.workflow import batch
 
     loaded = load(model)
-    paths = batch.recordings(inputs)
+    paths = list(batch.recordings(inputs))
     failed = 0
-    if not json_:
-        print("scorer  judge  recording")
+    titled = json_
     for event in batch.score_files(paths, loaded):
         if isinstance(event, batch.Failed):
             failed += 1
             _report_failure(event, json_)
         elif isinstance(event, batch.Scored):
+            if not titled:
+                print("scorer  judge  recording")
+                titled = True
             _report_scored(event, json_)
     _finish(failed, len(paths))
 
@@ -194,46 +235,52 @@ def info(
     if json_:
         _emit({"model": model, "digest": loaded.digest, **_card(loaded)})
     else:
-        print(f"model    {model}")
+        print(f"model      {shown(model)}")
         _print_card(loaded)
 
 
 def _report_enhanced(done: "Enhanced", as_json: bool) -> None:
     for warning in done.warnings:
-        _say(f"warning: {done.input}: {warning}")
+        _say(f"warning: {shown(done.input)}: {warning}")
     if as_json:
+        certificate = done.certificate.model_dump(mode="json")
         _emit(
             {
                 "input": str(done.input),
                 "output": str(done.output),
                 "recipe": str(done.recipe),
                 "picture": str(done.picture) if done.picture else None,
-                "scorer": done.scorer.model_dump(),
-                "judge": done.judge.model_dump() if done.judge else None,
+                "scorer": certificate["scorer"],
+                "judge": certificate["judge"],
+                "certificate": certificate,
                 "prior": done.prior,
                 "steps": done.steps,
                 "gain_db": done.gain_db,
-                "largest_db": done.largest_db,
-                "rms_db": done.rms_db,
                 "seconds": done.seconds,
                 "warnings": list(done.warnings),
             }
         )
         return
-    judge = f", judge {done.judge.before:.2f} → {done.judge.after:.2f}" if done.judge else ""
-    print(f"{done.input}")
-    print(f"  sound    {done.output}")
+    found = done.certificate
+    print(shown(done.input))
+    print(f"  sound    {shown(done.output)}")
     if done.picture:
-        print(f"  picture  {done.picture}")
-    print(f"  recipe   {done.recipe}")
+        print(f"  picture  {shown(done.picture)}")
+    print(f"  recipe   {shown(done.recipe)}")
+    judge = f", judge {found.judge.before:.2f} → {found.judge.after:.2f}" if found.judge else ""
     print(
-        f"  score    {done.scorer.before:.2f} → {done.scorer.after:.2f}{judge}"
+        f"  score    {found.scorer.before:.2f} → {found.scorer.after:.2f}{judge}"
         "   (1 sounds like the source, 0 like the reference)"
     )
     print(
-        f"  mask     {done.prior}, {done.steps} steps, {done.rms_db:.1f} dB rms, "
-        f"{done.largest_db:.1f} dB at most; {done.seconds:.1f} s"
+        f"  mask     prior {done.prior}, {_counted(done.steps, 'step')}; "
+        f"{found.rms_db:.1f} dB rms, {found.largest_db:.1f} dB at most; {done.seconds:.1f} s"
     )
+    print(f"  verdict  {found.line}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _report_scored(done: "Scored", as_json: bool) -> None:
@@ -249,7 +296,7 @@ def _report_scored(done: "Scored", as_json: bool) -> None:
         )
         return
     judge = "    -" if result.judge is None else f"{result.judge:5.2f}"
-    print(f"{result.scorer:6.2f}  {judge}  {done.input}")
+    print(f"{result.scorer:6.2f}  {judge}  {shown(done.input)}")
 
 
 def _report_failure(failure: "Failed", as_json: bool) -> None:
@@ -273,47 +320,59 @@ def _card(model: "Model") -> dict[str, Any]:
 def _print_card(model: "Model") -> None:
     card = model.card
     for name, folder in (("reference", card.reference), ("source", card.source)):
-        print(f"{name:9}{folder.takes} takes, {folder.hours * 60:.1f} minutes ({folder.name})")
+        print(
+            f"{name:<11}{folder.takes} takes, {folder.hours * 60:.1f} minutes "
+            f"({shown(folder.name)})"
+        )
     for name, it in (("scorer", card.scorer), ("judge", card.judge)):
         if it is None:
             continue
         seconds = model.settings.scorer.crop_seconds
         print(
-            f"{name:9}{100 * it.accuracy:.1f} % right on {it.windows} held-out windows of "
+            f"{name:<11}{100 * it.accuracy:.1f} % right on {it.windows} held-out windows of "
             f"{seconds:g} s; calibration error {it.calibration_error:.3f}; "
             f"{it.parameters:,} parameters"
         )
         reference, source = it.reference_scores, it.source_scores
         print(
-            f"{'':9}reference takes score {reference.median:.2f} "
+            f"{'':<11}reference takes score {reference.median:.2f} "
             f"({reference.low:.2f} to {reference.high:.2f}), source takes {source.median:.2f} "
             f"({source.low:.2f} to {source.high:.2f})"
         )
     versions = ", ".join(f"{name} {value}" for name, value in card.versions.items())
-    print(f"trained  in {card.seconds:.0f} s, seed {card.seed}, {versions}")
-    if card.notice:
-        print(f"notice   {card.notice}")
+    print(f"{'trained':<11}in {card.seconds:.0f} s, seed {card.seed}, {versions}")
+    for number, line in enumerate(card.notice.splitlines()):
+        print(f"{'' if number else 'notice':<11}{shown(line)}".rstrip())
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
-    """Ask before minutes of work, not after."""
-    from tonewood.errors import OutputError, shown
-
+def _check_target(path: Path, overwrite: bool) -> None:
+    """Refuse before minutes of work what would be refused after it."""
+    if path.is_dir():
+        raise OutputError(f"{shown(path)} is a folder, not a file: name a file in it")
     if path.exists() and not overwrite:
         raise OutputError(f"{shown(path)} exists: name another output or pass --overwrite")
-    if not path.parent.is_dir():
-        raise OutputError(f"{shown(path)} has no folder to lie in: make {shown(path.parent)} first")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"{shown(path)} has no folder to lie in: make {shown(folder)} first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(
+            f"{shown(path)} cannot be written (permission denied): name another output folder"
+        )
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise CallError(f"{path} cannot be read as text: {error}") from None
+        why = getattr(error, "strerror", None) or "it is no UTF-8"
+        raise CallError(
+            f"{shown(path)} cannot be read as text ({why.lower()}): name a text file"
+        ) from None
 
 
 def _emit(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    # ASCII: file names may hold bytes that are no UTF-8, and the stream may be of any encoding.
+    print(json.dumps(value, allow_nan=False), flush=True)
 
 
 def _say(line: str) -> None:

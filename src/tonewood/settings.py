@@ -12,14 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tonewood.errors import CallError
 
-PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours"]
+PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours", "network"]
 Method = Literal["search", "paper"]
+# Of torch.optim, those that take dense gradients of any shape and need no more than a step size.
+Optimiser = Literal[
+    "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "Adafactor", "RMSprop",
+    "Rprop", "SGD", "ASGD", "LBFGS",
+]  # fmt: skip
 
 
 class Settings(BaseModel):
-    """Base of all groups: immutable, and a misspelt name is an error."""
+    """Base of all groups: immutable; a misspelt name or a number without end is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SpectrumSettings(Settings):
@@ -77,6 +82,12 @@ class BandSettings(Settings):
     low_hz: float = Field(40.0, ge=0)
     high_hz: float = Field(8_000.0, gt=0)
 
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.low_hz >= self.high_hz:
+            raise ValueError(f"bands from {self.low_hz} Hz up to {self.high_hz} Hz hold nothing")
+        return self
+
 
 class ScorerSettings(Settings):
     """Size and shape of the scorer L_c (paper III)."""
@@ -119,12 +130,48 @@ class NoteSettings(Settings):
 
 
 class NeighbourSettings(Settings):
-    """The `neighbours` prior: what is stored of the reference folder, and how it is asked."""
+    """The `neighbours` prior: what is kept of both folders, and how it is asked."""
 
-    codebook: int = Field(6_000, ge=16, le=200_000, description="reference frames stored")
-    nearest: int = Field(32, ge=1, le=1_000)
-    components: int = Field(40, ge=1, le=144, description="of the fine structure of pitch")
+    frames: int = Field(6_144, ge=16, le=1_000_000, description="of each folder, while training")
+    codes: int = Field(2_048, ge=16, le=100_000, description="of each folder, in the model")
+    nearest: int = Field(12, ge=1, le=1_000)
+    components: int = Field(32, ge=1, le=144, description="of the fine structure of pitch")
+    keep_shape: float = Field(0.25, ge=0, le=1, description="share kept of a frame's own shape")
+    keep_level: float = Field(0.6, ge=0, le=1, description="share kept of a frame's own level")
     smooth_ms: float = Field(90.0, ge=0, le=2_000)
+
+
+class NetworkSettings(Settings):
+    """The small networks that predict a mask in one pass."""
+
+    width: int = Field(80, ge=4, le=1_024)
+    kernel: int = Field(9, ge=1, le=65)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    steps: int = Field(500, ge=1, le=100_000)
+    batch: int = Field(8, ge=1, le=1_024)
+    crop_frames: int = Field(96, ge=8, le=10_000)
+    learning_rate: float = Field(2e-3, gt=0)
+
+
+class GuideSettings(Settings):
+    """The guide L_g: the neural loss that the search descends from the prior."""
+
+    width: int = Field(80, ge=4, le=1_024)
+    pooled_frames: int = Field(3, ge=1, le=30)
+    unit_db2: float = Field(25.0, gt=0, description="brings the gradient to about a dB")
+    steps: int = Field(400, ge=1, le=100_000)
+    batch: int = Field(16, ge=1, le=1_024)
+    crop_frames: int = Field(160, ge=16, le=10_000)
+    learning_rate: float = Field(2e-3, gt=0)
+    mask_db: float = Field(2.0, ge=0)
+    done_share: float = Field(0.15, ge=0, le=1, description="crops that lack nothing")
+
+
+class PriorsSettings(Settings):
+    """What a model learns of its two folders besides the scorer."""
+
+    neighbours: NeighbourSettings = NeighbourSettings()
+    network: NetworkSettings = NetworkSettings()
 
 
 class PriorSettings(Settings):
@@ -136,18 +183,34 @@ class PriorSettings(Settings):
 
 
 class SearchSettings(Settings):
-    """The search: argmin over M of L_c(X + M) + alpha‖M - M_prior‖² + beta Var(M).
+    """The search: argmin over M of the neural losses + alpha‖M - M_prior‖² + beta Var(M).
 
-    Norm and variance are means over cells in dB², so alpha and beta are score per dB².
+    Norm and variance are means over cells in dB², so alpha and beta are score per dB². The guide
+    is weighed against the norm: weight w alone moves the mask by w times what the guide says is
+    lacking, whatever alpha is.
     """
 
+    score: float = Field(0.0, ge=0, description="weight of the scorer L_c")
+    guide: float | None = Field(None, ge=0, description="weight of the guide; none: the model's")
     alpha: float = Field(0.01, ge=0, description="score per dB² of distance from the prior")
     beta: float = Field(0.0, ge=0, description="score per dB² of the mask's variance")
-    steps: int = Field(20, ge=0, le=10_000)
-    optimiser: str = Field("Adam", description="any optimiser of torch.optim")
-    learning_rate: float = Field(0.1, gt=0, description="dB a step, for Adam")
+    steps: int = Field(1, ge=0, le=10_000)
+    optimiser: Optimiser = Field("SGD", description="one of torch.optim's")
+    learning_rate: float = Field(
+        1.0, gt=0, description="SGD: 1 goes to the minimum of the linearised objective"
+    )
     stop_at_reference: bool = Field(True, description="stop at the score reference takes get")
-    smooth_ms: float = Field(90.0, ge=0, description="averaging of the search's own contribution")
+    smooth_ms: float = Field(50.0, ge=0, description="averaging of the search's own contribution")
+
+
+class CertificateSettings(Settings):
+    """Limits that an output must keep to be called good."""
+
+    smooth_frames: int = Field(15, ge=1, description="over which an EQ's effect must survive")
+    smooth_rows: int = Field(3, ge=1)
+    max_roughness_db: float = Field(1.5, gt=0)
+    control_seconds: float = Field(12.0, gt=0, description="of the recording, for the control")
+    control_steps: int = Field(30, ge=0, le=1_000, description="0 leaves the control out")
 
 
 class RenderSettings(Settings):
@@ -155,6 +218,7 @@ class RenderSettings(Settings):
 
     amount: float = Field(1.0, ge=0, le=1, description="scales the mask in dB; 0 returns the input")
     max_gain_db: float = Field(18.0, gt=0, le=60)
+    settle: int = Field(2, ge=0, le=10, description="corrections of what overlapping frames blur")
     match: bool = Field(True, description="match loudness and hold the true peak")
     ceiling_dbtp: float = Field(-1.0, le=0)
 
@@ -166,6 +230,8 @@ class EnhanceSettings(Settings):
     prior: PriorSettings = PriorSettings()
     search: SearchSettings = SearchSettings()
     render: RenderSettings = RenderSettings()
+    certificate: CertificateSettings = CertificateSettings()
+    force: bool = Field(False, description="reshape what is unlike the source folder too")
     seed: int = Field(0, ge=0, lt=2**31)
 
 
@@ -175,7 +241,8 @@ class ModelSettings(Settings):
     spectrum: SpectrumSettings = SpectrumSettings()
     scorer: ScorerSettings = ScorerSettings()
     training: TrainingSettings = TrainingSettings()
-    neighbours: NeighbourSettings = NeighbourSettings()
+    priors: PriorsSettings = PriorsSettings()
+    guide: GuideSettings = GuideSettings()
 
 
 def enhance_settings(method: str) -> EnhanceSettings:
@@ -189,8 +256,16 @@ def enhance_settings(method: str) -> EnhanceSettings:
             method="paper",
             prior=PriorSettings(kind="blocks"),
             search=SearchSettings(
-                alpha=1e-3, beta=1e-3, steps=100, learning_rate=0.3, stop_at_reference=False
+                score=1.0,
+                guide=0.0,
+                alpha=1e-3,
+                beta=1e-3,
+                steps=100,
+                optimiser="Adam",
+                learning_rate=0.3,
+                stop_at_reference=False,
             ),
+            render=RenderSettings(settle=0),
         )
     return changed(EnhanceSettings(), [f"method={json.dumps(method)}"])
 
@@ -234,4 +309,7 @@ def changed(settings: S, assignments: Sequence[str]) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise CallError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from None
+        if first["type"] == "value_error":  # of fields together, which the message names
+            raise CallError(": ".join(filter(None, (name, str(first["ctx"]["error"]))))) from None
+        why = first["msg"][:1].lower() + first["msg"][1:]
+        raise CallError(f"{name} is {first['input']!r}: {why}") from None

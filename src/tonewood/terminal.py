@@ -1,5 +1,6 @@
 """Progress in the terminal: events of the workflow → rich bars on standard error."""
 
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -13,21 +14,17 @@ from tonewood.workflow.train import Checked, Loaded
 
 
 class _Display:
-    """Bars on standard error while a block runs; nothing where that is no terminal."""
+    """Bars on standard error while a block runs; nothing where that is no terminal.
 
-    def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
-        )
+    Nothing may be printed while bars stand: `clear` takes them away first.
+    """
+
+    def __init__(self, *, transient: bool) -> None:
+        self.transient = transient
+        self.progress: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        self.progress.start()
         return self
 
     def __exit__(
@@ -36,9 +33,32 @@ class _Display:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.progress.stop()
+        self.clear()
+
+    def clear(self) -> None:
+        """Stop drawing: transient bars vanish, others stay as they are; new ones start afresh."""
+        if self.progress is not None:
+            self.progress.stop()
+        self.progress, self.tasks = None, {}
 
     def _update(self, name: str, done: int, total: int, note: str = "") -> None:
+        if not sys.stderr.isatty():
+            return
+        if self.progress is None:
+            # rich would by default take over both streams while bars stand, and so send to the
+            # terminal what was meant for a file or a pipe.
+            self.progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=Console(stderr=True),
+                transient=self.transient,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self.progress.start()
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
         self.progress.update(self.tasks[name], completed=done, total=total, note=note)
@@ -47,11 +67,15 @@ class _Display:
 class TrainingDisplay(_Display):
     """Recordings read, then scorer and judge with their held-out accuracy."""
 
+    def __init__(self) -> None:
+        super().__init__(transient=False)
+
     def show(self, event: Loaded | Checked) -> None:
         """Draw one event."""
         if isinstance(event, Loaded):
             loading = event.loading
-            self._update(f"{event.side:9}", loading.number, loading.total, loading.take.path.name)
+            name = shown(loading.take.path.name)
+            self._update(f"{event.side:9}", loading.number, loading.total, name)
             return
         check = event.check
         note = f"held-out accuracy {100 * check.accuracy:.1f} %, loss {check.held_out_loss:.4f}"
@@ -62,7 +86,7 @@ class EnhancingDisplay(_Display):
     """Files done, and the score falling step by step."""
 
     def __init__(self, files: int, steps: int) -> None:
-        super().__init__()
+        super().__init__(transient=True)
         self.files, self.steps = files, steps
 
     def show(self, event: Started | Step) -> None:

@@ -41,7 +41,7 @@ INTEGERS = [
         "WAVEX": ("PCM_16", "PCM_24"),
         "RF64": ("PCM_16", "PCM_24"),
         "W64": ("PCM_16", "PCM_24"),
-        "AIFF": ("PCM_S8", "PCM_16", "PCM_24"),
+        "AIFF": ("PCM_16", "PCM_24"),
         "CAF": ("PCM_S8", "PCM_16", "PCM_24"),
         "AU": ("PCM_S8", "PCM_16", "PCM_24"),
         "FLAC": ("PCM_S8", "PCM_16", "PCM_24"),

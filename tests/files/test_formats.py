@@ -27,6 +27,8 @@ from tonewood.files.formats import SUFFIXES, WRITABLE, AudioFormat, obstacle
         ("CAF", "ALAC_20", "a.caf", ("CAF", "PCM_24")),
         ("WAV", "IMA_ADPCM", "a.wav", ("WAV", "PCM_16")),
         ("WAV", "ULAW", "a.wav", ("WAV", "ULAW")),
+        ("AIFF", "PCM_S8", "a.aiff", ("AIFF", "PCM_16")),
+        ("AIFF", "ULAW", "a.aiff", ("AIFF", "PCM_16")),
     ],
 )
 def test_suffix_chooses_container_and_keeps_depth(
@@ -40,6 +42,7 @@ def test_byte_order_is_kept_only_where_the_format_is() -> None:
     little = AudioFormat("AIFF", "PCM_16", "LITTLE")
     assert AudioFormat.for_path("a.aiff", little) == little
     assert AudioFormat.for_path("a.flac", little).endian == "FILE"
+    assert AudioFormat.for_path("a.au", little).endian == "FILE"
 
 
 def test_unknown_suffix_is_a_wrong_call() -> None:
@@ -70,6 +73,11 @@ def test_every_writable_format_has_a_suffix_that_leads_back_to_it() -> None:
             form = AudioFormat(container, subtype)
             assert form.suffix in SUFFIXES
             assert AudioFormat.for_path("x" + form.suffix, form) == form
+
+
+def test_opus_has_a_suffix_of_its_own() -> None:
+    assert AudioFormat("OGG", "OPUS").suffix == ".opus"
+    assert AudioFormat("OGG", "VORBIS").suffix == ".ogg"
 
 
 @pytest.mark.parametrize(

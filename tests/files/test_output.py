@@ -63,6 +63,12 @@ def test_existing_files_stay_unless_told_otherwise(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
+def test_an_existing_file_is_noticed_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(OutputError, match="exists"), atomic_path(tmp_path / "a"):
+        pytest.fail("the block ran")
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_file_that_appears_meanwhile_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool

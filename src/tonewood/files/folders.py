@@ -1,5 +1,6 @@
 """Training folders: recordings → takes → splits without leaks."""
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from tonewood.errors import FolderError
-from tonewood.files.audio import audio_files, read, sha256
+from tonewood.errors import FolderError, shown
+from tonewood.files.audio import audio_files, read
 from tonewood.settings import ModelSettings, TrainingSettings
 from tonewood.signal.features import Features, analyse
 
@@ -32,7 +33,7 @@ class Take:
     path: Path
     group: str
     seconds: float
-    digest: str
+    digest: str  # of the samples: a copy in another container is the same recording
     features: Features
 
 
@@ -54,6 +55,8 @@ class Loading(NamedTuple):
 def load(folder: Path, settings: ModelSettings) -> Iterator[Loading]:
     """Read and analyse every recording below a folder, one at a time.
 
+    A recording that is there twice counts once: its copies could fall on both sides of a split.
+
     Raises
     ------
     FolderError
@@ -62,14 +65,28 @@ def load(folder: Path, settings: ModelSettings) -> Iterator[Loading]:
         One of its recordings cannot be used; it is named.
     """
     files = audio_files(folder)
+    seen = set[str]()
     for number, path in enumerate(files, start=1):
         recording = read(path)
+        digest = hashlib.sha256(recording.samples.tobytes()).hexdigest()
+        if digest in seen:
+            continue
+        seen.add(digest)
         wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
         features = analyse(wave, settings.scorer.bands, settings.spectrum)
-        group = path.parent if settings.training.group_by == "folder" else path
-        name = str(group.relative_to(folder))
-        take = Take(path, name, recording.duration, sha256(path), features)
+        group = group_of(path.relative_to(folder), settings.training.group_by)
+        take = Take(path, group, recording.duration, digest, features)
         yield Loading(number, len(files), take)
+
+
+def group_of(path: Path, group_by: str) -> str:
+    """Group of a recording at a path relative to its folder: itself, or its first sub-folder.
+
+    Recordings in no sub-folder are a group of their own.
+    """
+    if group_by == "file":
+        return str(path)
+    return path.parts[0] if len(path.parts) > 1 else "."
 
 
 def check(reference: Sequence[Take], source: Sequence[Take], folders: tuple[Path, Path]) -> None:
@@ -84,22 +101,22 @@ def check(reference: Sequence[Take], source: Sequence[Take], folders: tuple[Path
         seconds = sum(take.seconds for take in takes)
         if seconds < MIN_SECONDS:
             raise FolderError(
-                f"{folder} holds {seconds:.1f} s of audio; training needs {MIN_SECONDS:.0f} s: "
-                "add recordings"
+                f"{shown(folder)} holds {seconds:.1f} s of audio; training needs "
+                f"{MIN_SECONDS:.0f} s: add recordings"
             )
         groups = {take.group for take in takes}
         if len(groups) < 2:
             what = "recording" if len(takes) == 1 else "group"
             raise FolderError(
-                f"{folder} holds 1 {what}; a check on unheard takes needs 2: "
+                f"{shown(folder)} holds 1 {what}; a check on unheard takes needs 2: "
                 "split the recording into files or add another"
             )
     seen = {take.digest: take.path for take in reference}
     for take in source:
         if take.digest in seen:
             raise FolderError(
-                f"{take.path} and {seen[take.digest]} are the same recording; it cannot be both "
-                "reference and source: remove one"
+                f"{shown(take.path)} and {shown(seen[take.digest])} are the same recording; "
+                "it cannot be both reference and source: remove one"
             )
 
 

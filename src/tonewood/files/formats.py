@@ -13,18 +13,19 @@ from tonewood.errors import CallError, shown
 
 _FLOATS = ("FLOAT", "DOUBLE")
 _RIFF = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOATS, "ULAW", "ALAW")
-_BIG_ENDIAN = ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", *_FLOATS, "ULAW", "ALAW")
+_SIGNED = ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", *_FLOATS, "ULAW", "ALAW")
 
-# What may be written. Left out on purpose: ADPCM and GSM, which pad the length to whole blocks,
-# and ALAC, whose encoder in libsndfile 1.2.2 crashes the process when the disk is full.
+# What may be written. Left out on purpose: ADPCM and GSM, which pad the length to whole blocks;
+# aiffs of one byte a sample, which libsndfile 1.2.2 lengthens to an even number of samples; and
+# ALAC, whose encoder there crashes the process when the disk is full.
 WRITABLE: dict[str, tuple[str, ...]] = {
     "WAV": _RIFF,
     "WAVEX": _RIFF,
     "RF64": _RIFF,
     "W64": _RIFF,
-    "AIFF": (*_BIG_ENDIAN, "PCM_U8"),
-    "CAF": _BIG_ENDIAN,
-    "AU": _BIG_ENDIAN,
+    "AIFF": ("PCM_16", "PCM_24", "PCM_32", *_FLOATS),
+    "CAF": _SIGNED,
+    "AU": _SIGNED,
     "FLAC": ("PCM_S8", "PCM_16", "PCM_24"),
     "OGG": ("VORBIS", "OPUS"),
     "MP3": ("MPEG_LAYER_III",),

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from tonewood.errors import ModelError, shown
 from tonewood.files.output import write_bytes
+from tonewood.masking.likeness import Likeness
 from tonewood.masking.priors import Priors
+from tonewood.scoring.guide import Guide
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ModelSettings, Settings
 
@@ -66,6 +68,19 @@ class FolderCard(Settings):
     hours: float
 
 
+class PriorCard(Settings):
+    """The blend of priors that the cycle chose, and the cycle distance of every candidate, dB.
+
+    Weights are the shares of static, neighbours, forward and backward network, and the share of
+    the level that survives. The guide's gains are of the cycle distance, for every weight tried.
+    """
+
+    weights: tuple[float, float, float, float, float]
+    cycle_db: tuple[tuple[tuple[float, float, float, float, float], float], ...]
+    guide_weight: float
+    guide_gains: tuple[tuple[float, float], ...]
+
+
 class Card(Settings):
     """What a model is made of and how well it does; travels inside the model file."""
 
@@ -73,6 +88,7 @@ class Card(Settings):
     source: FolderCard
     scorer: ScorerCard
     judge: ScorerCard | None
+    prior: PriorCard
     seconds: float
     seed: int
     versions: dict[str, str]
@@ -96,6 +112,9 @@ class Model:
     scorer: Scorer
     judge: Scorer | None
     priors: Priors
+    guide: Guide
+    guide_weight: float
+    likeness: Likeness
     card: Card
 
     @property
@@ -109,13 +128,17 @@ class Model:
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model file, whole or not at all."""
+        tensors = _tensors(self)
+        settings, card = self.settings.model_dump_json(), self.card.model_dump_json()
         metadata = {
             "format": "tonewood",
             "version": str(FORMAT_VERSION),
-            "settings": self.settings.model_dump_json(),
-            "card": self.card.model_dump_json(),
+            "settings": settings,
+            "card": card,
+            "sha256": _checksum(settings, card, tensors),
         }
-        write_bytes(Path(path), save_tensors(_tensors(self), metadata), overwrite=overwrite)
+        content = _ordered(save_tensors(tensors, metadata))
+        write_bytes(Path(path), content, overwrite=overwrite)
 
 
 def load(model: str | Path) -> Model:
@@ -136,12 +159,17 @@ def load(model: str | Path) -> Model:
         if isinstance(error, FileNotFoundError):
             names = ", ".join(bundled())
             raise ModelError(
-                f"{what} is neither a model file nor a bundled model: give a path or one of {names}"
+                f"{what} is neither a model file nor a bundled model: give a path, or one of: "
+                f"{names or 'none here'}"
             ) from None
-        raise ModelError(f"{what} cannot be read: {error.strerror}") from None
+        why = (error.strerror or str(error)).lower()
+        raise ModelError(f"{what} cannot be read ({why}): check the file") from None
     metadata = _metadata(content, what)
     try:
         tensors = load_tensors(content)
+        found = _checksum(metadata["settings"], metadata["card"], tensors)
+        if metadata["sha256"] != found:
+            raise _damaged(what)
         settings = ModelSettings.model_validate_json(metadata["settings"])
         card = Card.model_validate_json(metadata["card"])
         judge = _scorer(tensors, "judge.", settings) if card.judge else None
@@ -150,7 +178,12 @@ def load(model: str | Path) -> Model:
             settings=settings,
             scorer=_scorer(tensors, "scorer.", settings),
             judge=judge,
-            priors=Priors.from_tensors(_under("priors.", tensors), settings.neighbours),
+            priors=Priors.from_tensors(
+                _under("priors.", tensors), settings.priors, settings.spectrum.hop_ms
+            ),
+            guide=_guide(tensors, settings),
+            guide_weight=float(tensors["guide_weight"]),
+            likeness=Likeness.from_tensors(_under("likeness.", tensors)),
             card=card,
         )
     except (SafetensorError, ValidationError, KeyError, RuntimeError, ValueError):
@@ -178,7 +211,7 @@ def _metadata(content: bytes, what: str) -> dict[str, str]:
         metadata: Any = json.loads(content[8 : 8 + length]).get("__metadata__")
         if metadata.get("format") != "tonewood":
             raise ValueError
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise _damaged(what) from None
     if metadata.get("version") != str(FORMAT_VERSION):
         raise ModelError(
@@ -186,6 +219,22 @@ def _metadata(content: bytes, what: str) -> dict[str, str]:
             f"{FORMAT_VERSION}: update Tonewood or train the model again"
         )
     return dict(metadata)
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same file with its header sorted: safetensors writes metadata in a random order."""
+    (length,) = struct.unpack("<Q", content[:8])
+    head = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode()
+    head += b" " * (-len(head) % 8)  # tensors start at a multiple of 8 bytes
+    return struct.pack("<Q", len(head)) + head + content[8 + length :]
+
+
+def _checksum(settings: str, card: str, tensors: dict[str, Tensor]) -> str:
+    hasher = hashlib.sha256(f"{settings}\n{card}\n".encode())
+    for name, value in sorted(tensors.items()):
+        hasher.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        hasher.update(value.numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def _damaged(what: str) -> ModelError:
@@ -197,6 +246,9 @@ def _tensors(model: Model) -> dict[str, Tensor]:
     if model.judge is not None:
         named |= {f"judge.{k}": v for k, v in model.judge.state_dict().items()}
     named |= {f"priors.{k}": v for k, v in model.priors.tensors().items()}
+    named |= {f"guide.{k}": v for k, v in model.guide.state_dict().items()}
+    named["guide_weight"] = torch.tensor(model.guide_weight, dtype=torch.float64)
+    named |= {f"likeness.{k}": v for k, v in model.likeness.tensors().items()}
     return {name: value.contiguous() for name, value in named.items()}
 
 
@@ -208,3 +260,10 @@ def _scorer(tensors: dict[str, Tensor], prefix: str, settings: ModelSettings) ->
     scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator())
     scorer.load_state_dict(_under(prefix, tensors))
     return scorer.requires_grad_(False).eval()
+
+
+def _guide(tensors: dict[str, Tensor], settings: ModelSettings) -> Guide:
+    rows = tensors["guide.row_mean"].shape[0]
+    guide = Guide(rows, settings.guide, torch.Generator())
+    guide.load_state_dict(_under("guide.", tensors))
+    return guide.requires_grad_(False).eval()

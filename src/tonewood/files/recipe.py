@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from tonewood.errors import RecipeError, shown
 from tonewood.files.output import write_text
+from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.mask import Mask
 from tonewood.settings import EnhanceSettings, Settings
 
@@ -62,7 +64,10 @@ class MaskRecord(Settings):
 
     def mask(self) -> Mask:
         """Mask that was recorded; RecipeError where the record contradicts itself."""
-        if not (0 < self.rows * self.frames <= _MAX_CELLS) or len(self.hz) != self.rows:
+        rising = all(0 <= a < b for a, b in pairwise(self.hz))
+        shaped = min(self.rows, self.frames) > 0 and len(self.hz) == self.rows
+        placed = rising and self.hop_seconds > 0 and self.top_hz > 0
+        if not (shaped and placed and self.rows * self.frames <= _MAX_CELLS):
             raise RecipeError("the recipe's mask grid contradicts itself: make the recipe again")
         size = self.rows * self.frames * 2
         try:
@@ -77,13 +82,6 @@ class MaskRecord(Settings):
         return Mask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
 
 
-class Change(Settings):
-    """A value before and after."""
-
-    before: float
-    after: float
-
-
 class Recipe(Settings):
     """Everything that decided an output, and what came of it."""
 
@@ -96,8 +94,7 @@ class Recipe(Settings):
     prior: str
     steps: int
     gain_db: float
-    scorer: Change
-    judge: Change | None
+    certificate: Certificate
     loudness_lufs: Change | None
     mask: MaskRecord
 
@@ -111,6 +108,13 @@ def load(path: Path) -> Recipe:
     try:
         return Recipe.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise RecipeError(f"{shown(path)} cannot be read: {error.strerror}") from None
-    except ValidationError:
+        why = (error.strerror or str(error)).lower()
+        raise RecipeError(f"{shown(path)} cannot be read ({why}): check the file") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"] == ("version",):
+            raise RecipeError(
+                f"{shown(path)} has version {first['input']}; this Tonewood reads 1: "
+                "update Tonewood or make the recipe again"
+            ) from None
         raise RecipeError(f"{shown(path)} is not a Tonewood recipe, or is damaged") from None

@@ -1,4 +1,4 @@
-"""The objective (paper III): L_c(X + M) + alpha‖M - M_prior‖² + beta Var(M)."""
+"""The objective (paper III): L_c(X + M) + alpha‖M - M_prior‖² + beta Var(M), and the guide."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 from tonewood.settings import SearchSettings
 
 ScoreFunction = Callable[[Tensor], Tensor]
-"""Rows [batch, row, frame] in dB → score [batch], differentiable; any callable will do."""
+"""Rows [batch, row, frame] in dB → a value [batch], differentiable; any callable will do."""
 
 
 class Objective(NamedTuple):
@@ -21,18 +21,27 @@ class Objective(NamedTuple):
 
 
 def objective(
-    score: Tensor, mask_db: Tensor, anchor_db: Tensor, settings: SearchSettings
+    score: Tensor,
+    mask_db: Tensor,
+    anchor_db: Tensor,
+    settings: SearchSettings,
+    energy_db2: Tensor | None = None,
 ) -> Objective:
-    """Add the two penalties to a mean score.
+    """Add the penalties to the neural losses.
 
     Parameters
     ----------
     score : Tensor, scalar
         Mean of L_c(X + M) over what is scored.
-    mask_db, anchor_db : Tensor [..., row, frame]
+    mask_db, anchor_db : Tensor [row, frame]
         Mask, and the prior it is pulled towards (0 dB: the paper's ‖X_inp - X_t‖²).
+    energy_db2 : Tensor, scalar, optional
+        Guide's energy, a sum over cells; counts twice alpha times its mean, so that against the
+        norm alone its minimum lies where the mask has moved by the energy's gradient.
     """
     distance = (mask_db - anchor_db).square().mean()
     variance = mask_db.var(correction=0)
-    total = score + settings.alpha * distance + settings.beta * variance
+    total = settings.score * score + settings.alpha * distance + settings.beta * variance
+    if energy_db2 is not None and settings.guide:
+        total = total + 2 * settings.alpha * settings.guide * energy_db2 / mask_db.numel()
     return Objective(total, score, distance, variance)

@@ -1,5 +1,6 @@
 """The search for a mask: gradient steps on the objective, the scorer frozen; yields its steps."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tonewood.errors import CallError
 from tonewood.masking.mask import smoothed
 from tonewood.masking.notes import Notes, rendered
 from tonewood.masking.objective import Objective, ScoreFunction, objective
@@ -79,6 +81,7 @@ def search(
     window_frames: int,
     max_gain_db: float,
     generator: torch.Generator,
+    energy: ScoreFunction | None = None,
     stop_score: float | None = None,
 ) -> Iterator[Step]:
     """Minimise the objective over one recording's mask (paper III).
@@ -96,6 +99,8 @@ def search(
         Where the mask starts and what may turn.
     anchor_db : Tensor [row, frame]
         Prior that the mask is pulled towards.
+    energy : ScoreFunction, optional
+        The guide: energy in dB² of the whole recording.
     stop_score : float, optional
         Stop once the mean score is at or below it: reference recordings get no less.
 
@@ -106,16 +111,25 @@ def search(
     """
     optimiser = _optimiser(settings, parametrisation.values)
 
+    # In units of the norm's own curvature a step of plain gradient descent is a step in dB.
+    unit = rows_db.numel() / (2 * settings.alpha or 1.0)
+
     def evaluate(starts: list[int]) -> tuple[Tensor, Objective]:
         mask = parametrisation.mask().clamp(-max_gain_db, max_gain_db)
         masked = rows_db + mask
         cut = torch.stack([masked[:, s : s + window_frames] for s in starts])
-        return mask, objective(score(cut).mean(), mask, anchor_db, settings)
+        guided = energy(masked[None])[0] if energy is not None else None
+        return mask, objective(score(cut).mean(), mask, anchor_db, settings, guided)
 
     for number in range(settings.steps + 1):
         starts = _starts(rows_db.shape[-1], window_frames, generator)
         with torch.no_grad():
             mask, parts = evaluate(starts)
+        if not math.isfinite(parts.total.item()):
+            raise CallError(
+                f"the search went beyond all numbers at step {number}: lower "
+                "search.learning_rate, search.alpha or search.beta"
+            )
         reached = stop_score is not None and parts.score.item() <= stop_score
         yield Step(
             number,
@@ -131,7 +145,7 @@ def search(
 
         def closure(starts: list[int] = starts) -> float:
             optimiser.zero_grad()
-            total = evaluate(starts)[1].total
+            total = unit * evaluate(starts)[1].total
             total.backward()  # type: ignore[no-untyped-call]
             return total.item()
 
@@ -146,7 +160,5 @@ def _starts(total: int, window: int, generator: torch.Generator) -> list[int]:
 
 
 def _optimiser(settings: SearchSettings, values: Tensor) -> torch.optim.Optimizer:
-    kind = getattr(torch.optim, settings.optimiser, None)
-    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-        raise ValueError(f"{settings.optimiser!r} is not an optimiser of torch.optim; try 'Adam'")
-    return kind([values], lr=settings.learning_rate)  # type: ignore[call-arg]
+    kind: type[torch.optim.Adam] = getattr(torch.optim, settings.optimiser)
+    return kind([values], lr=settings.learning_rate)

@@ -1,178 +1,281 @@
-"""Where a mask starts: statistics of both folders, and the masks that they suggest.
+"""Where a mask starts and what it is pulled towards: four suggestions, and the choice among them.
 
-`static` is the difference of the folders' mean spectra: a match EQ. `neighbours` adapts to every
-frame: take off its folder's mean, find the frames of the reference folder that are nearest, and
-let (their mean - the frame) be the mask. Nearness is judged by the fine structure, which says
-what is played, and by the row levels with their coarse envelope halved, because the envelope is
-what differs between the folders. No pairs are needed for either.
+`static`, the difference of the folders' mean spectra, is a match EQ. `neighbours` adapts to every
+frame; so do two small networks (`predict`). Which serves best depends on the folders, and is
+chosen per model without pairs, by the cycle: reference takes that nothing was learnt from are made
+into pseudo-source, enhanced, and compared with what they were. The blend with the smallest cycle
+distance becomes the model's.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tonewood.masking.mask import smoothed
-from tonewood.settings import NeighbourSettings
+from tonewood.masking.neighbours import (
+    Codebook,
+    Folder,
+    Take,
+    condensed,
+    imitated,
+    keys,
+    learn,
+    mapped,
+    presence,
+)
+from tonewood.masking.predict import MaskNetwork, PseudoPair, train_network
+from tonewood.settings import PriorKind, PriorsSettings
 from tonewood.signal.features import Features
 
-_AUDIBLE_DB = 50.0
-_COARSE = 10  # cepstral coefficients that make the coarse envelope, the mean level excepted
+_SMOOTH_NETWORK_MS = 50.0
 
 
-@dataclass(frozen=True)
-class Side:
-    """What the priors know of one folder.
+class Weights(NamedTuple):
+    """Share of each suggestion in a blend, summing to 1, and how much of its level survives.
 
-    Parameters
-    ----------
-    row_mean : Tensor [row]
-        Mean of audible frames, relative to their take's level, dB.
-    fine_mean : Tensor [pitch]
-        Mean fine structure of audible frames, dB.
+    `level` scales the mean over rows of each frame's mask: how loud the reference would have been
+    at that moment is what the folders tell least about.
     """
 
-    row_mean: Tensor
-    fine_mean: Tensor
+    static: float
+    neighbours: float
+    forward: float
+    backward: float
+    level: float = 1.0
+
+
+_SHARES = (
+    (1.0, 0.0, 0.0, 0.0),
+    (0.0, 1.0, 0.0, 0.0),
+    (0.0, 0.0, 1.0, 0.0),
+    (0.0, 0.0, 0.0, 1.0),
+    (0.0, 0.0, 0.5, 0.5),
+    (0.0, 0.5, 0.0, 0.5),
+    (0.0, 0.5, 0.25, 0.25),
+    (0.0, 0.75, 0.0, 0.25),
+    (0.0, 0.75, 0.125, 0.125),
+    (0.25, 0.0, 0.0, 0.75),
+    (0.25, 0.0, 0.375, 0.375),
+    (0.5, 0.0, 0.0, 0.5),
+    (0.5, 0.0, 0.25, 0.25),
+    (0.75, 0.0, 0.0, 0.25),
+    (0.25, 0.25, 0.0, 0.5),
+    (0.5, 0.25, 0.125, 0.125),
+)
+CANDIDATES = tuple(Weights(*shares, level) for shares in _SHARES for level in (1.0, 0.5))
+_SINGLE = {
+    "static": Weights(1.0, 0.0, 0.0, 0.0),
+    "neighbours": Weights(0.0, 1.0, 0.0, 0.0),
+    "network": Weights(0.0, 0.0, 0.5, 0.5),
+}
+_AVERAGED = 4
 
 
 @dataclass(frozen=True)
 class Priors:
-    """Statistics of both folders; all of it is stored in the model.
+    """What the masks start from; all of it is stored in the model.
 
     Parameters
     ----------
-    reference, source : Side
-    projection : Tensor [pitch, component]
-        Principal directions of the fine structure, over both folders.
-    key : Tensor [code, row + component]
-        Where stored frames of the reference folder stand in the space of queries.
-    value_db : Tensor [code, row]
-        Their row levels, relative to their take's level, dB.
-    settings : NeighbourSettings
+    reference, source : Folder
+    networks : tuple of MaskNetwork
+        Forward, backward.
+    weights : Weights
+        The blend that the cycle chose.
+    settings : PriorsSettings
+    hop_ms : float
     """
 
-    reference: Side
-    source: Side
-    projection: Tensor
-    key: Tensor
-    value_db: Tensor
-    settings: NeighbourSettings
+    reference: Folder
+    source: Folder
+    networks: tuple[MaskNetwork, MaskNetwork]
+    weights: Weights
+    settings: PriorsSettings
+    hop_ms: float
+
+    def mask(self, features: Features, kind: PriorKind) -> Tensor:
+        """Mask [row, frame] in dB for a recording; `auto` is the blend that was chosen."""
+        weights = self.weights if kind == "auto" else _SINGLE[kind]
+        take = self.source.take(features)
+        static = (self.reference.row_mean - self.source.row_mean)[:, None]
+        # Where nothing sounds there is nothing to adapt to, and noise must not be pumped.
+        return static + presence(take.rows_db) * (self.blended(take, weights) - static)
+
+    def blended(self, take: Take, weights: Weights) -> Tensor:
+        """Mask [row, frame] in dB of a blend; what weighs nothing is not computed."""
+        return mixed(self.suggestions(take, weights), weights)
+
+    def suggestions(self, take: Take, weights: Weights | None = None) -> list[Tensor | None]:
+        """Masks [row, frame] in the order of `Weights`; those that weigh nothing are left out."""
+        static = (self.reference.row_mean - self.source.row_mean)[:, None]
+        wanted = (True,) * 4 if weights is None else tuple(share > 0 for share in weights[:4])
+        made: list[Tensor | None] = [static.expand_as(take.rows_db) if wanted[0] else None]
+        near = self.settings.neighbours
+        made.append(
+            mapped(take, self.source, self.reference, near, self.hop_ms) if wanted[1] else None
+        )
+        span = round(_SMOOTH_NETWORK_MS / self.hop_ms)
+        for network, asked in zip(self.networks, wanted[2:], strict=True):
+            made.append(static + smoothed(network.predicted(take), span) if asked else None)
+        return made
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, in half precision where that is precise enough, to be stored."""
-        return {
-            "reference.row_mean": self.reference.row_mean,
-            "reference.fine_mean": self.reference.fine_mean,
-            "source.row_mean": self.source.row_mean,
-            "source.fine_mean": self.source.fine_mean,
-            "projection": self.projection,
-            "key": self.key.half(),
-            "value_db": self.value_db.half(),
+        """All of it by name, in half precision where that is enough, to be stored."""
+        named = {
+            "weights": torch.tensor(self.weights, dtype=torch.float64),
+            "projection": self.reference.projection,
         }
+        rows = self.reference.row_mean.shape[0]
+        for name, folder in (("reference", self.reference), ("source", self.source)):
+            named |= {
+                f"{name}.row_mean": folder.row_mean,
+                f"{name}.fine_mean": folder.fine_mean,
+                f"{name}.rows_db": folder.codebook.rows_db.half(),
+                f"{name}.fine": folder.codebook.key[:, rows:].half(),
+            }
+        for name, network in zip(("forward", "backward"), self.networks, strict=True):
+            named |= {f"{name}.{k}": v.half() for k, v in network.state_dict().items()}
+        return named
 
     @classmethod
-    def from_tensors(cls, named: dict[str, Tensor], settings: NeighbourSettings) -> "Priors":
-        """Inverse of `tensors`; KeyError where one is missing."""
-        return cls(
-            Side(named["reference.row_mean"], named["reference.fine_mean"]),
-            Side(named["source.row_mean"], named["source.fine_mean"]),
-            named["projection"],
-            named["key"].float(),
-            named["value_db"].float(),
-            settings,
-        )
+    def from_tensors(
+        cls, named: Mapping[str, Tensor], settings: PriorsSettings, hop_ms: float
+    ) -> "Priors":
+        """Inverse of `tensors`; KeyError or RuntimeError where they do not fit."""
+        folders, networks = [], []
+        for name in ("reference", "source"):
+            row_mean, rows = named[f"{name}.row_mean"], named[f"{name}.rows_db"].float()
+            book = Codebook(
+                keys(rows, named[f"{name}.fine"].float(), row_mean),
+                rows,
+                torch.full((rows.shape[0],), -1),
+            )
+            folders.append(Folder(row_mean, named[f"{name}.fine_mean"], named["projection"], book))
+        for name in ("forward", "backward"):
+            network = MaskNetwork(
+                folders[0].row_mean.shape[0],
+                named["projection"].shape[1],
+                settings.network,
+                torch.Generator(),
+            )
+            own = {
+                k.removeprefix(f"{name}."): v.float()
+                for k, v in named.items()
+                if k.startswith(f"{name}.")
+            }
+            network.load_state_dict(own)
+            networks.append(network.requires_grad_(False).eval())
+        weights = Weights(*named["weights"].tolist())
+        return cls(folders[0], folders[1], (networks[0], networks[1]), weights, settings, hop_ms)
 
-    def static(self, features: Features) -> Tensor:
-        """Mask [row, frame] in dB: the same match EQ in every frame."""
-        difference = self.reference.row_mean - self.source.row_mean
-        return difference[:, None].expand(-1, features.rows_db.shape[1]).clone()
 
-    def neighbours(self, features: Features, hop_ms: float) -> Tensor:
-        """Mask [row, frame] in dB toward the mean of each frame's nearest reference frames."""
-        relative = features.rows_db - take_level(features.rows_db)
-        query = queries(relative, features.fine_db, self.source, self.projection)
-        target = nearest_mean(query, self.key, self.value_db, self.settings.nearest).T
-        return smoothed(target - relative, round(self.settings.smooth_ms / hop_ms))
+class Cycle(NamedTuple):
+    """A blend and its cycle distance, dB: smaller is better."""
+
+    weights: Weights
+    distance_db: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Priors, how they were chosen, and pairs for teaching what comes after them.
+
+    Parameters
+    ----------
+    priors : Priors
+    cycles : tuple of Cycle
+        Every candidate's cycle distance.
+    corrected : list of (Tensor, Tensor)
+        Of reference takes learnt from: pseudo-source as the prior corrects it, and the take
+        itself, both [row, frame] in dB.
+    corrected_held_out : list of (Tensor, Tensor)
+        The same of reference takes held out.
+    """
+
+    priors: Priors
+    cycles: tuple[Cycle, ...]
+    corrected: list[tuple[Tensor, Tensor]]
+    corrected_held_out: list[tuple[Tensor, Tensor]]
 
 
 def fit(
     reference: Sequence[Features],
     source: Sequence[Features],
-    settings: NeighbourSettings,
+    held_out: Sequence[Features],
+    settings: PriorsSettings,
+    hop_ms: float,
     generator: torch.Generator,
-) -> Priors:
-    """Learn from the takes of both folders."""
-    frames = {name: _audible(takes) for name, takes in (("r", reference), ("s", source))}
-    sides = {name: Side(f.rows_db.mean(dim=1), f.fine_db.mean(dim=1)) for name, f in frames.items()}
-    centred = torch.cat(
-        [frames[n].fine_db[:, ::5] - sides[n].fine_mean[:, None] for n in frames], dim=1
-    ).double()
-    _, directions = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
-    projection = directions[:, -settings.components :].flip(1).float()
-    stored = frames["r"].rows_db.shape[1]
-    chosen = torch.randperm(stored, generator=generator)[: settings.codebook]
-    picked = Features(frames["r"].rows_db[:, chosen], frames["r"].fine_db[:, chosen])
-    key = queries(picked.rows_db, picked.fine_db, sides["r"], projection)
+) -> Fitted:
+    """Learn from takes of both folders; choose the blend on reference takes that are held out."""
+    near = settings.neighbours
+    there, here = learn(reference, source, near, generator)
+    static = (there.row_mean - here.row_mean)[:, None]
+    forward, backward, corrected = [], [], []
+    for index, features in enumerate(source):
+        take = here.take(features)
+        gain = mapped(
+            take, here, there, near, hop_ms, skip_here=index, smooth_ms=_SMOOTH_NETWORK_MS
+        )
+        forward.append(PseudoPair(take, gain - static))
+    for index, features in enumerate(reference):
+        take = there.take(features)
+        pseudo = imitated(take, there, here, hop_ms)
+        backward.append(PseudoPair(pseudo, take.rows_db - pseudo.rows_db - static))
+        gain = mapped(pseudo, here, there, near, hop_ms, skip_there=index)
+        corrected.append((pseudo.rows_db + gain, take.rows_db))
+    first, second = (
+        train_network(pairs, here, settings.network, generator) for pairs in (forward, backward)
+    )
+    kept = [there.take(features) for features in held_out]
+    imitations = [imitated(take, there, here, hop_ms) for take in kept]
     priors = Priors(
-        sides["r"], sides["s"], projection, key, picked.rows_db.T.contiguous(), settings
+        condensed(there, near.codes, generator),
+        condensed(here, near.codes, generator),
+        (first, second),
+        CANDIDATES[0],
+        settings,
+        hop_ms,
     )
     # Through the stored precision, so that a model is the same before and after its file.
-    return Priors.from_tensors(priors.tensors(), settings)
+    priors = Priors.from_tensors(priors.tensors(), settings, hop_ms)
+    cycles = _cycles(priors, imitations, kept)
+    priors = replace(priors, weights=_chosen(cycles))
+    held = [
+        (pseudo.rows_db + priors.blended(pseudo, priors.weights), take.rows_db)
+        for pseudo, take in zip(imitations, kept, strict=True)
+    ]
+    return Fitted(priors, cycles, corrected, held)
 
 
-def queries(relative_db: Tensor, fine_db: Tensor, side: Side, projection: Tensor) -> Tensor:
-    """Points [frame, row + component] by which frames of a folder are compared."""
-    envelope = halved_envelope(relative_db - side.row_mean[:, None])
-    return torch.cat([envelope, projection.T @ (fine_db - side.fine_mean[:, None])]).T
+def mixed(suggestions: Sequence[Tensor | None], weights: Weights) -> Tensor:
+    """Blend masks [row, frame] that stand in the order of `Weights`."""
+    parts = [s * share for s, share in zip(suggestions, weights[:4], strict=True) if s is not None]
+    mask = torch.stack(parts).sum(dim=0)
+    level = mask.mean(dim=0, keepdim=True)
+    return mask - (1 - weights.level) * level
 
 
-def halved_envelope(rows_db: Tensor) -> Tensor:
-    """Rows [row, frame] with cepstral coefficients 1-9 at a quarter, all finer ones at a half."""
-    count = rows_db.shape[0]
-    weights = torch.full((count,), 0.5)
-    weights[0], weights[1:_COARSE] = 1.0, 0.25
-    basis = _dct(count)
-    return (basis.T * weights) @ basis @ rows_db
-
-
-def nearest_mean(query: Tensor, key: Tensor, value: Tensor, count: int) -> Tensor:
-    """Mean value [frame, row] of the `count` keys nearest to each query, in Euclidean distance."""
-    count = min(count, key.shape[0])
-    half_norm = key.square().sum(dim=1) / 2
-    return torch.cat(
-        [
-            value[(part @ key.T - half_norm).topk(count, dim=1).indices].mean(dim=1)
-            for part in torch.split(query, 2048)
-        ]
+def _cycles(priors: Priors, imitations: Sequence[Take], kept: Sequence[Take]) -> tuple[Cycle, ...]:
+    totals = [0.0] * len(CANDIDATES)
+    for pseudo, take in zip(imitations, kept, strict=True):
+        suggestions = priors.suggestions(pseudo)
+        for i, weights in enumerate(CANDIDATES):
+            totals[i] += _distance(pseudo.rows_db + mixed(suggestions, weights), take)
+    return tuple(
+        Cycle(weights, total / len(kept)) for weights, total in zip(CANDIDATES, totals, strict=True)
     )
 
 
-def take_level(rows_db: Tensor) -> Tensor:
-    """Mean power of a take [row, frame] over its frames, dB, scalar."""
-    return _frame_level(rows_db).div(10).mul(math.log(10)).exp().mean().log10() * 10
+def _chosen(cycles: Sequence[Cycle]) -> Weights:
+    """Mean of the best few: the cycle's own noise is larger than what parts them."""
+    best = sorted(cycles, key=lambda cycle: cycle.distance_db)[:_AVERAGED]
+    return Weights(*torch.tensor([c.weights for c in best], dtype=torch.float64).mean(0).tolist())
 
 
-def _audible(takes: Sequence[Features]) -> Features:
-    """Frames of all takes within 50 dB of their take's loudest, relative to its level."""
-    rows, fine = [], []
-    for take in takes:
-        loudness = _frame_level(take.rows_db)
-        heard = loudness > loudness.max() - _AUDIBLE_DB
-        rows.append((take.rows_db - take_level(take.rows_db))[:, heard])
-        fine.append(take.fine_db[:, heard])
-    return Features(torch.cat(rows, dim=1), torch.cat(fine, dim=1))
-
-
-def _frame_level(rows_db: Tensor) -> Tensor:
-    return 10 * torch.log10(torch.pow(10.0, rows_db / 10).sum(dim=0))
-
-
-def _dct(count: int) -> Tensor:
-    """Orthonormal DCT-II [coefficient, row]."""
-    k, n = torch.arange(count)[:, None], torch.arange(count)[None, :]
-    basis = torch.cos(math.pi * k * (2 * n + 1) / (2 * count)) * math.sqrt(2 / count)
-    basis[0] /= math.sqrt(2)
-    return basis
+def _distance(rows_db: Tensor, take: Take) -> float:
+    """Mean over audible frames of the root mean square difference, one level taken off, dB."""
+    difference = (rows_db - take.rows_db)[:, take.audible]
+    return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())

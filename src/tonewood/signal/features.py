@@ -30,8 +30,8 @@ class Features(NamedTuple):
     rows_db: Tensor
     fine_db: Tensor
 
-    def cut(self, frames: slice) -> "Features":
-        """Some of the frames."""
+    def of(self, frames: Tensor) -> "Features":
+        """Only the frames that a mask [frame] of booleans names."""
         return Features(self.rows_db[:, frames], self.fine_db[:, frames])
 
 

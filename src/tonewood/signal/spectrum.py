@@ -133,6 +133,8 @@ def filtered_blocks(
 
 
 def _stft(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:
+    if fft % 2:  # torch centres an odd frame by half a sample less, and would lose the last one
+        wave = torch.nn.functional.pad(wave, (0, 1))
     shape = wave.shape
     pad = "reflect" if shape[-1] > fft // 2 else "constant"
     spectrum = torch.stft(

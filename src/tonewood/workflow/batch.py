@@ -1,19 +1,30 @@
 """The workflow on paths: which input becomes which output, one file after the other."""
 
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from tonewood.errors import AudioError, CallError, OutputError, TonewoodError, shown
+from tonewood.errors import (
+    AudioError,
+    CallError,
+    FolderError,
+    OutputError,
+    TonewoodError,
+    shown,
+)
 from tonewood.files import recipe as recipes
 from tonewood.files.audio import Recording, audio_files, read, sha256, write
 from tonewood.files.formats import SUFFIXES, AudioFormat
 from tonewood.files.modelfile import Model
-from tonewood.files.recipe import Change, InputRecord, MaskRecord, ModelRecord, Recipe
+from tonewood.files.output import write_bytes
+from tonewood.files.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
+from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.optimise import Step
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import picture
@@ -51,13 +62,10 @@ class Enhanced:
     output: Path
     recipe: Path
     picture: Path | None
-    scorer: Change
-    judge: Change | None
+    certificate: Certificate
     prior: str
     steps: int
     gain_db: float
-    largest_db: float
-    rms_db: float
     seconds: float
     warnings: tuple[str, ...]
 
@@ -69,56 +77,87 @@ class Scored(NamedTuple):
     score: Score
 
 
-def recordings(inputs: Sequence[Path]) -> list[Path]:
-    """Every recording that the inputs name: files as they are, folders with all below them."""
-    found: list[Path] = []
+def recordings(inputs: Sequence[Path]) -> Iterator[Path | Failed]:
+    """Every recording that the inputs name: files as they are, folders with all below them.
+
+    A folder without audio is a `Failed` in its place.
+    """
     for item in inputs:
-        found += audio_files(item) if item.is_dir() else [item]
-    return found
+        try:
+            yield from audio_files(item) if item.is_dir() else [item]
+        except FolderError as error:
+            yield Failed(item, error)
 
 
-def jobs(inputs: Sequence[Path], out: Path) -> list[Job]:
+def jobs(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
     """Lay out which recording becomes which file; folders keep their tree.
 
-    `out` is a file when there is one input file and `out` is named like one; else a folder.
+    `out` is a file when there is one input file and `out` is named like one; else a folder. What
+    lies below `out` with a recipe beside it is an earlier output, and no input. A folder without
+    audio is a `Failed` in its place.
 
     Raises
     ------
     CallError
         Two recordings would become one file, or `out` is a file where a folder is needed.
-    FolderError
-        An input folder holds no audio.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir()
     if single and not out.is_dir() and out.suffix.lower() in SUFFIXES:
         return [Job(inputs[0], out)]
-    if out.exists() and not out.is_dir():
-        raise CallError(f"{shown(out)} is a file; several outputs need a folder: name one")
+    if not out.is_dir() and (out.exists() or (not single and out.suffix.lower() in SUFFIXES)):
+        raise CallError(f"{shown(out)} names a file; several outputs need a folder: name one")
     if single and out.suffix and not out.is_dir():
         raise CallError(
             f"{shown(out)} is no kind of audio file that can be written: "
-            "name one such as .wav or .flac, or a folder"
+            "name one such as .wav or .flac, or an existing folder"
         )
-    laid: list[Job] = []
-    for item in inputs:
-        if item.is_dir():
-            inside = [p for p in audio_files(item) if not p.resolve().is_relative_to(out.resolve())]
-            laid += [Job(path, out / path.relative_to(item)) for path in inside]
-        else:
-            laid.append(Job(item, out / item.name))
+    laid: list[Job | Failed] = []
     taken: dict[Path, Path] = {}
-    for job in laid:
-        if job.output in taken:
-            raise CallError(
-                f"{shown(taken[job.output])} and {shown(job.input)} would both become "
-                f"{shown(job.output)}: enhance them into two folders"
-            )
-        taken[job.output] = job.input
+    for job in _laid(inputs, out):
+        if isinstance(job, Job):
+            other = taken.get(job.output)
+            if other and _same(other, job.input):
+                continue  # named twice
+            if other:
+                raise CallError(
+                    f"{shown(other)} and {shown(job.input)} would both become "
+                    f"{shown(job.output)}: enhance them into two folders"
+                )
+            taken[job.output] = job.input
+        laid.append(job)
     return laid
 
 
+def _laid(inputs: Sequence[Path], out: Path) -> Iterator[Job | Failed]:
+    for item in inputs:
+        if not item.is_dir():
+            yield Job(item, out / item.name)
+            continue
+        try:
+            inside = [path for path in audio_files(item) if not _is_output(path, out)]
+        except FolderError as error:
+            yield Failed(item, error)
+            continue
+        if not inside:
+            yield Failed(
+                item,
+                FolderError(f"{shown(item)} holds nothing but earlier outputs: name another input"),
+            )
+        for path in inside:
+            yield Job(path, out / path.relative_to(item))
+
+
+def _is_output(path: Path, out: Path) -> bool:
+    return beside(path).exists() and path.resolve().is_relative_to(out.resolve())
+
+
+def beside(output: Path, suffix: str = recipes.SUFFIX) -> Path:
+    """Name of a file that belongs to an output: its recipe, or its picture."""
+    return output.with_name(output.name + suffix)
+
+
 def enhance_files(
-    laid: Sequence[Job],
+    laid: Sequence[Job | Failed],
     model: Model,
     settings: EnhanceSettings,
     *,
@@ -129,17 +168,33 @@ def enhance_files(
     """Enhance file after file; a file that fails is named with its reason and the others go on."""
     if plot:
         picture.check()
+    inputs = {job.input.resolve() for job in laid}
     for number, job in enumerate(laid, start=1):
+        if isinstance(job, Failed):
+            yield job
+            continue
         yield Started(number, len(laid), job.input)
         try:
+            if job.output.resolve() in inputs:
+                which = "the input itself" if _same(*job) else "an input too"
+                raise OutputError(f"{shown(job.output)} is {which}: name another output")
             yield from _enhance_file(job, model, settings, plot, overwrite, device)
         except TonewoodError as error:
             yield Failed(job.input, error)
 
 
-def score_files(paths: Sequence[Path], model: Model) -> Iterator[Started | Scored | Failed]:
+def _same(a: Path, b: Path) -> bool:
+    return a.resolve() == b.resolve()
+
+
+def score_files(
+    paths: Sequence[Path | Failed], model: Model
+) -> Iterator[Started | Scored | Failed]:
     """Score file after file."""
     for number, path in enumerate(paths, start=1):
+        if isinstance(path, Failed):
+            yield path
+            continue
         yield Started(number, len(paths), path)
         try:
             recording = read(path)
@@ -152,9 +207,10 @@ def _enhance_file(
     job: Job, model: Model, settings: EnhanceSettings, plot: bool, overwrite: bool, device: str
 ) -> Iterator[Step | Enhanced]:
     began = time.perf_counter()
-    side = job.output.with_name(job.output.name + recipes.SUFFIX)
-    drawn = job.output.with_name(job.output.name + ".png") if plot else None
-    _check_outputs(job, [p for p in (job.output, side, drawn) if p], overwrite)
+    side = beside(job.output)
+    drawn = beside(job.output, ".png") if plot else None
+    outputs = [path for path in (job.output, side, drawn) if path]
+    _check(job, outputs, overwrite)
     recording = read(job.input)
     form = AudioFormat.for_path(job.output, recording.format)
     enhancement: Enhancement | None = None
@@ -165,52 +221,75 @@ def _enhance_file(
             enhancement = event
     assert enhancement is not None
     recipe = _recipe(job.input, recording, model, enhancement)
-    write(job.output, enhancement.samples, recording.rate, form, overwrite=overwrite)
-    recipe.save(side, overwrite=overwrite)
-    if drawn:
-        picture.draw(
-            drawn, recording.samples, enhancement, model, title=job.input.name, overwrite=overwrite
-        )
+    with _all_or_none(outputs):
+        if settings.render.amount == 0 and form == recording.format:
+            # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
+            write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
+        else:
+            write(job.output, enhancement.samples, recording.rate, form, overwrite=overwrite)
+        recipe.save(side, overwrite=overwrite)
+        if drawn:
+            title = shown(job.input.name)
+            picture.draw(
+                drawn, recording.samples, enhancement, model, title=title, overwrite=overwrite
+            )
     yield Enhanced(
         input=job.input,
         output=job.output,
         recipe=side,
         picture=drawn,
-        scorer=enhancement.scorer,
-        judge=enhancement.judge,
+        certificate=enhancement.certificate,
         prior=enhancement.prior,
         steps=enhancement.steps,
         gain_db=round(enhancement.rendered.gain_db, 2),
-        largest_db=round(enhancement.mask.largest_db, 2),
-        rms_db=round(enhancement.mask.rms_db, 2),
         seconds=round(time.perf_counter() - began, 2),
         warnings=tuple(_warnings(recording, enhancement)),
     )
 
 
-def _check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
-    """Refuse before the work what would be refused after it; make the output's folder."""
+def _check(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuse before the work what would be refused after it."""
     if not job.input.exists():
-        raise AudioError(f"{shown(job.input)} does not exist: check the name")
-    if job.output.resolve() == job.input.resolve():
-        raise OutputError(f"{shown(job.output)} is the input itself: name another output")
+        raise AudioError(f"{shown(job.input)} does not exist: check its name")
     for path in outputs:
+        if path.is_dir():
+            raise OutputError(f"{shown(path)} is a folder, not a file: name another output")
         if path.exists() and not overwrite:
             raise OutputError(f"{shown(path)} exists: name another output or pass --overwrite")
+    there = next(folder for folder in job.output.absolute().parents if folder.exists())
+    why = "" if there.is_dir() else f"{shown(there)} is a file"
+    if not why and not os.access(there, os.W_OK | os.X_OK):
+        why = "permission denied"
+    if why:
+        raise _refused(job.output.parent, why)
+
+
+@contextmanager
+def _all_or_none(outputs: Sequence[Path]) -> Iterator[None]:
+    """Make the outputs' folder; if a later output fails, remove the earlier ones again."""
+    new = [path for path in outputs if not path.exists()]
     try:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
+        outputs[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise OutputError(
-            f"{shown(job.output.parent)} cannot be made ({why}): name another output folder"
-        ) from None
+        raise _refused(outputs[0].parent, (error.strerror or str(error)).lower()) from None
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _refused(folder: Path, why: str) -> OutputError:
+    return OutputError(f"{shown(folder)} cannot be written to ({why}): name another output folder")
 
 
 def _warnings(recording: Recording, enhancement: Enhancement) -> Iterator[str]:
     if recording.clipped:
         yield "the input is clipped; what was cut off does not come back"
-    if enhancement.rendered.held:
-        short = enhancement.rendered.loudness_before - enhancement.rendered.loudness_after
+    made = enhancement.rendered
+    short = made.loudness_before - made.loudness_after
+    if made.held and math.isfinite(short):
         yield f"{short:.1f} LU quieter than the input, to keep the true peak under its ceiling"
     if not enhancement.settings.render.match and abs(enhancement.samples).max() > 1:
         yield "the output passes full scale; without --no-match it would not"
@@ -225,7 +304,7 @@ def _recipe(path: Path, recording: Recording, model: Model, enhancement: Enhance
     return Recipe(
         tonewood=version("tonewood"),
         input=InputRecord(
-            name=path.name,
+            name=shown(path.name),
             sha256=sha256(path),
             rate=recording.rate,
             channels=channels,
@@ -236,8 +315,7 @@ def _recipe(path: Path, recording: Recording, model: Model, enhancement: Enhance
         prior=enhancement.prior,
         steps=enhancement.steps,
         gain_db=made.gain_db,
-        scorer=enhancement.scorer,
-        judge=enhancement.judge,
+        certificate=enhancement.certificate,
         loudness_lufs=loudness,
         mask=MaskRecord.of(enhancement.mask),
     )

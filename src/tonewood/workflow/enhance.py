@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,15 @@ from torch import Tensor
 
 from tonewood.files.audio import resample
 from tonewood.files.modelfile import Model
-from tonewood.files.recipe import Change
+from tonewood.masking.certify import Certificate, Change, certify
 from tonewood.masking.mask import Mask
 from tonewood.masking.notes import scatter
 from tonewood.masking.objective import ScoreFunction
 from tonewood.masking.optimise import Cells, NoteGains, Parametrisation, Step, search
-from tonewood.masking.render import Rendered, rendered
+from tonewood.masking.render import Rendered, rendered, settled
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_windows
-from tonewood.settings import EnhanceSettings, Method, PriorKind
+from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings, changed
 from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.features import analyse
 from tonewood.signal.spectrum import Floats, log_magnitude, stft
@@ -40,11 +41,12 @@ class Enhancement:
         Prior that was used.
     steps : int
         Steps that the search took.
-    scorer, judge : Change
-        Scores of input and output, 0 sounds like the reference.
+    certificate : Certificate
+        Scores of input and output, 0 sounds like the reference; what the mask really did.
     rendered : Rendered
         Loudness and gain.
     settings : EnhanceSettings
+        As asked for.
     """
 
     samples: NDArray[np.float32]
@@ -52,10 +54,19 @@ class Enhancement:
     mask: Mask
     prior: str
     steps: int
-    scorer: Change
-    judge: Change | None
+    certificate: Certificate
     rendered: Rendered
     settings: EnhanceSettings
+
+    @property
+    def scorer(self) -> Change:
+        """Score of the input and of the output."""
+        return self.certificate.scorer
+
+    @property
+    def judge(self) -> Change | None:
+        """The judge's."""
+        return self.certificate.judge
 
 
 def enhance(
@@ -68,7 +79,9 @@ def enhance(
 ) -> Iterator[Step | Enhancement]:
     """Find a mask at the analysis rate and apply it at the recording's own.
 
-    Yields every `Step` of the search and, last, the `Enhancement`.
+    Yields every `Step` of the search and, last, the `Enhancement`. An input unlike the source
+    folder gets the static mask if the scorer takes it for a source all the same, else none,
+    unless `settings.force` says otherwise.
 
     Parameters
     ----------
@@ -77,26 +90,59 @@ def enhance(
         Hz.
     """
     wave = mono_at(samples, rate, model)
-    grid = grid_of(wave, model, settings.method)
+    rows = rows_of(wave, model)
+    unlikeness = model.likeness.unlikeness(rows)
+    before = mean_score(model.scorer, rows)
+    used = settings
+    if unlikeness > 1 and not settings.force and settings.method == "search":
+        used = changed(
+            settings,
+            [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
+        )
+    grid = grid_of(wave, model, used.method)
     step: Step | None = None
-    for step in find_mask(wave, grid, model, settings, device=device):
+    for step in find_mask(wave, grid, model, used, device=device):
         yield step
     assert step is not None
     spectrum = model.settings.spectrum
     mask = Mask(
         step.mask_db.cpu().numpy(), grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2
     )
+    mask = mask.bounded(settings.render.max_gain_db)
+    if used.method == "search" and mask.largest_db > 0:
+        mask = settled(
+            mask,
+            wave.numpy(),
+            lambda sound: rows_of(torch.from_numpy(sound), model).numpy(),
+            spectrum,
+            settings.render.settle,
+        )
     mask = mask.bounded(settings.render.max_gain_db).rounded()
     made = rendered(samples, rate, mask, settings.render, spectrum)
-    after = mono_at(made.samples, rate, model)
+    after = rows_of(mono_at(made.samples, rate, model), model)
+    scorer = Change(before=before, after=mean_score(model.scorer, after))
+    judge = fooled = None
+    if model.judge is not None:
+        judge = Change(before=mean_score(model.judge, rows), after=mean_score(model.judge, after))
+        fooled = fooled_judge(rows, model, model.judge, used)
+    certificate = certify(
+        scorer=scorer,
+        judge=judge,
+        judge_rows=partial(mean_score, model.judge) if model.judge is not None else None,
+        judge_fooled=fooled,
+        rows_db=rows,
+        mask_db=_on_rows(mask, model, rows.shape[1]) * settings.render.amount,
+        roughness_db=mask.roughness_db * settings.render.amount,
+        unlikeness=unlikeness,
+        settings=settings.certificate,
+    )
     yield Enhancement(
         samples=made.samples,
         rate=rate,
         mask=mask,
-        prior=chosen_prior(settings.prior.kind),
+        prior=used.prior.kind,
         steps=step.number,
-        scorer=_change(model, model.scorer, wave, after),
-        judge=_change(model, model.judge, wave, after) if model.judge else None,
+        certificate=certificate,
         rendered=made,
         settings=settings,
     )
@@ -126,8 +172,7 @@ def grid_of(wave: Tensor, model: Model, method: Method) -> Grid:
         linear = bands.model_copy(update={"scale": "linear"})
         levels = log_magnitude(stft(wave, spectrum), spectrum)
         return Grid(levels, centres_hz(linear, spectrum), model.scorer)
-    levels = band_levels(wave, spectrum.rate, bands, spectrum)
-    return Grid(levels, centres_hz(bands, spectrum), model.scorer.score)
+    return Grid(rows_of(wave, model), centres_hz(bands, spectrum), model.scorer.score)
 
 
 def find_mask(
@@ -135,7 +180,7 @@ def find_mask(
 ) -> Iterator[Step]:
     """Search a mask for a mono waveform [sample] at the analysis rate; the last step has it."""
     generator = torch.Generator().manual_seed(settings.seed)
-    kind = chosen_prior(settings.prior.kind)
+    kind = settings.prior.kind
     if kind in ("none", "random", "blocks"):
         start = _drawn(kind, grid, model, settings, generator, device)
         anchor = torch.zeros_like(grid.levels_db)  # the paper's ‖X_inp - X_t‖²
@@ -143,37 +188,66 @@ def find_mask(
         anchor = prior_mask(kind, wave, grid, model)
         smooth = model.settings.spectrum.frames(settings.search.smooth_ms / 1000)
         start = Cells(anchor.to(device), smooth)
+    searching = settings.search
+    if searching.guide is None:
+        searching = searching.model_copy(update={"guide": model.guide_weight})
+    guided = settings.method == "search" and bool(searching.guide)
     stop = model.card.scorer.reference_scores.median
     model.scorer.to(device)
+    model.guide.to(device)
     try:
         yield from search(
             grid.score,
             grid.levels_db.to(device),
             start,
             anchor.to(device),
-            settings.search,
+            searching,
             window_frames=model.scorer.crop_frames,
             max_gain_db=settings.render.max_gain_db,
             generator=generator,
-            stop_score=stop if settings.search.stop_at_reference else None,
+            energy=model.guide.energy if guided else None,
+            stop_score=stop if searching.stop_at_reference and searching.score else None,
         )
     finally:
         model.scorer.cpu()
+        model.guide.cpu()
 
 
-def chosen_prior(kind: PriorKind) -> PriorKind:
-    """Prior that `auto` stands for."""
-    return "neighbours" if kind == "auto" else kind
+def fooled_judge(
+    rows_db: Tensor, model: Model, judge: Scorer, settings: EnhanceSettings
+) -> float | None:
+    """Judge of what a search from random pixels, without any penalty, makes of the recording.
+
+    The control of the paper's figure 1: how far a mask that is no EQ could have fooled the judge.
+    """
+    limits = settings.certificate
+    if limits.control_steps == 0:
+        return None
+    excerpt = rows_db[:, : model.settings.spectrum.frames(limits.control_seconds)]
+    generator = torch.Generator().manual_seed(settings.seed)
+    start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
+    free = SearchSettings(
+        score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
+    )
+    steps = search(
+        model.scorer.score,
+        excerpt,
+        Cells(start),
+        torch.zeros_like(excerpt),
+        free,
+        window_frames=model.scorer.crop_frames,
+        max_gain_db=settings.render.max_gain_db,
+        generator=generator,
+    )
+    *_, last = steps
+    return mean_score(judge, excerpt + last.mask_db)
 
 
 def prior_mask(kind: PriorKind, wave: Tensor, grid: Grid, model: Model) -> Tensor:
     """Mask [row, frame] in dB on a grid that the model's statistics suggest."""
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
     features = analyse(wave, bands, spectrum)
-    if kind == "static":
-        gain = model.priors.static(features)
-    else:
-        gain = model.priors.neighbours(features, spectrum.hop_ms)
+    gain = model.priors.mask(features, kind)
     hop = spectrum.hop / spectrum.rate
     mask = Mask(gain.numpy(), centres_hz(bands, spectrum), hop, spectrum.rate / 2)
     return torch.from_numpy(mask.at(grid.hz, np.arange(gain.shape[1]) * hop))
@@ -207,10 +281,18 @@ def _drawn(
     return NoteGains(scattered, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000, device)
 
 
-def _change(model: Model, scorer: Scorer, before: Tensor, after: Tensor) -> Change:
-    spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
-    scores = [
-        float(score_windows(scorer, band_levels(wave, spectrum.rate, bands, spectrum)).mean())
-        for wave in (before, after)
-    ]
-    return Change(before=scores[0], after=scores[1])
+def rows_of(wave: Tensor, model: Model) -> Tensor:
+    """Row levels [row, frame] in dB of a mono waveform [sample] at the analysis rate."""
+    spectrum = model.settings.spectrum
+    return band_levels(wave, spectrum.rate, model.settings.scorer.bands, spectrum)
+
+
+def mean_score(scorer: Scorer, rows_db: Tensor) -> float:
+    """Mean score of a recording's audible windows."""
+    return float(score_windows(scorer, rows_db).mean())
+
+
+def _on_rows(mask: Mask, model: Model, frames: int) -> Tensor:
+    """The mask's gains [row, frame] on the scorer's rows, whatever grid it lives on."""
+    hz = centres_hz(model.settings.scorer.bands, model.settings.spectrum)
+    return torch.from_numpy(mask.at(hz, np.arange(frames) * mask.hop_seconds))

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from tonewood.files.modelfile import Model
 from tonewood.scoring.training import score_windows
-from tonewood.signal.bands import band_levels
-from tonewood.workflow.enhance import mono_at
+from tonewood.workflow.enhance import mean_score, mono_at, rows_of
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,7 @@ class Score:
 
 def score(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
     """Score samples (channels, samples) at any rate."""
-    spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
-    rows = band_levels(mono_at(samples, rate, model), spectrum.rate, bands, spectrum)
+    rows = rows_of(mono_at(samples, rate, model), model)
     along = score_windows(model.scorer, rows)
-    judge = float(score_windows(model.judge, rows).mean()) if model.judge else None
+    judge = mean_score(model.judge, rows) if model.judge else None
     return Score(float(along.mean()), judge, tuple(along.tolist()))

@@ -12,8 +12,9 @@ import torch
 from tonewood.errors import CallError, DeviceError
 from tonewood.files import folders
 from tonewood.files.folders import Loading, Split, Take
-from tonewood.files.modelfile import Card, FolderCard, Model, Quartiles, ScorerCard
-from tonewood.masking import priors
+from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
+from tonewood.masking import likeness, priors
+from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
 from tonewood.settings import ModelSettings
 
@@ -101,24 +102,42 @@ def train(
             else:
                 fits[who] = event
     generator = torch.Generator().manual_seed(training.seed)
+    kept = folders.split(takes["reference"], training, training.seed)
     learnt = priors.fit(
-        [take.features for take in takes["reference"]],
+        [take.features for take in kept.train],
         [take.features for take in takes["source"]],
-        settings.neighbours,
+        [take.features for take in kept.held_out],
+        settings.priors,
+        settings.spectrum.hop_ms,
         generator,
     )
+    guide = train_guide(learnt.corrected, settings.guide, generator)
+    gains = guide_gains(guide, learnt.corrected_held_out)
+    weight = guide_weight(gains)
     judge = fits.get("judge")
     yield Model(
         name=name,
         settings=settings,
         scorer=fits["scorer"].scorer,
         judge=judge.scorer if judge else None,
-        priors=learnt,
+        priors=learnt.priors,
+        guide=guide,
+        guide_weight=weight,
+        likeness=likeness.fit(
+            [take.features.rows_db for take in takes["source"]],
+            settings.spectrum.frames(settings.scorer.crop_seconds),
+        ),
         card=Card(
             reference=_folder_card(reference, takes["reference"]),
             source=_folder_card(source, takes["source"]),
             scorer=_scorer_card(fits["scorer"], training.seed),
             judge=_scorer_card(judge, training.seed + 1) if judge else None,
+            prior=PriorCard(
+                weights=learnt.priors.weights,
+                cycle_db=learnt.cycles,
+                guide_weight=weight,
+                guide_gains=gains,
+            ),
             seconds=round(time.perf_counter() - began, 1),
             seed=training.seed,
             versions=versions(),

@@ -1,0 +1,143 @@
+"""How far Tonewood, and whatever could be used instead, moves recordings to the wanted sound.
+
+    python benchmarks/quality.py CORPUS… [--seeds 0 1 2] [--rows tonewood* static] [-o OUT]
+
+A corpus is a folder laid out as train|val|test/{good,cheap}: training takes need not correspond,
+pieces of val and test are pairs by name. One table for each corpus, one row for each method.
+"""
+
+import argparse
+import datetime
+import fnmatch
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from quality import bounds, corpus, measure, ours, outside, report
+from quality.bench import Bench
+from quality.cyclegan import CYCLEGAN
+from quality.matchering import MATCHERING
+from quality.supervised import SUPERVISED
+
+ROWS = [
+    bounds.UNTOUCHED,
+    *ours.PRIOR_ROWS,
+    MATCHERING,
+    *ours.PAPER_ROWS,
+    CYCLEGAN,
+    ours.TONEWOOD,
+    *ours.ABLATION_ROWS,
+    SUPERVISED,
+    bounds.BEST_MASK,
+    bounds.REFERENCE,
+]
+
+QUICK_PIECES, QUICK_SECONDS = 4, 240.0
+
+
+def main() -> None:
+    call = parsed()
+    torch.set_num_threads(1)
+    rows = [r for r in ROWS if any(fnmatch.fnmatch(r.name, wanted) for wanted in call.rows)]
+    if call.list or not rows:
+        print("\n".join(f"{r.name:24} {r.title}" for r in (rows or ROWS)))
+        sys.exit(0 if call.list else f"no row is called {' '.join(call.rows)}; there are these")
+    if call.docs:
+        outputs = call.docs.with_suffix(".json"), call.docs, call.docs.parent / "images"
+    else:
+        outputs = call.output / "quality.json", call.output / "quality.md", call.output
+    for folder in call.corpus:
+        limits = {"pieces": QUICK_PIECES, "seconds": QUICK_SECONDS} if call.quick else {}
+        with corpus.opened(folder, **limits) as opened:
+            for result in measured(opened, rows, call):
+                report.save({result["corpus"]: result}, *outputs)  # long runs do break off
+        print(report.text(result), end="\n\n", flush=True)
+
+
+def measured(opened: corpus.Corpus, rows: list, call: argparse.Namespace) -> Iterator[dict]:
+    """Yield every row so far, and the circumstances, after each seed."""
+    found = {row.name: {"title": row.title, "seeds": []} for row in rows}
+    accuracy = {}
+    for seed in call.seeds:
+        bench = Bench(opened, seed, call.set, call.quick)
+        judge = outside.train(bench)
+        card = bench.trained().model.card
+        accuracy[str(seed)] = {"scorer": card.scorer.accuracy, "outside": judge.accuracy}
+        for row in rows:
+            began = time.process_time()
+            run = measure.run(bench, row, judge)
+            if "skipped" in run:
+                found[row.name] = {"title": row.title, **run}
+            else:
+                found[row.name]["seeds"].append(run)
+            closed = f"{run['closed']:6.1f} %" if "closed" in run else "skipped"
+            spent = time.process_time() - began
+            print(f"seed {seed}  {row.title:40} {closed}  ({spent:.0f} s)", file=sys.stderr)
+        yield {
+            "corpus": opened.name,
+            "date": datetime.date.today().isoformat(),
+            "machine": machine(),
+            "quick": call.quick,
+            "set": call.set,
+            "seeds": call.seeds[: len(accuracy)],
+            "pieces": len(opened.test),
+            "accuracy": accuracy,
+            "rows": found,
+        }
+
+
+def machine() -> dict:
+    info = Path("/proc/cpuinfo")
+    names = [s for s in info.read_text().splitlines() if "model name" in s] if info.exists() else []
+    described = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    return {
+        "cpu": names[0].partition(":")[2].strip() if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "tonewood": f"{version('tonewood')} ({described or 'no git'})",
+    }
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", nargs="*", type=Path)
+    parser.add_argument("--seeds", nargs="+", type=int, default=None, help="default 0 1 2")
+    parser.add_argument("--rows", nargs="+", default=["*"], help="names or patterns; see --list")
+    parser.add_argument("--list", action="store_true", help="list the rows")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="GROUP.NAME=VALUE", help="in every training"
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/quality"))
+    parser.add_argument("--docs", type=Path, help="page whose generated block is replaced")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="1 seed, 4 pieces, 4 minutes and a quarter of the steps to train",
+    )
+    call = parser.parse_args()
+    call.seeds = call.seeds or ([0] if call.quick else [0, 1, 2])
+    if not call.corpus and not call.list:
+        parser.error("give the folder of a corpus")
+    return call
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What a row is, and what rows of one corpus and seed share: models, takes, the outside judge."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import tonewood
+from quality import corpus
+from quality.corpus import Corpus, Piece
+from tonewood.files.audio import audio_files
+from tonewood.files.modelfile import Model
+from tonewood.masking.mask import Mask
+from tonewood.masking.render import rendered
+from tonewood.settings import ModelSettings, RenderSettings, changed
+from tonewood.signal.bands import centres_hz
+
+_QUICK_SHARE = 4  # a quick training takes one step in so many
+
+
+class Output(NamedTuple):
+    """What a method made of a piece."""
+
+    samples: NDArray[np.float32]  # (channels, samples)
+    rate: int
+    mask: Mask | None = None  # None where the method makes none
+    seconds: float | None = None  # where the method measured them itself
+
+
+class Fitted(NamedTuple):
+    """A method, ready to be used."""
+
+    enhance: Callable[[Piece], Output]
+    seconds: float = 0.0  # that its training took
+    note: str = ""
+
+
+class Row(NamedTuple):
+    name: str  # for --rows
+    title: str  # for people
+    fit: "Callable[[Bench], Fitted]"
+
+
+class SkippedError(Exception):
+    """This row cannot be had here, and why."""
+
+
+class Trained(NamedTuple):
+    model: Model
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One corpus and one seed.
+
+    Parameters
+    ----------
+    training : sequence of str
+        Assignments for every training, such as `training.steps=60`.
+    quick : bool
+        A first look: less training, and the paper's search stopped early.
+    """
+
+    corpus: Corpus
+    seed: int
+    training: Sequence[str] = ()
+    quick: bool = False
+    _trained: dict = field(default_factory=dict)
+
+    def trained(self, assignments: Sequence[str] = ()) -> Trained:
+        """Model with some settings changed; every different one is trained once."""
+        key = tuple(assignments)
+        if key not in self._trained:
+            seed = f"training.seed={self.seed}"
+            quick = _fewer_steps(ModelSettings().model_dump()) if self.quick else []
+            settings = changed(ModelSettings(), [seed, *quick, *self.training, *assignments])
+            began = time.process_time()
+            model = tonewood.train(self.corpus.reference, self.corpus.source, settings=settings)
+            self._trained[key] = Trained(model, time.process_time() - began)
+        return self._trained[key]
+
+    @cached_property
+    def reference_rows(self) -> list[Tensor]:
+        """Takes of the reference folder, [row, frame] each."""
+        return _rows_below(self.corpus.reference)
+
+    @cached_property
+    def source_rows(self) -> list[Tensor]:
+        return _rows_below(self.corpus.source)
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+def _fewer_steps(settings: dict, prefix: str = "") -> list[str]:
+    """Assignments that shorten whatever a training counts in steps."""
+    found = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found += _fewer_steps(value, f"{prefix}{name}.")
+        elif name == "steps":
+            found.append(f"{prefix}steps={max(1, value // _QUICK_SHARE)}")
+    return found
+
+
+@cache
+def _rows_below(folder) -> list[Tensor]:
+    return [corpus.mel_rows(corpus.take(path)) for path in audio_files(folder)]
+
+
+def through(piece: Piece, gain_db: Tensor) -> Output:
+    """Render a mask [row, frame] in dB on Tonewood's rows with Tonewood's own renderer."""
+    settings, render = ModelSettings(), RenderSettings()
+    spectrum = settings.spectrum
+    mask = Mask(
+        gain_db.numpy().astype(np.float32),
+        centres_hz(settings.scorer.bands, spectrum),
+        spectrum.hop / spectrum.rate,
+        spectrum.rate / 2,
+    )
+    mask = mask.bounded(render.max_gain_db).rounded()
+    made = rendered(piece.samples, piece.rate, mask, render, spectrum)
+    return Output(made.samples, piece.rate, mask)

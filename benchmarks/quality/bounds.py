@@ -1,0 +1,36 @@
+"""Rows that bound the others: nothing done, the best that a mask could do, the reference itself."""
+
+from quality.bench import Bench, Fitted, Output, Row, through
+from quality.corpus import Piece, mel_rows
+from tonewood.files.audio import read
+from tonewood.masking.mask import smoothed
+from tonewood.settings import ModelSettings
+
+_SMOOTH_S = 0.09
+
+
+def untouched(bench: Bench) -> Fitted:
+    return Fitted(lambda piece: Output(piece.samples, piece.rate))
+
+
+def best_mask(bench: Bench) -> Fitted:
+    """The mask that an answer key gives: the levels' difference, at Tonewood's own resolution."""
+
+    def enhance(piece: Piece) -> Output:
+        difference = mel_rows(piece.wanted) - mel_rows(piece.before)
+        return through(piece, smoothed(difference, ModelSettings().spectrum.frames(_SMOOTH_S)))
+
+    return Fitted(enhance, note="knows the answer: mel rows, averaged over 90 ms")
+
+
+def reference(bench: Bench) -> Fitted:
+    def enhance(piece: Piece) -> Output:
+        recording = read(piece.wanted_path)
+        return Output(recording.samples, recording.rate)
+
+    return Fitted(enhance, note="the paired reference takes themselves")
+
+
+UNTOUCHED = Row("untouched", "untouched", untouched)
+BEST_MASK = Row("best-mask", "best possible mask (answer known)", best_mask)
+REFERENCE = Row("reference", "the reference takes themselves", reference)

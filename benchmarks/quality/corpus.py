@@ -1,0 +1,119 @@
+"""A corpus on disk: train|val|test/{good,cheap}; pieces of val and test are pairs by name."""
+
+import math
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tonewood.files.audio import audio_files, read, resample
+from tonewood.settings import ModelSettings
+from tonewood.signal.bands import band_levels
+
+RATE = ModelSettings().spectrum.rate
+_RANGE_DB = 70.0  # heard below a take's level
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A recording to be improved, and the same piece as it should have sounded.
+
+    Parameters
+    ----------
+    samples : float32 array (channels, samples)
+        At `rate`, the file's own.
+    before, wanted : Tensor [sample]
+        Recording and reference take, mono, at the analysis rate, of one length.
+    path : Path
+        Of the recording.
+    """
+
+    name: str
+    path: Path
+    samples: NDArray[np.float32]
+    rate: int
+    before: Tensor
+    wanted: Tensor
+    wanted_path: Path
+
+
+@dataclass(frozen=True)
+class Corpus:
+    name: str
+    reference: Path  # training folders
+    source: Path
+    val: list[Piece]  # may be empty
+    test: list[Piece]
+
+
+@contextmanager
+def opened(folder: Path, *, pieces: int | None = None, seconds: float = math.inf):
+    """Corpus in a folder; with fewer test pieces or seconds of training a side, where given."""
+    with tempfile.TemporaryDirectory(prefix="quality-") as scratch:
+        train = {}
+        for side in ("good", "cheap"):
+            train[side] = folder / "train" / side
+            if seconds < math.inf:  # training reads folders, so fewer takes are a folder of links
+                chosen, total = Path(scratch) / side, 0.0
+                chosen.mkdir()
+                for number, path in enumerate(audio_files(train[side])):
+                    if number >= 2 and total >= seconds:
+                        break
+                    (chosen / f"{number:05}{path.suffix}").symlink_to(path.resolve())
+                    total += read(path).duration
+                train[side] = chosen
+        yield Corpus(
+            folder.resolve().name,
+            train["good"],
+            train["cheap"],
+            paired(folder / "val") if (folder / "val").is_dir() else [],
+            paired(folder / "test")[:pieces],
+        )
+
+
+def paired(folder: Path) -> list[Piece]:
+    """Pairs of one name below good/ and cheap/."""
+    pieces = []
+    for path in audio_files(folder / "cheap"):
+        wanted_path = folder / "good" / path.relative_to(folder / "cheap")
+        recording = read(path)
+        before, wanted = mono(recording.samples, recording.rate), take(wanted_path)
+        length = min(len(before), len(wanted))
+        if length < 0.98 * max(len(before), len(wanted)):
+            raise SystemExit(f"{path} and {wanted_path} differ in length: align them first")
+        pieces.append(
+            Piece(
+                path.stem,
+                path,
+                recording.samples,
+                recording.rate,
+                before[:length],
+                wanted[:length],
+                wanted_path,
+            )
+        )
+    return pieces
+
+
+def take(path: Path) -> Tensor:
+    """A recording [sample], mono, at the analysis rate."""
+    recording = read(path)
+    return mono(recording.samples, recording.rate)
+
+
+def mono(samples: NDArray[np.float32], rate: int) -> Tensor:
+    """Mean of the channels [sample] at the analysis rate."""
+    return torch.from_numpy(resample(samples.mean(axis=0), rate, RATE))
+
+
+def mel_rows(wave: Tensor) -> Tensor:
+    """Levels [row, frame] on Tonewood's own rows, dB relative to the take's level."""
+    settings = ModelSettings()
+    rows = band_levels(wave, RATE, settings.scorer.bands, settings.spectrum)
+    level = 10 * torch.pow(10.0, rows / 10).sum(dim=0).mean().log10()
+    return (rows - level).clamp_min(-_RANGE_DB)

@@ -1,0 +1,71 @@
+"""Row: Matchering, run as a separate program from a virtual environment of its own (GPL-3)."""
+
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from quality.bench import Bench, Fitted, Output, Row, SkippedError
+from tonewood.files.audio import audio_files, read, resample
+
+_SECONDS, _EXCERPTS = 30.0, 10
+_RATE = 44_100  # Matchering's own
+_PROGRAM = """
+import json, sys, time
+import matchering as mg
+for target, reference, result in json.load(sys.stdin):
+    began = time.process_time()
+    mg.process(target=target, reference=reference, results=[mg.pcm24(result)])
+    print(json.dumps(time.process_time() - began), flush=True)
+"""
+
+
+def matchering(bench: Bench) -> Fitted:
+    python = os.environ.get("TONEWOOD_MATCHERING")
+    if not python:
+        raise SkippedError("TONEWOOD_MATCHERING names no python that has it")
+    with tempfile.TemporaryDirectory(prefix="matchering-") as scratch:
+        reference = Path(scratch) / "reference.wav"
+        soundfile.write(reference, excerpt(bench), _RATE)
+        results = [Path(scratch) / f"{index}.wav" for index in range(len(bench.corpus.test))]
+        jobs = [
+            (str(piece.path), str(reference), str(result))
+            for piece, result in zip(bench.corpus.test, results, strict=True)
+        ]
+        # One process for all pieces: its imports take longer than its work.
+        done = subprocess.run(
+            [python, "-c", _PROGRAM], input=json.dumps(jobs), capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SkippedError(f"{python} failed: {done.stderr.strip().splitlines()[-1]}")
+        seconds = [json.loads(line) for line in done.stdout.splitlines()]
+        made = {}
+        for piece, result, spent in zip(bench.corpus.test, results, seconds, strict=True):
+            recording = read(result)
+            made[piece.name] = Output(recording.samples, recording.rate, None, spent)
+    return Fitted(
+        lambda piece: made[piece.name], note=f"one reference: {_SECONDS:.0f} s of the folder"
+    )
+
+
+def excerpt(bench: Bench):
+    """Thirty seconds [sample] of the reference folder: cuts of ten takes, drawn by seed."""
+    files = audio_files(bench.corpus.reference)
+    rng = np.random.default_rng(bench.seed)
+    parts = []
+    for index in range(_EXCERPTS):
+        if index % len(files) == 0:
+            order = rng.permutation(len(files))
+        recording = read(files[order[index % len(files)]])
+        mono = resample(recording.samples.mean(axis=0), recording.rate, _RATE)
+        wanted = min(len(mono), round(_SECONDS / _EXCERPTS * _RATE))
+        start = rng.integers(len(mono) - wanted + 1)
+        parts.append(mono[start : start + wanted])
+    return np.concatenate(parts)
+
+
+MATCHERING = Row("matchering", "Matchering 2.0.6", matchering)

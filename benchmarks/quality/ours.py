@@ -1,0 +1,76 @@
+"""Rows that Tonewood itself makes: match EQ, neighbours, the paper as written, ablations.
+
+An ablation is one line of `ABLATIONS`: what is changed, in words, then `--set` assignments for
+training and for enhancing.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tonewood
+from quality.bench import Bench, Fitted, Output, Row
+from quality.corpus import Piece
+from tonewood.settings import ModelSettings, changed, enhance_settings
+
+
+class Change(NamedTuple):
+    title: str
+    training: Sequence[str] = ()
+    enhancing: Sequence[str] = ()
+    method: str = "search"
+
+
+_QUICK_PAPER = ["search.steps=30"]
+_FREE = ["search.alpha=0", "search.beta=0"]
+_SQUARE = ["prior.notes.shape=square"]
+
+PRIORS = {
+    "static": Change("static match EQ", [], ["prior.kind=static", "search.steps=0"]),
+    "neighbours": Change("neighbours alone", [], ["prior.kind=neighbours", "search.steps=0"]),
+}
+
+PAPER = {
+    "random": Change("paper: random", [], ["prior.kind=random"]),
+    "random-free": Change("paper: random, α = β = 0", [], ["prior.kind=random", *_FREE]),
+    "blocks": Change("paper: rectangular blocks"),
+    "blocks-free": Change("paper: rectangular blocks, α = β = 0", [], _FREE),
+    "square": Change("paper: square blocks", [], _SQUARE),
+    "square-free": Change("paper: square blocks, α = β = 0", [], [*_SQUARE, *_FREE]),
+}
+
+ABLATIONS = {
+    "no-search": Change("– search off", [], ["search.steps=0"]),
+    "no-anchor": Change("– not pulled to its prior", [], ["search.alpha=0"]),
+    "no-stop": Change("– no stop at the reference's score", [], ["search.stop_at_reference=false"]),
+    "no-smoothing": Change("– search not smoothed", [], ["search.smooth_ms=0"]),
+    "from-static": Change("– search from static", [], ["prior.kind=static"]),
+    "from-nothing": Change("– search from nothing", [], ["prior.kind=none"]),
+    "plain-scorer": Change(
+        "– scorer trained plainly", ["training.mask_db=0", "training.tilt_db=0"]
+    ),
+}
+
+
+def row(name: str, change: Change) -> Row:
+    """Row of a change of settings; a wrong setting is an error now, not after the training."""
+    changed(ModelSettings(), change.training)
+    enhancing = changed(enhance_settings(change.method), change.enhancing)
+
+    def fit(bench: Bench) -> Fitted:
+        model, seconds = bench.trained(change.training)
+        short = _QUICK_PAPER if bench.quick and change.method == "paper" else []
+        settings = changed(enhancing, [f"seed={bench.seed}", *short])
+
+        def enhance(piece: Piece) -> Output:
+            made = tonewood.enhance(piece.samples, piece.rate, model, settings=settings)
+            return Output(made.samples, made.rate, made.mask)
+
+        return Fitted(enhance, seconds, " ".join([*change.training, *change.enhancing]))
+
+    return Row(name, change.title, fit)
+
+
+PRIOR_ROWS = [row(name, change) for name, change in PRIORS.items()]
+PAPER_ROWS = [row(f"paper-{n}", c._replace(method="paper")) for n, c in PAPER.items()]
+TONEWOOD = row("tonewood", Change("Tonewood"))
+ABLATION_ROWS = [row(f"tonewood-{name}", change) for name, change in ABLATIONS.items()]

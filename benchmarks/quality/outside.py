@@ -1,0 +1,114 @@
+"""The outside judge: another architecture, taught by other takes than Tonewood's scorer.
+
+It hears the spectrogram's own bins through a learnt linear projection and 1-D convolutions over
+time, where scorer and judge hear mel bands through 2-D ones. It learns from the takes that the
+scorer only checked itself on and from val/, and is checked on those that the scorer learnt from.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quality.bench import Bench
+from quality.corpus import mono
+from tonewood.files import folders
+from tonewood.files.audio import audio_files, read
+from tonewood.files.folders import Take
+from tonewood.scoring.training import draw_crops, windows
+from tonewood.settings import ModelSettings, changed
+from tonewood.signal.spectrum import log_magnitude, stft
+
+_FRAMES, _BATCH = 200, 16
+_STEPS, _QUICK_STEPS = 200, 60
+_RANGE_DB, _SCALE_DB = 70.0, 15.0
+_COLOUR_DB = 3.0  # spread of the random smooth colourings of training crops
+
+
+class Net(nn.Module):
+    def __init__(self, mean: Tensor, width: int = 24) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean[:, None])
+        self.project = nn.Conv1d(len(mean), width, 1)
+        self.listen = nn.Conv1d(width, width, 9, stride=2)
+        self.decide = nn.Linear(2 * width, 1)
+
+    def forward(self, bins_db: Tensor) -> Tensor:
+        """Logit [batch] of levels [batch, bin, frame] in dB; above 0 is source-like."""
+        heard = F.elu(self.listen(F.elu(self.project((bins_db - self.mean) / _SCALE_DB))))
+        pooled = torch.cat([heard.mean(dim=2), heard.std(dim=2)], dim=1)
+        return self.decide(F.dropout(pooled, 0.3, self.training))[:, 0]
+
+
+@dataclass(frozen=True)
+class OutsideJudge:
+    net: Net
+    accuracy: float  # on windows of 2 s of takes that it did not learn from
+
+    def score(self, wave: Tensor) -> float:
+        """Mean over 2 s windows of a waveform [sample]: 0 sounds like the reference."""
+        return float(_scores(self.net, bins(wave)).mean())
+
+
+def bins(wave: Tensor) -> Tensor:
+    """Levels [bin, frame] of a waveform at the analysis rate, dB relative to its own level."""
+    spectrum = ModelSettings().spectrum
+    level = 10 * wave.double().square().mean().clamp_min(1e-12).log10().float()
+    return (log_magnitude(stft(wave, spectrum), spectrum) - level).clamp_min(-_RANGE_DB)
+
+
+def train(bench: Bench) -> OutsideJudge:
+    sides = [
+        _takes(folder, bench.seed, [getattr(piece, wave) for piece in bench.corpus.val])
+        for folder, wave in ((bench.corpus.reference, "wanted"), (bench.corpus.source, "before"))
+    ]
+    generator = bench.generator()
+    mean = torch.stack([torch.cat(learn, dim=1).mean(dim=1) for learn, _ in sides]).mean(dim=0)
+    target = torch.cat([torch.zeros(_BATCH), torch.ones(_BATCH)]) * 0.9 + 0.05
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(bench.seed)
+        net = Net(mean)
+        optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
+        for _ in range(_QUICK_STEPS if bench.quick else _STEPS):
+            crops = [draw_crops(learn, _BATCH, _FRAMES, generator) for learn, _ in sides]
+            logit = net(coloured(torch.cat(crops), generator))
+            loss = F.binary_cross_entropy_with_logits(logit, target)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    net.eval()
+    reference, source = (
+        torch.cat([_scores(net, rows) for rows in checked]) for _, checked in sides
+    )
+    right = (reference < 0.5).float().mean() + (source >= 0.5).float().mean()
+    return OutsideJudge(net, float(right) / 2)
+
+
+def coloured(crops: Tensor, generator: torch.Generator) -> Tensor:
+    """Crops [batch, bin, frame] under random smooth EQs, so that no colour alone decides."""
+    points = torch.randn(len(crops), 1, 8, generator=generator) * _COLOUR_DB
+    gain = F.interpolate(points, size=crops.shape[1], mode="linear", align_corners=True)
+    return crops + gain.transpose(1, 2)
+
+
+def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Bins of takes to learn from, and of takes to check on: the scorer's split, turned round."""
+    settings = changed(ModelSettings(), [f"training.seed={seed}"])
+    found = []
+    for path in audio_files(folder):
+        recording = read(path)
+        rows = bins(mono(recording.samples, recording.rate))
+        group = str(path.relative_to(folder))  # as folders.load names it; it draws by these names
+        found.append((Take(path, group, recording.duration, "", None), rows))
+    split = folders.split([t for t, _ in found], settings.training, seed)
+    held_out = {t.path for t in split.held_out}
+    learn = [rows for t, rows in found if t.path in held_out]
+    check = [rows for t, rows in found if t.path not in held_out]
+    return [*learn, *(bins(wave) for wave in val)], check
+
+
+def _scores(net: Net, rows: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.sigmoid(net(windows(rows, _FRAMES)))

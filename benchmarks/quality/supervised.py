@@ -1,0 +1,81 @@
+"""Row: a mask network taught with pairs, which users do not have.
+
+The few paired val pieces teach it. Each of up to four groups of pieces is held out once, to stop
+in time, and the nets' masks are averaged, so that every pair teaches.
+"""
+
+import copy
+import time
+
+import torch
+from torch import Tensor
+
+from quality.bench import Bench, Fitted, Row, SkippedError, through
+from quality.corpus import mel_rows
+from quality.masknet import MaskNet, row_mean
+from tonewood.scoring.training import draw_crops
+
+_FOLDS = 4
+_STEPS, _CHECK_EVERY, _PATIENCE = 600, 20, 4
+_BATCH, _FRAMES = 8, 150
+_LEVEL_DB = 3.0  # spread of the random levels
+_LEARNING_RATE = 1e-3
+
+
+def supervised(bench: Bench) -> Fitted:
+    pieces = bench.corpus.val
+    if len(pieces) < 2:
+        raise SkippedError("needs two paired pieces in val/")
+    began = time.process_time()
+    # Source above target, so that one crop cuts both alike.
+    pairs = [torch.stack([mel_rows(p.before), mel_rows(p.wanted)]) for p in pieces]
+    folds = min(_FOLDS, len(pairs))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(bench.seed)
+        nets = [
+            fit([p for i, p in enumerate(pairs) if i % folds != fold], pairs[fold::folds])
+            for fold in range(folds)
+        ]
+    seconds = time.process_time() - began
+
+    def enhance(piece):
+        rows = mel_rows(piece.before)
+        return through(piece, torch.stack([net.mask(rows) for net in nets]).mean(dim=0))
+
+    paired = sum(len(piece.before) for piece in pieces) / 16_000
+    return Fitted(enhance, seconds, f"{folds} nets, taught by {paired:.0f} s of pairs")
+
+
+def fit(train: list[Tensor], held_out: list[Tensor]) -> MaskNet:
+    """Net that did best on held-out pairs, each [source or target, row, frame]."""
+    net = MaskNet(row_mean([pair[0] for pair in train]))
+    optimiser = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=1e-2)
+    generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)
+    stacked = [pair.flatten(0, 1) for pair in train]  # [source rows, then target rows; frame]
+    best, best_loss, waited = net, float("inf"), 0
+    for step in range(1, _STEPS + 1):
+        crops = draw_crops(stacked, _BATCH, _FRAMES, generator)
+        source, target = crops.chunk(2, dim=1)
+        level = torch.randn(_BATCH, 1, 1, generator=generator) * _LEVEL_DB
+        loss = distance(net, source + level, target + level)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % _CHECK_EVERY:
+            continue
+        with torch.no_grad():
+            checked = sum(float(distance(net, pair[:1], pair[1:])) for pair in held_out)
+        if checked < best_loss:
+            best, best_loss, waited = copy.deepcopy(net), checked, 0
+        elif (waited := waited + 1) >= _PATIENCE:
+            break
+    return best
+
+
+def distance(net: MaskNet, source: Tensor, target: Tensor) -> Tensor:
+    """Mean over frames of the root mean square over rows: the distance that is reported."""
+    error = source + net(source) - target
+    return (error.square().mean(dim=1) + 1e-3).sqrt().mean()
+
+
+SUPERVISED = Row("supervised", "supervised mask network (val pairs)", supervised)

@@ -1,0 +1,132 @@
+"""What a mask really did: judges that the search never saw, bounds, and controls.
+
+A search that optimises a score can fool it. Hence four questions to every output: does a judge
+that the search never saw agree? Is the mask an EQ, smooth and bounded, and does its effect survive
+when it is made smoother still? How far would the judge be fooled by the same search from random
+pixels? Was the input of the kind that the model knows at all?
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from tonewood.masking.mask import smoothed
+from tonewood.settings import CertificateSettings, Settings
+
+Verdict = Literal["good", "limited", "refused"]
+
+
+class Change(Settings):
+    """A value before and after."""
+
+    before: float
+    after: float
+
+
+class Certificate(Settings):
+    """What was found of one output; scores are 0 for reference-like, 1 for source-like.
+
+    Parameters
+    ----------
+    verdict : {"good", "limited", "refused"}
+    reasons : tuple of str
+        Why it is not `good`.
+    scorer, judge : Change
+        Of the sound itself, input and output. The judge is missing from models without one.
+    judge_smoothed : float or None
+        Judge of the input under the mask made smoother still: noise averages away, an EQ stays.
+    judge_fooled : float or None
+        Judge of what the same search makes of random pixels, without penalties.
+    static_share : float or None
+        Share of the judge's change that the mask's mean over time gives alone.
+    largest_db, rms_db, roughness_db : float
+        Of the mask; roughness is its mean step from frame to frame.
+    unlikeness : float
+        Distance of the input from the source folder; 1 is the limit that 99 % of its own unheard
+        windows keep.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    scorer: Change
+    judge: Change | None
+    judge_smoothed: float | None
+    judge_fooled: float | None
+    static_share: float | None
+    largest_db: float
+    rms_db: float
+    roughness_db: float
+    unlikeness: float
+
+    @property
+    def line(self) -> str:
+        """The certificate in one line."""
+        return f"{self.verdict}: {'; '.join(self.reasons)}" if self.reasons else self.verdict
+
+
+def certify(
+    *,
+    scorer: Change,
+    judge: Change | None,
+    judge_rows: Callable[[Tensor], float] | None,
+    rows_db: Tensor,
+    mask_db: Tensor,
+    judge_fooled: float | None,
+    roughness_db: float,
+    unlikeness: float,
+    settings: CertificateSettings,
+) -> Certificate:
+    """Question one output.
+
+    Parameters
+    ----------
+    scorer, judge : Change
+        Scores of the sound before and after.
+    judge_rows : callable, optional
+        The judge's score of a recording's rows [row, frame] in dB.
+    rows_db, mask_db : Tensor [row, frame]
+        The input, and the mask as applied.
+    judge_fooled : float, optional
+        Judge of what the same search made of random pixels.
+    roughness_db : float
+        Of the mask on its own grid.
+    unlikeness : float
+        Distance from the source folder over its limit.
+    """
+    smooth = share = None
+    if judge_rows is not None and judge is not None:
+        smooth = judge_rows(
+            rows_db + smoothed(mask_db, settings.smooth_frames, settings.smooth_rows)
+        )
+        plain, whole = judge_rows(rows_db), judge_rows(rows_db + mask_db)
+        static = judge_rows(rows_db + mask_db.mean(dim=1, keepdim=True))
+        share = (plain - static) / (plain - whole) if plain - whole > 0.05 else None
+    reasons = []
+    if unlikeness > 1:
+        reasons.append(
+            f"the input is {unlikeness:.2f} times as far from the source folder as 99 % of its own"
+        )
+    if judge is not None and judge.after >= 0.5:
+        reasons.append(f"the judge did not follow ({judge.before:.2f} → {judge.after:.2f})")
+    if smooth is not None and smooth >= 0.5:
+        reasons.append(f"the effect does not survive smoothing (judge {smooth:.2f})")
+    if roughness_db > settings.max_roughness_db:
+        reasons.append(
+            f"the mask steps by {roughness_db:.1f} dB a frame, an EQ by at most "
+            f"{settings.max_roughness_db:g}"
+        )
+    verdict: Verdict = "refused" if unlikeness > 1 else "limited" if reasons else "good"
+    return Certificate(
+        verdict=verdict,
+        reasons=tuple(reasons),
+        scorer=scorer,
+        judge=judge,
+        judge_smoothed=smooth,
+        judge_fooled=judge_fooled,
+        static_share=share,
+        largest_db=float(mask_db.abs().max()),
+        rms_db=float(mask_db.square().mean().sqrt()),
+        roughness_db=roughness_db,
+        unlikeness=unlikeness,
+    )

@@ -1,0 +1,109 @@
+"""Is a recording of the kind that the source folder holds? A distance, and its limit.
+
+Every 3 s window is described by the mean and the spread of its rows; windows of the folder form a
+cloud, and a recording is as unlike the folder as its windows are far from the cloud (Mahalanobis).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_SHRINKAGE = 0.1
+_QUANTILE = 0.99
+_AUDIBLE_DB = 45.0
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """The cloud of a folder's windows.
+
+    Parameters
+    ----------
+    mean : Tensor [feature]
+    whitening : Tensor [feature, feature]
+        Maps departures from the mean to unit spread.
+    limit : float
+        Distance that 99 % of the folder's windows keep from the cloud of the other takes.
+    frames : int
+        Length of a window.
+    """
+
+    mean: Tensor
+    whitening: Tensor
+    limit: float
+    frames: int
+
+    def unlikeness(self, rows_db: Tensor) -> float:
+        """Median distance of a recording's windows [row, frame] over the limit; 1 is at it."""
+        points = described(rows_db, self.frames)
+        return float(_distances(points, self.mean, self.whitening).median()) / self.limit
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, to be stored."""
+        return {
+            "mean": self.mean,
+            "whitening": self.whitening,
+            "limit": torch.tensor(self.limit, dtype=torch.float64),
+            "frames": torch.tensor(self.frames),
+        }
+
+    @classmethod
+    def from_tensors(cls, named: Mapping[str, Tensor]) -> "Likeness":
+        """Inverse of `tensors`; KeyError where one is missing."""
+        return cls(named["mean"], named["whitening"], float(named["limit"]), int(named["frames"]))
+
+
+def fit(takes: Sequence[Tensor], frames: int) -> Likeness:
+    """Learn the cloud of a folder's takes [row, frame]; two of them at least.
+
+    The limit is found take by take, each against the cloud of all the others, for a take is
+    always closer to a cloud that it belongs to.
+    """
+    points = [described(take, frames) for take in takes]
+    left_out = [
+        _distances(own, *_cloud(torch.cat(points[:i] + points[i + 1 :])))
+        for i, own in enumerate(points)
+    ]
+    limit = float(torch.quantile(torch.cat(left_out), _QUANTILE))
+    mean, whitening = _cloud(torch.cat(points))
+    return Likeness(mean, whitening, limit, frames)
+
+
+def described(rows_db: Tensor, frames: int) -> Tensor:
+    """Mean and spread of the rows in each window [window, feature]; only audible frames count.
+
+    Windows overlap by half, and one with less than a third of its frames audible is left out,
+    unless none is left then.
+    """
+    power = torch.pow(10.0, rows_db / 10).sum(dim=0)
+    level = 10 * torch.log10(power)
+    heard = level > level.max() - _AUDIBLE_DB
+    relative = (rows_db - 10 * torch.log10(power.mean())).clamp_min(-90.0)
+    starts = range(0, max(1, rows_db.shape[1] - frames + 1), max(1, frames // 2))
+    spans = [slice(start, start + frames) for start in starts]
+    counts = [int(heard[span].sum()) for span in spans]
+    enough = [s for s, n in zip(spans, counts, strict=True) if n >= max(2, frames // 3)]
+    points = []
+    for span in enough or [slice(None)]:
+        part = relative[:, span][:, heard[span]]
+        points.append(torch.cat([part.mean(dim=1), part.std(dim=1, correction=0)]))
+    return torch.stack(points)
+
+
+def _cloud(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean, and whitening of the covariance shrunk towards a sphere (Ledoit & Wolf 2004)."""
+    mean = points.mean(dim=0)
+    centred = (points - mean).double()
+    covariance = centred.T @ centred / len(points)
+    sphere = torch.eye(len(mean), dtype=torch.float64) * covariance.diagonal().mean()
+    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * sphere
+    shrunk += 1e-3 * torch.eye(len(mean), dtype=torch.float64)
+    factor = torch.linalg.cholesky(shrunk)
+    eye = torch.eye(len(mean), dtype=torch.float64)
+    return mean, torch.linalg.solve_triangular(factor, eye, upper=False).float()
+
+
+def _distances(points: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    return ((points - mean) @ whitening.T).square().mean(dim=1).sqrt()

@@ -1,0 +1,249 @@
+"""Both folders as typical frames, and how a frame of one finds its like in the other.
+
+Frames are compared by the fine structure of pitch, which says what is played, and by row levels
+with their coarse envelope quartered, because the envelope is what differs between the folders.
+Each folder's mean is taken off its own frames first, so that a fixed filter between the folders
+does not part what belongs together.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tonewood.masking.mask import smoothed
+from tonewood.settings import NeighbourSettings
+from tonewood.signal.features import Features
+
+_AUDIBLE_DB = 50.0
+_COARSE = 10  # cepstral coefficients below this one make the coarse envelope
+
+
+class Take(NamedTuple):
+    """One recording as the priors see it.
+
+    Parameters
+    ----------
+    rows_db : Tensor [row, frame]
+        Levels relative to the recording's own, dB.
+    fine : Tensor [component, frame]
+        Fine structure, projected; its folder's mean taken off.
+    audible : Tensor [frame]
+        Within 50 dB of the loudest frame.
+    """
+
+    rows_db: Tensor
+    fine: Tensor
+    audible: Tensor
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Frames of a folder, by what they are found by and what they are.
+
+    Parameters
+    ----------
+    key : Tensor [code, row + component]
+    rows_db : Tensor [code, row]
+    take : Tensor [code]
+        Index of the take that each comes from; -1 for means of several.
+    """
+
+    key: Tensor
+    rows_db: Tensor
+    take: Tensor
+
+    def nearest_mean(self, query: Tensor, count: int, *, skip: int | None = None) -> Tensor:
+        """Mean rows [row, frame] of the `count` codes nearest to queries [frame, row + component].
+
+        `skip` leaves the codes of one take out, for queries that come from it.
+        """
+        half_norm = self.key.square().sum(dim=1) / 2
+        if skip is not None:
+            half_norm = half_norm + 1e9 * (self.take == skip)
+        count = min(count, self.key.shape[0])
+        found = [
+            self.rows_db[(part @ self.key.T - half_norm).topk(count, dim=1).indices].mean(dim=1)
+            for part in torch.split(query, 2048)
+        ]
+        return torch.cat(found).T
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is known of one folder.
+
+    Parameters
+    ----------
+    row_mean : Tensor [row]
+        Mean of the audible frames, dB.
+    fine_mean : Tensor [pitch]
+    projection : Tensor [pitch, component]
+        Principal directions of the fine structure, shared by both folders.
+    codebook : Codebook
+    """
+
+    row_mean: Tensor
+    fine_mean: Tensor
+    projection: Tensor
+    codebook: Codebook
+
+    def take(self, features: Features) -> Take:
+        """See a recording as one of this folder's."""
+        return _take(features, self.fine_mean, self.projection)
+
+    def nearest_mean(
+        self, query: Tensor, settings: NeighbourSettings, *, skip: int | None = None
+    ) -> Tensor:
+        """Mean rows [row, frame] of as many codes as settle it: more where codes are denser."""
+        density = max(1.0, self.codebook.key.shape[0] / settings.codes)
+        return self.codebook.nearest_mean(query, round(settings.nearest * density), skip=skip)
+
+    def query(self, take: Take) -> Tensor:
+        """Points [frame, row + component] by which its frames are compared."""
+        return keys(take.rows_db.T, take.fine.T, self.row_mean)
+
+
+def learn(
+    reference: Sequence[Features],
+    source: Sequence[Features],
+    settings: NeighbourSettings,
+    generator: torch.Generator,
+) -> tuple[Folder, Folder]:
+    """Learn both folders from their takes: (reference, source)."""
+    sides = [[_relative(take) for take in takes] for takes in (reference, source)]
+    frames = [[take.of(_audible(take.rows_db)) for take in takes] for takes in sides]
+    joined = [
+        Features(*(torch.cat(parts, dim=1) for parts in zip(*side, strict=True))) for side in frames
+    ]
+    centred = torch.cat(
+        [side.fine_db[:, ::5] - side.fine_db.mean(dim=1, keepdim=True) for side in joined], dim=1
+    ).double()
+    _, directions = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
+    projection = directions[:, -settings.components :].flip(1).float().contiguous()
+    folders = []
+    for side, parts in zip(joined, frames, strict=True):
+        row_mean, fine_mean = side.rows_db.mean(dim=1), side.fine_db.mean(dim=1)
+        origin = torch.cat(
+            [torch.full((part.rows_db.shape[1],), i) for i, part in enumerate(parts)]
+        )
+        total = side.rows_db.shape[1]
+        chosen = torch.randperm(total, generator=generator)[: settings.frames]
+        fine = projection.T @ (side.fine_db[:, chosen] - fine_mean[:, None])
+        rows = side.rows_db[:, chosen].T.contiguous()
+        book = Codebook(keys(rows, fine.T, row_mean), rows, origin[chosen])
+        folders.append(Folder(row_mean, fine_mean, projection, book))
+    return folders[0], folders[1]
+
+
+def mapped(
+    take: Take,
+    here: Folder,
+    there: Folder,
+    settings: NeighbourSettings,
+    hop_ms: float,
+    *,
+    skip_here: int | None = None,
+    skip_there: int | None = None,
+    smooth_ms: float | None = None,
+) -> Tensor:
+    """Mask [row, frame] in dB that takes a recording of one folder to the other.
+
+    The difference between the means of its neighbours there and here. Of what is the frame's own,
+    its departure from its neighbours here, a share is kept and the rest taken off, since that
+    share is what the folders do not have in common. A take that one of the codebooks has frames
+    of is to be skipped there, or it would find itself.
+    """
+    query = here.query(take)
+    far = there.nearest_mean(query, settings, skip=skip_there)
+    near = here.nearest_mean(query, settings, skip=skip_here)
+    own = take.rows_db - near
+    loudness = own.mean(dim=0, keepdim=True)
+    shape = own - loudness
+    gain = far - near - (1 - settings.keep_shape) * shape - (1 - settings.keep_level) * loudness
+    span = settings.smooth_ms if smooth_ms is None else smooth_ms
+    return smoothed(gain, round(span / hop_ms))
+
+
+def imitated(take: Take, reference: Folder, source: Folder, hop_ms: float) -> Take:
+    """A reference take as the source folder would have it: a pseudo-source with a known answer.
+
+    One neighbour a frame, hardly smoothed, so that it is as rough as a real recording.
+    """
+    found = source.codebook.nearest_mean(reference.query(take), 1)
+    gain = smoothed(found - take.rows_db, round(50.0 / hop_ms))
+    return take._replace(rows_db=take.rows_db + gain)
+
+
+def condensed(folder: Folder, count: int, generator: torch.Generator, rounds: int = 4) -> Folder:
+    """The folder with its codebook condensed to so many codes by a few rounds of k-means."""
+    book = folder.codebook
+    if count >= book.key.shape[0]:
+        return folder
+    chosen = torch.randperm(book.key.shape[0], generator=generator)[:count]
+    centre, rows = book.key[chosen], book.rows_db[chosen]
+    for _ in range(rounds):
+        owner = (book.key @ centre.T - centre.square().sum(dim=1) / 2).argmax(dim=1)
+        members = torch.zeros(count).index_add_(0, owner, torch.ones(len(owner)))[:, None]
+        filled = members > 0  # an emptied code stays where it was
+        means = [
+            torch.zeros(count, x.shape[1]).index_add_(0, owner, x) / members.clamp_min(1)
+            for x in (book.key, book.rows_db)
+        ]
+        centre = torch.where(filled, means[0], centre)
+        rows = torch.where(filled, means[1], rows)
+    condensed_book = Codebook(centre, rows, torch.full((count,), -1))
+    return Folder(folder.row_mean, folder.fine_mean, folder.projection, condensed_book)
+
+
+def keys(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
+    """Points [frame, row + component] of rows [frame, row] and fine structure [frame, component].
+
+    Cepstral coefficients 1 to 9 of the rows count a quarter, all finer ones a half.
+    """
+    count = rows_db.shape[1]
+    weights = torch.full((count,), 0.5)
+    weights[0], weights[1:_COARSE] = 1.0, 0.25
+    basis = _dct(count)
+    return torch.cat([(rows_db - row_mean) @ ((basis.T * weights) @ basis), fine], dim=1)
+
+
+def take_level(rows_db: Tensor) -> Tensor:
+    """Mean power of a take [row, frame] over its frames, dB, scalar."""
+    return 10 * torch.log10(torch.pow(10.0, rows_db / 10).sum(dim=0).mean())
+
+
+def _relative(features: Features) -> Features:
+    return features._replace(rows_db=features.rows_db - take_level(features.rows_db))
+
+
+def _take(features: Features, fine_mean: Tensor, projection: Tensor) -> Take:
+    rows = features.rows_db - take_level(features.rows_db)
+    fine = projection.T @ (features.fine_db - fine_mean[:, None])
+    return Take(rows, fine, _audible(rows))
+
+
+def presence(rows_db: Tensor) -> Tensor:
+    """How present each frame [frame] is: 1 within 45 dB of the loudest, 0 below 60 dB."""
+    level = _frame_level(rows_db)
+    return ((level - level.max() + 60.0) / 15.0).clamp(0, 1)
+
+
+def _audible(rows_db: Tensor) -> Tensor:
+    level = _frame_level(rows_db)
+    return level > level.max() - _AUDIBLE_DB
+
+
+def _frame_level(rows_db: Tensor) -> Tensor:
+    return torch.logsumexp(rows_db * (math.log(10) / 10), dim=0) * (10 / math.log(10))
+
+
+def _dct(count: int) -> Tensor:
+    """Orthonormal DCT-II [coefficient, row]."""
+    k, n = torch.arange(count)[:, None], torch.arange(count)[None, :]
+    basis = torch.cos(math.pi * k * (2 * n + 1) / (2 * count)) * math.sqrt(2 / count)
+    basis[0] /= math.sqrt(2)
+    return basis

@@ -1,0 +1,130 @@
+"""The mask in one pass: a small network from a recording's features to its mask.
+
+Trained without pairs, on pseudo-pairs. *Forward*: a real source take and the neighbours' mask for
+it, a true input with an approximate target. *Backward*: a reference take made into pseudo-source
+by the neighbours, and the way back, an approximate input with a true target (back-translation,
+Sennrich et al. 2016). Their errors are of different kinds, so both are kept.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tonewood.masking.neighbours import Folder, Take
+from tonewood.settings import NetworkSettings
+
+_GAIN_DB = 8.0
+_ROWS_DB = 10.0
+
+
+class PseudoPair(NamedTuple):
+    """An input and the mask that is wanted for it, beyond the static one.
+
+    Parameters
+    ----------
+    take : Take
+    gain_db : Tensor [row, frame]
+    """
+
+    take: Take
+    gain_db: Tensor
+
+
+class MaskNetwork(nn.Module):
+    """Residual convolutions over frames: features [row + component, frame] → gain [row, frame]."""
+
+    def __init__(
+        self, rows: int, components: int, settings: NetworkSettings, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        width, kernel = settings.width, settings.kernel
+        self.dropout = settings.dropout
+        self.register_buffer("row_mean", torch.zeros(rows))
+        self.register_buffer("fine_scale", torch.ones(()))
+        self.row_mean: Tensor
+        self.fine_scale: Tensor
+        with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are not kept
+            self.first = nn.Conv1d(rows + components, width, 1)
+            self.middle = nn.ModuleList(
+                nn.Conv1d(width, width, kernel, padding=kernel // 2) for _ in range(2)
+            )
+            self.last = nn.Conv1d(width, rows, 1)
+        for layer in (self.first, *self.middle):
+            assert isinstance(layer, nn.Conv1d)
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.last.weight)  # training starts from the static mask
+        assert self.last.bias is not None
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Gain [batch, row, frame] in dB beyond the static one; a generator turns dropout on."""
+        hidden = nn.functional.gelu(self.first(inputs))
+        for layer in self.middle:
+            hidden = hidden + nn.functional.gelu(layer(self._dropped(hidden, generator)))
+        gain: Tensor = self.last(self._dropped(hidden, generator))
+        return gain * _GAIN_DB
+
+    def inputs(self, take: Take) -> Tensor:
+        """Network input [row + component, frame] of a take."""
+        rows = (take.rows_db - self.row_mean[:, None]) / _ROWS_DB
+        return torch.cat([rows, take.fine / self.fine_scale])
+
+    def predicted(self, take: Take) -> Tensor:
+        """Gain [row, frame] in dB beyond the static one."""
+        with torch.no_grad():
+            return self(self.inputs(take)[None])[0]  # type: ignore[no-any-return]
+
+    def _dropped(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None or self.dropout == 0:
+            return hidden
+        keep = 1 - self.dropout
+        return hidden * (torch.rand(hidden.shape, generator=generator) < keep) / keep
+
+
+def train_network(
+    pairs: Sequence[PseudoPair],
+    source: Folder,
+    settings: NetworkSettings,
+    generator: torch.Generator,
+) -> MaskNetwork:
+    """Fit a network to pseudo-pairs.
+
+    The loss is each audible frame's root mean square error over rows, averaged: the error that
+    the distance to a paired take would have.
+    """
+    first = pairs[0].take
+    network = MaskNetwork(first.rows_db.shape[0], first.fine.shape[0], settings, generator)
+    network.row_mean.copy_(source.row_mean)
+    network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=1e-2
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
+    )
+    crop = min([settings.crop_frames, *(pair.gain_db.shape[1] for pair in pairs)])
+    inputs = [network.inputs(pair.take) for pair in pairs]
+    for _ in range(settings.steps):
+        x, y, heard = [], [], []
+        for index in torch.randint(len(pairs), (settings.batch,), generator=generator).tolist():
+            pair = pairs[index]
+            last = pair.gain_db.shape[1] - crop
+            start = int(torch.randint(last + 1, (1,), generator=generator))
+            cut = slice(start, start + crop)
+            x.append(inputs[index][:, cut])
+            y.append(pair.gain_db[:, cut])
+            heard.append(pair.take.audible[cut])
+        weight = torch.stack(heard).float()
+        error = (network(torch.stack(x), generator) - torch.stack(y)).square().mean(dim=1)
+        # A quarter of a dB² keeps the root's gradient finite where the error vanishes.
+        loss = ((error + 0.25).sqrt() * weight).sum() / weight.sum().clamp_min(1)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    return network.requires_grad_(False).eval()

@@ -1,0 +1,179 @@
+"""The guide L_g: a second neural loss, whose gradient, not whose value, is what is taught.
+
+A scorer trained to tell two folders apart has a gradient that points anywhere its accuracy does
+not forbid, and the search follows it away from the reference. The guide is an energy whose negative
+gradient is taught to be what a sound near the reference still lacks: a gradient-step denoiser
+(Hurault, Leclaire & Papadakis 2022), learnt from pseudo-pairs, a sound as the prior corrects it and
+the take that it should have become. One step down it from the prior is worth more than a hundred
+down the scorer.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tonewood.settings import GuideSettings
+
+Pair = tuple[Tensor, Tensor]
+"""(corrected, wanted) rows [row, frame] in dB of one take."""
+
+_RANGE_DB = 75.0
+_AUDIBLE_DB = 45.0
+_LARGEST_DB = 25.0
+_WEIGHTS = (0.3, 0.6, 1.0)
+_LEAST_GAIN = 0.01
+
+
+class Guide(nn.Module):
+    """An energy over rows; small where a sound is as the reference would have it.
+
+    Parameters
+    ----------
+    rows : int
+    settings : GuideSettings
+    generator : torch.Generator
+        Draws the initial weights.
+    """
+
+    def __init__(self, rows: int, settings: GuideSettings, generator: torch.Generator) -> None:
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("row_mean", torch.zeros(rows))
+        self.register_buffer("spread", torch.ones(()))
+        self.row_mean: Tensor
+        self.spread: Tensor
+        width = settings.width
+        with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are not kept
+            self.convolutions = nn.ModuleList(
+                nn.Conv1d(a, b, kernel, padding=kernel // 2)
+                for a, b, kernel in ((rows, width, 7), (width, width, 5), (width, rows, 5))
+            )
+        for layer in self.convolutions:
+            assert isinstance(layer, nn.Conv1d)
+            assert layer.bias is not None
+            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
+            nn.init.zeros_(layer.bias)
+        self.own = nn.Parameter(torch.full((rows, 1), 0.2))
+        self.row_weight = nn.Parameter(torch.full((rows,), 0.3))
+
+    def energy(self, rows_db: Tensor) -> Tensor:
+        """Energy [batch] in dB², a sum over cells, of rows [batch, row, frame] in dB."""
+        x = self._seen(rows_db)
+        y = x
+        for i, layer in enumerate(self.convolutions):
+            y = layer(y) if i == 0 else layer(nn.functional.silu(y))
+        odd = (self.own * x + y).square()
+        return (odd.mean(dim=2) @ self.row_weight) * (rows_db.shape[-1] * self.settings.unit_db2)
+
+    def direction(self, rows_db: Tensor, *, create_graph: bool = False) -> Tensor:
+        """What is lacking [batch, row, frame], dB: minus the energy's gradient."""
+        with torch.enable_grad():
+            x = rows_db if rows_db.requires_grad else rows_db.detach().requires_grad_()
+            total = self.energy(x).sum()
+            return -torch.autograd.grad(total, x, create_graph=create_graph)[0]
+
+    def _seen(self, rows_db: Tensor) -> Tensor:
+        """Rows without their level, in units of about one, a few frames averaged."""
+        power = torch.pow(10.0, rows_db / 10).sum(dim=-2).mean(dim=-1)
+        level = 10 * torch.log10(power.clamp_min(1e-12))[:, None, None]
+        relative = (rows_db - level).clamp_min(-_RANGE_DB)
+        x = (relative - self.row_mean[:, None]) / self.spread
+        pool = self.settings.pooled_frames
+        return nn.functional.avg_pool1d(x, pool, pool, ceil_mode=True, count_include_pad=False)
+
+
+def train_guide(
+    pairs: Sequence[Pair], settings: GuideSettings, generator: torch.Generator
+) -> Guide:
+    """Teach a guide its gradient from pairs of sounds and what they should have been.
+
+    The loss is each audible frame's root mean square error of the direction, averaged. Some crops
+    already are as wanted, and teach where to stay; random smooth masks on all of them widen the
+    neighbourhood in which the gradient means something.
+    """
+    guide = Guide(pairs[0][0].shape[0], settings, generator)
+    frames = torch.cat(
+        [(y - 10 * torch.log10(torch.pow(10.0, y / 10).sum(0).mean())) for _, y in pairs], dim=1
+    ).clamp_min(-_RANGE_DB)
+    guide.row_mean.copy_(frames.mean(dim=1))
+    guide.spread.copy_(frames.std())
+    optimiser = torch.optim.AdamW(guide.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.steps
+    )
+    crop = min([settings.crop_frames, *(y.shape[1] for _, y in pairs)])
+    for _ in range(settings.steps):
+        drawn = [_crop(pairs, crop, generator) for _ in range(settings.batch)]
+        near, wanted = (torch.stack(side) for side in zip(*drawn, strict=True))
+        done = torch.rand(settings.batch, 1, 1, generator=generator) < settings.done_share
+        near = torch.where(done, wanted, near) + _smooth_masks(near, settings.mask_db, generator)
+        lacking, heard = missing(near, wanted)
+        error = (guide.direction(near, create_graph=True) - lacking).square().mean(dim=1)
+        loss = ((error + 0.1).sqrt() * heard).sum() / heard.sum().clamp_min(1)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return guide.requires_grad_(False).eval()
+
+
+def guide_gains(
+    guide: Guide, held_out: Sequence[Pair], smooth_frames: int = 9
+) -> tuple[tuple[float, float], ...]:
+    """Share of the cycle distance that one step of each weight closes on held-out pairs."""
+    left = dict.fromkeys(_WEIGHTS, 0.0)
+    before = 0.0
+    for near, wanted in held_out:
+        step = _averaged(guide.direction(near[None])[0], smooth_frames)
+        before += _distance(near, wanted)
+        for weight in _WEIGHTS:
+            left[weight] += _distance(near + weight * step, wanted)
+    return tuple((weight, 1 - left[weight] / before) for weight in _WEIGHTS)
+
+
+def guide_weight(gains: Sequence[tuple[float, float]]) -> float:
+    """Weight of the largest gain, or 0 where none is worth it: less than a hundredth is noise."""
+    weight, gain = max(gains, key=lambda pair: pair[1])
+    return weight if gain >= _LEAST_GAIN else 0.0
+
+
+def missing(near: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """What sounds lack [batch, row, frame] in dB, level apart, and the frames [batch, frame] heard.
+
+    A frame is heard where the wanted sound is within 45 dB of its loudest.
+    """
+    level = torch.pow(10.0, wanted / 10).sum(dim=1).log10() * 10
+    heard = (level > level.amax(dim=1, keepdim=True) - _AUDIBLE_DB).to(wanted)
+    difference = (wanted - near).clamp(-_LARGEST_DB, _LARGEST_DB)
+    weight = heard[:, None, :]
+    mean = (difference * weight).sum(dim=(1, 2), keepdim=True)
+    return difference - mean / (weight.sum(dim=(1, 2), keepdim=True) * wanted.shape[1] + 1), heard
+
+
+def _crop(pairs: Sequence[Pair], frames: int, generator: torch.Generator) -> Pair:
+    near, wanted = pairs[int(torch.randint(len(pairs), (1,), generator=generator))]
+    start = int(torch.randint(wanted.shape[1] - frames + 1, (1,), generator=generator))
+    return near[:, start : start + frames], wanted[:, start : start + frames]
+
+
+def _smooth_masks(like: Tensor, spread_db: float, generator: torch.Generator) -> Tensor:
+    batch, rows, frames = like.shape
+    coarse = torch.randn(batch, 1, rows // 6 + 1, frames // 30 + 2, generator=generator)
+    strength = torch.rand(batch, 1, 1, generator=generator) * spread_db
+    shape = nn.functional.interpolate(
+        coarse, size=(rows, frames), mode="bilinear", align_corners=True
+    )
+    return strength * shape[:, 0]
+
+
+def _distance(near: Tensor, wanted: Tensor) -> float:
+    """Mean over heard frames of the root mean square of what is missing, dB."""
+    lacking, heard = missing(near[None], wanted[None])
+    return float((lacking.square().mean(dim=1).sqrt() * heard).sum() / heard.sum())
+
+
+def _averaged(gain: Tensor, frames: int) -> Tensor:
+    half = frames // 2
+    padded = nn.functional.pad(gain[None], (half, half), mode="replicate")
+    return nn.functional.avg_pool1d(padded, 2 * half + 1, stride=1)[0]

@@ -1,0 +1,103 @@
+"""A small share of the quality benchmark: its table, on a corpus whose answer is known."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from scipy.signal import lfilter
+
+RATE = 16_000
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality.py"
+ROWS = ("untouched", "static", "matchering", "best-mask", "reference")
+
+
+def notes(seconds: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Harmonic notes of half a second over a soft noise."""
+    time = np.arange(RATE // 2) / RATE
+    parts = []
+    for pitch in rng.integers(36, 60, round(2 * seconds)):
+        hz = 440 * 2 ** ((pitch - 69) / 12)
+        tone = sum(np.sin(2 * np.pi * k * hz * time) / k for k in range(1, int(7500 / hz)))
+        parts.append(tone * np.exp(-3 * time))
+    wave = np.concatenate(parts)
+    return 0.1 * wave + 0.003 * rng.standard_normal(len(wave))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cheap takes are good ones through one fixed filter: a static match EQ is all it takes."""
+    root = tmp_path_factory.mktemp("corpora") / "filtered"
+    rng = np.random.default_rng(5)
+    for split, names, seconds in (("train", "ab", 31.0), ("test", "xy", 4.0)):
+        for side in ("good", "cheap"):
+            (root / split / side).mkdir(parents=True)
+        for name in names:
+            wave = notes(seconds, rng)
+            other = wave if split == "test" else notes(seconds, rng)
+            soundfile.write(root / split / "good" / f"{name}.wav", wave, RATE)
+            filtered = lfilter([1.0], [1.0, -0.9], other) / 4
+            soundfile.write(root / split / "cheap" / f"{name}.wav", filtered, RATE)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(corpus: Path) -> tuple[Path, dict[str, Any], str]:
+    page = corpus.parent / "docs" / "quality.md"
+    page.parent.mkdir()
+    page.write_text("# By hand\n\n<!-- quality:begin -->\nold\n<!-- quality:end -->\n\nkept\n")
+    small = ["--set", "training.steps=4"]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, corpus, "--quick", "--rows", *ROWS, *small, "--docs", page],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TONEWOOD_MATCHERING": "", "OMP_NUM_THREADS": "1"},
+    )
+    result = json.loads(page.with_suffix(".json").read_text())["filtered"]
+    return page, result, done.stdout
+
+
+def test_rows_measure_what_is_known(made: tuple[Path, dict[str, Any], str]) -> None:
+    rows = made[1]["rows"]
+    assert tuple(rows) == ROWS
+    closed = {name: row["seeds"][0]["closed"] for name, row in rows.items() if "seeds" in row}
+    assert closed["untouched"] == 0
+    assert closed["reference"] == 100
+    assert 60 < closed["static"] < closed["reference"]
+    assert 60 < closed["best-mask"] < closed["reference"]
+    static = rows["static"]["seeds"][0]
+    assert static["long_term"] < 0.4 * rows["untouched"]["seeds"][0]["long_term"]
+    assert static["roughness_db"] < 1
+    assert set(static["pieces"]) == {"x", "y"}
+
+
+def test_a_row_that_cannot_be_had_says_so(made: tuple[Path, dict[str, Any], str]) -> None:
+    assert "TONEWOOD_MATCHERING" in made[1]["rows"]["matchering"]["skipped"]
+    assert "skipped: TONEWOOD_MATCHERING" in made[2]
+
+
+def test_page_keeps_what_was_written_by_hand(made: tuple[Path, dict[str, Any], str]) -> None:
+    page, _, printed = made
+    text = page.read_text()
+    assert text.startswith("# By hand")
+    assert text.endswith("kept\n")
+    assert "\nold\n" not in text
+    assert "| static match EQ |" in text
+    assert "![" in text
+    assert (page.parent / "images" / "quality-filtered.png").stat().st_size > 5_000
+    assert "static match EQ" in printed
+
+
+def test_every_row_stands_on_settings_that_exist() -> None:
+    done = subprocess.run([sys.executable, SCRIPT, "--list"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"tonewood", "cyclegan", "supervised", *ROWS} <= {
+        line.split()[0] for line in done.stdout.splitlines()
+    }

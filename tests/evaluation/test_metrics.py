@@ -1,0 +1,185 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tonewood.errors import CallError
+from tonewood.evaluation.metrics import (
+    Distances,
+    audible_frames,
+    closed,
+    distances,
+    log_spectral_distance,
+    long_term_error,
+    mel_distance,
+    multi_resolution_distance,
+    rows_distance,
+)
+from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.signal.bands import centres_hz, hz_to_mel
+from tonewood.signal.spectrum import Floats, filtered, log_magnitude, stft
+
+METRICS = [mel_distance, log_spectral_distance, multi_resolution_distance, long_term_error]
+PAPER = SpectrumSettings()
+
+
+def noise(seconds: float = 2.0, seed: int = 0) -> Tensor:
+    drawn = np.random.default_rng(seed).standard_normal(round(seconds * 16_000))
+    return torch.from_numpy((0.1 * drawn).astype(np.float32))
+
+
+def through(wave: Tensor, gain_db: Callable[[Floats], Floats]) -> Tensor:
+    """The wave through a filter that is constant in time."""
+
+    def field(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+        return np.repeat(gain_db(hz)[:, None], len(seconds), axis=1).astype(np.float32)
+
+    return torch.from_numpy(filtered(wave.numpy()[None], 16_000, field, PAPER)[0])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_equal_sounds_are_at_no_distance(metric: Callable[[Tensor, Tensor], float]) -> None:
+    assert metric(noise(), noise()) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_different_sounds_are_at_some(metric: Callable[[Tensor, Tensor], float]) -> None:
+    other = through(noise(seed=1), lambda hz: 6 * np.sin(hz / 900))
+    assert metric(noise(), other) > 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(gain_db=st.floats(-20, 12), which=st.sampled_from(METRICS), of_reference=st.booleans())
+def test_the_overall_level_counts_for_nothing(
+    gain_db: float, which: Callable[[Tensor, Tensor], float], of_reference: bool
+) -> None:
+    estimate, reference = noise(0.5, 1), noise(0.5, 2)
+    gain = 10 ** (gain_db / 20)
+    plain = which(estimate, reference)
+    scaled = (
+        which(estimate, gain * reference) if of_reference else which(gain * estimate, reference)
+    )
+    assert plain > 0.3
+    assert scaled == pytest.approx(plain, abs=0.02)  # bins fade to the floor
+
+
+def test_a_tilt_over_the_bins_has_the_distance_of_its_spread() -> None:
+    """A straight line from -a to a has the root mean square a / √3."""
+    estimate = through(noise(), lambda hz: 6 * (hz / 4_000 - 1))
+    expected = 6 / 3**0.5
+    assert log_spectral_distance(estimate, noise()) == pytest.approx(expected, abs=0.1)
+    assert multi_resolution_distance(estimate, noise()) == pytest.approx(expected, abs=0.1)
+
+
+def test_a_tilt_over_the_mel_bands_has_the_distance_of_its_spread() -> None:
+    def tilt(hz: Floats) -> Floats:
+        return 6 * (hz_to_mel(hz) / 1_500 - 1)
+
+    estimate = through(noise(4.0), tilt)
+    at_centres = tilt(centres_hz(BandSettings(), PAPER))
+    assert mel_distance(estimate, noise(4.0)) == pytest.approx(at_centres.std(), abs=0.15)
+    assert long_term_error(estimate, noise(4.0)) == pytest.approx(at_centres.std(), abs=0.15)
+
+
+def test_distance_of_rows_is_the_definition_written_out(rng: np.random.Generator) -> None:
+    estimate, reference = rng.normal(-40, 8, (2, 12, 30))
+    reference[:, 7:12] -= 120
+    loudness = 10 * np.log10((10 ** (reference / 10)).sum(axis=0))
+    heard = [k for k in range(30) if loudness[k] > loudness.max() - 45]
+    assert len(heard) == 25
+    offset = np.mean([estimate[:, k] - reference[:, k] for k in heard])
+    each = [np.sqrt(np.mean((estimate[:, k] - reference[:, k] - offset) ** 2)) for k in heard]
+    made = rows_distance(torch.from_numpy(estimate), torch.from_numpy(reference))
+    assert made == pytest.approx(np.mean(each))
+
+
+def test_the_level_is_taken_off_once_and_not_frame_by_frame() -> None:
+    reference = torch.zeros(4, 10)
+    estimate = reference.clone()
+    estimate[:, 5:] = 6
+    assert rows_distance(estimate, reference) == pytest.approx(3)
+
+
+def test_frames_45_db_below_the_loudest_are_ignored() -> None:
+    levels = torch.full((4, 5), -60.0)
+    levels[0] = torch.tensor([-10.0, -54.0, -56.0, -100.0, -10.0])
+    levels[1:] = -150
+    assert audible_frames(levels).tolist() == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize("metric", METRICS[:3])
+def test_what_happens_in_the_pauses_does_not_count(
+    metric: Callable[[Tensor, Tensor], float],
+) -> None:
+    reference = noise()
+    reference[16_000:] *= 1e-4
+    estimate = reference.clone()
+    estimate[20_000:] = 1e-4 * noise(1, seed=9)[:12_000]
+    assert metric(estimate, reference) == 0
+    estimate[4_000:8_000] = noise(1, seed=9)[:4_000]
+    assert metric(estimate, reference) > 0.3
+
+
+def test_what_lies_below_100_db_under_full_scale_does_not_count() -> None:
+    """Noise at about -116 dBFS a bin, where digital silence would be at the floor of -120."""
+    tone = 0.3 * torch.sin(2 * torch.pi * 1_000 / 16_000 * torch.arange(16_000))
+    noisy = tone + 2.5e-4 * noise(1.0)
+    assert log_spectral_distance(noisy, tone) < 0.6  # 5.0 were it heard; some bins rise above
+    assert mel_distance(noisy, tone) < 0.6
+
+
+def test_multi_resolution_is_the_mean_over_windows_of_32_64_and_128_ms() -> None:
+    estimate, reference = noise(0.5, 1), through(noise(0.5, 1), lambda hz: 9 * np.sin(hz / 150))
+    parts = []
+    for size in (512, 1024, 2048):
+        window = SpectrumSettings(window_ms=size / 16, hop_ms=size / 64, fft=size)
+        levels = [
+            log_magnitude(stft(wave, window), window).clamp_min(-100)
+            for wave in (estimate, reference)
+        ]
+        parts.append(rows_distance(*levels))
+    assert max(parts) - min(parts) > 0.02
+    assert multi_resolution_distance(estimate, reference) == pytest.approx(np.mean(parts))
+
+
+def test_silence_is_finite() -> None:
+    for metric in METRICS:
+        assert np.isfinite(metric(torch.zeros(8_000), noise(0.5)))
+        assert np.isfinite(metric(noise(0.5), torch.zeros(8_000)))
+
+
+def test_long_term_error_does_not_care_when() -> None:
+    wave = through(noise(), lambda hz: -hz / 400)
+    turned = torch.roll(wave, 5_000)
+    assert long_term_error(turned, wave) < 0.2
+    assert mel_distance(turned, wave) > 2
+
+
+def test_all_distances_at_once() -> None:
+    estimate, reference = noise(0.5, 1), noise(0.5, 2)
+    made = distances(estimate, reference)
+    assert made == Distances(*[metric(estimate, reference) for metric in METRICS])
+    assert made.mel == mel_distance(estimate, reference)
+    assert made.log_spectral == log_spectral_distance(estimate, reference)
+    assert made.multi_resolution == multi_resolution_distance(estimate, reference)
+    assert made.long_term == long_term_error(estimate, reference)
+
+
+@pytest.mark.parametrize("shape", [(7_999,), (1, 8_000)])
+def test_waveforms_must_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CallError, match=r"one length, not .*\(8000,\): align them first"):
+        distances(torch.zeros(shape), torch.zeros(8_000))
+    with pytest.raises(CallError, match="align them first"):
+        distances(torch.zeros(1, 8_000), torch.zeros(1, 8_000))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"), [(6, 6, 0), (6, 0, 1), (6, 4.5, 0.25), (6, 9, -0.5)]
+)
+def test_closed_is_the_share_that_is_gone(before: float, after: float, share: float) -> None:
+    assert closed(before, after) == pytest.approx(share)

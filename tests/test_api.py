@@ -1,0 +1,234 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import tonewood
+from tonewood.errors import AudioError, CallError, ModelError, OutputError, TonewoodError
+from tonewood.files.modelfile import Model
+from tonewood.settings import (
+    EnhanceSettings,
+    ModelSettings,
+    PriorSettings,
+    RenderSettings,
+    SearchSettings,
+)
+from tonewood.signal.loudness import integrated_loudness, true_peak_db
+from tonewood.workflow.enhance import enhance as workflow_enhance
+from tonewood.workflow.score import score as workflow_score
+
+Play = Callable[..., NDArray[np.float32]]
+BRIEF = EnhanceSettings(
+    prior=PriorSettings(kind="static"), search=SearchSettings(steps=2), force=True
+)
+
+
+class TwoFolders(Protocol):
+    """As the fixture `training_folders` is."""
+
+    reference: Path
+    source: Path
+
+
+@pytest.fixture(scope="module")
+def wave(play: Play) -> NDArray[np.float32]:
+    """Two seconds in stereo."""
+    return play(2.0, 22_050, 2, formant_hz=2_500.0, seed=77)
+
+
+def fresh(code: str) -> str:
+    """What a fresh interpreter prints."""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return ran.stdout.strip()
+
+
+def test_the_public_names_are_these() -> None:
+    assert tonewood.__all__ == [
+        "Enhancement",
+        "Model",
+        "NeuralLoss",
+        "Score",
+        "TonewoodError",
+        "enhance",
+        "load",
+        "score",
+        "train",
+    ]
+    assert dir(tonewood) == sorted(tonewood.__all__)
+
+
+@pytest.mark.parametrize("name", tonewood.__all__)
+def test_every_name_is_there_and_documented(name: str) -> None:
+    thing = getattr(tonewood, name)
+    assert thing.__name__ == name
+    assert len(thing.__doc__.splitlines()[0]) > 20
+
+
+def test_other_names_are_not() -> None:
+    with pytest.raises(AttributeError, match="module 'tonewood' has no attribute 'enhanced'"):
+        _ = tonewood.enhanced
+    assert not hasattr(tonewood, "files_of_no_kind")
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    heavy = "{'torch', 'numpy', 'scipy', 'soundfile', 'pydantic'}"
+    code = f"import sys, tonewood; print(sorted({heavy} & set(sys.modules)))"
+    assert fresh(code) == "[]"
+
+
+def test_the_errors_load_nothing_heavy_either() -> None:
+    code = "import sys, tonewood; tonewood.TonewoodError; print('torch' in sys.modules)"
+    assert fresh(code) == "False"
+
+
+def test_star_import_gives_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from tonewood import *", names)
+    assert set(names) - {"__builtins__"} == set(tonewood.__all__)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_enhance_keeps_rate_channels_and_length(
+    rate: int, channels: int, play: Play, model: Model
+) -> None:
+    samples = play(1.3, rate, channels, formant_hz=2_500.0, seed=5)
+    kept = samples.copy()
+    made = tonewood.enhance(samples, rate, model, settings=BRIEF)
+    assert isinstance(made, tonewood.Enhancement)
+    assert made.rate == rate
+    assert made.samples.shape == samples.shape
+    assert made.samples.dtype == np.float32
+    assert np.array_equal(samples, kept)
+    assert made.mask.largest_db > 0.5
+    assert not np.allclose(made.samples, samples, atol=1e-3)
+    before, after = (integrated_loudness(s, rate) for s in (samples, made.samples))
+    assert after == pytest.approx(before, abs=0.1)
+    assert true_peak_db(made.samples, rate) <= -1
+    assert 0 <= made.scorer.after <= 1
+    assert made.settings == BRIEF
+
+
+def test_enhance_is_the_workflows(wave: NDArray[np.float32], model: Model) -> None:
+    *_, last = workflow_enhance(wave, 22_050, model, BRIEF)
+    made = tonewood.enhance(wave, 22_050, model, settings=BRIEF)
+    assert isinstance(last, tonewood.Enhancement)
+    assert np.array_equal(made.samples, last.samples)
+    assert np.array_equal(made.mask.gain_db, last.mask.gain_db)
+
+
+def test_enhance_by_default_settings(wave: NDArray[np.float32], model: Model) -> None:
+    made = tonewood.enhance(wave, 22_050, model)
+    assert made.settings == EnhanceSettings()
+    assert made.samples.shape == wave.shape
+
+
+def test_enhance_by_nothing_returns_the_input(wave: NDArray[np.float32], model: Model) -> None:
+    none = EnhanceSettings(render=RenderSettings(amount=0), search=SearchSettings(steps=0))
+    made = tonewood.enhance(wave, 22_050, model, settings=none)
+    assert np.array_equal(made.samples, wave)
+    assert made.scorer.before == made.scorer.after
+
+
+def test_a_plain_array_is_one_channel(wave: NDArray[np.float32], model: Model) -> None:
+    made = tonewood.enhance(wave[0], 22_050, model, settings=BRIEF)
+    assert made.samples.shape == (1, wave.shape[1])
+    listed = tonewood.score(wave[0].astype(np.float64).tolist(), 22_050, model)
+    assert listed == tonewood.score(wave[:1], 22_050, model)
+
+
+def test_score_is_the_workflows(wave: NDArray[np.float32], model: Model) -> None:
+    made = tonewood.score(wave, 22_050, model)
+    assert isinstance(made, tonewood.Score)
+    assert made == workflow_score(wave, 22_050, model)
+    assert made.scorer == pytest.approx(np.mean(made.windows), abs=1e-6)
+
+
+def test_score_tells_the_two_instruments_apart(play: Play, model: Model) -> None:
+    good, poor = (
+        tonewood.score(play(3.0, 16_000, formant_hz=hz, seed=91), 16_000, model).scorer
+        for hz in (600.0, 2_500.0)
+    )
+    assert good < poor
+
+
+def test_a_model_may_be_given_by_its_file(
+    wave: NDArray[np.float32], model: Model, model_file: Path
+) -> None:
+    loaded = tonewood.load(model_file)
+    assert isinstance(loaded, tonewood.Model)
+    assert loaded.digest == model.digest
+    by_object = tonewood.score(wave, 22_050, model)
+    assert tonewood.score(wave, 22_050, model_file) == by_object
+    assert tonewood.score(wave, 22_050, str(model_file)) == by_object
+
+
+def test_neural_loss_is_the_score_and_pulls_at_the_waveform(play: Play, model: Model) -> None:
+    samples = play(0.99, 16_000, 2, seed=3)  # as long as one of the scorer's windows
+    waves = torch.from_numpy(samples)[None].requires_grad_()
+    loss = tonewood.NeuralLoss(model, 16_000)
+    assert isinstance(loss, torch.nn.Module)
+    value = loss(waves)
+    assert value.item() == pytest.approx(tonewood.score(samples, 16_000, model).scorer, abs=1e-3)
+    value.backward()
+    assert waves.grad is not None
+    assert waves.grad.isfinite().all()
+    assert waves.grad.abs().max() > 0
+
+
+def test_neural_loss_takes_a_file_and_a_reduction(model_file: Path) -> None:
+    loss = tonewood.NeuralLoss(model_file, rate=44_100, reduction="none")
+    assert loss(torch.randn(3, 1, 22_050)).shape == (3,)
+
+
+def test_train_learns_and_writes_what_it_returns(
+    training_folders: TwoFolders, small: Callable[..., ModelSettings], tmp_path: Path
+) -> None:
+    path = tmp_path / "made.tonewood"
+    made = tonewood.train(
+        training_folders.reference,
+        str(training_folders.source),
+        path,
+        settings=small(judge=False, steps=5),
+    )
+    assert made.name == "made"
+    assert made.judge is None
+    assert tonewood.load(path).digest == made.digest
+    with pytest.raises(OutputError, match="exists"):
+        made.save(path)
+
+
+REFUSED = [
+    (np.zeros((1, 2, 3)), CallError, r"samples have shape \(1, 2, 3\); give \(channels, samples\)"),
+    (np.ones((1, 3_999)), AudioError, r"samples last 0\.25 s; a score needs 0\.25 s"),
+    (np.ones((2, 160)), AudioError, r"samples last 0\.01 s; .*give a longer recording"),
+    (np.full((1, 8_000), np.nan), AudioError, "samples hold NaN or infinite values"),
+    (np.append(np.zeros(8_000), np.inf), AudioError, "samples hold NaN or infinite values"),
+    (np.zeros((2, 8_000)), AudioError, "samples are silence"),
+    (np.full((1, 8_000), 0.5), AudioError, "samples are silence"),
+]
+
+
+@pytest.mark.parametrize(("samples", "error", "message"), REFUSED)
+def test_samples_that_no_file_could_hold_are_refused(
+    samples: NDArray[np.float64], error: type[TonewoodError], message: str, model: Model
+) -> None:
+    with pytest.raises(error, match=message):
+        tonewood.score(samples, 16_000, model)
+    with pytest.raises(error, match=message):
+        tonewood.enhance(samples, 16_000, model)
+
+
+def test_wrong_calls_are_named(wave: NDArray[np.float32], model: Model, tmp_path: Path) -> None:
+    with pytest.raises(CallError, match="device is 'tpu'; choose cpu or cuda"):
+        tonewood.enhance(wave, 22_050, model, device="tpu")
+    with pytest.raises(ModelError, match="neither a model file nor a bundled model"):
+        tonewood.load(tmp_path / "none.tonewood")
+    with pytest.raises(CallError, match="given as both folders"):
+        tonewood.train(tmp_path, tmp_path)

@@ -1,0 +1,433 @@
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import numpy as np
+import pytest
+import soundfile
+
+from tonewood import cli
+from tonewood.files.modelfile import Model, load
+from tonewood.files.recipe import load as load_recipe
+from tonewood.settings import Optimiser
+from tonewood.terminal import EnhancingDisplay
+
+Run = Callable[..., Any]
+FEW = ("--steps", "2", "--set", "search.stop_at_reference=false")
+
+
+@pytest.fixture
+def take(tmp_path: Path, play: Callable[..., Any]) -> Path:
+    """A good recording."""
+    path = tmp_path / "good.wav"
+    soundfile.write(path, play(1.2).T, 16_000)
+    return path
+
+
+def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, **more
+    )
+
+
+# --- The contract that scripts rely on
+
+OPTIONS = {
+    "train": "--reference --source -o --seed --device --group-by --no-judge --set --overwrite "
+    "--json",
+    "enhance": "-m -o --amount --method --prior --steps --seed --no-match --device --plot --set "
+    "--overwrite --json",
+    "score": "-m --json",
+    "info": "--json",
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_command_explains_its_options(run: Run, command: str) -> None:
+    ran = run(command, "--help")
+    assert ran.code == 0
+    assert ran.out.startswith(f"Usage: tonewood {command} ")
+    assert set(OPTIONS[command].split()) <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out))
+
+
+def test_help_names_every_command_and_loads_no_torch() -> None:
+    code = (
+        "import sys; from tonewood.cli import main; sys.argv = ['tonewood', '--help']\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, {'torch', 'numpy', 'scipy'} & set(sys.modules))"
+    )
+    ran = python("-c", code)
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines()[-1] == "0 set()"
+    assert all(re.search(rf"^  {name} ", ran.stdout, re.MULTILINE) for name in OPTIONS)
+
+
+def test_python_m_tonewood_is_the_command() -> None:
+    ran = python("-m", "tonewood", "info", "--help")
+    assert ran.returncode == 0
+    assert ran.stdout.startswith("Usage: tonewood info ")
+
+
+def test_the_model_defaults_to_cello(run: Run, take: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def note(name: str) -> NoReturn:
+        asked.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tonewood.files.modelfile.load", note)
+    for command in (("enhance", take, "-o", take.parent), ("score", take)):
+        assert run(*command).code == 130
+    assert asked == ["cello", "cello"]
+
+
+# --- train
+
+
+def test_train_writes_a_model_and_its_card(
+    tmp_path: Path, training_folders: Any, small: Callable[..., Any], run: Run
+) -> None:
+    made = small()
+    settings = [
+        f"{group}.{name}={json.dumps(value)}"
+        for group in ("scorer", "training")
+        for name, value in getattr(made, group).model_dump().items()
+        if name not in ("bands", "judge", "seed", "group_by")
+    ]
+    if "priors" in made.model_dump():
+        settings.append(f"priors={made.priors.model_dump_json()}")
+    path, notice = tmp_path / "m.tonewood", tmp_path / "notice.txt"
+    notice.write_text("Played by nobody.\nLicence: CC0\n")
+    call = [
+        "train", "--reference", training_folders.reference, "--source", training_folders.source,
+        "-o", path, "--seed", "7", "--group-by", "folder", "--no-judge", "--notice", notice,
+        *(word for s in settings for word in ("--set", s)),
+    ]  # fmt: skip
+    ran = run(*call, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    (line,) = ran.objects
+    model = load(path)
+    assert line["model"] == str(path)
+    assert line["digest"] == model.digest
+    assert line["card"] == model.card.model_dump(mode="json")
+    assert model.judge is None
+    assert model.card.judge is None
+    assert model.card.seed == model.settings.training.seed == 7
+    assert model.settings.training.group_by == "folder"
+    assert model.card.notice == "Played by nobody.\nLicence: CC0"
+    assert model.card.reference.takes == 4
+    again = run(*call)
+    assert again.code == 1
+    assert again.err == f"tonewood: {path} exists: name another output or pass --overwrite\n"
+
+
+def test_train_refuses_its_output_before_the_work(
+    tmp_path: Path, training_folders: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(out: Path, *more: str) -> str:
+        reference, source = training_folders
+        ran = run("train", "--reference", reference, "--source", source, "-o", out, *more)
+        assert ran.code == 1
+        assert ran.out == ""
+        assert ran.err.count("\n") == 1
+        return str(ran.err)
+
+    def unused(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr("tonewood.workflow.train.train", unused)
+    assert "is a folder, not a file" in call(tmp_path, "--overwrite")
+    assert "has no folder to lie in: make" in call(tmp_path / "no" / "m.tonewood")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "cannot be written (permission denied)" in call(tmp_path / "m.tonewood")
+
+
+def test_folders_that_cannot_teach(
+    tmp_path: Path, training_folders: Any, play: Callable[..., Any], run: Run
+) -> None:
+    reference, source = training_folders
+
+    def call(one: Path, other: Path, *more: str) -> Any:
+        out = tmp_path / "m.tonewood"
+        ran = run("train", "--reference", one, "--source", other, "-o", out, *more)
+        assert ran.out == ""
+        assert ran.err.count("\n") == 1, ran.err
+        assert not out.exists()
+        return ran
+
+    def folder(name: str) -> Path:
+        shutil.copytree(source, tmp_path / name)
+        return tmp_path / name
+
+    short, shared, broken, single = map(folder, ("short", "shared", "broken", "single"))
+    for take in ("day0/take0", "day0/take2"):
+        (short / f"{take}.wav").unlink()
+    shutil.copy(reference / "day0/take0.wav", shared / "copy.wav")
+    (broken / "day1" / "take3.wav").write_bytes(b"RIFF")
+    shutil.rmtree(single)
+    single.mkdir()
+    soundfile.write(single / "one.wav", play(61.0)[0], 16_000)
+    (tmp_path / "empty").mkdir()
+    for other, reason in {
+        tmp_path / "missing": "missing does not exist; a folder of recordings is needed",
+        tmp_path / "empty": "no audio file below",
+        short: "short holds 32.0 s of audio; training needs 60 s: add recordings",
+        shared: "are the same recording; it cannot be both reference and source: remove one",
+        broken: "take3.wav has a damaged header",
+        single: "single holds 1 recording; a check on unheard takes needs 2",
+    }.items():
+        ran = call(reference, other)
+        assert ran.code == 1, ran.err
+        assert reason in ran.err
+    ran = call(reference, reference)
+    assert ran.code == 2
+    assert "given as both folders" in ran.err
+
+
+def test_a_full_disk_loses_no_old_model(
+    tmp_path: Path, model: Model, run: Run, monkeypatch: pytest.MonkeyPatch, training_folders: Any
+) -> None:
+    path = tmp_path / "m.tonewood"
+    path.write_text("old")
+
+    def full(_: Path) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tonewood.files.output._synchronise", full)
+    monkeypatch.setattr("tonewood.workflow.train.train", lambda *_, **__: iter([model]))
+    reference, source = training_folders
+    call = ("train", "--reference", reference, "--source", source, "-o", path, "--overwrite")
+    ran = run(*call)
+    assert ran.code == 1
+    assert "was not written: the disk is full" in ran.err
+    assert [p.name for p in tmp_path.iterdir()] == ["m.tonewood"]
+    assert path.read_text() == "old"
+
+
+# --- enhance, score, info
+
+
+def test_enhance_prints_what_it_made(
+    tmp_path: Path, take: Path, run: Run, model_file: Path
+) -> None:
+    ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, "--plot", *FEW)
+    assert ran.code == 0, ran.err
+    assert "━" not in ran.err  # no bars where nobody looks
+    for name in ("good.wav", "good.wav.png", "good.wav.recipe.json"):
+        assert str(tmp_path / "out" / name) in ran.out
+        assert (tmp_path / "out" / name).is_file()
+    (scored,) = run("score", take, "-m", model_file, "--json").objects
+    assert f" {scored['scorer']:.2f} → " in ran.out
+
+
+def test_set_and_the_named_options_reach_the_settings(
+    tmp_path: Path, take: Path, run: Run, model_file: Path
+) -> None:
+    out = tmp_path / "b.wav"
+    ran = run(
+        "enhance", take, "-o", out, "-m", model_file, "--prior", "none", "--amount", "0.5",
+        "--seed", "9", "--no-match", "--set", "search.alpha=0.5", "--set", "render.max_gain_db=3",
+        *FEW,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    kept = load_recipe(tmp_path / "b.wav.recipe.json").settings
+    assert (kept.seed, kept.prior.kind, kept.search.steps, kept.search.alpha) == (9, "none", 2, 0.5)
+    assert (kept.render.amount, kept.render.match, kept.render.max_gain_db) == (0.5, False, 3)
+
+
+def test_a_search_that_runs_away_is_named(
+    tmp_path: Path, take: Path, run: Run, model_file: Path
+) -> None:
+    out = tmp_path / "out"
+    ran = run("enhance", take, "-o", out, "-m", model_file, *FEW, "--set", "search.beta=1e300")
+    assert ran.code == 1
+    assert ran.err.endswith(": lower search.learning_rate, search.alpha or search.beta\n")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", get_args(Optimiser))
+def test_every_optimiser_searches(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, name: str
+) -> None:
+    chosen = ("--set", f"search.optimiser={name}")
+    ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, *FEW, *chosen)
+    assert ran.code == 0, ran.err
+
+
+def test_the_paper_method_runs(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
+    call = ("enhance", take, "-o", tmp_path / "out", "-m", model_file, "--json")
+    ran = run(*call, "--method", "paper", "--steps", "2")
+    assert ran.code == 0, ran.err
+    kept = load_recipe(tmp_path / "out" / "good.wav.recipe.json")
+    assert kept.settings.method == "paper"
+    assert kept.mask.rows == 257
+
+
+WRONG_CALLS = {
+    "--steps -1": r"steps is -1: .*greater than or equal to 0",
+    "--amount 1.5": r"amount is 1\.5: .*less than or equal to 1",
+    "--amount nan": r"amount is 'nan'",
+    "--prior louder": r"'louder': .*'auto', 'none', 'random', 'blocks', 'static'",
+    '--prior a"b': r"""'a"b': .*'none'""",
+    "--method magic": r"'magic': .*'search'",
+    "--device tpu": "'tpu'; choose cpu or cuda",
+    "--seed -1": "seed is -1: .*greater than or equal to 0",
+    "--set nothing": "'nothing' sets nothing; give GROUP.NAME=VALUE",
+    "--set search.nothing=1": "sets nothing",
+    "--set search=1": "search is 1",
+    "--set search.alpha=much": "alpha is 'much': .*number",
+    "--set search.optimiser=Magic": "optimiser is 'Magic': .*'Adam'",
+    "--set search.alpha=Infinity": "alpha is inf: .*finite",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_CALLS)
+def test_wrong_values_are_wrong_calls(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, words: str
+) -> None:
+    ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, *words.split())
+    assert ran.code == 2, ran.err
+    assert re.fullmatch(f"tonewood: .*{WRONG_CALLS[words]}.*\n", ran.err), ran.err
+    assert ran.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["", "nonsense", "enhance", "enhance a.wav", "score", "train", "info", "info a b",
+              "enhance a.wav -o out --loud", "enhance a.wav -o out --steps many"],
+)  # fmt: skip
+def test_unknown_words_are_wrong_calls(run: Run, words: str) -> None:
+    ran = run(*words.split())
+    assert ran.code == 2
+    assert "Usage: tonewood" in ran.out + ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("command", ["enhance", "score", "info"])
+def test_a_model_that_is_none(tmp_path: Path, take: Path, run: Run, command: str) -> None:
+    for name, reason in {
+        "missing": "is neither a model file nor a bundled model: give a path, or one of: ",
+        str(take): "is not a Tonewood model, or is damaged",
+        str(tmp_path): "cannot be read (is a directory)",
+    }.items():
+        call: dict[str, tuple[object, ...]] = {
+            "info": ("info", name),
+            "score": ("score", take, "-m", name),
+            "enhance": ("enhance", take, "-m", name, "-o", tmp_path / "out"),
+        }
+        ran = run(*call[command], "--json")
+        assert ran.code == 1
+        assert ran.out == ""
+        assert ran.err.startswith(f"tonewood: {name} {reason}")
+        assert ran.err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_score_prints_a_line_a_recording(take: Path, run: Run, model_file: Path) -> None:
+    ran = run("score", take, "-m", model_file)
+    assert (ran.code, ran.err) == (0, "")
+    head, line = ran.out.splitlines()
+    assert head.split() == ["scorer", "judge", "recording"]
+    assert re.fullmatch(rf" *[01]\.\d\d +[01]\.\d\d  {re.escape(str(take))}", line)
+    (scored,) = run("score", take, "-m", model_file, "--json").objects
+    assert set(scored) == {"input", "scorer", "judge", "windows"}
+    assert scored["scorer"] == pytest.approx(np.mean(scored["windows"]))
+    assert f"{scored['scorer']:.2f}" == line.split()[0]
+
+
+def test_info_shows_the_card(run: Run, model: Model, model_file: Path) -> None:
+    ran = run("info", model_file)
+    assert (ran.code, ran.err) == (0, "")
+    assert "reference  4 takes, 1.1 minutes (reference)\n" in ran.out
+    assert f"{model.card.scorer.parameters:,} parameters" in ran.out
+    # One column: every line's text starts at the same place.
+    assert all(re.match(r"(?:[a-z]+ {2,}| {11})\S", line) for line in ran.out.splitlines())
+    assert len({re.match(r"[a-z]* +", line)[0].__len__() for line in ran.out.splitlines()}) == 1  # type: ignore[index]
+    (shown,) = run("info", model_file, "--json").objects
+    assert shown["digest"] == model.digest
+    assert shown["card"] == model.card.model_dump(mode="json")
+    assert shown["settings"] == model.settings.model_dump(mode="json")
+
+
+# --- Streams
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pty module")
+def test_bars_go_to_the_terminal_and_results_to_the_pipe(
+    tmp_path: Path, take: Path, model_file: Path
+) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    seen = bytearray()
+
+    def watch() -> None:
+        try:
+            while piece := os.read(ours, 4096):
+                seen.extend(piece)
+        except OSError:
+            pass
+
+    other = tmp_path / "other.wav"
+    shutil.copy(take, other)
+    call = [sys.executable, "-m", "tonewood", "enhance", take, other, "-m", model_file]
+    call += ["-o", tmp_path / "out", *FEW, "--json"]
+    process = subprocess.Popen(
+        list(map(str, call)),
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(theirs)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, _ = process.communicate()
+    watcher.join()
+    os.close(ours)
+    assert process.returncode == 0, bytes(seen)
+    assert b"steps" in seen
+    assert "━".encode() in seen
+    assert [json.loads(line)["input"] for line in out.splitlines()] == [str(take), str(other)]
+
+
+def test_a_terminal_without_arrows_is_no_reason_to_fail(
+    tmp_path: Path, take: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    call = ["tonewood", "enhance", take, "-o", tmp_path / "out", "-m", model_file, *FEW]
+    monkeypatch.setattr(sys, "argv", list(map(str, call)))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    narrow.flush()
+    written = narrow.buffer
+    assert isinstance(written, io.BytesIO)
+    assert rb"\u2192" in written.getvalue()
+
+
+def test_bars_are_gone_before_a_result_is_printed(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    clear = EnhancingDisplay.clear
+
+    def cleared(display: EnhancingDisplay) -> None:
+        happened.append("cleared")
+        clear(display)
+
+    monkeypatch.setattr(EnhancingDisplay, "clear", cleared)
+    for name in ("_report_enhanced", "_report_failure"):
+        monkeypatch.setattr(cli, name, lambda *_: happened.append("printed"))
+    missing = tmp_path / "missing.wav"
+    assert run("enhance", take, missing, "-o", tmp_path / "out", "-m", model_file, *FEW).code == 1
+    assert happened == ["cleared", "printed", "cleared", "printed", "cleared"]
