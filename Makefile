@@ -7,15 +7,17 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CORPORA ?= ../shared/corpora
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test format clean
+.PHONY: help demo test format models clean
 
 help:
 	@echo "make demo    enhance the bundled example; the sound and the picture go to demo/"
 	@echo "make test    formatting, lint, types, import direction, tests"
 	@echo "make format  put the code into its canonical format"
+	@echo "make models  train the bundled models again (CORPORA=folder)"
 	@echo "make clean   remove all that make made, the virtual environment too"
 
 demo: $(STAMP)
@@ -32,6 +34,16 @@ test: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
+
+# The bundled models, from the development corpora.
+models: export OMP_NUM_THREADS = 1
+models: $(STAMP)
+	for pair in cello:real_cello soundfont-cello:soundfont_cello_mit; do \
+	  name=$${pair%%:*}; corpus=$(CORPORA)/$${pair#*:}; \
+	  $(BIN)/tonewood train --reference $$corpus/train/good --source $$corpus/train/cheap \
+	    -o src/tonewood/bundled/$$name.tonewood --notice scripts/notices/$$name.txt --overwrite \
+	    || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

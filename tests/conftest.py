@@ -50,7 +50,7 @@ def instrument(
     rate: int = 16_000,
     channels: int = 1,
     *,
-    formant_hz: float = 900.0,
+    formant_hz: float = 2_500.0,
     seed: int = 0,
 ) -> Samples:
     """Harmonic notes of 0.4 s under one formant, ``(channels, samples)``: a small instrument."""

@@ -170,6 +170,7 @@ class GuideSettings(Settings):
 class PriorsSettings(Settings):
     """What a model learns of its two folders besides the scorer."""
 
+    held_out: float = Field(0.12, gt=0, le=0.5, description="reference takes kept for the cycle")
     neighbours: NeighbourSettings = NeighbourSettings()
     network: NetworkSettings = NetworkSettings()
 

@@ -34,25 +34,25 @@ def test_no_group_is_on_both_sides_of_a_split(
     drawn: list[tuple[str, float]], held_out: float, seed: int
 ) -> None:
     takes = [take(n, group, seconds) for n, (group, seconds) in enumerate(drawn)]
-    parts = split(takes, TrainingSettings(held_out=held_out), seed)
+    parts = split(takes, held_out, seed)
     assert parts.train
     assert parts.held_out
     assert not {t.group for t in parts.train} & {t.group for t in parts.held_out}
     both = [*parts.train, *parts.held_out]
     assert sorted(t.path for t in both) == sorted(t.path for t in takes)
-    assert split(takes, TrainingSettings(held_out=held_out), seed) == parts
+    assert split(takes, held_out, seed) == parts
 
 
 def test_about_the_wanted_share_is_held_out_and_the_seed_draws_it() -> None:
     takes = [take(n, str(n)) for n in range(50)]
-    drawn = [split(takes, TrainingSettings(held_out=0.2), seed) for seed in range(10)]
+    drawn = [split(takes, 0.2, seed) for seed in range(10)]
     assert {len(parts.held_out) for parts in drawn} == {10}
     assert len({tuple(t.group for t in parts.held_out) for parts in drawn}) == 10
 
 
 def test_one_long_take_is_not_all_that_is_held_out() -> None:
     takes = [take(0, "long", 10_000), *(take(n, str(n)) for n in range(1, 20))]
-    sizes = [split(takes, TrainingSettings(), seed).held_out for seed in range(20)]
+    sizes = [split(takes, 0.2, seed).held_out for seed in range(20)]
     assert all(len(held) == 1 or "long" not in {t.group for t in held} for held in sizes)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from tonewood.errors import FolderError, shown
 from tonewood.files.audio import audio_files, read
-from tonewood.settings import ModelSettings, TrainingSettings
+from tonewood.settings import ModelSettings
 from tonewood.signal.features import Features, analyse
 
 MIN_SECONDS = 60.0
@@ -120,8 +120,8 @@ def check(reference: Sequence[Take], source: Sequence[Take], folders: tuple[Path
             )
 
 
-def split(takes: Sequence[Take], training: TrainingSettings, seed: int) -> Split:
-    """Hold out whole groups, about `training.held_out` of the audio, drawn by the seed."""
+def split(takes: Sequence[Take], held_out: float, seed: int) -> Split:
+    """Hold out whole groups, about a share `held_out` of the audio, drawn by the seed."""
     groups: dict[str, list[Take]] = defaultdict(list)
     for take in takes:
         groups[take.group].append(take)
@@ -129,7 +129,7 @@ def split(takes: Sequence[Take], training: TrainingSettings, seed: int) -> Split
     assert len(names) >= 2
     generator = torch.Generator().manual_seed(seed)
     order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
-    wanted = training.held_out * sum(take.seconds for take in takes)
+    wanted = held_out * sum(take.seconds for take in takes)
     held, seconds = set[str](), 0.0
     for name in order[:-1]:  # one group at least remains to learn from
         size = sum(take.seconds for take in groups[name])

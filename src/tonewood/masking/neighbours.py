@@ -139,6 +139,12 @@ def learn(
     return folders[0], folders[1]
 
 
+def mean_rows(takes: Sequence[Features]) -> Tensor:
+    """Mean of the audible frames [row] of several takes, relative to their levels, dB."""
+    relative = [_relative(take).rows_db for take in takes]
+    return torch.cat([rows[:, _audible(rows)] for rows in relative], dim=1).mean(dim=1)
+
+
 def mapped(
     take: Take,
     here: Folder,

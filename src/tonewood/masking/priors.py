@@ -24,6 +24,7 @@ from tonewood.masking.neighbours import (
     keys,
     learn,
     mapped,
+    mean_rows,
     presence,
 )
 from tonewood.masking.predict import MaskNetwork, PseudoPair, train_network
@@ -81,6 +82,8 @@ class Priors:
     Parameters
     ----------
     reference, source : Folder
+    static_db : Tensor [row]
+        Difference of the folders' mean spectra; of all takes, also those held out elsewhere.
     networks : tuple of MaskNetwork
         Forward, backward.
     weights : Weights
@@ -91,6 +94,7 @@ class Priors:
 
     reference: Folder
     source: Folder
+    static_db: Tensor
     networks: tuple[MaskNetwork, MaskNetwork]
     weights: Weights
     settings: PriorsSettings
@@ -100,7 +104,7 @@ class Priors:
         """Mask [row, frame] in dB for a recording; `auto` is the blend that was chosen."""
         weights = self.weights if kind == "auto" else _SINGLE[kind]
         take = self.source.take(features)
-        static = (self.reference.row_mean - self.source.row_mean)[:, None]
+        static = self.static_db[:, None]
         # Where nothing sounds there is nothing to adapt to, and noise must not be pumped.
         return static + presence(take.rows_db) * (self.blended(take, weights) - static)
 
@@ -110,16 +114,18 @@ class Priors:
 
     def suggestions(self, take: Take, weights: Weights | None = None) -> list[Tensor | None]:
         """Masks [row, frame] in the order of `Weights`; those that weigh nothing are left out."""
-        static = (self.reference.row_mean - self.source.row_mean)[:, None]
         wanted = (True,) * 4 if weights is None else tuple(share > 0 for share in weights[:4])
-        made: list[Tensor | None] = [static.expand_as(take.rows_db) if wanted[0] else None]
+        made: list[Tensor | None] = [
+            self.static_db[:, None].expand_as(take.rows_db) if wanted[0] else None
+        ]
         near = self.settings.neighbours
         made.append(
             mapped(take, self.source, self.reference, near, self.hop_ms) if wanted[1] else None
         )
+        base = (self.reference.row_mean - self.source.row_mean)[:, None]
         span = round(_SMOOTH_NETWORK_MS / self.hop_ms)
         for network, asked in zip(self.networks, wanted[2:], strict=True):
-            made.append(static + smoothed(network.predicted(take), span) if asked else None)
+            made.append(base + smoothed(network.predicted(take), span) if asked else None)
         return made
 
     def tensors(self) -> dict[str, Tensor]:
@@ -127,6 +133,7 @@ class Priors:
         named = {
             "weights": torch.tensor(self.weights, dtype=torch.float64),
             "projection": self.reference.projection,
+            "static_db": self.static_db,
         }
         rows = self.reference.row_mean.shape[0]
         for name, folder in (("reference", self.reference), ("source", self.source)):
@@ -169,7 +176,9 @@ class Priors:
             network.load_state_dict(own)
             networks.append(network.requires_grad_(False).eval())
         weights = Weights(*named["weights"].tolist())
-        return cls(folders[0], folders[1], (networks[0], networks[1]), weights, settings, hop_ms)
+        static = named["static_db"]
+        nets = (networks[0], networks[1])
+        return cls(folders[0], folders[1], static, nets, weights, settings, hop_ms)
 
 
 class Cycle(NamedTuple):
@@ -234,6 +243,7 @@ def fit(
     priors = Priors(
         condensed(there, near.codes, generator),
         condensed(here, near.codes, generator),
+        static[:, 0],
         (first, second),
         CANDIDATES[0],
         settings,
@@ -247,7 +257,8 @@ def fit(
         (pseudo.rows_db + priors.blended(pseudo, priors.weights), take.rows_db)
         for pseudo, take in zip(imitations, kept, strict=True)
     ]
-    return Fitted(priors, cycles, corrected, held)
+    whole = mean_rows([*reference, *held_out]) - here.row_mean
+    return Fitted(replace(priors, static_db=whole), cycles, corrected, held)
 
 
 def mixed(suggestions: Sequence[Tensor | None], weights: Weights) -> Tensor:

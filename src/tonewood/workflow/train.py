@@ -86,7 +86,7 @@ def train(
         roles.append(("judge", training.seed + 1))
     fits: dict[Who, Fit] = {}
     for who, seed in roles:
-        splits = [folders.split(takes[side], training, seed) for side, _ in sides]
+        splits = [folders.split(takes[side], training.held_out, seed) for side, _ in sides]
         progress = train_scorer(
             _rows(splits, "train"),
             _rows(splits, "held_out"),
@@ -102,7 +102,7 @@ def train(
             else:
                 fits[who] = event
     generator = torch.Generator().manual_seed(training.seed)
-    kept = folders.split(takes["reference"], training, training.seed)
+    kept = folders.split(takes["reference"], settings.priors.held_out, training.seed)
     learnt = priors.fit(
         [take.features for take in kept.train],
         [take.features for take in takes["source"]],
