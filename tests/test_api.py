@@ -184,6 +184,7 @@ def test_neural_loss_is_the_score_and_pulls_at_the_waveform(play: Play, model: M
 
 def test_neural_loss_takes_a_file_and_a_reduction(model_file: Path) -> None:
     loss = tonewood.NeuralLoss(model_file, rate=44_100, reduction="none")
+    assert loss.rate == 44_100
     assert loss(torch.randn(3, 1, 22_050)).shape == (3,)
 
 

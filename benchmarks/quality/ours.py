@@ -38,16 +38,23 @@ PAPER = {
     "square-free": Change("paper: square blocks, α = β = 0", [], [*_SQUARE, *_FREE]),
 }
 
+_SCORER = [
+    "search.score=1",
+    "search.guide=0",
+    "search.optimiser=Adam",
+    "search.steps=30",
+    "search.learning_rate=0.1",
+]
+
 ABLATIONS = {
     "no-search": Change("– search off", [], ["search.steps=0"]),
-    "no-anchor": Change("– not pulled to its prior", [], ["search.alpha=0"]),
-    "no-stop": Change("– no stop at the reference's score", [], ["search.stop_at_reference=false"]),
-    "no-smoothing": Change("– search not smoothed", [], ["search.smooth_ms=0"]),
+    "scorer": Change("– scorer instead of guide", [], _SCORER),
+    "no-settling": Change("– mask not settled", [], ["render.settle=0"]),
+    "networks": Change(
+        "– networks alone, search off", [], ["prior.kind=network", "search.steps=0"]
+    ),
     "from-static": Change("– search from static", [], ["prior.kind=static"]),
     "from-nothing": Change("– search from nothing", [], ["prior.kind=none"]),
-    "plain-scorer": Change(
-        "– scorer trained plainly", ["training.mask_db=0", "training.tilt_db=0"]
-    ),
 }
 
 

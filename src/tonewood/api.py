@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tonewood.errors import AudioError, CallError
 from tonewood.files import modelfile
+from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
 from tonewood.files.modelfile import Model
 from tonewood.scoring import scorer
 from tonewood.settings import EnhanceSettings, ModelSettings
@@ -15,8 +16,6 @@ from tonewood.workflow import score as scoring
 from tonewood.workflow import train as training
 from tonewood.workflow.enhance import Enhancement
 from tonewood.workflow.score import Score
-
-_MIN_SECONDS = 0.25
 
 
 def load(model: str | Path = "cello") -> Model:
@@ -131,12 +130,19 @@ def _model(model: Model | str | Path) -> Model:
 
 def _checked(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
     """Samples as float32 (channels, samples), refused where no file with them would be read."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise CallError(f"the rate is {rate} Hz; give one from {MIN_RATE} to {MAX_RATE} Hz")
     wave = np.atleast_2d(np.asarray(samples, dtype=np.float32))
     if wave.ndim != 2:
         raise CallError(f"samples have shape {wave.shape}; give (channels, samples)")
-    if wave.shape[1] < _MIN_SECONDS * rate:
+    if wave.shape[0] > MAX_CHANNELS:
         raise AudioError(
-            f"samples last {wave.shape[1] / rate:.2f} s; a score needs {_MIN_SECONDS} s: "
+            f"samples have {wave.shape[0]} channels; at most {MAX_CHANNELS} are read: "
+            "give (channels, samples), or fewer channels"
+        )
+    if wave.shape[1] < MIN_SECONDS * rate:
+        raise AudioError(
+            f"samples last {wave.shape[1] / rate:.2f} s; a score needs {MIN_SECONDS} s: "
             "give a longer recording"
         )
     if not np.isfinite(wave).all():

@@ -18,6 +18,8 @@ from tonewood.errors import CallError, OutputError, TonewoodError, shown
 if TYPE_CHECKING:
     from tonewood.files.modelfile import Model
     from tonewood.workflow.batch import Enhanced, Failed, Scored
+    from tonewood.workflow.reproduce import Reproduction
+    from tonewood.workflow.search import Ladder
 
 
 class _Commands(typer.core.TyperGroup):
@@ -131,6 +133,47 @@ def train(
 
 
 @app.command()
+def search(
+    reference: Annotated[
+        Path, typer.Option(readable=False, help="Folder of the sound that is wanted.")
+    ],
+    source: Annotated[
+        Path, typer.Option(readable=False, help="Folder of the sound that is to be improved.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", readable=False, help="Picture to draw, a PNG."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the first split; the next ones count up.")] = 0,
+    device: DeviceOption = "cpu",
+    set_: SetOption = None,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Find the smallest scorer that tells two folders apart as well as any."""
+    from tonewood.settings import ModelSettings, changed
+    from tonewood.terminal import SearchDisplay
+    from tonewood.workflow import picture
+    from tonewood.workflow import search as workflow
+
+    settings = changed(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
+    if output is not None:
+        if output.suffix.lower() != ".png":
+            raise CallError(f"{shown(output)} is no name of a PNG: end it in .png")
+        _check_target(output, overwrite)
+        picture.check("a picture")
+    with SearchDisplay() as display:
+        for event in workflow.search(reference, source, settings, device=device):
+            if isinstance(event, workflow.Ladder):
+                ladder = event
+            else:
+                display.show(event)
+    if output is not None:
+        picture.draw_ladder(output, ladder, overwrite=overwrite)
+    _report_ladder(ladder, output, json_)
+
+
+@app.command()
 def enhance(
     inputs: InputsArgument,
     output: Annotated[
@@ -237,6 +280,99 @@ def info(
     else:
         print(f"model      {shown(model)}")
         _print_card(loaded)
+
+
+@app.command()
+def reproduce(
+    corpus: Annotated[
+        Path, typer.Option(readable=False, help="Folder laid out as train|test/{good,cheap}.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", readable=False, help="Folder for the report.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="Model to take instead of training one."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws what is random.")] = 0,
+    device: DeviceOption = "cpu",
+    set_: SetOption = None,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Reproduce the paper's figures, accuracy and table on a corpus, as one page."""
+    from tonewood.files.modelfile import load
+    from tonewood.settings import ModelSettings, changed
+    from tonewood.terminal import ReproducingDisplay
+    from tonewood.workflow import picture
+    from tonewood.workflow import reproduce as workflow
+
+    if model is not None and set_:
+        raise CallError("--set is for training, and -m names a model already trained: leave one")
+    settings = changed(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
+    picture.check("a report")
+    loaded = load(model) if model is not None else None
+    with ReproducingDisplay() as display:
+        for event in workflow.reproduce(
+            corpus, output, settings, model=loaded, device=device, overwrite=overwrite
+        ):
+            if isinstance(event, workflow.Reproduction):
+                done = event
+            else:
+                display.show(event)
+    _report_reproduction(done, json_)
+
+
+def _report_reproduction(done: "Reproduction", as_json: bool) -> None:
+    if as_json:
+        _emit({"page": str(done.page), **done.summary})
+        return
+    for method, *figures in done.table:
+        print(f"{method:<36}" + "".join(f"{figure:>11}" for figure in figures))
+    print(
+        f"accuracy   {100 * done.accuracy:.1f} % right on {done.windows} held-out windows of "
+        f"{done.crop_seconds:g} s"
+    )
+    print(f"page       {shown(done.page)}")
+
+
+def _report_ladder(ladder: "Ladder", picture: Path | None, as_json: bool) -> None:
+    chosen, knee = ladder.chosen, ladder.knee
+    if as_json:
+        rungs = [
+            {
+                **rung.size._asdict(),
+                "parameters": rung.parameters,
+                "accuracy": rung.accuracy._asdict(),
+                "loss": rung.loss._asdict(),
+                "accuracies": list(rung.accuracies),
+                "losses": list(rung.losses),
+                "seconds": rung.seconds,
+            }
+            for rung in ladder.rungs
+        ]
+        _emit(
+            {
+                "rungs": rungs,
+                "knee": knee.size._asdict(),
+                "chosen": chosen.size._asdict(),
+                "options": ladder.options,
+                "picture": str(picture) if picture else None,
+            }
+        )
+        return
+    print("width  depth  parameters  accuracy, %     loss")
+    for rung in ladder.rungs:
+        accuracy, loss = rung.accuracy, rung.loss
+        marks = [name for name, it in (("knee", knee), ("chosen", chosen)) if it is rung]
+        print(
+            f"{rung.size.width:5}  {rung.size.depth:5}  {rung.parameters:10,}  "
+            f"{100 * accuracy.mean:5.1f} ± {100 * accuracy.error:3.1f}  "
+            f"{loss.mean:.4f} ± {loss.error:.4f}  {', '.join(marks)}".rstrip()
+        )
+    if picture:
+        print(f"picture    {shown(picture)}")
+    print(f"smallest within one standard error of the best: {ladder.options}")
 
 
 def _report_enhanced(done: "Enhanced", as_json: bool) -> None:

@@ -34,7 +34,7 @@ class SpectrumSettings(Settings):
     window_ms: float = Field(30.0, gt=1, le=200)
     hop_ms: float = Field(10.0, gt=1, le=100)
     fft: int = Field(512, ge=64, le=8_192)
-    floor_db: float = Field(-120.0, le=-60, description="magnitudes below count as this, dBFS")
+    floor_db: float = Field(-140.0, le=-60, description="magnitudes below count as this, dBFS")
 
     @model_validator(mode="after")
     def _window_fits(self) -> Self:
@@ -147,7 +147,7 @@ class NetworkSettings(Settings):
     width: int = Field(80, ge=4, le=1_024)
     kernel: int = Field(9, ge=1, le=65)
     dropout: float = Field(0.1, ge=0, lt=1)
-    steps: int = Field(500, ge=1, le=100_000)
+    steps: int = Field(500, ge=20, le=100_000)
     batch: int = Field(8, ge=1, le=1_024)
     crop_frames: int = Field(96, ge=8, le=10_000)
     learning_rate: float = Field(2e-3, gt=0)
@@ -159,7 +159,7 @@ class GuideSettings(Settings):
     width: int = Field(80, ge=4, le=1_024)
     pooled_frames: int = Field(3, ge=1, le=30)
     unit_db2: float = Field(25.0, gt=0, description="brings the gradient to about a dB")
-    steps: int = Field(400, ge=1, le=100_000)
+    steps: int = Field(400, ge=20, le=100_000)
     batch: int = Field(16, ge=1, le=1_024)
     crop_frames: int = Field(160, ge=16, le=10_000)
     learning_rate: float = Field(2e-3, gt=0)

@@ -9,7 +9,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from tonewood.errors import shown
 from tonewood.masking.optimise import Step
+from tonewood.scoring.search import Look, Rung
 from tonewood.workflow.batch import Started
+from tonewood.workflow.reproduce import Measuring
 from tonewood.workflow.train import Checked, Loaded
 
 
@@ -63,6 +65,11 @@ class _Display:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
         self.progress.update(self.tasks[name], completed=done, total=total, note=note)
 
+    def _show_loaded(self, event: Loaded) -> None:
+        loading = event.loading
+        name = shown(loading.take.path.name)
+        self._update(f"{event.side:9}", loading.number, loading.total, name)
+
 
 class TrainingDisplay(_Display):
     """Recordings read, then scorer and judge with their held-out accuracy."""
@@ -73,13 +80,43 @@ class TrainingDisplay(_Display):
     def show(self, event: Loaded | Checked) -> None:
         """Draw one event."""
         if isinstance(event, Loaded):
-            loading = event.loading
-            name = shown(loading.take.path.name)
-            self._update(f"{event.side:9}", loading.number, loading.total, name)
+            self._show_loaded(event)
             return
         check = event.check
         note = f"held-out accuracy {100 * check.accuracy:.1f} %, loss {check.held_out_loss:.4f}"
         self._update(f"{event.who:9}", check.step, check.steps, note)
+
+
+class SearchDisplay(_Display):
+    """Recordings read, then sizes done and the size at work."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+        self.done = 0
+
+    def show(self, event: Loaded | Look | Rung) -> None:
+        """Draw one event."""
+        if isinstance(event, Loaded):
+            self._show_loaded(event)
+        elif isinstance(event, Rung):
+            self.done += 1
+        else:
+            size, check = event.size, event.check
+            note = f"width {size.width}, depth {size.depth}, trial {event.trial}"
+            self._update("sizes", self.done, event.sizes, note)
+            accuracy = f"held-out accuracy {100 * check.accuracy:.1f} %"
+            self._update("steps", check.step, check.steps, accuracy)
+
+
+class ReproducingDisplay(TrainingDisplay):
+    """A training, then every method on every piece."""
+
+    def show(self, event: Loaded | Checked | Measuring) -> None:
+        """Draw one event."""
+        if isinstance(event, Measuring):
+            self._update("pieces   ", event.number, event.total, event.method)
+        else:
+            super().show(event)
 
 
 class EnhancingDisplay(_Display):

@@ -89,8 +89,8 @@ def test_figures_are_their_definitions() -> None:
     mask = Mask(np.array([[1.0, -3.0], [2.0, 2.0]], dtype=np.float32), HZ[:2], 0.01, 8_000.0)
     assert mask.largest_db == 3
     assert mask.rms_db == pytest.approx((18 / 4) ** 0.5)
-    # Steps: over rows 1 and 5, over frames 4 and 0.
-    assert mask.roughness_db == pytest.approx(2.5)
+    # Steps from frame to frame: 4 and 0.
+    assert mask.roughness_db == pytest.approx(2.0)
 
 
 def test_roughness_of_smooth_and_of_noise() -> None:

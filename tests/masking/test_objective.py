@@ -8,15 +8,30 @@ from tonewood.masking.objective import objective
 from tonewood.settings import SearchSettings
 
 
-@given(alpha=st.floats(0, 2), beta=st.floats(0, 2), seed=st.integers(0, 50))
-def test_objective_is_the_formula_written_out(alpha: float, beta: float, seed: int) -> None:
+@given(
+    weight=st.floats(0, 3),
+    alpha=st.floats(0, 2),
+    beta=st.floats(0, 2),
+    guide=st.one_of(st.none(), st.floats(0, 3)),
+    energy=st.one_of(st.none(), st.floats(-50, 50)),
+    seed=st.integers(0, 50),
+)
+def test_objective_is_the_formula_written_out(
+    weight: float,
+    alpha: float,
+    beta: float,
+    guide: float | None,
+    energy: float | None,
+    seed: int,
+) -> None:
     rng = np.random.default_rng(seed)
     mask, anchor = rng.normal(0, 4, (3, 5)), rng.normal(0, 2, (3, 5))
     parts = objective(
         torch.tensor(0.3, dtype=torch.float64),
         torch.from_numpy(mask),
         torch.from_numpy(anchor),
-        SearchSettings(alpha=alpha, beta=beta),
+        SearchSettings(score=weight, alpha=alpha, beta=beta, guide=guide),
+        None if energy is None else torch.tensor(energy, dtype=torch.float64),
     )
     distance = sum((m - a) ** 2 for m, a in zip(mask.flat, anchor.flat, strict=True)) / 15
     mean = sum(mask.flat) / 15
@@ -24,11 +39,13 @@ def test_objective_is_the_formula_written_out(alpha: float, beta: float, seed: i
     assert parts.score.item() == 0.3
     assert parts.distance.item() == pytest.approx(distance)
     assert parts.variance.item() == pytest.approx(variance)
-    assert parts.total.item() == pytest.approx(0.3 + alpha * distance + beta * variance)
+    total = weight * 0.3 + alpha * distance + beta * variance
+    total += 2 * alpha * (guide or 0) * (energy or 0) / 15
+    assert parts.total.item() == pytest.approx(total)
 
 
 def test_a_constant_mask_has_no_variance_and_a_mask_on_its_anchor_no_distance() -> None:
-    settings = SearchSettings(alpha=1, beta=1)
+    settings = SearchSettings(score=1, alpha=1, beta=1)
     flat = torch.full((4, 6), 3.0)
     parts = objective(torch.tensor(0.5), flat, torch.zeros(4, 6), settings)
     assert parts.variance.item() == 0
@@ -40,7 +57,7 @@ def test_a_constant_mask_has_no_variance_and_a_mask_on_its_anchor_no_distance() 
 
 def test_without_penalties_the_score_is_all() -> None:
     mask = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    parts = objective(torch.tensor(0.7), mask, -mask, SearchSettings(alpha=0, beta=0))
+    parts = objective(torch.tensor(0.7), mask, -mask, SearchSettings(score=1, alpha=0, beta=0))
     assert parts.total.item() == pytest.approx(0.7)
 
 

@@ -75,11 +75,13 @@ def test_low_rumble_hardly_counts() -> None:
     assert below > 12
 
 
-def test_less_than_a_block_is_one_ungated_block() -> None:
-    wave = noise(1, round(0.39 * 16_000), amplitude=1e-5)  # far below the absolute gate
-    longer = noise(1, 16_000, amplitude=1e-5)
-    assert -110 < integrated_loudness(wave, 16_000) < -90
-    assert integrated_loudness(longer, 16_000) == float("-inf")
+@pytest.mark.parametrize("seconds", [0.39, 1.0])
+def test_what_is_too_short_or_too_quiet_to_gate_is_ungated(seconds: float) -> None:
+    """Far below the absolute gate of -70 LUFS, it is as much quieter as its amplitude says."""
+    loud, quiet = (noise(1, round(seconds * 16_000), amplitude=a) for a in (0.1, 1e-5))
+    below = integrated_loudness(loud, 16_000) - integrated_loudness(quiet, 16_000)
+    assert integrated_loudness(quiet, 16_000) < -90
+    assert below == pytest.approx(80, abs=0.01)
 
 
 @pytest.mark.parametrize("samples", [100, 48_000])

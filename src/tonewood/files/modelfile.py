@@ -114,7 +114,8 @@ class Model:
     priors: Priors
     guide: Guide
     guide_weight: float
-    likeness: Likeness
+    reference_likeness: Likeness
+    source_likeness: Likeness
     card: Card
 
     @property
@@ -183,7 +184,8 @@ def load(model: str | Path) -> Model:
             ),
             guide=_guide(tensors, settings),
             guide_weight=float(tensors["guide_weight"]),
-            likeness=Likeness.from_tensors(_under("likeness.", tensors)),
+            reference_likeness=Likeness.from_tensors(_under("reference_likeness.", tensors)),
+            source_likeness=Likeness.from_tensors(_under("source_likeness.", tensors)),
             card=card,
         )
     except (SafetensorError, ValidationError, KeyError, RuntimeError, ValueError):
@@ -248,7 +250,9 @@ def _tensors(model: Model) -> dict[str, Tensor]:
     named |= {f"priors.{k}": v for k, v in model.priors.tensors().items()}
     named |= {f"guide.{k}": v for k, v in model.guide.state_dict().items()}
     named["guide_weight"] = torch.tensor(model.guide_weight, dtype=torch.float64)
-    named |= {f"likeness.{k}": v for k, v in model.likeness.tensors().items()}
+    for name in ("reference_likeness", "source_likeness"):
+        cloud: Likeness = getattr(model, name)
+        named |= {f"{name}.{k}": v for k, v in cloud.tensors().items()}
     return {name: value.contiguous() for name, value in named.items()}
 
 

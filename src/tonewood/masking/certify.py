@@ -1,9 +1,10 @@
 """What a mask really did: judges that the search never saw, bounds, and controls.
 
-A search that optimises a score can fool it. Hence four questions to every output: does a judge
+A search that optimises a score can fool it. Hence questions to every output: does a judge
 that the search never saw agree? Is the mask an EQ, smooth and bounded, and does its effect survive
-when it is made smoother still? How far would the judge be fooled by the same search from random
-pixels? Was the input of the kind that the model knows at all?
+when it is made smoother still? Is the output of the kind that the reference folder holds, and was
+the input of the kind that the model knows at all? How far would the judge be fooled by the same
+search from random pixels?
 """
 
 from collections.abc import Callable
@@ -45,6 +46,8 @@ class Certificate(Settings):
     unlikeness : float
         Distance of the input from the source folder; 1 is the limit that 99 % of its own unheard
         windows keep.
+    unlike_reference : Change
+        The same distance from the reference folder, of input and output.
     """
 
     verdict: Verdict
@@ -58,6 +61,7 @@ class Certificate(Settings):
     rms_db: float
     roughness_db: float
     unlikeness: float
+    unlike_reference: Change
 
     @property
     def line(self) -> str:
@@ -75,6 +79,7 @@ def certify(
     judge_fooled: float | None,
     roughness_db: float,
     unlikeness: float,
+    unlike_reference: Change,
     settings: CertificateSettings,
 ) -> Certificate:
     """Question one output.
@@ -92,7 +97,9 @@ def certify(
     roughness_db : float
         Of the mask on its own grid.
     unlikeness : float
-        Distance from the source folder over its limit.
+        Distance of the input from the source folder over its limit.
+    unlike_reference : Change
+        Distance of input and output from the reference folder over its limit.
     """
     smooth = share = None
     if judge_rows is not None and judge is not None:
@@ -111,6 +118,11 @@ def certify(
         reasons.append(f"the judge did not follow ({judge.before:.2f} → {judge.after:.2f})")
     if smooth is not None and smooth >= 0.5:
         reasons.append(f"the effect does not survive smoothing (judge {smooth:.2f})")
+    if unlike_reference.after > 1:
+        reasons.append(
+            f"the output is {unlike_reference.after:.2f} times as far from the reference folder as "
+            "99 % of its own"
+        )
     if roughness_db > settings.max_roughness_db:
         reasons.append(
             f"the mask steps by {roughness_db:.1f} dB a frame, an EQ by at most "
@@ -129,4 +141,5 @@ def certify(
         rms_db=float(mask_db.square().mean().sqrt()),
         roughness_db=roughness_db,
         unlikeness=unlikeness,
+        unlike_reference=unlike_reference,
     )

@@ -66,7 +66,8 @@ def fit(takes: Sequence[Tensor], frames: int) -> Likeness:
         _distances(own, *_cloud(torch.cat(points[:i] + points[i + 1 :])))
         for i, own in enumerate(points)
     ]
-    limit = float(torch.quantile(torch.cat(left_out), _QUANTILE))
+    # Takes that are all the same have no spread; what differs from them at all is far.
+    limit = max(float(torch.quantile(torch.cat(left_out), _QUANTILE)), 1e-3)
     mean, whitening = _cloud(torch.cat(points))
     return Likeness(mean, whitening, limit, frames)
 
@@ -80,7 +81,7 @@ def described(rows_db: Tensor, frames: int) -> Tensor:
     power = torch.pow(10.0, rows_db / 10).sum(dim=0)
     level = 10 * torch.log10(power)
     heard = level > level.max() - _AUDIBLE_DB
-    relative = (rows_db - 10 * torch.log10(power.mean())).clamp_min(-90.0)
+    relative = (rows_db - 10 * torch.log10(power[heard].mean())).clamp_min(-90.0)
     starts = range(0, max(1, rows_db.shape[1] - frames + 1), max(1, frames // 2))
     spans = [slice(start, start + frames) for start in starts]
     counts = [int(heard[span].sum()) for span in spans]

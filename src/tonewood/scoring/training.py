@@ -139,7 +139,7 @@ def train_scorer(
         if step % training.check_every and step != training.steps:
             continue
         reference, source = _held_out_scores(scorer, held_out, device)
-        checked = 0.5 * float(reference.square().mean() + (1 - source).square().mean())
+        checked = euclidean_loss(reference, source)
         yield Check(step, training.steps, loss.item(), _accuracy(reference, source), checked)
         if checked < best_loss - 1e-4:
             best_loss, waited = checked, 0
@@ -191,6 +191,11 @@ def augmented(crops: Tensor, training: TrainingSettings, generator: torch.Genera
     ).squeeze(1)
     strength = torch.rand(batch, 1, 1, generator=generator) * training.mask_db
     return crops + tilt + strength * mask
+
+
+def euclidean_loss(reference: Tensor, source: Tensor) -> float:
+    """The paper's loss of scores [window], both sides weighing the same."""
+    return 0.5 * float(reference.square().mean() + (1 - source).square().mean())
 
 
 def calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibration:

@@ -13,6 +13,7 @@ _FIRST_HZ, _PER_OCTAVE, _POINTS = 55.0, 24, 144  # quarter tones over six octave
 _LONG_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
 _ENVELOPE_POINTS = 6.0  # spread of the envelope that is taken off: a quarter of an octave
 _FLOOR_DB = -10.0
+_QUIETEST = 1e-9  # in power: 90 dB
 
 
 class Features(NamedTuple):
@@ -55,9 +56,10 @@ def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Ten
     pieces = []
     for spectrum_block in _long_spectra(wave, window, fft, 2 * spectrum.hop):
         power = spectrum_block.abs().square()
-        on_pitches = power[low] * (1 - part) + power[low + 1] * part
-        pieces.append(10 * torch.log10(on_pitches + 1e-6))
-    level = torch.cat(pieces, dim=1)
+        pieces.append(power[low] * (1 - part) + power[low + 1] * part)
+    on_pitches = torch.cat(pieces, dim=1)
+    # A floor below the recording's own loudest, so that its level changes nothing.
+    level = 10 * torch.log10(on_pitches + _QUIETEST * on_pitches.max() + 1e-30)
     fine = (level - _gaussian_blur(level, _ENVELOPE_POINTS)).clamp_min(_FLOOR_DB)
     fine = fine.repeat_interleave(2, dim=1)
     missing = frames - fine.shape[1]

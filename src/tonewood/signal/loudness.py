@@ -11,7 +11,7 @@ _BLOCK_SECONDS, _STEP_SECONDS = 0.4, 0.1
 
 
 def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
-    """Gated loudness in LUFS; -inf for silence.
+    """Gated loudness in LUFS; -inf for silence, ungated where all of it is below -70 LUFS.
 
     Every channel weighs the same: recordings seldom say which of theirs are surrounds, and
     loudness is used here to compare a recording with itself. Shorter than one 400 ms block,
@@ -37,9 +37,10 @@ def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
         return _lufs(energy[-1] / samples.shape[1])
     starts = np.arange(0, samples.shape[1] - block + 1, step)
     power = (energy[starts + block] - energy[starts]) / block
-    power = power[power > 10 ** ((_ABSOLUTE_GATE + 0.691) / 10)]
-    if power.size == 0:
-        return float("-inf")
+    gated = power[power > 10 ** ((_ABSOLUTE_GATE + 0.691) / 10)]
+    if gated.size == 0:  # all of it below the gate: very quiet recordings have a loudness too
+        return _lufs(power.mean())
+    power = gated
     # The relative gate stands 10 LU below the mean of what passed the absolute one.
     return _lufs(power[power > power.mean() / 10].mean())
 

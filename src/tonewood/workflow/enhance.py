@@ -91,7 +91,7 @@ def enhance(
     """
     wave = mono_at(samples, rate, model)
     rows = rows_of(wave, model)
-    unlikeness = model.likeness.unlikeness(rows)
+    unlikeness = model.source_likeness.unlikeness(rows)
     before = mean_score(model.scorer, rows)
     used = settings
     if unlikeness > 1 and not settings.force and settings.method == "search":
@@ -134,6 +134,10 @@ def enhance(
         mask_db=_on_rows(mask, model, rows.shape[1]) * settings.render.amount,
         roughness_db=mask.roughness_db * settings.render.amount,
         unlikeness=unlikeness,
+        unlike_reference=Change(
+            before=model.reference_likeness.unlikeness(rows),
+            after=model.reference_likeness.unlikeness(after),
+        ),
         settings=settings.certificate,
     )
     yield Enhancement(

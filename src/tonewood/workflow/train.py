@@ -2,14 +2,14 @@
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from tonewood.errors import CallError, DeviceError
+from tonewood.errors import CallError, DeviceError, shown
 from tonewood.files import folders
 from tonewood.files.folders import Loading, Split, Take
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
@@ -71,25 +71,17 @@ def train(
     """
     began = time.perf_counter()
     check_device(device)
-    if reference.resolve() == source.resolve():
-        raise CallError(f"{reference} is given as both folders: name two different ones")
-    takes: dict[Side, list[Take]] = {"reference": [], "source": []}
-    sides: tuple[tuple[Side, Path], ...] = (("reference", reference), ("source", source))
-    for side, folder in sides:
-        for loading in folders.load(folder, settings):
-            takes[side].append(loading.take)
-            yield Loaded(side, loading)
-    folders.check(takes["reference"], takes["source"], (reference, source))
+    takes = yield from load_sides(reference, source, settings)
     training = settings.training
     roles: list[tuple[Who, int]] = [("scorer", training.seed)]
     if training.judge:
         roles.append(("judge", training.seed + 1))
     fits: dict[Who, Fit] = {}
     for who, seed in roles:
-        splits = [folders.split(takes[side], training.held_out, seed) for side, _ in sides]
+        learnt_from, held_out = hold_out(takes, training.held_out, seed)
         progress = train_scorer(
-            _rows(splits, "train"),
-            _rows(splits, "held_out"),
+            learnt_from,
+            held_out,
             settings.scorer,
             settings.spectrum,
             training,
@@ -111,6 +103,10 @@ def train(
         settings.spectrum.hop_ms,
         generator,
     )
+    window = settings.spectrum.frames(settings.scorer.crop_seconds)
+    clouds = [
+        likeness.fit([take.features.rows_db for take in takes[side]], window) for side in takes
+    ]
     guide = train_guide(learnt.corrected, settings.guide, generator)
     gains = guide_gains(guide, learnt.corrected_held_out)
     weight = guide_weight(gains)
@@ -123,10 +119,8 @@ def train(
         priors=learnt.priors,
         guide=guide,
         guide_weight=weight,
-        likeness=likeness.fit(
-            [take.features.rows_db for take in takes["source"]],
-            settings.spectrum.frames(settings.scorer.crop_seconds),
-        ),
+        reference_likeness=clouds[0],
+        source_likeness=clouds[1],
         card=Card(
             reference=_folder_card(reference, takes["reference"]),
             source=_folder_card(source, takes["source"]),
@@ -144,6 +138,34 @@ def train(
             notice=notice,
         ),
     )
+
+
+def load_sides(
+    reference: Path, source: Path, settings: ModelSettings
+) -> Generator[Loaded, None, dict[Side, list[Take]]]:
+    """Read both folders, yielding every recording; returns their takes.
+
+    Raises
+    ------
+    FolderError, AudioError
+        A folder or a recording in it cannot teach; it is named.
+    """
+    if reference.resolve() == source.resolve():
+        raise CallError(f"{shown(reference)} is given as both folders: name two different ones")
+    takes: dict[Side, list[Take]] = {"reference": [], "source": []}
+    sides: tuple[tuple[Side, Path], ...] = (("reference", reference), ("source", source))
+    for side, folder in sides:
+        for loading in folders.load(folder, settings):
+            takes[side].append(loading.take)
+            yield Loaded(side, loading)
+    folders.check(takes["reference"], takes["source"], (reference, source))
+    return takes
+
+
+def hold_out(takes: dict[Side, list[Take]], share: float, seed: int) -> tuple[Takes, Takes]:
+    """Row levels to learn from and row levels held out, split by the seed."""
+    splits = [folders.split(takes[side], share, seed) for side in get_args(Side)]
+    return _rows(splits, "train"), _rows(splits, "held_out")
 
 
 def check_device(device: str) -> None:

@@ -1,0 +1,148 @@
+"""The paper's three figures, drawn anew with a model and recordings at hand."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tonewood.files.modelfile import Model
+from tonewood.masking.mask import Mask
+from tonewood.masking.notes import scatter
+from tonewood.masking.optimise import NoteGains, search
+from tonewood.scoring.saliency import class_activation_map, on_rows
+from tonewood.settings import changed, enhance_settings
+from tonewood.signal.bands import centres_hz
+from tonewood.signal.spectrum import log_magnitude, stft
+from tonewood.workflow.enhance import Enhancement, grid_of, mono_at, rows_of
+from tonewood.workflow.picture import show_gains, show_levels
+
+
+class Blocks(NamedTuple):
+    """An optimised mask of sticky notes, its edges sharp and averaged."""
+
+    shape: str
+    sharp: Mask
+    smooth: Mask
+
+
+def transformed(
+    before: NDArray[np.float32], blocks: Enhancement, free: Enhancement, model: Model
+) -> bytes:
+    """Figure 1: input and output, the mask from blocks, and the adversarial one; a PNG.
+
+    Parameters
+    ----------
+    before : float32 array (channels, samples)
+        The input, at the enhancements' rate.
+    blocks, free : Enhancement
+        By the paper's method from blocks, and from random pixels without penalties.
+    """
+    spectrum = model.settings.spectrum
+    levels = [_levels(mono_at(it, blocks.rate, model), model) for it in (before, blocks.samples)]
+    loudest = max(float(level.max()) for level in levels)
+    frames = levels[0].shape[1]
+    figure, panels = _figure(2, 2)
+    show_levels(panels[0][0], levels[0], spectrum, "input", loudest)
+    show_levels(panels[0][1], levels[1], spectrum, "transformed", loudest)
+    show_gains(panels[1][0], blocks.mask, frames, spectrum, "mask from blocks")
+    show_gains(panels[1][1], free.mask, frames, spectrum, "mask from random pixels, α = β = 0")
+    return _png(figure)
+
+
+def sticky_notes(waves: Sequence[Tensor], model: Model, seed: int) -> bytes:
+    """Figure 2: optimised blocks of two pieces [sample], before and after smoothing; a PNG."""
+    spectrum = model.settings.spectrum
+    figure, panels = _figure(2 * len(waves), 2)
+    rows = iter(panels)
+    for number, wave in enumerate(waves, start=1):
+        frames = _levels(wave, model).shape[1]
+        for shape in ("rectangular", "square"):
+            made = optimised_blocks(wave, model, shape, seed)
+            left, right = next(rows)
+            name = f"piece {number}, {shape} blocks"
+            show_gains(left, made.sharp, frames, spectrum, f"{name}, before smoothing")
+            show_gains(right, made.smooth, frames, spectrum, f"{name}, smoothed")
+    return _png(figure)
+
+
+def optimised_blocks(wave: Tensor, model: Model, shape: str, seed: int) -> Blocks:
+    """Blocks over a mono waveform [sample], their gains found by the paper's objective."""
+    settings = changed(enhance_settings("paper"), [f"prior.notes.shape={shape}"])
+    laid, spectrum = settings.prior.notes, model.settings.spectrum
+    grid = grid_of(wave, model, "paper")
+    hop = spectrum.hop / spectrum.rate
+    row_hz = torch.from_numpy(grid.hz).float()
+    frame_s = torch.arange(grid.levels_db.shape[1]) * hop
+    generator = torch.Generator().manual_seed(seed)
+    notes = scatter(laid, len(frame_s) * hop, spectrum.rate / 2, generator)
+    start = NoteGains(notes, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000)
+    *_, last = search(
+        grid.score,
+        grid.levels_db,
+        start,
+        torch.zeros_like(grid.levels_db),
+        settings.search,
+        window_frames=model.scorer.crop_frames,
+        max_gain_db=settings.render.max_gain_db,
+        generator=generator,
+    )
+    found = replace(notes, gain_db=start.values.detach())
+    sharp = NoteGains(found, row_hz, frame_s, 0.0, 0.0).mask().detach()
+    return Blocks(
+        shape,
+        *(
+            Mask(gain.numpy(), grid.hz, hop, spectrum.rate / 2).bounded(settings.render.max_gain_db)
+            for gain in (sharp, last.mask_db)
+        ),
+    )
+
+
+def saliency(waves: Sequence[Tensor], model: Model) -> bytes:
+    """Figure 3: reference recordings [sample], and what speaks for the reference; a PNG."""
+    spectrum = model.settings.spectrum
+    figure, panels = _figure(2, len(waves))
+    for column, wave in enumerate(waves):
+        levels, rows = _levels(wave, model), rows_of(wave, model)
+        activation = class_activation_map(model.scorer, rows)
+        drawn = on_rows(model.scorer, -activation, *rows.shape)
+        # Brought to the spectrogram's own frequencies as a mask is, so that both panels line up.
+        hz = centres_hz(model.settings.scorer.bands, spectrum)
+        weight = Mask(drawn.numpy(), hz, spectrum.hop / spectrum.rate, spectrum.rate / 2)
+        show_levels(panels[0][column], levels, spectrum, f"reference recording {column + 1}")
+        show_gains(
+            panels[1][column],
+            weight,
+            levels.shape[1],
+            spectrum,
+            "saliency",
+            label="for the reference",
+            least=1e-6,
+        )
+    return _png(figure)
+
+
+def _levels(wave: Tensor, model: Model) -> NDArray[np.float32]:
+    spectrum = model.settings.spectrum
+    levels: NDArray[np.float32] = log_magnitude(stft(wave, spectrum), spectrum).numpy()
+    return levels
+
+
+def _figure(rows: int, columns: int) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5 * columns, 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels[-1]:
+        axes.set_xlabel("s")
+    return figure, panels
+
+
+def _png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
+    stream = BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    return stream.getvalue()

@@ -1,0 +1,293 @@
+"""A corpus → the paper's figures, its accuracy and a table of methods, on one page."""
+
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tonewood.errors import FolderError, OutputError, shown
+from tonewood.evaluation.metrics import closed, mel_distance
+from tonewood.files.audio import Recording, audio_files, read, resample
+from tonewood.files.modelfile import Model
+from tonewood.files.output import write_bytes, write_text
+from tonewood.settings import EnhanceSettings, ModelSettings, Settings, changed, enhance_settings
+from tonewood.workflow import figures
+from tonewood.workflow.enhance import Enhancement, enhance, mono_at
+from tonewood.workflow.page import Picture, Table, page
+from tonewood.workflow.score import score
+from tonewood.workflow.train import Checked, Loaded, check_device, train
+
+PAGE, TABLE = "index.html", "table.json"
+FIGURES = ("figure-1.png", "figure-2.png", "figure-3.png")
+_METRIC_RATE = 16_000
+_MAY_DIFFER = 0.02  # of a pair's length; more is no alignment
+
+_FREE = "paper: random pixels, α = β = 0"
+_BLOCKS = "paper: rectangular blocks"
+_SEARCH, _PAPER = enhance_settings("search"), enhance_settings("paper")
+METHODS: dict[str, EnhanceSettings | None] = {
+    "untouched": None,
+    "static": changed(_SEARCH, ["prior.kind=static", "search.steps=0"]),
+    "neighbours": changed(_SEARCH, ["prior.kind=neighbours", "search.steps=0"]),
+    _FREE: changed(_PAPER, ["prior.kind=random", "search.alpha=0", "search.beta=0"]),
+    _BLOCKS: _PAPER,
+    "Tonewood": _SEARCH,
+}
+
+
+class Pair(NamedTuple):
+    """A source recording, and the same piece as the reference plays it."""
+
+    source: Recording
+    reference: Recording
+
+
+class Measuring(NamedTuple):
+    """A method's turn on a piece; number counts all such turns from 1."""
+
+    number: int
+    total: int
+    method: str
+
+
+class Row(Settings):
+    """A method's means over the test pairs.
+
+    Parameters
+    ----------
+    closed : float
+        Share of the mel log-spectral distance to the paired take that was closed.
+    scorer, judge : float
+        Scores of the outputs, 0 sounds like the reference; the judge is missing from models
+        without one.
+    """
+
+    method: str
+    closed: float
+    scorer: float
+    judge: float | None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What was found and where it was written."""
+
+    page: Path
+    accuracy: float
+    windows: int
+    crop_seconds: float
+    pairs: int
+    rows: tuple[Row, ...]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What was found, as JSON."""
+        return {
+            "accuracy": self.accuracy,
+            "windows": self.windows,
+            "crop_seconds": self.crop_seconds,
+            "pairs": self.pairs,
+            "methods": [row.model_dump(mode="json") for row in self.rows],
+        }
+
+    @property
+    def table(self) -> list[list[str]]:
+        """The methods as text, the head first."""
+        table = [["method", "closed, %", "scorer", "judge"]]
+        for row in self.rows:
+            judge = "-" if row.judge is None else f"{row.judge:.2f}"
+            table.append([row.method, f"{100 * row.closed:.1f}", f"{row.scorer:.2f}", judge])
+        return table
+
+
+Event = Loaded | Checked | Measuring | Reproduction
+
+
+def reproduce(
+    corpus: Path,
+    out: Path,
+    settings: ModelSettings,
+    *,
+    model: Model | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> Iterator[Event]:
+    """Write the report into the folder `out`; yields its progress and, last, what was found.
+
+    Parameters
+    ----------
+    corpus : Path
+        Laid out as train|test/{good,cheap}; test pieces are pairs by name.
+    model : Model, optional
+        Instead of one that is trained on the corpus, by `settings`.
+
+    Raises
+    ------
+    FolderError, AudioError
+        The corpus is laid out otherwise, or a recording in it cannot be used.
+    OutputError
+        The report cannot be written there.
+    """
+    check_device(device)
+    prepare(out, overwrite)
+    pairs = paired(corpus / "test")
+    if model is None:
+        folders = corpus / "train" / "good", corpus / "train" / "cheap"
+        for event in train(*folders, settings, name=corpus.resolve().name, device=device):
+            if isinstance(event, Model):
+                model = event
+            else:
+                yield event
+        assert model is not None
+    seed = settings.training.seed
+    rows, kept = [], {}
+    for number, (name, how) in enumerate(METHODS.items()):
+        measured = []
+        for index, pair in enumerate(pairs):
+            yield Measuring(number * len(pairs) + index + 1, len(METHODS) * len(pairs), name)
+            made = _enhanced(pair, model, how, seed, device) if how else None
+            if index == 0 and made is not None:
+                kept[name] = made
+            samples = pair.source.samples if made is None else made.samples
+            measured.append(_measured(name, pair, samples, model))
+        rows.append(_mean(measured))
+    sources, references = (
+        [mono_at(it.samples, it.rate, model) for it in side[:2]]
+        for side in zip(*pairs, strict=True)
+    )
+    drawn = (
+        figures.transformed(pairs[0].source.samples, kept[_BLOCKS], kept[_FREE], model),
+        figures.sticky_notes(sources, model, seed),
+        figures.saliency(references, model),
+    )
+    card = model.card.scorer
+    done = Reproduction(
+        page=out / PAGE,
+        accuracy=card.accuracy,
+        windows=card.windows,
+        crop_seconds=model.settings.scorer.crop_seconds,
+        pairs=len(pairs),
+        rows=tuple(rows),
+    )
+    for name, png in zip(FIGURES, drawn, strict=True):
+        write_bytes(out / name, png, overwrite=overwrite)
+    write_text(out / TABLE, json.dumps(done.summary, indent=1) + "\n", overwrite=overwrite)
+    write_text(out / PAGE, _page(done, corpus, model, drawn), overwrite=overwrite)
+    yield done
+
+
+def prepare(out: Path, overwrite: bool) -> None:
+    """Make the folder, or refuse before minutes of work what would be refused after it."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{shown(out)} is a file; a report needs a folder: name another")
+    for name in (*FIGURES, TABLE, PAGE):
+        if (out / name).exists() and not overwrite:
+            raise OutputError(
+                f"{shown(out / name)} exists: name another output or pass --overwrite"
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise OutputError(f"{shown(out)} cannot be made ({why}): name another folder") from None
+
+
+def paired(folder: Path) -> list[Pair]:
+    """Pairs of one name below cheap/ and good/.
+
+    Raises
+    ------
+    FolderError
+        A piece has no partner, or one of another length.
+    """
+    pairs = []
+    for path in audio_files(folder / "cheap"):
+        partner = folder / "good" / path.relative_to(folder / "cheap")
+        if not partner.is_file():
+            raise FolderError(f"{shown(path)} has no partner: add {shown(partner)}")
+        pair = Pair(read(path), read(partner))
+        short, long = sorted(recording.duration for recording in pair)
+        if short < (1 - _MAY_DIFFER) * long:
+            raise FolderError(
+                f"{shown(path)} lasts {pair.source.duration:.2f} s and its partner "
+                f"{pair.reference.duration:.2f} s: align them first"
+            )
+        pairs.append(pair)
+    return pairs
+
+
+def _enhanced(
+    pair: Pair, model: Model, how: EnhanceSettings, seed: int, device: str
+) -> Enhancement:
+    # The table shows every method at work, on inputs that a user would be warned of too.
+    plain = changed(how, [f"seed={seed}", "force=true", "certificate.control_steps=0"])
+    *_, made = enhance(pair.source.samples, pair.source.rate, model, plain, device=device)
+    assert isinstance(made, Enhancement)
+    return made
+
+
+def _measured(name: str, pair: Pair, samples: NDArray[np.float32], model: Model) -> Row:
+    rate = pair.source.rate
+    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+    waves = [
+        torch.from_numpy(wave)
+        for wave in (
+            pair.reference.at_rate(_METRIC_RATE),
+            pair.source.at_rate(_METRIC_RATE),
+            resample(mono, rate, _METRIC_RATE),
+        )
+    ]
+    length = min(len(wave) for wave in waves)
+    wanted, before, after = (wave[:length] for wave in waves)
+    share = closed(mel_distance(before, wanted), mel_distance(after, wanted))
+    found = score(samples, rate, model)
+    return Row(method=name, closed=share, scorer=found.scorer, judge=found.judge)
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    judges = [row.judge for row in rows if row.judge is not None]
+    return Row(
+        method=rows[0].method,
+        closed=statistics.fmean(row.closed for row in rows),
+        scorer=statistics.fmean(row.scorer for row in rows),
+        judge=statistics.fmean(judges) if judges else None,
+    )
+
+
+def _page(done: Reproduction, corpus: Path, model: Model, drawn: Sequence[bytes]) -> str:
+    captions = (
+        "Figure 1. A source recording, transformed by the paper's method from rectangular blocks; "
+        "that mask; and the mask that random pixels become without penalties (α = β = 0): noise "
+        "that fools the scorer.",
+        "Figure 2. Rectangular and square blocks with the gains that the paper's objective found, "
+        "before and after smoothing.",
+        "Figure 3. Reference recordings and their class activation maps, turned over: red speaks "
+        "for the reference, blue against it. Each map's mean, less the bias, is minus the logit.",
+    )
+    names = ("Figure 1", "Figure 2", "Figure 3")
+    versions = ", ".join(f"{name} {value}" for name, value in model.card.versions.items())
+    return page(
+        f"The paper reproduced on {shown(corpus.resolve().name)}",
+        (
+            "After Verma & Berger, Learning to Model Aspects of Auditory Perception Using Neural "
+            "Loss Functions.",
+            f"The scorer of model {shown(model.name)} is right on {100 * done.accuracy:.1f} % of "
+            f"{done.windows} held-out windows of {done.crop_seconds:g} s; the paper reports about "
+            "93 %, on other recordings.",
+            f"Trained with {versions}; seed {model.card.seed}.",
+        ),
+        Table(
+            f"Means over {done.pairs} test pairs. Closed: share of the mel log-spectral distance "
+            "to the paired reference take; negative is worse than doing nothing. Scorer and "
+            "judge: 1 sounds like the source, 0 like the reference; the judge is a scorer that no "
+            "search saw.",
+            done.table,
+        ),
+        [Picture(*it) for it in zip(names, drawn, captions, strict=True)],
+    )

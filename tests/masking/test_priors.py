@@ -1,0 +1,144 @@
+"""Four suggestions, and the choice among them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from scipy.signal import firwin2, lfilter
+
+from tonewood.masking import priors
+from tonewood.masking.predict import MaskNetwork
+from tonewood.masking.priors import CANDIDATES, Fitted, Priors, Weights, mixed
+from tonewood.settings import (
+    BandSettings,
+    NeighbourSettings,
+    NetworkSettings,
+    PriorsSettings,
+    SpectrumSettings,
+)
+from tonewood.signal.features import Features, analyse
+
+SETTINGS = PriorsSettings(
+    neighbours=NeighbourSettings(frames=1_024, codes=256, nearest=4, components=8),
+    network=NetworkSettings(width=16, steps=60),
+)
+
+
+def takes(play: Callable[..., Any], seeds: range, *, filtered: bool) -> list[Features]:
+    taps = firwin2(257, [0, 300, 1_200, 3_000, 8_000], [1, 1, 3, 0.4, 0.4], fs=16_000)
+    made = []
+    for seed in seeds:
+        wave = play(8, seed=seed)[0]
+        wave = lfilter(taps, 1, wave) if filtered else wave
+        tensor = torch.from_numpy(wave).float()
+        made.append(analyse(tensor, BandSettings(), SpectrumSettings()))
+    return made
+
+
+@pytest.fixture(scope="module")
+def fitted(play: Callable[..., Any]) -> Fitted:
+    """Folders that differ by one fixed filter."""
+    generator = torch.Generator().manual_seed(0)
+    reference = takes(play, range(5), filtered=True)
+    source = takes(play, range(10, 15), filtered=False)
+    return priors.fit(reference[:4], source, reference[4:], SETTINGS, 10.0, generator)
+
+
+def distance(rows: torch.Tensor, wanted: torch.Tensor) -> float:
+    difference = rows - wanted
+    return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())
+
+
+def test_shares_of_every_candidate_sum_to_one() -> None:
+    assert all(abs(sum(weights[:4]) - 1) < 1e-9 for weights in CANDIDATES)
+
+
+def test_mixing_is_linear_and_the_level_is_scaled() -> None:
+    one, two = torch.full((3, 2), 4.0), torch.tensor([[0.0, 2.0]] * 3)
+    blend = mixed([one, None, two, None], Weights(0.25, 0.0, 0.75, 0.0))
+    torch.testing.assert_close(blend, 0.25 * one + 0.75 * two)
+    flat = mixed([one, None, two, None], Weights(0.25, 0.0, 0.75, 0.0, level=0.0))
+    torch.testing.assert_close(flat, torch.zeros(3, 2))
+
+
+def test_where_one_filter_is_the_difference_the_blend_undoes_most_of_it(
+    play: Callable[..., Any], fitted: Fitted
+) -> None:
+    [before] = takes(play, range(30, 31), filtered=False)
+    [wanted] = takes(play, range(30, 31), filtered=True)
+    mask = fitted.priors.mask(before, "auto")
+    heard = fitted.priors.source.take(before).audible
+    left = distance((before.rows_db + mask)[:, heard], wanted.rows_db[:, heard])
+    assert left < 0.5 * distance(before.rows_db[:, heard], wanted.rows_db[:, heard])
+
+
+def test_the_choice_is_the_mean_of_the_smallest_cycles(fitted: Fitted) -> None:
+    best = sorted(fitted.cycles, key=lambda cycle: cycle.distance_db)[:4]
+    for chosen, values in zip(
+        fitted.priors.weights, zip(*(c.weights for c in best), strict=True), strict=True
+    ):
+        assert chosen == pytest.approx(sum(values) / 4)
+    assert [cycle.weights for cycle in fitted.cycles] == list(CANDIDATES)
+
+
+def test_static_is_the_same_in_every_frame(play: Callable[..., Any], fitted: Fitted) -> None:
+    [take] = takes(play, range(30, 31), filtered=False)
+    mask = fitted.priors.mask(take, "static")
+    torch.testing.assert_close(mask, mask[:, :1].expand_as(mask))
+
+
+def test_silence_gets_the_static_mask(play: Callable[..., Any], fitted: Fitted) -> None:
+    [take] = takes(play, range(30, 31), filtered=False)
+    hushed = take._replace(rows_db=take.rows_db.clone())
+    hushed.rows_db[:, 400:] = -130.0
+    mask = fitted.priors.mask(hushed, "auto")
+    torch.testing.assert_close(mask[:, 450:], fitted.priors.static_db[:, None].expand(-1, 351))
+
+
+def test_pairs_lack_what_the_folders_differ_by_less_than_before(fitted: Fitted) -> None:
+    assert len(fitted.corrected) == 4
+    assert len(fitted.corrected_held_out) == 1
+    for near, wanted in fitted.corrected:
+        assert near.shape == wanted.shape
+
+
+def test_stored_and_loaded_is_the_same(play: Callable[..., Any], fitted: Fitted) -> None:
+    [take] = takes(play, range(30, 31), filtered=False)
+    again = Priors.from_tensors(fitted.priors.tensors(), SETTINGS, 10.0)
+    assert torch.equal(again.mask(take, "auto"), fitted.priors.mask(take, "auto"))
+    assert again.weights == fitted.priors.weights
+
+
+def test_a_missing_tensor_is_an_error(fitted: Fitted) -> None:
+    named = fitted.priors.tensors()
+    del named["static_db"]
+    with pytest.raises(KeyError, match="static_db"):
+        Priors.from_tensors(named, SETTINGS, 10.0)
+
+
+def test_what_weighs_nothing_is_not_computed(
+    play: Callable[..., Any], fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise AssertionError("computed in vain")
+
+    monkeypatch.setattr(MaskNetwork, "predicted", forbidden)
+    [take] = takes(play, range(30, 31), filtered=False)
+    only = replace(fitted.priors, weights=Weights(0.5, 0.5, 0.0, 0.0))
+    assert only.mask(take, "auto").isfinite().all()
+    with pytest.raises(AssertionError, match="in vain"):
+        fitted.priors.mask(take, "network")
+
+
+def test_same_seed_same_priors(play: Callable[..., Any]) -> None:
+    reference, source = (takes(play, range(3), filtered=f) for f in (True, False))
+    small = SETTINGS.model_copy(update={"network": NetworkSettings(width=8, steps=20)})
+    made = [
+        priors.fit(
+            reference[:2], source, reference[2:], small, 10.0, torch.Generator().manual_seed(5)
+        ).priors.tensors()
+        for _ in range(2)
+    ]
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])

@@ -1,0 +1,279 @@
+"""`tonewood reproduce` on a tiny corpus."""
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tonewood.errors import FolderError
+from tonewood.files.modelfile import Model
+from tonewood.masking.mask import Mask
+from tonewood.scoring.training import Check
+from tonewood.settings import ModelSettings, changed, enhance_settings
+from tonewood.terminal import ReproducingDisplay
+from tonewood.workflow import reproduce as reproducing
+from tonewood.workflow.figures import optimised_blocks
+from tonewood.workflow.page import Picture, Table, page
+from tonewood.workflow.train import Checked
+
+Run = Callable[..., Any]
+FILES = {"index.html", "table.json", "figure-1.png", "figure-2.png", "figure-3.png"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def corpus(
+    tmp_path_factory: pytest.TempPathFactory, training_folders: Any, play: Callable[..., Any]
+) -> Path:
+    """Two short pairs, in a folder whose name would be markup."""
+    root = tmp_path_factory.mktemp("corpus") / "<b>cello & co"
+    for side, folder, formant in (
+        ("good", training_folders.reference, 600.0),
+        ("cheap", training_folders.source, 2_500.0),
+    ):
+        (root / "train").mkdir(parents=True, exist_ok=True)
+        (root / "train" / side).symlink_to(folder, target_is_directory=True)
+        for piece in range(2):
+            path = root / "test" / side / f"t{piece}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wave = play(1.6, 22_050, 1 + piece, formant_hz=formant, seed=piece)
+            soundfile.write(path, wave.T, 22_050)
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Any:
+    """The paper's search in few steps."""
+    patch = pytest.MonkeyPatch()
+    real = enhance_settings
+
+    def quick(method: str) -> Any:
+        made = real(method)
+        few = made.search.model_copy(update={"steps": min(3, made.search.steps)})
+        return made.model_copy(update={"search": few})
+
+    methods = {
+        name: how and how.model_copy(update={"search": how.search.model_copy(
+            update={"steps": min(3, how.search.steps)})})
+        for name, how in reproducing.METHODS.items()
+    }  # fmt: skip
+    patch.setattr(reproducing, "METHODS", methods)
+    patch.setattr("tonewood.workflow.figures.enhance_settings", quick)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def report(
+    corpus: Path, model: Model, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Any]]:
+    """The folder of a report, and the events on its way."""
+    out = tmp_path_factory.mktemp("report") / "made" / "here"
+    return out, list(reproducing.reproduce(corpus, out, ModelSettings(), model=model))
+
+
+def test_the_report_is_a_page_its_pictures_and_a_table(report: tuple[Path, list[Any]]) -> None:
+    out, (*events, done) = report
+    assert {path.name for path in out.iterdir()} == FILES
+    assert done.page == out / "index.html"
+    assert [event.number for event in events] == list(range(1, 13))
+    assert {event.total for event in events} == {12}
+    for name in FILES:
+        if name.endswith(".png"):
+            assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((out / "table.json").read_text()) == done.summary
+
+
+def test_the_page_asks_nobody_and_holds_its_pictures(report: tuple[Path, list[Any]]) -> None:
+    out, _ = report
+    text = (out / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|url\(|@import|<script|<link", text)
+    seen = Page(text)
+    sources = [given["src"] for tag, given in seen.tags if tag == "img"]
+    pictures = [
+        base64.b64decode(str(src).removeprefix("data:image/png;base64,")) for src in sources
+    ]
+    assert pictures == [(out / f"figure-{n}.png").read_bytes() for n in (1, 2, 3)]
+    assert "The paper reproduced on <b>cello & co" in seen.text
+    assert "b" not in {tag for tag, _ in seen.tags}
+
+
+def test_the_table_tells_of_every_method(report: tuple[Path, list[Any]], model: Model) -> None:
+    out, (*_, done) = report
+    rows = {row.method: row for row in done.rows}
+    assert list(rows) == [
+        "untouched",
+        "static",
+        "neighbours",
+        "paper: random pixels, α = β = 0",
+        "paper: rectangular blocks",
+        "Tonewood",
+    ]
+    untouched = rows["untouched"]
+    assert untouched.closed == 0
+    assert untouched.scorer > 0.6
+    # Two formants apart: any prior closes something of that, and is seen to.
+    for name in ("static", "Tonewood"):
+        assert rows[name].closed > 0.1
+        assert rows[name].scorer < untouched.scorer
+        assert rows[name].judge < untouched.judge
+    assert done.accuracy == model.card.scorer.accuracy
+    assert (done.windows, done.crop_seconds) == (model.card.scorer.windows, 1.0)
+    text = Page((out / "index.html").read_text(encoding="utf-8")).text
+    assert f"{100 * rows['static'].closed:.1f}" in text
+    assert f"{100 * done.accuracy:.1f} % of {done.windows} held-out windows of 1 s" in text
+
+
+def test_pairs_go_by_name(corpus: Path) -> None:
+    first, second = reproducing.paired(corpus / "test")
+    assert [pair.source.path.name for pair in (first, second)] == ["t0.wav", "t1.wav"]
+    assert first.reference.path == corpus / "test" / "good" / "t0.wav"
+
+
+def test_json_trains_where_no_model_is_given(
+    run: Run, corpus: Path, small: Callable[..., ModelSettings], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    methods = {name: how for name, how in reproducing.METHODS.items() if name[0] in "up"}
+    monkeypatch.setattr(reproducing, "METHODS", methods)
+    settings = changed(small(steps=10), ["guide.steps=20", "guide.width=4"])
+    sets = [
+        f"{group}.{name}={value.model_dump_json() if hasattr(value, 'model_dump') else value}"
+        for group in ("scorer", "training", "priors", "guide")
+        for name, value in dict(getattr(settings, group)).items()
+        if name not in ("bands", "judge", "seed")
+    ]
+    words = [word for it in [*sets, "training.judge=false"] for word in ("--set", it)]
+    ran = run("reproduce", "--corpus", corpus, "-o", tmp_path / "out", *words, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    (line,) = ran.objects
+    assert line.pop("page") == str(tmp_path / "out" / "index.html")
+    assert line == json.loads((tmp_path / "out" / "table.json").read_text())
+    assert line["pairs"] == 2
+    assert [row["judge"] for row in line["methods"]] == [None] * 3
+
+
+def test_people_get_the_table_and_replace_a_report_if_they_ask(
+    run: Run, corpus: Path, model_file: Path, tmp_path: Path, report: tuple[Path, list[Any]]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(report[0], out)
+    before = (out / "table.json").read_bytes()
+    (out / "table.json").write_bytes(b"mine")
+    call = ("reproduce", "--corpus", corpus, "-m", model_file, "-o", out)
+    ran = run(*call)
+    assert (ran.code, ran.out) == (1, "")
+    assert "pass --overwrite" in ran.err
+    assert (out / "table.json").read_bytes() == b"mine"
+    ran = run(*call, "--overwrite")
+    assert ran.code == 0, ran.err
+    assert (out / "table.json").read_bytes() == before
+    head, *rows, accuracy, where = ran.out.splitlines()
+    assert head.split() == ["method", "closed,", "%", "scorer", "judge"]
+    assert [row.split()[0] for row in rows][:3] == ["untouched", "static", "neighbours"]
+    assert "held-out windows of 1 s" in accuracy
+    assert where == f"page       {out / 'index.html'}"
+
+
+def test_what_cannot_be_is_refused_before_the_work(
+    run: Run, corpus: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(reproducing, "train", never)
+    monkeypatch.setattr(reproducing, "enhance", never)
+    (tmp_path / "file").write_bytes(b"mine")
+    call = ("reproduce", "--corpus", corpus)
+    ran = run(*call, "-o", tmp_path / "file")
+    assert (ran.code, "is a file; a report needs a folder" in ran.err) == (1, True)
+    ran = run(*call, "-o", tmp_path / "file" / "below")
+    assert (ran.code, "cannot be made" in ran.err) == (1, True)
+    ran = run(*call, "-o", tmp_path / "out", "-m", model_file, "--set", "scorer.depth=2")
+    assert (ran.code, "--set is for training" in ran.err) == (2, True)
+    ran = run("reproduce", "--corpus", tmp_path / "none", "-o", tmp_path / "out")
+    assert ran.code == 1
+    assert run(*call, "-o", tmp_path / "out", "--device", "gpu").code == 2
+
+
+@pytest.mark.parametrize("fault", ["missing", "longer"])
+def test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fault: str) -> None:
+    for side, seconds in (("cheap", 1.0), ("good", 1.1)):
+        if side == "good" and fault == "missing":
+            continue
+        (tmp_path / side).mkdir()
+        soundfile.write(tmp_path / side / "a.wav", play(seconds).T, 16_000)
+    message = {"missing": "a.wav has no partner", "longer": r"lasts 1\.00 s and .* 1\.10 s"}[fault]
+    with pytest.raises(FolderError, match=message):
+        reproducing.paired(tmp_path)
+
+
+def test_blocks_before_and_after_smoothing_are_the_same_notes(
+    model: Model, play: Callable[..., Any]
+) -> None:
+    wave = torch.from_numpy(play(1.5)[0])
+    made, other = (optimised_blocks(wave, model, "rectangular", seed) for seed in (0, 1))
+    assert made.sharp.gain_db.shape == made.smooth.gain_db.shape == (257, 151)
+    sharp, smooth = (mask.gain_db.ravel() for mask in (made.sharp, made.smooth))
+    # Averaging over 90 ms makes ramps of edges, and leaves the blocks.
+    assert steepest(made.smooth) < 0.3 * steepest(made.sharp)
+    assert np.corrcoef(sharp, smooth)[0, 1] > 0.7
+    assert abs(np.corrcoef(sharp, other.smooth.gain_db.ravel())[0, 1]) < 0.3
+    square = optimised_blocks(wave, model, "square", 0)
+    assert edges(square.sharp) != edges(made.sharp)
+
+
+def steepest(mask: Mask) -> float:
+    return float(np.abs(np.diff(mask.gain_db, axis=1)).max())
+
+
+def edges(mask: Mask) -> int:
+    return int((np.diff(mask.gain_db, axis=1) != 0).sum())
+
+
+def test_a_page_takes_text_for_text() -> None:
+    evil = '"><script>alert(1)</script>'
+    seen = Page(page(evil, [evil], Table(evil, [[evil], [evil]]), [Picture(evil, b"png", evil)]))
+    assert "script" not in {tag for tag, _ in seen.tags}
+    assert seen.text.count(evil) == 6 + 1  # the title stands twice; an attribute is no text
+    (image,) = [given for tag, given in seen.tags if tag == "img"]
+    assert image["alt"] == evil
+
+
+def test_progress_shows_methods_and_pieces(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with ReproducingDisplay() as display:
+        display.show(Checked("scorer", Check(10, 40, 0.2, 0.75, 0.2)))
+        display.show(reproducing.Measuring(3, 12, "static"))
+        assert display.progress is not None
+        scorer, pieces = display.progress.tasks
+    assert (scorer.completed, scorer.total) == (10, 40)
+    assert (pieces.completed, pieces.total, pieces.fields["note"]) == (3, 12, "static")
+    assert "pieces" in capsys.readouterr().err
