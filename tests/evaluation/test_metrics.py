@@ -126,7 +126,7 @@ def test_what_happens_in_the_pauses_does_not_count(
 
 
 def test_what_lies_below_100_db_under_full_scale_does_not_count() -> None:
-    """Noise at about -116 dBFS a bin, where digital silence would be at the floor of -120."""
+    """Noise at about -116 dBFS a bin, where digital silence would be at the floor of -140."""
     tone = 0.3 * torch.sin(2 * torch.pi * 1_000 / 16_000 * torch.arange(16_000))
     noisy = tone + 2.5e-4 * noise(1.0)
     assert log_spectral_distance(noisy, tone) < 0.6  # 5.0 were it heard; some bins rise above

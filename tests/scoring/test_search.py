@@ -98,9 +98,9 @@ def test_the_ladder_rises_from_hundreds_to_a_hundred_thousand_parameters() -> No
 
 
 def test_the_loss_weighs_both_sides_the_same() -> None:
-    # Mean squares 0.125 over two windows and 0.5 over four.
-    reference, source = torch.tensor([0.0, 0.5]), torch.tensor([1.0, 0.0, 1.0, 0.0])
-    assert euclidean_loss(reference, source) == pytest.approx((0.125 + 0.5) / 2)
+    # Mean squares 0.125 over two windows and 0.25 over four.
+    reference, source = torch.tensor([0.0, 0.5]), torch.tensor([1.0, 0.0, 1.0, 1.0])
+    assert euclidean_loss(reference, source) == pytest.approx((0.125 + 0.25) / 2)
 
 
 # --- The climb

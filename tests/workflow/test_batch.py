@@ -349,7 +349,10 @@ def test_very_quiet_and_very_short_recordings_are_done(
     soundfile.write(short, play(0.25)[0], 16_000)
     ran = run("enhance", quiet, short, "-o", tmp_path / "o", "-m", model_file, *FEW, "--json")
     assert ran.code == 0, ran.err
-    assert recipe.load(tmp_path / "o" / "quiet.wav.recipe.json").loudness_lufs is None
+    loudness = recipe.load(tmp_path / "o" / "quiet.wav.recipe.json").loudness_lufs
+    assert loudness is not None
+    assert loudness.before < -70
+    assert loudness.after == pytest.approx(loudness.before, abs=0.1)
     assert soundfile.info(tmp_path / "o" / "short.wav").frames == 4_000
 
 

@@ -263,8 +263,8 @@ def _mean(rows: Sequence[Row]) -> Row:
 def _page(done: Reproduction, corpus: Path, model: Model, drawn: Sequence[bytes]) -> str:
     captions = (
         "Figure 1. A source recording, transformed by the paper's method from rectangular blocks; "
-        "that mask; and the mask that random pixels become without penalties (α = β = 0): noise "
-        "that fools the scorer.",
+        "that mask; and the mask that random pixels become without penalties (α = β = 0), noisy "
+        "however well it scores.",
         "Figure 2. Rectangular and square blocks with the gains that the paper's objective found, "
         "before and after smoothing.",
         "Figure 3. Reference recordings and their class activation maps, turned over: red speaks "
