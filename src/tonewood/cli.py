@@ -8,18 +8,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
+from tonewood import report
 from tonewood.errors import CallError, OutputError, TonewoodError, shown
-
-if TYPE_CHECKING:
-    from tonewood.files.modelfile import Model
-    from tonewood.workflow.batch import Enhanced, Failed, Scored
-    from tonewood.workflow.reproduce import Reproduction
-    from tonewood.workflow.search import Ladder
 
 
 class _Commands(typer.core.TyperGroup):
@@ -30,10 +25,10 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except TonewoodError as error:
-            _say(f"tonewood: {error}")
+            report.say(f"tonewood: {error}")
             raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
         except KeyboardInterrupt:
-            _say("tonewood: interrupted; what was done is kept")
+            report.say("tonewood: interrupted; what was done is kept")
             raise typer.Exit(130) from None
 
 
@@ -126,10 +121,10 @@ def train(
             else:
                 display.show(event)
     if json_:
-        _emit({"model": str(output), "digest": model.digest, **_card(model)})
+        report.emit({"model": str(output), "digest": model.digest, **report.card(model)})
     else:
         print(f"model      {shown(output)}")
-        _print_card(model)
+        report.print_card(model)
 
 
 @app.command()
@@ -170,7 +165,7 @@ def search(
                 display.show(event)
     if output is not None:
         picture.draw_ladder(output, ladder, overwrite=overwrite)
-    _report_ladder(ladder, output, json_)
+    report.ladder(ladder, output, json_)
 
 
 @app.command()
@@ -232,9 +227,9 @@ def enhance(
                 display.clear()
             if isinstance(event, batch.Failed):
                 failed += 1
-                _report_failure(event, json_)
+                report.failure(event, json_)
             elif isinstance(event, batch.Enhanced):
-                _report_enhanced(event, json_)
+                report.enhanced(event, json_)
             else:
                 display.show(event)
     _finish(failed, len(laid))
@@ -257,12 +252,12 @@ def score(
     for event in batch.score_files(paths, loaded):
         if isinstance(event, batch.Failed):
             failed += 1
-            _report_failure(event, json_)
+            report.failure(event, json_)
         elif isinstance(event, batch.Scored):
             if not titled:
                 print("scorer  judge  recording")
                 titled = True
-            _report_scored(event, json_)
+            report.scored(event, json_)
     _finish(failed, len(paths))
 
 
@@ -276,10 +271,10 @@ def info(
 
     loaded = load(model)
     if json_:
-        _emit({"model": model, "digest": loaded.digest, **_card(loaded)})
+        report.emit({"model": model, "digest": loaded.digest, **report.card(loaded)})
     else:
         print(f"model      {shown(model)}")
-        _print_card(loaded)
+        report.print_card(loaded)
 
 
 @app.command()
@@ -320,165 +315,14 @@ def reproduce(
                 done = event
             else:
                 display.show(event)
-    _report_reproduction(done, json_)
-
-
-def _report_reproduction(done: "Reproduction", as_json: bool) -> None:
-    if as_json:
-        _emit({"page": str(done.page), **done.summary})
-        return
-    for method, *figures in done.table:
-        print(f"{method:<36}" + "".join(f"{figure:>11}" for figure in figures))
-    print(
-        f"accuracy   {100 * done.accuracy:.1f} % right on {done.windows} held-out windows of "
-        f"{done.crop_seconds:g} s"
-    )
-    print(f"page       {shown(done.page)}")
-
-
-def _report_ladder(ladder: "Ladder", picture: Path | None, as_json: bool) -> None:
-    chosen, knee = ladder.chosen, ladder.knee
-    if as_json:
-        rungs = [
-            {
-                **rung.size._asdict(),
-                "parameters": rung.parameters,
-                "accuracy": rung.accuracy._asdict(),
-                "loss": rung.loss._asdict(),
-                "accuracies": list(rung.accuracies),
-                "losses": list(rung.losses),
-                "seconds": rung.seconds,
-            }
-            for rung in ladder.rungs
-        ]
-        _emit(
-            {
-                "rungs": rungs,
-                "knee": knee.size._asdict(),
-                "chosen": chosen.size._asdict(),
-                "options": ladder.options,
-                "picture": str(picture) if picture else None,
-            }
-        )
-        return
-    print("width  depth  parameters  accuracy, %     loss")
-    for rung in ladder.rungs:
-        accuracy, loss = rung.accuracy, rung.loss
-        marks = [name for name, it in (("knee", knee), ("chosen", chosen)) if it is rung]
-        print(
-            f"{rung.size.width:5}  {rung.size.depth:5}  {rung.parameters:10,}  "
-            f"{100 * accuracy.mean:5.1f} ± {100 * accuracy.error:3.1f}  "
-            f"{loss.mean:.4f} ± {loss.error:.4f}  {', '.join(marks)}".rstrip()
-        )
-    if picture:
-        print(f"picture    {shown(picture)}")
-    print(f"smallest within one standard error of the best: {ladder.options}")
-
-
-def _report_enhanced(done: "Enhanced", as_json: bool) -> None:
-    for warning in done.warnings:
-        _say(f"warning: {shown(done.input)}: {warning}")
-    if as_json:
-        certificate = done.certificate.model_dump(mode="json")
-        _emit(
-            {
-                "input": str(done.input),
-                "output": str(done.output),
-                "recipe": str(done.recipe),
-                "picture": str(done.picture) if done.picture else None,
-                "scorer": certificate["scorer"],
-                "judge": certificate["judge"],
-                "certificate": certificate,
-                "prior": done.prior,
-                "steps": done.steps,
-                "gain_db": done.gain_db,
-                "seconds": done.seconds,
-                "warnings": list(done.warnings),
-            }
-        )
-        return
-    found = done.certificate
-    print(shown(done.input))
-    print(f"  sound    {shown(done.output)}")
-    if done.picture:
-        print(f"  picture  {shown(done.picture)}")
-    print(f"  recipe   {shown(done.recipe)}")
-    judge = f", judge {found.judge.before:.2f} → {found.judge.after:.2f}" if found.judge else ""
-    print(
-        f"  score    {found.scorer.before:.2f} → {found.scorer.after:.2f}{judge}"
-        "   (1 sounds like the source, 0 like the reference)"
-    )
-    print(
-        f"  mask     prior {done.prior}, {_counted(done.steps, 'step')}; "
-        f"{found.rms_db:.1f} dB rms, {found.largest_db:.1f} dB at most; {done.seconds:.1f} s"
-    )
-    print(f"  verdict  {found.line}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _report_scored(done: "Scored", as_json: bool) -> None:
-    result = done.score
-    if as_json:
-        _emit(
-            {
-                "input": str(done.input),
-                "scorer": result.scorer,
-                "judge": result.judge,
-                "windows": list(result.windows),
-            }
-        )
-        return
-    judge = "    -" if result.judge is None else f"{result.judge:5.2f}"
-    print(f"{result.scorer:6.2f}  {judge}  {shown(done.input)}")
-
-
-def _report_failure(failure: "Failed", as_json: bool) -> None:
-    _say(f"tonewood: {failure.error}")
-    if as_json:
-        _emit({"input": str(failure.input), "error": str(failure.error)})
+    report.reproduction(done, json_)
 
 
 def _finish(failed: int, total: int) -> None:
     if failed:
         if total > 1:
-            _say(f"tonewood: {failed} of {total} failed, {total - failed} done")
+            report.say(f"tonewood: {failed} of {total} failed, {total - failed} done")
         raise typer.Exit(1)
-
-
-def _card(model: "Model") -> dict[str, Any]:
-    settings = model.settings.model_dump(mode="json")
-    return {"card": model.card.model_dump(mode="json"), "settings": settings}
-
-
-def _print_card(model: "Model") -> None:
-    card = model.card
-    for name, folder in (("reference", card.reference), ("source", card.source)):
-        print(
-            f"{name:<11}{folder.takes} takes, {folder.hours * 60:.1f} minutes "
-            f"({shown(folder.name)})"
-        )
-    for name, it in (("scorer", card.scorer), ("judge", card.judge)):
-        if it is None:
-            continue
-        seconds = model.settings.scorer.crop_seconds
-        print(
-            f"{name:<11}{100 * it.accuracy:.1f} % right on {it.windows} held-out windows of "
-            f"{seconds:g} s; calibration error {it.calibration_error:.3f}; "
-            f"{it.parameters:,} parameters"
-        )
-        reference, source = it.reference_scores, it.source_scores
-        print(
-            f"{'':<11}reference takes score {reference.median:.2f} "
-            f"({reference.low:.2f} to {reference.high:.2f}), source takes {source.median:.2f} "
-            f"({source.low:.2f} to {source.high:.2f})"
-        )
-    versions = ", ".join(f"{name} {value}" for name, value in card.versions.items())
-    print(f"{'trained':<11}in {card.seconds:.0f} s, seed {card.seed}, {versions}")
-    for number, line in enumerate(card.notice.splitlines()):
-        print(f"{'' if number else 'notice':<11}{shown(line)}".rstrip())
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
@@ -504,12 +348,3 @@ def _read_text(path: Path) -> str:
         raise CallError(
             f"{shown(path)} cannot be read as text ({why.lower()}): name a text file"
         ) from None
-
-
-def _emit(value: dict[str, Any]) -> None:
-    # ASCII: file names may hold bytes that are no UTF-8, and the stream may be of any encoding.
-    print(json.dumps(value, allow_nan=False), flush=True)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
