@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, centres_hz, hz_to_mel, matrix, mel_to_hz, to_bands
+from tonewood.signal.bands import (
+    band_levels,
+    centres_hz,
+    frame_levels,
+    hz_to_mel,
+    matrix,
+    mean_level,
+    mel_to_hz,
+    to_bands,
+)
 from tonewood.signal.spectrum import log_magnitude, stft
 
 MEL, LINEAR, PAPER = BandSettings(), BandSettings(scale="linear"), SpectrumSettings()
@@ -131,3 +140,11 @@ def test_band_levels_are_the_bands_of_the_spectrogram(rng: np.random.Generator) 
     wave = torch.from_numpy(rng.standard_normal(4_000))
     expected = to_bands(log_magnitude(stft(wave, PAPER), PAPER), MEL, PAPER)
     assert torch.equal(band_levels(wave, 16_000, MEL, PAPER), expected)
+
+
+def test_levels_of_frames_and_recordings_are_their_slow_twins() -> None:
+    rows = -60 * torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(3))
+    power = torch.pow(10.0, rows / 10).sum(dim=1)
+    torch.testing.assert_close(frame_levels(rows), 10 * power.log10())
+    torch.testing.assert_close(mean_level(rows), 10 * power.mean(dim=1).log10())
+    torch.testing.assert_close(mean_level(rows + 6), mean_level(rows) + 6)

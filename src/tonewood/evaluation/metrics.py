@@ -3,7 +3,6 @@
 Every distance is in dB, is 0 for equal sounds, and takes no notice of the overall level.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from tonewood.errors import CallError
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels
+from tonewood.signal.bands import band_levels, frame_levels
 from tonewood.signal.spectrum import log_magnitude, stft
 
 _BANDS = BandSettings(scale="mel", count=48, low_hz=40.0, high_hz=8_000.0)
@@ -101,7 +100,7 @@ def long_term_error(estimate: Tensor, reference: Tensor) -> float:
 
 def audible_frames(rows_db: Tensor) -> Tensor:
     """Which frames [frame] are within 45 dB of the loudest."""
-    level = torch.logsumexp(rows_db * (math.log(10) / 10), dim=0) * (10 / math.log(10))
+    level = frame_levels(rows_db)
     return level > level.max() - _AUDIBLE_DB
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tonewood.signal.bands import frame_levels, mean_level
+
 _SHRINKAGE = 0.1
 _QUANTILE = 0.99
 _AUDIBLE_DB = 45.0
@@ -78,10 +80,9 @@ def described(rows_db: Tensor, frames: int) -> Tensor:
     Windows overlap by half, and one with less than a third of its frames audible is left out,
     unless none is left then.
     """
-    power = torch.pow(10.0, rows_db / 10).sum(dim=0)
-    level = 10 * torch.log10(power)
+    level = frame_levels(rows_db)
     heard = level > level.max() - _AUDIBLE_DB
-    relative = (rows_db - 10 * torch.log10(power[heard].mean())).clamp_min(-90.0)
+    relative = (rows_db - mean_level(rows_db[:, heard])).clamp_min(-90.0)
     starts = range(0, max(1, rows_db.shape[1] - frames + 1), max(1, frames // 2))
     spans = [slice(start, start + frames) for start in starts]
     counts = [int(heard[span].sum()) for span in spans]

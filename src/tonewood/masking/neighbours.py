@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tonewood.masking.mask import smoothed
 from tonewood.settings import NeighbourSettings
+from tonewood.signal.bands import frame_levels, mean_level
 from tonewood.signal.features import Features
 
 _AUDIBLE_DB = 50.0
@@ -217,34 +218,25 @@ def keys(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
     return torch.cat([(rows_db - row_mean) @ ((basis.T * weights) @ basis), fine], dim=1)
 
 
-def take_level(rows_db: Tensor) -> Tensor:
-    """Mean power of a take [row, frame] over its frames, dB, scalar."""
-    return 10 * torch.log10(torch.pow(10.0, rows_db / 10).sum(dim=0).mean())
-
-
 def _relative(features: Features) -> Features:
-    return features._replace(rows_db=features.rows_db - take_level(features.rows_db))
+    return features._replace(rows_db=features.rows_db - mean_level(features.rows_db))
 
 
 def _take(features: Features, fine_mean: Tensor, projection: Tensor) -> Take:
-    rows = features.rows_db - take_level(features.rows_db)
+    rows = features.rows_db - mean_level(features.rows_db)
     fine = projection.T @ (features.fine_db - fine_mean[:, None])
     return Take(rows, fine, _audible(rows))
 
 
 def presence(rows_db: Tensor) -> Tensor:
     """How present each frame [frame] is: 1 within 45 dB of the loudest, 0 below 60 dB."""
-    level = _frame_level(rows_db)
+    level = frame_levels(rows_db)
     return ((level - level.max() + 60.0) / 15.0).clamp(0, 1)
 
 
 def _audible(rows_db: Tensor) -> Tensor:
-    level = _frame_level(rows_db)
+    level = frame_levels(rows_db)
     return level > level.max() - _AUDIBLE_DB
-
-
-def _frame_level(rows_db: Tensor) -> Tensor:
-    return torch.logsumexp(rows_db * (math.log(10) / 10), dim=0) * (10 / math.log(10))
 
 
 def _dct(count: int) -> Tensor:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tonewood.masking.mask import Mask, smoothed
 from tonewood.settings import RenderSettings, SpectrumSettings
+from tonewood.signal.bands import frame_levels
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
 from tonewood.signal.spectrum import filtered
 
@@ -62,7 +63,7 @@ def settled(
     """
     before = rows_of(wave)
     wanted = before + mask.gain_db
-    level = 10 * np.log10(np.power(10.0, before / 10).sum(axis=0))
+    level = frame_levels(torch.from_numpy(before)).numpy()
     heard = level > level.max() - _AUDIBLE_DB
     for _ in range(passes):
         made = filtered(wave[None], spectrum.rate, mask.at, spectrum)[0]

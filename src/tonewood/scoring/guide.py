@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tonewood.settings import GuideSettings
+from tonewood.signal.bands import frame_levels, mean_level
 
 Pair = tuple[Tensor, Tensor]
 """(corrected, wanted) rows [row, frame] in dB of one take."""
@@ -75,9 +76,7 @@ class Guide(nn.Module):
 
     def _seen(self, rows_db: Tensor) -> Tensor:
         """Rows without their level, in units of about one, a few frames averaged."""
-        power = torch.pow(10.0, rows_db / 10).sum(dim=-2).mean(dim=-1)
-        level = 10 * torch.log10(power.clamp_min(1e-12))[:, None, None]
-        relative = (rows_db - level).clamp_min(-_RANGE_DB)
+        relative = (rows_db - mean_level(rows_db)[:, None, None]).clamp_min(-_RANGE_DB)
         x = (relative - self.row_mean[:, None]) / self.spread
         pool = self.settings.pooled_frames
         return nn.functional.avg_pool1d(x, pool, pool, ceil_mode=True, count_include_pad=False)
@@ -93,9 +92,7 @@ def train_guide(
     neighbourhood in which the gradient means something.
     """
     guide = Guide(pairs[0][0].shape[0], settings, generator)
-    frames = torch.cat(
-        [(y - 10 * torch.log10(torch.pow(10.0, y / 10).sum(0).mean())) for _, y in pairs], dim=1
-    ).clamp_min(-_RANGE_DB)
+    frames = torch.cat([y - mean_level(y) for _, y in pairs], dim=1).clamp_min(-_RANGE_DB)
     guide.row_mean.copy_(frames.mean(dim=1))
     guide.spread.copy_(frames.std())
     optimiser = torch.optim.AdamW(guide.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
@@ -143,7 +140,7 @@ def missing(near: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
     A frame is heard where the wanted sound is within 45 dB of its loudest.
     """
-    level = torch.pow(10.0, wanted / 10).sum(dim=1).log10() * 10
+    level = frame_levels(wanted)
     heard = (level > level.amax(dim=1, keepdim=True) - _AUDIBLE_DB).to(wanted)
     difference = (wanted - near).clamp(-_LARGEST_DB, _LARGEST_DB)
     weight = heard[:, None, :]

@@ -5,14 +5,13 @@ a class activation map plus the bias *is* the logit. Whatever the level of the r
 score is the same: levels are taken relative to the clip's own, frame by loudness-weighted frame.
 """
 
-import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from tonewood.settings import ScorerSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, centres_hz, to_bands
+from tonewood.signal.bands import band_levels, centres_hz, mean_level, to_bands
 
 _SCALE_DB = 15.0  # brings levels to about unit spread
 
@@ -95,10 +94,7 @@ class Scorer(nn.Module):
 
     def level(self, rows_db: Tensor) -> Tensor:
         """Mean power of each clip [batch, 1, 1] in dB, low rumble discounted."""
-        heard = rows_db + self.loud_row[:, None]
-        ln10 = math.log(10) / 10
-        total = torch.logsumexp(heard * ln10, dim=(-2, -1), keepdim=True)
-        return total / ln10 - 10 * math.log10(rows_db.shape[-1])
+        return mean_level(rows_db + self.loud_row[:, None])[..., None, None]
 
     @property
     def parameter_count(self) -> int:

@@ -1,5 +1,6 @@
 """Frequency rows: mel bands or the FFT's own bins, and levels in them."""
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.spectrum import Floats, log_magnitude, scaled_to, stft
+
+_NEPER = math.log(10) / 10  # a dB of power, as a natural logarithm
 
 
 def hz_to_mel(hz: Floats) -> Floats:
@@ -52,6 +55,17 @@ def to_bands(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettin
     weights = matrix(bands, spectrum).to(magnitude_db)
     power = torch.pow(10.0, magnitude_db / 10)
     return 10 * torch.log10(weights @ power)
+
+
+def frame_levels(rows_db: Tensor) -> Tensor:
+    """Level of each frame [..., frame] in dB: the power of all its rows [..., row, frame]."""
+    return torch.logsumexp(rows_db * _NEPER, dim=-2) / _NEPER
+
+
+def mean_level(rows_db: Tensor) -> Tensor:
+    """Level [...] in dB of a recording [..., row, frame]: the mean power of its frames."""
+    levels = frame_levels(rows_db) * _NEPER
+    return (torch.logsumexp(levels, dim=-1) - math.log(rows_db.shape[-1])) / _NEPER
 
 
 def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
