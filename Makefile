@@ -7,7 +7,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CORPORA ?= ../shared/corpora
+CORPORA ?= $(TONEWOOD_CORPORA)
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
@@ -38,6 +38,7 @@ format: $(STAMP)
 # The bundled models, from the development corpora.
 models: export OMP_NUM_THREADS = 1
 models: $(STAMP)
+	@test -d "$(CORPORA)" || { echo "name the folder of the development corpora: make models CORPORA=folder" >&2; exit 1; }
 	for pair in cello:real_cello soundfont-cello:soundfont_cello_mit; do \
 	  name=$${pair%%:*}; corpus=$(CORPORA)/$${pair#*:}; \
 	  $(BIN)/tonewood train --reference $$corpus/train/good --source $$corpus/train/cheap \
