@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood import cli, report
+from tonewood import cli
+from tonewood.cli import report
 from tonewood.files.modelfile import Model, load
 from tonewood.files.recipe import load as load_recipe
 from tonewood.settings import Optimiser
@@ -427,8 +428,8 @@ def test_bars_are_gone_before_a_result_is_printed(
         clear(display)
 
     monkeypatch.setattr(EnhancingDisplay, "clear", cleared)
-    for name in ("enhanced", "failure"):
-        monkeypatch.setattr(report, name, lambda *_: happened.append("printed"))
+    monkeypatch.setattr(cli.enhance, "_tell", lambda *_: happened.append("printed"))
+    monkeypatch.setattr(report, "failure", lambda *_: happened.append("printed"))
     missing = tmp_path / "missing.wav"
     assert run("enhance", take, missing, "-o", tmp_path / "out", "-m", model_file, *FEW).code == 1
     assert happened == ["cleared", "printed", "cleared", "printed", "cleared"]

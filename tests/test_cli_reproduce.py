@@ -22,7 +22,7 @@ from tonewood.settings import ModelSettings, changed, enhance_settings
 from tonewood.terminal import ReproducingDisplay
 from tonewood.workflow import reproduce as reproducing
 from tonewood.workflow.figures import optimised_blocks
-from tonewood.workflow.page import Picture, Table, page
+from tonewood.workflow.page import Block, Heading, Picture, Sound, Table, page
 from tonewood.workflow.train import Checked
 
 Run = Callable[..., Any]
@@ -258,9 +258,16 @@ def edges(mask: Mask) -> int:
 
 def test_a_page_takes_text_for_text() -> None:
     evil = '"><script>alert(1)</script>'
-    seen = Page(page(evil, [evil], Table(evil, [[evil], [evil]]), [Picture(evil, b"png", evil)]))
+    blocks: list[Block] = [
+        evil,
+        Heading(evil),
+        Table(evil, [[evil], [evil]]),
+        Picture(evil, b"png", evil),
+        Sound("audio/wav", b"wave", evil),
+    ]
+    seen = Page(page(evil, blocks))
     assert "script" not in {tag for tag, _ in seen.tags}
-    assert seen.text.count(evil) == 6 + 1  # the title stands twice; an attribute is no text
+    assert seen.text.count(evil) == 8 + 1  # the title stands twice; an attribute is no text
     (image,) = [given for tag, given in seen.tags if tag == "img"]
     assert image["alt"] == evil
 

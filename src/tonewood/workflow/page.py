@@ -1,4 +1,4 @@
-"""The report of `reproduce`: one HTML page that holds its pictures and asks nobody for anything."""
+"""Reports as one HTML page that holds its pictures and sounds and asks nobody for anything."""
 
 import base64
 from collections.abc import Sequence
@@ -8,12 +8,27 @@ from typing import NamedTuple
 _STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; }
 img { max-width: 100%; }
+audio { width: 100%; }
 figure { margin: 2rem 0; }
 figcaption { color: #444; }
+.table { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ccc; }
 th:first-child, td:first-child { text-align: left; }
 """
+
+
+class Heading(NamedTuple):
+    """The title of a section."""
+
+    text: str
+
+
+class Table(NamedTuple):
+    """A table as text, its head first."""
+
+    caption: str
+    rows: Sequence[Sequence[str]]
 
 
 class Picture(NamedTuple):
@@ -24,32 +39,50 @@ class Picture(NamedTuple):
     caption: str
 
 
-class Table(NamedTuple):
-    """A table as text, its head first."""
+class Sound(NamedTuple):
+    """A player: an audio file that browsers play, of a kind such as `audio/flac`."""
 
+    kind: str
+    content: bytes
     caption: str
-    rows: Sequence[Sequence[str]]
 
 
-def page(title: str, paragraphs: Sequence[str], table: Table, pictures: Sequence[Picture]) -> str:
+Block = str | Heading | Table | Picture | Sound
+"""What a page is made of; plain text is a paragraph."""
+
+
+def page(title: str, blocks: Sequence[Block]) -> str:
     """HTML of a report; every text is taken for text, whatever it holds."""
-    head, *rows = table.rows
-    body = [f"<h1>{escape(title)}</h1>"]
-    body += [f"<p>{escape(text)}</p>" for text in paragraphs]
-    body += ["<table>", _row("th", head), *(_row("td", row) for row in rows), "</table>"]
-    body.append(f"<p>{escape(table.caption)}</p>")
-    for picture in pictures:
-        data = base64.b64encode(picture.png).decode("ascii")
-        body.append(
-            f'<figure><img alt="{escape(picture.name)}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-        )
+    body = [f"<h1>{escape(title)}</h1>", *map(_html, blocks)]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, str):
+        return f"<p>{escape(block)}</p>"
+    if isinstance(block, Heading):
+        return f"<h2>{escape(block.text)}</h2>"
+    if isinstance(block, Table):
+        head, *rows = block.rows
+        lines = [_row("th", head), *(_row("td", row) for row in rows)]
+        table = "\n".join(["<table>", *lines, "</table>"])
+        return f'<div class="table">{table}</div>\n<p>{escape(block.caption)}</p>'
+    if isinstance(block, Picture):
+        source = _inline("image/png", block.png)
+        shown = f'<img alt="{escape(block.name)}" src="{source}">'
+    else:
+        shown = f'<audio controls src="{_inline(block.kind, block.content)}"></audio>'
+    return f"<figure>{shown}<figcaption>{escape(block.caption)}</figcaption></figure>"
+
+
+def _inline(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _row(cell: str, texts: Sequence[str]) -> str:

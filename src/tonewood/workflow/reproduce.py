@@ -281,13 +281,13 @@ def _page(done: Reproduction, corpus: Path, model: Model, drawn: Sequence[bytes]
             f"{done.windows} held-out windows of {done.crop_seconds:g} s; the paper reports about "
             "93 %, on other recordings.",
             f"Trained with {versions}; seed {model.card.seed}.",
+            Table(
+                f"Means over {done.pairs} test pairs. Closed: share of the mel log-spectral "
+                "distance to the paired reference take; negative is worse than doing nothing. "
+                "Scorer and judge: 1 sounds like the source, 0 like the reference; the judge is a "
+                "scorer that no search saw.",
+                done.table,
+            ),
+            *(Picture(*it) for it in zip(names, drawn, captions, strict=True)),
         ),
-        Table(
-            f"Means over {done.pairs} test pairs. Closed: share of the mel log-spectral distance "
-            "to the paired reference take; negative is worse than doing nothing. Scorer and "
-            "judge: 1 sounds like the source, 0 like the reference; the judge is a scorer that no "
-            "search saw.",
-            done.table,
-        ),
-        [Picture(*it) for it in zip(names, drawn, captions, strict=True)],
     )

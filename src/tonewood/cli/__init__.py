@@ -1,0 +1,58 @@
+"""The command line, a module for each command: parse → workflow → tell → exit code.
+
+Exit 0: all done. 1: some input failed, each named. 2: the call was wrong.
+"""
+
+import io
+import sys
+from typing import Any
+
+import typer
+import typer.core
+
+from tonewood.cli import enhance, info, report, reproduce, score, search, train
+from tonewood.errors import CallError, TonewoodError
+
+
+class _Commands(typer.core.TyperGroup):
+    """Commands whose every end is one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - whichever click typer brings
+        """Run a command; what it raises on purpose becomes its exit code."""
+        try:
+            return super().invoke(ctx)
+        except TonewoodError as error:
+            report.say(f"tonewood: {error}")
+            raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
+        except KeyboardInterrupt:
+            report.say("tonewood: interrupted; what was done is kept")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Reshape recordings toward a sound learnt from two folders of recordings.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+for _command in (
+    train.train,
+    search.search,
+    enhance.enhance,
+    score.score,
+    info.info,
+    reproduce.reproduce,
+):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        # An arrow that the terminal's encoding lacks is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="tonewood")

@@ -1,0 +1,56 @@
+"""Options and checks that several commands share."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tonewood.cli import report
+from tonewood.errors import OutputError, shown
+
+# readable=False: click would take an unreadable file for a wrong call, and drop the whole batch.
+InputsArgument = Annotated[
+    list[Path], typer.Argument(metavar="INPUT", readable=False, help="Files or folders.")
+]
+ReferenceOption = Annotated[
+    Path, typer.Option(readable=False, help="Folder of the sound that is wanted.")
+]
+SourceOption = Annotated[
+    Path, typer.Option(readable=False, help="Folder of the sound that is to be improved.")
+]
+ModelOption = Annotated[
+    str, typer.Option("-m", "--model", help="Model file, or the name of a bundled model.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object a line on standard output.")
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as in search.alpha=0.02."),
+]
+
+
+def finish(failed: int, total: int) -> None:
+    """End with the exit code of a batch."""
+    if failed:
+        if total > 1:
+            report.say(f"tonewood: {failed} of {total} failed, {total - failed} done")
+        raise typer.Exit(1)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse before minutes of work what would be refused after it."""
+    if path.is_dir():
+        raise OutputError(f"{shown(path)} is a folder, not a file: name a file in it")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{shown(path)} exists: name another output or pass --overwrite")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise OutputError(f"{shown(path)} has no folder to lie in: make {shown(folder)} first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(
+            f"{shown(path)} cannot be written (permission denied): name another output folder"
+        )

@@ -1,0 +1,83 @@
+"""`tonewood train`: two folders → a model."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tonewood.cli import report
+from tonewood.cli.options import (
+    DeviceOption,
+    JsonOption,
+    OverwriteOption,
+    ReferenceOption,
+    SetOption,
+    SourceOption,
+    check_target,
+)
+from tonewood.errors import CallError, shown
+
+
+def train(
+    reference: ReferenceOption,
+    source: SourceOption,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
+    ],
+    seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = 0,
+    device: DeviceOption = "cpu",
+    group_by: Annotated[
+        str, typer.Option(help="What is kept together when takes are held out: file or folder.")
+    ] = "file",
+    judge: Annotated[
+        bool, typer.Option("--judge/--no-judge", help="Train the independent judge too.")
+    ] = True,
+    notice: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="Text file on the recordings' origin, kept in the model."
+        ),
+    ] = None,
+    set_: SetOption = None,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Learn a model from two folders of recordings."""
+    from tonewood.files.modelfile import Model
+    from tonewood.settings import ModelSettings, changed
+    from tonewood.terminal import TrainingDisplay
+    from tonewood.workflow import train as workflow
+
+    named = [
+        f"training.seed={seed}",
+        f"training.group_by={json.dumps(group_by)}",
+        f"training.judge={json.dumps(judge)}",
+    ]
+    settings = changed(ModelSettings(), [*named, *(set_ or [])])
+    check_target(output, overwrite)
+    text = _read_text(notice) if notice else ""
+    with TrainingDisplay() as display:
+        for event in workflow.train(
+            reference, source, settings, name=output.stem, device=device, notice=text
+        ):
+            if isinstance(event, Model):
+                event.save(output, overwrite=overwrite)
+                model = event
+            else:
+                display.show(event)
+    if json_:
+        report.emit({"model": str(output), "digest": model.digest, **report.card(model)})
+    else:
+        print(f"model      {shown(output)}")
+        report.print_card(model)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no UTF-8"
+        raise CallError(
+            f"{shown(path)} cannot be read as text ({why.lower()}): name a text file"
+        ) from None
