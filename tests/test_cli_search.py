@@ -139,7 +139,7 @@ def test_progress_shows_sizes_and_steps(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    rung = Rung(LADDER[0], 325, (1.0, 1.0), (0.0, 0.0), 0.1)
+    rung = Rung(LADDER[0], 325, (1.0, 1.0), (0.0, 0.0), 352, 0.1)
     with SearchDisplay() as display:
         display.show(Look(LADDER[0], 1, 2, 1, 3, Check(10, 40, 0.2, 0.75, 0.2)))
         display.show(rung)

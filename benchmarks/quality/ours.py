@@ -47,9 +47,13 @@ _SCORER = [
 ]
 
 ABLATIONS = {
-    "no-search": Change("– search off", [], ["search.steps=0"]),
+    "no-search": Change("– search off: its prior alone", [], ["search.steps=0"]),
     "scorer": Change("– scorer instead of guide", [], _SCORER),
-    "no-settling": Change("– mask not settled", [], ["render.settle=0"]),
+    "no-guide": Change("– search without a neural loss", [], ["search.guide=0"]),
+    "no-listening": Change(
+        "– search that does not listen", [], ["search.listen=false", "search.steps=1"]
+    ),
+    "no-doubt": Change("– everything believed", ["priors.doubt=0"]),
     "networks": Change(
         "– networks alone, search off", [], ["prior.kind=network", "search.steps=0"]
     ),

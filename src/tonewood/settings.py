@@ -94,7 +94,7 @@ class ScorerSettings(Settings):
 
     bands: BandSettings = BandSettings()
     depth: int = Field(3, ge=1, le=8, description="convolutions")
-    width: int = Field(16, ge=2, le=256, description="channels of the first; doubled by the second")
+    width: int = Field(12, ge=2, le=256, description="channels of the first; doubled by the second")
     dropout: float = Field(0.3, ge=0, lt=1)
     crop_seconds: float = Field(3.0, ge=0.25, le=30)
     range_db: float = Field(70.0, ge=30, le=120, description="dynamic range heard, below the level")
@@ -171,6 +171,9 @@ class PriorsSettings(Settings):
     """What a model learns of its two folders besides the scorer."""
 
     held_out: float = Field(0.12, gt=0, le=0.5, description="reference takes kept for the cycle")
+    doubt: float = Field(
+        1.0, ge=0, description="weight of what takes of one folder differ by; 0 believes everything"
+    )
     neighbours: NeighbourSettings = NeighbourSettings()
     network: NetworkSettings = NetworkSettings()
 
@@ -188,14 +191,16 @@ class SearchSettings(Settings):
 
     Norm and variance are means over cells in dB², so alpha and beta are score per dB². The guide
     is weighed against the norm: weight w alone moves the mask by w times what the guide says is
-    lacking, whatever alpha is.
+    lacking, whatever alpha is. Where the search listens, every one of them is asked of the sound
+    that the mask makes instead of the levels that it asks for.
     """
 
     score: float = Field(0.0, ge=0, description="weight of the scorer L_c")
     guide: float | None = Field(None, ge=0, description="weight of the guide; none: the model's")
     alpha: float = Field(0.01, ge=0, description="score per dB² of distance from the prior")
     beta: float = Field(0.0, ge=0, description="score per dB² of the mask's variance")
-    steps: int = Field(1, ge=0, le=10_000)
+    listen: bool = Field(True, description="to the sound that the mask makes, at every step")
+    steps: int = Field(3, ge=0, le=10_000)
     optimiser: Optimiser = Field("SGD", description="one of torch.optim's")
     learning_rate: float = Field(
         1.0, gt=0, description="SGD: 1 goes to the minimum of the linearised objective"
@@ -219,7 +224,6 @@ class RenderSettings(Settings):
 
     amount: float = Field(1.0, ge=0, le=1, description="scales the mask in dB; 0 returns the input")
     max_gain_db: float = Field(18.0, gt=0, le=60)
-    settle: int = Field(2, ge=0, le=10, description="corrections of what overlapping frames blur")
     match: bool = Field(True, description="match loudness and hold the true peak")
     ceiling_dbtp: float = Field(-1.0, le=0)
 
@@ -265,8 +269,8 @@ def enhance_settings(method: str) -> EnhanceSettings:
                 optimiser="Adam",
                 learning_rate=0.3,
                 stop_at_reference=False,
+                listen=False,
             ),
-            render=RenderSettings(settle=0),
         )
     return changed(EnhanceSettings(), [f"method={json.dumps(method)}"])
 

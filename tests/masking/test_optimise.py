@@ -10,7 +10,7 @@ from tonewood.errors import CallError
 from tonewood.masking.mask import smoothed
 from tonewood.masking.notes import Notes, scatter
 from tonewood.masking.objective import ScoreFunction
-from tonewood.masking.optimise import Cells, NoteGains, Parametrisation, Step, search
+from tonewood.masking.optimise import Cells, Listen, NoteGains, Parametrisation, Step, search
 from tonewood.settings import NoteSettings, Optimiser, SearchSettings
 
 ROWS, FRAMES = 6, 40
@@ -215,6 +215,52 @@ def test_one_plain_step_moves_the_mask_by_what_the_guide_says_is_lacking(
         energy=lambda masked: -(lack * masked).sum(dim=(1, 2)),
     )
     assert torch.allclose(last.mask_db, anchor + guide * lack, atol=1e-3)
+
+
+def blurring(rows: torch.Tensor, frames: int) -> Listen:
+    """Rendering that blurs a mask over so many frames."""
+    return lambda mask: rows + smoothed(mask, frames)
+
+
+def test_a_search_that_listens_brings_the_sound_to_the_prior() -> None:
+    rows, anchor = field(1, 40), 4 * torch.sin(torch.arange(40.0) / 3).expand(6, -1)
+    listen = blurring(rows, 5)
+    steps = list(
+        search(
+            toward(torch.zeros(1)),
+            rows,
+            Cells(anchor),
+            anchor,
+            asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3),
+            window_frames=10,
+            max_gain_db=60.0,
+            generator=torch.Generator().manual_seed(0),
+            listen=listen,
+        )
+    )
+    errors = [float((listen(s.mask_db) - rows - anchor).square().mean()) for s in steps]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.1 * errors[0]
+    assert steps[0].distance == pytest.approx(errors[0], rel=1e-4)
+
+
+def test_a_search_that_listens_leaves_the_pauses_alone() -> None:
+    rows = field(1, 40).clone()
+    rows[:, :10] -= 90
+    anchor = 4 * torch.sin(torch.arange(40.0) / 3).expand(6, -1)
+    *_, last = search(
+        toward(torch.zeros(1)),
+        rows,
+        Cells(anchor),
+        anchor,
+        asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3),
+        window_frames=10,
+        max_gain_db=60.0,
+        generator=torch.Generator().manual_seed(0),
+        listen=blurring(rows, 5),
+    )
+    torch.testing.assert_close(last.mask_db[:, :10], anchor[:, :10])
+    assert not torch.allclose(last.mask_db[:, 10:], anchor[:, 10:], atol=0.05)
 
 
 def test_the_generator_decides_the_windows() -> None:

@@ -8,9 +8,11 @@ import pytest
 import torch
 from scipy.signal import firwin2, lfilter
 
-from tonewood.masking import priors
+from tonewood.masking import fitting
+from tonewood.masking.evidence import Belief
+from tonewood.masking.fitting import CANDIDATES, Fitted
 from tonewood.masking.predict import MaskNetwork
-from tonewood.masking.priors import CANDIDATES, Fitted, Priors, Weights, mixed
+from tonewood.masking.priors import Beliefs, Priors, Weights, mixed
 from tonewood.settings import (
     BandSettings,
     NeighbourSettings,
@@ -43,7 +45,7 @@ def fitted(play: Callable[..., Any]) -> Fitted:
     generator = torch.Generator().manual_seed(0)
     reference = takes(play, range(5), filtered=True)
     source = takes(play, range(10, 15), filtered=False)
-    return priors.fit(reference[:4], source, reference[4:], SETTINGS, 10.0, generator)
+    return fitting.fit(reference[:4], source, reference[4:], SETTINGS, 10.0, generator)
 
 
 def distance(rows: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -118,6 +120,17 @@ def test_a_missing_tensor_is_an_error(fitted: Fitted) -> None:
         Priors.from_tensors(named, SETTINGS, 10.0)
 
 
+def test_what_is_not_believed_leaves_the_static_mask(
+    play: Callable[..., Any], fitted: Fitted
+) -> None:
+    [take] = takes(play, range(30, 31), filtered=False)
+    none = replace(fitted.priors, beliefs=Beliefs(Belief(0.0, 0.0), Belief(0.0, 0.0)))
+    for kind in ("neighbours", "network"):
+        torch.testing.assert_close(
+            none.mask(take, kind), fitted.priors.static_db[:, None].expand_as(take.rows_db)
+        )
+
+
 def test_what_weighs_nothing_is_not_computed(
     play: Callable[..., Any], fitted: Fitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +149,7 @@ def test_same_seed_same_priors(play: Callable[..., Any]) -> None:
     reference, source = (takes(play, range(3), filtered=f) for f in (True, False))
     small = SETTINGS.model_copy(update={"network": NetworkSettings(width=8, steps=20)})
     made = [
-        priors.fit(
+        fitting.fit(
             reference[:2], source, reference[2:], small, 10.0, torch.Generator().manual_seed(5)
         ).priors.tensors()
         for _ in range(2)

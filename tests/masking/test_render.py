@@ -1,14 +1,12 @@
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from tonewood.masking.mask import Mask
-from tonewood.masking.render import rendered, settled
+from tonewood.masking.render import rendered
 from tonewood.settings import BandSettings, RenderSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, centres_hz, mel_to_hz
+from tonewood.signal.bands import mel_to_hz
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.signal.spectrum import filtered
 
 PAPER = SpectrumSettings()
 HZ = mel_to_hz(np.linspace(60, 2_800, 24))
@@ -137,44 +135,3 @@ def test_a_quiet_recording_is_not_raised_to_the_ceiling() -> None:
 
 
 BANDS = BandSettings(count=24)
-
-
-def rows_of(wave: Samples) -> Samples:
-    levels: Samples = band_levels(torch.from_numpy(wave), 16_000, BANDS, PAPER).numpy()
-    return levels
-
-
-def uneven(wave: Samples) -> Mask:
-    """A mask that changes faster than frames and rows can follow."""
-    frames = np.arange(rows_of(wave).shape[1])
-    gain = 6 * np.sign(np.sin(np.arange(24)[:, None] / 1.5 + frames / 6))
-    return Mask(gain.astype(np.float32), centres_hz(BANDS, PAPER), 0.01, 8_000.0)
-
-
-def test_settling_brings_the_sound_nearer_to_what_the_mask_asks_for() -> None:
-    wave = music(1, 16_000)[0]
-    asked = uneven(wave)
-
-    def error(used: Mask) -> float:
-        made = rows_of(filtered(wave[None], 16_000, used.at, PAPER)[0])
-        return float(np.abs(made - rows_of(wave) - asked.gain_db)[:, 20:-20].mean())
-
-    errors = [error(settled(asked, wave, rows_of, PAPER, passes)) for passes in (0, 1, 2)]
-    assert errors[0] > 1
-    assert errors[2] < errors[1] < errors[0]
-
-
-def test_no_passes_settle_nothing_and_a_mask_of_zeros_is_settled() -> None:
-    wave = music(1, 16_000)[0]
-    asked = uneven(wave)
-    assert np.array_equal(settled(asked, wave, rows_of, PAPER, 0).gain_db, asked.gain_db)
-    assert settled(asked.scaled(0), wave, rows_of, PAPER, 2).largest_db < 1e-2
-
-
-def test_settling_leaves_the_pauses_alone() -> None:
-    wave = music(1, 16_000)[0]
-    wave[:4_000] *= np.float32(1e-5)
-    asked = uneven(wave)
-    made = settled(asked, wave, rows_of, PAPER, 2)
-    assert np.array_equal(made.gain_db[:, :20], asked.gain_db[:, :20])
-    assert not np.allclose(made.gain_db[:, 60:], asked.gain_db[:, 60:], atol=0.1)

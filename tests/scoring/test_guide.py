@@ -83,8 +83,8 @@ def test_gains_are_positive_where_it_helps_and_choose_the_weight(guide: Guide) -
     assert max(gain for _, gain in gains) > 0.1
 
 
-def test_a_gain_below_a_hundredth_is_noise() -> None:
-    assert guide_weight([(0.3, 0.004), (0.6, 0.009), (1.0, -0.2)]) == 0.0
+def test_a_gain_below_half_a_hundredth_is_noise() -> None:
+    assert guide_weight([(0.3, 0.002), (0.6, 0.004), (1.0, -0.2)]) == 0.0
     assert guide_weight([(0.3, 0.02), (0.6, 0.03), (1.0, 0.01)]) == 0.6
 
 

@@ -28,8 +28,9 @@ BRIEF = TrainingSettings(
 SIZES = (Size(3, 1), Size(4, 2))
 
 
-def rung(parameters: int, *accuracies: float) -> Rung:
-    return Rung(Size(parameters, 1), parameters, accuracies, tuple(1 - a for a in accuracies), 0.0)
+def rung(parameters: int, *accuracies: float, windows: int = 10**9) -> Rung:
+    losses = tuple(1 - a for a in accuracies)
+    return Rung(Size(parameters, 1), parameters, accuracies, losses, windows, 0.0)
 
 
 # --- The rule
@@ -54,6 +55,16 @@ def test_the_error_that_counts_is_the_best_rungs_own() -> None:
     # The small rung's spread is wide, the best's is none: only its equal would do.
     sure, unsure = rung(1_000, 0.90, 0.90, 0.90), rung(10, 0.70, 0.89, 1.0)
     assert smallest_sufficient([unsure, sure]) is sure
+
+
+def test_trials_without_an_error_leave_what_their_windows_leave() -> None:
+    # (528 + 2) / 532 right: an error of √(0.9962 · 0.0038 / 532) = 0.27 %.
+    perfect = rung(1_000, 1.0, 1.0, 1.0, windows=528)
+    assert perfect.accuracy.error == 0
+    assert perfect.doubt == pytest.approx(math.sqrt(530 / 532 * 2 / 532 / 532))
+    assert smallest_sufficient([perfect, rung(100, 0.998, 0.998), rung(10, 0.996, 0.996)]) == rung(
+        100, 0.998, 0.998
+    )
 
 
 def test_of_several_best_the_smallest_is_chosen() -> None:

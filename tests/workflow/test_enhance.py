@@ -37,7 +37,9 @@ def test_the_guided_step_is_the_minimum_of_the_linearised_objective(
     source: Any, model: Model
 ) -> None:
     guided = replace(model, guide_weight=1.0)
-    settings = changed(FORCED, ["search.smooth_ms=0", "search.alpha=0.3"])
+    settings = changed(
+        FORCED, ["search.smooth_ms=0", "search.alpha=0.3", "search.listen=false", "search.steps=1"]
+    )
     steps = [s for s in enhance(source, 16_000, guided, settings) if isinstance(s, Step)]
     rows = rows_of(mono_at(source, 16_000, model), model)
     wanted = steps[0].mask_db + model.guide.direction((rows + steps[0].mask_db)[None])[0]
@@ -50,8 +52,20 @@ def test_the_guided_step_is_the_minimum_of_the_linearised_objective(
 
 def test_a_weight_of_nothing_leaves_the_prior(source: Any, model: Model) -> None:
     still = replace(model, guide_weight=0.0)
-    steps = [s for s in enhance(source, 16_000, still, FORCED) if isinstance(s, Step)]
+    deaf = changed(FORCED, ["search.listen=false"])
+    steps = [s for s in enhance(source, 16_000, still, deaf) if isinstance(s, Step)]
     torch.testing.assert_close(steps[0].mask_db, steps[-1].mask_db)
+
+
+def test_the_search_brings_the_sound_nearer_to_what_the_prior_asks_for(
+    source: Any, model: Model
+) -> None:
+    still = replace(model, guide_weight=0.0)
+    steps = [s for s in enhance(source, 16_000, still, FORCED) if isinstance(s, Step)]
+    assert [step.number for step in steps] == [0, 1, 2, 3]
+    distances = [step.distance for step in steps]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < distances[0] - 0.1
 
 
 def test_scores_are_of_the_sound_itself(source: Any, model: Model) -> None:

@@ -72,10 +72,13 @@ class PriorCard(Settings):
     """The blend of priors that the cycle chose, and the cycle distance of every candidate, dB.
 
     Weights are the shares of static, neighbours, forward and backward network, and the share of
-    the level that survives. The guide's gains are of the cycle distance, for every weight tried.
+    the level that survives. Beliefs are in the neighbours' and the networks' masks, each in what
+    it does from take to take and from moment to moment. The guide's gains are of the cycle
+    distance, for every weight tried.
     """
 
     weights: tuple[float, float, float, float, float]
+    beliefs: tuple[tuple[float, float], tuple[float, float]]
     cycle_db: tuple[tuple[tuple[float, float, float, float, float], float], ...]
     guide_weight: float
     guide_gains: tuple[tuple[float, float], ...]

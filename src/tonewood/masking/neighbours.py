@@ -140,12 +140,6 @@ def learn(
     return folders[0], folders[1]
 
 
-def mean_rows(takes: Sequence[Features]) -> Tensor:
-    """Mean of the audible frames [row] of several takes, relative to their levels, dB."""
-    relative = [_relative(take).rows_db for take in takes]
-    return torch.cat([rows[:, _audible(rows)] for rows in relative], dim=1).mean(dim=1)
-
-
 def mapped(
     take: Take,
     here: Folder,
@@ -214,7 +208,7 @@ def keys(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
     count = rows_db.shape[1]
     weights = torch.full((count,), 0.5)
     weights[0], weights[1:_COARSE] = 1.0, 0.25
-    basis = _dct(count)
+    basis = cosine_basis(count)
     return torch.cat([(rows_db - row_mean) @ ((basis.T * weights) @ basis), fine], dim=1)
 
 
@@ -239,7 +233,7 @@ def _audible(rows_db: Tensor) -> Tensor:
     return level > level.max() - _AUDIBLE_DB
 
 
-def _dct(count: int) -> Tensor:
+def cosine_basis(count: int) -> Tensor:
     """Orthonormal DCT-II [coefficient, row]."""
     k, n = torch.arange(count)[:, None], torch.arange(count)[None, :]
     basis = torch.cos(math.pi * k * (2 * n + 1) / (2 * count)) * math.sqrt(2 / count)

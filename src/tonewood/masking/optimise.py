@@ -1,7 +1,7 @@
 """The search for a mask: gradient steps on the objective, the scorer frozen; yields its steps."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,13 @@ from tonewood.masking.mask import smoothed
 from tonewood.masking.notes import Notes, rendered
 from tonewood.masking.objective import Objective, ScoreFunction, objective
 from tonewood.settings import SearchSettings
+from tonewood.signal.bands import frame_levels
+
+_AUDIBLE_DB = 50.0
+_BLURRED_DB = 6.0
+
+Listen = Callable[[Tensor], Tensor]
+"""Mask [row, frame] in dB → levels [row, frame] of the sound that it makes, dB."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,18 @@ def search(
     max_gain_db: float,
     generator: torch.Generator,
     energy: ScoreFunction | None = None,
+    listen: Listen | None = None,
     stop_score: float | None = None,
 ) -> Iterator[Step]:
     """Minimise the objective over one recording's mask (paper III).
 
     Every step scores the whole recording, cut into windows as long as the scorer's training
     crops; the cuts move from step to step, so that no border is special.
+
+    Frames overlap and rows mix, so the sound that a mask makes lies short of the levels that it
+    asks for. With `listen` the objective is that of the sound itself, and its gradient is handed
+    to the mask as if rendering were the identity, from which it differs little (the
+    straight-through estimator, Bengio, Léonard & Courville 2013).
 
     Parameters
     ----------
@@ -101,6 +114,8 @@ def search(
         Prior that the mask is pulled towards.
     energy : ScoreFunction, optional
         The guide: energy in dB² of the whole recording.
+    listen : Listen, optional
+        Renders a mask and measures it.
     stop_score : float, optional
         Stop once the mean score is at or below it: reference recordings get no less.
 
@@ -116,10 +131,11 @@ def search(
 
     def evaluate(starts: list[int]) -> tuple[Tensor, Objective]:
         mask = parametrisation.mask().clamp(-max_gain_db, max_gain_db)
-        masked = rows_db + mask
-        cut = torch.stack([masked[:, s : s + window_frames] for s in starts])
-        guided = energy(masked[None])[0] if energy is not None else None
-        return mask, objective(score(cut).mean(), mask, anchor_db, settings, guided)
+        done = mask if listen is None else mask + _blurred(mask.detach(), rows_db, listen)
+        heard = rows_db + done
+        cut = torch.stack([heard[:, s : s + window_frames] for s in starts])
+        guided = energy(heard[None])[0] if energy is not None else None
+        return mask, objective(score(cut).mean(), done, anchor_db, settings, guided)
 
     for number in range(settings.steps + 1):
         starts = _starts(rows_db.shape[-1], window_frames, generator)
@@ -150,6 +166,13 @@ def search(
             return total.item()
 
         optimiser.step(closure)
+
+
+def _blurred(mask_db: Tensor, rows_db: Tensor, listen: Listen) -> Tensor:
+    """What rendering makes of a mask beside what it asks for [row, frame], dB, where all sounds."""
+    level = frame_levels(rows_db)
+    audible = level > level.max() - _AUDIBLE_DB
+    return (listen(mask_db) - rows_db - mask_db).clamp(-_BLURRED_DB, _BLURRED_DB) * audible
 
 
 def _starts(total: int, window: int, generator: torch.Generator) -> list[int]:

@@ -1,22 +1,14 @@
 """A mask becomes sound: exp(M) on the recording's own spectrum, then loudness and peak."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tonewood.masking.mask import Mask, smoothed
+from tonewood.masking.mask import Mask
 from tonewood.settings import RenderSettings, SpectrumSettings
-from tonewood.signal.bands import frame_levels
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
 from tonewood.signal.spectrum import filtered
-
-_AUDIBLE_DB = 50.0
-_SETTLE_FRAMES = 5
-_SETTLE_DB = 6.0
-_SETTLE_SHARE = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,38 +31,6 @@ class Rendered:
     loudness_before: float
     loudness_after: float
     held: bool
-
-
-def settled(
-    mask: Mask,
-    wave: NDArray[np.float32],
-    rows_of: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    spectrum: SpectrumSettings,
-    passes: int,
-) -> Mask:
-    """Mask corrected for what rendering blurs.
-
-    Frames overlap and rows mix, so the sound that a mask makes lies short of the levels that it
-    asks for. Each pass renders, measures what is still lacking where there is sound at all, and
-    adds most of that.
-
-    Parameters
-    ----------
-    wave : float32 array (samples,)
-        Mono, at the analysis rate.
-    rows_of : callable
-        Row levels (row, frame) in dB of such a waveform.
-    """
-    before = rows_of(wave)
-    wanted = before + mask.gain_db
-    level = frame_levels(torch.from_numpy(before)).numpy()
-    heard = level > level.max() - _AUDIBLE_DB
-    for _ in range(passes):
-        made = filtered(wave[None], spectrum.rate, mask.at, spectrum)[0]
-        lacking = torch.from_numpy(wanted - rows_of(made))
-        step = smoothed(lacking, _SETTLE_FRAMES).clamp(-_SETTLE_DB, _SETTLE_DB).numpy() * heard
-        mask = replace(mask, gain_db=mask.gain_db + np.float32(_SETTLE_SHARE) * step)
-    return mask
 
 
 def rendered(

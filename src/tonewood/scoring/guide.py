@@ -23,7 +23,7 @@ _RANGE_DB = 75.0
 _AUDIBLE_DB = 45.0
 _LARGEST_DB = 25.0
 _WEIGHTS = (0.3, 0.6, 1.0)
-_LEAST_GAIN = 0.01
+_LEAST_GAIN = 0.005
 
 
 class Guide(nn.Module):
@@ -130,7 +130,7 @@ def guide_gains(
 
 
 def guide_weight(gains: Sequence[tuple[float, float]]) -> float:
-    """Weight of the largest gain, or 0 where none is worth it: less than a hundredth is noise."""
+    """Weight of the largest gain, or 0 where it is under half a hundredth, which is noise."""
     weight, gain = max(gains, key=lambda pair: pair[1])
     return weight if gain >= _LEAST_GAIN else 0.0
 

@@ -55,18 +55,32 @@ class Rung:
         Balanced held-out accuracy of each trial.
     losses : tuple of float
         Held-out squared error of each trial, both sides weighing the same.
+    windows : int
+        Held-out windows of all trials.
     """
 
     size: Size
     parameters: int
     accuracies: tuple[float, ...]
     losses: tuple[float, ...]
+    windows: int
     seconds: float
 
     @property
     def accuracy(self) -> Estimate:
         """Held-out accuracy."""
         return Estimate.of(self.accuracies)
+
+    @property
+    def doubt(self) -> float:
+        """Standard error of the accuracy, by the trials or by the windows, whichever is larger.
+
+        Trials without a single error do not differ, and yet so many windows leave room for some:
+        the binomial error after two more of each kind (Agresti & Coull 1998).
+        """
+        total = self.windows + 4
+        share = (self.accuracy.mean * self.windows + 2) / total
+        return max(self.accuracy.error, math.sqrt(share * (1 - share) / total))
 
     @property
     def loss(self) -> Estimate:
@@ -125,6 +139,7 @@ def climb(
             size=size,
             parameters=fits[0].scorer.parameter_count,
             accuracies=tuple(fit.accuracy for fit in fits),
+            windows=sum(fit.windows for fit in fits),
             losses=tuple(euclidean_loss(fit.reference_scores, fit.source_scores) for fit in fits),
             seconds=math.fsum(fit.seconds for fit in fits),
         )
@@ -134,11 +149,11 @@ def smallest_sufficient(rungs: Sequence[Rung]) -> Rung:
     """The fewest parameters within one standard error of the best accuracy.
 
     Breiman, Friedman, Olshen & Stone, *Classification and Regression Trees* (1984), 3.4.3. The
-    error is the best rung's own; of several best the smallest counts.
+    error is the best rung's `doubt`; of several best the smallest counts.
     """
     rising = sorted(rungs, key=lambda rung: rung.parameters)
     best = max(rising, key=lambda rung: rung.accuracy.mean)  # max keeps the first of equals
-    enough = best.accuracy.mean - best.accuracy.error
+    enough = best.accuracy.mean - best.doubt
     return next(rung for rung in rising if rung.accuracy.mean >= enough)
 
 

@@ -1,6 +1,6 @@
 """A recording and a model → the recording, reshaped."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from tonewood.masking.certify import Certificate, Change, certify
 from tonewood.masking.mask import Mask
 from tonewood.masking.notes import scatter
 from tonewood.masking.objective import ScoreFunction
-from tonewood.masking.optimise import Cells, NoteGains, Parametrisation, Step, search
-from tonewood.masking.render import Rendered, rendered, settled
+from tonewood.masking.optimise import Cells, Listen, NoteGains, Parametrisation, Step, search
+from tonewood.masking.render import Rendered, rendered
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_windows
 from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings, changed
 from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.features import analyse
-from tonewood.signal.spectrum import Floats, log_magnitude, stft
+from tonewood.signal.spectrum import Floats, filtered
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +108,6 @@ def enhance(
     mask = Mask(
         step.mask_db.cpu().numpy(), grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2
     )
-    mask = mask.bounded(settings.render.max_gain_db)
-    if used.method == "search" and mask.largest_db > 0:
-        mask = settled(
-            mask,
-            wave.numpy(),
-            lambda sound: rows_of(torch.from_numpy(sound), model).numpy(),
-            spectrum,
-            settings.render.settle,
-        )
     mask = mask.bounded(settings.render.max_gain_db).rounded()
     made = rendered(samples, rate, mask, settings.render, spectrum)
     after = rows_of(mono_at(made.samples, rate, model), model)
@@ -162,21 +153,27 @@ class Grid(NamedTuple):
     hz : float64 array (row,)
     score : ScoreFunction
         Of [batch, row, frame] in dB.
+    levels_of : callable
+        Levels [row, frame] of a mono waveform [sample] at the analysis rate.
     """
 
     levels_db: Tensor
     hz: Floats
     score: ScoreFunction
+    levels_of: Callable[[Tensor], Tensor]
 
 
 def grid_of(wave: Tensor, model: Model, method: Method) -> Grid:
     """Grid for a method: the scorer's rows, or for `paper` the spectrogram's own bins."""
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
     if method == "paper":
-        linear = bands.model_copy(update={"scale": "linear"})
-        levels = log_magnitude(stft(wave, spectrum), spectrum)
-        return Grid(levels, centres_hz(linear, spectrum), model.scorer)
-    return Grid(rows_of(wave, model), centres_hz(bands, spectrum), model.scorer.score)
+        bands = bands.model_copy(update={"scale": "linear"})
+
+    def levels_of(sound: Tensor) -> Tensor:
+        return band_levels(sound, spectrum.rate, bands, spectrum)
+
+    score = model.scorer if method == "paper" else model.scorer.score
+    return Grid(levels_of(wave), centres_hz(bands, spectrum), score, levels_of)
 
 
 def find_mask(
@@ -210,11 +207,25 @@ def find_mask(
             max_gain_db=settings.render.max_gain_db,
             generator=generator,
             energy=model.guide.energy if guided else None,
+            listen=listener(wave, grid, model) if searching.listen and searching.steps else None,
             stop_score=stop if searching.stop_at_reference and searching.score else None,
         )
     finally:
         model.scorer.cpu()
         model.guide.cpu()
+
+
+def listener(wave: Tensor, grid: Grid, model: Model) -> Listen:
+    """Ears of the search: a mask on the grid is rendered at the analysis rate and measured."""
+    spectrum = model.settings.spectrum
+    hop = spectrum.hop / spectrum.rate
+
+    def listen(mask_db: Tensor) -> Tensor:
+        mask = Mask(mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
+        made = filtered(wave.numpy()[None], spectrum.rate, mask.at, spectrum)[0]
+        return grid.levels_of(torch.from_numpy(made)).to(mask_db)
+
+    return listen
 
 
 def fooled_judge(
@@ -231,7 +242,11 @@ def fooled_judge(
     generator = torch.Generator().manual_seed(settings.seed)
     start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
     free = SearchSettings(
-        score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
+        score=1.0,
+        guide=0.0,
+        alpha=0.0,
+        steps=limits.control_steps,
+        optimiser="Adam",
     )
     steps = search(
         model.scorer.score,

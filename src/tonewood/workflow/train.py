@@ -13,7 +13,7 @@ from tonewood.errors import CallError, DeviceError, shown
 from tonewood.files import folders
 from tonewood.files.folders import Loading, Split, Take
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
-from tonewood.masking import likeness, priors
+from tonewood.masking import fitting, likeness
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
 from tonewood.settings import ModelSettings
@@ -95,7 +95,7 @@ def train(
                 fits[who] = event
     generator = torch.Generator().manual_seed(training.seed)
     kept = folders.split(takes["reference"], settings.priors.held_out, training.seed)
-    learnt = priors.fit(
+    learnt = fitting.fit(
         [take.features for take in kept.train],
         [take.features for take in takes["source"]],
         [take.features for take in kept.held_out],
@@ -109,7 +109,8 @@ def train(
     ]
     guide = train_guide(learnt.corrected, settings.guide, generator)
     gains = guide_gains(guide, learnt.corrected_held_out)
-    weight = guide_weight(gains)
+    # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
+    weight = guide_weight(gains) * learnt.priors.beliefs.networks.moment
     judge = fits.get("judge")
     yield Model(
         name=name,
@@ -128,6 +129,7 @@ def train(
             judge=_scorer_card(judge, training.seed + 1) if judge else None,
             prior=PriorCard(
                 weights=learnt.priors.weights,
+                beliefs=learnt.priors.beliefs,
                 cycle_db=learnt.cycles,
                 guide_weight=weight,
                 guide_gains=gains,

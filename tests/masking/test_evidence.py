@@ -1,0 +1,173 @@
+"""What is believed of a difference between folders: against the spread of takes, and by placebo."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.signal import firwin2, lfilter
+from torch import Tensor
+
+from tonewood.masking.evidence import Belief, Lack, Power, lack, mean_over, static_mask
+from tonewood.masking.fitting import fit
+from tonewood.masking.neighbours import Take, cosine_basis, learn
+from tonewood.settings import (
+    BandSettings,
+    NeighbourSettings,
+    NetworkSettings,
+    PriorsSettings,
+    SpectrumSettings,
+)
+from tonewood.signal.features import Features, analyse
+
+ROWS = 48
+NEAR = NeighbourSettings(frames=1_024, codes=256, nearest=4, components=8)
+
+
+def drawn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def lacks(difference: Tensor, spread_db: float, takes: int, seed: int) -> tuple[Lack, Lack]:
+    """Both sides' lacks [take, row]: a difference, and takes of smooth colours of their own."""
+    basis, frames = cosine_basis(ROWS)[1:9], torch.full((takes,), 9.0)
+    there, here = (spread_db * drawn(seed + s, takes, 8) @ basis for s in (0, 1_000))
+    return (
+        Lack(difference + there - here.mean(dim=0), frames),
+        Lack(difference + there.mean(dim=0) - here, frames),
+    )
+
+
+def error(mask: Tensor, wanted: Tensor) -> float:
+    return float((mask - wanted).square().mean().sqrt())
+
+
+def test_takes_that_agree_are_believed() -> None:
+    difference = 10 * cosine_basis(ROWS)[3]
+    torch.testing.assert_close(static_mask(*lacks(difference, 0.0, 5, 0)), difference)
+
+
+def test_a_difference_within_the_spread_of_takes_is_hardly_believed() -> None:
+    nothing = torch.zeros(ROWS)
+    believed, plain = [], []
+    for seed in range(20):
+        sides = lacks(nothing, 20.0, 5, seed)
+        believed.append(error(static_mask(*sides), nothing))
+        plain.append(error(static_mask(*sides, doubt=0), nothing))
+    assert sum(believed) < 0.5 * sum(plain)
+
+
+def test_shrinking_lowers_the_error_where_takes_are_few_and_costs_little_elsewhere() -> None:
+    difference = cosine_basis(ROWS)[1:9].T @ (12 * drawn(7, 8))
+    for takes, spread, share in ((4, 24.0, 0.9), (200, 24.0, 1.05)):
+        trials = [lacks(difference, spread, takes, seed) for seed in range(20)]
+        shrunk = sum(error(static_mask(*sides), difference) for sides in trials)
+        assert shrunk < share * sum(error(static_mask(*s, doubt=0), difference) for s in trials)
+
+
+def test_a_long_take_weighs_more_and_one_take_alone_is_as_doubtful_as_the_others() -> None:
+    rows = torch.stack([torch.zeros(ROWS), torch.ones(ROWS)])
+    assert Lack(rows, torch.tensor([1.0, 3.0])).mean[0] == 0.75
+    difference = 10 * cosine_basis(ROWS)[3]
+    alone, many = lacks(difference, 8.0, 6, 0)
+    one = Lack(alone.rows_db[:1], alone.frames[:1])
+    assert static_mask(one, many).norm() < static_mask(one, many, doubt=0).norm()
+
+
+def test_takes_of_one_session_count_for_less() -> None:
+    sessions = 20 * drawn(1, 3, 8) @ cosine_basis(ROWS)[1:9]
+    together, mixed = sessions.repeat_interleave(4, dim=0), sessions.repeat(4, 1)
+    frames = torch.full((12,), 9.0)
+    kept = [
+        float(static_mask(Lack(side, frames), Lack(side, frames)).norm())
+        for side in (together, mixed)
+    ]
+    assert kept[0] < kept[1]
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_belief_divides_a_mask_into_static_take_and_moment(take: float, moment: float) -> None:
+    mask, static = drawn(1, 6, 40), drawn(2, 6)
+    audible = torch.arange(40) > 9
+    made = Belief(take, moment).applied(mask, static, audible)
+    torch.testing.assert_close(
+        mean_over(made, audible), static + take * (mean_over(mask, audible) - static)
+    )
+    torch.testing.assert_close(made.diff(dim=1), moment * mask.diff(dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_all_is_believed_where_a_placebo_finds_little_and_nothing_where_it_finds_as_much() -> None:
+    real = Power(take=4.0, moment=9.0)
+    assert Belief.of(real, Power(0.4, 0.9)) == Belief(1.0, 1.0)
+    assert Belief.of(real, real) == Belief(0.0, 0.0)
+    assert Belief.of(real, Power(1.9, 0.0)) == pytest.approx((0.5, 1.0))
+    assert Belief.of(real, Power(2.4, 0.0)) == pytest.approx((0.0, 1.0))
+    assert Belief.of(real, real, doubt=0) == Belief(1.0, 1.0)
+
+
+def test_power_is_its_slow_twin() -> None:
+    masks = [drawn(seed, 3, 20) for seed in range(3)]
+    audible = torch.arange(20) < 15
+    takes = [Take(mask, mask, audible) for mask in masks]
+    means = [[row[:15].mean() for row in mask] for mask in masks]
+    shapes = torch.tensor([[m - sum(mean) / 3 for m in mean] for mean in means])
+    moment = sum(
+        float((mask[r, t] - means[i][r]) ** 2)
+        for i, mask in enumerate(masks)
+        for r in range(3)
+        for t in range(15)
+    )
+    found = Power.of(masks, takes)
+    assert found.take == pytest.approx(float(shapes.var(dim=0).mean()), rel=1e-5)
+    assert found.moment == pytest.approx(moment / (3 * 3 * 15), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
+    """Factory of takes, each through a filter that is drawn for it, and then one for all."""
+    taps = firwin2(257, [0, 300, 1_200, 3_000, 8_000], [1, 1, 3, 0.4, 0.4], fs=16_000)
+
+    def make(seeds: range, *, own_db: float, filtered: bool) -> list[Features]:
+        made = []
+        for seed in seeds:
+            knots = 10 ** (own_db * drawn(seed, 6).numpy() / 20)
+            own = firwin2(257, [0, 500, 1_000, 2_000, 4_000, 8_000], knots, fs=16_000)
+            wave = lfilter(own, 1, play(6, seed=seed)[0])
+            wave = torch.from_numpy(lfilter(taps, 1, wave) if filtered else wave).float()
+            made.append(analyse(wave, BandSettings(), SpectrumSettings()))
+        return made
+
+    return make
+
+
+def test_like_is_compared_with_like(recordings: Callable[..., list[Features]]) -> None:
+    reference = recordings(range(4), own_db=0.0, filtered=True)
+    source = recordings(range(10, 14), own_db=0.0, filtered=False)
+    there, here = learn(reference, source, NEAR, torch.Generator().manual_seed(0))
+    sides = (
+        lack([there.take(f) for f in reference], there, here, sign=1.0),
+        lack([here.take(f) for f in source], here, there, sign=-1.0),
+    )
+    dry, wet = (recordings(range(1), own_db=0.0, filtered=f)[0].rows_db for f in (False, True))
+    wanted = (wet - dry)[:, 50:500].median(dim=1).values
+    for side in sides:
+        assert torch.corrcoef(torch.stack([side.mean, wanted]))[0, 1] > 0.9
+
+
+def test_one_filter_for_all_takes_leaves_nothing_to_adapt_to(
+    recordings: Callable[..., list[Features]],
+) -> None:
+    settings = PriorsSettings(neighbours=NEAR, network=NetworkSettings(width=16, steps=60))
+    reference = recordings(range(7), own_db=0.0, filtered=True)
+    source = recordings(range(10, 16), own_db=0.0, filtered=False)
+
+    def believed(doubt: float) -> float:
+        asked = settings.model_copy(update={"doubt": doubt})
+        generator = torch.Generator().manual_seed(0)
+        beliefs = fit(reference[:6], source, reference[6:], asked, 10.0, generator).priors.beliefs
+        return beliefs.neighbours.moment + beliefs.networks.moment
+
+    assert believed(1.0) < 0.5
+    assert believed(0.0) == 2.0
