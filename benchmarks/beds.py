@@ -5,12 +5,12 @@
 Each is laid out as train|val|test/{good,cheap}; training takes do not correspond, val and test are
 pairs. Melodies and rooms are drawn by a seed, so everybody gets the same.
 
-cello         another pair of sampled cellos, 12 minutes a side
-headsets      violins, against themselves through one of two phone-like responses, 12 minutes
-performances  violins that differ in instrument, room and microphone from one performance to the
-              next, against the same through one fixed response; 4.7 minutes a side
-recitals      the same with fewer and more different performances, and a milder response, so that
-              the folders differ less than their own takes do
+sampled_cello        another pair of sampled cellos, 12 minutes a side
+violin_headsets      violins, against themselves through one of two phone-like responses, 12 minutes
+violin_performances  violins that differ in instrument, room and microphone from one performance to the
+                     next, against the same through one fixed response; 4.7 minutes a side
+violin_recitals      the same with fewer and more different performances, and a milder response, so that
+                     the folders differ less than their own takes do
 
 Needs FluidSynth, mido and three soundfonts; on Debian or Ubuntu: apt install fluidsynth
 fluid-soundfont-gm musescore-general-soundfont-lossless timgm6mb-soundfont
@@ -197,10 +197,10 @@ class Bed(NamedTuple):
 
 
 BEDS = {
-    "cello": Bed(cello, 24, 30.0),
-    "headsets": Bed(headsets, 24, 30.0),
-    "performances": Bed(performances, 10, 28.0),
-    "recitals": Bed(recitals, 6, 47.0),
+    "sampled_cello": Bed(cello, 24, 30.0),
+    "violin_headsets": Bed(headsets, 24, 30.0),
+    "violin_performances": Bed(performances, 10, 28.0),
+    "violin_recitals": Bed(recitals, 6, 47.0),
 }
 PAIRS = {"val": 4, "test": 12}
 PAIR_SECONDS = 10.0
