@@ -5,12 +5,16 @@
 Each is laid out as train|val|test/{good,cheap}; training takes do not correspond, val and test are
 pairs. Melodies and rooms are drawn by a seed, so everybody gets the same.
 
-sampled_cello        another pair of sampled cellos, 12 minutes a side
-violin_headsets      violins, against themselves through one of two phone-like responses, 12 minutes
-violin_performances  violins that differ in instrument, room and microphone from one performance to the
-                     next, against the same through one fixed response; 4.7 minutes a side
-violin_recitals      the same with fewer and more different performances, and a milder response, so that
-                     the folders differ less than their own takes do
+sampled_cello
+    another pair of sampled cellos, 12 minutes a side
+violin_headsets
+    violins, and the same through one of two phone-like responses, 12 minutes a side
+violin_performances
+    violins that differ in instrument, room and microphone from one performance to the next, and
+    the same through one fixed response; 4.7 minutes a side
+violin_recitals
+    fewer and more different performances, and a milder response: the folders differ less than
+    their own takes do
 
 Needs FluidSynth, mido and three soundfonts; on Debian or Ubuntu: apt install fluidsynth
 fluid-soundfont-gm musescore-general-soundfont-lossless timgm6mb-soundfont

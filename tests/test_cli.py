@@ -43,8 +43,9 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
 # --- The contract that scripts rely on
 
 OPTIONS = {
-    "train": "--reference --source -o --seed --device --group-by --no-judge --set --overwrite "
-    "--json",
+    "audit": "--reference --source -o -m --overwrite --json",
+    "train": "--reference --source -o --seed --device --group-by --no-judge --fix --set "
+    "--overwrite --json",
     "enhance": "-m -o --amount --method --prior --steps --seed --no-match --device --plot --set "
     "--overwrite --json",
     "score": "-m --json",

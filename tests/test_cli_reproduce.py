@@ -165,7 +165,7 @@ def test_json_trains_where_no_model_is_given(
         f"{group}.{name}={value.model_dump_json() if hasattr(value, 'model_dump') else value}"
         for group in ("scorer", "training", "priors", "guide")
         for name, value in dict(getattr(settings, group)).items()
-        if name not in ("bands", "judge", "seed")
+        if name not in ("bands", "judge", "seed", "fix")
     ]
     words = [word for it in [*sets, "training.judge=false"] for word in ("--set", it)]
     ran = run("reproduce", "--corpus", corpus, "-o", tmp_path / "out", *words, "--json")

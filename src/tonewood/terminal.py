@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from tonewood.errors import shown
 from tonewood.masking.optimise import Step
 from tonewood.scoring.search import Look, Rung
+from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
 from tonewood.workflow.reproduce import Measuring
 from tonewood.workflow.train import Checked, Loaded
@@ -65,10 +66,26 @@ class _Display:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
         self.progress.update(self.tasks[name], completed=done, total=total, note=note)
 
-    def _show_loaded(self, event: Loaded) -> None:
-        loading = event.loading
-        name = shown(loading.take.path.name)
-        self._update(f"{event.side:9}", loading.number, loading.total, name)
+    def _show_recording(self, event: Listened | Loaded) -> None:
+        if isinstance(event, Listened):
+            surveyed = event.surveyed
+            bar, path = f"{event.side}, listening", surveyed.evidence.path
+            self._update(bar, surveyed.number, surveyed.total, shown(path.name))
+        else:
+            loading = event.loading
+            name = shown(loading.take.path.name)
+            self._update(f"{event.side:9}", loading.number, loading.total, name)
+
+
+class AuditDisplay(_Display):
+    """Recordings listened to."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+
+    def show(self, event: Listened) -> None:
+        """Draw one event."""
+        self._show_recording(event)
 
 
 class TrainingDisplay(_Display):
@@ -77,10 +94,10 @@ class TrainingDisplay(_Display):
     def __init__(self) -> None:
         super().__init__(transient=False)
 
-    def show(self, event: Loaded | Checked) -> None:
+    def show(self, event: Listened | Loaded | Checked) -> None:
         """Draw one event."""
-        if isinstance(event, Loaded):
-            self._show_loaded(event)
+        if isinstance(event, Listened | Loaded):
+            self._show_recording(event)
             return
         check = event.check
         note = f"held-out accuracy {100 * check.accuracy:.1f} %, loss {check.held_out_loss:.4f}"
@@ -94,10 +111,10 @@ class SearchDisplay(_Display):
         super().__init__(transient=True)
         self.done = 0
 
-    def show(self, event: Loaded | Look | Rung) -> None:
+    def show(self, event: Listened | Loaded | Look | Rung) -> None:
         """Draw one event."""
-        if isinstance(event, Loaded):
-            self._show_loaded(event)
+        if isinstance(event, Listened | Loaded):
+            self._show_recording(event)
         elif isinstance(event, Rung):
             self.done += 1
         else:
@@ -111,7 +128,7 @@ class SearchDisplay(_Display):
 class ReproducingDisplay(TrainingDisplay):
     """A training, then every method on every piece."""
 
-    def show(self, event: Loaded | Checked | Measuring) -> None:
+    def show(self, event: Listened | Loaded | Checked | Measuring) -> None:
         """Draw one event."""
         if isinstance(event, Measuring):
             self._update("pieces   ", event.number, event.total, event.method)

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 import typer.core
 
-from tonewood.cli import enhance, info, report, reproduce, score, search, train
+from tonewood.cli import audit, enhance, info, report, reproduce, score, search, train
 from tonewood.errors import CallError, TonewoodError
 
 
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 
 for _command in (
+    audit.audit,
     train.train,
     search.search,
     enhance.enhance,

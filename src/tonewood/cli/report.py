@@ -64,6 +64,13 @@ def print_card(model: "Model") -> None:
         f"{100 * (blend[2] + blend[3]):.0f} %, {100 * blend[4]:.0f} % of their level; "
         f"guide {card.prior.guide_weight:g}"
     )
+    if card.audit is not None:
+        from tonewood.workflow.audit import summary
+
+        fixed = model.settings.training.fix
+        told = summary(card.audit) + ([f"made alike: {', '.join(fixed)}"] if fixed else [])
+        for number, line in enumerate(told):
+            print(f"{'' if number else 'audit':<11}{line}")
     versions = ", ".join(f"{name} {value}" for name, value in card.versions.items())
     print(f"{'trained':<11}in {card.seconds:.0f} s, seed {card.seed}, {versions}")
     for number, line in enumerate(card.notice.splitlines()):

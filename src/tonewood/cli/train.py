@@ -33,6 +33,10 @@ def train(
     judge: Annotated[
         bool, typer.Option("--judge/--no-judge", help="Train the independent judge too.")
     ] = True,
+    fix: Annotated[
+        str,
+        typer.Option(help="Make both folders alike in level, bandwidth or noise; comma-separated."),
+    ] = "",
     notice: Annotated[
         Path | None,
         typer.Option(
@@ -48,11 +52,13 @@ def train(
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
     from tonewood.workflow import train as workflow
+    from tonewood.workflow.audit import warnings
 
     named = [
         f"training.seed={seed}",
         f"training.group_by={json.dumps(group_by)}",
         f"training.judge={json.dumps(judge)}",
+        f"training.fix={json.dumps([part.strip() for part in fix.split(',') if part.strip()])}",
     ]
     settings = changed(ModelSettings(), [*named, *(set_ or [])])
     check_target(output, overwrite)
@@ -66,6 +72,8 @@ def train(
                 model = event
             else:
                 display.show(event)
+    for line in warnings(model.card.audit) if model.card.audit else []:
+        report.say(f"warning: {line}")
     if json_:
         report.emit({"model": str(output), "digest": model.digest, **report.card(model)})
     else:

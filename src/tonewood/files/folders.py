@@ -4,18 +4,56 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from tonewood.errors import FolderError, shown
-from tonewood.files.audio import audio_files, read
+from tonewood.files.audio import AudioFormat, Recording, audio_files, read
+from tonewood.scoring.audit import long_term
 from tonewood.settings import ModelSettings
+from tonewood.signal.bands import band_levels
 from tonewood.signal.features import Features, analyse
+from tonewood.signal.remedies import Fix, fixed
+from tonewood.signal.traces import Traces, traces
 
 MIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What an audit asks of one recording.
+
+    Parameters
+    ----------
+    session : str
+        First sub-folder that holds it, or ".".
+    traces : Traces
+    spectra : array [window, row]
+        Long-term spectra, level removed, dB; see `scoring.audit.long_term`.
+    """
+
+    path: Path
+    session: str
+    digest: str  # of the samples, as a take's
+    format: AudioFormat
+    traces: Traces
+    spectra: NDArray[np.float64]
+
+    @property
+    def bits(self) -> float:
+        """Bits of an integer sample; 32 for floats, 16 for what was lossy."""
+        return float(self.format.integer_bits or (16 if self.lossy else 32))
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the file itself is of a lossy kind."""
+        return self.format.integer_bits is None and self.format.subtype not in ("FLOAT", "DOUBLE")
 
 
 @dataclass(frozen=True)
@@ -26,6 +64,8 @@ class Take:
     ----------
     features : Features
         What the method looks at.
+    evidence : Evidence or None
+        What an audit asks; None if nobody asked.
     group : str
         Takes of one group are never on both sides of a split.
     """
@@ -35,6 +75,7 @@ class Take:
     seconds: float
     digest: str  # of the samples: a copy in another container is the same recording
     features: Features
+    evidence: Evidence | None = None
 
 
 class Split(NamedTuple):
@@ -52,10 +93,36 @@ class Loading(NamedTuple):
     take: Take
 
 
-def load(folder: Path, settings: ModelSettings) -> Iterator[Loading]:
+class Surveyed(NamedTuple):
+    """Progress of `survey`: the number-th recording of so many."""
+
+    number: int
+    total: int
+    evidence: Evidence
+
+
+class _Heard(NamedTuple):
+    """A recording read for the first time."""
+
+    number: int
+    total: int
+    digest: str
+    recording: Recording
+
+
+def load(
+    folder: Path, settings: ModelSettings, *, audited: bool = False, fix: Fix | None = None
+) -> Iterator[Loading]:
     """Read and analyse every recording below a folder, one at a time.
 
     A recording that is there twice counts once: its copies could fall on both sides of a split.
+
+    Parameters
+    ----------
+    audited : bool
+        Whether takes get their evidence for an audit.
+    fix : Fix, optional
+        Applied to each recording before anything else; the evidence is of the fixed recording.
 
     Raises
     ------
@@ -64,19 +131,68 @@ def load(folder: Path, settings: ModelSettings) -> Iterator[Loading]:
     AudioError
         One of its recordings cannot be used; it is named.
     """
+    for heard in _recordings(folder):
+        recording, digest = heard.recording, heard.digest
+        if fix is not None:
+            recording = _fixed(recording, digest, fix)
+        wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
+        features = analyse(wave, settings.scorer.bands, settings.spectrum)
+        relative = recording.path.relative_to(folder)
+        evidence = (
+            _evidence(recording, digest, relative, features.rows_db, settings) if audited else None
+        )
+        take = Take(
+            path=recording.path,
+            group=group_of(relative, settings.training.group_by),
+            seconds=recording.duration,
+            digest=digest,
+            features=features,
+            evidence=evidence,
+        )
+        yield Loading(heard.number, heard.total, take)
+
+
+def survey(folder: Path, settings: ModelSettings) -> Iterator[Surveyed]:
+    """Read every recording below a folder for its traces alone; raises as `load`."""
+    for heard in _recordings(folder):
+        recording = heard.recording
+        wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
+        rows = band_levels(wave, settings.spectrum.rate, settings.scorer.bands, settings.spectrum)
+        relative = recording.path.relative_to(folder)
+        evidence = _evidence(recording, heard.digest, relative, rows, settings)
+        yield Surveyed(heard.number, heard.total, evidence)
+
+
+def _recordings(folder: Path) -> Iterator[_Heard]:
     files = audio_files(folder)
     seen = set[str]()
     for number, path in enumerate(files, start=1):
         recording = read(path)
         digest = hashlib.sha256(recording.samples.tobytes()).hexdigest()
-        if digest in seen:
-            continue
-        seen.add(digest)
-        wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
-        features = analyse(wave, settings.scorer.bands, settings.spectrum)
-        group = group_of(path.relative_to(folder), settings.training.group_by)
-        take = Take(path, group, recording.duration, digest, features)
-        yield Loading(number, len(files), take)
+        if digest not in seen:
+            seen.add(digest)
+            yield _Heard(number, len(files), digest, recording)
+
+
+def _fixed(recording: Recording, digest: str, fix: Fix) -> Recording:
+    # Drawn by the recording itself: its noise depends neither on its neighbours nor on its side.
+    rng = np.random.default_rng(int(digest[:16], 16))
+    samples, rate = recording.samples, recording.rate
+    made = fixed(samples, rate, traces(samples, rate), fix, rng)
+    return replace(recording, samples=made)
+
+
+def _evidence(
+    recording: Recording, digest: str, relative: Path, rows_db: Tensor, settings: ModelSettings
+) -> Evidence:
+    return Evidence(
+        path=recording.path,
+        session=group_of(relative, "folder"),
+        digest=digest,
+        format=recording.format,
+        traces=traces(recording.samples, recording.rate),
+        spectra=long_term(rows_db, settings.spectrum.frames(settings.scorer.crop_seconds)),
+    )
 
 
 def group_of(path: Path, group_by: str) -> str:
@@ -111,6 +227,11 @@ def check(reference: Sequence[Take], source: Sequence[Take], folders: tuple[Path
                 f"{shown(folder)} holds 1 {what}; a check on unheard takes needs 2: "
                 "split the recording into files or add another"
             )
+    check_apart(reference, source)
+
+
+def check_apart(reference: Sequence[Take | Evidence], source: Sequence[Take | Evidence]) -> None:
+    """Refuse a recording that is on both sides; raises FolderError."""
     seen = {take.digest: take.path for take in reference}
     for take in source:
         if take.digest in seen:

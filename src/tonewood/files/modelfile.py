@@ -23,9 +23,11 @@ from tonewood.errors import ModelError, shown
 from tonewood.files.output import write_bytes
 from tonewood.masking.likeness import Likeness
 from tonewood.masking.priors import Priors
+from tonewood.scoring.audit import Audit
 from tonewood.scoring.guide import Guide
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ModelSettings, Settings
+from tonewood.signal.remedies import Fix
 
 FORMAT_VERSION = 1
 SUFFIX = ".tonewood"
@@ -85,7 +87,10 @@ class PriorCard(Settings):
 
 
 class Card(Settings):
-    """What a model is made of and how well it does; travels inside the model file."""
+    """What a model is made of and how well it does; travels inside the model file.
+
+    The audit is of the recordings as they were learnt from, a fix applied.
+    """
 
     reference: FolderCard
     source: FolderCard
@@ -96,6 +101,8 @@ class Card(Settings):
     seed: int
     versions: dict[str, str]
     notice: str = ""
+    audit: Audit | None = None
+    fix: Fix | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,18 +46,18 @@ def transformed(
     levels = [_levels(mono_at(it, blocks.rate, model), model) for it in (before, blocks.samples)]
     loudest = max(float(level.max()) for level in levels)
     frames = levels[0].shape[1]
-    figure, panels = _figure(2, 2)
+    figure, panels = new_figure(2, 2)
     show_levels(panels[0][0], levels[0], spectrum, "input", loudest)
     show_levels(panels[0][1], levels[1], spectrum, "transformed", loudest)
     show_gains(panels[1][0], blocks.mask, frames, spectrum, "mask from blocks")
     show_gains(panels[1][1], free.mask, frames, spectrum, "mask from random pixels, α = β = 0")
-    return _png(figure)
+    return png(figure)
 
 
 def sticky_notes(waves: Sequence[Tensor], model: Model, seed: int) -> bytes:
     """Figure 2: optimised blocks of two pieces [sample], before and after smoothing; a PNG."""
     spectrum = model.settings.spectrum
-    figure, panels = _figure(2 * len(waves), 2)
+    figure, panels = new_figure(2 * len(waves), 2)
     rows = iter(panels)
     for number, wave in enumerate(waves, start=1):
         frames = _levels(wave, model).shape[1]
@@ -67,7 +67,7 @@ def sticky_notes(waves: Sequence[Tensor], model: Model, seed: int) -> bytes:
             name = f"piece {number}, {shape} blocks"
             show_gains(left, made.sharp, frames, spectrum, f"{name}, before smoothing")
             show_gains(right, made.smooth, frames, spectrum, f"{name}, smoothed")
-    return _png(figure)
+    return png(figure)
 
 
 def optimised_blocks(wave: Tensor, model: Model, shape: str, seed: int) -> Blocks:
@@ -105,7 +105,7 @@ def optimised_blocks(wave: Tensor, model: Model, shape: str, seed: int) -> Block
 def saliency(waves: Sequence[Tensor], model: Model) -> bytes:
     """Figure 3: reference recordings [sample], and what speaks for the reference; a PNG."""
     spectrum = model.settings.spectrum
-    figure, panels = _figure(2, len(waves))
+    figure, panels = new_figure(2, len(waves))
     for column, wave in enumerate(waves):
         levels, rows = _levels(wave, model), rows_of(wave, model)
         activation = class_activation_map(model.scorer, rows)
@@ -123,7 +123,7 @@ def saliency(waves: Sequence[Tensor], model: Model) -> bytes:
             label="for the reference",
             least=1e-6,
         )
-    return _png(figure)
+    return png(figure)
 
 
 def _levels(wave: Tensor, model: Model) -> NDArray[np.float32]:
@@ -132,17 +132,21 @@ def _levels(wave: Tensor, model: Model) -> NDArray[np.float32]:
     return levels
 
 
-def _figure(rows: int, columns: int) -> tuple[Any, Any]:
+def new_figure(
+    rows: int, columns: int, *, width: float = 6.5, height: float = 3.2
+) -> tuple[Any, Any]:
+    """A figure of so many panels, each of this size in inches, and the panels [row][column]."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5 * columns, 3.2 * rows), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels[-1]:
         axes.set_xlabel("s")
     return figure, panels
 
 
-def _png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
+def png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
+    """A figure as a PNG."""
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=100)
     return stream.getvalue()

@@ -18,6 +18,7 @@ from tonewood.files.modelfile import Model
 from tonewood.files.output import write_bytes, write_text
 from tonewood.settings import EnhanceSettings, ModelSettings, Settings, changed, enhance_settings
 from tonewood.workflow import figures
+from tonewood.workflow.audit import Listened
 from tonewood.workflow.enhance import Enhancement, enhance, mono_at
 from tonewood.workflow.page import Picture, Table, page
 from tonewood.workflow.score import score
@@ -106,7 +107,7 @@ class Reproduction:
         return table
 
 
-Event = Loaded | Checked | Measuring | Reproduction
+Event = Listened | Loaded | Checked | Measuring | Reproduction
 
 
 def reproduce(

@@ -15,7 +15,8 @@ from tonewood.scoring.search import (
     smallest_sufficient,
 )
 from tonewood.settings import ModelSettings
-from tonewood.workflow.train import Loaded, check_device, hold_out, load_sides
+from tonewood.workflow.audit import Listened
+from tonewood.workflow.train import Loaded, check_device, hold_out, load_sides, plan_fix
 
 TRIALS = 3
 
@@ -51,7 +52,7 @@ def search(
     sizes: Sequence[Size] = LADDER,
     trials: int = TRIALS,
     device: str = "cpu",
-) -> Iterator[Loaded | Look | Rung | Ladder]:
+) -> Iterator[Listened | Loaded | Look | Rung | Ladder]:
     """Try every size on the same splits; yields its progress and, last, the `Ladder`.
 
     The first trial's seed and split are those that `train` uses with these settings, the next
@@ -72,7 +73,8 @@ def search(
         There is no such device.
     """
     check_device(device)
-    takes = yield from load_sides(reference, source, settings)
+    fix = yield from plan_fix(reference, source, settings)
+    takes = yield from load_sides(reference, source, settings, fix=fix)
     training = settings.training
     seeds = range(training.seed, training.seed + trials)
     tried = [Trial(seed, *hold_out(takes, training.held_out, seed)) for seed in seeds]

@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 
-from tonewood.errors import CallError, DeviceError, shown
+from tonewood.errors import CallError, DeviceError
 from tonewood.files import folders
 from tonewood.files.folders import Loading, Split, Take
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
@@ -17,8 +18,10 @@ from tonewood.masking import fitting, likeness
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
 from tonewood.settings import ModelSettings
+from tonewood.signal import remedies
+from tonewood.signal.remedies import Fix
+from tonewood.workflow.audit import Listened, Side, check_distinct, examine, listen
 
-Side = Literal["reference", "source"]
 Who = Literal["scorer", "judge"]
 
 
@@ -36,7 +39,7 @@ class Checked(NamedTuple):
     check: Check
 
 
-Event = Loaded | Checked | Model
+Event = Listened | Loaded | Checked | Model
 
 
 def train(
@@ -71,8 +74,14 @@ def train(
     """
     began = time.perf_counter()
     check_device(device)
-    takes = yield from load_sides(reference, source, settings)
+    fix = yield from plan_fix(reference, source, settings)
+    takes = yield from load_sides(reference, source, settings, audited=True, fix=fix)
     training = settings.training
+    reference_evidence, source_evidence = (
+        [take.evidence for take in takes[side] if take.evidence] for side in takes
+    )
+    rng = np.random.default_rng(training.seed)
+    found = examine(reference_evidence, source_evidence, rng)
     roles: list[tuple[Who, int]] = [("scorer", training.seed)]
     if training.judge:
         roles.append(("judge", training.seed + 1))
@@ -138,30 +147,53 @@ def train(
             seed=training.seed,
             versions=versions(),
             notice=notice,
+            audit=found,
+            fix=fix,
         ),
     )
 
 
 def load_sides(
-    reference: Path, source: Path, settings: ModelSettings
+    reference: Path,
+    source: Path,
+    settings: ModelSettings,
+    *,
+    audited: bool = False,
+    fix: Fix | None = None,
 ) -> Generator[Loaded, None, dict[Side, list[Take]]]:
     """Read both folders, yielding every recording; returns their takes.
+
+    Parameters
+    ----------
+    audited, fix
+        As of `folders.load`.
 
     Raises
     ------
     FolderError, AudioError
         A folder or a recording in it cannot teach; it is named.
     """
-    if reference.resolve() == source.resolve():
-        raise CallError(f"{shown(reference)} is given as both folders: name two different ones")
+    check_distinct(reference, source)
     takes: dict[Side, list[Take]] = {"reference": [], "source": []}
     sides: tuple[tuple[Side, Path], ...] = (("reference", reference), ("source", source))
     for side, folder in sides:
-        for loading in folders.load(folder, settings):
+        for loading in folders.load(folder, settings, audited=audited, fix=fix):
             takes[side].append(loading.take)
             yield Loaded(side, loading)
     folders.check(takes["reference"], takes["source"], (reference, source))
     return takes
+
+
+def plan_fix(
+    reference: Path, source: Path, settings: ModelSettings
+) -> Generator[Listened, None, Fix | None]:
+    """Listen to both folders for what makes them alike, if that is asked for; returns the fix."""
+    if not settings.training.fix:
+        return None
+    heard = yield from listen(reference, source, settings)
+    return remedies.plan(
+        settings.training.fix, *([it.traces for it in heard[side]] for side in heard)
+    )
 
 
 def hold_out(takes: dict[Side, list[Take]], share: float, seed: int) -> tuple[Takes, Takes]:

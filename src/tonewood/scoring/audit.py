@@ -1,0 +1,238 @@
+"""Can a trace alone tell two folders apart? Small classifiers, intervals and a verdict.
+
+Recordings count, not moments: what one take has throughout is one observation. All questions are
+asked together, and chance is allowed one false alarm in fifty over all of them.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tonewood.scoring.discriminant import (
+    Accuracy,
+    Floats,
+    balanced,
+    folds_of,
+    hotelling,
+    right,
+)
+from tonewood.scoring.training import audible, windows
+from tonewood.settings import Settings
+
+Verdict = Literal["fine", "untested", "beware", "confounded"]
+
+FEWEST = 5  # recordings a side: four and four part by chance in 2 of 70 draws, five in 2 of 252
+ALPHA = 0.02  # false alarms over all questions together
+BEWARE = 0.6  # least balanced accuracy that is worth a word
+CONFOUNDED = 0.8  # least lower end of its interval that makes all else doubtful
+_ORDER: tuple[Verdict, ...] = ("fine", "untested", "beware", "confounded")
+_PERMUTATIONS = 999
+_SHRINKAGE = 0.1  # of spectra, whose bands are many and alike
+
+
+class Question(NamedTuple):
+    """One trace of every recording, both folders' one after the other.
+
+    Parameters
+    ----------
+    values : array [recording, feature]
+        NaN where unknown.
+    steps : array [feature]
+        Smallest differences of consequence: seen through an error as wide as this.
+    """
+
+    name: str
+    values: Floats
+    steps: Floats
+
+
+class Finding(Settings):
+    """What a question came to.
+
+    Parameters
+    ----------
+    name : str
+    verdict : Verdict
+    accuracy : Accuracy or None
+        None if untested.
+    p_value : float or None
+        How often chance would tell the folders apart as well, by any of the questions.
+    reference, source : tuple of float or None
+        Median of each feature, in its own unit; None where unknown.
+    heard : bool
+        Whether the scorer could hear it. If not, it is no more than a warning.
+    """
+
+    name: str
+    verdict: Verdict
+    accuracy: Accuracy | None = None
+    p_value: float | None = None
+    reference: tuple[float | None, ...] = ()
+    source: tuple[float | None, ...] = ()
+    heard: bool = True
+
+
+class Session(Settings):
+    """How the long-term spectrum does on a session that it never saw."""
+
+    side: Literal["reference", "source"]
+    name: str
+    windows: int
+    accuracy: float
+
+
+class Audit(Settings):
+    """Two folders, questioned.
+
+    Parameters
+    ----------
+    recordings : (int, int)
+        Of reference and source.
+    findings : tuple of Finding
+    spectrum : Accuracy or None
+        Of a linear classifier on the long-term spectrum, its level removed: what a shallow look
+        gets. None if there are too few recordings.
+    sessions : tuple of Session
+        One session left out at a time; empty where a side has only one.
+    """
+
+    recordings: tuple[int, int]
+    findings: tuple[Finding, ...]
+    spectrum: Accuracy | None = None
+    sessions: tuple[Session, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the findings."""
+        return worst([finding.verdict for finding in self.findings])
+
+    def named(self, verdict: Verdict) -> list[str]:
+        """Names of the findings with this verdict."""
+        return [finding.name for finding in self.findings if finding.verdict == verdict]
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The worst verdict; untested is worse than fine only where nothing was tested."""
+    tested = [verdict for verdict in verdicts if verdict != "untested"]
+    return max(tested, key=_ORDER.index) if tested else "untested"
+
+
+def ask(
+    questions: Sequence[Question], is_source: NDArray[np.bool_], rng: np.random.Generator
+) -> list[Finding]:
+    """Findings of all questions together, for recordings labelled [recording].
+
+    Accuracy is that of linear discriminant analysis on recordings left out, in ten folds. Whether
+    it is more than chance is asked of Hotelling's T²: recordings change places between the
+    folders, all traces of one together, and the largest standardised T² of any question is what
+    chance can do (Westfall & Young 1993). The family-wise error is at most `ALPHA`.
+    """
+    is_reference = np.logical_not(is_source)
+    counts = int(is_reference.sum()), int(is_source.sum())
+    seen = [_seen(question, rng) for question in questions]
+    shuffles = np.stack(
+        [np.arange(len(is_source))]
+        + [rng.permutation(len(is_source)) for _ in range(_PERMUTATIONS)]
+    )
+    folds = folds_of(is_source, rng)
+    z = np.zeros((len(questions), len(shuffles)))
+    for k, values in enumerate(seen):
+        if values.shape[1] and min(counts) > 1:
+            t = hotelling(values, shuffles, counts[0])
+            z[k] = (t - t.mean()) / max(float(t.std()), 1e-12)
+    highest = z.max(axis=0)  # [shuffle]
+    findings = []
+    for k, (question, values) in enumerate(zip(questions, seen, strict=True)):
+        known = np.isfinite(question.values).sum(axis=1) > 0
+        if min(np.sum(known & is_source), np.sum(known & is_reference)) < FEWEST:
+            findings.append(Finding(name=question.name, verdict="untested"))
+            continue
+        # A relative hair's breadth: equal groupings may differ in the last bits.
+        p_value = float(np.mean(highest >= z[k, 0] - 1e-9)) if values.shape[1] else 1.0
+        accuracy = balanced(right(values, is_source, folds), is_source)
+        findings.append(
+            Finding(
+                name=question.name,
+                verdict=verdict_of(accuracy, p_value),
+                accuracy=accuracy,
+                p_value=p_value,
+            )
+        )
+    return findings
+
+
+def verdict_of(accuracy: Accuracy, p_value: float) -> Verdict:
+    """`beware` where chance is excluded and enough are told apart, `confounded` where most are."""
+    if p_value > ALPHA or accuracy.mean < BEWARE:
+        return "fine"
+    return "confounded" if accuracy.low >= CONFOUNDED else "beware"
+
+
+def long_term(rows_db: Tensor, frames: int) -> Floats:
+    """Long-term spectra [window, row] of a take's audible windows, level removed, dB."""
+    cut = windows(rows_db, frames)
+    power = torch.pow(10.0, cut[audible(cut)].double() / 10).mean(dim=-1)
+    level = 10 * torch.log10(power)
+    spectra: Floats = (level - level.mean(dim=1, keepdim=True)).numpy()
+    return spectra
+
+
+def baseline(
+    spectra: Sequence[Floats], is_source: NDArray[np.bool_], rng: np.random.Generator
+) -> Accuracy | None:
+    """How well long-term spectra [window, row] of each recording tell it, left out whole."""
+    if min(is_source.sum(), (~is_source).sum()) < FEWEST:
+        return None
+    owner = np.repeat(np.arange(len(spectra)), [len(one) for one in spectra])
+    folds = folds_of(is_source, rng)[owner]
+    told = right(np.concatenate(spectra), is_source[owner], folds, _SHRINKAGE)
+    share = np.bincount(owner, told) / np.bincount(owner)
+    return balanced(share, is_source)
+
+
+def unheard_sessions(
+    spectra: Sequence[Floats], is_source: NDArray[np.bool_], names: Sequence[str]
+) -> tuple[Session, ...]:
+    """The baseline on each session, left out whole; none where a side has but one."""
+    groups = [(bool(side), name) for side, name in zip(is_source, names, strict=True)]
+    known = sorted(set(groups))
+    if min(sum(side == wanted for side, _ in known) for wanted in (False, True)) < 2:
+        return ()
+    owner = np.repeat(np.arange(len(spectra)), [len(one) for one in spectra])
+    fold = np.array([known.index(group) for group in groups])[owner]
+    told = right(np.concatenate(spectra), is_source[owner], fold, _SHRINKAGE)
+    return tuple(
+        Session(
+            side="source" if side else "reference",
+            name=name,
+            windows=int((fold == k).sum()),
+            accuracy=float(told[fold == k].mean()),
+        )
+        for k, (side, name) in enumerate(known)
+    )
+
+
+def _seen(question: Question, rng: np.random.Generator) -> Floats:
+    """Values [recording, feature] as the classifier sees them, whatever the labels are.
+
+    Unknown values become the median of all; features that few recordings have, or that are alike
+    throughout, are left out. The others are drawn in to Tukey's fences, so that one odd recording
+    hides no habit, and get an error as wide as their step, so that what is of no consequence
+    tells nothing.
+    """
+    values, steps = question.values, question.steps
+    usual = np.isfinite(values).mean(axis=0) >= 0.5
+    values, steps = values[:, usual], steps[usual]
+    values = np.where(np.isfinite(values), values, np.nanmedian(values, axis=0))
+    differs = np.ptp(values, axis=0) >= steps
+    values, steps = values[:, differs], steps[differs]
+    low, high = np.percentile(values, [25, 75], axis=0)
+    reach = 1.5 * np.maximum(high - low, steps)
+    values = np.clip(values, low - reach, high + reach)
+    noisy = values + steps * rng.standard_normal(values.shape)
+    scaled: Floats = (noisy - noisy.mean(axis=0)) / np.maximum(noisy.std(axis=0), 1e-12)
+    return scaled

@@ -1,0 +1,160 @@
+"""Two folders → what tells them apart besides the instrument (paper IV: the room was learnt)."""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tonewood.errors import CallError, shown
+from tonewood.files import folders
+from tonewood.files.folders import Evidence, Surveyed
+from tonewood.scoring.audit import (
+    FEWEST,
+    Audit,
+    Finding,
+    ask,
+    baseline,
+    unheard_sessions,
+)
+from tonewood.scoring.discriminant import Accuracy
+from tonewood.settings import ModelSettings
+from tonewood.workflow.confounds import CONFOUNDS, Confound, questions, told
+
+Side = Literal["reference", "source"]
+
+
+class Listened(NamedTuple):
+    """A recording of one side was read for its traces."""
+
+    side: Side
+    surveyed: Surveyed
+
+
+@dataclass(frozen=True, eq=False)
+class Audited:
+    """An audit, and what it rests on."""
+
+    audit: Audit
+    folders: tuple[Path, Path]  # reference and source
+    reference: list[Evidence]
+    source: list[Evidence]
+
+
+def audit(reference: Path, source: Path, settings: ModelSettings) -> Iterator[Listened | Audited]:
+    """Ask what tells two folders apart; yields its progress and, last, the `Audited`.
+
+    Parameters
+    ----------
+    reference, source : Path
+        Folders; what they hold need not correspond.
+    settings : ModelSettings
+        How `train` would look at them.
+
+    Raises
+    ------
+    FolderError, AudioError
+        A folder or a recording in it cannot be used; it is named.
+    """
+    heard = yield from listen(reference, source, settings)
+    rng = np.random.default_rng(settings.training.seed)
+    yield Audited(examine(heard["reference"], heard["source"], rng), (reference, source), **heard)
+
+
+def listen(
+    reference: Path, source: Path, settings: ModelSettings
+) -> Generator[Listened, None, dict[Side, list[Evidence]]]:
+    """Read both folders for their traces, yielding every recording; returns their evidence."""
+    check_distinct(reference, source)
+    heard: dict[Side, list[Evidence]] = {"reference": [], "source": []}
+    sides: tuple[tuple[Side, Path], ...] = (("reference", reference), ("source", source))
+    for side, folder in sides:
+        for surveyed in folders.survey(folder, settings):
+            heard[side].append(surveyed.evidence)
+            yield Listened(side, surveyed)
+    folders.check_apart(heard["reference"], heard["source"])
+    return heard
+
+
+def examine(
+    reference: Sequence[Evidence], source: Sequence[Evidence], rng: np.random.Generator
+) -> Audit:
+    """Ask all questions of both folders' evidence."""
+    both = [*reference, *source]
+    is_source = np.arange(len(both)) >= len(reference)
+    sides = (reference, source)
+    findings = ask(questions(both), is_source, rng)
+    spectra = [it.spectra for it in both]
+    return Audit(
+        recordings=(len(reference), len(source)),
+        findings=tuple(
+            told(finding, confound, sides)
+            for finding, confound in zip(findings, CONFOUNDS, strict=True)
+        ),
+        spectrum=baseline(spectra, is_source, rng),
+        sessions=unheard_sessions(spectra, is_source, [it.session for it in both]),
+    )
+
+
+def check_distinct(reference: Path, source: Path) -> None:
+    """Raise CallError if both folders are one."""
+    if reference.resolve() == source.resolve():
+        raise CallError(f"{shown(reference)} is given as both folders: name two different ones")
+
+
+def summary(found: Audit) -> list[str]:
+    """An audit in one or two lines."""
+    if found.verdict == "untested":
+        few = min(found.recordings)
+        return [
+            f"untested: {few} recording{'' if few == 1 else 's'} on one side; {FEWEST} a side are "
+            "needed to tell a habit from chance"
+        ]
+    named = [
+        f"{verdict}: {', '.join(names)}"
+        for verdict in ("confounded", "beware")
+        if (names := found.named(verdict))
+    ]
+    first = (
+        "; ".join(named) or "fine: no trace of room, microphone or codec tells the folders apart"
+    )
+    lines = [first]
+    if found.spectrum is not None:
+        lines.append(f"the long-term spectrum alone is right on {percent(found.spectrum)} of takes")
+    return lines
+
+
+def warnings(found: Audit) -> list[str]:
+    """A line for each confounded item: how well it tells, and what to do."""
+    return [
+        f"confounded: {finding.name} alone tells {percent(finding.accuracy)} of the takes: "
+        f"{confound.remedy}"
+        for finding, confound in zip(found.findings, CONFOUNDS, strict=True)
+        if finding.verdict == "confounded" and finding.accuracy is not None
+    ]
+
+
+def advice(finding: Finding, confound: Confound) -> str:
+    """What to do about a confound, and whether it matters to the scorer."""
+    if finding.heard:
+        return confound.remedy
+    why = confound.unheard or "nothing above 8 kHz is looked at"
+    return f"{confound.remedy} (the scorer does not hear it: {why})"
+
+
+def percent(accuracy: Accuracy) -> str:
+    """Accuracy and interval as people read them."""
+    return f"{100 * accuracy.mean:.0f} % ({100 * accuracy.low:.0f} to {100 * accuracy.high:.0f})"
+
+
+def medians(finding: Finding, side: Side) -> str:
+    """Medians of a finding's features on one side, as text."""
+    return " / ".join(map(_figure, getattr(finding, side)))
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    # Rounding may leave a minus before nought.
+    return f"{value:.0f}" if abs(value) >= 100 else f"{round(value, 2) + 0.0:.3g}"

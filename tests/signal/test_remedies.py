@@ -1,0 +1,85 @@
+"""Fixes: what they bring about, and that they bring about nothing else."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tonewood.signal.loudness import integrated_loudness
+from tonewood.signal.marks import CENTRES_HZ
+from tonewood.signal.remedies import Fix, fixed, floor_noise, low_passed, plan
+from tonewood.signal.traces import traces
+
+RATE = 44_100
+Samples = NDArray[np.float32]
+
+
+def take(floor: float, rng: np.random.Generator, gain: float = 1.0) -> Samples:
+    time = np.arange(8 * RATE) / RATE
+    tone = 0.2 * np.sin(2 * np.pi * 440 * time) * (time % 1 < 0.6)
+    return (gain * (tone + floor * rng.standard_normal(len(time)))).astype(np.float32)[None]
+
+
+def test_no_fix_changes_nothing(rng: np.random.Generator) -> None:
+    wave = take(1e-4, rng)
+    assert np.array_equal(fixed(wave, RATE, traces(wave, RATE), Fix(), rng), wave)
+
+
+def test_level_brings_all_to_one_loudness(rng: np.random.Generator) -> None:
+    waves = [take(1e-4, rng, gain) for gain in (0.1, 0.3, 1.0)]
+    found = [traces(wave, RATE) for wave in waves]
+    fix = plan(("level",), found[:1], found[1:])
+    assert fix.cutoff_hz is None
+    assert fix.floor_bands_db is None
+    for wave, it in zip(waves, found, strict=True):
+        made = fixed(wave, RATE, it, fix, rng)
+        assert integrated_loudness(made, RATE) == pytest.approx(found[1].loudness, abs=0.01)
+        # Nothing but a gain.
+        ratio = made[wave != 0] / wave[wave != 0]
+        assert np.allclose(ratio, ratio[0], rtol=1e-5)
+
+
+def test_bandwidth_takes_the_narrower_side_and_keeps_what_is_below(
+    rng: np.random.Generator,
+) -> None:
+    wide = take(1e-3, rng)
+    narrow = low_passed(take(1e-3, rng).astype(np.float64), RATE, 12_000).astype(np.float32)
+    found = [traces(wave, RATE) for wave in (wide, narrow)]
+    assert found[0].cutoff_hz == RATE / 2
+    fix = plan(("bandwidth",), found[:1], found[1:])
+    assert fix.cutoff_hz == pytest.approx(12_000, abs=300)
+    made = fixed(wide, RATE, found[0], fix, rng)
+    assert traces(made, RATE).cutoff_hz == pytest.approx(12_000, abs=300)
+    kept = np.fft.rfft(made[0] - wide[0])[: 8 * 11_000]
+    assert np.abs(kept).max() < 1e-3 * np.abs(np.fft.rfft(wide[0])).max()
+    # Where there is nothing to cut, nothing is touched.
+    assert np.array_equal(fixed(narrow, RATE, found[1], Fix(cutoff_hz=RATE / 2), rng), narrow)
+
+
+def test_noise_lifts_both_to_one_floor(rng: np.random.Generator) -> None:
+    waves = [take(10 ** (db / 20), rng) for db in (-90, -60)]
+    found = [traces(wave, RATE) for wave in waves]
+    fix = plan(("noise",), found[:1], found[1:])
+    for wave, it in zip(waves, found, strict=True):
+        after = traces(fixed(wave, RATE, it, fix, rng), RATE)
+        assert after.floor_db == pytest.approx(-60, abs=0.5)
+        assert np.allclose(after.floor_bands_db[9:23], found[1].floor_bands_db[9:23], atol=1.5)
+
+
+def test_noise_has_the_level_asked_for_in_every_band(rng: np.random.Generator) -> None:
+    wanted = rng.uniform(-80, -50, len(CENTRES_HZ))
+    own = np.full(len(CENTRES_HZ), np.nan)
+    noise = floor_noise(20 * RATE, RATE, wanted, own, rng)
+    power = np.abs(np.fft.rfft(noise)) ** 2 * 2 / len(noise) ** 2
+    hz = np.fft.rfftfreq(len(noise), 1 / RATE)
+    for centre, db in zip(CENTRES_HZ, wanted, strict=True):
+        band = (hz >= centre * 2 ** (-1 / 6)) & (hz < min(centre * 2 ** (1 / 6), RATE / 2))
+        assert 10 * np.log10(power[band].sum()) == pytest.approx(db, abs=1.0)
+    # What is there already is not put there again.
+    assert not floor_noise(RATE, RATE, wanted, wanted + 1, rng).any()
+
+
+def test_takes_without_rests_plan_no_noise(rng: np.random.Generator) -> None:
+    loud = (0.1 * rng.standard_normal((1, 4 * RATE))).astype(np.float32)
+    found = [traces(loud, RATE)]
+    assert found[0].floor_db is None
+    assert plan(("noise",), found, found) == Fix()

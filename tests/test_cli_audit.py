@@ -1,0 +1,193 @@
+"""`tonewood audit`, and the audit that `train` makes, as scripts and people call them."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tonewood.files.modelfile import load
+from tonewood.scoring.audit import Audit
+from tonewood.settings import ModelSettings
+from tonewood.workflow.confounds import CONFOUNDS
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> tuple[Path, Path]:
+    """One instrument in two folders of twelve short takes; a hiss in the source."""
+    root = tmp_path_factory.mktemp("sides")
+    for number, side in enumerate(("reference", "<source>")):
+        (root / side).mkdir()
+        for seed in range(12):
+            wave = play(6.0, seed=100 * number + seed)
+            gap = np.arange(wave.shape[1]) % 32_000 > 24_000
+            rng = np.random.default_rng(seed)
+            wave = np.where(gap, 0, wave) + (1e-4, 1e-3)[number] * rng.standard_normal(wave.shape)
+            soundfile.write(root / side / f"{seed}.wav", wave.T, 16_000)
+    return root / "reference", root / "<source>"
+
+
+@pytest.fixture
+def call(sides: tuple[Path, Path]) -> list[object]:
+    return ["audit", "--reference", sides[0], "--source", sides[1]]
+
+
+def test_json_is_one_object_with_every_finding(run: Run, call: list[object]) -> None:
+    ran = run(*call, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    (line,) = ran.objects
+    assert line["verdict"] == "confounded"
+    assert line["recordings"] == [12, 12]
+    assert [finding["name"] for finding in line["findings"]] == [c.name for c in CONFOUNDS]
+    floor = next(f for f in line["findings"] if f["name"] == "noise floor")
+    assert floor["verdict"] == "confounded"
+    assert 0.8 <= floor["accuracy"]["low"] <= floor["accuracy"]["mean"] <= 1
+    assert floor["source"][0] - floor["reference"][0] == pytest.approx(20, abs=3)
+    assert line["page"] is None
+    assert line["scorer"] is None
+
+
+def test_people_get_a_line_each_and_what_to_do(run: Run, call: list[object]) -> None:
+    ran = run(*call)
+    assert ran.code == 0, ran.err
+    for confound in CONFOUNDS:
+        assert re.search(rf"^(fine|beware|confounded|untested) +{confound.name} ", ran.out, re.M)
+    assert "train with --fix noise" in ran.out
+    assert re.search(r"^in all +confounded: noise floor", ran.out, re.M)
+
+
+def test_the_page_holds_verdicts_and_pictures(
+    run: Run, call: list[object], tmp_path: Path, model_file: Path
+) -> None:
+    path = tmp_path / "report.html"
+    ran = run(*call, "-o", path, "-m", model_file)
+    assert ran.code == 0, ran.err
+    page = path.read_text()
+    assert "Verdict: confounded." in page
+    assert "<source>" not in page
+    assert "&lt;source&gt;" in page
+    assert page.count("<img ") >= 2
+    assert "held-out windows" in page
+    assert "What was not asked" in page
+    assert list(tmp_path.iterdir()) == [path]
+    assert run(*call, "-o", path).code == 1
+    assert run(*call, "-o", path, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("report.txt", 2, "is no name of a page: end it in .html"),
+        ("no/report.html", 1, "has no folder to lie in"),
+        ("", 2, "is no name of a page"),
+    ],
+)
+def test_a_page_that_cannot_be_is_refused_before_the_work(
+    run: Run, call: list[object], tmp_path: Path, name: str, code: int, message: str
+) -> None:
+    ran = run(*call, "-o", tmp_path / name)
+    assert ran.code == code
+    assert message in ran.err
+    assert ran.out == ""
+
+
+def test_no_picture_library_is_one_line(
+    run: Run, call: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ran = run(*call, "-o", tmp_path / "report.html")
+    assert (ran.code, ran.out) == (1, "")
+    assert "pip install 'tonewood[plot]'" in ran.err
+
+
+def test_folders_that_cannot_be_asked(run: Run, sides: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.wav").write_text("no sound")
+    (tmp_path / "still").mkdir()
+    soundfile.write(tmp_path / "still" / "a.wav", np.zeros(16_000), 16_000)
+    for name in ("absent", "empty", "text", "still"):
+        ran = run("audit", "--reference", sides[0], "--source", tmp_path / name)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.count("\n") == 1
+        assert str(tmp_path / name) in ran.err
+    assert run("audit", "--reference", sides[0], "--source", sides[0]).code == 2
+    assert run("audit", "--reference", sides[0]).code == 2
+
+
+def test_few_takes_are_untested(run: Run, training_folders: Any) -> None:
+    ran = run(
+        "audit", "--reference", training_folders.reference, "--source", training_folders.source
+    )
+    assert ran.code == 0, ran.err
+    assert "untested: 4 recordings on one side; 5 a side are needed" in ran.out
+    assert re.search(r"^session +day0 \(reference\), left out", ran.out, re.M)
+
+
+@pytest.fixture
+def learn(sides: tuple[Path, Path], small: Callable[..., ModelSettings]) -> list[object]:
+    brief = small(steps=2, check_every=1).model_dump(mode="json")
+    chosen = {
+        "scorer.depth": brief["scorer"]["depth"],
+        "scorer.width": brief["scorer"]["width"],
+        "scorer.crop_seconds": 1.0,
+        "training.steps": 2,
+        "training.check_every": 1,
+        "priors.neighbours.frames": 1_024,
+        "priors.neighbours.codes": 128,
+        "priors.network.steps": 24,
+        "priors.network.width": 8,
+        "guide.steps": 20,
+    }
+    words = [w for k, v in chosen.items() for w in ("--set", f"{k}={json.dumps(v)}")]
+    return ["train", "--reference", sides[0], "--source", sides[1], "--no-judge", *words]
+
+
+def test_train_warns_and_its_card_remembers(run: Run, learn: list[object], tmp_path: Path) -> None:
+    path = tmp_path / "mine.tonewood"
+    ran = run(*learn, "-o", path, "--json")
+    assert ran.code == 0, ran.err
+    assert "warning: confounded: noise floor alone tells 100 %" in ran.err
+    audit = load(path).card.audit
+    assert audit is not None
+    assert audit.verdict == "confounded"
+    assert Audit.model_validate(ran.objects[0]["card"]["audit"]) == audit
+    told = run("info", path).out
+    assert re.search(r"^audit +confounded: noise floor", told, re.M)
+
+
+def test_train_can_fix_what_tells_the_folders_apart(
+    run: Run, learn: list[object], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.tonewood"
+    ran = run(*learn, "-o", path, "--fix", "noise,level")
+    assert ran.code == 0, ran.err
+    assert "noise floor" not in ran.err
+    model = load(path)
+    assert model.settings.training.fix == ("noise", "level")
+    assert model.card.fix is not None
+    assert model.card.fix.cutoff_hz is None
+    assert model.card.fix.floor_bands_db is not None
+    assert model.card.audit is not None
+    assert "noise floor" not in model.card.audit.named("confounded")
+    assert re.search(r"^ +made alike: noise, level$", run("info", path).out, re.M)
+
+
+def test_a_fix_that_is_none_is_a_wrong_call(run: Run, learn: list[object], tmp_path: Path) -> None:
+    ran = run(*learn, "-o", tmp_path / "mine.tonewood", "--fix", "room")
+    assert ran.code == 2
+    assert "'room'" in ran.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_bundled_models_without_an_audit_load_and_say_nothing(run: Run) -> None:
+    assert load("cello").card.audit is None
+    assert "audit" not in run("info", "cello").out

@@ -1,0 +1,226 @@
+"""Planted confounds on folders that are otherwise alike, and the fixes that undo them."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from scipy.signal import butter, fftconvolve, sosfilt
+
+from tonewood.errors import CallError, FolderError
+from tonewood.files import folders
+from tonewood.files.folders import Evidence
+from tonewood.scoring.audit import Audit
+from tonewood.settings import ModelSettings
+from tonewood.signal import remedies
+from tonewood.workflow import audit as auditing
+from tonewood.workflow.audit import Audited, Listened, advice, examine, summary, warnings
+from tonewood.workflow.confounds import CONFOUNDS
+
+RATE = 44_100
+EACH = 8
+SETTINGS = ModelSettings()
+Wave = NDArray[np.float64]
+Plant = Callable[[Wave, np.random.Generator], Wave]
+
+
+@cache
+def note(pitch: int) -> Wave:
+    at = np.arange(round(0.7 * RATE)) / RATE
+    hz = 110 * 2 ** (pitch / 12) * np.arange(1, 100)
+    hz = hz[hz < 19_000]
+    shape = np.minimum(1, 40 * at) * np.where(at < 0.35, 1.0, 10 ** (-15 * (at - 0.35)))
+    made: Wave = (
+        0.1 * shape * ((1 / np.arange(1, len(hz) + 1)) @ np.sin(2 * np.pi * hz[:, None] * at))
+    )
+    return made
+
+
+def take(seed: int, seconds: float = 8.0) -> Wave:
+    """Notes of one instrument under a hiss at -72 dBFS, with rests between the phrases."""
+    rng = np.random.default_rng(seed)
+    wave = 10 ** (-72 / 20) * rng.standard_normal(round(seconds * RATE))
+    start = 0.1
+    while start < seconds - 0.8:
+        played = note(int(rng.integers(0, 24)))
+        wave[round(start * RATE) :][: len(played)] += played
+        start += 0.4 if rng.random() < 0.7 else 1.2
+    return wave
+
+
+def write(folder: Path, first: int, plant: Plant | None = None, count: int = EACH) -> Path:
+    folder.mkdir(parents=True)
+    for seed in range(first, first + count):
+        wave = take(seed)
+        if plant is not None:
+            wave = plant(wave, np.random.default_rng(seed))
+        soundfile.write(folder / f"{seed}.wav", wave, RATE, subtype="PCM_16")
+    return folder
+
+
+def heard(folder: Path) -> list[Evidence]:
+    return [surveyed.evidence for surveyed in folders.survey(folder, SETTINGS)]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("clean") / "takes", 0)
+
+
+@pytest.fixture(scope="module")
+def clean_evidence(clean: Path) -> list[Evidence]:
+    return heard(clean)
+
+
+def low_passed(wave: Wave, rng: np.random.Generator) -> Wave:
+    kept: Wave = sosfilt(butter(16, 16_000, fs=RATE, output="sos"), wave)
+    return kept
+
+
+def hummed(wave: Wave, rng: np.random.Generator) -> Wave:
+    return wave + 10 ** (-67 / 20) * np.sin(2 * np.pi * 50 * np.arange(len(wave)) / RATE)
+
+
+def softer(wave: Wave, rng: np.random.Generator) -> Wave:
+    return wave * 10 ** (-4 / 20)
+
+
+def noisier(wave: Wave, rng: np.random.Generator) -> Wave:
+    return wave + 10 ** (-62 / 20) * rng.standard_normal(len(wave))
+
+
+def in_a_room(wave: Wave, rng: np.random.Generator) -> Wave:
+    time = np.arange(RATE) / RATE
+    tail = rng.standard_normal(RATE) * 10 ** (-3 * time)
+    tail *= 0.7 / np.sqrt(np.square(tail).sum())
+    wet = wave + fftconvolve(wave, tail)[: len(wave)]
+    made: Wave = wet * np.sqrt(np.square(wave).mean() / np.square(wet).mean())
+    return made
+
+
+def claimed(audit: Audit) -> set[str]:
+    return {*audit.named("beware"), *audit.named("confounded")}
+
+
+PLANTS: list[tuple[Plant, set[str], str]] = [
+    (softer, {"level"}, "level"),
+    (low_passed, {"bandwidth"}, "bandwidth"),
+    (noisier, {"noise floor"}, "noise"),
+    (hummed, {"hum"}, ""),
+    (in_a_room, {"reverberation"}, ""),
+]
+
+
+@pytest.mark.parametrize(("plant", "names", "fix"), PLANTS, ids=[p[0].__name__ for p in PLANTS])
+def test_what_is_planted_is_found_under_its_name_and_a_fix_undoes_it(
+    plant: Plant, names: set[str], fix: Any, clean: Path, clean_evidence: list[Evidence],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    source = write(tmp_path / "source", 100, plant)
+    planted = heard(source)
+    found = examine(clean_evidence, planted, np.random.default_rng(0))
+    assert names <= claimed(found)
+    assert summary(found)[0] != "fine"
+    if not fix:
+        return
+    sides = [it.traces for it in clean_evidence], [it.traces for it in planted]
+    plan = remedies.plan((fix,), *sides)
+    fixed = [
+        [it.take.evidence for it in folders.load(f, SETTINGS, audited=True, fix=plan)]
+        for f in (clean, source)
+    ]
+    first, second = ([it for it in side if it is not None] for side in fixed)
+    again = examine(first, second, np.random.default_rng(0))
+    assert not names & claimed(again)
+
+
+def test_two_halves_of_one_folder_are_alike(clean_evidence: list[Evidence]) -> None:
+    rng = np.random.default_rng(4)
+    alarms = 0
+    for _ in range(40):
+        order = [clean_evidence[k] for k in rng.permutation(EACH)]
+        alarms += bool(claimed(examine(order[: EACH // 2], order[EACH // 2 :], rng)))
+    assert alarms == 0  # four a side are never enough to claim anything
+    untested = examine(clean_evidence[:4], clean_evidence[4:], rng)
+    assert untested.verdict == "untested"
+    assert summary(untested)[0].startswith("untested: 4 recordings on one side; 5 a side")
+
+
+def test_false_alarms_on_real_takes_stay_below_one_in_twenty(corpora: Path) -> None:
+    folder = corpora / "real_cello_44k1" / "test" / "good"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder}")
+    evidence = heard(folder)
+    rng = np.random.default_rng(1)
+    alarms = 0
+    for _ in range(30):
+        order = [evidence[k] for k in rng.permutation(len(evidence))]
+        half = len(order) // 2
+        alarms += bool(claimed(examine(order[:half], order[half:], rng)))
+    assert alarms <= 3  # at most 2 % each: four or more of 30 come once in 300
+
+
+def test_events_then_the_audit(clean: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "source", 200, count=5)
+    *events, last = auditing.audit(clean, source, SETTINGS)
+    assert isinstance(last, Audited)
+    listened = [event for event in events if isinstance(event, Listened)]
+    assert [(e.side, e.surveyed.number, e.surveyed.total) for e in listened] == [
+        *(("reference", n, EACH) for n in range(1, EACH + 1)),
+        *(("source", n, 5) for n in range(1, 6)),
+    ]
+    assert last.audit.recordings == (EACH, 5)
+    assert last.audit.verdict == "fine"
+    assert [finding.name for finding in last.audit.findings] == [c.name for c in CONFOUNDS]
+    assert warnings(last.audit) == []
+    assert Audit.model_validate_json(last.audit.model_dump_json()) == last.audit
+
+
+def test_only_what_the_scorer_hears_is_confounded(
+    clean_evidence: list[Evidence], tmp_path: Path
+) -> None:
+    many = clean_evidence + heard(write(tmp_path / "more", 300, count=4))
+    low = heard(write(tmp_path / "low", 400, softer, count=12))
+    found = examine(many, low, np.random.default_rng(0))
+    level, confound = found.findings[0], CONFOUNDS[0]
+    assert level.name == confound.name == "level"
+    assert level.accuracy is not None
+    assert level.accuracy.low > 0.8
+    assert not level.heard
+    assert level.verdict == "beware"
+    assert "the scorer does not hear it" in advice(level, confound)
+    noisy = heard(write(tmp_path / "noisy", 500, noisier, count=12))
+    told = examine(many, noisy, np.random.default_rng(0))
+    assert told.verdict == "confounded"
+    assert any(
+        line.startswith("confounded: noise floor alone tells 100 %") for line in warnings(told)
+    )
+    assert "--fix noise" in warnings(told)[0]
+
+
+def test_sessions_are_the_first_sub_folders(clean: Path, tmp_path: Path) -> None:
+    for day, first in (("monday", 600), ("friday", 604)):
+        write(tmp_path / "source" / day, first, count=4)
+    for day, first in (("may", 700), ("june", 704)):
+        write(tmp_path / "reference" / day, first, count=4)
+    *_, done = auditing.audit(tmp_path / "reference", tmp_path / "source", SETTINGS)
+    assert isinstance(done, Audited)
+    assert [(session.side, session.name) for session in done.audit.sessions] == [
+        ("reference", "june"), ("reference", "may"), ("source", "friday"), ("source", "monday"),
+    ]  # fmt: skip
+
+
+def test_folders_that_cannot_be_asked(clean: Path, tmp_path: Path) -> None:
+    def ask(reference: Path, source: Path) -> Iterator[Any]:
+        return auditing.audit(reference, source, SETTINGS)
+
+    with pytest.raises(CallError, match="as both folders"):
+        list(ask(clean, clean))
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "0.wav").write_bytes((clean / "0.wav").read_bytes())
+    with pytest.raises(FolderError, match="are the same recording"):
+        list(ask(clean, tmp_path / "copy"))
