@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, median_filter, uniform_filter1d
+from scipy.stats import trim_mean
 
 from tonewood.evaluation.cues import HOP_S, Cues, Floats
 
@@ -15,8 +16,8 @@ Frames = NDArray[np.int64]
 COARSE = 2  # hops in a frame of the coarse path
 _LEAST = 50  # frames that the coarse search needs; shorter spans are stretched evenly
 _DECAY = np.sqrt(1 / np.arange(1, 11))  # of an attack over the frames after it (DLNCO)
-_CENTRE_FRAMES = 101
-_BLUR_FRAMES = 25
+_CENTRE_FRAMES = 151
+_BLUR_FRAMES = 51
 _SIDES = np.array([0, -1, 1])
 _STEPS = np.array([1.5, 1.5, 2.0])  # of one, of the other, of both: none is cheaper than another
 
@@ -91,11 +92,15 @@ def refined_path(here: Cues, there: Cues, path: Floats) -> Floats:
 def _smoothed(path: Floats, frames: int) -> Floats:
     """The path [frame] without what is shorter than so many frames; a jump stays a jump.
 
-    A median keeps the edge between two tempi or lags where a mean would blur it.
+    A median keeps the edge between two lags where a mean would blur it, if there is no slope
+    besides: the usual tempo is taken off first.
     """
-    even = np.linspace(path[0], path[-1], len(path))
+    span = min(_BLUR_FRAMES, len(path) - 1)
+    tempo = trim_mean(path[span:] - path[:-span], 0.25) / span if span > 0 else 0.0
+    even = tempo * np.arange(len(path))
     steady = median_filter(path - even, frames, mode="nearest")
-    return even + uniform_filter1d(steady, min(frames, _BLUR_FRAMES), mode="nearest")
+    blurred: Floats = uniform_filter1d(steady, min(frames, _BLUR_FRAMES), mode="nearest")
+    return even + blurred
 
 
 def _costs(here: Cues, there: Cues, centre: Frames, reach: int) -> NDArray[np.float32]:
