@@ -21,7 +21,7 @@ SIMILAR = 0.5  # right pieces reach 0.7 and more, wrong ones 0.3: docs/evaluate.
 MAY_STICK = 0.3
 _LENGTHS_MAY_DIFFER = 0.02
 # An alignment errs by about as much itself: half, and nine tenths, of a pair's frames so near.
-_EXACT_S, _NEARLY_S = 0.025, 0.080
+_EXACT_S, _NEARLY_S = 0.020, 0.075
 _SLOWEST, _FASTEST = 1 / 3, 3.0
 _SLOPE_FRAMES = 50
 
