@@ -31,6 +31,7 @@ WARPS = {
     "15 % faster": (1.15, 0.0),
     "15 % slower": (1 / 1.15, 0.0),
     "rubato of 15 %": (1.0, 0.15),
+    "10 % slower, rubato of 25 %": (0.9, 0.25),
 }
 WINDOW_S, SEEK_S = 0.040, 0.010
 BEGIN, END = "<!-- alignment:begin -->", "<!-- alignment:end -->"
@@ -121,7 +122,7 @@ def measured(
 def drawn(seconds: float, tempo: float, rubato: float, rng: np.random.Generator) -> Warp:
     """A tempo that sways by a share, slowly and less slowly."""
     times = np.arange(int(seconds * 100) + 1) / 100
-    sway = sum(np.sin(2 * np.pi * (times / period + rng.uniform())) for period in (1.1, 2.3, 5.1))
+    sway = sum(np.sin(2 * np.pi * (times / period + rng.uniform())) for period in (1.7, 3.7, 9.1))
     pace = tempo * (1 + rubato) ** (sway / 1.7)
     return Warp(times, np.concatenate([[0.0], np.cumsum(1 / pace[:-1]) / 100]))
 

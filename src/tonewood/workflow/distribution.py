@@ -1,6 +1,6 @@
 """Two folders that need not correspond → how far one's sound is from the other's."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,8 +80,8 @@ def compare(
         A folder is missing, or holds too little.
     """
     clouds = []
-    for folder in (output, reference):
-        clouds.append((yield from _clouds(folder, model)))
+    for folder, paths in [(folder, audio_files(folder)) for folder in (output, reference)]:
+        clouds.append((yield from _clouds(folder, paths, model)))
     ours, theirs = clouds
     rng = np.random.default_rng(seed)
     yield Comparison(
@@ -93,9 +93,10 @@ def compare(
     )
 
 
-def _clouds(folder: Path, model: Model) -> Generator[Started | Failed, None, Clouds]:
+def _clouds(
+    folder: Path, paths: Sequence[Path], model: Model
+) -> Generator[Started | Failed, None, Clouds]:
     clouds = Clouds([], [])
-    paths = audio_files(folder)
     for number, path in enumerate(paths, start=1):
         yield Started(number, len(paths), path)
         try:
