@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from tonewood.evaluation.align import align
 from tonewood.evaluation.metrics import closed, mel_distance
-from tonewood.files.modelfile import Model
+from tonewood.files.modelfile import Model, load
+from tonewood.settings import changed, enhance_settings
 from tonewood.terminal import EvaluatingDisplay
-from tonewood.workflow.batch import Started
+from tonewood.workflow.batch import Enhanced, Started, enhance_files, jobs
 from tonewood.workflow.distribution import Comparison, compare
 from tonewood.workflow.evaluate import Evaluation, evaluate
-from tonewood.workflow.pairs import METHODS, Measuring, by_name, heard
+from tonewood.workflow.pairs import METHODS, Measuring, PairFiles, by_name, heard
 
 Run = Callable[..., Any]
 FILES = {"index.html", "evaluation.json", "evaluation.csv"}
@@ -245,3 +247,38 @@ def test_progress_shows_methods_and_files(
     assert (pairs.completed, pairs.total, pairs.fields["note"]) == (2, 12, "static")
     assert (files.completed, files.total, files.fields["note"]) == (1, 4, "a.wav")
     assert "pairs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("corpus", ["real_cello", "soundfont_cello_mit"])
+def test_simultaneous_pairs_of_the_corpora_stay_so(corpora: Path, corpus: str) -> None:
+    test = corpora / corpus / "test"
+    for files in by_name(test / "cheap", test / "good"):
+        assert isinstance(files, PairFiles)
+        source, reference = (heard(side.samples, side.rate) for side in files.read())
+        found = align(source, reference)
+        assert found.exact
+        assert found.quality.fault is None
+
+
+def test_folders_of_the_corpora_stand_in_order(corpora: Path, tmp_path: Path) -> None:
+    """Source, then the source enhanced, then other takes of the reference itself."""
+    root = corpora / "real_cello"
+    cello = load("cello")
+    learnt = sorted((root / "train" / "good").iterdir())[:12]
+    for path in learnt:
+        (tmp_path / "good").mkdir(exist_ok=True)
+        (tmp_path / "good" / path.name).symlink_to(path)
+    laid = jobs([root / "test" / "cheap"], tmp_path / "enhanced")
+    how = changed(enhance_settings("search"), ["force=true", "certificate.control_steps=0"])
+    done = [it for it in enhance_files(laid, cello, how) if isinstance(it, Enhanced)]
+    assert len(done) == len(laid)
+    found = []
+    for folder in (root / "test" / "cheap", tmp_path / "enhanced", root / "test" / "good"):
+        *_, last = compare(folder, tmp_path / "good", cello)
+        assert isinstance(last, Comparison)
+        found.append(last)
+    for kind in ("scorer", "mel"):
+        source, enhanced, reference = (getattr(it, kind).distance for it in found)
+        assert source > 3 * enhanced
+        assert enhanced > reference - getattr(found[2], kind).error
+        assert abs(reference) < 0.1 * source
