@@ -23,7 +23,7 @@ _LENGTHS_MAY_DIFFER = 0.02
 # An alignment errs by about as much itself: half, and nine tenths, of a pair's frames so near.
 _EXACT_S, _NEARLY_S = 0.020, 0.075
 _SLOWEST, _FASTEST = 1 / 3, 3.0
-_SLOPE_FRAMES = 50
+_SLOPE_FRAMES = 50  # half a second
 
 
 class Anchor(NamedTuple):
