@@ -169,9 +169,8 @@ def _pair_blocks(found: Evaluation) -> list[Block]:
         ),
     ]
     if found.failed:
-        rows = [["left out", "why"]]
-        rows += [[shown(it.input), str(it.error)] for it in found.failed]
-        blocks.append(Table("Left out of all figures.", rows))
+        rows = [["left out"], *([str(it.error)] for it in found.failed)]
+        blocks.append(Table("In none of the figures, each with its reason.", rows))
     return blocks
 
 
