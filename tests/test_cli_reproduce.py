@@ -23,6 +23,7 @@ from tonewood.terminal import ReproducingDisplay
 from tonewood.workflow import reproduce as reproducing
 from tonewood.workflow.figures import optimised_blocks
 from tonewood.workflow.page import Block, Heading, Picture, Sound, Table, page
+from tonewood.workflow.pairs import Measuring
 from tonewood.workflow.train import Checked
 
 Run = Callable[..., Any]
@@ -207,7 +208,7 @@ def test_what_cannot_be_is_refused_before_the_work(
         raise AssertionError
 
     monkeypatch.setattr(reproducing, "train", never)
-    monkeypatch.setattr(reproducing, "enhance", never)
+    monkeypatch.setattr(reproducing, "enhanced", never)
     (tmp_path / "file").write_bytes(b"mine")
     call = ("reproduce", "--corpus", corpus)
     ran = run(*call, "-o", tmp_path / "file")
@@ -224,10 +225,9 @@ def test_what_cannot_be_is_refused_before_the_work(
 @pytest.mark.parametrize("fault", ["missing", "longer"])
 def test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fault: str) -> None:
     for side, seconds in (("cheap", 1.0), ("good", 1.1)):
-        if side == "good" and fault == "missing":
-            continue
+        name = "b.wav" if side == "good" and fault == "missing" else "a.wav"
         (tmp_path / side).mkdir()
-        soundfile.write(tmp_path / side / "a.wav", play(seconds).T, 16_000)
+        soundfile.write(tmp_path / side / name, play(seconds).T, 16_000)
     message = {"missing": "a.wav has no partner", "longer": r"lasts 1\.00 s and .* 1\.10 s"}[fault]
     with pytest.raises(FolderError, match=message):
         reproducing.paired(tmp_path)
@@ -278,7 +278,7 @@ def test_progress_shows_methods_and_pieces(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with ReproducingDisplay() as display:
         display.show(Checked("scorer", Check(10, 40, 0.2, 0.75, 0.2)))
-        display.show(reproducing.Measuring(3, 12, "static"))
+        display.show(Measuring(3, 12, "static"))
         assert display.progress is not None
         scorer, pieces = display.progress.tasks
     assert (scorer.completed, scorer.total) == (10, 40)

@@ -12,7 +12,7 @@ from tonewood.masking.optimise import Step
 from tonewood.scoring.search import Look, Rung
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
-from tonewood.workflow.reproduce import Measuring
+from tonewood.workflow.pairs import Measuring
 from tonewood.workflow.train import Checked, Loaded
 
 
@@ -134,6 +134,20 @@ class ReproducingDisplay(TrainingDisplay):
             self._update("pieces   ", event.number, event.total, event.method)
         else:
             super().show(event)
+
+
+class EvaluatingDisplay(_Display):
+    """Every method on every pair, or every recording of two folders."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+
+    def show(self, event: Measuring | Started) -> None:
+        """Draw one event."""
+        if isinstance(event, Measuring):
+            self._update("pairs", event.number - 1, event.total, event.method)
+        else:
+            self._update("files", event.number - 1, event.total, shown(event.input))
 
 
 class EnhancingDisplay(_Display):

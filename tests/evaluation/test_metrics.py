@@ -183,3 +183,38 @@ def test_waveforms_must_fit(shape: tuple[int, ...]) -> None:
 )
 def test_closed_is_the_share_that_is_gone(before: float, after: float, share: float) -> None:
     assert closed(before, after) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_warp_that_warps_nothing_changes_nothing(metric: Callable[..., float]) -> None:
+    estimate, reference = noise(seed=1), noise(seed=2)
+    assert metric(estimate, reference, lambda t: t) == metric(estimate, reference)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_late_take_is_met_where_it_is(metric: Callable[..., float]) -> None:
+    """160 ms are whole hops of every window."""
+    sound = noise()
+    late = torch.cat([noise(0.16, 3), sound])
+    met = metric(sound, late, lambda t: t + 0.16)
+    assert met < 0.2  # the first frame's padding differs
+    assert met < 0.5 * metric(sound, late[: len(sound)])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_has_no_counterpart_does_not_count(metric: Callable[..., float]) -> None:
+    estimate, reference = noise(seed=1), noise(seed=1)
+    estimate[16_000:] *= torch.linspace(0, 1, 16_000)
+    damaged = metric(estimate, reference)
+    kept = metric(estimate, reference, lambda t: np.where(t < 0.9, t, np.nan))
+    assert kept == 0 < damaged
+
+
+def test_a_warp_must_lead_somewhere() -> None:
+    with pytest.raises(CallError, match="no moment of the estimate has a counterpart"):
+        distances(noise(), noise(), lambda t: np.full_like(t, np.nan))
+
+
+def test_lengths_may_differ_under_a_warp() -> None:
+    found = distances(noise(1.0, 1), noise(2.0, 1), lambda t: t)
+    assert found.mel == pytest.approx(0, abs=0.2)

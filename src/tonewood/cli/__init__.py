@@ -10,7 +10,7 @@ from typing import Any
 import typer
 import typer.core
 
-from tonewood.cli import audit, enhance, info, report, reproduce, score, search, train
+from tonewood.cli import audit, enhance, evaluate, info, report, reproduce, score, search, train
 from tonewood.errors import CallError, TonewoodError
 
 
@@ -44,6 +44,7 @@ for _command in (
     search.search,
     enhance.enhance,
     score.score,
+    evaluate.evaluate,
     info.info,
     reproduce.reproduce,
 ):

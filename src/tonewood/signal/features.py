@@ -1,5 +1,6 @@
 """What the method looks at in a recording: levels on its rows, and the fine structure of pitch."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ _LONG_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
 _ENVELOPE_POINTS = 6.0  # spread of the envelope that is taken off: a quarter of an octave
 _FLOOR_DB = -10.0
 _QUIETEST = 1e-9  # in power: 90 dB
+_BLOCK_FRAMES = 1024  # spectra and blurs at once: neither is kept for a whole recording
 
 
 class Features(NamedTuple):
@@ -60,7 +62,9 @@ def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Ten
     on_pitches = torch.cat(pieces, dim=1)
     # A floor below the recording's own loudest, so that its level changes nothing.
     level = 10 * torch.log10(on_pitches + _QUIETEST * on_pitches.max() + 1e-30)
-    fine = (level - _gaussian_blur(level, _ENVELOPE_POINTS)).clamp_min(_FLOOR_DB)
+    blocks = torch.split(level, _BLOCK_FRAMES, dim=1)
+    fine = torch.cat([part - _gaussian_blur(part, _ENVELOPE_POINTS) for part in blocks], dim=1)
+    fine = fine.clamp_min(_FLOOR_DB)
     fine = fine.repeat_interleave(2, dim=1)
     missing = frames - fine.shape[1]
     if missing > 0:
@@ -68,11 +72,11 @@ def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Ten
     return fine[:, :frames]
 
 
-def _long_spectra(wave: Tensor, window: int, fft: int, hop: int) -> list[Tensor]:
+def _long_spectra(wave: Tensor, window: int, fft: int, hop: int) -> Iterator[Tensor]:
     padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
     taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
     frames = padded.unfold(0, window, hop)
-    return [torch.fft.rfft(part * taper, fft).T for part in torch.split(frames, 1024)]
+    return (torch.fft.rfft(part * taper, fft).T for part in torch.split(frames, _BLOCK_FRAMES))
 
 
 def _gaussian_blur(level: Tensor, spread: float) -> Tensor:

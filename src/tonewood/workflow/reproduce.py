@@ -5,56 +5,40 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tonewood.errors import FolderError, OutputError, shown
 from tonewood.evaluation.metrics import closed, mel_distance
-from tonewood.files.audio import Recording, audio_files, read, resample
 from tonewood.files.modelfile import Model
 from tonewood.files.output import write_bytes, write_text
 from tonewood.settings import EnhanceSettings, ModelSettings, Settings, changed, enhance_settings
-from tonewood.workflow import figures
+from tonewood.workflow import figures, pairs
 from tonewood.workflow.audit import Listened
-from tonewood.workflow.enhance import Enhancement, enhance, mono_at
+from tonewood.workflow.batch import Failed
+from tonewood.workflow.enhance import mono_at
 from tonewood.workflow.page import Picture, Table, page
+from tonewood.workflow.pairs import Measuring, Pair, by_name, enhanced, heard
 from tonewood.workflow.score import score
 from tonewood.workflow.train import Checked, Loaded, check_device, train
 
 PAGE, TABLE = "index.html", "table.json"
 FIGURES = ("figure-1.png", "figure-2.png", "figure-3.png")
-_METRIC_RATE = 16_000
 _MAY_DIFFER = 0.02  # of a pair's length; more is no alignment
 
 _FREE = "paper: random pixels, α = β = 0"
 _BLOCKS = "paper: rectangular blocks"
 _SEARCH, _PAPER = enhance_settings("search"), enhance_settings("paper")
 METHODS: dict[str, EnhanceSettings | None] = {
-    "untouched": None,
-    "static": changed(_SEARCH, ["prior.kind=static", "search.steps=0"]),
+    pairs.UNTOUCHED: None,
+    pairs.STATIC: pairs.METHODS[pairs.STATIC],
     "neighbours": changed(_SEARCH, ["prior.kind=neighbours", "search.steps=0"]),
     _FREE: changed(_PAPER, ["prior.kind=random", "search.alpha=0", "search.beta=0"]),
     _BLOCKS: _PAPER,
-    "Tonewood": _SEARCH,
+    pairs.TONEWOOD: _SEARCH,
 }
-
-
-class Pair(NamedTuple):
-    """A source recording, and the same piece as the reference plays it."""
-
-    source: Recording
-    reference: Recording
-
-
-class Measuring(NamedTuple):
-    """A method's turn on a piece; number counts all such turns from 1."""
-
-    number: int
-    total: int
-    method: str
 
 
 class Row(Settings):
@@ -137,7 +121,7 @@ def reproduce(
     """
     check_device(device)
     prepare(out, overwrite)
-    pairs = paired(corpus / "test")
+    test = paired(corpus / "test")
     if model is None:
         folders = corpus / "train" / "good", corpus / "train" / "cheap"
         for event in train(*folders, settings, name=corpus.resolve().name, device=device):
@@ -150,20 +134,19 @@ def reproduce(
     rows, kept = [], {}
     for number, (name, how) in enumerate(METHODS.items()):
         measured = []
-        for index, pair in enumerate(pairs):
-            yield Measuring(number * len(pairs) + index + 1, len(METHODS) * len(pairs), name)
-            made = _enhanced(pair, model, how, seed, device) if how else None
+        for index, pair in enumerate(test):
+            yield Measuring(number * len(test) + index + 1, len(METHODS) * len(test), name)
+            made = enhanced(pair.source, model, how, seed, device) if how else None
             if index == 0 and made is not None:
                 kept[name] = made
             samples = pair.source.samples if made is None else made.samples
             measured.append(_measured(name, pair, samples, model))
         rows.append(_mean(measured))
     sources, references = (
-        [mono_at(it.samples, it.rate, model) for it in side[:2]]
-        for side in zip(*pairs, strict=True)
+        [mono_at(it.samples, it.rate, model) for it in side[:2]] for side in zip(*test, strict=True)
     )
     drawn = (
-        figures.transformed(pairs[0].source.samples, kept[_BLOCKS], kept[_FREE], model),
+        figures.transformed(test[0].source.samples, kept[_BLOCKS], kept[_FREE], model),
         figures.sticky_notes(sources, model, seed),
         figures.saliency(references, model),
     )
@@ -173,7 +156,7 @@ def reproduce(
         accuracy=card.accuracy,
         windows=card.windows,
         crop_seconds=model.settings.scorer.crop_seconds,
-        pairs=len(pairs),
+        pairs=len(test),
         rows=tuple(rows),
     )
     for name, png in zip(FIGURES, drawn, strict=True):
@@ -207,42 +190,27 @@ def paired(folder: Path) -> list[Pair]:
     FolderError
         A piece has no partner, or one of another length.
     """
-    pairs = []
-    for path in audio_files(folder / "cheap"):
-        partner = folder / "good" / path.relative_to(folder / "cheap")
-        if not partner.is_file():
-            raise FolderError(f"{shown(path)} has no partner: add {shown(partner)}")
-        pair = Pair(read(path), read(partner))
+    read = []
+    for files in by_name(folder / "cheap", folder / "good"):
+        if isinstance(files, Failed):
+            raise files.error
+        pair = files.read()
         short, long = sorted(recording.duration for recording in pair)
         if short < (1 - _MAY_DIFFER) * long:
             raise FolderError(
-                f"{shown(path)} lasts {pair.source.duration:.2f} s and its partner "
+                f"{shown(files.source)} lasts {pair.source.duration:.2f} s and its partner "
                 f"{pair.reference.duration:.2f} s: align them first"
             )
-        pairs.append(pair)
-    return pairs
-
-
-def _enhanced(
-    pair: Pair, model: Model, how: EnhanceSettings, seed: int, device: str
-) -> Enhancement:
-    # The table shows every method at work, on inputs that a user would be warned of too.
-    plain = changed(how, [f"seed={seed}", "force=true", "certificate.control_steps=0"])
-    *_, made = enhance(pair.source.samples, pair.source.rate, model, plain, device=device)
-    assert isinstance(made, Enhancement)
-    return made
+        read.append(pair)
+    return read
 
 
 def _measured(name: str, pair: Pair, samples: NDArray[np.float32], model: Model) -> Row:
     rate = pair.source.rate
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
     waves = [
-        torch.from_numpy(wave)
-        for wave in (
-            pair.reference.at_rate(_METRIC_RATE),
-            pair.source.at_rate(_METRIC_RATE),
-            resample(mono, rate, _METRIC_RATE),
-        )
+        heard(pair.reference.samples, pair.reference.rate),
+        heard(pair.source.samples, rate),
+        heard(samples, rate),
     ]
     length = min(len(wave) for wave in waves)
     wanted, before, after = (wave[:length] for wave in waves)

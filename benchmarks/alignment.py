@@ -1,0 +1,242 @@
+"""How exactly pairs are aligned, on pairs that are simultaneous and on warps of them.
+
+    python benchmarks/alignment.py CORPUS… [--docs docs/evaluate.md] [--minutes 10]
+
+A corpus is a folder laid out as test/{good,cheap} whose pairs are simultaneous. The reference is
+warped in time by WSOLA, which copies the waveform piece by piece and so keeps its timbre; where
+every moment went is known. What the alignment finds is compared with that, and the distances after
+it with those of the pair as it was.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+from tonewood.evaluation.align import Alignment, align
+from tonewood.evaluation.metrics import mel_distance
+from tonewood.workflow.pairs import RATE, by_name, heard
+
+WARPS = {
+    "as it is": (1.0, 0.0),
+    "15 % faster": (1.15, 0.0),
+    "15 % slower": (1 / 1.15, 0.0),
+    "rubato of 15 %": (1.0, 0.15),
+    "10 % slower, rubato of 25 %": (0.9, 0.25),
+}
+WINDOW_S, SEEK_S = 0.040, 0.010
+BEGIN, END = "<!-- alignment:begin -->", "<!-- alignment:end -->"
+
+
+class Warp(NamedTuple):
+    """Moments of the pair as it was, and where they are after the warp, s."""
+
+    before_s: np.ndarray
+    after_s: np.ndarray
+
+
+class Found(NamedTuple):
+    """An alignment held against the truth: departures of audible frames, s; distances, dB."""
+
+    wrong_s: np.ndarray
+    before_db: float
+    after_db: float
+    alignment: Alignment
+    warp: Warp
+
+
+def main() -> None:
+    call = parsed()
+    torch.set_num_threads(1)
+    if call.alone:
+        print(alone(call.alone))
+        return
+    table, said, kept = [*HEAD], [], None
+    for corpus in call.corpus:
+        pairs = by_name(corpus / "test" / "cheap", corpus / "test" / "good")
+        waves = [tuple(heard(side.samples, side.rate) for side in it.read()) for it in pairs]
+        for name, (tempo, rubato) in WARPS.items():
+            rng = np.random.default_rng(0)
+            found = [measured(*both, tempo, rubato, rng) for both in waves]
+            table.append(f"| {corpus.name} | {name} " + row(found))
+            kept = kept or (found[0] if rubato else None)
+        said.append(strangers(corpus.name, waves))
+    said.append(long(waves, call.minutes))
+    block = "\n".join([*table, "", *(f"{line}\n" for line in said)])
+    print(block)
+    if call.docs:
+        before, rest = call.docs.read_text(encoding="utf-8").split(BEGIN)
+        text = f"{before}{BEGIN}\n\n{block}\n{END}{rest.split(END)[1]}"
+        call.docs.write_text(text, encoding="utf-8")
+        draw(kept, call.docs.parent / "images" / "alignment.png")
+
+
+HEAD = [
+    "| corpus | reference | found exact | path error: median, ms | 90 %, ms | worst piece, ms "
+    "| distance after / before |",
+    "|---|---|---:|---:|---:|---:|---:|",
+]
+
+
+def row(found: list) -> str:
+    wrong = np.concatenate([it.wrong_s for it in found]) * 1000
+    worst = max(np.median(it.wrong_s) for it in found) * 1000
+    ratios = [it.after_db / it.before_db for it in found]
+    return (
+        f"| {sum(it.alignment.exact for it in found)} of {len(found)} | {np.median(wrong):.0f} "
+        f"| {np.quantile(wrong, 0.9):.0f} | {worst:.0f} "
+        f"| {np.mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |"
+    )
+
+
+def measured(
+    source: torch.Tensor, reference: torch.Tensor, tempo: float, rubato: float, rng
+) -> Found:
+    length = min(len(source), len(reference))
+    source, reference = source[:length], reference[:length]
+    before = mel_distance(source, reference)
+    warp = drawn(length / RATE, tempo, rubato, rng)
+    moved = (tempo, rubato) != (1.0, 0.0)
+    warped = reference
+    if moved:
+        made, warp = wsola(reference.numpy(), warp)
+        warped = torch.from_numpy(made)
+    alignment = align(source, warped)
+    times = np.arange(length // 160) * 0.01
+    places = alignment.at(times)
+    loud = np.convolve(source.numpy() ** 2, np.ones(480), "same")[: length // 160 * 160 : 160]
+    used = np.isfinite(places) & (loud > loud.max() * 10**-4.5)
+    wrong = np.abs(places - np.interp(times, *warp))[used]
+    return Found(wrong, before, mel_distance(source, warped, alignment.at), alignment, warp)
+
+
+def drawn(seconds: float, tempo: float, rubato: float, rng: np.random.Generator) -> Warp:
+    """A tempo that sways by a share, slowly and less slowly."""
+    times = np.arange(int(seconds * 100) + 1) / 100
+    sway = sum(np.sin(2 * np.pi * (times / period + rng.uniform())) for period in (1.7, 3.7, 9.1))
+    pace = tempo * (1 + rubato) ** (sway / 1.7)
+    return Warp(times, np.concatenate([[0.0], np.cumsum(1 / pace[:-1]) / 100]))
+
+
+def wsola(wave: np.ndarray, warp: Warp) -> tuple[np.ndarray, Warp]:
+    """The wave drawn out by a warp: waveform-similarity overlap-add (Verhelst & Roelands 1993).
+
+    Pieces are taken up to 10 ms from where the warp says, and on the whole from ahead of it where
+    the wave gets longer: where they really came from is returned.
+    """
+    half, seek = round(WINDOW_S * RATE / 2), round(SEEK_S * RATE)
+    window, pad = np.hanning(2 * half + 1)[:-1], 2 * half + 2 * seek
+    padded = np.pad(wave.astype(np.float64), pad)
+    length = int(warp.after_s[-1] * RATE)
+    out = np.zeros(length + 4 * half)
+    weight = np.zeros_like(out)
+    last, taken = None, []
+    for start in range(0, length + half, half):
+        centre = np.interp(start / RATE, warp.after_s, warp.before_s) * RATE
+        first = round(centre) - half + pad
+        if last is not None:
+            wanted = padded[last + half : last + 3 * half]
+            near = padded[first - seek : first + seek + 2 * half]
+            if len(wanted) == 2 * half and len(near) == 2 * half + 2 * seek:
+                energy = np.convolve(near**2, np.ones(2 * half), "valid")
+                alike = np.correlate(near, wanted, "valid") / np.sqrt(energy + 1e-9)
+                first += int(alike.argmax()) - seek
+        piece = padded[first : first + 2 * half]
+        if len(piece) < 2 * half:
+            break
+        out[start : start + 2 * half] += window * piece
+        weight[start : start + 2 * half] += window
+        last = first
+        taken.append((first + half - pad, start))
+    before, after = np.array(taken).T / RATE
+    made = (out / np.maximum(weight, 1e-3))[half : half + length].astype(np.float32)
+    return made, Warp(np.maximum.accumulate(before), after)
+
+
+def strangers(name: str, waves: list) -> str:
+    right = [align(*both).quality.similarity for both in waves]
+    wrong = [
+        align(waves[i][0], waves[(i + k) % len(waves)][1]).quality.similarity
+        for i in range(len(waves))
+        for k in (1, 4, 7)
+    ]
+    return (
+        f"Pitches along the alignment, {name}: agreement {min(right):.2f} to {max(right):.2f} for "
+        f"{len(right)} right pairs, {min(wrong):.2f} to {max(wrong):.2f} for {len(wrong)} of "
+        "different pieces."
+    )
+
+
+def long(waves: list, minutes: float) -> str:
+    """Align a long pair in a process that has done nothing else."""
+    count = int(minutes * 60 * RATE)
+    both = []
+    for side in range(2):
+        whole = np.concatenate([pair[side].numpy() for pair in waves])
+        both.append(np.tile(whole, -(-count // len(whole)))[:count])
+    warp = drawn(minutes * 60, 1.1, 0.15, np.random.default_rng(0))
+    both[1], warp = wsola(both[1], warp)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "pair.npz", source=both[0], reference=both[1], warp=np.array(warp))
+        alone = [sys.executable, __file__, "--alone", str(Path(folder) / "pair.npz")]
+        done = subprocess.run(alone, capture_output=True, text=True, check=True)
+    return f"A pair of {minutes:g} minutes: {done.stdout.strip()}"
+
+
+def alone(pair: Path) -> str:
+    """Align one pair, and tell what this process came to in all."""
+    kept = np.load(pair)
+    began = time.perf_counter()
+    found = align(*(torch.from_numpy(kept[name]) for name in ("source", "reference")))
+    seconds = time.perf_counter() - began
+    times = np.arange(0, kept["warp"][0][-1], 0.01)
+    wrong = np.nanmedian(np.abs(found.at(times) - np.interp(times, *kept["warp"])))
+    # Not getrusage: a child's peak there may be its parent's.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    peak = int(status["VmHWM"].split()[0]) / 1000
+    return (
+        f"{seconds:.0f} s on one core, {peak:.0f} MB at the peak of the whole process, Python and "
+        f"libraries included; median path error {1000 * wrong:.0f} ms."
+    )
+
+
+def draw(found: Found, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    times = np.arange(0, found.warp.before_s[-1], 0.01)
+    axes.plot(times, 1000 * (np.interp(times, *found.warp) - times), label="truth")
+    axes.plot(times, 1000 * (found.alignment.at(times) - times), label="found")
+    axes.set(xlabel="source, s", ylabel="reference later by, ms")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", nargs="*", type=Path)
+    parser.add_argument("--docs", type=Path, help="page whose generated block is replaced")
+    parser.add_argument("--minutes", type=float, default=10, help="length of the long pair")
+    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
+    call = parser.parse_args()
+    if not call.corpus and not call.alone:
+        parser.error("give the folder of a corpus")
+    return call
+
+
+if __name__ == "__main__":
+    main()

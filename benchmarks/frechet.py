@@ -1,0 +1,64 @@
+"""What few points do to a Fréchet distance, and what is left of it after extrapolation.
+
+    python benchmarks/frechet.py [--repeats 30]
+
+Gaussians whose distance is known, drawn anew each time: the plain estimate, the extrapolated one,
+and both with a covariance shrunk towards a sphere (Ledoit and Wolf 2004) instead of the plain one.
+"""
+
+import argparse
+
+import numpy as np
+
+from tonewood.evaluation import frechet
+from tonewood.evaluation.frechet import Gaussian, extrapolated, frechet_distance, gaussian
+
+SIZES = ((16, 60), (32, 60), (32, 120), (32, 300))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=30)
+    repeats = parser.parse_args().repeats
+    print("| features | points | true | plain | extrapolated | shrunk | shrunk, extrapolated |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for features, count in SIZES:
+        for apart, scale in ((0.0, 1.0), (0.3, 1.3)):
+            rng = np.random.default_rng(0)
+            root = rng.standard_normal((features, features))
+            here = Gaussian(np.zeros(features), root @ root.T / features + 0.3 * np.eye(features))
+            there = Gaussian(here.mean + apart, scale**2 * here.covariance)
+            found = np.array([estimates(here, there, count, rng) for _ in range(repeats)])
+            cells = " | ".join(f"{value:.1f}" for value in found.mean(axis=0))
+            true = frechet_distance(here, there)
+            print(f"| {features} | {count} | {true:.1f} | {cells} |", flush=True)
+
+
+def estimates(here: Gaussian, there: Gaussian, count: int, rng: np.random.Generator) -> list[float]:
+    drawn = [
+        list(rng.multivariate_normal(it.mean, it.covariance, size=count)[:, None])
+        for it in (here, there)
+    ]
+    found = []
+    for fitted in (gaussian, shrunk):
+        frechet.gaussian = fitted
+        estimate = extrapolated(*drawn, rng)
+        found += [estimate.plain, estimate.distance]
+    return found
+
+
+def shrunk(points: np.ndarray) -> Gaussian:
+    """Covariance shrunk towards a sphere by the share that loses least (Ledoit and Wolf 2004)."""
+    mean = points.mean(axis=0)
+    centred = points - mean
+    count, features = centred.shape
+    covariance = centred.T @ centred / count
+    sphere = np.trace(covariance) / features * np.eye(features)
+    fourth = np.square(np.square(centred).sum(axis=1)).mean()
+    noise = (fourth - np.square(covariance).sum()) / count
+    share = min(1.0, noise / np.square(covariance - sphere).sum())
+    return Gaussian(mean, (1 - share) * covariance + share * sphere)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Alignment of performances whose every moment's partner is known."""
+
+import itertools
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tonewood.errors import MissingExtraError
+from tonewood.evaluation.align import Anchor, align
+from tonewood.evaluation.cues import HOP_S, _levels, cues
+from tonewood.evaluation.metrics import mel_distance
+from tonewood.evaluation.paths import coarse_path, steadiest
+from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.signal.bands import band_levels
+
+Floats = NDArray[np.float64]
+RATE = 16_000
+SECONDS = 8.0
+
+
+class Tempo(NamedTuple):
+    """Seconds of a performance, and of the score at each of them."""
+
+    played_s: Floats
+    score_s: Floats
+
+    def inverse(self, score_s: Floats) -> Floats:
+        return np.interp(score_s, self.score_s, self.played_s)
+
+
+def tempo(speed: float, rubato: float = 0.0, seed: int = 0) -> Tempo:
+    """A performance of the score at a speed that sways by a share, slowly and less slowly."""
+    rng = np.random.default_rng(seed)
+    score = np.arange(0, SECONDS + 0.001, 0.001)
+    sway = sum(np.sin(2 * np.pi * (score / period + rng.uniform())) for period in (1.7, 3.1, 5.3))
+    pace = 1 / (speed * (1 + rubato) ** (np.asarray(sway) / 1.8))
+    return Tempo(np.concatenate([[0.0], np.cumsum(pace[:-1]) * 0.001]), score)
+
+
+def performed(how: Tempo, formant_hz: float, seed: int = 1) -> Tensor:
+    """Notes whose envelopes are given by the score's time and whose partials by the clock's.
+
+    So a slower performance is the same sound, drawn out: what belongs together is known exactly.
+    """
+    rng = np.random.default_rng(seed)
+    clock = np.arange(round(how.played_s[-1] * RATE)) / RATE
+    score = np.interp(clock, how.played_s, how.score_s)
+    wave, start = np.zeros(len(clock)), 0.05
+    while start < SECONDS - 0.3:
+        length = rng.choice([0.25, 0.4, 0.7])
+        hz = 110 * 2 ** (rng.integers(0, 24) / 12) * np.arange(1, 40)
+        hz = hz[hz < 7_000]
+        inside = np.clip(np.minimum(score - start, start + length - score), 0, None)
+        shape = np.minimum(1, inside / 0.03) * np.exp(-1.5 * (score - start).clip(0))
+        body = (1 / (1 + ((hz - formant_hz) / 400) ** 2) + 0.03) / np.sqrt(np.arange(len(hz)) + 1)
+        used = np.flatnonzero(shape)
+        partials = np.sin(2 * np.pi * hz[:, None] * clock[used] + rng.uniform(0, 6, (len(hz), 1)))
+        wave[used] += shape[used] * (body @ partials)
+        start += length * 0.98
+    wave = 0.2 * wave / np.abs(wave).max() + 1e-5 * rng.standard_normal(len(wave))
+    return torch.from_numpy(wave.astype(np.float32))
+
+
+STEADY = tempo(1.0)
+
+
+@pytest.fixture(scope="module")
+def source() -> Tensor:
+    return performed(STEADY, 2_500.0)
+
+
+@pytest.mark.parametrize(
+    ("speed", "rubato"), [(1.15, 0.0), (0.87, 0.0), (1.0, 0.15), (0.9, 0.2)], ids=str
+)
+def test_a_performance_at_another_tempo_is_followed(
+    source: Tensor, speed: float, rubato: float
+) -> None:
+    how = tempo(speed, rubato, seed=3)
+    reference = performed(how, 600.0)
+    found = align(source, reference)
+    assert found.quality.fault is None
+    assert not found.exact
+    times = np.arange(0.1, SECONDS - 0.5, 0.01)
+    wrong = np.abs(found.at(times) - how.inverse(times))
+    assert np.nanmedian(wrong) < 0.020
+    assert np.nanquantile(wrong, 0.9) < 0.060
+    assert np.isfinite(wrong).mean() > 0.95
+    unwarped = mel_distance(source, performed(STEADY, 600.0))
+    assert mel_distance(source, reference, found.at) == pytest.approx(unwarped, rel=0.05)
+
+
+def test_simultaneous_takes_stay_as_they_are(source: Tensor) -> None:
+    reference = performed(STEADY, 600.0)
+    found = align(source, reference)
+    assert found.exact
+    times = np.array([0.0, 0.123, 7.5])
+    assert found.at(times).tolist() == times.tolist()
+    assert found.quality.fault is None
+    assert (found.quality.slowest, found.quality.fastest, found.quality.stuck) == (1, 1, 0)
+
+
+def test_a_lead_in_moves_all_alike(source: Tensor) -> None:
+    late = torch.cat([torch.zeros(RATE), source])
+    found = align(source, late)
+    times = np.arange(0.2, 7.0, 0.1)
+    assert not found.exact
+    assert np.abs(found.at(times) - times - 1).max() < 0.03
+    assert np.isnan(found.at(np.array([SECONDS + 1]))).all()
+    assert mel_distance(source, late, found.at) < 0.5
+
+
+def test_another_piece_is_no_partner(source: Tensor) -> None:
+    found = align(source, performed(STEADY, 600.0, seed=2))
+    assert found.quality.fault is not None
+    assert "check that both play the same piece" in found.quality.fault
+    assert f"agree by {found.quality.similarity:.2f}" in found.quality.fault
+
+
+def test_what_one_take_lacks_has_no_counterpart(source: Tensor) -> None:
+    cut = torch.cat([source[: 2 * RATE], source[4 * RATE :]])
+    found = align(source, cut, [Anchor(1.9, 1.9), Anchor(4.1, 2.1)])
+    assert np.isnan(found.at(np.array([3.0]))).all()
+    assert found.at(np.array([1.0, 6.0])) == pytest.approx([1.0, 4.0], abs=0.04)
+    assert 0.1 < found.quality.stuck < 0.4
+
+
+@pytest.mark.parametrize(("lag_s", "heard_s"), [(3.0, (1.8, 2.8)), (0.0, (0.2, 0.9))])
+def test_anchors_tell_apart_what_sounds_alike(
+    source: Tensor, lag_s: float, heard_s: tuple[float, float]
+) -> None:
+    """A phrase against itself played twice: is it the second time or the first?"""
+    phrase = source[: 3 * RATE]
+    found = align(phrase, torch.cat([phrase, phrase]), [Anchor(1.5, 1.5 + lag_s)])
+    times = np.arange(*heard_s, 0.05)
+    assert np.abs(found.at(times) - times - lag_s).max() < 0.05
+
+
+def test_a_path_goes_through_its_anchors(source: Tensor) -> None:
+    here, there = cues(source), cues(performed(tempo(0.87), 600.0))
+    path = coarse_path(here, there, [(200, 232), (500, 572)])
+    assert path[[0, 200, 500, -1]] == pytest.approx([0, 232, 572, len(there.audible) - 1], abs=5)
+    assert (np.diff(path) >= 0).all()
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.7, 1.3])
+def test_short_takes_are_aligned(source: Tensor, seconds: float) -> None:
+    short = source[: round(seconds * RATE)]
+    found = align(short, torch.cat([short, 1e-3 * short]))
+    times = np.arange(0.1, seconds - 0.1, 0.01)
+    assert np.nanmax(np.abs(found.at(times) - times)) < 0.06
+
+
+def test_one_note_is_held_together_by_its_ends(tone: Callable[..., Any]) -> None:
+    notes = [torch.from_numpy(tone(s, RATE, frequency=220.0)[0]) for s in (2.0, 2.3)]
+    quiet = torch.zeros(RATE // 2)
+    short, long = (torch.cat([quiet, note, quiet]) for note in notes)
+    found = align(short, long)
+    assert found.quality.fault is None
+    assert found.quality.chance > 0.5  # any moment is like any other, and is said to be
+    assert found.at(np.array([0.6, 2.4])) == pytest.approx([0.6, 2.7], abs=0.1)
+
+
+def test_who_has_no_synctoolbox_is_told_how_to_get_it(
+    source: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "synctoolbox.dtw.mrmsdtw", None)
+    with pytest.raises(MissingExtraError, match=r"^.*: pip install 'tonewood\[align\]'$"):
+        align(source, source)
+
+
+def plodding(costs: NDArray[np.float32], price: float) -> float:
+    """Least cost of any path, each looked at."""
+    count, width = costs.shape
+    totals = [
+        sum(costs[frame, state] for frame, state in enumerate(path))
+        + price * sum(abs(a - b) for a, b in itertools.pairwise(path))
+        for path in itertools.product(range(width), repeat=count)
+        if all(abs(a - b) <= 1 for a, b in itertools.pairwise(path))
+    ]
+    return float(min(totals))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), price=st.floats(0, 2))
+def test_no_path_is_cheaper_than_the_one_found(seed: int, price: float) -> None:
+    costs = np.random.default_rng(seed).random((5, 5)).astype(np.float32)
+    path = steadiest(costs, price)
+    steps = np.abs(np.diff(path))
+    assert steps.max() <= 1
+    cost = sum(float(costs[i, k + 2]) for i, k in enumerate(path)) + price * float(steps.sum())
+    assert cost == pytest.approx(plodding(costs, price), rel=1e-5)
+
+
+def test_cues_know_nothing_of_level(source: Tensor) -> None:
+    loud, soft = cues(source), cues(0.1 * source)
+    for name in ("fine", "chroma", "attack"):
+        assert np.abs(getattr(loud, name) - getattr(soft, name)).max() < 0.02, name
+    assert (loud.audible == soft.audible).all()
+
+
+def test_chroma_counts_semitones_from_a(tone: Callable[..., Any]) -> None:
+    for semitone in (0, 1, 7):
+        wave = torch.from_numpy(tone(0.5, RATE, frequency=220 * 2 ** (semitone / 12))[0])
+        assert cues(wave).chroma[10:40].mean(axis=0).argmax() == semitone
+
+
+def test_an_attack_stands_where_it_is(tone: Callable[..., Any]) -> None:
+    wave = np.concatenate([np.zeros(RATE // 2), tone(0.5, RATE)[0]]).astype(np.float32)
+    strength = np.linalg.norm(cues(torch.from_numpy(wave)).attack, axis=1)
+    assert abs(strength.argmax() * HOP_S - 0.5) <= 0.02
+    assert strength[:45].max() == 0
+
+
+def test_blocks_of_a_minute_leave_no_seam(rng: np.random.Generator) -> None:
+    wave = torch.from_numpy(rng.standard_normal(RATE * 62).astype(np.float32))
+    whole = band_levels(wave, RATE, BandSettings(), SpectrumSettings()).numpy()
+    assert _levels(wave) == pytest.approx(whole, abs=1e-3)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.linalg import sqrtm
+
+from tonewood.evaluation.frechet import (
+    MIN_STRETCHES,
+    Gaussian,
+    extrapolated,
+    frechet_distance,
+    gaussian,
+)
+
+Floats = NDArray[np.float64]
+
+
+def drawn_gaussian(features: int, rng: np.random.Generator, shift: float = 0.0) -> Gaussian:
+    root = rng.standard_normal((features, features)) / np.sqrt(features)
+    return Gaussian(np.full(features, shift), root @ root.T + 0.3 * np.eye(features))
+
+
+def points(of: Gaussian, count: int, rng: np.random.Generator) -> list[Floats]:
+    """Points as stretches of one each."""
+    drawn = rng.multivariate_normal(of.mean, of.covariance, size=count)
+    return [point[None] for point in drawn]
+
+
+def test_the_distance_is_the_formula(rng: np.random.Generator) -> None:
+    a, b = drawn_gaussian(5, rng), drawn_gaussian(5, rng, 0.4)
+    root = sqrtm(a.covariance @ b.covariance).real
+    slow = np.square(a.mean - b.mean).sum() + np.trace(a.covariance + b.covariance - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(slow, rel=1e-9)
+    assert frechet_distance(b, a) == pytest.approx(slow, rel=1e-9)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_shift_counts_by_its_square_and_a_spread_by_its_root() -> None:
+    one, four = np.eye(3), 4 * np.eye(3)
+    here = Gaussian(np.zeros(3), one)
+    assert frechet_distance(here, Gaussian(np.full(3, 2.0), one)) == pytest.approx(12)
+    assert frechet_distance(here, Gaussian(np.zeros(3), four)) == pytest.approx(3)
+
+
+def test_points_are_fitted_by_their_moments(rng: np.random.Generator) -> None:
+    fitted = gaussian(np.array([[0.0, 1.0], [2.0, 1.0]]))
+    assert fitted.mean.tolist() == [1, 1]
+    assert fitted.covariance.tolist() == [[2, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.3])
+def test_few_points_do_not_bias_what_is_extrapolated(apart: float) -> None:
+    rng = np.random.default_rng(5)
+    a, b = drawn_gaussian(16, rng), drawn_gaussian(16, rng, apart)
+    b = a if apart == 0 else b
+    true = frechet_distance(a, b)
+    found = [extrapolated(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)]
+    plain = np.mean([it.plain for it in found]) - true
+    better = np.mean([it.distance for it in found]) - true
+    error = np.std([it.distance for it in found], ddof=1)
+    assert plain > 2
+    assert abs(better) < 0.25 * plain
+    assert 0.4 * error < np.mean([it.error for it in found]) < 3 * error
+
+
+def test_few_stretches_suffice_and_chance_is_drawn_from_the_generator() -> None:
+    rng = np.random.default_rng(1)
+    a, b = (list(rng.standard_normal((MIN_STRETCHES, 50, 3))) for _ in range(2))
+    first, second = (
+        extrapolated(a, [it + 1 for it in b], np.random.default_rng(3)) for _ in range(2)
+    )
+    assert first == second
+    assert first.distance == pytest.approx(3, abs=1.5)

@@ -1,0 +1,284 @@
+"""`tonewood evaluate` on tiny pairs and folders."""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tonewood.evaluation.align import align
+from tonewood.evaluation.metrics import closed, mel_distance
+from tonewood.files.modelfile import Model, load
+from tonewood.settings import changed, enhance_settings
+from tonewood.terminal import EvaluatingDisplay
+from tonewood.workflow.batch import Enhanced, Started, enhance_files, jobs
+from tonewood.workflow.distribution import Comparison, compare
+from tonewood.workflow.evaluate import Evaluation, evaluate
+from tonewood.workflow.pairs import METHODS, Measuring, PairFiles, by_name, heard
+
+Run = Callable[..., Any]
+FILES = {"index.html", "evaluation.json", "evaluation.csv"}
+RATE = 22_050
+
+
+def write(path: Path, wave: Any, rate: int = RATE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave.T, rate)
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
+    """Two pairs that are simultaneous and one whose reference begins later."""
+    root = tmp_path_factory.mktemp("pairs") / "<b>pairs & co"
+    for piece in range(3):
+        for side, formant in (("source", 2_500.0), ("reference", 600.0)):
+            wave = play(3.2, RATE, 1 + piece % 2, formant_hz=formant, seed=40 + piece)
+            if piece == 2 and side == "reference":
+                wave = np.concatenate([np.zeros((1, RATE), np.float32), wave], axis=1)
+            write(root / side / f"p{piece}.wav", wave)
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(pieces: Path, model: Model) -> Evaluation:
+    *_, last = evaluate(by_name(pieces / "source", pieces / "reference"), model)
+    assert isinstance(last, Evaluation)
+    return last
+
+
+def test_every_method_is_measured_on_every_pair(found: Evaluation) -> None:
+    assert [piece.files.name for piece in found.pieces] == ["p0", "p1", "p2"]
+    assert [piece.alignment.exact for piece in found.pieces] == [True, True, False]
+    for piece in found.pieces:
+        assert tuple(piece.rows) == tuple(METHODS)
+        assert piece.rows["untouched"].closed == 0
+        # Two formants apart: a match EQ closes something of that.
+        assert piece.rows["static"].closed > 0.1
+        assert piece.rows["Tonewood"].scorer < piece.rows["untouched"].scorer
+        assert piece.sounds is None
+
+
+def test_an_exact_pair_is_measured_as_it_stands(found: Evaluation, pieces: Path) -> None:
+    piece = found.pieces[0]
+    pair = piece.files.read()
+    source, reference = (heard(side.samples, side.rate) for side in pair)
+    assert piece.rows["untouched"].mel == mel_distance(source, reference)
+    row = piece.rows["static"]
+    assert row.closed == closed(piece.rows["untouched"].mel, row.mel)
+
+
+def test_means_and_gains_are_over_pieces(found: Evaluation) -> None:
+    shares = [piece.rows["static"].closed for piece in found.pieces]
+    mean = found.means["static"]["closed"]
+    assert mean.mean == pytest.approx(np.mean(shares))
+    assert mean.low is not None
+    assert mean.high is not None
+    assert mean.low <= mean.mean <= mean.high
+    gain = found.gains["static"]["closed"].mean
+    assert gain == pytest.approx(found.means["Tonewood"]["closed"].mean - mean.mean)
+    assert set(found.gains) == {"untouched", "static"}
+
+
+def test_the_report_is_a_page_a_table_and_data(
+    run: Run, pieces: Path, model_file: Path, training_folders: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "made" / "here"
+    pairs = ("--pairs", pieces / "source", pieces / "reference")
+    folders = ("--folders", training_folders.source, training_folders.reference)
+    call = ("evaluate", *pairs, *folders, "-m", model_file, "-o", out)
+    ran = run(*call)
+    assert ran.code == 0, ran.err
+    assert {path.name for path in out.iterdir()} == FILES
+    data = json.loads((out / "evaluation.json").read_text())
+    assert data["pairs"]["pairs"] == 3
+    assert data["folders"]["stretches"] == [8, 8]
+    rows = list(csv.DictReader((out / "evaluation.csv").read_text().splitlines()))
+    assert [(row["piece"], row["method"]) for row in rows[:2]] == [
+        ("p0", "untouched"),
+        ("p0", "static"),
+    ]
+    text = (out / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|url\(|@import|<script|<link|<b>", text)
+    assert text.count("<audio") == 3 * 4
+    assert text.count("<img") == 3
+    head, *lines = ran.out.splitlines()
+    assert head.split() == ["method", "closed,", "%", "mel,", "dB", "judge"]
+    assert [line.split()[0] for line in lines[:3]] == list(METHODS)
+    assert lines[-1] == f"page       {out / 'index.html'}"
+    assert (run(*call).code, run(*call, "--overwrite").code) == (1, 0)
+
+
+def test_json_is_a_line_for_each_pair_and_one_for_all(
+    run: Run, pieces: Path, model_file: Path, found: Evaluation
+) -> None:
+    call = ("--pairs", pieces / "source", pieces / "reference", "-m", model_file, "--json")
+    ran = run("evaluate", *call)
+    assert (ran.code, ran.err) == (0, "")
+    *each, last = ran.objects
+    assert [line["piece"] for line in each] == ["p0", "p1", "p2"]
+    assert each == json.loads(json.dumps(found.summary["pieces"]))
+    assert last["pairs"]["means"] == json.loads(json.dumps(found.summary["means"]))
+    assert "pieces" not in last["pairs"]
+    assert (last["folders"], last["page"]) == (None, None)
+
+
+def test_what_is_no_pair_is_named_and_the_others_are_done(
+    run: Run, pieces: Path, model_file: Path, tmp_path: Path, play: Callable[..., Any]
+) -> None:
+    good = soundfile.read(pieces / "source" / "p0.wav", always_2d=True)[0].T
+    wanted = soundfile.read(pieces / "reference" / "p0.wav", always_2d=True)[0].T
+    for name, source, reference in (
+        ("good", good, wanted),
+        ("alone", good, None),
+        ("other", good, play(3.2, RATE, formant_hz=600.0, seed=77)),
+        ("same", good, good),
+        ("short", good[:, :1_000], wanted),
+        ("silent", good, 0 * wanted),
+    ):
+        write(tmp_path / "s" / f"{name}.wav", source)
+        if reference is not None:
+            write(tmp_path / "r" / f"{name}.wav", reference)
+    write(tmp_path / "s" / "text.wav", good)
+    (tmp_path / "r" / "text.wav").write_text("no audio")
+    ran = run("evaluate", "--pairs", tmp_path / "s", tmp_path / "r", "-m", model_file)
+    assert ran.code == 1
+    told = ran.err.splitlines()
+    for name, message in (
+        ("alone", "has no partner"),
+        ("other", "check that both play the same piece"),
+        ("same", "are the same recording"),
+        ("short", "lasts 0.045 s"),
+        ("silent", "is silent"),
+        ("text", "is not audio"),
+    ):
+        assert sum(f"{name}.wav" in line and message in line for line in told) == 1, name
+    assert told[-1] == "tonewood: 6 of 7 failed, 1 done"
+    assert "untouched" in ran.out
+    (tmp_path / "s" / "good.wav").unlink()
+    (tmp_path / "r" / "good.wav").unlink()
+    ran = run("evaluate", "--pairs", tmp_path / "s", tmp_path / "r", "-m", model_file)
+    assert (ran.code, ran.out) == (1, "")
+    assert "no pair could be measured" in ran.err
+
+
+def test_a_table_says_what_belongs_together(
+    run: Run, pieces: Path, model_file: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        "source,reference,source_s,reference_s\np2.wav,p2.wav,1.2,2.2\np2.wav,none.wav,,\n"
+    )
+    pairs = ("--pairs", pieces / "source", pieces / "reference")
+    ran = run("evaluate", *pairs, "--table", table, "-m", model_file, "--json")
+    assert ran.code == 1
+    first, second, _ = ran.objects
+    assert first["piece"] == "p2.wav"
+    assert "does not exist" in second["error"]
+    table.write_text("source,reference\na.wav\n")
+    ran = run("evaluate", *pairs, "--table", table, "-m", model_file)
+    assert (ran.code, "line 2" in ran.err) == (2, True)
+
+
+def test_folders_need_no_pairs(
+    model: Model, training_folders: Any, tmp_path: Path, play: Callable[..., Any]
+) -> None:
+    """The source is far from the reference, and other takes of the reference are near."""
+    reference = training_folders.reference
+    for take in range(8):
+        write(tmp_path / f"{take}.wav", play(6.0, 16_000, formant_hz=600.0, seed=60 + take), 16_000)
+    *progress, far = compare(training_folders.source, reference, model)
+    *_, near = compare(tmp_path, reference, model, seed=1)
+    assert isinstance(far, Comparison)
+    assert isinstance(near, Comparison)
+    assert len(progress) == 8
+    for kind in ("scorer", "mel"):
+        distant, close = getattr(far, kind), getattr(near, kind)
+        assert distant.distance > 4 * distant.error
+        assert distant.distance > 5 * abs(close.distance)
+
+
+def test_folders_must_hold_enough(
+    run: Run, model_file: Path, training_folders: Any, tmp_path: Path, play: Callable[..., Any]
+) -> None:
+    write(tmp_path / "a.wav", play(4.0))
+    (tmp_path / "b.wav").write_text("no audio")
+    ran = run("evaluate", "--folders", tmp_path, training_folders.reference, "-m", model_file)
+    assert ran.code == 1
+    assert "b.wav is not audio" in ran.err
+    assert "holds 1 stretches of up to 10 s; a Fréchet distance needs 6" in ran.err
+
+
+def test_a_wrong_call_is_told_before_the_work(
+    run: Run, pieces: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = ("--pairs", pieces / "source", pieces / "reference")
+    assert run("evaluate", "-m", model_file).code == 2
+    folders = ("--folders", tmp_path, tmp_path)
+    assert run("evaluate", *folders, "--table", tmp_path / "x.csv", "-m", model_file).code == 2
+    assert run("evaluate", *pairs, "-m", model_file, "--device", "gpu").code == 2
+    assert run("evaluate", *pairs, "-m", model_file, "--seed", -1).code == 2
+    assert run("evaluate", *pairs, "-m", tmp_path / "none").code == 1
+    assert run("evaluate", "--pairs", tmp_path / "none", tmp_path, "-m", model_file).code == 1
+    (tmp_path / "file").write_bytes(b"mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        ran = run("evaluate", *pairs, "-m", model_file, "-o", out)
+        assert (ran.code, ran.out) == (1, "")
+    monkeypatch.setitem(sys.modules, "synctoolbox.dtw.mrmsdtw", None)
+    ran = run("evaluate", *pairs, "-m", model_file)
+    wanted = "tonewood: aligning pairs needs synctoolbox: pip install 'tonewood[align]'\n"
+    assert (ran.code, ran.err) == (1, wanted)
+
+
+def test_progress_shows_methods_and_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with EvaluatingDisplay() as display:
+        display.show(Measuring(3, 12, "static"))
+        display.show(Started(2, 4, Path("a.wav")))
+        assert display.progress is not None
+        pairs, files = display.progress.tasks
+    assert (pairs.completed, pairs.total, pairs.fields["note"]) == (2, 12, "static")
+    assert (files.completed, files.total, files.fields["note"]) == (1, 4, "a.wav")
+    assert "pairs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("corpus", ["real_cello", "soundfont_cello_mit"])
+def test_simultaneous_pairs_of_the_corpora_stay_so(corpora: Path, corpus: str) -> None:
+    test = corpora / corpus / "test"
+    for files in by_name(test / "cheap", test / "good"):
+        assert isinstance(files, PairFiles)
+        source, reference = (heard(side.samples, side.rate) for side in files.read())
+        found = align(source, reference)
+        assert found.exact
+        assert found.quality.fault is None
+
+
+def test_folders_of_the_corpora_stand_in_order(corpora: Path, tmp_path: Path) -> None:
+    """Source, then the source enhanced, then other takes of the reference itself."""
+    root = corpora / "real_cello"
+    cello = load("cello")
+    learnt = sorted((root / "train" / "good").iterdir())[:12]
+    for path in learnt:
+        (tmp_path / "good").mkdir(exist_ok=True)
+        (tmp_path / "good" / path.name).symlink_to(path)
+    laid = jobs([root / "test" / "cheap"], tmp_path / "enhanced")
+    how = changed(enhance_settings("search"), ["force=true", "certificate.control_steps=0"])
+    done = [it for it in enhance_files(laid, cello, how) if isinstance(it, Enhanced)]
+    assert len(done) == len(laid)
+    found = []
+    for folder in (root / "test" / "cheap", tmp_path / "enhanced", root / "test" / "good"):
+        *_, last = compare(folder, tmp_path / "good", cello)
+        assert isinstance(last, Comparison)
+        found.append(last)
+    for kind in ("scorer", "mel"):
+        source, enhanced, reference = (getattr(it, kind).distance for it in found)
+        assert source > 3 * enhanced
+        assert enhanced > reference - getattr(found[2], kind).error
+        assert abs(reference) < 0.1 * source
