@@ -10,7 +10,7 @@ from typing import Any
 import typer
 import typer.core
 
-from tonewood.cli import enhance, info, report, reproduce, score, search, train
+from tonewood.cli import enhance, explain, info, report, reproduce, score, search, train
 from tonewood.errors import CallError, TonewoodError
 
 
@@ -43,6 +43,7 @@ for _command in (
     search.search,
     enhance.enhance,
     score.score,
+    explain.explain,
     info.info,
     reproduce.reproduce,
 ):
