@@ -87,7 +87,7 @@ def find(
                 side=side,
                 method=method,
                 accuracy=model.card.scorer.accuracy,
-                parts=weights(NAMES, sums, rng),
+                parts=weights(NAMES, sums, rng, "steady"),
                 octaves=means(np.stack([it.octaves for it in found]), rng),
                 ratio=_ratio(cause, found, frame_seconds),
             )

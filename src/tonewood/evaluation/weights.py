@@ -59,6 +59,9 @@ class Weight(Settings):
         against the class that is explained, for shares of that mean nothing.
     absolute : Interval
         The same of the evidence's absolute value, whichever way it points.
+    beyond : Interval or None
+        Logit while it sounds, less that of the part that all are compared with; recordings count
+        for both at once. None for that part itself, or where it does not occur.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Weight(Settings):
     evidence: Interval
     weight: Interval | None
     absolute: Interval
+    beyond: Interval | None = None
 
 
 def tally(evidence: Floats, labels: NDArray[np.int8], parts: int, frame_seconds: float) -> Tally:
@@ -91,12 +95,14 @@ def tally(evidence: Floats, labels: NDArray[np.int8], parts: int, frame_seconds:
 
 
 def weights(
-    names: Sequence[str], tallies: Sequence[Tally], rng: np.random.Generator
+    names: Sequence[str], tallies: Sequence[Tally], rng: np.random.Generator, beside: str
 ) -> list[Weight]:
     """Weight of every part that occurs, over recordings.
 
     Parameters
     ----------
+    beside : str
+        Name of the part that all are compared with.
     rng : numpy.random.Generator
         Draws recordings for the intervals.
     """
@@ -117,6 +123,7 @@ def weights(
                 evidence=_ratio(evidence[:, part], seconds[:, part], drawn),
                 weight=_relative(evidence, seconds, part, drawn) if known else None,
                 absolute=_relative(absolute, seconds, part, drawn),
+                beyond=_beyond(evidence, seconds, (part, names.index(beside)), drawn),
             )
         )
     return rows
@@ -149,6 +156,23 @@ def _relative(values: Floats, seconds: Floats, part: int, drawn: NDArray[np.int6
 
     (above,), (below,) = ratio(np.ones((1, len(values)), dtype=np.int64))
     return _interval(above / below if below else 0.0, *ratio(drawn))
+
+
+def _beyond(
+    evidence: Floats, seconds: Floats, pair: tuple[int, int], drawn: NDArray[np.int64]
+) -> Interval | None:
+    """Evidence per second of one part less another's, both of the same recordings."""
+    if pair[0] == pair[1] or seconds[:, pair[1]].sum() == 0:
+        return None
+
+    def difference(draws: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        (above, other), (time, other_time) = (
+            (draws @ it[:, pair[0]], draws @ it[:, pair[1]]) for it in (evidence, seconds)
+        )
+        return above * other_time - other * time, time * other_time
+
+    (above,), (below,) = difference(np.ones((1, len(evidence)), dtype=np.int64))
+    return _interval(above / below, *difference(drawn))
 
 
 def _interval(mean: float, above: Floats, below: Floats) -> Interval:

@@ -211,7 +211,7 @@ def _explain_file(job: Job, model: Model, asked: Asked, overwrite: bool, seed: i
     )
     spectrum = model.settings.spectrum
     sums = found.tally(spectrum.hop / spectrum.rate)
-    parts = weights(NAMES, [sums], np.random.default_rng(seed)) if sums else []
+    parts = weights(NAMES, [sums], np.random.default_rng(seed), "steady") if sums else []
     title = shown(job.input.name)
     drawn = explain_page.picture(
         found, mono_at(recording.samples, recording.rate, model), model, title
@@ -271,7 +271,9 @@ def _tabulated(
     rng = np.random.default_rng(seed)
     spectrum = model.settings.spectrum
     sums = [it.explanation.tally(spectrum.hop / spectrum.rate) for it in done]
-    parts = weights(NAMES, [it for it in sums if it is not None], rng) if all(sums) else []
+    parts = (
+        weights(NAMES, [it for it in sums if it is not None], rng, "steady") if all(sums) else []
+    )
     octaves = means(np.stack([it.explanation.octaves for it in done]), rng)
     made = Tabulated(out / INDEX, len(done), tuple(parts), tuple(octaves))
     scores = [(shown(it.output.relative_to(out).with_suffix("")), it.explanation) for it in done]

@@ -184,9 +184,16 @@ def tables(parts: Sequence[Weight], octaves: Sequence[Interval], side: str) -> l
 
 def parts_table(parts: Sequence[Weight]) -> Sequence[Sequence[str]]:
     """Weights of parts as text, the head first."""
-    head = ("part", "seconds", "weight", "absolute", "evidence, logit")
+    head = ("part", "seconds", "weight", "absolute", "evidence, logit", "more than steady")
     return [head] + [
-        (it.name, f"{it.seconds:.1f}", str(it.weight or "-"), str(it.absolute), str(it.evidence))
+        (
+            it.name,
+            f"{it.seconds:.1f}",
+            str(it.weight or "-"),
+            str(it.absolute),
+            str(it.evidence),
+            str(it.beyond or "-"),
+        )
         for it in parts
     ]
 
@@ -205,7 +212,8 @@ _METHODS = {
 _PARTS_CAPTION = (
     "Weight: share of the evidence per share of the time; 1 is the average, 2 twice as much in as "
     "long a time, negative speaks against the class. Absolute: the same, whichever way the "
-    "evidence points. In brackets, where there are several recordings, 95 % intervals over them."
+    "evidence points. More than steady: in logits, recording by recording. In brackets, where "
+    "there are several recordings, 95 % intervals over them."
 )
 
 
