@@ -164,3 +164,14 @@ class EnhancingDisplay(_Display):
                 self._update("files", event.number - 1, event.total, shown(event.input))
         else:
             self._update("steps", event.number, self.steps, f"score {event.score:.3f}")
+
+
+class ExplainingDisplay(_Display):
+    """Files done."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+
+    def show(self, event: Started) -> None:
+        """Draw one event."""
+        self._update("files", event.number - 1, event.total, shown(event.input))

@@ -1,8 +1,20 @@
+import sys
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from tonewood.scoring.saliency import class_activation_map, on_rows
+from tonewood.errors import CallError, MissingExtraError
+from tonewood.scoring.saliency import (
+    Method,
+    by_row,
+    class_activation_map,
+    explained,
+    on_rows,
+    spread,
+)
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
 
@@ -68,3 +80,98 @@ def test_the_map_stands_where_the_sound_is(depth: int) -> None:
         along = weight.sum(dim=1 - axis)
         centre = (along * torch.arange(len(along))).sum() / along.sum()
         assert float(centre) == pytest.approx(place, abs=0.25)
+
+
+@pytest.mark.parametrize("method", ["cam", "integrated"])
+@pytest.mark.parametrize(("depth", "frames"), [(1, 40), (3, 123), (5, 60)])
+def test_an_explanation_leaves_nothing_out(method: Method, depth: int, frames: int) -> None:
+    listener = scorer(depth)
+    clips = torch.stack([noise(frames), noise(frames).flip(1) + 10])
+    found = explained(listener, clips, method)
+    assert found.cells.shape == clips.shape
+    sums = found.cells.mean(dim=(1, 2)) + found.base
+    torch.testing.assert_close(sums, listener.logit(clips), atol=1e-6, rtol=0)
+    assert found.residual <= 1e-6
+    assert float(found.cells.std()) > 1e-3
+
+
+@pytest.mark.parametrize("method", ["cam", "integrated", "gradcam"])
+def test_clips_are_explained_as_if_alone(method: Method) -> None:
+    listener = scorer(2)
+    clips = torch.stack([noise(48), noise(48).flip(0) - 7])
+    together = explained(listener, clips, method).cells
+    for number in (0, 1):
+        alone = explained(listener, clips[number : number + 1], method).cells[0]
+        torch.testing.assert_close(together[number], alone)
+
+
+def test_many_clips_are_worked_piece_by_piece() -> None:
+    listener = scorer(1)
+    clips = torch.stack([noise(6) + number for number in range(70)])
+    assert explained(listener, clips).cells.shape == clips.shape
+    torch.testing.assert_close(explained(listener, clips).logits, listener.logit(clips))
+    torch.testing.assert_close(by_row(listener, clips)[69:], by_row(listener, clips[69:]))
+
+
+@pytest.mark.parametrize("method", ["cam", "integrated", "gradcam"])
+def test_louder_is_no_other_explanation(method: Method) -> None:
+    listener, clips = scorer(2), noise(48)[None]
+    one, other = (explained(listener, clips + gain, method).cells for gain in (0.0, 12.0))
+    torch.testing.assert_close(one, other)
+
+
+def test_integrated_gradients_of_a_linear_scorer_are_its_weights_times_what_it_hears() -> None:
+    class Linear(Scorer):
+        """A scorer whose logit is the mean of its rows, weighed."""
+
+        def logit_of(self, normalised: Tensor, generator: torch.Generator | None = None) -> Tensor:
+            weight = torch.arange(24.0, dtype=torch.float64)[:, None]
+            return (weight * normalised).mean(dim=(1, 2)) + 3
+
+    made = Linear(
+        ScorerSettings(bands=BandSettings(count=24)), SpectrumSettings(), torch.Generator()
+    ).double()
+    clips = noise(30)[None]
+    found = explained(made, clips, "integrated")
+    heard = made.normalised(clips)
+    wanted = torch.arange(24.0, dtype=torch.float64)[:, None] * heard
+    torch.testing.assert_close(found.cells, wanted)
+    assert found.base == pytest.approx(3)
+    torch.testing.assert_close(by_row(made, clips), wanted.mean(dim=2) / 24)
+
+
+@given(
+    depth=st.integers(1, 4), rows=st.integers(8, 60), frames=st.integers(1, 90),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_spreading_keeps_the_mean(depth: int, rows: int, frames: int, seed: int) -> None:
+    listener = scorer(depth)
+    row_step, frame_step = {1: (2, 2), 2: (4, 4), 3: (8, 4), 4: (16, 4)}[depth]
+    generator = torch.Generator().manual_seed(seed)
+    size = (2, -(-rows // row_step), -(-frames // frame_step))
+    activation = torch.randn(size, generator=generator, dtype=torch.float64)
+    grid = spread(listener, activation, rows, frames)
+    assert grid.shape == (2, rows, frames)
+    torch.testing.assert_close(grid.mean(dim=(1, 2)), activation.mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_rows_add_up_to_what_an_equaliser_takes_away(depth: int) -> None:
+    listener = scorer(depth)
+    clips = torch.stack([noise(60), noise(60).flip(0)])
+    heard = listener.normalised(clips)
+    flat = heard - heard.mean(dim=2, keepdim=True)
+    wanted = listener.logit(clips) - listener.logit_of(flat)
+    torch.testing.assert_close(by_row(listener, clips).sum(dim=1), wanted, atol=1e-6, rtol=0)
+
+
+def test_a_method_that_is_none() -> None:
+    with pytest.raises(CallError, match="method is 'lime'; choose cam, integrated, gradcam"):
+        explained(scorer(1), noise(9)[None], "lime")  # type: ignore[arg-type]
+
+
+def test_without_captum_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum", None)
+    with pytest.raises(MissingExtraError, match=r"needs captum: pip install 'tonewood\[captum\]'"):
+        explained(scorer(1), noise(9)[None], "integrated")
+    assert explained(scorer(1), noise(9)[None], "cam").residual < 1e-9

@@ -10,7 +10,18 @@ from typing import Any
 import typer
 import typer.core
 
-from tonewood.cli import audit, enhance, evaluate, info, report, reproduce, score, search, train
+from tonewood.cli import (
+    audit,
+    enhance,
+    evaluate,
+    explain,
+    info,
+    report,
+    reproduce,
+    score,
+    search,
+    train,
+)
 from tonewood.errors import CallError, TonewoodError
 
 
@@ -41,11 +52,12 @@ app = typer.Typer(
 for _command in (
     audit.audit,
     train.train,
-    search.search,
     enhance.enhance,
     score.score,
+    explain.explain,
     evaluate.evaluate,
     info.info,
+    search.search,
     reproduce.reproduce,
 ):
     app.command()(_command)

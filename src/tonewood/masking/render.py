@@ -49,11 +49,18 @@ def rendered(
     if settings.amount == 0:
         return Rendered(samples, 0.0, before, before, held=False)
     made = filtered(samples, rate, mask.scaled(settings.amount).at, spectrum)
-    after = integrated_loudness(made, rate)
     if not settings.match:
-        return Rendered(made, 0.0, before, after, held=False)
-    wanted = before - after if np.isfinite(before) and np.isfinite(after) else 0.0
+        return Rendered(made, 0.0, before, integrated_loudness(made, rate), held=False)
+    return matched(made, rate, before, settings)
+
+
+def matched(
+    made: NDArray[np.float32], rate: int, loudness: float, settings: RenderSettings
+) -> Rendered:
+    """Give samples (channels, samples) a loudness in LUFS, or less to keep the peak's ceiling."""
+    after = integrated_loudness(made, rate)
+    wanted = loudness - after if np.isfinite(loudness) and np.isfinite(after) else 0.0
     headroom = settings.ceiling_dbtp - true_peak_db(made, rate)
     gain = min(wanted, headroom)
-    made *= np.float32(10 ** (gain / 20))
-    return Rendered(made, gain, before, after + gain, held=headroom < wanted)
+    scaled = made * np.float32(10 ** (gain / 20))
+    return Rendered(scaled, gain, loudness, after + gain, held=headroom < wanted)

@@ -1,16 +1,112 @@
-"""Class activation maps (paper V): which moments and pitches made the score.
+"""Saliency (paper V): which moments and pitches made the score.
 
-Zhou et al., *Learning Deep Features for Discriminative Localization* (2016). The scorer pools its
-last feature maps by their mean and weighs them linearly, so weighing before pooling gives the same
-logit: the map is an exact account of the score, not an approximation of it.
+Class activation maps after Zhou et al., *Learning Deep Features for Discriminative Localization*
+(2016). The scorer pools its last feature maps by their mean and weighs them linearly, so weighing
+before pooling gives the same logit: the map is an exact account of the score, not an approximation
+of it. Its cells are coarse, though, and each has heard all that its convolutions reach. Integrated
+gradients (Sundararajan, Taly & Yan 2017) are as exact and as fine as the spectrogram.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tonewood.errors import CallError, MissingExtraError
 from tonewood.scoring.scorer import Scorer
+
+Method = Literal["cam", "integrated", "gradcam"]
+_STEPS = 64  # of the path from the mean row to the clip
+_ROW_NODES = 24
+_TOGETHER = 32  # clips worked on at once: memory does not grow with a recording's length
+
+
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """What each cell of a clip added to its logit.
+
+    Parameters
+    ----------
+    cells : Tensor [clip, row, frame]
+        Positive where a clip sounds like the source, negative where like the reference; their
+        mean plus the base is the logit.
+    base : float
+        Logit before anything is heard: the bias, or the logit of the mean row throughout.
+    logits : Tensor [clip]
+        By the scorer itself.
+    """
+
+    cells: Tensor
+    base: float
+    logits: Tensor
+
+    @property
+    def residual(self) -> float:
+        """Largest difference from the logit that the cells leave unexplained."""
+        return float((self.cells.mean(dim=(1, 2)) + self.base - self.logits).abs().max())
+
+
+def explained(scorer: Scorer, rows_db: Tensor, method: Method = "cam") -> Saliency:
+    """Saliency of clips [clip, row, frame] in dB, each as long as the scorer is to hear at once.
+
+    Parameters
+    ----------
+    method : {"cam", "integrated", "gradcam"}
+        Class activation map; integrated gradients; gradient-weighted class activation map of the
+        first convolution. The first two leave nothing unexplained, the last one does.
+
+    Raises
+    ------
+    CallError
+        There is no such method.
+    MissingExtraError
+        All but the first need captum.
+    """
+    check(method)
+    ways: dict[Method, Callable[[Scorer, Tensor], Saliency]] = {
+        "cam": _activation,
+        "integrated": _integrated,
+        "gradcam": _gradient_weighted,
+    }
+    pieces = [ways[method](scorer, piece) for piece in torch.split(rows_db, _TOGETHER)]
+    return Saliency(
+        torch.cat([it.cells for it in pieces]),
+        pieces[0].base,
+        torch.cat([it.logits for it in pieces]),
+    )
+
+
+def check(method: str) -> None:
+    """Raise what `explained` would raise, before the work."""
+    if method not in get_args(Method):
+        raise CallError(f"method is {method!r}; choose {', '.join(get_args(Method))}")
+    if method != "cam":
+        try:
+            import captum  # noqa: F401
+        except ImportError:
+            raise MissingExtraError(
+                f"method {method} needs captum: pip install 'tonewood[captum]'"
+            ) from None
+
+
+def by_row(scorer: Scorer, rows_db: Tensor) -> Tensor:
+    """What the average level of each row added to the logits of clips: [clip, row].
+
+    Integrated gradients along the path from the clip with its long-term spectrum moved to the mean
+    row, every moment's departure from it kept, to the clip as it is; that is, what an equaliser
+    could take away. The rows' sum is the difference of the two logits. Unlike a sum over the cells
+    of a map, it says nothing where the long-term spectrum is as that of both folders.
+
+    Parameters
+    ----------
+    rows_db : Tensor [clip, row, frame]
+        Clips, dB.
+    """
+    return torch.cat([_by_row(scorer, piece) for piece in torch.split(rows_db, _TOGETHER)])
 
 
 def class_activation_map(scorer: Scorer, rows_db: Tensor) -> Tensor:
@@ -24,8 +120,7 @@ def class_activation_map(scorer: Scorer, rows_db: Tensor) -> Tensor:
         One clip, dB; it is scored whole.
     """
     with torch.no_grad():
-        weighed = scorer.linear.weight[0, :, None, None] * scorer.activations(rows_db[None])[0]
-        return weighed.sum(dim=0)
+        return _weighed(scorer, scorer.activations(rows_db[None]))[0]
 
 
 def on_rows(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
@@ -34,9 +129,94 @@ def on_rows(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tenso
     Interpolated linearly: with odd kernels padded by half their reach, cell i of the map is
     centred on row or frame i times the product of the strides.
     """
+    row_step, frame_step = _steps(scorer)
+    return _stretched(_stretched(activation, frames, frame_step).T, rows, row_step).T
+
+
+def spread(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
+    """Class activation maps [clip, row', frame'] on the clip's own grid, their means kept.
+
+    As `on_rows`, but each cell shares out what it holds among the rows that it stands for, few for
+    the lowest, many for the highest. The first and last cells stand for fewer frames than the
+    others, too; one constant makes that good, as sharing would draw an edge at every border.
+    """
+    row_step, frame_step = _steps(scorer)
+    cells = activation.shape[1]
+    hats = _stretched(torch.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
+    shares = hats / hats.sum(dim=1, keepdim=True) * (rows / cells)
+    grid = _stretched(shares.T @ activation, frames, frame_step)
+    wanted, got = (it.mean(dim=(1, 2), keepdim=True) for it in (activation, grid))
+    return grid + (wanted - got)
+
+
+def _activation(scorer: Scorer, rows_db: Tensor) -> Saliency:
+    with torch.no_grad():
+        activation = _weighed(scorer, scorer.activations(rows_db))
+        logits = scorer.logit(rows_db)
+    cells = spread(scorer, activation, *rows_db.shape[1:])
+    return Saliency(cells, float(scorer.linear.bias), logits)
+
+
+def _integrated(scorer: Scorer, rows_db: Tensor) -> Saliency:
+    from captum.attr import IntegratedGradients
+
+    heard = scorer.normalised(rows_db).detach()
+    walk = IntegratedGradients(lambda z: scorer.logit_of(z), multiply_by_inputs=True)
+    shares = [
+        walk.attribute(clip[None], torch.zeros_like(clip[None]), n_steps=_STEPS)[0]
+        for clip in heard  # one at a time: a path of 64 clips is batch enough
+    ]
+    with torch.no_grad():
+        base = float(scorer.logit_of(torch.zeros_like(heard[:1])))
+        logits = scorer.logit_of(heard)
+    return Saliency(torch.stack(shares).detach() * heard[0].numel(), base, logits)
+
+
+def _gradient_weighted(scorer: Scorer, rows_db: Tensor) -> Saliency:
+    """Selvaraju et al., *Grad-CAM* (2017), at the first convolution.
+
+    At the last one it would be the class activation map over again.
+    """
+    from captum.attr import LayerGradCam
+
+    heard = scorer.normalised(rows_db).detach().requires_grad_()
+    layer = scorer.convolutions[0]
+    assert isinstance(layer, nn.Conv2d)
+    weighed = LayerGradCam(lambda z: scorer.logit_of(z), layer).attribute(heard).detach()[:, 0]
+    # captum weighs by the mean gradient of a cell; by the sum, the mean of the map is in logits.
+    weighed = weighed * weighed[0].numel()
+    size = weighed.shape[-2:]
+    for axis, count, step in zip((-2, -1), rows_db.shape[1:], layer.stride, strict=True):
+        weighed = _stretched(weighed.transpose(axis, -1), count, step).transpose(axis, -1)
+    assert size[0] <= rows_db.shape[1]
+    with torch.no_grad():
+        logits = scorer.logit_of(heard)
+    return Saliency(weighed, float(scorer.linear.bias), logits)
+
+
+def _by_row(scorer: Scorer, rows_db: Tensor) -> Tensor:
+    heard = scorer.normalised(rows_db).detach()
+    departure = heard.mean(dim=2, keepdim=True)
+    # Gauss-Legendre quadrature on [0, 1], exact for polynomials of degree 2 · 24 - 1.
+    nodes, weights = np.polynomial.legendre.leggauss(_ROW_NODES)
+    gradient = torch.zeros_like(heard)
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        at = (heard - (1 - node) * departure).requires_grad_()
+        (found,) = torch.autograd.grad(scorer.logit_of(at).sum(), at)
+        gradient += weight * found
+    return (gradient.sum(dim=2, keepdim=True) * departure).squeeze(2)
+
+
+def _weighed(scorer: Scorer, activations: Tensor) -> Tensor:
+    """Feature maps [clip, channel, row', frame'] weighed and summed: [clip, row', frame']."""
+    return (scorer.linear.weight[0, :, None, None] * activations).sum(dim=1)
+
+
+def _steps(scorer: Scorer) -> tuple[int, int]:
+    """Rows and frames from one cell of the last feature map to the next."""
     strides = [layer.stride for layer in scorer.convolutions if isinstance(layer, nn.Conv2d)]
     row_step, frame_step = (math.prod(stride[axis] for stride in strides) for axis in (0, 1))
-    return _stretched(_stretched(activation, frames, frame_step).T, rows, row_step).T
+    return row_step, frame_step
 
 
 def _stretched(values: Tensor, count: int, step: int) -> Tensor:

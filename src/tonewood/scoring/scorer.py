@@ -69,7 +69,11 @@ class Scorer(nn.Module):
 
     def logit(self, rows_db: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logit [batch] of rows [batch, row, frame] in dB; a generator turns dropout on."""
-        pooled = self.activations(rows_db).mean(dim=(2, 3))
+        return self.logit_of(self.normalised(rows_db), generator)
+
+    def logit_of(self, normalised: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Logit [batch] of rows that `normalised` made; all zeros are the mean row throughout."""
+        pooled = self.features(normalised).mean(dim=(2, 3))
         if generator is not None and self.settings.dropout > 0:
             keep = 1 - self.settings.dropout
             drawn = torch.rand(pooled.shape, generator=generator, device=generator.device)
@@ -78,7 +82,11 @@ class Scorer(nn.Module):
 
     def activations(self, rows_db: Tensor) -> Tensor:
         """Last feature maps [batch, channel, row', frame'] of rows [batch, row, frame] in dB."""
-        x = self.normalised(rows_db).unsqueeze(1)
+        return self.features(self.normalised(rows_db))
+
+    def features(self, normalised: Tensor) -> Tensor:
+        """Last feature maps [batch, channel, row', frame'] of rows that `normalised` made."""
+        x = normalised.unsqueeze(1)
         for layer in self.convolutions:
             assert isinstance(layer, nn.Conv2d)
             reach = layer.kernel_size[0] // 2

@@ -210,7 +210,7 @@ def _enhance_file(
     side = beside(job.output)
     drawn = beside(job.output, ".png") if plot else None
     outputs = [path for path in (job.output, side, drawn) if path]
-    _check(job, outputs, overwrite)
+    check_outputs(job, outputs, overwrite)
     recording = read(job.input)
     form = AudioFormat.for_path(job.output, recording.format)
     enhancement: Enhancement | None = None
@@ -221,7 +221,7 @@ def _enhance_file(
             enhancement = event
     assert enhancement is not None
     recipe = _recipe(job.input, recording, model, enhancement)
-    with _all_or_none(outputs):
+    with all_or_none(outputs):
         if settings.render.amount == 0 and form == recording.format:
             # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
             write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
@@ -247,7 +247,7 @@ def _enhance_file(
     )
 
 
-def _check(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
+def check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse before the work what would be refused after it."""
     if not job.input.exists():
         raise AudioError(f"{shown(job.input)} does not exist: check its name")
@@ -265,7 +265,7 @@ def _check(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
 
 
 @contextmanager
-def _all_or_none(outputs: Sequence[Path]) -> Iterator[None]:
+def all_or_none(outputs: Sequence[Path]) -> Iterator[None]:
     """Make the outputs' folder; if a later output fails, remove the earlier ones again."""
     new = [path for path in outputs if not path.exists()]
     try:

@@ -1,0 +1,109 @@
+"""One planted cause: takes → folders → model → what the explanation's table makes of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from planted.instrument import CAUSES, PLAIN, RATE, phrase
+from tonewood.evaluation.weights import Interval, Weight, means, weights
+from tonewood.files.audio import write
+from tonewood.files.formats import AudioFormat
+from tonewood.files.modelfile import Model
+from tonewood.settings import ModelSettings, changed
+from tonewood.workflow.explain import NAMES, OCTAVES, Explanation, explain
+from tonewood.workflow.train import train
+
+SIDES = {"reference": "with", "source": "without"}
+PART = {"vibrato": "vibrato", "attack": "attack"}
+OCTAVE = 1_000  # Hz, where the resonance lies
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a table says of one cause on one side.
+
+    Parameters
+    ----------
+    ratio : float
+        Evidence per second (or per octave) where the cause is, to that of all the rest.
+    """
+
+    cause: str
+    side: str
+    method: str
+    accuracy: float
+    parts: list[Weight]
+    octaves: list[Interval]
+    ratio: float
+
+
+def settings(seed: int, *more: str) -> ModelSettings:
+    """A scorer as usual, given time; of what `explain` does not use, as little as can be."""
+    brief = (
+        "training.steps=800", "training.patience=12", "training.judge=false",
+        "priors.neighbours.frames=1024", "priors.neighbours.codes=64",
+        "priors.network.steps=20", "priors.network.width=4", "guide.steps=20", "guide.width=4",
+    )  # fmt: skip
+    return changed(ModelSettings(), [f"training.seed={seed}", *brief, *more])
+
+
+def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
+    """The same phrases by both instruments: nothing but the cause differs."""
+    for name, instrument in (("with", CAUSES[cause]), ("without", PLAIN)):
+        (folder / name).mkdir(parents=True)
+        for take in takes:
+            wave = phrase(instrument, seconds, take)
+            form = AudioFormat("FLAC", "PCM_16")
+            write(folder / name / f"{take:03}.flac", wave[None], RATE, form)
+
+
+def learn(folder: Path, how: ModelSettings) -> Model:
+    """The model that tells them apart."""
+    *_, model = train(folder / "with", folder / "without", how, name=folder.name)
+    assert isinstance(model, Model)
+    return model
+
+
+def find(
+    model: Model, cause: str, takes: range, seconds: float, methods: Sequence[str] = ("cam",)
+) -> Iterator[Finding]:
+    """Explain phrases that the model never heard, for the side that plays them."""
+    frame_seconds = model.settings.spectrum.hop / model.settings.spectrum.rate
+    for method in methods:
+        for side, instrument in (("reference", CAUSES[cause]), ("source", PLAIN)):
+            found = [
+                explain(
+                    phrase(instrument, seconds, take)[None], RATE, model,
+                    side=side, method=method, draws=1,
+                )
+                for take in takes
+            ]  # fmt: skip
+            rng = np.random.default_rng(0)
+            sums = [it.tally(frame_seconds) for it in found]
+            yield Finding(
+                cause=cause,
+                side=side,
+                method=method,
+                accuracy=model.card.scorer.accuracy,
+                parts=weights(NAMES, sums, rng, "steady"),
+                octaves=means(np.stack([it.octaves for it in found]), rng),
+                ratio=_ratio(cause, found, frame_seconds),
+            )
+
+
+def _ratio(cause: str, found: Sequence[Explanation], frame_seconds: float) -> float:
+    if cause == "resonance":
+        levels = np.abs(np.mean([it.octaves for it in found], axis=0))
+        planted = np.array(OCTAVES) == OCTAVE
+        return float(levels[planted].mean() / levels[~planted].mean())
+    tallies = [it.tally(frame_seconds) for it in found]
+    seconds = np.sum([it.seconds for it in tallies], axis=0)
+    evidence = np.sum([it.evidence for it in tallies], axis=0)
+    planted = np.array(NAMES) == PART[cause]
+    if seconds[planted].sum() == 0:  # straight notes have no vibrato to weigh
+        return float("nan")
+    rest = ~planted & (np.array(NAMES) != "quiet")
+    inside, outside = (evidence[it].sum() / seconds[it].sum() for it in (planted, rest))
+    return float(inside / outside) if outside > 0 else float("inf")

@@ -1,0 +1,55 @@
+"""A small share of the planted-cause benchmark: what is known to differ is found."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tonewood.scoring.scorer import Scorer
+from tonewood.settings import ModelSettings, changed
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def planted() -> Iterator[Any]:
+    """The benchmark's own module, imported as its script does."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield importlib.import_module("planted.measure")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize("cause", ["vibrato", "attack", "resonance"])
+def test_the_instruments_differ_in_their_cause_alone(planted: Any, cause: str) -> None:
+    one, other = (planted.phrase(it, 3.0, 5) for it in (planted.CAUSES[cause], planted.PLAIN))
+    assert one.shape == other.shape == (48_000,)
+    assert np.abs(one - other).max() > 0.01
+    same = planted.phrase(planted.PLAIN, 3.0, 5)
+    assert np.array_equal(other, same)
+
+
+def test_a_scorer_that_hears_bites_is_seen_to_hear_attacks(planted: Any) -> None:
+    """One whose answer is known, made by hand: it hears levels rise above 4 kHz."""
+    settings = changed(ModelSettings(), ["scorer.depth=1", "scorer.width=2"])
+    scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator().manual_seed(0))
+    scorer.requires_grad_(False)
+    (layer,) = scorer.convolutions
+    assert isinstance(layer, torch.nn.Conv2d)
+    layer.weight.zero_()
+    layer.weight[0, 0] = torch.tensor([-1.0, -1, 0, 1, 1])
+    scorer.linear.weight.copy_(torch.tensor([[-1.0, 0.0]]))
+    card = SimpleNamespace(scorer=SimpleNamespace(accuracy=1.0))
+    model = SimpleNamespace(scorer=scorer, settings=settings, card=card)
+    reference, _ = planted.find(model, "attack", range(150, 152), 4.0)
+    assert reference.side == "reference"
+    assert reference.ratio >= 3
+    weights = {it.name: it.evidence.mean for it in reference.parts if it.name != "quiet"}
+    assert max(weights, key=lambda name: weights[name]) == "attack"
