@@ -37,13 +37,14 @@ format: $(STAMP)
 
 # The bundled models, from the development corpora.
 models: export OMP_NUM_THREADS = 1
+models: SHELL := bash
 models: $(STAMP)
 	@test -d "$(CORPORA)" || { echo "name the folder of the development corpora: make models CORPORA=folder" >&2; exit 1; }
-	for pair in cello:real_cello soundfont-cello:soundfont_cello_mit; do \
-	  name=$${pair%%:*}; corpus=$(CORPORA)/$${pair#*:}; \
-	  $(BIN)/tonewood train --reference $$corpus/train/good --source $$corpus/train/cheap \
-	    -o src/tonewood/bundled/$$name.tonewood --notice scripts/notices/$$name.txt --overwrite \
-	    || exit 1; \
+	for model in cello:real_cello:CC-BY-3.0 soundfont-cello:soundfont_cello_mit:MIT; do \
+	  IFS=: read -r name corpus licence <<< "$$model"; folder=$(CORPORA)/$$corpus/train; \
+	  $(BIN)/tonewood train --reference $$folder/good --source $$folder/cheap \
+	    -o src/tonewood/bundled/$$name.tonewood --overwrite --domain "solo cello, sampled notes, dry" \
+	    --licence $$licence --notice scripts/notices/$$name.txt || exit 1; \
 	done
 
 clean:

@@ -37,6 +37,12 @@ def train(
         str,
         typer.Option(help="Make both folders alike in level, bandwidth or noise; comma-separated."),
     ] = "",
+    domain: Annotated[
+        str, typer.Option(help="What the recordings are, as in 'solo cello, dry studio'.")
+    ] = "",
+    licence: Annotated[
+        str, typer.Option(help="Under which the model may be passed on, as in CC-BY-4.0.")
+    ] = "",
     notice: Annotated[
         Path | None,
         typer.Option(
@@ -62,10 +68,10 @@ def train(
     ]
     settings = changed(ModelSettings(), [*named, *(set_ or [])])
     check_target(output, overwrite)
-    text = _read_text(notice) if notice else ""
+    origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
     with TrainingDisplay() as display:
         for event in workflow.train(
-            reference, source, settings, name=output.stem, device=device, notice=text
+            reference, source, settings, name=output.stem, device=device, origin=origin
         ):
             if isinstance(event, Model):
                 event.save(output, overwrite=overwrite)

@@ -50,10 +50,15 @@ class Quartiles(NamedTuple):
 
 
 class ScorerCard(Settings):
-    """How a scorer or judge does on takes that it never saw."""
+    """How a scorer or judge does on takes that it never saw.
+
+    The accuracy's 95 % interval counts takes, not windows: what a take has, all its windows have.
+    """
 
     accuracy: float
+    accuracy_interval: tuple[float, float]
     windows: int
+    takes: int
     calibration_error: float
     reference_scores: Quartiles
     source_scores: Quartiles
@@ -100,6 +105,8 @@ class Card(Settings):
     seconds: float
     seed: int
     versions: dict[str, str]
+    domain: str = ""
+    licence: str = ""
     notice: str = ""
     audit: Audit | None = None
     fix: Fix | None = None

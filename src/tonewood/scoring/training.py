@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tonewood.scoring.discriminant import balanced
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 
@@ -43,7 +45,9 @@ class Fit:
 
     scorer: Scorer
     accuracy: float
+    interval: tuple[float, float]  # 95 %, of the accuracy, by takes
     windows: int
+    takes: int
     calibration: "Calibration"
     reference_scores: Tensor  # [window], of held-out reference takes
     source_scores: Tensor
@@ -138,7 +142,7 @@ def train_scorer(
         schedule.step()
         if step % training.check_every and step != training.steps:
             continue
-        reference, source = _held_out_scores(scorer, held_out, device)
+        reference, source = map(torch.cat, _held_out_scores(scorer, held_out, device))
         checked = euclidean_loss(reference, source)
         yield Check(step, training.steps, loss.item(), _accuracy(reference, source), checked)
         if checked < best_loss - 1e-4:
@@ -148,11 +152,15 @@ def train_scorer(
             break
     scorer.load_state_dict(best_state)
     scorer.cpu().requires_grad_(False).eval()
-    reference, source = _held_out_scores(scorer, held_out, "cpu")
+    takes = _held_out_scores(scorer, held_out, "cpu")
+    reference, source = map(torch.cat, takes)
+    accuracy = _accuracy(reference, source)
     yield Fit(
         scorer=scorer,
-        accuracy=_accuracy(reference, source),
+        accuracy=accuracy,
+        interval=_interval(accuracy, *takes),
         windows=len(reference) + len(source),
+        takes=len(takes[0]) + len(takes[1]),
         calibration=calibration(reference, source),
         reference_scores=reference,
         source_scores=source,
@@ -211,12 +219,25 @@ def calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibratio
     return Calibration(gap / len(score), tuple(mean), tuple(share), tuple(count))
 
 
-def _held_out_scores(scorer: Scorer, held_out: Takes, device: str) -> tuple[Tensor, Tensor]:
+def _held_out_scores(
+    scorer: Scorer, held_out: Takes, device: str
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Scores [window] of every held-out take."""
     reference, source = (
-        torch.cat([score_windows(scorer, take.to(device)) for take in side]).cpu()
+        [score_windows(scorer, take.to(device)).cpu() for take in side]
         for side in (held_out.reference, held_out.source)
     )
     return reference, source
+
+
+def _interval(
+    accuracy: float, reference: Sequence[Tensor], source: Sequence[Tensor]
+) -> tuple[float, float]:
+    """95 % interval of the accuracy, every take one observation."""
+    shares = [float((take < 0.5).float().mean()) for take in reference]
+    shares += [float((take >= 0.5).float().mean()) for take in source]
+    found = balanced(np.array(shares), np.arange(len(shares)) >= len(reference))
+    return min(found.low, accuracy), max(found.high, accuracy)
 
 
 def _accuracy(reference: Tensor, source: Tensor) -> float:

@@ -32,6 +32,17 @@ class Loaded(NamedTuple):
     loading: Loading
 
 
+class Origin(NamedTuple):
+    """What the recordings are, where they are from, and under which licence the model may go."""
+
+    domain: str = ""
+    licence: str = ""
+    notice: str = ""
+
+
+UNSTATED = Origin()
+
+
 class Checked(NamedTuple):
     """Scorer or judge was checked on takes that it does not learn from."""
 
@@ -49,7 +60,7 @@ def train(
     *,
     name: str = "model",
     device: str = "cpu",
-    notice: str = "",
+    origin: Origin = UNSTATED,
 ) -> Iterator[Event]:
     """Learn scorer, judge and priors; yields its progress and, last, the `Model`.
 
@@ -62,8 +73,8 @@ def train(
         Of the model, for people.
     device : str
         `cpu` or `cuda`.
-    notice : str
-        Text on the recordings' origin, kept in the card.
+    origin : Origin
+        What people should know of the recordings, kept in the card.
 
     Raises
     ------
@@ -146,7 +157,7 @@ def train(
             seconds=round(time.perf_counter() - began, 1),
             seed=training.seed,
             versions=versions(),
-            notice=notice,
+            **origin._asdict(),
             audit=found,
             fix=fix,
         ),
@@ -235,6 +246,8 @@ def _folder_card(folder: Path, takes: list[Take]) -> FolderCard:
 def _scorer_card(fit: Fit, seed: int) -> ScorerCard:
     return ScorerCard(
         accuracy=fit.accuracy,
+        accuracy_interval=fit.interval,
+        takes=fit.takes,
         windows=fit.windows,
         calibration_error=fit.calibration.error,
         reference_scores=Quartiles.of(fit.reference_scores),

@@ -1,0 +1,116 @@
+"""A model's card in words: what it was taught, how well it tells, and where it is at home.
+
+After Mitchell et al., *Model Cards for Model Reporting* (2019).
+"""
+
+from typing import NamedTuple
+
+from tonewood.errors import shown
+from tonewood.files.modelfile import Model, ScorerCard
+from tonewood.workflow.audit import summary
+
+UNKNOWN = "not stated"
+CITATION = (
+    "P. Verma and J. Berger, Learning to Model Aspects of Auditory Perception Using Neural Loss "
+    "Functions",
+    "Tonewood {version}, model {name}, SHA-256 {digest}",
+)
+
+
+class Entry(NamedTuple):
+    """One thing that a card says, in a line or several."""
+
+    name: str
+    lines: tuple[str, ...]
+
+
+def entries(model: Model) -> list[Entry]:
+    """All that a card says."""
+    card, weights = model.card, model.card.prior.weights
+    told = [Entry("domain", (card.domain or UNKNOWN,))]
+    for side, folder in (("reference", card.reference), ("source", card.source)):
+        minutes = f"{folder.takes} takes, {folder.hours * 60:.1f} minutes ({shown(folder.name)})"
+        told.append(Entry(side, (minutes,)))
+    told += [
+        Entry(who, _scorer(model, it))
+        for who, it in (("scorer", card.scorer), ("judge", card.judge))
+        if it is not None
+    ]
+    beliefs = [f"{100 * it.take:.0f} and {100 * it.moment:.0f} %" for it in model.priors.beliefs]
+    told.append(
+        Entry(
+            "prior",
+            (
+                f"static {100 * weights[0]:.0f} %, neighbours {100 * weights[1]:.0f} %, networks "
+                f"{100 * (weights[2] + weights[3]):.0f} %, {100 * weights[4]:.0f} % of their "
+                f"level; guide {card.prior.guide_weight:g}",
+                f"believed from take to take and from moment to moment: neighbours {beliefs[0]}, "
+                f"networks {beliefs[1]}",
+            ),
+        )
+    )
+    if card.audit is not None:
+        fixed = model.settings.training.fix
+        alike = [f"made alike: {', '.join(fixed)}"] if fixed else []
+        told.append(Entry("audit", (*summary(card.audit), *alike)))
+    versions = ", ".join(f"{name} {value}" for name, value in card.versions.items())
+    told.append(Entry("trained", (f"in {card.seconds:.0f} s, seed {card.seed}, {versions}",)))
+    told.append(Entry("licence", (card.licence or UNKNOWN,)))
+    told.append(Entry("cite", citation(model)))
+    if card.notice:
+        told.append(Entry("notice", tuple(shown(line) for line in card.notice.splitlines())))
+    return told
+
+
+def citation(model: Model) -> tuple[str, ...]:
+    """How to cite a model, a line for the method and one for itself."""
+    version = model.card.versions.get("tonewood", "")
+    own = {"version": version, "name": shown(model.name), "digest": model.digest[:16]}
+    return tuple(line.format(**own) for line in CITATION)
+
+
+def markdown(model: Model) -> str:
+    """Card as the Markdown page that model hubs show, its facts for machines on top."""
+    licence = model.card.licence
+    head = ["---", "library_name: tonewood"]
+    head += [f"license: {_plain(licence.lower())}"] if licence else []
+    head += ["tags:", *(f"- {tag}" for tag in ("audio", "timbre", "equaliser")), "---"]
+    body = [f"# {_plain(model.name)}", "", "A model for Tonewood."]
+    body += ["", "```sh", "tonewood enhance take.wav -m MODEL.tonewood -o enhanced.wav", "```", ""]
+    body += ["| | |", "|---|---|"]
+    for name, lines in entries(model):
+        if name != "notice":
+            body.append(f"| {name} | {'<br>'.join(map(_plain, lines))} |")
+    body += [
+        "",
+        "## Limits",
+        "",
+        "It filters and does not generate. It prefers what its reference folder has, whatever "
+        "that is, and has nothing sensible to say about recordings unlike its source folder; "
+        "those are refused. A score is not proof of a better sound: listen.",
+    ]
+    if model.card.notice:
+        body += ["", "## Notice", "", "```", *map(shown, model.card.notice.splitlines()), "```"]
+    return "\n".join([*head, "", *body]) + "\n"
+
+
+def _scorer(model: Model, it: ScorerCard) -> tuple[str, ...]:
+    seconds = model.settings.scorer.crop_seconds
+    low, high = (100 * share for share in it.accuracy_interval)
+    reference, source = it.reference_scores, it.source_scores
+    return (
+        f"{100 * it.accuracy:.1f} % right ({low:.0f} to {high:.0f}) on {it.windows} windows of "
+        f"{seconds:g} s of {it.takes} held-out takes; calibration error "
+        f"{it.calibration_error:.3f}; {it.parameters:,} parameters",
+        f"reference takes score {reference.median:.2f} ({reference.low:.2f} to "
+        f"{reference.high:.2f}), source takes {source.median:.2f} ({source.low:.2f} to "
+        f"{source.high:.2f})",
+    )
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes for text, on one line of a table."""
+    kept = shown(text).replace("\\", "\\\\")
+    for mark in "|<>[]`*_#":
+        kept = kept.replace(mark, f"\\{mark}")
+    return kept
