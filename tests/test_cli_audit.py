@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.files.modelfile import load
+from tonewood.files.modelfile import Model, load
 from tonewood.scoring.audit import Audit
 from tonewood.settings import ModelSettings
 from tonewood.workflow.confounds import CONFOUNDS
@@ -188,6 +189,10 @@ def test_a_fix_that_is_none_is_a_wrong_call(run: Run, learn: list[object], tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_bundled_models_without_an_audit_load_and_say_nothing(run: Run) -> None:
-    assert load("cello").card.audit is None
-    assert "audit" not in run("info", "cello").out
+def test_a_model_without_an_audit_says_nothing_of_it(
+    run: Run, model: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "plain.tonewood"
+    replace(model, card=model.card.model_copy(update={"audit": None})).save(path)
+    assert "\naudit " not in run("info", path).out
+    assert "\naudit " in run("info", "cello").out

@@ -111,7 +111,7 @@ def test_other_files_are_no_models(tmp_path: Path, content: bytes) -> None:
 
 
 def test_other_safetensors_are_no_models(tmp_path: Path) -> None:
-    for metadata in (None, {"format": "pt"}, {"format": "tonewood", "version": "1"}):
+    for metadata in (None, {"format": "pt"}, {"format": "tonewood", "version": "2"}):
         save_file({"a": torch.zeros(3)}, tmp_path / "a.tonewood", metadata)
         with pytest.raises(ModelError, match="is not a Tonewood model"):
             load(tmp_path / "a.tonewood")
@@ -140,7 +140,7 @@ def test_a_pickle_is_refused_and_runs_nothing(tmp_path: Path) -> None:
 def test_an_unknown_version_is_named(model_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "new.tonewood"
     path.write_bytes(with_metadata(model_file.read_bytes(), version="99"))
-    with pytest.raises(ModelError, match=r"new\.tonewood has format version 99; this .* reads 1: "):
+    with pytest.raises(ModelError, match=r"new\.tonewood has format version 99; this .* reads 2: "):
         load(path)
 
 

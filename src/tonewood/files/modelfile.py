@@ -29,7 +29,7 @@ from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ModelSettings, Settings
 from tonewood.signal.remedies import Fix
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SUFFIX = ".tonewood"
 _MAX_BYTES = 256 * 2**20
 
