@@ -20,7 +20,6 @@ from tonewood.masking.neighbours import Folder, Take, cosine_basis
 _DENSE = 36  # codes that a moment is compared with
 _POOLED = 5  # adjoining shapes that share one estimate
 _SESSION = 2  # takes before and after which may be of one session
-_CERTAIN, _CHANCE = 0.35, 0.6  # power of a placebo, as a share of the mask's
 
 
 class Lack(NamedTuple):
@@ -66,8 +65,11 @@ class Belief(NamedTuple):
     @classmethod
     def of(cls, real: "Power", placebo: "Power", doubt: float = 1.0) -> "Belief":
         """All of it where a placebo finds little, none where it finds as much."""
-        ratios = [doubt * p / max(r, 1e-9) for r, p in zip(real, placebo, strict=True)]
-        return cls(*(min(max((_CHANCE - x) / (_CHANCE - _CERTAIN), 0.0), 1.0) for x in ratios))
+        shares = []
+        for wanted, found, certain, chance in zip(real, placebo, _CERTAIN, _CHANCE, strict=True):
+            ratio = doubt * found / max(wanted, 1e-9)
+            shares.append(min(max((chance - ratio) / (chance - certain), 0.0), 1.0))
+        return cls(*shares)
 
 
 class Power(NamedTuple):
@@ -95,6 +97,11 @@ class Power(NamedTuple):
         ]
         shapes = means - means.mean(dim=1, keepdim=True)
         return cls(float(shapes.var(dim=0).mean()), float(torch.stack(moments).mean()))
+
+
+# Power of a placebo as a share of the mask's: all is believed below, nothing above. More is asked
+# of what differs from take to take, since a folder has few takes and many moments.
+_CERTAIN, _CHANCE = Power(0.35, 0.5), Power(0.6, 0.9)
 
 
 def lack(takes: Sequence[Take], own: Folder, other: Folder, *, sign: float) -> Lack:
