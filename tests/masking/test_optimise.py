@@ -41,6 +41,7 @@ def run(
     window_frames: int = 10_000,
     max_gain_db: float = 60.0,
     stop_score: float | None = None,
+    listen: Listen | None = None,
     seed: int = 0,
 ) -> Iterator[Step]:
     rows = field(1) if recording is None else recording
@@ -54,6 +55,7 @@ def run(
         max_gain_db=max_gain_db,
         generator=torch.Generator().manual_seed(seed),
         stop_score=stop_score,
+        listen=listen,
     )
 
 
@@ -217,50 +219,38 @@ def test_one_plain_step_moves_the_mask_by_what_the_guide_says_is_lacking(
     assert torch.allclose(last.mask_db, anchor + guide * lack, atol=1e-3)
 
 
-def blurring(rows: torch.Tensor, frames: int) -> Listen:
-    """Rendering that blurs a mask over so many frames."""
-    return lambda mask: rows + smoothed(mask, frames)
+def listening(rows: Tensor, anchor: Tensor) -> tuple[list[Step], Listen]:
+    """A search for a prior alone, where rendering blurs a mask over five frames; and its ears."""
+
+    def listen(mask: Tensor) -> Tensor:
+        return rows + smoothed(mask, 5)
+
+    settings = asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3)
+    start = Cells(anchor)
+    found = run(
+        toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, listen=listen
+    )
+    return list(found), listen
+
+
+WAVES = 4 * torch.sin(torch.arange(float(FRAMES)) / 3).expand(ROWS, -1)
 
 
 def test_a_search_that_listens_brings_the_sound_to_the_prior() -> None:
-    rows, anchor = field(1, 40), 4 * torch.sin(torch.arange(40.0) / 3).expand(6, -1)
-    listen = blurring(rows, 5)
-    steps = list(
-        search(
-            toward(torch.zeros(1)),
-            rows,
-            Cells(anchor),
-            anchor,
-            asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3),
-            window_frames=10,
-            max_gain_db=60.0,
-            generator=torch.Generator().manual_seed(0),
-            listen=listen,
-        )
-    )
-    errors = [float((listen(s.mask_db) - rows - anchor).square().mean()) for s in steps]
+    rows = field(1)
+    steps, listen = listening(rows, WAVES)
+    errors = [float((listen(s.mask_db) - rows - WAVES).square().mean()) for s in steps]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.1 * errors[0]
     assert steps[0].distance == pytest.approx(errors[0], rel=1e-4)
 
 
 def test_a_search_that_listens_leaves_the_pauses_alone() -> None:
-    rows = field(1, 40).clone()
+    rows = field(1)
     rows[:, :10] -= 90
-    anchor = 4 * torch.sin(torch.arange(40.0) / 3).expand(6, -1)
-    *_, last = search(
-        toward(torch.zeros(1)),
-        rows,
-        Cells(anchor),
-        anchor,
-        asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3),
-        window_frames=10,
-        max_gain_db=60.0,
-        generator=torch.Generator().manual_seed(0),
-        listen=blurring(rows, 5),
-    )
-    torch.testing.assert_close(last.mask_db[:, :10], anchor[:, :10])
-    assert not torch.allclose(last.mask_db[:, 10:], anchor[:, 10:], atol=0.05)
+    *_, last = listening(rows, WAVES)[0]
+    torch.testing.assert_close(last.mask_db[:, :10], WAVES[:, :10])
+    assert not torch.allclose(last.mask_db[:, 10:], WAVES[:, 10:], atol=0.05)
 
 
 def test_the_generator_decides_the_windows() -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tonewood.masking.mask import smoothed
 from tonewood.masking.neighbours import Folder, Take, cosine_basis
 
 _DENSE = 36  # codes that a moment is compared with
@@ -142,7 +143,8 @@ def static_mask(reference: Lack, source: Lack, doubt: float = 1.0) -> Tensor:
         torch.zeros(len(basis)),
     )
     shape = (sides[0].mean + sides[1].mean) / 2
-    share = 1 - doubt * _pooled(noise[1:]) / _pooled(shape[1:].square()).clamp_min(1e-9)
+    spread, power = smoothed(torch.stack([noise, shape.square()])[:, 1:], _POOLED)
+    share = 1 - doubt * spread / power.clamp_min(1e-9)
     believed: Tensor = torch.cat([shape[:1], share.clamp_min(0) * shape[1:]]) @ basis
     return believed
 
@@ -176,10 +178,3 @@ def _doubt(side: Lack) -> float:
         together = float((off[lag:] * off[:-lag]).sum()) / power
         inflated += 2 * (1 - lag / (_SESSION + 1)) * together
     return alone * max(inflated, 1.0)
-
-
-def _pooled(power: Tensor) -> Tensor:
-    """Moving mean over adjoining shapes; edges repeat."""
-    half = _POOLED // 2
-    padded = torch.nn.functional.pad(power[None, None], (half, half), mode="replicate")
-    return torch.nn.functional.avg_pool1d(padded, _POOLED, 1)[0, 0]
