@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 from scipy.signal import firwin2, lfilter
 from torch import Tensor
 
-from tonewood.masking.evidence import Belief, Lack, Power, lack, mean_over, static_mask
-from tonewood.masking.fitting import fit
+from tonewood.masking.evidence import (
+    Belief,
+    Lack,
+    Power,
+    lack,
+    mean_over,
+    sessions,
+    static_mask,
+)
+from tonewood.masking.fitting import Parted, fit
 from tonewood.masking.neighbours import Take, cosine_basis, learn
 from tonewood.settings import (
     BandSettings,
@@ -32,12 +40,17 @@ def drawn(seed: int, *shape: int) -> Tensor:
 
 def lacks(difference: Tensor, spread_db: float, takes: int, seed: int) -> tuple[Lack, Lack]:
     """Both sides' lacks [take, row]: a difference, and takes of smooth colours of their own."""
-    basis, frames = cosine_basis(ROWS)[1:9], torch.full((takes,), 9.0)
+    basis = cosine_basis(ROWS)[1:9]
     there, here = (spread_db * drawn(seed + s, takes, 8) @ basis for s in (0, 1_000))
     return (
-        Lack(difference + there - here.mean(dim=0), frames),
-        Lack(difference + there.mean(dim=0) - here, frames),
+        lacking(difference + there - here.mean(dim=0)),
+        lacking(difference + there.mean(dim=0) - here),
     )
+
+
+def lacking(rows: Tensor, frames: float = 9.0) -> Lack:
+    """Takes that are steady within a tenth of a dB."""
+    return Lack(rows, 0.1 * drawn(9, *rows.shape), torch.full((len(rows),), frames))
 
 
 def error(mask: Tensor, wanted: Tensor) -> float:
@@ -69,22 +82,31 @@ def test_shrinking_lowers_the_error_where_takes_are_few_and_costs_little_elsewhe
 
 def test_a_long_take_weighs_more_and_one_take_alone_is_as_doubtful_as_the_others() -> None:
     rows = torch.stack([torch.zeros(ROWS), torch.ones(ROWS)])
-    assert Lack(rows, torch.tensor([1.0, 3.0])).mean[0] == 0.75
+    assert lacking(rows)._replace(frames=torch.tensor([1.0, 3.0])).mean[0] == 0.75
     difference = 10 * cosine_basis(ROWS)[3]
     alone, many = lacks(difference, 8.0, 6, 0)
-    one = Lack(alone.rows_db[:1], alone.frames[:1])
+    one = lacking(alone.rows_db[:1])
     assert static_mask(one, many).norm() < static_mask(one, many, doubt=0).norm()
 
 
-def test_takes_of_one_session_count_for_less() -> None:
-    sessions = 20 * drawn(1, 3, 8) @ cosine_basis(ROWS)[1:9]
-    together, mixed = sessions.repeat_interleave(4, dim=0), sessions.repeat(4, 1)
-    frames = torch.full((12,), 9.0)
-    kept = [
-        float(static_mask(Lack(side, frames), Lack(side, frames)).norm())
-        for side in (together, mixed)
-    ]
-    assert kept[0] < kept[1]
+def test_takes_of_one_session_count_as_one() -> None:
+    colours = 20 * drawn(1, 3, 8) @ cosine_basis(ROWS)[1:9]
+    cut = colours.repeat_interleave(4, dim=0) + 0.05 * drawn(2, 12, ROWS)
+    shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    found = sessions(lacking(cut[shuffled]))
+    assert set(found.tolist()) == {0, 1, 2}
+    for one in range(3):
+        assert len(set((shuffled[found == one] // 4).tolist())) == 1
+    whole, pieces = lacking(colours), lacking(cut)
+    shrunk = static_mask(pieces, pieces)
+    assert error(shrunk, static_mask(whole, whole)) < 0.1
+    assert static_mask(pieces, pieces, doubt=0).norm() > 1.5 * shrunk.norm()
+
+
+def test_takes_that_differ_no_more_than_their_halves_are_of_one_session() -> None:
+    assert not sessions(Lack(drawn(1, 20, ROWS), 2 * drawn(2, 20, ROWS), torch.ones(20))).any()
+    apart = sessions(Lack(9 * drawn(1, 20, ROWS), 0.1 * drawn(2, 20, ROWS), torch.ones(20)))
+    assert len(set(apart.tolist())) == 20
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -171,3 +193,34 @@ def test_one_filter_for_all_takes_leaves_nothing_to_adapt_to(
 
     assert believed(1.0) < 0.5
     assert believed(0.0) == 2.0
+
+
+def test_a_reference_of_a_few_unlike_sessions_gives_the_static_mask_alone(
+    recordings: Callable[..., list[Features]],
+) -> None:
+    settings = PriorsSettings(neighbours=NEAR, network=NetworkSettings(width=16, steps=20))
+    reference = recordings(range(7), own_db=9.0, filtered=True)
+    source = recordings(range(10, 16), own_db=9.0, filtered=False)
+    priors = fit(
+        reference[:6], source, reference[6:], settings, 10.0, torch.Generator().manual_seed(0)
+    ).priors
+    mask = priors.mask(source[0], "auto")
+    shape = mask - mask.mean(dim=0) - (priors.static_db - priors.static_db.mean())[:, None]
+    torch.testing.assert_close(shape, torch.zeros_like(shape), atol=1e-4, rtol=0)
+
+
+def test_a_folder_is_halved_by_session_and_asked_only_where_it_has_enough() -> None:
+    rows = 9 * drawn(1, 12, ROWS).repeat_interleave(2, dim=0)
+    takes: list[Any] = list(range(24))
+    folder = Parted.of(takes, lacking(rows))
+    assert folder.askable
+    first, second = folder.halves(torch.Generator().manual_seed(0))
+    halves: list[list[Any]] = [list(half.takes) for half in (first, second)]
+    assert sorted(halves[0] + halves[1]) == takes
+    assert not {take // 2 for take in halves[0]} & {take // 2 for take in halves[1]}
+    few = Parted.of(takes[:8], lacking(rows[:8]))
+    assert not few.askable
+    assert few.left_out.tolist() == list(range(8))
+    alike = Parted.of(takes[:4], lacking(torch.zeros(4, ROWS)))
+    assert alike.alike
+    assert alike.askable

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from tonewood.masking.mask import smoothed
@@ -20,7 +21,7 @@ from tonewood.masking.neighbours import Folder, Take, cosine_basis
 
 _DENSE = 36  # codes that a moment is compared with
 _POOLED = 5  # adjoining shapes that share one estimate
-_SESSION = 2  # takes before and after which may be of one session
+_ALIKE = 1.5  # takes of one session differ by less than so many times what halves of a take do
 
 
 class Lack(NamedTuple):
@@ -30,17 +31,28 @@ class Lack(NamedTuple):
     ----------
     rows_db : Tensor [take, row]
         Reference less source, whichever of them the takes are.
+    unsteady_db : Tensor [take, row]
+        The same of the first half of each take less that of its second.
     frames : Tensor [take]
         Audible frames, by which each take weighs.
     """
 
     rows_db: Tensor
+    unsteady_db: Tensor
     frames: Tensor
 
     @property
     def mean(self) -> Tensor:
         """Mean over the takes [row]."""
         return self.frames @ self.rows_db / self.frames.sum()
+
+    def by_session(self) -> "Lack":
+        """The same with the takes of each session made one."""
+        of = sessions(self)
+        share = torch.nn.functional.one_hot(of).to(self.frames).T * self.frames
+        frames = share.sum(dim=1)
+        share = share / frames[:, None]
+        return Lack(share @ self.rows_db, share @ self.unsteady_db, frames)
 
 
 class Belief(NamedTuple):
@@ -115,36 +127,55 @@ def lack(takes: Sequence[Take], own: Folder, other: Folder, *, sign: float) -> L
     sign : float
         1 for reference takes, -1 for source takes.
     """
-    means = []
+    means, unsteady = [], []
     for take in takes:
         like = other.codebook.nearest_mean(own.query(take), _DENSE)
-        means.append(sign * mean_over(take.rows_db - like, take.audible))
+        lacking = sign * (take.rows_db - like)[:, take.audible]
+        first, second = lacking.tensor_split(2, dim=1)
+        means.append(lacking.mean(dim=1))
+        unsteady.append(first.mean(dim=1) - second.mean(dim=1))
     frames = torch.tensor([float(take.audible.sum()) for take in takes])
-    return Lack(torch.stack(means), frames)
+    return Lack(torch.stack(means), torch.stack(unsteady), frames)
+
+
+def sessions(takes: Lack) -> Tensor:
+    """Session of each take [take], counted from 0: takes alike in colour are of one.
+
+    Recordings are cut into takes, and takes of one performance share its room and its microphone.
+    Takes are linked that differ by little more than the halves of one take do; what is linked, also
+    through others, is one session. In a folder of like takes all are.
+    """
+    rows, unsteady = (x - x.mean(dim=1, keepdim=True) for x in (takes.rows_db, takes.unsteady_db))
+    limit = _ALIKE * float(unsteady.square().mean(dim=1).median())
+    apart = (rows[:, None] - rows[None]).square().mean(dim=2)
+    _, label = connected_components((apart <= limit).numpy(), directed=False)
+    return torch.from_numpy(label).long()
 
 
 def static_mask(reference: Lack, source: Lack, doubt: float = 1.0) -> Tensor:
     """Static mask [row] in dB: the mean of what both folders' takes say, as far as it is believed.
 
     In the cosine transform over rows, every shape c is scaled by 1 - v / c², where v is the
-    variance that the spread of the takes leaves to it, times the doubt; both powers are pooled
+    variance that the spread of the sessions leaves to it, times the doubt; both powers are pooled
     over adjoining shapes. The overall level is kept as it is.
     """
     basis = cosine_basis(reference.rows_db.shape[1])
-    sides = [side._replace(rows_db=side.rows_db @ basis.T) for side in (reference, source)]
+    noise = torch.zeros(len(basis))
+    sides = [
+        side._replace(rows_db=side.rows_db @ basis.T)
+        for side in (reference.by_session(), source.by_session())
+    ]
     spreads = [_spread(side) for side in sides]
-    # One take has no spread; it may stray as far as the takes of the other folder do.
-    known = [spread for spread in spreads if spread is not None] or [torch.zeros(len(basis))]
-    noise = sum(
-        (
-            _doubt(side) * (known[0] if own is None else own)
-            for side, own in zip(sides, spreads, strict=True)
-        ),
-        torch.zeros(len(basis)),
-    )
+    for side, takes, own, other in zip(
+        sides, (reference, source), spreads, spreads[::-1], strict=True
+    ):
+        # A take alone may stray as far as the other folder's do; many alike hardly stray.
+        spread = other if len(takes.frames) == 1 else own
+        if spread is not None:
+            noise = noise + (side.frames / side.frames.sum()).square().sum() * spread
     shape = (sides[0].mean + sides[1].mean) / 2
-    spread, power = smoothed(torch.stack([noise, shape.square()])[:, 1:], _POOLED)
-    share = 1 - doubt * spread / power.clamp_min(1e-9)
+    doubted, power = smoothed(torch.stack([noise, shape.square()])[:, 1:], _POOLED)
+    share = 1 - doubt * doubted / power.clamp_min(1e-9)
     believed: Tensor = torch.cat([shape[:1], share.clamp_min(0) * shape[1:]]) @ basis
     return believed
 
@@ -155,26 +186,9 @@ def mean_over(mask_db: Tensor, audible: Tensor) -> Tensor:
 
 
 def _spread(side: Lack) -> Tensor | None:
-    """Variance over takes [shape]; none of a single take."""
+    """Variance over sessions [shape]; none of a single one."""
     weight = side.frames / side.frames.sum()
     freedom = 1 - float(weight.square().sum())
     if freedom < 1e-3:
         return None
     return weight @ (side.rows_db - side.mean).square() / freedom
-
-
-def _doubt(side: Lack) -> float:
-    """Variance of the folder's mean as a share of its takes' own.
-
-    Takes that follow each other by name are often of one session and then err together, which
-    their correlation shows (Newey & West 1987); it is taken over all shapes at once.
-    """
-    weight = side.frames / side.frames.sum()
-    alone = float(weight.square().sum())
-    off = (side.rows_db - side.mean)[:, 1:] * weight[:, None]
-    power = float(off.square().sum()) or 1.0
-    inflated = 1.0
-    for lag in range(1, min(_SESSION, len(off) - 1) + 1):
-        together = float((off[lag:] * off[:-lag]).sum()) / power
-        inflated += 2 * (1 - lag / (_SESSION + 1)) * together
-    return alone * max(inflated, 1.0)

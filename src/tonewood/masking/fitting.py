@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tonewood.masking.evidence import Belief, Lack, Power, lack, static_mask
+from tonewood.masking.evidence import Belief, Lack, Power, lack, sessions, static_mask
 from tonewood.masking.neighbours import Take, condensed, imitated, learn, mapped
 from tonewood.masking.predict import PseudoPair, train_network
 from tonewood.masking.priors import SMOOTH_NETWORK_MS, Beliefs, Priors, Weights, mixed
@@ -40,7 +40,7 @@ _SHARES = (
 )
 CANDIDATES = tuple(Weights(*shares, level) for shares in _SHARES for level in (1.0, 0.5))
 _AVERAGED = 4
-_SPLITS = 3  # takes that a folder needs to be halved
+_TAKES, _SESSIONS = 3, 10  # that a folder needs to be halved: takes of one session; sessions
 _PLACEBO_TAKES, _PLACEBO_SHARE = 12, 0.3  # asked of each folder; of the network's steps
 
 
@@ -93,14 +93,16 @@ def fit(
         lack(kept, there, here, sign=1.0),
     ]
     static = static_mask(lacks[0], lacks[1], settings.doubt)
+    parted = Parted.of(reference, lacks[0]), Parted.of(source, lacks[1])
+    there, here = (f.of_sessions(it.left_out) for f, it in zip((there, here), parted, strict=True))
     forward, backward, corrected = [], [], []
-    for index, take in enumerate(sources):
-        gain = mapped(take, here, there, near, hop_ms, skip_here=index, smooth_ms=SMOOTH_NETWORK_MS)
+    for take, own in zip(sources, parted[1].left_out.tolist(), strict=True):
+        gain = mapped(take, here, there, near, hop_ms, skip_here=own, smooth_ms=SMOOTH_NETWORK_MS)
         forward.append(PseudoPair(take, gain - static[:, None]))
-    for index, take in enumerate(references):
+    for take, own in zip(references, parted[0].left_out.tolist(), strict=True):
         pseudo = imitated(take, there, here, hop_ms)
         backward.append(_way_back(pseudo, take, static))
-        gain = mapped(pseudo, here, there, near, hop_ms, skip_there=index)
+        gain = mapped(pseudo, here, there, near, hop_ms, skip_there=own)
         corrected.append((pseudo.rows_db + gain, take.rows_db))
     first, second = (
         train_network(pairs, here, settings.network, generator) for pairs in (forward, backward)
@@ -115,7 +117,7 @@ def fit(
         condensed(here, near.codes, generator),
         static,
         (first, second),
-        _beliefs(real, (reference, source), settings, hop_ms, generator),
+        _beliefs(real, parted, settings, hop_ms, generator),
         CANDIDATES[0],
         settings,
         hop_ms,
@@ -141,21 +143,69 @@ def _way_back(pseudo: Take, take: Take, static_db: Tensor) -> PseudoPair:
     return PseudoPair(pseudo, take.rows_db - pseudo.rows_db - static_db[:, None])
 
 
+class Parted(NamedTuple):
+    """Takes of a folder, and which belong together.
+
+    Parameters
+    ----------
+    session : Tensor [take]
+        Where all are of one, every take counts by itself.
+    alike : bool
+        All are of one session.
+    """
+
+    takes: Sequence[Features]
+    session: Tensor
+    alike: bool
+
+    @classmethod
+    def of(cls, takes: Sequence[Features], lacking: Lack) -> "Parted":
+        """Told apart by what the takes lack."""
+        session = sessions(lacking)
+        alike = not bool(session.any())
+        return cls(takes, torch.arange(len(session)) if alike else session, alike)
+
+    @property
+    def askable(self) -> bool:
+        """Whether there is enough of it to be halved."""
+        return len(set(self.session.tolist())) >= (_TAKES if self.alike else _SESSIONS)
+
+    @property
+    def left_out(self) -> Tensor:
+        """What is left out with each take [take]: its session, or it alone where they are few."""
+        return self.session if self.askable else torch.arange(len(self.session))
+
+    def halves(self, generator: torch.Generator) -> "tuple[Parted, Parted]":
+        """The folder in two, drawn by session; the second has two sessions at least."""
+        known = sorted(set(self.session.tolist()))
+        order = [known[i] for i in torch.randperm(len(known), generator=generator).tolist()]
+        halves = []
+        for half in (order[1::2], order[::2]):
+            places = [i for i, of in enumerate(self.session.tolist()) if of in half]
+            taken = [self.takes[i] for i in places]
+            halves.append(Parted(taken, self.session[places], self.alike))
+        return halves[0], halves[1]
+
+
 def _beliefs(
     real: tuple[Power, Power],
-    folders: Sequence[Sequence[Features]],
+    folders: tuple[Parted, Parted],
     settings: PriorsSettings,
     hop_ms: float,
     generator: torch.Generator,
 ) -> Beliefs:
-    """Belief in neighbours and networks, from what they find where nothing is to be found."""
+    """Belief in neighbours and networks, from what they find where nothing is to be found.
+
+    A reference of a few unlike sessions has no one sound that a take could be adapted to, and they
+    are too few to be asked: then the static mask is all that is believed.
+    """
     if settings.doubt == 0:
         return Beliefs()
-    found = [
-        _placebo(takes, settings, hop_ms, generator) for takes in folders if len(takes) >= _SPLITS
-    ]
-    if not found:
-        return Beliefs()
+    reference, _ = folders
+    if not reference.askable:
+        share = float(reference.alike)
+        return Beliefs(Belief(share, share), Belief(share, share))
+    found = [_placebo(folder, settings, hop_ms, generator) for folder in folders if folder.askable]
     placebos = [
         Power(*torch.tensor([folder[which] for folder in found]).mean(dim=0).tolist())
         for which in (0, 1)
@@ -164,26 +214,25 @@ def _beliefs(
 
 
 def _placebo(
-    takes: Sequence[Features], settings: PriorsSettings, hop_ms: float, generator: torch.Generator
+    folder: Parted, settings: PriorsSettings, hop_ms: float, generator: torch.Generator
 ) -> tuple[Power, Power]:
-    """What neighbours and network do between two halves of one folder."""
+    """What neighbours and network do between two halves of one folder, sessions kept whole."""
     near = settings.neighbours
-    order = torch.randperm(len(takes), generator=generator).tolist()
-    first, second = ([takes[i] for i in half] for half in (order[::2], order[1::2]))
-    if len(second) < 2:
-        first, second = second, first
-    there, here = learn(first, second, near, generator)
+    first, second = folder.halves(generator)
+    there, here = learn(first.takes, second.takes, near, generator)
+    here = here.of_sessions(second.session)
     pairs = [
         _way_back(imitated(take, there, here, hop_ms), take, there.row_mean - here.row_mean)
-        for take in map(there.take, first)
+        for take in map(there.take, first.takes)
     ]
     steps = max(20, round(_PLACEBO_SHARE * settings.network.steps))
     network = train_network(
         pairs, here, settings.network.model_copy(update={"steps": steps}), generator
     )
-    asked = [here.take(features) for features in second[:_PLACEBO_TAKES]]
+    asked = [here.take(features) for features in second.takes[:_PLACEBO_TAKES]]
     masks = [
-        mapped(take, here, there, near, hop_ms, skip_here=index) for index, take in enumerate(asked)
+        mapped(take, here, there, near, hop_ms, skip_here=own)
+        for take, own in zip(asked, second.session.tolist(), strict=False)
     ]
     return Power.of(masks, asked), Power.of([network.predicted(take) for take in asked], asked)
 

@@ -8,7 +8,7 @@ does not part what belongs together.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -50,7 +50,7 @@ class Codebook:
     key : Tensor [code, row + component]
     rows_db : Tensor [code, row]
     take : Tensor [code]
-        Index of the take that each comes from; -1 for means of several.
+        Index of the take, or of the session, that each comes from; -1 for means of several.
     """
 
     key: Tensor
@@ -60,7 +60,7 @@ class Codebook:
     def nearest_mean(self, query: Tensor, count: int, *, skip: int | None = None) -> Tensor:
         """Mean rows [row, frame] of the `count` codes nearest to queries [frame, row + component].
 
-        `skip` leaves the codes of one take out, for queries that come from it.
+        `skip` leaves the codes of one take or session out, for queries that come from it.
         """
         half_norm = self.key.square().sum(dim=1) / 2
         if skip is not None:
@@ -91,6 +91,10 @@ class Folder:
     fine_mean: Tensor
     projection: Tensor
     codebook: Codebook
+
+    def of_sessions(self, session: Tensor) -> "Folder":
+        """The folder with its codes counted by the session [take] of their takes."""
+        return replace(self, codebook=replace(self.codebook, take=session[self.codebook.take]))
 
     def take(self, features: Features) -> Take:
         """See a recording as one of this folder's."""
