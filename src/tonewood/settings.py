@@ -225,7 +225,7 @@ class RenderSettings(Settings):
     """How a mask becomes sound."""
 
     amount: float = Field(1.0, ge=0, le=1, description="scales the mask in dB; 0 returns the input")
-    max_gain_db: float = Field(18.0, gt=0, le=60)
+    max_gain_db: float = Field(30.0, gt=0, le=60)
     match: bool = Field(True, description="match loudness and hold the true peak")
     ceiling_dbtp: float = Field(-1.0, le=0)
 
@@ -273,6 +273,7 @@ def enhance_settings(method: str) -> EnhanceSettings:
                 stop_at_reference=False,
                 listen=False,
             ),
+            render=RenderSettings(max_gain_db=18.0),
         )
     return changed(EnhanceSettings(), [f"method={json.dumps(method)}"])
 
