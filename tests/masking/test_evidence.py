@@ -107,6 +107,9 @@ def test_takes_that_differ_no_more_than_their_halves_are_of_one_session() -> Non
     assert not sessions(Lack(drawn(1, 20, ROWS), 2 * drawn(2, 20, ROWS), torch.ones(20))).any()
     apart = sessions(Lack(9 * drawn(1, 20, ROWS), 0.1 * drawn(2, 20, ROWS), torch.ones(20)))
     assert len(set(apart.tolist())) == 20
+    unsteady = 2 * drawn(2, 20, ROWS)
+    unsteady[3] = torch.nan  # too short to have halves
+    assert not sessions(Lack(drawn(1, 20, ROWS), unsteady, torch.ones(20))).any()
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

@@ -146,7 +146,8 @@ def sessions(takes: Lack) -> Tensor:
     through others, is one session. In a folder of like takes all are.
     """
     rows, unsteady = (x - x.mean(dim=1, keepdim=True) for x in (takes.rows_db, takes.unsteady_db))
-    limit = _ALIKE * float(unsteady.square().mean(dim=1).median())
+    # A take of a single audible frame has no halves.
+    limit = _ALIKE * float(unsteady.square().mean(dim=1).nanmedian())
     apart = (rows[:, None] - rows[None]).square().mean(dim=2)
     _, label = connected_components((apart <= limit).numpy(), directed=False)
     return torch.from_numpy(label).long()

@@ -242,11 +242,7 @@ def fooled_judge(
     generator = torch.Generator().manual_seed(settings.seed)
     start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
     free = SearchSettings(
-        score=1.0,
-        guide=0.0,
-        alpha=0.0,
-        steps=limits.control_steps,
-        optimiser="Adam",
+        score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
     )
     steps = search(
         model.scorer.score,
