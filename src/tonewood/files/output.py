@@ -3,7 +3,7 @@
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,6 +78,31 @@ def no_space(path: str | os.PathLike[str]) -> OutputError:
     return OutputError(
         f"{shown(path)} was not written: the disk is full: free some space or name another folder"
     )
+
+
+def check_free(paths: Iterable[Path], overwrite: bool) -> None:
+    """Raise OutputError for the first of some paths that exists and may not be replaced."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise _exists(path)
+
+
+def prepare_folder(out: Path, names: Iterable[str], overwrite: bool) -> None:
+    """Make a report's folder, or refuse before minutes of work what would be refused after it.
+
+    Raises
+    ------
+    OutputError
+        It is a file, cannot be made, or holds one of the names, which may not be replaced.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{shown(out)} is a file; a report needs a folder: name another")
+    check_free((out / name for name in names), overwrite)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise OutputError(f"{shown(out)} cannot be made ({why}): name another folder") from None
 
 
 def _check_target(path: str | os.PathLike[str], final: Path, overwrite: bool) -> None:

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import OutputError, shown
+from tonewood.errors import shown
 from tonewood.evaluation.frechet import Estimate
 from tonewood.evaluation.intervals import Interval
 from tonewood.files.modelfile import Model
-from tonewood.files.output import write_text
+from tonewood.files.output import prepare_folder, write_text
 from tonewood.settings import SpectrumSettings
 from tonewood.signal.loudness import integrated_loudness
 from tonewood.signal.spectrum import log_magnitude, stft
@@ -64,18 +64,7 @@ class Report(NamedTuple):
 def prepare(out: Path, overwrite: bool) -> None:
     """Make the folder, or refuse before the work what would be refused after it."""
     picture.check("a report")
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{shown(out)} is a file; a report needs a folder: name another")
-    for name in (PAGE, DATA, TABLE):
-        if (out / name).exists() and not overwrite:
-            raise OutputError(
-                f"{shown(out / name)} exists: name another folder or pass --overwrite"
-            )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise OutputError(f"{shown(out)} cannot be made ({why}): name another folder") from None
+    prepare_folder(out, (PAGE, DATA, TABLE), overwrite)
 
 
 def write(out: Path, done: Report, model: Model, *, overwrite: bool = False) -> Path:

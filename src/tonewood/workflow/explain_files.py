@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tonewood.errors import CallError, FolderError, OutputError, TonewoodError, shown
+from tonewood.errors import CallError, FolderError, TonewoodError, shown
 from tonewood.evaluation.weights import Interval, Weight, means, weights
 from tonewood.files.audio import Recording, audio_files, read, write
 from tonewood.files.formats import AudioFormat
 from tonewood.files.modelfile import Model
-from tonewood.files.output import write_bytes, write_text
+from tonewood.files.output import check_free, write_bytes, write_text
 from tonewood.scoring import saliency
 from tonewood.scoring.saliency import Method
 from tonewood.signal import parts as segmentation
@@ -138,12 +138,8 @@ def explain_files(
     """
     check(asked)
     several = len(laid) > 1
-    if several and not overwrite:
-        for name in (INDEX, TABLE):
-            if (out / name).exists():
-                raise OutputError(
-                    f"{shown(out / name)} exists: name another output or pass --overwrite"
-                )
+    if several:
+        check_free((out / INDEX, out / TABLE), overwrite)
     done = []
     for number, job in enumerate(laid, start=1):
         if isinstance(job, Failed):

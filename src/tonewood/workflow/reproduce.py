@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.errors import FolderError, OutputError, shown
+from tonewood.errors import FolderError, shown
 from tonewood.evaluation.metrics import closed, mel_distance
 from tonewood.files.modelfile import Model
-from tonewood.files.output import write_bytes, write_text
+from tonewood.files.output import prepare_folder, write_bytes, write_text
 from tonewood.settings import EnhanceSettings, ModelSettings, Settings, changed, enhance_settings
 from tonewood.workflow import figures, pairs
 from tonewood.workflow.audit import Listened
@@ -120,7 +120,7 @@ def reproduce(
         The report cannot be written there.
     """
     check_device(device)
-    prepare(out, overwrite)
+    prepare_folder(out, (*FIGURES, TABLE, PAGE), overwrite)
     test = paired(corpus / "test")
     if model is None:
         folders = corpus / "train" / "good", corpus / "train" / "cheap"
@@ -164,22 +164,6 @@ def reproduce(
     write_text(out / TABLE, json.dumps(done.summary, indent=1) + "\n", overwrite=overwrite)
     write_text(out / PAGE, _page(done, corpus, model, drawn), overwrite=overwrite)
     yield done
-
-
-def prepare(out: Path, overwrite: bool) -> None:
-    """Make the folder, or refuse before minutes of work what would be refused after it."""
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{shown(out)} is a file; a report needs a folder: name another")
-    for name in (*FIGURES, TABLE, PAGE):
-        if (out / name).exists() and not overwrite:
-            raise OutputError(
-                f"{shown(out / name)} exists: name another output or pass --overwrite"
-            )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise OutputError(f"{shown(out)} cannot be made ({why}): name another folder") from None
 
 
 def paired(folder: Path) -> list[Pair]:
