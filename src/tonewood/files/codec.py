@@ -2,8 +2,7 @@
 
 import io
 import os
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,23 +107,19 @@ def count(path: Path) -> int:
         return sum(len(block) for block in blocks(file))
 
 
-def decode(path: Path, file: SequentialFile) -> npt.NDArray[np.float32]:
-    """Decode a whole file, ``(channels, samples)``; AudioError if less comes than it promises."""
-    pieces: deque[npt.NDArray[np.float32]] = deque()
-    failed = False
+def decode(path: Path, file: SequentialFile) -> Iterator[npt.NDArray[np.float32]]:
+    """Decode a whole file, ``(channels, samples)`` at a time.
+
+    AudioError at the end if less came than it promises.
+    """
+    failed, total = False, 0
     try:
-        pieces.extend(blocks(file))
+        for block in blocks(file):
+            total += len(block)
+            yield np.ascontiguousarray(block.T)
     except soundfile.SoundFileError:
         failed = True
-    total = sum(map(len, pieces))
     _check_complete(path, file, total, failed)
-    samples = np.empty((file.channels, total), np.float32)
-    at = 0
-    while pieces:  # let go of each piece once copied: half the peak memory
-        piece = pieces.popleft()
-        samples[:, at : at + len(piece)] = piece.T
-        at += len(piece)
-    return samples
 
 
 def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) -> None:
@@ -157,9 +152,13 @@ def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) 
 
 
 def encode(
-    path: Path, samples: npt.NDArray[np.floating[Any]], rate: int, form: AudioFormat
+    path: Path,
+    blocks: Iterable[npt.NDArray[np.floating[Any]]],
+    channels: int,
+    rate: int,
+    form: AudioFormat,
 ) -> None:
-    """Encode ``(channels, samples)`` into an existing file; raises what soundfile raises."""
+    """Encode blocks ``(channels, samples)`` into a file; raises what soundfile raises."""
     settings: dict[str, Any] = {}
     if form.container in ("OGG", "MP3"):
         settings["compression_level"] = 0.0  # least compression: best quality
@@ -169,14 +168,15 @@ def encode(
         _name(path),
         "w",
         samplerate=rate,
-        channels=samples.shape[0],
+        channels=channels,
         format=form.container,
         subtype=form.subtype,
         endian=form.endian,
         **settings,
     ) as file:
-        for start in range(0, samples.shape[1], BLOCK):
-            file.write(_prepared(samples[:, start : start + BLOCK].T, form))
+        for block in blocks:
+            for start in range(0, block.shape[1], BLOCK):
+                file.write(_prepared(block[:, start : start + BLOCK].T, form))
 
 
 def _prepared(block: npt.NDArray[np.floating[Any]], form: AudioFormat) -> npt.NDArray[Any]:

@@ -127,7 +127,7 @@ def fit(
     cycles = _cycles(priors, imitations, kept)
     priors = replace(priors, weights=_chosen(cycles))
     held = [
-        (pseudo.rows_db + priors.blended(pseudo, priors.weights), take.rows_db)
+        (pseudo.rows_db + _blended(priors, pseudo), take.rows_db)
         for pseudo, take in zip(imitations, kept, strict=True)
     ]
     every = Lack(*(torch.cat(pair) for pair in zip(lacks[0], lacks[2], strict=True)))
@@ -137,6 +137,10 @@ def fit(
         corrected,
         held,
     )
+
+
+def _blended(priors: Priors, take: Take) -> Tensor:
+    return mixed(priors.suggestions(take, priors.weights), priors.weights)
 
 
 def _way_back(pseudo: Take, take: Take, static_db: Tensor) -> PseudoPair:

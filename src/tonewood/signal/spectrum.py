@@ -5,21 +5,25 @@ analysis stands at the same time. A periodic Hann window is divided out by its s
 synthesis (Griffin & Lim 1984, eq. 6), hence an untouched spectrum returns the input exactly.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from tonewood.settings import SpectrumSettings
+from tonewood.signal.blocks import overlapping
 
 Floats = NDArray[np.floating[Any]]
 GainField = Callable[[Floats, Floats], NDArray[np.float32]]
 """(frequencies [bin] in Hz, times [frame] in s) → gain [bin, frame] in dB."""
 
-_BLOCK_FRAMES = 2048
+BLOCK_FRAMES = 256  # a block's spectra stay in the cache: twice as fast as long ones
+_NEPER = math.log(10) / 20  # a dB of amplitude, as a natural logarithm
 
 
 def stft(wave: Tensor, settings: SpectrumSettings) -> Tensor:
@@ -68,12 +72,9 @@ def filtered(
     gain: GainField,
     settings: SpectrumSettings,
     *,
-    block_frames: int = _BLOCK_FRAMES,
+    block_frames: int = BLOCK_FRAMES,
 ) -> NDArray[np.float32]:
     """Recording passed through a time-varying filter, its own phase kept (paper III).
-
-    Worked block by block: memory beyond input and output does not grow with length, and the
-    blocks' borders change nothing, because each overlaps its neighbours by a whole window.
 
     Parameters
     ----------
@@ -91,45 +92,38 @@ def filtered(
     -------
     float32 array (channels, samples), as long as the input to the sample
     """
-    out = np.empty_like(samples)
-    for start, block in filtered_blocks(samples, rate, gain, settings, block_frames=block_frames):
-        out[:, start : start + block.shape[1]] = block
-    return out
+    made = filtered_blocks([samples], rate, gain, settings, block_frames=block_frames)
+    return np.concatenate(list(made), axis=1)
 
 
 def filtered_blocks(
-    samples: NDArray[np.float32],
+    blocks: Iterable[NDArray[np.float32]],
     rate: int,
     gain: GainField,
     settings: SpectrumSettings,
     *,
-    block_frames: int = _BLOCK_FRAMES,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (first sample, block) of `filtered`, in order and without gaps."""
+    block_frames: int = BLOCK_FRAMES,
+) -> Iterator[NDArray[np.float32]]:
+    """`filtered` for a recording that comes, and goes, in blocks (channels, samples) of any size.
+
+    Memory does not grow with length, and the blocks' borders change nothing, because each is
+    worked on with a whole window of its neighbours.
+    """
     window, hop, _ = scaled_to(settings, rate)
     # A filter's impulse response must fit beside the window, or it wraps around: twice the window.
-    fft = 1 << (2 * window - 1).bit_length()
+    fft = next_fast_len(2 * window, real=True)
     hz = np.arange(fft // 2 + 1) * (rate / fft)
     # istft's edges rest on reflected padding of fft / 2; a margin past it keeps blocks exact.
-    margin = -(-fft // hop) + 1
-    length = samples.shape[1]
-    total = length // hop + 1
-    for first in range(0, total, block_frames):
-        last = min(first + block_frames, total)
-        lead = max(0, first - margin)
-        begin = lead * hop
-        end = min(length, (last + margin) * hop)
-        piece = torch.from_numpy(np.ascontiguousarray(samples[:, begin:end], dtype=np.float64))
-        short = max(0, fft // 2 + 1 - piece.shape[1])  # reflection needs this many samples
-        spectrum = _stft(torch.nn.functional.pad(piece, (0, short)), window, hop, fft)
-        times = (lead + np.arange(spectrum.shape[-1])) * (hop / rate)
-        factor = np.power(10.0, gain(hz, times) / 20.0)
-        spectrum *= torch.from_numpy(factor)
-        wave = _istft(spectrum, piece.shape[1] + short, window, hop, fft)
-        keep_from = first * hop
-        keep_to = length if last == total else last * hop
-        if keep_to > keep_from:
-            yield keep_from, wave[:, keep_from - begin : keep_to - begin].numpy().astype(np.float32)
+    margin = (-(-fft // hop) + 1) * hop
+    for piece in overlapping(blocks, block_frames * hop, margin):
+        wave = torch.from_numpy(np.ascontiguousarray(piece.samples, dtype=np.float32))
+        short = max(0, fft // 2 + 1 - wave.shape[1])  # reflection needs this many samples
+        spectrum = _stft(torch.nn.functional.pad(wave, (0, short)), window, hop, fft)
+        times = (piece.first // hop + np.arange(spectrum.shape[-1])) * (hop / rate)
+        factor = torch.from_numpy(gain(hz, times)) * _NEPER
+        spectrum *= factor.exp_()
+        made = _istft(spectrum, wave.shape[1] + short, window, hop, fft)
+        yield made[:, piece.lead : piece.lead + piece.size].numpy()
 
 
 def _stft(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:
