@@ -50,7 +50,7 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
     )
 )
 def test_a_rounded_mask_comes_back_bit_for_bit(cells: np.ndarray[Any, Any]) -> None:
-    first = mask(cells / 100).rounded()
+    first = mask(cells / 500).rounded()
     back = MaskRecord.of(LongMask.of(first)).mask()
     np.testing.assert_array_equal(back.gain_db, first.gain_db)
     np.testing.assert_array_equal(back.hz, first.hz)
@@ -69,7 +69,7 @@ def test_a_recipe_comes_back_whole(tmp_path: Path, made: Recipe) -> None:
 
 def test_a_long_mask_is_unpacked_in_parts() -> None:
     cells = np.random.default_rng(0).integers(-6000, 6000, (3, 13_001))
-    first = mask(cells / 100).rounded()
+    first = mask(cells / 500).rounded()
     long = MaskRecord.of(LongMask.of(first)).long_mask()
     for begin, end in ((0, 1), (5_990, 6_010), (12_500, 13_001), (0, 13_001)):
         np.testing.assert_array_equal(long.part(begin, end).gain_db, first.gain_db[:, begin:end])

@@ -183,11 +183,12 @@ def _prepared(block: npt.NDArray[np.floating[Any]], form: AudioFormat) -> npt.ND
     """Round and clip a block ourselves: libsndfile rounds down in wav, to nearest in flac."""
     bits = form.integer_bits
     if bits is not None:
-        full = 2.0 ** (bits - 1)
-        whole = np.clip(np.rint(block.astype(np.float64) * full), -full, full - 1)
+        # A float32 times a power of two is exact, and holds integers of up to 24 bits.
+        wide = np.float32 if block.dtype == np.float32 and bits <= 24 else np.float64
+        full = wide(2.0 ** (bits - 1))
+        whole = np.clip(np.rint(block * full), -full, full - 1)
         # libsndfile takes the top bits of an int32, which are then exact.
-        return np.ascontiguousarray(whole * 2.0 ** (32 - bits), dtype=np.int32)
+        return np.ascontiguousarray(whole.astype(np.int32) << (32 - bits))
     if form.subtype in ("ULAW", "ALAW"):
         block = np.clip(block, -1.0, 1.0)  # beyond, their tables would be overrun
-    wide = np.float64 if form.subtype == "DOUBLE" else np.float32
-    return np.ascontiguousarray(block, dtype=wide)
+    return np.ascontiguousarray(block, dtype=np.float64 if form.subtype == "DOUBLE" else np.float32)

@@ -15,12 +15,11 @@ from torch import Tensor
 from tonewood.errors import RecipeError, shown
 from tonewood.files.output import atomic_path
 from tonewood.masking.certify import Certificate, Change
-from tonewood.masking.mask import LongMask, Mask
+from tonewood.masking.mask import STEP_DB, LongMask, Mask
 from tonewood.settings import EnhanceSettings, Settings
 from tonewood.signal.tracks import Made, parts
 
 SUFFIX = ".recipe.json"
-_STEP_DB = 0.01
 _PART_FRAMES = 6_000
 _MAX_CELLS = 2**28
 
@@ -43,7 +42,7 @@ class ModelRecord(Settings):
 
 
 class MaskRecord(Settings):
-    """The mask grid, hundredths of a dB, in parts of a minute.
+    """The mask grid in steps of a `Mask`, 0.002 dB, in parts of a minute.
 
     A part is its second differences over time, modulo 2¹⁶: small where a mask moves smoothly.
     Signs are folded in (zigzag), all low bytes stand before all high ones, zlib, base64.
@@ -66,7 +65,7 @@ class MaskRecord(Settings):
             hop_seconds=mask.hop_seconds,
             top_hz=mask.top_hz,
             parts=tuple(
-                _packed(np.round(part.numpy() / _STEP_DB).astype(np.int16))
+                _packed(np.round(part.numpy() / STEP_DB).astype(np.int16))
                 for part in parts(mask.gain_db, _PART_FRAMES)
             ),
         )
@@ -95,7 +94,7 @@ class MaskRecord(Settings):
         ]
         cells = np.concatenate(found, axis=1)
         at = first - begin * _PART_FRAMES
-        gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(_STEP_DB)
+        gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(STEP_DB)
         return torch.from_numpy(gain)
 
 

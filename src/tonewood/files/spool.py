@@ -1,6 +1,7 @@
 """Tracks kept on disk while a recording is worked on; nothing of them has a name or stays."""
 
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class Spool:
         # Without a name from the start, so that not even a sudden death leaves anything behind.
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as we do
         weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()  # place and content belong together
         self._folder = folder or Path(tempfile.gettempdir())
         self.rows, self._dtype = rows, np.dtype(dtype)
         self._bytes = self._dtype.itemsize * (rows or 1)
@@ -41,9 +43,10 @@ class Spool:
         array = np.asarray(values).astype(self._dtype, copy=False)
         assert array.shape[:-1] == (() if self.rows is None else (self.rows,))
         try:
-            self._file.seek(self.frames * self._bytes)
-            self._file.write(np.ascontiguousarray(array.T).tobytes())
-            self._file.flush()
+            with self._lock:
+                self._file.seek(self.frames * self._bytes)
+                self._file.write(np.ascontiguousarray(array.T).data)
+                self._file.flush()
         except OSError as error:
             if error.errno in FULL:
                 raise OutputError(
@@ -55,8 +58,9 @@ class Spool:
 
     def part(self, first: int, last: int) -> Tensor:
         """Values of the moments from `first` up to `last`."""
-        self._file.seek(first * self._bytes)
-        last = min(last, self.frames)
-        content = bytearray(self._file.read((last - first) * self._bytes))
+        content = bytearray((min(last, self.frames) - first) * self._bytes)
+        with self._lock:
+            self._file.seek(first * self._bytes)
+            self._file.readinto(content)
         flat = torch.from_numpy(np.frombuffer(content, self._dtype))
         return flat if self.rows is None else flat.reshape(-1, self.rows).T.contiguous()

@@ -12,7 +12,8 @@ from tonewood.signal.bands import hz_to_mel
 from tonewood.signal.spectrum import Floats
 from tonewood.signal.tracks import Held, Track, spans
 
-_STEP_DB = 0.01
+# Fine enough that a cell which falls on the other side of a half is not heard, and ±65 dB in int16.
+STEP_DB = 0.002
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Mask:
         return replace(self, gain_db=np.clip(self.gain_db, -max_gain_db, max_gain_db))
 
     def rounded(self) -> Self:
-        """Gains in whole hundredths of a dB: what a recipe stores is what was rendered."""
-        gain = np.round(self.gain_db / _STEP_DB).astype(np.float32) * np.float32(_STEP_DB)
+        """Gains in whole steps of 0.002 dB: what a recipe stores is what was rendered."""
+        gain = np.round(self.gain_db / STEP_DB).astype(np.float32) * np.float32(STEP_DB)
         return replace(self, gain_db=gain)
 
     @property

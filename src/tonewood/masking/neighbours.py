@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from tonewood.masking.mask import smoothed
 from tonewood.settings import NeighbourSettings
@@ -20,6 +21,7 @@ from tonewood.signal.bands import frame_levels, mean_level
 from tonewood.signal.features import Features, Levels
 
 _AUDIBLE_DB = 50.0
+_AT_ONCE = 512  # frames whose distances to all codes stay in the cache
 _COARSE = 10  # cepstral coefficients below this one make the coarse envelope
 
 
@@ -70,8 +72,12 @@ class Codebook:
             half_norm = half_norm + 1e9 * (self.take == skip)
         count = min(count, self.key.shape[0])
         found = [
-            self.rows_db[(part @ self.key.T - half_norm).topk(count, dim=1).indices].mean(dim=1)
-            for part in torch.split(query, 2048)
+            embedding_bag(
+                (part @ self.key.T - half_norm).topk(count, dim=1, sorted=False).indices,
+                self.rows_db,
+                mode="mean",
+            )
+            for part in torch.split(query, _AT_ONCE)
         ]
         return torch.cat(found).T
 

@@ -77,7 +77,8 @@ class Guide(nn.Module):
         for i, layer in enumerate(self.convolutions):
             y = layer(y) if i == 0 else layer(nn.functional.silu(y))
         odd = (self.own * x + y).square()
-        return (odd.mean(dim=2) @ self.row_weight) * (rows_db.shape[-1] * self.settings.unit_db2)
+        cells = self.settings.pooled_frames * self.settings.unit_db2
+        return (odd.sum(dim=2) @ self.row_weight) * cells
 
     def direction(
         self, rows_db: Tensor, level_db: float | None = None, *, create_graph: bool = False

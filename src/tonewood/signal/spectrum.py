@@ -16,7 +16,8 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from tonewood.settings import SpectrumSettings
-from tonewood.signal.blocks import overlapping
+from tonewood.signal.blocks import Piece, overlapping
+from tonewood.signal.spread import spread
 
 Floats = NDArray[np.floating[Any]]
 GainField = Callable[[Floats, Floats], NDArray[np.float32]]
@@ -92,8 +93,8 @@ def filtered(
     -------
     float32 array (channels, samples), as long as the input to the sample
     """
-    made = filtered_blocks([samples], rate, gain, settings, block_frames=block_frames)
-    return np.concatenate(list(made), axis=1)
+    pieces, work = _filter([samples], rate, gain, settings, block_frames)
+    return np.concatenate([work(piece) for piece in pieces], axis=1)
 
 
 def filtered_blocks(
@@ -107,15 +108,28 @@ def filtered_blocks(
     """`filtered` for a recording that comes, and goes, in blocks (channels, samples) of any size.
 
     Memory does not grow with length, and the blocks' borders change nothing, because each is
-    worked on with a whole window of its neighbours.
+    worked on with a whole window of its neighbours; on every core.
     """
+    pieces, work = _filter(blocks, rate, gain, settings, block_frames)
+    return spread(work, pieces)
+
+
+def _filter(
+    blocks: Iterable[NDArray[np.float32]],
+    rate: int,
+    gain: GainField,
+    settings: SpectrumSettings,
+    block_frames: int,
+) -> tuple[Iterator[Piece], Callable[[Piece], NDArray[np.float32]]]:
+    """Pieces of a recording, and what makes each of them filtered samples."""
     window, hop, _ = scaled_to(settings, rate)
     # A filter's impulse response must fit beside the window, or it wraps around: twice the window.
     fft = next_fast_len(2 * window, real=True)
     hz = np.arange(fft // 2 + 1) * (rate / fft)
     # istft's edges rest on reflected padding of fft / 2; a margin past it keeps blocks exact.
     margin = (-(-fft // hop) + 1) * hop
-    for piece in overlapping(blocks, block_frames * hop, margin):
+
+    def work(piece: Piece) -> NDArray[np.float32]:
         wave = torch.from_numpy(np.ascontiguousarray(piece.samples, dtype=np.float32))
         short = max(0, fft // 2 + 1 - wave.shape[1])  # reflection needs this many samples
         spectrum = _stft(torch.nn.functional.pad(wave, (0, short)), window, hop, fft)
@@ -123,7 +137,9 @@ def filtered_blocks(
         factor = torch.from_numpy(gain(hz, times)) * _NEPER
         spectrum *= factor.exp_()
         made = _istft(spectrum, wave.shape[1] + short, window, hop, fft)
-        yield made[:, piece.lead : piece.lead + piece.size].numpy()
+        return made[:, piece.lead : piece.lead + piece.size].numpy()
+
+    return overlapping(blocks, block_frames * hop, margin), work
 
 
 def _stft(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:

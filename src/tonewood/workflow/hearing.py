@@ -1,6 +1,6 @@
 """A recording as it comes → what the method knows of it along its time, kept on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +9,7 @@ import numpy as np
 import soxr
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
@@ -16,6 +17,7 @@ from tonewood.signal.bands import band_levels, centres_hz, frame_levels
 from tonewood.signal.blocks import Piece, Regrouped
 from tonewood.signal.features import LONG_HOPS, PITCHES, Levels, pitch_power
 from tonewood.signal.loudness import Loudness
+from tonewood.signal.spread import Spread
 
 _PIECE_FRAMES = 1024  # even, so that long frames fall on it too
 _MARGIN_FRAMES = 8  # half a long window, and the padding of the short ones
@@ -123,7 +125,7 @@ class Ears:
         )
         hop = self.spectrum.hop
         self._pieces = Regrouped(_PIECE_FRAMES * hop, _MARGIN_FRAMES * hop)
-        self._pitched = pitched
+        self._pitched, self._analysed = pitched, Spread(self._analyse)
         self._samples, self._peak = 0, 0.0
         self._power = 0.0
         self._loudest = -np.inf
@@ -142,14 +144,15 @@ class Ears:
         if self._resampler is not None:
             self._listen(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
         for piece in self._pieces.rest():
-            self._analyse(piece, last=True)
+            self._keep(self._analysed.push((piece, None)))
+        self._keep(self._analysed.rest())
+        self._analysed.close()
         mean = 10 * np.log10(self._power / self._rows.frames)
-        levels = Levels(float(mean), self._loudest, self._pitch_power)
         return Heard(
             self._wave,
             self._rows,
             self._pitches,
-            levels,
+            Levels(float(mean), self._loudest, self._pitch_power),
             self._loudness.integrated(),
             self._peak,
             self._samples,
@@ -158,23 +161,29 @@ class Ears:
     def _listen(self, wave: NDArray[np.float32]) -> None:
         self._wave.append(wave)
         for piece in self._pieces.push(wave):
-            self._analyse(piece)
+            self._keep(self._analysed.push((piece, piece.size // self.spectrum.hop)))
 
-    def _analyse(self, piece: Piece, *, last: bool = False) -> None:
+    def _analyse(self, part: tuple[Piece, int | None]) -> tuple[Tensor, Tensor | None]:
+        """Rows of so many frames, of all that are left if none is said, and power on pitches."""
+        piece, count = part
         wave = torch.from_numpy(piece.samples)
         first = piece.lead // self.spectrum.hop
-        count = None if last else piece.size // self.spectrum.hop
         rows = band_levels(wave, self.spectrum.rate, self.bands, self.spectrum)
         rows = rows[:, first:][:, :count]
-        self._rows.append(rows)
-        level = frame_levels(rows)
-        self._power += float((level.double() * (np.log(10) / 10)).exp().sum())
-        self._loudest = max(self._loudest, float(level.max()))
-        if self._pitched:
-            power = pitch_power(wave, self.spectrum)[:, first // LONG_HOPS :]
-            power = power[:, : None if count is None else count // LONG_HOPS]
-            self._pitches.append(power)
-            self._pitch_power = max(self._pitch_power, float(power.max()))
+        if not self._pitched:
+            return rows, None
+        power = pitch_power(wave, self.spectrum)[:, first // LONG_HOPS :]
+        return rows, power[:, : None if count is None else count // LONG_HOPS]
+
+    def _keep(self, analysed: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        for rows, power in analysed:
+            self._rows.append(rows)
+            level = frame_levels(rows)
+            self._power += float((level.double() * (np.log(10) / 10)).exp().sum())
+            self._loudest = max(self._loudest, float(level.max()))
+            if power is not None:
+                self._pitches.append(power)
+                self._pitch_power = max(self._pitch_power, float(power.max()))
 
 
 def listen(sound: Sound, model: Model, folder: Path | None = None) -> Heard:

@@ -23,9 +23,11 @@ from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
 from tonewood.signal.features import LONG_HOPS, Features, unveiled
 from tonewood.signal.spectrum import Floats, filtered
-from tonewood.signal.tracks import PART_FRAMES, Made, Span, Track, spans
+from tonewood.signal.spread import spread
+from tonewood.signal.tracks import Made, Span, Track, spans
 from tonewood.workflow.hearing import Heard
 
+_PART_FRAMES = 3_000  # half a minute: small enough for every core to have one
 _FEATURE_MARGIN = 32  # frames that smoothing and the networks look to either side; even
 _LISTENING_MARGIN = 16  # frames that a rendering, and the analysis of it, reach
 _MOST_MARGIN = 1_500
@@ -94,7 +96,6 @@ def find_mask(
     whole mask's variance, is searched as one.
     """
     grid = grid_of(heard, model, settings.method)
-    generator = torch.Generator().manual_seed(settings.seed)
     kind, frames = settings.prior.kind, heard.rows_db.frames
     if kind in ("none", "random", "blocks"):
         # The paper's ‖X_inp - X_t‖² pulls towards no change.
@@ -109,41 +110,46 @@ def find_mask(
     energy = partial(model.guide.energy, level_db=anchored.level_db) if guided else None
     stop = model.card.scorer.reference_scores.median
     spectrum = model.settings.spectrum
+    hop = spectrum.hop / spectrum.rate
     gains, steps = Spool(len(grid.hz), folder), 0
     whole = kind in ("random", "blocks") or searching.beta > 0
+
+    def part(span: Span) -> list[Step]:
+        """All steps of the search of a part."""
+        generator = torch.Generator().manual_seed(settings.seed + span.first)
+        anchor_db = anchored.mask_db.part(span.begin, span.end).to(device)
+        hears = searching.listen and searching.steps > 0
+        found = search(
+            grid.score,
+            grid.levels_db.part(span.begin, span.end).to(device),
+            _start(kind, anchor_db, grid, model, settings, generator),
+            anchor_db,
+            searching,
+            window_frames=model.scorer.crop_frames,
+            max_gain_db=settings.render.max_gain_db,
+            generator=generator,
+            energy=energy,
+            listen=listener(heard.wave, span, grid, model) if hears else None,
+            loudest_db=heard.levels.loudest_db,
+            stop_score=stop if searching.stop_at_reference and searching.score else None,
+        )
+        return [
+            replace(step, mask_db=step.mask_db[:, span.inner], first=span.first, frames=frames)
+            for step in found
+        ]
+
     model.scorer.to(device)
     model.guide.to(device)
     try:
-        for span in _parted(frames, whole, model, searching):
-            anchor_db = anchored.mask_db.part(span.begin, span.end)
-            levels_db = grid.levels_db.part(span.begin, span.end)
-            for step in search(
-                grid.score,
-                levels_db.to(device),
-                _start(kind, anchor_db, grid, model, settings, generator, device),
-                anchor_db.to(device),
-                searching,
-                window_frames=model.scorer.crop_frames,
-                max_gain_db=settings.render.max_gain_db,
-                generator=generator,
-                energy=energy,
-                listen=listener(heard.wave, span, grid, model)
-                if searching.listen and searching.steps
-                else None,
-                loudest_db=heard.levels.loudest_db,
-                stop_score=stop if searching.stop_at_reference and searching.score else None,
-            ):
-                inner = step.mask_db[:, span.inner]
-                yield replace(step, mask_db=inner, first=span.first, frames=frames)
-            steps = max(steps, step.number)
-            part = Mask(
-                inner.cpu().numpy(), grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2
-            )
-            gains.append(part.bounded(settings.render.max_gain_db).rounded().gain_db)
+        for taken in spread(part, _parted(frames, whole, model, searching)):
+            yield from taken
+            steps = max(steps, taken[-1].number)
+            mask = Mask(taken[-1].mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
+            gains.append(mask.bounded(settings.render.max_gain_db).rounded().gain_db)
     finally:
         model.scorer.cpu()
         model.guide.cpu()
-    return Found(LongMask(gains, grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2), steps)
+    return Found(LongMask(gains, grid.hz, hop, spectrum.rate / 2), steps)
 
 
 class Anchored(NamedTuple):
@@ -191,34 +197,45 @@ class _Suggested(NamedTuple):
 
 def _suggested(heard: Heard, model: Model, weights: Weights, folder: Path | None) -> _Suggested:
     rows = len(model.priors.static_db)
-    adapted = [Spool(rows, folder) if share > 0 else None for share in weights[1:4]]
-    sums = [torch.zeros(rows, dtype=torch.float64) for _ in adapted]
+    spools = [Spool(rows, folder) if share > 0 else None for share in weights[1:4]]
+    sums = [torch.zeros(rows, dtype=torch.float64) for _ in spools]
     present, audible = [], 0
-    for span in spans(heard.rows_db.frames, margin=_FEATURE_MARGIN):
+
+    def part(span: Span) -> _Adapted:
         longs = slice(span.begin // LONG_HOPS, -(-span.end // LONG_HOPS))
-        features = Features(
-            heard.rows_db.part(span.begin, span.end),
-            unveiled(
-                heard.pitches.part(longs.start, longs.stop),
-                heard.levels.pitch_power,
-                span.end - span.begin,
-            ),
+        fine = unveiled(
+            heard.pitches.part(longs.start, longs.stop),
+            heard.levels.pitch_power,
+            span.end - span.begin,
         )
+        features = Features(heard.rows_db.part(span.begin, span.end), fine)
         take = model.priors.source.take(features, heard.levels)
-        there = take.audible[span.inner]
-        audible += int(there.sum())
-        present.append(take.present[span.inner])
-        for spool, total, mask in zip(
-            adapted, sums, model.priors.adapted(take, weights), strict=True
-        ):
+        masks = [
+            None if mask is None else mask[:, span.inner]
+            for mask in model.priors.adapted(take, weights)
+        ]
+        return _Adapted(masks, take.audible[span.inner], take.present[span.inner])
+
+    for found in spread(part, spans(heard.rows_db.frames, _PART_FRAMES, _FEATURE_MARGIN)):
+        audible += int(found.audible.sum())
+        present.append(found.present)
+        for spool, total, mask in zip(spools, sums, found.masks_db, strict=True):
             if spool is not None and mask is not None:
-                spool.append(mask[:, span.inner])
-                total += mask[:, span.inner][:, there].sum(dim=1)
+                spool.append(mask)
+                total += mask[:, found.audible].sum(dim=1)
     means = [
         None if spool is None else (total / audible).float()
-        for spool, total in zip(adapted, sums, strict=True)
+        for spool, total in zip(spools, sums, strict=True)
     ]
-    return _Suggested(adapted, means, torch.cat(present))
+    return _Suggested(spools, means, torch.cat(present))
+
+
+class _Adapted(NamedTuple):
+    """Of a part: masks [row, frame] of what adapts; frames [frame] audible, and present."""
+
+    masks_db: list[Tensor | None]
+    audible: Tensor
+    present: Tensor
 
 
 def _parted(frames: int, whole: bool, model: Model, settings: SearchSettings) -> Iterator[Span]:
@@ -229,7 +246,7 @@ def _parted(frames: int, whole: bool, model: Model, settings: SearchSettings) ->
     smooth = model.settings.spectrum.frames(settings.smooth_ms / 1000)
     reach = model.guide.reach_frames + 2 * smooth + _LISTENING_MARGIN
     margin = min(reach * settings.steps, _MOST_MARGIN)
-    return spans(frames, PART_FRAMES // pool * pool, -(-margin // pool) * pool)
+    return spans(frames, _PART_FRAMES // pool * pool, -(-margin // pool) * pool)
 
 
 def listener(wave: Track, span: Span, grid: Grid, model: Model) -> Listen:
@@ -291,19 +308,19 @@ def _start(
     model: Model,
     settings: EnhanceSettings,
     generator: torch.Generator,
-    device: str,
 ) -> Parametrisation:
     """What turns: cells from the prior on, random cells, or the gains of random notes."""
+    device = anchor_db.device
     if kind == "random":
         noise = torch.randn(anchor_db.shape, generator=generator) * settings.prior.random_db
         return Cells(noise.to(device))
     if kind == "none":
-        return Cells(anchor_db.to(device))
+        return Cells(anchor_db)
     spectrum, laid = model.settings.spectrum, settings.prior.notes
     if kind != "blocks":
-        return Cells(anchor_db.to(device), spectrum.frames(settings.search.smooth_ms / 1000))
+        return Cells(anchor_db, spectrum.frames(settings.search.smooth_ms / 1000))
     hop = spectrum.hop / spectrum.rate
     frame_s = torch.arange(anchor_db.shape[1]) * hop
     scattered = scatter(laid, len(frame_s) * hop, spectrum.rate / 2, generator)
     row_hz = torch.from_numpy(grid.hz).float()
-    return NoteGains(scattered, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000, device)
+    return NoteGains(scattered, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000, str(device))
