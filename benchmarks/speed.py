@@ -12,10 +12,11 @@ out. The long recordings need a disk with 14 GB to spare.
 import argparse
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 
-from speed import limits, stages
 from speed.processes import TONEWOOD, Measured, Run, enhancing, matchering, timed
 from speed.sounds import folders, record
 
@@ -41,14 +42,15 @@ def main() -> None:
 
 
 def measure(asked: argparse.Namespace) -> dict:
-    best = limits.measured()
     scratch = asked.scratch
     takes = {
         name: record(scratch / f"{name}.wav", seconds)
         for name, seconds in (("10 s", 10), ("1 min", 60), ("3 min", 180), ("14 min", 840))
     }
-    figures: dict = {"machine": limits.machine(), "limits": best.plain()}
-    figures["stages"] = [it.plain() for it in stages.measured(takes["1 min"], MODEL, best)]
+    # In a process of its own: a large parent would lend its children its own peak of memory.
+    inside = [sys.executable, "-m", "speed.stages", str(takes["1 min"]), MODEL]
+    told = subprocess.run(inside, cwd=Path(__file__).parent, check=True, stdout=subprocess.PIPE)
+    figures: dict = json.loads(told.stdout)
     found = [
         several("--help", 0, [*TONEWOOD, "--help"], asked.repeats),
         several("info", 0, [*TONEWOOD, "info", MODEL], asked.repeats),

@@ -5,6 +5,8 @@ product of matrices 2 n m k, and a stage that mostly moves numbers is counted in
 that it must read and write once.
 """
 
+import json
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,7 +17,8 @@ import numpy as np
 import torch
 
 import tonewood
-from speed.limits import Limits, best
+from speed.limits import Limits, best, machine
+from speed.limits import measured as limits_measured
 from tonewood.files.audio import Stream, write_blocks
 from tonewood.masking.mask import Mask
 from tonewood.masking.render import scaled_field
@@ -139,3 +142,11 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
 def fft(points: int) -> float:
     """Operations of a real transform."""
     return 2.5 * points * log2(points)
+
+
+if __name__ == "__main__":
+    here = machine()
+    found = limits_measured()
+    stages = measured(Path(sys.argv[1]), sys.argv[2], found)
+    told = {"machine": here, "limits": found.plain(), "stages": [it.plain() for it in stages]}
+    print(json.dumps(told))

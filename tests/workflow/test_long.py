@@ -96,18 +96,23 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
     wave = play(4, seed=2)
     rendered: list[int] = []
     passes: list[int] = []
-    real = spectrum.filtered
+    real = spectrum.refiltered
 
     def counted(*arguments: Any) -> Any:
-        rendered.append(1)
-        return real(*arguments)
+        through = real(*arguments)
+
+        def once(gain: Any) -> Any:
+            rendered.append(1)
+            return through(gain)
+
+        return once
 
     class Counted(InMemory):
         def blocks(self) -> Iterator[Any]:
             passes.append(1)
             return super().blocks()
 
-    monkeypatch.setattr(mask, "filtered", counted)
+    monkeypatch.setattr(mask, "refiltered", counted)
     list(reshape(Counted(wave, 16_000), guided, FORCED))
     assert (len(rendered), len(passes)) == (4, 2)
     rendered.clear()

@@ -18,6 +18,7 @@ from tonewood.files.formats import AudioFormat
 # Frames at a time. libsndfile's Vorbis encoder keeps a whole write on the stack, so that a long
 # one crashes; and a header may promise terabytes, so memory grows only by what was decoded.
 BLOCK = 16_384
+_READ = 131_072  # frames at a time where only we keep them
 # An mp3's frame count may or may not include the frame that states it.
 _MP3_SLACK = 1_152
 UNSTATED = 2**63 - 1  # libsndfile's length of a flac that was piped
@@ -95,7 +96,7 @@ def _name(path: Path) -> str | bytes:
 def blocks(file: soundfile.SoundFile) -> Iterator[npt.NDArray[np.float32]]:
     """Decode to the end, ``(samples, channels)`` at a time."""
     while True:
-        block = file.read(out=np.empty((BLOCK, file.channels), np.float32))
+        block = file.read(out=np.empty((_READ, file.channels), np.float32))
         if len(block) == 0:
             return
         yield block

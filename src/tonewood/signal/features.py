@@ -92,7 +92,7 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     part = (position - low).to(wave)[:, None]
     pieces = []
     for spectrum_block in _long_spectra(wave, window, fft, LONG_HOPS * spectrum.hop):
-        power = spectrum_block.abs().square()
+        power = spectrum_block.real.square() + spectrum_block.imag.square()
         pieces.append(power[low] * (1 - part) + power[low + 1] * part)
     return torch.cat(pieces, dim=1)
 

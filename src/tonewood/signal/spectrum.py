@@ -93,8 +93,26 @@ def filtered(
     -------
     float32 array (channels, samples), as long as the input to the sample
     """
-    pieces, work = _filter([samples], rate, gain, settings, block_frames)
-    return np.concatenate([work(piece) for piece in pieces], axis=1)
+    return refiltered(samples, rate, settings, block_frames=block_frames)(gain)
+
+
+def refiltered(
+    samples: NDArray[np.float32],
+    rate: int,
+    settings: SpectrumSettings,
+    *,
+    block_frames: int = BLOCK_FRAMES,
+) -> Callable[[GainField], NDArray[np.float32]]:
+    """`filtered` for a recording that is passed through many filters: its spectra are kept."""
+    bank = _Bank(rate, settings)
+    pieces = overlapping([samples], block_frames * bank.hop, bank.margin)
+    analysed = [(piece, bank.analysed(piece)) for piece in pieces]
+
+    def through(gain: GainField) -> NDArray[np.float32]:
+        made = [bank.filtered(piece, spectrum, gain) for piece, spectrum in analysed]
+        return np.concatenate(made, axis=1)
+
+    return through
 
 
 def filtered_blocks(
@@ -110,36 +128,59 @@ def filtered_blocks(
     Memory does not grow with length, and the blocks' borders change nothing, because each is
     worked on with a whole window of its neighbours; on every core.
     """
-    pieces, work = _filter(blocks, rate, gain, settings, block_frames)
-    return spread(work, pieces)
-
-
-def _filter(
-    blocks: Iterable[NDArray[np.float32]],
-    rate: int,
-    gain: GainField,
-    settings: SpectrumSettings,
-    block_frames: int,
-) -> tuple[Iterator[Piece], Callable[[Piece], NDArray[np.float32]]]:
-    """Pieces of a recording, and what makes each of them filtered samples."""
-    window, hop, _ = scaled_to(settings, rate)
-    # A filter's impulse response must fit beside the window, or it wraps around: twice the window.
-    fft = next_fast_len(2 * window, real=True)
-    hz = np.arange(fft // 2 + 1) * (rate / fft)
-    # istft's edges rest on reflected padding of fft / 2; a margin past it keeps blocks exact.
-    margin = (-(-fft // hop) + 1) * hop
+    bank = _Bank(rate, settings)
 
     def work(piece: Piece) -> NDArray[np.float32]:
-        wave = torch.from_numpy(np.ascontiguousarray(piece.samples, dtype=np.float32))
-        short = max(0, fft // 2 + 1 - wave.shape[1])  # reflection needs this many samples
-        spectrum = _stft(torch.nn.functional.pad(wave, (0, short)), window, hop, fft)
-        times = (piece.first // hop + np.arange(spectrum.shape[-1])) * (hop / rate)
-        factor = torch.from_numpy(gain(hz, times)) * _NEPER
-        spectrum *= factor.exp_()
-        made = _istft(spectrum, wave.shape[1] + short, window, hop, fft)
-        return made[:, piece.lead : piece.lead + piece.size].numpy()
+        return bank.filtered(piece, bank.analysed(piece), gain)
 
-    return overlapping(blocks, block_frames * hop, margin), work
+    return spread(work, overlapping(blocks, block_frames * bank.hop, bank.margin))
+
+
+class _Bank:
+    """Frames of a piece into spectra, and back through a filter."""
+
+    def __init__(self, rate: int, settings: SpectrumSettings) -> None:
+        self.rate = rate
+        self.window, self.hop, _ = scaled_to(settings, rate)
+        # A filter's impulse response must fit beside the window, or it wraps around.
+        self.fft = next_fast_len(2 * self.window, real=True)
+        self.hz = np.arange(self.fft // 2 + 1) * (rate / self.fft)
+        self.half = self.window // 2
+        self.hann = torch.hann_window(self.window, periodic=True)
+        # The edges of a piece rest on reflected samples; a margin past them keeps blocks exact.
+        self.margin = (-(-self.window // self.hop) + 1) * self.hop
+
+    def analysed(self, piece: Piece) -> Tensor:
+        """Spectrum [channel, frame, bin]; a frame past the end, for the last ends in a taper."""
+        wave = torch.from_numpy(np.ascontiguousarray(piece.samples, dtype=np.float32))
+        sides = (self.half, self.window - self.half + self.hop)
+        kind = "reflect" if wave.shape[1] > max(sides) else "constant"
+        frames = torch.nn.functional.pad(wave, sides, mode=kind).unfold(1, self.window, self.hop)
+        count = wave.shape[1] // self.hop + 2
+        spectrum: Tensor = torch.fft.rfft(frames[:, :count] * self.hann, self.fft)
+        return spectrum
+
+    def filtered(self, piece: Piece, spectrum: Tensor, gain: GainField) -> NDArray[np.float32]:
+        """Samples (channels, samples) of what the piece is about."""
+        count = spectrum.shape[1]
+        times = (piece.first // self.hop + np.arange(count)) * (self.hop / self.rate)
+        factor = torch.from_numpy(gain(self.hz, times)).mul(_NEPER).exp_()
+        made = torch.fft.irfft(spectrum * factor.T.contiguous(), self.fft)
+        made = _overlapped(made[..., : self.window] * self.hann, self.hop)
+        made /= _overlapped(self.hann.square().expand(count, -1), self.hop)
+        first = self.half + piece.lead
+        return made[:, first : first + piece.size].numpy()
+
+
+def _overlapped(frames: Tensor, hop: int) -> Tensor:
+    """Frames [..., frame, sample] added at every hop [..., sample]."""
+    *rest, count, window = frames.shape
+    turns = -(-window // hop)
+    parts = torch.nn.functional.pad(frames, (0, turns * hop - window))
+    total = frames.new_zeros(*rest, count + turns - 1, hop)
+    for turn in range(turns):
+        total[..., turn : turn + count, :] += parts[..., turn * hop : (turn + 1) * hop]
+    return total.flatten(-2)
 
 
 def _stft(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:

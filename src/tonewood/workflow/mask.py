@@ -22,7 +22,7 @@ from tonewood.scoring.training import score_windows
 from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
 from tonewood.signal.features import LONG_HOPS, Features, unveiled
-from tonewood.signal.spectrum import Floats, filtered
+from tonewood.signal.spectrum import Floats, refiltered
 from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Made, Span, Track, spans
 from tonewood.workflow.hearing import Heard
@@ -262,10 +262,11 @@ def listener(wave: Track, span: Span, grid: Grid, model: Model) -> Listen:
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
     sound = wave.part(span.begin * spectrum.hop, span.end * spectrum.hop).numpy()[None]
+    through = refiltered(sound, spectrum.rate, spectrum)
 
     def listen(mask_db: Tensor) -> Tensor:
         mask = Mask(mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
-        made = filtered(sound, spectrum.rate, mask.at, spectrum)[0]
+        made = through(mask.at)[0]
         return grid.levels_of(torch.from_numpy(made))[:, : mask_db.shape[1]].to(mask_db)
 
     return listen
