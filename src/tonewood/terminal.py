@@ -13,6 +13,7 @@ from tonewood.scoring.search import Look, Rung
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
 from tonewood.workflow.pairs import Measuring
+from tonewood.workflow.teach import Taught
 from tonewood.workflow.train import Checked, Loaded
 
 
@@ -94,10 +95,13 @@ class TrainingDisplay(_Display):
     def __init__(self) -> None:
         super().__init__(transient=False)
 
-    def show(self, event: Listened | Loaded | Checked) -> None:
+    def show(self, event: Listened | Loaded | Checked | Taught) -> None:
         """Draw one event."""
         if isinstance(event, Listened | Loaded):
             self._show_recording(event)
+            return
+        if isinstance(event, Taught):
+            self._update("predictor", event.number, event.total, shown(event.path.name))
             return
         check = event.check
         note = f"held-out accuracy {100 * check.accuracy:.1f} %, loss {check.held_out_loss:.4f}"
@@ -128,7 +132,7 @@ class SearchDisplay(_Display):
 class ReproducingDisplay(TrainingDisplay):
     """A training, then every method on every piece."""
 
-    def show(self, event: Listened | Loaded | Checked | Measuring) -> None:
+    def show(self, event: Listened | Loaded | Checked | Taught | Measuring) -> None:
         """Draw one event."""
         if isinstance(event, Measuring):
             self._update("pieces   ", event.number, event.total, event.method)

@@ -242,7 +242,7 @@ def _cycles(priors: Priors, imitations: Sequence[Take], kept: Sequence[Take]) ->
     for pseudo, take in zip(imitations, kept, strict=True):
         suggestions = priors.suggestions(pseudo)
         for i, weights in enumerate(CANDIDATES):
-            totals[i] += _distance(pseudo.rows_db + mixed(suggestions, weights), take)
+            totals[i] += cycle_distance(pseudo.rows_db + mixed(suggestions, weights), take)
     return tuple(
         Cycle(weights, total / len(kept)) for weights, total in zip(CANDIDATES, totals, strict=True)
     )
@@ -254,7 +254,7 @@ def _chosen(cycles: Sequence[Cycle]) -> Weights:
     return Weights(*torch.tensor([c.weights for c in best], dtype=torch.float64).mean(0).tolist())
 
 
-def _distance(rows_db: Tensor, take: Take) -> float:
+def cycle_distance(rows_db: Tensor, take: Take) -> float:
     """Mean over audible frames of the root mean square difference, one level taken off, dB."""
     difference = (rows_db - take.rows_db)[:, take.audible]
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())

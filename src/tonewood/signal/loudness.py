@@ -4,7 +4,9 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 from pyloudnorm.iirfilter import IIRfilter
-from scipy.signal import lfilter
+from scipy.signal import freqz, lfilter
+
+from tonewood.signal.spectrum import Floats
 
 _ABSOLUTE_GATE = -70.0
 _BLOCK_SECONDS, _STEP_SECONDS = 0.4, 0.1
@@ -24,8 +26,7 @@ def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
         Hz.
     """
     # pyloudnorm's own K-weighting filters; its meter stops at five channels and at 400 ms.
-    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate, "high_shelf")
-    high_pass = IIRfilter(0.0, 0.5, 38.0, rate, "high_pass")
+    shelf, high_pass = _k_weighting(rate)
     block, step = round(_BLOCK_SECONDS * rate), round(_STEP_SECONDS * rate)
     energy: NDArray[np.float64] = np.zeros(samples.shape[1] + 1)
     for channel in samples:
@@ -45,6 +46,14 @@ def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
     return _lufs(power[power > power.mean() / 10].mean())
 
 
+def weighting_db(hz: Floats) -> Floats:
+    """K-weighting at some frequencies, dB."""
+    rate = 48_000
+    response = [freqz(f.b, f.a, worN=np.asarray(hz), fs=rate)[1] for f in _k_weighting(rate)]
+    gain: Floats = 20 * np.log10(np.abs(response[0] * response[1]))
+    return gain
+
+
 def true_peak_db(samples: NDArray[np.float32], rate: int) -> float:
     """Highest level between the samples too, dBTP; -inf for silence (Annex 2, 4 × below 96 kHz)."""
     factor = 4 if rate < 96_000 else 2
@@ -57,6 +66,11 @@ def true_peak_db(samples: NDArray[np.float32], rate: int) -> float:
             over = stream.resample_chunk(piece, last=start + piece.shape[0] >= channel.shape[0])
             peak = max(peak, float(np.abs(over).max(initial=0.0)), float(np.abs(piece).max()))
     return 20 * float(np.log10(peak)) if peak > 0 else float("-inf")
+
+
+def _k_weighting(rate: int) -> tuple[IIRfilter, IIRfilter]:
+    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate, "high_shelf")
+    return shelf, IIRfilter(0.0, 0.5, 38.0, rate, "high_pass")
 
 
 def _lufs(power: float) -> float:

@@ -24,6 +24,7 @@ from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
 from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.features import analyse
 from tonewood.signal.spectrum import Floats, filtered
+from tonewood.workflow.predict import mono_of, predicted_mask, predictor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,18 +91,21 @@ def enhance(
         Hz.
     """
     wave = mono_at(samples, rate, model)
+    foreseen = None
+    if settings.prior.kind == "predicted" and settings.search.steps == 0:
+        foreseen = predicted_mask(mono_of(samples), rate, model)
     rows = rows_of(wave, model)
     unlikeness = model.source_likeness.unlikeness(rows)
     before = mean_score(model.scorer, rows)
     used = settings
-    if unlikeness > 1 and not settings.force and settings.method == "search":
+    if unlikeness > 1 and not settings.force and settings.method != "paper":
         used = changed(
             settings,
             [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
         )
     grid = grid_of(wave, model, used.method)
     step: Step | None = None
-    for step in find_mask(wave, grid, model, used, device=device):
+    for step in find_mask(wave, grid, model, used, device=device, foreseen=foreseen):
         yield step
     assert step is not None
     spectrum = model.settings.spectrum
@@ -177,18 +181,31 @@ def grid_of(wave: Tensor, model: Model, method: Method) -> Grid:
 
 
 def find_mask(
-    wave: Tensor, grid: Grid, model: Model, settings: EnhanceSettings, *, device: str = "cpu"
+    wave: Tensor,
+    grid: Grid,
+    model: Model,
+    settings: EnhanceSettings,
+    *,
+    device: str = "cpu",
+    foreseen: Mask | None = None,
 ) -> Iterator[Step]:
-    """Search a mask for a mono waveform [sample] at the analysis rate; the last step has it."""
+    """Search a mask for a mono waveform [sample] at the analysis rate; the last step has it.
+
+    `foreseen` is what the predictor made of the recording at its own rate, where that is asked for.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
     kind = settings.prior.kind
     if kind in ("none", "random", "blocks"):
         start = _drawn(kind, grid, model, settings, generator, device)
         anchor = torch.zeros_like(grid.levels_db)  # the paper's ‖X_inp - X_t‖²
     else:
-        anchor = prior_mask(kind, wave, grid, model)
+        ahead = kind == "predicted" and settings.method != "paper" and settings.search.steps > 0
+        anchor = prior_mask("auto" if ahead else kind, wave, grid, model, foreseen)
         smooth = model.settings.spectrum.frames(settings.search.smooth_ms / 1000)
-        start = Cells(anchor.to(device), smooth)
+        begin = anchor
+        if ahead:  # start where the search is expected to end
+            begin = anchor + predictor_of(model).foresee(grid.levels_db).departure_db
+        start = Cells(begin.to(device), smooth)
     searching = settings.search
     if searching.guide is None:
         searching = searching.model_copy(update={"guide": model.guide_weight})
@@ -258,20 +275,23 @@ def fooled_judge(
     return mean_score(judge, excerpt + last.mask_db)
 
 
-def prior_mask(kind: PriorKind, wave: Tensor, grid: Grid, model: Model) -> Tensor:
-    """Mask [row, frame] in dB on a grid that the model's statistics suggest."""
+def prior_mask(
+    kind: PriorKind, wave: Tensor, grid: Grid, model: Model, foreseen: Mask | None = None
+) -> Tensor:
+    """Mask [row, frame] in dB on a grid that the model's statistics or its predictor suggest."""
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
-    features = analyse(wave, bands, spectrum)
-    gain = model.priors.mask(features, kind)
     hop = spectrum.hop / spectrum.rate
-    mask = Mask(gain.numpy(), centres_hz(bands, spectrum), hop, spectrum.rate / 2)
-    return torch.from_numpy(mask.at(grid.hz, np.arange(gain.shape[1]) * hop))
+    if kind == "predicted":
+        mask = foreseen or predicted_mask(wave.numpy(), spectrum.rate, model)
+    else:
+        gain = model.priors.mask(analyse(wave, bands, spectrum), kind)
+        mask = Mask(gain.numpy(), centres_hz(bands, spectrum), hop, spectrum.rate / 2)
+    return torch.from_numpy(mask.at(grid.hz, np.arange(grid.levels_db.shape[1]) * hop))
 
 
 def mono_at(samples: NDArray[np.float32], rate: int, model: Model) -> Tensor:
     """Mean of the channels [sample] at the model's analysis rate."""
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return torch.from_numpy(resample(mono, rate, model.settings.spectrum.rate))
+    return torch.from_numpy(resample(mono_of(samples), rate, model.settings.spectrum.rate))
 
 
 def _drawn(
