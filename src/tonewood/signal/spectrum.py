@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from tonewood.settings import SpectrumSettings
@@ -62,6 +63,14 @@ def scaled_to(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]:
     return window, hop, max(window, round(settings.fft * ratio))
 
 
+def filter_length(window: int) -> int:
+    """FFT length that filters need.
+
+    The impulse response must fit beside the window, or it wraps around: twice the window.
+    """
+    return int(next_fast_len(2 * window, real=True))
+
+
 def filtered(
     samples: NDArray[np.float32],
     rate: int,
@@ -107,8 +116,7 @@ def filtered_blocks(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield (first sample, block) of `filtered`, in order and without gaps."""
     window, hop, _ = scaled_to(settings, rate)
-    # A filter's impulse response must fit beside the window, or it wraps around: twice the window.
-    fft = 1 << (2 * window - 1).bit_length()
+    fft = filter_length(window)
     hz = np.arange(fft // 2 + 1) * (rate / fft)
     # istft's edges rest on reflected padding of fft / 2; a margin past it keeps blocks exact.
     margin = -(-fft // hop) + 1

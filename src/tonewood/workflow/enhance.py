@@ -91,9 +91,6 @@ def enhance(
         Hz.
     """
     wave = mono_at(samples, rate, model)
-    foreseen = None
-    if settings.prior.kind == "predicted" and settings.search.steps == 0:
-        foreseen = predicted_mask(mono_of(samples), rate, model)
     rows = rows_of(wave, model)
     unlikeness = model.source_likeness.unlikeness(rows)
     before = mean_score(model.scorer, rows)
@@ -103,15 +100,19 @@ def enhance(
             settings,
             [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
         )
-    grid = grid_of(wave, model, used.method)
-    step: Step | None = None
-    for step in find_mask(wave, grid, model, used, device=device, foreseen=foreseen):
-        yield step
-    assert step is not None
-    spectrum = model.settings.spectrum
-    mask = Mask(
-        step.mask_db.cpu().numpy(), grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2
-    )
+    spectrum, steps = model.settings.spectrum, 0
+    if used.prior.kind == "predicted" and used.search.steps == 0:
+        mask = predicted_mask(mono_of(samples), rate, model)
+    else:
+        grid = grid_of(wave, model, used.method)
+        step: Step | None = None
+        for step in find_mask(wave, grid, model, used, device=device):
+            yield step
+        assert step is not None
+        mask = Mask(
+            step.mask_db.cpu().numpy(), grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2
+        )
+        steps = step.number
     mask = mask.bounded(settings.render.max_gain_db).rounded()
     made = rendered(samples, rate, mask, settings.render, spectrum)
     after = rows_of(mono_at(made.samples, rate, model), model)
@@ -140,7 +141,7 @@ def enhance(
         rate=rate,
         mask=mask,
         prior=used.prior.kind,
-        steps=step.number,
+        steps=steps,
         certificate=certificate,
         rendered=made,
         settings=settings,
@@ -181,18 +182,9 @@ def grid_of(wave: Tensor, model: Model, method: Method) -> Grid:
 
 
 def find_mask(
-    wave: Tensor,
-    grid: Grid,
-    model: Model,
-    settings: EnhanceSettings,
-    *,
-    device: str = "cpu",
-    foreseen: Mask | None = None,
+    wave: Tensor, grid: Grid, model: Model, settings: EnhanceSettings, *, device: str = "cpu"
 ) -> Iterator[Step]:
-    """Search a mask for a mono waveform [sample] at the analysis rate; the last step has it.
-
-    `foreseen` is what the predictor made of the recording at its own rate, where that is asked for.
-    """
+    """Search a mask for a mono waveform [sample] at the analysis rate; the last step has it."""
     generator = torch.Generator().manual_seed(settings.seed)
     kind = settings.prior.kind
     if kind in ("none", "random", "blocks"):
@@ -200,7 +192,7 @@ def find_mask(
         anchor = torch.zeros_like(grid.levels_db)  # the paper's ‖X_inp - X_t‖²
     else:
         ahead = kind == "predicted" and settings.method != "paper" and settings.search.steps > 0
-        anchor = prior_mask("auto" if ahead else kind, wave, grid, model, foreseen)
+        anchor = prior_mask("auto" if ahead else kind, wave, grid, model)
         smooth = model.settings.spectrum.frames(settings.search.smooth_ms / 1000)
         begin = anchor
         if ahead:  # start where the search is expected to end
@@ -275,14 +267,12 @@ def fooled_judge(
     return mean_score(judge, excerpt + last.mask_db)
 
 
-def prior_mask(
-    kind: PriorKind, wave: Tensor, grid: Grid, model: Model, foreseen: Mask | None = None
-) -> Tensor:
+def prior_mask(kind: PriorKind, wave: Tensor, grid: Grid, model: Model) -> Tensor:
     """Mask [row, frame] in dB on a grid that the model's statistics or its predictor suggest."""
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
     hop = spectrum.hop / spectrum.rate
     if kind == "predicted":
-        mask = foreseen or predicted_mask(wave.numpy(), spectrum.rate, model)
+        mask = predicted_mask(wave.numpy(), spectrum.rate, model)
     else:
         gain = model.priors.mask(analyse(wave, bands, spectrum), kind)
         mask = Mask(gain.numpy(), centres_hz(bands, spectrum), hop, spectrum.rate / 2)
@@ -330,4 +320,5 @@ def mean_score(scorer: Scorer, rows_db: Tensor) -> float:
 def _on_rows(mask: Mask, model: Model, frames: int) -> Tensor:
     """The mask's gains [row, frame] on the scorer's rows, whatever grid it lives on."""
     hz = centres_hz(model.settings.scorer.bands, model.settings.spectrum)
-    return torch.from_numpy(mask.at(hz, np.arange(frames) * mask.hop_seconds))
+    spectrum = model.settings.spectrum
+    return torch.from_numpy(mask.at(hz, np.arange(frames) * (spectrum.hop / spectrum.rate)))
