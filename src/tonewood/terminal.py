@@ -5,13 +5,16 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from tonewood.errors import shown
 from tonewood.masking.optimise import Step
 from tonewood.scoring.search import Look, Rung
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
+from tonewood.workflow.live import Controls, Levels
 from tonewood.workflow.pairs import Measuring
 from tonewood.workflow.teach import Taught
 from tonewood.workflow.train import Checked, Loaded
@@ -168,6 +171,62 @@ class EnhancingDisplay(_Display):
                 self._update("files", event.number - 1, event.total, shown(event.input))
         else:
             self._update("steps", event.number, self.steps, f"score {event.score:.3f}")
+
+
+class PerformingDisplay:
+    """Meters of what comes and goes, on standard error; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self.live = (
+            Live(
+                console=console,
+                transient=True,
+                refresh_per_second=15,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def show(self, levels: Levels, controls: Controls) -> None:
+        """Draw one block's levels; the terminal is repainted a few times a second."""
+        if self.live is None:
+            return
+        state = "bypassed" if controls.bypassed else f"amount {100 * controls.amount:.0f} %"
+        lines = [
+            f"{name:4}{meter(level)} {level:6.1f} dB"
+            for name, level in (("in", levels.input_db), ("out", levels.output_db))
+        ]
+        load = f"load {100 * levels.load:.0f} %, dropouts {levels.dropouts}"
+        self.live.update(Text("\n".join([*lines, f"{state}; {load}"])))
+
+
+def meter(level_db: float, width: int = 40) -> str:
+    """Bar from -60 to 0 dB.
+
+    Examples
+    --------
+    >>> meter(-30.0, 8)
+    '████    '
+    """
+    share = min(max((level_db + 60) / 60, 0.0), 1.0)
+    return ("█" * round(share * width)).ljust(width)
 
 
 class ExplainingDisplay(_Display):
