@@ -52,6 +52,7 @@ OPTIONS = {
     "info": "--json",
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",
+    "onnx": "-o --part --overwrite --json",
 }
 
 
