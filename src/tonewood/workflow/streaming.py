@@ -57,6 +57,18 @@ class Stream:
         The model has no predictor.
     CallError
         The rate or the number of channels is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, tonewood
+    >>> stream = tonewood.Stream("cello", rate=48_000, channels=2)
+    >>> stream.latency
+    1919
+    >>> stream.push(np.zeros((2, 300), dtype=np.float32))
+    >>> stream.pull().shape
+    (2, 300)
+    >>> stream.flush().shape
+    (2, 1919)
     """
 
     def __init__(
