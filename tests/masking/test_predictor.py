@@ -86,6 +86,15 @@ def test_long_recordings_are_worked_in_pieces_that_do_not_show() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 149, 150, 999])
+def test_parts_of_any_size_give_the_whole(size: int) -> None:
+    predictor, heard = drawn(), rows()
+    made = list(predictor.along(torch.split(heard, size, dim=1)))
+    for part, whole in zip(zip(*made, strict=True), predictor.foresee(heard), strict=True):
+        torch.testing.assert_close(torch.cat(part, dim=1), whole, atol=1e-4, rtol=1e-4)
+    assert list(predictor.along([])) == []
+
+
 def test_the_recordings_level_changes_nothing() -> None:
     predictor, heard = drawn(), rows()
     torch.testing.assert_close(

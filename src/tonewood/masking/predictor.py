@@ -5,7 +5,7 @@ performance. What it keeps between two calls is its `Memory`; a recording may be
 It is distilled (`distil`) from the masks that prior and search make, which needs no pairs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -117,18 +117,29 @@ class Predictor(nn.Module):
         return Foreseen(self.static_db[:, None] + mask, departure), Memory(sums, past)
 
     def foresee(self, rows_db: Tensor) -> Foreseen:
-        """What is foreseen [row, frame] of a whole recording [row, frame] in dB.
+        """What is foreseen [row, frame] of a whole recording [row, frame] in dB."""
+        made = list(self.along(torch.split(rows_db, _CHUNK_FRAMES, dim=1)))
+        return Foreseen(*(torch.cat(part, dim=1) for part in zip(*made, strict=True)))
 
-        What is heard after its end is its last frame.
+    def along(self, parts: Iterable[Tensor]) -> Iterator[Foreseen]:
+        """What is foreseen [row, frame] along a recording that comes in parts [row, frame], in dB.
+
+        What is heard after its end is its last frame. Parts of an hour and more are too long.
         """
-        ahead = self.settings.lookahead
-        heard = torch.cat([rows_db, rows_db[:, -1:].expand(-1, ahead)], dim=1)
-        memory, made = self.start(), []
-        with torch.no_grad():
-            for piece in torch.split(heard, _CHUNK_FRAMES, dim=1):
-                foreseen, memory = self(piece[None], memory)
-                made.append(foreseen)
-        return Foreseen(*(torch.cat(part, dim=2)[0, :, ahead:] for part in zip(*made, strict=True)))
+        memory, skip, last = self.start(), self.settings.lookahead, None
+        for part in parts:
+            last = part[:, -1:]
+            foreseen, memory = self._one(part, memory)
+            yield Foreseen(*(it[:, skip:] for it in foreseen))
+            skip = max(0, skip - part.shape[1])
+        if last is not None and self.settings.lookahead:
+            after, _ = self._one(last.expand(-1, self.settings.lookahead), memory)
+            yield Foreseen(*(it[:, skip:] for it in after))
+
+    @torch.no_grad()
+    def _one(self, rows_db: Tensor, memory: Memory) -> tuple[Foreseen, Memory]:
+        foreseen, memory = self(rows_db[None], memory)
+        return Foreseen(*(it[0] for it in foreseen)), memory
 
     def relative(self, rows_db: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
         """Rows [batch, row, frame] relative to the level so far, dB, and the sums after them.
