@@ -115,6 +115,15 @@ def test_devices_are_listed_and_chosen(run: Run, card: Any, predicting_file: Pat
     assert card.opened[0].samplerate == 44_100
 
 
+def test_a_machine_without_a_card_says_so(run: Run, card: Any, predicting_file: Path) -> None:
+    card.DEVICES.clear()
+    ran = run("live", "--list-devices")
+    assert (ran.code, ran.out, ran.err) == (0, "", "tonewood: no sound card is at hand\n")
+    ran = run("live", "-m", predicting_file)
+    assert ran.code == 1
+    assert ran.err.startswith("tonewood: no sound card is at hand: connect one, or play a rec")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

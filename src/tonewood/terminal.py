@@ -173,48 +173,39 @@ class EnhancingDisplay(_Display):
             self._update("steps", event.number, self.steps, f"score {event.score:.3f}")
 
 
-class PerformingDisplay:
-    """Meters of what comes and goes, on standard error; nothing where that is no terminal."""
+class PerformingDisplay(_Display):
+    """Meters of what comes and goes."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        self.live = (
-            Live(
-                console=console,
+        super().__init__(transient=True)
+        self.meters: Live | None = None
+
+    def clear(self) -> None:
+        """Take the meters away."""
+        if self.meters is not None:
+            self.meters.stop()
+        self.meters = None
+
+    def show(self, levels: Levels, controls: Controls) -> None:
+        """Draw one block's levels; the terminal is repainted a few times a second."""
+        if not sys.stderr.isatty():
+            return
+        if self.meters is None:
+            self.meters = Live(
+                console=Console(stderr=True),
                 transient=True,
                 refresh_per_second=15,
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            if sys.stderr.isatty()
-            else None
-        )
-
-    def __enter__(self) -> Self:
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self.live:
-            self.live.stop()
-
-    def show(self, levels: Levels, controls: Controls) -> None:
-        """Draw one block's levels; the terminal is repainted a few times a second."""
-        if self.live is None:
-            return
+            self.meters.start()
         state = "bypassed" if controls.bypassed else f"amount {100 * controls.amount:.0f} %"
         lines = [
             f"{name:4}{meter(level)} {level:6.1f} dB"
             for name, level in (("in", levels.input_db), ("out", levels.output_db))
         ]
         load = f"load {100 * levels.load:.0f} %, dropouts {levels.dropouts}"
-        self.live.update(Text("\n".join([*lines, f"{state}; {load}"])))
+        self.meters.update(Text("\n".join([*lines, f"{state}; {load}"])))
 
 
 def meter(level_db: float, width: int = 40) -> str:

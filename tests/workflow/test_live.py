@@ -87,6 +87,18 @@ def test_bypass_may_be_turned_while_it_goes_on(samples: Samples, predicting: Mod
     assert apart[60 * BLOCK + 400 :].max() > 1e-3
 
 
+def test_a_block_that_holds_no_numbers_is_a_dropout_and_the_show_goes_on(
+    samples: Samples, predicting: Model
+) -> None:
+    desk, silent = Desk(samples), samples.copy()
+    desk.blocks[40] = np.full((1, BLOCK), np.nan, dtype=np.float32)
+    silent[:, 40 * BLOCK : 41 * BLOCK] = 0
+    levels = list(perform(desk, Stream(predicting, 16_000), Controls()))
+    other = Stream(predicting, 16_000)
+    assert np.array_equal(desk.played, np.concatenate([other.process(silent), other.flush()], 1))
+    assert [level.dropouts for level in levels] == 40 * [3] + 60 * [4]
+
+
 def test_the_end_is_after_this_block(samples: Samples, predicting: Model) -> None:
     controls = Controls()
     desk = Desk(samples, lambda number: controls.turn("q" if number == 9 else ""))

@@ -52,7 +52,10 @@ def live(
     from tonewood.workflow.live import Controls
 
     if list_devices:
-        for device in soundcard.listed():
+        devices = soundcard.listed()
+        if not devices:
+            report.say(f"tonewood: {soundcard.NONE}")
+        for device in devices:
             if json_:
                 report.emit(device._asdict())
             else:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tonewood.masking.predict import begin
 from tonewood.settings import PredictorSettings
 from tonewood.signal.bands import frame_levels
 
@@ -86,14 +87,7 @@ class Predictor(nn.Module):
                 for i in range(settings.depth)
             )
             self.last = nn.Conv1d(width, 2 * rows, 1)  # mask, departure
-        for layer in (self.first, *self.middle):
-            assert isinstance(layer, nn.Conv1d)
-            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.last.weight)  # training starts from the static mask
-        assert self.last.bias is not None
-        nn.init.zeros_(self.last.bias)
+        begin([self.first, *self.middle], self.last, generator)
 
     def start(self, batch: int = 1) -> Memory:
         """Memory of nothing heard."""

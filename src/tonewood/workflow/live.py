@@ -74,7 +74,7 @@ class Levels(NamedTuple):
     load : float
         Share of the block's duration that reshaping it took.
     dropouts : int
-        Of the device, so far.
+        So far: blocks of which the device lost something, and ones that held no numbers.
     """
 
     seconds: float
@@ -110,10 +110,15 @@ class Tally:
 
 
 def perform(device: Device, stream: Stream, controls: Controls) -> Iterator[Levels]:
-    """Reshape what a device gives until it, or the controls, end; yields every block's levels."""
-    heard = 0
+    """Reshape what a device gives until it, or the controls, end; yields every block's levels.
+
+    A block that holds no numbers is a dropout, heard as silence: a performance goes on.
+    """
+    heard = damaged = 0
     while not controls.ended and (block := device.read()) is not None:
         began = time.perf_counter()
+        if not np.isfinite(block).all():
+            block, damaged = np.zeros_like(block), damaged + 1
         amount = 0.0 if controls.bypassed else controls.amount
         if amount != stream.amount:
             stream.amount = amount
@@ -126,7 +131,7 @@ def perform(device: Device, stream: Stream, controls: Controls) -> Iterator[Leve
             _peak_db(block),
             _peak_db(made),
             spent * stream.rate / max(1, block.shape[1]),
-            device.dropouts,
+            device.dropouts + damaged,
         )
     device.write(stream.flush())
 

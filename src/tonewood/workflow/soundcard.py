@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tonewood.errors import DeviceError, MissingExtraError
 
 Samples = NDArray[np.float32]
+NONE = "no sound card is at hand"
 _CHANNELS = 2  # at most: more belong to as many instruments
 
 
@@ -94,6 +95,8 @@ def opened(
         A device is not there, or refuses.
     """
     sound = _portaudio()
+    if not len(sound.query_devices()):
+        raise DeviceError(f"{NONE}: connect one, or play a recording with --from")
     try:
         sides = [
             sound.query_devices(_named(name), kind)
