@@ -23,8 +23,8 @@ from tonewood.files.formats import SUFFIXES, WRITABLE, AudioFormat, obstacle
 from tonewood.files.output import atomic_path, no_space
 
 __all__ = [
-    "AudioFormat", "Info", "Recording", "Stream", "audio_files", "probe", "read", "resample",
-    "sha256", "write", "write_blocks",
+    "AudioFormat", "Info", "Recording", "Resampler", "Stream", "audio_files", "probe", "read",
+    "resample", "resampled", "sha256", "write", "write_blocks",
 ]  # fmt: skip
 
 Samples = npt.NDArray[np.float32]
@@ -128,6 +128,38 @@ def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
         return samples.astype(np.float32)
     turned = soxr.resample(np.ascontiguousarray(samples.T), from_rate, to_rate, quality="HQ")
     return np.ascontiguousarray(np.asarray(turned, dtype=np.float32).T)
+
+
+class Resampler:
+    """`resample` for a waveform (samples,) that comes in blocks."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._stream = (
+            None
+            if from_rate == to_rate
+            else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+        )
+
+    def push(self, block: Samples) -> Samples:
+        """What can be had so far of a block; later blocks bring the rest."""
+        if self._stream is None:
+            return block
+        return np.asarray(self._stream.resample_chunk(block), dtype=np.float32)
+
+    def rest(self) -> Samples:
+        """What is left; nothing can be pushed after it."""
+        nothing = np.zeros(0, np.float32)
+        if self._stream is None:
+            return nothing
+        return np.asarray(self._stream.resample_chunk(nothing, last=True), dtype=np.float32)
+
+
+def resampled(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
+    """All that `Resampler` makes of some blocks (samples,)."""
+    resampler = Resampler(from_rate, to_rate)
+    for block in blocks:
+        yield resampler.push(block)
+    yield resampler.rest()
 
 
 def probe(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> Info:

@@ -22,12 +22,15 @@ class Piece(NamedTuple):
         Samples of margin before what the piece is about.
     size : int
         Samples that it is about.
+    last : bool
+        The recording ends with it.
     """
 
     samples: Samples
     first: int
     lead: int
     size: int
+    last: bool = False
 
 
 class Regrouped:
@@ -63,7 +66,7 @@ class Regrouped:
         """What is left; nothing of nothing."""
         if self._have > self._at:
             lead = self._at - self._first
-            yield Piece(self._whole(), self._first, lead, self._have - self._at)
+            yield Piece(self._whole(), self._first, lead, self._have - self._at, last=True)
 
     def _whole(self) -> Samples:
         return self._held[0] if len(self._held) == 1 else np.concatenate(self._held, axis=-1)

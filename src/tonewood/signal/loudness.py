@@ -4,7 +4,9 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 from pyloudnorm.iirfilter import IIRfilter
-from scipy.signal import sosfilt
+from scipy.signal import freqz, sosfilt
+
+from tonewood.signal.spectrum import Floats
 
 _ABSOLUTE_GATE = -70.0
 _STEP_SECONDS = 0.1
@@ -26,10 +28,7 @@ class Loudness:
     """
 
     def __init__(self, rate: int, channels: int) -> None:
-        # pyloudnorm's own K-weighting filters; its meter stops at five channels and at 400 ms.
-        shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate, "high_shelf")
-        high_pass = IIRfilter(0.0, 0.5, 38.0, rate, "high_pass")
-        self._weighting = np.array([[*it.b, *it.a] for it in (shelf, high_pass)])
+        self._weighting = np.array([[*it.b, *it.a] for it in _k_weighting(rate)])
         self._state = np.zeros((2, channels, 2))
         self._step = round(_STEP_SECONDS * rate)
         self._rest: NDArray[np.float64] = np.zeros(0)  # power of samples that fill no step yet
@@ -108,11 +107,25 @@ def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
     return meter.integrated()
 
 
+def weighting_db(hz: Floats) -> Floats:
+    """K-weighting at some frequencies, dB."""
+    rate = 48_000
+    response = [freqz(f.b, f.a, worN=np.asarray(hz), fs=rate)[1] for f in _k_weighting(rate)]
+    gain: Floats = 20 * np.log10(np.abs(response[0] * response[1]))
+    return gain
+
+
 def true_peak_db(samples: NDArray[np.float32], rate: int) -> float:
     """`TruePeak` of a whole recording (channels, samples) at `rate` Hz, dBTP."""
     meter = TruePeak(rate, samples.shape[0])
     meter.push(samples)
     return meter.level_db()
+
+
+def _k_weighting(rate: int) -> tuple[IIRfilter, IIRfilter]:
+    # pyloudnorm's own filters; its meter stops at five channels and at 400 ms.
+    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate, "high_shelf")
+    return shelf, IIRfilter(0.0, 0.5, 38.0, rate, "high_pass")
 
 
 def _lufs(power: float) -> float:

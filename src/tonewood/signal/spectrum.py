@@ -67,6 +67,19 @@ def scaled_to(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]:
     return window, hop, max(window, round(settings.fft * ratio))
 
 
+def filter_length(window: int) -> int:
+    """FFT length that filters need, even.
+
+    The impulse response must fit beside the window, or it wraps around: twice the window.
+    """
+    return 2 * int(next_fast_len(window, real=True))
+
+
+def filter_frames(length: int, hop: int) -> int:
+    """Frames that filter so many samples; one past the end, since the last ends in a taper."""
+    return length // hop + 2
+
+
 def filtered(
     samples: NDArray[np.float32],
     rate: int,
@@ -142,21 +155,20 @@ class _Bank:
     def __init__(self, rate: int, settings: SpectrumSettings) -> None:
         self.rate = rate
         self.window, self.hop, _ = scaled_to(settings, rate)
-        # A filter's impulse response must fit beside the window, or it wraps around.
-        self.fft = next_fast_len(2 * self.window, real=True)
+        self.fft = filter_length(self.window)
         self.hz = np.arange(self.fft // 2 + 1) * (rate / self.fft)
-        self.half = self.window // 2
+        self.half = self.fft // 2 - (self.fft - self.window) // 2  # as torch centres windows
         self.hann = torch.hann_window(self.window, periodic=True)
         # The edges of a piece rest on reflected samples; a margin past them keeps blocks exact.
         self.margin = (-(-self.window // self.hop) + 1) * self.hop
 
     def analysed(self, piece: Piece) -> Tensor:
-        """Spectrum [channel, frame, bin]; a frame past the end, for the last ends in a taper."""
+        """Spectrum [channel, frame, bin]."""
         wave = torch.from_numpy(np.ascontiguousarray(piece.samples, dtype=np.float32))
         sides = (self.half, self.window - self.half + self.hop)
         kind = "reflect" if wave.shape[1] > max(sides) else "constant"
         frames = torch.nn.functional.pad(wave, sides, mode=kind).unfold(1, self.window, self.hop)
-        count = wave.shape[1] // self.hop + 2
+        count = filter_frames(wave.shape[1], self.hop)
         spectrum: Tensor = torch.fft.rfft(frames[:, :count] * self.hann, self.fft)
         return spectrum
 

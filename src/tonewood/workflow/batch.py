@@ -29,6 +29,7 @@ from tonewood.masking.optimise import Step
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import picture
 from tonewood.workflow.enhance import Reshaped, reshape
+from tonewood.workflow.predict import predictor_of
 from tonewood.workflow.score import Score, score_sound
 
 
@@ -165,9 +166,17 @@ def enhance_files(
     overwrite: bool = False,
     device: str = "cpu",
 ) -> Iterator[Started | Step | Enhanced | Failed]:
-    """Enhance file after file; a file that fails is named with its reason and the others go on."""
+    """Enhance file after file; a file that fails is named with its reason and the others go on.
+
+    Raises
+    ------
+    MissingExtraError, ModelError
+        Pictures, or the model's predictor, are asked for and cannot be had.
+    """
     if plot:
         picture.check()
+    if settings.prior.kind == "predicted":
+        predictor_of(model)
     inputs = {job.input.resolve() for job in laid}
     for number, job in enumerate(laid, start=1):
         if isinstance(job, Failed):

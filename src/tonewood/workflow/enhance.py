@@ -25,8 +25,9 @@ from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.loudness import TruePeak
 from tonewood.signal.spectrum import filtered_blocks
 from tonewood.signal.tracks import Made, Track, spans
-from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen
-from tonewood.workflow.mask import find_mask, fooled_judge
+from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen, mono_of
+from tonewood.workflow.mask import Found, find_mask, fooled_judge
+from tonewood.workflow.predict import predicted_mask
 
 _BLOCK = 1 << 16
 
@@ -184,12 +185,15 @@ def reshape(
     unlikeness = model.source_likeness.unlikeness(heard.rows_db)
     before = mean_score(model.scorer, heard.rows_db)
     used = settings
-    if unlikeness > 1 and not settings.force and settings.method == "search":
+    if unlikeness > 1 and not settings.force and settings.method != "paper":
         used = changed(
             settings,
             [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
         )
-    found = yield from find_mask(heard, model, used, device=device, folder=folder)
+    if used.prior.kind == "predicted" and used.search.steps == 0:
+        found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
+    else:
+        found = yield from find_mask(heard, model, used, device=device, folder=folder)
     made = _render(sound, heard, found.mask, model, settings.render, folder)
     after = made.heard
     judge = fooled = None
@@ -266,8 +270,7 @@ def _render(
 
 def mono_at(samples: NDArray[np.float32], rate: int, model: Model) -> Tensor:
     """Mean of the channels [sample] at the model's analysis rate."""
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return torch.from_numpy(resample(mono, rate, model.settings.spectrum.rate))
+    return torch.from_numpy(resample(mono_of(samples), rate, model.settings.spectrum.rate))
 
 
 def rows_of(wave: Tensor, model: Model) -> Tensor:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tonewood.files.audio import Resampler
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
@@ -118,11 +118,7 @@ class Ears:
         self._wave, self._rows = Spool(None, folder), Spool(rows, folder)
         self._pitches = Spool(PITCHES, folder)
         self._loudness = Loudness(rate, channels)
-        self._resampler = (
-            None
-            if rate == self.spectrum.rate
-            else soxr.ResampleStream(rate, self.spectrum.rate, 1, dtype="float32", quality="HQ")
-        )
+        self._resampler = Resampler(rate, self.spectrum.rate)
         hop = self.spectrum.hop
         self._pieces = Regrouped(_PIECE_FRAMES * hop, _MARGIN_FRAMES * hop)
         self._pitched, self._analysed = pitched, Spread(self._analyse)
@@ -136,15 +132,13 @@ class Ears:
         self._samples += block.shape[1]
         self._peak = max(self._peak, float(block.max()), -float(block.min()))
         self._loudness.push(block)
-        mono = block.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self._listen(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+        self._listen(self._resampler.push(mono_of(block)))
 
     def heard(self) -> Heard:
         """All that was heard; nothing can be pushed after it."""
-        if self._resampler is not None:
-            self._listen(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        self._listen(self._resampler.rest())
         for piece in self._pieces.rest():
-            self._keep(self._analysed.push((piece, None)))
+            self._keep(self._analysed.push(piece))
         self._keep(self._analysed.rest())
         self._analysed.close()
         mean = 10 * np.log10(self._power / self._rows.frames)
@@ -161,13 +155,13 @@ class Ears:
     def _listen(self, wave: NDArray[np.float32]) -> None:
         self._wave.append(wave)
         for piece in self._pieces.push(wave):
-            self._keep(self._analysed.push((piece, piece.size // self.spectrum.hop)))
+            self._keep(self._analysed.push(piece))
 
-    def _analyse(self, part: tuple[Piece, int | None]) -> tuple[Tensor, Tensor | None]:
-        """Rows of so many frames, of all that are left if none is said, and power on pitches."""
-        piece, count = part
+    def _analyse(self, piece: Piece) -> tuple[Tensor, Tensor | None]:
+        """Rows, and power on pitches, of the frames that a piece is about."""
         wave = torch.from_numpy(piece.samples)
         first = piece.lead // self.spectrum.hop
+        count = None if piece.last else piece.size // self.spectrum.hop
         rows = band_levels(wave, self.spectrum.rate, self.bands, self.spectrum)
         rows = rows[:, first:][:, :count]
         if not self._pitched:
@@ -184,6 +178,12 @@ class Ears:
             if power is not None:
                 self._pitches.append(power)
                 self._pitch_power = max(self._pitch_power, float(power.max()))
+
+
+def mono_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean (samples,) of the channels (channels, samples)."""
+    mono: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mono
 
 
 def listen(sound: Sound, model: Model, folder: Path | None = None) -> Heard:

@@ -24,8 +24,9 @@ from tonewood.signal.bands import band_levels, centres_hz, frame_levels
 from tonewood.signal.features import LONG_HOPS, Features, unveiled
 from tonewood.signal.spectrum import Floats, refiltered
 from tonewood.signal.spread import spread
-from tonewood.signal.tracks import Made, Span, Track, spans
+from tonewood.signal.tracks import Made, Span, Track, parts, spans
 from tonewood.workflow.hearing import Heard
+from tonewood.workflow.predict import predictor_of
 
 _PART_FRAMES = 3_000  # half a minute: small enough for every core to have one
 _FEATURE_MARGIN = 32  # frames that smoothing and the networks look to either side; even
@@ -102,7 +103,8 @@ def find_mask(
         nothing = Made(frames, lambda a, b: torch.zeros(len(grid.hz), b - a))
         anchored = Anchored(nothing, heard.levels.mean_db)
     else:
-        anchored = anchor(kind, heard, grid, model, folder)
+        anchored = anchor("auto" if kind == "predicted" else kind, heard, grid, model, folder)
+    ahead = _departure(heard, model, folder) if kind == "predicted" else None
     searching = settings.search
     if searching.guide is None:
         searching = searching.model_copy(update={"guide": model.guide_weight})
@@ -118,11 +120,14 @@ def find_mask(
         """All steps of the search of a part."""
         generator = torch.Generator().manual_seed(settings.seed + span.first)
         anchor_db = anchored.mask_db.part(span.begin, span.end).to(device)
+        begin_db = anchor_db
+        if ahead is not None:  # where the search is expected to end
+            begin_db = anchor_db + ahead.part(span.begin, span.end).to(device)
         hears = searching.listen and searching.steps > 0
         found = search(
             grid.score,
             grid.levels_db.part(span.begin, span.end).to(device),
-            _start(kind, anchor_db, grid, model, settings, generator),
+            _start(kind, begin_db, grid, model, settings, generator),
             anchor_db,
             searching,
             window_frames=model.scorer.crop_frames,
@@ -150,6 +155,14 @@ def find_mask(
         model.scorer.cpu()
         model.guide.cpu()
     return Found(LongMask(gains, grid.hz, hop, spectrum.rate / 2), steps)
+
+
+def _departure(heard: Heard, model: Model, folder: Path | None) -> Track:
+    """How far from the prior the predictor expects a search to end [row, frame], dB."""
+    departures = Spool(heard.rows_db.rows, folder)
+    for foreseen in predictor_of(model).along(parts(heard.rows_db, _PART_FRAMES)):
+        departures.append(foreseen.departure_db)
+    return departures
 
 
 class Anchored(NamedTuple):
