@@ -21,6 +21,7 @@ from tonewood.signal.spectrum import Floats, scaled_to
 from tonewood.workflow.predict import mono_of, predictor_of
 
 Samples = NDArray[np.float32]
+_LARGEST = 1e3  # 60 dB beyond full scale is no sound
 
 
 class Stream:
@@ -144,7 +145,8 @@ class Stream:
         CallError
             It has another shape, or the stream was flushed.
         AudioError
-            It holds NaN or infinite values; it is left out, and the stream goes on.
+            It holds values that are none, infinite or absurd; it is left out, and the stream goes
+            on.
         """
         block = np.asarray(block, dtype=np.float32)
         if self._ended:
@@ -155,6 +157,11 @@ class Stream:
             )
         if not np.isfinite(block).all():
             raise AudioError("the block holds NaN or infinite values: repair it first")
+        if (loudest := float(np.abs(block).max(initial=0.0))) > _LARGEST:
+            raise AudioError(
+                f"the block has samples of {loudest:.2g}; full scale is 1, {_LARGEST:g} can be "
+                "used: repair it first"
+            )
         self._heard += block.shape[1]
         self._mono.add(mono_of(block)[None])
         self._filter.past.add(block)
