@@ -110,6 +110,7 @@ class Stream:
         self._weights = unit.at(self._filter.hz, np.arange(rows, dtype=np.float64))
         self._memory: Memory = self._predictor.start()
         self._rows: deque[Floats] = deque(maxlen=self._ahead + 1)
+        self._mask: Floats = np.zeros(rows, dtype=np.float32)
         self._follower = Follower(
             self._hz,
             self._predictor.loudness_db.numpy(),
@@ -207,11 +208,14 @@ class Stream:
             return
         for past in (self._mono, self._filter.past):
             past.end()
+        analysed = self._framing.count(self._heard)
         frames = self._filter.framing.count(self._heard)
-        while self._analysed < self._framing.count(self._heard):
+        while self._analysed < analysed:
             self._analyse()
-        while self._filtered < frames:  # nothing is heard after the last frame but itself
-            self._predict(self._rows[-1])
+        while self._filtered < min(analysed, frames):
+            self._predict(self._rows[-1])  # nothing is heard after the last frame but itself
+        while self._filtered < frames:
+            self._filter_frame()  # the last mask holds
         self._emit(*self._filter.rest(self._filtered - 1, self._heard))
 
     def _analyse(self) -> None:
@@ -232,12 +236,12 @@ class Stream:
         if len(self._rows) < self._ahead + 1:
             return
         mask = Mask(foreseen.mask_db[0].numpy(), self._hz, 1.0, self._spectrum.rate / 2)
-        mask = mask.bounded(self._settings.max_gain_db).rounded()
-        self._filter_frame(mask.gain_db[:, 0], self._rows[0])
+        self._mask = mask.bounded(self._settings.max_gain_db).rounded().gain_db[:, 0]
+        self._filter_frame()
 
-    def _filter_frame(self, mask_db: Floats, rows_db: Floats) -> None:
-        gain = self._weights @ (mask_db * np.float32(self.amount))
-        self._follower.hear(rows_db, mask_db)
+    def _filter_frame(self) -> None:
+        gain = self._weights @ (self._mask * np.float32(self.amount))
+        self._follower.hear(self._rows[0], self._mask)
         if self._settings.match:
             gain = gain + self._follower.gain_db(self.amount)
         made, before = self._filter.frame(self._filtered, gain)
