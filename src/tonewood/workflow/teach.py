@@ -97,8 +97,8 @@ def _lesson(recording: Recording, model: Model, steps: int) -> Lesson:
     wave = enhancing.mono_at(recording.samples, recording.rate, model)
     grid = enhancing.grid_of(wave, model, "search")
     wanted = changed(EnhanceSettings(), [f"search.steps={steps}"])
-    first, *_, last = enhancing.find_mask(wave, grid, model, wanted)
-    found = last.mask_db, last.mask_db - first.mask_db
+    masks = [step.mask_db for step in enhancing.find_mask(wave, grid, model, wanted)]
+    found = masks[-1], masks[-1] - masks[0]
     if recording.rate < spectrum.rate:
         return Lesson(grid.levels_db, *found)
     rows = rows_at(mono_of(recording.samples), recording.rate, model)
