@@ -87,11 +87,12 @@ def test_bypass_may_be_turned_while_it_goes_on(samples: Samples, predicting: Mod
     assert apart[60 * BLOCK + 400 :].max() > 1e-3
 
 
-def test_a_block_that_holds_no_numbers_is_a_dropout_and_the_show_goes_on(
-    samples: Samples, predicting: Model
+@pytest.mark.parametrize("value", [np.nan, 1e25])
+def test_a_block_that_is_no_sound_is_a_dropout_and_the_show_goes_on(
+    value: float, samples: Samples, predicting: Model
 ) -> None:
     desk, silent = Desk(samples), samples.copy()
-    desk.blocks[40] = np.full((1, BLOCK), np.nan, dtype=np.float32)
+    desk.blocks[40] = np.full((1, BLOCK), value, dtype=np.float32)
     silent[:, 40 * BLOCK : 41 * BLOCK] = 0
     levels = list(perform(desk, Stream(predicting, 16_000), Controls()))
     other = Stream(predicting, 16_000)

@@ -14,9 +14,17 @@ from safetensors.torch import save_file
 from tonewood.errors import ModelError
 from tonewood.files import modelfile
 from tonewood.files.modelfile import Model, load
+from tonewood.masking.evidence import Belief
 from tonewood.masking.mask import Mask
 from tonewood.masking.optimise import Step
-from tonewood.settings import EnhanceSettings, ModelSettings, changed, enhance_settings
+from tonewood.masking.priors import Beliefs
+from tonewood.settings import (
+    EnhanceSettings,
+    ModelSettings,
+    PredictorSettings,
+    changed,
+    enhance_settings,
+)
 from tonewood.workflow.enhance import Enhancement, enhance
 from tonewood.workflow.hearing import InMemory
 from tonewood.workflow.predict import predicted_mask, rows_at
@@ -141,6 +149,24 @@ def test_a_search_that_starts_from_it_has_less_to_do(source: Any, predicting: Mo
     assert len(totals["predicted"]) == 4
     for step in range(3):
         assert totals["predicted"][step] < totals["auto"][step]
+
+
+def test_what_is_not_believed_is_not_learnt(
+    training_folders: Any, model: Model, predicting: Model, source: Any
+) -> None:
+    nothing = Beliefs(Belief(0.0, 0.0), Belief(0.0, 0.0))
+    doubting = replace(model, priors=replace(model.priors, beliefs=nothing))
+    brief = PredictorSettings(width=8, depth=2, steps=20, search_steps=0, guide=0.0)
+    *_, last = add_predictor(doubting, training_folders.reference, training_folders.source, brief)
+    assert isinstance(last, Model)
+    static = model.priors.static_db.numpy()[:, None]
+    apart = []
+    for taught in (last, predicting):
+        mask = foreseen(source, 16_000, taught).gain_db[:, 20:-20]
+        # The blend keeps a share of the level, whatever is believed: shapes are compared.
+        apart.append(np.abs(mask - mask.mean(axis=0) - (static - static.mean())).max())
+    assert apart[0] < 0.8
+    assert apart[1] > 2
 
 
 def test_an_input_unlike_the_source_folder_is_refused(predicting: Model) -> None:

@@ -203,6 +203,9 @@ def test_a_block_that_holds_no_numbers_is_refused_and_the_stream_goes_on(
     made = [stream.process(samples[:, :777])]
     with pytest.raises(AudioError, match="the block holds NaN or infinite values: repair it"):
         stream.push(bad)
+    bad[0, 50] = 1e20
+    with pytest.raises(AudioError, match=r"samples of 1e\+20; full scale is 1, 1000 can be used"):
+        stream.push(bad)
     made += [stream.process(samples[:, 777:]), stream.flush()]
     assert np.array_equal(
         np.concatenate(made, axis=1),

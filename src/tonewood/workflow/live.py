@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tonewood.errors import AudioError
 from tonewood.files.audio import AudioFormat, Recording, write
 from tonewood.workflow.streaming import Stream
 
@@ -74,7 +75,7 @@ class Levels(NamedTuple):
     load : float
         Share of the block's duration that reshaping it took.
     dropouts : int
-        So far: blocks of which the device lost something, and ones that held no numbers.
+        So far: blocks of which the device lost something, and ones that were refused.
     """
 
     seconds: float
@@ -112,17 +113,19 @@ class Tally:
 def perform(device: Device, stream: Stream, controls: Controls) -> Iterator[Levels]:
     """Reshape what a device gives until it, or the controls, end; yields every block's levels.
 
-    A block that holds no numbers is a dropout, heard as silence: a performance goes on.
+    A block that the stream refuses is a dropout, heard as silence: a performance goes on.
     """
     heard = damaged = 0
     while not controls.ended and (block := device.read()) is not None:
         began = time.perf_counter()
-        if not np.isfinite(block).all():
-            block, damaged = np.zeros_like(block), damaged + 1
         amount = 0.0 if controls.bypassed else controls.amount
         if amount != stream.amount:
             stream.amount = amount
-        made = stream.process(block)
+        try:
+            made = stream.process(block)
+        except AudioError:
+            block, damaged = np.zeros_like(block), damaged + 1
+            made = stream.process(block)
         spent = time.perf_counter() - began
         device.write(made)
         heard += block.shape[1]

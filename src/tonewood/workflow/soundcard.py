@@ -112,13 +112,18 @@ def opened(
             dtype="float32",
             latency="low",
         )
+    except (sound.PortAudioError, ValueError) as error:
+        raise _refused(error) from None
+    try:
         with stream:
             yield SoundCard(stream, block)
-    except (sound.PortAudioError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise DeviceError(
-            f"the sound card refuses ({why}): see --list-devices and name others"
-        ) from None
+    except sound.PortAudioError as error:
+        raise _refused(error) from None
+
+
+def _refused(error: Exception) -> DeviceError:
+    why = " ".join(str(error).split())
+    return DeviceError(f"the sound card refuses ({why}): see --list-devices and name others")
 
 
 def _named(device: str | None) -> int | str | None:

@@ -22,6 +22,7 @@ from tonewood.workflow.hearing import mono_of
 from tonewood.workflow.predict import predictor_of
 
 Samples = NDArray[np.float32]
+_LARGEST = 1e3  # 60 dB beyond full scale is no sound
 
 
 class Stream:
@@ -110,6 +111,7 @@ class Stream:
         self._weights = unit.at(self._filter.hz, np.arange(rows, dtype=np.float64))
         self._memory: Memory = self._predictor.start()
         self._rows: deque[Floats] = deque(maxlen=self._ahead + 1)
+        self._mask: Floats = np.zeros(rows, dtype=np.float32)
         self._follower = Follower(
             self._hz,
             self._predictor.loudness_db.numpy(),
@@ -120,7 +122,6 @@ class Stream:
         self._ceiling = Ceiling(self._settings.ceiling_dbtp, self.rate)
         self._heard = self._analysed = self._filtered = self._pulled = 0
         self._made: list[Samples] = [np.zeros((self.channels, self.latency), dtype=np.float32)]
-        self._mask_db: Floats = np.zeros(rows, dtype=np.float32)  # the last frame's
         self._ended = False
 
     @property
@@ -146,7 +147,8 @@ class Stream:
         CallError
             It has another shape, or the stream was flushed.
         AudioError
-            It holds NaN or infinite values; it is left out, and the stream goes on.
+            It holds values that are none, infinite or absurd; it is left out, and the stream goes
+            on.
         """
         block = np.asarray(block, dtype=np.float32)
         if self._ended:
@@ -157,6 +159,11 @@ class Stream:
             )
         if not np.isfinite(block).all():
             raise AudioError("the block holds NaN or infinite values: repair it first")
+        if (loudest := float(np.abs(block).max(initial=0.0))) > _LARGEST:
+            raise AudioError(
+                f"the block has samples of {loudest:.2g}; full scale is 1, {_LARGEST:g} can be "
+                "used: repair it first"
+            )
         self._heard += block.shape[1]
         self._mono.add(mono_of(block)[None])
         self._filter.past.add(block)
@@ -202,13 +209,14 @@ class Stream:
             return
         for past in (self._mono, self._filter.past):
             past.end()
-        frames = self._framing.count(self._heard)
-        while self._analysed < frames:
+        analysed = self._framing.count(self._heard)
+        frames = filter_frames(self._heard, self._framing.hop)
+        while self._analysed < analysed:
             self._analyse()
-        while self._filtered < frames:  # nothing is heard after the last frame but itself
-            self._predict(self._rows[-1])
-        while self._filtered < filter_frames(self._heard, self._framing.hop):
-            self._filter_frame(self._mask_db, self._rows[-1])
+        while self._filtered < min(analysed, frames):
+            self._predict(self._rows[-1])  # nothing is heard after the last frame but itself
+        while self._filtered < frames:
+            self._filter_frame()  # the last mask holds
         self._emit(*self._filter.rest(self._filtered - 1, self._heard))
 
     def _analyse(self) -> None:
@@ -229,13 +237,12 @@ class Stream:
         if len(self._rows) < self._ahead + 1:
             return
         mask = Mask(foreseen.mask_db[0].numpy(), self._hz, 1.0, self._spectrum.rate / 2)
-        mask = mask.bounded(self._settings.max_gain_db).rounded()
-        self._filter_frame(mask.gain_db[:, 0], self._rows[0])
+        self._mask = mask.bounded(self._settings.max_gain_db).rounded().gain_db[:, 0]
+        self._filter_frame()
 
-    def _filter_frame(self, mask_db: Floats, rows_db: Floats) -> None:
-        self._mask_db = mask_db
-        gain = self._weights @ (mask_db * np.float32(self.amount))
-        self._follower.hear(rows_db, mask_db)
+    def _filter_frame(self) -> None:
+        gain = self._weights @ (self._mask * np.float32(self.amount))
+        self._follower.hear(self._rows[0], self._mask)
         if self._settings.match:
             gain = gain + self._follower.gain_db(self.amount)
         made, before = self._filter.frame(self._filtered, gain)
