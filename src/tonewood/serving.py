@@ -233,7 +233,6 @@ def check_extra(what: str, extra: str) -> None:
     """Raise MissingExtraError if there is nothing to serve with."""
     try:
         import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
         raise MissingExtraError(

@@ -20,6 +20,7 @@ from tonewood.cli import (
     reproduce,
     score,
     search,
+    studio,
     train,
 )
 from tonewood.errors import CallError, TonewoodError
@@ -59,6 +60,7 @@ for _command in (
     info.info,
     search.search,
     reproduce.reproduce,
+    studio.studio,
 ):
     app.command()(_command)
 
