@@ -184,6 +184,12 @@ def levels(session: Session, state: State, model: Model) -> Levels:
         return whole.levels
     if state.edit.amount == 0:
         return Levels(input_db=0, difference_db=0, output_db=0, held=False, exact=True)
+    path = session.folder / "anchor.json"
+    return _estimated(session, state, model, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=256)
+def _estimated(session: Session, state: State, model: Model, changed: int) -> Levels:
     bands = _bands(session.folder)
     wanted = _change_db(bands, session, state, model)
     anchor = _anchor(session)
@@ -255,11 +261,9 @@ def _lift_db(
     at_s = (np.arange(bands.power.shape[1]) + 0.5) / 10
     factor = 10 ** ((_thin(session, state, model).at(bands.hz, at_s) * state.edit.amount) / 20)
     after = factor * 10 ** (gain_db / 20)
-    output, change = (
-        (bands.power * after**2).sum(axis=0),
-        (bands.power * (after - 1) ** 2).sum(axis=0),
-    )
-    return float(np.clip(_gated(output) - _gated(change), -_DIFFERENCE_DB, _DIFFERENCE_DB))
+    output = _gated((bands.power * after**2).sum(axis=0))
+    change = _gated((bands.power * (after - 1) ** 2).sum(axis=0))
+    return float(np.clip(output - change, -_DIFFERENCE_DB, _DIFFERENCE_DB))
 
 
 def _thin(session: Session, state: State, model: Model) -> Mask:

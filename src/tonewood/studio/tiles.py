@@ -56,13 +56,15 @@ def rows_hz(axis: Axis, rate: int) -> Floats:
     if axis == "log":
         rising: Floats = np.geomspace(low, high, ROWS)
         return rising
-    return mel_to_hz(np.linspace(*hz_to_mel(np.array([low, high])).tolist(), ROWS))
+    lowest, highest = hz_to_mel(np.array([low, high])).tolist()
+    return mel_to_hz(np.linspace(lowest, highest, ROWS))
 
 
 def columns_s(level: int, number: int) -> Floats:
     """Middle of every column (column,) of a tile, in seconds."""
     step = FINEST_S * 2**level
-    return (number * COLUMNS + np.arange(COLUMNS) + 0.5) * step
+    middle: Floats = (number * COLUMNS + np.arange(COLUMNS) + 0.5) * step
+    return middle
 
 
 def spectrogram(samples: NDArray[np.float32], place: Place) -> NDArray[np.uint8]:
