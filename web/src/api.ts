@@ -147,7 +147,8 @@ export class Refused extends Error {
 }
 
 export async function ask(method: string, path: string, body?: unknown): Promise<Response> {
-  const init: RequestInit = { method };
+  // A change is kept even when the page goes before it is answered.
+  const init: RequestInit = { method, keepalive: method === "PUT" };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers = { "Content-Type": "application/json" };

@@ -86,5 +86,5 @@ export function placeField(label: string, hint: string, chosen: (place: Chosen) 
     told.classList.remove("quiet");
     chosen(place);
   }, { "aria-label": `Choose the ${label.toLowerCase()}` });
-  return h("div", { class: "field place" }, h("div", {}, h("h3", {}, label), told), act);
+  return h("div", { class: "field place" }, h("div", {}, h("strong", {}, label), told), act);
 }

@@ -41,7 +41,8 @@ export class SessionPage {
   private wave: WaveSurfer | null = null;
   private regions: ReturnType<typeof RegionsPlugin.create> | null = null;
   private stopListening: () => void;
-  private saving = Promise.resolve();
+  private pending: Edit | null = null; // to be kept, once the one before is
+  private saving: Promise<void> = Promise.resolve();
   private settle = 0;
   private frame = 0;
   private gone = false;
@@ -97,6 +98,8 @@ export class SessionPage {
     this.wave?.destroy();
     document.removeEventListener("keydown", this.typed);
     document.removeEventListener("theme", this.themed);
+    removeEventListener("pagehide", this.leaving);
+    this.leaving();
   }
 
   // --- making the page
@@ -251,6 +254,7 @@ export class SessionPage {
     scope.element.addEventListener("wheel", (event) => this.wheeled(event), { passive: false });
     document.addEventListener("keydown", this.typed);
     document.addEventListener("theme", this.themed);
+    addEventListener("pagehide", this.leaving);
   }
 
   private async load(): Promise<void> {
@@ -468,14 +472,26 @@ export class SessionPage {
     this.edit = edit;
     this.notes.lay();
     this.panels();
-    this.saving = this.saving.then(() =>
-      trying(async () => {
-        const state = await put<State>(`/sessions/${this.session.id}/edit`, edit);
-        this.accept(state, this.edit === edit);
-      }).then(() => undefined),
-    );
+    const idle = this.pending === null;
+    this.pending = edit;
+    if (idle) this.saving = this.saving.then(() => this.send());
     return this.saving;
   }
+
+  private async send(): Promise<void> {
+    const edit = this.pending;
+    this.pending = null;
+    if (!edit) return;
+    await trying(async () => {
+      const state = await put<State>(`/sessions/${this.session.id}/edit`, edit);
+      this.accept(state, this.edit === edit);
+    });
+  }
+
+  /** The page goes: what was not sent yet is sent at once. */
+  private leaving = (): void => {
+    void this.send();
+  };
 
   /** Takes up a state that the server told. */
   private accept(state: State, edit = true): void {

@@ -45,7 +45,8 @@ class Models:
         """A model by name."""
         source = self.source(name)
         with self.lock:
-            stamp = str(Path(source).stat().st_mtime_ns) if source != name else ""
+            path = Path(source)
+            stamp = str(path.stat().st_mtime_ns) if path.is_file() else ""
             kept = self.loaded.get(name)
             if kept is None or kept[0] != stamp:
                 kept = self.loaded[name] = (stamp, load(source))
