@@ -270,7 +270,7 @@ def serve(
                 ready(bound.getsockname()[1])
 
     config = uvicorn.Config(
-        app, log_level="error", access_log=False, server_header=False, lifespan="on", ws="none",
+        app, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     with bound:

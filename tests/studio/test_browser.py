@@ -1,6 +1,7 @@
 """The page in a real browser: open, enhance, compare, change, take away; with eyes and without."""
 
 import io
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +19,14 @@ playwright = pytest.importorskip("playwright.sync_api")
 AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Sound is played though nobody hears it, and without a click before it.
-ARGUMENTS = ("--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--mute-audio")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--autoplay-policy=no-user-gesture-required",
+    "--mute-audio",
+    # A microphone that beeps.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +55,7 @@ def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
         context.on("request", lambda request: asked.append(request.url))
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+        page.on("console", lambda it: wrong.extend([it.text] if it.type == "error" else []))
         page.goto(live.url)
         return page
 
@@ -81,12 +89,29 @@ def until(page: Any, holds: Callable[[], bool], seconds: float = 20) -> None:
     raise AssertionError("it never came to hold")
 
 
+def position(page: Any) -> float:
+    """Seconds that the page shows."""
+    return float(page.inner_text(".time b").split(":")[1])
+
+
+def played(page: Any, seconds: float) -> None:
+    """Wait until playing has passed a moment."""
+    until(page, lambda: position(page) > seconds)
+
+
+def chosen(page: Any, folder: str) -> None:
+    """Choose the folder that the dialogue has gone to."""
+    until(page, lambda: folder in page.inner_text(".trail"))
+    page.get_by_role("button", name="Choose this folder").click()
+
+
 def sound(live: Live, session: str) -> np.ndarray:
     """The output as it is downloaded, (samples,)."""
     with live.client() as client:
         answer = client.get(f"/api/sessions/{session}/take/audio?format=wav")
     samples, _ = soundfile.read(io.BytesIO(answer.content), always_2d=True)
-    return samples[:, 0]
+    first: np.ndarray = samples[:, 0]
+    return first
 
 
 def level_db(samples: np.ndarray, start_s: float, end_s: float, low: float, high: float) -> float:
@@ -112,14 +137,13 @@ def test_open_enhance_compare_change_undo_take_away_reload(
 
     # A/B at the same position, by keys, while it plays.
     page.keyboard.press("Space")
-    position = lambda: float(page.inner_text(".time b").split(":")[1])  # noqa: E731
-    until(page, lambda: position() > 0.3)
+    played(page, 0.3)
     for key, name in (("1", "Original"), ("3", "What changed"), ("2", "Enhanced")):
-        before = position()
+        before = position(page)
         page.keyboard.press(key)
         assert page.get_by_role("button", name=name).get_attribute("aria-pressed") == "true"
-        until(page, lambda before=before: position() > before)
-        assert position() < before + 3  # it went on from where it was
+        played(page, before)
+        assert position(page) < before + 3  # it went on from where it was
     # The slider is heard: a new generation of sound was scheduled.
     slider = page.locator("#amount")
     slider.press("PageDown")
@@ -134,11 +158,11 @@ def test_open_enhance_compare_change_undo_take_away_reload(
     # A note, drawn with the pointer and turned up by keys, is in the file, and only where it lies.
     page.keyboard.press("n")
     box = page.locator(".layer").bounding_box()
-    share = lambda hz: 1 - np.log(hz / 40) / np.log(20_000 / 40)  # noqa: E731
+    high, low = (1 - np.log(hz / 40) / np.log(20_000 / 40) for hz in (1_400, 700))
     left, right = (box["x"] + box["width"] * s / 10 for s in (4.0, 6.0))
-    page.mouse.move(left, box["y"] + box["height"] * share(1_400))
+    page.mouse.move(left, box["y"] + box["height"] * high)
     page.mouse.down()
-    page.mouse.move(right, box["y"] + box["height"] * share(700), steps=4)
+    page.mouse.move(right, box["y"] + box["height"] * low, steps=4)
     page.mouse.up()
     note = page.locator(".note")
     assert "+6.0 dB" in note.get_attribute("aria-label")
@@ -158,7 +182,7 @@ def test_open_enhance_compare_change_undo_take_away_reload(
     def undone() -> bool:
         page.keyboard.press("Control+z")
         page.wait_for_timeout(150)
-        return page.locator(".note").count() == 0
+        return int(page.locator(".note").count()) == 0
 
     until(page, undone)
     page.wait_for_timeout(200)
@@ -189,15 +213,14 @@ def test_a_note_is_worked_by_keys_alone(
     page.keyboard.press("Enter")
     note = page.locator(".note")
     note.wait_for()
-    label = lambda: note.get_attribute("aria-label")  # noqa: E731
-    first = label()
+    told = [note.get_attribute("aria-label")]
     for key in ("ArrowRight", "ArrowUp", "Shift+ArrowRight", "-", "p", "m"):
-        before = label()
         note.press(key)
-        until(page, lambda before=before: label() != before)
-    assert "pinned, muted" in label()
-    assert "+5.0 dB" in label()
-    assert label().split(",")[1] != first.split(",")[1]
+        until(page, lambda: note.get_attribute("aria-label") != told[-1])
+        told.append(note.get_attribute("aria-label"))
+    assert "pinned, muted" in told[-1]
+    assert "+5.0 dB" in told[-1]
+    assert told[1].split(",")[1] != told[0].split(",")[1]
     note.press("Delete")
     until(page, lambda: page.locator(".note").count() == 0)
 
@@ -222,14 +245,46 @@ def test_search_again_and_cancel(visit: Callable[..., Any], live: Live, enhanced
     until(page, lambda: page.locator(".note").count() == 0)
 
 
+def test_the_microphone_is_recorded(visit: Callable[..., Any], live: Live) -> None:
+    page = visit()
+    page.get_by_role("button", name="Record", exact=True).click()
+    stop = page.get_by_role("button", name="Stop")
+    until(page, lambda: stop.count() == 1 and "0:01" in stop.inner_text())
+    stop.click()
+    page.wait_for_selector(".session")
+    assert page.inner_text(".title").startswith("Recording ")
+    assert "WAV float" in page.inner_text(".facts")
+
+
+def test_a_loop_is_drawn_and_kept_to(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced}")
+    page.wait_for_selector(".overview > div")
+    page.keyboard.press("l")
+    box = page.locator(".layer").bounding_box()
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.26 * box["width"], box["y"] + 60, steps=3)
+    page.mouse.up()
+    assert page.get_by_role("button", name="Loop").first.get_attribute("aria-pressed") == "true"
+    page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + 90)
+    page.keyboard.press("Space")
+    played(page, 1.9)
+    seen = []
+    for _ in range(40):
+        page.wait_for_timeout(40)
+        seen.append(position(page))
+    assert max(seen) <= 2.75
+    assert any(b < a for a, b in itertools.pairwise(seen))  # it went round
+
+
 def test_folders_are_chosen_enhanced_and_played(visit: Callable[..., Any], live: Live) -> None:
     page = visit()
     page.goto(f"{live.url}#/folder")
     for field, folder in (("folder of recordings", "takes"), ("where to", "empty")):
         page.get_by_role("button", name=f"Choose the {field}").click()
         page.locator(".places").get_by_role("button", name=folder).click()
-        until(page, lambda folder=folder: folder in page.inner_text(".trail"))
-        page.get_by_role("button", name="Choose this folder").click()
+        chosen(page, folder)
     page.get_by_role("button", name="Enhance the folder").click()
     until(page, lambda: page.locator("tbody tr").count() == 5)
     page.wait_for_selector("text=5 recordings done, of which 1 failed")
@@ -247,8 +302,7 @@ def test_training_starts_after_the_audit(visit: Callable[..., Any], live: Live) 
         assert train.is_disabled()
         page.get_by_role("button", name=f"Choose the {field}").click()
         page.locator(".places").get_by_role("button", name=folder).click()
-        until(page, lambda folder=folder: folder in page.inner_text(".trail"))
-        page.get_by_role("button", name="Choose this folder").click()
+        chosen(page, folder)
     page.get_by_role("button", name="Check the folders").click()
     page.wait_for_selector(".slot .error")  # one take is broken, and named
     assert "broken.wav" in page.inner_text(".slot .error")

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from tests.studio.conftest import EXAMPLE, Live, ended, opened
 
 
-def events(live: Live, session: str) -> Iterator[dict[str, Any]]:
+def events(live: Live, session: str) -> Generator[dict[str, Any], None, None]:
     """Jobs that a page of a session is told of."""
     with live.client() as client, client.stream("GET", f"/api/events?session={session}") as stream:
         for line in stream.iter_lines():

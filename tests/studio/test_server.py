@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from tests.studio.conftest import ended, heard, opened
 from tonewood.files.recipe import load as load_recipe
 from tonewood.studio.desk import Desk
+from tonewood.studio.taking import EQUALISERS, Equaliser
 from tonewood.studio.tiles import COLUMNS, ROWS
 
 NOTE = {"id": "n1", "seconds": 2.0, "hz": 900.0, "width_s": 1.0, "height_hz": 600.0, "gain_db": 9.0}
@@ -345,6 +346,21 @@ def test_recipe_and_picture(client: TestClient, session: dict[str, Any], tmp_pat
     assert recipe.input.name == "take.wav"
     picture = client.get(f"/api/sessions/{session['id']}/take/picture")
     assert picture.content.startswith(b"\x89PNG")
+
+
+def test_an_equaliser_is_made_from_the_recipe(
+    client: TestClient, session: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(recipe: Path, out: Path) -> None:
+        out.write_text(f"{load_recipe(recipe).mask.rows} rows")
+
+    monkeypatch.setitem(EQUALISERS, "rows", Equaliser("Rows", ".txt", write))
+    told = client.get("/api/formats").json()
+    assert told["equalisers"][-1] == {"name": "rows", "title": "Rows"}
+    assert ".flac" in told["sounds"]
+    base = f"/api/sessions/{session['id']}/take/equaliser"
+    assert client.get(f"{base}/rows").text.endswith(" rows")
+    assert client.get(f"{base}/none").status_code == 404
 
 
 def test_a_session_file_reopens_exactly(client: TestClient, session: dict[str, Any]) -> None:

@@ -118,6 +118,11 @@ export interface Job {
   created: number;
 }
 
+export interface Formats {
+  sounds: string[];
+  equalisers: { name: string; title: string }[];
+}
+
 export interface ModelCard {
   name: string;
   domain?: string;

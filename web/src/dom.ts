@@ -50,7 +50,7 @@ const ICONS: Record<string, string> = {
   close: "M6 6l12 12M18 6L6 18",
   back: "M15 5l-7 7 7 7",
   check: "M5 12.500l4.500 4.500L19 7.500",
-  info: "M12 11v6M12 7.500v.01",
+  info: "M12 3.500a8.500 8.500 0 1 0 0 17 8.500 8.500 0 0 0 0-17zM12 11v5M12 8v.01",
   warn: "M12 4l9 16H3zM12 10v5M12 17.500v.01",
   plus: "M12 5v14M5 12h14",
   minus: "M5 12h14",

@@ -44,7 +44,11 @@ export class FolderPage {
   constructor() {
     document.title = "A whole folder · Tonewood";
     const figure = h("output", { for: "amount" }, "100 %");
-    this.amount.addEventListener("input", () => (figure.textContent = `${Math.round(Number(this.amount.value) * 100)} %`));
+    this.amount.addEventListener("input", () => {
+      figure.textContent = `${Math.round(Number(this.amount.value) * 100)} %`;
+      this.amount.style.setProperty("--share", `${Number(this.amount.value) * 100}%`);
+    });
+    this.amount.style.setProperty("--share", "100%");
     this.audio.addEventListener("ended", () => this.silence());
     this.element.append(
       header(),
@@ -208,9 +212,13 @@ export class FolderPage {
       h("td", {}, verdict),
       h(
         "td",
-        { class: "players" },
-        this.player(number, row, "input", "Original"),
-        row.state === "done" && this.player(number, row, "output", "Enhanced"),
+        {},
+        h(
+          "div",
+          { class: "players" },
+          this.player(number, row, "input", "Original"),
+          row.state === "done" && this.player(number, row, "output", "Enhanced"),
+        ),
       ),
     );
   }

@@ -11,12 +11,13 @@ export function mark(): SVGElement {
   );
 }
 
-export function header(...middle: (Node | false)[]): HTMLElement {
+export function header(middle: Node[] = [], end: Node[] = []): HTMLElement {
   return h(
     "header",
     { class: "head" },
     h("a", { class: "brand", href: "#/", "aria-label": "Tonewood: all recordings" }, mark() as unknown as HTMLElement, h("span", {}, "Tonewood")),
     h("div", { class: "middle" }, ...middle),
+    ...end,
     themeButton(),
   );
 }

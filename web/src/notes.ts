@@ -1,7 +1,7 @@
 /** Sticky notes and areas on the picture: laid, dragged, resized, by pointer and by keys. */
 
 import type { Area, Edit, Note } from "./api";
-import { clock, decibels, h, hertz } from "./dom";
+import { clock, decibels, h, hertz, icon } from "./dom";
 import type { Scale } from "./scale";
 
 export type Tool = "move" | "note" | "area" | "loop";
@@ -94,7 +94,7 @@ export class Notes {
       element.setAttribute("aria-pressed", String(note.id === this.desk.selected));
       element.style.setProperty("--strength", String(Math.min(1, Math.abs(note.gain_db) / 18)));
       const label = element.querySelector(".gain") as HTMLElement;
-      label.textContent = `${note.pinned ? "⌖ " : ""}${decibels(note.gain_db)}`;
+      label.replaceChildren(...(note.pinned ? [icon("pin")] : []), decibels(note.gain_db));
     }
     this.layAreas();
   }

@@ -1,6 +1,6 @@
 /** What stands beside the picture: certificate, notes, average EQ, what is taken away. */
 
-import { get, type Area, type Certificate, type Change, type Job, type Note, type Session } from "./api";
+import { get, type Area, type Certificate, type Change, type Formats, type Job, type Note, type Session } from "./api";
 import { button, clock, decibels, h, hertz, icon, s } from "./dom";
 import { boxOf, bounded, described, type Desk } from "./notes";
 import type { Scale } from "./scale";
@@ -202,25 +202,31 @@ const TAKES: Take[] = [
   { name: "Session", what: "reopens here, or anywhere", path: "session", needsFound: false },
 ];
 
-export function takeCard(session: Session, formats: string[]): HTMLElement {
+export function takeCard(session: Session, formats: Formats): HTMLElement {
   const own = session.sound.suffix || ".wav";
   const select = h(
     "select",
     { "aria-label": "Format of the audio" },
-    ...formats.map((suffix) => h("option", { value: suffix, selected: suffix === own }, suffix.slice(1))),
+    ...(formats.sounds.length ? formats.sounds : [own]).map((suffix) => h("option", { value: suffix, selected: suffix === own }, suffix.slice(1))),
   );
   const audio = h("a", { class: "button primary", download: "" }, icon("down"), h("span", {}, "Audio"));
   const aim = () => audio.setAttribute("href", `/api/sessions/${session.id}/take/audio?format=${select.value.slice(1)}`);
   select.addEventListener("change", aim);
   aim();
   const found = session.state.found !== null;
+  const equalisers = formats.equalisers.map(({ name, title }) => ({
+    name: title,
+    what: "for another program",
+    path: `equaliser/${name}`,
+    needsFound: true,
+  }));
   return card(
     "Take away",
     h("div", { class: "row" }, audio, select),
     h(
       "ul",
       { class: "takes" },
-      ...TAKES.filter((take) => found || !take.needsFound).map((take) =>
+      ...[...TAKES, ...equalisers].filter((take) => found || !take.needsFound).map((take) =>
         h(
           "li",
           {},

@@ -111,7 +111,7 @@ export class Scope {
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
     this.layTiles(context, this.shown === "output" && this.state.whole ? "output" : "input", level);
-    if (this.overlay === "mask") this.layTiles(context, "mask", level);
+    if (this.overlay === "mask" && this.covered()) this.layTiles(context, "mask", level);
     if (this.overlay === "saliency" && session.saliency) this.layTiles(context, "saliency", level);
     this.label();
     this.trim();
@@ -165,7 +165,7 @@ export class Scope {
     const { rows, columns } = this.session.axes;
     const level = kind === "input" || kind === "output";
     const amount = kind === "mask" ? this.amount : 1;
-    const grey = this.overlay !== "none";
+    const grey = this.covered();
     const under = level ? null : (this.tiles.get(tile.under)?.bytes ?? null);
     const colours = level
       ? `${isDark()}${this.top}${grey}`
@@ -190,6 +190,13 @@ export class Scope {
     }
     tile.canvas.getContext("2d")?.putImageData(image, 0, 0);
     return tile.canvas;
+  }
+
+  /** Whether something is laid over the spectrogram. */
+  private covered(): boolean {
+    if (this.overlay === "saliency") return this.session.saliency !== null;
+    const { found, edit } = this.state;
+    return this.overlay === "mask" && (found !== null || edit.notes.length > 0);
   }
 
   private name(kind: Kind, level: number, number: number): string {

@@ -3,7 +3,7 @@
 import WaveSurfer from "wavesurfer.js";
 import RegionsPlugin from "wavesurfer.js/plugins/regions";
 
-import { capital, get, listen, post, put, trying, ask, type Edit, type Job, type ModelCard, type Session, type State } from "./api";
+import { capital, get, listen, post, put, trying, ask, type Edit, type Formats, type Job, type ModelCard, type Session, type State } from "./api";
 import { button, clock, decibels, h, hertz, icon, say } from "./dom";
 import { legend } from "./legend";
 import { boxed, newId, Notes, type Box, type Tool } from "./notes";
@@ -36,7 +36,7 @@ export class SessionPage {
   private selected: string | null = null;
   private tool: Tool = "move";
   private job: Job | null = null;
-  private formats: string[] = [];
+  private formats: Formats = { sounds: [], equalisers: [] };
   private models: ModelCard[] = [];
   private wave: WaveSurfer | null = null;
   private regions: ReturnType<typeof RegionsPlugin.create> | null = null;
@@ -119,8 +119,8 @@ export class SessionPage {
     const facts = `${clock(session.seconds, 0)} · ${sound.rate / 1000} kHz · ${["", "mono", "stereo"][sound.channels] ?? `${sound.channels} channels`} · ${encoding(sound.format)}`;
     this.element.append(
       header(
-        h("h1", { class: "title" }, session.title),
-        h("span", { class: "facts quiet" }, facts),
+        [h("h1", { class: "title" }, session.title), h("span", { class: "facts quiet" }, facts)],
+        [h("div", { class: "enhance" }, this.modelChoice(), this.enhanceButton)],
       ),
       h(
         "div",
@@ -142,7 +142,6 @@ export class SessionPage {
               this.amount,
               this.amountFigure,
             ),
-            h("div", { class: "enhance" }, this.modelChoice(), this.enhanceButton),
           ),
           this.progressSlot,
           this.overview,
@@ -261,7 +260,7 @@ export class SessionPage {
     await trying(async () => {
       const [{ peaks }, formats] = await Promise.all([
         get<{ peaks: number[] }>(`/sessions/${this.session.id}/waveform`),
-        get<string[]>("/formats"),
+        get<Formats>("/formats"),
         this.eq.load(this.session),
       ]);
       if (this.gone) return;
@@ -364,7 +363,7 @@ export class SessionPage {
         change: (id, turn, keep) => this.notes.change(id, turn, keep),
         remove: (id) => this.notes.remove(id),
       }),
-      takeCard(this.session, this.formats.length ? this.formats : [this.session.sound.suffix || ".wav"]),
+      takeCard(this.session, this.formats),
     );
     if (focus && document.activeElement === document.body) {
       this.side.querySelector<HTMLElement>(`[aria-label="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, Query
@@ -19,7 +20,7 @@ from tonewood.masking.render import Rendered
 from tonewood.studio import bundle, sound
 from tonewood.studio.desk import Desk
 from tonewood.studio.sessions import AtDesk
-from tonewood.studio.store import Session, State
+from tonewood.studio.store import MissingError, Session, State
 from tonewood.studio.work import recipe_edited
 from tonewood.workflow import edit, picture
 from tonewood.workflow.enhance import Enhancement
@@ -30,10 +31,51 @@ routes = APIRouter()
 PLAYED = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"})
 
 
+class Equaliser(NamedTuple):
+    """A way to take the correction into another program: what it is, and what writes it.
+
+    `write` makes the second path from the recipe at the first.
+    """
+
+    title: str
+    suffix: str
+    write: Callable[[Path, Path], object]
+
+
+EQUALISERS: dict[str, Equaliser] = {}
+"""By name: the page offers every one of them."""
+
+
 @routes.get("/formats")
-def formats() -> list[str]:
-    """Suffixes that a sound can be taken away in."""
-    return sorted(SUFFIXES)
+def formats() -> dict[str, Any]:
+    """What can be taken away: suffixes of sound files, and equalisers for other programs."""
+    return {
+        "sounds": sorted(SUFFIXES),
+        "equalisers": [{"name": name, "title": it.title} for name, it in EQUALISERS.items()],
+    }
+
+
+@routes.get("/sessions/{name}/take/equaliser/{kind}")
+async def equaliser(name: str, kind: str, desk: AtDesk) -> FileResponse:
+    """The correction for another program."""
+    wanted = EQUALISERS.get(kind)
+    if wanted is None:
+        raise MissingError(f"there is no such equaliser: choose one of {', '.join(EQUALISERS)}")
+    session, state, whole = await _whole(desk, name)
+    path = session.folder / f"taken-{whole.key}{wanted.suffix}"
+    source = session.folder / f"source-{whole.key}{recipes.SUFFIX}"
+
+    def make() -> None:
+        recipe_edited(session, state, desk.model_of(session, state), whole).save(
+            source, overwrite=True
+        )
+        try:
+            wanted.write(source, path)
+        finally:
+            source.unlink()
+
+    await asyncio.to_thread(make)
+    return _sent(path, f"{_stem(session)}-{kind}{wanted.suffix}")
 
 
 @routes.get("/sessions/{name}/take/audio")

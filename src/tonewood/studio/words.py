@@ -45,7 +45,7 @@ def statements(certificate: Certificate) -> list[Statement]:
         Statement(
             "good" if scorer.after < 0.5 else "caution",
             "Scorer",
-            f"{_heard(scorer.before)} before, {_heard(scorer.after)} after "
+            f"{_heard(scorer.before).capitalize()} before, {_heard(scorer.after)} after "
             f"({scorer.before:.2f} → {scorer.after:.2f}; 0 is the reference).",
         )
     ]

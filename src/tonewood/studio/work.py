@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.errors import CallError
+from tonewood.errors import CallError, shown
 from tonewood.files.modelfile import Model, load
 from tonewood.files.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Change
@@ -326,7 +326,11 @@ def _batch(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
         if isinstance(event, batch.Started):
             rows[at] = {**rows[at], "state": "running"}
         elif isinstance(event, batch.Failed):
-            rows[at] = {**rows[at], "state": "failed", "error": str(event.error)}
+            rows[at] = {
+                **rows[at],
+                "state": "failed",
+                "error": str(event.error).replace(f"{shown(inputs)}/", ""),
+            }
             done += 1
         else:
             certificate = event.certificate
