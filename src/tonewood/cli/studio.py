@@ -22,6 +22,9 @@ def studio(
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, open nothing.")
     ] = False,
+    upload_gb: Annotated[
+        float, typer.Option(min=0.001, max=1_000, help="Largest recording that is taken.")
+    ] = 2.0,
     folder: Annotated[
         Path | None, typer.Option(readable=False, help="Where sessions and models are kept.")
     ] = None,
@@ -31,9 +34,10 @@ def studio(
     ] = None,
 ) -> None:
     """Open the studio in the browser; prints its address."""
-    from tonewood.serving import address, check_extra, is_local, serve
+    from tonewood.serving import Limits, address, check_extra, is_local, serve
 
     check_extra("the studio", "studio")
+    from tonewood.studio.app import UPLOAD
     from tonewood.studio.app import studio as guarded
     from tonewood.studio.desk import Desk
 
@@ -50,7 +54,9 @@ def studio(
         if not no_browser and sys.stdout.isatty():
             webbrowser.open(place)
 
-    serve(guarded(desk, host=host, token=token), host=host, port=port, ready=ready)
+    limits = Limits(round(upload_gb * 2**30), UPLOAD.seconds)
+    app = guarded(desk, host=host, token=token, upload=limits)
+    serve(app, host=host, port=port, ready=ready)
 
 
 def default_folder() -> Path:

@@ -54,16 +54,17 @@ def is_session(path: Path) -> bool:
 def written(desk: Desk, session: Session, path: Path) -> None:
     """Write a session file, whole or not at all."""
     history = desk.store.history(session.id)
-    model = desk.models.get(session.model)
+    name = desk.chosen(session)
+    model = desk.models.get(name)
     manifest = Manifest(
         title=session.title,
         sound=session.sound,
-        model=session.model,
+        model=name,
         digest=model.digest,
         at=desk.store.state(session.id).number,
         history=tuple(Entry(number=n, found=f, edit=e) for n, f, e in history),
     )
-    source = desk.models.source(session.model)
+    source = desk.models.source(name)
     content = bundled()[source] if source in bundled() else Path(source)
     with atomic_path(path, overwrite=True) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr("session.json", manifest.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
@@ -72,9 +73,9 @@ def written(desk: Desk, session: Session, path: Path) -> None:
         for number in sorted({found for _, found, _ in history if found is not None}):
             found = found_path(session.folder, number)
             archive.write(found, found.name, zipfile.ZIP_DEFLATED)
-        for name in _KEPT:
-            if (session.folder / name).exists():
-                archive.write(session.folder / name, name, zipfile.ZIP_DEFLATED)
+        for kept in _KEPT:
+            if (session.folder / kept).exists():
+                archive.write(session.folder / kept, kept, zipfile.ZIP_DEFLATED)
 
 
 def reopened(desk: Desk, name: str, folder: Path, path: Path) -> Session:

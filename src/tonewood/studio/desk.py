@@ -66,7 +66,7 @@ class Desk:
                 "finest_s": tiles.FINEST_S, "levels": tiles.LEVELS,
             },
             "state": self.state_shown(session, state),
-            "saliency": self._saliency(session),
+            "saliency": self.saliency(session),
             "jobs": [job.shown() for job in self.jobs.of(name)],
         }  # fmt: skip
 
@@ -77,7 +77,7 @@ class Desk:
             "title": session.title,
             "changed": session.changed,
             "seconds": session.sound.seconds,
-            "model": session.model,
+            "model": self.chosen(session),
         }
 
     def state_shown(self, session: Session, state: State) -> dict[str, Any]:
@@ -107,26 +107,20 @@ class Desk:
             "model": recipe.model.name if recipe else None,
         }  # fmt: skip
 
-    def _saliency(self, session: Session) -> dict[str, Any] | None:
+    def saliency(self, session: Session) -> dict[str, Any] | None:
+        """What is told of a session's saliency by its model; None before it was asked for."""
         path = session.folder / "saliency.json"
         if not path.exists():
             return None
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        digest = self.models.get(session.model).digest[:16]
+        digest = self.models.get(self.chosen(session)).digest[:16]
         return told if told["digest"] == digest else None
 
     # --- what a session is heard with
 
     def model_of(self, session: Session, state: State) -> Model:
         """The model that an edit's mask was found with; before the first, the one chosen."""
-        recipe = sound.found(session, state)
-        if recipe is not None:
-            wanted = recipe.model
-            names = [n for n in self.models.names() if n == wanted.name] + self.models.names()
-            for name in names:
-                if self.models.get(name).digest == wanted.digest:
-                    return self.models.get(name)
-        return self.models.get(session.model)
+        return self.models.get(self._name_of(session, state))
 
     def at(self, name: str, number: int | None, amount: float | None) -> tuple[Session, State]:
         """A session and an edit of it, at another amount if one is given."""
@@ -141,7 +135,7 @@ class Desk:
         """Queue a job on a session as it is now."""
         session, state = self.store.session(name), self.store.state(name)
         searched = kind in ("enhance", "explain") or state.found is None
-        model = session.model if searched else self._name_of(session, state)
+        model = self.chosen(session) if searched else self._name_of(session, state)
         asked: dict[str, Any] = {
             "folder": str(session.folder),
             "sound": session.sound.model_dump(mode="json"),
@@ -176,8 +170,13 @@ class Desk:
         return changed(EnhanceSettings(), wanted)
 
     def _name_of(self, session: Session, state: State) -> str:
-        model = self.model_of(session, state)
-        return next(n for n in self.models.names() if self.models.get(n) is model)
+        recipe = sound.found(session, state)
+        found = self.models.by_digest(recipe.model.digest) if recipe else None
+        return found or self.chosen(session)
+
+    def chosen(self, session: Session) -> str:
+        """The model chosen for a session, or the first choice where that is gone."""
+        return session.model if session.model in self.models.names() else self.models.first
 
     def _next_found(self, session: Session) -> int:
         taken = [int(path.name.split("-")[1].split(".")[0])

@@ -83,12 +83,11 @@ def saliency_tile(
 ) -> Response:
     """What speaks for the reference (above 128) and for the source (below)."""
     session = desk.store.session(name)
-    model = desk.models.get(session.model)
-    path = session.folder / f"saliency-{model.digest[:16]}.npy"
-    if not path.exists():
+    told = desk.saliency(session)
+    if told is None:
         raise MissingError("nothing was explained yet: ask what the scorer heard")
-    evidence = np.load(path, mmap_mode="r")
-    told = desk.shown(name)["saliency"]
+    model = desk.models.get(desk.chosen(session))
+    evidence = np.load(session.folder / f"saliency-{told['digest']}.npy", mmap_mode="r")
     spectrum = model.settings.spectrum
     hz = centres_hz(model.settings.scorer.bands, spectrum)
     hop = spectrum.hop / spectrum.rate

@@ -135,6 +135,9 @@ class _Lane:
                     if state != "told":
                         return state, told
                     job.told.update(told)
+                    if "row" in told:  # one of the rows of a table changed
+                        at, row = told["row"]
+                        job.told["rows"][at] = row
                     self.tell(job)
                 elif self._overdue():
                     self._kill()

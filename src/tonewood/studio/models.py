@@ -1,7 +1,8 @@
-"""Models that the studio offers: the bundled ones, the one it was started with, its own."""
+"""Models that the studio offers: the bundled ones, and its own."""
 
 import re
 import threading
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +13,41 @@ from tonewood.studio.store import Store
 
 
 class Models:
-    """Models by name; each is loaded once."""
+    """Models by name; each is loaded once.
+
+    A model file that the studio is started with is copied, so that what was made with it can be
+    opened again without it.
+    """
 
     def __init__(self, store: Store, given: str) -> None:
         self.store = store
-        self.given: dict[str, str] = {}
-        self.first = given
-        if given not in bundled():
-            self.first = Path(given).stem
-            self.given[self.first] = str(Path(given).resolve())
         self.loaded: dict[str, tuple[str, Model]] = {}
         self.lock = threading.Lock()
-        self.get(self.first)  # a wrong name is told before the page opens
+        self.first = given
+        if given not in bundled():
+            digest = load(given).digest  # a wrong name is told before the page opens
+            self.first = self.adopt(Path(given).read_bytes(), Path(given).stem, digest)
 
     def names(self) -> list[str]:
         """All that can be chosen, the first choice first."""
-        own = sorted(path.stem for path in self.store.models.glob(f"*{SUFFIX}"))
-        return list(dict.fromkeys([self.first, *own, *self.given, *bundled()]))
+        return list(dict.fromkeys([self.first, *self._here()]))
+
+    def _here(self) -> list[str]:
+        return [*sorted(path.stem for path in self.store.models.glob(f"*{SUFFIX}")), *bundled()]
+
+    def by_digest(self, digest: str) -> str | None:
+        """Name of the model with a digest, if it is here."""
+        for name in self._here():
+            try:
+                if self.get(name).digest == digest:
+                    return name
+            except ModelError:  # a damaged one is told of where models are listed
+                continue
+        return None
 
     def source(self, name: str) -> str:
         """What `load` takes for a name; ModelError if there is none."""
         path = self.store.models / f"{name}{SUFFIX}"
-        if name in self.given:
-            return self.given[name]
         if _SAFE.fullmatch(name) and path.is_file():
             return str(path)
         if name in bundled():
@@ -85,25 +98,25 @@ class Models:
         return self.store.models / f"{name}{SUFFIX}"
 
     def adopt(self, content: bytes, name: str, digest: str) -> str:
-        """Keep a model that came with a session, unless it is here; the name it goes by.
+        """Keep a model that is brought along, unless it is here; the name it goes by.
 
         Raises
         ------
         ModelError
             It is no model, or not the one that the session names.
         """
-        for known in self.names():
-            if self.get(known).digest == digest:
-                return known
+        known = self.by_digest(digest)
+        if known is not None:
+            return known
         safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "model"
-        free = next(n for n in (safe, *(f"{safe}-{i}" for i in range(2, 10_000)))
-                    if n not in self.names())  # fmt: skip
+        taken = set(self._here())
+        free = next(it for n in count(1) if (it := safe if n == 1 else f"{safe}-{n}") not in taken)
         path = self.store.models / f"{free}{SUFFIX}"
         write_bytes(path, content)
         try:
             model = load(path)
             if model.digest != digest:
-                raise ModelError("the session's model is not the one it was made with")
+                raise ModelError("the model is not the one that the session was made with")
         except ModelError:
             path.unlink()
             raise

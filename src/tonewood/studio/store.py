@@ -136,12 +136,18 @@ class Job:
 
     def shown(self) -> dict[str, Any]:
         """As the page sees it."""
+        told = {key: value for key, value in self.told.items() if key not in ("row", "rows")}
+        if "rows" in self.told:
+            told["rows"] = [_pathless(row) for row in self.told["rows"]]
+        if "row" in self.told:
+            at, row = self.told["row"]
+            told["row"] = [at, _pathless(row)]
         return {
             "id": self.id,
             "session": self.session,
             "kind": self.kind,
             "state": self.state,
-            "told": self.told,
+            "told": told,
             "created": self.created,
         }
 
@@ -345,6 +351,11 @@ class Store:
                 raise
             if outer:
                 self.database.commit()
+
+
+def _pathless(row: dict[str, Any]) -> dict[str, Any]:
+    """A recording of a batch without where it lies, which is no page's business."""
+    return {key: value for key, value in row.items() if key not in ("input", "output")}
 
 
 def _job(row: tuple[Any, ...]) -> Job:

@@ -345,7 +345,7 @@ def _batch(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
                 "seconds": event.seconds,
             }
             done += 1
-        yield {"phase": "enhancing", "row": [at, rows[at]], "rows": [*rows], "done": done}
+        yield {"phase": "enhancing", "row": [at, rows[at]], "done": done}
     yield {"phase": "done", "done": done, "failed": sum(r["state"] == "failed" for r in rows)}
 
 
