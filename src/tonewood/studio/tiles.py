@@ -90,7 +90,7 @@ def spectrogram(samples: NDArray[np.float32], place: Place) -> NDArray[np.uint8]
         starts = np.round(centres[inside] * rate).astype(np.int64) - window // 2
         spectra = scipy.fft.rfft(_windows(samples, starts, window) * hann, fft, axis=-1)
         power[inside] = np.mean(spectra.real**2 + spectra.imag**2, axis=1)
-    rows = _rows(axis, rate, fft) @ (power.T * np.float32((4 / window) ** 2))
+    rows = _rows(axis, rate, window, fft) @ (power.T * np.float32((4 / window) ** 2))
     level_db = 10 * np.log10(np.maximum(rows, 1e-12))
     tile: NDArray[np.uint8] = np.clip((level_db - FLOOR_DB) * 2, 0, 255).astype(np.uint8)
     return tile
@@ -167,8 +167,12 @@ def _windows(
 
 
 @lru_cache(maxsize=16)
-def _rows(axis: Axis, rate: int, fft: int) -> NDArray[np.float32]:
-    """Weights [row, bin]: the mean over a row's width, at least interpolated between two bins."""
+def _rows(axis: Axis, rate: int, window: int, fft: int) -> NDArray[np.float32]:
+    """Weights [row, bin] by which a sine reads as loud as it is in every row.
+
+    Triangles between the neighbours' centres, two bins wide at least. A sine's power is spread
+    over 1.5 bins of the unpadded window (Harris 1978, table I): a row wider than that sums it up.
+    """
     hz = rows_hz(axis, rate)
     bins = np.arange(fft // 2 + 1) * (rate / fft)
     ratio = hz[1:] / hz[:-1]
@@ -179,5 +183,7 @@ def _rows(axis: Axis, rate: int, fft: int) -> NDArray[np.float32]:
     fall = np.maximum(high - hz, width)[:, None]
     away = bins[None, :] - hz[:, None]
     weights = np.clip(1 - np.where(away < 0, -away / rise, away / fall), 0, None)
-    shares: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    spread = 1.5 * fft / window
+    total = np.minimum(weights.sum(axis=1, keepdims=True), spread)
+    shares: NDArray[np.float32] = (weights / total).astype(np.float32)
     return shares
