@@ -44,11 +44,11 @@ def test_without_notes_and_areas_the_mask_is_the_found_one(found: Mask) -> None:
 def test_finer_rows_change_nothing_of_the_found_mask(found: Mask) -> None:
     whole = composed(found, Edit(areas=(Area(id="a", amount=1.0),)), 30)
     hz, seconds = np.linspace(0, 16_000, 400), np.linspace(0, 5, 200)
-    below = hz <= 8_000
+    below = hz <= found.hz[-1]
     expected = found.at(hz, seconds)
     np.testing.assert_allclose(whole.at(hz[below], seconds), expected[below], atol=0.015)
     # The fade above is straight in octaves, and between the finer rows in mel.
-    np.testing.assert_allclose(whole.at(hz, seconds), expected, rtol=0.02, atol=0.06)
+    np.testing.assert_allclose(whole.at(hz, seconds), expected, rtol=0.02, atol=0.1)
 
 
 def test_a_note_adds_its_gain_in_its_middle_and_nothing_far_away(found: Mask) -> None:
