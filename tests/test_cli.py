@@ -50,6 +50,7 @@ OPTIONS = {
     "--overwrite --json",
     "score": "-m --json",
     "info": "--json",
+    "studio": "--port -m --host --no-browser --folder --root --upload-gb",
 }
 
 

@@ -89,6 +89,16 @@ export function button(label: string, glyph: string | null, act: () => void, pro
   return element;
 }
 
+/** A colour of the page as it is now, of the name that the style gives it. */
+export function inked(name: string): string {
+  const probe = h("span", { hidden: true });
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}
+
 let toastTimer = 0;
 
 /** Says one line at the foot of the page; errors stay longer. */

@@ -2,7 +2,7 @@
 
 import type { Session, State } from "./api";
 import { gainColours, isDark, levelColours, levelShare } from "./colours";
-import { clock, h } from "./dom";
+import { clock, h, inked } from "./dom";
 import { Scale } from "./scale";
 
 export type Overlay = "none" | "mask" | "saliency";
@@ -36,6 +36,7 @@ export class Scope {
   private top = 190;
   private turn = 0;
   private waiting = 0;
+  private ground = inked("--ground");
   onchange: () => void = () => {};
 
   constructor(private session: Session) {
@@ -60,6 +61,7 @@ export class Scope {
 
   repaint(): void {
     for (const tile of this.tiles.values()) tile.colours = "";
+    this.ground = inked("--ground");
     this.draw();
   }
 
@@ -106,7 +108,7 @@ export class Scope {
     const { axes } = session;
     const perPixel = (scale.end - scale.start) / this.canvas.width;
     const level = Math.max(0, Math.min(axes.levels - 1, Math.floor(Math.log2(perPixel / axes.finest_s) + 0.3)));
-    context.fillStyle = getComputedStyle(this.element).getPropertyValue("--ground");
+    context.fillStyle = this.ground;
     context.fillRect(0, 0, this.canvas.width, this.canvas.height);
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";

@@ -4,7 +4,7 @@ import WaveSurfer from "wavesurfer.js";
 import RegionsPlugin from "wavesurfer.js/plugins/regions";
 
 import { capital, get, listen, post, put, trying, ask, type Edit, type Formats, type Job, type ModelCard, type Session, type State } from "./api";
-import { button, clock, decibels, h, hertz, icon, say } from "./dom";
+import { button, clock, decibels, h, hertz, icon, inked, say } from "./dom";
 import { legend } from "./legend";
 import { boxed, newId, Notes, type Box, type Tool } from "./notes";
 import { AverageEq, certificateCard, notesCard, progress, takeCard } from "./panels";
@@ -273,7 +273,6 @@ export class SessionPage {
   }
 
   private overviewWave(peaks: number[]): void {
-    const style = getComputedStyle(document.documentElement);
     const nonce = document.querySelector<HTMLMetaElement>("meta[name=csp-nonce]")?.content;
     this.regions = RegionsPlugin.create();
     this.wave = WaveSurfer.create({
@@ -283,9 +282,9 @@ export class SessionPage {
       duration: this.session.seconds,
       media: new Media(this.player) as unknown as HTMLMediaElement,
       cspNonce: nonce,
-      waveColor: style.getPropertyValue("--wave"),
-      progressColor: style.getPropertyValue("--accent"),
-      cursorColor: style.getPropertyValue("--ink"),
+      waveColor: inked("--wave"),
+      progressColor: inked("--accent"),
+      cursorColor: inked("--ink"),
       cursorWidth: 1,
       normalize: true,
       dragToSeek: true,
@@ -305,11 +304,13 @@ export class SessionPage {
   private themed = (): void => {
     this.scope.repaint();
     this.showLegend();
-    const style = getComputedStyle(document.documentElement);
+    for (const region of this.regions?.getRegions() ?? []) {
+      region.setOptions({ color: inked(region.id === "loop" ? "--loop" : "--window") });
+    }
     this.wave?.setOptions({
-      waveColor: style.getPropertyValue("--wave"),
-      progressColor: style.getPropertyValue("--accent"),
-      cursorColor: style.getPropertyValue("--ink"),
+      waveColor: inked("--wave"),
+      progressColor: inked("--accent"),
+      cursorColor: inked("--ink"),
     });
   };
 
@@ -421,7 +422,7 @@ export class SessionPage {
     if (whole) found?.remove();
     else if (found) found.setOptions({ start, end });
     else {
-      const color = getComputedStyle(document.documentElement).getPropertyValue("--window");
+      const color = inked("--window");
       this.regions.addRegion({ id: "window", start, end, resize: false, color });
     }
   }
@@ -442,7 +443,7 @@ export class SessionPage {
     this.scope.loop(region);
     if (redraw && this.regions) {
       this.regions.getRegions().find((it) => it.id === "loop")?.remove();
-      const color = getComputedStyle(document.documentElement).getPropertyValue("--loop");
+      const color = inked("--loop");
       if (region) this.regions.addRegion({ id: "loop", ...region, color });
     }
     if (region && this.player.playing) this.player.seek(region.start);
