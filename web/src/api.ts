@@ -211,8 +211,14 @@ export function upload(file: Blob, name: string, progress: (share: number) => vo
 }
 
 /** Jobs of a session, and those that belong to none, as they change. */
-export function listen(session: string | null, heard: (job: Job) => void): () => void {
+export function listen(session: string | null, heard: (job: Job) => void, back?: () => void): () => void {
   const source = new EventSource(`/api/events${session ? `?session=${session}` : ""}`);
+  let lost = false;
+  source.addEventListener("error", () => (lost = true));
+  source.addEventListener("open", () => {
+    if (lost) back?.(); // the server was away, and may have been started anew
+    lost = false;
+  });
   source.addEventListener("job", (event) => heard(JSON.parse((event as MessageEvent<string>).data) as Job));
   return () => source.close();
 }

@@ -85,7 +85,7 @@ export class SessionPage {
     });
     this.build();
     this.connect();
-    this.stopListening = listen(session.id, (job) => void this.told(job));
+    this.stopListening = listen(session.id, (job) => void this.told(job), () => void this.back());
     for (const job of session.jobs) void this.told(job);
     void this.load();
   }
@@ -558,6 +558,16 @@ export class SessionPage {
       if (first) this.listenTo("output");
       if (job.kind === "explain") this.scope.draw();
     });
+  }
+
+  /** The server is back: whatever was under way there may be no more. */
+  private async back(): Promise<void> {
+    const told = await trying(() => get<Session>(`/sessions/${this.session.id}`));
+    if (!told || this.gone) return;
+    this.job = null;
+    this.progressSlot.replaceChildren();
+    for (const job of told.jobs) void this.told(job);
+    this.accept(told.state);
   }
 
   private select(id: string | null): void {

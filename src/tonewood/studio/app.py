@@ -22,7 +22,7 @@ from tonewood.studio.store import MissingError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
-UPLOAD = Limits(body_bytes=2 * 2**30, seconds=600.0)
+UPLOAD = Limits(body_bytes=2 * 2**30, seconds=1_800.0)
 STATIC = Path(str(resources.files("tonewood.studio"))) / "static"
 
 
