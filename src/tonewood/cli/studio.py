@@ -56,7 +56,10 @@ def studio(
 
     limits = Limits(round(upload_gb * 2**30), UPLOAD.seconds)
     app = guarded(desk, host=host, token=token, upload=limits)
-    serve(app, host=host, port=port, ready=ready)
+    try:
+        serve(app, host=host, port=port, ready=ready)
+    finally:
+        desk.close()
 
 
 def default_folder() -> Path:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tonewood.errors import TonewoodError
 from tonewood.files.modelfile import Model
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.studio import sound, tiles
@@ -37,7 +38,11 @@ class Desk:
     ) -> None:
         self.training = list(training)
         self.store = Store(folder)
-        self.models = Models(self.store, model)
+        try:
+            self.models = Models(self.store, model)
+        except TonewoodError:
+            self.store.close()
+            raise
         self.jobs = Jobs(self.store, self._finished)
         self.places = Places(root) if root is not None else None
 
