@@ -199,8 +199,10 @@ export class Player extends EventTarget {
     const stop = this.edge(start, FIRST_S);
     const [input, output] = await this.fetched(start, stop);
     if (!this.playing || this.generation !== before) return null;
-    // What comes later than it was meant to is joined in where it should be by now.
-    const time = Math.max(wanted ?? 0, context.currentTime + 0.008);
+    // What comes later than it was meant to is joined in where it should be by now. Pieces start on
+    // whole samples of the audio clock, so that they join without a gap or an overlap.
+    const soonest = Math.max(wanted ?? 0, context.currentTime + 0.008);
+    const time = Math.ceil(soonest * rate) / rate;
     const late = wanted ? Math.round((time - wanted) * rate) : 0;
     const generation = new Generation(context, this.master as GainNode, start, wanted ?? time);
     generation.time = wanted ?? time;
@@ -242,7 +244,7 @@ export class Player extends EventTarget {
     if (generation.segments.length > 12) generation.segments.splice(0, 4);
     if (generation.sources.length > 24) generation.sources.splice(0, 8);
     generation.next = start + length;
-    generation.time = time + (length - from) / rate;
+    generation.time = (Math.round(time * rate) + length - from) / rate;
     const loop = this.loop;
     if (loop && generation.next >= Math.floor(loop.end * rate) && start < loop.end * rate) {
       generation.next = Math.round(loop.start * rate);
@@ -271,7 +273,9 @@ export class Player extends EventTarget {
           const start = generation.next;
           const [input, output] = await this.fetched(start, this.edge(start, PIECE_S));
           if (generation !== this.generation || generation.ended) continue;
-          const time = Math.max(generation.time, this.context.currentTime + 0.005);
+          const { rate } = this.session.sound;
+          const late = this.context.currentTime + 0.005 > generation.time;
+          const time = late ? Math.ceil((this.context.currentTime + 0.02) * rate) / rate : generation.time;
           this.schedule(generation, start, input, output, 0, time);
           this.balance(generation, this.context.currentTime, 0.03);
         }
