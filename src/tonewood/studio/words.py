@@ -59,7 +59,8 @@ def statements(certificate: Certificate) -> list[Statement]:
             f"{'agrees' if judge.after < 0.5 else 'does not agree'} "
             f"({judge.before:.2f} → {judge.after:.2f}).",
         ))  # fmt: skip
-    if certificate.judge_smoothed is not None:
+    # Where the judge did not follow at all, there is nothing that could survive.
+    if judge is not None and judge.after < 0.5 and certificate.judge_smoothed is not None:
         survives = certificate.judge_smoothed < 0.5
         told.append(Statement(
             "good" if survives else "caution",
