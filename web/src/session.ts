@@ -1,14 +1,13 @@
 /** The page of one recording: see it, hear it, change it. */
 
-import WaveSurfer from "wavesurfer.js";
-import RegionsPlugin from "wavesurfer.js/plugins/regions";
-
 import { capital, get, listen, post, put, trying, ask, type Edit, type Formats, type Job, type ModelCard, type Session, type State } from "./api";
-import { button, clock, decibels, h, hertz, icon, inked, say } from "./dom";
+import { button, clock, decibels, h, hertz, icon, say } from "./dom";
 import { legend } from "./legend";
 import { boxed, newId, Notes, type Box, type Tool } from "./notes";
 import { AverageEq, certificateCard, notesCard, progress, takeCard } from "./panels";
-import { Media, Player, type Way } from "./player";
+import { follow } from "./drawing";
+import { Overview } from "./overview";
+import { Player, type Way } from "./player";
 import type { AxisName } from "./scale";
 import { Scope, type Overlay } from "./scope";
 import { header } from "./header";
@@ -38,8 +37,6 @@ export class SessionPage {
   private job: Job | null = null;
   private formats: Formats = { sounds: [], equalisers: [] };
   private models: ModelCard[] = [];
-  private wave: WaveSurfer | null = null;
-  private regions: ReturnType<typeof RegionsPlugin.create> | null = null;
   private stopListening: () => void;
   private pending: Edit | null = null; // to be kept, once the one before is
   private saving: Promise<void> = Promise.resolve();
@@ -63,13 +60,20 @@ export class SessionPage {
   private readout = h("span", { class: "readout", "aria-hidden": "true" });
   private legendSlot = h("div", { class: "legend-slot" });
   private side = h("aside", { class: "side", "aria-label": "Findings and changes" });
-  private overview = h("div", { class: "overview" });
+  private overview: Overview;
 
   constructor(private session: Session) {
     this.edit = session.state.edit;
     this.player = new Player(session);
     this.scope = new Scope(session);
     this.eq = new AverageEq(this.scope.scale);
+    this.overview = new Overview(this.player, {
+      looped: (region) => this.setLoop(region, false),
+      moved: (start) => {
+        this.scope.scale.move(start);
+        this.scope.moved();
+      },
+    });
     this.scope.amount = this.edit.amount;
     const page = this;
     this.notes = new Notes(this.scope.layer, this.scope.scale, {
@@ -95,7 +99,7 @@ export class SessionPage {
     cancelAnimationFrame(this.frame);
     this.stopListening();
     this.player.forget();
-    this.wave?.destroy();
+    this.overview.destroy();
     document.removeEventListener("keydown", this.typed);
     document.removeEventListener("theme", this.themed);
     removeEventListener("pagehide", this.leaving);
@@ -144,7 +148,7 @@ export class SessionPage {
             ),
           ),
           this.progressSlot,
-          this.overview,
+          this.overview.element,
           h("div", { class: "seeing" }, this.scope.element, this.eq.element),
           h(
             "div",
@@ -234,7 +238,7 @@ export class SessionPage {
       scope.loop(player.loop);
       this.eq.draw(this.edit.amount);
       scope.playhead(player.position, false);
-      this.window();
+      this.overview.window(scope.scale);
     };
     this.amount.addEventListener("input", () => {
       const value = Number(this.amount.value);
@@ -265,53 +269,18 @@ export class SessionPage {
       ]);
       if (this.gone) return;
       this.formats = formats;
-      this.overviewWave(peaks);
+      this.overview.draw(peaks);
+      this.overview.window(this.scope.scale);
       this.eq.draw(this.edit.amount);
       this.panels();
       performance.mark("page-ready");
     });
   }
 
-  private overviewWave(peaks: number[]): void {
-    const nonce = document.querySelector<HTMLMetaElement>("meta[name=csp-nonce]")?.content;
-    this.regions = RegionsPlugin.create();
-    this.wave = WaveSurfer.create({
-      container: this.overview,
-      height: 52,
-      peaks: [peaks],
-      duration: this.session.seconds,
-      media: new Media(this.player) as unknown as HTMLMediaElement,
-      cspNonce: nonce,
-      waveColor: inked("--wave"),
-      progressColor: inked("--accent"),
-      cursorColor: inked("--ink"),
-      cursorWidth: 1,
-      normalize: true,
-      dragToSeek: true,
-      hideScrollbar: true,
-      plugins: [this.regions],
-    });
-    this.regions.on("region-updated", (region) => {
-      if (region.id === "loop") this.setLoop({ start: region.start, end: region.end }, false);
-      if (region.id === "window") {
-        this.scope.scale.move(region.start, this.scope.scale.end - this.scope.scale.start);
-        this.scope.moved();
-      }
-    });
-    this.window();
-  }
-
   private themed = (): void => {
     this.scope.repaint();
     this.showLegend();
-    for (const region of this.regions?.getRegions() ?? []) {
-      region.setOptions({ color: inked(region.id === "loop" ? "--loop" : "--window") });
-    }
-    this.wave?.setOptions({
-      waveColor: inked("--wave"),
-      progressColor: inked("--accent"),
-      cursorColor: inked("--ink"),
-    });
+    this.overview.ink();
   };
 
   // --- showing
@@ -414,19 +383,6 @@ export class SessionPage {
     this.readout.textContent = `${clock(scale.seconds(event.clientX - box.left), 2)}  ${hertz(hz)}`;
   }
 
-  private window(): void {
-    if (!this.wave || !this.regions) return;
-    const { start, end, duration } = this.scope.scale;
-    const whole = end - start > duration * 0.999;
-    const found = this.regions.getRegions().find((region) => region.id === "window");
-    if (whole) found?.remove();
-    else if (found) found.setOptions({ start, end });
-    else {
-      const color = inked("--window");
-      this.regions.addRegion({ id: "window", start, end, resize: false, color });
-    }
-  }
-
   // --- hearing
 
   private listenTo(way: Way): void {
@@ -441,11 +397,7 @@ export class SessionPage {
     this.player.loop = region;
     this.loopButton.setAttribute("aria-pressed", String(region !== null));
     this.scope.loop(region);
-    if (redraw && this.regions) {
-      this.regions.getRegions().find((it) => it.id === "loop")?.remove();
-      const color = inked("--loop");
-      if (region) this.regions.addRegion({ id: "loop", ...region, color });
-    }
+    if (redraw) this.overview.loop(region);
     if (region && this.player.playing) this.player.seek(region.start);
     else if (this.player.playing) void this.player.refresh();
   }
@@ -620,58 +572,20 @@ export class SessionPage {
 
   private pressed(event: PointerEvent): void {
     if (event.button !== 0 || (event.target as HTMLElement).closest(".note")) return;
-    const { layer, scale } = this.scope;
-    const box = layer.getBoundingClientRect();
-    const at = (it: PointerEvent) => ({
-      x: Math.max(0, Math.min(scale.width, it.clientX - box.left)),
-      y: Math.max(0, Math.min(scale.height, it.clientY - box.top)),
-    });
-    const from = at(event);
-    const start = scale.start;
     const tool = event.shiftKey ? "loop" : this.tool;
-    const rubber = h("div", { class: `rubber ${tool}` });
-    let moved = false;
-    layer.setPointerCapture(event.pointerId);
-    const move = (now: PointerEvent) => {
-      const to = at(now);
-      if (!moved && Math.hypot(to.x - from.x, to.y - from.y) < 4) return;
-      moved = true;
-      if (tool === "move") {
-        scale.move(start - ((now.clientX - event.clientX) / scale.width) * (scale.end - scale.start));
-        this.scope.moved();
-        return;
-      }
-      if (!rubber.parentElement) layer.append(rubber);
-      rubber.style.left = `${Math.min(from.x, to.x)}px`;
-      rubber.style.width = `${Math.abs(to.x - from.x)}px`;
-      rubber.style.top = tool === "loop" ? "0" : `${Math.min(from.y, to.y)}px`;
-      rubber.style.height = tool === "loop" ? "100%" : `${Math.abs(to.y - from.y)}px`;
-    };
-    const end = (now: PointerEvent) => {
-      layer.removeEventListener("pointermove", move);
-      layer.removeEventListener("pointerup", end);
-      layer.removeEventListener("pointercancel", end);
-      rubber.remove();
-      const to = at(now);
-      if (!moved) {
+    follow(event, this.scope.layer, this.scope.scale, tool, {
+      moved: () => this.scope.moved(),
+      clicked: (seconds) => {
         this.select(null);
-        this.player.seek(scale.seconds(from.x));
-        return;
-      }
-      const drawn = {
-        start: scale.seconds(Math.min(from.x, to.x)),
-        end: Math.min(scale.duration, scale.seconds(Math.max(from.x, to.x))),
-        low: scale.hz(Math.max(from.y, to.y)),
-        high: scale.hz(Math.min(from.y, to.y)),
-      };
-      if (tool === "note") this.addNote(drawn);
-      if (tool === "area") this.addArea(drawn);
-      if (tool === "loop" && drawn.end - drawn.start > 0.03) this.setLoop(drawn);
-      if (tool !== "move") this.choose("move");
-    };
-    layer.addEventListener("pointermove", move);
-    layer.addEventListener("pointerup", end);
-    layer.addEventListener("pointercancel", end);
+        this.player.seek(seconds);
+      },
+      drawn: (box) => {
+        if (tool === "note") this.addNote(box);
+        if (tool === "area") this.addArea(box);
+        if (tool === "loop" && box.end - box.start > 0.03) this.setLoop(box);
+        this.choose("move");
+      },
+    });
   }
 
   private wheeled(event: WheelEvent): void {
