@@ -53,6 +53,7 @@ OPTIONS = {
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",
     "onnx": "-o --part --overwrite --json",
+    "studio": "--port -m --host --no-browser --folder --root --upload-gb",
 }
 
 

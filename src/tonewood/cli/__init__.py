@@ -23,6 +23,7 @@ from tonewood.cli import (
     reproduce,
     score,
     search,
+    studio,
     train,
 )
 from tonewood.errors import CallError, TonewoodError
@@ -64,6 +65,7 @@ for _command in (
     info.info,
     search.search,
     reproduce.reproduce,
+    studio.studio,
 ):
     app.command()(_command)
 

@@ -181,7 +181,8 @@ def reshape(
     folder : Path, optional
         On whose disk.
     """
-    heard = listen(sound, model, folder)
+    foreseen = settings.prior.kind == "predicted" and settings.search.steps == 0
+    heard = listen(sound, model, folder, pitched=not foreseen)
     unlikeness = model.source_likeness.unlikeness(heard.rows_db)
     before = mean_score(model.scorer, heard.rows_db)
     used = settings
@@ -190,7 +191,7 @@ def reshape(
             settings,
             [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
         )
-    if used.prior.kind == "predicted" and used.search.steps == 0:
+    if foreseen and used is settings:
         found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
     else:
         found = yield from find_mask(heard, model, used, device=device, folder=folder)

@@ -186,9 +186,11 @@ def mono_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return mono
 
 
-def listen(sound: Sound, model: Model, folder: Path | None = None) -> Heard:
-    """Analyse a whole recording."""
-    ears = Ears(sound.rate, sound.channels, model, folder)
+def listen(
+    sound: Sound, model: Model, folder: Path | None = None, *, pitched: bool = True
+) -> Heard:
+    """Analyse a whole recording; without its pitches where they are of no interest."""
+    ears = Ears(sound.rate, sound.channels, model, folder, pitched=pitched)
     for block in sound.blocks():
         ears.push(block)
     return ears.heard()

@@ -21,7 +21,7 @@ from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_windows
 from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
-from tonewood.signal.features import LONG_HOPS, Features, unveiled
+from tonewood.signal.features import LONG_HOPS, PITCHES, Features, unveiled
 from tonewood.signal.spectrum import Floats, refiltered
 from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Made, Span, Track, parts, spans
@@ -116,8 +116,8 @@ def find_mask(
     gains, steps = Spool(len(grid.hz), folder), 0
     whole = kind in ("random", "blocks") or searching.beta > 0
 
-    def part(span: Span) -> list[Step]:
-        """All steps of the search of a part."""
+    def part(span: Span) -> Iterator[Step]:
+        """Steps of the search of a part."""
         generator = torch.Generator().manual_seed(settings.seed + span.first)
         anchor_db = anchored.mask_db.part(span.begin, span.end).to(device)
         begin_db = anchor_db
@@ -138,18 +138,21 @@ def find_mask(
             loudest_db=heard.levels.loudest_db,
             stop_score=stop if searching.stop_at_reference and searching.score else None,
         )
-        return [
-            replace(step, mask_db=step.mask_db[:, span.inner], first=span.first, frames=frames)
-            for step in found
-        ]
+        for step in found:
+            own = step.mask_db[:, span.inner]
+            yield replace(step, mask_db=own, first=span.first, frames=frames)
 
     model.scorer.to(device)
     model.guide.to(device)
     try:
-        for taken in spread(part, _parted(frames, whole, model, searching)):
-            yield from taken
-            steps = max(steps, taken[-1].number)
-            mask = Mask(taken[-1].mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
+        parted = list(_parted(frames, whole, model, searching))
+        # One part is followed step by step; several are searched at once, each to its end.
+        alone = len(parted) == 1
+        for taken in map(part, parted) if alone else spread(lambda span: [*part(span)], parted):
+            for step in taken:
+                yield step
+            steps = max(steps, step.number)
+            mask = Mask(step.mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
             gains.append(mask.bounded(settings.render.max_gain_db).rounded().gain_db)
     finally:
         model.scorer.cpu()
@@ -215,12 +218,11 @@ def _suggested(heard: Heard, model: Model, weights: Weights, folder: Path | None
     present, audible = [], 0
 
     def part(span: Span) -> _Adapted:
-        longs = slice(span.begin // LONG_HOPS, -(-span.end // LONG_HOPS))
-        fine = unveiled(
-            heard.pitches.part(longs.start, longs.stop),
-            heard.levels.pitch_power,
-            span.end - span.begin,
-        )
+        frames = span.end - span.begin
+        fine = torch.zeros(PITCHES, frames)
+        if any(weights[1:4]):  # only what adapts asks for pitches
+            power = heard.pitches.part(span.begin // LONG_HOPS, -(-span.end // LONG_HOPS))
+            fine = unveiled(power, heard.levels.pitch_power, frames)
         features = Features(heard.rows_db.part(span.begin, span.end), fine)
         take = model.priors.source.take(features, heard.levels)
         masks = [

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tonewood.files.modelfile import Model
 from tonewood.scoring.training import score_track
 from tonewood.workflow.enhance import mean_score
-from tonewood.workflow.hearing import Ears, InMemory, Sound
+from tonewood.workflow.hearing import InMemory, Sound, listen
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,7 @@ def score(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
 
 def score_sound(sound: Sound, model: Model) -> Score:
     """Score a recording of any length."""
-    ears = Ears(sound.rate, sound.channels, model, pitched=False)
-    for block in sound.blocks():
-        ears.push(block)
-    rows = ears.heard().rows_db
+    rows = listen(sound, model, pitched=False).rows_db
     along = score_track(model.scorer, rows)
     judge = mean_score(model.judge, rows) if model.judge else None
     return Score(float(along.mean()), judge, tuple(along.tolist()))
