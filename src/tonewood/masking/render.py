@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tonewood.masking.aspects import wanted
 from tonewood.masking.mask import Mask
 from tonewood.settings import RenderSettings, SpectrumSettings
+from tonewood.signal.bandpass import passed, reach_seconds
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
 from tonewood.signal.spectrum import filtered
 
@@ -42,16 +44,31 @@ def rendered(
 ) -> Rendered:
     """Pass samples (channels, samples) at any rate through a mask.
 
-    Amount 0 returns the input itself. Otherwise, unless told to leave both alone, one gain makes
-    the output as loud as the input, or less where its true peak would pass the ceiling.
+    Amount 0 returns the input itself. Otherwise, unless told to leave both alone or to change only
+    a part of the recording, one gain makes the output as loud as the input, or less where its true
+    peak would pass the ceiling.
     """
     before = integrated_loudness(samples, rate)
     if settings.amount == 0:
         return Rendered(samples, 0.0, before, before, held=False)
-    made = filtered(samples, rate, mask.scaled(settings.amount).at, spectrum)
-    if not settings.match:
-        return Rendered(made, 0.0, before, integrated_loudness(made, rate), held=False)
-    return matched(made, rate, before, settings)
+    made = filtered(samples, rate, in_force(mask, settings, spectrum).at, spectrum)
+    if settings.aspect.between is not None:
+        # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.
+        made = samples + passed(made - samples, rate, *settings.aspect.between)
+    if settings.matches:
+        return matched(made, rate, before, settings)
+    if settings.gain_db:
+        made = made * np.float32(10 ** (settings.gain_db / 20))
+    after = integrated_loudness(made, rate)
+    return Rendered(made, settings.gain_db, before, after, held=False)
+
+
+def in_force(mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings) -> Mask:
+    """What is applied of a mask as it was found: the aspect that is wanted, times the amount."""
+    aspect, reach = settings.aspect, spectrum.window_ms / 2000
+    if aspect.between is not None:
+        reach += reach_seconds(*aspect.between)
+    return wanted(mask, aspect, reach).scaled(settings.amount)
 
 
 def matched(

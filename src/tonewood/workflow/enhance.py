@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tonewood.errors import AudioError
 from tonewood.files.audio import resample
 from tonewood.files.modelfile import Model
 from tonewood.masking.certify import Certificate, Change, certify
@@ -17,10 +18,17 @@ from tonewood.masking.mask import Mask
 from tonewood.masking.notes import scatter
 from tonewood.masking.objective import ScoreFunction
 from tonewood.masking.optimise import Cells, Listen, NoteGains, Parametrisation, Step, search
-from tonewood.masking.render import Rendered, rendered
+from tonewood.masking.render import Rendered, in_force, rendered
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_windows
-from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings, changed
+from tonewood.settings import (
+    EnhanceSettings,
+    Method,
+    PriorKind,
+    SearchSettings,
+    SpectrumSettings,
+    changed,
+)
 from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.features import analyse
 from tonewood.signal.spectrum import Floats, filtered
@@ -36,7 +44,7 @@ class Enhancement:
     rate : int
         Hz, the input's.
     mask : Mask
-        As found; `settings.render.amount` scales it on rendering.
+        As found; `applied` is what `settings.render` takes of it on rendering.
     prior : str
         Prior that was used.
     steps : int
@@ -47,6 +55,8 @@ class Enhancement:
         Loudness and gain.
     settings : EnhanceSettings
         As asked for.
+    spectrum : SpectrumSettings
+        The model's analysis, by which the mask was found and applied.
     """
 
     samples: NDArray[np.float32]
@@ -57,6 +67,12 @@ class Enhancement:
     certificate: Certificate
     rendered: Rendered
     settings: EnhanceSettings
+    spectrum: SpectrumSettings
+
+    @property
+    def applied(self) -> Mask:
+        """What was applied of the mask: the aspect that is wanted, times the amount."""
+        return in_force(self.mask, self.settings.render, self.spectrum)
 
     @property
     def scorer(self) -> Change:
@@ -89,6 +105,7 @@ def enhance(
     rate : int
         Hz.
     """
+    check_span(samples.shape[1] / rate, settings)
     wave = mono_at(samples, rate, model)
     rows = rows_of(wave, model)
     unlikeness = model.source_likeness.unlikeness(rows)
@@ -108,6 +125,33 @@ def enhance(
     mask = Mask(
         step.mask_db.cpu().numpy(), grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2
     )
+    yield conclude(samples, rate, mask, model, settings, used, step.number)
+
+
+def conclude(
+    samples: NDArray[np.float32],
+    rate: int,
+    mask: Mask,
+    model: Model,
+    settings: EnhanceSettings,
+    used: EnhanceSettings,
+    steps: int,
+) -> Enhancement:
+    """Render a mask that was found, and certify what it does.
+
+    Parameters
+    ----------
+    samples : float32 array (channels, samples)
+    rate : int
+        Hz.
+    settings, used : EnhanceSettings
+        As asked for, and as the mask was found.
+    steps : int
+        That the search took.
+    """
+    spectrum = model.settings.spectrum
+    rows = rows_of(mono_at(samples, rate, model), model)
+    before = mean_score(model.scorer, rows)
     mask = mask.bounded(settings.render.max_gain_db).rounded()
     made = rendered(samples, rate, mask, settings.render, spectrum)
     after = rows_of(mono_at(made.samples, rate, model), model)
@@ -116,31 +160,43 @@ def enhance(
     if model.judge is not None:
         judge = Change(before=mean_score(model.judge, rows), after=mean_score(model.judge, after))
         fooled = fooled_judge(rows, model, model.judge, used)
+    force = in_force(mask, settings.render, spectrum)
     certificate = certify(
         scorer=scorer,
         judge=judge,
         judge_rows=partial(mean_score, model.judge) if model.judge is not None else None,
         judge_fooled=fooled,
         rows_db=rows,
-        mask_db=_on_rows(mask, model, rows.shape[1]) * settings.render.amount,
-        roughness_db=mask.roughness_db * settings.render.amount,
-        unlikeness=unlikeness,
+        mask_db=_on_rows(force, model, rows.shape[1]),
+        roughness_db=force.roughness_db,
+        unlikeness=model.source_likeness.unlikeness(rows),
         unlike_reference=Change(
             before=model.reference_likeness.unlikeness(rows),
             after=model.reference_likeness.unlikeness(after),
         ),
         settings=settings.certificate,
     )
-    yield Enhancement(
+    return Enhancement(
         samples=made.samples,
         rate=rate,
         mask=mask,
         prior=used.prior.kind,
-        steps=step.number,
+        steps=steps,
         certificate=certificate,
         rendered=made,
         settings=settings,
+        spectrum=spectrum,
     )
+
+
+def check_span(seconds: float, settings: EnhanceSettings) -> None:
+    """Raise AudioError if the span that is asked for begins after a recording's end."""
+    start = settings.render.aspect.start_s
+    if start is not None and start >= seconds:
+        raise AudioError(
+            f"the recording lasts {seconds:.1f} s; nothing is there to change from {start:g} s on: "
+            "name an earlier start"
+        )
 
 
 class Grid(NamedTuple):

@@ -56,8 +56,7 @@ def draw(
     loudest = max(float(level.max()) for level in levels)
     show_levels(top, levels[0], spectrum, "before", loudest)
     show_levels(bottom, levels[1], spectrum, "after", loudest)
-    mask = enhancement.mask.scaled(enhancement.settings.render.amount)
-    show_gains(middle, mask, frames, spectrum, "mask")
+    show_gains(middle, enhancement.applied, frames, spectrum, "mask")
     bottom.set_xlabel("s")
     change = enhancement.scorer
     figure.suptitle(
