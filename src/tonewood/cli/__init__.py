@@ -11,11 +11,14 @@ import typer
 import typer.core
 
 from tonewood.cli import (
+    apply,
     audit,
+    diff,
     enhance,
     evaluate,
     explain,
     info,
+    render,
     report,
     reproduce,
     score,
@@ -57,6 +60,9 @@ for _command in (
     explain.explain,
     evaluate.evaluate,
     info.info,
+    render.render,
+    apply.apply,
+    diff.diff,
     search.search,
     reproduce.reproduce,
 ):

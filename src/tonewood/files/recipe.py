@@ -13,7 +13,7 @@ from tonewood.errors import RecipeError, shown
 from tonewood.files.output import write_text
 from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.mask import Mask
-from tonewood.settings import EnhanceSettings, Settings
+from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
 
 SUFFIX = ".recipe.json"
 _STEP_DB = 0.01
@@ -82,6 +82,18 @@ class MaskRecord(Settings):
         return Mask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
 
 
+class CarriedRecord(Settings):
+    """The recipe whose correction was carried to another recording, and how its mask moves.
+
+    `varying` is `none` for the static part alone, `same` for the very same mask, else the prior
+    that found what varies.
+    """
+
+    recipe: str
+    sha256: str
+    varying: str
+
+
 class Recipe(Settings):
     """Everything that decided an output, and what came of it."""
 
@@ -97,6 +109,10 @@ class Recipe(Settings):
     certificate: Certificate
     loudness_lufs: Change | None
     mask: MaskRecord
+    # Recipes of 0.1.0 lack what follows; all their models had this analysis.
+    spectrum: SpectrumSettings = SpectrumSettings()
+    carried: CarriedRecord | None = None
+    output_sha256: str | None = None
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the recipe, whole or not at all."""

@@ -10,6 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tonewood.errors import (
     AudioError,
     CallError,
@@ -23,11 +26,12 @@ from tonewood.files.audio import Recording, audio_files, read, sha256, write
 from tonewood.files.formats import SUFFIXES, AudioFormat
 from tonewood.files.modelfile import Model
 from tonewood.files.output import write_bytes
-from tonewood.files.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
+from tonewood.files.recipe import CarriedRecord, InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.optimise import Step
-from tonewood.settings import EnhanceSettings
+from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.workflow import picture
+from tonewood.workflow.carry import Carried, carry
 from tonewood.workflow.enhance import Enhancement, enhance
 from tonewood.workflow.score import Score, score
 
@@ -68,6 +72,7 @@ class Enhanced:
     gain_db: float
     seconds: float
     warnings: tuple[str, ...]
+    carried: CarriedRecord | None = None
 
 
 class Scored(NamedTuple):
@@ -164,8 +169,15 @@ def enhance_files(
     plot: bool = False,
     overwrite: bool = False,
     device: str = "cpu",
+    carried: Carried | None = None,
 ) -> Iterator[Started | Step | Enhanced | Failed]:
-    """Enhance file after file; a file that fails is named with its reason and the others go on."""
+    """Enhance file after file; a file that fails is named with its reason and the others go on.
+
+    Parameters
+    ----------
+    carried : Carried, optional
+        A correction that is carried to the files, instead of one that is found for each.
+    """
     if plot:
         picture.check()
     inputs = {job.input.resolve() for job in laid}
@@ -178,7 +190,7 @@ def enhance_files(
             if job.output.resolve() in inputs:
                 which = "the input itself" if _same(*job) else "an input too"
                 raise OutputError(f"{shown(job.output)} is {which}: name another output")
-            yield from _enhance_file(job, model, settings, plot, overwrite, device)
+            yield from _enhance_file(job, model, settings, plot, overwrite, device, carried)
         except TonewoodError as error:
             yield Failed(job.input, error)
 
@@ -204,7 +216,13 @@ def score_files(
 
 
 def _enhance_file(
-    job: Job, model: Model, settings: EnhanceSettings, plot: bool, overwrite: bool, device: str
+    job: Job,
+    model: Model,
+    settings: EnhanceSettings,
+    plot: bool,
+    overwrite: bool,
+    device: str,
+    carried: Carried | None,
 ) -> Iterator[Step | Enhanced]:
     began = time.perf_counter()
     side = beside(job.output)
@@ -212,21 +230,22 @@ def _enhance_file(
     outputs = [path for path in (job.output, side, drawn) if path]
     check_outputs(job, outputs, overwrite)
     recording = read(job.input)
-    form = AudioFormat.for_path(job.output, recording.format)
+    AudioFormat.for_path(job.output, recording.format)  # refuses a suffix before the work
     enhancement: Enhancement | None = None
-    for event in enhance(recording.samples, recording.rate, model, settings, device=device):
+    if carried is None:
+        events = enhance(recording.samples, recording.rate, model, settings, device=device)
+    else:
+        events = iter([carry(recording.samples, recording.rate, model, carried, settings)])
+    for event in events:
         if isinstance(event, Step):
             yield event
         else:
             enhancement = event
     assert enhancement is not None
-    recipe = _recipe(job.input, recording, model, enhancement)
+    recipe = _recipe(job.input, recording, model, enhancement, carried)
     with all_or_none(outputs):
-        if settings.render.amount == 0 and form == recording.format:
-            # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
-            write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
-        else:
-            write(job.output, enhancement.samples, recording.rate, form, overwrite=overwrite)
+        save_sound(job, recording, enhancement.samples, settings.render, overwrite=overwrite)
+        recipe = recipe.model_copy(update={"output_sha256": sha256(job.output)})
         recipe.save(side, overwrite=overwrite)
         if drawn:
             title = shown(job.input.name)
@@ -244,7 +263,25 @@ def _enhance_file(
         gain_db=round(enhancement.rendered.gain_db, 2),
         seconds=round(time.perf_counter() - began, 2),
         warnings=tuple(_warnings(recording, enhancement)),
+        carried=recipe.carried,
     )
+
+
+def save_sound(
+    job: Job,
+    recording: Recording,
+    samples: NDArray[np.float32],
+    settings: RenderSettings,
+    *,
+    overwrite: bool,
+) -> None:
+    """Write what became of a recording, in its own format or what the output's name asks for."""
+    form = AudioFormat.for_path(job.output, recording.format)
+    if settings.amount == 0 and form == recording.format:
+        # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
+        write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
+    else:
+        write(job.output, samples, recording.rate, form, overwrite=overwrite)
 
 
 def check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
@@ -291,11 +328,21 @@ def _warnings(recording: Recording, enhancement: Enhancement) -> Iterator[str]:
     short = made.loudness_before - made.loudness_after
     if made.held and math.isfinite(short):
         yield f"{short:.1f} LU quieter than the input, to keep the true peak under its ceiling"
-    if not enhancement.settings.render.match and abs(enhancement.samples).max() > 1:
-        yield "the output passes full scale; without --no-match it would not"
+    settings = enhancement.settings.render
+    if not settings.matches and abs(enhancement.samples).max() > 1:
+        remedy = "without --no-match it would not"
+        if settings.match:
+            remedy = "a part's level is left alone: lower the input first"
+        yield f"the output passes full scale; {remedy}"
 
 
-def _recipe(path: Path, recording: Recording, model: Model, enhancement: Enhancement) -> Recipe:
+def _recipe(
+    path: Path,
+    recording: Recording,
+    model: Model,
+    enhancement: Enhancement,
+    carried: Carried | None,
+) -> Recipe:
     channels, count = recording.samples.shape
     made = enhancement.rendered
     loudness = None
@@ -318,4 +365,6 @@ def _recipe(path: Path, recording: Recording, model: Model, enhancement: Enhance
         certificate=enhancement.certificate,
         loudness_lufs=loudness,
         mask=MaskRecord.of(enhancement.mask),
+        spectrum=enhancement.spectrum,
+        carried=carried.record if carried else None,
     )
