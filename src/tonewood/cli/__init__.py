@@ -17,6 +17,7 @@ from tonewood.cli import (
     enhance,
     evaluate,
     explain,
+    export,
     info,
     render,
     report,
@@ -63,6 +64,7 @@ for _command in (
     render.render,
     apply.apply,
     diff.diff,
+    export.export,
     search.search,
     reproduce.reproduce,
 ):
