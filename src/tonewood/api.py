@@ -1,5 +1,6 @@
 """The Python interface: arrays in, results out; the same workflow as the command line's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from tonewood.errors import AudioError, CallError
 from tonewood.files import modelfile
 from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
+from tonewood.files.folders import Weighted
 from tonewood.files.modelfile import Model
 from tonewood.scoring import scorer
 from tonewood.settings import EnhanceSettings, ModelSettings
@@ -24,7 +26,7 @@ def load(model: str | Path = "cello") -> Model:
 
 
 def train(
-    reference: str | Path,
+    reference: str | Path | Mapping[str, float] | Mapping[Path, float],
     source: str | Path,
     output: str | Path | None = None,
     *,
@@ -36,8 +38,9 @@ def train(
 
     Parameters
     ----------
-    reference : path
-        Folder of the sound that is wanted.
+    reference : path, or mapping of paths to weights
+        Folder of the sound that is wanted; or several, as in `{"studio": 2, "hall": 1}`, each
+        counting as a whole by its weight.
     source : path
         Folder of the sound that is to be improved.
     output : path, optional
@@ -52,8 +55,14 @@ def train(
     """
     name = Path(output).stem if output else "model"
     made: Model | None = None
+    wanted: Path | list[Weighted]
+    if isinstance(reference, Mapping):
+        wanted = [Weighted(Path(folder), weight) for folder, weight in reference.items()]
+        training.check_weights(wanted)
+    else:
+        wanted = Path(reference)
     for event in training.train(
-        Path(reference), Path(source), settings or ModelSettings(), name=name, device=device
+        wanted, Path(source), settings or ModelSettings(), name=name, device=device
     ):
         if isinstance(event, Model):
             made = event

@@ -11,7 +11,6 @@ from tonewood.cli.options import (
     DeviceOption,
     JsonOption,
     OverwriteOption,
-    ReferenceOption,
     SetOption,
     SourceOption,
     check_target,
@@ -20,7 +19,13 @@ from tonewood.errors import CallError, shown
 
 
 def train(
-    reference: ReferenceOption,
+    reference: Annotated[
+        list[str],
+        typer.Option(
+            metavar="DIR[:WEIGHT]",
+            help="Folder of the sound that is wanted; give it again for several, weighted.",
+        ),
+    ],
     source: SourceOption,
     output: Annotated[
         Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
@@ -67,11 +72,15 @@ def train(
         f"training.fix={json.dumps([part.strip() for part in fix.split(',') if part.strip()])}",
     ]
     settings = changed(ModelSettings(), [*named, *(set_ or [])])
+    several = [workflow.weighted(text) for text in reference]
+    workflow.check_weights(several)
+    # A single folder is itself, whatever its weight.
+    wanted = several[0].folder if len(several) == 1 else several
     check_target(output, overwrite)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
     with TrainingDisplay() as display:
         for event in workflow.train(
-            reference, source, settings, name=output.stem, device=device, origin=origin
+            wanted, source, settings, name=output.stem, device=device, origin=origin
         ):
             if isinstance(event, Model):
                 event.save(output, overwrite=overwrite)

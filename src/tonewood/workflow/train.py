@@ -1,8 +1,9 @@
 """Two folders → a model."""
 
+import math
 import platform
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -10,9 +11,9 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
-from tonewood.errors import CallError, DeviceError
+from tonewood.errors import CallError, DeviceError, shown
 from tonewood.files import folders
-from tonewood.files.folders import Loading, Split, Take
+from tonewood.files.folders import Loading, Split, Take, Weighted
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
 from tonewood.masking import fitting, likeness
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
@@ -54,7 +55,7 @@ Event = Listened | Loaded | Checked | Model
 
 
 def train(
-    reference: Path,
+    reference: Path | Sequence[Weighted],
     source: Path,
     settings: ModelSettings,
     *,
@@ -66,8 +67,10 @@ def train(
 
     Parameters
     ----------
-    reference, source : Path
-        Folders; what they hold need not correspond.
+    reference : Path or sequence of Weighted
+        A folder, or several with their weights, which count in all that is learnt of them.
+    source : Path
+        A folder; what it holds need not correspond.
     settings : ModelSettings
     name : str
         Of the model, for people.
@@ -122,12 +125,14 @@ def train(
         settings.priors,
         settings.spectrum.hop_ms,
         generator,
+        (folders.shares(kept.train), folders.shares(kept.held_out)),
     )
     window = settings.spectrum.frames(settings.scorer.crop_seconds)
     clouds = [
         likeness.fit([take.features.rows_db for take in takes[side]], window) for side in takes
     ]
-    guide = train_guide(learnt.corrected, settings.guide, generator)
+    shares = folders.shares(kept.train)
+    guide = train_guide(learnt.corrected, settings.guide, generator, shares)
     gains = guide_gains(guide, learnt.corrected_held_out)
     # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
     weight = guide_weight(gains) * learnt.priors.beliefs.networks.moment
@@ -143,8 +148,8 @@ def train(
         reference_likeness=clouds[0],
         source_likeness=clouds[1],
         card=Card(
-            reference=_folder_card(reference, takes["reference"]),
-            source=_folder_card(source, takes["source"]),
+            reference=_folder_card(named(reference), takes["reference"]),
+            source=_folder_card(named(source), takes["source"]),
             scorer=_scorer_card(fits["scorer"], training.seed),
             judge=_scorer_card(judge, training.seed + 1) if judge else None,
             prior=PriorCard(
@@ -165,7 +170,7 @@ def train(
 
 
 def load_sides(
-    reference: Path,
+    reference: Path | Sequence[Weighted],
     source: Path,
     settings: ModelSettings,
     *,
@@ -184,24 +189,30 @@ def load_sides(
     FolderError, AudioError
         A folder or a recording in it cannot teach; it is named.
     """
-    check_distinct(reference, source)
-    takes: dict[Side, list[Take]] = {"reference": [], "source": []}
-    sides: tuple[tuple[Side, Path], ...] = (("reference", reference), ("source", source))
-    for side, folder in sides:
+    several = [Weighted(reference)] if isinstance(reference, Path) else list(reference)
+    check_distinct(*(it.folder for it in several), source)
+    parts: list[list[Take]] = []
+    sides: list[tuple[Side, Path]] = [("reference", it.folder) for it in several]
+    for side, folder in (*sides, ("source", source)):
+        parts.append([])
         for loading in folders.load(folder, settings, audited=audited, fix=fix):
-            takes[side].append(loading.take)
+            parts[-1].append(loading.take)
             yield Loaded(side, loading)
-    folders.check(takes["reference"], takes["source"], (reference, source))
-    return takes
+    *references, sources = parts
+    joined = references[0] if len(several) == 1 else folders.of_several(references, several)
+    which = reference if isinstance(reference, Path) else named(reference)
+    folders.check(joined, sources, (which, source))
+    return {"reference": joined, "source": sources}
 
 
 def plan_fix(
-    reference: Path, source: Path, settings: ModelSettings
+    reference: Path | Sequence[Weighted], source: Path, settings: ModelSettings
 ) -> Generator[Listened, None, Fix | None]:
     """Listen to both folders for what makes them alike, if that is asked for; returns the fix."""
     if not settings.training.fix:
         return None
-    heard = yield from listen(reference, source, settings)
+    several = [reference] if isinstance(reference, Path) else [it.folder for it in reference]
+    heard = yield from listen(several, source, settings)
     return remedies.plan(
         settings.training.fix, *([it.traces for it in heard[side]] for side in heard)
     )
@@ -211,6 +222,29 @@ def hold_out(takes: dict[Side, list[Take]], share: float, seed: int) -> tuple[Ta
     """Row levels to learn from and row levels held out, split by the seed."""
     splits = [folders.split(takes[side], share, seed) for side in get_args(Side)]
     return _rows(splits, "train"), _rows(splits, "held_out")
+
+
+def weighted(text: str) -> Weighted:
+    """Read a folder with its weight, such as `studio:2`; without one it is 1.
+
+    A folder of that very name goes before: names may hold colons.
+    """
+    folder, colon, weight = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Weighted(Path(text))
+    try:
+        return Weighted(Path(folder), float(weight))
+    except ValueError:
+        return Weighted(Path(text))
+
+
+def check_weights(several: Sequence[Weighted]) -> None:
+    """Raise CallError if there is no folder, or a weight is not above 0."""
+    if not several:
+        raise CallError("no reference is given: name a folder")
+    for it in several:
+        if not (math.isfinite(it.weight) and it.weight > 0):
+            raise CallError(f"{shown(it.folder)} has weight {it.weight:g}; give one above 0")
 
 
 def check_device(device: str) -> None:
@@ -230,17 +264,21 @@ def versions() -> dict[str, str]:
     }
 
 
+def named(side: Path | Sequence[Weighted]) -> str:
+    """Name of a folder, or of several with their weights, for people."""
+    if isinstance(side, Path):
+        return side.resolve().name
+    return " + ".join(f"{it.folder.resolve().name}:{it.weight:g}" for it in side)
+
+
 def _rows(splits: list[Split], part: Literal["train", "held_out"]) -> Takes:
-    reference, source = (
-        [take.features.rows_db for take in getattr(split, part)] for split in splits
-    )
-    return Takes(reference, source)
+    sides: list[list[Take]] = [getattr(split, part) for split in splits]
+    reference, source = ([take.features.rows_db for take in side] for side in sides)
+    return Takes(reference, source, folders.shares(sides[0]))
 
 
-def _folder_card(folder: Path, takes: list[Take]) -> FolderCard:
-    return FolderCard(
-        name=folder.resolve().name, takes=len(takes), hours=round(folders.hours(takes), 4)
-    )
+def _folder_card(name: str, takes: list[Take]) -> FolderCard:
+    return FolderCard(name=name, takes=len(takes), hours=round(folders.hours(takes), 4))
 
 
 def _scorer_card(fit: Fit, seed: int) -> ScorerCard:
