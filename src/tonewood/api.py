@@ -11,7 +11,7 @@ from tonewood.files import modelfile
 from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
 from tonewood.files.folders import Weighted
 from tonewood.files.modelfile import Model
-from tonewood.scoring import scorer
+from tonewood.scoring import losses
 from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import score as scoring
@@ -113,14 +113,34 @@ def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") ->
     return scoring.score(_checked(samples, rate), rate, _model(model))
 
 
-class NeuralLoss(scorer.NeuralLoss):
+class NeuralLoss(losses.NeuralLoss):
     """A model's frozen scorer as a differentiable loss over [batch, channels, samples].
 
     Parameters
     ----------
     model : Model, path or name
     rate : int
-        Of the waveforms, Hz.
+        Of the waveforms, Hz; any from 4000 on, resampled inside where need be.
+    reduction : {"mean", "sum", "none"}
+    """
+
+    def __init__(
+        self,
+        model: Model | str | Path = "cello",
+        rate: int = 16_000,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(_model(model).scorer, rate, reduction)
+
+
+class FeatureLoss(losses.FeatureLoss):
+    """Distance from a target in the features of a model's scorer, over [batch, channels, samples].
+
+    Parameters
+    ----------
+    model : Model, path or name
+    rate : int
+        Of the waveforms, Hz; any from 4000 on, resampled inside where need be.
     reduction : {"mean", "sum", "none"}
     """
 
