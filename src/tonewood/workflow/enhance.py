@@ -32,6 +32,7 @@ from tonewood.settings import (
 from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.features import analyse
 from tonewood.signal.spectrum import Floats, filtered
+from tonewood.workflow import notebook
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,22 @@ class Enhancement:
     def applied(self) -> Mask:
         """What was applied of the mask: the aspect that is wanted, times the amount."""
         return in_force(self.mask, self.settings.render, self.spectrum)
+
+    def _repr_html_(self) -> str:
+        """What came of it, for notebooks: verdict, player, spectrogram, mask."""
+        score, judge = self.scorer, self.judge
+        rows = [
+            ("verdict", self.certificate.line),
+            ("score", f"{score.before:.2f} → {score.after:.2f} (0 sounds like the reference)"),
+            ("judge", f"{judge.before:.2f} → {judge.after:.2f}" if judge else "none"),
+            ("prior", f"{self.prior}, {self.steps} steps of search"),
+        ]
+        return (
+            notebook.table(rows)
+            + notebook.player(self.samples, self.rate)
+            + notebook.spectrogram(self.samples, self.rate, self.spectrum)
+            + self.applied._repr_html_()
+        )
 
     @property
     def scorer(self) -> Change:
