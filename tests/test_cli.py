@@ -46,8 +46,13 @@ OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
     "train": "--reference --source -o --seed --device --group-by --no-judge --fix --set "
     "--overwrite --json",
-    "enhance": "-m -o --amount --method --prior --steps --seed --no-match --device --plot --set "
-    "--overwrite --json",
+    "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
+    "--no-match --device --plot --set --overwrite --json",
+    "render": "-o --overwrite --json",
+    "apply": "-m -o --static-only --same-mask --device --plot --overwrite --json",
+    "diff": "--json",
+    "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite "
+    "--json",
     "score": "-m --json",
     "info": "--json",
 }
@@ -71,6 +76,15 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
     assert ran.stderr == ""
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert all(re.search(rf"^  {name} ", ran.stdout, re.MULTILINE) for name in OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "command", sorted(c.callback.__name__ for c in cli.app.registered_commands if c.callback)
+)
+def test_every_command_has_its_place_in_the_documentation(command: str) -> None:
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    assert any(f"tonewood {command}" in page.read_text("utf-8") for page in pages)
 
 
 def test_python_m_tonewood_is_the_command() -> None:
