@@ -78,6 +78,20 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
     assert all(re.search(rf"^  {name} ", ran.stdout, re.MULTILINE) for name in OPTIONS)
 
 
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_shells_complete_commands(shell: str) -> None:
+    asked = {
+        "_TONEWOOD_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "tonewood exp",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": "tonewood exp",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    ran = python("-m", "tonewood", env={**os.environ, **asked})
+    assert ran.returncode == 0, ran.stderr
+    assert {line.split("\t")[0] for line in ran.stdout.splitlines()} == {"explain", "export"}
+
+
 @pytest.mark.parametrize(
     "command", sorted(c.callback.__name__ for c in cli.app.registered_commands if c.callback)
 )

@@ -113,7 +113,19 @@ def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") ->
     return scoring.score(_checked(samples, rate), rate, _model(model))
 
 
-class NeuralLoss(losses.NeuralLoss):
+class _OfModel:
+    """A loss by a model, its file or its name instead of its scorer."""
+
+    def __init__(
+        self,
+        model: Model | str | Path = "cello",
+        rate: int = 16_000,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(_model(model).scorer, rate, reduction)  # type: ignore[call-arg]
+
+
+class NeuralLoss(_OfModel, losses.NeuralLoss):
     """A model's frozen scorer as a differentiable loss over [batch, channels, samples].
 
     Parameters
@@ -124,16 +136,8 @@ class NeuralLoss(losses.NeuralLoss):
     reduction : {"mean", "sum", "none"}
     """
 
-    def __init__(
-        self,
-        model: Model | str | Path = "cello",
-        rate: int = 16_000,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__(_model(model).scorer, rate, reduction)
 
-
-class FeatureLoss(losses.FeatureLoss):
+class FeatureLoss(_OfModel, losses.FeatureLoss):
     """Distance from a target in the features of a model's scorer, over [batch, channels, samples].
 
     Parameters
@@ -143,14 +147,6 @@ class FeatureLoss(losses.FeatureLoss):
         Of the waveforms, Hz; any from 4000 on, resampled inside where need be.
     reduction : {"mean", "sum", "none"}
     """
-
-    def __init__(
-        self,
-        model: Model | str | Path = "cello",
-        rate: int = 16_000,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__(_model(model).scorer, rate, reduction)
 
 
 def _model(model: Model | str | Path) -> Model:

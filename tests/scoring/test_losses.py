@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soxr
 import torch
+from scipy.signal import lfilter
 from torch import Tensor
 
 from tonewood.errors import CallError, TonewoodError
@@ -22,30 +23,26 @@ LINEAR = ScorerSettings(width=4, bands=BandSettings(scale="linear"))
 RATES = [8_000, 11_025, 22_050, 44_100, 48_000, 96_000]
 
 
-def outspoken(settings: ScorerSettings = MEL, seed: int = 0) -> Scorer:
-    """An untrained scorer whose logits of `tones` are spread by 1 about 0: a test can fail."""
-    scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        scorer.linear.weight.div_(scorer.logit(rows_of(tones(), settings)).std())
-        scorer.linear.bias.sub_(scorer.logit(rows_of(tones(), settings)).mean())
-    return scorer
-
-
 def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
-    """Noisy notes with partials and a swell, [clip, sample]: something like a recording."""
-    rng = np.random.default_rng(7)
-    time = np.arange(round(seconds * 16_000)) / 16_000
+    """Hiss of different colours under a slow beat, [clip, sample]."""
+    generator = torch.Generator().manual_seed(7)
+    beat = torch.linspace(0, 9, round(seconds * 16_000)).cos() + 1.1
     clips = []
-    for fundamental in (110, 196, 294, 440)[:count]:
-        wave = sum(
-            rng.uniform(0.2, 1) / k * np.sin(2 * np.pi * fundamental * k * time + k)
-            for k in range(1, 12)
-        )
-        swell = np.sin(np.pi * (time + 0.1) / (seconds + 0.2)) ** 2
-        clips.append(0.05 * wave * swell + 2e-3 * rng.standard_normal(time.size))
-    if rate != 16_000:
-        clips = [soxr.resample(clip, 16_000, rate, "VHQ") for clip in clips]
-    return torch.from_numpy(np.stack(clips).astype(np.float32))
+    for share in (0.0, 0.5, 0.9, 0.98)[:count]:
+        hiss = torch.randn(len(beat), generator=generator).numpy()
+        wave = lfilter([1 - share], [1, -share], hiss) * beat.numpy()
+        clips.append(0.1 * soxr.resample(wave, 16_000, rate, "VHQ"))
+    return torch.from_numpy(np.stack(clips)).float()
+
+
+def outspoken(settings: ScorerSettings = MEL) -> Scorer:
+    """An untrained scorer that tells `tones` apart."""
+    scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(0))
+    logits = scorer.logit(rows_of(tones(), settings)).detach()
+    with torch.no_grad():
+        scorer.linear.bias.fill_(-logits.mean() / logits.std())
+        scorer.linear.weight.copy_(scorer.linear.weight / logits.std())
+    return scorer
 
 
 def rows_of(waves: Tensor, settings: ScorerSettings = MEL) -> Tensor:

@@ -48,7 +48,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Reshape recordings toward a sound learnt from two folders of recordings.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
