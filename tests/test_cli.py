@@ -44,7 +44,7 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
 
 OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
-    "train": "--reference --source -o --seed --device --group-by --no-judge --fix --set "
+    "train": "--reference --source --manifest -o --seed --device --group-by --no-judge --fix --set "
     "--overwrite --json",
     "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
     "--no-match --device --plot --set --overwrite --json",

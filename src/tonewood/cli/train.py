@@ -12,24 +12,33 @@ from tonewood.cli.options import (
     JsonOption,
     OverwriteOption,
     SetOption,
-    SourceOption,
     check_target,
 )
 from tonewood.errors import CallError, shown
 
 
 def train(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
+    ],
     reference: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="DIR[:WEIGHT]",
             help="Folder of the sound that is wanted; give it again for several, weighted.",
         ),
-    ],
-    source: SourceOption,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
-    ],
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Folder of the sound that is to be improved."),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="CSV or JSONL of path, label, session, start, end; instead of both folders.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = 0,
     device: DeviceOption = "cpu",
     group_by: Annotated[
@@ -72,15 +81,12 @@ def train(
         f"training.fix={json.dumps([part.strip() for part in fix.split(',') if part.strip()])}",
     ]
     settings = changed(ModelSettings(), [*named, *(set_ or [])])
-    several = [workflow.weighted(text) for text in reference]
-    workflow.check_weights(several)
-    # A single folder is itself, whatever its weight.
-    wanted = several[0].folder if len(several) == 1 else several
     check_target(output, overwrite)
+    wanted, there = workflow.sides(reference or [], source, manifest)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
     with TrainingDisplay() as display:
         for event in workflow.train(
-            wanted, source, settings, name=output.stem, device=device, origin=origin
+            wanted, there, settings, name=output.stem, device=device, origin=origin
         ):
             if isinstance(event, Model):
                 event.save(output, overwrite=overwrite)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tonewood.errors import CallError, shown
 from tonewood.files import folders
-from tonewood.files.folders import Evidence, Surveyed
+from tonewood.files.folders import Evidence, Place, Surveyed
 from tonewood.scoring.audit import (
     FEWEST,
     Audit,
@@ -63,12 +63,12 @@ def audit(reference: Path, source: Path, settings: ModelSettings) -> Iterator[Li
 
 
 def listen(
-    references: Sequence[Path], source: Path, settings: ModelSettings
+    references: Sequence[Place], source: Place, settings: ModelSettings
 ) -> Generator[Listened, None, dict[Side, list[Evidence]]]:
     """Read both sides' folders for their traces, yielding every recording; returns the evidence."""
     check_distinct(*references, source)
     heard: dict[Side, list[Evidence]] = {"reference": [], "source": []}
-    sides: list[tuple[Side, Path]] = [("reference", folder) for folder in references]
+    sides: list[tuple[Side, Place]] = [("reference", folder) for folder in references]
     for side, folder in (*sides, ("source", source)):
         for surveyed in folders.survey(folder, settings):
             heard[side].append(surveyed.evidence)
@@ -97,10 +97,13 @@ def examine(
     )
 
 
-def check_distinct(*sides: Path) -> None:
+def check_distinct(*sides: Place) -> None:
     """Raise CallError if two of the folders are one; the last is the source."""
-    *references, source = (side.resolve() for side in sides)
-    for number, (given, reference) in enumerate(zip(sides, references, strict=False)):
+    given_folders = [side for side in sides if isinstance(side, Path)]
+    if len(given_folders) < len(sides):
+        return  # of one list, which tells its sides apart
+    *references, source = (side.resolve() for side in given_folders)
+    for number, (given, reference) in enumerate(zip(given_folders, references, strict=False)):
         if reference == source:
             raise CallError(f"{shown(given)} is given as both folders: name two different ones")
         if reference in references[:number]:

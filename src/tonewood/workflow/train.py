@@ -13,7 +13,9 @@ import torch
 
 from tonewood.errors import CallError, DeviceError, shown
 from tonewood.files import folders
-from tonewood.files.folders import Loading, Split, Take, Weighted
+from tonewood.files import manifest as manifests
+from tonewood.files.folders import Loading, Place, Split, Take, Weighted
+from tonewood.files.manifest import Listing
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
 from tonewood.masking import fitting, likeness
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
@@ -55,8 +57,8 @@ Event = Listened | Loaded | Checked | Model
 
 
 def train(
-    reference: Path | Sequence[Weighted],
-    source: Path,
+    reference: Place | Sequence[Weighted],
+    source: Place,
     settings: ModelSettings,
     *,
     name: str = "model",
@@ -67,10 +69,10 @@ def train(
 
     Parameters
     ----------
-    reference : Path or sequence of Weighted
-        A folder, or several with their weights, which count in all that is learnt of them.
-    source : Path
-        A folder; what it holds need not correspond.
+    reference : Path, Listing or sequence of Weighted
+        A folder, a list, or several folders with their weights, which count in all that is learnt.
+    source : Path or Listing
+        What it holds need not correspond.
     settings : ModelSettings
     name : str
         Of the model, for people.
@@ -170,8 +172,8 @@ def train(
 
 
 def load_sides(
-    reference: Path | Sequence[Weighted],
-    source: Path,
+    reference: Place | Sequence[Weighted],
+    source: Place,
     settings: ModelSettings,
     *,
     audited: bool = False,
@@ -189,30 +191,31 @@ def load_sides(
     FolderError, AudioError
         A folder or a recording in it cannot teach; it is named.
     """
-    several = [Weighted(reference)] if isinstance(reference, Path) else list(reference)
-    check_distinct(*(it.folder for it in several), source)
+    places = _places(reference)
+    check_distinct(*places, source)
     parts: list[list[Take]] = []
-    sides: list[tuple[Side, Path]] = [("reference", it.folder) for it in several]
+    sides: list[tuple[Side, Place]] = [("reference", place) for place in places]
     for side, folder in (*sides, ("source", source)):
         parts.append([])
         for loading in folders.load(folder, settings, audited=audited, fix=fix):
             parts[-1].append(loading.take)
             yield Loaded(side, loading)
     *references, sources = parts
-    joined = references[0] if len(several) == 1 else folders.of_several(references, several)
-    which = reference if isinstance(reference, Path) else named(reference)
-    folders.check(joined, sources, (which, source))
+    joined = references[0]
+    if not isinstance(reference, Path | Listing) and len(reference) > 1:
+        joined = folders.of_several(references, reference)
+    told = [it if isinstance(it, Path) else named(it) for it in (reference, source)]
+    folders.check(joined, sources, (told[0], told[1]))
     return {"reference": joined, "source": sources}
 
 
 def plan_fix(
-    reference: Path | Sequence[Weighted], source: Path, settings: ModelSettings
+    reference: Place | Sequence[Weighted], source: Place, settings: ModelSettings
 ) -> Generator[Listened, None, Fix | None]:
     """Listen to both folders for what makes them alike, if that is asked for; returns the fix."""
     if not settings.training.fix:
         return None
-    several = [reference] if isinstance(reference, Path) else [it.folder for it in reference]
-    heard = yield from listen(several, source, settings)
+    heard = yield from listen(_places(reference), source, settings)
     return remedies.plan(
         settings.training.fix, *([it.traces for it in heard[side]] for side in heard)
     )
@@ -236,6 +239,30 @@ def weighted(text: str) -> Weighted:
         return Weighted(Path(folder), float(weight))
     except ValueError:
         return Weighted(Path(text))
+
+
+def sides(
+    references: Sequence[str], source: Path | None, manifest: Path | None
+) -> tuple[Place | list[Weighted], Place]:
+    """Where both sides' recordings are: folders, the references weighted, or a list.
+
+    Raises
+    ------
+    CallError
+        Neither or both are named, or a weight is wrong.
+    FolderError
+        The list cannot be used.
+    """
+    if manifest is not None:
+        if references or source is not None:
+            raise CallError("a --manifest names both sides: leave --reference and --source out")
+        return manifests.read(manifest)
+    if source is None or not references:
+        raise CallError("name a --reference and a --source, or both by a --manifest")
+    several = [weighted(text) for text in references]
+    check_weights(several)
+    # A single folder is itself, whatever its weight.
+    return several[0].folder if len(several) == 1 else several, source
 
 
 def check_weights(several: Sequence[Weighted]) -> None:
@@ -264,10 +291,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def named(side: Path | Sequence[Weighted]) -> str:
-    """Name of a folder, or of several with their weights, for people."""
+def _places(side: Place | Sequence[Weighted]) -> list[Place]:
+    return [side] if isinstance(side, Path | Listing) else [it.folder for it in side]
+
+
+def named(side: Place | Sequence[Weighted]) -> str:
+    """Name of a folder, a list, or of several folders with their weights, for people."""
     if isinstance(side, Path):
         return side.resolve().name
+    if isinstance(side, Listing):
+        return side.name
     return " + ".join(f"{it.folder.resolve().name}:{it.weight:g}" for it in side)
 
 
