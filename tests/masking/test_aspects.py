@@ -210,3 +210,24 @@ def test_a_fixed_gain_is_given_where_nothing_is_matched() -> None:
     assert np.allclose(louder.samples, plain.samples * 10 ** (6 / 20), rtol=1e-5, atol=1e-6)
     assert louder.gain_db == 6
     assert louder.loudness_after == pytest.approx(plain.loudness_after + 6, abs=1e-3)
+
+
+@pytest.mark.parametrize("only", ["all", "tilt", "bands", "dynamics-of-bands"])
+def test_a_mask_in_stretches_is_the_mask(only: str) -> None:
+    mask = drawn()
+    aspect = AspectSettings.model_validate(
+        {"only": only, "between": (300, 3_000), "start_s": 0.4, "end_s": 1.6}
+    )
+    whole = wanted(mask, aspect, REACH)
+    mean = mask.gain_db.mean(axis=1, dtype=np.float64).astype(np.float32)
+    parts = [
+        wanted(
+            Mask(mask.gain_db[:, a:b], mask.hz, mask.hop_seconds, mask.top_hz),
+            aspect,
+            REACH,
+            first=a,
+            mean_db=mean,
+        ).gain_db
+        for a, b in ((1, 70), (70, 201))
+    ]
+    assert np.allclose(np.concatenate(parts, axis=1), whole.gain_db[:, 1:], atol=1e-5)

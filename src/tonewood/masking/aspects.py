@@ -3,13 +3,13 @@
 Pure functions from masks to masks. `bands` and `dynamics_of_bands` add up to the mask.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tonewood.masking.mask import Mask
-from tonewood.settings import AspectSettings, Part
+from tonewood.settings import AspectSettings
 from tonewood.signal.bandpass import FADE_OCTAVES
 from tonewood.signal.spectrum import Floats
 
@@ -17,19 +17,39 @@ FADE_SECONDS = 0.1
 _STEPS = 16  # straight pieces that a fade over frequency is made of
 
 
-def wanted(mask: Mask, aspect: AspectSettings, reach_seconds: float) -> Mask:
+def wanted(
+    mask: Mask,
+    aspect: AspectSettings,
+    reach_seconds: float,
+    *,
+    first: int = 0,
+    mean_db: NDArray[np.float32] | None = None,
+) -> Mask:
     """The part of a mask that is wanted.
 
     Parameters
     ----------
+    mask : Mask
+        A whole one, or a stretch of one.
     reach_seconds : float
         How far a frame reaches either way: half the analysis window.
+    first : int
+        Frame that a stretch begins with.
+    mean_db : float32 array [row], optional
+        Mean over time of the whole mask; of what is given unless told.
     """
-    part = _PARTS[aspect.only](mask) if aspect.only != "all" else mask
+    if aspect.only == "tilt":
+        part = tilt(mask)
+    elif aspect.only == "bands":
+        part = bands(mask, mean_db)
+    elif aspect.only == "dynamics-of-bands":
+        part = dynamics_of_bands(mask, mean_db)
+    else:
+        part = mask
     if aspect.between is not None:
         part = within_band(part, *aspect.between)
     if aspect.start_s is not None or aspect.end_s is not None:
-        part = within_span(part, aspect.start_s, aspect.end_s, reach_seconds)
+        part = within_span(part, aspect.start_s, aspect.end_s, reach_seconds, first=first)
     return part
 
 
@@ -58,15 +78,16 @@ def tilt_of(mask: Mask) -> tuple[Floats, Floats]:
     return line, octaves
 
 
-def bands(mask: Mask) -> Mask:
-    """The mean over time, held: a static EQ."""
-    mean = mask.gain_db.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    return replace(mask, gain_db=np.repeat(mean, mask.gain_db.shape[1], axis=1))
+def bands(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
+    """The mean over time [row], its own unless told, held: a static EQ."""
+    if mean_db is None:
+        mean_db = mask.gain_db.mean(axis=1, dtype=np.float64).astype(np.float32)
+    return replace(mask, gain_db=np.repeat(mean_db[:, None], mask.gain_db.shape[1], axis=1))
 
 
-def dynamics_of_bands(mask: Mask) -> Mask:
+def dynamics_of_bands(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
     """What remains after the mean over time: how each band moves."""
-    return replace(mask, gain_db=mask.gain_db - bands(mask).gain_db)
+    return replace(mask, gain_db=mask.gain_db - bands(mask, mean_db).gain_db)
 
 
 def within_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
@@ -89,7 +110,12 @@ def within_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
 
 
 def within_span(
-    mask: Mask, start_s: float | None, end_s: float | None, reach_seconds: float
+    mask: Mask,
+    start_s: float | None,
+    end_s: float | None,
+    reach_seconds: float,
+    *,
+    first: int = 0,
 ) -> Mask:
     """The mask from one time to another, faded inside over 100 ms at each end.
 
@@ -97,12 +123,14 @@ def within_span(
     than two fades is one fade up and one down.
     """
     gain = mask.gain_db
-    if gain.shape[1] == 1:  # a single frame stands for all times, which a span has to tell apart
+    if (
+        first == 0 and gain.shape[1] == 1
+    ):  # a single frame stands for all times, which a span has to tell apart
         last = (end_s or start_s or 0.0) + 2 * FADE_SECONDS
         gain = np.repeat(gain, round(last / mask.hop_seconds) + 1, axis=1)
     # A frame's gain is felt up to the frames beside it, and theirs as far as they reach.
     guard = reach_seconds + mask.hop_seconds
-    seconds = np.arange(gain.shape[1]) * mask.hop_seconds
+    seconds = (first + np.arange(gain.shape[1])) * mask.hop_seconds
     begin = -np.inf if start_s is None else start_s + guard
     finish = np.inf if end_s is None else end_s - guard
     fade = min(FADE_SECONDS, max((finish - begin) / 2, 1e-6))
@@ -114,10 +142,3 @@ def _raised(position: Floats) -> Floats:
     """Raised cosine: 0 up to 0, 1 from 1 on."""
     share: Floats = 0.5 - 0.5 * np.cos(np.pi * np.clip(position, 0.0, 1.0))
     return share
-
-
-_PARTS: dict[Part, Callable[[Mask], Mask]] = {
-    "tilt": tilt,
-    "bands": bands,
-    "dynamics-of-bands": dynamics_of_bands,
-}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tonewood.masking.aspects import wanted
 from tonewood.masking.mask import Mask
 from tonewood.settings import RenderSettings, SpectrumSettings
-from tonewood.signal.bandpass import passed, reach_seconds
+from tonewood.signal.bandpass import band_alone, reach_seconds
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
 from tonewood.signal.spectrum import filtered
 
@@ -54,7 +54,8 @@ def rendered(
     made = filtered(samples, rate, in_force(mask, settings, spectrum).at, spectrum)
     if settings.aspect.between is not None:
         # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.
-        made = samples + passed(made - samples, rate, *settings.aspect.between)
+        parts = list(band_alone([(samples, made)], rate, *settings.aspect.between))
+        made = np.concatenate(parts, axis=1)
     if settings.matches:
         return matched(made, rate, before, settings)
     if settings.gain_db:
