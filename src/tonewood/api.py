@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from tonewood.errors import AudioError, CallError
 from tonewood.files import modelfile
 from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
-from tonewood.files.folders import Weighted
 from tonewood.files.modelfile import Model
+from tonewood.files.several import Weighted
 from tonewood.scoring import losses
 from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.workflow import enhance as enhancing
@@ -140,12 +140,7 @@ class NeuralLoss(_OfModel, losses.NeuralLoss):
 class FeatureLoss(_OfModel, losses.FeatureLoss):
     """Distance from a target in the features of a model's scorer, over [batch, channels, samples].
 
-    Parameters
-    ----------
-    model : Model, path or name
-    rate : int
-        Of the waveforms, Hz; any from 4000 on, resampled inside where need be.
-    reduction : {"mean", "sum", "none"}
+    Takes what `NeuralLoss` takes; it is called with waveform and target.
     """
 
 

@@ -11,9 +11,9 @@ import torch
 
 import tonewood
 from tonewood.errors import CallError, FolderError
-from tonewood.files import folders
-from tonewood.files.folders import Take, Weighted
+from tonewood.files.folders import Take
 from tonewood.files.modelfile import Model
+from tonewood.files.several import Weighted, shares_of
 from tonewood.masking.neighbours import learn
 from tonewood.scoring.training import draw_crops
 from tonewood.settings import ModelSettings, NeighbourSettings, changed
@@ -59,7 +59,7 @@ def loaded(sides: list[Weighted], source: Path) -> list[Take]:
 
 def test_each_folder_counts_by_its_weight_however_long_it_is(three: Three) -> None:
     takes = loaded([Weighted(three.warm, 2), Weighted(three.bright, 1)], three.source)
-    shares = folders.shares(takes)
+    shares = shares_of(takes)
     assert shares is not None
     counts = dict.fromkeys(("warm", "bright"), 0.0)
     for take, share in zip(takes, shares, strict=True):
@@ -76,7 +76,7 @@ def test_a_recording_in_two_of_the_folders_counts_once(three: Three, tmp_path: P
     copy.write_bytes((three.warm / "take0.wav").read_bytes())
     takes = loaded([Weighted(three.warm), Weighted(tmp_path / "more")], three.source)
     assert {take.path.parent for take in takes} == {three.warm}
-    assert folders.shares(takes) == pytest.approx([1.0] * 4)
+    assert shares_of(takes) == pytest.approx([1.0] * 4)
 
 
 def test_weights_reach_the_crops() -> None:

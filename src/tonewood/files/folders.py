@@ -20,7 +20,6 @@ from tonewood.files.manifest import Entry, Listing
 from tonewood.scoring.audit import long_term
 from tonewood.settings import ModelSettings
 from tonewood.signal.bands import band_levels
-from tonewood.signal.draws import Shares
 from tonewood.signal.features import Features, analyse
 from tonewood.signal.remedies import Fix, fixed
 from tonewood.signal.traces import Traces, traces
@@ -240,49 +239,6 @@ def group_of(path: Path, group_by: str) -> str:
     if group_by == "file":
         return str(path)
     return path.parts[0] if len(path.parts) > 1 else "."
-
-
-class Weighted(NamedTuple):
-    """One of several folders, and how much it counts as a whole, however long it is."""
-
-    folder: Path
-    weight: float = 1.0
-
-
-def of_several(takes: Sequence[Sequence[Take]], folders: Sequence[Weighted]) -> list[Take]:
-    """Join the takes of several folders into one side, each counting by its folder's weight.
-
-    Their groups, and the sessions of their evidence, are told apart by folder. A recording that
-    two of the folders hold counts once, for the folder named first.
-    """
-    met = set[str]()
-    joined = []
-    parts = [[take for take in part if not _met(take.digest, met)] for part in takes]
-    seconds = [math.fsum(take.seconds for take in part) for part in parts]
-    weights = math.fsum(it.weight for it, length in zip(folders, seconds, strict=True) if length)
-    for number, (part, it, length) in enumerate(zip(parts, folders, seconds, strict=True), 1):
-        for take in part:
-            name = f"{number} {it.folder.name}"
-            evidence = take.evidence
-            if evidence is not None:
-                evidence = replace(evidence, session=f"{name}/{evidence.session}")
-            # 1 on average over all moments of all the folders.
-            share = it.weight / weights * math.fsum(seconds) / length
-            group = f"{name}/{take.group}"
-            joined.append(replace(take, group=group, evidence=evidence, share=share))
-    return joined
-
-
-def _met(digest: str, met: set[str]) -> bool:
-    known = digest in met
-    met.add(digest)
-    return known
-
-
-def shares(takes: Sequence[Take]) -> Shares:
-    """Shares of some takes; None where they are of one folder."""
-    counts = [take.share for take in takes if take.share is not None]
-    return counts if len(counts) == len(takes) else None
 
 
 def check(

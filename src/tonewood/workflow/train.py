@@ -14,9 +14,10 @@ import torch
 from tonewood.errors import CallError, DeviceError, shown
 from tonewood.files import folders
 from tonewood.files import manifest as manifests
-from tonewood.files.folders import Loading, Place, Split, Take, Weighted
+from tonewood.files.folders import Loading, Place, Split, Take
 from tonewood.files.manifest import Listing
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
+from tonewood.files.several import Weighted, of_several, shares_of
 from tonewood.masking import fitting, likeness
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
@@ -127,13 +128,13 @@ def train(
         settings.priors,
         settings.spectrum.hop_ms,
         generator,
-        (folders.shares(kept.train), folders.shares(kept.held_out)),
+        (shares_of(kept.train), shares_of(kept.held_out)),
     )
     window = settings.spectrum.frames(settings.scorer.crop_seconds)
     clouds = [
         likeness.fit([take.features.rows_db for take in takes[side]], window) for side in takes
     ]
-    shares = folders.shares(kept.train)
+    shares = shares_of(kept.train)
     guide = train_guide(learnt.corrected, settings.guide, generator, shares)
     gains = guide_gains(guide, learnt.corrected_held_out)
     # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
@@ -203,7 +204,7 @@ def load_sides(
     *references, sources = parts
     joined = references[0]
     if not isinstance(reference, Path | Listing) and len(reference) > 1:
-        joined = folders.of_several(references, reference)
+        joined = of_several(references, reference)
     told = [it if isinstance(it, Path) else named(it) for it in (reference, source)]
     folders.check(joined, sources, (told[0], told[1]))
     return {"reference": joined, "source": sources}
@@ -307,7 +308,7 @@ def named(side: Place | Sequence[Weighted]) -> str:
 def _rows(splits: list[Split], part: Literal["train", "held_out"]) -> Takes:
     sides: list[list[Take]] = [getattr(split, part) for split in splits]
     reference, source = ([take.features.rows_db for take in side] for side in sides)
-    return Takes(reference, source, folders.shares(sides[0]))
+    return Takes(reference, source, shares_of(sides[0]))
 
 
 def _folder_card(name: str, takes: list[Take]) -> FolderCard:
