@@ -46,7 +46,7 @@ models: $(STAMP)
 	for model in cello:real_cello:CC-BY-3.0 soundfont-cello:soundfont_cello_mit:MIT; do \
 	  IFS=: read -r name corpus licence <<< "$$model"; folder=$(CORPORA)/$$corpus/train; \
 	  $(BIN)/tonewood train --reference $$folder/good --source $$folder/cheap \
-	    -o src/tonewood/bundled/$$name.tonewood --overwrite --domain "solo cello, sampled notes, dry" \
+	    -o src/tonewood/bundled/$$name.tonewood --overwrite --predictor --domain "solo cello, sampled notes, dry" \
 	    --licence $$licence --notice scripts/notices/$$name.txt || exit 1; \
 	done
 

@@ -44,7 +44,8 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
 
 OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
-    "train": "--reference --source --manifest -o --seed --device --group-by --no-judge --fix --set "
+    "train": "--reference --source --manifest -o --seed --device --group-by --no-judge "
+    "--predictor --onto --fix --set "
     "--overwrite --json",
     "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
     "--no-match --device --plot --set --overwrite --json",
@@ -55,6 +56,9 @@ OPTIONS = {
     "--json",
     "score": "-m --json",
     "info": "--json",
+    "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
+    "--overwrite --json",
+    "onnx": "-o --part --overwrite --json",
 }
 
 

@@ -12,9 +12,10 @@ from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
 from tonewood.files.modelfile import Model
 from tonewood.files.several import Weighted
 from tonewood.scoring import losses
-from tonewood.settings import EnhanceSettings, ModelSettings
+from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import score as scoring
+from tonewood.workflow import streaming
 from tonewood.workflow import train as training
 from tonewood.workflow.enhance import Enhancement
 from tonewood.workflow.score import Score
@@ -142,6 +143,29 @@ class FeatureLoss(_OfModel, losses.FeatureLoss):
 
     Takes what `NeuralLoss` takes; it is called with waveform and target.
     """
+
+
+class Stream(streaming.Stream):
+    """Sound goes in and comes out reshaped, block by block; see `workflow.streaming.Stream`.
+
+    Parameters
+    ----------
+    model : Model, path or name
+        With a predictor.
+    rate : int
+        Hz.
+    channels : int
+    settings : RenderSettings, optional
+    """
+
+    def __init__(
+        self,
+        model: Model | str | Path = "cello",
+        rate: int = 48_000,
+        channels: int = 1,
+        settings: RenderSettings | None = None,
+    ) -> None:
+        super().__init__(_model(model), rate, channels, settings or RenderSettings())
 
 
 def _model(model: Model | str | Path) -> Model:

@@ -14,7 +14,7 @@ from tonewood.masking.aspects import (
     within_band,
     within_span,
 )
-from tonewood.masking.mask import Mask
+from tonewood.masking.mask import LongMask, Mask
 from tonewood.masking.render import in_force, rendered
 from tonewood.settings import AspectSettings, RenderSettings, SpectrumSettings, changed
 from tonewood.signal.bands import mel_to_hz
@@ -88,8 +88,8 @@ def test_all_of_a_mask_is_the_mask_itself() -> None:
     made = wanted(mask, aspect, REACH)
     slow = within_span(within_band(tilt(mask), 200, 4_000), 0.5, None, REACH)
     assert np.array_equal(made.gain_db, slow.gain_db)
-    force = in_force(mask, RenderSettings(amount=0.5), PAPER)
-    assert np.array_equal(force.gain_db, mask.scaled(0.5).gain_db)
+    force = in_force(LongMask.of(mask), RenderSettings(amount=0.5), PAPER)
+    assert np.array_equal(force.whole().gain_db, mask.scaled(0.5).gain_db)
 
 
 # --- One band

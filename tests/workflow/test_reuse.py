@@ -20,6 +20,7 @@ from tonewood.masking.mask import Mask
 from tonewood.masking.words import REGISTERS, in_registers, mean_tilt, passages
 from tonewood.workflow import carry, corrections, rerender
 from tonewood.workflow.differ import difference
+from tonewood.workflow.hearing import InMemory
 
 Samples = npt.NDArray[np.float32]
 Play = Callable[..., Samples]
@@ -139,19 +140,6 @@ def test_other_bytes_than_the_first_time_are_told(
     assert "not the bytes of the first time" in ran.err
     # Another format has other bytes, and nobody wonders.
     assert rerender.render(changed, take, tmp_path / "x.flac").same is None
-
-
-def test_recipes_of_before_render_too(tmp_path: Path, made: Path, take: Path) -> None:
-    tree = json.loads(beside(made).read_text())
-    for name in ("spectrum", "carried", "output_sha256"):
-        del tree[name]
-    for name in ("aspect", "gain_db"):
-        del tree["settings"]["render"][name]
-    old = tmp_path / "old.json"
-    old.write_text(json.dumps(tree))
-    done = rerender.render(old, take, tmp_path / "x.wav")
-    assert done.same is None
-    assert (tmp_path / "x.wav").read_bytes() == made.read_bytes()
 
 
 # --- apply
@@ -298,7 +286,7 @@ def test_a_shorter_recording_than_the_mask_raises_without_files(
 ) -> None:
     recipe, carried = carry.load(beside(made), "same")
     with pytest.raises(AudioError, match="fits stems of the same take only"):
-        carry.carry(play(0.5), 16_000, model, carried, carry.settings_of(recipe, "same"))
+        carry.carry(InMemory(play(0.5), 16_000), model, carried, carry.settings_of(recipe, "same"))
 
 
 # --- diff

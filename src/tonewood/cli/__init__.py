@@ -4,6 +4,7 @@ Exit 0: all done. 1: some input failed, each named. 2: the call was wrong.
 """
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -19,6 +20,8 @@ from tonewood.cli import (
     explain,
     export,
     info,
+    live,
+    onnx,
     render,
     report,
     reproduce,
@@ -60,6 +63,8 @@ for _command in (
     score.score,
     explain.explain,
     evaluate.evaluate,
+    live.live,
+    onnx.onnx,
     info.info,
     render.render,
     apply.apply,
@@ -73,6 +78,9 @@ for _command in (
 
 def main() -> None:
     """Run the command line and exit."""
+    # The work is in parts that fit one core's cache. Threads that share them wait for each other,
+    # and beside a busy core that takes several times as long as one alone (docs/performance.md).
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         # An arrow that the terminal's encoding lacks is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):

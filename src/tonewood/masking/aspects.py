@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.masking.mask import Mask
+from tonewood.masking.mask import LongMask, Mask
 from tonewood.settings import AspectSettings
 from tonewood.signal.bandpass import FADE_OCTAVES
 from tonewood.signal.spectrum import Floats
+from tonewood.signal.tracks import parts
 
 FADE_SECONDS = 0.1
 _STEPS = 16  # straight pieces that a fade over frequency is made of
@@ -83,6 +84,14 @@ def bands(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
     if mean_db is None:
         mean_db = mask.gain_db.mean(axis=1, dtype=np.float64).astype(np.float32)
     return replace(mask, gain_db=np.repeat(mean_db[:, None], mask.gain_db.shape[1], axis=1))
+
+
+def mean_db(mask: LongMask) -> NDArray[np.float32]:
+    """Mean over time [row] of a mask of any length, the same wherever it is kept."""
+    total = np.zeros(len(mask.hz))
+    for part in parts(mask.gain_db):
+        total += np.ascontiguousarray(part.numpy()).sum(axis=1, dtype=np.float64)
+    return (total / mask.gain_db.frames).astype(np.float32)
 
 
 def dynamics_of_bands(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:

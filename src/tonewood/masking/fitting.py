@@ -136,7 +136,7 @@ def fit(
     cycles = _cycles(priors, imitations, kept, shares[1])
     priors = replace(priors, weights=_chosen(cycles))
     held = [
-        (pseudo.rows_db + priors.blended(pseudo, priors.weights), take.rows_db)
+        (pseudo.rows_db + blended(priors, pseudo), take.rows_db)
         for pseudo, take in zip(imitations, kept, strict=True)
     ]
     every = Lack(*(torch.cat(pair) for pair in zip(lacks[0], lacks[2], strict=True)))
@@ -146,6 +146,11 @@ def fit(
         corrected,
         held,
     )
+
+
+def blended(priors: Priors, take: Take) -> Tensor:
+    """Mask [row, frame] in dB of a model's own blend, for a take."""
+    return mixed(priors.suggestions(take, priors.weights), priors.weights)
 
 
 def _way_back(pseudo: Take, take: Take, static_db: Tensor) -> PseudoPair:
@@ -253,7 +258,8 @@ def _cycles(
     for pseudo, take, count in zip(imitations, kept, counts, strict=True):
         suggestions = priors.suggestions(pseudo)
         for i, weights in enumerate(CANDIDATES):
-            totals[i] += count * _distance(pseudo.rows_db + mixed(suggestions, weights), take)
+            distance = cycle_distance(pseudo.rows_db + mixed(suggestions, weights), take)
+            totals[i] += count * distance
     counted = sum(counts)
     return tuple(
         Cycle(weights, total / counted) for weights, total in zip(CANDIDATES, totals, strict=True)
@@ -266,7 +272,7 @@ def _chosen(cycles: Sequence[Cycle]) -> Weights:
     return Weights(*torch.tensor([c.weights for c in best], dtype=torch.float64).mean(0).tolist())
 
 
-def _distance(rows_db: Tensor, take: Take) -> float:
+def cycle_distance(rows_db: Tensor, take: Take) -> float:
     """Mean over audible frames of the root mean square difference, one level taken off, dB."""
     difference = (rows_db - take.rows_db)[:, take.audible]
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())

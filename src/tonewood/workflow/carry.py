@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from tonewood.errors import AudioError, CallError
 from tonewood.files import recipe as recipes
 from tonewood.files.modelfile import Model
 from tonewood.files.recipe import CarriedRecord, InputRecord, Recipe
-from tonewood.masking.aspects import bands, dynamics_of_bands
-from tonewood.masking.mask import Mask
+from tonewood.masking.aspects import mean_db
+from tonewood.masking.mask import LongMask
 from tonewood.settings import EnhanceSettings, changed
-from tonewood.workflow.enhance import Enhancement, conclude, grid_of, mono_at, prior_mask
+from tonewood.signal.tracks import Made
+from tonewood.workflow.enhance import Reshaped, conclude
+from tonewood.workflow.hearing import Heard, Sound, listen
+from tonewood.workflow.mask import Found, anchor, grid_of
+from tonewood.workflow.predict import predicted_mask
 
 How = Literal["prior", "static", "same"]
-_ADAPTING = ("auto", "neighbours", "network")
+_ADAPTING = ("auto", "neighbours", "network", "predicted")
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Carried:
     ----------
     input : InputRecord
         The recording that it was found for.
-    mask : Mask
+    mask : LongMask
         As found.
     record : CarriedRecord
         Kept in the recipes of what it is carried to.
@@ -43,7 +48,7 @@ class Carried:
     """
 
     input: InputRecord
-    mask: Mask
+    mask: LongMask
     record: CarriedRecord
     digest: str
 
@@ -56,7 +61,7 @@ def load(path: Path, how: How) -> tuple[Recipe, Carried]:
         varying = "none"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     record = CarriedRecord(recipe=path.name, sha256=digest, varying=varying)
-    return recipe, Carried(recipe.input, recipe.mask.mask(), record, recipe.model.digest)
+    return recipe, Carried(recipe.input, recipe.mask.long_mask(), record, recipe.model.digest)
 
 
 def settings_of(recipe: Recipe, how: How) -> EnhanceSettings:
@@ -73,13 +78,18 @@ def settings_of(recipe: Recipe, how: How) -> EnhanceSettings:
 
 
 def carry(
-    samples: NDArray[np.float32],
-    rate: int,
+    sound: Sound,
     model: Model,
     carried: Carried,
     settings: EnhanceSettings,
-) -> Enhancement:
-    """Apply a carried correction to samples (channels, samples).
+    folder: Path | None = None,
+) -> Reshaped:
+    """Apply a carried correction to a recording of any length.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        As of `reshape`.
 
     Raises
     ------
@@ -90,32 +100,48 @@ def carry(
     """
     used = changed(settings, ["search.steps=0"])
     varying = carried.record.varying
+    heard = listen(sound, model, folder)
     if varying == "same":
-        _check_length(samples.shape[1], rate, carried.input)
+        _check_length(heard.samples, sound.rate, carried.input)
         mask = carried.mask
+    elif varying == "none":
+        static = carried.mask.part(0, 1)
+        static = replace(static, gain_db=mean_db(carried.mask)[:, None])
+        mask = LongMask.of(static.bounded(settings.render.max_gain_db).rounded())
     else:
-        mask = bands(carried.mask)
-        mask = replace(mask, gain_db=mask.gain_db[:, :1])
-        if varying != "none":
-            mask = _moved(mask, samples, rate, model, used)
-    return conclude(samples, rate, mask, model, settings, used, steps=0)
+        mask = _moved(carried.mask, sound, heard, model, used, folder)
+    return conclude(sound, heard, Found(mask, 0), model, settings, used, folder)
 
 
 def _moved(
-    static: Mask, samples: NDArray[np.float32], rate: int, model: Model, used: EnhanceSettings
-) -> Mask:
-    """A static mask of one frame, moved as the model's prior moves for a recording."""
-    wave = mono_at(samples, rate, model)
-    grid = grid_of(wave, model, "search")
-    if len(grid.hz) != len(static.hz) or not np.allclose(grid.hz, static.hz):
+    first: LongMask,
+    sound: Sound,
+    heard: Heard,
+    model: Model,
+    used: EnhanceSettings,
+    folder: Path | None,
+) -> LongMask:
+    """A mask's static part, moved as the model's prior moves for a recording."""
+    grid, limit = grid_of(heard, model, "search"), used.render.max_gain_db
+    if len(grid.hz) != len(first.hz) or not np.allclose(grid.hz, first.hz):
         raise CallError(
-            f"model {model.name} has {len(grid.hz)} rows, not the recipe's {len(static.hz)}: name "
+            f"model {model.name} has {len(grid.hz)} rows, not the recipe's {len(first.hz)}: name "
             "the model that the recipe was made with, or pass --static-only"
         )
-    found = prior_mask(used.prior.kind, wave, grid, model).numpy().astype(np.float32)
-    hop = model.settings.spectrum.hop / model.settings.spectrum.rate
-    moves = dynamics_of_bands(Mask(found, static.hz, hop, static.top_hz))
-    return replace(moves, gain_db=static.gain_db + moves.gain_db)
+    if used.prior.kind == "predicted":
+        moves = predicted_mask(sound, model, limit, folder)
+    else:
+        hop = model.settings.spectrum.hop / model.settings.spectrum.rate
+        found = anchor(used.prior.kind, heard, grid, model, folder).mask_db
+        moves = LongMask(found, first.hz, hop, first.top_hz)
+    shift = (mean_db(first) - mean_db(moves))[:, None]
+
+    def make(begin: int, end: int) -> Tensor:
+        part = moves.part(begin, end)
+        part = replace(part, gain_db=part.gain_db + shift).bounded(limit).rounded()
+        return torch.from_numpy(part.gain_db)
+
+    return replace(moves, gain_db=Made(moves.gain_db.frames, make))
 
 
 def _check_length(count: int, rate: int, first: InputRecord) -> None:

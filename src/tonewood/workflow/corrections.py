@@ -63,8 +63,8 @@ def load(name: str) -> Correction:
         path = beside(path)
     if path.suffix.lower() == ".json":
         recipe = recipes.load(path)
-        mask = in_force(recipe.mask.mask(), recipe.settings.render, recipe.spectrum)
-        return Correction(shown(name), mask, recipe.gain_db, recipe)
+        mask = in_force(recipe.mask.long_mask(), recipe.settings.render, recipe.spectrum)
+        return Correction(shown(name), mask.whole(), recipe.gain_db, recipe)
     return of_model(shown(name), modelfile.load(name))
 
 

@@ -22,6 +22,7 @@ from tonewood.workflow.enhance import mono_at
 from tonewood.workflow.page import Picture, Table, page
 from tonewood.workflow.pairs import Measuring, Pair, by_name, enhanced, heard
 from tonewood.workflow.score import score
+from tonewood.workflow.teach import Taught
 from tonewood.workflow.train import Checked, Loaded, check_device, train
 
 PAGE, TABLE = "index.html", "table.json"
@@ -91,7 +92,7 @@ class Reproduction:
         return table
 
 
-Event = Listened | Loaded | Checked | Measuring | Reproduction
+Event = Listened | Loaded | Checked | Taught | Measuring | Reproduction
 
 
 def reproduce(

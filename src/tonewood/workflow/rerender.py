@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tonewood.errors import OutputError, RecipeError, shown
 from tonewood.files import recipe as recipes
-from tonewood.files.audio import read, sha256
+from tonewood.files.audio import Stream, sha256
 from tonewood.files.formats import SUFFIXES
 from tonewood.files.recipe import Recipe
-from tonewood.masking.render import rendered
+from tonewood.masking.render import rendered_blocks
 from tonewood.workflow.batch import Job, all_or_none, check_outputs, save_sound
 
 
@@ -58,18 +61,28 @@ def render(path: Path, named: Path | None, out: Path, *, overwrite: bool = False
     if job.input.resolve() == output.resolve():
         raise OutputError(f"{shown(output)} is the input itself: name another output")
     check_outputs(job, [output], overwrite)
-    recording = read(job.input)
+    stream = Stream(job.input)
     settings = recipe.settings.render
-    made = rendered(
-        recording.samples, recording.rate, recipe.mask.mask(), settings, recipe.spectrum
-    )
+    shape = (stream.channels, recipe.input.samples)
     with all_or_none([output]):
-        save_sound(job, recording, made.samples, settings, overwrite=overwrite)
+        save_sound(job, stream, _blocks(stream, recipe), shape, settings, overwrite=overwrite)
     digest = sha256(output)
     same = None
     if recipe.output_sha256 and output.suffix.lower() == _suffix(path):
         same = digest == recipe.output_sha256
     return Rerendered(path, job.input, output, digest, same)
+
+
+def _blocks(stream: Stream, recipe: Recipe) -> Iterator[NDArray[np.float32]]:
+    """The output (channels, samples) at a time, with the gain that the recipe tells."""
+    settings = recipe.settings.render
+    if settings.amount == 0:
+        yield from stream.blocks()
+        return
+    factor = np.float32(10 ** (recipe.gain_db / 20))
+    mask = recipe.mask.long_mask()
+    for block in rendered_blocks(stream.blocks, stream.rate, mask, settings, recipe.spectrum):
+        yield block * factor
 
 
 def _suffix(path: Path) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.files.modelfile import Model
-from tonewood.scoring.training import score_windows
+from tonewood.scoring.training import score_track
 from tonewood.workflow import notebook
-from tonewood.workflow.enhance import mean_score, mono_at, rows_of
+from tonewood.workflow.enhance import mean_score
+from tonewood.workflow.hearing import Ears, InMemory, Sound
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,15 @@ class Score:
 
 def score(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
     """Score samples (channels, samples) at any rate."""
-    rows = rows_of(mono_at(samples, rate, model), model)
-    along = score_windows(model.scorer, rows)
+    return score_sound(InMemory(samples, rate), model)
+
+
+def score_sound(sound: Sound, model: Model) -> Score:
+    """Score a recording of any length."""
+    ears = Ears(sound.rate, sound.channels, model, pitched=False)
+    for block in sound.blocks():
+        ears.push(block)
+    rows = ears.heard().rows_db
+    along = score_track(model.scorer, rows)
     judge = mean_score(model.judge, rows) if model.judge else None
     return Score(float(along.mean()), judge, tuple(along.tolist()))

@@ -21,10 +21,11 @@ from tonewood.files.several import Weighted, of_several, shares_of
 from tonewood.masking import fitting, likeness
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
-from tonewood.settings import ModelSettings
+from tonewood.settings import ModelSettings, PredictorSettings
 from tonewood.signal import remedies
 from tonewood.signal.remedies import Fix
 from tonewood.workflow.audit import Listened, Side, check_distinct, examine, listen
+from tonewood.workflow.teach import Taught, teach
 
 Who = Literal["scorer", "judge"]
 
@@ -54,7 +55,7 @@ class Checked(NamedTuple):
     check: Check
 
 
-Event = Listened | Loaded | Checked | Model
+Event = Listened | Loaded | Checked | Taught | Model
 
 
 def train(
@@ -140,7 +141,7 @@ def train(
     # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
     weight = guide_weight(gains) * learnt.priors.beliefs.networks.moment
     judge = fits.get("judge")
-    yield Model(
+    model = Model(
         name=name,
         settings=settings,
         scorer=fits["scorer"].scorer,
@@ -170,6 +171,32 @@ def train(
             fix=fix,
         ),
     )
+    if settings.predictor.taught:
+        yield from teach(model, takes, settings.predictor)
+    else:
+        yield model
+
+
+def add_predictor(
+    model: Model,
+    reference: Place | Sequence[Weighted],
+    source: Place,
+    settings: PredictorSettings,
+) -> Iterator[Event]:
+    """Give a model that is there a predictor, all else left as it is; yields as `train`.
+
+    Parameters
+    ----------
+    reference, source : Path, Listing, or several weighted
+        What the model was trained on.
+
+    Raises
+    ------
+    FolderError, AudioError
+        A folder or a recording in it cannot teach; it is named.
+    """
+    takes = yield from load_sides(reference, source, model.settings, fix=model.card.fix)
+    yield from teach(model, takes, settings)
 
 
 def load_sides(
