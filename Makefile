@@ -8,10 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORPORA ?= $(TONEWOOD_CORPORA)
+# Another number, other melodies.
+DRAW ?= 0
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test browser studio format models clean
+.PHONY: help demo test browser studio format models corpus clean
 
 help:
 	@echo "make demo    enhance the bundled example; the sound and the picture go to demo/"
@@ -19,6 +21,7 @@ help:
 	@echo "make studio  build the studio's page anew (needs node 20 or newer, with npm)"
 	@echo "make format  put the code into its canonical format"
 	@echo "make models  train the bundled models again (CORPORA=folder)"
+	@echo "make corpus  render the paper's controlled experiment from MIT soundfonts, to corpus/ (DRAW=seed)"
 	@echo "make clean   remove all that make made, the virtual environment too"
 
 demo: $(STAMP)
@@ -62,6 +65,12 @@ models: $(STAMP)
 	    -o src/tonewood/bundled/$$name.tonewood --overwrite --predictor --domain "solo cello, sampled notes, dry" \
 	    --licence $$licence --notice scripts/notices/$$name.txt || exit 1; \
 	done
+
+# Two cellos, one performer, no room: train unpaired, test paired. It needs FluidSynth and soundfonts.
+corpus: $(STAMP)
+	@$(BIN)/python benchmarks/beds.py -o corpus --draw $(DRAW) cello_mit
+	@echo "now: tonewood train --reference corpus/cello_mit/train/good --source corpus/cello_mit/train/cheap -o cello_mit.tonewood"
+	@echo "then: tonewood evaluate --pairs corpus/cello_mit/test/cheap corpus/cello_mit/test/good -m cello_mit.tonewood -o report"
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -15,15 +15,20 @@ violin_performances
 violin_recitals
     fewer and more different performances, and a milder response: the folders differ less than
     their own takes do
+cello_mit
+    the paper's controlled experiment, for anybody: one performer, no room, two cellos whose
+    soundfonts are both under the MIT licence; 12 minutes a side. `make corpus` renders it
 
-Needs FluidSynth, mido and three soundfonts; on Debian or Ubuntu: apt install fluidsynth
-fluid-soundfont-gm musescore-general-soundfont-lossless timgm6mb-soundfont
+Needs FluidSynth, mido and soundfonts; on Debian or Ubuntu: apt install fluidsynth
+fluid-soundfont-gm musescore-general-soundfont-lossless, and timgm6mb-soundfont for the others
 """
 
 import argparse
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +43,11 @@ from scipy.signal import fftconvolve
 RATE = 24_000
 SOUNDFONTS = Path("/usr/share/sounds/sf2")
 FLUID, GENERAL, TIM = "FluidR3_GM.sf2", "MuseScore_General_Full.sf2", "TimGM6mb.sf2"
+PACKAGES = {
+    FLUID: "fluid-soundfont-gm",
+    GENERAL: "musescore-general-soundfont-lossless",
+    TIM: "timgm6mb-soundfont",
+}
 VIOLIN, VIOLA, CELLO = 40, 41, 42
 RANGES = {VIOLIN: (55, 88), VIOLA: (48, 76), CELLO: (36, 72)}
 
@@ -159,11 +169,11 @@ class Performance(NamedTuple):
     cheap: Callable[[int], Wave]
 
 
-def cello(rng: Generator, seconds: float) -> Performance:
-    def by(player: Player) -> Callable[[int], Wave]:
-        return lambda seed: played(player, seconds, default_rng(seed))
+def two_cellos(good: str, cheap: str, rng: Generator, seconds: float) -> Performance:
+    def by(soundfont: str) -> Callable[[int], Wave]:
+        return lambda seed: played(Player(soundfont, CELLO), seconds, default_rng(seed))
 
-    return Performance(by(Player(GENERAL, CELLO)), by(Player(TIM, CELLO)))
+    return Performance(by(good), by(cheap))
 
 
 def headsets(rng: Generator, seconds: float) -> Performance:
@@ -201,13 +211,25 @@ class Bed(NamedTuple):
 
 
 BEDS = {
-    "sampled_cello": Bed(cello, 24, 30.0),
+    "sampled_cello": Bed(partial(two_cellos, GENERAL, TIM), 24, 30.0),
     "violin_headsets": Bed(headsets, 24, 30.0),
     "violin_performances": Bed(performances, 10, 28.0),
     "violin_recitals": Bed(recitals, 6, 47.0),
+    "cello_mit": Bed(partial(two_cellos, FLUID, GENERAL), 24, 30.0),
 }
 PAIRS = {"val": 4, "test": 12}
 PAIR_SECONDS = 10.0
+
+
+def lacking(name: str) -> str | None:
+    """What a bed needs and this machine lacks, and how to get it."""
+    if shutil.which("fluidsynth") is None:
+        return "fluidsynth is not installed: apt install fluidsynth"
+    wanted = (FLUID, GENERAL) if name == "cello_mit" else (FLUID, GENERAL, TIM)
+    for soundfont in wanted:
+        if not (SOUNDFONTS / soundfont).exists():
+            return f"{SOUNDFONTS / soundfont} is missing: apt install {PACKAGES[soundfont]}"
+    return None
 
 
 def render(name: str, bed: Bed, out: Path, draw: int) -> None:
@@ -244,6 +266,8 @@ def main() -> None:
     for name in call.bed or BEDS:
         if name not in BEDS:
             parser.error(f"{name!r} is no bed: choose of {', '.join(BEDS)}")
+        if why := lacking(name):
+            parser.exit(1, f"{why}\n")
         render(name, BEDS[name], call.output / name, call.draw)
         print(call.output / name)
 

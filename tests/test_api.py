@@ -51,6 +51,7 @@ def fresh(code: str) -> str:
 def test_the_public_names_are_these() -> None:
     assert tonewood.__all__ == [
         "Enhancement",
+        "FeatureLoss",
         "Model",
         "NeuralLoss",
         "Score",

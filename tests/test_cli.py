@@ -44,10 +44,16 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
 
 OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
-    "train": "--reference --source -o --seed --device --group-by --no-judge --predictor --onto "
-    "--fix --set --overwrite --json",
-    "enhance": "-m -o --amount --method --prior --steps --seed --no-match --device --plot --set "
+    "train": "--reference --source --manifest -o --seed --device --group-by --no-judge "
+    "--predictor --onto --fix --set "
     "--overwrite --json",
+    "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
+    "--no-match --device --plot --set --overwrite --json",
+    "render": "-o --overwrite --json",
+    "apply": "-m -o --static-only --same-mask --device --plot --overwrite --json",
+    "diff": "--json",
+    "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite "
+    "--json",
     "score": "-m --json",
     "info": "--json",
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
@@ -75,6 +81,29 @@ def test_help_names_every_command_and_loads_no_torch() -> None:
     assert ran.stderr == ""
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert all(re.search(rf"^  {name} ", ran.stdout, re.MULTILINE) for name in OPTIONS)
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_shells_complete_commands(shell: str) -> None:
+    asked = {
+        "_TONEWOOD_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "tonewood exp",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": "tonewood exp",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    ran = python("-m", "tonewood", env={**os.environ, **asked})
+    assert ran.returncode == 0, ran.stderr
+    assert {line.split("\t")[0] for line in ran.stdout.splitlines()} == {"explain", "export"}
+
+
+@pytest.mark.parametrize(
+    "command", sorted(c.callback.__name__ for c in cli.app.registered_commands if c.callback)
+)
+def test_every_command_has_its_place_in_the_documentation(command: str) -> None:
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    assert any(f"tonewood {command}" in page.read_text("utf-8") for page in pages)
 
 
 def test_python_m_tonewood_is_the_command() -> None:

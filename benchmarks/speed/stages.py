@@ -21,7 +21,6 @@ from speed.limits import Limits, best, machine
 from speed.limits import measured as limits_measured
 from tonewood.files.audio import Stream, write_blocks
 from tonewood.masking.mask import Mask
-from tonewood.masking.render import scaled_field
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.signal.bands import band_levels
 from tonewood.signal.features import pitch_power
@@ -119,7 +118,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
     window, _, _ = scaled_to(spectrum, rate)
     mask = Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2)
-    field = scaled_field(mask, 1.0)
+    field = mask.at
     stage(
         "synthesis",
         lambda: list(filtered_blocks(blocks, rate, field, spectrum)),

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tonewood.api import NeuralLoss, Stream, enhance, load, score, train
+    from tonewood.api import FeatureLoss, NeuralLoss, Stream, enhance, load, score, train
     from tonewood.errors import TonewoodError
     from tonewood.files.modelfile import Model
     from tonewood.workflow.enhance import Enhancement
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Enhancement",
+    "FeatureLoss",
     "Model",
     "NeuralLoss",
     "Score",
@@ -28,6 +29,7 @@ __all__ = [
 
 _HOMES = {
     "Enhancement": "tonewood.workflow.enhance",
+    "FeatureLoss": "tonewood.api",
     "Model": "tonewood.files.modelfile",
     "NeuralLoss": "tonewood.api",
     "Score": "tonewood.workflow.score",

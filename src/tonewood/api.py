@@ -1,5 +1,6 @@
 """The Python interface: arrays in, results out; the same workflow as the command line's."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from tonewood.errors import AudioError, CallError
 from tonewood.files import modelfile
 from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
 from tonewood.files.modelfile import Model
-from tonewood.scoring import scorer
+from tonewood.files.several import Weighted
+from tonewood.scoring import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import score as scoring
@@ -25,7 +27,7 @@ def load(model: str | Path = "cello") -> Model:
 
 
 def train(
-    reference: str | Path,
+    reference: str | Path | Mapping[str, float] | Mapping[Path, float],
     source: str | Path,
     output: str | Path | None = None,
     *,
@@ -37,8 +39,9 @@ def train(
 
     Parameters
     ----------
-    reference : path
-        Folder of the sound that is wanted.
+    reference : path, or mapping of paths to weights
+        Folder of the sound that is wanted; or several, as in `{"studio": 2, "hall": 1}`, each
+        counting as a whole by its weight.
     source : path
         Folder of the sound that is to be improved.
     output : path, optional
@@ -53,8 +56,14 @@ def train(
     """
     name = Path(output).stem if output else "model"
     made: Model | None = None
+    wanted: Path | list[Weighted]
+    if isinstance(reference, Mapping):
+        wanted = [Weighted(Path(folder), weight) for folder, weight in reference.items()]
+        training.check_weights(wanted)
+    else:
+        wanted = Path(reference)
     for event in training.train(
-        Path(reference), Path(source), settings or ModelSettings(), name=name, device=device
+        wanted, Path(source), settings or ModelSettings(), name=name, device=device
     ):
         if isinstance(event, Model):
             made = event
@@ -105,16 +114,8 @@ def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") ->
     return scoring.score(_checked(samples, rate), rate, _model(model))
 
 
-class NeuralLoss(scorer.NeuralLoss):
-    """A model's frozen scorer as a differentiable loss over [batch, channels, samples].
-
-    Parameters
-    ----------
-    model : Model, path or name
-    rate : int
-        Of the waveforms, Hz.
-    reduction : {"mean", "sum", "none"}
-    """
+class _OfModel:
+    """A loss by a model, its file or its name instead of its scorer."""
 
     def __init__(
         self,
@@ -122,7 +123,26 @@ class NeuralLoss(scorer.NeuralLoss):
         rate: int = 16_000,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(_model(model).scorer, rate, reduction)
+        super().__init__(_model(model).scorer, rate, reduction)  # type: ignore[call-arg]
+
+
+class NeuralLoss(_OfModel, losses.NeuralLoss):
+    """A model's frozen scorer as a differentiable loss over [batch, channels, samples].
+
+    Parameters
+    ----------
+    model : Model, path or name
+    rate : int
+        Of the waveforms, Hz; any from 4000 on, resampled inside where need be.
+    reduction : {"mean", "sum", "none"}
+    """
+
+
+class FeatureLoss(_OfModel, losses.FeatureLoss):
+    """Distance from a target in the features of a model's scorer, over [batch, channels, samples].
+
+    Takes what `NeuralLoss` takes; it is called with waveform and target.
+    """
 
 
 class Stream(streaming.Stream):

@@ -17,6 +17,7 @@ PriorKind = Literal[
 ]
 Method = Literal["search", "paper", "predicted"]
 Fixable = Literal["level", "bandwidth", "noise"]
+Part = Literal["all", "tilt", "bands", "dynamics-of-bands"]
 # Of torch.optim, those that take dense gradients of any shape and need no more than a step size.
 Optimiser = Literal[
     "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "Adafactor", "RMSprop",
@@ -243,13 +244,46 @@ class CertificateSettings(Settings):
     control_steps: int = Field(30, ge=0, le=1_000, description="0 leaves the control out")
 
 
+class AspectSettings(Settings):
+    """What of a mask is wanted: one aspect of it, in one band, in one span of time.
+
+    Outside of band and span nothing changes; the fades lie inside.
+    """
+
+    only: Part = Field("all", description="tilt, bands or dynamics-of-bands")
+    between: tuple[float, float] | None = Field(None, description="Hz, lower and upper end")
+    start_s: float | None = Field(None, ge=0)
+    end_s: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.between is not None and not 0 < self.between[0] < self.between[1]:
+            low, high = self.between
+            raise ValueError(f"a band from {low:g} Hz to {high:g} Hz holds nothing; give LOW:HIGH")
+        if self.end_s is not None and (self.start_s or 0) >= self.end_s:
+            raise ValueError(f"a span from {self.start_s:g} s to {self.end_s:g} s holds nothing")
+        return self
+
+    @property
+    def limited(self) -> bool:
+        """Whether some band or span is to be left as it is."""
+        return any(it is not None for it in (self.between, self.start_s, self.end_s))
+
+
 class RenderSettings(Settings):
     """How a mask becomes sound."""
 
     amount: float = Field(1.0, ge=0, le=1, description="scales the mask in dB; 0 returns the input")
+    aspect: AspectSettings = AspectSettings()
     max_gain_db: float = Field(30.0, gt=0, le=60)
     match: bool = Field(True, description="match loudness and hold the true peak")
+    gain_db: float = Field(0.0, ge=-60, le=60, description="of the output where it is not matched")
     ceiling_dbtp: float = Field(-1.0, le=0)
+
+    @property
+    def matches(self) -> bool:
+        """Whether one gain may change all of the recording: not where a part is to be left."""
+        return self.match and not self.aspect.limited
 
 
 class EnhanceSettings(Settings):

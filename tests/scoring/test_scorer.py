@@ -4,7 +4,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from tonewood.scoring.scorer import NeuralLoss, Scorer
+from tonewood.scoring.scorer import Scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.spectrum import log_magnitude, stft
@@ -212,63 +212,3 @@ def test_a_crop_is_as_long_as_the_settings_say() -> None:
 def test_statistics_travel_with_the_weights() -> None:
     state = outspoken().state_dict()
     assert {"row_mean", "loud_row"} <= set(state)
-
-
-def test_loss_of_a_batch_by_reduction() -> None:
-    scorer, waves = outspoken(), tones()[:, None]
-    each = NeuralLoss(scorer, 16_000, "none")(waves)
-    assert each.shape == (4,)
-    assert torch.allclose(each, scorer.score(rows_of(waves[:, 0])))
-    assert NeuralLoss(scorer, 16_000, "mean")(waves).item() == pytest.approx(each.mean().item())
-    assert NeuralLoss(scorer, 16_000, "sum")(waves).item() == pytest.approx(each.sum().item())
-    assert NeuralLoss(scorer, 16_000)(waves).shape == ()
-
-
-def test_loss_hears_the_mean_of_the_channels() -> None:
-    loss, waves = NeuralLoss(outspoken(), 16_000, "none"), tones()
-    stereo = torch.stack([waves[:2], waves[2:]], dim=1)
-    assert torch.allclose(loss(stereo), loss(stereo.mean(dim=1, keepdim=True)))
-    assert not torch.allclose(loss(stereo), loss(waves[:2, None]))
-
-
-@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
-def test_loss_pulls_at_the_waveform(rate: int) -> None:
-    waves = tones(2, 0.5, rate)[:, None].repeat(1, 2, 1).requires_grad_()
-    NeuralLoss(outspoken(), rate)(waves).backward()
-    assert waves.grad is not None
-    assert waves.grad.isfinite().all()
-    assert (waves.grad.abs().amax(dim=2) > 0).all()
-
-
-@pytest.mark.parametrize("amplitude", [0.0, 1.0])
-def test_loss_has_finite_gradients_on_silence_and_on_full_scale(amplitude: float) -> None:
-    wave = (amplitude * torch.sign(torch.sin(torch.arange(8_000) * 0.05)))[None, None]
-    wave.requires_grad_()
-    NeuralLoss(outspoken(), 16_000)(wave).backward()
-    assert wave.grad is not None
-    assert wave.grad.isfinite().all()
-    # Nothing can be amplified out of exact silence: its gradient is 0, not NaN.
-    assert (wave.grad.abs().max() > 0) == (amplitude > 0)
-
-
-@pytest.mark.parametrize("rate", [44_100, 48_000])
-def test_loss_scores_alike_at_other_rates(rate: int) -> None:
-    scorer = outspoken()
-    scores = [NeuralLoss(scorer, at, "none")(tones(4, 1.0, at)[:, None]) for at in (16_000, rate)]
-    assert scores[0].std() > 0.1
-    assert (scores[0] - scores[1]).abs().max() < 0.05
-
-
-def test_loss_freezes_the_scorer() -> None:
-    scorer = outspoken()
-    NeuralLoss(scorer, 16_000)
-    assert not any(p.requires_grad for p in scorer.parameters())
-
-
-def test_loss_refuses_what_it_cannot_hear() -> None:
-    with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz: resample them first"):
-        NeuralLoss(outspoken(), 8_000)
-    with pytest.raises(ValueError, match="reduction is 'max'; choose 'mean', 'sum' or 'none'"):
-        NeuralLoss(outspoken(), 16_000, "max")
-    with pytest.raises(ValueError, match=r"\(2, 8000\); give \[batch, channels, samples\]"):
-        NeuralLoss(outspoken(), 16_000)(torch.zeros(2, 8_000))

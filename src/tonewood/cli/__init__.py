@@ -12,13 +12,17 @@ import typer
 import typer.core
 
 from tonewood.cli import (
+    apply,
     audit,
+    diff,
     enhance,
     evaluate,
     explain,
+    export,
     info,
     live,
     onnx,
+    render,
     report,
     reproduce,
     score,
@@ -48,7 +52,7 @@ app = typer.Typer(
     cls=_Commands,
     help="Reshape recordings toward a sound learnt from two folders of recordings.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -63,6 +67,10 @@ for _command in (
     live.live,
     onnx.onnx,
     info.info,
+    render.render,
+    apply.apply,
+    diff.diff,
+    export.export,
     search.search,
     reproduce.reproduce,
     studio.studio,

@@ -1,7 +1,6 @@
 """`tonewood enhance`: recordings → recordings, reshaped."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,22 +11,26 @@ from tonewood.cli.options import (
     InputsArgument,
     JsonOption,
     ModelOption,
+    OutputOption,
     OverwriteOption,
     SetOption,
     finish,
+    hertz,
+    seconds,
 )
 from tonewood.errors import shown
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.workflow.batch import Enhanced
+    from collections.abc import Iterable
+
+    from tonewood.files.recipe import CarriedRecord
+    from tonewood.masking.optimise import Step
+    from tonewood.workflow.batch import Enhanced, Failed, Started
 
 
 def enhance(
     inputs: InputsArgument,
-    output: Annotated[
-        Path,
-        typer.Option("-o", "--output", readable=False, help="Folder, or file for one INPUT."),
-    ],
+    output: OutputOption,
     model: ModelOption = "cello",
     amount: Annotated[float, typer.Option(help="0 leaves the input, 1 is all of it.")] = 1.0,
     method: Annotated[
@@ -38,6 +41,18 @@ def enhance(
     ] = "auto",
     steps: Annotated[
         int | None, typer.Option(help="Steps of the search; 0: the prior alone.")
+    ] = None,
+    only: Annotated[
+        str, typer.Option(help="One aspect: tilt, bands or dynamics-of-bands.")
+    ] = "all",
+    between: Annotated[
+        str | None, typer.Option(metavar="LOW:HIGH", help="Change this band alone, Hz.")
+    ] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Change nothing before: 10, 1:02.")
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="Change nothing after.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws what is random.")] = 0,
     force: Annotated[
@@ -55,7 +70,6 @@ def enhance(
     """Reshape recordings toward the model's reference."""
     from tonewood.files.modelfile import load
     from tonewood.settings import changed, enhance_settings
-    from tonewood.terminal import EnhancingDisplay
     from tonewood.workflow import batch
     from tonewood.workflow.train import check_device
 
@@ -63,8 +77,14 @@ def enhance(
         f"seed={seed}",
         f"render.amount={amount}",
         f"render.match={json.dumps(not no_match)}",
+        f"render.aspect.only={json.dumps(only)}",
         f"force={json.dumps(force)}",
     ]
+    if between is not None:
+        named.append(f"render.aspect.between={json.dumps(hertz(between))}")
+    for name, time in (("start_s", from_), ("end_s", to)):
+        if time is not None:
+            named.append(f"render.aspect.{name}={seconds(time)!r}")
     if prior != "auto":
         named.append(f"prior.kind={json.dumps(prior)}")
     if steps is not None:
@@ -73,21 +93,32 @@ def enhance(
     check_device(device)
     loaded = load(model)
     laid = batch.jobs(inputs, output)
+    events = batch.enhance_files(
+        laid, loaded, settings, plot=plot, overwrite=overwrite, device=device
+    )
+    follow(events, len(laid), settings.search.steps, json_)
+
+
+def follow(
+    events: "Iterable[Started | Step | Enhanced | Failed]", files: int, steps: int, as_json: bool
+) -> None:
+    """Show work on files as it goes on, tell what became of each, and end with the exit code."""
+    from tonewood.terminal import EnhancingDisplay
+    from tonewood.workflow import batch
+
     failed = 0
-    with EnhancingDisplay(len(laid), settings.search.steps) as display:
-        for event in batch.enhance_files(
-            laid, loaded, settings, plot=plot, overwrite=overwrite, device=device
-        ):
+    with EnhancingDisplay(files, steps) as display:
+        for event in events:
             if isinstance(event, batch.Failed | batch.Enhanced):
                 display.clear()
             if isinstance(event, batch.Failed):
                 failed += 1
-                report.failure(event, json_)
+                report.failure(event, as_json)
             elif isinstance(event, batch.Enhanced):
-                _tell(event, json_)
+                _tell(event, as_json)
             else:
                 display.show(event)
-    finish(failed, len(laid))
+    finish(failed, files)
 
 
 def _tell(done: "Enhanced", as_json: bool) -> None:
@@ -107,6 +138,7 @@ def _tell(done: "Enhanced", as_json: bool) -> None:
                 "certificate": certificate,
                 "prior": done.prior,
                 "steps": done.steps,
+                "carried": done.carried.model_dump(mode="json") if done.carried else None,
                 "gain_db": done.gain_db,
                 "seconds": done.seconds,
                 "warnings": list(done.warnings),
@@ -128,7 +160,19 @@ def _tell(done: "Enhanced", as_json: bool) -> None:
         f"  mask     prior {done.prior}, {_counted(done.steps, 'step')}; "
         f"{found.rms_db:.1f} dB rms, {found.largest_db:.1f} dB at most; {done.seconds:.1f} s"
     )
+    if done.carried:
+        print(f"  carried  {_carried(done.carried)}")
     print(f"  verdict  {found.line}")
+
+
+def _carried(record: "CarriedRecord") -> str:
+    """What of a correction was carried, and what was found anew."""
+    first = shown(record.recipe)
+    if record.varying == "same":
+        return f"the mask and the gain of {first}, moment by moment"
+    if record.varying == "none":
+        return f"the static part of {first}; nothing moves"
+    return f"the static part of {first}; what moves is of prior {record.varying}, found again"
 
 
 def _counted(number: int, noun: str) -> str:

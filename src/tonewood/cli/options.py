@@ -7,17 +7,27 @@ from typing import Annotated
 import typer
 
 from tonewood.cli import report
-from tonewood.errors import OutputError, shown
+from tonewood.errors import CallError, OutputError, shown
 
 # readable=False: click would take an unreadable file for a wrong call, and drop the whole batch.
 InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT", readable=False, help="Files or folders.")
+]
+RecipeArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE", readable=False, help="Recipe beside an output: ….recipe.json."
+    ),
 ]
 ReferenceOption = Annotated[
     Path, typer.Option(readable=False, help="Folder of the sound that is wanted.")
 ]
 SourceOption = Annotated[
     Path, typer.Option(readable=False, help="Folder of the sound that is to be improved.")
+]
+OutputOption = Annotated[
+    Path,
+    typer.Option("-o", "--output", readable=False, help="Folder, or file for one INPUT."),
 ]
 ModelOption = Annotated[
     str, typer.Option("-m", "--model", help="Model file, or the name of a bundled model.")
@@ -31,6 +41,30 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as in search.alpha=0.02."),
 ]
+
+
+def hertz(text: str) -> tuple[float, float]:
+    """Read a band such as 200:4000; CallError otherwise."""
+    low, colon, high = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return float(low), float(high)
+    except ValueError:
+        raise CallError(f"{text!r} is no band; give LOW:HIGH in Hz, as in 200:4000") from None
+
+
+def seconds(text: str) -> float:
+    """Read a time such as 10, 10s, 1:02 or 1:00:02.5 as seconds; CallError otherwise."""
+    total = 0.0
+    try:
+        for place, part in enumerate(text.strip().removesuffix("s").split(":")):
+            if place == 3 or not part[:1].isdigit():
+                raise ValueError
+            total = 60 * total + float(part)
+    except ValueError:
+        raise CallError(f"{text!r} is no time; give seconds or MIN:SEC, as in 10 or 1:02") from None
+    return total
 
 
 def finish(failed: int, total: int) -> None:

@@ -20,6 +20,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def clock(seconds: float) -> str:
+    """A time as musicians read it, as in 1:02.5."""
+    tenths = round(seconds * 10)
+    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
+
+
 def failure(failure: "Failed", as_json: bool) -> None:
     """Name a recording that could not be done, and why."""
     say(f"tonewood: {failure.error}")

@@ -11,20 +11,34 @@ from tonewood.cli.options import (
     DeviceOption,
     JsonOption,
     OverwriteOption,
-    ReferenceOption,
     SetOption,
-    SourceOption,
     check_target,
 )
 from tonewood.errors import CallError, shown
 
 
 def train(
-    reference: ReferenceOption,
-    source: SourceOption,
     output: Annotated[
         Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
     ],
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR[:WEIGHT]",
+            help="Folder of the sound that is wanted; give it again for several, weighted.",
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Folder of the sound that is to be improved."),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="CSV or JSONL of path, label, session, start, end; instead of both folders.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = 0,
     device: DeviceOption = "cpu",
     group_by: Annotated[
@@ -77,6 +91,7 @@ def train(
     if predictor:
         named.append("predictor.taught=true")
     check_target(output, overwrite)
+    wanted, there = workflow.sides(reference or [], source, manifest)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
     if onto is not None:
         kept = load(onto)
@@ -85,11 +100,11 @@ def train(
             kept.settings
         ):
             raise CallError("--onto adds --predictor and changes nothing else: say no more")
-        events = workflow.add_predictor(kept, reference, source, settings.predictor)
+        events = workflow.add_predictor(kept, wanted, there, settings.predictor)
     else:
         settings = changed(ModelSettings(), [*named, *(set_ or [])])
         events = workflow.train(
-            reference, source, settings, name=output.stem, device=device, origin=origin
+            wanted, there, settings, name=output.stem, device=device, origin=origin
         )
     with TrainingDisplay() as display:
         for event in events:

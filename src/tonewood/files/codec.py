@@ -14,6 +14,7 @@ import soundfile
 from tonewood.errors import AudioError, shown
 from tonewood.files import headers
 from tonewood.files.formats import AudioFormat
+from tonewood.files.steady import steadied
 
 # Frames at a time. libsndfile's Vorbis encoder keeps a whole write on the stack, so that a long
 # one crashes; and a header may promise terabytes, so memory grows only by what was decoded.
@@ -159,7 +160,10 @@ def encode(
     rate: int,
     form: AudioFormat,
 ) -> None:
-    """Encode blocks ``(channels, samples)`` into a file; raises what soundfile raises."""
+    """Encode blocks ``(channels, samples)`` into a file; raises what soundfile raises.
+
+    The same samples are the same bytes at any time.
+    """
     settings: dict[str, Any] = {}
     if form.container in ("OGG", "MP3"):
         settings["compression_level"] = 0.0  # least compression: best quality
@@ -178,6 +182,7 @@ def encode(
         for block in blocks:
             for start in range(0, block.shape[1], BLOCK):
                 file.write(_prepared(block[:, start : start + BLOCK].T, form))
+    steadied(path)
 
 
 def _prepared(block: npt.NDArray[np.floating[Any]], form: AudioFormat) -> npt.NDArray[Any]:

@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import FolderError, shown
+from tonewood.errors import AudioError, FolderError, shown
+from tonewood.files.audio import MIN_SECONDS as MIN_PIECE
 from tonewood.files.audio import AudioFormat, Recording, audio_files, read
+from tonewood.files.manifest import Entry, Listing
 from tonewood.scoring.audit import long_term
 from tonewood.settings import ModelSettings
 from tonewood.signal.bands import band_levels
@@ -23,6 +25,9 @@ from tonewood.signal.remedies import Fix, fixed
 from tonewood.signal.traces import Traces, traces
 
 MIN_SECONDS = 60.0
+
+Place = Path | Listing
+"""Where one side's recordings are: below a folder, or on a list."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +81,7 @@ class Take:
     digest: str  # of the samples: a copy in another container is the same recording
     features: Features
     evidence: Evidence | None = None
+    share: float | None = None  # how much its moments count among several folders'
 
 
 class Split(NamedTuple):
@@ -108,12 +114,20 @@ class _Heard(NamedTuple):
     total: int
     digest: str
     recording: Recording
+    relative: Path | None
+    session: str | None  # as a list says
+
+    def group(self, group_by: str) -> str:
+        """What it is kept together with, and what the audit calls a session."""
+        if self.relative is not None:
+            return group_of(self.relative, group_by)
+        return self.session or ("." if group_by == "folder" else str(self.recording.path))
 
 
 def load(
-    folder: Path, settings: ModelSettings, *, audited: bool = False, fix: Fix | None = None
+    folder: Place, settings: ModelSettings, *, audited: bool = False, fix: Fix | None = None
 ) -> Iterator[Loading]:
-    """Read and analyse every recording below a folder, one at a time.
+    """Read and analyse every recording below a folder or on a list, one at a time.
 
     A recording that is there twice counts once: its copies could fall on both sides of a split.
 
@@ -131,19 +145,18 @@ def load(
     AudioError
         One of its recordings cannot be used; it is named.
     """
+    group_by = settings.training.group_by
     for heard in _recordings(folder):
         recording, digest = heard.recording, heard.digest
         if fix is not None:
             recording = _fixed(recording, digest, fix)
         wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
         features = analyse(wave, settings.scorer.bands, settings.spectrum)
-        relative = recording.path.relative_to(folder)
-        evidence = (
-            _evidence(recording, digest, relative, features.rows_db, settings) if audited else None
-        )
+        evidence = _evidence(heard, recording, features.rows_db, settings) if audited else None
         take = Take(
             path=recording.path,
-            group=group_of(relative, settings.training.group_by),
+            # A session that a list states is one whatever takes are otherwise grouped by.
+            group=heard.group(group_by),
             seconds=recording.duration,
             digest=digest,
             features=features,
@@ -152,26 +165,49 @@ def load(
         yield Loading(heard.number, heard.total, take)
 
 
-def survey(folder: Path, settings: ModelSettings) -> Iterator[Surveyed]:
-    """Read every recording below a folder for its traces alone; raises as `load`."""
+def survey(folder: Place, settings: ModelSettings) -> Iterator[Surveyed]:
+    """Read every recording below a folder or on a list for its traces alone; raises as `load`."""
     for heard in _recordings(folder):
         recording = heard.recording
         wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
         rows = band_levels(wave, settings.spectrum.rate, settings.scorer.bands, settings.spectrum)
-        relative = recording.path.relative_to(folder)
-        evidence = _evidence(recording, heard.digest, relative, rows, settings)
+        evidence = _evidence(heard, recording, rows, settings)
         yield Surveyed(heard.number, heard.total, evidence)
 
 
-def _recordings(folder: Path) -> Iterator[_Heard]:
-    files = audio_files(folder)
+def _recordings(place: Place) -> Iterator[_Heard]:
+    files: list[Entry | Path] = []
+    files += place.entries if isinstance(place, Listing) else audio_files(place)
     seen = set[str]()
-    for number, path in enumerate(files, start=1):
-        recording = read(path)
+    for number, item in enumerate(files, start=1):
+        recording = _piece(item) if isinstance(item, Entry) else read(item)
         digest = hashlib.sha256(recording.samples.tobytes()).hexdigest()
         if digest not in seen:
             seen.add(digest)
-            yield _Heard(number, len(files), digest, recording)
+            relative = None if isinstance(place, Listing) else recording.path.relative_to(place)
+            session = item.session if isinstance(item, Entry) else None
+            yield _Heard(number, len(files), digest, recording, relative, session)
+
+
+def _piece(entry: Entry) -> Recording:
+    """A recording from its start to its end, as a list says."""
+    recording = read(entry.path)
+    if entry.start is None and entry.end is None:
+        return recording
+    first = round((entry.start or 0.0) * recording.rate)
+    last = None if entry.end is None else round(entry.end * recording.rate)
+    samples = recording.samples[:, first:last]
+    if samples.shape[1] < MIN_PIECE * recording.rate:
+        raise AudioError(
+            f"{shown(entry.path)} lasts {recording.duration:.2f} s; line {entry.line} of the list "
+            f"leaves {samples.shape[1] / recording.rate:.2f} s of it and {MIN_PIECE:g} s are needed"
+        )
+    if np.ptp(samples) == 0:
+        raise AudioError(
+            f"{shown(entry.path)} is silent where line {entry.line} of the list looks: "
+            "name another piece"
+        )
+    return replace(recording, samples=np.ascontiguousarray(samples))
 
 
 def _fixed(recording: Recording, digest: str, fix: Fix) -> Recording:
@@ -183,12 +219,12 @@ def _fixed(recording: Recording, digest: str, fix: Fix) -> Recording:
 
 
 def _evidence(
-    recording: Recording, digest: str, relative: Path, rows_db: Tensor, settings: ModelSettings
+    heard: _Heard, recording: Recording, rows_db: Tensor, settings: ModelSettings
 ) -> Evidence:
     return Evidence(
         path=recording.path,
-        session=group_of(relative, "folder"),
-        digest=digest,
+        session=heard.group("folder"),
+        digest=heard.digest,
         format=recording.format,
         traces=traces(recording.samples, recording.rate),
         spectra=long_term(rows_db, settings.spectrum.frames(settings.scorer.crop_seconds)),
@@ -205,7 +241,9 @@ def group_of(path: Path, group_by: str) -> str:
     return path.parts[0] if len(path.parts) > 1 else "."
 
 
-def check(reference: Sequence[Take], source: Sequence[Take], folders: tuple[Path, Path]) -> None:
+def check(
+    reference: Sequence[Take], source: Sequence[Take], folders: tuple[str | Path, str | Path]
+) -> None:
     """Refuse folders that cannot teach: too short, too few takes, or sharing a recording.
 
     Raises

@@ -16,7 +16,7 @@ from tonewood.errors import RecipeError, shown
 from tonewood.files.output import atomic_path
 from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.mask import STEP_DB, LongMask, Mask
-from tonewood.settings import EnhanceSettings, Settings
+from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
 from tonewood.signal.tracks import Made, parts
 
 SUFFIX = ".recipe.json"
@@ -120,6 +120,18 @@ def _unpacked(part: str, rows: int, frames: int) -> NDArray[np.int16]:
     return np.cumsum(np.cumsum(change, axis=1, dtype=np.int16), axis=1, dtype=np.int16)
 
 
+class CarriedRecord(Settings):
+    """The recipe whose correction was carried to another recording, and how its mask moves.
+
+    `varying` is `none` for the static part alone, `same` for the very same mask, else the prior
+    that found what varies.
+    """
+
+    recipe: str
+    sha256: str
+    varying: str
+
+
 class Recipe(Settings):
     """Everything that decided an output, and what came of it."""
 
@@ -135,6 +147,9 @@ class Recipe(Settings):
     certificate: Certificate
     loudness_lufs: Change | None
     mask: MaskRecord
+    spectrum: SpectrumSettings
+    carried: CarriedRecord | None = None
+    output_sha256: str | None = None
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the recipe, whole or not at all."""

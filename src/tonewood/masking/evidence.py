@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tonewood.masking.mask import smoothed
 from tonewood.masking.neighbours import Folder, Take, cosine_basis
+from tonewood.signal.draws import Shares
 
 _DENSE = 36  # codes that a moment is compared with
 _POOLED = 5  # adjoining shapes that share one estimate
@@ -45,6 +46,12 @@ class Lack(NamedTuple):
     def mean(self) -> Tensor:
         """Mean over the takes [row]."""
         return self.frames @ self.rows_db / self.frames.sum()
+
+    def shared(self, shares: Shares) -> "Lack":
+        """The same with every take weighing as far as its moments count."""
+        if shares is None:
+            return self
+        return self._replace(frames=self.frames * torch.tensor(shares))
 
     def by_session(self) -> "Lack":
         """The same with the takes of each session made one."""

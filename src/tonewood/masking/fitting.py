@@ -18,6 +18,7 @@ from tonewood.masking.neighbours import Take, condensed, imitated, learn, mapped
 from tonewood.masking.predict import PseudoPair, train_network
 from tonewood.masking.priors import SMOOTH_NETWORK_MS, Beliefs, Priors, Weights, mixed
 from tonewood.settings import PriorsSettings
+from tonewood.signal.draws import Shares
 from tonewood.signal.features import Features
 
 _SHARES = (
@@ -80,17 +81,24 @@ def fit(
     settings: PriorsSettings,
     hop_ms: float,
     generator: torch.Generator,
+    shares: tuple[Shares, Shares] = (None, None),
 ) -> Fitted:
-    """Learn from takes of both folders; choose the blend on reference takes that are held out."""
+    """Learn from takes of both folders; choose the blend on reference takes that are held out.
+
+    Parameters
+    ----------
+    shares : pair of Shares
+        Of the reference takes, and of those held out.
+    """
     near = settings.neighbours
-    there, here = learn(reference, source, near, generator)
+    there, here = learn(reference, source, near, generator, shares[0])
     sources = [here.take(features) for features in source]
     references = [there.take(features) for features in reference]
     kept = [there.take(features) for features in held_out]
     lacks = [
-        lack(references, there, here, sign=1.0),
+        lack(references, there, here, sign=1.0).shared(shares[0]),
         lack(sources, here, there, sign=-1.0),
-        lack(kept, there, here, sign=1.0),
+        lack(kept, there, here, sign=1.0).shared(shares[1]),
     ]
     static = static_mask(lacks[0], lacks[1], settings.doubt)
     parted = Parted.of(reference, lacks[0]), Parted.of(source, lacks[1])
@@ -105,7 +113,8 @@ def fit(
         gain = mapped(pseudo, here, there, near, hop_ms, skip_there=own)
         corrected.append((pseudo.rows_db + gain, take.rows_db))
     first, second = (
-        train_network(pairs, here, settings.network, generator) for pairs in (forward, backward)
+        train_network(pairs, here, settings.network, generator, share)
+        for pairs, share in ((forward, None), (backward, shares[0]))
     )
     imitations = [imitated(take, there, here, hop_ms) for take in kept]
     real = (
@@ -124,7 +133,7 @@ def fit(
     )
     # Through the stored precision, so that a model is the same before and after its file.
     priors = Priors.from_tensors(priors.tensors(), settings, hop_ms)
-    cycles = _cycles(priors, imitations, kept)
+    cycles = _cycles(priors, imitations, kept, shares[1])
     priors = replace(priors, weights=_chosen(cycles))
     held = [
         (pseudo.rows_db + blended(priors, pseudo), take.rows_db)
@@ -242,14 +251,18 @@ def _placebo(
     return Power.of(masks, asked), Power.of([network.predicted(take) for take in asked], asked)
 
 
-def _cycles(priors: Priors, imitations: Sequence[Take], kept: Sequence[Take]) -> tuple[Cycle, ...]:
-    totals = [0.0] * len(CANDIDATES)
-    for pseudo, take in zip(imitations, kept, strict=True):
+def _cycles(
+    priors: Priors, imitations: Sequence[Take], kept: Sequence[Take], shares: Shares
+) -> tuple[Cycle, ...]:
+    totals, counts = [0.0] * len(CANDIDATES), shares or [1.0] * len(kept)
+    for pseudo, take, count in zip(imitations, kept, counts, strict=True):
         suggestions = priors.suggestions(pseudo)
         for i, weights in enumerate(CANDIDATES):
-            totals[i] += cycle_distance(pseudo.rows_db + mixed(suggestions, weights), take)
+            distance = cycle_distance(pseudo.rows_db + mixed(suggestions, weights), take)
+            totals[i] += count * distance
+    counted = sum(counts)
     return tuple(
-        Cycle(weights, total / len(kept)) for weights, total in zip(CANDIDATES, totals, strict=True)
+        Cycle(weights, total / counted) for weights, total in zip(CANDIDATES, totals, strict=True)
     )
 
 

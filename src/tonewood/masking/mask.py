@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tonewood.signal import image
 from tonewood.signal.bands import hz_to_mel
 from tonewood.signal.spectrum import Floats
 from tonewood.signal.tracks import Held, Track, spans
@@ -69,6 +70,17 @@ class Mask:
         """Gains in whole steps of 0.002 dB: what a recipe stores is what was rendered."""
         gain = np.round(self.gain_db / STEP_DB).astype(np.float32) * np.float32(STEP_DB)
         return replace(self, gain_db=gain)
+
+    def _repr_html_(self) -> str:
+        """A picture for notebooks, on rows spaced alike up to the top."""
+        hz = np.linspace(0, self.top_hz, 128)
+        seconds = np.arange(self.gain_db.shape[1]) * self.hop_seconds
+        reach = max(1.0, self.largest_db)
+        caption = (
+            f"mask: 0 to {self.top_hz:.0f} Hz, {seconds[-1]:.1f} s; blue -{reach:.1f} dB, "
+            f"red +{reach:.1f} dB; {self.rms_db:.1f} dB rms"
+        )
+        return image.figure(image.gains(self.at(hz, seconds), reach), caption)
 
     @property
     def largest_db(self) -> float:

@@ -18,6 +18,7 @@ from torch.nn.functional import embedding_bag
 from tonewood.masking.mask import smoothed
 from tonewood.settings import NeighbourSettings
 from tonewood.signal.bands import frame_levels, mean_level
+from tonewood.signal.draws import Shares, shared_mean
 from tonewood.signal.features import Features, Levels
 
 _AUDIBLE_DB = 50.0
@@ -131,8 +132,9 @@ def learn(
     source: Sequence[Features],
     settings: NeighbourSettings,
     generator: torch.Generator,
+    shares: Shares = None,
 ) -> tuple[Folder, Folder]:
-    """Learn both folders from their takes: (reference, source)."""
+    """Learn both folders from their takes: (reference, source); shares are the reference's."""
     sides = [[_relative(take) for take in takes] for takes in (reference, source)]
     frames = [[take.of(_audible(take.rows_db)) for take in takes] for takes in sides]
     joined = [
@@ -144,13 +146,19 @@ def learn(
     _, directions = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
     projection = directions[:, -settings.components :].flip(1).float().contiguous()
     folders = []
-    for side, parts in zip(joined, frames, strict=True):
-        row_mean, fine_mean = side.rows_db.mean(dim=1), side.fine_db.mean(dim=1)
+    for side, parts, share in zip(joined, frames, (shares, None), strict=True):
+        row_mean = shared_mean([part.rows_db for part in parts], share)
+        fine_mean = shared_mean([part.fine_db for part in parts], share)
         origin = torch.cat(
             [torch.full((part.rows_db.shape[1],), i) for i, part in enumerate(parts)]
         )
         total = side.rows_db.shape[1]
-        chosen = torch.randperm(total, generator=generator)[: settings.frames]
+        if share is None:
+            chosen = torch.randperm(total, generator=generator)[: settings.frames]
+        else:
+            weight = torch.tensor(share)[origin]
+            count = min(settings.frames, total)
+            chosen = torch.multinomial(weight, count, generator=generator)
         fine = projection.T @ (side.fine_db[:, chosen] - fine_mean[:, None])
         rows = side.rows_db[:, chosen].T.contiguous()
         book = Codebook(keys(rows, fine.T, row_mean), rows, origin[chosen])

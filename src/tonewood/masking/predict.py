@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tonewood.masking.neighbours import Folder, Take
 from tonewood.settings import NetworkSettings
+from tonewood.signal.draws import Shares, drawn
 
 _GAIN_DB = 8.0
 _ROWS_DB = 10.0
@@ -95,6 +96,7 @@ def train_network(
     source: Folder,
     settings: NetworkSettings,
     generator: torch.Generator,
+    shares: Shares = None,
 ) -> MaskNetwork:
     """Fit a network to pseudo-pairs.
 
@@ -113,9 +115,10 @@ def train_network(
     )
     crop = min([settings.crop_frames, *(pair.gain_db.shape[1] for pair in pairs)])
     inputs = [network.inputs(pair.take) for pair in pairs]
+    lengths = [pair.gain_db.shape[1] for pair in pairs]
     for _ in range(settings.steps):
         x, y, heard = [], [], []
-        for index in torch.randint(len(pairs), (settings.batch,), generator=generator).tolist():
+        for index in drawn(lengths, settings.batch, generator, shares):
             pair = pairs[index]
             last = pair.gain_db.shape[1] - crop
             start = int(torch.randint(last + 1, (1,), generator=generator))

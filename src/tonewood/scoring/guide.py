@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tonewood.settings import GuideSettings
 from tonewood.signal.bands import frame_levels, mean_level
+from tonewood.signal.draws import Shares, drawn
 
 Pair = tuple[Tensor, Tensor]
 """(corrected, wanted) rows [row, frame] in dB of one take."""
@@ -103,7 +104,10 @@ def _shapes(rows: int, width: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def train_guide(
-    pairs: Sequence[Pair], settings: GuideSettings, generator: torch.Generator
+    pairs: Sequence[Pair],
+    settings: GuideSettings,
+    generator: torch.Generator,
+    shares: Shares = None,
 ) -> Guide:
     """Teach a guide its gradient from pairs of sounds and what they should have been.
 
@@ -121,8 +125,8 @@ def train_guide(
     )
     crop = min([settings.crop_frames, *(y.shape[1] for _, y in pairs)])
     for _ in range(settings.steps):
-        drawn = [_crop(pairs, crop, generator) for _ in range(settings.batch)]
-        near, wanted = (torch.stack(side) for side in zip(*drawn, strict=True))
+        crops = [_crop(pairs, crop, generator, shares) for _ in range(settings.batch)]
+        near, wanted = (torch.stack(side) for side in zip(*crops, strict=True))
         done = torch.rand(settings.batch, 1, 1, generator=generator) < settings.done_share
         near = torch.where(done, wanted, near) + _smooth_masks(near, settings.mask_db, generator)
         lacking, heard = missing(near, wanted)
@@ -168,8 +172,9 @@ def missing(near: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     return difference - mean / (weight.sum(dim=(1, 2), keepdim=True) * wanted.shape[1] + 1), heard
 
 
-def _crop(pairs: Sequence[Pair], frames: int, generator: torch.Generator) -> Pair:
-    near, wanted = pairs[int(torch.randint(len(pairs), (1,), generator=generator))]
+def _crop(pairs: Sequence[Pair], frames: int, generator: torch.Generator, shares: Shares) -> Pair:
+    (index,) = drawn([wanted.shape[1] for _, wanted in pairs], 1, generator, shares)
+    near, wanted = pairs[index]
     start = int(torch.randint(wanted.shape[1] - frames + 1, (1,), generator=generator))
     return near[:, start : start + frames], wanted[:, start : start + frames]
 

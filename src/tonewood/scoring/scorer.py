@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tonewood.settings import ScorerSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, centres_hz, mean_level, to_bands
+from tonewood.signal.bands import centres_hz, mean_level, to_bands
 
 _SCALE_DB = 15.0  # brings levels to about unit spread
 
@@ -86,14 +86,19 @@ class Scorer(nn.Module):
 
     def features(self, normalised: Tensor) -> Tensor:
         """Last feature maps [batch, channel, row', frame'] of rows that `normalised` made."""
-        x = normalised.unsqueeze(1)
+        return self.layers(normalised)[-1]
+
+    def layers(self, normalised: Tensor) -> list[Tensor]:
+        """Every layer's feature maps [batch, channel, row', frame'], the first layer's first."""
+        x, made = normalised.unsqueeze(1), []
         for layer in self.convolutions:
             assert isinstance(layer, nn.Conv2d)
             reach = layer.kernel_size[0] // 2
             # Edges repeat instead of falling to zero: silence beyond a border would be an event.
-            x = nn.functional.pad(x, (reach,) * 4, mode="replicate")
+            x = _replicated(x, reach)
             x = nn.functional.silu(layer(x))
-        return x
+            made.append(x)
+        return made
 
     def normalised(self, rows_db: Tensor, level_db: Tensor | None = None) -> Tensor:
         """Rows relative to the clip's own level and to the mean row, in units of about one."""
@@ -116,53 +121,12 @@ class Scorer(nn.Module):
         return self.spectrum.frames(self.settings.crop_seconds)
 
 
-class NeuralLoss(nn.Module):
-    """A frozen scorer as a loss over waveforms, in the manner of auraloss.
-
-    Parameters
-    ----------
-    scorer : Scorer
-    rate : int
-        Of the waveforms, Hz; at least the analysis rate.
-    reduction : {"mean", "sum", "none"}
-
-    Examples
-    --------
-    >>> from tonewood.settings import ScorerSettings, SpectrumSettings
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> loss = NeuralLoss(Scorer(ScorerSettings(), SpectrumSettings(), generator), rate=16_000)
-    >>> wave = torch.randn(2, 1, 16_000, generator=generator, requires_grad=True)
-    >>> value = loss(wave)
-    >>> value.backward()
-    >>> value.shape, bool(wave.grad.isfinite().all())
-    (torch.Size([]), True)
-    """
-
-    def __init__(self, scorer: Scorer, rate: int, reduction: str = "mean") -> None:
-        super().__init__()
-        if rate < scorer.spectrum.rate:
-            raise ValueError(
-                f"waveforms at {rate} Hz hold too little for a scorer that listens at "
-                f"{scorer.spectrum.rate} Hz: resample them first"
-            )
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction is {reduction!r}; choose 'mean', 'sum' or 'none'")
-        self.scorer = scorer.requires_grad_(False)
-        self.rate, self.reduction = rate, reduction
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Score of waveforms [batch, channels, samples]: 0 sounds like the reference.
-
-        Channels are mixed to mono first, as `tonewood score` does.
-        """
-        if waveform.ndim != 3:
-            raise ValueError(
-                f"waveform has shape {tuple(waveform.shape)}; give [batch, channels, samples]"
-            )
-        rows = band_levels(
-            waveform.mean(dim=1), self.rate, self.scorer.settings.bands, self.scorer.spectrum
-        )
-        score = self.scorer.score(rows)
-        if self.reduction == "none":
-            return score
-        return score.mean() if self.reduction == "mean" else score.sum()
+def _replicated(x: Tensor, reach: int) -> Tensor:
+    """Maps [..., row, frame] with their edges repeated `reach` times on every side."""
+    if not torch.compiler.is_compiling():
+        return nn.functional.pad(x, (reach,) * 4, mode="replicate")
+    # torch 2.13's inductor takes the strides of that one's gradient for other than they are.
+    for axis in (-2, -1):
+        place = torch.arange(-reach, x.shape[axis] + reach, device=x.device)
+        x = x.index_select(axis, place.clamp(0, x.shape[axis] - 1))
+    return x

@@ -15,6 +15,7 @@ from torch import Tensor
 from tonewood.scoring.discriminant import balanced
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
+from tonewood.signal.draws import Shares, shared_mean
 from tonewood.signal.tracks import Held, Track
 
 Rows = Tensor
@@ -26,10 +27,14 @@ _BATCH = 64  # windows that are scored at once
 
 @dataclass(frozen=True)
 class Takes:
-    """Row levels of both folders' takes; a split is one for training, one held out."""
+    """Row levels of both folders' takes; a split is one for training, one held out.
+
+    `shares` are the reference takes'.
+    """
 
     reference: Sequence[Rows]
     source: Sequence[Rows]
+    shares: Shares = None
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,8 @@ def train_scorer(
     for step in range(1, training.steps + 1):
         crops = torch.cat(
             [
-                draw_crops(side, training.batch, scorer.crop_frames, generator)
-                for side in (train.reference, train.source)
+                draw_crops(side, training.batch, scorer.crop_frames, generator, shares)
+                for side, shares in ((train.reference, train.shares), (train.source, None))
             ]
         )
         crops = augmented(crops, training, generator).to(device)
@@ -187,13 +192,19 @@ def train_scorer(
 
 
 def draw_crops(
-    takes: Sequence[Rows], count: int, frames: int, generator: torch.Generator
+    takes: Sequence[Rows],
+    count: int,
+    frames: int,
+    generator: torch.Generator,
+    shares: Shares = None,
 ) -> Tensor:
-    """Draw crops [count, row, frames], every moment of audio as likely as any other.
+    """Draw crops [count, row, frames], every moment of audio as likely as its take's share.
 
     A take shorter than a crop is repeated to fill it.
     """
     lengths = torch.tensor([float(max(1, take.shape[-1] - frames + 1)) for take in takes])
+    if shares is not None:
+        lengths = lengths * torch.tensor(shares)
     chosen = torch.multinomial(lengths, count, replacement=True, generator=generator)
     crops = []
     for index in chosen.tolist():
@@ -266,10 +277,10 @@ def _accuracy(reference: Tensor, source: Tensor) -> float:
 def _row_mean(scorer: Scorer, takes: Takes) -> Tensor:
     """Mean relative level of each row [row] over both folders, each weighing the same."""
     means = []
-    for side in (takes.reference, takes.source):
+    for side, shares in ((takes.reference, takes.shares), (takes.source, None)):
         relative = [
             (take - scorer.level(take[None])[0]).clamp_min(-scorer.settings.range_db)
             for take in side
         ]
-        means.append(torch.cat(relative, dim=1).mean(dim=1))
+        means.append(shared_mean(relative, shares))
     return torch.stack(means).mean(dim=0)

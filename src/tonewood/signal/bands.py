@@ -52,7 +52,13 @@ def to_bands(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettin
     """Row levels [..., row, frame] in dB from log magnitudes [..., bin, frame] in dB."""
     if bands.scale == "linear":
         return magnitude_db
-    weights = matrix(bands, spectrum).to(magnitude_db)
+    return levels_of(magnitude_db, matrix(bands, spectrum).to(magnitude_db))
+
+
+def levels_of(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
+    """Row levels [..., row, frame] in dB by weights [row, bin]; without any, the bins' own."""
+    if weights is None:
+        return magnitude_db
     power = torch.pow(10.0, magnitude_db / 10)
     return 10 * torch.log10(weights @ power)
 

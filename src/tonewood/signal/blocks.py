@@ -78,3 +78,17 @@ def overlapping(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[P
     for block in blocks:
         yield from regrouped.push(block)
     yield from regrouped.rest()
+
+
+def in_step(
+    blocks: Iterable[Samples], lead: Iterable[Samples]
+) -> Iterator[tuple[Samples, Samples]]:
+    """Blocks (..., samples) cut as those of another recording, as long in all, are."""
+    coming, held = iter(blocks), list[Samples]()
+    for other in lead:
+        size = other.shape[-1]
+        while sum(block.shape[-1] for block in held) < size:
+            held.append(next(coming))
+        whole = np.concatenate(held, axis=-1)
+        held = [whole[..., size:]]
+        yield whole[..., :size], other

@@ -9,7 +9,7 @@ import numpy as np
 
 from tonewood.errors import CallError, shown
 from tonewood.files import folders
-from tonewood.files.folders import Evidence, Surveyed
+from tonewood.files.folders import Evidence, Place, Surveyed
 from tonewood.scoring.audit import (
     FEWEST,
     Audit,
@@ -57,19 +57,19 @@ def audit(reference: Path, source: Path, settings: ModelSettings) -> Iterator[Li
     FolderError, AudioError
         A folder or a recording in it cannot be used; it is named.
     """
-    heard = yield from listen(reference, source, settings)
+    heard = yield from listen([reference], source, settings)
     rng = np.random.default_rng(settings.training.seed)
     yield Audited(examine(heard["reference"], heard["source"], rng), (reference, source), **heard)
 
 
 def listen(
-    reference: Path, source: Path, settings: ModelSettings
+    references: Sequence[Place], source: Place, settings: ModelSettings
 ) -> Generator[Listened, None, dict[Side, list[Evidence]]]:
-    """Read both folders for their traces, yielding every recording; returns their evidence."""
-    check_distinct(reference, source)
+    """Read both sides' folders for their traces, yielding every recording; returns the evidence."""
+    check_distinct(*references, source)
     heard: dict[Side, list[Evidence]] = {"reference": [], "source": []}
-    sides: tuple[tuple[Side, Path], ...] = (("reference", reference), ("source", source))
-    for side, folder in sides:
+    sides: list[tuple[Side, Place]] = [("reference", folder) for folder in references]
+    for side, folder in (*sides, ("source", source)):
         for surveyed in folders.survey(folder, settings):
             heard[side].append(surveyed.evidence)
             yield Listened(side, surveyed)
@@ -97,10 +97,17 @@ def examine(
     )
 
 
-def check_distinct(reference: Path, source: Path) -> None:
-    """Raise CallError if both folders are one."""
-    if reference.resolve() == source.resolve():
-        raise CallError(f"{shown(reference)} is given as both folders: name two different ones")
+def check_distinct(*sides: Place) -> None:
+    """Raise CallError if two of the folders are one; the last is the source."""
+    given_folders = [side for side in sides if isinstance(side, Path)]
+    if len(given_folders) < len(sides):
+        return  # of one list, which tells its sides apart
+    *references, source = (side.resolve() for side in given_folders)
+    for number, (given, reference) in enumerate(zip(given_folders, references, strict=False)):
+        if reference == source:
+            raise CallError(f"{shown(given)} is given as both folders: name two different ones")
+        if reference in references[:number]:
+            raise CallError(f"{shown(given)} is given twice as a reference: give it one weight")
 
 
 def summary(found: Audit) -> list[str]:

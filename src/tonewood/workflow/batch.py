@@ -3,12 +3,15 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tonewood.errors import (
     AudioError,
@@ -23,11 +26,12 @@ from tonewood.files.audio import Stream, audio_files, sha256, write_blocks
 from tonewood.files.formats import SUFFIXES, AudioFormat
 from tonewood.files.modelfile import Model
 from tonewood.files.output import write_bytes
-from tonewood.files.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
+from tonewood.files.recipe import CarriedRecord, InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.optimise import Step
-from tonewood.settings import EnhanceSettings
+from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.workflow import picture
+from tonewood.workflow.carry import Carried, carry
 from tonewood.workflow.enhance import Reshaped, reshape
 from tonewood.workflow.predict import predictor_of
 from tonewood.workflow.score import Score, score_sound
@@ -69,6 +73,7 @@ class Enhanced:
     gain_db: float
     seconds: float
     warnings: tuple[str, ...]
+    carried: CarriedRecord | None = None
 
 
 class Scored(NamedTuple):
@@ -165,8 +170,14 @@ def enhance_files(
     plot: bool = False,
     overwrite: bool = False,
     device: str = "cpu",
+    carried: Carried | None = None,
 ) -> Iterator[Started | Step | Enhanced | Failed]:
     """Enhance file after file; a file that fails is named with its reason and the others go on.
+
+    Parameters
+    ----------
+    carried : Carried, optional
+        A correction that is carried to the files, instead of one that is found for each.
 
     Raises
     ------
@@ -175,7 +186,8 @@ def enhance_files(
     """
     if plot:
         picture.check()
-    if settings.prior.kind == "predicted":
+    kind = settings.prior.kind if carried is None else carried.record.varying
+    if kind == "predicted":
         predictor_of(model)
     inputs = {job.input.resolve() for job in laid}
     for number, job in enumerate(laid, start=1):
@@ -187,7 +199,7 @@ def enhance_files(
             if job.output.resolve() in inputs:
                 which = "the input itself" if _same(*job) else "an input too"
                 raise OutputError(f"{shown(job.output)} is {which}: name another output")
-            yield from _enhance_file(job, model, settings, plot, overwrite, device)
+            yield from _enhance_file(job, model, settings, plot, overwrite, device, carried)
         except TonewoodError as error:
             yield Failed(job.input, error)
 
@@ -212,7 +224,13 @@ def score_files(
 
 
 def _enhance_file(
-    job: Job, model: Model, settings: EnhanceSettings, plot: bool, overwrite: bool, device: str
+    job: Job,
+    model: Model,
+    settings: EnhanceSettings,
+    plot: bool,
+    overwrite: bool,
+    device: str,
+    carried: Carried | None,
 ) -> Iterator[Step | Enhanced]:
     began = time.perf_counter()
     side = beside(job.output)
@@ -220,24 +238,26 @@ def _enhance_file(
     outputs = [path for path in (job.output, side, drawn) if path]
     check_outputs(job, outputs, overwrite)
     stream = Stream(job.input)
-    form = AudioFormat.for_path(job.output, stream.format)
+    AudioFormat.for_path(job.output, stream.format)  # refuses a suffix before the work
+    folder = _there(job.output)
+    events: Iterable[Step | Reshaped]
+    if carried is None:
+        events = reshape(stream, model, settings, device=device, folder=folder)
+    else:
+        events = [carry(stream, model, carried, settings, folder)]
     reshaped: Reshaped | None = None
-    for event in reshape(stream, model, settings, device=device, folder=_there(job.output)):
+    for event in events:
         if isinstance(event, Step):
             yield event
         else:
             reshaped = event
     assert reshaped is not None
-    recipe = _recipe(job.input, stream, model, reshaped)
+    recipe = _recipe(job.input, stream, model, reshaped, carried)
     with all_or_none(outputs):
-        if settings.render.amount == 0 and form == stream.format:
-            # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
-            write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
-        else:
-            shape = (stream.channels, reshaped.before.samples)
-            write_blocks(
-                job.output, reshaped.blocks(), shape, stream.rate, form, overwrite=overwrite
-            )
+        shape = (stream.channels, reshaped.before.samples)
+        blocks = reshaped.blocks()
+        save_sound(job, stream, blocks, shape, settings.render, overwrite=overwrite)
+        recipe = recipe.model_copy(update={"output_sha256": sha256(job.output)})
         recipe.save(side, overwrite=overwrite)
         if drawn:
             title = shown(job.input.name)
@@ -253,7 +273,26 @@ def _enhance_file(
         gain_db=round(reshaped.matching.gain_db, 2),
         seconds=round(time.perf_counter() - began, 2),
         warnings=tuple(_warnings(stream, reshaped)),
+        carried=recipe.carried,
     )
+
+
+def save_sound(
+    job: Job,
+    stream: Stream,
+    blocks: Iterable[NDArray[np.float32]],
+    shape: tuple[int, int],
+    settings: RenderSettings,
+    *,
+    overwrite: bool,
+) -> None:
+    """Write what became of a recording, in its own format or what the output's name asks for."""
+    form = AudioFormat.for_path(job.output, stream.format)
+    if settings.amount == 0 and form == stream.format:
+        # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
+        write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
+    else:
+        write_blocks(job.output, blocks, shape, stream.rate, form, overwrite=overwrite)
 
 
 def check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
@@ -305,11 +344,17 @@ def _warnings(stream: Stream, reshaped: Reshaped) -> Iterator[str]:
     short = level.loudness_before - level.loudness_after
     if level.held and math.isfinite(short):
         yield f"{short:.1f} LU quieter than the input, to keep the true peak under its ceiling"
-    if not reshaped.settings.render.match and reshaped.peak > 1:
-        yield "the output passes full scale; without --no-match it would not"
+    settings = reshaped.settings.render
+    if not settings.matches and reshaped.peak > 1:
+        remedy = "without --no-match it would not"
+        if settings.match:
+            remedy = "a part's level is left alone: lower the input first"
+        yield f"the output passes full scale; {remedy}"
 
 
-def _recipe(path: Path, stream: Stream, model: Model, reshaped: Reshaped) -> Recipe:
+def _recipe(
+    path: Path, stream: Stream, model: Model, reshaped: Reshaped, carried: Carried | None
+) -> Recipe:
     level = reshaped.matching
     loudness = None
     if math.isfinite(level.loudness_before) and math.isfinite(level.loudness_after):
@@ -331,4 +376,6 @@ def _recipe(path: Path, stream: Stream, model: Model, reshaped: Reshaped) -> Rec
         certificate=reshaped.certificate,
         loudness_lufs=loudness,
         mask=MaskRecord.of(reshaped.mask),
+        spectrum=reshaped.spectrum,
+        carried=carried.record if carried else None,
     )

@@ -11,20 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tonewood.errors import AudioError
 from tonewood.files.audio import resample
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
 from tonewood.masking.certify import Certificate, Change, certify
 from tonewood.masking.mask import LongMask, Mask
 from tonewood.masking.optimise import Step
-from tonewood.masking.render import Matching, Rendered, matching, scaled_field
+from tonewood.masking.render import Matching, Rendered, in_force, matching, rendered_blocks
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_track
-from tonewood.settings import EnhanceSettings, RenderSettings, changed
+from tonewood.settings import EnhanceSettings, RenderSettings, SpectrumSettings, changed
 from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.loudness import TruePeak
-from tonewood.signal.spectrum import filtered_blocks
 from tonewood.signal.tracks import Made, Track, spans
+from tonewood.workflow import notebook
 from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen, mono_of
 from tonewood.workflow.mask import Found, find_mask, fooled_judge
 from tonewood.workflow.predict import predicted_mask
@@ -42,7 +43,7 @@ class Enhancement:
     rate : int
         Hz, the input's.
     mask : Mask
-        As found; `settings.render.amount` scales it on rendering.
+        As found; `applied` is what `settings.render` takes of it on rendering.
     prior : str
         Prior that was used.
     steps : int
@@ -53,6 +54,8 @@ class Enhancement:
         Loudness and gain.
     settings : EnhanceSettings
         As asked for.
+    spectrum : SpectrumSettings
+        The model's analysis, by which the mask was found and applied.
     """
 
     samples: NDArray[np.float32]
@@ -63,6 +66,28 @@ class Enhancement:
     certificate: Certificate
     rendered: Rendered
     settings: EnhanceSettings
+    spectrum: SpectrumSettings
+
+    @property
+    def applied(self) -> Mask:
+        """What was applied of the mask: the aspect that is wanted, times the amount."""
+        return in_force(LongMask.of(self.mask), self.settings.render, self.spectrum).whole()
+
+    def _repr_html_(self) -> str:
+        """What came of it, for notebooks: verdict, player, spectrogram, mask."""
+        score, judge = self.scorer, self.judge
+        rows = [
+            ("verdict", self.certificate.line),
+            ("score", f"{score.before:.2f} → {score.after:.2f} (0 sounds like the reference)"),
+            ("judge", f"{judge.before:.2f} → {judge.after:.2f}" if judge else "none"),
+            ("prior", f"{self.prior}, {self.steps} steps of search"),
+        ]
+        return (
+            notebook.table(rows)
+            + notebook.player(self.samples, self.rate)
+            + notebook.spectrogram(self.samples, self.rate, self.spectrum)
+            + self.applied._repr_html_()
+        )
 
     @property
     def scorer(self) -> Change:
@@ -84,7 +109,7 @@ class Reshaped:
     before, after : Heard
         The input and the output.
     mask : LongMask
-        As found; `settings.render.amount` scales it on rendering.
+        As found; `applied` is what `settings.render` takes of it on rendering.
     prior : str
         Prior that was used.
     steps : int
@@ -96,6 +121,8 @@ class Reshaped:
         Largest sample of the output, 1 at full scale.
     settings : EnhanceSettings
         As asked for.
+    spectrum : SpectrumSettings
+        The model's analysis, by which the mask was found and applied.
     """
 
     before: Heard
@@ -107,8 +134,14 @@ class Reshaped:
     matching: Matching
     peak: float
     settings: EnhanceSettings
+    spectrum: SpectrumSettings
     _sound: Sound
     _made: Spool | None
+
+    @property
+    def applied(self) -> LongMask:
+        """As of `Enhancement`."""
+        return in_force(self.mask, self.settings.render, self.spectrum)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The output, (channels, samples) at a time."""
@@ -155,6 +188,7 @@ def enhance(
             level.gain_db, level.loudness_before, level.loudness_after, level.held, samples=out
         ),
         settings=settings,
+        spectrum=made.spectrum,
     )
 
 
@@ -183,10 +217,11 @@ def reshape(
     """
     foreseen = settings.prior.kind == "predicted" and settings.search.steps == 0
     heard = listen(sound, model, folder, pitched=not foreseen)
+    check_span(heard.samples / sound.rate, settings)
     unlikeness = model.source_likeness.unlikeness(heard.rows_db)
-    before = mean_score(model.scorer, heard.rows_db)
     used = settings
     if unlikeness > 1 and not settings.force and settings.method != "paper":
+        before = mean_score(model.scorer, heard.rows_db)
         used = changed(
             settings,
             [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
@@ -195,6 +230,27 @@ def reshape(
         found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
     else:
         found = yield from find_mask(heard, model, used, device=device, folder=folder)
+    yield conclude(sound, heard, found, model, settings, used, folder)
+
+
+def conclude(
+    sound: Sound,
+    heard: Heard,
+    found: Found,
+    model: Model,
+    settings: EnhanceSettings,
+    used: EnhanceSettings,
+    folder: Path | None = None,
+) -> Reshaped:
+    """Render a mask that was found, and certify what it does.
+
+    Parameters
+    ----------
+    settings, used : EnhanceSettings
+        As asked for, and as the mask was found.
+    folder : Path, optional
+        As of `reshape`.
+    """
     made = _render(sound, heard, found.mask, model, settings.render, folder)
     after = made.heard
     judge = fooled = None
@@ -204,22 +260,26 @@ def reshape(
             after=mean_score(model.judge, after.rows_db),
         )
         fooled = fooled_judge(heard.rows_db, model, model.judge, used)
+    force = in_force(found.mask, settings.render, model.settings.spectrum)
     certificate = certify(
-        scorer=Change(before=before, after=mean_score(model.scorer, after.rows_db)),
+        scorer=Change(
+            before=mean_score(model.scorer, heard.rows_db),
+            after=mean_score(model.scorer, after.rows_db),
+        ),
         judge=judge,
         judge_rows=partial(mean_score, model.judge) if model.judge is not None else None,
         judge_fooled=fooled,
         rows_db=heard.rows_db,
-        mask_db=_on_rows(found.mask, model, settings.render.amount),
-        roughness_db=found.mask.roughness_db * settings.render.amount,
-        unlikeness=unlikeness,
+        mask_db=_on_rows(force, model, heard.rows_db.frames),
+        roughness_db=force.roughness_db,
+        unlikeness=model.source_likeness.unlikeness(heard.rows_db),
         unlike_reference=Change(
             before=model.reference_likeness.unlikeness(heard.rows_db),
             after=model.reference_likeness.unlikeness(after.rows_db),
         ),
         settings=settings.certificate,
     )
-    yield Reshaped(
+    return Reshaped(
         before=heard,
         after=after,
         mask=found.mask,
@@ -229,9 +289,20 @@ def reshape(
         matching=made.matching,
         peak=made.peak,
         settings=settings,
+        spectrum=model.settings.spectrum,
         _sound=sound,
         _made=made.samples,
     )
+
+
+def check_span(seconds: float, settings: EnhanceSettings) -> None:
+    """Raise AudioError if the span that is asked for begins after a recording's end."""
+    start = settings.render.aspect.start_s
+    if start is not None and start >= seconds:
+        raise AudioError(
+            f"the recording lasts {seconds:.1f} s; nothing is there to change from {start:g} s on: "
+            "name an earlier start"
+        )
 
 
 class _Made(NamedTuple):
@@ -258,11 +329,11 @@ def _render(
     made = Spool(sound.channels, folder)
     ears = Ears(sound.rate, sound.channels, model, folder, pitched=False)
     true_peak = TruePeak(sound.rate, sound.channels)
-    field = scaled_field(mask, settings.amount)
-    for block in filtered_blocks(sound.blocks(), sound.rate, field, model.settings.spectrum):
+    spectrum = model.settings.spectrum
+    for block in rendered_blocks(sound.blocks, sound.rate, mask, settings, spectrum):
         made.append(block)
         ears.push(block)
-        if settings.match:
+        if settings.matches:
             true_peak.push(block)
     after = ears.heard()
     level = matching(heard.loudness, after.loudness, true_peak.level_db(), settings)
@@ -285,12 +356,12 @@ def mean_score(scorer: Scorer, rows_db: Track) -> float:
     return float(score_track(scorer, rows_db).mean())
 
 
-def _on_rows(mask: LongMask, model: Model, amount: float) -> Track:
-    """The mask's gains [row, frame] on the scorer's rows, whatever grid it lives on."""
-    hz = centres_hz(model.settings.scorer.bands, model.settings.spectrum)
+def _on_rows(mask: LongMask, model: Model, frames: int) -> Track:
+    """A mask's gains [row, frame] on the scorer's rows and frames, whatever grid it lives on."""
+    spectrum = model.settings.spectrum
+    hz, hop = centres_hz(model.settings.scorer.bands, spectrum), spectrum.hop / spectrum.rate
 
     def make(first: int, last: int) -> Tensor:
-        gain = mask.at(hz, np.arange(first, last) * mask.hop_seconds)
-        return torch.from_numpy(gain * np.float32(amount))
+        return torch.from_numpy(mask.at(hz, np.arange(first, min(last, frames)) * hop))
 
-    return Made(mask.gain_db.frames, make)
+    return Made(frames, make)

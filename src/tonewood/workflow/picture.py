@@ -46,7 +46,7 @@ def draw(
     loudest = max(float(before.max()), float(after.max()))
     show_levels(top, before, spectrum, "before", loudest, frames)
     show_levels(bottom, after, spectrum, "after", loudest, frames)
-    mask = _thin(reshaped.mask).scaled(reshaped.settings.render.amount)
+    mask = _thin(reshaped.applied)
     show_gains(middle, mask, frames, spectrum, "mask")
     bottom.set_xlabel("s")
     change = reshaped.certificate.scorer

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from tonewood.files.modelfile import Model
 from tonewood.scoring.training import score_track
+from tonewood.workflow import notebook
 from tonewood.workflow.enhance import mean_score
 from tonewood.workflow.hearing import InMemory, Sound, listen
 
@@ -28,6 +29,14 @@ class Score:
     scorer: float
     judge: float | None
     windows: tuple[float, ...]
+
+    def _repr_html_(self) -> str:
+        """The scores for notebooks, and the scorer's along time."""
+        judge = "none" if self.judge is None else f"{self.judge:.2f}"
+        score = f"{self.scorer:.2f} (0 sounds like the reference, 1 like the source)"
+        windows = f"{len(self.windows)}, from {min(self.windows):.2f} to {max(self.windows):.2f}"
+        rows = [("score", score), ("judge", judge), ("windows", windows)]
+        return notebook.table(rows) + notebook.curve(self.windows)
 
 
 def score(samples: NDArray[np.float32], rate: int, model: Model) -> Score:

@@ -1,8 +1,9 @@
 """Two folders → a model."""
 
+import math
 import platform
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -10,10 +11,13 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
-from tonewood.errors import CallError, DeviceError
+from tonewood.errors import CallError, DeviceError, shown
 from tonewood.files import folders
-from tonewood.files.folders import Loading, Split, Take
+from tonewood.files import manifest as manifests
+from tonewood.files.folders import Loading, Place, Split, Take
+from tonewood.files.manifest import Listing
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
+from tonewood.files.several import Weighted, of_several, shares_of
 from tonewood.masking import fitting, likeness
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
@@ -55,8 +59,8 @@ Event = Listened | Loaded | Checked | Taught | Model
 
 
 def train(
-    reference: Path,
-    source: Path,
+    reference: Place | Sequence[Weighted],
+    source: Place,
     settings: ModelSettings,
     *,
     name: str = "model",
@@ -67,8 +71,10 @@ def train(
 
     Parameters
     ----------
-    reference, source : Path
-        Folders; what they hold need not correspond.
+    reference : Path, Listing or sequence of Weighted
+        A folder, a list, or several folders with their weights, which count in all that is learnt.
+    source : Path or Listing
+        What it holds need not correspond.
     settings : ModelSettings
     name : str
         Of the model, for people.
@@ -123,12 +129,14 @@ def train(
         settings.priors,
         settings.spectrum.hop_ms,
         generator,
+        (shares_of(kept.train), shares_of(kept.held_out)),
     )
     window = settings.spectrum.frames(settings.scorer.crop_seconds)
     clouds = [
         likeness.fit([take.features.rows_db for take in takes[side]], window) for side in takes
     ]
-    guide = train_guide(learnt.corrected, settings.guide, generator)
+    shares = shares_of(kept.train)
+    guide = train_guide(learnt.corrected, settings.guide, generator, shares)
     gains = guide_gains(guide, learnt.corrected_held_out)
     # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
     weight = guide_weight(gains) * learnt.priors.beliefs.networks.moment
@@ -144,8 +152,8 @@ def train(
         reference_likeness=clouds[0],
         source_likeness=clouds[1],
         card=Card(
-            reference=_folder_card(reference, takes["reference"]),
-            source=_folder_card(source, takes["source"]),
+            reference=_folder_card(named(reference), takes["reference"]),
+            source=_folder_card(named(source), takes["source"]),
             scorer=_scorer_card(fits["scorer"], training.seed),
             judge=_scorer_card(judge, training.seed + 1) if judge else None,
             prior=PriorCard(
@@ -170,14 +178,17 @@ def train(
 
 
 def add_predictor(
-    model: Model, reference: Path, source: Path, settings: PredictorSettings
+    model: Model,
+    reference: Place | Sequence[Weighted],
+    source: Place,
+    settings: PredictorSettings,
 ) -> Iterator[Event]:
     """Give a model that is there a predictor, all else left as it is; yields as `train`.
 
     Parameters
     ----------
-    reference, source : Path
-        The folders that the model was trained on.
+    reference, source : Path, Listing, or several weighted
+        What the model was trained on.
 
     Raises
     ------
@@ -189,8 +200,8 @@ def add_predictor(
 
 
 def load_sides(
-    reference: Path,
-    source: Path,
+    reference: Place | Sequence[Weighted],
+    source: Place,
     settings: ModelSettings,
     *,
     audited: bool = False,
@@ -208,24 +219,31 @@ def load_sides(
     FolderError, AudioError
         A folder or a recording in it cannot teach; it is named.
     """
-    check_distinct(reference, source)
-    takes: dict[Side, list[Take]] = {"reference": [], "source": []}
-    sides: tuple[tuple[Side, Path], ...] = (("reference", reference), ("source", source))
-    for side, folder in sides:
+    places = _places(reference)
+    check_distinct(*places, source)
+    parts: list[list[Take]] = []
+    sides: list[tuple[Side, Place]] = [("reference", place) for place in places]
+    for side, folder in (*sides, ("source", source)):
+        parts.append([])
         for loading in folders.load(folder, settings, audited=audited, fix=fix):
-            takes[side].append(loading.take)
+            parts[-1].append(loading.take)
             yield Loaded(side, loading)
-    folders.check(takes["reference"], takes["source"], (reference, source))
-    return takes
+    *references, sources = parts
+    joined = references[0]
+    if not isinstance(reference, Path | Listing) and len(reference) > 1:
+        joined = of_several(references, reference)
+    told = [it if isinstance(it, Path) else named(it) for it in (reference, source)]
+    folders.check(joined, sources, (told[0], told[1]))
+    return {"reference": joined, "source": sources}
 
 
 def plan_fix(
-    reference: Path, source: Path, settings: ModelSettings
+    reference: Place | Sequence[Weighted], source: Place, settings: ModelSettings
 ) -> Generator[Listened, None, Fix | None]:
     """Listen to both folders for what makes them alike, if that is asked for; returns the fix."""
     if not settings.training.fix:
         return None
-    heard = yield from listen(reference, source, settings)
+    heard = yield from listen(_places(reference), source, settings)
     return remedies.plan(
         settings.training.fix, *([it.traces for it in heard[side]] for side in heard)
     )
@@ -235,6 +253,53 @@ def hold_out(takes: dict[Side, list[Take]], share: float, seed: int) -> tuple[Ta
     """Row levels to learn from and row levels held out, split by the seed."""
     splits = [folders.split(takes[side], share, seed) for side in get_args(Side)]
     return _rows(splits, "train"), _rows(splits, "held_out")
+
+
+def weighted(text: str) -> Weighted:
+    """Read a folder with its weight, such as `studio:2`; without one it is 1.
+
+    A folder of that very name goes before: names may hold colons.
+    """
+    folder, colon, weight = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Weighted(Path(text))
+    try:
+        return Weighted(Path(folder), float(weight))
+    except ValueError:
+        return Weighted(Path(text))
+
+
+def sides(
+    references: Sequence[str], source: Path | None, manifest: Path | None
+) -> tuple[Place | list[Weighted], Place]:
+    """Where both sides' recordings are: folders, the references weighted, or a list.
+
+    Raises
+    ------
+    CallError
+        Neither or both are named, or a weight is wrong.
+    FolderError
+        The list cannot be used.
+    """
+    if manifest is not None:
+        if references or source is not None:
+            raise CallError("a --manifest names both sides: leave --reference and --source out")
+        return manifests.read(manifest)
+    if source is None or not references:
+        raise CallError("name a --reference and a --source, or both by a --manifest")
+    several = [weighted(text) for text in references]
+    check_weights(several)
+    # A single folder is itself, whatever its weight.
+    return several[0].folder if len(several) == 1 else several, source
+
+
+def check_weights(several: Sequence[Weighted]) -> None:
+    """Raise CallError if there is no folder, or a weight is not above 0."""
+    if not several:
+        raise CallError("no reference is given: name a folder")
+    for it in several:
+        if not (math.isfinite(it.weight) and it.weight > 0):
+            raise CallError(f"{shown(it.folder)} has weight {it.weight:g}; give one above 0")
 
 
 def check_device(device: str) -> None:
@@ -254,17 +319,27 @@ def versions() -> dict[str, str]:
     }
 
 
+def _places(side: Place | Sequence[Weighted]) -> list[Place]:
+    return [side] if isinstance(side, Path | Listing) else [it.folder for it in side]
+
+
+def named(side: Place | Sequence[Weighted]) -> str:
+    """Name of a folder, a list, or of several folders with their weights, for people."""
+    if isinstance(side, Path):
+        return side.resolve().name
+    if isinstance(side, Listing):
+        return side.name
+    return " + ".join(f"{it.folder.resolve().name}:{it.weight:g}" for it in side)
+
+
 def _rows(splits: list[Split], part: Literal["train", "held_out"]) -> Takes:
-    reference, source = (
-        [take.features.rows_db for take in getattr(split, part)] for split in splits
-    )
-    return Takes(reference, source)
+    sides: list[list[Take]] = [getattr(split, part) for split in splits]
+    reference, source = ([take.features.rows_db for take in side] for side in sides)
+    return Takes(reference, source, shares_of(sides[0]))
 
 
-def _folder_card(folder: Path, takes: list[Take]) -> FolderCard:
-    return FolderCard(
-        name=folder.resolve().name, takes=len(takes), hours=round(folders.hours(takes), 4)
-    )
+def _folder_card(name: str, takes: list[Take]) -> FolderCard:
+    return FolderCard(name=name, takes=len(takes), hours=round(folders.hours(takes), 4))
 
 
 def _scorer_card(fit: Fit, seed: int) -> ScorerCard:

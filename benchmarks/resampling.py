@@ -1,0 +1,49 @@
+"""How a loss hears waveforms at other rates: equal windows, or resampled by a windowed sinc.
+
+    python benchmarks/resampling.py
+
+Prints the table of `docs/losses.md`: mean difference of the rows, within 60 dB of the loudest, from
+those of the same recording resampled by soxr, as files are read; and of the scores.
+"""
+
+from importlib.resources import files
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+import tonewood
+from tonewood.signal.bands import band_levels
+
+RATES = (8_000, 22_050, 44_100, 48_000, 96_000)
+EDGE = 2  # frames at both ends, which look past them
+
+
+def main() -> None:
+    scorer = tonewood.load("cello").scorer
+    bands, spectrum = scorer.settings.bands, scorer.spectrum
+    with (files("tonewood.bundled") / "example.flac").open("rb") as file:
+        samples, own = soundfile.read(file, dtype="float64", always_2d=True)
+    print("rate     equal windows     sinc     score")
+    for rate in RATES:
+        wave = soxr.resample(samples.mean(axis=1), own, rate, "VHQ")
+        read = soxr.resample(wave, rate, spectrum.rate, "HQ").astype(np.float32)
+        wanted = band_levels(torch.from_numpy(read)[None], spectrum.rate, bands, spectrum)
+        given = torch.from_numpy(wave.astype(np.float32))[None]
+        heard = tonewood.NeuralLoss("cello", rate).rows(given[:, None])
+        found = [heard]
+        if rate >= spectrum.rate:
+            found.insert(0, band_levels(given, rate, bands, spectrum))
+        errors = []
+        for rows in found:
+            inside = slice(EDGE, min(rows.shape[-1], wanted.shape[-1]) - EDGE)
+            ours, theirs = rows[..., inside], wanted[..., inside]
+            errors.append((ours - theirs)[theirs > wanted.max() - 60].abs().mean().item())
+        apart = (scorer.score(heard) - scorer.score(wanted)).abs().item()
+        plain = f"{errors[0]:.3f} dB" if len(errors) == 2 else "-"
+        print(f"{rate:6}   {plain:>13}   {errors[-1]:.3f} dB   {apart:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Train a small filter of one's own with a neural loss, until it sounds like the reference.
+
+    python examples/train_a_filter.py [RECORDING] [-m MODEL] [-o OUT.wav] [--steps N]
+
+The filter is a vocoder's: it looks at a recording in bands, and a small convolution says how much
+of each band to let through at each moment. Nobody tells it what is wanted but
+`tonewood.NeuralLoss`, whose score is 0 for the reference and 1 for the source, and which is to come
+into the range that held-out recordings of the reference get. A second term keeps the change small:
+a network that only follows a score will fool it (see docs/how-it-works.md).
+"""
+
+import argparse
+from importlib.resources import files
+from pathlib import Path
+
+import soundfile
+import torch
+from torch import Tensor, nn
+
+import tonewood
+
+BANDS, FFT, HOP = 24, 1_024, 256
+MOST_DB = 12.0
+
+
+class Vocoder(nn.Module):
+    """Gains of 24 bands, moment by moment, by a convolution over what it hears in them."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__()
+        hz = torch.linspace(0, rate / 2, FFT // 2 + 1)
+        mel = torch.log1p(hz / 700)
+        edges = torch.linspace(0, float(mel[-1]), BANDS + 2)
+        width = edges[1]
+        self.register_buffer("window", torch.hann_window(FFT))
+        # Triangles that sum to 1 from centre to centre: for the ear, and for the way back to bins.
+        self.register_buffer("bands", (1 - (mel - edges[1:-1, None]).abs() / width).clamp_min(0))
+        self.window: Tensor
+        self.bands: Tensor
+        self.gains = nn.Sequential(
+            nn.Conv1d(BANDS, 32, 5, padding=2), nn.SiLU(), nn.Conv1d(32, BANDS, 9, padding=4)
+        )
+        last = self.gains[-1]
+        assert isinstance(last, nn.Conv1d)
+        nn.init.zeros_(last.weight)  # training begins with no change at all
+        assert last.bias is not None
+        nn.init.zeros_(last.bias)
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Filtered waveforms [batch, sample], and the gains [batch, band, frame] in dB."""
+        spectrum = torch.stft(wave, FFT, HOP, window=self.window, return_complex=True)
+        power = spectrum.real.square() + spectrum.imag.square()
+        level = 10 * torch.log10(self.bands @ power + 1e-8)
+        gain = MOST_DB * torch.tanh(self.gains((level - level.mean()) / 20))
+        factor = 10 ** (self.bands.T @ gain / 20)
+        made = torch.istft(spectrum * factor, FFT, HOP, window=self.window, length=wave.shape[-1])
+        return made, gain
+
+
+def train(
+    wave: Tensor, rate: int, model: tonewood.Model, steps: int, weight: float = 2e-3
+) -> tuple[Tensor, Tensor, list[float]]:
+    """Filter a waveform [sample]; returns it filtered, the gains, and the score at every step."""
+    torch.manual_seed(0)
+    vocoder, loss = Vocoder(rate), tonewood.NeuralLoss(model, rate)
+    wanted = model.card.scorer.reference_scores.high
+    optimiser = torch.optim.Adam(vocoder.parameters(), lr=1e-3)
+    scores = []
+    for _ in range(steps):
+        made, gain = vocoder(wave[None])
+        score = loss(made[:, None])
+        scores.append(score.item())
+        if scores[-1] <= wanted:
+            break
+        optimiser.zero_grad()
+        (score + weight * gain.square().mean()).backward()
+        optimiser.step()
+    return made.detach()[0], gain.detach()[0], scores
+
+
+def main() -> None:
+    """Train on a recording, and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    bundled = files("tonewood.bundled") / "example.flac"
+    parser.add_argument("recording", nargs="?", default=str(bundled))
+    parser.add_argument("-m", "--model", default="soundfont-cello")
+    parser.add_argument("-o", "--output", type=Path, default=None)
+    parser.add_argument("--steps", type=int, default=200)
+    asked = parser.parse_args()
+    samples, rate = soundfile.read(asked.recording, dtype="float32", always_2d=True)
+    model = tonewood.load(asked.model)
+    made, gain, scores = train(torch.from_numpy(samples.mean(axis=1)), rate, model, asked.steps)
+    range_ = model.card.scorer.reference_scores
+    print(f"score {scores[0]:.2f} → {scores[-1]:.2f} in {len(scores) - 1} steps")
+    print(f"held-out reference recordings get {range_.low:.2f} to {range_.high:.2f}")
+    print(f"gains: {gain.square().mean().sqrt():.1f} dB rms, {gain.abs().max():.1f} dB at most")
+    judges = [tonewood.score(it, rate, model).judge for it in (samples.T, made.numpy())]
+    if None not in judges:
+        print(f"the judge, which the filter never heard: {judges[0]:.2f} → {judges[1]:.2f}")
+    if asked.output:
+        soundfile.write(asked.output, made.clamp(-1, 1).numpy(), rate)
+
+
+if __name__ == "__main__":
+    main()

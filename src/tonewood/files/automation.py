@@ -1,0 +1,200 @@
+"""A correction that moves, as a table of gains: for any program, and as an effect for Reaper.
+
+The effect is one self-contained file with the table and the filters in it. An include file would
+have to lie in a folder of Reaper's own, and be found again with every project.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tonewood.signal.spectrum import Floats
+
+_THIN_DB = 0.05
+_LONGEST = 64  # rows that one straight line may stand for
+JSFX_ROWS = 50_000
+
+
+class Table(NamedTuple):
+    """Gains over bands and time.
+
+    Parameters
+    ----------
+    hz : array [band]
+        Centres, nominal.
+    seconds : array [time]
+    gain_db : array [band, time]
+    """
+
+    hz: Floats
+    seconds: Floats
+    gain_db: Floats
+
+    def thinned(self) -> "Table":
+        """The table without rows that a straight line between others gives within 0.05 dB."""
+        kept, start = [0], 0
+        last = len(self.seconds) - 1
+        while start < last:
+            end = start + 1
+            while end < min(last, start + _LONGEST) and self._straight(start, end + 1):
+                end += 1
+            kept.append(end)
+            start = end
+        return Table(self.hz, self.seconds[kept], self.gain_db[:, kept])
+
+    def _straight(self, start: int, end: int) -> bool:
+        part = (np.arange(start + 1, end) - start) / (end - start)
+        first, second = self.gain_db[:, start, None], self.gain_db[:, end, None]
+        line = first + (second - first) * part
+        return bool(np.abs(line - self.gain_db[:, start + 1 : end]).max() <= _THIN_DB)
+
+
+def csv(table: Table) -> str:
+    """Comma-separated: a row for each time, a column for each band, headed by its Hz; dB."""
+    lines = ["seconds," + ",".join(f"{hz:g} Hz" for hz in table.hz)]
+    for second, row in zip(table.seconds, table.gain_db.T, strict=True):
+        lines.append(f"{second:.3f}," + ",".join(_figure(gain) for gain in row))
+    return "\n".join(lines) + "\n"
+
+
+def jsfx(table: Table, filters_db: Floats, q: float, gain_db: float, title: str) -> str:
+    """A Reaper effect (JSFX, EEL2) that plays the table along with the recording.
+
+    Parameters
+    ----------
+    table : Table
+        What is wanted.
+    filters_db : array [band, time]
+        Gains of the filters that give it together; see `biquads.graphic`.
+    q : float
+        Of every filter.
+    gain_db : float
+        Of the whole.
+    """
+    assert len(table.seconds) <= JSFX_ROWS
+    count = len(table.hz)
+    names = [f"g{number}" for number in range(count)]
+    rows = [
+        f"row({second:.3f}, {', '.join(_figure(gain) for gain in gains)});"
+        for second, gains in zip(table.seconds, filters_db.T, strict=True)
+    ]
+    return _JSFX.format(
+        title=title,
+        gain=f"{gain_db:.2f}",
+        count=count,
+        q=f"{q:.4f}",
+        rows_from=_TABLE_FROM,
+        centres="\n".join(f"centre[{i}] = {hz:g};" for i, hz in enumerate(table.hz)),
+        names=" ".join(names),
+        stores=" ".join(f"p[{i + 1}] = {name};" for i, name in enumerate(names)),
+        table="\n".join(rows),
+    )
+
+
+def _figure(gain: float) -> str:
+    return f"{round(float(gain), 2) + 0.0:.2f}"
+
+
+_TABLE_FROM = 1000
+_JSFX = """desc:{title}
+
+slider1:100<0,100,1>Amount (%)
+slider2:0<0,36000,0.001>The recording starts at (s)
+slider3:{gain}<-60,60,0.01>Gain (dB)
+
+in_pin:left
+in_pin:right
+out_pin:left
+out_pin:right
+
+@init
+bands = {count};
+q = {q};
+// Memory: centres, gains in force, five coefficients and two states a band, the table.
+centre = 0;
+now = 100;
+coef = 200;
+left = 500;
+right = 600;
+table = {rows_from};
+width = bands + 1;
+rows = 0;
+wait = 0;
+clock = 0;
+{centres}
+
+function row(t {names}) local(p) (
+  p = table + rows * width;
+  p[0] = t; {stores}
+  rows += 1;
+);
+
+// Peaking filter of the Audio EQ Cookbook.
+function design(i g) local(a w alpha c n p) (
+  a = 10 ^ (g / 40);
+  w = 2 * $pi * min(centre[i], 0.45 * srate) / srate;
+  alpha = sin(w) / (2 * q);
+  c = cos(w);
+  n = 1 / (1 + alpha / a);
+  p = coef + i * 5;
+  p[0] = (1 + alpha * a) * n;
+  p[1] = -2 * c * n;
+  p[2] = (1 - alpha * a) * n;
+  p[3] = -2 * c * n;
+  p[4] = (1 - alpha / a) * n;
+);
+
+// Gains at a time of the recording, in a straight line between two rows of the table.
+function update(t) local(low high middle part p i) (
+  low = 0;
+  high = rows - 1;
+  loop(20,
+    middle = floor((low + high) / 2);
+    table[middle * width] <= t ? (low = middle) : (high = middle);
+  );
+  p = table + low * width;
+  part = low + 1 < rows ? ((t - p[0]) / (p[width] - p[0])) : 0;
+  part = max(0, min(1, part));
+  i = 0;
+  loop(bands,
+    now[i] = low + 1 < rows ? (p[i + 1] + part * (p[width + i + 1] - p[i + 1])) : p[i + 1];
+    design(i, now[i] * slider1 / 100);
+    i += 1;
+  );
+);
+
+// All bands, one after the other: transposed direct form II.
+function chain(x state) local(i p s y) (
+  i = 0;
+  loop(bands,
+    p = coef + i * 5;
+    s = state + i * 2;
+    y = p[0] * x + s[0];
+    s[0] = p[1] * x - p[3] * y + s[1];
+    s[1] = p[2] * x - p[4] * y;
+    x = y;
+    i += 1;
+  );
+  x;
+);
+
+{table}
+
+@slider
+whole = 10 ^ (slider3 * slider1 / 100 / 20);
+wait = 0;
+
+@block
+playing = play_state & 1;
+playing ? (clock = play_position - slider2);
+
+@sample
+wait <= 0 ? (
+  update(clock);
+  wait = 64;
+);
+wait -= 1;
+playing ? (clock += 1 / srate);
+spl0 = whole * chain(spl0, left);
+spl1 = whole * chain(spl1, right);
+"""

@@ -1,0 +1,129 @@
+"""Training material by list instead of by folder: a CSV or JSONL file that names recordings.
+
+A row has a `path` (from the list's own folder), a `label` (reference or source) and, where wanted,
+`session`, `start` and `end` in seconds. Other columns are left alone.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tonewood.errors import FolderError, shown
+
+LABELS = ("reference", "source")
+
+
+class Entry(NamedTuple):
+    """A recording, or a piece of one.
+
+    Parameters
+    ----------
+    session : str or None
+        What is recorded together, and kept together when takes are held out.
+    start, end : float or None
+        Seconds; None for the recording's own.
+    line : int
+        Of the list, for messages.
+    """
+
+    path: Path
+    session: str | None
+    start: float | None
+    end: float | None
+    line: int
+
+
+class Listing(NamedTuple):
+    """All that a list names of one side."""
+
+    manifest: Path
+    label: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.manifest.stem}:{self.label}"
+
+
+def read(path: Path) -> tuple[Listing, Listing]:
+    """Read a list: (reference, source).
+
+    Raises
+    ------
+    FolderError
+        It cannot be read, or a row is wrong: the file, the line, and what it should be.
+    """
+    sides: dict[str, list[Entry]] = {label: [] for label in LABELS}
+    for line, row in _rows(path):
+        where = f"{shown(path)}, line {line}"
+        label = str(row.get("label") or "").strip().lower()
+        if label not in LABELS:
+            raise FolderError(f"{where}: label is {label!r}; write reference or source")
+        name = str(row.get("path") or "").strip()
+        if not name:
+            raise FolderError(f"{where}: no path is given; write one from the list's folder")
+        start, end = (_seconds(row.get(key), key, where) for key in ("start", "end"))
+        if end is not None and end <= (start or 0.0):
+            raise FolderError(f"{where}: a piece from {start or 0:g} to {end:g} s holds nothing")
+        session = str(row.get("session") or "").strip() or None
+        sides[label].append(Entry(path.parent / name, session, start, end, line))
+    for label, entries in sides.items():
+        if not entries:
+            raise FolderError(f"{shown(path)} names no {label}; a model needs both sides: add some")
+    first, second = (Listing(path, label, tuple(sides[label])) for label in LABELS)
+    return first, second
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with the number of the line they stand on."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise FolderError(f"{shown(path)} cannot be read ({why}): name a CSV or JSONL") from None
+    except UnicodeDecodeError:
+        raise FolderError(f"{shown(path)} is no UTF-8: save the list as UTF-8") from None
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield number, _object(line, f"{shown(path)}, line {number}")
+        return
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True, strict=True)
+    try:
+        missing = {"path", "label"} - set(reader.fieldnames or ())
+        if missing:
+            raise FolderError(
+                f"{shown(path)} has no column {' and no column '.join(sorted(missing))}: head it "
+                "path,label or path,label,session,start,end"
+            )
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        after = f"after line {reader.line_num}"
+        raise FolderError(f"{shown(path)}, {after}: {error}: mend the list") from None
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise FolderError(f"{where}: this is no JSON object; write one a line")
+    return row
+
+
+def _seconds(value: object, key: str, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise FolderError(f"{where}: {key} is {str(value)!r}; write seconds")
+    return seconds

@@ -1,0 +1,243 @@
+"""A recipe's or a model's correction → impulse responses, parametric bands, automation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tonewood.errors import CallError, OutputError, shown
+from tonewood.files import automation, equalisers
+from tonewood.files.audio import MAX_RATE, MIN_RATE, write
+from tonewood.files.automation import Table
+from tonewood.files.formats import SUFFIXES, AudioFormat
+from tonewood.files.output import write_text
+from tonewood.signal.biquads import MAX_BANDS, Fit, fit, graphic, grid_hz
+from tonewood.signal.impulse import Phase, error_db, impulse_response
+from tonewood.signal.spectrum import Floats
+from tonewood.workflow.corrections import Correction
+
+AutomationFormat = Literal["csv", "jsfx"]
+
+GOOD_DB = 0.1
+"""What an impulse response may stray from the curve."""
+
+# Third octaves by their nominal names (IEC 61260), from 50 Hz to 16 kHz.
+_NOMINAL = np.array([
+    50, 63, 80, 100, 125, 160, 200, 250, 315, 400, 500, 630, 800, 1_000, 1_250, 1_600, 2_000,
+    2_500, 3_150, 4_000, 5_000, 6_300, 8_000, 10_000, 12_500, 16_000,
+], dtype=np.float64)  # fmt: skip
+_THIRD_Q = float(1 / (2 ** (1 / 6) - 2 ** (-1 / 6)))
+_MIN_LENGTH, _MAX_LENGTH = 64, 1 << 20
+_POINTS = 5  # of a band, over which its gain is averaged
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Parameters
+    ----------
+    figures : dict
+        What it holds and how close it comes, for programs.
+    lines : tuple of str
+        The same for people.
+    warning : str or None
+    """
+
+    output: Path
+    figures: dict[str, Any]
+    lines: tuple[str, ...]
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Average:
+    """The average correction as a curve, the gain of the whole included.
+
+    Parameters
+    ----------
+    headroom : bool
+        Lowered until no frequency is raised above 0 dB.
+    """
+
+    correction: Correction
+    headroom: bool = False
+
+    @property
+    def gain_db(self) -> float:
+        """Of the whole, which the curve includes."""
+        if not self.headroom:
+            return self.correction.gain_db
+        hz = np.geomspace(20, 20_000, 1_000)
+        return -max(0.0, float(self.correction.average_db(hz).max()))
+
+    def __call__(self, hz: Floats) -> Floats:
+        """Gain [frequency] in dB."""
+        return self.correction.average_db(hz) + self.gain_db
+
+
+def impulse(
+    curve: Average,
+    phase: Phase,
+    out: Path,
+    *,
+    rate: int = 48_000,
+    length: int | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write the average correction as an impulse response, mono, 32-bit float.
+
+    Parameters
+    ----------
+    length : int, optional
+        Samples; by default a power of two of a sixth of a second or more.
+    """
+    if phase not in ("linear", "minimum"):
+        raise CallError(f"the phase is {phase!r}; choose linear or minimum")
+    _check_rate(rate)
+    taps = 1 << (rate // 6 - 1).bit_length() if length is None else length
+    if not _MIN_LENGTH <= taps <= _MAX_LENGTH:
+        raise CallError(
+            f"the length is {taps} samples; give one from {_MIN_LENGTH} to {_MAX_LENGTH}"
+        )
+    if out.suffix.lower() not in SUFFIXES:
+        raise CallError(f"{shown(out)} is no audio file: name one such as {shown(out.stem)}.wav")
+    made = impulse_response(curve, rate, taps, phase)
+    error = error_db(made, curve, rate, grid_hz(rate))
+    form = AudioFormat.for_path(out, AudioFormat("WAV", "FLOAT"))
+    if form.subtype != "FLOAT" and np.abs(made).max() > 1:
+        raise OutputError(
+            f"{shown(out)} cannot hold samples above 1, of which this response has some: "
+            "name a .wav, or pass --headroom"
+        )
+    write(out, made[None], rate, form, overwrite=overwrite)
+    delay = (taps - 1 + taps % 2) // 2 if phase == "linear" else 0
+    return Exported(
+        out,
+        {"kind": "ir", "phase": phase, "rate": rate, "length": taps, "delay": delay,
+         "error_db": round(error, 4), "gain_db": round(curve.gain_db, 2)},
+        (f"{phase}-phase impulse response, {taps} samples at {rate} Hz, delay {delay}",
+         f"within {error:.2f} dB of the average correction from 50 Hz to 16 kHz"),
+        f"strays up to {error:.2f} dB from the correction: give a longer --length"
+        if error > GOOD_DB else None,
+    )  # fmt: skip
+
+
+def parametric(
+    curve: Average,
+    count: int,
+    out: Path,
+    *,
+    form: str | None = None,
+    rate: int = 48_000,
+    overwrite: bool = False,
+) -> Exported:
+    """Write the average correction as so many parametric bands.
+
+    Parameters
+    ----------
+    form : {"apo", "autoeq", "rew", "camilladsp"}, optional
+        By default CamillaDSP's for a name in .yml or .yaml, else Equalizer APO's.
+    rate : int
+        That the bands will run at: near its half, filters of another rate differ.
+    """
+    if not 1 <= count <= MAX_BANDS:
+        raise CallError(f"{count} bands are asked for; give from 1 to {MAX_BANDS}")
+    _check_rate(rate)
+    form = form or ("camilladsp" if out.suffix.lower() in (".yml", ".yaml") else "apo")
+    if form not in equalisers.FORMATS:
+        raise CallError(f"the format is {form!r}; choose one of {', '.join(equalisers.FORMATS)}")
+    found = fit(curve(grid_hz(rate)), count, rate)
+    title = (
+        f"Tonewood: average correction of {curve.correction.name}, for {rate} Hz; "
+        f"left {found.rms_db:.2f} dB rms, {found.largest_db:.2f} dB at most, 50 Hz to 16 kHz"
+    )
+    write_text(out, equalisers.FORMATS[form](found, title), overwrite=overwrite)
+    return Exported(
+        out,
+        {"kind": "peq", "format": form, "rate": rate, **_figures(found)},
+        (f"{len(found.bands)} bands for {rate} Hz, gain of the whole {found.gain_db:+.1f} dB",
+         f"leave {found.rms_db:.2f} dB rms of the average correction, "
+         f"{found.largest_db:.2f} dB at most"),
+    )  # fmt: skip
+
+
+def moving(
+    correction: Correction,
+    out: Path,
+    *,
+    form: str | None = None,
+    step_s: float = 0.05,
+    rate: int = 48_000,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a time-varying correction as automation: third octaves over time.
+
+    Parameters
+    ----------
+    form : {"csv", "jsfx"}, optional
+        By default Reaper's for a name in .jsfx, else a table.
+    step_s : float
+        From row to row.
+    """
+    seconds = correction.seconds
+    if seconds is None:
+        raise CallError(
+            f"{correction.name} is a model, which moves nothing by itself: name a recipe, or "
+            "export it with --ir or --peq"
+        )
+    form = form or ("jsfx" if out.suffix.lower() == ".jsfx" else "csv")
+    if form not in ("csv", "jsfx"):
+        raise CallError(f"the format is {form!r}; choose csv or jsfx")
+    if not 0.01 <= step_s <= 10:
+        raise CallError(f"the step is {step_s:g} s; give one from 0.01 to 10 s")
+    table = tabulated(correction, np.arange(0.0, seconds, step_s))
+    if form == "csv":
+        write_text(out, automation.csv(table), overwrite=overwrite)
+        rows = len(table.seconds)
+    else:
+        _check_rate(rate)
+        thin = table.thinned()
+        rows = len(thin.seconds)
+        if rows > automation.JSFX_ROWS:
+            raise CallError(
+                f"the table has {rows} rows; an effect holds {automation.JSFX_ROWS}: "
+                "give a longer --step"
+            )
+        filters = graphic(thin.gain_db, thin.hz, _THIRD_Q, rate)
+        title = f"Tonewood: {correction.name}"
+        text = automation.jsfx(thin, filters, _THIRD_Q, correction.gain_db, title)
+        write_text(out, text, overwrite=overwrite)
+    largest = float(np.abs(table.gain_db).max())
+    return Exported(
+        out,
+        {"kind": "automation", "format": form, "bands": len(table.hz), "rows": rows,
+         "step_s": step_s, "seconds": round(seconds, 3), "largest_db": round(largest, 2),
+         "gain_db": round(correction.gain_db, 2)},
+        (f"{len(table.hz)} third octaves, {rows} rows, {largest:.1f} dB at most",
+         f"gain of the whole {correction.gain_db:+.1f} dB"
+         + ("" if form == "jsfx" else ", which the table leaves out")),
+    )  # fmt: skip
+
+
+def tabulated(correction: Correction, seconds: Floats) -> Table:
+    """Gains of the third octaves at some times, each the mean over its band, dB."""
+    offsets = 2 ** ((np.arange(_POINTS) - _POINTS // 2) / _POINTS / 3)
+    hz = (_NOMINAL[:, None] * offsets).ravel()
+    gain = correction.mask.at(hz, seconds).astype(np.float64)
+    return Table(_NOMINAL, seconds, gain.reshape(len(_NOMINAL), _POINTS, -1).mean(axis=1))
+
+
+def _figures(found: Fit) -> dict[str, Any]:
+    return {
+        "gain_db": found.gain_db,
+        "bands": [band._asdict() for band in found.bands],
+        "rms_db": round(found.rms_db, 3),
+        "largest_db": round(found.largest_db, 3),
+    }
+
+
+def _check_rate(rate: int) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise CallError(f"the rate is {rate} Hz; give one from {MIN_RATE} to {MAX_RATE} Hz")
