@@ -1,0 +1,1 @@
+"""The studio: a page where a musician works with eyes and ears."""

@@ -1,0 +1,152 @@
+"""Who is let in, and what every answer says to the browser."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from tonewood import serving
+from tonewood.errors import CallError
+from tonewood.serving import Limits, guarded
+
+
+async def _echo(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"{len(await request.body())} bytes")
+
+
+def client(base_url: str = "http://127.0.0.1:8765", **options: Any) -> TestClient:
+    app = Starlette(routes=[Route("/{rest:path}", _echo, methods=["GET", "POST"])])
+    return TestClient(guarded(app, **options), base_url=base_url, follow_redirects=False)
+
+
+def test_a_page_on_this_machine_is_served_with_a_strict_policy() -> None:
+    answer = client().get("/")
+    assert answer.text == "0 bytes"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.7", "", "[::"])
+def test_another_name_is_refused(host: str) -> None:
+    answer = client().get("/", headers={"host": host})
+    assert answer.status_code == 421
+    assert "does not go by the name" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("host", ["localhost:1234", "127.0.0.1", "[::1]:8765"])
+def test_this_machine_has_three_names(host: str) -> None:
+    assert client().get("/", headers={"host": host}).status_code == 200
+
+
+def test_bound_everywhere_addresses_are_names_but_domains_are_not() -> None:
+    everywhere = client(hosts=serving.names_of("0.0.0.0"))
+    assert everywhere.get("/", headers={"host": "192.168.1.5:8765"}).status_code == 200
+    assert everywhere.get("/", headers={"host": "rebound.example"}).status_code == 421
+
+
+FOREIGN = [
+    {"origin": "http://evil.example"},
+    {"origin": "http://127.0.0.1:9999"},
+    {"origin": "null"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+def test_another_sites_page_may_not_post(headers: dict[str, str]) -> None:
+    answer = client().post("/change", headers=headers)
+    assert answer.status_code == 403
+    assert "another site's page" in answer.json()["error"]
+
+
+def test_another_sites_page_may_link_here_but_not_embed() -> None:
+    cross = {"sec-fetch-site": "cross-site"}
+    linked = client().get("/", headers={**cross, "sec-fetch-mode": "navigate"})
+    assert linked.status_code == 200
+    assert client().get("/sound", headers={**cross, "sec-fetch-mode": "no-cors"}).status_code == 403
+    away = client().get("/sound", headers={**cross, "sec-fetch-mode": "navigate"})
+    assert away.status_code == 403
+
+
+def test_the_page_itself_may_post() -> None:
+    headers = {"origin": "http://127.0.0.1:8765", "sec-fetch-site": "same-origin"}
+    assert client().post("/change", headers=headers, content=b"abc").text == "3 bytes"
+
+
+def test_without_the_token_nothing_is_served() -> None:
+    asked = client(token="secret")
+    for answer in (asked.get("/"), asked.get("/?token=guess"), asked.post("/change")):
+        assert answer.status_code == 401
+        assert "open the address" in answer.json()["error"]
+
+
+def test_the_token_in_the_address_becomes_a_cookie_no_script_reads() -> None:
+    asked = client(token="secret")
+    entered = asked.get("/?token=secret")
+    assert entered.status_code == 303
+    assert entered.headers["location"] == "/"
+    assert "HttpOnly; SameSite=Strict" in entered.headers["set-cookie"]
+    assert asked.get("/").status_code == 200
+
+
+def test_programs_bring_the_token_in_a_header() -> None:
+    asked = client(token="secret")
+    assert asked.get("/", headers={"authorization": "Bearer secret"}).status_code == 200
+    assert asked.get("/", headers={"authorization": "Bearer wrong"}).status_code == 401
+
+
+def test_a_body_above_the_limit_is_refused_stated_or_not() -> None:
+    asked = client(limits=Limits(body_bytes=100), larger={"/upload": Limits(body_bytes=200)})
+    assert asked.post("/change", content=b"x" * 100).status_code == 200
+    assert asked.post("/change", content=b"x" * 101).status_code == 413
+    unstated = asked.post("/change", content=(b"x" * 60 for _ in range(2)))
+    assert unstated.status_code == 413
+    assert "the most that is taken" in unstated.json()["error"]
+    assert asked.post("/upload", content=b"x" * 150).status_code == 200
+    assert asked.post("/change", headers={"content-length": "many"}).status_code == 400
+
+
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    async def never() -> Any:
+        await asyncio.sleep(60)
+
+    async def ask() -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        app = Starlette(routes=[Route("/{rest:path}", _echo, methods=["POST"])])
+        scope = {
+            "type": "http", "method": "POST", "path": "/change", "query_string": b"",
+            "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http",
+        }  # fmt: skip
+        await guarded(app, limits=Limits(seconds=0.01))(scope, never, send)
+        return sent
+
+    assert asyncio.run(ask())[0]["status"] == 408
+
+
+def test_the_address_names_host_port_and_token() -> None:
+    assert serving.address("127.0.0.1", 8765) == "http://127.0.0.1:8765/"
+    assert serving.address("::1", 80, "abc") == "http://[::1]:80/?token=abc"
+    assert serving.is_local("localhost")
+    assert not serving.is_local("0.0.0.0")
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with serving._bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CallError, match=rf"port {port} cannot be served .*another --port"):
+            serving._bound("127.0.0.1", port)
