@@ -16,6 +16,7 @@ from tonewood.cli import (
     evaluate,
     explain,
     info,
+    listen,
     report,
     reproduce,
     score,
@@ -61,6 +62,7 @@ for _command in (
     reproduce.reproduce,
 ):
     app.command()(_command)
+app.add_typer(listen.app, name="listen")
 
 
 def main() -> None:
