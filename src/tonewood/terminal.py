@@ -12,6 +12,7 @@ from tonewood.masking.optimise import Step
 from tonewood.scoring.search import Look, Rung
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
+from tonewood.workflow.opinions import Listening
 from tonewood.workflow.pairs import Measuring
 from tonewood.workflow.train import Checked, Loaded
 
@@ -94,10 +95,13 @@ class TrainingDisplay(_Display):
     def __init__(self) -> None:
         super().__init__(transient=False)
 
-    def show(self, event: Listened | Loaded | Checked) -> None:
+    def show(self, event: Listened | Loaded | Listening | Checked) -> None:
         """Draw one event."""
         if isinstance(event, Listened | Loaded):
             self._show_recording(event)
+            return
+        if isinstance(event, Listening):
+            self._update("heard    ", event.number, event.total, shown(event.path.name))
             return
         check = event.check
         note = f"held-out accuracy {100 * check.accuracy:.1f} %, loss {check.held_out_loss:.4f}"
@@ -128,7 +132,7 @@ class SearchDisplay(_Display):
 class ReproducingDisplay(TrainingDisplay):
     """A training, then every method on every piece."""
 
-    def show(self, event: Listened | Loaded | Checked | Measuring) -> None:
+    def show(self, event: Listened | Loaded | Listening | Checked | Measuring) -> None:
         """Draw one event."""
         if isinstance(event, Measuring):
             self._update("pieces   ", event.number, event.total, event.method)

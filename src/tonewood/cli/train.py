@@ -1,8 +1,9 @@
-"""`tonewood train`: two folders → a model."""
+"""`tonewood train`: two folders, or what listeners said, → a model."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,11 +21,18 @@ from tonewood.errors import CallError, shown
 
 
 def train(
-    reference: ReferenceOption,
-    source: SourceOption,
     output: Annotated[
         Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
     ],
+    reference: ReferenceOption | None = None,
+    source: SourceOption | None = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="CSV of pairs: preferred,other, as listen results write."),
+    ] = None,
+    ratings: Annotated[
+        Path | None, typer.Option(readable=False, help="CSV of mean opinion scores: file,rating.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = 0,
     device: DeviceOption = "cpu",
     group_by: Annotated[
@@ -53,13 +61,23 @@ def train(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Learn a model from two folders of recordings."""
+    """Learn a model from two folders of recordings, from what listeners said, or from both."""
     from tonewood.files.modelfile import Model
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
+    from tonewood.workflow import ears
     from tonewood.workflow import train as workflow
     from tonewood.workflow.audit import warnings
 
+    if (reference is None) != (source is None):
+        raise CallError("one folder has no counterpart: give --reference and --source")
+    if reference is None and preferences is None and ratings is None:
+        raise CallError(
+            "there is nothing to learn from: give --reference and --source, or --preferences or "
+            "--ratings"
+        )
+    if reference is None and fix:
+        raise CallError("--fix makes two folders alike: give --reference and --source too")
     named = [
         f"training.seed={seed}",
         f"training.group_by={json.dumps(group_by)}",
@@ -69,10 +87,16 @@ def train(
     settings = changed(ModelSettings(), [*named, *(set_ or [])])
     check_target(output, overwrite)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
+    taught = {"name": output.stem, "device": device, "origin": origin}
     with TrainingDisplay() as display:
-        for event in workflow.train(
-            reference, source, settings, name=output.stem, device=device, origin=origin
-        ):
+        events: Iterator[Any]
+        if reference is not None and source is not None:
+            events = workflow.train(
+                reference, source, settings, **taught, tables=(preferences, ratings)
+            )
+        else:
+            events = ears.train(preferences, ratings, settings, **taught)
+        for event in events:
             if isinstance(event, Model):
                 event.save(output, overwrite=overwrite)
                 model = event

@@ -85,6 +85,17 @@ class Answers:
             )
         return Listener(identity, number)
 
+    def bring(self, identity: str) -> bool:
+        """Add somebody who took part elsewhere, below all others; False if known already."""
+        with self._open() as connection:
+            lowest = connection.execute("SELECT min(number, 0) FROM listener ORDER BY 1").fetchone()
+            number = (lowest[0] if lowest else 0) - 1
+            done = connection.execute(
+                "INSERT OR IGNORE INTO listener VALUES (?, ?, ?, ?)",
+                (identity, number, int(time.time()), "imported"),
+            )
+            return done.rowcount == 1
+
     def listener(self, identity: str) -> Listener | None:
         """A listener by its number, or None if there is no such."""
         with self._open() as connection:

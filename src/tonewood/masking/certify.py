@@ -7,7 +7,7 @@ the input of the kind that the model knows at all? How far would the judge be fo
 search from random pixels?
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -81,6 +81,7 @@ def certify(
     unlikeness: float,
     unlike_reference: Change,
     settings: CertificateSettings,
+    doubts: Sequence[str] = (),
 ) -> Certificate:
     """Question one output.
 
@@ -100,6 +101,8 @@ def certify(
         Distance of the input from the source folder over its limit.
     unlike_reference : Change
         Distance of input and output from the reference folder over its limit.
+    doubts : sequence of str
+        What speaks against the model itself.
     """
     smooth = share = None
     if judge_rows is not None and judge is not None:
@@ -109,7 +112,7 @@ def certify(
         plain, whole = judge_rows(rows_db), judge_rows(rows_db + mask_db)
         static = judge_rows(rows_db + mask_db.mean(dim=1, keepdim=True))
         share = (plain - static) / (plain - whole) if plain - whole > 0.05 else None
-    reasons = []
+    reasons = [*doubts]
     if unlikeness > 1:
         reasons.append(
             f"the input is {unlikeness:.2f} times as far from the source folder as 99 % of its own"

@@ -24,6 +24,7 @@ from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
 from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.features import analyse
 from tonewood.signal.spectrum import Floats, filtered
+from tonewood.workflow.opinions import adapted, doubts
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +94,12 @@ def enhance(
     rows = rows_of(wave, model)
     unlikeness = model.source_likeness.unlikeness(rows)
     before = mean_score(model.scorer, rows)
-    used = settings
+    used = adapted(settings, model)
     if unlikeness > 1 and not settings.force and settings.method == "search":
+        static = before >= 0.5 and model.learnt_priors is not None
         used = changed(
             settings,
-            [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
+            [f"prior.kind={'static' if static else 'none'}", "search.steps=0"],
         )
     grid = grid_of(wave, model, used.method)
     step: Step | None = None
@@ -108,8 +110,8 @@ def enhance(
     mask = Mask(
         step.mask_db.cpu().numpy(), grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2
     )
-    mask = mask.bounded(settings.render.max_gain_db).rounded()
-    made = rendered(samples, rate, mask, settings.render, spectrum)
+    mask = mask.bounded(used.render.max_gain_db).rounded()
+    made = rendered(samples, rate, mask, used.render, spectrum)
     after = rows_of(mono_at(made.samples, rate, model), model)
     scorer = Change(before=before, after=mean_score(model.scorer, after))
     judge = fooled = None
@@ -130,6 +132,7 @@ def enhance(
             after=model.reference_likeness.unlikeness(after),
         ),
         settings=settings.certificate,
+        doubts=doubts(model),
     )
     yield Enhancement(
         samples=made.samples,
@@ -194,8 +197,10 @@ def find_mask(
         searching = searching.model_copy(update={"guide": model.guide_weight})
     guided = settings.method == "search" and bool(searching.guide)
     stop = model.card.scorer.reference_scores.median
+    guide = model.guide if guided else None
     model.scorer.to(device)
-    model.guide.to(device)
+    if guide is not None:
+        guide.to(device)
     try:
         yield from search(
             grid.score,
@@ -206,13 +211,14 @@ def find_mask(
             window_frames=model.scorer.crop_frames,
             max_gain_db=settings.render.max_gain_db,
             generator=generator,
-            energy=model.guide.energy if guided else None,
+            energy=guide.energy if guide is not None else None,
             listen=listener(wave, grid, model) if searching.listen and searching.steps else None,
             stop_score=stop if searching.stop_at_reference and searching.score else None,
         )
     finally:
         model.scorer.cpu()
-        model.guide.cpu()
+        if guide is not None:
+            guide.cpu()
 
 
 def listener(wave: Tensor, grid: Grid, model: Model) -> Listen:
@@ -284,7 +290,10 @@ def _drawn(
 ) -> Parametrisation:
     """Start that knows nothing of the folders: nothing, random cells, or random notes."""
     if kind == "none":
-        return Cells(torch.zeros_like(grid.levels_db, device=device))
+        # A prior is smooth already, and listeners gave none.
+        smooth = settings.search.smooth_ms / 1000 if model.learnt_priors is None else 0.0
+        nothing = torch.zeros_like(grid.levels_db, device=device)
+        return Cells(nothing, max(1, model.settings.spectrum.frames(smooth)))
     if kind == "random":
         noise = torch.randn(grid.levels_db.shape, generator=generator) * settings.prior.random_db
         return Cells(noise.to(device))

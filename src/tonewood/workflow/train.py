@@ -15,12 +15,15 @@ from tonewood.files import folders
 from tonewood.files.folders import Loading, Split, Take
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
 from tonewood.masking import fitting, likeness
+from tonewood.scoring.ears import train_by_ears
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
 from tonewood.settings import ModelSettings
 from tonewood.signal import remedies
 from tonewood.signal.remedies import Fix
+from tonewood.workflow import opinions
 from tonewood.workflow.audit import Listened, Side, check_distinct, examine, listen
+from tonewood.workflow.opinions import Listening, Taught
 
 Who = Literal["scorer", "judge"]
 
@@ -50,7 +53,9 @@ class Checked(NamedTuple):
     check: Check
 
 
-Event = Listened | Loaded | Checked | Model
+Tables = tuple[Path | None, Path | None]
+
+Event = Listened | Loaded | Listening | Checked | Model
 
 
 def train(
@@ -61,6 +66,7 @@ def train(
     name: str = "model",
     device: str = "cpu",
     origin: Origin = UNSTATED,
+    tables: Tables = (None, None),
 ) -> Iterator[Event]:
     """Learn scorer, judge and priors; yields its progress and, last, the `Model`.
 
@@ -75,6 +81,8 @@ def train(
         `cpu` or `cuda`.
     origin : Origin
         What people should know of the recordings, kept in the card.
+    tables : tuple of Path or None
+        Preferences and ratings, by which listeners teach scorer and judge beside the folders.
 
     Raises
     ------
@@ -87,27 +95,25 @@ def train(
     check_device(device)
     fix = yield from plan_fix(reference, source, settings)
     takes = yield from load_sides(reference, source, settings, audited=True, fix=fix)
+    answered = (yield from opinions.load(*tables, settings)) if any(tables) else None
     training = settings.training
     reference_evidence, source_evidence = (
         [take.evidence for take in takes[side] if take.evidence] for side in takes
     )
     rng = np.random.default_rng(training.seed)
     found = examine(reference_evidence, source_evidence, rng)
-    roles: list[tuple[Who, int]] = [("scorer", training.seed)]
-    if training.judge:
-        roles.append(("judge", training.seed + 1))
     fits: dict[Who, Fit] = {}
-    for who, seed in roles:
-        learnt_from, held_out = hold_out(takes, training.held_out, seed)
-        progress = train_scorer(
-            learnt_from,
-            held_out,
-            settings.scorer,
-            settings.spectrum,
-            training,
-            seed=seed,
-            device=device,
-        )
+    splits: dict[Who, Taught] = {}
+    for who, seed in roles(settings):
+        labels = hold_out(takes, training.held_out, seed)
+        sizes = (settings.scorer, settings.spectrum, training)
+        if answered is None:
+            progress = train_scorer(*labels, *sizes, seed=seed, device=device)
+        else:
+            splits[who] = opinions.hold_out(answered.heard, training.held_out, seed)
+            progress = train_by_ears(
+                *splits[who], *sizes, labels=labels, seed=seed, device=device
+            )
         for event in progress:
             if isinstance(event, Check):
                 yield Checked(who, event)
@@ -137,16 +143,16 @@ def train(
         settings=settings,
         scorer=fits["scorer"].scorer,
         judge=judge.scorer if judge else None,
-        priors=learnt.priors,
-        guide=guide,
+        learnt_priors=learnt.priors,
+        learnt_guide=guide,
         guide_weight=weight,
         reference_likeness=clouds[0],
         source_likeness=clouds[1],
         card=Card(
             reference=_folder_card(reference, takes["reference"]),
             source=_folder_card(source, takes["source"]),
-            scorer=_scorer_card(fits["scorer"], training.seed),
-            judge=_scorer_card(judge, training.seed + 1) if judge else None,
+            scorer=scorer_card(fits["scorer"], training.seed),
+            judge=scorer_card(judge, training.seed + 1) if judge else None,
             prior=PriorCard(
                 weights=learnt.priors.weights,
                 beliefs=learnt.priors.beliefs,
@@ -160,8 +166,18 @@ def train(
             **origin._asdict(),
             audit=found,
             fix=fix,
+            ears=opinions.card_of(fits["scorer"].scorer, answered.heard, splits["scorer"])
+            if answered
+            else None,
         ),
     )
+
+
+def roles(settings: ModelSettings) -> list[tuple[Who, int]]:
+    """Who is trained, each by a seed of its own."""
+    seed = settings.training.seed
+    scorer, judge = ("scorer", seed), ("judge", seed + 1)
+    return [scorer, judge] if settings.training.judge else [scorer]
 
 
 def load_sides(
@@ -243,7 +259,7 @@ def _folder_card(folder: Path, takes: list[Take]) -> FolderCard:
     )
 
 
-def _scorer_card(fit: Fit, seed: int) -> ScorerCard:
+def scorer_card(fit: Fit, seed: int) -> ScorerCard:
     return ScorerCard(
         accuracy=fit.accuracy,
         accuracy_interval=fit.interval,
