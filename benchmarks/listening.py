@@ -124,12 +124,14 @@ CASES: dict[str, tuple[str, Callable[[np.random.Generator], list[bool]]]] = {
 
 def active_table(runs: int = 30) -> list[str]:
     lines = [
-        "| conditions | strengths, logits | τ | comparisons at random | by active choice | share, % |",
+        "| conditions | strengths, logits | τ | at random | by active choice | share, % |",
         "|---:|---|---:|---:|---:|---:|",
     ]
     for count, spread in ((8, 1.5), (16, 1.5), (16, 2.5), (24, 2.5), (40, 2.5)):
         for wanted in (0.8, 0.9):
-            random, active = (comparisons(count, spread, wanted, runs, way) for way in (False, True))
+            random, active = (
+                comparisons(count, spread, wanted, runs, way) for way in (False, True)
+            )
             share = 100 * active / random
             lines.append(
                 f"| {count} | normal, spread {spread:g} | {wanted:g} | {random:.0f} | {active:.0f} "
@@ -148,7 +150,9 @@ def comparisons(count: int, spread: float, wanted: float, runs: int, active: boo
 STEP, MOST = 4, 700
 
 
-def curve(count: int, spread: float, active: bool, seed: int, most: int | None = None) -> np.ndarray:
+def curve(
+    count: int, spread: float, active: bool, seed: int, most: int | None = None
+) -> np.ndarray:
     """Kendall's τ between planted and found order after every few comparisons."""
     rng = np.random.default_rng([11, seed])
     planted = spread * norm.ppf((rng.permutation(count) + 0.5) / count)

@@ -106,8 +106,10 @@ def new(
         report.emit({"test": str(output), **_told(test), "power": told._asdict()})
     else:
         print(f"test       {shown(output)}")
-        print(f"trials     {len(test.trials)}, {test.per_listener} for each listener, "
-              f"{test.repeats} again")
+        print(
+            f"trials     {len(test.trials)}, {test.per_listener} for each listener, "
+            f"{test.repeats} again"
+        )
         print(f"stimuli    {len(test.stimuli)} of {test.seconds:g} s at {test.rate} Hz")
         print(f"listeners  {told.text}")
     finish(failed, len(found))
@@ -197,9 +199,7 @@ def delete(
 @app.command("export")
 def export_(
     test: TestArgument,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", readable=False, help="Folder to make.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Folder to make.")],
     to: Annotated[str, typer.Option(help="webmushra or reseval.")] = "webmushra",
     json_: JsonOption = False,
 ) -> None:

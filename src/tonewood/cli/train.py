@@ -12,9 +12,7 @@ from tonewood.cli.options import (
     DeviceOption,
     JsonOption,
     OverwriteOption,
-    ReferenceOption,
     SetOption,
-    SourceOption,
     check_target,
 )
 from tonewood.errors import CallError, shown
@@ -24,11 +22,18 @@ def train(
     output: Annotated[
         Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
     ],
-    reference: ReferenceOption | None = None,
-    source: SourceOption | None = None,
+    reference: Annotated[
+        Path | None, typer.Option(readable=False, help="Folder of the sound that is wanted.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Folder of the sound that is to be improved."),
+    ] = None,
     preferences: Annotated[
         Path | None,
-        typer.Option(readable=False, help="CSV of pairs: preferred,other, as listen results write."),
+        typer.Option(
+            readable=False, help="CSV of pairs: preferred,other, as listen results write."
+        ),
     ] = None,
     ratings: Annotated[
         Path | None, typer.Option(readable=False, help="CSV of mean opinion scores: file,rating.")
@@ -87,15 +92,23 @@ def train(
     settings = changed(ModelSettings(), [*named, *(set_ or [])])
     check_target(output, overwrite)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
-    taught = {"name": output.stem, "device": device, "origin": origin}
+    name = output.stem
     with TrainingDisplay() as display:
         events: Iterator[Any]
         if reference is not None and source is not None:
             events = workflow.train(
-                reference, source, settings, **taught, tables=(preferences, ratings)
+                reference,
+                source,
+                settings,
+                name=name,
+                device=device,
+                origin=origin,
+                tables=(preferences, ratings),
             )
         else:
-            events = ears.train(preferences, ratings, settings, **taught)
+            events = ears.train(
+                preferences, ratings, settings, name=name, device=device, origin=origin
+            )
         for event in events:
             if isinstance(event, Model):
                 event.save(output, overwrite=overwrite)

@@ -40,9 +40,7 @@ class Strengths(NamedTuple):
     def preferred(self, i: int, j: int) -> tuple[float, float, float]:
         """Probability that i is preferred to j, and its 95 % interval by the covariance."""
         gap = self.strength[i] - self.strength[j]
-        spread = np.sqrt(
-            self.covariance[i, i] + self.covariance[j, j] - 2 * self.covariance[i, j]
-        )
+        spread = np.sqrt(self.covariance[i, i] + self.covariance[j, j] - 2 * self.covariance[i, j])
         ends = gap + np.array([0.0, -1.0, 1.0]) * stats.norm.isf(0.025) * spread
         middle, low, high = 1 / (1 + np.exp(-ends))
         return float(middle), float(low), float(high)
@@ -80,12 +78,13 @@ def fit(wins: Floats) -> Strengths:
     for item in range(count):
         along, across = _profile(item, count)
 
-        def excess(value: float, along: Floats = along, across: Floats = across) -> float:
-            inner = across.T @ (theta - along * theta[item])
-            offset = design @ (along * value)
-            inner = _ascend(inner, design @ across, offset, won, total, design @ basis)
+        def excess(
+            value: float, along: Floats = along, across: Floats = across, own: float = theta[item]
+        ) -> float:
+            start, offset = across.T @ (theta - along * own), design @ (along * value)
+            inner = _ascend(start, design @ across, offset, won, total, design @ basis)
             at = along * value + across @ inner
-            return _penalised(at, design, won, total, basis) - limit
+            return _penalised(at, design, won, total, basis) - float(limit)
 
         low[item] = _crossing(excess, theta[item], -1.0)
         high[item] = _crossing(excess, theta[item], 1.0)
@@ -121,7 +120,8 @@ def posterior(wins: Floats, spread: float = 2.0) -> Posterior:
         theta = theta + step * min(1.0, 2.0 / max(1e-12, float(np.abs(step).max())))
         if np.abs(step).max() < 1e-8:
             break
-    return Posterior(theta, np.linalg.inv(_information(theta, design, total) + prior))
+    precision = _information(theta, design, total) + prior
+    return Posterior(theta, np.asarray(np.linalg.inv(precision), dtype=np.float64))
 
 
 def information_gain(known: Posterior) -> Floats:
@@ -195,7 +195,9 @@ def _ascend(
             break
         chance = _sigmoid(offset + design @ at)
         weight = total * chance * (1 - chance)
-        inverse = np.linalg.inv(whole.T @ (weight[:, None] * whole) + 1e-12 * np.eye(whole.shape[1]))
+        inverse = np.linalg.inv(
+            whole.T @ (weight[:, None] * whole) + 1e-12 * np.eye(whole.shape[1])
+        )
         leverage = weight * np.einsum("pi,ij,pj->p", whole, inverse, whole)
         score = design.T @ (won - total * chance + leverage * (0.5 - chance))
         curvature = design.T @ ((weight + 1e-9)[:, None] * design)

@@ -24,7 +24,7 @@ class Share(NamedTuple):
         Of the exact binomial test against chance.
     """
 
-    count: int
+    successes: int
     total: int
     share: float
     low: float

@@ -1,8 +1,7 @@
 """Ratings from 0 to 100 of several conditions of one sound (MUSHRA, ITU-R BS.1534-3)."""
 
-from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +88,7 @@ def _share(of: NDArray[np.bool_], among: NDArray[np.bool_]) -> Floats:
 
 
 def by_listener(ratings: Floats) -> Floats:
-    """Mean rating [listener, condition] over the trials; listeners who rated not all are left out."""
+    """Mean rating [listener, condition] over trials; who rated not all conditions is left out."""
     counted = ~np.isnan(ratings)
     number = counted.sum(axis=1)
     whole = (number > 0).all(axis=1)
@@ -197,20 +196,23 @@ def effects(ratings: Floats) -> list[Effect]:
             values,
             fixed,
             groups=np.zeros(len(values)),
-            exog_vc=_crossed(listener, trial, len(values)),
+            exog_vc=_crossed(listener, trial),
         )
         made = model.fit(reml=True)
     ends = np.asarray(made.conf_int())
     return [
-        Effect(k, float(made.fe_params[k]), *map(float, ends[k]), float(made.pvalues[k]))
+        Effect(k, *(float(it) for it in (made.fe_params[k], *ends[k], made.pvalues[k])))
         for k in range(1, count)
     ]
 
 
-def _crossed(listener: Sequence[int], trial: Sequence[int], rows: int) -> object:
+def _crossed(listener: NDArray[np.integer[Any]], trial: NDArray[np.integer[Any]]) -> object:
     from statsmodels.regression.mixed_linear_model import VCSpec
 
-    indicator = [np.eye(max(of) + 1)[np.asarray(of)] for of in (listener, trial)]
+    indicator = [np.eye(int(of.max()) + 1)[of] for of in (listener, trial)]
     names = ["listener", "trial"]
-    labels = [[f"{name}{k}" for k in range(it.shape[1])] for name, it in zip(names, indicator, strict=True)]
+    labels = [
+        [f"{name}{k}" for k in range(it.shape[1])]
+        for name, it in zip(names, indicator, strict=True)
+    ]
     return VCSpec(names, [[label] for label in labels], [[it] for it in indicator])

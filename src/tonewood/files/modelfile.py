@@ -77,7 +77,7 @@ class EarsCard(Settings):
     learnt_from, held_out : int
         Answers on either side; what joins both sides is on neither.
     independent : int
-        Held-out pairs of recordings that the interval counts, each once.
+        What the interval counts: held-out pairs of recordings, each once; of ratings, recordings.
     agreement : float
         Share of the held-out answers that the scorer orders alike; for ratings, of their pairs.
     """

@@ -45,9 +45,7 @@ class Opinions(NamedTuple):
     groups: dict[Path, str]
 
 
-def read(
-    preferences: Path | None, ratings: Path | None, training: TrainingSettings
-) -> Opinions:
+def read(preferences: Path | None, ratings: Path | None, training: TrainingSettings) -> Opinions:
     """Read the tables; raises FolderError where one is none, naming the line."""
     found = Opinions([], [], {})
     for number, row in _rows(preferences, ("preferred", "other")):

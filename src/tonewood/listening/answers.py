@@ -111,7 +111,13 @@ class Answers:
         return [Listener(*row) for row in rows]
 
     def keep(
-        self, identity: str, screen: int, value: Any, *, final: bool, seconds: float  # noqa: ANN401
+        self,
+        identity: str,
+        screen: int,
+        value: Any,  # noqa: ANN401
+        *,
+        final: bool,
+        seconds: float,
     ) -> bool:
         """Keep an answer; a final one stays as it is. Returns whether it was taken."""
         row = (identity, screen, int(final), json.dumps(value), seconds, int(time.time()))

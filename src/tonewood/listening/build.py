@@ -41,6 +41,7 @@ from tonewood.listening.design import (
 )
 from tonewood.listening.pieces import MAX_CHANNELS, Piece
 from tonewood.settings import SpectrumSettings
+from tonewood.signal.loudness import integrated_loudness
 from tonewood.workflow.batch import Failed
 
 _SPECTRUM = SpectrumSettings()
@@ -268,7 +269,7 @@ class _Maker:
                         excerpt=number,
                         condition=condition,
                         copy_number=copy,
-                        loudness=round(stimuli.integrated_loudness(heard, self.rate), 3),
+                        loudness=round(integrated_loudness(heard, self.rate), 3),
                     )
                 )
 

@@ -134,16 +134,14 @@ def _webmushra_page(test: Test, trial: int, files: dict[tuple[int, str, int], st
     if test.kind == "mushra":
         assert test.reference is not None
         del sounds[keys[test.reference]]  # webMUSHRA hides the reference among them by itself
-        return {
-            "type": "mushra", **page, **looped, "reference": files[asked.excerpt, test.reference, 0],
-            "createAnchor35": False, "createAnchor70": False, "stimuli": sounds,
-        }  # fmt: skip
+        reference = files[asked.excerpt, test.reference, 0]
+        made = {"createAnchor35": False, "createAnchor70": False, "stimuli": sounds}
+        return {"type": "mushra", **page, **looped, "reference": reference, **made}
     if test.kind == "abx":
-        first, second = asked.conditions
-        return {
-            "type": "paired_comparison", **page, **looped,
-            "reference": files[asked.excerpt, first, 0], "stimuli": {keys[second]: sounds[keys[second]]},
-        }  # fmt: skip
+        first, _ = asked.conditions
+        reference = sounds.pop(keys[first])
+        compared = {"reference": reference, "stimuli": sounds}
+        return {"type": "paired_comparison", **page, **looped, **compared}
     return {
         "type": "likert_multi_stimulus", **page, "mustRate": True, "stimuli": sounds,
         "response": [{"value": value, "label": label} for value, label in _SCALE],
@@ -196,7 +194,9 @@ def _from_webmushra(test: Test, table: Path) -> Iterator[Given]:
             first, second = conditions
             if rated[first] != rated[second]:  # a tie prefers neither
                 better = "A" if rated[first] > rated[second] else "B"
-                yield Given(identity, trial, _screen(test, trial, conditions, None), better, seconds)
+                yield Given(
+                    identity, trial, _screen(test, trial, conditions, None), better, seconds
+                )
 
 
 # --- ReSEval
@@ -241,8 +241,8 @@ def _from_reseval(test: Test, table: Path) -> Iterator[Given]:
                 )
             rated = {it: float(said[3 * k : 3 * k + 3]) for k, it in enumerate(ordered)}
             screen = _screen(test, trial, conditions, None)
-            value = {slot.label: rated[slot.condition] for slot in screen.slots[1:]}
-            yield Given(identity, trial, screen, value, 0.0)
+            ratings = {slot.label: rated[slot.condition] for slot in screen.slots[1:]}
+            yield Given(identity, trial, screen, ratings, 0.0)
             continue
         if names.get(said) not in conditions:
             raise FolderError(

@@ -1,5 +1,4 @@
-"""Where stimuli come from: an enhancement's outputs and the inputs that their recipes name, or
-a folder for each condition."""
+"""Where stimuli come from: an enhancement's outputs and their inputs, or a folder a condition."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,16 +72,15 @@ class Piece:
         loudness = frame_levels(levels[0])
         audible = (loudness > loudness.max() - _AUDIBLE_DB).numpy()
         if self.recipes:
-            seconds = np.arange(frames) * (_SPECTRUM.hop / _SPECTRUM.rate)
+            hop = _SPECTRUM.hop / _SPECTRUM.rate
+            seconds = np.arange(frames, dtype=np.float64) * hop
             effects = [_mask_effect(path, seconds) for path in self.recipes]
             return np.asarray(np.mean(effects, axis=0) * audible, dtype=np.float64)
         spread = levels.std(dim=0, correction=0).square().mean(dim=0).sqrt()
         return np.asarray(spread.numpy() * audible, dtype=np.float64)
 
 
-def from_outputs(
-    folders: Sequence[Path], inputs: Sequence[Path] = ()
-) -> Iterator[Piece | Failed]:
+def from_outputs(folders: Sequence[Path], inputs: Sequence[Path] = ()) -> Iterator[Piece | Failed]:
     """Pieces of enhancement folders: what each recipe's input became in every one of them.
 
     Parameters
@@ -176,7 +174,9 @@ def with_reference(found: Sequence[Piece | Failed], folder: Path) -> list[Piece 
             paths = {name: listed[piece.name], **piece.paths}
             made.append(Piece(piece.name, paths, piece.recipes))
         else:
-            lost = FolderError(f"{shown(folder)} has no reference named {shown(piece.name)}: add it")
+            lost = FolderError(
+                f"{shown(folder)} has no reference named {shown(piece.name)}: add it"
+            )
             made.append(Failed(folder / piece.name, lost))
     return made
 

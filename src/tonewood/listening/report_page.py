@@ -20,7 +20,7 @@ from tonewood.workflow.page import Block, Heading, Picture, Table, page
 PAGE, DATA, ANSWERS, RATINGS = "index.html", "results.json", "answers.csv", "ratings.csv"
 
 _TOLD = {
-    "listeners": "Who is counted. Headphones: at least five of six right, after Woods et al. (2017)",
+    "listeners": "Who is counted. Headphones: five of six right, after Woods et al. (2017).",
     "preference": "Shares with exact intervals (Clopper and Pearson), which take all answers for "
     "independent; by listeners, each counts once (Student's t). p is of the exact binomial test.",
     "told apart": "Shares right with exact intervals; chance is 50 %. p is one-sided. d' by the "
@@ -65,7 +65,9 @@ def _answers(found: Results, base: Path) -> str:
         about = ["preferred", "other", "preferred_condition", "other_condition"]
     elif found.test.kind == "abx":
         about = ["first", "second", "correct"]
-    rows = [["listener", "screen", "group", "start", "chosen", "again", "seconds", *about]]
+    rows: list[Sequence[object]] = [
+        ["listener", "screen", "group", "start", "chosen", "again", "seconds", *about]
+    ]
     for person in found.people:
         for it in person.replies:
             head = [

@@ -179,9 +179,7 @@ def _pairs(test: Test, first: Sequence[Sequence[Reply]]) -> tuple[Pair, ...]:
         if every:
             made.append(_pair(test, one, two, own, every))
     corrected = holm(np.array([pair.answers.p for pair in made]))
-    return tuple(
-        pair._replace(p_holm=float(p)) for pair, p in zip(made, corrected, strict=True)
-    )
+    return tuple(pair._replace(p_holm=float(p)) for pair, p in zip(made, corrected, strict=True))
 
 
 def _pair(
@@ -199,7 +197,7 @@ def _pair(
         if there:
             where[chosen] = share(sum(map(good, there)), len(there), sided=sided)
     spread = by_listener([sum(map(good, it)) for it in own], [len(it) for it in own])
-    sensitivity = abx_sensitivity(found.count, found.total) if abx else None
+    sensitivity = abx_sensitivity(found.successes, found.total) if abx else None
     return Pair(one, two, found, found.p, spread, where, sensitivity)
 
 
@@ -216,9 +214,7 @@ def _wins(test: Test, first: Sequence[Sequence[Reply]]) -> NDArray[np.float64]:
     return wins
 
 
-def _ratings(
-    test: Test, kept: Sequence[Person], first: Sequence[Sequence[Reply]]
-) -> Ratings:
+def _ratings(test: Test, kept: Sequence[Person], first: Sequence[Sequence[Reply]]) -> Ratings:
     assert test.reference is not None
     index = {name: k for k, name in enumerate(test.conditions)}
     cube = np.full((len(kept), len(test.trials), len(index)), np.nan)
@@ -333,7 +329,9 @@ def _pairs_table(found: Results) -> Text:
         spread = pair.listeners
         row = [joined, str(pair.answers.total), percent(*pair.answers[2:5])]
         row.append(percent(spread.mean, spread.low, spread.high))
-        row += [percent(*pair.where[k][2:5]) if k in pair.where else "-" for k in ("mask", "random")]
+        row += [
+            percent(*pair.where[k][2:5]) if k in pair.where else "-" for k in ("mask", "random")
+        ]
         row.append(probability(pair.p_holm))
         if pair.sensitivity:
             d, low, high = pair.sensitivity
@@ -364,15 +362,15 @@ def _ratings_tables(found: Ratings) -> list[tuple[str, Text]]:
         gaps.append([pair, f"{gap.median:.1f}", probability(gap.p), probability(gap.p_holm)])
     made = [("ratings", medians)]
     if found.friedman:
-        made.append(("Friedman", [["statistic", "p"],
-                     [f"{found.friedman.statistic:.2f}", probability(found.friedman.p)]]))  # fmt: skip
+        told = [f"{found.friedman.statistic:.2f}", probability(found.friedman.p)]
+        made.append(("Friedman", [["statistic", "p"], told]))
     made.append(("differences", gaps))
     if not isinstance(found.effects, str):
         rows = [["mixed effects", "points", "95 %", "p"]]
-        for it in found.effects:
-            pair = f"{names[it.condition]} - {names[0]}"
-            ends = f"{it.low:.1f} to {it.high:.1f}"
-            rows.append([pair, f"{it.estimate:.1f}", ends, probability(it.p)])
+        for effect in found.effects:
+            pair = f"{names[effect.condition]} - {names[0]}"
+            ends = f"{effect.low:.1f} to {effect.high:.1f}"
+            rows.append([pair, f"{effect.estimate:.1f}", ends, probability(effect.p)])
         made.append(("mixed effects", rows))
     if found.excluded:
         made.append(("left out by post-screening", [["name"], *([n] for n in found.excluded)]))

@@ -208,4 +208,3 @@ def _fits(value: Any, screen: Screen, test: Test, *, final: bool) -> bool:  # no
         return value in {"A", "B"}
     rated = {slot.label for slot in screen.slots} - {sessions.REFERENCE}
     return isinstance(value, dict) and (set(value) == rated if final else set(value) <= rated)
-

@@ -218,9 +218,9 @@ def _pair_crops(
         a, b = int(heard.better[pair]), int(heard.worse[pair])
         first, second = heard.rows[a], heard.rows[b]
         if heard.together[a] == heard.together[b] and first.shape == second.shape:
-            both = draw_crops(
-                [torch.cat([first, second])], 1, scorer.crop_frames, generator
-            ).chunk(2, dim=1)
+            both = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator).chunk(
+                2, dim=1
+            )
         else:
             both = tuple(
                 draw_crops([rows], 1, scorer.crop_frames, generator) for rows in (first, second)

@@ -1,5 +1,4 @@
-"""What listeners said, as something to learn from: read, held out by pieces, and how far a scorer
-agrees with it."""
+"""What listeners said, as something to learn from, and how far a scorer agrees with it."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -139,7 +138,7 @@ def card_of(scorer: Scorer, heard: Heard, taught: Taught) -> EarsCard:
         ends = torch.stack([kept.better, kept.worse]).sort(dim=0).values
         independent = len(torch.unique(ends, dim=1).T)
     else:
-        independent = len(kept.rated) // 2  # as many pairs as have no recording in common
+        independent = len(kept.rated)
     found = share(round(agreed * independent), independent)
     return EarsCard(
         comparisons=len(heard.better),
@@ -197,7 +196,7 @@ def _teaches(heard: Heard) -> bool:
 def _liked(
     count: int, pairs: Sequence[tuple[int, int]], rated: Sequence[tuple[int, float]]
 ) -> torch.Tensor:
-    """Which recordings [recording] are in the better half, by strengths, and by ratings where given."""
+    """Which recordings [recording] are in the better half, by ratings, else by strengths."""
     wins = np.zeros((count, count))
     for better, worse in pairs:
         wins[better, worse] += 1
@@ -215,5 +214,5 @@ def _liked(
 
 
 def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    spread = values.std()
-    return (values - values.mean()) / spread if spread > 0 else values - values.mean()
+    spread = float(values.std()) or 1.0
+    return np.asarray((values - values.mean()) / spread)

@@ -105,14 +105,27 @@ def train(
     fits: dict[Who, Fit] = {}
     splits: dict[Who, Taught] = {}
     for who, seed in roles(settings):
-        labels = hold_out(takes, training.held_out, seed)
-        sizes = (settings.scorer, settings.spectrum, training)
+        learnt_from, held_out = hold_out(takes, training.held_out, seed)
         if answered is None:
-            progress = train_scorer(*labels, *sizes, seed=seed, device=device)
+            progress = train_scorer(
+                learnt_from,
+                held_out,
+                settings.scorer,
+                settings.spectrum,
+                training,
+                seed=seed,
+                device=device,
+            )
         else:
             splits[who] = opinions.hold_out(answered.heard, training.held_out, seed)
             progress = train_by_ears(
-                *splits[who], *sizes, labels=labels, seed=seed, device=device
+                *splits[who],
+                settings.scorer,
+                settings.spectrum,
+                training,
+                labels=(learnt_from, held_out),
+                seed=seed,
+                device=device,
             )
         for event in progress:
             if isinstance(event, Check):
@@ -176,8 +189,8 @@ def train(
 def roles(settings: ModelSettings) -> list[tuple[Who, int]]:
     """Who is trained, each by a seed of its own."""
     seed = settings.training.seed
-    scorer, judge = ("scorer", seed), ("judge", seed + 1)
-    return [scorer, judge] if settings.training.judge else [scorer]
+    wanted: list[tuple[Who, int]] = [("scorer", seed), ("judge", seed + 1)]
+    return wanted if settings.training.judge else wanted[:1]
 
 
 def load_sides(
@@ -260,6 +273,7 @@ def _folder_card(folder: Path, takes: list[Take]) -> FolderCard:
 
 
 def scorer_card(fit: Fit, seed: int) -> ScorerCard:
+    """What a card says of a fit."""
     return ScorerCard(
         accuracy=fit.accuracy,
         accuracy_interval=fit.interval,
