@@ -81,6 +81,10 @@ class Plan:
 
     def check(self) -> None:
         """Raise CallError for what is no plan."""
+        for name, known in (("kind", get_args(Kind)), ("choice", get_args(Choice))):
+            if getattr(self, name) not in known:
+                told = ", ".join(known)
+                raise CallError(f"{name} is {getattr(self, name)!r}; choose one of {told}")
         low, high = stimuli.SHORTEST_SECONDS, stimuli.LONGEST_SECONDS
         if not low <= self.seconds <= high:
             raise CallError(f"excerpts of {self.seconds:g} s; give {low:g} to {high:g} s")
@@ -103,10 +107,6 @@ class Plan:
 
 def planned(**wanted: Any) -> Plan:  # noqa: ANN401
     """Plan of options as the user gave them; CallError for what is no plan."""
-    for name, known in (("kind", get_args(Kind)), ("choice", get_args(Choice))):
-        if wanted[name] not in known:
-            told = ", ".join(known)
-            raise CallError(f"{name} is {wanted[name]!r}; choose one of {told}")
     plan = Plan(**wanted)
     plan.check()
     return plan
