@@ -64,7 +64,6 @@ async function start() {
 function page(title, ...content) {
   cancelAnimationFrame(frame);
   player?.pause();
-  keys = {};
   const head = title ? [el("h2", {}, title)] : [];
   main.replaceChildren(...head, ...content);
   main.focus({ preventScroll: true });
@@ -78,6 +77,7 @@ function action(text, act, disabled = false) {
 }
 
 function consent() {
+  keys = {};
   bar.hidden = leave.hidden = true;
   const agreed = el("input", { type: "checkbox", id: "agreed" });
   const button = action("Begin", async () => {
@@ -89,10 +89,10 @@ function consent() {
   const paragraphs = test.consent.trim().split(/\n\s*\n/).map((it) => el("p", {}, it.replace(/\n/g, " ")));
   page("Before you begin", el("div", { class: "text" }, ...paragraphs),
     el("label", { class: "row", for: "agreed" }, agreed, "I have read this and take part"), button);
-  keys.Enter = () => button.disabled || button.click();
 }
 
 async function show(state) {
+  keys = {};
   leave.hidden = false;
   bar.hidden = false;
   if (state.stage === "done") return done(state);
@@ -111,12 +111,17 @@ async function show(state) {
   ({ volume, hearing, headphones, training: question, trial: question })[state.stage](state);
 }
 
-async function keep(state, value, final) {
+let line = Promise.resolve();
+
+/** Send an answer; they arrive in the order in which they were given. */
+function keep(state, value, final) {
   const seconds = (performance.now() - began) / 1000;
-  const path = `api/screens/${state.screen}`;
-  const answer = await ask("PUT", path, { value, final, seconds });
-  if (!final) return;
-  show(await (answer.ok ? answer : await ask("GET", "api/screen")).json());
+  line = line.then(async () => {
+    const path = `api/screens/${state.screen}`;
+    const answer = await ask("PUT", path, { value, final, seconds });
+    const next = await answer.json();
+    if (final) show(answer.ok ? next : await (await ask("GET", "api/screen")).json());
+  });
 }
 
 function transport() {
@@ -128,12 +133,13 @@ function transport() {
     draw();
   }
   function draw() {
+    cancelAnimationFrame(frame);
     button.textContent = player.playing ? "Pause" : "Play";
     inner.style.width = `${(100 * player.position) / (player.duration || 1)}%`;
     if (player.playing) frame = requestAnimationFrame(draw);
   }
   player.onend = draw;
-  keys[" "] = toggle;
+  keys[" "] = () => button.click();
   keys.ArrowLeft = () => { player.restart(); draw(); };
   const time = el("div", { class: "time", "aria-hidden": "true" }, inner);
   return { node: el("div", { class: "transport" }, button, time), draw };
@@ -166,7 +172,6 @@ function single(state, title, told, legend, values, names) {
   page(title, el("p", { class: "quiet" }, told), node, choices,
     el("div", { class: "row spread" }, next, count(state)));
   next.disabled = !chosen();
-  keys.Enter = () => next.disabled || next.click();
 }
 
 function hearing(state) {
@@ -228,31 +233,19 @@ function question(state) {
   page(test.question, ...practice, el("p", { class: "quiet" }, TASKS[test.kind]), node,
     el("div", { class: "sounds" }, ...open), answers.node,
     el("div", { class: "row spread" }, next, el("div", {}, hint, count(state))), shortcuts(state));
-  keys.Enter = () => next.disabled || next.click();
-  const again = transportKeys;
-  again(node);
+  node.querySelector("button").addEventListener("click", () => {
+    if (player.playing) hear(player.current);
+  });
   state.labels.forEach((label, place) => { keys[key(label).toLowerCase()] = () => hear(place); });
   state.labels.forEach((_, place) => { keys[String(place + (rated ? 0 : 1))] = () => hear(place); });
   settle();
-
-  function transportKeys(where) {
-    const button = where.querySelector("button");
-    keys[" "] = async () => {
-      if (!player.playing && !buttons.some((it) => it.getAttribute("aria-pressed") === "true")) await hear(0);
-      else button.click();
-    };
-    button.addEventListener("click", () => {
-      if (player.playing) buttons[player.current].setAttribute("aria-pressed", "true");
-      settle();
-    });
-    keys.arrowleft = () => { player.restart(); draw(); };
-  }
 }
 
 function choice(state, changed) {
   const legend = test.kind === "abx" ? "X is the same as" : "I prefer";
   const node = radios(legend, ["A", "B"], ["A", "B"], state.draft, changed);
   const value = () => node.querySelector("input:checked")?.value;
+  for (const it of node.querySelectorAll("input")) keys[`Shift ${it.value}`] = () => it.click();
   return { node, value, whole: () => value() !== undefined };
 }
 
@@ -276,8 +269,9 @@ function sliders(state, buttons, changed) {
 
 function shortcuts(state) {
   const named = state.labels.map((label) => el("kbd", {}, label === "reference" ? "R" : label));
+  const answer = test.kind === "mushra" ? [] : [el("kbd", {}, "Shift"), " and letter answer, "];
   return el("p", { class: "count keys" }, "Keys: ", el("kbd", {}, "Space"), " play or pause, ",
-    ...named.flatMap((it) => [it, " "]), "switch, ", el("kbd", {}, "←"), " from the start, ",
+    ...named.flatMap((it) => [it, " "]), "switch, ", ...answer, el("kbd", {}, "←"), " from the start, ",
     el("kbd", {}, "Enter"), " next");
 }
 
@@ -294,8 +288,9 @@ document.addEventListener("keydown", (event) => {
   const range = inside.matches("input[type=range], input[type=radio]");
   if (range && event.key.startsWith("Arrow")) return;
   if (event.key === "Enter" && inside.matches("button, a")) return; // it does what it says
-  if (event.key === " " && inside.matches("input[type=checkbox]")) return;
-  const act = keys[event.key] ?? keys[event.key.toLowerCase()];
+  if (event.key === " " && inside.matches("input[type=checkbox], input[type=radio]:not(:checked)")) return;
+  const name = event.key.length === 1 && event.shiftKey ? `Shift ${event.key.toUpperCase()}` : event.key;
+  const act = keys[name] ?? keys[name.toLowerCase()];
   if (!act) return;
   event.preventDefault();
   act();
