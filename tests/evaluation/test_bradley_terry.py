@@ -102,7 +102,9 @@ def test_gain_is_the_mutual_information_of_answer_and_order() -> None:
         total = 0.0
         for a, b in pairs:
             sign = drawn[:, a] > drawn[:, b]
-            joint = np.array([[np.mean((answer == y) & (sign == s)) for s in (0, 1)] for y in (0, 1)])
+            joint = np.array(
+                [[np.mean((answer == y) & (sign == s)) for s in (0, 1)] for y in (0, 1)]
+            )
             apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
             total += float((joint * np.log(np.maximum(joint, 1e-12) / apart)).sum())
         slow.append(total)
@@ -112,18 +114,19 @@ def test_gain_is_the_mutual_information_of_answer_and_order() -> None:
 
 
 def test_active_choice_needs_fewer_answers() -> None:
-    count, curves = 12, {True: [], False: []}  # type: dict[bool, list[float]]
+    count = 12
+    curves: dict[bool, list[list[float]]] = {True: [], False: []}
     for seed in range(6):
         for active in curves:
             rng = np.random.default_rng(seed)
             planted = 2.5 * norm.ppf((rng.permutation(count) + 0.5) / count)
-            wins, found = np.zeros((count, count)), []
+            wins, found = np.zeros((count, count)), list[float]()
             for _ in range(90):
                 i, j = most_telling(wins, rng) if active else rng.permutation(count)[:2]
                 first = rng.random() < 1 / (1 + np.exp(planted[j] - planted[i]))
                 wins[(i, j) if first else (j, i)] += 1
                 found.append(kendalltau(planted, posterior(wins).mean).statistic)
-            curves[active].append(found)  # type: ignore[arg-type]
-    random, active = (np.nanmean(curves[way], axis=0) for way in (False, True))
+            curves[active].append(found)
+    random, chosen = (np.nanmean(curves[way], axis=0) for way in (False, True))
     wanted = random[-10:].mean()
-    assert int(np.argmax(active >= wanted)) + 1 <= 0.65 * 90
+    assert int(np.argmax(chosen >= wanted)) + 1 <= 0.65 * 90

@@ -22,7 +22,7 @@ LEVELS = np.array([95.0, 70.0, 55.0, 30.0])
 def ratings(rng: np.random.Generator, listeners: int = 14, trials: int = 8) -> Array:
     own = rng.normal(0, 6, (listeners, 1, 1)) * np.array([0.1, 1, 1, 1])
     made = LEVELS + own + rng.normal(0, 6, (listeners, trials, 4)) * np.array([0.3, 1, 1, 1])
-    return np.clip(made, 0, 100)
+    return np.asarray(np.clip(made, 0, 100))
 
 
 def test_post_screening_asks_what_the_standard_asks(rng: np.random.Generator) -> None:

@@ -23,7 +23,9 @@ def conditions(
 ) -> dict[str, Path]:
     """Folders of three conditions of two pieces, at unlike loudness and rates of one family."""
     root = tmp_path_factory.mktemp("conditions")
-    for number, (name, formant) in enumerate((("good", 600.0), ("plain", 2_500.0), ("odd", 1_400.0))):
+    for number, (name, formant) in enumerate(
+        (("good", 600.0), ("plain", 2_500.0), ("odd", 1_400.0))
+    ):
         for piece in range(2):
             (root / name).mkdir(exist_ok=True)
             wave = play(8.0, 22_050, formant_hz=formant, seed=piece) * 0.5**number
@@ -88,7 +90,9 @@ def take_part() -> Callable[..., str]:
                 gap = taste[by_label["A"]] - taste[by_label["B"]]
                 value = "A" if rng.random() < 1 / (1 + np.exp(-gap)) else "B"
                 if test.kind == "abx":
-                    value = screen.right if rng.random() < taste["right"] else "AB".strip(screen.right)
+                    value = (
+                        screen.right if rng.random() < taste["right"] else "AB".strip(screen.right)
+                    )
             assert answers.keep(listener.id, place, value, final=True, seconds=1.0)
         return listener.id
 

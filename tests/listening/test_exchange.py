@@ -142,7 +142,8 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
     assert found.ratings is not None
     wanted = {name: score.get(f"C{k:02d}", 96) for k, name in enumerate(test.conditions, start=1)}
     assert {
-        name: it.median for name, it in zip(found.ratings.conditions, found.ratings.medians, strict=True)
+        name: it.median
+        for name, it in zip(found.ratings.conditions, found.ratings.medians, strict=True)
     } == wanted
     assert not any(b"u1" in p.read_bytes() for p in folder.glob("answers.sqlite*"))
     assert answers.join("yes").number == 0

@@ -79,7 +79,8 @@ def next_screen(page: Any, act: Callable[[], None]) -> None:
     before = page.eval_on_selector("#progress", "it => it.value")
     act()
     page.wait_for_function(
-        "it => document.querySelector('#progress').value != it && document.querySelector('main h2')",
+        """it => document.querySelector('#progress').value != it
+                 && document.querySelector('main h2')""",
         arg=before,
     )
 
@@ -138,13 +139,18 @@ def test_switching_is_synchronous_and_leaves_no_gap(
           offline.resume = async () => {};
           player.buffers = [1, 2].map((scale) => {
             const buffer = offline.createBuffer(1, 2 * rate, rate);
-            buffer.getChannelData(0).forEach((_, k, all) => { all[k] = scale * (k + 1) / (4 * rate); });
+            const own = buffer.getChannelData(0);
+            own.forEach((_, k) => { own[k] = scale * (k + 1) / (4 * rate); });
             return buffer;
           });
           await player.play();
-          offline.suspend(0.5).then(() => { player.choose(1); OfflineAudioContext.prototype.resume.call(offline); });
+          offline.suspend(0.5).then(() => {
+            player.choose(1);
+            OfflineAudioContext.prototype.resume.call(offline);
+          });
           const out = (await offline.startRendering()).getChannelData(0);
-          return { begins: out.findIndex((it) => it > 0), out: Array.from(out), switches: player.switches };
+          const begins = out.findIndex((it) => it > 0);
+          return { begins, out: Array.from(out), switches: player.switches };
         }"""
     )
     out, begins = found["out"], found["begins"]
@@ -230,7 +236,8 @@ CONTRAST = """() => {
     return [255, 255, 255];
   };
   const found = {};
-  for (const name of ["h1", "h2", "p.quiet", "p.count", "button.main", ".sound", ".plain", "legend", ".scale span"]) {
+  const names = "h1 h2 p.quiet p.count button.main .sound .plain legend .scale";
+  for (const name of names.split(" ")) {
     const node = document.querySelector(name);
     if (!node) continue;
     const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))];

@@ -77,7 +77,7 @@ def new(
     """Build a blind test from enhanced recordings or from a folder for each condition."""
     from tonewood.listening import build, pieces
     from tonewood.listening.design import Test
-    from tonewood.listening.power import needed
+    from tonewood.listening.power import needed, worth
     from tonewood.workflow.batch import Failed
 
     folders = [*(conditions or []), *(more or [])]
@@ -88,6 +88,7 @@ def new(
         per_listener=per_listener, repeats=repeats, training=training, choice=choice,
         checked=checks, seed=seed, reference=reference.resolve().name if reference else None,
     )  # fmt: skip
+    worth(plan.kind, expect)
     build.check_new(output, overwrite)
     found = list(
         pieces.from_outputs(outputs, inputs or ()) if outputs else pieces.from_conditions(folders)
