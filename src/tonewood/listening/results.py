@@ -152,7 +152,7 @@ def results(test: Test, answers: Answers, *, headphones_only: bool = False) -> R
     if headphones_only:
         kept = [it for it in kept if it.headphones]
     if not kept:
-        raise FolderError("no answers to sum up yet: serve the test, or ask fewer conditions")
+        raise FolderError("no answers to sum up yet: serve the test, or leave --headphones out")
     first = [[reply for reply in it.replies if reply.again is None] for it in kept]
     pairs: tuple[Pair, ...] = ()
     strengths = ratings = left = None
