@@ -5,13 +5,13 @@ A column `group` says what belongs together (the piece, for excerpts of it), and
 when recordings are held out. `tonewood listen results` writes both tables.
 """
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tonewood.errors import CallError, FolderError, shown
+from tonewood.errors import FolderError, shown
 from tonewood.files.folders import group_of
+from tonewood.files.tables import rows
 from tonewood.settings import TrainingSettings
 
 _SCALES = ((1.0, 5.0), (0.0, 100.0))
@@ -96,33 +96,15 @@ def _place(
 
 
 def _rows(table: Path | None, wanted: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Lines of a table and their numbers."""
+    """Lines of a table that may be left out, and of one that is not, one at least."""
     if table is None:
         return
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            lacks = [name for name in wanted if name not in (reader.fieldnames or ())]
-            if lacks:
-                raise FolderError(
-                    f"{shown(table)} has no column {lacks[0]}; {', '.join(wanted)} are needed: "
-                    "name a table that tonewood listen results wrote, or one like it"
-                )
-            empty = True
-            for number, row in enumerate(reader, start=2):
-                empty = False
-                if not all(row.get(name) for name in wanted):
-                    raise FolderError(
-                        f"{shown(table)}, line {number}: {' or '.join(wanted)} is missing: mend it"
-                    )
-                yield number, {k: v for k, v in row.items() if isinstance(k, str) and v is not None}
-            if empty:
-                raise FolderError(f"{shown(table)} holds no answers: ask listeners first")
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise CallError(f"{shown(table)} cannot be read ({why}): name a CSV table") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise FolderError(f"{shown(table)} is no CSV table in UTF-8: save it as one") from None
+    empty = True
+    for number, row in rows(table, wanted):
+        empty = False
+        yield number, row
+    if empty:
+        raise FolderError(f"{shown(table)} holds no answers: ask listeners first")
 
 
 def _scale(row: dict[str, str]) -> tuple[float, float] | None:

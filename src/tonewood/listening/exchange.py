@@ -4,7 +4,6 @@ Conditions travel as C1, C2 … in the order of the test, trials as t0, t1 …: 
 a file name shows to a listener say nothing.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tonewood.errors import CallError, FolderError, OutputError, shown
+from tonewood.files.tables import rows
 from tonewood.listening.answers import Answers
 from tonewood.listening.design import CONSENT, STIMULI, Test
 from tonewood.listening.replies import content_of
@@ -158,7 +158,7 @@ def _from_webmushra(test: Test, table: Path) -> Iterator[Given]:
     whole: list[tuple[str, int, dict[str, str], float]] = []
     met = set[tuple[int, str]]()
     session = 0
-    for number, row in _rows(table, wanted):
+    for number, row in rows(table, wanted):
         trial = _trial(test, row["trial_id"], table, number)
         # Some of its tables tell listeners apart only by their questions coming round again.
         if (trial, row[wanted[1]]) in met and not row.get("session_uuid"):
@@ -227,7 +227,7 @@ def _same(test: Test, trial: int) -> str:
 
 def _from_reseval(test: Test, table: Path) -> Iterator[Given]:
     names = {key: name for name, key in _keys(test).items()}
-    for number, row in _rows(table, ("Stem", "Participant", "Response")):
+    for number, row in rows(table, ("Stem", "Participant", "Response")):
         trial = _trial(test, row["Stem"], table, number)
         conditions = test.trials[trial].conditions
         identity, said = _identity(test, row["Participant"]), row["Response"].strip()
@@ -274,27 +274,6 @@ def _screen(test: Test, trial: int, conditions: Sequence[str], right: str | None
         name = conditions["AB".index(right)]
         slots.append(Slot(X, files[excerpt, name, 1], name))
     return Screen("trial", trial, tuple(slots), right)
-
-
-def _rows(table: Path, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            lacks = [name for name in wanted if name not in (reader.fieldnames or ())]
-            if lacks:
-                raise FolderError(
-                    f"{shown(table)} has no column {lacks[0]}; {', '.join(wanted)} are needed for "
-                    "this kind of test: name its results"
-                )
-            for number, row in enumerate(reader, start=2):
-                if any(row.get(name) is None for name in wanted):
-                    raise FolderError(f"{shown(table)}, line {number} is cut short: mend it")
-                yield number, row
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise CallError(f"{shown(table)} cannot be read ({why}): name a CSV table") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise FolderError(f"{shown(table)} is no CSV table in UTF-8: name its results") from None
 
 
 def _trial(test: Test, text: str, table: Path, number: int) -> int:

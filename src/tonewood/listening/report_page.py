@@ -119,10 +119,10 @@ def _page(found: Results) -> str:
     ]
     if found.left_out:
         blocks.append(f"{found.left_out} listeners are left out.")
-    for name, share in (("steady when asked again", found.steady), ("chose A", found.left)):
+    for name, share in (("Same answer when asked again", found.steady), ("Chose A", found.left)):
         if share:
             told = f"{100 * share.share:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
-            blocks.append(f"{told} of {share.total}: {name}.")
+            blocks.append(f"{name}: {told} of {share.total}.")
     for heading, rows in found.tables():
         blocks.append(Heading(heading[:1].upper() + heading[1:]))
         if heading in ("preference", "told apart"):

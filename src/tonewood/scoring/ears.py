@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import (
+    Best,
     Check,
     Fit,
     Rows,
@@ -113,7 +114,7 @@ def train_by_ears(
         scorer.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
-    best_loss, best_state, waited = float("inf"), scorer.state_dict(), 0
+    best = Best(scorer)
     step = 0
     for step in range(1, training.steps + 1):
         loss = _loss(scorer, train, labels[0] if labels else None, training, generator, device)
@@ -126,13 +127,9 @@ def train_by_ears(
         logits = torch.stack([mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows])
         checked = held_out_loss(logits, held_out)
         yield Check(step, training.steps, loss.item(), agreement(logits, held_out), checked)
-        if checked < best_loss - 1e-4:
-            best_loss, waited = checked, 0
-            best_state = {name: value.clone() for name, value in scorer.state_dict().items()}
-        elif (waited := waited + 1) >= training.patience:
+        if best.waited(scorer, checked) >= training.patience:
             break
-    scorer.load_state_dict(best_state)
-    scorer.cpu().requires_grad_(False).eval()
+    best.restore(scorer)
     told_apart = labels[1] if labels else held_out.halves()
     yield fitted(scorer, told_apart, step, time.perf_counter() - began)
 
