@@ -31,7 +31,7 @@ from tonewood.workflow.score import score
 BEGIN, END = "<!-- taste:begin -->", "<!-- taste:end -->"
 RECORDINGS, UNSEEN, ENHANCED, SECONDS = 60, 40, 20, 6.0
 SPREAD = 3.0  # of the taste, logits
-ASKED = (("random", 600), ("random", 360), ("active", 360), ("active", 240))
+ASKED = (("random", 600), ("random", 360), ("active", 360))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from tonewood.errors import CallError, FolderError, OutputError
 from tonewood.files.modelfile import Model
 from tonewood.listening import build, design, pieces, stimuli
 from tonewood.listening.design import ANCHORS_HZ, Test
+from tonewood.listening.folder import check_new
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
 from tonewood.workflow import batch
@@ -188,9 +189,9 @@ def test_what_is_no_test_is_refused(
     assert not list(tmp_path.glob(".tonewood*"))
     test, folder = made["pairs"]
     with pytest.raises(OutputError, match="exists"):
-        build.check_new(folder, overwrite=False)
+        check_new(folder, overwrite=False)
     with pytest.raises(OutputError, match="something else"):
-        build.check_new(conditions["plain"], overwrite=True)
+        check_new(conditions["plain"], overwrite=True)
     assert design.load(folder) == test
     (tmp_path / "test.json").write_text('{"format": "x"}')
     with pytest.raises(FolderError, match="damaged"):

@@ -75,7 +75,7 @@ def new(
     json_: JsonOption = False,
 ) -> None:
     """Build a blind test from enhanced recordings or from a folder for each condition."""
-    from tonewood.listening import build, pieces
+    from tonewood.listening import build, folder, pieces
     from tonewood.listening.design import Test
     from tonewood.listening.power import needed, worth
     from tonewood.workflow.batch import Failed
@@ -89,7 +89,7 @@ def new(
         checked=checks, seed=seed, reference=reference.resolve().name if reference else None,
     )  # fmt: skip
     worth(plan.kind, expect)
-    build.check_new(output, overwrite)
+    folder.check_new(output, overwrite)
     found = list(
         pieces.from_outputs(outputs, inputs or ()) if outputs else pieces.from_conditions(folders)
     )
@@ -160,6 +160,7 @@ def results(
     """Sum up the answers: intervals, strengths, sensitivity, medians."""
     from tonewood.listening import report_page
     from tonewood.listening import results as summing
+    from tonewood.listening.tables import tables
 
     loaded, answers = _opened(test)
     if output is not None:
@@ -169,7 +170,7 @@ def results(
     if json_:
         report.emit({**found.summary, "page": str(page) if page else None})
         return
-    for heading, rows in found.tables():
+    for heading, rows in tables(found):
         print(heading)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for first, *others in rows:

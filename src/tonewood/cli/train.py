@@ -1,9 +1,8 @@
 """`tonewood train`: two folders, or what listeners said, → a model."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -74,15 +73,6 @@ def train(
     from tonewood.workflow import train as workflow
     from tonewood.workflow.audit import warnings
 
-    if (reference is None) != (source is None):
-        raise CallError("one folder has no counterpart: give --reference and --source")
-    if reference is None and preferences is None and ratings is None:
-        raise CallError(
-            "there is nothing to learn from: give --reference and --source, or --preferences or "
-            "--ratings"
-        )
-    if reference is None and fix:
-        raise CallError("--fix makes two folders alike: give --reference and --source too")
     named = [
         f"training.seed={seed}",
         f"training.group_by={json.dumps(group_by)}",
@@ -92,23 +82,11 @@ def train(
     settings = changed(ModelSettings(), [*named, *(set_ or [])])
     check_target(output, overwrite)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
-    name = output.stem
+    tables = (preferences, ratings)
+    events = ears.learn(
+        reference, source, tables, settings, name=output.stem, device=device, origin=origin
+    )
     with TrainingDisplay() as display:
-        events: Iterator[Any]
-        if reference is not None and source is not None:
-            events = workflow.train(
-                reference,
-                source,
-                settings,
-                name=name,
-                device=device,
-                origin=origin,
-                tables=(preferences, ratings),
-            )
-        else:
-            events = ears.train(
-                preferences, ratings, settings, name=name, device=device, origin=origin
-            )
         for event in events:
             if isinstance(event, Model):
                 event.save(output, overwrite=overwrite)

@@ -5,9 +5,7 @@ import io
 import math
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,19 +15,17 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from tonewood.errors import AudioError, CallError, FolderError, OutputError, TonewoodError, shown
+from tonewood.errors import AudioError, CallError, FolderError, TonewoodError, shown
 from tonewood.files.audio import probe
 from tonewood.files.output import write_bytes, write_text
-from tonewood.listening import answers, stimuli
+from tonewood.listening import stimuli
 from tonewood.listening.design import (
     ANCHORS_HZ,
-    ANSWERS,
     CHECKS,
     CONSENT,
     CONSENT_TEXT,
     QUESTIONS,
     STIMULI,
-    TEST,
     Check,
     Choice,
     Chosen,
@@ -39,6 +35,7 @@ from tonewood.listening.design import (
     Test,
     laid_trials,
 )
+from tonewood.listening.folder import new_folder
 from tonewood.listening.pieces import MAX_CHANNELS, Piece
 from tonewood.settings import SpectrumSettings
 from tonewood.signal.loudness import integrated_loudness
@@ -137,7 +134,7 @@ def build(
     plan.check()
     pieces = [it for it in found if isinstance(it, Piece)]
     rng = np.random.default_rng(plan.seed)
-    with _new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite) as folder:
         yield from (it for it in found if isinstance(it, Failed))
         rate, channels = _form(pieces)
         maker = _Maker(folder / STIMULI, rate, channels, plan, rng)
@@ -304,49 +301,3 @@ def _form(pieces: Sequence[Piece]) -> tuple[int, int]:
         raise FolderError("no piece can be compared: mend or replace what is named above")
     cd, dat = _RATES
     return (cd if all(cd % it.rate == 0 for it in infos) else dat), max(it.channels for it in infos)
-
-
-@contextmanager
-def _new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a hidden folder that takes the name `out` when the block ends well."""
-    check_new(out, overwrite)
-    final = out.absolute()
-    hidden = final.parent / f".tonewood-{secrets.token_hex(8)}"
-    try:
-        hidden.mkdir(parents=True)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise OutputError(f"{shown(out)} cannot be made ({why}): name another folder") from None
-    try:
-        yield hidden
-        if final.exists():
-            check_new(out, overwrite)
-            _remove_test(final)
-        hidden.rename(final)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-
-
-def check_new(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something; answers are never replaced."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise OutputError(f"{shown(out)} is a file; a test needs a folder: name another")
-    there = {path.name for path in out.iterdir()}
-    if not there:
-        return
-    if not (out / TEST).exists():
-        raise OutputError(f"{shown(out)} holds something else: name another folder")
-    if not overwrite:
-        raise OutputError(f"{shown(out)} exists: name another output or pass --overwrite")
-    if (out / ANSWERS).exists() and answers.count(out / ANSWERS):
-        raise OutputError(f"{shown(out)} holds answers, which are never replaced: name another")
-
-
-def _remove_test(folder: Path) -> None:
-    for name in (TEST, CONSENT, ANSWERS, f"{ANSWERS}-wal", f"{ANSWERS}-shm"):
-        (folder / name).unlink(missing_ok=True)
-    for name in (STIMULI, CHECKS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    folder.rmdir()

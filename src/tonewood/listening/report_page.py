@@ -13,6 +13,7 @@ import numpy as np
 from tonewood.files.output import prepare_folder, write_text
 from tonewood.listening.design import STIMULI
 from tonewood.listening.results import Results
+from tonewood.listening.tables import tables
 from tonewood.workflow import picture
 from tonewood.workflow.figures import png
 from tonewood.workflow.page import Block, Heading, Picture, Table, page
@@ -123,7 +124,7 @@ def _page(found: Results) -> str:
         if share:
             told = f"{100 * share.share:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
             blocks.append(f"{name}: {told} of {share.total}.")
-    for heading, rows in found.tables():
+    for heading, rows in tables(found):
         blocks.append(Heading(heading[:1].upper() + heading[1:]))
         if heading in ("preference", "told apart"):
             blocks.append(Picture(heading, _shares(found), "Shares with 95 % intervals."))

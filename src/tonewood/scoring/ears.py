@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import (
-    Best,
     Check,
     Fit,
     Rows,
@@ -95,6 +94,9 @@ def train_by_ears(
 ) -> Iterator[Check | Fit]:
     """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
 
+    It takes all of its steps, and its last weights are kept: the few answers that are held out are
+    too few to choose by, and what nothing was chosen by says how good the scorer is.
+
     Parameters
     ----------
     train, held_out : Heard
@@ -114,8 +116,6 @@ def train_by_ears(
         scorer.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
-    best = Best(scorer)
-    step = 0
     for step in range(1, training.steps + 1):
         loss = _loss(scorer, train, labels[0] if labels else None, training, generator, device)
         optimiser.zero_grad(set_to_none=True)
@@ -127,11 +127,9 @@ def train_by_ears(
         logits = torch.stack([mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows])
         checked = held_out_loss(logits, held_out)
         yield Check(step, training.steps, loss.item(), agreement(logits, held_out), checked)
-        if best.waited(scorer, checked) >= training.patience:
-            break
-    best.restore(scorer)
+    scorer.cpu().requires_grad_(False).eval()
     told_apart = labels[1] if labels else held_out.halves()
-    yield fitted(scorer, told_apart, step, time.perf_counter() - began)
+    yield fitted(scorer, told_apart, training.steps, time.perf_counter() - began)
 
 
 def mean_logit(scorer: Scorer, rows: Rows) -> Tensor:

@@ -124,7 +124,7 @@ def train_scorer(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
     target = torch.cat([torch.zeros(training.batch), torch.ones(training.batch)]).to(device)
-    best = Best(scorer)
+    best_loss, best_state, waited = float("inf"), scorer.state_dict(), 0
     step = 0
     for step in range(1, training.steps + 1):
         crops = torch.cat(
@@ -145,30 +145,14 @@ def train_scorer(
         reference, source = map(torch.cat, _held_out_scores(scorer, held_out, device))
         checked = euclidean_loss(reference, source)
         yield Check(step, training.steps, loss.item(), _accuracy(reference, source), checked)
-        if best.waited(scorer, checked) >= training.patience:
+        if checked < best_loss - 1e-4:
+            best_loss, waited = checked, 0
+            best_state = {name: value.clone() for name, value in scorer.state_dict().items()}
+        elif (waited := waited + 1) >= training.patience:
             break
-    best.restore(scorer)
+    scorer.load_state_dict(best_state)
+    scorer.cpu().requires_grad_(False).eval()
     yield fitted(scorer, held_out, step, time.perf_counter() - began)
-
-
-class Best:
-    """Weights with the smallest held-out loss so far, and how many looks ago that was."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.loss, self.state, self.looks = float("inf"), scorer.state_dict(), 0
-
-    def waited(self, scorer: Scorer, loss: float) -> int:
-        """Looks since the smallest loss, this one taken in."""
-        self.looks += 1
-        if loss < self.loss - 1e-4:
-            self.loss, self.looks = loss, 0
-            self.state = {name: value.clone() for name, value in scorer.state_dict().items()}
-        return self.looks
-
-    def restore(self, scorer: Scorer) -> None:
-        """Bring the weights back, on the CPU and frozen."""
-        scorer.load_state_dict(self.state)
-        scorer.cpu().requires_grad_(False).eval()
 
 
 def fitted(scorer: Scorer, held_out: Takes, steps: int, seconds: float) -> Fit:

@@ -4,16 +4,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tonewood.errors import CallError
 from tonewood.files.modelfile import Card, EarsCard, FolderCard, Model
 from tonewood.masking import likeness
 from tonewood.scoring.ears import train_by_ears
 from tonewood.scoring.training import Check, Fit
 from tonewood.settings import ModelSettings
-from tonewood.workflow.opinions import Answered, Listening, card_of, hold_out, load
+from tonewood.workflow import train as training
+from tonewood.workflow.opinions import Answered, card_of, hold_out, load
 from tonewood.workflow.train import (
     UNSTATED,
     Checked,
     Origin,
+    Tables,
     Who,
     check_device,
     roles,
@@ -21,7 +24,40 @@ from tonewood.workflow.train import (
     versions,
 )
 
-Event = Listening | Checked | Model
+Event = training.Event
+
+
+def learn(
+    reference: Path | None,
+    source: Path | None,
+    tables: Tables,
+    settings: ModelSettings,
+    *,
+    name: str = "model",
+    device: str = "cpu",
+    origin: Origin = UNSTATED,
+) -> Iterator[Event]:
+    """Learn from two folders, from tables of preferences and ratings, or from all of it.
+
+    Raises
+    ------
+    CallError
+        There is nothing to learn from, or half of it.
+    """
+    if (reference is None) != (source is None):
+        raise CallError("one folder has no counterpart: give --reference and --source")
+    if reference is not None and source is not None:
+        return training.train(
+            reference, source, settings, name=name, device=device, origin=origin, tables=tables
+        )
+    if not any(tables):
+        raise CallError(
+            "there is nothing to learn from: give --reference and --source, or --preferences or "
+            "--ratings"
+        )
+    if settings.training.fix:
+        raise CallError("--fix makes two folders alike: give --reference and --source too")
+    return train(*tables, settings, name=name, device=device, origin=origin)
 
 
 def train(
