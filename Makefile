@@ -11,11 +11,12 @@ CORPORA ?= $(TONEWOOD_CORPORA)
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test format models clean
+.PHONY: help demo test browser studio format models clean
 
 help:
 	@echo "make demo    enhance the bundled example; the sound and the picture go to demo/"
 	@echo "make test    formatting, lint, types, import direction, tests"
+	@echo "make studio  build the studio's page anew (needs node 20 or newer, with npm)"
 	@echo "make format  put the code into its canonical format"
 	@echo "make models  train the bundled models again (CORPORA=folder)"
 	@echo "make clean   remove all that make made, the virtual environment too"
@@ -24,12 +25,27 @@ demo: $(STAMP)
 	@$(BIN)/tonewood enhance $(EXAMPLE) -m soundfont-cello -o demo --plot --overwrite
 
 test: export OMP_NUM_THREADS = 1
-test: $(STAMP)
+test: $(STAMP) browser
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q -n $(JOBS)
+
+# What the tests of the studio's page need besides: a Chromium, and axe-core. They are skipped without.
+browser:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing Chromium: a minute or two"; \
+	    { apt-get install -qq -y chromium || { apt-get update -qq && apt-get install -qq -y chromium; }; } >/dev/null 2>&1 && exit 0; fi; \
+	  echo "Chromium is not here and could not be installed: the tests in a browser are SKIPPED"
+	@test -f web/node_modules/axe-core/axe.min.js || { command -v npm >/dev/null && cd web && npm ci --silent --no-audit --no-fund; } || \
+	  echo "axe-core is not here and npm could not fetch it: the tests of accessibility are SKIPPED"
+
+# The built page is part of the package, so that nobody needs node to use it.
+studio:
+	@command -v npm >/dev/null || { echo "npm is not installed: install Node.js 20 or newer" >&2; exit 1; }
+	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix --quiet .
@@ -43,7 +59,7 @@ models: $(STAMP)
 	for model in cello:real_cello:CC-BY-3.0 soundfont-cello:soundfont_cello_mit:MIT; do \
 	  IFS=: read -r name corpus licence <<< "$$model"; folder=$(CORPORA)/$$corpus/train; \
 	  $(BIN)/tonewood train --reference $$folder/good --source $$folder/cheap \
-	    -o src/tonewood/bundled/$$name.tonewood --overwrite --domain "solo cello, sampled notes, dry" \
+	    -o src/tonewood/bundled/$$name.tonewood --overwrite --predictor --domain "solo cello, sampled notes, dry" \
 	    --licence $$licence --notice scripts/notices/$$name.txt || exit 1; \
 	done
 

@@ -35,6 +35,7 @@ ROWS = [
     *ours.PAPER_ROWS,
     CYCLEGAN,
     ours.TONEWOOD,
+    *ours.PREDICTED_ROWS,
     *ours.ABLATION_ROWS,
     SUPERVISED,
     bounds.BEST_MASK,

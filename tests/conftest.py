@@ -14,8 +14,8 @@ import soundfile
 
 from tonewood import cli
 from tonewood.files.modelfile import Model
-from tonewood.settings import ModelSettings, changed
-from tonewood.workflow.train import train
+from tonewood.settings import ModelSettings, PredictorSettings, changed
+from tonewood.workflow.train import add_predictor, train
 
 Samples = npt.NDArray[np.float32]
 
@@ -141,6 +141,23 @@ def learn() -> Callable[[Folders, ModelSettings], Model]:
 def model(training_folders: Folders) -> Model:
     """A tiny model."""
     return trained(training_folders, tiny_settings())
+
+
+@pytest.fixture(scope="session")
+def predicting(training_folders: Folders, model: Model) -> Model:
+    """The tiny model with a tiny predictor."""
+    settings = PredictorSettings(width=24, depth=3, steps=150, held_out=0.25)
+    *_, last = add_predictor(model, training_folders.reference, training_folders.source, settings)
+    assert isinstance(last, Model)
+    return last
+
+
+@pytest.fixture(scope="session")
+def predicting_file(predicting: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its file."""
+    path = tmp_path_factory.mktemp("model") / "tiny.tonewood"
+    predicting.save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -44,12 +44,16 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
 
 OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
-    "train": "--reference --source -o --seed --device --group-by --no-judge --fix --set "
-    "--overwrite --json",
+    "train": "--reference --source -o --seed --device --group-by --no-judge --predictor --onto "
+    "--fix --set --overwrite --json",
     "enhance": "-m -o --amount --method --prior --steps --seed --no-match --device --plot --set "
     "--overwrite --json",
     "score": "-m --json",
     "info": "--json",
+    "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
+    "--overwrite --json",
+    "onnx": "-o --part --overwrite --json",
+    "studio": "--port -m --host --no-browser --folder --root --upload-gb",
 }
 
 

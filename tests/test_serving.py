@@ -1,6 +1,7 @@
 """Who is let in, and what every answer says to the browser."""
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from tonewood import serving
-from tonewood.errors import CallError
+from tonewood.errors import CallError, MissingExtraError
 from tonewood.serving import Limits, guarded
 
 
@@ -135,6 +136,13 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
         return sent
 
     assert asyncio.run(ask())[0]["status"] == 408
+
+
+def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    serving.check_extra("the studio", "studio")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[studio\]'"):
+        serving.check_extra("the studio", "studio")
 
 
 def test_the_address_names_host_port_and_token() -> None:

@@ -81,7 +81,19 @@ def row(name: str, change: Change) -> Row:
     return Row(name, change.title, fit)
 
 
+PREDICTED = {
+    "predicted": Change(
+        "Tonewood, predicted in one pass", ["predictor.taught=true"], [], "predicted"
+    ),
+    "from-predicted": Change(
+        "– search of one step from what is predicted",
+        ["predictor.taught=true"],
+        ["prior.kind=predicted", "search.steps=1"],
+    ),
+}
+
 PRIOR_ROWS = [row(name, change) for name, change in PRIORS.items()]
 PAPER_ROWS = [row(f"paper-{n}", c._replace(method="paper")) for n, c in PAPER.items()]
 TONEWOOD = row("tonewood", Change("Tonewood"))
+PREDICTED_ROWS = [row(f"tonewood-{name}", change) for name, change in PREDICTED.items()]
 ABLATION_ROWS = [row(f"tonewood-{name}", change) for name, change in ABLATIONS.items()]

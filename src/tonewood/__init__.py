@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tonewood.api import NeuralLoss, enhance, load, score, train
+    from tonewood.api import NeuralLoss, Stream, enhance, load, score, train
     from tonewood.errors import TonewoodError
     from tonewood.files.modelfile import Model
     from tonewood.workflow.enhance import Enhancement
@@ -18,6 +18,7 @@ __all__ = [
     "Model",
     "NeuralLoss",
     "Score",
+    "Stream",
     "TonewoodError",
     "enhance",
     "load",
@@ -30,6 +31,7 @@ _HOMES = {
     "Model": "tonewood.files.modelfile",
     "NeuralLoss": "tonewood.api",
     "Score": "tonewood.workflow.score",
+    "Stream": "tonewood.api",
     "TonewoodError": "tonewood.errors",
     "enhance": "tonewood.api",
     "load": "tonewood.api",

@@ -10,8 +10,8 @@ from tonewood.files import modelfile
 from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
 from tonewood.files.modelfile import Model
 from tonewood.scoring import scorer
-from tonewood.settings import EnhanceSettings, ModelSettings
-from tonewood.workflow import ears
+from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
+from tonewood.workflow import ears, streaming
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import score as scoring
 from tonewood.workflow import train as training
@@ -130,6 +130,29 @@ class NeuralLoss(scorer.NeuralLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(_model(model).scorer, rate, reduction)
+
+
+class Stream(streaming.Stream):
+    """Sound goes in and comes out reshaped, block by block; see `workflow.streaming.Stream`.
+
+    Parameters
+    ----------
+    model : Model, path or name
+        With a predictor.
+    rate : int
+        Hz.
+    channels : int
+    settings : RenderSettings, optional
+    """
+
+    def __init__(
+        self,
+        model: Model | str | Path = "cello",
+        rate: int = 48_000,
+        channels: int = 1,
+        settings: RenderSettings | None = None,
+    ) -> None:
+        super().__init__(_model(model), rate, channels, settings or RenderSettings())
 
 
 def _model(model: Model | str | Path) -> Model:

@@ -36,7 +36,7 @@ class OutputError(TonewoodError):
 
 
 class DeviceError(TonewoodError):
-    """The computing device asked for is not there or ran out of memory."""
+    """A device, for computing or for sound, is not there, refuses, or ran out of memory."""
 
 
 class MissingExtraError(TonewoodError):

@@ -233,7 +233,6 @@ def check_extra(what: str, extra: str) -> None:
     """Raise MissingExtraError if there is nothing to serve with."""
     try:
         import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
         raise MissingExtraError(
@@ -271,7 +270,7 @@ def serve(
                 ready(bound.getsockname()[1])
 
     config = uvicorn.Config(
-        app, log_level="error", access_log=False, server_header=False, lifespan="on", ws="none",
+        app, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     with bound:

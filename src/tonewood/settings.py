@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tonewood.errors import CallError
 
-PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours", "network"]
-Method = Literal["search", "paper"]
+PriorKind = Literal[
+    "auto", "none", "random", "blocks", "static", "neighbours", "network", "predicted"
+]
+Method = Literal["search", "paper", "predicted"]
 Fixable = Literal["level", "bandwidth", "noise"]
 # Of torch.optim, those that take dense gradients of any shape and need no more than a step size.
 Optimiser = Literal[
@@ -180,6 +182,26 @@ class PriorsSettings(Settings):
     network: NetworkSettings = NetworkSettings()
 
 
+class PredictorSettings(Settings):
+    """The predictor: a causal network that makes the whole method's mask in one pass."""
+
+    taught: bool = Field(False, description="whether training teaches one")
+    width: int = Field(96, ge=4, le=1_024)
+    kernel: int = Field(3, ge=2, le=65, description="frames that a convolution sees")
+    depth: int = Field(4, ge=1, le=8, description="convolutions; each skips twice the frames")
+    lookahead: int = Field(1, ge=0, le=100, description="frames heard before a frame's mask")
+    level_seconds: float = Field(8.0, ge=1, le=60, description="over which the level is followed")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    held_out: float = Field(0.1, gt=0, le=0.5, description="share of the takes kept for checking")
+    search_steps: int = Field(6, ge=0, le=100, description="of the search that is learnt from")
+    steps: int = Field(1_000, ge=20, le=100_000)
+    batch: int = Field(16, ge=1, le=1_024)
+    crop_frames: int = Field(160, ge=16, le=10_000)
+    learning_rate: float = Field(2e-3, gt=0)
+    guide: float = Field(0.3, ge=0, description="weight of the guide's energy against the masks")
+    level_db: float = Field(2.0, ge=0, description="spread of random levels")
+
+
 class PriorSettings(Settings):
     """Where a mask starts and what it is pulled towards."""
 
@@ -250,10 +272,13 @@ class ModelSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     priors: PriorsSettings = PriorsSettings()
     guide: GuideSettings = GuideSettings()
+    predictor: PredictorSettings = PredictorSettings()
 
 
 def enhance_settings(method: str) -> EnhanceSettings:
     """Defaults of a method.
+
+    `predicted` takes what the predictor makes as it is.
 
     `paper` starts from random notes, is pulled towards no change at all, minimises the objective
     on the spectrogram's own bins, and stops nowhere early.
@@ -274,6 +299,12 @@ def enhance_settings(method: str) -> EnhanceSettings:
                 listen=False,
             ),
             render=RenderSettings(max_gain_db=18.0),
+        )
+    if method == "predicted":
+        return EnhanceSettings(
+            method="predicted",
+            prior=PriorSettings(kind="predicted"),
+            search=SearchSettings(steps=0),
         )
     return changed(EnhanceSettings(), [f"method={json.dumps(method)}"])
 

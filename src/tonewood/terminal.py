@@ -5,15 +5,19 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from tonewood.errors import shown
 from tonewood.masking.optimise import Step
 from tonewood.scoring.search import Look, Rung
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
+from tonewood.workflow.live import Controls, Levels
 from tonewood.workflow.opinions import Listening
 from tonewood.workflow.pairs import Measuring
+from tonewood.workflow.teach import Taught
 from tonewood.workflow.train import Checked, Loaded
 
 
@@ -95,13 +99,16 @@ class TrainingDisplay(_Display):
     def __init__(self) -> None:
         super().__init__(transient=False)
 
-    def show(self, event: Listened | Loaded | Listening | Checked) -> None:
+    def show(self, event: Listened | Loaded | Listening | Checked | Taught) -> None:
         """Draw one event."""
         if isinstance(event, Listened | Loaded):
             self._show_recording(event)
             return
         if isinstance(event, Listening):
             self._update("heard    ", event.number, event.total, shown(event.path.name))
+            return
+        if isinstance(event, Taught):
+            self._update("predictor", event.number, event.total, shown(event.path.name))
             return
         check = event.check
         note = f"held-out accuracy {100 * check.accuracy:.1f} %, loss {check.held_out_loss:.4f}"
@@ -132,7 +139,7 @@ class SearchDisplay(_Display):
 class ReproducingDisplay(TrainingDisplay):
     """A training, then every method on every piece."""
 
-    def show(self, event: Listened | Loaded | Listening | Checked | Measuring) -> None:
+    def show(self, event: Listened | Loaded | Listening | Checked | Taught | Measuring) -> None:
         """Draw one event."""
         if isinstance(event, Measuring):
             self._update("pieces   ", event.number, event.total, event.method)
@@ -168,6 +175,53 @@ class EnhancingDisplay(_Display):
                 self._update("files", event.number - 1, event.total, shown(event.input))
         else:
             self._update("steps", event.number, self.steps, f"score {event.score:.3f}")
+
+
+class PerformingDisplay(_Display):
+    """Meters of what comes and goes."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+        self.meters: Live | None = None
+
+    def clear(self) -> None:
+        """Take the meters away."""
+        if self.meters is not None:
+            self.meters.stop()
+        self.meters = None
+
+    def show(self, levels: Levels, controls: Controls) -> None:
+        """Draw one block's levels; the terminal is repainted a few times a second."""
+        if not sys.stderr.isatty():
+            return
+        if self.meters is None:
+            self.meters = Live(
+                console=Console(stderr=True),
+                transient=True,
+                refresh_per_second=15,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self.meters.start()
+        state = "bypassed" if controls.bypassed else f"amount {100 * controls.amount:.0f} %"
+        lines = [
+            f"{name:4}{meter(level)} {level:6.1f} dB"
+            for name, level in (("in", levels.input_db), ("out", levels.output_db))
+        ]
+        load = f"load {100 * levels.load:.0f} %, dropouts {levels.dropouts}"
+        self.meters.update(Text("\n".join([*lines, f"{state}; {load}"])))
+
+
+def meter(level_db: float, width: int = 40) -> str:
+    """Bar from -60 to 0 dB.
+
+    Examples
+    --------
+    >>> meter(-30.0, 8)
+    '████    '
+    """
+    share = min(max((level_db + 60) / 60, 0.0), 1.0)
+    return ("█" * round(share * width)).ljust(width)
 
 
 class ExplainingDisplay(_Display):

@@ -7,13 +7,15 @@ import torch
 
 from tonewood.masking.certify import Certificate, Change, certify
 from tonewood.settings import CertificateSettings
+from tonewood.signal.tracks import Held, Track
 
 ROWS, FRAMES = 20, 300
 TILT = torch.linspace(-6, 6, ROWS)[:, None].expand(-1, FRAMES)
 
 
-def judge(rows_db: torch.Tensor) -> float:
+def judge(rows: Track, first: int = 0) -> float:
     """Hears tilt alone: 1 where the sound is dull, 0 where 6 dB brighter."""
+    rows_db = rows.part(first, rows.frames)
     slope = (rows_db.mean(dim=1) * TILT[:, 0]).mean() / TILT[:, 0].square().mean()
     return float((1 - slope).clamp(0, 1))
 
@@ -25,8 +27,8 @@ def asked(**changes: Any) -> Certificate:
         "judge": Change(before=0.9, after=0.1),
         "judge_rows": judge,
         "judge_fooled": 0.0,
-        "rows_db": torch.zeros(ROWS, FRAMES),
-        "mask_db": mask,
+        "rows_db": Held(torch.zeros(ROWS, FRAMES)),
+        "mask_db": Held(mask),
         "roughness_db": float(mask.diff(dim=1).abs().mean()),
         "unlikeness": 0.5,
         "unlike_reference": Change(before=1.2, after=0.4),
@@ -68,7 +70,7 @@ def test_each_answer_counts(change: dict[str, Any], verdict: str, reason: str) -
 def test_half_of_an_effect_that_moves_in_time_is_not_static() -> None:
     moving = TILT * torch.linspace(0, 2, FRAMES).gt(1)
     assert asked(mask_db=2 * TILT * 0.5).static_share == pytest.approx(1, abs=0.01)
-    found = asked(mask_db=moving, judge_rows=lambda rows: judge(rows[:, FRAMES // 2 :]))
+    found = asked(mask_db=moving, judge_rows=lambda rows: judge(rows, FRAMES // 2))
     assert found.static_share == pytest.approx(0.5, abs=0.01)
 
 

@@ -116,7 +116,7 @@ def test_takes_that_differ_no_more_than_their_halves_are_of_one_session() -> Non
 def test_belief_divides_a_mask_into_static_take_and_moment(take: float, moment: float) -> None:
     mask, static = drawn(1, 6, 40), drawn(2, 6)
     audible = torch.arange(40) > 9
-    made = Belief(take, moment).applied(mask, static, audible)
+    made = Belief(take, moment).applied(mask, static, mean_over(mask, audible))
     torch.testing.assert_close(
         mean_over(made, audible), static + take * (mean_over(mask, audible) - static)
     )
@@ -135,7 +135,7 @@ def test_all_is_believed_where_a_placebo_finds_little_and_nothing_where_it_finds
 def test_power_is_its_slow_twin() -> None:
     masks = [drawn(seed, 3, 20) for seed in range(3)]
     audible = torch.arange(20) < 15
-    takes = [Take(mask, mask, audible) for mask in masks]
+    takes = [Take(mask, mask, audible, torch.ones(20)) for mask in masks]
     means = [[row[:15].mean() for row in mask] for mask in masks]
     shapes = torch.tensor([[m - sum(mean) / 3 for m in mean] for mean in means])
     moment = sum(

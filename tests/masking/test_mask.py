@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tonewood.masking.mask import Mask, smoothed
+from tonewood.masking.mask import LongMask, Mask, smoothed
 from tonewood.signal.bands import hz_to_mel, mel_to_hz
 
 HZ = mel_to_hz(np.linspace(100, 2_700, 12))
@@ -75,12 +75,12 @@ def test_bounds_hold_both_ways_and_leave_the_rest() -> None:
     assert np.array_equal(np.sign(bounded.gain_db), np.sign(mask.gain_db))
 
 
-def test_rounding_is_to_hundredths_and_final() -> None:
+def test_rounding_is_to_whole_steps_and_final() -> None:
     mask = drawn()
     rounded = mask.rounded()
-    assert np.abs(rounded.gain_db - mask.gain_db).max() <= 0.005 + 1e-6
-    hundredths = rounded.gain_db.astype(np.float64) * 100
-    assert np.allclose(hundredths, hundredths.round(), atol=1e-3)
+    assert np.abs(rounded.gain_db - mask.gain_db).max() <= 0.001 + 1e-6
+    steps = rounded.gain_db.astype(np.float64) / 0.002
+    assert np.allclose(steps, steps.round(), atol=5e-3)
     assert np.array_equal(rounded.rounded().gain_db, rounded.gain_db)
     assert rounded.gain_db.dtype == np.float32
 
@@ -150,3 +150,19 @@ def test_smoothing_passes_the_gradient_on() -> None:
     expected = torch.zeros(3, 20)
     expected[1, 8:13] = 0.2
     assert torch.allclose(gain.grad, expected)
+
+
+@given(st.integers(1, 60), st.integers(0, 2**31 - 1))
+def test_a_long_mask_is_asked_like_any_other(frames: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = Mask(
+        rng.normal(size=(4, frames)).astype(np.float32),
+        np.array([100.0, 500, 900, 3000]),
+        0.01,
+        4000.0,
+    )
+    long = LongMask.of(mask)
+    hz, seconds = np.array([50.0, 700.0, 6000.0]), rng.uniform(-0.1, 0.8) + np.arange(5) * 0.007
+    np.testing.assert_allclose(long.at(hz, seconds), mask.at(hz, seconds), atol=2e-5)
+    assert long.roughness_db == pytest.approx(mask.roughness_db, abs=1e-5)
+    np.testing.assert_array_equal(long.whole().gain_db, mask.gain_db)

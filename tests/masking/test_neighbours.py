@@ -14,7 +14,7 @@ from tonewood.masking.neighbours import (
     keys,
     learn,
     mapped,
-    presence,
+    present,
 )
 from tonewood.settings import BandSettings, NeighbourSettings, SpectrumSettings
 from tonewood.signal.features import Features, analyse
@@ -114,6 +114,6 @@ def test_condensing_keeps_the_mean_of_every_code(folders: tuple[Folder, Folder])
 
 
 def test_presence_fades_between_45_and_60_db() -> None:
-    rows = torch.tensor([[0.0, -30.0, -45.0, -52.5, -60.0, -90.0]])
+    level = torch.tensor([0.0, -30.0, -45.0, -52.5, -60.0, -90.0])
     expected = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0, 0.0])
-    torch.testing.assert_close(presence(rows), expected)
+    torch.testing.assert_close(present(level), expected)

@@ -309,3 +309,19 @@ def test_turning_gains_leaves_the_notes_alone() -> None:
     kept = notes.gain_db.clone()
     list(run(toward(field(2)), asked(steps=3), start=gains_of(notes)))
     assert torch.equal(notes.gain_db, kept)
+
+
+@pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
+def test_our_own_optimisers_are_torchs(optimiser: Optimiser) -> None:
+    target, values = field(3), torch.zeros(ROWS, FRAMES, requires_grad=True)
+    settings = asked(optimiser=optimiser, learning_rate=0.05, steps=20, alpha=0.1)
+    *_, last = run(toward(target), settings)
+    twin = getattr(torch.optim, optimiser)([values], lr=0.05)
+    unit = values.numel() / (2 * settings.alpha)
+    for _ in range(20):
+        twin.zero_grad()
+        heard = field(1) + values
+        loss = (heard - target).square().mean() + settings.alpha * values.square().mean()
+        (unit * loss).backward()  # type: ignore[no-untyped-call]
+        twin.step()
+    torch.testing.assert_close(last.mask_db, values.detach(), atol=1e-4, rtol=1e-4)

@@ -7,6 +7,7 @@ from tonewood.masking.predict import MaskNetwork, PseudoPair, train_network
 from tonewood.settings import NetworkSettings
 
 ROWS, COMPONENTS, FRAMES = 12, 3, 120
+HEARD = torch.ones(FRAMES, dtype=torch.bool)
 
 
 def folder() -> Folder:
@@ -23,7 +24,7 @@ def pairs(count: int, seed: int) -> list[PseudoPair]:
     for _ in range(count):
         rows = 6 * torch.randn(ROWS, FRAMES, generator=generator)
         fine = torch.randn(COMPONENTS, FRAMES, generator=generator)
-        made.append(PseudoPair(Take(rows, fine, torch.ones(FRAMES, dtype=torch.bool)), -rows / 2))
+        made.append(PseudoPair(Take(rows, fine, HEARD, HEARD.float()), -rows / 2))
     return made
 
 

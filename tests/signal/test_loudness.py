@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tonewood.signal.loudness import integrated_loudness, true_peak_db
+from tonewood.signal.loudness import Loudness, TruePeak, integrated_loudness, true_peak_db
 
 Samples = NDArray[np.float32]
 
@@ -122,3 +122,15 @@ def test_true_peak_is_the_loudest_channel_and_piece() -> None:
     assert true_peak_db(wave, 48_000) == pytest.approx(
         true_peak_db(wave[1:2, -10_000:], 48_000), abs=0.05
     )
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 9_000), min_size=1, max_size=8), st.integers(1, 3))
+def test_meters_read_the_same_whatever_the_blocks(sizes: list[int], channels: int) -> None:
+    wave = noise(channels, sum(sizes), amplitude=0.3)
+    loudness, peak = Loudness(16_000, channels), TruePeak(16_000, channels)
+    for end, size in zip(np.cumsum(sizes), sizes, strict=True):
+        loudness.push(wave[:, end - size : end])
+        peak.push(wave[:, end - size : end])
+    assert loudness.integrated() == pytest.approx(integrated_loudness(wave, 16_000), abs=1e-6)
+    assert peak.level_db() == pytest.approx(true_peak_db(wave, 16_000), abs=1e-4)

@@ -13,6 +13,7 @@ from tonewood.signal.spectrum import (
     filtered_blocks,
     istft,
     log_magnitude,
+    refiltered,
     scaled_to,
     stft,
 )
@@ -142,14 +143,32 @@ def test_blocks_change_nothing(rate: int, block_frames: int, rng: np.random.Gene
     assert np.abs(whole - parts).max() <= 1e-6
 
 
-def test_blocks_follow_one_another_without_gaps(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("size", [1, 160, 1_000, 20_011])
+def test_a_recording_may_come_in_blocks_of_any_size(size: int, rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (3, 20_011)).astype(np.float32)
-    position = 0
-    for start, block in filtered_blocks(wave, 16_000, wandering, PAPER, block_frames=9):
-        assert start == position
-        assert block.shape[0] == 3
-        position += block.shape[1]
-    assert position == 20_011
+    whole = filtered(wave, 16_000, wandering, PAPER)
+    blocks = (wave[:, start : start + size] for start in range(0, 20_011, size))
+    made = list(filtered_blocks(blocks, 16_000, wandering, PAPER, block_frames=9))
+    assert len(made) > 10
+    assert max(block.shape[1] for block in made) < 4_000
+    assert np.abs(np.concatenate(made, axis=1) - whole).max() <= 1e-6
+
+
+def test_kept_spectra_serve_any_filter(rng: np.random.Generator) -> None:
+    wave = rng.uniform(-1, 1, (2, 9_001)).astype(np.float32)
+    through = refiltered(wave, 16_000, PAPER, block_frames=20)
+    for gain in (wandering, constant(-6.0), wandering):
+        assert np.abs(through(gain) - filtered(wave, 16_000, gain, PAPER)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("hop_ms", [5.0, 7.3, 15.0])
+@pytest.mark.parametrize("samples", [4_000, 4_239, 4_240])
+def test_hops_of_up_to_half_a_window_leave_no_taper(
+    hop_ms: float, samples: int, rng: np.random.Generator
+) -> None:
+    wave = rng.uniform(-1, 1, (1, samples)).astype(np.float32)
+    wide = SpectrumSettings(hop_ms=hop_ms)
+    assert np.abs(filtered(wave, 16_000, constant(0.0), wide) - wave).max() <= 1e-5
 
 
 def test_channels_are_filtered_alike(rng: np.random.Generator) -> None:

@@ -410,7 +410,7 @@ def test_unwritable_outputs_are_refused_before_the_work(
     def unused(*_: object, **__: object) -> NoReturn:
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr(batch, "read", unused)
+    monkeypatch.setattr(batch, "reshape", unused)
     (tmp_path / "file").write_text("")
     ran = run("enhance", take, "-o", tmp_path / "file" / "out", "-m", model_file)
     assert ran.code == 1
@@ -478,7 +478,7 @@ def test_an_interrupt_leaves_no_half_of_anything(
 
     module, name = {
         "encode": (codec, "encode"),
-        "search": (batch, "enhance"),
+        "search": (batch, "reshape"),
         "draw": (picture, "draw"),
     }[place]
     monkeypatch.setattr(module, name, interrupt)

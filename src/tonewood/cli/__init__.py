@@ -4,6 +4,7 @@ Exit 0: all done. 1: some input failed, each named. 2: the call was wrong.
 """
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -17,10 +18,13 @@ from tonewood.cli import (
     explain,
     info,
     listen,
+    live,
+    onnx,
     report,
     reproduce,
     score,
     search,
+    studio,
     train,
 )
 from tonewood.errors import CallError, TonewoodError
@@ -57,9 +61,12 @@ for _command in (
     score.score,
     explain.explain,
     evaluate.evaluate,
+    live.live,
+    onnx.onnx,
     info.info,
     search.search,
     reproduce.reproduce,
+    studio.studio,
 ):
     app.command()(_command)
 app.add_typer(listen.app, name="listen")
@@ -67,6 +74,9 @@ app.add_typer(listen.app, name="listen")
 
 def main() -> None:
     """Run the command line and exit."""
+    # The work is in parts that fit one core's cache. Threads that share them wait for each other,
+    # and beside a busy core that takes several times as long as one alone (docs/performance.md).
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         # An arrow that the terminal's encoding lacks is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):

@@ -30,9 +30,11 @@ def enhance(
     ],
     model: ModelOption = "cello",
     amount: Annotated[float, typer.Option(help="0 leaves the input, 1 is all of it.")] = 1.0,
-    method: Annotated[str, typer.Option(help="search, or paper: exactly as published.")] = "search",
+    method: Annotated[
+        str, typer.Option(help="search, predicted: in one pass, or paper: as published.")
+    ] = "search",
     prior: Annotated[
-        str, typer.Option(help="auto, none, random, blocks, static or neighbours.")
+        str, typer.Option(help="auto, none, random, blocks, static, neighbours or predicted.")
     ] = "auto",
     steps: Annotated[
         int | None, typer.Option(help="Steps of the search; 0: the prior alone.")

@@ -45,6 +45,14 @@ def train(
     judge: Annotated[
         bool, typer.Option("--judge/--no-judge", help="Train the independent judge too.")
     ] = True,
+    predictor: Annotated[
+        bool,
+        typer.Option("--predictor", help="Teach a predictor too, for --method predicted and live."),
+    ] = False,
+    onto: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Leave this model as it is and add a predictor."),
+    ] = None,
     fix: Annotated[
         str,
         typer.Option(help="Make both folders alike in level, bandwidth or noise; comma-separated."),
@@ -66,7 +74,7 @@ def train(
     json_: JsonOption = False,
 ) -> None:
     """Learn a model from two folders of recordings, from what listeners said, or from both."""
-    from tonewood.files.modelfile import Model
+    from tonewood.files.modelfile import Model, load
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
     from tonewood.workflow import ears
@@ -79,13 +87,28 @@ def train(
         f"training.judge={json.dumps(judge)}",
         f"training.fix={json.dumps([part.strip() for part in fix.split(',') if part.strip()])}",
     ]
-    settings = changed(ModelSettings(), [*named, *(set_ or [])])
+    if predictor:
+        named.append("predictor.taught=true")
     check_target(output, overwrite)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
     tables = (preferences, ratings)
-    events = ears.learn(
-        reference, source, tables, settings, name=output.stem, device=device, origin=origin
-    )
+    if onto is not None:
+        kept = load(onto)
+        settings = changed(kept.settings, set_ or [])
+        if (
+            not predictor
+            or any(tables)
+            or settings.model_copy(update={"predictor": kept.settings.predictor}) != kept.settings
+        ):
+            raise CallError("--onto adds --predictor and changes nothing else: say no more")
+        if reference is None or source is None:
+            raise CallError("a predictor learns from folders: give --reference and --source")
+        events = workflow.add_predictor(kept, reference, source, settings.predictor)
+    else:
+        settings = changed(ModelSettings(), [*named, *(set_ or [])])
+        events = ears.learn(
+            reference, source, tables, settings, name=output.stem, device=device, origin=origin
+        )
     with TrainingDisplay() as display:
         for event in events:
             if isinstance(event, Model):

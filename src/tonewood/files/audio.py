@@ -6,6 +6,8 @@ Every way in which a file can disappoint ends in one clear line (:class:`AudioEr
 
 import hashlib
 import os
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,8 @@ from tonewood.files.formats import SUFFIXES, WRITABLE, AudioFormat, obstacle
 from tonewood.files.output import atomic_path, no_space
 
 __all__ = [
-    "AudioFormat", "Info", "Recording", "audio_files", "probe", "read", "resample", "sha256",
-    "write",
+    "AudioFormat", "Info", "Recording", "Resampler", "Stream", "audio_files", "probe", "read",
+    "resample", "resampled", "sha256", "write", "write_blocks",
 ]  # fmt: skip
 
 Samples = npt.NDArray[np.float32]
@@ -94,18 +96,8 @@ class Recording:
 
     @property
     def clipped(self) -> bool:
-        """Whether some channel stays at full scale, on one side, for three samples or more.
-
-        One or two samples there are an ordinary peak. Full scale is the largest positive
-        integer of the format (limiters clip both sides to it), or 1 for floats and codecs.
-        """
-        bits = self.format.integer_bits
-        # Seen through float32, which keeps 24 bits: 32-bit full scale reads as 1.
-        top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
-        for at_top in (self.samples >= top, self.samples <= -top):
-            if np.any(at_top[:, :-2] & at_top[:, 1:-1] & at_top[:, 2:]):
-                return True
-        return False
+        """Whether some channel stays at full scale; see :class:`Stream`."""
+        return _clipped(self.samples, self.format)
 
     def mono(self) -> Samples:
         """Mean of the channels, ``(samples,)``."""
@@ -138,6 +130,38 @@ def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
     return np.ascontiguousarray(np.asarray(turned, dtype=np.float32).T)
 
 
+class Resampler:
+    """`resample` for a waveform (samples,) that comes in blocks."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._stream = (
+            None
+            if from_rate == to_rate
+            else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+        )
+
+    def push(self, block: Samples) -> Samples:
+        """What can be had so far of a block; later blocks bring the rest."""
+        if self._stream is None:
+            return block
+        return np.asarray(self._stream.resample_chunk(block), dtype=np.float32)
+
+    def rest(self) -> Samples:
+        """What is left; nothing can be pushed after it."""
+        nothing = np.zeros(0, np.float32)
+        if self._stream is None:
+            return nothing
+        return np.asarray(self._stream.resample_chunk(nothing, last=True), dtype=np.float32)
+
+
+def resampled(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
+    """All that `Resampler` makes of some blocks (samples,)."""
+    resampler = Resampler(from_rate, to_rate)
+    for block in blocks:
+        yield resampler.push(block)
+    yield resampler.rest()
+
+
 def probe(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> Info:
     """Read a recording's header, without decoding it.
 
@@ -158,7 +182,26 @@ def read(
     max_channels: int = MAX_CHANNELS,
     min_seconds: float = MIN_SECONDS,
 ) -> Recording:
-    """Read a recording, or say in one line why it cannot be used.
+    """Read a recording, or say in one line why it cannot be used; arguments as of `Stream`.
+
+    Raises
+    ------
+    AudioError
+        As `probe` and `Stream.blocks`.
+    """
+    stream = Stream(path, max_channels=max_channels, min_seconds=min_seconds)
+    blocks = deque(stream.blocks())
+    samples = np.empty((stream.channels, sum(it.shape[1] for it in blocks)), np.float32)
+    at = 0
+    while blocks:  # let go of each block once copied: half the peak memory
+        block = blocks.popleft()
+        samples[:, at : at + block.shape[1]] = block
+        at += block.shape[1]
+    return Recording(samples, stream.rate, stream.format, stream.path)
+
+
+class Stream:
+    """A recording in a file, decoded block by block.
 
     Parameters
     ----------
@@ -169,21 +212,70 @@ def read(
     min_seconds : float
         Shortest duration accepted, in seconds.
 
+    Attributes
+    ----------
+    rate, channels : int
+    format : AudioFormat
+    clipped : bool
+        Whether some channel stays at full scale, on one side, for three samples or more, in what
+        was decoded so far. One or two samples there are an ordinary peak. Full scale is the
+        largest positive integer of the format (limiters clip both sides to it), or 1 for floats
+        and codecs.
+
     Raises
     ------
     AudioError
-        As `probe`; and if the file holds no samples or fewer than its header promises, is
-        shorter than `min_seconds`, silent (no sample above -100 dB re full scale), constant,
-        or has samples that are no finite numbers. Wavs and flacs that were piped, and so state
-        no length, are read to their end.
+        As `probe`.
     """
-    path = Path(path)
-    with codec.opened(path) as file:
-        info = _info(path, file, max_channels)
-        samples = codec.decode(path, file)
-    _check_length(path, info, samples.shape[1], min_seconds)
-    _check_content(path, info, samples)
-    return Recording(samples, info.rate, info.format, path)
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_channels: int = MAX_CHANNELS,
+        min_seconds: float = MIN_SECONDS,
+    ) -> None:
+        self.path, self._min_seconds = Path(path), min_seconds
+        self._info = probe(path, max_channels=max_channels)
+        self.rate, self.channels = self._info.rate, self._info.channels
+        self.format = self._info.format
+        self.clipped = False
+
+    def blocks(self) -> Iterator[Samples]:
+        """Decode from the start, ``(channels, samples)`` at a time.
+
+        Raises
+        ------
+        AudioError
+            Where it shows: samples are no finite numbers. At the end, if the file holds no
+            samples or fewer than its header promises, is shorter than `min_seconds`, silent (no
+            sample above -100 dB re full scale) or constant. Wavs and flacs that were piped, and so
+            state no length, are read to their end.
+        """
+        low = np.full(self.channels, np.inf, np.float32)
+        high, total = -low, 0
+        tail = np.zeros((self.channels, 0), np.float32)
+        with codec.opened(self.path) as file:
+            for block in codec.decode(self.path, file):
+                # Extremes are NaN or infinite just if some sample is.
+                least, most = block.min(axis=1), block.max(axis=1)
+                if not (np.isfinite(least).all() and np.isfinite(most).all()):
+                    self._refuse_numbers(block, total)
+                low, high = np.minimum(low, least), np.maximum(high, most)
+                joined = np.concatenate([tail, block], axis=1)
+                self.clipped = self.clipped or _clipped(joined, self.format)
+                tail = joined[:, -2:]
+                total += block.shape[1]
+                yield block
+        _check_length(self.path, self._info, total, self._min_seconds)
+        _check_content(self.path, low, high)
+
+    def _refuse_numbers(self, block: Samples, before: int) -> None:
+        first = (before + int(np.argmin(np.isfinite(block).all(axis=0)))) / self.rate
+        raise AudioError(
+            f"{shown(self.path)} has samples that are no finite numbers, the first at "
+            f"{first:.2f} s: export it again"
+        )
 
 
 def write(
@@ -228,17 +320,25 @@ def write(
             f"samples have the shape {samples.shape}; (channels, samples) is needed, none of them "
             "zero: reshape them"
         )
-    if not np.isfinite(samples).all():
-        raise OutputError(
-            f"{shown(path)} was not written: some samples are not finite numbers: "
-            "replace them first"
-        )
-    channels, frames = samples.shape
+    write_blocks(path, [samples], samples.shape, rate, format, overwrite=overwrite)
+
+
+def write_blocks(
+    path: str | os.PathLike[str],
+    blocks: Iterable[npt.NDArray[np.floating[Any]]],
+    shape: tuple[int, ...],
+    rate: int,
+    format: AudioFormat,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """`write` for a recording of a known shape (channels, samples) that comes in blocks."""
+    channels, frames = shape
     if why := obstacle(format, frames, channels, rate):
         raise OutputError(f"{shown(path)} {why}: name an output in .w64, .wav or .flac")
     with atomic_path(path, overwrite) as temporary:
         try:
-            codec.encode(temporary, samples, rate, format)
+            codec.encode(temporary, _finite(path, blocks), channels, rate, format)
         except (soundfile.SoundFileError, AssertionError) as error:
             # soundfile asserts that all was written; 2 is libsndfile's 'system error'.
             if getattr(error, "code", 2) == 2:
@@ -253,6 +353,18 @@ def write(
             raise no_space(path) from error
         if kept != frames:
             raise no_space(path)
+
+
+def _finite(
+    path: str | os.PathLike[str], blocks: Iterable[npt.NDArray[np.floating[Any]]]
+) -> Iterator[npt.NDArray[np.floating[Any]]]:
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise OutputError(
+                f"{shown(path)} was not written: some samples are not finite numbers: "
+                "replace them first"
+            )
+        yield block
 
 
 def audio_files(folder: str | os.PathLike[str]) -> list[Path]:
@@ -339,15 +451,7 @@ def _check_length(path: Path, info: Info, frames: int, min_seconds: float) -> No
         )
 
 
-def _check_content(path: Path, info: Info, samples: Samples) -> None:
-    # Extremes are NaN or infinite just if some sample is, and cost no array of their own.
-    low, high = samples.min(axis=1), samples.max(axis=1)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        first = int(np.argmin(np.isfinite(samples).all(axis=0))) / info.rate
-        raise AudioError(
-            f"{shown(path)} has samples that are no finite numbers, the first at {first:.2f} s: "
-            "export it again"
-        )
+def _check_content(path: Path, low: Samples, high: Samples) -> None:
     peak = float(max(-low.min(), high.max()))
     if peak < SILENCE:
         level = f"{20 * np.log10(peak):.0f}" if peak > 0 else "-inf"
@@ -360,3 +464,15 @@ def _check_content(path: Path, info: Info, samples: Samples) -> None:
             f"{shown(path)} is constant ({high[0]:.3g} throughout, an offset without sound): "
             "check the take"
         )
+
+
+def _clipped(samples: Samples, form: AudioFormat) -> bool:
+    bits = form.integer_bits
+    # Seen through float32, which keeps 24 bits: 32-bit full scale reads as 1.
+    top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
+    if max(samples.max(initial=0), -samples.min(initial=0)) < top:
+        return False
+    return any(
+        bool(np.any(there[:, :-2] & there[:, 1:-1] & there[:, 2:]))
+        for there in (samples >= top, samples <= -top)
+    )

@@ -2,8 +2,7 @@
 
 import io
 import os
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tonewood.files.formats import AudioFormat
 # Frames at a time. libsndfile's Vorbis encoder keeps a whole write on the stack, so that a long
 # one crashes; and a header may promise terabytes, so memory grows only by what was decoded.
 BLOCK = 16_384
+_READ = 131_072  # frames at a time where only we keep them
 # An mp3's frame count may or may not include the frame that states it.
 _MP3_SLACK = 1_152
 UNSTATED = 2**63 - 1  # libsndfile's length of a flac that was piped
@@ -96,7 +96,7 @@ def _name(path: Path) -> str | bytes:
 def blocks(file: soundfile.SoundFile) -> Iterator[npt.NDArray[np.float32]]:
     """Decode to the end, ``(samples, channels)`` at a time."""
     while True:
-        block = file.read(out=np.empty((BLOCK, file.channels), np.float32))
+        block = file.read(out=np.empty((_READ, file.channels), np.float32))
         if len(block) == 0:
             return
         yield block
@@ -108,23 +108,19 @@ def count(path: Path) -> int:
         return sum(len(block) for block in blocks(file))
 
 
-def decode(path: Path, file: SequentialFile) -> npt.NDArray[np.float32]:
-    """Decode a whole file, ``(channels, samples)``; AudioError if less comes than it promises."""
-    pieces: deque[npt.NDArray[np.float32]] = deque()
-    failed = False
+def decode(path: Path, file: SequentialFile) -> Iterator[npt.NDArray[np.float32]]:
+    """Decode a whole file, ``(channels, samples)`` at a time.
+
+    AudioError at the end if less came than it promises.
+    """
+    failed, total = False, 0
     try:
-        pieces.extend(blocks(file))
+        for block in blocks(file):
+            total += len(block)
+            yield np.ascontiguousarray(block.T)
     except soundfile.SoundFileError:
         failed = True
-    total = sum(map(len, pieces))
     _check_complete(path, file, total, failed)
-    samples = np.empty((file.channels, total), np.float32)
-    at = 0
-    while pieces:  # let go of each piece once copied: half the peak memory
-        piece = pieces.popleft()
-        samples[:, at : at + len(piece)] = piece.T
-        at += len(piece)
-    return samples
 
 
 def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) -> None:
@@ -157,9 +153,13 @@ def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) 
 
 
 def encode(
-    path: Path, samples: npt.NDArray[np.floating[Any]], rate: int, form: AudioFormat
+    path: Path,
+    blocks: Iterable[npt.NDArray[np.floating[Any]]],
+    channels: int,
+    rate: int,
+    form: AudioFormat,
 ) -> None:
-    """Encode ``(channels, samples)`` into an existing file; raises what soundfile raises."""
+    """Encode blocks ``(channels, samples)`` into a file; raises what soundfile raises."""
     settings: dict[str, Any] = {}
     if form.container in ("OGG", "MP3"):
         settings["compression_level"] = 0.0  # least compression: best quality
@@ -169,25 +169,27 @@ def encode(
         _name(path),
         "w",
         samplerate=rate,
-        channels=samples.shape[0],
+        channels=channels,
         format=form.container,
         subtype=form.subtype,
         endian=form.endian,
         **settings,
     ) as file:
-        for start in range(0, samples.shape[1], BLOCK):
-            file.write(_prepared(samples[:, start : start + BLOCK].T, form))
+        for block in blocks:
+            for start in range(0, block.shape[1], BLOCK):
+                file.write(_prepared(block[:, start : start + BLOCK].T, form))
 
 
 def _prepared(block: npt.NDArray[np.floating[Any]], form: AudioFormat) -> npt.NDArray[Any]:
     """Round and clip a block ourselves: libsndfile rounds down in wav, to nearest in flac."""
     bits = form.integer_bits
     if bits is not None:
-        full = 2.0 ** (bits - 1)
-        whole = np.clip(np.rint(block.astype(np.float64) * full), -full, full - 1)
+        # A float32 times a power of two is exact, and holds integers of up to 24 bits.
+        wide = np.float32 if block.dtype == np.float32 and bits <= 24 else np.float64
+        full = wide(2.0 ** (bits - 1))
+        whole = np.clip(np.rint(block * full), -full, full - 1)
         # libsndfile takes the top bits of an int32, which are then exact.
-        return np.ascontiguousarray(whole * 2.0 ** (32 - bits), dtype=np.int32)
+        return np.ascontiguousarray(whole.astype(np.int32) << (32 - bits))
     if form.subtype in ("ULAW", "ALAW"):
         block = np.clip(block, -1.0, 1.0)  # beyond, their tables would be overrun
-    wide = np.float64 if form.subtype == "DOUBLE" else np.float32
-    return np.ascontiguousarray(block, dtype=wide)
+    return np.ascontiguousarray(block, dtype=np.float64 if form.subtype == "DOUBLE" else np.float32)

@@ -22,6 +22,7 @@ from torch import Tensor
 from tonewood.errors import ModelError, shown
 from tonewood.files.output import write_bytes
 from tonewood.masking.likeness import Likeness
+from tonewood.masking.predictor import Predictor
 from tonewood.masking.priors import Priors
 from tonewood.scoring.audit import Audit
 from tonewood.scoring.guide import Guide
@@ -117,6 +118,21 @@ class PriorCard(Settings):
     guide_gains: tuple[tuple[float, float], ...]
 
 
+class PredictorCard(Settings):
+    """How a predictor does on takes that it never saw.
+
+    It misses the masks of the whole method by so much, which themselves depart from the static
+    one by so much, rms; and the cycle distances of nothing done, of the prior and of the
+    predictor. All dB.
+    """
+
+    parameters: int
+    takes: int
+    missed_db: float
+    spread_db: float
+    cycle_db: tuple[float, float, float]
+
+
 class Card(Settings):
     """What a model is made of and how well it does; travels inside the model file.
 
@@ -137,6 +153,7 @@ class Card(Settings):
     notice: str = ""
     audit: Audit | None = None
     fix: Fix | None = None
+    predictor: PredictorCard | None = None
     ears: EarsCard | None = None
 
     @model_serializer(mode="wrap")
@@ -160,6 +177,8 @@ class Model:
         SHA-256 of settings and tensors; the card's seconds leave it alone.
     learnt_priors, learnt_guide : Priors, Guide or None
         None for a model learnt from listeners alone.
+    predictor : Predictor or None
+        None in models that were not taught one.
     """
 
     name: str
@@ -172,6 +191,7 @@ class Model:
     reference_likeness: Likeness
     source_likeness: Likeness
     card: Card
+    predictor: Predictor | None = None
 
     @property
     def priors(self) -> Priors:
@@ -196,7 +216,9 @@ class Model:
     @property
     def digest(self) -> str:
         """SHA-256 of settings and tensors, hexadecimal; what the card says leaves it alone."""
-        hasher = hashlib.sha256(self.settings.model_dump_json().encode())
+        # Models without a predictor have the digest that they had before there were any.
+        without = {"predictor"} if self.predictor is None else None
+        hasher = hashlib.sha256(self.settings.model_dump_json(exclude=without).encode())
         for key, value in sorted(_tensors(self).items()):
             hasher.update(key.encode())
             hasher.update(value.numpy().tobytes())
@@ -264,6 +286,7 @@ def load(model: str | Path) -> Model:
             reference_likeness=Likeness.from_tensors(_under("reference_likeness.", tensors)),
             source_likeness=Likeness.from_tensors(_under("source_likeness.", tensors)),
             card=card,
+            predictor=_predictor(tensors, settings),
         )
     except (SafetensorError, ValidationError, KeyError, RuntimeError, ValueError):
         raise _damaged(what) from None
@@ -328,6 +351,8 @@ def _tensors(model: Model) -> dict[str, Tensor]:
         named |= {f"priors.{k}": v for k, v in model.learnt_priors.tensors().items()}
     if model.learnt_guide is not None:
         named |= {f"guide.{k}": v for k, v in model.learnt_guide.state_dict().items()}
+    if model.predictor is not None:
+        named |= {f"predictor.{k}": v for k, v in model.predictor.tensors().items()}
     named["guide_weight"] = torch.tensor(model.guide_weight, dtype=torch.float64)
     for name in ("reference_likeness", "source_likeness"):
         cloud: Likeness = getattr(model, name)
@@ -343,6 +368,13 @@ def _scorer(tensors: dict[str, Tensor], prefix: str, settings: ModelSettings) ->
     scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator())
     scorer.load_state_dict(_under(prefix, tensors))
     return scorer.requires_grad_(False).eval()
+
+
+def _predictor(tensors: dict[str, Tensor], settings: ModelSettings) -> Predictor | None:
+    if not settings.predictor.taught:
+        return None
+    own = _under("predictor.", tensors)
+    return Predictor.from_tensors(own, settings.predictor, settings.spectrum.hop_ms)
 
 
 def _guide(tensors: dict[str, Tensor], settings: ModelSettings) -> Guide:

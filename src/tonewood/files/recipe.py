@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import Tensor
 
 from tonewood.errors import RecipeError, shown
-from tonewood.files.output import write_text
+from tonewood.files.output import atomic_path
 from tonewood.masking.certify import Certificate, Change
-from tonewood.masking.mask import Mask
+from tonewood.masking.mask import STEP_DB, LongMask, Mask
 from tonewood.settings import EnhanceSettings, Settings
+from tonewood.signal.tracks import Made, parts
 
 SUFFIX = ".recipe.json"
-_STEP_DB = 0.01
+_PART_FRAMES = 6_000
 _MAX_CELLS = 2**28
 
 
@@ -38,55 +42,89 @@ class ModelRecord(Settings):
 
 
 class MaskRecord(Settings):
-    """The mask grid: hundredths of a dB as int16, little-endian, row by row, zlib, base64."""
+    """The mask grid in steps of a `Mask`, 0.002 dB, in parts of a minute.
+
+    A part is its second differences over time, modulo 2¹⁶: small where a mask moves smoothly.
+    Signs are folded in (zigzag), all low bytes stand before all high ones, zlib, base64.
+    """
 
     rows: int
     frames: int
     hz: tuple[float, ...]
     hop_seconds: float
     top_hz: float
-    centi_db: str
+    parts: tuple[str, ...]
 
     @classmethod
-    def of(cls, mask: Mask) -> "MaskRecord":
+    def of(cls, mask: LongMask) -> "MaskRecord":
         """Record a mask; exact for one that is `rounded`."""
-        cells = np.round(mask.gain_db / _STEP_DB).astype("<i2")
-        packed = base64.b64encode(zlib.compress(cells.tobytes(), 9)).decode()
-        rows, frames = mask.gain_db.shape
         return cls(
-            rows=rows,
-            frames=frames,
+            rows=len(mask.hz),
+            frames=mask.gain_db.frames,
             hz=tuple(mask.hz.tolist()),
             hop_seconds=mask.hop_seconds,
             top_hz=mask.top_hz,
-            centi_db=packed,
+            parts=tuple(
+                _packed(np.round(part.numpy() / STEP_DB).astype(np.int16))
+                for part in parts(mask.gain_db, _PART_FRAMES)
+            ),
         )
 
     def mask(self) -> Mask:
         """Mask that was recorded; RecipeError where the record contradicts itself."""
+        return self.long_mask().whole()
+
+    def long_mask(self) -> LongMask:
+        """The same, unpacked part by part whenever it is asked for."""
         rising = all(0 <= a < b for a, b in pairwise(self.hz))
         shaped = min(self.rows, self.frames) > 0 and len(self.hz) == self.rows
+        parted = len(self.parts) == -(-self.frames // _PART_FRAMES)
         placed = rising and self.hop_seconds > 0 and self.top_hz > 0
-        if not (shaped and placed and self.rows * self.frames <= _MAX_CELLS):
+        if not (shaped and parted and placed and self.rows * self.frames <= _MAX_CELLS):
             raise RecipeError("the recipe's mask grid contradicts itself: make the recipe again")
-        size = self.rows * self.frames * 2
-        try:
-            unpacker = zlib.decompressobj()
-            content = unpacker.decompress(base64.b64decode(self.centi_db, validate=True), size + 1)
-        except (ValueError, zlib.error):
-            content = b""
-        if len(content) != size:
-            raise RecipeError("the recipe's mask grid is damaged: make the recipe again")
-        cells = np.frombuffer(content, dtype="<i2").reshape(self.rows, self.frames)
-        gain = cells.astype(np.float32) * np.float32(_STEP_DB)
-        return Mask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
+        gain = Made(self.frames, self._gain_db)
+        return LongMask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
+
+    def _gain_db(self, first: int, last: int) -> Tensor:
+        last = min(last, self.frames)
+        begin = first // _PART_FRAMES
+        found = [
+            _unpacked(self.parts[k], self.rows, min(_PART_FRAMES, self.frames - k * _PART_FRAMES))
+            for k in range(begin, -(-last // _PART_FRAMES))
+        ]
+        cells = np.concatenate(found, axis=1)
+        at = first - begin * _PART_FRAMES
+        gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(STEP_DB)
+        return torch.from_numpy(gain)
+
+
+def _packed(cells: NDArray[np.int16]) -> str:
+    change = np.diff(cells, n=2, axis=1, prepend=np.zeros((len(cells), 2), np.int16))
+    folded = ((change << 1) ^ (change >> 15)).astype("<u2")
+    low_high = folded.view(np.uint8).reshape(-1, 2).T
+    return base64.b64encode(zlib.compress(low_high.tobytes())).decode()
+
+
+def _unpacked(part: str, rows: int, frames: int) -> NDArray[np.int16]:
+    size = rows * frames * 2
+    try:
+        unpacker = zlib.decompressobj()
+        content = unpacker.decompress(base64.b64decode(part, validate=True), size + 1)
+    except (ValueError, zlib.error):
+        content = b""
+    if len(content) != size:
+        raise RecipeError("the recipe's mask grid is damaged: make the recipe again")
+    low_high = np.frombuffer(content, np.uint8).reshape(2, -1)
+    folded = np.ascontiguousarray(low_high.T).view("<u2").reshape(rows, frames)
+    change = ((folded >> 1) ^ -(folded & 1)).astype(np.int16)
+    return np.cumsum(np.cumsum(change, axis=1, dtype=np.int16), axis=1, dtype=np.int16)
 
 
 class Recipe(Settings):
     """Everything that decided an output, and what came of it."""
 
     format: Literal["tonewood-recipe"] = "tonewood-recipe"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     tonewood: str
     input: InputRecord
     model: ModelRecord
@@ -100,7 +138,17 @@ class Recipe(Settings):
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the recipe, whole or not at all."""
-        write_text(path, self.model_dump_json(indent=1) + "\n", overwrite=overwrite)
+        bare = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})
+        head, tail = bare.model_dump_json(indent=1).split('"parts": []')
+        with (
+            atomic_path(path, overwrite) as temporary,
+            temporary.open("w", encoding="utf-8") as out,
+        ):
+            # A long mask is most of it by far, and needs no escaping: copied, not dumped.
+            out.write(head + '"parts": [')
+            for number, part in enumerate(self.mask.parts):
+                out.write(f'{"," if number else ""}\n   "{part}"')
+            out.write("\n  ]" + tail + "\n")
 
 
 def load(path: Path) -> Recipe:
@@ -114,7 +162,7 @@ def load(path: Path) -> Recipe:
         first = error.errors()[0]
         if first["loc"] == ("version",):
             raise RecipeError(
-                f"{shown(path)} has version {first['input']}; this Tonewood reads 1: "
+                f"{shown(path)} has version {first['input']}; this Tonewood reads 2: "
                 "update Tonewood or make the recipe again"
             ) from None
         raise RecipeError(f"{shown(path)} is not a Tonewood recipe, or is damaged") from None

@@ -8,12 +8,14 @@ search from random pixels?
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from tonewood.masking.mask import smoothed
 from tonewood.settings import CertificateSettings, Settings
+from tonewood.signal.tracks import Made, Track, parts
 
 Verdict = Literal["good", "limited", "refused"]
 
@@ -73,9 +75,9 @@ def certify(
     *,
     scorer: Change,
     judge: Change | None,
-    judge_rows: Callable[[Tensor], float] | None,
-    rows_db: Tensor,
-    mask_db: Tensor,
+    judge_rows: Callable[[Track], float] | None,
+    rows_db: Track,
+    mask_db: Track,
     judge_fooled: float | None,
     roughness_db: float,
     unlikeness: float,
@@ -91,7 +93,7 @@ def certify(
         Scores of the sound before and after.
     judge_rows : callable, optional
         The judge's score of a recording's rows [row, frame] in dB.
-    rows_db, mask_db : Tensor [row, frame]
+    rows_db, mask_db : Track [row, frame]
         The input, and the mask as applied.
     judge_fooled : float, optional
         Judge of what the same search made of random pixels.
@@ -104,13 +106,14 @@ def certify(
     doubts : sequence of str
         What speaks against the model itself.
     """
+    found = _Found.of(mask_db)
     smooth = share = None
     if judge_rows is not None and judge is not None:
-        smooth = judge_rows(
-            rows_db + smoothed(mask_db, settings.smooth_frames, settings.smooth_rows)
-        )
-        plain, whole = judge_rows(rows_db), judge_rows(rows_db + mask_db)
-        static = judge_rows(rows_db + mask_db.mean(dim=1, keepdim=True))
+        smoother = _smoother(mask_db, settings.smooth_frames, settings.smooth_rows)
+        constant = Made(mask_db.frames, lambda first, last: found.mean_db.expand(-1, last - first))
+        smooth = judge_rows(_masked(rows_db, smoother))
+        plain, whole = judge_rows(rows_db), judge_rows(_masked(rows_db, mask_db))
+        static = judge_rows(_masked(rows_db, constant))
         share = (plain - static) / (plain - whole) if plain - whole > 0.05 else None
     reasons = [*doubts]
     if unlikeness > 1:
@@ -140,9 +143,45 @@ def certify(
         judge_smoothed=smooth,
         judge_fooled=judge_fooled,
         static_share=share,
-        largest_db=float(mask_db.abs().max()),
-        rms_db=float(mask_db.square().mean().sqrt()),
+        largest_db=found.largest_db,
+        rms_db=found.rms_db,
         roughness_db=roughness_db,
         unlikeness=unlikeness,
         unlike_reference=unlike_reference,
     )
+
+
+class _Found(NamedTuple):
+    """What is read off a mask: mean over time [row, 1], largest gain, root mean square."""
+
+    mean_db: Tensor
+    largest_db: float
+    rms_db: float
+
+    @classmethod
+    def of(cls, mask_db: Track) -> "_Found":
+        total, square, largest = torch.zeros(()), 0.0, 0.0
+        for part in parts(mask_db):
+            total = total + part.sum(dim=1, keepdim=True, dtype=torch.float64)
+            square += float(part.square().sum(dtype=torch.float64))
+            largest = max(largest, float(part.abs().max()))
+        rms = (square / (len(total) * mask_db.frames)) ** 0.5
+        return cls((total / mask_db.frames).float(), largest, rms)
+
+
+def _masked(rows_db: Track, mask_db: Track) -> Track:
+    return Made(
+        rows_db.frames, lambda first, last: rows_db.part(first, last) + mask_db.part(first, last)
+    )
+
+
+def _smoother(mask_db: Track, frames: int, rows: int) -> Track:
+    """The mask averaged over so many frames and rows."""
+    reach = frames // 2
+
+    def make(first: int, last: int) -> Tensor:
+        begin = max(0, first - reach)
+        part = mask_db.part(begin, min(last + reach, mask_db.frames))
+        return smoothed(part, frames, rows)[:, first - begin : last - begin]
+
+    return Made(mask_db.frames, make)

@@ -69,11 +69,18 @@ class Belief(NamedTuple):
     take: float = 1.0
     moment: float = 1.0
 
-    def applied(self, mask_db: Tensor, static_db: Tensor, audible: Tensor) -> Tensor:
-        """Mask [row, frame] as far as it is believed, dB; the static one [row] is believed."""
-        mean = mean_over(mask_db, audible)
-        start = static_db + self.take * (mean - static_db)
-        return start[:, None] + self.moment * (mask_db - mean[:, None])
+    def applied(self, mask_db: Tensor, static_db: Tensor, mean_db: Tensor) -> Tensor:
+        """Mask [row, frame] as far as it is believed, dB.
+
+        Parameters
+        ----------
+        static_db : Tensor [row]
+            The static mask, which is believed.
+        mean_db : Tensor [row]
+            Mean of the mask over the whole recording's audible frames.
+        """
+        start = static_db + self.take * (mean_db - static_db)
+        return start[:, None] + self.moment * (mask_db - mean_db[:, None])
 
     @classmethod
     def of(cls, real: "Power", placebo: "Power", doubt: float = 1.0) -> "Belief":

@@ -127,7 +127,7 @@ def fit(
     cycles = _cycles(priors, imitations, kept)
     priors = replace(priors, weights=_chosen(cycles))
     held = [
-        (pseudo.rows_db + priors.blended(pseudo, priors.weights), take.rows_db)
+        (pseudo.rows_db + blended(priors, pseudo), take.rows_db)
         for pseudo, take in zip(imitations, kept, strict=True)
     ]
     every = Lack(*(torch.cat(pair) for pair in zip(lacks[0], lacks[2], strict=True)))
@@ -137,6 +137,11 @@ def fit(
         corrected,
         held,
     )
+
+
+def blended(priors: Priors, take: Take) -> Tensor:
+    """Mask [row, frame] in dB of a model's own blend, for a take."""
+    return mixed(priors.suggestions(take, priors.weights), priors.weights)
 
 
 def _way_back(pseudo: Take, take: Take, static_db: Tensor) -> PseudoPair:
@@ -242,7 +247,7 @@ def _cycles(priors: Priors, imitations: Sequence[Take], kept: Sequence[Take]) ->
     for pseudo, take in zip(imitations, kept, strict=True):
         suggestions = priors.suggestions(pseudo)
         for i, weights in enumerate(CANDIDATES):
-            totals[i] += _distance(pseudo.rows_db + mixed(suggestions, weights), take)
+            totals[i] += cycle_distance(pseudo.rows_db + mixed(suggestions, weights), take)
     return tuple(
         Cycle(weights, total / len(kept)) for weights, total in zip(CANDIDATES, totals, strict=True)
     )
@@ -254,7 +259,7 @@ def _chosen(cycles: Sequence[Cycle]) -> Weights:
     return Weights(*torch.tensor([c.weights for c in best], dtype=torch.float64).mean(0).tolist())
 
 
-def _distance(rows_db: Tensor, take: Take) -> float:
+def cycle_distance(rows_db: Tensor, take: Take) -> float:
     """Mean over audible frames of the root mean square difference, one level taken off, dB."""
     difference = (rows_db - take.rows_db)[:, take.audible]
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())

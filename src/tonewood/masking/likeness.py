@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tonewood.signal.bands import frame_levels, mean_level
+from tonewood.signal.tracks import Held, Track, parts
 
 _SHRINKAGE = 0.1
 _QUANTILE = 0.99
@@ -37,7 +38,7 @@ class Likeness:
     limit: float
     frames: int
 
-    def unlikeness(self, rows_db: Tensor) -> float:
+    def unlikeness(self, rows_db: Track) -> float:
         """Median distance of a recording's windows [row, frame] over the limit; 1 is at it."""
         points = described(rows_db, self.frames)
         return float(_distances(points, self.mean, self.whitening).median()) / self.limit
@@ -63,7 +64,7 @@ def fit(takes: Sequence[Tensor], frames: int) -> Likeness:
     The limit is found take by take, each against the cloud of all the others, for a take is
     always closer to a cloud that it belongs to.
     """
-    points = [described(take, frames) for take in takes]
+    points = [described(Held(take), frames) for take in takes]
     left_out = [
         _distances(own, *_cloud(torch.cat(points[:i] + points[i + 1 :])))
         for i, own in enumerate(points)
@@ -74,22 +75,22 @@ def fit(takes: Sequence[Tensor], frames: int) -> Likeness:
     return Likeness(mean, whitening, limit, frames)
 
 
-def described(rows_db: Tensor, frames: int) -> Tensor:
+def described(rows_db: Track, frames: int) -> Tensor:
     """Mean and spread of the rows in each window [window, feature]; only audible frames count.
 
     Windows overlap by half, and one with less than a third of its frames audible is left out,
     unless none is left then.
     """
-    level = frame_levels(rows_db)
+    level = torch.cat([frame_levels(part) for part in parts(rows_db)])
     heard = level > level.max() - _AUDIBLE_DB
-    relative = (rows_db - mean_level(rows_db[:, heard])).clamp_min(-90.0)
-    starts = range(0, max(1, rows_db.shape[1] - frames + 1), max(1, frames // 2))
-    spans = [slice(start, start + frames) for start in starts]
-    counts = [int(heard[span].sum()) for span in spans]
-    enough = [s for s, n in zip(spans, counts, strict=True) if n >= max(2, frames // 3)]
+    mean = mean_level(level[None, heard])
+    total = rows_db.frames
+    starts = range(0, max(1, total - frames + 1), max(1, frames // 2))
+    enough = [s for s in starts if heard[s : s + frames].sum() >= max(2, frames // 3)]
     points = []
-    for span in enough or [slice(None)]:
-        part = relative[:, span][:, heard[span]]
+    for start, stop in [(s, min(s + frames, total)) for s in enough] or [(0, total)]:
+        relative = (rows_db.part(start, stop) - mean).clamp_min(-90.0)
+        part = relative[:, heard[start:stop]]
         points.append(torch.cat([part.mean(dim=1), part.std(dim=1, correction=0)]))
     return torch.stack(points)
 

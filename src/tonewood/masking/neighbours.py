@@ -13,13 +13,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from tonewood.masking.mask import smoothed
 from tonewood.settings import NeighbourSettings
 from tonewood.signal.bands import frame_levels, mean_level
-from tonewood.signal.features import Features
+from tonewood.signal.features import Features, Levels
 
 _AUDIBLE_DB = 50.0
+_AT_ONCE = 512  # frames whose distances to all codes stay in the cache
 _COARSE = 10  # cepstral coefficients below this one make the coarse envelope
 
 
@@ -34,11 +36,14 @@ class Take(NamedTuple):
         Fine structure, projected; its folder's mean taken off.
     audible : Tensor [frame]
         Within 50 dB of the loudest frame.
+    present : Tensor [frame]
+        How far there is something to adapt to: 1 within 45 dB of the loudest, 0 below 60 dB.
     """
 
     rows_db: Tensor
     fine: Tensor
     audible: Tensor
+    present: Tensor
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,12 @@ class Codebook:
             half_norm = half_norm + 1e9 * (self.take == skip)
         count = min(count, self.key.shape[0])
         found = [
-            self.rows_db[(part @ self.key.T - half_norm).topk(count, dim=1).indices].mean(dim=1)
-            for part in torch.split(query, 2048)
+            embedding_bag(
+                (part @ self.key.T - half_norm).topk(count, dim=1, sorted=False).indices,
+                self.rows_db,
+                mode="mean",
+            )
+            for part in torch.split(query, _AT_ONCE)
         ]
         return torch.cat(found).T
 
@@ -96,9 +105,14 @@ class Folder:
         """The folder with its codes counted by the session [take] of their takes."""
         return replace(self, codebook=replace(self.codebook, take=session[self.codebook.take]))
 
-    def take(self, features: Features) -> Take:
-        """See a recording as one of this folder's."""
-        return _take(features, self.fine_mean, self.projection)
+    def take(self, features: Features, levels: Levels | None = None) -> Take:
+        """See a recording, or with its levels a part of one, as one of this folder's."""
+        rows = features.rows_db
+        mean = mean_level(rows) if levels is None else levels.mean_db
+        level = frame_levels(rows)
+        loudest = level.max() if levels is None else levels.loudest_db
+        fine = self.projection.T @ (features.fine_db - self.fine_mean[:, None])
+        return Take(rows - mean, fine, level > loudest - _AUDIBLE_DB, present(level - loudest))
 
     def nearest_mean(
         self, query: Tensor, settings: NeighbourSettings, *, skip: int | None = None
@@ -220,16 +234,9 @@ def _relative(features: Features) -> Features:
     return features._replace(rows_db=features.rows_db - mean_level(features.rows_db))
 
 
-def _take(features: Features, fine_mean: Tensor, projection: Tensor) -> Take:
-    rows = features.rows_db - mean_level(features.rows_db)
-    fine = projection.T @ (features.fine_db - fine_mean[:, None])
-    return Take(rows, fine, _audible(rows))
-
-
-def presence(rows_db: Tensor) -> Tensor:
-    """How present each frame [frame] is: 1 within 45 dB of the loudest, 0 below 60 dB."""
-    level = frame_levels(rows_db)
-    return ((level - level.max() + 60.0) / 15.0).clamp(0, 1)
+def present(level_db: Tensor) -> Tensor:
+    """How present frames [frame] are by their level below the loudest, dB."""
+    return ((level_db + 60.0) / 15.0).clamp(0, 1)
 
 
 def _audible(rows_db: Tensor) -> Tensor:

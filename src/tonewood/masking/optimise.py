@@ -24,7 +24,11 @@ Listen = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a search: the objective's parts and the mask that gave them."""
+    """One step of a search: the objective's parts and the mask that gave them.
+
+    A long recording is searched part by part; the mask is of the part that begins at `first`, of
+    a recording of `frames`.
+    """
 
     number: int
     total: float
@@ -33,6 +37,8 @@ class Step:
     variance: float
     mask_db: Tensor  # [row, frame]
     stopped: bool = False
+    first: int = 0
+    frames: int = 0
 
 
 class Parametrisation(Protocol):
@@ -90,6 +96,7 @@ def search(
     generator: torch.Generator,
     energy: ScoreFunction | None = None,
     listen: Listen | None = None,
+    loudest_db: float | None = None,
     stop_score: float | None = None,
 ) -> Iterator[Step]:
     """Minimise the objective over one recording's mask (paper III).
@@ -116,6 +123,8 @@ def search(
         The guide: energy in dB² of the whole recording.
     listen : Listen, optional
         Renders a mask and measures it.
+    loudest_db : float, optional
+        Level of the recording's loudest frame, where the rows are only a part of it.
     stop_score : float, optional
         Stop once the mean score is at or below it: reference recordings get no less.
 
@@ -129,17 +138,26 @@ def search(
     # In units of the norm's own curvature a step of plain gradient descent is a step in dB.
     unit = rows_db.numel() / (2 * settings.alpha or 1.0)
 
+    level = frame_levels(rows_db)
+    audible = level > (level.max() if loudest_db is None else loudest_db) - _AUDIBLE_DB
+
     def evaluate(starts: list[int]) -> tuple[Tensor, Objective]:
         mask = parametrisation.mask().clamp(-max_gain_db, max_gain_db)
-        done = mask if listen is None else mask + _blurred(mask.detach(), rows_db, listen)
+        done = mask
+        if listen is not None:
+            beside = listen(mask.detach()) - rows_db - mask.detach()
+            done = mask + beside.clamp(-_BLURRED_DB, _BLURRED_DB) * audible
         heard = rows_db + done
         cut = torch.stack([heard[:, s : s + window_frames] for s in starts])
+        with torch.set_grad_enabled(settings.score > 0):
+            scored = score(cut).mean()
         guided = energy(heard[None])[0] if energy is not None else None
-        return mask, objective(score(cut).mean(), done, anchor_db, settings, guided)
+        return mask, objective(scored, done, anchor_db, settings, guided)
 
     for number in range(settings.steps + 1):
         starts = _starts(rows_db.shape[-1], window_frames, generator)
-        with torch.no_grad():
+        last = number == settings.steps
+        with torch.set_grad_enabled(not last):
             mask, parts = evaluate(starts)
         if not math.isfinite(parts.total.item()):
             raise CallError(
@@ -153,26 +171,21 @@ def search(
             parts.score.item(),
             parts.distance.item(),
             parts.variance.item(),
-            mask,
+            mask.detach(),
             stopped=reached,
+            frames=mask.shape[1],
         )
-        if reached or number == settings.steps:
+        if reached or last:
             return
+        known = [parts.total]  # of where the optimiser stands; some ask for other places too
 
-        def closure(starts: list[int] = starts) -> float:
-            optimiser.zero_grad()
-            total = unit * evaluate(starts)[1].total
+        def closure(starts: list[int] = starts, known: list[Tensor] = known) -> float:
+            total = unit * (known.pop() if known else evaluate(starts)[1].total)
+            parametrisation.values.grad = None
             total.backward()  # type: ignore[no-untyped-call]
             return total.item()
 
         optimiser.step(closure)
-
-
-def _blurred(mask_db: Tensor, rows_db: Tensor, listen: Listen) -> Tensor:
-    """What rendering makes of a mask beside what it asks for [row, frame], dB, where all sounds."""
-    level = frame_levels(rows_db)
-    audible = level > level.max() - _AUDIBLE_DB
-    return (listen(mask_db) - rows_db - mask_db).clamp(-_BLURRED_DB, _BLURRED_DB) * audible
 
 
 def _starts(total: int, window: int, generator: torch.Generator) -> list[int]:
@@ -182,6 +195,52 @@ def _starts(total: int, window: int, generator: torch.Generator) -> list[int]:
     return sorted({0, *range(offset, total - window, window), total - window})
 
 
-def _optimiser(settings: SearchSettings, values: Tensor) -> torch.optim.Optimizer:
-    kind: type[torch.optim.Adam] = getattr(torch.optim, settings.optimiser)
+class _Optimiser(Protocol):
+    def step(self, closure: Callable[[], float]) -> object: ...
+
+
+class _Descent:
+    """Plain gradient descent."""
+
+    def __init__(self, values: Tensor, learning_rate: float) -> None:
+        self.values, self.learning_rate = values, learning_rate
+
+    def step(self, closure: Callable[[], float]) -> None:
+        closure()
+        with torch.no_grad():
+            self.values -= self.learning_rate * self.direction(_gradient(self.values))
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class _Adam(_Descent):
+    """Kingma & Ba 2015, with its customary constants."""
+
+    def __init__(self, values: Tensor, learning_rate: float) -> None:
+        super().__init__(values, learning_rate)
+        self.mean, self.square = torch.zeros_like(values), torch.zeros_like(values)
+        self.steps = 0
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        self.steps += 1
+        self.mean.lerp_(gradient, 1 - 0.9)
+        self.square.lerp_(gradient.square(), 1 - 0.999)
+        spread = (self.square / (1 - 0.999**self.steps)).sqrt()
+        return self.mean / (1 - 0.9**self.steps) / (spread + 1e-8)
+
+
+def _gradient(values: Tensor) -> Tensor:
+    assert values.grad is not None
+    return values.grad
+
+
+# torch.optim's own, whose first use takes a second of imports.
+_OWN: dict[str, type[_Descent]] = {"SGD": _Descent, "Adam": _Adam}
+
+
+def _optimiser(settings: SearchSettings, values: Tensor) -> _Optimiser:
+    if settings.optimiser in _OWN:
+        return _OWN[settings.optimiser](values, settings.learning_rate)
+    kind: type[torch.optim.AdamW] = getattr(torch.optim, settings.optimiser)
     return kind([values], lr=settings.learning_rate)

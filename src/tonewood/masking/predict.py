@@ -6,7 +6,7 @@ by the neighbours, and the way back, an approximate input with a true target (ba
 Sennrich et al. 2016). Their errors are of different kinds, so both are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -51,14 +51,7 @@ class MaskNetwork(nn.Module):
                 nn.Conv1d(width, width, kernel, padding=kernel // 2) for _ in range(2)
             )
             self.last = nn.Conv1d(width, rows, 1)
-        for layer in (self.first, *self.middle):
-            assert isinstance(layer, nn.Conv1d)
-            nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.last.weight)  # training starts from the static mask
-        assert self.last.bias is not None
-        nn.init.zeros_(self.last.bias)
+        begin([self.first, *self.middle], self.last, generator)
 
     def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Gain [batch, row, frame] in dB beyond the static one; a generator turns dropout on."""
@@ -83,6 +76,18 @@ class MaskNetwork(nn.Module):
             return hidden
         keep = 1 - self.dropout
         return hidden * (torch.rand(hidden.shape, generator=generator) < keep) / keep
+
+
+def begin(layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generator) -> None:
+    """Draw the weights of all layers but the last: training starts from the static mask."""
+    for layer in layers:
+        assert isinstance(layer, nn.Conv1d)
+        assert layer.bias is not None
+        nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
+        nn.init.zeros_(layer.bias)
+    assert last.bias is not None
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
 
 
 def train_network(

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tonewood.masking.evidence import Belief
+from tonewood.masking.evidence import Belief, mean_over
 from tonewood.masking.mask import smoothed
-from tonewood.masking.neighbours import Codebook, Folder, Take, keys, mapped, presence
+from tonewood.masking.neighbours import Codebook, Folder, Take, keys, mapped
 from tonewood.masking.predict import MaskNetwork
 from tonewood.settings import PriorKind, PriorsSettings
 from tonewood.signal.features import Features
@@ -44,6 +44,10 @@ class Beliefs(NamedTuple):
     networks: Belief = Belief()
 
 
+Adapted = Sequence[Tensor | None]
+"""Of neighbours and both networks; none where it weighs nothing."""
+
+_EVERY = Weights(1.0, 1.0, 1.0, 1.0)
 _SINGLE = {
     "static": Weights(1.0, 0.0, 0.0, 0.0),
     "neighbours": Weights(0.0, 1.0, 0.0, 0.0),
@@ -80,32 +84,60 @@ class Priors:
     hop_ms: float
 
     def mask(self, features: Features, kind: PriorKind) -> Tensor:
-        """Mask [row, frame] in dB for a recording; `auto` is the blend that was chosen."""
-        weights = self.weights if kind == "auto" else _SINGLE[kind]
-        take = self.source.take(features)
+        """Mask [row, frame] in dB for a whole recording; `auto` is the blend that was chosen."""
+        take, weights = self.source.take(features), self.weights_of(kind)
+        adapted = self.adapted(take, weights)
+        return self.shaped(take.present, adapted, _means(adapted, take.audible), weights)
+
+    def weights_of(self, kind: PriorKind) -> Weights:
+        """Blend of a kind of prior."""
+        return self.weights if kind == "auto" else _SINGLE[kind]
+
+    def adapted(self, take: Take, weights: Weights) -> Adapted:
+        """Masks of what adapts, unquestioned; what weighs nothing is not computed."""
+        ways: tuple[Callable[[Take], Tensor], ...] = (
+            self._by_neighbours,
+            *(partial(self._by_network, network) for network in self.networks),
+        )
+        shares = weights[1:4]
+        return [way(take) if share > 0 else None for way, share in zip(ways, shares, strict=True)]
+
+    def shaped(
+        self, present: Tensor, adapted: Adapted, means_db: Adapted, weights: Weights
+    ) -> Tensor:
+        """Mask [row, frame] in dB of a recording, or of a part of one.
+
+        Parameters
+        ----------
+        present : Tensor [frame]
+        adapted : Adapted, of Tensor [row, frame]
+        means_db : Adapted, of Tensor [row]
+            Means over the audible frames of the whole recording.
+        """
         static = self.static_db[:, None]
+        blend = mixed(self._believed(len(present), adapted, means_db, weights), weights)
         # Where nothing sounds there is nothing to adapt to, and noise must not be pumped.
-        return static + presence(take.rows_db) * (self.blended(take, weights) - static)
+        return static + present * (blend - static)
 
-    def blended(self, take: Take, weights: Weights) -> Tensor:
-        """Mask [row, frame] in dB of a blend; what weighs nothing is not computed."""
-        return mixed(self.suggestions(take, weights), weights)
-
-    def suggestions(self, take: Take, weights: Weights | None = None) -> list[Tensor | None]:
+    def suggestions(self, take: Take, weights: Weights = _EVERY) -> list[Tensor | None]:
         """Masks [row, frame] in the order of `Weights`; those that weigh nothing are left out."""
-        wanted = (True,) * 4 if weights is None else tuple(share > 0 for share in weights[:4])
-        made: list[Tensor | None] = [
-            self.static_db[:, None].expand_as(take.rows_db) if wanted[0] else None
+        adapted = self.adapted(take, weights)
+        means = _means(adapted, take.audible)
+        return self._believed(len(take.audible), adapted, means, weights)
+
+    def _believed(
+        self, frames: int, adapted: Adapted, means_db: Adapted, weights: Weights
+    ) -> list[Tensor | None]:
+        """Masks [row, frame] in the order of `Weights`, each as far as it is believed."""
+        static = self.static_db[:, None].expand(-1, frames) if weights.static > 0 else None
+        beliefs = (self.beliefs.neighbours, self.beliefs.networks, self.beliefs.networks)
+        return [
+            static,
+            *(
+                None if mask is None or mean is None else it.applied(mask, self.static_db, mean)
+                for it, mask, mean in zip(beliefs, adapted, means_db, strict=True)
+            ),
         ]
-        adapting: list[tuple[Belief, Callable[[Take], Tensor]]] = [
-            (self.beliefs.neighbours, self._by_neighbours),
-            *((self.beliefs.networks, partial(self._by_network, net)) for net in self.networks),
-        ]
-        for asked, (belief, adapted) in zip(wanted[1:], adapting, strict=True):
-            made.append(
-                belief.applied(adapted(take), self.static_db, take.audible) if asked else None
-            )
-        return made
 
     def _by_neighbours(self, take: Take) -> Tensor:
         near = self.settings.neighbours
@@ -176,3 +208,7 @@ def mixed(suggestions: Sequence[Tensor | None], weights: Weights) -> Tensor:
     mask = torch.stack(parts).sum(dim=0)
     level = mask.mean(dim=0, keepdim=True)
     return mask - (1 - weights.level) * level
+
+
+def _means(masks: Adapted, audible: Tensor) -> Adapted:
+    return [None if mask is None else mean_over(mask, audible) for mask in masks]

@@ -1,10 +1,10 @@
 """Telling two folders apart by a few numbers a recording: how well, and beyond chance or not."""
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from tonewood.settings import Settings
 
@@ -98,7 +98,7 @@ def balanced(told: Floats, is_source: NDArray[np.bool_]) -> Accuracy:
 
 def wilson(share: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval (1927) of a share seen in so many."""
-    z = float(norm.ppf(0.5 + _CONFIDENCE / 2))
+    z = float(NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2))
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
     return min(share, float(centre - spread)), max(share, float(centre + spread))

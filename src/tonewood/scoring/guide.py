@@ -48,7 +48,7 @@ class Guide(nn.Module):
         with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are not kept
             self.convolutions = nn.ModuleList(
                 nn.Conv1d(a, b, kernel, padding=kernel // 2)
-                for a, b, kernel in ((rows, width, 7), (width, width, 5), (width, rows, 5))
+                for a, b, kernel in _shapes(rows, width)
             )
         for layer in self.convolutions:
             assert isinstance(layer, nn.Conv1d)
@@ -58,28 +58,48 @@ class Guide(nn.Module):
         self.own = nn.Parameter(torch.full((rows, 1), 0.2))
         self.row_weight = nn.Parameter(torch.full((rows,), 0.3))
 
-    def energy(self, rows_db: Tensor) -> Tensor:
-        """Energy [batch] in dB², a sum over cells, of rows [batch, row, frame] in dB."""
-        x = self._seen(rows_db)
-        y = x
+    @property
+    def reach_frames(self) -> int:
+        """Frames either side that decide the energy's gradient at one."""
+        reach = sum(kernel // 2 for _, _, kernel in _shapes(1, 1))
+        return (2 * reach + 1) * self.settings.pooled_frames
+
+    def energy(self, rows_db: Tensor, level_db: float | None = None) -> Tensor:
+        """Energy [batch] in dB², a sum over cells, of rows [batch, row, frame] in dB.
+
+        Parameters
+        ----------
+        level_db : float, optional
+            Mean level of the recording that the rows are a part of; their own if none.
+        """
+        own = mean_level(rows_db)[:, None, None] if level_db is None else level_db
+        x = y = self._seen(rows_db, own)
         for i, layer in enumerate(self.convolutions):
             y = layer(y) if i == 0 else layer(nn.functional.silu(y))
         odd = (self.own * x + y).square()
-        return (odd.mean(dim=2) @ self.row_weight) * (rows_db.shape[-1] * self.settings.unit_db2)
+        cells = self.settings.pooled_frames * self.settings.unit_db2
+        return (odd.sum(dim=2) @ self.row_weight) * cells
 
-    def direction(self, rows_db: Tensor, *, create_graph: bool = False) -> Tensor:
+    def direction(
+        self, rows_db: Tensor, level_db: float | None = None, *, create_graph: bool = False
+    ) -> Tensor:
         """What is lacking [batch, row, frame], dB: minus the energy's gradient."""
         with torch.enable_grad():
             x = rows_db if rows_db.requires_grad else rows_db.detach().requires_grad_()
-            total = self.energy(x).sum()
+            total = self.energy(x, level_db).sum()
             return -torch.autograd.grad(total, x, create_graph=create_graph)[0]
 
-    def _seen(self, rows_db: Tensor) -> Tensor:
+    def _seen(self, rows_db: Tensor, level_db: Tensor | float) -> Tensor:
         """Rows without their level, in units of about one, a few frames averaged."""
-        relative = (rows_db - mean_level(rows_db)[:, None, None]).clamp_min(-_RANGE_DB)
+        relative = (rows_db - level_db).clamp_min(-_RANGE_DB)
         x = (relative - self.row_mean[:, None]) / self.spread
         pool = self.settings.pooled_frames
         return nn.functional.avg_pool1d(x, pool, pool, ceil_mode=True, count_include_pad=False)
+
+
+def _shapes(rows: int, width: int) -> tuple[tuple[int, int, int], ...]:
+    """Channels in and out, and kernel, of each convolution."""
+    return (rows, width, 7), (width, width, 5), (width, rows, 5)
 
 
 def train_guide(

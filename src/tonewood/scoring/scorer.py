@@ -95,9 +95,10 @@ class Scorer(nn.Module):
             x = nn.functional.silu(layer(x))
         return x
 
-    def normalised(self, rows_db: Tensor) -> Tensor:
+    def normalised(self, rows_db: Tensor, level_db: Tensor | None = None) -> Tensor:
         """Rows relative to the clip's own level and to the mean row, in units of about one."""
-        relative = (rows_db - self.level(rows_db)).clamp_min(-self.settings.range_db)
+        level = self.level(rows_db) if level_db is None else level_db
+        relative = (rows_db - level).clamp_min(-self.settings.range_db)
         return (relative - self.row_mean[:, None]) / _SCALE_DB
 
     def level(self, rows_db: Tensor) -> Tensor:

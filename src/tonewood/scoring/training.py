@@ -15,9 +15,13 @@ from torch import Tensor
 from tonewood.scoring.discriminant import balanced
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
+from tonewood.signal.tracks import Held, Track
 
 Rows = Tensor
 """One take's row levels [row, frame], dB."""
+
+_AUDIBLE_DB = 45.0
+_BATCH = 64  # windows that are scored at once
 
 
 @dataclass(frozen=True)
@@ -70,24 +74,37 @@ def windows(rows: Rows, frames: int) -> Tensor:
 
     A take shorter than a window is a single, shorter one.
     """
-    total = rows.shape[-1]
-    if total <= frames:
-        return rows.unsqueeze(0)
-    starts = [*range(0, total - frames, frames), total - frames]
-    return torch.stack([rows[:, s : s + frames] for s in starts])
+    return torch.stack([rows[:, s : s + frames] for s in _starts(rows.shape[-1], frames)])
 
 
-def audible(cut: Tensor, range_db: float = 45.0) -> Tensor:
+def audible(cut: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
     """Which windows [n] hold a sound within `range_db` of the loudest window's."""
-    loudest = cut.amax(dim=(1, 2))
-    return loudest > loudest.max() - range_db
+    return _near_loudest(cut.amax(dim=(1, 2)), range_db)
 
 
 def score_windows(scorer: Scorer, rows: Rows) -> Tensor:
     """Scores [n] of a take's audible windows, each as long as a training crop."""
-    cut = windows(rows, scorer.crop_frames)
-    with torch.no_grad():
-        return torch.cat([scorer.score(part) for part in torch.split(cut[audible(cut)], 64)])
+    return score_track(scorer, Held(rows))
+
+
+def score_track(scorer: Scorer, rows_db: Track) -> Tensor:
+    """`score_windows` of a recording [row, frame] that need not be in memory."""
+    length = min(scorer.crop_frames, rows_db.frames)
+    scores, loudest = [], []
+    for batch in torch.split(torch.tensor(_starts(rows_db.frames, length)), _BATCH):
+        cut = torch.stack([rows_db.part(s, s + length) for s in batch.tolist()])
+        with torch.no_grad():
+            scores.append(scorer.score(cut))
+        loudest.append(cut.amax(dim=(1, 2)))
+    return torch.cat(scores)[_near_loudest(torch.cat(loudest), _AUDIBLE_DB)]
+
+
+def _starts(total: int, frames: int) -> list[int]:
+    return [*range(0, total - frames, frames), max(0, total - frames)]
+
+
+def _near_loudest(level: Tensor, range_db: float) -> Tensor:
+    return level > level.max() - range_db
 
 
 def train_scorer(

@@ -8,18 +8,46 @@ import torch
 from torch import Tensor
 
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels
+from tonewood.signal.bands import band_levels, frame_levels, mean_level
 
-_FIRST_HZ, _PER_OCTAVE, _POINTS = 55.0, 24, 144  # quarter tones over six octaves
+_FIRST_HZ, _PER_OCTAVE, PITCHES = 55.0, 24, 144  # quarter tones over six octaves
 _LONG_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
 _ENVELOPE_POINTS = 6.0  # spread of the envelope that is taken off: a quarter of an octave
 _FLOOR_DB = -10.0
+LONG_HOPS = 2  # from one long frame to the next
 _QUIETEST = 1e-9  # in power: 90 dB
-_BLOCK_FRAMES = 1024  # spectra and blurs at once: neither is kept for a whole recording
+_BLOCK_FRAMES = 256  # spectra and blurs at once: neither is kept for a whole recording
+
+
+class Levels(NamedTuple):
+    """What of a whole recording its moments are measured against.
+
+    Parameters
+    ----------
+    mean_db : float
+        Mean power of the frames.
+    loudest_db : float
+        Level of the loudest frame.
+    pitch_power : float
+        Largest power on any pitch of the long windows.
+    """
+
+    mean_db: float
+    loudest_db: float
+    pitch_power: float
+
+    @classmethod
+    def of(cls, rows_db: Tensor, pitch_power: Tensor) -> "Levels":
+        """Of rows [row, frame] and the power on pitches [pitch, long frame]."""
+        return cls(
+            float(mean_level(rows_db)),
+            float(frame_levels(rows_db).max()),
+            float(pitch_power.max()),
+        )
 
 
 class Features(NamedTuple):
-    """One recording, analysed.
+    """One recording, or a part of it, analysed.
 
     Parameters
     ----------
@@ -45,27 +73,44 @@ def analyse(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Fe
 
 
 def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Tensor:
-    """Quarter-tone spectrum [pitch, frames] of a waveform [sample], envelope taken off, dB.
+    """Quarter-tone spectrum [pitch, frames] of a waveform [sample], envelope taken off, dB."""
+    power = pitch_power(wave, spectrum)
+    return unveiled(power, float(power.max()), frames)
 
-    Analysed at every second hop, since a window of 128 ms changes little in 10 ms.
+
+def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
+    """Power [pitch, long frame] on quarter tones of a waveform [sample].
+
+    Analysed at every second hop, since a window of 128 ms changes little in 10 ms: long frame k
+    stands where frame 2 k of the rows does.
     """
     window = round(_LONG_MS * spectrum.rate / 1000)
     fft = 2 * window
-    hz = _FIRST_HZ * 2 ** (np.arange(_POINTS) / _PER_OCTAVE)
+    hz = _FIRST_HZ * 2 ** (np.arange(PITCHES) / _PER_OCTAVE)
     position = torch.from_numpy(np.minimum(hz * fft / spectrum.rate, fft / 2 - 1))
     low = position.floor().long()
     part = (position - low).to(wave)[:, None]
     pieces = []
-    for spectrum_block in _long_spectra(wave, window, fft, 2 * spectrum.hop):
-        power = spectrum_block.abs().square()
+    for spectrum_block in _long_spectra(wave, window, fft, LONG_HOPS * spectrum.hop):
+        power = spectrum_block.real.square() + spectrum_block.imag.square()
         pieces.append(power[low] * (1 - part) + power[low + 1] * part)
-    on_pitches = torch.cat(pieces, dim=1)
-    # A floor below the recording's own loudest, so that its level changes nothing.
-    level = 10 * torch.log10(on_pitches + _QUIETEST * on_pitches.max() + 1e-30)
+    return torch.cat(pieces, dim=1)
+
+
+def unveiled(power: Tensor, loudest: float, frames: int) -> Tensor:
+    """Fine structure [pitch, frames] in dB of the power on pitches [pitch, long frame].
+
+    Parameters
+    ----------
+    loudest : float
+        Largest power of the whole recording. The floor lies below it, so that the recording's
+        level changes nothing.
+    """
+    level = 10 * torch.log10(power + _QUIETEST * loudest + 1e-30)
     blocks = torch.split(level, _BLOCK_FRAMES, dim=1)
     fine = torch.cat([part - _gaussian_blur(part, _ENVELOPE_POINTS) for part in blocks], dim=1)
     fine = fine.clamp_min(_FLOOR_DB)
-    fine = fine.repeat_interleave(2, dim=1)
+    fine = fine.repeat_interleave(LONG_HOPS, dim=1)
     missing = frames - fine.shape[1]
     if missing > 0:
         fine = torch.cat([fine, fine[:, -1:].expand(-1, missing)], dim=1)

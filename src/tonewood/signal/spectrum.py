@@ -5,21 +5,26 @@ analysis stands at the same time. A periodic Hann window is divided out by its s
 synthesis (Griffin & Lim 1984, eq. 6), hence an untouched spectrum returns the input exactly.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from tonewood.settings import SpectrumSettings
+from tonewood.signal.blocks import Piece, overlapping
+from tonewood.signal.spread import spread
 
 Floats = NDArray[np.floating[Any]]
 GainField = Callable[[Floats, Floats], NDArray[np.float32]]
 """(frequencies [bin] in Hz, times [frame] in s) → gain [bin, frame] in dB."""
 
-_BLOCK_FRAMES = 2048
+BLOCK_FRAMES = 256  # a block's spectra stay in the cache: twice as fast as long ones
+_NEPER = math.log(10) / 20  # a dB of amplitude, as a natural logarithm
 
 
 def stft(wave: Tensor, settings: SpectrumSettings) -> Tensor:
@@ -62,18 +67,28 @@ def scaled_to(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]:
     return window, hop, max(window, round(settings.fft * ratio))
 
 
+def filter_length(window: int) -> int:
+    """FFT length that filters need, even.
+
+    The impulse response must fit beside the window, or it wraps around: twice the window.
+    """
+    return 2 * int(next_fast_len(window, real=True))
+
+
+def filter_frames(length: int, hop: int) -> int:
+    """Frames that filter so many samples; one past the end, since the last ends in a taper."""
+    return length // hop + 2
+
+
 def filtered(
     samples: NDArray[np.float32],
     rate: int,
     gain: GainField,
     settings: SpectrumSettings,
     *,
-    block_frames: int = _BLOCK_FRAMES,
+    block_frames: int = BLOCK_FRAMES,
 ) -> NDArray[np.float32]:
     """Recording passed through a time-varying filter, its own phase kept (paper III).
-
-    Worked block by block: memory beyond input and output does not grow with length, and the
-    blocks' borders change nothing, because each overlaps its neighbours by a whole window.
 
     Parameters
     ----------
@@ -91,45 +106,93 @@ def filtered(
     -------
     float32 array (channels, samples), as long as the input to the sample
     """
-    out = np.empty_like(samples)
-    for start, block in filtered_blocks(samples, rate, gain, settings, block_frames=block_frames):
-        out[:, start : start + block.shape[1]] = block
-    return out
+    return refiltered(samples, rate, settings, block_frames=block_frames)(gain)
+
+
+def refiltered(
+    samples: NDArray[np.float32],
+    rate: int,
+    settings: SpectrumSettings,
+    *,
+    block_frames: int = BLOCK_FRAMES,
+) -> Callable[[GainField], NDArray[np.float32]]:
+    """`filtered` for a recording that is passed through many filters: its spectra are kept."""
+    bank = _Bank(rate, settings)
+    pieces = overlapping([samples], block_frames * bank.hop, bank.margin)
+    analysed = [(piece, bank.analysed(piece)) for piece in pieces]
+
+    def through(gain: GainField) -> NDArray[np.float32]:
+        made = [bank.filtered(piece, spectrum, gain) for piece, spectrum in analysed]
+        return np.concatenate(made, axis=1)
+
+    return through
 
 
 def filtered_blocks(
-    samples: NDArray[np.float32],
+    blocks: Iterable[NDArray[np.float32]],
     rate: int,
     gain: GainField,
     settings: SpectrumSettings,
     *,
-    block_frames: int = _BLOCK_FRAMES,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (first sample, block) of `filtered`, in order and without gaps."""
-    window, hop, _ = scaled_to(settings, rate)
-    # A filter's impulse response must fit beside the window, or it wraps around: twice the window.
-    fft = 1 << (2 * window - 1).bit_length()
-    hz = np.arange(fft // 2 + 1) * (rate / fft)
-    # istft's edges rest on reflected padding of fft / 2; a margin past it keeps blocks exact.
-    margin = -(-fft // hop) + 1
-    length = samples.shape[1]
-    total = length // hop + 1
-    for first in range(0, total, block_frames):
-        last = min(first + block_frames, total)
-        lead = max(0, first - margin)
-        begin = lead * hop
-        end = min(length, (last + margin) * hop)
-        piece = torch.from_numpy(np.ascontiguousarray(samples[:, begin:end], dtype=np.float64))
-        short = max(0, fft // 2 + 1 - piece.shape[1])  # reflection needs this many samples
-        spectrum = _stft(torch.nn.functional.pad(piece, (0, short)), window, hop, fft)
-        times = (lead + np.arange(spectrum.shape[-1])) * (hop / rate)
-        factor = np.power(10.0, gain(hz, times) / 20.0)
-        spectrum *= torch.from_numpy(factor)
-        wave = _istft(spectrum, piece.shape[1] + short, window, hop, fft)
-        keep_from = first * hop
-        keep_to = length if last == total else last * hop
-        if keep_to > keep_from:
-            yield keep_from, wave[:, keep_from - begin : keep_to - begin].numpy().astype(np.float32)
+    block_frames: int = BLOCK_FRAMES,
+) -> Iterator[NDArray[np.float32]]:
+    """`filtered` for a recording that comes, and goes, in blocks (channels, samples) of any size.
+
+    Memory does not grow with length, and the blocks' borders change nothing, because each is
+    worked on with a whole window of its neighbours; on every core.
+    """
+    bank = _Bank(rate, settings)
+
+    def work(piece: Piece) -> NDArray[np.float32]:
+        return bank.filtered(piece, bank.analysed(piece), gain)
+
+    return spread(work, overlapping(blocks, block_frames * bank.hop, bank.margin))
+
+
+class _Bank:
+    """Frames of a piece into spectra, and back through a filter."""
+
+    def __init__(self, rate: int, settings: SpectrumSettings) -> None:
+        self.rate = rate
+        self.window, self.hop, _ = scaled_to(settings, rate)
+        self.fft = filter_length(self.window)
+        self.hz = np.arange(self.fft // 2 + 1) * (rate / self.fft)
+        self.half = self.fft // 2 - (self.fft - self.window) // 2  # as torch centres windows
+        self.hann = torch.hann_window(self.window, periodic=True)
+        # The edges of a piece rest on reflected samples; a margin past them keeps blocks exact.
+        self.margin = (-(-self.window // self.hop) + 1) * self.hop
+
+    def analysed(self, piece: Piece) -> Tensor:
+        """Spectrum [channel, frame, bin]."""
+        wave = torch.from_numpy(np.ascontiguousarray(piece.samples, dtype=np.float32))
+        sides = (self.half, self.window - self.half + self.hop)
+        kind = "reflect" if wave.shape[1] > max(sides) else "constant"
+        frames = torch.nn.functional.pad(wave, sides, mode=kind).unfold(1, self.window, self.hop)
+        count = filter_frames(wave.shape[1], self.hop)
+        spectrum: Tensor = torch.fft.rfft(frames[:, :count] * self.hann, self.fft)
+        return spectrum
+
+    def filtered(self, piece: Piece, spectrum: Tensor, gain: GainField) -> NDArray[np.float32]:
+        """Samples (channels, samples) of what the piece is about."""
+        count = spectrum.shape[1]
+        times = (piece.first // self.hop + np.arange(count)) * (self.hop / self.rate)
+        factor = torch.from_numpy(gain(self.hz, times)).mul(_NEPER).exp_()
+        made = torch.fft.irfft(spectrum * factor.T.contiguous(), self.fft)
+        made = _overlapped(made[..., : self.window] * self.hann, self.hop)
+        made /= _overlapped(self.hann.square().expand(count, -1), self.hop)
+        first = self.half + piece.lead
+        return made[:, first : first + piece.size].numpy()
+
+
+def _overlapped(frames: Tensor, hop: int) -> Tensor:
+    """Frames [..., frame, sample] added at every hop [..., sample]."""
+    *rest, count, window = frames.shape
+    turns = -(-window // hop)
+    parts = torch.nn.functional.pad(frames, (0, turns * hop - window))
+    total = frames.new_zeros(*rest, count + turns - 1, hop)
+    for turn in range(turns):
+        total[..., turn : turn + count, :] += parts[..., turn * hop : (turn + 1) * hop]
+    return total.flatten(-2)
 
 
 def _stft(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:

@@ -19,7 +19,7 @@ from tonewood.errors import (
     shown,
 )
 from tonewood.files import recipe as recipes
-from tonewood.files.audio import Recording, audio_files, read, sha256, write
+from tonewood.files.audio import Stream, audio_files, sha256, write_blocks
 from tonewood.files.formats import SUFFIXES, AudioFormat
 from tonewood.files.modelfile import Model
 from tonewood.files.output import write_bytes
@@ -28,8 +28,9 @@ from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.optimise import Step
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import picture
-from tonewood.workflow.enhance import Enhancement, enhance
-from tonewood.workflow.score import Score, score
+from tonewood.workflow.enhance import Reshaped, reshape
+from tonewood.workflow.predict import predictor_of
+from tonewood.workflow.score import Score, score_sound
 
 
 class Job(NamedTuple):
@@ -165,9 +166,17 @@ def enhance_files(
     overwrite: bool = False,
     device: str = "cpu",
 ) -> Iterator[Started | Step | Enhanced | Failed]:
-    """Enhance file after file; a file that fails is named with its reason and the others go on."""
+    """Enhance file after file; a file that fails is named with its reason and the others go on.
+
+    Raises
+    ------
+    MissingExtraError, ModelError
+        Pictures, or the model's predictor, are asked for and cannot be had.
+    """
     if plot:
         picture.check()
+    if settings.prior.kind == "predicted":
+        predictor_of(model)
     inputs = {job.input.resolve() for job in laid}
     for number, job in enumerate(laid, start=1):
         if isinstance(job, Failed):
@@ -197,8 +206,7 @@ def score_files(
             continue
         yield Started(number, len(paths), path)
         try:
-            recording = read(path)
-            yield Scored(path, score(recording.samples, recording.rate, model))
+            yield Scored(path, score_sound(Stream(path), model))
         except TonewoodError as error:
             yield Failed(path, error)
 
@@ -211,39 +219,40 @@ def _enhance_file(
     drawn = beside(job.output, ".png") if plot else None
     outputs = [path for path in (job.output, side, drawn) if path]
     check_outputs(job, outputs, overwrite)
-    recording = read(job.input)
-    form = AudioFormat.for_path(job.output, recording.format)
-    enhancement: Enhancement | None = None
-    for event in enhance(recording.samples, recording.rate, model, settings, device=device):
+    stream = Stream(job.input)
+    form = AudioFormat.for_path(job.output, stream.format)
+    reshaped: Reshaped | None = None
+    for event in reshape(stream, model, settings, device=device, folder=_there(job.output)):
         if isinstance(event, Step):
             yield event
         else:
-            enhancement = event
-    assert enhancement is not None
-    recipe = _recipe(job.input, recording, model, enhancement)
+            reshaped = event
+    assert reshaped is not None
+    recipe = _recipe(job.input, stream, model, reshaped)
     with all_or_none(outputs):
-        if settings.render.amount == 0 and form == recording.format:
+        if settings.render.amount == 0 and form == stream.format:
             # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
             write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
         else:
-            write(job.output, enhancement.samples, recording.rate, form, overwrite=overwrite)
+            shape = (stream.channels, reshaped.before.samples)
+            write_blocks(
+                job.output, reshaped.blocks(), shape, stream.rate, form, overwrite=overwrite
+            )
         recipe.save(side, overwrite=overwrite)
         if drawn:
             title = shown(job.input.name)
-            picture.draw(
-                drawn, recording.samples, enhancement, model, title=title, overwrite=overwrite
-            )
+            picture.draw(drawn, reshaped, model, title=title, overwrite=overwrite)
     yield Enhanced(
         input=job.input,
         output=job.output,
         recipe=side,
         picture=drawn,
-        certificate=enhancement.certificate,
-        prior=enhancement.prior,
-        steps=enhancement.steps,
-        gain_db=round(enhancement.rendered.gain_db, 2),
+        certificate=reshaped.certificate,
+        prior=reshaped.prior,
+        steps=reshaped.steps,
+        gain_db=round(reshaped.matching.gain_db, 2),
         seconds=round(time.perf_counter() - began, 2),
-        warnings=tuple(_warnings(recording, enhancement)),
+        warnings=tuple(_warnings(stream, reshaped)),
     )
 
 
@@ -256,12 +265,17 @@ def check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
             raise OutputError(f"{shown(path)} is a folder, not a file: name another output")
         if path.exists() and not overwrite:
             raise OutputError(f"{shown(path)} exists: name another output or pass --overwrite")
-    there = next(folder for folder in job.output.absolute().parents if folder.exists())
+    there = _there(job.output)
     why = "" if there.is_dir() else f"{shown(there)} is a file"
     if not why and not os.access(there, os.W_OK | os.X_OK):
         why = "permission denied"
     if why:
         raise _refused(job.output.parent, why)
+
+
+def _there(output: Path) -> Path:
+    """The nearest of an output's folders that exists."""
+    return next(folder for folder in output.absolute().parents if folder.exists())
 
 
 @contextmanager
@@ -284,38 +298,37 @@ def _refused(folder: Path, why: str) -> OutputError:
     return OutputError(f"{shown(folder)} cannot be written to ({why}): name another output folder")
 
 
-def _warnings(recording: Recording, enhancement: Enhancement) -> Iterator[str]:
-    if recording.clipped:
+def _warnings(stream: Stream, reshaped: Reshaped) -> Iterator[str]:
+    if stream.clipped:
         yield "the input is clipped; what was cut off does not come back"
-    made = enhancement.rendered
-    short = made.loudness_before - made.loudness_after
-    if made.held and math.isfinite(short):
+    level = reshaped.matching
+    short = level.loudness_before - level.loudness_after
+    if level.held and math.isfinite(short):
         yield f"{short:.1f} LU quieter than the input, to keep the true peak under its ceiling"
-    if not enhancement.settings.render.match and abs(enhancement.samples).max() > 1:
+    if not reshaped.settings.render.match and reshaped.peak > 1:
         yield "the output passes full scale; without --no-match it would not"
 
 
-def _recipe(path: Path, recording: Recording, model: Model, enhancement: Enhancement) -> Recipe:
-    channels, count = recording.samples.shape
-    made = enhancement.rendered
+def _recipe(path: Path, stream: Stream, model: Model, reshaped: Reshaped) -> Recipe:
+    level = reshaped.matching
     loudness = None
-    if math.isfinite(made.loudness_before) and math.isfinite(made.loudness_after):
-        loudness = Change(before=made.loudness_before, after=made.loudness_after)
+    if math.isfinite(level.loudness_before) and math.isfinite(level.loudness_after):
+        loudness = Change(before=level.loudness_before, after=level.loudness_after)
     return Recipe(
         tonewood=version("tonewood"),
         input=InputRecord(
             name=shown(path.name),
             sha256=sha256(path),
-            rate=recording.rate,
-            channels=channels,
-            samples=count,
+            rate=stream.rate,
+            channels=stream.channels,
+            samples=reshaped.before.samples,
         ),
         model=ModelRecord(name=model.name, digest=model.digest),
-        settings=enhancement.settings,
-        prior=enhancement.prior,
-        steps=enhancement.steps,
-        gain_db=made.gain_db,
-        certificate=enhancement.certificate,
+        settings=reshaped.settings,
+        prior=reshaped.prior,
+        steps=reshaped.steps,
+        gain_db=level.gain_db,
+        certificate=reshaped.certificate,
         loudness_lufs=loudness,
-        mask=MaskRecord.of(enhancement.mask),
+        mask=MaskRecord.of(reshaped.mask),
     )

@@ -6,7 +6,7 @@ After Mitchell et al., *Model Cards for Model Reporting* (2019).
 from typing import NamedTuple
 
 from tonewood.errors import shown
-from tonewood.files.modelfile import EarsCard, Model, ScorerCard
+from tonewood.files.modelfile import EarsCard, Model, PredictorCard, ScorerCard
 from tonewood.workflow.audit import summary
 
 UNKNOWN = "not stated"
@@ -39,6 +39,8 @@ def entries(model: Model) -> list[Entry]:
     told.append(Entry("prior", _prior(model)))
     if card.ears is not None:
         told.append(Entry("ears", _ears(card.ears)))
+    if card.predictor is not None:
+        told.append(Entry("predictor", (_predictor(model, card.predictor),)))
     if card.audit is not None:
         fixed = model.settings.training.fix
         alike = [f"made alike: {', '.join(fixed)}"] if fixed else []
@@ -120,6 +122,16 @@ def _scorer(model: Model, it: ScorerCard) -> tuple[str, ...]:
         f"reference takes score {reference.median:.2f} ({reference.low:.2f} to "
         f"{reference.high:.2f}), source takes {source.median:.2f} ({source.low:.2f} to "
         f"{source.high:.2f})",
+    )
+
+
+def _predictor(model: Model, it: PredictorCard) -> str:
+    before, prior, predicted = it.cycle_db
+    ahead = model.settings.predictor.lookahead * model.settings.spectrum.hop_ms
+    return (
+        f"{it.parameters:,} parameters, hears {ahead:g} ms ahead; misses the search's masks by "
+        f"{it.missed_db:.1f} of {it.spread_db:.1f} dB on {it.takes} held-out takes; cycle distance "
+        f"{before:.2f} dB, by the prior {prior:.2f}, predicted {predicted:.2f}"
     )
 
 

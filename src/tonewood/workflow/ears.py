@@ -57,6 +57,8 @@ def learn(
         )
     if settings.training.fix:
         raise CallError("--fix makes two folders alike: give --reference and --source too")
+    if settings.predictor.taught:
+        raise CallError("a predictor learns from folders: give --reference and --source too")
     return train(*tables, settings, name=name, device=device, origin=origin)
 
 

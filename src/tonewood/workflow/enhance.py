@@ -1,8 +1,9 @@
 """A recording and a model → the recording, reshaped."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,19 +13,24 @@ from torch import Tensor
 
 from tonewood.files.audio import resample
 from tonewood.files.modelfile import Model
+from tonewood.files.spool import Spool
 from tonewood.masking.certify import Certificate, Change, certify
-from tonewood.masking.mask import Mask
-from tonewood.masking.notes import scatter
-from tonewood.masking.objective import ScoreFunction
-from tonewood.masking.optimise import Cells, Listen, NoteGains, Parametrisation, Step, search
-from tonewood.masking.render import Rendered, rendered
+from tonewood.masking.mask import LongMask, Mask
+from tonewood.masking.optimise import Step
+from tonewood.masking.render import Matching, Rendered, matching, scaled_field
 from tonewood.scoring.scorer import Scorer
-from tonewood.scoring.training import score_windows
-from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings, changed
+from tonewood.scoring.training import score_track
+from tonewood.settings import EnhanceSettings, RenderSettings, changed
 from tonewood.signal.bands import band_levels, centres_hz
-from tonewood.signal.features import analyse
-from tonewood.signal.spectrum import Floats, filtered
+from tonewood.signal.loudness import TruePeak
+from tonewood.signal.spectrum import filtered_blocks
+from tonewood.signal.tracks import Made, Track, spans
+from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen, mono_of
+from tonewood.workflow.mask import Found, find_mask, fooled_judge
 from tonewood.workflow.opinions import adapted, doubts
+from tonewood.workflow.predict import predicted_mask
+
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +76,50 @@ class Enhancement:
         return self.certificate.judge
 
 
+@dataclass(frozen=True, eq=False)
+class Reshaped:
+    """A recording of any length, reshaped; its sound and its mask are kept on disk.
+
+    Parameters
+    ----------
+    before, after : Heard
+        The input and the output.
+    mask : LongMask
+        As found; `settings.render.amount` scales it on rendering.
+    prior : str
+        Prior that was used.
+    steps : int
+        Steps that the search took.
+    certificate : Certificate
+    matching : Matching
+        Loudness and gain.
+    peak : float
+        Largest sample of the output, 1 at full scale.
+    settings : EnhanceSettings
+        As asked for.
+    """
+
+    before: Heard
+    after: Heard
+    mask: LongMask
+    prior: str
+    steps: int
+    certificate: Certificate
+    matching: Matching
+    peak: float
+    settings: EnhanceSettings
+    _sound: Sound
+    _made: Spool | None
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """The output, (channels, samples) at a time."""
+        if self._made is None:
+            yield from self._sound.blocks()
+            return
+        for span in spans(self._made.frames, _BLOCK):
+            yield self._made.part(span.first, span.last).numpy() * self.matching.factor
+
+
 def enhance(
     samples: NDArray[np.float32],
     rate: int,
@@ -78,11 +128,7 @@ def enhance(
     *,
     device: str = "cpu",
 ) -> Iterator[Step | Enhancement]:
-    """Find a mask at the analysis rate and apply it at the recording's own.
-
-    Yields every `Step` of the search and, last, the `Enhancement`. An input unlike the source
-    folder gets the static mask if the scorer takes it for a source all the same, else none,
-    unless `settings.force` says otherwise.
+    """Reshape a recording in memory; yields every `Step` of the search and, last, the result.
 
     Parameters
     ----------
@@ -90,233 +136,164 @@ def enhance(
     rate : int
         Hz.
     """
-    wave = mono_at(samples, rate, model)
-    rows = rows_of(wave, model)
-    unlikeness = model.source_likeness.unlikeness(rows)
-    before = mean_score(model.scorer, rows)
+    made: Reshaped | None = None
+    for event in reshape(InMemory(samples, rate), model, settings, device=device):
+        if isinstance(event, Step):
+            yield event
+        else:
+            made = event
+    assert made is not None
+    out = samples if settings.render.amount == 0 else np.concatenate(list(made.blocks()), axis=1)
+    level = made.matching
+    yield Enhancement(
+        samples=out,
+        rate=rate,
+        mask=made.mask.whole(),
+        prior=made.prior,
+        steps=made.steps,
+        certificate=made.certificate,
+        rendered=Rendered(
+            level.gain_db, level.loudness_before, level.loudness_after, level.held, samples=out
+        ),
+        settings=settings,
+    )
+
+
+def reshape(
+    sound: Sound,
+    model: Model,
+    settings: EnhanceSettings,
+    *,
+    device: str = "cpu",
+    folder: Path | None = None,
+) -> Iterator[Step | Reshaped]:
+    """Find a mask at the analysis rate and apply it at the recording's own.
+
+    Yields every `Step` of the search and, last, the `Reshaped`. An input unlike the source
+    folder gets the static mask if the scorer takes it for a source all the same, else none,
+    unless `settings.force` says otherwise.
+
+    Memory does not grow with the recording's length; what is known along its time is kept on disk
+    while it is needed.
+
+    Parameters
+    ----------
+    sound : Sound
+    folder : Path, optional
+        On whose disk.
+    """
+    foreseen = settings.prior.kind == "predicted" and settings.search.steps == 0
+    heard = listen(sound, model, folder, pitched=not foreseen)
+    unlikeness = model.source_likeness.unlikeness(heard.rows_db)
+    before = mean_score(model.scorer, heard.rows_db)
     used = adapted(settings, model)
-    if unlikeness > 1 and not settings.force and settings.method == "search":
+    if unlikeness > 1 and not settings.force and settings.method != "paper":
         static = before >= 0.5 and model.learnt_priors is not None
         used = changed(
             settings,
             [f"prior.kind={'static' if static else 'none'}", "search.steps=0"],
         )
-    grid = grid_of(wave, model, used.method)
-    step: Step | None = None
-    for step in find_mask(wave, grid, model, used, device=device):
-        yield step
-    assert step is not None
-    spectrum = model.settings.spectrum
-    mask = Mask(
-        step.mask_db.cpu().numpy(), grid.hz, spectrum.hop / spectrum.rate, spectrum.rate / 2
-    )
-    mask = mask.bounded(used.render.max_gain_db).rounded()
-    made = rendered(samples, rate, mask, used.render, spectrum)
-    after = rows_of(mono_at(made.samples, rate, model), model)
-    scorer = Change(before=before, after=mean_score(model.scorer, after))
+    if foreseen and used is settings:
+        found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
+    else:
+        found = yield from find_mask(heard, model, used, device=device, folder=folder)
+    made = _render(sound, heard, found.mask, model, settings.render, folder)
+    after = made.heard
     judge = fooled = None
     if model.judge is not None:
-        judge = Change(before=mean_score(model.judge, rows), after=mean_score(model.judge, after))
-        fooled = fooled_judge(rows, model, model.judge, used)
+        judge = Change(
+            before=mean_score(model.judge, heard.rows_db),
+            after=mean_score(model.judge, after.rows_db),
+        )
+        fooled = fooled_judge(heard.rows_db, model, model.judge, used)
     certificate = certify(
-        scorer=scorer,
+        scorer=Change(before=before, after=mean_score(model.scorer, after.rows_db)),
         judge=judge,
         judge_rows=partial(mean_score, model.judge) if model.judge is not None else None,
         judge_fooled=fooled,
-        rows_db=rows,
-        mask_db=_on_rows(mask, model, rows.shape[1]) * settings.render.amount,
-        roughness_db=mask.roughness_db * settings.render.amount,
+        rows_db=heard.rows_db,
+        mask_db=_on_rows(found.mask, model, settings.render.amount),
+        roughness_db=found.mask.roughness_db * settings.render.amount,
         unlikeness=unlikeness,
         unlike_reference=Change(
-            before=model.reference_likeness.unlikeness(rows),
-            after=model.reference_likeness.unlikeness(after),
+            before=model.reference_likeness.unlikeness(heard.rows_db),
+            after=model.reference_likeness.unlikeness(after.rows_db),
         ),
         settings=settings.certificate,
         doubts=doubts(model),
     )
-    yield Enhancement(
-        samples=made.samples,
-        rate=rate,
-        mask=mask,
+    yield Reshaped(
+        before=heard,
+        after=after,
+        mask=found.mask,
         prior=used.prior.kind,
-        steps=step.number,
+        steps=found.steps,
         certificate=certificate,
-        rendered=made,
+        matching=made.matching,
+        peak=made.peak,
         settings=settings,
+        _sound=sound,
+        _made=made.samples,
     )
 
 
-class Grid(NamedTuple):
-    """Where a mask lives, and what listens to it.
+class _Made(NamedTuple):
+    """Sound that a mask made: samples (channels, samples) before their gain, none if untouched."""
 
-    Parameters
-    ----------
-    levels_db : Tensor [row, frame]
-        The recording.
-    hz : float64 array (row,)
-    score : ScoreFunction
-        Of [batch, row, frame] in dB.
-    levels_of : callable
-        Levels [row, frame] of a mono waveform [sample] at the analysis rate.
-    """
-
-    levels_db: Tensor
-    hz: Floats
-    score: ScoreFunction
-    levels_of: Callable[[Tensor], Tensor]
+    samples: Spool | None
+    heard: Heard
+    matching: Matching
+    peak: float
 
 
-def grid_of(wave: Tensor, model: Model, method: Method) -> Grid:
-    """Grid for a method: the scorer's rows, or for `paper` the spectrogram's own bins."""
-    spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
-    if method == "paper":
-        bands = bands.model_copy(update={"scale": "linear"})
-
-    def levels_of(sound: Tensor) -> Tensor:
-        return band_levels(sound, spectrum.rate, bands, spectrum)
-
-    score = model.scorer if method == "paper" else model.scorer.score
-    return Grid(levels_of(wave), centres_hz(bands, spectrum), score, levels_of)
-
-
-def find_mask(
-    wave: Tensor, grid: Grid, model: Model, settings: EnhanceSettings, *, device: str = "cpu"
-) -> Iterator[Step]:
-    """Search a mask for a mono waveform [sample] at the analysis rate; the last step has it."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    kind = settings.prior.kind
-    if kind in ("none", "random", "blocks"):
-        start = _drawn(kind, grid, model, settings, generator, device)
-        anchor = torch.zeros_like(grid.levels_db)  # the paper's ‖X_inp - X_t‖²
-    else:
-        anchor = prior_mask(kind, wave, grid, model)
-        smooth = model.settings.spectrum.frames(settings.search.smooth_ms / 1000)
-        start = Cells(anchor.to(device), smooth)
-    searching = settings.search
-    if searching.guide is None:
-        searching = searching.model_copy(update={"guide": model.guide_weight})
-    guided = settings.method == "search" and bool(searching.guide)
-    stop = model.card.scorer.reference_scores.median
-    guide = model.guide if guided else None
-    model.scorer.to(device)
-    if guide is not None:
-        guide.to(device)
-    try:
-        yield from search(
-            grid.score,
-            grid.levels_db.to(device),
-            start,
-            anchor.to(device),
-            searching,
-            window_frames=model.scorer.crop_frames,
-            max_gain_db=settings.render.max_gain_db,
-            generator=generator,
-            energy=guide.energy if guide is not None else None,
-            listen=listener(wave, grid, model) if searching.listen and searching.steps else None,
-            stop_score=stop if searching.stop_at_reference and searching.score else None,
-        )
-    finally:
-        model.scorer.cpu()
-        if guide is not None:
-            guide.cpu()
-
-
-def listener(wave: Tensor, grid: Grid, model: Model) -> Listen:
-    """Ears of the search: a mask on the grid is rendered at the analysis rate and measured."""
-    spectrum = model.settings.spectrum
-    hop = spectrum.hop / spectrum.rate
-
-    def listen(mask_db: Tensor) -> Tensor:
-        mask = Mask(mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
-        made = filtered(wave.numpy()[None], spectrum.rate, mask.at, spectrum)[0]
-        return grid.levels_of(torch.from_numpy(made)).to(mask_db)
-
-    return listen
-
-
-def fooled_judge(
-    rows_db: Tensor, model: Model, judge: Scorer, settings: EnhanceSettings
-) -> float | None:
-    """Judge of what a search from random pixels, without any penalty, makes of the recording.
-
-    The control of the paper's figure 1: how far a mask that is no EQ could have fooled the judge.
-    """
-    limits = settings.certificate
-    if limits.control_steps == 0:
-        return None
-    excerpt = rows_db[:, : model.settings.spectrum.frames(limits.control_seconds)]
-    generator = torch.Generator().manual_seed(settings.seed)
-    start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
-    free = SearchSettings(
-        score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
-    )
-    steps = search(
-        model.scorer.score,
-        excerpt,
-        Cells(start),
-        torch.zeros_like(excerpt),
-        free,
-        window_frames=model.scorer.crop_frames,
-        max_gain_db=settings.render.max_gain_db,
-        generator=generator,
-    )
-    *_, last = steps
-    return mean_score(judge, excerpt + last.mask_db)
-
-
-def prior_mask(kind: PriorKind, wave: Tensor, grid: Grid, model: Model) -> Tensor:
-    """Mask [row, frame] in dB on a grid that the model's statistics suggest."""
-    spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
-    features = analyse(wave, bands, spectrum)
-    gain = model.priors.mask(features, kind)
-    hop = spectrum.hop / spectrum.rate
-    mask = Mask(gain.numpy(), centres_hz(bands, spectrum), hop, spectrum.rate / 2)
-    return torch.from_numpy(mask.at(grid.hz, np.arange(gain.shape[1]) * hop))
+def _render(
+    sound: Sound,
+    heard: Heard,
+    mask: LongMask,
+    model: Model,
+    settings: RenderSettings,
+    folder: Path | None,
+) -> _Made:
+    """Pass a recording through its mask, and listen to what comes out."""
+    if settings.amount == 0:
+        unmoved = Matching(0.0, heard.loudness, heard.loudness, held=False)
+        return _Made(None, heard, unmoved, heard.peak)
+    made = Spool(sound.channels, folder)
+    ears = Ears(sound.rate, sound.channels, model, folder, pitched=False)
+    true_peak = TruePeak(sound.rate, sound.channels)
+    field = scaled_field(mask, settings.amount)
+    for block in filtered_blocks(sound.blocks(), sound.rate, field, model.settings.spectrum):
+        made.append(block)
+        ears.push(block)
+        if settings.match:
+            true_peak.push(block)
+    after = ears.heard()
+    level = matching(heard.loudness, after.loudness, true_peak.level_db(), settings)
+    return _Made(made, after, level, after.peak * float(level.factor))
 
 
 def mono_at(samples: NDArray[np.float32], rate: int, model: Model) -> Tensor:
     """Mean of the channels [sample] at the model's analysis rate."""
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return torch.from_numpy(resample(mono, rate, model.settings.spectrum.rate))
-
-
-def _drawn(
-    kind: PriorKind,
-    grid: Grid,
-    model: Model,
-    settings: EnhanceSettings,
-    generator: torch.Generator,
-    device: str,
-) -> Parametrisation:
-    """Start that knows nothing of the folders: nothing, random cells, or random notes."""
-    if kind == "none":
-        # A prior is smooth already, and listeners gave none.
-        smooth = settings.search.smooth_ms / 1000 if model.learnt_priors is None else 0.0
-        nothing = torch.zeros_like(grid.levels_db, device=device)
-        return Cells(nothing, max(1, model.settings.spectrum.frames(smooth)))
-    if kind == "random":
-        noise = torch.randn(grid.levels_db.shape, generator=generator) * settings.prior.random_db
-        return Cells(noise.to(device))
-    spectrum, laid = model.settings.spectrum, settings.prior.notes
-    hop = spectrum.hop / spectrum.rate
-    frame_s = torch.arange(grid.levels_db.shape[1]) * hop
-    scattered = scatter(laid, len(frame_s) * hop, spectrum.rate / 2, generator)
-    row_hz = torch.from_numpy(grid.hz).float()
-    return NoteGains(scattered, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000, device)
+    return torch.from_numpy(resample(mono_of(samples), rate, model.settings.spectrum.rate))
 
 
 def rows_of(wave: Tensor, model: Model) -> Tensor:
-    """Row levels [row, frame] in dB of a mono waveform [sample] at the analysis rate."""
+    """Rows [row, frame] that the scorer hears of a waveform [sample] at the analysis rate."""
     spectrum = model.settings.spectrum
     return band_levels(wave, spectrum.rate, model.settings.scorer.bands, spectrum)
 
 
-def mean_score(scorer: Scorer, rows_db: Tensor) -> float:
+def mean_score(scorer: Scorer, rows_db: Track) -> float:
     """Mean score of a recording's audible windows."""
-    return float(score_windows(scorer, rows_db).mean())
+    return float(score_track(scorer, rows_db).mean())
 
 
-def _on_rows(mask: Mask, model: Model, frames: int) -> Tensor:
+def _on_rows(mask: LongMask, model: Model, amount: float) -> Track:
     """The mask's gains [row, frame] on the scorer's rows, whatever grid it lives on."""
     hz = centres_hz(model.settings.scorer.bands, model.settings.spectrum)
-    return torch.from_numpy(mask.at(hz, np.arange(frames) * mask.hop_seconds))
+
+    def make(first: int, last: int) -> Tensor:
+        gain = mask.at(hz, np.arange(first, last) * mask.hop_seconds)
+        return torch.from_numpy(gain * np.float32(amount))
+
+    return Made(mask.gain_db.frames, make)

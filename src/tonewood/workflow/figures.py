@@ -18,7 +18,9 @@ from tonewood.scoring.saliency import class_activation_map, on_rows
 from tonewood.settings import changed, enhance_settings
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.spectrum import log_magnitude, stft
-from tonewood.workflow.enhance import Enhancement, grid_of, mono_at, rows_of
+from tonewood.workflow.enhance import Enhancement, mono_at, rows_of
+from tonewood.workflow.hearing import InMemory, listen
+from tonewood.workflow.mask import grid_of
 from tonewood.workflow.picture import show_gains, show_levels
 
 
@@ -74,18 +76,19 @@ def optimised_blocks(wave: Tensor, model: Model, shape: str, seed: int) -> Block
     """Blocks over a mono waveform [sample], their gains found by the paper's objective."""
     settings = changed(enhance_settings("paper"), [f"prior.notes.shape={shape}"])
     laid, spectrum = settings.prior.notes, model.settings.spectrum
-    grid = grid_of(wave, model, "paper")
+    grid = grid_of(listen(InMemory(wave.numpy()[None], spectrum.rate), model), model, "paper")
+    levels = grid.levels_db.part(0, grid.levels_db.frames)
     hop = spectrum.hop / spectrum.rate
     row_hz = torch.from_numpy(grid.hz).float()
-    frame_s = torch.arange(grid.levels_db.shape[1]) * hop
+    frame_s = torch.arange(levels.shape[1]) * hop
     generator = torch.Generator().manual_seed(seed)
     notes = scatter(laid, len(frame_s) * hop, spectrum.rate / 2, generator)
     start = NoteGains(notes, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000)
     *_, last = search(
         grid.score,
-        grid.levels_db,
+        levels,
         start,
-        torch.zeros_like(grid.levels_db),
+        torch.zeros_like(levels),
         settings.search,
         window_frames=model.scorer.crop_frames,
         max_gain_db=settings.render.max_gain_db,

@@ -52,8 +52,8 @@ class Answered:
     seconds: tuple[float, ...]
 
 
-class Taught(NamedTuple):
-    """What of it was learnt from, and what was held out."""
+class Divided(NamedTuple):
+    """What of it is learnt from, and what is held out."""
 
     train: Heard
     held_out: Heard
@@ -104,7 +104,7 @@ def load(
     return Answered(heard, tuple(seconds))
 
 
-def hold_out(heard: Heard, held_out: float, seed: int) -> Taught:
+def hold_out(heard: Heard, held_out: float, seed: int) -> Divided:
     """Hold out whole groups, drawn by the seed; what joins both sides teaches neither.
 
     Raises
@@ -117,7 +117,7 @@ def hold_out(heard: Heard, held_out: float, seed: int) -> Taught:
     count = min(len(groups) - 2, max(2, round(held_out * len(groups))))
     for _ in range(_SPLITS):
         order = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
-        made = Taught(heard.only(set(order[count:])), heard.only(set(order[:count])))
+        made = Divided(heard.only(set(order[count:])), heard.only(set(order[:count])))
         if all(_teaches(part) for part in made):
             return made
     raise FolderError(
@@ -126,7 +126,7 @@ def hold_out(heard: Heard, held_out: float, seed: int) -> Taught:
     )
 
 
-def card_of(scorer: Scorer, heard: Heard, taught: Taught) -> EarsCard:
+def card_of(scorer: Scorer, heard: Heard, taught: Divided) -> EarsCard:
     """How far a scorer agrees with listeners on recordings that it never saw.
 
     The interval is exact and counts two recordings once, however often they were compared.

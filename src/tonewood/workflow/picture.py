@@ -4,15 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tonewood.errors import MissingExtraError
 from tonewood.files.modelfile import Model
 from tonewood.files.output import atomic_path
-from tonewood.masking.mask import Mask
+from tonewood.masking.mask import LongMask, Mask
 from tonewood.settings import SpectrumSettings
 from tonewood.signal.spectrum import log_magnitude, stft
-from tonewood.workflow.enhance import Enhancement, mono_at
+from tonewood.signal.tracks import Track
+from tonewood.workflow.enhance import Reshaped
 from tonewood.workflow.search import Ladder
 
 _RANGE_DB = 80.0
@@ -28,38 +30,26 @@ def check(what: str = "--plot") -> None:
 
 
 def draw(
-    path: Path,
-    before: NDArray[np.float32],
-    enhancement: Enhancement,
-    model: Model,
-    *,
-    title: str,
-    overwrite: bool = False,
+    path: Path, reshaped: Reshaped, model: Model, *, title: str, overwrite: bool = False
 ) -> None:
-    """Draw the spectrograms of input and output and the mask between them, as a PNG.
-
-    Parameters
-    ----------
-    before : float32 array (channels, samples)
-        The input, at the enhancement's rate.
-    """
+    """Draw the spectrograms of input and output and the mask between them, as a PNG."""
     from matplotlib.figure import Figure
 
     spectrum = model.settings.spectrum
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, sharey=True)
-    levels = []
-    for samples in (before, enhancement.samples):
-        wave = mono_at(samples, enhancement.rate, model)
-        levels.append(log_magnitude(stft(wave, spectrum), spectrum).numpy())
-    frames = levels[0].shape[1]
-    loudest = max(float(level.max()) for level in levels)
-    show_levels(top, levels[0], spectrum, "before", loudest)
-    show_levels(bottom, levels[1], spectrum, "after", loudest)
-    mask = enhancement.mask.scaled(enhancement.settings.render.amount)
+    frames = reshaped.before.rows_db.frames
+    before, after = (
+        _looked_at(it.wave, frames, spectrum) for it in (reshaped.before, reshaped.after)
+    )
+    after = after + reshaped.matching.gain_db
+    loudest = max(float(before.max()), float(after.max()))
+    show_levels(top, before, spectrum, "before", loudest, frames)
+    show_levels(bottom, after, spectrum, "after", loudest, frames)
+    mask = _thin(reshaped.mask).scaled(reshaped.settings.render.amount)
     show_gains(middle, mask, frames, spectrum, "mask")
     bottom.set_xlabel("s")
-    change = enhancement.scorer
+    change = reshaped.certificate.scorer
     figure.suptitle(
         f"{title}   ·   model {model.name}   ·   score {change.before:.2f} → {change.after:.2f}"
         "   (0 = reference)"
@@ -74,12 +64,16 @@ def show_levels(
     spectrum: SpectrumSettings,
     title: str,
     loudest: float | None = None,
+    frames: int | None = None,
 ) -> None:
-    """Show log magnitudes [bin, frame] in dBFS, 80 dB down from the loudest."""
+    """Show log magnitudes [bin, frame] in dBFS, 80 dB down from the loudest.
+
+    They may be of some only of a recording's `frames`.
+    """
     top = float(levels_db.max()) if loudest is None else loudest
-    frames = levels_db.shape[1]
-    image = levels_db[:, _thinned(frames)]
-    _show(axes, image, frames, spectrum, title, "dBFS", "magma", (top - _RANGE_DB, top))
+    there = levels_db.shape[1]
+    image = levels_db[:, _thinned(there)]
+    _show(axes, image, frames or there, spectrum, title, "dBFS", "magma", (top - _RANGE_DB, top))
 
 
 def show_gains(
@@ -99,6 +93,29 @@ def show_gains(
     gain = mask.at(hz, _thinned(frames) * (spectrum.hop / spectrum.rate))
     reach = max(least, float(np.abs(gain).max()))
     _show(axes, gain, frames, spectrum, title, label, "RdBu_r", (-reach, reach))
+
+
+def _looked_at(wave: Track, frames: int, spectrum: SpectrumSettings) -> NDArray[np.float32]:
+    """Log magnitudes [bin, frame] of as many frames as are shown."""
+    if frames <= _COLUMNS:
+        return log_magnitude(stft(wave.part(0, wave.frames), spectrum), spectrum).numpy()
+    reach = -(-spectrum.fft // spectrum.hop)
+    looked_at = []
+    for frame in _thinned(frames):
+        begin = max(0, frame - reach)
+        piece = wave.part(begin * spectrum.hop, (frame + reach) * spectrum.hop)
+        looked_at.append(stft(piece, spectrum)[:, frame - begin])
+    return log_magnitude(torch.stack(looked_at, dim=1), spectrum).numpy()
+
+
+def _thin(mask: LongMask) -> Mask:
+    """As many frames of a mask as are shown, further apart."""
+    frames = mask.gain_db.frames
+    if frames <= _COLUMNS:
+        return mask.whole()
+    gain = torch.cat([mask.gain_db.part(k, k + 1) for k in _thinned(frames).tolist()], dim=1)
+    apart = mask.hop_seconds * (frames - 1) / (_COLUMNS - 1)
+    return Mask(gain.numpy(), mask.hz, apart, mask.top_hz)
 
 
 def _show(

@@ -23,6 +23,7 @@ from tonewood.workflow.opinions import Listening
 from tonewood.workflow.page import Picture, Table, page
 from tonewood.workflow.pairs import Measuring, Pair, by_name, enhanced, heard
 from tonewood.workflow.score import score
+from tonewood.workflow.teach import Taught
 from tonewood.workflow.train import Checked, Loaded, check_device, train
 
 PAGE, TABLE = "index.html", "table.json"
@@ -92,7 +93,7 @@ class Reproduction:
         return table
 
 
-Event = Listened | Loaded | Listening | Checked | Measuring | Reproduction
+Event = Listened | Loaded | Listening | Checked | Taught | Measuring | Reproduction
 
 
 def reproduce(

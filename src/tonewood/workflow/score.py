@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.files.modelfile import Model
-from tonewood.scoring.training import score_windows
-from tonewood.workflow.enhance import mean_score, mono_at, rows_of
+from tonewood.scoring.training import score_track
+from tonewood.workflow.enhance import mean_score
+from tonewood.workflow.hearing import InMemory, Sound, listen
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,12 @@ class Score:
 
 def score(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
     """Score samples (channels, samples) at any rate."""
-    rows = rows_of(mono_at(samples, rate, model), model)
-    along = score_windows(model.scorer, rows)
+    return score_sound(InMemory(samples, rate), model)
+
+
+def score_sound(sound: Sound, model: Model) -> Score:
+    """Score a recording of any length."""
+    rows = listen(sound, model, pitched=False).rows_db
+    along = score_track(model.scorer, rows)
     judge = mean_score(model.judge, rows) if model.judge else None
     return Score(float(along.mean()), judge, tuple(along.tolist()))

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
-from tonewood.errors import CallError, DeviceError
+from tonewood.errors import CallError, DeviceError, ModelError, shown
 from tonewood.files import folders
 from tonewood.files.folders import Loading, Split, Take
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
@@ -18,12 +18,13 @@ from tonewood.masking import fitting, likeness
 from tonewood.scoring.ears import train_by_ears
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
-from tonewood.settings import ModelSettings
+from tonewood.settings import ModelSettings, PredictorSettings
 from tonewood.signal import remedies
 from tonewood.signal.remedies import Fix
 from tonewood.workflow import opinions
 from tonewood.workflow.audit import Listened, Side, check_distinct, examine, listen
-from tonewood.workflow.opinions import Listening, Taught
+from tonewood.workflow.opinions import Listening
+from tonewood.workflow.teach import Taught, teach
 
 Who = Literal["scorer", "judge"]
 
@@ -55,7 +56,7 @@ class Checked(NamedTuple):
 
 Tables = tuple[Path | None, Path | None]
 
-Event = Listened | Loaded | Listening | Checked | Model
+Event = Listened | Loaded | Listening | Checked | Taught | Model
 
 
 def train(
@@ -103,7 +104,7 @@ def train(
     rng = np.random.default_rng(training.seed)
     found = examine(reference_evidence, source_evidence, rng)
     fits: dict[Who, Fit] = {}
-    splits: dict[Who, Taught] = {}
+    splits: dict[Who, opinions.Divided] = {}
     for who, seed in roles(settings):
         learnt_from, held_out = hold_out(takes, training.held_out, seed)
         if answered is None:
@@ -151,7 +152,7 @@ def train(
     # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
     weight = guide_weight(gains) * learnt.priors.beliefs.networks.moment
     judge = fits.get("judge")
-    yield Model(
+    model = Model(
         name=name,
         settings=settings,
         scorer=fits["scorer"].scorer,
@@ -184,6 +185,36 @@ def train(
             else None,
         ),
     )
+    if settings.predictor.taught:
+        yield from teach(model, takes, settings.predictor)
+    else:
+        yield model
+
+
+def add_predictor(
+    model: Model, reference: Path, source: Path, settings: PredictorSettings
+) -> Iterator[Event]:
+    """Give a model that is there a predictor, all else left as it is; yields as `train`.
+
+    Parameters
+    ----------
+    reference, source : Path
+        The folders that the model was trained on.
+
+    Raises
+    ------
+    FolderError, AudioError
+        A folder or a recording in it cannot teach; it is named.
+    ModelError
+        Listeners alone taught the model, which has no prior.
+    """
+    if model.learnt_priors is None:
+        raise ModelError(
+            f"{shown(model.name)} was learnt from listeners alone; a predictor learns from prior "
+            "and search: train with --reference and --source"
+        )
+    takes = yield from load_sides(reference, source, model.settings, fix=model.card.fix)
+    yield from teach(model, takes, settings)
 
 
 def roles(settings: ModelSettings) -> list[tuple[Who, int]]:

@@ -1,0 +1,1 @@
+"""How fast, and in how much memory: whole processes, stages, and the machine's limits."""

@@ -1,0 +1,152 @@
+"""The stages inside `tonewood enhance`, each by itself on a minute of stereo; one core.
+
+Work is counted from the formulas, not from counters: a real FFT of N points takes 2.5 N log2 N, a
+product of matrices 2 n m k, and a stage that mostly moves numbers is counted in bytes, each array
+that it must read and write once.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import log2
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import tonewood
+from speed.limits import Limits, best, machine
+from speed.limits import measured as limits_measured
+from tonewood.files.audio import Stream, write_blocks
+from tonewood.masking.mask import Mask
+from tonewood.masking.render import scaled_field
+from tonewood.settings import EnhanceSettings, changed
+from tonewood.signal.bands import band_levels
+from tonewood.signal.features import pitch_power
+from tonewood.signal.loudness import Loudness, TruePeak
+from tonewood.signal.spectrum import filtered_blocks, scaled_to
+from tonewood.workflow.enhance import mean_score, reshape
+from tonewood.workflow.hearing import listen
+from tonewood.workflow.mask import anchor, find_mask, grid_of
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Parameters
+    ----------
+    milliseconds : float
+        Of one core, for each second of audio.
+    share : float or None
+        Of what the machine could do at best.
+    bound : str
+        Which limit that is.
+    """
+
+    name: str
+    milliseconds: float
+    share: float | None
+    bound: str
+
+    def plain(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
+    """Stages on a recording of a minute."""
+    torch.set_num_threads(1)
+    model = tonewood.load(model_name)
+    spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
+    stream = Stream(take)
+    blocks = list(stream.blocks())
+    samples = np.concatenate(blocks, axis=1)
+    channels, rate = samples.shape[0], stream.rate
+    seconds = samples.shape[1] / rate
+    heard = listen(stream, model)
+    wave = heard.wave.part(0, heard.wave.frames)
+    grid = grid_of(heard, model, "search")
+    found: list[Stage] = []
+
+    def stage(name: str, work: Callable[[], object], flops: float = 0, moved: float = 0) -> None:
+        """`flops` and bytes `moved` are for each second of audio."""
+        took = best(work, 3) / seconds
+        flop_share, byte_share = (
+            flops / took / 1e9 / limits.fp32,
+            moved / took / 1e9 / limits.bandwidth,
+        )
+        share = max(flop_share, byte_share)
+        bound = "fp32 product" if flop_share >= byte_share else "memory"
+        found.append(Stage(name, 1e3 * took, share or None, bound if share else ""))
+
+    def one_step(steps: int) -> Callable[[], object]:
+        settings = changed(EnhanceSettings(force=True), [f"search.steps={steps}"])
+        return lambda: [None for _ in find_mask(heard, model, settings)]
+
+    def peak() -> None:
+        meter = TruePeak(rate, channels)
+        for block in blocks:
+            meter.push(block)
+
+    def loudness() -> None:
+        meter = Loudness(rate, channels)
+        for block in blocks:
+            meter.push(block)
+
+    float_bytes = 4.0 * channels * rate
+    fps = spectrum.frames_per_second
+    stage("decode", lambda: list(stream.blocks()), moved=1.5 * float_bytes)
+    stage("loudness", loudness, moved=3 * float_bytes)
+    stage("resample and analyse", lambda: listen(stream, model))
+    stage(
+        "of it: levels on rows",
+        lambda: band_levels(wave, spectrum.rate, bands, spectrum),
+        flops=fps * (fft(spectrum.fft) + 2 * spectrum.bins * bands.count),
+    )
+    stage("of it: pitches", lambda: pitch_power(wave, spectrum), flops=fps / 2 * fft(4096))
+    near = model.priors.settings.neighbours
+    code = model.priors.source.codebook.key.shape
+    network = model.priors.settings.network
+    asked = 2 * 2 * code[0] * code[1] + 2 * 2 * 2 * network.width**2 * network.kernel
+    stage(
+        f"prior: {near.nearest} of {code[0]} neighbours twice, two networks",
+        lambda: anchor("auto", heard, grid, model),
+        flops=fps * asked,
+    )
+    none, three = best(one_step(0), 3), best(one_step(3), 3)
+    found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
+    window, _, _ = scaled_to(spectrum, rate)
+    mask = Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2)
+    field = scaled_field(mask, 1.0)
+    stage(
+        "synthesis",
+        lambda: list(filtered_blocks(blocks, rate, field, spectrum)),
+        flops=fps * channels * (2 * fft(2 * window) + 3 * window),
+        moved=2 * float_bytes,
+    )
+    stage("true peak", peak, moved=float_bytes)
+    stage("score of scorer or judge", lambda: mean_score(model.scorer, heard.rows_db))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.wav"
+        stage(
+            "encode",
+            lambda: write_blocks(out, blocks, samples.shape, rate, stream.format, overwrite=True),
+            moved=1.5 * float_bytes,
+        )
+    stage("all of it", lambda: list(reshape(stream, model, EnhanceSettings(force=True))))
+    return found
+
+
+def fft(points: int) -> float:
+    """Operations of a real transform."""
+    return 2.5 * points * log2(points)
+
+
+if __name__ == "__main__":
+    here = machine()
+    found = limits_measured()
+    stages = measured(Path(sys.argv[1]), sys.argv[2], found)
+    told = {"machine": here, "limits": found.plain(), "stages": [it.plain() for it in stages]}
+    print(json.dumps(told))

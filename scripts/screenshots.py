@@ -1,0 +1,235 @@
+"""Take the pictures of `docs/studio.md`: every view of the studio, in a headless Chromium.
+
+    python scripts/screenshots.py -o docs/images
+
+Needs `pip install '.[dev]'` and Chromium. Recordings are the bundled example and pieces of it; each
+picture has 256 colours and stays under 300 kB.
+"""
+
+import argparse
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tonewood import enhance, load
+
+EXAMPLE = Path(__file__).parents[1] / "src/tonewood/bundled/example.flac"
+MODEL = "soundfont-cello"
+MOST_BYTES = 300_000
+OWN_COLOURS = 56
+DESK = {"width": 1360, "height": 850}
+PHONE = {"width": 390, "height": 844}
+# Colours of all text on a page, as red, green and blue.
+INKS = """[...new Set(
+    [...document.querySelectorAll('body *')].map(it => getComputedStyle(it).color)
+    )].slice(0, 24).map(it => it.match(/[0-9.]+/g).slice(0, 3).map(Math.round))"""
+SEARCH = 200  # steps, so that there is time for a picture
+
+
+def main() -> None:
+    """Start a studio, go through its views, and write a PNG of each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/images"))
+    output = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary, sync_playwright() as driver:
+        root = Path(temporary) / "Recordings"
+        lay_folders(root)
+        path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))))
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        with served(Path(temporary) / "studio", root) as address:
+            tour(browser, address, lambda name, page: keep(output / f"studio-{name}.png", page))
+        browser.close()
+
+
+def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> None:
+    """Go through all views."""
+    page = browser.new_page(viewport=DESK, color_scheme="light")  # type: ignore[arg-type]
+    page.goto(address)
+    page.set_input_files("input[type=file]", EXAMPLE)
+    page.wait_for_selector(".session")
+    page.select_option("[data-select=overlay]", "none")
+    page.wait_for_timeout(1_000)
+    shot("opened", page)
+
+    page.select_option("[data-select=overlay]", "mask")
+    page.evaluate(_posted(page, "enhance", f"{{steps: {SEARCH}}}"))
+    page.wait_for_selector(".spark")
+    page.wait_for_timeout(1_500)
+    shot("searching", page)
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_timeout(500)
+
+    page.get_by_role("button", name="Enhance", exact=True).click()
+    page.wait_for_selector(".verdict")
+    page.wait_for_timeout(1_000)
+    shot("enhanced", page)
+
+    for (left, right), (low, high), keys in (
+        ((0.445, 0.60), (1_900, 3_200), "++p"),
+        ((0.83, 0.95), (85, 180), "-" * 15),
+        ((0.15, 0.27), (4_200, 6_500), "-" * 10),
+    ):
+        draw(page, "n", left, right, low, high)
+        for key in keys:
+            page.keyboard.press(key)
+    draw(page, "a", 0.30, 0.43, 300, 700)
+    page.wait_for_selector("text=being examined")
+    page.wait_for_selector("text=being examined", state="detached")
+    page.locator(".note.pinned").click()
+    page.wait_for_timeout(300)
+    shot("notes", page)
+
+    page.select_option("[data-select=overlay]", "saliency")
+    page.wait_for_timeout(2_500)
+    page.locator("summary").click()
+    shot("saliency", page)
+    page.select_option("[data-select=overlay]", "mask")
+
+    session = page.url
+    for name, size, scheme in (("dark", DESK, "dark"), ("phone", PHONE, "light")):
+        other = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+        other.goto(session)
+        other.wait_for_timeout(1_500)
+        shot(name, other)
+        other.close()
+
+    page.goto(f"{address}#/")
+    page.wait_for_selector(".recents a")
+    shot("home", page)
+    folder(page, address, shot)
+    teach(page, address, shot)
+
+
+def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
+    """A whole folder, done."""
+    page.goto(f"{address}#/folder")
+    choose(page, "folder of recordings", "Suite, first takes")
+    choose(page, "where to")
+    page.get_by_role("button", name="Enhance the folder").click()
+    page.wait_for_selector("text=done", timeout=120_000)
+    page.wait_for_selector(".results >> text=recordings done", timeout=120_000)
+    page.get_by_role("button", name="Play enhanced").nth(1).click()
+    page.wait_for_timeout(300)
+    page.evaluate("scrollTo(0, 400)")
+    shot("folder", page)
+
+
+def teach(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
+    """An audit and a training that runs."""
+    page.goto(f"{address}#/train")
+    choose(page, "reference folder", "Good cello")
+    choose(page, "source folder", "Plain cello")
+    page.fill("#name", "good cello")
+    page.fill("#domain", "solo cello, dry")
+    page.get_by_role("button", name="Check the folders").click()
+    page.wait_for_selector(".slot .verdict", timeout=60_000)
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_selector(".curve .line.judge", state="attached", timeout=120_000)
+    page.wait_for_timeout(2_000)
+    page.evaluate("scrollTo(0, 1000)")
+    shot("train", page)
+    page.get_by_role("button", name="Cancel").click()
+
+
+def choose(page: Page, field: str, name: str | None = None) -> None:
+    """Choose a folder right below the root, or the root itself."""
+    page.get_by_role("button", name=f"Choose the {field}").click()
+    page.wait_for_selector(".places li")
+    if name:
+        page.locator(".places").get_by_role("button", name=name).click()
+        page.wait_for_timeout(300)
+    page.get_by_role("button", name="Choose this folder").click()
+
+
+def draw(page: Page, tool: str, left: float, right: float, low: float, high: float) -> None:
+    """Draw a note or an area on the picture, from shares of its width and two frequencies."""
+    from math import log
+
+    box: Any = page.locator(".layer").bounding_box()
+    heights = [box["y"] + box["height"] * (1 - log(hz / 40) / log(500)) for hz in (high, low)]
+    page.keyboard.press(tool)
+    page.mouse.move(box["x"] + left * box["width"], heights[0])
+    page.mouse.down()
+    page.mouse.move(box["x"] + right * box["width"], heights[1], steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(150)
+
+
+def _posted(page: Page, route: str, body: str) -> str:
+    session = page.url.rsplit("/", 1)[1]
+    return (
+        f"fetch('/api/sessions/{session}/{route}', {{method: 'POST', "
+        f"headers: {{'Content-Type': 'application/json'}}, body: JSON.stringify({body})}})"
+    )
+
+
+def keep(path: Path, page: Page) -> None:
+    """Write a picture in 256 colours, smaller where it must be."""
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    # The page's own colours as they are, the picture's by median cut; without dither, what is
+    # even stays even, and packs well.
+    counted: Any = sorted(image.getcolors(1 << 24) or [], reverse=True)
+    own = [tuple(map(int, colour)) for colour in page.evaluate(INKS)]
+    own += [colour for _, colour in counted[: OWN_COLOURS - len(own)]]
+    for colours in (256, 128, 64):
+        cut = image.quantize(colours - len(own)).getpalette() or []
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([*(value for colour in own for value in colour), *cut])
+        buffer = io.BytesIO()
+        reduced = image.quantize(palette=palette, dither=Image.Dither.NONE)
+        reduced.save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MOST_BYTES:
+            break
+    path.write_bytes(buffer.getvalue())
+    print(f"{path} {buffer.tell() // 1024} kB")
+
+
+@contextmanager
+def served(folder: Path, root: Path) -> Iterator[str]:
+    """A studio while a block runs; yields its address."""
+    command = [sys.executable, "-m", "tonewood", "studio", "--port", "0", "--no-browser"]
+    command += ["--folder", str(folder), "--root", str(root), "-m", MODEL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+def lay_folders(root: Path) -> None:
+    """Folders to enhance and to learn from: pieces of the example, plain and enhanced."""
+    samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
+    good = enhance(samples.T, rate, load(MODEL)).samples.T
+    piece = len(samples) // 5
+    names = ("Prelude", "Allemande", "Courante", "Sarabande", "Gigue")
+    for folder, content in (("Plain cello", samples), ("Good cello", good)):
+        for turn in range(7):
+            path = root / folder / f"{folder.split()[0].lower()} take {turn + 1}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            start = turn * piece // 8
+            soundfile.write(path, content[start:], rate)
+    for number, name in enumerate(names):
+        path = root / "Suite, first takes" / f"{number + 1} {name}.flac"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, samples[number * piece : (number + 1) * piece], rate)
+    mixed = 0.5 * good[:piece] + 0.5 * samples[:piece]
+    soundfile.write(root / "Suite, first takes" / "6 Encore.flac", mixed, rate)
+    (root / "Suite, first takes" / "7 Interrupted.flac").write_bytes(EXAMPLE.read_bytes()[:90_000])
+
+
+if __name__ == "__main__":
+    main()

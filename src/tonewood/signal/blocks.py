@@ -1,0 +1,80 @@
+"""Recordings that come in blocks, regrouped so that nothing shows where one ends."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float32]
+
+
+class Piece(NamedTuple):
+    """Part of a recording with a margin of its neighbours.
+
+    Parameters
+    ----------
+    samples : float32 array (..., samples)
+        Margins included; the recording's ends have none.
+    first : int
+        Place of the piece's first sample in the recording.
+    lead : int
+        Samples of margin before what the piece is about.
+    size : int
+        Samples that it is about.
+    last : bool
+        The recording ends with it.
+    """
+
+    samples: Samples
+    first: int
+    lead: int
+    size: int
+    last: bool = False
+
+
+class Regrouped:
+    """Blocks (..., samples) of any size, pushed one by one, as pieces of `size` with margins.
+
+    Pieces follow one another without gaps; the last one is as long as what is left.
+
+    Parameters
+    ----------
+    size, margin : int
+        Samples.
+    """
+
+    def __init__(self, size: int, margin: int) -> None:
+        self.size, self.margin = size, margin
+        self._held: list[Samples] = []
+        self._first = self._at = self._have = 0  # of what is held, of the next piece; what came
+
+    def push(self, block: Samples) -> Iterator[Piece]:
+        """Pieces that a block completes."""
+        self._held.append(block)
+        self._have += block.shape[-1]
+        while self._have > self._at + self.size + self.margin:
+            whole = self._whole()
+            stop = self._at + self.size + self.margin - self._first
+            yield Piece(whole[..., :stop], self._first, self._at - self._first, self.size)
+            self._at += self.size
+            keep = max(0, self._at - self.margin)
+            self._held = [whole[..., keep - self._first :]]
+            self._first = keep
+
+    def rest(self) -> Iterator[Piece]:
+        """What is left; nothing of nothing."""
+        if self._have > self._at:
+            lead = self._at - self._first
+            yield Piece(self._whole(), self._first, lead, self._have - self._at, last=True)
+
+    def _whole(self) -> Samples:
+        return self._held[0] if len(self._held) == 1 else np.concatenate(self._held, axis=-1)
+
+
+def overlapping(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Piece]:
+    """All pieces that `Regrouped` makes of some blocks."""
+    regrouped = Regrouped(size, margin)
+    for block in blocks:
+        yield from regrouped.push(block)
+    yield from regrouped.rest()

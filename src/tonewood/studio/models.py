@@ -1,0 +1,126 @@
+"""Models that the studio offers: the bundled ones, and its own."""
+
+import re
+import threading
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tonewood.errors import CallError, ModelError
+from tonewood.files.modelfile import SUFFIX, Model, bundled, load
+from tonewood.files.output import write_bytes
+from tonewood.studio.store import Store
+
+
+class Models:
+    """Models by name; each is loaded once.
+
+    A model file that the studio is started with is copied, so that what was made with it can be
+    opened again without it.
+    """
+
+    def __init__(self, store: Store, given: str) -> None:
+        self.store = store
+        self.loaded: dict[str, tuple[str, Model]] = {}
+        self.lock = threading.Lock()
+        self.first = given
+        if given not in bundled():
+            digest = load(given).digest  # a wrong name is told before the page opens
+            self.first = self.adopt(Path(given).read_bytes(), Path(given).stem, digest)
+
+    def names(self) -> list[str]:
+        """All that can be chosen, the first choice first."""
+        return list(dict.fromkeys([self.first, *self._here()]))
+
+    def _here(self) -> list[str]:
+        return [*sorted(path.stem for path in self.store.models.glob(f"*{SUFFIX}")), *bundled()]
+
+    def by_digest(self, digest: str) -> str | None:
+        """Name of the model with a digest, if it is here."""
+        for name in self._here():
+            try:
+                if self.get(name).digest == digest:
+                    return name
+            except ModelError:  # a damaged one is told of where models are listed
+                continue
+        return None
+
+    def source(self, name: str) -> str:
+        """What `load` takes for a name; ModelError if there is none."""
+        path = self.store.models / f"{name}{SUFFIX}"
+        if _SAFE.fullmatch(name) and path.is_file():
+            return str(path)
+        if name in bundled():
+            return name
+        raise ModelError("that model is not here any more: choose another")
+
+    def get(self, name: str) -> Model:
+        """A model by name."""
+        source = self.source(name)
+        with self.lock:
+            path = Path(source)
+            stamp = str(path.stat().st_mtime_ns) if path.is_file() else ""
+            kept = self.loaded.get(name)
+            if kept is None or kept[0] != stamp:
+                kept = self.loaded[name] = (stamp, load(source))
+        return kept[1]
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Names, with what people should know of each."""
+        told: list[dict[str, Any]] = []
+        for name in self.names():
+            try:
+                card = self.get(name).card
+            except ModelError as error:
+                told.append({"name": name, "error": str(error)})
+                continue
+            low, high = card.scorer.accuracy_interval
+            told.append({
+                "name": name,
+                "domain": card.domain,
+                "reference": card.reference.name,
+                "source": card.source.name,
+                "hours": round(card.reference.hours + card.source.hours, 2),
+                "accuracy": card.scorer.accuracy,
+                "interval": [low, high],
+                "verdict": card.audit.verdict if card.audit else None,
+                "licence": card.licence,
+            })  # fmt: skip
+        return told
+
+    def target(self, title: str) -> Path:
+        """File for a new model of that title; CallError if there is one."""
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40]
+        if not name:
+            raise CallError(f"{title!r} holds no letter or digit: give the model another name")
+        if name in self.names():
+            raise CallError(f"there is a model {name} already: give this one another name")
+        return self.store.models / f"{name}{SUFFIX}"
+
+    def adopt(self, content: bytes, name: str, digest: str) -> str:
+        """Keep a model that is brought along, unless it is here; the name it goes by.
+
+        Raises
+        ------
+        ModelError
+            It is no model, or not the one that the session names.
+        """
+        known = self.by_digest(digest)
+        if known is not None:
+            return known
+        safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "model"
+        taken = set(self._here())
+        free = next(it for n in count(1) if (it := safe if n == 1 else f"{safe}-{n}") not in taken)
+        path = self.store.models / f"{free}{SUFFIX}"
+        write_bytes(path, content)
+        try:
+            model = load(path)
+            if model.digest != digest:
+                raise ModelError("the model is not the one that the session was made with")
+        except ModelError:
+            path.unlink()
+            raise
+        return free
+
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,80}")

@@ -1,0 +1,306 @@
+"""What a session sounds like: its mask, any piece of it at once, and the whole when it is made."""
+
+import hashlib
+import json
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pyloudnorm.iirfilter import IIRfilter
+from scipy.signal import freqz
+
+from tonewood.files import recipe as recipes
+from tonewood.files.modelfile import Model
+from tonewood.files.recipe import Recipe
+from tonewood.masking.certify import Certificate
+from tonewood.masking.mask import Mask
+from tonewood.settings import EnhanceSettings, Settings
+from tonewood.signal.bands import centres_hz
+from tonewood.signal.spectrum import Floats
+from tonewood.studio.store import Session, State
+from tonewood.workflow.edit import Edit, composed, piece, stretch
+
+Which = Literal["input", "output"]
+_DIFFERENCE_DB = 30.0  # what changed is lifted by this much at most
+_SPECULATIVE = 4  # whole renderings kept for each session
+_METER_HZ = 48_000
+
+
+class Levels(Settings):
+    """Gains in dB by which input, output and what changed are heard equally loud.
+
+    Parameters
+    ----------
+    output_db : float
+        What the file's own level was reached by; in the sound already.
+    exact : bool
+        Measured on the whole, and not estimated from its bands.
+    """
+
+    input_db: float
+    difference_db: float
+    output_db: float
+    held: bool
+    exact: bool
+
+
+class Whole(Settings):
+    """A whole rendering that lies on disk, and what is to be said of it."""
+
+    key: str
+    levels: Levels
+    loudness_before: float | None
+    loudness_after: float | None
+    certificate: Certificate | None
+
+
+class Bands(NamedTuple):
+    """Levels of a recording by rows, by which loudness is estimated.
+
+    Parameters
+    ----------
+    power : float32 array (row, block)
+        Means over blocks of a tenth of a second, K-weighted.
+    hz : float64 array (row,)
+    """
+
+    power: NDArray[np.float32]
+    hz: Floats
+
+
+def key_of(state: State, edit: Edit) -> str:
+    """Name of the sound that an edit makes: the same edit of the same mask, the same name."""
+    body = json.dumps([state.found, edit.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()[:20]
+
+
+def found_path(folder: Path, number: int) -> Path:
+    """Where a found mask lies, as the recipe that a plain enhancement would have written."""
+    return folder / f"found-{number}{recipes.SUFFIX}"
+
+
+@lru_cache(maxsize=16)
+def _loaded(path: Path, changed: int) -> tuple[Recipe, Mask]:
+    recipe = recipes.load(path)
+    return recipe, recipe.mask.mask()
+
+
+def found(session: Session, state: State) -> Recipe | None:
+    """What the last search found; None before the first."""
+    return None if state.found is None else _found(session, state.found)[0]
+
+
+def found_mask(session: Session, state: State, model: Model) -> Mask:
+    """The found mask; no change at all before the first search."""
+    if state.found is not None:
+        return _found(session, state.found)[1]
+    spectrum = model.settings.spectrum
+    hop = spectrum.hop / spectrum.rate
+    hz = centres_hz(model.settings.scorer.bands, spectrum)
+    frames = int(session.sound.seconds / hop) + 1
+    return Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2)
+
+
+def _found(session: Session, number: int) -> tuple[Recipe, Mask]:
+    path = found_path(session.folder, number)
+    return _loaded(path, path.stat().st_mtime_ns)
+
+
+def max_gain_db(session: Session, state: State) -> float:
+    """Bound of every gain, as the mask was found under."""
+    recipe = found(session, state)
+    return (recipe.settings if recipe else EnhanceSettings()).render.max_gain_db
+
+
+def mask_between(
+    session: Session, state: State, model: Model, start_s: float, stop_s: float
+) -> tuple[Mask, float]:
+    """Composed mask from about one moment to another at full amount, and the time it starts."""
+    whole = found_mask(session, state, model)
+    hop, frames = whole.hop_seconds, whole.gain_db.shape[1]
+    first = int(np.clip(start_s / hop - 1, 0, frames - 1))
+    last = int(np.clip(stop_s / hop + 2, first + 1, frames))
+    part = replace(whole, gain_db=whole.gain_db[:, first:last])
+    limit = max_gain_db(session, state)
+    return composed(part, state.edit, limit, first * hop), first * hop
+
+
+def samples_of(
+    session: Session, state: State, model: Model, which: Which, start: int, stop: int
+) -> NDArray[np.float32]:
+    """Samples [start, stop) of the input or of what an edit makes of it: (channels, samples).
+
+    From the whole rendering where there is one; else rendered here and now, its level estimated.
+    """
+    source = session.samples()
+    start, stop = max(0, start), min(stop, source.shape[1])
+    if which == "input" or state.edit.amount == 0:
+        return np.array(source[:, start:stop])
+    whole = session.folder / f"whole-{key_of(state, state.edit)}.npy"
+    if whole.exists():
+        return np.array(np.load(whole, mmap_mode="r")[:, start:stop])
+    mask = stretch(
+        found_mask(session, state, model),
+        state.edit,
+        max_gain_db(session, state),
+        source.shape[1],
+        session.sound.rate,
+        model,
+        range(start, stop),
+    )
+    made = piece(source, session.sound.rate, mask, model, start, stop)
+    return made * np.float32(10 ** (levels(session, state, model).output_db / 20))
+
+
+def whole_of(session: Session, state: State) -> Whole | None:
+    """The whole rendering of an edit, if it was made."""
+    path = session.folder / f"whole-{key_of(state, state.edit)}.json"
+    try:
+        return Whole.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def forget_wholes(folder: Path, keep: str) -> None:
+    """Remove all but the newest whole renderings of a session."""
+    made = sorted(folder.glob("whole-*.npy"), key=lambda path: -path.stat().st_mtime)
+    for path in made[_SPECULATIVE:]:
+        if path.stem != f"whole-{keep}":
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def levels(session: Session, state: State, model: Model) -> Levels:
+    """Levels of an edit: as measured on the whole rendering, or estimated until there is one.
+
+    The estimate is the change of loudness of the bands that the mask moves, corrected by how far
+    such an estimate was off for the last whole rendering, in proportion to the amount.
+    """
+    whole = whole_of(session, state)
+    if whole is not None:
+        return whole.levels
+    if state.edit.amount == 0:
+        return Levels(input_db=0, difference_db=0, output_db=0, held=False, exact=True)
+    path = session.folder / "anchor.json"
+    return _estimated(session, state, model, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=256)
+def _estimated(session: Session, state: State, model: Model, changed: int) -> Levels:
+    bands = _bands(session.folder)
+    wanted = _change_db(bands, session, state, model)
+    anchor = _anchor(session)
+    off, peak = (anchor[0], anchor[1]) if anchor else (0.0, None)
+    gain = wanted + off * state.edit.amount
+    if peak is not None:
+        gain = min(gain, peak)
+    return Levels(
+        input_db=min(0.0, gain - wanted),
+        difference_db=_lift_db(bands, session, state, model, gain),
+        output_db=gain,
+        held=gain < wanted - 0.05,
+        exact=False,
+    )
+
+
+def measured(loudness: tuple[float, float, float], gain_db: float, held: bool) -> Levels:
+    """Levels from the loudness of input, output and their difference, LUFS."""
+    before, after, difference = loudness
+    finite = np.isfinite(before) and np.isfinite(after)
+    lift = after - difference if np.isfinite(after) and np.isfinite(difference) else 0.0
+    return Levels(
+        input_db=round(after - before, 3) if finite else 0.0,
+        difference_db=round(float(np.clip(lift, -_DIFFERENCE_DB, _DIFFERENCE_DB)), 3),
+        output_db=gain_db,
+        held=held,
+        exact=True,
+    )
+
+
+def save_bands(folder: Path, rows_db: NDArray[np.float32], hz: Floats) -> None:
+    """Keep what `levels` estimates from: rows [row, frame] in dB, ten frames a block."""
+    frames = rows_db.shape[1] // 10 * 10 or rows_db.shape[1]
+    power = 10 ** (rows_db[:, :frames] / 10)
+    blocks = power.reshape(len(hz), -1, 10 if frames >= 10 else frames).mean(axis=2)
+    weighted = blocks * 10 ** (_k_weight_db(hz) / 10)[:, None]
+    np.savez(folder / "bands.npz", power=weighted.astype(np.float32), hz=hz)
+
+
+def _bands(folder: Path) -> Bands | None:
+    path = folder / "bands.npz"
+    return _read_bands(path, path.stat().st_mtime_ns) if path.exists() else None
+
+
+@lru_cache(maxsize=16)
+def _read_bands(path: Path, changed: int) -> Bands:
+    with np.load(path) as kept:
+        return Bands(kept["power"], kept["hz"])
+
+
+def _change_db(bands: Bands | None, session: Session, state: State, model: Model) -> float:
+    """Estimated gain in dB that makes an edit as loud as its input."""
+    if bands is None:
+        return 0.0
+    at_s = (np.arange(bands.power.shape[1]) + 0.5) / 10
+    mask = _thin(session, state, model)
+    gain = mask.at(bands.hz, at_s) * state.edit.amount
+    before = _gated(bands.power.sum(axis=0))
+    after = _gated((bands.power * 10 ** (gain / 10)).sum(axis=0))
+    return float(before - after)
+
+
+def _lift_db(
+    bands: Bands | None, session: Session, state: State, model: Model, gain_db: float
+) -> float:
+    """Estimated gain in dB that makes what changed as loud as the output; phase is untouched."""
+    if bands is None:
+        return 0.0
+    at_s = (np.arange(bands.power.shape[1]) + 0.5) / 10
+    factor = 10 ** ((_thin(session, state, model).at(bands.hz, at_s) * state.edit.amount) / 20)
+    after = factor * 10 ** (gain_db / 20)
+    output = _gated((bands.power * after**2).sum(axis=0))
+    change = _gated((bands.power * (after - 1) ** 2).sum(axis=0))
+    return float(np.clip(output - change, -_DIFFERENCE_DB, _DIFFERENCE_DB))
+
+
+def _thin(session: Session, state: State, model: Model) -> Mask:
+    """Composed mask of a tenth of the frames: enough for loudness, and soon done."""
+    whole = found_mask(session, state, model)
+    thin = replace(whole, gain_db=whole.gain_db[:, ::10], hop_seconds=whole.hop_seconds * 10)
+    return composed(thin, state.edit, max_gain_db(session, state))
+
+
+def _gated(power: NDArray[np.float32]) -> float:
+    """Loudness up to a constant, in dB, of blocks' power: relative gate of 10 LU."""
+    kept = power[power > power.mean() / 10]
+    return 10 * float(np.log10(max(float(kept.mean()), 1e-20)))
+
+
+def _anchor(session: Session) -> tuple[float, float | None] | None:
+    """How far the estimate was off at the last whole rendering, and the gain its peak allowed."""
+    path = session.folder / "anchor.json"
+    if not path.exists():
+        return None
+    off, peak = json.loads(path.read_text())
+    return off, peak
+
+
+def set_anchor(session: Session, state: State, model: Model, exact: Levels) -> None:
+    """Remember how far the estimate of an edit's gain was off its measured one."""
+    wanted = _change_db(_bands(session.folder), session, state, model)
+    amount = max(state.edit.amount, 0.05)
+    off = 0.0 if exact.held else (exact.output_db - wanted) / amount
+    peak = exact.output_db if exact.held else None
+    (session.folder / "anchor.json").write_text(json.dumps([off, peak]))
+
+
+def _k_weight_db(hz: Floats) -> Floats:
+    """K-weighting of BS.1770 in dB: the response of the filters that `signal.loudness` runs."""
+    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, _METER_HZ, "high_shelf")
+    high_pass = IIRfilter(0.0, 0.5, 38.0, _METER_HZ, "high_pass")
+    response = [freqz(it.b, it.a, hz, fs=_METER_HZ)[1] for it in (shelf, high_pass)]
+    magnitude: Floats = np.abs(response[0] * response[1])
+    return 20 * np.log10(np.maximum(magnitude, 1e-9))

@@ -1,0 +1,224 @@
+"""Routes of what is taken away: sound in any format, recipe, picture, certificate, session."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
+from starlette.background import BackgroundTask
+
+from tonewood.errors import CallError, TonewoodError
+from tonewood.files import recipe as recipes
+from tonewood.files.audio import write
+from tonewood.files.formats import SUFFIXES, AudioFormat
+from tonewood.files.output import write_bytes, write_text
+from tonewood.masking.mask import LongMask
+from tonewood.masking.render import Matching
+from tonewood.studio import bundle, sound
+from tonewood.studio.desk import Desk
+from tonewood.studio.sessions import AtDesk
+from tonewood.studio.store import MissingError, Session, State
+from tonewood.studio.work import recipe_edited
+from tonewood.workflow import edit, picture
+from tonewood.workflow.enhance import Reshaped
+from tonewood.workflow.hearing import InMemory, listen
+
+routes = APIRouter()
+
+# What browsers play: for these, the file itself; others become flac.
+PLAYED = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"})
+
+
+class Equaliser(NamedTuple):
+    """A way to take the correction into another program: what it is, and what writes it.
+
+    `write` makes the second path from the recipe at the first.
+    """
+
+    title: str
+    suffix: str
+    write: Callable[[Path, Path], object]
+
+
+EQUALISERS: dict[str, Equaliser] = {}
+"""By name: the page offers every one of them."""
+
+
+@routes.get("/formats")
+def formats() -> dict[str, Any]:
+    """What can be taken away: suffixes of sound files, and equalisers for other programs."""
+    return {
+        "sounds": sorted(SUFFIXES),
+        "equalisers": [{"name": name, "title": it.title} for name, it in EQUALISERS.items()],
+    }
+
+
+@routes.get("/sessions/{name}/take/equaliser/{kind}")
+async def equaliser(name: str, kind: str, desk: AtDesk) -> FileResponse:
+    """The correction for another program."""
+    wanted = EQUALISERS.get(kind)
+    if wanted is None:
+        raise MissingError(f"there is no such equaliser: choose one of {', '.join(EQUALISERS)}")
+    session, state, whole = await _whole(desk, name)
+    path = session.folder / f"taken-{whole.key}{wanted.suffix}"
+    source = session.folder / f"source-{whole.key}{recipes.SUFFIX}"
+
+    def make() -> None:
+        recipe_edited(session, state, desk.model_of(session, state), whole).save(
+            source, overwrite=True
+        )
+        try:
+            wanted.write(source, path)
+        finally:
+            source.unlink()
+
+    await asyncio.to_thread(make)
+    return _sent(path, f"{_stem(session)}-{kind}{wanted.suffix}")
+
+
+@routes.get("/sessions/{name}/take/audio")
+async def audio(
+    name: str, desk: AtDesk, format: Annotated[str, Query(pattern=r"^\.?[a-z0-9]{1,5}$")] = ""
+) -> FileResponse:
+    """The output in a format, by default the recording's own; waits until it is rendered."""
+    session, state, whole = await _whole(desk, name)
+    suffix = f".{format.lstrip('.')}" if format else Path(session.sound.upload).suffix or ".wav"
+    path = session.folder / f"taken-{whole.key}{suffix}"
+    await asyncio.to_thread(_write_audio, session, state, whole, path)
+    return _sent(path, f"{_stem(session)}-enhanced{suffix}")
+
+
+@routes.get("/sessions/{name}/take/recipe")
+async def recipe(name: str, desk: AtDesk) -> FileResponse:
+    """Recipe of the output: mask, settings, model, certificate."""
+    session, state, whole = await _whole(desk, name)
+    path = session.folder / f"taken-{whole.key}{recipes.SUFFIX}"
+
+    def make() -> None:
+        model = desk.model_of(session, state)
+        recipe_edited(session, state, model, whole).save(path, overwrite=True)
+
+    await asyncio.to_thread(make)
+    return _sent(path, f"{_stem(session)}-enhanced{recipes.SUFFIX}")
+
+
+@routes.get("/sessions/{name}/take/picture")
+async def drawn(name: str, desk: AtDesk) -> FileResponse:
+    """Before, mask and after, as `enhance --plot` draws them."""
+    picture.check("a picture")
+    session, state, whole = await _whole(desk, name)
+    path = session.folder / f"taken-{whole.key}.png"
+    await asyncio.to_thread(_draw, desk, session, state, whole, path)
+    return _sent(path, f"{_stem(session)}-enhanced.png")
+
+
+@routes.get("/sessions/{name}/take/certificate")
+async def certified(name: str, desk: AtDesk) -> FileResponse:
+    """Certificate of the output, as JSON."""
+    session, _, whole = await _whole(desk, name)
+    if whole.certificate is None:
+        raise CallError("a certificate questions what a search found: enhance the recording first")
+    path = session.folder / f"taken-{whole.key}.certificate.json"
+    write_text(path, whole.certificate.model_dump_json(indent=1) + "\n", overwrite=True)
+    return _sent(path, f"{_stem(session)}-certificate.json")
+
+
+@routes.get("/sessions/{name}/take/session")
+async def session_file(name: str, desk: AtDesk) -> FileResponse:
+    """The session as a file that reopens exactly."""
+    session = desk.store.session(name)
+    path = session.folder / f"taken{bundle.SUFFIX}"
+    await asyncio.to_thread(bundle.written, desk, session, path)
+    return _sent(path, f"{_stem(session)}{bundle.SUFFIX}")
+
+
+@routes.get("/sessions/{name}/audio/{which}")
+async def played(name: str, which: sound.Which, desk: AtDesk) -> FileResponse:
+    """Recording or output as a file that browsers play, in ranges if they ask for one."""
+    session = desk.store.session(name)
+    if which == "input" and session.upload.suffix in PLAYED:
+        return FileResponse(session.upload)
+    session, state, whole = await _whole(desk, name)
+    path = session.folder / f"played-{which}-{whole.key}.flac"
+    if which == "output":
+        await asyncio.to_thread(_write_audio, session, state, whole, path)
+    elif not path.exists():
+        form = AudioFormat("FLAC", "PCM_24")
+        await asyncio.to_thread(write, path, session.samples(), session.sound.rate, form)
+    return FileResponse(path)
+
+
+async def _whole(desk: Desk, name: str) -> tuple[Session, State, sound.Whole]:
+    """A session with its edit rendered whole, for which it waits."""
+    for _ in range(20):  # the edit may change while it is rendered
+        job = desk.whole(name)
+        if job is not None:
+            await desk.jobs.ended(job)
+            if job.state == "failed":
+                raise TonewoodError(job.told["error"])
+        session, state = desk.store.session(name), desk.store.state(name)
+        whole = sound.whole_of(session, state)
+        if whole is not None:
+            return session, state, whole
+    raise CallError("the edit changes faster than it can be rendered: let it rest for a moment")
+
+
+def _samples(session: Session, whole: sound.Whole) -> Any:  # noqa: ANN401 - a mapped array
+    return np.load(session.folder / f"whole-{whole.key}.npy", mmap_mode="r")
+
+
+def _write_audio(session: Session, state: State, whole: sound.Whole, path: Path) -> None:
+    like = AudioFormat(*session.sound.encoding)
+    form = AudioFormat.for_path(path, like)
+    if state.edit.amount == 0 and form == like:
+        # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
+        write_bytes(path, session.upload.read_bytes(), overwrite=True)
+        return
+    try:
+        write(path, _samples(session, whole), session.sound.rate, form, overwrite=True)
+    except TonewoodError as error:
+        raise CallError(str(error).replace(str(path), f"{_stem(session)}{path.suffix}")) from None
+
+
+def _draw(desk: Desk, session: Session, state: State, whole: sound.Whole, path: Path) -> None:
+    model = desk.model_of(session, state)
+    recipe = recipe_edited(session, state, model, whole)
+    assert whole.certificate is not None
+    mask = edit.composed(
+        sound.found_mask(session, state, model), state.edit, sound.max_gain_db(session, state)
+    )
+    rate, loudness = session.sound.rate, (whole.loudness_before, whole.loudness_after)
+    before, after = (-math.inf if it is None else it for it in loudness)
+    # The rendering on disk has its gain already.
+    level = Matching(0.0, before, after, whole.levels.held)
+    made = listen(InMemory(_samples(session, whole), rate), model)
+    reshaped = Reshaped(
+        before=listen(InMemory(session.samples(), rate), model),
+        after=made,
+        mask=LongMask.of(mask),
+        prior=recipe.prior,
+        steps=recipe.steps,
+        certificate=whole.certificate,
+        matching=level,
+        peak=made.peak,
+        settings=recipe.settings,
+        _sound=InMemory(session.samples(), rate),
+        _made=None,
+    )
+    picture.draw(path, reshaped, model, title=session.title, overwrite=True)
+
+
+def _stem(session: Session) -> str:
+    return Path(session.title).stem or "recording"
+
+
+def _sent(path: Path, name: str) -> FileResponse:
+    """A file under a name for people, gone from here once it is sent."""
+    return FileResponse(
+        path, filename=name, headers={"Cache-Control": "no-store"},
+        background=BackgroundTask(path.unlink, missing_ok=True),
+    )  # fmt: skip

@@ -1,0 +1,144 @@
+"""A studio that really runs, and what its tests share."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+import soundfile
+from starlette.testclient import TestClient
+
+from tonewood.studio.app import studio
+from tonewood.studio.desk import Desk
+
+EXAMPLE = Path(__file__).parents[2] / "src/tonewood/bundled/example.flac"
+MODEL = "soundfont-cello"
+
+
+class Live:
+    """`tonewood studio` as a process of its own, which may be killed and started again."""
+
+    def __init__(self, folder: Path, root: Path, *more: str) -> None:
+        self.command = [
+            sys.executable, "-m", "tonewood", "studio", "--port", "0", "--no-browser",
+            "--folder", str(folder), "--root", str(root), "-m", MODEL, *more,
+        ]  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TERM": "dumb"}
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+        assert self.url.startswith("http://"), "the studio did not start"
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.close()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.close()
+
+    def close(self) -> None:
+        self.process.wait(20)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
+    """A home with folders in it: takes to enhance, and two to learn from."""
+    root = tmp_path_factory.mktemp("home")
+    for side, formant in (("takes", 2_500.0), ("good", 600.0)):
+        for number in range(4):
+            path = root / side / f"{side}{number}.wav"
+            path.parent.mkdir(exist_ok=True)
+            samples = play(16, formant_hz=formant, seed=number + (9 if side == "good" else 0))
+            soundfile.write(path, samples.T, 16_000)
+    (root / "takes" / "broken.wav").write_bytes(b"RIFF")
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Live]:
+    """A studio with the example's model."""
+    server = Live(tmp_path_factory.mktemp("studio"), root)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def desk(
+    tmp_path_factory: pytest.TempPathFactory,
+    model_file: Path,
+    root: Path,
+    small: Callable[..., Any],
+) -> Desk:
+    """A studio's desk with the tiny model, which trains tiny models."""
+    few = [
+        f"{group}={value}"
+        for group, value in (
+            ("scorer.depth", 2), ("scorer.width", 4), ("scorer.crop_seconds", 1.0),
+            ("training.steps", 20), ("training.check_every", 10), ("training.batch", 8),
+            ("training.held_out", 0.25), ("priors.neighbours.frames", 512),
+            ("priors.neighbours.codes", 64), ("priors.network.steps", 20),
+            ("priors.network.width", 8), ("guide.steps", 20), ("guide.width", 8),
+        )
+    ]  # fmt: skip
+    return Desk(tmp_path_factory.mktemp("desk"), str(model_file), root, few)
+
+
+@pytest.fixture(scope="session")
+def client(desk: Desk) -> Iterator[TestClient]:
+    """A client of an application over that desk, in this process."""
+    with TestClient(studio(desk), base_url="http://127.0.0.1:8765") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def take(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
+    """Six seconds in stereo, 24 bits, of a name that is no path."""
+    path = tmp_path_factory.mktemp("in") / "take.wav"
+    soundfile.write(path, play(6, 16_000, 2).T, 16_000, "PCM_24")
+    return path
+
+
+def opened(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:
+    """Session of an uploaded recording."""
+    answer = client.post(
+        "/api/recordings", params={"name": name or path.name}, content=path.read_bytes()
+    )
+    assert answer.status_code == 201, answer.text
+    session: dict[str, Any] = answer.json()
+    return session
+
+
+def ended(client: Any, job: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
+    """A job when it is over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        now: dict[str, Any] = client.get(f"/api/jobs/{job['id']}").json()
+        if now["state"] not in ("queued", "running"):
+            return now
+        time.sleep(0.05)
+    raise AssertionError(f"{job['kind']} did not end: {now}")
+
+
+def heard(answer: Any) -> np.ndarray:
+    """Samples (channels, samples) of an answer of the sound route."""
+    assert answer.status_code == 200, answer.text
+    return np.frombuffer(answer.content, "<f4").reshape(int(answer.headers["x-channels"]), -1)

@@ -1,0 +1,138 @@
+"""The studio as a process: events, many clients, a page that goes, a server that is killed."""
+
+import json
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.studio.conftest import EXAMPLE, Live, ended, opened
+
+
+def events(live: Live, session: str) -> Generator[dict[str, Any], None, None]:
+    """Jobs that a page of a session is told of."""
+    with live.client() as client, client.stream("GET", f"/api/events?session={session}") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line.removeprefix("data: "))
+
+
+def test_a_search_is_told_step_by_step(live: Live) -> None:
+    with live.client() as client:
+        session = opened(client, EXAMPLE)
+        stream = events(live, session["id"])
+        client.post(f"/api/sessions/{session['id']}/enhance", json={})
+        told = []
+        for job in stream:
+            told.append(job)
+            if job["state"] == "done":
+                break
+        stream.close()
+    assert {job["state"] for job in told} <= {"queued", "running", "done"}
+    counts = [len(job["told"].get("steps", [])) for job in told]
+    assert counts == sorted(counts)
+    assert len(set(counts)) >= 4  # none, then one after the other
+    scores = [step["score"] for step in told[-1]["told"]["steps"]]
+    assert scores[-1] < scores[0]
+
+
+def test_a_search_is_cancelled_when_its_page_goes(live: Live) -> None:
+    with live.client() as client:
+        session = opened(client, EXAMPLE)
+        page = events(live, session["id"])
+        asked = {"steps": 5_000}
+        job = client.post(f"/api/sessions/{session['id']}/enhance", json=asked).json()
+        assert next(page)["kind"] == "enhance"
+        page.close()
+        assert ended(client, job)["state"] == "cancelled"
+        # The next one is not held up by it.
+        again = client.post(f"/api/sessions/{session['id']}/enhance", json={"steps": 0}).json()
+        assert ended(client, again)["state"] == "done"
+
+
+def test_ten_clients_are_served_while_a_search_runs(live: Live) -> None:
+    with live.client() as client:
+        session = opened(client, EXAMPLE)
+        base = f"/api/sessions/{session['id']}"
+        page = events(live, session["id"])
+        job = client.post(f"{base}/enhance", json={"steps": 200}).json()
+        next(page)
+
+        def look(number: int) -> list[int]:
+            with live.client() as mine:
+                return [
+                    mine.get(path).status_code
+                    for path in (
+                        "/",
+                        f"{base}/tiles/input/mel/{number % 4}/0",
+                        f"{base}/tiles/mask/log/2/{number % 3}",
+                        f"{base}/sound/output?start={1000 * number}&stop={1000 * number + 9000}",
+                    )
+                ]
+
+        with ThreadPoolExecutor(10) as pool:
+            assert list(pool.map(look, range(10))) == [[200] * 4] * 10
+        assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "running"
+        client.delete(f"/api/jobs/{job['id']}")
+        page.close()
+        ended(client, job)
+
+
+def test_a_killed_server_comes_back_with_its_sessions(tmp_path: Path, root: Path) -> None:
+    live = Live(tmp_path / "studio", root)
+    note = {"id": "n", "seconds": 2, "hz": 900, "width_s": 1, "height_hz": 500, "gain_db": 6}
+    with live.client() as client:
+        session = opened(client, EXAMPLE)
+        base = f"/api/sessions/{session['id']}"
+        client.put(f"{base}/edit", json={"amount": 0.5, "notes": [note]})
+        job = client.post(f"{base}/enhance", json={"steps": 200}).json()
+        while client.get(f"/api/jobs/{job['id']}").json()["state"] == "queued":
+            time.sleep(0.02)
+    live.kill()
+    live.start()
+    try:
+        with live.client() as client:
+            told = client.get(base).json()
+            assert told["state"]["edit"]["notes"][0]["gain_db"] == 6
+            assert told["state"]["undo"]
+            assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "interrupted"
+            assert client.post(f"{base}/undo").json()["edit"]["amount"] == 1.0
+            assert client.get(f"{base}/tiles/input/log/3/0").status_code == 200
+    finally:
+        live.stop()
+
+
+def test_beyond_this_machine_the_address_has_a_token(tmp_path: Path, root: Path) -> None:
+    live = Live(tmp_path / "studio", root, "--host", "0.0.0.0")
+    try:
+        place, token = live.url.split("?token=")
+        live.url = "http://127.0.0.1:" + place.rsplit(":", 1)[1]
+        with live.client() as client:
+            assert client.get("/api/models").status_code == 401
+            assert client.get("/").status_code == 401
+            entered = client.get(f"/?token={token}")
+            assert entered.status_code == 303
+            assert client.get("/api/models").status_code == 200
+    finally:
+        live.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--port", "99999"), "port"),
+        (("-m", "nothing.tonewood"), "neither a model file nor a bundled model"),
+        (("--root", "/does/not/exist"), "is no folder"),
+        (("--host", "256.256.256.256", "--port", "0"), "cannot be served"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(
+    run: Callable[..., Any], tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    ran = run("studio", "--no-browser", "--folder", tmp_path / "s", *options)
+    assert ran.code in (1, 2)
+    assert told in ran.err
+    assert ran.out == ""

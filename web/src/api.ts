@@ -1,0 +1,238 @@
+/** What the server answers, typed; and the events that it sends. */
+
+import { say } from "./dom";
+
+export interface Note {
+  id: string;
+  seconds: number;
+  hz: number;
+  width_s: number;
+  height_hz: number;
+  gain_db: number;
+  pinned: boolean;
+  muted: boolean;
+}
+
+export interface Area {
+  id: string;
+  start_s: number;
+  end_s: number;
+  low_hz: number;
+  high_hz: number;
+  amount: number;
+}
+
+export interface Edit {
+  amount: number;
+  notes: Note[];
+  areas: Area[];
+}
+
+export interface Levels {
+  input_db: number;
+  difference_db: number;
+  output_db: number;
+  held: boolean;
+  exact: boolean;
+}
+
+export interface Statement {
+  kind: "good" | "caution" | "plain" | "refused";
+  title: string;
+  text: string;
+}
+
+export interface Change {
+  before: number;
+  after: number;
+}
+
+export interface Certificate {
+  current: boolean;
+  verdict: "good" | "limited" | "refused";
+  heading: Statement;
+  statements: Statement[];
+  scorer: Change;
+  judge: Change | null;
+  reasons: string[];
+}
+
+export interface State {
+  number: number;
+  found: number | null;
+  edit: Edit;
+  undo: boolean;
+  redo: boolean;
+  key: string;
+  whole: boolean;
+  levels: Levels;
+  certificate: Certificate | null;
+  model: string | null;
+}
+
+export interface Listed {
+  id: string;
+  title: string;
+  changed: number;
+  seconds: number;
+  model: string;
+}
+
+export interface Axes {
+  low_hz: number;
+  high_hz: number;
+  rows: number;
+  columns: number;
+  finest_s: number;
+  levels: number;
+}
+
+export interface Saliency {
+  digest: string;
+  reach: number;
+  holds: boolean;
+  verdict: string;
+}
+
+export interface Session extends Listed {
+  sound: {
+    rate: number;
+    channels: number;
+    samples: number;
+    clipped: boolean;
+    format: string;
+    suffix: string;
+  };
+  axes: Axes;
+  state: State;
+  saliency: Saliency | null;
+  jobs: Job[];
+}
+
+export interface Job {
+  id: string;
+  session: string | null;
+  kind: string;
+  state: "queued" | "running" | "done" | "failed" | "cancelled" | "interrupted";
+  told: Record<string, any>;
+  created: number;
+}
+
+export interface Formats {
+  sounds: string[];
+  equalisers: { name: string; title: string }[];
+}
+
+export interface ModelCard {
+  name: string;
+  domain?: string;
+  reference?: string;
+  source?: string;
+  hours?: number;
+  accuracy?: number;
+  error?: string;
+}
+
+export interface Place {
+  id: string;
+  name: string;
+  trail: { id: string; name: string }[];
+  folders: { id: string; name: string; sounds: number }[];
+  sounds: number;
+  more: number;
+}
+
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    text: string,
+  ) {
+    super(text);
+  }
+}
+
+export async function ask(method: string, path: string, body?: unknown): Promise<Response> {
+  // A change is kept even when the page goes before it is answered.
+  const init: RequestInit = { method, keepalive: method === "PUT" };
+  if (body !== undefined) {
+    init.body = JSON.stringify(body);
+    init.headers = { "Content-Type": "application/json" };
+  }
+  let answer: Response;
+  try {
+    answer = await fetch(`/api${path}`, init);
+  } catch {
+    throw new Refused(0, "the studio does not answer: is it still running?");
+  }
+  if (!answer.ok) throw new Refused(answer.status, await reason(answer));
+  return answer;
+}
+
+async function reason(answer: Response): Promise<string> {
+  try {
+    return ((await answer.json()) as { error: string }).error;
+  } catch {
+    return `the studio answered ${answer.status}`;
+  }
+}
+
+export async function get<T>(path: string): Promise<T> {
+  return (await ask("GET", path)).json() as Promise<T>;
+}
+
+export async function post<T>(path: string, body: unknown = {}): Promise<T> {
+  return (await ask("POST", path, body)).json() as Promise<T>;
+}
+
+export async function put<T>(path: string, body: unknown): Promise<T> {
+  return (await ask("PUT", path, body)).json() as Promise<T>;
+}
+
+/** Uploads a recording or a session file, telling how far it is. */
+export function upload(file: Blob, name: string, progress: (share: number) => void): Promise<Session> {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", `/api/recordings?name=${encodeURIComponent(name)}`);
+    request.upload.onprogress = (event) => progress(event.loaded / Math.max(event.total, 1));
+    request.onerror = () => reject(new Refused(0, "the upload was cut off: is the studio still running?"));
+    request.onload = () => {
+      let told: Session & { error?: string };
+      try {
+        told = JSON.parse(request.responseText);
+      } catch {
+        reject(new Refused(request.status, `the studio answered ${request.status}`));
+        return;
+      }
+      if (request.status === 201) resolve(told);
+      else reject(new Refused(request.status, told.error ?? `the studio answered ${request.status}`));
+    };
+    request.send(file);
+  });
+}
+
+/** Jobs of a session, and those that belong to none, as they change. */
+export function listen(session: string | null, heard: (job: Job) => void, back?: () => void): () => void {
+  const source = new EventSource(`/api/events${session ? `?session=${session}` : ""}`);
+  let lost = false;
+  source.addEventListener("error", () => (lost = true));
+  source.addEventListener("open", () => {
+    if (lost) back?.(); // the server was away, and may have been started anew
+    lost = false;
+  });
+  source.addEventListener("job", (event) => heard(JSON.parse((event as MessageEvent<string>).data) as Job));
+  return () => source.close();
+}
+
+/** Runs something that may be refused, and says why. */
+export async function trying<T>(work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    say(error instanceof Error ? capital(error.message) : String(error), "error");
+    return undefined;
+  }
+}
+
+export function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,396 @@
+/**
+ * Plays input, output and what changed, gaplessly and at the same place.
+ *
+ * Sound comes from the server in pieces of samples, for input and output alike, and is scheduled to
+ * the sample, piece after piece. All three ways of listening are gains on those two: switching
+ * moves gains and nothing else, so the place is kept. A change of the mask starts a new generation
+ * of pieces a moment ahead of what is heard, and fades over to it.
+ */
+
+import type { Levels, Session } from "./api";
+
+export type Way = "input" | "output" | "difference";
+
+const FIRST_S = 0.3; // a generation's first piece: small, so that it comes at once
+const PIECE_S = 1.0;
+const AHEAD_S = 1.6;
+const FADE_S = 0.012;
+const LEAD_S = 0.03; // between a wish and its sound: what a piece takes to come
+
+interface Segment {
+  time: number; // of the audio clock
+  sample: number;
+  length: number;
+}
+
+class Generation {
+  readonly input: GainNode;
+  readonly output: GainNode;
+  readonly fade: GainNode;
+  readonly segments: Segment[] = [];
+  readonly sources: AudioBufferSourceNode[] = [];
+  ended = false;
+
+  constructor(
+    context: AudioContext,
+    target: AudioNode,
+    public next: number, // sample that comes next
+    public time: number, // when it comes
+  ) {
+    this.fade = new GainNode(context, { gain: 0 });
+    this.input = new GainNode(context, { gain: 0 });
+    this.output = new GainNode(context, { gain: 0 });
+    this.input.connect(this.fade);
+    this.output.connect(this.fade);
+    this.fade.connect(target);
+  }
+
+  /** Sample that is heard at a time of the audio clock. */
+  at(time: number, rate: number): number {
+    let found = this.segments[0];
+    if (!found) return this.next;
+    for (const segment of this.segments) if (segment.time <= time) found = segment;
+    const into = Math.max(0, (time - found.time) * rate);
+    return found.sample + Math.min(into, found.length);
+  }
+
+  stop(time: number): void {
+    this.ended = true;
+    this.fade.gain.cancelScheduledValues(time);
+    this.fade.gain.setValueAtTime(1, time);
+    this.fade.gain.linearRampToValueAtTime(0, time + FADE_S);
+    for (const source of this.sources) {
+      try {
+        source.stop(time + FADE_S + 0.005);
+      } catch {
+        // it has not started, and now never will
+      }
+    }
+    window.setTimeout(() => this.fade.disconnect(), 1000 * (FADE_S + 0.3));
+  }
+}
+
+export class Player extends EventTarget {
+  way: Way = "output";
+  loop: { start: number; end: number } | null = null;
+  playing = false;
+  amount: number | null = null; // while the slider moves: heard before it is kept
+  levels: Levels;
+  private context: AudioContext | null = null;
+  private master: GainNode | null = null;
+  private generation: Generation | null = null;
+  private resting = 0; // seconds, while nothing plays
+  private inputs = new Map<number, Promise<Float32Array<ArrayBuffer>[]>>();
+  private pumping = false;
+  private refreshing = false;
+  private again = false;
+  private asked = 0;
+
+  constructor(private session: Session) {
+    super();
+    this.levels = session.state.levels;
+  }
+
+  get duration(): number {
+    return this.session.seconds;
+  }
+
+  get position(): number {
+    if (!this.playing || !this.generation || !this.context) return this.resting;
+    const heard = this.generation.at(this.context.currentTime, this.session.sound.rate);
+    return Math.min(this.duration, heard / this.session.sound.rate);
+  }
+
+  async play(): Promise<void> {
+    if (this.playing) return;
+    const context = this.ready();
+    this.playing = true;
+    this.dispatchEvent(new Event("play"));
+    await context.resume();
+    if (this.resting >= this.duration - 0.02) this.resting = this.loop?.start ?? 0;
+    await this.begin(this.resting);
+  }
+
+  pause(): void {
+    if (!this.playing) return;
+    this.resting = this.position;
+    this.playing = false;
+    this.generation?.stop(this.context?.currentTime ?? 0);
+    this.generation = null;
+    this.dispatchEvent(new Event("pause"));
+  }
+
+  toggle(): void {
+    if (this.playing) this.pause();
+    else void this.play();
+  }
+
+  seek(seconds: number): void {
+    this.resting = Math.max(0, Math.min(this.duration, seconds));
+    this.dispatchEvent(new Event("seeking"));
+    if (this.playing) void this.begin(this.resting);
+    this.dispatchEvent(new Event("timeupdate"));
+  }
+
+  /** Listens to input, output or what changed, at the same place. */
+  listen(way: Way): void {
+    this.way = way;
+    this.dispatchEvent(new Event("way"));
+    if (this.context && this.generation) this.balance(this.generation, this.context.currentTime, 0.008);
+  }
+
+  /** Something about the output changed: it is heard as soon as the server has it. */
+  async refresh(): Promise<void> {
+    if (!this.playing || !this.generation || !this.context) return;
+    this.asked ||= performance.now();
+    if (this.refreshing) {
+      this.again = true;
+      return;
+    }
+    this.refreshing = true;
+    try {
+      await this.renew();
+    } catch {
+      this.pause();
+      this.dispatchEvent(new Event("lost"));
+    } finally {
+      this.refreshing = false;
+    }
+  }
+
+  private async renew(): Promise<void> {
+    do {
+      if (!this.generation || !this.context) return;
+      this.again = false;
+      const asked = this.asked;
+      this.asked = 0;
+      const ahead = this.context.currentTime + LEAD_S;
+      const { rate } = this.session.sound;
+      const heard = await this.begin(this.generation.at(ahead, rate) / rate, ahead);
+      if (heard !== null && asked) {
+        const until = performance.now() + Math.max(0, heard - this.context.currentTime) * 1000;
+        performance.measure("change-to-sound", { start: asked, end: until });
+      }
+    } while (this.again && this.playing);
+  }
+
+  forget(): void {
+    this.pause();
+    void this.context?.close();
+    this.context = null;
+  }
+
+  private ready(): AudioContext {
+    if (!this.context) {
+      const rate = this.session.sound.rate;
+      this.context = new AudioContext({ latencyHint: "interactive", sampleRate: Math.max(rate, 8000) });
+      this.master = new GainNode(this.context);
+      this.master.connect(this.context.destination);
+    }
+    return this.context;
+  }
+
+  /** Starts a generation at a place; returns when it is first heard, on the audio clock. */
+  private async begin(seconds: number, wanted?: number): Promise<number | null> {
+    const context = this.ready();
+    const { rate, samples } = this.session.sound;
+    const start = Math.min(Math.round(seconds * rate), samples - 1);
+    const before = this.generation;
+    const stop = this.edge(start, FIRST_S);
+    const [input, output] = await this.fetched(start, stop);
+    if (!this.playing || this.generation !== before) return null;
+    // What comes later than it was meant to is joined in where it should be by now. Pieces start on
+    // whole samples of the audio clock, so that they join without a gap or an overlap.
+    const soonest = Math.max(wanted ?? 0, context.currentTime + 0.008);
+    const time = Math.ceil(soonest * rate) / rate;
+    const late = wanted ? Math.round((time - wanted) * rate) : 0;
+    const generation = new Generation(context, this.master as GainNode, start, wanted ?? time);
+    generation.time = wanted ?? time;
+    before?.stop(time);
+    this.generation = generation;
+    this.schedule(generation, start, input, output, late, time);
+    generation.fade.gain.setValueAtTime(0, time);
+    generation.fade.gain.linearRampToValueAtTime(1, time + FADE_S);
+    this.balance(generation, time, 0);
+    void this.pump();
+    return time;
+  }
+
+  private schedule(
+    generation: Generation,
+    start: number,
+    input: Float32Array<ArrayBuffer>[],
+    output: Float32Array<ArrayBuffer>[],
+    skip: number,
+    time: number,
+  ): void {
+    const context = this.ready();
+    const { rate } = this.session.sound;
+    const length = input[0].length;
+    const from = Math.min(skip, length);
+    for (const [channels, bus] of [
+      [input, generation.input],
+      [output, generation.output],
+    ] as const) {
+      const buffer = new AudioBuffer({ numberOfChannels: channels.length, length, sampleRate: rate });
+      channels.forEach((channel, number) => buffer.copyToChannel(channel, number));
+      const source = new AudioBufferSourceNode(context, { buffer });
+      source.connect(bus);
+      source.start(time, from / rate);
+      source.onended = () => source.disconnect();
+      generation.sources.push(source);
+    }
+    generation.segments.push({ time, sample: start + from, length: length - from });
+    if (generation.segments.length > 12) generation.segments.splice(0, 4);
+    if (generation.sources.length > 24) generation.sources.splice(0, 8);
+    generation.next = start + length;
+    generation.time = (Math.round(time * rate) + length - from) / rate;
+    const loop = this.loop;
+    if (loop && generation.next >= Math.floor(loop.end * rate) && start < loop.end * rate) {
+      generation.next = Math.round(loop.start * rate);
+    }
+  }
+
+  /** Keeps some seconds scheduled ahead of what is heard. */
+  private async pump(): Promise<void> {
+    if (this.pumping) return;
+    this.pumping = true;
+    try {
+      while (this.playing && this.generation && this.context) {
+        const generation = this.generation;
+        const { samples } = this.session.sound;
+        if (generation.next >= samples) {
+          if (this.context.currentTime >= generation.time) {
+            this.pause();
+            this.resting = this.duration;
+            this.dispatchEvent(new Event("ended"));
+            return;
+          }
+          await pause(40);
+        } else if (generation.time - this.context.currentTime > AHEAD_S) {
+          await pause(60);
+        } else {
+          const start = generation.next;
+          const [input, output] = await this.fetched(start, this.edge(start, PIECE_S));
+          if (generation !== this.generation || generation.ended) continue;
+          const { rate } = this.session.sound;
+          const late = this.context.currentTime + 0.005 > generation.time;
+          const time = late ? Math.ceil((this.context.currentTime + 0.02) * rate) / rate : generation.time;
+          this.schedule(generation, start, input, output, 0, time);
+          this.balance(generation, this.context.currentTime, 0.03);
+        }
+      }
+    } catch {
+      this.pause();
+      this.dispatchEvent(new Event("lost"));
+    } finally {
+      this.pumping = false;
+      if (this.playing && this.generation) void this.pump();
+    }
+  }
+
+  /** Where a piece from a sample ends: after its length, at the loop's end, or with the recording. */
+  private edge(start: number, seconds: number): number {
+    const { rate, samples } = this.session.sound;
+    let stop = Math.min(samples, start + Math.round(seconds * rate));
+    if (this.loop && start < this.loop.end * rate) stop = Math.min(stop, Math.round(this.loop.end * rate));
+    return Math.max(stop, start + 1);
+  }
+
+  private async fetched(start: number, stop: number): Promise<[Float32Array<ArrayBuffer>[], Float32Array<ArrayBuffer>[]]> {
+    const key = start * 2 ** 22 + (stop - start);
+    let input = this.inputs.get(key);
+    if (!input) {
+      this.inputs.set(key, (input = this.samples("input", start, stop)));
+      input.catch(() => this.inputs.delete(key));
+      if (this.inputs.size > 40) this.inputs.delete(this.inputs.keys().next().value as number);
+    }
+    return Promise.all([input, this.samples("output", start, stop)]);
+  }
+
+  private async samples(which: "input" | "output", start: number, stop: number): Promise<Float32Array<ArrayBuffer>[]> {
+    const amount = which === "output" && this.amount !== null ? `&amount=${this.amount}` : "";
+    const answer = await fetch(
+      `/api/sessions/${this.session.id}/sound/${which}?start=${start}&stop=${stop}${amount}`,
+    );
+    if (!answer.ok) throw new Error(String(answer.status));
+    const content = await answer.arrayBuffer();
+    if (which === "output") {
+      this.levels = JSON.parse(answer.headers.get("X-Levels") as string) as Levels;
+      this.dispatchEvent(new Event("levels"));
+    }
+    const channels = Number(answer.headers.get("X-Channels"));
+    const length = content.byteLength / 4 / channels;
+    return Array.from({ length: channels }, (_, n) => new Float32Array(content, n * length * 4, length));
+  }
+
+  /** Sets the gains of a way of listening. */
+  private balance(generation: Generation, time: number, over: number): void {
+    const input = 10 ** (this.levels.input_db / 20);
+    const lift = 10 ** (this.levels.difference_db / 20);
+    const gains = {
+      input: [input, 0],
+      output: [0, 1],
+      difference: [-input * lift, lift],
+    }[this.way];
+    [generation.input, generation.output].forEach((bus, n) => {
+      bus.gain.cancelScheduledValues(time);
+      if (over) bus.gain.setTargetAtTime(gains[n], time, over / 3);
+      else bus.gain.setValueAtTime(gains[n], time);
+    });
+  }
+}
+
+function pause(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+/** As much of a media element as wavesurfer.js asks of one. */
+export class Media extends EventTarget {
+  src = "";
+  currentSrc = "";
+  volume = 1;
+  muted = false;
+  playbackRate = 1;
+  readyState = 4;
+  seeking = false;
+  ended = false;
+
+  constructor(private player: Player) {
+    super();
+    for (const kind of ["play", "pause", "timeupdate", "ended", "seeking"]) {
+      player.addEventListener(kind, () => this.dispatchEvent(new Event(kind)));
+    }
+  }
+
+  get currentTime(): number {
+    return this.player.position;
+  }
+
+  set currentTime(seconds: number) {
+    this.player.seek(seconds);
+  }
+
+  get duration(): number {
+    return this.player.duration;
+  }
+
+  get paused(): boolean {
+    return !this.player.playing;
+  }
+
+  play(): Promise<void> {
+    return this.player.play();
+  }
+
+  pause(): void {
+    this.player.pause();
+  }
+
+  load(): void {}
+  remove(): void {}
+  removeAttribute(): void {}
+  canPlayType(): string {
+    return "";
+  }
+}

@@ -1,0 +1,96 @@
+/** Where a moment and a frequency lie on the picture. */
+
+import type { Axes } from "./api";
+
+export type AxisName = "log" | "mel";
+
+const toMel = (hz: number) => 2595 * Math.log10(1 + hz / 700);
+const fromMel = (mel: number) => 700 * (10 ** (mel / 2595) - 1);
+
+export class Scale {
+  start = 0;
+  end = 1;
+  width = 1;
+  height = 1;
+  axis: AxisName = "log";
+
+  constructor(
+    private axes: Axes,
+    readonly duration: number,
+  ) {
+    this.end = Math.max(duration, 0.1);
+  }
+
+  x(seconds: number): number {
+    return ((seconds - this.start) / (this.end - this.start)) * this.width;
+  }
+
+  seconds(x: number): number {
+    return this.start + (x / this.width) * (this.end - this.start);
+  }
+
+  y(hz: number): number {
+    return (1 - this.share(hz)) * this.height;
+  }
+
+  /** Place of a frequency between the lowest (0) and the highest row (1). */
+  share(hz: number): number {
+    const { low_hz: low, high_hz: high } = this.axes;
+    const at = Math.max(hz, 1);
+    if (this.axis === "log") return Math.log(at / low) / Math.log(high / low);
+    return (toMel(at) - toMel(low)) / (toMel(high) - toMel(low));
+  }
+
+  hz(y: number): number {
+    const share = 1 - y / this.height;
+    const { low_hz: low, high_hz: high } = this.axes;
+    if (this.axis === "log") return low * (high / low) ** share;
+    return fromMel(toMel(low) + share * (toMel(high) - toMel(low)));
+  }
+
+  get low(): number {
+    return this.axes.low_hz;
+  }
+
+  get high(): number {
+    return this.axes.high_hz;
+  }
+
+  /** Frequencies worth a label. */
+  ticks(): number[] {
+    const wanted =
+      this.axis === "log"
+        ? [50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000]
+        : [100, 500, 1000, 2000, 3000, 4000, 6000, 8000, 10000, 15000, 20000];
+    const told: number[] = [];
+    for (const hz of wanted) {
+      if (hz < this.low || hz > this.high * 1.001) continue;
+      if (told.length && Math.abs(this.y(hz) - this.y(told[told.length - 1])) < 22) continue;
+      told.push(hz);
+    }
+    return told;
+  }
+
+  /** Moments worth a label, and how many digits they need. */
+  times(): { step: number; at: number[] } {
+    const span = this.end - this.start;
+    const wish = span / Math.max(2, this.width / 90);
+    const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800];
+    const step = steps.find((candidate) => candidate >= wish) ?? 3600;
+    const at: number[] = [];
+    for (let t = Math.ceil(this.start / step) * step; t <= this.end; t += step) at.push(t);
+    return { step, at };
+  }
+
+  zoom(factor: number, around: number): void {
+    const least = Math.min(0.25, this.duration);
+    const span = Math.min(this.duration, Math.max(least, (this.end - this.start) * factor));
+    const share = (around - this.start) / (this.end - this.start);
+    this.move(around - share * span, span);
+  }
+
+  move(start: number, span = this.end - this.start): void {
+    this.start = Math.max(0, Math.min(start, this.duration - span));
+    this.end = this.start + span;
+  }
+}

@@ -1,0 +1,38 @@
+/** Light, dark, or as the system has it. */
+
+import { button } from "./dom";
+
+const ORDER = ["", "light", "dark"];
+const NAMES: Record<string, string> = { "": "as the system", light: "light", dark: "dark" };
+
+function kept(): string {
+  try {
+    return localStorage.getItem("theme") ?? "";
+  } catch {
+    return "";
+  }
+}
+
+export function applyTheme(theme = kept()): void {
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+  try {
+    localStorage.setItem("theme", theme);
+  } catch {
+    // nothing is kept where nothing may be
+  }
+  document.dispatchEvent(new Event("theme"));
+}
+
+export function themeButton(): HTMLElement {
+  const turn = () => {
+    applyTheme(ORDER[(ORDER.indexOf(kept()) + 1) % ORDER.length]);
+    element.title = `Colours: ${NAMES[kept()]}`;
+  };
+  const element = button("Change colours: light or dark", "sun", turn, { bare: true });
+  element.title = `Colours: ${NAMES[kept()]}`;
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    document.dispatchEvent(new Event("theme"));
+  });
+  return element;
+}

@@ -1,0 +1,230 @@
+/** Teaching a sound: two folders, what tells them apart, then the training as it goes. */
+
+import { ask, capital, get, listen, post, trying, type Job } from "./api";
+import { button, h, icon, s, say } from "./dom";
+import { header } from "./header";
+import { placeField, type Chosen } from "./places";
+
+interface Point {
+  who: "scorer" | "judge";
+  step: number;
+  of: number;
+  accuracy: number;
+  loss: number;
+}
+
+const VERDICTS: Record<string, [string, string]> = {
+  fine: ["good", "Nothing but the sound tells these folders apart"],
+  beware: ["limited", "Look at this before you train"],
+  confounded: ["refused", "Something other than the instrument tells these folders apart"],
+  untested: ["limited", "Too few recordings to tell a habit from chance"],
+};
+
+export class TrainPage {
+  readonly element = h("main", { class: "train" });
+  private reference: Chosen | null = null;
+  private source: Chosen | null = null;
+  private name = h("input", { id: "name", type: "text", maxlength: "80", autocomplete: "off", placeholder: "my cello" });
+  private domain = h("input", { id: "domain", type: "text", maxlength: "200", autocomplete: "off", placeholder: "solo cello, dry studio" });
+  private audit: Job | null = null;
+  private training: Job | null = null;
+  private checkButton = button("Check the folders", null, () => void this.check(), { disabled: true });
+  private trainButton = button("Train", null, () => void this.train(), { class: "primary", disabled: true });
+  private auditSlot = h("div", { class: "slot", role: "status" });
+  private trainSlot = h("div", { class: "slot" });
+  private stop: () => void;
+
+  constructor() {
+    document.title = "Teach a sound · Tonewood";
+    this.name.addEventListener("input", () => this.enable());
+    this.element.append(
+      header(),
+      h(
+        "div",
+        { class: "column" },
+        h("a", { href: "#/", class: "back" }, icon("back"), "All recordings"),
+        h("h1", {}, "Teach it a sound"),
+        h("p", { class: "lead" }, "Two folders, at least a minute of recordings in each. They need not hold the same music; all else should be alike: the room, the microphone, the player."),
+        h(
+          "ol",
+          { class: "steps" },
+          h(
+            "li",
+            {},
+            h("h2", {}, "Choose two folders"),
+            placeField("Reference folder", "The sound you want.", (place) => this.chose("reference", place)),
+            placeField("Source folder", "The sound you have.", (place) => this.chose("source", place)),
+          ),
+          h("li", {}, h("h2", {}, "Is it the instrument, or the room?"), h("p", { class: "quiet" }, "Level, noise, bandwidth, hum or a codec may tell two folders apart as well. If so, that is what would be learnt."), this.checkButton, this.auditSlot),
+          h(
+            "li",
+            {},
+            h("h2", {}, "Train"),
+            h("div", { class: "fields" }, field("Name", this.name), field("What it is for", this.domain)),
+            this.trainButton,
+            this.trainSlot,
+          ),
+        ),
+      ),
+    );
+    this.stop = listen(null, (job) => this.told(job));
+    void this.resume();
+  }
+
+  destroy(): void {
+    this.stop();
+  }
+
+  private async resume(): Promise<void> {
+    const jobs = await trying(() => get<Job[]>("/jobs"));
+    performance.mark("page-ready");
+    const training = jobs?.find((job) => job.kind === "train" && ["running", "queued"].includes(job.state));
+    if (training) this.told((this.training = training));
+  }
+
+  private chose(side: "reference" | "source", place: Chosen): void {
+    this[side] = place;
+    this.audit = null;
+    this.auditSlot.replaceChildren();
+    if (side === "reference" && !this.name.value) this.name.value = place.name;
+    this.enable();
+  }
+
+  private enable(): void {
+    const both = this.reference && this.source;
+    this.checkButton.disabled = !both;
+    this.trainButton.disabled = !both || this.audit?.state !== "done" || !this.name.value.trim();
+  }
+
+  private async check(): Promise<void> {
+    const body = { reference: this.reference?.id, source: this.source?.id };
+    const job = await trying(() => post<Job>("/audits", body));
+    if (job) this.told((this.audit = job));
+  }
+
+  private async train(): Promise<void> {
+    const body = {
+      reference: this.reference?.id,
+      source: this.source?.id,
+      name: this.name.value.trim(),
+      domain: this.domain.value.trim(),
+    };
+    const job = await trying(() => post<Job>("/trainings", body));
+    if (job) this.told((this.training = job));
+  }
+
+  private told(job: Job): void {
+    if (job.id === this.audit?.id) this.showAudit((this.audit = job));
+    if (job.id === this.training?.id) this.showTraining((this.training = job));
+    this.enable();
+  }
+
+  private showAudit(job: Job): void {
+    if (job.state === "failed") {
+      this.auditSlot.replaceChildren(h("p", { class: "error" }, capital(String(job.told.error))));
+      return;
+    }
+    if (job.state !== "done") {
+      const told = job.told.of ? `Listening to the ${job.told.phase} folder: ${job.told.number} of ${job.told.of}` : "Waiting for its turn …";
+      this.auditSlot.replaceChildren(running(told, Number(job.told.number ?? 0), Number(job.told.of ?? 1)));
+      return;
+    }
+    const [kind, title] = VERDICTS[job.told.verdict as string];
+    this.auditSlot.replaceChildren(
+      h(
+        "div",
+        { class: `verdict ${kind}` },
+        icon(kind === "good" ? "check" : "warn"),
+        h(
+          "div",
+          {},
+          h("strong", {}, title),
+          ...[...(job.told.summary as string[]), ...(job.told.warnings as string[])].map((line) => h("p", {}, `${capital(line)}.`)),
+        ),
+      ),
+    );
+  }
+
+  private showTraining(job: Job): void {
+    const { told } = job;
+    if (job.state === "failed") {
+      this.trainSlot.replaceChildren(h("p", { class: "error", role: "status" }, capital(String(told.error))));
+      return;
+    }
+    const cancel = button("Cancel", "close", () => void trying(() => ask("DELETE", `/jobs/${job.id}`)), { class: "small" });
+    const parts: HTMLElement[] = [];
+    if (job.state === "done") {
+      parts.push(
+        h(
+          "div",
+          { class: "verdict good", role: "status" },
+          icon("check"),
+          h(
+            "div",
+            {},
+            h("strong", {}, `${told.model} is ready`),
+            h("p", {}, `It tells the two sounds apart in ${Math.round(told.accuracy * 100)} % of what it never heard (${Math.round(told.interval[0] * 100)} to ${Math.round(told.interval[1] * 100)}).`),
+            h("a", { href: "#/" }, "Bring a recording"),
+          ),
+        ),
+      );
+    } else if (job.state === "cancelled") say("Cancelled; no model was made.");
+    else {
+      const phase: Record<string, string> = {
+        listening: `Listening to the ${told.side} folder: ${told.number} of ${told.of}`,
+        loading: `Reading the ${told.side} folder: ${told.number} of ${told.of}`,
+        scorer: "The scorer learns to tell the two sounds apart",
+        judge: "The judge learns the same, apart from it",
+        masks: "Learning where masks start, and how to guide them",
+      };
+      parts.push(h("div", { class: "row" }, running(phase[told.phase] ?? "Waiting for its turn …"), cancel));
+    }
+    if (told.curve?.length) parts.push(curve(told.curve as Point[]));
+    this.trainSlot.replaceChildren(...parts);
+  }
+}
+
+function field(label: string, input: HTMLInputElement): HTMLElement {
+  return h("div", { class: "field" }, h("label", { for: input.id }, label), input);
+}
+
+function running(text: string, done = 0, of = 0): HTMLElement {
+  return h(
+    "div",
+    { class: "progress", role: "status" },
+    h("i", { class: "spinner", "aria-hidden": "true" }),
+    h("span", {}, text),
+    of > 0 && h("progress", { max: of, value: done, "aria-label": text }),
+  );
+}
+
+/** Held-out accuracy of scorer and judge, step by step. */
+function curve(points: Point[]): HTMLElement {
+  const [width, height, left, foot] = [640, 190, 44, 26];
+  const most = Math.max(...points.map((point) => point.of));
+  const x = (step: number) => left + (step / most) * (width - left - 70);
+  const y = (accuracy: number) => 10 + (1 - (accuracy - 0.4) / 0.6) * (height - foot - 10);
+  const lines: SVGElement[] = [0.5, 0.75, 1].flatMap((share) => [
+    s("line", { class: "grid", x1: left, x2: width - 70, y1: y(share), y2: y(share) }),
+    s("text", { x: left - 8, y: y(share) + 4, "text-anchor": "end" }, `${share * 100} %`),
+  ]);
+  const told: string[] = [];
+  for (const who of ["scorer", "judge"] as const) {
+    const mine = points.filter((point) => point.who === who);
+    const last = mine[mine.length - 1];
+    if (!last) continue;
+    told.push(`${who} ${Math.round(last.accuracy * 100)} %`);
+    lines.push(
+      s("polyline", { class: `line ${who}`, points: mine.map((p) => `${x(p.step)},${y(Math.max(0.4, p.accuracy))}`).join(" ") }),
+      s("circle", { class: `end ${who}`, cx: x(last.step), cy: y(Math.max(0.4, last.accuracy)), r: 3.5 }),
+      s("text", { class: who, x: x(last.step) + 8, y: y(Math.max(0.4, last.accuracy)) + (who === "judge" ? 16 : 4) }, who),
+    );
+  }
+  lines.push(s("text", { x: left, y: height - 6 }, "0 steps"), s("text", { x: width - 70, y: height - 6, "text-anchor": "end" }, String(most)));
+  return h(
+    "figure",
+    { class: "curve" },
+    s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Accuracy on takes that are held out: ${told.join(", ")}` }, ...lines) as unknown as HTMLElement,
+    h("figcaption", { class: "quiet" }, "Accuracy on takes that it does not learn from; one half is chance."),
+  );
+}
