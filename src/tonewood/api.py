@@ -11,9 +11,9 @@ from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
 from tonewood.files.modelfile import Model
 from tonewood.scoring import scorer
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
+from tonewood.workflow import ears, streaming
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import score as scoring
-from tonewood.workflow import streaming
 from tonewood.workflow import train as training
 from tonewood.workflow.enhance import Enhancement
 from tonewood.workflow.score import Score
@@ -25,24 +25,28 @@ def load(model: str | Path = "cello") -> Model:
 
 
 def train(
-    reference: str | Path,
-    source: str | Path,
+    reference: str | Path | None = None,
+    source: str | Path | None = None,
     output: str | Path | None = None,
     *,
+    preferences: str | Path | None = None,
+    ratings: str | Path | None = None,
     settings: ModelSettings | None = None,
     device: str = "cpu",
     overwrite: bool = False,
 ) -> Model:
-    """Learn a model from two folders that need not correspond.
+    """Learn a model from two folders that need not correspond, from listeners, or from both.
 
     Parameters
     ----------
-    reference : path
+    reference : path, optional
         Folder of the sound that is wanted.
-    source : path
+    source : path, optional
         Folder of the sound that is to be improved.
     output : path, optional
         Model file to write.
+    preferences, ratings : path, optional
+        CSV tables of what listeners said: `preferred,other` and `file,rating`.
     settings : ModelSettings, optional
     device : {"cpu", "cuda"}
 
@@ -53,8 +57,11 @@ def train(
     """
     name = Path(output).stem if output else "model"
     made: Model | None = None
-    for event in training.train(
-        Path(reference), Path(source), settings or ModelSettings(), name=name, device=device
+    there, here, *tables = (
+        None if it is None else Path(it) for it in (reference, source, preferences, ratings)
+    )
+    for event in ears.learn(
+        there, here, (tables[0], tables[1]), settings or ModelSettings(), name=name, device=device
     ):
         if isinstance(event, Model):
             made = event

@@ -17,6 +17,7 @@ from tonewood.cli import (
     evaluate,
     explain,
     info,
+    listen,
     live,
     onnx,
     report,
@@ -68,6 +69,7 @@ for _command in (
     studio.studio,
 ):
     app.command()(_command)
+app.add_typer(listen.app, name="listen")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`tonewood train`: two folders → a model."""
+"""`tonewood train`: two folders, or what listeners said, → a model."""
 
 import json
 from pathlib import Path
@@ -11,20 +11,32 @@ from tonewood.cli.options import (
     DeviceOption,
     JsonOption,
     OverwriteOption,
-    ReferenceOption,
     SetOption,
-    SourceOption,
     check_target,
 )
 from tonewood.errors import CallError, shown
 
 
 def train(
-    reference: ReferenceOption,
-    source: SourceOption,
     output: Annotated[
         Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
     ],
+    reference: Annotated[
+        Path | None, typer.Option(readable=False, help="Folder of the sound that is wanted.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Folder of the sound that is to be improved."),
+    ] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="CSV of pairs: preferred,other, as listen results write."
+        ),
+    ] = None,
+    ratings: Annotated[
+        Path | None, typer.Option(readable=False, help="CSV of mean opinion scores: file,rating.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = 0,
     device: DeviceOption = "cpu",
     group_by: Annotated[
@@ -61,10 +73,11 @@ def train(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Learn a model from two folders of recordings."""
+    """Learn a model from two folders of recordings, from what listeners said, or from both."""
     from tonewood.files.modelfile import Model, load
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
+    from tonewood.workflow import ears
     from tonewood.workflow import train as workflow
     from tonewood.workflow.audit import warnings
 
@@ -78,18 +91,23 @@ def train(
         named.append("predictor.taught=true")
     check_target(output, overwrite)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
+    tables = (preferences, ratings)
     if onto is not None:
         kept = load(onto)
         settings = changed(kept.settings, set_ or [])
-        if not predictor or settings.model_copy(update={"predictor": kept.settings.predictor}) != (
-            kept.settings
+        if (
+            not predictor
+            or any(tables)
+            or settings.model_copy(update={"predictor": kept.settings.predictor}) != kept.settings
         ):
             raise CallError("--onto adds --predictor and changes nothing else: say no more")
+        if reference is None or source is None:
+            raise CallError("a predictor learns from folders: give --reference and --source")
         events = workflow.add_predictor(kept, reference, source, settings.predictor)
     else:
         settings = changed(ModelSettings(), [*named, *(set_ or [])])
-        events = workflow.train(
-            reference, source, settings, name=output.stem, device=device, origin=origin
+        events = ears.learn(
+            reference, source, tables, settings, name=output.stem, device=device, origin=origin
         )
     with TrainingDisplay() as display:
         for event in events:

@@ -27,6 +27,7 @@ from tonewood.signal.spectrum import filtered_blocks
 from tonewood.signal.tracks import Made, Track, spans
 from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen, mono_of
 from tonewood.workflow.mask import Found, find_mask, fooled_judge
+from tonewood.workflow.opinions import adapted, doubts
 from tonewood.workflow.predict import predicted_mask
 
 _BLOCK = 1 << 16
@@ -185,11 +186,12 @@ def reshape(
     heard = listen(sound, model, folder, pitched=not foreseen)
     unlikeness = model.source_likeness.unlikeness(heard.rows_db)
     before = mean_score(model.scorer, heard.rows_db)
-    used = settings
+    used = adapted(settings, model)
     if unlikeness > 1 and not settings.force and settings.method != "paper":
+        static = before >= 0.5 and model.learnt_priors is not None
         used = changed(
             settings,
-            [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
+            [f"prior.kind={'static' if static else 'none'}", "search.steps=0"],
         )
     if foreseen and used is settings:
         found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
@@ -218,6 +220,7 @@ def reshape(
             after=model.reference_likeness.unlikeness(after.rows_db),
         ),
         settings=settings.certificate,
+        doubts=doubts(model),
     )
     yield Reshaped(
         before=heard,
