@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.files.audio import resample
+from tonewood.files.audio import mono_of, resample
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
 from tonewood.masking.certify import Certificate, Change, certify
@@ -25,7 +25,7 @@ from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.loudness import TruePeak
 from tonewood.signal.spectrum import filtered_blocks
 from tonewood.signal.tracks import Made, Track, spans
-from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen, mono_of
+from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen
 from tonewood.workflow.mask import Found, find_mask, fooled_judge
 from tonewood.workflow.opinions import adapted, doubts
 from tonewood.workflow.predict import predicted_mask
