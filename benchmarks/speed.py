@@ -1,6 +1,6 @@
 """How fast Tonewood is and how much memory it takes, beside Matchering and the machine's limits.
 
-    python benchmarks/speed.py [--out docs/performance.json] [--scratch FOLDER] [--hours 1 6]
+    python benchmarks/speed.py [--docs docs/performance.md] [--scratch FOLDER] [--hours 1 6]
     python benchmarks/speed.py --table docs/performance.json     # the table again, from the figures
 
 Whole processes, as a user starts them, take turns with Matchering's, so that a machine's busy
@@ -26,6 +26,7 @@ MODEL = "soundfont-cello"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="figures, as JSON")
+    parser.add_argument("--docs", type=Path, help="page to fill; its JSON beside it")
     parser.add_argument("--table", type=Path, help="figures to make the table of; measure nothing")
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/tonewood-speed"))
     parser.add_argument("--repeats", type=int, default=3, help="of everything under an hour")
@@ -36,6 +37,12 @@ def main() -> None:
         print(table(json.loads(asked.table.read_text())))
         return
     figures = measure(asked)
+    if asked.docs:
+        asked.out = asked.docs.with_suffix(".json")
+        begin, end = "<!-- speed: begin -->\n", "<!-- speed: end -->"
+        page = asked.docs.read_text()
+        head, tail = page.split(begin)[0], page.split(end)[1]
+        asked.docs.write_text(head + begin + table(figures) + "\n" + end + tail)
     if asked.out:
         asked.out.write_text(json.dumps(figures, indent=1) + "\n")
     print(table(figures))

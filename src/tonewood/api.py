@@ -13,9 +13,9 @@ from tonewood.files.modelfile import Model
 from tonewood.files.several import Weighted
 from tonewood.scoring import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
+from tonewood.workflow import ears, streaming
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import score as scoring
-from tonewood.workflow import streaming
 from tonewood.workflow import train as training
 from tonewood.workflow.enhance import Enhancement
 from tonewood.workflow.score import Score
@@ -27,25 +27,29 @@ def load(model: str | Path = "cello") -> Model:
 
 
 def train(
-    reference: str | Path | Mapping[str, float] | Mapping[Path, float],
-    source: str | Path,
+    reference: str | Path | Mapping[str, float] | Mapping[Path, float] | None = None,
+    source: str | Path | None = None,
     output: str | Path | None = None,
     *,
+    preferences: str | Path | None = None,
+    ratings: str | Path | None = None,
     settings: ModelSettings | None = None,
     device: str = "cpu",
     overwrite: bool = False,
 ) -> Model:
-    """Learn a model from two folders that need not correspond.
+    """Learn a model from two folders that need not correspond, from listeners, or from both.
 
     Parameters
     ----------
-    reference : path, or mapping of paths to weights
+    reference : path, or mapping of paths to weights, optional
         Folder of the sound that is wanted; or several, as in `{"studio": 2, "hall": 1}`, each
         counting as a whole by its weight.
-    source : path
+    source : path, optional
         Folder of the sound that is to be improved.
     output : path, optional
         Model file to write.
+    preferences, ratings : path, optional
+        CSV tables of what listeners said: `preferred,other` and `file,rating`.
     settings : ModelSettings, optional
     device : {"cpu", "cuda"}
 
@@ -56,14 +60,20 @@ def train(
     """
     name = Path(output).stem if output else "model"
     made: Model | None = None
-    wanted: Path | list[Weighted]
+    wanted: Path | list[Weighted] | None
     if isinstance(reference, Mapping):
         wanted = [Weighted(Path(folder), weight) for folder, weight in reference.items()]
         training.check_weights(wanted)
     else:
-        wanted = Path(reference)
-    for event in training.train(
-        wanted, Path(source), settings or ModelSettings(), name=name, device=device
+        wanted = None if reference is None else Path(reference)
+    there, *tables = (None if it is None else Path(it) for it in (source, preferences, ratings))
+    for event in ears.learn(
+        wanted,
+        there,
+        (tables[0], tables[1]),
+        settings or ModelSettings(),
+        name=name,
+        device=device,
     ):
         if isinstance(event, Model):
             made = event

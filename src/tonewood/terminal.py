@@ -15,6 +15,7 @@ from tonewood.scoring.search import Look, Rung
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
 from tonewood.workflow.live import Controls, Levels
+from tonewood.workflow.opinions import Listening
 from tonewood.workflow.pairs import Measuring
 from tonewood.workflow.teach import Taught
 from tonewood.workflow.train import Checked, Loaded
@@ -98,10 +99,13 @@ class TrainingDisplay(_Display):
     def __init__(self) -> None:
         super().__init__(transient=False)
 
-    def show(self, event: Listened | Loaded | Checked | Taught) -> None:
+    def show(self, event: Listened | Loaded | Listening | Checked | Taught) -> None:
         """Draw one event."""
         if isinstance(event, Listened | Loaded):
             self._show_recording(event)
+            return
+        if isinstance(event, Listening):
+            self._update("heard    ", event.number, event.total, shown(event.path.name))
             return
         if isinstance(event, Taught):
             self._update("predictor", event.number, event.total, shown(event.path.name))
@@ -135,7 +139,7 @@ class SearchDisplay(_Display):
 class ReproducingDisplay(TrainingDisplay):
     """A training, then every method on every piece."""
 
-    def show(self, event: Listened | Loaded | Checked | Taught | Measuring) -> None:
+    def show(self, event: Listened | Loaded | Listening | Checked | Taught | Measuring) -> None:
         """Draw one event."""
         if isinstance(event, Measuring):
             self._update("pieces   ", event.number, event.total, event.method)

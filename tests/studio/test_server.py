@@ -2,6 +2,8 @@
 
 import io
 import json
+import math
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ from starlette.testclient import TestClient
 from tests.studio.conftest import ended, heard, opened
 from tonewood.files.recipe import load as load_recipe
 from tonewood.studio.desk import Desk
-from tonewood.studio.taking import EQUALISERS, Equaliser
 from tonewood.studio.tiles import COLUMNS, ROWS
+from tonewood.workflow import corrections
 
 NOTE = {"id": "n1", "seconds": 2.0, "hz": 900.0, "width_s": 1.0, "height_hz": 600.0, "gain_db": 9.0}
 
@@ -348,19 +350,30 @@ def test_recipe_and_picture(client: TestClient, session: dict[str, Any], tmp_pat
     assert picture.content.startswith(b"\x89PNG")
 
 
-def test_an_equaliser_is_made_from_the_recipe(
-    client: TestClient, session: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_equalisers_do_what_the_recipe_does(
+    client: TestClient, session: dict[str, Any], tmp_path: Path
 ) -> None:
-    def write(recipe: Path, out: Path) -> None:
-        out.write_text(f"{load_recipe(recipe).mask.rows} rows")
-
-    monkeypatch.setitem(EQUALISERS, "rows", Equaliser("Rows", ".txt", write))
     told = client.get("/api/formats").json()
-    assert told["equalisers"][-1] == {"name": "rows", "title": "Rows"}
     assert ".flac" in told["sounds"]
-    base = f"/api/sessions/{session['id']}/take/equaliser"
-    assert client.get(f"{base}/rows").text.endswith(" rows")
-    assert client.get(f"{base}/none").status_code == 404
+    base = f"/api/sessions/{session['id']}/take"
+    (tmp_path / "a.recipe.json").write_bytes(client.get(f"{base}/recipe").content)
+    correction = corrections.load(str(tmp_path / "a.recipe.json"))
+    taken = {
+        it["name"]: client.get(f"{base}/equaliser/{it['name']}").content
+        for it in told["equalisers"]
+    }
+    for phase in ("linear", "minimum"):
+        response, rate = soundfile.read(io.BytesIO(taken.pop(f"impulse-{phase}")))
+        hz = np.array([100.0, 1_000.0, 7_000.0])
+        turns = np.exp(-2j * np.pi * hz[:, None] / rate * np.arange(len(response)))
+        level_db = 20 * np.log10(np.abs(turns @ response))
+        assert level_db == pytest.approx(correction.average_db(hz) + correction.gain_db, abs=0.1)
+    for name in ("apo", "autoeq", "rew", "camilladsp"):
+        assert len(re.findall(r"\bPK\b|Peaking", taken.pop(name).decode())) >= 5
+    assert set(taken) == {"automation", "reaper"}
+    rows = taken["automation"].decode().splitlines()
+    assert len(rows) == 1 + math.ceil(session["seconds"] / 0.05)
+    assert client.get(f"{base}/equaliser/none").status_code == 404
 
 
 def test_a_session_file_reopens_exactly(client: TestClient, session: dict[str, Any]) -> None:

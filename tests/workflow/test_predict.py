@@ -155,7 +155,7 @@ def test_what_is_not_believed_is_not_learnt(
     training_folders: Any, model: Model, predicting: Model, source: Any
 ) -> None:
     nothing = Beliefs(Belief(0.0, 0.0), Belief(0.0, 0.0))
-    doubting = replace(model, priors=replace(model.priors, beliefs=nothing))
+    doubting = replace(model, learnt_priors=replace(model.priors, beliefs=nothing))
     brief = PredictorSettings(width=8, depth=2, steps=20, search_steps=0, guide=0.0)
     *_, last = add_predictor(doubting, training_folders.reference, training_folders.source, brief)
     assert isinstance(last, Model)

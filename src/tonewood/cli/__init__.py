@@ -20,6 +20,7 @@ from tonewood.cli import (
     explain,
     export,
     info,
+    listen,
     live,
     onnx,
     render,
@@ -76,6 +77,7 @@ for _command in (
     studio.studio,
 ):
     app.command()(_command)
+app.add_typer(listen.app, name="listen")
 
 
 def main() -> None:

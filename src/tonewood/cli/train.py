@@ -1,4 +1,4 @@
-"""`tonewood train`: two folders → a model."""
+"""`tonewood train`: two folders, or what listeners said, → a model."""
 
 import json
 from pathlib import Path
@@ -39,6 +39,15 @@ def train(
             help="CSV or JSONL of path, label, session, start, end; instead of both folders.",
         ),
     ] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="CSV of pairs: preferred,other, as listen results write."
+        ),
+    ] = None,
+    ratings: Annotated[
+        Path | None, typer.Option(readable=False, help="CSV of mean opinion scores: file,rating.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = 0,
     device: DeviceOption = "cpu",
     group_by: Annotated[
@@ -75,10 +84,11 @@ def train(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Learn a model from two folders of recordings."""
+    """Learn a model from two folders of recordings, from what listeners said, or from both."""
     from tonewood.files.modelfile import Model, load
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
+    from tonewood.workflow import ears
     from tonewood.workflow import train as workflow
     from tonewood.workflow.audit import warnings
 
@@ -93,18 +103,23 @@ def train(
     check_target(output, overwrite)
     wanted, there = workflow.sides(reference or [], source, manifest)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
+    tables = (preferences, ratings)
     if onto is not None:
         kept = load(onto)
         settings = changed(kept.settings, set_ or [])
-        if not predictor or settings.model_copy(update={"predictor": kept.settings.predictor}) != (
-            kept.settings
+        if (
+            not predictor
+            or any(tables)
+            or settings.model_copy(update={"predictor": kept.settings.predictor}) != kept.settings
         ):
             raise CallError("--onto adds --predictor and changes nothing else: say no more")
+        if wanted is None or there is None:
+            raise CallError("a predictor learns from folders: give --reference and --source")
         events = workflow.add_predictor(kept, wanted, there, settings.predictor)
     else:
         settings = changed(ModelSettings(), [*named, *(set_ or [])])
-        events = workflow.train(
-            wanted, there, settings, name=output.stem, device=device, origin=origin
+        events = ears.learn(
+            wanted, there, tables, settings, name=output.stem, device=device, origin=origin
         )
     with TrainingDisplay() as display:
         for event in events:

@@ -23,8 +23,8 @@ from tonewood.files.formats import SUFFIXES, WRITABLE, AudioFormat, obstacle
 from tonewood.files.output import atomic_path, no_space
 
 __all__ = [
-    "AudioFormat", "Info", "Recording", "Resampler", "Stream", "audio_files", "probe", "read",
-    "resample", "resampled", "sha256", "write", "write_blocks",
+    "AudioFormat", "Info", "Recording", "Resampler", "Stream", "audio_files", "mono_of", "probe",
+    "read", "resample", "resampled", "sha256", "write", "write_blocks",
 ]  # fmt: skip
 
 Samples = npt.NDArray[np.float32]
@@ -101,12 +101,17 @@ class Recording:
 
     def mono(self) -> Samples:
         """Mean of the channels, ``(samples,)``."""
-        mean: Samples = self.samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return mean
+        return mono_of(self.samples)
 
     def at_rate(self, rate: int) -> Samples:
         """Mean of the channels at another rate (Hz), ``(samples,)``; see :func:`resample`."""
         return resample(self.mono(), self.rate, rate)
+
+
+def mono_of(samples: Samples) -> Samples:
+    """Mean of the channels, ``(samples,)``, of ``(channels, samples)``."""
+    mean: Samples = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
 
 
 def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:

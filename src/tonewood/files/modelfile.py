@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
+from pydantic import SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -68,6 +68,32 @@ class ScorerCard(Settings):
     seed: int
 
 
+class EarsCard(Settings):
+    """What listeners taught, and how far the scorer agrees with them on what it never heard.
+
+    Parameters
+    ----------
+    comparisons, ratings : int
+        Answers, of recordings that fall into so many groups.
+    learnt_from, held_out : int
+        Answers on either side; what joins both sides is on neither.
+    independent : int
+        What the interval counts: held-out pairs of recordings, each once; of ratings, recordings.
+    agreement : float
+        Share of the held-out answers that the scorer orders alike; for ratings, of their pairs.
+    """
+
+    comparisons: int
+    ratings: int
+    recordings: int
+    groups: int
+    learnt_from: int
+    held_out: int
+    independent: int
+    agreement: float
+    agreement_interval: tuple[float, float]
+
+
 class FolderCard(Settings):
     """What a training folder held."""
 
@@ -110,14 +136,15 @@ class PredictorCard(Settings):
 class Card(Settings):
     """What a model is made of and how well it does; travels inside the model file.
 
-    The audit is of the recordings as they were learnt from, a fix applied.
+    The audit is of the recordings as they were learnt from, a fix applied. A model learnt from
+    listeners alone has no prior; its folders are the halves of what they heard.
     """
 
     reference: FolderCard
     source: FolderCard
     scorer: ScorerCard
     judge: ScorerCard | None
-    prior: PriorCard
+    prior: PriorCard | None
     seconds: float
     seed: int
     versions: dict[str, str]
@@ -127,6 +154,15 @@ class Card(Settings):
     audit: Audit | None = None
     fix: Fix | None = None
     predictor: PredictorCard | None = None
+    ears: EarsCard | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_silence(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what most models have nothing of, so that their files stay what they were."""
+        told: dict[str, Any] = handler(self)
+        if self.ears is None:
+            told.pop("ears", None)
+        return told
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +175,8 @@ class Model:
         For people: the file's stem.
     digest : str
         SHA-256 of settings and tensors; the card's seconds leave it alone.
+    learnt_priors, learnt_guide : Priors, Guide or None
+        None for a model learnt from listeners alone.
     predictor : Predictor or None
         None in models that were not taught one.
     """
@@ -147,13 +185,33 @@ class Model:
     settings: ModelSettings
     scorer: Scorer
     judge: Scorer | None
-    priors: Priors
-    guide: Guide
+    learnt_priors: Priors | None
+    learnt_guide: Guide | None
     guide_weight: float
     reference_likeness: Likeness
     source_likeness: Likeness
     card: Card
     predictor: Predictor | None = None
+
+    @property
+    def priors(self) -> Priors:
+        """What masks start from; ModelError where there was no folder to learn it from."""
+        if self.learnt_priors is None:
+            raise self._unaided("prior none")
+        return self.learnt_priors
+
+    @property
+    def guide(self) -> Guide:
+        """The second neural loss; ModelError where there was no folder to learn it from."""
+        if self.learnt_guide is None:
+            raise self._unaided("set search.guide=0")
+        return self.learnt_guide
+
+    def _unaided(self, remedy: str) -> ModelError:
+        return ModelError(
+            f"{shown(self.name)} was learnt from listeners alone, and has neither priors nor a "
+            f"guide: use --{remedy}"
+        )
 
     @property
     def digest(self) -> str:
@@ -218,10 +276,12 @@ def load(model: str | Path) -> Model:
             settings=settings,
             scorer=_scorer(tensors, "scorer.", settings),
             judge=judge,
-            priors=Priors.from_tensors(
+            learnt_priors=Priors.from_tensors(
                 _under("priors.", tensors), settings.priors, settings.spectrum.hop_ms
-            ),
-            guide=_guide(tensors, settings),
+            )
+            if card.prior
+            else None,
+            learnt_guide=_guide(tensors, settings) if card.prior else None,
             guide_weight=float(tensors["guide_weight"]),
             reference_likeness=Likeness.from_tensors(_under("reference_likeness.", tensors)),
             source_likeness=Likeness.from_tensors(_under("source_likeness.", tensors)),
@@ -287,8 +347,10 @@ def _tensors(model: Model) -> dict[str, Tensor]:
     named = {f"scorer.{k}": v for k, v in model.scorer.state_dict().items()}
     if model.judge is not None:
         named |= {f"judge.{k}": v for k, v in model.judge.state_dict().items()}
-    named |= {f"priors.{k}": v for k, v in model.priors.tensors().items()}
-    named |= {f"guide.{k}": v for k, v in model.guide.state_dict().items()}
+    if model.learnt_priors is not None:
+        named |= {f"priors.{k}": v for k, v in model.learnt_priors.tensors().items()}
+    if model.learnt_guide is not None:
+        named |= {f"guide.{k}": v for k, v in model.learnt_guide.state_dict().items()}
     if model.predictor is not None:
         named |= {f"predictor.{k}": v for k, v in model.predictor.tensors().items()}
     named["guide_weight"] = torch.tensor(model.guide_weight, dtype=torch.float64)

@@ -7,7 +7,7 @@ the input of the kind that the model knows at all? How far would the judge be fo
 search from random pixels?
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -83,6 +83,7 @@ def certify(
     unlikeness: float,
     unlike_reference: Change,
     settings: CertificateSettings,
+    doubts: Sequence[str] = (),
 ) -> Certificate:
     """Question one output.
 
@@ -102,6 +103,8 @@ def certify(
         Distance of the input from the source folder over its limit.
     unlike_reference : Change
         Distance of input and output from the reference folder over its limit.
+    doubts : sequence of str
+        What speaks against the model itself.
     """
     found = _Found.of(mask_db)
     smooth = share = None
@@ -112,7 +115,7 @@ def certify(
         plain, whole = judge_rows(rows_db), judge_rows(_masked(rows_db, mask_db))
         static = judge_rows(_masked(rows_db, constant))
         share = (plain - static) / (plain - whole) if plain - whole > 0.05 else None
-    reasons = []
+    reasons = [*doubts]
     if unlikeness > 1:
         reasons.append(
             f"the input is {unlikeness:.2f} times as far from the source folder as 99 % of its own"

@@ -174,10 +174,15 @@ def train_scorer(
             break
     scorer.load_state_dict(best_state)
     scorer.cpu().requires_grad_(False).eval()
+    yield fitted(scorer, held_out, step, time.perf_counter() - began)
+
+
+def fitted(scorer: Scorer, held_out: Takes, steps: int, seconds: float) -> Fit:
+    """How a trained scorer does on takes that it never saw."""
     takes = _held_out_scores(scorer, held_out, "cpu")
     reference, source = map(torch.cat, takes)
     accuracy = _accuracy(reference, source)
-    yield Fit(
+    return Fit(
         scorer=scorer,
         accuracy=accuracy,
         interval=_interval(accuracy, *takes),
@@ -186,8 +191,8 @@ def train_scorer(
         calibration=calibration(reference, source),
         reference_scores=reference,
         source_scores=source,
-        steps=step,
-        seconds=time.perf_counter() - began,
+        steps=steps,
+        seconds=seconds,
     )
 
 

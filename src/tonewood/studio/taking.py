@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -18,12 +19,14 @@ from tonewood.files.formats import SUFFIXES, AudioFormat
 from tonewood.files.output import write_bytes, write_text
 from tonewood.masking.mask import LongMask
 from tonewood.masking.render import Matching
+from tonewood.signal.impulse import Phase
 from tonewood.studio import bundle, sound
 from tonewood.studio.desk import Desk
 from tonewood.studio.sessions import AtDesk
 from tonewood.studio.store import MissingError, Session, State
 from tonewood.studio.work import recipe_edited
-from tonewood.workflow import edit, picture
+from tonewood.workflow import corrections, edit, export, picture
+from tonewood.workflow.corrections import Correction
 from tonewood.workflow.enhance import Reshaped
 from tonewood.workflow.hearing import InMemory, listen
 
@@ -34,17 +37,40 @@ PLAYED = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"})
 
 
 class Equaliser(NamedTuple):
-    """A way to take the correction into another program: what it is, and what writes it.
-
-    `write` makes the second path from the recipe at the first.
-    """
+    """A way to take the correction into another program: what it is, and what writes it."""
 
     title: str
     suffix: str
-    write: Callable[[Path, Path], object]
+    write: Callable[[Correction, Path], object]
 
 
-EQUALISERS: dict[str, Equaliser] = {}
+def _response(correction: Correction, out: Path, phase: Phase) -> object:
+    return export.impulse(export.Average(correction), phase, out, overwrite=True)
+
+
+def _bands(correction: Correction, out: Path, form: str) -> object:
+    return export.parametric(export.Average(correction), _BANDS, out, form=form, overwrite=True)
+
+
+def _moving(correction: Correction, out: Path, form: str) -> object:
+    return export.moving(correction, out, form=form, overwrite=True)
+
+
+_BANDS = 10
+EQUALISERS: dict[str, Equaliser] = {
+    "impulse-linear": Equaliser(
+        "impulse response, linear phase", ".wav", partial(_response, phase="linear")
+    ),
+    "impulse-minimum": Equaliser(
+        "impulse response, minimum phase", ".wav", partial(_response, phase="minimum")
+    ),
+    "apo": Equaliser("bands for Equalizer APO", ".txt", partial(_bands, form="apo")),
+    "autoeq": Equaliser("bands as AutoEq writes them", ".txt", partial(_bands, form="autoeq")),
+    "rew": Equaliser("bands for REW", ".txt", partial(_bands, form="rew")),
+    "camilladsp": Equaliser("bands for CamillaDSP", ".yml", partial(_bands, form="camilladsp")),
+    "automation": Equaliser("automation as a table", ".csv", partial(_moving, form="csv")),
+    "reaper": Equaliser("automation for Reaper", ".jsfx", partial(_moving, form="jsfx")),
+}
 """By name: the page offers every one of them."""
 
 
@@ -65,16 +91,10 @@ async def equaliser(name: str, kind: str, desk: AtDesk) -> FileResponse:
         raise MissingError(f"there is no such equaliser: choose one of {', '.join(EQUALISERS)}")
     session, state, whole = await _whole(desk, name)
     path = session.folder / f"taken-{whole.key}{wanted.suffix}"
-    source = session.folder / f"source-{whole.key}{recipes.SUFFIX}"
 
     def make() -> None:
-        recipe_edited(session, state, desk.model_of(session, state), whole).save(
-            source, overwrite=True
-        )
-        try:
-            wanted.write(source, path)
-        finally:
-            source.unlink()
+        recipe = recipe_edited(session, state, desk.model_of(session, state), whole)
+        wanted.write(corrections.of_recipe(_stem(session), recipe), path)
 
     await asyncio.to_thread(make)
     return _sent(path, f"{_stem(session)}-{kind}{wanted.suffix}")
@@ -206,6 +226,7 @@ def _draw(desk: Desk, session: Session, state: State, whole: sound.Whole, path: 
         matching=level,
         peak=made.peak,
         settings=recipe.settings,
+        spectrum=recipe.spectrum,
         _sound=InMemory(session.samples(), rate),
         _made=None,
     )

@@ -36,6 +36,7 @@ from tonewood.studio.sound import (
 from tonewood.studio.store import Session, Sound, State
 from tonewood.workflow import audit as audits
 from tonewood.workflow import batch, edit
+from tonewood.workflow.audit import Listened
 from tonewood.workflow.edit import Edit
 from tonewood.workflow.enhance import Enhancement, enhance, mono_at, rows_of
 from tonewood.workflow.explain import explain
@@ -187,6 +188,7 @@ def recipe_of(session: Session, model: Model, done: Enhancement) -> Recipe:
         if finite
         else None,
         mask=MaskRecord.of(LongMask.of(done.mask)),
+        spectrum=done.spectrum,
     )
 
 
@@ -308,7 +310,7 @@ def _train(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
                    "of": loading.total}  # fmt: skip
         elif isinstance(event, Taught):
             yield {"phase": "predictor", "number": event.number, "of": event.total}
-        else:
+        elif isinstance(event, Listened):
             surveyed = event.surveyed
             yield {"phase": "listening", "side": event.side, "number": surveyed.number,
                    "of": surveyed.total}  # fmt: skip

@@ -6,7 +6,7 @@ After Mitchell et al., *Model Cards for Model Reporting* (2019).
 from typing import NamedTuple
 
 from tonewood.errors import shown
-from tonewood.files.modelfile import Model, PredictorCard, ScorerCard
+from tonewood.files.modelfile import EarsCard, Model, PredictorCard, ScorerCard
 from tonewood.workflow.audit import summary
 
 UNKNOWN = "not stated"
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 def entries(model: Model) -> list[Entry]:
     """All that a card says."""
-    card, weights = model.card, model.card.prior.weights
+    card = model.card
     told = [Entry("domain", (card.domain or UNKNOWN,))]
     for side, folder in (("reference", card.reference), ("source", card.source)):
         minutes = f"{folder.takes} takes, {folder.hours * 60:.1f} minutes ({shown(folder.name)})"
@@ -36,19 +36,9 @@ def entries(model: Model) -> list[Entry]:
         for who, it in (("scorer", card.scorer), ("judge", card.judge))
         if it is not None
     ]
-    beliefs = [f"{100 * it.take:.0f} and {100 * it.moment:.0f} %" for it in model.priors.beliefs]
-    told.append(
-        Entry(
-            "prior",
-            (
-                f"static {100 * weights[0]:.0f} %, neighbours {100 * weights[1]:.0f} %, networks "
-                f"{100 * (weights[2] + weights[3]):.0f} %, {100 * weights[4]:.0f} % of their "
-                f"level; guide {card.prior.guide_weight:g}",
-                f"believed from take to take and from moment to moment: neighbours {beliefs[0]}, "
-                f"networks {beliefs[1]}",
-            ),
-        )
-    )
+    told.append(Entry("prior", _prior(model)))
+    if card.ears is not None:
+        told.append(Entry("ears", _ears(card.ears)))
     if card.predictor is not None:
         told.append(Entry("predictor", (_predictor(model, card.predictor),)))
     if card.audit is not None:
@@ -94,6 +84,31 @@ def markdown(model: Model) -> str:
     if model.card.notice:
         body += ["", "## Notice", "", "```", *map(shown, model.card.notice.splitlines()), "```"]
     return "\n".join([*head, "", *body]) + "\n"
+
+
+def _prior(model: Model) -> tuple[str, ...]:
+    prior = model.card.prior
+    if prior is None:
+        return ("none: listeners alone taught it; masks follow the scorer, from nothing",)
+    weights = prior.weights
+    beliefs = [f"{100 * it.take:.0f} and {100 * it.moment:.0f} %" for it in model.priors.beliefs]
+    return (
+        f"static {100 * weights[0]:.0f} %, neighbours {100 * weights[1]:.0f} %, networks "
+        f"{100 * (weights[2] + weights[3]):.0f} %, {100 * weights[4]:.0f} % of their "
+        f"level; guide {prior.guide_weight:g}",
+        f"believed from take to take and from moment to moment: neighbours {beliefs[0]}, "
+        f"networks {beliefs[1]}",
+    )
+
+
+def _ears(it: EarsCard) -> tuple[str, ...]:
+    low, high = (100 * share for share in it.agreement_interval)
+    return (
+        f"{it.comparisons} comparisons and {it.ratings} ratings of {it.recordings} recordings, "
+        f"{it.groups} pieces",
+        f"agrees with {100 * it.agreement:.1f} % ({low:.0f} to {high:.0f}) of what was said of "
+        f"pieces that it never heard: {it.held_out} answers; learnt from {it.learnt_from}",
+    )
 
 
 def _scorer(model: Model, it: ScorerCard) -> tuple[str, ...]:

@@ -62,10 +62,14 @@ def load(name: str) -> Correction:
     if beside(path).is_file():
         path = beside(path)
     if path.suffix.lower() == ".json":
-        recipe = recipes.load(path)
-        mask = in_force(recipe.mask.long_mask(), recipe.settings.render, recipe.spectrum)
-        return Correction(shown(name), mask.whole(), recipe.gain_db, recipe)
+        return of_recipe(shown(name), recipes.load(path))
     return of_model(shown(name), modelfile.load(name))
+
+
+def of_recipe(name: str, recipe: Recipe) -> Correction:
+    """What a recipe did to its recording."""
+    mask = in_force(recipe.mask.long_mask(), recipe.settings.render, recipe.spectrum)
+    return Correction(name, mask.whole(), recipe.gain_db, recipe)
 
 
 def of_model(name: str, model: Model) -> Correction:

@@ -25,6 +25,7 @@ from tonewood.signal.tracks import Held, Span
 from tonewood.workflow.enhance import Enhancement, mean_score
 from tonewood.workflow.hearing import InMemory, listen
 from tonewood.workflow.mask import anchor, grid_of, listener
+from tonewood.workflow.opinions import adapted
 
 _FINER = 4  # rows of an edited mask for each of a found one
 _TOP_HZ = 20_000.0
@@ -251,6 +252,7 @@ def again(
     `Enhancement`, whose mask is the found one without the notes, to be composed with them; its
     sound and certificate are those of both.
     """
+    settings = adapted(settings, model)
     recording = listen(InMemory(samples, rate), model)
     grid = grid_of(recording, model, settings.method)
     span = Span(0, grid.levels_db.frames, 0, grid.levels_db.frames)
@@ -299,6 +301,7 @@ def again(
         certificate=done.certificate,
         rendered=done.rendered,
         settings=settings,
+        spectrum=model.settings.spectrum,
     )
 
 

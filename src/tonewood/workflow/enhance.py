@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.errors import AudioError
-from tonewood.files.audio import resample
+from tonewood.files.audio import mono_of, resample
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
 from tonewood.masking.certify import Certificate, Change, certify
@@ -26,8 +26,9 @@ from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.loudness import TruePeak
 from tonewood.signal.tracks import Made, Track, spans
 from tonewood.workflow import notebook
-from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen, mono_of
+from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen
 from tonewood.workflow.mask import Found, find_mask, fooled_judge
+from tonewood.workflow.opinions import adapted, doubts
 from tonewood.workflow.predict import predicted_mask
 
 _BLOCK = 1 << 16
@@ -219,12 +220,13 @@ def reshape(
     heard = listen(sound, model, folder, pitched=not foreseen)
     check_span(heard.samples / sound.rate, settings)
     unlikeness = model.source_likeness.unlikeness(heard.rows_db)
-    used = settings
+    before = mean_score(model.scorer, heard.rows_db)
+    used = adapted(settings, model)
     if unlikeness > 1 and not settings.force and settings.method != "paper":
-        before = mean_score(model.scorer, heard.rows_db)
+        static = before >= 0.5 and model.learnt_priors is not None
         used = changed(
             settings,
-            [f"prior.kind={'static' if before >= 0.5 else 'none'}", "search.steps=0"],
+            [f"prior.kind={'static' if static else 'none'}", "search.steps=0"],
         )
     if foreseen and used is settings:
         found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
@@ -278,6 +280,7 @@ def conclude(
             after=model.reference_likeness.unlikeness(after.rows_db),
         ),
         settings=settings.certificate,
+        doubts=doubts(model),
     )
     return Reshaped(
         before=heard,

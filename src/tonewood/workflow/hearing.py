@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.files.audio import Resampler
+from tonewood.files.audio import Resampler, mono_of
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
@@ -178,12 +178,6 @@ class Ears:
             if power is not None:
                 self._pitches.append(power)
                 self._pitch_power = max(self._pitch_power, float(power.max()))
-
-
-def mono_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean (samples,) of the channels (channels, samples)."""
-    mono: NDArray[np.float32] = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mono
 
 
 def listen(

@@ -98,18 +98,14 @@ def find_mask(
     """
     grid = grid_of(heard, model, settings.method)
     kind, frames = settings.prior.kind, heard.rows_db.frames
-    if kind in ("none", "random", "blocks"):
-        # The paper's ‖X_inp - X_t‖² pulls towards no change.
-        nothing = Made(frames, lambda a, b: torch.zeros(len(grid.hz), b - a))
-        anchored = Anchored(nothing, heard.levels.mean_db)
-    else:
-        anchored = anchor("auto" if kind == "predicted" else kind, heard, grid, model, folder)
+    anchored = anchor("auto" if kind == "predicted" else kind, heard, grid, model, folder)
     ahead = _departure(heard, model, folder) if kind == "predicted" else None
     searching = settings.search
     if searching.guide is None:
         searching = searching.model_copy(update={"guide": model.guide_weight})
     guided = settings.method == "search" and bool(searching.guide)
-    energy = partial(model.guide.energy, level_db=anchored.level_db) if guided else None
+    guide = model.guide if guided else None
+    energy = None if guide is None else partial(guide.energy, level_db=anchored.level_db)
     stop = model.card.scorer.reference_scores.median
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
@@ -143,7 +139,8 @@ def find_mask(
             yield replace(step, mask_db=own, first=span.first, frames=frames)
 
     model.scorer.to(device)
-    model.guide.to(device)
+    if guide is not None:
+        guide.to(device)
     try:
         parted = list(_parted(frames, whole, model, searching))
         # One part is followed step by step; several are searched at once, each to its end.
@@ -156,7 +153,8 @@ def find_mask(
             gains.append(mask.bounded(settings.render.max_gain_db).rounded().gain_db)
     finally:
         model.scorer.cpu()
-        model.guide.cpu()
+        if guide is not None:
+            guide.cpu()
     return Found(LongMask(gains, grid.hz, hop, spectrum.rate / 2), steps)
 
 
@@ -179,6 +177,10 @@ def anchor(
     kind: PriorKind, heard: Heard, grid: Grid, model: Model, folder: Path | None = None
 ) -> Anchored:
     """Mask [row, frame] in dB on a grid that the model's statistics suggest."""
+    if kind in ("none", "random", "blocks"):
+        # The paper's ‖X_inp - X_t‖² pulls towards no change.
+        nothing = Made(heard.rows_db.frames, lambda a, b: torch.zeros(len(grid.hz), b - a))
+        return Anchored(nothing, heard.levels.mean_db)
     weights = model.priors.weights_of(kind)
     suggested = _suggested(heard, model, weights, folder)
     masks = Spool(len(model.priors.static_db), folder)
@@ -259,7 +261,8 @@ def _parted(frames: int, whole: bool, model: Model, settings: SearchSettings) ->
         return spans(frames, frames)
     pool = model.settings.guide.pooled_frames
     smooth = model.settings.spectrum.frames(settings.smooth_ms / 1000)
-    reach = model.guide.reach_frames + 2 * smooth + _LISTENING_MARGIN
+    guided = model.learnt_guide.reach_frames if model.learnt_guide is not None else 0
+    reach = guided + 2 * smooth + _LISTENING_MARGIN
     margin = min(reach * settings.steps, _MOST_MARGIN)
     return spans(frames, _PART_FRAMES // pool * pool, -(-margin // pool) * pool)
 
@@ -330,11 +333,13 @@ def _start(
     if kind == "random":
         noise = torch.randn(anchor_db.shape, generator=generator) * settings.prior.random_db
         return Cells(noise.to(device))
-    if kind == "none":
-        return Cells(anchor_db)
     spectrum, laid = model.settings.spectrum, settings.prior.notes
+    smooth = spectrum.frames(settings.search.smooth_ms / 1000)
+    if kind == "none":
+        # A prior is smooth already, and listeners gave none.
+        return Cells(anchor_db, max(1, smooth) if model.learnt_priors is None else 1)
     if kind != "blocks":
-        return Cells(anchor_db, spectrum.frames(settings.search.smooth_ms / 1000))
+        return Cells(anchor_db, smooth)
     hop = spectrum.hop / spectrum.rate
     frame_s = torch.arange(anchor_db.shape[1]) * hop
     scattered = scatter(laid, len(frame_s) * hop, spectrum.rate / 2, generator)

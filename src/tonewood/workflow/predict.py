@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.errors import ModelError, shown
-from tonewood.files.audio import resampled
+from tonewood.files.audio import mono_of, resampled
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
 from tonewood.masking.mask import LongMask, Mask
@@ -18,7 +18,7 @@ from tonewood.signal.bands import band_levels, centres_hz
 from tonewood.signal.blocks import Piece, overlapping
 from tonewood.signal.spectrum import scaled_to
 from tonewood.signal.spread import spread
-from tonewood.workflow.hearing import Sound, mono_of
+from tonewood.workflow.hearing import Sound
 
 _PART_FRAMES, _MARGIN_FRAMES = 1_024, 4
 

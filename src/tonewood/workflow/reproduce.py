@@ -19,6 +19,7 @@ from tonewood.workflow import figures, pairs
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Failed
 from tonewood.workflow.enhance import mono_at
+from tonewood.workflow.opinions import Listening
 from tonewood.workflow.page import Picture, Table, page
 from tonewood.workflow.pairs import Measuring, Pair, by_name, enhanced, heard
 from tonewood.workflow.score import score
@@ -92,7 +93,7 @@ class Reproduction:
         return table
 
 
-Event = Listened | Loaded | Checked | Taught | Measuring | Reproduction
+Event = Listened | Loaded | Listening | Checked | Taught | Measuring | Reproduction
 
 
 def reproduce(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from tonewood.errors import AudioError, CallError
-from tonewood.files.audio import MAX_CHANNELS, MAX_RATE
+from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, mono_of
 from tonewood.files.modelfile import Model
 from tonewood.masking.follower import Follower
 from tonewood.masking.mask import Mask
@@ -18,7 +18,6 @@ from tonewood.signal.bands import centres_hz, to_bands
 from tonewood.signal.ceiling import Ceiling
 from tonewood.signal.overlap import Framing, OverlapFilter, Past
 from tonewood.signal.spectrum import Floats, filter_frames, scaled_to
-from tonewood.workflow.hearing import mono_of
 from tonewood.workflow.predict import predictor_of
 
 Samples = NDArray[np.float32]

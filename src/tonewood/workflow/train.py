@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
-from tonewood.errors import CallError, DeviceError, shown
+from tonewood.errors import CallError, DeviceError, ModelError, shown
 from tonewood.files import folders
 from tonewood.files import manifest as manifests
 from tonewood.files.folders import Loading, Place, Split, Take
@@ -19,12 +19,15 @@ from tonewood.files.manifest import Listing
 from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
 from tonewood.files.several import Weighted, of_several, shares_of
 from tonewood.masking import fitting, likeness
+from tonewood.scoring.ears import train_by_ears
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
 from tonewood.settings import ModelSettings, PredictorSettings
 from tonewood.signal import remedies
 from tonewood.signal.remedies import Fix
+from tonewood.workflow import opinions
 from tonewood.workflow.audit import Listened, Side, check_distinct, examine, listen
+from tonewood.workflow.opinions import Listening
 from tonewood.workflow.teach import Taught, teach
 
 Who = Literal["scorer", "judge"]
@@ -55,7 +58,9 @@ class Checked(NamedTuple):
     check: Check
 
 
-Event = Listened | Loaded | Checked | Taught | Model
+Tables = tuple[Path | None, Path | None]
+
+Event = Listened | Loaded | Listening | Checked | Taught | Model
 
 
 def train(
@@ -66,6 +71,7 @@ def train(
     name: str = "model",
     device: str = "cpu",
     origin: Origin = UNSTATED,
+    tables: Tables = (None, None),
 ) -> Iterator[Event]:
     """Learn scorer, judge and priors; yields its progress and, last, the `Model`.
 
@@ -82,6 +88,8 @@ def train(
         `cpu` or `cuda`.
     origin : Origin
         What people should know of the recordings, kept in the card.
+    tables : tuple of Path or None
+        Preferences and ratings, by which listeners teach scorer and judge beside the folders.
 
     Raises
     ------
@@ -94,27 +102,38 @@ def train(
     check_device(device)
     fix = yield from plan_fix(reference, source, settings)
     takes = yield from load_sides(reference, source, settings, audited=True, fix=fix)
+    answered = (yield from opinions.load(*tables, settings)) if any(tables) else None
     training = settings.training
     reference_evidence, source_evidence = (
         [take.evidence for take in takes[side] if take.evidence] for side in takes
     )
     rng = np.random.default_rng(training.seed)
     found = examine(reference_evidence, source_evidence, rng)
-    roles: list[tuple[Who, int]] = [("scorer", training.seed)]
-    if training.judge:
-        roles.append(("judge", training.seed + 1))
     fits: dict[Who, Fit] = {}
-    for who, seed in roles:
+    splits: dict[Who, opinions.Divided] = {}
+    for who, seed in roles(settings):
         learnt_from, held_out = hold_out(takes, training.held_out, seed)
-        progress = train_scorer(
-            learnt_from,
-            held_out,
-            settings.scorer,
-            settings.spectrum,
-            training,
-            seed=seed,
-            device=device,
-        )
+        if answered is None:
+            progress = train_scorer(
+                learnt_from,
+                held_out,
+                settings.scorer,
+                settings.spectrum,
+                training,
+                seed=seed,
+                device=device,
+            )
+        else:
+            splits[who] = opinions.hold_out(answered.heard, training.held_out, seed)
+            progress = train_by_ears(
+                *splits[who],
+                settings.scorer,
+                settings.spectrum,
+                training,
+                labels=(learnt_from, held_out),
+                seed=seed,
+                device=device,
+            )
         for event in progress:
             if isinstance(event, Check):
                 yield Checked(who, event)
@@ -146,16 +165,16 @@ def train(
         settings=settings,
         scorer=fits["scorer"].scorer,
         judge=judge.scorer if judge else None,
-        priors=learnt.priors,
-        guide=guide,
+        learnt_priors=learnt.priors,
+        learnt_guide=guide,
         guide_weight=weight,
         reference_likeness=clouds[0],
         source_likeness=clouds[1],
         card=Card(
             reference=_folder_card(named(reference), takes["reference"]),
             source=_folder_card(named(source), takes["source"]),
-            scorer=_scorer_card(fits["scorer"], training.seed),
-            judge=_scorer_card(judge, training.seed + 1) if judge else None,
+            scorer=scorer_card(fits["scorer"], training.seed),
+            judge=scorer_card(judge, training.seed + 1) if judge else None,
             prior=PriorCard(
                 weights=learnt.priors.weights,
                 beliefs=learnt.priors.beliefs,
@@ -169,6 +188,9 @@ def train(
             **origin._asdict(),
             audit=found,
             fix=fix,
+            ears=opinions.card_of(fits["scorer"].scorer, answered.heard, splits["scorer"])
+            if answered
+            else None,
         ),
     )
     if settings.predictor.taught:
@@ -194,9 +216,23 @@ def add_predictor(
     ------
     FolderError, AudioError
         A folder or a recording in it cannot teach; it is named.
+    ModelError
+        Listeners alone taught the model, which has no prior.
     """
+    if model.learnt_priors is None:
+        raise ModelError(
+            f"{shown(model.name)} was learnt from listeners alone; a predictor learns from prior "
+            "and search: train with --reference and --source"
+        )
     takes = yield from load_sides(reference, source, model.settings, fix=model.card.fix)
     yield from teach(model, takes, settings)
+
+
+def roles(settings: ModelSettings) -> list[tuple[Who, int]]:
+    """Who is trained, each by a seed of its own."""
+    seed = settings.training.seed
+    wanted: list[tuple[Who, int]] = [("scorer", seed), ("judge", seed + 1)]
+    return wanted if settings.training.judge else wanted[:1]
 
 
 def load_sides(
@@ -271,13 +307,13 @@ def weighted(text: str) -> Weighted:
 
 def sides(
     references: Sequence[str], source: Path | None, manifest: Path | None
-) -> tuple[Place | list[Weighted], Place]:
-    """Where both sides' recordings are: folders, the references weighted, or a list.
+) -> tuple[Place | list[Weighted] | None, Place | None]:
+    """Where the recordings of each side that is named are: folders, weighted, or a list.
 
     Raises
     ------
     CallError
-        Neither or both are named, or a weight is wrong.
+        Both folders and a list are named, or a weight is wrong.
     FolderError
         The list cannot be used.
     """
@@ -285,8 +321,8 @@ def sides(
         if references or source is not None:
             raise CallError("a --manifest names both sides: leave --reference and --source out")
         return manifests.read(manifest)
-    if source is None or not references:
-        raise CallError("name a --reference and a --source, or both by a --manifest")
+    if not references:
+        return None, source
     several = [weighted(text) for text in references]
     check_weights(several)
     # A single folder is itself, whatever its weight.
@@ -342,7 +378,8 @@ def _folder_card(name: str, takes: list[Take]) -> FolderCard:
     return FolderCard(name=name, takes=len(takes), hours=round(folders.hours(takes), 4))
 
 
-def _scorer_card(fit: Fit, seed: int) -> ScorerCard:
+def scorer_card(fit: Fit, seed: int) -> ScorerCard:
+    """What a card says of a fit."""
     return ScorerCard(
         accuracy=fit.accuracy,
         accuracy_interval=fit.interval,

@@ -1,0 +1,182 @@
+"""What a listening test's statistics are worth, on simulated listeners whose taste is known.
+
+    python benchmarks/listening.py [--simulations 1000] [--docs docs/listening.md]
+
+Coverage: how often a 95 % interval holds what was planted. Active choice: how many comparisons it
+takes to find the order of the conditions, against pairs drawn at random.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from scipy.stats import kendalltau, norm
+
+from tonewood.evaluation import bradley_terry, choices, mushra
+
+BEGIN, END = "<!-- listening:begin -->", "<!-- listening:end -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--simulations", type=int, default=1000)
+    parser.add_argument("--docs", type=Path)
+    call = parser.parse_args()
+    block = "\n".join([*coverage_table(call.simulations), "", *active_table()])
+    print(block)
+    if call.docs:
+        before, rest = call.docs.read_text(encoding="utf-8").split(BEGIN)
+        text = f"{before}{BEGIN}\n\n{block}\n\n{END}{rest.split(END)[1]}"
+        call.docs.write_text(text, encoding="utf-8")
+
+
+def coverage_table(simulations: int) -> list[str]:
+    lines = [
+        f"| interval | planted | held it, % of {simulations} simulations |", "|---|---|---:|",
+    ]  # fmt: skip
+    for name, (planted, once) in CASES.items():
+        held = covered(once, simulations)
+        lines.append(f"| {name} | {planted} | {100 * held:.1f} |")
+    return lines
+
+
+def covered(once: Callable[[np.random.Generator], list[bool]], simulations: int) -> float:
+    """Share of the intervals that held what was planted; each simulation has its own seed."""
+    return float(np.mean([once(np.random.default_rng([7, k])) for k in range(simulations)]))
+
+
+def preference(rng: np.random.Generator) -> list[bool]:
+    found = choices.share(int(rng.binomial(400, 0.65)), 400)
+    return [found.low <= 0.65 <= found.high]
+
+
+def listeners(rng: np.random.Generator) -> list[bool]:
+    own = rng.beta(6.5, 3.5, 20)  # listeners differ in how much they prefer it; their mean is 0.65
+    spread = choices.by_listener(rng.binomial(16, own).tolist(), [16] * 20)
+    return [spread.low <= 0.65 <= spread.high]
+
+
+def sensitivity(rng: np.random.Generator) -> list[bool]:
+    correct = int(rng.binomial(320, choices.abx_correct(1.5)))
+    found = choices.abx_sensitivity(correct, 320)
+    return [found.low <= 1.5 <= (found.high or np.inf)]
+
+
+STRENGTHS = np.array([-1.2, -0.5, 0.1, 0.4, 1.2])
+
+
+def strengths(rng: np.random.Generator, each: int = 16) -> list[bool]:
+    found = bradley_terry.fit(answered(STRENGTHS, each, rng))
+    return ((found.low <= STRENGTHS) & (found.high >= STRENGTHS)).tolist()
+
+
+def few_answers(rng: np.random.Generator) -> list[bool]:
+    return strengths(rng, 5)
+
+
+def one_pair(rng: np.random.Generator) -> list[bool]:
+    found = bradley_terry.fit(answered(STRENGTHS, 16, rng))
+    _, low, high = found.preferred(0, 3)
+    return [low <= 1 / (1 + np.exp(STRENGTHS[3] - STRENGTHS[0])) <= high]
+
+
+def answered(planted: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
+    wins = np.zeros((len(planted), len(planted)))
+    for i in range(len(planted)):
+        for j in range(i + 1, len(planted)):
+            wins[i, j] = rng.binomial(each, 1 / (1 + np.exp(planted[j] - planted[i])))
+            wins[j, i] = each - wins[i, j]
+    return wins
+
+
+def median(rng: np.random.Generator) -> list[bool]:
+    # Skewed, as ratings near the end of a scale are: 100 less an exponential; median known.
+    values = 100 - rng.exponential(20, 17)
+    low, high = mushra.median_interval(values)
+    return [low <= 100 - 20 * np.log(2) <= high]
+
+
+EFFECTS = np.array([50.0, 58.0, 47.0, 80.0])
+
+
+def mixed(rng: np.random.Generator) -> list[bool]:
+    own, piece = rng.normal(0, 8, (16, 1, 1)), rng.normal(0, 5, (1, 10, 1))
+    ratings = EFFECTS + own + piece + rng.normal(0, 10, (16, 10, 4))
+    found = mushra.effects(ratings)
+    return [it.low <= EFFECTS[it.condition] - EFFECTS[0] <= it.high for it in found]
+
+
+CASES: dict[str, tuple[str, Callable[[np.random.Generator], list[bool]]]] = {
+    "share, exact": ("65 % of 400 answers", preference),
+    "share, by listeners": ("65 % on average, 20 unlike listeners, 16 answers each", listeners),
+    "ABX d′": ("1.5, 320 answers", sensitivity),
+    "Bradley-Terry strength": ("5 conditions, 16 answers a pair", strengths),
+    "Bradley-Terry strength, few answers": ("5 conditions, 5 answers a pair", few_answers),
+    "Bradley-Terry, one pair": ("5 conditions, 16 answers a pair", one_pair),
+    "MUSHRA median": ("17 listeners, skewed ratings", median),
+    "mixed effects": ("16 listeners, 10 trials, 4 conditions", mixed),
+}
+
+
+def active_table(runs: int = 24) -> list[str]:
+    lines = [
+        "| conditions | strengths, logits | τ | at random | by active choice | share, % |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    for count, spread in ((8, 1.5), (16, 1.5), (16, 2.5), (24, 2.5), (40, 2.5)):
+        random, active = (
+            np.mean([curve(count, spread, way, seed) for seed in range(runs)], axis=0)
+            for way in (False, True)
+        )
+        for wanted in (0.8, 0.9):
+            needed, fewer = (comparisons(it, wanted) for it in (random, active))
+            share = f"{100 * fewer / needed:.0f}" if np.isfinite([needed, fewer]).all() else "-"
+            lines.append(
+                f"| {count} | normal, spread {spread:g} | {wanted:g} | {told(needed)} "
+                f"| {told(fewer)} | {share} |"
+            )
+    return lines
+
+
+def comparisons(curve: np.ndarray, wanted: float) -> float:
+    """Comparisons after which a mean τ reaches what is wanted, and keeps it."""
+    below = np.flatnonzero(curve < wanted)
+    return float(STEP * (below[-1] + 2)) if below[-1] + 1 < len(curve) else np.inf
+
+
+def told(number: float) -> str:
+    return f"{number:.0f}" if np.isfinite(number) else f"over {MOST}"
+
+
+STEP, MOST = 4, 500
+
+
+def curve(
+    count: int, spread: float, active: bool, seed: int, most: int | None = None
+) -> np.ndarray:
+    """Kendall's τ between planted and found order after every few comparisons."""
+    rng = np.random.default_rng([11, seed])
+    planted = spread * norm.ppf((rng.permutation(count) + 0.5) / count)
+    wins, found = np.zeros((count, count)), []
+    for number in range(1, (most or MOST) + 1):
+        pair = bradley_terry.most_telling(wins, rng) if active else drawn(count, rng)
+        i, j = pair
+        first = rng.random() < 1 / (1 + np.exp(planted[j] - planted[i]))
+        wins[pair if first else pair[::-1]] += 1
+        if number % STEP == 0:
+            mean = bradley_terry.posterior(wins).mean
+            found.append(kendalltau(planted, mean).statistic)
+    return np.nan_to_num(np.array(found))
+
+
+def drawn(count: int, rng: np.random.Generator) -> tuple[int, int]:
+    i, j = rng.permutation(count)[:2]
+    return int(i), int(j)
+
+
+if __name__ == "__main__":
+    main()

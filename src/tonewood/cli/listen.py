@@ -1,0 +1,260 @@
+"""`tonewood listen`: blind tests: built, served, summed up."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tonewood.cli import report
+from tonewood.cli.options import JsonOption, OverwriteOption, finish
+from tonewood.errors import CallError, FolderError, shown
+
+if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
+    from tonewood.listening.design import Test
+
+app = typer.Typer(
+    help="Ask listeners: build a blind test, serve it, sum up the answers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+TestArgument = Annotated[
+    Path, typer.Argument(metavar="TEST", readable=False, help="Folder of the listening test.")
+]
+DirsOption = list[Path] | None
+
+
+@app.command()
+def new(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", readable=False, help="Folder of the test to make.")
+    ],
+    more: Annotated[
+        DirsOption, typer.Argument(metavar="[DIR]...", readable=False, help="More conditions.")
+    ] = None,
+    outputs: Annotated[
+        DirsOption,
+        typer.Option("--from", readable=False, help="Folder that enhance wrote; repeat for more."),
+    ] = None,
+    conditions: Annotated[
+        DirsOption, typer.Option(readable=False, help="Folder of a condition; more may follow.")
+    ] = None,
+    inputs: Annotated[
+        DirsOption,
+        typer.Option(readable=False, help="Where the inputs of --from lie; else beside it."),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(readable=False, help="Folder that MUSHRA rates against.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="pairs, abx or mushra.")] = "pairs",
+    title: Annotated[str, typer.Option(help="Shown on every page.")] = "Listening test",
+    question: Annotated[str | None, typer.Option(help="Asked on every trial.")] = None,
+    seconds: Annotated[float, typer.Option(help="Of every excerpt, 5 to 12.")] = 8.0,
+    excerpts: Annotated[
+        int, typer.Option(help="Of each piece: where most was done, at random, in turn.")
+    ] = 2,
+    per_listener: Annotated[
+        int | None, typer.Option(help="Trials for each listener; all by default.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Trials that come again; by default one in eight.")
+    ] = None,
+    training: Annotated[int, typer.Option(help="Trials to get used to it.")] = 1,
+    choice: Annotated[
+        str, typer.Option(help="random, or active: the pair that teaches most.")
+    ] = "random",
+    checks: Annotated[
+        bool, typer.Option("--checks/--no-checks", help="Check hearing and headphones.")
+    ] = True,
+    expect: Annotated[
+        float | None,
+        typer.Option(help="Share, or points of MUSHRA, worth finding; for the listeners needed."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws excerpts, orders and sides.")] = 0,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Build a blind test from enhanced recordings or from a folder for each condition."""
+    from tonewood.listening import build, folder, pieces
+    from tonewood.listening.design import Test
+    from tonewood.listening.power import needed, worth
+    from tonewood.workflow.batch import Failed
+
+    folders = [*(conditions or []), *(more or [])]
+    if bool(outputs) == bool(folders):
+        raise CallError("give either --from or --conditions: one of them names what is compared")
+    plan = build.planned(
+        kind=kind, title=title, question=question, seconds=seconds, excerpts=excerpts,
+        per_listener=per_listener, repeats=repeats, training=training, choice=choice,
+        checked=checks, seed=seed, reference=reference.resolve().name if reference else None,
+    )  # fmt: skip
+    worth(plan.kind, expect)
+    folder.check_new(output, overwrite)
+    found = list(
+        pieces.from_outputs(outputs, inputs or ()) if outputs else pieces.from_conditions(folders)
+    )
+    if reference is not None:
+        found = pieces.with_reference(found, reference)
+    failed = 0
+    for event in build.build(found, plan, output, overwrite=overwrite):
+        if isinstance(event, Failed):
+            failed += 1
+            report.failure(event, json_)
+        elif isinstance(event, Test):
+            test = event
+    told = needed(test, expect)
+    if json_:
+        report.emit({"test": str(output), **_told(test), "power": told._asdict()})
+    else:
+        print(f"test       {shown(output)}")
+        print(
+            f"trials     {len(test.trials)}, {test.per_listener} for each listener, "
+            f"{test.repeats} again"
+        )
+        print(f"stimuli    {len(test.stimuli)} of {test.seconds:g} s at {test.rate} Hz")
+        print(f"listeners  {told.text}")
+    finish(failed, len(found))
+
+
+@app.command()
+def serve(
+    test: TestArgument,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8766,
+    json_: JsonOption = False,
+) -> None:
+    """Serve the test's page; prints the address that listeners open."""
+    from tonewood import serving
+    from tonewood.listening import design
+
+    serving.check_extra("tonewood listen serve", "listen")
+    from tonewood.listening.server import app as application
+
+    loaded = design.load(test)
+    made = serving.guarded(
+        application(loaded, test), token=loaded.token, hosts=serving.names_of(host)
+    )
+
+    def ready(bound: int) -> None:
+        where = serving.address(host, bound, loaded.token)
+        if json_:
+            report.emit({"address": where})
+        else:
+            print(where, flush=True)
+
+    serving.serve(made, host=host, port=port, ready=ready)
+
+
+@app.command()
+def results(
+    test: TestArgument,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", readable=False, help="Folder for a report.")
+    ] = None,
+    headphones: Annotated[
+        bool, typer.Option("--headphones", help="Only who passed the headphone check.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Sum up the answers: intervals, strengths, sensitivity, medians."""
+    from tonewood.listening import report_page
+    from tonewood.listening import results as summing
+    from tonewood.listening.tables import tables
+
+    loaded, answers = _opened(test)
+    if output is not None:
+        report_page.prepare(output, overwrite)
+    found = summing.results(loaded, answers, headphones_only=headphones)
+    page = report_page.write(output, test, found, overwrite=overwrite) if output else None
+    if json_:
+        report.emit({**found.summary, "page": str(page) if page else None})
+        return
+    for heading, rows in tables(found):
+        print(heading)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for first, *others in rows:
+            cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+            print(f"  {first:<{widths[0]}}  " + "  ".join(cells))
+    if page:
+        print(f"page       {shown(page)}")
+
+
+@app.command()
+def delete(
+    test: TestArgument,
+    listener: Annotated[str, typer.Argument(help="Completion code, or name in the results.")],
+    json_: JsonOption = False,
+) -> None:
+    """Delete a listener and every answer of theirs."""
+    from tonewood.listening.replies import people
+
+    loaded, answers = _opened(test)
+    for person in people(loaded, answers):
+        if listener.upper() in (person.code, person.name):
+            answers.delete(person.listener.id)
+            report.emit({"deleted": listener}) if json_ else print(f"deleted    {shown(listener)}")
+            return
+    raise CallError(f"{shown(listener)} is nobody here: see the names in tonewood listen results")
+
+
+@app.command("export")
+def export_(
+    test: TestArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Folder to make.")],
+    to: Annotated[str, typer.Option(help="webmushra or reseval.")] = "webmushra",
+    json_: JsonOption = False,
+) -> None:
+    """Write the test as webMUSHRA or ReSEval takes it."""
+    from tonewood.listening import design, exchange
+
+    made = exchange.export(design.load(test), test, to, output)
+    report.emit({"config": str(made)}) if json_ else print(f"config     {shown(made)}")
+
+
+@app.command("import")
+def import_(
+    test: TestArgument,
+    table: Annotated[
+        Path, typer.Argument(metavar="CSV", readable=False, help="Answers given elsewhere.")
+    ],
+    came_from: Annotated[str, typer.Option("--from", help="webmushra or reseval.")] = "webmushra",
+    json_: JsonOption = False,
+) -> None:
+    """Bring answers back that webMUSHRA or ReSEval collected."""
+    from tonewood.listening import design, exchange
+    from tonewood.listening.answers import Answers
+
+    loaded = design.load(test)
+    taken = exchange.take(loaded, Answers(test / design.ANSWERS), came_from, table)
+    if json_:
+        report.emit({"listeners": taken.listeners, "answers": taken.answers})
+    else:
+        print(f"imported   {taken.answers} answers of {taken.listeners} listeners")
+
+
+def _opened(folder: Path) -> tuple["Test", Any]:
+    """The test and its answers; FolderError where there are none yet."""
+    from tonewood.listening import design
+    from tonewood.listening.answers import Answers
+
+    test = design.load(folder)
+    path = folder / design.ANSWERS
+    if not path.exists():
+        raise FolderError(
+            f"{shown(folder)} has no answers yet: serve it with tonewood listen serve"
+        )
+    return test, Answers(path)
+
+
+def _told(test: "Test") -> dict[str, Any]:
+    return {
+        "kind": test.kind,
+        "conditions": list(test.conditions),
+        "trials": len(test.trials),
+        "per_listener": test.per_listener,
+        "repeats": test.repeats,
+        "stimuli": len(test.stimuli),
+        "seconds": test.seconds,
+        "seed": test.seed,
+    }

@@ -1,0 +1,138 @@
+"""What listeners said of recordings, as CSV: pairs of which one was preferred, and ratings.
+
+`preferred,other` name two recordings a line, `file,rating` one; paths are relative to the table.
+A column `group` says what belongs together (the piece, for excerpts of it), and is never parted
+when recordings are held out. `tonewood listen results` writes both tables.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tonewood.errors import FolderError, shown
+from tonewood.files.folders import group_of
+from tonewood.files.tables import rows
+from tonewood.settings import TrainingSettings
+
+_SCALES = ((1.0, 5.0), (0.0, 100.0))
+
+
+class Preference(NamedTuple):
+    """One answer: a recording was preferred to another."""
+
+    preferred: Path
+    other: Path
+
+
+class Opinion(NamedTuple):
+    """A recording's mean rating, from 0 for the worst that the scale holds to 1 for the best."""
+
+    file: Path
+    liking: float
+
+
+class Opinions(NamedTuple):
+    """All that a table or two say.
+
+    Parameters
+    ----------
+    groups : dict of str
+        By recording.
+    """
+
+    preferences: list[Preference]
+    ratings: list[Opinion]
+    groups: dict[Path, str]
+
+
+def read(preferences: Path | None, ratings: Path | None, training: TrainingSettings) -> Opinions:
+    """Read the tables; raises FolderError where one is none, naming the line."""
+    found = Opinions([], [], {})
+    for number, row in _rows(preferences, ("preferred", "other")):
+        assert preferences is not None
+        if row.get("again"):
+            continue  # asked again to see how steady the listener is
+        pair = [preferences.parent / row[name] for name in ("preferred", "other")]
+        if pair[0] == pair[1]:
+            raise FolderError(
+                f"{shown(preferences)}, line {number}: a recording is preferred to itself: mend it"
+            )
+        found.preferences.append(Preference(*pair))
+        for path in pair:
+            _place(path, row, preferences, training, found.groups)
+    scaled = [(number, row, _scale(row)) for number, row in _rows(ratings, ("file", "rating"))]
+    known = _known_scale([_number(ratings, n, row["rating"]) for n, row, _ in scaled])
+    for number, row, own in scaled:
+        assert ratings is not None
+        low, high = own or known
+        value, path = _number(ratings, number, row["rating"]), ratings.parent / row["file"]
+        if not low <= value <= high:
+            raise FolderError(
+                f"{shown(ratings)}, line {number}: a rating of {value:g} is off its scale from "
+                f"{low:g} to {high:g}: mend it, or give the columns low and high"
+            )
+        found.ratings.append(Opinion(path, (value - low) / (high - low)))
+        _place(path, row, ratings, training, found.groups)
+    return found
+
+
+def _place(
+    path: Path,
+    row: dict[str, str],
+    table: Path,
+    training: TrainingSettings,
+    groups: dict[Path, str],
+) -> None:
+    try:
+        own = group_of(path.relative_to(table.parent), training.group_by)
+    except ValueError:
+        own = str(path)
+    group = row.get("group") or own
+    if groups.setdefault(path, group) != group:
+        raise FolderError(
+            f"{shown(path)} is in two groups, {shown(groups[path])} and {shown(group)}: mend "
+            f"{shown(table)}"
+        )
+
+
+def _rows(table: Path | None, wanted: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines of a table that may be left out, and of one that is not, one at least."""
+    if table is None:
+        return
+    empty = True
+    for number, row in rows(table, wanted):
+        empty = False
+        yield number, row
+    if empty:
+        raise FolderError(f"{shown(table)} holds no answers: ask listeners first")
+
+
+def _scale(row: dict[str, str]) -> tuple[float, float] | None:
+    if not row.get("low") or not row.get("high"):
+        return None
+    try:
+        low, high = float(row["low"]), float(row["high"])
+    except ValueError:
+        return None
+    return (low, high) if low < high else None
+
+
+def _known_scale(values: list[float]) -> tuple[float, float]:
+    """1 to 5 where all ratings fit it, else 0 to 100."""
+    for low, high in _SCALES:
+        if all(low <= value <= high for value in values):
+            return low, high
+    return _SCALES[-1]
+
+
+def _number(table: Path | None, number: int, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if value != value or abs(value) == float("inf"):
+        assert table is not None
+        raise FolderError(
+            f"{shown(table)}, line {number}: {shown(text)!r} is no rating: give a number"
+        )
+    return value

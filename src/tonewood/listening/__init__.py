@@ -1,0 +1,1 @@
+"""Blind listening tests: built from outputs, served as a page, answers kept and summed up."""

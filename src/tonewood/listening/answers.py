@@ -1,0 +1,203 @@
+"""Answers in SQLite: on the disk before the page hears that they are kept.
+
+Write-ahead log, every commit synchronised: a killed server, or a closed tab, loses nothing that was
+acknowledged. A deleted listener leaves no trace in the file.
+"""
+
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tonewood.errors import FolderError, OutputError, shown
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS listener (
+    id TEXT PRIMARY KEY,
+    number INTEGER NOT NULL UNIQUE,
+    began INTEGER NOT NULL,
+    consent TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS asked (
+    listener TEXT NOT NULL REFERENCES listener(id) ON DELETE CASCADE,
+    screen INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (listener, screen)
+);
+CREATE TABLE IF NOT EXISTS answer (
+    listener TEXT NOT NULL REFERENCES listener(id) ON DELETE CASCADE,
+    screen INTEGER NOT NULL,
+    final INTEGER NOT NULL,
+    value TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (listener, screen)
+);
+"""
+
+
+_PRAGMAS = (
+    "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON",
+)  # fmt: skip
+
+
+class Listener(NamedTuple):
+    """Somebody who takes part: a random number, and the place in the balanced design."""
+
+    id: str
+    number: int
+
+
+class Answer(NamedTuple):
+    """What was answered on a screen; not final while it may still be changed."""
+
+    screen: int
+    final: bool
+    value: Any
+    seconds: float
+
+
+class Answers:
+    """The answers of one test.
+
+    Every method opens its own connection, so that any thread may ask.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as connection:
+            for table in _SCHEMA.split(";"):
+                connection.execute(table)
+
+    def join(self, consent: str) -> Listener:
+        """A new listener, who consented to this text; takes the first free place."""
+        identity = secrets.token_urlsafe(16)
+        with self._open() as connection:
+            taken = {number for (number,) in connection.execute("SELECT number FROM listener")}
+            number = next(n for n in range(len(taken) + 1) if n not in taken)
+            connection.execute(
+                "INSERT INTO listener VALUES (?, ?, ?, ?)",
+                (identity, number, int(time.time()), consent),
+            )
+        return Listener(identity, number)
+
+    def bring(self, identity: str) -> bool:
+        """Add somebody who took part elsewhere, below all others; False if known already."""
+        with self._open() as connection:
+            lowest = connection.execute("SELECT min(number, 0) FROM listener ORDER BY 1").fetchone()
+            number = (lowest[0] if lowest else 0) - 1
+            done = connection.execute(
+                "INSERT OR IGNORE INTO listener VALUES (?, ?, ?, ?)",
+                (identity, number, int(time.time()), "imported"),
+            )
+            return done.rowcount == 1
+
+    def listener(self, identity: str) -> Listener | None:
+        """A listener by its number, or None if there is no such."""
+        with self._open() as connection:
+            row = connection.execute(
+                "SELECT id, number FROM listener WHERE id = ?", (identity,)
+            ).fetchone()
+        return Listener(*row) if row else None
+
+    def listeners(self) -> list[Listener]:
+        """All listeners, in the order of their places."""
+        with self._open() as connection:
+            rows = connection.execute("SELECT id, number FROM listener ORDER BY number").fetchall()
+        return [Listener(*row) for row in rows]
+
+    def keep(
+        self,
+        identity: str,
+        screen: int,
+        value: Any,  # noqa: ANN401
+        *,
+        final: bool,
+        seconds: float,
+    ) -> bool:
+        """Keep an answer; a final one stays as it is. Returns whether it was taken."""
+        row = (identity, screen, int(final), json.dumps(value), seconds, int(time.time()))
+        with self._open() as connection:
+            done = connection.execute(
+                "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (listener, screen) "
+                "DO UPDATE SET final = excluded.final, value = excluded.value, "
+                "seconds = excluded.seconds, at = excluded.at WHERE final = 0",
+                row,
+            )
+            return done.rowcount == 1
+
+    def of(self, identity: str) -> dict[int, Answer]:
+        """A listener's answers by screen."""
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT screen, final, value, seconds FROM answer WHERE listener = ? "
+                "ORDER BY screen",
+                (identity,),
+            ).fetchall()
+        return {s: Answer(s, bool(final), json.loads(v), seconds) for s, final, v, seconds in rows}
+
+    def ask(self, identity: str, screen: int, content: Any) -> Any:  # noqa: ANN401
+        """Keep what a listener is asked on a screen; what was kept before stays."""
+        with self._open() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO asked VALUES (?, ?, ?)",
+                (identity, screen, json.dumps(content)),
+            )
+        return self.asked(identity)[screen]
+
+    def asked(self, identity: str) -> dict[int, Any]:
+        """What was drawn for a listener while the test ran, by screen."""
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT screen, content FROM asked WHERE listener = ?", (identity,)
+            ).fetchall()
+        return {screen: json.loads(content) for screen, content in rows}
+
+    def delete(self, identity: str) -> bool:
+        """Delete a listener and all answers; returns whether there was one.
+
+        Freed pages are overwritten, and the log, which held them too, is emptied.
+        """
+        with self._open() as connection:
+            done = connection.execute("DELETE FROM listener WHERE id = ?", (identity,)).rowcount
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("BEGIN")
+        return done == 1
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose transaction is written whole or not at all."""
+        connection = None
+        try:
+            connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _refused(self.path, error) from None
+        finally:
+            if connection is not None:
+                connection.close()  # which undoes what was not committed
+
+
+def count(path: Path) -> int:
+    """How many answers a file holds; raises FolderError if it is none of ours."""
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        with connection:
+            found = connection.execute("SELECT count(*) FROM answer").fetchone()
+        connection.close()
+    except sqlite3.Error as error:
+        raise FolderError(f"{shown(path)} cannot be read ({error}): restore it") from None
+    return int(found[0])
+
+
+def _refused(path: Path, error: sqlite3.Error) -> OutputError:
+    return OutputError(f"{shown(path)} cannot be used ({error}): check the folder and the disk")

@@ -1,0 +1,236 @@
+"""Training by what listeners said: pairs of which one was preferred, and mean opinion scores.
+
+Pairs teach by the Bradley–Terry likelihood, P(a preferred to b) = σ(logit b − logit a), for a low
+score is what is wanted; opinions by the squared error to a continuous target, as the paper's first
+experiment does. Folder labels may teach beside them.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tonewood.scoring.scorer import Scorer
+from tonewood.scoring.training import (
+    Check,
+    Fit,
+    Rows,
+    Takes,
+    audible,
+    augmented,
+    draw_crops,
+    fitted,
+    windows,
+)
+from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
+
+_OFFSET = 0.01  # pairs say nothing of where zero lies: the mean logit is held near it
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Recordings that ears compared or rated.
+
+    Parameters
+    ----------
+    rows : sequence of Tensor [row, frame]
+    together : sequence of str
+        Recordings of one group are one moment under several conditions, or of one piece.
+    better, worse : Tensor [pair] of int
+        Recordings by their place in `rows`.
+    rated : Tensor [rating] of int
+    target : Tensor [rating]
+        Wanted score of those, in [0, 1]: 0 for the best opinion.
+    liked : Tensor [recording] of bool
+        Whether it is among the better half, by all that was said.
+    """
+
+    rows: Sequence[Rows]
+    together: Sequence[str]
+    better: Tensor
+    worse: Tensor
+    rated: Tensor
+    target: Tensor
+    liked: Tensor
+
+    def only(self, groups: set[str]) -> "Heard":
+        """What was said of recordings of some groups, and of nothing besides."""
+        kept = [k for k, group in enumerate(self.together) if group in groups]
+        place = torch.full((len(self.rows),), -1)
+        place[kept] = torch.arange(len(kept))
+        pair = (place[self.better] >= 0) & (place[self.worse] >= 0)
+        rated = place[self.rated] >= 0
+        return Heard(
+            [self.rows[k] for k in kept],
+            [self.together[k] for k in kept],
+            place[self.better[pair]],
+            place[self.worse[pair]],
+            place[self.rated[rated]],
+            self.target[rated],
+            self.liked[kept],
+        )
+
+    def halves(self) -> Takes:
+        """The better and the worse half, as if they were two folders."""
+        both: tuple[list[Rows], list[Rows]] = ([], [])
+        for rows, liked in zip(self.rows, self.liked.tolist(), strict=True):
+            both[0 if liked else 1].append(rows)
+        return Takes(*both)
+
+
+def train_by_ears(
+    train: Heard,
+    held_out: Heard,
+    settings: ScorerSettings,
+    spectrum: SpectrumSettings,
+    training: TrainingSettings,
+    *,
+    labels: tuple[Takes, Takes] | None = None,
+    seed: int,
+    device: str = "cpu",
+) -> Iterator[Check | Fit]:
+    """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
+
+    It takes all of its steps, and its last weights are kept: the few answers that are held out are
+    too few to choose by, and what nothing was chosen by says how good the scorer is.
+
+    Parameters
+    ----------
+    train, held_out : Heard
+        Disjoint by group.
+    labels : tuple of Takes, optional
+        Folders to learn from and held out, whose labels teach too; the `Fit` is then of them, else
+        of the better and the worse half of what was heard.
+    seed : int
+        As of `train_scorer`.
+    """
+    began = time.perf_counter()
+    generator = torch.Generator().manual_seed(seed)
+    scorer = Scorer(settings, spectrum, generator)
+    scorer.row_mean.copy_(_row_mean(scorer, train, labels[0] if labels else None))
+    scorer.to(device)
+    optimiser = torch.optim.AdamW(
+        scorer.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
+    for step in range(1, training.steps + 1):
+        loss = _loss(scorer, train, labels[0] if labels else None, training, generator, device)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        if step % training.check_every and step != training.steps:
+            continue
+        logits = torch.stack([mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows])
+        checked = held_out_loss(logits, held_out)
+        yield Check(step, training.steps, loss.item(), agreement(logits, held_out), checked)
+    scorer.cpu().requires_grad_(False).eval()
+    told_apart = labels[1] if labels else held_out.halves()
+    yield fitted(scorer, told_apart, training.steps, time.perf_counter() - began)
+
+
+def mean_logit(scorer: Scorer, rows: Rows) -> Tensor:
+    """Mean logit, a scalar, of a recording's audible windows."""
+    cut = windows(rows, scorer.crop_frames)
+    with torch.no_grad():
+        return scorer.logit(cut[audible(cut)]).mean()
+
+
+def held_out_loss(logits: Tensor, heard: Heard) -> float:
+    """What training minimises, of recordings' logits [recording]."""
+    parts = []
+    if len(heard.better):
+        parts.append(functional.softplus(logits[heard.better] - logits[heard.worse]).mean())
+    if len(heard.rated):
+        parts.append((torch.sigmoid(logits[heard.rated]) - heard.target).square().mean())
+    return float(torch.stack(parts).sum())
+
+
+def agreement(logits: Tensor, heard: Heard) -> float:
+    """Share of the pairs that logits [recording] order as ears did; of the ratings, likewise."""
+    if len(heard.better):
+        gap = logits[heard.worse] - logits[heard.better]
+    else:
+        difference = heard.target[:, None] - heard.target[None, :]
+        at = logits[heard.rated]
+        first, second = torch.nonzero(difference > 0, as_tuple=True)
+        gap = at[first] - at[second]
+    return float((gap > 0).float().mean()) if len(gap) else float("nan")
+
+
+def _loss(
+    scorer: Scorer,
+    heard: Heard,
+    labels: Takes | None,
+    training: TrainingSettings,
+    generator: torch.Generator,
+    device: str,
+) -> Tensor:
+    """Sum of what each kind of answer says; a kind that is missing says nothing."""
+    parts = []
+    if len(heard.better):
+        better, worse = _pair_crops(scorer, heard, training, generator)
+        logits = scorer.logit(torch.cat([better, worse]).to(device), generator)
+        liked, other = logits.chunk(2)
+        parts.append(functional.softplus(liked - other).mean() + _OFFSET * logits.mean().square())
+    if len(heard.rated):
+        chosen = torch.randint(len(heard.rated), (2 * training.batch,), generator=generator)
+        crops = torch.cat(
+            [
+                draw_crops([heard.rows[k]], 1, scorer.crop_frames, generator)
+                for k in heard.rated[chosen].tolist()
+            ]
+        )
+        score = torch.sigmoid(scorer.logit(crops.to(device), generator))
+        parts.append((score - heard.target[chosen].to(device)).square().mean())
+    if labels is not None:
+        crops = torch.cat(
+            [
+                draw_crops(side, training.batch, scorer.crop_frames, generator, shares)
+                for side, shares in ((labels.reference, labels.shares), (labels.source, None))
+            ]
+        )
+        crops = augmented(crops, training, generator).to(device)
+        score = torch.sigmoid(scorer.logit(crops, generator))
+        target = torch.arange(2, device=device).repeat_interleave(training.batch)
+        parts.append((score - target).square().mean())
+    return torch.stack(parts).sum()
+
+
+def _pair_crops(
+    scorer: Scorer, heard: Heard, training: TrainingSettings, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Crops [batch, row, frame] of both sides of pairs; of one group, of the same moment.
+
+    Both get the same tilt and mask: what is done to both alike is no reason to prefer one.
+    """
+    chosen = torch.randint(len(heard.better), (training.batch,), generator=generator)
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for pair in chosen.tolist():
+        a, b = int(heard.better[pair]), int(heard.worse[pair])
+        first, second = heard.rows[a], heard.rows[b]
+        if heard.together[a] == heard.together[b] and first.shape == second.shape:
+            both = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator).chunk(
+                2, dim=1
+            )
+        else:
+            both = tuple(
+                draw_crops([rows], 1, scorer.crop_frames, generator) for rows in (first, second)
+            )
+        for side, crop in zip(sides, both, strict=True):
+            side.append(crop)
+    better, worse = map(torch.cat, sides)
+    change = augmented(torch.zeros_like(better), training, generator)
+    return better + change, worse + change
+
+
+def _row_mean(scorer: Scorer, heard: Heard, labels: Takes | None) -> Tensor:
+    """Mean relative level of each row [row], every recording weighing by its length."""
+    every = [*heard.rows, *(labels.reference if labels else ()), *(labels.source if labels else ())]
+    relative = [
+        (rows - scorer.level(rows[None])[0]).clamp_min(-scorer.settings.range_db) for rows in every
+    ]
+    return torch.cat(relative, dim=1).mean(dim=1)

@@ -1,0 +1,99 @@
+"""A small test of each kind, made once."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tonewood.listening import build, pieces
+from tonewood.listening.answers import Answers
+from tonewood.listening.design import ANSWERS, Test
+from tonewood.listening.replies import laid
+
+Made = tuple[Test, Path]
+
+
+@pytest.fixture(scope="session")
+def conditions(
+    tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]
+) -> dict[str, Path]:
+    """Folders of three conditions of two pieces, at unlike loudness and rates of one family."""
+    root = tmp_path_factory.mktemp("conditions")
+    for number, (name, formant) in enumerate(
+        (("good", 600.0), ("plain", 2_500.0), ("odd", 1_400.0))
+    ):
+        for piece in range(2):
+            (root / name).mkdir(exist_ok=True)
+            wave = play(8.0, 22_050, formant_hz=formant, seed=piece) * 0.5**number
+            wave[:, : 11_025 * piece] = 0
+            soundfile.write(root / name / f"piece{piece}.wav", wave.T, 22_050)
+    return {path.name: path for path in root.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def made(conditions: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """A test of every kind."""
+    root = tmp_path_factory.mktemp("tests")
+    tests: dict[str, Made] = {}
+    for kind in ("pairs", "abx", "mushra"):
+        folders = [conditions["plain"], conditions["odd"]]
+        found = list(pieces.from_conditions(folders))
+        if kind == "mushra":
+            found = pieces.with_reference(found, conditions["good"])
+        plan = build.planned(
+            kind=kind, seconds=5.0, repeats=1, checked=kind == "abx", seed=3, title="Ours",
+            reference="good" if kind == "mushra" else None,
+        )  # fmt: skip
+        *_, test = build.build(found, plan, root / kind)
+        assert isinstance(test, Test)
+        tests[kind] = (test, root / kind)
+    return tests
+
+
+@pytest.fixture
+def copied(made: dict[str, Made], tmp_path: Path) -> Callable[[str], Made]:
+    """A copy of a test, to be answered."""
+
+    def copy(kind: str) -> Made:
+        test, folder = made[kind]
+        return test, Path(shutil.copytree(folder, tmp_path / kind))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def take_part() -> Callable[..., str]:
+    """Somebody who answers everything, by a taste [condition] or by right and wrong."""
+
+    def part(
+        test: Test, folder: Path, taste: dict[str, float], seed: int = 0, consent: str = "yes"
+    ) -> str:
+        rng = np.random.default_rng(seed)
+        answers = Answers(folder / ANSWERS)
+        listener = answers.join(consent)
+        for place, screen in laid(test, answers, listener).items():
+            by_label = {slot.label: slot.condition for slot in screen.slots}
+            value: Any = "set"
+            if screen.stage in ("hearing", "headphones"):
+                value = screen.right
+            elif screen.stage != "volume" and test.kind == "mushra":
+                value = {
+                    label: float(np.clip(taste[name] + rng.normal(0, 2), 0, 100))
+                    for label, name in by_label.items()
+                    if label != "reference"
+                }
+            elif screen.stage != "volume":
+                gap = taste[by_label["A"]] - taste[by_label["B"]]
+                value = "A" if rng.random() < 1 / (1 + np.exp(-gap)) else "B"
+                if test.kind == "abx":
+                    value = (
+                        screen.right if rng.random() < taste["right"] else "AB".strip(screen.right)
+                    )
+            assert answers.keep(listener.id, place, value, final=True, seconds=1.0)
+        return listener.id
+
+    return part

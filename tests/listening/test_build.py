@@ -1,0 +1,200 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tonewood.errors import CallError, FolderError, OutputError
+from tonewood.files.modelfile import Model
+from tonewood.listening import build, design, pieces, stimuli
+from tonewood.listening.design import ANCHORS_HZ, Test
+from tonewood.listening.folder import check_new
+from tonewood.settings import EnhanceSettings, changed
+from tonewood.signal.loudness import integrated_loudness, true_peak_db
+from tonewood.workflow import batch
+
+Made = tuple[Test, Path]
+
+
+@pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
+def test_files_tell_nothing_apart(made: dict[str, Made], kind: str) -> None:
+    test, folder = made[kind]
+    files = sorted((folder / "stimuli").iterdir())
+    assert sorted(path.name for path in files) == sorted(it.file for it in test.stimuli)
+    stats = [path.stat() for path in files]
+    assert len({it.st_size for it in stats}) == 1
+    assert len({it.st_mtime_ns for it in stats}) == 1
+    infos = [soundfile.info(path) for path in files]
+    assert (
+        len({(it.frames, it.samplerate, it.channels, it.subtype, it.format) for it in infos}) == 1
+    )
+    words = {"good", "plain", "odd", "piece", "anchor", "mask", "random"}
+    for path in files:
+        assert len(path.stem) == 16
+        int(path.stem, 16)
+        assert not any(word in path.name for word in words)
+        # A header of 44 bytes: nothing but the format and the samples.
+        content = path.read_bytes()
+        assert len(content) == 44 + 2 * test.samples * test.channels
+        assert content[36:40] == b"data"
+    assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in files}) == len(files)
+    assert all(
+        hashlib.sha256((folder / "stimuli" / it.file).read_bytes()).hexdigest() == it.sha256
+        for it in test.stimuli
+    )
+    # Nor does the order of the names follow that of the conditions.
+    order = [it.condition for it in sorted(test.stimuli, key=lambda it: it.file)]
+    assert order != sorted(order)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "mushra"])
+def test_all_are_equally_loud_and_none_clips(made: dict[str, Made], kind: str) -> None:
+    test, folder = made[kind]
+    loud: dict[int, list[float]] = {}
+    for it in test.stimuli:
+        wave, rate = soundfile.read(folder / "stimuli" / it.file, dtype="float32", always_2d=True)
+        measured = integrated_loudness(wave.T, rate)
+        assert measured == pytest.approx(it.loudness, abs=0.01)
+        assert true_peak_db(wave.T, rate) < -0.9
+        assert np.abs(wave[:3]).max() < 1e-3  # faded
+        assert np.abs(wave[-3:]).max() < 1e-3
+        loud.setdefault(it.excerpt, []).append(measured)
+    assert all(np.ptp(own) < stimuli.MATCHED_LU for own in loud.values())
+    assert 5.0 <= test.seconds <= 12.0
+
+
+def test_twice_the_same_sound_is_not_the_same_file(made: dict[str, Made]) -> None:
+    test, folder = made["abx"]
+    files = test.files()
+    one, two = (files[0, "plain", copy] for copy in (0, 1))
+    first, second = (soundfile.read(folder / "stimuli" / it, dtype="int16")[0] for it in (one, two))
+    assert not np.array_equal(first, second)
+    assert np.abs(first.astype(int) - second).max() <= 3  # dither alone
+
+
+def test_anchors_pass_what_they_should(rng: np.random.Generator) -> None:
+    rate, time = 44_100, np.arange(44_100) / 44_100
+    for corner in ANCHORS_HZ.values():
+        for hz, low, high in ((0.99 * corner, -0.1, 0.1), (corner * 8 / 7, -200, -25),
+                              (corner * 9 / 7, -200, -50)):  # fmt: skip
+            wave = np.sin(2 * np.pi * hz * time)[None].astype(np.float32)
+            out = stimuli.low_passed(wave, rate, corner)
+            level = 20 * np.log10(np.std(out[0, 4000:-4000]) / np.std(wave[0, 4000:-4000]) + 1e-12)
+            assert low <= level <= high
+    click = np.zeros((1, 4_000), dtype=np.float32)
+    click[0, 2_000] = 1
+    assert np.argmax(stimuli.low_passed(click, rate, 3_500.0)) == 2_000  # no delay
+
+
+def test_excerpts_are_where_the_mask_does_most(rng: np.random.Generator) -> None:
+    effect = np.ones(1_000)
+    effect[600:700] = 5
+    start = stimuli.most(effect, 200)
+    assert start is not None
+    assert 500 <= start <= 600
+    other = stimuli.most(effect, 200, (start,))
+    assert other is not None
+    assert abs(other - start) >= 200
+    assert stimuli.most(np.ones(250), 200, (0,)) is None
+    silent = np.zeros(1_000)
+    silent[300:] = 1
+    drawn = (stimuli.anywhere(silent, 200, rng) for _ in range(50))
+    starts = [it for it in drawn if it is not None]
+    assert len(starts) == 50
+    assert min(starts) >= 200
+    assert len(set(starts)) > 20
+    assert stimuli.anywhere(np.zeros(1_000), 200, rng) is None
+
+
+def test_headphones_alone_make_the_soft_tone_softest() -> None:
+    order = np.array([2, 0, 1])  # plain third, soft first, antiphase second
+    wave = stimuli.headphone_check(8_000, order)
+    tones = wave.reshape(2, 3, -1)
+    over_headphones = np.std(tones, axis=(0, 2))
+    over_loudspeakers = np.std(tones.sum(axis=0), axis=1)
+    assert np.argmin(over_headphones) == 0
+    assert np.argmin(over_loudspeakers) == 1
+    pulses = stimuli.hearing_check(8_000, 500.0, 4)
+    heard = np.abs(pulses[0]) > 1e-4
+    assert int((np.diff(np.flatnonzero(heard)) > 800).sum()) == 3
+    assert pulses.shape == stimuli.hearing_check(8_000, 500.0, 2).shape
+
+
+def test_same_seed_same_files_and_another_names_them_anew(
+    conditions: dict[str, Path], tmp_path: Path, made: dict[str, Made]
+) -> None:
+    found = list(pieces.from_conditions([conditions["plain"], conditions["odd"]]))
+    names = []
+    for number, seed in enumerate((3, 4)):
+        plan = build.planned(
+            kind="pairs", seconds=5.0, repeats=1, checked=False, seed=seed, title="Ours",
+            reference=None, choice="random",
+        )  # fmt: skip
+        *_, test = build.build(found, plan, tmp_path / str(number))
+        assert isinstance(test, Test)
+        names.append({it.file for it in test.stimuli})
+    assert names[0] == {it.file for it in made["pairs"][0].stimuli}
+    assert not names[0] & names[1]
+
+
+def test_outputs_find_their_inputs_by_what_is_in_them(
+    conditions: dict[str, Path], model: Model, tmp_path: Path
+) -> None:
+    settings = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
+    laid = batch.jobs([conditions["plain"]], tmp_path / "out")
+    for event in batch.enhance_files(laid, model, settings):
+        assert not isinstance(event, batch.Failed)
+    found = list(pieces.from_outputs([tmp_path / "out"], [conditions["plain"].parent]))
+    assert [it.name for it in found if isinstance(it, pieces.Piece)] == ["piece0", "piece1"]
+    assert all(list(it.paths) == ["untouched", "enhanced"] for it in found)  # type: ignore[union-attr]
+    first = found[0]
+    assert isinstance(first, pieces.Piece)
+    assert first.paths["untouched"].parent == conditions["plain"]
+    waves = first.read(44_100)
+    effect = first.effect(waves, 44_100)
+    assert effect.shape == (len(waves["enhanced"][0]) * 100 // 44_100 + 1,)
+    assert effect.max() > 0.1
+    (lost, *_) = pieces.from_outputs([tmp_path / "out"], [conditions["odd"]])
+    assert isinstance(lost, batch.Failed)
+    assert "name its folder with --inputs" in str(lost.error)
+    with pytest.raises(FolderError, match="no output with a recipe"):
+        list(pieces.from_outputs([conditions["plain"]]))
+
+
+def test_what_is_no_test_is_refused(
+    conditions: dict[str, Path], tmp_path: Path, made: dict[str, Made], play: Callable[..., Any]
+) -> None:
+    with pytest.raises(CallError, match="one condition"):
+        list(pieces.from_conditions([conditions["plain"]]))
+    with pytest.raises(CallError, match="give 5 to 12 s"):
+        build.planned(seconds=3.0, kind="pairs", choice="random")
+    with pytest.raises(CallError, match="--reference"):
+        build.planned(kind="mushra", choice="random")
+    short = tmp_path / "short"
+    short.mkdir()
+    for name in ("piece0", "other"):
+        soundfile.write(short / f"{name}.wav", play(2.0).T, 16_000)
+    found = list(pieces.from_conditions([conditions["plain"], short]))
+    lost = [it for it in found if isinstance(it, batch.Failed)]
+    assert all(str(it.error).endswith("add it") for it in lost)
+    assert len(lost) == 2
+    plan = build.planned(kind="pairs", choice="random", seconds=5.0)
+    events = []
+    with pytest.raises(FolderError, match="no piece can be compared"):
+        events += list(build.build(found, plan, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.glob(".tonewood*"))
+    test, folder = made["pairs"]
+    with pytest.raises(OutputError, match="exists"):
+        check_new(folder, overwrite=False)
+    with pytest.raises(OutputError, match="something else"):
+        check_new(conditions["plain"], overwrite=True)
+    assert design.load(folder) == test
+    (tmp_path / "test.json").write_text('{"format": "x"}')
+    with pytest.raises(FolderError, match="damaged"):
+        design.load(tmp_path)
+    with pytest.raises(FolderError, match="no listening test"):
+        design.load(short)

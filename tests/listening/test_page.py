@@ -1,0 +1,247 @@
+"""The page in a real browser; skipped, saying so, where there is none."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tonewood import serving
+from tonewood.listening.answers import Answers
+from tonewood.listening.design import ANSWERS, Test
+from tonewood.listening.replies import people
+from tonewood.listening.server import app
+
+Made = tuple[Test, Path]
+Copied = Callable[[str], Made]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    place = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+    if place is None:
+        pytest.skip("no Chromium here: install it to test the page in a browser")
+    with api.sync_playwright() as player:
+        made = player.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Serve a test in this process and open its page; every request and fault is noted."""
+    import uvicorn
+
+    servers, contexts = [], []
+
+    def opened(test: Test, folder: Path, **more: Any) -> Any:
+        guarded = serving.guarded(app(test, folder), token=test.token)
+        server = uvicorn.Server(uvicorn.Config(guarded, port=0, log_level="error", ws="none"))
+        thread = Thread(target=server.run, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        while not server.started:
+            thread.join(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        context = browser.new_context(viewport={"width": 900, "height": 800}, **more)
+        contexts.append(context)
+        page = context.new_page()
+        page.faults, page.asked = [], []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("console", lambda it: it.type == "error" and page.faults.append(it.text))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(serving.address("127.0.0.1", port, test.token))
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(10)
+
+
+def begin(page: Any) -> None:
+    page.get_by_label("I have read this").check()
+    page.get_by_role("button", name="Begin", exact=True).click()
+    page.get_by_role("button", name="This is comfortable").click()
+
+
+def heading(page: Any) -> str:
+    page.wait_for_selector("main h2")
+    return str(page.inner_text("main h2"))
+
+
+def next_screen(page: Any, act: Callable[[], None]) -> None:
+    before = page.eval_on_selector("#progress", "it => it.value")
+    act()
+    page.wait_for_function(
+        """it => document.querySelector('#progress').value != it
+                 && document.querySelector('main h2')""",
+        arg=before,
+    )
+
+
+def test_a_whole_test_by_keyboard_alone(copied: Copied, visit: Callable[..., Any]) -> None:
+    test, folder = copied("pairs")
+    page = visit(test, folder)
+    page.wait_for_selector("#agreed")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#volume")
+    next_screen(page, lambda: page.keyboard.press("Enter"))
+    for number in range(test.training + test.per_listener + test.repeats):
+        assert heading(page) == test.question
+        following = page.get_by_role("button", name="Next")
+        assert following.is_disabled()
+        page.keyboard.press("a")
+        page.wait_for_selector('.sound[aria-label="Play A"][aria-pressed=true]')
+        page.keyboard.press("b")
+        page.wait_for_selector('.sound[aria-label="Play B"][aria-pressed=true]')
+        assert following.is_disabled()  # heard, and not answered
+        if number % 2:
+            page.keyboard.press("Shift+B")
+        else:
+            page.locator("input[value=B]").focus()
+            page.keyboard.press("Space")
+        assert following.is_enabled()
+        next_screen(page, lambda: page.keyboard.press("Enter"))
+    assert heading(page) == "Thank you"
+    (person,) = people(test, Answers(folder / ANSWERS))
+    assert person.finished
+    assert page.inner_text(".code") == person.code
+    assert [it.value for it in person.replies] == ["B"] * len(person.replies)
+    assert page.faults == []
+    origin = page.url.rstrip("/")
+    assert all(it.startswith((origin, "data:")) for it in page.asked)
+
+
+def test_switching_is_synchronous_and_leaves_no_gap(
+    copied: Copied, visit: Callable[..., Any]
+) -> None:
+    test, folder = copied("pairs")
+    page = visit(test, folder)
+    page.wait_for_selector("#agreed")
+    # The page's own player in an offline context: a ramp by A, twice the ramp by B, switched.
+    found = page.evaluate(
+        """async () => {
+          const { Player } = await import("./player.js");
+          const rate = 44100, length = rate;
+          const Real = window.AudioContext;
+          const offline = new OfflineAudioContext(1, length, rate);
+          window.AudioContext = function () { return offline; };
+          const player = new Player(rate);
+          window.AudioContext = Real;
+          offline.resume = async () => {};
+          player.buffers = [1, 2].map((scale) => {
+            const buffer = offline.createBuffer(1, 2 * rate, rate);
+            const own = buffer.getChannelData(0);
+            own.forEach((_, k) => { own[k] = scale * (k + 1) / (4 * rate); });
+            return buffer;
+          });
+          await player.play();
+          offline.suspend(0.5).then(() => {
+            player.choose(1);
+            OfflineAudioContext.prototype.resume.call(offline);
+          });
+          const out = (await offline.startRendering()).getChannelData(0);
+          const begins = out.findIndex((it) => it > 0);
+          return { begins, out: Array.from(out), switches: player.switches };
+        }"""
+    )
+    out, begins = found["out"], found["begins"]
+    rate = 44_100
+    ramp = [(k - begins + 1) / (4 * rate) for k in range(rate)]
+    switched = next(k for k in range(begins, rate) if out[k] > 1.001 * ramp[k] + 1e-6)
+    assert abs(switched - 0.5 * rate) < 200
+    after = switched + round(0.006 * rate)
+    assert max(abs(out[k] - ramp[k]) for k in range(begins, switched - 1)) < 1e-5
+    # The same moment goes on under the other condition, to the sample.
+    assert max(abs(out[k] - 2 * ramp[k]) for k in range(after, rate)) < 1e-5
+    assert all(out[k] >= 0.99 * ramp[k] for k in range(switched, after))
+    assert found["switches"] == 1
+
+
+def test_a_closed_tab_comes_back_to_its_place(copied: Copied, visit: Callable[..., Any]) -> None:
+    test, folder = copied("mushra")
+    page = visit(test, folder, color_scheme="dark")
+    page.wait_for_selector("#agreed")
+    begin(page)
+    page.wait_for_selector(".rating input")
+    for name in ("A", "B"):
+        with page.expect_response(lambda it: it.request.method == "PUT"):
+            page.get_by_label(f"Rating of {name}").fill("30")
+    again = page.context.new_page()
+    page.close()
+    again.goto(page.url)
+    again.get_by_role("button", name="Go on").click()
+    again.wait_for_selector(".rating input")
+    assert again.get_by_label("Rating of B").input_value() == "30"
+    assert again.locator("output").all_inner_texts()[:3] == ["30", "30", "–"]
+
+
+def test_who_wants_to_is_forgotten(copied: Copied, visit: Callable[..., Any]) -> None:
+    test, folder = copied("pairs")
+    page = visit(test, folder)
+    page.wait_for_selector("#agreed")
+    begin(page)
+    page.wait_for_selector(".sound")
+    page.get_by_role("button", name="Delete my answers").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.wait_for_selector("#agreed")
+    assert Answers(folder / ANSWERS).listeners() == []
+    assert page.evaluate("localStorage.getItem('tonewood-listener')") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_can_be_read(
+    copied: Copied, visit: Callable[..., Any], scheme: str
+) -> None:
+    test, folder = copied("mushra")
+    page = visit(test, folder, color_scheme=scheme)
+    page.set_viewport_size({"width": 360, "height": 700})
+    page.wait_for_selector("#agreed")
+    begin(page)
+    page.wait_for_selector(".rating input")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 360
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, progress")].filter((it) =>
+             !(it.getAttribute("aria-label") || it.innerText || it.labels?.length)).length"""
+    )
+    assert unnamed == 0
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("main button")].filter((it) =>
+             it.getBoundingClientRect().height < 44).length"""
+    )
+    assert small == 0
+    for place, ratio in page.evaluate(CONTRAST).items():
+        assert ratio >= 4.5, place
+
+
+CONTRAST = """() => {
+  const parse = (it) => it.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const light = (rgb) => rgb.map((it) => it / 255)
+    .map((it) => it <= 0.03928 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, it, k) => sum + it * [0.2126, 0.7152, 0.0722][k], 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const found = getComputedStyle(node).backgroundColor;
+      if (!found.startsWith("rgba(0, 0, 0, 0")) return parse(found);
+    }
+    return [255, 255, 255];
+  };
+  const found = {};
+  const names = "h1 h2 p.quiet p.count button.main .sound .plain legend .scale";
+  for (const name of names.split(" ")) {
+    const node = document.querySelector(name);
+    if (!node) continue;
+    const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))];
+    found[name] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return found;
+}"""

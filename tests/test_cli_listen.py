@@ -1,0 +1,198 @@
+"""`tonewood listen`: every sub-command, and wrong calls of each kind."""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tonewood.listening import design
+from tonewood.listening.answers import Answers
+from tonewood.listening.replies import laid, people
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
+    root = tmp_path_factory.mktemp("folders")
+    for name, formant in (("one", 600.0), ("two", 2_500.0), ("best", 1_500.0)):
+        (root / name).mkdir()
+        for piece in range(2):
+            wave = play(6.0, formant_hz=formant, seed=piece)
+            soundfile.write(root / name / f"p{piece}.wav", wave.T, 16_000)
+    return root
+
+
+def new(folders: Path, out: Path, *more: object) -> list[object]:
+    both = (folders / "one", folders / "two")
+    return ["listen", "new", "--conditions", *both, "-o", out, "--seconds", 5, "--no-checks", *more]
+
+
+def answered(folder: Path, listeners: int = 3) -> None:
+    test, answers = design.load(folder), Answers(folder / design.ANSWERS)
+    for _ in range(listeners):
+        listener = answers.join("yes")
+        for place, screen in laid(test, answers, listener).items():
+            value = "set" if screen.stage == "volume" else "A"
+            answers.keep(listener.id, place, value, final=True, seconds=1)
+
+
+@pytest.mark.parametrize("command", ["new", "serve", "results", "delete", "export", "import"])
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    ran = run("listen", command, "--help")
+    assert ran.code == 0
+    assert ran.out.startswith(f"Usage: tonewood listen {command} ")
+
+
+def test_from_folders_to_a_report_and_back(run: Run, folders: Path, tmp_path: Path) -> None:
+    out = tmp_path / "test"
+    ran = run(*new(folders, out, "--json", "--expect", 0.8))
+    assert ran.code == 0, ran.err
+    (told,) = ran.objects
+    assert (told["conditions"], told["trials"], told["stimuli"]) == (["one", "two"], 4, 8)
+    assert told["power"]["expected"] == 0.8
+    assert re.search(
+        r"^listeners  \d+ needed", run(*new(folders, tmp_path / "t2")).out, re.MULTILINE
+    )
+    ran = run("listen", "results", out)
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "has no answers yet" in ran.err
+    answered(out)
+    ran = run("listen", "results", out, "-o", tmp_path / "report", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.objects[0]["pairs"][0]["answers"]["total"] == 12
+    assert run("listen", "results", out).out.startswith("listeners\n  name")
+    assert run("listen", "results", out, "-o", tmp_path / "report").code == 1  # nothing is replaced
+    with (tmp_path / "report" / "answers.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert all((tmp_path / "report" / row["preferred"]).is_file() for row in rows)
+    ran = run(*new(folders, out, "--overwrite"))
+    assert (ran.code, "never replaced" in ran.err) == (1, True)
+    for name in ("L1", people(design.load(out), Answers(out / design.ANSWERS))[1].code.lower()):
+        assert run("listen", "delete", out, name).code == 0
+    assert len(Answers(out / design.ANSWERS).listeners()) == 1
+    assert run("listen", "delete", out, "L9").code == 2
+
+
+def test_export_and_import(run: Run, folders: Path, tmp_path: Path) -> None:
+    out = tmp_path / "test"
+    assert run(*new(folders, out, "--kind", "abx")).code == 0
+    ran = run("listen", "export", out, "-o", tmp_path / "wm", "--json")
+    assert Path(ran.objects[0]["config"]).is_file()
+    assert run("listen", "export", out, "--to", "reseval", "-o", tmp_path / "re").code == 0
+    responses = tmp_path / "responses.csv"
+    responses.write_text("Stem,Participant,OrderAsked,Response\nt0,x,0,C01\n")
+    ran = run("listen", "import", out, responses, "--from", "reseval", "--json")
+    assert ran.objects == [{"listeners": 1, "answers": 1}]
+    assert run("listen", "import", out, responses).code == 1  # no table of webMUSHRA's
+    assert run("listen", "import", out, responses, "--from", "else").code == 2
+
+
+def test_mushra_from_folders(run: Run, folders: Path, tmp_path: Path) -> None:
+    more = ("--kind", "mushra", "--reference", folders / "best", "--json")
+    ran = run(*new(folders, tmp_path / "m", *more))
+    assert ran.code == 0, ran.err
+    assert ran.objects[0]["conditions"][0] == "best"
+    assert ran.objects[0]["conditions"][-2:] == ["anchor 3.5 kHz", "anchor 7 kHz"]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (("--kind", "quiz"), "choose one of pairs, abx, mushra"),
+        (("--kind", "mushra"), "--reference"),
+        (("--kind", "abx", "--choice", "active"), "active choice is for pairs"),
+        (("--seconds", 2), "give 5 to 12 s"),
+        (("--excerpts", 0), "give one at least"),
+        (("--per-listener", 0), "--per-listener is 0"),
+        (("--seed", -1), "from 0 on"),
+        (("--from", "x"), "either --from or --conditions"),
+        (("--expect", 0.5), "cannot be told from one half"),
+    ],
+)
+def test_wrong_calls_end_in_one_line(
+    run: Run, folders: Path, tmp_path: Path, more: tuple[object, ...], why: str
+) -> None:
+    ran = run(*new(folders, tmp_path / "t", *more))
+    assert ran.code == 2
+    assert why in ran.err
+    assert ran.err.count("\n") == 1
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_piece_that_fails_leaves_the_others(
+    run: Run, folders: Path, tmp_path: Path, play: Callable[..., Any]
+) -> None:
+    both = [tmp_path / name for name in ("a", "b")]
+    for number, folder in enumerate(both):
+        folder.mkdir()
+        soundfile.write(folder / "good.wav", play(6.0, formant_hz=900 + 900 * number).T, 16_000)
+        soundfile.write(folder / "short.wav", play(2.0).T, 16_000)
+    soundfile.write(both[0] / "lone.wav", play(6.0).T, 16_000)
+    (both[0] / "broken.wav").write_bytes(b"RIFF")
+    (both[1] / "broken.wav").write_bytes(b"RIFF")
+    soundfile.write(both[0] / "unlike.wav", play(6.0).T, 16_000)
+    soundfile.write(both[1] / "unlike.wav", play(7.0).T, 16_000)
+    ran = run("listen", "new", "--conditions", *both, "-o", tmp_path / "t", "--seconds", 5)
+    assert ran.code == 1
+    for told in ("lone.wav has no counterpart in b", "short lasts 2.0 s", "broken.wav",
+                 "differ in length by 1.00 s", "4 of 5 failed, 1 done"):  # fmt: skip
+        assert told in ran.err
+    assert {it.piece for it in design.load(tmp_path / "t").excerpts} == {"good"}
+
+
+def test_training_asks_for_something_to_learn_from(run: Run, folders: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.tonewood"
+    for more, why in (
+        ((), "there is nothing to learn from"),
+        (("--reference", folders / "one"), "one folder has no counterpart"),
+        (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
+        (("--preferences", tmp_path / "no.csv"), "cannot be read"),
+    ):
+        ran = run("train", "-o", out, *more)
+        assert ran.code == 2
+        assert why in ran.err
+
+
+def test_a_model_of_ratings_by_the_command_line(
+    run: Run, tmp_path: Path, play: Callable[..., Any]
+) -> None:
+    rows = ["file,rating"]
+    for number in range(16):
+        wave = play(2.0, formant_hz=700 + 120 * number, seed=number)
+        soundfile.write(tmp_path / f"{number}.wav", wave.T, 16_000)
+        rows.append(f"{number}.wav,{1 + number / 4:g}")
+    (tmp_path / "r.csv").write_text("\n".join(rows))
+    sets = ("training.steps=20", "scorer.depth=2", "scorer.width=4", "scorer.crop_seconds=0.5")
+    call = ["train", "--ratings", tmp_path / "r.csv", "-o", tmp_path / "m.tonewood", "--no-judge"]
+    ran = run(*call, *(word for it in sets for word in ("--set", it)), "--json")
+    assert ran.code == 0, ran.err
+    assert ran.objects[0]["card"]["ears"]["ratings"] == 16
+    assert "ratings of 16 recordings" in run("info", tmp_path / "m.tonewood").out
+    take = tmp_path / "0.wav"
+    more = ("-m", tmp_path / "m.tonewood", "-o", tmp_path / "out.wav", "--json")
+    ran = run("enhance", take, *more, "--force")
+    assert ran.code == 0, ran.err
+    assert ran.objects[0]["prior"] == "none"
+    assert np.isfinite(soundfile.read(tmp_path / "out.wav")[0]).all()
+    ran = run("enhance", take, *more, "--overwrite", "--prior", "static")
+    assert (ran.code, "learnt from listeners alone" in ran.err) == (1, True)
+
+
+def test_serving_needs_its_extra(
+    run: Run, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*new(folders, tmp_path / "t")).code == 0
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    ran = run("listen", "serve", tmp_path / "t")
+    assert ran.code == 1
+    assert "pip install 'tonewood[listen]'" in ran.err
+    assert run("listen", "serve", tmp_path).code == 1
+    assert json.loads((tmp_path / "t" / "test.json").read_text())["seed"] == 0
