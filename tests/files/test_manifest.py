@@ -149,8 +149,8 @@ def test_train_learns_from_a_list(
 @pytest.mark.parametrize(
     ("more", "code", "reason"),
     [
-        ((), 2, "name a --reference and a --source, or both by a --manifest"),
-        (("--reference", "a"), 2, "name a --reference and a --source"),
+        ((), 2, "there is nothing to learn from: give --reference and --source, a --manifest"),
+        (("--reference", "a"), 2, "one folder has no counterpart: give --reference and --source"),
         (("--manifest", "l.csv", "--source", "b"), 2, "a --manifest names both sides"),
         (("--manifest", "nowhere.csv"), 1, "nowhere.csv cannot be read"),
     ],
