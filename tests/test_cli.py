@@ -71,14 +71,26 @@ def test_every_command_explains_its_options(run: Run, command: str) -> None:
     assert set(OPTIONS[command].split()) <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out))
 
 
-def test_help_names_every_command_and_loads_no_torch() -> None:
+def and_what_it_loads(*call: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; its last line is the exit code, and what of the heavy libraries it loaded."""
     code = (
-        "import sys; from tonewood.cli import main; sys.argv = ['tonewood', '--help']\n"
+        f"import sys; from tonewood.cli import main; sys.argv = ['tonewood', *{call!r}]\n"
         "try: main()\n"
-        "except SystemExit as end: print(end.code, {'torch', 'numpy', 'scipy'} & set(sys.modules))"
+        "except SystemExit as end: print(end.code, {'torch', 'scipy'} & set(sys.modules))"
     )
     ran = python("-c", code)
     assert ran.stderr == ""
+    return ran
+
+
+def test_a_card_is_shown_without_loading_torch() -> None:
+    ran = and_what_it_loads("info", "cello")
+    assert ran.stdout.splitlines()[-1] == "0 set()"
+    assert load("cello").digest[:16] in ran.stdout
+
+
+def test_help_names_every_command_and_loads_no_torch() -> None:
+    ran = and_what_it_loads("--help")
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert all(re.search(rf"^  {name} ", ran.stdout, re.MULTILINE) for name in OPTIONS)
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tonewood.files.modelfile import Model, load
-from tonewood.scoring.audit import Audit
+from tonewood.scoring.findings import Audit
 from tonewood.settings import ModelSettings
 from tonewood.workflow.confounds import CONFOUNDS
 

@@ -104,6 +104,24 @@ class ScorerSettings(Settings):
     range_db: float = Field(70.0, ge=30, le=120, description="dynamic range heard, below the level")
 
 
+class Fix(Settings):
+    """What is done to every recording before it is analysed; None where nothing is.
+
+    Parameters
+    ----------
+    loudness : float or None
+        Loudness of every recording, LUFS.
+    cutoff_hz : float or None
+        Nothing is left above.
+    floor_bands_db : tuple of (float or None), or None
+        Least level in each of `CENTRES_HZ`, dBFS; None in a band that is not known.
+    """
+
+    loudness: float | None = None
+    cutoff_hz: float | None = None
+    floor_bands_db: tuple[float | None, ...] | None = None
+
+
 class TrainingSettings(Settings):
     """How scorer and judge are trained."""
 

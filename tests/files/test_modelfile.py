@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tonewood.errors import ModelError, OutputError
-from tonewood.files import modelfile
-from tonewood.files.modelfile import Model, Quartiles, load
+from tonewood.files import container
+from tonewood.files.card import Quartiles
+from tonewood.files.modelfile import Model, load
 
 
 def header(content: bytes) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def test_places_without_a_model(
         load("no\nway")
     with pytest.raises(ModelError, match=r"cannot be read \(is a directory\)"):
         load(tmp_path)
-    monkeypatch.setattr(modelfile, "_MAX_BYTES", 1_000)
+    monkeypatch.setattr(container, "_MAX_BYTES", 1_000)
     with pytest.raises(ModelError, match="is no Tonewood model: one is under"):
         load(model_file)
 
@@ -174,14 +175,14 @@ def test_a_bundled_model_goes_by_its_name(
 ) -> None:
     monkeypatch.setattr("importlib.resources.files", lambda _: model_file.parent)
     monkeypatch.chdir(tmp_path)
-    assert list(modelfile.bundled()) == ["tiny"]
+    assert list(container.bundled()) == ["tiny"]
     assert load("tiny").name == "tiny"
     with pytest.raises(ModelError, match="or one of: tiny"):
         load("large")
 
 
 def test_bundled_models_are_small_and_whole() -> None:
-    for name, place in modelfile.bundled().items():
+    for name, place in container.bundled().items():
         assert len(place.read_bytes()) < 2e6
         made = load(name)
         assert made.name == name

@@ -13,9 +13,8 @@ from tonewood.scoring.audit import (
     long_term,
     unheard_sessions,
     verdict_of,
-    worst,
 )
-from tonewood.scoring.discriminant import Accuracy
+from tonewood.scoring.findings import Accuracy, worst
 
 Floats = NDArray[np.float64]
 

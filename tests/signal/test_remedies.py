@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tonewood.settings import Fix
 from tonewood.signal.loudness import integrated_loudness
 from tonewood.signal.marks import CENTRES_HZ
-from tonewood.signal.remedies import Fix, fixed, floor_noise, low_passed, plan
+from tonewood.signal.remedies import fixed, floor_noise, low_passed, plan
 from tonewood.signal.traces import traces
 
 RATE = 44_100

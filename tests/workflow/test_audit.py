@@ -14,11 +14,11 @@ from scipy.signal import butter, fftconvolve, sosfilt
 from tonewood.errors import CallError, FolderError
 from tonewood.files import folders
 from tonewood.files.folders import Evidence
-from tonewood.scoring.audit import Audit
+from tonewood.scoring.findings import Audit, summary
 from tonewood.settings import ModelSettings
 from tonewood.signal import remedies
 from tonewood.workflow import audit as auditing
-from tonewood.workflow.audit import Audited, Listened, advice, examine, summary, warnings
+from tonewood.workflow.audit import Audited, Listened, advice, examine, warnings
 from tonewood.workflow.confounds import CONFOUNDS
 
 RATE = 44_100

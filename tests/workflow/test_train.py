@@ -9,7 +9,8 @@ import torch
 from tonewood.errors import CallError, DeviceError
 from tonewood.evaluation.metrics import closed, mel_distance
 from tonewood.files.audio import read
-from tonewood.files.modelfile import Model, bundled, load
+from tonewood.files.container import bundled
+from tonewood.files.modelfile import Model, load
 from tonewood.scoring.training import Takes, train_scorer
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import enhance as enhancing

@@ -61,6 +61,7 @@ def audit(
 
 def _tell(done: "Audited", model: "Model | None", page: Path | None, as_json: bool) -> None:
     """Tell what an audit found: a confound a line."""
+    from tonewood.scoring.findings import percent, summary
     from tonewood.workflow import audit as workflow
     from tonewood.workflow.confounds import CONFOUNDS
 
@@ -78,7 +79,7 @@ def _tell(done: "Audited", model: "Model | None", page: Path | None, as_json: bo
         return
     print("verdict     what            told apart         median reference | source")
     for finding, confound in zip(found.findings, CONFOUNDS, strict=True):
-        told = workflow.percent(finding.accuracy) if finding.accuracy else "-"
+        told = percent(finding.accuracy) if finding.accuracy else "-"
         print(
             f"{finding.verdict:10}  {finding.name:14}  {told:17}  "
             f"{workflow.medians(finding, 'reference')} | {workflow.medians(finding, 'source')}"
@@ -90,7 +91,7 @@ def _tell(done: "Audited", model: "Model | None", page: Path | None, as_json: bo
             f"{'session':12}{shown(session.name)} ({session.side}), left out: the long-term "
             f"spectrum is right on {100 * session.accuracy:.0f} % of {session.windows} windows"
         )
-    for number, line in enumerate(workflow.summary(found)):
+    for number, line in enumerate(summary(found)):
         print(f"{'' if number else 'in all':12}{line}")
     if model is not None:
         card = model.card.scorer

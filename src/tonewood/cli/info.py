@@ -17,16 +17,16 @@ def info(
     json_: JsonOption = False,
 ) -> None:
     """Show a model's card."""
-    from tonewood.files.modelfile import load
+    from tonewood.files.container import read
     from tonewood.workflow import card
 
     if markdown and json_:
         raise CallError("--markdown and --json cannot both be had: leave one")
-    loaded = load(model)
+    found = read(model).described()
     if markdown:
-        print(card.markdown(loaded), end="")
+        print(card.markdown(found), end="")
     elif json_:
-        report.emit({"model": model, "digest": loaded.digest, **report.card(loaded)})
+        report.emit({"model": model, "digest": found.digest, **report.card(found)})
     else:
         print(f"model      {shown(model)}")
-        report.print_card(loaded)
+        report.print_card(found)

@@ -5,8 +5,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.files.modelfile import Model
     from tonewood.workflow.batch import Failed
+    from tonewood.workflow.card import AnyModel
 
 
 def emit(value: dict[str, Any]) -> None:
@@ -33,13 +33,13 @@ def failure(failure: "Failed", as_json: bool) -> None:
         emit({"input": str(failure.input), "error": str(failure.error)})
 
 
-def card(model: "Model") -> dict[str, Any]:
+def card(model: "AnyModel") -> dict[str, Any]:
     """A model's card and settings, for programs."""
     settings = model.settings.model_dump(mode="json")
     return {"card": model.card.model_dump(mode="json"), "settings": settings}
 
 
-def print_card(model: "Model") -> None:
+def print_card(model: "AnyModel") -> None:
     """Tell a model's card."""
     from tonewood.workflow.card import entries
 

@@ -18,10 +18,10 @@ from tonewood.files.audio import MIN_SECONDS as MIN_PIECE
 from tonewood.files.audio import AudioFormat, Recording, audio_files, read
 from tonewood.files.manifest import Entry, Listing
 from tonewood.scoring.audit import long_term
-from tonewood.settings import ModelSettings
+from tonewood.settings import Fix, ModelSettings
 from tonewood.signal.bands import band_levels
 from tonewood.signal.features import Features, analyse
-from tonewood.signal.remedies import Fix, fixed
+from tonewood.signal.remedies import fixed
 from tonewood.signal.traces import Traces, traces
 
 MIN_SECONDS = 60.0

@@ -5,7 +5,7 @@ asked together, and chance is allowed one false alarm in fifty over all of them.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,23 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.scoring.discriminant import (
-    Accuracy,
     Floats,
     balanced,
     folds_of,
     hotelling,
     right,
 )
+from tonewood.scoring.findings import FEWEST, Accuracy, Finding, Session, Verdict
 from tonewood.scoring.training import audible, windows
-from tonewood.settings import Settings
 
-Verdict = Literal["fine", "untested", "beware", "confounded"]
-
-FEWEST = 5  # recordings a side: four and four part by chance in 2 of 70 draws, five in 2 of 252
 ALPHA = 0.02  # false alarms over all questions together
 BEWARE = 0.6  # least balanced accuracy that is worth a word
 CONFOUNDED = 0.8  # least lower end of its interval that makes all else doubtful
-_ORDER: tuple[Verdict, ...] = ("fine", "untested", "beware", "confounded")
 _PERMUTATIONS = 999
 _SHRINKAGE = 0.1  # of spectra, whose bands are many and alike
 
@@ -48,77 +43,6 @@ class Question(NamedTuple):
     name: str
     values: Floats
     steps: Floats
-
-
-class Finding(Settings):
-    """What a question came to.
-
-    Parameters
-    ----------
-    name : str
-    verdict : Verdict
-    accuracy : Accuracy or None
-        None if untested.
-    p_value : float or None
-        How often chance would tell the folders apart as well, by any of the questions.
-    reference, source : tuple of float or None
-        Median of each feature, in its own unit; None where unknown.
-    heard : bool
-        Whether the scorer could hear it. If not, it is no more than a warning.
-    """
-
-    name: str
-    verdict: Verdict
-    accuracy: Accuracy | None = None
-    p_value: float | None = None
-    reference: tuple[float | None, ...] = ()
-    source: tuple[float | None, ...] = ()
-    heard: bool = True
-
-
-class Session(Settings):
-    """How the long-term spectrum does on a session that it never saw."""
-
-    side: Literal["reference", "source"]
-    name: str
-    windows: int
-    accuracy: float
-
-
-class Audit(Settings):
-    """Two folders, questioned.
-
-    Parameters
-    ----------
-    recordings : (int, int)
-        Of reference and source.
-    findings : tuple of Finding
-    spectrum : Accuracy or None
-        Of a linear classifier on the long-term spectrum, its level removed: what a shallow look
-        gets. None if there are too few recordings.
-    sessions : tuple of Session
-        One session left out at a time; empty where a side has only one.
-    """
-
-    recordings: tuple[int, int]
-    findings: tuple[Finding, ...]
-    spectrum: Accuracy | None = None
-    sessions: tuple[Session, ...] = ()
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of the findings."""
-        return worst([finding.verdict for finding in self.findings])
-
-    def named(self, verdict: Verdict) -> list[str]:
-        """Names of the findings with this verdict."""
-        return [finding.name for finding in self.findings if finding.verdict == verdict]
-
-
-def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """The worst verdict; untested is worse than fine only where nothing was tested."""
-    tested = [verdict for verdict in verdicts if verdict != "untested"]
-    return max(tested, key=_ORDER.index) if tested else "untested"
 
 
 def ask(

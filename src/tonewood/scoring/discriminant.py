@@ -6,20 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.settings import Settings
+from tonewood.scoring.findings import Accuracy
 
 Floats = NDArray[np.float64]
 
 _FOLDS, _CONFIDENCE = 10, 0.95
 _SHRINKAGE = 0.1
-
-
-class Accuracy(Settings):
-    """Balanced accuracy on recordings left out, and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 def hotelling(values: Floats, shuffles: NDArray[np.int64], first: int) -> Floats:

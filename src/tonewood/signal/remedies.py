@@ -10,31 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import firwin, kaiserord, oaconvolve
 
-from tonewood.settings import Fixable, Settings
+from tonewood.settings import Fix, Fixable
 from tonewood.signal.marks import CENTRES_HZ, EDGE, Floats
 from tonewood.signal.traces import Traces
 
 _SKIRT_HZ = 200.0
 _STOP_DB = 80.0
 _EDGES_HZ: Floats = np.concatenate([[0.0], CENTRES_HZ[1:] / EDGE, [np.inf]])
-
-
-class Fix(Settings):
-    """What is done to every recording before it is analysed; None where nothing is.
-
-    Parameters
-    ----------
-    loudness : float or None
-        Loudness of every recording, LUFS.
-    cutoff_hz : float or None
-        Nothing is left above.
-    floor_bands_db : tuple of (float or None), or None
-        Least level in each of `CENTRES_HZ`, dBFS; None in a band that is not known.
-    """
-
-    loudness: float | None = None
-    cutoff_hz: float | None = None
-    floor_bands_db: tuple[float | None, ...] | None = None
 
 
 def plan(kinds: Sequence[Fixable], reference: Sequence[Traces], source: Sequence[Traces]) -> Fix:

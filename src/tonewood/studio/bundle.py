@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from tonewood.errors import AudioError, RecipeError
 from tonewood.files import recipe as recipes
+from tonewood.files.container import bundled
 from tonewood.files.formats import SUFFIXES
-from tonewood.files.modelfile import bundled
 from tonewood.files.output import atomic_path
 from tonewood.settings import Settings
 from tonewood.studio.desk import Desk

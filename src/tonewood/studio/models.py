@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tonewood.errors import CallError, ModelError
-from tonewood.files.modelfile import SUFFIX, Model, bundled, load
+from tonewood.files.container import SUFFIX, bundled
+from tonewood.files.modelfile import Model, load
 from tonewood.files.output import write_bytes
 from tonewood.studio.store import Store
 

@@ -17,6 +17,7 @@ from tonewood.masking.certify import Change
 from tonewood.masking.mask import LongMask
 from tonewood.masking.optimise import Step
 from tonewood.masking.render import Rendered, rendered
+from tonewood.scoring.findings import summary
 from tonewood.settings import EnhanceSettings, ModelSettings, changed
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.loudness import integrated_loudness
@@ -268,7 +269,7 @@ def _audit(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
             yield {
                 "phase": "done",
                 "verdict": event.audit.verdict,
-                "summary": audits.summary(event.audit),
+                "summary": summary(event.audit),
                 "warnings": audits.warnings(event.audit),
                 "recordings": list(event.audit.recordings),
             }

@@ -10,15 +10,8 @@ import numpy as np
 from tonewood.errors import CallError, shown
 from tonewood.files import folders
 from tonewood.files.folders import Evidence, Place, Surveyed
-from tonewood.scoring.audit import (
-    FEWEST,
-    Audit,
-    Finding,
-    ask,
-    baseline,
-    unheard_sessions,
-)
-from tonewood.scoring.discriminant import Accuracy
+from tonewood.scoring.audit import ask, baseline, unheard_sessions
+from tonewood.scoring.findings import Audit, Finding, percent
 from tonewood.settings import ModelSettings
 from tonewood.workflow.confounds import CONFOUNDS, Confound, questions, told
 
@@ -110,28 +103,6 @@ def check_distinct(*sides: Place) -> None:
             raise CallError(f"{shown(given)} is given twice as a reference: give it one weight")
 
 
-def summary(found: Audit) -> list[str]:
-    """An audit in one or two lines."""
-    if found.verdict == "untested":
-        few = min(found.recordings)
-        return [
-            f"untested: {few} recording{'' if few == 1 else 's'} on one side; {FEWEST} a side are "
-            "needed to tell a habit from chance"
-        ]
-    named = [
-        f"{verdict}: {', '.join(names)}"
-        for verdict in ("confounded", "beware")
-        if (names := found.named(verdict))
-    ]
-    first = (
-        "; ".join(named) or "fine: no trace of room, microphone or codec tells the folders apart"
-    )
-    lines = [first]
-    if found.spectrum is not None:
-        lines.append(f"the long-term spectrum alone is right on {percent(found.spectrum)} of takes")
-    return lines
-
-
 def warnings(found: Audit) -> list[str]:
     """A line for each confounded item: how well it tells, and what to do."""
     return [
@@ -148,11 +119,6 @@ def advice(finding: Finding, confound: Confound) -> str:
         return confound.remedy
     why = confound.unheard or "nothing above 8 kHz is looked at"
     return f"{confound.remedy} (the scorer does not hear it: {why})"
-
-
-def percent(accuracy: Accuracy) -> str:
-    """Accuracy and interval as people read them."""
-    return f"{100 * accuracy.mean:.0f} % ({100 * accuracy.low:.0f} to {100 * accuracy.high:.0f})"
 
 
 def medians(finding: Finding, side: Side) -> str:

@@ -10,9 +10,10 @@ from tonewood.errors import shown
 from tonewood.files.folders import Evidence
 from tonewood.files.modelfile import Model
 from tonewood.files.output import write_text
-from tonewood.scoring.audit import ALPHA, BEWARE, CONFOUNDED, Audit, Verdict
+from tonewood.scoring.audit import ALPHA, BEWARE, CONFOUNDED
+from tonewood.scoring.findings import Audit, Verdict, percent, summary
 from tonewood.signal.marks import CENTRES_HZ, Floats
-from tonewood.workflow.audit import Audited, advice, medians, percent, summary
+from tonewood.workflow.audit import Audited, advice, medians
 from tonewood.workflow.confounds import CONFOUNDS, Feature, values
 from tonewood.workflow.figures import new_figure, png
 from tonewood.workflow.page import Block, Heading, Picture, Table, page

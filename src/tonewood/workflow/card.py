@@ -3,11 +3,18 @@
 After Mitchell et al., *Model Cards for Model Reporting* (2019).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 from tonewood.errors import shown
-from tonewood.files.modelfile import EarsCard, Model, PredictorCard, ScorerCard
-from tonewood.workflow.audit import summary
+from tonewood.files.card import EarsCard, PredictorCard, ScorerCard
+from tonewood.files.container import Described
+from tonewood.scoring.findings import summary
+
+if TYPE_CHECKING:  # a card is shown without loading torch
+    from tonewood.files.modelfile import Model
+
+AnyModel = Union["Model", Described]
+"""A model, or what its file says of itself."""
 
 UNKNOWN = "not stated"
 CITATION = (
@@ -24,7 +31,7 @@ class Entry(NamedTuple):
     lines: tuple[str, ...]
 
 
-def entries(model: Model) -> list[Entry]:
+def entries(model: AnyModel) -> list[Entry]:
     """All that a card says."""
     card = model.card
     told = [Entry("domain", (card.domain or UNKNOWN,))]
@@ -54,14 +61,14 @@ def entries(model: Model) -> list[Entry]:
     return told
 
 
-def citation(model: Model) -> tuple[str, ...]:
+def citation(model: AnyModel) -> tuple[str, ...]:
     """How to cite a model, a line for the method and one for itself."""
     version = model.card.versions.get("tonewood", "")
     own = {"version": version, "name": shown(model.name), "digest": model.digest[:16]}
     return tuple(line.format(**own) for line in CITATION)
 
 
-def markdown(model: Model) -> str:
+def markdown(model: AnyModel) -> str:
     """Card as the Markdown page that model hubs show, its facts for machines on top."""
     licence = model.card.licence
     head = ["---", "library_name: tonewood"]
@@ -86,12 +93,12 @@ def markdown(model: Model) -> str:
     return "\n".join([*head, "", *body]) + "\n"
 
 
-def _prior(model: Model) -> tuple[str, ...]:
+def _prior(model: AnyModel) -> tuple[str, ...]:
     prior = model.card.prior
     if prior is None:
         return ("none: listeners alone taught it; masks follow the scorer, from nothing",)
     weights = prior.weights
-    beliefs = [f"{100 * it.take:.0f} and {100 * it.moment:.0f} %" for it in model.priors.beliefs]
+    beliefs = [f"{100 * take:.0f} and {100 * moment:.0f} %" for take, moment in prior.beliefs]
     return (
         f"static {100 * weights[0]:.0f} %, neighbours {100 * weights[1]:.0f} %, networks "
         f"{100 * (weights[2] + weights[3]):.0f} %, {100 * weights[4]:.0f} % of their "
@@ -111,7 +118,7 @@ def _ears(it: EarsCard) -> tuple[str, ...]:
     )
 
 
-def _scorer(model: Model, it: ScorerCard) -> tuple[str, ...]:
+def _scorer(model: AnyModel, it: ScorerCard) -> tuple[str, ...]:
     seconds = model.settings.scorer.crop_seconds
     low, high = (100 * share for share in it.accuracy_interval)
     reference, source = it.reference_scores, it.source_scores
@@ -125,7 +132,7 @@ def _scorer(model: Model, it: ScorerCard) -> tuple[str, ...]:
     )
 
 
-def _predictor(model: Model, it: PredictorCard) -> str:
+def _predictor(model: AnyModel, it: PredictorCard) -> str:
     before, prior, predicted = it.cycle_db
     ahead = model.settings.predictor.lookahead * model.settings.spectrum.hop_ms
     return (

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tonewood.files.folders import Evidence
-from tonewood.scoring.audit import Finding, Question
+from tonewood.scoring.audit import Question
+from tonewood.scoring.findings import Finding
 from tonewood.signal.marks import CENTRES_HZ, Floats
 
 _OCTAVES_HZ = (125, 250, 500, 1_000, 2_000, 4_000)

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tonewood.errors import CallError
+from tonewood.files.card import Card, EarsCard, FolderCard
 from tonewood.files.folders import Place
-from tonewood.files.modelfile import Card, EarsCard, FolderCard, Model
+from tonewood.files.modelfile import Model
 from tonewood.files.several import Weighted
 from tonewood.masking import likeness
 from tonewood.scoring.ears import train_by_ears

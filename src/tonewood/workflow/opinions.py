@@ -14,7 +14,8 @@ from tonewood.evaluation.bradley_terry import posterior
 from tonewood.evaluation.choices import share
 from tonewood.files import opinions
 from tonewood.files.audio import read
-from tonewood.files.modelfile import EarsCard, Model
+from tonewood.files.card import EarsCard
+from tonewood.files.modelfile import Model
 from tonewood.scoring.ears import Heard, agreement, mean_logit
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import EnhanceSettings, ModelSettings, SearchSettings, Settings

@@ -10,8 +10,9 @@ import torch
 
 from tonewood.files import folders
 from tonewood.files.audio import Stream
+from tonewood.files.card import PredictorCard
 from tonewood.files.folders import Take
-from tonewood.files.modelfile import Model, PredictorCard
+from tonewood.files.modelfile import Model
 from tonewood.masking.distil import Lesson, distil, missed_db
 from tonewood.masking.fitting import blended, cycle_distance
 from tonewood.masking.mask import Mask

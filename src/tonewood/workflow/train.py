@@ -14,17 +14,17 @@ import torch
 from tonewood.errors import CallError, DeviceError, ModelError, shown
 from tonewood.files import folders
 from tonewood.files import manifest as manifests
+from tonewood.files.card import Card, FolderCard, PriorCard, Quartiles, ScorerCard
 from tonewood.files.folders import Loading, Place, Split, Take
 from tonewood.files.manifest import Listing
-from tonewood.files.modelfile import Card, FolderCard, Model, PriorCard, Quartiles, ScorerCard
+from tonewood.files.modelfile import Model
 from tonewood.files.several import Weighted, of_several, shares_of
 from tonewood.masking import fitting, likeness
 from tonewood.scoring.ears import train_by_ears
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.training import Check, Fit, Takes, train_scorer
-from tonewood.settings import ModelSettings, PredictorSettings
+from tonewood.settings import Fix, ModelSettings, PredictorSettings
 from tonewood.signal import remedies
-from tonewood.signal.remedies import Fix
 from tonewood.workflow import opinions
 from tonewood.workflow.audit import Listened, Side, check_distinct, examine, listen
 from tonewood.workflow.opinions import Listening

@@ -1,0 +1,212 @@
+"""The model file as bytes: a safetensors file whose metadata holds settings, card and checksum.
+
+Tensors are data and metadata is JSON: reading executes nothing, and loads no torch.
+"""
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from tonewood.errors import ModelError, shown
+from tonewood.files.card import Card
+from tonewood.settings import ModelSettings
+
+FORMAT_VERSION = 2
+SUFFIX = ".tonewood"
+_MAX_BYTES = 256 * 2**20
+_MAX_HEADER = 2**20
+
+# Kinds of number by their safetensors names: the name that checksums know, and bytes of each.
+_KINDS = {
+    "F64": ("torch.float64", 8),
+    "F32": ("torch.float32", 4),
+    "F16": ("torch.float16", 2),
+    "I64": ("torch.int64", 8),
+    "I32": ("torch.int32", 4),
+    "I16": ("torch.int16", 2),
+    "BOOL": ("torch.bool", 1),
+}
+
+
+class Part(NamedTuple):
+    """One tensor of a file, its numbers little-endian and in order."""
+
+    kind: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """What a model file says of itself; `digest` is its `Model`'s."""
+
+    name: str
+    settings: ModelSettings
+    card: Card
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Container:
+    """A model file that was read and found whole.
+
+    Parameters
+    ----------
+    name : str
+        For people: the file's stem.
+    content : bytes
+        All of the file.
+    parts : mapping of str to Part
+    """
+
+    name: str
+    content: bytes
+    settings: ModelSettings
+    card: Card
+    parts: Mapping[str, Part]
+
+    def described(self) -> Described:
+        """Settings, card and digest."""
+        raw: dict[str, bytes | memoryview]
+        raw = {name: part.data for name, part in self.parts.items()}
+        return Described(self.name, self.settings, self.card, digest(self.settings, raw))
+
+
+def read(model: str | Path) -> Container:
+    """Read a model file, or a bundled model by its name, and check that it is whole.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, of an unknown version, or no model at all.
+    """
+    place = bundled().get(str(model)) or Path(model)
+    what = shown(str(model))
+    try:
+        if isinstance(place, Path) and place.stat().st_size > _MAX_BYTES:
+            raise ModelError(f"{what} is no Tonewood model: one is under {_MAX_BYTES >> 20} MB")
+        content = place.read_bytes()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            names = ", ".join(bundled())
+            raise ModelError(
+                f"{what} is neither a model file nor a bundled model: give a path, or one of: "
+                f"{names or 'none here'}"
+            ) from None
+        why = (error.strerror or str(error)).lower()
+        raise ModelError(f"{what} cannot be read ({why}): check the file") from None
+    try:
+        header, data = _split(content)
+        metadata = header.pop("__metadata__")
+        if metadata.get("format") != "tonewood":
+            raise ValueError
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        raise damaged(what) from None
+    if metadata.get("version") != str(FORMAT_VERSION):
+        raise ModelError(
+            f"{what} has format version {metadata.get('version')}; this Tonewood reads "
+            f"{FORMAT_VERSION}: update Tonewood or train the model again"
+        )
+    try:
+        parts = _parts(header, data)
+        settings, card = metadata["settings"], metadata["card"]
+        if metadata["sha256"] != _checksum(settings, card, parts):
+            raise damaged(what)
+        return Container(
+            name=Path(str(model)).stem,
+            content=content,
+            settings=ModelSettings.model_validate_json(settings),
+            card=Card.model_validate_json(card),
+            parts=parts,
+        )
+    except (ValidationError, KeyError, ValueError, TypeError, AttributeError):
+        raise damaged(what) from None
+
+
+def sealed(content: bytes, settings: ModelSettings, card: Card) -> bytes:
+    """A safetensors file made a model file: with metadata and checksum, its header sorted."""
+    header, data = _split(content)
+    texts = settings.model_dump_json(), card.model_dump_json()
+    metadata = {
+        "format": "tonewood",
+        "version": str(FORMAT_VERSION),
+        "settings": texts[0],
+        "card": texts[1],
+        "sha256": _checksum(*texts, _parts(header, data)),
+    }
+    head = json.dumps({**header, "__metadata__": metadata}, sort_keys=True).encode()
+    head += b" " * (-len(head) % 8)  # tensors start at a multiple of 8 bytes
+    return struct.pack("<Q", len(head)) + head + data
+
+
+def digest(settings: ModelSettings, tensors: Mapping[str, bytes | memoryview]) -> str:
+    """SHA-256 of settings and tensors, hexadecimal; what the card says leaves it alone."""
+    # Models without a predictor have the digest that they had before there were any.
+    without = None if settings.predictor.taught else {"predictor"}
+    hasher = hashlib.sha256(settings.model_dump_json(exclude=without).encode())
+    for name, data in sorted(tensors.items()):
+        hasher.update(name.encode())
+        hasher.update(data)
+    return hasher.hexdigest()
+
+
+def bundled() -> dict[str, Traversable]:
+    """Models that come with Tonewood, by name."""
+    folder = resources.files("tonewood.bundled")
+    return {
+        item.name.removesuffix(SUFFIX): item
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.endswith(SUFFIX)
+    }
+
+
+def damaged(what: str) -> ModelError:
+    """What is said of a file that is no model, or no longer one."""
+    return ModelError(f"{what} is not a Tonewood model, or is damaged: train or fetch it again")
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Header and data of a safetensors file; ValueError where it is none."""
+    if len(content) < 8:
+        raise ValueError
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > min(len(content) - 8, _MAX_HEADER):
+        raise ValueError
+    header: Any = json.loads(content[8 : 8 + length])
+    if not isinstance(header, dict):
+        raise ValueError
+    return header, memoryview(content)[8 + length :]
+
+
+def _parts(header: dict[str, Any], data: memoryview) -> dict[str, Part]:
+    """Tensors that a header names, nothing of the data left over; ValueError where they lie."""
+    parts, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        first, last = entry["data_offsets"]
+        shape = tuple(entry["shape"])
+        counted = all(type(size) is int and size >= 0 for size in (*shape, first, last))
+        if not counted or first != end or last > len(data):
+            raise ValueError
+        if last - first != math.prod(shape) * _KINDS[entry["dtype"]][1]:
+            raise ValueError
+        parts[name], end = Part(entry["dtype"], shape, data[first:last]), last
+    if end != len(data):
+        raise ValueError
+    return parts
+
+
+def _checksum(settings: str, card: str, parts: Mapping[str, Part]) -> str:
+    hasher = hashlib.sha256(f"{settings}\n{card}\n".encode())
+    for name, (kind, shape, data) in sorted(parts.items()):
+        hasher.update(f"{name} {_KINDS[kind][0]} {shape}\n".encode())
+        hasher.update(data)
+    return hasher.hexdigest()
