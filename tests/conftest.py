@@ -20,6 +20,12 @@ from tonewood.workflow.train import add_predictor, train
 Samples = npt.NDArray[np.float32]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep analysed recordings away from the user's own."""
+    os.environ["TONEWOOD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A seeded source of randomness."""

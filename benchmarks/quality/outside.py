@@ -101,7 +101,7 @@ def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], li
         recording = read(path)
         rows = bins(mono(recording.samples, recording.rate))
         group = str(path.relative_to(folder))  # as folders.load names it; it draws by these names
-        found.append((Take(path, group, recording.duration, "", None), rows))
+        found.append((Take(path, group, recording.duration, "", None, None, path), rows))
     split = folders.split([t for t, _ in found], settings.training.held_out, seed)
     held_out = {t.path for t in split.held_out}
     learn = [rows for t, rows in found if t.path in held_out]

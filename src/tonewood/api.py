@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from tonewood.errors import AudioError, CallError
 from tonewood.files import modelfile
 from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
+from tonewood.files.cache import NOWHERE, Cache
 from tonewood.files.modelfile import Model
 from tonewood.files.several import Weighted
 from tonewood.scoring import losses
@@ -35,6 +36,7 @@ def train(
     ratings: str | Path | None = None,
     settings: ModelSettings | None = None,
     device: str = "cpu",
+    cache: str | Path | None = None,
     overwrite: bool = False,
 ) -> Model:
     """Learn a model from two folders that need not correspond, from listeners, or from both.
@@ -52,6 +54,8 @@ def train(
         CSV tables of what listeners said: `preferred,other` and `file,rating`.
     settings : ModelSettings, optional
     device : {"cpu", "cuda"}
+    cache : path, optional
+        Folder in which analysed recordings are kept, mapped into memory, and found again.
 
     Raises
     ------
@@ -74,6 +78,7 @@ def train(
         settings or ModelSettings(),
         name=name,
         device=device,
+        cache=Cache(Path(cache)) if cache else NOWHERE,
     ):
         if isinstance(event, Model):
             made = event

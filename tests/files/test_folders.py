@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonewood.errors import AudioError, FolderError
-from tonewood.files.folders import Take, check, group_of, hours, load, split
+from tonewood.files.folders import Take, check, hours, load, split
+from tonewood.files.items import group_under
 from tonewood.settings import ModelSettings, TrainingSettings
-from tonewood.signal.features import Features
 
 
 def take(number: int, group: str, seconds: float = 30.0) -> Take:
     """A take that nobody looks into."""
     path = Path("folder") / f"{number}.wav"
-    return Take(path, group, seconds, str(number), cast(Features, None))
+    return Take(path, group, seconds, str(number), cast(Any, None), cast(Any, None), path)
 
 
 groupings = st.lists(
@@ -65,8 +65,8 @@ def test_one_long_take_is_not_all_that_is_held_out() -> None:
     ],
 )
 def test_groups(path: str, by_file: str, by_folder: str) -> None:
-    assert group_of(Path(path), "file") == str(Path(by_file))
-    assert group_of(Path(path), "folder") == by_folder
+    assert group_under(Path(path), "file") == str(Path(by_file))
+    assert group_under(Path(path), "folder") == by_folder
 
 
 def test_takes_are_read_with_their_groups(tmp_path: Path, play: Callable[..., Any]) -> None:
@@ -77,7 +77,7 @@ def test_takes_are_read_with_their_groups(tmp_path: Path, play: Callable[..., An
     loaded = list(load(tmp_path, settings))
     assert [(x.number, x.total, x.take.group) for x in loaded] == [(1, 2, "."), (2, 2, "b")]
     assert [x.take.seconds for x in loaded] == [2.5, 1.5]
-    assert loaded[0].take.features.rows_db.shape[0] == settings.scorer.bands.count
+    assert loaded[0].take.rows_db.shape[0] == settings.scorer.bands.count
     assert hours([x.take for x in loaded]) == pytest.approx(4 / 3600)
 
 

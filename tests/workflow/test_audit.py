@@ -129,11 +129,9 @@ def test_what_is_planted_is_found_under_its_name_and_a_fix_undoes_it(
         return
     sides = [it.traces for it in clean_evidence], [it.traces for it in planted]
     plan = remedies.plan((fix,), *sides)
-    fixed = [
-        [it.take.evidence for it in folders.load(f, SETTINGS, audited=True, fix=plan)]
-        for f in (clean, source)
-    ]
-    first, second = ([it for it in side if it is not None] for side in fixed)
+    first, second = (
+        [it.take.evidence for it in folders.load(f, SETTINGS, fix=plan)] for f in (clean, source)
+    )
     again = examine(first, second, np.random.default_rng(0))
     assert not names & claimed(again)
 

@@ -11,9 +11,9 @@ import torch
 
 import tonewood
 from tonewood.errors import CallError, FolderError
-from tonewood.files.folders import Take
+from tonewood.files.folders import Take, shares_of
 from tonewood.files.modelfile import Model
-from tonewood.files.several import Weighted, shares_of
+from tonewood.files.several import Weighted
 from tonewood.masking.neighbours import learn
 from tonewood.scoring.training import draw_crops
 from tonewood.settings import ModelSettings, NeighbourSettings, changed

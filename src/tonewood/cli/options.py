@@ -36,6 +36,13 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object a line on standard output.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+CacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Keep analysed recordings, to find them next time; in TONEWOOD_CACHE, if set.",
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 SetOption = Annotated[
     list[str] | None,

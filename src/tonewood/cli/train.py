@@ -8,6 +8,7 @@ import typer
 
 from tonewood.cli import report
 from tonewood.cli.options import (
+    CacheOption,
     DeviceOption,
     JsonOption,
     OverwriteOption,
@@ -80,11 +81,13 @@ def train(
             readable=False, help="Text file on the recordings' origin, kept in the model."
         ),
     ] = None,
+    cache: CacheOption = True,
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Learn a model from two folders of recordings, from what listeners said, or from both."""
+    from tonewood.files.cache import NOWHERE, Cache
     from tonewood.files.modelfile import Model, load
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
@@ -104,6 +107,7 @@ def train(
     wanted, there = workflow.sides(reference or [], source, manifest)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
     tables = (preferences, ratings)
+    kept_takes = Cache.of_user() if cache else NOWHERE
     if onto is not None:
         kept = load(onto)
         settings = changed(kept.settings, set_ or [])
@@ -115,13 +119,20 @@ def train(
             raise CallError("--onto adds --predictor and changes nothing else: say no more")
         if wanted is None or there is None:
             raise CallError("a predictor learns from folders: give --reference and --source")
-        events = workflow.add_predictor(kept, wanted, there, settings.predictor)
+        events = workflow.add_predictor(kept, wanted, there, settings.predictor, kept_takes)
     else:
         settings = changed(ModelSettings(), [*named, *(set_ or [])])
         events = ears.learn(
-            wanted, there, tables, settings, name=output.stem, device=device, origin=origin
+            wanted,
+            there,
+            tables,
+            settings,
+            name=output.stem,
+            device=device,
+            origin=origin,
+            cache=kept_takes,
         )
-    with TrainingDisplay() as display:
+    with kept_takes.bounded(), TrainingDisplay() as display:
         for event in events:
             if isinstance(event, Model):
                 event.save(output, overwrite=overwrite)

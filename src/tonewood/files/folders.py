@@ -1,10 +1,10 @@
 """Training folders: recordings → takes → splits without leaks."""
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,21 +13,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import AudioError, FolderError, shown
-from tonewood.files.audio import MIN_SECONDS as MIN_PIECE
-from tonewood.files.audio import AudioFormat, Recording, audio_files, read
-from tonewood.files.manifest import Entry, Listing
+from tonewood.errors import FolderError, shown
+from tonewood.files.audio import Recording
+from tonewood.files.cache import NOWHERE, Cache, Studied
+from tonewood.files.formats import AudioFormat
+from tonewood.files.items import (
+    Item,
+    Place,
+    digest_of,
+    group_of,
+    items,
+    mended,
+    path_of,
+    piece_of,
+    reread,
+)
 from tonewood.scoring.audit import long_term
 from tonewood.settings import Fix, ModelSettings
 from tonewood.signal.bands import band_levels
-from tonewood.signal.features import Features, analyse
-from tonewood.signal.remedies import fixed
+from tonewood.signal.draws import Shares
+from tonewood.signal.features import LONG_HOPS, Analysis, Features, analyse
+from tonewood.signal.spread import spread
 from tonewood.signal.traces import Traces, traces
 
 MIN_SECONDS = 60.0
-
-Place = Path | Listing
-"""Where one side's recordings are: below a folder, or on a list."""
+_PIECE_S = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,27 +71,35 @@ class Evidence:
         return self.format.integer_bits is None and self.format.subtype not in ("FLOAT", "DOUBLE")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Take:
     """One recording of a training folder, analysed.
 
     Parameters
     ----------
-    features : Features
+    analysis : Analysis
         What the method looks at.
-    evidence : Evidence or None
-        What an audit asks; None if nobody asked.
+    evidence : Evidence
+        What an audit asks.
     group : str
         Takes of one group are never on both sides of a split.
+    item : Entry or Path
+        Where it is read again.
     """
 
     path: Path
     group: str
     seconds: float
     digest: str  # of the samples: a copy in another container is the same recording
-    features: Features
-    evidence: Evidence | None = None
+    analysis: Analysis
+    evidence: Evidence
+    item: Item
     share: float | None = None  # how much its moments count among several folders'
+
+    @property
+    def rows_db(self) -> Tensor:
+        """Row levels [row, frame], dB."""
+        return self.analysis.rows_db
 
 
 class Split(NamedTuple):
@@ -107,36 +125,19 @@ class Surveyed(NamedTuple):
     evidence: Evidence
 
 
-class _Heard(NamedTuple):
-    """A recording read for the first time."""
-
-    number: int
-    total: int
-    digest: str
-    recording: Recording
-    relative: Path | None
-    session: str | None  # as a list says
-
-    def group(self, group_by: str) -> str:
-        """What it is kept together with, and what the audit calls a session."""
-        if self.relative is not None:
-            return group_of(self.relative, group_by)
-        return self.session or ("." if group_by == "folder" else str(self.recording.path))
-
-
 def load(
-    folder: Place, settings: ModelSettings, *, audited: bool = False, fix: Fix | None = None
+    folder: Place, settings: ModelSettings, *, fix: Fix | None = None, cache: Cache = NOWHERE
 ) -> Iterator[Loading]:
-    """Read and analyse every recording below a folder or on a list, one at a time.
+    """Read and analyse every recording below a folder or on a list, as many at once as cores.
 
     A recording that is there twice counts once: its copies could fall on both sides of a split.
 
     Parameters
     ----------
-    audited : bool
-        Whether takes get their evidence for an audit.
     fix : Fix, optional
         Applied to each recording before anything else; the evidence is of the fixed recording.
+    cache : Cache
+        Where analyses are kept and found again; they are then mapped, and take little memory.
 
     Raises
     ------
@@ -145,100 +146,78 @@ def load(
     AudioError
         One of its recordings cannot be used; it is named.
     """
-    group_by = settings.training.group_by
-    for heard in _recordings(folder):
-        recording, digest = heard.recording, heard.digest
-        if fix is not None:
-            recording = _fixed(recording, digest, fix)
-        wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
-        features = analyse(wave, settings.scorer.bands, settings.spectrum)
-        evidence = _evidence(heard, recording, features.rows_db, settings) if audited else None
+    scorer = settings.scorer
+    decides = (scorer.bands, settings.spectrum, fix or Fix())
+    told = (*(it.model_dump_json() for it in decides), str(scorer.crop_seconds))
+
+    def study(item: Item) -> Studied:
+        return cache.studied(partial(piece_of, item), partial(_studied, item, settings, fix), told)
+
+    found = items(folder)
+    seen = set[str]()
+    for number, (item, it) in enumerate(zip(found, spread(study, found), strict=True), start=1):
+        if it.digest in seen:
+            continue
+        seen.add(it.digest)
         take = Take(
-            path=recording.path,
-            # A session that a list states is one whatever takes are otherwise grouped by.
-            group=heard.group(group_by),
-            seconds=recording.duration,
-            digest=digest,
-            features=features,
-            evidence=evidence,
+            path=path_of(item),
+            group=group_of(item, folder, settings.training.group_by),
+            seconds=it.seconds,
+            digest=it.digest,
+            analysis=it.analysis,
+            evidence=_evidence(item, folder, it),
+            item=item,
         )
-        yield Loading(heard.number, heard.total, take)
+        yield Loading(number, len(found), take)
 
 
 def survey(folder: Place, settings: ModelSettings) -> Iterator[Surveyed]:
     """Read every recording below a folder or on a list for its traces alone; raises as `load`."""
-    for heard in _recordings(folder):
-        recording = heard.recording
+    found, seen = items(folder), set[str]()
+    for number, item in enumerate(found, start=1):
+        recording = reread(item)
+        digest = digest_of(recording)
+        if digest in seen:
+            continue
+        seen.add(digest)
         wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
         rows = band_levels(wave, settings.spectrum.rate, settings.scorer.bands, settings.spectrum)
-        evidence = _evidence(heard, recording, rows, settings)
-        yield Surveyed(heard.number, heard.total, evidence)
+        it = _witnessed(recording, digest, Analysis(rows, rows[:0]), settings)
+        yield Surveyed(number, len(found), _evidence(item, folder, it))
 
 
-def _recordings(place: Place) -> Iterator[_Heard]:
-    files: list[Entry | Path] = []
-    files += place.entries if isinstance(place, Listing) else audio_files(place)
-    seen = set[str]()
-    for number, item in enumerate(files, start=1):
-        recording = _piece(item) if isinstance(item, Entry) else read(item)
-        digest = hashlib.sha256(recording.samples.tobytes()).hexdigest()
-        if digest not in seen:
-            seen.add(digest)
-            relative = None if isinstance(place, Listing) else recording.path.relative_to(place)
-            session = item.session if isinstance(item, Entry) else None
-            yield _Heard(number, len(files), digest, recording, relative, session)
+def _studied(item: Item, settings: ModelSettings, fix: Fix | None) -> Studied:
+    recording = reread(item)
+    digest = digest_of(recording)
+    recording = mended(recording, digest, fix)
+    wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
+    features = analyse(wave, settings.scorer.bands, settings.spectrum)
+    return _witnessed(recording, digest, Analysis.of(features), settings)
 
 
-def _piece(entry: Entry) -> Recording:
-    """A recording from its start to its end, as a list says."""
-    recording = read(entry.path)
-    if entry.start is None and entry.end is None:
-        return recording
-    first = round((entry.start or 0.0) * recording.rate)
-    last = None if entry.end is None else round(entry.end * recording.rate)
-    samples = recording.samples[:, first:last]
-    if samples.shape[1] < MIN_PIECE * recording.rate:
-        raise AudioError(
-            f"{shown(entry.path)} lasts {recording.duration:.2f} s; line {entry.line} of the list "
-            f"leaves {samples.shape[1] / recording.rate:.2f} s of it and {MIN_PIECE:g} s are needed"
-        )
-    if np.ptp(samples) == 0:
-        raise AudioError(
-            f"{shown(entry.path)} is silent where line {entry.line} of the list looks: "
-            "name another piece"
-        )
-    return replace(recording, samples=np.ascontiguousarray(samples))
-
-
-def _fixed(recording: Recording, digest: str, fix: Fix) -> Recording:
-    # Drawn by the recording itself: its noise depends neither on its neighbours nor on its side.
-    rng = np.random.default_rng(int(digest[:16], 16))
-    samples, rate = recording.samples, recording.rate
-    made = fixed(samples, rate, traces(samples, rate), fix, rng)
-    return replace(recording, samples=made)
-
-
-def _evidence(
-    heard: _Heard, recording: Recording, rows_db: Tensor, settings: ModelSettings
-) -> Evidence:
-    return Evidence(
-        path=recording.path,
-        session=heard.group("folder"),
-        digest=heard.digest,
+def _witnessed(
+    recording: Recording, digest: str, analysis: Analysis, settings: ModelSettings
+) -> Studied:
+    frames = settings.spectrum.frames(settings.scorer.crop_seconds)
+    return Studied(
+        digest=digest,
+        seconds=recording.duration,
         format=recording.format,
+        analysis=analysis,
         traces=traces(recording.samples, recording.rate),
-        spectra=long_term(rows_db, settings.spectrum.frames(settings.scorer.crop_seconds)),
+        spectra=long_term(analysis.rows_db, frames),
     )
 
 
-def group_of(path: Path, group_by: str) -> str:
-    """Group of a recording at a path relative to its folder: itself, or its first sub-folder.
-
-    Recordings in no sub-folder are a group of their own.
-    """
-    if group_by == "file":
-        return str(path)
-    return path.parts[0] if len(path.parts) > 1 else "."
+def _evidence(item: Item, place: Place, it: Studied) -> Evidence:
+    return Evidence(
+        path=path_of(item),
+        session=group_of(item, place, "folder"),
+        digest=it.digest,
+        format=it.format,
+        traces=it.traces,
+        spectra=it.spectra,
+    )
 
 
 def check(
@@ -307,3 +286,30 @@ def split(takes: Sequence[Take], held_out: float, seed: int) -> Split:
 def hours(takes: Sequence[Take]) -> float:
     """Hours of audio."""
     return math.fsum(take.seconds for take in takes) / 3600
+
+
+def lesson(takes: Sequence[Take], seconds: float, seed: int) -> tuple[list[Features], Shares]:
+    """Features of takes to learn from, and their shares: of all, or of pieces drawn by the seed.
+
+    Pieces last half a minute and are drawn alike from all takes until they last `seconds`.
+    """
+    shares = shares_of(takes)
+    if math.fsum(take.seconds for take in takes) <= seconds:
+        return [take.analysis.features() for take in takes], shares
+    pieces = []
+    for number, take in enumerate(takes):
+        frames = take.rows_db.shape[1]
+        length = round(_PIECE_S * frames / take.seconds) // LONG_HOPS * LONG_HOPS
+        # What is left over at the end is no piece, unless it is all there is.
+        count = max(1, frames // length)
+        pieces += [(number, k * length, min(length, frames)) for k in range(count)]
+    order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
+    kept = sorted(pieces[k] for k in order[: max(2, round(seconds / _PIECE_S))])
+    found = [takes[k].analysis.features(first, first + size) for k, first, size in kept]
+    return found, None if shares is None else [shares[k] for k, _, _ in kept]
+
+
+def shares_of(takes: Sequence[Take]) -> Shares:
+    """Shares of some takes; None where they are of one folder."""
+    counts = [take.share for take in takes if take.share is not None]
+    return counts if len(counts) == len(takes) else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tonewood.errors import FolderError, shown
-from tonewood.files.folders import group_of
+from tonewood.files.items import group_under
 from tonewood.files.tables import rows
 from tonewood.settings import TrainingSettings
 
@@ -84,7 +84,7 @@ def _place(
     groups: dict[Path, str],
 ) -> None:
     try:
-        own = group_of(path.relative_to(table.parent), training.group_by)
+        own = group_under(path.relative_to(table.parent), training.group_by)
     except ValueError:
         own = str(path)
     group = row.get("group") or own

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tonewood.files.folders import Take
-from tonewood.signal.draws import Shares
 
 
 class Weighted(NamedTuple):
@@ -31,9 +30,7 @@ def of_several(takes: Sequence[Sequence[Take]], folders: Sequence[Weighted]) -> 
     for number, (part, it, length) in enumerate(zip(parts, folders, seconds, strict=True), 1):
         for take in part:
             name = f"{number} {it.folder.name}"
-            evidence = take.evidence
-            if evidence is not None:
-                evidence = replace(evidence, session=f"{name}/{evidence.session}")
+            evidence = replace(take.evidence, session=f"{name}/{take.evidence.session}")
             # 1 on average over all moments of all the folders.
             share = it.weight / weights * math.fsum(seconds) / length
             group = f"{name}/{take.group}"
@@ -45,9 +42,3 @@ def _met(digest: str, met: set[str]) -> bool:
     known = digest in met
     met.add(digest)
     return known
-
-
-def shares_of(takes: Sequence[Take]) -> Shares:
-    """Shares of some takes; None where they are of one folder."""
-    counts = [take.share for take in takes if take.share is not None]
-    return counts if len(counts) == len(takes) else None

@@ -6,7 +6,9 @@ cloud, and a recording is as unlike the folder as its windows are far from the c
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,14 +67,17 @@ def fit(takes: Sequence[Tensor], frames: int) -> Likeness:
     always closer to a cloud that it belongs to.
     """
     points = [described(Held(take), frames) for take in takes]
-    left_out = [
-        _distances(own, *_cloud(torch.cat(points[:i] + points[i + 1 :])))
-        for i, own in enumerate(points)
-    ]
+    sums = [_Sums.of(own) for own in points]
+    every = reduce(_Sums.joined, sums)
+    left_out = torch.cat(
+        [
+            _distances(own, *every.without(its).cloud())
+            for own, its in zip(points, sums, strict=True)
+        ]
+    )
     # Takes that are all the same have no spread; what differs from them at all is far.
-    limit = max(float(torch.quantile(torch.cat(left_out), _QUANTILE)), 1e-3)
-    mean, whitening = _cloud(torch.cat(points))
-    return Likeness(mean, whitening, limit, frames)
+    limit = max(float(np.quantile(left_out.numpy(), _QUANTILE)), 1e-3)
+    return Likeness(*every.cloud(), limit, frames)
 
 
 def described(rows_db: Track, frames: int) -> Tensor:
@@ -95,17 +100,39 @@ def described(rows_db: Track, frames: int) -> Tensor:
     return torch.stack(points)
 
 
-def _cloud(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, and whitening of the covariance shrunk towards a sphere (Ledoit & Wolf 2004)."""
-    mean = points.mean(dim=0)
-    centred = (points - mean).double()
-    covariance = centred.T @ centred / len(points)
-    sphere = torch.eye(len(mean), dtype=torch.float64) * covariance.diagonal().mean()
-    shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * sphere
-    shrunk += 1e-3 * torch.eye(len(mean), dtype=torch.float64)
-    factor = torch.linalg.cholesky(shrunk)
-    eye = torch.eye(len(mean), dtype=torch.float64)
-    return mean, torch.linalg.solve_triangular(factor, eye, upper=False).float()
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Points of a cloud, added up: their number, their sum and that of their products."""
+
+    size: int
+    total: Tensor
+    products: Tensor
+
+    @classmethod
+    def of(cls, points: Tensor) -> "_Sums":
+        x = points.double()
+        return cls(len(points), x.sum(dim=0), x.T @ x)
+
+    def without(self, other: "_Sums") -> "_Sums":
+        """The others' points."""
+        products = self.products - other.products
+        return _Sums(self.size - other.size, self.total - other.total, products)
+
+    def joined(self, other: "_Sums") -> "_Sums":
+        """Both clouds' points."""
+        products = self.products + other.products
+        return _Sums(self.size + other.size, self.total + other.total, products)
+
+    def cloud(self) -> tuple[Tensor, Tensor]:
+        """Mean, and whitening of the covariance shrunk towards a sphere (Ledoit & Wolf 2004)."""
+        mean = self.total / self.size
+        covariance = self.products / self.size - torch.outer(mean, mean)
+        eye = torch.eye(len(mean), dtype=torch.float64)
+        sphere = eye * covariance.diagonal().mean()
+        shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * sphere + 1e-3 * eye
+        factor = torch.linalg.cholesky(shrunk)
+        whitening = torch.linalg.solve_triangular(factor, eye, upper=False)
+        return mean.float(), whitening.float()
 
 
 def _distances(points: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ Rows = Tensor
 
 _AUDIBLE_DB = 45.0
 _BATCH = 64  # windows that are scored at once
+_LOOKED_AT = 400  # windows of a side that are enough to see how training goes
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def train_scorer(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
     target = torch.cat([torch.zeros(training.batch), torch.ones(training.batch)]).to(device)
+    watched = _watched(held_out, scorer.crop_frames)
     best_loss, best_state, waited = float("inf"), scorer.state_dict(), 0
     step = 0
     for step in range(1, training.steps + 1):
@@ -164,7 +166,7 @@ def train_scorer(
         schedule.step()
         if step % training.check_every and step != training.steps:
             continue
-        reference, source = map(torch.cat, _held_out_scores(scorer, held_out, device))
+        reference, source = map(torch.cat, _held_out_scores(scorer, watched, device))
         checked = euclidean_loss(reference, source)
         yield Check(step, training.steps, loss.item(), _accuracy(reference, source), checked)
         if checked < best_loss - 1e-4:
@@ -252,6 +254,20 @@ def calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibratio
     return Calibration(gap / len(score), tuple(mean), tuple(share), tuple(count))
 
 
+def _watched(held_out: Takes, frames: int) -> Takes:
+    """What is looked at during training: of many windows the middles of all takes."""
+    sides = []
+    for side in (held_out.reference, held_out.source):
+        share = _LOOKED_AT * frames / sum(take.shape[1] for take in side)
+        middles = []
+        for take in side:
+            length = take.shape[1] if share >= 1 else max(frames, round(share * take.shape[1]))
+            first = max(0, (take.shape[1] - length) // 2)
+            middles.append(take[:, first : first + length])
+        sides.append(middles)
+    return Takes(sides[0], sides[1], held_out.shares)
+
+
 def _held_out_scores(
     scorer: Scorer, held_out: Takes, device: str
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -283,9 +299,9 @@ def _row_mean(scorer: Scorer, takes: Takes) -> Tensor:
     """Mean relative level of each row [row] over both folders, each weighing the same."""
     means = []
     for side, shares in ((takes.reference, takes.shares), (takes.source, None)):
-        relative = [
+        relative = (
             (take - scorer.level(take[None])[0]).clamp_min(-scorer.settings.range_db)
             for take in side
-        ]
+        )
         means.append(shared_mean(relative, shares))
     return torch.stack(means).mean(dim=0)

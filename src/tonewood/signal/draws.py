@@ -1,6 +1,7 @@
 """Which take is drawn next."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -23,10 +24,15 @@ def drawn(
     return torch.multinomial(weight, count, replacement=True, generator=generator).tolist()
 
 
-def shared_mean(takes: Sequence[Tensor], shares: Shares = None) -> Tensor:
-    """Mean [row] of all frames of some takes [row, frame], as far as each take counts."""
-    if shares is None:
-        return torch.cat(list(takes), dim=1).mean(dim=1)
-    pairs = list(zip(takes, shares, strict=True))
-    total = sum(take.shape[1] * share for take, share in pairs)
-    return torch.stack([take.sum(dim=1) * share for take, share in pairs]).sum(dim=0) / total
+def shared_mean(takes: Iterable[Tensor], shares: Shares = None) -> Tensor:
+    """Mean [row] of all frames of some takes [row, frame], as far as each take counts.
+
+    One take after the other, in double precision: no more than one need be in memory.
+    """
+    counts = iter(shares) if shares is not None else repeat(1.0)
+    total, counted = torch.zeros((), dtype=torch.float64), 0.0
+    for take in takes:
+        share = next(counts)
+        total = total + take.sum(dim=1, dtype=torch.float64) * share
+        counted += take.shape[1] * share
+    return (total / counted).float()

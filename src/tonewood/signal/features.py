@@ -66,6 +66,30 @@ class Features(NamedTuple):
         return Features(self.rows_db[:, frames], self.fine_db[:, frames])
 
 
+class Analysis(NamedTuple):
+    """Features as they are kept: fine structure at every long frame, and not twice.
+
+    Parameters
+    ----------
+    rows_db : Tensor [row, frame]
+    long_db : Tensor [pitch, long frame]
+    """
+
+    rows_db: Tensor
+    long_db: Tensor
+
+    @classmethod
+    def of(cls, features: Features) -> "Analysis":
+        """Keep features."""
+        return cls(features.rows_db, features.fine_db[:, ::LONG_HOPS])
+
+    def features(self, first: int = 0, last: int | None = None) -> Features:
+        """Features of the frames from `first`, a multiple of `LONG_HOPS`, up to `last`."""
+        rows = self.rows_db[:, first:last]
+        fine = self.long_db[:, first // LONG_HOPS :]
+        return Features(rows, _at_frames(fine, rows.shape[1]))
+
+
 def analyse(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Features:
     """Features of a mono waveform [sample] at the analysis rate."""
     rows = band_levels(wave, spectrum.rate, bands, spectrum)
@@ -109,8 +133,12 @@ def unveiled(power: Tensor, loudest: float, frames: int) -> Tensor:
     level = 10 * torch.log10(power + _QUIETEST * loudest + 1e-30)
     blocks = torch.split(level, _BLOCK_FRAMES, dim=1)
     fine = torch.cat([part - _gaussian_blur(part, _ENVELOPE_POINTS) for part in blocks], dim=1)
-    fine = fine.clamp_min(_FLOOR_DB)
-    fine = fine.repeat_interleave(LONG_HOPS, dim=1)
+    return _at_frames(fine.clamp_min(_FLOOR_DB), frames)
+
+
+def _at_frames(long_db: Tensor, frames: int) -> Tensor:
+    """What stands at long frames, at so many frames of the rows; the last one repeats."""
+    fine = long_db[:, : -(-frames // LONG_HOPS)].repeat_interleave(LONG_HOPS, dim=1)
     missing = frames - fine.shape[1]
     if missing > 0:
         fine = torch.cat([fine, fine[:, -1:].expand(-1, missing)], dim=1)

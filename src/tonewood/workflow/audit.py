@@ -9,7 +9,8 @@ import numpy as np
 
 from tonewood.errors import CallError, shown
 from tonewood.files import folders
-from tonewood.files.folders import Evidence, Place, Surveyed
+from tonewood.files.folders import Evidence, Surveyed
+from tonewood.files.items import Place
 from tonewood.scoring.audit import ask, baseline, unheard_sessions
 from tonewood.scoring.findings import Audit, Finding, percent
 from tonewood.settings import ModelSettings

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tonewood.errors import CallError
+from tonewood.files.cache import NOWHERE, Cache
 from tonewood.files.card import Card, EarsCard, FolderCard
-from tonewood.files.folders import Place
+from tonewood.files.items import Place
 from tonewood.files.modelfile import Model
 from tonewood.files.several import Weighted
 from tonewood.masking import likeness
@@ -39,6 +40,7 @@ def learn(
     name: str = "model",
     device: str = "cpu",
     origin: Origin = UNSTATED,
+    cache: Cache = NOWHERE,
 ) -> Iterator[Event]:
     """Learn from two sides, from tables of preferences and ratings, or from all of it.
 
@@ -51,7 +53,14 @@ def learn(
         raise CallError("one folder has no counterpart: give --reference and --source")
     if reference is not None and source is not None:
         return training.train(
-            reference, source, settings, name=name, device=device, origin=origin, tables=tables
+            reference,
+            source,
+            settings,
+            name=name,
+            device=device,
+            origin=origin,
+            tables=tables,
+            cache=cache,
         )
     if not any(tables):
         raise CallError(

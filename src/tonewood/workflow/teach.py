@@ -1,6 +1,6 @@
 """Give a model a predictor: the masks of the whole method, learnt by a network of one pass."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from tonewood.files import folders
-from tonewood.files.audio import Stream
 from tonewood.files.card import PredictorCard
-from tonewood.files.folders import Take
+from tonewood.files.folders import Take, lesson
+from tonewood.files.items import reread
 from tonewood.files.modelfile import Model
 from tonewood.masking.distil import Lesson, distil, missed_db
 from tonewood.masking.fitting import blended, cycle_distance
@@ -22,9 +22,12 @@ from tonewood.settings import EnhanceSettings, PredictorSettings, changed
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.spectrum import scaled_to
 from tonewood.workflow.audit import Side
-from tonewood.workflow.hearing import listen
+from tonewood.workflow.hearing import InMemory, Sound, listen
 from tonewood.workflow.mask import find_mask
 from tonewood.workflow.predict import rows_along
+
+MOST_SECONDS = 1800.0
+"""What priors, guide and predictor learn from of each side; longer folders are drawn from."""
 
 
 class Taught(NamedTuple):
@@ -58,12 +61,16 @@ def teach(
     split = folders.split(takes["source"], settings.held_out, seed)
     lessons: list[list[Lesson]] = []
     number = 0
-    for part in (split.train, split.held_out):
+    parts = _enough(split.train, seed), _enough(split.held_out, seed)
+    total = len(parts[0]) + len(parts[1])
+    for part in parts:
         lessons.append([])
         for take in part:
-            lessons[-1].append(_lesson(Stream(take.path), model, settings.search_steps))
+            recording = reread(take.item, model.card.fix)
+            sound = InMemory(recording.samples, recording.rate)
+            lessons[-1].append(_lesson(sound, model, settings.search_steps))
             number += 1
-            yield Taught(number, len(takes["source"]), take.path)
+            yield Taught(number, total, take.path)
     predictor = distil(
         lessons[0],
         model.priors.static_db,
@@ -93,7 +100,20 @@ def teach(
     )
 
 
-def _lesson(sound: Stream, model: Model, steps: int) -> Lesson:
+def _enough(takes: Sequence[Take], seed: int) -> list[Take]:
+    """Takes that are searched: all, or as many as last long enough, drawn by the seed."""
+    order = torch.randperm(len(takes), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen: list[int] = []
+    seconds = 0.0
+    for k in order:
+        if chosen and seconds + takes[k].seconds > MOST_SECONDS:
+            break
+        chosen.append(k)
+        seconds += takes[k].seconds
+    return [takes[k] for k in sorted(chosen)]
+
+
+def _lesson(sound: Sound, model: Model, steps: int) -> Lesson:
     """A recording's rows at its own rate, and what prior and search make of it."""
     spectrum = model.settings.spectrum
     heard = listen(sound, model)
@@ -120,8 +140,8 @@ def _cycle(model: Model, predictor: Predictor, reference: list[Take]) -> tuple[f
     settings = model.settings
     held = folders.split(reference, settings.priors.held_out, settings.training.seed).held_out
     found = []
-    for recording in held:
-        take = priors.reference.take(recording.features)
+    for features in lesson(held, MOST_SECONDS, settings.training.seed)[0]:
+        take = priors.reference.take(features)
         pseudo = imitated(take, priors.reference, priors.source, priors.hop_ms)
         masks = (
             torch.zeros_like(pseudo.rows_db),

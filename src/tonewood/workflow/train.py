@@ -14,11 +14,13 @@ import torch
 from tonewood.errors import CallError, DeviceError, ModelError, shown
 from tonewood.files import folders
 from tonewood.files import manifest as manifests
+from tonewood.files.cache import NOWHERE, Cache
 from tonewood.files.card import Card, FolderCard, PriorCard, Quartiles, ScorerCard
-from tonewood.files.folders import Loading, Place, Split, Take
+from tonewood.files.folders import Loading, Split, Take, lesson, shares_of
+from tonewood.files.items import Place
 from tonewood.files.manifest import Listing
 from tonewood.files.modelfile import Model
-from tonewood.files.several import Weighted, of_several, shares_of
+from tonewood.files.several import Weighted, of_several
 from tonewood.masking import fitting, likeness
 from tonewood.scoring.ears import train_by_ears
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
@@ -28,7 +30,7 @@ from tonewood.signal import remedies
 from tonewood.workflow import opinions
 from tonewood.workflow.audit import Listened, Side, check_distinct, examine, listen
 from tonewood.workflow.opinions import Listening
-from tonewood.workflow.teach import Taught, teach
+from tonewood.workflow.teach import MOST_SECONDS, Taught, teach
 
 Who = Literal["scorer", "judge"]
 
@@ -72,6 +74,7 @@ def train(
     device: str = "cpu",
     origin: Origin = UNSTATED,
     tables: Tables = (None, None),
+    cache: Cache = NOWHERE,
 ) -> Iterator[Event]:
     """Learn scorer, judge and priors; yields its progress and, last, the `Model`.
 
@@ -90,6 +93,8 @@ def train(
         What people should know of the recordings, kept in the card.
     tables : tuple of Path or None
         Preferences and ratings, by which listeners teach scorer and judge beside the folders.
+    cache : Cache
+        Where analysed recordings are kept and found again, mapped into memory.
 
     Raises
     ------
@@ -101,14 +106,11 @@ def train(
     began = time.perf_counter()
     check_device(device)
     fix = yield from plan_fix(reference, source, settings)
-    takes = yield from load_sides(reference, source, settings, audited=True, fix=fix)
+    takes = yield from load_sides(reference, source, settings, fix=fix, cache=cache)
     answered = (yield from opinions.load(*tables, settings)) if any(tables) else None
     training = settings.training
-    reference_evidence, source_evidence = (
-        [take.evidence for take in takes[side] if take.evidence] for side in takes
-    )
-    rng = np.random.default_rng(training.seed)
-    found = examine(reference_evidence, source_evidence, rng)
+    there, here = ([take.evidence for take in takes[side]] for side in takes)
+    found = examine(there, here, np.random.default_rng(training.seed))
     fits: dict[Who, Fit] = {}
     splits: dict[Who, opinions.Divided] = {}
     for who, seed in roles(settings):
@@ -141,20 +143,19 @@ def train(
                 fits[who] = event
     generator = torch.Generator().manual_seed(training.seed)
     kept = folders.split(takes["reference"], settings.priors.held_out, training.seed)
+    learns, shares = lesson(kept.train, MOST_SECONDS, training.seed)
+    checks, checked = lesson(kept.held_out, MOST_SECONDS, training.seed)
     learnt = fitting.fit(
-        [take.features for take in kept.train],
-        [take.features for take in takes["source"]],
-        [take.features for take in kept.held_out],
+        learns,
+        lesson(takes["source"], MOST_SECONDS, training.seed)[0],
+        checks,
         settings.priors,
         settings.spectrum.hop_ms,
         generator,
-        (shares_of(kept.train), shares_of(kept.held_out)),
+        (shares, checked),
     )
     window = settings.spectrum.frames(settings.scorer.crop_seconds)
-    clouds = [
-        likeness.fit([take.features.rows_db for take in takes[side]], window) for side in takes
-    ]
-    shares = shares_of(kept.train)
+    clouds = [likeness.fit([take.rows_db for take in takes[side]], window) for side in takes]
     guide = train_guide(learnt.corrected, settings.guide, generator, shares)
     gains = guide_gains(guide, learnt.corrected_held_out)
     # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
@@ -204,6 +205,7 @@ def add_predictor(
     reference: Place | Sequence[Weighted],
     source: Place,
     settings: PredictorSettings,
+    cache: Cache = NOWHERE,
 ) -> Iterator[Event]:
     """Give a model that is there a predictor, all else left as it is; yields as `train`.
 
@@ -224,7 +226,9 @@ def add_predictor(
             f"{shown(model.name)} was learnt from listeners alone; a predictor learns from prior "
             "and search: train with --reference and --source"
         )
-    takes = yield from load_sides(reference, source, model.settings, fix=model.card.fix)
+    takes = yield from load_sides(
+        reference, source, model.settings, fix=model.card.fix, cache=cache
+    )
     yield from teach(model, takes, settings)
 
 
@@ -240,14 +244,14 @@ def load_sides(
     source: Place,
     settings: ModelSettings,
     *,
-    audited: bool = False,
     fix: Fix | None = None,
+    cache: Cache = NOWHERE,
 ) -> Generator[Loaded, None, dict[Side, list[Take]]]:
     """Read both folders, yielding every recording; returns their takes.
 
     Parameters
     ----------
-    audited, fix
+    fix, cache
         As of `folders.load`.
 
     Raises
@@ -261,7 +265,7 @@ def load_sides(
     sides: list[tuple[Side, Place]] = [("reference", place) for place in places]
     for side, folder in (*sides, ("source", source)):
         parts.append([])
-        for loading in folders.load(folder, settings, audited=audited, fix=fix):
+        for loading in folders.load(folder, settings, fix=fix, cache=cache):
             parts[-1].append(loading.take)
             yield Loaded(side, loading)
     *references, sources = parts
@@ -370,7 +374,7 @@ def named(side: Place | Sequence[Weighted]) -> str:
 
 def _rows(splits: list[Split], part: Literal["train", "held_out"]) -> Takes:
     sides: list[list[Take]] = [getattr(split, part) for split in splits]
-    reference, source = ([take.features.rows_db for take in side] for side in sides)
+    reference, source = ([take.rows_db for take in side] for side in sides)
     return Takes(reference, source, shares_of(sides[0]))
 
 

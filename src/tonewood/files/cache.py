@@ -1,0 +1,184 @@
+"""Recordings as they were analysed, kept on disk and mapped into memory: found again next time.
+
+An entry is a safetensors file named by what decides its content: the recording's own bytes, the
+piece of it, the settings of the analysis, and what is done to it before. Nothing in it is believed
+beyond that: an entry that cannot be read is made again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tonewood.errors import OutputError
+from tonewood.files.formats import AudioFormat
+from tonewood.files.output import atomic_path
+from tonewood.signal.features import Analysis
+from tonewood.signal.traces import Traces
+
+_VERSION = 1
+_SUFFIX = ".take"
+_MOST_BYTES = 20 * 2**30
+_ARRAY = np.ndarray
+
+
+class Piece(NamedTuple):
+    """A recording by its bytes, and which part of it, in seconds."""
+
+    sha256: str
+    start: float | None = None
+    end: float | None = None
+
+
+class Studied(NamedTuple):
+    """All that is kept of one recording.
+
+    Parameters
+    ----------
+    digest : str
+        SHA-256 of the samples, as they were before any fix.
+    seconds : float
+    format : AudioFormat
+    analysis : Analysis
+    traces : Traces
+    spectra : array [window, row]
+        As `scoring.audit.long_term` makes them.
+    """
+
+    digest: str
+    seconds: float
+    format: AudioFormat
+    analysis: Analysis
+    traces: Traces
+    spectra: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where entries are kept; nowhere, if no folder is given.
+
+    Parameters
+    ----------
+    folder : Path, optional
+    most_bytes : int
+        What is kept after a run; entries that were not used for longest go first.
+    """
+
+    folder: Path | None = None
+    most_bytes: int = _MOST_BYTES
+
+    @classmethod
+    def of_user(cls) -> "Cache":
+        """The user's own: what `TONEWOOD_CACHE` names, else the system's place for such things."""
+        named = os.environ.get("TONEWOOD_CACHE")
+        return cls(Path(named) if named else user_cache_path("tonewood") / "takes")
+
+    def studied(
+        self,
+        piece: Callable[[], Piece],
+        study: Callable[[], Studied],
+        told: Sequence[str],
+    ) -> Studied:
+        """What is kept of a piece, or what `study` makes of it, which is kept from now on.
+
+        A folder that cannot be written to keeps nothing, and is no error.
+
+        Parameters
+        ----------
+        told : sequence of str
+            What else decides the analysis.
+        """
+        if self.folder is None:
+            return study()
+        try:
+            decides = [_VERSION, *piece(), *told]
+        except OSError:
+            return study()  # which says what is wrong with the file
+        name = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        path = self.folder / f"{name}{_SUFFIX}"
+        kept = _read(path)
+        if kept is None:
+            made = study()
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _write(path, made)
+            except (OSError, OutputError):
+                return made
+            kept = _read(path) or made
+        return kept
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Keep the folder within its size when the block ends."""
+        try:
+            yield
+        finally:
+            if self.folder is not None:
+                self._trim(self.folder)
+
+    def _trim(self, folder: Path) -> None:
+        found = []
+        for path in folder.glob(f"*{_SUFFIX}"):
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # another process was quicker
+            found.append((status.st_mtime, status.st_size, path))
+        left = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if left <= self.most_bytes:
+                break
+            path.unlink(missing_ok=True)  # what maps it keeps it
+            left -= size
+
+
+NOWHERE = Cache()
+
+
+def _write(path: Path, it: Studied) -> None:
+    traces = {
+        name: value for name, value in it.traces._asdict().items() if not isinstance(value, _ARRAY)
+    }
+    arrays = {
+        # Frame by frame: a crop then lies on few pages.
+        "rows_db": it.analysis.rows_db.T.contiguous(),
+        "long_db": it.analysis.long_db.T.contiguous(),
+        "spectra": torch.from_numpy(it.spectra),
+        **{
+            name: torch.from_numpy(value)
+            for name, value in it.traces._asdict().items()
+            if isinstance(value, _ARRAY)
+        },
+    }
+    told = [it.digest, it.seconds, [it.format.container, it.format.subtype, it.format.endian]]
+    with atomic_path(path, overwrite=True) as temporary:
+        save_file(arrays, temporary, {"told": json.dumps([*told, traces])})
+
+
+def _read(path: Path) -> Studied | None:
+    """An entry, its arrays mapped; None if there is none, or it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            digest, seconds, form, traces = json.loads(file.metadata()["told"])
+            arrays: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        os.utime(path)
+        analysis = Analysis(arrays.pop("rows_db").T, arrays.pop("long_db").T)
+        spectra = arrays.pop("spectra").numpy()
+        known: dict[str, Any] = {name: it.numpy() for name, it in arrays.items()}
+        for name, it in traces.items():
+            known[name] = tuple(it) if isinstance(it, list) else it
+        return Studied(digest, seconds, AudioFormat(*form), analysis, Traces(**known), spectra)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,186 @@
+"""Analyses that are kept: the same as made anew, found again, never believed when damaged."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.conftest import Folders, instrument
+from tonewood.files import folders, items
+from tonewood.files.audio import Recording, audio_files
+from tonewood.files.cache import NOWHERE, Cache
+from tonewood.files.folders import Take, lesson
+from tonewood.files.items import Item, Place, path_of
+from tonewood.files.manifest import Entry, Listing
+from tonewood.settings import Fix, ModelSettings, changed
+from tonewood.signal.features import LONG_HOPS, Analysis, analyse
+
+SETTINGS = ModelSettings()
+
+
+def taken(place: Place, cache: Cache, fix: Fix | None = None) -> list[Take]:
+    return [it.take for it in folders.load(place, SETTINGS, fix=fix, cache=cache)]
+
+
+def same(mine: Take, other: Take) -> bool:
+    evidence = mine.evidence, other.evidence
+    alike = all(
+        np.array_equal(a, np.asarray(b), equal_nan=True) if isinstance(a, np.ndarray) else a == b
+        for a, b in zip(evidence[0].traces, evidence[1].traces, strict=True)
+    )
+    return (
+        alike
+        and np.array_equal(evidence[0].spectra, evidence[1].spectra)
+        and all(torch.equal(a, b) for a, b in zip(mine.analysis, other.analysis, strict=True))
+        and (mine.digest, mine.group, mine.seconds) == (other.digest, other.group, other.seconds)
+        and evidence[0].format == evidence[1].format
+    )
+
+
+@pytest.mark.parametrize("fix", [None, Fix(loudness=-30.0, cutoff_hz=3_000.0)])
+def test_what_is_kept_is_what_would_be_made_anew(
+    training_folders: Folders, tmp_path: Path, fix: Fix | None
+) -> None:
+    cache = Cache(tmp_path)
+    anew = taken(training_folders.reference, NOWHERE, fix)
+    for found in (taken(training_folders.reference, cache, fix) for _ in range(2)):
+        assert all(same(*pair) for pair in zip(anew, found, strict=True))
+
+
+class Reading(NamedTuple):
+    """Recordings that were read while something else went on."""
+
+    paths: list[Path]
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
+    """Which recordings are decoded."""
+    seen = Reading([])
+
+    def reread(item: Item) -> Recording:
+        seen.paths.append(path_of(item))
+        return items.reread(item)
+
+    monkeypatch.setattr(folders, "reread", reread)
+    return seen
+
+
+def test_a_recording_is_decoded_once_whatever_it_is_called(
+    training_folders: Folders, tmp_path: Path, reading: Reading
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    first = taken(training_folders.reference, cache)
+    assert len(reading.paths) == len(first)
+    elsewhere = tmp_path / "moved"
+    elsewhere.mkdir()
+    for number, take in enumerate(first):
+        (elsewhere / f"{number}.wav").write_bytes(take.path.read_bytes())
+    again = taken(elsewhere, cache)
+    assert len(reading.paths) == len(first)
+    assert {take.digest for take in again} == {take.digest for take in first}
+    assert {take.path.parent for take in again} == {elsewhere}
+
+
+def test_other_settings_pieces_and_fixes_are_other_entries(
+    training_folders: Folders, tmp_path: Path, reading: Reading
+) -> None:
+    cache = Cache(tmp_path)
+    path = audio_files(training_folders.reference)[0]
+    piece = Listing(path, "reference", (Entry(path, None, 0.0, 2.0, 2),))
+    whole = Listing(path, "reference", (Entry(path, None, None, None, 2),))
+    taken(whole, cache)
+    assert taken(piece, cache)[0].seconds == 2.0
+    taken(whole, cache, Fix(loudness=-30.0))
+    other = changed(SETTINGS, ["scorer.bands.count=40"])
+    assert next(folders.load(whole, other, cache=cache)).take.rows_db.shape[0] == 40
+    assert len(reading.paths) == 4
+
+
+def test_a_damaged_entry_is_made_again(
+    training_folders: Folders, tmp_path: Path, reading: Reading
+) -> None:
+    cache = Cache(tmp_path)
+    first = taken(training_folders.source, cache)
+    for number, path in enumerate(sorted(tmp_path.iterdir())):
+        content = path.read_bytes()
+        path.unlink()  # it is mapped: another file of its name, not the same one cut short
+        path.write_bytes((content[: len(content) // 2], b"", b"{}" * 100)[number % 3])
+    again = taken(training_folders.source, cache)
+    assert all(same(*pair) for pair in zip(first, again, strict=True))
+    assert len(reading.paths) == 2 * len(first)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders have no such permissions there")
+def test_a_folder_that_cannot_be_made_keeps_nothing_and_stops_nothing(
+    training_folders: Folders, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    cache = Cache(tmp_path / "file" / "takes")
+    assert taken(training_folders.source, cache)
+
+
+def test_the_folder_stays_within_its_size_and_loses_what_was_not_used(
+    training_folders: Folders, tmp_path: Path
+) -> None:
+    cache = Cache(tmp_path)
+    with cache.bounded():
+        takes = taken(training_folders.source, cache)
+    entries = sorted(tmp_path.iterdir())
+    assert len(entries) == len(takes)
+    for path in entries:
+        os.utime(path, (1, 1))
+    path = takes[0].path
+    taken(Listing(path, "source", (Entry(path, None, None, None, 2),)), cache)
+    largest = max(it.stat().st_size for it in entries)
+    with Cache(tmp_path, most_bytes=2 * largest).bounded():
+        pass
+    left = list(tmp_path.iterdir())
+    assert sum(it.stat().st_size for it in left) <= 2 * largest
+    assert any(it.stat().st_mtime > 1 for it in left)
+
+
+def test_takes_of_a_cache_are_mapped_and_not_in_memory(
+    training_folders: Folders, tmp_path: Path
+) -> None:
+    taken(training_folders.reference, Cache(tmp_path))
+    found = taken(training_folders.reference, Cache(tmp_path))  # held while its maps are read
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("this system does not tell what is mapped")
+    named = maps.read_text()
+    assert all(str(path) in named for path in tmp_path.iterdir())
+    assert found
+
+
+@pytest.mark.parametrize("frames", [300, 301, 302])
+def test_an_analysis_gives_its_features_back_whole_and_in_part(frames: int) -> None:
+    wave = torch.from_numpy(instrument(frames * 160 / 16_000, seed=3)[0])
+    features = analyse(wave, SETTINGS.scorer.bands, SETTINGS.spectrum)
+    kept = Analysis.of(features)
+    assert kept.long_db.shape[1] == -(-features.rows_db.shape[1] // LONG_HOPS)
+    for mine, other in zip(kept.features(), features, strict=True):
+        assert torch.equal(mine, other)
+    for mine, other in zip(kept.features(100, 201), features, strict=True):
+        assert torch.equal(mine, other[:, 100:201])
+
+
+def test_of_long_folders_pieces_are_learnt_from_drawn_by_the_seed(tmp_path: Path) -> None:
+    for number in range(3):
+        wave = instrument(70.0, seed=number)
+        soundfile.write(tmp_path / f"{number}.wav", wave.T, 16_000)
+    takes = taken(tmp_path, NOWHERE)
+    whole, _ = lesson(takes, 1_000, seed=0)
+    assert [it.rows_db.shape for it in whole] == [take.rows_db.shape for take in takes]
+    some, shares = lesson(takes, 90, seed=0)
+    assert shares is None
+    assert sum(it.rows_db.shape[1] for it in some) / 100 == pytest.approx(90, rel=0.02)
+    assert all(it.rows_db.shape[1] == it.fine_db.shape[1] for it in some)
+    other, _ = lesson(takes, 90, seed=1)
+    again, _ = lesson(takes, 90, seed=0)
+    assert all(torch.equal(a.rows_db, b.rows_db) for a, b in zip(some, again, strict=True))
+    assert not all(torch.equal(a.rows_db, b.rows_db) for a, b in zip(some, other, strict=True))
