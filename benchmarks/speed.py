@@ -12,13 +12,14 @@ out. The long recordings need a disk with 14 GB to spare.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 
 from speed.processes import TONEWOOD, Measured, Run, enhancing, matchering, timed
-from speed.sounds import folders, record
+from speed.sounds import archives, folders, record
 
 MODEL = "soundfont-cello"
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of everything under an hour")
     parser.add_argument("--hours", type=int, nargs="*", default=[1, 6])
     parser.add_argument("--no-training", action="store_true")
+    parser.add_argument("--train-hours", type=float, help="a side, of an archive to learn from")
     asked = parser.parse_args()
     if asked.table:
         print(table(json.loads(asked.table.read_text())))
@@ -90,10 +92,17 @@ def measure(asked: argparse.Namespace) -> dict:
         (scratch / "out.w64").unlink()
         long.unlink()
     if not asked.no_training:
-        reference, source = folders(scratch / "folders", 20)
-        command = [*TONEWOOD, "train", "--reference", reference, "--source", source]
-        command += ["-o", scratch / "made.tonewood", "--overwrite", "--json"]
-        found.append(several("train on 20 + 20 min", 2_400, command, 1))
+        sides = folders(scratch / "folders", 20)
+        os.environ["TONEWOOD_CACHE"] = str(scratch / "none yet")
+        found.append(several("train on 20 + 20 min", 2_400, training(scratch, *sides), 1))
+        shutil.rmtree(scratch / "none yet")
+    if asked.train_hours:
+        hours = asked.train_hours
+        sides = archives(scratch / "archives", hours)
+        os.environ["TONEWOOD_CACHE"] = str(scratch / "cache")
+        for what in ("", ", analysed before"):
+            told = f"train on {hours:g} + {hours:g} h{what}"
+            found.append(several(told, 7_200 * hours, training(scratch, *sides), 1))
     return figures | {"processes": [it.plain() for it in found], "ratios": ratios}
 
 
@@ -102,6 +111,11 @@ def several(what: str, seconds: float, command: list, repeats: int) -> Measured:
     measured = Measured(what, seconds, tuple(timed(command) for _ in range(repeats)))
     print(f"{what}: {measured.wall:.2f} s, {measured.peak_mb:.0f} MB", flush=True)
     return measured
+
+
+def training(scratch: Path, reference: Path, source: Path) -> list[str | Path]:
+    command = [*TONEWOOD, "train", "--reference", reference, "--source", source]
+    return [*command, "-o", scratch / "made.tonewood", "--overwrite", "--json"]
 
 
 def in_turn(

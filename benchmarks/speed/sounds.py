@@ -52,3 +52,19 @@ def folders(root: Path, minutes: float, takes: int = 40) -> tuple[Path, Path]:
             record(root / name / f"{take:04d}.wav", 60 * minutes / takes, seed, formant)
         made.append(root / name)
     return made[0], made[1]
+
+
+def archives(root: Path, hours: float, minutes: float = 1.0) -> tuple[Path, Path]:
+    """Write two such folders of many hours: takes of some minutes, their notes drawn from few."""
+    made = []
+    for name, formant in (("reference", 900.0), ("source", 2_500.0)):
+        rng = np.random.default_rng(int(formant))
+        pool = list(notes(600 * _NOTE_SECONDS, int(formant), formant))
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for take in range(round(60 * hours / minutes)):
+            chosen = rng.integers(0, len(pool), round(60 * minutes / _NOTE_SECONDS))
+            path = root / name / f"{take:05d}.wav"
+            if not path.exists():
+                soundfile.write(path, np.concatenate([pool[k] for k in chosen]), RATE)
+        made.append(root / name)
+    return made[0], made[1]

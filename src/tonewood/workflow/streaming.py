@@ -13,7 +13,7 @@ from tonewood.files.modelfile import Model
 from tonewood.masking.follower import Follower
 from tonewood.masking.mask import Mask
 from tonewood.masking.predictor import AMOUNTS, Memory
-from tonewood.settings import RenderSettings, changed
+from tonewood.settings import AspectSettings, RenderSettings, changed
 from tonewood.signal.bands import centres_hz, to_bands
 from tonewood.signal.ceiling import Ceiling
 from tonewood.signal.overlap import Framing, OverlapFilter, Past
@@ -57,7 +57,7 @@ class Stream:
     ModelError
         The model has no predictor.
     CallError
-        The rate or the number of channels is out of range.
+        The rate or the number of channels is out of range, or a setting is not a stream's.
 
     Examples
     --------
@@ -88,6 +88,11 @@ class Stream:
         if not 1 <= channels <= MAX_CHANNELS:
             raise CallError(
                 f"a stream has {channels} channels; 1 to {MAX_CHANNELS} can be used: choose fewer"
+            )
+        if settings.aspect != AspectSettings() or settings.gain_db:
+            raise CallError(
+                "a stream takes a mask as a whole and gives no fixed gain: leave render.aspect "
+                "and render.gain_db, or enhance a file"
             )
         self.rate, self.channels = rate, channels
         self._predictor, self._spectrum, self._bands = predictor_of(model), spectrum, bands
