@@ -45,7 +45,7 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
 OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
     "train": "--reference --source --manifest -o --seed --device --group-by --no-judge "
-    "--predictor --onto --fix --no-cache --set "
+    "--predictor --onto --fix --no-cache --resume --set "
     "--overwrite --json",
     "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
     "--no-match --device --plot --set --overwrite --json",

@@ -21,10 +21,10 @@ from tonewood.scoring.training import Check
 from tonewood.settings import ModelSettings, changed, enhance_settings
 from tonewood.terminal import ReproducingDisplay
 from tonewood.workflow import reproduce as reproducing
+from tonewood.workflow.courses import Checked
 from tonewood.workflow.figures import optimised_blocks
 from tonewood.workflow.page import Block, Heading, Picture, Sound, Table, page
 from tonewood.workflow.pairs import Measuring
-from tonewood.workflow.train import Checked
 
 Run = Callable[..., Any]
 FILES = {"index.html", "table.json", "figure-1.png", "figure-2.png", "figure-3.png"}

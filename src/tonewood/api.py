@@ -20,6 +20,7 @@ from tonewood.workflow import score as scoring
 from tonewood.workflow import train as training
 from tonewood.workflow.enhance import Enhancement
 from tonewood.workflow.score import Score
+from tonewood.workflow.sides import check_weights
 
 
 def load(model: str | Path = "cello") -> Model:
@@ -67,7 +68,7 @@ def train(
     wanted: Path | list[Weighted] | None
     if isinstance(reference, Mapping):
         wanted = [Weighted(Path(folder), weight) for folder, weight in reference.items()]
-        training.check_weights(wanted)
+        check_weights(wanted)
     else:
         wanted = None if reference is None else Path(reference)
     there, *tables = (None if it is None else Path(it) for it in (source, preferences, ratings))

@@ -14,11 +14,12 @@ from tonewood.masking.optimise import Step
 from tonewood.scoring.search import Look, Rung
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
+from tonewood.workflow.courses import Checked
 from tonewood.workflow.live import Controls, Levels
 from tonewood.workflow.opinions import Listening
 from tonewood.workflow.pairs import Measuring
+from tonewood.workflow.sides import Loaded
 from tonewood.workflow.teach import Taught
-from tonewood.workflow.train import Checked, Loaded
 
 
 class _Display:

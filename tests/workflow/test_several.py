@@ -18,7 +18,8 @@ from tonewood.masking.neighbours import learn
 from tonewood.scoring.training import draw_crops
 from tonewood.settings import ModelSettings, NeighbourSettings, changed
 from tonewood.signal.features import Features
-from tonewood.workflow.train import check_weights, load_sides, named, train, weighted
+from tonewood.workflow.sides import check_weights, load_sides, named, weighted
+from tonewood.workflow.train import train
 
 Play = Callable[..., Any]
 

@@ -239,6 +239,12 @@ def test_wrong_streams_are_one_line(
         Stream(predicting, *arguments)
 
 
+def test_settings_that_a_stream_would_ignore_are_refused(predicting: Model) -> None:
+    for change in ("aspect.only=tilt", "aspect.start_s=2", "gain_db=3"):
+        with pytest.raises(CallError, match="a stream takes a mask as a whole"):
+            Stream(predicting, 48_000, 1, changed(RenderSettings(), [change]))
+
+
 def test_wrong_uses_are_one_line(predicting: Model, model: Model) -> None:
     stream = Stream(predicting, 16_000, 2)
     uses: list[tuple[type[TonewoodError], str, Callable[[], object]]] = [

@@ -13,6 +13,7 @@ from tonewood.files.container import bundled
 from tonewood.files.modelfile import Model, load
 from tonewood.scoring.training import Takes, train_scorer
 from tonewood.settings import EnhanceSettings
+from tonewood.workflow import courses, sides
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import train as training
 from tonewood.workflow.enhance import Enhancement, mono_at
@@ -71,7 +72,7 @@ def test_no_held_out_take_is_learnt_from(
         splits.append((train, held_out))
         return real(train, held_out, *rest, **more)
 
-    monkeypatch.setattr(training, "train_scorer", watch)
+    monkeypatch.setattr(courses, "train_scorer", watch)
     learn(training_folders, small(group_by=group_by, steps=1))
     assert len(splits) == 2
     for train, held_out in splits:
@@ -86,11 +87,11 @@ def test_progress_tells_of_every_recording_and_check(training_folders: Any, smal
     reference, source = training_folders
     *events, last = training.train(reference, source, small(patience=100))
     assert isinstance(last, Model)
-    loaded = [e for e in events if isinstance(e, training.Loaded)]
+    loaded = [e for e in events if isinstance(e, sides.Loaded)]
     assert [(e.side, e.loading.number, e.loading.total) for e in loaded] == [
         (side, n, 4) for side in ("reference", "source") for n in range(1, 5)
     ]
-    checked = [(e.who, e.check.step) for e in events if isinstance(e, training.Checked)]
+    checked = [(e.who, e.check.step) for e in events if isinstance(e, courses.Checked)]
     assert checked == [(who, n) for who in ("scorer", "judge") for n in (10, 20, 30, 40)]
 
 

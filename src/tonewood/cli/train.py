@@ -1,6 +1,7 @@
 """`tonewood train`: two folders, or what listeners said, → a model."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -82,18 +83,25 @@ def train(
         ),
     ] = None,
     cache: CacheOption = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same training was stopped.")
+    ] = False,
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Learn a model from two folders of recordings, from what listeners said, or from both."""
     from tonewood.files.cache import NOWHERE, Cache
+    from tonewood.files.checkpoint import Checkpoint
     from tonewood.files.modelfile import Model, load
+    from tonewood.scoring.course import rank, world
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
     from tonewood.workflow import ears
     from tonewood.workflow import train as workflow
     from tonewood.workflow.audit import warnings
+    from tonewood.workflow.sides import sides as named_sides
+    from tonewood.workflow.together import joined
 
     named = [
         f"training.seed={seed}",
@@ -104,9 +112,10 @@ def train(
     if predictor:
         named.append("predictor.taught=true")
     check_target(output, overwrite)
-    wanted, there = workflow.sides(reference or [], source, manifest)
+    wanted, there = named_sides(reference or [], source, manifest)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
     tables = (preferences, ratings)
+    checkpoint = Checkpoint.beside(output, resumed=resume)
     kept_takes = Cache.of_user() if cache else NOWHERE
     if onto is not None:
         kept = load(onto)
@@ -119,26 +128,42 @@ def train(
             raise CallError("--onto adds --predictor and changes nothing else: say no more")
         if wanted is None or there is None:
             raise CallError("a predictor learns from folders: give --reference and --source")
-        events = workflow.add_predictor(kept, wanted, there, settings.predictor, kept_takes)
+        sides = wanted, there
+
+        def learn(own: str) -> Iterator[workflow.Event]:
+            return workflow.add_predictor(kept, *sides, settings.predictor, kept_takes)
+
     else:
         settings = changed(ModelSettings(), [*named, *(set_ or [])])
-        events = ears.learn(
-            wanted,
-            there,
-            tables,
-            settings,
-            name=output.stem,
-            device=device,
-            origin=origin,
-            cache=kept_takes,
-        )
-    with kept_takes.bounded(), TrainingDisplay() as display:
-        for event in events:
-            if isinstance(event, Model):
-                event.save(output, overwrite=overwrite)
-                model = event
-            else:
-                display.show(event)
+
+        def learn(own: str) -> Iterator[workflow.Event]:
+            return ears.learn(
+                wanted,
+                there,
+                tables,
+                settings,
+                name=output.stem,
+                device=own,
+                origin=origin,
+                cache=kept_takes,
+                checkpoint=checkpoint,
+            )
+
+    with joined(device, settings.training) as own, kept_takes.bounded():
+        if resume and world() > 1:
+            raise CallError("several processes keep no checkpoint: leave --resume out")
+        if rank():  # of several processes the first alone speaks and writes
+            for _ in learn(own):
+                pass
+            return
+        with TrainingDisplay() as display:
+            for event in learn(own):
+                if isinstance(event, Model):
+                    event.save(output, overwrite=overwrite)
+                    checkpoint.remove()
+                    model = event
+                else:
+                    display.show(event)
     for line in warnings(model.card.audit) if model.card.audit else []:
         report.say(f"warning: {line}")
     if json_:

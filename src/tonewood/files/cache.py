@@ -152,7 +152,6 @@ def _write(path: Path, it: Studied) -> None:
         name: value for name, value in it.traces._asdict().items() if not isinstance(value, _ARRAY)
     }
     arrays = {
-        # Frame by frame: a crop then lies on few pages.
         "rows_db": it.analysis.rows_db.T.contiguous(),
         "long_db": it.analysis.long_db.T.contiguous(),
         "spectra": torch.from_numpy(it.spectra),

@@ -29,6 +29,7 @@ from tonewood.files.items import (
     reread,
 )
 from tonewood.scoring.audit import long_term
+from tonewood.scoring.course import rank, wait, world
 from tonewood.settings import Fix, ModelSettings
 from tonewood.signal.bands import band_levels
 from tonewood.signal.draws import Shares
@@ -154,6 +155,11 @@ def load(
         return cache.studied(partial(piece_of, item), partial(_studied, item, settings, fix), told)
 
     found = items(folder)
+    if world() > 1 and cache.folder is not None:
+        # Of several processes each analyses its share, and finds the others' in the cache.
+        for _ in spread(study, found[rank() :: world()]):
+            pass
+        wait()
     seen = set[str]()
     for number, (item, it) in enumerate(zip(found, spread(study, found), strict=True), start=1):
         if it.digest in seen:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tonewood.scoring.course import Course, State
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import (
     Check,
@@ -23,6 +24,7 @@ from tonewood.scoring.training import (
     augmented,
     draw_crops,
     fitted,
+    labels_loss,
     windows,
 )
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
@@ -91,6 +93,7 @@ def train_by_ears(
     labels: tuple[Takes, Takes] | None = None,
     seed: int,
     device: str = "cpu",
+    state: State | None = None,
 ) -> Iterator[Check | Fit]:
     """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
 
@@ -104,7 +107,7 @@ def train_by_ears(
     labels : tuple of Takes, optional
         Folders to learn from and held out, whose labels teach too; the `Fit` is then of them, else
         of the better and the worse half of what was heard.
-    seed : int
+    seed, state
         As of `train_scorer`.
     """
     began = time.perf_counter()
@@ -112,21 +115,18 @@ def train_by_ears(
     scorer = Scorer(settings, spectrum, generator)
     scorer.row_mean.copy_(_row_mean(scorer, train, labels[0] if labels else None))
     scorer.to(device)
-    optimiser = torch.optim.AdamW(
-        scorer.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
-    for step in range(1, training.steps + 1):
-        loss = _loss(scorer, train, labels[0] if labels else None, training, generator, device)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        if step % training.check_every and step != training.steps:
-            continue
-        logits = torch.stack([mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows])
-        checked = held_out_loss(logits, held_out)
-        yield Check(step, training.steps, loss.item(), agreement(logits, held_out), checked)
+    course = Course(scorer, training, generator)
+    if state is not None:
+        course.resume(state)
+    while not course.ended:
+        taught = labels[0] if labels else None
+        loss = _loss(scorer, train, taught, training, generator, device, course.batch)
+        course.learn(loss)
+        if course.due:
+            heard = [mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows]
+            logits = torch.stack(heard)
+            checked, alike = held_out_loss(logits, held_out), agreement(logits, held_out)
+            yield Check(course.step, training.steps, loss.item(), alike, checked, course)
     scorer.cpu().requires_grad_(False).eval()
     told_apart = labels[1] if labels else held_out.halves()
     yield fitted(scorer, told_apart, training.steps, time.perf_counter() - began)
@@ -168,16 +168,17 @@ def _loss(
     training: TrainingSettings,
     generator: torch.Generator,
     device: str,
+    batch: int,
 ) -> Tensor:
     """Sum of what each kind of answer says; a kind that is missing says nothing."""
     parts = []
     if len(heard.better):
-        better, worse = _pair_crops(scorer, heard, training, generator)
+        better, worse = _pair_crops(scorer, heard, batch, training, generator)
         logits = scorer.logit(torch.cat([better, worse]).to(device), generator)
         liked, other = logits.chunk(2)
         parts.append(functional.softplus(liked - other).mean() + _OFFSET * logits.mean().square())
     if len(heard.rated):
-        chosen = torch.randint(len(heard.rated), (2 * training.batch,), generator=generator)
+        chosen = torch.randint(len(heard.rated), (2 * batch,), generator=generator)
         crops = torch.cat(
             [
                 draw_crops([heard.rows[k]], 1, scorer.crop_frames, generator)
@@ -187,27 +188,22 @@ def _loss(
         score = torch.sigmoid(scorer.logit(crops.to(device), generator))
         parts.append((score - heard.target[chosen].to(device)).square().mean())
     if labels is not None:
-        crops = torch.cat(
-            [
-                draw_crops(side, training.batch, scorer.crop_frames, generator, shares)
-                for side, shares in ((labels.reference, labels.shares), (labels.source, None))
-            ]
-        )
-        crops = augmented(crops, training, generator).to(device)
-        score = torch.sigmoid(scorer.logit(crops, generator))
-        target = torch.arange(2, device=device).repeat_interleave(training.batch)
-        parts.append((score - target).square().mean())
+        parts.append(labels_loss(scorer, labels, batch, training, generator, device))
     return torch.stack(parts).sum()
 
 
 def _pair_crops(
-    scorer: Scorer, heard: Heard, training: TrainingSettings, generator: torch.Generator
+    scorer: Scorer,
+    heard: Heard,
+    batch: int,
+    training: TrainingSettings,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Crops [batch, row, frame] of both sides of pairs; of one group, of the same moment.
 
     Both get the same tilt and mask: what is done to both alike is no reason to prefer one.
     """
-    chosen = torch.randint(len(heard.better), (training.batch,), generator=generator)
+    chosen = torch.randint(len(heard.better), (batch,), generator=generator)
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     for pair in chosen.tolist():
         a, b = int(heard.better[pair]), int(heard.worse[pair])

@@ -6,12 +6,13 @@ nothing and the gradient points somewhere meaningful where the optimiser will go
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tonewood.scoring.course import Course, State
 from tonewood.scoring.discriminant import balanced
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
@@ -40,13 +41,14 @@ class Takes:
 
 @dataclass(frozen=True)
 class Check:
-    """A look at the held-out takes during training."""
+    """A look at the held-out takes during training, and the course that can be kept there."""
 
     step: int
     steps: int
     loss: float
     accuracy: float
     held_out_loss: float
+    course: Course | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def train_scorer(
     *,
     seed: int,
     device: str = "cpu",
+    state: State | None = None,
 ) -> Iterator[Check | Fit]:
     """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
 
@@ -136,47 +139,51 @@ def train_scorer(
         Draws weights, crops, augmentation and dropout; same seed and machine, same scorer.
     device : str
         Where to train; the scorer comes back on the CPU.
+    state : State, optional
+        Of a `Check`'s course, to go on from; all else must be as it was.
     """
     began = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     scorer = Scorer(settings, spectrum, generator)
     scorer.row_mean.copy_(_row_mean(scorer, train))
     scorer.to(device)
-    optimiser = torch.optim.AdamW(
-        scorer.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
-    target = torch.cat([torch.zeros(training.batch), torch.ones(training.batch)]).to(device)
+    course = Course(scorer, training, generator)
+    if state is not None:
+        course.resume(state)
     watched = _watched(held_out, scorer.crop_frames)
-    best_loss, best_state, waited = float("inf"), scorer.state_dict(), 0
-    step = 0
-    for step in range(1, training.steps + 1):
-        crops = torch.cat(
-            [
-                draw_crops(side, training.batch, scorer.crop_frames, generator, shares)
-                for side, shares in ((train.reference, train.shares), (train.source, None))
-            ]
-        )
-        crops = augmented(crops, training, generator).to(device)
-        optimiser.zero_grad(set_to_none=True)
-        score = torch.sigmoid(scorer.logit(crops, generator))
-        loss = (score - target).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        if step % training.check_every and step != training.steps:
-            continue
-        reference, source = map(torch.cat, _held_out_scores(scorer, watched, device))
-        checked = euclidean_loss(reference, source)
-        yield Check(step, training.steps, loss.item(), _accuracy(reference, source), checked)
-        if checked < best_loss - 1e-4:
-            best_loss, waited = checked, 0
-            best_state = {name: value.clone() for name, value in scorer.state_dict().items()}
-        elif (waited := waited + 1) >= training.patience:
-            break
-    scorer.load_state_dict(best_state)
+    while not course.ended:
+        loss = labels_loss(scorer, train, course.batch, training, generator, device)
+        course.learn(loss)
+        if course.due:
+            reference, source = map(torch.cat, _held_out_scores(scorer, watched, device))
+            checked = euclidean_loss(reference, source)
+            course.look(checked)
+            accuracy = _accuracy(reference, source)
+            yield Check(course.step, training.steps, loss.item(), accuracy, checked, course)
+    course.take_best()
     scorer.cpu().requires_grad_(False).eval()
-    yield fitted(scorer, held_out, step, time.perf_counter() - began)
+    yield fitted(scorer, held_out, course.step, time.perf_counter() - began)
+
+
+def labels_loss(
+    scorer: Scorer,
+    takes: Takes,
+    batch: int,
+    training: TrainingSettings,
+    generator: torch.Generator,
+    device: str,
+) -> Tensor:
+    """Squared error to the folders' labels, 0 and 1, of as many augmented crops of each side."""
+    crops = torch.cat(
+        [
+            draw_crops(side, batch, scorer.crop_frames, generator, shares)
+            for side, shares in ((takes.reference, takes.shares), (takes.source, None))
+        ]
+    )
+    crops = augmented(crops, training, generator).to(device)
+    score = torch.sigmoid(scorer.logit(crops, generator))
+    target = torch.arange(2, device=device).repeat_interleave(batch)
+    return (score - target).square().mean()
 
 
 def fitted(scorer: Scorer, held_out: Takes, steps: int, seconds: float) -> Fit:

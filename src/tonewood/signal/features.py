@@ -80,8 +80,9 @@ class Analysis(NamedTuple):
 
     @classmethod
     def of(cls, features: Features) -> "Analysis":
-        """Keep features."""
-        return cls(features.rows_db, features.fine_db[:, ::LONG_HOPS])
+        """Keep features, frame by frame: as an entry on disk has them, a crop on few pages."""
+        both = (features.rows_db, features.fine_db[:, ::LONG_HOPS])
+        return cls(*(it.T.contiguous().T for it in both))
 
     def features(self, first: int = 0, last: int | None = None) -> Features:
         """Features of the frames from `first`, a multiple of `LONG_HOPS`, up to `last`."""

@@ -38,11 +38,13 @@ from tonewood.studio.store import Session, Sound, State
 from tonewood.workflow import audit as audits
 from tonewood.workflow import batch, edit
 from tonewood.workflow.audit import Listened
+from tonewood.workflow.courses import Checked
 from tonewood.workflow.edit import Edit
 from tonewood.workflow.enhance import Enhancement, enhance, mono_at, rows_of
 from tonewood.workflow.explain import explain
+from tonewood.workflow.sides import Loaded
 from tonewood.workflow.teach import Taught
-from tonewood.workflow.train import Checked, Loaded, Origin, train
+from tonewood.workflow.train import Origin, train
 
 Told = dict[str, Any]
 

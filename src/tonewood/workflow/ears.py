@@ -6,24 +6,23 @@ from pathlib import Path
 
 from tonewood.errors import CallError
 from tonewood.files.cache import NOWHERE, Cache
-from tonewood.files.card import Card, EarsCard, FolderCard
+from tonewood.files.card import Card, FolderCard
+from tonewood.files.checkpoint import Checkpoint
 from tonewood.files.items import Place
 from tonewood.files.modelfile import Model
 from tonewood.files.several import Weighted
 from tonewood.masking import likeness
-from tonewood.scoring.ears import train_by_ears
-from tonewood.scoring.training import Check, Fit
+from tonewood.scoring.course import rank
 from tonewood.settings import ModelSettings
 from tonewood.workflow import train as training
-from tonewood.workflow.opinions import Answered, card_of, hold_out, load
+from tonewood.workflow.courses import fit_scorers
+from tonewood.workflow.opinions import Answered, load
 from tonewood.workflow.train import (
     UNSTATED,
-    Checked,
     Origin,
     Tables,
-    Who,
     check_device,
-    roles,
+    ears_card,
     scorer_card,
     versions,
 )
@@ -41,6 +40,7 @@ def learn(
     device: str = "cpu",
     origin: Origin = UNSTATED,
     cache: Cache = NOWHERE,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Event]:
     """Learn from two sides, from tables of preferences and ratings, or from all of it.
 
@@ -61,6 +61,7 @@ def learn(
             origin=origin,
             tables=tables,
             cache=cache,
+            checkpoint=checkpoint,
         )
     if not any(tables):
         raise CallError(
@@ -71,7 +72,7 @@ def learn(
         raise CallError("--fix makes two folders alike: give --reference and --source too")
     if settings.predictor.taught:
         raise CallError("a predictor learns from folders: give --reference and --source too")
-    return train(*tables, settings, name=name, device=device, origin=origin)
+    return train(*tables, settings, name=name, device=device, origin=origin, checkpoint=checkpoint)
 
 
 def train(
@@ -82,6 +83,7 @@ def train(
     name: str = "model",
     device: str = "cpu",
     origin: Origin = UNSTATED,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Event]:
     """Learn scorer and judge from listeners alone; yields its progress and, last, the `Model`.
 
@@ -92,19 +94,9 @@ def train(
     began = time.perf_counter()
     check_device(device)
     answered = yield from load(preferences, ratings, settings)
-    fits: dict[Who, Fit] = {}
-    cards: dict[Who, EarsCard] = {}
-    for who, seed in roles(settings):
-        taught = hold_out(answered.heard, settings.training.held_out, seed)
-        for event in train_by_ears(
-            *taught, settings.scorer, settings.spectrum, settings.training,
-            seed=seed, device=device,
-        ):  # fmt: skip
-            if isinstance(event, Check):
-                yield Checked(who, event)
-            else:
-                fits[who] = event
-                cards[who] = card_of(event.scorer, answered.heard, taught)
+    fits = yield from fit_scorers(None, answered.heard, settings, device, checkpoint)
+    if rank():
+        return  # as of `train.train`
     window = settings.spectrum.frames(settings.scorer.crop_seconds)
     halves = answered.heard.halves()
     judge, seed = fits.get("judge"), settings.training.seed
@@ -128,7 +120,7 @@ def train(
             seed=seed,
             versions=versions(),
             **origin._asdict(),
-            ears=cards["scorer"],
+            ears=ears_card(fits["scorer"].scorer, answered.heard, settings),
         ),
     )
 

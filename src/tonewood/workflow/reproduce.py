@@ -18,13 +18,15 @@ from tonewood.settings import EnhanceSettings, ModelSettings, Settings, changed,
 from tonewood.workflow import figures, pairs
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Failed
+from tonewood.workflow.courses import Checked
 from tonewood.workflow.enhance import mono_at
 from tonewood.workflow.opinions import Listening
 from tonewood.workflow.page import Picture, Table, page
 from tonewood.workflow.pairs import Measuring, Pair, by_name, enhanced, heard
 from tonewood.workflow.score import score
+from tonewood.workflow.sides import Loaded
 from tonewood.workflow.teach import Taught
-from tonewood.workflow.train import Checked, Loaded, check_device, train
+from tonewood.workflow.train import check_device, train
 
 PAGE, TABLE = "index.html", "table.json"
 FIGURES = ("figure-1.png", "figure-2.png", "figure-3.png")

@@ -16,7 +16,9 @@ from tonewood.scoring.search import (
 )
 from tonewood.settings import ModelSettings
 from tonewood.workflow.audit import Listened
-from tonewood.workflow.train import Loaded, check_device, hold_out, load_sides, plan_fix
+from tonewood.workflow.courses import hold_out
+from tonewood.workflow.sides import Loaded, load_sides, plan_fix
+from tonewood.workflow.train import check_device
 
 TRIALS = 3
 

@@ -1,45 +1,37 @@
 """Two folders → a model."""
 
-import math
 import platform
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from tonewood.errors import CallError, DeviceError, ModelError, shown
 from tonewood.files import folders
-from tonewood.files import manifest as manifests
 from tonewood.files.cache import NOWHERE, Cache
-from tonewood.files.card import Card, FolderCard, PriorCard, Quartiles, ScorerCard
-from tonewood.files.folders import Loading, Split, Take, lesson, shares_of
+from tonewood.files.card import Card, EarsCard, FolderCard, PriorCard, Quartiles, ScorerCard
+from tonewood.files.checkpoint import Checkpoint
+from tonewood.files.folders import Take, lesson
 from tonewood.files.items import Place
-from tonewood.files.manifest import Listing
 from tonewood.files.modelfile import Model
-from tonewood.files.several import Weighted, of_several
+from tonewood.files.several import Weighted
 from tonewood.masking import fitting, likeness
-from tonewood.scoring.ears import train_by_ears
+from tonewood.scoring.course import rank
+from tonewood.scoring.ears import Heard
 from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
-from tonewood.scoring.training import Check, Fit, Takes, train_scorer
-from tonewood.settings import Fix, ModelSettings, PredictorSettings
-from tonewood.signal import remedies
+from tonewood.scoring.scorer import Scorer
+from tonewood.scoring.training import Fit
+from tonewood.settings import ModelSettings, PredictorSettings
 from tonewood.workflow import opinions
-from tonewood.workflow.audit import Listened, Side, check_distinct, examine, listen
+from tonewood.workflow.audit import Listened, examine
+from tonewood.workflow.courses import Checked, fit_scorers
 from tonewood.workflow.opinions import Listening
+from tonewood.workflow.sides import Loaded, load_sides, named, plan_fix
 from tonewood.workflow.teach import MOST_SECONDS, Taught, teach
-
-Who = Literal["scorer", "judge"]
-
-
-class Loaded(NamedTuple):
-    """A recording of one side was read and analysed."""
-
-    side: Side
-    loading: Loading
 
 
 class Origin(NamedTuple):
@@ -51,13 +43,6 @@ class Origin(NamedTuple):
 
 
 UNSTATED = Origin()
-
-
-class Checked(NamedTuple):
-    """Scorer or judge was checked on takes that it does not learn from."""
-
-    who: Who
-    check: Check
 
 
 Tables = tuple[Path | None, Path | None]
@@ -75,8 +60,11 @@ def train(
     origin: Origin = UNSTATED,
     tables: Tables = (None, None),
     cache: Cache = NOWHERE,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Event]:
     """Learn scorer, judge and priors; yields its progress and, last, the `Model`.
+
+    Of several processes that train together only the first yields a `Model`.
 
     Parameters
     ----------
@@ -95,6 +83,8 @@ def train(
         Preferences and ratings, by which listeners teach scorer and judge beside the folders.
     cache : Cache
         Where analysed recordings are kept and found again, mapped into memory.
+    checkpoint : Checkpoint, optional
+        Where scorer and judge are kept on their way, and gone on from.
 
     Raises
     ------
@@ -111,36 +101,10 @@ def train(
     training = settings.training
     there, here = ([take.evidence for take in takes[side]] for side in takes)
     found = examine(there, here, np.random.default_rng(training.seed))
-    fits: dict[Who, Fit] = {}
-    splits: dict[Who, opinions.Divided] = {}
-    for who, seed in roles(settings):
-        learnt_from, held_out = hold_out(takes, training.held_out, seed)
-        if answered is None:
-            progress = train_scorer(
-                learnt_from,
-                held_out,
-                settings.scorer,
-                settings.spectrum,
-                training,
-                seed=seed,
-                device=device,
-            )
-        else:
-            splits[who] = opinions.hold_out(answered.heard, training.held_out, seed)
-            progress = train_by_ears(
-                *splits[who],
-                settings.scorer,
-                settings.spectrum,
-                training,
-                labels=(learnt_from, held_out),
-                seed=seed,
-                device=device,
-            )
-        for event in progress:
-            if isinstance(event, Check):
-                yield Checked(who, event)
-            else:
-                fits[who] = event
+    heard = answered.heard if answered else None
+    fits = yield from fit_scorers(takes, heard, settings, device, checkpoint)
+    if rank():
+        return  # several trained one scorer; the first goes on alone
     generator = torch.Generator().manual_seed(training.seed)
     kept = folders.split(takes["reference"], settings.priors.held_out, training.seed)
     learns, shares = lesson(kept.train, MOST_SECONDS, training.seed)
@@ -189,9 +153,7 @@ def train(
             **origin._asdict(),
             audit=found,
             fix=fix,
-            ears=opinions.card_of(fits["scorer"].scorer, answered.heard, splits["scorer"])
-            if answered
-            else None,
+            ears=ears_card(fits["scorer"].scorer, answered.heard, settings) if answered else None,
         ),
     )
     if settings.predictor.taught:
@@ -232,121 +194,11 @@ def add_predictor(
     yield from teach(model, takes, settings)
 
 
-def roles(settings: ModelSettings) -> list[tuple[Who, int]]:
-    """Who is trained, each by a seed of its own."""
-    seed = settings.training.seed
-    wanted: list[tuple[Who, int]] = [("scorer", seed), ("judge", seed + 1)]
-    return wanted if settings.training.judge else wanted[:1]
-
-
-def load_sides(
-    reference: Place | Sequence[Weighted],
-    source: Place,
-    settings: ModelSettings,
-    *,
-    fix: Fix | None = None,
-    cache: Cache = NOWHERE,
-) -> Generator[Loaded, None, dict[Side, list[Take]]]:
-    """Read both folders, yielding every recording; returns their takes.
-
-    Parameters
-    ----------
-    fix, cache
-        As of `folders.load`.
-
-    Raises
-    ------
-    FolderError, AudioError
-        A folder or a recording in it cannot teach; it is named.
-    """
-    places = _places(reference)
-    check_distinct(*places, source)
-    parts: list[list[Take]] = []
-    sides: list[tuple[Side, Place]] = [("reference", place) for place in places]
-    for side, folder in (*sides, ("source", source)):
-        parts.append([])
-        for loading in folders.load(folder, settings, fix=fix, cache=cache):
-            parts[-1].append(loading.take)
-            yield Loaded(side, loading)
-    *references, sources = parts
-    joined = references[0]
-    if not isinstance(reference, Path | Listing) and len(reference) > 1:
-        joined = of_several(references, reference)
-    told = [it if isinstance(it, Path) else named(it) for it in (reference, source)]
-    folders.check(joined, sources, (told[0], told[1]))
-    return {"reference": joined, "source": sources}
-
-
-def plan_fix(
-    reference: Place | Sequence[Weighted], source: Place, settings: ModelSettings
-) -> Generator[Listened, None, Fix | None]:
-    """Listen to both folders for what makes them alike, if that is asked for; returns the fix."""
-    if not settings.training.fix:
-        return None
-    heard = yield from listen(_places(reference), source, settings)
-    return remedies.plan(
-        settings.training.fix, *([it.traces for it in heard[side]] for side in heard)
-    )
-
-
-def hold_out(takes: dict[Side, list[Take]], share: float, seed: int) -> tuple[Takes, Takes]:
-    """Row levels to learn from and row levels held out, split by the seed."""
-    splits = [folders.split(takes[side], share, seed) for side in get_args(Side)]
-    return _rows(splits, "train"), _rows(splits, "held_out")
-
-
-def weighted(text: str) -> Weighted:
-    """Read a folder with its weight, such as `studio:2`; without one it is 1.
-
-    A folder of that very name goes before: names may hold colons.
-    """
-    folder, colon, weight = text.rpartition(":")
-    if not colon or Path(text).exists():
-        return Weighted(Path(text))
-    try:
-        return Weighted(Path(folder), float(weight))
-    except ValueError:
-        return Weighted(Path(text))
-
-
-def sides(
-    references: Sequence[str], source: Path | None, manifest: Path | None
-) -> tuple[Place | list[Weighted] | None, Place | None]:
-    """Where the recordings of each side that is named are: folders, weighted, or a list.
-
-    Raises
-    ------
-    CallError
-        Both folders and a list are named, or a weight is wrong.
-    FolderError
-        The list cannot be used.
-    """
-    if manifest is not None:
-        if references or source is not None:
-            raise CallError("a --manifest names both sides: leave --reference and --source out")
-        return manifests.read(manifest)
-    if not references:
-        return None, source
-    several = [weighted(text) for text in references]
-    check_weights(several)
-    # A single folder is itself, whatever its weight.
-    return several[0].folder if len(several) == 1 else several, source
-
-
-def check_weights(several: Sequence[Weighted]) -> None:
-    """Raise CallError if there is no folder, or a weight is not above 0."""
-    if not several:
-        raise CallError("no reference is given: name a folder")
-    for it in several:
-        if not (math.isfinite(it.weight) and it.weight > 0):
-            raise CallError(f"{shown(it.folder)} has weight {it.weight:g}; give one above 0")
-
-
 def check_device(device: str) -> None:
     """Raise DeviceError if there is no such device here."""
-    if device not in ("cpu", "cuda"):
+    if device.split(":")[0] not in ("cpu", "cuda"):
         raise CallError(f"device is {device!r}; choose cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
+    if device != "cpu" and not torch.cuda.is_available():
         raise DeviceError("no CUDA device is at hand: use --device cpu")
 
 
@@ -359,27 +211,16 @@ def versions() -> dict[str, str]:
     }
 
 
-def _places(side: Place | Sequence[Weighted]) -> list[Place]:
-    return [side] if isinstance(side, Path | Listing) else [it.folder for it in side]
-
-
-def named(side: Place | Sequence[Weighted]) -> str:
-    """Name of a folder, a list, or of several folders with their weights, for people."""
-    if isinstance(side, Path):
-        return side.resolve().name
-    if isinstance(side, Listing):
-        return side.name
-    return " + ".join(f"{it.folder.resolve().name}:{it.weight:g}" for it in side)
-
-
-def _rows(splits: list[Split], part: Literal["train", "held_out"]) -> Takes:
-    sides: list[list[Take]] = [getattr(split, part) for split in splits]
-    reference, source = ([take.rows_db for take in side] for side in sides)
-    return Takes(reference, source, shares_of(sides[0]))
-
-
 def _folder_card(name: str, takes: list[Take]) -> FolderCard:
     return FolderCard(name=name, takes=len(takes), hours=round(folders.hours(takes), 4))
+
+
+def ears_card(scorer: Scorer, heard: Heard, settings: ModelSettings) -> EarsCard:
+    """What a card says of listeners."""
+    training = settings.training
+    return opinions.card_of(
+        scorer, heard, opinions.hold_out(heard, training.held_out, training.seed)
+    )
 
 
 def scorer_card(fit: Fit, seed: int) -> ScorerCard:

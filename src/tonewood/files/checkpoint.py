@@ -1,0 +1,81 @@
+"""Training as far as it has come, beside the model that it will be: for `train --resume`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from tonewood.errors import ModelError, shown
+from tonewood.files.output import write_bytes
+from tonewood.scoring.course import State
+
+SUFFIX = ".checkpoint"
+_VERSION = 1
+
+
+class Checkpoint:
+    """States of courses, by name, in one safetensors file that is replaced whole.
+
+    Parameters
+    ----------
+    path : Path
+    resumed : bool
+        Whether what is there is gone on from; else it is begun anew.
+    """
+
+    def __init__(self, path: Path, *, resumed: bool = False) -> None:
+        self.path, self._resumed = path, resumed
+        self._told = ""
+        self._states: dict[str, dict[str, Tensor]] = {}
+
+    @classmethod
+    def beside(cls, model: Path, *, resumed: bool = False) -> "Checkpoint":
+        """The one that belongs to a model that is being trained."""
+        return cls(model.with_name(model.name + SUFFIX), resumed=resumed)
+
+    def open(self, told: Sequence[str]) -> None:
+        """Say what decides the training; read what is there, if that is wanted.
+
+        Raises
+        ------
+        ModelError
+            What is there is of another training, or damaged.
+        """
+        self._told, self._states = json.dumps([_VERSION, *told]), {}
+        if not self._resumed or not self.path.exists():
+            return
+        try:
+            with safe_open(self.path, "pt") as file:
+                same = (file.metadata() or {}).get("told") == self._told
+                for name in file.keys():  # noqa: SIM118 - it is no mapping
+                    who, key = name.split("/", 1)
+                    self._states.setdefault(who, {})[key] = file.get_tensor(name).clone()
+        except (OSError, SafetensorError, ValueError):
+            raise ModelError(
+                f"{shown(self.path)} is damaged: leave --resume out to begin anew"
+            ) from None
+        if not same:
+            raise ModelError(
+                f"{shown(self.path)} is of another training: its recordings or settings differ; "
+                "leave --resume out to begin anew"
+            )
+
+    def state(self, who: str) -> State | None:
+        """How far somebody had come; None from the start."""
+        return self._states.get(who)
+
+    def keep(self, who: str, state: State) -> None:
+        """Write how far somebody has come; OutputError where that cannot be done."""
+        self._states[who] = dict(state)
+        named = {f"{it}/{key}": v for it, own in self._states.items() for key, v in own.items()}
+        content = save({name: torch.as_tensor(v).contiguous() for name, v in named.items()},
+                       {"told": self._told})  # fmt: skip
+        write_bytes(self.path, content, overwrite=True)
+
+    def remove(self) -> None:
+        """Forget it, once there is a model."""
+        self.path.unlink(missing_ok=True)
