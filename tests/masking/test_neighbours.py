@@ -87,7 +87,10 @@ def test_level_of_the_recording_does_not_matter(
     reference, source = folders
     quiet = takes[3]._replace(rows_db=takes[3].rows_db - 20)
     masks = [mapped(source.take(t), source, reference, SETTINGS, 10.0) for t in (takes[3], quiet)]
-    torch.testing.assert_close(masks[0], masks[1], atol=1e-2, rtol=0)
+    # Rounding may turn one of many neighbours into another that is as near.
+    difference = (masks[0] - masks[1]).abs()
+    assert difference.max() < 0.1
+    assert difference.square().mean().sqrt() < 2e-3
 
 
 def test_an_imitation_is_made_of_the_other_folder(
