@@ -90,7 +90,7 @@ def test_level_of_the_recording_does_not_matter(
     # Rounding may turn one of many neighbours into another that is as near.
     difference = (masks[0] - masks[1]).abs()
     assert difference.max() < 0.1
-    assert difference.square().mean().sqrt() < 2e-3
+    assert difference.square().mean().sqrt() < 5e-3
 
 
 def test_an_imitation_is_made_of_the_other_folder(
