@@ -88,6 +88,10 @@ def test_export_and_import(run: Run, folders: Path, tmp_path: Path) -> None:
     assert Path(ran.objects[0]["config"]).is_file()
     assert run("listen", "export", out, "--to", "reseval", "-o", tmp_path / "re").code == 0
     responses = tmp_path / "responses.csv"
+    responses.write_text("Stem,Participant,OrderAsked,Response\nt0,x,0,C01\nt9,x,1,C01\n")
+    ran = run("listen", "import", out, responses, "--from", "reseval")
+    assert (ran.code, ran.err.count("\n"), "line 3" in ran.err) == (1, 1, True)
+    assert not (out / design.ANSWERS).exists()  # what is refused leaves nothing behind
     responses.write_text("Stem,Participant,OrderAsked,Response\nt0,x,0,C01\n")
     ran = run("listen", "import", out, responses, "--from", "reseval", "--json")
     assert ran.objects == [{"listeners": 1, "answers": 1}]
