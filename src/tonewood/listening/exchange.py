@@ -41,7 +41,7 @@ def export(test: Test, folder: Path, to: str, out: Path) -> Path:
         with tempfile.TemporaryDirectory(prefix=".tonewood-", dir=out.parent) as hidden:
             made = Path(hidden) / "out"
             made.mkdir()
-            opened = form.write(test, folder, made, name).relative_to(made)
+            opened: Path = form.write(test, folder, made, name).relative_to(made)
             made.rename(out)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
