@@ -127,7 +127,8 @@ def _page(found: Results) -> str:
         if share:
             told = f"{100 * share.share:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
             blocks.append(f"{name}: {told} of {share.total}.")
-    for heading, rows in tables(found):
+    listeners, *findings = tables(found)
+    for heading, rows in (*findings, listeners):
         blocks.append(Heading(heading[:1].upper() + heading[1:]))
         if heading in ("preference", "told apart"):
             blocks.append(Picture(heading, _shares(found), "Shares with 95 % intervals."))
@@ -143,7 +144,7 @@ def _page(found: Results) -> str:
 def _shares(found: Results) -> bytes:
     rows = [
         (f"{it.first} {'/' if found.test.kind == 'abx' else 'over'} {it.second}", *it.answers[2:5])
-        for it in found.pairs
+        for it in reversed(found.pairs)  # drawn upwards
     ]
     label = "right" if found.test.kind == "abx" else "share that preferred the first"
     return _intervals(rows, label, 0.5, (0.0, 1.0))
