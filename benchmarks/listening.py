@@ -9,14 +9,17 @@ takes to find the order of the conditions, against pairs drawn at random.
 import argparse
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from scipy.special import expit
 from scipy.stats import kendalltau, norm
 
 from tonewood.evaluation import bradley_terry, choices, mushra
+from tonewood.evaluation import listeners as unlike
 
 BEGIN, END = "<!-- listening:begin -->", "<!-- listening:end -->"
 
@@ -60,6 +63,18 @@ def listeners(rng: np.random.Generator) -> list[bool]:
     return [spread.low <= 0.65 <= spread.high]
 
 
+def middle(rng: np.random.Generator, number: int = 20, each: int = 16) -> list[bool]:
+    planted = np.log(0.65 / 0.35)
+    counts = rng.binomial(each, expit(planted + rng.normal(0, 1, number)))
+    found = unlike.mixed(counts.tolist(), [each] * number)
+    assert found is not None
+    return [found.low <= 0.65 <= found.high]
+
+
+def few_listeners(rng: np.random.Generator) -> list[bool]:
+    return middle(rng, 8, 8)
+
+
 def sensitivity(rng: np.random.Generator) -> list[bool]:
     correct = int(rng.binomial(320, choices.abx_correct(1.5)))
     found = choices.abx_sensitivity(correct, 320)
@@ -82,6 +97,35 @@ def one_pair(rng: np.random.Generator) -> list[bool]:
     found = bradley_terry.fit(answered(STRENGTHS, 16, rng))
     _, low, high = found.preferred(0, 3)
     return [low <= 1 / (1 + np.exp(STRENGTHS[3] - STRENGTHS[0])) <= high]
+
+
+def unlike_answers(rng: np.random.Generator, number: int, each: int = 2) -> np.ndarray:
+    """Wins [listener, condition, condition] of listeners whose own strengths differ by 0.8."""
+    own = STRENGTHS + rng.normal(0, 0.8, (number, len(STRENGTHS)))
+    wins = np.zeros((number, len(STRENGTHS), len(STRENGTHS)))
+    for i in range(len(STRENGTHS)):
+        for j in range(i + 1, len(STRENGTHS)):
+            wins[:, i, j] = rng.binomial(each, expit(own[:, i] - own[:, j]))
+            wins[:, j, i] = each - wins[:, i, j]
+    return wins
+
+
+@cache
+def among_all() -> np.ndarray:
+    """Strengths that answers of everybody have."""
+    everybody = unlike_answers(np.random.default_rng(0), 200_000, 1)
+    return bradley_terry.strengths(everybody.sum(axis=0))
+
+
+def others(rng: np.random.Generator) -> list[bool]:
+    found = unlike.jackknife(unlike_answers(rng, 20))
+    assert found is not None
+    return ((found.low <= among_all()) & (found.high >= among_all())).tolist()
+
+
+def these(rng: np.random.Generator) -> list[bool]:
+    found = bradley_terry.fit(unlike_answers(rng, 20).sum(axis=0))
+    return ((found.low <= among_all()) & (found.high >= among_all())).tolist()
 
 
 def answered(planted: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
@@ -113,16 +157,20 @@ def mixed(rng: np.random.Generator) -> list[bool]:
 CASES: dict[str, tuple[str, Callable[[np.random.Generator], list[bool]]]] = {
     "share, exact": ("65 % of 400 answers", preference),
     "share, by listeners": ("65 % on average, 20 unlike listeners, 16 answers each", listeners),
+    "share, any listener": ("65 % by the middle of 20 unlike listeners, 16 each", middle),
+    "share, any listener, few": ("65 % by the middle of 8 unlike listeners, 8 each", few_listeners),
     "ABX d′": ("1.5, 320 answers", sensitivity),
     "Bradley-Terry strength": ("5 conditions, 16 answers a pair", strengths),
     "Bradley-Terry strength, few answers": ("5 conditions, 5 answers a pair", few_answers),
     "Bradley-Terry, one pair": ("5 conditions, 16 answers a pair", one_pair),
+    "Bradley-Terry, any listeners": ("5 conditions, 20 unlike listeners, 2 answers a pair", others),
+    "the same, answers taken for independent": ("what one would get otherwise", these),
     "MUSHRA median": ("17 listeners, skewed ratings", median),
     "mixed effects": ("16 listeners, 10 trials, 4 conditions", mixed),
 }
 
 
-def active_table(runs: int = 24) -> list[str]:
+def active_table(runs: int = 100) -> list[str]:
     lines = [
         "| conditions | strengths, logits | τ | at random | by active choice | share, % |",
         "|---:|---|---:|---:|---:|---:|",

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,10 @@ def test_export_and_import(run: Run, folders: Path, tmp_path: Path) -> None:
     assert Path(ran.objects[0]["config"]).is_file()
     assert run("listen", "export", out, "--to", "reseval", "-o", tmp_path / "re").code == 0
     responses = tmp_path / "responses.csv"
+    responses.write_text("Stem,Participant,OrderAsked,Response\nt0,x,0,C01\nt9,x,1,C01\n")
+    ran = run("listen", "import", out, responses, "--from", "reseval")
+    assert (ran.code, ran.err.count("\n"), "line 3" in ran.err) == (1, 1, True)
+    assert not (out / design.ANSWERS).exists()  # what is refused leaves nothing behind
     responses.write_text("Stem,Participant,OrderAsked,Response\nt0,x,0,C01\n")
     ran = run("listen", "import", out, responses, "--from", "reseval", "--json")
     assert ran.objects == [{"listeners": 1, "answers": 1}]
@@ -101,6 +106,17 @@ def test_mushra_from_folders(run: Run, folders: Path, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert ran.objects[0]["conditions"][0] == "best"
     assert ran.objects[0]["conditions"][-2:] == ["anchor 3.5 kHz", "anchor 7 kHz"]
+
+
+def test_mushra_rates_no_more_than_the_standard_allows(
+    run: Run, folders: Path, tmp_path: Path
+) -> None:
+    many = [Path(shutil.copytree(folders / "one", tmp_path / f"c{k:02d}")) for k in range(10)]
+    call = ("listen", "new", "--conditions", *many, "--kind", "mushra", "--seconds", 5)
+    ran = run(*call, "--reference", folders / "best", "-o", tmp_path / "t")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "13 sounds to rate at once" in ran.err
+    assert not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize(
@@ -155,6 +171,8 @@ def test_training_asks_for_something_to_learn_from(run: Run, folders: Path, tmp_
         (("--reference", folders / "one"), "one folder has no counterpart"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
         (("--preferences", tmp_path / "no.csv"), "cannot be read"),
+        (("--preferences", tmp_path / "no.csv", "--predictor"), "a predictor learns from folders"),
+        (("--ratings", tmp_path / "no.csv", "--predictor"), "a predictor learns from folders"),
     ):
         ran = run("train", "-o", out, *more)
         assert ran.code == 2
@@ -184,6 +202,18 @@ def test_a_model_of_ratings_by_the_command_line(
     assert np.isfinite(soundfile.read(tmp_path / "out.wav")[0]).all()
     ran = run("enhance", take, *more, "--overwrite", "--prior", "static")
     assert (ran.code, "learnt from listeners alone" in ran.err) == (1, True)
+    folders = ("--reference", tmp_path, "--source", tmp_path)
+    onto = ("train", "--onto", tmp_path / "m.tonewood", "-o", tmp_path / "n.tonewood")
+    wrong: tuple[tuple[int, str, tuple[object, ...]], ...] = (
+        (1, "m was learnt from listeners alone", ("--predictor", *folders)),
+        (2, "changes nothing else", ("--predictor", *folders, "--ratings", tmp_path / "r.csv")),
+        (2, "changes nothing else", ("--predictor", "--preferences", tmp_path / "r.csv")),
+        (2, "changes nothing else", folders),
+    )
+    for code, why, words in wrong:
+        ran = run(*onto, *words)
+        assert (ran.code, ran.err.count("\n"), why in ran.err) == (code, 1, True), ran.err
+    assert not (tmp_path / "n.tonewood").exists()
 
 
 def test_serving_needs_its_extra(

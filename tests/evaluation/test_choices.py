@@ -47,6 +47,7 @@ def test_listeners_who_differ_need_the_wider_interval() -> None:
     assert coverage(pooled) < 0.90  # takes answers of one listener for independent
     assert 0.92 <= coverage(each) <= 0.98
     assert by_listener([3], [4]).low is None
+    assert by_listener([4, 4, 4], [4, 4, 4]) == (3, 1.0, None, None)  # all alike bound nothing
 
 
 def test_abx_goes_both_ways_and_bounds_what_it_can() -> None:

@@ -37,6 +37,9 @@ def test_scales_are_stated_or_known(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("file,rating\na.wav,101\n", "line 2: a rating of 101 is off its scale from 0 to 100"),
+        ("file,rating,low,high\na.wav,3,5,1\n", "line 2: a scale from 5 to 1 has no room"),
+        ("file,rating,low,high\na.wav,3,one,5\n", "line 2: 'one' is no rating"),
+        ("file,rating,low,high\na.wav,3,,5\n", "line 2: '' is no rating"),
         ("file,rating\na.wav,good\n", "line 2: 'good' is no rating"),
         ("file,rating\na.wav,nan\n", "line 2: 'nan' is no rating"),
         ("file,rating\na.wav,\n", "line 2: file or rating is missing"),

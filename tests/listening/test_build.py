@@ -109,6 +109,16 @@ def test_excerpts_are_where_the_mask_does_most(rng: np.random.Generator) -> None
     assert stimuli.anywhere(np.zeros(1_000), 200, rng) is None
 
 
+def test_a_piece_gives_no_more_excerpts_than_it_has_room_for(
+    conditions: dict[str, Path], tmp_path: Path
+) -> None:
+    found = list(pieces.from_conditions([conditions["plain"], conditions["odd"]]))[:1]
+    plan = build.planned(seconds=5.0, excerpts=1_000, checked=False)
+    *_, test = build.build(found, plan, tmp_path / "t")
+    assert isinstance(test, Test)
+    assert [it.chosen for it in test.excerpts] == ["mask", "random"]  # of eight seconds
+
+
 def test_headphones_alone_make_the_soft_tone_softest() -> None:
     order = np.array([2, 0, 1])  # plain third, soft first, antiphase second
     wave = stimuli.headphone_check(8_000, order)

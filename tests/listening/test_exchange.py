@@ -1,17 +1,19 @@
 """To webMUSHRA and ReSEval and back; the schemas are what their own code reads."""
 
 import csv
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 import soundfile
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tonewood.errors import CallError, FolderError, OutputError
-from tonewood.listening import exchange
+from tonewood.listening import exchange, foreign
 from tonewood.listening.answers import Answers
 from tonewood.listening.design import ANSWERS, Test
 from tonewood.listening.results import results
@@ -24,43 +26,36 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Top(Strict):
-    """What webMUSHRA's documentation for experimenters names at the top level."""
-
-    testname: str
-    testId: str  # noqa: N815
-    bufferSize: int  # noqa: N815
-    stopOnErrors: bool  # noqa: N815
-    showButtonPreviousPage: bool  # noqa: N815
-    remoteService: str  # noqa: N815
-    pages: list[Any]
-
-
 class Page(Strict):
-    type: str
+    """What the pages of webMUSHRA read of their configuration, and what its start asks of it."""
+
     id: str
     name: str
     content: str
 
 
 class Consent(Page):
+    type: Literal["consent"]
     mustConsent: bool  # noqa: N815
 
 
-class Mushra(Page):
+class Compared(Page):
     showWaveform: bool  # noqa: N815
     enableLooping: bool  # noqa: N815
     reference: str
+    stimuli: dict[str, str] = Field(min_length=1)
+
+
+class Mushra(Compared):
+    type: Literal["mushra"]
     createAnchor35: bool  # noqa: N815
     createAnchor70: bool  # noqa: N815
-    stimuli: dict[str, str]
+    stimuli: dict[str, str] = Field(min_length=1, max_length=12)
 
 
-class PairedComparison(Page):
-    showWaveform: bool  # noqa: N815
-    enableLooping: bool  # noqa: N815
-    reference: str
-    stimuli: dict[str, str]
+class PairedComparison(Compared):
+    type: Literal["paired_comparison"]
+    stimuli: dict[str, str] = Field(min_length=1, max_length=1)  # each makes a page of the same id
 
 
 class Answer(Strict):
@@ -69,51 +64,65 @@ class Answer(Strict):
 
 
 class LikertMultiStimulus(Page):
+    type: Literal["likert_multi_stimulus"]
     mustRate: bool  # noqa: N815
     stimuli: dict[str, str]
-    response: list[Answer]
+    response: list[Answer] = Field(min_length=2)
 
 
 class Finish(Strict):
-    type: str
+    type: Literal["finish"]
     name: str
     content: str
     showResults: bool  # noqa: N815
     writeResults: bool  # noqa: N815
 
 
-SCHEMA: dict[str, type[Strict]] = {
-    "consent": Consent,
-    "mushra": Mushra,
-    "paired_comparison": PairedComparison,
-    "likert_multi_stimulus": LikertMultiStimulus,
-    "finish": Finish,
-}
+Question = Annotated[Mushra | PairedComparison | LikertMultiStimulus, Field(discriminator="type")]
+
+
+class Top(Strict):
+    testname: str
+    testId: str = Field(pattern=r"^[a-z0-9_-]+$")  # noqa: N815  (its service names a folder so)
+    bufferSize: Literal[256, 512, 1024, 2048, 4096, 8192, 16384]  # noqa: N815
+    stopOnErrors: bool  # noqa: N815
+    showButtonPreviousPage: bool  # noqa: N815
+    remoteService: Literal["service/write.php"]  # noqa: N815
+    pages: tuple[Consent, tuple[Any, ...], Finish]
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
 def test_webmushras_schema_accepts_ours(made: dict[str, Made], tmp_path: Path, kind: str) -> None:
     test, folder = made[kind]
+    awkward = 'A "test": #1, it\'s {é} \\ [0]'
+    test = test.model_copy(update={"title": awkward})
     path = exchange.export(test, folder, "webmushra", tmp_path / "Our Test")
     assert path == tmp_path / "Our Test" / "configs" / "our-test.yaml"
-    config = Top.model_validate(yaml.safe_load(path.read_text()))
-    assert config.bufferSize in (256, 512, 1024, 2048, 4096, 8192, 16384)
-    first, (random, *trials), last = config.pages
-    assert (first["type"], random, last["type"]) == ("consent", "random", "finish")
-    pages = [SCHEMA[page["type"]].model_validate(page) for page in (first, *trials, last)]
-    assert len(pages) == len(test.trials) + 2
+    written = path.read_text()
+    # Its reader of YAML takes brackets only where they close on the line that opened them.
+    for line in written.splitlines():
+        value = re.sub(r"^(\s*(-|\w+:))+\s*", "", line)
+        assert not value or isinstance(json.loads(value), str | int | bool)
+    config = Top.model_validate_json(json.dumps(yaml.safe_load(written)))
+    assert config.testname == awkward
+    first, *trials = config.pages[1]
+    assert first == "random"
+    questions = [TypeAdapter(Question).validate_python(page) for page in trials]
+    assert [it.id for it in questions] == [f"t{k}" for k in range(len(test.trials))]
     for page in trials:
         files = [*page["stimuli"].values(), *([page["reference"]] if "reference" in page else [])]
         infos = [soundfile.info(tmp_path / "Our Test" / file) for file in files]
-        # Its MushraValidator: at most 12 conditions and 12 s, all alike in rate, length, channels.
-        assert len(page["stimuli"]) <= 12
+        # Its validator: 12 s at most, all alike in rate, length and channels.
         assert all(it.duration <= 12 for it in infos)
         assert len({(it.samplerate, it.frames, it.channels) for it in infos}) == 1
+        assert "reference" not in page["stimuli"]  # the name that it gives the hidden one
         assert not any(name in str(page) for name in ("plain", "odd", "piece"))
     with pytest.raises(OutputError, match="exists"):
         exchange.export(test, folder, "webmushra", tmp_path / "Our Test")
     with pytest.raises(CallError, match="choose webmushra or reseval"):
         exchange.export(test, folder, "other", tmp_path / "x")
+    with pytest.raises(OutputError, match="cannot be made"):
+        exchange.export(test, folder, "reseval", path / "below a file")
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -134,9 +143,9 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
     ]  # fmt: skip
     path = table(tmp_path / "mushra.csv", rows)
     answers = Answers(folder / ANSWERS)
-    taken = exchange.take(test, answers, "webmushra", path)
+    taken = exchange.take(answers, exchange.read(test, "webmushra", path))
     assert taken == (2, 2 * len(test.trials))
-    assert exchange.take(test, answers, "webmushra", path) == (0, 0)  # known already
+    assert exchange.take(answers, exchange.read(test, "webmushra", path)) == (0, 0)  # known already
     found = results(test, answers)
     assert [it.name for it in found.people] == ["I2", "I1"]
     assert found.ratings is not None
@@ -149,19 +158,30 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
     assert answers.join("yes").number == 0
 
 
+def other(test: Test, trial: int) -> str:
+    """Name under which webMUSHRA knows what X is not."""
+    named, right = foreign.keys(test), foreign.same(test, trial)
+    (name,) = (named[it] for it in test.trials[trial].conditions if it != right)
+    return name
+
+
 def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> None:
     test, folder = copied("abx")
     rows = [
         {"session_test_id": "t", "trial_id": f"t{k}", "choice_reference": "reference",
-         "choice_non_reference": "C02", "choice_answer": "incorrect" if k == 0 else "correct",
-         "choice_time": 900, "choice_comment": ""}
-        for _ in range(3) for k in range(len(test.trials))
+         "choice_non_reference": other(test, k), "choice_time": 900, "choice_comment": "",
+         "choice_answer": "incorrect" if k == 0 else "undecided" if (k, who) == (1, 2)
+         else "correct"}
+        for who in range(3) for k in range(len(test.trials))
     ]  # fmt: skip
     answers = Answers(folder / ANSWERS)
     path = table(tmp_path / "paired_comparison.csv", rows)
-    assert exchange.take(test, answers, "webmushra", path) == (3, 3 * len(test.trials))
+    assert exchange.take(answers, exchange.read(test, "webmushra", path)) == (3, 11)
     (pair,) = results(test, answers).pairs
-    assert (pair.answers.successes, pair.answers.total) == (9, 12)
+    assert (pair.answers.successes, pair.answers.total) == (8, 11)
+    # The service adds to its table; what is known already adds nothing.
+    path = table(path, [*rows, *rows[: len(test.trials)]])
+    assert exchange.take(answers, exchange.read(test, "webmushra", path)) == (1, 4)
 
     test, folder = copied("pairs")
     rows = [
@@ -171,7 +191,7 @@ def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
         for key, value in (("C02", 4), ("C01", 4 if k == 1 else 2))
     ]  # fmt: skip
     answers = Answers(folder / ANSWERS)
-    exchange.take(test, answers, "webmushra", table(tmp_path / "lms.csv", rows))
+    exchange.take(answers, exchange.read(test, "webmushra", table(tmp_path / "lms.csv", rows)))
     (pair,) = results(test, answers).pairs
     assert (pair.answers.successes, pair.answers.total) == (0, 3)  # a tie prefers neither
 
@@ -193,7 +213,12 @@ def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: st
         {"Stem": f"t{k}", "Participant": "p", "OrderAsked": k, "Response": said}
         for k in range(len(test.trials))
     ]
-    assert exchange.take(test, answers, "reseval", table(tmp_path / "responses.csv", rows))[0] == 1
+    assert (
+        exchange.take(
+            answers, exchange.read(test, "reseval", table(tmp_path / "responses.csv", rows))
+        )[0]
+        == 1
+    )
     found = results(test, answers)
     if kind == "pairs":
         assert found.pairs[0].answers.successes == 0
@@ -210,6 +235,40 @@ def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: st
         assert [it.median for it in found.ratings.medians] == [95, 30, 60, 20, 50]
 
 
+def test_whoever_comes_twice_loses_no_answer(copied: Copied, tmp_path: Path) -> None:
+    """ReSEval asks about each pair in a test of its own, which the same person may take."""
+    test, folder = copied("pairs")
+    answers = Answers(folder / ANSWERS)
+    for stem, taken in (("t0", (1, 1)), ("t1", (0, 1)), ("t1", (0, 0))):
+        row = {"Stem": stem, "Participant": "p", "Response": "C01"}
+        given = exchange.read(test, "reseval", table(tmp_path / "r.csv", [row]))
+        assert exchange.take(answers, given) == taken
+    assert results(test, answers).pairs[0].answers.total == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "came_from", "row", "why"),
+    [
+        ("mushra", "webmushra", {"rating_stimulus": "C02", "rating_score": "NA"}, "'NA' is no"),
+        ("mushra", "webmushra", {"rating_stimulus": "C02", "rating_score": "101"}, "0 to 100"),
+        ("mushra", "webmushra", {"rating_stimulus": "C02", "rating_score": "50"}, "ratings of C02"),
+        ("mushra", "reseval", {"Participant": "p", "Response": "101030060020050"}, "to 100"),
+        ("mushra", "reseval", {"Participant": "p", "Response": "-10030060020050"}, "to 100"),
+        ("pairs", "webmushra", {"stimuli": "C01", "stimuli_rating": " 6 "}, "1 to 5"),
+        ("abx", "webmushra", {"choice_non_reference": "C09", "choice_answer": "correct"}, "'C09'"),
+        ("abx", "webmushra", {"choice_non_reference": "C01", "choice_answer": "yes"}, "'yes'"),
+    ],
+)
+def test_answers_that_cannot_be_are_refused(
+    made: dict[str, Made], tmp_path: Path, kind: str, came_from: str, row: dict[str, Any], why: str
+) -> None:
+    trial = {"trial_id" if came_from == "webmushra" else "Stem": "t0"}
+    path = table(tmp_path / "r.csv", [{**trial, **row}])
+    with pytest.raises(FolderError, match=why) as refused:
+        exchange.read(made[kind][0], came_from, path)
+    assert "line 2" in str(refused.value)
+
+
 def test_tables_of_another_test_are_refused(copied: Copied, tmp_path: Path) -> None:
     test, folder = copied("pairs")
     answers = Answers(folder / ANSWERS)
@@ -220,9 +279,9 @@ def test_tables_of_another_test_are_refused(copied: Copied, tmp_path: Path) -> N
     ):
         path = table(tmp_path / "r.csv", [{**good, **change}])
         with pytest.raises(FolderError, match=why):
-            exchange.take(test, answers, "reseval", path)
+            exchange.read(test, "reseval", path)
     with pytest.raises(FolderError, match="has no column Stem"):
-        exchange.take(test, answers, "reseval", table(tmp_path / "r.csv", [{"a": 1}]))
+        exchange.read(test, "reseval", table(tmp_path / "r.csv", [{"a": 1}]))
     with pytest.raises(CallError, match="cannot be read"):
-        exchange.take(test, answers, "reseval", tmp_path / "none.csv")
+        exchange.read(test, "reseval", tmp_path / "none.csv")
     assert not answers.listeners()

@@ -175,13 +175,18 @@ def test_a_closed_tab_comes_back_to_its_place(copied: Copied, visit: Callable[..
     for name in ("A", "B"):
         with page.expect_response(lambda it: it.request.method == "PUT"):
             page.get_by_label(f"Rating of {name}").fill("30")
+    page.keyboard.press("d")
+    with page.expect_response(lambda it: it.request.method == "PUT"):
+        page.keyboard.press("ArrowUp")
+    page.keyboard.press("r")
+    page.keyboard.press("ArrowUp")  # nothing is rated while the reference is heard
     again = page.context.new_page()
     page.close()
     again.goto(page.url)
     again.get_by_role("button", name="Go on").click()
     again.wait_for_selector(".rating input")
     assert again.get_by_label("Rating of B").input_value() == "30"
-    assert again.locator("output").all_inner_texts()[:3] == ["30", "30", "–"]
+    assert again.locator("output").all_inner_texts()[:4] == ["30", "30", "–", "51"]
 
 
 def test_who_wants_to_is_forgotten(copied: Copied, visit: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from tonewood.listening.answers import Answers, count
 from tonewood.listening.design import ANSWERS, CONSENT, Test
 from tonewood.listening.replies import laid, people
+from tonewood.listening.results import results
 from tonewood.listening.server import app
 
 Made = tuple[Test, Path]
@@ -156,12 +157,21 @@ def test_active_choice_is_kept_and_learns(copied: Copied) -> None:
         if state["stage"] == "trial":
             first, again = (visitor.sounds(visitor.state()) for _ in range(2))
             assert [it.content for it in first] == [it.content for it in again]
-            asked.append(first[0].content)
+            asked.append([it.content for it in first])
         visitor.answer(state)
-    assert len(asked) == test.per_listener
-    (person,) = people(test, Answers(folder / ANSWERS))
-    assert len(person.replies) == test.per_listener
-    assert {it.asked.trial for it in person.replies} == set(range(len(test.trials)))
+    assert len(asked) == test.per_listener + test.repeats
+    answers = Answers(folder / ANSWERS)
+    (person,) = people(test, answers)
+    *chosen, repeated = person.replies
+    assert {it.asked.trial for it in chosen} == set(range(len(test.trials)))
+    # What comes again at the end is one of those that were chosen, its sides changed.
+    before = next(k for k, it in enumerate(chosen) if it.screen == repeated.again)
+    assert asked[-1] == asked[before][::-1]
+    assert repeated.asked.trial == chosen[before].asked.trial
+    found = results(test, answers)
+    assert found.steady is not None
+    assert (found.steady.successes, found.steady.total) == (0, 1)  # "A" is now the other one
+    assert found.pairs[0].answers.total == len(chosen)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from tonewood.settings import EnhanceSettings, ModelSettings, changed
 from tonewood.workflow import ears, opinions
 from tonewood.workflow import train as training
 from tonewood.workflow.card import entries, markdown
+from tonewood.workflow.edit import Edit, Note, again, composed
 from tonewood.workflow.enhance import Enhancement, enhance
 from tonewood.workflow.score import score
 
@@ -151,6 +152,28 @@ def test_what_it_never_learnt_it_does_not_make_up(
     assert isinstance(done, Enhancement)
     assert done.mask.largest_db == 0  # what is asked for stays asked for
     assert done.settings == own
+
+
+def test_a_pinned_note_is_kept_by_a_model_of_ears_alone(
+    liked: Model, takes: Callable[..., list[Wave]]
+) -> None:
+    """A new search around it follows the scorer alone, as the first did."""
+    settings = changed(EnhanceSettings(), ["search.steps=4", "force=true"])
+    tried = ((wave, [*enhance(wave[None], RATE, liked, settings)][-1]) for wave in takes(6, 7_000))
+    wave, last = next(it for it in tried if isinstance(it[1], Enhancement) and it[1].steps)
+    assert isinstance(last, Enhancement)
+    note = Note(
+        id="n", seconds=1.5, hz=1_000.0, width_s=2.0, height_hz=800.0, gain_db=6.0, pinned=True
+    )
+    *_, new = again(wave[None], RATE, liked, last.mask, (note,), settings, last.certificate)
+    assert isinstance(new, Enhancement)
+    assert (new.prior, new.settings.prior.kind) == ("none", "none")
+    seconds = np.array([1.5])
+    kept, was = (it.at(np.array([1_000.0]), seconds).item() for it in (new.mask, last.mask))
+    assert kept == pytest.approx(was, abs=0.15)
+    whole = composed(new.mask, Edit(notes=(note,)), 30)
+    assert whole.at(np.array([1_000.0]), seconds).item() - was == pytest.approx(6, abs=0.2)
+    assert np.isfinite(new.samples).all()
 
 
 def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:

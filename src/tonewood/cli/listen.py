@@ -226,7 +226,8 @@ def import_(
     from tonewood.listening.answers import Answers
 
     loaded = design.load(test)
-    taken = exchange.take(loaded, Answers(test / design.ANSWERS), came_from, table)
+    given = exchange.read(loaded, came_from, table)
+    taken = exchange.take(Answers(test / design.ANSWERS), given)
     if json_:
         report.emit({"listeners": taken.listeners, "answers": taken.answers})
     else:

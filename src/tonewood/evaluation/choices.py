@@ -41,7 +41,10 @@ class Sensitivity(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Mean of the listeners' shares and its 95 % interval, by Student's t; None for one."""
+    """Mean of the listeners' shares and its 95 % interval, by Student's t.
+
+    None for one listener, and where all have one share, which tells nothing of how others differ.
+    """
 
     listeners: int
     mean: float
@@ -76,7 +79,7 @@ def by_listener(counts: Sequence[int], totals: Sequence[int]) -> Spread:
     """Mean share over listeners, each counting once, whatever their answers have in common."""
     shares = np.array([c / n for c, n in zip(counts, totals, strict=True) if n], dtype=float)
     number, mean = len(shares), float(shares.mean())
-    if number < 2:
+    if number < 2 or not np.ptp(shares):
         return Spread(number, mean, None, None)
     reach = float(stats.t.isf((1 - LEVEL) / 2, number - 1) * shares.std(ddof=1) / np.sqrt(number))
     return Spread(number, mean, max(0.0, mean - reach), min(1.0, mean + reach))

@@ -60,7 +60,10 @@ def read(preferences: Path | None, ratings: Path | None, training: TrainingSetti
         found.preferences.append(Preference(*pair))
         for path in pair:
             _place(path, row, preferences, training, found.groups)
-    scaled = [(number, row, _scale(row)) for number, row in _rows(ratings, ("file", "rating"))]
+    scaled = [
+        (number, row, _scale(ratings, number, row))
+        for number, row in _rows(ratings, ("file", "rating"))
+    ]
     known = _known_scale([_number(ratings, n, row["rating"]) for n, row, _ in scaled])
     for number, row, own in scaled:
         assert ratings is not None
@@ -107,14 +110,19 @@ def _rows(table: Path | None, wanted: tuple[str, ...]) -> Iterator[tuple[int, di
         raise FolderError(f"{shown(table)} holds no answers: ask listeners first")
 
 
-def _scale(row: dict[str, str]) -> tuple[float, float] | None:
-    if not row.get("low") or not row.get("high"):
+def _scale(table: Path | None, number: int, row: dict[str, str]) -> tuple[float, float] | None:
+    """Scale of a line's own; one that cannot be is refused rather than guessed."""
+    ends = row.get("low", ""), row.get("high", "")
+    if not any(ends):
         return None
-    try:
-        low, high = float(row["low"]), float(row["high"])
-    except ValueError:
-        return None
-    return (low, high) if low < high else None
+    low, high = (_number(table, number, text) for text in ends)
+    if low >= high:
+        assert table is not None
+        raise FolderError(
+            f"{shown(table)}, line {number}: a scale from {low:g} to {high:g} has no room: give "
+            "low below high"
+        )
+    return low, high
 
 
 def _known_scale(values: list[float]) -> tuple[float, float]:

@@ -43,6 +43,7 @@ from tonewood.workflow.batch import Failed
 
 _SPECTRUM = SpectrumSettings()
 _RATES = (44_100, 48_000)
+MOST_RATED = 12
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def build(
     """
     plan.check()
     pieces = [it for it in found if isinstance(it, Piece)]
+    if plan.kind == "mushra" and pieces:
+        _check_rated(len(pieces[0].paths) + len(ANCHORS_HZ))
     rng = np.random.default_rng(plan.seed)
     with new_folder(out, overwrite) as folder:
         yield from (it for it in found if isinstance(it, Failed))
@@ -222,18 +225,20 @@ class _Maker:
         )
 
     def _places(self, effect: NDArray[np.float64]) -> Iterator[tuple[float, Chosen]]:
-        """Beginnings in seconds: where most is done and anywhere, in turn."""
+        """Beginnings in seconds: where most is done and anywhere, in turn, while there is room."""
         hop = _SPECTRUM.hop / _SPECTRUM.rate
         frames = min(len(effect), math.floor(self.plan.seconds / hop))
         taken: list[int] = []
-        for number in range(self.plan.excerpts):
-            if number % 2:
-                start, chosen = stimuli.anywhere(effect, frames, self.rng), "random"
-            else:
-                start, chosen = stimuli.most(effect, frames, tuple(taken)), "mask"
-            if start is not None:
-                taken.append(start)
-                yield start * hop, chosen  # type: ignore[misc]
+        for _ in range(0, self.plan.excerpts, 2):
+            start = stimuli.most(effect, frames, tuple(taken))
+            if start is None:
+                return
+            taken.append(start)
+            yield start * hop, "mask"
+            control = stimuli.anywhere(effect, frames, self.rng)
+            if len(taken) < self.plan.excerpts and control is not None:
+                taken.append(control)
+                yield control * hop, "random"
 
     def _shaped(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         if wave.shape[0] < self.channels:
@@ -286,6 +291,15 @@ class _Maker:
         soundfile.write(stream, steps, self.rate, format="WAV", subtype="PCM_16")
         write_bytes(self.folder.parent / folder / file, stream.getvalue())
         return file, hashlib.sha256(stream.getvalue()).hexdigest()
+
+
+def _check_rated(count: int) -> None:
+    """BS.1534-3: twelve sounds on a screen at most, hidden reference and anchors among them."""
+    if count > MOST_RATED:
+        raise CallError(
+            f"{count} sounds to rate at once, with reference and anchors; MUSHRA allows "
+            f"{MOST_RATED}: give fewer conditions, or compare them in --kind pairs"
+        )
 
 
 def _form(pieces: Sequence[Piece]) -> tuple[int, int]:

@@ -122,10 +122,13 @@ def _right(
 def content_of(screen: Screen) -> dict[str, Any]:
     """A screen as JSON, to be kept."""
     slots = [[it.label, it.file, it.condition] for it in screen.slots]
-    return {"stage": screen.stage, "trial": screen.trial, "slots": slots, "right": screen.right}
+    return {
+        "stage": screen.stage, "trial": screen.trial, "slots": slots, "right": screen.right,
+        "again": screen.again,
+    }  # fmt: skip
 
 
 def screen_of(content: Mapping[str, Any]) -> Screen:
     """Inverse of `content_of`."""
     slots = tuple(Slot(*it) for it in content["slots"])
-    return Screen(content["stage"], content["trial"], slots, content["right"])
+    return Screen(content["stage"], content["trial"], slots, content["right"], content.get("again"))

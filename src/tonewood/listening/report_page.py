@@ -26,8 +26,11 @@ _TOLD = {
     "independent; by listeners, each counts once (Student's t). p is of the exact binomial test.",
     "told apart": "Shares right with exact intervals; chance is 50 %. p is one-sided. d' by the "
     "differencing rule.",
+    "any listener": "A logistic model with a random intercept for each listener: the share of the "
+    "middle listener, profile intervals, and how far listeners lie apart (standard deviation).",
     "Bradley-Terry strengths": "P(i preferred to j) = 1 / (1 + exp(j - i)); penalised likelihood "
-    "after Firth, profile intervals.",
+    "after Firth. Profile intervals take all answers for independent and hold for these listeners; "
+    "those for any listeners leave out one of them at a time.",
     "ratings": "Each listener's mean counts once; intervals of the median between order "
     "statistics. Quartiles are of all ratings.",
     "Friedman": "Whether the conditions differ at all.",
@@ -124,7 +127,8 @@ def _page(found: Results) -> str:
         if share:
             told = f"{100 * share.share:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
             blocks.append(f"{name}: {told} of {share.total}.")
-    for heading, rows in tables(found):
+    listeners, *findings = tables(found)
+    for heading, rows in (*findings, listeners):
         blocks.append(Heading(heading[:1].upper() + heading[1:]))
         if heading in ("preference", "told apart"):
             blocks.append(Picture(heading, _shares(found), "Shares with 95 % intervals."))
@@ -140,7 +144,7 @@ def _page(found: Results) -> str:
 def _shares(found: Results) -> bytes:
     rows = [
         (f"{it.first} {'/' if found.test.kind == 'abx' else 'over'} {it.second}", *it.answers[2:5])
-        for it in found.pairs
+        for it in reversed(found.pairs)  # drawn upwards
     ]
     label = "right" if found.test.kind == "abx" else "share that preferred the first"
     return _intervals(rows, label, 0.5, (0.0, 1.0))
@@ -148,7 +152,8 @@ def _shares(found: Results) -> bytes:
 
 def _strengths(found: Results) -> bytes:
     assert found.strengths is not None
-    rows = list(zip(found.test.conditions, *found.strengths[:3], strict=True))
+    ends = found.others or found.strengths[1:3]
+    rows = list(zip(found.test.conditions, found.strengths.strength, *ends, strict=True))
     return _intervals(sorted(rows, key=lambda it: it[1]), "strength, logits", 0.0, None)
 
 

@@ -22,6 +22,7 @@ from tonewood.evaluation.choices import (
     holm,
     share,
 )
+from tonewood.evaluation.listeners import Ends, Mixed, jackknife, mixed
 from tonewood.evaluation.mushra import Difference, Effect, Friedman, Median
 from tonewood.listening.answers import Answers
 from tonewood.listening.design import MID_ANCHOR, Test
@@ -41,6 +42,8 @@ class Pair(NamedTuple):
         By how the excerpt was chosen: where most was done, or at random.
     sensitivity : Sensitivity or None
         Of ABX.
+    mixed : Mixed or None
+        By a model in which listeners are drawn at random.
     """
 
     first: str
@@ -50,6 +53,7 @@ class Pair(NamedTuple):
     listeners: Spread
     where: dict[str, Share]
     sensitivity: Sensitivity | None
+    mixed: Mixed | None
 
 
 class Ratings(NamedTuple):
@@ -79,6 +83,8 @@ class Results(NamedTuple):
     ----------
     people : tuple of Person
         Who was counted.
+    others : Ends or None
+        Intervals of the strengths that hold for other listeners too.
     left_out : int
         Listeners who failed the headphone check, where that was asked for.
     steady : Share or None
@@ -92,6 +98,7 @@ class Results(NamedTuple):
     left_out: int
     pairs: tuple[Pair, ...]
     strengths: Strengths | None
+    others: Ends | None
     ratings: Ratings | None
     steady: Share | None
     left: Share | None
@@ -118,7 +125,7 @@ class Results(NamedTuple):
             "steady": self.steady._asdict() if self.steady else None,
             "first_side": self.left._asdict() if self.left else None,
             "pairs": [_pair_summary(pair) for pair in self.pairs],
-            "strengths": _strengths_summary(self.strengths, self.test.conditions),
+            "strengths": _strengths_summary(self),
             "ratings": _ratings_summary(self.ratings),
         }
 
@@ -139,7 +146,7 @@ def results(test: Test, answers: Answers, *, headphones_only: bool = False) -> R
         raise FolderError("no answers to sum up yet: serve the test, or leave --headphones out")
     first = [[reply for reply in it.replies if reply.again is None] for it in kept]
     pairs: tuple[Pair, ...] = ()
-    strengths = ratings = left = None
+    strengths = others = ratings = left = None
     if test.kind == "mushra":
         ratings = _ratings(test, kept, first)
     else:
@@ -148,9 +155,10 @@ def results(test: Test, answers: Answers, *, headphones_only: bool = False) -> R
         left = share(chosen.count("A"), len(chosen))
     if test.kind == "pairs":
         wins = _wins(test, first)
-        strengths = bradley_terry.fit(wins) if bradley_terry.connected(wins) else None
+        if bradley_terry.connected(wins.sum(axis=0)):
+            strengths, others = bradley_terry.fit(wins.sum(axis=0)), jackknife(wins)
     return Results(
-        test, tuple(kept), len(everyone) - len(kept), pairs, strengths, ratings,
+        test, tuple(kept), len(everyone) - len(kept), pairs, strengths, others, ratings,
         _steady(test, kept), left,
     )  # fmt: skip
 
@@ -180,9 +188,12 @@ def _pair(
         there = [it for it in every if it.excerpt.chosen == chosen]
         if there:
             where[chosen] = share(sum(map(good, there)), len(there), sided=sided)
-    spread = by_listener([sum(map(good, it)) for it in own], [len(it) for it in own])
+    counts, totals = [sum(map(good, it)) for it in own], [len(it) for it in own]
     sensitivity = abx_sensitivity(found.successes, found.total) if abx else None
-    return Pair(one, two, found, found.p, spread, where, sensitivity)
+    return Pair(
+        one, two, found, found.p, by_listener(counts, totals), where, sensitivity,
+        mixed(counts, totals),
+    )  # fmt: skip
 
 
 def _about(reply: Reply, one: str, two: str) -> bool:
@@ -190,11 +201,12 @@ def _about(reply: Reply, one: str, two: str) -> bool:
 
 
 def _wins(test: Test, first: Sequence[Sequence[Reply]]) -> NDArray[np.float64]:
+    """How often each listener preferred each to each [listener, condition, condition]."""
     index = {name: k for k, name in enumerate(test.conditions)}
-    wins = np.zeros((len(index), len(index)))
-    for replies in first:
+    wins = np.zeros((len(first), len(index), len(index)))
+    for own, replies in zip(wins, first, strict=True):
         for reply in replies:
-            wins[index[reply.preferred.condition], index[reply.other.condition]] += 1
+            own[index[reply.preferred.condition], index[reply.other.condition]] += 1
     return wins
 
 
@@ -254,23 +266,23 @@ def _pair_summary(pair: Pair) -> dict[str, Any]:
         "listeners": pair.listeners._asdict(),
         "where": {name: it._asdict() for name, it in pair.where.items()},
         "sensitivity": pair.sensitivity._asdict() if pair.sensitivity else None,
+        "mixed": pair.mixed._asdict() if pair.mixed else None,
     }
 
 
-def _strengths_summary(
-    found: Strengths | None, names: Sequence[str]
-) -> list[dict[str, Any]] | None:
-    if found is None:
+def _strengths_summary(found: Results) -> list[dict[str, Any]] | None:
+    if found.strengths is None:
         return None
-    rows = zip(names, found.strength, found.low, found.high, strict=True)
-    return [
-        {"condition": name, "strength": float(s), "low": _finite(a), "high": _finite(b)}
-        for name, s, a, b in rows
-    ]
+    blank = [None] * len(found.test.conditions)
+    names = ("condition", "strength", "low", "high", "others_low", "others_high")
+    rows = zip(
+        found.test.conditions, *found.strengths[:3], *(found.others or (blank, blank)), strict=True
+    )
+    return [dict(zip(names, (row[0], *map(_finite, row[1:])), strict=True)) for row in rows]
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and np.isfinite(value) else None
 
 
 def _ratings_summary(found: Ratings | None) -> dict[str, Any] | None:

@@ -176,6 +176,10 @@ class Running:
 
     def _choose(self, listener: Listener, place: int, asked: list[Screen]) -> Screen:
         """Settle what an open screen asks, by all that was answered; kept at once."""
+        again = asked[place].again
+        if again is not None:
+            screen = sessions.turned(asked[again], again)
+            return screen_of(self.answers.ask(listener.id, place, content_of(screen)))
         wins, shown = self._so_far()
         heard = [it.trial for it in asked if it.stage == "trial" and it.trial is not None]
         screen = sessions.chosen(self.test, listener.number, place, wins, shown, heard)
@@ -186,7 +190,7 @@ class Running:
         index = {name: k for k, name in enumerate(self.test.conditions)}
         wins, shown = np.zeros((len(index), len(index))), Counter[int]()
         for person in people(self.test, self.answers):
-            for reply in person.replies:
+            for reply in (it for it in person.replies if it.again is None):
                 shown[reply.asked.trial or 0] += 1
                 wins[index[reply.preferred.condition], index[reply.other.condition]] += 1
         return wins, shown

@@ -83,7 +83,7 @@ def screens(test: Test, number: int) -> tuple[Screen, ...]:
     ]
     if test.choice == "active":
         asked = [Screen("trial") for _ in asked]
-        again = []
+        again = [Screen("trial", again=it.again) for it in again]
     return (volume, *checked, *training, *asked, *again)
 
 
@@ -116,6 +116,13 @@ def chosen(
     # The excerpt that this listener, and then everyone, has heard least under these conditions.
     best = min(order, key=lambda k: (list(heard).count(those[k]), shown[those[k]]))
     return _screen(test, those[int(best)], rng, test.files(), "trial")
+
+
+def turned(screen: Screen, again: int) -> Screen:
+    """A comparison that comes again, its sides changed."""
+    first, second = screen.slots
+    slots = (replace(second, label=first.label), replace(first, label=second.label))
+    return replace(screen, slots=slots, again=again)
 
 
 _Design = tuple[int, int, tuple[tuple[int, tuple[str, ...]], ...]]

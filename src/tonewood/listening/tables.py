@@ -12,6 +12,8 @@ def tables(found: Results) -> list[tuple[str, Text]]:
     made = [("listeners", _people_table(found))]
     if found.pairs:
         made.append((_HEADS[found.test.kind], _pairs_table(found)))
+    if any(pair.mixed for pair in found.pairs):
+        made.append(("any listener", _mixed_table(found)))
     if found.strengths:
         made.append(("Bradley-Terry strengths", _strengths_table(found)))
     if found.ratings:
@@ -51,12 +53,26 @@ def _pairs_table(found: Results) -> Text:
     return rows
 
 
+def _mixed_table(found: Results) -> Text:
+    """Effects of a model in which listeners are drawn at random."""
+    said = "right" if found.test.kind == "abx" else "first preferred"
+    rows = [["pair", "listeners", f"{said} by the middle one, %", "p", "spread, logits"]]
+    for pair in found.pairs:
+        if pair.mixed:
+            number, *share, p, spread = pair.mixed
+            joined = f"{pair.first} {'/' if found.test.kind == 'abx' else 'over'} {pair.second}"
+            rows.append([joined, str(number), percent(*share), probability(p), f"{spread:.2f}"])
+    return rows
+
+
 def _strengths_table(found: Results) -> Text:
     assert found.strengths is not None
-    rows = [["condition", "strength, logits", "low", "high"]]
-    made = zip(found.test.conditions, *found.strengths[:3], strict=True)
-    for name, *values in sorted(made, key=lambda it: -it[1]):
-        rows.append([name, *(f"{value:.2f}" for value in values)])
+    strengths, low, high = found.strengths[:3]
+    rows = [["condition", "strength, logits", "these listeners", "any listeners"]]
+    for k in (-strengths).argsort(kind="stable"):
+        others = f"{found.others.low[k]:.2f} to {found.others.high[k]:.2f}" if found.others else "-"
+        own = f"{low[k]:.2f} to {high[k]:.2f}"
+        rows.append([found.test.conditions[k], f"{strengths[k]:.2f}", own, others])
     return rows
 
 

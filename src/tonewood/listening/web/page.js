@@ -186,7 +186,8 @@ function headphones(state) {
 }
 
 function radios(legend, values, names, value, changed) {
-  return el("fieldset", {}, el("legend", {}, legend), el("div", { class: "choices" },
+  const shape = names.some((it) => it.length > 1) ? "choices words" : "choices";
+  return el("fieldset", {}, el("legend", {}, legend), el("div", { class: shape },
     ...values.map((it, k) => el("label", {}, el("input", {
       type: "radio", name: "choice", value: it, checked: value === it, onchange: changed,
     }), names[k]))));
@@ -236,8 +237,15 @@ function question(state) {
   node.querySelector("button").addEventListener("click", () => {
     if (player.playing) hear(player.current);
   });
-  state.labels.forEach((label, place) => { keys[key(label).toLowerCase()] = () => hear(place); });
-  state.labels.forEach((_, place) => { keys[String(place + (rated ? 0 : 1))] = () => hear(place); });
+  state.labels.forEach((label, place) => {
+    const pressed = () => {
+      // So that arrows rate what is heard, and nothing while it is the reference.
+      if (rated) (document.getElementById(`rate-${label}`) ?? main).focus({ preventScroll: true });
+      hear(place);
+    };
+    keys[key(label).toLowerCase()] = pressed;
+    keys[String(place + (rated ? 0 : 1))] = pressed;
+  });
   settle();
 }
 
@@ -255,8 +263,11 @@ function sliders(state, buttons, changed) {
     const output = el("output", { for: `rate-${label}` }, given.has(label) ? String(given.get(label)) : "–");
     const slider = el("input", {
       type: "range", id: `rate-${label}`, min: 0, max: 100, step: 1, "aria-label": `Rating of ${label}`,
-      value: given.get(label) ?? 50,
-      oninput: () => { output.textContent = slider.value; },
+      value: given.get(label) ?? 50, class: given.has(label) ? null : "unrated",
+      oninput: () => {
+        output.textContent = slider.value;
+        slider.classList.remove("unrated");
+      },
       onchange: () => { given.set(label, Number(slider.value)); changed(); },
     });
     return el("div", { class: "rating" }, buttons[k + 1], slider, output);
@@ -269,7 +280,8 @@ function sliders(state, buttons, changed) {
 
 function shortcuts(state) {
   const named = state.labels.map((label) => el("kbd", {}, label === "reference" ? "R" : label));
-  const answer = test.kind === "mushra" ? [] : [el("kbd", {}, "Shift"), " and letter answer, "];
+  const answer = test.kind === "mushra" ? [el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"), " rate, "]
+    : [el("kbd", {}, "Shift"), " and letter answer, "];
   return el("p", { class: "count keys" }, "Keys: ", el("kbd", {}, "Space"), " play or pause, ",
     ...named.flatMap((it) => [it, " "]), "switch, ", ...answer, el("kbd", {}, "←"), " from the start, ",
     el("kbd", {}, "Enter"), " next");
