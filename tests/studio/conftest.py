@@ -117,6 +117,15 @@ def take(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> 
     return path
 
 
+@pytest.fixture(scope="session")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example over and over: two hundred steps of it outlast any test."""
+    path = tmp_path_factory.mktemp("in") / "lasting.wav"
+    samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
+    soundfile.write(path, np.tile(samples, (-(-24 * rate // len(samples)), 1)), rate)
+    return path
+
+
 def opened(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:
     """Session of an uploaded recording."""
     answer = client.post(

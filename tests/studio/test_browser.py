@@ -89,6 +89,12 @@ def until(page: Any, holds: Callable[[], bool], seconds: float = 20) -> None:
     raise AssertionError("it never came to hold")
 
 
+def retold(page: Any, part: Any) -> None:
+    """Wait until a part of the page says something else."""
+    told = part.inner_text()
+    until(page, lambda: part.inner_text() != told, 60)
+
+
 def position(page: Any) -> float:
     """Seconds that the page shows."""
     return float(page.inner_text(".time b").split(":")[1])
@@ -112,6 +118,13 @@ def sound(live: Live, session: str) -> np.ndarray:
     samples, _ = soundfile.read(io.BytesIO(answer.content), always_2d=True)
     first: np.ndarray = samples[:, 0]
     return first
+
+
+def found(live: Live, session: str) -> int | None:
+    """Number of the mask that a session has."""
+    with live.client() as client:
+        number: int | None = client.get(f"/api/sessions/{session}/state").json()["found"]
+    return number
 
 
 def level_db(samples: np.ndarray, start_s: float, end_s: float, low: float, high: float) -> float:
@@ -225,24 +238,43 @@ def test_a_note_is_worked_by_keys_alone(
     until(page, lambda: page.locator(".note").count() == 0)
 
 
-def test_search_again_and_cancel(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
+def test_search_again_keeps_pinned_notes(
+    visit: Callable[..., Any], live: Live, enhanced: str
+) -> None:
     page = visit()
     page.goto(f"{live.url}#/s/{enhanced}")
     page.get_by_role("button", name="Add a note").click()
     page.locator(".note").press("p")
     until(page, lambda: "pinned" in page.locator(".note").get_attribute("aria-label"))
+    before = found(live, enhanced)
     page.get_by_role("button", name="Search again").click()
-    page.wait_for_selector(".progress-slot > *")
+    until(page, lambda: found(live, enhanced) != before, 60)
     until(page, lambda: page.locator(".progress-slot > *").count() == 0)
     assert page.locator(".note").count() == 1
-    asked = f"fetch('/api/sessions/{enhanced}/enhance', {{method: 'POST', headers: {{"
-    asked += "'Content-Type': 'application/json'}, body: JSON.stringify({steps: 200})})"
-    page.evaluate(asked)
-    page.wait_for_selector(".spark")
-    page.get_by_role("button", name="Cancel").click()
-    page.wait_for_selector("text=Cancelled; nothing was changed.")
     page.locator(".note").press("Delete")
     until(page, lambda: page.locator(".note").count() == 0)
+
+
+def test_cancel_stays_under_the_hand_while_the_search_is_told(
+    visit: Callable[..., Any], live: Live, lasting: Path
+) -> None:
+    page = visit()
+    page.set_input_files("input[type=file]", lasting)
+    page.wait_for_selector(".session")
+    session = page.url.rsplit("/", 1)[1]
+    with live.client() as client:
+        client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
+    figure = page.locator(".progress-slot .figure")
+    until(page, lambda: figure.count() == 1 and "score" in figure.inner_text(), 60)
+    cancel = page.get_by_role("button", name="Cancel")
+    node, box = cancel.element_handle(), cancel.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for _ in range(3):
+        retold(page, figure)
+    assert page.evaluate("it => it === document.querySelector('.progress-slot button')", node)
+    page.mouse.up()
+    page.wait_for_selector("text=Cancelled; nothing was changed.")
 
 
 def test_the_microphone_is_recorded(visit: Callable[..., Any], live: Live) -> None:

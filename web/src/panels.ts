@@ -1,6 +1,6 @@
 /** What stands beside the picture: certificate, notes, average EQ, what is taken away. */
 
-import { get, type Area, type Certificate, type Change, type Formats, type Job, type Note, type Session } from "./api";
+import { get, type Area, type Certificate, type Change, type Formats, type Note, type Session } from "./api";
 import { button, clock, decibels, h, hertz, icon, s } from "./dom";
 import { boxOf, bounded, described, type Desk } from "./notes";
 import type { Scale } from "./scale";
@@ -235,40 +235,6 @@ export function takeCard(session: Session, formats: Formats): HTMLElement {
         ),
       ),
     ),
-  );
-}
-
-/** The search as it falls: a curve of the objective, step by step. */
-export function progress(job: Job, cancel: () => void): HTMLElement {
-  const steps = (job.told.steps ?? []) as { number: number; score: number; total: number }[];
-  const last = steps[steps.length - 1];
-  const phase: Record<string, string> = {
-    listening: "Listening to the recording …",
-    searching: "Searching …",
-    checking: "Rendering, and asking the judge …",
-    rendering: "Rendering …",
-    explaining: "Asking what the scorer heard …",
-  };
-  const text = job.state === "queued" ? "Waiting for its turn …" : (phase[job.told.phase] ?? "Starting …");
-  const line = last ? `score ${steps[0].score.toFixed(3)} → ${last.score.toFixed(3)}` : "";
-  return h(
-    "div",
-    { class: "progress", role: "status" },
-    h("i", { class: "spinner", "aria-hidden": "true" }),
-    h("span", {}, text),
-    steps.length > 1 && spark(steps.map((step) => step.score)),
-    h("span", { class: "figure" }, line),
-    button("Cancel", "close", cancel, { class: "small" }),
-  );
-}
-
-export function spark(values: number[]): SVGElement {
-  const most = Math.max(...values, 1e-9);
-  const points = values.map((v, n) => `${(n / Math.max(1, values.length - 1)) * 76 + 2},${22 - (v / most) * 20}`);
-  return s(
-    "svg",
-    { class: "spark", viewBox: "0 0 80 24", "aria-hidden": "true" },
-    s("polyline", { points: points.join(" ") }),
   );
 }
 

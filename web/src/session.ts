@@ -1,10 +1,11 @@
 /** The page of one recording: see it, hear it, change it. */
 
-import { capital, get, listen, post, put, trying, ask, type Edit, type Formats, type Job, type ModelCard, type Session, type State } from "./api";
-import { button, clock, decibels, h, hertz, icon, say } from "./dom";
+import { cancel, capital, get, Listening, over, post, put, trying, type Edit, type Formats, type Job, type ModelCard, type Session, type State } from "./api";
+import { arrange, button, clock, decibels, h, hertz, icon, say } from "./dom";
 import { legend } from "./legend";
 import { boxed, newId, Notes, type Box, type Tool } from "./notes";
-import { AverageEq, certificateCard, notesCard, progress, takeCard } from "./panels";
+import { AverageEq, certificateCard, notesCard, takeCard } from "./panels";
+import { Progress } from "./progress";
 import { follow } from "./drawing";
 import { Overview } from "./overview";
 import { Player, type Way } from "./player";
@@ -37,7 +38,7 @@ export class SessionPage {
   private job: Job | null = null;
   private formats: Formats = { sounds: [], equalisers: [] };
   private models: ModelCard[] = [];
-  private stopListening: () => void;
+  private listening: Listening;
   private pending: Edit | null = null; // to be kept, once the one before is
   private saving: Promise<void> = Promise.resolve();
   private settle = 0;
@@ -55,6 +56,7 @@ export class SessionPage {
   private undoButton = button("Undo", "undo", () => void this.step("undo"), { bare: true });
   private redoButton = button("Redo", "redo", () => void this.step("redo"), { bare: true });
   private loopButton = button("Loop", "loop", () => this.toggleLoop(), { bare: true, "aria-pressed": "false" });
+  private progress = new Progress(() => cancel(this.job));
   private progressSlot = h("div", { class: "progress-slot" });
   private levelNote = h("p", { class: "level-note quiet" });
   private readout = h("span", { class: "readout", "aria-hidden": "true" });
@@ -89,7 +91,7 @@ export class SessionPage {
     });
     this.build();
     this.connect();
-    this.stopListening = listen(session.id, (job) => void this.told(job), () => void this.back());
+    this.listening = new Listening(session.id, (job) => void this.told(job), () => void this.back());
     for (const job of session.jobs) void this.told(job);
     void this.load();
   }
@@ -97,7 +99,7 @@ export class SessionPage {
   destroy(): void {
     this.gone = true;
     cancelAnimationFrame(this.frame);
-    this.stopListening();
+    this.listening.close();
     this.player.forget();
     this.overview.destroy();
     document.removeEventListener("keydown", this.typed);
@@ -492,13 +494,10 @@ export class SessionPage {
   private async told(job: Job): Promise<void> {
     if (this.gone || (job.session !== this.session.id && job.session !== null)) return;
     if (job.session === null) return;
-    const over = !["queued", "running"].includes(job.state);
-    if (!over) {
+    if (!over(job)) {
       if (job.kind !== "whole") this.job = job;
     } else if (this.job?.id === job.id) this.job = null;
-    this.progressSlot.replaceChildren(
-      ...(this.job ? [progress(this.job, () => void trying(() => ask("DELETE", `/jobs/${this.job?.id}`)))] : []),
-    );
+    this.showJob();
     if (job.state === "failed") say(capital(String(job.told.error)), "error");
     if (job.state === "cancelled" && job.kind !== "whole") say("Cancelled; nothing was changed.");
     if (job.state !== "done") return;
@@ -512,12 +511,17 @@ export class SessionPage {
     });
   }
 
+  private showJob(): void {
+    if (this.job) this.progress.search(this.job);
+    arrange(this.progressSlot, this.job ? [this.progress.element] : []);
+  }
+
   /** The server is back: whatever was under way there may be no more. */
   private async back(): Promise<void> {
     const told = await trying(() => get<Session>(`/sessions/${this.session.id}`));
     if (!told || this.gone) return;
     this.job = null;
-    this.progressSlot.replaceChildren();
+    this.showJob();
     for (const job of told.jobs) void this.told(job);
     this.accept(told.state);
   }
