@@ -120,11 +120,11 @@ def sound(live: Live, session: str) -> np.ndarray:
     return first
 
 
-def found(live: Live, session: str) -> int | None:
-    """Number of the mask that a session has."""
+def state(live: Live, session: str) -> dict[str, Any]:
+    """How a session stands."""
     with live.client() as client:
-        number: int | None = client.get(f"/api/sessions/{session}/state").json()["found"]
-    return number
+        told: dict[str, Any] = client.get(f"/api/sessions/{session}/state").json()
+    return told
 
 
 def level_db(samples: np.ndarray, start_s: float, end_s: float, low: float, high: float) -> float:
@@ -238,6 +238,59 @@ def test_a_note_is_worked_by_keys_alone(
     until(page, lambda: page.locator(".note").count() == 0)
 
 
+def test_an_area_is_held_by_its_label_and_worked_by_keys(
+    visit: Callable[..., Any], live: Live, enhanced: str
+) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced}")
+    page.wait_for_selector(".overview > div")
+    page.get_by_role("button", name="Add an area").click()
+    area = page.locator(".area")
+    told = [area.get_attribute("aria-label")]
+    assert "all of it, 2.00 kHz–20.0 kHz" in told[0]
+    for key in ("-", "ArrowDown", "Shift+ArrowUp", "Shift+ArrowLeft"):
+        area.press(key)
+        until(page, lambda: area.get_attribute("aria-label") != told[-1])
+        told.append(area.get_attribute("aria-label"))
+    assert "45 %" in told[1]
+    assert "all of it" not in told[-1]
+    box = page.locator(".area .gain").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 5, box["y"] + 65, steps=3)
+    page.mouse.up()
+    until(page, lambda: area.get_attribute("aria-label") != told[-1])
+    # Below it, the picture is still the picture's: a click goes there.
+    whole = page.locator(".layer").bounding_box()
+    page.mouse.click(whole["x"] + whole["width"] / 2, whole["y"] + 0.3 * whole["height"])
+    until(page, lambda: position(page) > 4)
+    area.press("Delete")
+    until(page, lambda: page.locator(".area").count() == 0)
+
+
+def test_a_slider_of_the_list_stays_in_the_hand(
+    visit: Callable[..., Any], live: Live, enhanced: str
+) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced}")
+    page.get_by_role("button", name="Add a note").click()
+    slider = page.locator(".notes input")
+    node, box = slider.element_handle(), slider.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.6 * box["width"], middle)
+    page.mouse.down()
+    # Meanwhile the edit before is rendered, and told.
+    until(page, lambda: (now := state(live, enhanced))["whole"] and now["edit"]["notes"])
+    until(page, lambda: "examined" not in page.inner_text(".certificate"))
+    page.mouse.move(box["x"] + 0.75 * box["width"], middle, steps=3)
+    assert page.evaluate("it => it === document.querySelector('.notes input')", node)
+    page.mouse.up()
+    note = page.locator(".note")
+    until(page, lambda: "+1" in note.get_attribute("aria-label"))
+    note.press("Delete")
+    until(page, lambda: page.locator(".note").count() == 0)
+
+
 def test_search_again_keeps_pinned_notes(
     visit: Callable[..., Any], live: Live, enhanced: str
 ) -> None:
@@ -246,9 +299,9 @@ def test_search_again_keeps_pinned_notes(
     page.get_by_role("button", name="Add a note").click()
     page.locator(".note").press("p")
     until(page, lambda: "pinned" in page.locator(".note").get_attribute("aria-label"))
-    before = found(live, enhanced)
+    before = state(live, enhanced)["found"]
     page.get_by_role("button", name="Search again").click()
-    until(page, lambda: found(live, enhanced) != before, 60)
+    until(page, lambda: state(live, enhanced)["found"] != before, 60)
     until(page, lambda: page.locator(".progress-slot > *").count() == 0)
     assert page.locator(".note").count() == 1
     page.locator(".note").press("Delete")

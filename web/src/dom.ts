@@ -99,6 +99,12 @@ export function button(label: string, glyph: string | null, act: () => void, pro
   return element;
 }
 
+/** A part of the side, under a heading. */
+export function card(title: string, ...content: (Node | false | null)[]): HTMLElement {
+  const id = `card-${title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
+  return h("section", { class: "card", "aria-labelledby": id }, h("h2", { id }, title), ...content);
+}
+
 /** A colour of the page as it is now, of the name that the style gives it. */
 export function inked(name: string): string {
   const probe = h("span", { hidden: true });
