@@ -20,6 +20,7 @@ from tonewood.studio.desk import Desk
 
 EXAMPLE = Path(__file__).parents[2] / "src/tonewood/bundled/example.flac"
 MODEL = "soundfont-cello"
+NOTE = {"id": "n1", "seconds": 2.0, "hz": 900.0, "width_s": 1.0, "height_hz": 600.0, "gain_db": 9.0}
 
 
 class Live:
@@ -124,6 +125,27 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
     soundfile.write(path, np.tile(samples, (-(-24 * rate // len(samples)), 1)), rate)
     return path
+
+
+@pytest.fixture(scope="module")
+def session(client: TestClient, take: Path) -> dict[str, Any]:
+    """An opened recording, enhanced."""
+    fresh = opened(client, take)
+    job = client.post(f"/api/sessions/{fresh['id']}/enhance", json={"force": True, "steps": 2})
+    done = ended(client, job.json())
+    assert done["state"] == "done", done
+    assert [step["number"] for step in done["told"]["steps"]] == [0, 1, 2]
+    told: dict[str, Any] = client.get(f"/api/sessions/{fresh['id']}").json()
+    return told
+
+
+def kept(client: TestClient, session: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """State of a session after some parts of its edit were changed."""
+    state = client.get(f"/api/sessions/{session['id']}/state").json()
+    answer = client.put(f"/api/sessions/{session['id']}/edit", json={**state["edit"], **changes})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
 
 
 def opened(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:

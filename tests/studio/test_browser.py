@@ -291,6 +291,29 @@ def test_a_slider_of_the_list_stays_in_the_hand(
     until(page, lambda: page.locator(".note").count() == 0)
 
 
+def test_two_tabs_show_the_same_edit(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced}")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector(".overview > div")
+    page.get_by_role("button", name="Add an area").click()
+    until(other, lambda: other.locator(".area").count() == 1)
+    other.keyboard.press("Control+z")
+    until(page, lambda: page.locator(".area").count() == 0)
+
+
+def test_a_recording_too_large_is_refused_with_the_limit(
+    visit: Callable[..., Any], live: Live, tmp_path: Path
+) -> None:
+    page = visit()
+    large = tmp_path / "large.wav"
+    with large.open("wb") as file:
+        file.truncate(2**31 + 2**29)
+    page.set_input_files("input[type=file]", large)
+    page.wait_for_selector("text=large.wav has 2.50 GiB; 2.00 GiB are taken at most")
+
+
 def test_search_again_keeps_pinned_notes(
     visit: Callable[..., Any], live: Live, enhanced: str
 ) -> None:

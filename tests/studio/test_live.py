@@ -104,6 +104,13 @@ def test_a_killed_server_comes_back_with_its_sessions(tmp_path: Path, root: Path
         live.stop()
 
 
+def test_a_damaged_database_is_told_in_one_line(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "studio.db").write_text("no database, whatever its name says " * 40)
+    ran = run("studio", "--no-browser", "--folder", tmp_path)
+    assert ran.code == 1
+    assert "cannot keep sessions" in ran.err
+
+
 def test_beyond_this_machine_the_address_has_a_token(tmp_path: Path, root: Path) -> None:
     live = Live(tmp_path / "studio", root, "--host", "0.0.0.0")
     try:

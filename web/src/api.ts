@@ -67,7 +67,8 @@ export interface State {
   whole: boolean;
   levels: Levels;
   certificate: Certificate | null;
-  model: string | null;
+  model: string | null; // that the mask was found with
+  lost: boolean; // whether that is not here any more
 }
 
 export interface Listed {
@@ -119,6 +120,7 @@ export interface Job {
 }
 
 export interface Formats {
+  upload_bytes: number;
   sounds: string[];
   equalisers: { name: string; title: string }[];
 }

@@ -1,6 +1,6 @@
 /** What is said of a change: verdict, scores before and after, and what was examined. */
 
-import type { Certificate, Change } from "./api";
+import type { Change, State } from "./api";
 import { button, card, h, icon } from "./dom";
 
 /** Where input and output lie between the two folders. */
@@ -38,7 +38,7 @@ export class CertificateCard {
     this.element = card("Certificate", this.slot, this.anyway, this.details);
   }
 
-  show(certificate: Certificate | null): void {
+  show({ certificate, lost, model }: State): void {
     this.details.hidden = !certificate;
     this.anyway.hidden = certificate?.verdict !== "refused";
     if (!certificate) {
@@ -62,6 +62,7 @@ export class CertificateCard {
         meter("Scorer", scorer),
         judge && meter("Judge", judge),
       ),
+      ...(lost ? [h("p", { class: "quiet" }, `${model}, with which this was found, is not here any more: another model examines what you change.`)] : []),
       ...(certificate.current ? [] : [h("p", { class: "quiet" }, "Of the mask as it was found; your own changes are being examined …")]),
     );
     this.statements.replaceChildren(

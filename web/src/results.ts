@@ -1,7 +1,7 @@
 /** What came of a folder: a table with scores and players, filtered and sorted, while it grows. */
 
 import { cancel, capital, over, type Job } from "./api";
-import { arrange, button, h, icon } from "./dom";
+import { arrange, button, h, icon, say } from "./dom";
 import { counted } from "./places";
 import { Progress } from "./progress";
 
@@ -150,7 +150,9 @@ export class Results {
     this.audio.src = `/api/jobs/${this.job.id}/files/${row}/${which}`;
     this.audio.currentTime = at;
     void this.audio.play().catch((error: Error) => {
-      if (error.name !== "AbortError") this.silence(); // aborted by the next one, or by the page that goes
+      if (error.name === "AbortError") return; // by the next one, or by the page that goes
+      say(`${this.rows[row].name} cannot be played`, "error");
+      this.silence();
     });
     this.show();
   }
@@ -168,6 +170,7 @@ class Line {
   private before = new Score();
   private after = new Score();
   private verdict = h("span", { class: "tag" });
+  private why = h("p", { class: "why", hidden: true });
   private players: Record<Which, HTMLButtonElement>;
 
   constructor(private name: string, play: (which: Which) => void) {
@@ -181,7 +184,7 @@ class Line {
       h("th", { scope: "row" }, name),
       this.before.element,
       this.after.element,
-      h("td", {}, this.verdict),
+      h("td", {}, this.verdict, this.why),
       h("td", {}, h("div", { class: "players" }, this.players.input, this.players.output)),
     );
   }
@@ -193,7 +196,8 @@ class Line {
     const kind = row.state === "failed" ? "refused" : (row.verdict ?? "");
     this.verdict.textContent = row.state === "failed" ? (row.error ?? "failed") : (row.verdict ?? waits);
     this.verdict.className = `tag ${kind}`;
-    this.verdict.title = row.reasons?.join("; ") ?? "";
+    this.why.hidden = !row.reasons?.length;
+    this.why.textContent = row.reasons?.length ? `${capital(row.reasons.join("; "))}.` : "";
     this.players.output.hidden = row.state !== "done";
     for (const [which, title] of [["input", "original"], ["output", "enhanced"]] as const) {
       const element = this.players[which];

@@ -83,7 +83,7 @@ export class SessionPage {
     document.removeEventListener("keydown", this.typed);
     document.removeEventListener("theme", this.themed);
     removeEventListener("pagehide", this.leaving);
-    this.leaving();
+    this.edits.destroy();
   }
 
   // --- making the page
@@ -169,7 +169,7 @@ export class SessionPage {
     this.enhanceButton.classList.toggle("primary", !found);
     (this.enhanceButton.lastChild as HTMLElement).textContent = found ? "Enhance anew" : "Enhance";
     this.marks.found = found;
-    this.certificate.show(state.certificate);
+    this.certificate.show(state);
     this.takeAway.show(found);
     this.marks.lay();
     this.scope.draw();
@@ -241,6 +241,7 @@ export class SessionPage {
 
   /** Takes up how the session stands when a job is done, or when the server is back. */
   private stands(told: Session, job: Job | null): void {
+    if (!job && this.edits.resend()) return;
     this.session.saliency = told.saliency;
     const first = this.session.state.found === null && told.state.found !== null;
     const rests = JSON.stringify(this.edits.now) === JSON.stringify(this.session.state.edit);

@@ -73,7 +73,7 @@ export class Viewing {
   }
 
   showLegend(): void {
-    this.legendSlot.replaceChildren(legend(this.scope.overlay));
+    this.legendSlot.replaceChildren(legend(this.scope.covered ? this.scope.overlay : "none"));
   }
 
   choose(tool: Tool): void {

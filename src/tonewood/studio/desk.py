@@ -110,6 +110,7 @@ class Desk:
                 "reasons": list(told.reasons),
             },
             "model": recipe.model.name if recipe else None,
+            "lost": recipe is not None and self.models.by_digest(recipe.model.digest) is None,
         }  # fmt: skip
 
     def saliency(self, session: Session) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from scipy.signal import freqz
 
 from tonewood.files import recipe as recipes
 from tonewood.files.modelfile import Model
+from tonewood.files.output import atomic_path, write_text
 from tonewood.files.recipe import Recipe
 from tonewood.masking.certify import Certificate
 from tonewood.masking.mask import Mask
@@ -27,6 +28,7 @@ Which = Literal["input", "output"]
 _DIFFERENCE_DB = 30.0  # what changed is lifted by this much at most
 _SPECULATIVE = 4  # whole renderings kept for each session
 _METER_HZ = 48_000
+_NOTHING_DB = -200.0  # loudness of what is not there
 
 
 class Levels(Settings):
@@ -226,7 +228,8 @@ def save_bands(folder: Path, rows_db: NDArray[np.float32], hz: Floats) -> None:
     power = 10 ** (rows_db[:, :frames] / 10)
     blocks = power.reshape(len(hz), -1, 10 if frames >= 10 else frames).mean(axis=2)
     weighted = blocks * 10 ** (_k_weight_db(hz) / 10)[:, None]
-    np.savez(folder / "bands.npz", power=weighted.astype(np.float32), hz=hz)
+    with atomic_path(folder / "bands.npz", overwrite=True) as path, path.open("wb") as file:
+        np.savez(file, power=weighted.astype(np.float32), hz=hz)
 
 
 def _bands(folder: Path) -> Bands | None:
@@ -263,6 +266,8 @@ def _lift_db(
     after = factor * 10 ** (gain_db / 20)
     output = _gated((bands.power * after**2).sum(axis=0))
     change = _gated((bands.power * (after - 1) ** 2).sum(axis=0))
+    if change <= _NOTHING_DB:
+        return 0.0
     return float(np.clip(output - change, -_DIFFERENCE_DB, _DIFFERENCE_DB))
 
 
@@ -275,8 +280,8 @@ def _thin(session: Session, state: State, model: Model) -> Mask:
 
 def _gated(power: NDArray[np.float32]) -> float:
     """Loudness up to a constant, in dB, of blocks' power: relative gate of 10 LU."""
-    kept = power[power > power.mean() / 10]
-    return 10 * float(np.log10(max(float(kept.mean()), 1e-20)))
+    kept = power[power >= power.mean() / 10]
+    return max(10 * float(np.log10(max(float(kept.mean()), 1e-20))), _NOTHING_DB)
 
 
 def _anchor(session: Session) -> tuple[float, float | None] | None:
@@ -294,7 +299,7 @@ def set_anchor(session: Session, state: State, model: Model, exact: Levels) -> N
     amount = max(state.edit.amount, 0.05)
     off = 0.0 if exact.held else (exact.output_db - wanted) / amount
     peak = exact.output_db if exact.held else None
-    (session.folder / "anchor.json").write_text(json.dumps([off, peak]))
+    write_text(session.folder / "anchor.json", json.dumps([off, peak]), overwrite=True)
 
 
 def _k_weight_db(hz: Floats) -> Floats:

@@ -169,16 +169,16 @@ class Store:
             for name in ("sessions", "models"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             self.database = sqlite3.connect(folder / "studio.db", check_same_thread=False)
+            self.database.executescript(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
+                "PRAGMA busy_timeout=5000;" + _SCHEMA
+            )
         except (OSError, sqlite3.Error) as error:
             why = str(getattr(error, "strerror", None) or error).lower()
             raise OutputError(
                 f"{shown(folder)} cannot keep sessions ({why}): name another --folder"
             ) from None
         self.lock = threading.RLock()
-        self.database.executescript(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
-            "PRAGMA busy_timeout=5000;" + _SCHEMA
-        )
         self._recover()
 
     @property
@@ -341,10 +341,14 @@ class Store:
         with self._transaction() as run:
             run("UPDATE jobs SET state='interrupted' WHERE state IN ('queued','running')", ())
             known = {row[0] for row in run("SELECT id FROM sessions", ()).fetchall()}
+        # What is young may be on its way through another server that shares this folder.
+        old = time.time() - _RUIN_SECONDS
         for path in (self.folder / "sessions").iterdir():
-            # A young one may be an upload to another server that shares this folder.
-            if path.name not in known and path.stat().st_mtime < time.time() - _RUIN_SECONDS:
+            if path.name not in known and path.stat().st_mtime < old:
                 shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob("sessions/*/taken-*"):
+            if path.stat().st_mtime < old:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tonewood.errors import CallError, shown
 from tonewood.files.modelfile import Model, load
+from tonewood.files.output import write_text
 from tonewood.files.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Change
 from tonewood.masking.mask import LongMask
@@ -161,7 +162,7 @@ def _explain(asked: Told, session: Session, model: Model) -> Iterator[Told]:
         "verdict": heard.faithful.line,
         "score": heard.score,
     }
-    (session.folder / "saliency.json").write_text(json.dumps(told), encoding="utf-8")
+    write_text(session.folder / "saliency.json", json.dumps(told), overwrite=True)
     yield {"phase": "done", **told}
 
 
@@ -240,8 +241,7 @@ def _keep(
         certificate=done.certificate if done else None,
     )
     save_array(session.folder / f"whole-{key}.npy", made.samples)
-    part = session.folder / f"whole-{key}.json"
-    part.write_text(whole.model_dump_json(), encoding="utf-8")
+    write_text(session.folder / f"whole-{key}.json", whole.model_dump_json(), overwrite=True)
     set_anchor(session, state, model, exact)
     forget_wholes(session.folder, key)
 
