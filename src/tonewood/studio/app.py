@@ -17,7 +17,7 @@ from tonewood.errors import MissingExtraError, OutputError, TonewoodError
 from tonewood.serving import POLICY, Limits, guarded, is_local, names_of
 from tonewood.studio import hearing, machine, sessions, taking
 from tonewood.studio.desk import Desk
-from tonewood.studio.store import MissingError
+from tonewood.studio.entries import MissingError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope

@@ -10,10 +10,11 @@ from tonewood.errors import TonewoodError
 from tonewood.files.modelfile import Model
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.studio import sound, tiles
+from tonewood.studio.entries import Job, MissingError, Session, State
 from tonewood.studio.jobs import Jobs
 from tonewood.studio.models import Models
 from tonewood.studio.places import Places
-from tonewood.studio.store import Job, MissingError, Session, State, Store
+from tonewood.studio.store import Store
 from tonewood.studio.words import statements, verdict
 from tonewood.workflow.edit import Edit
 

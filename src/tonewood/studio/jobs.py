@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from tonewood.errors import TonewoodError
-from tonewood.studio.store import Job, Store
+from tonewood.studio.entries import Job
+from tonewood.studio.store import Store
 
 LaneName = Literal["search", "render", "folders"]
 LANES: dict[str, LaneName] = {

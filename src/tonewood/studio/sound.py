@@ -21,7 +21,7 @@ from tonewood.masking.mask import Mask
 from tonewood.settings import EnhanceSettings, Settings
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.spectrum import Floats
-from tonewood.studio.store import Session, State
+from tonewood.studio.entries import Session, State
 from tonewood.workflow.edit import Edit, composed, piece, stretch
 
 Which = Literal["input", "output"]

@@ -21,8 +21,8 @@ from tonewood.masking.mask import LongMask
 from tonewood.masking.render import Matching
 from tonewood.studio import bundle, sound
 from tonewood.studio.desk import Desk
+from tonewood.studio.entries import MissingError, Session, State
 from tonewood.studio.sessions import AtDesk
-from tonewood.studio.store import MissingError, Session, State
 from tonewood.studio.work import recipe_edited
 from tonewood.workflow import edit, picture
 from tonewood.workflow.enhance import Reshaped

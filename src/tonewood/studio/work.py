@@ -21,6 +21,7 @@ from tonewood.masking.render import Rendered, rendered
 from tonewood.settings import EnhanceSettings, ModelSettings, changed
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.loudness import integrated_loudness
+from tonewood.studio.entries import Session, Sound, State
 from tonewood.studio.intake import save_array
 from tonewood.studio.sound import (
     Whole,
@@ -34,7 +35,6 @@ from tonewood.studio.sound import (
     save_bands,
     set_anchor,
 )
-from tonewood.studio.store import Session, Sound, State
 from tonewood.workflow import audit as audits
 from tonewood.workflow import batch, edit
 from tonewood.workflow.audit import Listened
