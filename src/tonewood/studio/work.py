@@ -35,7 +35,7 @@ from tonewood.studio.sound import (
     save_bands,
     set_anchor,
 )
-from tonewood.workflow import edit
+from tonewood.workflow import edit, revise
 from tonewood.workflow.edit import Edit
 from tonewood.workflow.enhance import Enhancement, enhance, mono_at, rows_of
 from tonewood.workflow.explain import explain
@@ -91,7 +91,7 @@ def _again(asked: Told, session: Session, model: Model) -> Iterator[Told]:
         raise CallError("nothing was searched yet: enhance the recording first")
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
     mask, pinned = found_mask(session, state, model), state.edit.pinned
-    events = edit.again(
+    events = revise.again(
         session.samples(), session.sound.rate, model, mask, pinned, settings, before.certificate
     )
     yield from _searched(events, asked, session, model, pinned)
@@ -141,7 +141,7 @@ def _whole(asked: Told, session: Session, model: Model) -> Iterator[Told]:
         made = rendered(samples, rate, mask, render, model.settings.spectrum)
         _keep(session, state, model, made, None)
     else:
-        done = edit.edited(samples, rate, model, mask, state.edit, settings, before.certificate)
+        done = revise.edited(samples, rate, model, mask, state.edit, settings, before.certificate)
         _keep(session, state, model, done.rendered, done)
     yield {"phase": "done", "key": key_of(state, state.edit)}
 
@@ -221,7 +221,7 @@ def _keep(
     state: State,
     model: Model,
     made: Rendered,
-    done: Enhancement | edit.Edited | None,
+    done: Enhancement | revise.Edited | None,
 ) -> None:
     """Keep a whole rendering and what was measured of it."""
     source = session.samples()
