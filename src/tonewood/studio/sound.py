@@ -29,6 +29,7 @@ _DIFFERENCE_DB = 30.0  # what changed is lifted by this much at most
 _SPECULATIVE = 4  # whole renderings kept for each session
 _METER_HZ = 48_000
 _NOTHING_DB = -200.0  # loudness of what is not there
+_BLOCKS = 4_096  # of a long recording are enough to estimate loudness by
 
 
 class Levels(Settings):
@@ -71,6 +72,21 @@ class Bands(NamedTuple):
 
     power: NDArray[np.float32]
     hz: Floats
+
+
+class Moved(NamedTuple):
+    """Levels of a recording, and what an edit does to them: both (row, block).
+
+    Parameters
+    ----------
+    power : float32 array
+        As in `Bands`, of every so many blocks of a long recording.
+    gain_db : float32 array
+        At full amount.
+    """
+
+    power: NDArray[np.float32]
+    gain_db: NDArray[np.float32]
 
 
 def key_of(state: State, edit: Edit) -> str:
@@ -192,16 +208,16 @@ def levels(session: Session, state: State, model: Model) -> Levels:
 
 @lru_cache(maxsize=256)
 def _estimated(session: Session, state: State, model: Model, changed: int) -> Levels:
-    bands = _bands(session.folder)
-    wanted = _change_db(bands, session, state, model)
+    moved, amount = _moved(session, _full(state), model), state.edit.amount
+    wanted = _change_db(moved, amount)
     anchor = _anchor(session)
     off, peak = (anchor[0], anchor[1]) if anchor else (0.0, None)
-    gain = wanted + off * state.edit.amount
+    gain = wanted + off * amount
     if peak is not None:
         gain = min(gain, peak)
     return Levels(
         input_db=min(0.0, gain - wanted),
-        difference_db=_lift_db(bands, session, state, model, gain),
+        difference_db=_lift_db(moved, amount, gain),
         output_db=gain,
         held=gain < wanted - 0.05,
         exact=False,
@@ -243,39 +259,42 @@ def _read_bands(path: Path, changed: int) -> Bands:
         return Bands(kept["power"], kept["hz"])
 
 
-def _change_db(bands: Bands | None, session: Session, state: State, model: Model) -> float:
+def _full(state: State) -> State:
+    """A state at full amount."""
+    return replace(state, edit=state.edit.model_copy(update={"amount": 1.0}))
+
+
+@lru_cache(maxsize=16)
+def _moved(session: Session, state: State, model: Model) -> Moved | None:
+    """What an edit moves at full amount; None before the recording was listened to."""
+    bands = _bands(session.folder)
+    if bands is None:
+        return None
+    blocks = np.arange(0, bands.power.shape[1], max(1, bands.power.shape[1] // _BLOCKS))
+    whole = found_mask(session, state, model)
+    thin = replace(whole, gain_db=whole.gain_db[:, ::10], hop_seconds=whole.hop_seconds * 10)
+    mask = composed(thin, state.edit, max_gain_db(session, state))
+    return Moved(bands.power[:, blocks], mask.at(bands.hz, (blocks + 0.5) / 10))
+
+
+def _change_db(moved: Moved | None, amount: float) -> float:
     """Estimated gain in dB that makes an edit as loud as its input."""
-    if bands is None:
+    if moved is None:
         return 0.0
-    at_s = (np.arange(bands.power.shape[1]) + 0.5) / 10
-    mask = _thin(session, state, model)
-    gain = mask.at(bands.hz, at_s) * state.edit.amount
-    before = _gated(bands.power.sum(axis=0))
-    after = _gated((bands.power * 10 ** (gain / 10)).sum(axis=0))
-    return float(before - after)
+    after = moved.power * 10 ** (moved.gain_db * np.float32(amount / 10))
+    return _gated(moved.power.sum(axis=0)) - _gated(after.sum(axis=0))
 
 
-def _lift_db(
-    bands: Bands | None, session: Session, state: State, model: Model, gain_db: float
-) -> float:
+def _lift_db(moved: Moved | None, amount: float, gain_db: float) -> float:
     """Estimated gain in dB that makes what changed as loud as the output; phase is untouched."""
-    if bands is None:
+    if moved is None:
         return 0.0
-    at_s = (np.arange(bands.power.shape[1]) + 0.5) / 10
-    factor = 10 ** ((_thin(session, state, model).at(bands.hz, at_s) * state.edit.amount) / 20)
-    after = factor * 10 ** (gain_db / 20)
-    output = _gated((bands.power * after**2).sum(axis=0))
-    change = _gated((bands.power * (after - 1) ** 2).sum(axis=0))
+    after = 10 ** ((moved.gain_db * np.float32(amount) + np.float32(gain_db)) / 20)
+    output = _gated((moved.power * after**2).sum(axis=0))
+    change = _gated((moved.power * (after - 1) ** 2).sum(axis=0))
     if change <= _NOTHING_DB:
         return 0.0
     return float(np.clip(output - change, -_DIFFERENCE_DB, _DIFFERENCE_DB))
-
-
-def _thin(session: Session, state: State, model: Model) -> Mask:
-    """Composed mask of a tenth of the frames: enough for loudness, and soon done."""
-    whole = found_mask(session, state, model)
-    thin = replace(whole, gain_db=whole.gain_db[:, ::10], hop_seconds=whole.hop_seconds * 10)
-    return composed(thin, state.edit, max_gain_db(session, state))
 
 
 def _gated(power: NDArray[np.float32]) -> float:
@@ -295,7 +314,7 @@ def _anchor(session: Session) -> tuple[float, float | None] | None:
 
 def set_anchor(session: Session, state: State, model: Model, exact: Levels) -> None:
     """Remember how far the estimate of an edit's gain was off its measured one."""
-    wanted = _change_db(_bands(session.folder), session, state, model)
+    wanted = _change_db(_moved(session, _full(state), model), state.edit.amount)
     amount = max(state.edit.amount, 0.05)
     off = 0.0 if exact.held else (exact.output_db - wanted) / amount
     peak = exact.output_db if exact.held else None
