@@ -208,7 +208,7 @@ def levels(session: Session, state: State, model: Model) -> Levels:
 
 @lru_cache(maxsize=256)
 def _estimated(session: Session, state: State, model: Model, changed: int) -> Levels:
-    moved, amount = _moved(session, _full(state), model), state.edit.amount
+    moved, amount = _at_full(session, state, model), state.edit.amount
     wanted = _change_db(moved, amount)
     anchor = _anchor(session)
     off, peak = (anchor[0], anchor[1]) if anchor else (0.0, None)
@@ -259,9 +259,11 @@ def _read_bands(path: Path, changed: int) -> Bands:
         return Bands(kept["power"], kept["hz"])
 
 
-def _full(state: State) -> State:
-    """A state at full amount."""
-    return replace(state, edit=state.edit.model_copy(update={"amount": 1.0}))
+def _at_full(session: Session, state: State, model: Model) -> Moved | None:
+    """What an edit moves at full amount: the same for every amount and every place in history."""
+    edit = state.edit.model_copy(update={"amount": 1.0})
+    state = State(0, state.found, edit, undo=False, redo=False)
+    return _moved(replace(session, changed=0.0), state, model)
 
 
 @lru_cache(maxsize=16)
@@ -314,7 +316,7 @@ def _anchor(session: Session) -> tuple[float, float | None] | None:
 
 def set_anchor(session: Session, state: State, model: Model, exact: Levels) -> None:
     """Remember how far the estimate of an edit's gain was off its measured one."""
-    wanted = _change_db(_moved(session, _full(state), model), state.edit.amount)
+    wanted = _change_db(_at_full(session, state, model), state.edit.amount)
     amount = max(state.edit.amount, 0.05)
     off = 0.0 if exact.held else (exact.output_db - wanted) / amount
     peak = exact.output_db if exact.held else None
