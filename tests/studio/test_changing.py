@@ -109,3 +109,14 @@ def test_a_certificate_is_told_in_plain_words(client: TestClient, session: dict[
     titles = {it["title"] for it in certificate["statements"]}
     assert {"Scorer", "Judge", "Smoothness", "Near the reference"} <= titles
     assert set(certificate["scorer"]) == {"before", "after"}
+
+
+def test_a_mask_says_when_its_model_is_gone(
+    client: TestClient, session: dict[str, Any], desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = f"/api/sessions/{session['id']}"
+    assert client.get(f"{base}/state").json()["lost"] is False
+    monkeypatch.setattr(desk.models, "by_digest", lambda digest: None)
+    told = client.get(f"{base}/state").json()
+    assert told["lost"] is True
+    assert told["model"] == "tiny"
