@@ -66,7 +66,7 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
 
     page.select_option("[data-select=overlay]", "mask")
     page.evaluate(_posted(page, "enhance", f"{{steps: {SEARCH}}}"))
-    page.wait_for_selector(".spark")
+    page.wait_for_selector(".progress-slot .spark")
     page.wait_for_timeout(1_500)
     shot("searching", page)
     page.get_by_role("button", name="Cancel").click()

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from tonewood import serving
 from tonewood.errors import CallError, MissingExtraError
-from tonewood.serving import Limits, guarded
+from tonewood.serving import Limits, guarded, server
 
 
 async def _echo(request: Request) -> PlainTextResponse:
@@ -153,8 +153,8 @@ def test_the_address_names_host_port_and_token() -> None:
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    with serving._bound("127.0.0.1", 0) as taken:
+    with server._bound("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(CallError, match=rf"port {port} cannot be served .*another --port"):
-            serving._bound("127.0.0.1", port)
+            server._bound("127.0.0.1", port)

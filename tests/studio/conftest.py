@@ -1,6 +1,7 @@
 """A studio that really runs, and what its tests share."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,18 @@ from tonewood.studio.desk import Desk
 
 EXAMPLE = Path(__file__).parents[2] / "src/tonewood/bundled/example.flac"
 MODEL = "soundfont-cello"
+NOTE = {"id": "n1", "seconds": 2.0, "hz": 900.0, "width_s": 1.0, "height_hz": 600.0, "gain_db": 9.0}
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# Sound is played though nobody hears it, and without a click before it.
+ARGUMENTS = (
+    "--no-sandbox",
+    "--autoplay-policy=no-user-gesture-required",
+    "--mute-audio",
+    # A microphone that beeps.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
 
 
 class Live:
@@ -115,6 +128,85 @@ def take(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> 
     path = tmp_path_factory.mktemp("in") / "take.wav"
     soundfile.write(path, play(6, 16_000, 2).T, 16_000, "PCM_24")
     return path
+
+
+@pytest.fixture(scope="session")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example over and over: two hundred steps of it outlast any test."""
+    path = tmp_path_factory.mktemp("in") / "lasting.wav"
+    samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
+    soundfile.write(path, np.tile(samples, (-(-24 * rate // len(samples)), 1)), rate)
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(client: TestClient, take: Path) -> dict[str, Any]:
+    """An opened recording, enhanced."""
+    fresh = opened(client, take)
+    job = client.post(f"/api/sessions/{fresh['id']}/enhance", json={"force": True, "steps": 2})
+    done = ended(client, job.json())
+    assert done["state"] == "done", done
+    assert [step["number"] for step in done["told"]["steps"]] == [0, 1, 2]
+    told: dict[str, Any] = client.get(f"/api/sessions/{fresh['id']}").json()
+    return told
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium of the system's."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    named = os.environ.get("TONEWOOD_CHROMIUM")
+    path = named or next((found for name in NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: install it, or name it in TONEWOOD_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
+    """Open pages; whatever asked another host or went wrong in them fails the test."""
+    contexts, asked, wrong = [], [], []
+
+    def opened(width: int = 1_280, scheme: str = "light", **more: Any) -> Any:
+        size = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, color_scheme=scheme, **more)
+        contexts.append(context)
+        context.set_default_timeout(30_000)
+        context.on("request", lambda request: asked.append(request.url))
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda it: wrong.extend([it.text] if it.type == "error" else []))
+        page.goto(live.url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    outside = [url for url in asked if not url.startswith((live.url, "blob:", "data:"))]
+    assert not outside
+    assert not wrong
+
+
+@pytest.fixture(scope="module")
+def enhanced(live: Live) -> str:
+    """Id of a session whose search is done."""
+    with live.client() as client:
+        session = opened(client, EXAMPLE, "phrase.flac")
+        job = client.post(f"/api/sessions/{session['id']}/enhance", json={}).json()
+        assert ended(client, job)["state"] == "done"
+    return str(session["id"])
+
+
+def kept(client: TestClient, session: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """State of a session after some parts of its edit were changed."""
+    state = client.get(f"/api/sessions/{session['id']}/state").json()
+    answer = client.put(f"/api/sessions/{session['id']}/edit", json={**state["edit"], **changes})
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
 
 
 def opened(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:

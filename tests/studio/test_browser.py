@@ -1,125 +1,16 @@
-"""The page in a real browser: open, enhance, compare, change, take away; with eyes and without."""
+"""The page in a real browser: open, compare, change, take away; folders; nobody shut out."""
 
-import io
-import itertools
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
 from tests.studio.conftest import EXAMPLE, Live
-
-playwright = pytest.importorskip("playwright.sync_api")
+from tests.studio.page import chosen, level_db, played, position, sound, until
 
 AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Sound is played though nobody hears it, and without a click before it.
-ARGUMENTS = (
-    "--no-sandbox",
-    "--autoplay-policy=no-user-gesture-required",
-    "--mute-audio",
-    # A microphone that beeps.
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium of the system's."""
-    named = os.environ.get("TONEWOOD_CHROMIUM")
-    path = named or next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine: install it, or name it in TONEWOOD_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
-    """Open pages; whatever asked another host or went wrong in them fails the test."""
-    contexts, asked, wrong = [], [], []
-
-    def opened(width: int = 1_280, scheme: str = "light", **more: Any) -> Any:
-        size = {"width": width, "height": 900}
-        context = browser.new_context(viewport=size, color_scheme=scheme, **more)
-        contexts.append(context)
-        context.set_default_timeout(30_000)
-        context.on("request", lambda request: asked.append(request.url))
-        page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda it: wrong.extend([it.text] if it.type == "error" else []))
-        page.goto(live.url)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    outside = [url for url in asked if not url.startswith((live.url, "blob:", "data:"))]
-    assert not outside
-    assert not wrong
-
-
-@pytest.fixture(scope="module")
-def enhanced(live: Live) -> str:
-    """Id of a session whose search is done."""
-    from tests.studio.conftest import ended
-    from tests.studio.conftest import opened as uploaded
-
-    with live.client() as client:
-        session = uploaded(client, EXAMPLE, "phrase.flac")
-        job = client.post(f"/api/sessions/{session['id']}/enhance", json={}).json()
-        assert ended(client, job)["state"] == "done"
-    return str(session["id"])
-
-
-def until(page: Any, holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something to hold; the page's policy forbids Playwright's own way."""
-    for _ in range(int(seconds / 0.05)):
-        if holds():
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError("it never came to hold")
-
-
-def position(page: Any) -> float:
-    """Seconds that the page shows."""
-    return float(page.inner_text(".time b").split(":")[1])
-
-
-def played(page: Any, seconds: float) -> None:
-    """Wait until playing has passed a moment."""
-    until(page, lambda: position(page) > seconds)
-
-
-def chosen(page: Any, folder: str) -> None:
-    """Choose the folder that the dialogue has gone to."""
-    until(page, lambda: folder in page.inner_text(".trail"))
-    page.get_by_role("button", name="Choose this folder").click()
-
-
-def sound(live: Live, session: str) -> np.ndarray:
-    """The output as it is downloaded, (samples,)."""
-    with live.client() as client:
-        answer = client.get(f"/api/sessions/{session}/take/audio?format=wav")
-    samples, _ = soundfile.read(io.BytesIO(answer.content), always_2d=True)
-    first: np.ndarray = samples[:, 0]
-    return first
-
-
-def level_db(samples: np.ndarray, start_s: float, end_s: float, low: float, high: float) -> float:
-    """Level in a band between two moments."""
-    part = samples[int(start_s * 44_100) : int(end_s * 44_100)]
-    power = np.abs(np.fft.rfft(part * np.hanning(len(part)))) ** 2
-    hz = np.fft.rfftfreq(len(part), 1 / 44_100)
-    return 10 * float(np.log10(power[(hz > low) & (hz < high)].sum()))
 
 
 def test_open_enhance_compare_change_undo_take_away_reload(
@@ -204,45 +95,15 @@ def test_open_enhance_compare_change_undo_take_away_reload(
     assert page.locator(".verdict.good").count() == 1
 
 
-def test_a_note_is_worked_by_keys_alone(
-    visit: Callable[..., Any], live: Live, enhanced: str
+def test_a_recording_too_large_is_refused_with_the_limit(
+    visit: Callable[..., Any], live: Live, tmp_path: Path
 ) -> None:
     page = visit()
-    page.goto(f"{live.url}#/s/{enhanced}")
-    page.get_by_role("button", name="Add a note").focus()
-    page.keyboard.press("Enter")
-    note = page.locator(".note")
-    note.wait_for()
-    told = [note.get_attribute("aria-label")]
-    for key in ("ArrowRight", "ArrowUp", "Shift+ArrowRight", "-", "p", "m"):
-        note.press(key)
-        until(page, lambda: note.get_attribute("aria-label") != told[-1])
-        told.append(note.get_attribute("aria-label"))
-    assert "pinned, muted" in told[-1]
-    assert "+5.0 dB" in told[-1]
-    assert told[1].split(",")[1] != told[0].split(",")[1]
-    note.press("Delete")
-    until(page, lambda: page.locator(".note").count() == 0)
-
-
-def test_search_again_and_cancel(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced}")
-    page.get_by_role("button", name="Add a note").click()
-    page.locator(".note").press("p")
-    until(page, lambda: "pinned" in page.locator(".note").get_attribute("aria-label"))
-    page.get_by_role("button", name="Search again").click()
-    page.wait_for_selector(".progress-slot > *")
-    until(page, lambda: page.locator(".progress-slot > *").count() == 0)
-    assert page.locator(".note").count() == 1
-    asked = f"fetch('/api/sessions/{enhanced}/enhance', {{method: 'POST', headers: {{"
-    asked += "'Content-Type': 'application/json'}, body: JSON.stringify({steps: 200})})"
-    page.evaluate(asked)
-    page.wait_for_selector(".spark")
-    page.get_by_role("button", name="Cancel").click()
-    page.wait_for_selector("text=Cancelled; nothing was changed.")
-    page.locator(".note").press("Delete")
-    until(page, lambda: page.locator(".note").count() == 0)
+    large = tmp_path / "large.wav"
+    with large.open("wb") as file:
+        file.truncate(2**31 + 2**29)
+    page.set_input_files("input[type=file]", large)
+    page.wait_for_selector("text=large.wav has 2.50 GiB; 2.00 GiB are taken at most")
 
 
 def test_the_microphone_is_recorded(visit: Callable[..., Any], live: Live) -> None:
@@ -254,56 +115,6 @@ def test_the_microphone_is_recorded(visit: Callable[..., Any], live: Live) -> No
     page.wait_for_selector(".session")
     assert page.inner_text(".title").startswith("Recording ")
     assert "WAV float" in page.inner_text(".facts")
-
-
-# Notes when every piece of sound starts, and how long it lasts, on the audio clock.
-WATCH = """
-window.pieces = [];
-const start = AudioBufferSourceNode.prototype.start;
-AudioBufferSourceNode.prototype.start = function (when, offset) {
-  window.pieces.push([when, this.buffer.duration - offset]);
-  return start.call(this, when, offset);
-};
-"""
-
-
-def test_pieces_of_sound_join_to_the_sample(
-    visit: Callable[..., Any], live: Live, enhanced: str
-) -> None:
-    page = visit()
-    page.context.add_init_script(WATCH)
-    page.goto(f"{live.url}?#/s/{enhanced}")
-    page.wait_for_selector(".overview > div")
-    page.keyboard.press("Space")
-    until(page, lambda: len(page.evaluate("pieces")) >= 10)
-    page.keyboard.press("Space")
-    pieces = page.evaluate("pieces")
-    inputs, outputs = pieces[0::2], pieces[1::2]
-    assert inputs == outputs  # at the same moments, so that A/B is only a matter of gains
-    for (when, lasts), (then, _) in itertools.pairwise(inputs):
-        assert then - when - lasts == pytest.approx(0, abs=1e-3 / 44_100)
-
-
-def test_a_loop_is_drawn_and_kept_to(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced}")
-    page.wait_for_selector(".overview > div")
-    page.keyboard.press("l")
-    box = page.locator(".layer").bounding_box()
-    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 50)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.26 * box["width"], box["y"] + 60, steps=3)
-    page.mouse.up()
-    assert page.get_by_role("button", name="Loop").first.get_attribute("aria-pressed") == "true"
-    page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + 90)
-    page.keyboard.press("Space")
-    played(page, 1.9)
-    seen = []
-    for _ in range(40):
-        page.wait_for_timeout(40)
-        seen.append(position(page))
-    assert max(seen) <= 2.75
-    assert any(b < a for a, b in itertools.pairwise(seen))  # it went round
 
 
 def test_folders_are_chosen_enhanced_and_played(visit: Callable[..., Any], live: Live) -> None:

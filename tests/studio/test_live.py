@@ -2,69 +2,64 @@
 
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
 from tests.studio.conftest import EXAMPLE, Live, ended, opened
 
 
-def events(live: Live, session: str) -> Generator[dict[str, Any], None, None]:
-    """Jobs that a page of a session is told of."""
+@contextmanager
+def events(live: Live, session: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """Jobs that a page of a session is told of, from now on."""
     with live.client() as client, client.stream("GET", f"/api/events?session={session}") as stream:
-        for line in stream.iter_lines():
-            if line.startswith("data: "):
-                yield json.loads(line.removeprefix("data: "))
+        lines = stream.iter_lines()
+        assert next(lines) == ": hello"
+        yield (
+            json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")
+        )
 
 
 def test_a_search_is_told_step_by_step(live: Live) -> None:
+    told = []
     with live.client() as client:
         session = opened(client, EXAMPLE)
-        stream = events(live, session["id"])
-        client.post(f"/api/sessions/{session['id']}/enhance", json={})
-        told = []
-        for job in stream:
-            told.append(job)
-            if job["state"] == "done":
-                break
-        stream.close()
+        with events(live, session["id"]) as page:
+            client.post(f"/api/sessions/{session['id']}/enhance", json={})
+            for job in page:
+                told.append(job)
+                if job["state"] == "done":
+                    break
     assert {job["state"] for job in told} <= {"queued", "running", "done"}
     counts = [len(job["told"].get("steps", [])) for job in told]
     assert counts == sorted(counts)
-    assert len(set(counts)) >= 4  # none, then one after the other
+    assert set(counts) == set(range(counts[-1] + 1))  # none, then one after the other
     scores = [step["score"] for step in told[-1]["told"]["steps"]]
     assert scores[-1] < scores[0]
 
 
-def test_a_search_is_cancelled_when_its_page_goes(live: Live, tmp_path: Path) -> None:
-    samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
-    minute = tmp_path / "minute.wav"
-    soundfile.write(minute, np.tile(samples, (-(-60 * rate // len(samples)), 1)), rate)
+def test_a_search_is_cancelled_when_its_page_goes(live: Live, lasting: Path) -> None:
     with live.client() as client:
-        session = opened(client, minute)
-        page = events(live, session["id"])
+        session = opened(client, lasting)
         asked = {"steps": 200}
-        job = client.post(f"/api/sessions/{session['id']}/enhance", json=asked).json()
-        assert next(page)["kind"] == "enhance"
-        page.close()
+        with events(live, session["id"]) as page:
+            job = client.post(f"/api/sessions/{session['id']}/enhance", json=asked).json()
+            assert next(page)["kind"] == "enhance"
         assert ended(client, job)["state"] == "cancelled"
         # The next one is not held up by it.
         again = client.post(f"/api/sessions/{session['id']}/enhance", json={"steps": 0}).json()
         assert ended(client, again)["state"] == "done"
 
 
-def test_ten_clients_are_served_while_a_search_runs(live: Live) -> None:
+def test_ten_clients_are_served_while_a_search_runs(live: Live, lasting: Path) -> None:
     with live.client() as client:
-        session = opened(client, EXAMPLE)
+        session = opened(client, lasting)
         base = f"/api/sessions/{session['id']}"
-        page = events(live, session["id"])
         job = client.post(f"{base}/enhance", json={"steps": 200}).json()
-        next(page)
 
         def look(number: int) -> list[int]:
             with live.client() as mine:
@@ -82,7 +77,6 @@ def test_ten_clients_are_served_while_a_search_runs(live: Live) -> None:
             assert list(pool.map(look, range(10))) == [[200] * 4] * 10
         assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "running"
         client.delete(f"/api/jobs/{job['id']}")
-        page.close()
         ended(client, job)
 
 
@@ -108,6 +102,13 @@ def test_a_killed_server_comes_back_with_its_sessions(tmp_path: Path, root: Path
             assert client.get(f"{base}/tiles/input/log/3/0").status_code == 200
     finally:
         live.stop()
+
+
+def test_a_damaged_database_is_told_in_one_line(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "studio.db").write_text("no database, whatever its name says " * 40)
+    ran = run("studio", "--no-browser", "--folder", tmp_path)
+    assert ran.code == 1
+    assert "cannot keep sessions" in ran.err
 
 
 def test_beyond_this_machine_the_address_has_a_token(tmp_path: Path, root: Path) -> None:

@@ -19,8 +19,9 @@ from tonewood.settings import EnhanceSettings, ModelSettings, changed
 from tonewood.workflow import ears, opinions
 from tonewood.workflow import train as training
 from tonewood.workflow.card import entries, markdown
-from tonewood.workflow.edit import Edit, Note, again, composed
+from tonewood.workflow.edit import Edit, Note, composed
 from tonewood.workflow.enhance import Enhancement, enhance
+from tonewood.workflow.revise import again
 from tonewood.workflow.score import score
 
 Wave = npt.NDArray[np.float32]

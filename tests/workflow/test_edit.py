@@ -13,8 +13,9 @@ from tonewood.masking.mask import Mask
 from tonewood.masking.optimise import Step
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.signal.spectrum import filtered
-from tonewood.workflow.edit import Area, Edit, Note, again, composed, edited, piece, stretch
+from tonewood.workflow.edit import Area, Edit, Note, composed, piece, stretch
 from tonewood.workflow.enhance import Enhancement, enhance
+from tonewood.workflow.revise import again, edited
 
 RATE = 16_000
 NOTE = Note(id="n", seconds=2.0, hz=1_000.0, width_s=1.0, height_hz=800.0, gain_db=6.0)

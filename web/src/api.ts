@@ -67,7 +67,8 @@ export interface State {
   whole: boolean;
   levels: Levels;
   certificate: Certificate | null;
-  model: string | null;
+  model: string | null; // that the mask was found with
+  lost: boolean; // whether that is not here any more
 }
 
 export interface Listed {
@@ -119,6 +120,7 @@ export interface Job {
 }
 
 export interface Formats {
+  upload_bytes: number;
   sounds: string[];
   equalisers: { name: string; title: string }[];
 }
@@ -211,16 +213,41 @@ export function upload(file: Blob, name: string, progress: (share: number) => vo
 }
 
 /** Jobs of a session, and those that belong to none, as they change. */
-export function listen(session: string | null, heard: (job: Job) => void, back?: () => void): () => void {
-  const source = new EventSource(`/api/events${session ? `?session=${session}` : ""}`);
-  let lost = false;
-  source.addEventListener("error", () => (lost = true));
-  source.addEventListener("open", () => {
-    if (lost) back?.(); // the server was away, and may have been started anew
-    lost = false;
-  });
-  source.addEventListener("job", (event) => heard(JSON.parse((event as MessageEvent<string>).data) as Job));
-  return () => source.close();
+export class Listening {
+  private source: EventSource;
+  private last = new Map<string, Job>();
+
+  constructor(session: string | null, heard: (job: Job) => void, back: () => void) {
+    this.source = new EventSource(`/api/events${session ? `?session=${session}` : ""}`);
+    let lost = false;
+    this.source.addEventListener("error", () => (lost = true));
+    this.source.addEventListener("open", () => {
+      if (lost) back(); // the server was away, and may have been started anew
+      lost = false;
+    });
+    this.source.addEventListener("job", (event) => {
+      const job = JSON.parse((event as MessageEvent<string>).data) as Job;
+      this.last.set(job.id, job);
+      heard(job);
+    });
+  }
+
+  /** A job as it was last told: events may overtake the answer to what began it. */
+  latest(job: Job): Job {
+    return this.last.get(job.id) ?? job;
+  }
+
+  close(): void {
+    this.source.close();
+  }
+}
+
+export function over(job: Job): boolean {
+  return !["queued", "running"].includes(job.state);
+}
+
+export function cancel(job: Job | null): void {
+  if (job && !over(job)) void trying(() => ask("DELETE", `/jobs/${job.id}`));
 }
 
 /** Runs something that may be refused, and says why. */

@@ -21,6 +21,16 @@ export function s(tag: string, props: Props = {}, ...children: Child[]): SVGElem
   return element;
 }
 
+/** Makes these the children, in this order; whatever is where it belongs is not touched, so a click on it is not lost. */
+export function arrange(parent: Element, wanted: Node[]): void {
+  const kept = new Set(wanted);
+  for (const child of [...parent.childNodes]) if (!kept.has(child)) child.remove();
+  wanted.forEach((child, at) => {
+    const there = parent.childNodes[at] ?? null;
+    if (there !== child) parent.insertBefore(child, there);
+  });
+}
+
 function apply(element: Element, props: Props): void {
   for (const [name, value] of Object.entries(props)) {
     if (value == null || value === false) continue;
@@ -87,6 +97,12 @@ export function button(label: string, glyph: string | null, act: () => void, pro
     !bare && h("span", {}, label),
   );
   return element;
+}
+
+/** A part of the side, under a heading. */
+export function card(title: string, ...content: (Node | false | null)[]): HTMLElement {
+  const id = `card-${title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
+  return h("section", { class: "card", "aria-labelledby": id }, h("h2", { id }, title), ...content);
 }
 
 /** A colour of the page as it is now, of the name that the style gives it. */

@@ -1,7 +1,7 @@
 /** A drag on the picture: it scrolls, or draws a box. */
 
 import { h } from "./dom";
-import type { Box, Tool } from "./notes";
+import type { Box, Tool } from "./blocks";
 import type { Scale } from "./scale";
 
 interface Heard {

@@ -1,11 +1,13 @@
 /** The first page: open a recording, or go on with one. */
 
-import { ask, get, trying, upload, type Listed } from "./api";
+import { ask, get, trying, upload, type Formats, type Listed } from "./api";
 import { button, clock, h, icon, say } from "./dom";
 import { header } from "./header";
 import { Recording } from "./recorder";
 
 const ACCEPTED = "audio/*,.wav,.flac,.aif,.aiff,.mp3,.ogg,.opus,.caf,.w64,.au,.tonewood-session";
+
+const RECENT = 8;
 
 export class HomePage {
   readonly element = h("main", { class: "home" });
@@ -13,6 +15,11 @@ export class HomePage {
   private status = h("p", { class: "status", role: "status" });
   private bar = h("progress", { max: 1, value: 0, hidden: true, "aria-label": "Upload" });
   private recents = h("ul", { class: "recents" });
+  private all = false;
+  private more = button("Show all", null, () => {
+    this.all = true;
+    void this.load();
+  }, { class: "small", hidden: true });
   private recordButton = button("Record", "mic", () => void this.record(), { class: "large" });
   private recording: Recording | null = null;
   private timer = 0;
@@ -37,7 +44,7 @@ export class HomePage {
         "div",
         { class: "column" },
         this.drop,
-        h("section", { class: "recent", "aria-labelledby": "recent" }, h("h2", { id: "recent" }, "Go on with"), this.recents),
+        h("section", { class: "recent", "aria-labelledby": "recent" }, h("h2", { id: "recent" }, "Go on with"), this.recents, this.more),
         h(
           "nav",
           { class: "ways", "aria-label": "More" },
@@ -79,8 +86,11 @@ export class HomePage {
   private async load(): Promise<void> {
     const sessions = await trying(() => get<Listed[]>("/sessions"));
     performance.mark("page-ready");
-    this.recents.replaceChildren(...(sessions ?? []).slice(0, 8).map((session) => this.recent(session)));
+    const shown = (sessions ?? []).slice(0, this.all ? undefined : RECENT);
+    this.recents.replaceChildren(...shown.map((session) => this.recent(session)));
     this.recents.parentElement?.toggleAttribute("hidden", !sessions?.length);
+    this.more.hidden = shown.length === (sessions ?? []).length;
+    (this.more.lastChild as HTMLElement).textContent = `Show all ${sessions?.length}`;
   }
 
   private recent(session: Listed): HTMLElement {
@@ -102,6 +112,13 @@ export class HomePage {
   }
 
   private async open(file: Blob, name: string): Promise<void> {
+    // A server that refuses so much may be gone before it is heard why.
+    const most = (await trying(() => get<Formats>("/formats")))?.upload_bytes;
+    if (most === undefined) return;
+    if (file.size > most) {
+      say(`${name} has ${gib(file.size)}; ${gib(most)} are taken at most: cut it, or start the studio with a larger --upload-gb`, "error");
+      return;
+    }
     this.bar.hidden = false;
     performance.mark("upload-started");
     const session = await trying(() =>
@@ -145,6 +162,10 @@ export class HomePage {
 
 function way(href: string, glyph: string, title: string, text: string): HTMLElement {
   return h("a", { href, class: "way" }, icon(glyph), h("div", {}, h("strong", {}, title), h("p", {}, text)));
+}
+
+function gib(bytes: number): string {
+  return bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 }
 
 function ago(at: number): string {

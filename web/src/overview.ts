@@ -4,7 +4,8 @@ import WaveSurfer from "wavesurfer.js";
 import RegionsPlugin from "wavesurfer.js/plugins/regions";
 
 import { h, inked } from "./dom";
-import { Media, type Player } from "./player";
+import { Media } from "./media";
+import type { Player } from "./player";
 import type { Scale } from "./scale";
 
 interface Heard {

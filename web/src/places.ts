@@ -37,8 +37,13 @@ export function choosePlace(title: string): Promise<Chosen | null> {
       h("div", { class: "row end" }, button("Cancel", null, () => finish(null)), choose),
     );
     dialog.addEventListener("cancel", () => finish(null));
+    let turn = 0;
     const open = async (id?: string) => {
+      const mine = ++turn;
+      choose.disabled = true; // until it is told what would be chosen
       const place = await trying(() => get<Place>(`/places${id ? `?at=${id}` : ""}`));
+      if (mine !== turn) return;
+      choose.disabled = !place && !here;
       if (!place) {
         if (!here) finish(null);
         return;

@@ -8,67 +8,14 @@
  */
 
 import type { Levels, Session } from "./api";
+import { FADE_S, Generation } from "./generation";
 
 export type Way = "input" | "output" | "difference";
 
 const FIRST_S = 0.3; // a generation's first piece: small, so that it comes at once
 const PIECE_S = 1.0;
 const AHEAD_S = 1.6;
-const FADE_S = 0.012;
 const LEAD_S = 0.03; // between a wish and its sound: what a piece takes to come
-
-interface Segment {
-  time: number; // of the audio clock
-  sample: number;
-  length: number;
-}
-
-class Generation {
-  readonly input: GainNode;
-  readonly output: GainNode;
-  readonly fade: GainNode;
-  readonly segments: Segment[] = [];
-  readonly sources: AudioBufferSourceNode[] = [];
-  ended = false;
-
-  constructor(
-    context: AudioContext,
-    target: AudioNode,
-    public next: number, // sample that comes next
-    public time: number, // when it comes
-  ) {
-    this.fade = new GainNode(context, { gain: 0 });
-    this.input = new GainNode(context, { gain: 0 });
-    this.output = new GainNode(context, { gain: 0 });
-    this.input.connect(this.fade);
-    this.output.connect(this.fade);
-    this.fade.connect(target);
-  }
-
-  /** Sample that is heard at a time of the audio clock. */
-  at(time: number, rate: number): number {
-    let found = this.segments[0];
-    if (!found) return this.next;
-    for (const segment of this.segments) if (segment.time <= time) found = segment;
-    const into = Math.max(0, (time - found.time) * rate);
-    return found.sample + Math.min(into, found.length);
-  }
-
-  stop(time: number): void {
-    this.ended = true;
-    this.fade.gain.cancelScheduledValues(time);
-    this.fade.gain.setValueAtTime(1, time);
-    this.fade.gain.linearRampToValueAtTime(0, time + FADE_S);
-    for (const source of this.sources) {
-      try {
-        source.stop(time + FADE_S + 0.005);
-      } catch {
-        // it has not started, and now never will
-      }
-    }
-    window.setTimeout(() => this.fade.disconnect(), 1000 * (FADE_S + 0.3));
-  }
-}
 
 export class Player extends EventTarget {
   way: Way = "output";
@@ -343,54 +290,4 @@ export class Player extends EventTarget {
 
 function pause(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
-}
-
-/** As much of a media element as wavesurfer.js asks of one. */
-export class Media extends EventTarget {
-  src = "";
-  currentSrc = "";
-  volume = 1;
-  muted = false;
-  playbackRate = 1;
-  readyState = 4;
-  seeking = false;
-  ended = false;
-
-  constructor(private player: Player) {
-    super();
-    for (const kind of ["play", "pause", "timeupdate", "ended", "seeking"]) {
-      player.addEventListener(kind, () => this.dispatchEvent(new Event(kind)));
-    }
-  }
-
-  get currentTime(): number {
-    return this.player.position;
-  }
-
-  set currentTime(seconds: number) {
-    this.player.seek(seconds);
-  }
-
-  get duration(): number {
-    return this.player.duration;
-  }
-
-  get paused(): boolean {
-    return !this.player.playing;
-  }
-
-  play(): Promise<void> {
-    return this.player.play();
-  }
-
-  pause(): void {
-    this.player.pause();
-  }
-
-  load(): void {}
-  remove(): void {}
-  removeAttribute(): void {}
-  canPlayType(): string {
-    return "";
-  }
 }

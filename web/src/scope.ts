@@ -46,7 +46,7 @@ export class Scope {
     if (session.seconds < 40) this.scale.move(0, session.seconds);
     this.layer = h("div", { class: "layer" }, this.loopMark, this.head);
     const picture = h("div", { class: "picture" }, this.canvas, this.layer);
-    this.element = h("div", { class: "scope" }, this.rows, picture, this.times);
+    this.element = h("div", { class: "scope" }, this.rows, picture, h("span", { class: "unit", "aria-hidden": "true" }, "Hz"), this.times);
     new ResizeObserver(() => this.resized()).observe(picture);
   }
 
@@ -113,7 +113,7 @@ export class Scope {
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
     this.layTiles(context, this.shown === "output" && this.state.whole ? "output" : "input", level);
-    if (this.overlay === "mask" && this.covered()) this.layTiles(context, "mask", level);
+    if (this.overlay === "mask" && this.covered) this.layTiles(context, "mask", level);
     if (this.overlay === "saliency" && session.saliency) this.layTiles(context, "saliency", level);
     this.label();
     this.trim();
@@ -167,7 +167,7 @@ export class Scope {
     const { rows, columns } = this.session.axes;
     const level = kind === "input" || kind === "output";
     const amount = kind === "mask" ? this.amount : 1;
-    const grey = this.covered();
+    const grey = this.covered;
     const under = level ? null : (this.tiles.get(tile.under)?.bytes ?? null);
     const colours = level
       ? `${isDark()}${this.top}${grey}`
@@ -195,7 +195,7 @@ export class Scope {
   }
 
   /** Whether something is laid over the spectrogram. */
-  private covered(): boolean {
+  get covered(): boolean {
     if (this.overlay === "saliency") return this.session.saliency !== null;
     const { found, edit } = this.state;
     return this.overlay === "mask" && (found !== null || edit.notes.length > 0);

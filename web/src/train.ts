@@ -1,9 +1,10 @@
 /** Teaching a sound: two folders, what tells them apart, then the training as it goes. */
 
-import { ask, capital, get, listen, post, trying, type Job } from "./api";
-import { button, h, icon, s, say } from "./dom";
+import { cancel, capital, get, Listening, over, post, trying, type Job } from "./api";
+import { arrange, button, h, icon, s, say } from "./dom";
 import { header } from "./header";
 import { placeField, type Chosen } from "./places";
+import { Progress } from "./progress";
 
 interface Point {
   who: "scorer" | "judge";
@@ -30,9 +31,11 @@ export class TrainPage {
   private training: Job | null = null;
   private checkButton = button("Check the folders", null, () => void this.check(), { disabled: true });
   private trainButton = button("Train", null, () => void this.train(), { class: "primary", disabled: true });
+  private auditing = new Progress(() => cancel(this.audit));
+  private learning = new Progress(() => cancel(this.training));
   private auditSlot = h("div", { class: "slot", role: "status" });
   private trainSlot = h("div", { class: "slot" });
-  private stop: () => void;
+  private listening: Listening;
 
   constructor() {
     document.title = "Teach a sound · Tonewood";
@@ -67,12 +70,12 @@ export class TrainPage {
         ),
       ),
     );
-    this.stop = listen(null, (job) => this.told(job));
+    this.listening = new Listening(null, (job) => this.told(job), () => void this.back());
     void this.resume();
   }
 
   destroy(): void {
-    this.stop();
+    this.listening.close();
   }
 
   private async resume(): Promise<void> {
@@ -80,6 +83,14 @@ export class TrainPage {
     performance.mark("page-ready");
     const training = jobs?.find((job) => job.kind === "train" && ["running", "queued"].includes(job.state));
     if (training) this.told((this.training = training));
+  }
+
+  /** The server is back: what was under way there may be no more. */
+  private async back(): Promise<void> {
+    for (const job of [this.audit, this.training]) {
+      const now = job && !over(job) && (await trying(() => get<Job>(`/jobs/${job.id}`)));
+      if (now) this.told(now);
+    }
   }
 
   private chose(side: "reference" | "source", place: Chosen): void {
@@ -99,7 +110,7 @@ export class TrainPage {
   private async check(): Promise<void> {
     const body = { reference: this.reference?.id, source: this.source?.id };
     const job = await trying(() => post<Job>("/audits", body));
-    if (job) this.told((this.audit = job));
+    if (job) this.told((this.audit = this.listening.latest(job)));
   }
 
   private async train(): Promise<void> {
@@ -110,7 +121,7 @@ export class TrainPage {
       domain: this.domain.value.trim(),
     };
     const job = await trying(() => post<Job>("/trainings", body));
-    if (job) this.told((this.training = job));
+    if (job) this.told((this.training = this.listening.latest(job)));
   }
 
   private told(job: Job): void {
@@ -120,13 +131,19 @@ export class TrainPage {
   }
 
   private showAudit(job: Job): void {
+    const { told } = job;
     if (job.state === "failed") {
-      this.auditSlot.replaceChildren(h("p", { class: "error" }, capital(String(job.told.error))));
+      this.auditSlot.replaceChildren(h("p", { class: "error" }, capital(String(told.error))));
+      return;
+    }
+    if (!over(job)) {
+      const text = told.of ? `Listening to the ${told.phase} folder: ${told.number} of ${told.of}` : "Waiting for its turn …";
+      this.auditing.tell(text, told.number, told.of);
+      arrange(this.auditSlot, [this.auditing.element]);
       return;
     }
     if (job.state !== "done") {
-      const told = job.told.of ? `Listening to the ${job.told.phase} folder: ${job.told.number} of ${job.told.of}` : "Waiting for its turn …";
-      this.auditSlot.replaceChildren(running(told, Number(job.told.number ?? 0), Number(job.told.of ?? 1)));
+      this.auditSlot.replaceChildren(h("p", { class: "quiet" }, "The check was not finished."));
       return;
     }
     const [kind, title] = VERDICTS[job.told.verdict as string];
@@ -139,7 +156,7 @@ export class TrainPage {
           "div",
           {},
           h("strong", {}, title),
-          ...[...(job.told.summary as string[]), ...(job.told.warnings as string[])].map((line) => h("p", {}, `${capital(line)}.`)),
+          ...[...(told.summary as string[]), ...(told.warnings as string[])].map((line) => h("p", {}, `${capital(line)}.`)),
         ),
       ),
     );
@@ -151,7 +168,6 @@ export class TrainPage {
       this.trainSlot.replaceChildren(h("p", { class: "error", role: "status" }, capital(String(told.error))));
       return;
     }
-    const cancel = button("Cancel", "close", () => void trying(() => ask("DELETE", `/jobs/${job.id}`)), { class: "small" });
     const parts: HTMLElement[] = [];
     if (job.state === "done") {
       parts.push(
@@ -169,33 +185,25 @@ export class TrainPage {
         ),
       );
     } else if (job.state === "cancelled") say("Cancelled; no model was made.");
-    else {
+    else if (!over(job)) {
       const phase: Record<string, string> = {
         listening: `Listening to the ${told.side} folder: ${told.number} of ${told.of}`,
         loading: `Reading the ${told.side} folder: ${told.number} of ${told.of}`,
         scorer: "The scorer learns to tell the two sounds apart",
         judge: "The judge learns the same, apart from it",
         masks: "Learning where masks start, and how to guide them",
+        predictor: `Learning to guess masks at once: ${told.number} of ${told.of}`,
       };
-      parts.push(h("div", { class: "row" }, running(phase[told.phase] ?? "Waiting for its turn …"), cancel));
-    }
+      this.learning.tell(phase[told.phase] ?? "Waiting for its turn …");
+      parts.push(this.learning.element);
+    } else parts.push(h("p", { class: "error", role: "status" }, "The studio was stopped before the model was done: train it again."));
     if (told.curve?.length) parts.push(curve(told.curve as Point[]));
-    this.trainSlot.replaceChildren(...parts);
+    arrange(this.trainSlot, parts);
   }
 }
 
 function field(label: string, input: HTMLInputElement): HTMLElement {
   return h("div", { class: "field" }, h("label", { for: input.id }, label), input);
-}
-
-function running(text: string, done = 0, of = 0): HTMLElement {
-  return h(
-    "div",
-    { class: "progress", role: "status" },
-    h("i", { class: "spinner", "aria-hidden": "true" }),
-    h("span", {}, text),
-    of > 0 && h("progress", { max: of, value: done, "aria-label": text }),
-  );
 }
 
 /** Held-out accuracy of scorer and judge, step by step. */

@@ -164,7 +164,7 @@ class _Bank:
 
     def analysed(self, piece: Piece) -> Tensor:
         """Spectrum [channel, frame, bin]."""
-        wave = torch.from_numpy(np.ascontiguousarray(piece.samples, dtype=np.float32))
+        wave = torch.from_numpy(np.array(piece.samples, dtype=np.float32, order="C"))
         sides = (self.half, self.window - self.half + self.hop)
         kind = "reflect" if wave.shape[1] > max(sides) else "constant"
         frames = torch.nn.functional.pad(wave, sides, mode=kind).unfold(1, self.window, self.hop)

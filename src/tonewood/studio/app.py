@@ -17,7 +17,7 @@ from tonewood.errors import MissingExtraError, OutputError, TonewoodError
 from tonewood.serving import POLICY, Limits, guarded, is_local, names_of
 from tonewood.studio import hearing, machine, sessions, taking
 from tonewood.studio.desk import Desk
-from tonewood.studio.store import MissingError
+from tonewood.studio.entries import MissingError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
@@ -26,8 +26,8 @@ UPLOAD = Limits(body_bytes=2 * 2**30, seconds=1_800.0)
 STATIC = Path(str(resources.files("tonewood.studio"))) / "static"
 
 
-def application(desk: Desk) -> FastAPI:
-    """Routes over a desk, unguarded."""
+def application(desk: Desk, upload: Limits = UPLOAD) -> FastAPI:
+    """Routes over a desk, unguarded; of `upload` the page is told."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -38,12 +38,13 @@ def application(desk: Desk) -> FastAPI:
             desk.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.desk = desk
+    app.state.desk, app.state.upload_bytes = desk, upload.body_bytes
     for part in (sessions, hearing, taking, machine):
         app.include_router(part.routes, prefix="/api")
     app.add_exception_handler(TonewoodError, _refused)
     app.add_exception_handler(RequestValidationError, _misspelt)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _broken)
     app.add_api_route("/", _page, methods=["GET"], response_class=HTMLResponse)
     app.mount("/assets", _Assets(directory=STATIC / "assets", check_dir=False))
     app.mount("/", StaticFiles(directory=STATIC, check_dir=False))
@@ -56,7 +57,7 @@ def studio(
     """Guarded application; beyond this machine it needs a token."""
     assert is_local(host) or token
     return guarded(
-        application(desk),
+        application(desk, upload),
         token=token,
         hosts=names_of(host),
         larger={"/api/recordings": upload},
@@ -95,6 +96,8 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
 def _misspelt(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return JSONResponse({"error": "the request is no JSON"}, 422)
     where = ".".join(str(part) for part in first["loc"][1:])
     return JSONResponse({"error": f"{where}: {first['msg'].lower()}"}, 422)
 
@@ -102,3 +105,8 @@ def _misspelt(request: Request, error: Exception) -> JSONResponse:
 def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": str(error.detail).lower()}, error.status_code, error.headers)
+
+
+def _broken(request: Request, error: Exception) -> JSONResponse:
+    told = f"something went wrong in Tonewood itself: {error!r}"
+    return JSONResponse({"error": told}, 500)

@@ -13,9 +13,9 @@ from tonewood.files.formats import SUFFIXES
 from tonewood.files.output import atomic_path
 from tonewood.settings import Settings
 from tonewood.studio.desk import Desk
+from tonewood.studio.entries import Session, Sound
 from tonewood.studio.intake import decoded
 from tonewood.studio.sound import found_path
-from tonewood.studio.store import Session, Sound
 from tonewood.workflow.edit import Edit
 
 SUFFIX = ".tonewood-session"

@@ -10,10 +10,11 @@ from tonewood.errors import TonewoodError
 from tonewood.files.modelfile import Model
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.studio import sound, tiles
+from tonewood.studio.entries import Job, MissingError, Session, State
 from tonewood.studio.jobs import Jobs
 from tonewood.studio.models import Models
 from tonewood.studio.places import Places
-from tonewood.studio.store import Job, MissingError, Session, State, Store
+from tonewood.studio.store import Store
 from tonewood.studio.words import statements, verdict
 from tonewood.workflow.edit import Edit
 
@@ -110,6 +111,7 @@ class Desk:
                 "reasons": list(told.reasons),
             },
             "model": recipe.model.name if recipe else None,
+            "lost": recipe is not None and self.models.by_digest(recipe.model.digest) is None,
         }  # fmt: skip
 
     def saliency(self, session: Session) -> dict[str, Any] | None:

@@ -15,8 +15,8 @@ from tonewood.errors import CallError
 from tonewood.masking.mask import Mask
 from tonewood.signal.bands import centres_hz
 from tonewood.studio import sound, tiles
+from tonewood.studio.entries import SAMPLES, MissingError, mapped
 from tonewood.studio.sessions import AtDesk
-from tonewood.studio.store import SAMPLES, MissingError, mapped
 from tonewood.studio.tiles import Axis
 
 routes = APIRouter()

@@ -14,7 +14,8 @@ from tonewood.errors import AudioError, TonewoodError, shown
 from tonewood.files.audio import Stream, sha256
 from tonewood.files.formats import SUFFIXES
 from tonewood.files.output import no_space
-from tonewood.studio.store import SAMPLES, Session, Sound, Store
+from tonewood.studio.entries import SAMPLES, Session, Sound
+from tonewood.studio.store import Store
 
 MAX_HOURS = 3.0
 _TITLE = 120  # characters

@@ -12,11 +12,13 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from tonewood.errors import TonewoodError
-from tonewood.studio.store import Job, Store
+from tonewood.studio.entries import Job
+from tonewood.studio.store import Store
 
 LaneName = Literal["search", "render", "folders"]
 LANES: dict[str, LaneName] = {
@@ -265,7 +267,8 @@ class Jobs:
             self.live.pop(job.id, None)
         if self.loop is None or self.loop.is_closed():
             return
+        as_now = replace(job, told=dict(job.told))  # it may go on before it is heard
         for page, session in list(self.pages.items()):
             if job.session in (None, session):
                 with contextlib.suppress(RuntimeError):  # the loop may close meanwhile
-                    self.loop.call_soon_threadsafe(page.put_nowait, job)
+                    self.loop.call_soon_threadsafe(page.put_nowait, as_now)

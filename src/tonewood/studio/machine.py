@@ -15,9 +15,9 @@ from tonewood.files.audio import read, write
 from tonewood.files.formats import AudioFormat
 from tonewood.settings import EnhanceSettings, Settings, changed
 from tonewood.studio.desk import Desk
+from tonewood.studio.entries import MissingError
 from tonewood.studio.places import Places
 from tonewood.studio.sessions import AtDesk
-from tonewood.studio.store import MissingError
 from tonewood.studio.taking import PLAYED
 from tonewood.workflow.audit import check_distinct
 

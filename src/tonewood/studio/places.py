@@ -8,7 +8,7 @@ from typing import Any
 
 from tonewood.errors import FolderError
 from tonewood.files.formats import SUFFIXES
-from tonewood.studio.store import MissingError
+from tonewood.studio.entries import MissingError
 
 _MOST = 500  # entries told of one folder
 

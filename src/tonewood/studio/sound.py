@@ -14,19 +14,22 @@ from scipy.signal import freqz
 
 from tonewood.files import recipe as recipes
 from tonewood.files.modelfile import Model
+from tonewood.files.output import atomic_path, write_text
 from tonewood.files.recipe import Recipe
 from tonewood.masking.certify import Certificate
 from tonewood.masking.mask import Mask
 from tonewood.settings import EnhanceSettings, Settings
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.spectrum import Floats
-from tonewood.studio.store import Session, State
+from tonewood.studio.entries import Session, State
 from tonewood.workflow.edit import Edit, composed, piece, stretch
 
 Which = Literal["input", "output"]
 _DIFFERENCE_DB = 30.0  # what changed is lifted by this much at most
 _SPECULATIVE = 4  # whole renderings kept for each session
 _METER_HZ = 48_000
+_NOTHING_DB = -200.0  # loudness of what is not there
+_BLOCKS = 4_096  # of a long recording are enough to estimate loudness by
 
 
 class Levels(Settings):
@@ -69,6 +72,21 @@ class Bands(NamedTuple):
 
     power: NDArray[np.float32]
     hz: Floats
+
+
+class Moved(NamedTuple):
+    """Levels of a recording, and what an edit does to them: both (row, block).
+
+    Parameters
+    ----------
+    power : float32 array
+        As in `Bands`, of every so many blocks of a long recording.
+    gain_db : float32 array
+        At full amount.
+    """
+
+    power: NDArray[np.float32]
+    gain_db: NDArray[np.float32]
 
 
 def key_of(state: State, edit: Edit) -> str:
@@ -190,16 +208,16 @@ def levels(session: Session, state: State, model: Model) -> Levels:
 
 @lru_cache(maxsize=256)
 def _estimated(session: Session, state: State, model: Model, changed: int) -> Levels:
-    bands = _bands(session.folder)
-    wanted = _change_db(bands, session, state, model)
+    moved, amount = _at_full(session, state, model), state.edit.amount
+    wanted = _change_db(moved, amount)
     anchor = _anchor(session)
     off, peak = (anchor[0], anchor[1]) if anchor else (0.0, None)
-    gain = wanted + off * state.edit.amount
+    gain = wanted + off * amount
     if peak is not None:
         gain = min(gain, peak)
     return Levels(
         input_db=min(0.0, gain - wanted),
-        difference_db=_lift_db(bands, session, state, model, gain),
+        difference_db=_lift_db(moved, amount, gain),
         output_db=gain,
         held=gain < wanted - 0.05,
         exact=False,
@@ -226,7 +244,8 @@ def save_bands(folder: Path, rows_db: NDArray[np.float32], hz: Floats) -> None:
     power = 10 ** (rows_db[:, :frames] / 10)
     blocks = power.reshape(len(hz), -1, 10 if frames >= 10 else frames).mean(axis=2)
     weighted = blocks * 10 ** (_k_weight_db(hz) / 10)[:, None]
-    np.savez(folder / "bands.npz", power=weighted.astype(np.float32), hz=hz)
+    with atomic_path(folder / "bands.npz", overwrite=True) as path, path.open("wb") as file:
+        np.savez(file, power=weighted.astype(np.float32), hz=hz)
 
 
 def _bands(folder: Path) -> Bands | None:
@@ -240,43 +259,50 @@ def _read_bands(path: Path, changed: int) -> Bands:
         return Bands(kept["power"], kept["hz"])
 
 
-def _change_db(bands: Bands | None, session: Session, state: State, model: Model) -> float:
-    """Estimated gain in dB that makes an edit as loud as its input."""
+def _at_full(session: Session, state: State, model: Model) -> Moved | None:
+    """What an edit moves at full amount: the same for every amount and every place in history."""
+    edit = state.edit.model_copy(update={"amount": 1.0})
+    state = State(0, state.found, edit, undo=False, redo=False)
+    return _moved(replace(session, changed=0.0), state, model)
+
+
+@lru_cache(maxsize=16)
+def _moved(session: Session, state: State, model: Model) -> Moved | None:
+    """What an edit moves at full amount; None before the recording was listened to."""
+    bands = _bands(session.folder)
     if bands is None:
-        return 0.0
-    at_s = (np.arange(bands.power.shape[1]) + 0.5) / 10
-    mask = _thin(session, state, model)
-    gain = mask.at(bands.hz, at_s) * state.edit.amount
-    before = _gated(bands.power.sum(axis=0))
-    after = _gated((bands.power * 10 ** (gain / 10)).sum(axis=0))
-    return float(before - after)
-
-
-def _lift_db(
-    bands: Bands | None, session: Session, state: State, model: Model, gain_db: float
-) -> float:
-    """Estimated gain in dB that makes what changed as loud as the output; phase is untouched."""
-    if bands is None:
-        return 0.0
-    at_s = (np.arange(bands.power.shape[1]) + 0.5) / 10
-    factor = 10 ** ((_thin(session, state, model).at(bands.hz, at_s) * state.edit.amount) / 20)
-    after = factor * 10 ** (gain_db / 20)
-    output = _gated((bands.power * after**2).sum(axis=0))
-    change = _gated((bands.power * (after - 1) ** 2).sum(axis=0))
-    return float(np.clip(output - change, -_DIFFERENCE_DB, _DIFFERENCE_DB))
-
-
-def _thin(session: Session, state: State, model: Model) -> Mask:
-    """Composed mask of a tenth of the frames: enough for loudness, and soon done."""
+        return None
+    blocks = np.arange(0, bands.power.shape[1], max(1, bands.power.shape[1] // _BLOCKS))
     whole = found_mask(session, state, model)
     thin = replace(whole, gain_db=whole.gain_db[:, ::10], hop_seconds=whole.hop_seconds * 10)
-    return composed(thin, state.edit, max_gain_db(session, state))
+    mask = composed(thin, state.edit, max_gain_db(session, state))
+    return Moved(bands.power[:, blocks], mask.at(bands.hz, (blocks + 0.5) / 10))
+
+
+def _change_db(moved: Moved | None, amount: float) -> float:
+    """Estimated gain in dB that makes an edit as loud as its input."""
+    if moved is None:
+        return 0.0
+    after = moved.power * 10 ** (moved.gain_db * np.float32(amount / 10))
+    return _gated(moved.power.sum(axis=0)) - _gated(after.sum(axis=0))
+
+
+def _lift_db(moved: Moved | None, amount: float, gain_db: float) -> float:
+    """Estimated gain in dB that makes what changed as loud as the output; phase is untouched."""
+    if moved is None:
+        return 0.0
+    after = 10 ** ((moved.gain_db * np.float32(amount) + np.float32(gain_db)) / 20)
+    output = _gated((moved.power * after**2).sum(axis=0))
+    change = _gated((moved.power * (after - 1) ** 2).sum(axis=0))
+    if change <= _NOTHING_DB:
+        return 0.0
+    return float(np.clip(output - change, -_DIFFERENCE_DB, _DIFFERENCE_DB))
 
 
 def _gated(power: NDArray[np.float32]) -> float:
     """Loudness up to a constant, in dB, of blocks' power: relative gate of 10 LU."""
-    kept = power[power > power.mean() / 10]
-    return 10 * float(np.log10(max(float(kept.mean()), 1e-20)))
+    kept = power[power >= power.mean() / 10]
+    return max(10 * float(np.log10(max(float(kept.mean()), 1e-20))), _NOTHING_DB)
 
 
 def _anchor(session: Session) -> tuple[float, float | None] | None:
@@ -290,11 +316,11 @@ def _anchor(session: Session) -> tuple[float, float | None] | None:
 
 def set_anchor(session: Session, state: State, model: Model, exact: Levels) -> None:
     """Remember how far the estimate of an edit's gain was off its measured one."""
-    wanted = _change_db(_bands(session.folder), session, state, model)
+    wanted = _change_db(_at_full(session, state, model), state.edit.amount)
     amount = max(state.edit.amount, 0.05)
     off = 0.0 if exact.held else (exact.output_db - wanted) / amount
     peak = exact.output_db if exact.held else None
-    (session.folder / "anchor.json").write_text(json.dumps([off, peak]))
+    write_text(session.folder / "anchor.json", json.dumps([off, peak]), overwrite=True)
 
 
 def _k_weight_db(hz: Floats) -> Floats:

@@ -11,19 +11,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tonewood.errors import OutputError, TonewoodError, shown
-from tonewood.settings import Settings
+from tonewood.errors import OutputError, shown
+from tonewood.studio.entries import Job, MissingError, Session, Sound, State
 from tonewood.workflow.edit import Edit
-
-SAMPLES = "input.f32"
-"""Name of a session's samples: float32, little-endian, channel by channel within each moment."""
 
 _UNDO = 500  # edits kept for each session
 _RUIN_SECONDS = 86_400.0
@@ -44,122 +37,6 @@ CREATE TABLE IF NOT EXISTS jobs (
 """
 
 
-class MissingError(TonewoodError):
-    """There is no such session, job or file."""
-
-
-class Sound(Settings):
-    """What is known of a session's recording.
-
-    Parameters
-    ----------
-    name : str
-        As its owner called it; never a path here.
-    upload : str
-        Name of the file as it came, in the session's folder.
-    encoding : tuple of str
-        libsndfile's container, subtype and byte order.
-    sha256 : str
-        Of the file as it came.
-    """
-
-    name: str
-    upload: str
-    encoding: tuple[str, str, str]
-    sha256: str
-    rate: int
-    channels: int
-    samples: int
-    clipped: bool
-
-    @property
-    def seconds(self) -> float:
-        """Duration."""
-        return self.samples / self.rate
-
-
-@dataclass(frozen=True)
-class State:
-    """An edit in a session's history.
-
-    Parameters
-    ----------
-    number : int
-        Place in the history, from 0.
-    found : int or None
-        Which found mask it changes; None before the first.
-    """
-
-    number: int
-    found: int | None
-    edit: Edit
-    undo: bool
-    redo: bool
-
-
-@dataclass(frozen=True)
-class Session:
-    """A recording at work."""
-
-    id: str
-    title: str
-    created: float
-    changed: float
-    sound: Sound
-    model: str
-    folder: Path
-
-    def samples(self) -> NDArray[np.float32]:
-        """Samples (channels, samples) as float32, on disk until they are looked at."""
-        return mapped(self.folder / SAMPLES, self.sound.channels)
-
-    @property
-    def upload(self) -> Path:
-        """The file as it came."""
-        return self.folder / self.sound.upload
-
-
-def mapped(path: Path, channels: int) -> NDArray[np.float32]:
-    """Samples (channels, samples) of a session's file, on disk until they are looked at."""
-    flat = np.memmap(path, "<f4", "r")
-    return flat.reshape(-1, channels).T
-
-
-@dataclass
-class Job:
-    """Work that takes a while: what was asked, and what is told of it."""
-
-    id: str
-    session: str | None
-    kind: str
-    state: str
-    asked: dict[str, Any]
-    told: dict[str, Any]
-    created: float
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will come."""
-        return self.state not in ("queued", "running")
-
-    def shown(self) -> dict[str, Any]:
-        """As the page sees it."""
-        told = {key: value for key, value in self.told.items() if key not in ("row", "rows")}
-        if "rows" in self.told:
-            told["rows"] = [_pathless(row) for row in self.told["rows"]]
-        if "row" in self.told:
-            at, row = self.told["row"]
-            told["row"] = [at, _pathless(row)]
-        return {
-            "id": self.id,
-            "session": self.session,
-            "kind": self.kind,
-            "state": self.state,
-            "told": told,
-            "created": self.created,
-        }
-
-
 class Store:
     """Database and folders below one folder."""
 
@@ -169,16 +46,16 @@ class Store:
             for name in ("sessions", "models"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             self.database = sqlite3.connect(folder / "studio.db", check_same_thread=False)
+            self.database.executescript(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
+                "PRAGMA busy_timeout=5000;" + _SCHEMA
+            )
         except (OSError, sqlite3.Error) as error:
             why = str(getattr(error, "strerror", None) or error).lower()
             raise OutputError(
                 f"{shown(folder)} cannot keep sessions ({why}): name another --folder"
             ) from None
         self.lock = threading.RLock()
-        self.database.executescript(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
-            "PRAGMA busy_timeout=5000;" + _SCHEMA
-        )
         self._recover()
 
     @property
@@ -341,10 +218,14 @@ class Store:
         with self._transaction() as run:
             run("UPDATE jobs SET state='interrupted' WHERE state IN ('queued','running')", ())
             known = {row[0] for row in run("SELECT id FROM sessions", ()).fetchall()}
+        # What is young may be on its way through another server that shares this folder.
+        old = time.time() - _RUIN_SECONDS
         for path in (self.folder / "sessions").iterdir():
-            # A young one may be an upload to another server that shares this folder.
-            if path.name not in known and path.stat().st_mtime < time.time() - _RUIN_SECONDS:
+            if path.name not in known and path.stat().st_mtime < old:
                 shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob("sessions/*/taken-*"):
+            if path.stat().st_mtime < old:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -359,11 +240,6 @@ class Store:
                 raise
             if outer:
                 self.database.commit()
-
-
-def _pathless(row: dict[str, Any]) -> dict[str, Any]:
-    """A recording of a batch without where it lies, which is no page's business."""
-    return {key: value for key, value in row.items() if key not in ("input", "output")}
 
 
 def _job(row: tuple[Any, ...]) -> Job:

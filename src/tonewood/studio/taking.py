@@ -2,13 +2,14 @@
 
 import asyncio
 import math
+import secrets
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
 
@@ -22,8 +23,8 @@ from tonewood.masking.render import Matching
 from tonewood.signal.impulse import Phase
 from tonewood.studio import bundle, sound
 from tonewood.studio.desk import Desk
+from tonewood.studio.entries import MissingError, Session, State
 from tonewood.studio.sessions import AtDesk
-from tonewood.studio.store import MissingError, Session, State
 from tonewood.studio.work import recipe_edited
 from tonewood.workflow import corrections, edit, export, picture
 from tonewood.workflow.corrections import Correction
@@ -75,9 +76,10 @@ EQUALISERS: dict[str, Equaliser] = {
 
 
 @routes.get("/formats")
-def formats() -> dict[str, Any]:
-    """What can be taken away: suffixes of sound files, and equalisers for other programs."""
+def formats(request: Request) -> dict[str, Any]:
+    """What can be brought and taken away: bytes, suffixes of sound files, equalisers."""
     return {
+        "upload_bytes": request.app.state.upload_bytes,
         "sounds": sorted(SUFFIXES),
         "equalisers": [{"name": name, "title": it.title} for name, it in EQUALISERS.items()],
     }
@@ -90,7 +92,7 @@ async def equaliser(name: str, kind: str, desk: AtDesk) -> FileResponse:
     if wanted is None:
         raise MissingError(f"there is no such equaliser: choose one of {', '.join(EQUALISERS)}")
     session, state, whole = await _whole(desk, name)
-    path = session.folder / f"taken-{whole.key}{wanted.suffix}"
+    path = _taken(session, whole.key, wanted.suffix)
 
     def make() -> None:
         recipe = recipe_edited(session, state, desk.model_of(session, state), whole)
@@ -107,7 +109,7 @@ async def audio(
     """The output in a format, by default the recording's own; waits until it is rendered."""
     session, state, whole = await _whole(desk, name)
     suffix = f".{format.lstrip('.')}" if format else Path(session.sound.upload).suffix or ".wav"
-    path = session.folder / f"taken-{whole.key}{suffix}"
+    path = _taken(session, whole.key, suffix)
     await asyncio.to_thread(_write_audio, session, state, whole, path)
     return _sent(path, f"{_stem(session)}-enhanced{suffix}")
 
@@ -116,7 +118,7 @@ async def audio(
 async def recipe(name: str, desk: AtDesk) -> FileResponse:
     """Recipe of the output: mask, settings, model, certificate."""
     session, state, whole = await _whole(desk, name)
-    path = session.folder / f"taken-{whole.key}{recipes.SUFFIX}"
+    path = _taken(session, whole.key, recipes.SUFFIX)
 
     def make() -> None:
         model = desk.model_of(session, state)
@@ -131,7 +133,7 @@ async def drawn(name: str, desk: AtDesk) -> FileResponse:
     """Before, mask and after, as `enhance --plot` draws them."""
     picture.check("a picture")
     session, state, whole = await _whole(desk, name)
-    path = session.folder / f"taken-{whole.key}.png"
+    path = _taken(session, whole.key, ".png")
     await asyncio.to_thread(_draw, desk, session, state, whole, path)
     return _sent(path, f"{_stem(session)}-enhanced.png")
 
@@ -142,7 +144,7 @@ async def certified(name: str, desk: AtDesk) -> FileResponse:
     session, _, whole = await _whole(desk, name)
     if whole.certificate is None:
         raise CallError("a certificate questions what a search found: enhance the recording first")
-    path = session.folder / f"taken-{whole.key}.certificate.json"
+    path = _taken(session, whole.key, ".certificate.json")
     write_text(path, whole.certificate.model_dump_json(indent=1) + "\n", overwrite=True)
     return _sent(path, f"{_stem(session)}-certificate.json")
 
@@ -151,7 +153,7 @@ async def certified(name: str, desk: AtDesk) -> FileResponse:
 async def session_file(name: str, desk: AtDesk) -> FileResponse:
     """The session as a file that reopens exactly."""
     session = desk.store.session(name)
-    path = session.folder / f"taken{bundle.SUFFIX}"
+    path = _taken(session, "session", bundle.SUFFIX)
     await asyncio.to_thread(bundle.written, desk, session, path)
     return _sent(path, f"{_stem(session)}{bundle.SUFFIX}")
 
@@ -193,12 +195,12 @@ def _samples(session: Session, whole: sound.Whole) -> Any:  # noqa: ANN401 - a m
 
 def _write_audio(session: Session, state: State, whole: sound.Whole, path: Path) -> None:
     like = AudioFormat(*session.sound.encoding)
-    form = AudioFormat.for_path(path, like)
-    if state.edit.amount == 0 and form == like:
-        # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
-        write_bytes(path, session.upload.read_bytes(), overwrite=True)
-        return
     try:
+        form = AudioFormat.for_path(path, like)
+        if state.edit.amount == 0 and form == like:
+            # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
+            write_bytes(path, session.upload.read_bytes(), overwrite=True)
+            return
         write(path, _samples(session, whole), session.sound.rate, form, overwrite=True)
     except TonewoodError as error:
         raise CallError(str(error).replace(str(path), f"{_stem(session)}{path.suffix}")) from None
@@ -235,6 +237,11 @@ def _draw(desk: Desk, session: Session, state: State, whole: sound.Whole, path: 
 
 def _stem(session: Session) -> str:
     return Path(session.title).stem or "recording"
+
+
+def _taken(session: Session, key: str, suffix: str) -> Path:
+    """Where a file lies until it is sent; a name of its own, for another may be under way."""
+    return session.folder / f"taken-{key}-{secrets.token_hex(4)}{suffix}"
 
 
 def _sent(path: Path, name: str) -> FileResponse:

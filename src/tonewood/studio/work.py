@@ -5,22 +5,23 @@ import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.errors import CallError, shown
+from tonewood.errors import CallError
 from tonewood.files.modelfile import Model, load
+from tonewood.files.output import write_text
 from tonewood.files.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Change
 from tonewood.masking.mask import LongMask
 from tonewood.masking.optimise import Step
 from tonewood.masking.render import Rendered, rendered
-from tonewood.scoring.findings import summary
-from tonewood.settings import EnhanceSettings, ModelSettings, changed
+from tonewood.settings import EnhanceSettings
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.loudness import integrated_loudness
+from tonewood.studio.entries import Session, Sound, State
+from tonewood.studio.folderwork import Told, audit, enhance_folder, teach
 from tonewood.studio.intake import save_array
 from tonewood.studio.sound import (
     Whole,
@@ -34,19 +35,10 @@ from tonewood.studio.sound import (
     save_bands,
     set_anchor,
 )
-from tonewood.studio.store import Session, Sound, State
-from tonewood.workflow import audit as audits
-from tonewood.workflow import batch, edit
-from tonewood.workflow.audit import Listened
-from tonewood.workflow.courses import Checked
+from tonewood.workflow import edit, revise
 from tonewood.workflow.edit import Edit
 from tonewood.workflow.enhance import Enhancement, enhance, mono_at, rows_of
 from tonewood.workflow.explain import explain
-from tonewood.workflow.sides import Loaded
-from tonewood.workflow.teach import Taught
-from tonewood.workflow.train import Origin, train
-
-Told = dict[str, Any]
 
 
 def session_of(asked: Told) -> Session:
@@ -62,8 +54,14 @@ def state_of(asked: Told) -> State:
 
 def run(kind: str, asked: Told, models: dict[str, Model]) -> Iterator[Told]:
     """Do a job; every dict updates what is told of it, the last one has its result."""
-    if kind in ("audit", "train", "batch"):
-        yield from {"audit": _audit, "train": _train, "batch": _batch}[kind](asked, models)
+    if kind == "audit":
+        yield from audit(asked)
+        return
+    if kind == "train":
+        yield from teach(asked)
+        return
+    if kind == "batch":
+        yield from enhance_folder(asked, _model(asked, models))
         return
     ways = {"enhance": _enhance, "again": _again, "whole": _whole, "explain": _explain}
     yield from ways[kind](asked, session_of(asked), _model(asked, models))
@@ -74,9 +72,6 @@ def _model(asked: Told, models: dict[str, Model]) -> Model:
     if name not in models:
         models[name] = load(name)
     return models[name]
-
-
-# --- One session
 
 
 def _enhance(asked: Told, session: Session, model: Model) -> Iterator[Told]:
@@ -96,7 +91,7 @@ def _again(asked: Told, session: Session, model: Model) -> Iterator[Told]:
         raise CallError("nothing was searched yet: enhance the recording first")
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
     mask, pinned = found_mask(session, state, model), state.edit.pinned
-    events = edit.again(
+    events = revise.again(
         session.samples(), session.sound.rate, model, mask, pinned, settings, before.certificate
     )
     yield from _searched(events, asked, session, model, pinned)
@@ -146,7 +141,7 @@ def _whole(asked: Told, session: Session, model: Model) -> Iterator[Told]:
         made = rendered(samples, rate, mask, render, model.settings.spectrum)
         _keep(session, state, model, made, None)
     else:
-        done = edit.edited(samples, rate, model, mask, state.edit, settings, before.certificate)
+        done = revise.edited(samples, rate, model, mask, state.edit, settings, before.certificate)
         _keep(session, state, model, done.rendered, done)
     yield {"phase": "done", "key": key_of(state, state.edit)}
 
@@ -164,7 +159,7 @@ def _explain(asked: Told, session: Session, model: Model) -> Iterator[Told]:
         "verdict": heard.faithful.line,
         "score": heard.score,
     }
-    (session.folder / "saliency.json").write_text(json.dumps(told), encoding="utf-8")
+    write_text(session.folder / "saliency.json", json.dumps(told), overwrite=True)
     yield {"phase": "done", **told}
 
 
@@ -227,7 +222,7 @@ def _keep(
     state: State,
     model: Model,
     made: Rendered,
-    done: Enhancement | edit.Edited | None,
+    done: Enhancement | revise.Edited | None,
 ) -> None:
     """Keep a whole rendering and what was measured of it."""
     source = session.samples()
@@ -244,8 +239,7 @@ def _keep(
         certificate=done.certificate if done else None,
     )
     save_array(session.folder / f"whole-{key}.npy", made.samples)
-    part = session.folder / f"whole-{key}.json"
-    part.write_text(whole.model_dump_json(), encoding="utf-8")
+    write_text(session.folder / f"whole-{key}.json", whole.model_dump_json(), overwrite=True)
     set_anchor(session, state, model, exact)
     forget_wholes(session.folder, key)
 
@@ -256,111 +250,3 @@ def _difference(source: NDArray[np.float32], made: Rendered, rate: int) -> float
     if math.isfinite(made.loudness_before) and math.isfinite(made.loudness_after):
         gain = made.loudness_after - made.loudness_before
     return integrated_loudness(made.samples - source * np.float32(10 ** (gain / 20)), rate)
-
-
-# --- Folders
-
-
-def _audit(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
-    sides = Path(asked["reference"]), Path(asked["source"])
-    for event in audits.audit(*sides, ModelSettings()):
-        if isinstance(event, audits.Listened):
-            surveyed = event.surveyed
-            yield {"phase": event.side, "number": surveyed.number, "of": surveyed.total}
-        else:
-            yield {
-                "phase": "done",
-                "verdict": event.audit.verdict,
-                "summary": summary(event.audit),
-                "warnings": audits.warnings(event.audit),
-                "recordings": list(event.audit.recordings),
-            }
-
-
-def _train(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
-    target = Path(asked["target"])
-    curve: list[dict[str, Any]] = []
-    settings = changed(ModelSettings(), asked.get("settings", []))
-    events = train(
-        Path(asked["reference"]),
-        Path(asked["source"]),
-        settings,
-        name=target.stem,
-        origin=Origin(domain=asked["domain"]),
-    )
-    for event in events:
-        if isinstance(event, Model):
-            event.save(target)
-            card = event.card.scorer
-            yield {
-                "phase": "done",
-                "model": target.stem,
-                "accuracy": card.accuracy,
-                "interval": list(card.accuracy_interval),
-            }
-        elif isinstance(event, Checked):
-            check = event.check
-            curve.append({
-                "who": event.who, "step": check.step, "of": check.steps,
-                "accuracy": check.accuracy, "loss": check.held_out_loss,
-            })  # fmt: skip
-            done = event.who == "judge" or not settings.training.judge
-            last = done and check.step >= check.steps
-            yield {"phase": "masks" if last else event.who, "curve": list(curve)}
-        elif isinstance(event, Loaded):
-            loading = event.loading
-            yield {"phase": "loading", "side": event.side, "number": loading.number,
-                   "of": loading.total}  # fmt: skip
-        elif isinstance(event, Taught):
-            yield {"phase": "predictor", "number": event.number, "of": event.total}
-        elif isinstance(event, Listened):
-            surveyed = event.surveyed
-            yield {"phase": "listening", "side": event.side, "number": surveyed.number,
-                   "of": surveyed.total}  # fmt: skip
-
-
-def _batch(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
-    model = _model(asked, models)
-    inputs, out = Path(asked["input"]), Path(asked["output"])
-    settings = EnhanceSettings.model_validate(asked["settings"])
-    laid = batch.jobs([inputs], out)
-    rows: list[dict[str, Any]] = [_row(job, inputs) for job in laid]
-    yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
-    done = 0
-    place = {str(job.input): number for number, job in enumerate(laid)}
-    for event in batch.enhance_files(laid, model, settings, overwrite=asked["overwrite"]):
-        if isinstance(event, Step):
-            continue
-        at = place[str(event.input)]
-        if isinstance(event, batch.Started):
-            rows[at] = {**rows[at], "state": "running"}
-        elif isinstance(event, batch.Failed):
-            rows[at] = {
-                **rows[at],
-                "state": "failed",
-                "error": str(event.error).replace(f"{shown(inputs)}/", ""),
-            }
-            done += 1
-        else:
-            certificate = event.certificate
-            rows[at] = {
-                **rows[at],
-                "state": "done",
-                "output": str(event.output),
-                "verdict": certificate.verdict,
-                "reasons": list(certificate.reasons),
-                "before": certificate.scorer.before,
-                "after": certificate.scorer.after,
-                "seconds": event.seconds,
-            }
-            done += 1
-        yield {"phase": "enhancing", "row": [at, rows[at]], "done": done}
-    yield {"phase": "done", "done": done, "failed": sum(r["state"] == "failed" for r in rows)}
-
-
-def _row(job: batch.Job | batch.Failed, folder: Path) -> dict[str, Any]:
-    return {
-        "name": str(job.input.relative_to(folder)) if job.input != folder else job.input.name,
-        "input": str(job.input),
-        "state": "waiting",
-    }

@@ -1,9 +1,4 @@
-"""Pages served safely: who may ask, from where, how much, and what a page may load.
-
-A page on this machine is within reach of every other page that the same browser has open. So a
-request must name this server (no rebinding of names), must not come from another site's page, and
-bring the token where one is set; answers tell the browser to load nothing from elsewhere.
-"""
+"""Who may ask, from where, how much; and what a page may load."""
 
 import asyncio
 import contextlib
@@ -11,14 +6,14 @@ import hashlib
 import hmac
 import ipaddress
 import json
-import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from tonewood.errors import CallError, MissingExtraError, shown
+from tonewood.errors import shown
+from tonewood.serving.names import ANY, LOCAL
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,8 +25,6 @@ POLICY = (
 )
 """Content security policy: all from this server, nothing inline."""
 
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
-_ANY = frozenset({"0.0.0.0", "::"})
 _SAFE = frozenset({"GET", "HEAD"})
 _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -78,8 +71,8 @@ class _Guard:
         larger: Mapping[str, Limits],
     ) -> None:
         self.app, self.token, self.limits, self.larger = app, token, limits, larger
-        self.any_address = not _ANY.isdisjoint(hosts)
-        self.hosts = frozenset(name.lower() for name in hosts) | _LOCAL
+        self.any_address = not ANY.isdisjoint(hosts)
+        self.hosts = frozenset(name.lower() for name in hosts) | LOCAL
         digest = hashlib.sha256((token or "").encode()).hexdigest()
         # Cookies know no ports: without a name of its own, one server would log out another.
         self.cookie = f"tonewood-{digest[:12]}"
@@ -178,7 +171,7 @@ def guarded(
     app: "ASGIApp",
     *,
     token: str | None = None,
-    hosts: Collection[str] = _LOCAL,
+    hosts: Collection[str] = LOCAL,
     limits: Limits = Limits(),
     larger: Mapping[str, Limits] | None = None,
 ) -> "ASGIApp":
@@ -205,91 +198,6 @@ def guarded(
         408 too slow, 413 too large, 421 another name.
     """
     return _Guard(app, token, hosts, limits, larger or {})
-
-
-def names_of(host: str) -> frozenset[str]:
-    """Names by which a server bound to `host` may be called."""
-    names = {host.lower()}
-    if host in _ANY:
-        machine = socket.gethostname().lower()
-        names |= {machine, f"{machine}.local"}
-    return frozenset(names) | _LOCAL
-
-
-def is_local(host: str) -> bool:
-    """Whether nobody but this machine reaches a server bound to `host`."""
-    return host in _LOCAL
-
-
-def address(host: str, port: int, token: str | None = None) -> str:
-    """Address to open, the token in it."""
-    if host in _ANY:
-        host = socket.gethostname()
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
-
-
-def check_extra(what: str, extra: str) -> None:
-    """Raise MissingExtraError if there is nothing to serve with."""
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise MissingExtraError(
-            f"{what} needs fastapi and uvicorn: pip install 'tonewood[{extra}]'"
-        ) from None
-
-
-def serve(
-    app: "ASGIApp", *, host: str, port: int, ready: Callable[[int], None] = lambda port: None
-) -> None:
-    """Serve until interrupted.
-
-    Parameters
-    ----------
-    app : ASGI application
-        A `guarded` one.
-    port : int
-        0 takes any that is free.
-    ready : callable
-        Called with the port once requests are answered.
-
-    Raises
-    ------
-    CallError
-        The address cannot be bound.
-    """
-    import uvicorn
-
-    bound = _bound(host, port)
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                ready(bound.getsockname()[1])
-
-    config = uvicorn.Config(
-        app, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
-        timeout_graceful_shutdown=1,
-    )  # fmt: skip
-    with bound:
-        Server(config).run(sockets=[bound])
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except (OSError, OverflowError) as error:
-        bound.close()
-        why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise CallError(
-            f"{shown(host)} port {port} cannot be served ({why}): name another --port or --host"
-        ) from None
-    return bound
 
 
 def _secured(send: "Send") -> "Send":

@@ -1,0 +1,245 @@
+"""How long the studio lets people wait: in a headless Chromium, over short and long recordings.
+
+    python benchmarks/studio.py [--docs docs/studio.md] [--scratch FOLDER] [--minutes 3 60]
+
+A studio as `tonewood studio` starts it, on the same machine as the browser. Every wait is what the
+page itself marks: from the start of navigation, from the end of the upload, from the slider's event
+to the moment that its sound is due. Needs `pip install '.[dev]'`, Chromium, 3 GB of disk an hour.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2 as httpx
+import numpy as np
+from playwright.sync_api import Browser, Page, sync_playwright
+from speed.sounds import record
+
+MODEL = "soundfont-cello"
+ARGUMENTS = ["--no-sandbox", "--mute-audio", "--autoplay-policy=no-user-gesture-required"]
+MARK = "performance.getEntriesByName('{}')[0]?.startTime ?? null"
+SLID = "performance.getEntriesByName('change-to-sound').map(it => it.duration)"
+CLIENTS, ASKED = 10, 15
+
+
+class Waits(NamedTuple):
+    """Milliseconds of one thing, measured several times."""
+
+    what: str
+    wanted: str
+    ms: list[float]
+
+    def row(self) -> str:
+        middle, last = np.median(self.ms), np.max(self.ms)
+        return f"| {self.what} | {self.wanted} | {_shown(middle)} | {_shown(last)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--docs", type=Path, help="page to fill")
+    parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/tonewood-speed"))
+    parser.add_argument("--minutes", type=int, nargs="*", default=[3, 60])
+    parser.add_argument("--repeats", type=int, default=5)
+    asked = parser.parse_args()
+    load = os.getloadavg()[0]
+    waits = measured(asked)
+    table = "\n".join(
+        [
+            f"{os.cpu_count()} cores, load {load:.1f} before; recordings in stereo at 44.1 kHz.",
+            "",
+            "| | wanted | median | longest |",
+            "|---|---:|---:|---:|",
+            *(it.row() for it in waits),
+        ]
+    )
+    print(table)
+    if asked.docs:
+        begin, end = "<!-- waits: begin -->\n", "<!-- waits: end -->"
+        page = asked.docs.read_text()
+        head, tail = page.split(begin)[0], page.split(end)[1]
+        asked.docs.write_text(head + begin + table + "\n" + end + tail)
+
+
+def measured(asked: argparse.Namespace) -> list[Waits]:
+    """Go through it all, the short recording first."""
+    waits: list[Waits] = []
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with tempfile.TemporaryDirectory(dir=asked.scratch) as folder, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
+        with served(Path(folder)) as address:
+            waits.append(first_page(browser, address, asked.repeats))
+            for minutes in asked.minutes:
+                take = record(asked.scratch / f"{minutes} min.wav", 60 * minutes)
+                waits += one_recording(browser, address, take, minutes, asked.repeats)
+                print(*(it.row() for it in waits), sep="\n", flush=True)
+        browser.close()
+    return waits
+
+
+def first_page(browser: Browser, address: str, repeats: int) -> Waits:
+    """From nothing to a page that can be used, the cache empty."""
+    ms = []
+    for _ in range(repeats):
+        page = browser.new_page()
+        page.goto(address)
+        ms.append(until(page, MARK.format("page-ready")))
+        page.close()
+    return Waits("first page ready", "1 s", ms)
+
+
+def one_recording(
+    browser: Browser, address: str, take: Path, minutes: int, repeats: int
+) -> list[Waits]:
+    """Everything that is waited for with one recording."""
+    name = f"{minutes} min" if minutes < 60 else f"{minutes // 60} h"
+    seen = []
+    for _ in range(repeats if minutes < 60 else 1):
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector(".drop")
+        page.set_input_files("input[type=file]", take)
+        visible = until(page, MARK.format("spectrogram-visible"), 300)
+        ended = page.evaluate("performance.getEntriesByName('upload-ended').at(-1).startTime")
+        seen.append(visible - ended)
+        session = page.url.rsplit("/", 1)[1]
+        page.close()
+    ready = []
+    for _ in range(repeats):
+        if ready:
+            page.close()
+        page = browser.new_page()  # the last one stays: a search ends when its last page goes
+        page.goto(f"{address}#/s/{session}")
+        ready.append(until(page, MARK.format("page-ready")))
+    with httpx.Client(base_url=address, timeout=600) as client:
+        base = f"/api/sessions/{session}"
+        begun = time.perf_counter()
+        search(client, base)
+        found = 1000 * (time.perf_counter() - begun)
+        tiles = all_tiles(client, base)
+        slid = slider(browser, f"{address}#/s/{session}")
+        crowd = ten_clients(client, address, base)
+    page.close()
+    return [
+        Waits(f"{name}: spectrogram visible after the upload", "1.5 s" * (minutes <= 3), seen),
+        Waits(f"{name}: its page ready", "1 s", ready),
+        Waits(f"{name}: enhanced", "", [found]),
+        Waits(f"{name}: a tile, of recording or mask, at any zoom", "", tiles),
+        Waits(f"{name}: amount slider to sound", "150 ms", slid),
+        Waits(f"{name}: each of {CLIENTS} clients' requests, a search running", "", crowd),
+    ]
+
+
+def search(client: httpx.Client, base: str) -> None:
+    job = client.post(f"{base}/enhance", json={"force": True}).json()
+    while job["state"] in ("queued", "running"):
+        time.sleep(0.1)
+        job = client.get(f"/api/jobs/{job['id']}").json()
+    assert job["state"] == "done", job
+
+
+def all_tiles(client: httpx.Client, base: str) -> list[float]:
+    """Every zoom, three places, three pictures: each asked for the first time."""
+    told = client.get(base).json()
+    axes, key, ms = told["axes"], told["state"]["key"], []
+    for level in range(axes["levels"]):
+        count = int(np.ceil(told["seconds"] / (axes["finest_s"] * 2**level * axes["columns"])))
+        for number in sorted({0, count // 2, count - 1}):
+            for kind in ("input", "mask", "output"):
+                path = f"{base}/tiles/{kind}/mel/{level}/{number}?key={key}"
+                ms.append(timed(client, path))
+    return ms
+
+
+def slider(browser: Browser, address: str) -> list[float]:
+    """The slider moved while it plays, at several places of the recording."""
+    page = browser.new_page()
+    page.goto(address)
+    until(page, MARK.format("page-ready"))
+    page.keyboard.press("Space")
+    ms: list[float] = []
+    for turn in range(20):
+        page.wait_for_timeout(400)
+        page.evaluate(
+            "it => { const slider = document.getElementById('amount'); slider.value = it;"
+            "slider.dispatchEvent(new Event('input')) }",
+            0.95 - 0.04 * turn,
+        )
+        until(page, f"{SLID}.length > {turn} || null")
+        if turn % 5 == 4:
+            page.evaluate("document.getElementById('amount').dispatchEvent(new Event('change'))")
+            page.keyboard.press("Shift+ArrowRight")
+    ms = page.evaluate(SLID)
+    page.close()
+    return ms
+
+
+def ten_clients(client: httpx.Client, address: str, base: str) -> list[float]:
+    """Pages, tiles and sound for ten at once, in different places, while a search runs."""
+    samples = client.get(base).json()["sound"]["samples"]
+    job = client.post(f"{base}/enhance", json={"force": True, "steps": 200}).json()
+
+    def look(number: int) -> list[float]:
+        rng = np.random.default_rng(number)
+        ms = []
+        with httpx.Client(base_url=address, timeout=60) as mine:
+            for _ in range(ASKED):
+                start = int(rng.integers(0, samples - 44_100))
+                for path in (
+                    "/",
+                    f"{base}/tiles/input/log/{rng.integers(2, 6)}/0",
+                    f"{base}/sound/output?start={start}&stop={start + 44_100}",
+                ):
+                    ms.append(timed(mine, path))
+        return ms
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        ms = [it for mine in pool.map(look, range(CLIENTS)) for it in mine]
+    client.delete(f"/api/jobs/{job['id']}")
+    return ms
+
+
+def timed(client: httpx.Client, path: str) -> float:
+    begun = time.perf_counter()
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    return 1000 * (time.perf_counter() - begun)
+
+
+def until(page: Page, expression: str, seconds: float = 30) -> Any:
+    """What an expression gives, as soon as it gives something."""
+    for _ in range(int(seconds / 0.02)):
+        if (value := page.evaluate(expression)) is not None:
+            return value
+        page.wait_for_timeout(20)
+    raise TimeoutError(expression)
+
+
+def _shown(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms < 1_000 else f"{ms / 1000:.1f} s"
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A studio while a block runs; yields its address."""
+    command = [sys.executable, "-m", "tonewood", "studio", "--port", "0", "--no-browser"]
+    command += ["--folder", str(folder), "-m", MODEL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()

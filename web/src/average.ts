@@ -1,0 +1,52 @@
+/** The average EQ, upright beside the picture so that its frequencies are the picture's. */
+
+import { get, type Session } from "./api";
+import { decibels, h, hertz, s } from "./dom";
+import type { Scale } from "./scale";
+
+interface Curve {
+  hz: number[];
+  mean: number[];
+  low: number[];
+  high: number[];
+}
+
+export class AverageEq {
+  readonly element: HTMLElement;
+  private plot = s("svg", { preserveAspectRatio: "none", role: "img" });
+  private curve: Curve | null = null;
+
+  constructor(private scale: Scale) {
+    this.element = h("figure", { class: "average" }, h("figcaption", {}, "Average EQ"), this.plot as unknown as HTMLElement);
+  }
+
+  async load(session: Session): Promise<void> {
+    this.curve = await get<Curve>(`/sessions/${session.id}/curve?axis=${this.scale.axis}`);
+  }
+
+  draw(amount: number): void {
+    const { scale, curve } = this;
+    const height = scale.height;
+    const width = this.plot.clientWidth || 110;
+    this.plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    if (!curve) return;
+    const most = Math.max(6, ...curve.low.map(Math.abs), ...curve.high.map(Math.abs)) * Math.max(amount, 0.05);
+    const reach = Math.min(30, Math.ceil(Math.max(6, most) / 6) * 6);
+    const x = (db: number) => width / 2 + (Math.max(-reach, Math.min(reach, db)) / reach) * (width / 2 - 6);
+    const at = (values: number[]) => values.map((db, n) => `${x(db * amount).toFixed(1)},${scale.y(curve.hz[n]).toFixed(1)}`);
+    const extreme = curve.mean.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0) * amount;
+    const where = curve.hz[curve.mean.findIndex((db) => db * amount === extreme)] ?? 0;
+    this.plot.setAttribute(
+      "aria-label",
+      `Average gain by frequency; the largest is ${decibels(extreme)} at ${hertz(where)}`,
+    );
+    this.plot.replaceChildren(
+      ...scale.ticks().map((hz) => s("line", { class: "grid", x1: 0, x2: width, y1: scale.y(hz), y2: scale.y(hz) })),
+      s("line", { class: "zero", x1: width / 2, x2: width / 2, y1: 0, y2: height }),
+      s("polygon", { class: "band", points: [...at(curve.low), ...at(curve.high).reverse()].join(" ") }),
+      s("polyline", { class: "mean", points: at(curve.mean).join(" ") }),
+      s("text", { x: 4, y: height - 6 }, `−${reach}`),
+      s("text", { x: width - 4, y: height - 6, "text-anchor": "end" }, `+${reach} dB`),
+    );
+  }
+}

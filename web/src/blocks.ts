@@ -1,0 +1,224 @@
+/** Boxes on the picture, of notes or of areas: laid, dragged, resized, by pointer and by keys. */
+
+import type { Edit } from "./api";
+import { h } from "./dom";
+import type { Scale } from "./scale";
+
+export type Tool = "move" | "note" | "area" | "loop";
+
+export interface Box {
+  start: number;
+  end: number;
+  low: number;
+  high: number;
+}
+
+export interface Desk {
+  edit: Edit;
+  selected: string | null;
+  select(id: string | null): void;
+  /** Goes to where one lies, and selects it. */
+  reveal(id: string): void;
+  /** Shows a change as it is being made. */
+  preview(edit: Edit): void;
+  /** Keeps a change. */
+  keep(edit: Edit): void;
+}
+
+interface Item {
+  id: string;
+}
+
+/** What notes and areas have of their own. */
+export interface Kind<T extends Item> {
+  name: string; // class of the element
+  of(edit: Edit): readonly T[];
+  into(edit: Edit, items: T[]): Edit;
+  box(item: T, scale: Scale): Box;
+  boxed(item: T, box: Box, scale: Scale): T;
+  described(item: T): string;
+  paint(item: T, element: HTMLElement, label: HTMLElement): void;
+  /** An item after a key of its own, of steps as fine as `fine`. */
+  typed(item: T, key: string, fine: number): T | null;
+  /** An item whose strength is turned by a step of the wheel. */
+  turned(item: T, way: number): T;
+}
+
+/** An edit with one item changed. */
+export function altered<T extends Item>(kind: Kind<T>, edit: Edit, id: string, turn: (item: T) => T): Edit {
+  return kind.into(edit, kind.of(edit).map((item) => (item.id === id ? turn(item) : item)));
+}
+
+/** An edit with one item less. */
+export function without<T extends Item>(kind: Kind<T>, edit: Edit, id: string): Edit {
+  return kind.into(edit, kind.of(edit).filter((item) => item.id !== id));
+}
+
+const EDGES = ["n", "e", "s", "w", "ne", "nw", "se", "sw"];
+
+export class Blocks<T extends Item> {
+  private elements = new Map<string, HTMLElement>();
+  private dragging = false;
+
+  constructor(
+    private kind: Kind<T>,
+    private layer: HTMLElement,
+    private scale: Scale,
+    private desk: Desk,
+  ) {}
+
+  /** Puts every box where it belongs. */
+  lay(): void {
+    const items = this.kind.of(this.desk.edit);
+    const present = new Set(items.map((item) => item.id));
+    for (const [id, element] of this.elements) {
+      if (present.has(id)) continue;
+      element.remove();
+      this.elements.delete(id);
+    }
+    for (const item of items) {
+      let element = this.elements.get(item.id);
+      if (!element) {
+        element = this.made(item.id);
+        this.elements.set(item.id, element);
+        this.layer.append(element);
+      }
+      const selected = item.id === this.desk.selected;
+      this.place(element, this.kind.box(item, this.scale));
+      element.classList.toggle("selected", selected);
+      element.setAttribute("aria-label", this.kind.described(item));
+      element.setAttribute("aria-pressed", String(selected));
+      this.kind.paint(item, element, element.firstElementChild as HTMLElement);
+    }
+  }
+
+  focus(id: string): void {
+    this.elements.get(id)?.focus({ preventScroll: true });
+  }
+
+  get busy(): boolean {
+    return this.dragging;
+  }
+
+  private place(element: HTMLElement, box: Box): void {
+    const { scale } = this;
+    const left = scale.x(box.start);
+    const right = scale.x(box.end);
+    const top = Math.max(0, scale.y(box.high));
+    const bottom = Math.min(scale.height, scale.y(box.low));
+    element.hidden = right < 0 || left > scale.width || bottom < top;
+    element.style.left = `${left}px`;
+    element.style.top = `${top}px`;
+    element.style.width = `${Math.max(4, right - left)}px`;
+    element.style.height = `${Math.max(4, bottom - top)}px`;
+  }
+
+  private made(id: string): HTMLElement {
+    const { name } = this.kind;
+    const element = h("div", { role: "button", tabindex: "0", class: `block ${name}`, "data-id": id }, h("span", { class: "gain" }));
+    for (const edge of EDGES) element.append(h("i", { class: `grip ${edge}`, "data-edge": edge }));
+    element.addEventListener("pointerdown", (event) => this.grab(event, id, element));
+    element.addEventListener("focus", () => this.desk.select(id));
+    element.addEventListener("keydown", (event) => this.typed(event, id));
+    element.addEventListener("wheel", (event) => {
+      if (this.desk.selected !== id || event.ctrlKey) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.keep(id, (item) => this.kind.turned(item, -Math.sign(event.deltaY)));
+    });
+    return element;
+  }
+
+  private item(id: string): T | undefined {
+    return this.kind.of(this.desk.edit).find((item) => item.id === id);
+  }
+
+  private keep(id: string, turn: (item: T) => T): void {
+    this.desk.keep(altered(this.kind, this.desk.edit, id, turn));
+  }
+
+  private grab(event: PointerEvent, id: string, element: HTMLElement): void {
+    const item = this.item(id);
+    if (event.button !== 0 || event.shiftKey || this.layer.dataset.tool !== "move" || !item) return; // it draws
+    event.stopPropagation();
+    const edge = (event.target as HTMLElement).dataset.edge ?? "";
+    const before = this.kind.box(item, this.scale);
+    const from = { x: event.clientX, y: event.clientY };
+    element.setPointerCapture(event.pointerId);
+    let moved = false;
+    const move = (now: PointerEvent) => {
+      const dx = now.clientX - from.x;
+      const dy = now.clientY - from.y;
+      if (!moved && Math.hypot(dx, dy) < 3) return;
+      moved = this.dragging = true;
+      const box = this.dragged(before, edge, dx, dy);
+      this.desk.preview(altered(this.kind, this.desk.edit, id, () => this.kind.boxed(item, box, this.scale)));
+    };
+    const end = () => {
+      element.removeEventListener("pointermove", move);
+      element.removeEventListener("pointerup", end);
+      element.removeEventListener("pointercancel", end);
+      this.dragging = false;
+      if (moved) this.desk.keep(this.desk.edit);
+    };
+    element.addEventListener("pointermove", move);
+    element.addEventListener("pointerup", end);
+    element.addEventListener("pointercancel", end);
+    this.desk.select(id);
+  }
+
+  private dragged(box: Box, edge: string, dx: number, dy: number): Box {
+    const { scale } = this;
+    const seconds = (scale.end - scale.start) * (dx / scale.width);
+    const shift = (hz: number) => Math.max(20, Math.min(scale.high, scale.hz(scale.y(hz) + dy)));
+    const out = { ...box };
+    if (!edge) {
+      out.start += seconds;
+      out.end += seconds;
+      out.low = shift(box.low);
+      out.high = shift(box.high);
+      return out;
+    }
+    if (edge.includes("w")) out.start = Math.min(box.start + seconds, box.end - 0.02);
+    if (edge.includes("e")) out.end = Math.max(box.end + seconds, box.start + 0.02);
+    if (edge.includes("n")) out.high = Math.max(shift(box.high), box.low + 20);
+    if (edge.includes("s")) out.low = Math.min(shift(box.low), box.high - 20);
+    return out;
+  }
+
+  private typed(event: KeyboardEvent, id: string): void {
+    const item = this.item(id);
+    if (!item || event.ctrlKey || event.metaKey) return;
+    const fine = event.altKey ? 0.2 : 1;
+    const arrow = event.key.startsWith("Arrow");
+    const made = arrow ? this.arrowed(item, event.key, fine, event.shiftKey) : this.kind.typed(item, event.key, fine);
+    if (event.key === "Delete" || event.key === "Backspace") {
+      this.desk.select(null);
+      this.desk.keep(without(this.kind, this.desk.edit, id));
+    } else if (made) this.keep(id, () => made);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  /** Moved by an arrow, or sized around its middle: by a hundredth of what is seen, or a semitone. */
+  private arrowed(item: T, key: string, fine: number, sizes: boolean): T {
+    const { scale } = this;
+    const box = this.kind.box(item, scale);
+    const way = key === "ArrowRight" || key === "ArrowUp" ? 1 : -1;
+    const ratio = 2 ** ((way * fine) / 12);
+    if (key === "ArrowLeft" || key === "ArrowRight") {
+      const by = (way * fine * (scale.end - scale.start)) / 100;
+      const least = Math.max(-(box.end - box.start - 0.02), by);
+      const [start, end] = sizes ? [-least / 2, least / 2] : [by, by];
+      return this.kind.boxed(item, { ...box, start: box.start + start, end: box.end + end }, scale);
+    }
+    const middle = (box.low + box.high) / 2;
+    if (sizes) {
+      const half = Math.max(10, Math.min(10_000, ((box.high - box.low) / 2) * ratio));
+      return this.kind.boxed(item, { ...box, low: middle - half, high: middle + half }, scale);
+    }
+    const by = Math.max(scale.low, Math.min(scale.high, middle * ratio)) - middle;
+    return this.kind.boxed(item, { ...box, low: box.low + by, high: box.high + by }, scale);
+  }
+}

@@ -1,0 +1,56 @@
+/** Pieces of sound that follow each other to the sample, faded in and out as one. */
+
+export const FADE_S = 0.012;
+
+interface Segment {
+  time: number; // of the audio clock
+  sample: number;
+  length: number;
+}
+
+export class Generation {
+  readonly input: GainNode;
+  readonly output: GainNode;
+  readonly fade: GainNode;
+  readonly segments: Segment[] = [];
+  readonly sources: AudioBufferSourceNode[] = [];
+  ended = false;
+
+  constructor(
+    context: AudioContext,
+    target: AudioNode,
+    public next: number, // sample that comes next
+    public time: number, // when it comes
+  ) {
+    this.fade = new GainNode(context, { gain: 0 });
+    this.input = new GainNode(context, { gain: 0 });
+    this.output = new GainNode(context, { gain: 0 });
+    this.input.connect(this.fade);
+    this.output.connect(this.fade);
+    this.fade.connect(target);
+  }
+
+  /** Sample that is heard at a time of the audio clock. */
+  at(time: number, rate: number): number {
+    let found = this.segments[0];
+    if (!found) return this.next;
+    for (const segment of this.segments) if (segment.time <= time) found = segment;
+    const into = Math.max(0, (time - found.time) * rate);
+    return found.sample + Math.min(into, found.length);
+  }
+
+  stop(time: number): void {
+    this.ended = true;
+    this.fade.gain.cancelScheduledValues(time);
+    this.fade.gain.setValueAtTime(1, time);
+    this.fade.gain.linearRampToValueAtTime(0, time + FADE_S);
+    for (const source of this.sources) {
+      try {
+        source.stop(time + FADE_S + 0.005);
+      } catch {
+        // it has not started, and now never will
+      }
+    }
+    window.setTimeout(() => this.fade.disconnect(), 1000 * (FADE_S + 0.3));
+  }
+}

@@ -1,0 +1,231 @@
+/** What came of a folder: a table with scores and players, filtered and sorted, while it grows. */
+
+import { cancel, capital, over, type Job } from "./api";
+import { arrange, button, h, icon, say } from "./dom";
+import { counted } from "./places";
+import { Progress } from "./progress";
+
+export interface Row {
+  name: string;
+  state: "waiting" | "running" | "done" | "failed";
+  verdict?: string;
+  reasons?: string[];
+  before?: number;
+  after?: number;
+  seconds?: number;
+  error?: string;
+}
+
+type Order = "name" | "before" | "after";
+type Which = "input" | "output";
+
+const FILTERS: [string, string, (row: Row) => boolean][] = [
+  ["all", "All", () => true],
+  ["good", "Good", (row) => row.verdict === "good"],
+  ["limited", "Limited", (row) => row.verdict === "limited"],
+  ["refused", "Refused", (row) => row.verdict === "refused"],
+  ["failed", "Failed", (row) => row.state === "failed"],
+];
+const HEADS: [Order, string][] = [
+  ["name", "Recording"],
+  ["before", "Before"],
+  ["after", "After"],
+];
+
+export class Results {
+  readonly element = h("section", { class: "results", "aria-label": "Results" });
+  private summary = h("p", { role: "status" });
+  private progress: Progress;
+  private filters = new Map<string, HTMLElement>();
+  private heads = new Map<Order, HTMLElement>();
+  private body = h("tbody");
+  private lines = new Map<number, Line>();
+  private audio = h("audio", { preload: "auto" });
+  private playing: { row: number; which: Which } | null = null;
+  private filter = "all";
+  private order: Order = "name";
+  private rows: Row[];
+
+  constructor(private job: Job) {
+    this.rows = (job.told.rows ?? []) as Row[];
+    this.progress = new Progress(() => cancel(this.job));
+    this.audio.addEventListener("ended", () => this.silence());
+    this.element.append(
+      h("div", { class: "row spread" }, this.summary, this.choice()),
+      this.progress.element,
+      h(
+        "div",
+        { class: "table", tabindex: "0", role: "region", "aria-label": "Recordings" },
+        h(
+          "table",
+          {},
+          h("thead", {}, h("tr", {}, ...HEADS.map((head) => this.head(...head)), h("th", { scope: "col" }, "Verdict"), h("th", { scope: "col" }, "Listen"))),
+          this.body,
+        ),
+      ),
+    );
+    this.show();
+  }
+
+  /** Takes up what was told of the job: all of it, or what changed. */
+  told(job: Job): void {
+    this.job = { ...job, told: { ...this.job.told, ...job.told } };
+    if (job.told.rows) this.rows = job.told.rows as Row[];
+    if (job.told.row && this.known) {
+      const [at, row] = job.told.row as [number, Row];
+      this.rows[at] = row;
+    }
+    this.show();
+  }
+
+  get known(): boolean {
+    return this.rows.length > 0;
+  }
+
+  destroy(): void {
+    this.audio.pause();
+    this.audio.removeAttribute("src");
+  }
+
+  private choice(): HTMLElement {
+    for (const [name] of FILTERS) {
+      this.filters.set(name, h("button", { type: "button", onclick: () => { this.filter = name; this.show(); } }));
+    }
+    return h("div", { class: "segmented", role: "group", "aria-label": "Filter" }, ...this.filters.values());
+  }
+
+  private head(key: Order, title: string): HTMLElement {
+    const element = h(
+      "th",
+      { scope: "col" },
+      h("button", { type: "button", class: "link", onclick: () => { this.order = key; this.show(); } }, title),
+    );
+    this.heads.set(key, element);
+    return element;
+  }
+
+  private show(): void {
+    const { job, rows } = this;
+    const done = Number(job.told.done ?? 0);
+    this.summary.textContent = summary(job, done, rows.length);
+    this.summary.classList.toggle("error", job.state === "failed");
+    this.progress.element.hidden = over(job);
+    this.progress.tell(rows.length ? "Enhancing …" : "Looking for recordings …", done, rows.length);
+    for (const [name, title, wanted] of FILTERS) {
+      const element = this.filters.get(name) as HTMLElement;
+      element.textContent = `${title} ${rows.filter(wanted).length}`;
+      element.setAttribute("aria-pressed", String(name === this.filter));
+    }
+    for (const [key, element] of this.heads) {
+      const sorted = key === "name" ? "ascending" : "descending";
+      element.setAttribute("aria-sort", key === this.order ? sorted : "none");
+    }
+    arrange(this.body, this.shown().map((number) => this.line(number).element));
+  }
+
+  /** Numbers of the rows that pass the filter, in their order. */
+  private shown(): number[] {
+    const test = FILTERS.find(([name]) => name === this.filter)?.[2] ?? (() => true);
+    const numbers = this.rows.map((_, number) => number).filter((number) => test(this.rows[number]));
+    const { order } = this;
+    if (order !== "name") numbers.sort((a, b) => (this.rows[b][order] ?? -1) - (this.rows[a][order] ?? -1));
+    return numbers;
+  }
+
+  private line(number: number): Line {
+    let line = this.lines.get(number);
+    if (!line) this.lines.set(number, (line = new Line(this.rows[number].name, (which) => this.listen(number, which))));
+    line.show(this.rows[number], this.playing?.row === number ? this.playing.which : null);
+    return line;
+  }
+
+  /** Plays a file; the other one of the same row goes on from the same place. */
+  private listen(row: number, which: Which): void {
+    if (this.playing?.row === row && this.playing.which === which) {
+      this.silence();
+      return;
+    }
+    const at = this.playing?.row === row ? this.audio.currentTime : 0;
+    this.playing = { row, which };
+    this.audio.src = `/api/jobs/${this.job.id}/files/${row}/${which}`;
+    this.audio.currentTime = at;
+    void this.audio.play().catch((error: Error) => {
+      if (error.name === "AbortError") return; // by the next one, or by the page that goes
+      say(`${this.rows[row].name} cannot be played`, "error");
+      this.silence();
+    });
+    this.show();
+  }
+
+  private silence(): void {
+    this.audio.pause();
+    this.playing = null;
+    this.show();
+  }
+}
+
+/** One recording of the table. */
+class Line {
+  readonly element: HTMLElement;
+  private before = new Score();
+  private after = new Score();
+  private verdict = h("span", { class: "tag" });
+  private why = h("p", { class: "why", hidden: true });
+  private players: Record<Which, HTMLButtonElement>;
+
+  constructor(private name: string, play: (which: Which) => void) {
+    this.players = {
+      input: button("Original", "play", () => play("input"), { class: "small" }),
+      output: button("Enhanced", "play", () => play("output"), { class: "small" }),
+    };
+    this.element = h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name),
+      this.before.element,
+      this.after.element,
+      h("td", {}, this.verdict, this.why),
+      h("td", {}, h("div", { class: "players" }, this.players.input, this.players.output)),
+    );
+  }
+
+  show(row: Row, playing: Which | null): void {
+    this.before.show(row.before);
+    this.after.show(row.after);
+    const waits = row.state === "running" ? "at work …" : "waiting";
+    const kind = row.state === "failed" ? "refused" : (row.verdict ?? "");
+    this.verdict.textContent = row.state === "failed" ? (row.error ?? "failed") : (row.verdict ?? waits);
+    this.verdict.className = `tag ${kind}`;
+    this.why.hidden = !row.reasons?.length;
+    this.why.textContent = row.reasons?.length ? `${capital(row.reasons.join("; "))}.` : "";
+    this.players.output.hidden = row.state !== "done";
+    for (const [which, title] of [["input", "original"], ["output", "enhanced"]] as const) {
+      const element = this.players[which];
+      const on = playing === which;
+      if (element.getAttribute("aria-pressed") === String(on)) continue;
+      element.setAttribute("aria-pressed", String(on));
+      element.setAttribute("aria-label", `${on ? "Stop" : "Play"} ${title} of ${this.name}`);
+      element.firstElementChild?.replaceWith(icon(on ? "pause" : "play"));
+    }
+  }
+}
+
+class Score {
+  private bar = h("i", { class: "mini", "aria-hidden": "true", hidden: true }, h("i", {}));
+  private figure = h("span", {}, "–");
+  readonly element = h("td", { class: "figure" }, this.bar, this.figure);
+
+  show(score: number | undefined): void {
+    this.bar.hidden = score === undefined;
+    if (score === undefined) return;
+    (this.bar.firstChild as HTMLElement).style.left = `${score * 100}%`;
+    this.figure.textContent = score.toFixed(2);
+  }
+}
+
+function summary(job: Job, done: number, of: number): string {
+  if (job.state === "failed") return capital(String(job.told.error));
+  if (!over(job)) return `${done} of ${of || "…"} done`;
+  const failed = job.told.failed ? `, of which ${job.told.failed} failed` : "";
+  return `${counted(done)} ${job.state === "done" ? "done" : job.state}${failed}`;
+}
