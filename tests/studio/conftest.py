@@ -135,7 +135,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example over and over: two hundred steps of it outlast any test."""
     path = tmp_path_factory.mktemp("in") / "lasting.wav"
     samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
-    soundfile.write(path, np.tile(samples, (-(-24 * rate // len(samples)), 1)), rate)
+    soundfile.write(path, np.tile(samples, (-(-150 * rate // len(samples)), 1)), rate)
     return path
 
 

@@ -66,10 +66,11 @@ def test_a_slider_of_the_list_stays_in_the_hand(
     page.goto(f"{live.url}#/s/{enhanced}")
     page.get_by_role("button", name="Add a note").click()
     slider = page.locator(".notes input")
+    width = slider.bounding_box()["width"]
+    slider.hover(position={"x": 0.6 * width, "y": 5})  # which waits until it stands still
+    page.mouse.down()
     node, box = slider.element_handle(), slider.bounding_box()
     middle = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + 0.6 * box["width"], middle)
-    page.mouse.down()
     # Meanwhile the edit before is rendered, and told.
     until(page, lambda: (now := state(live, enhanced))["whole"] and now["edit"]["notes"])
     until(page, lambda: "examined" not in page.inner_text(".certificate"))
@@ -123,9 +124,9 @@ def test_cancel_stays_under_the_hand_while_the_search_is_told(
     figure = page.locator(".progress-slot .figure")
     until(page, lambda: figure.count() == 1 and "score" in figure.inner_text(), 60)
     cancel = page.get_by_role("button", name="Cancel")
-    node, box = cancel.element_handle(), cancel.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    cancel.hover()  # which waits until it stands still
     page.mouse.down()
+    node = cancel.element_handle()
     for _ in range(3):
         retold(page, figure)
     assert page.evaluate("it => it === document.querySelector('.progress-slot button')", node)

@@ -34,7 +34,7 @@ from tonewood.settings import Fix, ModelSettings
 from tonewood.signal.bands import band_levels
 from tonewood.signal.draws import Shares
 from tonewood.signal.features import LONG_HOPS, Analysis, Features, analyse
-from tonewood.signal.spread import spread
+from tonewood.signal.spread import release, spread
 from tonewood.signal.traces import Traces, traces
 
 MIN_SECONDS = 60.0
@@ -174,6 +174,7 @@ def load(
             evidence=_evidence(item, folder, it),
             item=item,
         )
+        release()
         yield Loading(number, len(found), take)
 
 

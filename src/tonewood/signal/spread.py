@@ -1,10 +1,14 @@
 """Work on parts of a recording, spread over the cores: a thread a core, a part a thread."""
 
+import ctypes
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,6 +52,17 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Re
         yield from ahead.rest()
     finally:
         ahead.close()
+
+
+def release() -> None:
+    """Give freed memory back to the system.
+
+    glibc keeps what threads freed, in pieces between what is still in use: over a thousand
+    recordings it came to 18 GB. Elsewhere nothing is done.
+    """
+    trim = getattr(_LIBC, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def cores() -> int:

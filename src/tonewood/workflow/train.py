@@ -99,27 +99,38 @@ def train(
     takes = yield from load_sides(reference, source, settings, fix=fix, cache=cache)
     answered = (yield from opinions.load(*tables, settings)) if any(tables) else None
     training = settings.training
-    there, here = ([take.evidence for take in takes[side]] for side in takes)
-    found = examine(there, here, np.random.default_rng(training.seed))
+    found = examine(
+        [take.evidence for take in takes["reference"]],
+        [take.evidence for take in takes["source"]],
+        np.random.default_rng(training.seed),
+    )
+    window = settings.spectrum.frames(settings.scorer.crop_seconds)
+    clouds = [likeness.fit([take.rows_db for take in takes[side]], window) for side in takes]
+    cards = [
+        _folder_card(named(side), part)
+        for side, part in zip((reference, source), takes.values(), strict=True)
+    ]
+    kept = folders.split(takes["reference"], settings.priors.held_out, training.seed)
+    learns, shares = lesson(kept.train, MOST_SECONDS, training.seed)
+    checks, checked = lesson(kept.held_out, MOST_SECONDS, training.seed)
+    sources, _ = lesson(takes["source"], MOST_SECONDS, training.seed)
     heard = answered.heard if answered else None
     fits = yield from fit_scorers(takes, heard, settings, device, checkpoint)
     if rank():
         return  # several trained one scorer; the first goes on alone
+    if not settings.predictor.taught:
+        # Of long folders most is not looked at again, and need not be in memory.
+        takes, kept = {}, folders.Split([], [])
     generator = torch.Generator().manual_seed(training.seed)
-    kept = folders.split(takes["reference"], settings.priors.held_out, training.seed)
-    learns, shares = lesson(kept.train, MOST_SECONDS, training.seed)
-    checks, checked = lesson(kept.held_out, MOST_SECONDS, training.seed)
     learnt = fitting.fit(
         learns,
-        lesson(takes["source"], MOST_SECONDS, training.seed)[0],
+        sources,
         checks,
         settings.priors,
         settings.spectrum.hop_ms,
         generator,
         (shares, checked),
     )
-    window = settings.spectrum.frames(settings.scorer.crop_seconds)
-    clouds = [likeness.fit([take.rows_db for take in takes[side]], window) for side in takes]
     guide = train_guide(learnt.corrected, settings.guide, generator, shares)
     gains = guide_gains(guide, learnt.corrected_held_out)
     # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
@@ -136,8 +147,8 @@ def train(
         reference_likeness=clouds[0],
         source_likeness=clouds[1],
         card=Card(
-            reference=_folder_card(named(reference), takes["reference"]),
-            source=_folder_card(named(source), takes["source"]),
+            reference=cards[0],
+            source=cards[1],
             scorer=scorer_card(fits["scorer"], training.seed),
             judge=scorer_card(judge, training.seed + 1) if judge else None,
             prior=PriorCard(
