@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/tonewood-speed"))
     parser.add_argument("--repeats", type=int, default=3, help="of everything under an hour")
     parser.add_argument("--hours", type=int, nargs="*", default=[1, 6])
+    parser.add_argument("--no-short", action="store_true", help="nor the stages")
     parser.add_argument("--no-training", action="store_true")
     parser.add_argument("--train-hours", type=float, help="a side, of an archive to learn from")
     asked = parser.parse_args()
@@ -39,6 +40,8 @@ def main() -> None:
         print(table(json.loads(asked.table.read_text())))
         return
     figures = measure(asked)
+    if asked.docs and (before := asked.docs.with_suffix(".json")).exists():
+        figures = joined(json.loads(before.read_text()), figures)
     if asked.docs:
         asked.out = asked.docs.with_suffix(".json")
         begin, end = "<!-- speed: begin -->\n", "<!-- speed: end -->"
@@ -50,7 +53,8 @@ def main() -> None:
     print(table(figures))
 
 
-def measure(asked: argparse.Namespace) -> dict:
+def short(asked: argparse.Namespace) -> tuple[dict, list[Measured]]:
+    """Stages inside, and whole processes on recordings of minutes."""
     scratch = asked.scratch
     takes = {
         name: record(scratch / f"{name}.wav", seconds)
@@ -85,6 +89,12 @@ def measure(asked: argparse.Namespace) -> dict:
         command = enhancing(takes[name], out, "-m", MODEL, "--steps", "0")
         seconds = {"3 min": 180, "14 min": 840}[name]
         found.append(several(f"enhance --steps 0 {name}", seconds, command, asked.repeats))
+    return figures | {"ratios": ratios}, found
+
+
+def measure(asked: argparse.Namespace) -> dict:
+    scratch = asked.scratch
+    figures, found = ({}, []) if asked.no_short else short(asked)
     for hours in asked.hours:
         long = record(scratch / f"{hours} h.wav", 3_600 * hours)
         command = enhancing(long, scratch / "out.w64", "-m", MODEL)
@@ -103,7 +113,14 @@ def measure(asked: argparse.Namespace) -> dict:
         for what in ("", ", analysed before"):
             told = f"train on {hours:g} + {hours:g} h{what}"
             found.append(several(told, 7_200 * hours, training(scratch, *sides), 1))
-    return figures | {"processes": [it.plain() for it in found], "ratios": ratios}
+    return figures | {"processes": [it.plain() for it in found]}
+
+
+def joined(before: dict, now: dict) -> dict:
+    """Figures of now, and from before what was not measured anew."""
+    anew = {it["what"]: it for it in now["processes"]}
+    kept = [anew.pop(it["what"], it) for it in before["processes"]]
+    return {**before, **now, "processes": [*kept, *anew.values()]}
 
 
 def several(what: str, seconds: float, command: list, repeats: int) -> Measured:

@@ -110,7 +110,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
         raise FolderError(f"{where}: this is no JSON object; write one a line")

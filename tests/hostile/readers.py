@@ -1,0 +1,211 @@
+"""Everything that reads what others wrote, each with inputs that are right, to be damaged."""
+
+import io
+import json
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import soundfile
+from safetensors.torch import save
+
+from tests.conftest import instrument
+from tests.hostile.mutations import BYTES, TEXT, Mutation, flipped, mutated
+from tonewood.files import cache, container, manifest, modelfile, opinions
+from tonewood.files import recipe as recipes
+from tonewood.files.audio import Stream, probe, read
+from tonewood.files.checkpoint import Checkpoint
+from tonewood.files.modelfile import Model
+from tonewood.listening import exchange
+from tonewood.listening.design import Test
+from tonewood.settings import EnhanceSettings, TrainingSettings, changed
+from tonewood.workflow import batch
+
+FORMATS = {
+    "wav": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "wavf": ("WAV", "FLOAT"),
+    "wavex": ("WAVEX", "PCM_16"), "rf64": ("RF64", "PCM_16"), "w64": ("W64", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"), "aiff": ("AIFF", "PCM_16"), "caf": ("CAF", "PCM_16"),
+    "caf-alac": ("CAF", "ALAC_16"), "au": ("AU", "PCM_16"), "wav-adpcm": ("WAV", "MS_ADPCM"),
+}  # fmt: skip
+"""Kinds of audio file, as libsndfile names them."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Something that reads a file.
+
+    Parameters
+    ----------
+    suffix : str
+        Of the file that it is given.
+    seeds : tuple of bytes
+        Contents that are right.
+    read : callable
+        Takes the path; TonewoodError is what it may raise.
+    mutations : tuple of Mutation
+    resealed : callable, optional
+        Makes checksums right again, so that damage gets past them.
+    """
+
+    suffix: str
+    seeds: tuple[bytes, ...]
+    read: Callable[[Path], object]
+    mutations: tuple[Mutation, ...] = BYTES
+    resealed: Callable[[bytes], bytes] | None = None
+
+    def inputs(self, count: int, seed: int) -> Iterator[bytes]:
+        """So many damaged contents, the same for the same seed."""
+        for number in range(count):
+            random = Random(f"{self.suffix} {seed} {number}")
+            content = mutated(random.choice(self.seeds), self.mutations, random)
+            if self.resealed is not None and random.random() < 0.7:
+                content = self.resealed(content)
+            yield content
+
+
+def sounds() -> dict[str, Reader]:
+    """A reader for each kind of audio file."""
+    time = np.arange(14_400) / 16_000
+    wave = 0.3 * np.sin(2 * np.pi * np.outer(time, [220.0, 331.0]))
+    made = {}
+    for name, (container_, subtype) in FORMATS.items():
+        seeds = []
+        for channels in (1, 2):
+            sink = io.BytesIO()
+            rate = 48_000 if name == "opus" else 16_000
+            soundfile.write(
+                sink,
+                wave[: 14_400 if name == "opus" else 4_800, :channels],
+                rate,
+                format=container_,
+                subtype=subtype,
+            )
+            seeds.append(sink.getvalue())
+        suffix = "." + name.split("-")[0].rstrip("0123456789")
+        made[f"audio {name}"] = Reader(
+            {".wavf": ".wav", ".wavex": ".wav", ".rf": ".rf64", ".w": ".w64"}.get(suffix, suffix),
+            tuple(seeds),
+            _heard,
+        )
+    return made
+
+
+def _heard(path: Path) -> None:
+    probe(path)
+    recording = read(path)
+    assert recording.samples.size
+    stream = Stream(path)
+    for _ in stream.blocks():
+        pass
+
+
+def texts(recipe: bytes) -> dict[str, Reader]:
+    """Readers of recipes, lists and tables."""
+    head = b"path,label,session,start,end\n"
+    rows = b'a.wav,reference,m,0,10.5\n"b,c.wav",source,,,\nd.wav,reference,"n ""x""",1e1,\n'
+    lines = b"\n".join(
+        json.dumps({"path": f"{k}.wav", "label": side, "session": None, "start": k}).encode()
+        for k, side in enumerate(("reference", "source", "source"))
+    )
+    answers = b"preferred,other,listener\na.wav,b.wav,1\nb.wav,c.wav,2\na.wav,c.wav,1\n"
+    marks = b"file,rating,low,high\na.wav,4.5,1,5\nb.wav,2,1,5\n"
+    training = TrainingSettings()
+    return {
+        "recipe": Reader(".recipe.json", (recipe,), _recipe, TEXT),
+        "manifest csv": Reader(".csv", (head + rows,), manifest.read, TEXT),
+        "manifest jsonl": Reader(".jsonl", (lines,), manifest.read, TEXT),
+        "preferences": Reader(
+            ".csv", (answers,), lambda path: opinions.read(path, None, training), TEXT
+        ),
+        "ratings": Reader(".csv", (marks,), lambda path: opinions.read(None, path, training), TEXT),
+    }
+
+
+def recipe_of(model: Model, folder: Path) -> bytes:
+    """A recipe, as an enhancement leaves it."""
+    job = batch.Job(folder / "seed.wav", folder / "out.wav")
+    soundfile.write(job.input, instrument(3.0, formant_hz=2_500.0).T, 16_000)
+    settings = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
+    for event in batch.enhance_files([job], model, settings):
+        assert not isinstance(event, batch.Failed), event
+    return batch.beside(job.output).read_bytes()
+
+
+def everything(model: Model, folder: Path) -> dict[str, Reader]:
+    """All readers of files, by name."""
+    return {**sounds(), **texts(recipe_of(model, folder)), **archives(model, folder)}
+
+
+def _recipe(path: Path) -> None:
+    recipes.load(path).mask.mask()
+
+
+def archives(model: Model, folder: Path) -> dict[str, Reader]:
+    """Readers of model files, checkpoints and cache entries, which hold tensors."""
+    path = folder / "seed.tonewood"
+    model.save(path)
+    content = path.read_bytes()
+    state = {"scorer/told": model.scorer.row_mean, "judge/told": model.scorer.loud_row}
+    return {
+        "model": Reader(".tonewood", (content,), modelfile.load, (_header, *BYTES), _resealed),
+        "card": Reader(".tonewood", (content,), _described, (_header, *BYTES), _resealed),
+        "checkpoint": Reader(
+            ".checkpoint", (save(state, {"told": "[]"}),), _checkpoint, (_header, *BYTES)
+        ),
+        "cache": Reader(".take", (save(state, {"told": "[]"}),), cache._read, (_header, *BYTES)),
+    }
+
+
+def _described(path: Path) -> None:
+    container.read(path).described()
+
+
+def _checkpoint(path: Path) -> None:
+    Checkpoint(path, resumed=True).open(["x"])
+
+
+def _header(content: bytes, random: Random) -> bytes:
+    """A safetensors file with damage to its header's text, its length kept right."""
+    if len(content) < 8:
+        return flipped(content, random)
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > len(content) - 8:
+        return flipped(content, random)
+    head = random.choice(TEXT)(content[8 : 8 + length], random)
+    return struct.pack("<Q", len(head)) + head + content[8 + length :]
+
+
+def _resealed(content: bytes) -> bytes:
+    try:
+        header, data = container._split(content)
+        told = header["__metadata__"]
+        parts = container._parts({k: v for k, v in header.items() if k != "__metadata__"}, data)
+        told["sha256"] = container._checksum(told["settings"], told["card"], parts)
+        head = json.dumps(header).encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return content
+    return struct.pack("<Q", len(head)) + head + bytes(data)
+
+
+def answers(tests: dict[str, Test]) -> dict[str, Reader]:
+    """Readers of other listening tests' tables."""
+    made = {}
+    for kind, test in tests.items():
+        columns = b"session_test_id,session_uuid,trial_id,choice_reference,choice_answer,"
+        columns += b"stimuli_rating,rating_stimulus,rating_score,rating_time,rating_comment\n"
+        rows = b"".join(
+            f"ours,u{k % 2},trial{k},A,B,0.{k},C{k % 3},{20 * k},1000,\n".encode() for k in range(6)
+        )
+        for came_from in ("webmushra", "reseval"):
+            made[f"answers {kind} {came_from}"] = Reader(
+                ".csv",
+                (columns + rows,),
+                partial(exchange.read, test, came_from),
+                TEXT,
+            )
+    return made
