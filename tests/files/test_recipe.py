@@ -19,7 +19,8 @@ from tonewood.files.modelfile import Model
 from tonewood.files.recipe import MaskRecord, Recipe, load
 from tonewood.masking.mask import LongMask, Mask
 from tonewood.settings import EnhanceSettings, changed
-from tonewood.workflow.batch import Enhanced, enhance_files, jobs
+from tonewood.workflow.batch import Enhanced, enhance_files
+from tonewood.workflow.layout import jobs
 
 
 def mask(gain: np.ndarray[Any, Any]) -> Mask:

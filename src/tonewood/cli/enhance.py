@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
 
     from tonewood.files.recipe import CarriedRecord
     from tonewood.masking.optimise import Step
-    from tonewood.workflow.batch import Enhanced, Failed, Started
+    from tonewood.workflow.batch import Enhanced, Started
+    from tonewood.workflow.layout import Failed
 
 
 def enhance(
@@ -70,7 +71,7 @@ def enhance(
     """Reshape recordings toward the model's reference."""
     from tonewood.files.modelfile import load
     from tonewood.settings import changed, enhance_settings
-    from tonewood.workflow import batch
+    from tonewood.workflow import batch, layout
     from tonewood.workflow.train import check_device
 
     named = [
@@ -92,7 +93,7 @@ def enhance(
     settings = changed(enhance_settings(method), [*named, *(set_ or [])])
     check_device(device)
     loaded = load(model)
-    laid = batch.jobs(inputs, output)
+    laid = layout.jobs(inputs, output)
     events = batch.enhance_files(
         laid, loaded, settings, plot=plot, overwrite=overwrite, device=device
     )
@@ -104,14 +105,14 @@ def follow(
 ) -> None:
     """Show work on files as it goes on, tell what became of each, and end with the exit code."""
     from tonewood.terminal import EnhancingDisplay
-    from tonewood.workflow import batch
+    from tonewood.workflow import batch, layout
 
     failed = 0
     with EnhancingDisplay(files, steps) as display:
         for event in events:
-            if isinstance(event, batch.Failed | batch.Enhanced):
+            if isinstance(event, layout.Failed | batch.Enhanced):
                 display.clear()
-            if isinstance(event, batch.Failed):
+            if isinstance(event, layout.Failed):
                 failed += 1
                 report.failure(event, as_json)
             elif isinstance(event, batch.Enhanced):
@@ -141,12 +142,16 @@ def _tell(done: "Enhanced", as_json: bool) -> None:
                 "carried": done.carried.model_dump(mode="json") if done.carried else None,
                 "gain_db": done.gain_db,
                 "seconds": done.seconds,
+                "already": done.already,
                 "warnings": list(done.warnings),
             }
         )
         return
     found = done.certificate
     print(shown(done.input))
+    if done.already:
+        print(f"  already  {shown(done.output)}")
+        return
     print(f"  sound    {shown(done.output)}")
     if done.picture:
         print(f"  picture  {shown(done.picture)}")

@@ -91,7 +91,7 @@ def _measure(
     """Run the pairs, naming those that fail."""
     from tonewood.terminal import EvaluatingDisplay
     from tonewood.workflow import evaluate as workflow
-    from tonewood.workflow.batch import Failed
+    from tonewood.workflow.layout import Failed
     from tonewood.workflow.pairs import Measuring, by_name, by_table
 
     found = by_table(table, *folders) if table is not None else by_name(*folders)
@@ -116,7 +116,8 @@ def _compare(
     """Run the folders; with how many files failed, of how many."""
     from tonewood.terminal import EvaluatingDisplay
     from tonewood.workflow import distribution
-    from tonewood.workflow.batch import Failed, Started
+    from tonewood.workflow.batch import Started
+    from tonewood.workflow.layout import Failed
 
     failed = total = 0
     with EvaluatingDisplay() as display:

@@ -45,7 +45,7 @@ def explain(
     from tonewood.files.modelfile import load
     from tonewood.terminal import ExplainingDisplay
     from tonewood.workflow import explain_files as workflow
-    from tonewood.workflow.batch import Failed
+    from tonewood.workflow.layout import Failed
 
     asked = workflow.Asked(
         cast("Side", side), cast("Method", method), parts=not no_parts, listen=listen

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from tonewood.files.modelfile import Model
-    from tonewood.workflow.batch import Failed
+    from tonewood.workflow.layout import Failed
 
 
 def emit(value: dict[str, Any]) -> None:

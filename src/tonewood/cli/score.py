@@ -17,14 +17,14 @@ def score(
 ) -> None:
     """Score recordings: 0 sounds like the reference, 1 like the source."""
     from tonewood.files.modelfile import load
-    from tonewood.workflow import batch
+    from tonewood.workflow import batch, layout
 
     loaded = load(model)
-    paths = list(batch.recordings(inputs))
+    paths = list(layout.recordings(inputs))
     failed = 0
     titled = json_
     for event in batch.score_files(paths, loaded):
-        if isinstance(event, batch.Failed):
+        if isinstance(event, layout.Failed):
             failed += 1
             report.failure(event, json_)
         elif isinstance(event, batch.Scored):

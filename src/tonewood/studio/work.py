@@ -35,7 +35,7 @@ from tonewood.studio.sound import (
 )
 from tonewood.studio.store import Session, Sound, State
 from tonewood.workflow import audit as audits
-from tonewood.workflow import batch, edit
+from tonewood.workflow import batch, edit, layout
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.edit import Edit
 from tonewood.workflow.enhance import Enhancement, enhance, mono_at, rows_of
@@ -320,7 +320,7 @@ def _batch(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
     model = _model(asked, models)
     inputs, out = Path(asked["input"]), Path(asked["output"])
     settings = EnhanceSettings.model_validate(asked["settings"])
-    laid = batch.jobs([inputs], out)
+    laid = layout.jobs([inputs], out)
     rows: list[dict[str, Any]] = [_row(job, inputs) for job in laid]
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
     done = 0
@@ -331,7 +331,7 @@ def _batch(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
         at = place[str(event.input)]
         if isinstance(event, batch.Started):
             rows[at] = {**rows[at], "state": "running"}
-        elif isinstance(event, batch.Failed):
+        elif isinstance(event, layout.Failed):
             rows[at] = {
                 **rows[at],
                 "state": "failed",
@@ -355,7 +355,7 @@ def _batch(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
     yield {"phase": "done", "done": done, "failed": sum(r["state"] == "failed" for r in rows)}
 
 
-def _row(job: batch.Job | batch.Failed, folder: Path) -> dict[str, Any]:
+def _row(job: layout.Job | layout.Failed, folder: Path) -> dict[str, Any]:
     return {
         "name": str(job.input.relative_to(folder)) if job.input != folder else job.input.name,
         "input": str(job.input),

@@ -18,7 +18,7 @@ from tonewood.evaluation.align import Alignment
 from tonewood.evaluation.intervals import Interval, interval
 from tonewood.evaluation.metrics import Distances, closed, distances
 from tonewood.files.modelfile import Model
-from tonewood.workflow.batch import Failed
+from tonewood.workflow.layout import Failed
 from tonewood.workflow.pairs import (
     METHODS,
     TONEWOOD,

@@ -20,9 +20,10 @@ from tonewood.scoring import saliency
 from tonewood.scoring.saliency import Method
 from tonewood.signal import parts as segmentation
 from tonewood.workflow import explain_page, picture
-from tonewood.workflow.batch import Failed, Job, Started, all_or_none, check_outputs
+from tonewood.workflow.batch import Started, all_or_none, check_outputs
 from tonewood.workflow.enhance import mono_at
 from tonewood.workflow.explain import NAMES, OCTAVES, Explanation, Side, check_side, explain, listen
+from tonewood.workflow.layout import Failed, Job
 from tonewood.workflow.page import Sound
 
 INDEX, TABLE = "index.html", "table.json"
@@ -213,8 +214,8 @@ def _explain_file(job: Job, model: Model, asked: Asked, overwrite: bool, seed: i
         found, mono_at(recording.samples, recording.rate, model), model, title
     )
     warnings = []
-    with all_or_none([job.output, *sounds]):
-        if sounds and not _write_sounds(sounds, recording, found, model, overwrite):
+    with all_or_none([job.output, *sounds]) as made:
+        if sounds and not _write_sounds(sounds, recording, found, model, overwrite, made):
             warnings.append(f"nothing in it speaks for the {asked.side}: there are no sounds of it")
             sounds = []
         if job.output.suffix.lower() == ".png":
@@ -238,14 +239,20 @@ def _explain_file(job: Job, model: Model, asked: Asked, overwrite: bool, seed: i
 
 
 def _write_sounds(
-    paths: Sequence[Path], recording: Recording, found: Explanation, model: Model, overwrite: bool
+    paths: Sequence[Path],
+    recording: Recording,
+    found: Explanation,
+    model: Model,
+    overwrite: bool,
+    made: list[Path],
 ) -> bool:
-    made = listen(recording.samples, recording.rate, found, model)
-    if made is None:
+    heard = listen(recording.samples, recording.rate, found, model)
+    if heard is None:
         return False
-    for path, sound in zip(paths, made, strict=True):
+    for path, sound in zip(paths, heard, strict=True):
         form = AudioFormat.for_path(path, recording.format)
         write(path, sound.samples, recording.rate, form, overwrite=overwrite)
+        made.append(path)
     return True
 
 
