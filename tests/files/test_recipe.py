@@ -38,7 +38,7 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
     settings = changed(EnhanceSettings(), ["search.steps=1"])
     *_, done = enhance_files(laid, model, settings)
     assert isinstance(done, Enhanced)
-    found = load(done.recipe)
+    found = load(Path(done.recipe))
     shutil.rmtree(folder)
     return found
 

@@ -101,7 +101,7 @@ def test_a_run_killed_before_the_sound_takes_its_name_is_finished_by_the_next(
     laid = jobs([takes], out)
     whole = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, Enhanced)]
     before = state(out)
-    whole[0].output.unlink()  # its recipe came first
+    Path(whole[0].output).unlink()  # its recipe came first
     again = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, Enhanced)]
     assert [it.already for it in again] == [False, True]
     assert {name: it[0] for name, it in state(out).items()} == {

@@ -51,7 +51,9 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Re
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use: TONEWOOD_CORES, else all that the system lets it."""
+    if given := os.environ.get("TONEWOOD_CORES"):
+        return max(1, int(given))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

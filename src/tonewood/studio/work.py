@@ -356,8 +356,9 @@ def _batch(asked: Told, models: dict[str, Model]) -> Iterator[Told]:
 
 
 def _row(job: layout.Job | layout.Failed, folder: Path) -> dict[str, Any]:
+    input = Path(job.input)
     return {
-        "name": str(job.input.relative_to(folder)) if job.input != folder else job.input.name,
+        "name": str(input.relative_to(folder)) if input != folder else input.name,
         "input": str(job.input),
         "state": "waiting",
     }

@@ -24,6 +24,7 @@ from tonewood.files.audio import Stream, sha256, write_blocks
 from tonewood.files.formats import AudioFormat
 from tonewood.files.modelfile import Model
 from tonewood.files.output import atomic_path, sweep
+from tonewood.files.places import Place
 from tonewood.files.recipe import CarriedRecord, InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.optimise import Step
@@ -42,31 +43,45 @@ class Started(NamedTuple):
 
     number: int
     total: int
-    input: Path
+    input: Place
 
 
 @dataclass(frozen=True)
 class Enhanced:
-    """A file that was done."""
+    """A file that was done.
 
-    input: Path
-    output: Path
-    recipe: Path
-    picture: Path | None
+    Parameters
+    ----------
+    seconds : float
+        That it took.
+    sha256 : str
+        Of the input.
+    duration : float
+        Of the sound, in seconds.
+    already : bool
+        By an earlier run.
+    """
+
+    input: Place
+    output: Place
+    recipe: Place
+    picture: Place | None
     certificate: Certificate
     prior: str
     steps: int
     gain_db: float
     seconds: float
     warnings: tuple[str, ...]
+    sha256: str
+    duration: float
     carried: CarriedRecord | None = None
-    already: bool = False  # by an earlier run
+    already: bool = False
 
 
 class Scored(NamedTuple):
     """A file that was scored."""
 
-    input: Path
+    input: Place
     score: Score
 
 
@@ -97,7 +112,7 @@ def enhance_files(
     kind = settings.prior.kind if carried is None else carried.record.varying
     if kind == "predicted":
         predictor_of(model)
-    inputs = {job.input.resolve() for job in laid}
+    inputs = {job.input.resolve() for job in laid if isinstance(job, Job)}
     sweep({job.output.parent for job in laid if isinstance(job, Job)})
     for number, job in enumerate(laid, start=1):
         if isinstance(job, Failed):
@@ -200,12 +215,14 @@ def enhance_file(
         gain_db=round(reshaped.matching.gain_db, 2),
         seconds=round(time.perf_counter() - began, 2),
         warnings=tuple(_warnings(stream, reshaped)),
+        sha256=recipe.input.sha256,
+        duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
     )
 
 
 def told(
-    recipe: Recipe, input: Path, output: Path, side: Path, drawn: Path | None = None
+    recipe: Recipe, input: Place, output: Place, side: Place, drawn: Place | None = None
 ) -> Enhanced:
     """What an earlier run made, as its recipe tells it."""
     return Enhanced(
@@ -219,6 +236,8 @@ def told(
         gain_db=round(recipe.gain_db, 2),
         seconds=0.0,
         warnings=(),
+        sha256=recipe.input.sha256,
+        duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
         already=True,
     )

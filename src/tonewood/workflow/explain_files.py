@@ -23,7 +23,7 @@ from tonewood.workflow import explain_page, picture
 from tonewood.workflow.batch import Started, all_or_none, check_outputs
 from tonewood.workflow.enhance import mono_at
 from tonewood.workflow.explain import NAMES, OCTAVES, Explanation, Side, check_side, explain, listen
-from tonewood.workflow.layout import Failed, Job
+from tonewood.workflow.layout import Failed, Job, same
 from tonewood.workflow.page import Sound
 
 INDEX, TABLE = "index.html", "table.json"
@@ -113,9 +113,9 @@ def layout(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
     laid: dict[Path, Job | Failed] = {}
     for item in inputs:
         for job in _laid(item, out):
-            place = job.output if isinstance(job, Job) else job.input
+            place = job.output if isinstance(job, Job) else Path(job.input)
             other = laid.get(place)
-            if other and other.input.resolve() != job.input.resolve():
+            if other and not same(Path(other.input), Path(job.input)):
                 raise CallError(
                     f"{shown(other.input)} and {shown(job.input)} would both become "
                     f"{shown(place)}: explain them into two folders"

@@ -8,6 +8,7 @@ from tonewood.errors import CallError, FolderError, OutputError, TonewoodError, 
 from tonewood.files import recipe as recipes
 from tonewood.files.audio import audio_files
 from tonewood.files.formats import SUFFIXES
+from tonewood.files.places import Place
 
 
 class Job(NamedTuple):
@@ -20,7 +21,7 @@ class Job(NamedTuple):
 class Failed(NamedTuple):
     """A file could not be done; the others go on."""
 
-    input: Path
+    input: Place
     error: TonewoodError
 
 
@@ -112,5 +113,11 @@ def refused(job: Job, inputs: set[Path]) -> OutputError | None:
     """Why a recording may not become that file, of all resolved `inputs`; None if it may."""
     if job.output.resolve() not in inputs:
         return None
-    which = "the input itself" if same(*job) else "an input too"
-    return OutputError(f"{shown(job.output)} is {which}: name another output")
+    if same(*job):
+        return onto_itself(job.output)
+    return OutputError(f"{shown(job.output)} is an input too: name another output")
+
+
+def onto_itself(output: Place) -> OutputError:
+    """Why a recording may not become itself."""
+    return OutputError(f"{shown(output)} is the input itself: name another output")
