@@ -8,7 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tonewood.errors import CallError, FolderError, MissingExtraError, TonewoodError, shown
+from tonewood.errors import (
+    AudioError,
+    CallError,
+    FolderError,
+    MissingExtraError,
+    TonewoodError,
+    shown,
+)
 from tonewood.files import places, results
 from tonewood.files import recipe as recipes
 from tonewood.files.formats import SUFFIXES
@@ -127,6 +134,8 @@ def recordings(item: Place) -> Iterator[tuple[Place, str | TonewoodError]]:
             raise FolderError(f"no audio file below {shown(item)}: name another input")
         for url in sounds:
             yield url, url.removeprefix(item).lstrip("/")
+    except (CallError, MissingExtraError):
+        raise
     except TonewoodError as error:
         yield item, error
 
@@ -134,7 +143,7 @@ def recordings(item: Place) -> Iterator[tuple[Place, str | TonewoodError]]:
 def _is_folder(item: Place) -> bool:
     try:
         return item.is_dir() if isinstance(item, Path) else places.is_folder(item)
-    except TonewoodError:
+    except AudioError:
         return False
 
 
@@ -233,13 +242,17 @@ def _results(
     todo = deque(it for it in waiting if not isinstance(it[0], Failed))
     work = partial(_attempted, task)
     for (unit, known), result in _work(work, todo, model, crew):
-        done = lost(unit, result) if isinstance(result, TonewoodError) else result
+        done = lost(unit, _about(unit, result)) if isinstance(result, TonewoodError) else result
         name = f"{unit.input}\n{unit.output}"
         tries[name] = tries.get(name, 0) + 1
         if isinstance(done.event, Failed) and tries[name] <= retries:
             todo.append((unit, known))
             continue
         yield done._replace(row=replace(done.row, tries=tries.pop(name)))
+
+
+def _about(unit: Any, error: TonewoodError) -> TonewoodError:  # noqa: ANN401
+    return type(error)(f"{shown(unit.input)}: {error}")
 
 
 def lost_input(failed: Failed) -> Done:

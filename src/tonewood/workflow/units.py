@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,7 +77,11 @@ def attempt(task: Task, unit: Any, model: Model, known: Row | None) -> Done:  # 
 def lost(unit: Any, error: TonewoodError, took: float = 0.0) -> Done:  # noqa: ANN401
     """A unit that could not be done."""
     output = None if unit.output is None else str(unit.output)
-    row = Row(str(unit.input), output, error=str(error), took=round(took, 3))
+    digest = None
+    if isinstance(unit.input, Path):
+        with suppress(TonewoodError):
+            digest = sha256(unit.input)
+    row = Row(str(unit.input), output, digest, error=str(error), took=round(took, 3))
     return Done(row, Failed(unit.input, error))
 
 
