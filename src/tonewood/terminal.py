@@ -249,14 +249,3 @@ def meter(level_db: float, width: int = 40) -> str:
     """
     share = min(max((level_db + 60) / 60, 0.0), 1.0)
     return ("█" * round(share * width)).ljust(width)
-
-
-class ExplainingDisplay(_Display):
-    """Files done."""
-
-    def __init__(self) -> None:
-        super().__init__(transient=True)
-
-    def show(self, event: Started) -> None:
-        """Draw one event."""
-        self._update("files", event.number - 1, event.total, shown(event.input))

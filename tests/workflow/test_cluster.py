@@ -25,9 +25,10 @@ from tonewood.files.output import atomic_path
 from tonewood.files.results import Row
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.workflow import archive, batch
+from tonewood.workflow.batch import Scored
 from tonewood.workflow.cluster import Crew
 from tonewood.workflow.layout import Failed, jobs
-from tonewood.workflow.units import Done, EnhanceTask, Unit
+from tonewood.workflow.units import Done, EnhanceTask, ScoreTask, Unit
 
 # Workers do not have this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -89,7 +90,7 @@ def check_whole(takes: Path, out: Path, failed: Sequence[str] = ()) -> None:
     assert set(tree(out)) == wanted
 
 
-def run(
+def spread(
     takes: Path, out: Path, task: EnhanceTask, model: Model, crew: Crew | None, retries: int = 2
 ) -> list[Any]:
     units = archive.lay([takes], out)
@@ -105,7 +106,7 @@ def test_workers_make_what_one_process_makes(
     for event in batch.enhance_files(jobs([takes], plain), model, SETTINGS):
         assert not isinstance(event, Failed)
     out = tmp_path / "out"
-    assert len(run(takes, out, EnhanceTask(SETTINGS), model, crew)) == 8
+    assert len(spread(takes, out, EnhanceTask(SETTINGS), model, crew)) == 8
     check_whole(takes, out)
     made = tree(out)
     del made[archive.TABLE]
@@ -140,12 +141,12 @@ def test_a_worker_killed_in_the_middle_of_a_file(
     notes, out = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
     task = Dying(SETTINGS, victims=("take3.wav",), notes=str(notes))
-    events = run(takes, out, task, model, crew)
+    events = spread(takes, out, task, model, crew)
     assert not [it for it in events if isinstance(it, Failed)]
     tries = {Path(row.path).name: row.tries for row in results.read(out / archive.TABLE)}
     assert tries.pop("take3.wav") == 2
     assert len(list(out.glob(".tonewood-*"))) == 1  # what the dead one left, until the next run
-    assert all(it.already for it in run(takes, out, EnhanceTask(SETTINGS), model, crew))
+    assert all(it.already for it in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
     check_whole(takes, out)
 
 
@@ -156,12 +157,12 @@ def test_a_file_that_kills_every_worker_is_listed_and_the_others_are_done(
     notes.mkdir()
     (takes / "bad.wav").write_text("no audio")
     task = Dying(SETTINGS, victims=("take3.wav",), times=99, notes=str(notes))
-    lost = [it for it in run(takes, out, task, model, crew, 1) if isinstance(it, Failed)]
+    lost = [it for it in spread(takes, out, task, model, crew, 1) if isinstance(it, Failed)]
     why = {Path(it.input).name: str(it.error) for it in lost}
     assert set(why) == {"bad.wav", "take3.wav"}
     assert "take3.wav: the process that worked on it died" in why["take3.wav"]
     assert len(list(notes.iterdir())) == 2  # the first try, and one more
-    run(takes, out, EnhanceTask(SETTINGS), model, crew)
+    spread(takes, out, EnhanceTask(SETTINGS), model, crew)
     check_whole(takes, out, ["bad.wav"])
 
 
@@ -186,13 +187,13 @@ def test_a_disk_that_fills(
     tmp_path: Path, takes: Path, model: Model, crew: Crew, room: int
 ) -> None:
     out = tmp_path / "out"
-    lost = list(run(takes, out, Filling(SETTINGS, bytes=room), model, crew, 0))
+    lost = list(spread(takes, out, Filling(SETTINGS, bytes=room), model, crew, 0))
     assert len(lost) == 8
     for it in lost:
         assert isinstance(it, Failed)
         assert "is full: free some space" in str(it.error)
     assert set(tree(out)) == {archive.TABLE}
-    run(takes, out, EnhanceTask(SETTINGS), model, crew)
+    spread(takes, out, EnhanceTask(SETTINGS), model, crew)
     check_whole(takes, out)
 
 
@@ -222,7 +223,7 @@ def test_a_slow_worker_keeps_little_from_the_others(
 ) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
-    run(takes, out, Slow(SETTINGS, notes=str(notes)), model, crew)
+    spread(takes, out, Slow(SETTINGS, notes=str(notes)), model, crew)
     check_whole(takes, out)
     assert len(list(notes.glob("*.wav.*"))) == 8  # each once
     assert len(list(notes.glob("*.True"))) < len(list(notes.glob("*.False")))
@@ -323,3 +324,61 @@ def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) ->
     _, err = gone.communicate(timeout=PATIENCE)
     assert gone.returncode == 1
     assert f"no scheduler answers at {address}" in err
+
+
+# --- Other commands
+
+
+def test_scores_by_workers_are_those_of_one_process(
+    takes: Path, model: Model, crew: Crew, tmp_path: Path
+) -> None:
+    units = [Unit(path) for path in sorted(takes.iterdir())]
+    (takes / "take7.wav").write_text("no audio")
+    table = tmp_path / "t.parquet"
+    found: list[dict[str, Any]] = []
+    for workers in (None, crew, crew):  # the third goes by the table of the second
+        where = table if workers else None
+        events = list(archive.run(units, ScoreTask(), model, crew=workers, table=where))
+        found.append({str(it.input): it.score for it in events if isinstance(it, Scored)})
+        assert [Path(it.input).name for it in events if isinstance(it, Failed)] == ["take7.wav"]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 7
+
+
+def test_explanations_by_workers_are_those_of_one_process(
+    tmp_path: Path, takes: Path, model_file: Path, run: Callable[..., Any]
+) -> None:
+    for path in sorted(takes.iterdir())[2:]:
+        path.unlink()
+    tables = []
+    for name, more in (("plain", ()), ("out", ("--workers", 1)), ("out", ("--workers", 1))):
+        ran = run(
+            "explain", takes, "-o", tmp_path / name, "-m", model_file, "--no-parts", "--json", *more
+        )
+        assert ran.code == 0, ran.err
+        tables.append((tmp_path / name / "table.json").read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+    assert [it.get("already") for it in ran.objects] == [True, True, None]
+    plain, out = tree(tmp_path / "plain"), tree(tmp_path / "out")
+    assert set(out) - set(plain) == {archive.TABLE}
+    assert {name: out[name] for name in plain} == plain
+
+
+def test_pairs_by_workers_are_those_of_one_process(
+    tmp_path: Path, takes: Path, model_file: Path, play: Play, run: Callable[..., Any]
+) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for number, path in enumerate(sorted(takes.iterdir())):
+        path.unlink()
+        if number < 2:
+            soundfile.write(path, play(4.0, seed=number).T, 16_000)
+            soundfile.write(good / path.name, play(4.0, seed=number, formant_hz=600).T, 16_000)
+    table = tmp_path / "t.parquet"
+    found = []
+    for more in ((), ("--workers", 1, "--parquet", table), ("--parquet", table)):
+        ran = run("evaluate", "--pairs", takes, good, "-m", model_file, "--json", *more)
+        assert ran.code == 0, ran.err
+        found.append(sorted(ran.out.splitlines()))
+    assert found[0] == found[1] == found[2]
+    assert [row.seconds for row in results.read(table)] == [4.0, 4.0]

@@ -12,6 +12,7 @@ from tonewood.errors import shown
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from tonewood.files.modelfile import Model
     from tonewood.files.places import Place
+    from tonewood.workflow.layout import Failed
     from tonewood.workflow.units import Task
 
 
@@ -49,13 +50,13 @@ def follow(
     folder: "Place | None" = None,
     overwrite: bool = False,
     as_json: bool = False,
-) -> int:
-    """Do units and tell of each; the number of those that failed."""
+) -> "list[Failed]":
+    """Do units and tell of each; those that failed."""
     from tonewood.terminal import ArchiveDisplay
     from tonewood.workflow import archive
     from tonewood.workflow.layout import Failed
 
-    failed = 0
+    failed: list[Failed] = []
     with archive.crew(many.workers, many.scheduler) or nullcontext() as crew:
         if crew is not None and crew.link:
             report.say(f"dashboard  {crew.link}")
@@ -66,7 +67,7 @@ def follow(
                 model,
                 crew=crew,
                 table=many.table(folder),
-                retries=many.retries,
+                retries=many.retries if many.asked else 0,
                 overwrite=overwrite,
             ):
                 if isinstance(event, archive.Tally):
@@ -74,18 +75,18 @@ def follow(
                     continue
                 display.clear()
                 if isinstance(event, Failed):
-                    failed += 1
+                    failed.append(event)
                     report.failure(event, as_json)
                 else:
                     tell(event)
     return failed
 
 
-def finished(failed: int, total: int, table: "Place | None") -> None:
+def finished(failed: "list[Failed]", total: int, table: "Place | None") -> None:
     """Say where the table is, and end with the exit code."""
     if table is not None:
         report.say(f"table      {shown(table)}")
-    finish(failed, total)
+    finish(len(failed), total)
 
 
 def local(texts: Sequence[str]) -> list[Path] | None:

@@ -35,7 +35,7 @@ from tonewood.workflow.enhance import Reshaped, reshape
 from tonewood.workflow.layout import Failed, Job, beside, refused
 from tonewood.workflow.predict import predictor_of
 from tonewood.workflow.resume import Wanted
-from tonewood.workflow.score import Score, score_sound
+from tonewood.workflow.score import Score
 
 
 class Started(NamedTuple):
@@ -125,21 +125,6 @@ def enhance_files(
             yield from enhance_file(job, model, settings, plot, overwrite, device, carried)
         except TonewoodError as error:
             yield Failed(job.input, error)
-
-
-def score_files(
-    paths: Sequence[Path | Failed], model: Model
-) -> Iterator[Started | Scored | Failed]:
-    """Score file after file."""
-    for number, path in enumerate(paths, start=1):
-        if isinstance(path, Failed):
-            yield path
-            continue
-        yield Started(number, len(paths), path)
-        try:
-            yield Scored(path, score_sound(Stream(path), model))
-        except TonewoodError as error:
-            yield Failed(path, error)
 
 
 def enhance_file(
