@@ -1,4 +1,4 @@
-"""How far does spreading carry: 1 and 2 workers, the cost of a task, and what follows for an archive.
+"""How far does spreading carry: 1 and 2 workers, the cost of a task, what follows for archives.
 
     python benchmarks/scale.py                       # all of it, some minutes on two free cores
     python benchmarks/scale.py --files 40 --tasks 1000 10000
@@ -104,8 +104,8 @@ def page(runs: list[dict[str, float]], costs: list[dict[str, float]], seconds: f
         "",
         "## Measured",
         "",
-        f"Files of {seconds:g} s, mono, 44.1 kHz, by the default method of the bundled model `cello`; "
-        "workers were started and warm. "
+        f"Files of {seconds:g} s, mono, 44.1 kHz, by the default method of the bundled model "
+        "`cello`; workers were started and warm. "
         f"{os.cpu_count()} cores; the load average before each run says what else used them.",
         "",
         "| workers | files | s | hours of sound a minute | load average before |",
@@ -114,12 +114,17 @@ def page(runs: list[dict[str, float]], costs: list[dict[str, float]], seconds: f
     for it in runs:
         pace = 60 * it["hours"] / it["seconds"]
         count = round(it["hours"] * 3600 / seconds)
-        lines.append(
-            f"| {it['workers']:.0f} | {count} | {it['seconds']:.1f} | {pace:.2f} | {it['load']:.1f} |"
-        )
+        figures = f"{it['seconds']:.1f} | {pace:.2f} | {it['load']:.1f}"
+        lines.append(f"| {it['workers']:.0f} | {count} | {figures} |")
     lines += [
         "",
-        f"Two workers are **{ratio:.2f} ×** as fast as one.",
+        f"Two workers are **{ratio:.2f} ×** as fast as one."
+        + (
+            " Other work had the cores meanwhile, so that this says little: run it again on a "
+            "machine that is free."
+            if max(one["load"], two["load"]) > 0.7
+            else ""
+        ),
         "",
         "Tasks that do nothing, two workers; what is left is the scheduler's cost and ours:",
         "",

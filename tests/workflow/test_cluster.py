@@ -246,11 +246,13 @@ def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: 
     client = cli("enhance", takes, "-o", out, "-m", model_file, "--workers", 1, *FEW)
     try:
         until(lambda: len(list(out.glob("take*.wav"))) > 1)
+        workers = workers_of(client.pid)
+        assert workers
     finally:
         client.kill()
         client.communicate(timeout=PATIENCE)
     assert not (out / archive.TABLE).exists()
-    until(lambda: not workers_of(client.pid))
+    until(lambda: not any(Path(f"/proc/{it}").exists() for it in workers))
     before = {name: it for name, it in tree(out).items() if name.endswith(".wav")}
     again = cli(
         "enhance", takes, "-o", out, "-m", model_file, *FEW, "--parquet", out / archive.TABLE
@@ -265,14 +267,15 @@ def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: 
     }
 
 
-def workers_of(pid: int) -> list[int]:
-    """Processes that a process started and that still live, those that were orphaned too."""
+def workers_of(client: int) -> list[int]:
+    """Worker processes of a client."""
     found = []
-    for status in Path("/proc").glob("[0-9]*/environ"):
+    for place in Path("/proc").glob("[0-9]*"):
         try:
-            if f"TONEWOOD_CLIENT={pid}".encode() in status.read_bytes().split(b"\0"):
-                found.append(int(status.parent.name))
-        except OSError:
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == client and b"spawn_main" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+        except OSError:  # gone meanwhile
             continue
     return found
 

@@ -70,6 +70,9 @@ def evaluate(
         raise CallError("nothing is named to evaluate: give --pairs, --folders, or both")
     if table is not None and pairs is None:
         raise CallError("--table says what belongs together in two folders: give --pairs too")
+    asked = many.Many(workers, scheduler, retries, parquet)
+    if asked.asked and pairs is None:
+        raise CallError("workers and tables are for pairs: give --pairs, or leave them out")
     if seed < 0:
         raise CallError(f"seed is {seed}: give one from 0 on")
     from tonewood.files.modelfile import load
@@ -84,7 +87,6 @@ def evaluate(
     measured = compared = None
     if pairs is not None:
         kept = evaluate_page.KEPT if output is not None else 0
-        asked = many.Many(workers, scheduler, retries, parquet)
         if asked.asked:
             measured = _spread(
                 _pairs(pairs, table), loaded, seed, device, kept, asked, output, overwrite, json_

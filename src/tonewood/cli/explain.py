@@ -69,9 +69,10 @@ def explain(
     loaded = load(model)
     laid = workflow.layout(inputs, output)
     many_ = many.Many(workers, scheduler, retries, parquet)
+    folder = None if output.suffix.lower() in workflow.PAGES else output
+    # Where there is a table, this run goes on, and the page of all is made anew.
+    again = overwrite or many_.goes_on(folder)
     if len(laid) > 1:
-        # A table that is kept is of a run that goes on; its page is made anew.
-        again = overwrite or many_.table(output) is not None
         workflow.check_index(output, again)
     done: dict[Path, Figures] = {}
 
@@ -85,7 +86,6 @@ def explain(
 
     units = [it if isinstance(it, Failed) else Unit(*it) for it in laid]
     task = ExplainTask(asked, output, overwrite=overwrite, seed=seed)
-    folder = None if output.suffix.lower() in workflow.PAGES else output
     failed = many.follow(
         units, task, loaded, many_, tell, folder=folder, overwrite=overwrite, as_json=json_
     )

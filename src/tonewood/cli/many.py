@@ -39,6 +39,15 @@ class Many(NamedTuple):
         spread = self.workers is not None or self.scheduler is not None
         return places.below(folder, TABLE) if spread and folder is not None else None
 
+    def goes_on(self, folder: "Place | None") -> bool:
+        """Whether an earlier run left its table, or a part of it."""
+        from tonewood.files.results import PARTIAL
+
+        table = self.table(folder)
+        if not isinstance(table, Path):
+            return False
+        return table.exists() or table.with_name(table.name + PARTIAL).exists()
+
 
 def follow(
     units: Sequence[Any],

@@ -155,6 +155,11 @@ def remove(url: str) -> None:
         system.rm_file(path)
 
 
+def check(url: str) -> None:
+    """Raise CallError or MissingExtraError if nothing here reaches such URLs."""
+    _system(url)
+
+
 def shared(url: str) -> bool:
     """Whether other processes see the same place."""
     return not url.startswith("memory://")

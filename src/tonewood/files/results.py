@@ -105,6 +105,8 @@ class Table:
 
         self._schema = _schema({_KEY: self._run})
         if isinstance(self.place, Path):
+            if self.place.is_dir():
+                raise OutputError(f"{shown(self.place)} is a folder, not a file: name a file in it")
             partial = self._partial
             with self._writing():
                 partial.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +121,8 @@ class Table:
             self._file.truncate(0)
             self._stream = pa.ipc.new_stream(self._file, self._schema)
         except BaseException:
+            if isinstance(self.place, Path) and self._file.seek(0, os.SEEK_END) == 0:
+                self._partial.unlink(missing_ok=True)
             self._file.close()
             raise
         for row in self.earlier.values():

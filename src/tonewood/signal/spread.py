@@ -52,7 +52,8 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Re
 
 def cores() -> int:
     """Cores that this process may use: TONEWOOD_CORES, else all that the system lets it."""
-    if given := os.environ.get("TONEWOOD_CORES"):
+    given = os.environ.get("TONEWOOD_CORES", "")
+    if given.isdecimal():
         return max(1, int(given))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

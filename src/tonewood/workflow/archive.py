@@ -200,12 +200,11 @@ def run(
 
 
 def _check(units: Sequence[Any], crew: "Crew | None") -> None:
-    if crew is None:
-        return
-    for unit in units:
-        for place in (unit.input, getattr(unit, "output", None)):
-            if isinstance(place, str) and not places.shared(place):
-                raise CallError(f"{shown(place)} is of one process: leave out the workers")
+    named = (it for unit in units for it in (unit.input, getattr(unit, "output", None)))
+    for url in {it.partition("://")[0]: it for it in named if isinstance(it, str)}.values():
+        places.check(url)
+        if crew is not None and not places.shared(url):
+            raise CallError(f"{shown(url)} is of one process: leave out the workers")
 
 
 def _followed(

@@ -231,7 +231,6 @@ class Crew:
                 env={
                     "OMP_NUM_THREADS": "1",
                     "TONEWOOD_CORES": "1",
-                    "TONEWOOD_CLIENT": str(os.getpid()),  # whose they are, to see in `ps e`
                 },
             )
 
