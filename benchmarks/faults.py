@@ -65,14 +65,19 @@ def start(takes: Path, out: Path) -> "subprocess.Popen[str]":
     )
 
 
+def done_in(out: Path) -> int:
+    return len(list(out.glob("*.wav")))
+
+
 def disturb(takes: Path, out: Path, chance: random.Random) -> tuple[int, bool]:
     """Kill workers, then the client; how many workers, and whether the client was still at it."""
     client = start(takes, out)
     killed = 0
     end = time.monotonic() + 60
-    while not workers_of(client.pid) and time.monotonic() < end:
+    before = done_in(out)
+    while client.poll() is None and done_in(out) == before and time.monotonic() < end:
         time.sleep(0.2)
-    time.sleep(chance.uniform(2, 6))
+    time.sleep(chance.uniform(0, 3))
     for _ in range(chance.randint(1, 2)):
         there = workers_of(client.pid)
         if there and client.poll() is None:
@@ -82,7 +87,9 @@ def disturb(takes: Path, out: Path, chance: random.Random) -> tuple[int, bool]:
     going, there = client.poll() is None, workers_of(client.pid)
     if going:
         client.kill()
-    client.communicate(timeout=LONGEST)
+    _, told = client.communicate(timeout=LONGEST)
+    if not going:
+        print(told.splitlines()[-1:])
     end = time.monotonic() + 60
     while any(Path(f"/proc/{it}").exists() for it in there) and time.monotonic() < end:
         time.sleep(0.2)
@@ -123,8 +130,8 @@ def main() -> int:
             killed, going = disturb(takes, out, chance)
             workers, clients = workers + killed, clients + going
             left = len(list(out.glob(".tonewood-*"))) if out.exists() else 0
-            done = len(list(out.glob("*.wav"))) if out.exists() else 0
-            print(f"killed {killed} workers, client {going}; {done} done, {left} half", flush=True)
+            left_over = f"{done_in(out)} done, {left} half"
+            print(f"killed {killed} workers, client {going}; {left_over}", flush=True)
         last = start(takes, out)
         last.communicate(timeout=LONGEST)
         wrong = faults_of(takes, out)

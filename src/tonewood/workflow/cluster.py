@@ -84,7 +84,12 @@ class Crew:
 
     def __enter__(self) -> Self:
         if self.scheduler is None:
-            self._cluster = self._started()
+            try:
+                self._cluster = self._started()
+            except (RuntimeError, OSError) as error:  # one was killed as it came up, say
+                raise ClusterError(
+                    f"workers could not be started ({error}): run the same command again"
+                ) from error
         try:
             self._client = Client(
                 self._cluster or self.scheduler, timeout=_JOIN_SECONDS, set_as_default=False
