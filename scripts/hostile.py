@@ -65,7 +65,7 @@ def main() -> int:
 
 def keep(folder: Path, name: str, suffix: str, tally: Tally) -> None:
     """Write findings that differ in how they end, and how."""
-    ends = {}
+    ends: dict[str, tuple[bytes, str]] = {}
     for content, how in tally.findings:
         ends.setdefault(how.splitlines()[-1][:80], (content, how))
     for content, how in ends.values():

@@ -48,13 +48,13 @@ OPTIONS = {
     "--predictor --onto --fix --no-cache --resume --set "
     "--overwrite --json",
     "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
-    "--no-match --device --plot --set --overwrite --json",
+    "--no-match --device --plot --set --workers --scheduler --retries --parquet --overwrite --json",
     "render": "-o --overwrite --json",
     "apply": "-m -o --static-only --same-mask --device --plot --overwrite --json",
     "diff": "--json",
     "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite "
     "--json",
-    "score": "-m --json",
+    "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
     "info": "--json",
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",

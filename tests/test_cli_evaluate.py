@@ -17,9 +17,10 @@ from tonewood.evaluation.metrics import closed, mel_distance
 from tonewood.files.modelfile import Model, load
 from tonewood.settings import changed, enhance_settings
 from tonewood.terminal import EvaluatingDisplay
-from tonewood.workflow.batch import Enhanced, Started, enhance_files, jobs
+from tonewood.workflow.batch import Enhanced, Started, enhance_files
 from tonewood.workflow.distribution import Comparison, compare
 from tonewood.workflow.evaluate import Evaluation, evaluate
+from tonewood.workflow.layout import jobs
 from tonewood.workflow.pairs import METHODS, Measuring, PairFiles, by_name, heard
 
 Run = Callable[..., Any]

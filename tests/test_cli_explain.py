@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import soundfile
 
-from tonewood.terminal import ExplainingDisplay
-from tonewood.workflow.batch import Started
+from tonewood.terminal import ArchiveDisplay
+from tonewood.workflow.archive import Tally
 
 Run = Callable[..., Any]
 NAMES = {"attack", "steady", "vibrato", "transition", "noise-like", "quiet"}
@@ -228,9 +228,10 @@ def test_progress_shows_the_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with ExplainingDisplay() as display:
-        display.show(Started(2, 3, Path("b.wav")))
+    with ArchiveDisplay() as display:
+        display.show(Tally(1, 1, 3, hours=0.5, hours_per_minute=0.25, left=3_600.0))
         assert display.progress is not None
         (files,) = display.progress.tasks
-    assert (files.completed, files.total, files.fields["note"]) == (1, 3, "b.wav")
+    told = "0.25 h of sound a minute, 1:00:00 left, 1 failed"
+    assert (files.completed, files.total, files.fields["note"]) == (1, 3, told)
     assert "files" in capsys.readouterr().err

@@ -39,6 +39,10 @@ class DeviceError(TonewoodError):
     """A device, for computing or for sound, is not there, refuses, or ran out of memory."""
 
 
+class ClusterError(TonewoodError):
+    """Workers cannot be had, or are gone."""
+
+
 class MissingExtraError(TonewoodError):
     """An optional dependency is not installed."""
 

@@ -1,6 +1,8 @@
 """Progress in the terminal: events of the workflow → rich bars on standard error."""
 
 import sys
+import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +14,7 @@ from rich.text import Text
 from tonewood.errors import shown
 from tonewood.masking.optimise import Step
 from tonewood.scoring.search import Look, Rung
+from tonewood.workflow.archive import Tally
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.batch import Started
 from tonewood.workflow.courses import Checked
@@ -178,6 +181,30 @@ class EnhancingDisplay(_Display):
             self._update("steps", event.number, self.steps, f"score {event.score:.3f}")
 
 
+class ArchiveDisplay(_Display):
+    """Files done, sound per minute, time left; a line a minute where no terminal is."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+        self.told = time.monotonic()
+
+    def show(self, tally: Tally) -> None:
+        """Draw how far a run is."""
+        if sys.stderr.isatty():
+            self._update("files", tally.done, tally.total, _pace(tally))
+        elif time.monotonic() - self.told >= 60:
+            self.told = time.monotonic()
+            line = f"{tally.done} of {tally.total} done, {_pace(tally)}\n"
+            sys.stderr.write(line)
+            sys.stderr.flush()
+
+
+def _pace(tally: Tally) -> str:
+    failures = f", {tally.failed} failed" if tally.failed else ""
+    left = timedelta(seconds=round(tally.left))
+    return f"{tally.hours_per_minute:.2f} h of sound a minute, {left} left{failures}"
+
+
 class PerformingDisplay(_Display):
     """Meters of what comes and goes."""
 
@@ -223,14 +250,3 @@ def meter(level_db: float, width: int = 40) -> str:
     """
     share = min(max((level_db + 60) / 60, 0.0), 1.0)
     return ("█" * round(share * width)).ljust(width)
-
-
-class ExplainingDisplay(_Display):
-    """Files done."""
-
-    def __init__(self) -> None:
-        super().__init__(transient=True)
-
-    def show(self, event: Started) -> None:
-        """Draw one event."""
-        self._update("files", event.number - 1, event.total, shown(event.input))

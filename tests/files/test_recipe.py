@@ -19,7 +19,8 @@ from tonewood.files.modelfile import Model
 from tonewood.files.recipe import MaskRecord, Recipe, load
 from tonewood.masking.mask import LongMask, Mask
 from tonewood.settings import EnhanceSettings, changed
-from tonewood.workflow.batch import Enhanced, enhance_files, jobs
+from tonewood.workflow.batch import Enhanced, enhance_files
+from tonewood.workflow.layout import jobs
 
 
 def mask(gain: np.ndarray[Any, Any]) -> Mask:
@@ -37,7 +38,7 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
     settings = changed(EnhanceSettings(), ["search.steps=1"])
     *_, done = enhance_files(laid, model, settings)
     assert isinstance(done, Enhanced)
-    found = load(done.recipe)
+    found = load(Path(done.recipe))
     shutil.rmtree(folder)
     return found
 

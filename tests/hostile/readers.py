@@ -23,7 +23,7 @@ from tonewood.files.modelfile import Model
 from tonewood.listening import exchange
 from tonewood.listening.design import Test
 from tonewood.settings import EnhanceSettings, TrainingSettings, changed
-from tonewood.workflow import batch
+from tonewood.workflow import batch, layout
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "wavf": ("WAV", "FLOAT"),
@@ -128,12 +128,12 @@ def texts(recipe: bytes) -> dict[str, Reader]:
 
 def recipe_of(model: Model, folder: Path) -> bytes:
     """A recipe, as an enhancement leaves it."""
-    job = batch.Job(folder / "seed.wav", folder / "out.wav")
+    job = layout.Job(folder / "seed.wav", folder / "out.wav")
     soundfile.write(job.input, instrument(3.0, formant_hz=2_500.0).T, 16_000)
     settings = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
     for event in batch.enhance_files([job], model, settings):
-        assert not isinstance(event, batch.Failed), event
-    return batch.beside(job.output).read_bytes()
+        assert not isinstance(event, layout.Failed), event
+    return layout.beside(job.output).read_bytes()
 
 
 def everything(model: Model, folder: Path) -> dict[str, Reader]:

@@ -14,7 +14,7 @@ from tonewood.listening.design import ANCHORS_HZ, Test
 from tonewood.listening.folder import check_new
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.workflow import batch
+from tonewood.workflow import batch, layout
 
 Made = tuple[Test, Path]
 
@@ -154,9 +154,9 @@ def test_outputs_find_their_inputs_by_what_is_in_them(
     conditions: dict[str, Path], model: Model, tmp_path: Path
 ) -> None:
     settings = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
-    laid = batch.jobs([conditions["plain"]], tmp_path / "out")
+    laid = layout.jobs([conditions["plain"]], tmp_path / "out")
     for event in batch.enhance_files(laid, model, settings):
-        assert not isinstance(event, batch.Failed)
+        assert not isinstance(event, layout.Failed)
     found = list(pieces.from_outputs([tmp_path / "out"], [conditions["plain"].parent]))
     assert [it.name for it in found if isinstance(it, pieces.Piece)] == ["piece0", "piece1"]
     assert all(list(it.paths) == ["untouched", "enhanced"] for it in found)  # type: ignore[union-attr]
@@ -168,7 +168,7 @@ def test_outputs_find_their_inputs_by_what_is_in_them(
     assert effect.shape == (len(waves["enhanced"][0]) * 100 // 44_100 + 1,)
     assert effect.max() > 0.1
     (lost, *_) = pieces.from_outputs([tmp_path / "out"], [conditions["odd"]])
-    assert isinstance(lost, batch.Failed)
+    assert isinstance(lost, layout.Failed)
     assert "name its folder with --inputs" in str(lost.error)
     with pytest.raises(FolderError, match="no output with a recipe"):
         list(pieces.from_outputs([conditions["plain"]]))
@@ -188,7 +188,7 @@ def test_what_is_no_test_is_refused(
     for name in ("piece0", "other"):
         soundfile.write(short / f"{name}.wav", play(2.0).T, 16_000)
     found = list(pieces.from_conditions([conditions["plain"], short]))
-    lost = [it for it in found if isinstance(it, batch.Failed)]
+    lost = [it for it in found if isinstance(it, layout.Failed)]
     assert all(str(it.error).endswith("add it") for it in lost)
     assert len(lost) == 2
     plan = build.planned(kind="pairs", choice="random", seconds=5.0)

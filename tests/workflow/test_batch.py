@@ -18,7 +18,7 @@ from tonewood.files.modelfile import Model, load
 from tonewood.masking.render import rendered
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import batch, picture
-from tonewood.workflow.batch import Failed, Job, jobs
+from tonewood.workflow.layout import Failed, Job, jobs
 
 Samples = npt.NDArray[np.float32]
 Play = Callable[..., Samples]

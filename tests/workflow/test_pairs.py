@@ -7,7 +7,7 @@ import soundfile
 
 from tonewood.errors import AudioError, CallError, FolderError
 from tonewood.evaluation.align import Anchor
-from tonewood.workflow.batch import Failed
+from tonewood.workflow.layout import Failed
 from tonewood.workflow.pairs import PairFiles, by_name, by_table
 
 Play = Callable[..., Any]

@@ -1,146 +1,182 @@
-"""Training that is stopped and taken up again, and training by several processes."""
+"""Runs that were stopped and are started again."""
 
-import json
+import fcntl
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
-import torch
+import soundfile
 
-from tests.conftest import Folders, Run, tiny_settings
-from tonewood.errors import ModelError
-from tonewood.files.checkpoint import Checkpoint
+from tonewood.errors import OutputError
+from tonewood.files import audio, output, recipe
 from tonewood.files.modelfile import Model
-from tonewood.settings import changed
-from tonewood.workflow.courses import Checked
-from tonewood.workflow.train import train
+from tonewood.settings import EnhanceSettings, changed
+from tonewood.workflow import batch
+from tonewood.workflow.batch import Enhanced
+from tonewood.workflow.layout import Failed, jobs
 
-SETTINGS = changed(tiny_settings(), ["training.patience=3"])
-
-
-def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
-    """Train until so many looks were taken, or to the end."""
-    made = None
-    events = train(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
-    for event in events:
-        if isinstance(event, Model):
-            made = event
-        elif isinstance(event, Checked) and looks is not None:
-            looks -= 1
-            if looks == 0:
-                events.close()  # type: ignore[attr-defined]
-                return None
-    return made
-
-
-@pytest.mark.parametrize("looks", [1, 3, 5])
-def test_what_is_taken_up_again_ends_with_the_very_same_model(
-    training_folders: Folders, tmp_path: Path, looks: int
-) -> None:
-    whole = run_until(training_folders, Checkpoint(tmp_path / "whole"), None)
-    path = tmp_path / "tiny.tonewood.checkpoint"
-    assert run_until(training_folders, Checkpoint(path), looks) is None
-    again = run_until(training_folders, Checkpoint(path, resumed=True), None)
-    assert whole is not None
-    assert again is not None
-    assert again.digest == whole.digest
-    assert again.card.scorer == whole.card.scorer
-
-
-def test_nothing_is_done_twice(training_folders: Folders, tmp_path: Path) -> None:
-    path = tmp_path / "c"
-    run_until(training_folders, Checkpoint(path), 3)
-    seen: list[tuple[str, int]] = []
-    events = train(
-        training_folders.reference,
-        training_folders.source,
-        SETTINGS,
-        checkpoint=Checkpoint(path, resumed=True),
-    )
-    for event in events:
-        if isinstance(event, Checked):
-            seen.append((event.who, event.check.step))
-    assert ("scorer", 10) not in seen
-    assert len(seen) == len(set(seen))
-
-
-def test_another_training_is_not_gone_on_with(training_folders: Folders, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.tonewood.checkpoint"
-    run_until(training_folders, Checkpoint(path), 1)
-    other = changed(SETTINGS, ["training.seed=5"])
-    sides = training_folders.source, training_folders.reference
-    resumed = Checkpoint(path, resumed=True)
-    with pytest.raises(ModelError, match="is of another training: its recordings or settings"):
-        list(train(*training_folders, other, checkpoint=resumed))
-    with pytest.raises(ModelError, match="is of another training"):
-        list(train(*sides, SETTINGS, checkpoint=resumed))
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ModelError, match="is damaged: leave --resume out to begin anew"):
-        list(train(*training_folders, SETTINGS, checkpoint=resumed))
-
-
-Start = Callable[..., subprocess.Popen[str]]
+Play = Callable[..., npt.NDArray[np.float32]]
+Run = Callable[..., Any]
+SETTINGS = changed(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+FEW = ("--prior", "static", "--steps", "0", "--force")
 
 
 @pytest.fixture
-def call(training_folders: Folders, tmp_path: Path) -> list[str]:
-    """A training of the command line, as tests have time for."""
-    (tmp_path / "settings").write_text("")
-    told = SETTINGS.model_dump(mode="json")
-    more = [f"training.{name}={json.dumps(told['training'][name])}" for name in ("steps", "batch")]
-    more += [f"scorer.{name}={told['scorer'][name]}" for name in ("width", "depth")]
-    more += ["training.check_every=4", "priors.network.steps=24", "guide.steps=40"]
-    sides = "--reference", str(training_folders.reference), "--source", str(training_folders.source)
-    return ["train", *sides, "--json", *(word for it in more for word in ("--set", it))]
+def takes(tmp_path: Path, play: Play) -> Path:
+    """A folder of two recordings."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(2):
+        soundfile.write(folder / f"take{number}.wav", play(1.0, seed=number).T, 16_000)
+    return folder
 
 
-def test_a_killed_process_is_gone_on_with(call: list[str], run: Run, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "killed.tonewood.checkpoint"
-    command = [sys.executable, "-m", "tonewood", *call, "-o", str(tmp_path / "killed.tonewood")]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not checkpoint.exists() and child.poll() is None:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed.tonewood").exists()
-    again = run(*call, "-o", tmp_path / "killed.tonewood", "--resume")
-    whole = run(*call, "-o", tmp_path / "whole.tonewood")
-    assert again.code == whole.code == 0, again.err + whole.err
-    assert again.objects[-1]["digest"] == whole.objects[-1]["digest"]
-    assert not checkpoint.exists()
-    left = {it.name for it in tmp_path.iterdir()} - {"settings"}
-    assert left == {"killed.tonewood", "whole.tonewood"}
-
-
-def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProcess[str]:
-    """The same command, started by torchrun."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return subprocess.run(
-        [*start, str(count), "-m", "tonewood", *call, "-o", str(out)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch is for one process")
-def test_torchrun(call: list[str], run: Run, tmp_path: Path) -> None:
-    plain = run(*call, "-o", tmp_path / "plain.tonewood")
-    one = together(1, call, tmp_path / "one.tonewood")
-    two = together(2, call, tmp_path / "two.tonewood")
-    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    told = [json.loads(it.stdout.splitlines()[-1]) for it in (one, two)]
-    assert told[0]["digest"] == plain.objects[-1]["digest"]
-    assert told[1]["digest"] != plain.objects[-1]["digest"]  # other crops: it did share
-    accuracy = [it["card"]["scorer"]["accuracy"] for it in (*told, plain.objects[-1])]
-    assert max(accuracy) - min(accuracy) <= 0.1
-    assert len(two.stdout.splitlines()) == 1  # the first process alone speaks
-    assert {it.name for it in tmp_path.iterdir()} - {"settings"} == {
-        f"{name}.tonewood" for name in ("plain", "one", "two")
+def state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of every file."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
     }
+
+
+def test_what_is_done_is_not_done_again(
+    tmp_path: Path, takes: Path, run: Run, model_file: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("enhance", takes, "-o", out, "-m", model_file, *FEW)
+    first = run(*command, "--json")
+    assert [it["already"] for it in first.objects] == [False, False]
+    before = state(out)
+    (out / "take1.wav").unlink()
+    (out / "take1.wav.recipe.json").unlink()
+    again = run(*command, "--json")
+    assert again.code == 0, again.err
+    assert [it["already"] for it in again.objects] == [True, False]
+    after = state(out)
+    assert {name: content for name, (content, _) in after.items()} == {
+        name: content for name, (content, _) in before.items()
+    }
+    assert after["take0.wav"] == before["take0.wav"]
+    for key in ("certificate", "scorer", "judge", "prior", "gain_db", "output", "recipe"):
+        assert again.objects[0][key] == first.objects[0][key], key
+    assert f"already  {out / 'take0.wav'}" in run(*command).out
+
+
+@pytest.mark.parametrize("what", ["input", "settings", "model", "output", "picture"])
+def test_what_differs_is_refused_as_ever(
+    tmp_path: Path, takes: Path, play: Play, run: Run, model_file: Path, what: str
+) -> None:
+    out = tmp_path / "out"
+    command: tuple[object, ...] = ("enhance", takes, "-o", out, *FEW)
+    assert run(*command, "-m", model_file).code == 0
+    model: object = model_file
+    if what == "input":
+        for number in range(2):
+            soundfile.write(takes / f"take{number}.wav", play(1.0, seed=7 + number).T, 16_000)
+    elif what == "settings":
+        command = (*command, "--amount", "0.5")
+    elif what == "model":
+        model = "soundfont-cello"
+    elif what == "output":
+        for number in range(2):
+            soundfile.write(out / f"take{number}.wav", play(1.0, seed=7).T, 16_000)
+    else:
+        command = (*command, "--plot")
+    before = state(out)
+    ran = run(*command, "-m", model)
+    assert ran.code == 1
+    assert ran.err.count("exists: name another output or pass --overwrite") == 2
+    assert state(out) == before
+
+
+def test_a_run_killed_before_the_sound_takes_its_name_is_finished_by_the_next(
+    tmp_path: Path, takes: Path, model: Model
+) -> None:
+    out = tmp_path / "out"
+    laid = jobs([takes], out)
+    whole = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, Enhanced)]
+    before = state(out)
+    Path(whole[0].output).unlink()  # its recipe came first
+    again = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, Enhanced)]
+    assert [it.already for it in again] == [False, True]
+    assert {name: it[0] for name, it in state(out).items()} == {
+        name: it[0] for name, it in before.items()
+    }
+
+
+def test_the_sound_comes_last(
+    tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever an interruption leaves, where the sound is all of it is.
+    seen: list[bool] = []
+    save = recipe.Recipe.save
+
+    def spy(self: recipe.Recipe, path: Path, *, overwrite: bool = False) -> None:
+        sound = path.with_name(path.name.removesuffix(recipe.SUFFIX))
+        seen.append(sound.exists())
+        save(self, path, overwrite=overwrite)
+
+    monkeypatch.setattr(recipe.Recipe, "save", spy)
+    laid = jobs([takes], tmp_path / "out")
+    done = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, Enhanced)]
+    assert seen == [False, False]
+    for it in done:
+        assert recipe.load(Path(it.recipe)).output_sha256 == audio.sha256(it.output)
+
+
+def test_a_failure_takes_nothing_of_anothers_with_it(
+    tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two runs at once: the other's recipe appears while this one works.
+    out = tmp_path / "out"
+    side = out / "take0.wav.recipe.json"
+
+    def late(job: object, outputs: object, overwrite: bool) -> None:
+        out.mkdir(exist_ok=True)
+        side.write_text("another's")
+
+    monkeypatch.setattr(batch, "check_outputs", late)
+    events = list(batch.enhance_files(jobs([takes], out)[:1], model, SETTINGS))
+    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1].error, OutputError)
+    assert side.read_text() == "another's"
+    assert not (out / "take0.wav").exists()
+
+
+def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(tmp_path: Path) -> None:
+    left = tmp_path / ".tonewood-0123456789abcdef.wav"
+    left.write_bytes(b"half")
+    other = tmp_path / ".tonewood-0123456789abcdef0.wav"  # no name that we give
+    other.write_bytes(b"half")
+    young = tmp_path / ".tonewood-0123456789abcdee.wav"
+    young.touch()  # made, and not locked yet
+    old = tmp_path / ".tonewood-0123456789abcded.wav"
+    old.touch()
+    os.utime(old, (0, 0))
+    with output.atomic_path(tmp_path / "take.wav") as temporary:
+        temporary.write_bytes(b"some of it")
+        output.sweep([tmp_path, tmp_path / "absent"])
+        assert temporary.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, other.name, "take.wav"]
+    with left.open("wb") as held:
+        held.write(b"half")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        output.sweep([tmp_path])
+        assert left.exists()
+    output.sweep([tmp_path])
+    assert not left.exists()
+
+
+def test_a_run_sweeps_its_folders(tmp_path: Path, takes: Path, model_file: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    left = out / ".tonewood-0123456789abcdef.wav"
+    left.write_bytes(b"half")
+    assert run("enhance", takes, "-o", out, "-m", model_file, *FEW).code == 0
+    assert not left.exists()

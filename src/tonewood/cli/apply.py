@@ -41,7 +41,7 @@ def apply(
 ) -> None:
     """Carry a recipe's correction to other takes or stems."""
     from tonewood.files.modelfile import load
-    from tonewood.workflow import batch, carry
+    from tonewood.workflow import batch, carry, layout
     from tonewood.workflow.train import check_device
 
     if static_only and same_mask:
@@ -55,7 +55,7 @@ def apply(
             f"warning: model {loaded.name} is not the one of that recipe: what it finds by itself "
             "is another's"
         )
-    laid = batch.jobs(inputs, output)
+    laid = layout.jobs(inputs, output)
     settings = carry.settings_of(first, how)
     events = batch.enhance_files(
         laid, loaded, settings, plot=plot, overwrite=overwrite, device=device, carried=carried

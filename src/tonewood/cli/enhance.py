@@ -1,19 +1,24 @@
 """`tonewood enhance`: recordings → recordings, reshaped."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tonewood.cli import report
+from tonewood.cli import many, report
 from tonewood.cli.options import (
     DeviceOption,
-    InputsArgument,
     JsonOption,
     ModelOption,
-    OutputOption,
     OverwriteOption,
+    ParquetOption,
+    PlaceOption,
+    PlacesArgument,
+    RetriesOption,
+    SchedulerOption,
     SetOption,
+    WorkersOption,
     finish,
     hertz,
     seconds,
@@ -23,14 +28,17 @@ from tonewood.errors import shown
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from collections.abc import Iterable
 
+    from tonewood.files.modelfile import Model
     from tonewood.files.recipe import CarriedRecord
     from tonewood.masking.optimise import Step
-    from tonewood.workflow.batch import Enhanced, Failed, Started
+    from tonewood.workflow.batch import Enhanced, Started
+    from tonewood.workflow.layout import Failed
+    from tonewood.workflow.units import EnhanceTask
 
 
 def enhance(
-    inputs: InputsArgument,
-    output: OutputOption,
+    inputs: PlacesArgument,
+    output: PlaceOption,
     model: ModelOption = "cello",
     amount: Annotated[float, typer.Option(help="0 leaves the input, 1 is all of it.")] = 1.0,
     method: Annotated[
@@ -64,14 +72,19 @@ def enhance(
     device: DeviceOption = "cpu",
     plot: Annotated[bool, typer.Option("--plot", help="Draw before, mask and after.")] = False,
     set_: SetOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    retries: RetriesOption = 2,
+    parquet: ParquetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Reshape recordings toward the model's reference."""
     from tonewood.files.modelfile import load
     from tonewood.settings import changed, enhance_settings
-    from tonewood.workflow import batch
+    from tonewood.workflow import batch, layout
     from tonewood.workflow.train import check_device
+    from tonewood.workflow.units import EnhanceTask
 
     named = [
         f"seed={seed}",
@@ -92,11 +105,47 @@ def enhance(
     settings = changed(enhance_settings(method), [*named, *(set_ or [])])
     check_device(device)
     loaded = load(model)
-    laid = batch.jobs(inputs, output)
+    asked = many.Many(workers, scheduler, retries, parquet)
+    paths = many.local([*inputs, output])
+    if asked.asked or paths is None:
+        task = EnhanceTask(settings, plot=plot, overwrite=overwrite, device=device)
+        _spread(inputs, output, task, loaded, asked, json_)
+        return
+    laid = layout.jobs(paths[:-1], paths[-1])
     events = batch.enhance_files(
         laid, loaded, settings, plot=plot, overwrite=overwrite, device=device
     )
     follow(events, len(laid), settings.search.steps, json_)
+
+
+def _spread(
+    inputs: list[str],
+    output: str,
+    task: "EnhanceTask",
+    model: "Model",
+    asked: many.Many,
+    as_json: bool,
+) -> None:
+    """Enhance by workers, or what lies at URLs."""
+    from tonewood.files.formats import SUFFIXES
+    from tonewood.files.places import place
+    from tonewood.workflow import archive
+
+    task.check(model)
+    out = place(output)
+    units = archive.lay([place(it) for it in inputs], out)
+    folder = None if Path(output).suffix.lower() in SUFFIXES else out
+    failed = many.follow(
+        units,
+        task,
+        model,
+        asked,
+        lambda done: _tell(done, as_json),
+        folder=folder,
+        overwrite=task.overwrite,
+        as_json=as_json,
+    )
+    many.finished(failed, len(units), asked.table(folder))
 
 
 def follow(
@@ -104,14 +153,14 @@ def follow(
 ) -> None:
     """Show work on files as it goes on, tell what became of each, and end with the exit code."""
     from tonewood.terminal import EnhancingDisplay
-    from tonewood.workflow import batch
+    from tonewood.workflow import batch, layout
 
     failed = 0
     with EnhancingDisplay(files, steps) as display:
         for event in events:
-            if isinstance(event, batch.Failed | batch.Enhanced):
+            if isinstance(event, layout.Failed | batch.Enhanced):
                 display.clear()
-            if isinstance(event, batch.Failed):
+            if isinstance(event, layout.Failed):
                 failed += 1
                 report.failure(event, as_json)
             elif isinstance(event, batch.Enhanced):
@@ -141,12 +190,16 @@ def _tell(done: "Enhanced", as_json: bool) -> None:
                 "carried": done.carried.model_dump(mode="json") if done.carried else None,
                 "gain_db": done.gain_db,
                 "seconds": done.seconds,
+                "already": done.already,
                 "warnings": list(done.warnings),
             }
         )
         return
     found = done.certificate
     print(shown(done.input))
+    if done.already:
+        print(f"  already  {shown(done.output)}")
+        return
     print(f"  sound    {shown(done.output)}")
     if done.picture:
         print(f"  picture  {shown(done.picture)}")

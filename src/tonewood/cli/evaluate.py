@@ -5,8 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tonewood.cli import report
-from tonewood.cli.options import DeviceOption, JsonOption, ModelOption, OverwriteOption, finish
+from tonewood.cli import many, report
+from tonewood.cli.options import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    ParquetOption,
+    RetriesOption,
+    SchedulerOption,
+    WorkersOption,
+    finish,
+)
 from tonewood.errors import CallError, shown
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
@@ -14,6 +24,8 @@ if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from tonewood.workflow.distribution import Comparison
     from tonewood.workflow.evaluate import Evaluation
     from tonewood.workflow.evaluate_page import Report
+    from tonewood.workflow.layout import Failed
+    from tonewood.workflow.pairs import PairFiles
 
 Folders = tuple[Path, Path] | None
 
@@ -46,6 +58,10 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws what is random.")] = 0,
     device: DeviceOption = "cpu",
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    retries: RetriesOption = 2,
+    parquet: ParquetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -54,6 +70,9 @@ def evaluate(
         raise CallError("nothing is named to evaluate: give --pairs, --folders, or both")
     if table is not None and pairs is None:
         raise CallError("--table says what belongs together in two folders: give --pairs too")
+    asked = many.Many(workers, scheduler, retries, parquet)
+    if asked.asked and pairs is None:
+        raise CallError("workers and tables are for pairs: give --pairs, or leave them out")
     if seed < 0:
         raise CallError(f"seed is {seed}: give one from 0 on")
     from tonewood.files.modelfile import load
@@ -68,7 +87,12 @@ def evaluate(
     measured = compared = None
     if pairs is not None:
         kept = evaluate_page.KEPT if output is not None else 0
-        measured = _measure(pairs, table, loaded, seed, device, kept, json_)
+        if asked.asked:
+            measured = _spread(
+                _pairs(pairs, table), loaded, seed, device, kept, asked, output, overwrite, json_
+            )
+        else:
+            measured = _measure(_pairs(pairs, table), loaded, seed, device, kept, json_)
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pieces)
     if folders is not None:
         compared, lost, read = _compare(folders, loaded, seed, json_)
@@ -79,9 +103,55 @@ def evaluate(
     finish(failed, total)
 
 
+def _pairs(folders: tuple[Path, Path], table: Path | None) -> "list[PairFiles | Failed]":
+    """Pairs by a table, or by name."""
+    from tonewood.workflow.pairs import by_name, by_table
+
+    return list(by_table(table, *folders) if table is not None else by_name(*folders))
+
+
+def _spread(
+    found: "list[PairFiles | Failed]",
+    model: "Model",
+    seed: int,
+    device: str,
+    kept: int,
+    asked: many.Many,
+    output: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> "Evaluation":
+    """Run the pairs by workers, naming those that fail."""
+    from tonewood.evaluation import align
+    from tonewood.workflow import evaluate as workflow
+    from tonewood.workflow.inquiries import MeasureTask, PairUnit
+    from tonewood.workflow.layout import Failed
+
+    align.check()
+    units: list[PairUnit | Failed] = []
+    for number, it in enumerate(found):
+        if isinstance(it, Failed):
+            units.append(it)
+        else:
+            units.append(PairUnit(it.source, it, number < kept))
+    pieces: list[workflow.Piece] = []
+
+    def tell(piece: workflow.Piece) -> None:
+        pieces.append(piece)
+        if as_json:
+            report.emit(piece.summary)
+
+    lost = many.follow(
+        units, MeasureTask(seed, device), model, asked, tell,
+        folder=output, overwrite=overwrite, as_json=as_json,
+    )  # fmt: skip
+    order = {it.name: number for number, it in enumerate(found) if not isinstance(it, Failed)}
+    pieces.sort(key=lambda it: order[it.files.name])
+    return workflow.summed(pieces, lost, seed)
+
+
 def _measure(
-    folders: tuple[Path, Path],
-    table: Path | None,
+    found: "list[PairFiles | Failed]",
     model: "Model",
     seed: int,
     device: str,
@@ -91,10 +161,9 @@ def _measure(
     """Run the pairs, naming those that fail."""
     from tonewood.terminal import EvaluatingDisplay
     from tonewood.workflow import evaluate as workflow
-    from tonewood.workflow.batch import Failed
-    from tonewood.workflow.pairs import Measuring, by_name, by_table
+    from tonewood.workflow.layout import Failed
+    from tonewood.workflow.pairs import Measuring
 
-    found = by_table(table, *folders) if table is not None else by_name(*folders)
     with EvaluatingDisplay() as display:
         for event in workflow.evaluate(found, model, seed=seed, device=device, kept=kept):
             if isinstance(event, Measuring):
@@ -116,7 +185,8 @@ def _compare(
     """Run the folders; with how many files failed, of how many."""
     from tonewood.terminal import EvaluatingDisplay
     from tonewood.workflow import distribution
-    from tonewood.workflow.batch import Failed, Started
+    from tonewood.workflow.batch import Started
+    from tonewood.workflow.layout import Failed
 
     failed = total = 0
     with EvaluatingDisplay() as display:

@@ -5,14 +5,24 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from tonewood.cli import report
-from tonewood.cli.options import InputsArgument, JsonOption, ModelOption, OverwriteOption, finish
+from tonewood.cli import many, report
+from tonewood.cli.options import (
+    InputsArgument,
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    ParquetOption,
+    RetriesOption,
+    SchedulerOption,
+    WorkersOption,
+)
 from tonewood.errors import shown
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from tonewood.scoring.saliency import Method
-    from tonewood.workflow.explain import Side
-    from tonewood.workflow.explain_files import Explained, Tabulated
+    from tonewood.workflow.explain import Figures, Side
+    from tonewood.workflow.explain_files import Already, Explained, Tabulated
+    from tonewood.workflow.inquiries import Told
 
 
 def explain(
@@ -38,14 +48,19 @@ def explain(
         bool, typer.Option("--no-parts", help="Leave out vibrato, attack and their like.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Draws random regions and intervals.", min=0)] = 0,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    retries: RetriesOption = 2,
+    parquet: ParquetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Show what the scorer heard: where, in which parts of notes, and how surely."""
     from tonewood.files.modelfile import load
-    from tonewood.terminal import ExplainingDisplay
     from tonewood.workflow import explain_files as workflow
-    from tonewood.workflow.batch import Failed
+    from tonewood.workflow.inquiries import ExplainTask
+    from tonewood.workflow.layout import Failed
+    from tonewood.workflow.units import Unit
 
     asked = workflow.Asked(
         cast("Side", side), cast("Method", method), parts=not no_parts, listen=listen
@@ -53,22 +68,39 @@ def explain(
     workflow.check(asked)
     loaded = load(model)
     laid = workflow.layout(inputs, output)
-    failed = 0
-    with ExplainingDisplay() as display:
-        for event in workflow.explain_files(
-            laid, output, loaded, asked, overwrite=overwrite, seed=seed
-        ):
-            display.clear()
-            if isinstance(event, Failed):
-                failed += 1
-                report.failure(event, json_)
-            elif isinstance(event, workflow.Explained):
-                _tell(event, json_)
-            elif isinstance(event, workflow.Tabulated):
-                _tell_all(event, json_)
-            else:
-                display.show(event)
-    finish(failed, len(laid))
+    many_ = many.Many(workers, scheduler, retries, parquet)
+    folder = None if output.suffix.lower() in workflow.PAGES else output
+    # Where there is a table, this run goes on, and the page of all is made anew.
+    again = overwrite or many_.goes_on(folder)
+    if len(laid) > 1:
+        workflow.check_index(output, again)
+    done: dict[Path, Figures] = {}
+
+    def tell(event: "Told") -> None:
+        made, figures = event
+        done[made.output] = figures
+        if isinstance(made, workflow.Already):
+            _tell_already(made, json_)
+        else:
+            _tell(made, json_)
+
+    units = [it if isinstance(it, Failed) else Unit(*it) for it in laid]
+    task = ExplainTask(asked, output, overwrite=overwrite, seed=seed)
+    failed = many.follow(
+        units, task, loaded, many_, tell, folder=folder, overwrite=overwrite, as_json=json_
+    )
+    if len(laid) > 1 and done:
+        inside = [done[it.output] for it in units if isinstance(it, Unit) and it.output in done]
+        _tell_all(workflow.tabulate(inside, output, loaded, overwrite=again, seed=seed), json_)
+    many.finished(failed, len(laid), many_.table(folder))
+
+
+def _tell_already(done: "Already", as_json: bool) -> None:
+    """Tell of a recording that an earlier run explained."""
+    if as_json:
+        report.emit({"input": str(done.input), "output": str(done.output), "already": True})
+    else:
+        print(f"{shown(done.input)}\n  already {shown(done.output)}")
 
 
 def _tell(done: "Explained", as_json: bool) -> None:

@@ -78,7 +78,7 @@ def new(
     from tonewood.listening import build, folder, pieces
     from tonewood.listening.design import Test
     from tonewood.listening.power import needed, worth
-    from tonewood.workflow.batch import Failed
+    from tonewood.workflow.layout import Failed
 
     folders = [*(conditions or []), *(more or [])]
     if bool(outputs) == bool(folders):

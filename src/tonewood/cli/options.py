@@ -32,6 +32,22 @@ OutputOption = Annotated[
 ModelOption = Annotated[
     str, typer.Option("-m", "--model", help="Model file, or the name of a bundled model.")
 ]
+PlacesArgument = Annotated[
+    list[str], typer.Argument(metavar="INPUT", help="Files, folders or URLs such as s3://….")
+]
+PlaceOption = Annotated[
+    str, typer.Option("-o", "--output", help="Folder, file for one INPUT, or URL.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Spread the files over so many processes here.")
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Or over a running Dask cluster: tcp://….")
+]
+RetriesOption = Annotated[int, typer.Option(help="Times that what failed is tried again.", min=0)]
+ParquetOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="One Parquet table of all that was found.")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object a line on standard output.")
 ]

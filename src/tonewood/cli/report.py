@@ -5,8 +5,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.workflow.batch import Failed
     from tonewood.workflow.card import AnyModel
+    from tonewood.workflow.layout import Failed
 
 
 def emit(value: dict[str, Any]) -> None:

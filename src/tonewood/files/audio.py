@@ -7,7 +7,7 @@ Every way in which a file can disappoint ends in one clear line (:class:`AudioEr
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -336,8 +336,15 @@ def write_blocks(
     format: AudioFormat,
     *,
     overwrite: bool = False,
+    ready: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """`write` for a recording of a known shape (channels, samples) that comes in blocks."""
+    """`write` for a recording of a known shape (channels, samples) that comes in blocks.
+
+    Parameters
+    ----------
+    ready : callable
+        Called with the temporary file once it is whole, before it takes its name.
+    """
     channels, frames = shape
     if why := obstacle(format, frames, channels, rate):
         raise OutputError(f"{shown(path)} {why}: name an output in .w64, .wav or .flac")
@@ -358,6 +365,7 @@ def write_blocks(
             raise no_space(path) from error
         if kept != frames:
             raise no_space(path)
+        ready(temporary)
 
 
 def _finite(

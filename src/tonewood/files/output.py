@@ -1,15 +1,26 @@
 """Every file appears whole or not at all, and nothing is replaced unasked."""
 
+import contextlib
 import errno
 import os
+import re
 import secrets
+import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tonewood.errors import OutputError, shown
 
+LOCKS = sys.platform != "win32"
+if LOCKS:
+    import fcntl
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TEMPORARY = ".tonewood-"
+_LEFT = re.compile(r"\.tonewood-[0-9a-f]{16}(\..*)?")
+_YOUNG = 60.0  # seconds
 
 
 @contextmanager
@@ -39,14 +50,18 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
     final = Path(os.path.realpath(path))
     _check_target(path, final, overwrite)
     # A short name of its own: the final name may already use all 255 bytes allowed.
-    temporary = final.parent / f".tonewood-{secrets.token_hex(8)}{final.suffix[:16]}"
+    temporary = final.parent / f"{_TEMPORARY}{secrets.token_hex(8)}{final.suffix[:16]}"
     try:
         # Mode 0666 leaves the permissions to the user's umask, as for any new file;
         # the tempfile module would make an output that nobody else can read.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        held = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except OSError as error:
         raise _refused(path, error) from error
+    if not LOCKS:
+        os.close(held)  # what is open cannot be renamed there
     try:
+        if LOCKS:
+            _lock(held)
         yield temporary
         try:
             _synchronise(temporary)
@@ -60,6 +75,43 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        if LOCKS:
+            os.close(held)
+
+
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove what writers that were killed left in some folders: their temporary files.
+
+    Who writes holds a lock on the file until the end, whatever that end is, so that the files of
+    other processes, and on a shared file system of other machines, are told from what is left.
+    """
+    if not LOCKS:
+        return
+    for folder in folders:
+        with contextlib.suppress(OSError):  # no folder yet, or none of ours
+            for path in [it for it in folder.iterdir() if _LEFT.fullmatch(it.name)]:
+                with contextlib.suppress(OSError):  # another's, or gone meanwhile
+                    _remove_if_left(path)
+
+
+def _remove_if_left(path: Path) -> None:
+    there = os.open(path, os.O_RDWR)
+    try:
+        state = os.fstat(there)
+        # Nothing in it and just made: its writer may be about to lock it.
+        if (state.st_size > 0 or time.time() - state.st_mtime > _YOUNG) and _lock(there):
+            path.unlink()
+    finally:
+        os.close(there)
+
+
+def _lock(opened: int) -> bool:
+    """Hold an open file for oneself until it is closed; False if another holds it."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # or a file system that knows no locks
+        return False
+    return True
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:

@@ -169,10 +169,16 @@ class Recipe(Settings):
 def load(path: Path) -> Recipe:
     """Read a recipe; RecipeError if it is none."""
     try:
-        return Recipe.model_validate_json(path.read_bytes())
+        return parse(path.read_bytes(), path)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise RecipeError(f"{shown(path)} cannot be read ({why}): check the file") from None
+
+
+def parse(content: bytes, path: str | Path) -> Recipe:
+    """A recipe that was read from a path; RecipeError if it is none."""
+    try:
+        return Recipe.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("version",):

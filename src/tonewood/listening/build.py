@@ -39,7 +39,7 @@ from tonewood.listening.folder import new_folder
 from tonewood.listening.pieces import MAX_CHANNELS, Piece
 from tonewood.settings import SpectrumSettings
 from tonewood.signal.loudness import integrated_loudness
-from tonewood.workflow.batch import Failed
+from tonewood.workflow.layout import Failed
 
 _SPECTRUM = SpectrumSettings()
 _RATES = (44_100, 48_000)

@@ -13,7 +13,7 @@ from tonewood.files import recipe as recipes
 from tonewood.files.audio import audio_files, read, resample, sha256
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels, frame_levels
-from tonewood.workflow.batch import Failed, beside
+from tonewood.workflow.layout import Failed, beside
 
 UNTOUCHED, ENHANCED = "untouched", "enhanced"
 MAX_CHANNELS = 2

@@ -66,7 +66,10 @@ def release() -> None:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use: TONEWOOD_CORES, else all that the system lets it."""
+    given = os.environ.get("TONEWOOD_CORES", "")
+    if given.isdecimal():
+        return max(1, int(given))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -10,7 +10,7 @@ from tonewood.masking.optimise import Step
 from tonewood.scoring.findings import summary
 from tonewood.settings import EnhanceSettings, ModelSettings, changed
 from tonewood.workflow import audit as audits
-from tonewood.workflow import batch
+from tonewood.workflow import batch, layout
 from tonewood.workflow.audit import Listened
 from tonewood.workflow.courses import Checked
 from tonewood.workflow.sides import Loaded
@@ -84,7 +84,7 @@ def enhance_folder(asked: Told, model: Model) -> Iterator[Told]:
     """Every recording below a folder into another, told row by row."""
     inputs, out = Path(asked["input"]), Path(asked["output"])
     settings = EnhanceSettings.model_validate(asked["settings"])
-    laid = batch.jobs([inputs], out)
+    laid = layout.jobs([inputs], out)
     rows: list[dict[str, Any]] = [_row(job, inputs) for job in laid]
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
     done = 0
@@ -95,7 +95,7 @@ def enhance_folder(asked: Told, model: Model) -> Iterator[Told]:
         at = place[str(event.input)]
         if isinstance(event, batch.Started):
             rows[at] = {**rows[at], "state": "running"}
-        elif isinstance(event, batch.Failed):
+        elif isinstance(event, layout.Failed):
             rows[at] = {
                 **rows[at],
                 "state": "failed",
@@ -119,9 +119,10 @@ def enhance_folder(asked: Told, model: Model) -> Iterator[Told]:
     yield {"phase": "done", "done": done, "failed": sum(r["state"] == "failed" for r in rows)}
 
 
-def _row(job: batch.Job | batch.Failed, folder: Path) -> dict[str, Any]:
+def _row(job: layout.Job | layout.Failed, folder: Path) -> dict[str, Any]:
+    path = Path(job.input)
     return {
-        "name": str(job.input.relative_to(folder)) if job.input != folder else job.input.name,
+        "name": str(path.relative_to(folder)) if path != folder else path.name,
         "input": str(job.input),
         "state": "waiting",
     }

@@ -1,9 +1,10 @@
-"""The workflow on paths: which input becomes which output, one file after the other."""
+"""The workflow on paths, one file after the other."""
 
 import math
 import os
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,17 +16,15 @@ from numpy.typing import NDArray
 
 from tonewood.errors import (
     AudioError,
-    CallError,
-    FolderError,
     OutputError,
     TonewoodError,
     shown,
 )
-from tonewood.files import recipe as recipes
-from tonewood.files.audio import Stream, audio_files, sha256, write_blocks
-from tonewood.files.formats import SUFFIXES, AudioFormat
+from tonewood.files.audio import Stream, sha256, write_blocks
+from tonewood.files.formats import AudioFormat
 from tonewood.files.modelfile import Model
-from tonewood.files.output import write_bytes
+from tonewood.files.output import atomic_path, sweep
+from tonewood.files.places import Place
 from tonewood.files.recipe import CarriedRecord, InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.optimise import Step
@@ -33,15 +32,10 @@ from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.workflow import picture
 from tonewood.workflow.carry import Carried, carry
 from tonewood.workflow.enhance import Reshaped, reshape
+from tonewood.workflow.layout import Failed, Job, beside, refused
 from tonewood.workflow.predict import predictor_of
-from tonewood.workflow.score import Score, score_sound
-
-
-class Job(NamedTuple):
-    """One recording and the file it becomes."""
-
-    input: Path
-    output: Path
+from tonewood.workflow.resume import Wanted
+from tonewood.workflow.score import Score
 
 
 class Started(NamedTuple):
@@ -49,117 +43,46 @@ class Started(NamedTuple):
 
     number: int
     total: int
-    input: Path
-
-
-class Failed(NamedTuple):
-    """A file could not be done; the others go on."""
-
-    input: Path
-    error: TonewoodError
+    input: Place
 
 
 @dataclass(frozen=True)
 class Enhanced:
-    """A file that was done."""
+    """A file that was done.
 
-    input: Path
-    output: Path
-    recipe: Path
-    picture: Path | None
+    Parameters
+    ----------
+    seconds : float
+        That it took.
+    sha256 : str
+        Of the input.
+    duration : float
+        Of the sound, in seconds.
+    already : bool
+        By an earlier run.
+    """
+
+    input: Place
+    output: Place
+    recipe: Place
+    picture: Place | None
     certificate: Certificate
     prior: str
     steps: int
     gain_db: float
     seconds: float
     warnings: tuple[str, ...]
+    sha256: str
+    duration: float
     carried: CarriedRecord | None = None
+    already: bool = False
 
 
 class Scored(NamedTuple):
     """A file that was scored."""
 
-    input: Path
+    input: Place
     score: Score
-
-
-def recordings(inputs: Sequence[Path]) -> Iterator[Path | Failed]:
-    """Every recording that the inputs name: files as they are, folders with all below them.
-
-    A folder without audio is a `Failed` in its place.
-    """
-    for item in inputs:
-        try:
-            yield from audio_files(item) if item.is_dir() else [item]
-        except FolderError as error:
-            yield Failed(item, error)
-
-
-def jobs(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
-    """Lay out which recording becomes which file; folders keep their tree.
-
-    `out` is a file when there is one input file and `out` is named like one; else a folder. What
-    lies below `out` with a recipe beside it is an earlier output, and no input. A folder without
-    audio is a `Failed` in its place.
-
-    Raises
-    ------
-    CallError
-        Two recordings would become one file, or `out` is a file where a folder is needed.
-    """
-    single = len(inputs) == 1 and not inputs[0].is_dir()
-    if single and not out.is_dir() and out.suffix.lower() in SUFFIXES:
-        return [Job(inputs[0], out)]
-    if not out.is_dir() and (out.exists() or (not single and out.suffix.lower() in SUFFIXES)):
-        raise CallError(f"{shown(out)} names a file; several outputs need a folder: name one")
-    if single and out.suffix and not out.is_dir():
-        raise CallError(
-            f"{shown(out)} is no kind of audio file that can be written: "
-            "name one such as .wav or .flac, or an existing folder"
-        )
-    laid: list[Job | Failed] = []
-    taken: dict[Path, Path] = {}
-    for job in _laid(inputs, out):
-        if isinstance(job, Job):
-            other = taken.get(job.output)
-            if other and _same(other, job.input):
-                continue  # named twice
-            if other:
-                raise CallError(
-                    f"{shown(other)} and {shown(job.input)} would both become "
-                    f"{shown(job.output)}: enhance them into two folders"
-                )
-            taken[job.output] = job.input
-        laid.append(job)
-    return laid
-
-
-def _laid(inputs: Sequence[Path], out: Path) -> Iterator[Job | Failed]:
-    for item in inputs:
-        if not item.is_dir():
-            yield Job(item, out / item.name)
-            continue
-        try:
-            inside = [path for path in audio_files(item) if not _is_output(path, out)]
-        except FolderError as error:
-            yield Failed(item, error)
-            continue
-        if not inside:
-            yield Failed(
-                item,
-                FolderError(f"{shown(item)} holds nothing but earlier outputs: name another input"),
-            )
-        for path in inside:
-            yield Job(path, out / path.relative_to(item))
-
-
-def _is_output(path: Path, out: Path) -> bool:
-    return beside(path).exists() and path.resolve().is_relative_to(out.resolve())
-
-
-def beside(output: Path, suffix: str = recipes.SUFFIX) -> Path:
-    """Name of a file that belongs to an output: its recipe, or its picture."""
-    return output.with_name(output.name + suffix)
 
 
 def enhance_files(
@@ -189,53 +112,51 @@ def enhance_files(
     kind = settings.prior.kind if carried is None else carried.record.varying
     if kind == "predicted":
         predictor_of(model)
-    inputs = {job.input.resolve() for job in laid}
+    inputs = {job.input.resolve() for job in laid if isinstance(job, Job)}
+    sweep({job.output.parent for job in laid if isinstance(job, Job)})
     for number, job in enumerate(laid, start=1):
         if isinstance(job, Failed):
             yield job
             continue
         yield Started(number, len(laid), job.input)
         try:
-            if job.output.resolve() in inputs:
-                which = "the input itself" if _same(*job) else "an input too"
-                raise OutputError(f"{shown(job.output)} is {which}: name another output")
-            yield from _enhance_file(job, model, settings, plot, overwrite, device, carried)
+            if why := refused(job, inputs):
+                raise why
+            yield from enhance_file(job, model, settings, plot, overwrite, device, carried)
         except TonewoodError as error:
             yield Failed(job.input, error)
 
 
-def _same(a: Path, b: Path) -> bool:
-    return a.resolve() == b.resolve()
-
-
-def score_files(
-    paths: Sequence[Path | Failed], model: Model
-) -> Iterator[Started | Scored | Failed]:
-    """Score file after file."""
-    for number, path in enumerate(paths, start=1):
-        if isinstance(path, Failed):
-            yield path
-            continue
-        yield Started(number, len(paths), path)
-        try:
-            yield Scored(path, score_sound(Stream(path), model))
-        except TonewoodError as error:
-            yield Failed(path, error)
-
-
-def _enhance_file(
+def enhance_file(
     job: Job,
     model: Model,
     settings: EnhanceSettings,
-    plot: bool,
-    overwrite: bool,
-    device: str,
-    carried: Carried | None,
+    plot: bool = False,
+    overwrite: bool = False,
+    device: str = "cpu",
+    carried: Carried | None = None,
 ) -> Iterator[Step | Enhanced]:
+    """Enhance one file; arguments as of `enhance_files`.
+
+    What the same recording, model and settings made before stays, and is told from its recipe.
+    The sound takes its name last: where it is, all that belongs to it is.
+
+    Raises
+    ------
+    TonewoodError
+        It cannot be done; nothing of it is left.
+    """
     began = time.perf_counter()
     side = beside(job.output)
     drawn = beside(job.output, ".png") if plot else None
     outputs = [path for path in (job.output, side, drawn) if path]
+    if not overwrite and side.exists():
+        record = carried.record if carried else None
+        wanted = Wanted(sha256(job.input), model.digest, settings, record)
+        recipe = wanted.done(job, drawn)
+        if recipe is not None:
+            yield told(recipe, job.input, job.output, side, drawn)
+            return
     check_outputs(job, outputs, overwrite)
     stream = Stream(job.input)
     AudioFormat.for_path(job.output, stream.format)  # refuses a suffix before the work
@@ -253,15 +174,21 @@ def _enhance_file(
             reshaped = event
     assert reshaped is not None
     recipe = _recipe(job.input, stream, model, reshaped, carried)
-    with all_or_none(outputs):
+    with all_or_none(outputs) as made:
+
+        def ready(sound: Path) -> None:
+            recipe.model_copy(update={"output_sha256": sha256(sound)}).save(
+                side, overwrite=overwrite
+            )
+            made.append(side)
+            if drawn:
+                title = shown(job.input.name)
+                picture.draw(drawn, reshaped, model, title=title, overwrite=overwrite)
+                made.append(drawn)
+
         shape = (stream.channels, reshaped.before.samples)
         blocks = reshaped.blocks()
-        save_sound(job, stream, blocks, shape, settings.render, overwrite=overwrite)
-        recipe = recipe.model_copy(update={"output_sha256": sha256(job.output)})
-        recipe.save(side, overwrite=overwrite)
-        if drawn:
-            title = shown(job.input.name)
-            picture.draw(drawn, reshaped, model, title=title, overwrite=overwrite)
+        save_sound(job, stream, blocks, shape, settings.render, overwrite=overwrite, ready=ready)
     yield Enhanced(
         input=job.input,
         output=job.output,
@@ -273,7 +200,31 @@ def _enhance_file(
         gain_db=round(reshaped.matching.gain_db, 2),
         seconds=round(time.perf_counter() - began, 2),
         warnings=tuple(_warnings(stream, reshaped)),
+        sha256=recipe.input.sha256,
+        duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
+    )
+
+
+def told(
+    recipe: Recipe, input: Place, output: Place, side: Place, drawn: Place | None = None
+) -> Enhanced:
+    """What an earlier run made, as its recipe tells it."""
+    return Enhanced(
+        input=input,
+        output=output,
+        recipe=side,
+        picture=drawn,
+        certificate=recipe.certificate,
+        prior=recipe.prior,
+        steps=recipe.steps,
+        gain_db=round(recipe.gain_db, 2),
+        seconds=0.0,
+        warnings=(),
+        sha256=recipe.input.sha256,
+        duration=recipe.input.samples / recipe.input.rate,
+        carried=recipe.carried,
+        already=True,
     )
 
 
@@ -285,14 +236,20 @@ def save_sound(
     settings: RenderSettings,
     *,
     overwrite: bool,
+    ready: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Write what became of a recording, in its own format or what the output's name asks for."""
+    """Write what became of a recording, in its own format or what the output's name asks for.
+
+    `ready` is called with the file once it is whole, before it takes its name.
+    """
     form = AudioFormat.for_path(job.output, stream.format)
     if settings.amount == 0 and form == stream.format:
         # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
-        write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
+        with atomic_path(job.output, overwrite) as temporary:
+            shutil.copyfile(job.input, temporary)
+            ready(temporary)
     else:
-        write_blocks(job.output, blocks, shape, stream.rate, form, overwrite=overwrite)
+        write_blocks(job.output, blocks, shape, stream.rate, form, overwrite=overwrite, ready=ready)
 
 
 def check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
@@ -318,18 +275,23 @@ def _there(output: Path) -> Path:
 
 
 @contextmanager
-def all_or_none(outputs: Sequence[Path]) -> Iterator[None]:
-    """Make the outputs' folder; if a later output fails, remove the earlier ones again."""
-    new = [path for path in outputs if not path.exists()]
+def all_or_none(outputs: Sequence[Path]) -> Iterator[list[Path]]:
+    """Make the outputs' folder; yields a list of what was made, which goes if something fails.
+
+    What was there before stays.
+    """
+    before = {path for path in outputs if path.exists()}
     try:
         outputs[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _refused(outputs[0].parent, (error.strerror or str(error)).lower()) from None
+    made: list[Path] = []
     try:
-        yield
+        yield made
     except BaseException:
-        for path in new:
-            path.unlink(missing_ok=True)
+        for path in made:
+            if path not in before:
+                path.unlink(missing_ok=True)
         raise
 
 

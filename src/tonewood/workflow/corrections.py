@@ -16,7 +16,7 @@ from tonewood.masking.render import in_force
 from tonewood.settings import RenderSettings
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.spectrum import Floats
-from tonewood.workflow.batch import beside
+from tonewood.workflow.layout import beside
 
 
 @dataclass(frozen=True)

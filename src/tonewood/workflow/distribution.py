@@ -15,8 +15,9 @@ from tonewood.evaluation.frechet import MIN_STRETCHES, Estimate, extrapolated
 from tonewood.files.audio import audio_files, read
 from tonewood.files.modelfile import Model
 from tonewood.signal.bands import frame_levels
-from tonewood.workflow.batch import Failed, Started
+from tonewood.workflow.batch import Started
 from tonewood.workflow.enhance import mono_at, rows_of
+from tonewood.workflow.layout import Failed
 
 _STRETCH_SECONDS = 10.0
 _LEAST_SECONDS = 1.0  # a shorter rest of a recording is left out

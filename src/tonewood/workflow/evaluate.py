@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tonewood.errors import AudioError, FolderError, TonewoodError, shown
 from tonewood.evaluation import align as aligning
-from tonewood.evaluation.align import Alignment
+from tonewood.evaluation.align import Alignment, Quality
 from tonewood.evaluation.intervals import Interval, interval
 from tonewood.evaluation.metrics import Distances, closed, distances
 from tonewood.files.modelfile import Model
-from tonewood.workflow.batch import Failed
+from tonewood.workflow.layout import Failed
 from tonewood.workflow.pairs import (
     METHODS,
     TONEWOOD,
@@ -76,6 +76,15 @@ class Piece:
     alignment: Alignment
     rows: dict[str, Row]
     sounds: dict[str, Tensor] | None
+
+    @classmethod
+    def told(cls, files: PairFiles, summary: dict[str, Any]) -> "Piece":
+        """A piece whose summary was kept: its sounds, and the path of its alignment, were not."""
+        aligned = dict(summary["alignment"])
+        exact = aligned.pop("exact")
+        alignment = Alignment(np.zeros(0), Quality(**aligned), exact)
+        rows = {method: Row(**row) for method, row in summary["methods"].items()}
+        return cls(files, summary["seconds"], alignment, rows, None)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -175,9 +184,7 @@ def evaluate(
         except TonewoodError as error:
             failed.append(Failed(files.source, error))
             yield failed[-1]
-    if not pieces:
-        raise FolderError("no pair could be measured: mend or replace what is named above")
-    yield _summed(pieces, failed, seed)
+    yield summed(pieces, failed, seed)
 
 
 def _measured(
@@ -208,6 +215,13 @@ def _measured(
     yield Piece(files, pair.source.duration, alignment, rows, sounds if keep else None)
 
 
+def measured(files: PairFiles, model: Model, seed: int, device: str, keep: bool) -> Piece:
+    """Measure every method on one pair; AudioError as `evaluate` tells it."""
+    *_, piece = _measured(files, model, seed, device, keep)
+    assert isinstance(piece, Piece)
+    return piece
+
+
 def _aligned(files: PairFiles, source: Tensor, reference: Tensor) -> Alignment:
     """Alignment of a pair; AudioError, which says what was found, if it cannot be believed."""
     alignment = aligning.align(source, reference, files.anchors)
@@ -223,7 +237,10 @@ def _distances(estimate: Tensor, wanted: Tensor, alignment: Alignment) -> Distan
     return distances(estimate[:length], wanted[:length])
 
 
-def _summed(pieces: Sequence[Piece], failed: Sequence[Failed], seed: int) -> Evaluation:
+def summed(pieces: Sequence[Piece], failed: Sequence[Failed], seed: int) -> Evaluation:
+    """What follows from all pieces; FolderError if there are none."""
+    if not pieces:
+        raise FolderError("no pair could be measured: mend or replace what is named above")
     figures = {
         method: {
             measure: np.array([getattr(piece.rows[method], measure) for piece in pieces])

@@ -19,7 +19,7 @@ from tonewood.masking.render import Rendered, matched, rendered
 from tonewood.scoring.faithful import DRAWS, Faithfulness, faithfulness
 from tonewood.scoring.saliency import Method, by_row, explained
 from tonewood.scoring.training import audible, windows
-from tonewood.settings import RenderSettings
+from tonewood.settings import RenderSettings, Settings
 from tonewood.signal import parts as segmentation
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.parts import Parts
@@ -40,6 +40,27 @@ class Sounds(NamedTuple):
 
     used: Rendered
     rest: Rendered
+
+
+class Figures(Settings):
+    """What the table of several recordings takes of each.
+
+    `sums` are seconds, evidence and absolute evidence by part.
+    """
+
+    name: str
+    side: Side
+    method: Method
+    score: float
+    logit: float
+    holds: bool
+    octaves: tuple[float, ...]
+    sums: tuple[tuple[float, ...], ...] | None
+
+    @property
+    def tally(self) -> Tally | None:
+        """Evidence by part."""
+        return None if self.sums is None else Tally(*map(np.array, self.sums))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +111,25 @@ class Explanation:
         if self.parts is None:
             return None
         return tally(self.along, self.parts.labels, len(NAMES), frame_seconds)
+
+    def figures(self, name: str, frame_seconds: float) -> Figures:
+        """What a table of several recordings takes of this one."""
+        found = self.tally(frame_seconds)
+        sums = None
+        if found is not None:
+            sums = tuple(
+                tuple(it.tolist()) for it in (found.seconds, found.evidence, found.absolute)
+            )
+        return Figures(
+            name=name,
+            side=self.side,
+            method=self.method,
+            score=self.score,
+            logit=self.logit,
+            holds=self.faithful.holds,
+            octaves=tuple(self.octaves.tolist()),
+            sums=sums,
+        )
 
     @property
     def summary(self) -> dict[str, Any]:

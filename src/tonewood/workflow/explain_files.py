@@ -10,19 +10,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tonewood.errors import CallError, FolderError, TonewoodError, shown
+from tonewood.errors import CallError, FolderError, shown
 from tonewood.evaluation.weights import Interval, Weight, means, weights
 from tonewood.files.audio import Recording, audio_files, read, write
 from tonewood.files.formats import AudioFormat
 from tonewood.files.modelfile import Model
 from tonewood.files.output import check_free, write_bytes, write_text
+from tonewood.files.places import Place
 from tonewood.scoring import saliency
 from tonewood.scoring.saliency import Method
 from tonewood.signal import parts as segmentation
 from tonewood.workflow import explain_page, picture
-from tonewood.workflow.batch import Failed, Job, Started, all_or_none, check_outputs
+from tonewood.workflow.batch import all_or_none, check_outputs
 from tonewood.workflow.enhance import mono_at
-from tonewood.workflow.explain import NAMES, OCTAVES, Explanation, Side, check_side, explain, listen
+from tonewood.workflow.explain import (
+    NAMES,
+    OCTAVES,
+    Explanation,
+    Figures,
+    Side,
+    check_side,
+    explain,
+    listen,
+)
+from tonewood.workflow.layout import Failed, Job, same
 from tonewood.workflow.page import Sound
 
 INDEX, TABLE = "index.html", "table.json"
@@ -54,7 +65,7 @@ class Explained:
         Its own table.
     """
 
-    input: Path
+    input: Place
     output: Path
     sounds: tuple[Path, ...]
     explanation: Explanation
@@ -85,7 +96,11 @@ class Tabulated:
         }
 
 
-Event = Started | Explained | Failed | Tabulated
+class Already(NamedTuple):
+    """A recording that an earlier run explained."""
+
+    input: Place
+    output: Path
 
 
 def layout(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
@@ -112,9 +127,9 @@ def layout(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
     laid: dict[Path, Job | Failed] = {}
     for item in inputs:
         for job in _laid(item, out):
-            place = job.output if isinstance(job, Job) else job.input
+            place = job.output if isinstance(job, Job) else Path(job.input)
             other = laid.get(place)
-            if other and other.input.resolve() != job.input.resolve():
+            if other and not same(Path(other.input), Path(job.input)):
                 raise CallError(
                     f"{shown(other.input)} and {shown(job.input)} would both become "
                     f"{shown(place)}: explain them into two folders"
@@ -123,38 +138,9 @@ def layout(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
     return list(laid.values())
 
 
-def explain_files(
-    laid: Sequence[Job | Failed],
-    out: Path,
-    model: Model,
-    asked: Asked,
-    *,
-    overwrite: bool = False,
-    seed: int = 0,
-) -> Iterator[Event]:
-    """Explain file after file; of several, their table comes last.
-
-    A file that fails is named with its reason and the others go on.
-    """
-    check(asked)
-    several = len(laid) > 1
-    if several:
-        check_free((out / INDEX, out / TABLE), overwrite)
-    done = []
-    for number, job in enumerate(laid, start=1):
-        if isinstance(job, Failed):
-            yield job
-            continue
-        yield Started(number, len(laid), job.input)
-        try:
-            made = _explain_file(job, model, asked, overwrite, seed)
-        except TonewoodError as error:
-            yield Failed(job.input, error)
-            continue
-        done.append(made)
-        yield made
-    if several and done:
-        yield _tabulated(done, out, model, overwrite, seed)
+def check_index(out: Path, overwrite: bool) -> None:
+    """Raise OutputError if the table of several recordings may not be written."""
+    check_free((out / INDEX, out / TABLE), overwrite)
 
 
 def check(asked: Asked) -> None:
@@ -189,7 +175,10 @@ def _is_output(path: Path) -> bool:
     return found is not None and path.with_name(f"{found[1]}.html").exists()
 
 
-def _explain_file(job: Job, model: Model, asked: Asked, overwrite: bool, seed: int) -> Explained:
+def explain_file(
+    job: Job, model: Model, asked: Asked, *, overwrite: bool = False, seed: int = 0
+) -> Explained:
+    """Explain one recording; raises TonewoodError, and then nothing of it is left."""
     began = time.perf_counter()
     sounds = []
     if asked.listen:
@@ -213,8 +202,8 @@ def _explain_file(job: Job, model: Model, asked: Asked, overwrite: bool, seed: i
         found, mono_at(recording.samples, recording.rate, model), model, title
     )
     warnings = []
-    with all_or_none([job.output, *sounds]):
-        if sounds and not _write_sounds(sounds, recording, found, model, overwrite):
+    with all_or_none([job.output, *sounds]) as made:
+        if sounds and not _write_sounds(sounds, recording, found, model, overwrite, made):
             warnings.append(f"nothing in it speaks for the {asked.side}: there are no sounds of it")
             sounds = []
         if job.output.suffix.lower() == ".png":
@@ -238,14 +227,20 @@ def _explain_file(job: Job, model: Model, asked: Asked, overwrite: bool, seed: i
 
 
 def _write_sounds(
-    paths: Sequence[Path], recording: Recording, found: Explanation, model: Model, overwrite: bool
+    paths: Sequence[Path],
+    recording: Recording,
+    found: Explanation,
+    model: Model,
+    overwrite: bool,
+    made: list[Path],
 ) -> bool:
-    made = listen(recording.samples, recording.rate, found, model)
-    if made is None:
+    heard = listen(recording.samples, recording.rate, found, model)
+    if heard is None:
         return False
-    for path, sound in zip(paths, made, strict=True):
+    for path, sound in zip(paths, heard, strict=True):
         form = AudioFormat.for_path(path, recording.format)
         write(path, sound.samples, recording.rate, form, overwrite=overwrite)
+        made.append(path)
     return True
 
 
@@ -261,19 +256,18 @@ def _players(sounds: Sequence[Path]) -> Iterator[Sound | str]:
             yield f"{shown(path.name)}: {caption}"
 
 
-def _tabulated(
-    done: Sequence[Explained], out: Path, model: Model, overwrite: bool, seed: int
+def tabulate(
+    done: Sequence[Figures], out: Path, model: Model, *, overwrite: bool = False, seed: int = 0
 ) -> Tabulated:
+    """Write the table of several recordings, and its page."""
     rng = np.random.default_rng(seed)
-    spectrum = model.settings.spectrum
-    sums = [it.explanation.tally(spectrum.hop / spectrum.rate) for it in done]
+    sums = [it.tally for it in done]
     parts = (
         weights(NAMES, [it for it in sums if it is not None], rng, "steady") if all(sums) else []
     )
-    octaves = means(np.stack([it.explanation.octaves for it in done]), rng)
+    octaves = means(np.stack([np.array(it.octaves) for it in done]), rng)
     made = Tabulated(out / INDEX, len(done), tuple(parts), tuple(octaves))
-    scores = [(shown(it.output.relative_to(out).with_suffix("")), it.explanation) for it in done]
     write_text(out / TABLE, json.dumps(made.summary, indent=1) + "\n", overwrite=overwrite)
-    text = explain_page.folder(parts, octaves, scores, shown(model.name))
+    text = explain_page.folder(parts, octaves, done, shown(model.name))
     write_text(made.page, text, overwrite=overwrite)
     return made

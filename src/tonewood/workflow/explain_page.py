@@ -15,7 +15,7 @@ from tonewood.masking.mask import Mask
 from tonewood.scoring.faithful import Faithfulness
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.spectrum import log_magnitude, stft
-from tonewood.workflow.explain import NAMES, OCTAVES, Explanation
+from tonewood.workflow.explain import NAMES, OCTAVES, Explanation, Figures
 from tonewood.workflow.page import Block, Heading, Picture, Sound, Table, page
 from tonewood.workflow.picture import show_gains, show_levels
 
@@ -145,20 +145,20 @@ def single(
 def folder(
     parts: Sequence[Weight],
     octaves: Sequence[Interval],
-    scores: Sequence[tuple[str, Explanation]],
+    scores: Sequence[Figures],
     model: str,
 ) -> str:
     """Page of several recordings: what their parts weigh, and the recordings by name."""
-    side = scores[0][1].side
+    side = scores[0].side
     rows = [("recording", "score", "logit", "map holds")]
     rows += [
-        (name, f"{it.score:.3f}", f"{it.logit:.2f}", "yes" if it.faithful.holds else "no")
-        for name, it in scores
+        (it.name, f"{it.score:.3f}", f"{it.logit:.2f}", "yes" if it.holds else "no")
+        for it in scores
     ]
     return page(
         f"What the scorer heard in {len(scores)} recordings",
         [
-            f"Model {model}; explained for the {side}, by {_METHODS[scores[0][1].method]}.",
+            f"Model {model}; explained for the {side}, by {_METHODS[scores[0].method]}.",
             *tables(parts, octaves, side),
             Heading("Recordings"),
             Table("A page of its own lies beside this one for each.", rows),

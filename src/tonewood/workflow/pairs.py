@@ -16,8 +16,8 @@ from tonewood.evaluation.align import Anchor
 from tonewood.files.audio import Recording, audio_files, read, resample
 from tonewood.files.modelfile import Model
 from tonewood.settings import EnhanceSettings, changed, enhance_settings
-from tonewood.workflow.batch import Failed
 from tonewood.workflow.enhance import Enhancement, enhance
+from tonewood.workflow.layout import Failed
 
 RATE = 16_000  # of the measures, Hz
 

@@ -17,9 +17,9 @@ from tonewood.files.output import prepare_folder, write_bytes, write_text
 from tonewood.settings import EnhanceSettings, ModelSettings, Settings, changed, enhance_settings
 from tonewood.workflow import figures, pairs
 from tonewood.workflow.audit import Listened
-from tonewood.workflow.batch import Failed
 from tonewood.workflow.courses import Checked
 from tonewood.workflow.enhance import mono_at
+from tonewood.workflow.layout import Failed
 from tonewood.workflow.opinions import Listening
 from tonewood.workflow.page import Picture, Table, page
 from tonewood.workflow.pairs import Measuring, Pair, by_name, enhanced, heard

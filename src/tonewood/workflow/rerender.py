@@ -13,7 +13,8 @@ from tonewood.files.audio import Stream, sha256
 from tonewood.files.formats import SUFFIXES
 from tonewood.files.recipe import Recipe
 from tonewood.masking.render import rendered_blocks
-from tonewood.workflow.batch import Job, all_or_none, check_outputs, save_sound
+from tonewood.workflow.batch import all_or_none, check_outputs, save_sound
+from tonewood.workflow.layout import Job
 
 
 class Rerendered(NamedTuple):

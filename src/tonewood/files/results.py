@@ -1,0 +1,287 @@
+"""One Parquet table of a run: a row a recording, kept while it runs, whole when it is done.
+
+Rows are appended to a stream of record batches beside the table's name, which can be read however
+abruptly it ends; when the run is through they become the table.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from tonewood.errors import MissingExtraError, OutputError, shown
+from tonewood.files import places
+from tonewood.files.output import FULL, LOCKS, atomic_path, no_space
+from tonewood.files.places import Place
+
+PARTIAL = ".partial"
+_BATCH, _GROUP = 64, 4_096  # rows
+_SECONDS = 2.0  # after which what came is kept, however little it is
+_KEY = b"tonewood"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a run knows of one recording.
+
+    Parameters
+    ----------
+    path, output : str
+        Where it lies, and what was made of it.
+    sha256 : str or None
+        Of its bytes; None if it could not be read.
+    seconds : float or None
+        Of sound.
+    scorer, judge, scorer_after, judge_after : float or None
+        Scores before and after: 0 sounds like the reference.
+    verdict : str or None
+        Of the certificate.
+    certificate, details : str or None
+        JSON; details are what else the command tells.
+    error : str or None
+        Why it could not be done.
+    took : float
+        Seconds of work.
+    tries : int
+    """
+
+    path: str
+    output: str | None = None
+    sha256: str | None = None
+    seconds: float | None = None
+    scorer: float | None = None
+    judge: float | None = None
+    scorer_after: float | None = None
+    judge_after: float | None = None
+    verdict: str | None = None
+    certificate: str | None = None
+    details: str | None = None
+    error: str | None = None
+    took: float = 0.0
+    tries: int = 1
+
+
+def check() -> None:
+    """Raise MissingExtraError if tables cannot be written."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise MissingExtraError(
+            "--parquet needs pyarrow: pip install 'tonewood[cluster]'"
+        ) from None
+
+
+class Table:
+    """Rows of a run, as they come; the table takes its name when `finish` is called.
+
+    Parameters
+    ----------
+    place : Path or URL
+    run : dict
+        What decides every row: command, model, settings. A table of another run is not touched.
+
+    Raises
+    ------
+    MissingExtraError
+        pyarrow is not installed.
+    OutputError
+        Another run's table is there, or one that works right now.
+    """
+
+    def __init__(self, place: Place, run: dict[str, Any], *, overwrite: bool = False) -> None:
+        check()
+        self.place, self._overwrite = place, overwrite
+        self._run = json.dumps(run, sort_keys=True)
+        self.earlier: dict[str, Row] = {}
+        self._waiting: list[Row] = []
+        self._kept = time.monotonic()
+
+    def __enter__(self) -> Self:
+        import pyarrow as pa
+
+        self._schema = _schema({_KEY: self._run})
+        if isinstance(self.place, Path):
+            if self.place.is_dir():
+                raise OutputError(f"{shown(self.place)} is a folder, not a file: name a file in it")
+            partial = self._partial
+            with self._writing():
+                partial.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(partial, "a+b")  # noqa: PTH123 - closed on leaving
+            self._hold(partial)
+        else:
+            import tempfile
+
+            self._file = tempfile.TemporaryFile()
+        try:
+            self._recall()
+            self._file.truncate(0)
+            self._stream = pa.ipc.new_stream(self._file, self._schema)
+        except BaseException:
+            if isinstance(self.place, Path) and self._file.seek(0, os.SEEK_END) == 0:
+                self._partial.unlink(missing_ok=True)
+            self._file.close()
+            raise
+        for row in self.earlier.values():
+            self.add(row)
+        self.keep()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError, OutputError):
+            self.keep()
+        self._file.close()
+
+    def add(self, row: Row) -> None:
+        """Take a row; a later one of the same path replaces it."""
+        self._waiting.append(row)
+        if len(self._waiting) >= _BATCH or time.monotonic() - self._kept > _SECONDS:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write what waits."""
+        import pyarrow as pa
+
+        if self._waiting:
+            rows = [asdict(row) for row in self._waiting]
+            with self._writing():
+                self._stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=self._schema))
+                self._file.flush()
+        self._waiting, self._kept = [], time.monotonic()
+
+    def finish(self) -> None:
+        """Give the table its name, whole."""
+        self.keep()
+        with self._writing():
+            self._stream.close()
+            self._file.seek(0)
+            if isinstance(self.place, Path):
+                with atomic_path(self.place, overwrite=True) as temporary:
+                    self._write(temporary)
+                self._partial.unlink(missing_ok=True)
+                return
+            import tempfile
+
+            with tempfile.TemporaryDirectory(prefix="tonewood-") as folder:
+                local = Path(folder) / "table.parquet"
+                self._write(local)
+                places.put(local, self.place, overwrite=True)
+
+    @property
+    def _partial(self) -> Path:
+        assert isinstance(self.place, Path)
+        return self.place.with_name(self.place.name + PARTIAL)
+
+    def _hold(self, partial: Path) -> None:
+        """Keep other runs off the partial table."""
+        if not LOCKS:
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise OutputError(
+                f"another run writes {shown(partial)} right now: wait or name another --parquet"
+            ) from None
+        except OSError:
+            pass  # a file system that knows no locks
+
+    def _recall(self) -> None:
+        """Read what earlier runs found: the finished table, then what came after it."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._overwrite:
+            return
+        with contextlib.ExitStack() as stack:
+            there = (
+                self.place.exists() if isinstance(self.place, Path) else places.exists(self.place)
+            )
+            if there:
+                try:
+                    file = pq.ParquetFile(stack.enter_context(places.fetched(self.place)))
+                except (pa.ArrowInvalid, OSError):
+                    raise self._other() from None
+                self._check(file.schema_arrow)
+                for batch in file.iter_batches():
+                    self._learn(batch)
+        self._file.seek(0)
+        with contextlib.suppress(pa.ArrowInvalid, OSError):  # it ends where the run was killed
+            reader = pa.ipc.open_stream(self._file)
+            self._check(reader.schema)
+            for batch in reader:
+                self._learn(batch)
+
+    def _check(self, schema: Any) -> None:  # noqa: ANN401 - a pyarrow schema
+        if (schema.metadata or {}).get(_KEY, b"").decode() != self._run:
+            raise self._other()
+
+    def _other(self) -> OutputError:
+        return OutputError(
+            f"{shown(self.place)} exists and is of another run: name another --parquet or pass "
+            "--overwrite"
+        )
+
+    def _learn(self, batch: Any) -> None:  # noqa: ANN401 - a pyarrow batch
+        for row in batch.to_pylist():
+            self.earlier[row["path"]] = Row(**row)
+
+    def _write(self, path: Path) -> None:
+        """Write the table, by groups of rows; of several rows of one path the last."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        last: dict[str, int] = {}
+        for number, batch in enumerate(self._batches()):
+            for at, name in enumerate(batch.column("path").to_pylist()):
+                last[name] = number << 32 | at
+        with pq.ParquetWriter(path, self._schema) as writer:
+            waiting: list[Any] = []
+            for number, batch in enumerate(self._batches()):
+                names = batch.column("path").to_pylist()
+                wanted = [last[name] == number << 32 | at for at, name in enumerate(names)]
+                waiting.append(batch.filter(pa.array(wanted)))
+                if sum(map(len, waiting)) >= _GROUP:
+                    writer.write_table(pa.Table.from_batches(waiting, self._schema))
+                    waiting = []
+            if waiting:
+                writer.write_table(pa.Table.from_batches(waiting, self._schema))
+
+    def _batches(self) -> Iterator[Any]:
+        import pyarrow as pa
+
+        self._file.seek(0)
+        yield from pa.ipc.open_stream(self._file)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in FULL:
+                raise no_space(self.place) from error
+            why = (error.strerror or str(error)).lower()
+            raise OutputError(
+                f"{shown(self.place)} cannot be written ({why}): name another --parquet"
+            ) from error
+
+
+def read(path: str | os.PathLike[str]) -> list[Row]:
+    """All rows of a table."""
+    import pyarrow.parquet as pq
+
+    return [Row(**row) for row in pq.read_table(path).to_pylist()]
+
+
+def _schema(metadata: dict[bytes, str]) -> Any:  # noqa: ANN401 - a pyarrow schema
+    import pyarrow as pa
+
+    kinds = {"seconds": pa.float64(), "took": pa.float64(), "tries": pa.int32()}
+    kinds |= dict.fromkeys(("scorer", "judge", "scorer_after", "judge_after"), pa.float64())
+    columns = [(it.name, kinds.get(it.name, pa.string())) for it in fields(Row)]
+    return pa.schema(columns, metadata=metadata)

@@ -1,0 +1,146 @@
+"""Training that is stopped and taken up again, and training by several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Folders, Run, tiny_settings
+from tonewood.errors import ModelError
+from tonewood.files.checkpoint import Checkpoint
+from tonewood.files.modelfile import Model
+from tonewood.settings import changed
+from tonewood.workflow.courses import Checked
+from tonewood.workflow.train import train
+
+SETTINGS = changed(tiny_settings(), ["training.patience=3"])
+
+
+def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
+    """Train until so many looks were taken, or to the end."""
+    made = None
+    events = train(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
+    for event in events:
+        if isinstance(event, Model):
+            made = event
+        elif isinstance(event, Checked) and looks is not None:
+            looks -= 1
+            if looks == 0:
+                events.close()  # type: ignore[attr-defined]
+                return None
+    return made
+
+
+@pytest.mark.parametrize("looks", [1, 3, 5])
+def test_what_is_taken_up_again_ends_with_the_very_same_model(
+    training_folders: Folders, tmp_path: Path, looks: int
+) -> None:
+    whole = run_until(training_folders, Checkpoint(tmp_path / "whole"), None)
+    path = tmp_path / "tiny.tonewood.checkpoint"
+    assert run_until(training_folders, Checkpoint(path), looks) is None
+    again = run_until(training_folders, Checkpoint(path, resumed=True), None)
+    assert whole is not None
+    assert again is not None
+    assert again.digest == whole.digest
+    assert again.card.scorer == whole.card.scorer
+
+
+def test_nothing_is_done_twice(training_folders: Folders, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    run_until(training_folders, Checkpoint(path), 3)
+    seen: list[tuple[str, int]] = []
+    events = train(
+        training_folders.reference,
+        training_folders.source,
+        SETTINGS,
+        checkpoint=Checkpoint(path, resumed=True),
+    )
+    for event in events:
+        if isinstance(event, Checked):
+            seen.append((event.who, event.check.step))
+    assert ("scorer", 10) not in seen
+    assert len(seen) == len(set(seen))
+
+
+def test_another_training_is_not_gone_on_with(training_folders: Folders, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.tonewood.checkpoint"
+    run_until(training_folders, Checkpoint(path), 1)
+    other = changed(SETTINGS, ["training.seed=5"])
+    sides = training_folders.source, training_folders.reference
+    resumed = Checkpoint(path, resumed=True)
+    with pytest.raises(ModelError, match="is of another training: its recordings or settings"):
+        list(train(*training_folders, other, checkpoint=resumed))
+    with pytest.raises(ModelError, match="is of another training"):
+        list(train(*sides, SETTINGS, checkpoint=resumed))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ModelError, match="is damaged: leave --resume out to begin anew"):
+        list(train(*training_folders, SETTINGS, checkpoint=resumed))
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def call(training_folders: Folders, tmp_path: Path) -> list[str]:
+    """A training of the command line, as tests have time for."""
+    (tmp_path / "settings").write_text("")
+    told = SETTINGS.model_dump(mode="json")
+    more = [f"training.{name}={json.dumps(told['training'][name])}" for name in ("steps", "batch")]
+    more += [f"scorer.{name}={told['scorer'][name]}" for name in ("width", "depth")]
+    more += ["training.check_every=4", "priors.network.steps=24", "guide.steps=40"]
+    sides = "--reference", str(training_folders.reference), "--source", str(training_folders.source)
+    return ["train", *sides, "--json", *(word for it in more for word in ("--set", it))]
+
+
+def test_a_killed_process_is_gone_on_with(call: list[str], run: Run, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "killed.tonewood.checkpoint"
+    command = [sys.executable, "-m", "tonewood", *call, "-o", str(tmp_path / "killed.tonewood")]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not checkpoint.exists() and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed.tonewood").exists()
+    again = run(*call, "-o", tmp_path / "killed.tonewood", "--resume")
+    whole = run(*call, "-o", tmp_path / "whole.tonewood")
+    assert again.code == whole.code == 0, again.err + whole.err
+    assert again.objects[-1]["digest"] == whole.objects[-1]["digest"]
+    assert not checkpoint.exists()
+    left = {it.name for it in tmp_path.iterdir()} - {"settings"}
+    assert left == {"killed.tonewood", "whole.tonewood"}
+
+
+def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProcess[str]:
+    """The same command, started by torchrun."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return subprocess.run(
+        [*start, str(count), "-m", "tonewood", *call, "-o", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch is for one process")
+def test_torchrun(call: list[str], run: Run, tmp_path: Path) -> None:
+    plain = run(*call, "-o", tmp_path / "plain.tonewood")
+    one = together(1, call, tmp_path / "one.tonewood")
+    two = together(2, call, tmp_path / "two.tonewood")
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    told = [json.loads(it.stdout.splitlines()[-1]) for it in (one, two)]
+    assert told[0]["digest"] == plain.objects[-1]["digest"]
+    assert told[1]["digest"] != plain.objects[-1]["digest"]  # other crops: it did share
+    accuracy = [it["card"]["scorer"]["accuracy"] for it in (*told, plain.objects[-1])]
+    assert max(accuracy) - min(accuracy) <= 0.1
+    assert len(two.stdout.splitlines()) == 1  # the first process alone speaks
+    assert {it.name for it in tmp_path.iterdir()} - {"settings"} == {
+        f"{name}.tonewood" for name in ("plain", "one", "two")
+    }
