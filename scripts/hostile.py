@@ -14,8 +14,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# Another package's `tests` may be installed: ours goes first.
+ours = ModuleType("tests")
+ours.__path__ = [str(Path(__file__).parents[1] / "tests")]
+sys.modules["tests"] = ours
 
 from tests.hostile.harness import Tally, tried
 from tests.hostile.readers import everything
