@@ -113,6 +113,7 @@ def test_what_the_tests_need_is_pinned() -> None:
 ABSENT = {
     "align": ("synctoolbox.dtw.mrmsdtw", "evaluate --pairs plain good"),
     "captum": ("captum", "explain take.wav -o page.html --method integrated"),
+    "harp": ("python_multipart", "harp"),
     "listen": ("fastapi", "listen serve test"),
     "live": ("sounddevice", "live --list-devices"),
     "onnx": ("onnxscript", "onnx cello -o scorer.onnx"),

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -229,14 +230,15 @@ def address(host: str, port: int, token: str | None = None) -> str:
     return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
 
-def check_extra(what: str, extra: str) -> None:
+def check_extra(what: str, extra: str, *more: str) -> None:
     """Raise MissingExtraError if there is nothing to serve with."""
+    needed = (*more, "fastapi", "uvicorn")
     try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
+        for name in needed:
+            import_module(name)
     except ImportError:
         raise MissingExtraError(
-            f"{what} needs fastapi and uvicorn: pip install 'tonewood[{extra}]'"
+            f"{what} needs {' and '.join(needed)}: pip install 'tonewood[{extra}]'"
         ) from None
 
 
