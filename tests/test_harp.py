@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -148,18 +149,24 @@ def test_other_sites_pages_are_refused(client: TestClient) -> None:
     assert refused.status_code == 403
 
 
-def test_the_command_prints_its_address_and_answers_there() -> None:
+def test_the_command_prints_its_address_answers_there_and_leaves_nothing(
+    tmp_path: Path, take: bytes
+) -> None:
     command = [sys.executable, "-m", "tonewood", "harp", "--port", "0", "-m", "soundfont-cello"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    place = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=place) as process:
         try:
             assert process.stdout is not None
             address = process.stdout.readline().strip()
             with httpx.Client(base_url=address, timeout=60) as client:
                 assert "Tonewood" in client.get("/").text
                 event, (told,) = asked(client, "controls")
+                uploaded(client, take)
+            assert list(tmp_path.glob("*/*.flac"))
             assert (event, told["card"]["name"]) == ("complete", "Tonewood: soundfont-cello")
         finally:
             process.terminate()
+    assert not list(tmp_path.glob("tonewood-*"))
 
 
 def test_it_serves_this_machine_alone(run: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -64,9 +65,18 @@ def app(model: Model, folder: Path) -> "ASGIApp":
     ----------
     model : Model
     folder : Path
-        For what is uploaded and made; theirs who call.
+        For what is uploaded and made; goes when the server goes.
     """
-    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # A server that is told to end never comes back to where the folder was made.
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     host = Host(model, folder)
 
     @made.get("/")
