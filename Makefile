@@ -13,11 +13,13 @@ DRAW ?= 0
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test browser studio format models corpus clean
+.PHONY: help demo test browser docs package studio format models corpus clean
 
 help:
 	@echo "make demo    enhance the bundled example; the sound and the picture go to demo/"
 	@echo "make test    formatting, lint, types, import direction, tests"
+	@echo "make docs    build the documentation as a site, to site/"
+	@echo "make package build wheel and source distribution, check both, try the wheel on every Python here"
 	@echo "make studio  build the studio's page anew (needs node 20 or newer, with npm)"
 	@echo "make format  put the code into its canonical format"
 	@echo "make models  train the bundled models again (CORPORA=folder)"
@@ -44,6 +46,15 @@ browser:
 	  echo "Chromium is not here and could not be installed: the tests in a browser are SKIPPED"
 	@test -f web/node_modules/axe-core/axe.min.js || { command -v npm >/dev/null && cd web && npm ci --silent --no-audit --no-fund; } || \
 	  echo "axe-core is not here and npm could not fetch it: the tests of accessibility are SKIPPED"
+
+# A link that leads nowhere is an error, here and in the tests; under --quiet it would not be.
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean -d site
+	@echo "open site/index.html"
+
+package: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[release]'
+	@$(BIN)/python scripts/package.py
 
 # The built page is part of the package, so that nobody needs node to use it.
 studio:
@@ -73,7 +84,7 @@ corpus: $(STAMP)
 	@echo "then: tonewood evaluate --pairs corpus/cello_mit/test/cheap corpus/cello_mit/test/good -m cello_mit.tonewood -o report"
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

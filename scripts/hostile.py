@@ -21,9 +21,9 @@ ours = ModuleType("tests")
 ours.__path__ = [str(Path(__file__).parents[1] / "tests")]
 sys.modules["tests"] = ours
 
-from tests.hostile.harness import Tally, tried
-from tests.hostile.readers import everything
-from tonewood.files.modelfile import Model, load
+from tests.hostile.harness import Tally, tried  # noqa: E402
+from tests.hostile.readers import everything  # noqa: E402
+from tonewood.files.modelfile import Model, load  # noqa: E402
 
 _AT_ONCE = 5_000
 

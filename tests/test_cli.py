@@ -59,6 +59,7 @@ OPTIONS = {
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",
     "onnx": "-o --part --overwrite --json",
+    "harp": "-m --port --host",
     "studio": "--port -m --host --no-browser --folder --root --upload-gb",
 }
 
@@ -107,6 +108,15 @@ def test_shells_complete_commands(shell: str) -> None:
     ran = python("-m", "tonewood", env={**os.environ, **asked})
     assert ran.returncode == 0, ran.stderr
     assert {line.split("\t")[0] for line in ran.stdout.splitlines()} == {"explain", "export"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_that_a_shell_is_given_asks_tonewood(shell: str) -> None:
+    asked = {**os.environ, "_TONEWOOD_COMPLETE": f"source_{shell}"}
+    ran = python("-m", "tonewood", env=asked)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "tonewood" in ran.stdout
+    assert f"complete_{shell}" in ran.stdout
 
 
 @pytest.mark.parametrize(

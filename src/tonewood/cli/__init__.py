@@ -19,6 +19,7 @@ from tonewood.cli import (
     evaluate,
     explain,
     export,
+    harp,
     info,
     listen,
     live,
@@ -75,6 +76,7 @@ for _command in (
     search.search,
     reproduce.reproduce,
     studio.studio,
+    harp.harp,
 ):
     app.command()(_command)
 app.add_typer(listen.app, name="listen")

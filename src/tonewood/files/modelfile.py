@@ -29,8 +29,6 @@ class Model:
     ----------
     name : str
         For people: the file's stem.
-    digest : str
-        SHA-256 of settings and tensors; the card's seconds leave it alone.
     learnt_priors, learnt_guide : Priors, Guide or None
         None for a model learnt from listeners alone.
     predictor : Predictor or None

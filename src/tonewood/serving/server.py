@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tonewood.errors import CallError, MissingExtraError, shown
@@ -10,14 +11,15 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 
-def check_extra(what: str, extra: str) -> None:
+def check_extra(what: str, extra: str, *more: str) -> None:
     """Raise MissingExtraError if there is nothing to serve with."""
+    needed = (*more, "fastapi", "uvicorn")
     try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
+        for name in needed:
+            import_module(name)
     except ImportError:
         raise MissingExtraError(
-            f"{what} needs fastapi and uvicorn: pip install 'tonewood[{extra}]'"
+            f"{what} needs {' and '.join(needed)}: pip install 'tonewood[{extra}]'"
         ) from None
 
 

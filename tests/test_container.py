@@ -1,0 +1,74 @@
+"""The container file, read as a builder reads it; no container is run."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+from typer.main import get_command
+
+from tonewood import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def steps() -> list[tuple[str, str]]:
+    """Instructions and their arguments, comments dropped and lines joined."""
+    text = (ROOT / "Containerfile").read_text("utf-8")
+    lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    split = (line.split(maxsplit=1) for line in lines if line.strip())
+    return [(name.upper(), " ".join(rest.split())) for name, rest in split]
+
+
+STEPS = steps()
+LAST = STEPS[[name for name, _ in STEPS[::-1]].index("FROM") * -1 - 1 :]
+
+
+def value(name: str) -> str:
+    (found,) = [rest for it, rest in LAST if it == name]
+    return found
+
+
+def test_it_starts_from_a_small_python_and_copies_what_is_there() -> None:
+    bases = [rest.split()[0] for name, rest in STEPS if name == "FROM"]
+    assert set(bases) == {"docker.io/library/python:3.11-slim"}
+    let_in = set((ROOT / ".dockerignore").read_text("utf-8").splitlines())
+    copied = [rest.split()[:-1] for name, rest in STEPS if name == "COPY" and "--from" not in rest]
+    assert copied
+    for source in (Path(it).as_posix() for group in copied for it in group):
+        assert (ROOT / source).exists()
+        assert f"!{source}" in let_in
+    assert {name for name, _ in STEPS} <= {
+        *("FROM", "WORKDIR", "ENV", "RUN", "COPY", "USER", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD")
+    }
+
+
+def test_it_installs_extras_that_there_are() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    (installed,) = [rest for name, rest in STEPS if name == "RUN" and "pip install" in rest]
+    (extras,) = re.findall(r"\.\[([\w,]+)\]", installed)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert "-c constraints.txt" in installed
+
+
+def test_it_runs_as_nobody_in_particular_and_keeps_data_in_a_volume() -> None:
+    names = [name for name, _ in LAST]
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    user = value("USER")
+    assert user not in ("root", "0")
+    (made,) = [rest for name, rest in LAST if name == "RUN"]
+    assert f"useradd --create-home --uid 10001 {user}" in made
+    assert value("VOLUME") == "/data"
+    assert "/data" in made
+
+
+def test_what_it_runs_is_a_call_that_the_command_line_takes() -> None:
+    assert json.loads(value("ENTRYPOINT")) == ["tonewood"]
+    command, *words = json.loads(value("CMD"))
+    assert command == "studio"
+    taken = {opt: it for it in get_command(cli.app).commands["studio"].params for opt in it.opts}  # type: ignore[attr-defined]
+    said = dict(zip(words, [*words[1:], ""], strict=True))
+    assert {word for word in words if word.startswith("--")} <= set(taken)
+    assert said["--host"] == "0.0.0.0"
+    assert said["--folder"].startswith(value("VOLUME"))
+    assert value("EXPOSE") == str(taken["--port"].default)
