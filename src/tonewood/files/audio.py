@@ -1,170 +1,44 @@
-"""Recordings: read, resample and write them, and find them below a folder.
+"""Recordings: read and write them.
 
 Every way in which a file can disappoint ends in one clear line (:class:`AudioError`,
 :class:`OutputError`); nothing of libsndfile's shows.
 """
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
-from tonewood.errors import AudioError, CallError, FolderError, OutputError, shown
+from tonewood.errors import AudioError, CallError, OutputError, shown
 from tonewood.files import codec
-from tonewood.files.formats import SUFFIXES, WRITABLE, AudioFormat, obstacle
+from tonewood.files.finding import audio_files, sha256
+from tonewood.files.formats import WRITABLE, AudioFormat, obstacle
 from tonewood.files.output import atomic_path, no_space
+from tonewood.files.recording import (
+    Info,
+    Recording,
+    Resampler,
+    Samples,
+    clipped,
+    mono_of,
+    resample,
+    resampled,
+)
 
 __all__ = [
     "AudioFormat", "Info", "Recording", "Resampler", "Stream", "audio_files", "mono_of", "probe",
     "read", "resample", "resampled", "sha256", "write", "write_blocks",
 ]  # fmt: skip
 
-Samples = npt.NDArray[np.float32]
-
 MAX_CHANNELS = 8
 MIN_SECONDS = 0.25
 MIN_RATE, MAX_RATE = 4_000, 768_000
 SILENCE = 1e-5  # peak, -100 dB re full scale: below the last bit of 16
-
-
-@dataclass(frozen=True)
-class Info:
-    """What a recording's header says.
-
-    Parameters
-    ----------
-    rate : int
-        Samples per second.
-    channels : int
-        Number of channels.
-    frames : int or None
-        Samples in each channel, as promised; None if not stated.
-    format : AudioFormat
-        Container and encoding.
-    """
-
-    rate: int
-    channels: int
-    frames: int | None
-    format: AudioFormat
-
-    @property
-    def duration(self) -> float | None:
-        """Promised duration in seconds."""
-        return None if self.frames is None else self.frames / self.rate
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """A recording in memory.
-
-    Parameters
-    ----------
-    samples : ndarray of float32, (channels, samples)
-        Full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit integers
-        and 64-bit floats are rounded to the 24 significant bits of a float32.
-    rate : int
-        Samples per second.
-    format : AudioFormat
-        How the file keeps them.
-    path : Path
-        Where they were read.
-    """
-
-    samples: Samples
-    rate: int
-    format: AudioFormat
-    path: Path
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return int(self.samples.shape[0])
-
-    @property
-    def duration(self) -> float:
-        """Duration in seconds."""
-        return float(self.samples.shape[1] / self.rate)
-
-    @property
-    def clipped(self) -> bool:
-        """Whether some channel stays at full scale; see :class:`Stream`."""
-        return _clipped(self.samples, self.format)
-
-    def mono(self) -> Samples:
-        """Mean of the channels, ``(samples,)``."""
-        return mono_of(self.samples)
-
-    def at_rate(self, rate: int) -> Samples:
-        """Mean of the channels at another rate (Hz), ``(samples,)``; see :func:`resample`."""
-        return resample(self.mono(), self.rate, rate)
-
-
-def mono_of(samples: Samples) -> Samples:
-    """Mean of the channels, ``(samples,)``, of ``(channels, samples)``."""
-    mean: Samples = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
-
-
-def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
-    """Resample along the last axis with soxr's HQ filter (linear phase, aliases at -140 dB).
-
-    Parameters
-    ----------
-    samples : ndarray, (samples,) or (channels, samples)
-        Audio at `from_rate`.
-    from_rate, to_rate : int
-        Samples per second.
-
-    Returns
-    -------
-    ndarray of float32
-        Same layout; ``samples · to_rate / from_rate`` long, rounded. Time zero stays in place.
-    """
-    if from_rate == to_rate:
-        return samples.astype(np.float32)
-    turned = soxr.resample(np.ascontiguousarray(samples.T), from_rate, to_rate, quality="HQ")
-    return np.ascontiguousarray(np.asarray(turned, dtype=np.float32).T)
-
-
-class Resampler:
-    """`resample` for a waveform (samples,) that comes in blocks."""
-
-    def __init__(self, from_rate: int, to_rate: int) -> None:
-        self._stream = (
-            None
-            if from_rate == to_rate
-            else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
-        )
-
-    def push(self, block: Samples) -> Samples:
-        """What can be had so far of a block; later blocks bring the rest."""
-        if self._stream is None:
-            return block
-        return np.asarray(self._stream.resample_chunk(block), dtype=np.float32)
-
-    def rest(self) -> Samples:
-        """What is left; nothing can be pushed after it."""
-        nothing = np.zeros(0, np.float32)
-        if self._stream is None:
-            return nothing
-        return np.asarray(self._stream.resample_chunk(nothing, last=True), dtype=np.float32)
-
-
-def resampled(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
-    """All that `Resampler` makes of some blocks (samples,)."""
-    resampler = Resampler(from_rate, to_rate)
-    for block in blocks:
-        yield resampler.push(block)
-    yield resampler.rest()
 
 
 def probe(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> Info:
@@ -222,10 +96,8 @@ class Stream:
     rate, channels : int
     format : AudioFormat
     clipped : bool
-        Whether some channel stays at full scale, on one side, for three samples or more, in what
-        was decoded so far. One or two samples there are an ordinary peak. Full scale is the
-        largest positive integer of the format (limiters clip both sides to it), or 1 for floats
-        and codecs.
+        Whether some channel stays at full scale in what was decoded so far; see
+        `recording.clipped`.
 
     Raises
     ------
@@ -268,7 +140,7 @@ class Stream:
                     self._refuse_numbers(block, total)
                 low, high = np.minimum(low, least), np.maximum(high, most)
                 joined = np.concatenate([tail, block], axis=1)
-                self.clipped = self.clipped or _clipped(joined, self.format)
+                self.clipped = self.clipped or clipped(joined, self.format)
                 tail = joined[:, -2:]
                 total += block.shape[1]
                 yield block
@@ -372,60 +244,6 @@ def _finite(
         yield block
 
 
-def audio_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """List every audio file below a folder, sorted by path, by suffix only.
-
-    Hidden files and folders are skipped. Symbolic links are followed, but a folder or file that
-    has been met is not listed again: links may form loops, and a take listed twice could fall
-    into both halves of a split.
-
-    Raises
-    ------
-    FolderError
-        If there is no such folder, it (or one below it) cannot be read, or no audio is in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        kind = "is a file" if folder.exists() else "does not exist"
-        raise FolderError(f"{shown(folder)} {kind}; a folder of recordings is needed: name one")
-    met = {os.path.realpath(folder)}
-    found: list[Path] = []
-
-    def refuse(error: OSError) -> None:
-        raise FolderError(
-            f"{shown(error.filename)} cannot be read; every folder below {shown(folder)} is "
-            "needed: change its permissions or move it away"
-        ) from error
-
-    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [n for n in sorted(folders) if n[0] != "." and _new(root, n, met)]
-        for name in sorted(files):
-            audio = Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-            if audio and _new(root, name, met):
-                found.append(Path(root) / name)
-    if not found:
-        kinds = " ".join(sorted(SUFFIXES))
-        raise FolderError(f"no audio file below {shown(folder)}; {kinds} are looked for: add some")
-    return sorted(found)
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file's bytes, read in pieces; AudioError if unreadable."""
-    try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise codec.unreadable(Path(path), error) from error
-
-
-def _new(root: str, name: str, met: set[str]) -> bool:
-    real = os.path.realpath(Path(root) / name)
-    if real in met:
-        return False
-    met.add(real)
-    return True
-
-
 def _info(path: Path, file: soundfile.SoundFile, max_channels: int) -> Info:
     form = AudioFormat(file.format, file.subtype, file.endian)
     if form.container not in WRITABLE:
@@ -469,15 +287,3 @@ def _check_content(path: Path, low: Samples, high: Samples) -> None:
             f"{shown(path)} is constant ({high[0]:.3g} throughout, an offset without sound): "
             "check the take"
         )
-
-
-def _clipped(samples: Samples, form: AudioFormat) -> bool:
-    bits = form.integer_bits
-    # Seen through float32, which keeps 24 bits: 32-bit full scale reads as 1.
-    top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
-    if max(samples.max(initial=0), -samples.min(initial=0)) < top:
-        return False
-    return any(
-        bool(np.any(there[:, :-2] & there[:, 1:-1] & there[:, 2:]))
-        for there in (samples >= top, samples <= -top)
-    )
