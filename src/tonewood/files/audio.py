@@ -18,6 +18,8 @@ from tonewood.errors import AudioError, CallError, OutputError, shown
 from tonewood.files import codec
 from tonewood.files.finding import audio_files, sha256
 from tonewood.files.formats import WRITABLE, AudioFormat, obstacle
+from tonewood.files.headers import UNSTATED
+from tonewood.files.media import MediaFile
 from tonewood.files.output import atomic_path, no_space
 from tonewood.files.recording import (
     Info,
@@ -85,7 +87,8 @@ class Stream:
     Parameters
     ----------
     path : path
-        A file in one of the formats of :data:`tonewood.files.formats.WRITABLE`.
+        A file in one of the formats of :data:`tonewood.files.formats.WRITABLE`, or of those that
+        :mod:`tonewood.files.media` reads.
     max_channels : int
         Largest number of channels accepted.
     min_seconds : float
@@ -95,6 +98,8 @@ class Stream:
     ----------
     rate, channels : int
     format : AudioFormat
+    tracks : int
+        Audio tracks in the file; the first is what is read.
     clipped : bool
         Whether some channel stays at full scale in what was decoded so far; see
         `recording.clipped`.
@@ -115,7 +120,7 @@ class Stream:
         self.path, self._min_seconds = Path(path), min_seconds
         self._info = probe(path, max_channels=max_channels)
         self.rate, self.channels = self._info.rate, self._info.channels
-        self.format = self._info.format
+        self.format, self.tracks = self._info.format, self._info.tracks
         self.clipped = False
 
     def blocks(self) -> Iterator[Samples]:
@@ -244,9 +249,9 @@ def _finite(
         yield block
 
 
-def _info(path: Path, file: soundfile.SoundFile, max_channels: int) -> Info:
+def _info(path: Path, file: codec.SequentialFile | MediaFile, max_channels: int) -> Info:
     form = AudioFormat(file.format, file.subtype, file.endian)
-    if form.container not in WRITABLE:
+    if isinstance(file, codec.SequentialFile) and form.container not in WRITABLE:
         raise AudioError(
             f"{shown(path)} is a {form.container} file, which is not read here: "
             "convert it to .wav or .flac"
@@ -260,8 +265,9 @@ def _info(path: Path, file: soundfile.SoundFile, max_channels: int) -> Info:
         raise AudioError(
             f"{shown(path)} has {file.channels} channels; {max_channels} can be used: mix it down"
         )
-    frames = None if file.frames == codec.UNSTATED else int(file.frames)
-    return Info(int(file.samplerate), int(file.channels), frames, form)
+    frames = None if file.frames == UNSTATED else int(file.frames)
+    tracks = file.tracks if isinstance(file, MediaFile) else 1
+    return Info(int(file.samplerate), int(file.channels), frames, form, tracks)
 
 
 def _check_length(path: Path, info: Info, frames: int, min_seconds: float) -> None:

@@ -5,12 +5,14 @@ import os
 from pathlib import Path
 
 from tonewood.errors import FolderError, shown
-from tonewood.files import codec
-from tonewood.files.formats import SUFFIXES
+from tonewood.files import codec, media
+from tonewood.files.formats import SUFFIXES, readable
 
 
 def audio_files(folder: str | os.PathLike[str]) -> list[Path]:
     """List every audio file below a folder, sorted by path, by suffix only.
+
+    What needs PyAV is listed where that is installed.
 
     Hidden files and folders are skipped. Symbolic links are followed, but a folder or file that
     has been met is not listed again: links may form loops, and a take listed twice could fall
@@ -27,6 +29,8 @@ def audio_files(folder: str | os.PathLike[str]) -> list[Path]:
         raise FolderError(f"{shown(folder)} {kind}; a folder of recordings is needed: name one")
     met = {os.path.realpath(folder)}
     found: list[Path] = []
+    needing: list[str] = []
+    known = readable()
 
     def refuse(error: OSError) -> None:
         raise FolderError(
@@ -37,11 +41,20 @@ def audio_files(folder: str | os.PathLike[str]) -> list[Path]:
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = [n for n in sorted(folders) if n[0] != "." and _new(root, n, met)]
         for name in sorted(files):
-            audio = Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-            if audio and _new(root, name, met):
+            suffix = Path(name).suffix.lower()
+            if name.startswith(".") or suffix not in SUFFIXES | media.SUFFIXES:
+                continue
+            if suffix not in known:
+                needing.append(name)
+            elif _new(root, name, met):
                 found.append(Path(root) / name)
+    if not found and needing:
+        raise FolderError(
+            f"{shown(folder)} holds only recordings such as {shown(min(needing))}, which need PyAV "
+            "to be read: pip install 'tonewood[media]'"
+        )
     if not found:
-        kinds = " ".join(sorted(SUFFIXES))
+        kinds = " ".join(sorted(known))
         raise FolderError(f"no audio file below {shown(folder)}; {kinds} are looked for: add some")
     return sorted(found)
 

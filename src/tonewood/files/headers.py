@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 # Writers to a pipe cannot know the length and leave the field at 'as much as can be':
 # 0xFFFFFFFF (ffmpeg), 0x7FFFF000 (sox), 0x80000000 (arecord), less a header's length or so.
 _PLACEHOLDERS = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
+UNSTATED = 2**63 - 1  # libsndfile's length of a flac that was piped
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _MP3_KBPS = {
     3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),

@@ -27,12 +27,15 @@ class Info:
         Samples in each channel, as promised; None if not stated.
     format : AudioFormat
         Container and encoding.
+    tracks : int
+        Audio tracks, of which the first is meant.
     """
 
     rate: int
     channels: int
     frames: int | None
     format: AudioFormat
+    tracks: int = 1
 
     @property
     def duration(self) -> float | None:

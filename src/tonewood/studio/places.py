@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tonewood.errors import FolderError
-from tonewood.files.formats import SUFFIXES
+from tonewood.files.formats import readable
 from tonewood.studio.store import MissingError
 
 _MOST = 500  # entries told of one folder
@@ -54,7 +54,7 @@ class Places:
                     continue
                 if entry.is_dir() and entry.resolve().is_relative_to(self.root):
                     inside.append(entry)
-                elif entry.suffix.lower() in SUFFIXES:
+                elif entry.suffix.lower() in readable():
                     sounds += 1
         except OSError as error:
             why = (error.strerror or str(error)).lower()
@@ -74,6 +74,6 @@ class Places:
 def _sounds(folder: Path) -> int:
     """Recordings right in a folder; 0 if it cannot be read."""
     try:
-        return sum(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
+        return sum(entry.suffix.lower() in readable() for entry in folder.iterdir())
     except OSError:
         return 0

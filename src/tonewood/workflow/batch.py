@@ -23,7 +23,7 @@ from tonewood.errors import (
 )
 from tonewood.files import recipe as recipes
 from tonewood.files.audio import Stream, audio_files, sha256, write_blocks
-from tonewood.files.formats import SUFFIXES, AudioFormat
+from tonewood.files.formats import SUFFIXES, AudioFormat, output_name
 from tonewood.files.modelfile import Model
 from tonewood.files.output import write_bytes
 from tonewood.files.recipe import CarriedRecord, InputRecord, MaskRecord, ModelRecord, Recipe
@@ -137,7 +137,7 @@ def jobs(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
 def _laid(inputs: Sequence[Path], out: Path) -> Iterator[Job | Failed]:
     for item in inputs:
         if not item.is_dir():
-            yield Job(item, out / item.name)
+            yield Job(item, out / output_name(Path(item.name)))
             continue
         try:
             inside = [path for path in audio_files(item) if not _is_output(path, out)]
@@ -150,7 +150,7 @@ def _laid(inputs: Sequence[Path], out: Path) -> Iterator[Job | Failed]:
                 FolderError(f"{shown(item)} holds nothing but earlier outputs: name another input"),
             )
         for path in inside:
-            yield Job(path, out / path.relative_to(item))
+            yield Job(path, out / output_name(path.relative_to(item)))
 
 
 def _is_output(path: Path, out: Path) -> bool:
@@ -338,6 +338,8 @@ def _refused(folder: Path, why: str) -> OutputError:
 
 
 def _warnings(stream: Stream, reshaped: Reshaped) -> Iterator[str]:
+    if stream.tracks > 1:
+        yield f"the input has {stream.tracks} audio tracks; the first was taken"
     if stream.clipped:
         yield "the input is clipped; what was cut off does not come back"
     level = reshaped.matching
