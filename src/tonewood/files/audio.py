@@ -15,7 +15,7 @@ import numpy.typing as npt
 import soundfile
 
 from tonewood.errors import AudioError, CallError, OutputError, shown
-from tonewood.files import codec
+from tonewood.files import codec, tags
 from tonewood.files.finding import audio_files, sha256
 from tonewood.files.formats import WRITABLE, AudioFormat, obstacle
 from tonewood.files.headers import UNSTATED
@@ -213,8 +213,15 @@ def write_blocks(
     format: AudioFormat,
     *,
     overwrite: bool = False,
+    like: Path | None = None,
 ) -> None:
-    """`write` for a recording of a known shape (channels, samples) that comes in blocks."""
+    """`write` for a recording of a known shape (channels, samples) that comes in blocks.
+
+    Parameters
+    ----------
+    like : Path, optional
+        The recording that it was made from, whose tags, cover and cue points go along.
+    """
     channels, frames = shape
     if why := obstacle(format, frames, channels, rate):
         raise OutputError(f"{shown(path)} {why}: name an output in .w64, .wav or .flac")
@@ -229,12 +236,34 @@ def write_blocks(
                 f"{shown(path)} cannot be written: {format.container} {format.subtype} refuses "
                 f"{channels} channels at {rate} Hz: name an output in .w64, .wav or .flac"
             ) from error
+        if like is not None:
+            _carry_tags(like, temporary, (channels, frames), rate, format)
         try:
             kept = codec.count(temporary)
         except soundfile.SoundFileError as error:
             raise no_space(path) from error
         if kept != frames:
             raise no_space(path)
+
+
+def _carry_tags(
+    like: Path, output: Path, shape: tuple[int, int], rate: int, format: AudioFormat
+) -> None:
+    """Put the tags of a recording into an output, if a few samples with them can be read."""
+    there = probe(like)
+    placed = (there.rate, there.frames) == (rate, shape[1])
+    trial = output.with_name(f"{output.stem}-tags{output.suffix}")
+    few = np.zeros((shape[0], rate), np.float32)
+    try:
+        codec.encode(trial, [few], shape[0], rate, format)
+        tags.carry(like, trial, placed=placed)
+        holds = codec.count(trial) == rate
+    except soundfile.SoundFileError:
+        holds = False
+    finally:
+        trial.unlink(missing_ok=True)
+    if holds:
+        tags.carry(like, output, placed=placed)
 
 
 def _finite(

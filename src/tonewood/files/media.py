@@ -30,6 +30,11 @@ _ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _ADTS = (b"\xf0", b"\xf1", b"\xf8", b"\xf9")
 _HELD = 16_384  # samples kept back, of which the end may be padding: no codec pads more
 _TOLERANCE_S = 0.1  # promises are in milliseconds, and may include what a codec starts late by
+_TEXTS = {
+    "title": "TITLE", "artist": "ARTIST", "album": "ALBUM", "album_artist": "ALBUMARTIST",
+    "composer": "COMPOSER", "date": "DATE", "genre": "GENRE", "track": "TRACKNUMBER",
+    "comment": "COMMENT", "description": "DESCRIPTION", "copyright": "COPYRIGHT",
+}  # fmt: skip
 _SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31}
 
 
@@ -115,6 +120,25 @@ class MediaFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """What the file says of the sound, by the names of Vorbis comments."""
+        said = {**self._stream.metadata, **self._container.metadata}
+        found = {key.lower(): str(value) for key, value in said.items()}
+        return {wanted: found[key] for key, wanted in _TEXTS.items() if found.get(key)}
+
+    def cover(self) -> tuple[bytes, str, int, int] | None:
+        """The cover, its media type, width and height; to be asked for instead of sound."""
+        from av.stream import Disposition
+
+        for stream in self._container.streams.video:
+            if stream.disposition & Disposition.attached_pic:
+                kind = {"mjpeg": "image/jpeg", "png": "image/png"}.get(stream.codec_context.name)
+                packet = next(iter(self._container.demux(stream)), None)
+                if kind and packet is not None and packet.size:
+                    return bytes(packet), kind, stream.width, stream.height
+        return None
+
     def decode(self) -> Iterator[NDArray[np.float32]]:
         """Decode to the end, ``(channels, samples)`` at a time.
 
@@ -186,7 +210,7 @@ class MediaFile:
             seconds = float(stream.duration * stream.time_base)
             return round(seconds * rate)
         if found := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
-            seconds = sum(float(it) * 60**n for n, it in enumerate(reversed(found.groups())))
+            seconds = sum(float(it) * 60.0**n for n, it in enumerate(reversed(found.groups())))
             return round(seconds * rate)
         # Of the whole file: longer than the track where there are others.
         alone = len(self._container.streams) == 1 and self._container.duration

@@ -292,7 +292,8 @@ def save_sound(
         # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
         write_bytes(job.output, job.input.read_bytes(), overwrite=overwrite)
     else:
-        write_blocks(job.output, blocks, shape, stream.rate, form, overwrite=overwrite)
+        rate, like = stream.rate, job.input
+        write_blocks(job.output, blocks, shape, rate, form, overwrite=overwrite, like=like)
 
 
 def check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
