@@ -22,6 +22,7 @@ from tonewood.cli import (
     info,
     listen,
     live,
+    manifest,
     onnx,
     render,
     report,
@@ -61,6 +62,7 @@ app = typer.Typer(
 for _command in (
     audit.audit,
     train.train,
+    manifest.manifest,
     enhance.enhance,
     score.score,
     explain.explain,
