@@ -5,6 +5,7 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,19 @@ def test_saliency_comes_when_it_is_asked_for(client: TestClient, session: dict[s
 
 
 # --- Hearing
+
+
+def test_what_is_taken_keeps_the_recordings_tags(
+    client: TestClient, tmp_path: Path, play: Callable[..., Any]
+) -> None:
+    path = tmp_path / "take.flac"
+    with soundfile.SoundFile(path, "w", 16_000, 1, "PCM_16", format="FLAC") as file:
+        file.title = "Sarabande"
+        file.write(play(1.5, 16_000)[0])
+    session = opened(client, path)
+    for suffix in ("flac", "wav"):
+        taken = client.get(f"/api/sessions/{session['id']}/take/audio?format={suffix}")
+        assert soundfile.SoundFile(io.BytesIO(taken.content)).title == "Sarabande"
 
 
 def test_any_piece_is_the_downloaded_file(client: TestClient, session: dict[str, Any]) -> None:

@@ -167,6 +167,7 @@ def write(
     format: AudioFormat,
     *,
     overwrite: bool = False,
+    like: Path | None = None,
 ) -> None:
     """Write a recording, whole or not at all.
 
@@ -188,6 +189,8 @@ def write(
         Container and encoding.
     overwrite : bool
         Whether an existing file may be replaced.
+    like : Path, optional
+        The recording that it was made from, whose tags, cover and cue points go along.
 
     Raises
     ------
@@ -202,7 +205,7 @@ def write(
             f"samples have the shape {samples.shape}; (channels, samples) is needed, none of them "
             "zero: reshape them"
         )
-    write_blocks(path, [samples], samples.shape, rate, format, overwrite=overwrite)
+    write_blocks(path, [samples], samples.shape, rate, format, overwrite=overwrite, like=like)
 
 
 def write_blocks(
@@ -215,13 +218,7 @@ def write_blocks(
     overwrite: bool = False,
     like: Path | None = None,
 ) -> None:
-    """`write` for a recording of a known shape (channels, samples) that comes in blocks.
-
-    Parameters
-    ----------
-    like : Path, optional
-        The recording that it was made from, whose tags, cover and cue points go along.
-    """
+    """`write` for a recording of a known shape (channels, samples) that comes in blocks."""
     channels, frames = shape
     if why := obstacle(format, frames, channels, rate):
         raise OutputError(f"{shown(path)} {why}: name an output in .w64, .wav or .flac")
@@ -258,7 +255,7 @@ def _carry_tags(
         codec.encode(trial, [few], shape[0], rate, format)
         tags.carry(like, trial, placed=placed)
         holds = codec.count(trial) == rate
-    except soundfile.SoundFileError:
+    except (soundfile.SoundFileError, AssertionError):  # as in `write_blocks`
         holds = False
     finally:
         trial.unlink(missing_ok=True)

@@ -33,7 +33,7 @@ def samples(shards: Sequence[Path]) -> list[Sample]:
     Fields are those of the .json (plain values), `cls` and `key`; a session that the .json names is
     one, else the shard is.
     """
-    found = []
+    found, known = [], readable()
     for shard in shards:
         said: dict[str, dict[str, str]] = {}
         audio: dict[str, str] = {}
@@ -42,7 +42,7 @@ def samples(shards: Sequence[Path]) -> list[Sample]:
                 key, suffix = _divided(member.name)
                 if not member.isfile():
                     continue
-                if suffix in readable():
+                if suffix in known:
                     audio.setdefault(key, member.name)
                 elif suffix in (".json", ".cls") and member.size <= _MAX_LABEL:
                     stream = archive.extractfile(member)
