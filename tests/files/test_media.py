@@ -138,6 +138,16 @@ def test_apples_note_of_the_length_is_believed(tmp_path: Path, stereo: Samples) 
         assert sum(block.shape[1] for block in file.decode()) == FRAMES - 300
 
 
+@pytest.mark.parametrize(("stated", "kept"), [(300, 300), (20, 0)])
+def test_an_edit_list_ends_the_recording_unless_it_only_rounds(
+    tmp_path: Path, stereo: Samples, stated: int, kept: int
+) -> None:
+    path = encode(tmp_path / "a.mov", stereo, 44_100, "pcm_s16le")
+    with media.MediaFile(path, "mov") as file:
+        file.frames = FRAMES - stated  # as the list would have it
+        assert sum(block.shape[1] for block in file.decode()) == FRAMES - kept
+
+
 class _Noted:
     """A container with Apple's note, which FFmpeg reads but does not write."""
 
