@@ -58,7 +58,10 @@ def test_the_public_names_are_these() -> None:
         "Stream",
         "TonewoodError",
         "enhance",
+        "from_pretrained",
         "load",
+        "push_to_hub",
+        "save_pretrained",
         "score",
         "train",
     ]

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 from tonewood.errors import MissingExtraError
 from tonewood.evaluation.mushra import effects
+from tonewood.workflow.hub import from_pretrained
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -116,6 +117,8 @@ ABSENT = {
     "cluster": ("distributed", "score take.wav --workers 1"),
     "gcs": ("gcsfs", "score gs://bucket/take.wav"),
     "s3": ("s3fs", "score s3://bucket/take.wav"),
+    "datasets": ("mirdata", "manifest tinysol --data-home . --reference a=1 --source a=2 -o l.csv"),
+    "media": ("av", "score take.m4a"),
     "harp": ("python_multipart", "harp"),
     "listen": ("fastapi", "listen serve test"),
     "live": ("sounddevice", "live --list-devices"),
@@ -134,6 +137,7 @@ def test_without_an_extra_one_line_says_how_to_install_it(
     for name in ("take.wav", "plain/a.wav", "good/a.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, tone(1.0).T, 44_100)
+    (tmp_path / "take.m4a").write_bytes(b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42isom")
     module, call = ABSENT[extra]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
@@ -150,8 +154,14 @@ def test_without_stats_mixed_effects_say_how_to_install_it(monkeypatch: pytest.M
         effects(np.zeros((2, 2, 2)))
 
 
+def test_without_hub_repositories_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[hub\]'"):
+        from_pretrained("somebody/somewhere-not-here")
+
+
 def test_every_extra_is_tested_and_documented() -> None:
     extras = set(PROJECT["optional-dependencies"]) - FOR_DEVELOPERS
     page = (ROOT / "docs" / "install.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == extras
-    assert set(ABSENT) | {"stats"} == extras
+    assert set(ABSENT) | {"stats", "hub"} == extras

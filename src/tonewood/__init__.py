@@ -7,7 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tonewood.api import FeatureLoss, NeuralLoss, Stream, enhance, load, score, train
+    from tonewood.api import (
+        FeatureLoss,
+        NeuralLoss,
+        Stream,
+        enhance,
+        from_pretrained,
+        load,
+        push_to_hub,
+        save_pretrained,
+        score,
+        train,
+    )
     from tonewood.errors import TonewoodError
     from tonewood.files.modelfile import Model
     from tonewood.workflow.enhance import Enhancement
@@ -22,7 +33,10 @@ __all__ = [
     "Stream",
     "TonewoodError",
     "enhance",
+    "from_pretrained",
     "load",
+    "push_to_hub",
+    "save_pretrained",
     "score",
     "train",
 ]
@@ -36,7 +50,10 @@ _HOMES = {
     "Stream": "tonewood.api",
     "TonewoodError": "tonewood.errors",
     "enhance": "tonewood.api",
+    "from_pretrained": "tonewood.api",
     "load": "tonewood.api",
+    "push_to_hub": "tonewood.api",
+    "save_pretrained": "tonewood.api",
     "score": "tonewood.api",
     "train": "tonewood.api",
 }

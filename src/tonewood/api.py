@@ -14,7 +14,7 @@ from tonewood.files.modelfile import Model
 from tonewood.files.several import Weighted
 from tonewood.scoring import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
-from tonewood.workflow import ears, streaming
+from tonewood.workflow import ears, hub, streaming
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import score as scoring
 from tonewood.workflow import train as training
@@ -128,6 +128,39 @@ def enhance(
 def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
     """Score a recording (channels, samples): 0 sounds like the reference, 1 like the source."""
     return scoring.score(_checked(samples, rate), rate, _model(model))
+
+
+def save_pretrained(
+    model: Model | str | Path, folder: str | Path, *, overwrite: bool = False
+) -> None:
+    """Write a model and its card as README.md into a folder, as `from_pretrained` reads them."""
+    hub.save_pretrained(_model(model), Path(folder), overwrite=overwrite)
+
+
+def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
+    """Load a model from such a folder, or from a repository of the Hugging Face Hub.
+
+    What was fetched once is found again without a network; `revision` is a branch, tag or commit.
+    """
+    return hub.from_pretrained(place, revision)
+
+
+def push_to_hub(
+    model: Model | str | Path,
+    repository: str,
+    *,
+    private: bool = False,
+    message: str = "Add a Tonewood model",
+) -> str:
+    """Upload a model and its card to a repository of the Hugging Face Hub; its commit's address.
+
+    Parameters
+    ----------
+    model : Model, path or name
+    repository : str
+        As in ``somebody/cello``; made if it is not there. The login is huggingface_hub's.
+    """
+    return hub.push_to_hub(_model(model), repository, private=private, message=message)
 
 
 class _OfModel:

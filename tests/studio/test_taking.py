@@ -5,6 +5,7 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from tests.studio.conftest import NOTE, kept
+from tests.studio.conftest import NOTE, kept, opened
 from tonewood.files.recipe import load as load_recipe
 from tonewood.studio.desk import Desk
 from tonewood.workflow import corrections
@@ -110,3 +111,16 @@ def test_a_session_file_with_other_names_in_it_is_refused(
     # Its recording is taken under our own name, or it is refused; nothing lands outside.
     assert not list(desk.store.folder.parent.rglob("outside.wav"))
     assert answer.status_code in (201, 400)
+
+
+def test_what_is_taken_keeps_the_recordings_tags(
+    client: TestClient, tmp_path: Path, play: Callable[..., Any]
+) -> None:
+    path = tmp_path / "take.flac"
+    with soundfile.SoundFile(path, "w", 16_000, 1, "PCM_16", format="FLAC") as file:
+        file.title = "Sarabande"
+        file.write(play(1.5, 16_000)[0])
+    session = opened(client, path)
+    for suffix in ("flac", "wav"):
+        taken = client.get(f"/api/sessions/{session['id']}/take/audio?format={suffix}")
+        assert soundfile.SoundFile(io.BytesIO(taken.content)).title == "Sarabande"

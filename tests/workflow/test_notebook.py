@@ -125,4 +125,8 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["cello", "phone-to-studio"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "cello",
+        "phone-to-studio",
+        "train-from-preferences",
+    ]

@@ -23,6 +23,7 @@ from tonewood.cli import (
     info,
     listen,
     live,
+    manifest,
     onnx,
     render,
     report,
@@ -62,6 +63,7 @@ app = typer.Typer(
 for _command in (
     audit.audit,
     train.train,
+    manifest.manifest,
     enhance.enhance,
     score.score,
     explain.explain,

@@ -1,170 +1,46 @@
-"""Recordings: read, resample and write them, and find them below a folder.
+"""Recordings: read and write them.
 
 Every way in which a file can disappoint ends in one clear line (:class:`AudioError`,
 :class:`OutputError`); nothing of libsndfile's shows.
 """
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
-from tonewood.errors import AudioError, CallError, FolderError, OutputError, shown
-from tonewood.files import codec
-from tonewood.files.formats import SUFFIXES, WRITABLE, AudioFormat, obstacle
+from tonewood.errors import AudioError, CallError, OutputError, shown
+from tonewood.files import codec, tags
+from tonewood.files.finding import audio_files, sha256
+from tonewood.files.formats import WRITABLE, AudioFormat, obstacle
+from tonewood.files.headers import UNSTATED
+from tonewood.files.media import MediaFile
 from tonewood.files.output import atomic_path, no_space
+from tonewood.files.recording import (
+    Info,
+    Recording,
+    Resampler,
+    Samples,
+    clipped,
+    mono_of,
+    resample,
+    resampled,
+)
 
 __all__ = [
     "AudioFormat", "Info", "Recording", "Resampler", "Stream", "audio_files", "mono_of", "probe",
     "read", "resample", "resampled", "sha256", "write", "write_blocks",
 ]  # fmt: skip
 
-Samples = npt.NDArray[np.float32]
-
 MAX_CHANNELS = 8
 MIN_SECONDS = 0.25
 MIN_RATE, MAX_RATE = 4_000, 768_000
 SILENCE = 1e-5  # peak, -100 dB re full scale: below the last bit of 16
-
-
-@dataclass(frozen=True)
-class Info:
-    """What a recording's header says.
-
-    Parameters
-    ----------
-    rate : int
-        Samples per second.
-    channels : int
-        Number of channels.
-    frames : int or None
-        Samples in each channel, as promised; None if not stated.
-    format : AudioFormat
-        Container and encoding.
-    """
-
-    rate: int
-    channels: int
-    frames: int | None
-    format: AudioFormat
-
-    @property
-    def duration(self) -> float | None:
-        """Promised duration in seconds."""
-        return None if self.frames is None else self.frames / self.rate
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """A recording in memory.
-
-    Parameters
-    ----------
-    samples : ndarray of float32, (channels, samples)
-        Full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit integers
-        and 64-bit floats are rounded to the 24 significant bits of a float32.
-    rate : int
-        Samples per second.
-    format : AudioFormat
-        How the file keeps them.
-    path : Path
-        Where they were read.
-    """
-
-    samples: Samples
-    rate: int
-    format: AudioFormat
-    path: Path
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return int(self.samples.shape[0])
-
-    @property
-    def duration(self) -> float:
-        """Duration in seconds."""
-        return float(self.samples.shape[1] / self.rate)
-
-    @property
-    def clipped(self) -> bool:
-        """Whether some channel stays at full scale; see :class:`Stream`."""
-        return _clipped(self.samples, self.format)
-
-    def mono(self) -> Samples:
-        """Mean of the channels, ``(samples,)``."""
-        return mono_of(self.samples)
-
-    def at_rate(self, rate: int) -> Samples:
-        """Mean of the channels at another rate (Hz), ``(samples,)``; see :func:`resample`."""
-        return resample(self.mono(), self.rate, rate)
-
-
-def mono_of(samples: Samples) -> Samples:
-    """Mean of the channels, ``(samples,)``, of ``(channels, samples)``."""
-    mean: Samples = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
-
-
-def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
-    """Resample along the last axis with soxr's HQ filter (linear phase, aliases at -140 dB).
-
-    Parameters
-    ----------
-    samples : ndarray, (samples,) or (channels, samples)
-        Audio at `from_rate`.
-    from_rate, to_rate : int
-        Samples per second.
-
-    Returns
-    -------
-    ndarray of float32
-        Same layout; ``samples · to_rate / from_rate`` long, rounded. Time zero stays in place.
-    """
-    if from_rate == to_rate:
-        return samples.astype(np.float32)
-    turned = soxr.resample(np.ascontiguousarray(samples.T), from_rate, to_rate, quality="HQ")
-    return np.ascontiguousarray(np.asarray(turned, dtype=np.float32).T)
-
-
-class Resampler:
-    """`resample` for a waveform (samples,) that comes in blocks."""
-
-    def __init__(self, from_rate: int, to_rate: int) -> None:
-        self._stream = (
-            None
-            if from_rate == to_rate
-            else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
-        )
-
-    def push(self, block: Samples) -> Samples:
-        """What can be had so far of a block; later blocks bring the rest."""
-        if self._stream is None:
-            return block
-        return np.asarray(self._stream.resample_chunk(block), dtype=np.float32)
-
-    def rest(self) -> Samples:
-        """What is left; nothing can be pushed after it."""
-        nothing = np.zeros(0, np.float32)
-        if self._stream is None:
-            return nothing
-        return np.asarray(self._stream.resample_chunk(nothing, last=True), dtype=np.float32)
-
-
-def resampled(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
-    """All that `Resampler` makes of some blocks (samples,)."""
-    resampler = Resampler(from_rate, to_rate)
-    for block in blocks:
-        yield resampler.push(block)
-    yield resampler.rest()
 
 
 def probe(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> Info:
@@ -211,7 +87,8 @@ class Stream:
     Parameters
     ----------
     path : path
-        A file in one of the formats of :data:`tonewood.files.formats.WRITABLE`.
+        A file in one of the formats of :data:`tonewood.files.formats.WRITABLE`, or of those that
+        :mod:`tonewood.files.media` reads.
     max_channels : int
         Largest number of channels accepted.
     min_seconds : float
@@ -221,11 +98,11 @@ class Stream:
     ----------
     rate, channels : int
     format : AudioFormat
+    tracks : int
+        Audio tracks in the file; the first is what is read.
     clipped : bool
-        Whether some channel stays at full scale, on one side, for three samples or more, in what
-        was decoded so far. One or two samples there are an ordinary peak. Full scale is the
-        largest positive integer of the format (limiters clip both sides to it), or 1 for floats
-        and codecs.
+        Whether some channel stays at full scale in what was decoded so far; see
+        `recording.clipped`.
 
     Raises
     ------
@@ -243,7 +120,7 @@ class Stream:
         self.path, self._min_seconds = Path(path), min_seconds
         self._info = probe(path, max_channels=max_channels)
         self.rate, self.channels = self._info.rate, self._info.channels
-        self.format = self._info.format
+        self.format, self.tracks = self._info.format, self._info.tracks
         self.clipped = False
 
     def blocks(self) -> Iterator[Samples]:
@@ -268,7 +145,7 @@ class Stream:
                     self._refuse_numbers(block, total)
                 low, high = np.minimum(low, least), np.maximum(high, most)
                 joined = np.concatenate([tail, block], axis=1)
-                self.clipped = self.clipped or _clipped(joined, self.format)
+                self.clipped = self.clipped or clipped(joined, self.format)
                 tail = joined[:, -2:]
                 total += block.shape[1]
                 yield block
@@ -290,6 +167,7 @@ def write(
     format: AudioFormat,
     *,
     overwrite: bool = False,
+    like: Path | None = None,
 ) -> None:
     """Write a recording, whole or not at all.
 
@@ -311,6 +189,8 @@ def write(
         Container and encoding.
     overwrite : bool
         Whether an existing file may be replaced.
+    like : Path, optional
+        The recording that it was made from, whose tags, cover and cue points go along.
 
     Raises
     ------
@@ -325,7 +205,7 @@ def write(
             f"samples have the shape {samples.shape}; (channels, samples) is needed, none of them "
             "zero: reshape them"
         )
-    write_blocks(path, [samples], samples.shape, rate, format, overwrite=overwrite)
+    write_blocks(path, [samples], samples.shape, rate, format, overwrite=overwrite, like=like)
 
 
 def write_blocks(
@@ -337,6 +217,7 @@ def write_blocks(
     *,
     overwrite: bool = False,
     ready: Callable[[Path], None] = lambda _: None,
+    like: Path | None = None,
 ) -> None:
     """`write` for a recording of a known shape (channels, samples) that comes in blocks.
 
@@ -359,6 +240,8 @@ def write_blocks(
                 f"{shown(path)} cannot be written: {format.container} {format.subtype} refuses "
                 f"{channels} channels at {rate} Hz: name an output in .w64, .wav or .flac"
             ) from error
+        if like is not None:
+            _carry_tags(like, temporary, (channels, frames), rate, format)
         try:
             kept = codec.count(temporary)
         except soundfile.SoundFileError as error:
@@ -366,6 +249,26 @@ def write_blocks(
         if kept != frames:
             raise no_space(path)
         ready(temporary)
+
+
+def _carry_tags(
+    like: Path, output: Path, shape: tuple[int, int], rate: int, format: AudioFormat
+) -> None:
+    """Put the tags of a recording into an output, if a few samples with them can be read."""
+    there = probe(like)
+    placed = (there.rate, there.frames) == (rate, shape[1])
+    trial = output.with_name(f"{output.stem}-tags{output.suffix}")
+    few = np.zeros((shape[0], rate), np.float32)
+    try:
+        codec.encode(trial, [few], shape[0], rate, format)
+        tags.carry(like, trial, placed=placed)
+        holds = codec.count(trial) == rate
+    except (soundfile.SoundFileError, AssertionError):  # as in `write_blocks`
+        holds = False
+    finally:
+        trial.unlink(missing_ok=True)
+    if holds:
+        tags.carry(like, output, placed=placed)
 
 
 def _finite(
@@ -380,63 +283,9 @@ def _finite(
         yield block
 
 
-def audio_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """List every audio file below a folder, sorted by path, by suffix only.
-
-    Hidden files and folders are skipped. Symbolic links are followed, but a folder or file that
-    has been met is not listed again: links may form loops, and a take listed twice could fall
-    into both halves of a split.
-
-    Raises
-    ------
-    FolderError
-        If there is no such folder, it (or one below it) cannot be read, or no audio is in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        kind = "is a file" if folder.exists() else "does not exist"
-        raise FolderError(f"{shown(folder)} {kind}; a folder of recordings is needed: name one")
-    met = {os.path.realpath(folder)}
-    found: list[Path] = []
-
-    def refuse(error: OSError) -> None:
-        raise FolderError(
-            f"{shown(error.filename)} cannot be read; every folder below {shown(folder)} is "
-            "needed: change its permissions or move it away"
-        ) from error
-
-    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [n for n in sorted(folders) if n[0] != "." and _new(root, n, met)]
-        for name in sorted(files):
-            audio = Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-            if audio and _new(root, name, met):
-                found.append(Path(root) / name)
-    if not found:
-        kinds = " ".join(sorted(SUFFIXES))
-        raise FolderError(f"no audio file below {shown(folder)}; {kinds} are looked for: add some")
-    return sorted(found)
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file's bytes, read in pieces; AudioError if unreadable."""
-    try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise codec.unreadable(Path(path), error) from error
-
-
-def _new(root: str, name: str, met: set[str]) -> bool:
-    real = os.path.realpath(Path(root) / name)
-    if real in met:
-        return False
-    met.add(real)
-    return True
-
-
-def _info(path: Path, file: soundfile.SoundFile, max_channels: int) -> Info:
+def _info(path: Path, file: codec.SequentialFile | MediaFile, max_channels: int) -> Info:
     form = AudioFormat(file.format, file.subtype, file.endian)
-    if form.container not in WRITABLE:
+    if isinstance(file, codec.SequentialFile) and form.container not in WRITABLE:
         raise AudioError(
             f"{shown(path)} is a {form.container} file, which is not read here: "
             "convert it to .wav or .flac"
@@ -450,8 +299,9 @@ def _info(path: Path, file: soundfile.SoundFile, max_channels: int) -> Info:
         raise AudioError(
             f"{shown(path)} has {file.channels} channels; {max_channels} can be used: mix it down"
         )
-    frames = None if file.frames == codec.UNSTATED else int(file.frames)
-    return Info(int(file.samplerate), int(file.channels), frames, form)
+    frames = None if file.frames == UNSTATED else int(file.frames)
+    tracks = file.tracks if isinstance(file, MediaFile) else 1
+    return Info(int(file.samplerate), int(file.channels), frames, form, tracks)
 
 
 def _check_length(path: Path, info: Info, frames: int, min_seconds: float) -> None:
@@ -477,15 +327,3 @@ def _check_content(path: Path, low: Samples, high: Samples) -> None:
             f"{shown(path)} is constant ({high[0]:.3g} throughout, an offset without sound): "
             "check the take"
         )
-
-
-def _clipped(samples: Samples, form: AudioFormat) -> bool:
-    bits = form.integer_bits
-    # Seen through float32, which keeps 24 bits: 32-bit full scale reads as 1.
-    top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
-    if max(samples.max(initial=0), -samples.min(initial=0)) < top:
-        return False
-    return any(
-        bool(np.any(there[:, :-2] & there[:, 1:-1] & there[:, 2:]))
-        for there in (samples >= top, samples <= -top)
-    )

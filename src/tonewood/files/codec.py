@@ -14,6 +14,8 @@ import soundfile
 from tonewood.errors import AudioError, shown
 from tonewood.files import headers
 from tonewood.files.formats import AudioFormat
+from tonewood.files.headers import UNSTATED
+from tonewood.files.media import MediaFile, kind
 from tonewood.files.steady import steadied
 
 # Frames at a time. libsndfile's Vorbis encoder keeps a whole write on the stack, so that a long
@@ -22,7 +24,6 @@ BLOCK = 16_384
 _READ = 131_072  # frames at a time where only we keep them
 # An mp3's frame count may or may not include the frame that states it.
 _MP3_SLACK = 1_152
-UNSTATED = 2**63 - 1  # libsndfile's length of a flac that was piped
 
 
 class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
@@ -38,8 +39,11 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[SequentialFile]:
-    """Open a recording for reading; AudioError if that is not possible."""
+def opened(path: Path) -> Iterator[SequentialFile | MediaFile]:
+    """Open a recording for reading; AudioError if that is not possible.
+
+    MissingExtraError for what only FFmpeg reads, where PyAV is not installed.
+    """
     if path.is_dir():
         raise AudioError(f"{shown(path)} is a folder; a recording is needed: name a file in it")
     if not path.exists():
@@ -60,11 +64,13 @@ def unreadable(path: Path, error: OSError) -> AudioError:
     return AudioError(f"{shown(path)} cannot be read ({why}): check the file and its permissions")
 
 
-def _open(path: Path) -> SequentialFile:
+def _open(path: Path) -> SequentialFile | MediaFile:
     if path.stat().st_size == 0:
         raise AudioError(f"{shown(path)} is empty (0 bytes): record or copy it again")
     with path.open("rb") as stream:  # a refusal shows here, with the system's own reason
         stream.read(1)
+    if media := kind(path):
+        return MediaFile(path, media)
     known = headers.is_known(path)
     try:
         return SequentialFile(_source(path))
@@ -109,11 +115,14 @@ def count(path: Path) -> int:
         return sum(len(block) for block in blocks(file))
 
 
-def decode(path: Path, file: SequentialFile) -> Iterator[npt.NDArray[np.float32]]:
+def decode(path: Path, file: SequentialFile | MediaFile) -> Iterator[npt.NDArray[np.float32]]:
     """Decode a whole file, ``(channels, samples)`` at a time.
 
     AudioError at the end if less came than it promises.
     """
+    if isinstance(file, MediaFile):
+        yield from file.decode()
+        return
     failed, total = False, 0
     try:
         for block in blocks(file):

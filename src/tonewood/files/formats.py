@@ -10,6 +10,7 @@ from pathlib import Path
 import soundfile
 
 from tonewood.errors import CallError, shown
+from tonewood.files import media
 
 _FLOATS = ("FLOAT", "DOUBLE")
 _RIFF = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOATS, "ULAW", "ALAW")
@@ -129,6 +130,16 @@ class AudioFormat:
         if not soundfile.check_format(container, subtype, endian):
             endian = "FILE"
         return cls(container, subtype, endian)
+
+
+def readable() -> frozenset[str]:
+    """Suffixes of what can be read as things are installed."""
+    return SUFFIXES | media.SUFFIXES if media.available() else SUFFIXES
+
+
+def output_name(path: Path) -> Path:
+    """What an output is called by itself: as its input, and ``.flac`` where that is only read."""
+    return path.with_suffix(".flac") if path.suffix.lower() in media.SUFFIXES else path
 
 
 def _nearest_subtype(container: str, like: AudioFormat) -> str:

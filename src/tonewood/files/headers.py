@@ -14,7 +14,8 @@ from typing import BinaryIO, NamedTuple
 # Writers to a pipe cannot know the length and leave the field at 'as much as can be':
 # 0xFFFFFFFF (ffmpeg), 0x7FFFF000 (sox), 0x80000000 (arecord), less a header's length or so.
 _PLACEHOLDERS = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+UNSTATED = 2**63 - 1  # libsndfile's length of a flac that was piped
+W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _MP3_KBPS = {
     3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -59,7 +60,7 @@ def promised_share(path: Path) -> float:
         magic = stream.read(4)
         if magic == b"OggS":
             return 1.0 if _last_page_is_whole(stream, size) else float("inf")
-        for chunk in _chunks(stream, magic, size):
+        for chunk in chunks(stream, magic, size):
             if chunk.start + chunk.size > size and not _is_placeholder(magic, chunk):
                 if chunk.name not in (b"data", b"SSND"):
                     return float("inf")
@@ -79,7 +80,7 @@ def unstated_data(path: Path) -> int | None:
         if len(head) < 8 or head[:4] != b"RIFF":
             return None
         riff_end = 8 + struct.unpack("<I", head[4:])[0]
-        for chunk in _chunks(stream, b"RIFF", size):
+        for chunk in chunks(stream, b"RIFF", size):
             if chunk.name == b"data":
                 covered = chunk.start < riff_end < 0xFFFF0000
                 empty = chunk.size == 0 and size > chunk.start and not covered
@@ -142,8 +143,11 @@ def _last_page_is_whole(stream: BinaryIO, size: int) -> bool:
     return 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
 
 
-def _chunks(stream: BinaryIO, magic: bytes, size: int) -> Iterator[Chunk]:
-    """Parts of a container up to its audio (of a caf: all, its packet table may come last)."""
+def chunks(stream: BinaryIO, magic: bytes, size: int, *, beyond: bool = False) -> Iterator[Chunk]:
+    """Parts of a container up to its audio, or beyond it.
+
+    Of a caf: all, its packet table may come last.
+    """
     if magic in (b".snd", b"dns."):
         stream.seek(4)
         order = ">" if magic == b".snd" else "<"
@@ -165,13 +169,13 @@ def _chunks(stream: BinaryIO, magic: bytes, size: int) -> Iterator[Chunk]:
         stream.seek(at)
         name, length = struct.unpack(layout, stream.read(width))
         if magic == b"riff":
-            name, length = name[:4] if name[4:] == _W64_TAIL else name, max(length - width, 0)
+            name, length = name[:4] if name[4:] == W64_TAIL else name, max(length - width, 0)
         if name == b"ds64" and len(sizes := stream.read(16)) == 16:
             long_size = struct.unpack("<8xQ", sizes)[0]
         if name == b"data" and length == 0xFFFFFFFF and long_size:
             length = long_size
         yield Chunk(name, at + width, length)
-        if name in (b"data", b"SSND") and magic != b"caff":
+        if name in (b"data", b"SSND") and magic != b"caff" and not beyond:
             return
         at += width + length
         at += -at % padding

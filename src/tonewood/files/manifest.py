@@ -5,13 +5,16 @@ A row has a `path` (from the list's own folder), a `label` (reference or source)
 """
 
 import csv
+import io
 import json
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tonewood.errors import FolderError, shown
+from tonewood.errors import FolderError, OutputError, shown
+from tonewood.files.output import check_free, write_text
 
 LABELS = ("reference", "source")
 
@@ -34,6 +37,14 @@ class Entry(NamedTuple):
     start: float | None
     end: float | None
     line: int
+
+
+class Row(NamedTuple):
+    """A recording to be put on a list."""
+
+    path: Path
+    label: str
+    session: str | None
 
 
 class Listing(NamedTuple):
@@ -76,6 +87,35 @@ def read(path: Path) -> tuple[Listing, Listing]:
             raise FolderError(f"{shown(path)} names no {label}; a model needs both sides: add some")
     first, second = (Listing(path, label, tuple(sides[label])) for label in LABELS)
     return first, second
+
+
+def check(path: Path, overwrite: bool) -> None:
+    """Refuse before the work a list that cannot be written after it; OutputError."""
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise OutputError(f"{shown(path)} is no kind of list: name one such as takes.csv or .jsonl")
+    if not path.resolve().parent.is_dir():
+        raise OutputError(
+            f"{shown(path)} has no folder to lie in: make {shown(path.resolve().parent)} first"
+        )
+    check_free([path], overwrite)
+
+
+def write(path: Path, rows: Iterable[Row], *, overwrite: bool = False) -> None:
+    """Write a list, its paths from its own folder; raises as `output.write_text`."""
+    folder = path.resolve().parent
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    as_json = path.suffix.lower() == ".jsonl"
+    if not as_json:
+        table.writerow(["path", "label", "session"])
+    for it in rows:
+        place = Path(os.path.relpath(it.path.resolve(), folder)).as_posix()
+        if as_json:
+            row = {"path": place, "label": it.label, "session": it.session or ""}
+            text.write(json.dumps(row) + "\n")
+        else:
+            table.writerow([place, it.label, it.session or ""])
+    write_text(path, text.getvalue(), overwrite=overwrite)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

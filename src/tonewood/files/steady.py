@@ -39,19 +39,19 @@ def _steady_peak(file: BinaryIO, order: str) -> None:
 
 
 def _steady_ogg(file: BinaryIO) -> None:
-    """Give every page the same serial number, and the checksum that goes with it."""
-    place = 0
+    """Give every page the same serial number, its place in the row, and its checksum."""
+    place = number = 0
     while True:
         file.seek(place)
         head = file.read(27)
         if len(head) < 27:
             return
         lacing = file.read(head[26])
-        page = head[:14] + _SERIAL + head[18:22] + bytes(4) + head[26:] + lacing
+        page = head[:14] + _SERIAL + number.to_bytes(4, "little") + bytes(4) + head[26:] + lacing
         page += file.read(sum(lacing))
         file.seek(place)
         file.write(page[:22] + _checksum(page).to_bytes(4, "little") + page[26:])
-        place += len(page)
+        place, number = place + len(page), number + 1
 
 
 def _checksum(page: bytes) -> int:

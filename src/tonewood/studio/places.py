@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tonewood.errors import FolderError
-from tonewood.files.formats import SUFFIXES
+from tonewood.files.formats import readable
 from tonewood.studio.entries import MissingError
 
 _MOST = 500  # entries told of one folder
@@ -47,14 +47,14 @@ class Places:
         """
         folder = self.path(name) if name else self.root
         above = [p for p in (*reversed(folder.parents), folder) if p.is_relative_to(self.root)]
-        inside, sounds = [], 0
+        inside, sounds, known = [], 0, readable()
         try:
             for entry in sorted(folder.iterdir(), key=lambda path: path.name.lower()):
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir() and entry.resolve().is_relative_to(self.root):
                     inside.append(entry)
-                elif entry.suffix.lower() in SUFFIXES:
+                elif entry.suffix.lower() in known:
                     sounds += 1
         except OSError as error:
             why = (error.strerror or str(error)).lower()
@@ -74,6 +74,7 @@ class Places:
 def _sounds(folder: Path) -> int:
     """Recordings right in a folder; 0 if it cannot be read."""
     try:
-        return sum(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
+        known = readable()
+        return sum(entry.suffix.lower() in known for entry in folder.iterdir())
     except OSError:
         return 0

@@ -201,7 +201,8 @@ def _write_audio(session: Session, state: State, whole: sound.Whole, path: Path)
             # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
             write_bytes(path, session.upload.read_bytes(), overwrite=True)
             return
-        write(path, _samples(session, whole), session.sound.rate, form, overwrite=True)
+        samples, rate = _samples(session, whole), session.sound.rate
+        write(path, samples, rate, form, overwrite=True, like=session.upload)
     except TonewoodError as error:
         raise CallError(str(error).replace(str(path), f"{_stem(session)}{path.suffix}")) from None
 

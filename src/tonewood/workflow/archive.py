@@ -18,7 +18,7 @@ from tonewood.errors import (
 )
 from tonewood.files import places, results
 from tonewood.files import recipe as recipes
-from tonewood.files.formats import SUFFIXES
+from tonewood.files.formats import SUFFIXES, output_name, readable
 from tonewood.files.modelfile import Model
 from tonewood.files.output import sweep
 from tonewood.files.places import Place
@@ -100,7 +100,7 @@ def lay(inputs: Sequence[Place], out: Place) -> list[Unit | Failed]:
             if isinstance(relative, TonewoodError):
                 laid[found] = Failed(found, relative)
                 continue
-            output = places.below(out, relative)
+            output = places.below(out, str(output_name(Path(relative))))
             other = laid.get(output)
             if other is not None and other.input != found:
                 raise CallError(
@@ -129,7 +129,7 @@ def recordings(item: Place) -> Iterator[tuple[Place, str | TonewoodError]]:
             return
         there = places.listing(item)
         outputs = {it.removesuffix(recipes.SUFFIX) for it in there if it.endswith(recipes.SUFFIX)}
-        sounds = [it for it in there if Path(it).suffix.lower() in SUFFIXES and it not in outputs]
+        sounds = [it for it in there if Path(it).suffix.lower() in readable() and it not in outputs]
         if not sounds:
             raise FolderError(f"no audio file below {shown(item)}: name another input")
         for url in sounds:

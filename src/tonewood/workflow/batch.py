@@ -249,7 +249,10 @@ def save_sound(
             shutil.copyfile(job.input, temporary)
             ready(temporary)
     else:
-        write_blocks(job.output, blocks, shape, stream.rate, form, overwrite=overwrite, ready=ready)
+        rate, like = stream.rate, job.input
+        write_blocks(
+            job.output, blocks, shape, rate, form, overwrite=overwrite, ready=ready, like=like
+        )
 
 
 def check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
@@ -300,6 +303,8 @@ def _refused(folder: Path, why: str) -> OutputError:
 
 
 def _warnings(stream: Stream, reshaped: Reshaped) -> Iterator[str]:
+    if stream.tracks > 1:
+        yield f"the input has {stream.tracks} audio tracks; the first was taken"
     if stream.clipped:
         yield "the input is clipped; what was cut off does not come back"
     level = reshaped.matching

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tonewood.errors import CallError, FolderError, OutputError, TonewoodError, shown
 from tonewood.files import recipe as recipes
 from tonewood.files.audio import audio_files
-from tonewood.files.formats import SUFFIXES
+from tonewood.files.formats import SUFFIXES, output_name
 from tonewood.files.places import Place
 
 
@@ -79,7 +79,7 @@ def jobs(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
 def _laid(inputs: Sequence[Path], out: Path) -> Iterator[Job | Failed]:
     for item in inputs:
         if not item.is_dir():
-            yield Job(item, out / item.name)
+            yield Job(item, out / output_name(Path(item.name)))
             continue
         try:
             inside = [path for path in audio_files(item) if not _is_output(path, out)]
@@ -92,7 +92,7 @@ def _laid(inputs: Sequence[Path], out: Path) -> Iterator[Job | Failed]:
                 FolderError(f"{shown(item)} holds nothing but earlier outputs: name another input"),
             )
         for path in inside:
-            yield Job(path, out / path.relative_to(item))
+            yield Job(path, out / output_name(path.relative_to(item)))
 
 
 def _is_output(path: Path, out: Path) -> bool:

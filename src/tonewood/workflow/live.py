@@ -170,7 +170,8 @@ class FileDevice:
         """Write what was made, its delay taken off, in the recording's format or the name's."""
         made = np.concatenate(self.made, axis=1)[:, latency:]
         form = AudioFormat.for_path(path, self.recording.format)
-        write(path, made, self.recording.rate, form, overwrite=overwrite)
+        rate, like = self.recording.rate, self.recording.path
+        write(path, made, rate, form, overwrite=overwrite, like=like)
 
 
 def _peak_db(block: Samples) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tonewood.errors import OutputError, RecipeError, shown
 from tonewood.files import recipe as recipes
 from tonewood.files.audio import Stream, sha256
-from tonewood.files.formats import SUFFIXES
+from tonewood.files.formats import SUFFIXES, output_name
 from tonewood.files.recipe import Recipe
 from tonewood.masking.render import rendered_blocks
 from tonewood.workflow.batch import all_or_none, check_outputs, save_sound
@@ -52,7 +52,7 @@ def render(path: Path, named: Path | None, out: Path, *, overwrite: bool = False
         As of `enhance_files`.
     """
     recipe = recipes.load(path)
-    output = out / Path(recipe.input.name).name if out.is_dir() else out
+    output = out / output_name(Path(Path(recipe.input.name).name)) if out.is_dir() else out
     if output.suffix.lower() not in SUFFIXES:
         raise OutputError(
             f"{shown(output)} is no kind of audio file that can be written: "

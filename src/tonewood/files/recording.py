@@ -1,0 +1,166 @@
+"""A recording in memory: what a header says, samples with their rate, resampling."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from tonewood.files.formats import AudioFormat
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a recording's header says.
+
+    Parameters
+    ----------
+    rate : int
+        Samples per second.
+    channels : int
+        Number of channels.
+    frames : int or None
+        Samples in each channel, as promised; None if not stated.
+    format : AudioFormat
+        Container and encoding.
+    tracks : int
+        Audio tracks, of which the first is meant.
+    """
+
+    rate: int
+    channels: int
+    frames: int | None
+    format: AudioFormat
+    tracks: int = 1
+
+    @property
+    def duration(self) -> float | None:
+        """Promised duration in seconds."""
+        return None if self.frames is None else self.frames / self.rate
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A recording in memory.
+
+    Parameters
+    ----------
+    samples : ndarray of float32, (channels, samples)
+        Full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit integers
+        and 64-bit floats are rounded to the 24 significant bits of a float32.
+    rate : int
+        Samples per second.
+    format : AudioFormat
+        How the file keeps them.
+    path : Path
+        Where they were read.
+    """
+
+    samples: Samples
+    rate: int
+    format: AudioFormat
+    path: Path
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.samples.shape[0])
+
+    @property
+    def duration(self) -> float:
+        """Duration in seconds."""
+        return float(self.samples.shape[1] / self.rate)
+
+    @property
+    def clipped(self) -> bool:
+        """Whether some channel stays at full scale; see `clipped`."""
+        return clipped(self.samples, self.format)
+
+    def mono(self) -> Samples:
+        """Mean of the channels, ``(samples,)``."""
+        return mono_of(self.samples)
+
+    def at_rate(self, rate: int) -> Samples:
+        """Mean of the channels at another rate (Hz), ``(samples,)``; see :func:`resample`."""
+        return resample(self.mono(), self.rate, rate)
+
+
+def mono_of(samples: Samples) -> Samples:
+    """Mean of the channels, ``(samples,)``, of ``(channels, samples)``."""
+    mean: Samples = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
+    """Resample along the last axis with soxr's HQ filter (linear phase, aliases at -140 dB).
+
+    Parameters
+    ----------
+    samples : ndarray, (samples,) or (channels, samples)
+        Audio at `from_rate`.
+    from_rate, to_rate : int
+        Samples per second.
+
+    Returns
+    -------
+    ndarray of float32
+        Same layout; ``samples · to_rate / from_rate`` long, rounded. Time zero stays in place.
+    """
+    if from_rate == to_rate:
+        return samples.astype(np.float32)
+    turned = soxr.resample(np.ascontiguousarray(samples.T), from_rate, to_rate, quality="HQ")
+    return np.ascontiguousarray(np.asarray(turned, dtype=np.float32).T)
+
+
+class Resampler:
+    """`resample` for a waveform (samples,) that comes in blocks."""
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        self._stream = (
+            None
+            if from_rate == to_rate
+            else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+        )
+
+    def push(self, block: Samples) -> Samples:
+        """What can be had so far of a block; later blocks bring the rest."""
+        if self._stream is None:
+            return block
+        return np.asarray(self._stream.resample_chunk(block), dtype=np.float32)
+
+    def rest(self) -> Samples:
+        """What is left; nothing can be pushed after it."""
+        nothing = np.zeros(0, np.float32)
+        if self._stream is None:
+            return nothing
+        return np.asarray(self._stream.resample_chunk(nothing, last=True), dtype=np.float32)
+
+
+def resampled(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
+    """All that `Resampler` makes of some blocks (samples,)."""
+    resampler = Resampler(from_rate, to_rate)
+    for block in blocks:
+        yield resampler.push(block)
+    yield resampler.rest()
+
+
+def clipped(samples: Samples, form: AudioFormat) -> bool:
+    """Whether some channel of samples (channels, samples) stays at full scale.
+
+    On one side, for three samples or more: one or two there are an ordinary peak. Full scale is
+    the largest positive integer of the format (limiters clip both sides to it), or 1 for floats
+    and codecs.
+    """
+    bits = form.integer_bits
+    # Seen through float32, which keeps 24 bits: 32-bit full scale reads as 1.
+    top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
+    if max(samples.max(initial=0), -samples.min(initial=0)) < top:
+        return False
+    return any(
+        bool(np.any(there[:, :-2] & there[:, 1:-1] & there[:, 2:]))
+        for there in (samples >= top, samples <= -top)
+    )

@@ -1,0 +1,288 @@
+"""Title, artist, cover, cue points: what is said of a sound goes along with it.
+
+Between files of one kind it goes as it is; between kinds, as comments ``KEY=value`` and pictures,
+as far as both know them. All of it comes from the input, so that the same input and the same
+samples are the same bytes. What is damaged is left out. Sources: RFC 9639 (FLAC), RFC 3533 and
+7845 (Ogg, Opus), the Vorbis I specification, ID3v2.
+"""
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import soundfile
+
+from tonewood.files import chunks, media
+from tonewood.files.steady import steadied
+
+_LONGEST = 2**24 - 1  # bytes of a flac block
+_PICTURE = b"METADATA_BLOCK_PICTURE="
+_STREAMINFO, _APPLICATION, _SEEKTABLE, _COMMENT, _CUESHEET, _COVER = 0, 2, 3, 4, 5, 6
+_STRINGS = (
+    "title", "artist", "album", "date", "genre", "comment", "copyright", "license", "tracknumber",
+)  # fmt: skip
+_HEADS = {b"\x03vorbis": (3, b"\x01"), b"OpusTags": (2, b"")}  # header packets, end of comments
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What is said of a sound.
+
+    Parameters
+    ----------
+    comments : tuple of bytes
+        ``KEY=value``, UTF-8.
+    pictures : tuple of bytes
+        Flac's picture blocks.
+    blocks : tuple of (int, bytes)
+        Other blocks of a flac, by type.
+    """
+
+    comments: tuple[bytes, ...] = ()
+    pictures: tuple[bytes, ...] = ()
+    blocks: tuple[tuple[int, bytes], ...] = ()
+
+
+def carry(source: Path, output: Path, *, placed: bool) -> None:
+    """Put into an output what its source says of the sound.
+
+    Parameters
+    ----------
+    placed : bool
+        Whether rate and length are the source's, so that cue points stay where they are.
+    """
+    kinds = chunks.family(source), chunks.family(output)
+    if kinds[1] and kinds[0] == kinds[1]:
+        if found := chunks.kept(source, placed):
+            chunks.append(output, found)
+    elif _is_mp3(source) and _is_mp3(output):
+        _carry_id3(source, output)
+    else:
+        try:
+            tags = read(source, placed=placed)
+        except (ValueError, struct.error, IndexError):
+            return
+        write(output, tags)
+
+
+def read(path: Path, *, placed: bool = True) -> Tags:
+    """Tags of a file; ValueError, IndexError or struct.error where they are damaged."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if magic == b"fLaC":
+            return _of_flac(file, placed)
+        if magic == b"OggS":
+            file.seek(0)
+            return _of_ogg(file)
+    if kind := media.kind(path):
+        with media.MediaFile(path, kind) as it:
+            texts = tuple(f"{key}={text}".encode() for key, text in it.texts.items())
+            cover = it.cover()
+            return Tags(texts, (_picture(*cover),) if cover else ())
+    try:
+        with soundfile.SoundFile(path) as sound:
+            texts = sound.copy_metadata()
+    except (soundfile.SoundFileError, TypeError, UnicodeError):
+        return Tags()
+    return Tags(tuple(f"{k.upper()}={texts[k]}".encode() for k in _STRINGS if texts.get(k)))
+
+
+def write(path: Path, tags: Tags) -> None:
+    """Put tags into a flac or Ogg in place of its own, or into a wav that has none; no others."""
+    if tags == Tags():
+        return
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"fLaC":
+        _into_flac(path, tags)
+    elif magic == b"OggS":
+        _into_ogg(path, tags)
+    elif chunks.family(path) == "wav" and (made := chunks.info(tags.comments)):
+        chunks.append(path, made)
+
+
+# --- Comments, as Vorbis, Opus and flac write them
+
+
+def _parsed(content: bytes) -> tuple[bytes, ...]:
+    (size,) = struct.unpack_from("<I", content)
+    at = 4 + size
+    (count,) = struct.unpack_from("<I", content, at)
+    at, found = at + 4, []
+    if count * 4 > len(content):
+        raise ValueError
+    for _ in range(count):
+        (size,) = struct.unpack_from("<I", content, at)
+        if at + 4 + size > len(content):
+            raise ValueError
+        found.append(content[at + 4 : at + 4 + size])
+        at += 4 + size
+    return tuple(it for it in found if b"=" in it)
+
+
+def _joined(before: bytes, comments: tuple[bytes, ...]) -> bytes:
+    """Comments, with the vendor (who encoded the file) of those that were there before."""
+    (size,) = struct.unpack_from("<I", before)
+    packed = (struct.pack("<I", len(it)) + it for it in comments)
+    return before[: 4 + size] + struct.pack("<I", len(comments)) + b"".join(packed)
+
+
+# --- Flac
+
+
+def _blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Metadata blocks from where a file stands, up to its first frame."""
+    last = False
+    while not last:
+        head = file.read(4)
+        size = int.from_bytes(head[1:], "big")
+        content = file.read(size)
+        if len(head) < 4 or len(content) < size:
+            raise ValueError
+        last = bool(head[0] & 0x80)
+        yield head[0] & 0x7F, content
+
+
+def _of_flac(file: BinaryIO, placed: bool) -> Tags:
+    comments: tuple[bytes, ...] = ()
+    pictures, others = [], []
+    for kind, content in _blocks(file):
+        if kind == _COMMENT:
+            comments += _parsed(content)
+        elif kind == _COVER:
+            pictures.append(content)
+        elif kind == _APPLICATION or (kind == _CUESHEET and placed):
+            others.append((kind, content))
+    return Tags(comments, tuple(pictures), tuple(others))
+
+
+def _into_flac(path: Path, tags: Tags) -> None:
+    with path.open("rb") as file:
+        file.seek(4)
+        there = list(_blocks(file))
+        end = file.tell()
+    vendor = next((it for kind, it in there if kind == _COMMENT), struct.pack("<II", 0, 0))
+    made = [(kind, it) for kind, it in there if kind in (_STREAMINFO, _SEEKTABLE)]
+    made.append((_COMMENT, _joined(vendor, tags.comments)))
+    made += [*((_COVER, it) for it in tags.pictures), *tags.blocks]
+    made = [(kind, it) for kind, it in made if len(it) <= _LONGEST]
+    head = b""
+    for number, (kind, content) in enumerate(made, start=1):
+        flag = 0x80 if number == len(made) else 0
+        head += bytes([flag | kind]) + len(content).to_bytes(3, "big") + content
+    chunks.splice(path, 4, end, head)
+
+
+def _picture(content: bytes, mime: str, width: int, height: int) -> bytes:
+    """Flac's picture block of a front cover."""
+    name = mime.encode()
+    return (
+        struct.pack(">II", 3, len(name)) + name
+        + struct.pack(">IIIIII", 0, width, height, 24, 0, len(content)) + content
+    )  # fmt: skip
+
+
+# --- Ogg
+
+
+def _packets(file: BinaryIO, count: int) -> Iterator[bytes]:
+    """The first packets of an Ogg's first stream."""
+    packet, serial = b"", None
+    while count:
+        head = file.read(27)
+        if len(head) < 27 or head[:4] != b"OggS":
+            raise ValueError
+        lacing = file.read(head[26])
+        body = file.read(sum(lacing))
+        serial = serial or head[14:18]
+        if head[14:18] != serial:
+            continue
+        at = 0
+        for lace in lacing:
+            packet, at = packet + body[at : at + lace], at + lace
+            if len(packet) > 2 * _LONGEST:
+                raise ValueError
+            if lace < 255 and count:
+                yield packet
+                packet, count = b"", count - 1
+
+
+def _of_ogg(file: BinaryIO) -> Tags:
+    _, packet = _packets(file, 2)
+    start = next((head for head in _HEADS if packet.startswith(head)), None)
+    if start is None:
+        return Tags()
+    comments, pictures = [], []
+    for comment in _parsed(packet[len(start) :]):
+        if comment.upper().startswith(_PICTURE):
+            try:
+                pictures.append(base64.b64decode(comment[len(_PICTURE) :], validate=True))
+            except binascii.Error:
+                continue
+        else:
+            comments.append(comment)
+    return Tags(tuple(comments), tuple(pictures))
+
+
+def _into_ogg(path: Path, tags: Tags) -> None:
+    pictures = tuple(_PICTURE + base64.b64encode(it) for it in tags.pictures)
+    with path.open("rb") as file:
+        _, before = _packets(file, 2)
+        start = next(head for head in _HEADS if before.startswith(head))
+        count, end = _HEADS[start]
+        file.seek(0)
+        first, _, *rest = _packets(file, count)
+        # Sound begins on a page of its own, as both codecs demand.
+        sound = file.tell()
+    comments = start + _joined(before[len(start) :], tags.comments + pictures) + end
+    if len(comments) > _LONGEST:
+        return
+    chunks.splice(path, 28 + len(first), sound, _paged([comments, *rest]))
+    steadied(path)
+
+
+def _paged(packets: list[bytes]) -> bytes:
+    """Pages of packets; `steadied` numbers them and adds their checksums."""
+    laces: list[bytes] = []
+    for packet in packets:
+        laces += [packet[at : at + 255] for at in range(0, len(packet), 255)]
+        laces += [b""] if len(packet) % 255 == 0 else []
+    pages, goes_on = b"", False
+    for at in range(0, len(laces), 255):
+        page = laces[at : at + 255]
+        ends = any(len(it) < 255 for it in page)
+        head = struct.pack("<4sBBq12xB", b"OggS", 0, goes_on, 0 if ends else -1, len(page))
+        pages += head + bytes(len(it) for it in page) + b"".join(page)
+        goes_on = len(page[-1]) == 255
+    return pages
+
+
+# --- Mp3
+
+
+def _is_mp3(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(3)
+    return start == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe2")
+
+
+def _carry_id3(source: Path, output: Path) -> None:
+    with source.open("rb") as file:
+        head = file.read(10)
+        tag, tail = b"", b""
+        if head[:3] == b"ID3" and len(head) == 10:
+            size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+            body = file.read(min(size, chunks.MAX_BYTES))
+            tag = head + body if len(body) == size else b""
+        if source.stat().st_size > 128:
+            file.seek(-128, 2)
+            tail = file.read()
+    if tail[:3] == b"TAG":
+        with output.open("ab") as end:
+            end.write(tail)
+    if tag:
+        chunks.splice(output, 0, 0, tag)
