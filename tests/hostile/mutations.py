@@ -79,7 +79,7 @@ def restructured(data: bytes, random: Random) -> bytes:
     """JSON with a value somewhere in it replaced, dropped, repeated or nested."""
     try:
         tree = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return worded(data, random)
     places: list[tuple[Any, Any]] = []
 

@@ -218,6 +218,7 @@ def test_loss_compiles_as_one_graph() -> None:
 
 
 WORKER = """
+import os
 import sys
 import torch
 from torch.distributed import destroy_process_group, init_process_group
@@ -243,6 +244,8 @@ for _ in range(3):
     optimiser.step()
 print(" ".join(f"{value:.6f}" for value in filter_.weight.flatten().tolist()))
 destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # gloo's threads may outlive the interpreter, and end it loudly
 """
 
 

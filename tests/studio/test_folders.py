@@ -82,9 +82,12 @@ def test_a_folder_is_enhanced_take_by_take(client: TestClient, root: Path) -> No
         assert client.get(f"/api/jobs/{done['id']}/files/1/{which}").status_code == 200
     for missing in ("0/output", "9/input", "1/recipe"):
         assert client.get(f"/api/jobs/{done['id']}/files/{missing}").status_code == 404
+    # The same again finds it done already; anything else is refused, and replaces nothing.
     again = ended(client, client.post("/api/batches", json=body).json())
-    assert {row["state"] for row in again["told"]["rows"]} == {"failed"}
-    assert "exists" in again["told"]["rows"][1]["error"]
+    assert [row["state"] for row in again["told"]["rows"]] == ["failed", *["done"] * 4]
+    other = ended(client, client.post("/api/batches", json={**body, "amount": 0.6}).json())
+    assert {row["state"] for row in other["told"]["rows"]} == {"failed"}
+    assert "exists" in other["told"]["rows"][1]["error"]
 
 
 @pytest.mark.parametrize("into", ["../out", "a/b", ".hidden"])

@@ -60,6 +60,8 @@ def opened(path: Path) -> Iterator[SequentialFile | MediaFile]:
 
 def unreadable(path: Path, error: OSError) -> AudioError:
     """Build the error for a file that the operating system does not let us read."""
+    if isinstance(error, FileNotFoundError):
+        return AudioError(f"{shown(path)} does not exist: check its name")
     why = (error.strerror or str(error)).lower()
     return AudioError(f"{shown(path)} cannot be read ({why}): check the file and its permissions")
 

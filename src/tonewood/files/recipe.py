@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -58,16 +59,18 @@ class MaskRecord(Settings):
     @classmethod
     def of(cls, mask: LongMask) -> "MaskRecord":
         """Record a mask; exact for one that is `rounded`."""
+        return cls.outline(mask).model_copy(update={"parts": tuple(packed(mask))})
+
+    @classmethod
+    def outline(cls, mask: LongMask) -> "MaskRecord":
+        """All but the parts, which for hours of sound are better written one by one."""
         return cls(
             rows=len(mask.hz),
             frames=mask.gain_db.frames,
             hz=tuple(mask.hz.tolist()),
             hop_seconds=mask.hop_seconds,
             top_hz=mask.top_hz,
-            parts=tuple(
-                _packed(np.round(part.numpy() / STEP_DB).astype(np.int16))
-                for part in parts(mask.gain_db, _PART_FRAMES)
-            ),
+            parts=(),
         )
 
     def mask(self) -> Mask:
@@ -96,6 +99,12 @@ class MaskRecord(Settings):
         at = first - begin * _PART_FRAMES
         gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(STEP_DB)
         return torch.from_numpy(gain)
+
+
+def packed(mask: LongMask) -> Iterator[str]:
+    """Parts of a mask as a `MaskRecord` has them, one after the other."""
+    for part in parts(mask.gain_db, _PART_FRAMES):
+        yield _packed(np.round(part.numpy() / STEP_DB).astype(np.int16))
 
 
 def _packed(cells: NDArray[np.int16]) -> str:
@@ -151,8 +160,14 @@ class Recipe(Settings):
     carried: CarriedRecord | None = None
     output_sha256: str | None = None
 
-    def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write the recipe, whole or not at all."""
+    def save(self, path: Path, *, overwrite: bool = False, mask: LongMask | None = None) -> None:
+        """Write the recipe, whole or not at all.
+
+        Parameters
+        ----------
+        mask : LongMask, optional
+            Whose parts are written if the recipe has its outline alone.
+        """
         bare = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})
         head, tail = bare.model_dump_json(indent=1).split('"parts": []')
         with (
@@ -161,7 +176,7 @@ class Recipe(Settings):
         ):
             # A long mask is most of it by far, and needs no escaping: copied, not dumped.
             out.write(head + '"parts": [')
-            for number, part in enumerate(self.mask.parts):
+            for number, part in enumerate(self.mask.parts if mask is None else packed(mask)):
                 out.write(f'{"," if number else ""}\n   "{part}"')
             out.write("\n  ]" + tail + "\n")
 

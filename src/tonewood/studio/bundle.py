@@ -1,12 +1,12 @@
 """A session as one file, which reopens exactly: the recording, the model, all that was decided."""
 
+import errno
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from tonewood.errors import AudioError, RecipeError
+from tonewood.errors import AudioError, ModelError, RecipeError
 from tonewood.files import recipe as recipes
 from tonewood.files.container import bundled
 from tonewood.files.formats import SUFFIXES
@@ -22,6 +22,12 @@ SUFFIX = ".tonewood-session"
 _MOST_BYTES = 4 * 2**30
 _MODEL = "model.tonewood"
 _KEPT = ("bands.npz", "anchor.json")
+
+# What a damaged archive, or what is in it, ends in.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError,
+    RuntimeError, RecipeError, ModelError,
+)  # fmt: skip
 
 
 class Entry(Settings):
@@ -104,7 +110,9 @@ def reopened(desk: Desk, name: str, folder: Path, path: Path) -> Session:
                 if kept in archive.namelist():
                     _copied(archive, kept, folder / kept)
             model = desk.models.adopt(archive.read(_MODEL), manifest.model, manifest.digest)
-    except (zipfile.BadZipFile, KeyError, ValidationError, RecipeError, RuntimeError) as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's own trouble; a place before the beginning is the archive's
         raise AudioError(
             "this is neither a recording nor a session file that can be read: choose another"
         ) from error

@@ -178,7 +178,7 @@ def enhance_file(
 
         def ready(sound: Path) -> None:
             recipe.model_copy(update={"output_sha256": sha256(sound)}).save(
-                side, overwrite=overwrite
+                side, overwrite=overwrite, mask=reshaped.mask
             )
             made.append(side)
             if drawn:
@@ -342,7 +342,7 @@ def _recipe(
         gain_db=level.gain_db,
         certificate=reshaped.certificate,
         loudness_lufs=loudness,
-        mask=MaskRecord.of(reshaped.mask),
+        mask=MaskRecord.outline(reshaped.mask),
         spectrum=reshaped.spectrum,
         carried=carried.record if carried else None,
     )

@@ -1,0 +1,51 @@
+"""Damaged session files and requests: refused in a line, never the server's own failure."""
+
+import json
+from random import Random
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from tests.hostile.mutations import BYTES, TEXT, mutated
+from tests.studio.conftest import NOTE, kept
+
+SHARE = 120
+
+
+def test_damaged_session_files(client: TestClient, session: dict[str, Any]) -> None:
+    kept(client, session, amount=0.7, notes=[NOTE])
+    whole = client.get(f"/api/sessions/{session['id']}/take/session").content
+    random = Random(0)
+    answers = []
+    for number in range(SHARE):
+        # Where the names, sizes and ways of packing stand is the end; damage that too.
+        if number % 2:
+            content = whole[:-2_000] + mutated(whole[-2_000:], BYTES, random)
+        else:
+            content = mutated(whole, BYTES, random)
+        answer = client.post("/api/recordings?name=a.tonewood-session", content=content)
+        answers.append(answer.status_code)
+        if answer.status_code != 201:
+            assert answer.status_code < 500, answer.text
+            assert "\n" not in answer.json()["error"]
+        else:
+            client.delete(f"/api/sessions/{answer.json()['id']}")
+    assert sum(code != 201 for code in answers) > SHARE / 4
+
+
+def test_damaged_requests(client: TestClient, session: dict[str, Any]) -> None:
+    state = client.get(f"/api/sessions/{session['id']}/state").json()
+    body = json.dumps({**state["edit"], "notes": [NOTE]}).encode()
+    random = Random(1)
+    routes = [
+        ("PUT", f"/api/sessions/{session['id']}/edit", body),
+        ("POST", f"/api/sessions/{session['id']}/enhance", b'{"steps": 0, "force": true}'),
+        ("POST", "/api/batches", b'{"input": "a", "output": "b", "model": "tiny", "amount": 1}'),
+        ("POST", "/api/trainings", b'{"reference": "a", "source": "b", "name": "m"}'),
+    ]
+    for number in range(4 * SHARE):
+        method, route, right = routes[number % len(routes)]
+        content = mutated(right, TEXT, random)
+        headers = {"Content-Type": "application/json"}
+        answer = client.request(method, route, content=content, headers=headers)
+        assert answer.status_code < 500, (route, content, answer.text)

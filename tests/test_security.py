@@ -1,0 +1,63 @@
+"""What docs/security.md promises of the source itself."""
+
+import ast
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tonewood.errors import ModelError
+from tonewood.files import container
+
+SOURCE = Path(__file__).parents[1] / "src" / "tonewood"
+# Dask's messages between a client and its own workers, which no file holds.
+OWN_MESSAGES = SOURCE / "workflow" / "cluster.py"
+RUNS = {"eval", "exec", "compile", "__import__"}
+UNPICKLES = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
+
+
+def calls(tree: ast.AST) -> Iterator[str]:
+    """Names of what is called, as in torch.load."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def test_nothing_in_the_source_runs_or_unpickles_what_it_reads() -> None:
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        tree = ast.parse(text)
+        imported = {
+            alias.name.split(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in (
+                node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")]
+            )
+        }
+        called = set(calls(tree))
+        if path != OWN_MESSAGES:
+            assert not imported & UNPICKLES, path
+        assert not called & RUNS, path
+        assert not {it for it in called if it.endswith(("torch.load", "yaml.load"))}, path
+        assert "allow_pickle=True" not in text, path
+        assert "shell=True" not in text, path
+
+
+@pytest.mark.parametrize("shape", [[2**40], [2**20, 2**20], [2**63, 2**63], [-1], [1.5], ["9"]])
+def test_a_header_that_claims_a_terabyte_asks_for_no_memory(
+    tmp_path: Path, shape: list[object]
+) -> None:
+    size = 2**42
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}
+    told = {"format": "tonewood", "version": "2", "settings": "{}", "card": "{}", "sha256": ""}
+    head = json.dumps({"__metadata__": told, "scorer.x": entry}).encode()
+    path = tmp_path / "large.tonewood"
+    path.write_bytes(struct.pack("<Q", len(head)) + head)
+    with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
+        container.read(path)
+    path.write_bytes(struct.pack("<Q", 2**40) + head)
+    with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
+        container.read(path)
