@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from fsspec.registry import _registry
 from packaging.requirements import Requirement
 
 from tonewood.errors import MissingExtraError
@@ -141,6 +142,9 @@ def test_without_an_extra_one_line_says_how_to_install_it(
     module, call = ABSENT[extra]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
+    # As if nothing had asked for it yet.
+    monkeypatch.delitem(sys.modules, "tonewood.workflow.cluster", raising=False)
+    monkeypatch.delitem(_registry, extra, raising=False)
     before = sorted(tmp_path.rglob("*"))
     ran = run(*call.split())
     assert (ran.code, ran.out) == (1, "")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from fsspec.registry import _registry
 
 from tonewood.errors import CallError, MissingExtraError, OutputError, TonewoodError
 from tonewood.files import places, recipe, results
@@ -378,6 +379,7 @@ def test_a_far_system_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
     import sys
 
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[s3\]'"):
         places.exists("s3://takes/a.wav")
 

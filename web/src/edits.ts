@@ -4,6 +4,7 @@ import { get, post, put, Refused, trying, type Edit, type Session, type State } 
 
 export class Edits {
   now: Edit;
+  kept = 0; // how often something was
   private pending: Edit | null = null; // to be kept, once the one before is
   private saving: Promise<void> = Promise.resolve();
   private unsent = false; // the server was away
@@ -27,6 +28,7 @@ export class Edits {
 
   keep(edit: Edit): void {
     this.now = edit;
+    this.kept += 1;
     const idle = this.pending === null;
     this.pending = edit;
     if (idle) this.saving = this.saving.then(() => this.send());

@@ -77,8 +77,14 @@ export class Searches {
   }
 
   private async look(job: Job | null): Promise<void> {
-    const told = await trying(() => get<Session>(`/sessions/${this.session.id}`));
-    if (told && !this.gone) this.heard.stands(told, job);
+    for (;;) {
+      await this.edits.settled();
+      const kept = this.edits.kept;
+      const told = await trying(() => get<Session>(`/sessions/${this.session.id}`));
+      if (!told || this.gone) return;
+      if (kept !== this.edits.kept) continue; // what was edited meanwhile is not in it
+      return this.heard.stands(told, job);
+    }
   }
 
   private show(): void {
