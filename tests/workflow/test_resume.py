@@ -116,10 +116,10 @@ def test_the_sound_comes_last(
     seen: list[bool] = []
     save = recipe.Recipe.save
 
-    def spy(self: recipe.Recipe, path: Path, *, overwrite: bool = False) -> None:
+    def spy(self: recipe.Recipe, path: Path, **more: Any) -> None:
         sound = path.with_name(path.name.removesuffix(recipe.SUFFIX))
         seen.append(sound.exists())
-        save(self, path, overwrite=overwrite)
+        save(self, path, **more)
 
     monkeypatch.setattr(recipe.Recipe, "save", spy)
     laid = jobs([takes], tmp_path / "out")
