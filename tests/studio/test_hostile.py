@@ -4,10 +4,12 @@ import json
 from random import Random
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
 from tests.hostile.mutations import BYTES, TEXT, mutated
 from tests.studio.conftest import NOTE, kept
+from tonewood.studio import bundle
 
 SHARE = 120
 
@@ -31,6 +33,19 @@ def test_damaged_session_files(client: TestClient, session: dict[str, Any]) -> N
         else:
             client.delete(f"/api/sessions/{answer.json()['id']}")
     assert sum(code != 201 for code in answers) > SHARE / 4
+
+
+def test_what_is_read_at_once_is_bounded(
+    client: TestClient, session: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = client.get(f"/api/sessions/{session['id']}/take/session").content
+    route = "/api/recordings?name=a.tonewood-session"
+    monkeypatch.setattr(bundle, "_MOST_IN_MEMORY", 100)
+    answer = client.post(route, content=whole)
+    assert answer.status_code == 400
+    assert "session file that can be read" in answer.json()["error"]
+    monkeypatch.undo()
+    assert client.post(route, content=whole).status_code == 201
 
 
 def test_damaged_requests(client: TestClient, session: dict[str, Any]) -> None:

@@ -31,7 +31,6 @@ from tonewood.signal.traces import Traces
 _VERSION = 1
 _SUFFIX = ".take"
 _MOST_BYTES = 20 * 2**30
-_ARRAY = np.ndarray
 
 
 class Piece(NamedTuple):
@@ -102,11 +101,7 @@ class Cache:
         """
         if self.folder is None:
             return study()
-        try:
-            decides = [_VERSION, *piece(), *told]
-        except OSError:
-            return study()  # which says what is wrong with the file
-        name = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+        name = hashlib.sha256(json.dumps([_VERSION, *piece(), *told]).encode()).hexdigest()
         path = self.folder / f"{name}{_SUFFIX}"
         kept = _read(path)
         if kept is None:
@@ -149,7 +144,9 @@ NOWHERE = Cache()
 
 def _write(path: Path, it: Studied) -> None:
     traces = {
-        name: value for name, value in it.traces._asdict().items() if not isinstance(value, _ARRAY)
+        name: value
+        for name, value in it.traces._asdict().items()
+        if not isinstance(value, np.ndarray)
     }
     arrays = {
         "rows_db": it.analysis.rows_db.T.contiguous(),
@@ -158,7 +155,7 @@ def _write(path: Path, it: Studied) -> None:
         **{
             name: torch.from_numpy(value)
             for name, value in it.traces._asdict().items()
-            if isinstance(value, _ARRAY)
+            if isinstance(value, np.ndarray)
         },
     }
     told = [it.digest, it.seconds, [it.format.container, it.format.subtype, it.format.endian]]

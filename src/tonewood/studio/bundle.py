@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-from tonewood.errors import AudioError, ModelError, RecipeError
+from tonewood.errors import AudioError, RecipeError
 from tonewood.files import recipe as recipes
 from tonewood.files.container import bundled
 from tonewood.files.formats import SUFFIXES
@@ -20,13 +20,13 @@ from tonewood.workflow.edit import Edit
 
 SUFFIX = ".tonewood-session"
 _MOST_BYTES = 4 * 2**30
-_MODEL = "model.tonewood"
+_MODEL, _MOST_IN_MEMORY = "model.tonewood", 2**28
 _KEPT = ("bands.npz", "anchor.json")
 
 # What a damaged archive, or what is in it, ends in.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError,
-    RuntimeError, RecipeError, ModelError,
+    RuntimeError, RecipeError,
 )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def reopened(desk: Desk, name: str, folder: Path, path: Path) -> Session:
         with zipfile.ZipFile(path) as archive:
             if sum(item.file_size for item in archive.infolist()) > _MOST_BYTES:
                 raise AudioError("the session file unpacks to more than 4 GiB: it is refused")
-            manifest = Manifest.model_validate_json(archive.read("session.json"))
+            manifest = Manifest.model_validate_json(_small(archive, "session.json"))
             sound = manifest.sound
             suffix = Path(sound.upload).suffix.lower()
             upload = folder / f"recording{suffix if suffix in SUFFIXES else ''}"
@@ -109,13 +109,14 @@ def reopened(desk: Desk, name: str, folder: Path, path: Path) -> Session:
             for kept in _KEPT:
                 if kept in archive.namelist():
                     _copied(archive, kept, folder / kept)
-            model = desk.models.adopt(archive.read(_MODEL), manifest.model, manifest.digest)
+            content = _small(archive, _MODEL)
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # the disk's own trouble; a place before the beginning is the archive's
         raise AudioError(
             "this is neither a recording nor a session file that can be read: choose another"
         ) from error
+    model = desk.models.adopt(content, manifest.model, manifest.digest)
     found = decoded(upload, folder, manifest.title)
     told = (sound.samples, sound.channels, sound.sha256)
     if (found.samples, found.channels, found.sha256) != told:
@@ -126,6 +127,13 @@ def reopened(desk: Desk, name: str, folder: Path, path: Path) -> Session:
     history = [(entry.number, entry.found, entry.edit) for entry in manifest.history]
     desk.store.restore(name, history, manifest.at)
     return session
+
+
+def _small(archive: zipfile.ZipFile, name: str) -> bytes:
+    """What is read into memory at once; BadZipFile where it claims more than that may be."""
+    if archive.getinfo(name).file_size > _MOST_IN_MEMORY:
+        raise zipfile.BadZipFile(f"{name} is too large")
+    return archive.read(name)
 
 
 def _copied(archive: zipfile.ZipFile, name: str, target: Path) -> None:
