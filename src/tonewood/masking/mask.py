@@ -1,7 +1,7 @@
 """The mask M: a gain over frequency and time."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -137,10 +137,14 @@ class LongMask:
 
     def at(self, hz: Floats, seconds: Floats) -> NDArray[np.float32]:
         """`Mask.at` for times that lie near each other."""
-        column = np.clip(seconds / self.hop_seconds, 0, self.gain_db.frames - 1)
-        first, last = int(column.min()), int(column.max()) + 2
-        part = self.part(first, min(last, self.gain_db.frames))
-        return part.at(hz, seconds - first * self.hop_seconds)
+        return self.excerpt(float(seconds.min()), float(seconds.max())).at(hz, seconds)
+
+    def excerpt(self, start_s: float, end_s: float) -> "Excerpt":
+        """What of it is asked for between two times in seconds."""
+        most = self.gain_db.frames - 1
+        first = min(max(0, int(start_s / self.hop_seconds)), most)
+        last = min(int(end_s / self.hop_seconds) + 2, most + 1)
+        return Excerpt(self.part(first, max(last, first + 1)), first * self.hop_seconds)
 
     def part(self, first: int, last: int) -> Mask:
         """Frames from `first` up to `last`, as a mask whose time starts with them."""
@@ -159,6 +163,17 @@ class LongMask:
             gain = self.gain_db.part(span.first, span.last + 1)
             total += float(gain.diff(dim=1).abs().sum(dtype=torch.float64))
         return total / max(1, steps * len(self.hz))
+
+
+class Excerpt(NamedTuple):
+    """Part of a long mask that knows where in the recording it is."""
+
+    mask: Mask
+    start_s: float
+
+    def at(self, hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+        """`Mask.at` for times, in the recording, that lie in the part."""
+        return self.mask.at(hz, seconds - self.start_s)
 
 
 def smoothed(gain: Tensor, frames: int, rows: int = 1) -> Tensor:

@@ -1,7 +1,8 @@
 """A mask becomes sound: exp(M) on the recording's own spectrum, then loudness and peak."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.masking.aspects import mean_db, wanted
-from tonewood.masking.mask import LongMask, Mask
+from tonewood.masking.mask import Excerpt, LongMask, Mask
 from tonewood.settings import RenderSettings, SpectrumSettings
 from tonewood.signal.bandpass import Block, band_alone, reach_seconds
-from tonewood.signal.blocks import in_step
+from tonewood.signal.blocks import Piece, overlapping, widened
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.signal.spectrum import filtered_blocks
+from tonewood.signal.pieces import lasting, piece_margin, piece_size
+from tonewood.signal.spectrum import filter_margin, filtered_piece
+from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Made
 
 
@@ -66,13 +69,15 @@ def rendered(
     before = integrated_loudness(samples, rate)
     if settings.amount == 0:
         return Rendered(0.0, before, before, held=False, samples=samples)
-    blocks = rendered_blocks(lambda: [samples], rate, LongMask.of(mask), settings, spectrum)
+    force = LongMask.of(mask)
+    blocks = rendered_blocks([samples], rate, samples.shape[0], force, settings, spectrum)
     return matched(np.concatenate(list(blocks), axis=1), rate, before, settings)
 
 
 def rendered_blocks(
-    blocks: Callable[[], Iterable[Block]],
+    blocks: Iterable[Block],
     rate: int,
+    channels: int,
     mask: LongMask,
     settings: RenderSettings,
     spectrum: SpectrumSettings,
@@ -83,15 +88,77 @@ def rendered_blocks(
 
     Parameters
     ----------
-    blocks : callable
-        All blocks (channels, samples) of the recording, anew each time it is asked.
+    blocks : iterable of Block
+        The recording (channels, samples).
     """
-    field = in_force(mask, settings, spectrum).at
-    made = filtered_blocks(blocks(), rate, field, spectrum)
-    if settings.aspect.between is None:
-        return made
-    # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.
-    return band_alone(in_step(blocks(), made), rate, *settings.aspect.between)
+    way = Passage(rate, channels, settings.aspect.between, spectrum)
+    force = in_force(mask, settings, spectrum)
+    pieces = overlapping(blocks, way.size, way.margin)
+    passing = (way.item(piece, force) for piece in pieces)
+    return (made.own for made in spread(way, passing, portable=True))
+
+
+class Passing(NamedTuple):
+    """A piece of a recording, and what applies to it of a mask."""
+
+    piece: Piece
+    mask: Excerpt
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The way of a recording's pieces through a mask; a piece and its part of the mask decide.
+
+    Parameters
+    ----------
+    rate, channels : int
+        Of the recording.
+    between : pair of float, optional
+        Hz that alone may change.
+    spectrum : SpectrumSettings
+    """
+
+    rate: int
+    channels: int
+    between: tuple[float, float] | None
+    spectrum: SpectrumSettings
+
+    @property
+    def size(self) -> int:
+        """Samples of a piece."""
+        return piece_size(self.rate, self.channels, self.spectrum)
+
+    @property
+    def margin(self) -> int:
+        """Samples beyond a piece that it takes; whole frames of the analysis."""
+        samples = self._heard + self._reach + filter_margin(self.rate, self.spectrum)
+        return lasting(self.spectrum.frames(samples / self.rate) + 1, self.rate, self.spectrum)
+
+    @property
+    def _heard(self) -> int:
+        return piece_margin(self.rate, self.spectrum)
+
+    @property
+    def _reach(self) -> int:
+        return 0 if self.between is None else round(reach_seconds(*self.between) * self.rate) + 1
+
+    def item(self, piece: Piece, force: LongMask) -> Passing:
+        """A piece with what is in force for it."""
+        end = piece.first + piece.samples.shape[1]
+        hop = self.spectrum.hop / self.spectrum.rate  # frames are filtered beyond the end
+        return Passing(piece, force.excerpt(piece.first / self.rate, end / self.rate + 2 * hop))
+
+    def __call__(self, item: Passing) -> Piece:
+        """What a piece becomes, with as much margin as it takes to hear it."""
+        piece = widened(item.piece, self._heard)
+        wide = widened(piece, self._reach)
+        made = filtered_piece(wide, self.rate, item.mask.at, self.spectrum)
+        if self.between is not None:
+            # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.
+            made = band_alone(wide.own, made, self.rate, *self.between)
+        samples = np.ascontiguousarray(made[:, piece.start - wide.start :][:, : piece.size])
+        lead = item.piece.start - piece.start
+        return Piece(samples, piece.start, lead, item.piece.size, piece.last)
 
 
 def in_force(mask: LongMask, settings: RenderSettings, spectrum: SpectrumSettings) -> LongMask:

@@ -1,7 +1,5 @@
 """One band alone: what lies outside of it is not to be touched by anybody."""
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import firwin, oaconvolve
@@ -16,9 +14,7 @@ FADE_OCTAVES = 1 / 3
 _LEAST_HZ = 40.0  # of a fade: the 30 ms window of the masks resolves no less
 
 
-def band_alone(
-    pairs: Iterable[tuple[Block, Block]], rate: int, low_hz: float, high_hz: float
-) -> Iterator[Block]:
+def band_alone(before: Block, made: Block, rate: int, low_hz: float, high_hz: float) -> Block:
     """A recording changed in one band alone: itself, and of the change what the band holds.
 
     The change is passed through a linear-phase band-pass, in time with the recording: faded inside
@@ -27,32 +23,14 @@ def band_alone(
 
     Parameters
     ----------
-    pairs : iterable of (Block, Block)
-        The recording and what was made of it, block by block, of the same lengths.
-
-    Yields
-    ------
-    Block
-        Of other lengths than those given; as long in all.
+    before, made : Block
+        The recording, and what was made of it.
     """
     kernel = _kernel(rate, low_hz, high_hz)
-    lag = len(kernel) // 2
-    waiting: list[Block] = []  # recordings that the band-pass has not caught up with
-    ahead: Floats | None = None  # what blocks so far give to samples yet to come
-    skip = lag
-    for before, made in pairs:
-        waiting.append(before)
-        full = oaconvolve((made - before).astype(np.float64), kernel[None], axes=1)
-        if ahead is not None:
-            full[:, : ahead.shape[1]] += ahead
-        ready, ahead = np.split(full, [before.shape[1]], axis=1)
-        ready = ready[:, min(skip, ready.shape[1]) :]
-        skip -= before.shape[1] - ready.shape[1]
-        if ready.shape[1]:
-            yield _added(waiting, ready)
-    if ahead is not None:
-        rest = ahead[:, skip : skip + sum(block.shape[1] for block in waiting)]
-        yield _added(waiting, rest)
+    change = oaconvolve((made - before).astype(np.float64), kernel[None], axes=1)
+    change = change[:, len(kernel) // 2 :][:, : before.shape[1]]
+    only: Block = before + change.astype(np.float32)
+    return only
 
 
 def fade_hz(low_hz: float, high_hz: float) -> float:
@@ -76,12 +54,3 @@ def _kernel(rate: int, low_hz: float, high_hz: float) -> Floats:
     beta = 0.1102 * (STOP_DB - 8.7)
     kernel: Floats = firwin(taps, cuts, window=("kaiser", beta), pass_zero=False, fs=rate)
     return kernel
-
-
-def _added(waiting: list[Block], change: Floats) -> Block:
-    """The oldest of what waits, as much as there is change for, with the change added."""
-    before = np.concatenate(waiting, axis=1)
-    count = change.shape[1]
-    waiting[:] = [before[:, count:]]
-    made: Block = before[:, :count] + change.astype(np.float32)
-    return made

@@ -32,6 +32,16 @@ class Piece(NamedTuple):
     size: int
     last: bool = False
 
+    @property
+    def own(self) -> Samples:
+        """Samples (..., samples) that it is about."""
+        return self.samples[..., self.lead : self.lead + self.size]
+
+    @property
+    def start(self) -> int:
+        """Place in the recording of the first sample that it is about."""
+        return self.first + self.lead
+
 
 class Regrouped:
     """Blocks (..., samples) of any size, pushed one by one, as pieces of `size` with margins.
@@ -80,15 +90,30 @@ def overlapping(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[P
     yield from regrouped.rest()
 
 
-def in_step(
-    blocks: Iterable[Samples], lead: Iterable[Samples]
-) -> Iterator[tuple[Samples, Samples]]:
-    """Blocks (..., samples) cut as those of another recording, as long in all, are."""
-    coming, held = iter(blocks), list[Samples]()
-    for other in lead:
-        size = other.shape[-1]
-        while sum(block.shape[-1] for block in held) < size:
-            held.append(next(coming))
-        whole = np.concatenate(held, axis=-1)
-        held = [whole[..., size:]]
-        yield whole[..., :size], other
+def cut(piece: Piece, size: int, margin: int) -> Iterator[Piece]:
+    """A piece as smaller ones, cut where `overlapping` of the whole recording would cut.
+
+    Parameters
+    ----------
+    size, margin : int
+        Samples; the piece's own margins are as wide at least, or end with the recording.
+    """
+    start, end = piece.start, piece.start + piece.size
+    while start < end:
+        stop = min((start // size + 1) * size, end)
+        first = max(piece.first, start - margin)
+        samples = piece.samples[..., first - piece.first : stop + margin - piece.first]
+        yield Piece(samples, first, start - first, stop - start, piece.last and stop == end)
+        start = stop
+
+
+def widened(piece: Piece, margin: int) -> Piece:
+    """A piece that is about so much of its margins too, as far as the recording goes."""
+    before = min(margin, piece.start)
+    after = 0 if piece.last else margin
+    return piece._replace(lead=piece.lead - before, size=before + piece.size + after)
+
+
+def whole(samples: Samples) -> Piece:
+    """A recording (..., samples) that is one piece."""
+    return Piece(samples, 0, 0, samples.shape[-1], last=True)

@@ -1,4 +1,7 @@
-"""Loudness and true peak after ITU-R BS.1770-4, of recordings that come in blocks."""
+"""Loudness and true peak after ITU-R BS.1770-4, of recordings that come in pieces."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -6,6 +9,7 @@ from numpy.typing import NDArray
 from pyloudnorm.iirfilter import IIRfilter
 from scipy.signal import freqz, sosfilt
 
+from tonewood.signal.blocks import Piece, whole
 from tonewood.signal.spectrum import Floats
 
 _ABSOLUTE_GATE = -70.0
@@ -14,97 +18,99 @@ _STEPS = 4  # in one block of 400 ms
 _PIECE = 1 << 18
 
 
-class Loudness:
-    """Gated loudness; push blocks, then ask.
-
-    Every channel weighs the same: recordings seldom say which of theirs are surrounds, and
-    loudness is used here to compare a recording with itself.
+class Energies(NamedTuple):
+    """K-weighted energy of some steps of 100 ms, and of what fills no step any more.
 
     Parameters
     ----------
-    rate : int
-        Hz.
-    channels : int
+    steps : float64 array (step,)
+    rest : float
+    left : int
+        Samples of the rest.
     """
 
-    def __init__(self, rate: int, channels: int) -> None:
-        self._weighting = np.array([[*it.b, *it.a] for it in _k_weighting(rate)])
-        self._state = np.zeros((2, channels, 2))
-        self._step = round(_STEP_SECONDS * rate)
-        self._rest: NDArray[np.float64] = np.zeros(0)  # power of samples that fill no step yet
-        self._steps: list[NDArray[np.float64]] = []  # energy of each step
-
-    def push(self, block: NDArray[np.float32]) -> None:
-        """Hear more samples (channels, samples)."""
-        weighted, self._state = sosfilt(
-            self._weighting, block.astype(np.float64), axis=1, zi=self._state
-        )
-        power = np.concatenate([self._rest, np.einsum("cs,cs->s", weighted, weighted)])
-        whole = len(power) // self._step * self._step
-        self._steps.append(power[:whole].reshape(-1, self._step).sum(axis=1))
-        self._rest = power[whole:]
-
-    def integrated(self) -> float:
-        """Loudness of all that was heard, LUFS; -inf for silence.
-
-        Ungated where all of it is below -70 LUFS; shorter than one 400 ms block, the whole is one
-        block, ungated.
-        """
-        steps = np.concatenate([np.zeros(0), *self._steps])
-        if len(steps) < _STEPS:
-            total = steps.sum() + self._rest.sum()
-            return _lufs(total / (len(steps) * self._step + len(self._rest)))
-        power = np.convolve(steps, np.ones(_STEPS), "valid") / (_STEPS * self._step)
-        gated = power[power > 10 ** ((_ABSOLUTE_GATE + 0.691) / 10)]
-        if gated.size == 0:  # all of it below the gate: very quiet recordings have a loudness too
-            return _lufs(power.mean())
-        # The relative gate stands 10 LU below the mean of what passed the absolute one.
-        return _lufs(gated[gated > gated.mean() / 10].mean())
+    steps: NDArray[np.float64]
+    rest: float
+    left: int
 
 
-class TruePeak:
-    """Highest level between the samples too (Annex 2, 4 × below 96 kHz); push blocks, then ask.
+def energies(piece: Piece, rate: int) -> Energies:
+    """Energies of the steps that begin within a piece (channels, samples) of a recording.
+
+    The weighting forgets within the piece's margin what came before it; the margin, unless the
+    recording ends, holds the rest of the last step.
+    """
+    weighting = np.array([[*it.b, *it.a] for it in _k_weighting(rate)])
+    step = _step(rate)
+    begin = -(-piece.start // step) * step - piece.first
+    end = piece.samples.shape[1]
+    if not piece.last:
+        end = min(end, -(-(piece.start + piece.size) // step) * step - piece.first)
+    state = np.zeros((2, piece.samples.shape[0], 2))
+    power = np.empty(end)
+    for start in range(0, end, _PIECE):
+        stop = min(start + _PIECE, end)
+        block = piece.samples[:, start:stop].astype(np.float64)
+        weighted, state = sosfilt(weighting, block, axis=1, zi=state)
+        power[start:stop] = np.einsum("cs,cs->s", weighted, weighted)
+    own = power[begin:]
+    full = len(own) // step * step
+    steps = own[:full].reshape(-1, step).sum(axis=1)
+    return Energies(steps, float(own[full:].sum()), len(own) - full)
+
+
+def integrated(parts: Sequence[Energies], rate: int) -> float:
+    """Gated loudness of a recording, LUFS; -inf for silence.
+
+    Ungated where all of it is below -70 LUFS; shorter than one 400 ms block, the whole is one
+    block, ungated. Every channel weighs the same: recordings seldom say which of theirs are
+    surrounds, and loudness is used here to compare a recording with itself.
 
     Parameters
     ----------
+    parts : sequence of Energies
+        Of all pieces of it, in order.
     rate : int
         Hz.
-    channels : int
     """
+    steps, step = np.concatenate([part.steps for part in parts]), _step(rate)
+    if len(steps) < _STEPS:
+        total = steps.sum() + sum(part.rest for part in parts)
+        return _lufs(total / (len(steps) * step + sum(part.left for part in parts)))
+    power = np.convolve(steps, np.ones(_STEPS), "valid") / (_STEPS * step)
+    gated = power[power > 10 ** ((_ABSOLUTE_GATE + 0.691) / 10)]
+    if gated.size == 0:  # all of it below the gate: very quiet recordings have a loudness too
+        return _lufs(power.mean())
+    # The relative gate stands 10 LU below the mean of what passed the absolute one.
+    return _lufs(gated[gated > gated.mean() / 10].mean())
 
-    def __init__(self, rate: int, channels: int) -> None:
-        factor = 4 if rate < 96_000 else 2
-        self._stream = soxr.ResampleStream(
-            rate, rate * factor, channels, dtype="float32", quality="HQ"
-        )
-        self._channels, self._peak = channels, 0.0
 
-    def push(self, block: NDArray[np.float32]) -> None:
-        """Hear more samples (channels, samples)."""
-        for start in range(0, block.shape[1], _PIECE):
-            piece = block[:, start : start + _PIECE]
-            self._hear(piece, self._stream.resample_chunk(np.ascontiguousarray(piece.T)))
+def true_peak(piece: Piece, rate: int) -> float:
+    """Highest level of a piece (channels, samples), between the samples too; 1 is full scale.
 
-    def level_db(self) -> float:
-        """Peak of all that was heard, dBTP; -inf for silence. Nothing can be pushed after it."""
-        # Flushing with zeros can ring past an abrupt end no more than the samples themselves do.
-        rest = np.zeros((0, self._channels), np.float32)
-        self._hear(rest, self._stream.resample_chunk(rest, last=True))
-        return 20 * float(np.log10(self._peak)) if self._peak > 0 else float("-inf")
-
-    def _hear(self, *signals: NDArray[np.float32]) -> None:
-        for signal in signals:
-            self._peak = max(
-                self._peak, float(signal.max(initial=0)), -float(signal.min(initial=0))
-            )
+    Four times as many samples are looked at as there are, or twice from 96 kHz on (Annex 2).
+    """
+    factor = 4 if rate < 96_000 else 2
+    channels = piece.samples.shape[0]
+    stream = soxr.ResampleStream(rate, rate * factor, channels, dtype="float32", quality="HQ")
+    begin = factor * piece.lead
+    end = np.inf if piece.last else factor * (piece.lead + piece.size)
+    peak, at = max(float(piece.own.max()), -float(piece.own.min())), 0
+    blocks = [piece.samples[:, it : it + _PIECE] for it in range(0, piece.samples.shape[1], _PIECE)]
+    # Flushing with zeros can ring past an abrupt end no more than the samples themselves do.
+    blocks.append(np.zeros((channels, 0), np.float32))
+    for number, block in enumerate(blocks, start=1):
+        last = number == len(blocks)
+        made = stream.resample_chunk(np.ascontiguousarray(block.T), last=last)
+        own = made[max(0, begin - at) : int(max(0, min(end - at, len(made))))]
+        peak = max(peak, float(own.max(initial=0)), -float(own.min(initial=0)))
+        at += len(made)
+    return peak
 
 
 def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
-    """`Loudness` of a whole recording (channels, samples) at `rate` Hz, LUFS."""
-    meter = Loudness(rate, samples.shape[0])
-    for start in range(0, samples.shape[1], _PIECE):
-        meter.push(samples[:, start : start + _PIECE])
-    return meter.integrated()
+    """`integrated` of a whole recording (channels, samples) at `rate` Hz, LUFS."""
+    return integrated([energies(whole(samples), rate)], rate)
 
 
 def weighting_db(hz: Floats) -> Floats:
@@ -116,10 +122,17 @@ def weighting_db(hz: Floats) -> Floats:
 
 
 def true_peak_db(samples: NDArray[np.float32], rate: int) -> float:
-    """`TruePeak` of a whole recording (channels, samples) at `rate` Hz, dBTP."""
-    meter = TruePeak(rate, samples.shape[0])
-    meter.push(samples)
-    return meter.level_db()
+    """`true_peak` of a whole recording (channels, samples) at `rate` Hz, dBTP."""
+    return level_db(true_peak(whole(samples), rate))
+
+
+def level_db(peak: float) -> float:
+    """A peak in dB re full scale; -inf for silence."""
+    return 20 * float(np.log10(peak)) if peak > 0 else float("-inf")
+
+
+def _step(rate: int) -> int:
+    return round(_STEP_SECONDS * rate)
 
 
 def _k_weighting(rate: int) -> tuple[IIRfilter, IIRfilter]:

@@ -16,7 +16,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from tonewood.settings import SpectrumSettings
-from tonewood.signal.blocks import Piece, overlapping
+from tonewood.signal.blocks import Piece, cut, overlapping
 from tonewood.signal.spread import spread
 
 Floats = NDArray[np.floating[Any]]
@@ -147,6 +147,27 @@ def filtered_blocks(
         return bank.filtered(piece, bank.analysed(piece), gain)
 
     return spread(work, overlapping(blocks, block_frames * bank.hop, bank.margin))
+
+
+def filter_margin(rate: int, settings: SpectrumSettings) -> int:
+    """Samples beyond a piece that decide what it becomes by `filtered_piece`."""
+    _, hop, _ = scaled_to(settings, rate)
+    return _Bank(rate, settings).margin + hop
+
+
+def filtered_piece(
+    piece: Piece, rate: int, gain: GainField, settings: SpectrumSettings
+) -> NDArray[np.float32]:
+    """What a piece is about (channels, samples), as `filtered_blocks` makes it of a recording."""
+    bank = _Bank(rate, settings)
+    # Frames stand at multiples of the hop, wherever pieces begin.
+    more = piece.start % bank.hop
+    wider = piece._replace(lead=piece.lead - more, size=piece.size + more)
+    made = [
+        bank.filtered(part, bank.analysed(part), gain)
+        for part in cut(wider, BLOCK_FRAMES * bank.hop, bank.margin)
+    ]
+    return np.concatenate(made, axis=1)[:, more:]
 
 
 class _Bank:

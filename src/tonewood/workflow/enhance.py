@@ -18,15 +18,26 @@ from tonewood.files.spool import Spool
 from tonewood.masking.certify import Certificate, Change, certify
 from tonewood.masking.mask import LongMask, Mask
 from tonewood.masking.optimise import Step
-from tonewood.masking.render import Matching, Rendered, in_force, matching, rendered_blocks
+from tonewood.masking.render import Matching, Passage, Passing, Rendered, in_force, matching
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_track
 from tonewood.settings import EnhanceSettings, RenderSettings, SpectrumSettings, changed
 from tonewood.signal.bands import band_levels, centres_hz
-from tonewood.signal.loudness import TruePeak
+from tonewood.signal.blocks import overlapping
+from tonewood.signal.loudness import level_db, true_peak
+from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Made, Track, spans
 from tonewood.workflow import notebook
-from tonewood.workflow.hearing import Ears, Heard, InMemory, Sound, listen
+from tonewood.workflow.hearing import (
+    Ear,
+    Heard,
+    InMemory,
+    Memory,
+    Overheard,
+    Sound,
+    ear_of,
+    listen,
+)
 from tonewood.workflow.mask import Found, find_mask, fooled_judge
 from tonewood.workflow.opinions import adapted, doubts
 from tonewood.workflow.predict import predicted_mask
@@ -317,6 +328,28 @@ class _Made(NamedTuple):
     peak: float
 
 
+class _Piece(NamedTuple):
+    """What became of a piece: its samples, what is heard of them, their true peak."""
+
+    samples: NDArray[np.float32]
+    heard: Overheard
+    true_peak: float
+
+
+@dataclass(frozen=True)
+class _Making:
+    """Passes a piece through its part of a mask, and listens to what comes out."""
+
+    way: Passage
+    ear: Ear
+    peaks: bool
+
+    def __call__(self, item: Passing) -> _Piece:
+        made = self.way(item)
+        peak = true_peak(made, self.ear.rate) if self.peaks else 0.0
+        return _Piece(np.ascontiguousarray(made.own), self.ear(made), peak)
+
+
 def _render(
     sound: Sound,
     heard: Heard,
@@ -329,17 +362,19 @@ def _render(
     if settings.amount == 0:
         unmoved = Matching(0.0, heard.loudness, heard.loudness, held=False)
         return _Made(None, heard, unmoved, heard.peak)
-    made = Spool(sound.channels, folder)
-    ears = Ears(sound.rate, sound.channels, model, folder, pitched=False)
-    true_peak = TruePeak(sound.rate, sound.channels)
     spectrum = model.settings.spectrum
-    for block in rendered_blocks(sound.blocks, sound.rate, mask, settings, spectrum):
-        made.append(block)
-        ears.push(block)
-        if settings.matches:
-            true_peak.push(block)
-    after = ears.heard()
-    level = matching(heard.loudness, after.loudness, true_peak.level_db(), settings)
+    way = Passage(sound.rate, sound.channels, settings.aspect.between, spectrum)
+    ear = ear_of(sound, model, pitched=False)
+    making = _Making(way, ear, settings.matches)
+    force = in_force(mask, settings, spectrum)
+    made, memory, peak = Spool(sound.channels, folder), Memory(ear, folder), 0.0
+    pieces = overlapping(sound.blocks(), way.size, way.margin)
+    for found in spread(making, (way.item(it, force) for it in pieces), portable=True):
+        made.append(found.samples)
+        memory.keep(found.heard)
+        peak = max(peak, found.true_peak)
+    after = memory.heard()
+    level = matching(heard.loudness, after.loudness, level_db(peak), settings)
     return _Made(made, after, level, after.peak * float(level.factor))
 
 

@@ -1,26 +1,28 @@
 """A recording as it comes → what the method knows of it along its time, kept on disk."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.files.audio import Resampler, mono_of
+from tonewood.files.audio import mono_of, resample
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
+from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
-from tonewood.signal.blocks import Piece, Regrouped
+from tonewood.signal.blocks import Piece, cut, overlapping
 from tonewood.signal.features import LONG_HOPS, PITCHES, Levels, pitch_power
-from tonewood.signal.loudness import Loudness
-from tonewood.signal.spread import Spread
+from tonewood.signal.loudness import Energies, energies, integrated
+from tonewood.signal.pieces import piece_margin, piece_size
+from tonewood.signal.spread import spread
 
-_PIECE_FRAMES = 1024  # even, so that long frames fall on it too
-_MARGIN_FRAMES = 8  # half a long window, and the padding of the short ones
+_BLOCK_FRAMES = 1024  # analysed at once; even, so that long frames fall on it too
+_REACH = 8  # frames: half a long window, and the padding of the short ones
 _BLOCK = 1 << 16
 
 
@@ -90,101 +92,155 @@ class Heard:
     samples: int
 
 
-class Ears:
-    """Analyse a recording while it passes: push its blocks, then ask what was heard.
+class Overheard(NamedTuple):
+    """What is heard of a piece of a recording.
+
+    Parameters
+    ----------
+    wave : Tensor [sample]
+        Mean of the channels, at the analysis rate.
+    rows_db : Tensor [row, frame]
+    pitches : Tensor [pitch, long frame]
+        Without frames where they are of no interest.
+    energies : Energies
+    peak : float
+        Largest sample.
+    samples : int
+        In each channel, at the recording's own rate.
+    """
+
+    wave: Tensor
+    rows_db: Tensor
+    pitches: Tensor
+    energies: Energies
+    peak: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Ear:
+    """Analyses a piece of a recording; the piece alone decides what is heard.
 
     Parameters
     ----------
     rate, channels : int
-        Of the blocks.
-    model : Model
-    folder : Path, optional
-        On whose disk to keep it.
+        Of the recording.
+    spectrum : SpectrumSettings
+    bands : BandSettings
     pitched : bool
         Whether pitches are of interest.
     """
 
-    def __init__(
-        self,
-        rate: int,
-        channels: int,
-        model: Model,
-        folder: Path | None = None,
-        *,
-        pitched: bool = True,
-    ) -> None:
-        self.spectrum, self.bands = model.settings.spectrum, model.settings.scorer.bands
-        rows = len(centres_hz(self.bands, self.spectrum))
-        self._wave, self._rows = Spool(None, folder), Spool(rows, folder)
-        self._pitches = Spool(PITCHES, folder)
-        self._loudness = Loudness(rate, channels)
-        self._resampler = Resampler(rate, self.spectrum.rate)
+    rate: int
+    channels: int
+    spectrum: SpectrumSettings
+    bands: BandSettings
+    pitched: bool = True
+
+    @property
+    def size(self) -> int:
+        """Samples of a piece."""
+        return piece_size(self.rate, self.channels, self.spectrum)
+
+    @property
+    def margin(self) -> int:
+        """Samples beyond a piece that it takes to hear it."""
+        return piece_margin(self.rate, self.spectrum)
+
+    def __call__(self, piece: Piece) -> Overheard:
+        """Hear a piece (channels, samples)."""
+        rate = self.spectrum.rate
+        wave = resample(mono_of(piece.samples), self.rate, rate)
+        first, lead, size = (it * rate // self.rate for it in (piece.first, piece.lead, piece.size))
+        if piece.last:
+            size = len(wave) - lead
+        mono = Piece(wave, first, lead, size, piece.last)
         hop = self.spectrum.hop
-        self._pieces = Regrouped(_PIECE_FRAMES * hop, _MARGIN_FRAMES * hop)
-        self._pitched, self._analysed = pitched, Spread(self._analyse)
-        self._samples, self._peak = 0, 0.0
-        self._power = 0.0
-        self._loudest = -np.inf
-        self._pitch_power = 0.0
-
-    def push(self, block: NDArray[np.float32]) -> None:
-        """Hear more samples (channels, samples)."""
-        self._samples += block.shape[1]
-        self._peak = max(self._peak, float(block.max()), -float(block.min()))
-        self._loudness.push(block)
-        self._listen(self._resampler.push(mono_of(block)))
-
-    def heard(self) -> Heard:
-        """All that was heard; nothing can be pushed after it."""
-        self._listen(self._resampler.rest())
-        for piece in self._pieces.rest():
-            self._keep(self._analysed.push(piece))
-        self._keep(self._analysed.rest())
-        self._analysed.close()
-        mean = 10 * np.log10(self._power / self._rows.frames)
-        return Heard(
-            self._wave,
-            self._rows,
-            self._pitches,
-            Levels(float(mean), self._loudest, self._pitch_power),
-            self._loudness.integrated(),
-            self._peak,
-            self._samples,
+        heard = [self._analysed(part) for part in cut(mono, _BLOCK_FRAMES * hop, _REACH * hop)]
+        rows, pitches = (torch.cat(parts, dim=1) for parts in zip(*heard, strict=True))
+        return Overheard(
+            wave=torch.from_numpy(np.ascontiguousarray(mono.own)),
+            rows_db=rows,
+            pitches=pitches,
+            energies=energies(piece, self.rate),
+            peak=max(float(piece.own.max()), -float(piece.own.min())),
+            samples=piece.size,
         )
 
-    def _listen(self, wave: NDArray[np.float32]) -> None:
-        self._wave.append(wave)
-        for piece in self._pieces.push(wave):
-            self._keep(self._analysed.push(piece))
-
-    def _analyse(self, piece: Piece) -> tuple[Tensor, Tensor | None]:
+    def _analysed(self, piece: Piece) -> tuple[Tensor, Tensor]:
         """Rows, and power on pitches, of the frames that a piece is about."""
         wave = torch.from_numpy(piece.samples)
         first = piece.lead // self.spectrum.hop
         count = None if piece.last else piece.size // self.spectrum.hop
         rows = band_levels(wave, self.spectrum.rate, self.bands, self.spectrum)
         rows = rows[:, first:][:, :count]
-        if not self._pitched:
-            return rows, None
+        if not self.pitched:
+            return rows, torch.zeros(PITCHES, 0)
         power = pitch_power(wave, self.spectrum)[:, first // LONG_HOPS :]
         return rows, power[:, : None if count is None else count // LONG_HOPS]
 
-    def _keep(self, analysed: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        for rows, power in analysed:
-            self._rows.append(rows)
-            level = frame_levels(rows)
-            self._power += float((level.double() * (np.log(10) / 10)).exp().sum())
-            self._loudest = max(self._loudest, float(level.max()))
-            if power is not None:
-                self._pitches.append(power)
-                self._pitch_power = max(self._pitch_power, float(power.max()))
+
+class Memory:
+    """Keeps what is heard of a recording, piece after piece, on disk.
+
+    Parameters
+    ----------
+    ear : Ear
+        That hears.
+    folder : Path, optional
+        On whose disk.
+    """
+
+    def __init__(self, ear: Ear, folder: Path | None = None) -> None:
+        self._rate = ear.rate
+        rows = len(centres_hz(ear.bands, ear.spectrum))
+        self._wave, self._rows = Spool(None, folder), Spool(rows, folder)
+        self._pitches = Spool(PITCHES, folder)
+        self._energies: list[Energies] = []
+        self._peak = self._power = self._pitch_power = 0.0
+        self._loudest, self._samples = -np.inf, 0
+
+    def keep(self, heard: Overheard) -> None:
+        """Keep what was heard of the next piece."""
+        self._wave.append(heard.wave)
+        self._rows.append(heard.rows_db)
+        level = frame_levels(heard.rows_db)
+        self._power += float((level.double() * (np.log(10) / 10)).exp().sum())
+        self._loudest = max(self._loudest, float(level.max()))
+        if heard.pitches.shape[1]:
+            self._pitches.append(heard.pitches)
+            self._pitch_power = max(self._pitch_power, float(heard.pitches.max()))
+        self._energies.append(heard.energies)
+        self._peak = max(self._peak, heard.peak)
+        self._samples += heard.samples
+
+    def heard(self) -> Heard:
+        """All that was heard."""
+        mean = 10 * np.log10(self._power / self._rows.frames)
+        return Heard(
+            self._wave,
+            self._rows,
+            self._pitches,
+            Levels(float(mean), self._loudest, self._pitch_power),
+            integrated(self._energies, self._rate),
+            self._peak,
+            self._samples,
+        )
+
+
+def ear_of(sound: Sound, model: Model, *, pitched: bool = True) -> Ear:
+    """An ear for a recording, as a model hears."""
+    bands = model.settings.scorer.bands
+    return Ear(sound.rate, sound.channels, model.settings.spectrum, bands, pitched)
 
 
 def listen(
     sound: Sound, model: Model, folder: Path | None = None, *, pitched: bool = True
 ) -> Heard:
     """Analyse a whole recording; without its pitches where they are of no interest."""
-    ears = Ears(sound.rate, sound.channels, model, folder, pitched=pitched)
-    for block in sound.blocks():
-        ears.push(block)
-    return ears.heard()
+    ear = ear_of(sound, model, pitched=pitched)
+    memory = Memory(ear, folder)
+    pieces = overlapping(sound.blocks(), ear.size, ear.margin)
+    for heard in spread(ear, pieces, portable=True):
+        memory.keep(heard)
+    return memory.heard()

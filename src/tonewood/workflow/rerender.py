@@ -82,7 +82,10 @@ def _blocks(stream: Stream, recipe: Recipe) -> Iterator[NDArray[np.float32]]:
         return
     factor = np.float32(10 ** (recipe.gain_db / 20))
     mask = recipe.mask.long_mask()
-    for block in rendered_blocks(stream.blocks, stream.rate, mask, settings, recipe.spectrum):
+    made = rendered_blocks(
+        stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum
+    )
+    for block in made:
         yield block * factor
 
 
