@@ -85,7 +85,7 @@ def optimised_blocks(wave: Tensor, model: Model, shape: str, seed: int) -> Block
     notes = scatter(laid, len(frame_s) * hop, spectrum.rate / 2, generator)
     start = NoteGains(notes, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000)
     *_, last = search(
-        grid.score,
+        grid.scale.score,
         levels,
         start,
         torch.zeros_like(levels),

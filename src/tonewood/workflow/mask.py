@@ -1,8 +1,7 @@
 """A recording that was heard, and a model → its mask, found part by part."""
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,45 +12,35 @@ from torch import Tensor
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
 from tonewood.masking.mask import LongMask, Mask
-from tonewood.masking.notes import scatter
-from tonewood.masking.objective import ScoreFunction
-from tonewood.masking.optimise import Cells, Listen, NoteGains, Parametrisation, Step, search
-from tonewood.masking.priors import Weights
+from tonewood.masking.optimise import Cells, Step, search
+from tonewood.masking.priors import Priors, Weights
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_windows
 from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
-from tonewood.signal.features import LONG_HOPS, PITCHES, Features, unveiled
-from tonewood.signal.spectrum import Floats, refiltered
+from tonewood.signal.features import LONG_HOPS, PITCHES, Features, Levels, unveiled
+from tonewood.signal.spectrum import Floats
 from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Made, Span, Track, parts, spans
 from tonewood.workflow.hearing import Heard
+from tonewood.workflow.partsearch import LISTENING_MARGIN, Part, PartSearch, Scale, scale_of
 from tonewood.workflow.predict import predictor_of
 
 _PART_FRAMES = 3_000  # half a minute: small enough for every core to have one
 _FEATURE_MARGIN = 32  # frames that smoothing and the networks look to either side; even
-_LISTENING_MARGIN = 16  # frames that a rendering, and the analysis of it, reach
 _MOST_MARGIN = 1_500
 
 
 class Grid(NamedTuple):
-    """Where a mask lives, and what listens to it.
+    """A scale, and the levels of a recording on it [row, frame]."""
 
-    Parameters
-    ----------
-    levels_db : Track [row, frame]
-        The recording.
-    hz : float64 array (row,)
-    score : ScoreFunction
-        Of [batch, row, frame] in dB.
-    levels_of : callable
-        Levels [row, frame] of a mono waveform [sample] at the analysis rate.
-    """
-
+    scale: Scale
     levels_db: Track
-    hz: Floats
-    score: ScoreFunction
-    levels_of: Callable[[Tensor], Tensor]
+
+    @property
+    def hz(self) -> Floats:
+        """Of the rows."""
+        return self.scale.hz
 
 
 @dataclass(frozen=True)
@@ -63,23 +52,19 @@ class Found:
 
 
 def grid_of(heard: Heard, model: Model, method: Method) -> Grid:
-    """Grid for a method: the scorer's rows, or for `paper` the spectrogram's own bins."""
-    spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
-    if method == "paper":
-        bands = bands.model_copy(update={"scale": "linear"})
-
-    def levels_of(sound: Tensor) -> Tensor:
-        return band_levels(sound, spectrum.rate, bands, spectrum)
+    """Grid of a recording for a method."""
+    spectrum = model.settings.spectrum
+    scale = scale_of(model.scorer, spectrum, method)
+    if method != "paper":
+        return Grid(scale, heard.rows_db)
 
     def levels(first: int, last: int) -> Tensor:
-        begin = max(0, first - _LISTENING_MARGIN)
-        wave = heard.wave.part(begin * spectrum.hop, (last + _LISTENING_MARGIN) * spectrum.hop)
-        return levels_of(wave)[:, first - begin : last - begin]
+        begin = max(0, first - LISTENING_MARGIN)
+        wave = heard.wave.part(begin * spectrum.hop, (last + LISTENING_MARGIN) * spectrum.hop)
+        made = band_levels(wave, spectrum.rate, scale.bands, spectrum)
+        return made[:, first - begin : last - begin]
 
-    hz = centres_hz(bands, spectrum)
-    if method == "paper":
-        return Grid(Made(heard.rows_db.frames, levels), hz, model.scorer, levels_of)
-    return Grid(heard.rows_db, hz, model.scorer.score, levels_of)
+    return Grid(scale, Made(heard.rows_db.frames, levels))
 
 
 def find_mask(
@@ -103,58 +88,49 @@ def find_mask(
     searching = settings.search
     if searching.guide is None:
         searching = searching.model_copy(update={"guide": model.guide_weight})
-    guided = settings.method == "search" and bool(searching.guide)
-    guide = model.guide if guided else None
-    energy = None if guide is None else partial(guide.energy, level_db=anchored.level_db)
     stop = model.card.scorer.reference_scores.median
+    hears = searching.listen and searching.steps > 0
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
     gains, steps = Spool(len(grid.hz), folder), 0
     whole = kind in ("random", "blocks") or searching.beta > 0
+    work = PartSearch(
+        model.scorer,
+        model.guide if settings.method == "search" and searching.guide else None,
+        model.learnt_priors is None,
+        spectrum,
+        settings.model_copy(update={"search": searching}),
+        anchored.level_db,
+        heard.levels.loudest_db,
+        stop if searching.stop_at_reference and searching.score else None,
+        frames,
+        device,
+    )
 
-    def part(span: Span) -> Iterator[Step]:
-        """Steps of the search of a part."""
-        generator = torch.Generator().manual_seed(settings.seed + span.first)
-        anchor_db = anchored.mask_db.part(span.begin, span.end).to(device)
-        begin_db = anchor_db
-        if ahead is not None:  # where the search is expected to end
-            begin_db = anchor_db + ahead.part(span.begin, span.end).to(device)
-        hears = searching.listen and searching.steps > 0
-        found = search(
-            grid.score,
-            grid.levels_db.part(span.begin, span.end).to(device),
-            _start(kind, begin_db, grid, model, settings, generator),
-            anchor_db,
-            searching,
-            window_frames=model.scorer.crop_frames,
-            max_gain_db=settings.render.max_gain_db,
-            generator=generator,
-            energy=energy,
-            listen=listener(heard.wave, span, grid, model) if hears else None,
-            loudest_db=heard.levels.loudest_db,
-            stop_score=stop if searching.stop_at_reference and searching.score else None,
+    def part(span: Span) -> Part:
+        begin, end = span.begin, span.end
+        return Part(
+            span,
+            grid.levels_db.part(begin, end),
+            anchored.mask_db.part(begin, end),
+            None if ahead is None else ahead.part(begin, end),
+            heard.wave.part(begin * spectrum.hop, end * spectrum.hop) if hears else None,
         )
-        for step in found:
-            own = step.mask_db[:, span.inner]
-            yield replace(step, mask_db=own, first=span.first, frames=frames)
 
-    model.scorer.to(device)
-    if guide is not None:
-        guide.to(device)
-    try:
+    with work.moved():
         parted = list(_parted(frames, whole, model, searching))
         # One part is followed step by step; several are searched at once, each to its end.
-        alone = len(parted) == 1
-        for taken in map(part, parted) if alone else spread(lambda span: [*part(span)], parted):
+        found: Iterator[Iterable[Step]]
+        if len(parted) == 1:
+            found = map(work.steps, map(part, parted))
+        else:
+            found = spread(work, map(part, parted), portable=device == "cpu")
+        for taken in found:
             for step in taken:
                 yield step
             steps = max(steps, step.number)
             mask = Mask(step.mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
             gains.append(mask.bounded(settings.render.max_gain_db).rounded().gain_db)
-    finally:
-        model.scorer.cpu()
-        if guide is not None:
-            guide.cpu()
     return Found(LongMask(gains, grid.hz, hop, spectrum.rate / 2), steps)
 
 
@@ -218,22 +194,17 @@ def _suggested(heard: Heard, model: Model, weights: Weights, folder: Path | None
     spools = [Spool(rows, folder) if share > 0 else None for share in weights[1:4]]
     sums = [torch.zeros(rows, dtype=torch.float64) for _ in spools]
     present, audible = [], 0
+    pitched = any(weights[1:4])  # only what adapts asks for pitches
 
-    def part(span: Span) -> _Adapted:
-        frames = span.end - span.begin
-        fine = torch.zeros(PITCHES, frames)
-        if any(weights[1:4]):  # only what adapts asks for pitches
+    def part(span: Span) -> _Told:
+        power = None
+        if pitched:
             power = heard.pitches.part(span.begin // LONG_HOPS, -(-span.end // LONG_HOPS))
-            fine = unveiled(power, heard.levels.pitch_power, frames)
-        features = Features(heard.rows_db.part(span.begin, span.end), fine)
-        take = model.priors.source.take(features, heard.levels)
-        masks = [
-            None if mask is None else mask[:, span.inner]
-            for mask in model.priors.adapted(take, weights)
-        ]
-        return _Adapted(masks, take.audible[span.inner], take.present[span.inner])
+        return _Told(span, heard.rows_db.part(span.begin, span.end), power)
 
-    for found in spread(part, spans(heard.rows_db.frames, _PART_FRAMES, _FEATURE_MARGIN)):
+    work = _Adapting(model.priors, weights, heard.levels)
+    told = map(part, spans(heard.rows_db.frames, _PART_FRAMES, _FEATURE_MARGIN))
+    for found in spread(work, told, portable=True):
         audible += int(found.audible.sum())
         present.append(found.present)
         for spool, total, mask in zip(spools, sums, found.masks_db, strict=True):
@@ -247,12 +218,41 @@ def _suggested(heard: Heard, model: Model, weights: Weights, folder: Path | None
     return _Suggested(spools, means, torch.cat(present))
 
 
+class _Told(NamedTuple):
+    """What priors are told of a part: rows [row, frame]; power [pitch, long frame], if asked."""
+
+    span: Span
+    rows_db: Tensor
+    pitch_power: Tensor | None
+
+
 class _Adapted(NamedTuple):
     """Of a part: masks [row, frame] of what adapts; frames [frame] audible, and present."""
 
     masks_db: list[Tensor | None]
     audible: Tensor
     present: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Adapting:
+    """Asks what adapts about a part of a recording with such levels; the part alone decides."""
+
+    priors: Priors
+    weights: Weights
+    levels: Levels
+
+    def __call__(self, told: _Told) -> _Adapted:
+        span = told.span
+        fine = torch.zeros(PITCHES, span.end - span.begin)
+        if told.pitch_power is not None:
+            fine = unveiled(told.pitch_power, self.levels.pitch_power, fine.shape[1])
+        take = self.priors.source.take(Features(told.rows_db, fine), self.levels)
+        masks = [
+            None if mask is None else mask[:, span.inner].contiguous()
+            for mask in self.priors.adapted(take, self.weights)
+        ]
+        return _Adapted(masks, take.audible[span.inner], take.present[span.inner])
 
 
 def _parted(frames: int, whole: bool, model: Model, settings: SearchSettings) -> Iterator[Span]:
@@ -262,32 +262,9 @@ def _parted(frames: int, whole: bool, model: Model, settings: SearchSettings) ->
     pool = model.settings.guide.pooled_frames
     smooth = model.settings.spectrum.frames(settings.smooth_ms / 1000)
     guided = model.learnt_guide.reach_frames if model.learnt_guide is not None else 0
-    reach = guided + 2 * smooth + _LISTENING_MARGIN
+    reach = guided + 2 * smooth + LISTENING_MARGIN
     margin = min(reach * settings.steps, _MOST_MARGIN)
     return spans(frames, _PART_FRAMES // pool * pool, -(-margin // pool) * pool)
-
-
-def listener(wave: Track, span: Span, grid: Grid, model: Model) -> Listen:
-    """Ears of the search: a mask on the grid is rendered at the analysis rate and measured.
-
-    Parameters
-    ----------
-    wave : Track [sample]
-        The recording, at the analysis rate.
-    span : Span
-        Frames of it that the mask is for, margins included.
-    """
-    spectrum = model.settings.spectrum
-    hop = spectrum.hop / spectrum.rate
-    sound = wave.part(span.begin * spectrum.hop, span.end * spectrum.hop).numpy()[None]
-    through = refiltered(sound, spectrum.rate, spectrum)
-
-    def listen(mask_db: Tensor) -> Tensor:
-        mask = Mask(mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
-        made = through(mask.at)[0]
-        return grid.levels_of(torch.from_numpy(made))[:, : mask_db.shape[1]].to(mask_db)
-
-    return listen
 
 
 def fooled_judge(
@@ -318,30 +295,3 @@ def fooled_judge(
     )
     *_, last = steps
     return float(score_windows(judge, excerpt + last.mask_db).mean())
-
-
-def _start(
-    kind: PriorKind,
-    anchor_db: Tensor,
-    grid: Grid,
-    model: Model,
-    settings: EnhanceSettings,
-    generator: torch.Generator,
-) -> Parametrisation:
-    """What turns: cells from the prior on, random cells, or the gains of random notes."""
-    device = anchor_db.device
-    if kind == "random":
-        noise = torch.randn(anchor_db.shape, generator=generator) * settings.prior.random_db
-        return Cells(noise.to(device))
-    spectrum, laid = model.settings.spectrum, settings.prior.notes
-    smooth = spectrum.frames(settings.search.smooth_ms / 1000)
-    if kind == "none":
-        # A prior is smooth already, and listeners gave none.
-        return Cells(anchor_db, max(1, smooth) if model.learnt_priors is None else 1)
-    if kind != "blocks":
-        return Cells(anchor_db, smooth)
-    hop = spectrum.hop / spectrum.rate
-    frame_s = torch.arange(anchor_db.shape[1]) * hop
-    scattered = scatter(laid, len(frame_s) * hop, spectrum.rate / 2, generator)
-    row_hz = torch.from_numpy(grid.hz).float()
-    return NoteGains(scattered, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000, str(device))

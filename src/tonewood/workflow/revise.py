@@ -16,12 +16,13 @@ from tonewood.masking.optimise import Step, search
 from tonewood.masking.render import Rendered, rendered
 from tonewood.settings import EnhanceSettings
 from tonewood.signal.bands import centres_hz
-from tonewood.signal.tracks import Held, Span
+from tonewood.signal.tracks import Held
 from tonewood.workflow.edit import Edit, Note, added, composed, covered
 from tonewood.workflow.enhance import Enhancement, mean_score
 from tonewood.workflow.hearing import InMemory, listen
-from tonewood.workflow.mask import anchor, grid_of, listener
+from tonewood.workflow.mask import anchor, grid_of
 from tonewood.workflow.opinions import adapted, doubts
+from tonewood.workflow.partsearch import listener
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,22 +112,22 @@ def again(
     settings = adapted(settings, model)
     recording = listen(InMemory(samples, rate), model)
     grid = grid_of(recording, model, settings.method)
-    span = Span(0, grid.levels_db.frames, 0, grid.levels_db.frames)
-    levels_db = grid.levels_db.part(0, span.last)
-    frame_s = torch.arange(span.last) * found.hop_seconds
+    levels_db = grid.levels_db.part(0, grid.levels_db.frames)
+    wave = recording.wave.part(0, recording.wave.frames)
+    frame_s = torch.arange(levels_db.shape[1]) * found.hop_seconds
     row_hz = torch.from_numpy(grid.hz).float()
     heard = tuple(note for note in pinned if not note.muted)
     notes = added(heard, row_hz, frame_s) if heard else torch.zeros_like(levels_db)
     cover = covered(list(pinned), row_hz, frame_s)
     held = torch.from_numpy(found.at(grid.hz, frame_s.double().numpy())) + notes
     anchored = anchor(settings.prior.kind, recording, grid, model)
-    prior = anchored.mask_db.part(0, span.last)
+    prior = anchored.mask_db.part(0, len(frame_s))
     searching = settings.search
     if searching.guide is None:
         searching = searching.model_copy(update={"guide": model.guide_weight})
     hears = searching.listen and searching.steps > 0
     steps = search(
-        grid.score,
+        grid.scale.score,
         levels_db,
         _Pinned(prior, cover, held, model.settings.spectrum.frames(searching.smooth_ms / 1000)),
         prior + cover * (held - prior),
@@ -135,7 +136,7 @@ def again(
         max_gain_db=settings.render.max_gain_db,
         generator=torch.Generator().manual_seed(settings.seed),
         energy=partial(model.guide.energy, level_db=anchored.level_db) if searching.guide else None,
-        listen=listener(recording.wave, span, grid, model) if hears else None,
+        listen=listener(wave, grid.scale, model.settings.spectrum) if hears else None,
         loudest_db=recording.levels.loudest_db,
     )
     step: Step | None = None
