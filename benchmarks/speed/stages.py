@@ -24,7 +24,7 @@ from tonewood.masking.mask import Mask
 from tonewood.settings import EnhanceSettings, changed
 from tonewood.signal.bands import band_levels
 from tonewood.signal.features import pitch_power
-from tonewood.signal.loudness import Loudness, TruePeak
+from tonewood.signal.loudness import integrated_loudness, true_peak_db
 from tonewood.signal.spectrum import filtered_blocks, scaled_to
 from tonewood.workflow.enhance import mean_score, reshape
 from tonewood.workflow.hearing import listen
@@ -84,20 +84,10 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         settings = changed(EnhanceSettings(force=True), [f"search.steps={steps}"])
         return lambda: [None for _ in find_mask(heard, model, settings)]
 
-    def peak() -> None:
-        meter = TruePeak(rate, channels)
-        for block in blocks:
-            meter.push(block)
-
-    def loudness() -> None:
-        meter = Loudness(rate, channels)
-        for block in blocks:
-            meter.push(block)
-
     float_bytes = 4.0 * channels * rate
     fps = spectrum.frames_per_second
     stage("decode", lambda: list(stream.blocks()), moved=1.5 * float_bytes)
-    stage("loudness", loudness, moved=3 * float_bytes)
+    stage("loudness", lambda: integrated_loudness(samples, rate), moved=3 * float_bytes)
     stage("resample and analyse", lambda: listen(stream, model))
     stage(
         "of it: levels on rows",
@@ -125,7 +115,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         flops=fps * channels * (2 * fft(2 * window) + 3 * window),
         moved=2 * float_bytes,
     )
-    stage("true peak", peak, moved=float_bytes)
+    stage("true peak", lambda: true_peak_db(samples, rate), moved=float_bytes)
     stage("score of scorer or judge", lambda: mean_score(model.scorer, heard.rows_db))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.wav"

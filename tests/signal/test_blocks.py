@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tonewood.signal.blocks import overlapping
+from tonewood.signal.blocks import cut, overlapping, widened
 
 
 @given(
@@ -43,3 +43,32 @@ def test_the_pieces_do_not_depend_on_the_blocks(sizes: list[int], margin: int) -
     ):
         assert np.array_equal(one.samples, other.samples)
         assert one[1:] == other[1:]
+
+
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 5), st.integers(0, 8))
+def test_smaller_pieces_of_pieces_are_those_of_the_whole(
+    total: int, size: int, times: int, margin: int
+) -> None:
+    """What `cut` makes of large pieces that are multiples is what `overlapping` makes of all."""
+    wave = np.arange(total, dtype=np.float32)
+    large = overlapping([wave], size * times, margin)
+    small = [part for piece in large for part in cut(piece, size, margin)]
+    starts = [(part.start, part.size) for part in small]
+    assert [start for start, _ in starts] == list(np.cumsum([0, *(n for _, n in starts[:-1])]))
+    assert sum(length for _, length in starts) == total
+    assert [part.last for part in small] == [False] * (len(small) - 1) + [True]
+    for part in small:
+        assert np.array_equal(part.own, wave[part.start : part.start + part.size])
+        assert part.first == max(0, part.start - margin)
+        after = part.first + len(part.samples)
+        assert after == min(total, part.start + part.size + margin)
+
+
+@given(st.integers(2, 60), st.integers(1, 20), st.integers(0, 12))
+def test_a_piece_is_widened_as_far_as_the_recording_goes(total: int, size: int, more: int) -> None:
+    wave = np.arange(total, dtype=np.float32)
+    for piece in overlapping([wave], size, more + 3):
+        wide = widened(piece, more)
+        assert wide.start == max(0, piece.start - more)
+        end = piece.start + piece.size + (0 if piece.last else more)
+        assert np.array_equal(wide.own, wave[wide.start : end])

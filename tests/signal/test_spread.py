@@ -2,12 +2,17 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import pytest
 
 from tonewood.signal import spread as spreading
-from tonewood.signal.spread import cores, spread
+from tonewood.signal.spread import cores, helped, spread
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @pytest.fixture(params=[1, 3])
@@ -67,3 +72,70 @@ def test_who_stops_asking_stops_the_work(threads: int) -> None:
 
 def test_there_is_a_core() -> None:
     assert cores() >= 1
+
+
+class Helper:
+    """Another process, played by this one: does what it is given when it is asked for it."""
+
+    def __init__(self, room: int) -> None:
+        self.free, self.given = room, list[Any]()
+
+    def room(self) -> int:
+        return self.free
+
+    def submit(self, work: Callable[[Item], Result], item: Item) -> "Lent[Result]":
+        self.given.append(item)
+        self.free -= 1
+        return Lent(self, partial(work, item))
+
+
+class Lent(Generic[Result]):
+    def __init__(self, helper: Helper, work: Callable[[], Result]) -> None:
+        self.helper, self.work, self.there = helper, work, False
+
+    def done(self) -> bool:
+        return self.there
+
+    def result(self) -> Result:
+        self.helper.free += not self.there
+        self.there = True
+        return self.work()
+
+
+def slow_square(item: int) -> int:
+    time.sleep(0.002)
+    return item * item
+
+
+def test_others_take_what_they_have_room_for(threads: int) -> None:
+    helper = Helper(2)
+    with helped(helper):
+        made = list(spread(slow_square, range(40), portable=True))
+    assert made == [item * item for item in range(40)]
+    assert 2 <= len(helper.given) < 40  # some; this process does not stand idle
+
+
+def test_nothing_goes_elsewhere_that_is_not_portable(threads: int) -> None:
+    helper = Helper(2)
+    with helped(helper):
+        assert list(spread(slow_square, range(20))) == [item * item for item in range(20)]
+    assert not helper.given
+    # Nor once nobody helps any more.
+    assert len(list(spread(slow_square, range(20), portable=True))) == 20
+    assert not helper.given
+
+
+def test_what_is_done_elsewhere_does_not_pile_up(threads: int) -> None:
+    """As many results wait as there are threads, and two for each item that is elsewhere."""
+    helper, begun = Helper(3), list[int]()
+
+    def items() -> Iterator[int]:
+        for item in range(60):
+            begun.append(item)
+            yield item
+
+    with helped(helper):
+        results = spread(slow_square, items(), portable=True)
+        for done in range(40):
+            next(results)
+            assert len(begun) - done <= threads + 2 * 3 + 1

@@ -34,6 +34,7 @@ from tonewood.cli import (
     train,
 )
 from tonewood.errors import CallError, TonewoodError
+from tonewood.signal.spread import retain
 
 
 class _Commands(typer.core.TyperGroup):
@@ -89,6 +90,7 @@ def main() -> None:
     # The work is in parts that fit one core's cache. Threads that share them wait for each other,
     # and beside a busy core that takes several times as long as one alone (docs/performance.md).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    retain()
     for stream in (sys.stdout, sys.stderr):
         # An arrow that the terminal's encoding lacks is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):

@@ -112,9 +112,9 @@ def certify(
         smoother = _smoother(mask_db, settings.smooth_frames, settings.smooth_rows)
         constant = Made(mask_db.frames, lambda first, last: found.mean_db.expand(-1, last - first))
         smooth = judge_rows(_masked(rows_db, smoother))
-        plain, whole = judge_rows(rows_db), judge_rows(_masked(rows_db, mask_db))
-        static = judge_rows(_masked(rows_db, constant))
-        share = (plain - static) / (plain - whole) if plain - whole > 0.05 else None
+        static, whole = (judge_rows(_masked(rows_db, it)) for it in (constant, mask_db))
+        moved = judge.before - whole
+        share = (judge.before - static) / moved if moved > 0.05 else None
     reasons = [*doubts]
     if unlikeness > 1:
         reasons.append(

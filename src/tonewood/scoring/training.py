@@ -7,6 +7,7 @@ nothing and the gradient points somewhere meaningful where the optimiser will go
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from tonewood.scoring.discriminant import balanced
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.signal.draws import Shares, shared_mean
+from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Held, Track
 
 Rows = Tensor
@@ -98,13 +100,19 @@ def score_windows(scorer: Scorer, rows: Rows) -> Tensor:
 def score_track(scorer: Scorer, rows_db: Track) -> Tensor:
     """`score_windows` of a recording [row, frame] that need not be in memory."""
     length = min(scorer.crop_frames, rows_db.frames)
-    scores, loudest = [], []
-    for batch in torch.split(torch.tensor(_starts(rows_db.frames, length)), _BATCH):
-        cut = torch.stack([rows_db.part(s, s + length) for s in batch.tolist()])
-        with torch.no_grad():
-            scores.append(scorer.score(cut))
-        loudest.append(cut.amax(dim=(1, 2)))
+    starts = torch.split(torch.tensor(_starts(rows_db.frames, length)), _BATCH)
+    batches = (torch.stack([rows_db.part(s, s + length) for s in it.tolist()]) for it in starts)
+    work = partial(_heard, scorer)
+    # A short recording is one batch, for which no thread is worth its while.
+    done = map(work, batches) if len(starts) == 1 else spread(work, batches, portable=True)
+    scores, loudest = zip(*done, strict=True)
     return torch.cat(scores)[_near_loudest(torch.cat(loudest), _AUDIBLE_DB)]
+
+
+def _heard(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [n] of windows, and their loudest cells' levels [n]."""
+    with torch.no_grad():
+        return scorer.score(windows), windows.amax(dim=(1, 2))
 
 
 def _starts(total: int, frames: int) -> list[int]:

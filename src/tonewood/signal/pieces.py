@@ -9,13 +9,13 @@ import math
 from tonewood.settings import SpectrumSettings
 from tonewood.signal.features import LONG_HOPS
 
-_FRAMES = 2_048  # 20 s
+_FRAMES = 1_024  # 10 s
 _MOST = 1 << 22  # samples of all channels
 _MARGIN_FRAMES = 26  # in which filters of loudness and resampling forget what came before
 
 
 def piece_size(rate: int, channels: int, settings: SpectrumSettings) -> int:
-    """Samples of a piece: of 20 s, or less where they would be many."""
+    """Samples of a piece: of 10 s, or less where they would be many."""
     most = _MOST * settings.frames_per_second / (rate * channels)
     return lasting(min(_FRAMES, int(most)), rate, settings)
 

@@ -9,11 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import cloudpickle
 import dask
@@ -27,11 +28,12 @@ _QUIET = (
 )  # fmt: skip
 dask.config.set({"logging": dict.fromkeys(_QUIET, "critical")})
 
-from distributed import Client, LocalCluster, WorkerPlugin  # noqa: E402
+from distributed import Client, LocalCluster, WorkerPlugin, get_client, get_worker  # noqa: E402
 from distributed.scheduler import KilledWorker  # noqa: E402
 
 from tonewood.errors import CallError, ClusterError, TonewoodError, shown  # noqa: E402
 from tonewood.files.modelfile import Model  # noqa: E402
+from tonewood.signal.spread import helped, retain  # noqa: E402
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,6 +41,10 @@ Result = TypeVar("Result")
 _LEAST_AHEAD = 4
 _JOIN_SECONDS = 20
 _LONGEST_ALONE = 120.0  # seconds
+PARTS = "tonewood-part-"
+_LENT_EACH = 2  # so that none waits for its next
+_MOST_LENT = 16  # at once, of a recording: they are held in memory
+_PATIENCE = 60.0  # seconds
 # A worker that is killed takes down only what it works on, and each time counts as one try.
 _STRICT = {
     "distributed.scheduler.allowed-failures": 0,
@@ -59,6 +65,7 @@ class _Holds(WorkerPlugin):  # type: ignore[misc] # Dask comes without types
         """Keep the model; one core is this process's share."""
         os.environ["TONEWOOD_CORES"] = "1"
         torch.set_num_threads(1)
+        retain()
         _models[self.digest] = self.model
 
 
@@ -91,20 +98,28 @@ class Crew:
                     f"workers could not be started ({error}): run the same command again"
                 ) from error
         try:
-            self._client = Client(
+            self.client = self._joined()
+        except BaseException:
+            if self._cluster is not None:
+                self._cluster.close(timeout=5)
+            raise
+        return self
+
+    def _joined(self) -> Client:
+        try:
+            return Client(
                 self._cluster or self.scheduler, timeout=_JOIN_SECONDS, set_as_default=False
             )
-        except (OSError, ValueError) as error:
-            if isinstance(error, ValueError):
-                raise CallError(
-                    f"{shown(str(self.scheduler))} is no address of a scheduler: "
-                    "give one such as tcp://host:8786"
-                ) from None
+        except ValueError:
+            raise CallError(
+                f"{shown(str(self.scheduler))} is no address of a scheduler: "
+                "give one such as tcp://host:8786"
+            ) from None
+        except OSError:
             raise ClusterError(
                 f"no scheduler answers at {shown(str(self.scheduler))}: start one with "
                 "dask scheduler, or use --workers"
             ) from None
-        return self
 
     def __exit__(
         self,
@@ -113,24 +128,24 @@ class Crew:
         traceback: TracebackType | None,
     ) -> None:
         with suppress(OSError, asyncio.CancelledError):
-            self._client.close(timeout=2)
+            self.client.close(timeout=2)
             if self._cluster is not None:
                 self._cluster.close(timeout=5)
 
     @property
     def link(self) -> str | None:
         """Dask's dashboard; None where bokeh, which draws it, is not installed."""
-        return self._client.dashboard_link if importlib.util.find_spec("bokeh") else None
+        return self.client.dashboard_link if importlib.util.find_spec("bokeh") else None
 
     @property
     def size(self) -> int:
         """Threads of all workers, as of now."""
-        return sum(self._client.nthreads().values())
+        return sum(self.client.nthreads().values())
 
     def hold(self, model: Model) -> None:
         """Give a model to every worker; ClusterError if they cannot take it."""
         try:
-            self._client.register_plugin(_Holds(model))
+            self.client.register_plugin(_Holds(model))
         except Exception as error:
             raise ClusterError(
                 f"workers cannot use Tonewood ({type(error).__name__}: {error}): install the same "
@@ -169,7 +184,7 @@ class Crew:
             while waiting and len(given) < room:
                 item = waiting.popleft()
                 key = f"tonewood-{run}-{next(numbers)}"
-                future = self._client.submit(_do, packed, digest, item, key=key, pure=False)
+                future = self.client.submit(_do, packed, digest, item, key=key, pure=False)
                 given[key] = future, item
                 future.add_done_callback(ready.put)
             if not given:
@@ -211,9 +226,9 @@ class Crew:
             try:
                 return future.result(timeout=60)
             except Exception as error:  # its worker died before it was fetched
-                if self._client.status == "running":
+                if self.client.status == "running":
                     return ClusterError(f"the result was lost ({type(error).__name__}): try again")
-        if future.status != "cancelled" and self._client.status == "running":
+        if future.status != "cancelled" and self.client.status == "running":
             return None
         raise self._gone()
 
@@ -244,5 +259,84 @@ _unpacked = lru_cache(maxsize=4)(cloudpickle.loads)
 
 
 def _do(packed: bytes, digest: str, item: Any) -> Any:  # noqa: ANN401
-    """What a worker does."""
-    return _unpacked(packed)(_models[digest], item)
+    """What a worker does; if it takes long, others that have nothing to do lend it a hand."""
+    with helped(Siblings()):
+        return _unpacked(packed)(_models[digest], item)
+
+
+def _part(packed: bytes, item: Any) -> Any:  # noqa: ANN401
+    """What a worker does for another."""
+    return _unpacked(packed)(item)
+
+
+class Siblings:
+    """The other workers, as far as they have nothing to do."""
+
+    def __init__(self) -> None:
+        self.trusted = True
+        self._idle: list[str] = []
+        self._asked = -np.inf
+        self._given: list[Any] = []
+        self._packed: dict[int, Any] = {}
+
+    def room(self) -> int:
+        """As of `Others`."""
+        if not self.trusted:
+            return 0
+        if time.monotonic() - self._asked > 1:
+            self._idle, self._asked = self.idle(), time.monotonic()
+        self._given = [it for it in self._given if not it.done()]
+        return min(_MOST_LENT, _LENT_EACH * len(self._idle)) - len(self._given)
+
+    def submit(self, work: Callable[[Item], Result], item: Item) -> "_Lent[Item, Result]":
+        """As of `Others`."""
+        client = get_client()
+        if id(work) not in self._packed:
+            held = client.scatter(cloudpickle.dumps(work), hash=False)
+            self._packed[id(work)] = held, work  # which keeps the name its own
+        future = client.submit(
+            _part,
+            self._packed[id(work)][0],
+            item,
+            key=f"{PARTS}{secrets.token_hex(8)}",
+            workers=self._idle,
+            allow_other_workers=False,
+            priority=1,
+            pure=False,
+        )
+        self._given.append(future)
+        return _Lent(self, future, work, item)
+
+    def idle(self) -> list[str]:
+        """Addresses of those that have nothing, or nothing but parts."""
+        own = get_worker().address
+        return [
+            address
+            for address, tasks in get_client().processing().items()
+            if address != own and all(str(key).startswith(PARTS) for key in tasks)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Lent(Generic[Item, Result]):
+    """What another worker does; if it fails, or keeps us waiting, it is done here."""
+
+    siblings: Siblings
+    future: Any
+    work: Callable[[Item], Result]
+    item: Item
+
+    def done(self) -> bool:
+        """As of `Pending`."""
+        return bool(self.future.done())
+
+    def result(self) -> Result:
+        """As of `Pending`."""
+        patience = _PATIENCE if self.siblings.trusted else 0
+        try:
+            found: Result = self.future.result(timeout=patience)
+        except Exception:  # that worker died, is busy now, or lacks something; or so do we
+            self.siblings.trusted = False
+            self.future.cancel()
+            return self.work(self.item)
+        return found

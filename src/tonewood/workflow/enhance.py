@@ -231,10 +231,10 @@ def reshape(
     heard = listen(sound, model, folder, pitched=not foreseen)
     check_span(heard.samples / sound.rate, settings)
     unlikeness = model.source_likeness.unlikeness(heard.rows_db)
-    before = mean_score(model.scorer, heard.rows_db)
     used = adapted(settings, model)
     if unlikeness > 1 and not settings.force and settings.method != "paper":
-        static = before >= 0.5 and model.learnt_priors is not None
+        taken = mean_score(model.scorer, heard.rows_db) >= 0.5  # for a source
+        static = taken and model.learnt_priors is not None
         used = changed(
             settings,
             [f"prior.kind={'static' if static else 'none'}", "search.steps=0"],

@@ -1,0 +1,117 @@
+"""One long recording, and workers that have nothing else to do: they lend a hand."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from tonewood.files.modelfile import Model
+from tonewood.settings import EnhanceSettings
+from tonewood.workflow import archive, batch, cluster
+from tonewood.workflow.batch import Enhanced
+from tonewood.workflow.cluster import Crew
+from tonewood.workflow.layout import Failed, Job
+from tonewood.workflow.units import EnhanceTask, Unit
+
+Play = Callable[..., npt.NDArray[Any]]
+SETTINGS = EnhanceSettings(force=True)
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    """Two workers."""
+    with Crew(2) as crew:
+        yield crew
+
+
+@pytest.fixture
+def long(tmp_path: Path, play: Play) -> Path:
+    """A minute: six pieces to hear, two parts to search, six pieces to render."""
+    path = tmp_path / "long.wav"
+    soundfile.write(path, play(60.0, seed=4).T, 16_000)
+    return path
+
+
+@pytest.fixture
+def plain(tmp_path: Path, long: Path, model: Model) -> bytes:
+    """What one process makes of it."""
+    output = tmp_path / "plain.wav"
+    *_, done = batch.enhance_file(Job(long, output), model, SETTINGS)
+    assert isinstance(done, Enhanced)
+    return output.read_bytes()
+
+
+def enhanced(long: Path, output: Path, model: Model, crew: Crew) -> None:
+    *events, _ = archive.run([Unit(long, output)], EnhanceTask(SETTINGS), model, crew=crew)
+    assert not [it for it in events if isinstance(it, Failed)]
+
+
+def parts_by_worker(crew: Crew) -> dict[str, int]:
+    """How many parts of recordings each worker did for another."""
+    stream = crew.client.get_task_stream()
+    done = [it["worker"] for it in stream if str(it["key"]).startswith(cluster.PARTS)]
+    return {worker: done.count(worker) for worker in done}
+
+
+def test_a_long_recording_spreads_and_is_what_one_process_makes(
+    tmp_path: Path, long: Path, plain: bytes, model: Model, crew: Crew
+) -> None:
+    crew.client.get_task_stream()
+    output = tmp_path / "out.wav"
+    enhanced(long, output, model, crew)
+    assert output.read_bytes() == plain
+    done = parts_by_worker(crew)
+    assert len(done) == 1  # the other one; who has the recording gives away and keeps some
+    assert sum(done.values()) >= 4
+
+
+def test_a_worker_that_dies_while_it_lends_a_hand_is_not_missed(
+    tmp_path: Path, long: Path, plain: bytes, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.wav"
+    killed = list[str]()
+    with Crew(2) as crew:
+        crew.client.get_task_stream()
+        ours = crew.client.run(os.getpid)
+
+        def kill() -> None:
+            end = time.monotonic() + 60
+            while not killed and time.monotonic() < end:
+                for worker in parts_by_worker(crew):
+                    os.kill(ours[worker], signal.SIGKILL)
+                    killed.append(worker)
+                    return
+                time.sleep(0.05)
+
+        death = threading.Thread(target=kill)
+        death.start()
+        enhanced(long, output, model, crew)
+        death.join()
+    assert killed
+    assert output.read_bytes() == plain
+
+
+def test_who_has_work_of_its_own_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle is who has nothing, or parts that were lent; never who asks."""
+
+    class Asked:
+        address = "tcp://own"
+
+        def processing(self) -> dict[str, list[str]]:
+            lent, own = f"{cluster.PARTS}1", "tonewood-1"
+            return {"tcp://own": [], "tcp://busy": [lent, own], "tcp://lent": [lent], "tcp://i": []}
+
+    monkeypatch.setattr(cluster, "get_client", Asked)
+    monkeypatch.setattr(cluster, "get_worker", Asked)
+    siblings = cluster.Siblings()
+    assert siblings.idle() == ["tcp://lent", "tcp://i"]
+    assert siblings.room() == 4
+    siblings.trusted = False
+    assert siblings.room() == 0
