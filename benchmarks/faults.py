@@ -33,7 +33,7 @@ def workers_of(client: int) -> list[int]:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == client and b"spawn_main" in (place / "cmdline").read_bytes():
+            if parent == client and b"resource_tracker" not in (place / "cmdline").read_bytes():
                 found.append(int(place.name))
         except OSError:  # gone meanwhile
             continue

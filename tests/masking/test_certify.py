@@ -24,7 +24,7 @@ def asked(**changes: Any) -> Certificate:
     mask = changes.pop("mask_db", TILT.clone())
     facts: dict[str, Any] = {
         "scorer": Change(before=0.9, after=0.1),
-        "judge": Change(before=0.9, after=0.1),
+        "judge": Change(before=1.0, after=0.1),
         "judge_rows": judge,
         "judge_fooled": 0.0,
         "rows_db": Held(torch.zeros(ROWS, FRAMES)),
@@ -70,7 +70,11 @@ def test_each_answer_counts(change: dict[str, Any], verdict: str, reason: str) -
 def test_half_of_an_effect_that_moves_in_time_is_not_static() -> None:
     moving = TILT * torch.linspace(0, 2, FRAMES).gt(1)
     assert asked(mask_db=2 * TILT * 0.5).static_share == pytest.approx(1, abs=0.01)
-    found = asked(mask_db=moving, judge_rows=lambda rows: judge(rows, FRAMES // 2))
+    found = asked(
+        mask_db=moving,
+        judge=Change(before=1.0, after=0.0),
+        judge_rows=lambda rows: judge(rows, FRAMES // 2),
+    )
     assert found.static_share == pytest.approx(0.5, abs=0.01)
 
 

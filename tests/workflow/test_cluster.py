@@ -239,9 +239,9 @@ def cli(*arguments: object) -> subprocess.Popen[str]:
 
 def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: Path) -> None:
     out = tmp_path / "out"
-    # Long enough to be in the middle of: the search of a minute.
-    for number in range(2):
-        wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 30)
+    # Long enough to be in the middle of, and last.
+    for number in (6, 7):
+        wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 150)
         soundfile.write(takes / f"take{number}.wav", wave, 16_000)
     client = cli("enhance", takes, "-o", out, "-m", model_file, "--workers", 1, *FEW)
     try:
@@ -273,7 +273,7 @@ def workers_of(client: int) -> list[int]:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == client and b"spawn_main" in (place / "cmdline").read_bytes():
+            if parent == client and b"resource_tracker" not in (place / "cmdline").read_bytes():
                 found.append(int(place.name))
         except OSError:  # gone meanwhile
             continue
