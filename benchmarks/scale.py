@@ -21,7 +21,7 @@ import soundfile
 from tonewood.files.modelfile import Model, load
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import archive
-from tonewood.workflow.cluster import Crew
+from tonewood.workflow.cluster import PARTS, Crew
 from tonewood.workflow.layout import Failed
 from tonewood.workflow.units import EnhanceTask
 
@@ -58,13 +58,17 @@ def spread(takes: Path, model: Model, workers: int) -> dict[str, float]:
         list(archive.run(archive.lay(warm, Path(folder) / "warm"), task, model, crew=crew))
         out = Path(folder) / "out"
         units = archive.lay([takes], out)
+        crew.client.get_task_stream()
         began = time.perf_counter()
         events = archive.run(units, task, model, crew=crew, table=out / archive.TABLE)
         *_, tally = events
         took = time.perf_counter() - began
         assert isinstance(tally, archive.Tally)
         assert tally.failed == 0
-    return {"workers": workers, "seconds": took, "load": load_before, "hours": tally.hours}
+        lent = sum(str(it["key"]).startswith(PARTS) for it in crew.client.get_task_stream())
+    return {
+        "workers": workers, "seconds": took, "load": load_before, "hours": tally.hours, "lent": lent
+    }  # fmt: skip
 
 
 def nothing(model: Model, item: int) -> int:
@@ -86,7 +90,12 @@ def cost(model: Model, tasks: int) -> dict[str, float]:
     return {"tasks": tasks, "seconds": took, "load": load_before}
 
 
-def page(runs: list[dict[str, float]], costs: list[dict[str, float]], seconds: float) -> str:
+def page(
+    runs: list[dict[str, float]],
+    alone: list[dict[str, float]],
+    costs: list[dict[str, float]],
+    seconds: float,
+) -> str:
     """The documentation's page."""
     one, two = runs[0], runs[-1]
     ratio = one["seconds"] / two["seconds"]
@@ -159,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--minutes", type=int, default=20, help="of the long recording")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     default = Path(__file__).parents[1] / "docs" / "scaling.md"
     parser.add_argument("-o", "--output", type=Path, default=default)
@@ -172,13 +182,21 @@ def main() -> None:
         for workers in (1, 2):
             runs.append(spread(folder, model, workers))
             print(runs[-1], flush=True)
+        shutil.rmtree(folder)
+        folder.mkdir()
+        long = np.tile(take(60.0, 0), asked.minutes)
+        soundfile.write(folder / "long.flac", np.stack([long, 0.9 * long], axis=1), RATE)
+        alone = []
+        for workers in (1, 2):
+            alone.append(spread(folder, model, workers))
+            print(alone[-1], flush=True)
         costs = []
         for tasks in asked.tasks:
             costs.append(cost(model, tasks))
             print(costs[-1], flush=True)
     finally:
         shutil.rmtree(folder)
-    asked.output.write_text(page(runs, costs, asked.seconds), encoding="utf-8")
+    asked.output.write_text(page(runs, alone, costs, asked.seconds), encoding="utf-8")
     print(asked.output)
 
 
