@@ -1,6 +1,6 @@
 """How nearly the numbers hold: the error of every law in tests/numerics, beside its tolerance.
 
-    python benchmarks/numerics.py [--examples 100] [--only WORD] [--docs docs/numerics.md]
+    python benchmarks/numerics.py [--examples 40] [--only WORD] [--docs docs/numerics.md]
 
 Each law is tried on so many examples, always the same. `--docs` fills the block between the markers
 of that page. The exit code is 1 where a tolerance is passed.
@@ -40,7 +40,7 @@ def laws() -> dict[str, Law]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--only", default="", help="laws whose tests' names hold this")
     parser.add_argument("--docs", type=Path, help="page to fill")
     asked = parser.parse_args()

@@ -50,7 +50,7 @@ class Law:
         """Largest error of so many examples; where `asked`, AssertionError past the tolerance."""
         found = -math.inf
 
-        def once(**values: Any) -> None:  # noqa: ANN401
+        def once(**values: Any) -> None:
             nonlocal found
             error = self.error(**values)
             found = max(found, error if math.isfinite(error) else math.inf)

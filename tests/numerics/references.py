@@ -217,9 +217,7 @@ def notes(
     made = np.zeros((len(hz), len(seconds)))
     for i, f in enumerate(hz):
         for j, t in enumerate(seconds):
-            share = [
-                note(f, c, h, smooth_hz) * note(t, s, w, smooth_s) for s, c, w, h, _ in placed
-            ]
+            share = [note(f, c, h, smooth_hz) * note(t, s, w, smooth_s) for s, c, w, h, _ in placed]
             gains = [it[4] for it in placed]
             made[i, j] = sum(s * g for s, g in zip(share, gains, strict=True)) / max(1, sum(share))
     return made
@@ -241,7 +239,7 @@ def objective(
 
 
 class Network(NamedTuple):
-    """Weights and biases of each convolution, and of the linear layer; what is heard of the rows."""
+    """Weights and biases of each convolution, and of the linear layer; what is heard of rows."""
 
     convolutions: list[tuple[Array, Array]]
     strides: list[tuple[int, int]]
@@ -260,7 +258,7 @@ def feature_maps(network: Network, rows_db: Array) -> Array:
     hz = network.row_hz[:, None]
     level = 10 * np.log10((10 ** (rows_db / 10) * hz**2 / (hz**2 + 60**2)).sum(axis=0).mean())
     x = (np.maximum(rows_db - level, -network.range_db) - network.row_mean[:, None]) / 15
-    maps = x[None]
+    maps: Array = x[None]
     for (weight, bias), (down, along) in zip(network.convolutions, network.strides, strict=True):
         reach = weight.shape[2] // 2
         padded = np.pad(maps, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
@@ -275,7 +273,8 @@ def feature_maps(network: Network, rows_db: Array) -> Array:
 
 def activation_map(network: Network, rows_db: Array) -> Array:
     """Class activation map [row', frame']: its mean plus the bias is the logit."""
-    return np.asarray(np.einsum("c,crf->rf", network.linear, feature_maps(network, rows_db)))
+    maps: Array = np.einsum("c,crf->rf", network.linear, feature_maps(network, rows_db))
+    return maps
 
 
 def score(network: Network, rows_db: Array) -> float:

@@ -1,10 +1,11 @@
-"""What the laws are tried on: notes, noise, and a recording; and the models that they are asked of."""
+"""What laws are tried on: notes, noise, and a recording; and the models that they are asked of."""
 
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import tonewood
@@ -17,6 +18,7 @@ Samples = NDArray[np.float32]
 Array = NDArray[np.float64]
 
 MODELS = ("cello", "soundfont-cello")
+NAMES = st.sampled_from(MODELS)
 # Whatever it holds; the certificate's control decides nothing.
 FORCED = changed(EnhanceSettings(force=True), ["certificate.control_steps=0"])
 _EXAMPLE = Path(tonewood.__file__).parent / "bundled" / "example.flac"
@@ -30,10 +32,11 @@ def bundled(name: str) -> Model:
 
 @cache
 def recording(seconds: float, rate: int = 44_100, first: float = 0.0) -> Samples:
-    """A passage (1, samples) of the example at its own rate of 44.1 kHz, or every so-manieth."""
+    """A passage (1, samples) of the example that comes with Tonewood."""
     samples, own = soundfile.read(_EXAMPLE, dtype="float32", always_2d=True)
     assert own == rate == 44_100
-    return samples.T[:, round(first * rate) : round((first + seconds) * rate)].copy()
+    made: Samples = samples.T[:, round(first * rate) : round((first + seconds) * rate)].copy()
+    return made
 
 
 def notes(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:

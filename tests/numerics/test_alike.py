@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tonewood
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import (
-    MODELS,
+    NAMES,
     Samples,
     bundled,
     decibels,
@@ -26,13 +26,12 @@ from tests.numerics.sounds import (
     recording,
     relative,
 )
-from tests.numerics.test_scoring_twins import WHO, listener
+from tests.numerics.test_scoring_twins import listener
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow.batch import Enhanced, enhance_files
 from tonewood.workflow.enhance import rows_of
 from tonewood.workflow.layout import jobs
 
-MODEL = {"model": st.sampled_from(MODELS)}
 Result = TypeVar("Result")
 NOTHING = nullcontext()
 
@@ -56,7 +55,8 @@ def rows(seed: int, count: int, model: str) -> torch.Tensor:
     examples=6,
     seed=SEEDS,
     count=st.integers(2, 9),
-    **WHO,
+    model=NAMES,
+    judge=st.booleans(),
 )
 def test_scores_of_a_batch(seed: int, count: int, model: str, judge: bool) -> float:
     scorer, heard = listener(model, judge), rows(seed, count, model)
@@ -72,7 +72,7 @@ def test_scores_of_a_batch(seed: int, count: int, model: str, judge: bool) -> fl
     examples=5,
     seed=SEEDS,
     count=st.integers(2, 6),
-    **MODEL,
+    model=NAMES,
 )
 def test_directions_of_a_batch(seed: int, count: int, model: str) -> float:
     guide, heard = bundled(model).guide, rows(seed, count, model)
@@ -87,7 +87,7 @@ def test_directions_of_a_batch(seed: int, count: int, model: str) -> float:
     examples=4,
     seed=SEEDS,
     rate=st.sampled_from([16_000, 22_050]),
-    **MODEL,
+    model=NAMES,
 )
 def test_losses_of_a_batch(seed: int, rate: int, model: str) -> float:
     loss = tonewood.NeuralLoss(bundled(model), rate, reduction="none")
@@ -157,7 +157,7 @@ def cores(number: int) -> AbstractContextManager[object]:
     seed=SEEDS,
     number=st.sampled_from([2, 5]),
     rate=st.sampled_from([16_000, 44_100]),
-    **MODEL,
+    model=NAMES,
 )
 def test_cores(seed: int, number: int, rate: int, model: str) -> float:
     """Long enough that rendering is spread: its parts are of 256 frames."""
@@ -177,7 +177,7 @@ def test_cores(seed: int, number: int, rate: int, model: str) -> float:
     examples=1,
     most=10,
     seed=SEEDS,
-    **MODEL,
+    model=NAMES,
 )
 def test_threads(seed: int, model: str) -> float:
     """Sums are cut up otherwise, and a few cells fall on the other side of a half."""
@@ -197,7 +197,7 @@ def test_threads(seed: int, model: str) -> float:
     examples=2,
     most=20,
     seed=SEEDS,
-    **MODEL,
+    model=NAMES,
 )
 def test_threads_of_a_loss(seed: int, model: str) -> float:
     found = []
@@ -231,7 +231,8 @@ def halved(work: Callable[[], Result]) -> tuple[Result, Result]:
     unit="of 1",
     examples=8,
     seed=SEEDS,
-    **WHO,
+    model=NAMES,
+    judge=st.booleans(),
 )
 def test_scores_in_bf16(seed: int, model: str, judge: bool) -> float:
     scorer, heard = listener(model, judge), rows(seed, 4, model)[:-1]
@@ -246,7 +247,8 @@ def test_scores_in_bf16(seed: int, model: str, judge: bool) -> float:
     unit="of its length",
     examples=6,
     seed=SEEDS,
-    **WHO,
+    model=NAMES,
+    judge=st.booleans(),
 )
 def test_gradients_in_bf16(seed: int, model: str, judge: bool) -> float:
     scorer, heard = listener(model, judge), rows(seed, 4, model)[:-1]
@@ -265,7 +267,7 @@ def test_gradients_in_bf16(seed: int, model: str, judge: bool) -> float:
     within=0,
     examples=3,
     seed=SEEDS,
-    **MODEL,
+    model=NAMES,
 )
 def test_losses_in_bf16(seed: int, model: str) -> float:
     loss, wave = tonewood.NeuralLoss(bundled(model), 16_000), noise(seed, (1, 9_000))

@@ -28,7 +28,10 @@ def drawn(seed: int, rows: int, frames: int, top: float = 8_000.0) -> Mask:
 
 def grid(mask: Mask, amount: float = 1.0) -> references.Grid:
     return references.Grid(
-        amount * mask.gain_db.astype(np.float64), mask.hz, mask.hop_seconds, mask.top_hz
+        amount * mask.gain_db.astype(np.float64),
+        np.asarray(mask.hz, np.float64),
+        mask.hop_seconds,
+        mask.top_hz,
     )
 
 

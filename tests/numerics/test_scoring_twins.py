@@ -9,13 +9,11 @@ from torch import nn
 
 from tests.numerics import references
 from tests.numerics.law import SEEDS, law
-from tests.numerics.sounds import MODELS, bundled, notes
+from tests.numerics.sounds import NAMES, bundled, notes
 from tonewood.scoring.saliency import class_activation_map, explained
 from tonewood.scoring.scorer import Scorer
 from tonewood.signal.bands import centres_hz
 from tonewood.workflow.enhance import rows_of
-
-WHO = {"model": st.sampled_from(MODELS), "judge": st.booleans()}
 
 
 def listener(model: str, judge: bool) -> Scorer:
@@ -40,7 +38,7 @@ def network(scorer: Scorer) -> references.Network:
         state["linear.weight"][0],
         float(state["linear.bias"][0]),
         state["row_mean"],
-        centres_hz(scorer.settings.bands, scorer.spectrum),
+        np.asarray(centres_hz(scorer.settings.bands, scorer.spectrum), np.float64),
         scorer.settings.range_db,
     )
 
@@ -52,14 +50,16 @@ def network(scorer: Scorer) -> references.Network:
     examples=8,
     seed=SEEDS,
     seconds=st.floats(0.25, 1.2),
-    **WHO,
+    model=NAMES,
+    judge=st.booleans(),
 )
 def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
     rows = rows_of(torch.from_numpy(notes(seed, seconds)[0]), bundled(model))
     slow = references.score(network(scorer), rows.double().numpy())
     with torch.no_grad():
-        return abs(float(scorer.score(rows[None])[0]) - slow)
+        made = float(scorer.score(rows[None])[0])
+    return abs(made - slow)
 
 
 @law(
@@ -68,7 +68,8 @@ def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
     unit="of the largest",
     examples=5,
     seed=SEEDS,
-    **WHO,
+    model=NAMES,
+    judge=st.booleans(),
 )
 def test_activation_map(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
@@ -84,13 +85,14 @@ def test_activation_map(seed: int, model: str, judge: bool) -> float:
     unit="logits",
     examples=5,
     seed=SEEDS,
-    **WHO,
+    model=NAMES,
+    judge=st.booleans(),
 )
 def test_saliency_is_the_logit(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
     rows = rows_of(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
     found = explained(scorer, rows[None])
-    slow = references.activation_map(network(scorer), rows.double().numpy()).mean()
+    slow = float(references.activation_map(network(scorer), rows.double().numpy()).mean())
     return abs(float(found.cells.mean()) + found.base - slow - network(scorer).bias)
 
 

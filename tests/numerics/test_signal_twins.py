@@ -35,7 +35,8 @@ def test_k_weighting() -> float:
 def test_k_weighting_at_other_rates(rate: int, hz: float) -> float:
     def read(rate: int) -> float:
         time = np.arange(round(1.5 * rate)) / rate
-        return integrated_loudness((0.3 * np.sin(2 * np.pi * hz * time))[None], rate)
+        wave = 0.3 * np.sin(2 * np.pi * hz * time)
+        return integrated_loudness(wave.astype(np.float32)[None], rate)
 
     return abs(read(rate) - read(48_000))
 

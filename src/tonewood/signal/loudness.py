@@ -109,9 +109,9 @@ def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
 
 
 def weighting_db(hz: Floats) -> Floats:
-    """K-weighting at some frequencies, dB."""
+    """K-weighting at some frequencies, dB; -180 dB at 0 Hz, of which nothing passes."""
     response = sosfreqz(_k_weighting(48_000), worN=np.asarray(hz), fs=48_000)[1]
-    gain: Floats = 20 * np.log10(np.abs(response))
+    gain: Floats = 20 * np.log10(np.maximum(np.abs(response), 1e-9))
     return gain
 
 
@@ -125,8 +125,9 @@ def true_peak_db(samples: NDArray[np.float32], rate: int) -> float:
 def _k_weighting(rate: int) -> Floats:
     """Both stages [stage, coefficient] as `sosfilt` takes them.
 
-    At 48 kHz they are those of the standard's tables (De Man 2014), and at other rates the same
-    analogue filters by the bilinear transform. pyloudnorm's meter stops at five channels and 400 ms.
+    At 48 kHz they are those of the standard's tables (De Man 2018), and at other rates the same
+    analogue filters by the bilinear transform. pyloudnorm's meter stops at five channels and at
+    400 ms.
     """
     shelf = IIRfilter(3.99984385397, 0.7071752369554193, 1681.9744509555319, rate, _SHELF)
     high = IIRfilter(0.0, *_HIGH_PASS, rate, "high_pass")
