@@ -7,7 +7,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 from pyloudnorm.iirfilter import IIRfilter
-from scipy.signal import freqz, sosfilt
+from scipy.signal import sosfilt, sosfreqz
 
 from tonewood.signal.blocks import Piece, whole
 from tonewood.signal.spectrum import Floats
@@ -16,6 +16,7 @@ _ABSOLUTE_GATE = -70.0
 _STEP_SECONDS = 0.1
 _STEPS = 4  # in one block of 400 ms
 _PIECE = 1 << 18
+_SHELF, _HIGH_PASS = "high_shelf_DeMan", (0.5003270373253953, 38.13547087613982)  # Q and Hz
 
 
 class Energies(NamedTuple):
@@ -40,7 +41,7 @@ def energies(piece: Piece, rate: int) -> Energies:
     The weighting forgets within the piece's margin what came before it; the margin, unless the
     recording ends, holds the rest of the last step.
     """
-    weighting = np.array([[*it.b, *it.a] for it in _k_weighting(rate)])
+    weighting = _k_weighting(rate)
     step = _step(rate)
     begin = -(-piece.start // step) * step - piece.first
     end = piece.samples.shape[1]
@@ -114,10 +115,9 @@ def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
 
 
 def weighting_db(hz: Floats) -> Floats:
-    """K-weighting at some frequencies, dB."""
-    rate = 48_000
-    response = [freqz(f.b, f.a, worN=np.asarray(hz), fs=rate)[1] for f in _k_weighting(rate)]
-    gain: Floats = 20 * np.log10(np.abs(response[0] * response[1]))
+    """K-weighting at some frequencies, dB; -180 dB at 0 Hz, of which nothing passes."""
+    response = sosfreqz(_k_weighting(48_000), worN=np.asarray(hz), fs=48_000)[1]
+    gain: Floats = 20 * np.log10(np.maximum(np.abs(response), 1e-9))
     return gain
 
 
@@ -135,10 +135,19 @@ def _step(rate: int) -> int:
     return round(_STEP_SECONDS * rate)
 
 
-def _k_weighting(rate: int) -> tuple[IIRfilter, IIRfilter]:
-    # pyloudnorm's own filters; its meter stops at five channels and at 400 ms.
-    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate, "high_shelf")
-    return shelf, IIRfilter(0.0, 0.5, 38.0, rate, "high_pass")
+def _k_weighting(rate: int) -> Floats:
+    """Both stages [stage, coefficient] as `sosfilt` takes them.
+
+    At 48 kHz they are those of the standard's tables (De Man 2018), and at other rates the same
+    analogue filters by the bilinear transform. pyloudnorm's meter stops at five channels and at
+    400 ms.
+    """
+    shelf = IIRfilter(3.99984385397, 0.7071752369554193, 1681.9744509555319, rate, _SHELF)
+    high = IIRfilter(0.0, *_HIGH_PASS, rate, "high_pass")
+    # The standard's numerator is 1, -2, 1, which lifts all that passes by 0.04 dB at 48 kHz, hence
+    # by as much at every rate.
+    lift = 1 / IIRfilter(0.0, *_HIGH_PASS, 48_000, "high_pass").b[0]
+    return np.array([[*shelf.b, *shelf.a], [*(lift * high.b), *high.a]])
 
 
 def _lufs(power: float) -> float:

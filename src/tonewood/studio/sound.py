@@ -9,8 +9,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pyloudnorm.iirfilter import IIRfilter
-from scipy.signal import freqz
 
 from tonewood.files import recipe as recipes
 from tonewood.files.modelfile import Model
@@ -20,6 +18,7 @@ from tonewood.masking.certify import Certificate
 from tonewood.masking.mask import Mask
 from tonewood.settings import EnhanceSettings, Settings
 from tonewood.signal.bands import centres_hz
+from tonewood.signal.loudness import weighting_db
 from tonewood.signal.spectrum import Floats
 from tonewood.studio.entries import Session, State
 from tonewood.workflow.edit import Edit, composed, piece, stretch
@@ -27,7 +26,6 @@ from tonewood.workflow.edit import Edit, composed, piece, stretch
 Which = Literal["input", "output"]
 _DIFFERENCE_DB = 30.0  # what changed is lifted by this much at most
 _SPECULATIVE = 4  # whole renderings kept for each session
-_METER_HZ = 48_000
 _NOTHING_DB = -200.0  # loudness of what is not there
 _BLOCKS = 4_096  # of a long recording are enough to estimate loudness by
 
@@ -243,7 +241,7 @@ def save_bands(folder: Path, rows_db: NDArray[np.float32], hz: Floats) -> None:
     frames = rows_db.shape[1] // 10 * 10 or rows_db.shape[1]
     power = 10 ** (rows_db[:, :frames] / 10)
     blocks = power.reshape(len(hz), -1, 10 if frames >= 10 else frames).mean(axis=2)
-    weighted = blocks * 10 ** (_k_weight_db(hz) / 10)[:, None]
+    weighted = blocks * 10 ** (weighting_db(hz) / 10)[:, None]
     with atomic_path(folder / "bands.npz", overwrite=True) as path, path.open("wb") as file:
         np.savez(file, power=weighted.astype(np.float32), hz=hz)
 
@@ -321,12 +319,3 @@ def set_anchor(session: Session, state: State, model: Model, exact: Levels) -> N
     off = 0.0 if exact.held else (exact.output_db - wanted) / amount
     peak = exact.output_db if exact.held else None
     write_text(session.folder / "anchor.json", json.dumps([off, peak]), overwrite=True)
-
-
-def _k_weight_db(hz: Floats) -> Floats:
-    """K-weighting of BS.1770 in dB: the response of the filters that `signal.loudness` runs."""
-    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, _METER_HZ, "high_shelf")
-    high_pass = IIRfilter(0.0, 0.5, 38.0, _METER_HZ, "high_pass")
-    response = [freqz(it.b, it.a, hz, fs=_METER_HZ)[1] for it in (shelf, high_pass)]
-    magnitude: Floats = np.abs(response[0] * response[1])
-    return 20 * np.log10(np.maximum(magnitude, 1e-9))

@@ -1,0 +1,87 @@
+"""What laws are tried on: notes, noise, and a recording; and the models that they are asked of."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import tonewood
+from tonewood.files.modelfile import Model
+from tonewood.settings import EnhanceSettings, changed
+from tonewood.workflow.enhance import Enhancement
+from tonewood.workflow.enhance import enhance as enhancing
+
+Samples = NDArray[np.float32]
+Array = NDArray[np.float64]
+
+MODELS = ("cello", "soundfont-cello")
+NAMES = st.sampled_from(MODELS)
+# Whatever it holds; the certificate's control decides nothing.
+FORCED = changed(EnhanceSettings(force=True), ["certificate.control_steps=0"])
+_EXAMPLE = Path(tonewood.__file__).parent / "bundled" / "example.flac"
+
+
+@cache
+def bundled(name: str) -> Model:
+    """A model that comes with Tonewood."""
+    return tonewood.load(name)
+
+
+@cache
+def recording(seconds: float, rate: int = 44_100, first: float = 0.0) -> Samples:
+    """A passage (1, samples) of the example that comes with Tonewood."""
+    samples, own = soundfile.read(_EXAMPLE, dtype="float32", always_2d=True)
+    assert own == rate == 44_100
+    made: Samples = samples.T[:, round(first * rate) : round((first + seconds) * rate)].copy()
+    return made
+
+
+def notes(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:
+    """Bowed notes of 0.3 s with partials, vibrato and some noise, (channels, samples)."""
+    rng = np.random.default_rng(seed)
+    total = round(seconds * rate)
+    time = np.arange(total) / rate
+    which = (time // 0.3).astype(int)
+    hz = 98 * 2 ** (rng.integers(0, 24, which.max() + 1) / 12)
+    phase = np.cumsum(hz[which] * (1 + 0.003 * np.sin(2 * np.pi * 5.5 * time))) / rate
+    swell = np.sin(np.pi * (time % 0.3) / 0.3) ** 0.5
+    wave = np.zeros((channels, total))
+    for k in range(1, 30):
+        heard = hz[which] * k < min(rate / 2, 8_000)
+        loud = rng.uniform(0.2, 1, (channels, 1)) / k
+        wave += loud * heard * np.sin(2 * np.pi * k * phase + rng.uniform(0, 6, (channels, 1)))
+    wave = swell * wave + 0.01 * rng.standard_normal((channels, total))
+    made: Samples = (0.1 * wave).astype(np.float32)
+    return made
+
+
+def noise(seed: int, shape: tuple[int, ...], amplitude: float = 0.1) -> Samples:
+    """White noise."""
+    drawn = np.random.default_rng(seed).standard_normal(shape)
+    return (amplitude * drawn).astype(np.float32)
+
+
+def enhanced(wave: Samples, rate: int, model: str = "cello", *changes: str) -> Enhancement:
+    """What Tonewood makes of a recording of any length, whatever it holds."""
+    *_, last = enhancing(wave, rate, bundled(model), changed(FORCED, changes))
+    assert isinstance(last, Enhancement)
+    return last
+
+
+def relative(made: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
+    """Largest difference, relative to the largest value that was wanted."""
+    apart = np.abs(np.asarray(made, np.float64) - np.asarray(wanted, np.float64)).max()
+    return float(apart / np.abs(wanted).max())
+
+
+def decibels(made: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
+    """Root mean square of the difference, dB re that of what was wanted; -400 where there is none.
+
+    As an error it is to lie below a negative number.
+    """
+    apart = np.square(np.asarray(made, np.float64) - np.asarray(wanted, np.float64)).mean()
+    power = np.square(np.asarray(wanted, np.float64)).mean()
+    return float(10 * np.log10(apart / power + 1e-40))

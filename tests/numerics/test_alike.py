@@ -1,0 +1,275 @@
+"""The same result whatever is worked beside it, on however many threads, and nearly so in bf16."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+from unittest import mock
+
+import numpy as np
+import soundfile
+import torch
+from hypothesis import strategies as st
+
+import tonewood
+from tests.numerics.law import SEEDS, law
+from tests.numerics.sounds import (
+    NAMES,
+    Samples,
+    bundled,
+    decibels,
+    enhanced,
+    noise,
+    notes,
+    recording,
+    relative,
+)
+from tests.numerics.test_scoring_twins import listener
+from tonewood.settings import EnhanceSettings
+from tonewood.workflow.batch import Enhanced, enhance_files
+from tonewood.workflow.enhance import rows_of
+from tonewood.workflow.layout import jobs
+
+Result = TypeVar("Result")
+NOTHING = nullcontext()
+
+
+def clips(seed: int, count: int, seconds: float = 0.6) -> torch.Tensor:
+    """Clips [clip, sample], one of them silent and one loud."""
+    made = np.concatenate([notes(seed + k, seconds) for k in range(count)])
+    made[0] *= 5
+    made[-1] = 0
+    return torch.from_numpy(made)
+
+
+def rows(seed: int, count: int, model: str) -> torch.Tensor:
+    return rows_of(clips(seed, count), bundled(model))
+
+
+@law(
+    "Scores of a batch: of each clip alone",
+    within=2e-6,
+    unit="of 1",
+    examples=6,
+    seed=SEEDS,
+    count=st.integers(2, 9),
+    model=NAMES,
+    judge=st.booleans(),
+)
+def test_scores_of_a_batch(seed: int, count: int, model: str, judge: bool) -> float:
+    scorer, heard = listener(model, judge), rows(seed, count, model)
+    with torch.no_grad():
+        alone = torch.cat([scorer.score(it[None]) for it in heard])
+        return float((scorer.score(heard) - alone).abs().max())
+
+
+@law(
+    "The guide's direction for a batch: for each clip alone",
+    within=5e-6,
+    unit="of the largest",
+    examples=5,
+    seed=SEEDS,
+    count=st.integers(2, 6),
+    model=NAMES,
+)
+def test_directions_of_a_batch(seed: int, count: int, model: str) -> float:
+    guide, heard = bundled(model).guide, rows(seed, count, model)
+    alone = torch.cat([guide.direction(it[None]) for it in heard])
+    return relative(guide.direction(heard).numpy(), alone.numpy())
+
+
+@law(
+    "Loss over a batch of waveforms, and its gradient: of each alone",
+    within=1e-4,
+    unit="of the largest",
+    examples=4,
+    seed=SEEDS,
+    rate=st.sampled_from([16_000, 22_050]),
+    model=NAMES,
+)
+def test_losses_of_a_batch(seed: int, rate: int, model: str) -> float:
+    loss = tonewood.NeuralLoss(bundled(model), rate, reduction="none")
+    waves = torch.from_numpy(np.stack([notes(seed + k, 0.5, rate, 2) for k in range(3)]))
+
+    def asked(some: torch.Tensor) -> tuple[Samples, Samples]:
+        heard = some.clone().requires_grad_()
+        value = loss(heard)
+        (gradient,) = torch.autograd.grad(value.sum(), heard)
+        return value.detach().numpy(), gradient.numpy()
+
+    together, alone = asked(waves), [asked(it[None]) for it in waves]
+    values = np.concatenate([it[0] for it in alone])
+    pairs = ((together[1][k], alone[k][1][0]) for k in range(3))
+    return max(float(np.abs(together[0] - values).max()), *(relative(a, b) for a, b in pairs))
+
+
+@law("A folder: each file as if alone, bytes and all", within=0, examples=1)
+def test_a_folder_is_its_files() -> float:
+    settings = EnhanceSettings(force=True)
+    with TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        (root / "in").mkdir()
+        for number, subtype in enumerate(("PCM_16", "PCM_24", "FLOAT")):
+            wave = recording(0.8, first=2.0 * number)
+            soundfile.write(root / "in" / f"{number}.wav", wave.T, 44_100, subtype)
+        names = sorted((root / "in").iterdir())
+        made = _run(root / "in", root / "together", settings)
+        for name in names:
+            made += _run(name, root / "alone", settings)
+        assert made == 6
+        differ = [
+            (root / "together" / it.name).read_bytes() != (root / "alone" / it.name).read_bytes()
+            for it in names
+        ]
+    return float(sum(differ))
+
+
+def _run(given: Path, out: Path, settings: EnhanceSettings) -> int:
+    """Enhance a file or folder; how many were done."""
+    out.mkdir(exist_ok=True)
+    events = enhance_files(jobs([given], out), bundled("cello"), settings)
+    return sum(isinstance(event, Enhanced) for event in events)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many for torch."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cores(number: int) -> AbstractContextManager[object]:
+    """So many for Tonewood."""
+    return mock.patch.dict(os.environ, {"TONEWOOD_CORES": str(number)})
+
+
+@law(
+    "TONEWOOD_CORES 1, 2 or 5: output of an enhancement",
+    within=0,
+    examples=2,
+    most=20,
+    seed=SEEDS,
+    number=st.sampled_from([2, 5]),
+    rate=st.sampled_from([16_000, 44_100]),
+    model=NAMES,
+)
+def test_cores(seed: int, number: int, rate: int, model: str) -> float:
+    """Long enough that rendering is spread: its parts are of 256 frames."""
+    wave = notes(seed, 3.2, rate, channels=2)
+    with cores(1):
+        alone = enhanced(wave, rate, model)
+    with cores(number):
+        spread = enhanced(wave, rate, model)
+    assert spread.certificate == alone.certificate
+    return relative(spread.samples, alone.samples)
+
+
+@law(
+    "One torch thread or two: output of an enhancement",
+    within=-90,
+    unit="dB re the output",
+    examples=1,
+    most=10,
+    seed=SEEDS,
+    model=NAMES,
+)
+def test_threads(seed: int, model: str) -> float:
+    """Sums are cut up otherwise, and a few cells fall on the other side of a half."""
+    wave = notes(seed, 0.6)
+    with threads(1):
+        one = enhanced(wave, 16_000, model)
+    with threads(2):
+        two = enhanced(wave, 16_000, model)
+    assert np.abs(one.mask.gain_db - two.mask.gain_db).max() <= 0.0021
+    return decibels(two.samples, one.samples)
+
+
+@law(
+    "One torch thread or two: score, and gradient of the loss",
+    within=5e-6,
+    unit="of the largest",
+    examples=2,
+    most=20,
+    seed=SEEDS,
+    model=NAMES,
+)
+def test_threads_of_a_loss(seed: int, model: str) -> float:
+    found = []
+    for number in (1, 2):
+        with threads(number):
+            found.append(asked_of(tonewood.NeuralLoss(bundled(model), 16_000), notes(seed, 1.5)))
+    return relative(found[1], found[0])
+
+
+def asked_of(
+    loss: tonewood.NeuralLoss, wave: Samples, around: AbstractContextManager[object] = NOTHING
+) -> Samples:
+    """Gradient of a loss by its waveform, and the loss, whose forward pass stands in a context."""
+    heard = torch.from_numpy(wave[None]).requires_grad_()
+    with around:
+        value = loss(heard)
+    (gradient,) = torch.autograd.grad(value, heard)
+    return np.append(gradient.numpy(), np.float32(value.item()))
+
+
+def halved(work: Callable[[], Result]) -> tuple[Result, Result]:
+    """What is found in single precision, and what under bf16's autocast."""
+    plain = work()
+    with torch.autocast("cpu", torch.bfloat16):
+        return plain, work()
+
+
+@law(
+    "Score under autocast to bf16",
+    within=0.03,
+    unit="of 1",
+    examples=8,
+    seed=SEEDS,
+    model=NAMES,
+    judge=st.booleans(),
+)
+def test_scores_in_bf16(seed: int, model: str, judge: bool) -> float:
+    scorer, heard = listener(model, judge), rows(seed, 4, model)[:-1]
+    with torch.no_grad():
+        plain, half = halved(lambda: scorer.score(heard).float())
+    return float((plain - half).abs().max())
+
+
+@law(
+    "Gradient of the logit by the rows under autocast to bf16, as vectors",
+    within=0.05,
+    unit="of its length",
+    examples=6,
+    seed=SEEDS,
+    model=NAMES,
+    judge=st.booleans(),
+)
+def test_gradients_in_bf16(seed: int, model: str, judge: bool) -> float:
+    scorer, heard = listener(model, judge), rows(seed, 4, model)[:-1]
+
+    def gradient() -> torch.Tensor:
+        asked = heard.clone().requires_grad_()
+        (found,) = torch.autograd.grad(scorer.logit(asked).sum(), asked)
+        return found.flatten(1)
+
+    plain, half = halved(gradient)
+    return float(((plain - half).norm(dim=1) / plain.norm(dim=1)).max())
+
+
+@law(
+    "Losses leave autocast outside: value and gradient after a forward pass under bf16's",
+    within=0,
+    examples=3,
+    seed=SEEDS,
+    model=NAMES,
+)
+def test_losses_in_bf16(seed: int, model: str) -> float:
+    loss, wave = tonewood.NeuralLoss(bundled(model), 16_000), noise(seed, (1, 9_000))
+    half = asked_of(loss, wave, torch.autocast("cpu", torch.bfloat16))
+    return relative(half, asked_of(loss, wave))

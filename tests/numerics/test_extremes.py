@@ -1,0 +1,190 @@
+"""Inputs at the ends: nothing, next to nothing, full scale, a constant, a sample, a click."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tonewood
+from tests.numerics.law import law
+from tests.numerics.sounds import MODELS, NAMES, Samples, bundled, enhanced, noise, notes
+from tonewood.errors import AudioError
+from tonewood.scoring.scorer import Scorer
+from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.signal.bands import band_levels
+from tonewood.signal.features import fine_structure
+from tonewood.signal.loudness import integrated_loudness, true_peak_db
+from tonewood.workflow.enhance import Enhancement
+
+PAPER = SpectrumSettings()
+
+
+def lasting(samples: int, level: float) -> Samples:
+    return np.full((1, samples), level, np.float32)
+
+
+def square(samples: int) -> Samples:
+    return np.where(np.arange(samples) // 50 % 2, -1, 1).astype(np.float32)[None]
+
+
+def sine(samples: int) -> Samples:
+    return np.sin(2 * np.pi * 997 * np.arange(samples) / 44_100).astype(np.float32)[None]
+
+
+def click(samples: int) -> Samples:
+    made = np.zeros((1, samples), np.float32)
+    made[0, samples // 2] = 1
+    return made
+
+
+def highest(samples: int) -> Samples:
+    """The rate's own Nyquist frequency at full scale."""
+    return np.where(np.arange(samples) % 2, -1, 1).astype(np.float32)[None]
+
+
+LOUD: dict[str, Callable[[int], Samples]] = {
+    "square": square,
+    "sine": sine,
+    "click": click,
+    "highest": highest,
+    "constant": lambda samples: lasting(samples, 1.0),
+    "noise": lambda samples: np.sign(noise(0, (1, samples))),
+    "far beyond": lambda samples: np.float32(1e4) * sine(samples),
+}
+
+
+def finite(found: Enhancement) -> bool:
+    """Whether samples, mask, scores and gain are all numbers."""
+    figures = [found.scorer.before, found.scorer.after, found.rendered.gain_db]
+    if found.judge is not None:
+        figures += [found.judge.before, found.judge.after]
+    return bool(
+        np.isfinite(found.samples).all()
+        and np.isfinite(found.mask.gain_db).all()
+        and np.isfinite(figures).all()
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", LOUD)
+def test_full_scale_ends_in_numbers_under_the_ceiling(name: str, model: str) -> None:
+    wave = LOUD[name](30_000)
+    found = enhanced(wave, 44_100, model)
+    assert finite(found)
+    assert found.samples.shape == wave.shape
+    assert true_peak_db(found.samples, 44_100) <= -1 + 1e-3
+    assert found.mask.largest_db <= 30 + 1e-5  # the next number
+    assert found.samples.any()
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate"),
+    [(1, 16_000), (2, 44_100), (7, 8_000), (159, 16_000), (160, 48_000), (161, 16_000),
+     (479, 16_000), (480, 16_000), (481, 16_000), (1_323, 44_100), (4_000, 16_000)],
+)  # fmt: skip
+def test_what_is_shorter_than_a_window_has_a_mask_a_score_and_a_sound(
+    samples: int, rate: int
+) -> None:
+    wave = notes(1, 0.9, rate)[:, 2_000 : 2_000 + samples]
+    found = enhanced(wave, rate)
+    assert finite(found)
+    assert found.samples.shape == wave.shape
+    resampled = max(1, round(samples * 16_000 / rate))
+    assert found.mask.gain_db.shape[1] == pytest.approx(resampled // 160 + 1, abs=1)
+    assert np.abs(found.samples).max() <= 40 * np.abs(wave).max()
+
+
+@settings(max_examples=15, deadline=None)
+@given(rate=st.integers(4_000, 96_000))
+def test_a_quarter_of_a_second_is_enough_and_a_sample_less_is_refused(rate: int) -> None:
+    least = math.ceil(0.25 * rate)
+    wave = notes(2, 0.3, rate)[:, :least]
+    assert 0 <= tonewood.score(wave, rate, bundled("cello")).scorer <= 1
+    with pytest.raises(AudioError, match=r"0\.25 s: give a longer recording"):
+        tonewood.score(wave[:, :-1], rate, bundled("cello"))
+
+
+def tiny(samples: int, channels: int = 1) -> Samples:
+    """Denormal numbers: 1e-40 is below what single precision holds in full."""
+    made = (1e-40 * np.random.default_rng(0).choice([-1, 1], (channels, samples))).astype(
+        np.float32
+    )
+    assert (made != 0).all()
+    return made
+
+
+@law("Denormals of 1e-40: levels are those of silence", within=0, examples=1)
+def test_denormal_levels() -> float:
+    waves = [torch.from_numpy(it) for it in (tiny(9_000)[0], np.zeros(9_000, np.float32))]
+    rows = [band_levels(it, 16_000, BandSettings(), PAPER) for it in waves]
+    fine = [fine_structure(it, PAPER, 57) for it in waves]
+    return float((rows[0] - rows[1]).abs().max() + (fine[0] - fine[1]).abs().max())
+
+
+@law(
+    "Denormals of 1e-40: scores, mask and prior are those of silence",
+    within=0,
+    examples=2,
+    rate=st.sampled_from([16_000, 44_100]),
+    model=NAMES,
+)
+def test_denormals_are_silence(rate: int, model: str) -> float:
+    wave = tiny(rate // 2, 2)
+    made, silent = (enhanced(it, rate, model) for it in (wave, np.zeros_like(wave)))
+    assert finite(made)
+    assert np.abs(made.samples).max() <= 1e-38
+    assert made.prior == silent.prior
+    apart = np.abs(made.mask.gain_db - silent.mask.gain_db).max()
+    assert made.judge is not None
+    assert silent.judge is not None
+    return (
+        float(apart)
+        + abs(made.scorer.before - silent.scorer.before)
+        + abs(made.judge.before - silent.judge.before)
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_silence_stays_silence_and_its_figures_are_numbers(model: str) -> None:
+    found = enhanced(np.zeros((2, 12_000), np.float32), 44_100, model)
+    assert finite(found)
+    assert not found.samples.any()
+    assert found.rendered.gain_db == 0
+    assert found.rendered.loudness_before == -math.inf
+
+
+def test_denormals_have_no_loudness_to_speak_of_and_no_warning() -> None:
+    assert integrated_loudness(tiny(48_000), 48_000) < -700
+    assert true_peak_db(tiny(48_000), 48_000) < -700
+
+
+@pytest.mark.parametrize("wave", [tiny(16_000)[0], np.zeros(16_000, np.float32)])
+@pytest.mark.parametrize("which", ["scorer", "judge"])
+def test_gradients_of_next_to_nothing_are_numbers(wave: Samples, which: str) -> None:
+    scorer = getattr(bundled("cello"), which)
+    assert isinstance(scorer, Scorer)
+    heard = torch.from_numpy(wave).requires_grad_()
+    rows = band_levels(heard, 16_000, scorer.settings.bands, PAPER)
+    (gradient,) = torch.autograd.grad(scorer.score(rows[None]).sum(), heard)
+    assert gradient.isfinite().all()
+
+
+@law(
+    "A constant of a tenth of full scale added: score of the recording",
+    within=0.05,
+    unit="of 1",
+    examples=6,
+    level=st.floats(-0.1, 0.1),
+    model=NAMES,
+)
+def test_a_constant_does_not_count(level: float, model: str) -> float:
+    """The rows begin at 40 Hz, and what leaks there from 0 Hz by the window is discounted."""
+    wave = notes(3, 1.0)
+    before, after = (
+        tonewood.score(it, 16_000, bundled(model)).scorer for it in (wave, wave + np.float32(level))
+    )
+    return abs(before - after)

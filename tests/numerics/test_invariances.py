@@ -1,0 +1,276 @@
+"""What a whole enhancement does when its input is turned up, turned over, swapped or moved."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+import tonewood
+from tests.numerics.law import SEEDS, law
+from tests.numerics.sounds import (
+    NAMES,
+    Samples,
+    bundled,
+    decibels,
+    enhanced,
+    notes,
+    recording,
+    relative,
+)
+from tonewood.masking.mask import Mask
+from tonewood.masking.render import rendered
+from tonewood.settings import RenderSettings, SpectrumSettings
+from tonewood.signal.bands import mel_to_hz
+
+EDGE_S = 1.4  # three steps of a search, each as far as the guide hears
+
+
+def quiet(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:
+    """Notes that no gain in these laws brings to the ceiling."""
+    return notes(seed, seconds, rate, channels) * np.float32(0.1)
+
+
+def factor(gain_db: float) -> np.float32:
+    return np.float32(10 ** (gain_db / 20))
+
+
+@law(
+    "Input ±20 dB: output ±20 dB, below the ceiling",
+    within=-70,
+    unit="dB re the output",
+    examples=5,
+    most=30,
+    seed=SEEDS,
+    gain_db=st.floats(-20, 20),
+    model=NAMES,
+)
+def test_gain_staging(seed: int, gain_db: float, model: str) -> float:
+    wave = quiet(seed, 0.8)
+    louder = enhanced(wave * factor(gain_db), 16_000, model).samples
+    return decibels(louder, enhanced(wave, 16_000, model).samples * factor(gain_db))
+
+
+@law(
+    "Input ±20 dB: the same mask, in each cell",
+    within=0.1,
+    unit="dB",
+    examples=5,
+    most=30,
+    seed=SEEDS,
+    gain_db=st.floats(-20, 20),
+    model=NAMES,
+)
+def test_gain_leaves_the_mask(seed: int, gain_db: float, model: str) -> float:
+    wave = quiet(seed, 0.8)
+    louder = enhanced(wave * factor(gain_db), 16_000, model).mask.gain_db
+    return float(np.abs(louder - enhanced(wave, 16_000, model).mask.gain_db).max())
+
+
+@law(
+    "Score of scorer and judge, input ±20 dB",
+    within=0.01,
+    unit="of 1",
+    examples=15,
+    seed=SEEDS,
+    gain_db=st.floats(-20, 20),
+    rate=st.sampled_from([16_000, 44_100]),
+    model=NAMES,
+)
+def test_level_of_a_score(seed: int, gain_db: float, rate: int, model: str) -> float:
+    return moved(notes(seed, 0.7, rate), factor(gain_db) * notes(seed, 0.7, rate), rate, model)
+
+
+def moved(one: Samples, other: Samples, rate: int, model: str) -> float:
+    """Larger difference of scorer's and judge's scores of two recordings."""
+    a, b = (tonewood.score(it, rate, bundled(model)) for it in (one, other))
+    assert a.judge is not None
+    assert b.judge is not None
+    return max(abs(a.scorer - b.scorer), abs(a.judge - b.judge))
+
+
+@law(
+    "Score of scorer and judge of the bundled recording, input ±20 dB",
+    within=0.01,
+    unit="of 1",
+    examples=6,
+    gain_db=st.floats(-20, 20),
+    first=st.floats(0, 8),
+    model=NAMES,
+)
+def test_level_of_a_recordings_score(gain_db: float, first: float, model: str) -> float:
+    wave = recording(1.5, first=first)
+    return moved(wave, factor(gain_db) * wave, 44_100, model)
+
+
+@law(
+    "Amount a: a times the dB of every cell of the mask that is applied",
+    within=2e-6,
+    unit="dB",
+    examples=4,
+    most=20,
+    seed=SEEDS,
+    amount=st.one_of(st.just(0.5), st.floats(0, 1)),
+)
+def test_amount_of_a_mask(seed: int, amount: float) -> float:
+    wave = notes(seed, 0.6)
+    whole, part = (enhanced(wave, 16_000, "cello", f"render.amount={a}") for a in (1.0, amount))
+    wanted = amount * whole.applied.gain_db.astype(np.float64)
+    return float(np.abs(part.applied.gain_db - wanted).max())
+
+
+@law(
+    "Amount a of a static mask: a times its dB at the frequency of a sine",
+    within=0.02,
+    unit="dB",
+    examples=15,
+    amount=st.floats(0, 1),
+    hz=st.floats(150, 7_500),
+    slope=st.floats(-12, 12),
+    rate=st.sampled_from([16_000, 44_100, 48_000]),
+)
+def test_amount_of_a_transfer(amount: float, hz: float, slope: float, rate: int) -> float:
+    rows = mel_to_hz(np.linspace(60, 2_800, 48))
+    gain = np.repeat(slope * np.sin(np.linspace(0, 4, 48))[:, None], 61, axis=1)
+    mask = Mask(gain.astype(np.float32), rows, 0.01, 8_000.0)
+    wave = np.sin(2 * np.pi * hz * np.arange(round(0.6 * rate)) / rate)[None].astype(np.float32)
+    settings = RenderSettings(amount=amount, match=False)
+    made = rendered(0.1 * wave, rate, mask, settings, SpectrumSettings()).samples[0]
+    inner = slice(rate // 10, -rate // 10)
+    change = 20 * np.log10(np.std(made[inner].astype(float)) / np.std(0.1 * wave[0, inner]))
+    wanted = amount * float(mask.at(np.array([hz]), np.array([0.3]))[0, 0])
+    return abs(float(change) - wanted)
+
+
+@law(
+    "Channels swapped: output swapped",
+    within=0,
+    examples=3,
+    most=20,
+    seed=SEEDS,
+    rate=st.sampled_from([16_000, 44_100]),
+    model=NAMES,
+)
+def test_swapped_channels(seed: int, rate: int, model: str) -> float:
+    wave = notes(seed, 0.5, rate, channels=2)
+    swapped = enhanced(wave[::-1], rate, model).samples
+    return relative(swapped[::-1], enhanced(wave, rate, model).samples)
+
+
+@law(
+    "Three to eight channels in another order: output in that order",
+    within=-75,
+    unit="dB re the output",
+    examples=3,
+    most=20,
+    seed=SEEDS,
+    channels=st.integers(3, 8),
+)
+def test_channels_in_any_order(seed: int, channels: int) -> float:
+    wave = notes(seed, 0.5, channels=channels)
+    order = np.random.default_rng(seed).permutation(channels)
+    return decibels(enhanced(wave[order], 16_000).samples, enhanced(wave, 16_000).samples[order])
+
+
+@law(
+    "The same in both channels: mono's output in both",
+    within=1e-6,
+    unit="of the largest",
+    examples=3,
+    most=20,
+    seed=SEEDS,
+    rate=st.sampled_from([16_000, 44_100]),
+    model=NAMES,
+)
+def test_mono_in_both_channels(seed: int, rate: int, model: str) -> float:
+    wave = quiet(seed, 0.5, rate)
+    both = enhanced(np.repeat(wave, 2, axis=0), rate, model).samples
+    mono = enhanced(wave, rate, model).samples
+    assert np.array_equal(both[0], both[1])
+    return relative(both[:1], mono)
+
+
+@law(
+    "Polarity: −x gives −y",
+    within=0,
+    examples=3,
+    most=20,
+    seed=SEEDS,
+    rate=st.sampled_from([16_000, 44_100]),
+    model=NAMES,
+)
+def test_polarity(seed: int, rate: int, model: str) -> float:
+    wave = notes(seed, 0.5, rate, channels=2)
+    return relative(-enhanced(-wave, rate, model).samples, enhanced(wave, rate, model).samples)
+
+
+def placed(seed: int, rate: int, lead: float) -> Samples:
+    """Notes of half a second that fade in and out, so many seconds after a silence begins."""
+    wave = notes(seed, 0.5, rate)
+    fade = np.minimum(1, np.linspace(0, 20, wave.shape[1]))
+    made = np.zeros((1, round((2 * EDGE_S + 1.4) * rate)), np.float32)
+    first = round(lead * rate)
+    made[:, first : first + wave.shape[1]] = wave * (fade * fade[::-1]).astype(np.float32)
+    return made
+
+
+def shift(seed: int, rate: int, by: float, model: str) -> float:
+    """How far the output of a later input is from the later output, dB re the output."""
+    here, there = (enhanced(placed(seed, rate, EDGE_S + it), rate, model) for it in (0.0, by))
+    return decibels(there.samples, np.roll(here.samples, round(by * rate), axis=1))
+
+
+@law(
+    "Moved by multiples of 300 ms, away from the ends: output moved likewise",
+    within=-90,
+    unit="dB re the output",
+    examples=3,
+    most=30,
+    seed=SEEDS,
+    times=st.integers(1, 3),
+    rate=st.sampled_from([16_000, 44_100, 48_000]),
+    model=NAMES,
+)
+def test_time_shift(seed: int, times: int, rate: int, model: str) -> float:
+    """Of the hop of 10 ms, the long hop of 20, the guide's pools of 30, loudness's steps of 100."""
+    return shift(seed, rate, 0.3 * times, model)
+
+
+@law(
+    "Moved by any number of hops of 10 ms, away from the ends: output moved likewise",
+    within=-20,
+    unit="dB re the output",
+    examples=3,
+    most=60,
+    seed=SEEDS,
+    hops=st.integers(1, 90),
+    rate=st.sampled_from([16_000, 44_100, 48_000]),
+    model=NAMES,
+)
+def test_time_shift_by_hops(seed: int, hops: int, rate: int, model: str) -> float:
+    return shift(seed, rate, hops / 100, model)
+
+
+@law(
+    "Moved by a sample: scores of scorer and judge",
+    within=0.05,
+    unit="of 1",
+    examples=8,
+    seed=SEEDS,
+    rate=st.sampled_from([16_000, 44_100]),
+    model=NAMES,
+)
+def test_a_sample_later(seed: int, rate: int, model: str) -> float:
+    wave = notes(seed, 0.8, rate)
+    return moved(wave[:, :-1], wave[:, 1:], rate, model)
+
+
+@law(
+    "A sample longer, from 0.25 s on: scores of scorer and judge",
+    within=0.1,
+    unit="of 1",
+    examples=8,
+    seed=SEEDS,
+    samples=st.integers(4_001, 16_000),
+    model=NAMES,
+)
+def test_a_sample_longer(seed: int, samples: int, model: str) -> float:
+    wave = notes(seed, 1.1)[:, :samples]
+    return moved(wave[:, :-1], wave, 16_000, model)

@@ -1,0 +1,171 @@
+"""The mask, its rendering and the objective against their float64 twins."""
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from tests.numerics import references
+from tests.numerics.law import SEEDS, law
+from tests.numerics.sounds import bundled, decibels, noise, notes
+from tests.numerics.test_scoring_twins import network
+from tonewood.masking.mask import Mask, smoothed
+from tonewood.masking.notes import Notes, rendered
+from tonewood.masking.optimise import Cells, search
+from tonewood.masking.render import rendered as passed
+from tonewood.settings import RenderSettings, SearchSettings, SpectrumSettings
+from tonewood.signal.bands import mel_to_hz
+from tonewood.signal.spectrum import filter_length, scaled_to
+from tonewood.workflow.enhance import rows_of
+
+PAPER = SpectrumSettings()
+
+
+def drawn(seed: int, rows: int, frames: int, top: float = 8_000.0) -> Mask:
+    """Gains of some dB that move, on rows alike in mel."""
+    hz = mel_to_hz(np.linspace(60, 2_800, rows + 1))[1:]
+    return Mask(8 * noise(seed, (rows, frames), 1.0), hz, 0.01, top)
+
+
+def grid(mask: Mask, amount: float = 1.0) -> references.Grid:
+    return references.Grid(
+        amount * mask.gain_db.astype(np.float64),
+        np.asarray(mask.hz, np.float64),
+        mask.hop_seconds,
+        mask.top_hz,
+    )
+
+
+@law(
+    "Gain of a mask at any frequency and time: interpolation in mel and in time, the fade on top",
+    within=1e-5,
+    unit="dB",
+    examples=15,
+    seed=SEEDS,
+    rows=st.integers(1, 48),
+    frames=st.integers(1, 40),
+    top=st.floats(3_000, 8_000),
+)
+def test_gain_of_a_mask(seed: int, rows: int, frames: int, top: float) -> float:
+    mask = drawn(seed, rows, frames, top)
+    rng = np.random.default_rng(seed)
+    hz, seconds = rng.uniform(0, 20_000, 12), rng.uniform(-0.1, 0.6, 8)
+    slow = [[references.gain_at(grid(mask), f, t) for t in seconds] for f in hz]
+    return float(np.abs(mask.at(hz, seconds) - np.array(slow)).max())
+
+
+@law(
+    "Rendering: exp(amount × M) on every frame's spectrum, overlap-add; at any rate and amount",
+    within=-120,
+    unit="dB re the output",
+    examples=8,
+    seed=SEEDS,
+    rate=st.sampled_from([8_000, 11_025, 16_000, 22_050]),
+    amount=st.floats(0.05, 1),
+)
+def test_rendering(seed: int, rate: int, amount: float) -> float:
+    mask, wave = drawn(seed, 12, 20), notes(seed, 0.17, rate)
+    window, hop, _ = scaled_to(PAPER, rate)
+    settings = RenderSettings(amount=amount, match=False)
+    made = passed(wave, rate, mask, settings, PAPER).samples[0]
+    slow = references.filtered(
+        wave[0].astype(np.float64), rate, window, hop, filter_length(window), grid(mask, amount)
+    )
+    return decibels(made, slow)
+
+
+@law(
+    "Averaging of a mask: the mean of the nearest cells",
+    within=1e-5,
+    unit="dB",
+    examples=10,
+    seed=SEEDS,
+    frames=st.integers(1, 16),
+    rows=st.integers(1, 5),
+)
+def test_averaging(seed: int, frames: int, rows: int) -> float:
+    gain = 8 * noise(seed, (7, 12), 1.0)
+    slow = references.smoothed(gain.astype(np.float64), frames, rows)
+    return float(np.abs(smoothed(torch.from_numpy(gain), frames, rows).numpy() - slow).max())
+
+
+@law(
+    "Roughness: the total variation along time, of a cell",
+    within=2e-6,
+    unit="dB",
+    examples=10,
+    seed=SEEDS,
+    frames=st.integers(2, 60),
+)
+def test_roughness(seed: int, frames: int) -> float:
+    mask = drawn(seed, 9, frames)
+    return abs(mask.roughness_db - references.roughness(mask.gain_db.astype(np.float64)))
+
+
+@law(
+    "Sticky notes: shares counted point by point, the mean gain where they overlap",
+    within=1e-3,
+    unit="dB",
+    examples=6,
+    seed=SEEDS,
+    count=st.integers(1, 6),
+    smooth_hz=st.sampled_from([0.0, 150.0]),
+    smooth_s=st.sampled_from([0.0, 0.09]),
+)
+def test_sticky_notes(seed: int, count: int, smooth_hz: float, smooth_s: float) -> float:
+    rng = np.random.default_rng(seed)
+    placed = [
+        (
+            rng.uniform(0, 1),
+            rng.uniform(0, 8_000),
+            rng.uniform(0.1, 0.5),
+            rng.uniform(200, 3_000),
+            rng.normal(0, 5),
+        )
+        for _ in range(count)
+    ]
+    hz, seconds = rng.uniform(0, 8_000, 9), rng.uniform(0, 1, 8)
+    fields = (torch.tensor(field).float() for field in zip(*placed, strict=True))
+    laid = Notes(*fields)
+    profiles = laid.profiles(
+        torch.from_numpy(hz).float(), torch.from_numpy(seconds).float(), smooth_hz, smooth_s
+    )
+    made = rendered(laid.gain_db, *profiles).numpy()
+    return float(np.abs(made - references.notes(placed, hz, seconds, smooth_hz, smooth_s)).max())
+
+
+@law(
+    "Objective at the start of a search, scorer and windows included",
+    within=1e-6,
+    unit="of 1",
+    examples=5,
+    seed=SEEDS,
+    score=st.floats(0, 2),
+    guide=st.floats(0, 1),
+    alpha=st.floats(0, 0.05),
+    beta=st.floats(0, 0.05),
+)
+def test_objective(seed: int, score: float, guide: float, alpha: float, beta: float) -> float:
+    model = bundled("cello")
+    rows = rows_of(torch.from_numpy(notes(seed, 0.8)[0]), model)
+    mask, anchor = (torch.from_numpy(3 * noise(seed + k, tuple(rows.shape), 1.0)) for k in (1, 2))
+    settings = SearchSettings(score=score, guide=guide, alpha=alpha, beta=beta, steps=0)
+    (step,) = search(
+        model.scorer.score,
+        rows,
+        Cells(mask),
+        anchor,
+        settings,
+        window_frames=rows.shape[1],
+        max_gain_db=60.0,
+        generator=torch.Generator(),
+        energy=lambda heard: heard.square().sum(dim=(1, 2)) / 1e4,
+    )
+    heard = (rows + mask).double().numpy()
+    slow = references.objective(
+        references.score(network(model.scorer), heard),
+        float(np.square(heard).sum() / 1e4),
+        mask.double().numpy(),
+        anchor.double().numpy(),
+        (score, guide, alpha, beta),
+    )
+    return abs(step.total - slow) / max(1.0, abs(slow))

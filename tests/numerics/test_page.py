@@ -1,0 +1,42 @@
+"""The documentation promises what the laws ask for, no more and no less."""
+
+from importlib import import_module
+from pathlib import Path
+
+from tests.numerics.law import Law
+from tests.numerics.page import filled, promised, rows, shown
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "numerics.md"
+
+
+def laws() -> dict[str, Law]:
+    modules = (import_module(f"tests.numerics.{it.stem}") for it in HERE.glob("test_*.py"))
+    found = (it for module in modules for it in vars(module).values() if hasattr(it, "law"))
+    return {it.law.says: it.law for it in found}
+
+
+def test_every_law_has_its_row_with_its_tolerance_and_a_figure_within() -> None:
+    page = PAGE.read_text("utf-8")
+    told = {says: (tolerance, figure) for says, tolerance, figure in rows(page)}
+    assert {says: it[0] for says, it in told.items()} == {
+        says: promised(it) for says, it in laws().items()
+    }
+    for says, law in laws().items():
+        assert float(told[says][1].split()[0]) <= law.within, says
+
+
+def test_filling_keeps_what_was_not_measured_again() -> None:
+    both = {name: Law(name, 1e-6, "dB", float, {}, 1, 1) for name in ("one thing", "another")}
+    page = "before\n<!-- numerics:begin -->\n<!-- numerics:end -->\nafter"
+    once = filled(page, both, {"one thing": 2e-7, "another": 0.0})
+    again = filled(once, both, {"another": 3.21e-5})
+    assert rows(again) == [("one thing", "1e-6 dB", "2e-7 dB"), ("another", "1e-6 dB", "3.2e-5 dB")]
+    assert again.startswith("before")
+    assert again.endswith("after")
+
+
+def test_figures_are_short() -> None:
+    assert [shown(it) for it in (0, 1.26e-7, 0.03, 0.0123, -75, -136.4, 1e-6)] == [
+        "0", "1.3e-7", "0.03", "0.012", "-75", "-136", "1e-6",
+    ]  # fmt: skip

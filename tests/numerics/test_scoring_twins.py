@@ -1,0 +1,128 @@
+"""Scorer and judge of the bundled models, and what explains them, against their float64 twins."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.numerics import references
+from tests.numerics.law import SEEDS, law
+from tests.numerics.sounds import NAMES, bundled, notes
+from tonewood.scoring.saliency import class_activation_map, explained
+from tonewood.scoring.scorer import Scorer
+from tonewood.signal.bands import centres_hz
+from tonewood.workflow.enhance import rows_of
+
+
+def listener(model: str, judge: bool) -> Scorer:
+    """Scorer or judge of a bundled model."""
+    found = bundled(model).judge if judge else bundled(model).scorer
+    assert found is not None
+    return found
+
+
+@cache
+def network(scorer: Scorer) -> references.Network:
+    """Weights of a scorer as its twin takes them."""
+    layers = [it for it in scorer.convolutions if isinstance(it, nn.Conv2d)]
+    state = {name: it.double().numpy() for name, it in scorer.state_dict().items()}
+    weights = [
+        (state[f"convolutions.{k}.weight"], state[f"convolutions.{k}.bias"])
+        for k in range(len(layers))
+    ]
+    return references.Network(
+        weights,
+        [(it.stride[0], it.stride[1]) for it in layers],
+        state["linear.weight"][0],
+        float(state["linear.bias"][0]),
+        state["row_mean"],
+        np.asarray(centres_hz(scorer.settings.bands, scorer.spectrum), np.float64),
+        scorer.settings.range_db,
+    )
+
+
+@law(
+    "Score: convolutions written out, of scorer and judge of both bundled models",
+    within=3e-6,
+    unit="of 1",
+    examples=8,
+    seed=SEEDS,
+    seconds=st.floats(0.25, 1.2),
+    model=NAMES,
+    judge=st.booleans(),
+)
+def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
+    scorer = listener(model, judge)
+    rows = rows_of(torch.from_numpy(notes(seed, seconds)[0]), bundled(model))
+    slow = references.score(network(scorer), rows.double().numpy())
+    with torch.no_grad():
+        made = float(scorer.score(rows[None])[0])
+    return abs(made - slow)
+
+
+@law(
+    "Class activation map: features weighed by the linear layer",
+    within=5e-6,
+    unit="of the largest",
+    examples=5,
+    seed=SEEDS,
+    model=NAMES,
+    judge=st.booleans(),
+)
+def test_activation_map(seed: int, model: str, judge: bool) -> float:
+    scorer = listener(model, judge)
+    rows = rows_of(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
+    slow = references.activation_map(network(scorer), rows.double().numpy())
+    made = class_activation_map(scorer, rows).numpy()
+    return float(np.abs(made - slow).max() / np.abs(slow).max())
+
+
+@law(
+    "Saliency: the cells' mean and the bias are the logit that its twin finds",
+    within=2e-5,
+    unit="logits",
+    examples=5,
+    seed=SEEDS,
+    model=NAMES,
+    judge=st.booleans(),
+)
+def test_saliency_is_the_logit(seed: int, model: str, judge: bool) -> float:
+    scorer = listener(model, judge)
+    rows = rows_of(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
+    found = explained(scorer, rows[None])
+    slow = float(references.activation_map(network(scorer), rows.double().numpy()).mean())
+    return abs(float(found.cells.mean()) + found.base - slow - network(scorer).bias)
+
+
+@law(
+    "Saliency of a linear scorer: weight × input, by integrated gradients",
+    within=3e-6,
+    unit="of the largest",
+    examples=4,
+    seed=SEEDS,
+)
+def test_saliency_of_a_linear_scorer(seed: int) -> float:
+    """Each cell's share of a logit that is a weighted sum of the cells is its own term."""
+    scorer = _Linear(seed)
+    rows = torch.from_numpy(notes(seed, 0.3)[0])
+    rows = rows_of(rows, bundled("cello"))[None]
+    found = explained(scorer, rows, "integrated").cells[0].numpy()
+    heard = scorer.normalised(rows)[0].double().numpy()
+    slow = scorer.weights.double().numpy()[:, None] * heard / rows.shape[2] * heard.size
+    return float(np.abs(found - slow).max() / np.abs(slow).max())
+
+
+class _Linear(Scorer):
+    """A logit that is a weighted sum over rows, meant over frames."""
+
+    def __init__(self, seed: int) -> None:
+        scorer = bundled("cello").scorer
+        super().__init__(scorer.settings, scorer.spectrum, torch.Generator().manual_seed(seed))
+        self.weights = torch.randn(48, generator=torch.Generator().manual_seed(seed))
+
+    def logit_of(
+        self, normalised: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        return (self.weights @ normalised).mean(dim=1)

@@ -1,0 +1,219 @@
+"""Signal processing against its float64 twins in `references`."""
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from tests.numerics import references
+from tests.numerics.law import SEEDS, law
+from tests.numerics.sounds import Array, noise, notes, relative
+from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.signal.bands import band_levels, levels_of, matrix
+from tonewood.signal.biquads import Band, Kind, coefficients, response_db
+from tonewood.signal.loudness import integrated_loudness, true_peak_db, weighting_db
+from tonewood.signal.spectrum import log_magnitude, stft
+
+PAPER = SpectrumSettings()
+BANDS = BandSettings()
+KINDS: tuple[Kind, ...] = ("low_shelf", "peaking", "high_shelf")
+
+
+@law("K-weighting: the tables of BS.1770-4 at 48 kHz, 10 Hz to 20 kHz", within=1e-7, unit="dB")
+def test_k_weighting() -> float:
+    hz = np.geomspace(10, 20_000, 400)
+    return float(np.abs(weighting_db(hz) - references.k_weighting_db(hz)).max())
+
+
+@law(
+    "K-weighting at 16 to 192 kHz: a sine of 30 Hz to 3 kHz reads as at 48 kHz",
+    within=0.1,
+    unit="LU",
+    examples=15,
+    rate=st.sampled_from([16_000, 22_050, 44_100, 88_200, 96_000, 192_000]),
+    hz=st.floats(30, 3_000),
+)
+def test_k_weighting_at_other_rates(rate: int, hz: float) -> float:
+    def read(rate: int) -> float:
+        time = np.arange(round(1.5 * rate)) / rate
+        wave = 0.3 * np.sin(2 * np.pi * hz * time)
+        return integrated_loudness(wave.astype(np.float32)[None], rate)
+
+    return abs(read(rate) - read(48_000))
+
+
+@law(
+    "Integrated loudness: gates and blocks of BS.1770-4 written out",
+    within=1e-9,
+    unit="LU",
+    examples=10,
+    seed=SEEDS,
+    seconds=st.floats(0.4, 4),
+    channels=st.integers(1, 3),
+    swell_db=st.floats(0, 90),
+)
+def test_loudness(seed: int, seconds: float, channels: int, swell_db: float) -> float:
+    wave = noise(seed, (channels, round(seconds * 48_000)))
+    wave *= 10 ** (np.linspace(-swell_db, 0, wave.shape[1]) / 20).astype(np.float32)
+    return abs(integrated_loudness(wave, 48_000) - references.loudness(wave.astype(np.float64)))
+
+
+def _band_limited(seed: int, top: float, length: int = 4_096) -> Array:
+    """A periodic wave [sample] of random partials up to a share of the rate."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.zeros(length // 2 + 1, complex)
+    bins = slice(1, max(2, round(top * length)))
+    spectrum[bins] = rng.standard_normal(spectrum[bins].shape) * np.exp(
+        2j * np.pi * rng.random(spectrum[bins].shape)
+    )
+    wave = np.fft.irfft(spectrum, length)
+    return np.asarray(0.5 * wave / np.abs(wave).max())
+
+
+@law(
+    "True peak below 0.4 of the rate: the Fourier series on a grid 16 times as fine",
+    within=0.2,
+    unit="dB",
+    examples=15,
+    seed=SEEDS,
+    top=st.floats(0.02, 0.4),
+)
+def test_true_peak(seed: int, top: float) -> float:
+    wave = _band_limited(seed, top)
+    thrice = np.tile(wave, 3).astype(np.float32)[None]
+    # Where it is cut the resampler rings: faded there, the middle is what it was.
+    thrice *= np.interp(np.arange(thrice.shape[1]), [0, 2_000, 10_288, 12_287], [0, 1, 1, 0])
+    return abs(true_peak_db(thrice, 48_000) - references.band_limited_peak_db(wave))
+
+
+@law(
+    "True peak below 0.4 of the rate: the interpolator printed in BS.1770-4, Annex 2",
+    within=0.25,
+    unit="dB",
+    examples=15,
+    seed=SEEDS,
+    top=st.floats(0.02, 0.4),
+    channels=st.integers(1, 3),
+)
+def test_true_peak_by_the_standards_filter(seed: int, top: float, channels: int) -> float:
+    fade = np.hanning(4_096)
+    wave = np.stack([_band_limited(seed + k, top) for k in range(channels)]) * fade
+    return abs(true_peak_db(wave.astype(np.float32), 48_000) - references.true_peak_db(wave))
+
+
+@law(
+    "Spectrum: the Fourier sum",
+    within=2e-6,
+    unit="of the largest",
+    examples=10,
+    seed=SEEDS,
+    samples=st.integers(600, 3_000),
+)
+def test_spectrum(seed: int, samples: int) -> float:
+    wave = noise(seed, (samples,))
+    slow = references.stft(wave.astype(np.float64), 480, 160, 512)
+    made = stft(torch.from_numpy(wave), PAPER).numpy()
+    return float(np.abs(made - slow).max() / np.abs(slow).max())
+
+
+@law(
+    "Log magnitude, from 80 dB below the loudest bin up",
+    within=0.02,
+    unit="dB",
+    examples=10,
+    seed=SEEDS,
+    gain_db=st.floats(-40, 20),
+)
+def test_log_magnitude(seed: int, gain_db: float) -> float:
+    wave = notes(seed, 0.3)[0] * np.float32(10 ** (gain_db / 20))
+    slow = references.log_magnitude(references.stft(wave.astype(np.float64), 480, 160, 512), -140)
+    made = log_magnitude(stft(torch.from_numpy(wave), PAPER), PAPER).numpy()
+    heard = slow > slow.max() - 80
+    return float(np.abs(made - slow)[heard].max())
+
+
+@law(
+    "Mel bands: triangles written out, of any number, range and transform",
+    within=2e-7,
+    unit="of 1",
+    examples=20,
+    count=st.integers(8, 128),
+    low=st.floats(0, 400),
+    high=st.floats(1_000, 8_000),
+    fft=st.sampled_from([480, 512, 600, 1_024]),
+)
+def test_mel_bands(count: int, low: float, high: float, fft: int) -> float:
+    made = matrix(
+        BandSettings(count=count, low_hz=low, high_hz=high), SpectrumSettings(fft=fft)
+    ).numpy()
+    slow = references.mel_weights(count, low, high, fft // 2 + 1, 16_000 / fft)
+    return float(np.abs(made - slow).max())
+
+
+@law(
+    "Row levels: the power of the bins, summed",
+    within=5e-5,
+    unit="dB",
+    examples=10,
+    seed=SEEDS,
+    level_db=st.floats(-120, 0),
+)
+def test_row_levels(seed: int, level_db: float) -> float:
+    magnitude = level_db + 10 * noise(seed, (257, 20), 1.0)
+    weights = matrix(BANDS, PAPER)
+    made = levels_of(torch.from_numpy(magnitude), weights).numpy()
+    slow = references.row_levels(magnitude.astype(np.float64), weights.double().numpy())
+    return float(np.abs(made - slow).max())
+
+
+@law(
+    "Levels on mel rows of a recording, from samples on",
+    within=0.005,
+    unit="dB",
+    examples=8,
+    seed=SEEDS,
+)
+def test_levels_of_a_recording(seed: int) -> float:
+    wave = notes(seed, 0.4)[0]
+    made = band_levels(torch.from_numpy(wave), 16_000, BANDS, PAPER).numpy()
+    spectrum = references.stft(wave.astype(np.float64), 480, 160, 512)
+    weights = references.mel_weights(48, 40, 8_000, 257, 31.25)
+    slow = references.row_levels(references.log_magnitude(spectrum, -140), weights)
+    return float(np.abs(made - slow).max())
+
+
+@law(
+    "Parametric bands: the coefficients that the Audio EQ Cookbook prints",
+    within=1e-12,
+    unit="of the largest",
+    examples=50,
+    kind=st.sampled_from(KINDS),
+    hz=st.floats(20, 18_000),
+    gain_db=st.floats(-24, 24),
+    q=st.floats(0.3, 8),
+    rate=st.sampled_from([44_100.0, 48_000.0, 96_000.0]),
+)
+def test_biquads(kind: Kind, hz: float, gain_db: float, q: float, rate: float) -> float:
+    b, a = references.biquad(kind, hz, gain_db, q, rate)
+    made = coefficients(Band(kind, hz, gain_db, q), rate)
+    return max(relative(mine, slow / a[0]) for mine, slow in zip(made, (b, a), strict=True))
+
+
+@law(
+    "Parametric bands: the response is that of their own impulse, by the difference equation",
+    within=1e-9,
+    unit="dB",
+    examples=8,
+    kind=st.sampled_from(KINDS),
+    hz=st.floats(300, 15_000),
+    gain_db=st.floats(-24, 24),
+    q=st.floats(0.3, 4),
+)
+def test_response_of_bands(kind: Kind, hz: float, gain_db: float, q: float) -> float:
+    bands = (Band(kind, hz, gain_db, q), Band("peaking", 2_000.0, -gain_db / 2, 1.0))
+    x = np.zeros(4_096)
+    x[0] = 1
+    for band in bands:
+        x = references.difference_equation(*references.biquad(*band, 48_000), x)
+    at = np.arange(1, 2_048) * 48_000 / 4_096
+    slow = 20 * np.log10(np.abs(np.fft.rfft(x))[1:2_048])
+    return float(np.abs(response_db(bands, at, 48_000) - slow).max())
