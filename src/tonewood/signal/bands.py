@@ -70,8 +70,13 @@ def frame_levels(rows_db: Tensor) -> Tensor:
 
 def mean_level(rows_db: Tensor) -> Tensor:
     """Level [...] in dB of a recording [..., row, frame]: the mean power of its frames."""
-    levels = frame_levels(rows_db) * _NEPER
-    return (torch.logsumexp(levels, dim=-1) - math.log(rows_db.shape[-1])) / _NEPER
+    return mean_of(frame_levels(rows_db))
+
+
+def mean_of(levels_db: Tensor) -> Tensor:
+    """Level [...] in dB of the mean power of frames [..., frame] whose levels are known."""
+    power = torch.logsumexp(levels_db * _NEPER, dim=-1)
+    return (power - math.log(levels_db.shape[-1])) / _NEPER
 
 
 def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels, frame_levels, mean_level
+from tonewood.signal.blocks import Piece
 
 _FIRST_HZ, _PER_OCTAVE, PITCHES = 55.0, 24, 144  # quarter tones over six octaves
 _LONG_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
@@ -81,8 +82,11 @@ class Analysis(NamedTuple):
     @classmethod
     def of(cls, features: Features) -> "Analysis":
         """Keep features, frame by frame: as an entry on disk has them, a crop on few pages."""
-        both = (features.rows_db, features.fine_db[:, ::LONG_HOPS])
-        return cls(*(it.T.contiguous().T for it in both))
+        return cls(features.rows_db, features.fine_db[:, ::LONG_HOPS]).by_frame()
+
+    def by_frame(self) -> "Analysis":
+        """The same, each frame's values side by side."""
+        return Analysis(*(it.T.contiguous().T for it in self))
 
     def features(self, first: int = 0, last: int | None = None) -> Features:
         """Features of the frames from `first`, a multiple of `LONG_HOPS`, up to `last`."""
@@ -95,6 +99,28 @@ def analyse(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Fe
     """Features of a mono waveform [sample] at the analysis rate."""
     rows = band_levels(wave, spectrum.rate, bands, spectrum)
     return Features(rows, fine_structure(wave, spectrum, rows.shape[-1]))
+
+
+def analysed(
+    piece: Piece, bands: BandSettings, spectrum: SpectrumSettings, *, pitched: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """Rows [row, frame], and power [pitch, long frame], of the frames that a piece is about.
+
+    Parameters
+    ----------
+    piece : Piece
+        Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
+    pitched : bool
+        Whether pitches are of interest.
+    """
+    wave = torch.from_numpy(piece.samples)
+    first = piece.lead // spectrum.hop
+    count = None if piece.last else piece.size // spectrum.hop
+    rows = band_levels(wave, spectrum.rate, bands, spectrum)[:, first:][:, :count]
+    if not pitched:
+        return rows, None
+    power = pitch_power(wave, spectrum)[:, first // LONG_HOPS :]
+    return rows, power[:, : None if count is None else count // LONG_HOPS]
 
 
 def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Tensor:

@@ -60,6 +60,33 @@ class InMemory:
             yield self.samples[:, start : start + _BLOCK]
 
 
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """The first seconds of a recording."""
+
+    whole: Sound
+    seconds: float
+
+    @property
+    def rate(self) -> int:
+        """Hz."""
+        return self.whole.rate
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.whole.channels
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """As many blocks as it is long."""
+        left = round(self.seconds * self.rate)
+        for block in self.whole.blocks():
+            yield block[:, :left]
+            left -= block.shape[1]
+            if left <= 0:
+                return
+
+
 @dataclass(frozen=True)
 class Heard:
     """A recording, analysed.
