@@ -102,7 +102,7 @@ def score_track(scorer: Scorer, rows_db: Track) -> Tensor:
     scores, loudest = [], []
     for cut in batches(rows_db, scorer.crop_frames):
         with torch.no_grad():
-            scores.append(scorer.score(cut))
+            scores.append(scorer.score(cut.to(scorer.row_mean.device)).to(cut.device))
         loudest.append(cut.amax(dim=(1, 2)))
     return torch.cat(scores)[near_loudest(torch.cat(loudest))]
 
@@ -241,13 +241,13 @@ def draw_crops(
 def augmented(crops: Tensor, training: TrainingSettings, generator: torch.Generator) -> Tensor:
     """Crops [batch, row, frame] under random tilts and random smooth masks, dB."""
     batch, rows, frames = crops.shape
-    slope = torch.linspace(-1, 1, rows)[None, :, None]
-    tilt = torch.randn(batch, 1, 1, generator=generator) * training.tilt_db * slope
+    slope = torch.linspace(-1, 1, rows).to(crops)[None, :, None]
+    tilt = torch.randn(batch, 1, 1, generator=generator).to(crops) * training.tilt_db * slope
     coarse = torch.randn(batch, 1, max(2, rows // 6), max(2, frames // 30), generator=generator)
     mask = torch.nn.functional.interpolate(
-        coarse, size=(rows, frames), mode="bilinear", align_corners=True
+        coarse.to(crops), size=(rows, frames), mode="bilinear", align_corners=True
     ).squeeze(1)
-    strength = torch.rand(batch, 1, 1, generator=generator) * training.mask_db
+    strength = torch.rand(batch, 1, 1, generator=generator).to(crops) * training.mask_db
     return crops + tilt + strength * mask
 
 

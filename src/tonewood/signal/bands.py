@@ -48,11 +48,20 @@ def matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     return torch.from_numpy(weights.astype(np.float32))
 
 
+@lru_cache(maxsize=8)
+def matrix_on(
+    bands: BandSettings, spectrum: SpectrumSettings, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """`matrix` where it is needed, brought there once."""
+    return matrix(bands, spectrum).to(device, dtype)
+
+
 def to_bands(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     """Row levels [..., row, frame] in dB from log magnitudes [..., bin, frame] in dB."""
     if bands.scale == "linear":
         return magnitude_db
-    return levels_of(magnitude_db, matrix(bands, spectrum).to(magnitude_db))
+    weights = matrix_on(bands, spectrum, magnitude_db.device, magnitude_db.dtype)
+    return levels_of(magnitude_db, weights)
 
 
 def levels_of(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:

@@ -102,7 +102,12 @@ def analyse(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Fe
 
 
 def analysed(
-    piece: Piece, bands: BandSettings, spectrum: SpectrumSettings, *, pitched: bool = True
+    piece: Piece,
+    bands: BandSettings,
+    spectrum: SpectrumSettings,
+    *,
+    pitched: bool = True,
+    device: str = "cpu",
 ) -> tuple[Tensor, Tensor | None]:
     """Rows [row, frame], and power [pitch, long frame], of the frames that a piece is about.
 
@@ -112,8 +117,10 @@ def analysed(
         Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
     pitched : bool
         Whether pitches are of interest.
+    device : str
+        Where to, and where the result is.
     """
-    wave = torch.from_numpy(piece.samples)
+    wave = torch.from_numpy(piece.samples).to(device)
     first = piece.lead // spectrum.hop
     count = None if piece.last else piece.size // spectrum.hop
     rows = band_levels(wave, spectrum.rate, bands, spectrum)[:, first:][:, :count]
@@ -126,7 +133,7 @@ def analysed(
 def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Tensor:
     """Quarter-tone spectrum [pitch, frames] of a waveform [sample], envelope taken off, dB."""
     power = pitch_power(wave, spectrum)
-    return unveiled(power, float(power.max()), frames)
+    return unveiled(power, power.max(), frames)
 
 
 def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
@@ -138,9 +145,10 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     window = round(_LONG_MS * spectrum.rate / 1000)
     fft = 2 * window
     hz = _FIRST_HZ * 2 ** (np.arange(PITCHES) / _PER_OCTAVE)
-    position = torch.from_numpy(np.minimum(hz * fft / spectrum.rate, fft / 2 - 1))
-    low = position.floor().long()
-    part = (position - low).to(wave)[:, None]
+    position = np.minimum(hz * fft / spectrum.rate, fft / 2 - 1)
+    whole = np.floor(position)
+    low = torch.from_numpy(whole.astype(np.int64)).to(wave.device)
+    part = torch.from_numpy(position - whole).to(wave)[:, None]
     pieces = []
     for spectrum_block in _long_spectra(wave, window, fft, LONG_HOPS * spectrum.hop):
         power = spectrum_block.real.square() + spectrum_block.imag.square()
@@ -148,15 +156,17 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     return torch.cat(pieces, dim=1)
 
 
-def unveiled(power: Tensor, loudest: float, frames: int) -> Tensor:
+def unveiled(power: Tensor, loudest: Tensor | float, frames: int) -> Tensor:
     """Fine structure [pitch, frames] in dB of the power on pitches [pitch, long frame].
 
     Parameters
     ----------
-    loudest : float
+    loudest : float, or Tensor, scalar
         Largest power of the whole recording. The floor lies below it, so that the recording's
         level changes nothing.
     """
+    if isinstance(loudest, Tensor):
+        loudest = loudest.double()  # as a number would be
     level = 10 * torch.log10(power + _QUIETEST * loudest + 1e-30)
     blocks = torch.split(level, _BLOCK_FRAMES, dim=1)
     fine = torch.cat([part - _gaussian_blur(part, _ENVELOPE_POINTS) for part in blocks], dim=1)

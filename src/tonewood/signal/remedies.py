@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.signal import firwin, kaiserord, oaconvolve
 
 from tonewood.settings import Fix, Fixable
-from tonewood.signal.blocks import in_step, overlapping
+from tonewood.signal.blocks import overlapping
 from tonewood.signal.marks import CENTRES_HZ, EDGE, Floats
 from tonewood.signal.traces import Traces
 
@@ -85,7 +85,7 @@ def fixed_blocks(
         wanted = np.array([np.nan if db is None else db for db in fix.floor_bands_db])
         own = traces.floor_bands_db + _gain_db(traces, fix.loudness)
         noise = _floor_noises(length, rate, wanted, own, rng)
-        lifted = (block + part for part, block in in_step(noise, lifted))
+        lifted = (block + part for part, block in _beside(noise, lifted))
     if fix.cutoff_hz is not None and fix.cutoff_hz < rate / 2 - _SKIRT_HZ:
         lifted = _low_passed_blocks(lifted, rate, fix.cutoff_hz)
     return (block.astype(np.float32) for block in lifted)
@@ -148,6 +148,16 @@ def floor_noise(
     density = (lacking / (CENTRES_HZ * (EDGE - 1 / EDGE)))[band] * rate / 2
     noise: Floats = np.fft.irfft(spectrum * np.sqrt(density), length)
     return noise
+
+
+def _beside(stream: Iterator[_Wave], blocks: Iterable[_Wave]) -> Iterator[tuple[_Wave, _Wave]]:
+    """As much of a stream (samples,) as each block is long, and the block."""
+    held: _Wave = np.zeros(0)
+    for block in blocks:
+        while len(held) < block.shape[-1]:
+            held = np.concatenate([held, next(stream)])
+        yield held[: block.shape[-1]], block
+        held = held[block.shape[-1] :]
 
 
 def _extended(bands_db: Floats) -> Floats:

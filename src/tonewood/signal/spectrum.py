@@ -7,7 +7,7 @@ synthesis (Griffin & Lim 1984, eq. 6), hence an untouched spectrum returns the i
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from tonewood.signal.spread import spread
 Floats = NDArray[np.floating[Any]]
 GainField = Callable[[Floats, Floats], NDArray[np.float32]]
 """(frequencies [bin] in Hz, times [frame] in s) → gain [bin, frame] in dB."""
+TensorField = Callable[[Floats, Floats], Tensor]
+"""The same on a device."""
 
 BLOCK_FRAMES = 256  # a block's spectra stay in the cache: twice as fast as long ones
 _NEPER = math.log(10) / 20  # a dB of amplitude, as a natural logarithm
@@ -128,6 +130,26 @@ def refiltered(
     return through
 
 
+def refiltering(
+    wave: Tensor, rate: int, settings: SpectrumSettings, *, block_frames: int = BLOCK_FRAMES
+) -> Callable[[TensorField], Tensor]:
+    """`refiltered` for a waveform [channel, sample] that is, and stays, on its own device."""
+    bank = _Bank(rate, settings, wave.device)
+    pieces = list(_pieces(wave, block_frames * bank.hop, bank.margin))
+    analysed = [bank.spectra(piece.wave) for piece in pieces]
+
+    def through(gain: TensorField) -> Tensor:
+        made = []
+        for piece, spectrum in zip(pieces, analysed, strict=True):
+            times = bank.times(piece.first, spectrum.shape[1])
+            whole = bank.synthesised(spectrum, gain(bank.hz, times))
+            first = bank.half + piece.lead
+            made.append(whole[:, first : first + piece.size])
+        return torch.cat(made, dim=1)
+
+    return through
+
+
 def filtered_blocks(
     blocks: Iterable[NDArray[np.float32]],
     rate: int,
@@ -135,13 +157,14 @@ def filtered_blocks(
     settings: SpectrumSettings,
     *,
     block_frames: int = BLOCK_FRAMES,
+    device: str = "cpu",
 ) -> Iterator[NDArray[np.float32]]:
     """`filtered` for a recording that comes, and goes, in blocks (channels, samples) of any size.
 
     Memory does not grow with length, and the blocks' borders change nothing, because each is
-    worked on with a whole window of its neighbours; on every core.
+    worked on with a whole window of its neighbours; on every core, or on a device.
     """
-    bank = _Bank(rate, settings)
+    bank = _Bank(rate, settings, torch.device(device))
 
     def work(piece: Piece) -> NDArray[np.float32]:
         return bank.filtered(piece, bank.analysed(piece), gain)
@@ -149,22 +172,59 @@ def filtered_blocks(
     return spread(work, overlapping(blocks, block_frames * bank.hop, bank.margin))
 
 
-class _Bank:
-    """Frames of a piece into spectra, and back through a filter."""
+class _WavePiece(NamedTuple):
+    """As `blocks.Piece`, of a waveform [channel, sample] that is a tensor."""
 
-    def __init__(self, rate: int, settings: SpectrumSettings) -> None:
+    wave: Tensor
+    first: int
+    lead: int
+    size: int
+
+
+def _pieces(wave: Tensor, size: int, margin: int) -> Iterator[_WavePiece]:
+    """Pieces as `blocks.overlapping` cuts them."""
+    length, at = wave.shape[1], 0
+    while at < length:
+        own = size if length > at + size + margin else length - at
+        first = max(0, at - margin)
+        yield _WavePiece(wave[:, first : at + own + margin], first, at - first, own)
+        at += own
+
+
+class _Bank:
+    """Frames of a piece into spectra, and back through a filter, on a device."""
+
+    def __init__(
+        self, rate: int, settings: SpectrumSettings, device: torch.device | None = None
+    ) -> None:
         self.rate = rate
         self.window, self.hop, _ = scaled_to(settings, rate)
         self.fft = filter_length(self.window)
         self.hz = np.arange(self.fft // 2 + 1) * (rate / self.fft)
         self.half = self.fft // 2 - (self.fft - self.window) // 2  # as torch centres windows
-        self.hann = torch.hann_window(self.window, periodic=True)
+        self.hann = torch.hann_window(self.window, periodic=True).to(device)
         # The edges of a piece rest on reflected samples; a margin past them keeps blocks exact.
         self.margin = (-(-self.window // self.hop) + 1) * self.hop
 
     def analysed(self, piece: Piece) -> Tensor:
         """Spectrum [channel, frame, bin]."""
         wave = torch.from_numpy(np.array(piece.samples, dtype=np.float32, order="C"))
+        return self.spectra(wave.to(self.hann.device))
+
+    def filtered(self, piece: Piece, spectrum: Tensor, gain: GainField) -> NDArray[np.float32]:
+        """Samples (channels, samples) of what the piece is about."""
+        gains = torch.from_numpy(gain(self.hz, self.times(piece.first, spectrum.shape[1])))
+        made = self.synthesised(spectrum, gains.to(self.hann.device))
+        first = self.half + piece.lead
+        return made[:, first : first + piece.size].cpu().numpy()
+
+    def times(self, first: int, frames: int) -> Floats:
+        """Seconds of so many frames of a piece that begins with a sample."""
+        times: Floats = (first // self.hop + np.arange(frames)) * (self.hop / self.rate)
+        return times
+
+    def spectra(self, wave: Tensor) -> Tensor:
+        """Spectrum [channel, frame, bin] of a waveform [channel, sample]."""
         sides = (self.half, self.window - self.half + self.hop)
         kind = "reflect" if wave.shape[1] > max(sides) else "constant"
         frames = torch.nn.functional.pad(wave, sides, mode=kind).unfold(1, self.window, self.hop)
@@ -172,16 +232,16 @@ class _Bank:
         spectrum: Tensor = torch.fft.rfft(frames[:, :count] * self.hann, self.fft)
         return spectrum
 
-    def filtered(self, piece: Piece, spectrum: Tensor, gain: GainField) -> NDArray[np.float32]:
-        """Samples (channels, samples) of what the piece is about."""
-        count = spectrum.shape[1]
-        times = (piece.first // self.hop + np.arange(count)) * (self.hop / self.rate)
-        factor = torch.from_numpy(gain(self.hz, times)).mul(_NEPER).exp_()
+    def synthesised(self, spectrum: Tensor, gain_db: Tensor) -> Tensor:
+        """Waveform [channel, sample] of a spectrum under gains [bin, frame] in dB.
+
+        It begins half a window before the first frame.
+        """
+        factor = gain_db.mul(_NEPER).exp_()
         made = torch.fft.irfft(spectrum * factor.T.contiguous(), self.fft)
         made = _overlapped(made[..., : self.window] * self.hann, self.hop)
-        made /= _overlapped(self.hann.square().expand(count, -1), self.hop)
-        first = self.half + piece.lead
-        return made[:, first : first + piece.size].numpy()
+        made /= _overlapped(self.hann.square().expand(spectrum.shape[1], -1), self.hop)
+        return made
 
 
 def _overlapped(frames: Tensor, hop: int) -> Tensor:
