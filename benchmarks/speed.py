@@ -35,6 +35,9 @@ def main() -> None:
     parser.add_argument("--no-short", action="store_true", help="nor the stages")
     parser.add_argument("--no-training", action="store_true")
     parser.add_argument("--train-hours", type=float, help="a side, of an archive to learn from")
+    parser.add_argument(
+        "--take-minutes", type=float, nargs="*", default=[1.0], help="of each take of the archive"
+    )
     asked = parser.parse_args()
     if asked.table:
         print(table(json.loads(asked.table.read_text())))
@@ -108,11 +111,12 @@ def measure(asked: argparse.Namespace) -> dict:
         shutil.rmtree(scratch / "none yet")
     if asked.train_hours:
         hours = asked.train_hours
-        sides = archives(scratch / "archives", hours)
-        os.environ["TONEWOOD_CACHE"] = str(scratch / "cache")
-        for what in ("", ", analysed before"):
-            told = f"train on {hours:g} + {hours:g} h{what}"
-            found.append(several(told, 7_200 * hours, training(scratch, *sides), 1))
+        for minutes in asked.take_minutes:
+            sides = archives(scratch / f"archives {minutes:g}", hours, minutes)
+            os.environ["TONEWOOD_CACHE"] = str(scratch / f"cache {minutes:g}")
+            for what in ("", ", analysed before"):
+                told = f"train on {hours:g} + {hours:g} h of {minutes:g} min each{what}"
+                found.append(several(told, 7_200 * hours, training(scratch, *sides), 1))
     return figures | {"processes": [it.plain() for it in found]}
 
 

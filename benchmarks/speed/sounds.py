@@ -65,6 +65,10 @@ def archives(root: Path, hours: float, minutes: float = 1.0) -> tuple[Path, Path
             chosen = rng.integers(0, len(pool), round(60 * minutes / _NOTE_SECONDS))
             path = root / name / f"{take:05d}.wav"
             if not path.exists():
-                soundfile.write(path, np.concatenate([pool[k] for k in chosen]), RATE)
+                half = path.with_suffix(".part")
+                with soundfile.SoundFile(half, "w", RATE, 2, format="WAV", subtype="PCM_16") as out:
+                    for k in chosen:
+                        out.write(pool[k])
+                half.rename(path)
         made.append(root / name)
     return made[0], made[1]

@@ -20,12 +20,13 @@ import tonewood
 from speed.limits import Limits, best, machine
 from speed.limits import measured as limits_measured
 from tonewood.files.audio import Stream, write_blocks
-from tonewood.masking.mask import Mask
-from tonewood.settings import EnhanceSettings, changed
+from tonewood.masking.mask import LongMask, Mask
+from tonewood.masking.render import rendered_blocks
+from tonewood.settings import EnhanceSettings, RenderSettings, changed
 from tonewood.signal.bands import band_levels
 from tonewood.signal.features import pitch_power
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.signal.spectrum import filtered_blocks, scaled_to
+from tonewood.signal.spectrum import scaled_to
 from tonewood.workflow.enhance import mean_score, reshape
 from tonewood.workflow.hearing import listen
 from tonewood.workflow.mask import anchor, find_mask, grid_of
@@ -107,11 +108,10 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     none, three = best(one_step(0), 3), best(one_step(3), 3)
     found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
     window, _, _ = scaled_to(spectrum, rate)
-    mask = Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2)
-    field = mask.at
+    mask = LongMask.of(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
     stage(
         "synthesis",
-        lambda: list(filtered_blocks(blocks, rate, field, spectrum)),
+        lambda: list(rendered_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),
         flops=fps * channels * (2 * fft(2 * window) + 3 * window),
         moved=2 * float_bytes,
     )

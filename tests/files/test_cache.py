@@ -10,11 +10,11 @@ import soundfile
 import torch
 
 from tests.conftest import Folders, instrument
-from tonewood.files import folders, items
-from tonewood.files.audio import Recording, audio_files
+from tonewood.files import folders, study
+from tonewood.files.audio import audio_files
 from tonewood.files.cache import NOWHERE, Cache
 from tonewood.files.folders import Take, lesson
-from tonewood.files.items import Item, Place, path_of
+from tonewood.files.items import Decoded, Item, Place, path_of
 from tonewood.files.manifest import Entry, Listing
 from tonewood.settings import Fix, ModelSettings, changed
 from tonewood.signal.features import LONG_HOPS, Analysis, analyse
@@ -62,11 +62,11 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     """Which recordings are decoded."""
     seen = Reading([])
 
-    def reread(item: Item) -> Recording:
+    def decoded(item: Item) -> Decoded:
         seen.paths.append(path_of(item))
-        return items.reread(item)
+        return Decoded(item)
 
-    monkeypatch.setattr(folders, "reread", reread)
+    monkeypatch.setattr(study, "Decoded", decoded)
     return seen
 
 

@@ -15,6 +15,7 @@ from tonewood.scoring.audit import (
     verdict_of,
 )
 from tonewood.scoring.findings import Accuracy, worst
+from tonewood.signal.tracks import Held
 
 Floats = NDArray[np.float64]
 
@@ -99,10 +100,10 @@ def test_verdicts_at_their_thresholds() -> None:
 
 def test_long_term_spectra_know_no_level() -> None:
     rows = torch.linspace(-60, -20, 8)[:, None] + 3 * torch.rand(8, 250)
-    spectra = long_term(rows, 100)
+    spectra = long_term(Held(rows), 100)
     assert spectra.shape == (3, 8)
     assert np.allclose(spectra.mean(axis=1), 0)
-    assert np.allclose(long_term(rows + 17, 100), spectra, atol=1e-4)
+    assert np.allclose(long_term(Held(rows + 17), 100), spectra, atol=1e-4)
 
 
 def test_the_baseline_and_its_unheard_sessions(rng: np.random.Generator) -> None:

@@ -23,6 +23,7 @@ from tonewood.scoring.training import (
     windows,
 )
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
+from tonewood.signal.tracks import PART_FRAMES
 
 PAPER = SpectrumSettings()
 TINY = ScorerSettings(bands=BandSettings(count=16), depth=2, width=4, crop_seconds=0.5, dropout=0.2)
@@ -174,6 +175,22 @@ def test_audible_windows_are_those_within_range_of_the_loudest() -> None:
     cut[0, 2, 3], cut[1, 0, 0], cut[2, 7, 9] = -10, -54, -56
     assert audible(cut).tolist() == [True, True, False, False]
     assert audible(cut, range_db=200).all()
+
+
+def test_rows_of_long_takes_are_centred_as_those_of_short_ones_are() -> None:
+    """The scorer's mean row, of takes longer than what is worked on at once, written out."""
+    long, short = take(-8.0, 1, frames=PART_FRAMES + 700), take(-3.0, 2)
+    takes = Takes(reference=[long, short], source=[take(4.0, 3)], shares=[2.0, 1.0])
+    *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.model_copy(update={"steps": 1}), seed=0)
+    assert isinstance(fit, Fit)
+    scorer = fit.scorer
+
+    def relative(rows: Tensor) -> Tensor:
+        return (rows - scorer.level(rows[None])[0]).clamp_min(-TINY.range_db)
+
+    reference = torch.cat([relative(long), relative(long), relative(short)], dim=1).mean(dim=1)
+    source = relative(takes.source[0]).mean(dim=1)
+    assert torch.allclose(scorer.row_mean, (reference + source) / 2, atol=1e-4)
 
 
 def test_silent_windows_are_not_scored() -> None:

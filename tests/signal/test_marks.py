@@ -7,18 +7,24 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import firwin, lfilter
 
-from tonewood.signal.marks import CENTRES_HZ, cutoff_hz, decay_s, flat_tops, holes, hum_db
+from tonewood.signal.marks import CENTRES_HZ, cutoff_hz, decay_s, tails
+from tonewood.signal.running import flat_tops, holes, hum_db
 
 Floats = NDArray[np.float64]
 RATE = 44_100
 BINS = 883  # 25 Hz apart
 
 
+def power(level_db: Floats) -> Floats:
+    """Power of levels."""
+    return 10 ** (level_db / 10)
+
+
 def falling(slope_db: float, floor_db: float = -120.0) -> Floats:
     """Power [bin] that falls by so much every kHz, down to a floor."""
     khz = np.linspace(0, RATE / 2000, BINS)
-    power: Floats = 10 ** (-slope_db * khz / 10) + 10 ** (floor_db / 10)
-    return power
+    made: Floats = 10 ** (-slope_db * khz / 10) + 10 ** (floor_db / 10)
+    return made
 
 
 @settings(deadline=None, max_examples=15)
@@ -51,15 +57,15 @@ def test_an_instrument_that_fades_into_the_noise_has_no_cutoff() -> None:
 
 def test_holes_are_counted_and_rests_are_not(rng: np.random.Generator) -> None:
     bands = rng.normal(-60, 1, (len(CENTRES_HZ), 400))
-    assert holes(bands, RATE / 2) == 0
+    assert holes(power(bands), RATE / 2) == 0
     rests = bands.copy()
     rests[:, 100:103] -= 40
-    assert holes(rests, RATE / 2) == 0
+    assert holes(power(rests), RATE / 2) == 0
     gone = bands.copy()
     gone[-2, 100:103] -= 40
     high = int((CENTRES_HZ > 3_900).sum())
-    assert holes(gone, 24_000) == pytest.approx(3 / (high * 380))
-    assert holes(gone, 10_000) == 0  # nothing is there, and so no hole
+    assert holes(power(gone), 24_000) == pytest.approx(3 / (high * 380))
+    assert holes(power(gone), 10_000) == 0  # nothing is there, and so no hole
 
 
 @pytest.mark.parametrize(("line", "which"), [(50, 0), (150, 0), (60, 1), (120, 1)])
@@ -79,7 +85,7 @@ def test_hum_is_a_line_that_never_stops(line: int, which: int, rng: np.random.Ge
 
 def test_short_recordings_have_no_hum_and_no_tail() -> None:
     assert hum_db(np.ones(RATE, dtype=np.float32), RATE) is None
-    assert decay_s(np.ones((len(CENTRES_HZ), 30))) is None
+    assert decay_s(np.ones((2, 30))) is None
 
 
 def test_flat_tops_are_two_a_period_and_a_quiet_sine_has_none() -> None:
@@ -94,7 +100,7 @@ def test_flat_tops_are_two_a_period_and_a_quiet_sine_has_none() -> None:
 def test_the_tail_is_the_fall_of_what_ends(seconds: float) -> None:
     frame = np.arange(2_000) * 0.01
     level = np.maximum(-60 / seconds * (frame % 2), -60.0)
-    found = decay_s(np.tile(10 ** (level / 10), (len(CENTRES_HZ), 1)))
+    found = decay_s(tails(np.tile(power(level), (len(CENTRES_HZ), 1))))
     assert found == pytest.approx((seconds, seconds), rel=0.05)
 
 

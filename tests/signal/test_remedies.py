@@ -5,9 +5,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tonewood.settings import Fix
+from tonewood.signal import remedies
 from tonewood.signal.loudness import integrated_loudness
 from tonewood.signal.marks import CENTRES_HZ
-from tonewood.signal.remedies import fixed, floor_noise, low_passed, plan
+from tonewood.signal.remedies import fixed, fixed_blocks, floor_noise, low_passed, plan
 from tonewood.signal.traces import traces
 
 RATE = 44_100
@@ -84,3 +85,37 @@ def test_takes_without_rests_plan_no_noise(rng: np.random.Generator) -> None:
     found = [traces(loud, RATE)]
     assert found[0].floor_db is None
     assert plan(("noise",), found, found) == Fix()
+
+
+def test_noise_of_long_recordings_is_level_where_its_stretches_meet(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretch = 2 * RATE
+    monkeypatch.setattr(remedies, "_STRETCH", stretch)
+    wave = np.zeros((1, 201 * RATE // 2), np.float32)
+    # A floor that lies low and falls steeply: a step from one stretch to the next would show above.
+    floor = tuple(float(db) for db in np.linspace(-40, -100, len(CENTRES_HZ)))
+    own = traces(wave + np.float32(1e-9), RATE)
+    made = fixed(wave, RATE, own, Fix(floor_bands_db=floor), rng)[0]
+    assert len(made) == wave.shape[1]
+    fade = round(0.2 * RATE)
+    frames = made[: 50 * stretch].reshape(50, -1)
+    level = 10 * np.log10(np.square(frames[1:, :fade]).mean())
+    assert level == pytest.approx(10 * np.log10(np.square(frames[:, fade:]).mean()), abs=0.4)
+    above = np.diff(frames, n=4, axis=1)
+    borders = np.diff(np.concatenate([made[k * stretch - 50 :][:100] for k in range(1, 50)]), n=4)
+    joins = np.arange(99, len(borders), 100)  # of what was concatenated here, no part of it
+    inside = np.delete(
+        borders, [k + j for k in joins for j in range(-4, 1) if k + j < len(borders)]
+    )
+    assert np.abs(inside).max() < 1.5 * np.abs(above).max()
+
+
+def test_what_comes_in_blocks_is_mended_as_the_whole_is(rng: np.random.Generator) -> None:
+    wave = np.concatenate([take(1e-3, rng), take(1e-3, rng)])
+    own = traces(wave, RATE)
+    fix = Fix(loudness=-30.0, cutoff_hz=8_000.0, floor_bands_db=(-60.0,) * len(CENTRES_HZ))
+    whole = fixed(wave, RATE, own, fix, np.random.default_rng(3))
+    blocks = np.split(wave, [1, 700, 50_000, 50_001, 300_000], axis=1)
+    parts = fixed_blocks(blocks, wave.shape[1], RATE, own, fix, np.random.default_rng(3))
+    assert np.allclose(np.concatenate(list(parts), axis=1), whole, rtol=0, atol=1e-7)

@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tonewood.settings import SpectrumSettings
+from tonewood.signal.blocks import Piece, overlapping
 from tonewood.signal.spectrum import (
     Floats,
     GainField,
+    filter_margin,
     filtered,
-    filtered_blocks,
+    filtered_piece,
     istft,
     log_magnitude,
     refiltered,
@@ -143,22 +145,30 @@ def test_blocks_change_nothing(rate: int, block_frames: int, rng: np.random.Gene
     assert np.abs(whole - parts).max() <= 1e-6
 
 
-@pytest.mark.parametrize("size", [1, 160, 1_000, 20_011])
-def test_a_recording_may_come_in_blocks_of_any_size(size: int, rng: np.random.Generator) -> None:
-    wave = rng.uniform(-1, 1, (3, 20_011)).astype(np.float32)
-    whole = filtered(wave, 16_000, wandering, PAPER)
-    blocks = (wave[:, start : start + size] for start in range(0, 20_011, size))
-    made = list(filtered_blocks(blocks, 16_000, wandering, PAPER, block_frames=9))
-    assert len(made) > 10
-    assert max(block.shape[1] for block in made) < 4_000
-    assert np.abs(np.concatenate(made, axis=1) - whole).max() <= 1e-6
+def wandering_tensor(hz: Floats, seconds: Floats) -> torch.Tensor:
+    return torch.from_numpy(wandering(hz, seconds))
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
+@pytest.mark.parametrize("size", [1_000, 3_333, 60_000])
+def test_a_recording_may_come_in_pieces_of_any_size(
+    rate: int, size: int, rng: np.random.Generator
+) -> None:
+    wave = rng.uniform(-1, 1, (3, 60_011)).astype(np.float32)
+    whole = filtered(wave, rate, wandering, PAPER)
+    made = [
+        filtered_piece(Piece(torch.from_numpy(it.samples), *it[1:]), rate, wandering_tensor, PAPER)
+        for it in overlapping([wave], size, filter_margin(rate, PAPER))
+    ]
+    assert np.abs(torch.cat(made, dim=1).numpy() - whole).max() <= 1e-6
 
 
 def test_kept_spectra_serve_any_filter(rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (2, 9_001)).astype(np.float32)
-    through = refiltered(wave, 16_000, PAPER, block_frames=20)
+    through = refiltered(torch.from_numpy(wave), 16_000, PAPER, block_frames=20)
     for gain in (wandering, constant(-6.0), wandering):
-        assert np.abs(through(gain) - filtered(wave, 16_000, gain, PAPER)).max() <= 1e-6
+        made = through(lambda hz, seconds, gain=gain: torch.from_numpy(gain(hz, seconds)))  # type: ignore[misc]
+        assert np.abs(made.numpy() - filtered(wave, 16_000, gain, PAPER)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("hop_ms", [5.0, 7.3, 15.0])

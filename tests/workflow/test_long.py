@@ -19,7 +19,7 @@ from tonewood.signal import pieces, spectrum
 from tonewood.signal.features import Levels, analyse, pitch_power
 from tonewood.workflow import mask, partsearch
 from tonewood.workflow.enhance import Enhancement, enhance, mono_at, reshape
-from tonewood.workflow.hearing import InMemory, listen
+from tonewood.workflow.hearing import Beginning, InMemory, listen
 
 FORCED = EnhanceSettings(force=True)
 
@@ -83,6 +83,17 @@ def test_what_is_heard_piece_by_piece_is_the_whole(
     assert heard.pitches.frames == power.shape[1]
     torch.testing.assert_close(heard.pitches.part(0, power.shape[1]), power, rtol=2e-3, atol=1e-9)
     assert heard.levels == pytest.approx(Levels.of(features.rows_db, power), rel=1e-4)
+
+
+def test_a_beginning_is_what_comes_first(play: Callable[..., Any]) -> None:
+    whole = InMemory(play(9.0, 22_050, channels=2), 22_050)
+    first = Beginning(whole, 4.25)
+    assert (first.rate, first.channels) == (whole.rate, 2)
+    for _ in range(2):
+        found = np.concatenate(list(first.blocks()), axis=1)
+        assert np.array_equal(found, whole.samples[:, : round(4.25 * 22_050)])
+    rest = np.concatenate(list(Beginning(whole, 20.0).blocks()), axis=1)
+    assert np.array_equal(rest, whole.samples)
 
 
 def test_steps_say_where_they_are(

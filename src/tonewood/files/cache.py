@@ -7,7 +7,9 @@ beyond that: an entry that cannot be read is made again.
 
 import hashlib
 import json
+import math
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,16 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tonewood.errors import OutputError
 from tonewood.files.formats import AudioFormat
 from tonewood.files.output import atomic_path
+from tonewood.files.spool import Spool
 from tonewood.signal.features import Analysis
 from tonewood.signal.traces import Traces
 
@@ -64,6 +65,33 @@ class Studied(NamedTuple):
     spectra: NDArray[Any]
 
 
+class Fresh(NamedTuple):
+    """All that is kept of one recording, just made, what grows with its length on disk.
+
+    Parameters
+    ----------
+    digest, seconds, format, traces, spectra
+        As of `Studied`.
+    rows_db : Spool [row, frame]
+    long_db : Spool [pitch, long frame]
+    """
+
+    digest: str
+    seconds: float
+    format: AudioFormat
+    traces: Traces
+    spectra: NDArray[Any]
+    rows_db: Spool
+    long_db: Spool
+
+    def studied(self) -> Studied:
+        """All of it in memory."""
+        analysis = Analysis(*(it.part(0, it.frames) for it in (self.rows_db, self.long_db)))
+        return Studied(
+            self.digest, self.seconds, self.format, analysis.by_frame(), self.traces, self.spectra
+        )
+
+
 @dataclass(frozen=True)
 class Cache:
     """Where entries are kept; nowhere, if no folder is given.
@@ -87,7 +115,7 @@ class Cache:
     def studied(
         self,
         piece: Callable[[], Piece],
-        study: Callable[[], Studied],
+        study: Callable[[Path | None], Fresh],
         told: Sequence[str],
     ) -> Studied:
         """What is kept of a piece, or what `study` makes of it, which is kept from now on.
@@ -96,23 +124,28 @@ class Cache:
 
         Parameters
         ----------
+        study : callable
+            Is given the folder on whose disk there should be space, if any.
         told : sequence of str
             What else decides the analysis.
         """
         if self.folder is None:
-            return study()
+            return study(None).studied()
         name = hashlib.sha256(json.dumps([_VERSION, *piece(), *told]).encode()).hexdigest()
         path = self.folder / f"{name}{_SUFFIX}"
         kept = _read(path)
-        if kept is None:
-            made = study()
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _write(path, made)
-            except (OSError, OutputError):
-                return made
-            kept = _read(path) or made
-        return kept
+        if kept is not None:
+            return kept
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            made = study(self.folder)
+        except (OSError, OutputError):
+            return study(None).studied()
+        try:
+            _write(path, made)
+        except (OSError, OutputError):
+            return made.studied()
+        return _read(path) or made.studied()
 
     @contextmanager
     def bounded(self) -> Iterator[None]:
@@ -142,25 +175,29 @@ class Cache:
 NOWHERE = Cache()
 
 
-def _write(path: Path, it: Studied) -> None:
-    traces = {
-        name: value
-        for name, value in it.traces._asdict().items()
-        if not isinstance(value, np.ndarray)
-    }
-    arrays = {
-        "rows_db": it.analysis.rows_db.T.contiguous(),
-        "long_db": it.analysis.long_db.T.contiguous(),
-        "spectra": torch.from_numpy(it.spectra),
-        **{
-            name: torch.from_numpy(value)
-            for name, value in it.traces._asdict().items()
-            if isinstance(value, np.ndarray)
-        },
-    }
+def _write(path: Path, it: Fresh) -> None:
+    """Write an entry, what is long piece by piece."""
+    traces = it.traces._asdict()
+    arrays = {name: traces.pop(name) for name in [*traces] if isinstance(traces[name], np.ndarray)}
+    arrays["spectra"] = it.spectra
+    tracks = {"rows_db": it.rows_db, "long_db": it.long_db}
     told = [it.digest, it.seconds, [it.format.container, it.format.subtype, it.format.endian]]
-    with atomic_path(path, overwrite=True) as temporary:
-        save_file(arrays, temporary, {"told": json.dumps([*told, traces])})
+    header: dict[str, Any] = {"__metadata__": {"told": json.dumps([*told, traces])}}
+    end = 0
+    # Doubles first, then singles: each lies where its own size divides.
+    shapes = [(name, "F64", array.shape) for name, array in arrays.items()]
+    shapes += [(name, "F32", (track.frames, track.rows)) for name, track in tracks.items()]
+    for name, kind, shape in shapes:
+        first, end = end, end + math.prod(shape) * int(kind[1:]) // 8
+        header[name] = {"dtype": kind, "shape": [*shape], "data_offsets": [first, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array, dtype="<f8").data)
+        for track in tracks.values():
+            track.copied(file)
 
 
 def _read(path: Path) -> Studied | None:

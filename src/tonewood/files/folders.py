@@ -14,28 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.errors import FolderError, shown
-from tonewood.files.audio import Recording
-from tonewood.files.cache import NOWHERE, Cache, Studied
+from tonewood.files.cache import NOWHERE, Cache, Fresh, Studied
 from tonewood.files.formats import AudioFormat
-from tonewood.files.items import (
-    Item,
-    Place,
-    digest_of,
-    group_of,
-    items,
-    mended,
-    path_of,
-    piece_of,
-    reread,
-)
-from tonewood.scoring.audit import long_term
+from tonewood.files.items import Item, Place, group_of, items, path_of, piece_of
+from tonewood.files.study import studied, witnessed
 from tonewood.scoring.course import rank, wait, world
 from tonewood.settings import Fix, ModelSettings
-from tonewood.signal.bands import band_levels
 from tonewood.signal.draws import Shares
-from tonewood.signal.features import LONG_HOPS, Analysis, Features, analyse
+from tonewood.signal.features import LONG_HOPS, Analysis, Features
 from tonewood.signal.spread import release, spread
-from tonewood.signal.traces import Traces, traces
+from tonewood.signal.traces import Traces
 
 MIN_SECONDS = 60.0
 _PIECE_S = 30.0
@@ -152,7 +140,7 @@ def load(
     told = (*(it.model_dump_json() for it in decides), str(scorer.crop_seconds))
 
     def study(item: Item) -> Studied:
-        return cache.studied(partial(piece_of, item), partial(_studied, item, settings, fix), told)
+        return cache.studied(partial(piece_of, item), partial(studied, item, settings, fix), told)
 
     found = items(folder)
     if world() > 1 and cache.folder is not None:
@@ -182,41 +170,14 @@ def survey(folder: Place, settings: ModelSettings) -> Iterator[Surveyed]:
     """Read every recording below a folder or on a list for its traces alone; raises as `load`."""
     found, seen = items(folder), set[str]()
     for number, item in enumerate(found, start=1):
-        recording = reread(item)
-        digest = digest_of(recording)
-        if digest in seen:
+        it = witnessed(item, settings)
+        if it.digest in seen:
             continue
-        seen.add(digest)
-        wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
-        rows = band_levels(wave, settings.spectrum.rate, settings.scorer.bands, settings.spectrum)
-        it = _witnessed(recording, digest, Analysis(rows, rows[:0]), settings)
+        seen.add(it.digest)
         yield Surveyed(number, len(found), _evidence(item, folder, it))
 
 
-def _studied(item: Item, settings: ModelSettings, fix: Fix | None) -> Studied:
-    recording = reread(item)
-    digest = digest_of(recording)
-    recording = mended(recording, digest, fix)
-    wave = torch.from_numpy(recording.at_rate(settings.spectrum.rate))
-    features = analyse(wave, settings.scorer.bands, settings.spectrum)
-    return _witnessed(recording, digest, Analysis.of(features), settings)
-
-
-def _witnessed(
-    recording: Recording, digest: str, analysis: Analysis, settings: ModelSettings
-) -> Studied:
-    frames = settings.spectrum.frames(settings.scorer.crop_seconds)
-    return Studied(
-        digest=digest,
-        seconds=recording.duration,
-        format=recording.format,
-        analysis=analysis,
-        traces=traces(recording.samples, recording.rate),
-        spectra=long_term(analysis.rows_db, frames),
-    )
-
-
-def _evidence(item: Item, place: Place, it: Studied) -> Evidence:
+def _evidence(item: Item, place: Place, it: Fresh | Studied) -> Evidence:
     return Evidence(
         path=path_of(item),
         session=group_of(item, place, "folder"),

@@ -1,18 +1,15 @@
-"""One recording of a training folder or of a list: where it is, what it belongs to, its samples."""
+"""One recording of a training folder or of a list: where it is, what it belongs to, its sound."""
 
-import hashlib
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from tonewood.errors import AudioError, shown
-from tonewood.files.audio import MIN_SECONDS, Recording, audio_files, read, sha256
+from tonewood.files.audio import MIN_SECONDS, Stream, audio_files, sha256
 from tonewood.files.cache import Piece
 from tonewood.files.manifest import Entry, Listing
-from tonewood.settings import Fix
-from tonewood.signal.remedies import fixed
-from tonewood.signal.traces import traces
+from tonewood.files.recording import Samples
 
 Place = Path | Listing
 """Where one side's recordings are: below a folder, or on a list."""
@@ -21,16 +18,57 @@ Item = Path | Entry
 """One of them."""
 
 
-def reread(item: Item, fix: Fix | None = None) -> Recording:
-    """A recording, or the piece of one that a list names, with its fix applied.
+class Decoded:
+    """A recording, or the piece of one that a list names, decoded anew each time it is run through.
+
+    Attributes
+    ----------
+    rate, channels : int
+    format : AudioFormat
 
     Raises
     ------
     AudioError
-        It cannot be used.
+        It cannot be used: here, or where `blocks` shows it.
     """
-    recording = _cut(item) if isinstance(item, Entry) else read(item)
-    return recording if fix is None else mended(recording, digest_of(recording), fix)
+
+    def __init__(self, item: Item) -> None:
+        self._stream = Stream(path_of(item))
+        self.rate, self.channels = self._stream.rate, self._stream.channels
+        self.format = self._stream.format
+        self._entry = item if isinstance(item, Entry) else None
+        self._checked = False
+
+    def blocks(self) -> Iterator[Samples]:
+        """All of it, (channels, samples) at a time."""
+        return self._stream.blocks() if self._entry is None else self._cut(self._entry)
+
+    def _cut(self, entry: Entry) -> Iterator[Samples]:
+        """From its start to its end, as a list says."""
+        first = round((entry.start or 0.0) * self.rate)
+        last = None if entry.end is None else round(entry.end * self.rate)
+        at = found = 0
+        low, high = np.inf, -np.inf
+        for block in self._stream.blocks():
+            if self._checked and last is not None and at >= last:
+                return  # the file was found whole before
+            own = block[:, max(0, first - at) : None if last is None else max(0, last - at)]
+            at += block.shape[1]
+            if own.shape[1]:
+                found += own.shape[1]
+                low, high = min(low, float(own.min())), max(high, float(own.max()))
+                yield np.ascontiguousarray(own)
+        if found < MIN_SECONDS * self.rate:
+            raise AudioError(
+                f"{shown(entry.path)} lasts {at / self.rate:.2f} s; line {entry.line} of the list "
+                f"leaves {found / self.rate:.2f} s of it and {MIN_SECONDS:g} s are needed"
+            )
+        if low == high:
+            raise AudioError(
+                f"{shown(entry.path)} is silent where line {entry.line} of the list looks: "
+                "name another piece"
+            )
+        self._checked = True
 
 
 def items(place: Place) -> list[Item]:
@@ -67,41 +105,3 @@ def group_under(path: Path, group_by: str) -> str:
     if group_by == "file":
         return str(path)
     return path.parts[0] if len(path.parts) > 1 else "."
-
-
-def _cut(entry: Entry) -> Recording:
-    """A recording from its start to its end, as a list says."""
-    recording = read(entry.path)
-    if entry.start is None and entry.end is None:
-        return recording
-    first = round((entry.start or 0.0) * recording.rate)
-    last = None if entry.end is None else round(entry.end * recording.rate)
-    samples = recording.samples[:, first:last]
-    if samples.shape[1] < MIN_SECONDS * recording.rate:
-        left = samples.shape[1] / recording.rate
-        raise AudioError(
-            f"{shown(entry.path)} lasts {recording.duration:.2f} s; line {entry.line} of the list "
-            f"leaves {left:.2f} s of it and {MIN_SECONDS:g} s are needed"
-        )
-    if np.ptp(samples) == 0:
-        raise AudioError(
-            f"{shown(entry.path)} is silent where line {entry.line} of the list looks: "
-            "name another piece"
-        )
-    return replace(recording, samples=np.ascontiguousarray(samples))
-
-
-def mended(recording: Recording, digest: str, fix: Fix | None) -> Recording:
-    """A recording with a fix applied; its digest is that of its samples before."""
-    if fix is None:
-        return recording
-    # Drawn by the recording itself: its noise depends neither on its neighbours nor on its side.
-    rng = np.random.default_rng(int(digest[:16], 16))
-    samples, rate = recording.samples, recording.rate
-    made = fixed(samples, rate, traces(samples, rate), fix, rng)
-    return replace(recording, samples=made)
-
-
-def digest_of(recording: Recording) -> str:
-    """SHA-256 of the samples: a copy in another container is the same recording."""
-    return hashlib.sha256(recording.samples.tobytes()).hexdigest()

@@ -1,9 +1,11 @@
 """Tracks kept on disk while a recording is worked on; nothing of them has a name or stays."""
 
+import shutil
 import tempfile
 import threading
 import weakref
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from tonewood.errors import OutputError, shown
 from tonewood.files.output import FULL
+
+_COPIED = 1 << 20  # bytes at a time
 
 
 class Spool:
@@ -64,3 +68,9 @@ class Spool:
             self._file.readinto(content)
         flat = torch.from_numpy(np.frombuffer(content, self._dtype))
         return flat if self.rows is None else flat.reshape(-1, self.rows).T.contiguous()
+
+    def copied(self, file: BinaryIO) -> None:
+        """Write all of it to a file, moment by moment, as it is kept."""
+        with self._lock:
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, file, _COPIED)

@@ -1,6 +1,7 @@
 """The mask M: a gain over frequency and time."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from tonewood.signal import image
 from tonewood.signal.bands import hz_to_mel
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.spectrum import Floats, TensorField
 from tonewood.signal.tracks import Held, Track, spans
 
 # Fine enough that a cell which falls on the other side of a half is not heard, and ±65 dB in int16.
@@ -48,15 +49,12 @@ class Mask:
         Below the lowest and between the highest centre and `top_hz` the nearest row's gain holds;
         before the first and after the last frame theirs does.
         """
-        column = np.clip(seconds / self.hop_seconds, 0, self.gain_db.shape[1] - 1)
-        left = np.floor(column).astype(np.int64)
-        right = np.minimum(left + 1, self.gain_db.shape[1] - 1)
-        part = (column - left).astype(np.float32)
-        frames = self.gain_db[:, left] * (1 - part) + self.gain_db[:, right] * part
-        # By torch: its product of small matrices is several times faster than numpy's.
-        weights = torch.from_numpy(self._row_weights(hz))
-        gain: NDArray[np.float32] = (weights @ torch.from_numpy(frames)).numpy()
-        return gain
+        return self.field(torch.device("cpu"))(hz, seconds).numpy()
+
+    def field(self, device: torch.device) -> TensorField:
+        """`at`, on a device."""
+        gain = torch.from_numpy(self.gain_db).to(device)
+        return Field(gain, self.hz, self.hop_seconds, self.top_hz).at
 
     def scaled(self, amount: float) -> Self:
         """Every gain times `amount`: half the amount is half the dB."""
@@ -99,18 +97,60 @@ class Mask:
             return 0.0
         return float(np.abs(np.diff(self.gain_db, axis=1)).mean(dtype=np.float64))
 
-    def _row_weights(self, hz: Floats) -> NDArray[np.float32]:
-        mel, centres = hz_to_mel(hz), hz_to_mel(self.hz)
-        position = np.interp(mel, centres, np.arange(len(centres), dtype=np.float64))
-        low = np.floor(position).astype(np.int64)
-        high = np.minimum(low + 1, len(centres) - 1)
-        weights = np.zeros((len(hz), len(centres)), dtype=np.float32)
-        rows = np.arange(len(hz))
-        weights[rows, low] += 1 - (position - low)
-        weights[rows, high] += position - low
-        octaves_above = np.log2(np.maximum(hz, self.top_hz) / self.top_hz)
-        fade: NDArray[np.float32] = np.clip(1 - octaves_above, 0, 1).astype(np.float32)
-        return weights * fade[:, None]
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """A mask whose gains [row, frame] are a tensor, wherever that is.
+
+    Parameters
+    ----------
+    gain_db, hz, hop_seconds, top_hz
+        As of `Mask`.
+    """
+
+    gain_db: Tensor
+    hz: Floats
+    hop_seconds: float
+    top_hz: float
+
+    def at(self, hz: Floats, seconds: Floats) -> Tensor:
+        """`Mask.at`."""
+        gain, last = self.gain_db, self.gain_db.shape[1] - 1
+        column = np.clip(seconds / self.hop_seconds, 0, last)
+        left = np.floor(column).astype(np.int64)
+        part = torch.from_numpy((column - left).astype(np.float32)).to(gain.device)
+        before, after = (
+            torch.from_numpy(it).to(gain.device) for it in (left, np.minimum(left + 1, last))
+        )
+        frames = gain[:, before] * (1 - part) + gain[:, after] * part
+        asked, own = (np.asarray(it, np.float64).tobytes() for it in (hz, self.hz))
+        grid = _Rows(asked, own, self.top_hz)
+        return _row_weights(grid, gain.device) @ frames
+
+
+class _Rows(NamedTuple):
+    """Frequencies that are asked for, and centres of rows, Hz, as bytes of doubles."""
+
+    hz: bytes
+    centres: bytes
+    top_hz: float
+
+
+@lru_cache(maxsize=16)
+def _row_weights(rows: _Rows, device: torch.device) -> Tensor:
+    """Share of each row's gain [frequency, row] in that of every frequency."""
+    hz, own = np.frombuffer(rows.hz), np.frombuffer(rows.centres)
+    mel, centres = hz_to_mel(hz), hz_to_mel(own)
+    position = np.interp(mel, centres, np.arange(len(centres), dtype=np.float64))
+    low = np.floor(position).astype(np.int64)
+    high = np.minimum(low + 1, len(centres) - 1)
+    weights = np.zeros((len(hz), len(centres)), dtype=np.float32)
+    place = np.arange(len(hz))
+    weights[place, low] += 1 - (position - low)
+    weights[place, high] += position - low
+    octaves_above = np.log2(np.maximum(hz, rows.top_hz) / rows.top_hz)
+    fade: NDArray[np.float32] = np.clip(1 - octaves_above, 0, 1).astype(np.float32)
+    return torch.from_numpy(weights * fade[:, None]).to(device)
 
 
 @dataclass(frozen=True)
@@ -174,6 +214,11 @@ class Excerpt(NamedTuple):
     def at(self, hz: Floats, seconds: Floats) -> NDArray[np.float32]:
         """`Mask.at` for times, in the recording, that lie in the part."""
         return self.mask.at(hz, seconds - self.start_s)
+
+    def field(self, device: torch.device) -> TensorField:
+        """`at`, on a device."""
+        field = self.mask.field(device)
+        return lambda hz, seconds: field(hz, seconds - self.start_s)
 
 
 def smoothed(gain: Tensor, frames: int, rows: int = 1) -> Tensor:

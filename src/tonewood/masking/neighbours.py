@@ -8,7 +8,8 @@ does not part what belongs together.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -102,6 +103,14 @@ class Folder:
     projection: Tensor
     codebook: Codebook
 
+    def on(self, device: torch.device) -> "Folder":
+        """The folder on a device."""
+        book = Codebook(*(getattr(self.codebook, it.name).to(device) for it in fields(Codebook)))
+        row, fine, projection = (
+            it.to(device) for it in (self.row_mean, self.fine_mean, self.projection)
+        )
+        return Folder(row, fine, projection, book)
+
     def of_sessions(self, session: Tensor) -> "Folder":
         """The folder with its codes counted by the session [take] of their takes."""
         return replace(self, codebook=replace(self.codebook, take=session[self.codebook.take]))
@@ -151,14 +160,14 @@ def learn(
         fine_mean = shared_mean([part.fine_db for part in parts], share)
         origin = torch.cat(
             [torch.full((part.rows_db.shape[1],), i) for i, part in enumerate(parts)]
-        )
+        ).to(side.rows_db.device)
         total = side.rows_db.shape[1]
         if share is None:
-            chosen = torch.randperm(total, generator=generator)[: settings.frames]
+            chosen = torch.randperm(total, generator=generator)[: settings.frames].to(origin)
         else:
-            weight = torch.tensor(share)[origin]
+            weight = torch.tensor(share)[origin.cpu()]
             count = min(settings.frames, total)
-            chosen = torch.multinomial(weight, count, generator=generator)
+            chosen = torch.multinomial(weight, count, generator=generator).to(origin)
         fine = projection.T @ (side.fine_db[:, chosen] - fine_mean[:, None])
         rows = side.rows_db[:, chosen].T.contiguous()
         book = Codebook(keys(rows, fine.T, row_mean), rows, origin[chosen])
@@ -210,19 +219,20 @@ def condensed(folder: Folder, count: int, generator: torch.Generator, rounds: in
     book = folder.codebook
     if count >= book.key.shape[0]:
         return folder
-    chosen = torch.randperm(book.key.shape[0], generator=generator)[:count]
+    chosen = torch.randperm(book.key.shape[0], generator=generator)[:count].to(book.take)
     centre, rows = book.key[chosen], book.rows_db[chosen]
     for _ in range(rounds):
         owner = (book.key @ centre.T - centre.square().sum(dim=1) / 2).argmax(dim=1)
-        members = torch.zeros(count).index_add_(0, owner, torch.ones(len(owner)))[:, None]
+        every = book.key.new_ones(len(owner))
+        members = book.key.new_zeros(count).index_add_(0, owner, every)[:, None]
         filled = members > 0  # an emptied code stays where it was
         means = [
-            torch.zeros(count, x.shape[1]).index_add_(0, owner, x) / members.clamp_min(1)
+            x.new_zeros(count, x.shape[1]).index_add_(0, owner, x) / members.clamp_min(1)
             for x in (book.key, book.rows_db)
         ]
         centre = torch.where(filled, means[0], centre)
         rows = torch.where(filled, means[1], rows)
-    condensed_book = Codebook(centre, rows, torch.full((count,), -1))
+    condensed_book = Codebook(centre, rows, book.take.new_full((count,), -1))
     return Folder(folder.row_mean, folder.fine_mean, folder.projection, condensed_book)
 
 
@@ -231,11 +241,17 @@ def keys(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
 
     Cepstral coefficients 1 to 9 of the rows count a quarter, all finer ones a half.
     """
-    count = rows_db.shape[1]
+    sharpened = (rows_db - row_mean) @ _lifter(rows_db.shape[1], rows_db.device)
+    return torch.cat([sharpened, fine], dim=1)
+
+
+@lru_cache(maxsize=8)
+def _lifter(count: int, device: torch.device) -> Tensor:
+    """What weighs the cepstral coefficients of rows [row, row], where it is needed."""
     weights = torch.full((count,), 0.5)
     weights[0], weights[1:_COARSE] = 1.0, 0.25
     basis = cosine_basis(count)
-    return torch.cat([(rows_db - row_mean) @ ((basis.T * weights) @ basis), fine], dim=1)
+    return ((basis.T * weights) @ basis).to(device)
 
 
 def _relative(features: Features) -> Features:

@@ -159,18 +159,19 @@ def search(
         last = number == settings.steps
         with torch.set_grad_enabled(not last):
             mask, parts = evaluate(starts)
-        if not math.isfinite(parts.total.item()):
+        total, scored, distance, variance = told(parts)
+        if not math.isfinite(total):
             raise CallError(
                 f"the search went beyond all numbers at step {number}: lower "
                 "search.learning_rate, search.alpha or search.beta"
             )
-        reached = stop_score is not None and parts.score.item() <= stop_score
+        reached = stop_score is not None and scored <= stop_score
         yield Step(
             number,
-            parts.total.item(),
-            parts.score.item(),
-            parts.distance.item(),
-            parts.variance.item(),
+            total,
+            scored,
+            distance,
+            variance,
             mask.detach(),
             stopped=reached,
             frames=mask.shape[1],
@@ -179,13 +180,19 @@ def search(
             return
         known = [parts.total]  # of where the optimiser stands; some ask for other places too
 
-        def closure(starts: list[int] = starts, known: list[Tensor] = known) -> float:
-            total = unit * (known.pop() if known else evaluate(starts)[1].total)
+        def closure(starts: list[int] = starts, known: list[Tensor] = known) -> Tensor:
+            asked = unit * (known.pop() if known else evaluate(starts)[1].total)
             parametrisation.values.grad = None
-            total.backward()  # type: ignore[no-untyped-call]
-            return total.item()
+            asked.backward()  # type: ignore[no-untyped-call]
+            return asked.detach()
 
         optimiser.step(closure)
+
+
+def told(parts: Objective) -> list[float]:
+    """All parts as numbers: a device is waited for once."""
+    values: list[float] = torch.stack([it.detach() for it in parts]).tolist()
+    return values
 
 
 def _starts(total: int, window: int, generator: torch.Generator) -> list[int]:
@@ -196,7 +203,7 @@ def _starts(total: int, window: int, generator: torch.Generator) -> list[int]:
 
 
 class _Optimiser(Protocol):
-    def step(self, closure: Callable[[], float]) -> object: ...
+    def step(self, closure: Callable[[], Tensor]) -> object: ...
 
 
 class _Descent:
@@ -205,7 +212,7 @@ class _Descent:
     def __init__(self, values: Tensor, learning_rate: float) -> None:
         self.values, self.learning_rate = values, learning_rate
 
-    def step(self, closure: Callable[[], float]) -> None:
+    def step(self, closure: Callable[[], Tensor]) -> None:
         closure()
         with torch.no_grad():
             self.values -= self.learning_rate * self.direction(_gradient(self.values))

@@ -76,7 +76,8 @@ class MaskNetwork(nn.Module):
         if generator is None or self.dropout == 0:
             return hidden
         keep = 1 - self.dropout
-        return hidden * (torch.rand(hidden.shape, generator=generator) < keep) / keep
+        drawn = torch.rand(hidden.shape, generator=generator, device=generator.device)
+        return hidden * (drawn < keep).to(hidden.device) / keep
 
 
 def begin(layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generator) -> None:
@@ -107,6 +108,7 @@ def train_network(
     network = MaskNetwork(first.rows_db.shape[0], first.fine.shape[0], settings, generator)
     network.row_mean.copy_(source.row_mean)
     network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
+    network.to(first.rows_db.device)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=1e-2
     )

@@ -6,7 +6,8 @@ which blend a model takes stands in `fitting`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -82,6 +83,19 @@ class Priors:
     weights: Weights
     settings: PriorsSettings
     hop_ms: float
+
+    def on(self, device: torch.device) -> "Priors":
+        """The priors on a device; themselves, where they are there already."""
+        if self.static_db.device == device:
+            return self
+        forward, backward = (deepcopy(network).to(device) for network in self.networks)
+        return replace(
+            self,
+            reference=self.reference.on(device),
+            source=self.source.on(device),
+            static_db=self.static_db.to(device),
+            networks=(forward, backward),
+        )
 
     def mask(self, features: Features, kind: PriorKind) -> Tensor:
         """Mask [row, frame] in dB for a whole recording; `auto` is the blend that was chosen."""

@@ -13,7 +13,7 @@ from tonewood.masking.aspects import mean_db, wanted
 from tonewood.masking.mask import Excerpt, LongMask, Mask
 from tonewood.settings import RenderSettings, SpectrumSettings
 from tonewood.signal.bandpass import Block, band_alone, reach_seconds
-from tonewood.signal.blocks import Piece, overlapping, widened
+from tonewood.signal.blocks import Piece, Samples, overlapping, widened
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
 from tonewood.signal.pieces import lasting, piece_margin, piece_size
 from tonewood.signal.spectrum import filter_margin, filtered_piece
@@ -101,7 +101,7 @@ def rendered_blocks(
 class Passing(NamedTuple):
     """A piece of a recording, and what applies to it of a mask."""
 
-    piece: Piece
+    piece: Piece[Samples]
     mask: Excerpt
 
 
@@ -116,12 +116,15 @@ class Passage:
     between : pair of float, optional
         Hz that alone may change.
     spectrum : SpectrumSettings
+    device : str
+        Where to filter.
     """
 
     rate: int
     channels: int
     between: tuple[float, float] | None
     spectrum: SpectrumSettings
+    device: str = "cpu"
 
     @property
     def size(self) -> int:
@@ -142,17 +145,19 @@ class Passage:
     def _reach(self) -> int:
         return 0 if self.between is None else round(reach_seconds(*self.between) * self.rate) + 1
 
-    def item(self, piece: Piece, force: LongMask) -> Passing:
+    def item(self, piece: Piece[Samples], force: LongMask) -> Passing:
         """A piece with what is in force for it."""
         end = piece.first + piece.samples.shape[1]
         hop = self.spectrum.hop / self.spectrum.rate  # frames are filtered beyond the end
         return Passing(piece, force.excerpt(piece.first / self.rate, end / self.rate + 2 * hop))
 
-    def __call__(self, item: Passing) -> Piece:
+    def __call__(self, item: Passing) -> Piece[Samples]:
         """What a piece becomes, with as much margin as it takes to hear it."""
         piece = widened(item.piece, self._heard)
         wide = widened(piece, self._reach)
-        made = filtered_piece(wide, self.rate, item.mask.at, self.spectrum)
+        there = Piece(torch.from_numpy(wide.samples).to(self.device), *wide[1:])
+        field = item.mask.field(torch.device(self.device))
+        made = filtered_piece(there, self.rate, field, self.spectrum).cpu().numpy()
         if self.between is not None:
             # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.
             made = band_alone(wide.own, made, self.rate, *self.between)

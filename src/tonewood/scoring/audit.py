@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.scoring.discriminant import (
     Floats,
@@ -20,7 +19,8 @@ from tonewood.scoring.discriminant import (
     right,
 )
 from tonewood.scoring.findings import FEWEST, Accuracy, Finding, Session, Verdict
-from tonewood.scoring.training import audible, windows
+from tonewood.scoring.training import batches, near_loudest
+from tonewood.signal.tracks import Track
 
 ALPHA = 0.02  # false alarms over all questions together
 BEWARE = 0.6  # least balanced accuracy that is worth a word
@@ -96,11 +96,13 @@ def verdict_of(accuracy: Accuracy, p_value: float) -> Verdict:
     return "confounded" if accuracy.low >= CONFOUNDED else "beware"
 
 
-def long_term(rows_db: Tensor, frames: int) -> Floats:
+def long_term(rows_db: Track, frames: int) -> Floats:
     """Long-term spectra [window, row] of a take's audible windows, level removed, dB."""
-    cut = windows(rows_db, frames)
-    power = torch.pow(10.0, cut[audible(cut)].double() / 10).mean(dim=-1)
-    level = 10 * torch.log10(power)
+    powers, loudest = [], []
+    for cut in batches(rows_db, frames):
+        powers.append(torch.pow(10.0, cut.double() / 10).mean(dim=-1))
+        loudest.append(cut.amax(dim=(1, 2)))
+    level = 10 * torch.log10(torch.cat(powers)[near_loudest(torch.cat(loudest))])
     spectra: Floats = (level - level.mean(dim=1, keepdim=True)).numpy()
     return spectra
 

@@ -119,6 +119,7 @@ def train_guide(
     frames = torch.cat([y - mean_level(y) for _, y in pairs], dim=1).clamp_min(-_RANGE_DB)
     guide.row_mean.copy_(frames.mean(dim=1))
     guide.spread.copy_(frames.std())
+    guide.to(frames.device)
     optimiser = torch.optim.AdamW(guide.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps
@@ -128,7 +129,9 @@ def train_guide(
         crops = [_crop(pairs, crop, generator, shares) for _ in range(settings.batch)]
         near, wanted = (torch.stack(side) for side in zip(*crops, strict=True))
         done = torch.rand(settings.batch, 1, 1, generator=generator) < settings.done_share
-        near = torch.where(done, wanted, near) + _smooth_masks(near, settings.mask_db, generator)
+        near = torch.where(done.to(near.device), wanted, near) + _smooth_masks(
+            near, settings.mask_db, generator
+        )
         lacking, heard = missing(near, wanted)
         error = (guide.direction(near, create_graph=True) - lacking).square().mean(dim=1)
         loss = ((error + 0.1).sqrt() * heard).sum() / heard.sum().clamp_min(1)
@@ -182,9 +185,9 @@ def _crop(pairs: Sequence[Pair], frames: int, generator: torch.Generator, shares
 def _smooth_masks(like: Tensor, spread_db: float, generator: torch.Generator) -> Tensor:
     batch, rows, frames = like.shape
     coarse = torch.randn(batch, 1, rows // 6 + 1, frames // 30 + 2, generator=generator)
-    strength = torch.rand(batch, 1, 1, generator=generator) * spread_db
+    strength = torch.rand(batch, 1, 1, generator=generator).to(like) * spread_db
     shape = nn.functional.interpolate(
-        coarse, size=(rows, frames), mode="bilinear", align_corners=True
+        coarse.to(like), size=(rows, frames), mode="bilinear", align_corners=True
     )
     return strength * shape[:, 0]
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from tonewood.scoring.course import Course, State
 from tonewood.scoring.discriminant import balanced
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
+from tonewood.signal.bands import frame_levels, mean_of
 from tonewood.signal.draws import Shares, shared_mean
 from tonewood.signal.spread import spread
-from tonewood.signal.tracks import Held, Track
+from tonewood.signal.tracks import Held, Track, parts, spans
 
 Rows = Tensor
 """One take's row levels [row, frame], dB."""
@@ -89,7 +91,7 @@ def windows(rows: Rows, frames: int) -> Tensor:
 
 def audible(cut: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
     """Which windows [n] hold a sound within `range_db` of the loudest window's."""
-    return _near_loudest(cut.amax(dim=(1, 2)), range_db)
+    return near_loudest(cut.amax(dim=(1, 2)), range_db)
 
 
 def score_windows(scorer: Scorer, rows: Rows) -> Tensor:
@@ -99,28 +101,36 @@ def score_windows(scorer: Scorer, rows: Rows) -> Tensor:
 
 def score_track(scorer: Scorer, rows_db: Track) -> Tensor:
     """`score_windows` of a recording [row, frame] that need not be in memory."""
-    length = min(scorer.crop_frames, rows_db.frames)
-    starts = torch.split(torch.tensor(_starts(rows_db.frames, length)), _BATCH)
-    batches = (torch.stack([rows_db.part(s, s + length) for s in it.tolist()]) for it in starts)
-    work = partial(_heard, scorer)
+    work, cuts = partial(_heard, scorer), batches(rows_db, scorer.crop_frames)
     # A short recording is one batch, for which no thread is worth its while.
-    done = map(work, batches) if len(starts) == 1 else spread(work, batches, portable=True)
+    alone = rows_db.frames <= _BATCH * scorer.crop_frames
+    portable = scorer.row_mean.device.type == "cpu"
+    done = [work(it) for it in cuts] if alone else [*spread(work, cuts, portable=portable)]
     scores, loudest = zip(*done, strict=True)
-    return torch.cat(scores)[_near_loudest(torch.cat(loudest), _AUDIBLE_DB)]
+    return torch.cat(scores)[near_loudest(torch.cat(loudest))]
+
+
+def batches(rows_db: Track, frames: int) -> Iterator[Tensor]:
+    """`windows` of a recording that need not be in memory, few [n, row, frames] at a time."""
+    length = min(frames, rows_db.frames)
+    for batch in torch.split(torch.tensor(_starts(rows_db.frames, length)), _BATCH):
+        yield torch.stack([rows_db.part(s, s + length) for s in batch.tolist()])
+
+
+def near_loudest(level: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
+    """Which levels [n] in dB are within `range_db` of the highest."""
+    return level > level.max() - range_db
 
 
 def _heard(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:
     """Scores [n] of windows, and their loudest cells' levels [n]."""
     with torch.no_grad():
-        return scorer.score(windows), windows.amax(dim=(1, 2))
+        scores = scorer.score(windows.to(scorer.row_mean.device)).to(windows.device)
+    return scores, windows.amax(dim=(1, 2))
 
 
 def _starts(total: int, frames: int) -> list[int]:
     return [*range(0, total - frames, frames), max(0, total - frames)]
-
-
-def _near_loudest(level: Tensor, range_db: float) -> Tensor:
-    return level > level.max() - range_db
 
 
 def train_scorer(
@@ -241,13 +251,13 @@ def draw_crops(
 def augmented(crops: Tensor, training: TrainingSettings, generator: torch.Generator) -> Tensor:
     """Crops [batch, row, frame] under random tilts and random smooth masks, dB."""
     batch, rows, frames = crops.shape
-    slope = torch.linspace(-1, 1, rows)[None, :, None]
-    tilt = torch.randn(batch, 1, 1, generator=generator) * training.tilt_db * slope
+    slope = torch.linspace(-1, 1, rows).to(crops)[None, :, None]
+    tilt = torch.randn(batch, 1, 1, generator=generator).to(crops) * training.tilt_db * slope
     coarse = torch.randn(batch, 1, max(2, rows // 6), max(2, frames // 30), generator=generator)
     mask = torch.nn.functional.interpolate(
-        coarse, size=(rows, frames), mode="bilinear", align_corners=True
+        coarse.to(crops), size=(rows, frames), mode="bilinear", align_corners=True
     ).squeeze(1)
-    strength = torch.rand(batch, 1, 1, generator=generator) * training.mask_db
+    strength = torch.rand(batch, 1, 1, generator=generator).to(crops) * training.mask_db
     return crops + tilt + strength * mask
 
 
@@ -314,9 +324,15 @@ def _row_mean(scorer: Scorer, takes: Takes) -> Tensor:
     """Mean relative level of each row [row] over both folders, each weighing the same."""
     means = []
     for side, shares in ((takes.reference, takes.shares), (takes.source, None)):
-        relative = (
-            (take - scorer.level(take[None])[0]).clamp_min(-scorer.settings.range_db)
-            for take in side
-        )
-        means.append(shared_mean(relative, shares))
+        relative = (part for take in side for part in _relative(scorer, Held(take)))
+        counts = zip(side, shares or repeat(1.0), strict=False)
+        of_parts = [share for take, share in counts for _ in spans(take.shape[1])]
+        means.append(shared_mean(relative, of_parts))
     return torch.stack(means).mean(dim=0)
+
+
+def _relative(scorer: Scorer, rows_db: Track) -> Iterator[Tensor]:
+    """Rows relative to their recording's own level, part by part, dB."""
+    levels = [frame_levels(part + scorer.loud_row[:, None]) for part in parts(rows_db)]
+    level = mean_of(torch.cat(levels))
+    return ((part - level).clamp_min(-scorer.settings.range_db) for part in parts(rows_db))

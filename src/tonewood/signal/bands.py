@@ -48,11 +48,20 @@ def matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     return torch.from_numpy(weights.astype(np.float32))
 
 
+@lru_cache(maxsize=8)
+def matrix_on(
+    bands: BandSettings, spectrum: SpectrumSettings, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """`matrix` where it is needed, brought there once."""
+    return matrix(bands, spectrum).to(device, dtype)
+
+
 def to_bands(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     """Row levels [..., row, frame] in dB from log magnitudes [..., bin, frame] in dB."""
     if bands.scale == "linear":
         return magnitude_db
-    return levels_of(magnitude_db, matrix(bands, spectrum).to(magnitude_db))
+    weights = matrix_on(bands, spectrum, magnitude_db.device, magnitude_db.dtype)
+    return levels_of(magnitude_db, weights)
 
 
 def levels_of(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
@@ -70,8 +79,13 @@ def frame_levels(rows_db: Tensor) -> Tensor:
 
 def mean_level(rows_db: Tensor) -> Tensor:
     """Level [...] in dB of a recording [..., row, frame]: the mean power of its frames."""
-    levels = frame_levels(rows_db) * _NEPER
-    return (torch.logsumexp(levels, dim=-1) - math.log(rows_db.shape[-1])) / _NEPER
+    return mean_of(frame_levels(rows_db))
+
+
+def mean_of(levels_db: Tensor) -> Tensor:
+    """Level [...] in dB of the mean power of frames [..., frame] whose levels are known."""
+    power = torch.logsumexp(levels_db * _NEPER, dim=-1)
+    return (power - math.log(levels_db.shape[-1])) / _NEPER
 
 
 def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:

@@ -1,20 +1,22 @@
 """Recordings that come in blocks, regrouped so that nothing shows where one ends."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 Samples = NDArray[np.float32]
+Wave = TypeVar("Wave", Samples, Tensor)
 
 
-class Piece(NamedTuple):
+class Piece(NamedTuple, Generic[Wave]):
     """Part of a recording with a margin of its neighbours.
 
     Parameters
     ----------
-    samples : float32 array (..., samples)
+    samples : float32 array or Tensor (..., samples)
         Margins included; the recording's ends have none.
     first : int
         Place of the piece's first sample in the recording.
@@ -26,14 +28,14 @@ class Piece(NamedTuple):
         The recording ends with it.
     """
 
-    samples: Samples
+    samples: Wave
     first: int
     lead: int
     size: int
     last: bool = False
 
     @property
-    def own(self) -> Samples:
+    def own(self) -> Wave:
         """Samples (..., samples) that it is about."""
         return self.samples[..., self.lead : self.lead + self.size]
 
@@ -59,7 +61,7 @@ class Regrouped:
         self._held: list[Samples] = []
         self._first = self._at = self._have = 0  # of what is held, of the next piece; what came
 
-    def push(self, block: Samples) -> Iterator[Piece]:
+    def push(self, block: Samples) -> Iterator[Piece[Samples]]:
         """Pieces that a block completes."""
         self._held.append(block)
         self._have += block.shape[-1]
@@ -72,7 +74,7 @@ class Regrouped:
             self._held = [whole[..., keep - self._first :]]
             self._first = keep
 
-    def rest(self) -> Iterator[Piece]:
+    def rest(self) -> Iterator[Piece[Samples]]:
         """What is left; nothing of nothing."""
         if self._have > self._at:
             lead = self._at - self._first
@@ -82,7 +84,7 @@ class Regrouped:
         return self._held[0] if len(self._held) == 1 else np.concatenate(self._held, axis=-1)
 
 
-def overlapping(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Piece]:
+def overlapping(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Piece[Samples]]:
     """All pieces that `Regrouped` makes of some blocks."""
     regrouped = Regrouped(size, margin)
     for block in blocks:
@@ -90,7 +92,7 @@ def overlapping(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[P
     yield from regrouped.rest()
 
 
-def cut(piece: Piece, size: int, margin: int) -> Iterator[Piece]:
+def cut(piece: Piece[Wave], size: int, margin: int) -> Iterator[Piece[Wave]]:
     """A piece as smaller ones, cut where `overlapping` of the whole recording would cut.
 
     Parameters
@@ -107,13 +109,13 @@ def cut(piece: Piece, size: int, margin: int) -> Iterator[Piece]:
         start = stop
 
 
-def widened(piece: Piece, margin: int) -> Piece:
+def widened(piece: Piece[Wave], margin: int) -> Piece[Wave]:
     """A piece that is about so much of its margins too, as far as the recording goes."""
     before = min(margin, piece.start)
     after = 0 if piece.last else margin
     return piece._replace(lead=piece.lead - before, size=before + piece.size + after)
 
 
-def whole(samples: Samples) -> Piece:
+def whole(samples: Wave) -> Piece[Wave]:
     """A recording (..., samples) that is one piece."""
     return Piece(samples, 0, 0, samples.shape[-1], last=True)

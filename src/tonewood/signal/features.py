@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels, frame_levels, mean_level
+from tonewood.signal.blocks import Piece, Samples
 
 _FIRST_HZ, _PER_OCTAVE, PITCHES = 55.0, 24, 144  # quarter tones over six octaves
 _LONG_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
@@ -81,8 +82,11 @@ class Analysis(NamedTuple):
     @classmethod
     def of(cls, features: Features) -> "Analysis":
         """Keep features, frame by frame: as an entry on disk has them, a crop on few pages."""
-        both = (features.rows_db, features.fine_db[:, ::LONG_HOPS])
-        return cls(*(it.T.contiguous().T for it in both))
+        return cls(features.rows_db, features.fine_db[:, ::LONG_HOPS]).by_frame()
+
+    def by_frame(self) -> "Analysis":
+        """The same, each frame's values side by side."""
+        return Analysis(*(it.T.contiguous().T for it in self))
 
     def features(self, first: int = 0, last: int | None = None) -> Features:
         """Features of the frames from `first`, a multiple of `LONG_HOPS`, up to `last`."""
@@ -97,10 +101,39 @@ def analyse(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Fe
     return Features(rows, fine_structure(wave, spectrum, rows.shape[-1]))
 
 
+def analysed(
+    piece: Piece[Samples],
+    bands: BandSettings,
+    spectrum: SpectrumSettings,
+    *,
+    pitched: bool = True,
+    device: str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Rows [row, frame], and power [pitch, long frame], of the frames that a piece is about.
+
+    Parameters
+    ----------
+    piece : Piece[Samples]
+        Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
+    pitched : bool
+        Whether pitches are of interest; their power has no frames else.
+    device : str
+        Where to, and where the result is.
+    """
+    wave = torch.from_numpy(piece.samples).to(device)
+    first = piece.lead // spectrum.hop
+    count = None if piece.last else piece.size // spectrum.hop
+    rows = band_levels(wave, spectrum.rate, bands, spectrum)[:, first:][:, :count]
+    if not pitched:
+        return rows, rows.new_zeros(PITCHES, 0)
+    power = pitch_power(wave, spectrum)[:, first // LONG_HOPS :]
+    return rows, power[:, : None if count is None else count // LONG_HOPS]
+
+
 def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Tensor:
     """Quarter-tone spectrum [pitch, frames] of a waveform [sample], envelope taken off, dB."""
     power = pitch_power(wave, spectrum)
-    return unveiled(power, float(power.max()), frames)
+    return unveiled(power, power.max(), frames)
 
 
 def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
@@ -112,9 +145,10 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     window = round(_LONG_MS * spectrum.rate / 1000)
     fft = 2 * window
     hz = _FIRST_HZ * 2 ** (np.arange(PITCHES) / _PER_OCTAVE)
-    position = torch.from_numpy(np.minimum(hz * fft / spectrum.rate, fft / 2 - 1))
-    low = position.floor().long()
-    part = (position - low).to(wave)[:, None]
+    position = np.minimum(hz * fft / spectrum.rate, fft / 2 - 1)
+    whole = np.floor(position)
+    low = torch.from_numpy(whole.astype(np.int64)).to(wave.device)
+    part = torch.from_numpy(position - whole).to(wave)[:, None]
     pieces = []
     for spectrum_block in _long_spectra(wave, window, fft, LONG_HOPS * spectrum.hop):
         power = spectrum_block.real.square() + spectrum_block.imag.square()
@@ -122,15 +156,17 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     return torch.cat(pieces, dim=1)
 
 
-def unveiled(power: Tensor, loudest: float, frames: int) -> Tensor:
+def unveiled(power: Tensor, loudest: Tensor | float, frames: int) -> Tensor:
     """Fine structure [pitch, frames] in dB of the power on pitches [pitch, long frame].
 
     Parameters
     ----------
-    loudest : float
+    loudest : float, or Tensor, scalar
         Largest power of the whole recording. The floor lies below it, so that the recording's
         level changes nothing.
     """
+    if isinstance(loudest, Tensor):
+        loudest = loudest.double()  # as a number would be
     level = 10 * torch.log10(power + _QUIETEST * loudest + 1e-30)
     blocks = torch.split(level, _BLOCK_FRAMES, dim=1)
     fine = torch.cat([part - _gaussian_blur(part, _ENVELOPE_POINTS) for part in blocks], dim=1)

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from pyloudnorm.iirfilter import IIRfilter
 from scipy.signal import sosfilt, sosfreqz
 
-from tonewood.signal.blocks import Piece, whole
+from tonewood.signal.blocks import Piece, Regrouped, Samples, whole
 from tonewood.signal.spectrum import Floats
 
 _ABSOLUTE_GATE = -70.0
 _STEP_SECONDS = 0.1
 _STEPS = 4  # in one block of 400 ms
 _PIECE = 1 << 18
+_FORGOTTEN_SECONDS = 0.25  # after which nothing is left of what the weighting heard
 _SHELF, _HIGH_PASS = "high_shelf_DeMan", (0.5003270373253953, 38.13547087613982)  # Q and Hz
 
 
@@ -35,7 +36,7 @@ class Energies(NamedTuple):
     left: int
 
 
-def energies(piece: Piece, rate: int) -> Energies:
+def energies(piece: Piece[Samples], rate: int) -> Energies:
     """Energies of the steps that begin within a piece (channels, samples) of a recording.
 
     The weighting forgets within the piece's margin what came before it; the margin, unless the
@@ -86,7 +87,30 @@ def integrated(parts: Sequence[Energies], rate: int) -> float:
     return _lufs(gated[gated > gated.mean() / 10].mean())
 
 
-def true_peak(piece: Piece, rate: int) -> float:
+class Loudness:
+    """`integrated` of a recording that comes in blocks; push them, then ask.
+
+    Parameters
+    ----------
+    rate : int
+        Hz.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate, self._energies = rate, list[Energies]()
+        self._pieces = Regrouped(_PIECE, round(_FORGOTTEN_SECONDS * rate))
+
+    def push(self, block: NDArray[np.float32]) -> None:
+        """Hear more samples (channels, samples)."""
+        self._energies += [energies(piece, self._rate) for piece in self._pieces.push(block)]
+
+    def integrated(self) -> float:
+        """Loudness of all that was heard, LUFS; nothing can be pushed after it."""
+        self._energies += [energies(piece, self._rate) for piece in self._pieces.rest()]
+        return integrated(self._energies, self._rate)
+
+
+def true_peak(piece: Piece[Samples], rate: int) -> float:
     """Highest level of a piece (channels, samples), between the samples too; 1 is full scale.
 
     Four times as many samples are looked at as there are, or twice from 96 kHz on (Annex 2).

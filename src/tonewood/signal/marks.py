@@ -19,6 +19,7 @@ FEWEST = 20
 """Frames that make a floor or a tail."""
 
 _SKIRT = 6  # hundreds of Hz within which a filter has done most of its work
+_TAILS_HZ = ((490, 2_050), (1_950, 5_100))
 _LEVEL_DB = 8.0  # how far the ground below a cliff may stand out of its median
 
 
@@ -57,84 +58,24 @@ def _cliff(level: Floats, fall_db: float) -> float | None:
     return found
 
 
-def holes(bands_db: Floats, cutoff: float) -> float:
-    """Share of cells of third octaves [band, frame] that drop out while the middle goes on.
-
-    Such a cell is 15 dB below its band both 40 to 100 ms before and after; the bands from 500 Hz
-    to 2 kHz together are not even 8 dB below theirs.
-    """
-    at = CENTRES_HZ[: len(bands_db)]
-    high = bands_db[(at > 3_900) & (at * EDGE <= cutoff)]
-    middle = decibels((10 ** (bands_db[(at > 490) & (at < 2_050)] / 10)).sum(axis=0))[None]
-    if high.size == 0 or bands_db.shape[1] < 2 * FEWEST:
-        return 0.0
-    return float(((_dip(high) > 15) & (_dip(middle) < 8)).mean())
+def tails(bands: Floats) -> Floats:
+    """Power [2, frame] of third octaves [band, frame], 500 Hz to 2 kHz and 2 to 5 kHz."""
+    at = CENTRES_HZ[: len(bands)]
+    return np.stack([bands[(at > low) & (at < high)].sum(axis=0) for low, high in _TAILS_HZ])
 
 
-def hum_db(mono: NDArray[np.float32], rate: int) -> tuple[float, float] | None:
-    """Height in dB of the tallest line on multiples of 50 Hz and of 60 Hz; None if too short.
-
-    Of each of the first six multiples it is the median over the quietest quarter of the time, so
-    that notes, which stop, do not count; against the median 4 to 12 Hz beside it.
-    """
-    window = round(0.75 * rate)
-    if len(mono) < 3 * window:
-        return None
-    frames = np.lib.stride_tricks.sliding_window_view(mono, window)[:: window // 2]
-    energy = np.square(frames, dtype=np.float64).mean(axis=1)
-    heard = np.flatnonzero(energy > 10 ** (SILENT_DB / 10))
-    if heard.size == 0:
-        return None
-    quiet = heard[np.argsort(energy[heard])][: max(3, len(heard) // 4)]
-    taper = np.hanning(window).astype(np.float32)
-    kept = round(400 * window / rate)
-    power = np.stack([np.abs(np.fft.rfft(frames[k] * taper)[:kept]) ** 2 for k in quiet]) + 1e-30
-    hz = np.arange(kept) * (rate / window)
-    tallest = []
-    for mains in MAINS_HZ:
-        heights = []
-        for line in mains * np.arange(1, 7):
-            far = np.abs(hz - line)
-            beside = np.median(power[:, (far > 4) & (far < 12)], axis=1)
-            peak = power[:, far < 1.2].max(axis=1)
-            heights.append(float(np.median(decibels(peak / beside))))
-        tallest.append(max(heights))
-    return tallest[0], tallest[1]
-
-
-def flat_tops(samples: NDArray[np.float32]) -> int:
-    """Number of clipped peaks: three equal samples or more near the peak, with a sharp corner.
-
-    Below -26 dBFS none is looked for: there a step of 16 bits is as large as a corner.
-    """
-    count = 0
-    for channel in samples:
-        size = np.abs(channel)
-        peak = size.max()
-        if peak < 0.05:
-            continue
-        same = (channel[1:-1] == channel[:-2]) & (channel[1:-1] == channel[2:])
-        middle = np.flatnonzero(same & (size[1:-1] >= 0.98 * peak)) + 1
-        starts = middle[np.diff(middle, prepend=-2) > 1]
-        before = channel[np.maximum(starts - 3, 0)]
-        # A slow sine has equal samples on its tops too, but no corner before them.
-        count += int((np.abs(channel[starts] - before) > 0.005 * peak).sum())
-    return count
-
-
-def decay_s(bands: Floats) -> tuple[float, float] | None:
-    """Seconds for 60 dB at the rate of the fastest falls of third octaves [band, frame], power.
+def decay_s(power: Floats) -> tuple[float, float] | None:
+    """Seconds for 60 dB at the rate of the fastest falls of what `tails` gives [2, frame].
 
     A room lets nothing end faster than it does itself. The 95th percentile of all falls over
     80 ms that start 20 dB above the floor; None if there are too few. After the decay-rate
     distributions of Wen, Habets & Naylor (2008).
     """
-    at, length = CENTRES_HZ[: len(bands)], 8
+    length = 8
     time = (np.arange(length) - (length - 1) / 2) * HOP_S
     kernel = (time / np.square(time).sum())[::-1]
     found = []
-    for low, high in ((490, 2_050), (1_950, 5_100)):
-        level = decibels(bands[(at > low) & (at < high)].sum(axis=0))
+    for level in decibels(power):
         if len(level) < 5 * FEWEST:
             return None
         slope = np.convolve(level, kernel, "valid")
@@ -153,15 +94,6 @@ def _hundreds(power: Floats, rate: int) -> Floats:
     which = step.astype(np.int64)
     level: Floats = decibels(np.bincount(which, power) / np.maximum(np.bincount(which), 1))[:-1]
     return level
-
-
-def _dip(level: Floats) -> Floats:
-    """How far each cell [band, frame] lies below its band both before and after, dB."""
-    reach = np.arange(4, 11)
-    before = np.max([np.roll(level, k, axis=1) for k in reach], axis=0)
-    after = np.max([np.roll(level, -k, axis=1) for k in reach], axis=0)
-    dip: Floats = (np.minimum(before, after) - level)[:, 10:-10]
-    return dip
 
 
 def decibels(power: Any) -> Any:  # noqa: ANN401 - numbers and arrays alike

@@ -6,7 +6,7 @@ synthesis (Griffin & Lim 1984, eq. 6), hence an untouched spectrum returns the i
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from tonewood.settings import SpectrumSettings
-from tonewood.signal.blocks import Piece, cut, overlapping
-from tonewood.signal.spread import spread
+from tonewood.signal.blocks import Piece, cut, whole
 
 Floats = NDArray[np.floating[Any]]
 GainField = Callable[[Floats, Floats], NDArray[np.float32]]
 """(frequencies [bin] in Hz, times [frame] in s) → gain [bin, frame] in dB."""
+TensorField = Callable[[Floats, Floats], Tensor]
+"""The same on a device."""
 
 BLOCK_FRAMES = 256  # a block's spectra stay in the cache: twice as fast as long ones
 _NEPER = math.log(10) / 20  # a dB of amplitude, as a natural logarithm
@@ -106,47 +107,26 @@ def filtered(
     -------
     float32 array (channels, samples), as long as the input to the sample
     """
-    return refiltered(samples, rate, settings, block_frames=block_frames)(gain)
+    wave = torch.from_numpy(np.array(samples, dtype=np.float32, order="C"))
+    through = refiltered(wave, rate, settings, block_frames=block_frames)
+    return through(lambda hz, seconds: torch.from_numpy(gain(hz, seconds))).numpy()
 
 
 def refiltered(
-    samples: NDArray[np.float32],
-    rate: int,
-    settings: SpectrumSettings,
-    *,
-    block_frames: int = BLOCK_FRAMES,
-) -> Callable[[GainField], NDArray[np.float32]]:
-    """`filtered` for a recording that is passed through many filters: its spectra are kept."""
-    bank = _Bank(rate, settings)
-    pieces = overlapping([samples], block_frames * bank.hop, bank.margin)
+    wave: Tensor, rate: int, settings: SpectrumSettings, *, block_frames: int = BLOCK_FRAMES
+) -> Callable[[TensorField], Tensor]:
+    """`filtered` for a waveform [channel, sample] that is passed through many filters.
+
+    Its spectra are kept, on its own device, where the filters' gains are too.
+    """
+    bank = _Bank(rate, settings, wave.device)
+    pieces = list(cut(whole(wave), block_frames * bank.hop, bank.margin))
     analysed = [(piece, bank.analysed(piece)) for piece in pieces]
 
-    def through(gain: GainField) -> NDArray[np.float32]:
-        made = [bank.filtered(piece, spectrum, gain) for piece, spectrum in analysed]
-        return np.concatenate(made, axis=1)
+    def through(gain: TensorField) -> Tensor:
+        return torch.cat([bank.filtered(*it, gain) for it in analysed], dim=1)
 
     return through
-
-
-def filtered_blocks(
-    blocks: Iterable[NDArray[np.float32]],
-    rate: int,
-    gain: GainField,
-    settings: SpectrumSettings,
-    *,
-    block_frames: int = BLOCK_FRAMES,
-) -> Iterator[NDArray[np.float32]]:
-    """`filtered` for a recording that comes, and goes, in blocks (channels, samples) of any size.
-
-    Memory does not grow with length, and the blocks' borders change nothing, because each is
-    worked on with a whole window of its neighbours; on every core.
-    """
-    bank = _Bank(rate, settings)
-
-    def work(piece: Piece) -> NDArray[np.float32]:
-        return bank.filtered(piece, bank.analysed(piece), gain)
-
-    return spread(work, overlapping(blocks, block_frames * bank.hop, bank.margin))
 
 
 def filter_margin(rate: int, settings: SpectrumSettings) -> int:
@@ -156,10 +136,14 @@ def filter_margin(rate: int, settings: SpectrumSettings) -> int:
 
 
 def filtered_piece(
-    piece: Piece, rate: int, gain: GainField, settings: SpectrumSettings
-) -> NDArray[np.float32]:
-    """What a piece is about (channels, samples), as `filtered_blocks` makes it of a recording."""
-    bank = _Bank(rate, settings)
+    piece: Piece[Tensor], rate: int, gain: TensorField, settings: SpectrumSettings
+) -> Tensor:
+    """`filtered` of what a piece is about [channel, sample], on the piece's device.
+
+    Its margins hold `filter_margin` samples, or end with the recording. What comes out does not
+    depend on where pieces begin.
+    """
+    bank = _Bank(rate, settings, piece.samples.device)
     # Frames stand at multiples of the hop, wherever pieces begin.
     more = piece.start % bank.hop
     wider = piece._replace(lead=piece.lead - more, size=piece.size + more)
@@ -167,25 +151,27 @@ def filtered_piece(
         bank.filtered(part, bank.analysed(part), gain)
         for part in cut(wider, BLOCK_FRAMES * bank.hop, bank.margin)
     ]
-    return np.concatenate(made, axis=1)[:, more:]
+    return torch.cat(made, dim=1)[:, more:]
 
 
 class _Bank:
-    """Frames of a piece into spectra, and back through a filter."""
+    """Frames of a piece into spectra, and back through a filter, on a device."""
 
-    def __init__(self, rate: int, settings: SpectrumSettings) -> None:
+    def __init__(
+        self, rate: int, settings: SpectrumSettings, device: torch.device | None = None
+    ) -> None:
         self.rate = rate
         self.window, self.hop, _ = scaled_to(settings, rate)
         self.fft = filter_length(self.window)
         self.hz = np.arange(self.fft // 2 + 1) * (rate / self.fft)
         self.half = self.fft // 2 - (self.fft - self.window) // 2  # as torch centres windows
-        self.hann = torch.hann_window(self.window, periodic=True)
+        self.hann = torch.hann_window(self.window, periodic=True).to(device)
         # The edges of a piece rest on reflected samples; a margin past them keeps blocks exact.
         self.margin = (-(-self.window // self.hop) + 1) * self.hop
 
-    def analysed(self, piece: Piece) -> Tensor:
+    def analysed(self, piece: Piece[Tensor]) -> Tensor:
         """Spectrum [channel, frame, bin]."""
-        wave = torch.from_numpy(np.array(piece.samples, dtype=np.float32, order="C"))
+        wave = piece.samples
         sides = (self.half, self.window - self.half + self.hop)
         kind = "reflect" if wave.shape[1] > max(sides) else "constant"
         frames = torch.nn.functional.pad(wave, sides, mode=kind).unfold(1, self.window, self.hop)
@@ -193,16 +179,16 @@ class _Bank:
         spectrum: Tensor = torch.fft.rfft(frames[:, :count] * self.hann, self.fft)
         return spectrum
 
-    def filtered(self, piece: Piece, spectrum: Tensor, gain: GainField) -> NDArray[np.float32]:
-        """Samples (channels, samples) of what the piece is about."""
+    def filtered(self, piece: Piece[Tensor], spectrum: Tensor, gain: TensorField) -> Tensor:
+        """Waveform [channel, sample] of what the piece is about."""
         count = spectrum.shape[1]
         times = (piece.first // self.hop + np.arange(count)) * (self.hop / self.rate)
-        factor = torch.from_numpy(gain(self.hz, times)).mul(_NEPER).exp_()
+        factor = gain(self.hz, times).mul(_NEPER).exp_()
         made = torch.fft.irfft(spectrum * factor.T.contiguous(), self.fft)
         made = _overlapped(made[..., : self.window] * self.hann, self.hop)
         made /= _overlapped(self.hann.square().expand(count, -1), self.hop)
         first = self.half + piece.lead
-        return made[:, first : first + piece.size].numpy()
+        return made[:, first : first + piece.size]
 
 
 def _overlapped(frames: Tensor, hop: int) -> Tensor:

@@ -4,13 +4,14 @@ The instrument's own colour is left out as far as can be: a cut-off is a cliff, 
 floor is what the rests hold; hum is a line that never stops; a tail is how fast sound can end.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tonewood.signal.loudness import integrated_loudness
+from tonewood.signal.loudness import Loudness
 from tonewood.signal.marks import (
     CENTRES_HZ,
     EDGE,
@@ -21,12 +22,13 @@ from tonewood.signal.marks import (
     cutoff_hz,
     decay_s,
     decibels,
-    flat_tops,
-    holes,
-    hum_db,
+    tails,
 )
+from tonewood.signal.running import FlatTops, Frames, Holes, Hum, Samples
 
-_WINDOW_S, _BLOCK = 0.04, 4096
+_WINDOW_S = 0.04
+_ENOUGH = 4096  # frames of the rests that are averaged bin by bin, at least, where there are more
+_BLOCK = 1 << 17
 _REST_DB = 40.0  # below the loud frames, where the floor begins to show
 
 
@@ -85,19 +87,96 @@ class Traces(NamedTuple):
     width_db: float
 
 
-class _Spectra(NamedTuple):
-    """Power of a recording: mean of each bin [bin], frames [frame], third octaves [band, frame]."""
+class Tracing:
+    """Traces of a recording that is run through twice: push its blocks, then look again.
 
-    mean: Floats
-    frames: Floats
-    bands: Floats
+    Levels of the whole decide where its rests are, and its peak where it may be clipped; memory
+    grows with its length by 3 kB a second.
+
+    Parameters
+    ----------
+    rate : int
+        Hz.
+    channels : int
+    """
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self.rate, self.channels = rate, channels
+        self.samples, self.common, self.apart = 0, 0.0, 0.0
+        self.sums, self.peaks = np.zeros(channels), np.zeros(channels, np.float32)
+        self.loudness, self.hum = Loudness(rate), Hum(rate)
+        self.spectra = _Spectra(rate)
+
+    def push(self, block: Samples) -> None:
+        """Hear more samples (channels, samples)."""
+        mono = _mono(block)
+        self.samples += block.shape[1]
+        self.sums += block.sum(axis=1, dtype=np.float64)
+        self.peaks = np.maximum(self.peaks, np.abs(block).max(axis=1, initial=0))
+        self.common += float(np.square(mono, dtype=np.float64).sum())
+        self.apart += float(np.square(block - mono, dtype=np.float64).sum())
+        self.loudness.push(block)
+        self.hum.push(mono)
+        self.spectra.push(mono)
+
+    def again(self) -> "Retracing":
+        """Who is to be given the same blocks once more; nothing can be pushed here after it."""
+        return Retracing(self)
+
+    @property
+    def width_db(self) -> float:
+        """What differs between channels against what is common, dB."""
+        common, apart = self.common / self.samples, self.apart / (self.samples * self.channels)
+        return float(np.clip(decibels(apart / max(common, 1e-20)), -60.0, 60.0))
 
 
-class _Rests(NamedTuple):
-    """Power of the rests in which notes have died away: each bin [bin], third octaves [band]."""
+class Retracing:
+    """The second run; see `Tracing`."""
 
-    mean: Floats
-    bands: Floats
+    def __init__(self, first: Tracing) -> None:
+        self._first = first
+        first.spectra.end()
+        self._power = np.concatenate(first.spectra.frames)
+        self._level = decibels(self._power)
+        self._quiet = self._level < _rest_level(self._level)
+        self._rests = _Rests(first.spectra, self._power, self._quiet & (self._level >= SILENT_DB))
+        self._lines, self._tops = first.hum.lines(), FlatTops(first.peaks)
+
+    def push(self, block: Samples) -> None:
+        """Hear a block again."""
+        mono = _mono(block)
+        self._rests.push(mono)
+        self._tops.push(block)
+        if self._lines is not None:
+            self._lines.push(mono)
+
+    def traces(self) -> Traces:
+        """All that was found."""
+        first, spectra, rests = self._first, self._first.spectra, self._rests
+        quiet, level, rate = self._quiet, self._level, self._first.rate
+        sounding = np.flatnonzero(~quiet)
+        floor = rests.floor()
+        cutoff = cutoff_hz(spectra.mean(), floor.mean if floor else None, rate)
+        offset = np.abs(first.sums / first.samples).max()
+        return Traces(
+            seconds=first.samples / rate,
+            rate=rate,
+            loudness=first.loudness.integrated(),
+            floor_db=_hiss_db(floor.mean, rate) if floor else None,
+            floor_bands_db=_padded(decibels(floor.bands) if floor else np.empty(0)),
+            long_term_db=_padded(decibels(spectra.bands / len(level))),
+            lead_s=float(sounding[0]) * HOP_S,
+            tail_s=float(len(level) - 1 - sounding[-1]) * HOP_S,
+            silent=float(quiet.mean()),
+            gated=float((level < SILENT_DB).mean()),
+            cutoff_hz=cutoff,
+            holes=spectra.holes.share(cutoff),
+            hum_db=None if self._lines is None else self._lines.tallest_db(),
+            offset_db=float(20 * np.log10(offset + 1e-9)),
+            clips=60 * self._tops.count * rate / first.samples,
+            decay_s=decay_s(np.concatenate(spectra.tails, axis=1)),
+            width_db=first.width_db,
+        )
 
 
 def traces(samples: NDArray[np.float32], rate: int) -> Traces:
@@ -110,59 +189,120 @@ def traces(samples: NDArray[np.float32], rate: int) -> Traces:
     rate : int
         Hz.
     """
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spectra = _spectra(mono, rate)
-    level = decibels(spectra.frames)
-    quiet = level < _rest_level(level)
-    gated = level < SILENT_DB
-    sounding = np.flatnonzero(~quiet)
-    rests = _rests(mono, rate, spectra, np.flatnonzero(quiet & ~gated))
-    cutoff = cutoff_hz(spectra.mean, rests.mean if rests else None, rate)
-    return Traces(
-        seconds=samples.shape[1] / rate,
-        rate=rate,
-        loudness=integrated_loudness(samples, rate),
-        floor_db=_hiss_db(rests.mean, rate) if rests else None,
-        floor_bands_db=_padded(decibels(rests.bands)) if rests else _padded(np.empty(0)),
-        long_term_db=_padded(decibels(spectra.bands.mean(axis=1))),
-        lead_s=float(sounding[0]) * HOP_S,
-        tail_s=float(len(level) - 1 - sounding[-1]) * HOP_S,
-        silent=float(quiet.mean()),
-        gated=float(gated.mean()),
-        cutoff_hz=cutoff,
-        holes=holes(decibels(spectra.bands), cutoff),
-        hum_db=hum_db(mono, rate),
-        offset_db=float(20 * np.log10(np.abs(samples.mean(axis=1, dtype=np.float64)).max() + 1e-9)),
-        clips=60 * flat_tops(samples) * rate / samples.shape[1],
-        decay_s=decay_s(spectra.bands),
-        width_db=_width_db(samples, mono),
-    )
+    first = Tracing(rate, samples.shape[0])
+    for block in _blocks(samples):
+        first.push(block)
+    second = first.again()
+    for block in _blocks(samples):
+        second.push(block)
+    return second.traces()
 
 
-def _spectra(mono: NDArray[np.float32], rate: int) -> _Spectra:
-    framed = _frames(mono, rate)
-    window = framed.shape[1]
-    hz = np.arange(window // 2 + 1) * (rate / window)
-    at = CENTRES_HZ[rate / 2 >= CENTRES_HZ * EDGE, None]
-    mix = torch.from_numpy(((hz >= at / EDGE) & (hz < at * EDGE)).astype(np.float32))
-    # The lowest bins hold offset and rumble, which have other names.
-    above = torch.from_numpy(hz > 40)
-    total, frames, bands = np.zeros(len(hz)), [], []
-    for block in torch.split(framed, _BLOCK):
-        power = _power(block)
-        total += power.sum(dim=1, dtype=torch.float64).numpy()
-        frames.append(power[above].sum(dim=0).double().numpy())
-        bands.append((mix @ power).double().numpy())
-    return _Spectra(total / len(framed), np.concatenate(frames), np.concatenate(bands, axis=1))
+class _Spectra:
+    """Power of a recording: of its frames, and summed over them, of bins and third octaves.
+
+    Parameters
+    ----------
+    rate : int
+        Hz.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.window, self.hop = round(_WINDOW_S * rate), round(HOP_S * rate)
+        hz = np.arange(self.window // 2 + 1) * (rate / self.window)
+        at = CENTRES_HZ[rate / 2 >= CENTRES_HZ * EDGE, None]
+        self.mix = torch.from_numpy(((hz >= at / EDGE) & (hz < at * EDGE)).astype(np.float32))
+        # The lowest bins hold offset and rumble, which have other names.
+        self._above = torch.from_numpy(hz > 40)
+        self._total, self.bands = np.zeros(len(hz)), np.zeros(len(at))
+        self.frames: list[Floats] = []
+        self.tails: list[Floats] = []
+        self.holes, self._coming = Holes(len(at)), Frames(self.window, self.hop)
+
+    def push(self, mono: Samples) -> None:
+        """Hear more of a waveform (samples,)."""
+        self._look(self._coming.push(mono))
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        if not self.frames:
+            self._look(self._coming.padded())
+
+    def mean(self) -> Floats:
+        """Mean power [bin]."""
+        return self._total / sum(map(len, self.frames))
+
+    def _look(self, frames: Samples) -> None:
+        if len(frames) == 0:
+            return
+        power = _power(torch.from_numpy(frames))
+        bands = (self.mix @ power).double().numpy()
+        self._total += power.sum(dim=1, dtype=torch.float64).numpy()
+        self.frames.append(power[self._above].sum(dim=0).double().numpy())
+        self.bands += bands.sum(axis=1)
+        self.tails.append(tails(bands))
+        self.holes.push(bands)
 
 
-def _frames(mono: NDArray[np.float32], rate: int) -> torch.Tensor:
-    """Overlapping frames [frame, sample], a view."""
-    window, hop = round(_WINDOW_S * rate), round(HOP_S * rate)
-    wave = torch.from_numpy(mono)
-    if len(mono) < window:
-        wave = torch.nn.functional.pad(wave, (0, window - len(mono)))
-    return wave.unfold(0, window, hop)
+class _Floor(NamedTuple):
+    """Mean power of the rests in which notes have died away: bins [bin], third octaves [band]."""
+
+    mean: Floats
+    bands: Floats
+
+
+class _Rests:
+    """The quieter half of the rests, in which notes have died away, looked at again.
+
+    Parameters
+    ----------
+    spectra : _Spectra
+    power : array [frame]
+    rests : array [frame]
+        Which frames are rests that hold something.
+    """
+
+    def __init__(self, spectra: _Spectra, power: Floats, rests: NDArray[np.bool_]) -> None:
+        found = np.flatnonzero(rests)
+        chosen = found[power[found] <= np.median(power[found])] if found.size else found
+        if chosen.size < FEWEST:
+            chosen = chosen[:0]
+        self._chosen = chosen
+        self._binwise = chosen[:: 1 + chosen.size // _ENOUGH]
+        self._mix, self._next = spectra.mix, 0
+        self._coming = Frames(spectra.window, spectra.hop)
+        self._mean, self._bands = np.zeros(spectra.window // 2 + 1), np.zeros(len(spectra.mix))
+
+    def push(self, mono: Samples) -> None:
+        """Hear more of the waveform (samples,)."""
+        if not self._chosen.size:
+            return
+        frames, first = self._coming.push(mono), self._next
+        self._next += len(frames)
+        here, some = (
+            it[slice(*np.searchsorted(it, [first, self._next]))]
+            for it in (self._chosen, self._binwise)
+        )
+        if here.size:
+            power = _power(torch.from_numpy(frames[here - first]))
+            self._bands += (self._mix @ power).sum(dim=1, dtype=torch.float64).numpy()
+            of_bins = power[:, torch.from_numpy(np.isin(here, some))]
+            self._mean += of_bins.sum(dim=1, dtype=torch.float64).numpy()
+
+    def floor(self) -> _Floor | None:
+        """What they hold; None if they are too few."""
+        if not self._chosen.size:
+            return None
+        return _Floor(self._mean / self._binwise.size, self._bands / self._chosen.size)
+
+
+def _blocks(samples: Samples) -> Iterable[Samples]:
+    return (samples[:, k : k + _BLOCK] for k in range(0, samples.shape[1], _BLOCK))
+
+
+def _mono(block: Samples) -> Samples:
+    mean: Samples = block.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
 
 
 def _power(frames: torch.Tensor) -> torch.Tensor:
@@ -172,21 +312,6 @@ def _power(frames: torch.Tensor) -> torch.Tensor:
     scale = 2 / (frames.shape[1] * float(taper.square().sum()))
     power: torch.Tensor = torch.fft.rfft(frames * taper).abs().square().T * scale
     return power
-
-
-def _rests(
-    mono: NDArray[np.float32], rate: int, spectra: _Spectra, rests: NDArray[np.int64]
-) -> _Rests | None:
-    """The quieter half of the rests, in which notes have died away; None if they are too few."""
-    level = spectra.frames[rests]
-    chosen = rests[level <= np.median(level)] if rests.size else rests
-    if chosen.size < FEWEST:
-        return None
-    frames = _frames(mono, rate)[torch.from_numpy(chosen[:: 1 + chosen.size // _BLOCK])]
-    return _Rests(
-        mean=_power(frames).mean(dim=1, dtype=torch.float64).numpy(),
-        bands=spectra.bands[:, chosen].mean(axis=1),
-    )
 
 
 def _rest_level(level: Floats) -> float:
@@ -209,9 +334,3 @@ def _hiss_db(power: Floats, rate: int) -> float:
 
 def _padded(bands_db: Floats) -> Floats:
     return np.pad(bands_db, (0, len(CENTRES_HZ) - len(bands_db)), constant_values=np.nan)
-
-
-def _width_db(samples: NDArray[np.float32], mono: NDArray[np.float32]) -> float:
-    common = float(np.square(mono, dtype=np.float64).mean())
-    apart = float(np.square(samples - mono, dtype=np.float64).mean())
-    return float(np.clip(decibels(apart / max(common, 1e-20)), -60.0, 60.0))

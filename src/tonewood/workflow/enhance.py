@@ -40,6 +40,7 @@ from tonewood.workflow.hearing import (
 )
 from tonewood.workflow.mask import Found, find_mask, fooled_judge
 from tonewood.workflow.opinions import adapted, doubts
+from tonewood.workflow.partsearch import moved
 from tonewood.workflow.predict import predicted_mask
 
 _BLOCK = 1 << 16
@@ -228,7 +229,7 @@ def reshape(
         On whose disk.
     """
     foreseen = settings.prior.kind == "predicted" and settings.search.steps == 0
-    heard = listen(sound, model, folder, pitched=not foreseen)
+    heard = listen(sound, model, folder, pitched=not foreseen, device=device)
     check_span(heard.samples / sound.rate, settings)
     unlikeness = model.source_likeness.unlikeness(heard.rows_db)
     used = adapted(settings, model)
@@ -243,7 +244,9 @@ def reshape(
         found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
     else:
         found = yield from find_mask(heard, model, used, device=device, folder=folder)
-    yield conclude(sound, heard, found, model, settings, used, folder)
+    with moved(device, model.scorer, model.judge):
+        made = conclude(sound, heard, found, model, settings, used, folder, device)
+    yield made
 
 
 def conclude(
@@ -254,6 +257,7 @@ def conclude(
     settings: EnhanceSettings,
     used: EnhanceSettings,
     folder: Path | None = None,
+    device: str = "cpu",
 ) -> Reshaped:
     """Render a mask that was found, and certify what it does.
 
@@ -261,10 +265,10 @@ def conclude(
     ----------
     settings, used : EnhanceSettings
         As asked for, and as the mask was found.
-    folder : Path, optional
-        As of `reshape`.
+    folder, device
+        As of `reshape`; scorer and judge are there.
     """
-    made = _render(sound, heard, found.mask, model, settings.render, folder)
+    made = _render(sound, heard, found.mask, model, settings.render, folder, device)
     after = made.heard
     judge = fooled = None
     if model.judge is not None:
@@ -357,19 +361,21 @@ def _render(
     model: Model,
     settings: RenderSettings,
     folder: Path | None,
+    device: str,
 ) -> _Made:
     """Pass a recording through its mask, and listen to what comes out."""
     if settings.amount == 0:
         unmoved = Matching(0.0, heard.loudness, heard.loudness, held=False)
         return _Made(None, heard, unmoved, heard.peak)
     spectrum = model.settings.spectrum
-    way = Passage(sound.rate, sound.channels, settings.aspect.between, spectrum)
-    ear = ear_of(sound, model, pitched=False)
+    way = Passage(sound.rate, sound.channels, settings.aspect.between, spectrum, device)
+    ear = ear_of(sound, model, pitched=False, device=device)
     making = _Making(way, ear, settings.matches)
     force = in_force(mask, settings, spectrum)
     made, memory, peak = Spool(sound.channels, folder), Memory(ear, folder), 0.0
     pieces = overlapping(sound.blocks(), way.size, way.margin)
-    for found in spread(making, (way.item(it, force) for it in pieces), portable=True):
+    passing = (way.item(it, force) for it in pieces)
+    for found in spread(making, passing, portable=device == "cpu"):
         made.append(found.samples)
         memory.keep(found.heard)
         peak = max(peak, found.true_peak)

@@ -14,9 +14,9 @@ from tonewood.files.audio import mono_of, resample
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, centres_hz, frame_levels
-from tonewood.signal.blocks import Piece, cut, overlapping
-from tonewood.signal.features import LONG_HOPS, PITCHES, Levels, pitch_power
+from tonewood.signal.bands import centres_hz, frame_levels
+from tonewood.signal.blocks import Piece, Samples, cut, overlapping
+from tonewood.signal.features import PITCHES, Levels, analysed
 from tonewood.signal.loudness import Energies, energies, integrated
 from tonewood.signal.pieces import piece_margin, piece_size
 from tonewood.signal.spread import spread
@@ -60,6 +60,33 @@ class InMemory:
         """Views of it."""
         for start in range(0, self.samples.shape[1], _BLOCK):
             yield self.samples[:, start : start + _BLOCK]
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """The first seconds of a recording."""
+
+    whole: Sound
+    seconds: float
+
+    @property
+    def rate(self) -> int:
+        """Hz."""
+        return self.whole.rate
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.whole.channels
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """As many blocks as it is long."""
+        left = round(self.seconds * self.rate)
+        for block in self.whole.blocks():
+            yield block[:, :left]
+            left -= block.shape[1]
+            if left <= 0:
+                return
 
 
 @dataclass(frozen=True)
@@ -129,6 +156,8 @@ class Ear:
     bands : BandSettings
     pitched : bool
         Whether pitches are of interest.
+    device : str
+        Where to analyse.
     """
 
     rate: int
@@ -136,6 +165,7 @@ class Ear:
     spectrum: SpectrumSettings
     bands: BandSettings
     pitched: bool = True
+    device: str = "cpu"
 
     @property
     def size(self) -> int:
@@ -147,7 +177,7 @@ class Ear:
         """Samples beyond a piece that it takes to hear it."""
         return piece_margin(self.rate, self.spectrum)
 
-    def __call__(self, piece: Piece) -> Overheard:
+    def __call__(self, piece: Piece[Samples]) -> Overheard:
         """Hear a piece (channels, samples)."""
         rate = self.spectrum.rate
         wave = resample(mono_of(piece.samples), self.rate, rate)
@@ -156,28 +186,19 @@ class Ear:
             size = len(wave) - lead
         mono = Piece(wave, first, lead, size, piece.last)
         hop = self.spectrum.hop
-        heard = [self._analysed(part) for part in cut(mono, _BLOCK_FRAMES * hop, _REACH * hop)]
-        rows, pitches = (torch.cat(parts, dim=1) for parts in zip(*heard, strict=True))
+        parts = cut(mono, _BLOCK_FRAMES * hop, _REACH * hop)
+        heard = [
+            analysed(part, self.bands, self.spectrum, pitched=self.pitched, device=self.device)
+            for part in parts
+        ]
         return Overheard(
             wave=torch.from_numpy(np.ascontiguousarray(mono.own)),
-            rows_db=rows,
-            pitches=pitches,
+            rows_db=torch.cat([rows for rows, _ in heard], dim=1).cpu(),
+            pitches=torch.cat([it for _, it in heard], dim=1).cpu(),
             energies=energies(piece, self.rate),
             peak=max(float(piece.own.max()), -float(piece.own.min())),
             samples=piece.size,
         )
-
-    def _analysed(self, piece: Piece) -> tuple[Tensor, Tensor]:
-        """Rows, and power on pitches, of the frames that a piece is about."""
-        wave = torch.from_numpy(piece.samples)
-        first = piece.lead // self.spectrum.hop
-        count = None if piece.last else piece.size // self.spectrum.hop
-        rows = band_levels(wave, self.spectrum.rate, self.bands, self.spectrum)
-        rows = rows[:, first:][:, :count]
-        if not self.pitched:
-            return rows, torch.zeros(PITCHES, 0)
-        power = pitch_power(wave, self.spectrum)[:, first // LONG_HOPS :]
-        return rows, power[:, : None if count is None else count // LONG_HOPS]
 
 
 class Memory:
@@ -228,19 +249,24 @@ class Memory:
         )
 
 
-def ear_of(sound: Sound, model: Model, *, pitched: bool = True) -> Ear:
+def ear_of(sound: Sound, model: Model, *, pitched: bool = True, device: str = "cpu") -> Ear:
     """An ear for a recording, as a model hears."""
     bands = model.settings.scorer.bands
-    return Ear(sound.rate, sound.channels, model.settings.spectrum, bands, pitched)
+    return Ear(sound.rate, sound.channels, model.settings.spectrum, bands, pitched, device)
 
 
 def listen(
-    sound: Sound, model: Model, folder: Path | None = None, *, pitched: bool = True
+    sound: Sound,
+    model: Model,
+    folder: Path | None = None,
+    *,
+    pitched: bool = True,
+    device: str = "cpu",
 ) -> Heard:
     """Analyse a whole recording; without its pitches where they are of no interest."""
-    ear = ear_of(sound, model, pitched=pitched)
+    ear = ear_of(sound, model, pitched=pitched, device=device)
     memory = Memory(ear, folder)
     pieces = overlapping(sound.blocks(), ear.size, ear.margin)
-    for heard in spread(ear, pieces, portable=True):
+    for heard in spread(ear, pieces, portable=device == "cpu"):
         memory.keep(heard)
     return memory.heard()

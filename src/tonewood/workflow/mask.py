@@ -23,7 +23,14 @@ from tonewood.signal.spectrum import Floats
 from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Made, Span, Track, parts, spans
 from tonewood.workflow.hearing import Heard
-from tonewood.workflow.partsearch import LISTENING_MARGIN, Part, PartSearch, Scale, scale_of
+from tonewood.workflow.partsearch import (
+    LISTENING_MARGIN,
+    Part,
+    PartSearch,
+    Scale,
+    moved,
+    scale_of,
+)
 from tonewood.workflow.predict import predictor_of
 
 _PART_FRAMES = 3_000  # half a minute: small enough for every core to have one
@@ -83,7 +90,7 @@ def find_mask(
     """
     grid = grid_of(heard, model, settings.method)
     kind, frames = settings.prior.kind, heard.rows_db.frames
-    anchored = anchor("auto" if kind == "predicted" else kind, heard, grid, model, folder)
+    anchored = anchor("auto" if kind == "predicted" else kind, heard, grid, model, folder, device)
     ahead = _departure(heard, model, folder) if kind == "predicted" else None
     searching = settings.search
     if searching.guide is None:
@@ -117,7 +124,7 @@ def find_mask(
             heard.wave.part(begin * spectrum.hop, end * spectrum.hop) if hears else None,
         )
 
-    with work.moved():
+    with moved(device, work.scorer, work.guide):
         parted = list(_parted(frames, whole, model, searching))
         # One part is followed step by step; several are searched at once, each to its end.
         found: Iterator[Iterable[Step]]
@@ -150,7 +157,12 @@ class Anchored(NamedTuple):
 
 
 def anchor(
-    kind: PriorKind, heard: Heard, grid: Grid, model: Model, folder: Path | None = None
+    kind: PriorKind,
+    heard: Heard,
+    grid: Grid,
+    model: Model,
+    folder: Path | None = None,
+    device: str = "cpu",
 ) -> Anchored:
     """Mask [row, frame] in dB on a grid that the model's statistics suggest."""
     if kind in ("none", "random", "blocks"):
@@ -158,7 +170,7 @@ def anchor(
         nothing = Made(heard.rows_db.frames, lambda a, b: torch.zeros(len(grid.hz), b - a))
         return Anchored(nothing, heard.levels.mean_db)
     weights = model.priors.weights_of(kind)
-    suggested = _suggested(heard, model, weights, folder)
+    suggested = _suggested(heard, model, weights, folder, device)
     masks = Spool(len(model.priors.static_db), folder)
     power = 0.0
     for span in spans(heard.rows_db.frames):
@@ -189,7 +201,9 @@ class _Suggested(NamedTuple):
     present: Tensor
 
 
-def _suggested(heard: Heard, model: Model, weights: Weights, folder: Path | None) -> _Suggested:
+def _suggested(
+    heard: Heard, model: Model, weights: Weights, folder: Path | None, device: str
+) -> _Suggested:
     rows = len(model.priors.static_db)
     spools = [Spool(rows, folder) if share > 0 else None for share in weights[1:4]]
     sums = [torch.zeros(rows, dtype=torch.float64) for _ in spools]
@@ -202,9 +216,9 @@ def _suggested(heard: Heard, model: Model, weights: Weights, folder: Path | None
             power = heard.pitches.part(span.begin // LONG_HOPS, -(-span.end // LONG_HOPS))
         return _Told(span, heard.rows_db.part(span.begin, span.end), power)
 
-    work = _Adapting(model.priors, weights, heard.levels)
+    work = _Adapting(model.priors.on(torch.device(device)), weights, heard.levels, device)
     told = map(part, spans(heard.rows_db.frames, _PART_FRAMES, _FEATURE_MARGIN))
-    for found in spread(work, told, portable=True):
+    for found in spread(work, told, portable=device == "cpu"):
         audible += int(found.audible.sum())
         present.append(found.present)
         for spool, total, mask in zip(spools, sums, found.masks_db, strict=True):
@@ -241,18 +255,20 @@ class _Adapting:
     priors: Priors
     weights: Weights
     levels: Levels
+    device: str
 
     def __call__(self, told: _Told) -> _Adapted:
         span = told.span
-        fine = torch.zeros(PITCHES, span.end - span.begin)
+        rows_db, frames = told.rows_db.to(self.device), span.end - span.begin
+        fine = rows_db.new_zeros(PITCHES, frames)
         if told.pitch_power is not None:
-            fine = unveiled(told.pitch_power, self.levels.pitch_power, fine.shape[1])
-        take = self.priors.source.take(Features(told.rows_db, fine), self.levels)
+            fine = unveiled(told.pitch_power.to(self.device), self.levels.pitch_power, frames)
+        take = self.priors.source.take(Features(rows_db, fine), self.levels)
         masks = [
-            None if mask is None else mask[:, span.inner].contiguous()
+            None if mask is None else mask[:, span.inner].contiguous().cpu()
             for mask in self.priors.adapted(take, self.weights)
         ]
-        return _Adapted(masks, take.audible[span.inner], take.present[span.inner])
+        return _Adapted(masks, take.audible[span.inner].cpu(), take.present[span.inner].cpu())
 
 
 def _parted(frames: int, whole: bool, model: Model, settings: SearchSettings) -> Iterator[Span]:

@@ -7,9 +7,9 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tonewood.masking.mask import Mask
+from tonewood.masking.mask import Field
 from tonewood.masking.notes import scatter
 from tonewood.masking.objective import ScoreFunction
 from tonewood.masking.optimise import Cells, Listen, NoteGains, Parametrisation, Step, search
@@ -21,6 +21,19 @@ from tonewood.signal.spectrum import Floats, refiltered
 from tonewood.signal.tracks import Span
 
 LISTENING_MARGIN = 16  # frames that a rendering, and the analysis of it, reach
+
+
+@contextmanager
+def moved(device: str, *networks: nn.Module | None) -> Iterator[None]:
+    """Networks on a device, while it lasts."""
+    taken = [it for it in networks if it is not None]
+    try:
+        for network in taken:
+            network.to(device)
+        yield
+    finally:
+        for network in taken:
+            network.cpu()
 
 
 class Scale(NamedTuple):
@@ -100,18 +113,6 @@ class PartSearch:
     frames: int
     device: str
 
-    @contextmanager
-    def moved(self) -> Iterator[None]:
-        """Networks on the device, while it lasts."""
-        networks = [it for it in (self.scorer, self.guide) if it is not None]
-        try:
-            for network in networks:
-                network.to(self.device)
-            yield
-        finally:
-            for network in networks:
-                network.cpu()
-
     def __call__(self, part: Part) -> list[Step]:
         """All steps of a part's search."""
         return list(self.steps(part))
@@ -128,6 +129,9 @@ class PartSearch:
         energy = None
         if self.guide is not None:
             energy = partial(self.guide.energy, level_db=self.level_db)
+        listen = None
+        if part.wave is not None:
+            listen = listener(part.wave.to(self.device), scale, self.spectrum)
         found = search(
             scale.score,
             part.levels_db.to(self.device),
@@ -138,7 +142,7 @@ class PartSearch:
             max_gain_db=settings.render.max_gain_db,
             generator=generator,
             energy=energy,
-            listen=None if part.wave is None else listener(part.wave, scale, self.spectrum),
+            listen=listen,
             loudest_db=self.loudest_db,
             stop_score=self.stop_score,
         )
@@ -173,15 +177,14 @@ def listener(wave: Tensor, scale: Scale, spectrum: SpectrumSettings) -> Listen:
     Parameters
     ----------
     wave : Tensor [sample]
-        What the mask is for, at the analysis rate.
+        What the masks are for, at the analysis rate, on their device.
     """
     hop = spectrum.hop / spectrum.rate
-    through = refiltered(wave.numpy()[None], spectrum.rate, spectrum)
+    through = refiltered(wave[None], spectrum.rate, spectrum)
 
     def listen(mask_db: Tensor) -> Tensor:
-        mask = Mask(mask_db.cpu().numpy(), scale.hz, hop, spectrum.rate / 2)
-        made = torch.from_numpy(through(mask.at)[0])
+        made = through(Field(mask_db, scale.hz, hop, spectrum.rate / 2).at)[0]
         levels = band_levels(made, spectrum.rate, scale.bands, spectrum)
-        return levels[:, : mask_db.shape[1]].to(mask_db)
+        return levels[:, : mask_db.shape[1]]
 
     return listen

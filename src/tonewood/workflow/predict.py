@@ -15,7 +15,7 @@ from tonewood.files.spool import Spool
 from tonewood.masking.mask import LongMask, Mask
 from tonewood.masking.predictor import Predictor
 from tonewood.signal.bands import band_levels, centres_hz
-from tonewood.signal.blocks import Piece, overlapping
+from tonewood.signal.blocks import Piece, Samples, overlapping
 from tonewood.signal.spectrum import scaled_to
 from tonewood.signal.spread import spread
 from tonewood.workflow.hearing import Sound
@@ -58,7 +58,7 @@ def rows_along(sound: Sound, model: Model) -> Iterator[Tensor]:
     _, hop, _ = scaled_to(spectrum, rate)
     mono = resampled((mono_of(block) for block in sound.blocks()), sound.rate, rate)
 
-    def analysed(piece: Piece) -> Tensor:
+    def analysed(piece: Piece[Samples]) -> Tensor:
         rows, first = rows_at(piece.samples, rate, model), piece.lead // hop
         return rows[:, first:] if piece.last else rows[:, first : first + piece.size // hop]
 

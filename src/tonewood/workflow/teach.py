@@ -11,8 +11,8 @@ import torch
 from tonewood.files import folders
 from tonewood.files.card import PredictorCard
 from tonewood.files.folders import Take, lesson
-from tonewood.files.items import reread
 from tonewood.files.modelfile import Model
+from tonewood.files.study import opened
 from tonewood.masking.distil import Lesson, distil, missed_db
 from tonewood.masking.fitting import blended, cycle_distance
 from tonewood.masking.mask import Mask
@@ -22,7 +22,7 @@ from tonewood.settings import EnhanceSettings, PredictorSettings, changed
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.spectrum import scaled_to
 from tonewood.workflow.audit import Side
-from tonewood.workflow.hearing import InMemory, Sound, listen
+from tonewood.workflow.hearing import Beginning, Sound, listen
 from tonewood.workflow.mask import find_mask
 from tonewood.workflow.predict import rows_along
 
@@ -66,8 +66,7 @@ def teach(
     for part in parts:
         lessons.append([])
         for take in part:
-            recording = reread(take.item, model.card.fix)
-            sound = InMemory(recording.samples, recording.rate)
+            sound = Beginning(opened(take.item, model.card.fix), MOST_SECONDS)
             lessons[-1].append(_lesson(sound, model, settings.search_steps))
             number += 1
             yield Taught(number, total, take.path)

@@ -1,0 +1,229 @@
+"""Marks that are looked for while a recording passes, in blocks of any size.
+
+What needs to know the whole recording first (where it is quietest, how high its peaks are) is told
+so, and looks at it a second time.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tonewood.signal.marks import CENTRES_HZ, EDGE, FEWEST, MAINS_HZ, SILENT_DB, Floats, decibels
+
+Samples = NDArray[np.float32]
+
+_NEAR, _FAR = 4, 10  # frames from a hole to where its band must sound
+_KNOWN = 5  # samples that are kept: three before a flat top, itself and the one after it
+
+
+class Frames:
+    """Overlapping frames of a waveform (samples,).
+
+    Parameters
+    ----------
+    window, hop : int
+        Samples.
+    """
+
+    def __init__(self, window: int, hop: int) -> None:
+        self._window, self._hop = window, hop
+        self._held: Samples = np.zeros(0, np.float32)
+
+    def push(self, block: Samples) -> Samples:
+        """Frames [frame, sample] that a block completes, a view."""
+        held = np.concatenate([self._held, block])
+        count = max(0, (len(held) - self._window) // self._hop + 1)
+        self._held = held[count * self._hop :]
+        if count == 0:
+            return np.zeros((0, self._window), np.float32)
+        # Writeable, though nobody writes: torch asks for no less.
+        every = np.lib.stride_tricks.sliding_window_view(held, self._window, writeable=True)
+        frames: Samples = every[:: self._hop][:count]
+        return frames
+
+    def padded(self) -> Samples:
+        """The one frame [1, sample] of a recording shorter than it, silence after its end."""
+        return np.pad(self._held, (0, self._window - len(self._held)))[None]
+
+
+class Holes:
+    """Cells of third octaves that drop out while the middle goes on.
+
+    Such a cell is 15 dB below its band both 40 to 100 ms before and after; the bands from 500 Hz
+    to 2 kHz together are not even 8 dB below theirs.
+    """
+
+    def __init__(self, bands: int) -> None:
+        at = CENTRES_HZ[:bands]
+        self._high, self._middle = at > 3_900, (at > 490) & (at < 2_050)
+        self._edge = at[self._high] * EDGE
+        self._held: Floats = np.zeros((bands, 0))
+        self._count = np.zeros(len(self._edge), np.int64)
+        self._frames = self._looked_at = 0
+
+    def push(self, bands: Floats) -> None:
+        """Look at more power [band, frame]."""
+        held = np.concatenate([self._held, bands], axis=1)
+        self._frames += bands.shape[1]
+        self._held = held[:, -2 * _FAR :]
+        if held.shape[1] <= 2 * _FAR:
+            return
+        middle = _dip(decibels(held[self._middle].sum(axis=0))[None])
+        gone = (_dip(decibels(held[self._high])) > 15) & (middle < 8)
+        self._count += gone.sum(axis=1)
+        self._looked_at += gone.shape[1]
+
+    def share(self, cutoff: float) -> float:
+        """Share of the cells above 4 kHz, in bands below a cut-off, that are holes."""
+        below = self._edge <= cutoff
+        if not below.any() or self._frames < 2 * FEWEST:
+            return 0.0
+        return float(self._count[below].sum() / (below.sum() * self._looked_at))
+
+
+class Hum:
+    """Lines on multiples of 50 and of 60 Hz: first how loud every moment is.
+
+    Parameters
+    ----------
+    rate : int
+        Hz.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._window = round(0.75 * rate)
+        self._frames = Frames(self._window, self._window // 2)
+        self._energy: list[Floats] = []
+        self._rate, self._samples = rate, 0
+
+    def push(self, block: Samples) -> None:
+        """Hear more of a waveform (samples,)."""
+        self._samples += len(block)
+        frames = self._frames.push(block)
+        # One at a time: they overlap, and squared they would be in memory twice and more.
+        self._energy.append(np.array([np.square(it, dtype=np.float64).mean() for it in frames]))
+
+    def lines(self) -> "Lines | None":
+        """Who looks at the quietest moments; None if the recording is too short or silent."""
+        if self._samples < 3 * self._window:
+            return None
+        energy = np.concatenate(self._energy)
+        heard = np.flatnonzero(energy > 10 ** (SILENT_DB / 10))
+        if heard.size == 0:
+            return None
+        quiet = heard[np.argsort(energy[heard])][: max(3, len(heard) // 4)]
+        return Lines(self._rate, self._window, quiet)
+
+
+class Lines:
+    """Second look at a recording: lines in its quiet windows, so that notes, which stop, count not.
+
+    Parameters
+    ----------
+    rate : int
+        Hz.
+    window : int
+        Samples; windows overlap by half.
+    quiet : array [window]
+        Numbers of the windows.
+    """
+
+    def __init__(self, rate: int, window: int, quiet: NDArray[np.int64]) -> None:
+        self._frames, self._next, self._quiet = Frames(window, window // 2), 0, set(quiet.tolist())
+        self._taper = np.hanning(window).astype(np.float32)
+        self._kept = round(400 * window / rate)
+        hz = np.arange(self._kept) * (rate / window)
+        away = [np.abs(hz - mains * k) for mains in MAINS_HZ for k in range(1, 7)]
+        self._places = [(far < 1.2, (far > 4) & (far < 12)) for far in away]
+        self._heights: list[list[float]] = []
+
+    def push(self, block: Samples) -> None:
+        """Hear more of the waveform (samples,)."""
+        for number, frame in enumerate(self._frames.push(block), start=self._next):
+            self._next = number + 1
+            if number in self._quiet:
+                power = np.abs(np.fft.rfft(frame * self._taper)[: self._kept]) ** 2 + 1e-30
+                self._heights.append(
+                    [
+                        float(decibels(power[near].max() / np.median(power[beside])))
+                        for near, beside in self._places
+                    ]
+                )
+
+    def tallest_db(self) -> tuple[float, float]:
+        """Height of the tallest line on multiples of 50 and of 60 Hz, dB.
+
+        Of each of the first six multiples it is the median over the windows; against the median 4
+        to 12 Hz beside it.
+        """
+        heights = np.median(np.array(self._heights), axis=0).reshape(len(MAINS_HZ), -1).max(axis=1)
+        return float(heights[0]), float(heights[1])
+
+
+class FlatTops:
+    """Clipped peaks: three equal samples or more near the peak, with a sharp corner.
+
+    Below -26 dBFS none is looked for: there a step of 16 bits is as large as a corner.
+
+    Parameters
+    ----------
+    peaks : float32 array [channel]
+        Of the whole recording.
+    """
+
+    def __init__(self, peaks: Samples) -> None:
+        self._peaks, self.count = peaks, 0
+        self._held: Samples = np.zeros((len(peaks), 0), np.float32)
+
+    def push(self, block: Samples) -> None:
+        """Look at more samples (channels, samples)."""
+        joined = np.concatenate([self._held, block], axis=1)
+        first = max(0, self._held.shape[1] - 1)  # those before it had their neighbours, and count
+        self._held = joined[:, -_KNOWN:]
+        for channel, peak in zip(joined, self._peaks, strict=True):
+            if peak < 0.05:
+                continue
+            size = np.abs(channel)
+            same = (channel[1:-1] == channel[:-2]) & (channel[1:-1] == channel[2:])
+            middle = np.flatnonzero(same & (size[1:-1] >= 0.98 * peak)) + 1
+            starts = middle[np.diff(middle, prepend=-2) > 1]
+            starts = starts[starts >= first]
+            before = channel[np.maximum(starts - 3, 0)]
+            # A slow sine has equal samples on its tops too, but no corner before them.
+            self.count += int((np.abs(channel[starts] - before) > 0.005 * peak).sum())
+
+
+def holes(bands: Floats, cutoff: float) -> float:
+    """Share of holes in the power of third octaves [band, frame]; see `Holes`."""
+    looking = Holes(len(bands))
+    looking.push(bands)
+    return looking.share(cutoff)
+
+
+def hum_db(mono: Samples, rate: int) -> tuple[float, float] | None:
+    """Height in dB of the tallest line on multiples of 50 Hz and of 60 Hz; None if too short."""
+    hum = Hum(rate)
+    hum.push(mono)
+    lines = hum.lines()
+    if lines is None:
+        return None
+    lines.push(mono)
+    return lines.tallest_db()
+
+
+def flat_tops(samples: Samples) -> int:
+    """Number of clipped peaks of samples (channels, samples); see `FlatTops`."""
+    looking = FlatTops(np.abs(samples).max(axis=1))
+    looking.push(samples)
+    return looking.count
+
+
+def _dip(level: Floats) -> Floats:
+    """How far each cell [band, frame] lies below its band both before and after, dB.
+
+    The first and the last 100 ms are left out: they have no before or no after.
+    """
+    reach = np.arange(_NEAR, _FAR + 1)
+    before = np.max([np.roll(level, k, axis=1) for k in reach], axis=0)
+    after = np.max([np.roll(level, -k, axis=1) for k in reach], axis=0)
+    dip: Floats = (np.minimum(before, after) - level)[:, _FAR:-_FAR]
+    return dip
