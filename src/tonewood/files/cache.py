@@ -8,6 +8,7 @@ beyond that: an entry that cannot be read is made again.
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,18 +20,21 @@ import torch
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tonewood.errors import OutputError
 from tonewood.files.formats import AudioFormat
-from tonewood.files.output import atomic_path
+from tonewood.files.output import atomic_path, sweep
 from tonewood.signal.features import Analysis
 from tonewood.signal.traces import Traces
 
 _VERSION = 1
 _SUFFIX = ".take"
 _MOST_BYTES = 20 * 2**30
+_KINDS = {
+    torch.float64: "F64", torch.float32: "F32", torch.int64: "I64", torch.int32: "I32",
+    torch.bool: "BOOL",
+}  # fmt: skip
 
 
 class Piece(NamedTuple):
@@ -116,8 +120,10 @@ class Cache:
 
     @contextmanager
     def bounded(self) -> Iterator[None]:
-        """Keep the folder within its size when the block ends."""
+        """Keep the folder within its size when the block ends, and free of what was left in it."""
         try:
+            if self.folder is not None:
+                sweep([self.folder])
             yield
         finally:
             if self.folder is not None:
@@ -160,7 +166,30 @@ def _write(path: Path, it: Studied) -> None:
     }
     told = [it.digest, it.seconds, [it.format.container, it.format.subtype, it.format.endian]]
     with atomic_path(path, overwrite=True) as temporary:
-        save_file(arrays, temporary, {"told": json.dumps([*told, traces])})
+        _save(temporary, arrays, json.dumps([*told, traces]))
+
+
+def _save(path: Path, arrays: dict[str, Tensor], told: str) -> None:
+    """Write a safetensors file in place.
+
+    `save_file` writes another file and renames it: without the lock that tells a sweep that
+    somebody works on it, readable by nobody else, and left behind by a process that is killed.
+    """
+    # The widest numbers first, so that all lie at multiples of their size.
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].element_size())
+    header: dict[str, Any] = {"__metadata__": {"told": told}}
+    at = 0
+    for name, it in ordered:
+        end = at + it.numel() * it.element_size()
+        kind, shape = _KINDS[it.dtype], list(it.shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [at, end]}
+        at = end
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for _, it in ordered:
+            file.write(np.ascontiguousarray(it.numpy()).data)
 
 
 def _read(path: Path) -> Studied | None:
