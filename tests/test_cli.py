@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import soundfile
 from tonewood import cli
 from tonewood.cli import report
 from tonewood.files.modelfile import Model, load
+from tonewood.files.recipe import Recipe
 from tonewood.files.recipe import load as load_recipe
 from tonewood.settings import Optimiser
 from tonewood.terminal import EnhancingDisplay
@@ -489,3 +491,76 @@ def test_bars_are_gone_before_a_result_is_printed(
     missing = tmp_path / "missing.wav"
     assert run("enhance", take, missing, "-o", tmp_path / "out", "-m", model_file, *FEW).code == 1
     assert happened == ["cleared", "printed", "cleared", "printed", "cleared"]
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_end_a_command_clears_away_what_was_half_done(
+    run: Run, take: Path, tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch,
+    asked: signal.Signals,
+) -> None:  # fmt: skip
+    seen: list[list[str]] = []
+
+    def end(self: Recipe, path: Path, **_: Any) -> None:
+        seen.append([it.name for it in path.parent.iterdir()])
+        signal.raise_signal(asked)
+
+    monkeypatch.setattr(Recipe, "save", end)
+    kept = signal.signal(asked, signal.SIG_DFL)
+    try:
+        ran = run("enhance", take, "-m", model_file, "-o", tmp_path / "out/a.wav", *FEW)
+    finally:
+        signal.signal(asked, kept)
+    assert ran.code == 128 + asked
+    (names,) = seen
+    assert [it for it in names if it.startswith(".tonewood-")]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_is_ignored_stays_ignored(run: Run) -> None:
+    kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        assert run("--help").code == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, kept)
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_asked_to_end_closes_its_desk(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: signal.Signals
+) -> None:
+    from tonewood.studio.desk import Desk
+
+    closed: list[Path] = []
+    close = Desk.close
+
+    def told(self: Desk) -> None:
+        closed.append(self.store.folder)
+        close(self)
+
+    def ready(*_: object) -> str:
+        signal.raise_signal(asked)
+        return "http://127.0.0.1/"
+
+    monkeypatch.setattr(Desk, "close", told)
+    monkeypatch.setattr("tonewood.serving.address", ready)
+    # Without the application's own end, which a second signal cuts short.
+    monkeypatch.setattr("tonewood.studio.app.studio", lambda *_, **__: nothing)
+    kept = signal.signal(asked, signal.SIG_DFL)
+    if asked is signal.SIGINT:
+        signal.signal(asked, signal.default_int_handler)
+    try:
+        ran = run("studio", "--no-browser", "--port", "0", "--folder", tmp_path)
+    finally:
+        signal.signal(asked, kept)
+    assert closed
+    assert ran.code == (130 if asked is signal.SIGINT else 143)
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """An application that starts and ends."""
+    while scope["type"] == "lifespan":
+        asked = (await receive())["type"]
+        await send({"type": f"{asked}.complete"})
+        if asked.endswith("shutdown"):
+            return

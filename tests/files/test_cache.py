@@ -169,6 +169,24 @@ def test_an_analysis_gives_its_features_back_whole_and_in_part(frames: int) -> N
         assert torch.equal(mine, other[:, 100:201])
 
 
+def test_an_entry_is_written_in_place_and_swept_if_it_never_was_whole(tmp_path: Path) -> None:
+    # Under a lock that tells a sweep of its writer, and with the permissions of any new file.
+    folder = tmp_path / "cache"
+    one = tmp_path / "one"
+    for place in (folder, one):
+        place.mkdir()
+    soundfile.write(one / "a.wav", instrument(1.0).T, 16_000)
+    left = folder / ".tonewood-0123456789abcdef.take"
+    left.write_bytes(b"half")
+    cache = Cache(folder)
+    with cache.bounded():
+        assert not left.exists()
+        assert len(taken(one, cache)) == 1
+    (entry,) = folder.iterdir()
+    (tmp_path / "plain").touch()
+    assert entry.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_of_long_folders_pieces_are_learnt_from_drawn_by_the_seed(tmp_path: Path) -> None:
     for number in range(3):
         wave = instrument(70.0, seed=number)

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import pytest
 
 from tonewood.errors import OutputError, shown
-from tonewood.files.output import atomic_path, write_bytes, write_text
+from tonewood.files.output import atomic_path, sole, sweep, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -150,3 +150,23 @@ def test_paths_are_shown_on_one_printable_line() -> None:
     assert shown("Stück 1.wav") == "Stück 1.wav"
     assert shown("a\nb\x1b[31m.wav") == r"a\nb\x1b[31m.wav"
     assert shown(os.fsdecode(b"caf\xe9.wav")).encode() == rb"caf\udce9.wav"
+
+
+def test_two_cannot_make_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "ours.tonewood"
+    with sole(path):
+        with pytest.raises(OutputError, match="is being made by another process right now: wait"):
+            sole(path).__enter__()
+        with sole(tmp_path / "other.tonewood"):
+            sweep([tmp_path])
+        with pytest.raises(OutputError, match="another process"):
+            sole(path).__enter__()
+        (held,) = tmp_path.iterdir()
+    assert names(tmp_path) == []
+    held.touch()  # as one that was killed leaves it
+    with sole(path):
+        pass
+    assert names(tmp_path) == []
+    held.touch()
+    sweep([tmp_path])
+    assert names(tmp_path) == []

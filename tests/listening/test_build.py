@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,3 +210,45 @@ def test_what_is_no_test_is_refused(
         design.load(tmp_path)
     with pytest.raises(FolderError, match="no listening test"):
         design.load(short)
+
+
+def test_what_a_killed_builder_left_goes_with_the_next(
+    conditions: dict[str, Path], tmp_path: Path
+) -> None:
+    hidden = tmp_path / ".tonewood-0123456789abcdef"
+    (hidden / "stimuli").mkdir(parents=True)
+    (hidden / "stimuli" / "0.wav").write_bytes(b"half")
+    found = list(pieces.from_conditions([conditions["plain"], conditions["odd"]]))
+    plan = build.planned(kind="pairs", seconds=5.0, checked=False)
+    list(build.build(found, plan, tmp_path / "test"))
+    assert [it.name for it in tmp_path.iterdir()] == ["test"]
+
+
+def test_a_test_is_replaced_whole_or_not_at_all(
+    made: dict[str, Made], conditions: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    _, folder = made["pairs"]
+    out = Path(shutil.copytree(folder, tmp_path / "test"))
+    (out / "report").mkdir()
+    found = list(pieces.from_conditions([conditions["plain"], conditions["odd"]]))
+    plan = build.planned(kind="pairs", seconds=5.0, checked=False)
+    with pytest.raises(OutputError, match="something else"):  # which would go with the test
+        list(build.build(found, plan, out, overwrite=True))
+    (out / "report").rmdir()
+    before = sorted(it.name for it in out.rglob("*"))
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == out and self.name.startswith(".tonewood-"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            list(build.build(found, plan, out, overwrite=True))
+    assert sorted(it.name for it in out.rglob("*")) == before
+    list(build.build(found, plan, out, overwrite=True))
+    assert sorted(it.name for it in out.rglob("*")) != before
+    assert [it.name for it in tmp_path.iterdir()] == ["test"]

@@ -316,6 +316,39 @@ def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
         Table(place, {"a": 1}).__enter__()
 
 
+def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
+    place, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
+    for turn in range(3):
+        with Table(place, {"a": 1}) as table:
+            assert sorted(table.earlier) == [f"{k}.wav" for k in range(turn)]
+            # Killed as soon as it is open, and half through a batch.
+            whole = partial.read_bytes()
+            table.add(Row(f"{turn}.wav", scorer=turn / 10))
+            table.keep()
+            kept = partial.read_bytes()
+            assert kept.startswith(whole)
+            table.add(Row("half.wav"))
+            table.keep()
+            cut = partial.read_bytes()[: len(kept) + 1 + 30 * turn]
+        partial.write_bytes(cut)
+    with Table(place, {"a": 1}) as table:
+        table.add(Row("1.wav", scorer=0.9))
+        table.finish()
+    assert {row.path: row.scorer for row in results.read(place)} == {
+        "0.wav": 0.0, "1.wav": 0.9, "2.wav": 0.2
+    }  # fmt: skip
+    assert not partial.exists()
+    with Table(place, {"a": 1}) as table:  # the finished one, and then what came after
+        table.add(Row("3.wav", scorer=0.3))
+        table.keep()
+        content = partial.read_bytes()
+    partial.write_bytes(content)
+    with Table(place, {"a": 1}) as table:
+        assert sorted(table.earlier) == [f"{k}.wav" for k in range(4)]
+        table.finish()
+    assert len(results.read(place)) == 4
+
+
 def test_a_table_is_of_groups_of_rows_and_has_the_last_of_each_path(tmp_path: Path) -> None:
     place = tmp_path / "t.parquet"
     with Table(place, {"a": 1}) as table:

@@ -16,6 +16,7 @@ from tests.conftest import Folders, Run, tiny_settings
 from tonewood.errors import ModelError
 from tonewood.files.checkpoint import Checkpoint
 from tonewood.files.modelfile import Model
+from tonewood.files.output import sole
 from tonewood.settings import changed
 from tonewood.workflow.courses import Checked
 from tonewood.workflow.train import train
@@ -115,6 +116,35 @@ def test_a_killed_process_is_gone_on_with(call: list[str], run: Run, tmp_path: P
     assert not checkpoint.exists()
     left = {it.name for it in tmp_path.iterdir()} - {"settings"}
     assert left == {"killed.tonewood", "whole.tonewood"}
+
+
+def test_one_killed_before_it_forgot_its_checkpoint_is_told_as_done(
+    call: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "ours.tonewood"
+    checkpoint = tmp_path / "ours.tonewood.checkpoint"
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "remove", lambda self: None)
+        first = run(*call, "-o", out)
+    assert checkpoint.exists()
+    other = run(*call, "--seed", "7", "-o", out, "--resume")
+    assert other.code == 1
+    assert "exists: name another output" in other.err
+    before = out.read_bytes()
+    again = run(*call, "-o", out, "--resume")
+    assert again.code == 0, again.err
+    assert again.objects[-1] == first.objects[-1]
+    assert out.read_bytes() == before
+    assert not checkpoint.exists()
+
+
+def test_two_trainings_of_one_model_are_refused(call: list[str], run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "ours.tonewood"
+    with sole(out):
+        ran = run(*call, "-o", out)
+    assert ran.code == 1
+    assert "is being made by another process right now" in ran.err
+    assert {it.name for it in tmp_path.iterdir()} == {"settings"}
 
 
 def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProcess[str]:

@@ -153,16 +153,17 @@ def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(tmp_path
     left.write_bytes(b"half")
     other = tmp_path / ".tonewood-0123456789abcdef0.wav"  # no name that we give
     other.write_bytes(b"half")
-    young = tmp_path / ".tonewood-0123456789abcdee.wav"
-    young.touch()  # made, and not locked yet
-    old = tmp_path / ".tonewood-0123456789abcded.wav"
-    old.touch()
-    os.utime(old, (0, 0))
+    empty = tmp_path / ".tonewood-0123456789abcdee.wav"
+    empty.touch()  # killed as soon as it was made, by a clock that has been set back since
+    os.utime(empty, (2**33, 2**33))
+    folder = tmp_path / ".tonewood-0123456789abcded"
+    (folder / "stimuli").mkdir(parents=True)
     with output.atomic_path(tmp_path / "take.wav") as temporary:
         temporary.write_bytes(b"some of it")
         output.sweep([tmp_path, tmp_path / "absent"])
         assert temporary.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [young.name, other.name, "take.wav"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "take.wav"]
+    left.write_bytes(b"half")
     with left.open("wb") as held:
         held.write(b"half")
         held.flush()
@@ -171,6 +172,87 @@ def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(tmp_path
         assert left.exists()
     output.sweep([tmp_path])
     assert not left.exists()
+
+
+def test_a_writer_that_is_swept_before_it_holds_its_file_makes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = output.lock, []
+
+    def late(opened: int) -> bool | None:
+        if not swept:
+            swept.append(opened)
+            output.sweep([tmp_path])
+            assert not list(tmp_path.glob(".tonewood-*"))
+        return lock(opened)
+
+    monkeypatch.setattr(output, "lock", late)
+    output.write_bytes(tmp_path / "a.bin", b"all of it")
+    assert (tmp_path / "a.bin").read_bytes() == b"all of it"
+    swept.clear()
+    with output.temporary_folder(tmp_path) as folder:
+        assert folder.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_whatever_is_written_first_sweeps_its_folder(tmp_path: Path) -> None:
+    (tmp_path / ".tonewood-0123456789abcdef.png").write_bytes(b"half")
+    output.write_bytes(tmp_path / "a.bin", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_recipe_that_waits_stays_until_there_is_another(
+    tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another run has written its recipe, and its sound is about to take its name.
+    out = tmp_path / "out"
+    laid = jobs([takes], out)[:1]
+    assert isinstance(list(batch.enhance_files(laid, model, SETTINGS))[-1], Enhanced)
+    before = state(out)
+    sound = out / "take0.wav"
+    content = sound.read_bytes()
+    sound.unlink()
+    found = batch.reshape
+
+    def slow(*given: Any, **more: Any) -> Any:
+        yield from found(*given, **more)
+        assert (out / "take0.wav.recipe.json").exists()
+        sound.write_bytes(content)  # now it has
+
+    monkeypatch.setattr(batch, "reshape", slow)
+    (*_, event) = batch.enhance_files(laid, model, SETTINGS)
+    assert isinstance(event, Enhanced)
+    assert event.already
+    assert {name: it[0] for name, it in state(out).items()} == {
+        name: it[0] for name, it in before.items()
+    }
+
+
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_an_input_that_changes_while_it_is_worked_on(
+    tmp_path: Path,
+    takes: Path,
+    play: Play,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    found = batch.reshape
+
+    def slow(*given: Any, **more: Any) -> Any:
+        yield from found(*given, **more)
+        if what == "gone":
+            (takes / "take0.wav").unlink()
+        else:
+            soundfile.write(takes / "take0.wav", play(1.0, seed=5).T, 16_000)
+
+    monkeypatch.setattr(batch, "reshape", slow)
+    out = tmp_path / "out"
+    (*_, event) = batch.enhance_files(jobs([takes], out)[:1], model, SETTINGS)
+    assert isinstance(event, Failed)
+    told = "changed while it was worked on" if what == "changed" else "does not exist"
+    assert told in str(event.error)
+    assert not out.exists()
 
 
 def test_a_run_sweeps_its_folders(tmp_path: Path, takes: Path, model_file: Path, run: Run) -> None:

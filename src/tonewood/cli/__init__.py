@@ -5,6 +5,7 @@ Exit 0: all done. 1: some input failed, each named. 2: the call was wrong.
 
 import io
 import os
+import signal
 import sys
 from typing import Any
 
@@ -85,8 +86,17 @@ for _command in (
 app.add_typer(listen.app, name="listen")
 
 
+def _stop(signum: int, _: object) -> None:
+    """End by an exception, so that what is half done is cleared away, as on an interrupt."""
+    raise SystemExit(128 + signum)
+
+
 def main() -> None:
     """Run the command line and exit."""
+    for name in ("SIGTERM", "SIGHUP"):
+        asked = getattr(signal, name, None)
+        if asked is not None and signal.getsignal(asked) is signal.SIG_DFL:  # nohup ignores it
+            signal.signal(asked, _stop)
     # The work is in parts that fit one core's cache. Threads that share them wait for each other,
     # and beside a busy core that takes several times as long as one alone (docs/performance.md).
     os.environ.setdefault("OMP_NUM_THREADS", "1")

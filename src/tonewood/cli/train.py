@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from tonewood.cli.options import (
     check_target,
 )
 from tonewood.errors import CallError, shown
+
+if TYPE_CHECKING:
+    from tonewood.files.modelfile import Model
 
 
 def train(
@@ -94,12 +97,12 @@ def train(
     from tonewood.files.cache import NOWHERE, Cache
     from tonewood.files.checkpoint import Checkpoint
     from tonewood.files.modelfile import Model, load
+    from tonewood.files.output import sole
     from tonewood.scoring.course import rank, world
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
     from tonewood.workflow import ears
     from tonewood.workflow import train as workflow
-    from tonewood.workflow.audit import warnings
     from tonewood.workflow.sides import sides as named_sides
     from tonewood.workflow.together import joined
 
@@ -111,11 +114,12 @@ def train(
     ]
     if predictor:
         named.append("predictor.taught=true")
-    check_target(output, overwrite)
+    checkpoint = Checkpoint.beside(output, resumed=resume)
+    concluded = workflow.concluded(output, checkpoint)
+    check_target(output, overwrite or concluded is not None)
     wanted, there = named_sides(reference or [], source, manifest)
     origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
     tables = (preferences, ratings)
-    checkpoint = Checkpoint.beside(output, resumed=resume)
     kept_takes = Cache.of_user() if cache else NOWHERE
     if onto is not None:
         kept = load(onto)
@@ -135,6 +139,11 @@ def train(
 
     else:
         settings = changed(ModelSettings(), [*named, *(set_ or [])])
+        if concluded is not None and concluded.settings == settings:
+            checkpoint.remove()
+            _tell(output, concluded, json_)
+            return
+        check_target(output, overwrite)
 
         def learn(own: str) -> Iterator[workflow.Event]:
             return ears.learn(
@@ -156,14 +165,21 @@ def train(
             for _ in learn(own):
                 pass
             return
-        with TrainingDisplay() as display:
+        with sole(output), TrainingDisplay() as display:
             for event in learn(own):
                 if isinstance(event, Model):
+                    checkpoint.conclude(event.digest)
                     event.save(output, overwrite=overwrite)
                     checkpoint.remove()
                     model = event
                 else:
                     display.show(event)
+    _tell(output, model, json_)
+
+
+def _tell(output: Path, model: "Model", json_: bool) -> None:
+    from tonewood.workflow.audit import warnings
+
     for line in warnings(model.card.audit) if model.card.audit else []:
         report.say(f"warning: {line}")
     if json_:

@@ -20,7 +20,7 @@ from tonewood.files.finding import audio_files, sha256
 from tonewood.files.formats import WRITABLE, AudioFormat, obstacle
 from tonewood.files.headers import UNSTATED
 from tonewood.files.media import MediaFile
-from tonewood.files.output import atomic_path, no_space
+from tonewood.files.output import atomic_path, no_space, temporary_file
 from tonewood.files.recording import (
     Info,
     Recording,
@@ -257,16 +257,14 @@ def _carry_tags(
     """Put the tags of a recording into an output, if a few samples with them can be read."""
     there = probe(like)
     placed = (there.rate, there.frames) == (rate, shape[1])
-    trial = output.with_name(f"{output.stem}-tags{output.suffix}")
     few = np.zeros((shape[0], rate), np.float32)
-    try:
-        codec.encode(trial, [few], shape[0], rate, format)
-        tags.carry(like, trial, placed=placed)
-        holds = codec.count(trial) == rate
-    except (soundfile.SoundFileError, AssertionError):  # as in `write_blocks`
-        holds = False
-    finally:
-        trial.unlink(missing_ok=True)
+    with temporary_file(output.parent, output.suffix) as trial:
+        try:
+            codec.encode(trial, [few], shape[0], rate, format)
+            tags.carry(like, trial, placed=placed)
+            holds = codec.count(trial) == rate
+        except (soundfile.SoundFileError, AssertionError):  # as in `write_blocks`
+            holds = False
     if holds:
         tags.carry(like, output, placed=placed)
 

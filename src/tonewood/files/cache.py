@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tonewood.errors import OutputError
 from tonewood.files.formats import AudioFormat
-from tonewood.files.output import atomic_path
+from tonewood.files.output import atomic_path, sweep
 from tonewood.files.spool import Spool
 from tonewood.signal.features import Analysis
 from tonewood.signal.traces import Traces
@@ -149,8 +149,10 @@ class Cache:
 
     @contextmanager
     def bounded(self) -> Iterator[None]:
-        """Keep the folder within its size when the block ends."""
+        """Keep the folder within its size when the block ends, and free of what was left in it."""
         try:
+            if self.folder is not None:
+                sweep([self.folder])
             yield
         finally:
             if self.folder is not None:
@@ -176,7 +178,11 @@ NOWHERE = Cache()
 
 
 def _write(path: Path, it: Fresh) -> None:
-    """Write an entry, what is long piece by piece."""
+    """Write an entry in place, what is long piece by piece.
+
+    `save_file` of safetensors writes another file and renames it: without the lock that tells a
+    sweep that somebody works on it, and left behind by a process that is killed.
+    """
     traces = it.traces._asdict()
     arrays = {name: traces.pop(name) for name in [*traces] if isinstance(traces[name], np.ndarray)}
     arrays["spectra"] = it.spectra

@@ -1,8 +1,10 @@
 """Training as far as it has come, beside the model that it will be: for `train --resume`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -71,9 +73,24 @@ class Checkpoint:
     def keep(self, who: str, state: State) -> None:
         """Write how far somebody has come; OutputError where that cannot be done."""
         self._states[who] = dict(state)
+        self._write()
+
+    def conclude(self, digest: str) -> None:
+        """Write which model it all led to, before that appears; nothing where nothing was kept."""
+        if self._states:
+            self._write({"made": digest})
+
+    def concluded(self) -> str | None:
+        """Digest of the model that it all led to, if it is to be gone on from and did."""
+        if self._resumed and self.path.exists():
+            with suppress(OSError, SafetensorError), safe_open(self.path, "pt") as file:
+                return (file.metadata() or {}).get("made")
+        return None
+
+    def _write(self, more: Mapping[str, str] = MappingProxyType({})) -> None:
         named = {f"{it}/{key}": v for it, own in self._states.items() for key, v in own.items()}
         content = save({name: torch.as_tensor(v).contiguous() for name, v in named.items()},
-                       {"told": self._told})  # fmt: skip
+                       {"told": self._told, **more})  # fmt: skip
         write_bytes(self.path, content, overwrite=True)
 
     def remove(self) -> None:

@@ -2,13 +2,15 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
+import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from tonewood.errors import OutputError, shown
@@ -20,7 +22,6 @@ if LOCKS:
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TEMPORARY = ".tonewood-"
 _LEFT = re.compile(r"\.tonewood-[0-9a-f]{16}(\..*)?")
-_YOUNG = 60.0  # seconds
 
 
 @contextmanager
@@ -49,19 +50,14 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
     """
     final = Path(os.path.realpath(path))
     _check_target(path, final, overwrite)
-    # A short name of its own: the final name may already use all 255 bytes allowed.
-    temporary = final.parent / f"{_TEMPORARY}{secrets.token_hex(8)}{final.suffix[:16]}"
+    _sweep_once(final.parent)
     try:
         # Mode 0666 leaves the permissions to the user's umask, as for any new file;
         # the tempfile module would make an output that nobody else can read.
-        held = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        temporary, held = _begun(final.parent, final.suffix[:16])
     except OSError as error:
         raise _refused(path, error) from error
-    if not LOCKS:
-        os.close(held)  # what is open cannot be renamed there
     try:
-        if LOCKS:
-            _lock(held)
         yield temporary
         try:
             _synchronise(temporary)
@@ -75,15 +71,115 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
         raise
     finally:
         temporary.unlink(missing_ok=True)
-        if LOCKS:
-            os.close(held)
+        _let_go(held)
+
+
+@contextmanager
+def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield an empty hidden file, gone when the block ends, or with the next sweep."""
+    path, held = _begun(folder, suffix)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        _let_go(held)
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield an empty hidden folder, gone when the block ends, or with the next sweep.
+
+    Renamed, it stays. OSError where it cannot be made.
+    """
+    _sweep_once(parent)
+    path, held = _begun(parent, folder=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        _let_go(held)
+
+
+@contextmanager
+def sole(path: Path) -> Iterator[None]:
+    """Let nobody else make a file at the same time; to be asked before long work.
+
+    Raises
+    ------
+    OutputError
+        Another process makes it.
+    """
+    if not LOCKS:
+        yield
+        return
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    place = path.parent / f"{_TEMPORARY}{name}.sole"
+    while True:
+        try:
+            held = os.open(place, os.O_CREAT | os.O_WRONLY, 0o666)
+        except OSError as error:
+            raise _refused(path, error) from error
+        free = lock(held)
+        if os.fstat(held).st_nlink:
+            break
+        os.close(held)  # whoever held it has just removed it
+    try:
+        if free is False:
+            raise OutputError(
+                f"{shown(path)} is being made by another process right now: wait for it, or name "
+                "another output"
+            )
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
+    finally:
+        os.close(held)
+
+
+def _begun(parent: Path, suffix: str = "", *, folder: bool = False) -> tuple[Path, int | None]:
+    """Make a hidden file or folder, and hold it by a lock.
+
+    Between the two a sweep may take it for one that was left. It does so under the lock, so that
+    this shows: the lock is taken, or what it holds has no name any more. Then another is made.
+    """
+    while True:
+        # A short name of its own: the final name may already use all 255 bytes allowed.
+        path = parent / f"{_TEMPORARY}{secrets.token_hex(8)}{suffix}"
+        if folder:
+            path.mkdir()
+        else:
+            held = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        if not LOCKS:
+            if not folder:
+                os.close(held)  # what is open cannot be renamed there
+            return path, None
+        if folder:
+            try:
+                held = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+        if lock(held) is not False and os.fstat(held).st_nlink > 0:
+            return path, held
+        os.close(held)
+
+
+def _let_go(held: int | None) -> None:
+    if held is not None:
+        os.close(held)
+
+
+@lru_cache(maxsize=1_024)
+def _sweep_once(folder: Path) -> None:
+    """Sweep a folder that this process is about to write into for the first time."""
+    sweep([folder])
 
 
 def sweep(folders: Iterable[Path]) -> None:
-    """Remove what writers that were killed left in some folders: their temporary files.
+    """Remove what writers that were killed left in some folders: their hidden files and folders.
 
-    Who writes holds a lock on the file until the end, whatever that end is, so that the files of
-    other processes, and on a shared file system of other machines, are told from what is left.
+    Who writes holds a lock on it until the end, whatever that end is, so that what other
+    processes, and on a shared file system other machines, work on is told from what is left.
     """
     if not LOCKS:
         return
@@ -95,23 +191,35 @@ def sweep(folders: Iterable[Path]) -> None:
 
 
 def _remove_if_left(path: Path) -> None:
-    there = os.open(path, os.O_RDWR)
+    is_folder = path.is_dir()
+    there = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
-        state = os.fstat(there)
-        # Nothing in it and just made: its writer may be about to lock it.
-        if (state.st_size > 0 or time.time() - state.st_mtime > _YOUNG) and _lock(there):
-            path.unlink()
+        if lock(there):
+            shutil.rmtree(path) if is_folder else path.unlink()
     finally:
         os.close(there)
 
 
-def _lock(opened: int) -> bool:
-    """Hold an open file for oneself until it is closed; False if another holds it."""
+def lock(opened: int) -> bool | None:
+    """Hold what is open for oneself until it is closed.
+
+    False if another holds it, None on a system or a file system that knows no locks.
+    """
+    if not LOCKS:
+        return None
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # or a file system that knows no locks
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
+
+
+def join(opened: int) -> None:
+    """Share what is open with others who do so, and let nobody `lock` it."""
+    with contextlib.suppress(OSError):  # a file system that knows no locks
+        fcntl.flock(opened, fcntl.LOCK_SH)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:

@@ -11,17 +11,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from tonewood.errors import MissingExtraError, OutputError, shown
 from tonewood.files import places
-from tonewood.files.output import FULL, LOCKS, atomic_path, no_space
+from tonewood.files.output import FULL, LOCKS, atomic_path, lock, no_space
 from tonewood.files.places import Place
 
 PARTIAL = ".partial"
 _BATCH, _GROUP = 64, 4_096  # rows
 _SECONDS = 2.0  # after which what came is kept, however little it is
 _KEY = b"tonewood"
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream, by Arrow's columnar format
 
 
 @dataclass(frozen=True)
@@ -110,22 +111,24 @@ class Table:
             partial = self._partial
             with self._writing():
                 partial.parent.mkdir(parents=True, exist_ok=True)
-                self._file = open(partial, "a+b")  # noqa: PTH123 - closed on leaving
-            self._hold(partial)
+                self._file = self._opened(partial)
         else:
             import tempfile
 
             self._file = tempfile.TemporaryFile()
         try:
-            self._recall()
-            self._file.truncate(0)
+            missing = self._recall()
+            # What earlier runs kept is never rewritten, and so never lost: a new stream follows.
+            self._file.truncate(self._end)
+            if self._open:
+                self._file.write(_END)
             self._stream = pa.ipc.new_stream(self._file, self._schema)
         except BaseException:
             if isinstance(self.place, Path) and self._file.seek(0, os.SEEK_END) == 0:
                 self._partial.unlink(missing_ok=True)
             self._file.close()
             raise
-        for row in self.earlier.values():
+        for row in missing:
             self.add(row)
         self.keep()
         return self
@@ -175,29 +178,30 @@ class Table:
         assert isinstance(self.place, Path)
         return self.place.with_name(self.place.name + PARTIAL)
 
-    def _hold(self, partial: Path) -> None:
-        """Keep other runs off the partial table."""
-        if not LOCKS:
-            return
-        import fcntl
+    def _opened(self, partial: Path) -> BinaryIO:
+        """Open the partial table, and keep other runs off it."""
+        while True:
+            file = open(partial, "a+b")  # noqa: PTH123, SIM115 - closed on leaving
+            if lock(file.fileno()) is False:
+                file.close()
+                raise OutputError(
+                    f"another run writes {shown(partial)} right now: wait or name another --parquet"
+                )
+            if not LOCKS or os.fstat(file.fileno()).st_nlink:
+                return file
+            file.close()  # the other run ended between the two, and removed it
 
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise OutputError(
-                f"another run writes {shown(partial)} right now: wait or name another --parquet"
-            ) from None
-        except OSError:
-            pass  # a file system that knows no locks
+    def _recall(self) -> list[Row]:
+        """Read what earlier runs found: the finished table, then what came after it.
 
-    def _recall(self) -> None:
-        """Read what earlier runs found: the finished table, then what came after it."""
+        Rows that only the finished table has are returned.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        self._end, self._open = 0, False
         if self._overwrite:
-            return
+            return []
         with contextlib.ExitStack() as stack:
             there = (
                 self.place.exists() if isinstance(self.place, Path) else places.exists(self.place)
@@ -210,12 +214,12 @@ class Table:
                 self._check(file.schema_arrow)
                 for batch in file.iter_batches():
                     self._learn(batch)
-        self._file.seek(0)
-        with contextlib.suppress(pa.ArrowInvalid, OSError):  # it ends where the run was killed
-            reader = pa.ipc.open_stream(self._file)
-            self._check(reader.schema)
-            for batch in reader:
-                self._learn(batch)
+        finished = list(self.earlier.values())
+        kept: set[str] = set()
+        with contextlib.suppress(pa.ArrowInvalid, OSError):  # it ends where a run was killed
+            for batch in self._batches():
+                kept.update(self._learn(batch))
+        return [row for row in finished if row.path not in kept]
 
     def _check(self, schema: Any) -> None:  # noqa: ANN401 - a pyarrow schema
         if (schema.metadata or {}).get(_KEY, b"").decode() != self._run:
@@ -227,9 +231,10 @@ class Table:
             "--overwrite"
         )
 
-    def _learn(self, batch: Any) -> None:  # noqa: ANN401 - a pyarrow batch
-        for row in batch.to_pylist():
-            self.earlier[row["path"]] = Row(**row)
+    def _learn(self, batch: Any) -> list[str]:  # noqa: ANN401 - a pyarrow batch
+        rows = batch.to_pylist()
+        self.earlier.update((row["path"], Row(**row)) for row in rows)
+        return [row["path"] for row in rows]
 
     def _write(self, path: Path) -> None:
         """Write the table, by groups of rows; of several rows of one path the last."""
@@ -253,10 +258,25 @@ class Table:
                 writer.write_table(pa.Table.from_batches(waiting, self._schema))
 
     def _batches(self) -> Iterator[Any]:
+        """Batches of this run and of those before it, a stream each; the last may be cut off.
+
+        Leaves `_end`, where what is whole ends, and `_open`, whether the last stream's end is
+        still to be written.
+        """
         import pyarrow as pa
 
+        size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
-        yield from pa.ipc.open_stream(self._file)
+        self._end, self._open = 0, False
+        while not self._open and self._end < size:
+            reader = pa.ipc.open_stream(self._file)
+            self._check(reader.schema)
+            self._end, self._open = self._file.tell(), True
+            for batch in reader:
+                self._end = self._file.tell()
+                yield batch
+            if self._file.tell() == self._end + len(_END):
+                self._end, self._open = self._file.tell(), False
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

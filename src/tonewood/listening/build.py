@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from tonewood.errors import AudioError, CallError, FolderError, TonewoodError, shown
+from tonewood.errors import AudioError, CallError, FolderError, OutputError, TonewoodError, shown
 from tonewood.files.audio import probe
 from tonewood.files.output import write_bytes, write_text
 from tonewood.listening import stimuli
@@ -144,6 +144,8 @@ def build(
         for number, piece in enumerate(pieces, start=1):
             try:
                 yield Cut(number, len(pieces), piece, maker.cut(piece))
+            except OutputError:
+                raise  # the test's own folder, not the piece: a full disk, say
             except TonewoodError as error:
                 yield Failed(next(iter(piece.paths.values())), error)
         if not maker.excerpts:

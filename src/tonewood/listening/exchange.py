@@ -1,13 +1,13 @@
 """To and from other listening tests: webMUSHRA and ReSEval."""
 
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from tonewood.errors import CallError, FolderError, OutputError, shown
+from tonewood.files.output import temporary_folder
 from tonewood.listening import reseval, webmushra
 from tonewood.listening.answers import Answers
 from tonewood.listening.design import Test
@@ -38,8 +38,8 @@ def export(test: Test, folder: Path, to: str, out: Path) -> Path:
     name = re.sub(r"[^a-z0-9]+", "-", out.name.lower()).strip("-") or "test"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tonewood-", dir=out.parent) as hidden:
-            made = Path(hidden) / "out"
+        with temporary_folder(out.parent) as hidden:
+            made = hidden / "out"
             made.mkdir()
             opened: Path = form.write(test, folder, made, name).relative_to(made)
             made.rename(out)

@@ -71,9 +71,14 @@ def written(desk: Desk, session: Session, path: Path) -> None:
     )
     source = desk.models.source(name)
     content = bundled()[source] if source in bundled() else Path(source)
-    with atomic_path(path, overwrite=True) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr("session.json", manifest.model_dump_json(indent=1), zipfile.ZIP_DEFLATED)
-        archive.writestr(_MODEL, content.read_bytes(), zipfile.ZIP_DEFLATED)
+    with (
+        atomic_path(path, overwrite=True) as temporary,
+        zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,
+    ):
+        for entry, told in (("session.json", manifest.model_dump_json(indent=1)),
+                            (_MODEL, content.read_bytes())):  # fmt: skip
+            # Without a time: zip knows none before 1980, where a clock that lost its battery is.
+            archive.writestr(zipfile.ZipInfo(entry), told, zipfile.ZIP_DEFLATED)
         archive.write(session.upload, session.sound.upload)
         for number in sorted({found for _, found, _ in history if found is not None}):
             found = found_path(session.folder, number)

@@ -1,8 +1,6 @@
 """A recording comes in: streamed to disk under a name of our own, then decoded once."""
 
 import asyncio
-import errno
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
@@ -10,10 +8,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.errors import AudioError, TonewoodError, shown
+from tonewood.errors import AudioError, OutputError, TonewoodError, shown
 from tonewood.files.audio import Stream, sha256
 from tonewood.files.formats import SUFFIXES
-from tonewood.files.output import no_space
+from tonewood.files.output import FULL, atomic_path, no_space
 from tonewood.studio.entries import SAMPLES, Session, Sound
 from tonewood.studio.store import Store
 
@@ -42,7 +40,7 @@ async def received(stream: AsyncIterator[bytes], path: Path) -> int:
                     waiting, pieces = 0, []
             await asyncio.to_thread(_write, file, pieces)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             raise no_space("the recording") from None
         raise
     return total
@@ -103,7 +101,7 @@ def decoded(upload: Path, folder: Path, title: str) -> Sound:
                     )
                 np.ascontiguousarray(block.T, dtype="<f4").tofile(file)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in FULL:
             raise no_space("the recording") from None
         raise
     form = stream.format
@@ -121,13 +119,10 @@ def decoded(upload: Path, folder: Path, title: str) -> Sound:
 
 def save_array(path: Path, array: NDArray[np.generic]) -> None:
     """Write an array to a .npy file, whole or not at all; OutputError if the disk is full."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        part = Path(file.name)
-        try:
+    try:
+        with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as file:
             np.save(file, array)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise no_space("the recording") from None
-            raise
-    part.replace(path)
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+            raise no_space("the recording") from None
+        raise

@@ -16,7 +16,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from tonewood.errors import TonewoodError
+from tonewood.errors import OutputError, TonewoodError
 from tonewood.studio.entries import Job
 from tonewood.studio.store import Store
 
@@ -35,6 +35,7 @@ def _process(connection: Connection) -> None:
     """Run jobs one after the other as they come, until the server goes."""
     import signal
 
+    threading.Thread(target=_end_with_server, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's own; it will close the pipe
     with contextlib.suppress(OSError, AttributeError):
         os.nice(5)  # pages come first
@@ -46,6 +47,14 @@ def _process(connection: Connection) -> None:
                 from tonewood.studio import work  # noqa: F401 - seconds of imports, ahead of need
             elif kind != "cancel":  # one that came too late is no matter
                 connection.send(_done(connection, kind, asked, models))
+
+
+def _end_with_server() -> None:
+    """End at once when the server does: the next one may do the same work, under the same names."""
+    server = multiprocessing.parent_process()
+    if server is not None:
+        server.join()
+        os._exit(1)
 
 
 def _done(
@@ -207,8 +216,8 @@ class Jobs:
                 if LANES[job.kind] == LANES[kind] and (kind, job.kind) != ("explain", "enhance"):
                     self.cancel(job.id)
         job = Job(secrets.token_hex(8), session, kind, "queued", asked, {}, time.time())
-        self.live[job.id] = job
         self.store.keep(job)
+        self.live[job.id] = job
         self._tell(job)
         self.lanes[LANES[kind]].waiting.put(job)
         return job
@@ -262,7 +271,8 @@ class Jobs:
     def _tell(self, job: Job) -> None:
         """Write down a job that begins or ends, and tell the pages."""
         if job.over or not job.told:
-            self.store.keep(job)
+            with contextlib.suppress(OutputError):  # a full disk; the pages are told all the same
+                self.store.keep(job)
         if job.over:
             self.live.pop(job.id, None)
         if self.loop is None or self.loop.is_closed():

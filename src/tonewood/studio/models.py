@@ -9,7 +9,7 @@ from typing import Any
 from tonewood.errors import CallError, ModelError
 from tonewood.files.container import SUFFIX, bundled
 from tonewood.files.modelfile import Model, load
-from tonewood.files.output import write_bytes
+from tonewood.files.output import atomic_path
 from tonewood.studio.store import Store
 
 
@@ -113,14 +113,10 @@ class Models:
         taken = set(self._here())
         free = next(it for n in count(1) if (it := safe if n == 1 else f"{safe}-{n}") not in taken)
         path = self.store.models / f"{free}{SUFFIX}"
-        write_bytes(path, content)
-        try:
-            model = load(path)
-            if model.digest != digest:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+            if load(temporary).digest != digest:
                 raise ModelError("the model is not the one that the session was made with")
-        except ModelError:
-            path.unlink()
-            raise
         return free
 
 

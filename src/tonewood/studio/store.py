@@ -4,17 +4,19 @@ SQLite in WAL mode: a server that is killed comes back with all that was answere
 """
 
 import json
+import os
 import secrets
 import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tonewood.errors import OutputError, shown
+from tonewood.files.output import LOCKS, join, lock, sweep
 from tonewood.studio.entries import Job, MissingError, Session, Sound, State
 from tonewood.workflow.edit import Edit
 
@@ -56,7 +58,10 @@ class Store:
                 f"{shown(folder)} cannot keep sessions ({why}): name another --folder"
             ) from None
         self.lock = threading.RLock()
-        self._recover()
+        self._here, alone = _entered(folder)
+        self._recover(alone)
+        if self._here is not None:
+            join(self._here)
 
     @property
     def models(self) -> Path:
@@ -67,6 +72,9 @@ class Store:
         """Let go of the database."""
         with self.lock:
             self.database.close()
+            if self._here is not None:
+                os.close(self._here)
+                self._here = None
 
     # --- sessions
 
@@ -213,19 +221,22 @@ class Store:
         parsed = Sound.model_validate_json(sound)
         return Session(name, title, created, changed, parsed, model, folder)
 
-    def _recover(self) -> None:
-        """Say of jobs that a killed server left that they were interrupted; clear its ruins."""
+    def _recover(self, alone: bool) -> None:
+        """Say of jobs that a killed server left that they were interrupted; clear its ruins.
+
+        Where another server may share this folder, what is young may be on its way through it.
+        """
         with self._transaction() as run:
             run("UPDATE jobs SET state='interrupted' WHERE state IN ('queued','running')", ())
             known = {row[0] for row in run("SELECT id FROM sessions", ()).fetchall()}
-        # What is young may be on its way through another server that shares this folder.
         old = time.time() - _RUIN_SECONDS
-        for path in (self.folder / "sessions").iterdir():
-            if path.name not in known and path.stat().st_mtime < old:
+        for path in [*(self.folder / "sessions").iterdir()]:
+            if path.name not in known and (alone or path.stat().st_mtime < old):
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob("sessions/*/taken-*"):
-            if path.stat().st_mtime < old:
+            if alone or path.stat().st_mtime < old:
                 path.unlink(missing_ok=True)
+        sweep([self.models, *(self.folder / "sessions").iterdir()])
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -234,12 +245,31 @@ class Store:
             outer = not self.database.in_transaction
             try:
                 yield self.database.execute
+                if outer:
+                    self.database.commit()
+            except sqlite3.OperationalError as error:  # the disk is full, say
+                if outer:
+                    self._undo()
+                raise OutputError(
+                    f"what was decided cannot be kept ({error}): free some space, or look at the "
+                    "disk"
+                ) from error
             except BaseException:
                 if outer:
-                    self.database.rollback()
+                    self._undo()
                 raise
-            if outer:
-                self.database.commit()
+
+    def _undo(self) -> None:
+        with suppress(sqlite3.Error):  # SQLite may have done it by itself
+            self.database.rollback()
+
+
+def _entered(folder: Path) -> tuple[int | None, bool]:
+    """Hold a folder for as long as this server runs; and whether no other one does."""
+    if not LOCKS:
+        return None, False
+    held = os.open(folder, os.O_RDONLY)
+    return held, lock(held) is True
 
 
 def _job(row: tuple[Any, ...]) -> Job:

@@ -146,18 +146,38 @@ def enhance_file(
     TonewoodError
         It cannot be done; nothing of it is left.
     """
-    began = time.perf_counter()
     side = beside(job.output)
     drawn = beside(job.output, ".png") if plot else None
-    outputs = [path for path in (job.output, side, drawn) if path]
-    if not overwrite and side.exists():
-        record = carried.record if carried else None
-        wanted = Wanted(sha256(job.input), model.digest, settings, record)
-        recipe = wanted.done(job, drawn)
-        if recipe is not None:
-            yield told(recipe, job.input, job.output, side, drawn)
+    record = carried.record if carried else None
+    wanted = Wanted(sha256(job.input), model.digest, settings, record)
+    recipe = None if overwrite else wanted.done(job, drawn)
+    if recipe is None:
+        try:
+            yield from _made(job, model, wanted, side, drawn, overwrite, device, carried)
             return
-    check_outputs(job, outputs, overwrite)
+        except OutputError:
+            # Another run into the same folder may have been quicker.
+            recipe = None if overwrite else wanted.done(job, drawn)
+            if recipe is None:
+                raise
+    yield told(recipe, job.input, job.output, side, drawn)
+
+
+def _made(
+    job: Job,
+    model: Model,
+    wanted: Wanted,
+    side: Path,
+    drawn: Path | None,
+    overwrite: bool,
+    device: str,
+    carried: Carried | None,
+) -> Iterator[Step | Enhanced]:
+    """Do the work on one file."""
+    began, settings = time.perf_counter(), wanted.settings
+    outputs = [path for path in (job.output, side, drawn) if path]
+    unfinished = not overwrite and wanted.waits(job)
+    check_outputs(job, [job.output] if unfinished else outputs, overwrite)
     stream = Stream(job.input)
     AudioFormat.for_path(job.output, stream.format)  # refuses a suffix before the work
     folder = _there(job.output)
@@ -174,16 +194,22 @@ def enhance_file(
             reshaped = event
     assert reshaped is not None
     recipe = _recipe(job.input, stream, model, reshaped, carried)
+    if recipe.input.sha256 != wanted.input_sha256:
+        raise AudioError(
+            f"{shown(job.input)} changed while it was worked on: wait until it is whole, then run "
+            "the same command again"
+        )
+    replaces = overwrite or unfinished
     with all_or_none(outputs) as made:
 
         def ready(sound: Path) -> None:
             recipe.model_copy(update={"output_sha256": sha256(sound)}).save(
-                side, overwrite=overwrite, mask=reshaped.mask
+                side, overwrite=replaces, mask=reshaped.mask
             )
             made.append(side)
             if drawn:
                 title = shown(job.input.name)
-                picture.draw(drawn, reshaped, model, title=title, overwrite=overwrite)
+                picture.draw(drawn, reshaped, model, title=title, overwrite=replaces)
                 made.append(drawn)
 
         shape = (stream.channels, reshaped.before.samples)

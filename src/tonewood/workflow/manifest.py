@@ -1,7 +1,6 @@
 """A data set or shards → a list that `train --manifest` takes."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
@@ -12,6 +11,7 @@ from tonewood.errors import CallError, FolderError, OutputError, shown
 from tonewood.files import datasets, manifest, shards
 from tonewood.files.datasets import DATASETS, Track
 from tonewood.files.manifest import Row
+from tonewood.files.output import temporary_folder
 
 _T = TypeVar("_T")
 _SHOWN = 8  # values of a field, in a message
@@ -89,9 +89,7 @@ def of_shards(
     if folder.exists() and not overwrite:
         raise OutputError(f"{shown(folder)} exists: name another list or pass --overwrite")
     with ExitStack() as stack:
-        made = Path(tempfile.mkdtemp(prefix=".tonewood-", dir=output.parent))
-        stack.callback(shutil.rmtree, made, ignore_errors=True)
-        made.chmod(0o755)
+        made = stack.enter_context(temporary_folder(output.parent))
         labels = {(it.shard, it.member): side for side, found in chosen.items() for it in found}
         rows = [
             Row(folder / path.name, labels[sample.shard, sample.member], sample.track.session)

@@ -27,20 +27,25 @@ class Wanted:
         )
 
     def done(self, job: Job, drawn: Path | None) -> Recipe | None:
-        """Recipe of what an earlier run made; None if that is to be made, or another lies there.
-
-        A recipe that waits for its sound, as a run that was killed leaves it, goes.
-        """
-        side = beside(job.output)
-        try:
-            recipe = recipes.load(side)
-        except RecipeError:
-            return None
-        if not self.made(recipe):
-            return None
-        if not job.output.exists():
-            for path in filter(None, (drawn, side)):
-                path.unlink(missing_ok=True)
+        """Recipe of what an earlier run made; None if that is to be made, or another lies there."""
+        recipe = self._told(job)
+        if recipe is None or not job.output.exists():
             return None
         whole = recipe.output_sha256 == sha256(job.output)
         return recipe if whole and (drawn is None or drawn.exists()) else None
+
+    def waits(self, job: Job) -> bool:
+        """Whether a recipe of just that lies there without its sound.
+
+        A run that was killed left it, or one that goes on beside this one is about to be done. So
+        it stays until there is another like it to take its place.
+        """
+        return self._told(job) is not None and not job.output.exists()
+
+    def _told(self, job: Job) -> Recipe | None:
+        """The recipe that lies there, if it tells of just that."""
+        try:
+            recipe = recipes.load(beside(job.output))
+        except RecipeError:
+            return None
+        return recipe if self.made(recipe) else None

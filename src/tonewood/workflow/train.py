@@ -17,7 +17,7 @@ from tonewood.files.card import Card, EarsCard, FolderCard, PriorCard, Quartiles
 from tonewood.files.checkpoint import Checkpoint
 from tonewood.files.folders import Take, lesson
 from tonewood.files.items import Place
-from tonewood.files.modelfile import Model
+from tonewood.files.modelfile import Model, load
 from tonewood.files.several import Weighted
 from tonewood.masking import fitting, likeness
 from tonewood.scoring.course import rank
@@ -171,6 +171,18 @@ def train(
         yield from teach(model, takes, settings.predictor)
     else:
         yield model
+
+
+def concluded(output: Path, checkpoint: Checkpoint) -> Model | None:
+    """The model that a training ended with that was killed before it forgot its checkpoint."""
+    digest = checkpoint.concluded()
+    if digest is None or not output.is_file():
+        return None
+    try:
+        model = load(output)
+    except ModelError:
+        return None
+    return model if model.digest == digest else None
 
 
 def add_predictor(

@@ -1,0 +1,142 @@
+"""A studio whose server died, whose disk is full, whose clock went back; in this process."""
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.studio.conftest import opened
+from tonewood.errors import ModelError
+from tonewood.studio.desk import Desk
+from tonewood.studio.entries import Sound
+from tonewood.studio.store import Store
+
+SOUND = Sound(
+    name="a", upload="upload.wav", encoding=("WAV", "PCM_16", "FILE"), sha256="0", rate=16_000,
+    channels=1, samples=16_000, clipped=False,
+)  # fmt: skip
+
+
+@contextmanager
+def full(most_bytes: int) -> Iterator[None]:
+    """A disk that takes so many bytes of every file, and no more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def entered(store: Store) -> str:
+    name, folder = store.place()
+    (folder / "upload.wav").write_bytes(b"sound")
+    store.add(name, "a", SOUND, "cello")
+    return name
+
+
+def ruins(store: Store, name: str) -> list[Path]:
+    """What a server that is killed leaves."""
+    _, half = store.place()  # an upload that never came whole
+    (half / "upload.wav").write_bytes(b"so")
+    session = store.folder / "sessions" / name
+    left = [session / "taken-0-0.wav", session / ".tonewood-0123456789abcdef.npy"]
+    left.append(store.models / ".tonewood-0123456789abcdef.tonewood")
+    for path in left:
+        path.write_bytes(b"half")
+    return [half, *left]
+
+
+def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    name = entered(store)
+    left = ruins(store, name)
+    for path in left:
+        os.utime(path, (2**33, 2**33))  # by a clock that has been set back since
+    store.close()
+    again = Store(tmp_path)
+    assert [path for path in left if path.exists()] == []
+    assert [it.id for it in again.sessions()] == [name]
+    assert (tmp_path / "sessions" / name / "upload.wav").read_bytes() == b"sound"
+    again.close()
+
+
+def test_what_another_server_works_on_stays(tmp_path: Path) -> None:
+    first = Store(tmp_path)
+    name = entered(first)
+    left = [path for path in ruins(first, name) if not path.name.startswith(".")]
+    second = Store(tmp_path)
+    assert all(path.exists() for path in left)
+    other = entered(second)
+    assert {it.id for it in first.sessions()} == {name, other}
+    first.close()
+    third = Store(tmp_path)  # the second still runs
+    assert all(path.exists() for path in left)
+    second.close()
+    third.close()
+    Store(tmp_path).close()
+    assert not any(path.exists() for path in left)
+
+
+def test_a_full_disk_is_told_and_nothing_of_it_is_kept(
+    client: TestClient, desk: Desk, take: Path
+) -> None:
+    session = opened(client, take)
+    base = f"/api/sessions/{session['id']}"
+    before = client.get(f"{base}/state").json()
+    there = sorted(path.name for path in (desk.store.folder / "sessions").iterdir())
+    log = desk.store.folder / "studio.db-wal"
+    with full(log.stat().st_size):
+        answer = client.put(f"{base}/edit", json={"amount": 0.25})
+        asked = client.post(f"{base}/enhance", json={"steps": 0})
+        upload = client.post("/api/recordings?name=a.wav", content=take.read_bytes())
+    for it in (answer, asked, upload):
+        assert it.status_code == 507, it.text
+    assert "cannot be kept" in answer.json()["error"]
+    assert client.get(f"{base}/state").json() == before
+    assert sorted(path.name for path in (desk.store.folder / "sessions").iterdir()) == there
+    assert client.put(f"{base}/edit", json={"amount": 0.25}).json()["edit"]["amount"] == 0.25
+    assert [job for job in desk.jobs.live.values() if job.session == session["id"]] == []
+
+
+def test_a_session_is_taken_away_by_a_clock_before_1980(
+    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened(client, take)
+    now = [40_000_000.0]
+
+    def back() -> float:
+        now[0] -= 3_600
+        return now[0]
+
+    for path in (desk.store.folder / "sessions" / session["id"]).iterdir():
+        os.utime(path, (1, 1))
+    monkeypatch.setattr(time, "time", back)
+    for amount in (0.3, 0.6):
+        assert client.put(f"/api/sessions/{session['id']}/edit", json={"amount": amount}).is_success
+    answer = client.get(f"/api/sessions/{session['id']}/take/session")
+    assert answer.status_code == 200, answer.text
+    copy = opened_again(client, answer.content)
+    assert copy["state"]["edit"]["amount"] == 0.6
+    undone = client.post(f"/api/sessions/{copy['id']}/undo").json()
+    assert undone["edit"]["amount"] == 0.3
+
+
+def opened_again(client: TestClient, content: bytes) -> dict[str, Any]:
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=content)
+    assert answer.status_code == 201, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def test_a_model_that_is_not_the_one_named_leaves_nothing(desk: Desk, model_file: Path) -> None:
+    before = sorted(desk.store.models.iterdir())
+    with pytest.raises(ModelError, match="not the one that the session was made with"):
+        desk.models.adopt(model_file.read_bytes(), "another", "0" * 64)
+    assert sorted(desk.store.models.iterdir()) == before
