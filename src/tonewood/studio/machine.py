@@ -13,6 +13,7 @@ from pydantic import Field
 from tonewood.errors import CallError, OutputError, shown
 from tonewood.files.audio import read, write
 from tonewood.files.formats import AudioFormat
+from tonewood.serving.refusals import sending
 from tonewood.settings import EnhanceSettings, Settings, changed
 from tonewood.studio.desk import Desk
 from tonewood.studio.entries import MissingError
@@ -90,7 +91,8 @@ def enhanced(folder: Folder, desk: AtDesk) -> dict[str, Any]:
     places = places_of(desk)
     inputs, out = places.path(folder.input), places.path(folder.output)
     if folder.into:
-        if Path(folder.into).name != folder.into or folder.into.startswith("."):
+        plain = folder.into.isprintable() and Path(folder.into).name == folder.into
+        if not plain or folder.into.startswith("."):
             raise CallError(f"{shown(folder.into)} is no plain name: give the new folder another")
         out = out / folder.into
     if out == inputs:
@@ -107,7 +109,11 @@ def enhanced(folder: Folder, desk: AtDesk) -> dict[str, Any]:
     return desk.jobs.add("batch", asked).shown()
 
 
-@routes.get("/jobs/{job}/files/{row}/{which}")
+@routes.get(
+    "/jobs/{job}/files/{row}/{which}",
+    response_class=FileResponse,
+    responses=sending("audio/*", parts=True),
+)
 def played(job: str, row: Annotated[int, InPath(ge=0)], which: str, desk: AtDesk) -> FileResponse:
     """A recording of a batch, or what became of it, as a file that browsers play."""
     rows = desk.jobs.get(job).told.get("rows", [])

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from tonewood.errors import CallError, OutputError
+from tonewood.serving.refusals import sending
 from tonewood.settings import Settings
 from tonewood.studio import bundle, intake
 from tonewood.studio.desk import Desk
@@ -182,7 +183,7 @@ def cancelled(job: str, desk: AtDesk) -> dict[str, Any]:
     return found.shown()
 
 
-@routes.get("/events")
+@routes.get("/events", response_class=StreamingResponse, responses=sending("text/event-stream"))
 async def events(desk: AtDesk, session: str | None = None) -> StreamingResponse:
     """Server-sent events: every change of a session's jobs, and of those that belong to none."""
 
