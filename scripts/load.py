@@ -8,7 +8,7 @@ search, cancel, edit, save sessions and open them again, and break connections i
 uploads and downloads. Wanted: no fault, memory that grows by no more than 5 % over the second half
 by the straight line that fits best, as many handles and threads at rest as before, and 95 % of
 light requests within 200 ms. The exit code is 1 if any of it fails. `make test` runs a share of it
-(tests/load).
+(tests/studio/test_load.py).
 """
 
 import argparse

@@ -71,6 +71,8 @@ class Client:
                 (act,) = self.random.choices([it for _, it in self.acts], weights)
                 self._safely(act)
                 time.sleep(self.random.expovariate(1 / _PAUSE_S))
+            while self.sessions:
+                self._safely(self.forget)
 
     def _safely(self, act: Callable[[], None]) -> None:
         if not self.sessions and act != self.upload:

@@ -19,6 +19,7 @@ from tonewood.studio.desk import Desk
 from tonewood.studio.entries import MissingError
 from tonewood.studio.places import Places
 from tonewood.studio.sessions import AtDesk
+from tonewood.studio.shapes import JobShown, showing
 from tonewood.studio.taking import PLAYED
 from tonewood.workflow.audit import check_distinct
 
@@ -66,13 +67,13 @@ def places(desk: AtDesk, at: Annotated[str | None, Query(max_length=64)] = None)
     return places_of(desk).shown(at)
 
 
-@routes.post("/audits", status_code=202)
+@routes.post("/audits", status_code=202, responses=showing(JobShown, 202))
 def audited(sides: Sides, desk: AtDesk) -> dict[str, Any]:
     """Ask what tells two folders apart besides the instrument."""
     return desk.jobs.add("audit", _sides(desk, sides)).shown()
 
 
-@routes.post("/trainings", status_code=202)
+@routes.post("/trainings", status_code=202, responses=showing(JobShown, 202))
 def trained(training: Training, desk: AtDesk) -> dict[str, Any]:
     """Learn a model from two folders."""
     target = desk.models.target(training.name)
@@ -85,7 +86,7 @@ def trained(training: Training, desk: AtDesk) -> dict[str, Any]:
     return desk.jobs.add("train", asked).shown()
 
 
-@routes.post("/batches", status_code=202)
+@routes.post("/batches", status_code=202, responses=showing(JobShown, 202))
 def enhanced(folder: Folder, desk: AtDesk) -> dict[str, Any]:
     """Enhance every recording below a folder into another."""
     places = places_of(desk)
