@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,3 +62,19 @@ def test_a_header_that_claims_a_terabyte_asks_for_no_memory(
     path.write_bytes(struct.pack("<Q", 2**40) + head)
     with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
         container.read(path)
+
+
+def test_every_attack_that_is_named_is_tried() -> None:
+    page = (SOURCE.parents[1] / "docs" / "security.md").read_text("utf-8")
+    rows = [
+        line.split("|")[1:-1]
+        for line in page.split("## Pages")[1].split("\n## ")[0].splitlines()
+        if line.startswith("|")
+    ]
+    tests = "".join(it.read_text("utf-8") for it in Path(__file__).parent.rglob("test_*.py"))
+    assert len(rows) > 10
+    for attack, _, tried in rows[2:]:
+        names = re.findall(r"`(test_\w+)`", tried)
+        assert names, attack
+        for name in names:
+            assert f"\ndef {name}(" in tests, name

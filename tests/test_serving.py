@@ -1,6 +1,7 @@
 """Who is let in, and what every answer says to the browser."""
 
 import asyncio
+import re
 import sys
 from typing import Any
 
@@ -10,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from tonewood import serving
 from tonewood.errors import CallError, MissingExtraError
-from tonewood.serving import Limits, guarded, server
+from tonewood.serving import Limits, guard, guarded, server
 
 
 async def _echo(request: Request) -> PlainTextResponse:
@@ -36,7 +38,14 @@ def test_a_page_on_this_machine_is_served_with_a_strict_policy() -> None:
     assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.7", "", "[::"])
+OTHER_NAMES = [
+    "evil.example", "127.0.0.1.evil.example", "10.0.0.7", "", "[::", "evil.example@127.0.0.1",
+    "127.0.0.1@evil.example", "localhost/evil.example", "localhost:80:90", "localhost evil.example",
+    "localhost.", "[::1", "127.0.0.1#", "0x7f000001", "127.1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("host", OTHER_NAMES)
 def test_another_name_is_refused(host: str) -> None:
     answer = client().get("/", headers={"host": host})
     assert answer.status_code == 421
@@ -58,6 +67,9 @@ FOREIGN = [
     {"origin": "http://evil.example"},
     {"origin": "http://127.0.0.1:9999"},
     {"origin": "null"},
+    {"origin": "http://["},
+    {"origin": "https://127.0.0.1:8765.evil.example"},
+    {"origin": "http://127.0.0.1:8765@evil.example"},
     {"sec-fetch-site": "cross-site"},
     {"sec-fetch-site": "same-site"},
 ]
@@ -98,6 +110,76 @@ def test_the_token_in_the_address_becomes_a_cookie_no_script_reads() -> None:
     assert entered.headers["location"] == "/"
     assert "HttpOnly; SameSite=Strict" in entered.headers["set-cookie"]
     assert asked.get("/").status_code == 200
+
+
+TOKEN = "secret-0123456789"
+WRONG_TOKENS = [
+    "", " ", TOKEN[:-1], TOKEN[1:], TOKEN + "0", TOKEN.upper(), TOKEN[:-1] + "8", TOKEN * 2, "é",
+    "secret", "None", "null", "0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_TOKENS)
+def test_token_guessed_in_part_is_wrong_everywhere(wrong: str) -> None:
+    asked = client(token=TOKEN)
+    asked.get("/", params={"token": TOKEN})
+    (cookie,) = asked.cookies
+    asked.cookies.clear()
+    sent = wrong.encode("latin-1")
+    headers = [
+        {},
+        {"authorization": b"Bearer " + sent},
+        {"authorization": b"Basic " + TOKEN.encode()},
+        {"authorization": TOKEN.encode()},
+        {"cookie": cookie.encode() + b"=" + sent},
+        {"cookie": b"tonewood=" + TOKEN.encode()},
+        {"x-token": TOKEN.encode()},
+    ]
+    for more in headers:
+        pairs = [(name.encode(), value) for name, value in more.items()]
+        assert asked.get("/", headers=pairs).status_code == 401, more
+    assert asked.get("/", params={"token": wrong}).status_code == 401
+    # By address a page is opened, and nothing is changed.
+    assert asked.post("/change", params={"token": TOKEN}).status_code == 401
+
+
+def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def spied(given: bytes, right: bytes) -> bool:
+        compared.append((given, right))
+        return given == right
+
+    asked = client(token=TOKEN)
+    monkeypatch.setattr(guard.hmac, "compare_digest", spied)
+    # Were it compared in any other way too, these would be let in, or out.
+    asked.get("/", params={"token": "a"})
+    asked.get("/", headers={"authorization": "Bearer b"})
+    assert (b"a", TOKEN.encode()) in compared
+    assert (b"b", TOKEN.encode()) in compared
+    monkeypatch.setattr(guard.hmac, "compare_digest", lambda given, right: True)
+    assert asked.get("/", headers={"authorization": "Bearer b"}).status_code == 303
+    monkeypatch.setattr(guard.hmac, "compare_digest", lambda given, right: False)
+    for more in ({"params": {"token": TOKEN}}, {"headers": {"authorization": f"Bearer {TOKEN}"}}):
+        assert asked.get("/", **more).status_code == 401  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example/", "/%0d%0aSet-Cookie:%20a=b/", "/\\evil.example"]
+)
+def test_the_token_leads_to_no_other_place(path: str) -> None:
+    asked = client(token=TOKEN)
+    entered = asked.get(f"http://127.0.0.1:8765{path}?token={TOKEN}")
+    assert entered.status_code == 303
+    where = entered.headers["location"]
+    assert re.fullmatch(r"/(?![/\\])[\x21-\x7e]*", where)
+    assert entered.headers.get_list("set-cookie")[0].count("=") == 3
+
+
+def test_a_websocket_is_closed_before_it_opens() -> None:
+    with pytest.raises(WebSocketDisconnect) as ended, client().websocket_connect("/"):
+        pass
+    assert ended.value.code == 1008
 
 
 def test_programs_bring_the_token_in_a_header() -> None:

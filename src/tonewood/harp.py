@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
@@ -25,6 +25,7 @@ from tonewood.errors import AudioError, CallError, TonewoodError, shown
 from tonewood.files.formats import SUFFIXES
 from tonewood.files.modelfile import Model
 from tonewood.serving import Limits
+from tonewood.serving.refusals import refuse_alike, refusing, sending
 from tonewood.settings import Settings, changed, enhance_settings
 from tonewood.workflow import batch, card, layout
 
@@ -76,10 +77,13 @@ def app(model: Model, folder: Path) -> "ASGIApp":
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    made = FastAPI(
+        docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
+        responses=refusing(),
+    )  # fmt: skip
     host = Host(model, folder)
 
-    @made.get("/")
+    @made.get("/", response_class=PlainTextResponse)
     def page() -> PlainTextResponse:
         return PlainTextResponse(f"{host.title}. Give this address to HARP as a custom path.\n")
 
@@ -98,7 +102,11 @@ def app(model: Model, folder: Path) -> "ASGIApp":
     async def call(name: Call, asked: Asked) -> dict[str, str]:
         return {"event_id": host.begin(name, asked.data)}
 
-    @made.get("/gradio_api/call/{name}/{event}")
+    @made.get(
+        "/gradio_api/call/{name}/{event}",
+        response_class=StreamingResponse,
+        responses=refusing(404) | sending("text/event-stream"),
+    )
     async def follow(name: Call, event: str, request: Request) -> StreamingResponse:
         task = host.events.get(event)
         if task is None:
@@ -106,16 +114,17 @@ def app(model: Model, folder: Path) -> "ASGIApp":
         base = str(request.base_url)
         return StreamingResponse(host.told(event, task, base), media_type="text/event-stream")
 
-    @made.get("/gradio_api/file={name}")
+    @made.get(
+        "/gradio_api/file={name}",
+        response_class=FileResponse,
+        responses=refusing(404) | sending("audio/*", "text/plain", parts=True),
+    )
     def file(name: str) -> FileResponse:
         if name not in host.files:
             raise HTTPException(404, "no such file")
         return FileResponse(host.files[name])
 
-    @made.exception_handler(HTTPException)
-    async def refused(_: Any, error: HTTPException) -> JSONResponse:  # noqa: ANN401
-        return JSONResponse({"error": error.detail}, error.status_code)
-
+    refuse_alike(made)
     return made
 
 

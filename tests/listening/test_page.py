@@ -10,7 +10,7 @@ import pytest
 
 from tonewood import serving
 from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS, Test
+from tonewood.listening.design import ANSWERS, CONSENT, Test
 from tonewood.listening.replies import people
 from tonewood.listening.server import app
 
@@ -200,6 +200,28 @@ def test_who_wants_to_is_forgotten(copied: Copied, visit: Callable[..., Any]) ->
     page.wait_for_selector("#agreed")
     assert Answers(folder / ANSWERS).listeners() == []
     assert page.evaluate("localStorage.getItem('tonewood-listener')") is None
+
+
+EVIL = "\"'><img src=x onerror=ran=1><svg onload=ran=1>"
+INJECTED = "[typeof ran, document.querySelectorAll('img[src=x], svg[onload]').length]"
+
+
+def test_markup_in_titles_questions_and_consent_is_text(
+    copied: Copied, visit: Callable[..., Any]
+) -> None:
+    test, folder = copied("pairs")
+    (folder / CONSENT).write_text(f"Listen {EVIL}", encoding="utf-8")
+    # Without its policy, so that the page has to be right by itself.
+    page = visit(test.model_copy(update={"title": EVIL, "question": EVIL}), folder, bypass_csp=True)
+    page.wait_for_selector("#agreed")
+    assert EVIL in page.inner_text("body")
+    assert f"Listen {EVIL}" in page.inner_text("body")
+    assert page.evaluate(INJECTED) == ["undefined", 0]
+    begin(page)
+    page.wait_for_selector(".sound")
+    assert heading(page) == EVIL
+    assert page.evaluate(INJECTED) == ["undefined", 0]
+    assert page.faults == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

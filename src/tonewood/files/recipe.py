@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tonewood.errors import RecipeError, shown
 from tonewood.files.output import atomic_path
+from tonewood.files.values import values
 from tonewood.masking.certify import Certificate, Change
 from tonewood.masking.mask import STEP_DB, LongMask, Mask
 from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
@@ -23,6 +24,7 @@ from tonewood.signal.tracks import Made, parts
 SUFFIX = ".recipe.json"
 _PART_FRAMES = 6_000
 _MAX_CELLS = 2**28
+_MAX_VALUES = 2**18  # in the JSON; a day's mask has 1,440 parts
 
 
 class InputRecord(Settings):
@@ -192,6 +194,8 @@ def load(path: Path) -> Recipe:
 
 def parse(content: bytes, path: str | Path) -> Recipe:
     """A recipe that was read from a path; RecipeError if it is none."""
+    if values(content) > _MAX_VALUES:
+        raise RecipeError(f"{shown(path)} is not a Tonewood recipe, or is damaged")
     try:
         return Recipe.model_validate_json(content)
     except ValidationError as error:

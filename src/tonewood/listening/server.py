@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from fastapi import Body, FastAPI, Header, HTTPException
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from tonewood.listening.answers import Answer, Answers, Listener
 from tonewood.listening.design import ANSWERS, CONSENT, Test
 from tonewood.listening.replies import content_of, laid, people, screen_of
 from tonewood.listening.sessions import Screen
+from tonewood.serving.refusals import refuse_alike, refused, refusing, sending
 from tonewood.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,19 +52,25 @@ class Consent(Settings):
 def app(test: Test, folder: Path) -> FastAPI:
     """The application of one test; to be served `guarded`."""
     answers = Answers(folder / ANSWERS)
-    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses=refusing(503))
     web = resources.files("tonewood.listening") / "web"
     running = Running(test, folder, answers)
 
-    @made.exception_handler(OutputError)
-    async def refused(_: Any, error: OutputError) -> Response:  # noqa: ANN401
-        return JSONResponse({"error": str(error)}, 503)
+    refuse_alike(made)
 
-    @made.get("/")
+    @made.exception_handler(OutputError)
+    async def unkept(_: Any, error: OutputError) -> Response:  # noqa: ANN401
+        return refused(503, str(error))
+
+    @made.get("/", response_class=Response, responses=sending("text/html"))
     def page() -> Response:
         return Response((web / "index.html").read_bytes(), media_type="text/html")
 
-    @made.get("/{name}")
+    @made.get(
+        "/{name}",
+        response_class=Response,
+        responses=refusing(404) | sending("text/css", "text/javascript"),
+    )
     def file(name: str) -> Response:
         if name not in _FILES:
             raise HTTPException(404)
@@ -84,23 +91,27 @@ def app(test: Test, folder: Path) -> FastAPI:
     def join(_: Consent) -> dict[str, Any]:
         return {"listener": answers.join(running.consent()).id}
 
-    @made.get("/api/screen")
+    @made.get("/api/screen", responses=refusing(404))
     def screen(identity: Identity) -> dict[str, Any]:
         return running.state(running.known(identity))
 
-    @made.get("/api/screens/{number}/sounds/{place}")
+    @made.get(
+        "/api/screens/{number}/sounds/{place}",
+        response_class=Response,
+        responses=refusing(404) | sending("audio/wav"),
+    )
     def sound(number: int, place: int, identity: Identity) -> Response:
         return Response(
             running.sound(running.known(identity), number, place), media_type="audio/wav"
         )
 
-    @made.put("/api/screens/{number}")
+    @made.put("/api/screens/{number}", responses=refusing(404, 409))
     def answer(number: int, given: Annotated[Given, Body()], identity: Identity) -> dict[str, Any]:
         listener = running.known(identity)
         running.keep(listener, number, given)
         return running.state(listener) if given.final else {}
 
-    @made.delete("/api/listeners")
+    @made.delete("/api/listeners", responses=refusing(404))
     def leave(identity: Identity) -> dict[str, Any]:
         running.known(identity)
         answers.delete(identity)

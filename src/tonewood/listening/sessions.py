@@ -1,5 +1,6 @@
 """What a listener is asked, in which order and on which side: drawn from seed and number alone."""
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -129,32 +130,48 @@ _Design = tuple[int, int, tuple[tuple[int, tuple[str, ...]], ...]]
 """Seed, trials for each listener, and every trial's excerpt and conditions."""
 
 
-@lru_cache(maxsize=4096)
-def _subset(design: _Design, number: int) -> tuple[int, ...]:
-    seed, each, trials = design
-    asked = Counter[int]()
-    for earlier in range(number):
-        asked.update(_subset(design, earlier))
-    rng = np.random.default_rng([seed, 3, number])
-    lot = rng.permutation(len(trials))
-    pairs, excerpts = Counter[tuple[str, ...]](), Counter[int]()
-    own: list[int] = []
-    while len(own) < each:
-        # All as often as any other; then conditions, then excerpts, evenly for this listener.
-        free = (t for t in range(len(trials)) if t not in own)
-        best = min(
-            free, key=lambda t: (asked[t], pairs[trials[t][1]], excerpts[trials[t][0]], lot[t])
-        )
-        own.append(best)
-        pairs[trials[best][1]] += 1
-        excerpts[trials[best][0]] += 1
-    return tuple(own)
+class _Shares:
+    """Who gets which trials of a design: listeners one after the other, as far as was asked."""
+
+    def __init__(self, design: _Design) -> None:
+        self.design = design
+        self.asked = Counter[int]()
+        self.own: list[tuple[int, ...]] = []
+        self.lock = threading.Lock()
+
+    def of(self, number: int) -> tuple[int, ...]:
+        with self.lock:
+            while len(self.own) <= number:
+                self.own.append(self._next())
+                self.asked.update(self.own[-1])
+            return self.own[number]
+
+    def _next(self) -> tuple[int, ...]:
+        seed, each, trials = self.design
+        rng = np.random.default_rng([seed, 3, len(self.own)])
+        lot = rng.permutation(len(trials))
+        pairs, excerpts = Counter[tuple[str, ...]](), Counter[int]()
+        own: list[int] = []
+        while len(own) < each:
+            # All as often as any other; then conditions, then excerpts, evenly for this listener.
+            free = (t for t in range(len(trials)) if t not in own)
+            best = min(
+                free,
+                key=lambda t: (self.asked[t], pairs[trials[t][1]], excerpts[trials[t][0]], lot[t]),
+            )
+            own.append(best)
+            pairs[trials[best][1]] += 1
+            excerpts[trials[best][0]] += 1
+        return tuple(own)
+
+
+_shares = lru_cache(maxsize=16)(_Shares)
 
 
 def subset(test: Test, number: int) -> tuple[int, ...]:
     """Trials of the number-th listener; over listeners all come equally often, to within one."""
     trials = tuple((it.excerpt, it.conditions) for it in test.trials)
-    return _subset((test.seed, test.per_listener, trials), number)
+    return _shares((test.seed, test.per_listener, trials)).of(number)
 
 
 def _balanced_sides(test: Test, order: Sequence[int], rng: np.random.Generator) -> list[bool]:

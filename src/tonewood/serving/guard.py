@@ -6,11 +6,12 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote
 
 from tonewood.errors import shown
 from tonewood.serving.names import ANY, LOCAL
@@ -140,7 +141,8 @@ class _Guard:
         origin = headers.get("origin")
         if origin is None or (scope["method"] in _SAFE and origin == "null"):
             return
-        if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        scheme, _, place = origin.lower().partition("://")
+        if scheme not in ("http", "https") or place != headers.get("host", "").lower():
             raise _RefusedError(403, "another site's page may not ask this server")
 
     def _check_token(self, headers: Mapping[str, str]) -> None:
@@ -162,7 +164,9 @@ class _Guard:
     async def _admit(self, scope: "Scope", send: "Send") -> None:
         """Keep the token as a cookie that no script reads, and take it out of the address."""
         cookie = f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path=/"
-        headers = [(b"location", scope["path"].encode()), (b"set-cookie", cookie.encode())]
+        # One slash: two would be the beginning of another server's address.
+        place = "/" + quote(scope["path"].lstrip("/\\"))
+        headers = [(b"location", place.encode()), (b"set-cookie", cookie.encode())]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
@@ -261,11 +265,13 @@ async def _refuse(send: "Send", refused: _RefusedError) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+_HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::\d{1,5})?", re.ASCII)
+
+
 def _hostname(host: str) -> str:
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
+    """Name in a Host header; empty where there is more in it than name and port."""
+    found = _HOST.fullmatch(host)
+    return (found["six"] or found["name"]).lower() if found else ""
 
 
 def _is_address(name: str) -> bool:

@@ -23,8 +23,16 @@ def check_extra(what: str, extra: str, *more: str) -> None:
         ) from None
 
 
+PATIENCE_S = 10.0
+
+
 def serve(
-    app: "ASGIApp", *, host: str, port: int, ready: Callable[[int], None] = lambda port: None
+    app: "ASGIApp",
+    *,
+    host: str,
+    port: int,
+    ready: Callable[[int], None] = lambda port: None,
+    patience_s: float = PATIENCE_S,
 ) -> None:
     """Serve until interrupted.
 
@@ -36,6 +44,8 @@ def serve(
         0 takes any that is free.
     ready : callable
         Called with the port once requests are answered.
+    patience_s : float
+        Longest time in seconds that the head of a request may take; for bodies see `Limits`.
 
     Raises
     ------
@@ -43,6 +53,8 @@ def serve(
         The address cannot be bound.
     """
     import uvicorn
+
+    from tonewood.serving.patience import patient
 
     bound = _bound(host, port)
 
@@ -54,7 +66,7 @@ def serve(
 
     config = uvicorn.Config(
         app, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=1, http=patient(patience_s),
     )  # fmt: skip
     with bound:
         Server(config).run(sockets=[bound])

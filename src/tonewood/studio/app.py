@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
-from starlette.exceptions import HTTPException
+from fastapi.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
 from tonewood.serving import POLICY, Limits, guarded, is_local, names_of
+from tonewood.serving.refusals import refuse_alike, refused, refusing
 from tonewood.studio import hearing, machine, sessions, taking
 from tonewood.studio.desk import Desk
 from tonewood.studio.entries import MissingError
@@ -40,10 +39,12 @@ def application(desk: Desk, upload: Limits = UPLOAD) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.desk, app.state.upload_bytes = desk, upload.body_bytes
     for part in (sessions, hearing, taking, machine):
-        app.include_router(part.routes, prefix="/api")
+        app.include_router(part.routes, prefix="/api", responses=refusing(404, 501, 507))
+    refuse_alike(app)
     app.add_exception_handler(TonewoodError, _refused)
-    app.add_exception_handler(RequestValidationError, _misspelt)
-    app.add_exception_handler(HTTPException, _http)
+    # What Starlette raises for a file that is gone before it could be sent is a RuntimeError.
+    for vanished in (FileNotFoundError, RuntimeError):
+        app.add_exception_handler(vanished, _vanished)
     app.add_exception_handler(Exception, _broken)
     app.add_api_route("/", _page, methods=["GET"], response_class=HTMLResponse)
     app.mount("/assets", _Assets(directory=STATIC / "assets", check_dir=False))
@@ -82,7 +83,7 @@ def _page() -> HTMLResponse:
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
 
-def _refused(request: Request, error: Exception) -> JSONResponse:
+def _refused(request: Request, error: Exception) -> Response:
     status = 400
     if isinstance(error, MissingError):
         status = 404
@@ -90,23 +91,19 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
         status = 501
     elif isinstance(error, OutputError):
         status = 507
-    return JSONResponse({"error": str(error)}, status)
+    return refused(status, str(error))
 
 
-def _misspelt(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return JSONResponse({"error": "the request is no JSON"}, 422)
-    where = ".".join(str(part) for part in first["loc"][1:])
-    return JSONResponse({"error": f"{where}: {first['msg'].lower()}"}, 422)
+def _vanished(request: Request, error: Exception) -> Response:
+    """A file that is not there: no wonder where its session was forgotten meanwhile."""
+    name = request.path_params.get("name")
+    if name is not None:
+        try:
+            request.app.state.desk.store.session(name)
+        except MissingError as missing:
+            return _refused(request, missing)
+    raise error
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail).lower()}, error.status_code, error.headers)
-
-
-def _broken(request: Request, error: Exception) -> JSONResponse:
-    told = f"something went wrong in Tonewood itself: {error!r}"
-    return JSONResponse({"error": told}, 500)
+def _broken(request: Request, error: Exception) -> Response:
+    return refused(500, f"something went wrong in Tonewood itself: {error!r}")

@@ -4,24 +4,31 @@ import errno
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from tonewood.errors import AudioError, RecipeError
 from tonewood.files import recipe as recipes
 from tonewood.files.container import bundled
 from tonewood.files.formats import SUFFIXES
 from tonewood.files.output import atomic_path
+from tonewood.files.values import values
 from tonewood.settings import Settings
+from tonewood.studio.brought import check_anchor, check_bands, check_mask
 from tonewood.studio.desk import Desk
 from tonewood.studio.entries import Session, Sound
-from tonewood.studio.intake import decoded
+from tonewood.studio.intake import decoded, titled
 from tonewood.studio.sound import found_path
+from tonewood.studio.store import UNDO
 from tonewood.workflow.edit import Edit
 
 SUFFIX = ".tonewood-session"
 _MOST_BYTES = 4 * 2**30
 _MODEL, _MOST_IN_MEMORY = "model.tonewood", 2**28
-_KEPT = ("bands.npz", "anchor.json")
+_MOST_VALUES = 2**21  # in the manifest: 500 edits of 200 notes and 50 areas each
+BANDS, ANCHOR = "bands.npz", "anchor.json"
+_MOST_ANCHOR = 1_000
 
 # What a damaged archive, or what is in it, ends in.
 _DAMAGE = (
@@ -33,8 +40,8 @@ _DAMAGE = (
 class Entry(Settings):
     """An edit in a session file's history."""
 
-    number: int
-    found: int | None
+    number: int = Field(ge=0, le=2**53)
+    found: int | None = Field(ge=0, le=1_000_000)
     edit: Edit
 
 
@@ -48,7 +55,16 @@ class Manifest(Settings):
     model: str
     digest: str
     at: int
-    history: tuple[Entry, ...]
+    history: tuple[Entry, ...] = Field(min_length=1, max_length=UNDO + 1)
+
+    @model_validator(mode="after")
+    def _leads_on(self) -> Self:
+        first = self.history[0].number
+        if [it.number for it in self.history] != list(range(first, first + len(self.history))):
+            raise ValueError("the history has gaps")
+        if not 0 <= self.at - first < len(self.history):
+            raise ValueError("the history does not hold where it stands")
+        return self
 
 
 def is_session(path: Path) -> bool:
@@ -83,7 +99,7 @@ def written(desk: Desk, session: Session, path: Path) -> None:
         for number in sorted({found for _, found, _ in history if found is not None}):
             found = found_path(session.folder, number)
             archive.write(found, found.name, zipfile.ZIP_DEFLATED)
-        for kept in _KEPT:
+        for kept in (BANDS, ANCHOR):
             if (session.folder / kept).exists():
                 archive.write(session.folder / kept, kept, zipfile.ZIP_DEFLATED)
 
@@ -102,18 +118,16 @@ def reopened(desk: Desk, name: str, folder: Path, path: Path) -> Session:
         with zipfile.ZipFile(path) as archive:
             if sum(item.file_size for item in archive.infolist()) > _MOST_BYTES:
                 raise AudioError("the session file unpacks to more than 4 GiB: it is refused")
-            manifest = Manifest.model_validate_json(_small(archive, "session.json"))
-            sound = manifest.sound
-            suffix = Path(sound.upload).suffix.lower()
-            upload = folder / f"recording{suffix if suffix in SUFFIXES else ''}"
-            _copied(archive, sound.upload, upload)
-            for number in sorted({e.found for e in manifest.history if e.found is not None}):
-                target = found_path(folder, number)
-                _copied(archive, target.name, target)
-                recipes.load(target).mask.mask()
-            for kept in _KEPT:
-                if kept in archive.namelist():
-                    _copied(archive, kept, folder / kept)
+            manifest = _manifest(archive)
+            title = titled(manifest.title)
+            upload = _recording(archive, manifest, folder)
+            sound = decoded(upload, folder, title)
+            told = manifest.sound
+            if (sound.samples, sound.channels, sound.rate, sound.sha256) != (
+                told.samples, told.channels, told.rate, told.sha256,
+            ):  # fmt: skip
+                raise AudioError("the session file's recording is not the one it was made with")
+            _brought(archive, manifest, sound, folder)
             content = _small(archive, _MODEL)
     except (*_DAMAGE, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
@@ -122,22 +136,51 @@ def reopened(desk: Desk, name: str, folder: Path, path: Path) -> Session:
             "this is neither a recording nor a session file that can be read: choose another"
         ) from error
     model = desk.models.adopt(content, manifest.model, manifest.digest)
-    found = decoded(upload, folder, manifest.title)
-    told = (sound.samples, sound.channels, sound.sha256)
-    if (found.samples, found.channels, found.sha256) != told:
-        raise AudioError("the session file's recording is not the one it was made with")
     path.unlink()
-    entered = sound.model_copy(update={"upload": upload.name})
-    session = desk.store.add(name, manifest.title, entered, model)
+    session = desk.store.add(name, title, sound, model)
     history = [(entry.number, entry.found, entry.edit) for entry in manifest.history]
     desk.store.restore(name, history, manifest.at)
     return session
 
 
-def _small(archive: zipfile.ZipFile, name: str) -> bytes:
-    """What is read into memory at once; BadZipFile where it claims more than that may be."""
+def _manifest(archive: zipfile.ZipFile) -> Manifest:
+    text = _small(archive, "session.json")
+    if values(text) > _MOST_VALUES:
+        raise zipfile.BadZipFile("session.json holds too much")
+    return Manifest.model_validate_json(text)
+
+
+def _recording(archive: zipfile.ZipFile, manifest: Manifest, folder: Path) -> Path:
+    """Put the recording where ours go; its path."""
+    suffix = Path(manifest.sound.upload).suffix.lower()
+    upload = folder / f"recording{suffix if suffix in SUFFIXES else ''}"
+    _copied(archive, manifest.sound.upload, upload)
+    return upload
+
+
+def _brought(archive: zipfile.ZipFile, manifest: Manifest, sound: Sound, folder: Path) -> None:
+    """Put found masks and what else is known of a recording where ours go, once it is checked."""
+    for number in sorted({e.found for e in manifest.history if e.found is not None}):
+        target = found_path(folder, number)
+        _within(archive, target.name)
+        _copied(archive, target.name, target)
+        check_mask(recipes.load(target), sound)
+    if BANDS in archive.namelist():
+        _copied(archive, BANDS, folder / BANDS)
+        check_bands(folder / BANDS, sound)
+    if ANCHOR in archive.namelist():
+        (folder / ANCHOR).write_bytes(_small(archive, ANCHOR)[:_MOST_ANCHOR])
+        check_anchor(folder / ANCHOR)
+
+
+def _within(archive: zipfile.ZipFile, name: str) -> None:
+    """BadZipFile where what is read into memory at once claims more than that may be."""
     if archive.getinfo(name).file_size > _MOST_IN_MEMORY:
         raise zipfile.BadZipFile(f"{name} is too large")
+
+
+def _small(archive: zipfile.ZipFile, name: str) -> bytes:
+    _within(archive, name)
     return archive.read(name)
 
 

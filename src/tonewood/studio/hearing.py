@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tonewood.errors import CallError
 from tonewood.masking.mask import Mask
+from tonewood.serving.refusals import sending
 from tonewood.signal.bands import centres_hz
 from tonewood.studio import sound, tiles
 from tonewood.studio.entries import SAMPLES, MissingError, mapped
@@ -24,12 +25,15 @@ routes = APIRouter()
 Level = Annotated[int, InPath(ge=0, lt=tiles.LEVELS)]
 Number = Annotated[int, InPath(ge=0, le=1_000_000)]
 Amount = Annotated[float | None, Query(ge=0, le=1)]
-EditNumber = Annotated[int | None, Query(ge=0)]
+EditNumber = Annotated[int | None, Query(ge=0, le=2**53)]
 _MOST_S = 30.0
+_OCTETS: dict[str, Any] = {
+    "response_class": Response, "responses": sending("application/octet-stream"),
+}  # fmt: skip
 _FOREVER = "private, max-age=31536000, immutable"
 
 
-@routes.get("/sessions/{name}/tiles/input/{axis}/{level}/{number}")
+@routes.get("/sessions/{name}/tiles/input/{axis}/{level}/{number}", **_OCTETS)
 def input_tile(
     request: Request, name: str, axis: Axis, level: Level, number: Number, desk: AtDesk
 ) -> Response:
@@ -43,7 +47,7 @@ def input_tile(
     return _tile(request, tile, _FOREVER)
 
 
-@routes.get("/sessions/{name}/tiles/output/{axis}/{level}/{number}")
+@routes.get("/sessions/{name}/tiles/output/{axis}/{level}/{number}", **_OCTETS)
 def output_tile(
     request: Request, name: str, axis: Axis, level: Level, number: Number, key: str, desk: AtDesk
 ) -> Response:
@@ -57,7 +61,7 @@ def output_tile(
     return _tile(request, tile, kept)
 
 
-@routes.get("/sessions/{name}/tiles/mask/{axis}/{level}/{number}")
+@routes.get("/sessions/{name}/tiles/mask/{axis}/{level}/{number}", **_OCTETS)
 def mask_tile(
     request: Request,
     name: str,
@@ -80,7 +84,7 @@ def mask_tile(
     return _tile(request, tile, kept)
 
 
-@routes.get("/sessions/{name}/tiles/saliency/{axis}/{level}/{number}")
+@routes.get("/sessions/{name}/tiles/saliency/{axis}/{level}/{number}", **_OCTETS)
 def saliency_tile(
     request: Request, name: str, axis: Axis, level: Level, number: Number, desk: AtDesk
 ) -> Response:
@@ -121,7 +125,7 @@ def curve(name: str, axis: Axis, desk: AtDesk) -> dict[str, Any]:
     return tiles.average(mask, axis, session.sound.rate)._asdict()
 
 
-@routes.get("/sessions/{name}/sound/{which}")
+@routes.get("/sessions/{name}/sound/{which}", **_OCTETS)
 def heard(
     name: str,
     which: Literal["input", "output"],

@@ -1,6 +1,7 @@
 """A recording comes in: streamed to disk under a name of our own, then decoded once."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,9 @@ from tonewood.studio.store import Store
 MAX_HOURS = 3.0
 _TITLE = 120  # characters
 _FLUSH = 1 << 22
+_MOST_DECODED = 4 * 2**30  # bytes: three hours in stereo at 44.1 kHz
+_MOST_TIMES = 256  # or so many times the file's own: speech in Opus has no more
+_LEAST_FREE = 2**26  # bytes on the disk
 
 
 async def received(stream: AsyncIterator[bytes], path: Path) -> int:
@@ -59,8 +63,12 @@ def suffix_of(name: str) -> str:
 
 def title_of(name: str) -> str:
     """A name as a title: its last part, printable, of bearable length."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1].strip()
-    return shown(last)[:_TITLE] or "recording"
+    return titled(name.replace("\\", "/").rsplit("/", 1)[-1].strip())
+
+
+def titled(text: str) -> str:
+    """A text as a title; one that is a title already stays what it is."""
+    return shown(text)[:_TITLE] or "recording"
 
 
 def opened(store: Store, name: str, folder: Path, upload: Path, title: str, model: str) -> Session:
@@ -69,13 +77,9 @@ def opened(store: Store, name: str, folder: Path, upload: Path, title: str, mode
     Raises
     ------
     AudioError
-        It cannot be used; the reason calls it by its title.
+        It cannot be used.
     """
-    try:
-        sound = decoded(upload, folder, title)
-    except TonewoodError as error:
-        raise AudioError(str(error).replace(shown(upload), title)) from None
-    return store.add(name, title, sound, model)
+    return store.add(name, title, decoded(upload, folder, title), model)
 
 
 def decoded(upload: Path, folder: Path, title: str) -> Sound:
@@ -84,22 +88,16 @@ def decoded(upload: Path, folder: Path, title: str) -> Sound:
     Raises
     ------
     AudioError
-        It cannot be used, or lasts too long.
+        It cannot be used, lasts too long, or is too large decoded; the reason calls it by its
+        title.
     OutputError
-        The disk is full.
+        The disk is full, or nearly.
     """
-    stream = Stream(upload)
-    total, most = 0, MAX_HOURS * 3600 * stream.rate
     try:
-        with (folder / SAMPLES).open("wb") as file:
-            for block in stream.blocks():
-                total += block.shape[1]
-                if total > most:
-                    raise AudioError(
-                        f"{title} lasts longer than {MAX_HOURS:g} h, the most that the studio "
-                        "takes: enhance it with `tonewood enhance`, or cut it"
-                    )
-                np.ascontiguousarray(block.T, dtype="<f4").tofile(file)
+        stream = Stream(upload)
+        total = _spread(stream, folder, title)
+    except TonewoodError as error:
+        raise type(error)(str(error).replace(shown(upload), title)) from None
     except OSError as error:
         if error.errno in FULL:
             raise no_space("the recording") from None
@@ -115,6 +113,29 @@ def decoded(upload: Path, folder: Path, title: str) -> Sound:
         samples=total,
         clipped=stream.clipped,
     )
+
+
+def _spread(stream: Stream, folder: Path, title: str) -> int:
+    """Write all samples as they are decoded, and count them; a few bytes may stand for hours."""
+    total, most = 0, MAX_HOURS * 3600 * stream.rate
+    most_bytes = max(_MOST_DECODED, _MOST_TIMES * stream.path.stat().st_size)
+    with (folder / SAMPLES).open("wb") as file:
+        for block in stream.blocks():
+            total += block.shape[1]
+            if total > most:
+                raise AudioError(
+                    f"{title} lasts longer than {MAX_HOURS:g} h, the most that the studio takes: "
+                    "enhance it with `tonewood enhance`, or cut it"
+                )
+            if 4 * total * stream.channels > most_bytes:
+                raise AudioError(
+                    f"{title} takes more than {most_bytes / 2**30:.1f} GiB decoded, the most that "
+                    "the studio takes: enhance it with `tonewood enhance`, or cut it"
+                )
+            if shutil.disk_usage(folder).free < _LEAST_FREE:
+                raise no_space("the recording")
+            np.ascontiguousarray(block.T, dtype="<f4").tofile(file)
+    return total
 
 
 def save_array(path: Path, array: NDArray[np.generic]) -> None:

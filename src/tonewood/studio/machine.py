@@ -13,11 +13,13 @@ from pydantic import Field
 from tonewood.errors import CallError, OutputError, shown
 from tonewood.files.audio import read, write
 from tonewood.files.formats import AudioFormat
+from tonewood.serving.refusals import sending
 from tonewood.settings import EnhanceSettings, Settings, changed
 from tonewood.studio.desk import Desk
 from tonewood.studio.entries import MissingError
 from tonewood.studio.places import Places
 from tonewood.studio.sessions import AtDesk
+from tonewood.studio.shapes import JobShown, showing
 from tonewood.studio.taking import PLAYED
 from tonewood.workflow.audit import check_distinct
 
@@ -65,13 +67,13 @@ def places(desk: AtDesk, at: Annotated[str | None, Query(max_length=64)] = None)
     return places_of(desk).shown(at)
 
 
-@routes.post("/audits", status_code=202)
+@routes.post("/audits", status_code=202, responses=showing(JobShown, 202))
 def audited(sides: Sides, desk: AtDesk) -> dict[str, Any]:
     """Ask what tells two folders apart besides the instrument."""
     return desk.jobs.add("audit", _sides(desk, sides)).shown()
 
 
-@routes.post("/trainings", status_code=202)
+@routes.post("/trainings", status_code=202, responses=showing(JobShown, 202))
 def trained(training: Training, desk: AtDesk) -> dict[str, Any]:
     """Learn a model from two folders."""
     target = desk.models.target(training.name)
@@ -84,13 +86,14 @@ def trained(training: Training, desk: AtDesk) -> dict[str, Any]:
     return desk.jobs.add("train", asked).shown()
 
 
-@routes.post("/batches", status_code=202)
+@routes.post("/batches", status_code=202, responses=showing(JobShown, 202))
 def enhanced(folder: Folder, desk: AtDesk) -> dict[str, Any]:
     """Enhance every recording below a folder into another."""
     places = places_of(desk)
     inputs, out = places.path(folder.input), places.path(folder.output)
     if folder.into:
-        if Path(folder.into).name != folder.into or folder.into.startswith("."):
+        plain = folder.into.isprintable() and Path(folder.into).name == folder.into
+        if not plain or folder.into.startswith("."):
             raise CallError(f"{shown(folder.into)} is no plain name: give the new folder another")
         out = out / folder.into
     if out == inputs:
@@ -107,7 +110,11 @@ def enhanced(folder: Folder, desk: AtDesk) -> dict[str, Any]:
     return desk.jobs.add("batch", asked).shown()
 
 
-@routes.get("/jobs/{job}/files/{row}/{which}")
+@routes.get(
+    "/jobs/{job}/files/{row}/{which}",
+    response_class=FileResponse,
+    responses=sending("audio/*", parts=True),
+)
 def played(job: str, row: Annotated[int, InPath(ge=0)], which: str, desk: AtDesk) -> FileResponse:
     """A recording of a batch, or what became of it, as a file that browsers play."""
     rows = desk.jobs.get(job).told.get("rows", [])

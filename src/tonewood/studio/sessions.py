@@ -11,12 +11,15 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from tonewood.errors import CallError, OutputError
+from tonewood.serving.refusals import sending
 from tonewood.settings import Settings
 from tonewood.studio import bundle, intake
 from tonewood.studio.desk import Desk
+from tonewood.studio.shapes import JobShown, Listed, SessionShown, StateShown, showing
 from tonewood.workflow.edit import Edit
 
 routes = APIRouter()
+_BODY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 def desk_of(request: Request) -> Desk:
@@ -47,13 +50,18 @@ def models(desk: AtDesk) -> list[dict[str, Any]]:
     return desk.models.shown()
 
 
-@routes.get("/sessions")
+@routes.get("/sessions", responses=showing(list[Listed]))
 def listed(desk: AtDesk) -> list[dict[str, Any]]:
     """All sessions, the last touched first."""
     return [desk.listed(session) for session in desk.store.sessions()]
 
 
-@routes.post("/recordings", status_code=201)
+@routes.post(
+    "/recordings",
+    status_code=201,
+    responses=showing(SessionShown, 201),
+    openapi_extra={"requestBody": {"required": True, "content": _BODY}},
+)
 async def opened(
     request: Request, desk: AtDesk, name: Annotated[str, Query(max_length=1_000)] = "recording"
 ) -> dict[str, Any]:
@@ -84,7 +92,7 @@ async def opened(
     return desk.shown(identity)
 
 
-@routes.get("/sessions/{name}")
+@routes.get("/sessions/{name}", responses=showing(SessionShown))
 def looked_at(name: str, desk: AtDesk) -> dict[str, Any]:
     """A session with all that its page needs."""
     return desk.shown(name)
@@ -99,7 +107,7 @@ def forgotten(name: str, desk: AtDesk) -> dict[str, bool]:
     return {"forgotten": True}
 
 
-@routes.put("/sessions/{name}/model")
+@routes.put("/sessions/{name}/model", responses=showing(SessionShown))
 def chosen(name: str, choice: Choice, desk: AtDesk) -> dict[str, Any]:
     """Choose a session's model for what is searched from now on."""
     desk.models.get(choice.model)
@@ -108,13 +116,13 @@ def chosen(name: str, choice: Choice, desk: AtDesk) -> dict[str, Any]:
     return desk.shown(name)
 
 
-@routes.get("/sessions/{name}/state")
+@routes.get("/sessions/{name}/state", responses=showing(StateShown))
 def stands(name: str, desk: AtDesk) -> dict[str, Any]:
     """Where a session's history stands."""
     return desk.state_shown(desk.store.session(name), desk.store.state(name))
 
 
-@routes.put("/sessions/{name}/edit")
+@routes.put("/sessions/{name}/edit", responses=showing(StateShown))
 def changed(name: str, edit: Edit, desk: AtDesk) -> dict[str, Any]:
     """Change amount, notes or areas."""
     session = desk.store.session(name)
@@ -122,25 +130,25 @@ def changed(name: str, edit: Edit, desk: AtDesk) -> dict[str, Any]:
     return desk.state_shown(session, desk.store.change(name, edit, found))
 
 
-@routes.post("/sessions/{name}/undo")
+@routes.post("/sessions/{name}/undo", responses=showing(StateShown))
 def undone(name: str, desk: AtDesk) -> dict[str, Any]:
     """Take a step back."""
     return desk.state_shown(desk.store.session(name), desk.store.step(name, -1))
 
 
-@routes.post("/sessions/{name}/redo")
+@routes.post("/sessions/{name}/redo", responses=showing(StateShown))
 def redone(name: str, desk: AtDesk) -> dict[str, Any]:
     """Take a step forward again."""
     return desk.state_shown(desk.store.session(name), desk.store.step(name, 1))
 
 
-@routes.post("/sessions/{name}/enhance", status_code=202)
+@routes.post("/sessions/{name}/enhance", status_code=202, responses=showing(JobShown, 202))
 def enhanced(name: str, search: Search, desk: AtDesk) -> dict[str, Any]:
     """Search a mask from nothing."""
     return desk.ask(name, "enhance", desk.settings(search.steps, search.force)).shown()
 
 
-@routes.post("/sessions/{name}/again", status_code=202)
+@routes.post("/sessions/{name}/again", status_code=202, responses=showing(JobShown, 202))
 def again(name: str, search: Search, desk: AtDesk) -> dict[str, Any]:
     """Search anew around the pinned notes."""
     if desk.store.state(name).found is None:
@@ -148,7 +156,7 @@ def again(name: str, search: Search, desk: AtDesk) -> dict[str, Any]:
     return desk.ask(name, "again", desk.settings(search.steps, search.force)).shown()
 
 
-@routes.post("/sessions/{name}/explain", status_code=202)
+@routes.post("/sessions/{name}/explain", status_code=202, responses=showing(JobShown, 202))
 def explained(name: str, desk: AtDesk) -> dict[str, Any]:
     """Ask what the scorer heard."""
     return desk.ask(name, "explain").shown()
@@ -161,20 +169,20 @@ def made(name: str, desk: AtDesk) -> dict[str, Any]:
     return job.shown() if job else {"state": "done"}
 
 
-@routes.get("/jobs")
+@routes.get("/jobs", responses=showing(list[JobShown]))
 def jobs(desk: AtDesk) -> list[dict[str, Any]]:
     """Jobs that belong to no session: audits, trainings, batches."""
     live = {job.id: job for job in desk.jobs.live.values() if job.session is None}
     return [live.get(job.id, job).shown() for job in desk.store.jobs()]
 
 
-@routes.get("/jobs/{job}")
+@routes.get("/jobs/{job}", responses=showing(JobShown))
 def told(job: str, desk: AtDesk) -> dict[str, Any]:
     """How a job stands."""
     return desk.jobs.get(job).shown()
 
 
-@routes.delete("/jobs/{job}")
+@routes.delete("/jobs/{job}", responses=showing(JobShown))
 def cancelled(job: str, desk: AtDesk) -> dict[str, Any]:
     """Cancel a job."""
     found = desk.jobs.get(job)
@@ -182,7 +190,7 @@ def cancelled(job: str, desk: AtDesk) -> dict[str, Any]:
     return found.shown()
 
 
-@routes.get("/events")
+@routes.get("/events", response_class=StreamingResponse, responses=sending("text/event-stream"))
 async def events(desk: AtDesk, session: str | None = None) -> StreamingResponse:
     """Server-sent events: every change of a session's jobs, and of those that belong to none."""
 

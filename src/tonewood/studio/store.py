@@ -20,7 +20,8 @@ from tonewood.files.output import LOCKS, join, lock, sweep
 from tonewood.studio.entries import Job, MissingError, Session, Sound, State
 from tonewood.workflow.edit import Edit
 
-_UNDO = 500  # edits kept for each session
+UNDO = 500
+"""Edits kept for each session."""
 _RUIN_SECONDS = 86_400.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -153,7 +154,7 @@ class Store:
                 return now
             number = now.number + 1
             run("DELETE FROM edits WHERE session=? AND (number>=? OR number<?)",
-                (name, number, number - _UNDO))  # fmt: skip
+                (name, number, number - UNDO))  # fmt: skip
             run("INSERT INTO edits VALUES (?,?,?,?)",
                 (name, number, found, edit.model_dump_json()))  # fmt: skip
             run("UPDATE sessions SET at=?, changed=? WHERE id=?", (number, time.time(), name))

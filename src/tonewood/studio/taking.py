@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import mimetypes
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from tonewood.files.formats import SUFFIXES, AudioFormat
 from tonewood.files.output import write_bytes, write_text
 from tonewood.masking.mask import LongMask
 from tonewood.masking.render import Matching
+from tonewood.serving.refusals import sending
 from tonewood.signal.impulse import Phase
 from tonewood.studio import bundle, sound
 from tonewood.studio.desk import Desk
@@ -35,6 +37,14 @@ routes = APIRouter()
 
 # What browsers play: for these, the file itself; others become flac.
 PLAYED = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"})
+
+
+_OCTETS = "application/octet-stream"
+
+
+def _file(*kinds: str) -> dict[str, Any]:
+    """How a route is declared that sends a file."""
+    return {"response_class": FileResponse, "responses": sending(*kinds, parts=True)}
 
 
 class Equaliser(NamedTuple):
@@ -85,7 +95,7 @@ def formats(request: Request) -> dict[str, Any]:
     }
 
 
-@routes.get("/sessions/{name}/take/equaliser/{kind}")
+@routes.get("/sessions/{name}/take/equaliser/{kind}", **_file("text/*", "audio/*", "application/*"))
 async def equaliser(name: str, kind: str, desk: AtDesk) -> FileResponse:
     """The correction for another program."""
     wanted = EQUALISERS.get(kind)
@@ -102,7 +112,7 @@ async def equaliser(name: str, kind: str, desk: AtDesk) -> FileResponse:
     return _sent(path, f"{_stem(session)}-{kind}{wanted.suffix}")
 
 
-@routes.get("/sessions/{name}/take/audio")
+@routes.get("/sessions/{name}/take/audio", **_file("audio/*", _OCTETS))
 async def audio(
     name: str, desk: AtDesk, format: Annotated[str, Query(pattern=r"^\.?[a-z0-9]{1,5}$")] = ""
 ) -> FileResponse:
@@ -114,7 +124,7 @@ async def audio(
     return _sent(path, f"{_stem(session)}-enhanced{suffix}")
 
 
-@routes.get("/sessions/{name}/take/recipe")
+@routes.get("/sessions/{name}/take/recipe", **_file("application/json"))
 async def recipe(name: str, desk: AtDesk) -> FileResponse:
     """Recipe of the output: mask, settings, model, certificate."""
     session, state, whole = await _whole(desk, name)
@@ -128,7 +138,7 @@ async def recipe(name: str, desk: AtDesk) -> FileResponse:
     return _sent(path, f"{_stem(session)}-enhanced{recipes.SUFFIX}")
 
 
-@routes.get("/sessions/{name}/take/picture")
+@routes.get("/sessions/{name}/take/picture", **_file("image/png"))
 async def drawn(name: str, desk: AtDesk) -> FileResponse:
     """Before, mask and after, as `enhance --plot` draws them."""
     picture.check("a picture")
@@ -138,7 +148,7 @@ async def drawn(name: str, desk: AtDesk) -> FileResponse:
     return _sent(path, f"{_stem(session)}-enhanced.png")
 
 
-@routes.get("/sessions/{name}/take/certificate")
+@routes.get("/sessions/{name}/take/certificate", **_file("application/json"))
 async def certified(name: str, desk: AtDesk) -> FileResponse:
     """Certificate of the output, as JSON."""
     session, _, whole = await _whole(desk, name)
@@ -149,7 +159,7 @@ async def certified(name: str, desk: AtDesk) -> FileResponse:
     return _sent(path, f"{_stem(session)}-certificate.json")
 
 
-@routes.get("/sessions/{name}/take/session")
+@routes.get("/sessions/{name}/take/session", **_file(_OCTETS))
 async def session_file(name: str, desk: AtDesk) -> FileResponse:
     """The session as a file that reopens exactly."""
     session = desk.store.session(name)
@@ -158,7 +168,7 @@ async def session_file(name: str, desk: AtDesk) -> FileResponse:
     return _sent(path, f"{_stem(session)}{bundle.SUFFIX}")
 
 
-@routes.get("/sessions/{name}/audio/{which}")
+@routes.get("/sessions/{name}/audio/{which}", **_file("audio/*"))
 async def played(name: str, which: sound.Which, desk: AtDesk) -> FileResponse:
     """Recording or output as a file that browsers play, in ranges if they ask for one."""
     session = desk.store.session(name)
@@ -247,7 +257,8 @@ def _taken(session: Session, key: str, suffix: str) -> Path:
 
 def _sent(path: Path, name: str) -> FileResponse:
     """A file under a name for people, gone from here once it is sent."""
+    kind = mimetypes.guess_type(path.name)[0] or _OCTETS
     return FileResponse(
-        path, filename=name, headers={"Cache-Control": "no-store"},
+        path, filename=name, media_type=kind, headers={"Cache-Control": "no-store"},
         background=BackgroundTask(path.unlink, missing_ok=True),
     )  # fmt: skip

@@ -1,0 +1,254 @@
+"""Session files and recordings made up to fail later, or to take memory or disk without end."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from starlette.testclient import TestClient
+
+from tests.studio.conftest import NOTE, kept
+from tonewood.studio import bundle, intake
+from tonewood.studio.desk import Desk
+
+Change = Callable[[dict[str, bytes]], None]
+REFUSED = "neither a recording nor a session file"
+
+
+@pytest.fixture(scope="module")
+def whole(client: TestClient, session: dict[str, Any]) -> dict[str, bytes]:
+    """What a session file holds, by name."""
+    kept(client, session, amount=0.7, notes=[NOTE])
+    client.get(f"/api/sessions/{session['id']}/take/recipe")  # which waits for the whole rendering
+    content = client.get(f"/api/sessions/{session['id']}/take/session").content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def packed(parts: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def told(name: str, change: Callable[[dict[str, Any]], object]) -> Change:
+    """Change what a JSON part tells."""
+
+    def changed(parts: dict[str, bytes]) -> None:
+        tree = json.loads(parts[name])
+        change(tree)
+        parts[name] = json.dumps(tree).encode()
+
+    return changed
+
+
+def manifest(change: Callable[[dict[str, Any]], object]) -> Change:
+    return told("session.json", change)
+
+
+def mask(**changes: object) -> Change:
+    return told("found-0.recipe.json", lambda tree: tree["mask"].update(changes))
+
+
+def part(name: str, content: bytes) -> Change:
+    return lambda parts: parts.update({name: content})
+
+
+def bands(power: object, hz: object, claimed: bytes = b"") -> Change:
+    sink = io.BytesIO()
+    np.savez(sink, power=np.array(power), hz=np.array(hz))
+    with zipfile.ZipFile(sink) as archive:
+        inner = {name: archive.read(name) for name in archive.namelist()}
+    if claimed:  # another shape in the header, of the same length
+        inner["power.npy"] = inner["power.npy"].replace(b"(1, 1), }" + b" " * len(claimed), claimed)
+        assert claimed in inner["power.npy"]
+    return part("bands.npz", packed(inner))
+
+
+HZ = [100.0, 200.0]
+MADE_UP: dict[str, Change] = {
+    "history with a gap": manifest(lambda it: it["history"][-1].update(number=77)),
+    "history that is empty": manifest(lambda it: it.update(history=[])),
+    "history twice": manifest(lambda it: it.update(history=it["history"] * 2)),
+    "history beyond all numbers": manifest(lambda it: it["history"][-1].update(number=2**70)),
+    "history of more than is kept": manifest(
+        lambda it: it.update(
+            history=[{**it["history"][0], "number": number} for number in range(502)], at=0
+        )
+    ),
+    "standing outside its history": manifest(lambda it: it.update(at=99)),
+    "found before the first": manifest(lambda it: it["history"][-1].update(found=-1)),
+    "found beyond all names": manifest(lambda it: it["history"][-1].update(found=10**300)),
+    "found and not there": manifest(lambda it: it["history"][-1].update(found=5)),
+    "nested without end": part("session.json", b"[" * 1_000_000),
+    "manifest of millions": part("session.json", b'{"history": [' + b"0," * 3_000_000 + b"0]}"),
+    "recipe of millions": part("found-0.recipe.json", b'{"mask": [' + b"0," * 400_000 + b"0]}"),
+    "rows a hair apart": mask(hz=[1.0, 1.0 + 1e-9], rows=2),
+    "one row": mask(hz=[100.0], rows=1),
+    "frames a hair apart": mask(hop_seconds=1e-9),
+    "a mask of hours": mask(frames=2_000_000, parts=["eJw="] * 334),
+    "bands that are none": part("bands.npz", b"PK\x03\x04 nothing"),
+    "bands of text": bands([["a"]], ["b"]),
+    "bands below nothing": bands([[-1.0], [1.0]], HZ),
+    "bands beyond all numbers": bands([[np.inf], [1.0]], HZ),
+    "bands of no frequency": bands([[np.nan], [1.0]], HZ),
+    "bands that fall": bands([[1.0], [1.0]], HZ[::-1]),
+    "bands of another number": bands([[1.0]], HZ),
+    "bands of terabytes": bands([[1.0]], [9.0], b"(1, 1099511627776), }"),
+    "an anchor that is none": part("anchor.json", b"{}"),
+    "an anchor beyond all gains": part("anchor.json", b"[1e308, null]"),
+    "an anchor without end": part("anchor.json", b"[NaN, Infinity]"),
+    "an anchor of megabytes": part("anchor.json", b"[0.0, null]" + b" " * 2_000_000 + b"x"),
+    "a model that is none": part("model.tonewood", b"no model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE_UP)
+def test_made_up_session_file(
+    client: TestClient, desk: Desk, whole: dict[str, bytes], name: str
+) -> None:
+    parts = dict(whole)
+    MADE_UP[name](parts)
+    before = everything(desk)
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
+    assert answer.status_code == 400, answer.text
+    assert everything(desk) == before
+    assert str(desk.store.folder) not in answer.text
+
+
+def everything(desk: Desk) -> list[Any]:
+    """Sessions, folders and models that are kept."""
+    places = (desk.store.folder / "sessions", desk.store.models)
+    folders = [sorted(it.name for it in place.iterdir()) for place in places]
+    return [*folders, [session.id for session in desk.store.sessions()]]
+
+
+@pytest.mark.parametrize("claim", [{"rate": 1}, {"rate": 768_000}, {"samples": 1}, {"channels": 1}])
+def test_a_session_file_is_not_believed_about_its_sound(
+    client: TestClient, desk: Desk, whole: dict[str, bytes], claim: dict[str, int]
+) -> None:
+    parts, before = dict(whole), everything(desk)
+    manifest(lambda it: it["sound"].update(claim))(parts)
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
+    assert "is not the one it was made with" in answer.json()["error"]
+    assert everything(desk) == before
+
+
+def test_a_session_file_whose_sound_cannot_be_used_says_so_without_a_path(
+    client: TestClient, desk: Desk, whole: dict[str, bytes]
+) -> None:
+    parts, before = dict(whole), everything(desk)
+    sink = io.BytesIO()
+    soundfile.write(sink, np.zeros(16_000), 16_000, format="WAV")
+    parts["upload.wav"] = sink.getvalue()
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
+    assert answer.json()["error"].startswith("take.wav is silent")
+    assert everything(desk) == before
+
+
+def test_a_title_from_a_session_file_is_one_line_of_bearable_length(
+    client: TestClient, whole: dict[str, bytes]
+) -> None:
+    for title, wanted in (("a\nb\x1b[2J", "a\\nb\\x1b[2J"), ("x" * 10_000, "x" * 120)):
+        parts = dict(whole)
+        manifest(lambda it, title=title: it.update(title=title))(parts)
+        answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
+        assert answer.json()["title"] == wanted
+        client.delete(f"/api/sessions/{answer.json()['id']}")
+
+
+def test_zip_bomb_of_terabytes(client: TestClient, desk: Desk) -> None:
+    before = everything(desk)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("session.json", b"{}")
+        archive.filelist[0].file_size = 2**42  # as the list at its end will tell
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=buffer.getvalue())
+    assert (answer.status_code, len(buffer.getvalue()) < 300) == (400, True)
+    assert "more than 4 GiB" in answer.json()["error"]
+    assert everything(desk) == before
+
+
+def test_zip_bomb_that_lies_about_its_size(client: TestClient, whole: dict[str, bytes]) -> None:
+    content = bytearray(packed({**whole, "session.json": b" " * 50_000_000}))
+    size = (50_000_000).to_bytes(4, "little")
+    while (at := content.find(size)) >= 0:
+        content[at : at + 4] = (2).to_bytes(4, "little")
+    assert len(content) < 10 * len(packed(whole))
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=bytes(content))
+    assert answer.status_code == 400
+    assert REFUSED in answer.json()["error"]
+
+
+def test_audio_bomb_of_hours(client: TestClient, desk: Desk) -> None:
+    before = everything(desk)
+    sink = io.BytesIO()
+    with soundfile.SoundFile(sink, "w", 4_000, 1, "PCM_16", format="FLAC") as file:
+        file.write(np.array([0.5, -0.5]))
+        for _ in range(181):
+            file.write(np.zeros(60 * 4_000))
+    assert len(sink.getvalue()) < 200_000
+    answer = client.post("/api/recordings?name=bomb.flac", content=sink.getvalue())
+    assert answer.status_code == 400
+    assert "lasts longer than 3 h" in answer.json()["error"]
+    assert everything(desk) == before
+
+
+def test_audio_bomb_of_gigabytes(
+    client: TestClient, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything(desk)
+    sink = io.BytesIO()
+    samples = np.zeros((200_000, 8))
+    samples[0] = 0.5
+    soundfile.write(sink, samples, 16_000, "PCM_16", format="FLAC")
+    route = "/api/recordings?name=bomb.flac"
+    monkeypatch.setattr(intake, "_MOST_DECODED", 2**20)
+    answer = client.post(route, content=sink.getvalue())
+    assert answer.status_code == 400
+    assert "GiB decoded" in answer.json()["error"]
+    assert everything(desk) == before
+    monkeypatch.setattr(intake, "_MOST_DECODED", 2**24)
+    assert client.post(route, content=sink.getvalue()).status_code == 201
+
+
+def test_a_disk_that_fills_up_is_left_some_space(
+    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, free = everything(desk), SimpleNamespace(free=2**26 - 1)
+    monkeypatch.setattr(intake.shutil, "disk_usage", lambda place: free)
+    answer = client.post("/api/recordings?name=a.wav", content=take.read_bytes()[:1_000_000])
+    assert answer.status_code == 507
+    assert "free some space" in answer.json()["error"]
+    assert everything(desk) == before
+
+
+@pytest.mark.parametrize("claim", [0x10000000, 0x70000000, 0xF0000000])
+def test_a_wav_header_that_claims_gigabytes(
+    client: TestClient, desk: Desk, take: Path, claim: int
+) -> None:
+    before, content = everything(desk), bytearray(take.read_bytes())
+    at = content.find(b"data") + 4
+    content[at : at + 4] = claim.to_bytes(4, "little")
+    answer = client.post("/api/recordings?name=a.wav", content=bytes(content))
+    assert answer.status_code == 400
+    assert everything(desk) == before
+
+
+def test_what_is_read_at_once_of_a_recipe_is_bounded(
+    client: TestClient, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(len(whole[it]) for it in ("session.json", "model.tonewood", "anchor.json"))
+    recipe = whole["found-0.recipe.json"] + b" " * longest
+    monkeypatch.setattr(bundle, "_MOST_IN_MEMORY", longest)
+    content = packed({**whole, "found-0.recipe.json": recipe})
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=content)
+    assert answer.status_code == 400

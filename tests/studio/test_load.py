@@ -1,0 +1,96 @@
+"""A share of the long runs of `scripts/load.py`: nothing is held that is done with."""
+
+import gc
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conftest import instrument
+from tests.load.process import Sample, growth, sample
+from tests.load.traffic import Client, Tally, crowd
+from tests.studio.conftest import EXAMPLE, Live, opened
+from tonewood.files.modelfile import Model
+from tonewood.settings import EnhanceSettings, changed
+from tonewood.workflow import batch, layout
+
+
+def test_growth_is_of_the_second_half() -> None:
+    def samples(mib: Any) -> list[Sample]:
+        return [Sample(float(k), round(2**20 * it), 9, 1) for k, it in enumerate(mib)]
+
+    flat = np.full(100, 300.0)
+    assert growth(samples(flat)) == pytest.approx(0, abs=1e-6)
+    assert growth(samples(np.concatenate([np.linspace(100, 300, 50), flat[:50]]))) == pytest.approx(
+        0, abs=1e-6
+    )
+    leaking = np.concatenate([flat[:50], np.linspace(300, 330, 50)])
+    assert growth(samples(leaking)) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_a_sample_counts_what_is_opened(tmp_path: Path) -> None:
+    before = sample(os.getpid())
+    held = [(tmp_path / str(k)).open("w") for k in range(7)]
+    assert sample(os.getpid()).handles == before.handles + 7
+    for file in held:
+        file.close()
+    assert before.rss > 2**20
+    assert before.threads >= 1
+
+
+def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("no /proc here to count handles in")
+    jobs = []
+    for number in range(60):
+        path = tmp_path / f"{number:02}.wav"
+        soundfile.write(path, instrument(0.5 + number % 5 / 10, seed=number).T, 16_000)
+        jobs.append(layout.Job(path, tmp_path / "out" / path.name))
+    (tmp_path / "out").mkdir()
+    settings = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
+    handles = []
+    for event in batch.enhance_files(jobs, model, settings):
+        assert not isinstance(event, layout.Failed), event
+        if isinstance(event, batch.Enhanced):
+            gc.collect()  # what only points at itself is not held
+            handles.append(sample(os.getpid()).handles)
+    assert len(handles) == 60
+    assert handles[59] == handles[19]
+
+
+def test_requests_leave_nothing_open(live: Live) -> None:
+    tally = Tally()
+    with live.client() as http:
+        session = opened(http, EXAMPLE)
+        someone = Client(live.url, 0, tally)
+        someone.sessions.append(session["id"])
+        acts = (someone.look, someone.drop_download, someone.drop_upload, someone.listen)
+
+        for act in acts:
+            act()
+        before = least(live.process.pid)
+        for number in range(50):
+            acts[number % 4]()
+        assert tally.faults == []
+        assert least(live.process.pid) <= before
+        http.delete(f"/api/sessions/{session['id']}")
+
+
+def least(pid: int, seconds: float = 6.0) -> int:
+    """Fewest handles that a process holds within some seconds, for what ends soon."""
+    end, fewest = time.monotonic() + seconds, sample(pid).handles
+    while time.monotonic() < end:
+        time.sleep(0.25)
+        fewest = min(fewest, sample(pid).handles)
+    return fewest
+
+
+def test_a_small_crowd_meets_no_fault(live: Live) -> None:
+    tally = crowd(live.url, clients=3, seconds=6, seed=3)
+    assert tally.faults == []
+    assert tally.answers["5xx"] == 0
+    assert sum(tally.answers.values()) > 10

@@ -1,0 +1,106 @@
+"""Sessions that are forgotten, and clients that go, while something is done for them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.studio.conftest import opened
+from tonewood.studio import hearing
+from tonewood.studio.app import application, studio
+from tonewood.studio.desk import Desk
+
+
+def test_forgotten_while_it_is_drawn(
+    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened(client, take)
+    drawn = hearing._spectrogram.__wrapped__
+
+    def slow(*given: Any) -> Any:
+        desk.store.remove(session["id"])
+        return drawn(*given)
+
+    monkeypatch.setattr(hearing, "_spectrogram", slow)
+    answer = client.get(f"/api/sessions/{session['id']}/tiles/input/mel/0/0")
+    assert answer.status_code == 404
+    assert "no such session" in answer.json()["error"]
+
+
+def test_forgotten_before_it_is_sent(
+    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened(client, take)
+    found = desk.store.session
+
+    def forgotten(name: str) -> Any:
+        known = found(name)
+        monkeypatch.undo()
+        desk.store.remove(name)
+        return known
+
+    monkeypatch.setattr(desk.store, "session", forgotten)
+    answer = client.get(f"/api/sessions/{session['id']}/audio/input")
+    assert answer.status_code == 404
+
+
+def test_a_file_that_is_missing_though_its_session_is_there_is_our_fault(
+    client: TestClient, desk: Desk, take: Path
+) -> None:
+    session = opened(client, take)
+    for path in (desk.store.folder / "sessions" / session["id"]).iterdir():
+        path.unlink()
+    frank = TestClient(
+        studio(desk), base_url="http://127.0.0.1:8765", raise_server_exceptions=False
+    )
+    for path in ("audio/input", "waveform"):
+        answer = frank.get(f"/api/sessions/{session['id']}/{path}")
+        assert answer.status_code == 500
+        assert "in Tonewood itself" in answer.json()["error"]
+    client.delete(f"/api/sessions/{session['id']}")
+
+
+def test_an_upload_that_breaks_off_leaves_nothing_and_no_fault(
+    client: TestClient, desk: Desk
+) -> None:
+    folder = desk.store.folder / "sessions"
+    before = sorted(folder.iterdir())
+    coming = iter([
+        {"type": "http.request", "body": b"RIFF" * 100, "more_body": True},
+        {"type": "http.disconnect"},
+    ])  # fmt: skip
+
+    async def receive() -> Any:
+        return next(coming)
+
+    async def send(message: Any) -> None:
+        assert message.get("status") != 500
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/recordings", "query_string": b"name=a.wav",
+        "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http",
+        "app": None, "root_path": "",
+    }  # fmt: skip
+    asyncio.run(application(desk)(scope, receive, send))
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_new_folder_has_a_plain_name(client: TestClient) -> None:
+    home = client.get("/api/places").json()
+    places = {it["name"]: it["id"] for it in home["folders"]}
+    for name in ("a\0b", "a\nb", "..", "a/b", "/tmp/a", ".hidden"):
+        asked = {"input": places["takes"], "output": home["id"], "model": "cello", "into": name}
+        answer = client.post("/api/batches", json=asked)
+        assert answer.status_code == 400, name
+        assert "is no plain name" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("route", ["sound/input?start=0&stop=9&", "tiles/mask/log/0/0?"])
+@pytest.mark.parametrize("number", [2**53, 2**63, 2**64, 10**30])
+def test_an_edit_beyond_all_numbers(
+    client: TestClient, session: dict[str, Any], route: str, number: int
+) -> None:
+    answer = client.get(f"/api/sessions/{session['id']}/{route}edit={number}")
+    assert answer.status_code in (404, 422)
