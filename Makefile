@@ -1,4 +1,4 @@
-# `make demo` and `make test` do their own set-up. They need make and Python 3.11 or newer, with venv.
+# `make demo` and `make test` do their own set-up. They need make and Python 3.11.5 or newer, with venv.
 
 PYTHON ?= python3
 # Processes that run the tests side by side, each with one thread.
@@ -7,19 +7,24 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 CORPORA ?= $(TONEWOOD_CORPORA)
 # Another number, other melodies.
 DRAW ?= 0
+# HASHES=no installs by constraints.txt alone, from an index whose files are not those of requirements/.
+HASHES ?= yes
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test browser docs package studio format models corpus clean
+.PHONY: help demo test browser docs package vulnerabilities lock studio format models corpus clean
 
 help:
 	@echo "make demo    enhance the bundled example; the sound and the picture go to demo/"
 	@echo "make test    formatting, lint, types, import direction, tests"
 	@echo "make docs    build the documentation as a site, to site/"
 	@echo "make package build wheel and source distribution, check both, try the wheel on every Python here"
+	@echo "make vulnerabilities  look all pinned versions up in the database of known vulnerabilities"
+	@echo "make lock    write requirements/ anew: the versions of constraints.txt with the hashes of their files"
 	@echo "make studio  build the studio's page anew (needs node 20 or newer, with npm)"
 	@echo "make format  put the code into its canonical format"
 	@echo "make models  train the bundled models again (CORPORA=folder)"
@@ -53,8 +58,17 @@ docs: $(STAMP)
 	@echo "open site/index.html"
 
 package: $(STAMP)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[release]'
+	@$(PIP) --no-deps --require-hashes -r requirements/release.txt
 	@$(BIN)/python scripts/package.py
+
+# Whatever is pinned, by its version, against the known vulnerabilities.
+vulnerabilities: $(STAMP)
+	@$(PIP) --no-deps --require-hashes -r requirements/release.txt
+	@$(BIN)/python scripts/vulnerabilities.py
+
+lock: $(STAMP)
+	@$(PIP) -c constraints.txt uv
+	@$(BIN)/python scripts/lock.py
 
 # The built page is part of the package, so that nobody needs node to use it.
 studio:
@@ -87,14 +101,22 @@ clean:
 	rm -rf $(VENV) demo site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt requirements/dev.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
-	  echo "$(PYTHON) is not installed: install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "$$($(PYTHON) --version) is too old, Tonewood needs 3.11: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
+	  echo "$(PYTHON) is not installed: install Python 3.11.5 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || { \
+	  echo "$$($(PYTHON) --version) is too old, the tools used here need 3.11.5: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	@echo "Setting up $(VENV): several minutes the first time"
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+ifeq ($(HASHES),no)
+	@$(PIP) -c constraints.txt -e '.[dev]'
+else
+	@$(PIP) --no-deps --require-hashes -r requirements/dev.txt || { \
+	  echo "an index with files of its own cannot have the hashes of requirements/dev.txt; to do without: make HASHES=no" >&2; exit 1; }
+	@# Its build for the CPU is another file than the index's own: the version is held, the hash cannot be.
+	@$(PIP) -c constraints.txt torch
+	@$(PIP) --no-deps --no-build-isolation -e .
+endif
 	@touch $@

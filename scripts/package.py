@@ -4,9 +4,13 @@
 
 Needs `pip install '.[release]'` and a package index. Writes the wheel, the source distribution and
 `sbom.cdx.json`, a bill of materials (CycloneDX) of an environment with the wheel and nothing else.
+Both are built twice, the second time from a copy with other dates and rights, and must be the same
+to the byte; the SHA-256 of each is printed. The licences of all that any extra brings are checked.
 """
 
 import argparse
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -63,9 +67,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist")
     output = parser.parse_args().output.resolve()
     shutil.rmtree(output, ignore_errors=True)
-    # hatchling is here already, so that nothing is fetched to build.
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", output, ROOT)
-    (wheel,), (source,) = output.glob("*.whl"), output.glob("*.tar.gz")
+    run(sys.executable, ROOT / "scripts" / "licences.py", "--every-extra")
+    wheel, source = build(ROOT, output)
+    with tempfile.TemporaryDirectory() as folder:
+        again = build(copied(Path(folder) / "tree"), Path(folder) / "dist")
+        differing = [it.name for it in again if digest(it) != digest(output / it.name)]
+        if differing:
+            sys.exit(f"{' and '.join(differing)} came out otherwise when built again from a copy")
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, source)
     found = faults(wheel)
     if found:
@@ -78,7 +86,29 @@ def main() -> None:
             *("--pyproject", ROOT / "pyproject.toml", "-o", bill, tried[0]),
         )
     for path in (wheel, source, bill):
-        print(f"{path} {path.stat().st_size // 1000} kB")
+        print(f"{path} {path.stat().st_size // 1000} kB, SHA-256 {digest(path)}")
+
+
+def build(tree: Path, output: Path) -> tuple[Path, Path]:
+    """Build the source distribution, and the wheel from it; return the wheel and the source."""
+    # hatchling is here already, so that nothing is fetched to build.
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", output, tree)
+    (wheel,), (source,) = output.glob("*.whl"), output.glob("*.tar.gz")
+    return wheel, source
+
+
+def copied(place: Path, root: Path = ROOT) -> Path:
+    """Copy what a build reads, as another machine may hold it: files of today, the owner's own."""
+    unread = (".git", ".venv", "node_modules", "dist", "site", "demo", "build", "corpus")
+    shutil.copytree(root, place, ignore=shutil.ignore_patterns(*unread), copy_function=shutil.copy)
+    for path in place.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    return place
+
+
+def digest(path: Path) -> str:
+    """Return a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def pythons() -> list[str]:
@@ -108,8 +138,15 @@ def install(wheel: Path, python: str, folder: Path) -> Path:
 
 def run(*call: str | Path, cwd: Path | None = None) -> None:
     """Run a command; what it says is shown only if it fails."""
+    # A date of somebody's own would make other bytes than hatchling's, which is always the same.
+    environment = {it: value for it, value in os.environ.items() if it != "SOURCE_DATE_EPOCH"}
     ran = subprocess.run(
-        call, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        call,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     if ran.returncode:
         sys.exit(f"{' '.join(map(str, call))}\n{ran.stdout.decode(errors='replace')}")
