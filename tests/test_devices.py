@@ -29,8 +29,10 @@ from tonewood.scoring import training
 from tonewood.settings import ModelSettings, SearchSettings, TrainingSettings
 from tonewood.signal import bands, features, spectrum
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels, levels_of, mean_level
+from tonewood.signal.blocks import Piece
 from tonewood.signal.features import Levels, analyse
 from tonewood.signal.resample import phases, resampled
+from tonewood.workflow.partsearch import listener, scale_of
 
 SETTINGS = ModelSettings()
 SPECTRUM, BANDS = SETTINGS.spectrum, SETTINGS.scorer.bands
@@ -86,6 +88,21 @@ def test_rendering_and_what_is_heard_of_it(place: Place, wave: Tensor) -> None:
     made = spectrum.refiltered(there, SPECTRUM.rate, SPECTRUM)(field.at)
     assert (made.device, made.shape) == (there.device, there.shape)
     assert smoothed(gain, 9, 3).device == gain.device
+
+
+def test_a_piece_through_a_filter(place: Place, wave: Tensor) -> None:
+    there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
+    field = Field(gain, centres_hz(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
+    piece = Piece(there, 0, 1_000, 20_000)
+    made = spectrum.filtered_piece(piece, SPECTRUM.rate, field.at, SPECTRUM)
+    assert (made.device, made.shape) == (there.device, (there.shape[0], 20_000))
+
+
+def test_what_a_search_listens_to(place: Place, wave: Tensor, model: Model) -> None:
+    there = place(wave)
+    scale = scale_of(model.scorer, SPECTRUM, "search")
+    levels = listener(there[0], scale, SPECTRUM)(place(torch.zeros(ROWS, 300)))
+    assert (levels.device, levels.shape) == (there.device, (ROWS, 300))
 
 
 def on(model: Model, place: Place) -> Model:
