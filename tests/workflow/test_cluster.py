@@ -268,15 +268,16 @@ def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: 
 
 
 def workers_of(client: int) -> list[int]:
-    """Worker processes of a client."""
+    """Worker processes of a client that live."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == client and b"resource_tracker" not in (place / "cmdline").read_bytes():
-                found.append(int(place.name))
+            command = (place / "cmdline").read_bytes()  # empty once it is dead
         except OSError:  # gone meanwhile
             continue
+        if parent == client and command and b"resource_tracker" not in command:
+            found.append(int(place.name))
     return found
 
 
