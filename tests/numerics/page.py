@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 from tests.numerics.law import Law
+from tests.numerics.sounds import NO_DB
 
 _BLOCK = re.compile(r"(<!-- numerics:begin -->\n).*?(<!-- numerics:end -->)", re.DOTALL)
 _ROW = re.compile(r"^\| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
@@ -31,7 +32,8 @@ def filled(page: str, laws: Mapping[str, Law], measured: Mapping[str, float]) ->
     for name, law in laws.items():
         figure = known.get(law.says, "not yet")
         if name in measured:
-            figure = f"{shown(measured[name])} {law.unit if measured[name] else ''}".strip()
+            same = measured[name] == (NO_DB if law.unit.startswith("dB re") else 0)
+            figure = "none" if same else f"{shown(measured[name])} {law.unit}".strip()
         lines.append(f"| {law.says} | {promised(law)} | {figure} |")
     return _BLOCK.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], page)
 

@@ -17,6 +17,7 @@ from tonewood.workflow.enhance import enhance as enhancing
 Samples = NDArray[np.float32]
 Array = NDArray[np.float64]
 
+NO_DB = -400.0  # where there is no difference
 MODELS = ("cello", "soundfont-cello")
 NAMES = st.sampled_from(MODELS)
 # Whatever it holds; the certificate's control decides nothing.
@@ -78,10 +79,10 @@ def relative(made: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
 
 
 def decibels(made: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
-    """Root mean square of the difference, dB re that of what was wanted; -400 where there is none.
+    """Root mean square of the difference, dB re that of what was wanted.
 
     As an error it is to lie below a negative number.
     """
     apart = np.square(np.asarray(made, np.float64) - np.asarray(wanted, np.float64)).mean()
     power = np.square(np.asarray(wanted, np.float64)).mean()
-    return float(10 * np.log10(apart / power + 1e-40))
+    return float(10 * np.log10(apart / power)) if apart else NO_DB

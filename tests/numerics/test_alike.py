@@ -181,7 +181,7 @@ def test_cores(seed: int, number: int, rate: int, model: str) -> float:
 )
 def test_threads(seed: int, model: str) -> float:
     """Sums are cut up otherwise, and a few cells fall on the other side of a half."""
-    wave = notes(seed, 0.6)
+    wave = notes(seed, 2.4)
     with threads(1):
         one = enhanced(wave, 16_000, model)
     with threads(2):

@@ -123,7 +123,9 @@ def test_sticky_notes(seed: int, count: int, smooth_hz: float, smooth_s: float) 
         )
         for _ in range(count)
     ]
-    hz, seconds = rng.uniform(0, 8_000, 9), rng.uniform(0, 1, 8)
+    # In the notes and about their edges, where shares are neither all nor nothing.
+    edges = [(c + side * h / 2, s + side * w / 2) for s, c, w, h, _ in placed for side in (-1, 1)]
+    hz, seconds = np.array(edges).T + rng.uniform(-1, 1, (2, 1)) * [[60.0], [0.03]]
     fields = (torch.tensor(field).float() for field in zip(*placed, strict=True))
     laid = Notes(*fields)
     profiles = laid.profiles(
