@@ -85,7 +85,7 @@ def studio(asked: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
             samples = watch.stop()
             ended = rest(process.pid, url)
             more = opened(process.pid) - held
-            workers = [sample(pid) for pid in children(process.pid)]
+            workers = len(children(process.pid))
             alive = process.poll() is None
         finally:
             process.terminate()
@@ -105,7 +105,7 @@ def studio(asked: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
         wrong.append(f"handles or threads grew: {rested} to {ended}: {dict(more)}")
     if tally.p(0.95) > LIGHT_MS:
         wrong.append(f"95 % of light requests took up to {tally.p(0.95):.0f} ms")
-    print(json.dumps({**tally.done, **tally.answers}), f"workers {workers}")
+    print(json.dumps({**tally.done, **tally.answers}), f"{workers} workers at the end")
     return _studio_told(asked, seconds, tally, samples, (rested, ended), grown), wrong
 
 

@@ -38,6 +38,8 @@ def sample(pid: int, at: float = 0.0) -> Sample:
     told = dict(
         line.split(":", 1) for line in (place / "status").read_text().splitlines() if ":" in line
     )
+    if "VmRSS" not in told:
+        raise ProcessLookupError(f"process {pid} has ended")
     rss = 1024 * int(told["VmRSS"].split()[0])
     return Sample(at, rss, len(list((place / "fd").iterdir())), int(told["Threads"]))
 
@@ -83,7 +85,7 @@ class Watch(threading.Thread):
         while not self.over.is_set():
             try:
                 self.samples.append(sample(self.pid, count * self.every_s))
-            except (OSError, KeyError):  # it has ended
+            except OSError:  # it has ended
                 return
             count += 1
             self.over.wait(self.every_s)

@@ -44,7 +44,7 @@ class Tally:
 
     def p(self, share: float) -> float:
         """Wait in ms that so large a share of the light requests does not pass."""
-        return float(np.quantile(self.light_ms, share))
+        return float(np.quantile(self.light_ms or [0.0], share))
 
 
 class Client:

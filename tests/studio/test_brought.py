@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +64,14 @@ def part(name: str, content: bytes) -> Change:
     return lambda parts: parts.update({name: content})
 
 
+def both(*changes: Change) -> Change:
+    def changed(parts: dict[str, bytes]) -> None:
+        for change in changes:
+            change(parts)
+
+    return changed
+
+
 def bands(power: object, hz: object, claimed: bytes = b"") -> Change:
     sink = io.BytesIO()
     np.savez(sink, power=np.array(power), hz=np.array(hz))
@@ -107,7 +117,10 @@ MADE_UP: dict[str, Change] = {
     "an anchor beyond all gains": part("anchor.json", b"[1e308, null]"),
     "an anchor without end": part("anchor.json", b"[NaN, Infinity]"),
     "an anchor of megabytes": part("anchor.json", b"[0.0, null]" + b" " * 2_000_000 + b"x"),
-    "a model that is none": part("model.tonewood", b"no model"),
+    "a model that is none": both(
+        part("model.tonewood", b"no model"), manifest(lambda it: it.update(digest="0" * 64))
+    ),
+    "a model that is another": manifest(lambda it: it.update(digest="0" * 64)),
 }  # fmt: skip
 
 
@@ -159,7 +172,7 @@ def test_a_title_from_a_session_file_is_one_line_of_bearable_length(
 ) -> None:
     for title, wanted in (("a\nb\x1b[2J", "a\\nb\\x1b[2J"), ("x" * 10_000, "x" * 120)):
         parts = dict(whole)
-        manifest(lambda it, title=title: it.update(title=title))(parts)
+        manifest(partial(dict.update, title=title))(parts)
         answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
         assert answer.json()["title"] == wanted
         client.delete(f"/api/sessions/{answer.json()['id']}")
@@ -224,7 +237,7 @@ def test_a_disk_that_fills_up_is_left_some_space(
     client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, free = everything(desk), SimpleNamespace(free=2**26 - 1)
-    monkeypatch.setattr(intake.shutil, "disk_usage", lambda place: free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
     answer = client.post("/api/recordings?name=a.wav", content=take.read_bytes()[:1_000_000])
     assert answer.status_code == 507
     assert "free some space" in answer.json()["error"]

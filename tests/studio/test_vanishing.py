@@ -8,9 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import opened
-from tonewood.studio import hearing
+from tonewood.studio import hearing, jobs
 from tonewood.studio.app import application, studio
 from tonewood.studio.desk import Desk
+from tonewood.studio.entries import Job
 
 
 def test_forgotten_while_it_is_drawn(
@@ -104,3 +105,38 @@ def test_an_edit_beyond_all_numbers(
 ) -> None:
     answer = client.get(f"/api/sessions/{session['id']}/{route}edit={number}")
     assert answer.status_code in (404, 422)
+
+
+class _Undying:
+    """A process that takes its time to end."""
+
+    exitcode = None
+
+    def kill(self) -> None: ...
+
+    def join(self, seconds: float) -> None: ...
+
+    def close(self) -> None:
+        raise ValueError("Cannot close a process while it is still running")
+
+
+def test_a_lane_outlives_a_process_that_does_not_end_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Job] = []
+    lane = jobs._Lane("test", told.append, lambda job: None)
+    lane.process = _Undying()
+    lane._kill()
+    assert lane.process is None
+
+    def work(job: Job) -> Any:
+        raise KeyError("what nobody foresaw")
+
+    monkeypatch.setattr(lane, "_work", work)
+    ones = [Job(str(k), None, "whole", "queued", {}, {}, 0.0) for k in range(2)]
+    for job in ones:
+        lane.waiting.put(job)
+    lane.waiting.put(None)
+    lane.thread.join(20)
+    assert [job.state for job in ones] == ["failed", "failed"]
+    assert "in Tonewood itself" in ones[1].told["error"]

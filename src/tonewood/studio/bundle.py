@@ -169,7 +169,10 @@ def _brought(archive: zipfile.ZipFile, manifest: Manifest, sound: Sound, folder:
         _copied(archive, BANDS, folder / BANDS)
         check_bands(folder / BANDS, sound)
     if ANCHOR in archive.namelist():
-        (folder / ANCHOR).write_bytes(_small(archive, ANCHOR)[:_MOST_ANCHOR])
+        anchor = _small(archive, ANCHOR)
+        if len(anchor) > _MOST_ANCHOR:
+            raise zipfile.BadZipFile(f"{ANCHOR} is too large")
+        (folder / ANCHOR).write_bytes(anchor)
         check_anchor(folder / ANCHOR)
 
 

@@ -25,6 +25,7 @@ LANES: dict[str, LaneName] = {
     "enhance": "search", "again": "search", "explain": "search", "whole": "render",
     "audit": "folders", "train": "folders", "batch": "folders",
 }  # fmt: skip
+_OURS = "something went wrong in Tonewood itself: {!r}"
 _PATIENCE_S = 1.5  # for a job to stop by itself
 _GRACE_S = 4.0  # for a page to come back, as it does when it is loaded again
 
@@ -76,7 +77,7 @@ def _done(
     except (EOFError, BrokenPipeError):
         raise
     except Exception as error:
-        return "failed", {"error": f"something went wrong in Tonewood itself: {error!r}"}
+        return "failed", {"error": _OURS.format(error)}
     return "done", {}
 
 
@@ -122,7 +123,10 @@ class _Lane:
             self.current, self.cancelled_at = job, None
             job.state = "running"
             self.tell(job)
-            state, last = self._work(job)
+            try:
+                state, last = self._work(job)
+            except Exception as error:  # the thread must live: all later jobs wait for it
+                state, last = "failed", {"error": _OURS.format(error)}
             if self.stopping:
                 return
             self.current = None
@@ -182,7 +186,8 @@ class _Lane:
         if process is not None:
             process.kill()
             process.join(2)
-            process.close()
+            if process.exitcode is not None:  # a busy machine may take longer to end it
+                process.close()
         if connection is not None:
             connection.close()
 
