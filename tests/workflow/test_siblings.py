@@ -5,13 +5,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import pytest
 import soundfile
+from distributed.comm import CommClosedError
 
+from tonewood.errors import ClusterError
 from tonewood.files.modelfile import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import archive, batch, cluster
@@ -115,3 +118,26 @@ def test_who_has_work_of_its_own_is_not_asked(monkeypatch: pytest.MonkeyPatch) -
     assert siblings.room() == 4
     siblings.trusted = False
     assert siblings.room() == 0
+
+
+@pytest.mark.parametrize(("failures", "told"), [(0, ""), (2, ""), (99, "gone")])
+def test_a_worker_may_die_while_it_takes_the_model(
+    failures: int, told: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying:
+        status = "running"
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def register_plugin(self, plugin: object) -> None:
+            self.asked += 1
+            if self.asked <= failures:
+                raise CommClosedError("in <TCP>: Stream is closed")
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    crew, client = Crew(1), Dying()
+    crew.client = client
+    with pytest.raises(ClusterError, match=told) if told else nullcontext():
+        crew.hold(model)
+    assert client.asked == min(failures + 1, 5)

@@ -45,6 +45,7 @@ PARTS = "tonewood-part-"
 _LENT_EACH = 2  # so that none waits for its next
 _MOST_LENT = 16  # at once, of a recording: they are held in memory
 _PATIENCE = 60.0  # seconds
+_TRIALS = 5
 # A worker that is killed takes down only what it works on, and each time counts as one try.
 _STRICT = {
     "distributed.scheduler.allowed-failures": 0,
@@ -144,13 +145,19 @@ class Crew:
 
     def hold(self, model: Model) -> None:
         """Give a model to every worker; ClusterError if they cannot take it."""
-        try:
-            self.client.register_plugin(_Holds(model))
-        except Exception as error:
-            raise ClusterError(
-                f"workers cannot use Tonewood ({type(error).__name__}: {error}): install the same "
-                "version of it there"
-            ) from error
+        for trial in range(_TRIALS):
+            try:
+                self.client.register_plugin(_Holds(model))
+                return
+            except OSError as error:  # one died meanwhile; the others have it, and those to come
+                if trial + 1 == _TRIALS or self.client.status != "running":
+                    raise self._gone() from error
+                time.sleep(1)
+            except Exception as error:
+                raise ClusterError(
+                    f"workers cannot use Tonewood ({type(error).__name__}: {error}): install the "
+                    "same version of it there"
+                ) from error
 
     def run(
         self, work: Callable[[Model, Item], Result], digest: str, waiting: deque[Item]
