@@ -102,13 +102,10 @@ def carried(it: Any, place: Place) -> Any:
         with _disable_current_modes():
             twin = deepcopy(it)
         for part in twin.modules():
-            for named in (part._parameters, part._buffers):
-                for name, value in named.items():
-                    if value is not None:
-                        there = place(value.detach())
-                        named[name] = (
-                            nn.Parameter(there, False) if named is part._parameters else there
-                        )
+            for name, value in [*part.named_parameters(recurse=False)]:
+                part._parameters[name] = nn.Parameter(place(value.detach()), requires_grad=False)
+            for name, buffer in [*part.named_buffers(recurse=False)]:
+                part._buffers[name] = place(buffer)
         return twin
     if isinstance(it, Priors | Folder | Codebook):
         return replace(it, **{f.name: carried(getattr(it, f.name), place) for f in fields(it)})
