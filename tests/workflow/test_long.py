@@ -107,7 +107,7 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
     wave = play(4, seed=2)
     rendered: list[int] = []
     passes: list[int] = []
-    real = spectrum.refiltered
+    real = spectrum.refiltering
 
     def counted(*arguments: Any) -> Any:
         through = real(*arguments)
@@ -123,7 +123,7 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
             passes.append(1)
             return super().blocks()
 
-    monkeypatch.setattr(mask, "refiltered", counted)
+    monkeypatch.setattr(mask, "refiltering", counted)
     list(reshape(Counted(wave, 16_000), guided, FORCED))
     assert (len(rendered), len(passes)) == (4, 2)
     rendered.clear()

@@ -76,6 +76,8 @@ def rendered_blocks(
     mask: LongMask,
     settings: RenderSettings,
     spectrum: SpectrumSettings,
+    *,
+    device: str = "cpu",
 ) -> Iterator[Block]:
     """A recording of any length passed through a mask, its loudness as it comes out.
 
@@ -85,9 +87,11 @@ def rendered_blocks(
     ----------
     blocks : callable
         All blocks (channels, samples) of the recording, anew each time it is asked.
+    device : str
+        Where to filter them.
     """
     field = in_force(mask, settings, spectrum).at
-    made = filtered_blocks(blocks(), rate, field, spectrum)
+    made = filtered_blocks(blocks(), rate, field, spectrum, device=device)
     if settings.aspect.between is None:
         return made
     # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.

@@ -217,7 +217,7 @@ def reshape(
         On whose disk.
     """
     foreseen = settings.prior.kind == "predicted" and settings.search.steps == 0
-    heard = listen(sound, model, folder, pitched=not foreseen)
+    heard = listen(sound, model, folder, pitched=not foreseen, device=device)
     check_span(heard.samples / sound.rate, settings)
     unlikeness = model.source_likeness.unlikeness(heard.rows_db)
     before = mean_score(model.scorer, heard.rows_db)
@@ -232,7 +232,7 @@ def reshape(
         found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
     else:
         found = yield from find_mask(heard, model, used, device=device, folder=folder)
-    yield conclude(sound, heard, found, model, settings, used, folder)
+    yield conclude(sound, heard, found, model, settings, used, folder, device)
 
 
 def conclude(
@@ -243,6 +243,7 @@ def conclude(
     settings: EnhanceSettings,
     used: EnhanceSettings,
     folder: Path | None = None,
+    device: str = "cpu",
 ) -> Reshaped:
     """Render a mask that was found, and certify what it does.
 
@@ -253,7 +254,7 @@ def conclude(
     folder : Path, optional
         As of `reshape`.
     """
-    made = _render(sound, heard, found.mask, model, settings.render, folder)
+    made = _render(sound, heard, found.mask, model, settings.render, folder, device)
     after = made.heard
     judge = fooled = None
     if model.judge is not None:
@@ -324,16 +325,18 @@ def _render(
     model: Model,
     settings: RenderSettings,
     folder: Path | None,
+    device: str,
 ) -> _Made:
     """Pass a recording through its mask, and listen to what comes out."""
     if settings.amount == 0:
         unmoved = Matching(0.0, heard.loudness, heard.loudness, held=False)
         return _Made(None, heard, unmoved, heard.peak)
     made = Spool(sound.channels, folder)
-    ears = Ears(sound.rate, sound.channels, model, folder, pitched=False)
+    ears = Ears(sound.rate, sound.channels, model, folder, pitched=False, device=device)
     true_peak = TruePeak(sound.rate, sound.channels)
     spectrum = model.settings.spectrum
-    for block in rendered_blocks(sound.blocks, sound.rate, mask, settings, spectrum):
+    blocks = rendered_blocks(sound.blocks, sound.rate, mask, settings, spectrum, device=device)
+    for block in blocks:
         made.append(block)
         ears.push(block)
         if settings.matches:

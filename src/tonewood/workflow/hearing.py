@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.files.audio import Resampler, mono_of
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
-from tonewood.signal.bands import band_levels, centres_hz, frame_levels
+from tonewood.signal.bands import centres_hz, frame_levels
 from tonewood.signal.blocks import Piece, Regrouped
-from tonewood.signal.features import LONG_HOPS, PITCHES, Levels, pitch_power
+from tonewood.signal.features import PITCHES, Levels, analysed
 from tonewood.signal.loudness import Loudness
 from tonewood.signal.spread import Spread
 
@@ -129,6 +128,8 @@ class Ears:
         On whose disk to keep it.
     pitched : bool
         Whether pitches are of interest.
+    device : str
+        Where to analyse; what is heard is kept on disk.
     """
 
     def __init__(
@@ -139,7 +140,9 @@ class Ears:
         folder: Path | None = None,
         *,
         pitched: bool = True,
+        device: str = "cpu",
     ) -> None:
+        self._device = device
         self.spectrum, self.bands = model.settings.spectrum, model.settings.scorer.bands
         rows = len(centres_hz(self.bands, self.spectrum))
         self._wave, self._rows = Spool(None, folder), Spool(rows, folder)
@@ -186,15 +189,10 @@ class Ears:
 
     def _analyse(self, piece: Piece) -> tuple[Tensor, Tensor | None]:
         """Rows, and power on pitches, of the frames that a piece is about."""
-        wave = torch.from_numpy(piece.samples)
-        first = piece.lead // self.spectrum.hop
-        count = None if piece.last else piece.size // self.spectrum.hop
-        rows = band_levels(wave, self.spectrum.rate, self.bands, self.spectrum)
-        rows = rows[:, first:][:, :count]
-        if not self._pitched:
-            return rows, None
-        power = pitch_power(wave, self.spectrum)[:, first // LONG_HOPS :]
-        return rows, power[:, : None if count is None else count // LONG_HOPS]
+        rows, power = analysed(
+            piece, self.bands, self.spectrum, pitched=self._pitched, device=self._device
+        )
+        return rows.cpu(), None if power is None else power.cpu()
 
     def _keep(self, analysed: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         for rows, power in analysed:
@@ -208,10 +206,15 @@ class Ears:
 
 
 def listen(
-    sound: Sound, model: Model, folder: Path | None = None, *, pitched: bool = True
+    sound: Sound,
+    model: Model,
+    folder: Path | None = None,
+    *,
+    pitched: bool = True,
+    device: str = "cpu",
 ) -> Heard:
     """Analyse a whole recording; without its pitches where they are of no interest."""
-    ears = Ears(sound.rate, sound.channels, model, folder, pitched=pitched)
+    ears = Ears(sound.rate, sound.channels, model, folder, pitched=pitched, device=device)
     for block in sound.blocks():
         ears.push(block)
     return ears.heard()

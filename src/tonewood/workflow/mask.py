@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tonewood.files.modelfile import Model
 from tonewood.files.spool import Spool
-from tonewood.masking.mask import LongMask, Mask
+from tonewood.masking.mask import Field, LongMask, Mask
 from tonewood.masking.notes import scatter
 from tonewood.masking.objective import ScoreFunction
 from tonewood.masking.optimise import Cells, Listen, NoteGains, Parametrisation, Step, search
@@ -22,7 +22,7 @@ from tonewood.scoring.training import score_windows
 from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
 from tonewood.signal.features import LONG_HOPS, PITCHES, Features, unveiled
-from tonewood.signal.spectrum import Floats, refiltered
+from tonewood.signal.spectrum import Floats, refiltering
 from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Made, Span, Track, parts, spans
 from tonewood.workflow.hearing import Heard
@@ -98,7 +98,7 @@ def find_mask(
     """
     grid = grid_of(heard, model, settings.method)
     kind, frames = settings.prior.kind, heard.rows_db.frames
-    anchored = anchor("auto" if kind == "predicted" else kind, heard, grid, model, folder)
+    anchored = anchor("auto" if kind == "predicted" else kind, heard, grid, model, folder, device)
     ahead = _departure(heard, model, folder) if kind == "predicted" else None
     searching = settings.search
     if searching.guide is None:
@@ -130,7 +130,7 @@ def find_mask(
             max_gain_db=settings.render.max_gain_db,
             generator=generator,
             energy=energy,
-            listen=listener(heard.wave, span, grid, model) if hears else None,
+            listen=listener(heard.wave, span, grid, model, device) if hears else None,
             loudest_db=heard.levels.loudest_db,
             stop_score=stop if searching.stop_at_reference and searching.score else None,
         )
@@ -174,7 +174,12 @@ class Anchored(NamedTuple):
 
 
 def anchor(
-    kind: PriorKind, heard: Heard, grid: Grid, model: Model, folder: Path | None = None
+    kind: PriorKind,
+    heard: Heard,
+    grid: Grid,
+    model: Model,
+    folder: Path | None = None,
+    device: str = "cpu",
 ) -> Anchored:
     """Mask [row, frame] in dB on a grid that the model's statistics suggest."""
     if kind in ("none", "random", "blocks"):
@@ -182,7 +187,7 @@ def anchor(
         nothing = Made(heard.rows_db.frames, lambda a, b: torch.zeros(len(grid.hz), b - a))
         return Anchored(nothing, heard.levels.mean_db)
     weights = model.priors.weights_of(kind)
-    suggested = _suggested(heard, model, weights, folder)
+    suggested = _suggested(heard, model, weights, folder, device)
     masks = Spool(len(model.priors.static_db), folder)
     power = 0.0
     for span in spans(heard.rows_db.frames):
@@ -213,7 +218,10 @@ class _Suggested(NamedTuple):
     present: Tensor
 
 
-def _suggested(heard: Heard, model: Model, weights: Weights, folder: Path | None) -> _Suggested:
+def _suggested(
+    heard: Heard, model: Model, weights: Weights, folder: Path | None, device: str
+) -> _Suggested:
+    priors = model.priors.on(torch.device(device))
     rows = len(model.priors.static_db)
     spools = [Spool(rows, folder) if share > 0 else None for share in weights[1:4]]
     sums = [torch.zeros(rows, dtype=torch.float64) for _ in spools]
@@ -221,17 +229,17 @@ def _suggested(heard: Heard, model: Model, weights: Weights, folder: Path | None
 
     def part(span: Span) -> _Adapted:
         frames = span.end - span.begin
-        fine = torch.zeros(PITCHES, frames)
+        fine = torch.zeros(PITCHES, frames, device=device)
         if any(weights[1:4]):  # only what adapts asks for pitches
             power = heard.pitches.part(span.begin // LONG_HOPS, -(-span.end // LONG_HOPS))
-            fine = unveiled(power, heard.levels.pitch_power, frames)
-        features = Features(heard.rows_db.part(span.begin, span.end), fine)
-        take = model.priors.source.take(features, heard.levels)
+            fine = unveiled(power.to(device), heard.levels.pitch_power, frames)
+        features = Features(heard.rows_db.part(span.begin, span.end).to(device), fine)
+        take = priors.source.take(features, heard.levels)
         masks = [
-            None if mask is None else mask[:, span.inner]
-            for mask in model.priors.adapted(take, weights)
+            None if mask is None else mask[:, span.inner].cpu()
+            for mask in priors.adapted(take, weights)
         ]
-        return _Adapted(masks, take.audible[span.inner], take.present[span.inner])
+        return _Adapted(masks, take.audible[span.inner].cpu(), take.present[span.inner].cpu())
 
     for found in spread(part, spans(heard.rows_db.frames, _PART_FRAMES, _FEATURE_MARGIN)):
         audible += int(found.audible.sum())
@@ -267,7 +275,7 @@ def _parted(frames: int, whole: bool, model: Model, settings: SearchSettings) ->
     return spans(frames, _PART_FRAMES // pool * pool, -(-margin // pool) * pool)
 
 
-def listener(wave: Track, span: Span, grid: Grid, model: Model) -> Listen:
+def listener(wave: Track, span: Span, grid: Grid, model: Model, device: str = "cpu") -> Listen:
     """Ears of the search: a mask on the grid is rendered at the analysis rate and measured.
 
     Parameters
@@ -276,16 +284,17 @@ def listener(wave: Track, span: Span, grid: Grid, model: Model) -> Listen:
         The recording, at the analysis rate.
     span : Span
         Frames of it that the mask is for, margins included.
+    device : str
+        Where the masks are.
     """
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
-    sound = wave.part(span.begin * spectrum.hop, span.end * spectrum.hop).numpy()[None]
-    through = refiltered(sound, spectrum.rate, spectrum)
+    sound = wave.part(span.begin * spectrum.hop, span.end * spectrum.hop).to(device)
+    through = refiltering(sound[None], spectrum.rate, spectrum)
 
     def listen(mask_db: Tensor) -> Tensor:
-        mask = Mask(mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
-        made = through(mask.at)[0]
-        return grid.levels_of(torch.from_numpy(made))[:, : mask_db.shape[1]].to(mask_db)
+        made = through(Field(mask_db, grid.hz, hop, spectrum.rate / 2).at)[0]
+        return grid.levels_of(made)[:, : mask_db.shape[1]]
 
     return listen
 
