@@ -125,6 +125,9 @@ def content(path: Path) -> str:
             row |= {"took": 0, "tries": 0, "details": {**details, "already": None}}
             row |= {key: Path(row[key]).name for key in ("path", "output") if row[key]}
         return json.dumps(sorted(rows, key=lambda row: row["path"]))
+    if path.name == "test.json":
+        told = json.loads(path.read_text())
+        return json.dumps({**told, "key": bool(told["key"])}, sort_keys=True)  # drawn anew
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

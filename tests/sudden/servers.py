@@ -159,7 +159,9 @@ def answering(page: Page) -> None:
             state = told
 
 
-def kill_listening(test: Path, work: Path, seconds: float, at: float) -> Death:
+def kill_listening(
+    test: Path, work: Path, seconds: float, at: float, name: str = "listen serve"
+) -> Death:
     """Kill `listen serve` while two listeners answer."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(test, work / "test")
@@ -168,7 +170,7 @@ def kill_listening(test: Path, work: Path, seconds: float, at: float) -> Death:
     serve = ["listen", "serve", str(work / "test")]
     server = Served(serve, work)
     pages = [Page(server, answering) for _ in range(2)]
-    death = killed(server, pages, seconds, "listen serve", at)
+    death = killed(server, pages, seconds, name, at)
     database = work / "test" / ANSWERS
     if database.exists():
         death.wrong += checked(database)
@@ -187,17 +189,18 @@ def kill_listening(test: Path, work: Path, seconds: float, at: float) -> Death:
     return death
 
 
-def whole_listening(test: Path, work: Path) -> float:
-    """Processor time, in seconds, of the start of `listen serve` and four listeners undisturbed."""
+def whole_listening(test: Path, work: Path) -> tuple[float, float]:
+    """Processor time of `listen serve`, in seconds: of its start, and with forty listeners."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(test, work / "test")
     (work / "tmp").mkdir()
     server = Served(["listen", "serve", str(work / "test")], work).ready()
-    for _ in range(4):
+    start = spent(server.process.pid)
+    for _ in range(40):
         _one(Page(server, _one))
     seconds = spent(server.process.pid)
     server.stop(signal.SIGTERM)
-    return seconds
+    return start, seconds
 
 
 def _one(page: Page) -> None:

@@ -66,8 +66,8 @@ def test_a_disk_that_really_is_full(inputs: Path, nursery: Nursery, tmp_path: Pa
     for name in ("out", "tmp", "cache"):
         (work / name).mkdir(parents=True)
     command = ["enhance", str(inputs / "takes"), "-m", MODEL, "-o", str(out), *LEAST]
-    with disk_of(out, "300k"):
-        (out / "theirs").write_bytes(bytes(200_000))
+    with disk_of(out, "16m"):
+        (out / "theirs").write_bytes(bytes((16 << 20) - 100_000))
         assert nursery.run(command, work)[0] == 1, told(work)
         assert "disk" in told(work)
         assert "is full: free some space" in told(work)
@@ -101,7 +101,8 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
     assert list((work / "cache").iterdir()) == []
 
 
-def test_vanished_input(inputs: Path, nursery: Nursery, tmp_path: Path) -> None:
+@pytest.mark.parametrize("amount", ["1", "0"])
+def test_vanished_input(inputs: Path, nursery: Nursery, tmp_path: Path, amount: str) -> None:
     # Whenever it goes: all is there and right, or nothing is and the reason is told.
     work = tmp_path / "work"
     codes = []
@@ -112,6 +113,7 @@ def test_vanished_input(inputs: Path, nursery: Nursery, tmp_path: Path) -> None:
         take = work / "take.flac"
         shutil.copyfile(inputs / "tagged.flac", take)
         command = ["enhance", str(take), "-m", MODEL, "-o", str(work / "out"), *LEAST]
+        command += ["--amount", amount]
         code, _ = nursery.run(command, work, vanish=[str(take), turn])
         codes.append(code)
         assert "Traceback" not in told(work), turn

@@ -15,7 +15,7 @@ from tonewood.errors import OutputError
 from tonewood.files import audio, output, recipe
 from tonewood.files.modelfile import Model
 from tonewood.settings import EnhanceSettings, changed
-from tonewood.workflow import batch
+from tonewood.workflow import batch, enhance
 from tonewood.workflow.batch import Enhanced
 from tonewood.workflow.layout import Failed, jobs
 
@@ -177,7 +177,8 @@ def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(tmp_path
 def test_a_writer_that_is_swept_before_it_holds_its_file_makes_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, swept = output.lock, []
+    lock = output.lock
+    swept: list[int] = []
 
     def late(opened: int) -> bool | None:
         if not swept:
@@ -212,7 +213,7 @@ def test_a_recipe_that_waits_stays_until_there_is_another(
     sound = out / "take0.wav"
     content = sound.read_bytes()
     sound.unlink()
-    found = batch.reshape
+    found = enhance.reshape
 
     def slow(*given: Any, **more: Any) -> Any:
         yield from found(*given, **more)
@@ -237,7 +238,7 @@ def test_an_input_that_changes_while_it_is_worked_on(
     monkeypatch: pytest.MonkeyPatch,
     what: str,
 ) -> None:
-    found = batch.reshape
+    found = enhance.reshape
 
     def slow(*given: Any, **more: Any) -> Any:
         yield from found(*given, **more)

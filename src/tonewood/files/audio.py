@@ -261,12 +261,21 @@ def _carry_tags(
     with temporary_file(output.parent, output.suffix) as trial:
         try:
             codec.encode(trial, [few], shape[0], rate, format)
-            tags.carry(like, trial, placed=placed)
+            _carry(like, trial, placed)
             holds = codec.count(trial) == rate
         except (soundfile.SoundFileError, AssertionError):  # as in `write_blocks`
             holds = False
     if holds:
+        _carry(like, output, placed)
+
+
+def _carry(like: Path, output: Path, placed: bool) -> None:
+    try:
         tags.carry(like, output, placed=placed)
+    except OSError as error:
+        if error.filename == str(like):  # it has vanished
+            raise codec.unreadable(like, error) from error
+        raise
 
 
 def _finite(

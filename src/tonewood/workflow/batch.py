@@ -272,7 +272,10 @@ def save_sound(
     if settings.amount == 0 and form == stream.format:
         # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
         with atomic_path(job.output, overwrite) as temporary:
-            shutil.copyfile(job.input, temporary)
+            try:
+                shutil.copyfile(job.input, temporary)
+            except FileNotFoundError as error:
+                raise AudioError(f"{shown(job.input)} does not exist: check its name") from error
             ready(temporary)
     else:
         rate, like = stream.rate, job.input
