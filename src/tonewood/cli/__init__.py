@@ -35,7 +35,7 @@ from tonewood.cli import (
     train,
 )
 from tonewood.errors import CallError, TonewoodError
-from tonewood.signal.spread import retain
+from tonewood.signal.memory import retain
 
 
 class _Commands(typer.core.TyperGroup):

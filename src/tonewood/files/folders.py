@@ -22,7 +22,8 @@ from tonewood.scoring.course import rank, wait, world
 from tonewood.settings import Fix, ModelSettings
 from tonewood.signal.draws import Shares
 from tonewood.signal.features import LONG_HOPS, Analysis, Features
-from tonewood.signal.spread import release, spread
+from tonewood.signal.memory import release, unload
+from tonewood.signal.spread import spread
 from tonewood.signal.traces import Traces
 
 MIN_SECONDS = 60.0
@@ -163,6 +164,7 @@ def load(
             item=item,
         )
         release()
+        unload(*it.analysis)
         yield Loading(number, len(found), take)
 
 

@@ -3,18 +3,13 @@
 Other processes may lend a hand; then a long recording is worked on by as many as have time for it.
 """
 
-import ctypes
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Generic, Protocol, TypeVar
-
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt(3)
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -121,30 +116,6 @@ def spread(
 
 def _undone(pending: list[Pending[Result]]) -> list[Pending[Result]]:
     return [it for it in pending if not it.done()]
-
-
-def retain() -> None:
-    """Let this process keep memory that it frees, up to a quarter of a gibibyte, for what comes.
-
-    What a part of a recording needs is freed, and needed again for the next one. glibc learns that,
-    unless its environment told it to give all back, as Dask's workers are told: then half of the
-    time goes into getting it anew. Elsewhere nothing is done.
-    """
-    tune = getattr(_LIBC, "mallopt", None)
-    if tune is not None:
-        tune(_MMAP_THRESHOLD, 32 << 20)
-        tune(_TRIM_THRESHOLD, 256 << 20)
-
-
-def release() -> None:
-    """Give freed memory back to the system.
-
-    glibc keeps what threads freed, in pieces between what is still in use: over a thousand
-    recordings it came to 18 GB. Elsewhere nothing is done.
-    """
-    trim = getattr(_LIBC, "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def cores() -> int:

@@ -33,7 +33,8 @@ from distributed.scheduler import KilledWorker  # noqa: E402
 
 from tonewood.errors import CallError, ClusterError, TonewoodError, shown  # noqa: E402
 from tonewood.files.modelfile import Model  # noqa: E402
-from tonewood.signal.spread import helped, retain  # noqa: E402
+from tonewood.signal.memory import retain  # noqa: E402
+from tonewood.signal.spread import helped  # noqa: E402
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -26,6 +26,7 @@ from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import Fit
 from tonewood.settings import ModelSettings, PredictorSettings
+from tonewood.signal.memory import unload
 from tonewood.workflow import opinions
 from tonewood.workflow.audit import Listened, examine
 from tonewood.workflow.courses import Checked, fit_scorers
@@ -106,6 +107,8 @@ def train(
     )
     window = settings.spectrum.frames(settings.scorer.crop_seconds)
     clouds = [likeness.fit([take.rows_db for take in takes[side]], window) for side in takes]
+    for take in (*takes["reference"], *takes["source"]):
+        unload(*take.analysis)
     cards = [
         _folder_card(named(side), part)
         for side, part in zip((reference, source), takes.values(), strict=True)
@@ -116,6 +119,8 @@ def train(
     sources, _ = lesson(takes["source"], MOST_SECONDS, training.seed)
     heard = answered.heard if answered else None
     fits = yield from fit_scorers(takes, heard, settings, device, checkpoint)
+    for take in (*takes["reference"], *takes["source"]):
+        unload(*take.analysis)
     if rank():
         return  # several trained one scorer; the first goes on alone
     if not settings.predictor.taught:
