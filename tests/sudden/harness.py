@@ -183,6 +183,7 @@ def left_in(folder: Path) -> list[str]:
     """Temporary files in a folder that are not another program's."""
     theirs = [folder / "dask-scratch-space", *folder.glob("dask-scratch-space-*")]
     inside = [it for place in theirs if place.is_dir() for it in place.iterdir()]
+    inside = [it for it in inside if it.name not in ("purge.lock", "global.lock")]
     left = [it for it in folder.iterdir() if it.name not in _THEIRS]
     return [str(it.relative_to(folder)) for it in (*left, *inside) if it not in theirs]
 
@@ -291,7 +292,10 @@ def killed_in_time(scene: Scene, work: Path, whole: Whole, at: float, nursery: N
     through = code == 0 or (not wrong and state(work) == whole.made)
     when = "after" if through else "in" if began else "before"
     death = Death(scene.name, at, when, wrong)
-    code, _ = nursery.run(scene.again(work), work)
+    if "--workers" in scene.first(work):  # Dask clears away when its process ends, as no fork does
+        code = Run(scene.again(work), work, scene.inputs).ended()
+    else:
+        code, _ = nursery.run(scene.again(work), work)
     death.wrong += settled(scene, code, (work / "log").read_text(), through)
     death.wrong += unlike(work, whole.made)
     return death

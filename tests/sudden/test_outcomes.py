@@ -101,12 +101,14 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
     assert list((work / "cache").iterdir()) == []
 
 
-@pytest.mark.parametrize("amount", ["1", "0"])
-def test_vanished_input(inputs: Path, nursery: Nursery, tmp_path: Path, amount: str) -> None:
+@pytest.mark.parametrize(("amount", "every"), [("1", 3), ("0", 6)])
+def test_vanished_input(
+    inputs: Path, nursery: Nursery, tmp_path: Path, amount: str, every: int
+) -> None:
     # Whenever it goes: all is there and right, or nothing is and the reason is told.
     work = tmp_path / "work"
     codes = []
-    for turn in range(1, 40):
+    for turn in range(1, 60, every):
         shutil.rmtree(work, ignore_errors=True)
         for name in ("out", "tmp", "cache"):
             (work / name).mkdir(parents=True)

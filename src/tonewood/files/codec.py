@@ -132,7 +132,10 @@ def decode(path: Path, file: SequentialFile | MediaFile) -> Iterator[npt.NDArray
             yield np.ascontiguousarray(block.T)
     except soundfile.SoundFileError:
         failed = True
-    _check_complete(path, file, total, failed)
+    try:
+        _check_complete(path, file, total, failed)
+    except OSError as error:  # it has vanished meanwhile
+        raise unreadable(path, error) from error
 
 
 def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) -> None:
