@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tonewood.errors import CallError, ModelError
+from tonewood.errors import CallError, ModelError, shown
 from tonewood.files.container import SUFFIX, bundled
 from tonewood.files.modelfile import Model, load
 from tonewood.files.output import write_bytes
@@ -118,9 +118,10 @@ class Models:
             model = load(path)
             if model.digest != digest:
                 raise ModelError("the model is not the one that the session was made with")
-        except ModelError:
+        except ModelError as error:
             path.unlink()
-            raise
+            told = str(error).replace(shown(path), "the session file's model")
+            raise ModelError(told) from None
         return free
 
 
