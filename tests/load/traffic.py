@@ -62,12 +62,14 @@ class Client:
             (2, self.drop_download), (1, self.damaged), (2, self.forget), (1, self.whole),
         ]  # fmt: skip
 
-    def __call__(self, until: float) -> None:
-        """Do one thing after the other until a moment of the monotonic clock."""
+    def __call__(self, until: float, least: int = 0) -> None:
+        """Do one thing after the other until a moment of the monotonic clock, and so many."""
         weights = [weight for weight, _ in self.acts]
         with self.http:
             self._safely(self.upload)
-            while time.monotonic() < until:
+            done = 0
+            while time.monotonic() < until or done < least:
+                done += 1
                 (act,) = self.random.choices([it for _, it in self.acts], weights)
                 self._safely(act)
                 time.sleep(self.random.expovariate(1 / _PAUSE_S))
@@ -254,12 +256,12 @@ def takes(seed: int) -> list[bytes]:
     return made
 
 
-def crowd(url: str, clients: int, seconds: float, seed: int = 0) -> Tally:
-    """Let so many clients at a studio for so long."""
+def crowd(url: str, clients: int, seconds: float, seed: int = 0, least: int = 0) -> Tally:
+    """Let so many clients at a studio for so long, and until each has done so much at least."""
     tally = Tally()
     until = time.monotonic() + seconds
     people = [Client(url, 1_000 * seed + number, tally) for number in range(clients)]
-    threads = [threading.Thread(target=it, args=(until,), daemon=True) for it in people]
+    threads = [threading.Thread(target=it, args=(until, least), daemon=True) for it in people]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -67,9 +67,9 @@ def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> N
 
 def test_requests_leave_nothing_open(live: Live) -> None:
     tally = Tally()
-    with live.client() as http:
+    someone = Client(live.url, 0, tally)
+    with live.client() as http, someone.http:
         session = opened(http, EXAMPLE)
-        someone = Client(live.url, 0, tally)
         someone.sessions.append(session["id"])
         acts = (someone.look, someone.drop_download, someone.drop_upload, someone.listen)
 
@@ -93,7 +93,7 @@ def least(pid: int, wanted: int, seconds: float) -> int:
 
 
 def test_a_small_crowd_meets_no_fault(live: Live) -> None:
-    tally = crowd(live.url, clients=3, seconds=6, seed=3)
+    tally = crowd(live.url, clients=3, seconds=1, seed=3, least=8)
     assert tally.faults == []
     assert tally.answers["5xx"] == 0
-    assert sum(tally.answers.values()) > 10
+    assert sum(tally.done.values()) >= 3 * 8

@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tonewood.errors import CallError, ModelError
+from tonewood.errors import CallError, ModelError, shown
 from tonewood.files.container import SUFFIX, bundled
 from tonewood.files.modelfile import Model, load
 from tonewood.files.output import atomic_path
@@ -115,7 +115,12 @@ class Models:
         path = self.store.models / f"{free}{SUFFIX}"
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
-            if load(temporary).digest != digest:
+            try:
+                found = load(temporary).digest
+            except ModelError as error:
+                told = str(error).replace(shown(temporary), "the session file's model")
+                raise ModelError(told) from None
+            if found != digest:
                 raise ModelError("the model is not the one that the session was made with")
         return free
 
