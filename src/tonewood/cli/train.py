@@ -97,7 +97,7 @@ def train(
     from tonewood.files.cache import NOWHERE, Cache
     from tonewood.files.checkpoint import Checkpoint
     from tonewood.files.modelfile import Model, load
-    from tonewood.files.output import sole
+    from tonewood.files.output import sole, sweep
     from tonewood.scoring.course import rank, world
     from tonewood.settings import ModelSettings, changed
     from tonewood.terminal import TrainingDisplay
@@ -141,6 +141,7 @@ def train(
         settings = changed(ModelSettings(), [*named, *(set_ or [])])
         if concluded is not None and concluded.settings == settings:
             checkpoint.remove()
+            sweep([output.parent])  # what the run that was killed left; this one writes nothing
             _tell(output, concluded, json_)
             return
         check_target(output, overwrite)
@@ -170,10 +171,10 @@ def train(
                 if isinstance(event, Model):
                     checkpoint.conclude(event.digest)
                     event.save(output, overwrite=overwrite)
-                    checkpoint.remove()
                     model = event
                 else:
                     display.show(event)
+        checkpoint.remove()  # last of all: until then --resume has something to conclude
     _tell(output, model, json_)
 
 
