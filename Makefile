@@ -16,7 +16,7 @@ HASHES ?= yes
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test browser docs package vulnerabilities lock studio format models corpus clean
+.PHONY: help demo test browser docs package vulnerabilities lock coverage mutants studio format models corpus clean
 
 help:
 	@echo "make demo    enhance the bundled example; the sound and the picture go to demo/"
@@ -25,6 +25,8 @@ help:
 	@echo "make package build wheel and source distribution, check both, try the wheel on every Python here"
 	@echo "make vulnerabilities  look all pinned versions up in the database of known vulnerabilities"
 	@echo "make lock    write requirements/ anew: the versions of constraints.txt with the hashes of their files"
+	@echo "make coverage  run the tests and tell which branches of the package none takes"
+	@echo "make mutants put small mistakes into the numerics and tell which no test notices (hours)"
 	@echo "make studio  build the studio's page anew (needs node 20 or newer, with npm)"
 	@echo "make format  put the code into its canonical format"
 	@echo "make models  train the bundled models again (CORPORA=folder)"
@@ -66,6 +68,21 @@ vulnerabilities: $(STAMP)
 	@$(PIP) --no-deps --require-hashes -r requirements/release.txt
 	@$(BIN)/python scripts/vulnerabilities.py
 
+# Both take the whole suite, and longer than it.
+coverage: export OMP_NUM_THREADS = 1
+coverage: $(STAMP) browser
+	@$(PIP) --no-deps --require-hashes -r requirements/release.txt
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q -n $(JOBS) -W ignore::coverage.exceptions.CoverageWarning
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --skip-covered --sort=cover
+
+mutants: export OMP_NUM_THREADS = 1
+mutants: $(STAMP)
+	@$(PIP) --no-deps --require-hashes -r requirements/release.txt
+	$(BIN)/python scripts/mutants.py map tests src/tonewood -o mutants
+	$(BIN)/python scripts/mutants.py run -o mutants --jobs $(JOBS)
+
 lock: $(STAMP)
 	@$(PIP) -c constraints.txt uv
 	@$(BIN)/python scripts/lock.py
@@ -98,7 +115,7 @@ corpus: $(STAMP)
 	@echo "then: tonewood evaluate --pairs corpus/cello_mit/test/cheap corpus/cello_mit/test/good -m cello_mit.tonewood -o report"
 
 clean:
-	rm -rf $(VENV) demo site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis mutants .coverage .coverage.*
 	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt requirements/dev.txt

@@ -11,11 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+from hypothesis import HealthCheck, settings
 
 from tonewood import cli
 from tonewood.files.modelfile import Model
 from tonewood.settings import ModelSettings, PredictorSettings, changed
 from tonewood.workflow.train import add_predictor, train
+
+# A machine may be as busy as it likes: no property of Tonewood's is that a test ends in time.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 Samples = npt.NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import Fit
 from tonewood.settings import ModelSettings, PredictorSettings
-from tonewood.signal.memory import unload
+from tonewood.signal.memory import release, unload
 from tonewood.workflow import opinions
 from tonewood.workflow.audit import Listened, examine
 from tonewood.workflow.courses import Checked, fit_scorers
@@ -107,8 +107,7 @@ def train(
     )
     window = settings.spectrum.frames(settings.scorer.crop_seconds)
     clouds = [likeness.fit([take.rows_db for take in takes[side]], window) for side in takes]
-    for take in (*takes["reference"], *takes["source"]):
-        unload(*take.analysis)
+    _rest(*takes.values())
     cards = [
         _folder_card(named(side), part)
         for side, part in zip((reference, source), takes.values(), strict=True)
@@ -119,8 +118,7 @@ def train(
     sources, _ = lesson(takes["source"], MOST_SECONDS, training.seed)
     heard = answered.heard if answered else None
     fits = yield from fit_scorers(takes, heard, settings, device, checkpoint)
-    for take in (*takes["reference"], *takes["source"]):
-        unload(*take.analysis)
+    _rest(*takes.values())
     if rank():
         return  # several trained one scorer; the first goes on alone
     if not settings.predictor.taught:
@@ -220,6 +218,13 @@ def add_predictor(
         reference, source, model.settings, fix=model.card.fix, cache=cache
     )
     yield from teach(model, takes, settings)
+
+
+def _rest(*sides: Sequence[Take]) -> None:
+    """Let the system have what a stage is done with; recordings stay mapped."""
+    for take in (it for side in sides for it in side):
+        unload(*take.analysis)
+    release()
 
 
 def check_device(device: str) -> None:
