@@ -49,8 +49,13 @@ def opened(pid: int) -> Counter[str]:
     found: Counter[str] = Counter()
     for it in (Path("/proc") / str(pid) / "fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile
-            found[re.sub(r"\d{3,}", "", str(it.readlink()))] += 1
+            found[unnumbered(str(it.readlink()))] += 1
     return found
+
+
+def unnumbered(name: str) -> str:
+    """A name without its long numbers, which differ from one file to the next."""
+    return re.sub(r"\d{3,}", "", name)
 
 
 def children(pid: int) -> list[int]:

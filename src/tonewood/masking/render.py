@@ -155,7 +155,8 @@ class Passage:
         """What a piece becomes, with as much margin as it takes to hear it."""
         piece = widened(item.piece, self._heard)
         wide = widened(piece, self._reach)
-        there = Piece(torch.from_numpy(wide.samples).to(self.device), *wide[1:])
+        wave = torch.from_numpy(np.ascontiguousarray(wide.samples))
+        there = Piece(wave.to(self.device), *wide[1:])
         field = item.mask.field(torch.device(self.device))
         made = filtered_piece(there, self.rate, field, self.spectrum).cpu().numpy()
         if self.between is not None:
