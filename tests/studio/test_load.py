@@ -33,6 +33,12 @@ def test_growth_is_of_the_second_half() -> None:
     assert growth(samples(leaking)) == pytest.approx(0.1, abs=1e-3)
 
 
+def opened_below(folder: Path) -> int:
+    """How many files below a folder this process has open."""
+    name = unnumbered(str(folder))
+    return sum(n for it, n in opened_by(os.getpid()).items() if it.startswith(name))
+
+
 def test_a_sample_counts_what_is_opened(tmp_path: Path) -> None:
     before = sample(os.getpid())
     held = [(tmp_path / str(k)).open("w") for k in range(7)]
