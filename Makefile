@@ -42,7 +42,7 @@ test: $(STAMP) browser
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -q -n $(JOBS)
+	$(BIN)/pytest -q -n $(JOBS) --durations 10 --durations-min 10
 
 # What the tests of the studio's page need besides: a Chromium, and axe-core. They are skipped without.
 browser:
