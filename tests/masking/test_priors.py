@@ -11,6 +11,7 @@ from scipy.signal import firwin2, lfilter
 from tonewood.masking import fitting
 from tonewood.masking.evidence import Belief
 from tonewood.masking.fitting import CANDIDATES, Fitted
+from tonewood.masking.neighbours import Take
 from tonewood.masking.predict import MaskNetwork
 from tonewood.masking.priors import Beliefs, Priors, Weights, mixed
 from tonewood.settings import (
@@ -51,6 +52,27 @@ def fitted(play: Callable[..., Any]) -> Fitted:
 def distance(rows: torch.Tensor, wanted: torch.Tensor) -> float:
     difference = rows - wanted
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())
+
+
+def test_a_blends_distance_is_the_mean_of_its_takes_by_their_shares() -> None:
+    def take(seed: int) -> Take:
+        rows = torch.randn(6, 40, generator=torch.Generator().manual_seed(seed))
+        return Take(rows, rows[:2], torch.ones(40, dtype=torch.bool), torch.ones(40))
+
+    class Silent:
+        def suggestions(self, pseudo: Take) -> list[torch.Tensor]:
+            return [torch.zeros_like(pseudo.rows_db)] * 4
+
+    imitations, kept = [take(1), take(2)], [take(3), take(4)]
+    kept[1] = kept[1]._replace(rows_db=3 * kept[1].rows_db)
+    near, far = (
+        distance(pseudo.rows_db, own.rows_db) for pseudo, own in zip(imitations, kept, strict=True)
+    )
+    assert far > 1.5 * near
+    for shares, wanted in ((None, (near + far) / 2), ([3.0, 1.0], (3 * near + far) / 4)):
+        silent: Any = Silent()
+        cycles = fitting._cycles(silent, imitations, kept, shares)
+        assert [it.distance_db for it in cycles] == pytest.approx([wanted] * len(CANDIDATES))
 
 
 def test_shares_of_every_candidate_sum_to_one() -> None:

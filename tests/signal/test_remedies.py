@@ -102,6 +102,12 @@ def test_noise_of_long_recordings_is_level_where_its_stretches_meet(
     frames = made[: 50 * stretch].reshape(50, -1)
     level = 10 * np.log10(np.square(frames[1:, :fade]).mean())
     assert level == pytest.approx(10 * np.log10(np.square(frames[:, fade:]).mean()), abs=0.4)
+    # Throughout: where one has just begun to fade in, the other has hardly begun to fade out.
+    ends = [
+        np.square(frames[1:, :fade][:, part]).mean()
+        for part in (slice(fade // 4), slice(-fade // 4, None))
+    ]
+    assert 10 * np.log10(ends) == pytest.approx(level, abs=1.5)
     above = np.diff(frames, n=4, axis=1)
     borders = np.diff(np.concatenate([made[k * stretch - 50 :][:100] for k in range(1, 50)]), n=4)
     joins = np.arange(99, len(borders), 100)  # of what was concatenated here, no part of it
