@@ -57,6 +57,19 @@ def test_nearest_mean_is_its_slow_twin() -> None:
         torch.testing.assert_close(found, rows[nearest].mean(dim=0))
 
 
+def test_what_a_folder_has_of_every_pitch_decides_no_direction(
+    takes: list[Features], folders: tuple[Folder, Folder]
+) -> None:
+    """Directions are those in which frames differ: a fixed filter over pitches adds none."""
+    offset = 5 * torch.randn(
+        takes[0].fine_db.shape[0], 1, generator=torch.Generator().manual_seed(3)
+    )
+    moved = [take._replace(fine_db=take.fine_db + offset) for take in tilted(takes[:2])]
+    there, _ = learn(moved, takes[2:], SETTINGS, torch.Generator().manual_seed(0))
+    alike = (there.projection * folders[0].projection).sum(dim=0).abs()
+    torch.testing.assert_close(alike, torch.ones(8), atol=1e-3, rtol=0)
+
+
 def test_a_take_can_be_left_out() -> None:
     key = torch.tensor([[0.0], [1.0], [5.0]])
     book = Codebook(key, torch.tensor([[10.0], [20.0], [30.0]]), torch.tensor([0, 0, 1]))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tonewood.signal.blocks import cut, overlapping, widened
+from tonewood.signal.blocks import Piece, cut, overlapping, whole, widened
 
 
 @given(
@@ -72,3 +72,9 @@ def test_a_piece_is_widened_as_far_as_the_recording_goes(total: int, size: int, 
         assert wide.start == max(0, piece.start - more)
         end = piece.start + piece.size + (0 if piece.last else more)
         assert np.array_equal(wide.own, wave[wide.start : end])
+
+
+def test_a_recording_in_one_piece_is_all_of_it_and_nothing_follows() -> None:
+    wave = np.arange(5, dtype=np.float32)
+    assert whole(wave) == Piece(wave, first=0, lead=0, size=5, last=True)
+    assert np.array_equal(whole(wave).own, wave)
