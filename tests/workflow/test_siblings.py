@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from distributed.comm import CommClosedError
 
-from tonewood.errors import ClusterError
+from tonewood.errors import CallError, ClusterError
 from tonewood.files.modelfile import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import archive, batch, cluster
@@ -141,3 +141,15 @@ def test_a_worker_may_die_while_it_takes_the_model(
     with pytest.raises(ClusterError, match=told) if told else nullcontext():
         crew.hold(model)
     assert client.asked == min(failures + 1, 5)
+
+
+@pytest.mark.parametrize(
+    "address", ["nowhere", "", "tcp://", "tcp://host", "http://host:1", "tcp://host:port"]
+)
+def test_what_is_no_address_is_told_before_a_client_is_made(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that could not be made complains for 40 s when it goes."""
+    monkeypatch.setattr(cluster, "Client", None)
+    with pytest.raises(CallError, match="is no address of a scheduler"), Crew(scheduler=address):
+        pass

@@ -29,6 +29,8 @@ _QUIET = (
 dask.config.set({"logging": dict.fromkeys(_QUIET, "critical")})
 
 from distributed import Client, LocalCluster, WorkerPlugin, get_client, get_worker  # noqa: E402
+from distributed.comm.addressing import parse_address, parse_host_port  # noqa: E402
+from distributed.comm.registry import get_backend  # noqa: E402
 from distributed.scheduler import KilledWorker  # noqa: E402
 
 from tonewood.errors import CallError, ClusterError, TonewoodError, shown  # noqa: E402
@@ -108,15 +110,12 @@ class Crew:
         return self
 
     def _joined(self) -> Client:
+        if self.scheduler is not None:
+            _check_address(self.scheduler)
         try:
             return Client(
                 self._cluster or self.scheduler, timeout=_JOIN_SECONDS, set_as_default=False
             )
-        except ValueError:
-            raise CallError(
-                f"{shown(str(self.scheduler))} is no address of a scheduler: "
-                "give one such as tcp://host:8786"
-            ) from None
         except OSError:
             raise ClusterError(
                 f"no scheduler answers at {shown(str(self.scheduler))}: start one with "
@@ -261,6 +260,18 @@ class Crew:
                     "TONEWOOD_CORES": "1",
                 },
             )
+
+
+def _check_address(address: str) -> None:
+    """Before a client is made: one that could not be made complains on its end too."""
+    try:
+        scheme, place = parse_address(address, strict=True)
+        get_backend(scheme)
+        parse_host_port(place)
+    except ValueError:
+        raise CallError(
+            f"{shown(address)} is no address of a scheduler: give one such as tcp://host:8786"
+        ) from None
 
 
 _unpacked = lru_cache(maxsize=4)(cloudpickle.loads)
