@@ -135,6 +135,19 @@ def page(
             else ""
         ),
         "",
+        f"One recording of {60 * alone[0]['hours']:.0f} minutes, stereo, by as many workers as "
+        "have time for its parts:",
+        "",
+        "| workers | s | parts lent | load average before |",
+        "|---|---|---|---|",
+        *(
+            f"| {it['workers']:.0f} | {it['seconds']:.1f} | {it['lent']:.0f} | {it['load']:.1f} |"
+            for it in alone
+        ),
+        "",
+        "What is not lent is what has an order: decoding, encoding, and handing parts out. On two "
+        "cores client, scheduler and both workers share what there is.",
+        "",
         "Tasks that do nothing, two workers; what is left is the scheduler's cost and ours:",
         "",
         "| tasks | s | ms a task | load average before |",
