@@ -115,7 +115,8 @@ def page(
         "",
         f"Files of {seconds:g} s, mono, 44.1 kHz, by the default method of the bundled model "
         "`cello`; workers were started and warm. "
-        f"{os.cpu_count()} cores; the load average before each run says what else used them.",
+        f"{os.cpu_count()} cores; the load average before each run tells of other work, and of "
+        "this script's own runs before it.",
         "",
         "| workers | files | s | hours of sound a minute | load average before |",
         "|---|---|---|---|---|",
@@ -127,13 +128,7 @@ def page(
         lines.append(f"| {it['workers']:.0f} | {count} | {figures} |")
     lines += [
         "",
-        f"Two workers are **{ratio:.2f} ×** as fast as one."
-        + (
-            " Other work had the cores meanwhile, so that this says little: run it again on a "
-            "machine that is free."
-            if max(one["load"], two["load"]) > 0.7
-            else ""
-        ),
+        f"Two workers are **{ratio:.2f} ×** as fast as one.",
         "",
         f"One recording of {60 * alone[0]['hours']:.0f} minutes, stereo, by as many workers as "
         "have time for its parts:",

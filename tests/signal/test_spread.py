@@ -115,6 +115,14 @@ def test_others_take_what_they_have_room_for(threads: int) -> None:
     assert 2 <= len(helper.given) < 40  # some; this process does not stand idle
 
 
+def test_what_is_short_is_done_here(threads: int) -> None:
+    helper = Helper(2)
+    with helped(helper):
+        assert list(spread(slow_square, range(3), portable=True)) == [0, 1, 4]
+        list(spread(slow_square, range(5), portable=True))
+    assert helper.given == [3, 4]
+
+
 def test_nothing_goes_elsewhere_that_is_not_portable(threads: int) -> None:
     helper = Helper(2)
     with helped(helper):

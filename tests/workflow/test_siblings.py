@@ -36,9 +36,9 @@ def crew() -> Iterator[Crew]:
 
 @pytest.fixture
 def long(tmp_path: Path, play: Play) -> Path:
-    """A minute: six pieces to hear, two parts to search, six pieces to render."""
+    """A minute and a half: nine pieces to hear, three parts to search, nine pieces to render."""
     path = tmp_path / "long.wav"
-    soundfile.write(path, play(60.0, seed=4).T, 16_000)
+    soundfile.write(path, play(90.0, seed=4).T, 16_000)
     return path
 
 

@@ -21,13 +21,12 @@ from tonewood.scoring.audit import long_term
 from tonewood.settings import Fix, ModelSettings
 from tonewood.signal.bands import centres_hz
 from tonewood.signal.blocks import Piece, Regrouped
-from tonewood.signal.features import LONG_HOPS, PITCHES, analysed, unveiled
+from tonewood.signal.features import LONG_HOPS, PITCHES, REACH_FRAMES, analysed, unveiled
 from tonewood.signal.remedies import fixed_blocks
 from tonewood.signal.traces import Traces, Tracing
 from tonewood.signal.tracks import PART_FRAMES, spans
 
 _PIECE_FRAMES = 2048  # even, so that long frames fall on it too
-_MARGIN_FRAMES = 8  # half a long window, and the padding of the short ones
 
 Hear = Callable[[Samples], None]
 """Takes the next samples (channels, samples) of a recording."""
@@ -166,7 +165,7 @@ class Analysing:
         self._power, self._loudest = Spool(PITCHES, folder), 0.0
         self._resampler = Resampler(rate, self._spectrum.rate)
         hop = self._spectrum.hop
-        self._pieces = Regrouped(_PIECE_FRAMES * hop, _MARGIN_FRAMES * hop)
+        self._pieces = Regrouped(_PIECE_FRAMES * hop, REACH_FRAMES * hop)
 
     def push(self, block: Samples) -> None:
         """Hear more samples (channels, samples)."""

@@ -101,6 +101,10 @@ def analyse(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Fe
     return Features(rows, fine_structure(wave, spectrum, rows.shape[-1]))
 
 
+REACH_FRAMES = 8
+"""Margin that `analysed` takes: half a long window, and the padding of the short ones."""
+
+
 def analysed(
     piece: Piece[Samples],
     bands: BandSettings,

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Generic, Protocol, TypeVar
 
+_ALONE = 3  # items
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -65,7 +67,7 @@ class Spread(Generic[Item, Result]):
     work : callable
     portable : bool
         Whether work and items can be pickled, and results come to the same in other processes:
-        then those that are `helped` with take what this process has no thread for.
+        then whoever it is `helped` by takes what there is room for, after the first few items.
     """
 
     def __init__(self, work: Callable[[Item], Result], *, portable: bool = False) -> None:
@@ -75,12 +77,16 @@ class Spread(Generic[Item, Result]):
         self._waiting: deque[Pending[Result]] = deque()
         self._here: list[Pending[Result]] = []
         self._there: list[Pending[Result]] = []
+        self._pushed = 0
 
     def push(self, item: Item) -> Iterator[Result]:
         """Begin work on an item; yields what must be done before more is begun."""
         self._here, self._there = _undone(self._here), _undone(self._there)
-        if self._others is not None and self._others.room() > 0:
-            begun = self._others.submit(self._work, item)
+        self._pushed += 1
+        # What is short is done before others could be asked.
+        others = self._others if self._pushed > _ALONE else None
+        if others is not None and others.room() > 0:
+            begun = others.submit(self._work, item)
             self._there.append(begun)
         else:
             begun = self._pool.submit(self._work, item)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,26 +17,20 @@ from tonewood.files.spool import Spool
 from tonewood.masking.certify import Certificate, Change, certify
 from tonewood.masking.mask import LongMask, Mask
 from tonewood.masking.optimise import Step
-from tonewood.masking.render import Matching, Passage, Passing, Rendered, in_force, matching
+from tonewood.masking.render import Matching, Rendered, in_force
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_track
-from tonewood.settings import EnhanceSettings, RenderSettings, SpectrumSettings, changed
+from tonewood.settings import EnhanceSettings, SpectrumSettings, changed
 from tonewood.signal.bands import band_levels, centres_hz
-from tonewood.signal.blocks import overlapping
-from tonewood.signal.loudness import level_db, true_peak
-from tonewood.signal.spread import spread
 from tonewood.signal.tracks import Made, Track, spans
 from tonewood.workflow import notebook
 from tonewood.workflow.hearing import (
-    Ear,
     Heard,
     InMemory,
-    Memory,
-    Overheard,
     Sound,
-    ear_of,
     listen,
 )
+from tonewood.workflow.making import make
 from tonewood.workflow.mask import Found, find_mask, fooled_judge
 from tonewood.workflow.opinions import adapted, doubts
 from tonewood.workflow.partsearch import moved
@@ -268,7 +261,7 @@ def conclude(
     folder, device
         As of `reshape`; scorer and judge are there.
     """
-    made = _render(sound, heard, found.mask, model, settings.render, folder, device)
+    made = make(sound, heard, found.mask, model, settings.render, folder, device)
     after = made.heard
     judge = fooled = None
     if model.judge is not None:
@@ -321,67 +314,6 @@ def check_span(seconds: float, settings: EnhanceSettings) -> None:
             f"the recording lasts {seconds:.1f} s; nothing is there to change from {start:g} s on: "
             "name an earlier start"
         )
-
-
-class _Made(NamedTuple):
-    """Sound that a mask made: samples (channels, samples) before their gain, none if untouched."""
-
-    samples: Spool | None
-    heard: Heard
-    matching: Matching
-    peak: float
-
-
-class _Piece(NamedTuple):
-    """What became of a piece: its samples, what is heard of them, their true peak."""
-
-    samples: NDArray[np.float32]
-    heard: Overheard
-    true_peak: float
-
-
-@dataclass(frozen=True)
-class _Making:
-    """Passes a piece through its part of a mask, and listens to what comes out."""
-
-    way: Passage
-    ear: Ear
-    peaks: bool
-
-    def __call__(self, item: Passing) -> _Piece:
-        made = self.way(item)
-        peak = true_peak(made, self.ear.rate) if self.peaks else 0.0
-        return _Piece(np.ascontiguousarray(made.own), self.ear(made), peak)
-
-
-def _render(
-    sound: Sound,
-    heard: Heard,
-    mask: LongMask,
-    model: Model,
-    settings: RenderSettings,
-    folder: Path | None,
-    device: str,
-) -> _Made:
-    """Pass a recording through its mask, and listen to what comes out."""
-    if settings.amount == 0:
-        unmoved = Matching(0.0, heard.loudness, heard.loudness, held=False)
-        return _Made(None, heard, unmoved, heard.peak)
-    spectrum = model.settings.spectrum
-    way = Passage(sound.rate, sound.channels, settings.aspect.between, spectrum, device)
-    ear = ear_of(sound, model, pitched=False, device=device)
-    making = _Making(way, ear, settings.matches)
-    force = in_force(mask, settings, spectrum)
-    made, memory, peak = Spool(sound.channels, folder), Memory(ear, folder), 0.0
-    pieces = overlapping(sound.blocks(), way.size, way.margin)
-    passing = (way.item(it, force) for it in pieces)
-    for found in spread(making, passing, portable=device == "cpu"):
-        made.append(found.samples)
-        memory.keep(found.heard)
-        peak = max(peak, found.true_peak)
-    after = memory.heard()
-    level = matching(heard.loudness, after.loudness, level_db(peak), settings)
-    return _Made(made, after, level, after.peak * float(level.factor))
 
 
 def mono_at(samples: NDArray[np.float32], rate: int, model: Model) -> Tensor:

@@ -16,13 +16,12 @@ from tonewood.files.spool import Spool
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import centres_hz, frame_levels
 from tonewood.signal.blocks import Piece, Samples, cut, overlapping
-from tonewood.signal.features import PITCHES, Levels, analysed
+from tonewood.signal.features import PITCHES, REACH_FRAMES, Levels, analysed
 from tonewood.signal.loudness import Energies, energies, integrated
 from tonewood.signal.pieces import piece_margin, piece_size
 from tonewood.signal.spread import spread
 
 _BLOCK_FRAMES = 1024  # analysed at once; even, so that long frames fall on it too
-_REACH = 8  # frames: half a long window, and the padding of the short ones
 _BLOCK = 1 << 16
 
 
@@ -186,7 +185,7 @@ class Ear:
             size = len(wave) - lead
         mono = Piece(wave, first, lead, size, piece.last)
         hop = self.spectrum.hop
-        parts = cut(mono, _BLOCK_FRAMES * hop, _REACH * hop)
+        parts = cut(mono, _BLOCK_FRAMES * hop, REACH_FRAMES * hop)
         heard = [
             analysed(part, self.bands, self.spectrum, pitched=self.pitched, device=self.device)
             for part in parts
