@@ -1,4 +1,4 @@
-"""Damaged inputs by the million to everything that reads files, and to the studio's requests.
+"""Damaged inputs by the million to everything that reads files, and to the servers' ports.
 
     python scripts/hostile.py --inputs 1000000 [--seed 0] [--only audio] [--keep FOLDER]
 
@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +23,7 @@ ours.__path__ = [str(Path(__file__).parents[1] / "tests")]
 sys.modules["tests"] = ours
 
 from tests.hostile.harness import Tally, tried  # noqa: E402
-from tests.hostile.readers import everything  # noqa: E402
+from tests.hostile.pages import everything  # noqa: E402
 from tonewood.files.modelfile import Model, load  # noqa: E402
 
 _AT_ONCE = 5_000
@@ -38,10 +39,11 @@ def main() -> int:
     parser.add_argument("--model", help="model file; small ones are damaged faster")
     asked = parser.parse_args()
     began, found = time.perf_counter(), 0
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        model: Model = load(asked.model or "soundfont-cello")
-        readers = everything(model, root)
+    file = asked.model or "soundfont-cello"
+    model: Model = load(file)
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        readers = stack.enter_context(everything(model, file, root / "seeds"))
         chosen = {name: it for name, it in readers.items() if asked.only in name}
         each = -(-asked.inputs // len(chosen))
         print("reader               inputs    read  refused  slowest, ms  findings")

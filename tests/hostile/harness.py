@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from tests.hostile.readers import Reader
+from tests.hostile.readers import LIMIT_BYTES, LIMIT_S, Reader
 from tonewood.errors import TonewoodError
-
-LIMIT_S, LIMIT_BYTES = 10, 2**30
 
 
 class TookTooLongError(BaseException):

@@ -1,11 +1,10 @@
-"""Everything that reads what others wrote, each with inputs that are right, to be damaged."""
+"""Everything that reads files of others, each with inputs that are right, to be damaged."""
 
 import io
 import json
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -20,8 +19,6 @@ from tonewood.files import recipe as recipes
 from tonewood.files.audio import Stream, probe, read
 from tonewood.files.checkpoint import Checkpoint
 from tonewood.files.modelfile import Model
-from tonewood.listening import exchange
-from tonewood.listening.design import Test
 from tonewood.settings import EnhanceSettings, TrainingSettings, changed
 from tonewood.workflow import batch, layout
 
@@ -33,6 +30,9 @@ FORMATS = {
     "caf-alac": ("CAF", "ALAC_16"), "au": ("AU", "PCM_16"), "wav-adpcm": ("WAV", "MS_ADPCM"),
 }  # fmt: skip
 """Kinds of audio file, as libsndfile names them."""
+
+LIMIT_S, LIMIT_BYTES = 10, 2**30
+"""What an input may take."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ def recipe_of(model: Model, folder: Path) -> bytes:
     return layout.beside(job.output).read_bytes()
 
 
-def everything(model: Model, folder: Path) -> dict[str, Reader]:
-    """All readers of files, by name."""
-    return {**sounds(), **texts(recipe_of(model, folder)), **archives(model, folder)}
+def all_files(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:
+    """All readers of files, by name; for what is sent see `pages`."""
+    return {**sounds(), **texts(recipe), **archives(model, folder)}
 
 
 def _recipe(path: Path) -> None:
@@ -190,22 +190,3 @@ def _resealed(content: bytes) -> bytes:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return content
     return struct.pack("<Q", len(head)) + head + bytes(data)
-
-
-def answers(tests: dict[str, Test]) -> dict[str, Reader]:
-    """Readers of other listening tests' tables."""
-    made = {}
-    for kind, test in tests.items():
-        columns = b"session_test_id,session_uuid,trial_id,choice_reference,choice_answer,"
-        columns += b"stimuli_rating,rating_stimulus,rating_score,rating_time,rating_comment\n"
-        rows = b"".join(
-            f"ours,u{k % 2},trial{k},A,B,0.{k},C{k % 3},{20 * k},1000,\n".encode() for k in range(6)
-        )
-        for came_from in ("webmushra", "reseval"):
-            made[f"answers {kind} {came_from}"] = Reader(
-                ".csv",
-                (columns + rows,),
-                partial(exchange.read, test, came_from),
-                TEXT,
-            )
-    return made

@@ -1,25 +1,33 @@
 """A share of the campaign of `scripts/hostile.py`: damaged inputs to everything that reads them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.harness import tried
-from tests.hostile.readers import FORMATS, Reader, everything
+from tests.hostile.pages import everything
+from tests.hostile.readers import FORMATS, Reader
 from tonewood.files.modelfile import Model
 
 SHARE = 150  # of each reader
 
 
 @pytest.fixture(scope="module")
-def readers(model: Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
+def readers(
+    model: Model, model_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Reader]]:
     """All of them."""
-    return everything(model, tmp_path_factory.mktemp("seeds"))
+    with everything(model, str(model_file), tmp_path_factory.mktemp("seeds")) as found:
+        yield found
 
 
 NAMES = [
     *(f"audio {name}" for name in FORMATS), "recipe", "manifest csv", "manifest jsonl",
-    "preferences", "ratings", "model", "card", "checkpoint", "cache",
+    "preferences", "ratings", "model", "card", "checkpoint", "cache", "session",
+    *(f"{name} {kind}" for kind in ("pairs", "abx", "mushra")
+      for name in ("json of", "sqlite of", "webmushra", "reseval")),
+    "requests studio", "requests listening",
 ]  # fmt: skip
 
 
@@ -29,17 +37,20 @@ def test_damage_ends_in_one_line(readers: dict[str, Reader], name: str, tmp_path
     folder = tmp_path / "in"
     folder.mkdir()
     found = tried(reader, reader.inputs(SHARE, seed=0), folder)
-    assert found.findings == []
+    assert [how for _, how in found.findings] == []
     assert found.total == SHARE
     assert found.refused > 0 or name == "cache"  # which makes anew what it cannot read
     assert {it.name for it in tmp_path.iterdir()} == {"in"}
 
 
+# Right, and yet refused: a checkpoint of another training, and what is asked about nobody.
+REFUSED = {"checkpoint": 1, "requests studio": 14, "requests listening": 1}
+
+
 def test_what_is_right_is_read(readers: dict[str, Reader], tmp_path: Path) -> None:
     for name, reader in readers.items():
         found = tried(reader, iter(reader.seeds), tmp_path)
-        if name != "checkpoint":  # whose seed is of another training
-            assert (found.read, found.findings) == (len(reader.seeds), []), name
+        assert (found.refused, found.findings) == (REFUSED.get(name, 0), []), name
 
 
 def test_every_reader_is_asked(readers: dict[str, Reader]) -> None:

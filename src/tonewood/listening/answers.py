@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from tonewood.errors import FolderError, OutputError, shown
 
+MOST_LISTENERS = 10_000  # what each is asked depends on all before
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS listener (
     id TEXT PRIMARY KEY,
@@ -79,6 +81,10 @@ class Answers:
         with self._open() as connection:
             taken = {number for (number,) in connection.execute("SELECT number FROM listener")}
             number = next(n for n in range(len(taken) + 1) if n not in taken)
+            if number >= MOST_LISTENERS:
+                raise OutputError(
+                    f"{MOST_LISTENERS:,} have taken part, the most of one test: make another"
+                )
             connection.execute(
                 "INSERT INTO listener VALUES (?, ?, ?, ?)",
                 (identity, number, int(time.time()), consent),
@@ -98,16 +104,12 @@ class Answers:
 
     def listener(self, identity: str) -> Listener | None:
         """A listener by its number, or None if there is no such."""
-        with self._open() as connection:
-            row = connection.execute(
-                "SELECT id, number FROM listener WHERE id = ?", (identity,)
-            ).fetchone()
-        return Listener(*row) if row else None
+        rows = self._read("SELECT id, number FROM listener WHERE id = ?", identity, of=(str, int))
+        return Listener(*rows[0]) if rows else None
 
     def listeners(self) -> list[Listener]:
         """All listeners, in the order of their places."""
-        with self._open() as connection:
-            rows = connection.execute("SELECT id, number FROM listener ORDER BY number").fetchall()
+        rows = self._read("SELECT id, number FROM listener ORDER BY number", of=(str, int))
         return [Listener(*row) for row in rows]
 
     def keep(
@@ -132,13 +134,12 @@ class Answers:
 
     def of(self, identity: str) -> dict[int, Answer]:
         """A listener's answers by screen."""
-        with self._open() as connection:
-            rows = connection.execute(
-                "SELECT screen, final, value, seconds FROM answer WHERE listener = ? "
-                "ORDER BY screen",
-                (identity,),
-            ).fetchall()
-        return {s: Answer(s, bool(final), json.loads(v), seconds) for s, final, v, seconds in rows}
+        rows = self._read(
+            "SELECT screen, final, value, seconds FROM answer WHERE listener = ? ORDER BY screen",
+            identity,
+            of=(int, int, str, float),
+        )
+        return {s: Answer(s, bool(final), self._told(v), took) for s, final, v, took in rows}
 
     def ask(self, identity: str, screen: int, content: Any) -> Any:  # noqa: ANN401
         """Keep what a listener is asked on a screen; what was kept before stays."""
@@ -151,11 +152,10 @@ class Answers:
 
     def asked(self, identity: str) -> dict[int, Any]:
         """What was drawn for a listener while the test ran, by screen."""
-        with self._open() as connection:
-            rows = connection.execute(
-                "SELECT screen, content FROM asked WHERE listener = ?", (identity,)
-            ).fetchall()
-        return {screen: json.loads(content) for screen, content in rows}
+        rows = self._read(
+            "SELECT screen, content FROM asked WHERE listener = ?", identity, of=(int, str)
+        )
+        return {screen: self._told(content) for screen, content in rows}
 
     def delete(self, identity: str) -> bool:
         """Delete a listener and all answers; returns whether there was one.
@@ -168,6 +168,24 @@ class Answers:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("BEGIN")
         return done == 1
+
+    def damaged(self) -> OutputError:
+        """What is raised where the file tells what no page can have sent."""
+        return OutputError(f"{shown(self.path)} is damaged: restore it from a copy")
+
+    def _read(self, query: str, *about: str, of: tuple[type, ...]) -> list[tuple[Any, ...]]:
+        """Rows of a query, their columns of these types: SQLite itself lets any be of any."""
+        with self._open() as connection:
+            rows = connection.execute(query, about).fetchall()
+        if not all(isinstance(it, kind) for row in rows for it, kind in zip(row, of, strict=True)):
+            raise self.damaged()
+        return rows
+
+    def _told(self, text: str) -> Any:  # noqa: ANN401
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise self.damaged() from None
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -182,6 +200,8 @@ class Answers:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise _refused(self.path, error) from None
+        except UnicodeDecodeError:  # of the words in which SQLite complains
+            raise self.damaged() from None
         finally:
             if connection is not None:
                 connection.close()  # which undoes what was not committed

@@ -8,9 +8,9 @@ import hashlib
 import hmac
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from tonewood.errors import FolderError, shown
 from tonewood.files.output import write_text
@@ -42,6 +42,10 @@ Use headphones in a quiet room, if you can.
 """
 
 
+FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+\.wav$", max_length=100)]
+"""Of a file that is served: nothing that could lead out of its folder."""
+
+
 class Excerpt(Settings):
     """A moment of a piece.
 
@@ -70,7 +74,7 @@ class Stimulus(Settings):
         As written, LUFS.
     """
 
-    file: str
+    file: FileName
     sha256: str
     excerpt: int
     condition: str
@@ -88,7 +92,7 @@ class Trial(Settings):
 class Check(Settings):
     """A question on hearing or headphones with one right answer, counted from 1."""
 
-    file: str
+    file: FileName
     kind: Literal["headphones", "hearing"]
     right: int
 
@@ -114,12 +118,12 @@ class Test(Settings):
     kind: Kind
     title: str
     question: str
-    seed: int
+    seed: int = Field(ge=0)
     key: str
-    rate: int
-    channels: int
-    samples: int
-    conditions: tuple[str, ...]
+    rate: int = Field(ge=1)
+    channels: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    conditions: tuple[str, ...] = Field(min_length=2)
     reference: str | None = None
     per_listener: int = Field(ge=1)
     repeats: int = Field(ge=0)
@@ -127,8 +131,33 @@ class Test(Settings):
     choice: Choice = "random"
     excerpts: tuple[Excerpt, ...]
     stimuli: tuple[Stimulus, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = Field(min_length=1)
     checks: tuple[Check, ...] = ()
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        known, files = set(self.conditions), self.files()
+        if len(known) < len(self.conditions):
+            raise ValueError("a condition is named twice")
+        if (self.kind == "mushra") != (self.reference in known):
+            raise ValueError("MUSHRA has a reference among its conditions, no other kind has one")
+        if self.choice == "active" and self.kind != "pairs":
+            raise ValueError("only pairs are chosen meanwhile")
+        if max(self.per_listener, self.training, self.repeats) > len(self.trials):
+            raise ValueError("there are fewer trials than a listener gets")
+        for trial in self.trials:
+            asked = set(trial.conditions)
+            if len(asked) < len(trial.conditions) or not asked <= known:
+                raise ValueError("a trial has conditions that there are not, or one twice")
+            if len(asked) != (len(known) if self.kind == "mushra" else 2):
+                raise ValueError("a trial is about too many conditions, or too few")
+            if not 0 <= trial.excerpt < len(self.excerpts):
+                raise ValueError("a trial is of an excerpt that there is not")
+            twice = asked if self.kind == "abx" else asked & {self.reference}
+            for condition, copy in (*((it, 0) for it in asked), *((it, 1) for it in twice)):
+                if (trial.excerpt, condition, copy) not in files:
+                    raise ValueError("a trial has no file of a condition")
+        return self
 
     @property
     def seconds(self) -> float:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tonewood.listening.answers import Answer, Answers, Listener
+from tonewood.listening.answers import MOST_LISTENERS, Answer, Answers, Listener
 from tonewood.listening.design import Excerpt, Test
-from tonewood.listening.sessions import Screen, Slot, screens
+from tonewood.listening.sessions import REFERENCE, Screen, Slot, X, fits, screens
 
 HEADPHONES_RIGHT = 5  # of six, as Woods et al. (2017) ask
 
@@ -73,8 +73,13 @@ def laid(test: Test, answers: Answers, listener: Listener) -> dict[int, Screen]:
 
     Those who took part elsewhere have negative numbers, and only what was imported of them.
     """
+    if listener.number >= MOST_LISTENERS:
+        raise answers.damaged()
     drawn = dict(enumerate(screens(test, listener.number))) if listener.number >= 0 else {}
-    kept = {place: screen_of(it) for place, it in answers.asked(listener.id).items()}
+    try:
+        kept = {at: screen_of(it, test) for at, it in answers.asked(listener.id).items()}
+    except ValueError:
+        raise answers.damaged() from None
     return drawn | kept
 
 
@@ -86,6 +91,8 @@ def people(test: Test, answers: Answers) -> list[Person]:
 def _person(test: Test, answers: Answers, listener: Listener) -> Person:
     asked, given = laid(test, answers, listener), answers.of(listener.id)
     final = {place: it for place, it in given.items() if it.final and place in asked}
+    if not all(fits(it.value, asked[k], test.kind, final=True) for k, it in final.items()):
+        raise answers.damaged()
     phones = _right(asked, final, "headphones")
     ears = _right(asked, final, "hearing")
     return Person(
@@ -128,7 +135,27 @@ def content_of(screen: Screen) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def screen_of(content: Mapping[str, Any]) -> Screen:
-    """Inverse of `content_of`."""
-    slots = tuple(Slot(*it) for it in content["slots"])
-    return Screen(content["stage"], content["trial"], slots, content["right"], content.get("again"))
+def screen_of(content: Any, test: Test) -> Screen:  # noqa: ANN401
+    """Inverse of `content_of`; ValueError for what is no screen of the test."""
+    try:
+        slots = tuple(Slot(*it) for it in content["slots"])
+        screen = Screen("trial", content["trial"], slots, content["right"], content.get("again"))
+        trial = test.trials[content["trial"]]
+        labels = sorted(it.label for it in slots if it.label not in (REFERENCE, X))
+        told = {(it.file, it.condition) for it in slots}
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError("a screen lacks something") from error
+    files = {
+        (file, name) for (place, name, _), file in test.files().items() if place == trial.excerpt
+    }
+    if (
+        content.get("stage") != "trial"
+        or content["trial"] < 0
+        or not told <= files
+        or {name for _, name in told} != set(trial.conditions)
+        or labels != [chr(ord("A") + k) for k in range(len(trial.conditions))]
+        or (test.kind == "abx") != (screen.right in labels)
+        or not isinstance(screen.again, int | None)
+    ):
+        raise ValueError("a screen is about something else")
+    return screen

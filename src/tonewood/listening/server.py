@@ -179,7 +179,8 @@ class Running:
         state = self.state(listener)
         if state.get("screen") != number:
             raise HTTPException(409, "this screen is answered: reload the page")
-        if not _fits(given.value, self.screens(listener)[number], self.test, final=given.final):
+        screen = self.screens(listener)[number]
+        if not sessions.fits(given.value, screen, self.test.kind, final=given.final):
             raise HTTPException(422, "this is no answer to the question")
         self.answers.keep(
             listener.id, number, given.value, final=given.final, seconds=round(given.seconds, 2)
@@ -190,11 +191,11 @@ class Running:
         again = asked[place].again
         if again is not None:
             screen = sessions.turned(asked[again], again)
-            return screen_of(self.answers.ask(listener.id, place, content_of(screen)))
+            return screen_of(self.answers.ask(listener.id, place, content_of(screen)), self.test)
         wins, shown = self._so_far()
         heard = [it.trial for it in asked if it.stage == "trial" and it.trial is not None]
         screen = sessions.chosen(self.test, listener.number, place, wins, shown, heard)
-        return screen_of(self.answers.ask(listener.id, place, content_of(screen)))
+        return screen_of(self.answers.ask(listener.id, place, content_of(screen)), self.test)
 
     def _so_far(self) -> tuple[NDArray[np.float64], Counter[int]]:
         """Wins [condition, condition] and how often each trial was asked, over all listeners."""
@@ -209,17 +210,3 @@ class Running:
 
 def _done(given: "Mapping[int, Answer]", place: int) -> bool:
     return place in given and given[place].final
-
-
-def _fits(value: Any, screen: Screen, test: Test, *, final: bool) -> bool:  # noqa: ANN401
-    """Whether an answer is one of those that the screen offers."""
-    if screen.stage == "volume":
-        return bool(value == "set")
-    if screen.stage == "hearing":
-        return value in {str(k) for k in range(1, 7)}
-    if screen.stage == "headphones":
-        return value in {"1", "2", "3"}
-    if test.kind != "mushra":
-        return value in {"A", "B"}
-    rated = {slot.label for slot in screen.slots} - {sessions.REFERENCE}
-    return isinstance(value, dict) and (set(value) == rated if final else set(value) <= rated)

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.evaluation.bradley_terry import most_telling
-from tonewood.listening.design import Test
+from tonewood.listening.design import Kind, Test
 
 Stage = Literal["volume", "hearing", "headphones", "training", "trial"]
 
@@ -48,6 +48,25 @@ class Screen:
     slots: tuple[Slot, ...] = ()
     right: str | None = None
     again: int | None = None
+
+
+def fits(value: Any, screen: Screen, kind: Kind, *, final: bool) -> bool:  # noqa: ANN401
+    """Whether an answer is one of those that a screen offers."""
+    labels = {slot.label for slot in screen.slots} - {REFERENCE, X}
+    if screen.stage in ("training", "trial") and kind == "mushra":
+        if not isinstance(value, dict) or not all(map(_is_rating, value.values())):
+            return False
+        return set(value) == labels if final else set(value) <= labels
+    offered = {
+        "volume": {"set"},
+        "hearing": {str(k) for k in range(1, 7)},
+        "headphones": {"1", "2", "3"},
+    }
+    return isinstance(value, str) and value in offered.get(screen.stage, labels)
+
+
+def _is_rating(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, int | float) and 0 <= value <= 100
 
 
 def screens(test: Test, number: int) -> tuple[Screen, ...]:

@@ -155,7 +155,8 @@ class Passage:
         """What a piece becomes, with as much margin as it takes to hear it."""
         piece = widened(item.piece, self._heard)
         wide = widened(piece, self._reach)
-        wave = torch.from_numpy(np.ascontiguousarray(wide.samples))
+        # A file mapped into memory may not be written to, which torch complains of.
+        wave = torch.from_numpy(np.require(wide.samples, requirements=("C", "W")))
         there = Piece(wave.to(self.device), *wide[1:])
         field = item.mask.field(torch.device(self.device))
         made = filtered_piece(there, self.rate, field, self.spectrum).cpu().numpy()
