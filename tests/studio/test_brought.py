@@ -16,7 +16,9 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, kept
+from tonewood.errors import AudioError
 from tonewood.studio import bundle, intake
+from tonewood.studio.brought import claimed
 from tonewood.studio.desk import Desk
 
 Change = Callable[[dict[str, bytes]], None]
@@ -115,6 +117,8 @@ MADE_UP: dict[str, Change] = {
     "bands of terabytes": bands([[1.0]], [9.0], b"(1, 1099511627776), }"),
     "an anchor that is none": part("anchor.json", b"{}"),
     "an anchor beyond all gains": part("anchor.json", b"[1e308, null]"),
+    "an anchor of words": part("anchor.json", b'["0.5", null]'),
+    "an anchor of text and number": part("anchor.json", b'[0.5, "1.0"]'),
     "an anchor without end": part("anchor.json", b"[NaN, Infinity]"),
     "an anchor of megabytes": part("anchor.json", b"[0.0, null]" + b" " * 2_000_000 + b"x"),
     "a model that is none": both(
@@ -199,6 +203,30 @@ def test_zip_bomb_that_lies_about_its_size(client: TestClient, whole: dict[str, 
     answer = client.post("/api/recordings?name=a.tonewood-session", content=bytes(content))
     assert answer.status_code == 400
     assert REFUSED in answer.json()["error"]
+
+
+def test_zip_bomb_that_claims_to_hold_more_than_it_is() -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("hz.npy", b"x" * 100)
+        archive.filelist[0].compress_size = 2**32 - 2  # a gibibyte of it would be read at once
+    with zipfile.ZipFile(sink) as archive, pytest.raises(zipfile.BadZipFile, match="larger than"):
+        claimed(archive)
+    assert claimed(zipfile.ZipFile(io.BytesIO(packed({"a": b"x" * 9, "b": b""})))) == 9
+
+
+def test_a_session_that_cannot_be_shown_is_not_kept(
+    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> dict[str, Any]:
+        raise AudioError("this cannot be shown")
+
+    before = everything(desk)
+    with monkeypatch.context() as patch:
+        patch.setattr(desk, "shown", broken)
+        answer = client.post("/api/recordings?name=a.wav", content=take.read_bytes())
+    assert answer.status_code == 400
+    assert everything(desk) == before
 
 
 def test_audio_bomb_of_hours(client: TestClient, desk: Desk) -> None:

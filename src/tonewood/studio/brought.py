@@ -26,6 +26,19 @@ _GREATEST_DB = 600.0
 _ANCHOR: TypeAdapter[tuple[float, float | None]] = TypeAdapter(tuple[float, float | None])
 
 
+def claimed(archive: zipfile.ZipFile) -> int:
+    """Bytes that an archive says it unpacks to; BadZipFile if it says to hold more than it is.
+
+    What is read at once is made room for by what the archive tells, not by what is there.
+    """
+    items = archive.infolist()
+    assert archive.fp is not None
+    held = archive.fp.seek(0, io.SEEK_END)
+    if any(item.compress_size > held for item in items):
+        raise zipfile.BadZipFile("a part is said to be larger than the archive")
+    return sum(item.file_size for item in items)
+
+
 def check_mask(recipe: Recipe, sound: Sound) -> None:
     """ValueError or RecipeError unless a found mask fits a recording."""
     told, spectrum = recipe.mask, recipe.spectrum
@@ -43,7 +56,7 @@ def check_bands(path: Path, sound: Sound) -> None:
     """ValueError or BadZipFile unless a recording's levels by rows are such."""
     most = 4 * _CELLS_PER_S * (sound.seconds + 1)
     with zipfile.ZipFile(path) as archive:
-        _hold(sum(item.file_size for item in archive.infolist()) <= most)
+        _hold(claimed(archive) <= most)
         power, hz = (_array(archive.read(f"{name}.npy")) for name in ("power", "hz"))
     _hold(hz.ndim == 1 and power.ndim == 2 and len(hz) == len(power) and power.size > 0)
     _hold(bool((hz > 0).all() and (hz <= _GREATEST_HZ).all() and (np.diff(hz) > 0).all()))
@@ -52,7 +65,7 @@ def check_bands(path: Path, sound: Sound) -> None:
 
 def check_anchor(path: Path) -> None:
     """ValueError unless what is known of an estimate's error is a gain or two."""
-    for gain in _ANCHOR.validate_json(path.read_bytes()):
+    for gain in _ANCHOR.validate_json(path.read_bytes(), strict=True):
         _hold(gain is None or abs(gain) <= _GREATEST_DB)
 
 

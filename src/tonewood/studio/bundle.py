@@ -15,7 +15,7 @@ from tonewood.files.formats import SUFFIXES
 from tonewood.files.output import atomic_path
 from tonewood.files.values import values
 from tonewood.settings import Settings
-from tonewood.studio.brought import check_anchor, check_bands, check_mask
+from tonewood.studio.brought import check_anchor, check_bands, check_mask, claimed
 from tonewood.studio.desk import Desk
 from tonewood.studio.entries import Session, Sound
 from tonewood.studio.intake import decoded, titled
@@ -116,7 +116,7 @@ def reopened(desk: Desk, name: str, folder: Path, path: Path) -> Session:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(item.file_size for item in archive.infolist()) > _MOST_BYTES:
+            if claimed(archive) > _MOST_BYTES:
                 raise AudioError("the session file unpacks to more than 4 GiB: it is refused")
             manifest = _manifest(archive)
             title = titled(manifest.title)

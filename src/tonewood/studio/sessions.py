@@ -86,10 +86,10 @@ async def opened(
             await asyncio.to_thread(
                 intake.opened, desk.store, identity, folder, upload, title, model
             )
+        return desk.shown(identity)
     except BaseException:
         desk.store.discard(identity)
         raise
-    return desk.shown(identity)
 
 
 @routes.get("/sessions/{name}", responses=showing(SessionShown))

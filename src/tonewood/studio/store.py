@@ -87,7 +87,9 @@ class Store:
         return name, path
 
     def discard(self, name: str) -> None:
-        """Remove a session's folder, whatever is in it."""
+        """Remove a session's folder, whatever is in it, and its entry, if there is one."""
+        with self._transaction() as run:
+            run("DELETE FROM sessions WHERE id=?", (name,))
         shutil.rmtree(self.folder / "sessions" / name, ignore_errors=True)
 
     def add(self, name: str, title: str, sound: Sound, model: str) -> Session:
@@ -123,8 +125,6 @@ class Store:
     def remove(self, name: str) -> None:
         """Forget a session and all that was made for it."""
         self.session(name)
-        with self._transaction() as run:
-            run("DELETE FROM sessions WHERE id=?", (name,))
         self.discard(name)
 
     # --- edits

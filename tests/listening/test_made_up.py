@@ -1,0 +1,143 @@
+"""Tests and answers made up, or damaged, that would lead out of the folder or fail later."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tonewood.errors import FolderError, OutputError
+from tonewood.listening import answers as kept
+from tonewood.listening.answers import Answers
+from tonewood.listening.design import ANSWERS, TEST, Test, load
+from tonewood.listening.results import results
+from tonewood.listening.server import app
+
+Made = tuple[Test, Path]
+Copied = Callable[[str], Made]
+Change = Callable[[dict[str, Any]], object]
+
+
+def first(name: str, **changes: object) -> Change:
+    return lambda tree: tree[name][0].update(changes)
+
+
+WRONG: dict[str, tuple[str, Change]] = {
+    "a file that climbs": ("pairs", first("stimuli", file="../../../etc/passwd")),
+    "a file by its path": ("pairs", first("stimuli", file="/etc/passwd")),
+    "a check that climbs": ("abx", first("checks", file="../test.json")),
+    "a file of no excerpt": ("pairs", first("stimuli", excerpt=99)),
+    "a file of no condition": ("mushra", first("stimuli", condition="none")),
+    "a trial of no excerpt": ("pairs", first("trials", excerpt=99)),
+    "a trial before the first": ("pairs", first("trials", excerpt=-1)),
+    "a trial of one": ("pairs", first("trials", conditions=["odd"])),
+    "a trial of one twice": ("pairs", first("trials", conditions=["odd", "odd"])),
+    "a trial of strangers": ("pairs", first("trials", conditions=["odd", "none"])),
+    "too few to rate": ("mushra", first("trials", conditions=["odd", "plain"])),
+    "no trials": ("pairs", lambda tree: tree.update(trials=[])),
+    "a condition twice": ("pairs", lambda tree: tree.update(conditions=["odd", "odd", "plain"])),
+    "ratings without a reference": ("mushra", lambda tree: tree.update(reference=None)),
+    "ratings of pairs": ("pairs", lambda tree: tree.update(kind="mushra")),
+    "pairs of ratings": ("mushra", lambda tree: tree.update(kind="pairs")),
+    "a seed below nothing": ("pairs", lambda tree: tree.update(seed=-1)),
+    "more than there are": ("pairs", lambda tree: tree.update(per_listener=10**9)),
+    "a rate of nothing": ("pairs", lambda tree: tree.update(rate=0)),
+    "X chosen meanwhile": ("abx", lambda tree: tree.update(choice="active")),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_made_up_test_is_refused(copied: Copied, name: str) -> None:
+    kind, change = WRONG[name]
+    _, folder = copied(kind)
+    tree = json.loads((folder / TEST).read_text())
+    change(tree)
+    (folder / TEST).write_text(json.dumps(tree))
+    with pytest.raises(FolderError, match="not a listening test, or is damaged") as refused:
+        load(folder)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.fixture
+def answered(copied: Copied, take_part: Callable[..., str]) -> Callable[[str], Made]:
+    """A test in which somebody took part."""
+
+    def made(kind: str) -> Made:
+        test, folder = copied(kind)
+        taste = dict.fromkeys(test.conditions, 50.0) | {"right": 1.0}
+        taste |= {test.reference: 99.0} if test.reference else {}
+        take_part(test, folder, taste)
+        assert results(test, Answers(folder / ANSWERS)).people
+        return test, folder
+
+    return made
+
+
+SCREEN = {"stage": "trial", "trial": 0, "right": None, "again": None}
+BROKEN = {
+    "a value of no kind": "UPDATE answer SET value = '{}'",
+    "a value that is none": "UPDATE answer SET value = '[[['",
+    "a value of bytes": "UPDATE answer SET value = x'ff'",
+    "a rating beyond the scale": "UPDATE answer SET value = replace(value, '.', 'e300')",
+    "a screen of text": "UPDATE answer SET screen = 'x' || rowid",
+    "a time of text": "UPDATE answer SET seconds = 'long'",
+    "a place of text": "UPDATE listener SET number = 'one'",
+    "a place beyond all": "UPDATE listener SET number = 1000000000000",
+    "a name of bytes": "UPDATE listener SET id = x'ff'",
+    "a screen of nothing": "INSERT INTO asked SELECT id, 3, 'null' FROM listener",
+    "a screen of others": "INSERT INTO asked SELECT id, 3, ? FROM listener",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("kind", ["pairs", "mushra"])
+def test_answers_that_no_page_sent_are_told_to_be_damaged(
+    answered: Callable[[str], Made], kind: str, name: str
+) -> None:
+    test, folder = answered(kind)
+    if kind == "pairs" and "scale" in name:
+        pytest.skip("nothing is rated")
+    slots = [["A", "../../etc/passwd", "odd"], ["B", "../../etc/passwd", "plain"]]
+    about = (json.dumps({**SCREEN, "slots": slots}),) if "?" in BROKEN[name] else ()
+    with sqlite3.connect(folder / ANSWERS) as connection:
+        connection.execute("PRAGMA foreign_keys = OFF")
+        assert connection.execute(BROKEN[name], about).rowcount > 0
+    connection.close()
+    with pytest.raises(OutputError, match="is damaged: restore it from a copy"):
+        results(test, Answers(folder / ANSWERS))
+
+
+@pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
+def test_an_answer_of_another_shape_is_the_senders_mistake(copied: Copied, kind: str) -> None:
+    test, folder = copied(kind)
+    with TestClient(app(test, folder), base_url="http://127.0.0.1:8766") as client:
+        listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
+        who = {"X-Listener": listener}
+        seen = set()
+        while (now := client.get("/api/screen", headers=who).json())["stage"] != "done":
+            seen.add(now["stage"])
+            rated = now["stage"] in ("training", "trial") and kind == "mushra"
+            labels = [it for it in now["labels"] if it not in ("reference", "X")]
+            right: Any = dict.fromkeys(labels, 50) if rated else "A"
+            right = {"volume": "set", "hearing": "1", "headphones": "1"}.get(now["stage"], right)
+            wrong = ["C", "", "set" if right != "set" else "1", {}, {"A": 1}, {"X": 2, "": 1}]
+            for value in (*wrong, *([dict.fromkeys(labels, 100.5)] if rated else [])):
+                said = {"value": value, "final": True, "seconds": 1}
+                path = f"/api/screens/{now['screen']}"
+                assert client.put(path, headers=who, json=said).status_code == 422, (now, value)
+            said = {"value": right, "final": True, "seconds": 1}
+            assert client.put(path, headers=who, json=said).is_success
+        assert {"volume", "training", "trial"} <= seen
+
+
+def test_a_test_has_a_most_of_listeners(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = copied("pairs")
+    monkeypatch.setattr(kept, "MOST_LISTENERS", 2)
+    answers = Answers(folder / ANSWERS)
+    assert [answers.join("yes").number for _ in range(2)] == [0, 1]
+    with pytest.raises(OutputError, match="2 have taken part, the most of one test"):
+        answers.join("yes")
+    assert len(answers.listeners()) == 2
