@@ -99,6 +99,7 @@ def tiny_settings(**training: object) -> ModelSettings:
         "priors.neighbours.codes": 128,
         "priors.network.steps": 24,
         "priors.network.width": 8,
+        "guide.steps": 60,
     }
     return changed(ModelSettings(), [f"{k}={json.dumps(v)}" for k, v in wanted.items()])
 
