@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tonewood.signal.marks import CENTRES_HZ, HOP_S
+from tonewood.signal.marks import CENTRES_HZ, HOP_S, SILENT_DB
 from tonewood.signal.running import FlatTops, Frames, Holes, Hum, flat_tops, holes, hum_db
 
 RATE = 4_000
@@ -68,3 +68,12 @@ def test_holes_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
     for cutoff in (24_000.0, 9_000.0):
         assert looking.share(cutoff) == holes(power, cutoff)
     assert holes(power, 24_000.0) > 0
+
+
+def test_silence_is_no_hum() -> None:
+    time = np.arange(4 * RATE) / RATE
+    for above_db, found in ((0.3, True), (-0.3, False)):
+        size = 10 ** ((SILENT_DB + above_db) / 20) * np.sqrt(2)
+        hum = Hum(RATE)
+        hum.push((size * np.sin(2 * np.pi * 50 * time)).astype(np.float32))
+        assert (hum.lines() is not None) == found
