@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2 as httpx
 import numpy as np
@@ -303,7 +303,7 @@ def served(
     try:
         known = (f"Authorization: Bearer {token}",) if token else ()
         wires = seeds(f"http://{place.netloc}", partial(request, port=port, known=known))
-        yield Reader(".http", tuple(wires), read, (worded, worded, *BYTES))
+        yield Reader(".http", tuple(wires), read, (_body, _body, _target, _target, worded, *BYTES))
     finally:
         process.terminate()
         process.wait(60)
@@ -312,6 +312,26 @@ def served(
 
 _STATUS = re.compile(rb"^HTTP/1\.1 (\d\d\d) ", re.MULTILINE)
 _MADE = re.compile(rb'^HTTP/1\.1 201 .*?"id":"([0-9a-f]{16})"', re.DOTALL)
+
+
+def _target(wire: bytes, random: Random) -> bytes:
+    """A request with damage to what it asks for, written as an address may be."""
+    line, rest = wire.split(b"\r\n", 1) if b"\r\n" in wire else (wire, b"")
+    method, _, asks = line.partition(b" ")
+    asks = random.choice(TEXT)(asks.removesuffix(b" HTTP/1.1"), random)[:2_000]
+    if random.random() < 0.1:
+        method = random.choice((b"GET", b"PUT", b"POST", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH"))
+    return b"%b %b HTTP/1.1\r\n%b" % (method, quote(asks, safe="/?&=%:,").encode(), rest)
+
+
+def _body(wire: bytes, random: Random) -> bytes:
+    """A request with damage to its body, which is as long as it says."""
+    head, _, body = wire.partition(b"\r\n\r\n")
+    if not body:
+        return _target(wire, random)
+    body = random.choice(TEXT)(body, random)
+    head = re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(body), head)
+    return head + b"\r\n\r\n" + body
 
 
 def request(

@@ -43,14 +43,16 @@ def test_damage_ends_in_one_line(readers: dict[str, Reader], name: str, tmp_path
     assert {it.name for it in tmp_path.iterdir()} == {"in"}
 
 
-# Right, and yet refused: a checkpoint of another training, and what is asked about nobody.
-REFUSED = {"checkpoint": 1, "requests studio": 14, "requests listening": 1}
-
-
 def test_what_is_right_is_read(readers: dict[str, Reader], tmp_path: Path) -> None:
     for name, reader in readers.items():
         found = tried(reader, iter(reader.seeds), tmp_path)
-        assert (found.refused, found.findings) == (REFUSED.get(name, 0), []), name
+        assert found.findings == [], name
+        if name.startswith("requests"):  # some of which are about nobody
+            assert found.read > found.refused > 0, name
+        elif name == "checkpoint":  # of another training
+            assert found.refused == len(reader.seeds)
+        else:
+            assert found.refused == 0, name
 
 
 def test_every_reader_is_asked(readers: dict[str, Reader]) -> None:
