@@ -106,6 +106,13 @@ def test_long_term_spectra_know_no_level() -> None:
     assert np.allclose(long_term(Held(rows + 17), 100), spectra, atol=1e-4)
 
 
+def test_long_term_spectra_are_means_of_power() -> None:
+    rows_db = 10 * torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) - 30
+    (found,) = long_term(Held(rows_db), 40)
+    level = 10 * np.log10((10 ** (rows_db.double().numpy() / 10)).mean(axis=1))
+    np.testing.assert_allclose(found, level - level.mean(), atol=1e-9)
+
+
 def test_the_baseline_and_its_unheard_sessions(rng: np.random.Generator) -> None:
     is_source = labels(6, 6)
     colour = np.linspace(0, 1, 5)

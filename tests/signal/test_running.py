@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -77,3 +78,19 @@ def test_silence_is_no_hum() -> None:
         hum = Hum(RATE)
         hum.push((size * np.sin(2 * np.pi * 50 * time)).astype(np.float32))
         assert (hum.lines() is not None) == found
+
+
+@pytest.mark.parametrize(
+    ("wave", "count"),
+    [
+        ([0, 0.5, 0.9, 0.9, 0.9, 0.5, 0], 1),
+        ([0, 0.5, 0.9, 0.9, 0.5, 0, 0], 0),  # two may be alike by chance
+        ([0, -0.5, -0.9, -0.9, -0.9, -0.9, 0], 1),
+        ([0, 0.5, 0.9, 0.9, 0.9, 0, -0.5, -0.9, -0.9, -0.9, 0], 2),
+        ([0, 0.5, 0.7, 0.7, 0.7, 0.5, 0.9], 0),  # far from the peak
+        ([0, 0.01, 0.03, 0.03, 0.03, 0.01, 0], 0),  # below all that is looked for
+        ([0, 0.5, 0.9, 0.9, -0.9, 0.9, 0.9, 0, 0], 0),
+    ],
+)
+def test_a_flat_top_is_three_equal_samples_at_the_peak(wave: list[float], count: int) -> None:
+    assert flat_tops(np.array([wave], np.float32)) == count
