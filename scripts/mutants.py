@@ -291,13 +291,14 @@ def told(results: list[dict[str, object]]) -> str:
                 f"| {low:.0%} to {high:.0%} |"
             )
     left = sorted(
-        (str(it["file"]).removeprefix("src/tonewood/"), int(str(it["line"])), it)
+        (str(it["file"]).removeprefix("src/tonewood/"), int(str(it["line"])), str(it["became"]),
+         str(it["change"]))
         for it in results
         if it["became"] not in KILLED
-    )
+    )  # fmt: skip
     lines += ["", "```diff"]
-    for file, line, it in left:
-        lines += [f"@@ {file}:{line}, {it['became']}", str(it["change"])]
+    for file, line, became, change in left:
+        lines += [f"@@ {file}:{line}, {became}", change]
     return "\n".join([*lines, "```"])
 
 

@@ -13,6 +13,7 @@ from tonewood.errors import FolderError, OutputError
 from tonewood.listening import answers as kept
 from tonewood.listening.answers import Answers
 from tonewood.listening.design import ANSWERS, TEST, Test, load
+from tonewood.listening.replies import laid
 from tonewood.listening.results import results
 from tonewood.listening.server import app
 
@@ -108,6 +109,37 @@ def test_answers_that_no_page_sent_are_told_to_be_damaged(
     connection.close()
     with pytest.raises(OutputError, match="is damaged: restore it from a copy"):
         results(test, Answers(folder / ANSWERS))
+
+
+def test_a_damaged_file_of_answers_is_told_in_one_line(copied: Copied) -> None:
+    _, folder = copied("pairs")
+    path = folder / ANSWERS
+    Answers(path).join("yes")
+    content = path.read_bytes()
+    assert b"CASCADE,\n    screen" in content
+    path.write_bytes(content.replace(b"CASCADE,\n    screen", b'CASC"DE,\n    screen'))
+    with pytest.raises(OutputError, match="malformed database schema") as refused:
+        Answers(path)
+    with pytest.raises(FolderError, match="malformed database schema") as unread:
+        kept.count(path)
+    assert "\n" not in str(refused.value) + str(unread.value)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
+def test_repeats_alone_are_no_answers(answered: Callable[[str], Made], kind: str) -> None:
+    test, folder = answered(kind)
+    answers = Answers(folder / ANSWERS)
+    (listener,) = answers.listeners()
+    laid_out = laid(test, answers, listener)
+    repeats = [place for place, screen in laid_out.items() if screen.again is not None]
+    assert repeats
+    with sqlite3.connect(folder / ANSWERS) as connection:
+        connection.execute(
+            f"DELETE FROM answer WHERE screen NOT IN ({', '.join(map(str, repeats))})"
+        )
+    connection.close()
+    with pytest.raises(FolderError, match="no answers to sum up yet"):
+        results(test, answers)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])

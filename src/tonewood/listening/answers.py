@@ -215,9 +215,11 @@ def count(path: Path) -> int:
             found = connection.execute("SELECT count(*) FROM answer").fetchone()
         connection.close()
     except sqlite3.Error as error:
-        raise FolderError(f"{shown(path)} cannot be read ({error}): restore it") from None
+        why = " ".join(str(error).split())
+        raise FolderError(f"{shown(path)} cannot be read ({why}): restore it") from None
     return int(found[0])
 
 
 def _refused(path: Path, error: sqlite3.Error) -> OutputError:
-    return OutputError(f"{shown(path)} cannot be used ({error}): check the folder and the disk")
+    why = " ".join(str(error).split())  # which quotes a damaged schema, line by line
+    return OutputError(f"{shown(path)} cannot be used ({why}): check the folder and the disk")

@@ -139,7 +139,7 @@ def results(test: Test, answers: Answers, *, headphones_only: bool = False) -> R
         Nobody has answered yet.
     """
     everyone = people(test, answers)
-    kept = [it for it in everyone if it.replies]
+    kept = [it for it in everyone if any(reply.again is None for reply in it.replies)]
     if headphones_only:
         kept = [it for it in kept if it.headphones]
     if not kept:
