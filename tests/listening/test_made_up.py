@@ -116,8 +116,8 @@ def test_a_damaged_file_of_answers_is_told_in_one_line(copied: Copied) -> None:
     path = folder / ANSWERS
     Answers(path).join("yes")
     content = path.read_bytes()
-    assert b"CASCADE,\n    screen" in content
-    path.write_bytes(content.replace(b"CASCADE,\n    screen", b'CASC"DE,\n    screen'))
+    assert b"NOT NULL REFERENCES" in content
+    path.write_bytes(content.replace(b"NOT NULL REFERENCES", b'NOT "ULL REFERENCES'))
     with pytest.raises(OutputError, match="malformed database schema") as refused:
         Answers(path)
     with pytest.raises(FolderError, match="malformed database schema") as unread:
