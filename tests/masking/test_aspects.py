@@ -231,3 +231,14 @@ def test_a_mask_in_stretches_is_the_mask(only: str) -> None:
         for a, b in ((1, 70), (70, 201))
     ]
     assert np.allclose(np.concatenate(parts, axis=1), whole.gain_db[:, 1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("only", ["all", "tilt", "bands", "dynamics-of-bands"])
+def test_what_is_in_force_is_the_same_however_much_of_it_is_asked_for(only: str) -> None:
+    mask = drawn()
+    chosen = RenderSettings.model_validate({"amount": 0.5, "aspect": {"only": only}})
+    force = in_force(LongMask.of(mask), chosen, PAPER)
+    whole = wanted(mask, chosen.aspect, REACH).scaled(0.5).gain_db
+    for first, last in ((0, 1), (3, 80), (150, 201)):
+        part = force.gain_db.part(first, last).numpy()
+        assert np.allclose(part, whole[:, first:last], atol=1e-5)
