@@ -1,5 +1,6 @@
 """Servers that are killed while pages ask them for things: what was confirmed must be there."""
 
+import http.client
 import json
 import random
 import re
@@ -21,7 +22,8 @@ from tests.sudden.harness import Death, environment, kill_after, left_in, spent
 from tonewood.listening.design import ANSWERS
 
 _LONGEST = 900.0
-_GONE = (OSError, urllib.error.URLError, ConnectionError, json.JSONDecodeError, EOFError)
+# What a page hears of a server that is killed while it answers.
+_GONE = (OSError, http.client.IncompleteRead, json.JSONDecodeError, EOFError)
 
 
 class Served:
