@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
+from tests.hostile.pages import packed, unpacked
 from tests.studio.conftest import NOTE, kept
 from tonewood.errors import AudioError
 from tonewood.studio import bundle, intake
@@ -31,16 +32,7 @@ def whole(client: TestClient, session: dict[str, Any]) -> dict[str, bytes]:
     kept(client, session, amount=0.7, notes=[NOTE])
     client.get(f"/api/sessions/{session['id']}/take/recipe")  # which waits for the whole rendering
     content = client.get(f"/api/sessions/{session['id']}/take/session").content
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def packed(parts: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in parts.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
+    return unpacked(content)
 
 
 def told(name: str, change: Callable[[dict[str, Any]], object]) -> Change:
@@ -77,8 +69,7 @@ def both(*changes: Change) -> Change:
 def bands(power: object, hz: object, claimed: bytes = b"") -> Change:
     sink = io.BytesIO()
     np.savez(sink, power=np.array(power), hz=np.array(hz))
-    with zipfile.ZipFile(sink) as archive:
-        inner = {name: archive.read(name) for name in archive.namelist()}
+    inner = unpacked(sink.getvalue())
     if claimed:  # another shape in the header, of the same length
         inner["power.npy"] = inner["power.npy"].replace(b"(1, 1), }" + b" " * len(claimed), claimed)
         assert claimed in inner["power.npy"]
