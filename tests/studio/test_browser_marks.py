@@ -123,7 +123,7 @@ def test_cancel_stays_under_the_hand_while_the_search_is_told(
     page.wait_for_selector(".session")
     session = page.url.rsplit("/", 1)[1]
     with live.client() as client:
-        asked = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
+        asked = client.post(f"/api/sessions/{session}/enhance", json={"steps": 2_000})
         assert asked.is_success, asked.text
     figure = page.locator(".progress-slot .figure")
     until(page, lambda: figure.count() == 1 and "score" in figure.inner_text(), 60)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from tests.hostile.contract import keeps, operations
+from tests.studio.conftest import NOTE
 from tonewood.studio.app import application
 from tonewood.studio.desk import Desk
 
@@ -35,3 +36,20 @@ def test_openapi_document_is_kept_to(
 def test_openapi_document_is_not_served(client: TestClient) -> None:
     for path in ("/openapi.json", "/docs", "/redoc", "/api/openapi.json"):
         assert client.get(path).status_code == 404
+
+
+def test_words_and_truths_are_no_numbers(client: TestClient, session: dict[str, Any]) -> None:
+    at = f"/api/sessions/{session['id']}"
+    note = {**NOTE, "id": "n1"}
+    for method, path, wrong in (
+        ("POST", "enhance", {"steps": True}),
+        ("POST", "enhance", {"steps": "3"}),
+        ("POST", "again", {"force": 1}),
+        ("PUT", "edit", {"amount": True}),
+        ("PUT", "edit", {"amount": "0.5"}),
+        ("PUT", "edit", {"notes": [{**note, "hz": "900"}]}),
+        ("PUT", "edit", {"notes": [{**note, "muted": "no"}]}),
+    ):
+        answer = client.request(method, f"{at}/{path}", json=wrong)
+        assert answer.status_code == 422, (path, wrong)
+    assert client.put(f"{at}/edit", json={"amount": 1, "notes": [note]}).is_success

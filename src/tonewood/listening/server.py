@@ -35,7 +35,7 @@ _FILES = {
 Identity = Annotated[str, Header(alias="X-Listener", max_length=64)]
 
 
-class Given(Settings):
+class Given(Settings, strict=True):
     """What the page sends of a screen: a label, a number, or ratings by label."""
 
     value: str | dict[str, Annotated[float, Field(ge=0, le=100)]]
@@ -43,7 +43,7 @@ class Given(Settings):
     seconds: float = Field(ge=0, le=86_400)
 
 
-class Consent(Settings):
+class Consent(Settings, strict=True):
     """What the page sends of somebody who takes part."""
 
     agreed: Literal[True]

@@ -26,7 +26,7 @@ from tonewood.workflow.audit import check_distinct
 routes = APIRouter()
 
 
-class Sides(Settings):
+class Sides(Settings, strict=True):
     """Two folders, by their ids."""
 
     reference: str
@@ -38,10 +38,10 @@ class Training(Sides):
 
     name: str = Field(min_length=1, max_length=80)
     domain: str = Field("", max_length=200)
-    fix: tuple[str, ...] = Field((), max_length=3)
+    fix: tuple[str, ...] = Field((), max_length=3, strict=False)
 
 
-class Folder(Settings):
+class Folder(Settings, strict=True):
     """A folder to be enhanced into another, by their ids; `into` is a new folder's name."""
 
     input: str

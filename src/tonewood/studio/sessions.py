@@ -31,14 +31,14 @@ def desk_of(request: Request) -> Desk:
 AtDesk = Annotated[Desk, Depends(desk_of)]
 
 
-class Search(Settings):
+class Search(Settings, strict=True):
     """How a search is asked for."""
 
-    steps: int | None = Field(None, ge=0, le=200)
+    steps: int | None = Field(None, ge=0, le=2_000)
     force: bool = False
 
 
-class Choice(Settings):
+class Choice(Settings, strict=True):
     """A model, by its name."""
 
     model: str

@@ -22,7 +22,7 @@ _TOP_HZ = 20_000.0
 _DEFAULTS = NoteSettings()
 
 
-class Note(Settings):
+class Note(Settings, strict=True):
     """One sticky note that a musician laid: a block of gain, in the middle of `seconds` and `hz`.
 
     A pinned one is kept when the mask is searched again, a muted one is not heard.
@@ -38,7 +38,7 @@ class Note(Settings):
     muted: bool = False
 
 
-class Area(Settings):
+class Area(Settings, strict=True):
     """How much of the found mask is heard between two moments and two frequencies."""
 
     id: str = Field(pattern=r"^[a-z0-9]{1,32}$")
@@ -49,12 +49,12 @@ class Area(Settings):
     amount: float = Field(1.0, ge=0, le=2)
 
 
-class Edit(Settings):
+class Edit(Settings, strict=True):
     """All that a musician decides about a found mask; the amount scales everything, in dB."""
 
     amount: float = Field(1.0, ge=0, le=1)
-    notes: tuple[Note, ...] = Field((), max_length=200)
-    areas: tuple[Area, ...] = Field((), max_length=50)
+    notes: tuple[Note, ...] = Field((), max_length=200, strict=False)
+    areas: tuple[Area, ...] = Field((), max_length=50, strict=False)
 
     @property
     def heard(self) -> tuple[Note, ...]:
