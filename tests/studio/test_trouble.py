@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import opened
-from tonewood.errors import ModelError
+from tonewood.errors import ModelError, OutputError
 from tonewood.studio.desk import Desk
 from tonewood.studio.entries import Sound
+from tonewood.studio.intake import save_array
 from tonewood.studio.store import Store
 
 SOUND = Sound(
@@ -103,6 +105,30 @@ def test_a_full_disk_is_told_and_nothing_of_it_is_kept(
     assert sorted(path.name for path in (desk.store.folder / "sessions").iterdir()) == there
     assert client.put(f"{base}/edit", json={"amount": 0.25}).json()["edit"]["amount"] == 0.25
     assert [job for job in desk.jobs.live.values() if job.session == session["id"]] == []
+
+
+@pytest.mark.parametrize("share", [0.3, 1.05, 1.2])
+def test_a_disk_that_is_full_in_the_middle_of_a_recording_is_told(
+    client: TestClient, desk: Desk, take: Path, share: float
+) -> None:
+    content = take.read_bytes()  # of 24 bits; decoded it has 32
+    there = sorted(path.name for path in (desk.store.folder / "sessions").iterdir())
+    with full(int(share * len(content))):
+        answer = client.post("/api/recordings?name=a.wav", content=content)
+    assert answer.status_code == 507, answer.text
+    assert "disk is full" in answer.json()["error"]
+    assert sorted(path.name for path in (desk.store.folder / "sessions").iterdir()) == there
+
+
+@pytest.mark.parametrize("most", [50, 1_000, 300_000])
+def test_a_disk_that_is_full_in_the_middle_of_an_array_is_told(tmp_path: Path, most: int) -> None:
+    path, array = tmp_path / "whole.npy", np.arange(200_000, dtype=np.float32).reshape(2, -1)
+    with full(most), pytest.raises(OutputError, match="the disk is full"):
+        save_array(path, array)
+    assert list(tmp_path.iterdir()) == []
+    for order in (array, np.asfortranarray(array), array[:, ::3]):
+        save_array(path, order)
+        assert np.array_equal(np.load(path, mmap_mode="r"), order)
 
 
 def test_a_session_is_taken_away_by_a_clock_before_1980(

@@ -134,7 +134,8 @@ def _spread(stream: Stream, folder: Path, title: str) -> int:
                 )
             if shutil.disk_usage(folder).free < _LEAST_FREE:
                 raise no_space("the recording")
-            np.ascontiguousarray(block.T, dtype="<f4").tofile(file)
+            # numpy's own `tofile` does not say why it writes less than was asked.
+            file.write(np.ascontiguousarray(block.T, dtype="<f4").data)
     return total
 
 
@@ -142,7 +143,11 @@ def save_array(path: Path, array: NDArray[np.generic]) -> None:
     """Write an array to a .npy file, whole or not at all; OutputError if the disk is full."""
     try:
         with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+            whole = np.ascontiguousarray(array)
+            np.lib.format.write_array_header_1_0(
+                file, np.lib.format.header_data_from_array_1_0(whole)
+            )
+            file.write(whole.data)  # as `np.save` would, but for saying why it cannot
     except OutputError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
             raise no_space("the recording") from None
