@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from tonewood.signal import spread as spreading
-from tonewood.signal.spread import cores, helped, spread
+from tonewood.signal.spread import cores, follow, helped, spread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -147,3 +147,57 @@ def test_what_is_done_elsewhere_does_not_pile_up(threads: int) -> None:
         for done in range(40):
             next(results)
             assert len(begun) - done <= threads + 2 * 3 + 1
+
+
+def test_what_is_made_is_told_as_it_is_made(threads: int) -> None:
+    told = threading.Event()
+
+    def making(item: int) -> Iterator[tuple[int, int]]:
+        yield item, 0
+        assert told.wait(20)  # for what was made, before more is
+        yield item, 1
+
+    found = []
+    for made in follow(making, range(5)):
+        for it in made:
+            found.append(it)
+            told.set()
+    assert found == [(item, number) for item in range(5) for number in range(2)]
+
+
+def test_what_fails_in_the_middle_has_told_what_came_before(threads: int) -> None:
+    def making(item: int) -> Iterator[int]:
+        yield item
+        if item == 1:
+            raise ValueError("one")
+
+    following = follow(making, range(9))
+    assert list(next(following)) == [0]
+    second = iter(next(following))
+    assert next(second) == 1
+    with pytest.raises(ValueError, match="one"):
+        next(second)
+
+
+def test_nobody_waits_for_the_end_of_what_nobody_follows(threads: int) -> None:
+    made: list[int] = []
+
+    def making(item: int) -> Iterator[int]:
+        for number in range(10**9):
+            made.append(item)
+            yield number
+
+    following = follow(making, range(9))
+    assert next(iter(next(following))) == 0
+    following.close()
+    ended = len(made)
+    time.sleep(0.05)
+    assert len(made) == ended
+
+
+def test_what_others_make_comes_whole_and_in_its_place(threads: int) -> None:
+    helper = Helper(3)
+    with helped(helper):
+        found = [list(made) for made in follow(range, range(12), portable=True)]
+    assert found == [list(range(item)) for item in range(12)]
+    assert helper.given

@@ -134,7 +134,8 @@ def take(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> 
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording so long that two hundred steps outlast any test."""
     path = tmp_path_factory.mktemp("in") / "lasting.wav"
-    again_and_again(path, 150)
+    samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
+    soundfile.write(path, np.resize(samples, (150 * rate, samples.shape[1])), rate)
     return path
 
 
@@ -197,13 +198,6 @@ def enhanced(live: Live) -> str:
         job = client.post(f"/api/sessions/{session['id']}/enhance", json={}).json()
         assert ended(client, job)["state"] == "done"
     return str(session["id"])
-
-
-def again_and_again(path: Path, seconds: float) -> None:
-    """Write the example over and over, until it has lasted so long."""
-    samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
-    count = int(seconds * rate)
-    soundfile.write(path, np.resize(samples, (count, samples.shape[1])), rate)
 
 
 def kept(client: TestClient, session: dict[str, Any], **changes: Any) -> dict[str, Any]:

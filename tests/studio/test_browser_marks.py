@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.studio.conftest import Live, again_and_again
+from tests.studio.conftest import Live
 from tests.studio.page import position, retold, state, until
 
 
@@ -113,17 +113,14 @@ def test_search_again_keeps_pinned_notes(
 
 
 def test_cancel_stays_under_the_hand_while_the_search_is_told(
-    visit: Callable[..., Any], live: Live, tmp_path: Path
+    visit: Callable[..., Any], live: Live, lasting: Path
 ) -> None:
-    # The longest that is searched as one part, and so is told step by step, not part by part.
-    path = tmp_path / "part.wav"
-    again_and_again(path, 29.5)
     page = visit()
-    page.set_input_files("input[type=file]", path)
+    page.set_input_files("input[type=file]", lasting)
     page.wait_for_selector(".session")
     session = page.url.rsplit("/", 1)[1]
     with live.client() as client:
-        asked = client.post(f"/api/sessions/{session}/enhance", json={"steps": 2_000})
+        asked = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
         assert asked.is_success, asked.text
     figure = page.locator(".progress-slot .figure")
     until(page, lambda: figure.count() == 1 and "score" in figure.inner_text(), 60)

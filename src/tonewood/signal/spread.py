@@ -5,10 +5,13 @@ Other processes may lend a hand; then a long recording is worked on by as many a
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
+from queue import SimpleQueue
+from threading import Event
 from typing import Generic, Protocol, TypeVar
 
 _ALONE = 3  # items
@@ -89,7 +92,7 @@ class Spread(Generic[Item, Result]):
             begun = others.submit(self._work, item)
             self._there.append(begun)
         else:
-            begun = self._pool.submit(self._work, item)
+            begun = self._begin(item)
             self._here.append(begun)
         self._waiting.append(begun)
         # As many again as are elsewhere may be done, while the one that is waited for is not.
@@ -106,18 +109,84 @@ class Spread(Generic[Item, Result]):
         """Begin nothing more."""
         self._pool.shutdown(cancel_futures=True)
 
+    def _begin(self, item: Item) -> Pending[Result]:
+        return self._pool.submit(self._work, item)
+
+
+class _Following(Spread[Item, Iterable[Result]]):
+    """Work that makes one thing after the other, each to be had as soon as it is made here."""
+
+    def __init__(self, making: Callable[[Item], Iterable[Result]], *, portable: bool) -> None:
+        super().__init__(partial(_listed, making), portable=portable)
+        self._making, self._closed = making, Event()
+
+    def close(self) -> None:
+        """Begin nothing more, and end what is under way after the next that it makes."""
+        self._closed.set()
+        super().close()
+
+    def _begin(self, item: Item) -> Pending[Iterable[Result]]:
+        return _Followed(self._pool, partial(self._making, item), self._closed)
+
+
+class _Followed(Generic[Result]):
+    """What a thread makes, while it makes it."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, making: Callable[[], Iterable[Result]], closed: Event
+    ) -> None:
+        self._made: SimpleQueue[tuple[Result, ...]] = SimpleQueue()
+        self._work: Future[None] = pool.submit(self._make, making, closed)
+
+    def _make(self, making: Callable[[], Iterable[Result]], closed: Event) -> None:
+        try:
+            for it in making():
+                self._made.put((it,))
+                if closed.is_set():
+                    return
+        finally:
+            self._made.put(())
+
+    def done(self) -> bool:
+        """As of `Pending`."""
+        return self._work.done()
+
+    def result(self) -> Iterator[Result]:
+        """As of `Pending`: all that is made, as it comes; an error at its end."""
+        while made := self._made.get():
+            yield from made
+        self._work.result()
+
 
 def spread(
     work: Callable[[Item], Result], items: Iterable[Item], *, portable: bool = False
 ) -> Iterator[Result]:
     """Results in the order of the items; `map`, by all that `Spread` works with."""
-    ahead = Spread(work, portable=portable)
+    return _done(Spread(work, portable=portable), items)
+
+
+def follow(
+    making: Callable[[Item], Iterable[Result]], items: Iterable[Item], *, portable: bool = False
+) -> Generator[Iterable[Result], None, None]:
+    """What is made of each item, in their order, each thing as soon as it is made.
+
+    Only one item is told of at a time: what is made of others meanwhile comes at their turn, what
+    another process makes as a whole.
+    """
+    return _done(_Following(making, portable=portable), items)
+
+
+def _done(ahead: Spread[Item, Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     try:
         for item in items:
             yield from ahead.push(item)
         yield from ahead.rest()
     finally:
         ahead.close()
+
+
+def _listed(making: Callable[[Item], Iterable[Result]], item: Item) -> list[Result]:
+    return list(making(item))
 
 
 def _undone(pending: list[Pending[Result]]) -> list[Pending[Result]]:

@@ -34,7 +34,7 @@ AtDesk = Annotated[Desk, Depends(desk_of)]
 class Search(Settings, strict=True):
     """How a search is asked for."""
 
-    steps: int | None = Field(None, ge=0, le=2_000)
+    steps: int | None = Field(None, ge=0, le=200)
     force: bool = False
 
 

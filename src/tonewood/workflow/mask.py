@@ -1,6 +1,6 @@
 """A recording that was heard, and a model → its mask, found part by part."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
 from tonewood.signal.bands import band_levels, centres_hz, frame_levels
 from tonewood.signal.features import LONG_HOPS, PITCHES, Features, Levels, unveiled
 from tonewood.signal.spectrum import Floats
-from tonewood.signal.spread import spread
+from tonewood.signal.spread import follow, spread
 from tonewood.signal.tracks import Made, Span, Track, parts, spans
 from tonewood.workflow.hearing import Heard
 from tonewood.workflow.partsearch import (
@@ -125,14 +125,8 @@ def find_mask(
         )
 
     with moved(device, work.scorer, work.guide):
-        parted = list(_parted(frames, whole, model, searching))
-        # One part is followed step by step; several are searched at once, each to its end.
-        found: Iterator[Iterable[Step]]
-        if len(parted) == 1:
-            found = map(work.steps, map(part, parted))
-        else:
-            found = spread(work, map(part, parted), portable=device == "cpu")
-        for taken in found:
+        parted = map(part, _parted(frames, whole, model, searching))
+        for taken in follow(work.steps, parted, portable=device == "cpu"):
             for step in taken:
                 yield step
             steps = max(steps, step.number)

@@ -113,10 +113,6 @@ class PartSearch:
     frames: int
     device: str
 
-    def __call__(self, part: Part) -> list[Step]:
-        """All steps of a part's search."""
-        return list(self.steps(part))
-
     def steps(self, part: Part) -> Iterator[Step]:
         """Steps of a part's search, as they are taken."""
         settings, span = self.settings, part.span
