@@ -215,11 +215,15 @@ def count(path: Path) -> int:
             found = connection.execute("SELECT count(*) FROM answer").fetchone()
         connection.close()
     except sqlite3.Error as error:
-        why = " ".join(str(error).split())
-        raise FolderError(f"{shown(path)} cannot be read ({why}): restore it") from None
+        raise FolderError(f"{shown(path)} cannot be read ({_why(error)}): restore it") from None
     return int(found[0])
 
 
 def _refused(path: Path, error: sqlite3.Error) -> OutputError:
-    why = " ".join(str(error).split())  # which quotes a damaged schema, line by line
-    return OutputError(f"{shown(path)} cannot be used ({why}): check the folder and the disk")
+    return OutputError(
+        f"{shown(path)} cannot be used ({_why(error)}): check the folder and the disk"
+    )
+
+
+def _why(error: sqlite3.Error) -> str:
+    return " ".join(str(error).split())  # a damaged schema is quoted line by line

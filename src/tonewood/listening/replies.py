@@ -7,6 +7,8 @@ from tonewood.listening.answers import MOST_LISTENERS, Answer, Answers, Listener
 from tonewood.listening.design import Excerpt, Test
 from tonewood.listening.sessions import REFERENCE, Screen, Slot, X, fits, screens
 
+Files = Mapping[tuple[int, str, int], str]
+
 HEADPHONES_RIGHT = 5  # of six, as Woods et al. (2017) ask
 
 
@@ -77,7 +79,8 @@ def laid(test: Test, answers: Answers, listener: Listener) -> dict[int, Screen]:
         raise answers.damaged()
     drawn = dict(enumerate(screens(test, listener.number))) if listener.number >= 0 else {}
     try:
-        kept = {at: screen_of(it, test) for at, it in answers.asked(listener.id).items()}
+        files = test.files()
+        kept = {at: screen_of(it, test, files) for at, it in answers.asked(listener.id).items()}
     except ValueError:
         raise answers.damaged() from None
     return drawn | kept
@@ -135,24 +138,25 @@ def content_of(screen: Screen) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def screen_of(content: Any, test: Test) -> Screen:  # noqa: ANN401
-    """Inverse of `content_of`; ValueError for what is no screen of the test."""
+def screen_of(content: Any, test: Test, files: Files) -> Screen:  # noqa: ANN401
+    """Inverse of `content_of`; ValueError for what is no screen of the test with these files."""
     try:
         slots = tuple(Slot(*it) for it in content["slots"])
         screen = Screen("trial", content["trial"], slots, content["right"], content.get("again"))
         trial = test.trials[content["trial"]]
         labels = sorted(it.label for it in slots if it.label not in (REFERENCE, X))
-        told = {(it.file, it.condition) for it in slots}
+        told = {it.condition for it in slots}
+        ours = all(
+            it.file in [files.get((trial.excerpt, it.condition, copy)) for copy in (0, 1)]
+            for it in slots
+        )
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError("a screen lacks something") from error
-    files = {
-        (file, name) for (place, name, _), file in test.files().items() if place == trial.excerpt
-    }
     if (
         content.get("stage") != "trial"
         or content["trial"] < 0
-        or not told <= files
-        or {name for _, name in told} != set(trial.conditions)
+        or not ours
+        or told != set(trial.conditions)
         or labels != [chr(ord("A") + k) for k in range(len(trial.conditions))]
         or (test.kind == "abx") != (screen.right in labels)
         or not isinstance(screen.again, int | None)

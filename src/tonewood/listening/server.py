@@ -188,14 +188,16 @@ class Running:
 
     def _choose(self, listener: Listener, place: int, asked: list[Screen]) -> Screen:
         """Settle what an open screen asks, by all that was answered; kept at once."""
-        again = asked[place].again
+        again, files = asked[place].again, self.test.files()
         if again is not None:
             screen = sessions.turned(asked[again], again)
-            return screen_of(self.answers.ask(listener.id, place, content_of(screen)), self.test)
+            return screen_of(
+                self.answers.ask(listener.id, place, content_of(screen)), self.test, files
+            )
         wins, shown = self._so_far()
         heard = [it.trial for it in asked if it.stage == "trial" and it.trial is not None]
         screen = sessions.chosen(self.test, listener.number, place, wins, shown, heard)
-        return screen_of(self.answers.ask(listener.id, place, content_of(screen)), self.test)
+        return screen_of(self.answers.ask(listener.id, place, content_of(screen)), self.test, files)
 
     def _so_far(self) -> tuple[NDArray[np.float64], Counter[int]]:
         """Wins [condition, condition] and how often each trial was asked, over all listeners."""

@@ -88,9 +88,11 @@ class Store:
 
     def discard(self, name: str) -> None:
         """Remove a session's folder, whatever is in it, and its entry, if there is one."""
-        with self._transaction() as run:
-            run("DELETE FROM sessions WHERE id=?", (name,))
-        shutil.rmtree(self.folder / "sessions" / name, ignore_errors=True)
+        try:
+            with self._transaction() as run:
+                run("DELETE FROM sessions WHERE id=?", (name,))
+        finally:  # a full disk may refuse the one, and wants the other
+            shutil.rmtree(self.folder / "sessions" / name, ignore_errors=True)
 
     def add(self, name: str, title: str, sound: Sound, model: str) -> Session:
         """Enter a session whose folder is filled; its history starts with no change at all."""
@@ -125,6 +127,8 @@ class Store:
     def remove(self, name: str) -> None:
         """Forget a session and all that was made for it."""
         self.session(name)
+        with self._transaction() as run:
+            run("DELETE FROM sessions WHERE id=?", (name,))
         self.discard(name)
 
     # --- edits
