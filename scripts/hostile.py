@@ -22,8 +22,8 @@ ours = ModuleType("tests")
 ours.__path__ = [str(Path(__file__).parents[1] / "tests")]
 sys.modules["tests"] = ours
 
+from tests.hostile.everything import everything  # noqa: E402
 from tests.hostile.harness import Tally, tried  # noqa: E402
-from tests.hostile.pages import everything  # noqa: E402
 from tonewood.files.modelfile import Model, load  # noqa: E402
 
 _AT_ONCE = 5_000

@@ -137,7 +137,7 @@ def recipe_of(model: Model, folder: Path) -> bytes:
 
 
 def all_files(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:
-    """All readers of files, by name; for what is sent see `pages`."""
+    """All readers of files, by name; for the rest see `everything`."""
     return {**sounds(), **texts(recipe), **archives(model, folder)}
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile.everything import everything
 from tests.hostile.harness import tried
-from tests.hostile.pages import everything
 from tests.hostile.readers import FORMATS, Reader
 from tonewood.files.modelfile import Model
 

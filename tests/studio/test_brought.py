@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from tests.hostile.pages import packed, unpacked
+from tests.hostile.session_files import packed, unpacked
 from tests.studio.conftest import NOTE, kept
 from tonewood.errors import AudioError
 from tonewood.studio import bundle, intake
