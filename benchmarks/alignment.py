@@ -22,9 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from tonewood.evaluation.align import Alignment, align
+from tonewood.evaluation.align import Alignment, align_recordings
 from tonewood.evaluation.metrics import mel_distance
-from tonewood.workflow.pairs import RATE, by_name, heard
+from tonewood.workflow.pairs import MEASURE_RATE, pairs_by_name, to_mono_16k
 
 WARPS = {
     "as it is": (1.0, 0.0),
@@ -62,8 +62,8 @@ def main() -> None:
         return
     table, said, kept = [*HEAD], [], None
     for corpus in call.corpus:
-        pairs = by_name(corpus / "test" / "cheap", corpus / "test" / "good")
-        waves = [tuple(heard(side.samples, side.rate) for side in it.read()) for it in pairs]
+        pairs = pairs_by_name(corpus / "test" / "cheap", corpus / "test" / "good")
+        waves = [tuple(to_mono_16k(side.samples, side.rate) for side in it.read()) for it in pairs]
         for name, (tempo, rubato) in WARPS.items():
             rng = np.random.default_rng(0)
             found = [measured(*both, tempo, rubato, rng) for both in waves]
@@ -104,19 +104,19 @@ def measured(
     length = min(len(source), len(reference))
     source, reference = source[:length], reference[:length]
     before = mel_distance(source, reference)
-    warp = drawn(length / RATE, tempo, rubato, rng)
+    warp = drawn(length / MEASURE_RATE, tempo, rubato, rng)
     moved = (tempo, rubato) != (1.0, 0.0)
     warped = reference
     if moved:
         made, warp = wsola(reference.numpy(), warp)
         warped = torch.from_numpy(made)
-    alignment = align(source, warped)
+    alignment = align_recordings(source, warped)
     times = np.arange(length // 160) * 0.01
-    places = alignment.at(times)
+    places = alignment.to_reference(times)
     loud = np.convolve(source.numpy() ** 2, np.ones(480), "same")[: length // 160 * 160 : 160]
     used = np.isfinite(places) & (loud > loud.max() * 10**-4.5)
     wrong = np.abs(places - np.interp(times, *warp))[used]
-    return Found(wrong, before, mel_distance(source, warped, alignment.at), alignment, warp)
+    return Found(wrong, before, mel_distance(source, warped, alignment.to_reference), alignment, warp)
 
 
 def drawn(seconds: float, tempo: float, rubato: float, rng: np.random.Generator) -> Warp:
@@ -133,15 +133,15 @@ def wsola(wave: np.ndarray, warp: Warp) -> tuple[np.ndarray, Warp]:
     Pieces are taken up to 10 ms from where the warp says, and on the whole from ahead of it where
     the wave gets longer: where they really came from is returned.
     """
-    half, seek = round(WINDOW_S * RATE / 2), round(SEEK_S * RATE)
+    half, seek = round(WINDOW_S * MEASURE_RATE / 2), round(SEEK_S * MEASURE_RATE)
     window, pad = np.hanning(2 * half + 1)[:-1], 2 * half + 2 * seek
     padded = np.pad(wave.astype(np.float64), pad)
-    length = int(warp.after_s[-1] * RATE)
+    length = int(warp.after_s[-1] * MEASURE_RATE)
     out = np.zeros(length + 4 * half)
     weight = np.zeros_like(out)
     last, taken = None, []
     for start in range(0, length + half, half):
-        centre = np.interp(start / RATE, warp.after_s, warp.before_s) * RATE
+        centre = np.interp(start / MEASURE_RATE, warp.after_s, warp.before_s) * MEASURE_RATE
         first = round(centre) - half + pad
         if last is not None:
             wanted = padded[last + half : last + 3 * half]
@@ -157,15 +157,15 @@ def wsola(wave: np.ndarray, warp: Warp) -> tuple[np.ndarray, Warp]:
         weight[start : start + 2 * half] += window
         last = first
         taken.append((first + half - pad, start))
-    before, after = np.array(taken).T / RATE
+    before, after = np.array(taken).T / MEASURE_RATE
     made = (out / np.maximum(weight, 1e-3))[half : half + length].astype(np.float32)
     return made, Warp(np.maximum.accumulate(before), after)
 
 
 def strangers(name: str, waves: list) -> str:
-    right = [align(*both).quality.similarity for both in waves]
+    right = [align_recordings(*both).quality.similarity for both in waves]
     wrong = [
-        align(waves[i][0], waves[(i + k) % len(waves)][1]).quality.similarity
+        align_recordings(waves[i][0], waves[(i + k) % len(waves)][1]).quality.similarity
         for i in range(len(waves))
         for k in (1, 4, 7)
     ]
@@ -178,7 +178,7 @@ def strangers(name: str, waves: list) -> str:
 
 def long(waves: list, minutes: float) -> str:
     """Align a long pair in a process that has done nothing else."""
-    count = int(minutes * 60 * RATE)
+    count = int(minutes * 60 * MEASURE_RATE)
     both = []
     for side in range(2):
         whole = np.concatenate([pair[side].numpy() for pair in waves])
@@ -196,10 +196,10 @@ def alone(pair: Path) -> str:
     """Align one pair, and tell what this process came to in all."""
     kept = np.load(pair)
     began = time.perf_counter()
-    found = align(*(torch.from_numpy(kept[name]) for name in ("source", "reference")))
+    found = align_recordings(*(torch.from_numpy(kept[name]) for name in ("source", "reference")))
     seconds = time.perf_counter() - began
     times = np.arange(0, kept["warp"][0][-1], 0.01)
-    wrong = np.nanmedian(np.abs(found.at(times) - np.interp(times, *kept["warp"])))
+    wrong = np.nanmedian(np.abs(found.to_reference(times) - np.interp(times, *kept["warp"])))
     # Not getrusage: a child's peak there may be its parent's.
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
@@ -217,7 +217,7 @@ def draw(found: Found, path: Path) -> None:
     axes = figure.subplots()
     times = np.arange(0, found.warp.before_s[-1], 0.01)
     axes.plot(times, 1000 * (np.interp(times, *found.warp) - times), label="truth")
-    axes.plot(times, 1000 * (found.alignment.at(times) - times), label="found")
+    axes.plot(times, 1000 * (found.alignment.to_reference(times) - times), label="found")
     axes.set(xlabel="source, s", ylabel="reference later by, ms")
     axes.legend()
     axes.grid(alpha=0.3)

@@ -25,15 +25,15 @@ import soundfile
 import torch
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
-from tonewood.files.audio import Recording, audio_files, read, sha256
-from tonewood.files.folders import Evidence
-from tonewood.scoring.audit import long_term
+from tonewood.files.audio import Recording, find_audio_files, read_recording, file_sha256
+from tonewood.files.folders import AuditFeatures
+from tonewood.scoring.audit import long_term_spectra
 from tonewood.settings import ModelSettings
 from tonewood.signal import remedies
 from tonewood.signal.bands import band_levels
-from tonewood.signal.traces import traces
-from tonewood.workflow.audit import Audited, examine
-from tonewood.workflow.auditpage import distribution, spectra
+from tonewood.signal.traces import measure_quality
+from tonewood.workflow.audit import AuditResult, analyse_confounds
+from tonewood.workflow.auditpage import plot_feature_distributions, plot_folder_spectra
 from tonewood.workflow.confounds import CONFOUNDS
 
 SETTINGS = ModelSettings()
@@ -105,7 +105,7 @@ PLANTS = (
 )
 
 
-def evidence(recording: Recording, wave: np.ndarray | None = None, *, bits: int = 16) -> Evidence:
+def evidence(recording: Recording, wave: np.ndarray | None = None, *, bits: int = 16) -> AuditFeatures:
     if wave is not None:
         full = 2 ** (bits - 1)
         kept = np.clip(np.round(wave * full), -full, full - 1) / full
@@ -113,15 +113,15 @@ def evidence(recording: Recording, wave: np.ndarray | None = None, *, bits: int 
     rate = SETTINGS.spectrum.rate
     mono = torch.from_numpy(recording.at_rate(rate))
     rows = band_levels(mono, rate, SETTINGS.scorer.bands, SETTINGS.spectrum)
-    frames = SETTINGS.spectrum.frames(SETTINGS.scorer.crop_seconds)
-    found = traces(recording.samples, recording.rate)
-    return Evidence(
+    frames = SETTINGS.spectrum.to_frames(SETTINGS.scorer.crop_seconds)
+    found = measure_quality(recording.samples, recording.rate)
+    return AuditFeatures(
         path=recording.path,
         session=".",
-        digest=sha256(recording.path),
+        digest=file_sha256(recording.path),
         format=recording.format,
         traces=found,
-        spectra=long_term(rows, frames),
+        spectra=long_term_spectra(rows, frames),
     )
 
 
@@ -135,14 +135,14 @@ def claimed(audit) -> set[str]:
 
 
 def measured(folders: str, call: argparse.Namespace) -> dict:
-    recordings = [read(path) for it in folders.split(",") for path in audio_files(it)]
+    recordings = [read_recording(path) for it in folders.split(",") for path in find_audio_files(it)]
     plain = [evidence(recording) for recording in recordings]
     rng = np.random.default_rng(0)
     alarms: Counter = Counter()
     false = 0
     for _ in range(call.halvings):
         first, second = halves(len(plain), rng)
-        names = claimed(examine([plain[k] for k in first], [plain[k] for k in second], rng))
+        names = claimed(analyse_confounds([plain[k] for k in first], [plain[k] for k in second], rng))
         false += bool(names)
         alarms.update(names)
     rows = []
@@ -157,9 +157,9 @@ def measured(folders: str, call: argparse.Namespace) -> dict:
         hit, sure, others = 0, 0, Counter()
         for _ in range(call.plantings):
             first, second = halves(len(plain), rng)
-            audit = examine([plain[k] for k in first], [planted[k] for k in second], rng)
+            audit = analyse_confounds([plain[k] for k in first], [planted[k] for k in second], rng)
             hit += bool(claimed(audit) & set(plant.names))
-            sure += bool(set(audit.named("confounded")) & set(plant.names))
+            sure += bool(set(audit.names_with_verdict("confounded")) & set(plant.names))
             others.update(claimed(audit) - set(plant.names))
         after = [after_fix(recordings, done, plain, planted, plant, rng) for _ in range(3)]
         rows.append(
@@ -189,12 +189,12 @@ def after_fix(recordings, done, plain, planted, plant: Plant, rng) -> bool:
         return False
     first, second = halves(len(plain), rng)
     sides = [plain[k].traces for k in first], [planted[k].traces for k in second]
-    fix = remedies.plan(plant.fix, *sides)
+    fix = remedies.fit_normalization(plant.fix, *sides)
     fixed = [
         [
             evidence(
                 recordings[k],
-                remedies.fixed(waves[k].astype(np.float32), recordings[k].rate, it, fix, rng),
+                remedies.normalize_recording(waves[k].astype(np.float32), recordings[k].rate, it, fix, rng),
                 bits=24,
             )
             for k, it in zip(half, side, strict=True)
@@ -203,17 +203,17 @@ def after_fix(recordings, done, plain, planted, plant: Plant, rng) -> bool:
             (first, second), sides, ([it.samples for it in recordings], done), strict=True
         )
     ]
-    return bool(claimed(examine(*fixed, rng)) & set(plant.names))
+    return bool(claimed(analyse_confounds(*fixed, rng)) & set(plant.names))
 
 
-def draw(plain: list[Evidence], planted: list[Evidence], images: Path) -> None:
+def draw(plain: list[AuditFeatures], planted: list[AuditFeatures], images: Path) -> None:
     """The pictures of a report, for takes of which every second got a hiss."""
     first, second = plain[::2], planted[1::2]
-    audit = examine(first, second, np.random.default_rng(0))
-    done = Audited(audit, (Path("as they are"), Path("with a hiss")), first, second)
+    audit = analyse_confounds(first, second, np.random.default_rng(0))
+    done = AuditResult(audit, (Path("as they are"), Path("with a hiss")), first, second)
     floor = next(it for it in CONFOUNDS if it.name == "noise floor")
-    (images / "audit-spectra.png").write_bytes(spectra(done))
-    (images / "audit-floor.png").write_bytes(distribution(floor.features, done))
+    (images / "audit-spectra.png").write_bytes(plot_folder_spectra(done))
+    (images / "audit-floor.png").write_bytes(plot_feature_distributions(floor.features, done))
 
 
 def text(name: str, result: dict) -> str:

@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 
 from tonewood.evaluation import frechet
-from tonewood.evaluation.frechet import Gaussian, extrapolated, frechet_distance, gaussian
+from tonewood.evaluation.frechet import Gaussian, extrapolate_frechet_distance, frechet_distance, fit_gaussian
 
 SIZES = ((16, 60), (32, 60), (32, 120), (32, 300))
 
@@ -40,9 +40,9 @@ def estimates(here: Gaussian, there: Gaussian, count: int, rng: np.random.Genera
         for it in (here, there)
     ]
     found = []
-    for fitted in (gaussian, shrunk):
-        frechet.gaussian = fitted
-        estimate = extrapolated(*drawn, rng)
+    for fitted in (fit_gaussian, shrunk):
+        frechet.fit_gaussian = fitted
+        estimate = extrapolate_frechet_distance(*drawn, rng)
         found += [estimate.plain, estimate.distance]
     return found
 

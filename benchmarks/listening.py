@@ -53,20 +53,20 @@ def covered(once: Callable[[np.random.Generator], list[bool]], simulations: int)
 
 
 def preference(rng: np.random.Generator) -> list[bool]:
-    found = choices.share(int(rng.binomial(400, 0.65)), 400)
+    found = choices.binomial_proportion(int(rng.binomial(400, 0.65)), 400)
     return [found.low <= 0.65 <= found.high]
 
 
 def listeners(rng: np.random.Generator) -> list[bool]:
     own = rng.beta(6.5, 3.5, 20)  # listeners differ in how much they prefer it; their mean is 0.65
-    spread = choices.by_listener(rng.binomial(16, own).tolist(), [16] * 20)
+    spread = choices.mean_over_listeners(rng.binomial(16, own).tolist(), [16] * 20)
     return [spread.low <= 0.65 <= spread.high]
 
 
 def middle(rng: np.random.Generator, number: int = 20, each: int = 16) -> list[bool]:
     planted = np.log(0.65 / 0.35)
     counts = rng.binomial(each, expit(planted + rng.normal(0, 1, number)))
-    found = unlike.mixed(counts.tolist(), [each] * number)
+    found = unlike.fit_mixed_logit(counts.tolist(), [each] * number)
     assert found is not None
     return [found.low <= 0.65 <= found.high]
 
@@ -85,7 +85,7 @@ STRENGTHS = np.array([-1.2, -0.5, 0.1, 0.4, 1.2])
 
 
 def strengths(rng: np.random.Generator, each: int = 16) -> list[bool]:
-    found = bradley_terry.fit(answered(STRENGTHS, each, rng))
+    found = bradley_terry.fit_strengths(answered(STRENGTHS, each, rng))
     return ((found.low <= STRENGTHS) & (found.high >= STRENGTHS)).tolist()
 
 
@@ -94,8 +94,8 @@ def few_answers(rng: np.random.Generator) -> list[bool]:
 
 
 def one_pair(rng: np.random.Generator) -> list[bool]:
-    found = bradley_terry.fit(answered(STRENGTHS, 16, rng))
-    _, low, high = found.preferred(0, 3)
+    found = bradley_terry.fit_strengths(answered(STRENGTHS, 16, rng))
+    _, low, high = found.preference_probability(0, 3)
     return [low <= 1 / (1 + np.exp(STRENGTHS[3] - STRENGTHS[0])) <= high]
 
 
@@ -114,17 +114,17 @@ def unlike_answers(rng: np.random.Generator, number: int, each: int = 2) -> np.n
 def among_all() -> np.ndarray:
     """Strengths that answers of everybody have."""
     everybody = unlike_answers(np.random.default_rng(0), 200_000, 1)
-    return bradley_terry.strengths(everybody.sum(axis=0))
+    return bradley_terry.estimate_strengths(everybody.sum(axis=0))
 
 
 def others(rng: np.random.Generator) -> list[bool]:
-    found = unlike.jackknife(unlike_answers(rng, 20))
+    found = unlike.jackknife_intervals(unlike_answers(rng, 20))
     assert found is not None
     return ((found.low <= among_all()) & (found.high >= among_all())).tolist()
 
 
 def these(rng: np.random.Generator) -> list[bool]:
-    found = bradley_terry.fit(unlike_answers(rng, 20).sum(axis=0))
+    found = bradley_terry.fit_strengths(unlike_answers(rng, 20).sum(axis=0))
     return ((found.low <= among_all()) & (found.high >= among_all())).tolist()
 
 
@@ -150,7 +150,7 @@ EFFECTS = np.array([50.0, 58.0, 47.0, 80.0])
 def mixed(rng: np.random.Generator) -> list[bool]:
     own, piece = rng.normal(0, 8, (16, 1, 1)), rng.normal(0, 5, (1, 10, 1))
     ratings = EFFECTS + own + piece + rng.normal(0, 10, (16, 10, 4))
-    found = mushra.effects(ratings)
+    found = mushra.fit_mixed_effects(ratings)
     return [it.low <= EFFECTS[it.condition] - EFFECTS[0] <= it.high for it in found]
 
 
@@ -211,12 +211,12 @@ def curve(
     planted = spread * norm.ppf((rng.permutation(count) + 0.5) / count)
     wins, found = np.zeros((count, count)), []
     for number in range(1, (most or MOST) + 1):
-        pair = bradley_terry.most_telling(wins, rng) if active else drawn(count, rng)
+        pair = bradley_terry.most_informative_pair(wins, rng) if active else drawn(count, rng)
         i, j = pair
         first = rng.random() < 1 / (1 + np.exp(planted[j] - planted[i]))
         wins[pair if first else pair[::-1]] += 1
         if number % STEP == 0:
-            mean = bradley_terry.posterior(wins).mean
+            mean = bradley_terry.estimate_posterior(wins).mean
             found.append(kendalltau(planted, mean).statistic)
     return np.nan_to_num(np.array(found))
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tonewood.files.modelfile import Model, load
+from tonewood.files.modelfile import Model, load_model
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import archive
-from tonewood.workflow.cluster import PARTS, Crew
-from tonewood.workflow.layout import Failed
+from tonewood.workflow.cluster import PART_KEY_PREFIX, DaskWorkers
+from tonewood.workflow.layout import FileFailure
 from tonewood.workflow.units import EnhanceTask
 
 RATE = 44_100
@@ -50,24 +50,24 @@ def load_average() -> float:
 def spread(takes: Path, model: Model, workers: int) -> dict[str, float]:
     """Seconds of a run by so many workers, once they are there and warm."""
     load_before = load_average()
-    with tempfile.TemporaryDirectory() as folder, Crew(workers) as crew:
+    with tempfile.TemporaryDirectory() as folder, DaskWorkers(workers) as crew:
         warm = [Path(folder) / f"warm{number}.wav" for number in range(2 * workers)]
         for path in warm:
             soundfile.write(path, take(1.0, 0), RATE)
         task = EnhanceTask(EnhanceSettings(force=True))
-        list(archive.run(archive.lay(warm, Path(folder) / "warm"), task, model, crew=crew))
+        list(archive.run_batch(archive.plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew))
         out = Path(folder) / "out"
-        units = archive.lay([takes], out)
+        units = archive.plan_jobs([takes], out)
         crew.client.get_task_stream()
         began = time.perf_counter()
-        events = archive.run(units, task, model, crew=crew, table=out / archive.TABLE)
+        events = archive.run_batch(units, task, model, workers=crew, table=out / archive.RESULTS_TABLE_NAME)
         *_, tally = events
         took = time.perf_counter() - began
-        assert isinstance(tally, archive.Tally)
+        assert isinstance(tally, archive.BatchProgress)
         assert tally.failed == 0
-        lent = sum(str(it["key"]).startswith(PARTS) for it in crew.client.get_task_stream())
+        lent = sum(str(it["key"]).startswith(PART_KEY_PREFIX) for it in crew.client.get_task_stream())
     return {
-        "workers": workers, "seconds": took, "load": load_before, "hours": tally.hours, "lent": lent
+        "workers": workers, "seconds": took, "load": load_before, "hours": tally.audio_hours, "lent": lent
     }  # fmt: skip
 
 
@@ -77,12 +77,12 @@ def nothing(model: Model, item: int) -> int:
 
 def cost(model: Model, tasks: int) -> dict[str, float]:
     """Seconds that the scheduler and we take for tasks that do nothing."""
-    with Crew(2) as crew:
-        crew.hold(model)
+    with DaskWorkers(2) as crew:
+        crew.broadcast_model(model)
         list(crew.run(nothing, model.digest, deque(range(100))))
         load_before = load_average()
         began = time.perf_counter()
-        done = sum(not isinstance(it, Failed) for _, it in crew.run(
+        done = sum(not isinstance(it, FileFailure) for _, it in crew.run(
             nothing, model.digest, deque(range(tasks))
         ))  # fmt: skip
         took = time.perf_counter() - began
@@ -181,7 +181,7 @@ def main() -> None:
     default = Path(__file__).parents[1] / "docs" / "scaling.md"
     parser.add_argument("-o", "--output", type=Path, default=default)
     asked = parser.parse_args()
-    model = load("cello")
+    model = load_model("cello")
     folder = Path(tempfile.mkdtemp())
     try:
         for number in range(asked.files):

@@ -22,11 +22,11 @@ from planted.instrument import PLAIN, RATE, phrase
 from scipy.signal import welch
 from scipy.stats import kendalltau
 
-from tonewood.evaluation.bradley_terry import most_telling
-from tonewood.settings import EnhanceSettings, ModelSettings, changed
+from tonewood.evaluation.bradley_terry import most_informative_pair
+from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
 from tonewood.workflow import ears
-from tonewood.workflow.enhance import enhance
-from tonewood.workflow.score import score
+from tonewood.workflow.enhance import enhance_array
+from tonewood.workflow.score import score_array
 
 BEGIN, END = "<!-- taste:begin -->", "<!-- taste:end -->"
 RECORDINGS, UNSEEN, ENHANCED, SECONDS = 60, 40, 20, 6.0
@@ -83,7 +83,7 @@ def brightness(wave: np.ndarray) -> float:
 def comparisons(taste: np.ndarray, way: str, count: int, rng: np.random.Generator) -> list:
     wins, said = np.zeros((len(taste), len(taste))), []
     for _ in range(count):
-        pair = most_telling(wins, rng) if way == "active" else rng.permutation(len(taste))[:2]
+        pair = most_informative_pair(wins, rng) if way == "active" else rng.permutation(len(taste))[:2]
         i, j = map(int, pair)
         if rng.random() >= 1 / (1 + np.exp(taste[j] - taste[i])):
             i, j = j, i
@@ -104,13 +104,13 @@ def measured(seed: int, way: str, count: int) -> tuple[float, float, float, int,
         with table.open("w", newline="") as stream:
             rows = [("preferred", "other"), *comparisons(taste, way, count, rng)]
             csv.writer(stream).writerows(rows)
-        settings = changed(ModelSettings(), [f"training.seed={seed}"])
-        *_, model = ears.train(table, None, settings)
-    scores = [score(wave[None], RATE, model).scorer for wave in unseen]
+        settings = apply_assignments(ModelSettings(), [f"training.seed={seed}"])
+        *_, model = ears.train_from_listeners(table, None, settings)
+    scores = [score_array(wave[None], RATE, model).scorer for wave in unseen]
     tau = kendalltau(-np.array(scores), [brightness(wave) for wave in unseen]).statistic
     moved = []
     for wave in unseen[:ENHANCED]:
-        *_, done = enhance(wave[None], RATE, model, EnhanceSettings())
+        *_, done = enhance_array(wave[None], RATE, model, EnhanceSettings())
         if done.steps:
             moved.append(brightness(done.samples[0]) - brightness(wave))
     return tau, model.card.ears.agreement, np.mean(moved), sum(np.array(moved) > 0), len(moved)

@@ -24,7 +24,7 @@ sys.modules["tests"] = ours
 
 from tests.hostile.everything import everything  # noqa: E402
 from tests.hostile.harness import Tally, tried  # noqa: E402
-from tonewood.files.modelfile import Model, load  # noqa: E402
+from tonewood.files.modelfile import Model, load_model  # noqa: E402
 
 _AT_ONCE = 5_000
 
@@ -40,7 +40,7 @@ def main() -> int:
     asked = parser.parse_args()
     began, found = time.perf_counter(), 0
     file = asked.model or "soundfont-cello"
-    model: Model = load(file)
+    model: Model = load_model(file)
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         readers = stack.enter_context(everything(model, file, root / "seeds"))

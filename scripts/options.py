@@ -23,7 +23,7 @@ BLOCK = re.compile(r"(<!-- options:begin ([a-z ]+) -->\n).*?(<!-- options:end --
 
 def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
     """Yield every command by its full name, as in `listen new`."""
-    top: Any = group or get_command(cli.app)
+    top: Any = group or get_command(cli.cli_app)
     for name, command in top.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{path}{name} ")

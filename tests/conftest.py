@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 
 from tonewood import cli
 from tonewood.files.modelfile import Model
-from tonewood.settings import ModelSettings, PredictorSettings, changed
-from tonewood.workflow.train import add_predictor, train
+from tonewood.settings import ModelSettings, PredictorSettings, apply_assignments
+from tonewood.workflow.train import add_predictor, train_from_folders
 
 # A machine may be as busy as it likes: no property of Tonewood's is that a test ends in time.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -101,7 +101,7 @@ def tiny_settings(**training: object) -> ModelSettings:
         "priors.network.width": 8,
         "guide.steps": 60,
     }
-    return changed(ModelSettings(), [f"{k}={json.dumps(v)}" for k, v in wanted.items()])
+    return apply_assignments(ModelSettings(), [f"{k}={json.dumps(v)}" for k, v in wanted.items()])
 
 
 class Folders(NamedTuple):
@@ -138,7 +138,7 @@ def training_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 def trained(folders: Folders, settings: ModelSettings) -> Model:
     """The model that training ends with."""
-    *_, last = train(folders.reference, folders.source, settings, name="tiny")
+    *_, last = train_from_folders(folders.reference, folders.source, settings, name="tiny")
     assert isinstance(last, Model)
     return last
 

@@ -20,8 +20,8 @@ from tonewood.settings import (
     SearchSettings,
 )
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.workflow.enhance import enhance as workflow_enhance
-from tonewood.workflow.score import score as workflow_score
+from tonewood.workflow.enhance import enhance_array as workflow_enhance
+from tonewood.workflow.score import score_array as workflow_score
 
 Play = Callable[..., NDArray[np.float32]]
 BRIEF = EnhanceSettings(

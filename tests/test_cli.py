@@ -17,10 +17,10 @@ import soundfile
 
 from tonewood import cli
 from tonewood.cli import report
-from tonewood.files.modelfile import Model, load
+from tonewood.files.modelfile import Model, load_model
 from tonewood.files.recipe import Recipe
-from tonewood.files.recipe import load as load_recipe
-from tonewood.settings import Optimiser
+from tonewood.files.recipe import load_recipe as load_recipe
+from tonewood.settings import OptimizerName
 from tonewood.terminal import EnhancingDisplay
 
 Run = Callable[..., Any]
@@ -89,7 +89,7 @@ def and_what_it_loads(*call: str) -> subprocess.CompletedProcess[str]:
 def test_a_card_is_shown_without_loading_torch() -> None:
     ran = and_what_it_loads("info", "cello")
     assert ran.stdout.splitlines()[-1] == "0 set()"
-    assert load("cello").digest[:16] in ran.stdout
+    assert load_model("cello").digest[:16] in ran.stdout
 
 
 def test_help_names_every_command_and_loads_no_torch() -> None:
@@ -122,7 +122,7 @@ def test_the_script_that_a_shell_is_given_asks_tonewood(shell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", sorted(c.callback.__name__ for c in cli.app.registered_commands if c.callback)
+    "command", sorted(c.name for c in cli.cli_app.registered_commands if c.name)
 )
 def test_every_command_has_its_place_in_the_documentation(command: str) -> None:
     root = Path(__file__).parents[1]
@@ -143,7 +143,7 @@ def test_the_model_defaults_to_cello(run: Run, take: Path, monkeypatch: pytest.M
         asked.append(name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tonewood.files.modelfile.load", note)
+    monkeypatch.setattr("tonewood.files.modelfile.load_model", note)
     for command in (("enhance", take, "-o", take.parent), ("score", take)):
         assert run(*command).code == 130
     assert asked == ["cello", "cello"]
@@ -175,7 +175,7 @@ def test_train_writes_a_model_and_its_card(
     assert ran.code == 0, ran.err
     assert ran.err == ""
     (line,) = ran.objects
-    model = load(path)
+    model = load_model(path)
     assert line["model"] == str(path)
     assert line["digest"] == model.digest
     assert line["card"] == model.card.model_dump(mode="json")
@@ -204,7 +204,7 @@ def test_train_refuses_its_output_before_the_work(
     def unused(*_: object, **__: object) -> NoReturn:
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr("tonewood.workflow.train.train", unused)
+    monkeypatch.setattr("tonewood.workflow.train.train_from_folders", unused)
     assert "is a folder, not a file" in call(tmp_path, "--overwrite")
     assert "has no folder to lie in: make" in call(tmp_path / "no" / "m.tonewood")
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -262,8 +262,8 @@ def test_a_full_disk_loses_no_old_model(
     def full(_: Path) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tonewood.files.output._synchronise", full)
-    monkeypatch.setattr("tonewood.workflow.train.train", lambda *_, **__: iter([model]))
+    monkeypatch.setattr("tonewood.files.output._fsync", full)
+    monkeypatch.setattr("tonewood.workflow.train.train_from_folders", lambda *_, **__: iter([model]))
     reference, source = training_folders
     call = ("train", "--reference", reference, "--source", source, "-o", path, "--overwrite")
     ran = run(*call)
@@ -314,7 +314,7 @@ def test_a_search_that_runs_away_is_named(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", get_args(Optimiser))
+@pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_every_optimiser_searches(
     tmp_path: Path, take: Path, run: Run, model_file: Path, name: str
 ) -> None:
@@ -486,8 +486,8 @@ def test_bars_are_gone_before_a_result_is_printed(
         clear(display)
 
     monkeypatch.setattr(EnhancingDisplay, "clear", cleared)
-    monkeypatch.setattr(cli.enhance, "_tell", lambda *_: happened.append("printed"))
-    monkeypatch.setattr(report, "failure", lambda *_: happened.append("printed"))
+    monkeypatch.setattr(cli.enhance, "_print_enhanced", lambda *_: happened.append("printed"))
+    monkeypatch.setattr(report, "print_failure", lambda *_: happened.append("printed"))
     missing = tmp_path / "missing.wav"
     assert run("enhance", take, missing, "-o", tmp_path / "out", "-m", model_file, *FEW).code == 1
     assert happened == ["cleared", "printed", "cleared", "printed", "cleared"]
@@ -529,23 +529,23 @@ def test_what_is_ignored_stays_ignored(run: Run) -> None:
 def test_a_server_that_is_asked_to_end_closes_its_desk(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: signal.Signals
 ) -> None:
-    from tonewood.studio.desk import Desk
+    from tonewood.studio.desk import StudioState
 
     closed: list[Path] = []
-    close = Desk.close
+    close = StudioState.close
 
-    def told(self: Desk) -> None:
-        closed.append(self.store.folder)
+    def told(self: StudioState) -> None:
+        closed.append(self.database.folder)
         close(self)
 
     def ready(*_: object) -> str:
         signal.raise_signal(asked)
         return "http://127.0.0.1/"
 
-    monkeypatch.setattr(Desk, "close", told)
-    monkeypatch.setattr("tonewood.serving.address", ready)
+    monkeypatch.setattr(StudioState, "close", told)
+    monkeypatch.setattr("tonewood.serving.server_url", ready)
     # Without the application's own end, which a second signal cuts short.
-    monkeypatch.setattr("tonewood.studio.app.studio", lambda *_, **__: nothing)
+    monkeypatch.setattr("tonewood.studio.app.create_secure_studio_app", lambda *_, **__: nothing)
     kept = signal.signal(asked, signal.SIG_DFL)
     if asked is signal.SIGINT:
         signal.signal(asked, signal.default_int_handler)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.files.modelfile import Model, load
-from tonewood.scoring.findings import Audit
+from tonewood.files.modelfile import Model, load_model
+from tonewood.scoring.findings import ConfoundAudit
 from tonewood.settings import ModelSettings
 from tonewood.workflow.confounds import CONFOUNDS
 
@@ -157,10 +157,10 @@ def test_train_warns_and_its_card_remembers(run: Run, learn: list[object], tmp_p
     ran = run(*learn, "-o", path, "--json")
     assert ran.code == 0, ran.err
     assert "warning: confounded: noise floor alone tells 100 %" in ran.err
-    audit = load(path).card.audit
+    audit = load_model(path).card.audit
     assert audit is not None
     assert audit.verdict == "confounded"
-    assert Audit.model_validate(ran.objects[0]["card"]["audit"]) == audit
+    assert ConfoundAudit.model_validate(ran.objects[0]["card"]["audit"]) == audit
     told = run("info", path).out
     assert re.search(r"^audit +confounded: noise floor", told, re.M)
 
@@ -172,13 +172,13 @@ def test_train_can_fix_what_tells_the_folders_apart(
     ran = run(*learn, "-o", path, "--fix", "noise,level")
     assert ran.code == 0, ran.err
     assert "noise floor" not in ran.err
-    model = load(path)
+    model = load_model(path)
     assert model.settings.training.fix == ("noise", "level")
     assert model.card.fix is not None
     assert model.card.fix.cutoff_hz is None
     assert model.card.fix.floor_bands_db is not None
     assert model.card.audit is not None
-    assert "noise floor" not in model.card.audit.named("confounded")
+    assert "noise floor" not in model.card.audit.names_with_verdict("confounded")
     assert re.search(r"^ +made alike: noise, level$", run("info", path).out, re.M)
 
 

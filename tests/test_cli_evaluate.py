@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.evaluation.align import align
-from tonewood.evaluation.metrics import closed, mel_distance
-from tonewood.files.modelfile import Model, load
-from tonewood.settings import changed, enhance_settings
+from tonewood.evaluation.align import align_recordings
+from tonewood.evaluation.metrics import gap_closed, mel_distance
+from tonewood.files.modelfile import Model, load_model
+from tonewood.settings import apply_assignments, default_enhance_settings
 from tonewood.terminal import EvaluatingDisplay
-from tonewood.workflow.batch import Enhanced, Started, enhance_files
-from tonewood.workflow.distribution import Comparison, compare
-from tonewood.workflow.evaluate import Evaluation, evaluate
-from tonewood.workflow.layout import jobs
-from tonewood.workflow.pairs import METHODS, Measuring, PairFiles, by_name, heard
+from tonewood.workflow.batch import FileEnhanced, FileStarted, enhance_files
+from tonewood.workflow.distribution import FolderComparison, compare_folder_sound
+from tonewood.workflow.evaluate import Evaluation, evaluate_pairs
+from tonewood.workflow.layout import plan_file_jobs
+from tonewood.workflow.pairs import EVALUATED_METHODS, MeasureProgress, PairFiles, pairs_by_name, to_mono_16k
 
 Run = Callable[..., Any]
 FILES = {"index.html", "evaluation.json", "evaluation.csv"}
@@ -48,34 +48,34 @@ def pieces(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -
 
 @pytest.fixture(scope="module")
 def found(pieces: Path, model: Model) -> Evaluation:
-    *_, last = evaluate(by_name(pieces / "source", pieces / "reference"), model)
+    *_, last = evaluate_pairs(pairs_by_name(pieces / "source", pieces / "reference"), model)
     assert isinstance(last, Evaluation)
     return last
 
 
 def test_every_method_is_measured_on_every_pair(found: Evaluation) -> None:
-    assert [piece.files.name for piece in found.pieces] == ["p0", "p1", "p2"]
-    assert [piece.alignment.exact for piece in found.pieces] == [True, True, False]
-    for piece in found.pieces:
-        assert tuple(piece.rows) == tuple(METHODS)
-        assert piece.rows["untouched"].closed == 0
+    assert [piece.files.name for piece in found.pairs] == ["p0", "p1", "p2"]
+    assert [piece.alignment.exact for piece in found.pairs] == [True, True, False]
+    for piece in found.pairs:
+        assert tuple(piece.methods) == tuple(EVALUATED_METHODS)
+        assert piece.methods["untouched"].closed == 0
         # Two formants apart: a match EQ closes something of that.
-        assert piece.rows["static"].closed > 0.1
-        assert piece.rows["Tonewood"].scorer < piece.rows["untouched"].scorer
-        assert piece.sounds is None
+        assert piece.methods["static"].closed > 0.1
+        assert piece.methods["Tonewood"].scorer < piece.methods["untouched"].scorer
+        assert piece.waveforms is None
 
 
 def test_an_exact_pair_is_measured_as_it_stands(found: Evaluation, pieces: Path) -> None:
-    piece = found.pieces[0]
+    piece = found.pairs[0]
     pair = piece.files.read()
-    source, reference = (heard(side.samples, side.rate) for side in pair)
-    assert piece.rows["untouched"].mel == mel_distance(source, reference)
-    row = piece.rows["static"]
-    assert row.closed == closed(piece.rows["untouched"].mel, row.mel)
+    source, reference = (to_mono_16k(side.samples, side.rate) for side in pair)
+    assert piece.methods["untouched"].mel == mel_distance(source, reference)
+    row = piece.methods["static"]
+    assert row.closed == gap_closed(piece.methods["untouched"].mel, row.mel)
 
 
 def test_means_and_gains_are_over_pieces(found: Evaluation) -> None:
-    shares = [piece.rows["static"].closed for piece in found.pieces]
+    shares = [piece.methods["static"].closed for piece in found.pairs]
     mean = found.means["static"]["closed"]
     assert mean.mean == pytest.approx(np.mean(shares))
     assert mean.low is not None
@@ -110,7 +110,7 @@ def test_the_report_is_a_page_a_table_and_data(
     assert text.count("<img") == 3
     head, *lines = ran.out.splitlines()
     assert head.split() == ["method", "closed,", "%", "mel,", "dB", "judge"]
-    assert [line.split()[0] for line in lines[:3]] == list(METHODS)
+    assert [line.split()[0] for line in lines[:3]] == list(EVALUATED_METHODS)
     assert lines[-1] == f"page       {out / 'index.html'}"
     assert (run(*call).code, run(*call, "--overwrite").code) == (1, 0)
 
@@ -193,10 +193,10 @@ def test_folders_need_no_pairs(
     reference = training_folders.reference
     for take in range(8):
         write(tmp_path / f"{take}.wav", play(6.0, 16_000, formant_hz=600.0, seed=60 + take), 16_000)
-    *progress, far = compare(training_folders.source, reference, model)
-    *_, near = compare(tmp_path, reference, model, seed=1)
-    assert isinstance(far, Comparison)
-    assert isinstance(near, Comparison)
+    *progress, far = compare_folder_sound(training_folders.source, reference, model)
+    *_, near = compare_folder_sound(tmp_path, reference, model, seed=1)
+    assert isinstance(far, FolderComparison)
+    assert isinstance(near, FolderComparison)
     assert len(progress) == 8
     for kind in ("scorer", "mel"):
         distant, close = getattr(far, kind), getattr(near, kind)
@@ -241,8 +241,8 @@ def test_progress_shows_methods_and_files(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with EvaluatingDisplay() as display:
-        display.show(Measuring(3, 12, "static"))
-        display.show(Started(2, 4, Path("a.wav")))
+        display.show(MeasureProgress(3, 12, "static"))
+        display.show(FileStarted(2, 4, Path("a.wav")))
         assert display.progress is not None
         pairs, files = display.progress.tasks
     assert (pairs.completed, pairs.total, pairs.fields["note"]) == (2, 12, "static")
@@ -253,30 +253,30 @@ def test_progress_shows_methods_and_files(
 @pytest.mark.parametrize("corpus", ["real_cello", "soundfont_cello_mit"])
 def test_simultaneous_pairs_of_the_corpora_stay_so(corpora: Path, corpus: str) -> None:
     test = corpora / corpus / "test"
-    for files in by_name(test / "cheap", test / "good"):
+    for files in pairs_by_name(test / "cheap", test / "good"):
         assert isinstance(files, PairFiles)
-        source, reference = (heard(side.samples, side.rate) for side in files.read())
-        found = align(source, reference)
+        source, reference = (to_mono_16k(side.samples, side.rate) for side in files.read())
+        found = align_recordings(source, reference)
         assert found.exact
-        assert found.quality.fault is None
+        assert found.quality.problem is None
 
 
 def test_folders_of_the_corpora_stand_in_order(corpora: Path, tmp_path: Path) -> None:
     """Source, then the source enhanced, then other takes of the reference itself."""
     root = corpora / "real_cello"
-    cello = load("cello")
+    cello = load_model("cello")
     learnt = sorted((root / "train" / "good").iterdir())[:12]
     for path in learnt:
         (tmp_path / "good").mkdir(exist_ok=True)
         (tmp_path / "good" / path.name).symlink_to(path)
-    laid = jobs([root / "test" / "cheap"], tmp_path / "enhanced")
-    how = changed(enhance_settings("search"), ["force=true", "certificate.control_steps=0"])
-    done = [it for it in enhance_files(laid, cello, how) if isinstance(it, Enhanced)]
+    laid = plan_file_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
+    how = apply_assignments(default_enhance_settings("search"), ["force=true", "certificate.control_steps=0"])
+    done = [it for it in enhance_files(laid, cello, how) if isinstance(it, FileEnhanced)]
     assert len(done) == len(laid)
     found = []
     for folder in (root / "test" / "cheap", tmp_path / "enhanced", root / "test" / "good"):
-        *_, last = compare(folder, tmp_path / "good", cello)
-        assert isinstance(last, Comparison)
+        *_, last = compare_folder_sound(folder, tmp_path / "good", cello)
+        assert isinstance(last, FolderComparison)
         found.append(last)
     for kind in ("scorer", "mel"):
         source, enhanced, reference = (getattr(it, kind).distance for it in found)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tonewood.cli.keys import keys
+from tonewood.cli.keys import read_keys
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def waits_for_lines() -> bool:
 
 def test_keys_are_read_one_by_one_without_waiting_for_a_line(terminal: int) -> None:
     turned: list[str] = []
-    with keys(turned.append) as poll:
+    with read_keys(turned.append) as poll:
         assert not waits_for_lines()
         poll()
         assert turned == []
@@ -46,7 +46,7 @@ def test_keys_are_read_one_by_one_without_waiting_for_a_line(terminal: int) -> N
 def test_the_terminal_is_given_back_after_an_error_too(terminal: int) -> None:
     assert terminal
     usual = signal.getsignal(signal.SIGUSR1)
-    with pytest.raises(RuntimeError, match="device"), keys(lambda key: None):
+    with pytest.raises(RuntimeError, match="device"), read_keys(lambda key: None):
         raise RuntimeError("device")
     assert waits_for_lines()
     assert signal.getsignal(signal.SIGUSR1) is usual
@@ -59,7 +59,7 @@ def test_without_a_terminal_a_signal_is_a_key(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(sys, "stdin", file)
         typed.write(b"x")
         typed.flush()
-        with keys(turned.append) as poll:
+        with read_keys(turned.append) as poll:
             os.kill(os.getpid(), signal.SIGUSR1)
             poll()
             assert turned == ["b"]

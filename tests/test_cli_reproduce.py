@@ -17,14 +17,14 @@ import torch
 from tonewood.errors import FolderError
 from tonewood.files.modelfile import Model
 from tonewood.masking.mask import Mask
-from tonewood.scoring.training import Check
-from tonewood.settings import ModelSettings, changed, enhance_settings
+from tonewood.scoring.training import ValidationCheck
+from tonewood.settings import ModelSettings, apply_assignments, default_enhance_settings
 from tonewood.terminal import ReproducingDisplay
 from tonewood.workflow import reproduce as reproducing
-from tonewood.workflow.courses import Checked
-from tonewood.workflow.figures import optimised_blocks
-from tonewood.workflow.page import Block, Heading, Picture, Sound, Table, page
-from tonewood.workflow.pairs import Measuring
+from tonewood.workflow.courses import CheckEvent
+from tonewood.workflow.figures import optimize_blocks
+from tonewood.workflow.page import ReportBlock, ReportHeading, ReportFigure, ReportAudio, ReportTable, render_report
+from tonewood.workflow.pairs import MeasureProgress
 
 Run = Callable[..., Any]
 FILES = {"index.html", "table.json", "figure-1.png", "figure-2.png", "figure-3.png"}
@@ -70,7 +70,7 @@ def corpus(
 def _quick() -> Any:
     """The paper's search in few steps."""
     patch = pytest.MonkeyPatch()
-    real = enhance_settings
+    real = default_enhance_settings
 
     def quick(method: str) -> Any:
         made = real(method)
@@ -80,9 +80,9 @@ def _quick() -> Any:
     methods = {
         name: how and how.model_copy(update={"search": how.search.model_copy(
             update={"steps": min(3, how.search.steps)})})
-        for name, how in reproducing.METHODS.items()
+        for name, how in reproducing.REPRODUCED_METHODS.items()
     }  # fmt: skip
-    patch.setattr(reproducing, "METHODS", methods)
+    patch.setattr(reproducing, "REPRODUCED_METHODS", methods)
     patch.setattr("tonewood.workflow.figures.enhance_settings", quick)
     yield
     patch.undo()
@@ -94,7 +94,7 @@ def report(
 ) -> tuple[Path, list[Any]]:
     """The folder of a report, and the events on its way."""
     out = tmp_path_factory.mktemp("report") / "made" / "here"
-    return out, list(reproducing.reproduce(corpus, out, ModelSettings(), model=model))
+    return out, list(reproducing.reproduce_paper(corpus, out, ModelSettings(), model=model))
 
 
 def test_the_report_is_a_page_its_pictures_and_a_table(report: tuple[Path, list[Any]]) -> None:
@@ -150,7 +150,7 @@ def test_the_table_tells_of_every_method(report: tuple[Path, list[Any]], model: 
 
 
 def test_pairs_go_by_name(corpus: Path) -> None:
-    first, second = reproducing.paired(corpus / "test")
+    first, second = reproducing.read_test_pairs(corpus / "test")
     assert [pair.source.path.name for pair in (first, second)] == ["t0.wav", "t1.wav"]
     assert first.reference.path == corpus / "test" / "good" / "t0.wav"
 
@@ -159,9 +159,9 @@ def test_json_trains_where_no_model_is_given(
     run: Run, corpus: Path, small: Callable[..., ModelSettings], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    methods = {name: how for name, how in reproducing.METHODS.items() if name[0] in "up"}
-    monkeypatch.setattr(reproducing, "METHODS", methods)
-    settings = changed(small(steps=10), ["guide.steps=20", "guide.width=4"])
+    methods = {name: how for name, how in reproducing.REPRODUCED_METHODS.items() if name[0] in "up"}
+    monkeypatch.setattr(reproducing, "REPRODUCED_METHODS", methods)
+    settings = apply_assignments(small(steps=10), ["guide.steps=20", "guide.width=4"])
     sets = [
         f"{group}.{name}={value.model_dump_json() if hasattr(value, 'model_dump') else value}"
         for group in ("scorer", "training", "priors", "guide")
@@ -207,8 +207,8 @@ def test_what_cannot_be_is_refused_before_the_work(
     def never(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError
 
-    monkeypatch.setattr(reproducing, "train", never)
-    monkeypatch.setattr(reproducing, "enhanced", never)
+    monkeypatch.setattr(reproducing, "train_from_folders", never)
+    monkeypatch.setattr(reproducing, "apply_method", never)
     (tmp_path / "file").write_bytes(b"mine")
     call = ("reproduce", "--corpus", corpus)
     ran = run(*call, "-o", tmp_path / "file")
@@ -230,21 +230,21 @@ def test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fault: s
         soundfile.write(tmp_path / side / name, play(seconds).T, 16_000)
     message = {"missing": "a.wav has no partner", "longer": r"lasts 1\.00 s and .* 1\.10 s"}[fault]
     with pytest.raises(FolderError, match=message):
-        reproducing.paired(tmp_path)
+        reproducing.read_test_pairs(tmp_path)
 
 
 def test_blocks_before_and_after_smoothing_are_the_same_notes(
     model: Model, play: Callable[..., Any]
 ) -> None:
     wave = torch.from_numpy(play(1.5)[0])
-    made, other = (optimised_blocks(wave, model, "rectangular", seed) for seed in (0, 1))
+    made, other = (optimize_blocks(wave, model, "rectangular", seed) for seed in (0, 1))
     assert made.sharp.gain_db.shape == made.smooth.gain_db.shape == (257, 151)
     sharp, smooth = (mask.gain_db.ravel() for mask in (made.sharp, made.smooth))
     # Averaging over 90 ms makes ramps of edges, and leaves the blocks.
     assert steepest(made.smooth) < 0.3 * steepest(made.sharp)
     assert np.corrcoef(sharp, smooth)[0, 1] > 0.7
     assert abs(np.corrcoef(sharp, other.smooth.gain_db.ravel())[0, 1]) < 0.3
-    square = optimised_blocks(wave, model, "square", 0)
+    square = optimize_blocks(wave, model, "square", 0)
     assert edges(square.sharp) != edges(made.sharp)
 
 
@@ -258,14 +258,14 @@ def edges(mask: Mask) -> int:
 
 def test_a_page_takes_text_for_text() -> None:
     evil = '"><script>alert(1)</script>'
-    blocks: list[Block] = [
+    blocks: list[ReportBlock] = [
         evil,
-        Heading(evil),
-        Table(evil, [[evil], [evil]]),
-        Picture(evil, b"png", evil),
-        Sound("audio/wav", b"wave", evil),
+        ReportHeading(evil),
+        ReportTable(evil, [[evil], [evil]]),
+        ReportFigure(evil, b"png", evil),
+        ReportAudio("audio/wav", b"wave", evil),
     ]
-    seen = Page(page(evil, blocks))
+    seen = Page(render_report(evil, blocks))
     assert "script" not in {tag for tag, _ in seen.tags}
     assert seen.text.count(evil) == 8 + 1  # the title stands twice; an attribute is no text
     (image,) = [given for tag, given in seen.tags if tag == "img"]
@@ -277,8 +277,8 @@ def test_progress_shows_methods_and_pieces(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with ReproducingDisplay() as display:
-        display.show(Checked("scorer", Check(10, 40, 0.2, 0.75, 0.2)))
-        display.show(Measuring(3, 12, "static"))
+        display.show(CheckEvent("scorer", ValidationCheck(10, 40, 0.2, 0.75, 0.2)))
+        display.show(MeasureProgress(3, 12, "static"))
         assert display.progress is not None
         scorer, pieces = display.progress.tasks
     assert (scorer.completed, scorer.total) == (10, 40)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tonewood.scoring.search import LADDER, Look, Rung
-from tonewood.scoring.training import Check
+from tonewood.scoring.search import SIZES, SizeProgress, SizeResult
+from tonewood.scoring.training import ValidationCheck
 from tonewood.terminal import SearchDisplay
 from tonewood.workflow import search as searching
 
@@ -32,12 +32,12 @@ def call(training_folders: Any) -> list[object]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sizes instead of all."""
-    real = searching.search
+    real = searching.search_sizes
 
     def few(*arguments: Any, **more: Any) -> Iterator[Any]:
-        return real(*arguments, sizes=LADDER[:2], **more)
+        return real(*arguments, sizes=SIZES[:2], **more)
 
-    monkeypatch.setattr(searching, "search", few)
+    monkeypatch.setattr(searching, "search_sizes", few)
 
 
 def test_help_names_every_option(run: Run) -> None:
@@ -53,13 +53,13 @@ def test_json_tells_the_whole_ladder(run: Run, call: list[object], tmp_path: Pat
     assert ran.code == 0, ran.err
     assert ran.err == ""
     (line,) = ran.objects
-    assert [(rung["width"], rung["depth"]) for rung in line["rungs"]] == [tuple(s) for s in LADDER]
+    assert [(rung["width"], rung["depth"]) for rung in line["rungs"]] == [tuple(s) for s in SIZES]
     for rung in line["rungs"]:
         assert len(rung["accuracies"]) == len(rung["losses"]) == 3
         assert rung["accuracy"]["mean"] == pytest.approx(sum(rung["accuracies"]) / 3)
         assert rung["loss"]["mean"] == pytest.approx(sum(rung["losses"]) / 3)
     chosen = line["chosen"]
-    assert (chosen["width"], chosen["depth"]) in LADDER
+    assert (chosen["width"], chosen["depth"]) in SIZES
     assert line["options"] == (
         f"--set scorer.width={chosen['width']} --set scorer.depth={chosen['depth']}"
     )
@@ -111,7 +111,7 @@ def test_a_picture_that_cannot_be_is_refused_before_the_work(
     run: Run, call: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
     message: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(searching, "search", None)
+    monkeypatch.setattr(searching, "search_sizes", None)
     (tmp_path / "there.png").write_bytes(b"mine")
     ran = run(*call, "-o", tmp_path / name)
     assert ran.code == (2 if "jpg" in name else 1)
@@ -139,11 +139,11 @@ def test_progress_shows_sizes_and_steps(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    rung = Rung(LADDER[0], 325, (1.0, 1.0), (0.0, 0.0), 352, 0.1)
+    rung = SizeResult(SIZES[0], 325, (1.0, 1.0), (0.0, 0.0), 352, 0.1)
     with SearchDisplay() as display:
-        display.show(Look(LADDER[0], 1, 2, 1, 3, Check(10, 40, 0.2, 0.75, 0.2)))
+        display.show(SizeProgress(SIZES[0], 1, 2, 1, 3, ValidationCheck(10, 40, 0.2, 0.75, 0.2)))
         display.show(rung)
-        display.show(Look(LADDER[1], 2, 2, 1, 3, Check(10, 40, 0.2, 0.875, 0.2)))
+        display.show(SizeProgress(SIZES[1], 2, 2, 1, 3, ValidationCheck(10, 40, 0.2, 0.875, 0.2)))
         assert display.progress is not None
         sizes, steps = display.progress.tasks
     assert (sizes.completed, sizes.total) == (1, 2)

@@ -66,7 +66,7 @@ def test_what_it_runs_is_a_call_that_the_command_line_takes() -> None:
     assert json.loads(value("ENTRYPOINT")) == ["tonewood"]
     command, *words = json.loads(value("CMD"))
     assert command == "studio"
-    taken = {opt: it for it in get_command(cli.app).commands["studio"].params for opt in it.opts}  # type: ignore[attr-defined]
+    taken = {opt: it for it in get_command(cli.cli_app).commands["studio"].params for opt in it.opts}  # type: ignore[attr-defined]
     said = dict(zip(words, [*words[1:], ""], strict=True))
     assert {word for word in words if word.startswith("--")} <= set(taken)
     assert said["--host"] == "0.0.0.0"

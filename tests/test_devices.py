@@ -20,25 +20,25 @@ from tests.conftest import instrument
 from tonewood.files.modelfile import Model
 from tonewood.masking import mask as masks
 from tonewood.masking import neighbours, optimise
-from tonewood.masking.mask import Field, smoothed
-from tonewood.masking.neighbours import Codebook, Folder, imitated
-from tonewood.masking.objective import objective
-from tonewood.masking.optimise import Cells, search
-from tonewood.masking.priors import Priors, Weights
+from tonewood.masking.mask import TensorMask, moving_average
+from tonewood.masking.neighbours import Codebook, FolderStatistics, back_translate
+from tonewood.masking.objective import compute_objective
+from tonewood.masking.optimise import FreeMask, search_mask
+from tonewood.masking.priors import Priors, BlendWeights
 from tonewood.scoring import training
 from tonewood.settings import ModelSettings, SearchSettings, TrainingSettings
 from tonewood.signal import bands, features, spectrum
-from tonewood.signal.bands import band_levels, centres_hz, frame_levels, levels_of, mean_level
-from tonewood.signal.blocks import Piece
-from tonewood.signal.features import Levels, analyse
-from tonewood.signal.resample import phases, resampled
-from tonewood.workflow.partsearch import listener, scale_of
+from tonewood.signal.bands import band_levels, center_frequencies, frame_levels, filterbank_levels, mean_level
+from tonewood.signal.blocks import Chunk
+from tonewood.signal.features import ReferenceLevels, compute_features
+from tonewood.signal.resample import design_polyphase, resample_polyphase
+from tonewood.workflow.partsearch import render_feedback, mask_scale
 
 SETTINGS = ModelSettings()
 SPECTRUM, BANDS = SETTINGS.spectrum, SETTINGS.scorer.bands
 ROWS, SECONDS = 48, 6
 HOP = SPECTRUM.hop / SPECTRUM.rate
-TABLES = (bands.matrix, bands.matrix_on, masks._row_weights, neighbours._lifter)
+TABLES = (bands.filterbank_matrix, bands.filterbank_matrix_on, masks._interpolation_matrix, neighbours._lifter)
 Place = Callable[[Tensor], Tensor]
 
 
@@ -72,36 +72,36 @@ def test_analysis(place: Place, wave: Tensor) -> None:
     other = band_levels(there, 2 * SPECTRUM.rate, BANDS, SPECTRUM)
     assert {rows.device.type, other.device.type} == {there.device.type}
     assert rows.shape[1:] == (ROWS, 100 * SECONDS + 1)
-    for levels in (frame_levels(rows), mean_level(rows), levels_of(rows, None)):
+    for levels in (frame_levels(rows), mean_level(rows), filterbank_levels(rows, None)):
         assert levels.device == rows.device
-    found = analyse(there[0], BANDS, SPECTRUM)
+    found = compute_features(there[0], BANDS, SPECTRUM)
     assert found.rows_db.shape == rows.shape[1:]
-    assert found.fine_db.shape == (features.PITCHES, rows.shape[2])
+    assert found.fine_db.shape == (features.N_PITCH_BINS, rows.shape[2])
     assert found.fine_db.device == rows.device
-    kernel, stride, reach = phases(SPECTRUM.rate, 44_100)
-    assert resampled(there, place(kernel.float()), stride, reach).device == there.device
+    kernel, stride, reach = design_polyphase(SPECTRUM.rate, 44_100)
+    assert resample_polyphase(there, place(kernel.float()), stride, reach).device == there.device
 
 
 def test_rendering_and_what_is_heard_of_it(place: Place, wave: Tensor) -> None:
     there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
-    field = Field(gain, centres_hz(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
-    made = spectrum.refiltered(there, SPECTRUM.rate, SPECTRUM)(field.at)
+    field = TensorMask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
+    made = spectrum.prepare_filter(there, SPECTRUM.rate, SPECTRUM)(field.gain_at)
     assert (made.device, made.shape) == (there.device, there.shape)
-    assert smoothed(gain, 9, 3).device == gain.device
+    assert moving_average(gain, 9, 3).device == gain.device
 
 
 def test_a_piece_through_a_filter(place: Place, wave: Tensor) -> None:
     there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
-    field = Field(gain, centres_hz(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
-    piece = Piece(there, 0, 1_000, 20_000)
-    made = spectrum.filtered_piece(piece, SPECTRUM.rate, field.at, SPECTRUM)
+    field = TensorMask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
+    piece = Chunk(there, 0, 1_000, 20_000)
+    made = spectrum.filter_chunk(piece, SPECTRUM.rate, field.gain_at, SPECTRUM)
     assert (made.device, made.shape) == (there.device, (there.shape[0], 20_000))
 
 
 def test_what_a_search_listens_to(place: Place, wave: Tensor, model: Model) -> None:
     there = place(wave)
-    scale = scale_of(model.scorer, SPECTRUM, "search")
-    levels = listener(there[0], scale, SPECTRUM)(place(torch.zeros(ROWS, 300)))
+    scale = mask_scale(model.scorer, SPECTRUM, "search")
+    levels = render_feedback(there[0], scale, SPECTRUM)(place(torch.zeros(ROWS, 300)))
     assert (levels.device, levels.shape) == (there.device, (ROWS, 300))
 
 
@@ -128,7 +128,7 @@ def carried(it: Any, place: Place) -> Any:
                             nn.Parameter(there, False) if named is part._parameters else there
                         )
         return twin
-    if isinstance(it, Priors | Folder | Codebook):
+    if isinstance(it, Priors | FolderStatistics | Codebook):
         return replace(it, **{f.name: carried(getattr(it, f.name), place) for f in fields(it)})
     if isinstance(it, Model):
         names = ("scorer", "learnt_guide", "learnt_priors")
@@ -138,8 +138,8 @@ def carried(it: Any, place: Place) -> Any:
 
 def test_priors_are_brought_there_whole(model: Model) -> None:
     device = torch.device("meta")
-    there = model.priors.on(device)
-    assert there.on(device) is there
+    there = model.priors.to(device)
+    assert there.to(device) is there
     for folder in (there.reference, there.source):
         assert {it.device for it in vars(folder.codebook).values()} == {device}
         assert folder.projection.device == folder.fine_mean.device == device
@@ -149,13 +149,13 @@ def test_priors_are_brought_there_whole(model: Model) -> None:
 
 def test_priors(place: Place, wave: Tensor, model: Model) -> None:
     own = on(model, place)
-    found = analyse(place(wave)[0], BANDS, SPECTRUM)
-    take = own.priors.source.take(found, Levels(-30.0, -20.0, 1.0))
-    adapted = own.priors.adapted(take, Weights(0.25, 0.25, 0.25, 0.25))
+    found = compute_features(place(wave)[0], BANDS, SPECTRUM)
+    take = own.priors.source.prior_features(found, ReferenceLevels(-30.0, -20.0, 1.0))
+    adapted = own.priors.adaptive_masks(take, BlendWeights(0.25, 0.25, 0.25, 0.25))
     means = [None if it is None else it.mean(dim=1) for it in adapted]
-    shaped = own.priors.shaped(take.present, adapted, means, Weights(0.25, 0.25, 0.25, 0.25))
+    shaped = own.priors.combine(take.activity, adapted, means, BlendWeights(0.25, 0.25, 0.25, 0.25))
     assert (shaped.device, shaped.shape) == (found.rows_db.device, found.rows_db.shape)
-    pseudo = imitated(take, own.priors.reference, own.priors.source, own.priors.hop_ms)
+    pseudo = back_translate(take, own.priors.reference, own.priors.source, own.priors.hop_ms)
     assert pseudo.rows_db.device == shaped.device
 
 
@@ -165,27 +165,27 @@ def test_scorer_guide_and_search(
     own = on(model, place)
     rows = place(torch.rand(ROWS, 400))
     # What is nowhere has no numbers, and draws here give none; all else of the search goes its way.
-    monkeypatch.setattr(optimise, "_starts", lambda *_: [0, 100])
-    monkeypatch.setattr(optimise, "told", lambda parts: [1.0] * len(parts))
+    monkeypatch.setattr(optimise, "_crop_offsets", lambda *_: [0, 100])
+    monkeypatch.setattr(optimise, "objective_values", lambda parts: [1.0] * len(parts))
     for name in ("SGD", "Adam"):
         settings = SearchSettings(steps=2, guide=0.5, score=0.5, optimiser=name)
-        *_, last = search(
+        *_, last = search_mask(
             own.scorer.score,
             rows,
-            Cells(rows * 0, 9),
+            FreeMask(rows * 0, 9),
             rows * 0,
             settings,
             window_frames=own.scorer.crop_frames,
             max_gain_db=12.0,
             generator=torch.Generator().manual_seed(0),
-            energy=lambda it: own.guide.energy(it, -20.0),
-            listen=lambda mask: rows + mask,
+            guide_energy=lambda it: own.guide.energy(it, -20.0),
+            render_feedback=lambda mask: rows + mask,
             loudest_db=-10.0,
         )
         assert (last.mask_db.device, last.mask_db.shape) == (rows.device, rows.shape)
     lacking = own.guide.direction(rows[None])
     assert lacking.device == rows.device
-    parts = objective(rows.mean(), rows, rows, SearchSettings(), rows.sum())
+    parts = compute_objective(rows.mean(), rows, rows, SearchSettings(), rows.sum())
     assert {it.device for it in parts} == {rows.device}
 
 
@@ -193,6 +193,6 @@ def test_crops_and_scores(place: Place, model: Model) -> None:
     own = on(model, place)
     crops = place(torch.rand(3, ROWS, 100))
     generator = torch.Generator().manual_seed(0)
-    made = training.augmented(crops, TrainingSettings(), generator)
+    made = training.augment_crops(crops, TrainingSettings(), generator)
     assert (made.device, made.shape) == (crops.device, crops.shape)
     assert own.scorer.logit(made, generator).device == crops.device

@@ -16,8 +16,8 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tonewood import harp
-from tonewood.files.modelfile import load
-from tonewood.serving import guarded
+from tonewood.files.modelfile import load_model
+from tonewood.serving import secure
 from tonewood.workflow import batch
 
 EXAMPLE = Path(__file__).parents[1] / "src/tonewood/bundled/example.flac"
@@ -33,7 +33,7 @@ def take() -> bytes:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
-    app = guarded(harp.app(load("soundfont-cello"), tmp_path), larger=harp.LARGER)
+    app = secure(harp.create_harp_app(load_model("soundfont-cello"), tmp_path), limits_by_path=harp.UPLOAD_LIMITS)
     with TestClient(app, base_url="http://127.0.0.1:7860") as made:
         yield made
 
@@ -123,7 +123,7 @@ def test_names_that_come_from_outside_become_no_paths(
 
 
 def test_old_files_go(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harp, "KEPT", 2)
+    monkeypatch.setattr(harp, "MAX_KEPT_FILES", 2)
     names = [uploaded(client, bytes([it]))["path"] for it in range(4)]
     assert {it.name for it in tmp_path.iterdir()} == set(names[2:])
 

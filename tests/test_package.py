@@ -20,8 +20,8 @@ from fsspec.registry import _registry
 from packaging.requirements import Requirement
 
 from tonewood.errors import MissingExtraError
-from tonewood.evaluation.mushra import effects
-from tonewood.workflow.hub import from_pretrained
+from tonewood.evaluation.mushra import fit_mixed_effects
+from tonewood.workflow.hub import load_pretrained
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -155,13 +155,13 @@ def test_without_an_extra_one_line_says_how_to_install_it(
 def test_without_stats_mixed_effects_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "statsmodels.regression.mixed_linear_model", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[stats\]'"):
-        effects(np.zeros((2, 2, 2)))
+        fit_mixed_effects(np.zeros((2, 2, 2)))
 
 
 def test_without_hub_repositories_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[hub\]'"):
-        from_pretrained("somebody/somewhere-not-here")
+        load_pretrained("somebody/somewhere-not-here")
 
 
 def test_every_extra_is_tested_and_documented() -> None:

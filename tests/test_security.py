@@ -58,10 +58,10 @@ def test_a_header_that_claims_a_terabyte_asks_for_no_memory(
     path = tmp_path / "large.tonewood"
     path.write_bytes(struct.pack("<Q", len(head)) + head)
     with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
-        container.read(path)
+        container.read_model_file(path)
     path.write_bytes(struct.pack("<Q", 2**40) + head)
     with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
-        container.read(path)
+        container.read_model_file(path)
 
 
 def test_every_attack_that_is_named_is_tried() -> None:

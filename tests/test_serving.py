@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from tonewood import serving
 from tonewood.errors import CallError, MissingExtraError
-from tonewood.serving import Limits, guarded, server
+from tonewood.serving import RequestLimits, secure, server
 
 
 async def _echo(request: Request) -> PlainTextResponse:
@@ -25,7 +25,7 @@ async def _echo(request: Request) -> PlainTextResponse:
 
 def client(base_url: str = "http://127.0.0.1:8765", **options: Any) -> TestClient:
     app = Starlette(routes=[Route("/{rest:path}", _echo, methods=["GET", "POST"])])
-    return TestClient(guarded(app, **options), base_url=base_url, follow_redirects=False)
+    return TestClient(secure(app, **options), base_url=base_url, follow_redirects=False)
 
 
 def test_a_page_on_this_machine_is_served_with_a_strict_policy() -> None:
@@ -59,7 +59,7 @@ def test_this_machine_has_three_names(host: str) -> None:
 
 
 def test_bound_everywhere_addresses_are_names_but_domains_are_not() -> None:
-    everywhere = client(hosts=serving.names_of("0.0.0.0"))
+    everywhere = client(hosts=serving.accepted_hostnames("0.0.0.0"))
     assert everywhere.get("/", headers={"host": "192.168.1.5:8765"}).status_code == 200
     assert everywhere.get("/", headers={"host": "rebound.example"}).status_code == 421
 
@@ -190,7 +190,7 @@ def test_programs_bring_the_token_in_a_header() -> None:
 
 
 def test_a_body_above_the_limit_is_refused_stated_or_not() -> None:
-    asked = client(limits=Limits(body_bytes=100), larger={"/upload": Limits(body_bytes=200)})
+    asked = client(limits=RequestLimits(body_bytes=100), larger={"/upload": RequestLimits(body_bytes=200)})
     assert asked.post("/change", content=b"x" * 100).status_code == 200
     assert asked.post("/change", content=b"x" * 101).status_code == 413
     unstated = asked.post("/change", content=(b"x" * 60 for _ in range(2)))
@@ -215,29 +215,29 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
             "type": "http", "method": "POST", "path": "/change", "query_string": b"",
             "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http",
         }  # fmt: skip
-        await guarded(app, limits=Limits(seconds=0.01))(scope, never, send)
+        await secure(app, limits=RequestLimits(seconds=0.01))(scope, never, send)
         return sent
 
     assert asyncio.run(ask())[0]["status"] == 408
 
 
 def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    serving.check_extra("the studio", "studio")
+    serving.require_server_extra("the studio", "studio")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[studio\]'"):
-        serving.check_extra("the studio", "studio")
+        serving.require_server_extra("the studio", "studio")
 
 
 def test_the_address_names_host_port_and_token() -> None:
-    assert serving.address("127.0.0.1", 8765) == "http://127.0.0.1:8765/"
-    assert serving.address("::1", 80, "abc") == "http://[::1]:80/?token=abc"
-    assert serving.is_local("localhost")
-    assert not serving.is_local("0.0.0.0")
+    assert serving.server_url("127.0.0.1", 8765) == "http://127.0.0.1:8765/"
+    assert serving.server_url("::1", 80, "abc") == "http://[::1]:80/?token=abc"
+    assert serving.is_loopback("localhost")
+    assert not serving.is_loopback("0.0.0.0")
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    with server._bound("127.0.0.1", 0) as taken:
+    with server._bind_socket("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(CallError, match=rf"port {port} cannot be served .*another --port"):
-            server._bound("127.0.0.1", port)
+            server._bind_socket("127.0.0.1", port)

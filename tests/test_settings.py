@@ -17,8 +17,8 @@ from tonewood.settings import (
     Settings,
     SpectrumSettings,
     TrainingSettings,
-    changed,
-    enhance_settings,
+    apply_assignments,
+    default_enhance_settings,
 )
 
 
@@ -82,8 +82,8 @@ def test_the_papers_analysis_in_samples_and_bins() -> None:
     paper = SpectrumSettings()
     assert (paper.window, paper.hop, paper.bins) == (480, 160, 257)
     assert paper.frames_per_second == 100
-    assert paper.frames(3.0) == 300
-    assert paper.frames(0.254) == 25
+    assert paper.to_frames(3.0) == 300
+    assert paper.to_frames(0.254) == 25
 
 
 def test_derived_values_follow_the_rate() -> None:
@@ -137,7 +137,7 @@ def test_values_outside_their_limits_are_refused(
 
 def test_changed_sets_by_dotted_name() -> None:
     before = EnhanceSettings()
-    after = changed(
+    after = apply_assignments(
         before,
         [
             "search.alpha=0.5",
@@ -161,11 +161,11 @@ def test_changed_sets_by_dotted_name() -> None:
 
 
 def test_changed_by_nothing_is_the_same() -> None:
-    assert changed(ModelSettings(), []) == ModelSettings()
+    assert apply_assignments(ModelSettings(), []) == ModelSettings()
 
 
 def test_the_last_assignment_counts() -> None:
-    assert changed(EnhanceSettings(), ["seed=1", "seed=2"]).seed == 2
+    assert apply_assignments(EnhanceSettings(), ["seed=1", "seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_the_last_assignment_counts() -> None:
 )
 def test_names_that_set_nothing_are_refused(assignment: str) -> None:
     with pytest.raises(CallError, match=r"sets nothing; give GROUP\.NAME=VALUE of a setting"):
-        changed(EnhanceSettings(), [assignment])
+        apply_assignments(EnhanceSettings(), [assignment])
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_names_that_set_nothing_are_refused(assignment: str) -> None:
 )
 def test_wrong_values_are_named_with_their_limit(assignment: str, message: str) -> None:
     with pytest.raises(CallError, match=message):
-        changed(EnhanceSettings(), [assignment])
+        apply_assignments(EnhanceSettings(), [assignment])
 
 
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999"])
 def test_numbers_without_end_are_refused(number: str) -> None:
     """JSON has none of them, so a recipe that held one could not be read again."""
     with pytest.raises(CallError, match=r"search\.alpha is -?(inf|nan): "):
-        changed(EnhanceSettings(), [f"search.alpha={number}"])
+        apply_assignments(EnhanceSettings(), [f"search.alpha={number}"])
 
 
 @pytest.mark.parametrize(
@@ -225,17 +225,17 @@ def test_values_that_do_not_fit_together_are_named_in_one_line(
     before: Settings, assignment: str, message: str
 ) -> None:
     with pytest.raises(CallError, match=message) as caught:
-        changed(before, [assignment])
+        apply_assignments(before, [assignment])
     assert len(str(caught.value)) < 100
 
 
 def test_methods() -> None:
-    assert enhance_settings("search") == EnhanceSettings()
-    paper = enhance_settings("paper")
+    assert default_enhance_settings("search") == EnhanceSettings()
+    paper = default_enhance_settings("paper")
     assert paper.method == "paper"
     assert paper.prior.kind == "blocks"
     assert not paper.search.stop_at_reference
     assert paper.search.alpha > 0
     assert paper.search.beta > 0
     with pytest.raises(CallError, match="method is 'magic': input should be 'search'"):
-        enhance_settings("magic")
+        default_enhance_settings("magic")

@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def commands(group: object = None, path: str = "") -> Iterator[tuple[str, set[str]]]:
-    for name, command in (group or get_command(cli.app)).commands.items():  # type: ignore[attr-defined]
+    for name, command in (group or get_command(cli.cli_app)).commands.items():  # type: ignore[attr-defined]
         if hasattr(command, "commands"):
             yield from commands(command, f"{path}{name} ")
         else:

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from tonewood.serving import Limits, guarded
-from tonewood.serving.patience import patient
+from tonewood.serving import RequestLimits, secure
+from tonewood.serving.patience import with_head_timeout
 
 PATIENCE_S = 0.3
 Connect = Callable[[], socket.socket]
@@ -38,9 +38,9 @@ def server() -> Iterator[uvicorn.Server]:
     routes = [
         Route(f"/{it.__name__}", it, methods=["GET", "POST"]) for it in (_read, _unread, _late)
     ]
-    app = guarded(Starlette(routes=routes), limits=Limits(seconds=PATIENCE_S))
+    app = secure(Starlette(routes=routes), limits=RequestLimits(seconds=PATIENCE_S))
     config = uvicorn.Config(
-        app, port=0, log_level="critical", ws="none", http=patient(PATIENCE_S), lifespan="off"
+        app, port=0, log_level="critical", ws="none", http=with_head_timeout(PATIENCE_S), lifespan="off"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

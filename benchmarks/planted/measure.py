@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from planted.instrument import CAUSES, PLAIN, RATE, phrase
-from tonewood.evaluation.weights import Interval, Weight, means, weights
-from tonewood.files.audio import write
+from tonewood.evaluation.weights import ConfidenceInterval, PartWeight, mean_intervals, compute_part_weights
+from tonewood.files.audio import write_recording
 from tonewood.files.formats import AudioFormat
 from tonewood.files.modelfile import Model
-from tonewood.settings import ModelSettings, changed
-from tonewood.workflow.explain import NAMES, OCTAVES, Explanation, explain
-from tonewood.workflow.train import train
+from tonewood.settings import ModelSettings, apply_assignments
+from tonewood.workflow.explain import PART_NAMES, OCTAVE_CENTERS_HZ, Explanation, explain_recording
+from tonewood.workflow.train import train_from_folders
 
 SIDES = {"reference": "with", "source": "without"}
 PART = {"vibrato": "vibrato", "attack": "attack"}
@@ -34,8 +34,8 @@ class Finding:
     side: str
     method: str
     accuracy: float
-    parts: list[Weight]
-    octaves: list[Interval]
+    parts: list[PartWeight]
+    octaves: list[ConfidenceInterval]
     ratio: float
 
 
@@ -46,7 +46,7 @@ def settings(seed: int, *more: str) -> ModelSettings:
         "priors.neighbours.frames=1024", "priors.neighbours.codes=64",
         "priors.network.steps=20", "priors.network.width=4", "guide.steps=20", "guide.width=4",
     )  # fmt: skip
-    return changed(ModelSettings(), [f"training.seed={seed}", *brief, *more])
+    return apply_assignments(ModelSettings(), [f"training.seed={seed}", *brief, *more])
 
 
 def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
@@ -56,12 +56,12 @@ def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
         for take in takes:
             wave = phrase(instrument, seconds, take)
             form = AudioFormat("FLAC", "PCM_16")
-            write(folder / name / f"{take:03}.flac", wave[None], RATE, form)
+            write_recording(folder / name / f"{take:03}.flac", wave[None], RATE, form)
 
 
 def learn(folder: Path, how: ModelSettings) -> Model:
     """The model that tells them apart."""
-    *_, model = train(folder / "with", folder / "without", how, name=folder.name)
+    *_, model = train_from_folders(folder / "with", folder / "without", how, name=folder.name)
     assert isinstance(model, Model)
     return model
 
@@ -74,21 +74,21 @@ def find(
     for method in methods:
         for side, instrument in (("reference", CAUSES[cause]), ("source", PLAIN)):
             found = [
-                explain(
+                explain_recording(
                     phrase(instrument, seconds, take)[None], RATE, model,
                     side=side, method=method, draws=1,
                 )
                 for take in takes
             ]  # fmt: skip
             rng = np.random.default_rng(0)
-            sums = [it.tally(frame_seconds) for it in found]
+            sums = [it.part_sums(frame_seconds) for it in found]
             yield Finding(
                 cause=cause,
                 side=side,
                 method=method,
                 accuracy=model.card.scorer.accuracy,
-                parts=weights(NAMES, sums, rng, "steady"),
-                octaves=means(np.stack([it.octaves for it in found]), rng),
+                parts=compute_part_weights(PART_NAMES, sums, rng, "steady"),
+                octaves=mean_intervals(np.stack([it.octaves for it in found]), rng),
                 ratio=_ratio(cause, found, frame_seconds),
             )
 
@@ -96,14 +96,14 @@ def find(
 def _ratio(cause: str, found: Sequence[Explanation], frame_seconds: float) -> float:
     if cause == "resonance":
         levels = np.abs(np.mean([it.octaves for it in found], axis=0))
-        planted = np.array(OCTAVES) == OCTAVE
+        planted = np.array(OCTAVE_CENTERS_HZ) == OCTAVE
         return float(levels[planted].mean() / levels[~planted].mean())
-    tallies = [it.tally(frame_seconds) for it in found]
+    tallies = [it.part_sums(frame_seconds) for it in found]
     seconds = np.sum([it.seconds for it in tallies], axis=0)
     evidence = np.sum([it.evidence for it in tallies], axis=0)
-    planted = np.array(NAMES) == PART[cause]
+    planted = np.array(PART_NAMES) == PART[cause]
     if seconds[planted].sum() == 0:  # straight notes have no vibrato to weigh
         return float("nan")
-    rest = ~planted & (np.array(NAMES) != "quiet")
+    rest = ~planted & (np.array(PART_NAMES) != "quiet")
     inside, outside = (evidence[it].sum() / seconds[it].sum() for it in (planted, rest))
     return float(inside / outside) if outside > 0 else float("inf")

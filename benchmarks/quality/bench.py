@@ -14,12 +14,12 @@ from torch import Tensor
 import tonewood
 from quality import corpus
 from quality.corpus import Corpus, Piece
-from tonewood.files.audio import audio_files
+from tonewood.files.audio import find_audio_files
 from tonewood.files.modelfile import Model
 from tonewood.masking.mask import Mask
-from tonewood.masking.render import rendered
-from tonewood.settings import ModelSettings, RenderSettings, changed
-from tonewood.signal.bands import centres_hz
+from tonewood.masking.render import render_through_mask
+from tonewood.settings import ModelSettings, RenderSettings, apply_assignments
+from tonewood.signal.bands import center_frequencies
 
 _QUICK_SHARE = 4  # a quick training takes one step in so many
 
@@ -80,7 +80,7 @@ class Bench:
         if key not in self._trained:
             seed = f"training.seed={self.seed}"
             quick = _fewer_steps(ModelSettings().model_dump()) if self.quick else []
-            settings = changed(ModelSettings(), [seed, *quick, *self.training, *assignments])
+            settings = apply_assignments(ModelSettings(), [seed, *quick, *self.training, *assignments])
             began = time.process_time()
             model = tonewood.train(self.corpus.reference, self.corpus.source, settings=settings)
             self._trained[key] = Trained(model, time.process_time() - began)
@@ -112,7 +112,7 @@ def _fewer_steps(settings: dict, prefix: str = "") -> list[str]:
 
 @cache
 def _rows_below(folder) -> list[Tensor]:
-    return [corpus.mel_rows(corpus.take(path)) for path in audio_files(folder)]
+    return [corpus.mel_rows(corpus.take(path)) for path in find_audio_files(folder)]
 
 
 def through(piece: Piece, gain_db: Tensor) -> Output:
@@ -121,10 +121,10 @@ def through(piece: Piece, gain_db: Tensor) -> Output:
     spectrum = settings.spectrum
     mask = Mask(
         gain_db.numpy().astype(np.float32),
-        centres_hz(settings.scorer.bands, spectrum),
+        center_frequencies(settings.scorer.bands, spectrum),
         spectrum.hop / spectrum.rate,
         spectrum.rate / 2,
     )
-    mask = mask.bounded(render.max_gain_db).rounded()
-    made = rendered(piece.samples, piece.rate, mask, render, spectrum)
+    mask = mask.clip(render.max_gain_db).quantize()
+    made = render_through_mask(piece.samples, piece.rate, mask, render, spectrum)
     return Output(made.samples, piece.rate, mask)

@@ -2,8 +2,8 @@
 
 from quality.bench import Bench, Fitted, Output, Row, through
 from quality.corpus import Piece, mel_rows
-from tonewood.files.audio import read
-from tonewood.masking.mask import smoothed
+from tonewood.files.audio import read_recording
+from tonewood.masking.mask import moving_average
 from tonewood.settings import ModelSettings
 
 _SMOOTH_S = 0.09
@@ -18,14 +18,14 @@ def best_mask(bench: Bench) -> Fitted:
 
     def enhance(piece: Piece) -> Output:
         difference = mel_rows(piece.wanted) - mel_rows(piece.before)
-        return through(piece, smoothed(difference, ModelSettings().spectrum.frames(_SMOOTH_S)))
+        return through(piece, moving_average(difference, ModelSettings().spectrum.to_frames(_SMOOTH_S)))
 
     return Fitted(enhance, note="knows the answer: mel rows, averaged over 90 ms")
 
 
 def reference(bench: Bench) -> Fitted:
     def enhance(piece: Piece) -> Output:
-        recording = read(piece.wanted_path)
+        recording = read_recording(piece.wanted_path)
         return Output(recording.samples, recording.rate)
 
     return Fitted(enhance, note="the paired reference takes themselves")

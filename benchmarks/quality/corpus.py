@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.files.audio import audio_files, read, resample
+from tonewood.files.audio import find_audio_files, read_recording, resample
 from tonewood.settings import ModelSettings
 from tonewood.signal.bands import band_levels
 
@@ -61,11 +61,11 @@ def opened(folder: Path, *, pieces: int | None = None, seconds: float = math.inf
             if seconds < math.inf:  # training reads folders, so fewer takes are a folder of links
                 chosen, total = Path(scratch) / side, 0.0
                 chosen.mkdir()
-                for number, path in enumerate(audio_files(train[side])):
+                for number, path in enumerate(find_audio_files(train[side])):
                     if number >= 2 and total >= seconds:
                         break
                     (chosen / f"{number:05}{path.suffix}").symlink_to(path.resolve())
-                    total += read(path).duration
+                    total += read_recording(path).duration
                 train[side] = chosen
         yield Corpus(
             folder.resolve().name,
@@ -79,9 +79,9 @@ def opened(folder: Path, *, pieces: int | None = None, seconds: float = math.inf
 def paired(folder: Path) -> list[Piece]:
     """Pairs of one name below good/ and cheap/."""
     pieces = []
-    for path in audio_files(folder / "cheap"):
+    for path in find_audio_files(folder / "cheap"):
         wanted_path = folder / "good" / path.relative_to(folder / "cheap")
-        recording = read(path)
+        recording = read_recording(path)
         before, wanted = mono(recording.samples, recording.rate), take(wanted_path)
         length = min(len(before), len(wanted))
         if length < 0.98 * max(len(before), len(wanted)):
@@ -102,7 +102,7 @@ def paired(folder: Path) -> list[Piece]:
 
 def take(path: Path) -> Tensor:
     """A recording [sample], mono, at the analysis rate."""
-    recording = read(path)
+    recording = read_recording(path)
     return mono(recording.samples, recording.rate)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from quality.bench import Bench, Fitted, Output, Row, SkippedError
-from tonewood.files.audio import audio_files, read, resample
+from tonewood.files.audio import find_audio_files, read_recording, resample
 
 _SECONDS, _EXCERPTS = 30.0, 10
 _RATE = 44_100  # Matchering's own
@@ -45,7 +45,7 @@ def matchering(bench: Bench) -> Fitted:
         seconds = [json.loads(line) for line in done.stdout.splitlines()]
         made = {}
         for piece, result, spent in zip(bench.corpus.test, results, seconds, strict=True):
-            recording = read(result)
+            recording = read_recording(result)
             made[piece.name] = Output(recording.samples, recording.rate, None, spent)
     return Fitted(
         lambda piece: made[piece.name], note=f"one reference: {_SECONDS:.0f} s of the folder"
@@ -54,13 +54,13 @@ def matchering(bench: Bench) -> Fitted:
 
 def excerpt(bench: Bench):
     """Thirty seconds [sample] of the reference folder: cuts of ten takes, drawn by seed."""
-    files = audio_files(bench.corpus.reference)
+    files = find_audio_files(bench.corpus.reference)
     rng = np.random.default_rng(bench.seed)
     parts = []
     for index in range(_EXCERPTS):
         if index % len(files) == 0:
             order = rng.permutation(len(files))
-        recording = read(files[order[index % len(files)]])
+        recording = read_recording(files[order[index % len(files)]])
         mono = resample(recording.samples.mean(axis=0), recording.rate, _RATE)
         wanted = min(len(mono), round(_SECONDS / _EXCERPTS * _RATE))
         start = rng.integers(len(mono) - wanted + 1)

@@ -12,13 +12,13 @@ import tonewood
 from quality import outside
 from quality.bench import Bench, Fitted, Output, Row, SkippedError
 from quality.corpus import Piece, mono
-from tonewood.evaluation.metrics import Distances, closed, distances
+from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
 from tonewood.masking.mask import Mask
 from tonewood.settings import BandSettings, ModelSettings
-from tonewood.signal.bands import centres_hz
+from tonewood.signal.bands import center_frequencies
 
 # Roughness depends on the grid; every mask is looked at on this one.
-_GRID_HZ = centres_hz(BandSettings(scale="mel", count=48), ModelSettings().spectrum)
+_GRID_HZ = center_frequencies(BandSettings(scale="mel", count=48), ModelSettings().spectrum)
 
 
 class Column(NamedTuple):
@@ -84,11 +84,11 @@ def _of(piece: Piece, output: Output, seconds: float, bench: Bench, judge: outsi
     model = bench.trained().model
     wave = mono(output.samples, output.rate)
     length = len(piece.wanted)
-    after = distances(pad(wave[:length], (0, max(0, length - len(wave)))), piece.wanted)
-    before: Distances = distances(piece.before, piece.wanted)
+    after = measure_distances(pad(wave[:length], (0, max(0, length - len(wave)))), piece.wanted)
+    before: PairDistances = measure_distances(piece.before, piece.wanted)
     score = tonewood.score(output.samples, output.rate, model)
     return {
-        "closed": 100 * closed(before.mel, after.mel),
+        "closed": 100 * gap_closed(before.mel, after.mel),
         **after._asdict(),
         "scorer": score.scorer,
         "judge": score.judge,
@@ -104,7 +104,7 @@ def _roughness(mask: Mask | None) -> float | None:
         return None
     frames = math.ceil(mask.gain_db.shape[1] * mask.hop_seconds / 0.01)
     seconds = np.arange(frames) * 0.01
-    return Mask(mask.at(_GRID_HZ, seconds), _GRID_HZ, 0.01, mask.top_hz).roughness_db
+    return Mask(mask.gain_at(_GRID_HZ, seconds), _GRID_HZ, 0.01, mask.top_hz).roughness_db
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tonewood
 from quality.bench import Bench, Fitted, Output, Row
 from quality.corpus import Piece
-from tonewood.settings import ModelSettings, changed, enhance_settings
+from tonewood.settings import ModelSettings, apply_assignments, default_enhance_settings
 
 
 class Change(NamedTuple):
@@ -64,13 +64,13 @@ ABLATIONS = {
 
 def row(name: str, change: Change) -> Row:
     """Row of a change of settings; a wrong setting is an error now, not after the training."""
-    changed(ModelSettings(), change.training)
-    enhancing = changed(enhance_settings(change.method), change.enhancing)
+    apply_assignments(ModelSettings(), change.training)
+    enhancing = apply_assignments(default_enhance_settings(change.method), change.enhancing)
 
     def fit(bench: Bench) -> Fitted:
         model, seconds = bench.trained(change.training)
         short = _QUICK_PAPER if bench.quick and change.method == "paper" else []
-        settings = changed(enhancing, [f"seed={bench.seed}", *short])
+        settings = apply_assignments(enhancing, [f"seed={bench.seed}", *short])
 
         def enhance(piece: Piece) -> Output:
             made = tonewood.enhance(piece.samples, piece.rate, model, settings=settings)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from quality.bench import Bench
 from quality.corpus import mono
 from tonewood.files import folders
-from tonewood.files.audio import audio_files, read
-from tonewood.files.folders import Take
-from tonewood.scoring.training import draw_crops, windows
-from tonewood.settings import ModelSettings, changed
+from tonewood.files.audio import find_audio_files, read_recording
+from tonewood.files.folders import TrainingRecording
+from tonewood.scoring.training import draw_crops, cut_windows
+from tonewood.settings import ModelSettings, apply_assignments
 from tonewood.signal.spectrum import log_magnitude, stft
 
 _FRAMES, _BATCH = 200, 16
@@ -95,14 +95,14 @@ def coloured(crops: Tensor, generator: torch.Generator) -> Tensor:
 
 def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Bins of takes to learn from, and of takes to check on: the scorer's split, turned round."""
-    settings = changed(ModelSettings(), [f"training.seed={seed}"])
+    settings = apply_assignments(ModelSettings(), [f"training.seed={seed}"])
     found = []
-    for path in audio_files(folder):
-        recording = read(path)
+    for path in find_audio_files(folder):
+        recording = read_recording(path)
         rows = bins(mono(recording.samples, recording.rate))
         group = str(path.relative_to(folder))  # as folders.load names it; it draws by these names
-        found.append((Take(path, group, recording.duration, "", None, None, path), rows))
-    split = folders.split([t for t, _ in found], settings.training.held_out, seed)
+        found.append((TrainingRecording(path, group, recording.duration, "", None, None, path), rows))
+    split = folders.split_takes([t for t, _ in found], settings.training.held_out, seed)
     held_out = {t.path for t in split.held_out}
     learn = [rows for t, rows in found if t.path in held_out]
     check = [rows for t, rows in found if t.path not in held_out]
@@ -111,4 +111,4 @@ def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], li
 
 def _scores(net: Net, rows: Tensor) -> Tensor:
     with torch.no_grad():
-        return torch.sigmoid(net(windows(rows, _FRAMES)))
+        return torch.sigmoid(net(cut_windows(rows, _FRAMES)))

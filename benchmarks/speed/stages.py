@@ -19,17 +19,17 @@ import torch
 import tonewood
 from speed.limits import Limits, best, machine
 from speed.limits import measured as limits_measured
-from tonewood.files.audio import Stream, write_blocks
-from tonewood.masking.mask import LongMask, Mask
-from tonewood.masking.render import rendered_blocks
-from tonewood.settings import EnhanceSettings, RenderSettings, changed
+from tonewood.files.audio import AudioReader, write_recording_blocks
+from tonewood.masking.mask import LazyMask, Mask
+from tonewood.masking.render import render_blocks
+from tonewood.settings import EnhanceSettings, RenderSettings, apply_assignments
 from tonewood.signal.bands import band_levels
 from tonewood.signal.features import pitch_power
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.signal.spectrum import scaled_to
-from tonewood.workflow.enhance import mean_score, reshape
-from tonewood.workflow.hearing import listen
-from tonewood.workflow.mask import anchor, find_mask, grid_of
+from tonewood.signal.spectrum import scale_to_rate
+from tonewood.workflow.enhance import mean_score, enhance_stream
+from tonewood.workflow.hearing import analyse_source
+from tonewood.workflow.mask import find_prior_mask, find_mask, mask_grid
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     torch.set_num_threads(1)
     model = tonewood.load(model_name)
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
-    stream = Stream(take)
+    stream = AudioReader(take)
     blocks = list(stream.blocks())
     samples = np.concatenate(blocks, axis=1)
     channels, rate = samples.shape[0], stream.rate
     seconds = samples.shape[1] / rate
-    heard = listen(stream, model)
-    wave = heard.wave.part(0, heard.wave.frames)
-    grid = grid_of(heard, model, "search")
+    heard = analyse_source(stream, model)
+    wave = heard.wave.read(0, heard.wave.frames)
+    grid = mask_grid(heard, model, "search")
     found: list[Stage] = []
 
     def stage(name: str, work: Callable[[], object], flops: float = 0, moved: float = 0) -> None:
@@ -82,14 +82,14 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         found.append(Stage(name, 1e3 * took, share or None, bound if share else ""))
 
     def one_step(steps: int) -> Callable[[], object]:
-        settings = changed(EnhanceSettings(force=True), [f"search.steps={steps}"])
+        settings = apply_assignments(EnhanceSettings(force=True), [f"search.steps={steps}"])
         return lambda: [None for _ in find_mask(heard, model, settings)]
 
     float_bytes = 4.0 * channels * rate
     fps = spectrum.frames_per_second
     stage("decode", lambda: list(stream.blocks()), moved=1.5 * float_bytes)
     stage("loudness", lambda: integrated_loudness(samples, rate), moved=3 * float_bytes)
-    stage("resample and analyse", lambda: listen(stream, model))
+    stage("resample and analyse", lambda: analyse_source(stream, model))
     stage(
         "of it: levels on rows",
         lambda: band_levels(wave, spectrum.rate, bands, spectrum),
@@ -102,16 +102,16 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     asked = 2 * 2 * code[0] * code[1] + 2 * 2 * 2 * network.width**2 * network.kernel
     stage(
         f"prior: {near.nearest} of {code[0]} neighbours twice, two networks",
-        lambda: anchor("auto", heard, grid, model),
+        lambda: find_prior_mask("auto", heard, grid, model),
         flops=fps * asked,
     )
     none, three = best(one_step(0), 3), best(one_step(3), 3)
     found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
-    window, _, _ = scaled_to(spectrum, rate)
-    mask = LongMask.of(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
+    window, _, _ = scale_to_rate(spectrum, rate)
+    mask = LazyMask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
     stage(
         "synthesis",
-        lambda: list(rendered_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),
+        lambda: list(render_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),
         flops=fps * channels * (2 * fft(2 * window) + 3 * window),
         moved=2 * float_bytes,
     )
@@ -121,10 +121,10 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         out = Path(folder) / "out.wav"
         stage(
             "encode",
-            lambda: write_blocks(out, blocks, samples.shape, rate, stream.format, overwrite=True),
+            lambda: write_recording_blocks(out, blocks, samples.shape, rate, stream.format, overwrite=True),
             moved=1.5 * float_bytes,
         )
-    stage("all of it", lambda: list(reshape(stream, model, EnhanceSettings(force=True))))
+    stage("all of it", lambda: list(enhance_stream(stream, model, EnhanceSettings(force=True))))
     return found
 
 

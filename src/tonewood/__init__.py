@@ -41,7 +41,7 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
+_EXPORT_MODULES = {
     "Enhancement": "tonewood.workflow.enhance",
     "FeatureLoss": "tonewood.api",
     "Model": "tonewood.files.modelfile",
@@ -60,9 +60,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    if name not in _HOMES:
+    if name not in _EXPORT_MODULES:
         raise AttributeError(f"module 'tonewood' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_EXPORT_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from tonewood.errors import AudioError, CallError
 from tonewood.files import modelfile
-from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_SECONDS
-from tonewood.files.cache import NOWHERE, Cache
+from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS
+from tonewood.files.cache import NO_CACHE, FeatureCache
 from tonewood.files.modelfile import Model
-from tonewood.files.several import Weighted
+from tonewood.files.several import WeightedFolder
 from tonewood.scoring import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
 from tonewood.workflow import ears, hub, streaming
@@ -20,12 +20,12 @@ from tonewood.workflow import score as scoring
 from tonewood.workflow import train as training
 from tonewood.workflow.enhance import Enhancement
 from tonewood.workflow.score import Score
-from tonewood.workflow.sides import check_weights
+from tonewood.workflow.sides import check_folder_weights
 
 
 def load(model: str | Path = "cello") -> Model:
     """Load a model file, or a bundled model by its name."""
-    return modelfile.load(model)
+    return modelfile.load_model(model)
 
 
 def train(
@@ -65,21 +65,21 @@ def train(
     """
     name = Path(output).stem if output else "model"
     made: Model | None = None
-    wanted: Path | list[Weighted] | None
+    wanted: Path | list[WeightedFolder] | None
     if isinstance(reference, Mapping):
-        wanted = [Weighted(Path(folder), weight) for folder, weight in reference.items()]
-        check_weights(wanted)
+        wanted = [WeightedFolder(Path(folder), weight) for folder, weight in reference.items()]
+        check_folder_weights(wanted)
     else:
         wanted = None if reference is None else Path(reference)
     there, *tables = (None if it is None else Path(it) for it in (source, preferences, ratings))
-    for event in ears.learn(
+    for event in ears.train_model(
         wanted,
         there,
         (tables[0], tables[1]),
         settings or ModelSettings(),
         name=name,
         device=device,
-        cache=Cache(Path(cache)) if cache else NOWHERE,
+        cache=FeatureCache(Path(cache)) if cache else NO_CACHE,
     ):
         if isinstance(event, Model):
             made = event
@@ -114,10 +114,10 @@ def enhance(
         `samples` (channels, samples) float32 at the same rate, the mask, scores before and after.
     """
     training.check_device(device)
-    wave = _checked(samples, rate)
+    wave = _validate_samples(samples, rate)
     made: Enhancement | None = None
-    for event in enhancing.enhance(
-        wave, rate, _model(model), settings or EnhanceSettings(), device=device
+    for event in enhancing.enhance_array(
+        wave, rate, _as_model(model), settings or EnhanceSettings(), device=device
     ):
         if isinstance(event, Enhancement):
             made = event
@@ -127,14 +127,14 @@ def enhance(
 
 def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
     """Score a recording (channels, samples): 0 sounds like the reference, 1 like the source."""
-    return scoring.score(_checked(samples, rate), rate, _model(model))
+    return scoring.score_array(_validate_samples(samples, rate), rate, _as_model(model))
 
 
 def save_pretrained(
     model: Model | str | Path, folder: str | Path, *, overwrite: bool = False
 ) -> None:
-    """Write a model and its card as README.md into a folder, as `from_pretrained` reads them."""
-    hub.save_pretrained(_model(model), Path(folder), overwrite=overwrite)
+    """Write a model and its card as README.md into a folder, as `load_pretrained` reads them."""
+    hub.write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
 
 
 def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
@@ -142,7 +142,7 @@ def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
 
     What was fetched once is found again without a network; `revision` is a branch, tag or commit.
     """
-    return hub.from_pretrained(place, revision)
+    return hub.load_pretrained(place, revision)
 
 
 def push_to_hub(
@@ -160,10 +160,10 @@ def push_to_hub(
     repository : str
         As in ``somebody/cello``; made if it is not there. The login is huggingface_hub's.
     """
-    return hub.push_to_hub(_model(model), repository, private=private, message=message)
+    return hub.upload_model(_as_model(model), repository, private=private, message=message)
 
 
-class _OfModel:
+class _ModelLoss:
     """A loss by a model, its file or its name instead of its scorer."""
 
     def __init__(
@@ -172,10 +172,10 @@ class _OfModel:
         rate: int = 16_000,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(_model(model).scorer, rate, reduction)  # type: ignore[call-arg]
+        super().__init__(_as_model(model).scorer, rate, reduction)  # type: ignore[call-arg]
 
 
-class NeuralLoss(_OfModel, losses.NeuralLoss):
+class NeuralLoss(_ModelLoss, losses.ScorerLoss):
     """A model's frozen scorer as a differentiable loss over [batch, channels, samples].
 
     Parameters
@@ -187,14 +187,14 @@ class NeuralLoss(_OfModel, losses.NeuralLoss):
     """
 
 
-class FeatureLoss(_OfModel, losses.FeatureLoss):
+class FeatureLoss(_ModelLoss, losses.ScorerFeatureLoss):
     """Distance from a target in the features of a model's scorer, over [batch, channels, samples].
 
-    Takes what `NeuralLoss` takes; it is called with waveform and target.
+    Takes what `ScorerLoss` takes; it is called with waveform and target.
     """
 
 
-class Stream(streaming.Stream):
+class Stream(streaming.StreamingEnhancer):
     """Sound goes in and comes out reshaped, block by block; see `workflow.streaming.Stream`.
 
     Parameters
@@ -214,14 +214,14 @@ class Stream(streaming.Stream):
         channels: int = 1,
         settings: RenderSettings | None = None,
     ) -> None:
-        super().__init__(_model(model), rate, channels, settings or RenderSettings())
+        super().__init__(_as_model(model), rate, channels, settings or RenderSettings())
 
 
-def _model(model: Model | str | Path) -> Model:
+def _as_model(model: Model | str | Path) -> Model:
     return model if isinstance(model, Model) else load(model)
 
 
-def _checked(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
+def _validate_samples(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
     """Samples as float32 (channels, samples), refused where no file with them would be read."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise CallError(f"the rate is {rate} Hz; give one from {MIN_RATE} to {MAX_RATE} Hz")
@@ -233,9 +233,9 @@ def _checked(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
             f"samples have {wave.shape[0]} channels; at most {MAX_CHANNELS} are read: "
             "give (channels, samples), or fewer channels"
         )
-    if wave.shape[1] < MIN_SECONDS * rate:
+    if wave.shape[1] < MIN_RECORDING_SECONDS * rate:
         raise AudioError(
-            f"samples last {wave.shape[1] / rate:.2f} s; a score needs {MIN_SECONDS} s: "
+            f"samples last {wave.shape[1] / rate:.2f} s; a score needs {MIN_RECORDING_SECONDS} s: "
             "give a longer recording"
         )
     if not np.isfinite(wave).all():

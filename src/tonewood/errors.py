@@ -47,7 +47,7 @@ class MissingExtraError(TonewoodError):
     """An optional dependency is not installed."""
 
 
-def shown(path: str | PathLike[str]) -> str:
+def printable(path: str | PathLike[str]) -> str:
     """Spell a path so that it fits one line of any terminal.
 
     File names may hold line breaks, escape sequences, and bytes that are no UTF-8; printing

@@ -21,33 +21,33 @@ from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
-from tonewood.errors import AudioError, CallError, TonewoodError, shown
-from tonewood.files.formats import SUFFIXES
+from tonewood.errors import AudioError, CallError, TonewoodError, printable
+from tonewood.files.formats import WRITABLE_SUFFIXES
 from tonewood.files.modelfile import Model
-from tonewood.serving import Limits
-from tonewood.serving.refusals import refuse_alike, refusing, sending
-from tonewood.settings import Settings, changed, enhance_settings
+from tonewood.serving import RequestLimits
+from tonewood.serving.refusals import install_error_handlers, declare_errors, declare_media
+from tonewood.settings import Settings, apply_assignments, default_enhance_settings
 from tonewood.workflow import batch, card, layout
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-LARGER = {"/gradio_api/upload": Limits(2 * 2**30, 3600.0)}
+UPLOAD_LIMITS = {"/gradio_api/upload": RequestLimits(2 * 2**30, 3600.0)}
 """Uploads may be larger than what else is asked."""
-KEPT = 16
+MAX_KEPT_FILES = 16
 """Files of either kind that wait to be fetched; the oldest goes first."""
 HEARTBEAT_S = 5.0
-_LOSSLESS = frozenset({".wav", ".flac", ".aif", ".aiff"})
-Call = Literal["controls", "process", "cancel"]
+_LOSSLESS_SUFFIXES = frozenset({".wav", ".flac", ".aif", ".aiff"})
+CallName = Literal["controls", "process", "cancel"]
 
 
-class Asked(Settings):
+class CallBody(Settings):
     """Body of a call: the inputs, in the order of `controls`."""
 
     data: list[Any] = Field(max_length=8)
 
 
-class _Wanted(NamedTuple):
+class _ProcessInputs(NamedTuple):
     """Inputs of `process`."""
 
     recording: dict[str, Any]
@@ -55,12 +55,12 @@ class _Wanted(NamedTuple):
     force: bool
 
 
-class _CancelledError(TonewoodError):
+class _CallCancelledError(TonewoodError):
     """The host does not want it any more."""
 
 
-def app(model: Model, folder: Path) -> "ASGIApp":
-    """The application; to be served `guarded`, at this machine's own address alone.
+def create_harp_app(model: Model, folder: Path) -> "ASGIApp":
+    """The application; to be served `secure`, at this machine's own address alone.
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ def app(model: Model, folder: Path) -> "ASGIApp":
 
     made = FastAPI(
         docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
-        responses=refusing(),
+        responses=declare_errors(),
     )  # fmt: skip
-    host = Host(model, folder)
+    host = HarpEndpoint(model, folder)
 
     @made.get("/", response_class=PlainTextResponse)
     def page() -> PlainTextResponse:
@@ -94,77 +94,77 @@ def app(model: Model, folder: Path) -> "ASGIApp":
             sent = [it for it in form.values() if isinstance(it, UploadFile)]
             if len(sent) != 1:
                 raise HTTPException(422, "one file is wanted")
-            return [await asyncio.to_thread(host.keep, sent[0])]
+            return [await asyncio.to_thread(host.store_upload, sent[0])]
         finally:
             await form.close()
 
     @made.post("/gradio_api/call/{name}")
-    async def call(name: Call, asked: Asked) -> dict[str, str]:
-        return {"event_id": host.begin(name, asked.data)}
+    async def call(name: CallName, asked: CallBody) -> dict[str, str]:
+        return {"event_id": host.start_call(name, asked.data)}
 
     @made.get(
         "/gradio_api/call/{name}/{event}",
         response_class=StreamingResponse,
-        responses=refusing(404) | sending("text/event-stream"),
+        responses=declare_errors(404) | declare_media("text/event-stream"),
     )
-    async def follow(name: Call, event: str, request: Request) -> StreamingResponse:
-        task = host.events.get(event)
+    async def follow(name: CallName, event: str, request: Request) -> StreamingResponse:
+        task = host.tasks.get(event)
         if task is None:
             raise HTTPException(404, "no such event")
         base = str(request.base_url)
-        return StreamingResponse(host.told(event, task, base), media_type="text/event-stream")
+        return StreamingResponse(host.event_stream(event, task, base), media_type="text/event-stream")
 
     @made.get(
         "/gradio_api/file={name}",
         response_class=FileResponse,
-        responses=refusing(404) | sending("audio/*", "text/plain", parts=True),
+        responses=declare_errors(404) | declare_media("audio/*", "text/plain", ranges=True),
     )
     def file(name: str) -> FileResponse:
         if name not in host.files:
             raise HTTPException(404, "no such file")
         return FileResponse(host.files[name])
 
-    refuse_alike(made)
+    install_error_handlers(made)
     return made
 
 
-class Host:
+class HarpEndpoint:
     """What one endpoint holds: uploads, outputs, calls at work."""
 
     def __init__(self, model: Model, folder: Path) -> None:
         self.model, self.folder = model, folder
         self.files: dict[str, Path] = {}
-        self.events: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+        self.tasks: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
         self.title = f"Tonewood: {model.name}"
-        self._turn = asyncio.Lock()
-        self._stop = threading.Event()
+        self._process_lock = asyncio.Lock()
+        self._cancel_event = threading.Event()
 
-    def keep(self, sent: UploadFile) -> str:
+    def store_upload(self, upload: UploadFile) -> str:
         """Write an upload under a name of our own, and return that name."""
-        suffix = Path((sent.filename or "").replace("\\", "/")).suffix.lower()
-        name = f"{secrets.token_hex(16)}{suffix if suffix in SUFFIXES else ''}"
+        suffix = Path((upload.filename or "").replace("\\", "/")).suffix.lower()
+        name = f"{secrets.token_hex(16)}{suffix if suffix in WRITABLE_SUFFIXES else ''}"
         path = self.folder / name
         with path.open("wb") as file:
-            shutil.copyfileobj(sent.file, file, 1 << 20)
-        self._known(name, path)
+            shutil.copyfileobj(upload.file, file, 1 << 20)
+        self._register_file(name, path)
         return name
 
-    def begin(self, name: Call, data: list[Any]) -> str:
+    def start_call(self, name: CallName, data: list[Any]) -> str:
         """Begin a call; returns its event."""
-        work = {"controls": self._controls, "process": self._process, "cancel": self._cancel}
+        work = {"controls": self._run_controls, "process": self._run_process, "cancel": self._run_cancel}
         event = secrets.token_hex(16)
-        for old in list(self.events)[: -KEPT + 1]:
-            del self.events[old]
-        self.events[event] = asyncio.create_task(work[name](data))
+        for old in list(self.tasks)[: -MAX_KEPT_FILES + 1]:
+            del self.tasks[old]
+        self.tasks[event] = asyncio.create_task(work[name](data))
         return event
 
-    async def told(
+    async def event_stream(
         self, event: str, task: "asyncio.Task[list[dict[str, Any]]]", base: str
     ) -> AsyncIterator[str]:
         """The stream of an event: heartbeats while it lasts, then how it ended."""
         while not (await asyncio.wait({task}, timeout=HEARTBEAT_S))[0]:
             yield "event: heartbeat\ndata: null\n\n"
-        self.events.pop(event, None)
+        self.tasks.pop(event, None)
         try:
             data = task.result()
         except TonewoodError as error:
@@ -175,16 +175,16 @@ class Host:
                 it["url"] = f"{base}gradio_api/file={it['path']}"
         yield f"event: complete\ndata: {json.dumps(data)}\n\n"
 
-    async def _controls(self, _: list[Any]) -> list[dict[str, Any]]:
-        return [described(self.model)]
+    async def _run_controls(self, _: list[Any]) -> list[dict[str, Any]]:
+        return [describe_endpoint(self.model)]
 
-    async def _cancel(self, _: list[Any]) -> list[dict[str, Any]]:
-        self._stop.set()
+    async def _run_cancel(self, _: list[Any]) -> list[dict[str, Any]]:
+        self._cancel_event.set()
         return []
 
-    async def _process(self, data: list[Any]) -> list[dict[str, Any]]:
+    async def _run_process(self, data: list[Any]) -> list[dict[str, Any]]:
         try:
-            wanted = TypeAdapter(_Wanted).validate_python(data)
+            wanted = TypeAdapter(_ProcessInputs).validate_python(data)
         except ValidationError:
             raise CallError(
                 "a recording, an amount from 0 to 1 and a yes or no are wanted"
@@ -192,44 +192,44 @@ class Host:
         name = wanted.recording.get("path")
         if name not in self.files:
             raise AudioError("the recording is not here any more: send it again")
-        self._stop.set()  # a host asks for one thing at a time: what it asked before is done with
-        async with self._turn:
-            self._stop.clear()
-            done = await asyncio.to_thread(self._enhanced, self.files[name], wanted)
+        self._cancel_event.set()  # a host asks for one thing at a time: what it asked before is done with
+        async with self._process_lock:
+            self._cancel_event.clear()
+            done = await asyncio.to_thread(self._enhance_upload, self.files[name], wanted)
         made = Path(done.output)
-        self._known(made.name, made)
+        self._register_file(made.name, made)
         size = made.stat().st_size
         meta = {"_type": "gradio.FileData"}
         return [
             {"path": made.name, "orig_name": made.name, "size": size, "meta": meta},
-            {"meta": {"_type": "pyharp.LabelList"}, "labels": [_label(done.certificate.line)]},
+            {"meta": {"_type": "pyharp.LabelList"}, "labels": [_verdict_label(done.certificate.line)]},
         ]
 
-    def _enhanced(self, path: Path, wanted: _Wanted) -> batch.Enhanced:
+    def _enhance_upload(self, path: Path, inputs: _ProcessInputs) -> batch.FileEnhanced:
         """Enhance an upload, unless it is cancelled between two steps."""
-        suffix = path.suffix if path.suffix in _LOSSLESS else ".wav"
+        suffix = path.suffix if path.suffix in _LOSSLESS_SUFFIXES else ".wav"
         output = self.folder / f"{secrets.token_hex(16)}{suffix}"
-        named = [f"render.amount={wanted.amount}", f"force={json.dumps(wanted.force)}"]
-        settings = changed(enhance_settings("search"), named)
-        for event in batch.enhance_files([layout.Job(path, output)], self.model, settings):
-            if isinstance(event, layout.Failed):
-                raise type(event.error)(str(event.error).replace(shown(path), "the recording"))
-            if isinstance(event, batch.Enhanced):
+        named = [f"render.amount={inputs.amount}", f"force={json.dumps(inputs.force)}"]
+        settings = apply_assignments(default_enhance_settings("search"), named)
+        for event in batch.enhance_files([layout.FileJob(path, output)], self.model, settings):
+            if isinstance(event, layout.FileFailure):
+                raise type(event.error)(str(event.error).replace(printable(path), "the recording"))
+            if isinstance(event, batch.FileEnhanced):
                 Path(event.recipe).unlink()
                 return event
-            if self._stop.is_set():
-                raise _CancelledError("cancelled")
+            if self._cancel_event.is_set():
+                raise _CallCancelledError("cancelled")
         raise AssertionError("a file is enhanced or fails")
 
-    def _known(self, name: str, path: Path) -> None:
+    def _register_file(self, name: str, path: Path) -> None:
         self.files[name] = path
-        for old in list(self.files)[:-KEPT]:
+        for old in list(self.files)[:-MAX_KEPT_FILES]:
             self.files.pop(old).unlink(missing_ok=True)
 
 
-def described(model: Model) -> dict[str, Any]:
+def describe_endpoint(model: Model) -> dict[str, Any]:
     """What a host shows: the model's card, its inputs and outputs in order."""
-    learnt = model.card.domain or f"domain {card.UNKNOWN}"
+    learnt = model.card.domain or f"domain {card.NOT_STATED}"
     tags = ["category:effects", "subcategory:timbre-transfer", "input:audio", "output:audio"]
     return {
         "card": {
@@ -264,7 +264,7 @@ def described(model: Model) -> dict[str, Any]:
     }
 
 
-def _label(line: str) -> dict[str, Any]:
+def _verdict_label(line: str) -> dict[str, Any]:
     """A verdict, as a label at the beginning of the track."""
     return {
         "label_type": "AudioLabel",

@@ -15,11 +15,11 @@ from tonewood.errors import CallError
 PriorKind = Literal[
     "auto", "none", "random", "blocks", "static", "neighbours", "network", "predicted"
 ]
-Method = Literal["search", "paper", "predicted"]
-Fixable = Literal["level", "bandwidth", "noise"]
-Part = Literal["all", "tilt", "bands", "dynamics-of-bands"]
+EnhanceMethod = Literal["search", "paper", "predicted"]
+NormalizedProperty = Literal["level", "bandwidth", "noise"]
+MaskComponent = Literal["all", "tilt", "bands", "dynamics-of-bands"]
 # Of torch.optim, those that take dense gradients of any shape and need no more than a step size.
-Optimiser = Literal[
+OptimizerName = Literal[
     "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "Adafactor", "RMSprop",
     "Rprop", "SGD", "ASGD", "LBFGS",
 ]  # fmt: skip
@@ -41,7 +41,7 @@ class SpectrumSettings(Settings):
     floor_db: float = Field(-140.0, le=-60, description="magnitudes below count as this, dBFS")
 
     @model_validator(mode="after")
-    def _window_fits(self) -> Self:
+    def _check_window(self) -> Self:
         if self.window > self.fft:
             raise ValueError(f"a window of {self.window} samples does not fit an FFT of {self.fft}")
         if self.hop * 2 > self.window:
@@ -70,7 +70,7 @@ class SpectrumSettings(Settings):
         """Frames in one second."""
         return self.rate / self.hop
 
-    def frames(self, seconds: float) -> int:
+    def to_frames(self, seconds: float) -> int:
         """Whole frames in so many seconds."""
         return round(seconds * self.frames_per_second)
 
@@ -87,7 +87,7 @@ class BandSettings(Settings):
     high_hz: float = Field(8_000.0, gt=0)
 
     @model_validator(mode="after")
-    def _rises(self) -> Self:
+    def _check_limits(self) -> Self:
         if self.low_hz >= self.high_hz:
             raise ValueError(f"bands from {self.low_hz} Hz up to {self.high_hz} Hz hold nothing")
         return self
@@ -104,7 +104,7 @@ class ScorerSettings(Settings):
     range_db: float = Field(70.0, ge=30, le=120, description="dynamic range heard, below the level")
 
 
-class Fix(Settings):
+class Normalization(Settings):
     """What is done to every recording before it is analysed; None where nothing is.
 
     Parameters
@@ -114,7 +114,7 @@ class Fix(Settings):
     cutoff_hz : float or None
         Nothing is left above.
     floor_bands_db : tuple of (float or None), or None
-        Least level in each of `CENTRES_HZ`, dBFS; None in a band that is not known.
+        Least level in each of `THIRD_OCTAVES_HZ`, dBFS; None in a band that is not known.
     """
 
     loudness: float | None = None
@@ -128,7 +128,7 @@ class TrainingSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**31)
     held_out: float = Field(0.2, gt=0, le=0.5, description="share of the takes kept for checking")
     group_by: Literal["file", "folder"] = "file"
-    fix: tuple[Fixable, ...] = Field((), description="made alike on both sides before analysis")
+    fix: tuple[NormalizedProperty, ...] = Field((), description="made alike on both sides before analysis")
     batch: int = Field(16, ge=2, le=1024, description="crops a side, each step")
     steps: int = Field(400, ge=1)
     check_every: int = Field(25, ge=1, description="steps between looks at the held-out takes")
@@ -244,7 +244,7 @@ class SearchSettings(Settings):
     beta: float = Field(0.0, ge=0, description="score per dB² of the mask's variance")
     listen: bool = Field(True, description="to the sound that the mask makes, at every step")
     steps: int = Field(3, ge=0, le=10_000)
-    optimiser: Optimiser = Field("SGD", description="one of torch.optim's")
+    optimiser: OptimizerName = Field("SGD", description="one of torch.optim's")
     learning_rate: float = Field(
         1.0, gt=0, description="SGD: 1 goes to the minimum of the linearised objective"
     )
@@ -268,13 +268,13 @@ class AspectSettings(Settings):
     Outside of band and span nothing changes; the fades lie inside.
     """
 
-    only: Part = Field("all", description="tilt, bands or dynamics-of-bands")
+    only: MaskComponent = Field("all", description="tilt, bands or dynamics-of-bands")
     between: tuple[float, float] | None = Field(None, description="Hz, lower and upper end")
     start_s: float | None = Field(None, ge=0)
     end_s: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _rises(self) -> Self:
+    def _check_limits(self) -> Self:
         if self.between is not None and not 0 < self.between[0] < self.between[1]:
             low, high = self.between
             raise ValueError(f"a band from {low:g} Hz to {high:g} Hz holds nothing; give LOW:HIGH")
@@ -283,7 +283,7 @@ class AspectSettings(Settings):
         return self
 
     @property
-    def limited(self) -> bool:
+    def is_limited(self) -> bool:
         """Whether some band or span is to be left as it is."""
         return any(it is not None for it in (self.between, self.start_s, self.end_s))
 
@@ -299,15 +299,15 @@ class RenderSettings(Settings):
     ceiling_dbtp: float = Field(-1.0, le=0)
 
     @property
-    def matches(self) -> bool:
+    def matches_loudness(self) -> bool:
         """Whether one gain may change all of the recording: not where a part is to be left."""
-        return self.match and not self.aspect.limited
+        return self.match and not self.aspect.is_limited
 
 
 class EnhanceSettings(Settings):
     """All that decides an output, apart from the recording and the model."""
 
-    method: Method = "search"
+    method: EnhanceMethod = "search"
     prior: PriorSettings = PriorSettings()
     search: SearchSettings = SearchSettings()
     render: RenderSettings = RenderSettings()
@@ -327,10 +327,10 @@ class ModelSettings(Settings):
     predictor: PredictorSettings = PredictorSettings()
 
 
-def enhance_settings(method: str) -> EnhanceSettings:
+def default_enhance_settings(method: str) -> EnhanceSettings:
     """Defaults of a method.
 
-    `predicted` takes what the predictor makes as it is.
+    `predict_gain` takes what the predictor makes as it is.
 
     `paper` starts from random notes, is pulled towards no change at all, minimises the objective
     on the spectrogram's own bins, and stops nowhere early.
@@ -358,13 +358,13 @@ def enhance_settings(method: str) -> EnhanceSettings:
             prior=PriorSettings(kind="predicted"),
             search=SearchSettings(steps=0),
         )
-    return changed(EnhanceSettings(), [f"method={json.dumps(method)}"])
+    return apply_assignments(EnhanceSettings(), [f"method={json.dumps(method)}"])
 
 
-S = TypeVar("S", bound=Settings)
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-def changed(settings: S, assignments: Sequence[str]) -> S:
+def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> SettingsT:
     """Settings with some fields changed by dotted name.
 
     Parameters

@@ -11,21 +11,21 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from tonewood.errors import shown
-from tonewood.masking.optimise import Step
-from tonewood.scoring.search import Look, Rung
-from tonewood.workflow.archive import Tally
-from tonewood.workflow.audit import Listened
-from tonewood.workflow.batch import Started
-from tonewood.workflow.courses import Checked
-from tonewood.workflow.live import Controls, Levels
-from tonewood.workflow.opinions import Listening
-from tonewood.workflow.pairs import Measuring
-from tonewood.workflow.sides import Loaded
-from tonewood.workflow.teach import Taught
+from tonewood.errors import printable
+from tonewood.masking.optimise import SearchStep
+from tonewood.scoring.search import SizeProgress, SizeResult
+from tonewood.workflow.archive import BatchProgress
+from tonewood.workflow.audit import AuditProgress
+from tonewood.workflow.batch import FileStarted
+from tonewood.workflow.courses import CheckEvent
+from tonewood.workflow.live import LiveControls, BlockLevels
+from tonewood.workflow.opinions import ListenerAudioProgress
+from tonewood.workflow.pairs import MeasureProgress
+from tonewood.workflow.sides import SideLoadProgress
+from tonewood.workflow.teach import LabelProgress
 
 
-class _Display:
+class _ProgressDisplay:
     """Bars on standard error while a block runs; nothing where that is no terminal.
 
     Nothing may be printed while bars stand: `clear` takes them away first.
@@ -53,7 +53,7 @@ class _Display:
             self.progress.stop()
         self.progress, self.tasks = None, {}
 
-    def _update(self, name: str, done: int, total: int, note: str = "") -> None:
+    def _update_bar(self, name: str, done: int, total: int, note: str = "") -> None:
         if not sys.stderr.isatty():
             return
         if self.progress is None:
@@ -75,172 +75,172 @@ class _Display:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
         self.progress.update(self.tasks[name], completed=done, total=total, note=note)
 
-    def _show_recording(self, event: Listened | Loaded) -> None:
-        if isinstance(event, Listened):
-            surveyed = event.surveyed
-            bar, path = f"{event.side}, listening", surveyed.evidence.path
-            self._update(bar, surveyed.number, surveyed.total, shown(path.name))
+    def _show_recording_progress(self, event: AuditProgress | SideLoadProgress) -> None:
+        if isinstance(event, AuditProgress):
+            surveyed = event.progress
+            bar, path = f"{event.side}, listening", surveyed.audit_features.path
+            self._update_bar(bar, surveyed.number, surveyed.total, printable(path.name))
         else:
-            loading = event.loading
-            name = shown(loading.take.path.name)
-            self._update(f"{event.side:9}", loading.number, loading.total, name)
+            loading = event.progress
+            name = printable(loading.take.path.name)
+            self._update_bar(f"{event.side:9}", loading.number, loading.total, name)
 
 
-class AuditDisplay(_Display):
+class AuditDisplay(_ProgressDisplay):
     """Recordings listened to."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
 
-    def show(self, event: Listened) -> None:
+    def show(self, event: AuditProgress) -> None:
         """Draw one event."""
-        self._show_recording(event)
+        self._show_recording_progress(event)
 
 
-class TrainingDisplay(_Display):
+class TrainingDisplay(_ProgressDisplay):
     """Recordings read, then scorer and judge with their held-out accuracy."""
 
     def __init__(self) -> None:
         super().__init__(transient=False)
 
-    def show(self, event: Listened | Loaded | Listening | Checked | Taught) -> None:
+    def show(self, event: AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress) -> None:
         """Draw one event."""
-        if isinstance(event, Listened | Loaded):
-            self._show_recording(event)
+        if isinstance(event, AuditProgress | SideLoadProgress):
+            self._show_recording_progress(event)
             return
-        if isinstance(event, Listening):
-            self._update("heard    ", event.number, event.total, shown(event.path.name))
+        if isinstance(event, ListenerAudioProgress):
+            self._update_bar("heard    ", event.number, event.total, printable(event.path.name))
             return
-        if isinstance(event, Taught):
-            self._update("predictor", event.number, event.total, shown(event.path.name))
+        if isinstance(event, LabelProgress):
+            self._update_bar("predictor", event.number, event.total, printable(event.path.name))
             return
         check = event.check
         note = f"held-out accuracy {100 * check.accuracy:.1f} %, loss {check.held_out_loss:.4f}"
-        self._update(f"{event.who:9}", check.step, check.steps, note)
+        self._update_bar(f"{event.network:9}", check.step, check.steps, note)
 
 
-class SearchDisplay(_Display):
+class SearchDisplay(_ProgressDisplay):
     """Recordings read, then sizes done and the size at work."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
-        self.done = 0
+        self.sizes_done = 0
 
-    def show(self, event: Listened | Loaded | Look | Rung) -> None:
+    def show(self, event: AuditProgress | SideLoadProgress | SizeProgress | SizeResult) -> None:
         """Draw one event."""
-        if isinstance(event, Listened | Loaded):
-            self._show_recording(event)
-        elif isinstance(event, Rung):
-            self.done += 1
+        if isinstance(event, AuditProgress | SideLoadProgress):
+            self._show_recording_progress(event)
+        elif isinstance(event, SizeResult):
+            self.sizes_done += 1
         else:
             size, check = event.size, event.check
             note = f"width {size.width}, depth {size.depth}, trial {event.trial}"
-            self._update("sizes", self.done, event.sizes, note)
+            self._update_bar("sizes", self.sizes_done, event.sizes, note)
             accuracy = f"held-out accuracy {100 * check.accuracy:.1f} %"
-            self._update("steps", check.step, check.steps, accuracy)
+            self._update_bar("steps", check.step, check.steps, accuracy)
 
 
 class ReproducingDisplay(TrainingDisplay):
     """A training, then every method on every piece."""
 
-    def show(self, event: Listened | Loaded | Listening | Checked | Taught | Measuring) -> None:
+    def show(self, event: AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | MeasureProgress) -> None:
         """Draw one event."""
-        if isinstance(event, Measuring):
-            self._update("pieces   ", event.number, event.total, event.method)
+        if isinstance(event, MeasureProgress):
+            self._update_bar("pieces   ", event.number, event.total, event.method)
         else:
             super().show(event)
 
 
-class EvaluatingDisplay(_Display):
+class EvaluatingDisplay(_ProgressDisplay):
     """Every method on every pair, or every recording of two folders."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
 
-    def show(self, event: Measuring | Started) -> None:
+    def show(self, event: MeasureProgress | FileStarted) -> None:
         """Draw one event."""
-        if isinstance(event, Measuring):
-            self._update("pairs", event.number - 1, event.total, event.method)
+        if isinstance(event, MeasureProgress):
+            self._update_bar("pairs", event.number - 1, event.total, event.method)
         else:
-            self._update("files", event.number - 1, event.total, shown(event.input))
+            self._update_bar("files", event.number - 1, event.total, printable(event.input))
 
 
-class EnhancingDisplay(_Display):
+class EnhancingDisplay(_ProgressDisplay):
     """Files done, and the score falling step by step."""
 
     def __init__(self, files: int, steps: int) -> None:
         super().__init__(transient=True)
-        self.files, self.steps = files, steps
+        self.total_files, self.total_steps = files, steps
 
-    def show(self, event: Started | Step) -> None:
+    def show(self, event: FileStarted | SearchStep) -> None:
         """Draw one event."""
-        if isinstance(event, Started):
-            if self.files > 1:
-                self._update("files", event.number - 1, event.total, shown(event.input))
+        if isinstance(event, FileStarted):
+            if self.total_files > 1:
+                self._update_bar("files", event.number - 1, event.total, printable(event.input))
         else:
-            self._update("steps", event.number, self.steps, f"score {event.score:.3f}")
+            self._update_bar("steps", event.number, self.total_steps, f"score {event.score:.3f}")
 
 
-class ArchiveDisplay(_Display):
+class BatchDisplay(_ProgressDisplay):
     """Files done, sound per minute, time left; a line a minute where no terminal is."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
-        self.told = time.monotonic()
+        self.last_line_time = time.monotonic()
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: BatchProgress) -> None:
         """Draw how far a run is."""
         if sys.stderr.isatty():
-            self._update("files", tally.done, tally.total, _pace(tally))
-        elif time.monotonic() - self.told >= 60:
-            self.told = time.monotonic()
-            line = f"{tally.done} of {tally.total} done, {_pace(tally)}\n"
+            self._update_bar("files", tally.done, tally.total, _format_pace(tally))
+        elif time.monotonic() - self.last_line_time >= 60:
+            self.last_line_time = time.monotonic()
+            line = f"{tally.done} of {tally.total} done, {_format_pace(tally)}\n"
             sys.stderr.write(line)
             sys.stderr.flush()
 
 
-def _pace(tally: Tally) -> str:
+def _format_pace(tally: BatchProgress) -> str:
     failures = f", {tally.failed} failed" if tally.failed else ""
-    left = timedelta(seconds=round(tally.left))
-    return f"{tally.hours_per_minute:.2f} h of sound a minute, {left} left{failures}"
+    left = timedelta(seconds=round(tally.seconds_left))
+    return f"{tally.audio_hours_per_minute:.2f} h of sound a minute, {left} left{failures}"
 
 
-class PerformingDisplay(_Display):
+class LevelMeterDisplay(_ProgressDisplay):
     """Meters of what comes and goes."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
-        self.meters: Live | None = None
+        self.live_view: Live | None = None
 
     def clear(self) -> None:
         """Take the meters away."""
-        if self.meters is not None:
-            self.meters.stop()
-        self.meters = None
+        if self.live_view is not None:
+            self.live_view.stop()
+        self.live_view = None
 
-    def show(self, levels: Levels, controls: Controls) -> None:
+    def show(self, levels: BlockLevels, controls: LiveControls) -> None:
         """Draw one block's levels; the terminal is repainted a few times a second."""
         if not sys.stderr.isatty():
             return
-        if self.meters is None:
-            self.meters = Live(
+        if self.live_view is None:
+            self.live_view = Live(
                 console=Console(stderr=True),
                 transient=True,
                 refresh_per_second=15,
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self.meters.start()
+            self.live_view.start()
         state = "bypassed" if controls.bypassed else f"amount {100 * controls.amount:.0f} %"
         lines = [
-            f"{name:4}{meter(level)} {level:6.1f} dB"
+            f"{name:4}{level_bar(level)} {level:6.1f} dB"
             for name, level in (("in", levels.input_db), ("out", levels.output_db))
         ]
         load = f"load {100 * levels.load:.0f} %, dropouts {levels.dropouts}"
-        self.meters.update(Text("\n".join([*lines, f"{state}; {load}"])))
+        self.live_view.update(Text("\n".join([*lines, f"{state}; {load}"])))
 
 
-def meter(level_db: float, width: int = 40) -> str:
+def level_bar(level_db: float, width: int = 40) -> str:
     """Bar from -60 to 0 dB.
 
     Examples

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.errors import MissingExtraError
-from tonewood.evaluation.align import Anchor, align
-from tonewood.evaluation.cues import HOP_S, _levels, cues
+from tonewood.evaluation.align import Anchor, align_recordings
+from tonewood.evaluation.cues import HOP_S, _mel_levels, extract_alignment_features
 from tonewood.evaluation.metrics import mel_distance
-from tonewood.evaluation.paths import coarse_path, steadiest
+from tonewood.evaluation.paths import find_coarse_path, min_cost_path
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels
 
@@ -85,50 +85,50 @@ def test_a_performance_at_another_tempo_is_followed(
 ) -> None:
     how = tempo(speed, rubato, seed=3)
     reference = performed(how, 600.0)
-    found = align(source, reference)
-    assert found.quality.fault is None
+    found = align_recordings(source, reference)
+    assert found.quality.problem is None
     assert not found.exact
     times = np.arange(0.1, SECONDS - 0.5, 0.01)
-    wrong = np.abs(found.at(times) - how.inverse(times))
+    wrong = np.abs(found.to_reference(times) - how.inverse(times))
     assert np.nanmedian(wrong) < 0.020
     assert np.nanquantile(wrong, 0.9) < 0.060
     assert np.isfinite(wrong).mean() > 0.95
     unwarped = mel_distance(source, performed(STEADY, 600.0))
-    assert mel_distance(source, reference, found.at) == pytest.approx(unwarped, rel=0.05)
+    assert mel_distance(source, reference, found.to_reference) == pytest.approx(unwarped, rel=0.05)
 
 
 def test_simultaneous_takes_stay_as_they_are(source: Tensor) -> None:
     reference = performed(STEADY, 600.0)
-    found = align(source, reference)
+    found = align_recordings(source, reference)
     assert found.exact
     times = np.array([0.0, 0.123, 7.5])
-    assert found.at(times).tolist() == times.tolist()
-    assert found.quality.fault is None
+    assert found.to_reference(times).tolist() == times.tolist()
+    assert found.quality.problem is None
     assert (found.quality.slowest, found.quality.fastest, found.quality.stuck) == (1, 1, 0)
 
 
 def test_a_lead_in_moves_all_alike(source: Tensor) -> None:
     late = torch.cat([torch.zeros(RATE), source])
-    found = align(source, late)
+    found = align_recordings(source, late)
     times = np.arange(0.2, 7.0, 0.1)
     assert not found.exact
-    assert np.abs(found.at(times) - times - 1).max() < 0.03
-    assert np.isnan(found.at(np.array([SECONDS + 1]))).all()
-    assert mel_distance(source, late, found.at) < 0.5
+    assert np.abs(found.to_reference(times) - times - 1).max() < 0.03
+    assert np.isnan(found.to_reference(np.array([SECONDS + 1]))).all()
+    assert mel_distance(source, late, found.to_reference) < 0.5
 
 
 def test_another_piece_is_no_partner(source: Tensor) -> None:
-    found = align(source, performed(STEADY, 600.0, seed=2))
-    assert found.quality.fault is not None
-    assert "check that both play the same piece" in found.quality.fault
-    assert f"agree by {found.quality.similarity:.2f}" in found.quality.fault
+    found = align_recordings(source, performed(STEADY, 600.0, seed=2))
+    assert found.quality.problem is not None
+    assert "check that both play the same piece" in found.quality.problem
+    assert f"agree by {found.quality.similarity:.2f}" in found.quality.problem
 
 
 def test_what_one_take_lacks_has_no_counterpart(source: Tensor) -> None:
     cut = torch.cat([source[: 2 * RATE], source[4 * RATE :]])
-    found = align(source, cut, [Anchor(1.9, 1.9), Anchor(4.1, 2.1)])
-    assert np.isnan(found.at(np.array([3.0]))).all()
-    assert found.at(np.array([1.0, 6.0])) == pytest.approx([1.0, 4.0], abs=0.04)
+    found = align_recordings(source, cut, [Anchor(1.9, 1.9), Anchor(4.1, 2.1)])
+    assert np.isnan(found.to_reference(np.array([3.0]))).all()
+    assert found.to_reference(np.array([1.0, 6.0])) == pytest.approx([1.0, 4.0], abs=0.04)
     assert 0.1 < found.quality.stuck < 0.4
 
 
@@ -138,14 +138,14 @@ def test_anchors_tell_apart_what_sounds_alike(
 ) -> None:
     """A phrase against itself played twice: is it the second time or the first?"""
     phrase = source[: 3 * RATE]
-    found = align(phrase, torch.cat([phrase, phrase]), [Anchor(1.5, 1.5 + lag_s)])
+    found = align_recordings(phrase, torch.cat([phrase, phrase]), [Anchor(1.5, 1.5 + lag_s)])
     times = np.arange(*heard_s, 0.05)
-    assert np.abs(found.at(times) - times - lag_s).max() < 0.05
+    assert np.abs(found.to_reference(times) - times - lag_s).max() < 0.05
 
 
 def test_a_path_goes_through_its_anchors(source: Tensor) -> None:
-    here, there = cues(source), cues(performed(tempo(0.87), 600.0))
-    path = coarse_path(here, there, [(200, 232), (500, 572)])
+    here, there = extract_alignment_features(source), extract_alignment_features(performed(tempo(0.87), 600.0))
+    path = find_coarse_path(here, there, [(200, 232), (500, 572)])
     assert path[[0, 200, 500, -1]] == pytest.approx([0, 232, 572, len(there.audible) - 1], abs=5)
     assert (np.diff(path) >= 0).all()
 
@@ -153,19 +153,19 @@ def test_a_path_goes_through_its_anchors(source: Tensor) -> None:
 @pytest.mark.parametrize("seconds", [0.25, 0.7, 1.3])
 def test_short_takes_are_aligned(source: Tensor, seconds: float) -> None:
     short = source[: round(seconds * RATE)]
-    found = align(short, torch.cat([short, 1e-3 * short]))
+    found = align_recordings(short, torch.cat([short, 1e-3 * short]))
     times = np.arange(0.1, seconds - 0.1, 0.01)
-    assert np.nanmax(np.abs(found.at(times) - times)) < 0.06
+    assert np.nanmax(np.abs(found.to_reference(times) - times)) < 0.06
 
 
 def test_one_note_is_held_together_by_its_ends(tone: Callable[..., Any]) -> None:
     notes = [torch.from_numpy(tone(s, RATE, frequency=220.0)[0]) for s in (2.0, 2.3)]
     quiet = torch.zeros(RATE // 2)
     short, long = (torch.cat([quiet, note, quiet]) for note in notes)
-    found = align(short, long)
-    assert found.quality.fault is None
+    found = align_recordings(short, long)
+    assert found.quality.problem is None
     assert found.quality.chance > 0.5  # any moment is like any other, and is said to be
-    assert found.at(np.array([0.6, 2.4])) == pytest.approx([0.6, 2.7], abs=0.1)
+    assert found.to_reference(np.array([0.6, 2.4])) == pytest.approx([0.6, 2.7], abs=0.1)
 
 
 def test_who_has_no_synctoolbox_is_told_how_to_get_it(
@@ -173,7 +173,7 @@ def test_who_has_no_synctoolbox_is_told_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "synctoolbox.dtw.mrmsdtw", None)
     with pytest.raises(MissingExtraError, match=r"^.*: pip install 'tonewood\[align\]'$"):
-        align(source, source)
+        align_recordings(source, source)
 
 
 def plodding(costs: NDArray[np.float32], price: float) -> float:
@@ -192,7 +192,7 @@ def plodding(costs: NDArray[np.float32], price: float) -> float:
 @given(seed=st.integers(0, 10_000), price=st.floats(0, 2))
 def test_no_path_is_cheaper_than_the_one_found(seed: int, price: float) -> None:
     costs = np.random.default_rng(seed).random((5, 5)).astype(np.float32)
-    path = steadiest(costs, price)
+    path = min_cost_path(costs, price)
     steps = np.abs(np.diff(path))
     assert steps.max() <= 1
     cost = sum(float(costs[i, k + 2]) for i, k in enumerate(path)) + price * float(steps.sum())
@@ -200,7 +200,7 @@ def test_no_path_is_cheaper_than_the_one_found(seed: int, price: float) -> None:
 
 
 def test_cues_know_nothing_of_level(source: Tensor) -> None:
-    loud, soft = cues(source), cues(0.1 * source)
+    loud, soft = extract_alignment_features(source), extract_alignment_features(0.1 * source)
     for name in ("fine", "chroma", "attack"):
         assert np.abs(getattr(loud, name) - getattr(soft, name)).max() < 0.02, name
     assert (loud.audible == soft.audible).all()
@@ -209,12 +209,12 @@ def test_cues_know_nothing_of_level(source: Tensor) -> None:
 def test_chroma_counts_semitones_from_a(tone: Callable[..., Any]) -> None:
     for semitone in (0, 1, 7):
         wave = torch.from_numpy(tone(0.5, RATE, frequency=220 * 2 ** (semitone / 12))[0])
-        assert cues(wave).chroma[10:40].mean(axis=0).argmax() == semitone
+        assert extract_alignment_features(wave).chroma[10:40].mean(axis=0).argmax() == semitone
 
 
 def test_an_attack_stands_where_it_is(tone: Callable[..., Any]) -> None:
     wave = np.concatenate([np.zeros(RATE // 2), tone(0.5, RATE)[0]]).astype(np.float32)
-    strength = np.linalg.norm(cues(torch.from_numpy(wave)).attack, axis=1)
+    strength = np.linalg.norm(extract_alignment_features(torch.from_numpy(wave)).attack, axis=1)
     assert abs(strength.argmax() * HOP_S - 0.5) <= 0.02
     assert strength[:45].max() == 0
 
@@ -222,4 +222,4 @@ def test_an_attack_stands_where_it_is(tone: Callable[..., Any]) -> None:
 def test_blocks_of_a_minute_leave_no_seam(rng: np.random.Generator) -> None:
     wave = torch.from_numpy(rng.standard_normal(RATE * 62).astype(np.float32))
     whole = band_levels(wave, RATE, BandSettings(), SpectrumSettings()).numpy()
-    assert _levels(wave) == pytest.approx(whole, abs=1e-3)
+    assert _mel_levels(wave) == pytest.approx(whole, abs=1e-3)

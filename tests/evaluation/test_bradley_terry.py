@@ -6,12 +6,12 @@ from scipy.optimize import minimize
 from scipy.stats import kendalltau, norm
 
 from tonewood.evaluation.bradley_terry import (
-    Posterior,
-    connected,
-    fit,
+    StrengthPosterior,
+    is_connected,
+    fit_strengths,
     information_gain,
-    most_telling,
-    posterior,
+    most_informative_pair,
+    estimate_posterior,
 )
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -28,9 +28,9 @@ def answered(planted: Array, each: int, rng: np.random.Generator) -> Array:
 
 
 def test_two_items_are_a_share(rng: np.random.Generator) -> None:
-    found = fit(np.array([[0.0, 300.0], [100.0, 0.0]]))
+    found = fit_strengths(np.array([[0.0, 300.0], [100.0, 0.0]]))
     assert found.strength[0] - found.strength[1] == pytest.approx(np.log(3), abs=0.01)
-    assert found.preferred(0, 1)[0] == pytest.approx(0.75, abs=0.002)
+    assert found.preference_probability(0, 1)[0] == pytest.approx(0.75, abs=0.002)
 
 
 def test_the_estimate_is_the_maximum_of_the_penalised_likelihood(rng: np.random.Generator) -> None:
@@ -47,7 +47,7 @@ def test_the_estimate_is_the_maximum_of_the_penalised_likelihood(rng: np.random.
         return float(-(wins * np.log(chance)).sum() - 0.5 * size)
 
     slow = minimize(negative, np.zeros(3), tol=1e-10).x
-    found = fit(wins)
+    found = fit_strengths(wins)
     np.testing.assert_allclose(found.strength, np.append(slow, -slow.sum()), atol=1e-3)
     assert found.strength.sum() == pytest.approx(0, abs=1e-9)
 
@@ -56,7 +56,7 @@ def test_intervals_hold_what_was_planted() -> None:
     planted = PLANTED - PLANTED.mean()
     held = []
     for seed in range(120):
-        found = fit(answered(planted, 8, np.random.default_rng(seed)))
+        found = fit_strengths(answered(planted, 8, np.random.default_rng(seed)))
         held += ((found.low <= planted) & (planted <= found.high)).tolist()
     assert 0.92 <= np.mean(held) <= 0.98
 
@@ -64,36 +64,36 @@ def test_intervals_hold_what_was_planted() -> None:
 def test_who_won_always_has_a_bound_all_the_same() -> None:
     wins = np.zeros((3, 3))
     wins[0, 1] = wins[1, 2] = wins[0, 2] = 5
-    found = fit(wins)
+    found = fit_strengths(wins)
     assert found.separated
     assert np.isfinite(found.strength).all()
     assert np.isfinite([found.low, found.high]).all()
     assert (np.diff(found.strength) < 0).all()
-    assert not fit(wins + wins.T).separated
+    assert not fit_strengths(wins + wins.T).separated
 
 
 def test_what_was_never_compared_has_no_common_scale() -> None:
     wins = np.zeros((4, 4))
     wins[0, 1] = wins[2, 3] = 3
-    assert not connected(wins)
+    assert not is_connected(wins)
     with pytest.raises(ValueError, match="never compared"):
-        fit(wins)
+        fit_strengths(wins)
 
 
 @given(st.integers(3, 6), st.integers(0, 1000))
 def test_gain_is_of_pairs_and_falls_with_asking(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     wins = np.triu(rng.integers(0, 4, (count, count)), 1).astype(float)
-    gain = information_gain(posterior(wins))
+    gain = information_gain(estimate_posterior(wins))
     assert gain.shape == (count * (count - 1) // 2,)
     assert (gain > 0).all()
-    assert information_gain(posterior(wins * 20 + wins.T * 20 + 60)).sum() < gain.sum()
+    assert information_gain(estimate_posterior(wins * 20 + wins.T * 20 + 60)).sum() < gain.sum()
 
 
 def test_gain_is_how_much_an_answer_settles_of_the_order() -> None:
     # Played out on strengths drawn from what is known, for items far from one another's copies.
     rng = np.random.default_rng(5)
-    known = Posterior(np.array([0.0, 0.5, 2.5]), np.diag([0.4, 0.3, 0.5]))
+    known = StrengthPosterior(np.array([0.0, 0.5, 2.5]), np.diag([0.4, 0.3, 0.5]))
     drawn = rng.multivariate_normal(known.mean, known.covariance, 400_000)
     pairs = [(0, 1), (0, 2), (1, 2)]
     slow = []
@@ -119,10 +119,10 @@ def test_active_choice_needs_fewer_answers() -> None:
             planted = 2.5 * norm.ppf((rng.permutation(count) + 0.5) / count)
             wins, found = np.zeros((count, count)), list[float]()
             for _ in range(90):
-                i, j = most_telling(wins, rng) if active else rng.permutation(count)[:2]
+                i, j = most_informative_pair(wins, rng) if active else rng.permutation(count)[:2]
                 first = rng.random() < 1 / (1 + np.exp(planted[j] - planted[i]))
                 wins[(i, j) if first else (j, i)] += 1
-                found.append(kendalltau(planted, posterior(wins).mean).statistic)
+                found.append(kendalltau(planted, estimate_posterior(wins).mean).statistic)
             curves[active].append(found)
     random, chosen = (np.nanmean(curves[way], axis=0) for way in (False, True))
     wanted = random[-10:].mean()

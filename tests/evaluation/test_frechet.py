@@ -6,9 +6,9 @@ from scipy.linalg import sqrtm
 from tonewood.evaluation.frechet import (
     MIN_STRETCHES,
     Gaussian,
-    extrapolated,
+    extrapolate_frechet_distance,
     frechet_distance,
-    gaussian,
+    fit_gaussian,
 )
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ def test_a_shift_counts_by_its_square_and_a_spread_by_its_root() -> None:
 
 
 def test_points_are_fitted_by_their_moments(rng: np.random.Generator) -> None:
-    fitted = gaussian(np.array([[0.0, 1.0], [2.0, 1.0]]))
+    fitted = fit_gaussian(np.array([[0.0, 1.0], [2.0, 1.0]]))
     assert fitted.mean.tolist() == [1, 1]
     assert fitted.covariance.tolist() == [[2, 0], [0, 0]]
 
@@ -53,7 +53,7 @@ def test_few_points_do_not_bias_what_is_extrapolated(apart: float) -> None:
     a, b = drawn_gaussian(16, rng), drawn_gaussian(16, rng, apart)
     b = a if apart == 0 else b
     true = frechet_distance(a, b)
-    found = [extrapolated(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)]
+    found = [extrapolate_frechet_distance(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)]
     plain = np.mean([it.plain for it in found]) - true
     better = np.mean([it.distance for it in found]) - true
     error = np.std([it.distance for it in found], ddof=1)
@@ -66,7 +66,7 @@ def test_few_stretches_suffice_and_chance_is_drawn_from_the_generator() -> None:
     rng = np.random.default_rng(1)
     a, b = (list(rng.standard_normal((MIN_STRETCHES, 50, 3))) for _ in range(2))
     first, second = (
-        extrapolated(a, [it + 1 for it in b], np.random.default_rng(3)) for _ in range(2)
+        extrapolate_frechet_distance(a, [it + 1 for it in b], np.random.default_rng(3)) for _ in range(2)
     )
     assert first == second
     assert first.distance == pytest.approx(3, abs=1.5)

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 
 from tonewood.evaluation import bradley_terry
-from tonewood.evaluation.listeners import jackknife, mixed
+from tonewood.evaluation.listeners import jackknife_intervals, fit_mixed_logit
 
 STRENGTHS = np.array([-0.9, 0.1, 0.8])
 
@@ -15,7 +15,7 @@ def test_the_middle_listeners_share_is_held_where_listeners_differ() -> None:
     for seed in range(120):
         rng = np.random.default_rng(seed)
         counts = rng.binomial(16, expit(0.6 + rng.normal(0, 1, 20)))
-        found = mixed(counts.tolist(), [16] * 20)
+        found = fit_mixed_logit(counts.tolist(), [16] * 20)
         assert found is not None
         held.append(found.low <= expit(0.6) <= found.high)
         share, reach = counts.sum() / 320, 1.96 * np.sqrt(0.25 / 320)
@@ -25,7 +25,7 @@ def test_the_middle_listeners_share_is_held_where_listeners_differ() -> None:
 
 
 def test_alike_listeners_are_one() -> None:
-    found = mixed([7, 8, 9, 8, 7, 9, 8, 8], [10] * 8)
+    found = fit_mixed_logit([7, 8, 9, 8, 7, 9, 8, 8], [10] * 8)
     assert found is not None
     assert found.spread == 0.0
     assert found.share == pytest.approx(0.8, abs=0.001)
@@ -33,22 +33,22 @@ def test_alike_listeners_are_one() -> None:
     for end in (found.low, found.high):
         fall = 64 * np.log(0.8 / end) + 16 * np.log(0.2 / (1 - end))
         assert fall == pytest.approx(1.9207, abs=0.01)
-    apart = mixed([0, 10, 0, 10, 0, 10, 10, 0], [10] * 8)
+    apart = fit_mixed_logit([0, 10, 0, 10, 0, 10, 10, 0], [10] * 8)
     assert apart is not None
     assert apart.spread > 2
     assert apart.p > 0.5
 
 
 def test_what_always_was_has_no_end_on_that_side() -> None:
-    always = mixed([6] * 8, [6] * 8)
-    never = mixed([0] * 8, [6] * 8)
+    always = fit_mixed_logit([6] * 8, [6] * 8)
+    never = fit_mixed_logit([0] * 8, [6] * 8)
     assert always is not None
     assert never is not None
     assert (always.high, never.low) == (1.0, 0.0)
     assert always.low == pytest.approx(1 - never.high, abs=1e-3)
     assert always.low > 0.8
-    assert mixed([3] * 5, [6] * 5) is None  # too few to tell how others differ
-    assert mixed([3] * 8, [6] * 5 + [0] * 3) is None
+    assert fit_mixed_logit([3] * 5, [6] * 5) is None  # too few to tell how others differ
+    assert fit_mixed_logit([3] * 8, [6] * 5 + [0] * 3) is None
 
 
 def answers(listeners: int, spread: float, each: int, seed: int) -> np.ndarray:
@@ -63,11 +63,11 @@ def answers(listeners: int, spread: float, each: int, seed: int) -> np.ndarray:
 
 def test_strengths_are_held_for_other_listeners_too() -> None:
     spread = 1.0
-    planted = bradley_terry.strengths(answers(200_000, spread, 1, 0).sum(axis=0))
+    planted = bradley_terry.estimate_strengths(answers(200_000, spread, 1, 0).sum(axis=0))
     held, own = [], []
     for seed in range(150):
         wins = answers(16, spread, 6, seed)
-        ends, fitted = jackknife(wins), bradley_terry.fit(wins.sum(axis=0))
+        ends, fitted = jackknife_intervals(wins), bradley_terry.fit_strengths(wins.sum(axis=0))
         assert ends is not None
         held += ((ends.low <= planted) & (planted <= ends.high)).tolist()
         own += ((fitted.low <= planted) & (planted <= fitted.high)).tolist()
@@ -78,8 +78,8 @@ def test_strengths_are_held_for_other_listeners_too() -> None:
 def test_who_alone_joins_the_items_leaves_nothing_to_judge_by() -> None:
     wins = np.zeros((4, 3, 3))
     wins[:, 0, 1] = wins[1:, 1, 0] = 2
-    assert jackknife(wins) is None
+    assert jackknife_intervals(wins) is None
     wins[0, 1, 2] = 1
-    assert jackknife(wins) is None
+    assert jackknife_intervals(wins) is None
     wins[1, 2, 1] = 1
-    assert jackknife(wins) is not None
+    assert jackknife_intervals(wins) is not None

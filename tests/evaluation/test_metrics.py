@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tonewood.errors import CallError
 from tonewood.evaluation.metrics import (
-    Distances,
+    PairDistances,
     audible_frames,
-    closed,
-    distances,
+    gap_closed,
+    measure_distances,
     log_spectral_distance,
     long_term_error,
     mel_distance,
@@ -21,8 +21,8 @@ from tonewood.evaluation.metrics import (
     rows_distance,
 )
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import centres_hz, hz_to_mel
-from tonewood.signal.spectrum import Floats, filtered, log_magnitude, stft
+from tonewood.signal.bands import center_frequencies, hz_to_mel
+from tonewood.signal.spectrum import FloatArray, filter_recording, log_magnitude, stft
 
 METRICS = [mel_distance, log_spectral_distance, multi_resolution_distance, long_term_error]
 PAPER = SpectrumSettings()
@@ -33,13 +33,13 @@ def noise(seconds: float = 2.0, seed: int = 0) -> Tensor:
     return torch.from_numpy((0.1 * drawn).astype(np.float32))
 
 
-def through(wave: Tensor, gain_db: Callable[[Floats], Floats]) -> Tensor:
+def through(wave: Tensor, gain_db: Callable[[FloatArray], FloatArray]) -> Tensor:
     """The wave through a filter that is constant in time."""
 
-    def field(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def field(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         return np.repeat(gain_db(hz)[:, None], len(seconds), axis=1).astype(np.float32)
 
-    return torch.from_numpy(filtered(wave.numpy()[None], 16_000, field, PAPER)[0])
+    return torch.from_numpy(filter_recording(wave.numpy()[None], 16_000, field, PAPER)[0])
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -77,11 +77,11 @@ def test_a_tilt_over_the_bins_has_the_distance_of_its_spread() -> None:
 
 
 def test_a_tilt_over_the_mel_bands_has_the_distance_of_its_spread() -> None:
-    def tilt(hz: Floats) -> Floats:
+    def tilt(hz: FloatArray) -> FloatArray:
         return 6 * (hz_to_mel(hz) / 1_500 - 1)
 
     estimate = through(noise(4.0), tilt)
-    at_centres = tilt(centres_hz(BandSettings(), PAPER))
+    at_centres = tilt(center_frequencies(BandSettings(), PAPER))
     assert mel_distance(estimate, noise(4.0)) == pytest.approx(at_centres.std(), abs=0.15)
     assert long_term_error(estimate, noise(4.0)) == pytest.approx(at_centres.std(), abs=0.15)
 
@@ -162,8 +162,8 @@ def test_long_term_error_does_not_care_when() -> None:
 
 def test_all_distances_at_once() -> None:
     estimate, reference = noise(0.5, 1), noise(0.5, 2)
-    made = distances(estimate, reference)
-    assert made == Distances(*[metric(estimate, reference) for metric in METRICS])
+    made = measure_distances(estimate, reference)
+    assert made == PairDistances(*[metric(estimate, reference) for metric in METRICS])
     assert made.mel == mel_distance(estimate, reference)
     assert made.log_spectral == log_spectral_distance(estimate, reference)
     assert made.multi_resolution == multi_resolution_distance(estimate, reference)
@@ -173,16 +173,16 @@ def test_all_distances_at_once() -> None:
 @pytest.mark.parametrize("shape", [(7_999,), (1, 8_000)])
 def test_waveforms_must_fit(shape: tuple[int, ...]) -> None:
     with pytest.raises(CallError, match=r"one length, not .*\(8000,\): align them first"):
-        distances(torch.zeros(shape), torch.zeros(8_000))
+        measure_distances(torch.zeros(shape), torch.zeros(8_000))
     with pytest.raises(CallError, match="align them first"):
-        distances(torch.zeros(1, 8_000), torch.zeros(1, 8_000))
+        measure_distances(torch.zeros(1, 8_000), torch.zeros(1, 8_000))
 
 
 @pytest.mark.parametrize(
     ("before", "after", "share"), [(6, 6, 0), (6, 0, 1), (6, 4.5, 0.25), (6, 9, -0.5)]
 )
 def test_closed_is_the_share_that_is_gone(before: float, after: float, share: float) -> None:
-    assert closed(before, after) == pytest.approx(share)
+    assert gap_closed(before, after) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -212,9 +212,9 @@ def test_what_has_no_counterpart_does_not_count(metric: Callable[..., float]) ->
 
 def test_a_warp_must_lead_somewhere() -> None:
     with pytest.raises(CallError, match="no moment of the estimate has a counterpart"):
-        distances(noise(), noise(), lambda t: np.full_like(t, np.nan))
+        measure_distances(noise(), noise(), lambda t: np.full_like(t, np.nan))
 
 
 def test_lengths_may_differ_under_a_warp() -> None:
-    found = distances(noise(1.0, 1), noise(2.0, 1), lambda t: t)
+    found = measure_distances(noise(1.0, 1), noise(2.0, 1), lambda t: t)
     assert found.mel == pytest.approx(0, abs=0.2)

@@ -6,13 +6,13 @@ from scipy import stats
 
 from tonewood.errors import MissingExtraError
 from tonewood.evaluation.mushra import (
-    by_listener,
-    differences,
-    effects,
-    friedman,
+    listener_means,
+    compare_conditions,
+    fit_mixed_effects,
+    friedman_test,
     median_interval,
-    medians,
-    unreliable,
+    condition_medians,
+    find_unreliable_listeners,
 )
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -31,17 +31,17 @@ def test_post_screening_asks_what_the_standard_asks(rng: np.random.Generator) ->
     given[1, :3, 0] = 80  # 15 % of the trials: not more than 15 %
     given[2, :4, 0] = 80
     given[3, :4, 3] = 95
-    assert unreliable(given, 0, 3).tolist() == [False, False, True, True, False]
-    assert unreliable(given, 0).tolist() == [False, False, True, False, False]
+    assert find_unreliable_listeners(given, 0, 3).tolist() == [False, False, True, True, False]
+    assert find_unreliable_listeners(given, 0).tolist() == [False, False, True, False, False]
     given[:, :4, 3] = 95  # where everybody does, the anchor was no anchor
-    assert unreliable(given, 0, 3).tolist() == [False, False, True, False, False]
+    assert find_unreliable_listeners(given, 0, 3).tolist() == [False, False, True, False, False]
     given[2, 4:] = np.nan
-    assert unreliable(given, 0)[2]
+    assert find_unreliable_listeners(given, 0)[2]
 
 
 def test_medians_are_of_listeners(rng: np.random.Generator) -> None:
     given = ratings(rng)
-    found = medians(given)
+    found = condition_medians(given)
     for it, level in zip(found, LEVELS, strict=True):
         assert it.listeners == 14
         assert it.low is not None
@@ -50,7 +50,7 @@ def test_medians_are_of_listeners(rng: np.random.Generator) -> None:
         assert it.median == pytest.approx(level, abs=6)
         assert it.quarter < it.three_quarters
     given[0, :, 1] = np.nan
-    assert len(by_listener(given)) == 13
+    assert len(listener_means(given)) == 13
 
 
 def test_median_interval_holds_the_median() -> None:
@@ -68,18 +68,18 @@ def test_median_interval_holds_the_median() -> None:
 
 def test_tests_find_what_is_there_and_nothing_else(rng: np.random.Generator) -> None:
     given = ratings(rng)
-    found = friedman(given)
+    found = friedman_test(given)
     assert found is not None
     assert found.p < 1e-6
-    gaps = {(it.first, it.second): it for it in differences(given)}
+    gaps = {(it.first, it.second): it for it in compare_conditions(given)}
     assert len(gaps) == 6
     assert gaps[1, 3].p_holm < 0.01
     assert gaps[1, 3].median == pytest.approx(40, abs=8)
-    means = by_listener(given)
+    means = listener_means(given)
     assert gaps[1, 2].p == pytest.approx(stats.wilcoxon(means[:, 1], means[:, 2]).pvalue)
     same = np.repeat(given[:, :, :1], 3, axis=2)
-    assert friedman(same) is None
-    assert all(it.p_holm == 1 for it in differences(same))
+    assert friedman_test(same) is None
+    assert all(it.p_holm == 1 for it in compare_conditions(same))
 
 
 def test_mixed_effects_recover_what_was_planted(
@@ -88,11 +88,11 @@ def test_mixed_effects_recover_what_was_planted(
     own, piece = rng.normal(0, 8, (14, 1, 1)), rng.normal(0, 5, (1, 9, 1))
     given = LEVELS * 0.5 + own + piece + rng.normal(0, 8, (14, 9, 4))
     given[0, 0, 1] = np.nan
-    found = effects(given)
+    found = fit_mixed_effects(given)
     assert [it.condition for it in found] == [1, 2, 3]
     for it in found:
         assert it.low < it.estimate < it.high
         assert it.estimate == pytest.approx((LEVELS[it.condition] - LEVELS[0]) * 0.5, abs=4)
     monkeypatch.setitem(sys.modules, "statsmodels.regression.mixed_linear_model", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[stats\]'"):
-        effects(given)
+        fit_mixed_effects(given)

@@ -21,12 +21,12 @@ from tonewood.files import codec
 from tonewood.files.audio import (
     AudioFormat,
     Recording,
-    audio_files,
-    probe,
-    read,
+    find_audio_files,
+    probe_audio,
+    read_recording,
     resample,
-    sha256,
-    write,
+    file_sha256,
+    write_recording,
 )
 
 Samples = npt.NDArray[np.float32]
@@ -79,12 +79,12 @@ def test_integer_samples_go_back_bit_for_bit(
     assert form.integer_bits is not None
     first, second = tmp_path / "first", tmp_path / "second"
     samples = integers(rng, form.integer_bits, channels, 40_000)
-    write(first, samples, 48_000, form)
-    taken = read(first)
+    write_recording(first, samples, 48_000, form)
+    taken = read_recording(first)
     assert taken.format == form
     assert (taken.rate, taken.channels) == (48_000, channels)
     np.testing.assert_array_equal(taken.samples, samples)
-    write(second, taken.samples, taken.rate, taken.format)
+    write_recording(second, taken.samples, taken.rate, taken.format)
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -96,8 +96,8 @@ def test_samples_of_other_programs_go_back_bit_for_bit(
     whole = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (30_000, 2)) << (32 - bits)
     theirs, ours = tmp_path / "theirs.wav", tmp_path / "ours.flac"
     soundfile.write(theirs, whole.astype(np.int32), 44_100, subtype=f"PCM_{bits}")
-    taken = read(theirs)
-    write(ours, taken.samples, taken.rate, AudioFormat.for_path(ours, taken.format))
+    taken = read_recording(theirs)
+    write_recording(ours, taken.samples, taken.rate, AudioFormat.for_path(ours, taken.format))
     back, _ = soundfile.read(ours, dtype="int32")
     np.testing.assert_array_equal(back, whole)
 
@@ -109,8 +109,8 @@ def test_floats_are_kept_even_beyond_full_scale(
 ) -> None:
     samples = (3 * rng.standard_normal((2, 40_000))).astype(np.float32)
     form = AudioFormat(container, subtype)
-    write(tmp_path / "a", samples, 96_000, form)
-    taken = read(tmp_path / "a")
+    write_recording(tmp_path / "a", samples, 96_000, form)
+    taken = read_recording(tmp_path / "a")
     np.testing.assert_array_equal(taken.samples, samples)
     assert taken.format == form
 
@@ -119,9 +119,9 @@ def test_32_bit_integers_keep_the_precision_of_a_float32(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     samples = rng.uniform(-1, 1, (1, 20_000)).astype(np.float32)
-    write(tmp_path / "a.wav", samples, 48_000, AudioFormat("WAV", "PCM_32"))
+    write_recording(tmp_path / "a.wav", samples, 48_000, AudioFormat("WAV", "PCM_32"))
     # 2⁻³² is half a step of the file: it is all that tiny values may lose.
-    np.testing.assert_allclose(read(tmp_path / "a.wav").samples, samples, rtol=0, atol=2.0**-32)
+    np.testing.assert_allclose(read_recording(tmp_path / "a.wav").samples, samples, rtol=0, atol=2.0**-32)
 
 
 @pytest.mark.parametrize("subtype", ["ULAW", "ALAW"])
@@ -130,12 +130,12 @@ def test_companded_samples_are_stable_and_clip(
 ) -> None:
     form = AudioFormat("WAV", subtype)
     samples = rng.standard_normal((1, 20_000)).astype(np.float32)
-    write(tmp_path / "a", samples, 8000, form)
-    first = read(tmp_path / "a").samples
+    write_recording(tmp_path / "a", samples, 8000, form)
+    first = read_recording(tmp_path / "a").samples
     # Steps are a sixteenth of the octave they lie in: 1/32 at the top, of which half is lost.
     np.testing.assert_allclose(first, np.clip(samples, -1, 1), rtol=0, atol=0.032)
-    write(tmp_path / "b", first, 8000, form)
-    np.testing.assert_array_equal(read(tmp_path / "b").samples, first)
+    write_recording(tmp_path / "b", first, 8000, form)
+    np.testing.assert_array_equal(read_recording(tmp_path / "b").samples, first)
 
 
 @pytest.mark.parametrize("form", [*LOSSY, AudioFormat("FLAC", "PCM_16"), WAV16], ids=label)
@@ -149,11 +149,11 @@ def test_length_rate_and_place_are_kept(
         rate = {44_100: 16_000, 48_000: 48_000, 96_000: 24_000}[rate]
     # Neither a whole number of blocks of ours nor of any codec's frames.
     samples = tone(rate=rate, seconds=1, channels=2, frequency=1000.0)[:, :-7]
-    write(tmp_path / "a", samples, rate, form)
-    taken = read(tmp_path / "a")
+    write_recording(tmp_path / "a", samples, rate, form)
+    taken = read_recording(tmp_path / "a")
     assert taken.samples.shape == samples.shape
     assert taken.rate == rate
-    assert probe(tmp_path / "a").frames == samples.shape[1]
+    assert probe_audio(tmp_path / "a").frames == samples.shape[1]
     middle = slice(rate // 10, -rate // 10)  # codecs smear the ends
     error = taken.samples[:, middle] - samples[:, middle]
     # A shift by a single sample would make an error of 0.10 or more at these tones and rates.
@@ -176,7 +176,7 @@ def test_rounding_is_to_the_nearest_and_never_wraps(
 ) -> None:
     assert form.integer_bits is not None
     path = tmp_path / "a"
-    write(path, samples, 44_100, form, overwrite=True)
+    write_recording(path, samples, 44_100, form, overwrite=True)
     back, _ = soundfile.read(path, dtype="float64", always_2d=True)
     step = 2.0 ** (1 - form.integer_bits)
     expected = np.clip(samples.astype(np.float64), -1, 1 - step)
@@ -186,15 +186,15 @@ def test_rounding_is_to_the_nearest_and_never_wraps(
 @pytest.mark.parametrize("channels", range(1, 9))
 def test_channels_keep_their_order(tmp_path: Path, tone: Tone, channels: int) -> None:
     samples = tone(channels=channels)
-    write(tmp_path / "a.flac", samples, 44_100, AudioFormat("FLAC", "PCM_24"))
-    taken = read(tmp_path / "a.flac").samples
+    write_recording(tmp_path / "a.flac", samples, 44_100, AudioFormat("FLAC", "PCM_24"))
+    taken = read_recording(tmp_path / "a.flac").samples
     np.testing.assert_allclose(taken, samples, atol=2.0**-24)
 
 
 def test_a_long_vorbis_does_not_crash_its_encoder(tmp_path: Path, rng: np.random.Generator) -> None:
     samples = rng.uniform(-0.5, 0.5, (2, 3_000_000)).astype(np.float32)
-    write(tmp_path / "a.ogg", samples, 48_000, AudioFormat("OGG", "VORBIS"))
-    assert probe(tmp_path / "a.ogg").frames == 3_000_000
+    write_recording(tmp_path / "a.ogg", samples, 48_000, AudioFormat("OGG", "VORBIS"))
+    assert probe_audio(tmp_path / "a.ogg").frames == 3_000_000
 
 
 # --- Recording
@@ -229,10 +229,10 @@ def test_clipping_is_a_run_of_three_at_full_scale(
 
 
 def test_clipped_when_written_is_clipped_when_read(tmp_path: Path, tone: Tone) -> None:
-    write(tmp_path / "a.wav", tone(amplitude=1.5), 44_100, WAV16)
-    write(tmp_path / "b.wav", tone(amplitude=1.0), 44_100, WAV16)
-    assert read(tmp_path / "a.wav").clipped
-    assert not read(tmp_path / "b.wav").clipped
+    write_recording(tmp_path / "a.wav", tone(amplitude=1.5), 44_100, WAV16)
+    write_recording(tmp_path / "b.wav", tone(amplitude=1.0), 44_100, WAV16)
+    assert read_recording(tmp_path / "a.wav").clipped
+    assert not read_recording(tmp_path / "b.wav").clipped
 
 
 def test_mono_is_the_mean() -> None:
@@ -277,7 +277,7 @@ def test_resampling_keeps_the_layout_and_treats_channels_alike(tone: Tone) -> No
 def wav(tmp_path: Path, tone: Tone) -> Path:
     """One second, 16 bits, mono: 44 bytes of header and 88,200 of audio."""
     path = tmp_path / "take.wav"
-    write(path, tone(seconds=1), 44_100, WAV16)
+    write_recording(path, tone(seconds=1), 44_100, WAV16)
     return path
 
 
@@ -295,7 +295,7 @@ def u32(number: int) -> bytes:
 
 def refused(path: Path, match: str) -> None:
     with pytest.raises(AudioError, match=match) as caught:
-        read(path)
+        read_recording(path)
     text = str(caught.value)
     assert "\n" not in text
     assert ": " in text  # a remedy follows
@@ -331,14 +331,14 @@ def test_unreadable(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "open", refuse)
     refused(wav, r"take\.wav cannot be read \(permission denied\)")
     with pytest.raises(AudioError, match="cannot be read"):
-        sha256(wav)
+        file_sha256(wav)
 
 
 def test_too_short(tmp_path: Path, tone: Tone) -> None:
     path = tmp_path / "take.wav"
-    write(path, tone(seconds=0.04), 44_100, WAV16)
+    write_recording(path, tone(seconds=0.04), 44_100, WAV16)
     refused(path, r"lasts 0\.04 s; 0\.25 s are needed: give a longer recording")
-    assert read(path, min_seconds=0.04).duration == pytest.approx(0.04)
+    assert read_recording(path, min_seconds=0.04).duration == pytest.approx(0.04)
 
 
 def test_no_samples(tmp_path: Path) -> None:
@@ -348,28 +348,28 @@ def test_no_samples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("peak", "level"), [(0.0, "-inf"), (0.9e-5, "-101")])
 def test_silence(tmp_path: Path, tone: Tone, peak: float, level: str) -> None:
-    write(tmp_path / "a.wav", tone(amplitude=peak), 44_100, WAV_FLOAT)
+    write_recording(tmp_path / "a.wav", tone(amplitude=peak), 44_100, WAV_FLOAT)
     refused(tmp_path / "a.wav", f"is silent: its peak is {level} dB .*-100 dB are needed")
 
 
 def test_quiet_or_partly_silent_is_no_silence(tmp_path: Path, tone: Tone) -> None:
-    write(tmp_path / "a.wav", tone(amplitude=1.1e-5), 44_100, WAV_FLOAT)
-    assert read(tmp_path / "a.wav").channels == 1
+    write_recording(tmp_path / "a.wav", tone(amplitude=1.1e-5), 44_100, WAV_FLOAT)
+    assert read_recording(tmp_path / "a.wav").channels == 1
     half = tone(channels=2)
     half[:, 1000:] = 0
     half[1] = 0
-    write(tmp_path / "b.wav", half, 44_100, WAV_FLOAT)
-    np.testing.assert_array_equal(read(tmp_path / "b.wav").samples, half)
+    write_recording(tmp_path / "b.wav", half, 44_100, WAV_FLOAT)
+    np.testing.assert_array_equal(read_recording(tmp_path / "b.wav").samples, half)
 
 
 def test_offset_without_sound(tmp_path: Path) -> None:
     offset = np.full((2, 20_000), 0.25, np.float32)
     offset[1] = -0.5
-    write(tmp_path / "a.wav", offset, 44_100, WAV_FLOAT)
+    write_recording(tmp_path / "a.wav", offset, 44_100, WAV_FLOAT)
     refused(tmp_path / "a.wav", r"is constant \(0\.25 throughout")
     offset[1, 7] = 0  # one sample is sound enough
-    write(tmp_path / "b.wav", offset, 44_100, WAV_FLOAT)
-    assert read(tmp_path / "b.wav").channels == 2
+    write_recording(tmp_path / "b.wav", offset, 44_100, WAV_FLOAT)
+    assert read_recording(tmp_path / "b.wav").channels == 2
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -381,11 +381,11 @@ def test_no_finite_numbers(tmp_path: Path, tone: Tone, bad: float) -> None:
 
 
 def test_too_many_channels(tmp_path: Path, tone: Tone) -> None:
-    write(tmp_path / "a.wav", tone(channels=9, frequency=20), 44_100, WAV16)
+    write_recording(tmp_path / "a.wav", tone(channels=9, frequency=20), 44_100, WAV16)
     refused(tmp_path / "a.wav", "has 9 channels; 8 can be used")
-    assert read(tmp_path / "a.wav", max_channels=9).channels == 9
+    assert read_recording(tmp_path / "a.wav", max_channels=9).channels == 9
     with pytest.raises(AudioError, match="has 9 channels; 2 can"):
-        probe(tmp_path / "a.wav", max_channels=2)
+        probe_audio(tmp_path / "a.wav", max_channels=2)
 
 
 @pytest.mark.parametrize("rate", [1, 3999, 768_001, 10_000_000])
@@ -409,7 +409,7 @@ def test_damaged_header(wav: Path, change: tuple[int, bytes]) -> None:
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_cut_off(tmp_path: Path, rng: np.random.Generator, form: AudioFormat, share: float) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    write(whole, rng.uniform(-0.5, 0.5, (1, 96_000)).astype(np.float32), 48_000, form)
+    write_recording(whole, rng.uniform(-0.5, 0.5, (1, 96_000)).astype(np.float32), 48_000, form)
     data = whole.read_bytes()
     cut.write_bytes(data[: int(share * len(data))])
     # A caf that lies so much about a chunk is refused by libsndfile when it opens it.
@@ -427,7 +427,7 @@ def test_cut_off_says_by_how_much(wav: Path) -> None:
 @pytest.mark.parametrize("offset", [100, 3000])
 def test_flipped_bits_in_a_flac(tmp_path: Path, tone: Tone, offset: int) -> None:
     path = tmp_path / "a.flac"
-    write(path, tone(seconds=1), 44_100, AudioFormat("FLAC", "PCM_16"))
+    write_recording(path, tone(seconds=1), 44_100, AudioFormat("FLAC", "PCM_16"))
     at = len(path.read_bytes()) - offset
     patched(path, (at, bytes([path.read_bytes()[at] ^ 0xFF])))
     refused(path, "cut off or damaged")
@@ -436,10 +436,10 @@ def test_flipped_bits_in_a_flac(tmp_path: Path, tone: Tone, offset: int) -> None
 @pytest.mark.parametrize("data_size", [0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000])
 @pytest.mark.parametrize("riff_size", [0, 36, 0xFFFFFFFF])
 def test_streamed_wavs_are_read_to_their_end(wav: Path, data_size: int, riff_size: int) -> None:
-    whole = read(wav).samples
+    whole = read_recording(wav).samples
     patched(wav, (4, u32(riff_size)), (40, u32(data_size)))
-    np.testing.assert_array_equal(read(wav).samples, whole)
-    assert probe(wav).frames == 44_100
+    np.testing.assert_array_equal(read_recording(wav).samples, whole)
+    assert probe_audio(wav).frames == 44_100
 
 
 def test_an_empty_wav_with_a_trailing_chunk_is_not_taken_for_a_stream(wav: Path) -> None:
@@ -451,7 +451,7 @@ def test_an_empty_wav_with_a_trailing_chunk_is_not_taken_for_a_stream(wav: Path)
 
 def flac_with_length(path: Path, tone: Tone, frames: int) -> Samples:
     samples = tone(seconds=1)
-    write(path, samples, 44_100, AudioFormat("FLAC", "PCM_24"))
+    write_recording(path, samples, 44_100, AudioFormat("FLAC", "PCM_24"))
     head = path.read_bytes()[21]
     patched(path, (21, bytes([head & 0xF0 | frames >> 32]) + struct.pack(">I", frames % 2**32)))
     return samples
@@ -459,8 +459,8 @@ def flac_with_length(path: Path, tone: Tone, frames: int) -> Samples:
 
 def test_streamed_flac_is_read_to_its_end(tmp_path: Path, tone: Tone) -> None:
     samples = flac_with_length(tmp_path / "a.flac", tone, 0)
-    np.testing.assert_allclose(read(tmp_path / "a.flac").samples, samples, atol=2.0**-24)
-    info = probe(tmp_path / "a.flac")
+    np.testing.assert_allclose(read_recording(tmp_path / "a.flac").samples, samples, atol=2.0**-24)
+    info = probe_audio(tmp_path / "a.flac")
     assert (info.frames, info.duration) == (None, None)
 
 
@@ -474,7 +474,7 @@ def test_streamed_flac_that_is_cut_off(tmp_path: Path, tone: Tone) -> None:
 def test_an_absurd_length_takes_no_memory(tmp_path: Path, tone: Tone) -> None:
     frames = 2**36 - 1  # 256 GiB as float32
     flac_with_length(tmp_path / "a.flac", tone, frames)
-    assert probe(tmp_path / "a.flac").frames == frames
+    assert probe_audio(tmp_path / "a.flac").frames == frames
     refused(tmp_path / "a.flac", r"promises 1558264\.\d+ s, 1\.00 s could be read")
 
 
@@ -503,7 +503,7 @@ def test_mp3_without_a_length_is_trusted_as_far_as_it_was_read(
 ) -> None:
     path = headerless_mp3(tmp_path / "a.mp3", rng, loud_first=False)
     # 384 frames of 1152: all of it, with the encoder's own delay.
-    assert read(path).samples.shape == (1, 384 * 1152)
+    assert read_recording(path).samples.shape == (1, 384 * 1152)
 
 
 def test_mp3_of_which_the_decoder_would_drop_the_end(
@@ -517,7 +517,7 @@ def test_a_frame_inside_a_tag_is_no_frame(
     tmp_path: Path, tone: Tone, rng: np.random.Generator
 ) -> None:
     path = headerless_mp3(tmp_path / "a.mp3", rng, loud_first=True)
-    write(tmp_path / "b.mp3", tone(seconds=1), 44_100, LOSSY[2])
+    write_recording(tmp_path / "b.mp3", tone(seconds=1), 44_100, LOSSY[2])
     inside = (tmp_path / "b.mp3").read_bytes()[:8000]  # states a length, of another recording
     size = bytes([0, 0, len(inside) >> 7, len(inside) & 0x7F])
     path.write_bytes(b"ID3\x04\0\0" + size + inside + path.read_bytes())
@@ -526,17 +526,17 @@ def test_a_frame_inside_a_tag_is_no_frame(
 
 def test_tags_do_not_disturb_an_mp3(tmp_path: Path, tone: Tone) -> None:
     path = tmp_path / "a.mp3"
-    write(path, tone(seconds=1), 44_100, AudioFormat("MP3", "MPEG_LAYER_III"))
+    write_recording(path, tone(seconds=1), 44_100, AudioFormat("MP3", "MPEG_LAYER_III"))
     front = b"ID3\x04\0\0\0\0\x01\x00" + bytes(128)
     path.write_bytes(front + path.read_bytes() + b"TAG" + bytes(125))
-    assert read(path).samples.shape == (1, 44_100)
+    assert read_recording(path).samples.shape == (1, 44_100)
 
 
 def test_names_that_are_no_utf8(wav: Path) -> None:
     odd = wav.parent / os.fsdecode(b"caf\xe9\n.wav")
     shutil.copy(wav, odd)
-    assert read(odd).duration == 1
-    write(odd, read(wav).samples, 44_100, WAV16, overwrite=True)
+    assert read_recording(odd).duration == 1
+    write_recording(odd, read_recording(wav).samples, 44_100, WAV16, overwrite=True)
     refused(Path(str(odd) + "x"), r"caf\\udce9\\n\.wavx does not exist")
 
 
@@ -546,9 +546,9 @@ def test_names_that_are_no_utf8(wav: Path) -> None:
 def test_existing_output_stays(wav: Path, tone: Tone) -> None:
     before = wav.read_bytes()
     with pytest.raises(OutputError, match=r"take\.wav exists"):
-        write(wav, tone(), 44_100, WAV16)
+        write_recording(wav, tone(), 44_100, WAV16)
     assert wav.read_bytes() == before
-    write(wav, tone(), 44_100, WAV16, overwrite=True)
+    write_recording(wav, tone(), 44_100, WAV16, overwrite=True)
     assert wav.read_bytes() != before
 
 
@@ -568,7 +568,7 @@ def test_an_interrupted_encoder_leaves_nothing(
 
     monkeypatch.setattr(codec.SequentialFile, "write", once)
     with pytest.raises(failure):
-        write(tmp_path / "a.wav", tone(seconds=1), 44_100, WAV16)
+        write_recording(tmp_path / "a.wav", tone(seconds=1), 44_100, WAV16)
     assert calls == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -584,7 +584,7 @@ def test_full_disk_that_is_reported(
 
     monkeypatch.setattr(codec.SequentialFile, "write", refuse)
     with pytest.raises(OutputError, match=r"a\.wav was not written: the disk is full: free some"):
-        write(tmp_path / "a.wav", tone(), 44_100, WAV16)
+        write_recording(tmp_path / "a.wav", tone(), 44_100, WAV16)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -592,15 +592,15 @@ def test_full_disk_that_is_reported(
 def test_full_disk_that_is_not_reported(
     tmp_path: Path, tone: Tone, monkeypatch: pytest.MonkeyPatch, form: AudioFormat
 ) -> None:
-    real = codec.encode
+    real = codec.encode_blocks
 
     def short(path: Path, *rest: Any) -> None:
         real(path, *rest)
         os.truncate(path, path.stat().st_size * 2 // 3)
 
-    monkeypatch.setattr(codec, "encode", short)
+    monkeypatch.setattr(codec, "encode_blocks", short)
     with pytest.raises(OutputError, match="disk is full"):
-        write(tmp_path / "a", tone(seconds=2, rate=48_000), 48_000, form)
+        write_recording(tmp_path / "a", tone(seconds=2, rate=48_000), 48_000, form)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -616,24 +616,24 @@ def test_what_a_format_cannot_hold(
     tmp_path: Path, tone: Tone, form: AudioFormat, channels: int, rate: int, match: str
 ) -> None:
     with pytest.raises(OutputError, match=match):
-        write(tmp_path / "a", tone(channels=channels, rate=rate, frequency=20), rate, form)
+        write_recording(tmp_path / "a", tone(channels=channels, rate=rate, frequency=20), rate, form)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_only_refused_by_the_encoder(
     tmp_path: Path, tone: Tone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tonewood.files.audio.obstacle", lambda *_: None)
+    monkeypatch.setattr("tonewood.files.audio.why_unsupported", lambda *_: None)
     with pytest.raises(OutputError, match="MP3 MPEG_LAYER_III refuses 1 channels at 96000 Hz"):
-        write(tmp_path / "a", tone(rate=96_000), 96_000, LOSSY[2])
+        write_recording(tmp_path / "a", tone(rate=96_000), 96_000, LOSSY[2])
 
 
 def test_samples_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not finite"):
-        write(tmp_path / "a.wav", np.full((1, 9), np.nan, np.float32), 44_100, WAV16)
+        write_recording(tmp_path / "a.wav", np.full((1, 9), np.nan, np.float32), 44_100, WAV16)
     for shape in ((9,), (0, 9), (2, 0)):
         with pytest.raises(CallError, match="have the shape"):
-            write(tmp_path / "a.wav", np.zeros(shape, np.float32), 44_100, WAV16)
+            write_recording(tmp_path / "a.wav", np.zeros(shape, np.float32), 44_100, WAV16)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -645,7 +645,7 @@ def test_audio_files_are_found_below_and_sorted(tmp_path: Path) -> None:
     for name in [*wanted, "a/.hidden.wav", ".git/x.wav", "a/notes.txt", "._z.mp3", "wav"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = audio_files(tmp_path)
+    found = find_audio_files(tmp_path)
     assert [p.relative_to(tmp_path).as_posix() for p in found] == wanted
 
 
@@ -660,29 +660,29 @@ def test_links_neither_loop_nor_list_twice(tmp_path: Path) -> None:
     (takes / "linked").symlink_to(other)
     (takes / "linked too").symlink_to(other)
     (takes / "same.wav").symlink_to(takes / "a.wav")
-    assert audio_files(takes) == [takes / "a.wav", takes / "linked" / "b.wav"]
+    assert find_audio_files(takes) == [takes / "a.wav", takes / "linked" / "b.wav"]
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FolderError, match=r"no audio file below .*: add some"):
-        audio_files(tmp_path)
+        find_audio_files(tmp_path)
     with pytest.raises(FolderError, match="does not exist"):
-        audio_files(tmp_path / "none")
+        find_audio_files(tmp_path / "none")
     (tmp_path / "a.wav").touch()
     with pytest.raises(FolderError, match="is a file; a folder"):
-        audio_files(tmp_path / "a.wav")
+        find_audio_files(tmp_path / "a.wav")
 
     def refuse(path: str) -> NoReturn:
         raise PermissionError(errno.EACCES, "no", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(FolderError, match="cannot be read; every folder"):
-        audio_files(tmp_path)
+        find_audio_files(tmp_path)
 
 
 def test_sha256(tmp_path: Path) -> None:
     content = io.BytesIO(bytes(range(256)) * 9999).getvalue()
     (tmp_path / "a").write_bytes(content)
-    assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
     with pytest.raises(AudioError, match="does not exist: check its name"):
-        sha256(tmp_path / "none")
+        file_sha256(tmp_path / "none")

@@ -12,18 +12,18 @@ import numpy.typing as npt
 import pytest
 from scipy.signal import freqz, lfilter
 
-from tonewood.files.automation import Table, csv, jsfx
-from tonewood.signal.biquads import graphic
+from tonewood.files.automation import GainTable, format_gain_csv, format_jsfx
+from tonewood.signal.biquads import graphic_eq_gains
 
 Floats = npt.NDArray[np.floating[Any]]
 RATE, Q = 48_000, 1.4
 HZ = 62.5 * 2.0 ** np.arange(8)
 
 
-def drawn(rows: int = 40, seed: int = 0) -> Table:
+def drawn(rows: int = 40, seed: int = 0) -> GainTable:
     rng = np.random.default_rng(seed)
     gain = np.cumsum(rng.normal(0, 1.5, (len(HZ), rows)), axis=1)
-    return Table(HZ, np.arange(rows) * 0.05, gain)
+    return GainTable(HZ, np.arange(rows) * 0.05, gain)
 
 
 class Eel:
@@ -210,9 +210,9 @@ class Effect:
         return np.array(out)
 
 
-def effect_of(table: Table, gain_db: float = 0.0) -> Effect:
-    filters = graphic(table.gain_db, table.hz, Q, RATE)
-    return Effect(jsfx(table, filters, Q, gain_db, "Tonewood: a take"), RATE)
+def effect_of(table: GainTable, gain_db: float = 0.0) -> Effect:
+    filters = graphic_eq_gains(table.gain_db, table.hz, Q, RATE)
+    return Effect(format_jsfx(table, filters, Q, gain_db, "Tonewood: a take"), RATE)
 
 
 def in_force(effect: Effect) -> list[tuple[list[float], list[float]]]:
@@ -250,7 +250,7 @@ def test_the_effect_filters_a_wave_by_what_is_in_force() -> None:
 
 
 def test_the_effect_follows_the_play_cursor() -> None:
-    table = Table(HZ, np.array([0.0, 0.01, 0.02]), np.zeros((len(HZ), 3)))
+    table = GainTable(HZ, np.array([0.0, 0.01, 0.02]), np.zeros((len(HZ), 3)))
     table.gain_db[4, 2] = 12.0  # at 1 kHz, 20 ms into the recording
     tone = np.sin(2 * np.pi * 1_000 * np.arange(1_440) / RATE)
     effect = effect_of(table)
@@ -265,12 +265,12 @@ def test_the_effect_follows_the_play_cursor() -> None:
 
 def test_a_table_comes_back_from_its_text() -> None:
     table = drawn()
-    head, *rows = comma.reader(io.StringIO(csv(table)))
+    head, *rows = comma.reader(io.StringIO(format_gain_csv(table)))
     assert head == ["seconds", *(f"{hz:g} Hz" for hz in HZ)]
     values = np.array(rows, dtype=float)
     assert values[:, 0] == pytest.approx(table.seconds)
     assert np.abs(values[:, 1:].T - table.gain_db).max() <= 0.0051
-    assert "-0.00" not in csv(Table(HZ, np.zeros(1), np.full((8, 1), -0.001)))
+    assert "-0.00" not in format_gain_csv(GainTable(HZ, np.zeros(1), np.full((8, 1), -0.001)))
 
 
 def test_thinning_leaves_out_what_a_line_gives() -> None:
@@ -278,7 +278,7 @@ def test_thinning_leaves_out_what_a_line_gives() -> None:
     seconds = np.arange(500) * 0.05
     corners = np.cumsum(rng.normal(0, 3, (3, 26)), axis=1)
     gain = np.stack([np.interp(seconds, np.arange(26), row) for row in corners])
-    thin = Table(np.array([100.0, 200.0, 400.0]), seconds, gain).thinned()
+    thin = GainTable(np.array([100.0, 200.0, 400.0]), seconds, gain).thin()
     assert len(thin.seconds) < 120
     assert thin.seconds[[0, -1]] == pytest.approx(seconds[[0, -1]])
     for row, wanted in zip(thin.gain_db, gain, strict=True):

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonewood.errors import AudioError, FolderError
-from tonewood.files.folders import Take, check, hours, load, split
-from tonewood.files.items import group_under
+from tonewood.files.folders import TrainingRecording, check_training_data, total_hours, load_dataset, split_takes
+from tonewood.files.items import group_of_path
 from tonewood.settings import ModelSettings, TrainingSettings
 
 
-def take(number: int, group: str, seconds: float = 30.0) -> Take:
+def take(number: int, group: str, seconds: float = 30.0) -> TrainingRecording:
     """A take that nobody looks into."""
     path = Path("folder") / f"{number}.wav"
-    return Take(path, group, seconds, str(number), cast(Any, None), cast(Any, None), path)
+    return TrainingRecording(path, group, seconds, str(number), cast(Any, None), cast(Any, None), path)
 
 
 groupings = st.lists(
@@ -34,25 +34,25 @@ def test_no_group_is_on_both_sides_of_a_split(
     drawn: list[tuple[str, float]], held_out: float, seed: int
 ) -> None:
     takes = [take(n, group, seconds) for n, (group, seconds) in enumerate(drawn)]
-    parts = split(takes, held_out, seed)
+    parts = split_takes(takes, held_out, seed)
     assert parts.train
     assert parts.held_out
     assert not {t.group for t in parts.train} & {t.group for t in parts.held_out}
     both = [*parts.train, *parts.held_out]
     assert sorted(t.path for t in both) == sorted(t.path for t in takes)
-    assert split(takes, held_out, seed) == parts
+    assert split_takes(takes, held_out, seed) == parts
 
 
 def test_about_the_wanted_share_is_held_out_and_the_seed_draws_it() -> None:
     takes = [take(n, str(n)) for n in range(50)]
-    drawn = [split(takes, 0.2, seed) for seed in range(10)]
+    drawn = [split_takes(takes, 0.2, seed) for seed in range(10)]
     assert {len(parts.held_out) for parts in drawn} == {10}
     assert len({tuple(t.group for t in parts.held_out) for parts in drawn}) == 10
 
 
 def test_one_long_take_is_not_all_that_is_held_out() -> None:
     takes = [take(0, "long", 10_000), *(take(n, str(n)) for n in range(1, 20))]
-    sizes = [split(takes, 0.2, seed).held_out for seed in range(20)]
+    sizes = [split_takes(takes, 0.2, seed).held_out for seed in range(20)]
     assert all(len(held) == 1 or "long" not in {t.group for t in held} for held in sizes)
 
 
@@ -65,8 +65,8 @@ def test_one_long_take_is_not_all_that_is_held_out() -> None:
     ],
 )
 def test_groups(path: str, by_file: str, by_folder: str) -> None:
-    assert group_under(Path(path), "file") == str(Path(by_file))
-    assert group_under(Path(path), "folder") == by_folder
+    assert group_of_path(Path(path), "file") == str(Path(by_file))
+    assert group_of_path(Path(path), "folder") == by_folder
 
 
 def test_takes_are_read_with_their_groups(tmp_path: Path, play: Callable[..., Any]) -> None:
@@ -74,11 +74,11 @@ def test_takes_are_read_with_their_groups(tmp_path: Path, play: Callable[..., An
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, play(1.5 + n, 44_100, 2, seed=n).T, 44_100)
     settings = ModelSettings(training=TrainingSettings(group_by="folder"))
-    loaded = list(load(tmp_path, settings))
+    loaded = list(load_dataset(tmp_path, settings))
     assert [(x.number, x.total, x.take.group) for x in loaded] == [(1, 2, "."), (2, 2, "b")]
     assert [x.take.seconds for x in loaded] == [2.5, 1.5]
     assert loaded[0].take.rows_db.shape[0] == settings.scorer.bands.count
-    assert hours([x.take for x in loaded]) == pytest.approx(4 / 3600)
+    assert total_hours([x.take for x in loaded]) == pytest.approx(4 / 3600)
 
 
 def test_a_copy_counts_once_whatever_its_container(
@@ -88,27 +88,27 @@ def test_a_copy_counts_once_whatever_its_container(
     for name in ("a.wav", "b/a.wav", "copy.flac"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, wave, 16_000, "PCM_16")
-    assert [x.take.path.name for x in load(tmp_path, ModelSettings())] == ["a.wav"]
+    assert [x.take.path.name for x in load_dataset(tmp_path, ModelSettings())] == ["a.wav"]
 
 
 def test_a_take_that_cannot_be_read_is_named(tmp_path: Path, play: Callable[..., Any]) -> None:
     soundfile.write(tmp_path / "a.wav", play(1.0).T, 16_000)
     (tmp_path / "b.wav").write_bytes(b"")
     with pytest.raises(AudioError, match=r"b\.wav is empty"):
-        list(load(tmp_path, ModelSettings()))
+        list(load_dataset(tmp_path, ModelSettings()))
 
 
 def test_folders_that_cannot_teach_are_refused() -> None:
     good = [take(n, str(n)) for n in range(3)]
     other = [take(10 + n, str(n)) for n in range(3)]
     folders = (Path("good"), Path("bad\n"))
-    check(good, other, folders)
-    check(good[:2], other[:2], folders)  # 60 s exactly
+    check_training_data(good, other, folders)
+    check_training_data(good[:2], other[:2], folders)  # 60 s exactly
     with pytest.raises(FolderError, match=r"bad\\n holds 30\.0 s of audio; training needs 60 s"):
-        check(good, other[:1], folders)
+        check_training_data(good, other[:1], folders)
     with pytest.raises(FolderError, match=r"bad\\n holds 1 recording; .* needs 2"):
-        check(good, [take(20, "a", 90)], folders)
+        check_training_data(good, [take(20, "a", 90)], folders)
     with pytest.raises(FolderError, match="holds 1 group; "):
-        check(good, [take(20, "a", 90), take(21, "a", 90)], folders)
+        check_training_data(good, [take(20, "a", 90), take(21, "a", 90)], folders)
     with pytest.raises(FolderError, match=r"folder/1\.wav and folder/1\.wav are the same"):
-        check(good, [*other, good[1]], folders)
+        check_training_data(good, [*other, good[1]], folders)

@@ -1,7 +1,7 @@
 import pytest
 
 from tonewood.errors import CallError
-from tonewood.files.formats import SUFFIXES, WRITABLE, AudioFormat, obstacle
+from tonewood.files.formats import WRITABLE_SUFFIXES, WRITABLE_SUBTYPES, AudioFormat, why_unsupported
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_integer_bits(subtype: str, bits: int | None) -> None:
 
 
 def test_every_writable_format_has_a_suffix_that_leads_back_to_it() -> None:
-    for container, subtypes in WRITABLE.items():
+    for container, subtypes in WRITABLE_SUBTYPES.items():
         for subtype in subtypes:
             form = AudioFormat(container, subtype)
-            assert form.suffix in SUFFIXES
+            assert form.suffix in WRITABLE_SUFFIXES
             assert AudioFormat.for_path("x" + form.suffix, form) == form
 
 
@@ -97,7 +97,7 @@ def test_opus_has_a_suffix_of_its_own() -> None:
 def test_obstacles_are_known_before_writing(
     container: str, subtype: str, shape: tuple[int, int, int], why: str
 ) -> None:
-    found = obstacle(AudioFormat(container, subtype), *shape)
+    found = why_unsupported(AudioFormat(container, subtype), *shape)
     assert found is not None
     with pytest.raises(ValueError, match=why):
         raise ValueError(found)
@@ -105,4 +105,4 @@ def test_obstacles_are_known_before_writing(
 
 def test_large_files_fit_where_sizes_have_64_bits() -> None:
     for container in ("W64", "RF64", "CAF"):
-        assert obstacle(AudioFormat(container, "PCM_24"), 2**31, 2, 48_000) is None
+        assert why_unsupported(AudioFormat(container, "PCM_24"), 2**31, 2, 48_000) is None

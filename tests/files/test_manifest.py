@@ -11,9 +11,9 @@ import soundfile
 
 from tonewood.errors import AudioError, FolderError
 from tonewood.files import folders
-from tonewood.files.items import Decoded
-from tonewood.files.manifest import Entry, Listing, read
-from tonewood.settings import ModelSettings, changed
+from tonewood.files.items import ExcerptReader
+from tonewood.files.manifest import ManifestEntry, ManifestSide, read_manifest
+from tonewood.settings import ModelSettings, apply_assignments
 
 Run = Callable[..., Any]
 
@@ -32,16 +32,16 @@ def test_rows_become_entries_of_their_sides(tmp_path: Path) -> None:
         "a.wav,reference,,3,\n"
     )
     path = written(tmp_path, text)
-    reference, source = read(path)
-    assert reference == Listing(
+    reference, source = read_manifest(path)
+    assert reference == ManifestSide(
         path,
         "reference",
         (
-            Entry(tmp_path / "a.wav", "monday", 0.5, 2.0, 2),
-            Entry(tmp_path / "a.wav", None, 3.0, None, 4),
+            ManifestEntry(tmp_path / "a.wav", "monday", 0.5, 2.0, 2),
+            ManifestEntry(tmp_path / "a.wav", None, 3.0, None, 4),
         ),
     )
-    assert source.entries == (Entry(tmp_path / "sub" / "b.wav", None, None, None, 3),)
+    assert source.entries == (ManifestEntry(tmp_path / "sub" / "b.wav", None, None, None, 3),)
     assert reference.name == "list:reference"
 
 
@@ -51,8 +51,8 @@ def test_json_lines_are_the_same_list(tmp_path: Path) -> None:
         {"path": "b.wav", "label": "source"},
     ]
     text = "\n\n".join(map(json.dumps, rows))
-    as_json = read(written(tmp_path, text, "l.jsonl"))
-    as_csv = read(
+    as_json = read_manifest(written(tmp_path, text, "l.jsonl"))
+    as_csv = read_manifest(
         written(tmp_path, "path,label,session,start,end\na.wav,reference,m,1,2.5\n,,,,\n".replace(
             "\n,,,,\n", "\nb.wav,source,,,\n"
         ))
@@ -78,19 +78,19 @@ def test_json_lines_are_the_same_list(tmp_path: Path) -> None:
 )
 def test_wrong_lists_are_named_by_line(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(FolderError) as raised:
-        read(written(tmp_path, text))
+        read_manifest(written(tmp_path, text))
     assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"no\.csv cannot be read \(no such file"):
-        read(tmp_path / "no.csv")
+        read_manifest(tmp_path / "no.csv")
     (tmp_path / "l.csv").write_bytes(b"path,label\n\xff\xfe,source\n")
     with pytest.raises(FolderError, match="is no UTF-8"):
-        read(tmp_path / "l.csv")
+        read_manifest(tmp_path / "l.csv")
     with pytest.raises(FolderError, match="line 1: this is no JSON object"):
-        read(written(tmp_path, "[1]\n", "l.jsonl"))
+        read_manifest(written(tmp_path, "[1]\n", "l.jsonl"))
 
 
 @pytest.fixture
@@ -103,31 +103,31 @@ def takes(tmp_path: Path, play: Callable[..., Any]) -> Path:
 
 def test_pieces_of_one_file_stay_together_and_sessions_too(takes: Path) -> None:
     entries = [
-        Entry(takes / "good.wav", session, start, start + 2.0, 2)
+        ManifestEntry(takes / "good.wav", session, start, start + 2.0, 2)
         for session, start in ((None, 0.0), (None, 10.0), ("m", 20.0), ("m", 30.0))
     ]
-    listing = Listing(takes / "l.csv", "reference", (*entries, entries[0]))
+    listing = ManifestSide(takes / "l.csv", "reference", (*entries, entries[0]))
     for group_by in ("file", "folder"):
-        settings = changed(ModelSettings(), [f"training.group_by={group_by}"])
-        found = [it.take for it in folders.load(listing, settings)]
+        settings = apply_assignments(ModelSettings(), [f"training.group_by={group_by}"])
+        found = [it.take for it in folders.load_dataset(listing, settings)]
         assert len(found) == 4  # the last row is the first again
         assert [round(take.seconds, 3) for take in found] == [2.0] * 4
         assert found[0].group == found[1].group != found[2].group == found[3].group == "m"
-        assert [take.evidence.session for take in found] == [".", ".", "m", "m"]
+        assert [take.audit_features.session for take in found] == [".", ".", "m", "m"]
     wave, _ = soundfile.read(takes / "good.wav", dtype="float32")
-    piece = Decoded(listing.entries[1])
+    piece = ExcerptReader(listing.entries[1])
     for _ in range(2):  # the second time it is not read to its end
         heard = np.concatenate(list(piece.blocks()), axis=1)
         assert np.array_equal(heard[0], wave[160_000:192_000])
 
 
 def test_pieces_that_are_not_there(takes: Path) -> None:
-    beyond = Listing(takes / "l.csv", "source", (Entry(takes / "good.wav", None, 80.0, None, 7),))
+    beyond = ManifestSide(takes / "l.csv", "source", (ManifestEntry(takes / "good.wav", None, 80.0, None, 7),))
     with pytest.raises(AudioError, match=r"lasts 70\.00 s; line 7 of the list leaves 0\.00 s"):
-        list(folders.load(beyond, ModelSettings()))
-    missing = Listing(takes / "l.csv", "source", (Entry(takes / "no.wav", None, None, None, 2),))
+        list(folders.load_dataset(beyond, ModelSettings()))
+    missing = ManifestSide(takes / "l.csv", "source", (ManifestEntry(takes / "no.wav", None, None, None, 2),))
     with pytest.raises(AudioError, match=r"no\.wav"):
-        list(folders.load(missing, ModelSettings()))
+        list(folders.load_dataset(missing, ModelSettings()))
 
 
 def test_train_learns_from_a_list(

@@ -13,9 +13,9 @@ import soundfile
 
 from tonewood.errors import AudioError, CallError, FolderError, MissingExtraError
 from tonewood.files import media
-from tonewood.files.audio import AudioFormat, Stream, audio_files, probe, read
-from tonewood.files.formats import output_name
-from tonewood.workflow.layout import jobs
+from tonewood.files.audio import AudioFormat, AudioReader, find_audio_files, probe_audio, read_recording
+from tonewood.files.formats import default_output_name
+from tonewood.workflow.layout import plan_file_jobs
 
 Samples = npt.NDArray[np.float32]
 Play = Callable[..., Samples]
@@ -94,7 +94,7 @@ def stereo(play: Play) -> Samples:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.codec}{kind.suffix}")
 def test_every_sample_is_in_its_place(tmp_path: Path, stereo: Samples, kind: Kind) -> None:
     path = encode(tmp_path / f"a{kind.suffix}", stereo, kind.rate, kind.codec)
-    taken = read(path)
+    taken = read_recording(path)
     assert (taken.rate, taken.channels, taken.format) == (kind.rate, 2, kind.found)
     assert taken.samples.flags.c_contiguous
     assert 0 <= taken.samples.shape[1] - FRAMES <= kind.spare
@@ -110,7 +110,7 @@ def test_every_sample_is_in_its_place(tmp_path: Path, stereo: Samples, kind: Kin
 
 def test_wma_and_bare_aac_are_read(tmp_path: Path, stereo: Samples) -> None:
     for suffix, codec, container in ((".wma", "wmav2", "ASF"), (".aac", "aac", "ADTS")):
-        taken = read(encode(tmp_path / f"a{suffix}", stereo, 44_100, codec))
+        taken = read_recording(encode(tmp_path / f"a{suffix}", stereo, 44_100, codec))
         assert taken.format.container == container
         assert abs(taken.samples.shape[1] - FRAMES) <= 2_048  # neither says how long it is
 
@@ -118,7 +118,7 @@ def test_wma_and_bare_aac_are_read(tmp_path: Path, stereo: Samples) -> None:
 def test_the_content_decides_and_not_the_name(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.m4a", stereo, 44_100, "aac")
     renamed = path.rename(tmp_path / "a.wav")
-    assert read(renamed).format.container == "MP4"
+    assert read_recording(renamed).format.container == "MP4"
 
 
 def test_apples_note_of_the_length_is_believed(tmp_path: Path, stereo: Samples) -> None:
@@ -160,14 +160,14 @@ class _Noted:
 
 def test_a_long_recording_comes_in_small_blocks(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.m4a", np.tile(stereo, (1, 20)), 44_100, "alac")
-    sizes = [block.shape[1] for block in Stream(path).blocks()]
+    sizes = [block.shape[1] for block in AudioReader(path).blocks()]
     assert sum(sizes) == 20 * FRAMES
     assert max(sizes) <= 3 * 16_384
 
 
 def test_the_first_track_is_taken_and_the_others_said(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.mov", stereo, 44_100, "pcm_s16le", tracks=3)
-    stream = Stream(path)
+    stream = AudioReader(path)
     assert stream.tracks == 3
     np.testing.assert_array_equal(np.concatenate(list(stream.blocks()), axis=1), stereo)
 
@@ -180,7 +180,7 @@ def test_a_film_without_sound_is_refused(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     with pytest.raises(AudioError, match="has no audio track: name a file that has one"):
-        read(tmp_path / "a.mp4")
+        read_recording(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}], ids=["end", "start"])
@@ -190,7 +190,7 @@ def test_cut_off(tmp_path: Path, stereo: Samples, share: float, options: dict[st
         data = encode(tmp_path / f"a{suffix}", stereo, 44_100, codec, 1, options).read_bytes()
         (tmp_path / f"cut{suffix}").write_bytes(data[: round(share * len(data))])
         with pytest.raises(AudioError, match=r"damaged|cut off") as caught:
-            read(tmp_path / f"cut{suffix}")
+            read_recording(tmp_path / f"cut{suffix}")
         assert "\n" not in str(caught.value)
 
 
@@ -199,7 +199,7 @@ def test_a_cut_off_webm_is_noticed(tmp_path: Path, stereo: Samples, share: float
     data = encode(tmp_path / "a.webm", stereo, 48_000, "libopus").read_bytes()
     (tmp_path / "cut.webm").write_bytes(data[: round(share * len(data))])
     with pytest.raises(AudioError, match=r"promises 1\.0\d s, 0\.\d+ s could be read|damaged"):
-        read(tmp_path / "cut.webm")
+        read_recording(tmp_path / "cut.webm")
 
 
 def test_a_header_that_promises_hours_costs_nothing(tmp_path: Path, stereo: Samples) -> None:
@@ -212,7 +212,7 @@ def test_a_header_that_promises_hours_costs_nothing(tmp_path: Path, stereo: Samp
     data = data.replace(FRAMES.to_bytes(4), many)
     path.write_bytes(data)
     with pytest.raises(AudioError, match=r"damaged|cut off"):
-        read(path)
+        read_recording(path)
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -226,19 +226,19 @@ def test_noise_in_a_file_ends_in_one_line_or_in_sound(
         data[at] = rng.integers(256)
     (tmp_path / f"b{suffix}").write_bytes(data)
     try:
-        assert np.isfinite(read(tmp_path / f"b{suffix}").samples).all()
+        assert np.isfinite(read_recording(tmp_path / f"b{suffix}").samples).all()
     except AudioError as error:
         assert "\n" not in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize(
-    "start", [b"\0\0\0\x20ftypM4A ", b"\x1a\x45\xdf\xa3", media._ASF, b"\xff\xf1"]
+    "start", [b"\0\0\0\x20ftypM4A ", b"\x1a\x45\xdf\xa3", media._ASF_MAGIC, b"\xff\xf1"]
 )
 def test_a_magic_word_alone_is_no_recording(tmp_path: Path, start: bytes) -> None:
     for rest in (b"", bytes(4_000), np.random.default_rng(1).bytes(4_000)):
         (tmp_path / "a.m4a").write_bytes(start + rest)
         with pytest.raises(AudioError) as caught:
-            read(tmp_path / "a.m4a")
+            read_recording(tmp_path / "a.m4a")
         assert "\n" not in str(caught.value)
 
 
@@ -250,14 +250,14 @@ def test_a_playlist_opens_nothing(tmp_path: Path, stereo: Samples) -> None:
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(AudioError, match="is not audio in a format that can be read"):
-            read(tmp_path / name)
+            read_recording(tmp_path / name)
 
 
 def test_names_of_any_bytes(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.m4a", stereo, 44_100, "alac")
     odd = tmp_path / "\udcff\n.m4a"
     path.rename(odd)
-    assert probe(odd).frames == FRAMES
+    assert probe_audio(odd).frames == FRAMES
 
 
 # --- What becomes of them
@@ -265,16 +265,16 @@ def test_names_of_any_bytes(tmp_path: Path, stereo: Samples) -> None:
 
 def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "in.mp4", stereo, 44_100, "aac")
-    (job,) = jobs([path], tmp_path / "out")
+    (job,) = plan_file_jobs([path], tmp_path / "out")
     assert job == (path, tmp_path / "out" / "in.flac")
-    assert AudioFormat.for_path("a.flac", probe(path).format).subtype == "PCM_16"
+    assert AudioFormat.for_path("a.flac", probe_audio(path).format).subtype == "PCM_16"
     assert AudioFormat.for_path("a.wav", AudioFormat("MP4", "ALAC_24")).subtype == "PCM_24"
-    assert output_name(Path("take.MOV")) == Path("take.flac")
-    assert output_name(Path("take.wav")) == Path("take.wav")
+    assert default_output_name(Path("take.MOV")) == Path("take.flac")
+    assert default_output_name(Path("take.wav")) == Path("take.wav")
     with pytest.raises(CallError, match=r"a\.m4a ends in '\.m4a', which is no .* \.flac"):
-        AudioFormat.for_path("a.m4a", probe(path).format)
+        AudioFormat.for_path("a.m4a", probe_audio(path).format)
     with pytest.raises(CallError, match=r"name one such as \.wav or \.flac"):
-        jobs([path], tmp_path / "a.m4a")
+        plan_file_jobs([path], tmp_path / "a.m4a")
 
 
 def test_a_video_is_enhanced(
@@ -301,10 +301,10 @@ def test_without_pyav_one_line_says_what_to_install(
     path = encode(tmp_path / "a.m4a", stereo, 44_100, "aac")
     monkeypatch.setattr(media, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[media\]'"):
-        read(path)
+        read_recording(path)
     with pytest.raises(FolderError, match=r"only recordings such as a\.m4a, .*\[media\]"):
-        audio_files(tmp_path)
+        find_audio_files(tmp_path)
     soundfile.write(tmp_path / "b.wav", stereo.T, 44_100)
-    assert [it.name for it in audio_files(tmp_path)] == ["b.wav"]
+    assert [it.name for it in find_audio_files(tmp_path)] == ["b.wav"]
     monkeypatch.undo()
-    assert [it.name for it in audio_files(tmp_path)] == ["a.m4a", "b.wav"]
+    assert [it.name for it in find_audio_files(tmp_path)] == ["a.m4a", "b.wav"]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tonewood.errors import ModelError, OutputError
 from tonewood.files import container
 from tonewood.files.card import Quartiles
-from tonewood.files.modelfile import Model, load
+from tonewood.files.modelfile import Model, load_model
 
 
 def header(content: bytes) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def with_metadata(content: bytes, **changes: str | None) -> bytes:
 
 
 def test_a_model_comes_back_whole(model: Model, model_file: Path) -> None:
-    back = load(model_file)
+    back = load_model(model_file)
     assert back.name == "tiny"
     assert back.settings == model.settings
     assert back.card == model.card
@@ -55,10 +55,10 @@ def test_saving_again_gives_the_same_bytes_and_replaces_nothing(
     model_file: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "tiny.tonewood"
-    load(model_file).save(path)
+    load_model(model_file).save(path)
     assert path.read_bytes() == model_file.read_bytes()
     with pytest.raises(OutputError, match="exists"):
-        load(model_file).save(path)
+        load_model(model_file).save(path)
 
 
 def test_the_digest_leaves_the_card_alone_but_nothing_else(model: Model, model_file: Path) -> None:
@@ -87,7 +87,7 @@ def test_any_damage_is_one_clear_line(
     path = tmp_path / "damaged.tonewood"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"damaged\.tonewood (is not a Ton|has format)") as said:
-        load(path)
+        load_model(path)
     assert "\n" not in str(said.value)
 
 
@@ -108,14 +108,14 @@ def test_other_files_are_no_models(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tonewood"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"is not a Tonewood model, or is damaged"):
-        load(path)
+        load_model(path)
 
 
 def test_other_safetensors_are_no_models(tmp_path: Path) -> None:
     for metadata in (None, {"format": "pt"}, {"format": "tonewood", "version": "2"}):
         save_file({"a": torch.zeros(3)}, tmp_path / "a.tonewood", metadata)
         with pytest.raises(ModelError, match="is not a Tonewood model"):
-            load(tmp_path / "a.tonewood")
+            load_model(tmp_path / "a.tonewood")
 
 
 class Trap:
@@ -134,7 +134,7 @@ def test_a_pickle_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     (tmp_path / "b.tonewood").write_bytes(pickle.dumps(Trap(sprung)))
     for name in ("a", "b"):
         with pytest.raises(ModelError, match="is not a Tonewood model"):
-            load(tmp_path / f"{name}.tonewood")
+            load_model(tmp_path / f"{name}.tonewood")
     assert not sprung.exists()
 
 
@@ -142,7 +142,7 @@ def test_an_unknown_version_is_named(model_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "new.tonewood"
     path.write_bytes(with_metadata(model_file.read_bytes(), version="99"))
     with pytest.raises(ModelError, match=r"new\.tonewood has format version 99; this .* reads 2: "):
-        load(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize("part", ["settings", "card", "sha256"])
@@ -153,21 +153,21 @@ def test_missing_or_altered_metadata_is_damage(model_file: Path, tmp_path: Path,
         path = tmp_path / "a.tonewood"
         path.write_bytes(with_metadata(content, **{part: value}))
         with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
-            load(path)
+            load_model(path)
     path.write_bytes(with_metadata(content))
-    load(path)
+    load_model(path)
 
 
 def test_places_without_a_model(
     tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ModelError, match=r"no\\nway is neither a model file nor a bundled model"):
-        load("no\nway")
+        load_model("no\nway")
     with pytest.raises(ModelError, match=r"cannot be read \(is a directory\)"):
-        load(tmp_path)
-    monkeypatch.setattr(container, "_MAX_BYTES", 1_000)
+        load_model(tmp_path)
+    monkeypatch.setattr(container, "_MAX_MODEL_BYTES", 1_000)
     with pytest.raises(ModelError, match="is no Tonewood model: one is under"):
-        load(model_file)
+        load_model(model_file)
 
 
 def test_a_bundled_model_goes_by_its_name(
@@ -175,16 +175,16 @@ def test_a_bundled_model_goes_by_its_name(
 ) -> None:
     monkeypatch.setattr("importlib.resources.files", lambda _: model_file.parent)
     monkeypatch.chdir(tmp_path)
-    assert list(container.bundled()) == ["tiny"]
-    assert load("tiny").name == "tiny"
+    assert list(container.bundled_models()) == ["tiny"]
+    assert load_model("tiny").name == "tiny"
     with pytest.raises(ModelError, match="or one of: tiny"):
-        load("large")
+        load_model("large")
 
 
 def test_bundled_models_are_small_and_whole() -> None:
-    for name, place in container.bundled().items():
+    for name, place in container.bundled_models().items():
         assert len(place.read_bytes()) < 2e6
-        made = load(name)
+        made = load_model(name)
         assert made.name == name
         assert made.card.notice
 

@@ -12,9 +12,9 @@ import torch
 
 from tonewood.errors import CallError, MissingExtraError, ModelError, OutputError
 from tonewood.files.modelfile import Model
-from tonewood.files.onnx import OPSET, export
-from tonewood.signal.bands import band_levels, centres_hz
-from tonewood.workflow.predict import rows_at
+from tonewood.files.onnx import ONNX_OPSET, export_onnx
+from tonewood.signal.bands import band_levels, center_frequencies
+from tonewood.workflow.predict import features_at_rate
 
 Run = Callable[..., Any]
 # Batch and samples, none as in the example that the graph is traced with.
@@ -25,8 +25,8 @@ SHAPES = [(1, 16_000), (3, 12_345), (1, 160_001), (5, 4_000)]
 def files(predicting: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both parts, and what was said while they were made."""
     folder = tmp_path_factory.mktemp("onnx")
-    export(predicting, "scorer", folder / "scorer.onnx")
-    export(predicting, "predictor", folder / "predictor.onnx")
+    export_onnx(predicting, "scorer", folder / "scorer.onnx")
+    export_onnx(predicting, "predictor", folder / "predictor.onnx")
     return folder
 
 
@@ -59,7 +59,7 @@ def test_masks_are_torchs(shape: tuple[int, int], files: Path, predicting: Model
     assert predicting.predictor is not None
     found = ran(files / "predictor.onnx", waveform)
     for wave, mask in zip(waveform.numpy(), found, strict=True):
-        wanted = predicting.predictor.foresee(rows_at(wave, 16_000, predicting)).mask_db
+        wanted = predicting.predictor.predict(features_at_rate(wave, 16_000, predicting)).mask_db
         np.testing.assert_allclose(mask, wanted.numpy(), atol=1e-4)
 
 
@@ -69,7 +69,7 @@ def test_metadata_say_how_to_use_it(part: str, files: Path, predicting: Model) -
 
     made = onnx.load(files / f"{part}.onnx")
     onnx.checker.check_model(made, full_check=True)
-    assert [(it.domain, it.version) for it in made.opset_import] == [("", OPSET)]
+    assert [(it.domain, it.version) for it in made.opset_import] == [("", ONNX_OPSET)]
     told = {it.key: it.value for it in made.metadata_props}
     assert told["digest"] == predicting.digest
     assert (told["part"], told["model"], told["rate"], told["hop"]) == (
@@ -78,7 +78,7 @@ def test_metadata_say_how_to_use_it(part: str, files: Path, predicting: Model) -
         "16000",
         "160",
     )
-    wanted = centres_hz(predicting.settings.scorer.bands, predicting.settings.spectrum)
+    wanted = center_frequencies(predicting.settings.scorer.bands, predicting.settings.spectrum)
     np.testing.assert_allclose(json.loads(told["row_hz"]), wanted, atol=1e-3)
     assert [it.name for it in made.graph.input] == ["waveform"]
 
@@ -89,7 +89,7 @@ def test_the_command_says_one_line_and_the_model_is_as_it_was(
     out = tmp_path / "a.onnx"
     done = run("onnx", predicting_file, "--part", "predictor", "-o", out)
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"predictor  {out} (opset {OPSET})\n"
+    assert done.out == f"predictor  {out} (opset {ONNX_OPSET})\n"
     again = run("onnx", predicting_file, "-o", out)
     assert again.code == 1
     assert again.err.startswith(f"tonewood: {out} exists")
@@ -107,15 +107,15 @@ def test_what_cannot_be_had_is_one_line(
 ) -> None:
     path = tmp_path / "a.onnx"
     with pytest.raises(CallError, match="part is 'judge'; choose scorer or predictor"):
-        export(predicting, "judge", path)  # type: ignore[arg-type]
+        export_onnx(predicting, "judge", path)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="tiny has no predictor: add one with train --predictor"):
-        export(model, "predictor", path)
+        export_onnx(model, "predictor", path)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[onnx\]'"):
-        export(model, "scorer", path)
+        export_onnx(model, "scorer", path)
     monkeypatch.undo()
     assert not path.exists()
     path.write_bytes(b"mine")
     with pytest.raises(OutputError, match="exists"):
-        export(model, "scorer", path)
+        export_onnx(model, "scorer", path)
     assert path.read_bytes() == b"mine"

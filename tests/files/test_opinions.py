@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tonewood.errors import CallError, FolderError
-from tonewood.files.opinions import Opinion, Preference, read
+from tonewood.files.opinions import ListenerRating, Preference, read_answer_tables
 from tonewood.settings import TrainingSettings
 
 TRAINING = TrainingSettings()
@@ -17,20 +17,20 @@ def written(path: Path, text: str) -> Path:
 def test_pairs_and_ratings_are_relative_to_their_table(tmp_path: Path) -> None:
     pairs = written(tmp_path / "p.csv", "preferred,other,again\na.wav,sub/b.wav,\nb.wav,a.wav,7\n")
     ratings = written(tmp_path / "r.csv", "\ufefffile,rating\na.wav,1\nc.wav,4\n")
-    said = read(pairs, ratings, TRAINING)
+    said = read_answer_tables(pairs, ratings, TRAINING)
     a, b, c = (tmp_path / name for name in ("a.wav", "sub/b.wav", "c.wav"))
     assert said.preferences == [Preference(a, b)]  # what was asked again counts once
-    assert said.ratings == [Opinion(a, 0.0), Opinion(c, 0.75)]  # all fit 1 to 5
+    assert said.ratings == [ListenerRating(a, 0.0), ListenerRating(c, 0.75)]  # all fit 1 to 5
     assert said.groups == {a: "a.wav", b: "sub/b.wav", c: "c.wav"}
-    by_folder = read(pairs, None, TRAINING.model_copy(update={"group_by": "folder"}))
+    by_folder = read_answer_tables(pairs, None, TRAINING.model_copy(update={"group_by": "folder"}))
     assert by_folder.groups[b] == "sub"
 
 
 def test_scales_are_stated_or_known(tmp_path: Path) -> None:
     hundred = written(tmp_path / "h.csv", "file,rating\na.wav,80\nb.wav,3\n")
-    assert [it.liking for it in read(None, hundred, TRAINING).ratings] == [0.8, 0.03]
+    assert [it.value for it in read_answer_tables(None, hundred, TRAINING).ratings] == [0.8, 0.03]
     stated = written(tmp_path / "s.csv", "file,rating,low,high\na.wav,0,-10,10\n")
-    assert read(None, stated, TRAINING).ratings[0].liking == 0.5
+    assert read_answer_tables(None, stated, TRAINING).ratings[0].value == 0.5
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def test_scales_are_stated_or_known(tmp_path: Path) -> None:
 )
 def test_a_table_that_is_none_is_named_with_its_line(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(FolderError, match=why):
-        read(None, written(tmp_path / "r.csv", text), TRAINING)
+        read_answer_tables(None, written(tmp_path / "r.csv", text), TRAINING)
 
 
 def test_no_table_at_all(tmp_path: Path) -> None:
     with pytest.raises(CallError, match=r"none\.csv cannot be read"):
-        read(tmp_path / "none.csv", None, TRAINING)
+        read_answer_tables(tmp_path / "none.csv", None, TRAINING)
     (tmp_path / "b.csv").write_bytes(b"preferred,other\n\xff\xfe,a\n")
     with pytest.raises(FolderError, match="UTF-8"):
-        read(tmp_path / "b.csv", None, TRAINING)
+        read_answer_tables(tmp_path / "b.csv", None, TRAINING)
     same = written(tmp_path / "s.csv", "preferred,other\na.wav,a.wav\n")
     with pytest.raises(FolderError, match="line 2: a recording is preferred to itself"):
-        read(same, None, TRAINING)
+        read_answer_tables(same, None, TRAINING)

@@ -5,8 +5,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tonewood.errors import OutputError, shown
-from tonewood.files.output import atomic_path, sole, sweep, write_bytes, write_text
+from tonewood.errors import OutputError, printable
+from tonewood.files.output import atomic_path, exclusive_lock, remove_stale_temporaries, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -147,26 +147,26 @@ def test_the_longest_names_work(tmp_path: Path) -> None:
 
 
 def test_paths_are_shown_on_one_printable_line() -> None:
-    assert shown("Stück 1.wav") == "Stück 1.wav"
-    assert shown("a\nb\x1b[31m.wav") == r"a\nb\x1b[31m.wav"
-    assert shown(os.fsdecode(b"caf\xe9.wav")).encode() == rb"caf\udce9.wav"
+    assert printable("Stück 1.wav") == "Stück 1.wav"
+    assert printable("a\nb\x1b[31m.wav") == r"a\nb\x1b[31m.wav"
+    assert printable(os.fsdecode(b"caf\xe9.wav")).encode() == rb"caf\udce9.wav"
 
 
 def test_two_cannot_make_one_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "ours.tonewood"
-    with sole(path):
+    with exclusive_lock(path):
         with pytest.raises(OutputError, match="is being made by another process right now: wait"):
-            sole(path).__enter__()
-        with sole(tmp_path / "other.tonewood"):
-            sweep([tmp_path])
+            exclusive_lock(path).__enter__()
+        with exclusive_lock(tmp_path / "other.tonewood"):
+            remove_stale_temporaries([tmp_path])
         with pytest.raises(OutputError, match="another process"):
-            sole(path).__enter__()
+            exclusive_lock(path).__enter__()
         (held,) = tmp_path.iterdir()
     assert names(tmp_path) == []
     held.touch()  # as one that was killed leaves it
-    with sole(path):
+    with exclusive_lock(path):
         pass
     assert names(tmp_path) == []
     held.touch()
-    sweep([tmp_path])
+    remove_stale_temporaries([tmp_path])
     assert names(tmp_path) == []

@@ -59,8 +59,8 @@ def test_an_archive_in_an_object_store(
     assert ran.code == 0, ran.err
     for path in (tmp_path / "out").iterdir():
         assert store.cat_file(f"{out}/day/{path.name}") == path.read_bytes()
-    with places.fetched(table) as here:
-        rows = results.read(here)
+    with places.local_copy(table) as here:
+        rows = results.read_results(here)
     assert sorted(row.output or "" for row in rows) == [f"{out}/day/take{k}.wav" for k in range(3)]
     store.rm_file(f"archive/{name}/out/day/take1.wav")
     again = run(*command, *more, "--parquet", table)

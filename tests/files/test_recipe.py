@@ -16,11 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 from tonewood.errors import OutputError, RecipeError
 from tonewood.files.modelfile import Model
-from tonewood.files.recipe import MaskRecord, Recipe, load
-from tonewood.masking.mask import LongMask, Mask
-from tonewood.settings import EnhanceSettings, changed
-from tonewood.workflow.batch import Enhanced, enhance_files
-from tonewood.workflow.layout import jobs
+from tonewood.files.recipe import MaskRecord, Recipe, load_recipe
+from tonewood.masking.mask import LazyMask, Mask
+from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.workflow.batch import FileEnhanced, enhance_files
+from tonewood.workflow.layout import plan_file_jobs
 
 
 def mask(gain: np.ndarray[Any, Any]) -> Mask:
@@ -34,11 +34,11 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
     folder = Path(tempfile.mkdtemp())
     path = folder / "Stück.wav"
     soundfile.write(path, play(0.5)[0], 16_000)
-    laid = jobs([path], folder / "out")
-    settings = changed(EnhanceSettings(), ["search.steps=1"])
+    laid = plan_file_jobs([path], folder / "out")
+    settings = apply_assignments(EnhanceSettings(), ["search.steps=1"])
     *_, done = enhance_files(laid, model, settings)
-    assert isinstance(done, Enhanced)
-    found = load(Path(done.recipe))
+    assert isinstance(done, FileEnhanced)
+    found = load_recipe(Path(done.recipe))
     shutil.rmtree(folder)
     return found
 
@@ -51,8 +51,8 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
     )
 )
 def test_a_rounded_mask_comes_back_bit_for_bit(cells: np.ndarray[Any, Any]) -> None:
-    first = mask(cells / 500).rounded()
-    back = MaskRecord.of(LongMask.of(first)).mask()
+    first = mask(cells / 500).quantize()
+    back = MaskRecord.from_mask(LazyMask.from_mask(first)).to_mask()
     np.testing.assert_array_equal(back.gain_db, first.gain_db)
     np.testing.assert_array_equal(back.hz, first.hz)
     assert (back.hop_seconds, back.top_hz) == (first.hop_seconds, first.top_hz)
@@ -62,7 +62,7 @@ def test_a_rounded_mask_comes_back_bit_for_bit(cells: np.ndarray[Any, Any]) -> N
 def test_a_recipe_comes_back_whole(tmp_path: Path, made: Recipe) -> None:
     path = tmp_path / "a.wav.recipe.json"
     made.save(path)
-    assert load(path) == made
+    assert load_recipe(path) == made
     assert json.loads(path.read_text("utf-8"))["input"]["name"] == "Stück.wav"
     with pytest.raises(OutputError, match="exists"):
         made.save(path)
@@ -70,16 +70,16 @@ def test_a_recipe_comes_back_whole(tmp_path: Path, made: Recipe) -> None:
 
 def test_a_long_mask_is_unpacked_in_parts() -> None:
     cells = np.random.default_rng(0).integers(-6000, 6000, (3, 13_001))
-    first = mask(cells / 500).rounded()
-    long = MaskRecord.of(LongMask.of(first)).long_mask()
+    first = mask(cells / 500).quantize()
+    long = MaskRecord.from_mask(LazyMask.from_mask(first)).to_lazy_mask()
     for begin, end in ((0, 1), (5_990, 6_010), (12_500, 13_001), (0, 13_001)):
-        np.testing.assert_array_equal(long.part(begin, end).gain_db, first.gain_db[:, begin:end])
+        np.testing.assert_array_equal(long.slice_frames(begin, end).gain_db, first.gain_db[:, begin:end])
 
 
 def test_a_recipe_is_small() -> None:
     # Ten minutes of a mask that changes all the time.
     drift = np.cumsum(np.full((48, 60_000), 0.01), axis=1) % 18
-    assert len("".join(MaskRecord.of(LongMask.of(mask(drift))).parts)) < 5e5
+    assert len("".join(MaskRecord.from_mask(LazyMask.from_mask(mask(drift))).parts)) < 5e5
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_other_files_are_no_recipes(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a\nb.json"
     path.write_bytes(content)
     with pytest.raises(RecipeError, match=r"a\\nb\.json is not a Tonewood recipe, or is damaged$"):
-        load(path)
+        load_recipe(path)
 
 
 def test_places_without_a_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no\.json cannot be read \(no such file"):
-        load(tmp_path / "no.json")
+        load_recipe(tmp_path / "no.json")
     with pytest.raises(RecipeError, match=r"cannot be read \(is a directory"):
-        load(tmp_path)
+        load_recipe(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_altered_recipes_are_refused(
     path = tmp_path / "a.json"
     path.write_text(json.dumps(tree | change))
     with pytest.raises(RecipeError, match=reason):
-        load(path)
+        load_recipe(path)
 
 
 def packed(content: bytes) -> str:
@@ -142,6 +142,6 @@ def packed(content: bytes) -> str:
     ],
 )
 def test_damaged_masks_are_refused(change: dict[str, Any], reason: str) -> None:
-    record = MaskRecord.of(LongMask.of(mask(np.ones((3, 4))))).model_copy(update=change)
+    record = MaskRecord.from_mask(LazyMask.from_mask(mask(np.ones((3, 4))))).model_copy(update=change)
     with pytest.raises(RecipeError, match=reason):
-        record.mask()
+        record.to_mask()

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.files.audio import read, write
+from tonewood.files.audio import read_recording, write_recording
 from tonewood.files.formats import AudioFormat
-from tonewood.files.steady import steadied
+from tonewood.files.steady import make_deterministic
 
 FORMS = [
     ("WAV", "FLOAT", "FILE", ".wav"),
@@ -34,7 +34,7 @@ def test_the_same_sound_is_the_same_bytes_at_any_time(
 ) -> None:
     paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
     for path in paths:
-        write(path, soft(), 24_000, AudioFormat(container, subtype, endian))
+        write_recording(path, soft(), 24_000, AudioFormat(container, subtype, endian))
     first = paths[0].read_bytes()
     assert first == paths[1].read_bytes()
     place = first.find(b"PEAK")
@@ -47,12 +47,12 @@ def test_a_steadied_ogg_decodes_to_what_it_was(tmp_path: Path, suffix: str) -> N
     path = tmp_path / f"a{suffix}"
     kind = {".ogg": "VORBIS", ".opus": "OPUS"}[suffix]
     soundfile.write(path, soft(3.0).T, 24_000, kind, format="OGG")
-    before, content = read(path).samples, path.read_bytes()
-    steadied(path)
-    assert np.array_equal(read(path).samples, before)
+    before, content = read_recording(path).samples, path.read_bytes()
+    make_deterministic(path)
+    assert np.array_equal(read_recording(path).samples, before)
     assert len(path.read_bytes()) == len(content)
     once = path.read_bytes()
-    steadied(path)
+    make_deterministic(path)
     assert path.read_bytes() == once
 
 
@@ -69,7 +69,7 @@ def plain_checksum(page: bytes) -> int:
 
 def test_every_page_has_the_checksum_of_the_standard(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
-    write(path, soft(), 24_000, AudioFormat("OGG", "VORBIS"))
+    write_recording(path, soft(), 24_000, AudioFormat("OGG", "VORBIS"))
     content, place, pages = path.read_bytes(), 0, 0
     while place < len(content):
         head = content[place : place + 27]
@@ -86,7 +86,7 @@ def test_every_page_has_the_checksum_of_the_standard(tmp_path: Path) -> None:
 def test_fragments_are_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
-    steadied(path)
+    make_deterministic(path)
     assert path.read_bytes() == content
 
 
@@ -96,5 +96,5 @@ def test_noise_after_a_magic_word_ends(tmp_path: Path) -> None:
         noise = random.Random(seed).randbytes(300)
         for magic in (b"OggS", b"RIFF", b"FORM"):
             path.write_bytes(magic + noise)
-            steadied(path)
+            make_deterministic(path)
             assert path.stat().st_size == 304

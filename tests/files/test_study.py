@@ -13,21 +13,21 @@ import torch
 from numpy.typing import NDArray
 
 from tests.conftest import instrument
-from tonewood.files.audio import mono_of, resample
-from tonewood.files.cache import Fresh
-from tonewood.files.items import Decoded
-from tonewood.files.manifest import Entry
-from tonewood.files.study import known_of, opened, studied, witnessed
-from tonewood.scoring.audit import long_term
-from tonewood.settings import Fix, ModelSettings
-from tonewood.signal.features import Analysis, analyse
-from tonewood.signal.remedies import fixed
-from tonewood.signal.traces import Traces, traces
-from tonewood.signal.tracks import Held
+from tonewood.files.audio import to_mono, resample
+from tonewood.files.cache import ExtractedFeatures
+from tonewood.files.items import ExcerptReader
+from tonewood.files.manifest import ManifestEntry
+from tonewood.files.study import summarize_recording, open_recording, extract_features, extract_audit_features
+from tonewood.scoring.audit import long_term_spectra
+from tonewood.settings import Normalization, ModelSettings
+from tonewood.signal.features import CompactFeatures, compute_features
+from tonewood.signal.remedies import normalize_recording
+from tonewood.signal.traces import RecordingQuality, measure_quality
+from tonewood.signal.tracks import TensorTimeSeries
 
 SETTINGS = ModelSettings()
 RATE = 22_050
-FIX = Fix(loudness=-30.0, cutoff_hz=6_000.0, floor_bands_db=(-70.0,) * 24)
+FIX = Normalization(loudness=-30.0, cutoff_hz=6_000.0, floor_bands_db=(-70.0,) * 24)
 Samples = NDArray[np.float32]
 
 
@@ -48,7 +48,7 @@ def take(request: pytest.FixtureRequest, tmp_path: Path) -> Written:
     return Written(path, wave)
 
 
-def same_traces(mine: Traces, other: Traces) -> None:
+def same_traces(mine: RecordingQuality, other: RecordingQuality) -> None:
     for name, a, b in zip(mine._fields, mine, other, strict=True):
         if a is None or b is None:
             assert a is b, name
@@ -57,44 +57,44 @@ def same_traces(mine: Traces, other: Traces) -> None:
         assert np.allclose(*values, rtol=1e-9, atol=1e-5, equal_nan=True), name
 
 
-def same_as_whole(it: Fresh, samples: Samples) -> None:
-    wave = torch.from_numpy(resample(mono_of(samples), RATE, SETTINGS.spectrum.rate))
-    whole = Analysis.of(analyse(wave, SETTINGS.scorer.bands, SETTINGS.spectrum))
-    for mine, other in zip(it.studied().analysis, whole, strict=True):
+def same_as_whole(it: ExtractedFeatures, samples: Samples) -> None:
+    wave = torch.from_numpy(resample(to_mono(samples), RATE, SETTINGS.spectrum.rate))
+    whole = CompactFeatures.from_features(compute_features(wave, SETTINGS.scorer.bands, SETTINGS.spectrum))
+    for mine, other in zip(it.to_memory().features, whole, strict=True):
         assert mine.shape == other.shape
         assert torch.allclose(mine, other, rtol=0, atol=1e-5)
-    same_traces(it.traces, traces(samples, RATE))
-    window = SETTINGS.spectrum.frames(SETTINGS.scorer.crop_seconds)
-    assert np.allclose(it.spectra, long_term(Held(whole.rows_db), window), atol=1e-6)
+    same_traces(it.traces, measure_quality(samples, RATE))
+    window = SETTINGS.spectrum.to_frames(SETTINGS.scorer.crop_seconds)
+    assert np.allclose(it.spectra, long_term_spectra(TensorTimeSeries(whole.rows_db), window), atol=1e-6)
     assert it.seconds == samples.shape[1] / RATE
 
 
 def test_pieces_tell_what_the_whole_tells(take: Written) -> None:
-    it = studied(take.path, SETTINGS, None)
+    it = extract_features(take.path, SETTINGS, None)
     same_as_whole(it, take.samples)
     assert it.digest == hashlib.sha256(take.samples.tobytes()).hexdigest()
     assert it.traces.floor_db is not None
     assert it.traces.clips > 100
-    audited = witnessed(take.path, SETTINGS)
+    audited = extract_audit_features(take.path, SETTINGS)
     assert (audited.digest, audited.traces.clips) == (it.digest, it.traces.clips)
     assert np.array_equal(audited.spectra, it.spectra)
 
 
 def test_a_fix_is_that_of_the_whole(take: Written) -> None:
-    known = known_of(Decoded(take.path))
+    known = summarize_recording(ExcerptReader(take.path))
     rng = np.random.default_rng(int(known.digest[:16], 16))
-    whole = fixed(take.samples, RATE, known.traces, FIX, rng)
-    mended = opened(take.path, FIX)
+    whole = normalize_recording(take.samples, RATE, known.traces, FIX, rng)
+    mended = open_recording(take.path, FIX)
     for _ in range(2):  # and it is the same whenever it is run through
         found = np.concatenate(list(mended.blocks()), axis=1)
         assert np.allclose(found, whole, rtol=0, atol=1e-7)
-    it = studied(take.path, SETTINGS, FIX)
+    it = extract_features(take.path, SETTINGS, FIX)
     assert it.digest == known.digest
     same_as_whole(it, whole)
 
 
 def test_a_piece_of_a_recording_is_studied_as_if_it_were_a_file(take: Written) -> None:
-    it = studied(Entry(take.path, None, 1.5, 22.7, 2), SETTINGS, None)
+    it = extract_features(ManifestEntry(take.path, None, 1.5, 22.7, 2), SETTINGS, None)
     piece = np.ascontiguousarray(take.samples[:, round(1.5 * RATE) : round(22.7 * RATE)])
     same_as_whole(it, piece)
     assert it.digest == hashlib.sha256(piece.tobytes()).hexdigest()

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from tonewood.files import audio, tags
-from tonewood.files.audio import AudioFormat, probe, read, write_blocks
+from tonewood.files.audio import AudioFormat, probe_audio, read_recording, write_recording_blocks
 
 Samples = npt.NDArray[np.float32]
 RATE = 44_100
@@ -31,10 +31,10 @@ def wave(tone: Callable[..., Samples]) -> Samples:
 
 def remade(source: Path, output: Path, wave: Samples, rate: int = RATE) -> None:
     """Write an output as an enhancement does, twice: the bytes are the same."""
-    form = AudioFormat.for_path(output, probe(source).format)
+    form = AudioFormat.for_path(output, probe_audio(source).format)
     twin = output.with_name(f"twin-{output.name}")
     for path in (output, twin):
-        write_blocks(path, [wave], wave.shape, rate, form, like=source)
+        write_recording_blocks(path, [wave], wave.shape, rate, form, tags_from=source)
     assert output.read_bytes() == twin.read_bytes()
     twin.unlink()
 
@@ -117,7 +117,7 @@ def test_a_wav_keeps_cue_points_and_notes(tmp_path: Path, wave: Samples, subtype
     assert {name: found.get(name) for name in EXTRA} == EXTRA
     assert b"levl" not in found
     assert said(tmp_path / "out.wav")["title"] == "Sarabande"
-    np.testing.assert_array_equal(read(tmp_path / "out.wav").samples, read(source).samples)
+    np.testing.assert_array_equal(read_recording(tmp_path / "out.wav").samples, read_recording(source).samples)
 
 
 def test_cue_points_of_another_length_or_rate_are_left_out(tmp_path: Path, wave: Samples) -> None:
@@ -143,9 +143,9 @@ def test_long_wavs_keep_them_too(tmp_path: Path, wave: Samples, suffix: str) -> 
     else:
         assert data[:4] == b"RF64"
         assert struct.unpack("<Q", data[20:28])[0] == len(data) - 8
-    np.testing.assert_array_equal(read(there).samples, read(source).samples)
+    np.testing.assert_array_equal(read_recording(there).samples, read_recording(source).samples)
     named = AudioFormat("WAV", "PCM_16")
-    write_blocks(again, [wave], wave.shape, RATE, named, like=there)
+    write_recording_blocks(again, [wave], wave.shape, RATE, named, tags_from=there)
     found = listed(again)
     assert {name: found.get(name) for name in EXTRA} == EXTRA
 
@@ -166,10 +166,10 @@ def test_an_aiff_keeps_its_markers(tmp_path: Path, wave: Samples) -> None:
 def flac(tmp_path: Path, wave: Samples) -> Path:
     """A flac with comments, a picture and a block of somebody's own."""
     plain = named(tmp_path / "in.flac", wave, "FLAC", "PCM_16")
-    there = tags.read(plain)
-    cover = tags._picture(PIXEL, "image/png", 1, 1)
+    there = tags.read_tags(plain)
+    cover = tags._flac_picture(PIXEL, "image/png", 1, 1)
     own = (tags._APPLICATION, b"wood" + bytes(9))
-    tags.write(plain, tags.Tags((*there.comments, b"MOOD=grave"), (cover,), (own,)))
+    tags.write_tags(plain, tags.Tags((*there.comments, b"MOOD=grave"), (cover,), (own,)))
     return plain
 
 
@@ -180,8 +180,8 @@ def test_a_flac_keeps_comments_cover_and_blocks(tmp_path: Path, wave: Samples, f
     texts, pictures = probed(out)
     assert texts["mood"] == "grave"
     assert pictures == [PIXEL]
-    assert tags.read(out) == tags.read(flac)
-    np.testing.assert_array_equal(read(out).samples, read(flac).samples)
+    assert tags.read_tags(out) == tags.read_tags(flac)
+    np.testing.assert_array_equal(read_recording(out).samples, read_recording(flac).samples)
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
@@ -191,29 +191,29 @@ def test_oggs_keep_comments_and_cover(
     wave = tone(seconds=2, rate=48_000, channels=2)
     first, second, bare = (tmp_path / f"{name}{suffix}" for name in ("a", "b", "c"))
     # A cover that takes several pages, and ends on a whole lace.
-    there = tags.read(flac)
-    big = tags._picture(PIXEL + bytes(100_000), "image/png", 1, 1)
-    tags.write(flac, tags.Tags(there.comments, (big,)))
+    there = tags.read_tags(flac)
+    big = tags._flac_picture(PIXEL + bytes(100_000), "image/png", 1, 1)
+    tags.write_tags(flac, tags.Tags(there.comments, (big,)))
     remade(flac, first, wave, 48_000)
     remade(first, second, wave, 48_000)
     assert said(second) == TEXTS
     texts, pictures = probed(second)
     assert texts["mood"] == "grave"
     assert [it[: len(PIXEL)] for it in pictures] == [PIXEL]
-    form = probe(second).format
-    write_blocks(bare, [wave], wave.shape, 48_000, form)
-    np.testing.assert_array_equal(read(second).samples, read(bare).samples)
-    assert tags.read(second).pictures == (big,)
+    form = probe_audio(second).format
+    write_recording_blocks(bare, [wave], wave.shape, 48_000, form)
+    np.testing.assert_array_equal(read_recording(second).samples, read_recording(bare).samples)
+    assert tags.read_tags(second).pictures == (big,)
 
 
 @pytest.mark.parametrize("length", [0, 200, 255, 510, 65_025, 65_026, 130_050])
 def test_comments_of_any_length_fill_pages(tmp_path: Path, wave: Samples, length: int) -> None:
     path = tmp_path / "a.ogg"
-    write_blocks(path, [wave], wave.shape, RATE, AudioFormat("OGG", "VORBIS"))
-    before = read(path).samples
-    tags.write(path, tags.Tags((b"X=" + b"y" * length,)))
+    write_recording_blocks(path, [wave], wave.shape, RATE, AudioFormat("OGG", "VORBIS"))
+    before = read_recording(path).samples
+    tags.write_tags(path, tags.Tags((b"X=" + b"y" * length,)))
     assert probed(path)[0].get("x", "") == "y" * length
-    np.testing.assert_array_equal(read(path).samples, before)
+    np.testing.assert_array_equal(read_recording(path).samples, before)
 
 
 def test_an_mp3_keeps_its_id3(tmp_path: Path, wave: Samples) -> None:
@@ -231,7 +231,7 @@ def test_an_mp3_keeps_its_id3(tmp_path: Path, wave: Samples) -> None:
     assert texts["artist"] == "Casals"
     assert pictures == [PIXEL]
     assert out.read_bytes()[-128:] == tail
-    assert read(out).samples.shape == wave.shape
+    assert read_recording(out).samples.shape == wave.shape
 
 
 def test_texts_go_from_kind_to_kind(tmp_path: Path, wave: Samples) -> None:
@@ -283,10 +283,10 @@ def test_damaged_tags_do_no_harm(
     broken = tmp_path / f"broken{source.suffix}"
     broken.write_bytes(data)
     out = tmp_path / f"out{source.suffix}"
-    form = probe(source).format
-    write_blocks(out, [wave], wave.shape, RATE, form)
-    bare = read(out).samples
-    monkeypatch.setattr(audio, "probe", lambda path: probe(source))
-    write_blocks(out, [wave], wave.shape, RATE, form, overwrite=True, like=broken)
+    form = probe_audio(source).format
+    write_recording_blocks(out, [wave], wave.shape, RATE, form)
+    bare = read_recording(out).samples
+    monkeypatch.setattr(audio, "probe_audio", lambda path: probe_audio(source))
+    write_recording_blocks(out, [wave], wave.shape, RATE, form, overwrite=True, tags_from=broken)
     monkeypatch.undo()
-    np.testing.assert_array_equal(read(out).samples, bare)
+    np.testing.assert_array_equal(read_recording(out).samples, bare)

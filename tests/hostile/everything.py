@@ -11,8 +11,8 @@ from tests.hostile.ports import requests_to_studio, requests_to_test
 from tests.hostile.readers import Reader, all_files, recipe_of
 from tests.hostile.session_files import sessions
 from tonewood.files.modelfile import Model
-from tonewood.studio.app import studio
-from tonewood.studio.desk import Desk
+from tonewood.studio.app import create_secure_studio_app
+from tonewood.studio.desk import StudioState
 
 
 @contextmanager
@@ -30,8 +30,8 @@ def everything(model: Model, model_file: str, folder: Path) -> Iterator[dict[str
     recipe = recipe_of(model, folder)
     recording = (folder / "seed.wav").read_bytes()
     with ExitStack() as stack:
-        desk = Desk(folder / "desk", model_file, folder)
-        client = stack.enter_context(TestClient(studio(desk), base_url="http://127.0.0.1:8765"))
+        desk = StudioState(folder / "desk", model_file, folder)
+        client = stack.enter_context(TestClient(create_secure_studio_app(desk), base_url="http://127.0.0.1:8765"))
         tests = listening(folder)
         yield {
             **all_files(model, recipe, folder),

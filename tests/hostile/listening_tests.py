@@ -13,14 +13,14 @@ from tests.conftest import instrument
 from tests.hostile.mutations import BYTES, TEXT
 from tests.hostile.readers import Reader
 from tonewood.listening import build, exchange, foreign, pieces
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS, TEST, Test, load
-from tonewood.listening.replies import laid
-from tonewood.listening.results import results
-from tonewood.listening.sessions import REFERENCE
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ANSWERS_FILE, TEST_FILE, ListeningTest, load_listening_test
+from tonewood.listening.replies import screens_of
+from tonewood.listening.results import analyze_answers
+from tonewood.listening.sessions import REFERENCE_LABEL
 
 
-def listening(folder: Path) -> dict[str, tuple[Test, Path]]:
+def listening(folder: Path) -> dict[str, tuple[ListeningTest, Path]]:
     """A test of each kind, and its folder."""
     for number, name in enumerate(("good", "plain", "odd")):
         place = folder / "conditions" / name
@@ -31,81 +31,81 @@ def listening(folder: Path) -> dict[str, tuple[Test, Path]]:
     made = {}
     for kind in ("pairs", "abx", "mushra"):
         found = list(
-            pieces.from_conditions([folder / "conditions" / it for it in ("plain", "odd")])
+            pieces.pieces_from_conditions([folder / "conditions" / it for it in ("plain", "odd")])
         )
         if kind == "mushra":
-            found = pieces.with_reference(found, folder / "conditions" / "good")
-        plan = build.planned(
+            found = pieces.add_reference(found, folder / "conditions" / "good")
+        plan = build.make_plan(
             kind=kind, seconds=5.0, repeats=1, checked=False, seed=3, title="Ours",
             reference="good" if kind == "mushra" else None,
         )  # fmt: skip
-        *_, test = build.build(found, plan, folder / kind)
-        assert isinstance(test, Test)
+        *_, test = build.build_listening_test(found, plan, folder / kind)
+        assert isinstance(test, ListeningTest)
         made[kind] = (test, folder / kind)
     return made
 
 
-def answers(tests: dict[str, tuple[Test, Path]], scratch: Path) -> dict[str, Reader]:
+def answers(tests: dict[str, tuple[ListeningTest, Path]], scratch: Path) -> dict[str, Reader]:
     """Readers of tests, of the answers they keep, and of the tables that other tests keep."""
     made = {}
     for kind, (test, folder) in tests.items():
         _answered(test, folder)
-        for name, suffix, kinds in ((TEST, ".json", TEXT), (ANSWERS, ".sqlite", BYTES)):
+        for name, suffix, kinds in ((TEST_FILE, ".json", TEXT), (ANSWERS_FILE, ".sqlite", BYTES)):
             seed = (folder / name).read_bytes()
             read = partial(_told, folder, name, scratch / kind)
             made[f"{suffix[1:]} of {kind}"] = Reader(suffix, (seed,), read, kinds)
         for came_from, told in (("webmushra", _webmushra), ("reseval", _reseval)):
             seed = _table(told(test))
             made[f"{came_from} {kind}"] = Reader(
-                ".csv", (seed,), partial(exchange.read, test, came_from), TEXT
+                ".csv", (seed,), partial(exchange.read_imported_answers, test, came_from), TEXT
             )
     return made
 
 
-def _answered(test: Test, folder: Path) -> None:
+def _answered(test: ListeningTest, folder: Path) -> None:
     """Let two take part."""
-    kept = Answers(folder / ANSWERS)
+    kept = AnswerDatabase(folder / ANSWERS_FILE)
     for _ in range(2):
-        listener = kept.join("yes")
-        for place, screen in laid(test, kept, listener).items():
-            value: Any = screen.right or "A"
+        listener = kept.add_listener("yes")
+        for place, screen in screens_of(test, kept, listener).items():
+            value: Any = screen.correct_answer or "A"
             if screen.stage == "volume":
                 value = "set"
             elif screen.stage in ("training", "trial") and test.kind == "mushra":
                 value = {
                     it.label: 99.0 if it.condition == test.reference else 50.0
-                    for it in screen.slots
-                    if it.label != REFERENCE
+                    for it in screen.stimuli
+                    if it.label != REFERENCE_LABEL
                 }
-            assert kept.keep(listener.id, place, value, final=True, seconds=1.0)
+            assert kept.save_answer(listener.id, place, value, final=True, seconds=1.0)
 
 
 def _told(folder: Path, name: str, scratch: Path, path: Path) -> None:
     """Results of a test one of whose files is another."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    for own in (TEST, ANSWERS):
+    for own in (TEST_FILE, ANSWERS_FILE):
         shutil.copy(path if own == name else folder / own, scratch / own)
-    results(load(scratch), Answers(scratch / ANSWERS))
+    analyze_answers(load_listening_test(scratch), AnswerDatabase(scratch / ANSWERS_FILE))
 
 
 Row = dict[str, object]
 
 
-def _webmushra(test: Test) -> list[Row]:
+def _webmushra(test: ListeningTest) -> list[Row]:
     rows: list[Row] = []
     for trial in range(len(test.trials)):
         named = {"session_test_id": "t", "session_uuid": "u", "trial_id": f"t{trial}"}
-        keys = [foreign.keys(test)[it] for it in test.trials[trial].conditions]
+        keys = [foreign.condition_keys(test)[it] for it in test.trials[trial].conditions]
         if test.kind == "abx":
             named["choice_reference"] = "reference"
-            right = foreign.keys(test)[foreign.same(test, trial)]
+            right = foreign.condition_keys(test)[foreign.abx_target(test, trial)]
             (wrong,) = (it for it in keys if it != right)
             rows.append({**named, "choice_non_reference": wrong, "choice_answer": "correct"})
         elif test.kind == "pairs":
             rows += [{**named, "stimuli": it, "stimuli_rating": k} for k, it in enumerate(keys, 1)]
         else:
-            hidden = [it for it in keys if it != foreign.keys(test)[test.reference or ""]]
+            hidden = [it for it in keys if it != foreign.condition_keys(test)[test.reference or ""]]
             rows += [
                 {**named, "rating_stimulus": it, "rating_score": 40, "rating_time": 9}
                 for it in ("reference", *hidden)
@@ -113,7 +113,7 @@ def _webmushra(test: Test) -> list[Row]:
     return rows
 
 
-def _reseval(test: Test) -> list[Row]:
+def _reseval(test: ListeningTest) -> list[Row]:
     said = {"mushra": "050" * len(test.conditions)}.get(test.kind, "C01")
     return [
         {"Stem": f"t{trial}", "Participant": "p", "Response": said}

@@ -19,8 +19,8 @@ from tests.hostile.mutations import BYTES, TEXT, worded
 from tests.hostile.readers import LIMIT_BYTES, LIMIT_S, Reader
 from tests.load.process import sample
 from tonewood.errors import TonewoodError
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ANSWERS_FILE
 
 Say = Callable[..., bytes]
 NOTE = {"id": "n", "seconds": 1.0, "hz": 900.0, "width_s": 0.5, "height_hz": 400.0, "gain_db": 6.0}
@@ -202,7 +202,7 @@ def requests_to_studio(model_file: str, folder: Path, recording: bytes) -> Itera
 @contextmanager
 def requests_to_test(folder: Path) -> Iterator[Reader]:
     """A reader of requests to a listening test."""
-    listener = Answers(folder / ANSWERS).join("yes").id
+    listener = AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").id
     me = f"X-Listener: {listener}"
 
     def seeds(url: str, say: Say) -> list[bytes]:

@@ -16,10 +16,10 @@ from tests.conftest import instrument
 from tests.hostile.mutations import BYTES, TEXT, Mutation, flipped, mutated
 from tonewood.files import cache, container, manifest, modelfile, opinions
 from tonewood.files import recipe as recipes
-from tonewood.files.audio import Stream, probe, read
+from tonewood.files.audio import AudioReader, probe_audio, read_recording
 from tonewood.files.checkpoint import Checkpoint
 from tonewood.files.modelfile import Model
-from tonewood.settings import EnhanceSettings, TrainingSettings, changed
+from tonewood.settings import EnhanceSettings, TrainingSettings, apply_assignments
 from tonewood.workflow import batch, layout
 
 FORMATS = {
@@ -96,10 +96,10 @@ def sounds() -> dict[str, Reader]:
 
 
 def _heard(path: Path) -> None:
-    probe(path)
-    recording = read(path)
+    probe_audio(path)
+    recording = read_recording(path)
     assert recording.samples.size
-    stream = Stream(path)
+    stream = AudioReader(path)
     for _ in stream.blocks():
         pass
 
@@ -117,23 +117,23 @@ def texts(recipe: bytes) -> dict[str, Reader]:
     training = TrainingSettings()
     return {
         "recipe": Reader(".recipe.json", (recipe,), _recipe, TEXT),
-        "manifest csv": Reader(".csv", (head + rows,), manifest.read, TEXT),
-        "manifest jsonl": Reader(".jsonl", (lines,), manifest.read, TEXT),
+        "manifest csv": Reader(".csv", (head + rows,), manifest.read_manifest, TEXT),
+        "manifest jsonl": Reader(".jsonl", (lines,), manifest.read_manifest, TEXT),
         "preferences": Reader(
-            ".csv", (answers,), lambda path: opinions.read(path, None, training), TEXT
+            ".csv", (answers,), lambda path: opinions.read_answer_tables(path, None, training), TEXT
         ),
-        "ratings": Reader(".csv", (marks,), lambda path: opinions.read(None, path, training), TEXT),
+        "ratings": Reader(".csv", (marks,), lambda path: opinions.read_answer_tables(None, path, training), TEXT),
     }
 
 
 def recipe_of(model: Model, folder: Path) -> bytes:
     """A recipe, as an enhancement leaves it."""
-    job = layout.Job(folder / "seed.wav", folder / "out.wav")
+    job = layout.FileJob(folder / "seed.wav", folder / "out.wav")
     soundfile.write(job.input, instrument(3.0, formant_hz=2_500.0).T, 16_000)
-    settings = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
+    settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
     for event in batch.enhance_files([job], model, settings):
-        assert not isinstance(event, layout.Failed), event
-    return layout.beside(job.output).read_bytes()
+        assert not isinstance(event, layout.FileFailure), event
+    return layout.sidecar_path(job.output).read_bytes()
 
 
 def all_files(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:
@@ -142,7 +142,7 @@ def all_files(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:
 
 
 def _recipe(path: Path) -> None:
-    recipes.load(path).mask.mask()
+    recipes.load_recipe(path).mask.to_mask()
 
 
 def archives(model: Model, folder: Path) -> dict[str, Reader]:
@@ -152,17 +152,17 @@ def archives(model: Model, folder: Path) -> dict[str, Reader]:
     content = path.read_bytes()
     state = {"scorer/told": model.scorer.row_mean, "judge/told": model.scorer.loud_row}
     return {
-        "model": Reader(".tonewood", (content,), modelfile.load, (_header, *BYTES), _resealed),
+        "model": Reader(".tonewood", (content,), modelfile.load_model, (_header, *BYTES), _resealed),
         "card": Reader(".tonewood", (content,), _described, (_header, *BYTES), _resealed),
         "checkpoint": Reader(
             ".checkpoint", (save(state, {"told": "[]"}),), _checkpoint, (_header, *BYTES)
         ),
-        "cache": Reader(".take", (save(state, {"told": "[]"}),), cache._read, (_header, *BYTES)),
+        "cache": Reader(".take", (save(state, {"told": "[]"}),), cache._read_cache_entry, (_header, *BYTES)),
     }
 
 
 def _described(path: Path) -> None:
-    container.read(path).described()
+    container.read_model_file(path).info()
 
 
 def _checkpoint(path: Path) -> None:
@@ -182,10 +182,10 @@ def _header(content: bytes, random: Random) -> bytes:
 
 def _resealed(content: bytes) -> bytes:
     try:
-        header, data = container._split(content)
+        header, data = container._split_safetensors(content)
         told = header["__metadata__"]
-        parts = container._parts({k: v for k, v in header.items() if k != "__metadata__"}, data)
-        told["sha256"] = container._checksum(told["settings"], told["card"], parts)
+        parts = container._parse_tensors({k: v for k, v in header.items() if k != "__metadata__"}, data)
+        told["sha256"] = container._model_checksum(told["settings"], told["card"], parts)
         head = json.dumps(header).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return content

@@ -12,17 +12,17 @@ from starlette.testclient import TestClient
 from tests.hostile.mutations import BYTES, TEXT, mutated
 from tests.hostile.ports import EDIT, judged
 from tests.hostile.readers import Reader
-from tonewood.studio.desk import Desk
+from tonewood.studio.desk import StudioState
 
 
-def sessions(desk: Desk, client: TestClient, recording: bytes, recipe: bytes) -> Reader:
+def sessions(desk: StudioState, client: TestClient, recording: bytes, recipe: bytes) -> Reader:
     """A reader of session files: the route that takes them, as a page sends one."""
 
     def read(path: Path) -> None:
         answer = client.post("/api/recordings?name=a.tonewood-session", content=path.read_bytes())
         if answer.status_code == 201:
             client.delete(f"/api/sessions/{answer.json()['id']}")
-        left = [*(desk.store.folder / "sessions").iterdir(), *desk.store.sessions()]
+        left = [*(desk.database.folder / "sessions").iterdir(), *desk.database.list_sessions()]
         assert not left, left
         judged(answer.status_code, answer.text)
 

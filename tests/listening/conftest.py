@@ -10,11 +10,11 @@ import pytest
 import soundfile
 
 from tonewood.listening import build, pieces
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS, Test
-from tonewood.listening.replies import laid
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ANSWERS_FILE, ListeningTest
+from tonewood.listening.replies import screens_of
 
-Made = tuple[Test, Path]
+Made = tuple[ListeningTest, Path]
 
 
 @pytest.fixture(scope="session")
@@ -41,15 +41,15 @@ def made(conditions: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     tests: dict[str, Made] = {}
     for kind in ("pairs", "abx", "mushra"):
         folders = [conditions["plain"], conditions["odd"]]
-        found = list(pieces.from_conditions(folders))
+        found = list(pieces.pieces_from_conditions(folders))
         if kind == "mushra":
-            found = pieces.with_reference(found, conditions["good"])
-        plan = build.planned(
+            found = pieces.add_reference(found, conditions["good"])
+        plan = build.make_plan(
             kind=kind, seconds=5.0, repeats=1, checked=kind == "abx", seed=3, title="Ours",
             reference="good" if kind == "mushra" else None,
         )  # fmt: skip
-        *_, test = build.build(found, plan, root / kind)
-        assert isinstance(test, Test)
+        *_, test = build.build_listening_test(found, plan, root / kind)
+        assert isinstance(test, ListeningTest)
         tests[kind] = (test, root / kind)
     return tests
 
@@ -70,16 +70,16 @@ def take_part() -> Callable[..., str]:
     """Somebody who answers everything, by a taste [condition] or by right and wrong."""
 
     def part(
-        test: Test, folder: Path, taste: dict[str, float], seed: int = 0, consent: str = "yes"
+        test: ListeningTest, folder: Path, taste: dict[str, float], seed: int = 0, consent: str = "yes"
     ) -> str:
         rng = np.random.default_rng(seed)
-        answers = Answers(folder / ANSWERS)
-        listener = answers.join(consent)
-        for place, screen in laid(test, answers, listener).items():
-            by_label = {slot.label: slot.condition for slot in screen.slots}
+        answers = AnswerDatabase(folder / ANSWERS_FILE)
+        listener = answers.add_listener(consent)
+        for place, screen in screens_of(test, answers, listener).items():
+            by_label = {slot.label: slot.condition for slot in screen.stimuli}
             value: Any = "set"
             if screen.stage in ("hearing", "headphones"):
-                value = screen.right
+                value = screen.correct_answer
             elif screen.stage != "volume" and test.kind == "mushra":
                 value = {
                     label: float(np.clip(taste[name] + rng.normal(0, 2), 0, 100))
@@ -91,9 +91,9 @@ def take_part() -> Callable[..., str]:
                 value = "A" if rng.random() < 1 / (1 + np.exp(-gap)) else "B"
                 if test.kind == "abx":
                     value = (
-                        screen.right if rng.random() < taste["right"] else "AB".strip(screen.right)
+                        screen.correct_answer if rng.random() < taste["right"] else "AB".strip(screen.correct_answer)
                     )
-            assert answers.keep(listener.id, place, value, final=True, seconds=1.0)
+            assert answers.save_answer(listener.id, place, value, final=True, seconds=1.0)
         return listener.id
 
     return part

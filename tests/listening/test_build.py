@@ -12,13 +12,13 @@ import soundfile
 from tonewood.errors import CallError, FolderError, OutputError
 from tonewood.files.modelfile import Model
 from tonewood.listening import build, design, pieces, stimuli
-from tonewood.listening.design import ANCHORS_HZ, Test
-from tonewood.listening.folder import check_new
-from tonewood.settings import EnhanceSettings, changed
+from tonewood.listening.design import ANCHORS_HZ, ListeningTest
+from tonewood.listening.folder import check_test_folder
+from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
 from tonewood.workflow import batch, layout
 
-Made = tuple[Test, Path]
+Made = tuple[ListeningTest, Path]
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
@@ -64,13 +64,13 @@ def test_all_are_equally_loud_and_none_clips(made: dict[str, Made], kind: str) -
         assert np.abs(wave[:3]).max() < 1e-3  # faded
         assert np.abs(wave[-3:]).max() < 1e-3
         loud.setdefault(it.excerpt, []).append(measured)
-    assert all(np.ptp(own) < stimuli.MATCHED_LU for own in loud.values())
+    assert all(np.ptp(own) < stimuli.MATCH_TOLERANCE_LU for own in loud.values())
     assert 5.0 <= test.seconds <= 12.0
 
 
 def test_twice_the_same_sound_is_not_the_same_file(made: dict[str, Made]) -> None:
     test, folder = made["abx"]
-    files = test.files()
+    files = test.file_by_condition()
     one, two = (files[0, "plain", copy] for copy in (0, 1))
     first, second = (soundfile.read(folder / "stimuli" / it, dtype="int16")[0] for it in (one, two))
     assert not np.array_equal(first, second)
@@ -83,70 +83,70 @@ def test_anchors_pass_what_they_should(rng: np.random.Generator) -> None:
         for hz, low, high in ((0.99 * corner, -0.1, 0.1), (corner * 8 / 7, -200, -25),
                               (corner * 9 / 7, -200, -50)):  # fmt: skip
             wave = np.sin(2 * np.pi * hz * time)[None].astype(np.float32)
-            out = stimuli.low_passed(wave, rate, corner)
+            out = stimuli.low_pass_anchor(wave, rate, corner)
             level = 20 * np.log10(np.std(out[0, 4000:-4000]) / np.std(wave[0, 4000:-4000]) + 1e-12)
             assert low <= level <= high
     click = np.zeros((1, 4_000), dtype=np.float32)
     click[0, 2_000] = 1
-    assert np.argmax(stimuli.low_passed(click, rate, 3_500.0)) == 2_000  # no delay
+    assert np.argmax(stimuli.low_pass_anchor(click, rate, 3_500.0)) == 2_000  # no delay
 
 
 def test_excerpts_are_where_the_mask_does_most(rng: np.random.Generator) -> None:
     effect = np.ones(1_000)
     effect[600:700] = 5
-    start = stimuli.most(effect, 200)
+    start = stimuli.find_strongest_excerpt(effect, 200)
     assert start is not None
     assert 500 <= start <= 600
-    other = stimuli.most(effect, 200, (start,))
+    other = stimuli.find_strongest_excerpt(effect, 200, (start,))
     assert other is not None
     assert abs(other - start) >= 200
-    assert stimuli.most(np.ones(250), 200, (0,)) is None
+    assert stimuli.find_strongest_excerpt(np.ones(250), 200, (0,)) is None
     silent = np.zeros(1_000)
     silent[300:] = 1
-    drawn = (stimuli.anywhere(silent, 200, rng) for _ in range(50))
+    drawn = (stimuli.draw_random_excerpt(silent, 200, rng) for _ in range(50))
     starts = [it for it in drawn if it is not None]
     assert len(starts) == 50
     assert min(starts) >= 200
     assert len(set(starts)) > 20
-    assert stimuli.anywhere(np.zeros(1_000), 200, rng) is None
+    assert stimuli.draw_random_excerpt(np.zeros(1_000), 200, rng) is None
 
 
 def test_a_piece_gives_no_more_excerpts_than_it_has_room_for(
     conditions: dict[str, Path], tmp_path: Path
 ) -> None:
-    found = list(pieces.from_conditions([conditions["plain"], conditions["odd"]]))[:1]
-    plan = build.planned(seconds=5.0, excerpts=1_000, checked=False)
-    *_, test = build.build(found, plan, tmp_path / "t")
-    assert isinstance(test, Test)
+    found = list(pieces.pieces_from_conditions([conditions["plain"], conditions["odd"]]))[:1]
+    plan = build.make_plan(seconds=5.0, excerpts=1_000, checked=False)
+    *_, test = build.build_listening_test(found, plan, tmp_path / "t")
+    assert isinstance(test, ListeningTest)
     assert [it.chosen for it in test.excerpts] == ["mask", "random"]  # of eight seconds
 
 
 def test_headphones_alone_make_the_soft_tone_softest() -> None:
     order = np.array([2, 0, 1])  # plain third, soft first, antiphase second
-    wave = stimuli.headphone_check(8_000, order)
+    wave = stimuli.headphone_check_sound(8_000, order)
     tones = wave.reshape(2, 3, -1)
     over_headphones = np.std(tones, axis=(0, 2))
     over_loudspeakers = np.std(tones.sum(axis=0), axis=1)
     assert np.argmin(over_headphones) == 0
     assert np.argmin(over_loudspeakers) == 1
-    pulses = stimuli.hearing_check(8_000, 500.0, 4)
+    pulses = stimuli.hearing_check_sound(8_000, 500.0, 4)
     heard = np.abs(pulses[0]) > 1e-4
     assert int((np.diff(np.flatnonzero(heard)) > 800).sum()) == 3
-    assert pulses.shape == stimuli.hearing_check(8_000, 500.0, 2).shape
+    assert pulses.shape == stimuli.hearing_check_sound(8_000, 500.0, 2).shape
 
 
 def test_same_seed_same_files_and_another_names_them_anew(
     conditions: dict[str, Path], tmp_path: Path, made: dict[str, Made]
 ) -> None:
-    found = list(pieces.from_conditions([conditions["plain"], conditions["odd"]]))
+    found = list(pieces.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
     names = []
     for number, seed in enumerate((3, 4)):
-        plan = build.planned(
+        plan = build.make_plan(
             kind="pairs", seconds=5.0, repeats=1, checked=False, seed=seed, title="Ours",
             reference=None, choice="random",
         )  # fmt: skip
-        *_, test = build.build(found, plan, tmp_path / str(number))
-        assert isinstance(test, Test)
+        *_, test = build.build_listening_test(found, plan, tmp_path / str(number))
+        assert isinstance(test, ListeningTest)
         names.append({it.file for it in test.stimuli})
     assert names[0] == {it.file for it in made["pairs"][0].stimuli}
     assert not names[0] & names[1]
@@ -155,61 +155,61 @@ def test_same_seed_same_files_and_another_names_them_anew(
 def test_outputs_find_their_inputs_by_what_is_in_them(
     conditions: dict[str, Path], model: Model, tmp_path: Path
 ) -> None:
-    settings = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
-    laid = layout.jobs([conditions["plain"]], tmp_path / "out")
+    settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
+    laid = layout.plan_file_jobs([conditions["plain"]], tmp_path / "out")
     for event in batch.enhance_files(laid, model, settings):
-        assert not isinstance(event, layout.Failed)
-    found = list(pieces.from_outputs([tmp_path / "out"], [conditions["plain"].parent]))
-    assert [it.name for it in found if isinstance(it, pieces.Piece)] == ["piece0", "piece1"]
+        assert not isinstance(event, layout.FileFailure)
+    found = list(pieces.pieces_from_outputs([tmp_path / "out"], [conditions["plain"].parent]))
+    assert [it.name for it in found if isinstance(it, pieces.ComparedPiece)] == ["piece0", "piece1"]
     assert all(list(it.paths) == ["untouched", "enhanced"] for it in found)  # type: ignore[union-attr]
     first = found[0]
-    assert isinstance(first, pieces.Piece)
+    assert isinstance(first, pieces.ComparedPiece)
     assert first.paths["untouched"].parent == conditions["plain"]
-    waves = first.read(44_100)
-    effect = first.effect(waves, 44_100)
+    waves = first.read_conditions(44_100)
+    effect = first.effect_db(waves, 44_100)
     assert effect.shape == (len(waves["enhanced"][0]) * 100 // 44_100 + 1,)
     assert effect.max() > 0.1
-    (lost, *_) = pieces.from_outputs([tmp_path / "out"], [conditions["odd"]])
-    assert isinstance(lost, layout.Failed)
+    (lost, *_) = pieces.pieces_from_outputs([tmp_path / "out"], [conditions["odd"]])
+    assert isinstance(lost, layout.FileFailure)
     assert "name its folder with --inputs" in str(lost.error)
     with pytest.raises(FolderError, match="no output with a recipe"):
-        list(pieces.from_outputs([conditions["plain"]]))
+        list(pieces.pieces_from_outputs([conditions["plain"]]))
 
 
 def test_what_is_no_test_is_refused(
     conditions: dict[str, Path], tmp_path: Path, made: dict[str, Made], play: Callable[..., Any]
 ) -> None:
     with pytest.raises(CallError, match="one condition"):
-        list(pieces.from_conditions([conditions["plain"]]))
+        list(pieces.pieces_from_conditions([conditions["plain"]]))
     with pytest.raises(CallError, match="give 5 to 12 s"):
-        build.planned(seconds=3.0, kind="pairs", choice="random")
+        build.make_plan(seconds=3.0, kind="pairs", choice="random")
     with pytest.raises(CallError, match="--reference"):
-        build.planned(kind="mushra", choice="random")
+        build.make_plan(kind="mushra", choice="random")
     short = tmp_path / "short"
     short.mkdir()
     for name in ("piece0", "other"):
         soundfile.write(short / f"{name}.wav", play(2.0).T, 16_000)
-    found = list(pieces.from_conditions([conditions["plain"], short]))
-    lost = [it for it in found if isinstance(it, layout.Failed)]
+    found = list(pieces.pieces_from_conditions([conditions["plain"], short]))
+    lost = [it for it in found if isinstance(it, layout.FileFailure)]
     assert all(str(it.error).endswith("add it") for it in lost)
     assert len(lost) == 2
-    plan = build.planned(kind="pairs", choice="random", seconds=5.0)
+    plan = build.make_plan(kind="pairs", choice="random", seconds=5.0)
     events = []
     with pytest.raises(FolderError, match="no piece can be compared"):
-        events += list(build.build(found, plan, tmp_path / "new"))
+        events += list(build.build_listening_test(found, plan, tmp_path / "new"))
     assert not (tmp_path / "new").exists()
     assert not list(tmp_path.glob(".tonewood*"))
     test, folder = made["pairs"]
     with pytest.raises(OutputError, match="exists"):
-        check_new(folder, overwrite=False)
+        check_test_folder(folder, overwrite=False)
     with pytest.raises(OutputError, match="something else"):
-        check_new(conditions["plain"], overwrite=True)
-    assert design.load(folder) == test
+        check_test_folder(conditions["plain"], overwrite=True)
+    assert design.load_listening_test(folder) == test
     (tmp_path / "test.json").write_text('{"format": "x"}')
     with pytest.raises(FolderError, match="damaged"):
-        design.load(tmp_path)
+        design.load_listening_test(tmp_path)
     with pytest.raises(FolderError, match="no listening test"):
-        design.load(short)
+        design.load_listening_test(short)
 
 
 def test_what_a_killed_builder_left_goes_with_the_next(
@@ -218,9 +218,9 @@ def test_what_a_killed_builder_left_goes_with_the_next(
     hidden = tmp_path / ".tonewood-0123456789abcdef"
     (hidden / "stimuli").mkdir(parents=True)
     (hidden / "stimuli" / "0.wav").write_bytes(b"half")
-    found = list(pieces.from_conditions([conditions["plain"], conditions["odd"]]))
-    plan = build.planned(kind="pairs", seconds=5.0, checked=False)
-    list(build.build(found, plan, tmp_path / "test"))
+    found = list(pieces.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
+    plan = build.make_plan(kind="pairs", seconds=5.0, checked=False)
+    list(build.build_listening_test(found, plan, tmp_path / "test"))
     assert [it.name for it in tmp_path.iterdir()] == ["test"]
 
 
@@ -231,10 +231,10 @@ def test_a_test_is_replaced_whole_or_not_at_all(
     _, folder = made["pairs"]
     out = Path(shutil.copytree(folder, tmp_path / "test"))
     (out / "report").mkdir()
-    found = list(pieces.from_conditions([conditions["plain"], conditions["odd"]]))
-    plan = build.planned(kind="pairs", seconds=5.0, checked=False)
+    found = list(pieces.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
+    plan = build.make_plan(kind="pairs", seconds=5.0, checked=False)
     with pytest.raises(OutputError, match="something else"):  # which would go with the test
-        list(build.build(found, plan, out, overwrite=True))
+        list(build.build_listening_test(found, plan, out, overwrite=True))
     (out / "report").rmdir()
     before = sorted(it.name for it in out.rglob("*"))
     rename = Path.rename
@@ -247,8 +247,8 @@ def test_a_test_is_replaced_whole_or_not_at_all(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", fail)
         with pytest.raises(OSError, match="Input/output error"):
-            list(build.build(found, plan, out, overwrite=True))
+            list(build.build_listening_test(found, plan, out, overwrite=True))
     assert sorted(it.name for it in out.rglob("*")) == before
-    list(build.build(found, plan, out, overwrite=True))
+    list(build.build_listening_test(found, plan, out, overwrite=True))
     assert sorted(it.name for it in out.rglob("*")) != before
     assert [it.name for it in tmp_path.iterdir()] == ["test"]

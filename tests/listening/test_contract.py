@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from hypothesis import strategies as st
 
 from tests.hostile.contract import keeps, operations
-from tonewood.listening.design import Test
-from tonewood.listening.server import app
+from tonewood.listening.design import ListeningTest
+from tonewood.listening.server import create_listening_app
 
 WRONG = [
     b'{"value": "set", "final": true, "seconds": NaN}',
@@ -21,9 +21,9 @@ WRONG = [
 ]
 
 
-def test_openapi_document_is_kept_to(copied: Callable[[str], tuple[Test, Path]]) -> None:
+def test_openapi_document_is_kept_to(copied: Callable[[str], tuple[ListeningTest, Path]]) -> None:
     test, folder = copied("pairs")
-    made = app(test, folder)
+    made = create_listening_app(test, folder)
     with TestClient(made, base_url="http://127.0.0.1:8766") as client:
         listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
 
@@ -46,10 +46,10 @@ def test_openapi_document_is_kept_to(copied: Callable[[str], tuple[Test, Path]])
 
 @pytest.mark.parametrize("content", WRONG)
 def test_what_json_cannot_hold_is_refused_in_a_line(
-    copied: Callable[[str], tuple[Test, Path]], content: bytes
+    copied: Callable[[str], tuple[ListeningTest, Path]], content: bytes
 ) -> None:
     test, folder = copied("pairs")
-    client = TestClient(app(test, folder))
+    client = TestClient(create_listening_app(test, folder))
     listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
     headers = {"Content-Type": "application/json", "X-Listener": listener}
     for method, path in (("PUT", "/api/screens/0"), ("POST", "/api/listeners")):

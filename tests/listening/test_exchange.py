@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tonewood.errors import CallError, FolderError, OutputError
 from tonewood.listening import exchange, foreign
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS, Test
-from tonewood.listening.results import results
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ANSWERS_FILE, ListeningTest
+from tonewood.listening.results import analyze_answers
 
-Made = tuple[Test, Path]
+Made = tuple[ListeningTest, Path]
 Copied = Callable[[str], Made]
 
 
@@ -96,7 +96,7 @@ def test_webmushras_schema_accepts_ours(made: dict[str, Made], tmp_path: Path, k
     test, folder = made[kind]
     awkward = 'A "test": #1, it\'s {é} \\ [0]'
     test = test.model_copy(update={"title": awkward})
-    path = exchange.export(test, folder, "webmushra", tmp_path / "Our Test")
+    path = exchange.export_listening_test(test, folder, "webmushra", tmp_path / "Our Test")
     assert path == tmp_path / "Our Test" / "configs" / "our-test.yaml"
     written = path.read_text()
     # Its reader of YAML takes brackets only where they close on the line that opened them.
@@ -118,11 +118,11 @@ def test_webmushras_schema_accepts_ours(made: dict[str, Made], tmp_path: Path, k
         assert "reference" not in page["stimuli"]  # the name that it gives the hidden one
         assert not any(name in str(page) for name in ("plain", "odd", "piece"))
     with pytest.raises(OutputError, match="exists"):
-        exchange.export(test, folder, "webmushra", tmp_path / "Our Test")
+        exchange.export_listening_test(test, folder, "webmushra", tmp_path / "Our Test")
     with pytest.raises(CallError, match="choose webmushra or reseval"):
-        exchange.export(test, folder, "other", tmp_path / "x")
+        exchange.export_listening_test(test, folder, "other", tmp_path / "x")
     with pytest.raises(OutputError, match="cannot be made"):
-        exchange.export(test, folder, "reseval", path / "below a file")
+        exchange.export_listening_test(test, folder, "reseval", path / "below a file")
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -142,12 +142,12 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
         for who in ("u1", "u2") for k in range(len(test.trials)) for key, value in score.items()
     ]  # fmt: skip
     path = table(tmp_path / "mushra.csv", rows)
-    answers = Answers(folder / ANSWERS)
-    taken = exchange.take(answers, exchange.read(test, "webmushra", path))
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
+    taken = exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", path))
     assert taken == (2, 2 * len(test.trials))
-    assert exchange.take(answers, exchange.read(test, "webmushra", path)) == (0, 0)  # known already
-    found = results(test, answers)
-    assert [it.name for it in found.people] == ["I2", "I1"]
+    assert exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", path)) == (0, 0)  # known already
+    found = analyze_answers(test, answers)
+    assert [it.name for it in found.participants] == ["I2", "I1"]
     assert found.ratings is not None
     wanted = {name: score.get(f"C{k:02d}", 96) for k, name in enumerate(test.conditions, start=1)}
     assert {
@@ -155,12 +155,12 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
         for name, it in zip(found.ratings.conditions, found.ratings.medians, strict=True)
     } == wanted
     assert not any(b"u1" in p.read_bytes() for p in folder.glob("answers.sqlite*"))
-    assert answers.join("yes").number == 0
+    assert answers.add_listener("yes").number == 0
 
 
-def other(test: Test, trial: int) -> str:
+def other(test: ListeningTest, trial: int) -> str:
     """Name under which webMUSHRA knows what X is not."""
-    named, right = foreign.keys(test), foreign.same(test, trial)
+    named, right = foreign.condition_keys(test), foreign.abx_target(test, trial)
     (name,) = (named[it] for it in test.trials[trial].conditions if it != right)
     return name
 
@@ -174,14 +174,14 @@ def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
          else "correct"}
         for who in range(3) for k in range(len(test.trials))
     ]  # fmt: skip
-    answers = Answers(folder / ANSWERS)
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
     path = table(tmp_path / "paired_comparison.csv", rows)
-    assert exchange.take(answers, exchange.read(test, "webmushra", path)) == (3, 11)
-    (pair,) = results(test, answers).pairs
+    assert exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", path)) == (3, 11)
+    (pair,) = analyze_answers(test, answers).pairs
     assert (pair.answers.successes, pair.answers.total) == (8, 11)
     # The service adds to its table; what is known already adds nothing.
     path = table(path, [*rows, *rows[: len(test.trials)]])
-    assert exchange.take(answers, exchange.read(test, "webmushra", path)) == (1, 4)
+    assert exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", path)) == (1, 4)
 
     test, folder = copied("pairs")
     rows = [
@@ -190,16 +190,16 @@ def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
         for k in range(len(test.trials))
         for key, value in (("C02", 4), ("C01", 4 if k == 1 else 2))
     ]  # fmt: skip
-    answers = Answers(folder / ANSWERS)
-    exchange.take(answers, exchange.read(test, "webmushra", table(tmp_path / "lms.csv", rows)))
-    (pair,) = results(test, answers).pairs
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
+    exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", table(tmp_path / "lms.csv", rows)))
+    (pair,) = analyze_answers(test, answers).pairs
     assert (pair.answers.successes, pair.answers.total) == (0, 3)  # a tie prefers neither
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
 def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: str) -> None:
     test, folder = copied(kind)
-    out = exchange.export(test, folder, "reseval", tmp_path / "out")
+    out = exchange.export_listening_test(test, folder, "reseval", tmp_path / "out")
     (own,) = (path for path in out.iterdir() if path.is_dir())
     conditions = sorted(path.name for path in own.iterdir())
     stems = {name: sorted(it.stem for it in (own / name).iterdir()) for name in conditions}
@@ -207,26 +207,26 @@ def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: st
     assert ("reference" in conditions) == (kind == "abx")
     keys = [f"C{k:02d}" for k in range(1, len(test.conditions) + 1)]
     assert [name for name in conditions if name != "reference"] == keys
-    answers = Answers(folder / ANSWERS)
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
     said = "C02" if kind != "mushra" else "095030060020050"
     rows = [
         {"Stem": f"t{k}", "Participant": "p", "OrderAsked": k, "Response": said}
         for k in range(len(test.trials))
     ]
     assert (
-        exchange.take(
-            answers, exchange.read(test, "reseval", table(tmp_path / "responses.csv", rows))
+        exchange.import_answers(
+            answers, exchange.read_imported_answers(test, "reseval", table(tmp_path / "responses.csv", rows))
         )[0]
         == 1
     )
-    found = results(test, answers)
+    found = analyze_answers(test, answers)
     if kind == "pairs":
         assert found.pairs[0].answers.successes == 0
     elif kind == "abx":
         # X is what lies in the reference's folder: right is who names it.
         right = sum(
             (own / "reference" / f"t{k}.wav").read_bytes()
-            == (folder / "stimuli" / test.files()[it.excerpt, "odd", 1]).read_bytes()
+            == (folder / "stimuli" / test.file_by_condition()[it.excerpt, "odd", 1]).read_bytes()
             for k, it in enumerate(test.trials)
         )
         assert found.pairs[0].answers.successes == right
@@ -238,12 +238,12 @@ def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: st
 def test_whoever_comes_twice_loses_no_answer(copied: Copied, tmp_path: Path) -> None:
     """ReSEval asks about each pair in a test of its own, which the same person may take."""
     test, folder = copied("pairs")
-    answers = Answers(folder / ANSWERS)
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
     for stem, taken in (("t0", (1, 1)), ("t1", (0, 1)), ("t1", (0, 0))):
         row = {"Stem": stem, "Participant": "p", "Response": "C01"}
-        given = exchange.read(test, "reseval", table(tmp_path / "r.csv", [row]))
-        assert exchange.take(answers, given) == taken
-    assert results(test, answers).pairs[0].answers.total == 2
+        given = exchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [row]))
+        assert exchange.import_answers(answers, given) == taken
+    assert analyze_answers(test, answers).pairs[0].answers.total == 2
 
 
 @pytest.mark.parametrize(
@@ -265,13 +265,13 @@ def test_answers_that_cannot_be_are_refused(
     trial = {"trial_id" if came_from == "webmushra" else "Stem": "t0"}
     path = table(tmp_path / "r.csv", [{**trial, **row}])
     with pytest.raises(FolderError, match=why) as refused:
-        exchange.read(made[kind][0], came_from, path)
+        exchange.read_imported_answers(made[kind][0], came_from, path)
     assert "line 2" in str(refused.value)
 
 
 def test_tables_of_another_test_are_refused(copied: Copied, tmp_path: Path) -> None:
     test, folder = copied("pairs")
-    answers = Answers(folder / ANSWERS)
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
     good = {"Stem": "t0", "Participant": "p", "Response": "C01"}
     for change, why in (
         ({"Stem": "t99"}, "line 2: 't99' is no trial"),
@@ -279,9 +279,9 @@ def test_tables_of_another_test_are_refused(copied: Copied, tmp_path: Path) -> N
     ):
         path = table(tmp_path / "r.csv", [{**good, **change}])
         with pytest.raises(FolderError, match=why):
-            exchange.read(test, "reseval", path)
+            exchange.read_imported_answers(test, "reseval", path)
     with pytest.raises(FolderError, match="has no column Stem"):
-        exchange.read(test, "reseval", table(tmp_path / "r.csv", [{"a": 1}]))
+        exchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [{"a": 1}]))
     with pytest.raises(CallError, match="cannot be read"):
-        exchange.read(test, "reseval", tmp_path / "none.csv")
-    assert not answers.listeners()
+        exchange.read_imported_answers(test, "reseval", tmp_path / "none.csv")
+    assert not answers.list_listeners()

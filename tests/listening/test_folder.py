@@ -5,29 +5,29 @@ from pathlib import Path
 import pytest
 
 from tonewood.errors import OutputError
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS, STIMULI, TEST
-from tonewood.listening.folder import check_new, new_folder
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ANSWERS_FILE, STIMULI_FOLDER, TEST_FILE
+from tonewood.listening.folder import check_test_folder, create_test_folder
 
 
 def make(out: Path, text: str, overwrite: bool = False) -> None:
-    with new_folder(out, overwrite) as folder:
-        (folder / TEST).write_text(text)
-        (folder / STIMULI).mkdir()
-        (folder / STIMULI / f"{text}.wav").touch()
+    with create_test_folder(out, overwrite) as folder:
+        (folder / TEST_FILE).write_text(text)
+        (folder / STIMULI_FOLDER).mkdir()
+        (folder / STIMULI_FOLDER / f"{text}.wav").touch()
 
 
 def fail(out: Path) -> None:
-    with new_folder(out, overwrite=True) as folder:
-        (folder / TEST).write_text("two")
+    with create_test_folder(out, overwrite=True) as folder:
+        (folder / TEST_FILE).write_text("two")
         raise RuntimeError("halfway")
 
 
 def replace_while_it_is_answered(out: Path) -> None:
-    with new_folder(out, overwrite=True) as folder:
-        (folder / TEST).write_text("two")
-        listener = Answers(out / ANSWERS).join("yes")
-        Answers(out / ANSWERS).keep(listener.id, 0, "a", final=True, seconds=1.0)
+    with create_test_folder(out, overwrite=True) as folder:
+        (folder / TEST_FILE).write_text("two")
+        listener = AnswerDatabase(out / ANSWERS_FILE).add_listener("yes")
+        AnswerDatabase(out / ANSWERS_FILE).save_answer(listener.id, 0, "a", final=True, seconds=1.0)
 
 
 def names(folder: Path) -> list[str]:
@@ -36,10 +36,10 @@ def names(folder: Path) -> list[str]:
 
 def test_a_folder_appears_when_all_is_in_it(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "test"
-    with new_folder(out, False) as folder:
-        (folder / TEST).write_text("one")
+    with create_test_folder(out, False) as folder:
+        (folder / TEST_FILE).write_text("one")
         assert not out.exists()
-    assert names(tmp_path) == ["deep", "deep/test", f"deep/test/{TEST}"]
+    assert names(tmp_path) == ["deep", "deep/test", f"deep/test/{TEST_FILE}"]
 
 
 def test_what_fails_leaves_nothing_and_what_was_there_as_it_was(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_what_fails_leaves_nothing_and_what_was_there_as_it_was(tmp_path: Path) 
     with pytest.raises(RuntimeError, match="halfway"):
         fail(out)
     assert names(tmp_path) == before
-    assert (out / TEST).read_text() == "one"
+    assert (out / TEST_FILE).read_text() == "one"
 
 
 def test_a_test_is_replaced_wholly_and_only_when_asked(tmp_path: Path) -> None:
@@ -57,22 +57,22 @@ def test_a_test_is_replaced_wholly_and_only_when_asked(tmp_path: Path) -> None:
     make(out, "one")
     with pytest.raises(OutputError, match="exists: name another output or pass --overwrite"):
         make(out, "two")
-    assert (out / TEST).read_text() == "one"
+    assert (out / TEST_FILE).read_text() == "one"
     make(out, "two", overwrite=True)
-    assert names(out) == [STIMULI, f"{STIMULI}/two.wav", TEST]
+    assert names(out) == [STIMULI_FOLDER, f"{STIMULI_FOLDER}/two.wav", TEST_FILE]
     assert names(tmp_path)[0] == "test"
 
 
 def test_answers_are_never_replaced_even_those_that_came_meanwhile(tmp_path: Path) -> None:
     out = tmp_path / "test"
     make(out, "one")
-    Answers(out / ANSWERS)
-    check_new(out, overwrite=True)  # nobody has answered yet
+    AnswerDatabase(out / ANSWERS_FILE)
+    check_test_folder(out, overwrite=True)  # nobody has answered yet
     with pytest.raises(OutputError, match="holds answers, which are never replaced"):
         replace_while_it_is_answered(out)
-    assert (out / TEST).read_text() == "one"
+    assert (out / TEST_FILE).read_text() == "one"
     with pytest.raises(OutputError, match="never replaced"):
-        check_new(out, overwrite=True)
+        check_test_folder(out, overwrite=True)
     assert not [name for name in names(tmp_path) if name.startswith(".tonewood")]
 
 
@@ -87,4 +87,4 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         make(tmp_path / "notes" / "mine.txt" / "deeper", "one")
     (tmp_path / "empty").mkdir()
     make(tmp_path / "empty", "one")
-    assert (tmp_path / "empty" / TEST).read_text() == "one"
+    assert (tmp_path / "empty" / TEST_FILE).read_text() == "one"

@@ -11,13 +11,13 @@ from fastapi.testclient import TestClient
 
 from tonewood.errors import FolderError, OutputError
 from tonewood.listening import answers as kept
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS, TEST, Test, load
-from tonewood.listening.replies import laid
-from tonewood.listening.results import results
-from tonewood.listening.server import app
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ANSWERS_FILE, TEST_FILE, ListeningTest, load_listening_test
+from tonewood.listening.replies import screens_of
+from tonewood.listening.results import analyze_answers
+from tonewood.listening.server import create_listening_app
 
-Made = tuple[Test, Path]
+Made = tuple[ListeningTest, Path]
 Copied = Callable[[str], Made]
 Change = Callable[[dict[str, Any]], object]
 
@@ -54,11 +54,11 @@ WRONG: dict[str, tuple[str, Change]] = {
 def test_a_made_up_test_is_refused(copied: Copied, name: str) -> None:
     kind, change = WRONG[name]
     _, folder = copied(kind)
-    tree = json.loads((folder / TEST).read_text())
+    tree = json.loads((folder / TEST_FILE).read_text())
     change(tree)
-    (folder / TEST).write_text(json.dumps(tree))
+    (folder / TEST_FILE).write_text(json.dumps(tree))
     with pytest.raises(FolderError, match="not a listening test, or is damaged") as refused:
-        load(folder)
+        load_listening_test(folder)
     assert "\n" not in str(refused.value)
 
 
@@ -71,7 +71,7 @@ def answered(copied: Copied, take_part: Callable[..., str]) -> Callable[[str], M
         taste = dict.fromkeys(test.conditions, 50.0) | {"right": 1.0}
         taste |= {test.reference: 99.0} if test.reference else {}
         take_part(test, folder, taste)
-        assert results(test, Answers(folder / ANSWERS)).people
+        assert analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE)).participants
         return test, folder
 
     return made
@@ -108,49 +108,49 @@ def test_answers_that_no_page_sent_are_told_to_be_damaged(
     test, folder = answered(kind)
     slots = [["A", "../../etc/passwd", "odd"], ["B", "../../etc/passwd", "plain"]]
     about = (json.dumps({**SCREEN, "slots": slots}),) if "?" in BROKEN[name] else ()
-    with sqlite3.connect(folder / ANSWERS) as connection:
+    with sqlite3.connect(folder / ANSWERS_FILE) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
         assert connection.execute(BROKEN[name], about).rowcount > 0
     connection.close()
     with pytest.raises(OutputError, match="is damaged: restore it from a copy"):
-        results(test, Answers(folder / ANSWERS))
+        analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE))
 
 
 def test_a_damaged_file_of_answers_is_told_in_one_line(copied: Copied) -> None:
     _, folder = copied("pairs")
-    path = folder / ANSWERS
-    Answers(path).join("yes")
+    path = folder / ANSWERS_FILE
+    AnswerDatabase(path).add_listener("yes")
     content = path.read_bytes()
     assert b"NOT NULL REFERENCES" in content
     path.write_bytes(content.replace(b"NOT NULL REFERENCES", b'NOT "ULL REFERENCES'))
     with pytest.raises(OutputError, match="malformed database schema") as refused:
-        Answers(path)
+        AnswerDatabase(path)
     with pytest.raises(FolderError, match="malformed database schema") as unread:
-        kept.count(path)
+        kept.count_answers(path)
     assert "\n" not in str(refused.value) + str(unread.value)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
 def test_repeats_alone_are_no_answers(answered: Callable[[str], Made], kind: str) -> None:
     test, folder = answered(kind)
-    answers = Answers(folder / ANSWERS)
-    (listener,) = answers.listeners()
-    laid_out = laid(test, answers, listener)
-    repeats = [place for place, screen in laid_out.items() if screen.again is not None]
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
+    (listener,) = answers.list_listeners()
+    laid_out = screens_of(test, answers, listener)
+    repeats = [place for place, screen in laid_out.items() if screen.repeat_of is not None]
     assert repeats
-    with sqlite3.connect(folder / ANSWERS) as connection:
+    with sqlite3.connect(folder / ANSWERS_FILE) as connection:
         connection.execute(
             f"DELETE FROM answer WHERE screen NOT IN ({', '.join(map(str, repeats))})"
         )
     connection.close()
     with pytest.raises(FolderError, match="no answers to sum up yet"):
-        results(test, answers)
+        analyze_answers(test, answers)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
 def test_an_answer_of_another_shape_is_the_senders_mistake(copied: Copied, kind: str) -> None:
     test, folder = copied(kind)
-    with TestClient(app(test, folder), base_url="http://127.0.0.1:8766") as client:
+    with TestClient(create_listening_app(test, folder), base_url="http://127.0.0.1:8766") as client:
         listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
         who = {"X-Listener": listener}
         seen = set()
@@ -172,9 +172,9 @@ def test_an_answer_of_another_shape_is_the_senders_mistake(copied: Copied, kind:
 
 def test_a_test_has_a_most_of_listeners(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
     _, folder = copied("pairs")
-    monkeypatch.setattr(kept, "MOST_LISTENERS", 2)
-    answers = Answers(folder / ANSWERS)
-    assert [answers.join("yes").number for _ in range(2)] == [0, 1]
+    monkeypatch.setattr(kept, "MAX_LISTENERS", 2)
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
+    assert [answers.add_listener("yes").number for _ in range(2)] == [0, 1]
     with pytest.raises(OutputError, match="2 have taken part, the most of one test"):
-        answers.join("yes")
-    assert len(answers.listeners()) == 2
+        answers.add_listener("yes")
+    assert len(answers.list_listeners()) == 2

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tonewood import serving
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS, CONSENT, Test
-from tonewood.listening.replies import people
-from tonewood.listening.server import app
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ANSWERS_FILE, CONSENT_FILE, ListeningTest
+from tonewood.listening.replies import list_participants
+from tonewood.listening.server import create_listening_app
 
-Made = tuple[Test, Path]
+Made = tuple[ListeningTest, Path]
 Copied = Callable[[str], Made]
 
 
@@ -37,8 +37,8 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
 
     servers, contexts = [], []
 
-    def opened(test: Test, folder: Path, **more: Any) -> Any:
-        guarded = serving.guarded(app(test, folder), token=test.token)
+    def opened(test: ListeningTest, folder: Path, **more: Any) -> Any:
+        guarded = serving.secure(create_listening_app(test, folder), token=test.access_token)
         server = uvicorn.Server(uvicorn.Config(guarded, port=0, log_level="error", ws="none"))
         thread = Thread(target=server.run, daemon=True)
         thread.start()
@@ -53,7 +53,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.on("console", lambda it: it.type == "error" and page.faults.append(it.text))
         page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(serving.address("127.0.0.1", port, test.token))
+        page.goto(serving.server_url("127.0.0.1", port, test.access_token))
         return page
 
     yield opened
@@ -111,10 +111,10 @@ def test_a_whole_test_by_keyboard_alone(copied: Copied, visit: Callable[..., Any
         assert following.is_enabled()
         next_screen(page, lambda: page.keyboard.press("Enter"))
     assert heading(page) == "Thank you"
-    (person,) = people(test, Answers(folder / ANSWERS))
+    (person,) = list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))
     assert person.finished
     assert page.inner_text(".code") == person.code
-    assert [it.value for it in person.replies] == ["B"] * len(person.replies)
+    assert [it.value for it in person.responses] == ["B"] * len(person.responses)
     assert page.faults == []
     origin = page.url.rstrip("/")
     assert all(it.startswith((origin, "data:")) for it in page.asked)
@@ -198,7 +198,7 @@ def test_who_wants_to_is_forgotten(copied: Copied, visit: Callable[..., Any]) ->
     page.get_by_role("button", name="Delete my answers").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     page.wait_for_selector("#agreed")
-    assert Answers(folder / ANSWERS).listeners() == []
+    assert AnswerDatabase(folder / ANSWERS_FILE).list_listeners() == []
     assert page.evaluate("localStorage.getItem('tonewood-listener')") is None
 
 
@@ -210,7 +210,7 @@ def test_markup_in_titles_questions_and_consent_is_text(
     copied: Copied, visit: Callable[..., Any]
 ) -> None:
     test, folder = copied("pairs")
-    (folder / CONSENT).write_text(f"Listen {EVIL}", encoding="utf-8")
+    (folder / CONSENT_FILE).write_text(f"Listen {EVIL}", encoding="utf-8")
     # Without its policy, so that the page has to be right by itself.
     page = visit(test.model_copy(update={"title": EVIL, "question": EVIL}), folder, bypass_csp=True)
     page.wait_for_selector("#agreed")

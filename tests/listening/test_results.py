@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from tonewood.errors import FolderError
-from tonewood.files.opinions import read
+from tonewood.files.opinions import read_answer_tables
 from tonewood.listening import report_page
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import ANSWERS, Test
-from tonewood.listening.power import needed
-from tonewood.listening.results import results
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ANSWERS_FILE, ListeningTest
+from tonewood.listening.power import required_listeners
+from tonewood.listening.results import analyze_answers
 from tonewood.settings import TrainingSettings
 
-Made = tuple[Test, Path]
+Made = tuple[ListeningTest, Path]
 Copied = Callable[[str], Made]
 TakePart = Callable[..., str]
 
@@ -25,7 +25,7 @@ def test_a_planted_preference_is_found(copied: Copied, take_part: TakePart) -> N
     test, folder = copied("pairs")
     for seed in range(30):
         take_part(test, folder, {"plain": 0.0, "odd": 1.5}, seed)
-    found = results(test, Answers(folder / ANSWERS))
+    found = analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE))
     (pair,) = found.pairs
     assert (pair.first, pair.second) == ("plain", "odd")
     assert pair.answers.total == 30 * test.per_listener  # what came again is not counted
@@ -35,10 +35,10 @@ def test_a_planted_preference_is_found(copied: Copied, take_part: TakePart) -> N
     assert sum(it.total for it in pair.where.values()) == pair.answers.total
     assert found.strengths is not None
     assert found.strengths.strength[1] == pytest.approx(0.75, abs=0.4)
-    assert found.steady is not None
-    assert found.steady.total == 30 * test.repeats
-    assert found.left is not None
-    assert found.left.low <= 0.5 <= found.left.high
+    assert found.consistency is not None
+    assert found.consistency.total == 30 * test.repeats
+    assert found.first_side is not None
+    assert found.first_side.low <= 0.5 <= found.first_side.high
 
 
 def test_abx_tells_right_from_guessed(copied: Copied, take_part: TakePart) -> None:
@@ -46,9 +46,9 @@ def test_abx_tells_right_from_guessed(copied: Copied, take_part: TakePart) -> No
     taste = {"plain": 0.0, "odd": 0.0, "right": 0.9}
     for seed in range(15):
         take_part(test, folder, taste, seed)
-    found = results(test, Answers(folder / ANSWERS), headphones_only=True)
-    assert found.left_out == 0
-    assert all(it.headphones and it.hearing == 1 for it in found.people)
+    found = analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE), headphones_only=True)
+    assert found.excluded_count == 0
+    assert all(it.headphones and it.hearing == 1 for it in found.participants)
     (pair,) = found.pairs
     assert pair.answers.low <= 0.9 <= pair.answers.high
     assert pair.sensitivity is not None
@@ -64,7 +64,7 @@ def test_mushra_leaves_out_who_does_not_know_the_reference(
     for seed in range(10):
         take_part(test, folder, taste, seed)
     take_part(test, folder, {**taste, "good": 70.0}, 11)
-    found = results(test, Answers(folder / ANSWERS)).ratings
+    found = analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE)).ratings
     assert found is not None
     assert found.excluded == ("L11",)
     for name, it in zip(found.conditions, found.medians, strict=True):
@@ -82,10 +82,10 @@ def test_the_report_is_whole_and_its_tables_can_be_learnt_from(
     taste = {"good": 97.0, "plain": 60.0, "odd": 75.0, "anchor 7 kHz": 50.0, "anchor 3.5 kHz": 20.0}
     for seed in range(6):
         take_part(test, folder, {**taste, "right": 0.8}, seed)
-    found = results(test, Answers(folder / ANSWERS))
+    found = analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE))
     out = tmp_path / "report"
-    report_page.prepare(out, overwrite=False)
-    page = report_page.write(out, folder, found)
+    report_page.prepare_results_folder(out, overwrite=False)
+    page = report_page.write_listening_report(out, folder, found)
     html = page.read_text()
     assert "http" not in html.replace("http-equiv", "")
     assert html.count("data:image/png") >= 1
@@ -98,27 +98,27 @@ def test_the_report_is_whole_and_its_tables_can_be_learnt_from(
     assert len(rows) == 6 * trials * (len(test.conditions) if kind == "mushra" else 1)
     training = TrainingSettings()
     if kind == "pairs":
-        said = read(out / "answers.csv", None, training)
+        said = read_answer_tables(out / "answers.csv", None, training)
         assert len(said.preferences) == 6 * test.per_listener
         assert all(path.is_file() for it in said.preferences for path in it)
         assert set(said.groups.values()) == {"piece0", "piece1"}
     if kind == "mushra":
-        said = read(None, out / "ratings.csv", training)
+        said = read_answer_tables(None, out / "ratings.csv", training)
         assert all(it.file.is_file() for it in said.ratings)
         by_file = {it.file: it.condition for it in test.stimuli}
         for it in said.ratings:
-            assert 100 * it.liking == pytest.approx(taste[by_file[it.file.name]], abs=4)
+            assert 100 * it.value == pytest.approx(taste[by_file[it.file.name]], abs=4)
 
 
 def test_nothing_to_sum_up(copied: Copied, take_part: TakePart) -> None:
     test, folder = copied("pairs")
-    answers = Answers(folder / ANSWERS)
-    answers.join("yes")
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
+    answers.add_listener("yes")
     with pytest.raises(FolderError, match="no answers to sum up"):
-        results(test, answers)
+        analyze_answers(test, answers)
 
 
 def test_listeners_needed_are_told_beforehand(made: dict[str, Made]) -> None:
-    numbers: dict[str, Any] = {kind: needed(test) for kind, (test, _) in made.items()}
+    numbers: dict[str, Any] = {kind: required_listeners(test) for kind, (test, _) in made.items()}
     assert all(it.listeners >= 2 and "80 %" in it.text for it in numbers.values())
-    assert needed(made["pairs"][0], 0.9).listeners < numbers["pairs"].listeners
+    assert required_listeners(made["pairs"][0], 0.9).listeners < numbers["pairs"].listeners

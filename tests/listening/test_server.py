@@ -16,22 +16,22 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tonewood.listening.answers import Answers, count
-from tonewood.listening.design import ANSWERS, CONSENT, Test
-from tonewood.listening.replies import laid, people
-from tonewood.listening.results import results
-from tonewood.listening.server import app
+from tonewood.listening.answers import AnswerDatabase, count_answers
+from tonewood.listening.design import ANSWERS_FILE, CONSENT_FILE, ListeningTest
+from tonewood.listening.replies import screens_of, list_participants
+from tonewood.listening.results import analyze_answers
+from tonewood.listening.server import create_listening_app
 
-Made = tuple[Test, Path]
+Made = tuple[ListeningTest, Path]
 Copied = Callable[[str], Made]
 
 
 class Visitor:
     """A page in words."""
 
-    def __init__(self, test: Test, folder: Path) -> None:
+    def __init__(self, test: ListeningTest, folder: Path) -> None:
         self.test, self.folder = test, folder
-        self.client = TestClient(app(test, folder))
+        self.client = TestClient(create_listening_app(test, folder))
         joined = self.client.post("/api/listeners", json={"agreed": True})
         self.headers = {"X-Listener": joined.json()["listener"]}
         self.seen = [joined.text]
@@ -81,7 +81,7 @@ def test_nothing_that_is_sent_gives_a_condition_away(copied: Copied, kind: str) 
         # Words of the page itself, such as "right" in an answer that is none, say nothing.
         assert word.lower() not in told.replace(page_text, ""), word
     assert not re.search(r"https?://", "\n".join(page))
-    assert state["code"] == test.code(visitor.headers["X-Listener"])
+    assert state["code"] == test.completion_code(visitor.headers["X-Listener"])
 
 
 def test_only_the_screen_at_hand_can_be_heard_and_answered(copied: Copied) -> None:
@@ -111,17 +111,17 @@ def test_half_an_answer_is_kept_and_given_back(copied: Copied) -> None:
     assert visitor.put(state["screen"], {"B": 30}).status_code == 422  # not all of them
     assert visitor.put(state["screen"], {"B": 130}, final=False).status_code == 422
     assert visitor.put(state["screen"], {"reference": 3}, final=False).status_code == 422
-    again = TestClient(app(test, folder))
+    again = TestClient(create_listening_app(test, folder))
     back = again.get("/api/screen", headers=visitor.headers).json()
     assert (back["screen"], back["draft"]) == (state["screen"], {"B": 30})
 
 
 def test_the_consent_is_the_experimenters(copied: Copied) -> None:
     test, folder = copied("pairs")
-    (folder / CONSENT).write_text("Listen & tell.")
+    (folder / CONSENT_FILE).write_text("Listen & tell.")
     visitor = Visitor(test, folder)
     assert visitor.client.get("/api/test").json()["consent"] == "Listen & tell."
-    with sqlite3.connect(folder / ANSWERS) as stored:
+    with sqlite3.connect(folder / ANSWERS_FILE) as stored:
         assert stored.execute("SELECT consent FROM listener").fetchone() == ("Listen & tell.",)
         assert stored.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -135,17 +135,17 @@ def test_who_leaves_leaves_nothing(copied: Copied) -> None:
     identity = leaves.headers["X-Listener"].encode()
     assert any(identity in path.read_bytes() for path in folder.glob("answers.sqlite*"))
     # Somebody else has the file open, so that its log outlives every other connection.
-    watching = sqlite3.connect(folder / ANSWERS)
+    watching = sqlite3.connect(folder / ANSWERS_FILE)
     watching.execute("SELECT count(*) FROM answer").fetchone()
     assert leaves.client.delete("/api/listeners", headers=leaves.headers).status_code == 200
     assert leaves.client.get("/api/screen", headers=leaves.headers).status_code == 404
     for path in folder.glob("answers.sqlite*"):
         assert identity not in path.read_bytes()
     watching.close()
-    assert [it.listener.id for it in people(test, Answers(folder / ANSWERS))] == [
+    assert [it.listener.id for it in list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))] == [
         stays.headers["X-Listener"]
     ]
-    assert Answers(folder / ANSWERS).join("yes").number == 1  # the place is free again
+    assert AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").number == 1  # the place is free again
 
 
 def test_active_choice_is_kept_and_learns(copied: Copied) -> None:
@@ -160,17 +160,17 @@ def test_active_choice_is_kept_and_learns(copied: Copied) -> None:
             asked.append([it.content for it in first])
         visitor.answer(state)
     assert len(asked) == test.per_listener + test.repeats
-    answers = Answers(folder / ANSWERS)
-    (person,) = people(test, answers)
-    *chosen, repeated = person.replies
-    assert {it.asked.trial for it in chosen} == set(range(len(test.trials)))
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
+    (person,) = list_participants(test, answers)
+    *chosen, repeated = person.responses
+    assert {it.question.trial for it in chosen} == set(range(len(test.trials)))
     # What comes again at the end is one of those that were chosen, its sides changed.
-    before = next(k for k, it in enumerate(chosen) if it.screen == repeated.again)
+    before = next(k for k, it in enumerate(chosen) if it.screen_number == repeated.repeat_of)
     assert asked[-1] == asked[before][::-1]
-    assert repeated.asked.trial == chosen[before].asked.trial
-    found = results(test, answers)
-    assert found.steady is not None
-    assert (found.steady.successes, found.steady.total) == (0, 1)  # "A" is now the other one
+    assert repeated.question.trial == chosen[before].question.trial
+    found = analyze_answers(test, answers)
+    assert found.consistency is not None
+    assert (found.consistency.successes, found.consistency.total) == (0, 1)  # "A" is now the other one
     assert found.pairs[0].answers.total == len(chosen)
 
 
@@ -208,7 +208,7 @@ def test_a_killed_server_loses_nothing_and_keeps_its_address(copied: Copied) -> 
         asked(address, "PUT", f"api/screens/{state['screen']}", listener, draft)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    assert count(folder / ANSWERS) == 2
+    assert count_answers(folder / ANSWERS_FILE) == 2
     with served(folder) as (_, again):
         assert again.partition("?")[2] == address.partition("?")[2]
         back = asked(again, "GET", "api/screen", listener)
@@ -219,6 +219,6 @@ def test_a_killed_server_loses_nothing_and_keeps_its_address(copied: Copied) -> 
 
 def test_a_listeners_screens_do_not_depend_on_the_server(copied: Copied) -> None:
     test, folder = copied("abx")
-    answers = Answers(folder / ANSWERS)
-    listener = answers.join("yes")
-    assert laid(test, answers, listener) == laid(test, Answers(folder / ANSWERS), listener)
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
+    listener = answers.add_listener("yes")
+    assert screens_of(test, answers, listener) == screens_of(test, AnswerDatabase(folder / ANSWERS_FILE), listener)

@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 
 from tonewood.listening import sessions
-from tonewood.listening.design import Test
+from tonewood.listening.design import ListeningTest
 
-Made = tuple[Test, Path]
+Made = tuple[ListeningTest, Path]
 
 
-def larger(test: Test, excerpts: int = 30, each: int = 12) -> Test:
+def larger(test: ListeningTest, excerpts: int = 30, each: int = 12) -> ListeningTest:
     """The same test over more excerpts, each of them a copy of the first."""
     own = [it for it in test.stimuli if it.excerpt == 0]
     stimuli = [it.model_copy(update={"excerpt": k}) for k in range(excerpts) for it in own]
@@ -34,7 +34,7 @@ def test_subsets_are_balanced_over_listeners(made: dict[str, Made]) -> None:
     test = larger(made["pairs"][0])
     asked = Counter[int]()
     for number in range(25):
-        own = sessions.subset(test, number)
+        own = sessions.balanced_subset(test, number)
         assert len(set(own)) == len(own) == 12
         asked.update(own)
         assert max(asked.values()) - min(asked.get(t, 0) for t in range(30)) <= 1
@@ -43,41 +43,41 @@ def test_subsets_are_balanced_over_listeners(made: dict[str, Made]) -> None:
 
 def test_order_and_sides_come_from_the_seed_and_the_number(made: dict[str, Made]) -> None:
     test = larger(made["pairs"][0])
-    first = sessions.screens(test, 0)
-    assert first == sessions.screens(test, 0)
-    assert first != sessions.screens(test, 1)
-    assert first != sessions.screens(test.model_copy(update={"seed": 9}), 0)
+    first = sessions.draw_screens(test, 0)
+    assert first == sessions.draw_screens(test, 0)
+    assert first != sessions.draw_screens(test, 1)
+    assert first != sessions.draw_screens(test.model_copy(update={"seed": 9}), 0)
 
 
 def test_sides_are_balanced_and_repeats_are_turned(made: dict[str, Made]) -> None:
     test = larger(made["pairs"][0])
     for number in range(6):
-        laid = sessions.screens(test, number)
-        asked = [it for it in laid if it.stage == "trial" and it.again is None]
-        left = Counter(it.slots[0].condition for it in asked)
+        laid = sessions.draw_screens(test, number)
+        asked = [it for it in laid if it.stage == "trial" and it.repeat_of is None]
+        left = Counter(it.stimuli[0].condition for it in asked)
         assert abs(left["plain"] - left["odd"]) <= 1
-        again = [it for it in laid if it.again is not None]
+        again = [it for it in laid if it.repeat_of is not None]
         assert len(again) == 3
         for it in again:
-            assert it.again is not None
-            before = laid[it.again]
+            assert it.repeat_of is not None
+            before = laid[it.repeat_of]
             assert before.trial == it.trial
-            assert [s.condition for s in before.slots] == [s.condition for s in it.slots][::-1]
+            assert [s.condition for s in before.stimuli] == [s.condition for s in it.stimuli][::-1]
 
 
 def test_abx_hides_either_equally_and_knows_which(made: dict[str, Made]) -> None:
     test = larger(made["abx"][0])
     right = Counter[str]()
     for number in range(20):
-        for it in sessions.screens(test, number):
+        for it in sessions.draw_screens(test, number):
             if it.stage == "trial":
-                a, b, x = it.slots
-                assert it.right is not None
-                assert {"A": a, "B": b}[it.right].condition == x.condition
+                a, b, x = it.stimuli
+                assert it.correct_answer is not None
+                assert {"A": a, "B": b}[it.correct_answer].condition == x.condition
                 assert x.file not in (a.file, b.file)
-                right[it.right] += 1
+                right[it.correct_answer] += 1
     assert abs(right["A"] - right["B"]) < 4 * np.sqrt(sum(right.values()))
-    stages = [it.stage for it in sessions.screens(test, 0)]
+    stages = [it.stage for it in sessions.draw_screens(test, 0)]
     assert Counter(stages)["headphones"] == 6
     assert stages[0] == "volume"
     assert stages.index("training") < stages.index("trial")
@@ -87,9 +87,9 @@ def test_mushra_hides_the_reference_among_the_others(made: dict[str, Made]) -> N
     test = made["mushra"][0]
     places = Counter[int]()
     for number in range(20):
-        for it in sessions.screens(test, number):
+        for it in sessions.draw_screens(test, number):
             if it.stage == "trial":
-                open_one, *rated = it.slots
+                open_one, *rated = it.stimuli
                 assert (open_one.label, open_one.condition) == ("reference", "good")
                 names = [slot.condition for slot in rated]
                 assert sorted(names) == sorted(test.conditions)
@@ -102,10 +102,10 @@ def test_mushra_hides_the_reference_among_the_others(made: dict[str, Made]) -> N
 
 def test_active_choice_asks_what_is_open(made: dict[str, Made]) -> None:
     test = made["pairs"][0].model_copy(update={"choice": "active"})
-    open_ones = [it for it in sessions.screens(test, 0) if it.stage == "trial"]
-    assert all(not it.slots for it in open_ones)
+    open_ones = [it for it in sessions.draw_screens(test, 0) if it.stage == "trial"]
+    assert all(not it.stimuli for it in open_ones)
     heard = [0]
-    screen = sessions.chosen(test, 0, 5, np.zeros((2, 2)), Counter({0: 1}), heard)
+    screen = sessions.next_adaptive_screen(test, 0, 5, np.zeros((2, 2)), Counter({0: 1}), heard)
     assert screen.trial in range(1, len(test.trials))
-    again = sessions.chosen(test, 0, 5, np.zeros((2, 2)), Counter({0: 1}), heard)
+    again = sessions.next_adaptive_screen(test, 0, 5, np.zeros((2, 2)), Counter({0: 1}), heard)
     assert again == screen

@@ -7,15 +7,15 @@ import torch
 
 from tonewood.masking.certify import Certificate, Change, certify
 from tonewood.settings import CertificateSettings
-from tonewood.signal.tracks import Held, Track
+from tonewood.signal.tracks import TensorTimeSeries, TimeSeries
 
 ROWS, FRAMES = 20, 300
 TILT = torch.linspace(-6, 6, ROWS)[:, None].expand(-1, FRAMES)
 
 
-def judge(rows: Track, first: int = 0) -> float:
+def judge(rows: TimeSeries, first: int = 0) -> float:
     """Hears tilt alone: 1 where the sound is dull, 0 where 6 dB brighter."""
-    rows_db = rows.part(first, rows.frames)
+    rows_db = rows.read(first, rows.frames)
     slope = (rows_db.mean(dim=1) * TILT[:, 0]).mean() / TILT[:, 0].square().mean()
     return float((1 - slope).clamp(0, 1))
 
@@ -27,8 +27,8 @@ def asked(**changes: Any) -> Certificate:
         "judge": Change(before=1.0, after=0.1),
         "judge_rows": judge,
         "judge_fooled": 0.0,
-        "rows_db": Held(torch.zeros(ROWS, FRAMES)),
-        "mask_db": Held(mask),
+        "rows_db": TensorTimeSeries(torch.zeros(ROWS, FRAMES)),
+        "mask_db": TensorTimeSeries(mask),
         "roughness_db": float(mask.diff(dim=1).abs().mean()),
         "unlikeness": 0.5,
         "unlike_reference": Change(before=1.2, after=0.4),

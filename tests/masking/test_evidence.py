@@ -11,16 +11,16 @@ from scipy.signal import firwin2, lfilter
 from torch import Tensor
 
 from tonewood.masking.evidence import (
-    Belief,
-    Lack,
-    Power,
-    lack,
-    mean_over,
-    sessions,
-    static_mask,
+    ShrinkageFactors,
+    SpectralDifference,
+    Variance,
+    spectral_difference,
+    mean_over_audible,
+    cluster_sessions,
+    fit_static_mask,
 )
-from tonewood.masking.fitting import Parted, fit
-from tonewood.masking.neighbours import Take, cosine_basis, learn
+from tonewood.masking.fitting import HeldOutGroups, fit_priors
+from tonewood.masking.neighbours import PriorFeatures, cosine_basis, fit_folder_statistics
 from tonewood.settings import (
     BandSettings,
     NeighbourSettings,
@@ -28,7 +28,7 @@ from tonewood.settings import (
     PriorsSettings,
     SpectrumSettings,
 )
-from tonewood.signal.features import Features, analyse
+from tonewood.signal.features import Features, compute_features
 
 ROWS = 48
 NEAR = NeighbourSettings(frames=1_024, codes=256, nearest=4, components=8)
@@ -38,7 +38,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def lacks(difference: Tensor, spread_db: float, takes: int, seed: int) -> tuple[Lack, Lack]:
+def lacks(difference: Tensor, spread_db: float, takes: int, seed: int) -> tuple[SpectralDifference, SpectralDifference]:
     """Both sides' lacks [take, row]: a difference, and takes of smooth colours of their own."""
     basis = cosine_basis(ROWS)[1:9]
     there, here = (spread_db * drawn(seed + s, takes, 8) @ basis for s in (0, 1_000))
@@ -48,9 +48,9 @@ def lacks(difference: Tensor, spread_db: float, takes: int, seed: int) -> tuple[
     )
 
 
-def lacking(rows: Tensor, frames: float = 9.0) -> Lack:
+def lacking(rows: Tensor, frames: float = 9.0) -> SpectralDifference:
     """Takes that are steady within a tenth of a dB."""
-    return Lack(rows, 0.1 * drawn(9, *rows.shape), torch.full((len(rows),), frames))
+    return SpectralDifference(rows, 0.1 * drawn(9, *rows.shape), torch.full((len(rows),), frames))
 
 
 def error(mask: Tensor, wanted: Tensor) -> float:
@@ -59,7 +59,7 @@ def error(mask: Tensor, wanted: Tensor) -> float:
 
 def test_takes_that_agree_are_believed() -> None:
     difference = 10 * cosine_basis(ROWS)[3]
-    torch.testing.assert_close(static_mask(*lacks(difference, 0.0, 5, 0)), difference)
+    torch.testing.assert_close(fit_static_mask(*lacks(difference, 0.0, 5, 0)), difference)
 
 
 def test_a_difference_within_the_spread_of_takes_is_hardly_believed() -> None:
@@ -67,8 +67,8 @@ def test_a_difference_within_the_spread_of_takes_is_hardly_believed() -> None:
     believed, plain = [], []
     for seed in range(20):
         sides = lacks(nothing, 20.0, 5, seed)
-        believed.append(error(static_mask(*sides), nothing))
-        plain.append(error(static_mask(*sides, doubt=0), nothing))
+        believed.append(error(fit_static_mask(*sides), nothing))
+        plain.append(error(fit_static_mask(*sides, penalty=0), nothing))
     assert sum(believed) < 0.5 * sum(plain)
 
 
@@ -76,8 +76,8 @@ def test_shrinking_lowers_the_error_where_takes_are_few_and_costs_little_elsewhe
     difference = cosine_basis(ROWS)[1:9].T @ (12 * drawn(7, 8))
     for takes, spread, share in ((4, 24.0, 0.9), (200, 24.0, 1.05)):
         trials = [lacks(difference, spread, takes, seed) for seed in range(20)]
-        shrunk = sum(error(static_mask(*sides), difference) for sides in trials)
-        assert shrunk < share * sum(error(static_mask(*s, doubt=0), difference) for s in trials)
+        shrunk = sum(error(fit_static_mask(*sides), difference) for sides in trials)
+        assert shrunk < share * sum(error(fit_static_mask(*s, penalty=0), difference) for s in trials)
 
 
 def test_a_long_take_weighs_more_and_one_take_alone_is_as_doubtful_as_the_others() -> None:
@@ -86,56 +86,56 @@ def test_a_long_take_weighs_more_and_one_take_alone_is_as_doubtful_as_the_others
     difference = 10 * cosine_basis(ROWS)[3]
     alone, many = lacks(difference, 8.0, 6, 0)
     one = lacking(alone.rows_db[:1])
-    assert static_mask(one, many).norm() < static_mask(one, many, doubt=0).norm()
+    assert fit_static_mask(one, many).norm() < fit_static_mask(one, many, penalty=0).norm()
 
 
 def test_takes_of_one_session_count_as_one() -> None:
     colours = 20 * drawn(1, 3, 8) @ cosine_basis(ROWS)[1:9]
     cut = colours.repeat_interleave(4, dim=0) + 0.05 * drawn(2, 12, ROWS)
     shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(3))
-    found = sessions(lacking(cut[shuffled]))
+    found = cluster_sessions(lacking(cut[shuffled]))
     assert set(found.tolist()) == {0, 1, 2}
     for one in range(3):
         assert len(set((shuffled[found == one] // 4).tolist())) == 1
     whole, pieces = lacking(colours), lacking(cut)
-    shrunk = static_mask(pieces, pieces)
-    assert error(shrunk, static_mask(whole, whole)) < 0.1
-    assert static_mask(pieces, pieces, doubt=0).norm() > 1.5 * shrunk.norm()
+    shrunk = fit_static_mask(pieces, pieces)
+    assert error(shrunk, fit_static_mask(whole, whole)) < 0.1
+    assert fit_static_mask(pieces, pieces, penalty=0).norm() > 1.5 * shrunk.norm()
 
 
 def test_takes_that_differ_no_more_than_their_halves_are_of_one_session() -> None:
-    assert not sessions(Lack(drawn(1, 20, ROWS), 2 * drawn(2, 20, ROWS), torch.ones(20))).any()
-    apart = sessions(Lack(9 * drawn(1, 20, ROWS), 0.1 * drawn(2, 20, ROWS), torch.ones(20)))
+    assert not cluster_sessions(SpectralDifference(drawn(1, 20, ROWS), 2 * drawn(2, 20, ROWS), torch.ones(20))).any()
+    apart = cluster_sessions(SpectralDifference(9 * drawn(1, 20, ROWS), 0.1 * drawn(2, 20, ROWS), torch.ones(20)))
     assert len(set(apart.tolist())) == 20
     unsteady = 2 * drawn(2, 20, ROWS)
     unsteady[3] = torch.nan  # too short to have halves
-    assert not sessions(Lack(drawn(1, 20, ROWS), unsteady, torch.ones(20))).any()
+    assert not cluster_sessions(SpectralDifference(drawn(1, 20, ROWS), unsteady, torch.ones(20))).any()
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_belief_divides_a_mask_into_static_take_and_moment(take: float, moment: float) -> None:
     mask, static = drawn(1, 6, 40), drawn(2, 6)
     audible = torch.arange(40) > 9
-    made = Belief(take, moment).applied(mask, static, mean_over(mask, audible))
+    made = ShrinkageFactors(take, moment).apply(mask, static, mean_over_audible(mask, audible))
     torch.testing.assert_close(
-        mean_over(made, audible), static + take * (mean_over(mask, audible) - static)
+        mean_over_audible(made, audible), static + take * (mean_over_audible(mask, audible) - static)
     )
     torch.testing.assert_close(made.diff(dim=1), moment * mask.diff(dim=1), atol=1e-5, rtol=1e-5)
 
 
 def test_all_is_believed_where_a_placebo_finds_little_and_nothing_where_it_finds_as_much() -> None:
-    real = Power(take=4.0, moment=9.0)
-    assert Belief.of(real, Power(0.4, 0.9)) == Belief(1.0, 1.0)
-    assert Belief.of(real, real) == Belief(0.0, 0.0)
-    assert Belief.of(real, Power(1.9, 0.0)) == pytest.approx((0.5, 1.0))
-    assert Belief.of(real, Power(2.4, 0.0)) == pytest.approx((0.0, 1.0))
-    assert Belief.of(real, real, doubt=0) == Belief(1.0, 1.0)
+    real = Variance(per_recording=4.0, per_frame=9.0)
+    assert ShrinkageFactors.from_variance(real, Variance(0.4, 0.9)) == ShrinkageFactors(1.0, 1.0)
+    assert ShrinkageFactors.from_variance(real, real) == ShrinkageFactors(0.0, 0.0)
+    assert ShrinkageFactors.from_variance(real, Variance(1.9, 0.0)) == pytest.approx((0.5, 1.0))
+    assert ShrinkageFactors.from_variance(real, Variance(2.4, 0.0)) == pytest.approx((0.0, 1.0))
+    assert ShrinkageFactors.from_variance(real, real, penalty=0) == ShrinkageFactors(1.0, 1.0)
 
 
 def test_power_is_its_slow_twin() -> None:
     masks = [drawn(seed, 3, 20) for seed in range(3)]
     audible = torch.arange(20) < 15
-    takes = [Take(mask, mask, audible, torch.ones(20)) for mask in masks]
+    takes = [PriorFeatures(mask, mask, audible, torch.ones(20)) for mask in masks]
     means = [[row[:15].mean() for row in mask] for mask in masks]
     shapes = torch.tensor([[m - sum(mean) / 3 for m in mean] for mean in means])
     moment = sum(
@@ -144,9 +144,9 @@ def test_power_is_its_slow_twin() -> None:
         for r in range(3)
         for t in range(15)
     )
-    found = Power.of(masks, takes)
-    assert found.take == pytest.approx(float(shapes.var(dim=0).mean()), rel=1e-5)
-    assert found.moment == pytest.approx(moment / (3 * 3 * 15), rel=1e-5)
+    found = Variance.from_masks(masks, takes)
+    assert found.per_recording == pytest.approx(float(shapes.var(dim=0).mean()), rel=1e-5)
+    assert found.per_frame == pytest.approx(moment / (3 * 3 * 15), rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
             own = firwin2(257, [0, 500, 1_000, 2_000, 4_000, 8_000], knots, fs=16_000)
             wave = lfilter(own, 1, play(6, seed=seed)[0])
             wave = torch.from_numpy(lfilter(taps, 1, wave) if filtered else wave).float()
-            made.append(analyse(wave, BandSettings(), SpectrumSettings()))
+            made.append(compute_features(wave, BandSettings(), SpectrumSettings()))
         return made
 
     return make
@@ -170,10 +170,10 @@ def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
 def test_like_is_compared_with_like(recordings: Callable[..., list[Features]]) -> None:
     reference = recordings(range(4), own_db=0.0, filtered=True)
     source = recordings(range(10, 14), own_db=0.0, filtered=False)
-    there, here = learn(reference, source, NEAR, torch.Generator().manual_seed(0))
+    there, here = fit_folder_statistics(reference, source, NEAR, torch.Generator().manual_seed(0))
     sides = (
-        lack([there.take(f) for f in reference], there, here, sign=1.0),
-        lack([here.take(f) for f in source], here, there, sign=-1.0),
+        spectral_difference([there.prior_features(f) for f in reference], there, here, sign=1.0),
+        spectral_difference([here.prior_features(f) for f in source], here, there, sign=-1.0),
     )
     dry, wet = (recordings(range(1), own_db=0.0, filtered=f)[0].rows_db for f in (False, True))
     wanted = (wet - dry)[:, 50:500].median(dim=1).values
@@ -191,8 +191,8 @@ def test_one_filter_for_all_takes_leaves_nothing_to_adapt_to(
     def believed(doubt: float) -> float:
         asked = settings.model_copy(update={"doubt": doubt})
         generator = torch.Generator().manual_seed(0)
-        beliefs = fit(reference[:6], source, reference[6:], asked, 10.0, generator).priors.beliefs
-        return beliefs.neighbours.moment + beliefs.networks.moment
+        beliefs = fit_priors(reference[:6], source, reference[6:], asked, 10.0, generator).priors.shrinkage
+        return beliefs.neighbours.per_frame + beliefs.networks.per_frame
 
     assert believed(1.0) < 0.5
     assert believed(0.0) == 2.0
@@ -204,7 +204,7 @@ def test_a_reference_of_a_few_unlike_sessions_gives_the_static_mask_alone(
     settings = PriorsSettings(neighbours=NEAR, network=NetworkSettings(width=16, steps=20))
     reference = recordings(range(7), own_db=9.0, filtered=True)
     source = recordings(range(10, 16), own_db=9.0, filtered=False)
-    priors = fit(
+    priors = fit_priors(
         reference[:6], source, reference[6:], settings, 10.0, torch.Generator().manual_seed(0)
     ).priors
     mask = priors.mask(source[0], "auto")
@@ -215,15 +215,15 @@ def test_a_reference_of_a_few_unlike_sessions_gives_the_static_mask_alone(
 def test_a_folder_is_halved_by_session_and_asked_only_where_it_has_enough() -> None:
     rows = 9 * drawn(1, 12, ROWS).repeat_interleave(2, dim=0)
     takes: list[Any] = list(range(24))
-    folder = Parted.of(takes, lacking(rows))
-    assert folder.askable
-    first, second = folder.halves(torch.Generator().manual_seed(0))
+    folder = HeldOutGroups.from_difference(takes, lacking(rows))
+    assert folder.is_testable
+    first, second = folder.halve(torch.Generator().manual_seed(0))
     halves: list[list[Any]] = [list(half.takes) for half in (first, second)]
     assert sorted(halves[0] + halves[1]) == takes
     assert not {take // 2 for take in halves[0]} & {take // 2 for take in halves[1]}
-    few = Parted.of(takes[:8], lacking(rows[:8]))
-    assert not few.askable
-    assert few.left_out.tolist() == list(range(8))
-    alike = Parted.of(takes[:4], lacking(torch.zeros(4, ROWS)))
-    assert alike.alike
-    assert alike.askable
+    few = HeldOutGroups.from_difference(takes[:8], lacking(rows[:8]))
+    assert not few.is_testable
+    assert few.held_out_group.tolist() == list(range(8))
+    alike = HeldOutGroups.from_difference(takes[:4], lacking(torch.zeros(4, ROWS)))
+    assert alike.single_session
+    assert alike.is_testable

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tonewood.masking.mask import LongMask, Mask, smoothed
+from tonewood.masking.mask import LazyMask, Mask, moving_average
 from tonewood.signal.bands import hz_to_mel, mel_to_hz
 
 HZ = mel_to_hz(np.linspace(100, 2_700, 12))
@@ -19,7 +19,7 @@ def drawn(rows: int = 12, frames: int = 9, seed: int = 0) -> Mask:
 
 def test_gains_are_exact_at_the_grid_points() -> None:
     mask = drawn()
-    assert np.allclose(mask.at(mask.hz, np.arange(9) * 0.01), mask.gain_db, atol=1e-5)
+    assert np.allclose(mask.gain_at(mask.hz, np.arange(9) * 0.01), mask.gain_db, atol=1e-5)
 
 
 @given(hz=st.floats(0, 20_000), seconds=st.floats(0, 0.2), seed=st.integers(0, 20))
@@ -31,7 +31,7 @@ def test_gain_anywhere_is_the_interpolation_written_out(
     expected = np.interp(hz_to_mel(np.array(hz)), hz_to_mel(mask.hz), along)
     if hz > 8_000:
         expected *= max(0.0, 1 - np.log2(hz / 8_000))
-    made = mask.at(np.array([hz]), np.array([seconds]))
+    made = mask.gain_at(np.array([hz]), np.array([seconds]))
     assert made.shape == (1, 1)
     assert made.dtype == np.float32
     assert made[0, 0] == pytest.approx(expected, abs=2e-3)
@@ -39,7 +39,7 @@ def test_gain_anywhere_is_the_interpolation_written_out(
 
 def test_edges_hold_the_nearest_gain() -> None:
     mask = drawn()
-    beyond = mask.at(np.array([0.0, 8_000.0]), np.array([0.08, 5.0]))
+    beyond = mask.gain_at(np.array([0.0, 8_000.0]), np.array([0.08, 5.0]))
     assert beyond[0] == pytest.approx(mask.gain_db[0, -1])
     assert beyond[1] == pytest.approx(mask.gain_db[-1, -1])
 
@@ -47,28 +47,28 @@ def test_edges_hold_the_nearest_gain() -> None:
 def test_above_the_top_gains_fade_in_an_octave() -> None:
     mask = Mask(np.full((12, 2), 8.0, dtype=np.float32), HZ, 0.01, 8_000.0)
     hz = 8_000 * 2 ** np.array([0, 0.25, 0.5, 1, 1.2, 2])
-    gain = mask.at(hz, np.array([0.0]))[:, 0]
+    gain = mask.gain_at(hz, np.array([0.0]))[:, 0]
     assert gain == pytest.approx([8, 6, 4, 0, 0, 0], abs=1e-5)
 
 
 def test_one_row_and_one_frame_are_everywhere() -> None:
     mask = Mask(np.array([[3.0]], dtype=np.float32), np.array([1_000.0]), 0.01, 8_000.0)
-    assert (mask.at(np.array([0.0, 50.0, 7_999.0]), np.array([0.0, 1.0])) == 3).all()
+    assert (mask.gain_at(np.array([0.0, 50.0, 7_999.0]), np.array([0.0, 1.0])) == 3).all()
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.5, 1.0, -1.0])
 def test_scaling_is_linear_in_decibels(amount: float) -> None:
     mask = drawn()
-    assert np.allclose(mask.scaled(amount).gain_db, amount * mask.gain_db)
+    assert np.allclose(mask.scale(amount).gain_db, amount * mask.gain_db)
     points = np.array([150.0, 900.0]), np.array([0.004, 0.033])
-    assert np.allclose(mask.scaled(amount).at(*points), amount * mask.at(*points), atol=1e-5)
-    assert mask.scaled(amount).gain_db.dtype == np.float32
-    assert mask.scaled(amount).hz is mask.hz
+    assert np.allclose(mask.scale(amount).gain_at(*points), amount * mask.gain_at(*points), atol=1e-5)
+    assert mask.scale(amount).gain_db.dtype == np.float32
+    assert mask.scale(amount).hz is mask.hz
 
 
 def test_bounds_hold_both_ways_and_leave_the_rest() -> None:
     mask = drawn()
-    bounded = mask.bounded(4.0)
+    bounded = mask.clip(4.0)
     inside = np.abs(mask.gain_db) <= 4
     assert bounded.largest_db == 4
     assert np.array_equal(bounded.gain_db[inside], mask.gain_db[inside])
@@ -77,11 +77,11 @@ def test_bounds_hold_both_ways_and_leave_the_rest() -> None:
 
 def test_rounding_is_to_whole_steps_and_final() -> None:
     mask = drawn()
-    rounded = mask.rounded()
+    rounded = mask.quantize()
     assert np.abs(rounded.gain_db - mask.gain_db).max() <= 0.001 + 1e-6
     steps = rounded.gain_db.astype(np.float64) / 0.002
     assert np.allclose(steps, steps.round(), atol=5e-3)
-    assert np.array_equal(rounded.rounded().gain_db, rounded.gain_db)
+    assert np.array_equal(rounded.quantize().gain_db, rounded.gain_db)
     assert rounded.gain_db.dtype == np.float32
 
 
@@ -115,14 +115,14 @@ def test_masks_are_frozen_and_shaped() -> None:
 )
 def test_smoothing_keeps_a_constant(frames: int, rows: int, shape: tuple[int, ...]) -> None:
     constant = torch.full(shape, 4.5)
-    assert torch.allclose(smoothed(constant, frames, rows), constant)
+    assert torch.allclose(moving_average(constant, frames, rows), constant)
 
 
 @pytest.mark.parametrize(("frames", "made"), [(1, 1), (2, 3), (8, 9), (9, 9)])
 def test_smoothing_spreads_a_cell_evenly_and_keeps_its_sum(frames: int, made: int) -> None:
     gain = torch.zeros(3, 41)
     gain[1, 20] = 9
-    out = smoothed(gain, frames)
+    out = moving_average(gain, frames)
     expected = torch.zeros(3, 41)
     expected[1, 20 - made // 2 : 21 + made // 2] = 9 / made
     assert torch.allclose(out, expected, atol=1e-6)
@@ -131,7 +131,7 @@ def test_smoothing_spreads_a_cell_evenly_and_keeps_its_sum(frames: int, made: in
 
 def test_smoothing_over_rows_and_frames_is_the_mean_of_the_block() -> None:
     gain = torch.randn(8, 20, generator=torch.Generator().manual_seed(0))
-    out = smoothed(gain, 5, 3)
+    out = moving_average(gain, 5, 3)
     assert out.shape == gain.shape
     assert out[4, 10].item() == pytest.approx(gain[3:6, 8:13].mean().item(), abs=1e-6)
     padded = torch.nn.functional.pad(gain[None, None], (2, 2, 1, 1), mode="replicate")[0, 0]
@@ -140,12 +140,12 @@ def test_smoothing_over_rows_and_frames_is_the_mean_of_the_block() -> None:
 
 def test_smoothing_treats_each_of_a_batch_alone() -> None:
     gain = torch.randn(2, 3, 6, 20, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(smoothed(gain, 7, 3)[1, 2], smoothed(gain[1, 2], 7, 3), atol=1e-6)
+    assert torch.allclose(moving_average(gain, 7, 3)[1, 2], moving_average(gain[1, 2], 7, 3), atol=1e-6)
 
 
 def test_smoothing_passes_the_gradient_on() -> None:
     gain = torch.zeros(3, 20, requires_grad=True)
-    smoothed(gain, 5)[1, 10].backward()  # type: ignore[no-untyped-call]
+    moving_average(gain, 5)[1, 10].backward()  # type: ignore[no-untyped-call]
     assert gain.grad is not None
     expected = torch.zeros(3, 20)
     expected[1, 8:13] = 0.2
@@ -161,8 +161,8 @@ def test_a_long_mask_is_asked_like_any_other(frames: int, seed: int) -> None:
         0.01,
         4000.0,
     )
-    long = LongMask.of(mask)
+    long = LazyMask.from_mask(mask)
     hz, seconds = np.array([50.0, 700.0, 6000.0]), rng.uniform(-0.1, 0.8) + np.arange(5) * 0.007
-    np.testing.assert_allclose(long.at(hz, seconds), mask.at(hz, seconds), atol=2e-5)
+    np.testing.assert_allclose(long.gain_at(hz, seconds), mask.gain_at(hz, seconds), atol=2e-5)
     assert long.roughness_db == pytest.approx(mask.roughness_db, abs=1e-5)
-    np.testing.assert_array_equal(long.whole().gain_db, mask.gain_db)
+    np.testing.assert_array_equal(long.to_mask().gain_db, mask.gain_db)

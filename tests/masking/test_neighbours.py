@@ -8,16 +8,16 @@ import torch
 
 from tonewood.masking.neighbours import (
     Codebook,
-    Folder,
-    condensed,
-    imitated,
-    keys,
-    learn,
-    mapped,
-    present,
+    FolderStatistics,
+    condense_codebook,
+    back_translate,
+    key_vectors,
+    fit_folder_statistics,
+    map_to_other,
+    activity_from_level,
 )
 from tonewood.settings import BandSettings, NeighbourSettings, SpectrumSettings
-from tonewood.signal.features import Features, analyse
+from tonewood.signal.features import Features, compute_features
 
 SETTINGS = NeighbourSettings(frames=512, codes=512, nearest=4, components=8)
 TILT = torch.linspace(-6, 6, 48)[:, None]
@@ -26,7 +26,7 @@ TILT = torch.linspace(-6, 6, 48)[:, None]
 @pytest.fixture(scope="module")
 def takes(play: Callable[..., Any]) -> list[Features]:
     waves = [torch.from_numpy(play(6, seed=seed)[0]) for seed in range(4)]
-    return [analyse(wave, BandSettings(), SpectrumSettings()) for wave in waves]
+    return [compute_features(wave, BandSettings(), SpectrumSettings()) for wave in waves]
 
 
 def tilted(takes: list[Features]) -> list[Features]:
@@ -34,9 +34,9 @@ def tilted(takes: list[Features]) -> list[Features]:
 
 
 @pytest.fixture(scope="module")
-def folders(takes: list[Features]) -> tuple[Folder, Folder]:
+def folders(takes: list[Features]) -> tuple[FolderStatistics, FolderStatistics]:
     generator = torch.Generator().manual_seed(0)
-    return learn(tilted(takes[:2]), takes[2:], SETTINGS, generator)
+    return fit_folder_statistics(tilted(takes[:2]), takes[2:], SETTINGS, generator)
 
 
 def test_the_nearest_of_a_code_is_itself() -> None:
@@ -58,14 +58,14 @@ def test_nearest_mean_is_its_slow_twin() -> None:
 
 
 def test_what_a_folder_has_of_every_pitch_decides_no_direction(
-    takes: list[Features], folders: tuple[Folder, Folder]
+    takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     """Directions are those in which frames differ: a fixed filter over pitches adds none."""
     offset = 5 * torch.randn(
         takes[0].fine_db.shape[0], 1, generator=torch.Generator().manual_seed(3)
     )
     moved = [take._replace(fine_db=take.fine_db + offset) for take in tilted(takes[:2])]
-    there, _ = learn(moved, takes[2:], SETTINGS, torch.Generator().manual_seed(0))
+    there, _ = fit_folder_statistics(moved, takes[2:], SETTINGS, torch.Generator().manual_seed(0))
     alike = (there.projection * folders[0].projection).sum(dim=0).abs()
     torch.testing.assert_close(alike, torch.ones(8), atol=1e-3, rtol=0)
 
@@ -79,27 +79,27 @@ def test_a_take_can_be_left_out() -> None:
 def test_keys_forget_the_folder_mean() -> None:
     rows = torch.randn(9, 48, generator=torch.Generator().manual_seed(3))
     fine = torch.zeros(9, 4)
-    moved = keys(rows + 7 * TILT.T, fine, rows.mean(dim=0) + 7 * TILT[:, 0])
-    torch.testing.assert_close(moved, keys(rows, fine, rows.mean(dim=0)), atol=1e-4, rtol=0)
+    moved = key_vectors(rows + 7 * TILT.T, fine, rows.mean(dim=0) + 7 * TILT[:, 0])
+    torch.testing.assert_close(moved, key_vectors(rows, fine, rows.mean(dim=0)), atol=1e-4, rtol=0)
 
 
 def test_a_fixed_filter_between_the_folders_is_found(
-    takes: list[Features], folders: tuple[Folder, Folder]
+    takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     reference, source = folders
-    take = source.take(takes[3])
-    gain = mapped(take, source, reference, SETTINGS, 10.0)[:, take.audible]
+    take = source.prior_features(takes[3])
+    gain = map_to_other(take, source, reference, SETTINGS, 10.0)[:, take.audible]
     sounding = slice(8, None)  # the instrument has nothing below 110 Hz
     found, wanted = gain.mean(dim=1)[sounding], TILT[sounding, 0]
     assert torch.corrcoef(torch.stack([found, wanted]))[0, 1] > 0.75
 
 
 def test_level_of_the_recording_does_not_matter(
-    takes: list[Features], folders: tuple[Folder, Folder]
+    takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     reference, source = folders
     quiet = takes[3]._replace(rows_db=takes[3].rows_db - 20)
-    masks = [mapped(source.take(t), source, reference, SETTINGS, 10.0) for t in (takes[3], quiet)]
+    masks = [map_to_other(source.prior_features(t), source, reference, SETTINGS, 10.0) for t in (takes[3], quiet)]
     # Rounding may turn one of many neighbours into another that is as near.
     difference = (masks[0] - masks[1]).abs()
     assert difference.max() < 0.1
@@ -107,11 +107,11 @@ def test_level_of_the_recording_does_not_matter(
 
 
 def test_an_imitation_is_made_of_the_other_folder(
-    takes: list[Features], folders: tuple[Folder, Folder]
+    takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     reference, source = folders
-    take = reference.take(tilted(takes)[0])
-    pseudo = imitated(take, reference, source, 10.0)
+    take = reference.prior_features(tilted(takes)[0])
+    pseudo = back_translate(take, reference, source, 10.0)
     slopes = [
         float((t.rows_db[:, t.audible].mean(dim=1) * TILT[:, 0]).mean()) for t in (take, pseudo)
     ]
@@ -119,17 +119,17 @@ def test_an_imitation_is_made_of_the_other_folder(
     assert torch.equal(pseudo.fine, take.fine)
 
 
-def test_condensing_keeps_the_mean_of_every_code(folders: tuple[Folder, Folder]) -> None:
-    folder = condensed(folders[0], 16, torch.Generator().manual_seed(4))
+def test_condensing_keeps_the_mean_of_every_code(folders: tuple[FolderStatistics, FolderStatistics]) -> None:
+    folder = condense_codebook(folders[0], 16, torch.Generator().manual_seed(4))
     assert folder.codebook.key.shape[0] == 16
-    again = keys(
+    again = key_vectors(
         folder.codebook.rows_db, folder.codebook.key[:, 48:], folder.row_mean
     )  # a code's key follows from its rows and its fine structure: only these are stored
     torch.testing.assert_close(again, folder.codebook.key, atol=1e-3, rtol=0)
-    assert condensed(folders[0], 10_000, torch.Generator()) is folders[0]
+    assert condense_codebook(folders[0], 10_000, torch.Generator()) is folders[0]
 
 
 def test_presence_fades_between_45_and_60_db() -> None:
     level = torch.tensor([0.0, -30.0, -45.0, -52.5, -60.0, -90.0])
     expected = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0, 0.0])
-    torch.testing.assert_close(present(level), expected)
+    torch.testing.assert_close(activity_from_level(level), expected)

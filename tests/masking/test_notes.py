@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tonewood.masking.notes import Notes, rendered, scatter
+from tonewood.masking.notes import StickyNotes, render_sticky_notes, scatter_sticky_notes
 from tonewood.settings import NoteSettings
 
 ROW_HZ = torch.arange(257) * 31.25
@@ -18,17 +18,17 @@ def note(
     width_s: float = 0.4,
     height_hz: float = 800.0,
     gain_db: float = 5.0,
-) -> Notes:
-    return Notes(*(torch.tensor([v]) for v in (seconds, hz, width_s, height_hz, gain_db)))
+) -> StickyNotes:
+    return StickyNotes(*(torch.tensor([v]) for v in (seconds, hz, width_s, height_hz, gain_db)))
 
 
-def joined(*notes: Notes) -> Notes:
+def joined(*notes: StickyNotes) -> StickyNotes:
     fields = ("seconds", "hz", "width_s", "height_hz", "gain_db")
-    return Notes(*(torch.cat([getattr(one, name) for one in notes]) for name in fields))
+    return StickyNotes(*(torch.cat([getattr(one, name) for one in notes]) for name in fields))
 
 
-def drawn(notes: Notes, smooth_hz: float = 0.0, smooth_s: float = 0.0) -> Tensor:
-    mask = rendered(notes.gain_db, *notes.profiles(ROW_HZ, FRAME_S, smooth_hz, smooth_s))
+def drawn(notes: StickyNotes, smooth_hz: float = 0.0, smooth_s: float = 0.0) -> Tensor:
+    mask = render_sticky_notes(notes.gain_db, *notes.profiles(ROW_HZ, FRAME_S, smooth_hz, smooth_s))
     assert mask.shape == (257, 201)
     return mask
 
@@ -108,15 +108,15 @@ def test_smooth_edges_fade_to_nothing() -> None:
 def test_rendering_passes_the_gradient_to_the_gains() -> None:
     notes = joined(note(), note(seconds=0.2))
     gains = notes.gain_db.clone().requires_grad_()
-    mask = rendered(gains, *notes.profiles(ROW_HZ, FRAME_S, 150.0, 0.09))
+    mask = render_sticky_notes(gains, *notes.profiles(ROW_HZ, FRAME_S, 150.0, 0.09))
     mask[96, 100].backward()  # type: ignore[no-untyped-call]
     assert gains.grad is not None
     assert gains.grad.tolist() == pytest.approx([1.0, 0.0], abs=1e-5)
 
 
-def scattered(shape: str, seed: int = 0, **more: float) -> Notes:
+def scattered(shape: str, seed: int = 0, **more: float) -> StickyNotes:
     settings = NoteSettings.model_validate({"shape": shape, **more})
-    return scatter(settings, 10.0, 8_000.0, torch.Generator().manual_seed(seed))
+    return scatter_sticky_notes(settings, 10.0, 8_000.0, torch.Generator().manual_seed(seed))
 
 
 def test_scattered_notes_are_as_the_settings_say() -> None:
@@ -148,4 +148,4 @@ def test_the_generator_decides_the_notes() -> None:
 
 def test_there_is_always_a_note() -> None:
     settings = NoteSettings(per_second=0.1)
-    assert scatter(settings, 0.3, 8_000.0, torch.Generator()).gain_db.shape == (1,)
+    assert scatter_sticky_notes(settings, 0.3, 8_000.0, torch.Generator()).gain_db.shape == (1,)

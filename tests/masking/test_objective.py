@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tonewood.masking.objective import objective
+from tonewood.masking.objective import compute_objective
 from tonewood.settings import SearchSettings
 
 
@@ -26,7 +26,7 @@ def test_objective_is_the_formula_written_out(
 ) -> None:
     rng = np.random.default_rng(seed)
     mask, anchor = rng.normal(0, 4, (3, 5)), rng.normal(0, 2, (3, 5))
-    parts = objective(
+    parts = compute_objective(
         torch.tensor(0.3, dtype=torch.float64),
         torch.from_numpy(mask),
         torch.from_numpy(anchor),
@@ -47,17 +47,17 @@ def test_objective_is_the_formula_written_out(
 def test_a_constant_mask_has_no_variance_and_a_mask_on_its_anchor_no_distance() -> None:
     settings = SearchSettings(score=1, alpha=1, beta=1)
     flat = torch.full((4, 6), 3.0)
-    parts = objective(torch.tensor(0.5), flat, torch.zeros(4, 6), settings)
+    parts = compute_objective(torch.tensor(0.5), flat, torch.zeros(4, 6), settings)
     assert parts.variance.item() == 0
     assert parts.distance.item() == 9
-    here = objective(torch.tensor(0.5), flat, flat, settings)
+    here = compute_objective(torch.tensor(0.5), flat, flat, settings)
     assert here.distance.item() == 0
     assert here.total.item() == 0.5
 
 
 def test_without_penalties_the_score_is_all() -> None:
     mask = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    parts = objective(torch.tensor(0.7), mask, -mask, SearchSettings(score=1, alpha=0, beta=0))
+    parts = compute_objective(torch.tensor(0.7), mask, -mask, SearchSettings(score=1, alpha=0, beta=0))
     assert parts.total.item() == pytest.approx(0.7)
 
 
@@ -67,7 +67,7 @@ def test_gradient_of_the_penalties() -> None:
     mask, anchor = (torch.randn(3, 4, generator=generator) for _ in range(2))
     mask.requires_grad_()
     settings = SearchSettings(alpha=0.5, beta=0.25)
-    objective(torch.tensor(0.0), mask, anchor, settings).total.backward()  # type: ignore[no-untyped-call]
+    compute_objective(torch.tensor(0.0), mask, anchor, settings).total.backward()  # type: ignore[no-untyped-call]
     expected = 2 / 12 * (0.5 * (mask - anchor) + 0.25 * (mask - mask.mean()))
     assert mask.grad is not None
     assert torch.allclose(mask.grad, expected, atol=1e-6)

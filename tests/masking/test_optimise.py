@@ -7,11 +7,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tonewood.errors import CallError
-from tonewood.masking.mask import smoothed
-from tonewood.masking.notes import Notes, scatter
+from tonewood.masking.mask import moving_average
+from tonewood.masking.notes import StickyNotes, scatter_sticky_notes
 from tonewood.masking.objective import ScoreFunction
-from tonewood.masking.optimise import Cells, Listen, NoteGains, Parametrisation, Step, search
-from tonewood.settings import NoteSettings, Optimiser, SearchSettings
+from tonewood.masking.optimise import FreeMask, RenderFeedback, StickyNoteGains, Parametrisation, SearchStep, search_mask
+from tonewood.settings import NoteSettings, OptimizerName, SearchSettings
 
 ROWS, FRAMES = 6, 40
 
@@ -41,21 +41,21 @@ def run(
     window_frames: int = 10_000,
     max_gain_db: float = 60.0,
     stop_score: float | None = None,
-    listen: Listen | None = None,
+    listen: RenderFeedback | None = None,
     seed: int = 0,
-) -> Iterator[Step]:
+) -> Iterator[SearchStep]:
     rows = field(1) if recording is None else recording
-    return search(
+    return search_mask(
         score,
         rows,
-        start or Cells(torch.zeros_like(rows)),
+        start or FreeMask(torch.zeros_like(rows)),
         torch.zeros_like(rows) if anchor is None else anchor,
         settings,
         window_frames=window_frames,
         max_gain_db=max_gain_db,
         generator=torch.Generator().manual_seed(seed),
         stop_score=stop_score,
-        listen=listen,
+        render_feedback=listen,
     )
 
 
@@ -127,7 +127,7 @@ def test_a_recording_shorter_than_a_window_is_one() -> None:
 def test_step_0_is_the_start_and_every_step_reports_its_parts() -> None:
     start, target = field(4), field(2)
     settings = asked(alpha=0.1, beta=0.2, steps=3)
-    steps = list(run(toward(target), settings, start=Cells(start), anchor=field(3)))
+    steps = list(run(toward(target), settings, start=FreeMask(start), anchor=field(3)))
     assert [step.number for step in steps] == [0, 1, 2, 3]
     assert torch.equal(steps[0].mask_db, start)
     for step in steps:
@@ -148,7 +148,7 @@ def test_masks_of_past_steps_stay_what_they_were() -> None:
 
 
 def test_no_steps_yield_the_start_alone() -> None:
-    (only,) = run(toward(field(2)), asked(steps=0), start=Cells(field(4)))
+    (only,) = run(toward(field(2)), asked(steps=0), start=FreeMask(field(4)))
     assert only.number == 0
     assert torch.equal(only.mask_db, field(4))
 
@@ -171,13 +171,13 @@ def test_search_stops_at_the_start_where_that_is_good_enough() -> None:
 @pytest.mark.parametrize(("optimiser", "rate", "steps"), OPTIMISERS)
 def test_gains_never_pass_the_limit(optimiser: str, rate: float, steps: int) -> None:
     settings = asked(alpha=0, optimiser=optimiser, learning_rate=rate, steps=steps)
-    start = Cells(10 * field(4))
+    start = FreeMask(10 * field(4))
     made = list(run(toward(field(2) + 20), settings, start=start, max_gain_db=5.0))
     assert all(step.mask_db.abs().max() <= 5 for step in made)
     assert made[-1].mask_db.abs().max() == 5
 
 
-@pytest.mark.parametrize("name", get_args(Optimiser))
+@pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_every_optimiser_descends(name: str) -> None:
     settings = asked(alpha=0.1, optimiser=name, learning_rate=0.05, steps=8)
     steps = list(run(toward(field(2)), settings))
@@ -205,28 +205,28 @@ def test_one_plain_step_moves_the_mask_by_what_the_guide_says_is_lacking(
     lack, anchor = field(5), field(3)
     settings = asked(score=0, guide=guide, alpha=alpha, optimiser="SGD", learning_rate=1.0, steps=1)
     rows = field(1)
-    *_, last = search(
+    *_, last = search_mask(
         toward(torch.zeros(1)),
         rows,
-        Cells(anchor),
+        FreeMask(anchor),
         anchor,
         settings,
         window_frames=10,
         max_gain_db=60.0,
         generator=torch.Generator().manual_seed(0),
-        energy=lambda masked: -(lack * masked).sum(dim=(1, 2)),
+        guide_energy=lambda masked: -(lack * masked).sum(dim=(1, 2)),
     )
     assert torch.allclose(last.mask_db, anchor + guide * lack, atol=1e-3)
 
 
-def listening(rows: Tensor, anchor: Tensor) -> tuple[list[Step], Listen]:
+def listening(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], RenderFeedback]:
     """A search for a prior alone, where rendering blurs a mask over five frames; and its ears."""
 
     def listen(mask: Tensor) -> Tensor:
-        return rows + smoothed(mask, 5)
+        return rows + moving_average(mask, 5)
 
     settings = asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3)
-    start = Cells(anchor)
+    start = FreeMask(anchor)
     found = run(
         toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, listen=listen
     )
@@ -268,25 +268,25 @@ def test_search_draws_from_its_generator_alone() -> None:
 
 
 def test_what_cells_add_is_smooth_and_their_start_stays() -> None:
-    cells = Cells(field(4), smooth_frames=9)
+    cells = FreeMask(field(4), smooth_frames=9)
     assert torch.equal(cells.mask(), field(4))
     settings = asked(alpha=0, learning_rate=0.1, steps=30)
     *_, last = run(toward(field(2)), settings, start=cells)
     added = last.mask_db - field(4)
-    assert torch.allclose(added, smoothed(cells.values.detach(), 9), atol=1e-5)
+    assert torch.allclose(added, moving_average(cells.values.detach(), 9), atol=1e-5)
     assert added.abs().max() > 0.5
     rough = (field(2) - field(1)).diff(dim=1).abs().mean()
     assert added.diff(dim=1).abs().mean() < 0.2 * rough
 
 
-def scattered() -> Notes:
+def scattered() -> StickyNotes:
     settings = NoteSettings(per_second=12, width_ms=80, height_hz=1_500)
-    return scatter(settings, 0.4, 8_000.0, torch.Generator().manual_seed(0))
+    return scatter_sticky_notes(settings, 0.4, 8_000.0, torch.Generator().manual_seed(0))
 
 
-def gains_of(notes: Notes) -> NoteGains:
+def gains_of(notes: StickyNotes) -> StickyNoteGains:
     row_hz, frame_s = torch.linspace(200, 7_800, ROWS), torch.arange(FRAMES) * 0.01
-    return NoteGains(notes, row_hz, frame_s, 300.0, 0.03)
+    return StickyNoteGains(notes, row_hz, frame_s, 300.0, 0.03)
 
 
 def test_note_gains_start_where_the_notes_are_and_find_the_gains_that_made_a_mask() -> None:
@@ -312,7 +312,7 @@ def test_turning_gains_leaves_the_notes_alone() -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
-def test_our_own_optimisers_are_torchs(optimiser: Optimiser) -> None:
+def test_our_own_optimisers_are_torchs(optimiser: OptimizerName) -> None:
     target, values = field(3), torch.zeros(ROWS, FRAMES, requires_grad=True)
     settings = asked(optimiser=optimiser, learning_rate=0.05, steps=20, alpha=0.1)
     *_, last = run(toward(target), settings)

@@ -2,19 +2,19 @@
 
 import torch
 
-from tonewood.masking.neighbours import Codebook, Folder, Take
-from tonewood.masking.predict import MaskNetwork, PseudoPair, train_network
+from tonewood.masking.neighbours import Codebook, FolderStatistics, PriorFeatures
+from tonewood.masking.predict import MaskNetwork, PseudoPair, train_mask_network
 from tonewood.settings import NetworkSettings
 
 ROWS, COMPONENTS, FRAMES = 12, 3, 120
 HEARD = torch.ones(FRAMES, dtype=torch.bool)
 
 
-def folder() -> Folder:
+def folder() -> FolderStatistics:
     generator = torch.Generator().manual_seed(0)
     key = torch.randn(20, ROWS + COMPONENTS, generator=generator)
     book = Codebook(key, torch.zeros(20, ROWS), torch.zeros(20))
-    return Folder(torch.zeros(ROWS), torch.zeros(144), torch.zeros(144, COMPONENTS), book)
+    return FolderStatistics(torch.zeros(ROWS), torch.zeros(144), torch.zeros(144, COMPONENTS), book)
 
 
 def pairs(count: int, seed: int) -> list[PseudoPair]:
@@ -24,21 +24,21 @@ def pairs(count: int, seed: int) -> list[PseudoPair]:
     for _ in range(count):
         rows = 6 * torch.randn(ROWS, FRAMES, generator=generator)
         fine = torch.randn(COMPONENTS, FRAMES, generator=generator)
-        made.append(PseudoPair(Take(rows, fine, HEARD, HEARD.float()), -rows / 2))
+        made.append(PseudoPair(PriorFeatures(rows, fine, HEARD, HEARD.float()), -rows / 2))
     return made
 
 
 def test_untrained_it_changes_nothing() -> None:
     network = MaskNetwork(ROWS, COMPONENTS, NetworkSettings(width=8), torch.Generator())
     [pair] = pairs(1, 1)
-    assert torch.equal(network.predicted(pair.take), torch.zeros(ROWS, FRAMES))
+    assert torch.equal(network.predict_gain(pair.features), torch.zeros(ROWS, FRAMES))
 
 
 def test_it_learns_a_rule_that_pairs_share() -> None:
     settings = NetworkSettings(width=32, kernel=3, steps=150)
-    network = train_network(pairs(6, 2), folder(), settings, torch.Generator().manual_seed(3))
+    network = train_mask_network(pairs(6, 2), folder(), settings, torch.Generator().manual_seed(3))
     [unheard] = pairs(1, 9)
-    error = (network.predicted(unheard.take) - unheard.gain_db).square().mean().sqrt()
+    error = (network.predict_gain(unheard.features) - unheard.gain_db).square().mean().sqrt()
     assert error < 0.4 * unheard.gain_db.square().mean().sqrt()
 
 
@@ -46,7 +46,7 @@ def test_same_seed_same_network_and_the_global_state_is_left_alone() -> None:
     state = torch.random.get_rng_state()
     settings = NetworkSettings(width=8, steps=20)
     made = [
-        train_network(pairs(2, 4), folder(), settings, torch.Generator().manual_seed(5))
+        train_mask_network(pairs(2, 4), folder(), settings, torch.Generator().manual_seed(5))
         for _ in range(2)
     ]
     weights = [network.state_dict() for network in made]
@@ -57,17 +57,17 @@ def test_same_seed_same_network_and_the_global_state_is_left_alone() -> None:
 def test_inaudible_frames_do_not_teach() -> None:
     settings = NetworkSettings(width=8, steps=20)
     [pair] = pairs(1, 6)
-    deaf = pair.take._replace(audible=torch.zeros(FRAMES, dtype=torch.bool))
-    network = train_network(
+    deaf = pair.features._replace(audible=torch.zeros(FRAMES, dtype=torch.bool))
+    network = train_mask_network(
         [PseudoPair(deaf, pair.gain_db)], folder(), settings, torch.Generator().manual_seed(7)
     )
-    assert network.predicted(pair.take).abs().max() < 1e-6
+    assert network.predict_gain(pair.features).abs().max() < 1e-6
 
 
 def test_batch_equals_singles() -> None:
     network = MaskNetwork(ROWS, COMPONENTS, NetworkSettings(width=8), torch.Generator())
     torch.nn.init.normal_(network.last.weight, generator=torch.Generator().manual_seed(8))
-    inputs = torch.stack([network.inputs(pair.take) for pair in pairs(3, 10)])
+    inputs = torch.stack([network.inputs(pair.features) for pair in pairs(3, 10)])
     together = network(inputs)
     for one, alone in zip(together, inputs, strict=True):
         torch.testing.assert_close(one, network(alone[None])[0], atol=1e-4, rtol=1e-4)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tonewood.masking.distil import Lesson, distil, missed_db
+from tonewood.masking.distil import DistillationExample, train_predictor, prediction_error_db
 from tonewood.masking.predictor import Predictor
 from tonewood.settings import PredictorSettings
 from tonewood.signal.bands import frame_levels
@@ -28,7 +28,7 @@ def drawn(settings: PredictorSettings = SMALL, seed: int = 0) -> Predictor:
 
 
 def masked(predictor: Predictor, rows_db: Tensor) -> Tensor:
-    return predictor.foresee(rows_db).mask_db
+    return predictor.predict(rows_db).mask_db
 
 
 def rows(frames: int = FRAMES, seed: int = 1, level_db: float = -40.0) -> Tensor:
@@ -66,18 +66,18 @@ def test_it_does_use_its_lookahead() -> None:
 @settings(max_examples=20, deadline=None)
 def test_cut_anywhere_the_masks_are_the_same(cuts: list[int]) -> None:
     predictor, heard = drawn(), rows()
-    memory, pieces = predictor.start(), []
+    memory, pieces = predictor.initial_state(), []
     borders = [0, *sorted(cuts), FRAMES]
     for begin, end in pairwise(borders):
         mask, memory = predictor(heard[None, :, begin:end], memory)
         pieces.append(mask.mask_db[0])
-    together, _ = predictor(heard[None], predictor.start())
+    together, _ = predictor(heard[None], predictor.initial_state())
     torch.testing.assert_close(torch.cat(pieces, dim=1), together.mask_db[0], atol=1e-4, rtol=1e-4)
 
 
 def test_long_recordings_are_worked_in_pieces_that_do_not_show() -> None:
     predictor, heard = drawn(), rows(5_000)
-    together, _ = predictor(heard[None], predictor.start())
+    together, _ = predictor(heard[None], predictor.initial_state())
     torch.testing.assert_close(
         masked(predictor, heard)[:, : -SMALL.lookahead],
         together.mask_db[0][:, SMALL.lookahead :],
@@ -89,10 +89,10 @@ def test_long_recordings_are_worked_in_pieces_that_do_not_show() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 149, 150, 999])
 def test_parts_of_any_size_give_the_whole(size: int) -> None:
     predictor, heard = drawn(), rows()
-    made = list(predictor.along(torch.split(heard, size, dim=1)))
-    for part, whole in zip(zip(*made, strict=True), predictor.foresee(heard), strict=True):
+    made = list(predictor.predict_chunks(torch.split(heard, size, dim=1)))
+    for part, whole in zip(zip(*made, strict=True), predictor.predict(heard), strict=True):
         torch.testing.assert_close(torch.cat(part, dim=1), whole, atol=1e-4, rtol=1e-4)
-    assert list(predictor.along([])) == []
+    assert list(predictor.predict_chunks([])) == []
 
 
 def test_the_recordings_level_changes_nothing() -> None:
@@ -104,7 +104,7 @@ def test_the_recordings_level_changes_nothing() -> None:
 
 def test_the_level_is_a_leaky_mean_of_power_weighted_by_power() -> None:
     predictor, heard = drawn(), rows(60)
-    relative, _ = predictor.relative(heard[None], predictor.start().sums)
+    relative, _ = predictor.relative_levels(heard[None], predictor.initial_state().sums)
     power = [10 ** (x / 10) for x in frame_levels(heard.double()).tolist()]
     for now in (0, 1, 30, 59):
         leak = [np.exp((past - now) * 0.01 / SMALL.level_seconds) for past in range(now + 1)]
@@ -120,10 +120,10 @@ def test_a_pause_is_not_adapted_to_and_leaves_the_level_alone() -> None:
     music, pause = rows(100), rows(200, level_db=-110.0)
     mask = masked(predictor, torch.cat([music, pause, music], dim=1))
     assert torch.equal(mask[:, 110:290], torch.full((ROWS, 180), 2.0))
-    relative, sums = predictor.relative(
-        torch.cat([music, pause], dim=1)[None], predictor.start().sums
+    relative, sums = predictor.relative_levels(
+        torch.cat([music, pause], dim=1)[None], predictor.initial_state().sums
     )
-    again, _ = predictor.relative(music[None], sums)
+    again, _ = predictor.relative_levels(music[None], sums)
     assert float((relative[0, :, 99] - music[:, 99]).mean()) == pytest.approx(
         float((again[0, :, 0] - music[:, 0]).mean()), abs=0.5
     )
@@ -132,9 +132,9 @@ def test_a_pause_is_not_adapted_to_and_leaves_the_level_alone() -> None:
 def test_batch_equals_singles() -> None:
     predictor = drawn()
     takes = torch.stack([rows(seed=seed) for seed in range(3)])
-    together, _ = predictor(takes, predictor.start(3))
+    together, _ = predictor(takes, predictor.initial_state(3))
     for one, take in zip(together.mask_db, takes, strict=True):
-        alone, _ = predictor(take[None], predictor.start())
+        alone, _ = predictor(take[None], predictor.initial_state())
         torch.testing.assert_close(one, alone.mask_db[0], atol=1e-4, rtol=1e-4)
 
 
@@ -148,20 +148,20 @@ def test_what_is_stored_comes_back() -> None:
 # --- Distillation
 
 
-def lessons(count: int, seed: int, lookahead: int = 0) -> list[Lesson]:
+def lessons(count: int, seed: int, lookahead: int = 0) -> list[DistillationExample]:
     """Takes whose mask is a rule: half of each row's own level, upside down, so much ahead."""
     made = []
     for take in range(count):
         heard = rows(FRAMES, seed=seed + take)
         rule = -(heard + 40) / 2
-        made.append(Lesson(heard, torch.roll(rule, -lookahead, dims=1), heard + 40))
+        made.append(DistillationExample(heard, torch.roll(rule, -lookahead, dims=1), heard + 40))
     return made
 
 
-def taught(takes: list[Lesson], **changes: object) -> Predictor:
+def taught(takes: list[DistillationExample], **changes: object) -> Predictor:
     wanted = PredictorSettings(width=32, kernel=2, depth=2, steps=150, dropout=0.0, level_db=0.0)
     generator = torch.Generator().manual_seed(3)
-    return distil(
+    return train_predictor(
         takes, torch.zeros(ROWS), None, ROW_HZ, wanted.model_copy(update=changes), 10.0, generator
     )
 
@@ -169,7 +169,7 @@ def taught(takes: list[Lesson], **changes: object) -> Predictor:
 def test_it_learns_a_rule_that_masks_share() -> None:
     predictor = taught(lessons(6, 20))
     unheard = lessons(2, 90)
-    assert missed_db(predictor, unheard) < 0.5 * missed_db(
+    assert prediction_error_db(predictor, unheard) < 0.5 * prediction_error_db(
         Predictor(ROWS, predictor.settings, 10.0, torch.Generator()), unheard
     )
 
@@ -177,17 +177,17 @@ def test_it_learns_a_rule_that_masks_share() -> None:
 def test_a_mask_that_needs_the_next_frame_needs_the_lookahead() -> None:
     takes, unheard = lessons(6, 20, lookahead=1), lessons(2, 90, lookahead=1)
     ahead, blind = (taught(takes, lookahead=n) for n in (1, 0))
-    assert missed_db(ahead, unheard) < 0.7 * missed_db(blind, unheard)
+    assert prediction_error_db(ahead, unheard) < 0.7 * prediction_error_db(blind, unheard)
 
 
 def test_inaudible_frames_do_not_teach() -> None:
     [take] = lessons(1, 20)
     heard = take.rows_db.clone()
     heard[:, 1:] -= 80
-    alone = taught([Lesson(heard, take.mask_db, take.departure_db)], steps=20)
+    alone = taught([DistillationExample(heard, take.mask_db, take.departure_db)], steps=20)
     other = taught(
         [
-            Lesson(
+            DistillationExample(
                 heard,
                 torch.cat([take.mask_db[:, :1], 9 + 0 * take.mask_db[:, 1:]], 1),
                 take.departure_db,
@@ -206,7 +206,7 @@ def test_the_guide_is_heard_too() -> None:
 
     generator = torch.Generator().manual_seed(3)
     wanted = PredictorSettings(width=16, kernel=2, depth=2, steps=60, guide=3.0)
-    guided = distil(takes, torch.zeros(ROWS), high_is_odd, ROW_HZ, wanted, 10.0, generator)
+    guided = train_predictor(takes, torch.zeros(ROWS), high_is_odd, ROW_HZ, wanted, 10.0, generator)
     plain = taught(takes, width=16, steps=60)
     high = slice(ROWS // 2, None)
     assert (

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 import tonewood
 from tonewood.files.modelfile import Model
-from tonewood.settings import EnhanceSettings, changed
+from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.workflow.enhance import Enhancement
-from tonewood.workflow.enhance import enhance as enhancing
+from tonewood.workflow.enhance import enhance_array as enhancing
 
 Samples = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -21,7 +21,7 @@ NO_DB = -400.0  # where there is no difference
 MODELS = ("cello", "soundfont-cello")
 NAMES = st.sampled_from(MODELS)
 # Whatever it holds; the certificate's control decides nothing.
-FORCED = changed(EnhanceSettings(force=True), ["certificate.control_steps=0"])
+FORCED = apply_assignments(EnhanceSettings(force=True), ["certificate.control_steps=0"])
 _EXAMPLE = Path(tonewood.__file__).parent / "bundled" / "example.flac"
 
 
@@ -67,7 +67,7 @@ def noise(seed: int, shape: tuple[int, ...], amplitude: float = 0.1) -> Samples:
 
 def enhanced(wave: Samples, rate: int, model: str = "cello", *changes: str) -> Enhancement:
     """What Tonewood makes of a recording of any length, whatever it holds."""
-    *_, last = enhancing(wave, rate, bundled(model), changed(FORCED, changes))
+    *_, last = enhancing(wave, rate, bundled(model), apply_assignments(FORCED, changes))
     assert isinstance(last, Enhancement)
     return last
 

@@ -28,9 +28,9 @@ from tests.numerics.sounds import (
 )
 from tests.numerics.test_scoring_twins import listener
 from tonewood.settings import EnhanceSettings
-from tonewood.workflow.batch import Enhanced, enhance_files
-from tonewood.workflow.enhance import rows_of
-from tonewood.workflow.layout import jobs
+from tonewood.workflow.batch import FileEnhanced, enhance_files
+from tonewood.workflow.enhance import scorer_input
+from tonewood.workflow.layout import plan_file_jobs
 
 Result = TypeVar("Result")
 NOTHING = nullcontext()
@@ -45,7 +45,7 @@ def clips(seed: int, count: int, seconds: float = 0.6) -> torch.Tensor:
 
 
 def rows(seed: int, count: int, model: str) -> torch.Tensor:
-    return rows_of(clips(seed, count), bundled(model))
+    return scorer_input(clips(seed, count), bundled(model))
 
 
 @law(
@@ -129,8 +129,8 @@ def test_a_folder_is_its_files() -> float:
 def _run(given: Path, out: Path, settings: EnhanceSettings) -> int:
     """Enhance a file or folder; how many were done."""
     out.mkdir(exist_ok=True)
-    events = enhance_files(jobs([given], out), bundled("cello"), settings)
-    return sum(isinstance(event, Enhanced) for event in events)
+    events = enhance_files(plan_file_jobs([given], out), bundled("cello"), settings)
+    return sum(isinstance(event, FileEnhanced) for event in events)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from tests.numerics.sounds import (
     relative,
 )
 from tonewood.masking.mask import Mask
-from tonewood.masking.render import rendered
+from tonewood.masking.render import render_through_mask
 from tonewood.settings import RenderSettings, SpectrumSettings
 from tonewood.signal.bands import mel_to_hz
 
@@ -132,10 +132,10 @@ def test_amount_of_a_transfer(amount: float, hz: float, slope: float, rate: int)
     mask = Mask(gain.astype(np.float32), rows, 0.01, 8_000.0)
     wave = np.sin(2 * np.pi * hz * np.arange(round(0.6 * rate)) / rate)[None].astype(np.float32)
     settings = RenderSettings(amount=amount, match=False)
-    made = rendered(0.1 * wave, rate, mask, settings, SpectrumSettings()).samples[0]
+    made = render_through_mask(0.1 * wave, rate, mask, settings, SpectrumSettings()).samples[0]
     inner = slice(rate // 10, -rate // 10)
     change = 20 * np.log10(np.std(made[inner].astype(float)) / np.std(0.1 * wave[0, inner]))
-    wanted = amount * float(mask.at(np.array([hz]), np.array([0.3]))[0, 0])
+    wanted = amount * float(mask.gain_at(np.array([hz]), np.array([0.3]))[0, 0])
     return abs(float(change) - wanted)
 
 

@@ -8,14 +8,14 @@ from tests.numerics import references
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import bundled, decibels, noise, notes
 from tests.numerics.test_scoring_twins import network
-from tonewood.masking.mask import Mask, smoothed
-from tonewood.masking.notes import Notes, rendered
-from tonewood.masking.optimise import Cells, search
-from tonewood.masking.render import rendered as passed
+from tonewood.masking.mask import Mask, moving_average
+from tonewood.masking.notes import StickyNotes, render_sticky_notes
+from tonewood.masking.optimise import FreeMask, search_mask
+from tonewood.masking.render import render_through_mask as passed
 from tonewood.settings import RenderSettings, SearchSettings, SpectrumSettings
 from tonewood.signal.bands import mel_to_hz
-from tonewood.signal.spectrum import filter_length, scaled_to
-from tonewood.workflow.enhance import rows_of
+from tonewood.signal.spectrum import filter_fft_length, scale_to_rate
+from tonewood.workflow.enhance import scorer_input
 
 PAPER = SpectrumSettings()
 
@@ -50,7 +50,7 @@ def test_gain_of_a_mask(seed: int, rows: int, frames: int, top: float) -> float:
     rng = np.random.default_rng(seed)
     hz, seconds = rng.uniform(0, 20_000, 12), rng.uniform(-0.1, 0.6, 8)
     slow = [[references.gain_at(grid(mask), f, t) for t in seconds] for f in hz]
-    return float(np.abs(mask.at(hz, seconds) - np.array(slow)).max())
+    return float(np.abs(mask.gain_at(hz, seconds) - np.array(slow)).max())
 
 
 @law(
@@ -64,11 +64,11 @@ def test_gain_of_a_mask(seed: int, rows: int, frames: int, top: float) -> float:
 )
 def test_rendering(seed: int, rate: int, amount: float) -> float:
     mask, wave = drawn(seed, 12, 20), notes(seed, 0.17, rate)
-    window, hop, _ = scaled_to(PAPER, rate)
+    window, hop, _ = scale_to_rate(PAPER, rate)
     settings = RenderSettings(amount=amount, match=False)
     made = passed(wave, rate, mask, settings, PAPER).samples[0]
     slow = references.filtered(
-        wave[0].astype(np.float64), rate, window, hop, filter_length(window), grid(mask, amount)
+        wave[0].astype(np.float64), rate, window, hop, filter_fft_length(window), grid(mask, amount)
     )
     return decibels(made, slow)
 
@@ -85,7 +85,7 @@ def test_rendering(seed: int, rate: int, amount: float) -> float:
 def test_averaging(seed: int, frames: int, rows: int) -> float:
     gain = 8 * noise(seed, (7, 12), 1.0)
     slow = references.smoothed(gain.astype(np.float64), frames, rows)
-    return float(np.abs(smoothed(torch.from_numpy(gain), frames, rows).numpy() - slow).max())
+    return float(np.abs(moving_average(torch.from_numpy(gain), frames, rows).numpy() - slow).max())
 
 
 @law(
@@ -127,11 +127,11 @@ def test_sticky_notes(seed: int, count: int, smooth_hz: float, smooth_s: float) 
     edges = [(c + side * h / 2, s + side * w / 2) for s, c, w, h, _ in placed for side in (-1, 1)]
     hz, seconds = np.array(edges).T + rng.uniform(-1, 1, (2, 1)) * [[60.0], [0.03]]
     fields = (torch.tensor(field).float() for field in zip(*placed, strict=True))
-    laid = Notes(*fields)
+    laid = StickyNotes(*fields)
     profiles = laid.profiles(
         torch.from_numpy(hz).float(), torch.from_numpy(seconds).float(), smooth_hz, smooth_s
     )
-    made = rendered(laid.gain_db, *profiles).numpy()
+    made = render_sticky_notes(laid.gain_db, *profiles).numpy()
     return float(np.abs(made - references.notes(placed, hz, seconds, smooth_hz, smooth_s)).max())
 
 
@@ -148,19 +148,19 @@ def test_sticky_notes(seed: int, count: int, smooth_hz: float, smooth_s: float) 
 )
 def test_objective(seed: int, score: float, guide: float, alpha: float, beta: float) -> float:
     model = bundled("cello")
-    rows = rows_of(torch.from_numpy(notes(seed, 0.8)[0]), model)
+    rows = scorer_input(torch.from_numpy(notes(seed, 0.8)[0]), model)
     mask, anchor = (torch.from_numpy(3 * noise(seed + k, tuple(rows.shape), 1.0)) for k in (1, 2))
     settings = SearchSettings(score=score, guide=guide, alpha=alpha, beta=beta, steps=0)
-    (step,) = search(
+    (step,) = search_mask(
         model.scorer.score,
         rows,
-        Cells(mask),
+        FreeMask(mask),
         anchor,
         settings,
         window_frames=rows.shape[1],
         max_gain_db=60.0,
         generator=torch.Generator(),
-        energy=lambda heard: heard.square().sum(dim=(1, 2)) / 1e4,
+        guide_energy=lambda heard: heard.square().sum(dim=(1, 2)) / 1e4,
     )
     heard = (rows + mask).double().numpy()
     slow = references.objective(

@@ -10,10 +10,10 @@ from torch import nn
 from tests.numerics import references
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import NAMES, bundled, notes
-from tonewood.scoring.saliency import class_activation_map, explained
+from tonewood.scoring.saliency import class_activation_map, compute_saliency
 from tonewood.scoring.scorer import Scorer
-from tonewood.signal.bands import centres_hz
-from tonewood.workflow.enhance import rows_of
+from tonewood.signal.bands import center_frequencies
+from tonewood.workflow.enhance import scorer_input
 
 
 def listener(model: str, judge: bool) -> Scorer:
@@ -38,7 +38,7 @@ def network(scorer: Scorer) -> references.Network:
         state["linear.weight"][0],
         float(state["linear.bias"][0]),
         state["row_mean"],
-        np.asarray(centres_hz(scorer.settings.bands, scorer.spectrum), np.float64),
+        np.asarray(center_frequencies(scorer.settings.bands, scorer.spectrum), np.float64),
         scorer.settings.range_db,
     )
 
@@ -55,7 +55,7 @@ def network(scorer: Scorer) -> references.Network:
 )
 def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
-    rows = rows_of(torch.from_numpy(notes(seed, seconds)[0]), bundled(model))
+    rows = scorer_input(torch.from_numpy(notes(seed, seconds)[0]), bundled(model))
     slow = references.score(network(scorer), rows.double().numpy())
     with torch.no_grad():
         made = float(scorer.score(rows[None])[0])
@@ -73,7 +73,7 @@ def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
 )
 def test_activation_map(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
-    rows = rows_of(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
+    rows = scorer_input(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
     slow = references.activation_map(network(scorer), rows.double().numpy())
     made = class_activation_map(scorer, rows).numpy()
     return float(np.abs(made - slow).max() / np.abs(slow).max())
@@ -90,8 +90,8 @@ def test_activation_map(seed: int, model: str, judge: bool) -> float:
 )
 def test_saliency_is_the_logit(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
-    rows = rows_of(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
-    found = explained(scorer, rows[None])
+    rows = scorer_input(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
+    found = compute_saliency(scorer, rows[None])
     slow = float(references.activation_map(network(scorer), rows.double().numpy()).mean())
     return abs(float(found.cells.mean()) + found.base - slow - network(scorer).bias)
 
@@ -107,9 +107,9 @@ def test_saliency_of_a_linear_scorer(seed: int) -> float:
     """Each cell's share of a logit that is a weighted sum of the cells is its own term."""
     scorer = _Linear(seed)
     rows = torch.from_numpy(notes(seed, 0.3)[0])
-    rows = rows_of(rows, bundled("cello"))[None]
-    found = explained(scorer, rows, "integrated").cells[0].numpy()
-    heard = scorer.normalised(rows)[0].double().numpy()
+    rows = scorer_input(rows, bundled("cello"))[None]
+    found = compute_saliency(scorer, rows, "integrated").cells[0].numpy()
+    heard = scorer.normalize(rows)[0].double().numpy()
     slow = scorer.weights.double().numpy()[:, None] * heard / rows.shape[2] * heard.size
     return float(np.abs(found - slow).max() / np.abs(slow).max())
 

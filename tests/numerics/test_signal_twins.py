@@ -8,20 +8,20 @@ from tests.numerics import references
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import Array, noise, notes, relative
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, levels_of, matrix
-from tonewood.signal.biquads import Band, Kind, coefficients, response_db
-from tonewood.signal.loudness import integrated_loudness, true_peak_db, weighting_db
+from tonewood.signal.bands import band_levels, filterbank_levels, filterbank_matrix
+from tonewood.signal.biquads import EqBand, FilterType, biquad_coefficients, eq_response_db
+from tonewood.signal.loudness import integrated_loudness, true_peak_db, k_weighting_db
 from tonewood.signal.spectrum import log_magnitude, stft
 
 PAPER = SpectrumSettings()
 BANDS = BandSettings()
-KINDS: tuple[Kind, ...] = ("low_shelf", "peaking", "high_shelf")
+KINDS: tuple[FilterType, ...] = ("low_shelf", "peaking", "high_shelf")
 
 
 @law("K-weighting: the tables of BS.1770-4 at 48 kHz, 10 Hz to 20 kHz", within=1e-7, unit="dB")
 def test_k_weighting() -> float:
     hz = np.geomspace(10, 20_000, 400)
-    return float(np.abs(weighting_db(hz) - references.k_weighting_db(hz)).max())
+    return float(np.abs(k_weighting_db(hz) - references.k_weighting_db(hz)).max())
 
 
 @law(
@@ -142,7 +142,7 @@ def test_log_magnitude(seed: int, gain_db: float) -> float:
     fft=st.sampled_from([480, 512, 600, 1_024]),
 )
 def test_mel_bands(count: int, low: float, high: float, fft: int) -> float:
-    made = matrix(
+    made = filterbank_matrix(
         BandSettings(count=count, low_hz=low, high_hz=high), SpectrumSettings(fft=fft)
     ).numpy()
     slow = references.mel_weights(count, low, high, fft // 2 + 1, 16_000 / fft)
@@ -159,8 +159,8 @@ def test_mel_bands(count: int, low: float, high: float, fft: int) -> float:
 )
 def test_row_levels(seed: int, level_db: float) -> float:
     magnitude = level_db + 10 * noise(seed, (257, 20), 1.0)
-    weights = matrix(BANDS, PAPER)
-    made = levels_of(torch.from_numpy(magnitude), weights).numpy()
+    weights = filterbank_matrix(BANDS, PAPER)
+    made = filterbank_levels(torch.from_numpy(magnitude), weights).numpy()
     slow = references.row_levels(magnitude.astype(np.float64), weights.double().numpy())
     return float(np.abs(made - slow).max())
 
@@ -192,9 +192,9 @@ def test_levels_of_a_recording(seed: int) -> float:
     q=st.floats(0.3, 8),
     rate=st.sampled_from([44_100.0, 48_000.0, 96_000.0]),
 )
-def test_biquads(kind: Kind, hz: float, gain_db: float, q: float, rate: float) -> float:
+def test_biquads(kind: FilterType, hz: float, gain_db: float, q: float, rate: float) -> float:
     b, a = references.biquad(kind, hz, gain_db, q, rate)
-    made = coefficients(Band(kind, hz, gain_db, q), rate)
+    made = biquad_coefficients(EqBand(kind, hz, gain_db, q), rate)
     return max(relative(mine, slow / a[0]) for mine, slow in zip(made, (b, a), strict=True))
 
 
@@ -208,12 +208,12 @@ def test_biquads(kind: Kind, hz: float, gain_db: float, q: float, rate: float) -
     gain_db=st.floats(-24, 24),
     q=st.floats(0.3, 4),
 )
-def test_response_of_bands(kind: Kind, hz: float, gain_db: float, q: float) -> float:
-    bands = (Band(kind, hz, gain_db, q), Band("peaking", 2_000.0, -gain_db / 2, 1.0))
+def test_response_of_bands(kind: FilterType, hz: float, gain_db: float, q: float) -> float:
+    bands = (EqBand(kind, hz, gain_db, q), EqBand("peaking", 2_000.0, -gain_db / 2, 1.0))
     x = np.zeros(4_096)
     x[0] = 1
     for band in bands:
         x = references.difference_equation(*references.biquad(*band, 48_000), x)
     at = np.arange(1, 2_048) * 48_000 / 4_096
     slow = 20 * np.log10(np.abs(np.fft.rfft(x))[1:2_048])
-    return float(np.abs(response_db(bands, at, 48_000) - slow).max())
+    return float(np.abs(eq_response_db(bands, at, 48_000) - slow).max())

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.numerics import references
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import Array
-from tonewood.evaluation.bradley_terry import fit
+from tonewood.evaluation.bradley_terry import fit_strengths
 from tonewood.evaluation.frechet import Gaussian, frechet_distance
 from tonewood.evaluation.mushra import median_interval
 
@@ -34,7 +34,7 @@ def answers(seed: int, each: int, items: int) -> Array:
 )
 def test_strengths(seed: int, each: int, items: int) -> float:
     wins = answers(seed, each, items)
-    return float(np.abs(fit(wins).strength - references.strengths(wins)).max())
+    return float(np.abs(fit_strengths(wins).strength - references.strengths(wins)).max())
 
 
 @law(
@@ -47,7 +47,7 @@ def test_strengths(seed: int, each: int, items: int) -> float:
 )
 def test_intervals_of_strengths(seed: int, each: int) -> float:
     wins = answers(seed, each, 3)
-    found = fit(wins)
+    found = fit_strengths(wins)
     ends = [
         (found.low[item] if side < 0 else found.high[item])
         - references.strength_end(wins, item, side)

@@ -5,27 +5,27 @@ import torch
 from torch import Tensor
 
 from tests.conftest import tiny_settings
-from tonewood.scoring.course import Course
+from tonewood.scoring.course import TrainingRun
 from tonewood.scoring.scorer import Scorer
-from tonewood.settings import TrainingSettings, changed
+from tonewood.settings import TrainingSettings, apply_assignments
 
 
-def begun(seed: int = 0, **training: object) -> Course:
+def begun(seed: int = 0, **training: object) -> TrainingRun:
     settings = tiny_settings()
     wanted = [f"{name}={value}" for name, value in training.items()]
     generator = torch.Generator().manual_seed(seed)
     scorer = Scorer(settings.scorer, settings.spectrum, generator)
-    return Course(scorer, changed(TrainingSettings(), wanted), generator)
+    return TrainingRun(scorer, apply_assignments(TrainingSettings(), wanted), generator)
 
 
-def step(course: Course) -> None:
+def step(course: TrainingRun) -> None:
     """One step, of something that is drawn."""
     rows = len(course.scorer.row_mean)
     drawn = 6 * torch.randn(4, rows, 100, generator=course.generator) - 40
-    course.learn(course.scorer.logit(drawn).square().mean())
+    course.update(course.scorer.logit(drawn).square().mean())
 
 
-def weights(course: Course) -> list[Tensor]:
+def weights(course: TrainingRun) -> list[Tensor]:
     return [it.clone() for it in course.scorer.state_dict().values()]
 
 
@@ -38,10 +38,10 @@ def test_the_best_of_all_looks_is_taken() -> None:
     seen = []
     for loss in (0.5, 0.2, 0.4, 0.2 - 1e-6):  # the last gains too little to count
         step(course)
-        course.look(loss)
+        course.record_validation(loss)
         seen.append(weights(course))
-    assert course.waited == 2
-    course.take_best()
+    assert course.checks_without_gain == 2
+    course.load_best()
     assert same(weights(course), seen[1])
     assert not same(seen[1], seen[3])
 
@@ -50,16 +50,16 @@ def test_what_is_kept_is_all_that_the_next_step_needs() -> None:
     course = begun()
     for loss in (0.3, 0.6):
         step(course)
-        course.look(loss)
+        course.record_validation(loss)
     kept = course.state()
     other = begun(seed=1)
     other.resume(kept)
-    assert (other.step, other.waited, other.best_loss) == (2, 1, 0.3)
+    assert (other.step, other.checks_without_gain, other.best_loss) == (2, 1, 0.3)
     for it in (course, other):
         step(it)
     assert same(weights(course), weights(other))
     for it in (course, other):
-        it.take_best()
+        it.load_best()
     assert same(weights(course), weights(other))
 
 
@@ -76,9 +76,9 @@ def test_what_is_kept_does_not_change_with_what_comes_after() -> None:
 def test_patience_ends_it(patience: int, ends: int) -> None:
     course = begun(patience=patience)
     looks = 0
-    while not course.ended:
+    while not course.finished:
         step(course)
-        course.look(0.1)
+        course.record_validation(0.1)
         looks += 1
     assert looks == ends
 
@@ -86,9 +86,9 @@ def test_patience_ends_it(patience: int, ends: int) -> None:
 def test_it_is_due_every_so_often_and_at_the_end() -> None:
     course = begun(steps=7, check_every=3)
     due = []
-    while not course.ended:
+    while not course.finished:
         step(course)
-        due.append(course.due)
+        due.append(course.validation_due)
     assert due == [False, False, True, False, False, True, True]
 
 

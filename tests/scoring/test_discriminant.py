@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tonewood.scoring.discriminant import balanced, folds_of, hotelling, right, wilson
+from tonewood.scoring.discriminant import balanced_accuracy, stratified_folds, hotelling_t, lda_cross_validate, wilson_interval
 
 
 def labels(reference: int, source: int) -> NDArray[np.bool_]:
@@ -15,21 +15,21 @@ def labels(reference: int, source: int) -> NDArray[np.bool_]:
 
 def test_wilson_at_known_points() -> None:
     # Newcombe (1998), table I.
-    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0 / 20, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(0 / 20, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.randoms(use_true_random=False))
 def test_the_interval_holds_the_accuracy(reference: int, source: int, random: object) -> None:
     told = np.random.default_rng(reference * source).choice([0.0, 0.5, 1.0], reference + source)
-    found = balanced(told, labels(reference, source))
+    found = balanced_accuracy(told, labels(reference, source))
     assert 0 <= found.low <= found.mean + 1e-12
     assert found.mean - 1e-12 <= found.high <= 1
 
 
 def test_more_recordings_narrow_the_interval() -> None:
-    few, many = (balanced(np.ones(2 * n), labels(n, n)) for n in (5, 50))
+    few, many = (balanced_accuracy(np.ones(2 * n), labels(n, n)) for n in (5, 50))
     assert few.mean == many.mean == 1
     assert few.low < many.low < 1
 
@@ -37,7 +37,7 @@ def test_more_recordings_narrow_the_interval() -> None:
 def test_hotelling_equals_its_slow_twin(rng: np.random.Generator) -> None:
     values = rng.standard_normal((14, 3))
     shuffles = np.stack([rng.permutation(14) for _ in range(5)])
-    found = hotelling(values, shuffles, 6)
+    found = hotelling_t(values, shuffles, 6)
     whole = values - values.mean(axis=0)
     ridge = 0.1 / 14 * np.square(whole).sum() / (14 * 3)
     for shuffle, t in zip(shuffles, found, strict=True):
@@ -52,7 +52,7 @@ def test_hotelling_equals_its_slow_twin(rng: np.random.Generator) -> None:
 
 def test_folds_leave_out_whole_recordings_and_hold_both_sides(rng: np.random.Generator) -> None:
     is_source = labels(13, 25)
-    folds = folds_of(is_source, rng)
+    folds = stratified_folds(is_source, rng)
     assert set(folds) == set(range(10))
     for fold in range(10):
         assert 1 <= (folds[~is_source] == fold).sum() <= 2
@@ -63,7 +63,7 @@ def test_the_classifier_learns_nothing_from_what_it_is_asked(rng: np.random.Gene
     # Every recording is a fold, with a feature that is its own label alone: memory would be right.
     is_source = labels(20, 20)
     own = np.eye(40) * np.where(is_source, 1.0, -1.0)[:, None]
-    told = right(own, is_source, np.arange(40))
+    told = lda_cross_validate(own, is_source, np.arange(40))
     assert told.mean() < 0.6
     apart = rng.standard_normal((40, 2)) + 10 * is_source[:, None]
-    assert right(apart, is_source, np.arange(40)).all()
+    assert lda_cross_validate(apart, is_source, np.arange(40)).all()

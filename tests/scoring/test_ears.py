@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tonewood.scoring.ears import Heard, agreement, held_out_loss, mean_logit, train_by_ears
-from tonewood.scoring.training import Check, Fit, Takes
+from tonewood.scoring.ears import ListenerData, agreement, preference_loss, mean_logit, train_preference_scorer
+from tonewood.scoring.training import ValidationCheck, TrainedScorer, LabelledTakes
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
 
 PAPER = SpectrumSettings()
@@ -20,7 +20,7 @@ def take(tilt_db: float, seed: int) -> Tensor:
     return level + slope + 4 * torch.randn(16, 120, generator=generator)
 
 
-def heard(first: int, count: int, answers: int, *, rated: bool = False) -> Heard:
+def heard(first: int, count: int, answers: int, *, rated: bool = False) -> ListenerData:
     """Takes of random tilt, of which the brighter is preferred, or rated higher."""
     generator = torch.Generator().manual_seed(first)
     tilt = 8 * torch.randn(count, generator=generator)
@@ -34,18 +34,18 @@ def heard(first: int, count: int, answers: int, *, rated: bool = False) -> Heard
         better = worse = EMPTY
     else:
         target = target[:0]
-    return Heard(
+    return ListenerData(
         rows, [str(k) for k in range(count)], better, worse,
         torch.arange(count) if rated else EMPTY, target, tilt > tilt.median(),
     )  # fmt: skip
 
 
 def learnt(
-    train: Heard, held_out: Heard, seed: int = 0, labels: tuple[Takes, Takes] | None = None
-) -> Fit:
-    *checks, fit = train_by_ears(train, held_out, TINY, PAPER, BRIEF, labels=labels, seed=seed)
-    assert isinstance(fit, Fit)
-    assert all(isinstance(it, Check) for it in checks)
+    train: ListenerData, held_out: ListenerData, seed: int = 0, labels: tuple[LabelledTakes, LabelledTakes] | None = None
+) -> TrainedScorer:
+    *checks, fit = train_preference_scorer(train, held_out, TINY, PAPER, BRIEF, labels=labels, seed=seed)
+    assert isinstance(fit, TrainedScorer)
+    assert all(isinstance(it, ValidationCheck) for it in checks)
     return fit
 
 
@@ -66,8 +66,8 @@ def test_same_seed_same_scorer() -> None:
 
 
 def test_folder_labels_teach_beside_the_answers() -> None:
-    takes = Takes([take(10, 500 + k) for k in range(4)], [take(-10, 600 + k) for k in range(4)])
-    kept = Takes([take(10, 700)], [take(-10, 701)])
+    takes = LabelledTakes([take(10, 500 + k) for k in range(4)], [take(-10, 600 + k) for k in range(4)])
+    kept = LabelledTakes([take(10, 700)], [take(-10, 701)])
     fit = learnt(heard(0, 12, 60), heard(100, 6, 20), labels=(takes, kept))
     assert fit.takes == 2
     assert fit.reference_scores.median() < 0.4 < 0.6 < fit.source_scores.median()
@@ -75,28 +75,28 @@ def test_folder_labels_teach_beside_the_answers() -> None:
 
 def test_what_joins_two_groups_stays_out_of_either() -> None:
     given = heard(0, 6, 40)
-    part = given.only({"0", "1", "2"})
+    part = given.select_groups({"0", "1", "2"})
     assert [torch.equal(a, b) for a, b in zip(part.rows, given.rows[:3], strict=True)] == [True] * 3
     inside = [
         (int(a), int(b)) for a, b in zip(given.better, given.worse, strict=True) if a < 3 and b < 3
     ]
     assert list(zip(part.better.tolist(), part.worse.tolist(), strict=True)) == inside
-    halves = given.halves()
+    halves = given.split_by_preference()
     assert len(halves.reference) + len(halves.source) == 6
 
 
 def test_agreement_and_loss_are_of_the_order() -> None:
     given = heard(0, 4, 0)
-    pairs = Heard(
-        given.rows, given.together, torch.tensor([0, 1]), torch.tensor([1, 2]), EMPTY,
-        torch.zeros(0), given.liked,
+    pairs = ListenerData(
+        given.rows, given.groups, torch.tensor([0, 1]), torch.tensor([1, 2]), EMPTY,
+        torch.zeros(0), given.in_better_half,
     )  # fmt: skip
     assert agreement(torch.tensor([-2.0, 0.0, 1.0, 5.0]), pairs) == 1
     assert agreement(torch.tensor([-2.0, 0.0, -1.0, 5.0]), pairs) == 0.5
-    assert held_out_loss(torch.zeros(4), pairs) == pytest.approx(0.6931, abs=1e-4)
-    rated = Heard(
-        given.rows, given.together, EMPTY, EMPTY, torch.arange(3), torch.tensor([0.0, 0.5, 1.0]),
-        given.liked,
+    assert preference_loss(torch.zeros(4), pairs) == pytest.approx(0.6931, abs=1e-4)
+    rated = ListenerData(
+        given.rows, given.groups, EMPTY, EMPTY, torch.arange(3), torch.tensor([0.0, 0.5, 1.0]),
+        given.in_better_half,
     )  # fmt: skip
     assert agreement(torch.tensor([-3.0, 0.0, 3.0, 0.0]), rated) == 1
-    assert held_out_loss(torch.tensor([-30.0, 0.0, 30.0, 0.0]), rated) == pytest.approx(0, abs=1e-6)
+    assert preference_loss(torch.tensor([-30.0, 0.0, 30.0, 0.0]), rated) == pytest.approx(0, abs=1e-6)

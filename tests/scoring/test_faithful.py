@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tonewood.scoring.faithful import Block, Faithfulness, faithfulness
+from tonewood.scoring.faithful import DeletionBlock, Faithfulness, measure_faithfulness
 
-BLOCK = Block(2, 3)
+BLOCK = DeletionBlock(2, 3)
 
 
 def corner(clips: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def corner(clips: Tensor) -> Tensor:
 
 def tried(saliency: Tensor, draws: int = 40) -> Faithfulness:
     clips = torch.ones(2, 8, 12)
-    return faithfulness(
+    return measure_faithfulness(
         corner,
         clips,
         torch.zeros_like(clips),
@@ -37,8 +37,8 @@ def test_a_true_map_empties_and_fills_at_once() -> None:
     assert found.insertion.tolist() == [0, 6, 12, 18, *[24] * 13]
     assert found.deletion_area == pytest.approx(0.25 * 24 / 2)
     assert found.insertion_area == pytest.approx(24 - 0.25 * 24 / 2)
-    assert found.beaten == (1, 1)
-    assert found.holds
+    assert found.fraction_beaten == (1, 1)
+    assert found.is_faithful
     assert "better than random" in found.line
 
 
@@ -53,14 +53,14 @@ def test_a_false_map_is_told_in_words() -> None:
     lie = torch.ones(8, 12)
     lie[:4, :6] = -1
     found = tried(lie)
-    assert not found.holds
-    assert found.beaten == (0, 0)
+    assert not found.is_faithful
+    assert found.fraction_beaten == (0, 0)
     assert "no better than random" in found.line
 
 
 def test_a_map_that_knows_nothing_does_not_hold() -> None:
     generator = torch.Generator().manual_seed(3)
-    held = [tried(torch.randn(2, 8, 12, generator=generator)).holds for _ in range(60)]
+    held = [tried(torch.randn(2, 8, 12, generator=generator)).is_faithful for _ in range(60)]
     assert sum(held) <= 8  # one in twenty, by chance
 
 
@@ -72,7 +72,7 @@ def test_the_generator_decides() -> None:
 
 def test_blocks_that_do_not_divide_the_clip_are_cut_short() -> None:
     clips = torch.ones(1, 5, 7)
-    found = faithfulness(
+    found = measure_faithfulness(
         lambda it: it.sum(dim=(1, 2)), clips, torch.zeros_like(clips), torch.ones_like(clips),
         torch.Generator(), block=BLOCK, steps=9, draws=2,
     )  # fmt: skip

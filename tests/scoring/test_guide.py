@@ -5,10 +5,10 @@ import torch
 
 from tonewood.scoring.guide import (
     Guide,
-    Pair,
-    guide_gains,
-    guide_weight,
-    missing,
+    GuidePair,
+    validation_gains,
+    select_guide_weight,
+    target_correction,
     train_guide,
 )
 from tonewood.settings import GuideSettings
@@ -17,7 +17,7 @@ ROWS, FRAMES = 16, 240
 SMALL = GuideSettings(width=24, steps=150, batch=8, crop_frames=80)
 
 
-def pairs(count: int, seed: int) -> list[Pair]:
+def pairs(count: int, seed: int) -> list[GuidePair]:
     """Sounds that all lack the same: the reference is flat, what is near it has a bump."""
     generator = torch.Generator().manual_seed(seed)
     bump = 6 * torch.exp(-0.5 * ((torch.arange(ROWS) - 8) / 2.0).square())[:, None]
@@ -49,7 +49,7 @@ def test_the_direction_is_the_energys_gradient_downwards(guide: Guide) -> None:
 
 def test_it_points_from_what_is_near_to_what_is_wanted(guide: Guide) -> None:
     near, wanted = pairs(1, 7)[0]
-    lacking, _ = missing(near[None], wanted[None])
+    lacking, _ = target_correction(near[None], wanted[None])
     step = guide.direction(near[None])
     cosine = torch.nn.functional.cosine_similarity(step.flatten(), lacking.flatten(), dim=0)
     assert cosine > 0.6
@@ -71,21 +71,21 @@ def test_level_does_not_matter(guide: Guide) -> None:
 def test_missing_takes_off_the_level_and_names_the_frames_heard() -> None:
     wanted = torch.full((1, 4, 3), -20.0)
     wanted[..., 2] = -80.0
-    lacking, heard = missing(wanted - 5, wanted)
+    lacking, heard = target_correction(wanted - 5, wanted)
     assert heard.tolist() == [[1.0, 1.0, 0.0]]
     assert lacking[..., :2].abs().max() < 0.7  # 5 dB everywhere is a matter of level
 
 
 def test_gains_are_positive_where_it_helps_and_choose_the_weight(guide: Guide) -> None:
-    gains = guide_gains(guide, pairs(2, 11))
+    gains = validation_gains(guide, pairs(2, 11))
     assert [weight for weight, _ in gains] == [0.3, 0.6, 1.0]
-    assert guide_weight(gains) > 0
+    assert select_guide_weight(gains) > 0
     assert max(gain for _, gain in gains) > 0.1
 
 
 def test_a_gain_below_half_a_hundredth_is_noise() -> None:
-    assert guide_weight([(0.3, 0.002), (0.6, 0.004), (1.0, -0.2)]) == 0.0
-    assert guide_weight([(0.3, 0.02), (0.6, 0.03), (1.0, 0.01)]) == 0.6
+    assert select_guide_weight([(0.3, 0.002), (0.6, 0.004), (1.0, -0.2)]) == 0.0
+    assert select_guide_weight([(0.3, 0.02), (0.6, 0.03), (1.0, 0.01)]) == 0.6
 
 
 def test_same_seed_same_guide() -> None:

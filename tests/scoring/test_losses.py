@@ -12,7 +12,7 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 from tonewood.errors import CallError, TonewoodError
-from tonewood.scoring.losses import FeatureLoss, NeuralLoss
+from tonewood.scoring.losses import ScorerFeatureLoss, ScorerLoss
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels
@@ -51,16 +51,16 @@ def rows_of(waves: Tensor, settings: ScorerSettings = MEL) -> Tensor:
 
 def test_loss_of_a_batch_by_reduction() -> None:
     scorer, waves = outspoken(), tones()[:, None]
-    each = NeuralLoss(scorer, 16_000, "none")(waves)
+    each = ScorerLoss(scorer, 16_000, "none")(waves)
     assert each.shape == (4,)
     assert torch.allclose(each, scorer.score(rows_of(waves[:, 0])))
-    assert NeuralLoss(scorer, 16_000, "mean")(waves).item() == pytest.approx(each.mean().item())
-    assert NeuralLoss(scorer, 16_000, "sum")(waves).item() == pytest.approx(each.sum().item())
-    assert NeuralLoss(scorer, 16_000)(waves).shape == ()
+    assert ScorerLoss(scorer, 16_000, "mean")(waves).item() == pytest.approx(each.mean().item())
+    assert ScorerLoss(scorer, 16_000, "sum")(waves).item() == pytest.approx(each.sum().item())
+    assert ScorerLoss(scorer, 16_000)(waves).shape == ()
 
 
 def test_loss_hears_the_mean_of_the_channels() -> None:
-    loss, waves = NeuralLoss(outspoken(), 16_000, "none"), tones()
+    loss, waves = ScorerLoss(outspoken(), 16_000, "none"), tones()
     stereo = torch.stack([waves[:2], waves[2:]], dim=1)
     assert torch.allclose(loss(stereo), loss(stereo.mean(dim=1, keepdim=True)))
     assert not torch.allclose(loss(stereo), loss(waves[:2, None]))
@@ -69,7 +69,7 @@ def test_loss_hears_the_mean_of_the_channels() -> None:
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 def test_loss_pulls_at_the_waveform(rate: int) -> None:
     waves = tones(2, 0.5, rate)[:, None].repeat(1, 2, 1).requires_grad_()
-    NeuralLoss(outspoken(), rate)(waves).backward()
+    ScorerLoss(outspoken(), rate)(waves).backward()
     assert waves.grad is not None
     assert waves.grad.isfinite().all()
     assert (waves.grad.abs().amax(dim=2) > 0).all()
@@ -79,7 +79,7 @@ def test_loss_pulls_at_the_waveform(rate: int) -> None:
 def test_loss_has_finite_gradients_on_silence_and_on_full_scale(amplitude: float) -> None:
     wave = (amplitude * torch.sign(torch.sin(torch.arange(8_000) * 0.05)))[None, None]
     wave.requires_grad_()
-    NeuralLoss(outspoken(), 16_000)(wave).backward()
+    ScorerLoss(outspoken(), 16_000)(wave).backward()
     assert wave.grad is not None
     assert wave.grad.isfinite().all()
     # Nothing can be amplified out of exact silence: its gradient is 0, not NaN.
@@ -90,7 +90,7 @@ def test_loss_has_finite_gradients_on_silence_and_on_full_scale(amplitude: float
 def test_loss_scores_alike_at_any_rate(rate: int) -> None:
     scorer = outspoken()
     waves = tones(4, 1.0, rate)
-    scores = NeuralLoss(scorer, rate, "none")(waves[:, None])
+    scores = ScorerLoss(scorer, rate, "none")(waves[:, None])
     # As files are read: by soxr to the analysis rate, then scored.
     read = torch.from_numpy(np.stack([soxr.resample(w, rate, 16_000, "HQ") for w in waves.numpy()]))
     wanted = scorer.score(rows_of(read))
@@ -101,7 +101,7 @@ def test_loss_scores_alike_at_any_rate(rate: int) -> None:
 def test_loss_freezes_a_copy_of_the_scorer() -> None:
     scorer = outspoken()
     before = {name: value.clone() for name, value in scorer.state_dict().items()}
-    loss = NeuralLoss(scorer, 22_050).double()
+    loss = ScorerLoss(scorer, 22_050).double()
     assert not any(p.requires_grad for p in loss.parameters())
     assert loss.scorer.linear.weight.dtype == torch.float64
     assert all(p.requires_grad and p.dtype == torch.float32 for p in scorer.parameters())
@@ -111,22 +111,22 @@ def test_loss_freezes_a_copy_of_the_scorer() -> None:
 def test_loss_refuses_what_it_cannot_hear() -> None:
     assert issubclass(CallError, TonewoodError)
     with pytest.raises(CallError, match="the rate is 800 Hz; give one from 4000 Hz"):
-        NeuralLoss(outspoken(), 800)
+        ScorerLoss(outspoken(), 800)
     with pytest.raises(CallError, match="reduction is 'max'; choose 'mean', 'sum' or 'none'"):
-        NeuralLoss(outspoken(), 16_000, "max")
+        ScorerLoss(outspoken(), 16_000, "max")
     with pytest.raises(CallError, match=r"\(2, 8000\); give \[batch, channels, samples\]"):
-        NeuralLoss(outspoken(), 16_000)(torch.zeros(2, 8_000))
+        ScorerLoss(outspoken(), 16_000)(torch.zeros(2, 8_000))
     with pytest.raises(CallError, match=r"100 samples at 16000 Hz are shorter than .* 30 ms"):
-        NeuralLoss(outspoken(), 16_000)(torch.zeros(1, 1, 100))
+        ScorerLoss(outspoken(), 16_000)(torch.zeros(1, 1, 100))
     with pytest.raises(CallError, match=r"shapes \(2, 1, 8000\) and \(2, 1, 9000\); give as many"):
-        FeatureLoss(outspoken(), 16_000)(torch.zeros(2, 1, 8_000), torch.zeros(2, 1, 9_000))
+        ScorerFeatureLoss(outspoken(), 16_000)(torch.zeros(2, 1, 8_000), torch.zeros(2, 1, 9_000))
 
 
 # --- Features
 
 
 def test_features_of_a_sound_are_its_own_whatever_its_level() -> None:
-    loss, waves = FeatureLoss(outspoken(), 16_000, "none"), tones()[:, None]
+    loss, waves = ScorerFeatureLoss(outspoken(), 16_000, "none"), tones()[:, None]
     assert loss(waves, waves).tolist() == [0, 0, 0, 0]
     assert (loss(0.3 * waves, waves) < 0.01).all()
     assert (loss(waves.flip(0), waves) > 0.1).all()
@@ -137,21 +137,21 @@ def test_feature_loss_is_the_formula_written_out() -> None:
     made, target = waves[:2], waves[2:]
     ratios = []
     for layer in range(3):
-        x, y = (scorer.layers(scorer.normalised(rows_of(w)))[layer] for w in (made, target))
+        x, y = (scorer.layers(scorer.normalize(rows_of(w)))[layer] for w in (made, target))
         each = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(x, y, strict=True)]
         ratios.append(torch.stack(each))
     wanted = torch.stack(ratios).mean(dim=0)
-    found = FeatureLoss(scorer, 16_000, "none")(made[:, None], target[:, None])
+    found = ScorerFeatureLoss(scorer, 16_000, "none")(made[:, None], target[:, None])
     assert torch.allclose(found, wanted, rtol=1e-4)
     mean, total = (
-        FeatureLoss(scorer, 16_000, r)(made[:, None], target[:, None]) for r in ("mean", "sum")
+        ScorerFeatureLoss(scorer, 16_000, r)(made[:, None], target[:, None]) for r in ("mean", "sum")
     )
     assert mean.item() == pytest.approx(wanted.mean().item(), rel=1e-4)
     assert total.item() == pytest.approx(wanted.sum().item(), rel=1e-4)
 
 
 def test_feature_loss_leads_to_its_target_and_leaves_that_alone() -> None:
-    loss = FeatureLoss(outspoken(), 24_000)
+    loss = ScorerFeatureLoss(outspoken(), 24_000)
     target = tones(1, 0.5, 24_000)[:, None].requires_grad_()
     gain = torch.tensor(0.0, requires_grad=True)
     wave = target.detach() + gain.exp() * tones(2, 0.5, 24_000)[1:, None]
@@ -168,17 +168,17 @@ def test_feature_loss_leads_to_its_target_and_leaves_that_alone() -> None:
 @pytest.mark.parametrize("rate", [16_000, 22_050])
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
 def test_gradients_are_right_in_double_precision(rate: int, settings: ScorerSettings) -> None:
-    loss = NeuralLoss(outspoken(settings), rate).double()
+    loss = ScorerLoss(outspoken(settings), rate).double()
     wave = tones(1, 0.12, rate).double()[:, None].requires_grad_()
     assert torch.autograd.gradcheck(loss, wave, fast_mode=True, atol=1e-6)
-    match = FeatureLoss(outspoken(settings), rate).double()
+    match = ScorerFeatureLoss(outspoken(settings), rate).double()
     target = tones(2, 0.12, rate).double()[1:, None]
     assert torch.autograd.gradcheck(lambda x: match(x, target), wave, fast_mode=True, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_is_left_outside(dtype: torch.dtype) -> None:
-    loss = NeuralLoss(outspoken(), 22_050, "none")
+    loss = ScorerLoss(outspoken(), 22_050, "none")
     waves = tones(4, 0.5, 22_050)[:, None].requires_grad_()
     plain = loss(waves)
     with torch.autocast("cpu", dtype=dtype):
@@ -194,7 +194,7 @@ def test_autocast_is_left_outside(dtype: torch.dtype) -> None:
 
 
 def test_loss_moves_as_a_module() -> None:
-    loss = NeuralLoss(outspoken(), 44_100)
+    loss = ScorerLoss(outspoken(), 44_100)
     assert {name for name, _ in loss.named_buffers()} >= {"kernel", "weights"}
     assert not {"kernel", "weights"} & set(loss.state_dict())
     assert {buffer.device.type for buffer in loss.to("meta").buffers()} == {"meta"}
@@ -203,7 +203,7 @@ def test_loss_moves_as_a_module() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, on itself
 def test_loss_compiles_as_one_graph() -> None:
     # All but the last stage, which writes C++: that takes a compiler, and a minute.
-    loss = NeuralLoss(outspoken(), 22_050)
+    loss = ScorerLoss(outspoken(), 22_050)
     waves = tones(2, 0.3, 22_050)[:, None]
     grads, values = [], []
     for which in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from tonewood.errors import CallError, MissingExtraError
 from tonewood.scoring.saliency import (
-    Method,
-    by_row,
+    SaliencyMethod,
+    attribution_by_band,
     class_activation_map,
-    explained,
-    on_rows,
-    spread,
+    compute_saliency,
+    interpolate_cam,
+    upsample_cam,
 )
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
@@ -55,7 +55,7 @@ def test_the_map_needs_no_gradient_and_leaves_the_clip_alone() -> None:
 def test_a_ramp_stays_a_ramp_on_the_clips_grid(depth: int, steps: tuple[int, int]) -> None:
     row_step, frame_step = steps
     row, frame = torch.arange(3.0)[:, None] * row_step, torch.arange(5.0) * frame_step
-    drawn = on_rows(scorer(depth), 2 * row + 3 * frame, 24, 20)
+    drawn = interpolate_cam(scorer(depth), 2 * row + 3 * frame, 24, 20)
     assert drawn.shape == (24, 20)
     inside = 2 * torch.arange(2 * row_step + 1)[:, None] + 3 * torch.arange(4 * frame_step + 1)
     torch.testing.assert_close(
@@ -74,7 +74,7 @@ def test_the_map_stands_where_the_sound_is(depth: int) -> None:
     listener.row_mean.fill_(-60.0)
     rows = torch.full((96, 120), -100.0, dtype=torch.float64)
     rows[40, 64] = 0.0
-    drawn = on_rows(listener, class_activation_map(listener, rows), 96, 120)
+    drawn = interpolate_cam(listener, class_activation_map(listener, rows), 96, 120)
     weight = drawn - drawn[-1, -1]
     for axis, place in ((0, 40), (1, 64)):
         along = weight.sum(dim=1 - axis)
@@ -84,10 +84,10 @@ def test_the_map_stands_where_the_sound_is(depth: int) -> None:
 
 @pytest.mark.parametrize("method", ["cam", "integrated"])
 @pytest.mark.parametrize(("depth", "frames"), [(1, 40), (3, 123), (5, 60)])
-def test_an_explanation_leaves_nothing_out(method: Method, depth: int, frames: int) -> None:
+def test_an_explanation_leaves_nothing_out(method: SaliencyMethod, depth: int, frames: int) -> None:
     listener = scorer(depth)
     clips = torch.stack([noise(frames), noise(frames).flip(1) + 10])
-    found = explained(listener, clips, method)
+    found = compute_saliency(listener, clips, method)
     assert found.cells.shape == clips.shape
     sums = found.cells.mean(dim=(1, 2)) + found.base
     torch.testing.assert_close(sums, listener.logit(clips), atol=1e-6, rtol=0)
@@ -96,27 +96,27 @@ def test_an_explanation_leaves_nothing_out(method: Method, depth: int, frames: i
 
 
 @pytest.mark.parametrize("method", ["cam", "integrated", "gradcam"])
-def test_clips_are_explained_as_if_alone(method: Method) -> None:
+def test_clips_are_explained_as_if_alone(method: SaliencyMethod) -> None:
     listener = scorer(2)
     clips = torch.stack([noise(48), noise(48).flip(0) - 7])
-    together = explained(listener, clips, method).cells
+    together = compute_saliency(listener, clips, method).cells
     for number in (0, 1):
-        alone = explained(listener, clips[number : number + 1], method).cells[0]
+        alone = compute_saliency(listener, clips[number : number + 1], method).cells[0]
         torch.testing.assert_close(together[number], alone)
 
 
 def test_many_clips_are_worked_piece_by_piece() -> None:
     listener = scorer(1)
     clips = torch.stack([noise(6) + number for number in range(70)])
-    assert explained(listener, clips).cells.shape == clips.shape
-    torch.testing.assert_close(explained(listener, clips).logits, listener.logit(clips))
-    torch.testing.assert_close(by_row(listener, clips)[69:], by_row(listener, clips[69:]))
+    assert compute_saliency(listener, clips).cells.shape == clips.shape
+    torch.testing.assert_close(compute_saliency(listener, clips).logits, listener.logit(clips))
+    torch.testing.assert_close(attribution_by_band(listener, clips)[69:], attribution_by_band(listener, clips[69:]))
 
 
 @pytest.mark.parametrize("method", ["cam", "integrated", "gradcam"])
-def test_louder_is_no_other_explanation(method: Method) -> None:
+def test_louder_is_no_other_explanation(method: SaliencyMethod) -> None:
     listener, clips = scorer(2), noise(48)[None]
-    one, other = (explained(listener, clips + gain, method).cells for gain in (0.0, 12.0))
+    one, other = (compute_saliency(listener, clips + gain, method).cells for gain in (0.0, 12.0))
     torch.testing.assert_close(one, other)
 
 
@@ -132,12 +132,12 @@ def test_integrated_gradients_of_a_linear_scorer_are_its_weights_times_what_it_h
         ScorerSettings(bands=BandSettings(count=24)), SpectrumSettings(), torch.Generator()
     ).double()
     clips = noise(30)[None]
-    found = explained(made, clips, "integrated")
-    heard = made.normalised(clips)
+    found = compute_saliency(made, clips, "integrated")
+    heard = made.normalize(clips)
     wanted = torch.arange(24.0, dtype=torch.float64)[:, None] * heard
     torch.testing.assert_close(found.cells, wanted)
     assert found.base == pytest.approx(3)
-    torch.testing.assert_close(by_row(made, clips), wanted.mean(dim=2) / 24)
+    torch.testing.assert_close(attribution_by_band(made, clips), wanted.mean(dim=2) / 24)
 
 
 @given(
@@ -150,7 +150,7 @@ def test_spreading_keeps_the_mean(depth: int, rows: int, frames: int, seed: int)
     generator = torch.Generator().manual_seed(seed)
     size = (2, -(-rows // row_step), -(-frames // frame_step))
     activation = torch.randn(size, generator=generator, dtype=torch.float64)
-    grid = spread(listener, activation, rows, frames)
+    grid = upsample_cam(listener, activation, rows, frames)
     assert grid.shape == (2, rows, frames)
     torch.testing.assert_close(grid.mean(dim=(1, 2)), activation.mean(dim=(1, 2)))
 
@@ -159,19 +159,19 @@ def test_spreading_keeps_the_mean(depth: int, rows: int, frames: int, seed: int)
 def test_the_rows_add_up_to_what_an_equaliser_takes_away(depth: int) -> None:
     listener = scorer(depth)
     clips = torch.stack([noise(60), noise(60).flip(0)])
-    heard = listener.normalised(clips)
+    heard = listener.normalize(clips)
     flat = heard - heard.mean(dim=2, keepdim=True)
-    wanted = listener.logit(clips) - listener.logit_of(flat)
-    torch.testing.assert_close(by_row(listener, clips).sum(dim=1), wanted, atol=1e-6, rtol=0)
+    wanted = listener.logit(clips) - listener.logit_from_normalized(flat)
+    torch.testing.assert_close(attribution_by_band(listener, clips).sum(dim=1), wanted, atol=1e-6, rtol=0)
 
 
 def test_a_method_that_is_none() -> None:
     with pytest.raises(CallError, match="method is 'lime'; choose cam, integrated, gradcam"):
-        explained(scorer(1), noise(9)[None], "lime")  # type: ignore[arg-type]
+        compute_saliency(scorer(1), noise(9)[None], "lime")  # type: ignore[arg-type]
 
 
 def test_without_captum_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
     with pytest.raises(MissingExtraError, match=r"needs captum: pip install 'tonewood\[captum\]'"):
-        explained(scorer(1), noise(9)[None], "integrated")
-    assert explained(scorer(1), noise(9)[None], "cam").residual < 1e-9
+        compute_saliency(scorer(1), noise(9)[None], "integrated")
+    assert compute_saliency(scorer(1), noise(9)[None], "cam").residual < 1e-9

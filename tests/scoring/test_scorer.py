@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, centres_hz
+from tonewood.signal.bands import band_levels, center_frequencies
 from tonewood.signal.spectrum import log_magnitude, stft
 
 PAPER = SpectrumSettings()
@@ -72,7 +72,7 @@ def test_level_follows_the_gain_of_each_clip() -> None:
 
 def test_level_is_the_mean_power_written_out() -> None:
     scorer, rows = outspoken(), rows_of(tones(1))
-    hz = centres_hz(MEL.bands, PAPER)
+    hz = center_frequencies(MEL.bands, PAPER)
     heard = 10 ** (rows[0].double().numpy() / 10) * (hz**2 / (hz**2 + 60**2))[:, None]
     slow = 10 * np.log10(heard.sum(axis=0).mean())
     assert scorer.level(rows).shape == (1, 1, 1)

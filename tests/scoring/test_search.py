@@ -7,17 +7,16 @@ from torch import Tensor
 
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.search import (
-    LADDER,
-    Estimate,
-    Look,
-    Rung,
-    Size,
-    Trial,
-    climb,
-    knee,
+    TrialMean,
+    SizeProgress,
+    SizeResult,
+    ScorerSize,
+    SizeTrial,
+    evaluate_sizes,
+    find_knee,
     smallest_sufficient,
 )
-from tonewood.scoring.training import Fit, Takes, euclidean_loss, train_scorer
+from tonewood.scoring.training import TrainedScorer, LabelledTakes, euclidean_loss, train_scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
 
 PAPER = SpectrumSettings()
@@ -25,12 +24,12 @@ TINY = ScorerSettings(bands=BandSettings(count=16), crop_seconds=0.5)
 BRIEF = TrainingSettings(
     batch=8, steps=20, check_every=10, tilt_db=1, mask_db=1, learning_rate=0.02
 )
-SIZES = (Size(3, 1), Size(4, 2))
+TWO_SIZES = (ScorerSize(3, 1), ScorerSize(4, 2))
 
 
-def rung(parameters: int, *accuracies: float, windows: int = 10**9) -> Rung:
+def rung(parameters: int, *accuracies: float, windows: int = 10**9) -> SizeResult:
     losses = tuple(1 - a for a in accuracies)
-    return Rung(Size(parameters, 1), parameters, accuracies, losses, windows, 0.0)
+    return SizeResult(ScorerSize(parameters, 1), parameters, accuracies, losses, windows, 0.0)
 
 
 # --- The rule
@@ -38,7 +37,7 @@ def rung(parameters: int, *accuracies: float, windows: int = 10**9) -> Rung:
 
 def test_an_estimate_is_mean_and_standard_error() -> None:
     # Deviations -1, 0, 1: a sample variance of 1, over three trials.
-    assert Estimate.of([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / math.sqrt(3)))
+    assert TrialMean.from_values([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / math.sqrt(3)))
 
 
 def test_the_smallest_within_one_standard_error_of_the_best() -> None:
@@ -61,7 +60,7 @@ def test_trials_without_an_error_leave_what_their_windows_leave() -> None:
     # (528 + 2) / 532 right: an error of √(0.9962 · 0.0038 / 532) = 0.27 %.
     perfect = rung(1_000, 1.0, 1.0, 1.0, windows=528)
     assert perfect.accuracy.error == 0
-    assert perfect.doubt == pytest.approx(math.sqrt(530 / 532 * 2 / 532 / 532))
+    assert perfect.standard_error == pytest.approx(math.sqrt(530 / 532 * 2 / 532 / 532))
     assert smallest_sufficient([perfect, rung(100, 0.998, 0.998), rung(10, 0.996, 0.996)]) == rung(
         100, 0.998, 0.998
     )
@@ -87,25 +86,25 @@ def test_the_knee_stands_farthest_above_the_chord(
     accuracies: Sequence[float], expected: int
 ) -> None:
     rungs = [rung(10 ** (n + 1), a, a) for n, a in enumerate(accuracies)]
-    assert knee(rungs) is rungs[expected]
-    assert knee(rungs[::-1]) is rungs[expected]
+    assert find_knee(rungs) is rungs[expected]
+    assert find_knee(rungs[::-1]) is rungs[expected]
 
 
 def test_the_knee_takes_parameters_by_their_logarithm() -> None:
     # Above the chord by 0.27 and 0.08; on a linear axis it would be 0.59 and 0.65.
     rungs = [rung(n, a, a) for n, a in ((1, 0.0), (10, 0.6), (100, 0.75), (1_000, 1.0))]
-    assert knee(rungs) is rungs[1]
+    assert find_knee(rungs) is rungs[1]
 
 
 def test_the_ladder_rises_from_hundreds_to_a_hundred_thousand_parameters() -> None:
     settings = ScorerSettings()
     counts = [
         Scorer(settings.model_copy(update=size._asdict()), PAPER, torch.Generator()).parameter_count
-        for size in LADDER
+        for size in TWO_SIZES
     ]
     assert counts == [325, 829, 1_729, 3_713, 8_161, 14_337, 36_681, 93_249]
     # The default is a rung, so that the ladder judges it.
-    assert Size(settings.width, settings.depth) in LADDER
+    assert ScorerSize(settings.width, settings.depth) in TWO_SIZES
 
 
 def test_the_loss_weighs_both_sides_the_same() -> None:
@@ -123,33 +122,33 @@ def take(tilt_db: float, seed: int) -> Tensor:
     return slope - 30 + 4 * torch.randn(16, 160, generator=generator)
 
 
-def takes(first: int, count: int) -> Takes:
-    return Takes(
+def takes(first: int, count: int) -> LabelledTakes:
+    return LabelledTakes(
         reference=[take(3.0, first + i) for i in range(count)],
         source=[take(-3.0, first + 100 + i) for i in range(count)],
     )
 
 
 @pytest.fixture(scope="module")
-def trials() -> list[Trial]:
-    return [Trial(seed, takes(10 * seed, 3), takes(10 * seed + 5, 2)) for seed in (3, 4)]
+def trials() -> list[SizeTrial]:
+    return [SizeTrial(seed, takes(10 * seed, 3), takes(10 * seed + 5, 2)) for seed in (3, 4)]
 
 
 @pytest.fixture(scope="module")
-def climbed(trials: list[Trial]) -> list[Look | Rung]:
-    return list(climb(trials, TINY, PAPER, BRIEF, sizes=SIZES))
+def climbed(trials: list[SizeTrial]) -> list[SizeProgress | SizeResult]:
+    return list(evaluate_sizes(trials, TINY, PAPER, BRIEF, sizes=TWO_SIZES))
 
 
-def test_every_size_is_tried_on_every_trial(climbed: list[Look | Rung]) -> None:
-    looks = [event for event in climbed if isinstance(event, Look)]
+def test_every_size_is_tried_on_every_trial(climbed: list[SizeProgress | SizeResult]) -> None:
+    looks = [event for event in climbed if isinstance(event, SizeProgress)]
     assert [(e.size, e.number, e.sizes, e.trial, e.trials, e.check.step) for e in looks] == [
         (size, number, 2, trial, 2, step)
-        for number, size in enumerate(SIZES, start=1)
+        for number, size in enumerate(TWO_SIZES, start=1)
         for trial in (1, 2)
         for step in (10, 20)
     ]
-    rungs = [event for event in climbed if isinstance(event, Rung)]
-    assert [rung.size for rung in rungs] == list(SIZES)
+    rungs = [event for event in climbed if isinstance(event, SizeResult)]
+    assert [rung.size for rung in rungs] == list(TWO_SIZES)
     assert climbed[-1] is rungs[-1]
     assert [rung.parameters for rung in rungs] == [3 * 26 + 4, 4 * 26 + 8 * 37 + 9]
     assert all(len(rung.accuracies) == len(rung.losses) == 2 for rung in rungs)
@@ -157,14 +156,14 @@ def test_every_size_is_tried_on_every_trial(climbed: list[Look | Rung]) -> None:
 
 
 def test_a_rung_is_what_training_that_size_alone_gives(
-    climbed: list[Look | Rung], trials: list[Trial]
+    climbed: list[SizeProgress | SizeResult], trials: list[SizeTrial]
 ) -> None:
     last = climbed[-1]
-    assert isinstance(last, Rung)
+    assert isinstance(last, SizeResult)
     settings = TINY.model_copy(update={"width": 4, "depth": 2})
     for index, trial in enumerate(trials):
         *_, fit = train_scorer(trial.train, trial.held_out, settings, PAPER, BRIEF, seed=trial.seed)
-        assert isinstance(fit, Fit)
+        assert isinstance(fit, TrainedScorer)
         assert last.accuracies[index] == fit.accuracy
         assert last.losses[index] == euclidean_loss(fit.reference_scores, fit.source_scores)
     assert last.losses[0] != last.losses[1]

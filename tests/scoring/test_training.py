@@ -11,19 +11,19 @@ from torch import Tensor
 
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import (
-    Check,
-    Fit,
-    Takes,
-    audible,
-    augmented,
-    calibration,
+    ValidationCheck,
+    TrainedScorer,
+    LabelledTakes,
+    audible_windows,
+    augment_crops,
+    measure_calibration,
     draw_crops,
     score_windows,
     train_scorer,
-    windows,
+    cut_windows,
 )
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
-from tonewood.signal.tracks import PART_FRAMES
+from tonewood.signal.tracks import SEGMENT_FRAMES
 
 PAPER = SpectrumSettings()
 TINY = ScorerSettings(bands=BandSettings(count=16), depth=2, width=4, crop_seconds=0.5, dropout=0.2)
@@ -40,8 +40,8 @@ def take(tilt_db: float, seed: int, frames: int = 160) -> Tensor:
     return level + slope + 4 * torch.randn(16, frames, generator=generator)
 
 
-def toy(first: int, count: int = 4) -> Takes:
-    return Takes(
+def toy(first: int, count: int = 4) -> LabelledTakes:
+    return LabelledTakes(
         reference=[take(8.0, first + i) for i in range(count)],
         source=[take(-8.0, first + 100 + i) for i in range(count)],
     )
@@ -49,30 +49,30 @@ def toy(first: int, count: int = 4) -> Takes:
 
 def trained(
     seed: int = 0,
-    held_out: Takes | None = None,
+    held_out: LabelledTakes | None = None,
     training: TrainingSettings = BRIEF,
-    train: Takes | None = None,
-) -> tuple[list[Check], Fit]:
+    train: LabelledTakes | None = None,
+) -> tuple[list[ValidationCheck], TrainedScorer]:
     events = list(
         train_scorer(train or toy(0), held_out or toy(50, 2), TINY, PAPER, training, seed=seed)
     )
-    checks = [event for event in events if isinstance(event, Check)]
-    assert isinstance(events[-1], Fit)
+    checks = [event for event in events if isinstance(event, ValidationCheck)]
+    assert isinstance(events[-1], TrainedScorer)
     assert len(checks) == len(events) - 1
     return checks, events[-1]
 
 
 @pytest.fixture(scope="module")
-def plain() -> tuple[list[Check], Fit]:
+def plain() -> tuple[list[ValidationCheck], TrainedScorer]:
     return trained()
 
 
-def held_out_loss(fit: Fit) -> float:
+def held_out_loss(fit: TrainedScorer) -> float:
     reference, source = fit.reference_scores, fit.source_scores
     return 0.5 * float(reference.square().mean() + (1 - source).square().mean())
 
 
-def test_two_tilts_are_told_apart_on_unheard_takes(plain: tuple[list[Check], Fit]) -> None:
+def test_two_tilts_are_told_apart_on_unheard_takes(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     checks, fit = plain
     assert fit.accuracy == 1.0
     assert (fit.reference_scores < 0.5).all()
@@ -86,27 +86,27 @@ def test_two_tilts_are_told_apart_on_unheard_takes(plain: tuple[list[Check], Fit
     assert fit.seconds > 0
 
 
-def test_the_scorer_comes_back_frozen(plain: tuple[list[Check], Fit]) -> None:
+def test_the_scorer_comes_back_frozen(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     scorer = plain[1].scorer
     assert not scorer.training
     assert not any(p.requires_grad for p in scorer.parameters())
 
 
-def test_the_fit_reports_its_own_scorer(plain: tuple[list[Check], Fit]) -> None:
+def test_the_fit_reports_its_own_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     fit = plain[1]
     again = torch.cat([score_windows(fit.scorer, rows) for rows in toy(50, 2).reference])
     assert torch.equal(again, fit.reference_scores)
-    assert fit.calibration == calibration(fit.reference_scores, fit.source_scores)
+    assert fit.calibration == measure_calibration(fit.reference_scores, fit.source_scores)
 
 
-def test_level_of_a_take_does_not_matter(plain: tuple[list[Check], Fit]) -> None:
+def test_level_of_a_take_does_not_matter(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     rows = take(3.0, 999)
     scores = [score_windows(plain[1].scorer, rows + gain) for gain in (-20.0, 0.0, 20.0)]
     assert torch.allclose(scores[0], scores[1], atol=1e-3)
     assert torch.allclose(scores[2], scores[1], atol=1e-3)
 
 
-def test_same_seed_same_scorer_bit_by_bit(plain: tuple[list[Check], Fit]) -> None:
+def test_same_seed_same_scorer_bit_by_bit(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     torch.rand(3)  # whatever the global generator's state
     checks, fit = trained()
     assert checks == plain[0]
@@ -114,7 +114,7 @@ def test_same_seed_same_scorer_bit_by_bit(plain: tuple[list[Check], Fit]) -> Non
         assert torch.equal(value, fit.scorer.state_dict()[name]), name
 
 
-def test_another_seed_another_scorer(plain: tuple[list[Check], Fit]) -> None:
+def test_another_seed_another_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     other = trained(seed=1)[1].scorer.state_dict()
     assert not torch.equal(other["linear.weight"], plain[1].scorer.state_dict()["linear.weight"])
 
@@ -128,7 +128,7 @@ def test_training_leaves_the_global_randomness_alone() -> None:
 def test_the_weights_with_the_smallest_held_out_loss_are_kept_and_waiting_ends() -> None:
     """Held-out takes with the names swapped: the better it learns, the worse it does."""
     right = toy(50, 2)
-    swapped = Takes(reference=right.source, source=right.reference)
+    swapped = LabelledTakes(reference=right.source, source=right.reference)
     patient = BRIEF.model_copy(
         update={"steps": 200, "check_every": 5, "patience": 3, "learning_rate": 0.01}
     )
@@ -148,7 +148,7 @@ def test_the_last_step_is_always_looked_at() -> None:
 
 def test_accuracy_weighs_both_sides_alike() -> None:
     """Many more source windows, all of them right, do not hide reference takes that are wrong."""
-    held_out = Takes(reference=[take(-8.0, 1)], source=[take(-8.0, 2, frames=1_000), take(-8.0, 3)])
+    held_out = LabelledTakes(reference=[take(-8.0, 1)], source=[take(-8.0, 2, frames=1_000), take(-8.0, 3)])
     _, fit = trained(held_out=held_out)
     right = 0.5 * (
         (fit.reference_scores < 0.5).float().mean() + (fit.source_scores >= 0.5).float().mean()
@@ -160,7 +160,7 @@ def test_accuracy_weighs_both_sides_alike() -> None:
 @given(total=st.integers(1, 400), frames=st.integers(1, 120))
 def test_windows_cover_everything_and_the_last_ends_with_the_take(total: int, frames: int) -> None:
     rows = torch.arange(float(total)).expand(3, total)
-    cut = windows(rows, frames)
+    cut = cut_windows(rows, frames)
     assert cut.shape[1:] == (3, min(frames, total))
     assert set(cut.flatten().tolist()) == set(range(total))
     assert cut[-1, 0, -1] == total - 1
@@ -173,16 +173,16 @@ def test_windows_cover_everything_and_the_last_ends_with_the_take(total: int, fr
 def test_audible_windows_are_those_within_range_of_the_loudest() -> None:
     cut = torch.full((4, 8, 10), -100.0)
     cut[0, 2, 3], cut[1, 0, 0], cut[2, 7, 9] = -10, -54, -56
-    assert audible(cut).tolist() == [True, True, False, False]
-    assert audible(cut, range_db=200).all()
+    assert audible_windows(cut).tolist() == [True, True, False, False]
+    assert audible_windows(cut, range_db=200).all()
 
 
 def test_rows_of_long_takes_are_centred_as_those_of_short_ones_are() -> None:
     """The scorer's mean row, of takes longer than what is worked on at once, written out."""
-    long, short = take(-8.0, 1, frames=PART_FRAMES + 700), take(-3.0, 2)
-    takes = Takes(reference=[long, short], source=[take(4.0, 3)], shares=[2.0, 1.0])
+    long, short = take(-8.0, 1, frames=SEGMENT_FRAMES + 700), take(-3.0, 2)
+    takes = LabelledTakes(reference=[long, short], source=[take(4.0, 3)], take_weights=[2.0, 1.0])
     *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.model_copy(update={"steps": 1}), seed=0)
-    assert isinstance(fit, Fit)
+    assert isinstance(fit, TrainedScorer)
     scorer = fit.scorer
 
     def relative(rows: Tensor) -> Tensor:
@@ -250,7 +250,7 @@ def test_same_generator_same_crops() -> None:
 def test_augmentation_changes_every_crop_and_leaves_the_mean() -> None:
     crops = take(0.0, 1, frames=60)[None].expand(3_000, -1, -1)
     training = TrainingSettings(tilt_db=3, mask_db=3)
-    change = augmented(crops, training, torch.Generator().manual_seed(0)) - crops
+    change = augment_crops(crops, training, torch.Generator().manual_seed(0)) - crops
     assert change.shape == crops.shape
     assert (change.abs().amax(dim=(1, 2)) > 0.01).all()
     assert change.mean().abs() < 0.05
@@ -262,12 +262,12 @@ def test_augmentation_changes_every_crop_and_leaves_the_mean() -> None:
 def test_tilts_are_straight_and_masks_smooth() -> None:
     crops = torch.zeros(200, 48, 120)
     none = TrainingSettings(tilt_db=0, mask_db=0)
-    assert torch.equal(augmented(crops, none, torch.Generator()), crops)
-    tilted = augmented(crops, TrainingSettings(tilt_db=3, mask_db=0), torch.Generator())
+    assert torch.equal(augment_crops(crops, none, torch.Generator()), crops)
+    tilted = augment_crops(crops, TrainingSettings(tilt_db=3, mask_db=0), torch.Generator())
     assert tilted.diff(dim=2).abs().max() == 0
     assert tilted.diff(dim=1).diff(dim=1).abs().max() < 1e-5
     assert tilted.mean(dim=1).abs().max() < 1e-5
-    masked = augmented(crops, TrainingSettings(tilt_db=0, mask_db=3), torch.Generator())
+    masked = augment_crops(crops, TrainingSettings(tilt_db=0, mask_db=3), torch.Generator())
     assert masked.diff(dim=1).abs().mean() < 0.25 * masked.abs().mean()
     assert masked.diff(dim=2).abs().mean() < 0.1 * masked.abs().mean()
 
@@ -277,7 +277,7 @@ def test_tilts_are_straight_and_masks_smooth() -> None:
     source=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30),
 )
 def test_calibration_is_the_sum_written_out(reference: list[float], source: list[float]) -> None:
-    made = calibration(torch.tensor(reference), torch.tensor(source))
+    made = measure_calibration(torch.tensor(reference), torch.tensor(source))
     labelled = [(score, 0) for score in reference] + [(score, 1) for score in source]
     bins: dict[int, list[tuple[float, int]]] = {}
     for score, label in labelled:
@@ -297,13 +297,13 @@ def test_calibration_is_the_sum_written_out(reference: list[float], source: list
 
 
 def test_calibration_of_honest_and_of_boastful_scores() -> None:
-    honest = calibration(torch.tensor([0.25] * 3 + [0.75]), torch.tensor([0.25] + [0.75] * 3))
+    honest = measure_calibration(torch.tensor([0.25] * 3 + [0.75]), torch.tensor([0.25] + [0.75] * 3))
     assert honest.error == pytest.approx(0, abs=1e-6)
-    boastful = calibration(torch.tensor([1.0]), torch.tensor([0.0]))
+    boastful = measure_calibration(torch.tensor([1.0]), torch.tensor([0.0]))
     assert boastful.error == pytest.approx(1)
 
 
 def test_takes_are_named_and_frozen() -> None:
-    takes = Takes(reference=[torch.zeros(2, 3)], source=[])
+    takes = LabelledTakes(reference=[torch.zeros(2, 3)], source=[])
     with pytest.raises(dataclasses.FrozenInstanceError):
         takes.source = [torch.zeros(2, 3)]  # type: ignore[misc]

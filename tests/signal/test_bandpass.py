@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tonewood.signal.bandpass import band_alone, fade_hz, reach_seconds
+from tonewood.signal.bandpass import restrict_to_band, fade_width_hz, bandpass_reach_seconds
 
 RATE = 16_000
 
@@ -12,12 +12,12 @@ def noise(count: int, seed: int, channels: int = 2) -> np.ndarray:
 
 def test_what_lies_further_off_than_the_reach_changes_nothing() -> None:
     before, made = noise(9_000, 0), noise(9_000, 1)
-    whole = band_alone(before, made, RATE, 300, 2_000)
+    whole = restrict_to_band(before, made, RATE, 300, 2_000)
     assert whole.shape == before.shape
     assert whole.dtype == np.float32
-    reach = round(reach_seconds(300, 2_000) * RATE)
+    reach = round(bandpass_reach_seconds(300, 2_000) * RATE)
     part = slice(3_000 - reach, 6_000 + reach)
-    alone = band_alone(before[:, part], made[:, part], RATE, 300, 2_000)
+    alone = restrict_to_band(before[:, part], made[:, part], RATE, 300, 2_000)
     assert np.abs(alone[:, reach:-reach] - whole[:, 3_000:6_000]).max() < 1e-5
 
 
@@ -25,27 +25,27 @@ def test_what_lies_further_off_than_the_reach_changes_nothing() -> None:
 def test_a_change_outside_is_none(hz: float) -> None:
     before = noise(RATE, 0)
     made = before + np.sin(2 * np.pi * hz * np.arange(RATE) / RATE).astype(np.float32)
-    out = band_alone(before, made, RATE, 400, 2_500)
-    reach = round(reach_seconds(400, 2_500) * RATE)
+    out = restrict_to_band(before, made, RATE, 400, 2_500)
+    reach = round(bandpass_reach_seconds(400, 2_500) * RATE)
     assert np.abs(out - before)[:, reach:-reach].max() < 10 ** (-90 / 20)
 
 
 def test_a_change_inside_stays_in_time() -> None:
     before = noise(RATE, 0)
     made = before + np.sin(2 * np.pi * 1_000 * np.arange(RATE) / RATE).astype(np.float32)
-    out = band_alone(before, made, RATE, 400, 2_500)
+    out = restrict_to_band(before, made, RATE, 400, 2_500)
     assert np.abs(out - made)[:, 2_000:-2_000].max() < 1e-4
 
 
 @pytest.mark.parametrize(("low", "high"), [(9_000.0, 12_000.0), (100.0, 20_000.0)])
 def test_bands_beyond_the_rate(low: float, high: float) -> None:
     before, made = noise(4_000, 0), noise(4_000, 1)
-    out = band_alone(before, made, RATE, low, high)
+    out = restrict_to_band(before, made, RATE, low, high)
     assert np.array_equal(out, before) == (low > RATE / 2)
 
 
 def test_fades_are_a_third_of_an_octave_but_40_hz_at_least() -> None:
-    assert fade_hz(1_000, 8_000) == pytest.approx(260, abs=1)
-    assert fade_hz(50, 8_000) == 40
-    assert fade_hz(1_000, 1_100) == 50
-    assert reach_seconds(50, 8_000) == pytest.approx(0.08, abs=0.001)
+    assert fade_width_hz(1_000, 8_000) == pytest.approx(260, abs=1)
+    assert fade_width_hz(50, 8_000) == 40
+    assert fade_width_hz(1_000, 1_100) == 50
+    assert bandpass_reach_seconds(50, 8_000) == pytest.approx(0.08, abs=0.001)

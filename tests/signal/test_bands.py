@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import (
     band_levels,
-    centres_hz,
+    center_frequencies,
     frame_levels,
     hz_to_mel,
-    matrix,
+    filterbank_matrix,
     mean_level,
     mel_to_hz,
-    to_bands,
+    apply_filterbank,
 )
 from tonewood.signal.spectrum import log_magnitude, stft
 
@@ -30,7 +30,7 @@ def test_mel_is_anchored_at_1_khz() -> None:
 
 
 def test_centres_rise_evenly_in_mel_and_leave_half_a_row_at_either_end() -> None:
-    centres = hz_to_mel(centres_hz(MEL, PAPER))
+    centres = hz_to_mel(center_frequencies(MEL, PAPER))
     low, high = hz_to_mel(np.array([40.0, 8_000.0]))
     assert centres.shape == (48,)
     assert np.diff(centres) == pytest.approx((high - low) / 49)
@@ -38,19 +38,19 @@ def test_centres_rise_evenly_in_mel_and_leave_half_a_row_at_either_end() -> None
 
 
 def test_linear_rows_are_the_bins() -> None:
-    hz = centres_hz(LINEAR, PAPER)
+    hz = center_frequencies(LINEAR, PAPER)
     assert hz.shape == (257,)
     assert hz[1] == 31.25
     assert hz[-1] == 8_000
     levels = torch.randn(2, 257, 3)
-    assert to_bands(levels, LINEAR, PAPER) is levels
-    assert torch.equal(matrix(LINEAR, PAPER), torch.eye(257))
+    assert apply_filterbank(levels, LINEAR, PAPER) is levels
+    assert torch.equal(filterbank_matrix(LINEAR, PAPER), torch.eye(257))
 
 
 @pytest.mark.parametrize("count", [8, 48, 128, 256])
 @pytest.mark.parametrize("low_hz", [0.0, 40.0])
 def test_no_row_is_empty(count: int, low_hz: float) -> None:
-    weights = matrix(BandSettings(count=count, low_hz=low_hz), PAPER)
+    weights = filterbank_matrix(BandSettings(count=count, low_hz=low_hz), PAPER)
     assert weights.shape == (count, 257)
     assert weights.sum(dim=1).min() > 0
     assert weights.min() >= 0
@@ -62,9 +62,9 @@ def test_no_row_is_empty(count: int, low_hz: float) -> None:
 
 def test_triangles_sum_to_one_between_the_outer_centres() -> None:
     hz = np.arange(257) * 31.25
-    centres = centres_hz(MEL, PAPER)
+    centres = center_frequencies(MEL, PAPER)
     inside = (hz >= centres[0]) & (hz <= centres[-1])
-    assert matrix(MEL, PAPER).sum(dim=0).numpy()[inside] == pytest.approx(1.0, abs=1e-6)
+    assert filterbank_matrix(MEL, PAPER).sum(dim=0).numpy()[inside] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_white_noise_rises_with_the_width_of_the_rows(rng: np.random.Generator) -> None:
@@ -72,14 +72,14 @@ def test_white_noise_rises_with_the_width_of_the_rows(rng: np.random.Generator) 
     wave = torch.from_numpy(0.1 * rng.standard_normal(40 * 16_000))
     power = torch.pow(10, band_levels(wave, 16_000, MEL, PAPER) / 10).mean(dim=1)
     level = 10 * torch.log10(power)
-    width = 10 * torch.log10(matrix(MEL, PAPER).sum(dim=1).double())
+    width = 10 * torch.log10(filterbank_matrix(MEL, PAPER).sum(dim=1).double())
     difference = level - width
     assert (difference - difference.mean()).abs().max() < 0.4
 
 
 def test_to_bands_is_the_sum_written_out(rng: np.random.Generator) -> None:
     levels = rng.uniform(-100, 0, (257, 3))
-    bands = to_bands(torch.from_numpy(levels), MEL, PAPER).numpy()
+    bands = apply_filterbank(torch.from_numpy(levels), MEL, PAPER).numpy()
     edges = mel_to_hz(np.linspace(hz_to_mel(np.array(40.0)), hz_to_mel(np.array(8_000.0)), 50))
     for row in (3, 20, 47):
         low, centre, high = edges[row : row + 3]
@@ -94,10 +94,10 @@ def test_to_bands_is_the_sum_written_out(rng: np.random.Generator) -> None:
 
 def test_to_bands_takes_a_batch_and_a_gain(rng: np.random.Generator) -> None:
     levels = torch.from_numpy(rng.uniform(-80, 0, (2, 3, 257, 4)))
-    bands = to_bands(levels, MEL, PAPER)
+    bands = apply_filterbank(levels, MEL, PAPER)
     assert bands.shape == (2, 3, 48, 4)
-    assert torch.allclose(bands[1, 2], to_bands(levels[1, 2], MEL, PAPER))
-    assert torch.allclose(to_bands(levels + 6, MEL, PAPER), bands + 6)
+    assert torch.allclose(bands[1, 2], apply_filterbank(levels[1, 2], MEL, PAPER))
+    assert torch.allclose(apply_filterbank(levels + 6, MEL, PAPER), bands + 6)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
@@ -138,7 +138,7 @@ def test_gradients_reach_the_waveform(bands: BandSettings, rate: int) -> None:
 
 def test_band_levels_are_the_bands_of_the_spectrogram(rng: np.random.Generator) -> None:
     wave = torch.from_numpy(rng.standard_normal(4_000))
-    expected = to_bands(log_magnitude(stft(wave, PAPER), PAPER), MEL, PAPER)
+    expected = apply_filterbank(log_magnitude(stft(wave, PAPER), PAPER), MEL, PAPER)
     assert torch.equal(band_levels(wave, 16_000, MEL, PAPER), expected)
 
 

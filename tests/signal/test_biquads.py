@@ -7,22 +7,22 @@ from hypothesis import strategies as st
 from scipy.signal import freqz
 
 from tonewood.signal.biquads import (
-    HIGH_HZ,
-    LOW_HZ,
-    Band,
-    Kind,
-    coefficients,
-    fit,
-    graphic,
-    grid_hz,
-    response_db,
+    FIT_HIGH_HZ,
+    FIT_LOW_HZ,
+    EqBand,
+    FilterType,
+    biquad_coefficients,
+    fit_parametric_eq,
+    graphic_eq_gains,
+    fit_grid_hz,
+    eq_response_db,
 )
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.spectrum import FloatArray
 
-KINDS: tuple[Kind, ...] = ("low_shelf", "peaking", "high_shelf")
+KINDS: tuple[FilterType, ...] = ("low_shelf", "peaking", "high_shelf")
 
 
-def analogue_db(band: Band, hz: Floats, rate: float) -> Floats:
+def analogue_db(band: EqBand, hz: FloatArray, rate: float) -> FloatArray:
     """The cookbook's analogue prototypes under the bilinear transform, written out."""
     s = 1j * np.tan(np.pi * hz / rate) / np.tan(np.pi * band.hz / rate)
     a, q = 10 ** (band.gain_db / 40), band.q
@@ -43,12 +43,12 @@ def analogue_db(band: Band, hz: Floats, rate: float) -> Floats:
     q=st.floats(0.3, 8),
     rate=st.sampled_from([44_100.0, 48_000.0, 96_000.0]),
 )
-def test_bands_are_the_cookbooks(kind: Kind, hz: float, gain: float, q: float, rate: float) -> None:
-    band = Band(kind, hz, gain, q)
+def test_bands_are_the_cookbooks(kind: FilterType, hz: float, gain: float, q: float, rate: float) -> None:
+    band = EqBand(kind, hz, gain, q)
     points = np.geomspace(20, 20_000, 50)
     expected = analogue_db(band, points, rate)
-    assert np.abs(response_db((band,), points, rate) - expected).max() < 1e-6
-    b, a = coefficients(band, rate)
+    assert np.abs(eq_response_db((band,), points, rate) - expected).max() < 1e-6
+    b, a = biquad_coefficients(band, rate)
     assert a[0] == 1
     _, h = freqz(b, a, worN=points, fs=rate)
     assert np.abs(20 * np.log10(np.abs(h)) - expected).max() < 1e-6
@@ -57,7 +57,7 @@ def test_bands_are_the_cookbooks(kind: Kind, hz: float, gain: float, q: float, r
 
 def test_shelves_and_peaks_give_their_gain_where_they_should() -> None:
     ends = np.array([1.0, 1_000.0, 23_999.0])
-    low, peak, high = (response_db((Band(k, 1_000.0, 6.0, 0.7),), ends, 48_000) for k in KINDS)
+    low, peak, high = (eq_response_db((EqBand(k, 1_000.0, 6.0, 0.7),), ends, 48_000) for k in KINDS)
     assert low == pytest.approx([6, 3, 0], abs=0.01)
     assert peak == pytest.approx([0, 6, 0], abs=0.01)
     assert high == pytest.approx([0, 3, 6], abs=0.01)
@@ -66,13 +66,13 @@ def test_shelves_and_peaks_give_their_gain_where_they_should() -> None:
 @pytest.mark.parametrize("rate", [44_100, 48_000, 192_000])
 def test_a_curve_that_bands_made_is_found_again(rate: int) -> None:
     truth = (
-        Band("low_shelf", 120.0, 5.0, 0.7),
-        Band("peaking", 700.0, -6.0, 1.2),
-        Band("peaking", 3_000.0, 4.0, 3.0),
-        Band("high_shelf", 9_000.0, -3.0, 0.7),
+        EqBand("low_shelf", 120.0, 5.0, 0.7),
+        EqBand("peaking", 700.0, -6.0, 1.2),
+        EqBand("peaking", 3_000.0, 4.0, 3.0),
+        EqBand("high_shelf", 9_000.0, -3.0, 0.7),
     )
-    hz = grid_hz(rate)
-    found = fit(2.0 + response_db(truth, hz, rate), 4, rate)
+    hz = fit_grid_hz(rate)
+    found = fit_parametric_eq(2.0 + eq_response_db(truth, hz, rate), 4, rate)
     assert found.rms_db < 0.1
     assert found.gain_db == pytest.approx(2.0, abs=0.3)
 
@@ -80,21 +80,21 @@ def test_a_curve_that_bands_made_is_found_again(rate: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_more_bands_leave_less(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    hz = grid_hz(48_000)
+    hz = fit_grid_hz(48_000)
     octaves = np.log2(hz / 1_000)
     shapes = [np.exp(-((octaves - c) ** 2) / w) for c, w in zip(
         rng.uniform(-4, 4, 9), rng.uniform(0.1, 2, 9), strict=True
     )]  # fmt: skip
     curve = np.sum([g * s for g, s in zip(rng.normal(0, 6, 9), shapes, strict=True)], axis=0)
-    left = [fit(curve, count, 48_000).rms_db for count in (1, 4, 9)]
+    left = [fit_parametric_eq(curve, count, 48_000).rms_db for count in (1, 4, 9)]
     assert left[0] > left[1] > left[2]
     assert left[2] < 0.6
 
 
 def test_what_is_left_is_of_the_figures_that_are_stated() -> None:
-    hz = grid_hz(48_000)
+    hz = fit_grid_hz(48_000)
     curve = 4 * np.sin(np.log2(hz) * 1.7) + 1
-    found = fit(curve, 6, 48_000)
+    found = fit_parametric_eq(curve, 6, 48_000)
     left = curve - found.gain_db
     for band in found.bands:
         left = left - analogue_db(band, hz, 48_000)
@@ -105,15 +105,15 @@ def test_what_is_left_is_of_the_figures_that_are_stated() -> None:
 
 
 def test_nothing_to_correct_needs_no_gain() -> None:
-    found = fit(np.zeros(len(grid_hz(48_000))), 3, 48_000)
+    found = fit_parametric_eq(np.zeros(len(fit_grid_hz(48_000))), 3, 48_000)
     assert found.largest_db < 0.01
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 def test_the_grid_goes_as_far_as_the_rate(rate: int) -> None:
-    hz = grid_hz(rate)
-    assert hz[0] == pytest.approx(LOW_HZ)
-    assert hz[-1] == pytest.approx(min(HIGH_HZ, 0.45 * rate))
+    hz = fit_grid_hz(rate)
+    assert hz[0] == pytest.approx(FIT_LOW_HZ)
+    assert hz[-1] == pytest.approx(min(FIT_HIGH_HZ, 0.45 * rate))
     assert np.diff(np.log2(hz)).max() < 1 / 23
 
 
@@ -122,7 +122,7 @@ def test_a_graphic_equaliser_gives_what_is_wanted_at_its_centres() -> None:
     rng = np.random.default_rng(0)
     wanted = np.cumsum(rng.normal(0, 3, (26, 3)), axis=0)
     q = 1 / (2 ** (1 / 6) - 2 ** (-1 / 6))
-    gains = graphic(wanted, centres, q, 48_000)
+    gains = graphic_eq_gains(wanted, centres, q, 48_000)
     for along, column in zip(gains.T, wanted.T, strict=True):
-        bands = tuple(Band("peaking", f, g, q) for f, g in zip(centres, along, strict=True))
-        assert np.abs(response_db(bands, centres, 48_000) - column).max() < 0.01
+        bands = tuple(EqBand("peaking", f, g, q) for f, g in zip(centres, along, strict=True))
+        assert np.abs(eq_response_db(bands, centres, 48_000) - column).max() < 0.01

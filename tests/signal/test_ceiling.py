@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tonewood.signal.ceiling import _RELEASE_DB_PER_SECOND, Ceiling
+from tonewood.signal.ceiling import _RELEASE_DB_PER_SECOND, PeakLimiter
 
 RATE = 1_000
 LIMIT = 10 ** (-1 / 20)
@@ -31,9 +31,9 @@ def test_reduction_is_the_greatest_over_of_all_before_less_what_was_let_go(size:
     at = np.arange(4_000)
     fallen = over[None] - _RELEASE_DB_PER_SECOND / RATE * (at[:, None] - at[None])
     held = np.where(at[None] <= at[:, None], fallen, 0).max(axis=1).clip(0)
-    ceiling = Ceiling(-1.0, RATE)
+    ceiling = PeakLimiter(-1.0, RATE)
     parts = [
-        ceiling.hold(made[:, k : k + size], before[:, k : k + size]) for k in range(0, 4_000, size)
+        ceiling.process(made[:, k : k + size], before[:, k : k + size]) for k in range(0, 4_000, size)
     ]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), made * 10 ** (-held / 20), rtol=1e-5)
     assert held.max() > 6
@@ -44,11 +44,11 @@ def test_nothing_goes_beyond_the_ceiling_or_what_was_there() -> None:
     rng = np.random.default_rng(2)
     before = rng.uniform(-1.5, 1.5, (1, 2_000)).astype(np.float32)
     made = before * rng.uniform(0.1, 9, 2_000).astype(np.float32)
-    held = Ceiling(-1.0, RATE).hold(made, before)
+    held = PeakLimiter(-1.0, RATE).process(made, before)
     assert over_db(held, before).max() < 1e-5
 
 
 def test_what_is_below_is_left_as_it_is() -> None:
     before = np.full((2, 100), 2.0, np.float32)
     made = np.full((2, 100), 1.9, np.float32)
-    assert Ceiling(-1.0, RATE).hold(made, before) is made
+    assert PeakLimiter(-1.0, RATE).process(made, before) is made

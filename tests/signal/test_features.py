@@ -5,7 +5,7 @@ import torch
 from scipy.signal import firwin2, lfilter
 
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.features import analyse, fine_structure
+from tonewood.signal.features import compute_features, fine_structure
 
 RATE = 16_000
 
@@ -34,7 +34,7 @@ def test_a_broad_filter_changes_it_less_than_the_rows() -> None:
     wave = harmonics(220.0)
     taps = firwin2(513, [0, 200, 1_000, 4_000, 8_000], [1, 1, 4, 0.5, 0.5], fs=RATE)
     coloured = torch.from_numpy(lfilter(taps, 1, wave.numpy())).float()
-    before, after = (analyse(w, BandSettings(), SpectrumSettings()) for w in (wave, coloured))
+    before, after = (compute_features(w, BandSettings(), SpectrumSettings()) for w in (wave, coloured))
     heard = before.fine_db[:, 30:70] > 3
     moved = (after.fine_db - before.fine_db)[:, 30:70][heard].abs().mean()
     rows = (after.rows_db - before.rows_db)[:, 30:70].abs().mean()
@@ -43,14 +43,14 @@ def test_a_broad_filter_changes_it_less_than_the_rows() -> None:
 
 def test_frames_are_those_of_the_rows() -> None:
     for samples in (4_000, 16_000, 16_081):
-        features = analyse(harmonics(110.0, 2.0)[:samples], BandSettings(), SpectrumSettings())
+        features = compute_features(harmonics(110.0, 2.0)[:samples], BandSettings(), SpectrumSettings())
         assert features.fine_db.shape[1] == features.rows_db.shape[1]
         assert features.fine_db.isfinite().all()
 
 
 def test_frames_can_be_picked() -> None:
-    features = analyse(harmonics(110.0), BandSettings(), SpectrumSettings())
+    features = compute_features(harmonics(110.0), BandSettings(), SpectrumSettings())
     chosen = torch.arange(features.rows_db.shape[1]) % 2 == 0
-    picked = features.of(chosen)
+    picked = features.select(chosen)
     assert torch.equal(picked.rows_db, features.rows_db[:, ::2])
     assert torch.equal(picked.fine_db, features.fine_db[:, ::2])

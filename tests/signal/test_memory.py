@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tonewood.signal.memory import release, retain, unload
+from tonewood.signal.memory import trim_malloc, tune_malloc, page_out
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is done")
 
@@ -28,14 +28,14 @@ def test_what_is_mapped_goes_and_comes_again(tmp_path: Path) -> None:
         mapped = file.get_tensor("rows").T
     total = mapped.double().sum()
     before = resident()
-    unload(mapped)
+    page_out(mapped)
     assert before - resident() > 0.9 * rows.nbytes
     assert mapped.double().sum() == total
 
 
 def test_what_is_in_memory_stays() -> None:
     own = torch.arange(1_000_000)
-    unload(own, own[:3], own[:0])
+    page_out(own, own[:3], own[:0])
     assert torch.equal(own, torch.arange(1_000_000))
 
 
@@ -68,5 +68,5 @@ def test_freed_memory_is_kept_however_the_environment_wants_it() -> None:
 
 def test_asking_twice_is_no_harm() -> None:
     for _ in range(2):
-        retain()
-        release()
+        tune_malloc()
+        trim_malloc()

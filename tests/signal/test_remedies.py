@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tonewood.settings import Fix
+from tonewood.settings import Normalization
 from tonewood.signal import remedies
 from tonewood.signal.loudness import integrated_loudness
-from tonewood.signal.marks import CENTRES_HZ
-from tonewood.signal.remedies import fixed, fixed_blocks, floor_noise, low_passed, plan
-from tonewood.signal.traces import traces
+from tonewood.signal.marks import THIRD_OCTAVES_HZ
+from tonewood.signal.remedies import normalize_recording, normalize_blocks, shaped_noise, low_pass_filter, fit_normalization
+from tonewood.signal.traces import measure_quality
 
 RATE = 44_100
 Samples = NDArray[np.float32]
@@ -23,17 +23,17 @@ def take(floor: float, rng: np.random.Generator, gain: float = 1.0) -> Samples:
 
 def test_no_fix_changes_nothing(rng: np.random.Generator) -> None:
     wave = take(1e-4, rng)
-    assert np.array_equal(fixed(wave, RATE, traces(wave, RATE), Fix(), rng), wave)
+    assert np.array_equal(normalize_recording(wave, RATE, measure_quality(wave, RATE), Normalization(), rng), wave)
 
 
 def test_level_brings_all_to_one_loudness(rng: np.random.Generator) -> None:
     waves = [take(1e-4, rng, gain) for gain in (0.1, 0.3, 1.0)]
-    found = [traces(wave, RATE) for wave in waves]
-    fix = plan(("level",), found[:1], found[1:])
+    found = [measure_quality(wave, RATE) for wave in waves]
+    fix = fit_normalization(("level",), found[:1], found[1:])
     assert fix.cutoff_hz is None
     assert fix.floor_bands_db is None
     for wave, it in zip(waves, found, strict=True):
-        made = fixed(wave, RATE, it, fix, rng)
+        made = normalize_recording(wave, RATE, it, fix, rng)
         assert integrated_loudness(made, RATE) == pytest.approx(found[1].loudness, abs=0.01)
         # Nothing but a gain.
         ratio = made[wave != 0] / wave[wave != 0]
@@ -44,59 +44,59 @@ def test_bandwidth_takes_the_narrower_side_and_keeps_what_is_below(
     rng: np.random.Generator,
 ) -> None:
     wide = take(1e-3, rng)
-    narrow = low_passed(take(1e-3, rng).astype(np.float64), RATE, 12_000).astype(np.float32)
-    found = [traces(wave, RATE) for wave in (wide, narrow)]
+    narrow = low_pass_filter(take(1e-3, rng).astype(np.float64), RATE, 12_000).astype(np.float32)
+    found = [measure_quality(wave, RATE) for wave in (wide, narrow)]
     assert found[0].cutoff_hz == RATE / 2
-    fix = plan(("bandwidth",), found[:1], found[1:])
+    fix = fit_normalization(("bandwidth",), found[:1], found[1:])
     assert fix.cutoff_hz == pytest.approx(12_000, abs=300)
-    made = fixed(wide, RATE, found[0], fix, rng)
-    assert traces(made, RATE).cutoff_hz == pytest.approx(12_000, abs=300)
+    made = normalize_recording(wide, RATE, found[0], fix, rng)
+    assert measure_quality(made, RATE).cutoff_hz == pytest.approx(12_000, abs=300)
     kept = np.fft.rfft(made[0] - wide[0])[: 8 * 11_000]
     assert np.abs(kept).max() < 1e-3 * np.abs(np.fft.rfft(wide[0])).max()
     # Where there is nothing to cut, nothing is touched.
-    assert np.array_equal(fixed(narrow, RATE, found[1], Fix(cutoff_hz=RATE / 2), rng), narrow)
+    assert np.array_equal(normalize_recording(narrow, RATE, found[1], Normalization(cutoff_hz=RATE / 2), rng), narrow)
 
 
 def test_noise_lifts_both_to_one_floor(rng: np.random.Generator) -> None:
     waves = [take(10 ** (db / 20), rng) for db in (-90, -60)]
-    found = [traces(wave, RATE) for wave in waves]
-    fix = plan(("noise",), found[:1], found[1:])
+    found = [measure_quality(wave, RATE) for wave in waves]
+    fix = fit_normalization(("noise",), found[:1], found[1:])
     for wave, it in zip(waves, found, strict=True):
-        after = traces(fixed(wave, RATE, it, fix, rng), RATE)
+        after = measure_quality(normalize_recording(wave, RATE, it, fix, rng), RATE)
         assert after.floor_db == pytest.approx(-60, abs=0.5)
         assert np.allclose(after.floor_bands_db[9:23], found[1].floor_bands_db[9:23], atol=1.5)
 
 
 def test_noise_has_the_level_asked_for_in_every_band(rng: np.random.Generator) -> None:
-    wanted = rng.uniform(-80, -50, len(CENTRES_HZ))
-    own = np.full(len(CENTRES_HZ), np.nan)
-    noise = floor_noise(20 * RATE, RATE, wanted, own, rng)
+    wanted = rng.uniform(-80, -50, len(THIRD_OCTAVES_HZ))
+    own = np.full(len(THIRD_OCTAVES_HZ), np.nan)
+    noise = shaped_noise(20 * RATE, RATE, wanted, own, rng)
     power = np.abs(np.fft.rfft(noise)) ** 2 * 2 / len(noise) ** 2
     hz = np.fft.rfftfreq(len(noise), 1 / RATE)
-    for centre, db in zip(CENTRES_HZ, wanted, strict=True):
+    for centre, db in zip(THIRD_OCTAVES_HZ, wanted, strict=True):
         band = (hz >= centre * 2 ** (-1 / 6)) & (hz < min(centre * 2 ** (1 / 6), RATE / 2))
         assert 10 * np.log10(power[band].sum()) == pytest.approx(db, abs=1.0)
     # What is there already is not put there again.
-    assert not floor_noise(RATE, RATE, wanted, wanted + 1, rng).any()
+    assert not shaped_noise(RATE, RATE, wanted, wanted + 1, rng).any()
 
 
 def test_takes_without_rests_plan_no_noise(rng: np.random.Generator) -> None:
     loud = (0.1 * rng.standard_normal((1, 4 * RATE))).astype(np.float32)
-    found = [traces(loud, RATE)]
+    found = [measure_quality(loud, RATE)]
     assert found[0].floor_db is None
-    assert plan(("noise",), found, found) == Fix()
+    assert fit_normalization(("noise",), found, found) == Normalization()
 
 
 def test_noise_of_long_recordings_is_level_where_its_stretches_meet(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stretch = 2 * RATE
-    monkeypatch.setattr(remedies, "_STRETCH", stretch)
+    monkeypatch.setattr(remedies, "_NOISE_BLOCK", stretch)
     wave = np.zeros((1, 201 * RATE // 2), np.float32)
     # A floor that lies low and falls steeply: a step from one stretch to the next would show above.
-    floor = tuple(float(db) for db in np.linspace(-40, -100, len(CENTRES_HZ)))
-    own = traces(wave + np.float32(1e-9), RATE)
-    made = fixed(wave, RATE, own, Fix(floor_bands_db=floor), rng)[0]
+    floor = tuple(float(db) for db in np.linspace(-40, -100, len(THIRD_OCTAVES_HZ)))
+    own = measure_quality(wave + np.float32(1e-9), RATE)
+    made = normalize_recording(wave, RATE, own, Normalization(floor_bands_db=floor), rng)[0]
     assert len(made) == wave.shape[1]
     fade = round(0.2 * RATE)
     frames = made[: 50 * stretch].reshape(50, -1)
@@ -119,9 +119,9 @@ def test_noise_of_long_recordings_is_level_where_its_stretches_meet(
 
 def test_what_comes_in_blocks_is_mended_as_the_whole_is(rng: np.random.Generator) -> None:
     wave = np.concatenate([take(1e-3, rng), take(1e-3, rng)])
-    own = traces(wave, RATE)
-    fix = Fix(loudness=-30.0, cutoff_hz=8_000.0, floor_bands_db=(-60.0,) * len(CENTRES_HZ))
-    whole = fixed(wave, RATE, own, fix, np.random.default_rng(3))
+    own = measure_quality(wave, RATE)
+    fix = Normalization(loudness=-30.0, cutoff_hz=8_000.0, floor_bands_db=(-60.0,) * len(THIRD_OCTAVES_HZ))
+    whole = normalize_recording(wave, RATE, own, fix, np.random.default_rng(3))
     blocks = np.split(wave, [1, 700, 50_000, 50_001, 300_000], axis=1)
-    parts = fixed_blocks(blocks, wave.shape[1], RATE, own, fix, np.random.default_rng(3))
+    parts = normalize_blocks(blocks, wave.shape[1], RATE, own, fix, np.random.default_rng(3))
     assert np.allclose(np.concatenate(list(parts), axis=1), whole, rtol=0, atol=1e-7)

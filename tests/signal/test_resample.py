@@ -3,15 +3,15 @@ import pytest
 import soxr
 import torch
 
-from tonewood.signal.resample import phases, resampled
+from tonewood.signal.resample import design_polyphase, resample_polyphase
 
 RATES = [8_000, 11_025, 22_050, 24_000, 44_100, 48_000, 96_000]
 
 
 def turned(wave: torch.Tensor, rate: int, to: int = 16_000) -> torch.Tensor:
-    found = phases(rate, to)
+    found = design_polyphase(rate, to)
     kernel = found.kernel.to(wave)
-    return resampled(wave, kernel, found.stride, found.reach)
+    return resample_polyphase(wave, kernel, found.stride, found.reach)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -54,5 +54,5 @@ def test_gradients_pass() -> None:
 
 
 def test_odd_rates_take_no_more_filters_than_that() -> None:
-    assert phases(44_101, 16_000).kernel.shape[0] <= 1_000
-    assert phases(48_000, 16_000).kernel.shape[0] == 1
+    assert design_polyphase(44_101, 16_000).kernel.shape[0] <= 1_000
+    assert design_polyphase(48_000, 16_000).kernel.shape[0] == 1

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tonewood.signal.marks import CENTRES_HZ, HOP_S, SILENT_DB
-from tonewood.signal.running import FlatTops, Frames, Holes, Hum, flat_tops, holes, hum_db
+from tonewood.signal.marks import THIRD_OCTAVES_HZ, HOP_SECONDS, DIGITAL_SILENCE_DB
+from tonewood.signal.running import ClippedPeaks, FrameSplitter, SpectralDropouts, HumDetector, count_clipped_peaks, dropout_ratio, measure_hum_db
 
 RATE = 4_000
 cuts = st.lists(st.integers(1, 2_500), min_size=1, max_size=12)
@@ -25,7 +25,7 @@ def cut(samples: NDArray[Any], sizes: list[int]) -> list[NDArray[Any]]:
 def test_frames_are_those_of_the_whole(sizes: list[int], window: int, length: int) -> None:
     hop = max(1, window // 3)
     wave = np.arange(length, dtype=np.float32)
-    frames = Frames(window, hop)
+    frames = FrameSplitter(window, hop)
     found = np.concatenate([frames.push(block) for block in cut(wave, sizes)])
     starts = range(0, length - window + 1, hop)
     assert found.shape == (len(starts), window)
@@ -39,19 +39,19 @@ def test_marks_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
     time = np.arange(5 * RATE) / RATE
     wave = 0.3 * np.sin(2 * np.pi * 50 * time) + 0.2 * rng.standard_normal((2, len(time)))
     samples = np.clip(wave, -0.3, 0.3).astype(np.float32)
-    tops = FlatTops(np.abs(samples).max(axis=1))
-    hum = Hum(RATE)
+    tops = ClippedPeaks(np.abs(samples).max(axis=1))
+    hum = HumDetector(RATE)
     for block in cut(samples, sizes):
         tops.push(block)
         hum.push(block[0])
-    assert tops.count == flat_tops(samples) > 50
-    lines = hum.lines()
+    assert tops.count == count_clipped_peaks(samples) > 50
+    lines = hum.second_pass()
     assert lines is not None
     for block in cut(samples, sizes):
         lines.push(block[0])
-    whole = hum_db(samples[0], RATE)
+    whole = measure_hum_db(samples[0], RATE)
     assert whole is not None
-    assert lines.tallest_db() == whole
+    assert lines.tallest_line_db() == whole
     assert whole[0] > 10
 
 
@@ -59,25 +59,25 @@ def test_marks_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
 @given(cuts, st.integers(0, 2**31))
 def test_holes_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    level = rng.normal(-60, 1, (len(CENTRES_HZ), round(6 / HOP_S)))
+    level = rng.normal(-60, 1, (len(THIRD_OCTAVES_HZ), round(6 / HOP_SECONDS)))
     for place in rng.integers(20, 560, 12):
         level[rng.integers(18, 24), place : place + 2] -= 40
     power = 10 ** (level / 10)
-    looking = Holes(len(power))
+    looking = SpectralDropouts(len(power))
     for block in cut(power, [1 + size // 20 for size in sizes]):
         looking.push(block)
     for cutoff in (24_000.0, 9_000.0):
-        assert looking.share(cutoff) == holes(power, cutoff)
-    assert holes(power, 24_000.0) > 0
+        assert looking.ratio(cutoff) == dropout_ratio(power, cutoff)
+    assert dropout_ratio(power, 24_000.0) > 0
 
 
 def test_silence_is_no_hum() -> None:
     time = np.arange(4 * RATE) / RATE
     for above_db, found in ((0.3, True), (-0.3, False)):
-        size = 10 ** ((SILENT_DB + above_db) / 20) * np.sqrt(2)
-        hum = Hum(RATE)
+        size = 10 ** ((DIGITAL_SILENCE_DB + above_db) / 20) * np.sqrt(2)
+        hum = HumDetector(RATE)
         hum.push((size * np.sin(2 * np.pi * 50 * time)).astype(np.float32))
-        assert (hum.lines() is not None) == found
+        assert (hum.second_pass() is not None) == found
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_silence_is_no_hum() -> None:
     ],
 )
 def test_a_flat_top_is_three_equal_samples_at_the_peak(wave: list[float], count: int) -> None:
-    assert flat_tops(np.array([wave], np.float32)) == count
+    assert count_clipped_peaks(np.array([wave], np.float32)) == count

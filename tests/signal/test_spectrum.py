@@ -6,31 +6,31 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tonewood.settings import SpectrumSettings
-from tonewood.signal.blocks import Piece, overlapping
+from tonewood.signal.blocks import Chunk, overlapping_chunks
 from tonewood.signal.spectrum import (
-    Floats,
-    GainField,
+    FloatArray,
+    GainFunction,
     filter_margin,
-    filtered,
-    filtered_piece,
+    filter_recording,
+    filter_chunk,
     istft,
     log_magnitude,
-    refiltered,
-    scaled_to,
+    prepare_filter,
+    scale_to_rate,
     stft,
 )
 
 PAPER = SpectrumSettings()
 
 
-def constant(gain_db: float) -> GainField:
-    def field(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+def constant(gain_db: float) -> GainFunction:
+    def field(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         return np.full((len(hz), len(seconds)), gain_db, dtype=np.float32)
 
     return field
 
 
-def wandering(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+def wandering(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
     """A smooth gain of some decibels over both axes."""
     gain = 9 * np.sin(hz[:, None] / 700 + 5 * seconds) * np.cos(3 * seconds)
     return gain.astype(np.float32)
@@ -47,7 +47,7 @@ def test_zero_mask_returns_the_input(rate: int, channels: int, rng: np.random.Ge
     for samples in (1, 7, window - 1, window, 2 * window + 1, rate // 3 | 1):
         wave = rng.uniform(-1, 1, (channels, samples)).astype(np.float32)
         kept = wave.copy()
-        out = filtered(wave, rate, constant(0.0), PAPER)
+        out = filter_recording(wave, rate, constant(0.0), PAPER)
         assert out.dtype == np.float32
         assert out.shape == wave.shape
         assert np.abs(out - wave).max() <= 1e-6, samples
@@ -66,7 +66,7 @@ def test_zero_mask_returns_the_input_whatever_its_shape(
     samples: int, channels: int, rate: int, block: int, seed: int
 ) -> None:
     wave = np.random.default_rng(seed).uniform(-1, 1, (channels, samples)).astype(np.float32)
-    out = filtered(wave, rate, constant(0.0), PAPER, block_frames=block)
+    out = filter_recording(wave, rate, constant(0.0), PAPER, block_frames=block)
     assert np.abs(out - wave).max() <= 1e-6
 
 
@@ -74,19 +74,19 @@ def test_zero_mask_returns_the_input_whatever_its_shape(
 def test_constant_mask_multiplies_the_amplitude(gain_db: float, rng: np.random.Generator) -> None:
     wave = rng.uniform(-0.4, 0.4, (2, 9_001)).astype(np.float32)
     factor = {6.0206: 2.0, -6.0206: 0.5, -40.0: 0.01}[gain_db]
-    out = filtered(wave, 44_100, constant(gain_db), PAPER)
+    out = filter_recording(wave, 44_100, constant(gain_db), PAPER)
     assert np.allclose(out, factor * wave, atol=2e-6)
 
 
 def test_sine_keeps_frequency_and_phase_and_gets_the_gain_at_its_frequency() -> None:
     rate, frequency = 48_000, 1_234.5
 
-    def tilted(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def tilted(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         gain = np.repeat((hz / 1_000 - 3)[:, None], len(seconds), axis=1)
         return gain.astype(np.float32)
 
     wave = sine(frequency, rate, rate).astype(np.float32)[None]
-    out = filtered(wave, rate, tilted, PAPER)
+    out = filter_recording(wave, rate, tilted, PAPER)
     wanted = wave * 10 ** ((frequency / 1_000 - 3) / 20)
     inner = slice(rate // 10, -rate // 10)
     assert np.abs(out - wanted)[:, inner].max() < 1e-3
@@ -97,12 +97,12 @@ def test_sine_keeps_frequency_and_phase_and_gets_the_gain_at_its_frequency() -> 
 def test_band_reject_takes_one_tone_and_leaves_the_other() -> None:
     rate = 44_100
 
-    def without_the_top(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def without_the_top(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         gain = np.where(hz > 3_000, -60.0, 0.0)
         return np.repeat(gain[:, None], len(seconds), axis=1).astype(np.float32)
 
     low, high = (sine(f, rate, rate, 0.4) for f in (500, 6_000))
-    out = filtered((low + high).astype(np.float32)[None], rate, without_the_top, PAPER)
+    out = filter_recording((low + high).astype(np.float32)[None], rate, without_the_top, PAPER)
     inner = slice(rate // 10, -rate // 10)
     assert np.abs(out[0] - low)[inner].max() < 2e-3
 
@@ -110,12 +110,12 @@ def test_band_reject_takes_one_tone_and_leaves_the_other() -> None:
 def test_mask_acts_at_its_time() -> None:
     rate = 16_000
 
-    def later(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def later(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         gain = np.where(seconds >= 0.5, -60.0, 0.0)
         return np.repeat(gain[None], len(hz), axis=0).astype(np.float32)
 
     wave = sine(440, rate, rate, 0.5).astype(np.float32)[None]
-    out = filtered(wave, rate, later, PAPER)
+    out = filter_recording(wave, rate, later, PAPER)
     assert np.abs(out - wave)[0, : round(0.46 * rate)].max() < 1e-6
     assert np.abs(out)[0, round(0.54 * rate) :].max() < 1e-3
 
@@ -125,11 +125,11 @@ def test_an_impulse_stays_where_it_is() -> None:
     wave = np.zeros((1, 4_001), dtype=np.float32)
     wave[0, 2_000] = 1
 
-    def comb(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def comb(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         gain = 6 * np.sin(hz[:, None] / 900) * np.ones(len(seconds))
         return gain.astype(np.float32)
 
-    out = filtered(wave, 16_000, comb, PAPER)[0]
+    out = filter_recording(wave, 16_000, comb, PAPER)[0]
     assert np.abs(out).argmax() == 2_000
     assert np.allclose(out[1_600:2_001], out[2_400:1_999:-1], atol=1e-6)
     assert np.abs(out[1_999]) > 1e-4
@@ -139,13 +139,13 @@ def test_an_impulse_stays_where_it_is() -> None:
 @pytest.mark.parametrize("block_frames", [1, 7, 50])
 def test_blocks_change_nothing(rate: int, block_frames: int, rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (2, rate * 6 // 5 + 13)).astype(np.float32)
-    whole = filtered(wave, rate, wandering, PAPER, block_frames=10**6)
-    parts = filtered(wave, rate, wandering, PAPER, block_frames=block_frames)
+    whole = filter_recording(wave, rate, wandering, PAPER, block_frames=10**6)
+    parts = filter_recording(wave, rate, wandering, PAPER, block_frames=block_frames)
     assert np.abs(whole - wave).max() > 0.1
     assert np.abs(whole - parts).max() <= 1e-6
 
 
-def wandering_tensor(hz: Floats, seconds: Floats) -> torch.Tensor:
+def wandering_tensor(hz: FloatArray, seconds: FloatArray) -> torch.Tensor:
     return torch.from_numpy(wandering(hz, seconds))
 
 
@@ -155,20 +155,20 @@ def test_a_recording_may_come_in_pieces_of_any_size(
     rate: int, size: int, rng: np.random.Generator
 ) -> None:
     wave = rng.uniform(-1, 1, (3, 60_011)).astype(np.float32)
-    whole = filtered(wave, rate, wandering, PAPER)
+    whole = filter_recording(wave, rate, wandering, PAPER)
     made = [
-        filtered_piece(Piece(torch.from_numpy(it.samples), *it[1:]), rate, wandering_tensor, PAPER)
-        for it in overlapping([wave], size, filter_margin(rate, PAPER))
+        filter_chunk(Chunk(torch.from_numpy(it.samples), *it[1:]), rate, wandering_tensor, PAPER)
+        for it in overlapping_chunks([wave], size, filter_margin(rate, PAPER))
     ]
     assert np.abs(torch.cat(made, dim=1).numpy() - whole).max() <= 1e-6
 
 
 def test_kept_spectra_serve_any_filter(rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (2, 9_001)).astype(np.float32)
-    through = refiltered(torch.from_numpy(wave), 16_000, PAPER, block_frames=20)
+    through = prepare_filter(torch.from_numpy(wave), 16_000, PAPER, block_frames=20)
     for gain in (wandering, constant(-6.0), wandering):
         made = through(lambda hz, seconds, gain=gain: torch.from_numpy(gain(hz, seconds)))  # type: ignore[misc]
-        assert np.abs(made.numpy() - filtered(wave, 16_000, gain, PAPER)).max() <= 1e-6
+        assert np.abs(made.numpy() - filter_recording(wave, 16_000, gain, PAPER)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("hop_ms", [5.0, 7.3, 15.0])
@@ -178,24 +178,24 @@ def test_hops_of_up_to_half_a_window_leave_no_taper(
 ) -> None:
     wave = rng.uniform(-1, 1, (1, samples)).astype(np.float32)
     wide = SpectrumSettings(hop_ms=hop_ms)
-    assert np.abs(filtered(wave, 16_000, constant(0.0), wide) - wave).max() <= 1e-5
+    assert np.abs(filter_recording(wave, 16_000, constant(0.0), wide) - wave).max() <= 1e-5
 
 
 def test_channels_are_filtered_alike(rng: np.random.Generator) -> None:
     mono = rng.uniform(-1, 1, (1, 8_000)).astype(np.float32)
-    out = filtered(np.concatenate([mono, -0.25 * mono]), 16_000, wandering, PAPER)
+    out = filter_recording(np.concatenate([mono, -0.25 * mono]), 16_000, wandering, PAPER)
     assert np.allclose(out[1], -0.25 * out[0], atol=1e-6)
-    assert np.allclose(out[:1], filtered(mono, 16_000, wandering, PAPER), atol=1e-6)
+    assert np.allclose(out[:1], filter_recording(mono, 16_000, wandering, PAPER), atol=1e-6)
 
 
 def test_gain_is_asked_for_the_frequencies_and_times_of_the_recording() -> None:
-    asked: list[tuple[Floats, Floats]] = []
+    asked: list[tuple[FloatArray, FloatArray]] = []
 
-    def noted(hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def noted(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         asked.append((hz, seconds))
         return constant(0.0)(hz, seconds)
 
-    filtered(np.zeros((1, 44_100), dtype=np.float32), 44_100, noted, PAPER)
+    filter_recording(np.zeros((1, 44_100), dtype=np.float32), 44_100, noted, PAPER)
     (hz, seconds) = asked[0]
     assert hz[0] == 0
     assert hz[-1] == 22_050
@@ -236,7 +236,7 @@ def test_istft_inverts_stft_exactly(samples: int, rng: np.random.Generator) -> N
 
 def test_frame_k_stands_at_k_hops_at_any_rate() -> None:
     for rate in (16_000, 48_000):
-        window, hop, fft = scaled_to(PAPER, rate)
+        window, hop, fft = scale_to_rate(PAPER, rate)
         scaled = SpectrumSettings(
             rate=rate, window_ms=1000 * window / rate, hop_ms=1000 * hop / rate, fft=fft
         )
@@ -253,7 +253,7 @@ def test_frame_k_stands_at_k_hops_at_any_rate() -> None:
 def test_other_rates_are_cut_into_the_same_durations(
     rate: int, sizes: tuple[int, int, int]
 ) -> None:
-    assert scaled_to(PAPER, rate) == sizes
+    assert scale_to_rate(PAPER, rate) == sizes
 
 
 def test_log_magnitude_stops_at_the_floor() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from tonewood.signal import spread as spreading
-from tonewood.signal.spread import cores, follow, helped, spread
+from tonewood.signal.spread import available_cores, parallel_iterate, use_remote_executor, parallel_map
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     count: int = request.param
-    monkeypatch.setattr(spreading, "cores", lambda: count)
+    monkeypatch.setattr(spreading, "available_cores", lambda: count)
     return count
 
 
@@ -27,7 +27,7 @@ def test_results_come_in_the_order_of_the_items(threads: int) -> None:
         time.sleep(0.002 * (5 - item % 5))  # the last of five are done first
         return item * item
 
-    assert list(spread(work, range(23))) == [item * item for item in range(23)]
+    assert list(parallel_map(work, range(23))) == [item * item for item in range(23)]
 
 
 def test_few_items_are_ahead(threads: int) -> None:
@@ -38,7 +38,7 @@ def test_few_items_are_ahead(threads: int) -> None:
             begun.append(item)
             yield item
 
-    results = spread(lambda item: item, items())
+    results = parallel_map(lambda item: item, items())
     for done in range(10):
         assert next(results) == done
         assert len(begun) <= done + threads + 1
@@ -46,7 +46,7 @@ def test_few_items_are_ahead(threads: int) -> None:
 
 def test_as_many_threads_work_as_there_are_cores(threads: int) -> None:
     together = threading.Barrier(threads, timeout=20)
-    assert len(list(spread(lambda _: together.wait(), range(3 * threads)))) == 3 * threads
+    assert len(list(parallel_map(lambda _: together.wait(), range(3 * threads)))) == 3 * threads
 
 
 def test_an_error_reaches_the_caller_and_ends_the_work(threads: int) -> None:
@@ -58,29 +58,29 @@ def test_an_error_reaches_the_caller_and_ends_the_work(threads: int) -> None:
         done.append(item)
 
     with pytest.raises(ValueError, match="two"):
-        list(spread(work, range(1_000)))
+        list(parallel_map(work, range(1_000)))
     assert len(done) < 20
 
 
 def test_who_stops_asking_stops_the_work(threads: int) -> None:
     done: list[int] = []
-    results = spread(done.append, range(1_000))
+    results = parallel_map(done.append, range(1_000))
     next(results)
     del results
     assert len(done) < 20
 
 
 def test_there_is_a_core() -> None:
-    assert cores() >= 1
+    assert available_cores() >= 1
 
 
 class Helper:
     """Another process, played by this one: does what it is given when it is asked for it."""
 
-    def __init__(self, room: int) -> None:
-        self.free, self.given = room, list[Any]()
+    def __init__(self, slots: int) -> None:
+        self.free, self.given = slots, list[Any]()
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         return self.free
 
     def submit(self, work: Callable[[Item], Result], item: Item) -> "Lent[Result]":
@@ -109,27 +109,27 @@ def slow_square(item: int) -> int:
 
 def test_others_take_what_they_have_room_for(threads: int) -> None:
     helper = Helper(2)
-    with helped(helper):
-        made = list(spread(slow_square, range(40), portable=True))
+    with use_remote_executor(helper):
+        made = list(parallel_map(slow_square, range(40), picklable=True))
     assert made == [item * item for item in range(40)]
     assert 2 <= len(helper.given) < 40  # some; this process does not stand idle
 
 
 def test_what_is_short_is_done_here(threads: int) -> None:
     helper = Helper(2)
-    with helped(helper):
-        assert list(spread(slow_square, range(3), portable=True)) == [0, 1, 4]
-        list(spread(slow_square, range(5), portable=True))
+    with use_remote_executor(helper):
+        assert list(parallel_map(slow_square, range(3), picklable=True)) == [0, 1, 4]
+        list(parallel_map(slow_square, range(5), picklable=True))
     assert helper.given == [3, 4]
 
 
 def test_nothing_goes_elsewhere_that_is_not_portable(threads: int) -> None:
     helper = Helper(2)
-    with helped(helper):
-        assert list(spread(slow_square, range(20))) == [item * item for item in range(20)]
+    with use_remote_executor(helper):
+        assert list(parallel_map(slow_square, range(20))) == [item * item for item in range(20)]
     assert not helper.given
     # Nor once nobody helps any more.
-    assert len(list(spread(slow_square, range(20), portable=True))) == 20
+    assert len(list(parallel_map(slow_square, range(20), picklable=True))) == 20
     assert not helper.given
 
 
@@ -142,8 +142,8 @@ def test_what_is_done_elsewhere_does_not_pile_up(threads: int) -> None:
             begun.append(item)
             yield item
 
-    with helped(helper):
-        results = spread(slow_square, items(), portable=True)
+    with use_remote_executor(helper):
+        results = parallel_map(slow_square, items(), picklable=True)
         for done in range(40):
             next(results)
             assert len(begun) - done <= threads + 2 * 3 + 1
@@ -158,7 +158,7 @@ def test_what_is_made_is_told_as_it_is_made(threads: int) -> None:
         yield item, 1
 
     found = []
-    for made in follow(making, range(5)):
+    for made in parallel_iterate(making, range(5)):
         for it in made:
             found.append(it)
             told.set()
@@ -171,7 +171,7 @@ def test_what_fails_in_the_middle_has_told_what_came_before(threads: int) -> Non
         if item == 1:
             raise ValueError("one")
 
-    following = follow(making, range(9))
+    following = parallel_iterate(making, range(9))
     assert list(next(following)) == [0]
     second = iter(next(following))
     assert next(second) == 1
@@ -187,7 +187,7 @@ def test_nobody_waits_for_the_end_of_what_nobody_follows(threads: int) -> None:
             made.append(item)
             yield number
 
-    following = follow(making, range(9))
+    following = parallel_iterate(making, range(9))
     assert next(iter(next(following))) == 0
     following.close()
     ended = len(made)
@@ -197,7 +197,7 @@ def test_nobody_waits_for_the_end_of_what_nobody_follows(threads: int) -> None:
 
 def test_what_others_make_comes_whole_and_in_its_place(threads: int) -> None:
     helper = Helper(3)
-    with helped(helper):
-        found = [list(made) for made in follow(range, range(12), portable=True)]
+    with use_remote_executor(helper):
+        found = [list(made) for made in parallel_iterate(range, range(12), picklable=True)]
     assert found == [list(range(item)) for item in range(12)]
     assert helper.given

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tonewood.signal.marks import CENTRES_HZ
-from tonewood.signal.traces import traces
+from tonewood.signal.marks import THIRD_OCTAVES_HZ
+from tonewood.signal.traces import measure_quality
 
 RATE = 22_050
 Samples = NDArray[np.float32]
@@ -25,7 +25,7 @@ def take(rng: np.random.Generator) -> Samples:
 
 
 def test_what_was_put_in_is_found(take: Samples) -> None:
-    found = traces(take, RATE)
+    found = measure_quality(take, RATE)
     assert found.seconds == 10
     assert found.floor_db == pytest.approx(-70, abs=0.5)
     assert found.lead_s == pytest.approx(0.5, abs=0.05)
@@ -39,14 +39,14 @@ def test_what_was_put_in_is_found(take: Samples) -> None:
     assert found.offset_db < -80
     assert found.width_db == -60
     # White noise has as much in each Hz: 3 dB more in a band twice as wide.
-    octave = np.flatnonzero(CENTRES_HZ == 4_000)[0], np.flatnonzero(CENTRES_HZ == 8_000)[0]
+    octave = np.flatnonzero(THIRD_OCTAVES_HZ == 4_000)[0], np.flatnonzero(THIRD_OCTAVES_HZ == 8_000)[0]
     low, high = found.floor_bands_db[list(octave)]
     assert high - low == pytest.approx(3, abs=0.5)
     assert np.isnan(found.floor_bands_db[-1])  # beyond half the rate
 
 
 def test_gain_shifts_levels_and_nothing_else(take: Samples) -> None:
-    before, after = traces(take, RATE), traces(take / np.float32(2), RATE)
+    before, after = measure_quality(take, RATE), measure_quality(take / np.float32(2), RATE)
     shift = 20 * np.log10(0.5)
     assert after.loudness - before.loudness == pytest.approx(shift, abs=0.01)
     assert after.floor_db == pytest.approx((before.floor_db or 0) + shift, abs=0.01)
@@ -60,13 +60,13 @@ def test_a_gate_an_offset_and_two_channels_show(take: Samples, rng: np.random.Ge
     gated = take.copy()
     gated[:, : RATE // 2] = 0
     gated[:, -RATE // 2 :] = 0
-    assert traces(gated, RATE).gated == pytest.approx(0.1, abs=0.01)
-    assert traces((take + 0.01).astype(np.float32), RATE).offset_db == pytest.approx(-40, abs=0.1)
+    assert measure_quality(gated, RATE).gated == pytest.approx(0.1, abs=0.01)
+    assert measure_quality((take + 0.01).astype(np.float32), RATE).offset_db == pytest.approx(-40, abs=0.1)
     other = (0.1 * rng.standard_normal(take.shape)).astype(np.float32)
     wide = np.concatenate([take + other, take - other])
-    assert traces(wide, RATE).width_db > -10
-    assert traces(np.concatenate([take, take]), RATE).width_db == -60
-    assert traces(np.concatenate([take, -take]), RATE).width_db == 60
+    assert measure_quality(wide, RATE).width_db > -10
+    assert measure_quality(np.concatenate([take, take]), RATE).width_db == -60
+    assert measure_quality(np.concatenate([take, -take]), RATE).width_db == 60
 
 
 def test_a_high_floor_is_a_floor_and_dying_notes_are_none(rng: np.random.Generator) -> None:
@@ -74,9 +74,9 @@ def test_a_high_floor_is_a_floor_and_dying_notes_are_none(rng: np.random.Generat
     tone = 0.1 * np.sin(2 * np.pi * 440 * time)
     hiss = 10 ** (-50 / 20) * rng.standard_normal(len(time))
     noisy = (tone * (time % 1 < 0.7) + hiss).astype(np.float32)[None]
-    assert traces(noisy, RATE).floor_db == pytest.approx(-50, abs=0.5)
+    assert measure_quality(noisy, RATE).floor_db == pytest.approx(-50, abs=0.5)
     ringing = (tone * 10 ** (-1.2 * (time % 1))).astype(np.float32)[None]
-    assert traces(ringing, RATE).floor_db is None
+    assert measure_quality(ringing, RATE).floor_db is None
 
 
 @settings(deadline=None, max_examples=25)
@@ -90,7 +90,7 @@ def test_any_recording_has_traces(samples: int, rate: int, channels: int, seed: 
     rng = np.random.default_rng(seed)
     shape = 10.0 ** rng.uniform(-6, 0, samples)
     wave = (shape * rng.standard_normal((channels, samples))).astype(np.float32)
-    found = traces(wave, rate)
+    found = measure_quality(wave, rate)
     for name, value in found._asdict().items():
         if isinstance(value, float | int):
             assert np.isfinite(value), name

@@ -16,8 +16,8 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from tonewood.studio.app import studio
-from tonewood.studio.desk import Desk
+from tonewood.studio.app import create_secure_studio_app
+from tonewood.studio.desk import StudioState
 
 EXAMPLE = Path(__file__).parents[2] / "src/tonewood/bundled/example.flac"
 MODEL = "soundfont-cello"
@@ -100,7 +100,7 @@ def desk(
     model_file: Path,
     root: Path,
     small: Callable[..., Any],
-) -> Desk:
+) -> StudioState:
     """A studio's desk with the tiny model, which trains tiny models."""
     few = [
         f"{group}={value}"
@@ -112,13 +112,13 @@ def desk(
             ("priors.network.width", 8), ("guide.steps", 20), ("guide.width", 8),
         )
     ]  # fmt: skip
-    return Desk(tmp_path_factory.mktemp("desk"), str(model_file), root, few)
+    return StudioState(tmp_path_factory.mktemp("desk"), str(model_file), root, few)
 
 
 @pytest.fixture(scope="session")
-def client(desk: Desk) -> Iterator[TestClient]:
+def client(desk: StudioState) -> Iterator[TestClient]:
     """A client of an application over that desk, in this process."""
-    with TestClient(studio(desk), base_url="http://127.0.0.1:8765") as client:
+    with TestClient(create_secure_studio_app(desk), base_url="http://127.0.0.1:8765") as client:
         yield client
 
 

@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from tests.load.traffic import connected
 from tests.studio.conftest import Live
-from tonewood.studio.app import application
-from tonewood.studio.desk import Desk
+from tonewood.studio.app import create_studio_app
+from tonewood.studio.desk import StudioState
 
 CLIMBING = [
     "/../../../../etc/passwd", "/..%2f..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd",
@@ -126,8 +126,8 @@ def test_ssrf_no_text_that_is_sent_is_fetched(
         pass  # it would have been seen
 
 
-def test_ssrf_no_route_takes_an_address(desk: Desk) -> None:
-    document = application(desk).openapi()
+def test_ssrf_no_route_takes_an_address(desk: StudioState) -> None:
+    document = create_studio_app(desk).openapi()
     text = json.dumps(document).lower()
     assert '"format": "uri"' not in text
     names = {

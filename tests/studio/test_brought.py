@@ -19,8 +19,8 @@ from tests.hostile.session_files import packed, unpacked
 from tests.studio.conftest import NOTE, kept
 from tonewood.errors import AudioError
 from tonewood.studio import bundle, intake
-from tonewood.studio.brought import claimed
-from tonewood.studio.desk import Desk
+from tonewood.studio.brought import uncompressed_size
+from tonewood.studio.desk import StudioState
 
 Change = Callable[[dict[str, bytes]], None]
 REFUSED = "neither a recording nor a session file"
@@ -121,7 +121,7 @@ MADE_UP: dict[str, Change] = {
 
 @pytest.mark.parametrize("name", MADE_UP)
 def test_made_up_session_file(
-    client: TestClient, desk: Desk, whole: dict[str, bytes], name: str
+    client: TestClient, desk: StudioState, whole: dict[str, bytes], name: str
 ) -> None:
     parts = dict(whole)
     MADE_UP[name](parts)
@@ -129,19 +129,19 @@ def test_made_up_session_file(
     answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
     assert answer.status_code == 400, answer.text
     assert everything(desk) == before
-    assert str(desk.store.folder) not in answer.text
+    assert str(desk.database.folder) not in answer.text
 
 
-def everything(desk: Desk) -> list[Any]:
+def everything(desk: StudioState) -> list[Any]:
     """Sessions, folders and models that are kept."""
-    places = (desk.store.folder / "sessions", desk.store.models)
+    places = (desk.database.folder / "sessions", desk.database.models_folder)
     folders = [sorted(it.name for it in place.iterdir()) for place in places]
-    return [*folders, [session.id for session in desk.store.sessions()]]
+    return [*folders, [session.id for session in desk.database.list_sessions()]]
 
 
 @pytest.mark.parametrize("claim", [{"rate": 1}, {"rate": 768_000}, {"samples": 1}, {"channels": 1}])
 def test_a_session_file_is_not_believed_about_its_sound(
-    client: TestClient, desk: Desk, whole: dict[str, bytes], claim: dict[str, int]
+    client: TestClient, desk: StudioState, whole: dict[str, bytes], claim: dict[str, int]
 ) -> None:
     parts, before = dict(whole), everything(desk)
     manifest(lambda it: it["sound"].update(claim))(parts)
@@ -151,7 +151,7 @@ def test_a_session_file_is_not_believed_about_its_sound(
 
 
 def test_a_session_file_whose_sound_cannot_be_used_says_so_without_a_path(
-    client: TestClient, desk: Desk, whole: dict[str, bytes]
+    client: TestClient, desk: StudioState, whole: dict[str, bytes]
 ) -> None:
     parts, before = dict(whole), everything(desk)
     sink = io.BytesIO()
@@ -173,7 +173,7 @@ def test_a_title_from_a_session_file_is_one_line_of_bearable_length(
         client.delete(f"/api/sessions/{answer.json()['id']}")
 
 
-def test_zip_bomb_of_terabytes(client: TestClient, desk: Desk) -> None:
+def test_zip_bomb_of_terabytes(client: TestClient, desk: StudioState) -> None:
     before = everything(desk)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -202,12 +202,12 @@ def test_zip_bomb_that_claims_to_hold_more_than_it_is() -> None:
         archive.writestr("hz.npy", b"x" * 100)
         archive.filelist[0].compress_size = 2**32 - 2  # a gibibyte of it would be read at once
     with zipfile.ZipFile(sink) as archive, pytest.raises(zipfile.BadZipFile, match="larger than"):
-        claimed(archive)
-    assert claimed(zipfile.ZipFile(io.BytesIO(packed({"a": b"x" * 9, "b": b""})))) == 9
+        uncompressed_size(archive)
+    assert uncompressed_size(zipfile.ZipFile(io.BytesIO(packed({"a": b"x" * 9, "b": b""})))) == 9
 
 
 def test_a_session_that_cannot_be_shown_is_not_kept(
-    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(name: str) -> dict[str, Any]:
         raise AudioError("this cannot be shown")
@@ -220,7 +220,7 @@ def test_a_session_that_cannot_be_shown_is_not_kept(
     assert everything(desk) == before
 
 
-def test_audio_bomb_of_hours(client: TestClient, desk: Desk) -> None:
+def test_audio_bomb_of_hours(client: TestClient, desk: StudioState) -> None:
     before = everything(desk)
     sink = io.BytesIO()
     with soundfile.SoundFile(sink, "w", 4_000, 1, "PCM_16", format="FLAC") as file:
@@ -235,7 +235,7 @@ def test_audio_bomb_of_hours(client: TestClient, desk: Desk) -> None:
 
 
 def test_audio_bomb_of_gigabytes(
-    client: TestClient, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, desk: StudioState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = everything(desk)
     sink = io.BytesIO()
@@ -243,17 +243,17 @@ def test_audio_bomb_of_gigabytes(
     samples[0] = 0.5
     soundfile.write(sink, samples, 16_000, "PCM_16", format="FLAC")
     route = "/api/recordings?name=bomb.flac"
-    monkeypatch.setattr(intake, "_MOST_DECODED", 2**20)
+    monkeypatch.setattr(intake, "_MAX_DECODED_BYTES", 2**20)
     answer = client.post(route, content=sink.getvalue())
     assert answer.status_code == 400
     assert "GiB decoded" in answer.json()["error"]
     assert everything(desk) == before
-    monkeypatch.setattr(intake, "_MOST_DECODED", 2**24)
+    monkeypatch.setattr(intake, "_MAX_DECODED_BYTES", 2**24)
     assert client.post(route, content=sink.getvalue()).status_code == 201
 
 
 def test_a_disk_that_fills_up_is_left_some_space(
-    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, free = everything(desk), SimpleNamespace(free=2**26 - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_up_is_left_some_space(
 
 @pytest.mark.parametrize("claim", [0x10000000, 0x70000000, 0xF0000000])
 def test_a_wav_header_that_claims_gigabytes(
-    client: TestClient, desk: Desk, take: Path, claim: int
+    client: TestClient, desk: StudioState, take: Path, claim: int
 ) -> None:
     before, content = everything(desk), bytearray(take.read_bytes())
     at = content.find(b"data") + 4
@@ -280,7 +280,7 @@ def test_what_is_read_at_once_of_a_recipe_is_bounded(
 ) -> None:
     longest = max(len(whole[it]) for it in ("session.json", "model.tonewood", "anchor.json"))
     recipe = whole["found-0.recipe.json"] + b" " * longest
-    monkeypatch.setattr(bundle, "_MOST_IN_MEMORY", longest)
+    monkeypatch.setattr(bundle, "_MAX_ENTRY_BYTES", longest)
     content = packed({**whole, "found-0.recipe.json": recipe})
     answer = client.post("/api/recordings?name=a.tonewood-session", content=content)
     assert answer.status_code == 400

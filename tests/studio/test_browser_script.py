@@ -15,7 +15,7 @@ import soundfile
 
 from tests.studio.conftest import EXAMPLE, MODEL, Live, ended
 from tests.studio.page import until
-from tonewood.files.modelfile import load
+from tonewood.files.modelfile import load_model
 
 EVIL = "\"'><img src=x onerror=ran=1><svg onload=ran=1>{{7*7}}${7*7}"
 INJECTED = (
@@ -27,7 +27,7 @@ INJECTED = (
 def hostile(live: Live, root: Path) -> Iterator[str]:
     """A model with such a card, a folder of such names and a session of such a title; its id."""
     studio = Path(live.command[live.command.index("--folder") + 1])
-    model = load(MODEL)
+    model = load_model(MODEL)
     card = model.card.model_copy(
         update={
             "domain": EVIL,

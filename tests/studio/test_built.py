@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tonewood.studio.app import STATIC
+from tonewood.studio.app import STATIC_FOLDER
 
 WEB = Path(__file__).parents[2] / "web"
 
@@ -21,18 +21,18 @@ def test_the_built_page_is_that_of_the_sources() -> None:
     ]
     for name in sorted(names):
         hasher.update(f"{name}\0".encode() + (WEB / name).read_bytes() + b"\0")
-    kept = (STATIC / "sources.sha256").read_text().strip()
+    kept = (STATIC_FOLDER / "sources.sha256").read_text().strip()
     assert hasher.hexdigest() == kept, "the page's sources changed: run `make studio`"
 
 
 def test_the_built_page_is_small_and_names_what_it_holds() -> None:
-    files = [path for path in STATIC.rglob("*") if path.is_file()]
+    files = [path for path in STATIC_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 2**20
-    assert "wavesurfer.js 8" in (STATIC / "licences.txt").read_text()
+    assert "wavesurfer.js 8" in (STATIC_FOLDER / "licences.txt").read_text()
 
 
 def test_the_built_page_names_no_other_host() -> None:
-    for path in STATIC.rglob("*"):
+    for path in STATIC_FOLDER.rglob("*"):
         if path.suffix in (".js", ".css", ".html"):
             text = path.read_text(encoding="utf-8").replace("http://www.w3.org/", "")
             assert "http://" not in text, path.name

@@ -10,8 +10,8 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, ended, kept, opened
-from tonewood.studio.desk import Desk
-from tonewood.studio.sound import save_bands
+from tonewood.studio.desk import StudioState
+from tonewood.studio.sound import save_band_power
 
 
 def test_undo_and_redo_go_through_all_edits(client: TestClient, take: Path) -> None:
@@ -90,14 +90,14 @@ def test_another_model_is_for_the_next_search(client: TestClient, session: dict[
 
 
 def test_a_search_that_was_stopped_leaves_the_session_as_it_was(
-    client: TestClient, take: Path, desk: Desk
+    client: TestClient, take: Path, desk: StudioState
 ) -> None:
     session = opened(client, take)
     rng = np.random.default_rng(0)
     hz = np.array([100.0, 1_000.0])
     # What a search leaves behind that was cancelled, or killed, before it found anything.
-    save_bands(
-        desk.store.session(session["id"]).folder, rng.normal(size=(2, 600)).astype(np.float32), hz
+    save_band_power(
+        desk.database.get_session(session["id"]).folder, rng.normal(size=(2, 600)).astype(np.float32), hz
     )
     levels = client.get(f"/api/sessions/{session['id']}/state").json()["levels"]
     assert (levels["input_db"], levels["difference_db"], levels["output_db"]) == (0, 0, 0)
@@ -112,11 +112,11 @@ def test_a_certificate_is_told_in_plain_words(client: TestClient, session: dict[
 
 
 def test_a_mask_says_when_its_model_is_gone(
-    client: TestClient, session: dict[str, Any], desk: Desk, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, session: dict[str, Any], desk: StudioState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = f"/api/sessions/{session['id']}"
     assert client.get(f"{base}/state").json()["lost"] is False
-    monkeypatch.setattr(desk.models, "by_digest", lambda digest: None)
+    monkeypatch.setattr(desk.models, "find_by_digest", lambda digest: None)
     told = client.get(f"{base}/state").json()
     assert told["lost"] is True
     assert told["model"] == "tiny"

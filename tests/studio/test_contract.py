@@ -7,15 +7,15 @@ from starlette.testclient import TestClient
 
 from tests.hostile.contract import keeps, operations
 from tests.studio.conftest import NOTE
-from tonewood.studio.app import application
-from tonewood.studio.desk import Desk
+from tonewood.studio.app import create_studio_app
+from tonewood.studio.desk import StudioState
 
 # Events never end.
 ENDLESS = ("/api/events",)
 
 
 def test_openapi_document_is_kept_to(
-    client: TestClient, desk: Desk, session: dict[str, Any]
+    client: TestClient, desk: StudioState, session: dict[str, Any]
 ) -> None:
     def placed(case: Any, data: st.DataObject) -> None:
         deletes = case.method == "DELETE" and case.path == "/api/sessions/{name}"
@@ -24,10 +24,10 @@ def test_openapi_document_is_kept_to(
         if case.path == "/api/places" and "at" in case.query and data.draw(st.booleans()):
             case.query["at"] = folder
 
-    assert desk.places is not None
-    folder = desk.places.shown(None)["id"]
+    assert desk.folders is not None
+    folder = desk.folders.folder_view(None)["id"]
     asked = []
-    for operation in operations(application(desk).openapi(), ENDLESS):
+    for operation in operations(create_studio_app(desk).openapi(), ENDLESS):
         keeps(client, operation, placed)
         asked.append(operation.label)
     assert len(asked) > 35

@@ -40,7 +40,7 @@ def test_what_is_read_at_once_is_bounded(
 ) -> None:
     whole = client.get(f"/api/sessions/{session['id']}/take/session").content
     route = "/api/recordings?name=a.tonewood-session"
-    monkeypatch.setattr(bundle, "_MOST_IN_MEMORY", 100)
+    monkeypatch.setattr(bundle, "_MAX_ENTRY_BYTES", 100)
     answer = client.post(route, content=whole)
     assert answer.status_code == 400
     assert "session file that can be read" in answer.json()["error"]

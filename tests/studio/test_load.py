@@ -16,7 +16,7 @@ from tests.load.process import opened as opened_by
 from tests.load.traffic import Client, Tally, crowd
 from tests.studio.conftest import EXAMPLE, Live, opened
 from tonewood.files.modelfile import Model
-from tonewood.settings import EnhanceSettings, changed
+from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.workflow import batch, layout
 
 
@@ -60,13 +60,13 @@ def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> N
     for number in range(60):
         path = tmp_path / f"{number:02}.wav"
         soundfile.write(path, instrument(0.5 + number % 5 / 10, seed=number).T, 16_000)
-        jobs.append(layout.Job(path, tmp_path / "out" / path.name))
+        jobs.append(layout.FileJob(path, tmp_path / "out" / path.name))
     (tmp_path / "out").mkdir()
-    settings = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
+    settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
     handles = []
     for event in batch.enhance_files(jobs, model, settings):
-        assert not isinstance(event, layout.Failed), event
-        if isinstance(event, batch.Enhanced):
+        assert not isinstance(event, layout.FileFailure), event
+        if isinstance(event, batch.FileEnhanced):
             gc.collect()  # what only points at itself is not held
             names = opened_by(os.getpid())
             handles.append(

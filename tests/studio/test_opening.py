@@ -9,7 +9,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import opened
-from tonewood.studio.desk import Desk
+from tonewood.studio.desk import StudioState
 
 
 def test_the_page_comes_with_a_policy_that_holds(client: TestClient) -> None:
@@ -34,8 +34,8 @@ def test_what_is_not_there_is_said_in_json(client: TestClient) -> None:
 def test_a_recording_is_kept_under_a_name_of_our_own(client: TestClient, take: Path) -> None:
     session = opened(client, take, "../../etc/pass\x1bwd.WAV")
     assert session["title"] == "pass\\x1bwd.WAV"
-    desk: Desk = client.app.app.state.desk  # type: ignore[attr-defined]
-    folder = desk.store.folder / "sessions" / session["id"]
+    desk: StudioState = client.app.app.state.desk  # type: ignore[attr-defined]
+    folder = desk.database.folder / "sessions" / session["id"]
     assert sorted(path.name for path in folder.iterdir()) == ["input.f32", "upload.wav"]
     assert client.delete(f"/api/sessions/{session['id']}").status_code == 200
     assert not folder.exists()
@@ -52,14 +52,14 @@ def test_a_recording_is_kept_under_a_name_of_our_own(client: TestClient, take: P
     ],
 )
 def test_what_is_no_recording_is_refused_and_leaves_nothing(
-    client: TestClient, desk: Desk, content: bytes, told: str
+    client: TestClient, desk: StudioState, content: bytes, told: str
 ) -> None:
-    before = sorted((desk.store.folder / "sessions").iterdir())
+    before = sorted((desk.database.folder / "sessions").iterdir())
     answer = client.post("/api/recordings?name=song.wav", content=content)
     assert answer.status_code == 400
     assert told in answer.json()["error"]
-    assert str(desk.store.folder) not in answer.json()["error"]
-    assert sorted((desk.store.folder / "sessions").iterdir()) == before
+    assert str(desk.database.folder) not in answer.json()["error"]
+    assert sorted((desk.database.folder / "sessions").iterdir()) == before
 
 
 def test_silence_is_called_by_its_title(client: TestClient) -> None:

@@ -10,7 +10,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, ended, heard, kept
-from tonewood.studio.tiles import COLUMNS, ROWS
+from tonewood.studio.tiles import TILE_COLUMNS, TILE_ROWS
 
 
 def test_tiles_show_the_recording_at_every_zoom(
@@ -19,7 +19,7 @@ def test_tiles_show_the_recording_at_every_zoom(
     for axis in ("log", "mel"):
         for level in (0, 3, 9):
             answer = client.get(f"/api/sessions/{session['id']}/tiles/input/{axis}/{level}/0")
-            tile = np.frombuffer(answer.content, np.uint8).reshape(ROWS, COLUMNS)
+            tile = np.frombuffer(answer.content, np.uint8).reshape(TILE_ROWS, TILE_COLUMNS)
             assert tile.max() > 60
             assert "immutable" in answer.headers["cache-control"]
     beyond = client.get(f"/api/sessions/{session['id']}/tiles/input/log/0/900")
@@ -40,13 +40,13 @@ def test_a_note_shows_in_the_mask_where_it_lies(
 ) -> None:
     def tile() -> np.ndarray:
         answer = client.get(f"/api/sessions/{session['id']}/tiles/mask/log/3/0")
-        return np.frombuffer(answer.content, np.uint8).reshape(ROWS, COLUMNS).astype(int)
+        return np.frombuffer(answer.content, np.uint8).reshape(TILE_ROWS, TILE_COLUMNS).astype(int)
 
     before = tile()
     kept(client, session, notes=[NOTE])
     difference = tile() - before
     row, column = np.unravel_index(difference.argmax(), difference.shape)
-    hz = 40 * (8_000 / 40) ** (row / (ROWS - 1))
+    hz = 40 * (8_000 / 40) ** (row / (TILE_ROWS - 1))
     assert 600 <= hz <= 1_200
     assert 1.5 <= (column + 0.5) * 0.0025 * 8 <= 2.5
     assert abs(difference.max() - 4 * 9) <= 1  # in quarter-decibels, both rounded

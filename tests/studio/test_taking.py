@@ -15,8 +15,8 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, kept, opened
-from tonewood.files.recipe import load as load_recipe
-from tonewood.studio.desk import Desk
+from tonewood.files.recipe import load_recipe as load_recipe
+from tonewood.studio.desk import StudioState
 from tonewood.workflow import corrections
 
 
@@ -57,7 +57,7 @@ def test_equalisers_do_what_the_recipe_does(
     assert ".flac" in told["sounds"]
     base = f"/api/sessions/{session['id']}/take"
     (tmp_path / "a.recipe.json").write_bytes(client.get(f"{base}/recipe").content)
-    correction = corrections.load(str(tmp_path / "a.recipe.json"))
+    correction = corrections.load_correction(str(tmp_path / "a.recipe.json"))
     taken = {
         it["name"]: client.get(f"{base}/equaliser/{it['name']}").content
         for it in told["equalisers"]
@@ -94,7 +94,7 @@ def test_a_session_file_reopens_exactly(client: TestClient, session: dict[str, A
 
 
 def test_a_session_file_with_other_names_in_it_is_refused(
-    client: TestClient, session: dict[str, Any], desk: Desk
+    client: TestClient, session: dict[str, Any], desk: StudioState
 ) -> None:
     kept = client.get(f"/api/sessions/{session['id']}/take/session").content
     buffer = io.BytesIO()
@@ -109,7 +109,7 @@ def test_a_session_file_with_other_names_in_it_is_refused(
             new.writestr(name, content)
     answer = client.post("/api/recordings?name=a", content=buffer.getvalue())
     # Its recording is taken under our own name, or it is refused; nothing lands outside.
-    assert not list(desk.store.folder.parent.rglob("outside.wav"))
+    assert not list(desk.database.folder.parent.rglob("outside.wav"))
     assert answer.status_code in (201, 400)
 
 

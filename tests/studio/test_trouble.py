@@ -14,12 +14,12 @@ from starlette.testclient import TestClient
 
 from tests.studio.conftest import opened
 from tonewood.errors import ModelError, OutputError
-from tonewood.studio.desk import Desk
-from tonewood.studio.entries import Sound
+from tonewood.studio.desk import StudioState
+from tonewood.studio.entries import RecordingInfo
 from tonewood.studio.intake import save_array
-from tonewood.studio.store import Store
+from tonewood.studio.store import SessionDatabase
 
-SOUND = Sound(
+SOUND = RecordingInfo(
     name="a", upload="upload.wav", encoding=("WAV", "PCM_16", "FILE"), sha256="0", rate=16_000,
     channels=1, samples=16_000, clipped=False,
 )  # fmt: skip
@@ -36,64 +36,64 @@ def full(most_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def entered(store: Store) -> str:
-    name, folder = store.place()
+def entered(store: SessionDatabase) -> str:
+    name, folder = store.create_session_folder()
     (folder / "upload.wav").write_bytes(b"sound")
-    store.add(name, "a", SOUND, "cello")
+    store.add_session(name, "a", SOUND, "cello")
     return name
 
 
-def ruins(store: Store, name: str) -> list[Path]:
+def ruins(store: SessionDatabase, name: str) -> list[Path]:
     """What a server that is killed leaves."""
-    _, half = store.place()  # an upload that never came whole
+    _, half = store.create_session_folder()  # an upload that never came whole
     (half / "upload.wav").write_bytes(b"so")
     session = store.folder / "sessions" / name
     left = [session / "taken-0-0.wav", session / ".tonewood-0123456789abcdef.npy"]
-    left.append(store.models / ".tonewood-0123456789abcdef.tonewood")
+    left.append(store.models_folder / ".tonewood-0123456789abcdef.tonewood")
     for path in left:
         path.write_bytes(b"half")
     return [half, *left]
 
 
 def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = SessionDatabase(tmp_path)
     name = entered(store)
     left = ruins(store, name)
     for path in left:
         os.utime(path, (2**33, 2**33))  # by a clock that has been set back since
     store.close()
-    again = Store(tmp_path)
+    again = SessionDatabase(tmp_path)
     assert [path for path in left if path.exists()] == []
-    assert [it.id for it in again.sessions()] == [name]
+    assert [it.id for it in again.list_sessions()] == [name]
     assert (tmp_path / "sessions" / name / "upload.wav").read_bytes() == b"sound"
     again.close()
 
 
 def test_what_another_server_works_on_stays(tmp_path: Path) -> None:
-    first = Store(tmp_path)
+    first = SessionDatabase(tmp_path)
     name = entered(first)
     left = [path for path in ruins(first, name) if not path.name.startswith(".")]
-    second = Store(tmp_path)
+    second = SessionDatabase(tmp_path)
     assert all(path.exists() for path in left)
     other = entered(second)
-    assert {it.id for it in first.sessions()} == {name, other}
+    assert {it.id for it in first.list_sessions()} == {name, other}
     first.close()
-    third = Store(tmp_path)  # the second still runs
+    third = SessionDatabase(tmp_path)  # the second still runs
     assert all(path.exists() for path in left)
     second.close()
     third.close()
-    Store(tmp_path).close()
+    SessionDatabase(tmp_path).close()
     assert not any(path.exists() for path in left)
 
 
 def test_a_full_disk_is_told_and_nothing_of_it_is_kept(
-    client: TestClient, desk: Desk, take: Path
+    client: TestClient, desk: StudioState, take: Path
 ) -> None:
     session = opened(client, take)
     base = f"/api/sessions/{session['id']}"
     before = client.get(f"{base}/state").json()
-    there = sorted(path.name for path in (desk.store.folder / "sessions").iterdir())
-    log = desk.store.folder / "studio.db-wal"
+    there = sorted(path.name for path in (desk.database.folder / "sessions").iterdir())
+    log = desk.database.folder / "studio.db-wal"
     with full(log.stat().st_size):
         answer = client.put(f"{base}/edit", json={"amount": 0.25})
         asked = client.post(f"{base}/enhance", json={"steps": 0})
@@ -102,22 +102,22 @@ def test_a_full_disk_is_told_and_nothing_of_it_is_kept(
         assert it.status_code == 507, it.text
     assert "cannot be kept" in answer.json()["error"]
     assert client.get(f"{base}/state").json() == before
-    assert sorted(path.name for path in (desk.store.folder / "sessions").iterdir()) == there
+    assert sorted(path.name for path in (desk.database.folder / "sessions").iterdir()) == there
     assert client.put(f"{base}/edit", json={"amount": 0.25}).json()["edit"]["amount"] == 0.25
-    assert [job for job in desk.jobs.live.values() if job.session == session["id"]] == []
+    assert [job for job in desk.jobs.active.values() if job.session == session["id"]] == []
 
 
 @pytest.mark.parametrize("share", [0.3, 1.05, 1.2])
 def test_a_disk_that_is_full_in_the_middle_of_a_recording_is_told(
-    client: TestClient, desk: Desk, take: Path, share: float
+    client: TestClient, desk: StudioState, take: Path, share: float
 ) -> None:
     content = take.read_bytes()  # of 24 bits; decoded it has 32
-    there = sorted(path.name for path in (desk.store.folder / "sessions").iterdir())
+    there = sorted(path.name for path in (desk.database.folder / "sessions").iterdir())
     with full(int(share * len(content))):
         answer = client.post("/api/recordings?name=a.wav", content=content)
     assert answer.status_code == 507, answer.text
     assert "disk is full" in answer.json()["error"]
-    assert sorted(path.name for path in (desk.store.folder / "sessions").iterdir()) == there
+    assert sorted(path.name for path in (desk.database.folder / "sessions").iterdir()) == there
 
 
 @pytest.mark.parametrize("most", [50, 1_000, 300_000])
@@ -132,7 +132,7 @@ def test_a_disk_that_is_full_in_the_middle_of_an_array_is_told(tmp_path: Path, m
 
 
 def test_a_session_is_taken_away_by_a_clock_before_1980(
-    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = opened(client, take)
     now = [40_000_000.0]
@@ -141,7 +141,7 @@ def test_a_session_is_taken_away_by_a_clock_before_1980(
         now[0] -= 3_600
         return now[0]
 
-    for path in (desk.store.folder / "sessions" / session["id"]).iterdir():
+    for path in (desk.database.folder / "sessions" / session["id"]).iterdir():
         os.utime(path, (1, 1))
     monkeypatch.setattr(time, "time", back)
     for amount in (0.3, 0.6):
@@ -161,8 +161,8 @@ def opened_again(client: TestClient, content: bytes) -> dict[str, Any]:
     return told
 
 
-def test_a_model_that_is_not_the_one_named_leaves_nothing(desk: Desk, model_file: Path) -> None:
-    before = sorted(desk.store.models.iterdir())
+def test_a_model_that_is_not_the_one_named_leaves_nothing(desk: StudioState, model_file: Path) -> None:
+    before = sorted(desk.database.models_folder.iterdir())
     with pytest.raises(ModelError, match="not the one that the session was made with"):
-        desk.models.adopt(model_file.read_bytes(), "another", "0" * 64)
-    assert sorted(desk.store.models.iterdir()) == before
+        desk.models.import_model(model_file.read_bytes(), "another", "0" * 64)
+    assert sorted(desk.database.models_folder.iterdir()) == before

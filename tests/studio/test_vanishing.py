@@ -9,52 +9,52 @@ from starlette.testclient import TestClient
 
 from tests.studio.conftest import opened
 from tonewood.studio import hearing, jobs
-from tonewood.studio.app import application, studio
-from tonewood.studio.desk import Desk
-from tonewood.studio.entries import Job
+from tonewood.studio.app import create_studio_app, create_secure_studio_app
+from tonewood.studio.desk import StudioState
+from tonewood.studio.entries import StudioJob
 
 
 def test_forgotten_while_it_is_drawn(
-    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = opened(client, take)
-    drawn = hearing._spectrogram.__wrapped__
+    drawn = hearing._cached_spectrogram_tile.__wrapped__
 
     def slow(*given: Any) -> Any:
-        desk.store.remove(session["id"])
+        desk.database.delete_session(session["id"])
         return drawn(*given)
 
-    monkeypatch.setattr(hearing, "_spectrogram", slow)
+    monkeypatch.setattr(hearing, "_cached_spectrogram_tile", slow)
     answer = client.get(f"/api/sessions/{session['id']}/tiles/input/mel/0/0")
     assert answer.status_code == 404
     assert "no such session" in answer.json()["error"]
 
 
 def test_forgotten_before_it_is_sent(
-    client: TestClient, desk: Desk, take: Path, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = opened(client, take)
-    found = desk.store.session
+    found = desk.database.get_session
 
     def forgotten(name: str) -> Any:
         known = found(name)
         monkeypatch.undo()
-        desk.store.remove(name)
+        desk.database.delete_session(name)
         return known
 
-    monkeypatch.setattr(desk.store, "session", forgotten)
+    monkeypatch.setattr(desk.database, "get_session", forgotten)
     answer = client.get(f"/api/sessions/{session['id']}/audio/input")
     assert answer.status_code == 404
 
 
 def test_a_file_that_is_missing_though_its_session_is_there_is_our_fault(
-    client: TestClient, desk: Desk, take: Path
+    client: TestClient, desk: StudioState, take: Path
 ) -> None:
     session = opened(client, take)
-    for path in (desk.store.folder / "sessions" / session["id"]).iterdir():
+    for path in (desk.database.folder / "sessions" / session["id"]).iterdir():
         path.unlink()
     frank = TestClient(
-        studio(desk), base_url="http://127.0.0.1:8765", raise_server_exceptions=False
+        create_secure_studio_app(desk), base_url="http://127.0.0.1:8765", raise_server_exceptions=False
     )
     for path in ("audio/input", "waveform"):
         answer = frank.get(f"/api/sessions/{session['id']}/{path}")
@@ -64,9 +64,9 @@ def test_a_file_that_is_missing_though_its_session_is_there_is_our_fault(
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_and_no_fault(
-    client: TestClient, desk: Desk
+    client: TestClient, desk: StudioState
 ) -> None:
-    folder = desk.store.folder / "sessions"
+    folder = desk.database.folder / "sessions"
     before = sorted(folder.iterdir())
     coming = iter([
         {"type": "http.request", "body": b"RIFF" * 100, "more_body": True},
@@ -84,7 +84,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_and_no_fault(
         "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http",
         "app": None, "root_path": "",
     }  # fmt: skip
-    asyncio.run(application(desk)(scope, receive, send))
+    asyncio.run(create_studio_app(desk)(scope, receive, send))
     assert sorted(folder.iterdir()) == before
 
 
@@ -123,20 +123,20 @@ class _Undying:
 def test_a_lane_outlives_a_process_that_does_not_end_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[Job] = []
-    lane = jobs._Lane("test", told.append, lambda job: None)
+    told: list[StudioJob] = []
+    lane = jobs._WorkerQueue("test", told.append, lambda job: None)
     lane.process = _Undying()
     lane._kill()
     assert lane.process is None
 
-    def work(job: Job) -> Any:
+    def work(job: StudioJob) -> Any:
         raise KeyError("what nobody foresaw")
 
     monkeypatch.setattr(lane, "_work", work)
-    ones = [Job(str(k), None, "whole", "queued", {}, {}, 0.0) for k in range(2)]
+    ones = [StudioJob(str(k), None, "whole", "queued", {}, {}, 0.0) for k in range(2)]
     for job in ones:
-        lane.waiting.put(job)
-    lane.waiting.put(None)
+        lane.pending.put(job)
+    lane.pending.put(None)
     lane.thread.join(20)
     assert [job.state for job in ones] == ["failed", "failed"]
-    assert "in Tonewood itself" in ones[1].told["error"]
+    assert "in Tonewood itself" in ones[1].progress["error"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tonewood.masking.certify import Certificate, Change
-from tonewood.studio.words import statements, verdict
+from tonewood.studio.words import certificate_lines, verdict_line
 
 
 def certificate(**changes: Any) -> Certificate:
@@ -19,14 +19,14 @@ def certificate(**changes: Any) -> Certificate:
 
 
 def kinds(found: Certificate) -> dict[str, str]:
-    return {it.title: it.kind for it in statements(found)}
+    return {it.title: it.kind for it in certificate_lines(found)}
 
 
 def test_a_good_one_has_no_caution() -> None:
     found = certificate()
-    assert verdict(found).kind == "good"
+    assert verdict_line(found).kind == "good"
     assert "caution" not in kinds(found).values()
-    told = {it.title: it.text for it in statements(found)}
+    told = {it.title: it.text for it in certificate_lines(found)}
     assert "Like the source before, like the reference after" in told["Scorer"]
     assert "50 %" in told["Fixed or moving"]
 
@@ -47,7 +47,7 @@ def test_what_speaks_against_it_is_a_caution(changes: dict[str, Any], title: str
 
 
 def test_a_refusal_says_what_can_be_done() -> None:
-    told = verdict(certificate(verdict="refused", unlikeness=2.0))
+    told = verdict_line(certificate(verdict="refused", unlikeness=2.0))
     assert told.kind == "refused"
     assert "Choose a model of this instrument" in told.text
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, Self
 from safetensors import safe_open
 
 from tonewood.files import results
-from tonewood.files.checkpoint import SUFFIX as CHECKPOINT
-from tonewood.files.modelfile import load
+from tonewood.files.checkpoint import CHECKPOINT_SUFFIX as CHECKPOINT
+from tonewood.files.modelfile import load_model
 
 SITE = Path(__file__).parent / "site"
 KILLED = -9
@@ -114,12 +114,12 @@ class Run:
 def content(path: Path) -> str:
     """What a file holds, without what two runs of the same tell differently."""
     if path.suffix == ".tonewood":
-        return load(path).digest
+        return load_model(path).digest
     if path.name.endswith(CHECKPOINT):
         with safe_open(path, "pt") as file:
             return str(len(list(file.keys())) > 0)
     if path.suffix == ".parquet":
-        rows = [asdict(row) for row in results.read(path)]
+        rows = [asdict(row) for row in results.read_results(path)]
         for row in rows:
             details = json.loads(row["details"] or "{}")
             row |= {"took": 0, "tries": 0, "details": {**details, "already": None}}
@@ -137,7 +137,7 @@ def state(work: Path) -> dict[str, str]:
     for place in (work / "out", work / "cache"):
         for path in sorted(place.rglob("*")):
             name = str(path.relative_to(work))
-            if is_hidden(name) or path.name.endswith(results.PARTIAL):
+            if is_hidden(name) or path.name.endswith(results.PARTIAL_SUFFIX):
                 found[name] = ""
             elif path.is_file():
                 found[name] = content(path)
@@ -151,7 +151,7 @@ def is_hidden(name: str) -> bool:
 
 def is_passing(name: str) -> bool:
     """Whether something is there only while a command is not through."""
-    return is_hidden(name) or name.endswith((CHECKPOINT, results.PARTIAL))
+    return is_hidden(name) or name.endswith((CHECKPOINT, results.PARTIAL_SUFFIX))
 
 
 def half(work: Path, whole: dict[str, str]) -> list[str]:

@@ -40,7 +40,7 @@ def make_inputs(root: Path, files: int = 4, seconds: float = 16.0) -> Path:
             soundfile.write(root / "conditions" / condition / f"p{piece}.wav", wave.T, RATE)
     tagged = root / "tagged.flac"
     soundfile.write(tagged, instrument(2.0, seed=9).T, RATE)
-    tags.write(tagged, tags.Tags((b"TITLE=A take",)))
+    tags.write_tags(tagged, tags.Tags((b"TITLE=A take",)))
     return root
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sudden.harness import Death, environment, kill_after, left_in, spent
-from tonewood.listening.design import ANSWERS
+from tonewood.listening.design import ANSWERS_FILE
 
 _LONGEST = 900.0
 # What a page hears of a server that is killed while it answers.
@@ -173,7 +173,7 @@ def kill_listening(
     server = Served(serve, work)
     pages = [Page(server, answering) for _ in range(2)]
     death = killed(server, pages, seconds, name, at)
-    database = work / "test" / ANSWERS
+    database = work / "test" / ANSWERS_FILE
     if database.exists():
         death.wrong += checked(database)
         death.wrong += _answers_lost(database, pages)
@@ -187,7 +187,7 @@ def kill_listening(
     if last.error or "whole" not in last.kept:
         death.wrong.append(f"nobody could take part afterwards: {last.error!r}")
     code = again.stop(signal.SIGTERM)
-    death.wrong += _left(work, {*there, ANSWERS}, code)
+    death.wrong += _left(work, {*there, ANSWERS_FILE}, code)
     return death
 
 

@@ -14,8 +14,8 @@ from tests.sudden.harness import Nursery, Scene, Whole, content, left_in, state,
 from tests.sudden.scenes import LEAST, MODEL
 from tonewood.errors import OutputError
 from tonewood.files import recipe
-from tonewood.files.audio import sha256
-from tonewood.listening.answers import Answers
+from tonewood.files.audio import file_sha256
+from tonewood.listening.answers import AnswerDatabase
 
 Get = Callable[[str], Scene]
 Through = Callable[[str], tuple[Whole, int]]
@@ -163,9 +163,9 @@ def test_two_runs_into_one_folder(
     assert sorted(codes) in ([0, 1], [1, 1]), told(work)
     assert "exists: name another output or pass --overwrite" in told(work)
     assert set(made(work)) == set(whole.made)
-    for side in (work / "out").rglob(f"*{recipe.SUFFIX}"):
-        sound = side.with_name(side.name.removesuffix(recipe.SUFFIX))
-        assert recipe.load(side).output_sha256 == sha256(sound)
+    for side in (work / "out").rglob(f"*{recipe.RECIPE_SUFFIX}"):
+        sound = side.with_name(side.name.removesuffix(recipe.RECIPE_SUFFIX))
+        assert recipe.load_recipe(side).output_sha256 == file_sha256(sound)
 
 
 def test_two_trainings_of_one_model(
@@ -186,36 +186,36 @@ def test_two_trainings_of_one_model(
 
 
 def test_answers_on_a_full_disk(tmp_path: Path) -> None:
-    answers = Answers(tmp_path / "answers.sqlite")
-    who = answers.join("yes").id
-    assert answers.keep(who, 0, "A", final=True, seconds=1.0)
+    answers = AnswerDatabase(tmp_path / "answers.sqlite")
+    who = answers.add_listener("yes").id
+    assert answers.save_answer(who, 0, "A", final=True, seconds=1.0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (answers.path.stat().st_size, before[1]))
     try:
         with pytest.raises(OutputError, match=r"cannot be used .*: check the folder and the disk"):
-            answers.keep(who, 1, "B" * 40_000, final=True, seconds=1.0)
+            answers.save_answer(who, 1, "B" * 40_000, final=True, seconds=1.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert {screen: it.value for screen, it in answers.of(who).items()} == {0: "A"}
-    assert answers.keep(who, 1, "B", final=True, seconds=1.0)
+    assert {screen: it.value for screen, it in answers.answers_of(who).items()} == {0: "A"}
+    assert answers.save_answer(who, 1, "B", final=True, seconds=1.0)
 
 
 def test_answers_by_a_clock_that_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = Answers(tmp_path / "answers.sqlite")
+    answers = AnswerDatabase(tmp_path / "answers.sqlite")
     now = iter([1e9, 9e8, 8e8, -1.0, 0.0])
     monkeypatch.setattr("time.time", lambda: next(now))
-    people = [answers.join("yes") for _ in range(2)]
+    people = [answers.add_listener("yes") for _ in range(2)]
     for screen, value in enumerate("ABA"):
-        answers.keep(people[0].id, screen, value, final=True, seconds=1.0)
-    assert [it.value for it in answers.of(people[0].id).values()] == ["A", "B", "A"]
-    assert [it.number for it in answers.listeners()] == [0, 1]
+        answers.save_answer(people[0].id, screen, value, final=True, seconds=1.0)
+    assert [it.value for it in answers.answers_of(people[0].id).values()] == ["A", "B", "A"]
+    assert [it.number for it in answers.list_listeners()] == [0, 1]
 
 
 def test_two_servers_of_one_test(tmp_path: Path) -> None:
-    both = [Answers(tmp_path / "answers.sqlite") for _ in range(2)]
-    people = [both[k % 2].join("yes") for k in range(6)]
+    both = [AnswerDatabase(tmp_path / "answers.sqlite") for _ in range(2)]
+    people = [both[k % 2].add_listener("yes") for k in range(6)]
     assert sorted(it.number for it in people) == list(range(6))
-    assert both[0].keep(people[0].id, 0, "A", final=True, seconds=1.0)
-    assert not both[1].keep(people[0].id, 0, "B", final=True, seconds=1.0)
-    found: Any = both[1].of(people[0].id)
+    assert both[0].save_answer(people[0].id, 0, "A", final=True, seconds=1.0)
+    assert not both[1].save_answer(people[0].id, 0, "B", final=True, seconds=1.0)
+    found: Any = both[1].answers_of(people[0].id)
     assert found[0].value == "A"

@@ -17,16 +17,16 @@ from fsspec.registry import _registry
 from tonewood.errors import CallError, MissingExtraError, OutputError, TonewoodError
 from tonewood.files import places, recipe, results
 from tonewood.files.modelfile import Model
-from tonewood.files.results import Row, Table
-from tonewood.settings import EnhanceSettings, changed
+from tonewood.files.results import ResultRow, ResultsTable
+from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.workflow import archive
-from tonewood.workflow.batch import Enhanced, Scored
-from tonewood.workflow.layout import Failed
-from tonewood.workflow.units import Done, EnhanceTask, ScoreTask, Unit
+from tonewood.workflow.batch import FileEnhanced, FileScored
+from tonewood.workflow.layout import FileFailure
+from tonewood.workflow.units import ItemResult, EnhanceTask, ScoreTask, WorkItem
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-SETTINGS = changed(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
 FEW = ("--prior", "static", "--steps", "0", "--force")
 TASK = EnhanceTask(SETTINGS)
 
@@ -55,7 +55,7 @@ def bucket(takes: Path) -> Iterator[str]:
 
 
 def done(events: list[Any]) -> list[Any]:
-    return [it for it in events if isinstance(it, Enhanced | Scored)]
+    return [it for it in events if isinstance(it, FileEnhanced | FileScored)]
 
 
 # --- URLs
@@ -110,11 +110,11 @@ def test_one_file_from_here_to_there_and_back(
     url = f"{bucket}/day/take0.wav"
     assert run("enhance", url, "-o", back, "-m", model_file, *FEW).code == 0
     assert fsspec.filesystem("memory").cat_file("/out/a.flac") == back.read_bytes()
-    assert recipe.load(places_beside(back)).input.name == "take0.wav"
+    assert recipe.load_recipe(places_beside(back)).input.name == "take0.wav"
 
 
 def places_beside(path: Path) -> Path:
-    return path.with_name(path.name + recipe.SUFFIX)
+    return path.with_name(path.name + recipe.RECIPE_SUFFIX)
 
 
 def test_a_file_url_is_a_path(tmp_path: Path, takes: Path, run: Run, model_file: Path) -> None:
@@ -142,7 +142,7 @@ def test_outputs_of_an_earlier_run_are_no_inputs(bucket: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe_file("/takes/out/a.wav", b"made")
     system.pipe_file("/takes/out/a.wav.recipe.json", b"{}")
-    inside = [str(it.input) for it in archive.lay([bucket], f"{bucket}/out")]
+    inside = [str(it.input) for it in archive.plan_jobs([bucket], f"{bucket}/out")]
     assert inside == [f"{bucket}/{it}" for it in ("bad.wav", "day/take0.wav", "day/take1.wav")]
 
 
@@ -150,7 +150,7 @@ def test_two_urls_of_one_name_are_refused(bucket: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe_file("/takes/other/take0.wav", b"")
     with pytest.raises(CallError, match="would both become memory://out/take0"):
-        archive.lay([f"{bucket}/day", f"{bucket}/other"], "memory://out")
+        archive.plan_jobs([f"{bucket}/day", f"{bucket}/other"], "memory://out")
 
 
 def test_a_place_of_one_process_is_not_spread(bucket: str, run: Run, model_file: Path) -> None:
@@ -167,22 +167,22 @@ class Stubborn(ScoreTask):
 
     failures = 1
 
-    def do(self, unit: Unit, model: Model, known: Row | None) -> Done:
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
         """Fail, or score."""
         if self.failures:
             object.__setattr__(self, "failures", self.failures - 1)
             raise OutputError("not yet")
-        return super().do(unit, model, known)
+        return super().run(unit, model, known)
 
 
 def test_what_failed_is_tried_again_after_the_others(
     tmp_path: Path, takes: Path, model: Model
 ) -> None:
-    units = [Unit(takes / "day" / f"take{number}.wav") for number in range(2)]
+    units = [WorkItem(takes / "day" / f"take{number}.wav") for number in range(2)]
     table = tmp_path / "t.parquet"
-    events = done(list(archive.run(units, Stubborn(), model, table=table)))
+    events = done(list(archive.run_batch(units, Stubborn(), model, table=table)))
     assert [it.input.name for it in events] == ["take1.wav", "take0.wav"]
-    assert {Path(row.path).name: row.tries for row in results.read(table)} == {
+    assert {Path(row.path).name: row.tries for row in results.read_results(table)} == {
         "take0.wav": 2,
         "take1.wav": 1,
     }
@@ -193,33 +193,33 @@ def test_what_fails_for_good_is_a_row_with_its_reason(
     tmp_path: Path, takes: Path, model: Model, retries: int, tries: int
 ) -> None:
     table = tmp_path / "out" / "t.parquet"
-    units = archive.lay([takes], tmp_path / "out")
-    events = list(archive.run(units, TASK, model, table=table, retries=retries))
-    lost = [it for it in events if isinstance(it, Failed)]
+    units = archive.plan_jobs([takes], tmp_path / "out")
+    events = list(archive.run_batch(units, TASK, model, table=table, retries=retries))
+    lost = [it for it in events if isinstance(it, FileFailure)]
     assert [Path(it.input).name for it in lost] == ["bad.wav"]
-    rows = {Path(row.path).name: row for row in results.read(table)}
+    rows = {Path(row.path).name: row for row in results.read_results(table)}
     assert set(rows) == {"bad.wav", "take0.wav", "take1.wav"}
     assert rows["bad.wav"].error == str(lost[0].error)
     assert rows["bad.wav"].tries == tries
     assert rows["bad.wav"].sha256 is not None
-    *_, tally = [it for it in events if isinstance(it, archive.Tally)]
+    *_, tally = [it for it in events if isinstance(it, archive.BatchProgress)]
     assert (tally.done, tally.failed, tally.total) == (3, 1, 3)
-    assert tally.hours == pytest.approx(2 / 3600)
-    assert tally.left == 0
+    assert tally.audio_hours == pytest.approx(2 / 3600)
+    assert tally.seconds_left == 0
 
 
 class Broken(ScoreTask):
     """Has a fault of its own."""
 
-    def do(self, unit: Unit, model: Model, known: Row | None) -> Done:
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
         """Fail."""
         raise ZeroDivisionError("by zero")
 
 
 def test_a_fault_of_ours_stops_nobody_and_says_what_it_was(takes: Path, model: Model) -> None:
-    units = [Unit(takes / "bad.wav")]
-    first, _ = archive.run(units, Broken(), model)
-    assert isinstance(first, Failed)
+    units = [WorkItem(takes / "bad.wav")]
+    first, _ = archive.run_batch(units, Broken(), model)
+    assert isinstance(first, FileFailure)
     assert "bad.wav failed for no reason foreseen here (ZeroDivisionError: by zero)" in str(
         first.error
     )
@@ -231,23 +231,23 @@ def test_a_fault_of_ours_stops_nobody_and_says_what_it_was(takes: Path, model: M
 def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: Model) -> None:
     out = tmp_path / "out"
     table = out / "t.parquet"
-    units = archive.lay([takes], out)
-    list(archive.run(units, TASK, model, table=table))
-    for row in results.read(table):
+    units = archive.plan_jobs([takes], out)
+    list(archive.run_batch(units, TASK, model, table=table))
+    for row in results.read_results(table):
         if row.error is not None:
             continue
         assert row.output is not None
-        told = recipe.load(places_beside(Path(row.output)))
+        told = recipe.load_recipe(places_beside(Path(row.output)))
         assert row.sha256 == told.input.sha256
         assert row.seconds == told.input.samples / told.input.rate == 1.0
         assert row.scorer == told.certificate.scorer.before
         assert row.scorer_after == told.certificate.scorer.after
         assert json.loads(row.certificate or "") == told.certificate.model_dump(mode="json")
         assert row.verdict == told.certificate.verdict
-    before = {row.path: row for row in results.read(table)}
-    events = done(list(archive.run(units, TASK, model, table=table)))
+    before = {row.path: row for row in results.read_results(table)}
+    events = done(list(archive.run_batch(units, TASK, model, table=table)))
     assert all(it.already for it in events)
-    after = {row.path: row for row in results.read(table)}
+    after = {row.path: row for row in results.read_results(table)}
     assert set(after) == set(before)
     for name, row in after.items():
         assert (row.sha256, row.certificate) == (before[name].sha256, before[name].certificate)
@@ -255,14 +255,14 @@ def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: M
 
 def test_rows_outlive_a_run_that_was_stopped(tmp_path: Path, takes: Path, model: Model) -> None:
     table = tmp_path / "t.parquet"
-    units = [Unit(path) for path in sorted(takes.rglob("take*.wav"))]
-    events = archive.run(units, ScoreTask(), model, table=table)
+    units = [WorkItem(path) for path in sorted(takes.rglob("take*.wav"))]
+    events = archive.run_batch(units, ScoreTask(), model, table=table)
     assert isinstance(events, Generator)
     first = next(events)
     next(events)
     events.close()
     assert not table.exists()
-    partial = table.with_name(table.name + results.PARTIAL)
+    partial = table.with_name(table.name + results.PARTIAL_SUFFIX)
     with partial.open("ab") as stream:
         stream.write(b"\xff\xff\xff\xff\x10\x02")  # killed while it wrote
 
@@ -271,24 +271,24 @@ def test_rows_outlive_a_run_that_was_stopped(tmp_path: Path, takes: Path, model:
 
         seen: list[str] = []  # noqa: RUF012
 
-        def do(self, unit: Unit, model: Model, known: Row | None) -> Done:
+        def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
             """Note, and score."""
             if known is not None:
                 self.seen.append(str(unit.input))
-            return super().do(unit, model, known)
+            return super().run(unit, model, known)
 
-    again = done(list(archive.run(units, Known(), model, table=table)))
+    again = done(list(archive.run_batch(units, Known(), model, table=table)))
     assert [str(it.input) for it in again] == [str(it.input) for it in units]
     assert Known.seen == [str(units[0].input)]
     assert again[0].score == first.score
-    assert len(results.read(table)) == 2
+    assert len(results.read_results(table)) == 2
     assert not partial.exists()
     Known.seen.clear()
-    third = done(list(archive.run(units, Known(), model, table=table)))
+    third = done(list(archive.run_batch(units, Known(), model, table=table)))
     assert Known.seen == [str(it.input) for it in units]
     assert [it.score for it in third] == [it.score for it in again]
     soundfile.write(units[0].input, soundfile.read(units[0].input)[0][:12_000], 16_000)
-    fourth = done(list(archive.run(units, Known(), model, table=table)))
+    fourth = done(list(archive.run_batch(units, Known(), model, table=table)))
     assert fourth[0].score != third[0].score
 
 
@@ -312,54 +312,54 @@ def test_another_runs_table_is_refused_unless_told(
 
 def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
     place = tmp_path / "t.parquet"
-    with Table(place, {"a": 1}), pytest.raises(OutputError, match="another run writes"):
-        Table(place, {"a": 1}).__enter__()
+    with ResultsTable(place, {"a": 1}), pytest.raises(OutputError, match="another run writes"):
+        ResultsTable(place, {"a": 1}).__enter__()
 
 
 def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
     place, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
     for turn in range(3):
-        with Table(place, {"a": 1}) as table:
-            assert sorted(table.earlier) == [f"{k}.wav" for k in range(turn)]
+        with ResultsTable(place, {"a": 1}) as table:
+            assert sorted(table.previous) == [f"{k}.wav" for k in range(turn)]
             # Killed as soon as it is open, and half through a batch.
             whole = partial.read_bytes()
-            table.add(Row(f"{turn}.wav", scorer=turn / 10))
-            table.keep()
+            table.add(ResultRow(f"{turn}.wav", scorer=turn / 10))
+            table.flush()
             kept = partial.read_bytes()
             assert kept.startswith(whole)
-            table.add(Row("half.wav"))
-            table.keep()
+            table.add(ResultRow("half.wav"))
+            table.flush()
             cut = partial.read_bytes()[: len(kept) + 1 + 30 * turn]
         partial.write_bytes(cut)
-    with Table(place, {"a": 1}) as table:
-        table.add(Row("1.wav", scorer=0.9))
-        table.finish()
-    assert {row.path: row.scorer for row in results.read(place)} == {
+    with ResultsTable(place, {"a": 1}) as table:
+        table.add(ResultRow("1.wav", scorer=0.9))
+        table.publish()
+    assert {row.path: row.scorer for row in results.read_results(place)} == {
         "0.wav": 0.0, "1.wav": 0.9, "2.wav": 0.2
     }  # fmt: skip
     assert not partial.exists()
-    with Table(place, {"a": 1}) as table:  # the finished one, and then what came after
-        table.add(Row("3.wav", scorer=0.3))
-        table.keep()
+    with ResultsTable(place, {"a": 1}) as table:  # the finished one, and then what came after
+        table.add(ResultRow("3.wav", scorer=0.3))
+        table.flush()
         content = partial.read_bytes()
     partial.write_bytes(content)
-    with Table(place, {"a": 1}) as table:
-        assert sorted(table.earlier) == [f"{k}.wav" for k in range(4)]
-        table.finish()
-    assert len(results.read(place)) == 4
+    with ResultsTable(place, {"a": 1}) as table:
+        assert sorted(table.previous) == [f"{k}.wav" for k in range(4)]
+        table.publish()
+    assert len(results.read_results(place)) == 4
 
 
 def test_a_table_is_of_groups_of_rows_and_has_the_last_of_each_path(tmp_path: Path) -> None:
     place = tmp_path / "t.parquet"
-    with Table(place, {"a": 1}) as table:
+    with ResultsTable(place, {"a": 1}) as table:
         for number in range(10_000):
-            table.add(Row(f"{number}.wav", error="at first"))
-        table.add(Row("7.wav", scorer=0.5))
+            table.add(ResultRow(f"{number}.wav", error="at first"))
+        table.add(ResultRow("7.wav", scorer=0.5))
         assert not place.exists()
-        table.finish()
-    rows = results.read(place)
+        table.publish()
+    rows = results.read_results(place)
     assert len(rows) == 10_000
-    assert [row for row in rows if row.error is None] == [Row("7.wav", scorer=0.5)]
+    assert [row for row in rows if row.error is None] == [ResultRow("7.wav", scorer=0.5)]
     assert pq.ParquetFile(place).num_row_groups > 1
 
 
@@ -368,8 +368,8 @@ def test_a_table_at_a_url(takes: Path, bucket: str, run: Run, model_file: Path) 
     for _ in range(2):
         ran = run("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW, "--parquet", url)
         assert ran.code == 1
-        with places.fetched(url) as path:
-            assert len(results.read(path)) == 3
+        with places.local_copy(url) as path:
+            assert len(results.read_results(path)) == 3
 
 
 # --- Calls
@@ -414,13 +414,13 @@ def test_a_far_system_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[s3\]'"):
-        places.exists("s3://takes/a.wav")
+        places.url_exists("s3://takes/a.wav")
 
 
 def test_a_copy_goes_and_its_errors_name_the_url(bucket: str) -> None:
-    with places.fetched(f"{bucket}/bad.wav") as path:
+    with places.local_copy(f"{bucket}/bad.wav") as path:
         assert path.name == "bad.wav"
         assert path.read_text() == "no audio"
     assert not path.exists()
     with pytest.raises(TonewoodError, match="does not exist: check its name"):
-        places.fetched(f"{bucket}/none.wav").__enter__()
+        places.local_copy(f"{bucket}/none.wav").__enter__()

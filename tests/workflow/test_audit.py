@@ -13,12 +13,12 @@ from scipy.signal import butter, fftconvolve, sosfilt
 
 from tonewood.errors import CallError, FolderError
 from tonewood.files import folders
-from tonewood.files.folders import Evidence
-from tonewood.scoring.findings import Audit, summary
+from tonewood.files.folders import AuditFeatures
+from tonewood.scoring.findings import ConfoundAudit, summarize_audit
 from tonewood.settings import ModelSettings
 from tonewood.signal import remedies
 from tonewood.workflow import audit as auditing
-from tonewood.workflow.audit import Audited, Listened, advice, examine, warnings
+from tonewood.workflow.audit import AuditResult, AuditProgress, format_remedy, analyse_confounds, confound_warnings
 from tonewood.workflow.confounds import CONFOUNDS
 
 RATE = 44_100
@@ -62,8 +62,8 @@ def write(folder: Path, first: int, plant: Plant | None = None, count: int = EAC
     return folder
 
 
-def heard(folder: Path) -> list[Evidence]:
-    return [surveyed.evidence for surveyed in folders.survey(folder, SETTINGS)]
+def heard(folder: Path) -> list[AuditFeatures]:
+    return [surveyed.audit_features for surveyed in folders.survey_dataset(folder, SETTINGS)]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clean_evidence(clean: Path) -> list[Evidence]:
+def clean_evidence(clean: Path) -> list[AuditFeatures]:
     return heard(clean)
 
 
@@ -102,8 +102,8 @@ def in_a_room(wave: Wave, rng: np.random.Generator) -> Wave:
     return made
 
 
-def claimed(audit: Audit) -> set[str]:
-    return {*audit.named("beware"), *audit.named("confounded")}
+def claimed(audit: ConfoundAudit) -> set[str]:
+    return {*audit.names_with_verdict("beware"), *audit.names_with_verdict("confounded")}
 
 
 PLANTS: list[tuple[Plant, set[str], str]] = [
@@ -117,35 +117,35 @@ PLANTS: list[tuple[Plant, set[str], str]] = [
 
 @pytest.mark.parametrize(("plant", "names", "fix"), PLANTS, ids=[p[0].__name__ for p in PLANTS])
 def test_what_is_planted_is_found_under_its_name_and_a_fix_undoes_it(
-    plant: Plant, names: set[str], fix: Any, clean: Path, clean_evidence: list[Evidence],
+    plant: Plant, names: set[str], fix: Any, clean: Path, clean_evidence: list[AuditFeatures],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     source = write(tmp_path / "source", 100, plant)
     planted = heard(source)
-    found = examine(clean_evidence, planted, np.random.default_rng(0))
+    found = analyse_confounds(clean_evidence, planted, np.random.default_rng(0))
     assert names <= claimed(found)
-    assert summary(found)[0] != "fine"
+    assert summarize_audit(found)[0] != "fine"
     if not fix:
         return
     sides = [it.traces for it in clean_evidence], [it.traces for it in planted]
-    plan = remedies.plan((fix,), *sides)
+    plan = remedies.fit_normalization((fix,), *sides)
     first, second = (
-        [it.take.evidence for it in folders.load(f, SETTINGS, fix=plan)] for f in (clean, source)
+        [it.take.audit_features for it in folders.load_dataset(f, SETTINGS, normalization=plan)] for f in (clean, source)
     )
-    again = examine(first, second, np.random.default_rng(0))
+    again = analyse_confounds(first, second, np.random.default_rng(0))
     assert not names & claimed(again)
 
 
-def test_two_halves_of_one_folder_are_alike(clean_evidence: list[Evidence]) -> None:
+def test_two_halves_of_one_folder_are_alike(clean_evidence: list[AuditFeatures]) -> None:
     rng = np.random.default_rng(4)
     alarms = 0
     for _ in range(40):
         order = [clean_evidence[k] for k in rng.permutation(EACH)]
-        alarms += bool(claimed(examine(order[: EACH // 2], order[EACH // 2 :], rng)))
+        alarms += bool(claimed(analyse_confounds(order[: EACH // 2], order[EACH // 2 :], rng)))
     assert alarms == 0  # four a side are never enough to claim anything
-    untested = examine(clean_evidence[:4], clean_evidence[4:], rng)
+    untested = analyse_confounds(clean_evidence[:4], clean_evidence[4:], rng)
     assert untested.verdict == "untested"
-    assert summary(untested)[0].startswith("untested: 4 recordings on one side; 5 a side")
+    assert summarize_audit(untested)[0].startswith("untested: 4 recordings on one side; 5 a side")
 
 
 def test_false_alarms_on_real_takes_stay_below_one_in_twenty(corpora: Path) -> None:
@@ -158,46 +158,46 @@ def test_false_alarms_on_real_takes_stay_below_one_in_twenty(corpora: Path) -> N
     for _ in range(30):
         order = [evidence[k] for k in rng.permutation(len(evidence))]
         half = len(order) // 2
-        alarms += bool(claimed(examine(order[:half], order[half:], rng)))
+        alarms += bool(claimed(analyse_confounds(order[:half], order[half:], rng)))
     assert alarms <= 3  # at most 2 % each: four or more of 30 come once in 300
 
 
 def test_events_then_the_audit(clean: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "source", 200, count=5)
-    *events, last = auditing.audit(clean, source, SETTINGS)
-    assert isinstance(last, Audited)
-    listened = [event for event in events if isinstance(event, Listened)]
-    assert [(e.side, e.surveyed.number, e.surveyed.total) for e in listened] == [
+    *events, last = auditing.audit_folders(clean, source, SETTINGS)
+    assert isinstance(last, AuditResult)
+    listened = [event for event in events if isinstance(event, AuditProgress)]
+    assert [(e.side, e.progress.number, e.progress.total) for e in listened] == [
         *(("reference", n, EACH) for n in range(1, EACH + 1)),
         *(("source", n, 5) for n in range(1, 6)),
     ]
     assert last.audit.recordings == (EACH, 5)
     assert last.audit.verdict == "fine"
     assert [finding.name for finding in last.audit.findings] == [c.name for c in CONFOUNDS]
-    assert warnings(last.audit) == []
-    assert Audit.model_validate_json(last.audit.model_dump_json()) == last.audit
+    assert confound_warnings(last.audit) == []
+    assert ConfoundAudit.model_validate_json(last.audit.model_dump_json()) == last.audit
 
 
 def test_only_what_the_scorer_hears_is_confounded(
-    clean_evidence: list[Evidence], tmp_path: Path
+    clean_evidence: list[AuditFeatures], tmp_path: Path
 ) -> None:
     many = clean_evidence + heard(write(tmp_path / "more", 300, count=4))
     low = heard(write(tmp_path / "low", 400, softer, count=12))
-    found = examine(many, low, np.random.default_rng(0))
+    found = analyse_confounds(many, low, np.random.default_rng(0))
     level, confound = found.findings[0], CONFOUNDS[0]
     assert level.name == confound.name == "level"
     assert level.accuracy is not None
     assert level.accuracy.low > 0.8
     assert not level.heard
     assert level.verdict == "beware"
-    assert "the scorer does not hear it" in advice(level, confound)
+    assert "the scorer does not hear it" in format_remedy(level, confound)
     noisy = heard(write(tmp_path / "noisy", 500, noisier, count=12))
-    told = examine(many, noisy, np.random.default_rng(0))
+    told = analyse_confounds(many, noisy, np.random.default_rng(0))
     assert told.verdict == "confounded"
     assert any(
-        line.startswith("confounded: noise floor alone tells 100 %") for line in warnings(told)
+        line.startswith("confounded: noise floor alone tells 100 %") for line in confound_warnings(told)
     )
-    assert "--fix noise" in warnings(told)[0]
+    assert "--fix noise" in confound_warnings(told)[0]
 
 
 def test_sessions_are_the_first_sub_folders(clean: Path, tmp_path: Path) -> None:
@@ -205,8 +205,8 @@ def test_sessions_are_the_first_sub_folders(clean: Path, tmp_path: Path) -> None
         write(tmp_path / "source" / day, first, count=4)
     for day, first in (("may", 700), ("june", 704)):
         write(tmp_path / "reference" / day, first, count=4)
-    *_, done = auditing.audit(tmp_path / "reference", tmp_path / "source", SETTINGS)
-    assert isinstance(done, Audited)
+    *_, done = auditing.audit_folders(tmp_path / "reference", tmp_path / "source", SETTINGS)
+    assert isinstance(done, AuditResult)
     assert [(session.side, session.name) for session in done.audit.sessions] == [
         ("reference", "june"), ("reference", "may"), ("source", "friday"), ("source", "monday"),
     ]  # fmt: skip
@@ -214,7 +214,7 @@ def test_sessions_are_the_first_sub_folders(clean: Path, tmp_path: Path) -> None
 
 def test_folders_that_cannot_be_asked(clean: Path, tmp_path: Path) -> None:
     def ask(reference: Path, source: Path) -> Iterator[Any]:
-        return auditing.audit(reference, source, SETTINGS)
+        return auditing.audit_folders(reference, source, SETTINGS)
 
     with pytest.raises(CallError, match="as both folders"):
         list(ask(clean, clean))

@@ -13,12 +13,12 @@ import soundfile
 
 from tonewood.errors import CallError
 from tonewood.files import codec, output, recipe
-from tonewood.files.audio import AudioFormat, read, sha256
-from tonewood.files.modelfile import Model, load
-from tonewood.masking.render import rendered
+from tonewood.files.audio import AudioFormat, read_recording, file_sha256
+from tonewood.files.modelfile import Model, load_model
+from tonewood.masking.render import render_through_mask
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import batch, picture
-from tonewood.workflow.layout import Failed, Job, jobs
+from tonewood.workflow.layout import FileFailure, FileJob, plan_file_jobs
 
 Samples = npt.NDArray[np.float32]
 Play = Callable[..., Samples]
@@ -84,7 +84,7 @@ def test_rate_channels_length_and_depth_are_kept(
     before, after = soundfile.info(first), soundfile.info(tmp_path / "out" / first.name)
     for name in ("samplerate", "channels", "frames", "format", "subtype"):
         assert getattr(after, name) == getattr(before, name), name
-    old, new = (read(p).samples for p in (first, tmp_path / "out" / first.name))
+    old, new = (read_recording(p).samples for p in (first, tmp_path / "out" / first.name))
     assert np.abs(old - new).max() > 0.01
 
 
@@ -108,8 +108,8 @@ def test_amount_0_into_another_format_keeps_every_sample(
 ) -> None:
     second = tmp_path / "b.flac"
     assert run("enhance", take, "-o", second, "-m", model_file, "--amount", 0, *FEW).code == 0
-    np.testing.assert_array_equal(read(take).samples, read(second).samples)
-    assert read(second).format == AudioFormat("FLAC", "PCM_16")
+    np.testing.assert_array_equal(read_recording(take).samples, read_recording(second).samples)
+    assert read_recording(second).format == AudioFormat("FLAC", "PCM_16")
 
 
 # --- Which input becomes which output
@@ -146,27 +146,27 @@ def test_an_output_folder_above_or_beside_the_recordings_hides_none(tmp_path: Pa
         (music / name).parent.mkdir(parents=True, exist_ok=True)
         (music / name).write_bytes(b"")
     for out in (tmp_path, music / "jazz"):
-        laid = jobs([music], out)
+        laid = plan_file_jobs([music], out)
         assert laid == [
-            Job(music / "a.wav", out / "a.wav"),
-            Job(music / "jazz/b.wav", out / "jazz/b.wav"),
+            FileJob(music / "a.wav", out / "a.wav"),
+            FileJob(music / "jazz/b.wav", out / "jazz/b.wav"),
         ]
 
 
 def test_one_input_may_name_its_output_file(tmp_path: Path) -> None:
     a, b = tmp_path / "a.wav", tmp_path / "b.wav"
-    assert jobs([a], tmp_path / "c.flac") == [Job(a, tmp_path / "c.flac")]
-    assert jobs([a], tmp_path / "c") == [Job(a, tmp_path / "c" / "a.wav")]
+    assert plan_file_jobs([a], tmp_path / "c.flac") == [FileJob(a, tmp_path / "c.flac")]
+    assert plan_file_jobs([a], tmp_path / "c") == [FileJob(a, tmp_path / "c" / "a.wav")]
     (tmp_path / "d.wav").mkdir()
-    assert jobs([a], tmp_path / "d.wav") == [Job(a, tmp_path / "d.wav" / "a.wav")]
+    assert plan_file_jobs([a], tmp_path / "d.wav") == [FileJob(a, tmp_path / "d.wav" / "a.wav")]
     with pytest.raises(CallError, match=r"c\.txt is no kind of audio file .* \.wav or \.flac"):
-        jobs([a], tmp_path / "c.txt")
+        plan_file_jobs([a], tmp_path / "c.txt")
     for inputs in ([a, b], [tmp_path]):
         with pytest.raises(CallError, match=r"c\.flac names a file; several .* need a folder"):
-            jobs(inputs, tmp_path / "c.flac")
+            plan_file_jobs(inputs, tmp_path / "c.flac")
     a.write_bytes(b"")
     with pytest.raises(CallError, match="names a file"):
-        jobs([b, b], a)
+        plan_file_jobs([b, b], a)
 
 
 def test_two_inputs_of_one_name_are_refused_and_one_named_twice_is_done_once(
@@ -174,8 +174,8 @@ def test_two_inputs_of_one_name_are_refused_and_one_named_twice_is_done_once(
 ) -> None:
     one, two = tmp_path / "1" / "a.wav", tmp_path / "2" / "a.wav"
     with pytest.raises(CallError, match=r"1/a\.wav and .*2/a\.wav would both become .*out/a\.wav"):
-        jobs([one, two], tmp_path / "out")
-    assert jobs([one, one], tmp_path / "out") == [Job(one, tmp_path / "out" / "a.wav")]
+        plan_file_jobs([one, two], tmp_path / "out")
+    assert plan_file_jobs([one, one], tmp_path / "out") == [FileJob(one, tmp_path / "out" / "a.wav")]
 
 
 # --- Recipe and picture
@@ -187,24 +187,24 @@ def test_a_recipe_renders_the_same_samples_from_files_alone(
     first, second = tmp_path / "a.wav", tmp_path / "b.wav"
     soundfile.write(first, play(1.3, 44_100, 2).T, 44_100, "PCM_24")
     assert run("enhance", first, "-o", second, "-m", model_file, *FEW).code == 0
-    kept = recipe.load(tmp_path / "b.wav.recipe.json")
-    model, recording = load(model_file), read(first)
-    assert kept.input.sha256 == sha256(first)
+    kept = recipe.load_recipe(tmp_path / "b.wav.recipe.json")
+    model, recording = load_model(model_file), read_recording(first)
+    assert kept.input.sha256 == file_sha256(first)
     assert kept.model.digest == model.digest
     assert (kept.input.rate, kept.input.channels, kept.input.samples) == (
         44_100, *recording.samples.shape,
     )  # fmt: skip
     assert kept.settings.search.steps == kept.steps == 2
-    made = rendered(
+    made = render_through_mask(
         recording.samples,
         recording.rate,
-        kept.mask.mask(),
+        kept.mask.to_mask(),
         kept.settings.render,
         model.settings.spectrum,
     )
     assert made.gain_db == pytest.approx(kept.gain_db, abs=1e-9)
     whole = np.rint(made.samples.astype(np.float64) * 2**23) / 2**23
-    np.testing.assert_array_equal(read(second).samples, whole.astype(np.float32))
+    np.testing.assert_array_equal(read_recording(second).samples, whole.astype(np.float32))
 
 
 def test_the_same_call_gives_the_same_bytes(
@@ -349,7 +349,7 @@ def test_very_quiet_and_very_short_recordings_are_done(
     soundfile.write(short, play(0.25)[0], 16_000)
     ran = run("enhance", quiet, short, "-o", tmp_path / "o", "-m", model_file, *FEW, "--json")
     assert ran.code == 0, ran.err
-    loudness = recipe.load(tmp_path / "o" / "quiet.wav.recipe.json").loudness_lufs
+    loudness = recipe.load_recipe(tmp_path / "o" / "quiet.wav.recipe.json").loudness_lufs
     assert loudness is not None
     assert loudness.before < -70
     assert loudness.after == pytest.approx(loudness.before, abs=0.1)
@@ -392,10 +392,10 @@ def test_an_input_is_never_an_output(
     other.write_bytes(before)
     # `in/good.wav` would become `other/good.wav`, which is to be read after that.
     below = tmp_path / "in" / "good.wav"
-    laid = [Job(below, other), Job(other, tmp_path / "out" / "good.wav")]
-    model = load(model_file)
+    laid = [FileJob(below, other), FileJob(other, tmp_path / "out" / "good.wav")]
+    model = load_model(model_file)
     events = list(batch.enhance_files(laid, model, EnhanceSettings(), overwrite=True))
-    (failure,) = [e for e in events if isinstance(e, Failed)]
+    (failure,) = [e for e in events if isinstance(e, FileFailure)]
     assert "is an input too" in str(failure.error)
     assert other.read_bytes() == before
 
@@ -410,7 +410,7 @@ def test_unwritable_outputs_are_refused_before_the_work(
     def unused(*_: object, **__: object) -> NoReturn:
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr(batch, "reshape", unused)
+    monkeypatch.setattr(batch, "enhance_stream", unused)
     (tmp_path / "file").write_text("")
     ran = run("enhance", take, "-o", tmp_path / "file" / "out", "-m", model_file)
     assert ran.code == 1
@@ -443,7 +443,7 @@ def test_a_full_disk_leaves_nothing_of_that_file_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
     suffix: str,
 ) -> None:
-    synchronise, full = output._synchronise, [True]
+    synchronise, full = output._fsync, [True]
 
     def once(path: Path) -> None:
         if path.suffix == suffix and full:
@@ -451,7 +451,7 @@ def test_a_full_disk_leaves_nothing_of_that_file_and_the_others_go_on(
             raise OSError(errno.ENOSPC, "No space left on device")
         synchronise(path)
 
-    monkeypatch.setattr(output, "_synchronise", once)
+    monkeypatch.setattr(output, "_fsync", once)
     other = take.with_name("other.wav")
     other.write_bytes(take.read_bytes())
     out = tmp_path / "out"

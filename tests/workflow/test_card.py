@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from tonewood.files.modelfile import Model
-from tonewood.workflow.card import UNKNOWN, citation, entries, markdown
-from tonewood.workflow.train import Origin, train
+from tonewood.workflow.card import NOT_STATED, citation_lines, card_lines, card_markdown
+from tonewood.workflow.train import Provenance, train_from_folders
 
 Run = Callable[..., Any]
 
 
 def test_a_card_says_what_people_ask(model: Model) -> None:
-    told = {entry.name: " ".join(entry.lines) for entry in entries(model)}
+    told = {entry.name: " ".join(entry.lines) for entry in card_lines(model)}
     assert list(told) == [
         *("domain", "reference", "source", "scorer", "judge", "prior"),
         *("audit", "trained", "licence", "cite"),
     ]
-    assert told["domain"] == told["licence"] == UNKNOWN
+    assert told["domain"] == told["licence"] == NOT_STATED
     assert "4 takes, 1.1 minutes" in told["source"]
     assert "held-out takes" in told["scorer"]
     assert model.digest[:16] in told["cite"]
@@ -36,23 +36,23 @@ def test_accuracy_lies_in_its_interval_which_few_takes_leave_wide(model: Model) 
 
 
 def test_origin_is_kept(training_folders: Any, small: Callable[..., Any]) -> None:
-    origin = Origin("a | b", "CC0-1.0", "one\ntwo")
+    origin = Provenance("a | b", "CC0-1.0", "one\ntwo")
     reference, source = training_folders
-    *_, made = train(reference, source, small(judge=False), origin=origin)
+    *_, made = train_from_folders(reference, source, small(judge=False), provenance=origin)
     assert isinstance(made, Model)
     assert (made.card.domain, made.card.licence, made.card.notice) == origin
-    page = markdown(made)
+    page = card_markdown(made)
     assert "license: cc0-1.0\n" in page
     assert "a \\| b" in page
     assert "## Notice\n\n```\none\ntwo\n```\n" in page
 
 
 def test_markdown_has_facts_for_machines_on_top_and_a_row_for_each_entry(model: Model) -> None:
-    page = markdown(model)
+    page = card_markdown(model)
     _, front, body = page.split("---\n", 2)
     assert "library_name: tonewood" in front
     assert "license" not in front  # not stated, so not claimed
-    for entry in entries(model):
+    for entry in card_lines(model):
         assert f"| {entry.name} | " in body
 
 
@@ -63,7 +63,7 @@ def test_markdown_takes_names_for_text(model: Model, name: str) -> None:
     )
     (row,) = [
         line
-        for line in markdown(replace(model, card=card)).splitlines()
+        for line in card_markdown(replace(model, card=card)).splitlines()
         if line.startswith("| source |")
     ]
     assert row.count("|") - row.count("\\|") == 3
@@ -72,7 +72,7 @@ def test_markdown_takes_names_for_text(model: Model, name: str) -> None:
 
 def test_the_citation_names_the_model_that_it_is_of(model: Model) -> None:
     other = replace(model, guide_weight=model.guide_weight + 1)
-    assert citation(other) != citation(model)
+    assert citation_lines(other) != citation_lines(model)
 
 
 def test_info_prints_a_page_or_an_object_and_not_both(run: Run, model_file: Path) -> None:

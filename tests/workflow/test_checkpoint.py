@@ -16,22 +16,22 @@ from tests.conftest import Folders, Run, tiny_settings
 from tonewood.errors import ModelError
 from tonewood.files.checkpoint import Checkpoint
 from tonewood.files.modelfile import Model
-from tonewood.files.output import sole
-from tonewood.settings import changed
-from tonewood.workflow.courses import Checked
-from tonewood.workflow.train import train
+from tonewood.files.output import exclusive_lock
+from tonewood.settings import apply_assignments
+from tonewood.workflow.courses import CheckEvent
+from tonewood.workflow.train import train_from_folders
 
-SETTINGS = changed(tiny_settings(), ["training.patience=3"])
+SETTINGS = apply_assignments(tiny_settings(), ["training.patience=3"])
 
 
 def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
     """Train until so many looks were taken, or to the end."""
     made = None
-    events = train(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
+    events = train_from_folders(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
     for event in events:
         if isinstance(event, Model):
             made = event
-        elif isinstance(event, Checked) and looks is not None:
+        elif isinstance(event, CheckEvent) and looks is not None:
             looks -= 1
             if looks == 0:
                 events.close()  # type: ignore[attr-defined]
@@ -57,15 +57,15 @@ def test_nothing_is_done_twice(training_folders: Folders, tmp_path: Path) -> Non
     path = tmp_path / "c"
     run_until(training_folders, Checkpoint(path), 3)
     seen: list[tuple[str, int]] = []
-    events = train(
+    events = train_from_folders(
         training_folders.reference,
         training_folders.source,
         SETTINGS,
         checkpoint=Checkpoint(path, resumed=True),
     )
     for event in events:
-        if isinstance(event, Checked):
-            seen.append((event.who, event.check.step))
+        if isinstance(event, CheckEvent):
+            seen.append((event.network, event.check.step))
     assert ("scorer", 10) not in seen
     assert len(seen) == len(set(seen))
 
@@ -73,16 +73,16 @@ def test_nothing_is_done_twice(training_folders: Folders, tmp_path: Path) -> Non
 def test_another_training_is_not_gone_on_with(training_folders: Folders, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tonewood.checkpoint"
     run_until(training_folders, Checkpoint(path), 1)
-    other = changed(SETTINGS, ["training.seed=5"])
+    other = apply_assignments(SETTINGS, ["training.seed=5"])
     sides = training_folders.source, training_folders.reference
     resumed = Checkpoint(path, resumed=True)
     with pytest.raises(ModelError, match="is of another training: its recordings or settings"):
-        list(train(*training_folders, other, checkpoint=resumed))
+        list(train_from_folders(*training_folders, other, checkpoint=resumed))
     with pytest.raises(ModelError, match="is of another training"):
-        list(train(*sides, SETTINGS, checkpoint=resumed))
+        list(train_from_folders(*sides, SETTINGS, checkpoint=resumed))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ModelError, match="is damaged: leave --resume out to begin anew"):
-        list(train(*training_folders, SETTINGS, checkpoint=resumed))
+        list(train_from_folders(*training_folders, SETTINGS, checkpoint=resumed))
 
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -140,7 +140,7 @@ def test_one_killed_before_it_forgot_its_checkpoint_is_told_as_done(
 
 def test_two_trainings_of_one_model_are_refused(call: list[str], run: Run, tmp_path: Path) -> None:
     out = tmp_path / "ours.tonewood"
-    with sole(out):
+    with exclusive_lock(out):
         ran = run(*call, "-o", out)
     assert ran.code == 1
     assert "is being made by another process right now" in ran.err

@@ -19,30 +19,30 @@ import pytest
 import soundfile
 
 from tonewood.files import recipe, results
-from tonewood.files.audio import sha256
+from tonewood.files.audio import file_sha256
 from tonewood.files.modelfile import Model
 from tonewood.files.output import atomic_path
-from tonewood.files.results import Row
-from tonewood.settings import EnhanceSettings, changed
+from tonewood.files.results import ResultRow
+from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.workflow import archive, batch
-from tonewood.workflow.batch import Scored
-from tonewood.workflow.cluster import Crew
-from tonewood.workflow.layout import Failed, jobs
-from tonewood.workflow.units import Done, EnhanceTask, ScoreTask, Unit
+from tonewood.workflow.batch import FileScored
+from tonewood.workflow.cluster import DaskWorkers
+from tonewood.workflow.layout import FileFailure, plan_file_jobs
+from tonewood.workflow.units import ItemResult, EnhanceTask, ScoreTask, WorkItem
 
 # Workers do not have this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Play = Callable[..., npt.NDArray[np.float32]]
 FEW = ("--prior", "static", "--steps", "0", "--force")
-SETTINGS = changed(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
 PATIENCE = 60.0  # seconds, after which a test fails instead of hanging
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
+def crew() -> Iterator[DaskWorkers]:
     """Two workers."""
-    with Crew(2) as crew:
+    with DaskWorkers(2) as crew:
         yield crew
 
 
@@ -74,42 +74,42 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def check_whole(takes: Path, out: Path, failed: Sequence[str] = ()) -> None:
     """Every input has one whole output or one listed reason, and nothing else is there."""
-    rows = results.read(out / archive.TABLE)
+    rows = results.read_results(out / archive.RESULTS_TABLE_NAME)
     inputs = sorted(str(path) for path in takes.iterdir())
     assert sorted(row.path for row in rows) == inputs
     assert sorted(Path(row.path).name for row in rows if row.error) == sorted(failed)
-    wanted = {archive.TABLE}
+    wanted = {archive.RESULTS_TABLE_NAME}
     for row in rows:
         if row.error is None:
             assert row.output is not None
             output = Path(row.output)
-            told = recipe.load(output.with_name(output.name + recipe.SUFFIX))
-            assert told.output_sha256 == sha256(output)
-            assert told.input.sha256 == row.sha256 == sha256(row.path)
-            wanted |= {output.name, output.name + recipe.SUFFIX}
+            told = recipe.load_recipe(output.with_name(output.name + recipe.RECIPE_SUFFIX))
+            assert told.output_sha256 == file_sha256(output)
+            assert told.input.sha256 == row.sha256 == file_sha256(row.path)
+            wanted |= {output.name, output.name + recipe.RECIPE_SUFFIX}
     assert set(tree(out)) == wanted
 
 
 def spread(
-    takes: Path, out: Path, task: EnhanceTask, model: Model, crew: Crew | None, retries: int = 2
+    takes: Path, out: Path, task: EnhanceTask, model: Model, crew: DaskWorkers | None, retries: int = 2
 ) -> list[Any]:
-    units = archive.lay([takes], out)
-    table = out / archive.TABLE
-    events = archive.run(units, task, model, crew=crew, table=table, retries=retries)
-    return [it for it in events if not isinstance(it, archive.Tally)]
+    units = archive.plan_jobs([takes], out)
+    table = out / archive.RESULTS_TABLE_NAME
+    events = archive.run_batch(units, task, model, workers=crew, table=table, retries=retries)
+    return [it for it in events if not isinstance(it, archive.BatchProgress)]
 
 
 def test_workers_make_what_one_process_makes(
-    tmp_path: Path, takes: Path, model: Model, crew: Crew
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
 ) -> None:
     plain = tmp_path / "plain"
-    for event in batch.enhance_files(jobs([takes], plain), model, SETTINGS):
-        assert not isinstance(event, Failed)
+    for event in batch.enhance_files(plan_file_jobs([takes], plain), model, SETTINGS):
+        assert not isinstance(event, FileFailure)
     out = tmp_path / "out"
     assert len(spread(takes, out, EnhanceTask(SETTINGS), model, crew)) == 8
     check_whole(takes, out)
     made = tree(out)
-    del made[archive.TABLE]
+    del made[archive.RESULTS_TABLE_NAME]
     assert made == tree(plain)
 
 
@@ -121,7 +121,7 @@ class Dying(EnhanceTask):
     times: int = 1
     notes: str = ""
 
-    def do(self, unit: Unit, model: Model, known: Row | None) -> Done:
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
         """Write half an output and be killed; or do the work."""
         assert isinstance(unit.input, Path)
         assert isinstance(unit.output, Path)
@@ -132,18 +132,18 @@ class Dying(EnhanceTask):
             with atomic_path(unit.output) as temporary:
                 temporary.write_bytes(b"half of it")
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().do(unit, model, known)
+        return super().run(unit, model, known)
 
 
 def test_a_worker_killed_in_the_middle_of_a_file(
-    tmp_path: Path, takes: Path, model: Model, crew: Crew
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
 ) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
     task = Dying(SETTINGS, victims=("take3.wav",), notes=str(notes))
     events = spread(takes, out, task, model, crew)
-    assert not [it for it in events if isinstance(it, Failed)]
-    tries = {Path(row.path).name: row.tries for row in results.read(out / archive.TABLE)}
+    assert not [it for it in events if isinstance(it, FileFailure)]
+    tries = {Path(row.path).name: row.tries for row in results.read_results(out / archive.RESULTS_TABLE_NAME)}
     assert tries.pop("take3.wav") == 2
     assert not list(out.glob(".tonewood-*"))  # what the dead one left went with the next write
     assert all(it.already for it in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
@@ -151,13 +151,13 @@ def test_a_worker_killed_in_the_middle_of_a_file(
 
 
 def test_a_file_that_kills_every_worker_is_listed_and_the_others_are_done(
-    tmp_path: Path, takes: Path, model: Model, crew: Crew
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
 ) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
     (takes / "bad.wav").write_text("no audio")
     task = Dying(SETTINGS, victims=("take3.wav",), times=99, notes=str(notes))
-    lost = [it for it in spread(takes, out, task, model, crew, 1) if isinstance(it, Failed)]
+    lost = [it for it in spread(takes, out, task, model, crew, 1) if isinstance(it, FileFailure)]
     why = {Path(it.input).name: str(it.error) for it in lost}
     assert set(why) == {"bad.wav", "take3.wav"}
     assert "take3.wav: the process that worked on it died" in why["take3.wav"]
@@ -172,27 +172,27 @@ class Filling(EnhanceTask):
 
     bytes: int = 0
 
-    def do(self, unit: Unit, model: Model, known: Row | None) -> Done:
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
         """Do the work on a full disk."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.bytes, hard))
         try:
-            return super().do(unit, model, known)
+            return super().run(unit, model, known)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("room", [100, 50_000])
 def test_a_disk_that_fills(
-    tmp_path: Path, takes: Path, model: Model, crew: Crew, room: int
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers, room: int
 ) -> None:
     out = tmp_path / "out"
     lost = list(spread(takes, out, Filling(SETTINGS, bytes=room), model, crew, 0))
     assert len(lost) == 8
     for it in lost:
-        assert isinstance(it, Failed)
+        assert isinstance(it, FileFailure)
         assert "is full: free some space" in str(it.error)
-    assert set(tree(out)) == {archive.TABLE}
+    assert set(tree(out)) == {archive.RESULTS_TABLE_NAME}
     spread(takes, out, EnhanceTask(SETTINGS), model, crew)
     check_whole(takes, out)
 
@@ -203,7 +203,7 @@ class Slow(EnhanceTask):
 
     notes: str = ""
 
-    def do(self, unit: Unit, model: Model, known: Row | None) -> Done:
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
         """Do the work, and note who did."""
         who = Path(self.notes) / "slow"
         try:
@@ -215,11 +215,11 @@ class Slow(EnhanceTask):
         time.sleep(1.0 if slow else 0.1)
         assert isinstance(unit.input, Path)
         (Path(self.notes) / f"{unit.input.name}.{slow}").touch()
-        return super().do(unit, model, known)
+        return super().run(unit, model, known)
 
 
 def test_a_slow_worker_keeps_little_from_the_others(
-    tmp_path: Path, takes: Path, model: Model, crew: Crew
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
 ) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
@@ -251,11 +251,11 @@ def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: 
     finally:
         client.kill()
         client.communicate(timeout=PATIENCE)
-    assert not (out / archive.TABLE).exists()
+    assert not (out / archive.RESULTS_TABLE_NAME).exists()
     until(lambda: not any(Path(f"/proc/{it}").exists() for it in workers))
     before = {name: it for name, it in tree(out).items() if name.endswith(".wav")}
     again = cli(
-        "enhance", takes, "-o", out, "-m", model_file, *FEW, "--parquet", out / archive.TABLE
+        "enhance", takes, "-o", out, "-m", model_file, *FEW, "--parquet", out / archive.RESULTS_TABLE_NAME
     )
     told, _ = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0
@@ -335,17 +335,17 @@ def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) ->
 
 
 def test_scores_by_workers_are_those_of_one_process(
-    takes: Path, model: Model, crew: Crew, tmp_path: Path
+    takes: Path, model: Model, crew: DaskWorkers, tmp_path: Path
 ) -> None:
-    units = [Unit(path) for path in sorted(takes.iterdir())]
+    units = [WorkItem(path) for path in sorted(takes.iterdir())]
     (takes / "take7.wav").write_text("no audio")
     table = tmp_path / "t.parquet"
     found: list[dict[str, Any]] = []
     for workers in (None, crew, crew):  # the third goes by the table of the second
         where = table if workers else None
-        events = list(archive.run(units, ScoreTask(), model, crew=workers, table=where))
-        found.append({str(it.input): it.score for it in events if isinstance(it, Scored)})
-        assert [Path(it.input).name for it in events if isinstance(it, Failed)] == ["take7.wav"]
+        events = list(archive.run_batch(units, ScoreTask(), model, workers=workers, table=where))
+        found.append({str(it.input): it.score for it in events if isinstance(it, FileScored)})
+        assert [Path(it.input).name for it in events if isinstance(it, FileFailure)] == ["take7.wav"]
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 7
 
@@ -365,7 +365,7 @@ def test_explanations_by_workers_are_those_of_one_process(
     assert tables[0] == tables[1] == tables[2]
     assert [it.get("already") for it in ran.objects] == [True, True, None]
     plain, out = tree(tmp_path / "plain"), tree(tmp_path / "out")
-    assert set(out) - set(plain) == {archive.TABLE}
+    assert set(out) - set(plain) == {archive.RESULTS_TABLE_NAME}
     assert {name: out[name] for name in plain} == plain
 
 
@@ -386,4 +386,4 @@ def test_pairs_by_workers_are_those_of_one_process(
         assert ran.code == 0, ran.err
         found.append(sorted(ran.out.splitlines()))
     assert found[0] == found[1] == found[2]
-    assert [row.seconds for row in results.read(table)] == [4.0, 4.0]
+    assert [row.seconds for row in results.read_results(table)] == [4.0, 4.0]

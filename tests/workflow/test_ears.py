@@ -14,15 +14,15 @@ from scipy.signal import welch
 from scipy.stats import kendalltau
 
 from tonewood.errors import FolderError, ModelError
-from tonewood.files.modelfile import Model, load
-from tonewood.settings import EnhanceSettings, ModelSettings, changed
+from tonewood.files.modelfile import Model, load_model
+from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
 from tonewood.workflow import ears, opinions
 from tonewood.workflow import train as training
-from tonewood.workflow.card import entries, markdown
-from tonewood.workflow.edit import Edit, Note, composed
-from tonewood.workflow.enhance import Enhancement, enhance
-from tonewood.workflow.revise import again
-from tonewood.workflow.score import score
+from tonewood.workflow.card import card_lines, card_markdown
+from tonewood.workflow.edit import Edit, Note, compose_mask
+from tonewood.workflow.enhance import Enhancement, enhance_array
+from tonewood.workflow.revise import search_around_pins
+from tonewood.workflow.score import score_array
 
 Wave = npt.NDArray[np.float32]
 RATE = 16_000
@@ -86,13 +86,13 @@ def asked(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wa
 @pytest.fixture(scope="module")
 def liked(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The model of those listeners, as its file gives it back."""
-    settings = changed(ModelSettings(), SMALL)
-    *events, model = ears.train(asked / "answers.csv", None, settings, name="ears")
+    settings = apply_assignments(ModelSettings(), SMALL)
+    *events, model = ears.train_from_listeners(asked / "answers.csv", None, settings, name="ears")
     assert isinstance(model, Model)
-    assert sum(isinstance(it, opinions.Listening) for it in events) == 48
+    assert sum(isinstance(it, opinions.ListenerAudioProgress) for it in events) == 48
     path = tmp_path_factory.mktemp("model") / "ears.tonewood"
     model.save(path)
-    back = load(path)
+    back = load_model(path)
     assert back.digest == model.digest
     assert back.card == model.card
     return back
@@ -102,17 +102,17 @@ def test_the_scorer_recovers_the_order_of_unseen_recordings(
     liked: Model, takes: Callable[..., list[Wave]]
 ) -> None:
     unseen = takes(30, 5_000)
-    scores = [score(wave[None], RATE, liked).scorer for wave in unseen]
+    scores = [score_array(wave[None], RATE, liked).scorer for wave in unseen]
     assert kendalltau(-np.array(scores), [tilt(wave) for wave in unseen]).statistic >= 0.8
 
 
 def test_enhancing_moves_the_taste_up(liked: Model, takes: Callable[..., list[Wave]]) -> None:
     moved, left = [], 0
     for wave in takes(12, 7_000):
-        *_, done = enhance(wave[None], RATE, liked, EnhanceSettings())
+        *_, done = enhance_array(wave[None], RATE, liked, EnhanceSettings())
         assert isinstance(done, Enhancement)
         assert done.prior == "none"
-        assert done.mask.largest_db <= opinions.MAX_GAIN_DB + 0.01
+        assert done.mask.largest_db <= opinions.PREFERENCE_MAX_GAIN_DB + 0.01
         if done.steps == 0:  # liked already, or unlike anything that was heard
             left += 1
             assert done.mask.largest_db == 0
@@ -133,10 +133,10 @@ def test_the_card_says_what_the_ears_taught(liked: Model) -> None:
     assert card.agreement_interval[0] <= card.agreement <= card.agreement_interval[1]
     assert card.agreement > 0.7
     assert liked.card.prior is None
-    told = dict(entries(liked))
+    told = dict(card_lines(liked))
     assert told["prior"][0].startswith("none: listeners alone")
     assert "600 comparisons" in told["ears"][0]
-    assert "agrees with" in markdown(liked)
+    assert "agrees with" in card_markdown(liked)
     assert json.loads(liked.card.model_dump_json())["ears"]["comparisons"] == 600
 
 
@@ -145,11 +145,11 @@ def test_what_it_never_learnt_it_does_not_make_up(
 ) -> None:
     (wave,) = takes(1, 9_000)
     for kind in ("static", "neighbours", "network"):
-        settings = changed(EnhanceSettings(), [f"prior.kind={kind}", "force=true"])
+        settings = apply_assignments(EnhanceSettings(), [f"prior.kind={kind}", "force=true"])
         with pytest.raises(ModelError, match="learnt from listeners alone"):
-            list(enhance(wave[None], RATE, liked, settings))
-    own = changed(EnhanceSettings(), ["search.steps=0", "force=true"])
-    *_, done = enhance(wave[None], RATE, liked, own)
+            list(enhance_array(wave[None], RATE, liked, settings))
+    own = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
+    *_, done = enhance_array(wave[None], RATE, liked, own)
     assert isinstance(done, Enhancement)
     assert done.mask.largest_db == 0  # what is asked for stays asked for
     assert done.settings == own
@@ -159,27 +159,27 @@ def test_a_pinned_note_is_kept_by_a_model_of_ears_alone(
     liked: Model, takes: Callable[..., list[Wave]]
 ) -> None:
     """A new search around it follows the scorer alone, as the first did."""
-    settings = changed(EnhanceSettings(), ["search.steps=4", "force=true"])
-    tried = ((wave, [*enhance(wave[None], RATE, liked, settings)][-1]) for wave in takes(6, 7_000))
+    settings = apply_assignments(EnhanceSettings(), ["search.steps=4", "force=true"])
+    tried = ((wave, [*enhance_array(wave[None], RATE, liked, settings)][-1]) for wave in takes(6, 7_000))
     wave, last = next(it for it in tried if isinstance(it[1], Enhancement) and it[1].steps)
     assert isinstance(last, Enhancement)
     note = Note(
         id="n", seconds=1.5, hz=1_000.0, width_s=2.0, height_hz=800.0, gain_db=6.0, pinned=True
     )
-    *_, new = again(wave[None], RATE, liked, last.mask, (note,), settings, last.certificate)
+    *_, new = search_around_pins(wave[None], RATE, liked, last.mask, (note,), settings, last.certificate)
     assert isinstance(new, Enhancement)
     assert (new.prior, new.settings.prior.kind) == ("none", "none")
     seconds = np.array([1.5])
-    kept, was = (it.at(np.array([1_000.0]), seconds).item() for it in (new.mask, last.mask))
+    kept, was = (it.gain_at(np.array([1_000.0]), seconds).item() for it in (new.mask, last.mask))
     assert kept == pytest.approx(was, abs=0.15)
-    whole = composed(new.mask, Edit(notes=(note,)), 30)
-    assert whole.at(np.array([1_000.0]), seconds).item() - was == pytest.approx(6, abs=0.2)
+    whole = compose_mask(new.mask, Edit(notes=(note,)), 30)
+    assert whole.gain_at(np.array([1_000.0]), seconds).item() - was == pytest.approx(6, abs=0.2)
     assert np.isfinite(new.samples).all()
 
 
 def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
-    settings = changed(ModelSettings(), SMALL)
-    loading = opinions.load(asked / "answers.csv", None, settings)
+    settings = apply_assignments(ModelSettings(), SMALL)
+    loading = opinions.load_listener_answers(asked / "answers.csv", None, settings)
     while True:
         try:
             next(loading)
@@ -187,46 +187,46 @@ def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
             answered = end.value
             break
     for seed in range(3):
-        train, held_out = opinions.hold_out(answered.heard, 0.2, seed)
-        assert not set(train.together) & set(held_out.together)
-        assert len(held_out.together) == 10
+        train, held_out = opinions.hold_out_listener_groups(answered.heard, 0.2, seed)
+        assert not set(train.groups) & set(held_out.groups)
+        assert len(held_out.groups) == 10
         assert len(held_out.better) >= 2
 
 
 def test_ratings_teach_alone(asked: Path, takes: Callable[..., list[Wave]]) -> None:
-    settings = changed(ModelSettings(), [*TINY, "scorer.crop_seconds=1.0", "training.steps=150"])
-    *_, model = ears.train(None, asked / "ratings.csv", settings)
+    settings = apply_assignments(ModelSettings(), [*TINY, "scorer.crop_seconds=1.0", "training.steps=150"])
+    *_, model = ears.train_from_listeners(None, asked / "ratings.csv", settings)
     assert isinstance(model, Model)
     assert model.card.ears is not None
     assert model.card.ears.ratings == 48
     unseen = takes(20, 6_000)
-    scores = [score(wave[None], RATE, model).scorer for wave in unseen]
+    scores = [score_array(wave[None], RATE, model).scorer for wave in unseen]
     assert kendalltau(-np.array(scores), [tilt(wave) for wave in unseen]).statistic >= 0.7
 
 
 def test_folders_and_ears_teach_one_model(
     asked: Path, training_folders: Any, small: Callable[..., ModelSettings]
 ) -> None:
-    settings = changed(small(), ["guide.steps=20"])
+    settings = apply_assignments(small(), ["guide.steps=20"])
     tables = (asked / "answers.csv", asked / "ratings.csv")
-    *_, model = training.train(
+    *_, model = training.train_from_folders(
         training_folders.reference, training_folders.source, settings, tables=tables
     )
     assert isinstance(model, Model)
     assert model.card.ears is not None
     assert (model.card.ears.comparisons, model.card.ears.ratings) == (600, 48)
     assert model.card.prior is not None
-    assert "ears" in dict(entries(model))
+    assert "ears" in dict(card_lines(model))
 
 
 def test_too_little_to_learn_from(asked: Path, tmp_path: Path) -> None:
-    settings = changed(ModelSettings(), SMALL)
+    settings = apply_assignments(ModelSettings(), SMALL)
     lines = (asked / "answers.csv").read_text().splitlines()
     few = asked / "few.csv"
     few.write_text("\n".join(lines[:20]) + "\n")
     with pytest.raises(FolderError, match="19 comparisons; 30 are needed"):
-        list(ears.train(few, None, settings))
+        list(ears.train_from_listeners(few, None, settings))
     one = asked / "one.csv"
     one.write_text("preferred,other,group\n" + "".join(f"{it},same\n" for it in lines[1:60]))
     with pytest.raises(FolderError, match="of 1 pieces; 4 are needed"):
-        list(ears.train(one, None, settings))
+        list(ears.train_from_listeners(one, None, settings))

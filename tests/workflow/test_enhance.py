@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from tonewood.files.modelfile import Model
-from tonewood.masking.likeness import Likeness
-from tonewood.masking.optimise import Step
-from tonewood.settings import EnhanceSettings, changed, enhance_settings
+from tonewood.masking.likeness import OutOfDomainDetector
+from tonewood.masking.optimise import SearchStep
+from tonewood.settings import EnhanceSettings, apply_assignments, default_enhance_settings
 from tonewood.signal.bands import mean_level
-from tonewood.signal.tracks import Held
-from tonewood.workflow.enhance import Enhancement, enhance, mean_score, mono_at, rows_of
+from tonewood.signal.tracks import TensorTimeSeries
+from tonewood.workflow.enhance import Enhancement, enhance_array, mean_score, to_analysis_rate, scorer_input
 
 FORCED = EnhanceSettings(force=True)
 
 
 def made(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000) -> Enhancement:
-    *_, last = enhance(wave, rate, model, settings)
+    *_, last = enhance_array(wave, rate, model, settings)
     assert isinstance(last, Enhancement)
     return last
 
@@ -31,7 +31,7 @@ def source(play: Callable[..., Any]) -> Any:
     return play(4, formant_hz=2_500.0, seed=99)
 
 
-def with_limit(cloud: Likeness, limit: float) -> Likeness:
+def with_limit(cloud: OutOfDomainDetector, limit: float) -> OutOfDomainDetector:
     return replace(cloud, limit=limit)
 
 
@@ -39,11 +39,11 @@ def test_the_guided_step_is_the_minimum_of_the_linearised_objective(
     source: Any, model: Model
 ) -> None:
     guided = replace(model, guide_weight=1.0)
-    settings = changed(
+    settings = apply_assignments(
         FORCED, ["search.smooth_ms=0", "search.alpha=0.3", "search.listen=false", "search.steps=1"]
     )
-    steps = [s for s in enhance(source, 16_000, guided, settings) if isinstance(s, Step)]
-    rows = rows_of(mono_at(source, 16_000, model), model)
+    steps = [s for s in enhance_array(source, 16_000, guided, settings) if isinstance(s, SearchStep)]
+    rows = scorer_input(to_analysis_rate(source, 16_000, model), model)
     near = rows + steps[0].mask_db
     wanted = steps[0].mask_db + model.guide.direction(near[None], float(mean_level(near)))[0]
     bound = settings.render.max_gain_db
@@ -56,8 +56,8 @@ def test_the_guided_step_is_the_minimum_of_the_linearised_objective(
 
 def test_a_weight_of_nothing_leaves_the_prior(source: Any, model: Model) -> None:
     still = replace(model, guide_weight=0.0)
-    deaf = changed(FORCED, ["search.listen=false"])
-    steps = [s for s in enhance(source, 16_000, still, deaf) if isinstance(s, Step)]
+    deaf = apply_assignments(FORCED, ["search.listen=false"])
+    steps = [s for s in enhance_array(source, 16_000, still, deaf) if isinstance(s, SearchStep)]
     torch.testing.assert_close(steps[0].mask_db, steps[-1].mask_db)
 
 
@@ -65,7 +65,7 @@ def test_the_search_brings_the_sound_nearer_to_what_the_prior_asks_for(
     source: Any, model: Model
 ) -> None:
     still = replace(model, guide_weight=0.0)
-    steps = [s for s in enhance(source, 16_000, still, FORCED) if isinstance(s, Step)]
+    steps = [s for s in enhance_array(source, 16_000, still, FORCED) if isinstance(s, SearchStep)]
     assert [step.number for step in steps] == [0, 1, 2, 3]
     distances = [step.distance for step in steps]
     assert distances == sorted(distances, reverse=True)
@@ -75,7 +75,7 @@ def test_the_search_brings_the_sound_nearer_to_what_the_prior_asks_for(
 def test_scores_are_of_the_sound_itself(source: Any, model: Model) -> None:
     found = made(source, model, FORCED)
     for samples, score in ((source, found.scorer.before), (found.samples, found.scorer.after)):
-        rows = Held(rows_of(mono_at(samples, 16_000, model), model))
+        rows = TensorTimeSeries(scorer_input(to_analysis_rate(samples, 16_000, model), model))
         assert mean_score(model.scorer, rows) == pytest.approx(score, abs=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_an_input_unlike_the_source_is_refused_and_gets_the_static_mask(
     source: Any, model: Model
 ) -> None:
     strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
-    assert mean_score(model.scorer, Held(rows_of(mono_at(source, 16_000, model), model))) >= 0.5
+    assert mean_score(model.scorer, TensorTimeSeries(scorer_input(to_analysis_rate(source, 16_000, model), model))) >= 0.5
     found = made(source, strict, EnhanceSettings())
     assert found.certificate.verdict == "refused"
     assert found.prior == "static"
@@ -96,7 +96,7 @@ def test_what_is_unlike_it_and_like_the_reference_is_left_alone(
 ) -> None:
     reference = play(4, formant_hz=600.0, seed=98)
     strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
-    assert mean_score(model.scorer, Held(rows_of(mono_at(reference, 16_000, model), model))) < 0.5
+    assert mean_score(model.scorer, TensorTimeSeries(scorer_input(to_analysis_rate(reference, 16_000, model), model))) < 0.5
     found = made(reference, strict, EnhanceSettings())
     assert (found.certificate.verdict, found.prior) == ("refused", "none")
     assert found.mask.largest_db == 0
@@ -111,8 +111,8 @@ def test_force_reshapes_it_all_the_same(source: Any, model: Model) -> None:
 
 
 def test_random_pixels_fool_the_scorer_and_never_the_certificate(source: Any, model: Model) -> None:
-    control = changed(
-        enhance_settings("paper"),
+    control = apply_assignments(
+        default_enhance_settings("paper"),
         ["prior.kind=random", "search.alpha=0", "search.beta=0", "search.steps=60"],
     )
     found = made(source, model, control)

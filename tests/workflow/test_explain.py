@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from tonewood.errors import CallError
-from tonewood.files.audio import read
-from tonewood.files.modelfile import Model, load
+from tonewood.files.audio import read_recording
+from tonewood.files.modelfile import Model, load_model
 from tonewood.scoring.training import score_windows
-from tonewood.workflow.enhance import mono_at, rows_of
-from tonewood.workflow.explain import OCTAVES, explain, listen, soft_mask
-from tonewood.workflow.score import score
+from tonewood.workflow.enhance import to_analysis_rate, scorer_input
+from tonewood.workflow.explain import OCTAVE_CENTERS_HZ, explain_recording, filter_by_evidence, evidence_mask
+from tonewood.workflow.score import score_array
 
 Play = Callable[..., Any]
 
 
 def explained(samples: Any, rate: int, model: Model, **how: Any) -> Any:
-    return explain(samples, rate, model, parts=False, draws=1, **how)
+    return explain_recording(samples, rate, model, parts=False, draws=1, **how)
 
 
 @pytest.mark.parametrize("side", ["reference", "source"])
@@ -31,24 +31,24 @@ def test_map_and_bias_are_the_logit_of_what_is_scored(
     wave = play(3.4, 22_050, 2)
     wave[:, 21_500:44_600] = 0  # a window that nobody hears
     found = explained(wave, 22_050, model, side=side, method=method)
-    along = score_windows(model.scorer, rows_of(mono_at(wave, 22_050, model), model)).double()
+    along = score_windows(model.scorer, scorer_input(to_analysis_rate(wave, 22_050, model), model)).double()
     logits = torch.logit(along) * (-1 if side == "reference" else 1)
     assert found.windows == len(along) == 3
     assert found.logit == pytest.approx(float(logits.mean()), abs=1e-4)  # float32 scores
     assert abs(found.map_mean + found.base - found.logit) < 1e-6
     assert found.residual < 1e-6
-    assert found.score == pytest.approx(score(wave, 22_050, model).scorer, abs=1e-6)
+    assert found.score == pytest.approx(score_array(wave, 22_050, model).scorer, abs=1e-6)
 
 
 def test_the_exactness_holds_on_real_recordings(corpora: Path) -> None:
-    model = load("cello")
+    model = load_model("cello")
     for path in sorted((corpora / "real_cello" / "test" / "good").glob("*.flac"))[:2]:
-        recording = read(path)
+        recording = read_recording(path)
         found = explained(recording.samples, recording.rate, model)
         assert found.residual < 1e-6
         assert abs(found.map_mean + found.base - found.logit) < 1e-6
         assert found.score == pytest.approx(
-            score(recording.samples, recording.rate, model).scorer, abs=1e-6
+            score_array(recording.samples, recording.rate, model).scorer, abs=1e-6
         )
 
 
@@ -86,15 +86,15 @@ def test_two_bodies_differ_in_their_octaves(model: Model, play: Play) -> None:
     ):  # fmt: skip
         found = explained(play(3.0, formant_hz=formant, seed=7), 16_000, model, side=side)
         assert found.logit > 0
-        by_hz = dict(zip(OCTAVES, found.octaves, strict=True))
+        by_hz = dict(zip(OCTAVE_CENTERS_HZ, found.octaves, strict=True))
         assert by_hz[wanted] + by_hz[other] > 0
         assert found.octaves.sum() > 0
 
 
 def test_a_true_map_holds(model: Model, play: Play) -> None:
-    found = explain(play(2.0), 16_000, model, parts=False, method="integrated")
-    assert found.faithful.holds
-    deletion, insertion = found.faithful.deletion, found.faithful.insertion
+    found = explain_recording(play(2.0), 16_000, model, parts=False, method="integrated")
+    assert found.faithfulness.is_faithful
+    deletion, insertion = found.faithfulness.deletion, found.faithfulness.insertion
     assert float(deletion[0]) == pytest.approx(float(insertion[-1]), abs=1e-4)
     assert float(deletion[0]) == pytest.approx(found.logit, abs=1e-3)
 
@@ -104,7 +104,7 @@ def test_what_was_used_and_what_was_not_sum_to_the_recording(
     model: Model, play: Play, rate: int, channels: int
 ) -> None:
     wave = play(1.3, rate, channels)
-    sounds = listen(wave, rate, explained(wave, rate, model, side="source"), model)
+    sounds = filter_by_evidence(wave, rate, explained(wave, rate, model, side="source"), model)
     assert sounds is not None
     before = [it.samples / np.float32(10 ** (it.gain_db / 20)) for it in sounds]
     assert before[0].shape == wave.shape
@@ -112,34 +112,34 @@ def test_what_was_used_and_what_was_not_sum_to_the_recording(
     for part in before:  # neither is all of it
         assert 0.01 < np.square(part).sum() / np.square(wave).sum() < 0.99
     for it in sounds:
-        assert it.held or it.loudness_after == pytest.approx(it.loudness_before, abs=0.1)
+        assert it.peak_limited or it.loudness_after == pytest.approx(it.loudness_before, abs=0.1)
 
 
 def test_the_soft_mask_lets_through_what_speaks_for_the_class(model: Model) -> None:
     evidence = torch.full((48, 100), -1.0)
     evidence[20:30, 40:60] = 2.0
-    mask = soft_mask(evidence, model)
+    mask = evidence_mask(evidence, model)
     assert mask is not None
-    gain = mask.at(mask.hz[[5, 25, 40]], np.array([0.2, 0.5, 0.8]))
+    gain = mask.gain_at(mask.hz[[5, 25, 40]], np.array([0.2, 0.5, 0.8]))
     assert gain[1, 1] == pytest.approx(0, abs=0.1)
     assert gain[0].max() < -50
     assert gain[:, [0, 2]].max() < -50
     # What the scorer cannot hear was not used.
-    assert mask.at(np.array([9_000.0, 20_000.0]), np.array([0.5])).max() < -50
-    assert soft_mask(torch.full((48, 100), -1.0), model) is None
+    assert mask.gain_at(np.array([9_000.0, 20_000.0]), np.array([0.5])).max() < -50
+    assert evidence_mask(torch.full((48, 100), -1.0), model) is None
 
 
 def test_parts_have_names_and_weights(model: Model, play: Play) -> None:
-    found = explain(play(1.5), 16_000, model, draws=1)
+    found = explain_recording(play(1.5), 16_000, model, draws=1)
     assert found.parts is not None
     assert len(found.parts.labels) == found.evidence.shape[1]
-    sums = found.tally(0.01)
+    sums = found.part_sums(0.01)
     assert sums is not None
-    heard = np.isfinite(found.along)
+    heard = np.isfinite(found.frame_evidence)
     assert sums.seconds.sum() == pytest.approx(0.01 * heard.sum())
-    assert sums.evidence.sum() == pytest.approx(0.01 * found.along[heard].sum())
+    assert sums.evidence.sum() == pytest.approx(0.01 * found.frame_evidence[heard].sum())
 
 
 def test_a_class_that_is_none(model: Model, play: Play) -> None:
     with pytest.raises(CallError, match="class is 'good'; choose reference or source"):
-        explain(play(1.0), 16_000, model, side="good")  # type: ignore[arg-type]
+        explain_recording(play(1.0), 16_000, model, side="good")  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ import soundfile
 import yaml
 from scipy.signal import freqz, group_delay
 
-from tonewood.files.recipe import load as load_recipe
-from tonewood.signal.biquads import grid_hz
+from tonewood.files.recipe import load_recipe as load_recipe
+from tonewood.signal.biquads import fit_grid_hz
 from tonewood.workflow import corrections
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -44,7 +44,7 @@ def made(folder: Path, play: Callable[..., Any], run: Run, model_file: Path) -> 
 def average(path: Path, hz: Floats = HZ) -> Floats:
     """The mask's mean over time plus the gain, by interpolation in mel written out."""
     recipe = load_recipe(path.with_name(path.name + ".recipe.json"))
-    mask = recipe.mask.mask()
+    mask = recipe.mask.to_mask()
     mean = mask.gain_db.astype(float).mean(axis=1)
     here, rows = (2595 * np.log10(1 + np.asarray(f) / 700) for f in (hz, mask.hz))
     fade = np.clip(1 - np.log2(np.maximum(hz, mask.top_hz) / mask.top_hz), 0, 1)
@@ -114,7 +114,7 @@ def test_a_model_is_exported_by_its_static_mask(
     assert run("export", model_file, "--ir", "linear", "-o", out).code == 0
     _, h = freqz(soundfile.read(out)[0], worN=HZ, fs=48_000)
     static = model.priors.static_db.numpy().clip(-30, 30)
-    rows = 2595 * np.log10(1 + corrections.load(str(model_file)).mask.hz / 700)
+    rows = 2595 * np.log10(1 + corrections.load_correction(str(model_file)).mask.hz / 700)
     below = HZ < 8_000
     wanted = np.interp(2595 * np.log10(1 + HZ / 700), rows, static)
     assert np.abs(20 * np.log10(np.abs(h)) - wanted)[below].max() < 0.1
@@ -213,7 +213,7 @@ def test_bands_read_back_leave_what_was_reported(
     (line,) = ran.objects
     gain, filters = READERS[form](out.read_text())
     assert len(filters) == len(line["bands"]) == count
-    hz = grid_hz(48_000)
+    hz = fit_grid_hz(48_000)
     total = np.full(len(hz), gain)
     for filter_ in filters:
         _, h = freqz(*rbj(*filter_, 48_000), worN=hz, fs=48_000)
@@ -253,11 +253,11 @@ def test_the_table_is_the_mask_in_third_octaves(tmp_path: Path, made: Path, run:
     values = np.array(rows, dtype=float)
     assert values[:, 0] == pytest.approx(np.arange(22) * 0.1)
     recipe = load_recipe(made.with_name(made.name + ".recipe.json"))
-    mask = recipe.mask.mask()
+    mask = recipe.mask.to_mask()
     for column, centre in enumerate(hz, start=1):
         # The mean of the mask over the band, by many points.
         points = centre * 2 ** np.linspace(-1 / 6, 1 / 6, 41)
-        wanted = mask.at(points, values[:, 0]).mean(axis=0)
+        wanted = mask.gain_at(points, values[:, 0]).mean(axis=0)
         assert np.abs(values[:, column] - wanted).max() < 1.0
     assert ran.objects[0]["rows"] == 22
 

@@ -29,7 +29,7 @@ def test_a_folder_gives_the_model_back(model: Model, tmp_path: Path) -> None:
     back = tonewood.from_pretrained(tmp_path / "tiny")
     assert (back.digest, back.name, back.card) == (model.digest, "tiny", model.card)
     page = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
-    assert page == card.markdown(model)
+    assert page == card.card_markdown(model)
     assert page.startswith("---\nlibrary_name: tonewood\n")
 
 
@@ -39,7 +39,7 @@ def test_nothing_is_replaced_unasked(model: Model, tmp_path: Path) -> None:
         tonewood.save_pretrained(model, tmp_path)
     assert [it.name for it in tmp_path.iterdir()] == ["README.md"]
     tonewood.save_pretrained(model, tmp_path, overwrite=True)
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == card.markdown(model)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == card.card_markdown(model)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

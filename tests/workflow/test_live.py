@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tonewood.files.modelfile import Model
-from tonewood.workflow.live import Controls, Levels, Tally, perform
-from tonewood.workflow.streaming import Stream
+from tonewood.workflow.live import LiveControls, BlockLevels, LiveSummary, run_live
+from tonewood.workflow.streaming import StreamingEnhancer
 
 Samples = NDArray[np.float32]
 BLOCK = 160
@@ -46,9 +46,9 @@ def samples(play: Callable[..., Any]) -> Samples:
 
 def test_what_is_played_is_what_the_stream_makes(samples: Samples, predicting: Model) -> None:
     desk = Desk(samples)
-    stream = Stream(predicting, 16_000)
-    levels = list(perform(desk, stream, Controls()))
-    other = Stream(predicting, 16_000)
+    stream = StreamingEnhancer(predicting, 16_000)
+    levels = list(run_live(desk, stream, LiveControls()))
+    other = StreamingEnhancer(predicting, 16_000)
     assert np.array_equal(desk.played, np.concatenate([other.process(samples), other.flush()], 1))
     assert len(levels) == 100
     assert levels[-1].seconds == pytest.approx(1.0)
@@ -63,22 +63,22 @@ def test_every_block_comes_back_before_the_next_is_asked_for(
 ) -> None:
     desk = Desk(samples, lambda number: counts.append((number, len(desk.made))))
     counts: list[tuple[int, int]] = []
-    for _ in perform(desk, Stream(predicting, 16_000), Controls()):
+    for _ in run_live(desk, StreamingEnhancer(predicting, 16_000), LiveControls()):
         assert desk.made[-1].shape == (1, BLOCK)
     assert all(asked == made for asked, made in counts)
 
 
 def test_bypass_lets_the_input_through_as_late_as_ever(samples: Samples, predicting: Model) -> None:
-    controls = Controls(bypassed=True)
-    desk, stream = Desk(samples), Stream(predicting, 16_000)
-    list(perform(desk, stream, controls))
+    controls = LiveControls(bypassed=True)
+    desk, stream = Desk(samples), StreamingEnhancer(predicting, 16_000)
+    list(run_live(desk, stream, controls))
     assert np.array_equal(desk.played[:, stream.latency :], samples)
 
 
 def test_bypass_may_be_turned_while_it_goes_on(samples: Samples, predicting: Model) -> None:
-    controls = Controls()
-    desk = Desk(samples, lambda number: controls.turn("b" if number in (30, 60) else ""))
-    list(perform(desk, stream := Stream(predicting, 16_000), controls))
+    controls = LiveControls()
+    desk = Desk(samples, lambda number: controls.handle_key("b" if number in (30, 60) else ""))
+    list(run_live(desk, stream := StreamingEnhancer(predicting, 16_000), controls))
     made = desk.played[:, stream.latency :]
     apart = np.abs(made - samples)[0]
     through = slice(30 * BLOCK + 400, 60 * BLOCK - 800)
@@ -94,31 +94,31 @@ def test_a_block_that_is_no_sound_is_a_dropout_and_the_show_goes_on(
     desk, silent = Desk(samples), samples.copy()
     desk.blocks[40] = np.full((1, BLOCK), value, dtype=np.float32)
     silent[:, 40 * BLOCK : 41 * BLOCK] = 0
-    levels = list(perform(desk, Stream(predicting, 16_000), Controls()))
-    other = Stream(predicting, 16_000)
+    levels = list(run_live(desk, StreamingEnhancer(predicting, 16_000), LiveControls()))
+    other = StreamingEnhancer(predicting, 16_000)
     assert np.array_equal(desk.played, np.concatenate([other.process(silent), other.flush()], 1))
     assert [level.dropouts for level in levels] == 40 * [3] + 60 * [4]
 
 
 def test_the_end_is_after_this_block(samples: Samples, predicting: Model) -> None:
-    controls = Controls()
-    desk = Desk(samples, lambda number: controls.turn("q" if number == 9 else ""))
-    assert len(list(perform(desk, Stream(predicting, 16_000), controls))) == 10
+    controls = LiveControls()
+    desk = Desk(samples, lambda number: controls.handle_key("q" if number == 9 else ""))
+    assert len(list(run_live(desk, StreamingEnhancer(predicting, 16_000), controls))) == 10
 
 
 def test_keys_turn_the_amount_within_its_bounds() -> None:
-    controls = Controls(amount=0.95)
+    controls = LiveControls(amount=0.95)
     seen = []
     for key in "+-" + 11 * "-" + "+x":
-        controls.turn(key)
+        controls.handle_key(key)
         seen.append(controls.amount)
     assert seen[:3] == [1.0, 0.9, 0.8]
     assert seen[-3:] == [0.0, 0.1, 0.1]
 
 
 def test_the_tally_weighs_blocks_by_their_length() -> None:
-    tally = Tally()
+    tally = LiveSummary()
     for seconds, load in ((1.0, 0.1), (4.0, 0.5)):
-        tally.add(Levels(seconds, -6.0, -6.0, load, 2))
+        tally.add(BlockLevels(seconds, -6.0, -6.0, load, 2))
     assert (tally.seconds, tally.worst, tally.dropouts) == (4.0, 0.5, 2)
     assert tally.load == pytest.approx(0.4)

@@ -13,13 +13,13 @@ import soundfile
 import torch
 
 from tonewood.files.modelfile import Model
-from tonewood.masking.optimise import Step
-from tonewood.settings import EnhanceSettings, changed
+from tonewood.masking.optimise import SearchStep
+from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.signal import pieces, spectrum
-from tonewood.signal.features import Levels, analyse, pitch_power
+from tonewood.signal.features import ReferenceLevels, compute_features, pitch_power
 from tonewood.workflow import mask, partsearch
-from tonewood.workflow.enhance import Enhancement, enhance, mono_at, reshape
-from tonewood.workflow.hearing import Beginning, InMemory, listen
+from tonewood.workflow.enhance import Enhancement, enhance_array, to_analysis_rate, enhance_stream
+from tonewood.workflow.hearing import TruncatedSource, ArraySource, analyse_source
 
 FORCED = EnhanceSettings(force=True)
 
@@ -33,9 +33,9 @@ def guided(model: Model) -> Model:
 def in_parts(
     frames: int, wave: Any, rate: int, model: Model, patch: pytest.MonkeyPatch
 ) -> Enhancement:
-    patch.setattr(mask, "_PART_FRAMES", frames)
-    patch.setattr(pieces, "_FRAMES", max(64, frames // 2 * 2))
-    *_, last = enhance(wave, rate, model, FORCED)
+    patch.setattr(mask, "_SEARCH_SEGMENT_FRAMES", frames)
+    patch.setattr(pieces, "_CHUNK_FRAMES", max(64, frames // 2 * 2))
+    *_, last = enhance_array(wave, rate, model, FORCED)
     assert isinstance(last, Enhancement)
     return last
 
@@ -66,14 +66,14 @@ def test_what_is_heard_piece_by_piece_is_the_whole(
     play: Callable[..., Any], model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wave = play(7.013, 22_050, 2, seed=3)
-    monkeypatch.setattr(pieces, "_FRAMES", 64)
-    heard = listen(InMemory(wave, 22_050), model)
-    mono = mono_at(wave, 22_050, model)
+    monkeypatch.setattr(pieces, "_CHUNK_FRAMES", 64)
+    heard = analyse_source(ArraySource(wave, 22_050), model)
+    mono = to_analysis_rate(wave, 22_050, model)
     settings, bands = model.settings.spectrum, model.settings.scorer.bands
-    assert heard.samples == wave.shape[1]
-    torch.testing.assert_close(heard.wave.part(0, heard.wave.frames), mono)
-    features, power = analyse(mono, bands, settings), pitch_power(mono, settings)
-    rows = heard.rows_db.part(0, heard.rows_db.frames)
+    assert heard.n_samples == wave.shape[1]
+    torch.testing.assert_close(heard.wave.read(0, heard.wave.frames), mono)
+    features, power = compute_features(mono, bands, settings), pitch_power(mono, settings)
+    rows = heard.rows_db.read(0, heard.rows_db.frames)
     # The resampler's own rounding stands at -140 dB, and differs with where its work begins: what
     # is near that is told less exactly.
     apart = (rows - features.rows_db).abs()
@@ -81,30 +81,30 @@ def test_what_is_heard_piece_by_piece_is_the_whole(
     assert apart[sounding].max() < 4e-3
     assert apart.max() < 1e-2
     assert heard.pitches.frames == power.shape[1]
-    torch.testing.assert_close(heard.pitches.part(0, power.shape[1]), power, rtol=2e-3, atol=1e-9)
-    assert heard.levels == pytest.approx(Levels.of(features.rows_db, power), rel=1e-4)
+    torch.testing.assert_close(heard.pitches.read(0, power.shape[1]), power, rtol=2e-3, atol=1e-9)
+    assert heard.levels == pytest.approx(ReferenceLevels.from_features(features.rows_db, power), rel=1e-4)
 
 
 def test_a_beginning_is_what_comes_first(play: Callable[..., Any]) -> None:
-    whole = InMemory(play(9.0, 22_050, channels=2), 22_050)
-    first = Beginning(whole, 4.25)
+    whole = ArraySource(play(9.0, 22_050, channels=2), 22_050)
+    first = TruncatedSource(whole, 4.25)
     assert (first.rate, first.channels) == (whole.rate, 2)
     for _ in range(2):
         found = np.concatenate(list(first.blocks()), axis=1)
         assert np.array_equal(found, whole.samples[:, : round(4.25 * 22_050)])
-    rest = np.concatenate(list(Beginning(whole, 20.0).blocks()), axis=1)
+    rest = np.concatenate(list(TruncatedSource(whole, 20.0).blocks()), axis=1)
     assert np.array_equal(rest, whole.samples)
 
 
 def test_steps_say_where_they_are(
     play: Callable[..., Any], model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mask, "_PART_FRAMES", 300)
-    steps = [s for s in enhance(play(8, seed=2), 16_000, model, FORCED) if isinstance(s, Step)]
-    assert [(s.first, s.number) for s in steps] == [
+    monkeypatch.setattr(mask, "_SEARCH_SEGMENT_FRAMES", 300)
+    steps = [s for s in enhance_array(play(8, seed=2), 16_000, model, FORCED) if isinstance(s, SearchStep)]
+    assert [(s.offset, s.number) for s in steps] == [
         (first, number) for first in (0, 300, 600) for number in range(4)
     ]
-    assert {s.frames for s in steps} == {801}
+    assert {s.total_frames for s in steps} == {801}
     assert sum(s.mask_db.shape[1] for s in steps if s.number == 3) == 801
 
 
@@ -115,7 +115,7 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
     wave = play(4, seed=2)
     rendered: list[int] = []
     passes: list[int] = []
-    real = spectrum.refiltered
+    real = spectrum.prepare_filter
 
     def counted(*arguments: Any) -> Any:
         through = real(*arguments)
@@ -126,16 +126,16 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
 
         return once
 
-    class Counted(InMemory):
+    class Counted(ArraySource):
         def blocks(self) -> Iterator[Any]:
             passes.append(1)
             return super().blocks()
 
-    monkeypatch.setattr(partsearch, "refiltered", counted)
-    list(reshape(Counted(wave, 16_000), guided, FORCED))
+    monkeypatch.setattr(partsearch, "prepare_filter", counted)
+    list(enhance_stream(Counted(wave, 16_000), guided, FORCED))
     assert (len(rendered), len(passes)) == (4, 2)
     rendered.clear()
-    list(reshape(Counted(wave, 16_000), guided, changed(FORCED, ["search.steps=0"])))
+    list(enhance_stream(Counted(wave, 16_000), guided, apply_assignments(FORCED, ["search.steps=0"])))
     assert rendered == []
 
 

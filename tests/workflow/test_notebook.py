@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 import tonewood
 from tonewood.files.modelfile import Model
-from tonewood.workflow.notebook import MAX_SECONDS, curve, player, table
+from tonewood.workflow.notebook import MAX_EMBEDDED_SECONDS, score_curve_html, audio_player_html, table_html
 from tonewood.workflow.score import Score
 
 Play = Callable[..., Any]
@@ -88,7 +88,7 @@ def test_a_score_shows_itself_along_time(model: Model, play: Play) -> None:
     assert {"svg", "polyline", "table"} <= set(tags.names)
     assert f"{found.scorer:.2f}" in tags.text
     assert "none" in Tags(Score(0.5, None, (0.5,))._repr_html_()).text
-    points = re.findall(r'points="([^"]+)"', curve((0.0, 1.0)))
+    points = re.findall(r'points="([^"]+)"', score_curve_html((0.0, 1.0)))
     assert points == ["0.0,90.0 600.0,0.0"]
 
 
@@ -100,11 +100,11 @@ def test_a_mask_shows_itself(enhanced: tonewood.Enhancement) -> None:
 
 def test_long_sound_is_not_embedded() -> None:
     rate = 8_000
-    short, long = (np.zeros((1, round(s * rate)), np.float32) for s in (1, MAX_SECONDS + 1))
-    assert "<audio" in player(short, rate)
-    assert "<audio" not in player(long, rate)
-    assert "21 s of sound" in player(long, rate)
-    assert table([("a<b", "c&d")]).count("&") == 2
+    short, long = (np.zeros((1, round(s * rate)), np.float32) for s in (1, MAX_EMBEDDED_SECONDS + 1))
+    assert "<audio" in audio_player_html(short, rate)
+    assert "<audio" not in audio_player_html(long, rate)
+    assert "21 s of sound" in audio_player_html(long, rate)
+    assert table_html([("a<b", "c&d")]).count("&") == 2
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -7,8 +7,8 @@ import soundfile
 
 from tonewood.errors import AudioError, CallError, FolderError
 from tonewood.evaluation.align import Anchor
-from tonewood.workflow.layout import Failed
-from tonewood.workflow.pairs import PairFiles, by_name, by_table
+from tonewood.workflow.layout import FileFailure
+from tonewood.workflow.pairs import PairFiles, pairs_by_name, pairs_from_table
 
 Play = Callable[..., Any]
 
@@ -23,7 +23,7 @@ def lay(folder: Path, play: Play, *names: str, seconds: float = 0.3) -> Path:
 def test_pairs_go_by_path_and_not_by_suffix(tmp_path: Path, play: Play) -> None:
     source = lay(tmp_path / "s", play, "a.wav", "day/b.1.wav")
     reference = lay(tmp_path / "r", play, "a.flac", "day/b.1.wav")
-    assert by_name(source, reference) == [
+    assert pairs_by_name(source, reference) == [
         PairFiles("a", source / "a.wav", reference / "a.flac"),
         PairFiles("day/b.1", source / "day/b.1.wav", reference / "day/b.1.wav"),
     ]
@@ -32,9 +32,9 @@ def test_pairs_go_by_path_and_not_by_suffix(tmp_path: Path, play: Play) -> None:
 def test_whoever_has_no_partner_is_named(tmp_path: Path, play: Play) -> None:
     source = lay(tmp_path / "s", play, "a.wav", "b.wav", "c.wav", "c.flac")
     reference = lay(tmp_path / "r", play, "a.wav", "c.wav", "z.wav")
-    pair, *failed = by_name(source, reference)
+    pair, *failed = pairs_by_name(source, reference)
     assert isinstance(pair, PairFiles)
-    told = [str(it.error) for it in failed if isinstance(it, Failed)]
+    told = [str(it.error) for it in failed if isinstance(it, FileFailure)]
     assert len(told) == len(failed) == 3
     assert "b.wav has no partner: add" in told[0]
     assert "have one name: rename one" in told[1]
@@ -43,7 +43,7 @@ def test_whoever_has_no_partner_is_named(tmp_path: Path, play: Play) -> None:
 
 def test_folders_must_be_there(tmp_path: Path, play: Play) -> None:
     with pytest.raises(FolderError, match="does not exist"):
-        by_name(lay(tmp_path / "s", play, "a.wav"), tmp_path / "none")
+        pairs_by_name(lay(tmp_path / "s", play, "a.wav"), tmp_path / "none")
 
 
 def test_a_table_names_pairs_and_moments(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_table_names_pairs_and_moments(tmp_path: Path) -> None:
         "two.wav,two.flac,,,,\n"
         'one.wav,"the, other.wav",4,5,,\n'
     )
-    assert by_table(table, Path("s"), Path("r")) == [
+    assert pairs_from_table(table, Path("s"), Path("r")) == [
         PairFiles(
             "one.wav",
             Path("s/one.wav"),
@@ -90,18 +90,18 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text(text)
     with pytest.raises(CallError, match=message):
-        by_table(table, Path("s"), Path("r"))
+        pairs_from_table(table, Path("s"), Path("r"))
 
 
 def test_a_table_must_be_readable(tmp_path: Path) -> None:
     with pytest.raises(CallError, match="cannot be read"):
-        by_table(tmp_path / "none.csv", Path("s"), Path("r"))
+        pairs_from_table(tmp_path / "none.csv", Path("s"), Path("r"))
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CallError, match="it is no utf-8"):
-        by_table(tmp_path / "bytes.csv", Path("s"), Path("r"))
+        pairs_from_table(tmp_path / "bytes.csv", Path("s"), Path("r"))
     (tmp_path / "nul.csv").write_text(HEAD + '"a\x00,b,1,2\n')
     with pytest.raises(CallError, match="line 2"):
-        by_table(tmp_path / "nul.csv", Path("s"), Path("r"))
+        pairs_from_table(tmp_path / "nul.csv", Path("s"), Path("r"))
 
 
 def test_anchors_must_lie_within_the_recordings(tmp_path: Path, play: Play) -> None:

@@ -13,29 +13,29 @@ from safetensors.torch import save, save_file
 
 from tonewood.errors import ModelError
 from tonewood.files import container, modelfile
-from tonewood.files.modelfile import Model, load
-from tonewood.masking.evidence import Belief
+from tonewood.files.modelfile import Model, load_model
+from tonewood.masking.evidence import ShrinkageFactors
 from tonewood.masking.mask import Mask
-from tonewood.masking.optimise import Step
-from tonewood.masking.priors import Beliefs
+from tonewood.masking.optimise import SearchStep
+from tonewood.masking.priors import ShrinkageTable
 from tonewood.settings import (
     EnhanceSettings,
     ModelSettings,
     PredictorSettings,
-    changed,
-    enhance_settings,
+    apply_assignments,
+    default_enhance_settings,
 )
-from tonewood.workflow.enhance import Enhancement, enhance
-from tonewood.workflow.hearing import InMemory
-from tonewood.workflow.predict import predicted_mask, rows_at
-from tonewood.workflow.teach import Taught
-from tonewood.workflow.train import add_predictor, train
+from tonewood.workflow.enhance import Enhancement, enhance_array
+from tonewood.workflow.hearing import ArraySource
+from tonewood.workflow.predict import predict_mask, features_at_rate
+from tonewood.workflow.teach import LabelProgress
+from tonewood.workflow.train import add_predictor, train_from_folders
 
-FORCED = changed(enhance_settings("predicted"), ["force=true"])
+FORCED = apply_assignments(default_enhance_settings("predicted"), ["force=true"])
 
 
 def made(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000) -> Enhancement:
-    *_, last = enhance(wave, rate, model, settings)
+    *_, last = enhance_array(wave, rate, model, settings)
     assert isinstance(last, Enhancement)
     return last
 
@@ -61,7 +61,7 @@ def test_it_shortens_the_cycle_distance(predicting: Model) -> None:
 def test_all_else_of_the_model_stays_as_it_is(
     model: Model, model_file: Path, predicting_file: Path
 ) -> None:
-    back = load(predicting_file)
+    back = load_model(predicting_file)
     without = replace(
         back,
         predictor=None,
@@ -76,13 +76,13 @@ def test_all_else_of_the_model_stays_as_it_is(
 
 def foreseen(samples: Any, rate: int, model: Model) -> Mask:
     bound = FORCED.render.max_gain_db
-    return predicted_mask(InMemory(samples, rate), model, bound).whole()
+    return predict_mask(ArraySource(samples, rate), model, bound).to_mask()
 
 
 def test_it_is_the_same_from_its_file_and_with_the_same_seed(
     predicting: Model, predicting_file: Path, training_folders: Any, model: Model, source: Any
 ) -> None:
-    back = load(predicting_file)
+    back = load_model(predicting_file)
     assert back.digest == predicting.digest
     assert back.card == predicting.card
     mine, its = (foreseen(source, 16_000, it).gain_db for it in (predicting, back))
@@ -92,7 +92,7 @@ def test_it_is_the_same_from_its_file_and_with_the_same_seed(
     )
     assert isinstance(again, Model)
     assert again.digest == predicting.digest
-    taught = [event for event in events if isinstance(event, Taught)]
+    taught = [event for event in events if isinstance(event, LabelProgress)]
     assert [(event.number, event.total) for event in taught] == [(n, 4) for n in range(1, 5)]
 
 
@@ -101,7 +101,7 @@ def test_training_teaches_one_only_when_asked(
 ) -> None:
     brief = ["predictor.taught=true", "predictor.steps=20", "predictor.width=4", "priors.doubt=0"]
     reference, source = training_folders
-    *_, last = train(reference, source, changed(small(steps=1, judge=False), brief))
+    *_, last = train_from_folders(reference, source, apply_assignments(small(steps=1, judge=False), brief))
     assert isinstance(last, Model)
     assert last.predictor is not None
     assert last.card.predictor is not None
@@ -112,13 +112,13 @@ def test_files_from_before_there_were_predictors_load(model: Model, tmp_path: Pa
     settings, card = (json.loads(it.model_dump_json()) for it in (model.settings, model.card))
     del settings["predictor"], card["predictor"]
     texts = json.dumps(settings), json.dumps(card)
-    named = modelfile._tensors(model)
-    parts = container._parts(*container._split(save(named)))
+    named = modelfile._model_tensors(model)
+    parts = container._parse_tensors(*container._split_safetensors(save(named)))
     head = {"format": "tonewood", "version": "2", "settings": texts[0], "card": texts[1]}
-    head["sha256"] = container._checksum(*texts, parts)
+    head["sha256"] = container._model_checksum(*texts, parts)
     path = tmp_path / "tiny.tonewood"
     save_file(named, path, head)
-    back = load(path)
+    back = load_model(path)
     assert back.predictor is None
     assert back.card == model.card
     assert back.digest == model.digest
@@ -137,13 +137,13 @@ def test_a_search_that_starts_from_it_has_less_to_do(source: Any, predicting: Mo
     totals = {
         kind: [
             event.total
-            for event in enhance(
+            for event in enhance_array(
                 source,
                 16_000,
                 predicting,
-                changed(EnhanceSettings(force=True), [f"prior.kind={kind}"]),
+                apply_assignments(EnhanceSettings(force=True), [f"prior.kind={kind}"]),
             )
-            if isinstance(event, Step)
+            if isinstance(event, SearchStep)
         ]
         for kind in ("auto", "predicted")
     }
@@ -155,8 +155,8 @@ def test_a_search_that_starts_from_it_has_less_to_do(source: Any, predicting: Mo
 def test_what_is_not_believed_is_not_learnt(
     training_folders: Any, model: Model, predicting: Model, source: Any
 ) -> None:
-    nothing = Beliefs(Belief(0.0, 0.0), Belief(0.0, 0.0))
-    doubting = replace(model, learnt_priors=replace(model.priors, beliefs=nothing))
+    nothing = ShrinkageTable(ShrinkageFactors(0.0, 0.0), ShrinkageFactors(0.0, 0.0))
+    doubting = replace(model, learnt_priors=replace(model.priors, shrinkage=nothing))
     brief = PredictorSettings(width=8, depth=2, steps=20, search_steps=0, guide=0.0)
     *_, last = add_predictor(doubting, training_folders.reference, training_folders.source, brief)
     assert isinstance(last, Model)
@@ -172,7 +172,7 @@ def test_what_is_not_believed_is_not_learnt(
 
 def test_an_input_unlike_the_source_folder_is_refused(predicting: Model) -> None:
     noise = np.random.default_rng(0).standard_normal((1, 32_000)).astype(np.float32) * 0.1
-    found = made(noise, predicting, enhance_settings("predicted"))
+    found = made(noise, predicting, default_enhance_settings("predicted"))
     assert found.certificate.verdict == "refused"
     assert found.prior in ("static", "none")
     assert found.mask.roughness_db == 0
@@ -187,15 +187,15 @@ def test_any_rate_is_analysed_at_its_own(
     assert mask.hop_seconds == pytest.approx(0.01, abs=1e-4)
     assert mask.gain_db.shape[1] == pytest.approx(201, abs=1)
     if rate >= 16_000:
-        assert rows_at(wave[0], rate, predicting).shape == mask.gain_db.shape
+        assert features_at_rate(wave[0], rate, predicting).shape == mask.gain_db.shape
     assert made(wave, predicting, FORCED, rate).samples.shape == wave.shape
 
 
 def test_a_model_without_one_says_so(source: Any, model: Model) -> None:
     with pytest.raises(ModelError, match=r"tiny has no predictor: add one with train --predictor"):
-        made(source, model, enhance_settings("predicted"))
+        made(source, model, default_enhance_settings("predicted"))
     with pytest.raises(ModelError, match="has no predictor"):
-        made(source, model, changed(EnhanceSettings(), ["prior.kind=predicted"]))
+        made(source, model, apply_assignments(EnhanceSettings(), ["prior.kind=predicted"]))
 
 
 # --- The command line

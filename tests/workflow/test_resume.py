@@ -14,14 +14,14 @@ import soundfile
 from tonewood.errors import OutputError
 from tonewood.files import audio, output, recipe
 from tonewood.files.modelfile import Model
-from tonewood.settings import EnhanceSettings, changed
+from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.workflow import batch, enhance
-from tonewood.workflow.batch import Enhanced
-from tonewood.workflow.layout import Failed, jobs
+from tonewood.workflow.batch import FileEnhanced
+from tonewood.workflow.layout import FileFailure, plan_file_jobs
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-SETTINGS = changed(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
 FEW = ("--prior", "static", "--steps", "0", "--force")
 
 
@@ -98,12 +98,12 @@ def test_a_run_killed_before_the_sound_takes_its_name_is_finished_by_the_next(
     tmp_path: Path, takes: Path, model: Model
 ) -> None:
     out = tmp_path / "out"
-    laid = jobs([takes], out)
-    whole = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, Enhanced)]
+    laid = plan_file_jobs([takes], out)
+    whole = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
     before = state(out)
     Path(whole[0].output).unlink()  # its recipe came first
-    again = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, Enhanced)]
-    assert [it.already for it in again] == [False, True]
+    again = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
+    assert [it.from_earlier_run for it in again] == [False, True]
     assert {name: it[0] for name, it in state(out).items()} == {
         name: it[0] for name, it in before.items()
     }
@@ -117,16 +117,16 @@ def test_the_sound_comes_last(
     save = recipe.Recipe.save
 
     def spy(self: recipe.Recipe, path: Path, **more: Any) -> None:
-        sound = path.with_name(path.name.removesuffix(recipe.SUFFIX))
+        sound = path.with_name(path.name.removesuffix(recipe.RECIPE_SUFFIX))
         seen.append(sound.exists())
         save(self, path, **more)
 
     monkeypatch.setattr(recipe.Recipe, "save", spy)
-    laid = jobs([takes], tmp_path / "out")
-    done = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, Enhanced)]
+    laid = plan_file_jobs([takes], tmp_path / "out")
+    done = [it for it in batch.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
     assert seen == [False, False]
     for it in done:
-        assert recipe.load(Path(it.recipe)).output_sha256 == audio.sha256(it.output)
+        assert recipe.load_recipe(Path(it.recipe)).output_sha256 == audio.file_sha256(it.output)
 
 
 def test_a_failure_takes_nothing_of_anothers_with_it(
@@ -141,8 +141,8 @@ def test_a_failure_takes_nothing_of_anothers_with_it(
         side.write_text("another's")
 
     monkeypatch.setattr(batch, "check_outputs", late)
-    events = list(batch.enhance_files(jobs([takes], out)[:1], model, SETTINGS))
-    assert isinstance(events[-1], Failed)
+    events = list(batch.enhance_files(plan_file_jobs([takes], out)[:1], model, SETTINGS))
+    assert isinstance(events[-1], FileFailure)
     assert isinstance(events[-1].error, OutputError)
     assert side.read_text() == "another's"
     assert not (out / "take0.wav").exists()
@@ -160,7 +160,7 @@ def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(tmp_path
     (folder / "stimuli").mkdir(parents=True)
     with output.atomic_path(tmp_path / "take.wav") as temporary:
         temporary.write_bytes(b"some of it")
-        output.sweep([tmp_path, tmp_path / "absent"])
+        output.remove_stale_temporaries([tmp_path, tmp_path / "absent"])
         assert temporary.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "take.wav"]
     left.write_bytes(b"half")
@@ -168,26 +168,26 @@ def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(tmp_path
         held.write(b"half")
         held.flush()
         fcntl.flock(held, fcntl.LOCK_EX)
-        output.sweep([tmp_path])
+        output.remove_stale_temporaries([tmp_path])
         assert left.exists()
-    output.sweep([tmp_path])
+    output.remove_stale_temporaries([tmp_path])
     assert not left.exists()
 
 
 def test_a_writer_that_is_swept_before_it_holds_its_file_makes_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = output.lock
+    lock = output.try_lock
     swept: list[int] = []
 
     def late(opened: int) -> bool | None:
         if not swept:
             swept.append(opened)
-            output.sweep([tmp_path])
+            output.remove_stale_temporaries([tmp_path])
             assert not list(tmp_path.glob(".tonewood-*"))
         return lock(opened)
 
-    monkeypatch.setattr(output, "lock", late)
+    monkeypatch.setattr(output, "try_lock", late)
     output.write_bytes(tmp_path / "a.bin", b"all of it")
     assert (tmp_path / "a.bin").read_bytes() == b"all of it"
     swept.clear()
@@ -207,23 +207,23 @@ def test_a_recipe_that_waits_stays_until_there_is_another(
 ) -> None:
     # Another run has written its recipe, and its sound is about to take its name.
     out = tmp_path / "out"
-    laid = jobs([takes], out)[:1]
-    assert isinstance(list(batch.enhance_files(laid, model, SETTINGS))[-1], Enhanced)
+    laid = plan_file_jobs([takes], out)[:1]
+    assert isinstance(list(batch.enhance_files(laid, model, SETTINGS))[-1], FileEnhanced)
     before = state(out)
     sound = out / "take0.wav"
     content = sound.read_bytes()
     sound.unlink()
-    found = enhance.reshape
+    found = enhance.enhance_stream
 
     def slow(*given: Any, **more: Any) -> Any:
         yield from found(*given, **more)
         assert (out / "take0.wav.recipe.json").exists()
         sound.write_bytes(content)  # now it has
 
-    monkeypatch.setattr(batch, "reshape", slow)
+    monkeypatch.setattr(batch, "enhance_stream", slow)
     (*_, event) = batch.enhance_files(laid, model, SETTINGS)
-    assert isinstance(event, Enhanced)
-    assert event.already
+    assert isinstance(event, FileEnhanced)
+    assert event.from_earlier_run
     assert {name: it[0] for name, it in state(out).items()} == {
         name: it[0] for name, it in before.items()
     }
@@ -238,7 +238,7 @@ def test_an_input_that_changes_while_it_is_worked_on(
     monkeypatch: pytest.MonkeyPatch,
     what: str,
 ) -> None:
-    found = enhance.reshape
+    found = enhance.enhance_stream
 
     def slow(*given: Any, **more: Any) -> Any:
         yield from found(*given, **more)
@@ -247,10 +247,10 @@ def test_an_input_that_changes_while_it_is_worked_on(
         else:
             soundfile.write(takes / "take0.wav", play(1.0, seed=5).T, 16_000)
 
-    monkeypatch.setattr(batch, "reshape", slow)
+    monkeypatch.setattr(batch, "enhance_stream", slow)
     out = tmp_path / "out"
-    (*_, event) = batch.enhance_files(jobs([takes], out)[:1], model, SETTINGS)
-    assert isinstance(event, Failed)
+    (*_, event) = batch.enhance_files(plan_file_jobs([takes], out)[:1], model, SETTINGS)
+    assert isinstance(event, FileFailure)
     told = "changed while it was worked on" if what == "changed" else "does not exist"
     assert told in str(event.error)
     assert not out.exists()

@@ -12,15 +12,15 @@ import pytest
 import soundfile
 
 from tonewood.errors import AudioError
-from tonewood.files.audio import read, sha256
+from tonewood.files.audio import read_recording, file_sha256
 from tonewood.files.modelfile import Model
 from tonewood.files.recipe import Recipe
-from tonewood.files.recipe import load as load_recipe
+from tonewood.files.recipe import load_recipe as load_recipe
 from tonewood.masking.mask import Mask
-from tonewood.masking.words import REGISTERS, in_registers, mean_tilt, passages
+from tonewood.masking.words import REGISTERS, gain_by_register, mean_tilt, gain_events
 from tonewood.workflow import carry, corrections, rerender
-from tonewood.workflow.differ import difference
-from tonewood.workflow.hearing import InMemory
+from tonewood.workflow.differ import compare_corrections
+from tonewood.workflow.hearing import ArraySource
 
 Samples = npt.NDArray[np.float32]
 Play = Callable[..., Samples]
@@ -82,7 +82,7 @@ def test_a_recipe_gives_the_same_bytes_again(
     (line,) = ran.objects
     assert line["same"] is True
     assert line["input"] == str(first)
-    assert line["sha256"] == sha256(out)
+    assert line["sha256"] == file_sha256(out)
 
 
 def test_the_recording_is_found_beside_recipe_or_output_or_named(
@@ -139,7 +139,7 @@ def test_other_bytes_than_the_first_time_are_told(
     assert ran.objects[0]["same"] is False
     assert "not the bytes of the first time" in ran.err
     # Another format has other bytes, and nobody wonders.
-    assert rerender.render(changed, take, tmp_path / "x.flac").same is None
+    assert rerender.render_recipe(changed, take, tmp_path / "x.flac").identical is None
 
 
 # --- apply
@@ -157,16 +157,16 @@ def test_another_take_gets_the_static_part_and_moves_by_itself(
     first, second = load_recipe(beside(made)), load_recipe(beside(out))
     assert line["carried"] == {
         "recipe": "take.wav.recipe.json",
-        "sha256": sha256(beside(made)),
+        "sha256": file_sha256(beside(made)),
         "varying": "auto",
     }
     assert second.carried is not None
     assert second.carried.model_dump() == line["carried"]
-    means = [it.mask.mask().gain_db.mean(axis=1, dtype=float) for it in (first, second)]
-    inside = np.abs(second.mask.mask().gain_db).max(axis=1) < 29.9
+    means = [it.mask.to_mask().gain_db.mean(axis=1, dtype=float) for it in (first, second)]
+    inside = np.abs(second.mask.to_mask().gain_db).max(axis=1) < 29.9
     assert inside.sum() > 40
     assert np.abs(means[0] - means[1])[inside].max() < 0.006  # a hundredth, halved, and rounding
-    assert second.mask.mask().roughness_db > 0
+    assert second.mask.to_mask().roughness_db > 0
     assert second.mask.frames > first.mask.frames
     assert run("render", beside(out), other, "-o", tmp_path / "again.wav").code == 0
     assert (tmp_path / "again.wav").read_bytes() == out.read_bytes()
@@ -182,7 +182,7 @@ def test_the_static_part_alone_does_not_move(
     ran = run("apply", beside(made), other, "-o", out, "-m", model_file, "--static-only", "--json")
     assert ran.code == 0, ran.err
     assert ran.objects[0]["carried"]["varying"] == "none"
-    mask, first = load_recipe(beside(out)).mask.mask(), load_recipe(beside(made)).mask.mask()
+    mask, first = load_recipe(beside(out)).mask.to_mask(), load_recipe(beside(made)).mask.to_mask()
     assert mask.gain_db.shape[1] == 1
     mean = first.gain_db.mean(axis=1, dtype=float)
     assert np.abs(mask.gain_db[:, 0] - mean).max() < 0.006
@@ -204,8 +204,8 @@ def test_stems_with_the_same_mask_add_up_to_the_enhanced_mix(
     ran = run(*call, "-m", model_file, "--same-mask", "--json")
     assert ran.code == 0, ran.err
     assert {line["carried"]["varying"] for line in ran.objects} == {"same"}
-    parts = [read(out / f"{name}.wav").samples.astype(float) for name in ("low", "high")]
-    whole = read(out / "mix.wav").samples
+    parts = [read_recording(out / f"{name}.wav").samples.astype(float) for name in ("low", "high")]
+    whole = read_recording(out / "mix.wav").samples
     error = np.abs(sum(parts) - whole).max() / np.abs(whole).max()
     assert 20 * np.log10(error) < -90
     masks = [load_recipe(out / f"{name}.wav.recipe.json").mask for name in ("mix", "low", "high")]
@@ -250,7 +250,7 @@ def test_a_prior_that_follows_nothing_carries_its_static_part(
     out = tmp_path / "p.wav"
     ran = run("enhance", take, "-o", out, "-m", model_file, "--method", "paper", "--steps", "1")
     assert ran.code == 0, ran.err
-    _, carried = carry.load(beside(out), "prior")
+    _, carried = carry.load_transfer(beside(out), "prior")
     assert carried.record.varying == "none"
 
 
@@ -259,8 +259,8 @@ def test_a_span_stays_with_its_take(tmp_path: Path, take: Path, run: Run, model_
     span = ("--between", "100:6000", "--from", "0.2", "--to", "1")
     assert run("enhance", take, "-o", out, "-m", model_file, *FORCE, *span).code == 0
     recipe = load_recipe(beside(out))
-    assert carry.settings_of(recipe, "same").render.aspect == recipe.settings.render.aspect
-    other = carry.settings_of(recipe, "prior").render.aspect
+    assert carry.transfer_settings(recipe, "same").render.aspect == recipe.settings.render.aspect
+    other = carry.transfer_settings(recipe, "prior").render.aspect
     assert (other.between, other.start_s, other.end_s) == ((100, 6_000), None, None)
 
 
@@ -284,9 +284,9 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
 def test_a_shorter_recording_than_the_mask_raises_without_files(
     made: Path, model: Model, play: Play
 ) -> None:
-    recipe, carried = carry.load(beside(made), "same")
+    recipe, carried = carry.load_transfer(beside(made), "same")
     with pytest.raises(AudioError, match="fits stems of the same take only"):
-        carry.carry(InMemory(play(0.5), 16_000), model, carried, carry.settings_of(recipe, "same"))
+        carry.apply_transfer(ArraySource(play(0.5), 16_000), model, carried, carry.transfer_settings(recipe, "same"))
 
 
 # --- diff
@@ -333,7 +333,7 @@ def flat(gain_db: float, frames: int = 400) -> Mask:
 
 
 def test_a_flat_mask_is_the_same_in_every_register_below_its_top() -> None:
-    gains = in_registers(flat(3.0), np.array([0.0, 1.0]))
+    gains = gain_by_register(flat(3.0), np.array([0.0, 1.0]))
     assert gains[:5] == pytest.approx(np.full((5, 2), 3.0), abs=1e-4)
     assert gains[6, 0] < 1  # air: the mask fades above 8 kHz
     assert mean_tilt(flat(3.0)) == pytest.approx(0, abs=1e-9)
@@ -342,7 +342,7 @@ def test_a_flat_mask_is_the_same_in_every_register_below_its_top() -> None:
 def test_a_departure_is_found_where_it_is() -> None:
     along = np.zeros((len(REGISTERS), 100))
     along[4, 30:50] = 4.0
-    (found,) = passages(along)
+    (found,) = gain_events(along)
     assert found.register.name == "presence"
     assert found.start_s == pytest.approx(3.0, abs=0.11)
     assert found.end_s == pytest.approx(5.0, abs=0.11)
@@ -350,7 +350,7 @@ def test_a_departure_is_found_where_it_is() -> None:
 
 
 def test_a_moment_that_changed_is_named(made: Path) -> None:
-    one = corrections.load(str(made))
+    one = corrections.load_correction(str(made))
     mask = one.mask
     gain = mask.gain_db.copy()
     rows = (mask.hz > 2_000) & (mask.hz < 6_000)
@@ -358,7 +358,7 @@ def test_a_moment_that_changed_is_named(made: Path) -> None:
     other = corrections.Correction(
         "b", Mask(gain, mask.hz, mask.hop_seconds, mask.top_hz), one.gain_db, one.recipe
     )
-    found = difference(one, other)
+    found = compare_corrections(one, other)
     (passage,) = (it for it in found.passages if it.name == "presence")
     assert passage.change_db == pytest.approx(6, abs=0.7)
     assert passage.start_s == pytest.approx(0.7, abs=0.2)
@@ -367,7 +367,7 @@ def test_a_moment_that_changed_is_named(made: Path) -> None:
 
 
 def test_a_recipe_knows_how_long_its_recording_is(made: Path) -> None:
-    found = corrections.load(str(beside(made)))
+    found = corrections.load_correction(str(beside(made)))
     assert isinstance(found.recipe, Recipe)
     assert found.seconds == pytest.approx(1.5)
-    assert corrections.load("cello").seconds is None
+    assert corrections.load_correction("cello").seconds is None

@@ -11,15 +11,15 @@ import torch
 
 import tonewood
 from tonewood.errors import CallError, FolderError
-from tonewood.files.folders import Take, shares_of
+from tonewood.files.folders import TrainingRecording, take_weights
 from tonewood.files.modelfile import Model
-from tonewood.files.several import Weighted
-from tonewood.masking.neighbours import learn
+from tonewood.files.several import WeightedFolder
+from tonewood.masking.neighbours import fit_folder_statistics
 from tonewood.scoring.training import draw_crops
-from tonewood.settings import ModelSettings, NeighbourSettings, changed
+from tonewood.settings import ModelSettings, NeighbourSettings, apply_assignments
 from tonewood.signal.features import Features
-from tonewood.workflow.sides import check_weights, load_sides, named, weighted
-from tonewood.workflow.train import train
+from tonewood.workflow.sides import check_folder_weights, load_sides, side_display_name, parse_weighted_folder
+from tonewood.workflow.train import train_from_folders
 
 Play = Callable[..., Any]
 
@@ -45,22 +45,22 @@ def three(tmp_path_factory: pytest.TempPathFactory, play: Play) -> Three:
 
 def quick(small: Callable[..., ModelSettings]) -> ModelSettings:
     settings = small(judge=False, steps=5)
-    return changed(settings, ["guide.steps=20", "guide.width=8", "priors.network.steps=20"])
+    return apply_assignments(settings, ["guide.steps=20", "guide.width=8", "priors.network.steps=20"])
 
 
-def loaded(sides: list[Weighted], source: Path) -> list[Take]:
+def loaded(sides: list[WeightedFolder], source: Path) -> list[TrainingRecording]:
     steps = load_sides(sides, source, ModelSettings())
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            found: list[Take] = end.value["reference"]
+            found: list[TrainingRecording] = end.value["reference"]
             return found
 
 
 def test_each_folder_counts_by_its_weight_however_long_it_is(three: Three) -> None:
-    takes = loaded([Weighted(three.warm, 2), Weighted(three.bright, 1)], three.source)
-    shares = shares_of(takes)
+    takes = loaded([WeightedFolder(three.warm, 2), WeightedFolder(three.bright, 1)], three.source)
+    shares = take_weights(takes)
     assert shares is not None
     counts = dict.fromkeys(("warm", "bright"), 0.0)
     for take, share in zip(takes, shares, strict=True):
@@ -75,9 +75,9 @@ def test_a_recording_in_two_of_the_folders_counts_once(three: Three, tmp_path: P
     (tmp_path / "more").mkdir()
     copy = tmp_path / "more" / "copy.wav"
     copy.write_bytes((three.warm / "take0.wav").read_bytes())
-    takes = loaded([Weighted(three.warm), Weighted(tmp_path / "more")], three.source)
+    takes = loaded([WeightedFolder(three.warm), WeightedFolder(tmp_path / "more")], three.source)
     assert {take.path.parent for take in takes} == {three.warm}
-    assert shares_of(takes) == pytest.approx([1.0] * 4)
+    assert take_weights(takes) == pytest.approx([1.0] * 4)
 
 
 def test_weights_reach_the_crops() -> None:
@@ -97,11 +97,11 @@ def test_weights_reach_the_codebook_and_the_means() -> None:
     takes = [features(6.0), features(-6.0)]
     settings = NeighbourSettings(frames=200)
     shares = [1.9, 0.1]
-    there, _ = learn(takes, takes, settings, torch.Generator().manual_seed(1), shares)
-    plain, _ = learn(takes, takes, settings, torch.Generator().manual_seed(1))
-    chosen = (there.codebook.take == 0).float().mean().item()
+    there, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1), shares)
+    plain, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1))
+    chosen = (there.codebook.take_index == 0).float().mean().item()
     assert chosen == pytest.approx(0.95, abs=0.05)
-    assert (plain.codebook.take == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
+    assert (plain.codebook.take_index == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
     slope = (there.row_mean[-1] - there.row_mean[0]).item()
     assert slope == pytest.approx(0.9 * 12, abs=0.7)
 
@@ -111,10 +111,10 @@ def test_the_heavier_reference_is_what_masks_lead_to(
 ) -> None:
     masks = []
     for warm, bright in ((30.0, 1.0), (1.0, 30.0)):
-        sides = [Weighted(three.warm, warm), Weighted(three.bright, bright)]
+        sides = [WeightedFolder(three.warm, warm), WeightedFolder(three.bright, bright)]
         # Believed in full: two unlike references are few sessions, which doubt would level.
-        settings = changed(quick(small), ["priors.doubt=0"])
-        *_, model = train(sides, three.source, settings)
+        settings = apply_assignments(quick(small), ["priors.doubt=0"])
+        *_, model = train_from_folders(sides, three.source, settings)
         assert isinstance(model, Model)
         masks.append(model.priors.static_db.numpy())
         assert model.card.reference.name == f"warm:{warm:g} + bright:{bright:g}"
@@ -184,11 +184,11 @@ def test_wrong_weights_are_named(
 def test_a_folder_whose_name_holds_a_colon_is_itself(tmp_path: Path) -> None:
     odd = tmp_path / "takes:2"
     odd.mkdir()
-    assert weighted(str(odd)) == Weighted(odd, 1.0)
-    assert weighted(f"{odd}:3") == Weighted(odd, 3.0)
-    assert weighted("C:\\takes") == Weighted(Path("C:\\takes"))
-    assert named([Weighted(odd, 1.5)]) == "takes:2:1.5"
-    check_weights([Weighted(odd)])
+    assert parse_weighted_folder(str(odd)) == WeightedFolder(odd, 1.0)
+    assert parse_weighted_folder(f"{odd}:3") == WeightedFolder(odd, 3.0)
+    assert parse_weighted_folder("C:\\takes") == WeightedFolder(Path("C:\\takes"))
+    assert side_display_name([WeightedFolder(odd, 1.5)]) == "takes:2:1.5"
+    check_folder_weights([WeightedFolder(odd)])
 
 
 def test_several_that_are_too_short_are_named_together(three: Three, tmp_path: Path) -> None:
@@ -197,4 +197,4 @@ def test_several_that_are_too_short_are_named_together(three: Three, tmp_path: P
     wave, rate = soundfile.read(three.warm / "take0.wav", frames=16_000)
     soundfile.write(short / "a.wav", wave, rate)
     with pytest.raises(FolderError, match=r"short:1 \+ bright:1 holds 35\.0 s"):
-        loaded([Weighted(short), Weighted(three.bright)], three.source)
+        loaded([WeightedFolder(short), WeightedFolder(three.bright)], three.source)

@@ -18,19 +18,19 @@ from tonewood.errors import CallError, ClusterError
 from tonewood.files.modelfile import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import archive, batch, cluster
-from tonewood.workflow.batch import Enhanced
-from tonewood.workflow.cluster import Crew
-from tonewood.workflow.layout import Failed, Job
-from tonewood.workflow.units import EnhanceTask, Unit
+from tonewood.workflow.batch import FileEnhanced
+from tonewood.workflow.cluster import DaskWorkers
+from tonewood.workflow.layout import FileFailure, FileJob
+from tonewood.workflow.units import EnhanceTask, WorkItem
 
 Play = Callable[..., npt.NDArray[Any]]
 SETTINGS = EnhanceSettings(force=True)
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
+def crew() -> Iterator[DaskWorkers]:
     """Two workers."""
-    with Crew(2) as crew:
+    with DaskWorkers(2) as crew:
         yield crew
 
 
@@ -46,25 +46,25 @@ def long(tmp_path: Path, play: Play) -> Path:
 def plain(tmp_path: Path, long: Path, model: Model) -> bytes:
     """What one process makes of it."""
     output = tmp_path / "plain.wav"
-    *_, done = batch.enhance_file(Job(long, output), model, SETTINGS)
-    assert isinstance(done, Enhanced)
+    *_, done = batch.enhance_file(FileJob(long, output), model, SETTINGS)
+    assert isinstance(done, FileEnhanced)
     return output.read_bytes()
 
 
-def enhanced(long: Path, output: Path, model: Model, crew: Crew) -> None:
-    *events, _ = archive.run([Unit(long, output)], EnhanceTask(SETTINGS), model, crew=crew)
-    assert not [it for it in events if isinstance(it, Failed)]
+def enhanced(long: Path, output: Path, model: Model, crew: DaskWorkers) -> None:
+    *events, _ = archive.run_batch([WorkItem(long, output)], EnhanceTask(SETTINGS), model, workers=crew)
+    assert not [it for it in events if isinstance(it, FileFailure)]
 
 
-def parts_by_worker(crew: Crew) -> dict[str, int]:
+def parts_by_worker(crew: DaskWorkers) -> dict[str, int]:
     """How many parts of recordings each worker did for another."""
     stream = crew.client.get_task_stream()
-    done = [it["worker"] for it in stream if str(it["key"]).startswith(cluster.PARTS)]
+    done = [it["worker"] for it in stream if str(it["key"]).startswith(cluster.PART_KEY_PREFIX)]
     return {worker: done.count(worker) for worker in done}
 
 
 def test_a_long_recording_spreads_and_is_what_one_process_makes(
-    tmp_path: Path, long: Path, plain: bytes, model: Model, crew: Crew
+    tmp_path: Path, long: Path, plain: bytes, model: Model, crew: DaskWorkers
 ) -> None:
     crew.client.get_task_stream()
     output = tmp_path / "out.wav"
@@ -80,7 +80,7 @@ def test_a_worker_that_dies_while_it_lends_a_hand_is_not_missed(
 ) -> None:
     output = tmp_path / "out.wav"
     killed = list[str]()
-    with Crew(2) as crew:
+    with DaskWorkers(2) as crew:
         crew.client.get_task_stream()
         ours = crew.client.run(os.getpid)
 
@@ -108,16 +108,16 @@ def test_who_has_work_of_its_own_is_not_asked(monkeypatch: pytest.MonkeyPatch) -
         address = "tcp://own"
 
         def processing(self) -> dict[str, list[str]]:
-            lent, own = f"{cluster.PARTS}1", "tonewood-1"
+            lent, own = f"{cluster.PART_KEY_PREFIX}1", "tonewood-1"
             return {"tcp://own": [], "tcp://busy": [lent, own], "tcp://lent": [lent], "tcp://i": []}
 
     monkeypatch.setattr(cluster, "get_client", Asked)
     monkeypatch.setattr(cluster, "get_worker", Asked)
-    siblings = cluster.Siblings()
+    siblings = cluster.IdleWorkers()
     assert siblings.idle() == ["tcp://lent", "tcp://i"]
-    assert siblings.room() == 4
+    assert siblings.free_slots() == 4
     siblings.trusted = False
-    assert siblings.room() == 0
+    assert siblings.free_slots() == 0
 
 
 @pytest.mark.parametrize(("failures", "told"), [(0, ""), (2, ""), (99, "gone")])
@@ -136,10 +136,10 @@ def test_a_worker_may_die_while_it_takes_the_model(
                 raise CommClosedError("in <TCP>: Stream is closed")
 
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    crew, client = Crew(1), Dying()
+    crew, client = DaskWorkers(1), Dying()
     crew.client = client
     with pytest.raises(ClusterError, match=told) if told else nullcontext():
-        crew.hold(model)
+        crew.broadcast_model(model)
     assert client.asked == min(failures + 1, 5)
 
 
@@ -151,5 +151,5 @@ def test_what_is_no_address_is_told_before_a_client_is_made(
 ) -> None:
     """One that could not be made complains for 40 s when it goes."""
     monkeypatch.setattr(cluster, "Client", None)
-    with pytest.raises(CallError, match="is no address of a scheduler"), Crew(scheduler=address):
+    with pytest.raises(CallError, match="is no address of a scheduler"), DaskWorkers(scheduler=address):
         pass

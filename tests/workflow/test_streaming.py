@@ -15,12 +15,12 @@ import tonewood
 from tonewood.errors import AudioError, CallError, ModelError, TonewoodError
 from tonewood.files.modelfile import Model
 from tonewood.masking.predictor import Predictor
-from tonewood.settings import PredictorSettings, RenderSettings, changed, enhance_settings
-from tonewood.workflow.streaming import Stream
+from tonewood.settings import PredictorSettings, RenderSettings, apply_assignments, default_enhance_settings
+from tonewood.workflow.streaming import StreamingEnhancer
 
 Samples = NDArray[np.float32]
 PLAIN = RenderSettings(match=False)
-FORCED = changed(enhance_settings("predicted"), ["render.match=false", "force=true"])
+FORCED = apply_assignments(default_enhance_settings("predicted"), ["render.match=false", "force=true"])
 
 
 def static(model: Model, gain_db: float, lookahead: int = 1) -> Model:
@@ -33,7 +33,7 @@ def static(model: Model, gain_db: float, lookahead: int = 1) -> Model:
     return replace(model, predictor=predictor.eval().requires_grad_(False))
 
 
-def whole(stream: Stream, samples: Samples, cuts: Any = ()) -> Samples:
+def whole(stream: StreamingEnhancer, samples: Samples, cuts: Any = ()) -> Samples:
     """All that a stream makes of a recording cut at some places, its delay taken off."""
     made = [stream.process(block) for block in np.split(samples, sorted(cuts), axis=1)]
     return np.concatenate([*made, stream.flush()], axis=1)[:, stream.latency :]
@@ -49,7 +49,7 @@ def test_it_is_what_enhancing_the_file_gives(
     rate: int, play: Callable[..., Any], predicting: Model
 ) -> None:
     samples = play(2.003, rate, 2, formant_hz=2_500.0, seed=5)
-    stream = Stream(predicting, rate, 2, PLAIN)
+    stream = StreamingEnhancer(predicting, rate, 2, PLAIN)
     made = whole(stream, samples, range(500, samples.shape[1], 700))
     wanted = tonewood.enhance(samples, rate, predicting, settings=FORCED).samples
     assert made.shape == wanted.shape
@@ -67,7 +67,7 @@ def test_borders_of_blocks_leave_no_trace(
     cuts: list[int], play: Callable[..., Any], predicting: Model
 ) -> None:
     samples = play(0.75, 16_000, formant_hz=2_500.0, seed=6)
-    stream = Stream(predicting, 16_000)
+    stream = StreamingEnhancer(predicting, 16_000)
     at_once = whole(stream, samples)
     stream.reset()
     assert np.array_equal(whole(stream, samples, cuts), at_once)
@@ -83,14 +83,14 @@ def test_what_comes_later_than_the_latency_changes_nothing(
     samples = play(0.5, 16_000, formant_hz=2_500.0, seed=7)
     other = samples.copy()
     other[:, frame:] = level * np.random.default_rng(frame).standard_normal(8_000 - frame)
-    mine, its = (Stream(predicting, 16_000).process(it) for it in (samples, other))
+    mine, its = (StreamingEnhancer(predicting, 16_000).process(it) for it in (samples, other))
     assert np.array_equal(mine[:, :frame], its[:, :frame])
 
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("lookahead", [0, 1, 3])
 def test_without_gains_it_is_a_delay_to_the_sample(rate: int, lookahead: int, model: Model) -> None:
-    stream = Stream(static(model, 0.0, lookahead), rate)
+    stream = StreamingEnhancer(static(model, 0.0, lookahead), rate)
     impulse = np.zeros((1, rate), dtype=np.float32)
     impulse[0, 1_234] = 1.7
     made = stream.process(impulse)
@@ -102,7 +102,7 @@ def test_without_gains_it_is_a_delay_to_the_sample(rate: int, lookahead: int, mo
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 192_000])
 def test_it_lags_by_no_more_than_40_ms(rate: int, predicting: Model) -> None:
-    assert Stream(predicting, rate).latency <= 0.04 * rate
+    assert StreamingEnhancer(predicting, rate).latency <= 0.04 * rate
 
 
 def test_amount_nothing_gives_back_what_came_to_the_bit(
@@ -110,13 +110,13 @@ def test_amount_nothing_gives_back_what_came_to_the_bit(
 ) -> None:
     samples = play(1, 16_000, 2, formant_hz=2_500.0, seed=8)
     assert np.abs(samples).max() > 10 ** (-20 / 20)  # beyond the ceiling
-    stream = Stream(predicting, 16_000, 2, RenderSettings(amount=0, ceiling_dbtp=-20.0))
+    stream = StreamingEnhancer(predicting, 16_000, 2, RenderSettings(amount=0, ceiling_dbtp=-20.0))
     assert np.array_equal(whole(stream, samples), samples)
 
 
 def test_a_short_stream_and_none_come_out_whole(predicting: Model) -> None:
     for length in (0, 1, 2, 100, 241, 600):
-        stream = Stream(predicting, 16_000)
+        stream = StreamingEnhancer(predicting, 16_000)
         wave = (np.sin(np.arange(length))[None] / 2).astype(np.float32)
         made = whole(stream, wave)
         assert made.shape == (1, length)
@@ -134,7 +134,7 @@ def high_pass_db(wave: Samples, rate: int, hz: float) -> float:
 def test_amount_may_jump_without_a_click(model: Model) -> None:
     rate = 16_000
     tone = (0.3 * np.sin(2 * np.pi * 220 * np.arange(rate) / rate)).astype(np.float32)[None]
-    stream = Stream(static(model, 12.0), rate, settings=PLAIN)
+    stream = StreamingEnhancer(static(model, 12.0), rate, settings=PLAIN)
     stream.amount = 0.0
     made = [stream.process(tone[:, :8_040])]
     stream.amount = 1.0
@@ -150,7 +150,7 @@ def test_amount_may_jump_without_a_click(model: Model) -> None:
 def test_the_level_is_followed_and_pauses_leave_it_alone(model: Model) -> None:
     rate = 16_000
     tone = (0.02 * np.sin(2 * np.pi * 440 * np.arange(12 * rate) / rate)).astype(np.float32)[None]
-    stream = Stream(static(model, 12.0), rate)
+    stream = StreamingEnhancer(static(model, 12.0), rate)
     made = stream.process(tone)
     rms = [float(np.sqrt(np.square(made[:, k * rate : (k + 1) * rate]).mean())) for k in range(12)]
     came = float(np.sqrt(np.square(tone).mean()))
@@ -166,21 +166,21 @@ def test_what_the_source_folder_gains_is_taken_off_from_the_first_note(model: Mo
     assert known.predictor is not None
     known.predictor.loudness_db.copy_(torch.tensor([6.0, 12.0]))
     tone = (0.1 * np.sin(2 * np.pi * 440 * np.arange(8_000) / 16_000)).astype(np.float32)[None]
-    made = Stream(known, 16_000).process(tone)[:, 4_000:]
+    made = StreamingEnhancer(known, 16_000).process(tone)[:, 4_000:]
     assert np.abs(made).max() == pytest.approx(0.1, rel=0.05)
 
 
 def test_nothing_passes_the_ceiling(model: Model) -> None:
     rng = np.random.default_rng(9)
     loud = (0.3 * rng.standard_normal((2, 32_000))).clip(-0.8, 0.8).astype(np.float32)
-    made = Stream(static(model, 20.0), 16_000, 2).process(loud)
+    made = StreamingEnhancer(static(model, 20.0), 16_000, 2).process(loud)
     limit = 10 ** (-1 / 20)
     assert limit * 0.99 < np.abs(made).max() <= limit * (1 + 1e-6)
 
 
 def test_reset_forgets_all_but_the_amount(play: Callable[..., Any], predicting: Model) -> None:
     samples = play(1, 16_000, formant_hz=2_500.0, seed=3)
-    stream = Stream(predicting, 16_000)
+    stream = StreamingEnhancer(predicting, 16_000)
     stream.amount = 0.5
     first = whole(stream, samples)
     stream.reset()
@@ -189,7 +189,7 @@ def test_reset_forgets_all_but_the_amount(play: Callable[..., Any], predicting: 
 
 
 def test_silence_stays_silence(predicting: Model) -> None:
-    made = whole(Stream(predicting, 16_000, 2), np.zeros((2, 20_000), dtype=np.float32))
+    made = whole(StreamingEnhancer(predicting, 16_000, 2), np.zeros((2, 20_000), dtype=np.float32))
     assert not made.any()
 
 
@@ -199,7 +199,7 @@ def test_a_block_that_holds_no_numbers_is_refused_and_the_stream_goes_on(
     samples = play(1, 16_000, formant_hz=2_500.0, seed=3)
     bad = samples[:, :100].copy()
     bad[0, 50] = np.nan
-    stream = Stream(predicting, 16_000)
+    stream = StreamingEnhancer(predicting, 16_000)
     made = [stream.process(samples[:, :777])]
     with pytest.raises(AudioError, match="the block holds NaN or infinite values: repair it"):
         stream.push(bad)
@@ -209,12 +209,12 @@ def test_a_block_that_holds_no_numbers_is_refused_and_the_stream_goes_on(
     made += [stream.process(samples[:, 777:]), stream.flush()]
     assert np.array_equal(
         np.concatenate(made, axis=1),
-        np.concatenate([(it := Stream(predicting, 16_000)).process(samples), it.flush()], axis=1),
+        np.concatenate([(it := StreamingEnhancer(predicting, 16_000)).process(samples), it.flush()], axis=1),
     )
 
 
 def test_pull_gives_what_is_due_and_no_more(predicting: Model) -> None:
-    stream = Stream(predicting, 16_000)
+    stream = StreamingEnhancer(predicting, 16_000)
     stream.push(np.zeros((1, 500), dtype=np.float32))
     assert stream.pull(200).shape == (1, 200)
     with pytest.raises(CallError, match="301 samples are asked for; 300 are due: push more"):
@@ -236,17 +236,17 @@ def test_wrong_streams_are_one_line(
     arguments: tuple[int, int], said: str, predicting: Model
 ) -> None:
     with pytest.raises(CallError, match=said):
-        Stream(predicting, *arguments)
+        StreamingEnhancer(predicting, *arguments)
 
 
 def test_settings_that_a_stream_would_ignore_are_refused(predicting: Model) -> None:
     for change in ("aspect.only=tilt", "aspect.start_s=2", "gain_db=3"):
         with pytest.raises(CallError, match="a stream takes a mask as a whole"):
-            Stream(predicting, 48_000, 1, changed(RenderSettings(), [change]))
+            StreamingEnhancer(predicting, 48_000, 1, apply_assignments(RenderSettings(), [change]))
 
 
 def test_wrong_uses_are_one_line(predicting: Model, model: Model) -> None:
-    stream = Stream(predicting, 16_000, 2)
+    stream = StreamingEnhancer(predicting, 16_000, 2)
     uses: list[tuple[type[TonewoodError], str, Callable[[], object]]] = [
         (
             CallError,
@@ -263,7 +263,7 @@ def test_wrong_uses_are_one_line(predicting: Model, model: Model) -> None:
             r"amount is 1\.5: input should be less",
             lambda: setattr(stream, "amount", 1.5),
         ),
-        (ModelError, "has no predictor", lambda: Stream(model, 16_000)),
+        (ModelError, "has no predictor", lambda: StreamingEnhancer(model, 16_000)),
     ]
     for kind, said, use in uses:
         with pytest.raises(kind, match=said):

@@ -7,16 +7,16 @@ import soundfile
 import torch
 
 from tonewood.errors import CallError, DeviceError
-from tonewood.evaluation.metrics import closed, mel_distance
-from tonewood.files.audio import read
-from tonewood.files.container import bundled
-from tonewood.files.modelfile import Model, load
-from tonewood.scoring.training import Takes, train_scorer
+from tonewood.evaluation.metrics import gap_closed, mel_distance
+from tonewood.files.audio import read_recording
+from tonewood.files.container import bundled_models
+from tonewood.files.modelfile import Model, load_model
+from tonewood.scoring.training import LabelledTakes, train_scorer
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import courses, sides
 from tonewood.workflow import enhance as enhancing
 from tonewood.workflow import train as training
-from tonewood.workflow.enhance import Enhancement, mono_at
+from tonewood.workflow.enhance import Enhancement, to_analysis_rate
 
 Small = Callable[..., Any]
 Learn = Callable[..., Model]
@@ -65,10 +65,10 @@ def test_no_held_out_take_is_learnt_from(
     monkeypatch: pytest.MonkeyPatch,
     group_by: str,
 ) -> None:
-    splits: list[tuple[Takes, Takes]] = []
+    splits: list[tuple[LabelledTakes, LabelledTakes]] = []
     real = train_scorer
 
-    def watch(train: Takes, held_out: Takes, *rest: Any, **more: Any) -> Iterator[Any]:
+    def watch(train: LabelledTakes, held_out: LabelledTakes, *rest: Any, **more: Any) -> Iterator[Any]:
         splits.append((train, held_out))
         return real(train, held_out, *rest, **more)
 
@@ -85,13 +85,13 @@ def test_no_held_out_take_is_learnt_from(
 
 def test_progress_tells_of_every_recording_and_check(training_folders: Any, small: Small) -> None:
     reference, source = training_folders
-    *events, last = training.train(reference, source, small(patience=100))
+    *events, last = training.train_from_folders(reference, source, small(patience=100))
     assert isinstance(last, Model)
-    loaded = [e for e in events if isinstance(e, sides.Loaded)]
-    assert [(e.side, e.loading.number, e.loading.total) for e in loaded] == [
+    loaded = [e for e in events if isinstance(e, sides.SideLoadProgress)]
+    assert [(e.side, e.progress.number, e.progress.total) for e in loaded] == [
         (side, n, 4) for side in ("reference", "source") for n in range(1, 5)
     ]
-    checked = [(e.who, e.check.step) for e in events if isinstance(e, courses.Checked)]
+    checked = [(e.network, e.check.step) for e in events if isinstance(e, courses.CheckEvent)]
     assert checked == [(who, n) for who in ("scorer", "judge") for n in (10, 20, 30, 40)]
 
 
@@ -114,26 +114,26 @@ def test_devices() -> None:
 
 def test_the_bundled_cello_closes_the_distance(corpora: Path) -> None:
     folder = corpora / "real_cello" / "test"
-    if "cello" not in bundled() or not folder.is_dir():
+    if "cello" not in bundled_models() or not folder.is_dir():
         pytest.skip(f"needs the bundled model `cello` and {folder}")
-    model = load("cello")
+    model = load_model("cello")
     settings = EnhanceSettings()
     before, after = [], []
     for path in sorted((folder / "cheap").iterdir()):
-        recording = read(path)
-        *_, done = enhancing.enhance(recording.samples, recording.rate, model, settings)
+        recording = read_recording(path)
+        *_, done = enhancing.enhance_array(recording.samples, recording.rate, model, settings)
         assert isinstance(done, Enhancement)
-        paired = read(folder / "good" / path.name)
-        target = mono_at(paired.samples, paired.rate, model)
+        paired = read_recording(folder / "good" / path.name)
+        target = to_analysis_rate(paired.samples, paired.rate, model)
         source, made = (
-            mono_at(s, recording.rate, model)[: len(target)]
+            to_analysis_rate(s, recording.rate, model)[: len(target)]
             for s in (recording.samples, done.samples)
         )
         target = target[: len(source)]
         before.append(mel_distance(source, target))
         after.append(mel_distance(made, target))
     assert len(before) == 12
-    assert closed(sum(before), sum(after)) >= 0.28
+    assert gap_closed(sum(before), sum(after)) >= 0.28
 
 
 def test_reading_survives_mixed_rates_and_channels(

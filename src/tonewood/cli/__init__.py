@@ -35,10 +35,10 @@ from tonewood.cli import (
     train,
 )
 from tonewood.errors import CallError, TonewoodError
-from tonewood.signal.memory import retain
+from tonewood.signal.memory import tune_malloc
 
 
-class _Commands(typer.core.TyperGroup):
+class _CommandGroup(typer.core.TyperGroup):
     """Commands whose every end is one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - whichever click typer brings
@@ -46,15 +46,15 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except TonewoodError as error:
-            report.say(f"tonewood: {error}")
+            report.print_stderr(f"tonewood: {error}")
             raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
         except KeyboardInterrupt:
-            report.say("tonewood: interrupted; what was done is kept")
+            report.print_stderr("tonewood: interrupted; what was done is kept")
             raise typer.Exit(130) from None
 
 
-app = typer.Typer(
-    cls=_Commands,
+cli_app = typer.Typer(
+    cls=_CommandGroup,
     help="Reshape recordings toward a sound learnt from two folders of recordings.",
     no_args_is_help=True,
     add_completion=True,
@@ -63,30 +63,30 @@ app = typer.Typer(
 )
 
 for _command in (
-    audit.audit,
-    train.train,
-    manifest.manifest,
-    enhance.enhance,
-    score.score,
-    explain.explain,
-    evaluate.evaluate,
-    live.live,
-    onnx.onnx,
-    info.info,
-    render.render,
-    apply.apply,
-    diff.diff,
-    export.export,
-    search.search,
-    reproduce.reproduce,
-    studio.studio,
-    harp.harp,
+    audit.audit_command,
+    train.train_command,
+    manifest.manifest_command,
+    enhance.enhance_command,
+    score.score_command,
+    explain.explain_command,
+    evaluate.evaluate_command,
+    live.live_command,
+    onnx.onnx_command,
+    info.info_command,
+    render.render_command,
+    apply.apply_command,
+    diff.diff_command,
+    export.export_command,
+    search.search_command,
+    reproduce.reproduce_command,
+    studio.studio_command,
+    harp.harp_command,
 ):
-    app.command()(_command)
-app.add_typer(listen.app, name="listen")
+    cli_app.command(_command.__name__.removesuffix("_command"))(_command)
+cli_app.add_typer(listen.listen_app, name="listen")
 
 
-def _stop(signum: int, _: object) -> None:
+def _exit_on_signal(signum: int, _: object) -> None:
     """End by an exception, so that what is half done is cleared away, as on an interrupt."""
     raise SystemExit(128 + signum)
 
@@ -96,13 +96,13 @@ def main() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         asked = getattr(signal, name, None)
         if asked is not None and signal.getsignal(asked) is signal.SIG_DFL:  # nohup ignores it
-            signal.signal(asked, _stop)
+            signal.signal(asked, _exit_on_signal)
     # The work is in parts that fit one core's cache. Threads that share them wait for each other,
     # and beside a busy core that takes several times as long as one alone (docs/performance.md).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    retain()
+    tune_malloc()
     for stream in (sys.stdout, sys.stderr):
         # An arrow that the terminal's encoding lacks is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="tonewood")
+    cli_app(prog_name="tonewood")

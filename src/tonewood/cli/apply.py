@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tonewood.cli import report
-from tonewood.cli.enhance import follow
+from tonewood.cli.enhance import show_file_events
 from tonewood.cli.options import (
     DeviceOption,
     InputsArgument,
@@ -17,7 +17,7 @@ from tonewood.cli.options import (
 from tonewood.errors import CallError
 
 
-def apply(
+def apply_command(
     recipe: RecipeArgument,
     inputs: InputsArgument,
     output: OutputOption,
@@ -40,24 +40,24 @@ def apply(
     json_: JsonOption = False,
 ) -> None:
     """Carry a recipe's correction to other takes or stems."""
-    from tonewood.files.modelfile import load
+    from tonewood.files.modelfile import load_model
     from tonewood.workflow import batch, carry, layout
     from tonewood.workflow.train import check_device
 
     if static_only and same_mask:
         raise CallError("--static-only and --same-mask cannot both be had: leave one")
     check_device(device)
-    how: carry.How = "static" if static_only else "same" if same_mask else "prior"
-    first, carried = carry.load(recipe, how)
-    loaded = load(model or first.model.name)
+    how: carry.TransferMode = "static" if static_only else "same" if same_mask else "prior"
+    first, carried = carry.load_transfer(recipe, how)
+    loaded = load_model(model or first.model.name)
     if loaded.digest != first.model.digest:
-        report.say(
+        report.print_stderr(
             f"warning: model {loaded.name} is not the one of that recipe: what it finds by itself "
             "is another's"
         )
-    laid = layout.jobs(inputs, output)
-    settings = carry.settings_of(first, how)
+    laid = layout.plan_file_jobs(inputs, output)
+    settings = carry.transfer_settings(first, how)
     events = batch.enhance_files(
-        laid, loaded, settings, plot=plot, overwrite=overwrite, device=device, carried=carried
+        laid, loaded, settings, plot=plot, overwrite=overwrite, device=device, transfer=carried
     )
-    follow(events, len(laid), 0, json_)
+    show_file_events(events, len(laid), 0, json_)

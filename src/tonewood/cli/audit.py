@@ -11,16 +11,16 @@ from tonewood.cli.options import (
     OverwriteOption,
     ReferenceOption,
     SourceOption,
-    check_target,
+    check_output_path,
 )
-from tonewood.errors import CallError, shown
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from tonewood.files.modelfile import Model
-    from tonewood.workflow.audit import Audited
+    from tonewood.workflow.audit import AuditResult
 
 
-def audit(
+def audit_command(
     reference: ReferenceOption,
     source: SourceOption,
     output: Annotated[
@@ -35,7 +35,7 @@ def audit(
     json_: JsonOption = False,
 ) -> None:
     """Ask what tells two folders apart besides the instrument: room, microphone, codec."""
-    from tonewood.files.modelfile import load
+    from tonewood.files.modelfile import load_model
     from tonewood.settings import ModelSettings
     from tonewood.terminal import AuditDisplay
     from tonewood.workflow import audit as workflow
@@ -43,32 +43,32 @@ def audit(
 
     if output is not None:
         if output.suffix.lower() not in (".html", ".htm"):
-            raise CallError(f"{shown(output)} is no name of a page: end it in .html")
-        check_target(output, overwrite)
-        picture.check("a report")
-    loaded = load(model) if model is not None else None
+            raise CallError(f"{printable(output)} is no name of a page: end it in .html")
+        check_output_path(output, overwrite)
+        picture.check_matplotlib("a report")
+    loaded = load_model(model) if model is not None else None
     settings = loaded.settings if loaded else ModelSettings()
     with AuditDisplay() as display:
-        for event in workflow.audit(reference, source, settings):
-            if isinstance(event, workflow.Audited):
+        for event in workflow.audit_folders(reference, source, settings):
+            if isinstance(event, workflow.AuditResult):
                 done = event
             else:
                 display.show(event)
     if output is not None:
-        auditpage.write(output, done, loaded, overwrite=overwrite)
-    _tell(done, loaded, output, json_)
+        auditpage.write_audit_report(output, done, loaded, overwrite=overwrite)
+    _print_audit(done, loaded, output, json_)
 
 
-def _tell(done: "Audited", model: "Model | None", page: Path | None, as_json: bool) -> None:
+def _print_audit(done: "AuditResult", model: "Model | None", page: Path | None, as_json: bool) -> None:
     """Tell what an audit found: a confound a line."""
-    from tonewood.scoring.findings import percent, summary
+    from tonewood.scoring.findings import format_accuracy, summarize_audit
     from tonewood.workflow import audit as workflow
     from tonewood.workflow.confounds import CONFOUNDS
 
     found = done.audit
     accuracy = model.card.scorer.accuracy if model else None
     if as_json:
-        report.emit(
+        report.print_json(
             {
                 "verdict": found.verdict,
                 **found.model_dump(mode="json"),
@@ -79,25 +79,25 @@ def _tell(done: "Audited", model: "Model | None", page: Path | None, as_json: bo
         return
     print("verdict     what            told apart         median reference | source")
     for finding, confound in zip(found.findings, CONFOUNDS, strict=True):
-        told = percent(finding.accuracy) if finding.accuracy else "-"
+        told = format_accuracy(finding.accuracy) if finding.accuracy else "-"
         print(
             f"{finding.verdict:10}  {finding.name:14}  {told:17}  "
-            f"{workflow.medians(finding, 'reference')} | {workflow.medians(finding, 'source')}"
+            f"{workflow.format_medians(finding, 'reference')} | {workflow.format_medians(finding, 'source')}"
         )
         if finding.verdict in ("beware", "confounded"):
-            print(f"{'':12}{workflow.advice(finding, confound)}")
+            print(f"{'':12}{workflow.format_remedy(finding, confound)}")
     for session in found.sessions:
         print(
-            f"{'session':12}{shown(session.name)} ({session.side}), left out: the long-term "
+            f"{'session':12}{printable(session.name)} ({session.side}), left out: the long-term "
             f"spectrum is right on {100 * session.accuracy:.0f} % of {session.windows} windows"
         )
-    for number, line in enumerate(summary(found)):
+    for number, line in enumerate(summarize_audit(found)):
         print(f"{'' if number else 'in all':12}{line}")
     if model is not None:
         card = model.card.scorer
         print(
-            f"{'':12}the scorer of {shown(model.name)} is right on {100 * card.accuracy:.0f} % of "
+            f"{'':12}the scorer of {printable(model.name)} is right on {100 * card.accuracy:.0f} % of "
             f"{card.windows} held-out windows"
         )
     if page:
-        print(f"{'page':12}{shown(page)}")
+        print(f"{'page':12}{printable(page)}")

@@ -8,26 +8,26 @@ from tonewood.cli import report
 from tonewood.cli.options import JsonOption
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.workflow.differ import Difference
+    from tonewood.workflow.differ import CorrectionDifference
 
-_Side = Annotated[
+_CorrectionArgument = Annotated[
     str, typer.Argument(help="Recipe, or the output it lies beside; model file, or model's name.")
 ]
 
 
-def diff(a: _Side, b: _Side, json_: JsonOption = False) -> None:
+def diff_command(a: _CorrectionArgument, b: _CorrectionArgument, json_: JsonOption = False) -> None:
     """Say what changed from A to B: where, by how many dB, and when."""
     from tonewood.workflow import corrections
-    from tonewood.workflow.differ import difference
+    from tonewood.workflow.differ import compare_corrections
 
-    found = difference(corrections.load(a), corrections.load(b))
+    found = compare_corrections(corrections.load_correction(a), corrections.load_correction(b))
     if json_:
-        report.emit({**found.model_dump(mode="json"), "line": found.line})
+        report.print_json({**found.model_dump(mode="json"), "line": found.line})
     else:
-        _tell(found)
+        _print_difference(found)
 
 
-def _tell(found: "Difference") -> None:
+def _print_difference(found: "CorrectionDifference") -> None:
     """Tell a difference: a sentence, the registers, the moments, the settings."""
     print(f"{found.a} → {found.b}")
     print(f"  {found.line}")
@@ -41,7 +41,7 @@ def _tell(found: "Difference") -> None:
     ):
         print(f"  {name:<25}{a:>+8.1f}{b:>+8.1f}{b - a:>+9.1f} {unit}")
     for passage in found.passages:
-        span = f"{report.clock(passage.start_s)} to {report.clock(passage.end_s)}"
+        span = f"{report.format_time(passage.start_s)} to {report.format_time(passage.end_s)}"
         print(f"  when        {passage.name} {passage.change_db:+.1f} dB from {span}")
     for stated in found.stated:
         print(f"  {stated.name}: {stated.a} → {stated.b}")

@@ -13,32 +13,32 @@ from tonewood.cli.options import (
     ModelOption,
     OverwriteOption,
     ParquetOption,
-    PlaceOption,
-    PlacesArgument,
+    OutputLocationOption,
+    LocationsArgument,
     RetriesOption,
     SchedulerOption,
     SetOption,
     WorkersOption,
-    finish,
-    hertz,
-    seconds,
+    exit_if_failed,
+    parse_band,
+    parse_time,
 )
-from tonewood.errors import shown
+from tonewood.errors import printable
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from collections.abc import Iterable
 
     from tonewood.files.modelfile import Model
-    from tonewood.files.recipe import CarriedRecord
-    from tonewood.masking.optimise import Step
-    from tonewood.workflow.batch import Enhanced, Started
-    from tonewood.workflow.layout import Failed
+    from tonewood.files.recipe import TransferRecord
+    from tonewood.masking.optimise import SearchStep
+    from tonewood.workflow.batch import FileEnhanced, FileStarted
+    from tonewood.workflow.layout import FileFailure
     from tonewood.workflow.units import EnhanceTask
 
 
-def enhance(
-    inputs: PlacesArgument,
-    output: PlaceOption,
+def enhance_command(
+    inputs: LocationsArgument,
+    output: OutputLocationOption,
     model: ModelOption = "cello",
     amount: Annotated[float, typer.Option(help="0 leaves the input, 1 is all of it.")] = 1.0,
     method: Annotated[
@@ -80,8 +80,8 @@ def enhance(
     json_: JsonOption = False,
 ) -> None:
     """Reshape recordings toward the model's reference."""
-    from tonewood.files.modelfile import load
-    from tonewood.settings import changed, enhance_settings
+    from tonewood.files.modelfile import load_model
+    from tonewood.settings import apply_assignments, default_enhance_settings
     from tonewood.workflow import batch, layout
     from tonewood.workflow.train import check_device
     from tonewood.workflow.units import EnhanceTask
@@ -94,62 +94,62 @@ def enhance(
         f"force={json.dumps(force)}",
     ]
     if between is not None:
-        named.append(f"render.aspect.between={json.dumps(hertz(between))}")
+        named.append(f"render.aspect.between={json.dumps(parse_band(between))}")
     for name, time in (("start_s", from_), ("end_s", to)):
         if time is not None:
-            named.append(f"render.aspect.{name}={seconds(time)!r}")
+            named.append(f"render.aspect.{name}={parse_time(time)!r}")
     if prior != "auto":
         named.append(f"prior.kind={json.dumps(prior)}")
     if steps is not None:
         named.append(f"search.steps={steps}")
-    settings = changed(enhance_settings(method), [*named, *(set_ or [])])
+    settings = apply_assignments(default_enhance_settings(method), [*named, *(set_ or [])])
     check_device(device)
-    loaded = load(model)
-    asked = many.Many(workers, scheduler, retries, parquet)
-    paths = many.local([*inputs, output])
-    if asked.asked or paths is None:
+    loaded = load_model(model)
+    asked = many.BatchOptions(workers, scheduler, retries, parquet)
+    paths = many.local_paths([*inputs, output])
+    if asked.is_requested or paths is None:
         task = EnhanceTask(settings, plot=plot, overwrite=overwrite, device=device)
-        _spread(inputs, output, task, loaded, asked, json_)
+        _enhance_batch(inputs, output, task, loaded, asked, json_)
         return
-    laid = layout.jobs(paths[:-1], paths[-1])
+    laid = layout.plan_file_jobs(paths[:-1], paths[-1])
     events = batch.enhance_files(
         laid, loaded, settings, plot=plot, overwrite=overwrite, device=device
     )
-    follow(events, len(laid), settings.search.steps, json_)
+    show_file_events(events, len(laid), settings.search.steps, json_)
 
 
-def _spread(
+def _enhance_batch(
     inputs: list[str],
     output: str,
     task: "EnhanceTask",
     model: "Model",
-    asked: many.Many,
+    batch_options: many.BatchOptions,
     as_json: bool,
 ) -> None:
     """Enhance by workers, or what lies at URLs."""
-    from tonewood.files.formats import SUFFIXES
-    from tonewood.files.places import place
+    from tonewood.files.formats import WRITABLE_SUFFIXES
+    from tonewood.files.places import parse_location
     from tonewood.workflow import archive
 
-    task.check(model)
-    out = place(output)
-    units = archive.lay([place(it) for it in inputs], out)
-    folder = None if Path(output).suffix.lower() in SUFFIXES else out
-    failed = many.follow(
+    task.check_requirements(model)
+    out = parse_location(output)
+    units = archive.plan_jobs([parse_location(it) for it in inputs], out)
+    folder = None if Path(output).suffix.lower() in WRITABLE_SUFFIXES else out
+    failed = many.run_and_report(
         units,
         task,
         model,
-        asked,
-        lambda done: _tell(done, as_json),
+        batch_options,
+        lambda done: _print_enhanced(done, as_json),
         folder=folder,
         overwrite=task.overwrite,
         as_json=as_json,
     )
-    many.finished(failed, len(units), asked.table(folder))
+    many.finish_batch(failed, len(units), batch_options.table_location(folder))
 
 
-def follow(
-    events: "Iterable[Started | Step | Enhanced | Failed]", files: int, steps: int, as_json: bool
+def show_file_events(
+    events: "Iterable[FileStarted | SearchStep | FileEnhanced | FileFailure]", files: int, steps: int, as_json: bool
 ) -> None:
     """Show work on files as it goes on, tell what became of each, and end with the exit code."""
     from tonewood.terminal import EnhancingDisplay
@@ -158,25 +158,25 @@ def follow(
     failed = 0
     with EnhancingDisplay(files, steps) as display:
         for event in events:
-            if isinstance(event, layout.Failed | batch.Enhanced):
+            if isinstance(event, layout.FileFailure | batch.FileEnhanced):
                 display.clear()
-            if isinstance(event, layout.Failed):
+            if isinstance(event, layout.FileFailure):
                 failed += 1
-                report.failure(event, as_json)
-            elif isinstance(event, batch.Enhanced):
-                _tell(event, as_json)
+                report.print_failure(event, as_json)
+            elif isinstance(event, batch.FileEnhanced):
+                _print_enhanced(event, as_json)
             else:
                 display.show(event)
-    finish(failed, files)
+    exit_if_failed(failed, files)
 
 
-def _tell(done: "Enhanced", as_json: bool) -> None:
+def _print_enhanced(done: "FileEnhanced", as_json: bool) -> None:
     """Tell what became of one recording, and its verdict."""
     for warning in done.warnings:
-        report.say(f"warning: {shown(done.input)}: {warning}")
+        report.print_stderr(f"warning: {printable(done.input)}: {warning}")
     if as_json:
         certificate = done.certificate.model_dump(mode="json")
-        report.emit(
+        report.print_json(
             {
                 "input": str(done.input),
                 "output": str(done.output),
@@ -190,37 +190,37 @@ def _tell(done: "Enhanced", as_json: bool) -> None:
                 "carried": done.carried.model_dump(mode="json") if done.carried else None,
                 "gain_db": done.gain_db,
                 "seconds": done.seconds,
-                "already": done.already,
+                "already": done.from_earlier_run,
                 "warnings": list(done.warnings),
             }
         )
         return
     found = done.certificate
-    print(shown(done.input))
-    if done.already:
-        print(f"  already  {shown(done.output)}")
+    print(printable(done.input))
+    if done.from_earlier_run:
+        print(f"  already  {printable(done.output)}")
         return
-    print(f"  sound    {shown(done.output)}")
+    print(f"  sound    {printable(done.output)}")
     if done.picture:
-        print(f"  picture  {shown(done.picture)}")
-    print(f"  recipe   {shown(done.recipe)}")
+        print(f"  picture  {printable(done.picture)}")
+    print(f"  recipe   {printable(done.recipe)}")
     judge = f", judge {found.judge.before:.2f} → {found.judge.after:.2f}" if found.judge else ""
     print(
         f"  score    {found.scorer.before:.2f} → {found.scorer.after:.2f}{judge}"
         "   (1 sounds like the source, 0 like the reference)"
     )
     print(
-        f"  mask     prior {done.prior}, {_counted(done.steps, 'step')}; "
+        f"  mask     prior {done.prior}, {_count_noun(done.steps, 'step')}; "
         f"{found.rms_db:.1f} dB rms, {found.largest_db:.1f} dB at most; {done.seconds:.1f} s"
     )
     if done.carried:
-        print(f"  carried  {_carried(done.carried)}")
+        print(f"  carried  {_transfer_text(done.carried)}")
     print(f"  verdict  {found.line}")
 
 
-def _carried(record: "CarriedRecord") -> str:
+def _transfer_text(record: "TransferRecord") -> str:
     """What of a correction was carried, and what was found anew."""
-    first = shown(record.recipe)
+    first = printable(record.recipe)
     if record.varying == "same":
         return f"the mask and the gain of {first}, moment by moment"
     if record.varying == "none":
@@ -228,5 +228,5 @@ def _carried(record: "CarriedRecord") -> str:
     return f"the static part of {first}; what moves is of prior {record.varying}, found again"
 
 
-def _counted(number: int, noun: str) -> str:
+def _count_noun(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -15,24 +15,24 @@ from tonewood.cli.options import (
     RetriesOption,
     SchedulerOption,
     WorkersOption,
-    finish,
+    exit_if_failed,
 )
-from tonewood.errors import CallError, shown
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from tonewood.files.modelfile import Model
-    from tonewood.workflow.distribution import Comparison
+    from tonewood.workflow.distribution import FolderComparison
     from tonewood.workflow.evaluate import Evaluation
-    from tonewood.workflow.evaluate_page import Report
-    from tonewood.workflow.layout import Failed
+    from tonewood.workflow.evaluate_page import EvaluationReport
+    from tonewood.workflow.layout import FileFailure
     from tonewood.workflow.pairs import PairFiles
 
-Folders = tuple[Path, Path] | None
+FolderPair = tuple[Path, Path] | None
 
 
-def evaluate(
+def evaluate_command(
     pairs: Annotated[
-        Folders,
+        FolderPair,
         typer.Option(
             metavar="SOURCE REFERENCE",
             readable=False,
@@ -40,7 +40,7 @@ def evaluate(
         ),
     ] = None,
     folders: Annotated[
-        Folders,
+        FolderPair,
         typer.Option(
             metavar="OUTPUT REFERENCE",
             readable=False,
@@ -70,53 +70,53 @@ def evaluate(
         raise CallError("nothing is named to evaluate: give --pairs, --folders, or both")
     if table is not None and pairs is None:
         raise CallError("--table says what belongs together in two folders: give --pairs too")
-    asked = many.Many(workers, scheduler, retries, parquet)
-    if asked.asked and pairs is None:
+    asked = many.BatchOptions(workers, scheduler, retries, parquet)
+    if asked.is_requested and pairs is None:
         raise CallError("workers and tables are for pairs: give --pairs, or leave them out")
     if seed < 0:
         raise CallError(f"seed is {seed}: give one from 0 on")
-    from tonewood.files.modelfile import load
+    from tonewood.files.modelfile import load_model
     from tonewood.workflow import evaluate_page
     from tonewood.workflow.train import check_device
 
     check_device(device)
-    loaded = load(model)
+    loaded = load_model(model)
     if output is not None:
-        evaluate_page.prepare(output, overwrite)
+        evaluate_page.prepare_evaluation_report(output, overwrite)
     failed = total = 0
     measured = compared = None
     if pairs is not None:
-        kept = evaluate_page.KEPT if output is not None else 0
-        if asked.asked:
-            measured = _spread(
-                _pairs(pairs, table), loaded, seed, device, kept, asked, output, overwrite, json_
+        kept = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
+        if asked.is_requested:
+            measured = _measure_batch(
+                _find_pair_files(pairs, table), loaded, seed, device, kept, asked, output, overwrite, json_
             )
         else:
-            measured = _measure(_pairs(pairs, table), loaded, seed, device, kept, json_)
-        failed, total = len(measured.failed), len(measured.failed) + len(measured.pieces)
+            measured = _measure_locally(_find_pair_files(pairs, table), loaded, seed, device, kept, json_)
+        failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
-        compared, lost, read = _compare(folders, loaded, seed, json_)
+        compared, lost, read = _compare_folders(folders, loaded, seed, json_)
         failed, total = failed + lost, total + read
-    done = evaluate_page.Report(measured, compared)
-    page = evaluate_page.write(output, done, loaded, overwrite=overwrite) if output else None
-    _tell(done, page, json_)
-    finish(failed, total)
+    done = evaluate_page.EvaluationReport(measured, compared)
+    page = evaluate_page.write_evaluation_report(output, done, loaded, overwrite=overwrite) if output else None
+    _print_evaluation(done, page, json_)
+    exit_if_failed(failed, total)
 
 
-def _pairs(folders: tuple[Path, Path], table: Path | None) -> "list[PairFiles | Failed]":
+def _find_pair_files(folders: tuple[Path, Path], table: Path | None) -> "list[PairFiles | FileFailure]":
     """Pairs by a table, or by name."""
-    from tonewood.workflow.pairs import by_name, by_table
+    from tonewood.workflow.pairs import pairs_by_name, pairs_from_table
 
-    return list(by_table(table, *folders) if table is not None else by_name(*folders))
+    return list(pairs_from_table(table, *folders) if table is not None else pairs_by_name(*folders))
 
 
-def _spread(
-    found: "list[PairFiles | Failed]",
+def _measure_batch(
+    pairs: "list[PairFiles | FileFailure]",
     model: "Model",
     seed: int,
     device: str,
-    kept: int,
-    asked: many.Many,
+    examples: int,
+    batch_options: many.BatchOptions,
     output: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -124,104 +124,104 @@ def _spread(
     """Run the pairs by workers, naming those that fail."""
     from tonewood.evaluation import align
     from tonewood.workflow import evaluate as workflow
-    from tonewood.workflow.inquiries import MeasureTask, PairUnit
-    from tonewood.workflow.layout import Failed
+    from tonewood.workflow.inquiries import MeasureTask, PairItem
+    from tonewood.workflow.layout import FileFailure
 
-    align.check()
-    units: list[PairUnit | Failed] = []
-    for number, it in enumerate(found):
-        if isinstance(it, Failed):
+    align.require_synctoolbox()
+    units: list[PairItem | FileFailure] = []
+    for number, it in enumerate(pairs):
+        if isinstance(it, FileFailure):
             units.append(it)
         else:
-            units.append(PairUnit(it.source, it, number < kept))
-    pieces: list[workflow.Piece] = []
+            units.append(PairItem(it.source, it, number < examples))
+    pieces: list[workflow.PairResult] = []
 
-    def tell(piece: workflow.Piece) -> None:
+    def tell(piece: workflow.PairResult) -> None:
         pieces.append(piece)
         if as_json:
-            report.emit(piece.summary)
+            report.print_json(piece.summary)
 
-    lost = many.follow(
-        units, MeasureTask(seed, device), model, asked, tell,
+    lost = many.run_and_report(
+        units, MeasureTask(seed, device), model, batch_options, tell,
         folder=output, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
-    order = {it.name: number for number, it in enumerate(found) if not isinstance(it, Failed)}
+    order = {it.name: number for number, it in enumerate(pairs) if not isinstance(it, FileFailure)}
     pieces.sort(key=lambda it: order[it.files.name])
-    return workflow.summed(pieces, lost, seed)
+    return workflow.summarize_evaluation(pieces, lost, seed)
 
 
-def _measure(
-    found: "list[PairFiles | Failed]",
+def _measure_locally(
+    pairs: "list[PairFiles | FileFailure]",
     model: "Model",
     seed: int,
     device: str,
-    kept: int,
+    examples: int,
     as_json: bool,
 ) -> "Evaluation":
     """Run the pairs, naming those that fail."""
     from tonewood.terminal import EvaluatingDisplay
     from tonewood.workflow import evaluate as workflow
-    from tonewood.workflow.layout import Failed
-    from tonewood.workflow.pairs import Measuring
+    from tonewood.workflow.layout import FileFailure
+    from tonewood.workflow.pairs import MeasureProgress
 
     with EvaluatingDisplay() as display:
-        for event in workflow.evaluate(found, model, seed=seed, device=device, kept=kept):
-            if isinstance(event, Measuring):
+        for event in workflow.evaluate_pairs(pairs, model, seed=seed, device=device, audible_pairs=examples):
+            if isinstance(event, MeasureProgress):
                 display.show(event)
             elif isinstance(event, workflow.Evaluation):
                 done = event
             else:
                 display.clear()
-                if isinstance(event, Failed):
-                    report.failure(event, as_json)
+                if isinstance(event, FileFailure):
+                    report.print_failure(event, as_json)
                 elif as_json:
-                    report.emit(event.summary)
+                    report.print_json(event.summary)
     return done
 
 
-def _compare(
+def _compare_folders(
     folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool
-) -> tuple["Comparison", int, int]:
+) -> tuple["FolderComparison", int, int]:
     """Run the folders; with how many files failed, of how many."""
     from tonewood.terminal import EvaluatingDisplay
     from tonewood.workflow import distribution
-    from tonewood.workflow.batch import Started
-    from tonewood.workflow.layout import Failed
+    from tonewood.workflow.batch import FileStarted
+    from tonewood.workflow.layout import FileFailure
 
     failed = total = 0
     with EvaluatingDisplay() as display:
-        for event in distribution.compare(*folders, model, seed=seed):
-            if isinstance(event, Started):
+        for event in distribution.compare_folder_sound(*folders, model, seed=seed):
+            if isinstance(event, FileStarted):
                 total += 1
                 display.show(event)
-            elif isinstance(event, Failed):
+            elif isinstance(event, FileFailure):
                 failed += 1
                 display.clear()
-                report.failure(event, as_json)
+                report.print_failure(event, as_json)
             else:
                 done = event
     return done, failed, total
 
 
-def _tell(done: "Report", page: Path | None, as_json: bool) -> None:
+def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, as_json: bool) -> None:
     """Tell what was found in all."""
     from tonewood.workflow.evaluate_page import folders_table, means_table
 
     if as_json:
-        summary = done.summary
+        summary = evaluation_report.summary
         if summary["pairs"]:
             del summary["pairs"]["pieces"]  # each has had its line
-        report.emit({**summary, "page": str(page) if page else None})
+        report.print_json({**summary, "page": str(page) if page else None})
         return
-    if done.pairs:
-        _print(means_table(done.pairs))
-    if done.folders:
-        _print(folders_table(done.folders))
+    if evaluation_report.pairs:
+        _print_columns(means_table(evaluation_report.pairs))
+    if evaluation_report.folders:
+        _print_columns(folders_table(evaluation_report.folders))
     if page:
-        print(f"page       {shown(page)}")
+        print(f"page       {printable(page)}")
 
 
-def _print(rows: list[list[str]]) -> None:
+def _print_columns(rows: list[list[str]]) -> None:
     """Print a table, its columns as wide as they must be."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:

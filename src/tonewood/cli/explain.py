@@ -16,16 +16,16 @@ from tonewood.cli.options import (
     SchedulerOption,
     WorkersOption,
 )
-from tonewood.errors import shown
+from tonewood.errors import printable
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.scoring.saliency import Method
-    from tonewood.workflow.explain import Figures, Side
-    from tonewood.workflow.explain_files import Already, Explained, Tabulated
-    from tonewood.workflow.inquiries import Told
+    from tonewood.scoring.saliency import SaliencyMethod
+    from tonewood.workflow.explain import ExplanationFigures, TargetClass
+    from tonewood.workflow.explain_files import SkippedExplanation, ExplainedFile, ExplanationTable
+    from tonewood.workflow.inquiries import ExplainResult
 
 
-def explain(
+def explain_command(
     inputs: InputsArgument,
     output: Annotated[
         Path,
@@ -56,92 +56,92 @@ def explain(
     json_: JsonOption = False,
 ) -> None:
     """Show what the scorer heard: where, in which parts of notes, and how surely."""
-    from tonewood.files.modelfile import load
+    from tonewood.files.modelfile import load_model
     from tonewood.workflow import explain_files as workflow
     from tonewood.workflow.inquiries import ExplainTask
-    from tonewood.workflow.layout import Failed
-    from tonewood.workflow.units import Unit
+    from tonewood.workflow.layout import FileFailure
+    from tonewood.workflow.units import WorkItem
 
-    asked = workflow.Asked(
-        cast("Side", side), cast("Method", method), parts=not no_parts, listen=listen
+    asked = workflow.ExplainOptions(
+        cast("TargetClass", side), cast("SaliencyMethod", method), parts=not no_parts, listen=listen
     )
-    workflow.check(asked)
-    loaded = load(model)
-    laid = workflow.layout(inputs, output)
-    many_ = many.Many(workers, scheduler, retries, parquet)
-    folder = None if output.suffix.lower() in workflow.PAGES else output
+    workflow.check_explain_options(asked)
+    loaded = load_model(model)
+    laid = workflow.plan_explanations(inputs, output)
+    many_ = many.BatchOptions(workers, scheduler, retries, parquet)
+    folder = None if output.suffix.lower() in workflow.PAGE_SUFFIXES else output
     # Where there is a table, this run goes on, and the page of all is made anew.
-    again = overwrite or many_.goes_on(folder)
+    again = overwrite or many_.can_resume(folder)
     if len(laid) > 1:
-        workflow.check_index(output, again)
-    done: dict[Path, Figures] = {}
+        workflow.check_explanation_index(output, again)
+    done: dict[Path, ExplanationFigures] = {}
 
-    def tell(event: "Told") -> None:
+    def tell(event: "ExplainResult") -> None:
         made, figures = event
         done[made.output] = figures
-        if isinstance(made, workflow.Already):
-            _tell_already(made, json_)
+        if isinstance(made, workflow.SkippedExplanation):
+            _print_skipped(made, json_)
         else:
-            _tell(made, json_)
+            _print_explained(made, json_)
 
-    units = [it if isinstance(it, Failed) else Unit(*it) for it in laid]
+    units = [it if isinstance(it, FileFailure) else WorkItem(*it) for it in laid]
     task = ExplainTask(asked, output, overwrite=overwrite, seed=seed)
-    failed = many.follow(
+    failed = many.run_and_report(
         units, task, loaded, many_, tell, folder=folder, overwrite=overwrite, as_json=json_
     )
     if len(laid) > 1 and done:
-        inside = [done[it.output] for it in units if isinstance(it, Unit) and it.output in done]
-        _tell_all(workflow.tabulate(inside, output, loaded, overwrite=again, seed=seed), json_)
-    many.finished(failed, len(laid), many_.table(folder))
+        inside = [done[it.output] for it in units if isinstance(it, WorkItem) and it.output in done]
+        _print_summary_table(workflow.write_explanation_table(inside, output, loaded, overwrite=again, seed=seed), json_)
+    many.finish_batch(failed, len(laid), many_.table_location(folder))
 
 
-def _tell_already(done: "Already", as_json: bool) -> None:
+def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:
     """Tell of a recording that an earlier run explained."""
     if as_json:
-        report.emit({"input": str(done.input), "output": str(done.output), "already": True})
+        report.print_json({"input": str(skipped.input), "output": str(skipped.output), "already": True})
     else:
-        print(f"{shown(done.input)}\n  already {shown(done.output)}")
+        print(f"{printable(skipped.input)}\n  already {printable(skipped.output)}")
 
 
-def _tell(done: "Explained", as_json: bool) -> None:
+def _print_explained(explained: "ExplainedFile", as_json: bool) -> None:
     """Tell what was heard in one recording."""
-    for warning in done.warnings:
-        report.say(f"warning: {shown(done.input)}: {warning}")
-    found = done.explanation
+    for warning in explained.warnings:
+        report.print_stderr(f"warning: {printable(explained.input)}: {warning}")
+    found = explained.explanation
     if as_json:
-        report.emit(
+        report.print_json(
             {
-                "input": str(done.input),
-                "output": str(done.output),
-                "sounds": [str(path) for path in done.sounds],
+                "input": str(explained.input),
+                "output": str(explained.output),
+                "sounds": [str(path) for path in explained.sounds],
                 **found.summary,
-                "parts": [it.model_dump(mode="json") for it in done.parts],
-                "seconds": done.seconds,
-                "warnings": list(done.warnings),
+                "parts": [it.model_dump(mode="json") for it in explained.parts],
+                "seconds": explained.seconds,
+                "warnings": list(explained.warnings),
             }
         )
         return
-    print(shown(done.input))
-    print(f"  {'picture' if done.output.suffix.lower() == '.png' else 'page':<8}", end="")
-    print(shown(done.output))
-    for name, path in zip(("used", "rest"), done.sounds, strict=False):
-        print(f"  {name:<8}{shown(path)}")
+    print(printable(explained.input))
+    print(f"  {'picture' if explained.output.suffix.lower() == '.png' else 'page':<8}", end="")
+    print(printable(explained.output))
+    for name, path in zip(("used", "rest"), explained.sounds, strict=False):
+        print(f"  {name:<8}{printable(path)}")
     print(f"  score   {found.score:.2f}   (1 sounds like the source, 0 like the reference)")
-    heaviest = sorted(done.parts, key=lambda it: -it.evidence.mean)
+    heaviest = sorted(explained.parts, key=lambda it: -it.evidence.mean)
     named = ", ".join(f"{it.name} {it.evidence.mean:.1f}" for it in heaviest)
     if named:
         print(f"  logit   {found.logit:.1f} for the {found.side}: {named}")
-    print(f"  map     {found.faithful.line}")
+    print(f"  map     {found.faithfulness.line}")
 
 
-def _tell_all(done: "Tabulated", as_json: bool) -> None:
+def _print_summary_table(summary_table: "ExplanationTable", as_json: bool) -> None:
     """Tell what the parts of several recordings weigh."""
     if as_json:
-        report.emit({"page": str(done.page), **done.summary})
+        report.print_json({"page": str(summary_table.page), **summary_table.summary})
         return
     from tonewood.workflow.explain_page import octaves_table, parts_table
 
-    for table in (parts_table(done.parts) if done.parts else [], octaves_table(done.octaves)):
+    for table in (parts_table(summary_table.parts) if summary_table.parts else [], octaves_table(summary_table.octaves)):
         for name, *figures in table:
             print(f"{name:<12}" + "".join(f"{figure:>24}" for figure in figures))
-    print(f"page        {shown(done.page)}")
+    print(f"page        {printable(summary_table.page)}")

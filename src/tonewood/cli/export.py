@@ -6,11 +6,11 @@ from typing import Annotated, cast
 import typer
 
 from tonewood.cli import report
-from tonewood.cli.options import JsonOption, OverwriteOption, check_target
-from tonewood.errors import CallError, shown
+from tonewood.cli.options import JsonOption, OverwriteOption, check_output_path
+from tonewood.errors import CallError, printable
 
 
-def export(
+def export_command(
     correction: Annotated[
         str,
         typer.Argument(
@@ -56,11 +56,11 @@ def export(
         raise CallError("--format is of --peq and --automation: leave it out")
     if headroom and automation:
         raise CallError("--headroom is of --ir and --peq: leave it out")
-    check_target(output, overwrite)
-    found = corrections.load(correction)
-    average = workflow.Average(found, headroom)
+    check_output_path(output, overwrite)
+    found = corrections.load_correction(correction)
+    average = workflow.AverageCurve(found, headroom)
     if ir is not None:
-        done = workflow.impulse(
+        done = workflow.export_impulse_response(
             average,
             cast("Phase", ir),
             output,
@@ -69,16 +69,16 @@ def export(
             overwrite=overwrite,
         )
     elif peq is not None:
-        done = workflow.parametric(average, peq, output, form=form, rate=rate, overwrite=overwrite)
+        done = workflow.export_parametric_eq(average, peq, output, file_format=form, rate=rate, overwrite=overwrite)
     else:
-        done = workflow.moving(
-            found, output, form=form, step_s=step, rate=rate, overwrite=overwrite
+        done = workflow.export_automation(
+            found, output, file_format=form, step_s=step, rate=rate, overwrite=overwrite
         )
     if done.warning:
-        report.say(f"warning: {shown(done.output)}: {done.warning}")
+        report.print_stderr(f"warning: {printable(done.output)}: {done.warning}")
     if json_:
-        report.emit({"input": correction, "output": str(done.output), **done.figures})
+        report.print_json({"input": correction, "output": str(done.output), **done.data})
         return
-    print(shown(done.output))
+    print(printable(done.output))
     for line in done.lines:
         print(f"  {line}")

@@ -7,24 +7,24 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Turn = Callable[[str], None]
+KeyHandler = Callable[[str], None]
 
 
 @contextmanager
-def keys(turn: Turn) -> Iterator[Callable[[], None]]:
+def read_keys(on_key: KeyHandler) -> Iterator[Callable[[], None]]:
     """Yield what hands over every key pressed since it was last called.
 
     Only where standard input is a terminal; elsewhere, and where the system has it, the signal
     SIGUSR1 counts as b.
     """
     if hasattr(signal, "SIGUSR1"):
-        usual = signal.signal(signal.SIGUSR1, lambda *_: turn("b"))
+        usual = signal.signal(signal.SIGUSR1, lambda *_: on_key("b"))
     try:
-        with _terminal() as pressed:
+        with _unbuffered_terminal() as pressed:
 
             def poll() -> None:
                 for key in pressed():
-                    turn(key)
+                    on_key(key)
 
             yield poll
     finally:
@@ -33,7 +33,7 @@ def keys(turn: Turn) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _terminal() -> Iterator[Callable[[], str]]:
+def _unbuffered_terminal() -> Iterator[Callable[[], str]]:
     """Keys one by one, without waiting for the end of a line; none where there is no terminal."""
     if not sys.stdin.isatty() or sys.platform == "win32":
         yield lambda: ""

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tonewood.cli import report
-from tonewood.cli.options import JsonOption, OverwriteOption, finish
-from tonewood.errors import CallError, FolderError, shown
+from tonewood.cli.options import JsonOption, OverwriteOption, exit_if_failed
+from tonewood.errors import CallError, FolderError, printable
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.listening.design import Test
+    from tonewood.listening.design import ListeningTest
 
-app = typer.Typer(
+listen_app = typer.Typer(
     help="Ask listeners: build a blind test, serve it, sum up the answers.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -21,26 +21,26 @@ app = typer.Typer(
 TestArgument = Annotated[
     Path, typer.Argument(metavar="TEST", readable=False, help="Folder of the listening test.")
 ]
-DirsOption = list[Path] | None
+FoldersArgument = list[Path] | None
 
 
-@app.command()
-def new(
+@listen_app.command("new")
+def new_test_command(
     output: Annotated[
         Path, typer.Option("-o", "--output", readable=False, help="Folder of the test to make.")
     ],
-    more: Annotated[
-        DirsOption, typer.Argument(metavar="[DIR]...", readable=False, help="More conditions.")
+    more_conditions: Annotated[
+        FoldersArgument, typer.Argument(metavar="[DIR]...", readable=False, help="More conditions.")
     ] = None,
     outputs: Annotated[
-        DirsOption,
+        FoldersArgument,
         typer.Option("--from", readable=False, help="Folder that enhance wrote; repeat for more."),
     ] = None,
     conditions: Annotated[
-        DirsOption, typer.Option(readable=False, help="Folder of a condition; more may follow.")
+        FoldersArgument, typer.Option(readable=False, help="Folder of a condition; more may follow.")
     ] = None,
     inputs: Annotated[
-        DirsOption,
+        FoldersArgument,
         typer.Option(readable=False, help="Where the inputs of --from lie; else beside it."),
     ] = None,
     reference: Annotated[
@@ -76,48 +76,48 @@ def new(
 ) -> None:
     """Build a blind test from enhanced recordings or from a folder for each condition."""
     from tonewood.listening import build, folder, pieces
-    from tonewood.listening.design import Test
-    from tonewood.listening.power import needed, worth
-    from tonewood.workflow.layout import Failed
+    from tonewood.listening.design import ListeningTest
+    from tonewood.listening.power import required_listeners, resolve_effect_size
+    from tonewood.workflow.layout import FileFailure
 
-    folders = [*(conditions or []), *(more or [])]
+    folders = [*(conditions or []), *(more_conditions or [])]
     if bool(outputs) == bool(folders):
         raise CallError("give either --from or --conditions: one of them names what is compared")
-    plan = build.planned(
+    plan = build.make_plan(
         kind=kind, title=title, question=question, seconds=seconds, excerpts=excerpts,
         per_listener=per_listener, repeats=repeats, training=training, choice=choice,
         checked=checks, seed=seed, reference=reference.resolve().name if reference else None,
     )  # fmt: skip
-    worth(plan.kind, expect)
-    folder.check_new(output, overwrite)
+    resolve_effect_size(plan.kind, expect)
+    folder.check_test_folder(output, overwrite)
     found = list(
-        pieces.from_outputs(outputs, inputs or ()) if outputs else pieces.from_conditions(folders)
+        pieces.pieces_from_outputs(outputs, inputs or ()) if outputs else pieces.pieces_from_conditions(folders)
     )
     if reference is not None:
-        found = pieces.with_reference(found, reference)
+        found = pieces.add_reference(found, reference)
     failed = 0
-    for event in build.build(found, plan, output, overwrite=overwrite):
-        if isinstance(event, Failed):
+    for event in build.build_listening_test(found, plan, output, overwrite=overwrite):
+        if isinstance(event, FileFailure):
             failed += 1
-            report.failure(event, json_)
-        elif isinstance(event, Test):
+            report.print_failure(event, json_)
+        elif isinstance(event, ListeningTest):
             test = event
-    told = needed(test, expect)
+    told = required_listeners(test, expect)
     if json_:
-        report.emit({"test": str(output), **_told(test), "power": told._asdict()})
+        report.print_json({"test": str(output), **_test_json(test), "power": told._asdict()})
     else:
-        print(f"test       {shown(output)}")
+        print(f"test       {printable(output)}")
         print(
             f"trials     {len(test.trials)}, {test.per_listener} for each listener, "
             f"{test.repeats} again"
         )
         print(f"stimuli    {len(test.stimuli)} of {test.seconds:g} s at {test.rate} Hz")
         print(f"listeners  {told.text}")
-    finish(failed, len(found))
+    exit_if_failed(failed, len(found))
 
 
-@app.command()
-def serve(
+@listen_app.command("serve")
+def serve_test_command(
     test: TestArgument,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8766,
@@ -127,26 +127,26 @@ def serve(
     from tonewood import serving
     from tonewood.listening import design
 
-    serving.check_extra("tonewood listen serve", "listen")
-    from tonewood.listening.server import app as application
+    serving.require_server_extra("tonewood listen serve", "listen")
+    from tonewood.listening.server import create_listening_app as application
 
-    loaded = design.load(test)
-    made = serving.guarded(
-        application(loaded, test), token=loaded.token, hosts=serving.names_of(host)
+    loaded = design.load_listening_test(test)
+    made = serving.secure(
+        application(loaded, test), token=loaded.access_token, hosts=serving.accepted_hostnames(host)
     )
 
     def ready(bound: int) -> None:
-        where = serving.address(host, bound, loaded.token)
+        where = serving.server_url(host, bound, loaded.access_token)
         if json_:
-            report.emit({"address": where})
+            report.print_json({"address": where})
         else:
             print(where, flush=True)
 
-    serving.serve(made, host=host, port=port, ready=ready)
+    serving.run_server(made, host=host, port=port, on_ready=ready)
 
 
-@app.command()
-def results(
+@listen_app.command("results")
+def test_results_command(
     test: TestArgument,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", readable=False, help="Folder for a report.")
@@ -160,46 +160,46 @@ def results(
     """Sum up the answers: intervals, strengths, sensitivity, medians."""
     from tonewood.listening import report_page
     from tonewood.listening import results as summing
-    from tonewood.listening.tables import tables
+    from tonewood.listening.tables import result_tables
 
-    loaded, answers = _opened(test)
+    loaded, answers = _load_test_and_answers(test)
     if output is not None:
-        report_page.prepare(output, overwrite)
-    found = summing.results(loaded, answers, headphones_only=headphones)
-    page = report_page.write(output, test, found, overwrite=overwrite) if output else None
+        report_page.prepare_results_folder(output, overwrite)
+    found = summing.analyze_answers(loaded, answers, headphones_only=headphones)
+    page = report_page.write_listening_report(output, test, found, overwrite=overwrite) if output else None
     if json_:
-        report.emit({**found.summary, "page": str(page) if page else None})
+        report.print_json({**found.summary, "page": str(page) if page else None})
         return
-    for heading, rows in tables(found):
+    for heading, rows in result_tables(found):
         print(heading)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for first, *others in rows:
             cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
             print(f"  {first:<{widths[0]}}  " + "  ".join(cells))
     if page:
-        print(f"page       {shown(page)}")
+        print(f"page       {printable(page)}")
 
 
-@app.command()
-def delete(
+@listen_app.command("delete")
+def delete_listener_command(
     test: TestArgument,
     listener: Annotated[str, typer.Argument(help="Completion code, or name in the results.")],
     json_: JsonOption = False,
 ) -> None:
     """Delete a listener and every answer of theirs."""
-    from tonewood.listening.replies import people
+    from tonewood.listening.replies import list_participants
 
-    loaded, answers = _opened(test)
-    for person in people(loaded, answers):
+    loaded, answers = _load_test_and_answers(test)
+    for person in list_participants(loaded, answers):
         if listener.upper() in (person.code, person.name):
             answers.delete(person.listener.id)
-            report.emit({"deleted": listener}) if json_ else print(f"deleted    {shown(listener)}")
+            report.print_json({"deleted": listener}) if json_ else print(f"deleted    {printable(listener)}")
             return
-    raise CallError(f"{shown(listener)} is nobody here: see the names in tonewood listen results")
+    raise CallError(f"{printable(listener)} is nobody here: see the names in tonewood listen results")
 
 
-@app.command("export")
-def export_(
+@listen_app.command("export")
+def export_test_command(
     test: TestArgument,
     output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Folder to make.")],
     to: Annotated[str, typer.Option(help="webmushra or reseval.")] = "webmushra",
@@ -208,47 +208,47 @@ def export_(
     """Write the test as webMUSHRA or ReSEval takes it."""
     from tonewood.listening import design, exchange
 
-    made = exchange.export(design.load(test), test, to, output)
-    report.emit({"config": str(made)}) if json_ else print(f"config     {shown(made)}")
+    made = exchange.export_listening_test(design.load_listening_test(test), test, to, output)
+    report.print_json({"config": str(made)}) if json_ else print(f"config     {printable(made)}")
 
 
-@app.command("import")
-def import_(
+@listen_app.command("import")
+def import_answers_command(
     test: TestArgument,
     table: Annotated[
         Path, typer.Argument(metavar="CSV", readable=False, help="Answers given elsewhere.")
     ],
-    came_from: Annotated[str, typer.Option("--from", help="webmushra or reseval.")] = "webmushra",
+    source_format: Annotated[str, typer.Option("--from", help="webmushra or reseval.")] = "webmushra",
     json_: JsonOption = False,
 ) -> None:
     """Bring answers back that webMUSHRA or ReSEval collected."""
     from tonewood.listening import design, exchange
-    from tonewood.listening.answers import Answers
+    from tonewood.listening.answers import AnswerDatabase
 
-    loaded = design.load(test)
-    given = exchange.read(loaded, came_from, table)
-    taken = exchange.take(Answers(test / design.ANSWERS), given)
+    loaded = design.load_listening_test(test)
+    given = exchange.read_imported_answers(loaded, source_format, table)
+    taken = exchange.import_answers(AnswerDatabase(test / design.ANSWERS_FILE), given)
     if json_:
-        report.emit({"listeners": taken.listeners, "answers": taken.answers})
+        report.print_json({"listeners": taken.listeners, "answers": taken.answers})
     else:
         print(f"imported   {taken.answers} answers of {taken.listeners} listeners")
 
 
-def _opened(folder: Path) -> tuple["Test", Any]:
+def _load_test_and_answers(folder: Path) -> tuple["ListeningTest", Any]:
     """The test and its answers; FolderError where there are none yet."""
     from tonewood.listening import design
-    from tonewood.listening.answers import Answers
+    from tonewood.listening.answers import AnswerDatabase
 
-    test = design.load(folder)
-    path = folder / design.ANSWERS
+    test = design.load_listening_test(folder)
+    path = folder / design.ANSWERS_FILE
     if not path.exists():
         raise FolderError(
-            f"{shown(folder)} has no answers yet: serve it with tonewood listen serve"
+            f"{printable(folder)} has no answers yet: serve it with tonewood listen serve"
         )
-    return test, Answers(path)
+    return test, AnswerDatabase(path)
 
 
-def _told(test: "Test") -> dict[str, Any]:
+def _test_json(test: "ListeningTest") -> dict[str, Any]:
     return {
         "kind": test.kind,
         "conditions": list(test.conditions),

@@ -7,13 +7,13 @@ import typer
 
 from tonewood.cli import report
 from tonewood.cli.options import JsonOption, OverwriteOption
-from tonewood.errors import shown
+from tonewood.errors import printable
 
-_METAVAR = "FIELD=PATTERN"
+_CONDITION_METAVAR = "FIELD=PATTERN"
 
 
-def manifest(
-    what: Annotated[
+def manifest_command(
+    dataset_or_shards: Annotated[
         list[str],
         typer.Argument(
             metavar="WHAT", help="good_sounds, tinysol, medley_solos_db, or .tar shards."
@@ -28,14 +28,14 @@ def manifest(
     ] = None,
     reference: Annotated[
         list[str] | None,
-        typer.Option(metavar=_METAVAR, help="What is wanted; given again, all must hold."),
+        typer.Option(metavar=_CONDITION_METAVAR, help="What is wanted; given again, all must hold."),
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar=_METAVAR, help="What is to be improved; given again, all must hold."),
+        typer.Option(metavar=_CONDITION_METAVAR, help="What is to be improved; given again, all must hold."),
     ] = None,
     both: Annotated[
-        list[str] | None, typer.Option(metavar=_METAVAR, help="What must hold on both sides.")
+        list[str] | None, typer.Option(metavar=_CONDITION_METAVAR, help="What must hold on both sides.")
     ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -43,18 +43,18 @@ def manifest(
     """List recordings of a data set, or of WebDataset shards, for train --manifest."""
     from tonewood.workflow import manifest as workflow
 
-    sides = workflow.Sides(
-        *(tuple(map(workflow.Condition.of, it or [])) for it in (reference, source, both))
+    sides = workflow.SideConditions(
+        *(tuple(map(workflow.FieldCondition.parse, it or [])) for it in (reference, source, both))
     )
-    archives = [Path(it) for it in what]
-    if len(what) == 1 and not archives[0].exists() and archives[0].suffix != ".tar":
-        done = workflow.of_dataset(what[0], data_home, sides, output, overwrite=overwrite)
+    archives = [Path(it) for it in dataset_or_shards]
+    if len(dataset_or_shards) == 1 and not archives[0].exists() and archives[0].suffix != ".tar":
+        done = workflow.write_dataset_manifest(dataset_or_shards[0], data_home, sides, output, overwrite=overwrite)
     else:
-        done = workflow.of_shards(archives, sides, output, overwrite=overwrite)
-    report.say(f"note: {done.note}")
+        done = workflow.write_shards_manifest(archives, sides, output, overwrite=overwrite)
+    report.print_stderr(f"note: {done.note}")
     if done.missing:
-        report.say(f"note: {done.missing} recordings of the index are not there, and not listed")
+        report.print_stderr(f"note: {done.missing} recordings of the index are not there, and not listed")
     if json_:
-        report.emit({**done._asdict(), "output": str(done.output)})
+        report.print_json({**done._asdict(), "output": str(done.output)})
     else:
-        print(f"{shown(done.output)}: {done.reference} reference, {done.source} source")
+        print(f"{printable(done.output)}: {done.reference} reference, {done.source} source")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tonewood.cli import report
-from tonewood.errors import CallError, OutputError, shown
+from tonewood.errors import CallError, OutputError, printable
 
 # readable=False: click would take an unreadable file for a wrong call, and drop the whole batch.
 InputsArgument = Annotated[
@@ -32,10 +32,10 @@ OutputOption = Annotated[
 ModelOption = Annotated[
     str, typer.Option("-m", "--model", help="Model file, or the name of a bundled model.")
 ]
-PlacesArgument = Annotated[
+LocationsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUT", help="Files, folders or URLs such as s3://….")
 ]
-PlaceOption = Annotated[
+OutputLocationOption = Annotated[
     str, typer.Option("-o", "--output", help="Folder, file for one INPUT, or URL.")
 ]
 WorkersOption = Annotated[
@@ -66,7 +66,7 @@ SetOption = Annotated[
 ]
 
 
-def hertz(text: str) -> tuple[float, float]:
+def parse_band(text: str) -> tuple[float, float]:
     """Read a band such as 200:4000; CallError otherwise."""
     low, colon, high = text.partition(":")
     try:
@@ -77,7 +77,7 @@ def hertz(text: str) -> tuple[float, float]:
         raise CallError(f"{text!r} is no band; give LOW:HIGH in Hz, as in 200:4000") from None
 
 
-def seconds(text: str) -> float:
+def parse_time(text: str) -> float:
     """Read a time such as 10, 10s, 1:02 or 1:00:02.5 as seconds; CallError otherwise."""
     total = 0.0
     try:
@@ -90,24 +90,24 @@ def seconds(text: str) -> float:
     return total
 
 
-def finish(failed: int, total: int) -> None:
+def exit_if_failed(failed: int, total: int) -> None:
     """End with the exit code of a batch."""
     if failed:
         if total > 1:
-            report.say(f"tonewood: {failed} of {total} failed, {total - failed} done")
+            report.print_stderr(f"tonewood: {failed} of {total} failed, {total - failed} done")
         raise typer.Exit(1)
 
 
-def check_target(path: Path, overwrite: bool) -> None:
+def check_output_path(path: Path, overwrite: bool) -> None:
     """Refuse before minutes of work what would be refused after it."""
     if path.is_dir():
-        raise OutputError(f"{shown(path)} is a folder, not a file: name a file in it")
+        raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
     if path.exists() and not overwrite:
-        raise OutputError(f"{shown(path)} exists: name another output or pass --overwrite")
+        raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise OutputError(f"{shown(path)} has no folder to lie in: make {shown(folder)} first")
+        raise OutputError(f"{printable(path)} has no folder to lie in: make {printable(folder)} first")
     if not os.access(folder, os.W_OK):
         raise OutputError(
-            f"{shown(path)} cannot be written (permission denied): name another output folder"
+            f"{printable(path)} cannot be written (permission denied): name another output folder"
         )

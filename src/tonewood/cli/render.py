@@ -7,12 +7,12 @@ import typer
 
 from tonewood.cli import report
 from tonewood.cli.options import JsonOption, OverwriteOption, RecipeArgument
-from tonewood.errors import shown
+from tonewood.errors import printable
 
 
-def render(
+def render_command(
     recipe: RecipeArgument,
-    named: Annotated[
+    input_path: Annotated[
         Path | None,
         typer.Argument(
             metavar="[INPUT]",
@@ -31,25 +31,25 @@ def render(
     """Make a recipe's output again: the same bytes."""
     from tonewood.workflow import rerender
 
-    done = rerender.render(recipe, named, output, overwrite=overwrite)
+    done = rerender.render_recipe(recipe, input_path, output, overwrite=overwrite)
     if json_:
-        report.emit(
+        report.print_json(
             {
                 "recipe": str(done.recipe),
                 "input": str(done.input),
                 "output": str(done.output),
                 "sha256": done.sha256,
-                "same": done.same,
+                "same": done.identical,
             }
         )
     else:
-        print(shown(done.input))
-        print(f"  recipe   {shown(done.recipe)}")
-        print(f"  sound    {shown(done.output)}")
-        if done.same:
+        print(printable(done.input))
+        print(f"  recipe   {printable(done.recipe)}")
+        print(f"  sound    {printable(done.output)}")
+        if done.identical:
             print("  bytes    the same as the first time")
-    if done.same is False:
-        report.say(
-            f"warning: {shown(done.output)}: not the bytes of the first time, which another "
+    if done.identical is False:
+        report.print_stderr(
+            f"warning: {printable(done.output)}: not the bytes of the first time, which another "
             "version or another machine's arithmetic made"
         )

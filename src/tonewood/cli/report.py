@@ -5,44 +5,44 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.workflow.card import AnyModel
-    from tonewood.workflow.layout import Failed
+    from tonewood.workflow.card import ModelOrInfo
+    from tonewood.workflow.layout import FileFailure
 
 
-def emit(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
     """Write one JSON object on a line of standard output."""
     # ASCII: file names may hold bytes that are no UTF-8, and the stream may be of any encoding.
     print(json.dumps(value, allow_nan=False), flush=True)
 
 
-def say(line: str) -> None:
+def print_stderr(line: str) -> None:
     """Write a line for people on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
-def clock(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """A time as musicians read it, as in 1:02.5."""
     tenths = round(seconds * 10)
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
-def failure(failure: "Failed", as_json: bool) -> None:
+def print_failure(failure: "FileFailure", as_json: bool) -> None:
     """Name a recording that could not be done, and why."""
-    say(f"tonewood: {failure.error}")
+    print_stderr(f"tonewood: {failure.error}")
     if as_json:
-        emit({"input": str(failure.input), "error": str(failure.error)})
+        print_json({"input": str(failure.input), "error": str(failure.error)})
 
 
-def card(model: "AnyModel") -> dict[str, Any]:
+def card_json(model: "ModelOrInfo") -> dict[str, Any]:
     """A model's card and settings, for programs."""
     settings = model.settings.model_dump(mode="json")
     return {"card": model.card.model_dump(mode="json"), "settings": settings}
 
 
-def print_card(model: "AnyModel") -> None:
+def print_card(model: "ModelOrInfo") -> None:
     """Tell a model's card."""
-    from tonewood.workflow.card import entries
+    from tonewood.workflow.card import card_lines
 
-    for name, lines in entries(model):
+    for name, lines in card_lines(model):
         for number, line in enumerate(lines):
             print(f"{'' if number else name:<11}{line}".rstrip())

@@ -7,13 +7,13 @@ import typer
 
 from tonewood.cli import report
 from tonewood.cli.options import DeviceOption, JsonOption, OverwriteOption, SetOption
-from tonewood.errors import CallError, shown
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
     from tonewood.workflow.reproduce import Reproduction
 
 
-def reproduce(
+def reproduce_command(
     corpus: Annotated[
         Path, typer.Option(readable=False, help="Folder laid out as train|test/{good,cheap}.")
     ],
@@ -31,32 +31,32 @@ def reproduce(
     json_: JsonOption = False,
 ) -> None:
     """Reproduce the paper's figures, accuracy and table on a corpus, as one page."""
-    from tonewood.files.modelfile import load
-    from tonewood.settings import ModelSettings, changed
+    from tonewood.files.modelfile import load_model
+    from tonewood.settings import ModelSettings, apply_assignments
     from tonewood.terminal import ReproducingDisplay
     from tonewood.workflow import picture
     from tonewood.workflow import reproduce as workflow
 
     if model is not None and set_:
         raise CallError("--set is for training, and -m names a model already trained: leave one")
-    settings = changed(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
-    picture.check("a report")
-    loaded = load(model) if model is not None else None
+    settings = apply_assignments(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
+    picture.check_matplotlib("a report")
+    loaded = load_model(model) if model is not None else None
     with ReproducingDisplay() as display:
-        for event in workflow.reproduce(
+        for event in workflow.reproduce_paper(
             corpus, output, settings, model=loaded, device=device, overwrite=overwrite
         ):
             if isinstance(event, workflow.Reproduction):
                 done = event
             else:
                 display.show(event)
-    _tell(done, json_)
+    _print_reproduction(done, json_)
 
 
-def _tell(done: "Reproduction", as_json: bool) -> None:
+def _print_reproduction(done: "Reproduction", as_json: bool) -> None:
     """Tell what `reproduce` made."""
     if as_json:
-        report.emit({"page": str(done.page), **done.summary})
+        report.print_json({"page": str(done.page), **done.summary})
         return
     for method, *figures in done.table:
         print(f"{method:<36}" + "".join(f"{figure:>11}" for figure in figures))
@@ -64,4 +64,4 @@ def _tell(done: "Reproduction", as_json: bool) -> None:
         f"accuracy   {100 * done.accuracy:.1f} % right on {done.windows} held-out windows of "
         f"{done.crop_seconds:g} s"
     )
-    print(f"page       {shown(done.page)}")
+    print(f"page       {printable(done.page)}")

@@ -8,19 +8,19 @@ from tonewood.cli.options import (
     ModelOption,
     OverwriteOption,
     ParquetOption,
-    PlacesArgument,
+    LocationsArgument,
     RetriesOption,
     SchedulerOption,
     WorkersOption,
 )
-from tonewood.errors import TonewoodError, shown
+from tonewood.errors import TonewoodError, printable
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.workflow.batch import Scored
+    from tonewood.workflow.batch import FileScored
 
 
-def score(
-    inputs: PlacesArgument,
+def score_command(
+    inputs: LocationsArgument,
     model: ModelOption = "cello",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
@@ -30,41 +30,41 @@ def score(
     json_: JsonOption = False,
 ) -> None:
     """Score recordings: 0 sounds like the reference, 1 like the source."""
-    from tonewood.files.modelfile import load
-    from tonewood.files.places import place
+    from tonewood.files.modelfile import load_model
+    from tonewood.files.places import parse_location
     from tonewood.workflow import archive
-    from tonewood.workflow.layout import Failed
-    from tonewood.workflow.units import ScoreTask, Unit
+    from tonewood.workflow.layout import FileFailure
+    from tonewood.workflow.units import ScoreTask, WorkItem
 
-    loaded = load(model)
-    asked = many.Many(workers, scheduler, retries, parquet)
-    units: list[Unit | Failed] = []
+    loaded = load_model(model)
+    asked = many.BatchOptions(workers, scheduler, retries, parquet)
+    units: list[WorkItem | FileFailure] = []
     for item in inputs:
-        for found, relative in archive.recordings(place(item)):
+        for found, relative in archive.expand_input(parse_location(item)):
             if isinstance(relative, TonewoodError):
-                units.append(Failed(found, relative))
+                units.append(FileFailure(found, relative))
             else:
-                units.append(Unit(found))
+                units.append(WorkItem(found))
     titled = json_
 
-    def tell(done: "Scored") -> None:
+    def tell(done: "FileScored") -> None:
         nonlocal titled
         if not titled:
             print("scorer  judge  recording")
             titled = True
-        _tell(done, json_)
+        _print_score(done, json_)
 
-    failed = many.follow(
+    failed = many.run_and_report(
         units, ScoreTask(), loaded, asked, tell, overwrite=overwrite, as_json=json_
     )
-    many.finished(failed, len(units), asked.table(None))
+    many.finish_batch(failed, len(units), asked.table_location(None))
 
 
-def _tell(done: "Scored", as_json: bool) -> None:
+def _print_score(done: "FileScored", as_json: bool) -> None:
     """Tell the scores of one recording."""
     result = done.score
     if as_json:
-        report.emit(
+        report.print_json(
             {
                 "input": str(done.input),
                 "scorer": result.scorer,
@@ -74,4 +74,4 @@ def _tell(done: "Scored", as_json: bool) -> None:
         )
         return
     judge = "    -" if result.judge is None else f"{result.judge:5.2f}"
-    print(f"{result.scorer:6.2f}  {judge}  {shown(done.input)}")
+    print(f"{result.scorer:6.2f}  {judge}  {printable(done.input)}")

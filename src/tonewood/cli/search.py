@@ -13,15 +13,15 @@ from tonewood.cli.options import (
     ReferenceOption,
     SetOption,
     SourceOption,
-    check_target,
+    check_output_path,
 )
-from tonewood.errors import CallError, shown
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.workflow.search import Ladder
+    from tonewood.workflow.search import SizeSearchResult
 
 
-def search(
+def search_command(
     reference: ReferenceOption,
     source: SourceOption,
     output: Annotated[
@@ -35,31 +35,31 @@ def search(
     json_: JsonOption = False,
 ) -> None:
     """Find the smallest scorer that tells two folders apart as well as any."""
-    from tonewood.settings import ModelSettings, changed
+    from tonewood.settings import ModelSettings, apply_assignments
     from tonewood.terminal import SearchDisplay
     from tonewood.workflow import picture
     from tonewood.workflow import search as workflow
 
-    settings = changed(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
+    settings = apply_assignments(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
     if output is not None:
         if output.suffix.lower() != ".png":
-            raise CallError(f"{shown(output)} is no name of a PNG: end it in .png")
-        check_target(output, overwrite)
-        picture.check("a picture")
+            raise CallError(f"{printable(output)} is no name of a PNG: end it in .png")
+        check_output_path(output, overwrite)
+        picture.check_matplotlib("a picture")
     with SearchDisplay() as display:
-        for event in workflow.search(reference, source, settings, device=device):
-            if isinstance(event, workflow.Ladder):
+        for event in workflow.search_sizes(reference, source, settings, device=device):
+            if isinstance(event, workflow.SizeSearchResult):
                 ladder = event
             else:
                 display.show(event)
     if output is not None:
-        picture.draw_ladder(output, ladder, overwrite=overwrite)
-    _tell(ladder, output, json_)
+        picture.plot_scorer_sizes(output, ladder, overwrite=overwrite)
+    _print_ladder(ladder, output, json_)
 
 
-def _tell(climbed: "Ladder", picture: Path | None, as_json: bool) -> None:
+def _print_ladder(ladder: "SizeSearchResult", picture: Path | None, as_json: bool) -> None:
     """Tell what `search` found: a rung a line."""
-    chosen, knee = climbed.chosen, climbed.knee
+    chosen, knee = ladder.chosen, ladder.knee
     if as_json:
         rungs = [
             {
@@ -71,20 +71,20 @@ def _tell(climbed: "Ladder", picture: Path | None, as_json: bool) -> None:
                 "losses": list(rung.losses),
                 "seconds": rung.seconds,
             }
-            for rung in climbed.rungs
+            for rung in ladder.results
         ]
-        report.emit(
+        report.print_json(
             {
                 "rungs": rungs,
                 "knee": knee.size._asdict(),
                 "chosen": chosen.size._asdict(),
-                "options": climbed.options,
+                "options": ladder.options,
                 "picture": str(picture) if picture else None,
             }
         )
         return
     print("width  depth  parameters  accuracy, %     loss")
-    for rung in climbed.rungs:
+    for rung in ladder.results:
         accuracy, loss = rung.accuracy, rung.loss
         marks = [name for name, it in (("knee", knee), ("chosen", chosen)) if it is rung]
         print(
@@ -93,5 +93,5 @@ def _tell(climbed: "Ladder", picture: Path | None, as_json: bool) -> None:
             f"{loss.mean:.4f} ± {loss.error:.4f}  {', '.join(marks)}".rstrip()
         )
     if picture:
-        print(f"picture    {shown(picture)}")
-    print(f"smallest within one standard error of the best: {climbed.options}")
+        print(f"picture    {printable(picture)}")
+    print(f"smallest within one standard error of the best: {ladder.options}")

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from tonewood.cli.options import ModelOption
-from tonewood.errors import CallError, shown
+from tonewood.errors import CallError, printable
 
 
-def studio(
+def studio_command(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free one.")] = 8765,
     model: ModelOption = "cello",
     host: Annotated[
@@ -34,35 +34,35 @@ def studio(
     ] = None,
 ) -> None:
     """Open the studio in the browser; prints its address."""
-    from tonewood.serving import Limits, address, check_extra, is_local, serve
+    from tonewood.serving import RequestLimits, server_url, require_server_extra, is_loopback, run_server
 
-    check_extra("the studio", "studio")
-    from tonewood.studio.app import UPLOAD
-    from tonewood.studio.app import studio as guarded
-    from tonewood.studio.desk import Desk
+    require_server_extra("the studio", "studio")
+    from tonewood.studio.app import DEFAULT_UPLOAD_LIMITS
+    from tonewood.studio.app import create_secure_studio_app as guarded
+    from tonewood.studio.desk import StudioState
 
     if root is not None and not root.is_dir():
-        raise CallError(f"{shown(root)} is no folder: name one whose folders may be chosen")
-    if root is None and is_local(host):
+        raise CallError(f"{printable(root)} is no folder: name one whose folders may be chosen")
+    if root is None and is_loopback(host):
         root = Path.home()
-    token = None if is_local(host) else secrets.token_urlsafe(24)
-    desk = Desk(folder or default_folder(), model, root)
+    token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    desk = StudioState(folder or default_studio_folder(), model, root)
 
     def ready(bound: int) -> None:
-        place = address(host, bound, token)
+        place = server_url(host, bound, token)
         print(place, flush=True)
         if not no_browser and sys.stdout.isatty():
             webbrowser.open(place)
 
-    limits = Limits(round(upload_gb * 2**30), UPLOAD.seconds)
+    limits = RequestLimits(round(upload_gb * 2**30), DEFAULT_UPLOAD_LIMITS.seconds)
     app = guarded(desk, host=host, token=token, upload=limits)
     try:
-        serve(app, host=host, port=port, ready=ready)
+        run_server(app, host=host, port=port, on_ready=ready)
     finally:
         desk.close()
 
 
-def default_folder() -> Path:
+def default_studio_folder() -> Path:
     """Where this system keeps what programs make for a user."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))

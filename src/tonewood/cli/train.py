@@ -14,15 +14,15 @@ from tonewood.cli.options import (
     JsonOption,
     OverwriteOption,
     SetOption,
-    check_target,
+    check_output_path,
 )
-from tonewood.errors import CallError, shown
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
     from tonewood.files.modelfile import Model
 
 
-def train(
+def train_command(
     output: Annotated[
         Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
     ],
@@ -94,17 +94,17 @@ def train(
     json_: JsonOption = False,
 ) -> None:
     """Learn a model from two folders of recordings, from what listeners said, or from both."""
-    from tonewood.files.cache import NOWHERE, Cache
+    from tonewood.files.cache import NO_CACHE, FeatureCache
     from tonewood.files.checkpoint import Checkpoint
-    from tonewood.files.modelfile import Model, load
-    from tonewood.files.output import sole, sweep
-    from tonewood.scoring.course import rank, world
-    from tonewood.settings import ModelSettings, changed
+    from tonewood.files.modelfile import Model, load_model
+    from tonewood.files.output import exclusive_lock, remove_stale_temporaries
+    from tonewood.scoring.course import process_rank, world_size
+    from tonewood.settings import ModelSettings, apply_assignments
     from tonewood.terminal import TrainingDisplay
     from tonewood.workflow import ears
     from tonewood.workflow import train as workflow
-    from tonewood.workflow.sides import sides as named_sides
-    from tonewood.workflow.together import joined
+    from tonewood.workflow.sides import parse_training_inputs as named_sides
+    from tonewood.workflow.together import distributed_group
 
     named = [
         f"training.seed={seed}",
@@ -114,16 +114,16 @@ def train(
     ]
     if predictor:
         named.append("predictor.taught=true")
-    checkpoint = Checkpoint.beside(output, resumed=resume)
-    concluded = workflow.concluded(output, checkpoint)
-    check_target(output, overwrite or concluded is not None)
+    checkpoint = Checkpoint.for_model(output, resumed=resume)
+    concluded = workflow.load_finished_model(output, checkpoint)
+    check_output_path(output, overwrite or concluded is not None)
     wanted, there = named_sides(reference or [], source, manifest)
-    origin = workflow.Origin(domain, licence, _read_text(notice) if notice else "")
+    origin = workflow.Provenance(domain, licence, _read_text_file(notice) if notice else "")
     tables = (preferences, ratings)
-    kept_takes = Cache.of_user() if cache else NOWHERE
+    kept_takes = FeatureCache.for_user() if cache else NO_CACHE
     if onto is not None:
-        kept = load(onto)
-        settings = changed(kept.settings, set_ or [])
+        kept = load_model(onto)
+        settings = apply_assignments(kept.settings, set_ or [])
         if (
             not predictor
             or any(tables)
@@ -134,67 +134,67 @@ def train(
             raise CallError("a predictor learns from folders: give --reference and --source")
         sides = wanted, there
 
-        def learn(own: str) -> Iterator[workflow.Event]:
+        def learn(own: str) -> Iterator[workflow.TrainingEvent]:
             return workflow.add_predictor(kept, *sides, settings.predictor, kept_takes)
 
     else:
-        settings = changed(ModelSettings(), [*named, *(set_ or [])])
+        settings = apply_assignments(ModelSettings(), [*named, *(set_ or [])])
         if concluded is not None and concluded.settings == settings:
             checkpoint.remove()
-            sweep([output.parent])  # what the run that was killed left; this one writes nothing
-            _tell(output, concluded, json_)
+            remove_stale_temporaries([output.parent])  # what the run that was killed left; this one writes nothing
+            _print_model(output, concluded, json_)
             return
-        check_target(output, overwrite)
+        check_output_path(output, overwrite)
 
-        def learn(own: str) -> Iterator[workflow.Event]:
-            return ears.learn(
+        def learn(own: str) -> Iterator[workflow.TrainingEvent]:
+            return ears.train_model(
                 wanted,
                 there,
                 tables,
                 settings,
                 name=output.stem,
                 device=own,
-                origin=origin,
+                provenance=origin,
                 cache=kept_takes,
                 checkpoint=checkpoint,
             )
 
-    with joined(device, settings.training) as own, kept_takes.bounded():
-        if resume and world() > 1:
+    with distributed_group(device, settings.training) as own, kept_takes.enforce_size():
+        if resume and world_size() > 1:
             raise CallError("several processes keep no checkpoint: leave --resume out")
-        if rank():  # of several processes the first alone speaks and writes
+        if process_rank():  # of several processes the first alone speaks and writes
             for _ in learn(own):
                 pass
             return
-        with sole(output), TrainingDisplay() as display:
+        with exclusive_lock(output), TrainingDisplay() as display:
             for event in learn(own):
                 if isinstance(event, Model):
-                    checkpoint.conclude(event.digest)
+                    checkpoint.record_digest(event.digest)
                     event.save(output, overwrite=overwrite)
                     model = event
                 else:
                     display.show(event)
         checkpoint.remove()  # last of all: until then --resume has something to conclude
-    _tell(output, model, json_)
+    _print_model(output, model, json_)
 
 
-def _tell(output: Path, model: "Model", json_: bool) -> None:
-    from tonewood.workflow.audit import warnings
+def _print_model(output: Path, model: "Model", json_: bool) -> None:
+    from tonewood.workflow.audit import confound_warnings
 
-    for line in warnings(model.card.audit) if model.card.audit else []:
-        report.say(f"warning: {line}")
+    for line in confound_warnings(model.card.audit) if model.card.audit else []:
+        report.print_stderr(f"warning: {line}")
     if json_:
-        report.emit({"model": str(output), "digest": model.digest, **report.card(model)})
+        report.print_json({"model": str(output), "digest": model.digest, **report.card_json(model)})
     else:
-        print(f"model      {shown(output)}")
+        print(f"model      {printable(output)}")
         report.print_card(model)
 
 
-def _read_text(path: Path) -> str:
+def _read_text_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no UTF-8"
         raise CallError(
-            f"{shown(path)} cannot be read as text ({why.lower()}): name a text file"
+            f"{printable(path)} cannot be read as text ({why.lower()}): name a text file"
         ) from None

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 
 
-class Share(NamedTuple):
+class Proportion(NamedTuple):
     """A share of so many answers, its 95 % interval, and how likely chance does as much.
 
     Parameters
@@ -40,7 +40,7 @@ class Sensitivity(NamedTuple):
     high: float | None
 
 
-class Spread(NamedTuple):
+class ListenerMean(NamedTuple):
     """Mean of the listeners' shares and its 95 % interval, by Student's t.
 
     None for one listener, and where all have one share, which tells nothing of how others differ.
@@ -52,12 +52,12 @@ class Spread(NamedTuple):
     high: float | None
 
 
-def share(count: int, total: int, *, chance: float = 0.5, sided: str = "two-sided") -> Share:
+def binomial_proportion(count: int, total: int, *, chance: float = 0.5, alternative: str = "two-sided") -> Proportion:
     """Share of answers with its exact interval (Clopper & Pearson 1934).
 
     Parameters
     ----------
-    sided : {"two-sided", "greater"}
+    alternative : {"two-sided", "greater"}
         Of the test; the interval always has two sides.
 
     Examples
@@ -68,21 +68,21 @@ def share(count: int, total: int, *, chance: float = 0.5, sided: str = "two-side
     """
     if not 0 <= count <= total or total == 0:
         raise ValueError(f"{count} of {total} answers is no share")
-    tail = (1 - LEVEL) / 2
+    tail = (1 - CONFIDENCE_LEVEL) / 2
     low = float(stats.beta.ppf(tail, count, total - count + 1)) if count else 0.0
     high = float(stats.beta.isf(tail, count + 1, total - count)) if count < total else 1.0
-    p = float(stats.binomtest(count, total, chance, alternative=sided).pvalue)
-    return Share(count, total, count / total, low, high, p)
+    p = float(stats.binomtest(count, total, chance, alternative=alternative).pvalue)
+    return Proportion(count, total, count / total, low, high, p)
 
 
-def by_listener(counts: Sequence[int], totals: Sequence[int]) -> Spread:
+def mean_over_listeners(counts: Sequence[int], totals: Sequence[int]) -> ListenerMean:
     """Mean share over listeners, each counting once, whatever their answers have in common."""
     shares = np.array([c / n for c, n in zip(counts, totals, strict=True) if n], dtype=float)
     number, mean = len(shares), float(shares.mean())
     if number < 2 or not np.ptp(shares):
-        return Spread(number, mean, None, None)
-    reach = float(stats.t.isf((1 - LEVEL) / 2, number - 1) * shares.std(ddof=1) / np.sqrt(number))
-    return Spread(number, mean, max(0.0, mean - reach), min(1.0, mean + reach))
+        return ListenerMean(number, mean, None, None)
+    reach = float(stats.t.isf((1 - CONFIDENCE_LEVEL) / 2, number - 1) * shares.std(ddof=1) / np.sqrt(number))
+    return ListenerMean(number, mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 
 def abx_correct(d: float) -> float:
@@ -101,13 +101,13 @@ def abx_sensitivity(correct: int, total: int) -> Sensitivity:
 
     Where all are right, the share counts as (n + ½) / (n + 1), for its d′ has no bound.
     """
-    found = share(correct, total)
+    found = binomial_proportion(correct, total)
     at = found.share if correct < total else (correct + 0.5) / (total + 1)
-    high = None if correct == total else _sensitivity(found.high)
-    return Sensitivity(_sensitivity(at), _sensitivity(found.low), high)
+    high = None if correct == total else _invert_abx_correct(found.high)
+    return Sensitivity(_invert_abx_correct(at), _invert_abx_correct(found.low), high)
 
 
-def _sensitivity(correct: float) -> float:
+def _invert_abx_correct(correct: float) -> float:
     """Inverse of `abx_correct`, from 0 on."""
     if correct <= 0.5:
         return 0.0
@@ -120,11 +120,11 @@ def listeners_for_choice(
     expected: float,
     answers: int,
     *,
-    likeness: float = 0.05,
+    correlation: float = 0.05,
     power: float = 0.8,
     alpha: float = 0.05,
-    sided: str = "two-sided",
-    most: int = 10_000,
+    alternative: str = "two-sided",
+    max_listeners: int = 10_000,
 ) -> int | None:
     """Smallest number of listeners that finds a share other than one half with such power.
 
@@ -138,34 +138,34 @@ def listeners_for_choice(
         Share that would be worth finding: preferring one, or right in ABX.
     answers : int
         Each listener gives.
-    likeness : float
+    correlation : float
         Intra-class correlation of one listener's answers.
 
     Returns
     -------
     int or None
-        None where even `most` listeners would not do.
+        None where even `max_listeners` listeners would not do.
     """
-    _check_power(power, alpha)
+    _check_power_settings(power, alpha)
     if not 0 < expected < 1 or expected == 0.5:
         raise ValueError(f"a share of {expected} cannot be told from one half")
-    if answers < 1 or not 0 <= likeness <= 1:
-        raise ValueError(f"{answers} answers with likeness {likeness} are no plan")
-    each = answers / (1 + (answers - 1) * likeness)
+    if answers < 1 or not 0 <= correlation <= 1:
+        raise ValueError(f"{answers} answers with likeness {correlation} are no plan")
+    each = answers / (1 + (answers - 1) * correlation)
 
     def enough(listeners: int) -> bool:
-        return _binomial_power(int(listeners * each), expected, alpha, sided) >= power
+        return _binomial_power(int(listeners * each), expected, alpha, alternative) >= power
 
-    return _smallest(enough, most)
+    return _smallest_count(enough, max_listeners)
 
 
 def listeners_for_ratings(
     difference: float,
-    spread: float,
+    standard_deviation: float,
     *,
     power: float = 0.8,
     alpha: float = 0.05,
-    most: int = 10_000,
+    max_listeners: int = 10_000,
 ) -> int | None:
     """Smallest number of listeners that finds a difference between two conditions' ratings.
 
@@ -176,25 +176,25 @@ def listeners_for_ratings(
     ----------
     difference : float
         That would be worth finding, in points of the scale.
-    spread : float
+    standard_deviation : float
         Standard deviation, from listener to listener, of that difference.
     """
-    _check_power(power, alpha)
-    if spread <= 0 or difference == 0:
-        raise ValueError(f"a difference of {difference} with a spread of {spread} is no plan")
+    _check_power_settings(power, alpha)
+    if standard_deviation <= 0 or difference == 0:
+        raise ValueError(f"a difference of {difference} with a spread of {standard_deviation} is no plan")
 
     def enough(listeners: int) -> bool:
         worth = listeners * 0.864
         if worth < 2:
             return False
         limit = stats.t.isf(alpha / 2, worth - 1)
-        shift = abs(difference) / spread * np.sqrt(worth)
+        shift = abs(difference) / standard_deviation * np.sqrt(worth)
         return bool(stats.nct.sf(limit, worth - 1, shift) >= power)
 
-    return _smallest(enough, most)
+    return _smallest_count(enough, max_listeners)
 
 
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+def holm_adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities [test] made larger so that all of them may be read at once (Holm 1979).
 
     Examples
@@ -209,29 +209,29 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
-def _binomial_power(total: int, expected: float, alpha: float, sided: str) -> float:
+def _binomial_power(total: int, expected: float, alpha: float, alternative: str) -> float:
     if total == 0:
         return 0.0
     counts = np.arange(total + 1)
     upper = stats.binom.sf(counts - 1, total, 0.5)
-    tail = upper if sided == "greater" else 2 * np.minimum(upper, upper[::-1])
+    tail = upper if alternative == "greater" else 2 * np.minimum(upper, upper[::-1])
     found = tail <= alpha
     return float(stats.binom.pmf(counts, total, expected)[found].sum())
 
 
-def _smallest(enough: Callable[[int], bool], most: int) -> int | None:
+def _smallest_count(enough: Callable[[int], bool], maximum: int) -> int | None:
     """Smallest number from which on `enough` holds; its teeth are fewer than a tenth apart."""
     top = 1
     while not enough(top):
         top *= 2
-        if top > most:
+        if top > maximum:
             return None
-    top = min(most, 2 * top + 20)
+    top = min(maximum, 2 * top + 20)
     while top > 1 and enough(top - 1):
         top -= 1
     return top
 
 
-def _check_power(power: float, alpha: float) -> None:
+def _check_power_settings(power: float, alpha: float) -> None:
     if not 0 < power < 1 or not 0 < alpha < 1:
         raise ValueError(f"a power of {power} at a level of {alpha} is no plan")

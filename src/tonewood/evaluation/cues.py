@@ -1,6 +1,6 @@
 """What an alignment goes by: pitches and attacks, whatever the instrument's colour.
 
-Every 10 ms, from a recording at 16 kHz. Pitches are the fine structure of `signal.features`, whose
+Every 10 ms, from a recording at 16 kHz. Pitches are the fine structure of `signal.expand`, whose
 envelope is taken off; attacks are rises of level in a dozen bands, loud or soft, weighed alike.
 """
 
@@ -16,20 +16,20 @@ from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels, frame_levels
 from tonewood.signal.features import fine_structure
 
-Floats = NDArray[np.floating[Any]]
+FloatArray = NDArray[np.floating[Any]]
 
 SPECTRUM = SpectrumSettings()
 HOP_S = SPECTRUM.hop / SPECTRUM.rate
 _BANDS = BandSettings()
-_AUDIBLE_DB, _DEEPEST_DB = 45.0, 60.0
-_WIDE = 12  # bands of an attack, four mel bands each
-_RISE = 3  # frames over which a rise is measured: the analysis window
-_AMONG = 100  # frames around an attack whose strongest it is measured by: a second
-_FAINT_DB = 6.0  # a rise by less is no attack, however quiet its surroundings
-_BLOCK = 6_000  # frames at once: a minute
+_AUDIBLE_DB, _LEVEL_FLOOR_DB = 45.0, 60.0
+_ATTACK_BANDS = 12  # bands of an attack, four mel bands each
+_RISE_FRAMES = 3  # frames over which a rise is measured: the analysis window
+_ATTACK_CONTEXT_FRAMES = 100  # frames around an attack whose strongest it is measured by: a second
+_MIN_ATTACK_DB = 6.0  # a rise by less is no attack, however quiet its surroundings
+_BLOCK_FRAMES = 6_000  # frames at once: a minute
 
 
-class Cues(NamedTuple):
+class AlignmentFeatures(NamedTuple):
     """One recording, frame by frame.
 
     Parameters
@@ -49,33 +49,33 @@ class Cues(NamedTuple):
     attack: NDArray[np.float32]
     audible: NDArray[np.bool_]
 
-    def of(self, span: slice) -> "Cues":
+    def select(self, span: slice) -> "AlignmentFeatures":
         """Only the frames of a span."""
-        return Cues(self.fine[span], self.chroma[span], self.attack[span], self.audible[span])
+        return AlignmentFeatures(self.fine[span], self.chroma[span], self.attack[span], self.audible[span])
 
 
-def cues(wave: Tensor) -> Cues:
+def extract_alignment_features(wave: Tensor) -> AlignmentFeatures:
     """Cues of a mono waveform [sample] at 16 kHz; memory beyond them does not grow with length."""
-    rows = _levels(wave)
+    rows = _mel_levels(wave)
     fine = fine_structure(wave, SPECTRUM, rows.shape[1]).numpy()
     level = frame_levels(torch.from_numpy(rows)).numpy()
     centred = fine - fine.mean(axis=0)
     length = np.maximum(np.linalg.norm(centred, axis=0), 1e-6)
-    return Cues(
+    return AlignmentFeatures(
         np.ascontiguousarray((centred / length).T),
-        _chroma(fine),
-        _attack(rows, float(level.max())),
+        _fold_to_chroma(fine),
+        _attack_strength(rows, float(level.max())),
         level > level.max() - _AUDIBLE_DB,
     )
 
 
-def _levels(wave: Tensor) -> NDArray[np.float32]:
+def _mel_levels(wave: Tensor) -> NDArray[np.float32]:
     """Mel levels [row, frame] in dB, a minute at a time; blocks overlap by more than a window."""
     hop, margin = SPECTRUM.hop, 4
     total = wave.shape[0] // hop + 1
     parts = []
-    for first in range(0, total, _BLOCK):
-        last = min(total, first + _BLOCK)
+    for first in range(0, total, _BLOCK_FRAMES):
+        last = min(total, first + _BLOCK_FRAMES)
         lead = max(0, first - margin)
         end = wave.shape[0] if last == total else (last + margin) * hop
         part = band_levels(wave[lead * hop : end], SPECTRUM.rate, _BANDS, SPECTRUM)
@@ -83,7 +83,7 @@ def _levels(wave: Tensor) -> NDArray[np.float32]:
     return np.concatenate(parts, axis=1)
 
 
-def _chroma(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+def _fold_to_chroma(fine: NDArray[np.float32]) -> NDArray[np.float32]:
     """Peaks of the fine structure [pitch, frame] folded to semitones; [frame, 12].
 
     Pitches are quarter tones: every other one lies between two semitones and counts half for each.
@@ -95,14 +95,14 @@ def _chroma(fine: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(semitones.reshape(-1, 12, fine.shape[1]).sum(axis=0).T)
 
 
-def _attack(rows: NDArray[np.float32], loudest: float) -> NDArray[np.float32]:
+def _attack_strength(rows: NDArray[np.float32], loudest: float) -> NDArray[np.float32]:
     """Rises of the level of wide bands, relative to the strongest within half a second."""
-    heard = np.maximum(rows, loudest - _DEEPEST_DB)
-    wide = heard.reshape(_WIDE, -1, heard.shape[1]).mean(axis=1)
-    wide = uniform_filter1d(wide, _RISE, axis=1)
-    before = np.pad(wide, ((0, 0), (_RISE, 0)), mode="edge")[:, : wide.shape[1]]
+    heard = np.maximum(rows, loudest - _LEVEL_FLOOR_DB)
+    wide = heard.reshape(_ATTACK_BANDS, -1, heard.shape[1]).mean(axis=1)
+    wide = uniform_filter1d(wide, _RISE_FRAMES, axis=1)
+    before = np.pad(wide, ((0, 0), (_RISE_FRAMES, 0)), mode="edge")[:, : wide.shape[1]]
     rise = (wide - before).clip(0)
     # A rise is measured at its end; it stands for the middle.
-    rise = np.pad(rise[:, _RISE // 2 :], ((0, 0), (0, _RISE // 2)))[:, : wide.shape[1]]
-    strongest = maximum_filter1d(np.linalg.norm(rise, axis=0), _AMONG)
-    return np.ascontiguousarray((rise / np.maximum(strongest, _FAINT_DB)).T.astype(np.float32))
+    rise = np.pad(rise[:, _RISE_FRAMES // 2 :], ((0, 0), (0, _RISE_FRAMES // 2)))[:, : wide.shape[1]]
+    strongest = maximum_filter1d(np.linalg.norm(rise, axis=0), _ATTACK_CONTEXT_FRAMES)
+    return np.ascontiguousarray((rise / np.maximum(strongest, _MIN_ATTACK_DB)).T.astype(np.float32))

@@ -13,21 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+FloatArray = NDArray[np.floating[Any]]
 
 MIN_STRETCHES = 6
-_SHARES = (1 / 2, 3 / 5, 3 / 4, 1.0)
+_FRACTIONS = (1 / 2, 3 / 5, 3 / 4, 1.0)
 _DRAWS = 24
 
 
 class Gaussian(NamedTuple):
     """Mean [feature] and covariance [feature, feature] of a cloud of points."""
 
-    mean: Floats
-    covariance: Floats
+    mean: FloatArray
+    covariance: FloatArray
 
 
-class Estimate(NamedTuple):
+class FrechetEstimate(NamedTuple):
     """A Fréchet distance, in the square of the features' unit.
 
     Parameters
@@ -47,11 +47,11 @@ class Estimate(NamedTuple):
     plain: float
 
 
-def gaussian(points: Floats) -> Gaussian:
+def fit_gaussian(points: FloatArray) -> Gaussian:
     """Fit points [point, feature].
 
     The covariance is the plain one: one shrunk towards a sphere (Ledoit & Wolf 2004) bends the
-    line that `extrapolated` follows, and of a bias of 2.5 leaves 1.6 where this leaves 0.2 of 4.9
+    line that `extrapolate_frechet_distance` follows, and of a bias of 2.5 leaves 1.6 where this leaves 0.2 of 4.9
     (equal Gaussians of 32 features, 120 points each: `benchmarks/frechet.py`).
     """
     return Gaussian(points.mean(axis=0), np.cov(points, rowvar=False))
@@ -68,7 +68,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return apart + spread - 2 * float(np.sqrt(mixed.clip(0)).sum())
 
 
-def extrapolated(a: Sequence[Floats], b: Sequence[Floats], rng: np.random.Generator) -> Estimate:
+def extrapolate_frechet_distance(a: Sequence[FloatArray], b: Sequence[FloatArray], rng: np.random.Generator) -> FrechetEstimate:
     """Fréchet distance between two folders, its dependence on their size taken off.
 
     Parameters
@@ -80,25 +80,25 @@ def extrapolated(a: Sequence[Floats], b: Sequence[Floats], rng: np.random.Genera
     """
     assert min(len(a), len(b)) >= MIN_STRETCHES
     drawn = [
-        np.array([_of_part(a, b, share, rng) for _ in range(_DRAWS if share < 1 else 1)])
-        for share in _SHARES
+        np.array([_subset_distance(a, b, share, rng) for _ in range(_DRAWS if share < 1 else 1)])
+        for share in _FRACTIONS
     ]
     means = [float(distances.mean()) for distances in drawn]
     # Sizes are rounded to whole stretches: what counts is the share that was really drawn.
-    scarcity = [0.5 * (len(a) / _part(a, s) + len(b) / _part(b, s)) for s in _SHARES]
+    scarcity = [0.5 * (len(a) / _subset_size(a, s) + len(b) / _subset_size(b, s)) for s in _FRACTIONS]
     endless = float(np.polynomial.Polynomial.fit(scarcity, means, 1)(0.0))
-    return Estimate(endless, float(drawn[0].std(ddof=1)), means[-1])
+    return FrechetEstimate(endless, float(drawn[0].std(ddof=1)), means[-1])
 
 
-def _of_part(
-    a: Sequence[Floats], b: Sequence[Floats], share: float, rng: np.random.Generator
+def _subset_distance(
+    a: Sequence[FloatArray], b: Sequence[FloatArray], fraction: float, rng: np.random.Generator
 ) -> float:
     parts = (
-        np.concatenate([side[i] for i in rng.permutation(len(side))[: _part(side, share)]])
+        np.concatenate([side[i] for i in rng.permutation(len(side))[: _subset_size(side, fraction)]])
         for side in (a, b)
     )
-    return frechet_distance(*map(gaussian, parts))
+    return frechet_distance(*map(fit_gaussian, parts))
 
 
-def _part(side: Sequence[Floats], share: float) -> int:
-    return round(share * len(side))
+def _subset_size(side: Sequence[FloatArray], fraction: float) -> int:
+    return round(fraction * len(side))

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+FloatArray = NDArray[np.floating[Any]]
 
-DRAWS = 10_000
+BOOTSTRAP_DRAWS = 10_000
 
 
-class Interval(NamedTuple):
+class BootstrapInterval(NamedTuple):
     """A mean and what it may be, had other pieces been played: 95 %; none for a single piece."""
 
     mean: float
@@ -18,7 +18,7 @@ class Interval(NamedTuple):
     high: float | None
 
 
-def interval(values: Floats, rng: np.random.Generator, draws: int = DRAWS) -> Interval:
+def bootstrap_interval(values: FloatArray, rng: np.random.Generator, draws: int = BOOTSTRAP_DRAWS) -> BootstrapInterval:
     """Mean of values [piece] with its percentile bootstrap interval (Efron 1979).
 
     The draws' departures from the mean are widened by √(n / (n − 1)), for the percentiles of
@@ -32,8 +32,8 @@ def interval(values: Floats, rng: np.random.Generator, draws: int = DRAWS) -> In
     """
     count, mean = len(values), float(np.mean(values))
     if count < 2:
-        return Interval(mean, None, None)
+        return BootstrapInterval(mean, None, None)
     means = values[rng.integers(count, size=(draws, count))].mean(axis=1)
     wide = mean + (means - mean) * np.sqrt(count / (count - 1))
     low, high = np.quantile(wide, [0.025, 0.975])
-    return Interval(mean, float(low), float(high))
+    return BootstrapInterval(mean, float(low), float(high))

@@ -14,17 +14,17 @@ from scipy import optimize, special, stats
 
 from tonewood.evaluation import bradley_terry
 
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 # Trapezoids integrate what falls off like a normal to machine precision once they are narrower
 # than it; so narrow they are for up to some two hundred answers of a listener on one pair.
 _NODES = np.linspace(-6.0, 6.0, 121)
-_WEIGHTS = stats.norm.logpdf(_NODES) + np.log(_NODES[1] - _NODES[0])
-LEAST = 6
-_FAR, _UNLIKE = 9.0, 5.0  # logits: as good as certain; listeners who agree on nothing
+_LOG_WEIGHTS = stats.norm.logpdf(_NODES) + np.log(_NODES[1] - _NODES[0])
+MIN_LISTENERS = 6
+_MAX_MEAN_LOGIT, _MAX_SPREAD_LOGIT = 9.0, 5.0  # logits: as good as certain; listeners who agree on nothing
 
 
-class Mixed(NamedTuple):
+class MixedLogit(NamedTuple):
     """A share by a model in which listeners are drawn at random.
 
     Parameters
@@ -47,7 +47,7 @@ class Mixed(NamedTuple):
     spread: float
 
 
-def mixed(counts: Sequence[int], totals: Sequence[int]) -> Mixed | None:
+def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit | None:
     """Share of answers by a logistic model with a random intercept for each listener.
 
     logit P(first | listener) = μ + σz, z ~ N(0, 1), integrated numerically; maximum likelihood,
@@ -64,7 +64,7 @@ def mixed(counts: Sequence[int], totals: Sequence[int]) -> Mixed | None:
         None for fewer than six listeners, who tell too little of how others differ.
     """
     asked = [(c, n) for c, n in zip(counts, totals, strict=True) if n]
-    if len(asked) < LEAST:
+    if len(asked) < MIN_LISTENERS:
         return None
     kinds, times = np.unique(np.array(asked, dtype=np.float64), axis=0, return_counts=True)
 
@@ -72,12 +72,12 @@ def mixed(counts: Sequence[int], totals: Sequence[int]) -> Mixed | None:
         at = mu + sigma * _NODES
         yes, no = special.log_expit(at), special.log_expit(-at)
         each = kinds[:, :1] * yes + (kinds[:, 1:] - kinds[:, :1]) * no
-        return float(times @ special.logsumexp(each + _WEIGHTS, axis=1))
+        return float(times @ special.logsumexp(each + _LOG_WEIGHTS, axis=1))
 
     def best(mu: float) -> tuple[float, float]:
         found = optimize.minimize_scalar(
             lambda sigma: -likelihood(mu, sigma),
-            bounds=(0, _UNLIKE),
+            bounds=(0, _MAX_SPREAD_LOGIT),
             method="bounded",
             options={"xatol": 1e-3},
         )
@@ -85,29 +85,29 @@ def mixed(counts: Sequence[int], totals: Sequence[int]) -> Mixed | None:
         return (none, 0.0) if none >= -found.fun else (float(-found.fun), float(found.x))
 
     top = optimize.minimize_scalar(
-        lambda mu: -best(mu)[0], bounds=(-_FAR, _FAR), method="bounded", options={"xatol": 1e-3}
+        lambda mu: -best(mu)[0], bounds=(-_MAX_MEAN_LOGIT, _MAX_MEAN_LOGIT), method="bounded", options={"xatol": 1e-3}
     )
     mu, (highest, spread) = float(top.x), best(float(top.x))
     limit = highest - stats.chi2.isf(0.05, 1) / 2
 
     def end(side: float) -> float:
-        if best(side * _FAR)[0] >= limit:
+        if best(side * _MAX_MEAN_LOGIT)[0] >= limit:
             return side * np.inf
-        return float(optimize.brentq(lambda it: best(it)[0] - limit, mu, side * _FAR, xtol=1e-3))
+        return float(optimize.brentq(lambda it: best(it)[0] - limit, mu, side * _MAX_MEAN_LOGIT, xtol=1e-3))
 
     middle, low, high = map(float, special.expit([mu, end(-1.0), end(1.0)]))
     p = float(stats.chi2.sf(max(0.0, 2 * (highest - best(0.0)[0])), 1))
-    return Mixed(len(asked), middle, low, high, p, spread)
+    return MixedLogit(len(asked), middle, low, high, p, spread)
 
 
-class Ends(NamedTuple):
+class StrengthIntervals(NamedTuple):
     """95 % intervals [item] of strengths, logits."""
 
-    low: Floats
-    high: Floats
+    low: Float64Array
+    high: Float64Array
 
 
-def jackknife(wins: Floats) -> Ends | None:
+def jackknife_intervals(wins: Float64Array) -> StrengthIntervals | None:
     """Intervals of Bradley-Terry strengths that hold for other listeners too.
 
     Each listener is left out in turn (Efron & Stein 1981); Student's t with a degree of freedom
@@ -125,9 +125,9 @@ def jackknife(wins: Floats) -> Ends | None:
     """
     wins = wins[wins.any(axis=(1, 2))]
     count, whole = len(wins), wins.sum(axis=0)
-    if count < 3 or not all(bradley_terry.connected(whole - own) for own in wins):
+    if count < 3 or not all(bradley_terry.is_connected(whole - own) for own in wins):
         return None
-    without = np.array([bradley_terry.strengths(whole - own) for own in wins])
+    without = np.array([bradley_terry.estimate_strengths(whole - own) for own in wins])
     spread = np.sqrt((count - 1) / count * np.square(without - without.mean(axis=0)).sum(axis=0))
-    middle, reach = bradley_terry.strengths(whole), stats.t.isf(0.025, count - 1) * spread
-    return Ends(middle - reach, middle + reach)
+    middle, reach = bradley_terry.estimate_strengths(whole), stats.t.isf(0.025, count - 1) * spread
+    return StrengthIntervals(middle - reach, middle + reach)

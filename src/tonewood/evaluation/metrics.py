@@ -27,7 +27,7 @@ _AUDIBLE_DB = 45.0
 _FLOOR_DB = -100.0
 
 
-class Distances(NamedTuple):
+class PairDistances(NamedTuple):
     """All distances of one estimate to one reference, dB."""
 
     mel: float
@@ -36,7 +36,7 @@ class Distances(NamedTuple):
     long_term: float
 
 
-def distances(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> Distances:
+def measure_distances(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> PairDistances:
     """Distances between waveforms [sample] at 16 kHz.
 
     Parameters
@@ -55,7 +55,7 @@ def distances(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> 
             f"a distance needs two waveforms of one length, not {tuple(estimate.shape)} and "
             f"{tuple(reference.shape)}: align them first"
         )
-    return Distances(
+    return PairDistances(
         mel_distance(estimate, reference, warp),
         log_spectral_distance(estimate, reference, warp),
         multi_resolution_distance(estimate, reference, warp),
@@ -63,7 +63,7 @@ def distances(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> 
     )
 
 
-def closed(before: float, after: float) -> float:
+def gap_closed(before: float, after: float) -> float:
     """Share of a distance that was closed: 1 all, 0 nothing, negative where it grew."""
     return 1 - after / before
 
@@ -75,7 +75,7 @@ def mel_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) 
     difference, once for the whole recording, then average each frame's root mean square over
     bands.
     """
-    return rows_distance(*_partners(_mel(estimate), _mel(reference), _SPECTRUM, warp))
+    return rows_distance(*_matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp))
 
 
 def rows_distance(estimate_db: Tensor, reference_db: Tensor) -> float:
@@ -87,7 +87,7 @@ def rows_distance(estimate_db: Tensor, reference_db: Tensor) -> float:
 
 def log_spectral_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
     """Log-spectral distance over the bins of the paper's spectrogram, as `mel_distance`."""
-    return rows_distance(*_partners(_bins(estimate), _bins(reference), _SPECTRUM, warp))
+    return rows_distance(*_matched_frames(_bin_levels_db(estimate), _bin_levels_db(reference), _SPECTRUM, warp))
 
 
 def multi_resolution_distance(
@@ -102,14 +102,14 @@ def multi_resolution_distance(
         settings = SpectrumSettings(
             window_ms=1000 * fft / 16_000, hop_ms=250 * fft / 16_000, fft=fft
         )
-        rows = _bins(estimate, settings), _bins(reference, settings)
-        parts.append(rows_distance(*_partners(*rows, settings, warp)))
+        rows = _bin_levels_db(estimate, settings), _bin_levels_db(reference, settings)
+        parts.append(rows_distance(*_matched_frames(*rows, settings, warp)))
     return sum(parts) / len(parts)
 
 
 def long_term_error(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
     """Root mean square difference of the two long-term mel spectra, mean level taken off."""
-    rows = _partners(_mel(estimate), _mel(reference), _SPECTRUM, warp)
+    rows = _matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
     power = [torch.pow(10.0, side / 10).mean(dim=1) for side in rows]
     difference = 10 * torch.log10(power[0] / power[1])
     return float((difference - difference.mean()).square().mean().sqrt())
@@ -121,7 +121,7 @@ def audible_frames(rows_db: Tensor) -> Tensor:
     return level > level.max() - _AUDIBLE_DB
 
 
-def _partners(
+def _matched_frames(
     estimate_db: Tensor, reference_db: Tensor, settings: SpectrumSettings, warp: Warp | None
 ) -> tuple[Tensor, Tensor]:
     """Rows [row, frame] of the estimate's frames, and of the reference's that belong to them."""
@@ -136,9 +136,9 @@ def _partners(
     return estimate_db[:, torch.from_numpy(used)], reference_db[:, torch.from_numpy(columns)]
 
 
-def _mel(wave: Tensor) -> Tensor:
+def _mel_levels_db(wave: Tensor) -> Tensor:
     return band_levels(wave, _SPECTRUM.rate, _BANDS, _SPECTRUM).clamp_min(_FLOOR_DB)
 
 
-def _bins(wave: Tensor, settings: SpectrumSettings = _SPECTRUM) -> Tensor:
+def _bin_levels_db(wave: Tensor, settings: SpectrumSettings = _SPECTRUM) -> Tensor:
     return log_magnitude(stft(wave, settings), settings).clamp_min(_FLOOR_DB)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from tonewood.settings import Settings
 
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
-_DRAWS = 2_000
-_INTERVAL = (2.5, 97.5)  # percentiles
+_BOOTSTRAP_DRAWS = 2_000
+_PERCENTILES = (2.5, 97.5)  # percentiles
 
 
 @dataclass(frozen=True, eq=False)
-class Tally:
+class PartSums:
     """One recording's evidence by part.
 
     Parameters
@@ -28,12 +28,12 @@ class Tally:
         Time; evidence and its absolute value, logit times seconds.
     """
 
-    seconds: Floats
-    evidence: Floats
-    absolute: Floats
+    seconds: Float64Array
+    evidence: Float64Array
+    absolute: Float64Array
 
 
-class Interval(Settings):
+class ConfidenceInterval(Settings):
     """An estimate and its 95 % interval, which a single recording does not have."""
 
     mean: float
@@ -47,7 +47,7 @@ class Interval(Settings):
         return f"{self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-class Weight(Settings):
+class PartWeight(Settings):
     """What a part of the music weighs.
 
     Parameters
@@ -66,13 +66,13 @@ class Weight(Settings):
 
     name: str
     seconds: float
-    evidence: Interval
-    weight: Interval | None
-    absolute: Interval
-    beyond: Interval | None = None
+    evidence: ConfidenceInterval
+    weight: ConfidenceInterval | None
+    absolute: ConfidenceInterval
+    beyond: ConfidenceInterval | None = None
 
 
-def tally(evidence: Floats, labels: NDArray[np.int8], parts: int, frame_seconds: float) -> Tally:
+def sum_by_part(evidence: Float64Array, labels: NDArray[np.int8], parts: int, frame_seconds: float) -> PartSums:
     """Sums by part; label -1 is the last part, and frames of NaN count for nothing.
 
     Parameters
@@ -91,93 +91,93 @@ def tally(evidence: Floats, labels: NDArray[np.int8], parts: int, frame_seconds:
         frame_seconds * np.bincount(place, weights, minlength=parts).astype(np.float64)
         for weights in (np.ones_like(values), values, np.abs(values))
     )
-    return Tally(seconds, signed, absolute)
+    return PartSums(seconds, signed, absolute)
 
 
-def weights(
-    names: Sequence[str], tallies: Sequence[Tally], rng: np.random.Generator, beside: str
-) -> list[Weight]:
+def compute_part_weights(
+    names: Sequence[str], sums: Sequence[PartSums], rng: np.random.Generator, reference: str
+) -> list[PartWeight]:
     """Weight of every part that occurs, over recordings.
 
     Parameters
     ----------
-    beside : str
+    reference : str
         Name of the part that all are compared with.
     rng : numpy.random.Generator
         Draws recordings for the intervals.
     """
     seconds, evidence, absolute = (
-        np.stack([getattr(it, field) for it in tallies])
+        np.stack([getattr(it, field) for it in sums])
         for field in ("seconds", "evidence", "absolute")
     )
-    drawn = _drawn(len(tallies), rng)
+    drawn = _bootstrap_counts(len(sums), rng)
     known = evidence.sum() > 0
     rows = []
     for part, name in enumerate(names):
         if seconds[:, part].sum() == 0:
             continue
         rows.append(
-            Weight(
+            PartWeight(
                 name=name,
                 seconds=round(float(seconds[:, part].sum()), 3),
-                evidence=_ratio(evidence[:, part], seconds[:, part], drawn),
-                weight=_relative(evidence, seconds, part, drawn) if known else None,
-                absolute=_relative(absolute, seconds, part, drawn),
-                beyond=_beyond(evidence, seconds, (part, names.index(beside)), drawn),
+                evidence=_ratio_interval(evidence[:, part], seconds[:, part], drawn),
+                weight=_relative_weight(evidence, seconds, part, drawn) if known else None,
+                absolute=_relative_weight(absolute, seconds, part, drawn),
+                beyond=_evidence_difference(evidence, seconds, (part, names.index(reference)), drawn),
             )
         )
     return rows
 
 
-def means(values: Floats, rng: np.random.Generator) -> list[Interval]:
+def mean_intervals(values: Float64Array, rng: np.random.Generator) -> list[ConfidenceInterval]:
     """Mean of every column of values (recording, column), with its interval."""
-    drawn = _drawn(len(values), rng)
-    return [_ratio(column, np.ones_like(column), drawn) for column in values.T]
+    drawn = _bootstrap_counts(len(values), rng)
+    return [_ratio_interval(column, np.ones_like(column), drawn) for column in values.T]
 
 
-def _drawn(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _bootstrap_counts(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """How often each recording is drawn [draw, recording]; a single one cannot be redrawn."""
     if count == 1:
         return np.ones((0, 1), dtype=np.int64)
-    return rng.multinomial(count, np.full(count, 1 / count), size=_DRAWS)
+    return rng.multinomial(count, np.full(count, 1 / count), size=_BOOTSTRAP_DRAWS)
 
 
-def _ratio(above: Floats, below: Floats, drawn: NDArray[np.int64]) -> Interval:
-    return _interval(above.sum() / below.sum(), drawn @ above, drawn @ below)
+def _ratio_interval(above: Float64Array, below: Float64Array, drawn: NDArray[np.int64]) -> ConfidenceInterval:
+    return _percentile_interval(above.sum() / below.sum(), drawn @ above, drawn @ below)
 
 
-def _relative(values: Floats, seconds: Floats, part: int, drawn: NDArray[np.int64]) -> Interval:
+def _relative_weight(values: Float64Array, seconds: Float64Array, part: int, drawn: NDArray[np.int64]) -> ConfidenceInterval:
     """Values of a part per second, relative to all parts' per second."""
 
-    def ratio(draws: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def ratio(draws: NDArray[np.int64]) -> tuple[Float64Array, Float64Array]:
         mine, all_ = draws @ values[:, part], (draws @ values).sum(axis=1)
         time, all_time = draws @ seconds[:, part], (draws @ seconds).sum(axis=1)
         return mine * all_time, time * all_
 
     (above,), (below,) = ratio(np.ones((1, len(values)), dtype=np.int64))
-    return _interval(above / below if below else 0.0, *ratio(drawn))
+    return _percentile_interval(above / below if below else 0.0, *ratio(drawn))
 
 
-def _beyond(
-    evidence: Floats, seconds: Floats, pair: tuple[int, int], drawn: NDArray[np.int64]
-) -> Interval | None:
+def _evidence_difference(
+    evidence: Float64Array, seconds: Float64Array, pair: tuple[int, int], drawn: NDArray[np.int64]
+) -> ConfidenceInterval | None:
     """Evidence per second of one part less another's, both of the same recordings."""
     if pair[0] == pair[1] or seconds[:, pair[1]].sum() == 0:
         return None
 
-    def difference(draws: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def difference(draws: NDArray[np.int64]) -> tuple[Float64Array, Float64Array]:
         (above, other), (time, other_time) = (
             (draws @ it[:, pair[0]], draws @ it[:, pair[1]]) for it in (evidence, seconds)
         )
         return above * other_time - other * time, time * other_time
 
     (above,), (below,) = difference(np.ones((1, len(evidence)), dtype=np.int64))
-    return _interval(above / below, *difference(drawn))
+    return _percentile_interval(above / below, *difference(drawn))
 
 
-def _interval(mean: float, above: Floats, below: Floats) -> Interval:
+def _percentile_interval(mean: float, above: Float64Array, below: Float64Array) -> ConfidenceInterval:
     kept = below != 0  # a draw without the part says nothing of it
     if not kept.any():
-        return Interval(mean=float(mean))
-    low, high = np.percentile(above[kept] / below[kept], _INTERVAL)
-    return Interval(mean=float(mean), low=float(low), high=float(high))
+        return ConfidenceInterval(mean=float(mean))
+    low, high = np.percentile(above[kept] / below[kept], _PERCENTILES)
+    return ConfidenceInterval(mean=float(mean), low=float(low), high=float(high))

@@ -14,36 +14,36 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from tonewood.errors import AudioError, CallError, OutputError, shown
+from tonewood.errors import AudioError, CallError, OutputError, printable
 from tonewood.files import codec, tags
-from tonewood.files.finding import audio_files, sha256
-from tonewood.files.formats import WRITABLE, AudioFormat, obstacle
-from tonewood.files.headers import UNSTATED
+from tonewood.files.finding import find_audio_files, file_sha256
+from tonewood.files.formats import WRITABLE_SUBTYPES, AudioFormat, why_unsupported
+from tonewood.files.headers import UNKNOWN_LENGTH
 from tonewood.files.media import MediaFile
-from tonewood.files.output import atomic_path, no_space, temporary_file
+from tonewood.files.output import atomic_path, disk_full_error, temporary_file
 from tonewood.files.recording import (
-    Info,
+    AudioInfo,
     Recording,
     Resampler,
-    Samples,
-    clipped,
-    mono_of,
+    AudioArray,
+    is_clipped,
+    to_mono,
     resample,
-    resampled,
+    resample_blocks,
 )
 
 __all__ = [
-    "AudioFormat", "Info", "Recording", "Resampler", "Stream", "audio_files", "mono_of", "probe",
-    "read", "resample", "resampled", "sha256", "write", "write_blocks",
+    "AudioFormat", "AudioInfo", "Recording", "Resampler", "AudioReader", "find_audio_files", "to_mono", "probe_audio",
+    "read_recording", "resample", "resample_blocks", "file_sha256", "write_recording", "write_recording_blocks",
 ]  # fmt: skip
 
 MAX_CHANNELS = 8
-MIN_SECONDS = 0.25
+MIN_RECORDING_SECONDS = 0.25
 MIN_RATE, MAX_RATE = 4_000, 768_000
-SILENCE = 1e-5  # peak, -100 dB re full scale: below the last bit of 16
+SILENCE_PEAK = 1e-5  # peak, -100 dB re full scale: below the last bit of 16
 
 
-def probe(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> Info:
+def probe_audio(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> AudioInfo:
     """Read a recording's header, without decoding it.
 
     Raises
@@ -53,24 +53,24 @@ def probe(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> 
         out of range. What only decoding can show (silence, a cut-off end) is left to `read`.
     """
     path = Path(path)
-    with codec.opened(path) as file:
-        return _info(path, file, max_channels)
+    with codec.open_audio(path) as file:
+        return _audio_info(path, file, max_channels)
 
 
-def read(
+def read_recording(
     path: str | os.PathLike[str],
     *,
     max_channels: int = MAX_CHANNELS,
-    min_seconds: float = MIN_SECONDS,
+    min_seconds: float = MIN_RECORDING_SECONDS,
 ) -> Recording:
     """Read a recording, or say in one line why it cannot be used; arguments as of `Stream`.
 
     Raises
     ------
     AudioError
-        As `probe` and `Stream.blocks`.
+        As `probe_audio` and `Stream.blocks`.
     """
-    stream = Stream(path, max_channels=max_channels, min_seconds=min_seconds)
+    stream = AudioReader(path, max_channels=max_channels, min_seconds=min_seconds)
     blocks = deque(stream.blocks())
     samples = np.empty((stream.channels, sum(it.shape[1] for it in blocks)), np.float32)
     at = 0
@@ -81,7 +81,7 @@ def read(
     return Recording(samples, stream.rate, stream.format, stream.path)
 
 
-class Stream:
+class AudioReader:
     """A recording in a file, decoded block by block.
 
     Parameters
@@ -102,12 +102,12 @@ class Stream:
         Audio tracks in the file; the first is what is read.
     clipped : bool
         Whether some channel stays at full scale in what was decoded so far; see
-        `recording.clipped`.
+        `recording.is_clipped`.
 
     Raises
     ------
     AudioError
-        As `probe`.
+        As `probe_audio`.
     """
 
     def __init__(
@@ -115,15 +115,15 @@ class Stream:
         path: str | os.PathLike[str],
         *,
         max_channels: int = MAX_CHANNELS,
-        min_seconds: float = MIN_SECONDS,
+        min_seconds: float = MIN_RECORDING_SECONDS,
     ) -> None:
         self.path, self._min_seconds = Path(path), min_seconds
-        self._info = probe(path, max_channels=max_channels)
+        self._info = probe_audio(path, max_channels=max_channels)
         self.rate, self.channels = self._info.rate, self._info.channels
         self.format, self.tracks = self._info.format, self._info.tracks
         self.clipped = False
 
-    def blocks(self) -> Iterator[Samples]:
+    def blocks(self) -> Iterator[AudioArray]:
         """Decode from the start, ``(channels, samples)`` at a time.
 
         Raises
@@ -137,37 +137,37 @@ class Stream:
         low = np.full(self.channels, np.inf, np.float32)
         high, total = -low, 0
         tail = np.zeros((self.channels, 0), np.float32)
-        with codec.opened(self.path) as file:
-            for block in codec.decode(self.path, file):
+        with codec.open_audio(self.path) as file:
+            for block in codec.decode_file(self.path, file):
                 # Extremes are NaN or infinite just if some sample is.
                 least, most = block.min(axis=1), block.max(axis=1)
                 if not (np.isfinite(least).all() and np.isfinite(most).all()):
-                    self._refuse_numbers(block, total)
+                    self._raise_not_finite(block, total)
                 low, high = np.minimum(low, least), np.maximum(high, most)
                 joined = np.concatenate([tail, block], axis=1)
-                self.clipped = self.clipped or clipped(joined, self.format)
+                self.clipped = self.clipped or is_clipped(joined, self.format)
                 tail = joined[:, -2:]
                 total += block.shape[1]
                 yield block
-        _check_length(self.path, self._info, total, self._min_seconds)
-        _check_content(self.path, low, high)
+        _check_duration(self.path, self._info, total, self._min_seconds)
+        _check_not_silent(self.path, low, high)
 
-    def _refuse_numbers(self, block: Samples, before: int) -> None:
-        first = (before + int(np.argmin(np.isfinite(block).all(axis=0)))) / self.rate
+    def _raise_not_finite(self, block: AudioArray, samples_before: int) -> None:
+        first = (samples_before + int(np.argmin(np.isfinite(block).all(axis=0)))) / self.rate
         raise AudioError(
-            f"{shown(self.path)} has samples that are no finite numbers, the first at "
+            f"{printable(self.path)} has samples that are no finite numbers, the first at "
             f"{first:.2f} s: export it again"
         )
 
 
-def write(
+def write_recording(
     path: str | os.PathLike[str],
     samples: npt.NDArray[np.floating[Any]],
     rate: int,
     format: AudioFormat,
     *,
     overwrite: bool = False,
-    like: Path | None = None,
+    tags_from: Path | None = None,
 ) -> None:
     """Write a recording, whole or not at all.
 
@@ -189,7 +189,7 @@ def write(
         Container and encoding.
     overwrite : bool
         Whether an existing file may be replaced.
-    like : Path, optional
+    tags_from : Path, optional
         The recording that it was made from, whose tags, cover and cue points go along.
 
     Raises
@@ -205,10 +205,10 @@ def write(
             f"samples have the shape {samples.shape}; (channels, samples) is needed, none of them "
             "zero: reshape them"
         )
-    write_blocks(path, [samples], samples.shape, rate, format, overwrite=overwrite, like=like)
+    write_recording_blocks(path, [samples], samples.shape, rate, format, overwrite=overwrite, tags_from=tags_from)
 
 
-def write_blocks(
+def write_recording_blocks(
     path: str | os.PathLike[str],
     blocks: Iterable[npt.NDArray[np.floating[Any]]],
     shape: tuple[int, ...],
@@ -216,121 +216,121 @@ def write_blocks(
     format: AudioFormat,
     *,
     overwrite: bool = False,
-    ready: Callable[[Path], None] = lambda _: None,
-    like: Path | None = None,
+    before_publish: Callable[[Path], None] = lambda _: None,
+    tags_from: Path | None = None,
 ) -> None:
     """`write` for a recording of a known shape (channels, samples) that comes in blocks.
 
     Parameters
     ----------
-    ready : callable
+    before_publish : callable
         Called with the temporary file once it is whole, before it takes its name.
     """
     channels, frames = shape
-    if why := obstacle(format, frames, channels, rate):
-        raise OutputError(f"{shown(path)} {why}: name an output in .w64, .wav or .flac")
+    if why := why_unsupported(format, frames, channels, rate):
+        raise OutputError(f"{printable(path)} {why}: name an output in .w64, .wav or .flac")
     with atomic_path(path, overwrite) as temporary:
         try:
-            codec.encode(temporary, _finite(path, blocks), channels, rate, format)
+            codec.encode_blocks(temporary, _check_finite_blocks(path, blocks), channels, rate, format)
         except (soundfile.SoundFileError, AssertionError) as error:
             # soundfile asserts that all was written; 2 is libsndfile's 'system error'.
             if getattr(error, "code", 2) == 2:
-                raise no_space(path) from error
+                raise disk_full_error(path) from error
             raise OutputError(
-                f"{shown(path)} cannot be written: {format.container} {format.subtype} refuses "
+                f"{printable(path)} cannot be written: {format.container} {format.subtype} refuses "
                 f"{channels} channels at {rate} Hz: name an output in .w64, .wav or .flac"
             ) from error
-        if like is not None:
-            _carry_tags(like, temporary, (channels, frames), rate, format)
+        if tags_from is not None:
+            _add_tags(tags_from, temporary, (channels, frames), rate, format)
         try:
-            kept = codec.count(temporary)
+            kept = codec.count_samples(temporary)
         except soundfile.SoundFileError as error:
-            raise no_space(path) from error
+            raise disk_full_error(path) from error
         if kept != frames:
-            raise no_space(path)
-        ready(temporary)
+            raise disk_full_error(path)
+        before_publish(temporary)
 
 
-def _carry_tags(
-    like: Path, output: Path, shape: tuple[int, int], rate: int, format: AudioFormat
+def _add_tags(
+    tags_from: Path, output: Path, shape: tuple[int, int], rate: int, format: AudioFormat
 ) -> None:
     """Put the tags of a recording into an output, if a few samples with them can be read."""
-    there = probe(like)
+    there = probe_audio(tags_from)
     placed = (there.rate, there.frames) == (rate, shape[1])
     few = np.zeros((shape[0], rate), np.float32)
     with temporary_file(output.parent, output.suffix) as trial:
         try:
-            codec.encode(trial, [few], shape[0], rate, format)
-            _carry(like, trial, placed)
-            holds = codec.count(trial) == rate
+            codec.encode_blocks(trial, [few], shape[0], rate, format)
+            _copy_tags_or_raise(tags_from, trial, placed)
+            holds = codec.count_samples(trial) == rate
         except (soundfile.SoundFileError, AssertionError):  # as in `write_blocks`
             holds = False
     if holds:
-        _carry(like, output, placed)
+        _copy_tags_or_raise(tags_from, output, placed)
 
 
-def _carry(like: Path, output: Path, placed: bool) -> None:
+def _copy_tags_or_raise(tags_from: Path, output: Path, keep_cue_points: bool) -> None:
     try:
-        tags.carry(like, output, placed=placed)
+        tags.copy_tags(tags_from, output, keep_cue_points=keep_cue_points)
     except OSError as error:
-        if error.filename == str(like):  # it has vanished
-            raise codec.unreadable(like, error) from error
+        if error.filename == str(tags_from):  # it has vanished
+            raise codec.read_error(tags_from, error) from error
         raise
 
 
-def _finite(
+def _check_finite_blocks(
     path: str | os.PathLike[str], blocks: Iterable[npt.NDArray[np.floating[Any]]]
 ) -> Iterator[npt.NDArray[np.floating[Any]]]:
     for block in blocks:
         if not np.isfinite(block).all():
             raise OutputError(
-                f"{shown(path)} was not written: some samples are not finite numbers: "
+                f"{printable(path)} was not written: some samples are not finite numbers: "
                 "replace them first"
             )
         yield block
 
 
-def _info(path: Path, file: codec.SequentialFile | MediaFile, max_channels: int) -> Info:
+def _audio_info(path: Path, file: codec.SequentialFile | MediaFile, max_channels: int) -> AudioInfo:
     form = AudioFormat(file.format, file.subtype, file.endian)
-    if isinstance(file, codec.SequentialFile) and form.container not in WRITABLE:
+    if isinstance(file, codec.SequentialFile) and form.container not in WRITABLE_SUBTYPES:
         raise AudioError(
-            f"{shown(path)} is a {form.container} file, which is not read here: "
+            f"{printable(path)} is a {form.container} file, which is not read here: "
             "convert it to .wav or .flac"
         )
     if not MIN_RATE <= file.samplerate <= MAX_RATE:
         raise AudioError(
-            f"{shown(path)} has a sample rate of {file.samplerate} Hz; {MIN_RATE} to {MAX_RATE} Hz "
+            f"{printable(path)} has a sample rate of {file.samplerate} Hz; {MIN_RATE} to {MAX_RATE} Hz "
             "can be used: check its header or resample it"
         )
     if file.channels > max_channels:
         raise AudioError(
-            f"{shown(path)} has {file.channels} channels; {max_channels} can be used: mix it down"
+            f"{printable(path)} has {file.channels} channels; {max_channels} can be used: mix it down"
         )
-    frames = None if file.frames == UNSTATED else int(file.frames)
+    frames = None if file.frames == UNKNOWN_LENGTH else int(file.frames)
     tracks = file.tracks if isinstance(file, MediaFile) else 1
-    return Info(int(file.samplerate), int(file.channels), frames, form, tracks)
+    return AudioInfo(int(file.samplerate), int(file.channels), frames, form, tracks)
 
 
-def _check_length(path: Path, info: Info, frames: int, min_seconds: float) -> None:
+def _check_duration(path: Path, info: AudioInfo, frames: int, min_seconds: float) -> None:
     if frames == 0:
-        raise AudioError(f"{shown(path)} holds no samples: record or export it again")
+        raise AudioError(f"{printable(path)} holds no samples: record or export it again")
     if frames < min_seconds * info.rate:
         raise AudioError(
-            f"{shown(path)} lasts {frames / info.rate:.2g} s; {min_seconds:g} s are needed: "
+            f"{printable(path)} lasts {frames / info.rate:.2g} s; {min_seconds:g} s are needed: "
             "give a longer recording"
         )
 
 
-def _check_content(path: Path, low: Samples, high: Samples) -> None:
+def _check_not_silent(path: Path, low: AudioArray, high: AudioArray) -> None:
     peak = float(max(-low.min(), high.max()))
-    if peak < SILENCE:
+    if peak < SILENCE_PEAK:
         level = f"{20 * np.log10(peak):.0f}" if peak > 0 else "-inf"
         raise AudioError(
-            f"{shown(path)} is silent: its peak is {level} dB re full scale; "
-            f"{20 * np.log10(SILENCE):.0f} dB are needed: check the take"
+            f"{printable(path)} is silent: its peak is {level} dB re full scale; "
+            f"{20 * np.log10(SILENCE_PEAK):.0f} dB are needed: check the take"
         )
     if (low == high).all():
         raise AudioError(
-            f"{shown(path)} is constant ({high[0]:.3g} throughout, an offset without sound): "
+            f"{printable(path)} is constant ({high[0]:.3g} throughout, an offset without sound): "
             "check the take"
         )

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.spectrum import FloatArray
 
-_THIN_DB = 0.05
-_LONGEST = 64  # rows that one straight line may stand for
-JSFX_ROWS = 50_000
+_THIN_TOLERANCE_DB = 0.05
+_MAX_THINNED_ROWS = 64  # rows that one straight line may stand for
+MAX_JSFX_ROWS = 50_000
 
 
-class Table(NamedTuple):
+class GainTable(NamedTuple):
     """Gains over bands and time.
 
     Parameters
@@ -26,38 +26,38 @@ class Table(NamedTuple):
     gain_db : array [band, time]
     """
 
-    hz: Floats
-    seconds: Floats
-    gain_db: Floats
+    hz: FloatArray
+    seconds: FloatArray
+    gain_db: FloatArray
 
-    def thinned(self) -> "Table":
+    def thin(self) -> "GainTable":
         """The table without rows that a straight line between others gives within 0.05 dB."""
         kept, start = [0], 0
         last = len(self.seconds) - 1
         while start < last:
             end = start + 1
-            while end < min(last, start + _LONGEST) and self._straight(start, end + 1):
+            while end < min(last, start + _MAX_THINNED_ROWS) and self._is_straight(start, end + 1):
                 end += 1
             kept.append(end)
             start = end
-        return Table(self.hz, self.seconds[kept], self.gain_db[:, kept])
+        return GainTable(self.hz, self.seconds[kept], self.gain_db[:, kept])
 
-    def _straight(self, start: int, end: int) -> bool:
+    def _is_straight(self, start: int, end: int) -> bool:
         part = (np.arange(start + 1, end) - start) / (end - start)
         first, second = self.gain_db[:, start, None], self.gain_db[:, end, None]
         line = first + (second - first) * part
-        return bool(np.abs(line - self.gain_db[:, start + 1 : end]).max() <= _THIN_DB)
+        return bool(np.abs(line - self.gain_db[:, start + 1 : end]).max() <= _THIN_TOLERANCE_DB)
 
 
-def csv(table: Table) -> str:
+def format_gain_csv(table: GainTable) -> str:
     """Comma-separated: a row for each time, a column for each band, headed by its Hz; dB."""
     lines = ["seconds," + ",".join(f"{hz:g} Hz" for hz in table.hz)]
     for second, row in zip(table.seconds, table.gain_db.T, strict=True):
-        lines.append(f"{second:.3f}," + ",".join(_figure(gain) for gain in row))
+        lines.append(f"{second:.3f}," + ",".join(_format_gain(gain) for gain in row))
     return "\n".join(lines) + "\n"
 
 
-def jsfx(table: Table, filters_db: Floats, q: float, gain_db: float, title: str) -> str:
+def format_jsfx(table: GainTable, filters_db: FloatArray, q: float, gain_db: float, title: str) -> str:
     """A Reaper effect (JSFX, EEL2) that plays the table along with the recording.
 
     Parameters
@@ -65,25 +65,25 @@ def jsfx(table: Table, filters_db: Floats, q: float, gain_db: float, title: str)
     table : Table
         What is wanted.
     filters_db : array [band, time]
-        Gains of the filters that give it together; see `biquads.graphic`.
+        Gains of the filters that give it together; see `biquads.graphic_eq_gains`.
     q : float
         Of every filter.
     gain_db : float
         Of the whole.
     """
-    assert len(table.seconds) <= JSFX_ROWS
+    assert len(table.seconds) <= MAX_JSFX_ROWS
     count = len(table.hz)
     names = [f"g{number}" for number in range(count)]
     rows = [
-        f"row({second:.3f}, {', '.join(_figure(gain) for gain in gains)});"
+        f"row({second:.3f}, {', '.join(_format_gain(gain) for gain in gains)});"
         for second, gains in zip(table.seconds, filters_db.T, strict=True)
     ]
-    return _JSFX.format(
+    return _JSFX_TEMPLATE.format(
         title=title,
         gain=f"{gain_db:.2f}",
         count=count,
         q=f"{q:.4f}",
-        rows_from=_TABLE_FROM,
+        rows_from=_JSFX_TABLE_ADDRESS,
         centres="\n".join(f"centre[{i}] = {hz:g};" for i, hz in enumerate(table.hz)),
         names=" ".join(names),
         stores=" ".join(f"p[{i + 1}] = {name};" for i, name in enumerate(names)),
@@ -91,12 +91,12 @@ def jsfx(table: Table, filters_db: Floats, q: float, gain_db: float, title: str)
     )
 
 
-def _figure(gain: float) -> str:
+def _format_gain(gain: float) -> str:
     return f"{round(float(gain), 2) + 0.0:.2f}"
 
 
-_TABLE_FROM = 1000
-_JSFX = """desc:{title}
+_JSFX_TABLE_ADDRESS = 1000
+_JSFX_TEMPLATE = """desc:{title}
 
 slider1:100<0,100,1>Amount (%)
 slider2:0<0,36000,0.001>The recording starts at (s)

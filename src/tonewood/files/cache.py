@@ -24,17 +24,17 @@ from torch import Tensor
 
 from tonewood.errors import OutputError
 from tonewood.files.formats import AudioFormat
-from tonewood.files.output import atomic_path, sweep
-from tonewood.files.spool import Spool
-from tonewood.signal.features import Analysis
-from tonewood.signal.traces import Traces
+from tonewood.files.output import atomic_path, remove_stale_temporaries
+from tonewood.files.spool import DiskArray
+from tonewood.signal.features import CompactFeatures
+from tonewood.signal.traces import RecordingQuality
 
-_VERSION = 1
-_SUFFIX = ".take"
-_MOST_BYTES = 20 * 2**30
+_CACHE_VERSION = 1
+_CACHE_SUFFIX = ".take"
+_MAX_CACHE_BYTES = 20 * 2**30
 
 
-class Piece(NamedTuple):
+class ContentKey(NamedTuple):
     """A recording by its bytes, and which part of it, in seconds."""
 
     sha256: str
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
     end: float | None = None
 
 
-class Studied(NamedTuple):
+class CachedFeatures(NamedTuple):
     """All that is kept of one recording.
 
     Parameters
@@ -51,8 +51,8 @@ class Studied(NamedTuple):
         SHA-256 of the samples, as they were before any fix.
     seconds : float
     format : AudioFormat
-    analysis : Analysis
-    traces : Traces
+    features : CompactFeatures
+    traces : RecordingQuality
     spectra : array [window, row]
         As `scoring.audit.long_term` makes them.
     """
@@ -60,107 +60,107 @@ class Studied(NamedTuple):
     digest: str
     seconds: float
     format: AudioFormat
-    analysis: Analysis
-    traces: Traces
+    features: CompactFeatures
+    traces: RecordingQuality
     spectra: NDArray[Any]
 
 
-class Fresh(NamedTuple):
+class ExtractedFeatures(NamedTuple):
     """All that is kept of one recording, just made, what grows with its length on disk.
 
     Parameters
     ----------
     digest, seconds, format, traces, spectra
-        As of `Studied`.
-    rows_db : Spool [row, frame]
-    long_db : Spool [pitch, long frame]
+        As of `CachedFeatures`.
+    rows_db : DiskArray [row, frame]
+    long_db : DiskArray [pitch, long frame]
     """
 
     digest: str
     seconds: float
     format: AudioFormat
-    traces: Traces
+    traces: RecordingQuality
     spectra: NDArray[Any]
-    rows_db: Spool
-    long_db: Spool
+    rows_db: DiskArray
+    long_db: DiskArray
 
-    def studied(self) -> Studied:
+    def to_memory(self) -> CachedFeatures:
         """All of it in memory."""
-        analysis = Analysis(*(it.part(0, it.frames) for it in (self.rows_db, self.long_db)))
-        return Studied(
-            self.digest, self.seconds, self.format, analysis.by_frame(), self.traces, self.spectra
+        analysis = CompactFeatures(*(it.read(0, it.frames) for it in (self.rows_db, self.long_db)))
+        return CachedFeatures(
+            self.digest, self.seconds, self.format, analysis.to_frame_major(), self.traces, self.spectra
         )
 
 
 @dataclass(frozen=True)
-class Cache:
+class FeatureCache:
     """Where entries are kept; nowhere, if no folder is given.
 
     Parameters
     ----------
     folder : Path, optional
-    most_bytes : int
+    max_bytes : int
         What is kept after a run; entries that were not used for longest go first.
     """
 
     folder: Path | None = None
-    most_bytes: int = _MOST_BYTES
+    max_bytes: int = _MAX_CACHE_BYTES
 
     @classmethod
-    def of_user(cls) -> "Cache":
+    def for_user(cls) -> "FeatureCache":
         """The user's own: what `TONEWOOD_CACHE` names, else the system's place for such things."""
         named = os.environ.get("TONEWOOD_CACHE")
         return cls(Path(named) if named else user_cache_path("tonewood") / "takes")
 
-    def studied(
+    def get_or_extract(
         self,
-        piece: Callable[[], Piece],
-        study: Callable[[Path | None], Fresh],
-        told: Sequence[str],
-    ) -> Studied:
-        """What is kept of a piece, or what `study` makes of it, which is kept from now on.
+        content_key: Callable[[], ContentKey],
+        extract: Callable[[Path | None], ExtractedFeatures],
+        key_parts: Sequence[str],
+    ) -> CachedFeatures:
+        """What is kept of a piece, or what `extract` makes of it, which is kept from now on.
 
         A folder that cannot be written to keeps nothing, and is no error.
 
         Parameters
         ----------
-        study : callable
+        extract : callable
             Is given the folder on whose disk there should be space, if any.
-        told : sequence of str
+        key_parts : sequence of str
             What else decides the analysis.
         """
         if self.folder is None:
-            return study(None).studied()
-        name = hashlib.sha256(json.dumps([_VERSION, *piece(), *told]).encode()).hexdigest()
-        path = self.folder / f"{name}{_SUFFIX}"
-        kept = _read(path)
+            return extract(None).to_memory()
+        name = hashlib.sha256(json.dumps([_CACHE_VERSION, *content_key(), *key_parts]).encode()).hexdigest()
+        path = self.folder / f"{name}{_CACHE_SUFFIX}"
+        kept = _read_cache_entry(path)
         if kept is not None:
             return kept
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            made = study(self.folder)
+            made = extract(self.folder)
         except (OSError, OutputError):
-            return study(None).studied()
+            return extract(None).to_memory()
         try:
-            _write(path, made)
+            _write_cache_entry(path, made)
         except (OSError, OutputError):
-            return made.studied()
-        return _read(path) or made.studied()
+            return made.to_memory()
+        return _read_cache_entry(path) or made.to_memory()
 
     @contextmanager
-    def bounded(self) -> Iterator[None]:
+    def enforce_size(self) -> Iterator[None]:
         """Keep the folder within its size when the block ends, and free of what was left in it."""
         try:
             if self.folder is not None:
-                sweep([self.folder])
+                remove_stale_temporaries([self.folder])
             yield
         finally:
             if self.folder is not None:
-                self._trim(self.folder)
+                self._remove_oldest(self.folder)
 
-    def _trim(self, folder: Path) -> None:
+    def _remove_oldest(self, folder: Path) -> None:
         found = []
-        for path in folder.glob(f"*{_SUFFIX}"):
+        for path in folder.glob(f"*{_CACHE_SUFFIX}"):
             try:
                 status = path.stat()
             except OSError:
@@ -168,26 +168,26 @@ class Cache:
             found.append((status.st_mtime, status.st_size, path))
         left = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
-            if left <= self.most_bytes:
+            if left <= self.max_bytes:
                 break
             path.unlink(missing_ok=True)  # what maps it keeps it
             left -= size
 
 
-NOWHERE = Cache()
+NO_CACHE = FeatureCache()
 
 
-def _write(path: Path, it: Fresh) -> None:
+def _write_cache_entry(path: Path, extracted: ExtractedFeatures) -> None:
     """Write an entry in place, what is long piece by piece.
 
     `save_file` of safetensors writes another file and renames it: without the lock that tells a
     sweep that somebody works on it, and left behind by a process that is killed.
     """
-    traces = it.traces._asdict()
+    traces = extracted.traces._asdict()
     arrays = {name: traces.pop(name) for name in [*traces] if isinstance(traces[name], np.ndarray)}
-    arrays["spectra"] = it.spectra
-    tracks = {"rows_db": it.rows_db, "long_db": it.long_db}
-    told = [it.digest, it.seconds, [it.format.container, it.format.subtype, it.format.endian]]
+    arrays["spectra"] = extracted.spectra
+    tracks = {"rows_db": extracted.rows_db, "long_db": extracted.long_db}
+    told = [extracted.digest, extracted.seconds, [extracted.format.container, extracted.format.subtype, extracted.format.endian]]
     header: dict[str, Any] = {"__metadata__": {"told": json.dumps([*told, traces])}}
     end = 0
     # Doubles first, then singles: each lies where its own size divides.
@@ -203,21 +203,21 @@ def _write(path: Path, it: Fresh) -> None:
         for array in arrays.values():
             file.write(np.ascontiguousarray(array, dtype="<f8").data)
         for track in tracks.values():
-            track.copied(file)
+            track.copy_to(file)
 
 
-def _read(path: Path) -> Studied | None:
+def _read_cache_entry(path: Path) -> CachedFeatures | None:
     """An entry, its arrays mapped; None if there is none, or it is damaged."""
     try:
         with safe_open(path, "pt") as file:
             digest, seconds, form, traces = json.loads(file.metadata()["told"])
             arrays: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         os.utime(path)
-        analysis = Analysis(arrays.pop("rows_db").T, arrays.pop("long_db").T)
+        analysis = CompactFeatures(arrays.pop("rows_db").T, arrays.pop("long_db").T)
         spectra = arrays.pop("spectra").numpy()
         known: dict[str, Any] = {name: it.numpy() for name, it in arrays.items()}
         for name, it in traces.items():
             known[name] = tuple(it) if isinstance(it, list) else it
-        return Studied(digest, seconds, AudioFormat(*form), analysis, Traces(**known), spectra)
+        return CachedFeatures(digest, seconds, AudioFormat(*form), analysis, RecordingQuality(**known), spectra)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None

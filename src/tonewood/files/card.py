@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from tonewood.scoring.findings import Audit
-from tonewood.settings import Fix, Settings
+from tonewood.scoring.findings import ConfoundAudit
+from tonewood.settings import Normalization, Settings
 
 
 class Quartiles(NamedTuple):
@@ -41,7 +41,7 @@ class ScorerCard(Settings):
     seed: int
 
 
-class EarsCard(Settings):
+class ListenerCard(Settings):
     """What listeners taught, and how far the scorer agrees with them on what it never heard.
 
     Parameters
@@ -106,7 +106,7 @@ class PredictorCard(Settings):
     cycle_db: tuple[float, float, float]
 
 
-class Card(Settings):
+class ModelCard(Settings):
     """What a model is made of and how well it does; travels inside the model file.
 
     The audit is of the recordings as they were learnt from, a fix applied. A model learnt from
@@ -124,13 +124,13 @@ class Card(Settings):
     domain: str = ""
     licence: str = ""
     notice: str = ""
-    audit: Audit | None = None
-    fix: Fix | None = None
+    audit: ConfoundAudit | None = None
+    fix: Normalization | None = None
     predictor: PredictorCard | None = None
-    ears: EarsCard | None = None
+    ears: ListenerCard | None = None
 
     @model_serializer(mode="wrap")
-    def _without_silence(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_absent_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what most models have nothing of, so that their files stay what they were."""
         told: dict[str, Any] = handler(self)
         if self.ears is None:

@@ -11,12 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tonewood.errors import ModelError, shown
+from tonewood.errors import ModelError, printable
 from tonewood.files.output import write_bytes
-from tonewood.scoring.course import State
+from tonewood.scoring.course import TrainingState
 
-SUFFIX = ".checkpoint"
-_VERSION = 1
+CHECKPOINT_SUFFIX = ".checkpoint"
+_CHECKPOINT_VERSION = 1
 
 
 class Checkpoint:
@@ -31,15 +31,15 @@ class Checkpoint:
 
     def __init__(self, path: Path, *, resumed: bool = False) -> None:
         self.path, self._resumed = path, resumed
-        self._told = ""
+        self._training_key = ""
         self._states: dict[str, dict[str, Tensor]] = {}
 
     @classmethod
-    def beside(cls, model: Path, *, resumed: bool = False) -> "Checkpoint":
+    def for_model(cls, model: Path, *, resumed: bool = False) -> "Checkpoint":
         """The one that belongs to a model that is being trained."""
-        return cls(model.with_name(model.name + SUFFIX), resumed=resumed)
+        return cls(model.with_name(model.name + CHECKPOINT_SUFFIX), resumed=resumed)
 
-    def open(self, told: Sequence[str]) -> None:
+    def open(self, training_key: Sequence[str]) -> None:
         """Say what decides the training; read what is there, if that is wanted.
 
         Raises
@@ -47,50 +47,50 @@ class Checkpoint:
         ModelError
             What is there is of another training, or damaged.
         """
-        self._told, self._states = json.dumps([_VERSION, *told]), {}
+        self._training_key, self._states = json.dumps([_CHECKPOINT_VERSION, *training_key]), {}
         if not self._resumed or not self.path.exists():
             return
         try:
             with safe_open(self.path, "pt") as file:
-                same = (file.metadata() or {}).get("told") == self._told
+                same = (file.metadata() or {}).get("told") == self._training_key
                 for name in file.keys():  # noqa: SIM118 - it is no mapping
                     who, key = name.split("/", 1)
                     self._states.setdefault(who, {})[key] = file.get_tensor(name).clone()
         except (OSError, SafetensorError, ValueError):
             raise ModelError(
-                f"{shown(self.path)} is damaged: leave --resume out to begin anew"
+                f"{printable(self.path)} is damaged: leave --resume out to begin anew"
             ) from None
         if not same:
             raise ModelError(
-                f"{shown(self.path)} is of another training: its recordings or settings differ; "
+                f"{printable(self.path)} is of another training: its recordings or settings differ; "
                 "leave --resume out to begin anew"
             )
 
-    def state(self, who: str) -> State | None:
+    def get_state(self, network: str) -> TrainingState | None:
         """How far somebody had come; None from the start."""
-        return self._states.get(who)
+        return self._states.get(network)
 
-    def keep(self, who: str, state: State) -> None:
+    def save_state(self, network: str, state: TrainingState) -> None:
         """Write how far somebody has come; OutputError where that cannot be done."""
-        self._states[who] = dict(state)
-        self._write()
+        self._states[network] = dict(state)
+        self._write_file()
 
-    def conclude(self, digest: str) -> None:
+    def record_digest(self, digest: str) -> None:
         """Write which model it all led to, before that appears; nothing where nothing was kept."""
         if self._states:
-            self._write({"made": digest})
+            self._write_file({"made": digest})
 
-    def concluded(self) -> str | None:
+    def recorded_digest(self) -> str | None:
         """Digest of the model that it all led to, if it is to be gone on from and did."""
         if self._resumed and self.path.exists():
             with suppress(OSError, SafetensorError), safe_open(self.path, "pt") as file:
                 return (file.metadata() or {}).get("made")
         return None
 
-    def _write(self, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    def _write_file(self, extra_metadata: Mapping[str, str] = MappingProxyType({})) -> None:
         named = {f"{it}/{key}": v for it, own in self._states.items() for key, v in own.items()}
         content = save({name: torch.as_tensor(v).contiguous() for name, v in named.items()},
-                       {"told": self._told, **more})  # fmt: skip
+                       {"told": self._training_key, **extra_metadata})  # fmt: skip
         write_bytes(self.path, content, overwrite=True)
 
     def remove(self) -> None:

@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from tonewood.errors import ModelError, shown
-from tonewood.files.card import Card
+from tonewood.errors import ModelError, printable
+from tonewood.files.card import ModelCard
 from tonewood.settings import ModelSettings
 
 FORMAT_VERSION = 2
-SUFFIX = ".tonewood"
-_MAX_BYTES = 256 * 2**20
-_MAX_HEADER = 2**20
+MODEL_SUFFIX = ".tonewood"
+_MAX_MODEL_BYTES = 256 * 2**20
+_MAX_HEADER_BYTES = 2**20
 
 # Kinds of number by their safetensors names: the name that checksums know, and bytes of each.
-_KINDS = {
+_DTYPES = {
     "F64": ("torch.float64", 8),
     "F32": ("torch.float32", 4),
     "F16": ("torch.float16", 2),
@@ -37,26 +37,26 @@ _KINDS = {
 }
 
 
-class Part(NamedTuple):
+class TensorRecord(NamedTuple):
     """One tensor of a file, its numbers little-endian and in order."""
 
-    kind: str
+    dtype: str
     shape: tuple[int, ...]
     data: memoryview
 
 
 @dataclass(frozen=True, eq=False)
-class Described:
-    """What a model file says of itself; `digest` is its `Model`'s."""
+class ModelInfo:
+    """What a model file says of itself; `model_digest` is its `Model`'s."""
 
     name: str
     settings: ModelSettings
-    card: Card
+    card: ModelCard
     digest: str
 
 
 @dataclass(frozen=True, eq=False)
-class Container:
+class ModelFile:
     """A model file that was read and found whole.
 
     Parameters
@@ -65,23 +65,23 @@ class Container:
         For people: the file's stem.
     content : bytes
         All of the file.
-    parts : mapping of str to Part
+    tensors : mapping of str to Part
     """
 
     name: str
     content: bytes
     settings: ModelSettings
-    card: Card
-    parts: Mapping[str, Part]
+    card: ModelCard
+    tensors: Mapping[str, TensorRecord]
 
-    def described(self) -> Described:
+    def info(self) -> ModelInfo:
         """Settings, card and digest."""
         raw: dict[str, bytes | memoryview]
-        raw = {name: part.data for name, part in self.parts.items()}
-        return Described(self.name, self.settings, self.card, digest(self.settings, raw))
+        raw = {name: part.data for name, part in self.tensors.items()}
+        return ModelInfo(self.name, self.settings, self.card, model_digest(self.settings, raw))
 
 
-def read(model: str | Path) -> Container:
+def read_model_file(model: str | Path) -> ModelFile:
     """Read a model file, or a bundled model by its name, and check that it is whole.
 
     Raises
@@ -89,15 +89,15 @@ def read(model: str | Path) -> Container:
     ModelError
         The file is missing, damaged, of an unknown version, or no model at all.
     """
-    place = bundled().get(str(model)) or Path(model)
-    what = shown(str(model))
+    place = bundled_models().get(str(model)) or Path(model)
+    what = printable(str(model))
     try:
-        if isinstance(place, Path) and place.stat().st_size > _MAX_BYTES:
-            raise ModelError(f"{what} is no Tonewood model: one is under {_MAX_BYTES >> 20} MB")
+        if isinstance(place, Path) and place.stat().st_size > _MAX_MODEL_BYTES:
+            raise ModelError(f"{what} is no Tonewood model: one is under {_MAX_MODEL_BYTES >> 20} MB")
         content = place.read_bytes()
     except OSError as error:
         if isinstance(error, FileNotFoundError):
-            names = ", ".join(bundled())
+            names = ", ".join(bundled_models())
             raise ModelError(
                 f"{what} is neither a model file nor a bundled model: give a path, or one of: "
                 f"{names or 'none here'}"
@@ -105,50 +105,50 @@ def read(model: str | Path) -> Container:
         why = (error.strerror or str(error)).lower()
         raise ModelError(f"{what} cannot be read ({why}): check the file") from None
     try:
-        header, data = _split(content)
+        header, data = _split_safetensors(content)
         metadata = header.pop("__metadata__")
         if metadata.get("format") != "tonewood":
             raise ValueError
     except (ValueError, KeyError, AttributeError, RecursionError):
-        raise damaged(what) from None
+        raise damaged_model_error(what) from None
     if metadata.get("version") != str(FORMAT_VERSION):
         raise ModelError(
             f"{what} has format version {metadata.get('version')}; this Tonewood reads "
             f"{FORMAT_VERSION}: update Tonewood or train the model again"
         )
     try:
-        parts = _parts(header, data)
+        parts = _parse_tensors(header, data)
         settings, card = metadata["settings"], metadata["card"]
-        if metadata["sha256"] != _checksum(settings, card, parts):
-            raise damaged(what)
-        return Container(
+        if metadata["sha256"] != _model_checksum(settings, card, parts):
+            raise damaged_model_error(what)
+        return ModelFile(
             name=Path(str(model)).stem,
             content=content,
             settings=ModelSettings.model_validate_json(settings),
-            card=Card.model_validate_json(card),
-            parts=parts,
+            card=ModelCard.model_validate_json(card),
+            tensors=parts,
         )
     except (ValidationError, KeyError, ValueError, TypeError, AttributeError):
-        raise damaged(what) from None
+        raise damaged_model_error(what) from None
 
 
-def sealed(content: bytes, settings: ModelSettings, card: Card) -> bytes:
+def serialize_model(content: bytes, settings: ModelSettings, card: ModelCard) -> bytes:
     """A safetensors file made a model file: with metadata and checksum, its header sorted."""
-    header, data = _split(content)
+    header, data = _split_safetensors(content)
     texts = settings.model_dump_json(), card.model_dump_json()
     metadata = {
         "format": "tonewood",
         "version": str(FORMAT_VERSION),
         "settings": texts[0],
         "card": texts[1],
-        "sha256": _checksum(*texts, _parts(header, data)),
+        "sha256": _model_checksum(*texts, _parse_tensors(header, data)),
     }
     head = json.dumps({**header, "__metadata__": metadata}, sort_keys=True).encode()
     head += b" " * (-len(head) % 8)  # tensors start at a multiple of 8 bytes
     return struct.pack("<Q", len(head)) + head + data
 
 
-def digest(settings: ModelSettings, tensors: Mapping[str, bytes | memoryview]) -> str:
+def model_digest(settings: ModelSettings, tensors: Mapping[str, bytes | memoryview]) -> str:
     """SHA-256 of settings and tensors, hexadecimal; what the card says leaves it alone."""
     # Models without a predictor have the digest that they had before there were any.
     without = None if settings.predictor.taught else {"predictor"}
@@ -159,27 +159,27 @@ def digest(settings: ModelSettings, tensors: Mapping[str, bytes | memoryview]) -
     return hasher.hexdigest()
 
 
-def bundled() -> dict[str, Traversable]:
+def bundled_models() -> dict[str, Traversable]:
     """Models that come with Tonewood, by name."""
     folder = resources.files("tonewood.bundled")
     return {
-        item.name.removesuffix(SUFFIX): item
+        item.name.removesuffix(MODEL_SUFFIX): item
         for item in sorted(folder.iterdir(), key=lambda item: item.name)
-        if item.name.endswith(SUFFIX)
+        if item.name.endswith(MODEL_SUFFIX)
     }
 
 
-def damaged(what: str) -> ModelError:
+def damaged_model_error(name: str) -> ModelError:
     """What is said of a file that is no model, or no longer one."""
-    return ModelError(f"{what} is not a Tonewood model, or is damaged: train or fetch it again")
+    return ModelError(f"{name} is not a Tonewood model, or is damaged: train or fetch it again")
 
 
-def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
+def _split_safetensors(content: bytes) -> tuple[dict[str, Any], memoryview]:
     """Header and data of a safetensors file; ValueError where it is none."""
     if len(content) < 8:
         raise ValueError
     (length,) = struct.unpack("<Q", content[:8])
-    if length > min(len(content) - 8, _MAX_HEADER):
+    if length > min(len(content) - 8, _MAX_HEADER_BYTES):
         raise ValueError
     header: Any = json.loads(content[8 : 8 + length])
     if not isinstance(header, dict):
@@ -187,7 +187,7 @@ def _split(content: bytes) -> tuple[dict[str, Any], memoryview]:
     return header, memoryview(content)[8 + length :]
 
 
-def _parts(header: dict[str, Any], data: memoryview) -> dict[str, Part]:
+def _parse_tensors(header: dict[str, Any], data: memoryview) -> dict[str, TensorRecord]:
     """Tensors that a header names, nothing of the data left over; ValueError where they lie."""
     parts, end = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -196,17 +196,17 @@ def _parts(header: dict[str, Any], data: memoryview) -> dict[str, Part]:
         counted = all(type(size) is int and size >= 0 for size in (*shape, first, last))
         if not counted or first != end or last > len(data):
             raise ValueError
-        if last - first != math.prod(shape) * _KINDS[entry["dtype"]][1]:
+        if last - first != math.prod(shape) * _DTYPES[entry["dtype"]][1]:
             raise ValueError
-        parts[name], end = Part(entry["dtype"], shape, data[first:last]), last
+        parts[name], end = TensorRecord(entry["dtype"], shape, data[first:last]), last
     if end != len(data):
         raise ValueError
     return parts
 
 
-def _checksum(settings: str, card: str, parts: Mapping[str, Part]) -> str:
+def _model_checksum(settings: str, card: str, tensors: Mapping[str, TensorRecord]) -> str:
     hasher = hashlib.sha256(f"{settings}\n{card}\n".encode())
-    for name, (kind, shape, data) in sorted(parts.items()):
-        hasher.update(f"{name} {_KINDS[kind][0]} {shape}\n".encode())
+    for name, (kind, shape, data) in sorted(tensors.items()):
+        hasher.update(f"{name} {_DTYPES[kind][0]} {shape}\n".encode())
         hasher.update(data)
     return hasher.hexdigest()

@@ -6,35 +6,35 @@ take shelves by Q and have the coefficients of `signal.biquads`.
 
 from collections.abc import Callable
 
-from tonewood.signal.biquads import Fit, Kind
+from tonewood.signal.biquads import EqFit, FilterType
 
-_APO: dict[Kind, str] = {"low_shelf": "LSC", "peaking": "PK", "high_shelf": "HSC"}
-_REW: dict[Kind, str] = {"low_shelf": "LS Q", "peaking": "PK", "high_shelf": "HS Q"}
-_CAMILLA: dict[Kind, str] = {
+_APO_FILTER_TYPES: dict[FilterType, str] = {"low_shelf": "LSC", "peaking": "PK", "high_shelf": "HSC"}
+_REW_FILTER_TYPES: dict[FilterType, str] = {"low_shelf": "LS Q", "peaking": "PK", "high_shelf": "HS Q"}
+_CAMILLA_FILTER_TYPES: dict[FilterType, str] = {
     "low_shelf": "Lowshelf",
     "peaking": "Peaking",
     "high_shelf": "Highshelf",
 }
 
 
-def autoeq(fit: Fit, title: str) -> str:
+def format_autoeq(fit: EqFit, title: str) -> str:
     """`ParametricEQ.txt`: a preamp and the filters, and nothing else."""
     del title
     lines = [f"Preamp: {fit.gain_db:.2f} dB"]
     for number, band in enumerate(fit.bands, start=1):
         lines.append(
-            f"Filter {number}: ON {_APO[band.kind]} Fc {band.hz:g} Hz "
+            f"Filter {number}: ON {_APO_FILTER_TYPES[band.kind]} Fc {band.hz:g} Hz "
             f"Gain {band.gain_db:.2f} dB Q {band.q:.3f}"
         )
     return "\n".join(lines) + "\n"
 
 
-def equalizer_apo(fit: Fit, title: str) -> str:
+def format_equalizer_apo(fit: EqFit, title: str) -> str:
     """Equalizer APO: the same, with a comment on what it is."""
-    return f"# {title}\n" + autoeq(fit, title)
+    return f"# {title}\n" + format_autoeq(fit, title)
 
 
-def rew(fit: Fit, title: str) -> str:
+def format_rew(fit: EqFit, title: str) -> str:
     """Room EQ Wizard, equaliser `Generic`, which has no gain of the whole: the notes give it."""
     lines = [
         "Filter Settings file",
@@ -48,13 +48,13 @@ def rew(fit: Fit, title: str) -> str:
     ]
     for number, band in enumerate(fit.bands, start=1):
         lines.append(
-            f"Filter {number:2}: ON  {_REW[band.kind]:<9}Fc {band.hz:7.1f} Hz  "
+            f"Filter {number:2}: ON  {_REW_FILTER_TYPES[band.kind]:<9}Fc {band.hz:7.1f} Hz  "
             f"Gain {band.gain_db:6.2f} dB  Q {band.q:6.3f}"
         )
     return "\n".join(lines) + "\n"
 
 
-def camilladsp(fit: Fit, title: str) -> str:
+def format_camilladsp(fit: EqFit, title: str) -> str:
     """Sections `filters` and `pipeline` of a CamillaDSP configuration, for two channels."""
     names = [f"tonewood_{number:02}" for number in range(1, len(fit.bands) + 1)]
     lines = [
@@ -72,7 +72,7 @@ def camilladsp(fit: Fit, title: str) -> str:
             f"  {name}:",
             "    type: Biquad",
             "    parameters:",
-            f"      type: {_CAMILLA[band.kind]}",
+            f"      type: {_CAMILLA_FILTER_TYPES[band.kind]}",
             f"      freq: {band.hz:.1f}",
             f"      gain: {band.gain_db:.2f}",
             f"      q: {band.q:.3f}",
@@ -82,9 +82,9 @@ def camilladsp(fit: Fit, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-FORMATS: dict[str, Callable[[Fit, str], str]] = {
-    "apo": equalizer_apo,
-    "autoeq": autoeq,
-    "rew": rew,
-    "camilladsp": camilladsp,
+EQUALIZER_FORMATS: dict[str, Callable[[EqFit, str], str]] = {
+    "apo": format_equalizer_apo,
+    "autoeq": format_autoeq,
+    "rew": format_rew,
+    "camilladsp": format_camilladsp,
 }

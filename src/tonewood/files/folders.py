@@ -13,32 +13,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import FolderError, shown
-from tonewood.files.cache import NOWHERE, Cache, Fresh, Studied
+from tonewood.errors import FolderError, printable
+from tonewood.files.cache import NO_CACHE, FeatureCache, ExtractedFeatures, CachedFeatures
 from tonewood.files.formats import AudioFormat
-from tonewood.files.items import Item, Place, group_of, items, path_of, piece_of
-from tonewood.files.study import studied, witnessed
-from tonewood.scoring.course import rank, wait, world
-from tonewood.settings import Fix, ModelSettings
-from tonewood.signal.draws import Shares
-from tonewood.signal.features import LONG_HOPS, Analysis, Features
-from tonewood.signal.memory import release, unload
-from tonewood.signal.spread import spread
-from tonewood.signal.traces import Traces
+from tonewood.files.items import RecordingRef, FolderOrManifest, group_key, list_recordings, recording_path, content_key
+from tonewood.files.study import extract_features, extract_audit_features
+from tonewood.scoring.course import process_rank, barrier, world_size
+from tonewood.settings import Normalization, ModelSettings
+from tonewood.signal.draws import TakeWeights
+from tonewood.signal.features import PITCH_HOP_RATIO, CompactFeatures, Features
+from tonewood.signal.memory import trim_malloc, page_out
+from tonewood.signal.spread import parallel_map
+from tonewood.signal.traces import RecordingQuality
 
-MIN_SECONDS = 60.0
-_PIECE_S = 30.0
+MIN_FOLDER_SECONDS = 60.0
+_TRAINING_EXCERPT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class AuditFeatures:
     """What an audit asks of one recording.
 
     Parameters
     ----------
     session : str
         First sub-folder that holds it, or ".".
-    traces : Traces
+    traces : RecordingQuality
     spectra : array [window, row]
         Long-term spectra, level removed, dB; see `scoring.audit.long_term`.
     """
@@ -47,7 +47,7 @@ class Evidence:
     session: str
     digest: str  # of the samples, as a take's
     format: AudioFormat
-    traces: Traces
+    traces: RecordingQuality
     spectra: NDArray[np.float64]
 
     @property
@@ -62,14 +62,14 @@ class Evidence:
 
 
 @dataclass(frozen=True, eq=False)
-class Take:
+class TrainingRecording:
     """One recording of a training folder, analysed.
 
     Parameters
     ----------
-    analysis : Analysis
+    features : CompactFeatures
         What the method looks at.
-    evidence : Evidence
+    audit_features : AuditFeatures
         What an audit asks.
     group : str
         Takes of one group are never on both sides of a split.
@@ -81,52 +81,52 @@ class Take:
     group: str
     seconds: float
     digest: str  # of the samples: a copy in another container is the same recording
-    analysis: Analysis
-    evidence: Evidence
-    item: Item
-    share: float | None = None  # how much its moments count among several folders'
+    features: CompactFeatures
+    audit_features: AuditFeatures
+    item: RecordingRef
+    weight: float | None = None  # how much its moments count among several folders'
 
     @property
     def rows_db(self) -> Tensor:
         """Row levels [row, frame], dB."""
-        return self.analysis.rows_db
+        return self.features.rows_db
 
 
-class Split(NamedTuple):
+class TakeSplit(NamedTuple):
     """Takes to learn from and takes to check on."""
 
-    train: list[Take]
-    held_out: list[Take]
+    train: list[TrainingRecording]
+    held_out: list[TrainingRecording]
 
 
-class Loading(NamedTuple):
+class LoadProgress(NamedTuple):
     """Progress of `load`: this take is the number-th of so many."""
 
     number: int
     total: int
-    take: Take
+    take: TrainingRecording
 
 
-class Surveyed(NamedTuple):
-    """Progress of `survey`: the number-th recording of so many."""
+class SurveyProgress(NamedTuple):
+    """Progress of `survey_dataset`: the number-th recording of so many."""
 
     number: int
     total: int
-    evidence: Evidence
+    audit_features: AuditFeatures
 
 
-def load(
-    folder: Place, settings: ModelSettings, *, fix: Fix | None = None, cache: Cache = NOWHERE
-) -> Iterator[Loading]:
+def load_dataset(
+    folder: FolderOrManifest, settings: ModelSettings, *, normalization: Normalization | None = None, cache: FeatureCache = NO_CACHE
+) -> Iterator[LoadProgress]:
     """Read and analyse every recording below a folder or on a list, as many at once as cores.
 
     A recording that is there twice counts once: its copies could fall on both sides of a split.
 
     Parameters
     ----------
-    fix : Fix, optional
+    normalization : Normalization, optional
         Applied to each recording before anything else; the evidence is of the fixed recording.
-    cache : Cache
+    cache : FeatureCache
         Where analyses are kept and found again; they are then mapped, and take little memory.
 
     Raises
@@ -137,61 +137,61 @@ def load(
         One of its recordings cannot be used; it is named.
     """
     scorer = settings.scorer
-    decides = (scorer.bands, settings.spectrum, fix or Fix())
+    decides = (scorer.bands, settings.spectrum, normalization or Normalization())
     told = (*(it.model_dump_json() for it in decides), str(scorer.crop_seconds))
 
-    def study(item: Item) -> Studied:
-        return cache.studied(partial(piece_of, item), partial(studied, item, settings, fix), told)
+    def study(item: RecordingRef) -> CachedFeatures:
+        return cache.get_or_extract(partial(content_key, item), partial(extract_features, item, settings, normalization), told)
 
-    found = items(folder)
-    if world() > 1 and cache.folder is not None:
+    found = list_recordings(folder)
+    if world_size() > 1 and cache.folder is not None:
         # Of several processes each analyses its share, and finds the others' in the cache.
-        for _ in spread(study, found[rank() :: world()]):
+        for _ in parallel_map(study, found[process_rank() :: world_size()]):
             pass
-        wait()
+        barrier()
     seen = set[str]()
-    for number, (item, it) in enumerate(zip(found, spread(study, found), strict=True), start=1):
+    for number, (item, it) in enumerate(zip(found, parallel_map(study, found), strict=True), start=1):
         if it.digest in seen:
             continue
         seen.add(it.digest)
-        take = Take(
-            path=path_of(item),
-            group=group_of(item, folder, settings.training.group_by),
+        take = TrainingRecording(
+            path=recording_path(item),
+            group=group_key(item, folder, settings.training.group_by),
             seconds=it.seconds,
             digest=it.digest,
-            analysis=it.analysis,
-            evidence=_evidence(item, folder, it),
+            features=it.features,
+            audit_features=_audit_features_of(item, folder, it),
             item=item,
         )
-        release()
-        unload(*it.analysis)
-        yield Loading(number, len(found), take)
+        trim_malloc()
+        page_out(*it.features)
+        yield LoadProgress(number, len(found), take)
 
 
-def survey(folder: Place, settings: ModelSettings) -> Iterator[Surveyed]:
+def survey_dataset(folder: FolderOrManifest, settings: ModelSettings) -> Iterator[SurveyProgress]:
     """Read every recording below a folder or on a list for its traces alone; raises as `load`."""
-    found, seen = items(folder), set[str]()
+    found, seen = list_recordings(folder), set[str]()
     for number, item in enumerate(found, start=1):
-        it = witnessed(item, settings)
+        it = extract_audit_features(item, settings)
         if it.digest in seen:
             continue
         seen.add(it.digest)
-        yield Surveyed(number, len(found), _evidence(item, folder, it))
+        yield SurveyProgress(number, len(found), _audit_features_of(item, folder, it))
 
 
-def _evidence(item: Item, place: Place, it: Fresh | Studied) -> Evidence:
-    return Evidence(
-        path=path_of(item),
-        session=group_of(item, place, "folder"),
-        digest=it.digest,
-        format=it.format,
-        traces=it.traces,
-        spectra=it.spectra,
+def _audit_features_of(item: RecordingRef, dataset: FolderOrManifest, extracted: ExtractedFeatures | CachedFeatures) -> AuditFeatures:
+    return AuditFeatures(
+        path=recording_path(item),
+        session=group_key(item, dataset, "folder"),
+        digest=extracted.digest,
+        format=extracted.format,
+        traces=extracted.traces,
+        spectra=extracted.spectra,
     )
 
 
-def check(
-    reference: Sequence[Take], source: Sequence[Take], folders: tuple[str | Path, str | Path]
+def check_training_data(
+    reference: Sequence[TrainingRecording], source: Sequence[TrainingRecording], folders: tuple[str | Path, str | Path]
 ) -> None:
     """Refuse folders that cannot teach: too short, too few takes, or sharing a recording.
 
@@ -202,35 +202,35 @@ def check(
     """
     for takes, folder in zip((reference, source), folders, strict=True):
         seconds = sum(take.seconds for take in takes)
-        if seconds < MIN_SECONDS:
+        if seconds < MIN_FOLDER_SECONDS:
             raise FolderError(
-                f"{shown(folder)} holds {seconds:.1f} s of audio; training needs "
-                f"{MIN_SECONDS:.0f} s: add recordings"
+                f"{printable(folder)} holds {seconds:.1f} s of audio; training needs "
+                f"{MIN_FOLDER_SECONDS:.0f} s: add recordings"
             )
         groups = {take.group for take in takes}
         if len(groups) < 2:
             what = "recording" if len(takes) == 1 else "group"
             raise FolderError(
-                f"{shown(folder)} holds 1 {what}; a check on unheard takes needs 2: "
+                f"{printable(folder)} holds 1 {what}; a check on unheard takes needs 2: "
                 "split the recording into files or add another"
             )
-    check_apart(reference, source)
+    check_disjoint(reference, source)
 
 
-def check_apart(reference: Sequence[Take | Evidence], source: Sequence[Take | Evidence]) -> None:
+def check_disjoint(reference: Sequence[TrainingRecording | AuditFeatures], source: Sequence[TrainingRecording | AuditFeatures]) -> None:
     """Refuse a recording that is on both sides; raises FolderError."""
     seen = {take.digest: take.path for take in reference}
     for take in source:
         if take.digest in seen:
             raise FolderError(
-                f"{shown(take.path)} and {shown(seen[take.digest])} are the same recording; "
+                f"{printable(take.path)} and {printable(seen[take.digest])} are the same recording; "
                 "it cannot be both reference and source: remove one"
             )
 
 
-def split(takes: Sequence[Take], held_out: float, seed: int) -> Split:
+def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) -> TakeSplit:
     """Hold out whole groups, about a share `held_out` of the audio, drawn by the seed."""
-    groups: dict[str, list[Take]] = defaultdict(list)
+    groups: dict[str, list[TrainingRecording]] = defaultdict(list)
     for take in takes:
         groups[take.group].append(take)
     names = sorted(groups)
@@ -247,39 +247,39 @@ def split(takes: Sequence[Take], held_out: float, seed: int) -> Split:
         seconds += size
         if seconds >= wanted:
             break
-    return Split(
+    return TakeSplit(
         [take for take in takes if take.group not in held],
         [take for take in takes if take.group in held],
     )
 
 
-def hours(takes: Sequence[Take]) -> float:
+def total_hours(takes: Sequence[TrainingRecording]) -> float:
     """Hours of audio."""
     return math.fsum(take.seconds for take in takes) / 3600
 
 
-def lesson(takes: Sequence[Take], seconds: float, seed: int) -> tuple[list[Features], Shares]:
+def select_training_excerpts(takes: Sequence[TrainingRecording], seconds: float, seed: int) -> tuple[list[Features], TakeWeights]:
     """Features of takes to learn from, and their shares: of all, or of pieces drawn by the seed.
 
-    Pieces last half a minute and are drawn alike from all takes until they last `seconds`.
+    Pieces last half a minute and are drawn alike from all takes until they last `parse_time`.
     """
-    shares = shares_of(takes)
+    shares = take_weights(takes)
     if math.fsum(take.seconds for take in takes) <= seconds:
-        return [take.analysis.features() for take in takes], shares
+        return [take.features.expand() for take in takes], shares
     pieces = []
     for number, take in enumerate(takes):
         frames = take.rows_db.shape[1]
-        length = round(_PIECE_S * frames / take.seconds) // LONG_HOPS * LONG_HOPS
+        length = round(_TRAINING_EXCERPT_SECONDS * frames / take.seconds) // PITCH_HOP_RATIO * PITCH_HOP_RATIO
         # What is left over at the end is no piece, unless it is all there is.
         count = max(1, frames // length)
         pieces += [(number, k * length, min(length, frames)) for k in range(count)]
     order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
-    kept = sorted(pieces[k] for k in order[: max(2, round(seconds / _PIECE_S))])
+    kept = sorted(pieces[k] for k in order[: max(2, round(seconds / _TRAINING_EXCERPT_SECONDS))])
     found = [takes[k].analysis.features(first, first + size) for k, first, size in kept]
     return found, None if shares is None else [shares[k] for k, _, _ in kept]
 
 
-def shares_of(takes: Sequence[Take]) -> Shares:
+def take_weights(takes: Sequence[TrainingRecording]) -> TakeWeights:
     """Shares of some takes; None where they are of one folder."""
-    counts = [take.share for take in takes if take.share is not None]
+    counts = [take.weight for take in takes if take.weight is not None]
     return counts if len(counts) == len(takes) else None

@@ -9,24 +9,24 @@ from pathlib import Path
 
 import soundfile
 
-from tonewood.errors import CallError, shown
+from tonewood.errors import CallError, printable
 from tonewood.files import media
 
-_FLOATS = ("FLOAT", "DOUBLE")
-_RIFF = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOATS, "ULAW", "ALAW")
-_SIGNED = ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", *_FLOATS, "ULAW", "ALAW")
+_FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+_RIFF_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
+_SIGNED_SUBTYPES = ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
 
 # What may be written. Left out on purpose: ADPCM and GSM, which pad the length to whole blocks;
 # aiffs of one byte a sample, which libsndfile 1.2.2 lengthens to an even number of samples; and
 # ALAC, whose encoder there crashes the process when the disk is full.
-WRITABLE: dict[str, tuple[str, ...]] = {
-    "WAV": _RIFF,
-    "WAVEX": _RIFF,
-    "RF64": _RIFF,
-    "W64": _RIFF,
-    "AIFF": ("PCM_16", "PCM_24", "PCM_32", *_FLOATS),
-    "CAF": _SIGNED,
-    "AU": _SIGNED,
+WRITABLE_SUBTYPES: dict[str, tuple[str, ...]] = {
+    "WAV": _RIFF_SUBTYPES,
+    "WAVEX": _RIFF_SUBTYPES,
+    "RF64": _RIFF_SUBTYPES,
+    "W64": _RIFF_SUBTYPES,
+    "AIFF": ("PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES),
+    "CAF": _SIGNED_SUBTYPES,
+    "AU": _SIGNED_SUBTYPES,
     "FLAC": ("PCM_S8", "PCM_16", "PCM_24"),
     "OGG": ("VORBIS", "OPUS"),
     "MP3": ("MPEG_LAYER_III",),
@@ -48,7 +48,7 @@ _CONTAINER_OF = {
     ".rf64": "RF64",
     ".au": "AU",
 }
-SUFFIXES = frozenset(_CONTAINER_OF)
+WRITABLE_SUFFIXES = frozenset(_CONTAINER_OF)
 
 _SUFFIX_OF = {
     "WAV": ".wav",
@@ -65,10 +65,10 @@ _SUFFIX_OF = {
 
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
-_MAX_CHANNELS = {"FLAC": 8, "MP3": 2}
+_MAX_CHANNELS_OF = {"FLAC": 8, "MP3": 2}
 # FLAC: 20 bits less a remainder, per its format. Vorbis: libvorbis crashes the process from
 # somewhere above 192 kHz on, where it has no encoder set-up.
-_MAX_RATE = {"FLAC": 655_350, "VORBIS": 192_000}
+_MAX_RATE_OF = {"FLAC": 655_350, "VORBIS": 192_000}
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ class AudioFormat:
         """
         suffix = Path(path).suffix.lower()
         if suffix not in _CONTAINER_OF:
-            known = " ".join(sorted(SUFFIXES))
+            known = " ".join(sorted(WRITABLE_SUFFIXES))
             raise CallError(
-                f"{shown(path)} ends in '{shown(suffix)}', which is no audio format that can be "
+                f"{printable(path)} ends in '{printable(suffix)}', which is no audio format that can be "
                 f"written: use one of {known}"
             )
         container = _CONTAINER_OF[suffix]
@@ -132,51 +132,51 @@ class AudioFormat:
         return cls(container, subtype, endian)
 
 
-def readable() -> frozenset[str]:
+def readable_suffixes() -> frozenset[str]:
     """Suffixes of what can be read as things are installed."""
-    return SUFFIXES | media.SUFFIXES if media.available() else SUFFIXES
+    return WRITABLE_SUFFIXES | media.FFMPEG_SUFFIXES if media.is_pyav_installed() else WRITABLE_SUFFIXES
 
 
-def output_name(path: Path) -> Path:
+def default_output_name(path: Path) -> Path:
     """What an output is called by itself: as its input, and ``.flac`` where that is only read."""
-    return path.with_suffix(".flac") if path.suffix.lower() in media.SUFFIXES else path
+    return path.with_suffix(".flac") if path.suffix.lower() in media.FFMPEG_SUFFIXES else path
 
 
 def _nearest_subtype(container: str, like: AudioFormat) -> str:
-    offered = WRITABLE[container]
+    offered = WRITABLE_SUBTYPES[container]
     if like.subtype in offered:
         return like.subtype
     depths = {AudioFormat(container, s).integer_bits or 0: s for s in offered if "PCM" in s}
     if not depths:
         return offered[0]
-    wanted = like.integer_bits or (max(depths) if like.subtype in _FLOATS else 16)
+    wanted = like.integer_bits or (max(depths) if like.subtype in _FLOAT_SUBTYPES else 16)
     return depths[min((d for d in depths if d >= wanted), default=max(depths))]
 
 
-def obstacle(form: AudioFormat, frames: int, channels: int, rate: int) -> str | None:
+def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate: int) -> str | None:
     """Say why audio of this shape does not fit a format, as 'value; limit'; None if it does.
 
     Parameters
     ----------
-    form : AudioFormat
+    audio_format : AudioFormat
         The format to be written.
     frames, channels, rate : int
         Samples in each channel, number of channels, samples per second.
     """
-    name = form.subtype if form.container == "OGG" else form.container
+    name = audio_format.subtype if audio_format.container == "OGG" else audio_format.container
     label = name.lower()
-    if form.subtype not in WRITABLE.get(form.container, ()):
-        return f"would be {form.container} {form.subtype}, which cannot be written"
-    if channels > _MAX_CHANNELS.get(name, channels):
-        return f"has {channels} channels; {label} holds {_MAX_CHANNELS[name]}"
-    if rate > _MAX_RATE.get(name, rate):
-        return f"has {rate} Hz; {label} goes to {_MAX_RATE[name]} Hz"
+    if audio_format.subtype not in WRITABLE_SUBTYPES.get(audio_format.container, ()):
+        return f"would be {audio_format.container} {audio_format.subtype}, which cannot be written"
+    if channels > _MAX_CHANNELS_OF.get(name, channels):
+        return f"has {channels} channels; {label} holds {_MAX_CHANNELS_OF[name]}"
+    if rate > _MAX_RATE_OF.get(name, rate):
+        return f"has {rate} Hz; {label} goes to {_MAX_RATE_OF[name]} Hz"
     rates = {"MP3": _MP3_RATES, "OPUS": _OPUS_RATES}.get(name, (rate,))
     if rate not in rates:
         return f"has {rate} Hz; {label} knows only {', '.join(map(str, rates))} Hz"
-    width = {"FLOAT": 4, "DOUBLE": 8}.get(form.subtype, (form.integer_bits or 8) // 8)
+    width = {"FLOAT": 4, "DOUBLE": 8}.get(audio_format.subtype, (audio_format.integer_bits or 8) // 8)
     # Their headers count bytes in 32 bits; libsndfile would let the count wrap.
-    if form.container in ("WAV", "WAVEX", "AIFF", "AU"):
+    if audio_format.container in ("WAV", "WAVEX", "AIFF", "AU"):
         size = frames * channels * width
         if size > 2**32 - 2**16:
             return f"takes {size / 2**30:.1f} GiB; {label} holds 4 GiB"

@@ -13,9 +13,9 @@ from typing import BinaryIO, NamedTuple
 
 # Writers to a pipe cannot know the length and leave the field at 'as much as can be':
 # 0xFFFFFFFF (ffmpeg), 0x7FFFF000 (sox), 0x80000000 (arecord), less a header's length or so.
-_PLACEHOLDERS = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-UNSTATED = 2**63 - 1  # libsndfile's length of a flac that was piped
-W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_PLACEHOLDER_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
+UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's length of a flac that was piped
+W64_GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _MP3_KBPS = {
     3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -23,7 +23,7 @@ _MP3_KBPS = {
 _MP3_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
-class Chunk(NamedTuple):
+class ContainerChunk(NamedTuple):
     """A part of a container: its name, where its content starts, and its size in bytes."""
 
     name: bytes
@@ -34,11 +34,11 @@ class Chunk(NamedTuple):
 class Mp3Length(NamedTuple):
     """Length of an mp3: whether a header states it, and samples counted frame by frame."""
 
-    stated: bool
-    counted: int
+    declared: bool
+    samples: int
 
 
-def is_known(path: Path) -> bool:
+def is_supported_container(path: Path) -> bool:
     """Whether the file starts like one of the containers that Tonewood reads."""
     with path.open("rb") as stream:
         start = stream.read(12)
@@ -48,7 +48,7 @@ def is_known(path: Path) -> bool:
     ) or start[:3] == b"ID3"  # fmt: skip
 
 
-def promised_share(path: Path) -> float:
+def declared_to_actual_ratio(path: Path) -> float:
     """Promised bytes of audio for each byte that is there; above 1 the file is cut off.
 
     1 where nothing is amiss or nothing is promised (streams of unstated length, flac and mp3,
@@ -59,16 +59,16 @@ def promised_share(path: Path) -> float:
     with path.open("rb") as stream:
         magic = stream.read(4)
         if magic == b"OggS":
-            return 1.0 if _last_page_is_whole(stream, size) else float("inf")
-        for chunk in chunks(stream, magic, size):
-            if chunk.start + chunk.size > size and not _is_placeholder(magic, chunk):
+            return 1.0 if _is_last_page_complete(stream, size) else float("inf")
+        for chunk in iter_container_chunks(stream, magic, size):
+            if chunk.start + chunk.size > size and not _is_placeholder_size(magic, chunk):
                 if chunk.name not in (b"data", b"SSND"):
                     return float("inf")
                 return chunk.size / max(size - chunk.start, 1)
     return 1.0
 
 
-def unstated_data(path: Path) -> int | None:
+def missing_data_size_offset(path: Path) -> int | None:
     """Offset of the size field to be mended in a streamed wav whose data size was left at 0.
 
     A wav whose recorder died, or wrote to a pipe, says 'no data' though data follow; its RIFF
@@ -80,7 +80,7 @@ def unstated_data(path: Path) -> int | None:
         if len(head) < 8 or head[:4] != b"RIFF":
             return None
         riff_end = 8 + struct.unpack("<I", head[4:])[0]
-        for chunk in chunks(stream, b"RIFF", size):
+        for chunk in iter_container_chunks(stream, b"RIFF", size):
             if chunk.name == b"data":
                 covered = chunk.start < riff_end < 0xFFFF0000
                 empty = chunk.size == 0 and size > chunk.start and not covered
@@ -88,7 +88,7 @@ def unstated_data(path: Path) -> int | None:
     return None
 
 
-def mp3_length(path: Path) -> Mp3Length:
+def scan_mp3_length(path: Path) -> Mp3Length:
     """Walk an mp3's frames: libmpg123 only guesses the length where no Xing/VBRI header has it.
 
     Layers I and II count as 0 samples: they have a constant bitrate, and the guess holds.
@@ -100,8 +100,8 @@ def mp3_length(path: Path) -> Mp3Length:
         at += 10 + (b[0] << 21 | b[1] << 14 | b[2] << 7 | b[3])
     counted, stated = 0, False
     while (at := data.find(b"\xff", at)) >= 0:
-        frame = _mp3_frame(data[at : at + 4])
-        if frame is None or (counted == 0 and _mp3_frame(data[at + frame[0] :][:4]) is None):
+        frame = _parse_mp3_frame(data[at : at + 4])
+        if frame is None or (counted == 0 and _parse_mp3_frame(data[at + frame[0] :][:4]) is None):
             at += 1
             continue
         length, samples = frame
@@ -115,7 +115,7 @@ def mp3_length(path: Path) -> Mp3Length:
     return Mp3Length(stated, counted)
 
 
-def _mp3_frame(head: bytes) -> tuple[int, int] | None:
+def _parse_mp3_frame(head: bytes) -> tuple[int, int] | None:
     """Bytes and samples of the layer III frame with this 4-byte header; None if it is none."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return None
@@ -127,13 +127,13 @@ def _mp3_frame(head: bytes) -> tuple[int, int] | None:
     return samples // 8 * kbps * 1000 // _MP3_HZ[version][rate] + (head[2] >> 1 & 1), samples
 
 
-def _is_placeholder(magic: bytes, chunk: Chunk) -> bool:
+def _is_placeholder_size(magic: bytes, chunk: ContainerChunk) -> bool:
     if magic == b"caff":
         return chunk.size == 2**64 - 1
-    return magic != b"riff" and any(chunk.size in r for r in _PLACEHOLDERS)
+    return magic != b"riff" and any(chunk.size in r for r in _PLACEHOLDER_SIZES)
 
 
-def _last_page_is_whole(stream: BinaryIO, size: int) -> bool:
+def _is_last_page_complete(stream: BinaryIO, size: int) -> bool:
     # A page takes at most 27 + 255 + 255 · 255 = 65,307 bytes.
     stream.seek(max(0, size - 2 * 65307))
     tail = stream.read()
@@ -143,7 +143,7 @@ def _last_page_is_whole(stream: BinaryIO, size: int) -> bool:
     return 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
 
 
-def chunks(stream: BinaryIO, magic: bytes, size: int, *, beyond: bool = False) -> Iterator[Chunk]:
+def iter_container_chunks(stream: BinaryIO, magic: bytes, size: int, *, past_audio: bool = False) -> Iterator[ContainerChunk]:
     """Parts of a container up to its audio, or beyond it.
 
     Of a caf: all, its packet table may come last.
@@ -153,7 +153,7 @@ def chunks(stream: BinaryIO, magic: bytes, size: int, *, beyond: bool = False) -
         order = ">" if magic == b".snd" else "<"
         head = stream.read(8)
         if len(head) == 8:
-            yield Chunk(b"data", *struct.unpack(order + "II", head))
+            yield ContainerChunk(b"data", *struct.unpack(order + "II", head))
         return
     layouts = {  # start of the first chunk, name and size, padding
         b"RIFF": (12, "<4sI", 2), b"RIFX": (12, ">4sI", 2), b"RF64": (12, "<4sI", 2),
@@ -169,13 +169,13 @@ def chunks(stream: BinaryIO, magic: bytes, size: int, *, beyond: bool = False) -
         stream.seek(at)
         name, length = struct.unpack(layout, stream.read(width))
         if magic == b"riff":
-            name, length = name[:4] if name[4:] == W64_TAIL else name, max(length - width, 0)
+            name, length = name[:4] if name[4:] == W64_GUID_TAIL else name, max(length - width, 0)
         if name == b"ds64" and len(sizes := stream.read(16)) == 16:
             long_size = struct.unpack("<8xQ", sizes)[0]
         if name == b"data" and length == 0xFFFFFFFF and long_size:
             length = long_size
-        yield Chunk(name, at + width, length)
-        if name in (b"data", b"SSND") and magic != b"caff" and not beyond:
+        yield ContainerChunk(name, at + width, length)
+        if name in (b"data", b"SSND") and magic != b"caff" and not past_audio:
             return
         at += width + length
         at += -at % padding

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from tonewood.errors import AudioError, shown
-from tonewood.files.audio import MIN_SECONDS, Stream, audio_files, sha256
-from tonewood.files.cache import Piece
-from tonewood.files.manifest import Entry, Listing
-from tonewood.files.recording import Samples
+from tonewood.errors import AudioError, printable
+from tonewood.files.audio import MIN_RECORDING_SECONDS, AudioReader, find_audio_files, file_sha256
+from tonewood.files.cache import ContentKey
+from tonewood.files.manifest import ManifestEntry, ManifestSide
+from tonewood.files.recording import AudioArray
 
-Place = Path | Listing
+FolderOrManifest = Path | ManifestSide
 """Where one side's recordings are: below a folder, or on a list."""
 
-Item = Path | Entry
+RecordingRef = Path | ManifestEntry
 """One of them."""
 
 
-class Decoded:
+class ExcerptReader:
     """A recording, or the piece of one that a list names, decoded anew each time it is run through.
 
     Attributes
@@ -32,18 +32,18 @@ class Decoded:
         It cannot be used: here, or where `blocks` shows it.
     """
 
-    def __init__(self, item: Item) -> None:
-        self._stream = Stream(path_of(item))
+    def __init__(self, item: RecordingRef) -> None:
+        self._stream = AudioReader(recording_path(item))
         self.rate, self.channels = self._stream.rate, self._stream.channels
         self.format = self._stream.format
-        self._entry = item if isinstance(item, Entry) else None
+        self._entry = item if isinstance(item, ManifestEntry) else None
         self._checked = False
 
-    def blocks(self) -> Iterator[Samples]:
+    def blocks(self) -> Iterator[AudioArray]:
         """All of it, (channels, samples) at a time."""
-        return self._stream.blocks() if self._entry is None else self._cut(self._entry)
+        return self._stream.blocks() if self._entry is None else self._excerpt_blocks(self._entry)
 
-    def _cut(self, entry: Entry) -> Iterator[Samples]:
+    def _excerpt_blocks(self, entry: ManifestEntry) -> Iterator[AudioArray]:
         """From its start to its end, as a list says."""
         first = round((entry.start or 0.0) * self.rate)
         last = None if entry.end is None else round(entry.end * self.rate)
@@ -58,46 +58,46 @@ class Decoded:
                 found += own.shape[1]
                 low, high = min(low, float(own.min())), max(high, float(own.max()))
                 yield np.ascontiguousarray(own)
-        if found < MIN_SECONDS * self.rate:
+        if found < MIN_RECORDING_SECONDS * self.rate:
             raise AudioError(
-                f"{shown(entry.path)} lasts {at / self.rate:.2f} s; line {entry.line} of the list "
-                f"leaves {found / self.rate:.2f} s of it and {MIN_SECONDS:g} s are needed"
+                f"{printable(entry.path)} lasts {at / self.rate:.2f} s; line {entry.line} of the list "
+                f"leaves {found / self.rate:.2f} s of it and {MIN_RECORDING_SECONDS:g} s are needed"
             )
         if low == high:
             raise AudioError(
-                f"{shown(entry.path)} is silent where line {entry.line} of the list looks: "
+                f"{printable(entry.path)} is silent where line {entry.line} of the list looks: "
                 "name another piece"
             )
         self._checked = True
 
 
-def items(place: Place) -> list[Item]:
+def list_recordings(dataset: FolderOrManifest) -> list[RecordingRef]:
     """All recordings of a side, in a fixed order; FolderError where there are none."""
-    return list(place.entries if isinstance(place, Listing) else audio_files(place))
+    return list(dataset.entries if isinstance(dataset, ManifestSide) else find_audio_files(dataset))
 
 
-def path_of(item: Item) -> Path:
+def recording_path(item: RecordingRef) -> Path:
     """File of a recording."""
-    return item.path if isinstance(item, Entry) else item
+    return item.path if isinstance(item, ManifestEntry) else item
 
 
-def piece_of(item: Item) -> Piece:
+def content_key(item: RecordingRef) -> ContentKey:
     """What names its content."""
-    if isinstance(item, Entry):
-        return Piece(sha256(item.path), item.start, item.end)
-    return Piece(sha256(item))
+    if isinstance(item, ManifestEntry):
+        return ContentKey(file_sha256(item.path), item.start, item.end)
+    return ContentKey(file_sha256(item))
 
 
-def group_of(item: Item, place: Place, group_by: str) -> str:
+def group_key(item: RecordingRef, dataset: FolderOrManifest, group_by: str) -> str:
     """What a recording is kept together with; by "folder" also what the audit calls a session."""
-    if isinstance(item, Entry):
+    if isinstance(item, ManifestEntry):
         # A session that a list states is one whatever takes are otherwise grouped by.
         return item.session or ("." if group_by == "folder" else str(item.path))
-    assert isinstance(place, Path)
-    return group_under(item.relative_to(place), group_by)
+    assert isinstance(dataset, Path)
+    return group_of_path(item.relative_to(dataset), group_by)
 
 
-def group_under(path: Path, group_by: str) -> str:
+def group_of_path(path: Path, group_by: str) -> str:
     """Group of a recording at a path relative to its folder: itself, or its first sub-folder.
 
     Recordings in no sub-folder are a group of their own.

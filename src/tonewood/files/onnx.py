@@ -16,31 +16,31 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tonewood.errors import CallError, MissingExtraError, ModelError, shown
-from tonewood.files.audio import MIN_SECONDS
+from tonewood.errors import CallError, MissingExtraError, ModelError, printable
+from tonewood.files.audio import MIN_RECORDING_SECONDS
 from tonewood.files.modelfile import Model
-from tonewood.files.output import check_free, write_bytes
+from tonewood.files.output import check_not_existing, write_bytes
 from tonewood.masking.predictor import Predictor
-from tonewood.signal.bands import band_levels, centres_hz, frame_levels, matrix
+from tonewood.signal.bands import band_levels, center_frequencies, frame_levels, filterbank_matrix
 
-Part = Literal["scorer", "predictor"]
-OPSET = 18
-_BATCH, _SECONDS = 2, 2  # of the example that the graph is traced with; both stay free
+ModelPart = Literal["scorer", "predictor"]
+ONNX_OPSET = 18
+_EXAMPLE_BATCH, _EXAMPLE_SECONDS = 2, 2  # of the example that the graph is traced with; both stay free
 
 
-class _Hearing(nn.Module):
+class _OnnxFrontEnd(nn.Module):
     """Rows of waveforms at the analysis rate."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.spectrum, self.bands = model.settings.spectrum, model.settings.scorer.bands
-        matrix(self.bands, self.spectrum)  # made now, since what tracing makes is not real
+        filterbank_matrix(self.bands, self.spectrum)  # made now, since what tracing makes is not real
 
     def rows(self, waveform: Tensor) -> Tensor:
         return band_levels(waveform, self.spectrum.rate, self.bands, self.spectrum)
 
 
-class ScorerGraph(_Hearing):
+class ScorerGraph(_OnnxFrontEnd):
     """Waveforms [batch, sample] at the analysis rate → score [batch], each clip as a whole."""
 
     def __init__(self, model: Model) -> None:
@@ -53,11 +53,11 @@ class ScorerGraph(_Hearing):
         # `Scorer.level` takes the logarithm of the number of frames, which tracing would fix.
         power = torch.pow(10.0, frame_levels(rows_db + self.scorer.loud_row[:, None]) / 10)
         level = 10 * torch.log10(power.mean(dim=-1))[:, None, None]
-        logit = self.scorer.logit_of(self.scorer.normalised(rows_db, level))
+        logit = self.scorer.logit_from_normalized(self.scorer.normalize(rows_db, level))
         return torch.sigmoid(logit)
 
 
-class PredictorGraph(_Hearing):
+class PredictorGraph(_OnnxFrontEnd):
     """Waveforms [batch, sample] at the analysis rate → masks [batch, row, frame] in dB."""
 
     def __init__(self, model: Model, predictor: Predictor) -> None:
@@ -65,14 +65,14 @@ class PredictorGraph(_Hearing):
         self.predictor = predictor
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Masks; what is heard after the end is the last frame, as of `Predictor.foresee`."""
+        """Masks; what is heard after the end is the last frame, as of `Predictor.predict`."""
         rows_db, ahead = self.rows(waveform), self.predictor.settings.lookahead
         heard = torch.cat([rows_db, rows_db[:, :, -1:].expand(-1, -1, ahead)], dim=2)
-        foreseen, _ = self.predictor(heard, self.predictor.start(waveform.shape[0]))
+        foreseen, _ = self.predictor(heard, self.predictor.initial_state(waveform.shape[0]))
         return foreseen.mask_db[:, :, ahead:]  # type: ignore[no-any-return]
 
 
-def export(model: Model, part: Part, path: Path, *, overwrite: bool = False) -> None:
+def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = False) -> None:
     """Write a part of a model as an ONNX file, whole or not at all.
 
     Its metadata hold what is needed to use it: rate, hop, the rows' centre frequencies, and which
@@ -93,22 +93,22 @@ def export(model: Model, part: Part, path: Path, *, overwrite: bool = False) -> 
     OutputError
         As of `files.output.atomic_path`.
     """
-    if part not in get_args(Part):
-        raise CallError(f"part is {part!r}; choose {' or '.join(get_args(Part))}")
-    check_free([path], overwrite)
-    graph: _Hearing
+    if part not in get_args(ModelPart):
+        raise CallError(f"part is {part!r}; choose {' or '.join(get_args(ModelPart))}")
+    check_not_existing([path], overwrite)
+    graph: _OnnxFrontEnd
     if part == "scorer":
         graph, output = ScorerGraph(model), "score"
     elif model.predictor is None:
-        raise ModelError(f"{shown(model.name)} has no predictor: add one with train --predictor")
+        raise ModelError(f"{printable(model.name)} has no predictor: add one with train --predictor")
     else:
         graph, output = PredictorGraph(model, model.predictor), "mask_db"
-    write_bytes(path, _traced(graph.eval(), output, _metadata(model, part)), overwrite=overwrite)
+    write_bytes(path, _trace_graph(graph.eval(), output, _onnx_metadata(model, part)), overwrite=overwrite)
 
 
-def _metadata(model: Model, part: Part) -> dict[str, str]:
+def _onnx_metadata(model: Model, part: ModelPart) -> dict[str, str]:
     spectrum = model.settings.spectrum
-    hz = centres_hz(model.settings.scorer.bands, spectrum)
+    hz = center_frequencies(model.settings.scorer.bands, spectrum)
     return {
         "tonewood": version("tonewood"),
         "model": model.name,
@@ -121,7 +121,7 @@ def _metadata(model: Model, part: Part) -> dict[str, str]:
     }
 
 
-def _traced(graph: _Hearing, output: str, metadata: dict[str, str]) -> bytes:
+def _trace_graph(graph: _OnnxFrontEnd, output: str, metadata: dict[str, str]) -> bytes:
     try:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
@@ -131,15 +131,15 @@ def _traced(graph: _Hearing, output: str, metadata: dict[str, str]) -> bytes:
             "pip install 'tonewood[onnx]'"
         ) from None
     rate = graph.spectrum.rate
-    example = 0.1 * torch.randn(_BATCH, _SECONDS * rate, generator=torch.Generator().manual_seed(0))
-    least = round(MIN_SECONDS * rate)
+    example = 0.1 * torch.randn(_EXAMPLE_BATCH, _EXAMPLE_SECONDS * rate, generator=torch.Generator().manual_seed(0))
+    least = round(MIN_RECORDING_SECONDS * rate)
     free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sample", min=least)}
-    with _quiet():
+    with _silence_exporter():
         program = torch.onnx.export(
             graph,
             (example,),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=ONNX_OPSET,
             dynamic_shapes=(free,),
             input_names=["waveform"],
             output_names=[output],
@@ -155,7 +155,7 @@ def _traced(graph: _Hearing, output: str, metadata: dict[str, str]) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_exporter() -> Iterator[None]:
     """Nothing of what the exporter says of itself, its warnings, its log and its prints."""
     before = logging.root.manager.disable
     with (

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tonewood.errors import FolderError, shown
-from tonewood.files.items import group_under
-from tonewood.files.tables import rows
+from tonewood.errors import FolderError, printable
+from tonewood.files.items import group_of_path
+from tonewood.files.tables import read_csv_rows
 from tonewood.settings import TrainingSettings
 
-_SCALES = ((1.0, 5.0), (0.0, 100.0))
+_RATING_SCALES = ((1.0, 5.0), (0.0, 100.0))
 
 
 class Preference(NamedTuple):
@@ -24,14 +24,14 @@ class Preference(NamedTuple):
     other: Path
 
 
-class Opinion(NamedTuple):
+class ListenerRating(NamedTuple):
     """A recording's mean rating, from 0 for the worst that the scale holds to 1 for the best."""
 
     file: Path
-    liking: float
+    value: float
 
 
-class Opinions(NamedTuple):
+class AnswerTables(NamedTuple):
     """All that a table or two say.
 
     Parameters
@@ -41,45 +41,45 @@ class Opinions(NamedTuple):
     """
 
     preferences: list[Preference]
-    ratings: list[Opinion]
+    ratings: list[ListenerRating]
     groups: dict[Path, str]
 
 
-def read(preferences: Path | None, ratings: Path | None, training: TrainingSettings) -> Opinions:
+def read_answer_tables(preferences: Path | None, ratings: Path | None, training: TrainingSettings) -> AnswerTables:
     """Read the tables; raises FolderError where one is none, naming the line."""
-    found = Opinions([], [], {})
-    for number, row in _rows(preferences, ("preferred", "other")):
+    found = AnswerTables([], [], {})
+    for number, row in _read_answer_rows(preferences, ("preferred", "other")):
         assert preferences is not None
         if row.get("again"):
             continue  # asked again to see how steady the listener is
         pair = [preferences.parent / row[name] for name in ("preferred", "other")]
         if pair[0] == pair[1]:
             raise FolderError(
-                f"{shown(preferences)}, line {number}: a recording is preferred to itself: mend it"
+                f"{printable(preferences)}, line {number}: a recording is preferred to itself: mend it"
             )
         found.preferences.append(Preference(*pair))
         for path in pair:
-            _place(path, row, preferences, training, found.groups)
+            _assign_group(path, row, preferences, training, found.groups)
     scaled = [
-        (number, row, _scale(ratings, number, row))
-        for number, row in _rows(ratings, ("file", "rating"))
+        (number, row, _row_scale(ratings, number, row))
+        for number, row in _read_answer_rows(ratings, ("file", "rating"))
     ]
-    known = _known_scale([_number(ratings, n, row["rating"]) for n, row, _ in scaled])
+    known = _guess_scale([_parse_rating(ratings, n, row["rating"]) for n, row, _ in scaled])
     for number, row, own in scaled:
         assert ratings is not None
         low, high = own or known
-        value, path = _number(ratings, number, row["rating"]), ratings.parent / row["file"]
+        value, path = _parse_rating(ratings, number, row["rating"]), ratings.parent / row["file"]
         if not low <= value <= high:
             raise FolderError(
-                f"{shown(ratings)}, line {number}: a rating of {value:g} is off its scale from "
+                f"{printable(ratings)}, line {number}: a rating of {value:g} is off its scale from "
                 f"{low:g} to {high:g}: mend it, or give the columns low and high"
             )
-        found.ratings.append(Opinion(path, (value - low) / (high - low)))
-        _place(path, row, ratings, training, found.groups)
+        found.ratings.append(ListenerRating(path, (value - low) / (high - low)))
+        _assign_group(path, row, ratings, training, found.groups)
     return found
 
 
-def _place(
+def _assign_group(
     path: Path,
     row: dict[str, str],
     table: Path,
@@ -87,53 +87,53 @@ def _place(
     groups: dict[Path, str],
 ) -> None:
     try:
-        own = group_under(path.relative_to(table.parent), training.group_by)
+        own = group_of_path(path.relative_to(table.parent), training.group_by)
     except ValueError:
         own = str(path)
     group = row.get("group") or own
     if groups.setdefault(path, group) != group:
         raise FolderError(
-            f"{shown(path)} is in two groups, {shown(groups[path])} and {shown(group)}: mend "
-            f"{shown(table)}"
+            f"{printable(path)} is in two groups, {printable(groups[path])} and {printable(group)}: mend "
+            f"{printable(table)}"
         )
 
 
-def _rows(table: Path | None, wanted: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_answer_rows(table: Path | None, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Lines of a table that may be left out, and of one that is not, one at least."""
     if table is None:
         return
     empty = True
-    for number, row in rows(table, wanted):
+    for number, row in read_csv_rows(table, required):
         empty = False
         yield number, row
     if empty:
-        raise FolderError(f"{shown(table)} holds no answers: ask listeners first")
+        raise FolderError(f"{printable(table)} holds no answers: ask listeners first")
 
 
-def _scale(table: Path | None, number: int, row: dict[str, str]) -> tuple[float, float] | None:
+def _row_scale(table: Path | None, number: int, row: dict[str, str]) -> tuple[float, float] | None:
     """Scale of a line's own; one that cannot be is refused rather than guessed."""
     ends = row.get("low", ""), row.get("high", "")
     if not any(ends):
         return None
-    low, high = (_number(table, number, text) for text in ends)
+    low, high = (_parse_rating(table, number, text) for text in ends)
     if low >= high:
         assert table is not None
         raise FolderError(
-            f"{shown(table)}, line {number}: a scale from {low:g} to {high:g} has no room: give "
+            f"{printable(table)}, line {number}: a scale from {low:g} to {high:g} has no room: give "
             "low below high"
         )
     return low, high
 
 
-def _known_scale(values: list[float]) -> tuple[float, float]:
+def _guess_scale(values: list[float]) -> tuple[float, float]:
     """1 to 5 where all ratings fit it, else 0 to 100."""
-    for low, high in _SCALES:
+    for low, high in _RATING_SCALES:
         if all(low <= value <= high for value in values):
             return low, high
-    return _SCALES[-1]
+    return _RATING_SCALES[-1]
 
 
-def _number(table: Path | None, number: int, text: str) -> float:
+def _parse_rating(table: Path | None, number: int, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -141,6 +141,6 @@ def _number(table: Path | None, number: int, text: str) -> float:
     if value != value or abs(value) == float("inf"):
         assert table is not None
         raise FolderError(
-            f"{shown(table)}, line {number}: {shown(text)!r} is no rating: give a number"
+            f"{printable(table)}, line {number}: {printable(text)!r} is no rating: give a number"
         )
     return value

@@ -17,22 +17,22 @@ from tonewood.errors import (
     MissingExtraError,
     OutputError,
     TonewoodError,
-    shown,
+    printable,
 )
-from tonewood.files.output import FULL
+from tonewood.files.output import DISK_FULL_ERRNOS
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-Place = Path | str
+Location = Path | str
 """A path on this machine, or a URL."""
 
 # What is put into these appears whole or not at all; elsewhere a name is taken at the end.
-_WHOLE = ("s3", "s3a", "gs", "gcs", "abfs", "az", "memory")
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_ATOMIC_SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "az", "memory")
+_EXTRA_OF_SCHEME = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
-def place(text: str) -> Place:
+def parse_location(text: str) -> Location:
     """Path or URL that a text names; file:///… is a path.
 
     Examples
@@ -48,7 +48,7 @@ def place(text: str) -> Place:
     return Path(unquote(urlsplit(text).path)) if scheme == "file" else text.rstrip("/")
 
 
-def name_of(url: str) -> str:
+def url_name(url: str) -> str:
     """Last part of a URL.
 
     Examples
@@ -59,53 +59,53 @@ def name_of(url: str) -> str:
     return PurePosixPath(url).name
 
 
-def below(folder: Place, relative: str) -> Place:
+def join_location(folder: Location, relative: str) -> Location:
     """Place of a name below a folder."""
     return folder / relative if isinstance(folder, Path) else f"{folder}/{relative}"
 
 
-def beside(place: Place, suffix: str) -> Place:
+def append_suffix(location: Location, suffix: str) -> Location:
     """Place that is named like another, and a suffix."""
-    return place.with_name(place.name + suffix) if isinstance(place, Path) else place + suffix
+    return location.with_name(location.name + suffix) if isinstance(location, Path) else location + suffix
 
 
-def exists(url: str) -> bool:
+def url_exists(url: str) -> bool:
     """Whether a file or folder is there."""
-    with _reaching(url, AudioError):
-        system, path = _system(url)
+    with _remote_errors(url, AudioError):
+        system, path = _filesystem_of(url)
         return bool(system.exists(path))
 
 
-def is_folder(url: str) -> bool:
+def is_url_folder(url: str) -> bool:
     """Whether something lies below a URL; AudioError if nothing is there at all."""
-    with _reaching(url, AudioError):
-        system, path = _system(url)
+    with _remote_errors(url, AudioError):
+        system, path = _filesystem_of(url)
         if system.isdir(path):
             return True
         if not system.exists(path):
-            raise AudioError(f"{shown(url)} does not exist: check its name")
+            raise AudioError(f"{printable(url)} does not exist: check its name")
         return False
 
 
-def listing(url: str) -> list[str]:
+def list_url_files(url: str) -> list[str]:
     """URLs of all files below a URL, sorted; what is hidden is left out."""
-    with _reaching(url, AudioError):
-        system, path = _system(url)
+    with _remote_errors(url, AudioError):
+        system, path = _filesystem_of(url)
         root = system._strip_protocol(path).rstrip("/")
         inside = [found.removeprefix(root).lstrip("/") for found in system.find(root)]
     seen = (it for it in inside if not any(part[:1] == "." for part in it.split("/")))
     return [f"{url}/{it}" for it in sorted(seen)]
 
 
-def content(url: str) -> bytes | None:
+def read_url_bytes(url: str) -> bytes | None:
     """Bytes of a small file; None if it is not there."""
-    with _reaching(url, AudioError):
-        system, path = _system(url)
+    with _remote_errors(url, AudioError):
+        system, path = _filesystem_of(url)
         return bytes(system.cat_file(path)) if system.exists(path) else None
 
 
 @contextmanager
-def fetched(place: Place) -> Iterator[Path]:
+def local_copy(location: Location) -> Iterator[Path]:
     """A file's path on this machine: its own, or that of a copy that goes when the block ends.
 
     Raises
@@ -115,26 +115,26 @@ def fetched(place: Place) -> Iterator[Path]:
     OutputError
         There is no room for a copy.
     """
-    if isinstance(place, Path):
-        yield place
+    if isinstance(location, Path):
+        yield location
         return
     with tempfile.TemporaryDirectory(prefix="tonewood-") as folder:
-        copy = Path(folder) / name_of(place)
-        with _reaching(place, AudioError):
-            system, path = _system(place)
+        copy = Path(folder) / url_name(location)
+        with _remote_errors(location, AudioError):
+            system, path = _filesystem_of(location)
             if not system.exists(path):
-                raise AudioError(f"{shown(place)} does not exist: check its name")
+                raise AudioError(f"{printable(location)} does not exist: check its name")
             system.get_file(path, str(copy))
         yield copy
 
 
-def put(local: Path, url: str, *, overwrite: bool = False) -> None:
+def upload_file(local: Path, url: str, *, overwrite: bool = False) -> None:
     """Put a file at a URL, whole or not at all; OutputError if it exists or cannot be."""
-    with _reaching(url, OutputError):
-        system, path = _system(url)
+    with _remote_errors(url, OutputError):
+        system, path = _filesystem_of(url)
         if not overwrite and system.exists(path):
-            raise OutputError(f"{shown(url)} exists: name another output or pass --overwrite")
-        if url.partition("://")[0] in _WHOLE:
+            raise OutputError(f"{printable(url)} exists: name another output or pass --overwrite")
+        if url.partition("://")[0] in _ATOMIC_SCHEMES:
             system.put_file(str(local), path)
             return
         temporary = f"{path}.tonewood-part"
@@ -148,48 +148,48 @@ def put(local: Path, url: str, *, overwrite: bool = False) -> None:
             raise
 
 
-def remove(url: str) -> None:
+def remove_url(url: str) -> None:
     """Remove a file."""
-    with _reaching(url, OutputError):
-        system, path = _system(url)
+    with _remote_errors(url, OutputError):
+        system, path = _filesystem_of(url)
         system.rm_file(path)
 
 
-def check(url: str) -> None:
+def check_url(url: str) -> None:
     """Raise CallError or MissingExtraError if nothing here reaches such URLs."""
-    _system(url)
+    _filesystem_of(url)
 
 
-def shared(url: str) -> bool:
+def is_shared_url(url: str) -> bool:
     """Whether other processes see the same place."""
     return not url.startswith("memory://")
 
 
 @contextmanager
-def _reaching(url: str, kind: type[TonewoodError]) -> Iterator[None]:
+def _remote_errors(url: str, error_type: type[TonewoodError]) -> Iterator[None]:
     """Turn whatever a far file system raises into one line."""
     try:
         yield
     except TonewoodError:
         raise
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRNOS:
             free = shutil.disk_usage(tempfile.gettempdir()).free >> 20
             raise OutputError(
-                f"no room for a copy of {shown(url)} ({free} MB free): free some or set TMPDIR"
+                f"no room for a copy of {printable(url)} ({free} MB free): free some or set TMPDIR"
             ) from error
-        raise kind(f"{shown(url)} cannot be had ({_told(error)}): check name and access") from error
+        raise error_type(f"{printable(url)} cannot be had ({_first_error_line(error)}): check name and access") from error
     except Exception as error:
-        raise kind(f"{shown(url)} cannot be had ({_told(error)}): check name and access") from error
+        raise error_type(f"{printable(url)} cannot be had ({_first_error_line(error)}): check name and access") from error
 
 
-def _told(error: Exception) -> str:
+def _first_error_line(error: Exception) -> str:
     """First line of what a far file system says."""
     lines = str(error).splitlines()
-    return shown(lines[0]) if lines else type(error).__name__
+    return printable(lines[0]) if lines else type(error).__name__
 
 
-def _system(url: str) -> "tuple[AbstractFileSystem, str]":
+def _filesystem_of(url: str) -> "tuple[AbstractFileSystem, str]":
     scheme = url.partition("://")[0]
     try:
         from fsspec.core import url_to_fs
@@ -198,9 +198,9 @@ def _system(url: str) -> "tuple[AbstractFileSystem, str]":
         options: dict[str, Any] = {} if scheme == "memory" else {"use_listings_cache": False}
         system, path = url_to_fs(url, **options)
     except ImportError:
-        extra = _EXTRAS.get(scheme)
+        extra = _EXTRA_OF_SCHEME.get(scheme)
         hint = f"pip install 'tonewood[{extra}]'" if extra else "install fsspec's package for it"
         raise MissingExtraError(f"{scheme}:// needs more than is installed: {hint}") from None
     except ValueError as error:
-        raise CallError(f"{shown(url)} cannot be reached ({_told(error)}): name another") from None
+        raise CallError(f"{printable(url)} cannot be reached ({_first_error_line(error)}): name another") from None
     return system, str(path)

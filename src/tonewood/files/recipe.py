@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from tonewood.errors import RecipeError, shown
+from tonewood.errors import RecipeError, printable
 from tonewood.files.output import atomic_path
-from tonewood.files.values import values
+from tonewood.files.values import count_json_values
 from tonewood.masking.certify import Certificate, Change
-from tonewood.masking.mask import STEP_DB, LongMask, Mask
+from tonewood.masking.mask import QUANTIZATION_STEP_DB, LazyMask, Mask
 from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
-from tonewood.signal.tracks import Made, parts
+from tonewood.signal.tracks import LazyTimeSeries, read_segments
 
-SUFFIX = ".recipe.json"
-_PART_FRAMES = 6_000
-_MAX_CELLS = 2**28
-_MAX_VALUES = 2**18  # in the JSON; a day's mask has 1,440 parts
+RECIPE_SUFFIX = ".recipe.json"
+_RECIPE_PART_FRAMES = 6_000
+_MAX_RECIPE_CELLS = 2**28
+_MAX_RECIPE_VALUES = 2**18  # in the JSON; a day's mask has 1,440 parts
 
 
 class InputRecord(Settings):
@@ -59,12 +59,12 @@ class MaskRecord(Settings):
     parts: tuple[str, ...]
 
     @classmethod
-    def of(cls, mask: LongMask) -> "MaskRecord":
-        """Record a mask; exact for one that is `rounded`."""
-        return cls.outline(mask).model_copy(update={"parts": tuple(packed(mask))})
+    def from_mask(cls, mask: LazyMask) -> "MaskRecord":
+        """Record a mask; exact for one that is `quantize`."""
+        return cls.without_parts(mask).model_copy(update={"parts": tuple(pack_mask_parts(mask))})
 
     @classmethod
-    def outline(cls, mask: LongMask) -> "MaskRecord":
+    def without_parts(cls, mask: LazyMask) -> "MaskRecord":
         """All but the parts, which for hours of sound are better written one by one."""
         return cls(
             rows=len(mask.hz),
@@ -75,48 +75,48 @@ class MaskRecord(Settings):
             parts=(),
         )
 
-    def mask(self) -> Mask:
+    def to_mask(self) -> Mask:
         """Mask that was recorded; RecipeError where the record contradicts itself."""
-        return self.long_mask().whole()
+        return self.to_lazy_mask().to_mask()
 
-    def long_mask(self) -> LongMask:
+    def to_lazy_mask(self) -> LazyMask:
         """The same, unpacked part by part whenever it is asked for."""
         rising = all(0 <= a < b for a, b in pairwise(self.hz))
         shaped = min(self.rows, self.frames) > 0 and len(self.hz) == self.rows
-        parted = len(self.parts) == -(-self.frames // _PART_FRAMES)
+        parted = len(self.parts) == -(-self.frames // _RECIPE_PART_FRAMES)
         placed = rising and self.hop_seconds > 0 and self.top_hz > 0
-        if not (shaped and parted and placed and self.rows * self.frames <= _MAX_CELLS):
+        if not (shaped and parted and placed and self.rows * self.frames <= _MAX_RECIPE_CELLS):
             raise RecipeError("the recipe's mask grid contradicts itself: make the recipe again")
-        gain = Made(self.frames, self._gain_db)
-        return LongMask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
+        gain = LazyTimeSeries(self.frames, self._unpack_gain_db)
+        return LazyMask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
 
-    def _gain_db(self, first: int, last: int) -> Tensor:
+    def _unpack_gain_db(self, first: int, last: int) -> Tensor:
         last = min(last, self.frames)
-        begin = first // _PART_FRAMES
+        begin = first // _RECIPE_PART_FRAMES
         found = [
-            _unpacked(self.parts[k], self.rows, min(_PART_FRAMES, self.frames - k * _PART_FRAMES))
-            for k in range(begin, -(-last // _PART_FRAMES))
+            _unpack_cells(self.parts[k], self.rows, min(_RECIPE_PART_FRAMES, self.frames - k * _RECIPE_PART_FRAMES))
+            for k in range(begin, -(-last // _RECIPE_PART_FRAMES))
         ]
         cells = np.concatenate(found, axis=1)
-        at = first - begin * _PART_FRAMES
-        gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(STEP_DB)
+        at = first - begin * _RECIPE_PART_FRAMES
+        gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(QUANTIZATION_STEP_DB)
         return torch.from_numpy(gain)
 
 
-def packed(mask: LongMask) -> Iterator[str]:
+def pack_mask_parts(mask: LazyMask) -> Iterator[str]:
     """Parts of a mask as a `MaskRecord` has them, one after the other."""
-    for part in parts(mask.gain_db, _PART_FRAMES):
-        yield _packed(np.round(part.numpy() / STEP_DB).astype(np.int16))
+    for part in read_segments(mask.gain_db, _RECIPE_PART_FRAMES):
+        yield _pack_cells(np.round(part.numpy() / QUANTIZATION_STEP_DB).astype(np.int16))
 
 
-def _packed(cells: NDArray[np.int16]) -> str:
+def _pack_cells(cells: NDArray[np.int16]) -> str:
     change = np.diff(cells, n=2, axis=1, prepend=np.zeros((len(cells), 2), np.int16))
     folded = ((change << 1) ^ (change >> 15)).astype("<u2")
     low_high = folded.view(np.uint8).reshape(-1, 2).T
     return base64.b64encode(zlib.compress(low_high.tobytes())).decode()
 
 
-def _unpacked(part: str, rows: int, frames: int) -> NDArray[np.int16]:
+def _unpack_cells(part: str, rows: int, frames: int) -> NDArray[np.int16]:
     size = rows * frames * 2
     try:
         unpacker = zlib.decompressobj()
@@ -131,7 +131,7 @@ def _unpacked(part: str, rows: int, frames: int) -> NDArray[np.int16]:
     return np.cumsum(np.cumsum(change, axis=1, dtype=np.int16), axis=1, dtype=np.int16)
 
 
-class CarriedRecord(Settings):
+class TransferRecord(Settings):
     """The recipe whose correction was carried to another recording, and how its mask moves.
 
     `varying` is `none` for the static part alone, `same` for the very same mask, else the prior
@@ -159,15 +159,15 @@ class Recipe(Settings):
     loudness_lufs: Change | None
     mask: MaskRecord
     spectrum: SpectrumSettings
-    carried: CarriedRecord | None = None
+    carried: TransferRecord | None = None
     output_sha256: str | None = None
 
-    def save(self, path: Path, *, overwrite: bool = False, mask: LongMask | None = None) -> None:
+    def save(self, path: Path, *, overwrite: bool = False, mask: LazyMask | None = None) -> None:
         """Write the recipe, whole or not at all.
 
         Parameters
         ----------
-        mask : LongMask, optional
+        mask : LazyMask, optional
             Whose parts are written if the recipe has its outline alone.
         """
         bare = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})
@@ -178,31 +178,31 @@ class Recipe(Settings):
         ):
             # A long mask is most of it by far, and needs no escaping: copied, not dumped.
             out.write(head + '"parts": [')
-            for number, part in enumerate(self.mask.parts if mask is None else packed(mask)):
+            for number, part in enumerate(self.mask.parts if mask is None else pack_mask_parts(mask)):
                 out.write(f'{"," if number else ""}\n   "{part}"')
             out.write("\n  ]" + tail + "\n")
 
 
-def load(path: Path) -> Recipe:
+def load_recipe(path: Path) -> Recipe:
     """Read a recipe; RecipeError if it is none."""
     try:
-        return parse(path.read_bytes(), path)
+        return parse_recipe(path.read_bytes(), path)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise RecipeError(f"{shown(path)} cannot be read ({why}): check the file") from None
+        raise RecipeError(f"{printable(path)} cannot be read ({why}): check the file") from None
 
 
-def parse(content: bytes, path: str | Path) -> Recipe:
+def parse_recipe(content: bytes, path: str | Path) -> Recipe:
     """A recipe that was read from a path; RecipeError if it is none."""
-    if values(content) > _MAX_VALUES:
-        raise RecipeError(f"{shown(path)} is not a Tonewood recipe, or is damaged")
+    if count_json_values(content) > _MAX_RECIPE_VALUES:
+        raise RecipeError(f"{printable(path)} is not a Tonewood recipe, or is damaged")
     try:
         return Recipe.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("version",):
             raise RecipeError(
-                f"{shown(path)} has version {first['input']}; this Tonewood reads 2: "
+                f"{printable(path)} has version {first['input']}; this Tonewood reads 2: "
                 "update Tonewood or make the recipe again"
             ) from None
-        raise RecipeError(f"{shown(path)} is not a Tonewood recipe, or is damaged") from None
+        raise RecipeError(f"{printable(path)} is not a Tonewood recipe, or is damaged") from None

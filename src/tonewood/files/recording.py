@@ -10,11 +10,11 @@ import soxr
 
 from tonewood.files.formats import AudioFormat
 
-Samples = npt.NDArray[np.float32]
+AudioArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Info:
+class AudioInfo:
     """What a recording's header says.
 
     Parameters
@@ -60,7 +60,7 @@ class Recording:
         Where they were read.
     """
 
-    samples: Samples
+    samples: AudioArray
     rate: int
     format: AudioFormat
     path: Path
@@ -77,25 +77,25 @@ class Recording:
 
     @property
     def clipped(self) -> bool:
-        """Whether some channel stays at full scale; see `clipped`."""
-        return clipped(self.samples, self.format)
+        """Whether some channel stays at full scale; see `is_clipped`."""
+        return is_clipped(self.samples, self.format)
 
-    def mono(self) -> Samples:
+    def mono(self) -> AudioArray:
         """Mean of the channels, ``(samples,)``."""
-        return mono_of(self.samples)
+        return to_mono(self.samples)
 
-    def at_rate(self, rate: int) -> Samples:
+    def at_rate(self, rate: int) -> AudioArray:
         """Mean of the channels at another rate (Hz), ``(samples,)``; see :func:`resample`."""
         return resample(self.mono(), self.rate, rate)
 
 
-def mono_of(samples: Samples) -> Samples:
+def to_mono(samples: AudioArray) -> AudioArray:
     """Mean of the channels, ``(samples,)``, of ``(channels, samples)``."""
-    mean: Samples = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean: AudioArray = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
 
 
-def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
+def resample(samples: AudioArray, from_rate: int, to_rate: int) -> AudioArray:
     """Resample along the last axis with soxr's HQ filter (linear phase, aliases at -140 dB).
 
     Parameters
@@ -126,13 +126,13 @@ class Resampler:
             else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
         )
 
-    def push(self, block: Samples) -> Samples:
+    def push(self, block: AudioArray) -> AudioArray:
         """What can be had so far of a block; later blocks bring the rest."""
         if self._stream is None:
             return block
         return np.asarray(self._stream.resample_chunk(block), dtype=np.float32)
 
-    def rest(self) -> Samples:
+    def flush(self) -> AudioArray:
         """What is left; nothing can be pushed after it."""
         nothing = np.zeros(0, np.float32)
         if self._stream is None:
@@ -140,22 +140,22 @@ class Resampler:
         return np.asarray(self._stream.resample_chunk(nothing, last=True), dtype=np.float32)
 
 
-def resampled(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
+def resample_blocks(blocks: Iterable[AudioArray], from_rate: int, to_rate: int) -> Iterator[AudioArray]:
     """All that `Resampler` makes of some blocks (samples,)."""
     resampler = Resampler(from_rate, to_rate)
     for block in blocks:
         yield resampler.push(block)
-    yield resampler.rest()
+    yield resampler.flush()
 
 
-def clipped(samples: Samples, form: AudioFormat) -> bool:
+def is_clipped(samples: AudioArray, audio_format: AudioFormat) -> bool:
     """Whether some channel of samples (channels, samples) stays at full scale.
 
     On one side, for three samples or more: one or two there are an ordinary peak. Full scale is
     the largest positive integer of the format (limiters clip both sides to it), or 1 for floats
     and codecs.
     """
-    bits = form.integer_bits
+    bits = audio_format.integer_bits
     # Seen through float32, which keeps 24 bits: 32-bit full scale reads as 1.
     top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
     if max(samples.max(initial=0), -samples.min(initial=0)) < top:

@@ -13,20 +13,20 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from tonewood.errors import MissingExtraError, OutputError, shown
+from tonewood.errors import MissingExtraError, OutputError, printable
 from tonewood.files import places
-from tonewood.files.output import FULL, LOCKS, atomic_path, lock, no_space
-from tonewood.files.places import Place
+from tonewood.files.output import DISK_FULL_ERRNOS, HAS_FILE_LOCKS, atomic_path, try_lock, disk_full_error
+from tonewood.files.places import Location
 
-PARTIAL = ".partial"
-_BATCH, _GROUP = 64, 4_096  # rows
-_SECONDS = 2.0  # after which what came is kept, however little it is
-_KEY = b"tonewood"
-_END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream, by Arrow's columnar format
+PARTIAL_SUFFIX = ".partial"
+_BATCH_ROWS, _GROUP_ROWS = 64, 4_096  # rows
+_FLUSH_SECONDS = 2.0  # after which what came is kept, however little it is
+_RUN_KEY = b"tonewood"
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream, by Arrow's columnar format
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """What a run knows of one recording.
 
     Parameters
@@ -66,7 +66,7 @@ class Row:
     tries: int = 1
 
 
-def check() -> None:
+def check_parquet_available() -> None:
     """Raise MissingExtraError if tables cannot be written."""
     try:
         import pyarrow.parquet  # noqa: F401
@@ -76,12 +76,12 @@ def check() -> None:
         ) from None
 
 
-class Table:
-    """Rows of a run, as they come; the table takes its name when `finish` is called.
+class ResultsTable:
+    """Rows of a run, as they come; the table takes its name when `publish` is called.
 
     Parameters
     ----------
-    place : Path or URL
+    location : Path or URL
     run : dict
         What decides every row: command, model, settings. A table of another run is not touched.
 
@@ -93,105 +93,105 @@ class Table:
         Another run's table is there, or one that works right now.
     """
 
-    def __init__(self, place: Place, run: dict[str, Any], *, overwrite: bool = False) -> None:
-        check()
-        self.place, self._overwrite = place, overwrite
+    def __init__(self, location: Location, run: dict[str, Any], *, overwrite: bool = False) -> None:
+        check_parquet_available()
+        self.location, self._overwrite = location, overwrite
         self._run = json.dumps(run, sort_keys=True)
-        self.earlier: dict[str, Row] = {}
-        self._waiting: list[Row] = []
-        self._kept = time.monotonic()
+        self.previous: dict[str, ResultRow] = {}
+        self._waiting: list[ResultRow] = []
+        self._flushed_at = time.monotonic()
 
     def __enter__(self) -> Self:
         import pyarrow as pa
 
-        self._schema = _schema({_KEY: self._run})
-        if isinstance(self.place, Path):
-            if self.place.is_dir():
-                raise OutputError(f"{shown(self.place)} is a folder, not a file: name a file in it")
+        self._schema = _arrow_schema({_RUN_KEY: self._run})
+        if isinstance(self.location, Path):
+            if self.location.is_dir():
+                raise OutputError(f"{printable(self.location)} is a folder, not a file: name a file in it")
             partial = self._partial
-            with self._writing():
+            with self._write_errors():
                 partial.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._opened(partial)
+                self._file = self._open_partial(partial)
         else:
             import tempfile
 
             self._file = tempfile.TemporaryFile()
         try:
-            missing = self._recall()
+            missing = self._recover()
             # What earlier runs kept is never rewritten, and so never lost: a new stream follows.
             self._file.truncate(self._end)
             if self._open:
-                self._file.write(_END)
+                self._file.write(_STREAM_END)
             self._stream = pa.ipc.new_stream(self._file, self._schema)
         except BaseException:
-            if isinstance(self.place, Path) and self._file.seek(0, os.SEEK_END) == 0:
+            if isinstance(self.location, Path) and self._file.seek(0, os.SEEK_END) == 0:
                 self._partial.unlink(missing_ok=True)
             self._file.close()
             raise
         for row in missing:
             self.add(row)
-        self.keep()
+        self.flush()
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError, OutputError):
-            self.keep()
+            self.flush()
         self._file.close()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ResultRow) -> None:
         """Take a row; a later one of the same path replaces it."""
         self._waiting.append(row)
-        if len(self._waiting) >= _BATCH or time.monotonic() - self._kept > _SECONDS:
-            self.keep()
+        if len(self._waiting) >= _BATCH_ROWS or time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
+            self.flush()
 
-    def keep(self) -> None:
+    def flush(self) -> None:
         """Write what waits."""
         import pyarrow as pa
 
         if self._waiting:
             rows = [asdict(row) for row in self._waiting]
-            with self._writing():
+            with self._write_errors():
                 self._stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=self._schema))
                 self._file.flush()
-        self._waiting, self._kept = [], time.monotonic()
+        self._waiting, self._flushed_at = [], time.monotonic()
 
-    def finish(self) -> None:
+    def publish(self) -> None:
         """Give the table its name, whole."""
-        self.keep()
-        with self._writing():
+        self.flush()
+        with self._write_errors():
             self._stream.close()
             self._file.seek(0)
-            if isinstance(self.place, Path):
-                with atomic_path(self.place, overwrite=True) as temporary:
-                    self._write(temporary)
+            if isinstance(self.location, Path):
+                with atomic_path(self.location, overwrite=True) as temporary:
+                    self._write_parquet(temporary)
                 self._partial.unlink(missing_ok=True)
                 return
             import tempfile
 
             with tempfile.TemporaryDirectory(prefix="tonewood-") as folder:
                 local = Path(folder) / "table.parquet"
-                self._write(local)
-                places.put(local, self.place, overwrite=True)
+                self._write_parquet(local)
+                places.upload_file(local, self.location, overwrite=True)
 
     @property
     def _partial(self) -> Path:
-        assert isinstance(self.place, Path)
-        return self.place.with_name(self.place.name + PARTIAL)
+        assert isinstance(self.location, Path)
+        return self.location.with_name(self.location.name + PARTIAL_SUFFIX)
 
-    def _opened(self, partial: Path) -> BinaryIO:
+    def _open_partial(self, partial: Path) -> BinaryIO:
         """Open the partial table, and keep other runs off it."""
         while True:
             file = open(partial, "a+b")  # noqa: PTH123, SIM115 - closed on leaving
-            if lock(file.fileno()) is False:
+            if try_lock(file.fileno()) is False:
                 file.close()
                 raise OutputError(
-                    f"another run writes {shown(partial)} right now: wait or name another --parquet"
+                    f"another run writes {printable(partial)} right now: wait or name another --parquet"
                 )
-            if not LOCKS or os.fstat(file.fileno()).st_nlink:
+            if not HAS_FILE_LOCKS or os.fstat(file.fileno()).st_nlink:
                 return file
             file.close()  # the other run ended between the two, and removed it
 
-    def _recall(self) -> list[Row]:
+    def _recover(self) -> list[ResultRow]:
         """Read what earlier runs found: the finished table, then what came after it.
 
         Rows that only the finished table has are returned.
@@ -204,60 +204,60 @@ class Table:
             return []
         with contextlib.ExitStack() as stack:
             there = (
-                self.place.exists() if isinstance(self.place, Path) else places.exists(self.place)
+                self.location.exists() if isinstance(self.location, Path) else places.url_exists(self.location)
             )
             if there:
                 try:
-                    file = pq.ParquetFile(stack.enter_context(places.fetched(self.place)))
+                    file = pq.ParquetFile(stack.enter_context(places.local_copy(self.location)))
                 except (pa.ArrowInvalid, OSError):
-                    raise self._other() from None
-                self._check(file.schema_arrow)
+                    raise self._other_run_error() from None
+                self._check_schema(file.schema_arrow)
                 for batch in file.iter_batches():
-                    self._learn(batch)
-        finished = list(self.earlier.values())
+                    self._merge(batch)
+        finished = list(self.previous.values())
         kept: set[str] = set()
         with contextlib.suppress(pa.ArrowInvalid, OSError):  # it ends where a run was killed
-            for batch in self._batches():
-                kept.update(self._learn(batch))
+            for batch in self._read_batches():
+                kept.update(self._merge(batch))
         return [row for row in finished if row.path not in kept]
 
-    def _check(self, schema: Any) -> None:  # noqa: ANN401 - a pyarrow schema
-        if (schema.metadata or {}).get(_KEY, b"").decode() != self._run:
-            raise self._other()
+    def _check_schema(self, schema: Any) -> None:  # noqa: ANN401 - a pyarrow schema
+        if (schema.metadata or {}).get(_RUN_KEY, b"").decode() != self._run:
+            raise self._other_run_error()
 
-    def _other(self) -> OutputError:
+    def _other_run_error(self) -> OutputError:
         return OutputError(
-            f"{shown(self.place)} exists and is of another run: name another --parquet or pass "
+            f"{printable(self.location)} exists and is of another run: name another --parquet or pass "
             "--overwrite"
         )
 
-    def _learn(self, batch: Any) -> list[str]:  # noqa: ANN401 - a pyarrow batch
+    def _merge(self, batch: Any) -> list[str]:  # noqa: ANN401 - a pyarrow batch
         rows = batch.to_pylist()
-        self.earlier.update((row["path"], Row(**row)) for row in rows)
+        self.previous.update((row["path"], ResultRow(**row)) for row in rows)
         return [row["path"] for row in rows]
 
-    def _write(self, path: Path) -> None:
+    def _write_parquet(self, path: Path) -> None:
         """Write the table, by groups of rows; of several rows of one path the last."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         last: dict[str, int] = {}
-        for number, batch in enumerate(self._batches()):
+        for number, batch in enumerate(self._read_batches()):
             for at, name in enumerate(batch.column("path").to_pylist()):
                 last[name] = number << 32 | at
         with pq.ParquetWriter(path, self._schema) as writer:
             waiting: list[Any] = []
-            for number, batch in enumerate(self._batches()):
+            for number, batch in enumerate(self._read_batches()):
                 names = batch.column("path").to_pylist()
                 wanted = [last[name] == number << 32 | at for at, name in enumerate(names)]
                 waiting.append(batch.filter(pa.array(wanted)))
-                if sum(map(len, waiting)) >= _GROUP:
+                if sum(map(len, waiting)) >= _GROUP_ROWS:
                     writer.write_table(pa.Table.from_batches(waiting, self._schema))
                     waiting = []
             if waiting:
                 writer.write_table(pa.Table.from_batches(waiting, self._schema))
 
-    def _batches(self) -> Iterator[Any]:
+    def _read_batches(self) -> Iterator[Any]:
         """Batches of this run and of those before it, a stream each; the last may be cut off.
 
         Leaves `_end`, where what is whole ends, and `_open`, whether the last stream's end is
@@ -270,38 +270,38 @@ class Table:
         self._end, self._open = 0, False
         while not self._open and self._end < size:
             reader = pa.ipc.open_stream(self._file)
-            self._check(reader.schema)
+            self._check_schema(reader.schema)
             self._end, self._open = self._file.tell(), True
             for batch in reader:
                 self._end = self._file.tell()
                 yield batch
-            if self._file.tell() == self._end + len(_END):
+            if self._file.tell() == self._end + len(_STREAM_END):
                 self._end, self._open = self._file.tell(), False
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno in FULL:
-                raise no_space(self.place) from error
+            if error.errno in DISK_FULL_ERRNOS:
+                raise disk_full_error(self.location) from error
             why = (error.strerror or str(error)).lower()
             raise OutputError(
-                f"{shown(self.place)} cannot be written ({why}): name another --parquet"
+                f"{printable(self.location)} cannot be written ({why}): name another --parquet"
             ) from error
 
 
-def read(path: str | os.PathLike[str]) -> list[Row]:
+def read_results(path: str | os.PathLike[str]) -> list[ResultRow]:
     """All rows of a table."""
     import pyarrow.parquet as pq
 
-    return [Row(**row) for row in pq.read_table(path).to_pylist()]
+    return [ResultRow(**row) for row in pq.read_table(path).to_pylist()]
 
 
-def _schema(metadata: dict[bytes, str]) -> Any:  # noqa: ANN401 - a pyarrow schema
+def _arrow_schema(metadata: dict[bytes, str]) -> Any:  # noqa: ANN401 - a pyarrow schema
     import pyarrow as pa
 
     kinds = {"seconds": pa.float64(), "took": pa.float64(), "tries": pa.int32()}
     kinds |= dict.fromkeys(("scorer", "judge", "scorer_after", "judge_after"), pa.float64())
-    columns = [(it.name, kinds.get(it.name, pa.string())) for it in fields(Row)]
+    columns = [(it.name, kinds.get(it.name, pa.string())) for it in fields(ResultRow)]
     return pa.schema(columns, metadata=metadata)

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import OutputError, shown
-from tonewood.files.output import FULL
+from tonewood.errors import OutputError, printable
+from tonewood.files.output import DISK_FULL_ERRNOS
 
-_COPIED = 1 << 20  # bytes at a time
+_COPY_BYTES = 1 << 20  # bytes at a time
 
 
-class Spool:
+class DiskArray:
     """A track [row, frame], or [frame], that is appended to and read in parts.
 
     Parameters
@@ -52,25 +52,25 @@ class Spool:
                 self._file.write(np.ascontiguousarray(array.T).data)
                 self._file.flush()
         except OSError as error:
-            if error.errno in FULL:
+            if error.errno in DISK_FULL_ERRNOS:
                 raise OutputError(
-                    f"the disk of {shown(self._folder)} is full: free some space or name another "
+                    f"the disk of {printable(self._folder)} is full: free some space or name another "
                     "output folder"
                 ) from error
             raise
         self.frames += array.shape[-1]
 
-    def part(self, first: int, last: int) -> Tensor:
-        """Values of the moments from `first` up to `last`."""
-        content = bytearray((min(last, self.frames) - first) * self._bytes)
+    def read(self, start: int, stop: int) -> Tensor:
+        """Values of the moments from `start` up to `stop`."""
+        content = bytearray((min(stop, self.frames) - start) * self._bytes)
         with self._lock:
-            self._file.seek(first * self._bytes)
+            self._file.seek(start * self._bytes)
             self._file.readinto(content)
         flat = torch.from_numpy(np.frombuffer(content, self._dtype))
         return flat if self.rows is None else flat.reshape(-1, self.rows).T.contiguous()
 
-    def copied(self, file: BinaryIO) -> None:
+    def copy_to(self, file: BinaryIO) -> None:
         """Write all of it to a file, moment by moment, as it is kept."""
         with self._lock:
             self._file.seek(0)
-            shutil.copyfileobj(self._file, file, _COPIED)
+            shutil.copyfileobj(self._file, file, _COPY_BYTES)

@@ -8,21 +8,21 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_SERIAL = b"wood"
+_BIT_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_OGG_SERIAL = b"wood"
 
 
-def steadied(path: Path) -> None:
+def make_deterministic(path: Path) -> None:
     """Rewrite in place what is not of the sound; files of other kinds are left alone."""
     with path.open("r+b") as file:
         magic = file.read(4)
         if magic == b"OggS":
-            _steady_ogg(file)
+            _renumber_ogg_pages(file)
         elif magic in (b"RIFF", b"RIFX", b"FORM"):
-            _steady_peak(file, "little" if magic == b"RIFF" else "big")
+            _clear_peak_time(file, "little" if magic == b"RIFF" else "big")
 
 
-def _steady_peak(file: BinaryIO, order: str) -> None:
+def _clear_peak_time(file: BinaryIO, order: str) -> None:
     """Set the time of a PEAK chunk, which stands before the samples, to 0."""
     place = 12
     while True:
@@ -38,7 +38,7 @@ def _steady_peak(file: BinaryIO, order: str) -> None:
         place += 8 + size + size % 2
 
 
-def _steady_ogg(file: BinaryIO) -> None:
+def _renumber_ogg_pages(file: BinaryIO) -> None:
     """Give every page the same serial number, its place in the row, and its checksum."""
     place = number = 0
     while True:
@@ -47,14 +47,14 @@ def _steady_ogg(file: BinaryIO) -> None:
         if len(head) < 27:
             return
         lacing = file.read(head[26])
-        page = head[:14] + _SERIAL + number.to_bytes(4, "little") + bytes(4) + head[26:] + lacing
+        page = head[:14] + _OGG_SERIAL + number.to_bytes(4, "little") + bytes(4) + head[26:] + lacing
         page += file.read(sum(lacing))
         file.seek(place)
-        file.write(page[:22] + _checksum(page).to_bytes(4, "little") + page[26:])
+        file.write(page[:22] + _ogg_checksum(page).to_bytes(4, "little") + page[26:])
         place, number = place + len(page), number + 1
 
 
-def _checksum(page: bytes) -> int:
+def _ogg_checksum(page: bytes) -> int:
     """CRC-32 of polynomial 04c11db7, bits unreversed, from 0: zlib's, seen in a mirror."""
-    mirrored = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    mirrored = zlib.crc32(page.translate(_BIT_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)

@@ -11,60 +11,60 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tonewood.files.audio import Resampler, mono_of
-from tonewood.files.cache import Fresh
+from tonewood.files.audio import Resampler, to_mono
+from tonewood.files.cache import ExtractedFeatures
 from tonewood.files.formats import AudioFormat
-from tonewood.files.items import Decoded, Item
-from tonewood.files.recording import Samples
-from tonewood.files.spool import Spool
-from tonewood.scoring.audit import long_term
-from tonewood.settings import Fix, ModelSettings
-from tonewood.signal.bands import centres_hz
-from tonewood.signal.blocks import Piece, Regrouped
-from tonewood.signal.features import LONG_HOPS, PITCHES, REACH_FRAMES, analysed, unveiled
-from tonewood.signal.remedies import fixed_blocks
-from tonewood.signal.traces import Traces, Tracing
-from tonewood.signal.tracks import PART_FRAMES, spans
+from tonewood.files.items import ExcerptReader, RecordingRef
+from tonewood.files.recording import AudioArray
+from tonewood.files.spool import DiskArray
+from tonewood.scoring.audit import long_term_spectra
+from tonewood.settings import Normalization, ModelSettings
+from tonewood.signal.bands import center_frequencies
+from tonewood.signal.blocks import Chunk, Rechunker
+from tonewood.signal.features import PITCH_HOP_RATIO, N_PITCH_BINS, CONTEXT_FRAMES, compute_chunk_features, remove_envelope
+from tonewood.signal.remedies import normalize_blocks
+from tonewood.signal.traces import RecordingQuality, QualityFirstPass
+from tonewood.signal.tracks import SEGMENT_FRAMES, split_segments
 
-_PIECE_FRAMES = 2048  # even, so that long frames fall on it too
+_EXTRACT_FRAMES = 2048  # even, so that long frames fall on it too
 
-Hear = Callable[[Samples], None]
+BlockConsumer = Callable[[AudioArray], None]
 """Takes the next samples (channels, samples) of a recording."""
 
 
-class Known(NamedTuple):
+class RecordingSummary(NamedTuple):
     """Digest of a recording's samples, and its traces."""
 
     digest: str
-    traces: Traces
+    traces: RecordingQuality
 
 
-class Mended:
+class NormalizedReader:
     """A recording with a fix applied, whenever it is run through.
 
     Parameters
     ----------
-    before : Decoded
-    known : Known
+    reader : ExcerptReader
+    summary : RecordingSummary
         Of the recording as it is.
-    fix : Fix
+    normalization : Normalization
     """
 
-    def __init__(self, before: Decoded, known: Known, fix: Fix) -> None:
-        self._before, self._known, self._fix = before, known, fix
-        self.rate, self.channels = before.rate, before.channels
+    def __init__(self, reader: ExcerptReader, summary: RecordingSummary, normalization: Normalization) -> None:
+        self._before, self._known, self._fix = reader, summary, normalization
+        self.rate, self.channels = reader.rate, reader.channels
 
-    def blocks(self) -> Iterator[Samples]:
+    def blocks(self) -> Iterator[AudioArray]:
         """All of it, (channels, samples) at a time."""
         # Drawn by the recording itself: its noise depends neither on its neighbours nor on its
         # side, and is the same in every run.
         rng = np.random.default_rng(int(self._known.digest[:16], 16))
         traces = self._known.traces
         length = round(traces.seconds * self.rate)
-        return fixed_blocks(self._before.blocks(), length, self.rate, traces, self._fix, rng)
+        return normalize_blocks(self._before.blocks(), length, self.rate, traces, self._fix, rng)
 
 
-def opened(item: Item, fix: Fix | None = None) -> Decoded | Mended:
+def open_recording(item: RecordingRef, normalization: Normalization | None = None) -> ExcerptReader | NormalizedReader:
     """A recording, or the piece of one that a list names, with its fix applied.
 
     Raises
@@ -72,47 +72,47 @@ def opened(item: Item, fix: Fix | None = None) -> Decoded | Mended:
     AudioError
         It cannot be used.
     """
-    plain = Decoded(item)
-    return plain if fix is None else Mended(plain, known_of(plain), fix)
+    plain = ExcerptReader(item)
+    return plain if normalization is None else NormalizedReader(plain, summarize_recording(plain), normalization)
 
 
-def known_of(sound: Decoded | Mended, hear: Hear | None = None, digest: str | None = None) -> Known:
+def summarize_recording(reader: ExcerptReader | NormalizedReader, on_block: BlockConsumer | None = None, digest: str | None = None) -> RecordingSummary:
     """Run through a recording: its digest, unless that is known, and its traces.
 
     Parameters
     ----------
-    hear : callable, optional
+    on_block : callable, optional
         Is given all blocks once.
     digest : str, optional
         SHA-256 of the samples, one channel after the other: a copy in another container is the
         same recording.
     """
-    hasher, channels = hashlib.sha256(), sound.channels
+    hasher, channels = hashlib.sha256(), reader.channels
 
-    def run(channel: int) -> Iterator[Samples]:
+    def run(channel: int) -> Iterator[AudioArray]:
         """All blocks, a channel of them told on the way."""
-        for block in sound.blocks():
+        for block in reader.blocks():
             if digest is None and channel < channels:
                 hasher.update(np.ascontiguousarray(block[channel]).data)
             yield block
 
-    tracing = Tracing(sound.rate, channels)
+    tracing = QualityFirstPass(reader.rate, channels)
     for block in run(0):
         tracing.push(block)
-        if hear is not None:
-            hear(block)
-    again = tracing.again()
+        if on_block is not None:
+            on_block(block)
+    again = tracing.second_pass()
     for block in run(1):
         again.push(block)
     for channel in range(2, channels if digest is None else 2):
         for _ in run(channel):
             pass
-    return Known(digest or hasher.hexdigest(), again.traces())
+    return RecordingSummary(digest or hasher.hexdigest(), again.result())
 
 
-def studied(
-    item: Item, settings: ModelSettings, fix: Fix | None, folder: Path | None = None
-) -> Fresh:
+def extract_features(
+    item: RecordingRef, settings: ModelSettings, normalization: Normalization | None, folder: Path | None = None
+) -> ExtractedFeatures:
     """Decode and analyse a recording, its fix applied first.
 
     Parameters
@@ -120,24 +120,24 @@ def studied(
     folder : Path, optional
         On whose disk its analysis is kept meanwhile.
     """
-    plain = Decoded(item)
-    analysing = Analysing(plain.rate, settings, folder)
-    if fix is None:
-        known = known_of(plain, analysing.push)
+    plain = ExcerptReader(item)
+    analysing = FeatureExtractor(plain.rate, settings, folder)
+    if normalization is None:
+        known = summarize_recording(plain, analysing.push)
     else:
-        before = known_of(plain)
-        known = known_of(Mended(plain, before, fix), analysing.push, before.digest)
-    return analysing.fresh(known, plain.format)
+        before = summarize_recording(plain)
+        known = summarize_recording(NormalizedReader(plain, before, normalization), analysing.push, before.digest)
+    return analysing.finish(known, plain.format)
 
 
-def witnessed(item: Item, settings: ModelSettings) -> Fresh:
+def extract_audit_features(item: RecordingRef, settings: ModelSettings) -> ExtractedFeatures:
     """What an audit asks of a recording; its pitches are of no interest."""
-    sound = Decoded(item)
-    analysing = Analysing(sound.rate, settings, pitched=False)
-    return analysing.fresh(known_of(sound, analysing.push), sound.format)
+    sound = ExcerptReader(item)
+    analysing = FeatureExtractor(sound.rate, settings, with_pitches=False)
+    return analysing.finish(summarize_recording(sound, analysing.push), sound.format)
 
 
-class Analysing:
+class FeatureExtractor:
     """Rows and fine structure of a recording while it passes.
 
     Parameters
@@ -147,7 +147,7 @@ class Analysing:
     settings : ModelSettings
     folder : Path, optional
         On whose disk they are kept.
-    pitched : bool
+    with_pitches : bool
         Whether fine structure is of interest.
     """
 
@@ -157,51 +157,51 @@ class Analysing:
         settings: ModelSettings,
         folder: Path | None = None,
         *,
-        pitched: bool = True,
+        with_pitches: bool = True,
     ) -> None:
-        self._settings, self._folder, self._pitched = settings, folder, pitched
+        self._settings, self._folder, self._pitched = settings, folder, with_pitches
         self._bands, self._spectrum = settings.scorer.bands, settings.spectrum
-        self._rows = Spool(len(centres_hz(self._bands, self._spectrum)), folder)
-        self._power, self._loudest = Spool(PITCHES, folder), 0.0
+        self._rows = DiskArray(len(center_frequencies(self._bands, self._spectrum)), folder)
+        self._power, self._loudest = DiskArray(N_PITCH_BINS, folder), 0.0
         self._resampler = Resampler(rate, self._spectrum.rate)
         hop = self._spectrum.hop
-        self._pieces = Regrouped(_PIECE_FRAMES * hop, REACH_FRAMES * hop)
+        self._pieces = Rechunker(_EXTRACT_FRAMES * hop, CONTEXT_FRAMES * hop)
 
-    def push(self, block: Samples) -> None:
+    def push(self, block: AudioArray) -> None:
         """Hear more samples (channels, samples)."""
-        self._listen(self._pieces.push(self._resampler.push(mono_of(block))))
+        self._analyse_chunks(self._pieces.push(self._resampler.push(to_mono(block))))
 
-    def fresh(self, known: Known, form: AudioFormat) -> Fresh:
+    def finish(self, summary: RecordingSummary, audio_format: AudioFormat) -> ExtractedFeatures:
         """All that was found; nothing can be pushed after it."""
-        self._listen(self._pieces.push(self._resampler.rest()))
-        self._listen(self._pieces.rest())
-        window = self._spectrum.frames(self._settings.scorer.crop_seconds)
-        return Fresh(
-            digest=known.digest,
-            seconds=known.traces.seconds,
-            format=form,
-            traces=known.traces,
-            spectra=long_term(self._rows, window),
+        self._analyse_chunks(self._pieces.push(self._resampler.flush()))
+        self._analyse_chunks(self._pieces.flush())
+        window = self._spectrum.to_frames(self._settings.scorer.crop_seconds)
+        return ExtractedFeatures(
+            digest=summary.digest,
+            seconds=summary.traces.seconds,
+            format=audio_format,
+            traces=summary.traces,
+            spectra=long_term_spectra(self._rows, window),
             rows_db=self._rows,
-            long_db=self._unveiled(),
+            long_db=self._fine_structure(),
         )
 
-    def _listen(self, pieces: Iterator[Piece[Samples]]) -> None:
+    def _analyse_chunks(self, pieces: Iterator[Chunk[AudioArray]]) -> None:
         for piece in pieces:
-            rows, power = analysed(piece, self._bands, self._spectrum, pitched=self._pitched)
+            rows, power = compute_chunk_features(piece, self._bands, self._spectrum, with_pitch=self._pitched)
             self._rows.append(rows)
             if power.shape[1]:
                 self._power.append(power)
                 self._loudest = max(self._loudest, float(power.max()))
 
-    def _unveiled(self) -> Spool:
+    def _fine_structure(self) -> DiskArray:
         """Fine structure at every long frame of the rows."""
-        fine = Spool(PITCHES, self._folder)
+        fine = DiskArray(N_PITCH_BINS, self._folder)
         if not self._pitched:
             return fine
         # A margin, since the last long frame may be missing, and then is the one before it.
-        for span in spans(self._rows.frames, PART_FRAMES, LONG_HOPS):
-            power = self._power.part(span.begin // LONG_HOPS, -(-span.end // LONG_HOPS))
-            made = unveiled(power, self._loudest, span.end - span.begin)
-            fine.append(made[:, span.inner][:, ::LONG_HOPS])
+        for span in split_segments(self._rows.frames, SEGMENT_FRAMES, PITCH_HOP_RATIO):
+            power = self._power.read(span.padded_start // PITCH_HOP_RATIO, -(-span.padded_stop // PITCH_HOP_RATIO))
+            made = remove_envelope(power, self._loudest, span.padded_stop - span.padded_start)
+            fine.append(made[:, span.core][:, ::PITCH_HOP_RATIO])
         return fine

@@ -17,15 +17,15 @@ from typing import BinaryIO
 import soundfile
 
 from tonewood.files import chunks, media
-from tonewood.files.steady import steadied
+from tonewood.files.steady import make_deterministic
 
-_LONGEST = 2**24 - 1  # bytes of a flac block
-_PICTURE = b"METADATA_BLOCK_PICTURE="
+_MAX_FLAC_BLOCK_BYTES = 2**24 - 1  # bytes of a flac block
+_PICTURE_KEY = b"METADATA_BLOCK_PICTURE="
 _STREAMINFO, _APPLICATION, _SEEKTABLE, _COMMENT, _CUESHEET, _COVER = 0, 2, 3, 4, 5, 6
-_STRINGS = (
+_TEXT_FIELDS = (
     "title", "artist", "album", "date", "genre", "comment", "copyright", "license", "tracknumber",
 )  # fmt: skip
-_HEADS = {b"\x03vorbis": (3, b"\x01"), b"OpusTags": (2, b"")}  # header packets, end of comments
+_OGG_COMMENT_HEADERS = {b"\x03vorbis": (3, b"\x01"), b"OpusTags": (2, b"")}  # header packets, end of comments
 
 
 @dataclass(frozen=True)
@@ -38,77 +38,77 @@ class Tags:
         ``KEY=value``, UTF-8.
     pictures : tuple of bytes
         Flac's picture blocks.
-    blocks : tuple of (int, bytes)
+    flac_blocks : tuple of (int, bytes)
         Other blocks of a flac, by type.
     """
 
     comments: tuple[bytes, ...] = ()
     pictures: tuple[bytes, ...] = ()
-    blocks: tuple[tuple[int, bytes], ...] = ()
+    flac_blocks: tuple[tuple[int, bytes], ...] = ()
 
 
-def carry(source: Path, output: Path, *, placed: bool) -> None:
+def copy_tags(source: Path, output: Path, *, keep_cue_points: bool) -> None:
     """Put into an output what its source says of the sound.
 
     Parameters
     ----------
-    placed : bool
+    keep_cue_points : bool
         Whether rate and length are the source's, so that cue points stay where they are.
     """
-    kinds = chunks.family(source), chunks.family(output)
+    kinds = chunks.container_family(source), chunks.container_family(output)
     if kinds[1] and kinds[0] == kinds[1]:
-        if found := chunks.kept(source, placed):
-            chunks.append(output, found)
+        if found := chunks.read_tag_chunks(source, keep_cue_points):
+            chunks.append_chunks(output, found)
     elif _is_mp3(source) and _is_mp3(output):
-        _carry_id3(source, output)
+        _copy_id3(source, output)
     else:
         try:
-            tags = read(source, placed=placed)
+            tags = read_tags(source, keep_cue_points=keep_cue_points)
         except (ValueError, struct.error, IndexError):
             return
-        write(output, tags)
+        write_tags(output, tags)
 
 
-def read(path: Path, *, placed: bool = True) -> Tags:
+def read_tags(path: Path, *, keep_cue_points: bool = True) -> Tags:
     """Tags of a file; ValueError, IndexError or struct.error where they are damaged."""
     with path.open("rb") as file:
         magic = file.read(4)
         if magic == b"fLaC":
-            return _of_flac(file, placed)
+            return _read_flac_tags(file, keep_cue_points)
         if magic == b"OggS":
             file.seek(0)
-            return _of_ogg(file)
-    if kind := media.kind(path):
+            return _read_ogg_tags(file)
+    if kind := media.detect_container(path):
         with media.MediaFile(path, kind) as it:
-            texts = tuple(f"{key}={text}".encode() for key, text in it.texts.items())
+            texts = tuple(f"{key}={text}".encode() for key, text in it.comments.items())
             cover = it.cover()
-            return Tags(texts, (_picture(*cover),) if cover else ())
+            return Tags(texts, (_flac_picture(*cover),) if cover else ())
     try:
         with soundfile.SoundFile(path) as sound:
             texts = sound.copy_metadata()
     except (soundfile.SoundFileError, TypeError, UnicodeError):
         return Tags()
-    return Tags(tuple(f"{k.upper()}={texts[k]}".encode() for k in _STRINGS if texts.get(k)))
+    return Tags(tuple(f"{k.upper()}={texts[k]}".encode() for k in _TEXT_FIELDS if texts.get(k)))
 
 
-def write(path: Path, tags: Tags) -> None:
+def write_tags(path: Path, tags: Tags) -> None:
     """Put tags into a flac or Ogg in place of its own, or into a wav that has none; no others."""
     if tags == Tags():
         return
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"fLaC":
-        _into_flac(path, tags)
+        _write_flac_tags(path, tags)
     elif magic == b"OggS":
-        _into_ogg(path, tags)
-    elif chunks.family(path) == "wav" and (made := chunks.info(tags.comments)):
-        chunks.append(path, made)
+        _write_ogg_tags(path, tags)
+    elif chunks.container_family(path) == "wav" and (made := chunks.info_list_chunks(tags.comments)):
+        chunks.append_chunks(path, made)
 
 
 # --- Comments, as Vorbis, Opus and flac write them
 
 
-def _parsed(content: bytes) -> tuple[bytes, ...]:
+def _parse_comments(content: bytes) -> tuple[bytes, ...]:
     (size,) = struct.unpack_from("<I", content)
     at = 4 + size
     (count,) = struct.unpack_from("<I", content, at)
@@ -124,17 +124,17 @@ def _parsed(content: bytes) -> tuple[bytes, ...]:
     return tuple(it for it in found if b"=" in it)
 
 
-def _joined(before: bytes, comments: tuple[bytes, ...]) -> bytes:
+def _format_comments(old_comments: bytes, comments: tuple[bytes, ...]) -> bytes:
     """Comments, with the vendor (who encoded the file) of those that were there before."""
-    (size,) = struct.unpack_from("<I", before)
+    (size,) = struct.unpack_from("<I", old_comments)
     packed = (struct.pack("<I", len(it)) + it for it in comments)
-    return before[: 4 + size] + struct.pack("<I", len(comments)) + b"".join(packed)
+    return old_comments[: 4 + size] + struct.pack("<I", len(comments)) + b"".join(packed)
 
 
 # --- Flac
 
 
-def _blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _read_flac_blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Metadata blocks from where a file stands, up to its first frame."""
     last = False
     while not last:
@@ -147,37 +147,37 @@ def _blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield head[0] & 0x7F, content
 
 
-def _of_flac(file: BinaryIO, placed: bool) -> Tags:
+def _read_flac_tags(file: BinaryIO, keep_cue_points: bool) -> Tags:
     comments: tuple[bytes, ...] = ()
     pictures, others = [], []
-    for kind, content in _blocks(file):
+    for kind, content in _read_flac_blocks(file):
         if kind == _COMMENT:
-            comments += _parsed(content)
+            comments += _parse_comments(content)
         elif kind == _COVER:
             pictures.append(content)
-        elif kind == _APPLICATION or (kind == _CUESHEET and placed):
+        elif kind == _APPLICATION or (kind == _CUESHEET and keep_cue_points):
             others.append((kind, content))
     return Tags(comments, tuple(pictures), tuple(others))
 
 
-def _into_flac(path: Path, tags: Tags) -> None:
+def _write_flac_tags(path: Path, tags: Tags) -> None:
     with path.open("rb") as file:
         file.seek(4)
-        there = list(_blocks(file))
+        there = list(_read_flac_blocks(file))
         end = file.tell()
     vendor = next((it for kind, it in there if kind == _COMMENT), struct.pack("<II", 0, 0))
     made = [(kind, it) for kind, it in there if kind in (_STREAMINFO, _SEEKTABLE)]
-    made.append((_COMMENT, _joined(vendor, tags.comments)))
-    made += [*((_COVER, it) for it in tags.pictures), *tags.blocks]
-    made = [(kind, it) for kind, it in made if len(it) <= _LONGEST]
+    made.append((_COMMENT, _format_comments(vendor, tags.comments)))
+    made += [*((_COVER, it) for it in tags.pictures), *tags.flac_blocks]
+    made = [(kind, it) for kind, it in made if len(it) <= _MAX_FLAC_BLOCK_BYTES]
     head = b""
     for number, (kind, content) in enumerate(made, start=1):
         flag = 0x80 if number == len(made) else 0
         head += bytes([flag | kind]) + len(content).to_bytes(3, "big") + content
-    chunks.splice(path, 4, end, head)
+    chunks.replace_bytes(path, 4, end, head)
 
 
-def _picture(content: bytes, mime: str, width: int, height: int) -> bytes:
+def _flac_picture(content: bytes, mime: str, width: int, height: int) -> bytes:
     """Flac's picture block of a front cover."""
     name = mime.encode()
     return (
@@ -189,7 +189,7 @@ def _picture(content: bytes, mime: str, width: int, height: int) -> bytes:
 # --- Ogg
 
 
-def _packets(file: BinaryIO, count: int) -> Iterator[bytes]:
+def _read_ogg_packets(file: BinaryIO, count: int) -> Iterator[bytes]:
     """The first packets of an Ogg's first stream."""
     packet, serial = b"", None
     while count:
@@ -204,23 +204,23 @@ def _packets(file: BinaryIO, count: int) -> Iterator[bytes]:
         at = 0
         for lace in lacing:
             packet, at = packet + body[at : at + lace], at + lace
-            if len(packet) > 2 * _LONGEST:
+            if len(packet) > 2 * _MAX_FLAC_BLOCK_BYTES:
                 raise ValueError
             if lace < 255 and count:
                 yield packet
                 packet, count = b"", count - 1
 
 
-def _of_ogg(file: BinaryIO) -> Tags:
-    _, packet = _packets(file, 2)
-    start = next((head for head in _HEADS if packet.startswith(head)), None)
+def _read_ogg_tags(file: BinaryIO) -> Tags:
+    _, packet = _read_ogg_packets(file, 2)
+    start = next((head for head in _OGG_COMMENT_HEADERS if packet.startswith(head)), None)
     if start is None:
         return Tags()
     comments, pictures = [], []
-    for comment in _parsed(packet[len(start) :]):
-        if comment.upper().startswith(_PICTURE):
+    for comment in _parse_comments(packet[len(start) :]):
+        if comment.upper().startswith(_PICTURE_KEY):
             try:
-                pictures.append(base64.b64decode(comment[len(_PICTURE) :], validate=True))
+                pictures.append(base64.b64decode(comment[len(_PICTURE_KEY) :], validate=True))
             except binascii.Error:
                 continue
         else:
@@ -228,25 +228,25 @@ def _of_ogg(file: BinaryIO) -> Tags:
     return Tags(tuple(comments), tuple(pictures))
 
 
-def _into_ogg(path: Path, tags: Tags) -> None:
-    pictures = tuple(_PICTURE + base64.b64encode(it) for it in tags.pictures)
+def _write_ogg_tags(path: Path, tags: Tags) -> None:
+    pictures = tuple(_PICTURE_KEY + base64.b64encode(it) for it in tags.pictures)
     with path.open("rb") as file:
-        _, before = _packets(file, 2)
-        start = next(head for head in _HEADS if before.startswith(head))
-        count, end = _HEADS[start]
+        _, before = _read_ogg_packets(file, 2)
+        start = next(head for head in _OGG_COMMENT_HEADERS if before.startswith(head))
+        count, end = _OGG_COMMENT_HEADERS[start]
         file.seek(0)
-        first, _, *rest = _packets(file, count)
+        first, _, *rest = _read_ogg_packets(file, count)
         # Sound begins on a page of its own, as both codecs demand.
         sound = file.tell()
-    comments = start + _joined(before[len(start) :], tags.comments + pictures) + end
-    if len(comments) > _LONGEST:
+    comments = start + _format_comments(before[len(start) :], tags.comments + pictures) + end
+    if len(comments) > _MAX_FLAC_BLOCK_BYTES:
         return
-    chunks.splice(path, 28 + len(first), sound, _paged([comments, *rest]))
-    steadied(path)
+    chunks.replace_bytes(path, 28 + len(first), sound, _paginate([comments, *rest]))
+    make_deterministic(path)
 
 
-def _paged(packets: list[bytes]) -> bytes:
-    """Pages of packets; `steadied` numbers them and adds their checksums."""
+def _paginate(packets: list[bytes]) -> bytes:
+    """Pages of packets; `make_deterministic` numbers them and adds their checksums."""
     laces: list[bytes] = []
     for packet in packets:
         laces += [packet[at : at + 255] for at in range(0, len(packet), 255)]
@@ -270,13 +270,13 @@ def _is_mp3(path: Path) -> bool:
     return start == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe2")
 
 
-def _carry_id3(source: Path, output: Path) -> None:
+def _copy_id3(source: Path, output: Path) -> None:
     with source.open("rb") as file:
         head = file.read(10)
         tag, tail = b"", b""
         if head[:3] == b"ID3" and len(head) == 10:
             size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
-            body = file.read(min(size, chunks.MAX_BYTES))
+            body = file.read(min(size, chunks.MAX_CHUNK_BYTES))
             tag = head + body if len(body) == size else b""
         if source.stat().st_size > 128:
             file.seek(-128, 2)
@@ -285,4 +285,4 @@ def _carry_id3(source: Path, output: Path) -> None:
         with output.open("ab") as end:
             end.write(tail)
     if tag:
-        chunks.splice(output, 0, 0, tag)
+        chunks.replace_bytes(output, 0, 0, tag)

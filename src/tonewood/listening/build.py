@@ -15,39 +15,39 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from tonewood.errors import AudioError, CallError, FolderError, OutputError, TonewoodError, shown
-from tonewood.files.audio import probe
+from tonewood.errors import AudioError, CallError, FolderError, OutputError, TonewoodError, printable
+from tonewood.files.audio import probe_audio
 from tonewood.files.output import write_bytes, write_text
 from tonewood.listening import stimuli
 from tonewood.listening.design import (
     ANCHORS_HZ,
-    CHECKS,
-    CONSENT,
+    CHECKS_FOLDER,
+    CONSENT_FILE,
     CONSENT_TEXT,
     QUESTIONS,
-    STIMULI,
-    Check,
-    Choice,
-    Chosen,
-    Excerpt,
-    Kind,
+    STIMULI_FOLDER,
+    ScreeningCheck,
+    TrialSelection,
+    ExcerptSelection,
+    TestExcerpt,
+    TestKind,
     Stimulus,
-    Test,
-    laid_trials,
+    ListeningTest,
+    enumerate_trials,
 )
-from tonewood.listening.folder import new_folder
-from tonewood.listening.pieces import MAX_CHANNELS, Piece
+from tonewood.listening.folder import create_test_folder
+from tonewood.listening.pieces import MAX_STIMULUS_CHANNELS, ComparedPiece
 from tonewood.settings import SpectrumSettings
 from tonewood.signal.loudness import integrated_loudness
-from tonewood.workflow.layout import Failed
+from tonewood.workflow.layout import FileFailure
 
-_SPECTRUM = SpectrumSettings()
-_RATES = (44_100, 48_000)
-MOST_RATED = 12
+_EXCERPT_SPECTRUM = SpectrumSettings()
+_STIMULUS_RATES = (44_100, 48_000)
+MAX_RATED_SOUNDS = 12
 
 
 @dataclass(frozen=True)
-class Plan:
+class ListeningTestPlan:
     """What kind of test is wanted.
 
     Parameters
@@ -64,7 +64,7 @@ class Plan:
         The condition that others are rated against.
     """
 
-    kind: Kind = "pairs"
+    kind: TestKind = "pairs"
     title: str = "Listening test"
     question: str | None = None
     seconds: float = 8.0
@@ -72,18 +72,18 @@ class Plan:
     per_listener: int | None = None
     repeats: int | None = None
     training: int = 1
-    choice: Choice = "random"
+    choice: TrialSelection = "random"
     checked: bool = True
     reference: str | None = None
     seed: int = 0
 
-    def check(self) -> None:
+    def validate(self) -> None:
         """Raise CallError for what is no plan."""
-        for name, known in (("kind", get_args(Kind)), ("choice", get_args(Choice))):
+        for name, known in (("kind", get_args(TestKind)), ("choice", get_args(TrialSelection))):
             if getattr(self, name) not in known:
                 told = ", ".join(known)
                 raise CallError(f"{name} is {getattr(self, name)!r}; choose one of {told}")
-        low, high = stimuli.SHORTEST_SECONDS, stimuli.LONGEST_SECONDS
+        low, high = stimuli.MIN_EXCERPT_SECONDS, stimuli.MAX_EXCERPT_SECONDS
         if not low <= self.seconds <= high:
             raise CallError(f"excerpts of {self.seconds:g} s; give {low:g} to {high:g} s")
         if self.excerpts < 1:
@@ -103,28 +103,28 @@ class Plan:
             raise CallError("active choice is for pairs; leave --choice out")
 
 
-def planned(**wanted: Any) -> Plan:  # noqa: ANN401
+def make_plan(**options: Any) -> ListeningTestPlan:  # noqa: ANN401
     """Plan of options as the user gave them; CallError for what is no plan."""
-    plan = Plan(**wanted)
-    plan.check()
+    plan = ListeningTestPlan(**options)
+    plan.validate()
     return plan
 
 
-class Cut(NamedTuple):
+class PieceProgress(NamedTuple):
     """Progress: the number-th piece of so many became excerpts."""
 
     number: int
     total: int
-    piece: Piece
+    piece: ComparedPiece
     excerpts: int
 
 
-Event = Cut | Failed | Test
+BuildEvent = PieceProgress | FileFailure | ListeningTest
 
 
-def build(
-    found: Sequence[Piece | Failed], plan: Plan, out: Path, *, overwrite: bool = False
-) -> Iterator[Event]:
+def build_listening_test(
+    candidates: Sequence[ComparedPiece | FileFailure], plan: ListeningTestPlan, out: Path, *, overwrite: bool = False
+) -> Iterator[BuildEvent]:
     """Make the test's folder, whole or not at all; yields its progress and, last, the `Test`.
 
     Raises
@@ -132,79 +132,79 @@ def build(
     CallError, FolderError, OutputError
         The plan cannot be, no piece can be used, or the folder may not be written.
     """
-    plan.check()
-    pieces = [it for it in found if isinstance(it, Piece)]
+    plan.validate()
+    pieces = [it for it in candidates if isinstance(it, ComparedPiece)]
     if plan.kind == "mushra" and pieces:
-        _check_rated(len(pieces[0].paths) + len(ANCHORS_HZ))
+        _check_rated_count(len(pieces[0].paths) + len(ANCHORS_HZ))
     rng = np.random.default_rng(plan.seed)
-    with new_folder(out, overwrite) as folder:
-        yield from (it for it in found if isinstance(it, Failed))
-        rate, channels = _form(pieces)
-        maker = _Maker(folder / STIMULI, rate, channels, plan, rng)
+    with create_test_folder(out, overwrite) as folder:
+        yield from (it for it in candidates if isinstance(it, FileFailure))
+        rate, channels = _common_format(pieces)
+        maker = _TestBuilder(folder / STIMULI_FOLDER, rate, channels, plan, rng)
         for number, piece in enumerate(pieces, start=1):
             try:
-                yield Cut(number, len(pieces), piece, maker.cut(piece))
+                yield PieceProgress(number, len(pieces), piece, maker.add_piece(piece))
             except OutputError:
                 raise  # the test's own folder, not the piece: a full disk, say
             except TonewoodError as error:
-                yield Failed(next(iter(piece.paths.values())), error)
+                yield FileFailure(next(iter(piece.paths.values())), error)
         if not maker.excerpts:
             raise FolderError("no piece can be compared: mend or replace what is named above")
-        test = maker.test(pieces)
-        write_text(folder / CONSENT, CONSENT_TEXT)
+        test = maker.finish(pieces)
+        write_text(folder / CONSENT_FILE, CONSENT_TEXT)
         test.save(folder)
-        for path in (*(folder / STIMULI).iterdir(), *(folder / CHECKS).iterdir()):
+        for path in (*(folder / STIMULI_FOLDER).iterdir(), *(folder / CHECKS_FOLDER).iterdir()):
             os.utime(path, (0, 0))  # nor does the order in which they were made tell anything
     yield test
 
 
-class _Maker:
+class _TestBuilder:
     """Excerpts and files made so far."""
 
     def __init__(
-        self, folder: Path, rate: int, channels: int, plan: Plan, rng: np.random.Generator
+        self, folder: Path, rate: int, channels: int, plan: ListeningTestPlan, rng: np.random.Generator
     ) -> None:
         self.folder, self.rate, self.channels = folder, rate, channels
         self.plan, self.rng = plan, rng
         self.samples = round(plan.seconds * rate)
-        self.excerpts: list[Excerpt] = []
+        self.excerpts: list[TestExcerpt] = []
         self.stimuli: list[Stimulus] = []
-        self.names = set[str]()
+        self.used_names = set[str]()
         folder.mkdir()
-        (folder.parent / CHECKS).mkdir()
+        (folder.parent / CHECKS_FOLDER).mkdir()
 
-    def cut(self, piece: Piece) -> int:
+    def add_piece(self, piece: ComparedPiece) -> int:
         """Make a piece's stimuli; returns how many excerpts they are of."""
-        waves = piece.read(self.rate)
+        waves = piece.read_conditions(self.rate)
         length = next(iter(waves.values())).shape[1]
         if length < self.samples:
             raise AudioError(
-                f"{shown(piece.name)} lasts {length / self.rate:.1f} s; excerpts of "
+                f"{printable(piece.name)} lasts {length / self.rate:.1f} s; excerpts of "
                 f"{self.plan.seconds:g} s are asked for: give longer ones, or fewer --seconds"
             )
         before = len(self.excerpts)
-        for start, chosen in self._places(piece.effect(waves, self.rate)):
+        for start, chosen in self._choose_starts(piece.effect_db(waves, self.rate)):
             first = min(round(start * self.rate), length - self.samples)
-            cut = {k: self._shaped(w[:, first : first + self.samples]) for k, w in waves.items()}
+            cut = {k: self._shape_excerpt(w[:, first : first + self.samples]) for k, w in waves.items()}
             try:
-                loud = stimuli.levelled(self._conditions(cut), self.rate)
+                loud = stimuli.equalize_loudness(self._with_anchors(cut), self.rate)
             except ValueError:
                 continue  # a condition is silent here
-            self._keep(Excerpt(piece=piece.name, start=first / self.rate, chosen=chosen), loud)
+            self._add_excerpt(TestExcerpt(piece=piece.name, start=first / self.rate, chosen=chosen), loud)
         if len(self.excerpts) == before:
-            raise AudioError(f"{shown(piece.name)} has no stretch that sounds: leave it out")
+            raise AudioError(f"{printable(piece.name)} has no stretch that sounds: leave it out")
         return len(self.excerpts) - before
 
-    def test(self, pieces: Sequence[Piece]) -> Test:
+    def finish(self, pieces: Sequence[ComparedPiece]) -> ListeningTest:
         """The test of all that was made."""
         plan, conditions = self.plan, tuple(pieces[0].paths)
         if plan.kind == "mushra":
             conditions += tuple(ANCHORS_HZ)
-        trials = laid_trials(plan.kind, conditions, len(self.excerpts))
+        trials = enumerate_trials(plan.kind, conditions, len(self.excerpts))
         each = min(len(trials), plan.per_listener or len(trials))
         repeats = plan.repeats if plan.repeats is not None else each // 8
-        checks = self._checks() if plan.checked else ()
-        return Test(
+        checks = self._make_checks() if plan.checked else ()
+        return ListeningTest(
             tonewood=version("tonewood"),
             kind=plan.kind,
             title=plan.title,
@@ -226,46 +226,46 @@ class _Maker:
             checks=tuple(checks),
         )
 
-    def _places(self, effect: NDArray[np.float64]) -> Iterator[tuple[float, Chosen]]:
+    def _choose_starts(self, effect: NDArray[np.float64]) -> Iterator[tuple[float, ExcerptSelection]]:
         """Beginnings in seconds: where most is done and anywhere, in turn, while there is room."""
-        hop = _SPECTRUM.hop / _SPECTRUM.rate
+        hop = _EXCERPT_SPECTRUM.hop / _EXCERPT_SPECTRUM.rate
         frames = min(len(effect), math.floor(self.plan.seconds / hop))
         taken: list[int] = []
         for _ in range(0, self.plan.excerpts, 2):
-            start = stimuli.most(effect, frames, tuple(taken))
+            start = stimuli.find_strongest_excerpt(effect, frames, tuple(taken))
             if start is None:
                 return
             taken.append(start)
             yield start * hop, "mask"
-            control = stimuli.anywhere(effect, frames, self.rng)
+            control = stimuli.draw_random_excerpt(effect, frames, self.rng)
             if len(taken) < self.plan.excerpts and control is not None:
                 taken.append(control)
                 yield control * hop, "random"
 
-    def _shaped(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _shape_excerpt(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
         if wave.shape[0] < self.channels:
             wave = np.repeat(wave, self.channels, axis=0)
-        return stimuli.faded(wave, self.rate)
+        return stimuli.apply_fades(wave, self.rate)
 
-    def _conditions(self, cut: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    def _with_anchors(self, cut: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Conditions of an excerpt, with the anchors where they belong."""
         if self.plan.kind != "mushra":
             return dict(cut)
         assert self.plan.reference is not None
         whole = cut[self.plan.reference]
-        low = {k: stimuli.low_passed(whole, self.rate, hz) for k, hz in ANCHORS_HZ.items()}
+        low = {k: stimuli.low_pass_anchor(whole, self.rate, hz) for k, hz in ANCHORS_HZ.items()}
         return {**cut, **low}
 
-    def _keep(self, excerpt: Excerpt, loud: Mapping[str, NDArray[np.float32]]) -> None:
+    def _add_excerpt(self, excerpt: TestExcerpt, loud: Mapping[str, NDArray[np.float32]]) -> None:
         """Write an excerpt's files; a sound that is heard twice at once is written twice."""
         number = len(self.excerpts)
         self.excerpts.append(excerpt)
         for condition, wave in loud.items():
             twice = self.plan.kind == "abx" or condition == self.plan.reference
             for copy in range(2 if twice else 1):
-                steps = stimuli.quantised(wave, self.rng)
+                steps = stimuli.quantize_with_dither(wave, self.rng)
                 heard = (steps.T / np.float32(32767)).astype(np.float32)
-                file, digest = self._write(steps)
+                file, digest = self._write_wav(steps)
                 self.stimuli.append(
                     Stimulus(
                         file=file,
@@ -277,43 +277,43 @@ class _Maker:
                     )
                 )
 
-    def _checks(self) -> list[Check]:
+    def _make_checks(self) -> list[ScreeningCheck]:
         made = []
-        for kind, right, wave in stimuli.checks(self.rate, self.rng):
-            file, _ = self._write(stimuli.quantised(wave, self.rng), CHECKS)
-            made.append(Check.model_validate({"file": file, "kind": kind, "right": right}))
+        for kind, right, wave in stimuli.make_check_sounds(self.rate, self.rng):
+            file, _ = self._write_wav(stimuli.quantize_with_dither(wave, self.rng), CHECKS_FOLDER)
+            made.append(ScreeningCheck.model_validate({"file": file, "kind": kind, "right": right}))
         return made
 
-    def _write(self, steps: NDArray[np.int16], folder: str = STIMULI) -> tuple[str, str]:
+    def _write_wav(self, steps: NDArray[np.int16], folder: str = STIMULI_FOLDER) -> tuple[str, str]:
         """Write samples under a drawn name; returns it and the content's SHA-256."""
-        while (file := f"{self.rng.bytes(8).hex()}.wav") in self.names:
+        while (file := f"{self.rng.bytes(8).hex()}.wav") in self.used_names:
             pass
-        self.names.add(file)
+        self.used_names.add(file)
         stream = io.BytesIO()
         soundfile.write(stream, steps, self.rate, format="WAV", subtype="PCM_16")
         write_bytes(self.folder.parent / folder / file, stream.getvalue())
         return file, hashlib.sha256(stream.getvalue()).hexdigest()
 
 
-def _check_rated(count: int) -> None:
+def _check_rated_count(count: int) -> None:
     """BS.1534-3: twelve sounds on a screen at most, hidden reference and anchors among them."""
-    if count > MOST_RATED:
+    if count > MAX_RATED_SOUNDS:
         raise CallError(
             f"{count} sounds to rate at once, with reference and anchors; MUSHRA allows "
-            f"{MOST_RATED}: give fewer conditions, or compare them in --kind pairs"
+            f"{MAX_RATED_SOUNDS}: give fewer conditions, or compare them in --kind pairs"
         )
 
 
-def _form(pieces: Sequence[Piece]) -> tuple[int, int]:
+def _common_format(pieces: Sequence[ComparedPiece]) -> tuple[int, int]:
     """Rate and channels that hold every file of the test."""
     infos = []
     for piece in pieces:
         for path in piece.paths.values():
             try:
-                infos.append(probe(path, max_channels=MAX_CHANNELS))
+                infos.append(probe_audio(path, max_channels=MAX_STIMULUS_CHANNELS))
             except AudioError:
                 continue  # named when it is read
     if not infos:
         raise FolderError("no piece can be compared: mend or replace what is named above")
-    cd, dat = _RATES
+    cd, dat = _STIMULUS_RATES
     return (cd if all(cd % it.rate == 0 for it in infos) else dat), max(it.channels for it in infos)

@@ -12,20 +12,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from tonewood.errors import FolderError, shown
+from tonewood.errors import FolderError, printable
 from tonewood.files.output import write_text
 from tonewood.settings import Settings
 
-Kind = Literal["pairs", "abx", "mushra"]
-Chosen = Literal["mask", "random"]
-Choice = Literal["random", "active"]
+TestKind = Literal["pairs", "abx", "mushra"]
+ExcerptSelection = Literal["mask", "random"]
+TrialSelection = Literal["random", "active"]
 
-TEST, CONSENT, ANSWERS = "test.json", "consent.txt", "answers.sqlite"
-STIMULI, CHECKS = "stimuli", "checks"
+TEST_FILE, CONSENT_FILE, ANSWERS_FILE = "test.json", "consent.txt", "answers.sqlite"
+STIMULI_FOLDER, CHECKS_FOLDER = "stimuli", "checks"
 ANCHORS_HZ = {"anchor 3.5 kHz": 3_500.0, "anchor 7 kHz": 7_000.0}
-MID_ANCHOR = "anchor 7 kHz"
+MID_ANCHOR_NAME = "anchor 7 kHz"
 
-QUESTIONS: dict[Kind, str] = {
+QUESTIONS: dict[TestKind, str] = {
     "pairs": "Which do you prefer?",
     "abx": "Is X the same as A or as B?",
     "mushra": "How close is each sound to the reference?",
@@ -42,11 +42,11 @@ Use headphones in a quiet room, if you can.
 """
 
 
-FileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+\.wav$", max_length=100)]
+StimulusFileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+\.wav$", max_length=100)]
 """Of a file that is served: nothing that could lead out of its folder."""
 
 
-class Excerpt(Settings):
+class TestExcerpt(Settings):
     """A moment of a piece.
 
     Parameters
@@ -59,7 +59,7 @@ class Excerpt(Settings):
 
     piece: str
     start: float
-    chosen: Chosen
+    chosen: ExcerptSelection
 
 
 class Stimulus(Settings):
@@ -74,7 +74,7 @@ class Stimulus(Settings):
         As written, LUFS.
     """
 
-    file: FileName
+    file: StimulusFileName
     sha256: str
     excerpt: int
     condition: str
@@ -82,22 +82,22 @@ class Stimulus(Settings):
     loudness: float
 
 
-class Trial(Settings):
+class ListeningTrial(Settings):
     """An excerpt under the conditions to be compared."""
 
     excerpt: int
     conditions: tuple[str, ...]
 
 
-class Check(Settings):
+class ScreeningCheck(Settings):
     """A question on hearing or headphones with one right answer, counted from 1."""
 
-    file: FileName
+    file: StimulusFileName
     kind: Literal["headphones", "hearing"]
     right: int
 
 
-class Test(Settings):
+class ListeningTest(Settings):
     """A listening test, complete.
 
     Parameters
@@ -115,7 +115,7 @@ class Test(Settings):
     format: Literal["tonewood-listening-test"] = "tonewood-listening-test"
     version: Literal[1] = 1
     tonewood: str
-    kind: Kind
+    kind: TestKind
     title: str
     question: str
     seed: int = Field(ge=0)
@@ -128,15 +128,15 @@ class Test(Settings):
     per_listener: int = Field(ge=1)
     repeats: int = Field(ge=0)
     training: int = Field(ge=0)
-    choice: Choice = "random"
-    excerpts: tuple[Excerpt, ...]
+    choice: TrialSelection = "random"
+    excerpts: tuple[TestExcerpt, ...]
     stimuli: tuple[Stimulus, ...]
-    trials: tuple[Trial, ...] = Field(min_length=1)
-    checks: tuple[Check, ...] = ()
+    trials: tuple[ListeningTrial, ...] = Field(min_length=1)
+    checks: tuple[ScreeningCheck, ...] = ()
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Self:
-        known, files = set(self.conditions), self.files()
+    def _check_consistency(self) -> Self:
+        known, files = set(self.conditions), self.file_by_condition()
         if len(known) < len(self.conditions):
             raise ValueError("a condition is named twice")
         if (self.kind == "mushra") != (self.reference in known):
@@ -164,52 +164,52 @@ class Test(Settings):
         """Duration of every stimulus."""
         return self.samples / self.rate
 
-    def files(self) -> dict[tuple[int, str, int], str]:
+    def file_by_condition(self) -> dict[tuple[int, str, int], str]:
         """File of each excerpt, condition and copy."""
         return {(it.excerpt, it.condition, it.copy_number): it.file for it in self.stimuli}
 
-    def code(self, listener: str) -> str:
+    def completion_code(self, listener: str) -> str:
         """Completion code of a listener: proves the end was reached, says nothing else."""
         digest = hmac.new(self.key.encode(), listener.encode(), hashlib.sha256).hexdigest()
         return f"{digest[:4]}-{digest[4:8]}".upper()
 
     @property
-    def token(self) -> str:
+    def access_token(self) -> str:
         """Of the page's address; the same after a restart, so that links stay good."""
         return hmac.new(self.key.encode(), b"token", hashlib.sha256).hexdigest()[:32]
 
-    def path(self, folder: Path, stage: str, file: str) -> Path:
+    def stimulus_path(self, folder: Path, stage: str, file: str) -> Path:
         """Where a stage's file lies."""
-        return folder / (CHECKS if stage in ("hearing", "headphones") else STIMULI) / file
+        return folder / (CHECKS_FOLDER if stage in ("hearing", "headphones") else STIMULI_FOLDER) / file
 
     def save(self, folder: Path) -> None:
         """Write `test.json` into the test's folder."""
-        write_text(folder / TEST, self.model_dump_json(indent=1) + "\n")
+        write_text(folder / TEST_FILE, self.model_dump_json(indent=1) + "\n")
 
 
-def laid_trials(kind: Kind, conditions: tuple[str, ...], excerpts: int) -> tuple[Trial, ...]:
+def enumerate_trials(kind: TestKind, conditions: tuple[str, ...], excerpts: int) -> tuple[ListeningTrial, ...]:
     """Every excerpt under every two conditions, or under all of them at once for MUSHRA."""
     sets = [conditions] if kind == "mushra" else list(combinations(conditions, 2))
-    return tuple(Trial(excerpt=e, conditions=those) for e in range(excerpts) for those in sets)
+    return tuple(ListeningTrial(excerpt=e, conditions=those) for e in range(excerpts) for those in sets)
 
 
-def load(folder: Path) -> Test:
+def load_listening_test(folder: Path) -> ListeningTest:
     """Read a test; FolderError if the folder holds none."""
-    path = folder / TEST
+    path = folder / TEST_FILE
     try:
-        return Test.model_validate_json(path.read_bytes())
+        return ListeningTest.model_validate_json(path.read_bytes())
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise FolderError(
-            f"{shown(folder)} holds no listening test ({TEST}: {why}): "
+            f"{printable(folder)} holds no listening test ({TEST_FILE}: {why}): "
             "make one with tonewood listen new"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("version",):
             raise FolderError(
-                f"{shown(path)} has version {first['input']}; this Tonewood reads 1: update it"
+                f"{printable(path)} has version {first['input']}; this Tonewood reads 1: update it"
             ) from None
         raise FolderError(
-            f"{shown(path)} is not a listening test, or is damaged: make the test again"
+            f"{printable(path)} is not a listening test, or is damaged: make the test again"
         ) from None

@@ -1,30 +1,41 @@
 """To and from other listening tests: webMUSHRA and ReSEval."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
-from tonewood.errors import CallError, FolderError, OutputError, shown
+from tonewood.errors import CallError, FolderError, OutputError, printable
 from tonewood.files.output import temporary_folder
-from tonewood.listening import reseval, webmushra
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import Test
-from tonewood.listening.foreign import Given
-from tonewood.listening.replies import content_of
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import ListeningTest
+from tonewood.listening.foreign import ImportedAnswer
+from tonewood.listening.replies import screen_to_json
+from tonewood.listening.reseval import read_reseval_answers, write_reseval_test
+from tonewood.listening.webmushra import read_webmushra_answers, write_webmushra_test
 
-_FORMATS = {"webmushra": webmushra, "reseval": reseval}
+
+class _ExchangeFormat(NamedTuple):
+    """How a test is written for another program, and how its answers are read."""
+
+    write: Callable[[ListeningTest, Path, Path, str], Path]
+    read: Callable[[ListeningTest, Path], Iterator[ImportedAnswer]]
 
 
-class Taken(NamedTuple):
+_EXCHANGE_FORMATS = {
+    "webmushra": _ExchangeFormat(write_webmushra_test, read_webmushra_answers),
+    "reseval": _ExchangeFormat(write_reseval_test, read_reseval_answers),
+}
+
+
+class ImportCount(NamedTuple):
     """How much was imported."""
 
     listeners: int
     answers: int
 
 
-def export(test: Test, folder: Path, to: str, out: Path) -> Path:
+def export_listening_test(test: ListeningTest, folder: Path, to: str, out: Path) -> Path:
     """Write a test for webMUSHRA or ReSEval into a new folder; returns what to open there.
 
     Raises
@@ -32,24 +43,24 @@ def export(test: Test, folder: Path, to: str, out: Path) -> Path:
     CallError, OutputError
         There is no such format, or the folder may not be written.
     """
-    form = _form(to)
+    form = _exchange_format(to)
     if out.exists():
-        raise OutputError(f"{shown(out)} exists: name another folder")
+        raise OutputError(f"{printable(out)} exists: name another folder")
     name = re.sub(r"[^a-z0-9]+", "-", out.name.lower()).strip("-") or "test"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(out.parent) as hidden:
             made = hidden / "out"
             made.mkdir()
-            opened: Path = form.write(test, folder, made, name).relative_to(made)
+            opened = form.write(test, folder, made, name).relative_to(made)
             made.rename(out)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise OutputError(f"{shown(out)} cannot be made ({why}): name another folder") from None
+        raise OutputError(f"{printable(out)} cannot be made ({why}): name another folder") from None
     return out / opened
 
 
-def read(test: Test, came_from: str, table: Path) -> list[Given]:
+def read_imported_answers(test: ListeningTest, came_from: str, table: Path) -> list[ImportedAnswer]:
     """All answers of a table that was made elsewhere.
 
     Raises
@@ -57,23 +68,23 @@ def read(test: Test, came_from: str, table: Path) -> list[Given]:
     CallError, FolderError
         There is no such format, or the table does not fit the test; the line is named.
     """
-    given = list(_form(came_from).read(test, table))
+    given = list(_exchange_format(came_from).read(test, table))
     if not given:
-        raise FolderError(f"{shown(table)} holds no answers to this test: name its results")
+        raise FolderError(f"{printable(table)} holds no answers to this test: name its results")
     return given
 
 
-def take(answers: Answers, given: Sequence[Given]) -> Taken:
+def import_answers(answers: AnswerDatabase, imported: Sequence[ImportedAnswer]) -> ImportCount:
     """Bring in answers that were given elsewhere; what is there already stays as it is."""
     listeners, total = 0, 0
-    for one in given:
-        listeners += answers.bring(one.who)
-        answers.ask(one.who, one.trial, content_of(one.screen))
-        total += answers.keep(one.who, one.trial, one.value, final=True, seconds=one.seconds)
-    return Taken(listeners, total)
+    for one in imported:
+        listeners += answers.add_imported_listener(one.listener_id)
+        answers.save_question(one.listener_id, one.trial, screen_to_json(one.screen))
+        total += answers.save_answer(one.listener_id, one.trial, one.value, final=True, seconds=one.seconds)
+    return ImportCount(listeners, total)
 
 
-def _form(name: str) -> ModuleType:
-    if name not in _FORMATS:
-        raise CallError(f"{name!r} is no known format; choose {' or '.join(_FORMATS)}")
-    return _FORMATS[name]
+def _exchange_format(name: str) -> _ExchangeFormat:
+    if name not in _EXCHANGE_FORMATS:
+        raise CallError(f"{name!r} is no known format; choose {' or '.join(_EXCHANGE_FORMATS)}")
+    return _EXCHANGE_FORMATS[name]

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tonewood.errors import OutputError, shown
+from tonewood.errors import OutputError, printable
 from tonewood.files.output import temporary_folder
 from tonewood.listening import answers
-from tonewood.listening.design import ANSWERS, CHECKS, CONSENT, STIMULI, TEST
+from tonewood.listening.design import ANSWERS_FILE, CHECKS_FOLDER, CONSENT_FILE, STIMULI_FOLDER, TEST_FILE
 
 
 @contextmanager
-def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+def create_test_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a hidden folder that takes the name `out` when the block ends well."""
-    check_new(out, overwrite)
+    check_test_folder(out, overwrite)
     final = out.absolute()
     with ExitStack() as stack:
         try:
@@ -21,10 +21,10 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             hidden = stack.enter_context(temporary_folder(final.parent))
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            raise OutputError(f"{shown(out)} cannot be made ({why}): name another folder") from None
+            raise OutputError(f"{printable(out)} cannot be made ({why}): name another folder") from None
         yield hidden
         if final.exists():
-            check_new(out, overwrite)
+            check_test_folder(out, overwrite)
             # Aside in one step: half a test under its name could be neither used nor replaced.
             old = stack.enter_context(temporary_folder(final.parent)) / "old"
             final.rename(old)
@@ -37,21 +37,21 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             hidden.rename(final)
 
 
-def check_new(out: Path, overwrite: bool) -> None:
+def check_test_folder(out: Path, overwrite: bool) -> None:
     """Refuse a folder that holds something but a test; answers are never replaced."""
     if not out.exists():
         return
     if not out.is_dir():
-        raise OutputError(f"{shown(out)} is a file; a test needs a folder: name another")
+        raise OutputError(f"{printable(out)} is a file; a test needs a folder: name another")
     there = {path.name for path in out.iterdir()}
     if not there:
         return
-    if TEST not in there or there - _OURS:
-        raise OutputError(f"{shown(out)} holds something else: name another folder")
+    if TEST_FILE not in there or there - _TEST_FOLDER_CONTENT:
+        raise OutputError(f"{printable(out)} holds something else: name another folder")
     if not overwrite:
-        raise OutputError(f"{shown(out)} exists: name another output or pass --overwrite")
-    if ANSWERS in there and answers.count(out / ANSWERS):
-        raise OutputError(f"{shown(out)} holds answers, which are never replaced: name another")
+        raise OutputError(f"{printable(out)} exists: name another output or pass --overwrite")
+    if ANSWERS_FILE in there and answers.count_answers(out / ANSWERS_FILE):
+        raise OutputError(f"{printable(out)} holds answers, which are never replaced: name another")
 
 
-_OURS = frozenset({TEST, CONSENT, ANSWERS, f"{ANSWERS}-wal", f"{ANSWERS}-shm", STIMULI, CHECKS})
+_TEST_FOLDER_CONTENT = frozenset({TEST_FILE, CONSENT_FILE, ANSWERS_FILE, f"{ANSWERS_FILE}-wal", f"{ANSWERS_FILE}-shm", STIMULI_FOLDER, CHECKS_FOLDER})

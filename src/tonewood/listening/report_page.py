@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tonewood.files.output import prepare_folder, write_text
-from tonewood.listening.design import STIMULI
-from tonewood.listening.results import Results
-from tonewood.listening.tables import tables
+from tonewood.files.output import prepare_report_folder, write_text
+from tonewood.listening.design import STIMULI_FOLDER
+from tonewood.listening.results import ListeningResults
+from tonewood.listening.tables import result_tables
 from tonewood.workflow import picture
-from tonewood.workflow.figures import png
-from tonewood.workflow.page import Block, Heading, Picture, Table, page
+from tonewood.workflow.figures import figure_png
+from tonewood.workflow.page import ReportBlock, ReportHeading, ReportFigure, ReportTable, render_report
 
-PAGE, DATA, ANSWERS, RATINGS = "index.html", "results.json", "answers.csv", "ratings.csv"
+RESULTS_PAGE, RESULTS_JSON, ANSWERS_CSV, RATINGS_CSV = "index.html", "results.json", "answers.csv", "ratings.csv"
 
-_TOLD = {
+_TABLE_NOTES = {
     "listeners": "Who is counted. Headphones: five of six right, after Woods et al. (2017).",
     "preference": "Shares with exact intervals (Clopper and Pearson), which take all answers for "
     "independent; by listeners, each counts once (Student's t). p is of the exact binomial test.",
@@ -40,66 +40,66 @@ _TOLD = {
 }
 
 
-def prepare(out: Path, overwrite: bool) -> None:
+def prepare_results_folder(out: Path, overwrite: bool) -> None:
     """Make the folder, or refuse before the work what would be refused after it."""
-    picture.check("a report")
-    prepare_folder(out, (PAGE, DATA, ANSWERS, RATINGS), overwrite)
+    picture.check_matplotlib("a report")
+    prepare_report_folder(out, (RESULTS_PAGE, RESULTS_JSON, ANSWERS_CSV, RATINGS_CSV), overwrite)
 
 
-def write(out: Path, test_folder: Path, found: Results, *, overwrite: bool = False) -> Path:
+def write_listening_report(out: Path, test_folder: Path, results: ListeningResults, *, overwrite: bool = False) -> Path:
     """Write the report's files into the folder `out`; returns the page."""
-    base = Path(os.path.relpath((test_folder / STIMULI).resolve(), out.resolve()))
+    base = Path(os.path.relpath((test_folder / STIMULI_FOLDER).resolve(), out.resolve()))
     files = {
-        DATA: json.dumps(found.summary, indent=1, allow_nan=False) + "\n",
-        ANSWERS: _answers(found, base),
-        PAGE: _page(found),
+        RESULTS_JSON: json.dumps(results.summary, indent=1, allow_nan=False) + "\n",
+        ANSWERS_CSV: _answers_csv(results, base),
+        RESULTS_PAGE: _render_results_page(results),
     }
-    if found.ratings:
-        files[RATINGS] = _ratings(found, base)
+    if results.ratings:
+        files[RATINGS_CSV] = _ratings_csv(results, base)
     for name, text in files.items():
         write_text(out / name, text, overwrite=overwrite)
-    return out / PAGE
+    return out / RESULTS_PAGE
 
 
-def _answers(found: Results, base: Path) -> str:
+def _answers_csv(results: ListeningResults, base: Path) -> str:
     """Every answer, a line each; of MUSHRA, every rating."""
-    rated = found.test.kind == "mushra"
+    rated = results.test.kind == "mushra"
     about = ["condition", "file", "rating"] if rated else []
-    if found.test.kind == "pairs":
+    if results.test.kind == "pairs":
         about = ["preferred", "other", "preferred_condition", "other_condition"]
-    elif found.test.kind == "abx":
+    elif results.test.kind == "abx":
         about = ["first", "second", "correct"]
     rows: list[Sequence[object]] = [
         ["listener", "screen", "group", "start", "chosen", "again", "seconds", *about]
     ]
-    for person in found.people:
-        for it in person.replies:
+    for person in results.participants:
+        for it in person.responses:
             head = [
-                person.name, it.screen, it.excerpt.piece, f"{it.excerpt.start:.3f}",
-                it.excerpt.chosen, "" if it.again is None else it.again, it.seconds,
+                person.name, it.screen_number, it.excerpt.piece, f"{it.excerpt.start:.3f}",
+                it.excerpt.chosen, "" if it.repeat_of is None else it.repeat_of, it.seconds,
             ]  # fmt: skip
             if rated:
                 rows += [
                     [*head, name, (base / slot.file).as_posix(), rating]
                     for name, (slot, rating) in it.ratings.items()
                 ]
-            elif found.test.kind == "pairs":
-                sounds = [(base / slot.file).as_posix() for slot in (it.preferred, it.other)]
-                rows.append([*head, *sounds, it.preferred.condition, it.other.condition])
+            elif results.test.kind == "pairs":
+                sounds = [(base / slot.file).as_posix() for slot in (it.preferred, it.rejected)]
+                rows.append([*head, *sounds, it.preferred.condition, it.rejected.condition])
             else:
-                conditions = [slot.condition for slot in it.asked.slots[:2]]
+                conditions = [slot.condition for slot in it.question.stimuli[:2]]
                 rows.append([*head, *conditions, int(it.correct)])
-    return _csv(rows)
+    return _to_csv(rows)
 
 
-def _ratings(found: Results, base: Path) -> str:
+def _ratings_csv(results: ListeningResults, base: Path) -> str:
     """Mean rating of every sound over the listeners that were kept: for `tonewood train`."""
-    assert found.ratings is not None
+    assert results.ratings is not None
     given: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for person in found.people:
-        if person.name in found.ratings.excluded:
+    for person in results.participants:
+        if person.name in results.ratings.excluded:
             continue
-        for it in person.replies:
+        for it in person.responses:
             for slot, rating in it.ratings.values():
                 given[slot.file, it.excerpt.piece].append(rating)
     rows: list[Sequence[object]] = [["file", "rating", "answers", "group", "low", "high"]]
@@ -107,57 +107,57 @@ def _ratings(found: Results, base: Path) -> str:
         [(base / file).as_posix(), f"{np.mean(own):.3f}", len(own), piece, 0, 100]
         for (file, piece), own in sorted(given.items())
     ]
-    return _csv(rows)
+    return _to_csv(rows)
 
 
-def _csv(rows: Sequence[Sequence[object]]) -> str:
+def _to_csv(rows: Sequence[Sequence[object]]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
 
 
-def _page(found: Results) -> str:
-    answers = sum(len(person.replies) for person in found.people)
-    blocks: list[Block] = [
-        f"{found.test.question} {answers} answers of {len(found.people)} listeners."
+def _render_results_page(results: ListeningResults) -> str:
+    answers = sum(len(person.responses) for person in results.participants)
+    blocks: list[ReportBlock] = [
+        f"{results.test.question} {answers} answers of {len(results.participants)} listeners."
     ]
-    if found.left_out:
-        blocks.append(f"{found.left_out} listeners are left out.")
-    for name, share in (("Same answer when asked again", found.steady), ("Chose A", found.left)):
+    if results.excluded_count:
+        blocks.append(f"{results.excluded_count} listeners are left out.")
+    for name, share in (("Same answer when asked again", results.consistency), ("Chose A", results.first_side)):
         if share:
             told = f"{100 * share.share:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
             blocks.append(f"{name}: {told} of {share.total}.")
-    listeners, *findings = tables(found)
+    listeners, *findings = result_tables(results)
     for heading, rows in (*findings, listeners):
-        blocks.append(Heading(heading[:1].upper() + heading[1:]))
+        blocks.append(ReportHeading(heading[:1].upper() + heading[1:]))
         if heading in ("preference", "told apart"):
-            blocks.append(Picture(heading, _shares(found), "Shares with 95 % intervals."))
+            blocks.append(ReportFigure(heading, _plot_shares(results), "Shares with 95 % intervals."))
         elif heading == "Bradley-Terry strengths":
-            blocks.append(Picture(heading, _strengths(found), "Strengths with 95 % intervals."))
+            blocks.append(ReportFigure(heading, _plot_strengths(results), "Strengths with 95 % intervals."))
         elif heading == "ratings":
             told = "All ratings; the line is the median, its notch the 95 % interval."
-            blocks.append(Picture(heading, _boxes(found), told))
-        blocks.append(Table(_TOLD[heading], rows))
-    return page(found.test.title, blocks)
+            blocks.append(ReportFigure(heading, _plot_ratings(results), told))
+        blocks.append(ReportTable(_TABLE_NOTES[heading], rows))
+    return render_report(results.test.title, blocks)
 
 
-def _shares(found: Results) -> bytes:
+def _plot_shares(results: ListeningResults) -> bytes:
     rows = [
-        (f"{it.first} {'/' if found.test.kind == 'abx' else 'over'} {it.second}", *it.answers[2:5])
-        for it in reversed(found.pairs)  # drawn upwards
+        (f"{it.first} {'/' if results.test.kind == 'abx' else 'over'} {it.second}", *it.answers[2:5])
+        for it in reversed(results.pairs)  # drawn upwards
     ]
-    label = "right" if found.test.kind == "abx" else "share that preferred the first"
-    return _intervals(rows, label, 0.5, (0.0, 1.0))
+    label = "right" if results.test.kind == "abx" else "share that preferred the first"
+    return _plot_intervals(rows, label, 0.5, (0.0, 1.0))
 
 
-def _strengths(found: Results) -> bytes:
-    assert found.strengths is not None
-    ends = found.others or found.strengths[1:3]
-    rows = list(zip(found.test.conditions, found.strengths.strength, *ends, strict=True))
-    return _intervals(sorted(rows, key=lambda it: it[1]), "strength, logits", 0.0, None)
+def _plot_strengths(results: ListeningResults) -> bytes:
+    assert results.strengths is not None
+    ends = results.population_intervals or results.strengths[1:3]
+    rows = list(zip(results.test.conditions, results.strengths.strength, *ends, strict=True))
+    return _plot_intervals(sorted(rows, key=lambda it: it[1]), "strength, logits", 0.0, None)
 
 
-def _intervals(
+def _plot_intervals(
     rows: Sequence[tuple[str, float, float, float]],
     label: str,
     chance: float,
@@ -178,24 +178,24 @@ def _intervals(
     axes.set_xlabel(label)
     if limits:
         axes.set_xlim(*limits)
-    return png(figure)
+    return figure_png(figure)
 
 
-def _boxes(found: Results) -> bytes:
+def _plot_ratings(results: ListeningResults) -> bytes:
     from matplotlib.figure import Figure
 
-    assert found.ratings is not None
-    cube, names = found.ratings.cube, found.ratings.conditions
+    assert results.ratings is not None
+    cube, names = results.ratings.scores, results.ratings.conditions
     figure = Figure(figsize=(1.5 + 1.3 * len(names), 4.5), layout="constrained")
     axes = figure.subplots()
     columns = [cube[:, :, k][~np.isnan(cube[:, :, k])] for k in range(len(names))]
-    middles = [it.median for it in found.ratings.medians]
+    middles = [it.median for it in results.ratings.medians]
     ends = [
         (it.median if it.low is None else it.low, it.median if it.high is None else it.high)
-        for it in found.ratings.medians
+        for it in results.ratings.medians
     ]
     axes.boxplot(columns, notch=True, usermedians=middles, conf_intervals=ends, widths=0.5)
     axes.set_xticks(np.arange(1, len(names) + 1), names, rotation=20)
     axes.set_ylim(-2, 102)
     axes.set_ylabel("rating")
-    return png(figure)
+    return figure_png(figure)

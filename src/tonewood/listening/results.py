@@ -15,21 +15,21 @@ from tonewood.evaluation import bradley_terry, mushra
 from tonewood.evaluation.bradley_terry import Strengths
 from tonewood.evaluation.choices import (
     Sensitivity,
-    Share,
-    Spread,
+    Proportion,
+    ListenerMean,
     abx_sensitivity,
-    by_listener,
-    holm,
-    share,
+    mean_over_listeners,
+    holm_adjust,
+    binomial_proportion,
 )
-from tonewood.evaluation.listeners import Ends, Mixed, jackknife, mixed
-from tonewood.evaluation.mushra import Difference, Effect, Friedman, Median
-from tonewood.listening.answers import Answers
-from tonewood.listening.design import MID_ANCHOR, Test
-from tonewood.listening.replies import Person, Reply, people
+from tonewood.evaluation.listeners import StrengthIntervals, MixedLogit, jackknife_intervals, fit_mixed_logit
+from tonewood.evaluation.mushra import ConditionDifference, MixedEffect, FriedmanTest, ConditionMedian
+from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.design import MID_ANCHOR_NAME, ListeningTest
+from tonewood.listening.replies import Participant, TrialResponse, list_participants
 
 
-class Pair(NamedTuple):
+class ConditionPair(NamedTuple):
     """Two conditions: how often the first was preferred, or heard rightly.
 
     Parameters
@@ -38,70 +38,70 @@ class Pair(NamedTuple):
         The share's p, so that all pairs may be read at once.
     listeners : Spread
         The same, each listener counting once.
-    where : dict of Share
+    where : dict of Proportion
         By how the excerpt was chosen: where most was done, or at random.
     sensitivity : Sensitivity or None
         Of ABX.
-    mixed : Mixed or None
+    mixed : MixedLogit or None
         By a model in which listeners are drawn at random.
     """
 
     first: str
     second: str
-    answers: Share
+    answers: Proportion
     p_holm: float
-    listeners: Spread
-    where: dict[str, Share]
+    listeners: ListenerMean
+    where: dict[str, Proportion]
     sensitivity: Sensitivity | None
-    mixed: Mixed | None
+    mixed: MixedLogit | None
 
 
-class Ratings(NamedTuple):
+class MushraRatings(NamedTuple):
     """What MUSHRA says of its conditions.
 
     Parameters
     ----------
     excluded : tuple of str
         Listeners left out by the standard's post-screening.
-    effects : tuple of Effect, or str
+    effects : tuple of MixedEffect, or str
         A mixed model's, against the first condition; or why there are none.
     """
 
     conditions: tuple[str, ...]
-    medians: tuple[Median, ...]
-    friedman: Friedman | None
-    differences: tuple[Difference, ...]
-    effects: tuple[Effect, ...] | str
+    medians: tuple[ConditionMedian, ...]
+    friedman: FriedmanTest | None
+    differences: tuple[ConditionDifference, ...]
+    effects: tuple[MixedEffect, ...] | str
     excluded: tuple[str, ...]
-    cube: NDArray[np.float64]  # [listener, trial, condition], of those kept
+    scores: NDArray[np.float64]  # [listener, trial, condition], of those kept
 
 
-class Results(NamedTuple):
+class ListeningResults(NamedTuple):
     """All that was found.
 
     Parameters
     ----------
-    people : tuple of Person
+    participants : tuple of Participant
         Who was counted.
-    others : Ends or None
+    population_intervals : StrengthIntervals or None
         Intervals of the strengths that hold for other listeners too.
-    left_out : int
+    excluded_count : int
         Listeners who failed the headphone check, where that was asked for.
-    steady : Share or None
+    consistency : Proportion or None
         How often an answer was the same when its question came again.
-    left : Share or None
+    first_side : Proportion or None
         How often A was chosen: far from one half, sides decided rather than sounds.
     """
 
-    test: Test
-    people: tuple[Person, ...]
-    left_out: int
-    pairs: tuple[Pair, ...]
+    test: ListeningTest
+    participants: tuple[Participant, ...]
+    excluded_count: int
+    pairs: tuple[ConditionPair, ...]
     strengths: Strengths | None
-    others: Ends | None
-    ratings: Ratings | None
-    steady: Share | None
-    left: Share | None
+    population_intervals: StrengthIntervals | None
+    ratings: MushraRatings | None
+    consistency: Proportion | None
+    first_side: Proportion | None
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -117,20 +117,20 @@ class Results(NamedTuple):
                     "finished": it.finished,
                     "headphones": it.headphones,
                     "hearing": it.hearing,
-                    "answers": len(it.replies),
+                    "answers": len(it.responses),
                 }
-                for it in self.people
+                for it in self.participants
             ],
-            "left_out": self.left_out,
-            "steady": self.steady._asdict() if self.steady else None,
-            "first_side": self.left._asdict() if self.left else None,
+            "left_out": self.excluded_count,
+            "steady": self.consistency._asdict() if self.consistency else None,
+            "first_side": self.first_side._asdict() if self.first_side else None,
             "pairs": [_pair_summary(pair) for pair in self.pairs],
             "strengths": _strengths_summary(self),
             "ratings": _ratings_summary(self.ratings),
         }
 
 
-def results(test: Test, answers: Answers, *, headphones_only: bool = False) -> Results:
+def analyze_answers(test: ListeningTest, answers: AnswerDatabase, *, headphones_only: bool = False) -> ListeningResults:
     """Sum up a test's answers.
 
     Raises
@@ -138,115 +138,115 @@ def results(test: Test, answers: Answers, *, headphones_only: bool = False) -> R
     FolderError
         Nobody has answered yet.
     """
-    everyone = people(test, answers)
-    kept = [it for it in everyone if any(reply.again is None for reply in it.replies)]
+    everyone = list_participants(test, answers)
+    kept = [it for it in everyone if any(reply.repeat_of is None for reply in it.responses)]
     if headphones_only:
         kept = [it for it in kept if it.headphones]
     if not kept:
         raise FolderError("no answers to sum up yet: serve the test, or leave --headphones out")
-    first = [[reply for reply in it.replies if reply.again is None] for it in kept]
-    pairs: tuple[Pair, ...] = ()
+    first = [[reply for reply in it.responses if reply.repeat_of is None] for it in kept]
+    pairs: tuple[ConditionPair, ...] = ()
     strengths = others = ratings = left = None
     if test.kind == "mushra":
-        ratings = _ratings(test, kept, first)
+        ratings = _analyze_ratings(test, kept, first)
     else:
-        pairs = _pairs(test, first)
+        pairs = _analyze_pairs(test, first)
         chosen = [reply.value for own in first for reply in own]
-        left = share(chosen.count("A"), len(chosen))
+        left = binomial_proportion(chosen.count("A"), len(chosen))
     if test.kind == "pairs":
-        wins = _wins(test, first)
-        if bradley_terry.connected(wins.sum(axis=0)):
-            strengths, others = bradley_terry.fit(wins.sum(axis=0)), jackknife(wins)
-    return Results(
+        wins = _count_wins(test, first)
+        if bradley_terry.is_connected(wins.sum(axis=0)):
+            strengths, others = bradley_terry.fit_strengths(wins.sum(axis=0)), jackknife_intervals(wins)
+    return ListeningResults(
         test, tuple(kept), len(everyone) - len(kept), pairs, strengths, others, ratings,
-        _steady(test, kept), left,
+        _measure_consistency(test, kept), left,
     )  # fmt: skip
 
 
-def _pairs(test: Test, first: Sequence[Sequence[Reply]]) -> tuple[Pair, ...]:
+def _analyze_pairs(test: ListeningTest, responses: Sequence[Sequence[TrialResponse]]) -> tuple[ConditionPair, ...]:
     made = []
     for one, two in combinations(test.conditions, 2):
-        own = [[it for it in replies if _about(it, one, two)] for replies in first]
+        own = [[it for it in replies if _compares(it, one, two)] for replies in responses]
         every = [it for replies in own for it in replies]
         if every:
-            made.append(_pair(test, one, two, own, every))
-    corrected = holm(np.array([pair.answers.p for pair in made]))
+            made.append(_analyze_pair(test, one, two, own, every))
+    corrected = holm_adjust(np.array([pair.answers.p for pair in made]))
     return tuple(pair._replace(p_holm=float(p)) for pair, p in zip(made, corrected, strict=True))
 
 
-def _pair(
-    test: Test, one: str, two: str, own: Sequence[Sequence[Reply]], every: Sequence[Reply]
-) -> Pair:
+def _analyze_pair(
+    test: ListeningTest, one: str, two: str, responses_by_listener: Sequence[Sequence[TrialResponse]], responses: Sequence[TrialResponse]
+) -> ConditionPair:
     abx = test.kind == "abx"
-    good: Callable[[Reply], bool] = (
+    good: Callable[[TrialResponse], bool] = (
         (lambda it: it.correct) if abx else (lambda it: it.preferred.condition == one)
     )
     sided = "greater" if abx else "two-sided"
-    found = share(sum(map(good, every)), len(every), sided=sided)
+    found = binomial_proportion(sum(map(good, responses)), len(responses), alternative=sided)
     where = {}
     for chosen in ("mask", "random"):
-        there = [it for it in every if it.excerpt.chosen == chosen]
+        there = [it for it in responses if it.excerpt.chosen == chosen]
         if there:
-            where[chosen] = share(sum(map(good, there)), len(there), sided=sided)
-    counts, totals = [sum(map(good, it)) for it in own], [len(it) for it in own]
+            where[chosen] = binomial_proportion(sum(map(good, there)), len(there), alternative=sided)
+    counts, totals = [sum(map(good, it)) for it in responses_by_listener], [len(it) for it in responses_by_listener]
     sensitivity = abx_sensitivity(found.successes, found.total) if abx else None
-    return Pair(
-        one, two, found, found.p, by_listener(counts, totals), where, sensitivity,
-        mixed(counts, totals),
+    return ConditionPair(
+        one, two, found, found.p, mean_over_listeners(counts, totals), where, sensitivity,
+        fit_mixed_logit(counts, totals),
     )  # fmt: skip
 
 
-def _about(reply: Reply, one: str, two: str) -> bool:
-    return {slot.condition for slot in reply.asked.slots} == {one, two}
+def _compares(reply: TrialResponse, one: str, two: str) -> bool:
+    return {slot.condition for slot in reply.question.stimuli} == {one, two}
 
 
-def _wins(test: Test, first: Sequence[Sequence[Reply]]) -> NDArray[np.float64]:
+def _count_wins(test: ListeningTest, responses: Sequence[Sequence[TrialResponse]]) -> NDArray[np.float64]:
     """How often each listener preferred each to each [listener, condition, condition]."""
     index = {name: k for k, name in enumerate(test.conditions)}
-    wins = np.zeros((len(first), len(index), len(index)))
-    for own, replies in zip(wins, first, strict=True):
+    wins = np.zeros((len(responses), len(index), len(index)))
+    for own, replies in zip(wins, responses, strict=True):
         for reply in replies:
-            own[index[reply.preferred.condition], index[reply.other.condition]] += 1
+            own[index[reply.preferred.condition], index[reply.rejected.condition]] += 1
     return wins
 
 
-def _ratings(test: Test, kept: Sequence[Person], first: Sequence[Sequence[Reply]]) -> Ratings:
+def _analyze_ratings(test: ListeningTest, participants: Sequence[Participant], responses: Sequence[Sequence[TrialResponse]]) -> MushraRatings:
     assert test.reference is not None
     index = {name: k for k, name in enumerate(test.conditions)}
-    cube = np.full((len(kept), len(test.trials), len(index)), np.nan)
-    for listener, replies in enumerate(first):
+    cube = np.full((len(participants), len(test.trials), len(index)), np.nan)
+    for listener, replies in enumerate(responses):
         for reply in replies:
             for condition, (_, rating) in reply.ratings.items():
-                cube[listener, reply.asked.trial or 0, index[condition]] = rating
-    anchor = index.get(MID_ANCHOR)
-    out = mushra.unreliable(cube, index[test.reference], anchor)
+                cube[listener, reply.question.trial or 0, index[condition]] = rating
+    anchor = index.get(MID_ANCHOR_NAME)
+    out = mushra.find_unreliable_listeners(cube, index[test.reference], anchor)
     used = cube[~out]
-    excluded = tuple(it.name for it, bad in zip(kept, out, strict=True) if bad)
-    if not len(mushra.by_listener(used)):
+    excluded = tuple(it.name for it, bad in zip(participants, out, strict=True) if bad)
+    if not len(mushra.listener_means(used)):
         raise FolderError(
             "every listener is left out by the standard's post-screening, who rate the hidden "
             "reference below 90: ask more listeners"
         )
-    effects: tuple[Effect, ...] | str
+    effects: tuple[MixedEffect, ...] | str
     try:
-        effects = tuple(mushra.effects(used)) if len(used) > 1 else "too few listeners"
+        effects = tuple(mushra.fit_mixed_effects(used)) if len(used) > 1 else "too few listeners"
     except MissingExtraError as error:
         effects = str(error)
     except (np.linalg.LinAlgError, ValueError):
         effects = "too few answers"
-    return Ratings(
-        tuple(test.conditions), tuple(mushra.medians(used)), mushra.friedman(used),
-        tuple(mushra.differences(used)), effects, excluded, used,
+    return MushraRatings(
+        tuple(test.conditions), tuple(mushra.condition_medians(used)), mushra.friedman_test(used),
+        tuple(mushra.compare_conditions(used)), effects, excluded, used,
     )  # fmt: skip
 
 
-def _steady(test: Test, kept: Sequence[Person]) -> Share | None:
+def _measure_consistency(test: ListeningTest, participants: Sequence[Participant]) -> Proportion | None:
     """Whether a choice of two stays what it was; ratings, whether they stay within ten points."""
     same = []
-    for person in kept:
-        by_screen = {reply.screen: reply for reply in person.replies}
-        for reply in person.replies:
-            before = by_screen.get(reply.again) if reply.again is not None else None
+    for person in participants:
+        by_screen = {reply.screen_number: reply for reply in person.responses}
+        for reply in person.responses:
+            before = by_screen.get(reply.repeat_of) if reply.repeat_of is not None else None
             if before is None:
                 continue
             if test.kind == "mushra":
@@ -256,10 +256,10 @@ def _steady(test: Test, kept: Sequence[Person]) -> Share | None:
                 same.append(reply.correct == before.correct)
             else:
                 same.append(reply.preferred.condition == before.preferred.condition)
-    return share(sum(same), len(same)) if same else None
+    return binomial_proportion(sum(same), len(same)) if same else None
 
 
-def _pair_summary(pair: Pair) -> dict[str, Any]:
+def _pair_summary(pair: ConditionPair) -> dict[str, Any]:
     return {
         **pair._asdict(),
         "answers": pair.answers._asdict(),
@@ -270,35 +270,35 @@ def _pair_summary(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _strengths_summary(found: Results) -> list[dict[str, Any]] | None:
-    if found.strengths is None:
+def _strengths_summary(results: ListeningResults) -> list[dict[str, Any]] | None:
+    if results.strengths is None:
         return None
-    blank = [None] * len(found.test.conditions)
+    blank = [None] * len(results.test.conditions)
     names = ("condition", "strength", "low", "high", "others_low", "others_high")
     rows = zip(
-        found.test.conditions, *found.strengths[:3], *(found.others or (blank, blank)), strict=True
+        results.test.conditions, *results.strengths[:3], *(results.population_intervals or (blank, blank)), strict=True
     )
-    return [dict(zip(names, (row[0], *map(_finite, row[1:])), strict=True)) for row in rows]
+    return [dict(zip(names, (row[0], *map(_finite_or_none, row[1:])), strict=True)) for row in rows]
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
-def _ratings_summary(found: Ratings | None) -> dict[str, Any] | None:
-    if found is None:
+def _ratings_summary(ratings: MushraRatings | None) -> dict[str, Any] | None:
+    if ratings is None:
         return None
-    names = found.conditions
-    effects = found.effects
+    names = ratings.conditions
+    effects = ratings.effects
     return {
-        "medians": {n: m._asdict() for n, m in zip(names, found.medians, strict=True)},
-        "friedman": found.friedman._asdict() if found.friedman else None,
+        "medians": {n: m._asdict() for n, m in zip(names, ratings.medians, strict=True)},
+        "friedman": ratings.friedman._asdict() if ratings.friedman else None,
         "differences": [
             {**it._asdict(), "first": names[it.first], "second": names[it.second]}
-            for it in found.differences
+            for it in ratings.differences
         ],
         "mixed_effects": effects
         if isinstance(effects, str)
         else [{**it._asdict(), "condition": names[it.condition]} for it in effects],
-        "excluded": list(found.excluded),
+        "excluded": list(ratings.excluded),
     }

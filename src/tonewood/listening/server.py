@@ -17,25 +17,25 @@ from pydantic import Field
 
 from tonewood.errors import OutputError
 from tonewood.listening import sessions
-from tonewood.listening.answers import Answer, Answers, Listener
-from tonewood.listening.design import ANSWERS, CONSENT, Test
-from tonewood.listening.replies import content_of, laid, people, screen_of
+from tonewood.listening.answers import ListenerAnswer, AnswerDatabase, Listener
+from tonewood.listening.design import ANSWERS_FILE, CONSENT_FILE, ListeningTest
+from tonewood.listening.replies import screen_to_json, screens_of, list_participants, screen_from_json
 from tonewood.listening.sessions import Screen
-from tonewood.serving.refusals import refuse_alike, refused, refusing, sending
+from tonewood.serving.refusals import install_error_handlers, error_response, declare_errors, declare_media
 from tonewood.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FILES = {
+_PAGE_FILES = {
     "page.css": "text/css",
     "page.js": "text/javascript",
     "player.js": "text/javascript",
 }
-Identity = Annotated[str, Header(alias="X-Listener", max_length=64)]
+ListenerHeader = Annotated[str, Header(alias="X-Listener", max_length=64)]
 
 
-class Given(Settings, strict=True):
+class SubmittedAnswer(Settings, strict=True):
     """What the page sends of a screen: a label, a number, or ratings by label."""
 
     value: str | dict[str, Annotated[float, Field(ge=0, le=100)]]
@@ -43,38 +43,38 @@ class Given(Settings, strict=True):
     seconds: float = Field(ge=0, le=86_400)
 
 
-class Consent(Settings, strict=True):
+class ConsentBody(Settings, strict=True):
     """What the page sends of somebody who takes part."""
 
     agreed: Literal[True]
 
 
-def app(test: Test, folder: Path) -> FastAPI:
-    """The application of one test; to be served `guarded`."""
-    answers = Answers(folder / ANSWERS)
-    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses=refusing(503))
+def create_listening_app(test: ListeningTest, folder: Path) -> FastAPI:
+    """The application of one test; to be served `secure`."""
+    answers = AnswerDatabase(folder / ANSWERS_FILE)
+    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses=declare_errors(503))
     web = resources.files("tonewood.listening") / "web"
-    running = Running(test, folder, answers)
+    running = ServedTest(test, folder, answers)
 
-    refuse_alike(made)
+    install_error_handlers(made)
 
     @made.exception_handler(OutputError)
     async def unkept(_: Any, error: OutputError) -> Response:  # noqa: ANN401
-        return refused(503, str(error))
+        return error_response(503, str(error))
 
-    @made.get("/", response_class=Response, responses=sending("text/html"))
+    @made.get("/", response_class=Response, responses=declare_media("text/html"))
     def page() -> Response:
         return Response((web / "index.html").read_bytes(), media_type="text/html")
 
     @made.get(
         "/{name}",
         response_class=Response,
-        responses=refusing(404) | sending("text/css", "text/javascript"),
+        responses=declare_errors(404) | declare_media("text/css", "text/javascript"),
     )
     def file(name: str) -> Response:
-        if name not in _FILES:
+        if name not in _PAGE_FILES:
             raise HTTPException(404)
-        return Response((web / name).read_bytes(), media_type=_FILES[name])
+        return Response((web / name).read_bytes(), media_type=_PAGE_FILES[name])
 
     @made.get("/api/test")
     def about() -> dict[str, Any]:
@@ -84,72 +84,72 @@ def app(test: Test, folder: Path) -> FastAPI:
             "question": test.question,
             "seconds": test.seconds,
             "rate": test.rate,
-            "consent": running.consent(),
+            "consent": running.consent_text(),
         }
 
     @made.post("/api/listeners")
-    def join(_: Consent) -> dict[str, Any]:
-        return {"listener": answers.join(running.consent()).id}
+    def join(_: ConsentBody) -> dict[str, Any]:
+        return {"listener": answers.add_listener(running.consent_text()).id}
 
-    @made.get("/api/screen", responses=refusing(404))
-    def screen(identity: Identity) -> dict[str, Any]:
-        return running.state(running.known(identity))
+    @made.get("/api/screen", responses=declare_errors(404))
+    def screen(identity: ListenerHeader) -> dict[str, Any]:
+        return running.current_state(running.require_listener(identity))
 
     @made.get(
         "/api/screens/{number}/sounds/{place}",
         response_class=Response,
-        responses=refusing(404) | sending("audio/wav"),
+        responses=declare_errors(404) | declare_media("audio/wav"),
     )
-    def sound(number: int, place: int, identity: Identity) -> Response:
+    def sound(number: int, place: int, identity: ListenerHeader) -> Response:
         return Response(
-            running.sound(running.known(identity), number, place), media_type="audio/wav"
+            running.read_sound(running.require_listener(identity), number, place), media_type="audio/wav"
         )
 
-    @made.put("/api/screens/{number}", responses=refusing(404, 409))
-    def answer(number: int, given: Annotated[Given, Body()], identity: Identity) -> dict[str, Any]:
-        listener = running.known(identity)
-        running.keep(listener, number, given)
-        return running.state(listener) if given.final else {}
+    @made.put("/api/screens/{number}", responses=declare_errors(404, 409))
+    def answer(number: int, given: Annotated[SubmittedAnswer, Body()], identity: ListenerHeader) -> dict[str, Any]:
+        listener = running.require_listener(identity)
+        running.record_answer(listener, number, given)
+        return running.current_state(listener) if given.final else {}
 
-    @made.delete("/api/listeners", responses=refusing(404))
-    def leave(identity: Identity) -> dict[str, Any]:
-        running.known(identity)
-        answers.delete(identity)
+    @made.delete("/api/listeners", responses=declare_errors(404))
+    def leave(identity: ListenerHeader) -> dict[str, Any]:
+        running.require_listener(identity)
+        answers.delete_listener(identity)
         return {}
 
     return made
 
 
-class Running:
+class ServedTest:
     """A test while it is served."""
 
-    def __init__(self, test: Test, folder: Path, answers: Answers) -> None:
+    def __init__(self, test: ListeningTest, folder: Path, answers: AnswerDatabase) -> None:
         self.test, self.folder, self.answers = test, folder, answers
 
-    def consent(self) -> str:
+    def consent_text(self) -> str:
         """The text, as it stands now: the experimenter may edit it while the test runs."""
-        return (self.folder / CONSENT).read_text(encoding="utf-8")
+        return (self.folder / CONSENT_FILE).read_text(encoding="utf-8")
 
-    def known(self, identity: str) -> Listener:
+    def require_listener(self, identity: str) -> Listener:
         """The listener; 404 for nobody, or one who was deleted."""
-        listener = self.answers.listener(identity)
+        listener = self.answers.get_listener(identity)
         if listener is None:
             raise HTTPException(404, "nobody is known by this number: begin anew")
         return listener
 
-    def screens(self, listener: Listener) -> list[Screen]:
+    def screens_for(self, listener: Listener) -> list[Screen]:
         """All screens of a listener, those chosen meanwhile in their place."""
-        return [screen for _, screen in sorted(laid(self.test, self.answers, listener).items())]
+        return [screen for _, screen in sorted(screens_of(self.test, self.answers, listener).items())]
 
-    def state(self, listener: Listener) -> dict[str, Any]:
+    def current_state(self, listener: Listener) -> dict[str, Any]:
         """Where a listener is, and what the page may know of the screen."""
-        given, asked = self.answers.of(listener.id), self.screens(listener)
-        place = next((k for k in range(len(asked)) if not _done(given, k)), len(asked))
+        given, asked = self.answers.answers_of(listener.id), self.screens_for(listener)
+        place = next((k for k in range(len(asked)) if not _is_answered(given, k)), len(asked))
         if place == len(asked):
-            return {"stage": "done", "code": self.test.code(listener.id)}
+            return {"stage": "done", "code": self.test.completion_code(listener.id)}
         screen = asked[place]
-        if not screen.slots:
-            screen = self._choose(listener, place, asked)
+        if not screen.stimuli:
+            screen = self._settle_screen(listener, place, asked)
         stages = [it.stage for it in asked]
         now = stages[place]
         draft = given.get(place)
@@ -160,55 +160,55 @@ class Running:
             "of": stages.count(now),
             "done": place,
             "screens": len(asked),
-            "labels": [slot.label for slot in screen.slots],
+            "labels": [slot.label for slot in screen.stimuli],
             "draft": draft.value if draft else None,
         }
 
-    def sound(self, listener: Listener, number: int, place: int) -> bytes:
+    def read_sound(self, listener: Listener, number: int, place: int) -> bytes:
         """The file behind a place on the screen that the listener is at; 404 for any other."""
-        state = self.state(listener)
+        state = self.current_state(listener)
         if state.get("screen") != number:
             raise HTTPException(404)
-        screen = self.screens(listener)[number]
-        if not 0 <= place < len(screen.slots):
+        screen = self.screens_for(listener)[number]
+        if not 0 <= place < len(screen.stimuli):
             raise HTTPException(404)
-        return self.test.path(self.folder, screen.stage, screen.slots[place].file).read_bytes()
+        return self.test.stimulus_path(self.folder, screen.stage, screen.stimuli[place].file).read_bytes()
 
-    def keep(self, listener: Listener, number: int, given: Given) -> None:
+    def record_answer(self, listener: Listener, number: int, submitted: SubmittedAnswer) -> None:
         """Keep an answer on the screen that the listener is at."""
-        state = self.state(listener)
+        state = self.current_state(listener)
         if state.get("screen") != number:
             raise HTTPException(409, "this screen is answered: reload the page")
-        screen = self.screens(listener)[number]
-        if not sessions.fits(given.value, screen, self.test.kind, final=given.final):
+        screen = self.screens_for(listener)[number]
+        if not sessions.is_valid_answer(submitted.value, screen, self.test.kind, final=submitted.final):
             raise HTTPException(422, "this is no answer to the question")
-        self.answers.keep(
-            listener.id, number, given.value, final=given.final, seconds=round(given.seconds, 2)
+        self.answers.save_answer(
+            listener.id, number, submitted.value, final=submitted.final, seconds=round(submitted.seconds, 2)
         )
 
-    def _choose(self, listener: Listener, place: int, asked: list[Screen]) -> Screen:
+    def _settle_screen(self, listener: Listener, place: int, screens: list[Screen]) -> Screen:
         """Settle what an open screen asks, by all that was answered; kept at once."""
-        again, files = asked[place].again, self.test.files()
+        again, files = screens[place].repeat_of, self.test.file_by_condition()
         if again is not None:
-            screen = sessions.turned(asked[again], again)
-            return screen_of(
-                self.answers.ask(listener.id, place, content_of(screen)), self.test, files
+            screen = sessions.swap_sides(screens[again], again)
+            return screen_from_json(
+                self.answers.save_question(listener.id, place, screen_to_json(screen)), self.test, files
             )
-        wins, shown = self._so_far()
-        heard = [it.trial for it in asked if it.stage == "trial" and it.trial is not None]
-        screen = sessions.chosen(self.test, listener.number, place, wins, shown, heard)
-        return screen_of(self.answers.ask(listener.id, place, content_of(screen)), self.test, files)
+        wins, shown = self._tally_answers()
+        heard = [it.trial for it in screens if it.stage == "trial" and it.trial is not None]
+        screen = sessions.next_adaptive_screen(self.test, listener.number, place, wins, shown, heard)
+        return screen_from_json(self.answers.save_question(listener.id, place, screen_to_json(screen)), self.test, files)
 
-    def _so_far(self) -> tuple[NDArray[np.float64], Counter[int]]:
+    def _tally_answers(self) -> tuple[NDArray[np.float64], Counter[int]]:
         """Wins [condition, condition] and how often each trial was asked, over all listeners."""
         index = {name: k for k, name in enumerate(self.test.conditions)}
         wins, shown = np.zeros((len(index), len(index))), Counter[int]()
-        for person in people(self.test, self.answers):
-            for reply in (it for it in person.replies if it.again is None):
-                shown[reply.asked.trial or 0] += 1
-                wins[index[reply.preferred.condition], index[reply.other.condition]] += 1
+        for person in list_participants(self.test, self.answers):
+            for reply in (it for it in person.responses if it.repeat_of is None):
+                shown[reply.question.trial or 0] += 1
+                wins[index[reply.preferred.condition], index[reply.rejected.condition]] += 1
         return wins, shown
 
 
-def _done(given: "Mapping[int, Answer]", place: int) -> bool:
-    return place in given and given[place].final
+def _is_answered(answers: "Mapping[int, ListenerAnswer]", place: int) -> bool:
+    return place in answers and answers[place].final

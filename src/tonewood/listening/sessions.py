@@ -10,16 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.evaluation.bradley_terry import most_telling
-from tonewood.listening.design import Kind, Test
+from tonewood.evaluation.bradley_terry import most_informative_pair
+from tonewood.listening.design import TestKind, ListeningTest
 
-Stage = Literal["volume", "hearing", "headphones", "training", "trial"]
+ScreenStage = Literal["volume", "hearing", "headphones", "training", "trial"]
 
-REFERENCE, X = "reference", "X"
+REFERENCE_LABEL, X_LABEL = "reference", "X"
 
 
 @dataclass(frozen=True)
-class Slot:
+class LabelledStimulus:
     """A sound to be heard: what the page calls it, its file, and what only we know of it."""
 
     label: str
@@ -35,24 +35,24 @@ class Screen:
     ----------
     trial : int or None
         Index of the test's trial; None for checks, and until an active choice is made.
-    slots : tuple of Slot
+    stimuli : tuple of LabelledStimulus
         In the order of the page.
-    right : str or None
+    correct_answer : str or None
         Label or number of the right answer, where there is one.
-    again : int or None
+    repeat_of : int or None
         Number of the screen that this one repeats.
     """
 
-    stage: Stage
+    stage: ScreenStage
     trial: int | None = None
-    slots: tuple[Slot, ...] = ()
-    right: str | None = None
-    again: int | None = None
+    stimuli: tuple[LabelledStimulus, ...] = ()
+    correct_answer: str | None = None
+    repeat_of: int | None = None
 
 
-def fits(value: Any, screen: Screen, kind: Kind, *, final: bool) -> bool:  # noqa: ANN401
+def is_valid_answer(value: Any, screen: Screen, kind: TestKind, *, final: bool) -> bool:  # noqa: ANN401
     """Whether an answer is one of those that a screen offers."""
-    labels = {slot.label for slot in screen.slots} - {REFERENCE, X}
+    labels = {slot.label for slot in screen.stimuli} - {REFERENCE_LABEL, X_LABEL}
     if screen.stage in ("training", "trial") and kind == "mushra":
         if not isinstance(value, dict) or not all(map(_is_rating, value.values())):
             return False
@@ -69,13 +69,13 @@ def _is_rating(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, int | float) and 0 <= value <= 100
 
 
-def screens(test: Test, number: int) -> tuple[Screen, ...]:
+def draw_screens(test: ListeningTest, number: int) -> tuple[Screen, ...]:
     """All screens of the number-th listener, counted from 0."""
     rng = np.random.default_rng([test.seed, 1, number])
-    files = test.files()
+    files = test.file_by_condition()
     hearing, phones = (
         [
-            Screen(it.kind, slots=(Slot("sound", it.file, it.kind),), right=str(it.right))
+            Screen(it.kind, stimuli=(LabelledStimulus("sound", it.file, it.kind),), correct_answer=str(it.right))
             for it in test.checks
             if it.kind == kind
         ]
@@ -83,91 +83,91 @@ def screens(test: Test, number: int) -> tuple[Screen, ...]:
     )
     checked = [part[int(i)] for part in (hearing, phones) for i in rng.permutation(len(part))]
     loud = test.stimuli[int(rng.integers(len(test.stimuli)))]
-    volume = Screen("volume", slots=(Slot("sound", loud.file, loud.condition),))
+    volume = Screen("volume", stimuli=(LabelledStimulus("sound", loud.file, loud.condition),))
     practised = rng.permutation(len(test.trials))[: test.training]
-    training = [_screen(test, int(t), rng, files, "training") for t in practised]
-    own = subset(test, number)
+    training = [_draw_screen(test, int(t), rng, files, "training") for t in practised]
+    own = balanced_subset(test, number)
     order = [own[int(i)] for i in rng.permutation(len(own))]
     sides = _balanced_sides(test, order, rng)
     asked = [
-        _screen(test, t, rng, files, "trial", flipped=side)
+        _draw_screen(test, t, rng, files, "trial", flipped=side)
         for t, side in zip(order, sides, strict=True)
     ]
     before = 1 + len(checked) + len(training)
     repeated = sorted(int(i) for i in rng.permutation(len(asked))[: test.repeats])
     again = [
         replace(
-            _screen(test, order[i], rng, files, "trial", flipped=not sides[i]), again=before + i
+            _draw_screen(test, order[i], rng, files, "trial", flipped=not sides[i]), repeat_of=before + i
         )
         for i in repeated
     ]
     if test.choice == "active":
         asked = [Screen("trial") for _ in asked]
-        again = [Screen("trial", again=it.again) for it in again]
+        again = [Screen("trial", repeat_of=it.repeat_of) for it in again]
     return (volume, *checked, *training, *asked, *again)
 
 
-def chosen(
-    test: Test,
+def next_adaptive_screen(
+    test: ListeningTest,
     number: int,
-    place: int,
+    screen_number: int,
     wins: NDArray[np.float64],
-    shown: Counter[int],
-    heard: Sequence[int],
+    trial_counts: Counter[int],
+    past_trials: Sequence[int],
 ) -> Screen:
     """The screen that teaches most, by all answers so far.
 
     Parameters
     ----------
-    place : int
+    screen_number : int
         Of the screen; with the listener's number it seeds what is drawn.
     wins : array [condition, condition]
         Answers so far.
-    shown : Counter
+    trial_counts : Counter
         How often each trial was asked, of anyone.
-    heard : sequence of int
+    past_trials : sequence of int
         Trials that this listener has had.
     """
-    rng = np.random.default_rng([test.seed, 2, number, place])
-    i, j = most_telling(wins, rng)
+    rng = np.random.default_rng([test.seed, 2, number, screen_number])
+    i, j = most_informative_pair(wins, rng)
     pair = {test.conditions[i], test.conditions[j]}
     those = [t for t, it in enumerate(test.trials) if set(it.conditions) == pair]
     order = rng.permutation(len(those))
     # The excerpt that this listener, and then everyone, has heard least under these conditions.
-    best = min(order, key=lambda k: (list(heard).count(those[k]), shown[those[k]]))
-    return _screen(test, those[int(best)], rng, test.files(), "trial")
+    best = min(order, key=lambda k: (list(past_trials).count(those[k]), trial_counts[those[k]]))
+    return _draw_screen(test, those[int(best)], rng, test.file_by_condition(), "trial")
 
 
-def turned(screen: Screen, again: int) -> Screen:
+def swap_sides(screen: Screen, repeat_of: int) -> Screen:
     """A comparison that comes again, its sides changed."""
-    first, second = screen.slots
+    first, second = screen.stimuli
     slots = (replace(second, label=first.label), replace(first, label=second.label))
-    return replace(screen, slots=slots, again=again)
+    return replace(screen, stimuli=slots, repeat_of=repeat_of)
 
 
-_Design = tuple[int, int, tuple[tuple[int, tuple[str, ...]], ...]]
+_DesignKey = tuple[int, int, tuple[tuple[int, tuple[str, ...]], ...]]
 """Seed, trials for each listener, and every trial's excerpt and conditions."""
 
 
-class _Shares:
+class _TrialAllocation:
     """Who gets which trials of a design: listeners one after the other, as far as was asked."""
 
-    def __init__(self, design: _Design) -> None:
+    def __init__(self, design: _DesignKey) -> None:
         self.design = design
-        self.asked = Counter[int]()
-        self.own: list[tuple[int, ...]] = []
+        self.trial_counts = Counter[int]()
+        self.allocated: list[tuple[int, ...]] = []
         self.lock = threading.Lock()
 
-    def of(self, number: int) -> tuple[int, ...]:
+    def trials_of(self, number: int) -> tuple[int, ...]:
         with self.lock:
-            while len(self.own) <= number:
-                self.own.append(self._next())
-                self.asked.update(self.own[-1])
-            return self.own[number]
+            while len(self.allocated) <= number:
+                self.allocated.append(self._allocate_next())
+                self.trial_counts.update(self.allocated[-1])
+            return self.allocated[number]
 
-    def _next(self) -> tuple[int, ...]:
+    def _allocate_next(self) -> tuple[int, ...]:
         seed, each, trials = self.design
-        rng = np.random.default_rng([seed, 3, len(self.own)])
+        rng = np.random.default_rng([seed, 3, len(self.allocated)])
         lot = rng.permutation(len(trials))
         pairs, excerpts = Counter[tuple[str, ...]](), Counter[int]()
         own: list[int] = []
@@ -176,7 +176,7 @@ class _Shares:
             free = (t for t in range(len(trials)) if t not in own)
             best = min(
                 free,
-                key=lambda t: (self.asked[t], pairs[trials[t][1]], excerpts[trials[t][0]], lot[t]),
+                key=lambda t: (self.trial_counts[t], pairs[trials[t][1]], excerpts[trials[t][0]], lot[t]),
             )
             own.append(best)
             pairs[trials[best][1]] += 1
@@ -184,16 +184,16 @@ class _Shares:
         return tuple(own)
 
 
-_shares = lru_cache(maxsize=16)(_Shares)
+_get_allocation = lru_cache(maxsize=16)(_TrialAllocation)
 
 
-def subset(test: Test, number: int) -> tuple[int, ...]:
+def balanced_subset(test: ListeningTest, number: int) -> tuple[int, ...]:
     """Trials of the number-th listener; over listeners all come equally often, to within one."""
     trials = tuple((it.excerpt, it.conditions) for it in test.trials)
-    return _shares((test.seed, test.per_listener, trials)).of(number)
+    return _get_allocation((test.seed, test.per_listener, trials)).trials_of(number)
 
 
-def _balanced_sides(test: Test, order: Sequence[int], rng: np.random.Generator) -> list[bool]:
+def _balanced_sides(test: ListeningTest, order: Sequence[int], rng: np.random.Generator) -> list[bool]:
     """Sides such that each pair of conditions stands either way equally often, to within one."""
     sides = [False] * len(order)
     pairs = {test.trials[t].conditions for t in order}
@@ -205,12 +205,12 @@ def _balanced_sides(test: Test, order: Sequence[int], rng: np.random.Generator) 
     return sides
 
 
-def _screen(
-    test: Test,
+def _draw_screen(
+    test: ListeningTest,
     trial: int,
     rng: np.random.Generator,
     files: dict[tuple[int, str, int], str],
-    stage: Stage,
+    stage: ScreenStage,
     *,
     flipped: bool | None = None,
 ) -> Screen:
@@ -218,17 +218,17 @@ def _screen(
     if flipped is None:
         flipped = bool(rng.integers(2))
 
-    def slot(label: str, condition: str, copy: int = 0) -> Slot:
-        return Slot(label, files[asked.excerpt, condition, copy], condition)
+    def slot(label: str, condition: str, copy: int = 0) -> LabelledStimulus:
+        return LabelledStimulus(label, files[asked.excerpt, condition, copy], condition)
 
     if test.kind == "mushra":
         assert test.reference is not None
         order = [asked.conditions[int(i)] for i in rng.permutation(len(asked.conditions))]
         rated = [slot(chr(ord("A") + k), condition) for k, condition in enumerate(order)]
-        return Screen(stage, trial, (slot(REFERENCE, test.reference, 1), *rated))
+        return Screen(stage, trial, (slot(REFERENCE_LABEL, test.reference, 1), *rated))
     first, second = asked.conditions[::-1] if flipped else asked.conditions
     slots = (slot("A", first), slot("B", second))
     if test.kind == "pairs":
         return Screen(stage, trial, slots)
     same = int(rng.integers(2))
-    return Screen(stage, trial, (*slots, slot(X, (first, second)[same], 1)), right="AB"[same])
+    return Screen(stage, trial, (*slots, slot(X_LABEL, (first, second)[same], 1)), correct_answer="AB"[same])

@@ -1,6 +1,6 @@
 """One aspect of a mask at a time: its tilt, its bands, their dynamics; one band, one span.
 
-Pure functions from masks to masks. `bands` and `dynamics_of_bands` add up to the mask.
+Pure functions from masks to masks. `static_component` and `dynamic_component` add up to the mask.
 """
 
 from dataclasses import replace
@@ -8,22 +8,22 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.masking.mask import LongMask, Mask
+from tonewood.masking.mask import LazyMask, Mask
 from tonewood.settings import AspectSettings
 from tonewood.signal.bandpass import FADE_OCTAVES
-from tonewood.signal.spectrum import Floats
-from tonewood.signal.tracks import parts
+from tonewood.signal.spectrum import FloatArray
+from tonewood.signal.tracks import read_segments
 
-FADE_SECONDS = 0.1
-_STEPS = 16  # straight pieces that a fade over frequency is made of
+SPAN_FADE_SECONDS = 0.1
+_FADE_STEPS = 16  # straight pieces that a fade over frequency is made of
 
 
-def wanted(
+def select_component(
     mask: Mask,
     aspect: AspectSettings,
-    reach_seconds: float,
+    reach_s: float,
     *,
-    first: int = 0,
+    first_frame: int = 0,
     mean_db: NDArray[np.float32] | None = None,
 ) -> Mask:
     """The part of a mask that is wanted.
@@ -32,35 +32,35 @@ def wanted(
     ----------
     mask : Mask
         A whole one, or a stretch of one.
-    reach_seconds : float
+    reach_s : float
         How far a frame reaches either way: half the analysis window.
-    first : int
+    first_frame : int
         Frame that a stretch begins with.
     mean_db : float32 array [row], optional
         Mean over time of the whole mask; of what is given unless told.
     """
     if aspect.only == "tilt":
-        part = tilt(mask)
+        part = tilt_component(mask)
     elif aspect.only == "bands":
-        part = bands(mask, mean_db)
+        part = static_component(mask, mean_db)
     elif aspect.only == "dynamics-of-bands":
-        part = dynamics_of_bands(mask, mean_db)
+        part = dynamic_component(mask, mean_db)
     else:
         part = mask
     if aspect.between is not None:
-        part = within_band(part, *aspect.between)
+        part = limit_to_band(part, *aspect.between)
     if aspect.start_s is not None or aspect.end_s is not None:
-        part = within_span(part, aspect.start_s, aspect.end_s, reach_seconds, first=first)
+        part = limit_to_span(part, aspect.start_s, aspect.end_s, reach_s, first_frame=first_frame)
     return part
 
 
-def tilt(mask: Mask) -> Mask:
+def tilt_component(mask: Mask) -> Mask:
     """Each frame's best straight line in dB over octaves: least squares, octaves weighing alike."""
-    line, octaves = tilt_of(mask)
+    line, octaves = fit_tilt(mask)
     return replace(mask, gain_db=(line[:1] + octaves[:, None] * line[1:]).astype(np.float32))
 
 
-def tilt_of(mask: Mask) -> tuple[Floats, Floats]:
+def fit_tilt(mask: Mask) -> tuple[FloatArray, FloatArray]:
     """Height and slope [2, frame] of each frame's line, dB and dB per octave, about 1 kHz; octaves.
 
     Octaves [row] are of each row from 1 kHz; a row at 0 Hz stands where the next one does, and
@@ -79,27 +79,27 @@ def tilt_of(mask: Mask) -> tuple[Floats, Floats]:
     return line, octaves
 
 
-def bands(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
+def static_component(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
     """The mean over time [row], its own unless told, held: a static EQ."""
     if mean_db is None:
         mean_db = mask.gain_db.mean(axis=1, dtype=np.float64).astype(np.float32)
     return replace(mask, gain_db=np.repeat(mean_db[:, None], mask.gain_db.shape[1], axis=1))
 
 
-def mean_db(mask: LongMask) -> NDArray[np.float32]:
+def mean_gain_db(mask: LazyMask) -> NDArray[np.float32]:
     """Mean over time [row] of a mask of any length, the same wherever it is kept."""
     total = np.zeros(len(mask.hz))
-    for part in parts(mask.gain_db):
+    for part in read_segments(mask.gain_db):
         total += np.ascontiguousarray(part.numpy()).sum(axis=1, dtype=np.float64)
     return (total / mask.gain_db.frames).astype(np.float32)
 
 
-def dynamics_of_bands(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
+def dynamic_component(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
     """What remains after the mean over time: how each band moves."""
-    return replace(mask, gain_db=mask.gain_db - bands(mask, mean_db).gain_db)
+    return replace(mask, gain_db=mask.gain_db - static_component(mask, mean_db).gain_db)
 
 
-def within_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
+def limit_to_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
     """The mask from one frequency to another, faded inside over a third of an octave at each end.
 
     A band narrower than two fades is one fade up and one down. Rows are added where the fades
@@ -107,24 +107,24 @@ def within_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
     """
     ends = np.log2([low_hz, high_hz])
     fade = min(FADE_OCTAVES, (ends[1] - ends[0]) / 2)
-    bend = np.linspace(0, fade, _STEPS + 1)
+    bend = np.linspace(0, fade, _FADE_STEPS + 1)
     hz = np.union1d(mask.hz, 2.0 ** np.concatenate([ends[0] + bend, ends[1] - bend]))
     frames = np.arange(mask.gain_db.shape[1]) * mask.hop_seconds
     octave = np.log2(np.maximum(hz, 1e-3))
-    share = _raised(np.minimum(octave - ends[0], ends[1] - octave) / fade)
+    share = _raised_cosine(np.minimum(octave - ends[0], ends[1] - octave) / fade)
     # Above `top_hz` a mask fades by itself, and would fade these rows a second time.
     top = replace(mask, top_hz=max(mask.top_hz, float(hz[-1])))
-    gain = top.at(hz, frames) * share[:, None].astype(np.float32)
+    gain = top.gain_at(hz, frames) * share[:, None].astype(np.float32)
     return replace(mask, gain_db=gain, hz=hz)
 
 
-def within_span(
+def limit_to_span(
     mask: Mask,
     start_s: float | None,
     end_s: float | None,
-    reach_seconds: float,
+    reach_s: float,
     *,
-    first: int = 0,
+    first_frame: int = 0,
 ) -> Mask:
     """The mask from one time to another, faded inside over 100 ms at each end.
 
@@ -133,21 +133,21 @@ def within_span(
     """
     gain = mask.gain_db
     if (
-        first == 0 and gain.shape[1] == 1
+        first_frame == 0 and gain.shape[1] == 1
     ):  # a single frame stands for all times, which a span has to tell apart
-        last = (end_s or start_s or 0.0) + 2 * FADE_SECONDS
+        last = (end_s or start_s or 0.0) + 2 * SPAN_FADE_SECONDS
         gain = np.repeat(gain, round(last / mask.hop_seconds) + 1, axis=1)
     # A frame's gain is felt up to the frames beside it, and theirs as far as they reach.
-    guard = reach_seconds + mask.hop_seconds
-    seconds = (first + np.arange(gain.shape[1])) * mask.hop_seconds
+    guard = reach_s + mask.hop_seconds
+    seconds = (first_frame + np.arange(gain.shape[1])) * mask.hop_seconds
     begin = -np.inf if start_s is None else start_s + guard
     finish = np.inf if end_s is None else end_s - guard
-    fade = min(FADE_SECONDS, max((finish - begin) / 2, 1e-6))
-    share = _raised(np.minimum(seconds - begin, finish - seconds) / fade)
+    fade = min(SPAN_FADE_SECONDS, max((finish - begin) / 2, 1e-6))
+    share = _raised_cosine(np.minimum(seconds - begin, finish - seconds) / fade)
     return replace(mask, gain_db=(gain * share).astype(np.float32))
 
 
-def _raised(position: Floats) -> Floats:
+def _raised_cosine(position: FloatArray) -> FloatArray:
     """Raised cosine: 0 up to 0, 1 from 1 on."""
-    share: Floats = 0.5 - 0.5 * np.cos(np.pi * np.clip(position, 0.0, 1.0))
+    share: FloatArray = 0.5 - 0.5 * np.cos(np.pi * np.clip(position, 0.0, 1.0))
     return share

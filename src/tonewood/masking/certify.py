@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tonewood.masking.mask import smoothed
+from tonewood.masking.mask import moving_average
 from tonewood.settings import CertificateSettings, Settings
-from tonewood.signal.tracks import Made, Track, parts
+from tonewood.signal.tracks import LazyTimeSeries, TimeSeries, read_segments
 
-Verdict = Literal["good", "limited", "refused"]
+CertificateVerdict = Literal["good", "limited", "refused"]
 
 
 class Change(Settings):
@@ -52,7 +52,7 @@ class Certificate(Settings):
         The same distance from the reference folder, of input and output.
     """
 
-    verdict: Verdict
+    verdict: CertificateVerdict
     reasons: tuple[str, ...]
     scorer: Change
     judge: Change | None
@@ -75,15 +75,15 @@ def certify(
     *,
     scorer: Change,
     judge: Change | None,
-    judge_rows: Callable[[Track], float] | None,
-    rows_db: Track,
-    mask_db: Track,
+    judge_rows: Callable[[TimeSeries], float] | None,
+    rows_db: TimeSeries,
+    mask_db: TimeSeries,
     judge_fooled: float | None,
     roughness_db: float,
     unlikeness: float,
     unlike_reference: Change,
     settings: CertificateSettings,
-    doubts: Sequence[str] = (),
+    caveats: Sequence[str] = (),
 ) -> Certificate:
     """Question one output.
 
@@ -103,19 +103,19 @@ def certify(
         Distance of the input from the source folder over its limit.
     unlike_reference : Change
         Distance of input and output from the reference folder over its limit.
-    doubts : sequence of str
+    caveats : sequence of str
         What speaks against the model itself.
     """
-    found = _Found.of(mask_db)
+    found = _MaskStatistics.from_gains(mask_db)
     smooth = share = None
     if judge_rows is not None and judge is not None:
-        smoother = _smoother(mask_db, settings.smooth_frames, settings.smooth_rows)
-        constant = Made(mask_db.frames, lambda first, last: found.mean_db.expand(-1, last - first))
-        smooth = judge_rows(_masked(rows_db, smoother))
-        static, whole = (judge_rows(_masked(rows_db, it)) for it in (constant, mask_db))
+        smoother = _smooth_mask(mask_db, settings.smooth_frames, settings.smooth_rows)
+        constant = LazyTimeSeries(mask_db.frames, lambda first, last: found.mean_db.expand(-1, last - first))
+        smooth = judge_rows(_apply_mask(rows_db, smoother))
+        static, whole = (judge_rows(_apply_mask(rows_db, it)) for it in (constant, mask_db))
         moved = judge.before - whole
         share = (judge.before - static) / moved if moved > 0.05 else None
-    reasons = [*doubts]
+    reasons = [*caveats]
     if unlikeness > 1:
         reasons.append(
             f"the input is {unlikeness:.2f} times as far from the source folder as 99 % of its own"
@@ -134,7 +134,7 @@ def certify(
             f"the mask steps by {roughness_db:.1f} dB a frame, an EQ by at most "
             f"{settings.max_roughness_db:g}"
         )
-    verdict: Verdict = "refused" if unlikeness > 1 else "limited" if reasons else "good"
+    verdict: CertificateVerdict = "refused" if unlikeness > 1 else "limited" if reasons else "good"
     return Certificate(
         verdict=verdict,
         reasons=tuple(reasons),
@@ -151,7 +151,7 @@ def certify(
     )
 
 
-class _Found(NamedTuple):
+class _MaskStatistics(NamedTuple):
     """What is read off a mask: mean over time [row, 1], largest gain, root mean square."""
 
     mean_db: Tensor
@@ -159,9 +159,9 @@ class _Found(NamedTuple):
     rms_db: float
 
     @classmethod
-    def of(cls, mask_db: Track) -> "_Found":
+    def from_gains(cls, mask_db: TimeSeries) -> "_MaskStatistics":
         total, square, largest = torch.zeros(()), 0.0, 0.0
-        for part in parts(mask_db):
+        for part in read_segments(mask_db):
             total = total + part.sum(dim=1, keepdim=True, dtype=torch.float64)
             square += float(part.square().sum(dtype=torch.float64))
             largest = max(largest, float(part.abs().max()))
@@ -169,19 +169,19 @@ class _Found(NamedTuple):
         return cls((total / mask_db.frames).float(), largest, rms)
 
 
-def _masked(rows_db: Track, mask_db: Track) -> Track:
-    return Made(
-        rows_db.frames, lambda first, last: rows_db.part(first, last) + mask_db.part(first, last)
+def _apply_mask(rows_db: TimeSeries, mask_db: TimeSeries) -> TimeSeries:
+    return LazyTimeSeries(
+        rows_db.frames, lambda first, last: rows_db.read(first, last) + mask_db.read(first, last)
     )
 
 
-def _smoother(mask_db: Track, frames: int, rows: int) -> Track:
+def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
     """The mask averaged over so many frames and rows."""
     reach = frames // 2
 
     def make(first: int, last: int) -> Tensor:
         begin = max(0, first - reach)
-        part = mask_db.part(begin, min(last + reach, mask_db.frames))
-        return smoothed(part, frames, rows)[:, first - begin : last - begin]
+        part = mask_db.read(begin, min(last + reach, mask_db.frames))
+        return moving_average(part, frames, rows)[:, first - begin : last - begin]
 
-    return Made(mask_db.frames, make)
+    return LazyTimeSeries(mask_db.frames, make)

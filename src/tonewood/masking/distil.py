@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from tonewood.masking.follower import added_loudness_db
-from tonewood.masking.predictor import AMOUNTS, Predictor
+from tonewood.masking.predictor import LOUDNESS_AMOUNTS, Predictor
 from tonewood.settings import PredictorSettings
 from tonewood.signal.bands import frame_levels
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.spectrum import FloatArray
 
 _AUDIBLE_DB = 50.0
 
-Energy = Callable[[Tensor], Tensor]
+EnergyFunction = Callable[[Tensor], Tensor]
 """Rows [batch, row, frame] in dB → energy [batch] in dB², a sum over cells."""
 
 
-class Lesson(NamedTuple):
+class DistillationExample(NamedTuple):
     """A recording and the mask that the whole method makes of it.
 
     Parameters
@@ -44,11 +44,11 @@ class Lesson(NamedTuple):
         return level > level.max() - _AUDIBLE_DB
 
 
-def distil(
-    lessons: Sequence[Lesson],
+def train_predictor(
+    examples: Sequence[DistillationExample],
     static_db: Tensor,
-    energy: Energy | None,
-    row_hz: Floats,
+    energy: EnergyFunction | None,
+    row_hz: FloatArray,
     settings: PredictorSettings,
     hop_ms: float,
     generator: torch.Generator,
@@ -56,7 +56,7 @@ def distil(
     """Teach a predictor.
 
     The loss is each audible frame's root mean square error over rows, averaged, of the mask and of
-    its departure from the prior, as of the other networks (`predict.train_network`), plus the
+    its departure from the prior, as of the other networks (`predict.train_mask_network`), plus the
     guide's energy of the corrected rows, by cell.
 
     Parameters
@@ -71,13 +71,13 @@ def distil(
     rows = static_db.shape[0]
     predictor = Predictor(rows, settings, hop_ms, generator)
     predictor.static_db.copy_(static_db)
-    start = predictor.start()
-    heard = [predictor.relative(lesson.rows_db[None], start.sums)[0][0] for lesson in lessons]
-    audible = [lesson.audible for lesson in lessons]
+    start = predictor.initial_state()
+    heard = [predictor.relative_levels(lesson.rows_db[None], start.sums)[0][0] for lesson in examples]
+    audible = [lesson.audible for lesson in examples]
     sounding = [rows_db[:, on] for rows_db, on in zip(heard, audible, strict=True)]
     predictor.row_mean.copy_(torch.cat(sounding, dim=1).mean(dim=1))
     wanted = [
-        torch.cat([lesson.mask_db - static_db[:, None], lesson.departure_db]) for lesson in lessons
+        torch.cat([lesson.mask_db - static_db[:, None], lesson.departure_db]) for lesson in examples
     ]
     optimiser = torch.optim.AdamW(
         predictor.parameters(), lr=settings.learning_rate, weight_decay=1e-2
@@ -86,7 +86,7 @@ def distil(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
     crop = min([settings.crop_frames, *(mask.shape[1] for mask in wanted)])
-    past = predictor.start(settings.batch).past
+    past = predictor.initial_state(settings.batch).past
     for _ in range(settings.steps):
         x, y, on = [], [], []
         for index in torch.randint(len(wanted), (settings.batch,), generator=generator).tolist():
@@ -98,7 +98,7 @@ def distil(
             on.append(audible[index][cut])
         level = torch.randn(settings.batch, 1, 1, generator=generator) * settings.level_db
         crops, ahead = torch.stack(x), settings.lookahead
-        made = predictor.gain(crops + level, past, generator)[0][:, :, ahead:]
+        made = predictor.network_gain(crops + level, past, generator)[0][:, :, ahead:]
         weight = torch.stack(on)[:, : crop - ahead].float()
         error = (made - torch.stack(y)[:, :, : crop - ahead]).square()
         # A quarter of a dB² keeps the root's gradient finite where the error vanishes.
@@ -113,22 +113,22 @@ def distil(
         optimiser.step()
         schedule.step()
     predictor.requires_grad_(False).eval()
-    added = [_added(predictor, lesson, row_hz) for lesson in lessons]
+    added = [_added_loudness(predictor, lesson, row_hz) for lesson in examples]
     predictor.loudness_db.copy_(torch.stack(added).mean(dim=0))
     return predictor
 
 
-def missed_db(predictor: Predictor, lessons: Sequence[Lesson]) -> float:
+def prediction_error_db(predictor: Predictor, examples: Sequence[DistillationExample]) -> float:
     """Root mean square of what a predictor misses in audible frames of recordings, dB."""
     missed = [
-        (predictor.foresee(lesson.rows_db).mask_db - lesson.mask_db)[:, lesson.audible]
-        for lesson in lessons
+        (predictor.predict(lesson.rows_db).mask_db - lesson.mask_db)[:, lesson.audible]
+        for lesson in examples
     ]
     return float(torch.cat(missed, dim=1).square().mean().sqrt())
 
 
-def _added(predictor: Predictor, lesson: Lesson, row_hz: Floats) -> Tensor:
-    mask = predictor.foresee(lesson.rows_db).mask_db.numpy()
+def _added_loudness(predictor: Predictor, example: DistillationExample, row_hz: FloatArray) -> Tensor:
+    mask = predictor.predict(example.rows_db).mask_db.numpy()
     return torch.tensor(
-        [added_loudness_db(lesson.rows_db.numpy(), amount * mask, row_hz) for amount in AMOUNTS]
+        [added_loudness_db(example.rows_db.numpy(), amount * mask, row_hz) for amount in LOUDNESS_AMOUNTS]
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tonewood.signal.bands import frame_levels, mean_level
-from tonewood.signal.tracks import Held, Track, parts
+from tonewood.signal.tracks import TensorTimeSeries, TimeSeries, read_segments
 
 _SHRINKAGE = 0.1
 _QUANTILE = 0.99
@@ -21,7 +21,7 @@ _AUDIBLE_DB = 45.0
 
 
 @dataclass(frozen=True)
-class Likeness:
+class OutOfDomainDetector:
     """The cloud of a folder's windows.
 
     Parameters
@@ -40,10 +40,10 @@ class Likeness:
     limit: float
     frames: int
 
-    def unlikeness(self, rows_db: Track) -> float:
+    def distance(self, rows_db: TimeSeries) -> float:
         """Median distance of a recording's windows [row, frame] over the limit; 1 is at it."""
-        points = described(rows_db, self.frames)
-        return float(_distances(points, self.mean, self.whitening).median()) / self.limit
+        points = describe_windows(rows_db, self.frames)
+        return float(_mahalanobis_distances(points, self.mean, self.whitening).median()) / self.limit
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, to be stored."""
@@ -55,38 +55,38 @@ class Likeness:
         }
 
     @classmethod
-    def from_tensors(cls, named: Mapping[str, Tensor]) -> "Likeness":
+    def from_tensors(cls, named: Mapping[str, Tensor]) -> "OutOfDomainDetector":
         """Inverse of `tensors`; KeyError where one is missing."""
         return cls(named["mean"], named["whitening"], float(named["limit"]), int(named["frames"]))
 
 
-def fit(takes: Sequence[Tensor], frames: int) -> Likeness:
+def fit_detector(takes: Sequence[Tensor], frames: int) -> OutOfDomainDetector:
     """Learn the cloud of a folder's takes [row, frame]; two of them at least.
 
     The limit is found take by take, each against the cloud of all the others, for a take is
     always closer to a cloud that it belongs to.
     """
-    points = [described(Held(take), frames) for take in takes]
-    sums = [_Sums.of(own) for own in points]
-    every = reduce(_Sums.joined, sums)
+    points = [describe_windows(TensorTimeSeries(take), frames) for take in takes]
+    sums = [_Moments.from_points(own) for own in points]
+    every = reduce(_Moments.merge, sums)
     left_out = torch.cat(
         [
-            _distances(own, *every.without(its).cloud())
+            _mahalanobis_distances(own, *every.subtract(its).mean_and_whitening())
             for own, its in zip(points, sums, strict=True)
         ]
     )
     # Takes that are all the same have no spread; what differs from them at all is far.
     limit = max(float(np.quantile(left_out.numpy(), _QUANTILE)), 1e-3)
-    return Likeness(*every.cloud(), limit, frames)
+    return OutOfDomainDetector(*every.mean_and_whitening(), limit, frames)
 
 
-def described(rows_db: Track, frames: int) -> Tensor:
+def describe_windows(rows_db: TimeSeries, frames: int) -> Tensor:
     """Mean and spread of the rows in each window [window, feature]; only audible frames count.
 
     Windows overlap by half, and one with less than a third of its frames audible is left out,
     unless none is left then.
     """
-    level = torch.cat([frame_levels(part) for part in parts(rows_db)])
+    level = torch.cat([frame_levels(part) for part in read_segments(rows_db)])
     heard = level > level.max() - _AUDIBLE_DB
     mean = mean_level(level[None, heard])
     total = rows_db.frames
@@ -94,14 +94,14 @@ def described(rows_db: Track, frames: int) -> Tensor:
     enough = [s for s in starts if heard[s : s + frames].sum() >= max(2, frames // 3)]
     points = []
     for start, stop in [(s, min(s + frames, total)) for s in enough] or [(0, total)]:
-        relative = (rows_db.part(start, stop) - mean).clamp_min(-90.0)
+        relative = (rows_db.read(start, stop) - mean).clamp_min(-90.0)
         part = relative[:, heard[start:stop]]
         points.append(torch.cat([part.mean(dim=1), part.std(dim=1, correction=0)]))
     return torch.stack(points)
 
 
 @dataclass(frozen=True, eq=False)
-class _Sums:
+class _Moments:
     """Points of a cloud, added up: their number, their sum and that of their products."""
 
     size: int
@@ -109,21 +109,21 @@ class _Sums:
     products: Tensor
 
     @classmethod
-    def of(cls, points: Tensor) -> "_Sums":
+    def from_points(cls, points: Tensor) -> "_Moments":
         x = points.double()
         return cls(len(points), x.sum(dim=0), x.T @ x)
 
-    def without(self, other: "_Sums") -> "_Sums":
+    def subtract(self, other: "_Moments") -> "_Moments":
         """The others' points."""
         products = self.products - other.products
-        return _Sums(self.size - other.size, self.total - other.total, products)
+        return _Moments(self.size - other.size, self.total - other.total, products)
 
-    def joined(self, other: "_Sums") -> "_Sums":
+    def merge(self, other: "_Moments") -> "_Moments":
         """Both clouds' points."""
         products = self.products + other.products
-        return _Sums(self.size + other.size, self.total + other.total, products)
+        return _Moments(self.size + other.size, self.total + other.total, products)
 
-    def cloud(self) -> tuple[Tensor, Tensor]:
+    def mean_and_whitening(self) -> tuple[Tensor, Tensor]:
         """Mean, and whitening of the covariance shrunk towards a sphere (Ledoit & Wolf 2004)."""
         mean = self.total / self.size
         covariance = self.products / self.size - torch.outer(mean, mean)
@@ -135,5 +135,5 @@ class _Sums:
         return mean.float(), whitening.float()
 
 
-def _distances(points: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+def _mahalanobis_distances(points: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     return ((points - mean) @ whitening.T).square().mean(dim=1).sqrt()

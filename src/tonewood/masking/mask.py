@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tonewood.signal import image
 from tonewood.signal.bands import hz_to_mel
-from tonewood.signal.spectrum import Floats, TensorField
-from tonewood.signal.tracks import Held, Track, spans
+from tonewood.signal.spectrum import FloatArray, TensorGainFunction
+from tonewood.signal.tracks import TensorTimeSeries, TimeSeries, split_segments
 
 # Fine enough that a cell which falls on the other side of a half is not heard, and ±65 dB in int16.
-STEP_DB = 0.002
+QUANTIZATION_STEP_DB = 0.002
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Mask:
     """
 
     gain_db: NDArray[np.float32]
-    hz: Floats
+    hz: FloatArray
     hop_seconds: float
     top_hz: float
 
@@ -43,30 +43,30 @@ class Mask:
         assert self.gain_db.shape[0] == self.hz.shape[0]
         assert self.gain_db.shape[1] > 0
 
-    def at(self, hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         """Gain [frequency, time] in dB, interpolated linearly in mel and in time.
 
         Below the lowest and between the highest centre and `top_hz` the nearest row's gain holds;
         before the first and after the last frame theirs does.
         """
-        return self.field(torch.device("cpu"))(hz, seconds).numpy()
+        return self.gain_function(torch.device("cpu"))(hz, seconds).numpy()
 
-    def field(self, device: torch.device) -> TensorField:
+    def gain_function(self, device: torch.device) -> TensorGainFunction:
         """`at`, on a device."""
         gain = torch.from_numpy(self.gain_db).to(device)
-        return Field(gain, self.hz, self.hop_seconds, self.top_hz).at
+        return TensorMask(gain, self.hz, self.hop_seconds, self.top_hz).gain_at
 
-    def scaled(self, amount: float) -> Self:
+    def scale(self, amount: float) -> Self:
         """Every gain times `amount`: half the amount is half the dB."""
         return replace(self, gain_db=(self.gain_db * amount).astype(np.float32))
 
-    def bounded(self, max_gain_db: float) -> Self:
-        """Gains held within ±`max_gain_db`."""
+    def clip(self, max_gain_db: float) -> Self:
+        """Gains held within ±`gain_limit_db`."""
         return replace(self, gain_db=np.clip(self.gain_db, -max_gain_db, max_gain_db))
 
-    def rounded(self) -> Self:
+    def quantize(self) -> Self:
         """Gains in whole steps of 0.002 dB: what a recipe stores is what was rendered."""
-        gain = np.round(self.gain_db / STEP_DB).astype(np.float32) * np.float32(STEP_DB)
+        gain = np.round(self.gain_db / QUANTIZATION_STEP_DB).astype(np.float32) * np.float32(QUANTIZATION_STEP_DB)
         return replace(self, gain_db=gain)
 
     def _repr_html_(self) -> str:
@@ -78,7 +78,7 @@ class Mask:
             f"mask: 0 to {self.top_hz:.0f} Hz, {seconds[-1]:.1f} s; blue -{reach:.1f} dB, "
             f"red +{reach:.1f} dB; {self.rms_db:.1f} dB rms"
         )
-        return image.figure(image.gains(self.at(hz, seconds), reach), caption)
+        return image.html_figure(image.gains_image(self.gain_at(hz, seconds), reach), caption)
 
     @property
     def largest_db(self) -> float:
@@ -99,7 +99,7 @@ class Mask:
 
 
 @dataclass(frozen=True, eq=False)
-class Field:
+class TensorMask:
     """A mask whose gains [row, frame] are a tensor, wherever that is.
 
     Parameters
@@ -109,11 +109,11 @@ class Field:
     """
 
     gain_db: Tensor
-    hz: Floats
+    hz: FloatArray
     hop_seconds: float
     top_hz: float
 
-    def at(self, hz: Floats, seconds: Floats) -> Tensor:
+    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> Tensor:
         """`Mask.at`."""
         gain, last = self.gain_db, self.gain_db.shape[1] - 1
         column = np.clip(seconds / self.hop_seconds, 0, last)
@@ -124,11 +124,11 @@ class Field:
         )
         frames = gain[:, before] * (1 - part) + gain[:, after] * part
         asked, own = (np.asarray(it, np.float64).tobytes() for it in (hz, self.hz))
-        grid = _Rows(asked, own, self.top_hz)
-        return _row_weights(grid, gain.device) @ frames
+        grid = _InterpolationGrid(asked, own, self.top_hz)
+        return _interpolation_matrix(grid, gain.device) @ frames
 
 
-class _Rows(NamedTuple):
+class _InterpolationGrid(NamedTuple):
     """Frequencies that are asked for, and centres of rows, Hz, as bytes of doubles."""
 
     hz: bytes
@@ -137,7 +137,7 @@ class _Rows(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _row_weights(rows: _Rows, device: torch.device) -> Tensor:
+def _interpolation_matrix(rows: _InterpolationGrid, device: torch.device) -> Tensor:
     """Share of each row's gain [frequency, row] in that of every frequency."""
     hz, own = np.frombuffer(rows.hz), np.frombuffer(rows.centres)
     mel, centres = hz_to_mel(hz), hz_to_mel(own)
@@ -154,7 +154,7 @@ def _row_weights(rows: _Rows, device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LongMask:
+class LazyMask:
     """A mask that need not be in memory.
 
     Parameters
@@ -164,64 +164,64 @@ class LongMask:
         As of `Mask`.
     """
 
-    gain_db: Track
-    hz: Floats
+    gain_db: TimeSeries
+    hz: FloatArray
     hop_seconds: float
     top_hz: float
 
     @classmethod
-    def of(cls, mask: Mask) -> Self:
+    def from_mask(cls, mask: Mask) -> Self:
         """One that is in memory after all."""
-        gain = Held(torch.from_numpy(mask.gain_db))
+        gain = TensorTimeSeries(torch.from_numpy(mask.gain_db))
         return cls(gain, mask.hz, mask.hop_seconds, mask.top_hz)
 
-    def at(self, hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         """`Mask.at` for times that lie near each other."""
-        return self.excerpt(float(seconds.min()), float(seconds.max())).at(hz, seconds)
+        return self.window(float(seconds.min()), float(seconds.max())).gain_at(hz, seconds)
 
-    def excerpt(self, start_s: float, end_s: float) -> "Excerpt":
+    def window(self, start_s: float, end_s: float) -> "MaskWindow":
         """What of it is asked for between two times in seconds."""
         most = self.gain_db.frames - 1
         first = min(max(0, int(start_s / self.hop_seconds)), most)
         last = min(int(end_s / self.hop_seconds) + 2, most + 1)
-        return Excerpt(self.part(first, max(last, first + 1)), first * self.hop_seconds)
+        return MaskWindow(self.slice_frames(first, max(last, first + 1)), first * self.hop_seconds)
 
-    def part(self, first: int, last: int) -> Mask:
-        """Frames from `first` up to `last`, as a mask whose time starts with them."""
-        gain = self.gain_db.part(first, last).numpy()
+    def slice_frames(self, start: int, stop: int) -> Mask:
+        """Frames from `start` up to `stop`, as a mask whose time starts with them."""
+        gain = self.gain_db.read(start, stop).numpy()
         return Mask(gain, self.hz, self.hop_seconds, self.top_hz)
 
-    def whole(self) -> Mask:
+    def to_mask(self) -> Mask:
         """All of it in memory."""
-        return self.part(0, self.gain_db.frames)
+        return self.slice_frames(0, self.gain_db.frames)
 
     @property
     def roughness_db(self) -> float:
         """As of `Mask`."""
         steps, total = self.gain_db.frames - 1, 0.0
-        for span in spans(steps):
-            gain = self.gain_db.part(span.first, span.last + 1)
+        for span in split_segments(steps):
+            gain = self.gain_db.read(span.start, span.stop + 1)
             total += float(gain.diff(dim=1).abs().sum(dtype=torch.float64))
         return total / max(1, steps * len(self.hz))
 
 
-class Excerpt(NamedTuple):
+class MaskWindow(NamedTuple):
     """Part of a long mask that knows where in the recording it is."""
 
     mask: Mask
     start_s: float
 
-    def at(self, hz: Floats, seconds: Floats) -> NDArray[np.float32]:
+    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         """`Mask.at` for times, in the recording, that lie in the part."""
-        return self.mask.at(hz, seconds - self.start_s)
+        return self.mask.gain_at(hz, seconds - self.start_s)
 
-    def field(self, device: torch.device) -> TensorField:
+    def gain_function(self, device: torch.device) -> TensorGainFunction:
         """`at`, on a device."""
-        field = self.mask.field(device)
+        field = self.mask.gain_function(device)
         return lambda hz, seconds: field(hz, seconds - self.start_s)
 
 
-def smoothed(gain: Tensor, frames: int, rows: int = 1) -> Tensor:
+def moving_average(gain: Tensor, frames: int, rows: int = 1) -> Tensor:
     """Moving average of gains [..., row, frame] over so many frames and rows (made odd).
 
     Edges repeat, so a constant stays what it is.

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from tonewood.masking.mask import smoothed
+from tonewood.masking.mask import moving_average
 from tonewood.settings import NeighbourSettings
 from tonewood.signal.bands import frame_levels, mean_level
-from tonewood.signal.draws import Shares, shared_mean
-from tonewood.signal.features import Features, Levels
+from tonewood.signal.draws import TakeWeights, weighted_mean
+from tonewood.signal.features import Features, ReferenceLevels
 
 _AUDIBLE_DB = 50.0
-_AT_ONCE = 512  # frames whose distances to all codes stay in the cache
-_COARSE = 10  # cepstral coefficients below this one make the coarse envelope
+_QUERY_BATCH = 512  # frames whose distances to all codes stay in the cache
+_ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients below this one make the coarse envelope
 
 
-class Take(NamedTuple):
+class PriorFeatures(NamedTuple):
     """One recording as the priors see it.
 
     Parameters
@@ -38,14 +38,14 @@ class Take(NamedTuple):
         Fine structure, projected; its folder's mean taken off.
     audible : Tensor [frame]
         Within 50 dB of the loudest frame.
-    present : Tensor [frame]
+    activity : Tensor [frame]
         How far there is something to adapt to: 1 within 45 dB of the loudest, 0 below 60 dB.
     """
 
     rows_db: Tensor
     fine: Tensor
     audible: Tensor
-    present: Tensor
+    activity: Tensor
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Codebook:
     ----------
     key : Tensor [code, row + component]
     rows_db : Tensor [code, row]
-    take : Tensor [code]
+    take_index : Tensor [code]
         Index of the take, or of the session, that each comes from; -1 for means of several.
     """
 
     key: Tensor
     rows_db: Tensor
-    take: Tensor
+    take_index: Tensor
 
     def nearest_mean(self, query: Tensor, count: int, *, skip: int | None = None) -> Tensor:
         """Mean rows [row, frame] of the `count` codes nearest to queries [frame, row + component].
@@ -71,7 +71,7 @@ class Codebook:
         """
         half_norm = self.key.square().sum(dim=1) / 2
         if skip is not None:
-            half_norm = half_norm + 1e9 * (self.take == skip)
+            half_norm = half_norm + 1e9 * (self.take_index == skip)
         count = min(count, self.key.shape[0])
         found = [
             embedding_bag(
@@ -79,13 +79,13 @@ class Codebook:
                 self.rows_db,
                 mode="mean",
             )
-            for part in torch.split(query, _AT_ONCE)
+            for part in torch.split(query, _QUERY_BATCH)
         ]
         return torch.cat(found).T
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderStatistics:
     """What is known of one folder.
 
     Parameters
@@ -103,26 +103,26 @@ class Folder:
     projection: Tensor
     codebook: Codebook
 
-    def on(self, device: torch.device) -> "Folder":
+    def to(self, device: torch.device) -> "FolderStatistics":
         """The folder on a device."""
         book = Codebook(*(getattr(self.codebook, it.name).to(device) for it in fields(Codebook)))
         row, fine, projection = (
             it.to(device) for it in (self.row_mean, self.fine_mean, self.projection)
         )
-        return Folder(row, fine, projection, book)
+        return FolderStatistics(row, fine, projection, book)
 
-    def of_sessions(self, session: Tensor) -> "Folder":
+    def group_by_session(self, session: Tensor) -> "FolderStatistics":
         """The folder with its codes counted by the session [take] of their takes."""
-        return replace(self, codebook=replace(self.codebook, take=session[self.codebook.take]))
+        return replace(self, codebook=replace(self.codebook, take_index=session[self.codebook.take_index]))
 
-    def take(self, features: Features, levels: Levels | None = None) -> Take:
+    def prior_features(self, features: Features, levels: ReferenceLevels | None = None) -> PriorFeatures:
         """See a recording, or with its levels a part of one, as one of this folder's."""
         rows = features.rows_db
         mean = mean_level(rows) if levels is None else levels.mean_db
         level = frame_levels(rows)
         loudest = level.max() if levels is None else levels.loudest_db
         fine = self.projection.T @ (features.fine_db - self.fine_mean[:, None])
-        return Take(rows - mean, fine, level > loudest - _AUDIBLE_DB, present(level - loudest))
+        return PriorFeatures(rows - mean, fine, level > loudest - _AUDIBLE_DB, activity_from_level(level - loudest))
 
     def nearest_mean(
         self, query: Tensor, settings: NeighbourSettings, *, skip: int | None = None
@@ -131,21 +131,21 @@ class Folder:
         density = max(1.0, self.codebook.key.shape[0] / settings.codes)
         return self.codebook.nearest_mean(query, round(settings.nearest * density), skip=skip)
 
-    def query(self, take: Take) -> Tensor:
+    def query_vectors(self, take: PriorFeatures) -> Tensor:
         """Points [frame, row + component] by which its frames are compared."""
-        return keys(take.rows_db.T, take.fine.T, self.row_mean)
+        return key_vectors(take.rows_db.T, take.fine.T, self.row_mean)
 
 
-def learn(
+def fit_folder_statistics(
     reference: Sequence[Features],
     source: Sequence[Features],
     settings: NeighbourSettings,
     generator: torch.Generator,
-    shares: Shares = None,
-) -> tuple[Folder, Folder]:
+    take_weights: TakeWeights = None,
+) -> tuple[FolderStatistics, FolderStatistics]:
     """Learn both folders from their takes: (reference, source); shares are the reference's."""
-    sides = [[_relative(take) for take in takes] for takes in (reference, source)]
-    frames = [[take.of(_audible(take.rows_db)) for take in takes] for takes in sides]
+    sides = [[_relative_features(take) for take in takes] for takes in (reference, source)]
+    frames = [[take.select(_find_audible(take.rows_db)) for take in takes] for takes in sides]
     joined = [
         Features(*(torch.cat(parts, dim=1) for parts in zip(*side, strict=True))) for side in frames
     ]
@@ -155,9 +155,9 @@ def learn(
     _, directions = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
     projection = directions[:, -settings.components :].flip(1).float().contiguous()
     folders = []
-    for side, parts, share in zip(joined, frames, (shares, None), strict=True):
-        row_mean = shared_mean([part.rows_db for part in parts], share)
-        fine_mean = shared_mean([part.fine_db for part in parts], share)
+    for side, parts, share in zip(joined, frames, (take_weights, None), strict=True):
+        row_mean = weighted_mean([part.rows_db for part in parts], share)
+        fine_mean = weighted_mean([part.fine_db for part in parts], share)
         origin = torch.cat(
             [torch.full((part.rows_db.shape[1],), i) for i, part in enumerate(parts)]
         ).to(side.rows_db.device)
@@ -170,20 +170,20 @@ def learn(
             chosen = torch.multinomial(weight, count, generator=generator).to(origin)
         fine = projection.T @ (side.fine_db[:, chosen] - fine_mean[:, None])
         rows = side.rows_db[:, chosen].T.contiguous()
-        book = Codebook(keys(rows, fine.T, row_mean), rows, origin[chosen])
-        folders.append(Folder(row_mean, fine_mean, projection, book))
+        book = Codebook(key_vectors(rows, fine.T, row_mean), rows, origin[chosen])
+        folders.append(FolderStatistics(row_mean, fine_mean, projection, book))
     return folders[0], folders[1]
 
 
-def mapped(
-    take: Take,
-    here: Folder,
-    there: Folder,
+def map_to_other(
+    take: PriorFeatures,
+    origin: FolderStatistics,
+    target: FolderStatistics,
     settings: NeighbourSettings,
     hop_ms: float,
     *,
-    skip_here: int | None = None,
-    skip_there: int | None = None,
+    skip_origin: int | None = None,
+    skip_target: int | None = None,
     smooth_ms: float | None = None,
 ) -> Tensor:
     """Mask [row, frame] in dB that takes a recording of one folder to the other.
@@ -193,33 +193,33 @@ def mapped(
     share is what the folders do not have in common. A take that one of the codebooks has frames
     of is to be skipped there, or it would find itself.
     """
-    query = here.query(take)
-    far = there.nearest_mean(query, settings, skip=skip_there)
-    near = here.nearest_mean(query, settings, skip=skip_here)
+    query = origin.query_vectors(take)
+    far = target.nearest_mean(query, settings, skip=skip_target)
+    near = origin.nearest_mean(query, settings, skip=skip_origin)
     own = take.rows_db - near
     loudness = own.mean(dim=0, keepdim=True)
     shape = own - loudness
     gain = far - near - (1 - settings.keep_shape) * shape - (1 - settings.keep_level) * loudness
     span = settings.smooth_ms if smooth_ms is None else smooth_ms
-    return smoothed(gain, round(span / hop_ms))
+    return moving_average(gain, round(span / hop_ms))
 
 
-def imitated(take: Take, reference: Folder, source: Folder, hop_ms: float) -> Take:
+def back_translate(take: PriorFeatures, reference: FolderStatistics, source: FolderStatistics, hop_ms: float) -> PriorFeatures:
     """A reference take as the source folder would have it: a pseudo-source with a known answer.
 
     One neighbour a frame, hardly smoothed, so that it is as rough as a real recording.
     """
-    found = source.codebook.nearest_mean(reference.query(take), 1)
-    gain = smoothed(found - take.rows_db, round(50.0 / hop_ms))
+    found = source.codebook.nearest_mean(reference.query_vectors(take), 1)
+    gain = moving_average(found - take.rows_db, round(50.0 / hop_ms))
     return take._replace(rows_db=take.rows_db + gain)
 
 
-def condensed(folder: Folder, count: int, generator: torch.Generator, rounds: int = 4) -> Folder:
+def condense_codebook(folder: FolderStatistics, count: int, generator: torch.Generator, rounds: int = 4) -> FolderStatistics:
     """The folder with its codebook condensed to so many codes by a few rounds of k-means."""
     book = folder.codebook
     if count >= book.key.shape[0]:
         return folder
-    chosen = torch.randperm(book.key.shape[0], generator=generator)[:count].to(book.take)
+    chosen = torch.randperm(book.key.shape[0], generator=generator)[:count].to(book.take_index)
     centre, rows = book.key[chosen], book.rows_db[chosen]
     for _ in range(rounds):
         owner = (book.key @ centre.T - centre.square().sum(dim=1) / 2).argmax(dim=1)
@@ -232,11 +232,11 @@ def condensed(folder: Folder, count: int, generator: torch.Generator, rounds: in
         ]
         centre = torch.where(filled, means[0], centre)
         rows = torch.where(filled, means[1], rows)
-    condensed_book = Codebook(centre, rows, book.take.new_full((count,), -1))
-    return Folder(folder.row_mean, folder.fine_mean, folder.projection, condensed_book)
+    condensed_book = Codebook(centre, rows, book.take_index.new_full((count,), -1))
+    return FolderStatistics(folder.row_mean, folder.fine_mean, folder.projection, condensed_book)
 
 
-def keys(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
+def key_vectors(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
     """Points [frame, row + component] of rows [frame, row] and fine structure [frame, component].
 
     Cepstral coefficients 1 to 9 of the rows count a quarter, all finer ones a half.
@@ -249,21 +249,21 @@ def keys(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
 def _lifter(count: int, device: torch.device) -> Tensor:
     """What weighs the cepstral coefficients of rows [row, row], where it is needed."""
     weights = torch.full((count,), 0.5)
-    weights[0], weights[1:_COARSE] = 1.0, 0.25
+    weights[0], weights[1:_ENVELOPE_COEFFICIENTS] = 1.0, 0.25
     basis = cosine_basis(count)
     return ((basis.T * weights) @ basis).to(device)
 
 
-def _relative(features: Features) -> Features:
+def _relative_features(features: Features) -> Features:
     return features._replace(rows_db=features.rows_db - mean_level(features.rows_db))
 
 
-def present(level_db: Tensor) -> Tensor:
+def activity_from_level(level_db: Tensor) -> Tensor:
     """How present frames [frame] are by their level below the loudest, dB."""
     return ((level_db + 60.0) / 15.0).clamp(0, 1)
 
 
-def _audible(rows_db: Tensor) -> Tensor:
+def _find_audible(rows_db: Tensor) -> Tensor:
     level = frame_levels(rows_db)
     return level > level.max() - _AUDIBLE_DB
 

@@ -11,7 +11,7 @@ _CELL_HZ_PER_S = 31.25 / 0.010  # a cell of the paper's spectrogram: 16 kHz / 51
 
 
 @dataclass(frozen=True)
-class Notes:
+class StickyNotes:
     """So many notes, each with a place, a width, a height and a gain.
 
     Parameters
@@ -38,14 +38,14 @@ class Notes:
         a span s turns its edges into ramps of length s; span 0 leaves the block itself.
         """
         return (
-            _ramped(row_hz, self.hz, self.height_hz, smooth_hz),
-            _ramped(frame_s, self.seconds, self.width_s, smooth_s),
+            _block_coverage(row_hz, self.hz, self.height_hz, smooth_hz),
+            _block_coverage(frame_s, self.seconds, self.width_s, smooth_s),
         )
 
 
-def scatter(
+def scatter_sticky_notes(
     settings: NoteSettings, duration_s: float, top_hz: float, generator: torch.Generator
-) -> Notes:
+) -> StickyNotes:
     """Scatter notes over a recording at random, with random gains.
 
     A rectangular note has the width and height of the settings; a square one has the same area
@@ -59,10 +59,10 @@ def scatter(
         area = width * height
         width, height = (area / _CELL_HZ_PER_S).sqrt(), (area * _CELL_HZ_PER_S).sqrt()
     gain = torch.randn(count, generator=generator) * settings.gain_db
-    return Notes(place[0] * duration_s, place[1] * top_hz, width, height, gain)
+    return StickyNotes(place[0] * duration_s, place[1] * top_hz, width, height, gain)
 
 
-def rendered(gain_db: Tensor, row_profile: Tensor, frame_profile: Tensor) -> Tensor:
+def render_sticky_notes(gain_db: Tensor, row_profile: Tensor, frame_profile: Tensor) -> Tensor:
     """Mask [row, frame] in dB of notes with these gains [note] and profiles.
 
     Where notes overlap, their gains are averaged; where a note's smoothed edge stands alone, it
@@ -72,7 +72,7 @@ def rendered(gain_db: Tensor, row_profile: Tensor, frame_profile: Tensor) -> Ten
     return ((row_profile * gain_db[:, None]).T @ frame_profile) / covered.clamp_min(1.0)
 
 
-def _ramped(grid: Tensor, centre: Tensor, extent: Tensor, span: float) -> Tensor:
+def _block_coverage(grid: Tensor, centre: Tensor, extent: Tensor, span: float) -> Tensor:
     """Share [note, point] of a window of length `span` around each point that the block covers."""
     distance = (grid[None, :] - centre[:, None]).abs()
     half = extent[:, None] / 2

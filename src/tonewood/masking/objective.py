@@ -20,10 +20,10 @@ class Objective(NamedTuple):
     variance: Tensor  # dB²
 
 
-def objective(
+def compute_objective(
     score: Tensor,
     mask_db: Tensor,
-    anchor_db: Tensor,
+    prior_db: Tensor,
     settings: SearchSettings,
     energy_db2: Tensor | None = None,
 ) -> Objective:
@@ -33,13 +33,13 @@ def objective(
     ----------
     score : Tensor, scalar
         Mean of L_c(X + M) over what is scored.
-    mask_db, anchor_db : Tensor [row, frame]
+    mask_db, prior_db : Tensor [row, frame]
         Mask, and the prior it is pulled towards (0 dB: the paper's ‖X_inp - X_t‖²).
     energy_db2 : Tensor, scalar, optional
         Guide's energy, a sum over cells; counts twice alpha times its mean, so that against the
         norm alone its minimum lies where the mask has moved by the energy's gradient.
     """
-    distance = (mask_db - anchor_db).square().mean()
+    distance = (mask_db - prior_db).square().mean()
     variance = mask_db.var(correction=0)
     total = settings.score * score + settings.alpha * distance + settings.beta * variance
     if energy_db2 is not None and settings.guide:

@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 
 from tonewood.errors import CallError
-from tonewood.masking.mask import smoothed
-from tonewood.masking.notes import Notes, rendered
-from tonewood.masking.objective import Objective, ScoreFunction, objective
+from tonewood.masking.mask import moving_average
+from tonewood.masking.notes import StickyNotes, render_sticky_notes
+from tonewood.masking.objective import Objective, ScoreFunction, compute_objective
 from tonewood.settings import SearchSettings
 from tonewood.signal.bands import frame_levels
 
 _AUDIBLE_DB = 50.0
-_BLURRED_DB = 6.0
+_MAX_FEEDBACK_DB = 6.0
 
-Listen = Callable[[Tensor], Tensor]
+RenderFeedback = Callable[[Tensor], Tensor]
 """Mask [row, frame] in dB → levels [row, frame] of the sound that it makes, dB."""
 
 
 @dataclass(frozen=True)
-class Step:
+class SearchStep:
     """One step of a search: the objective's parts and the mask that gave them.
 
-    A long recording is searched part by part; the mask is of the part that begins at `first`, of
-    a recording of `frames`.
+    A long recording is searched part by part; the mask is of the part that begins at `offset`, of
+    a recording of `total_frames`.
     """
 
     number: int
@@ -37,8 +37,8 @@ class Step:
     variance: float
     mask_db: Tensor  # [row, frame]
     stopped: bool = False
-    first: int = 0
-    frames: int = 0
+    offset: int = 0
+    total_frames: int = 0
 
 
 class Parametrisation(Protocol):
@@ -51,24 +51,24 @@ class Parametrisation(Protocol):
         ...
 
 
-class Cells:
+class FreeMask:
     """Every cell of the mask turns by itself; its change from the start is averaged in time."""
 
     def __init__(self, start_db: Tensor, smooth_frames: int = 1) -> None:
-        self.start, self.smooth_frames = start_db.detach(), smooth_frames
+        self.start_db, self.smooth_frames = start_db.detach(), smooth_frames
         self.values = torch.zeros_like(start_db, requires_grad=True)
 
     def mask(self) -> Tensor:
         """Start plus the smoothed change."""
-        return self.start + smoothed(self.values, self.smooth_frames)
+        return self.start_db + moving_average(self.values, self.smooth_frames)
 
 
-class NoteGains:
+class StickyNoteGains:
     """The gains of sticky notes turn; places and sizes stay."""
 
     def __init__(
         self,
-        notes: Notes,
+        notes: StickyNotes,
         row_hz: Tensor,
         frame_s: Tensor,
         smooth_hz: float,
@@ -81,31 +81,31 @@ class NoteGains:
 
     def mask(self) -> Tensor:
         """Notes rendered with their present gains."""
-        return rendered(self.values, *self.profiles)
+        return render_sticky_notes(self.values, *self.profiles)
 
 
-def search(
+def search_mask(
     score: ScoreFunction,
     rows_db: Tensor,
     parametrisation: Parametrisation,
-    anchor_db: Tensor,
+    prior_db: Tensor,
     settings: SearchSettings,
     *,
     window_frames: int,
     max_gain_db: float,
     generator: torch.Generator,
-    energy: ScoreFunction | None = None,
-    listen: Listen | None = None,
+    guide_energy: ScoreFunction | None = None,
+    render_feedback: RenderFeedback | None = None,
     loudest_db: float | None = None,
     stop_score: float | None = None,
-) -> Iterator[Step]:
+) -> Iterator[SearchStep]:
     """Minimise the objective over one recording's mask (paper III).
 
     Every step scores the whole recording, cut into windows as long as the scorer's training
     crops; the cuts move from step to step, so that no border is special.
 
     Frames overlap and rows mix, so the sound that a mask makes lies short of the levels that it
-    asks for. With `listen` the objective is that of the sound itself, and its gradient is handed
+    asks for. With `render_feedback` the objective is that of the sound itself, and its gradient is handed
     to the mask as if rendering were the identity, from which it differs little (the
     straight-through estimator, Bengio, Léonard & Courville 2013).
 
@@ -117,11 +117,11 @@ def search(
         Recording.
     parametrisation : Parametrisation
         Where the mask starts and what may turn.
-    anchor_db : Tensor [row, frame]
+    prior_db : Tensor [row, frame]
         Prior that the mask is pulled towards.
-    energy : ScoreFunction, optional
+    guide_energy : ScoreFunction, optional
         The guide: energy in dB² of the whole recording.
-    listen : Listen, optional
+    render_feedback : RenderFeedback, optional
         Renders a mask and measures it.
     loudest_db : float, optional
         Level of the recording's loudest frame, where the rows are only a part of it.
@@ -131,9 +131,9 @@ def search(
     Yields
     ------
     Step
-        The start as number 0, then one a step, at most `settings.steps` of them.
+        The start as number 0, then one a step, at most `search_settings.total_steps` of them.
     """
-    optimiser = _optimiser(settings, parametrisation.values)
+    optimiser = _make_optimiser(settings, parametrisation.values)
 
     # In units of the norm's own curvature a step of plain gradient descent is a step in dB.
     unit = rows_db.numel() / (2 * settings.alpha or 1.0)
@@ -144,29 +144,29 @@ def search(
     def evaluate(starts: list[int]) -> tuple[Tensor, Objective]:
         mask = parametrisation.mask().clamp(-max_gain_db, max_gain_db)
         done = mask
-        if listen is not None:
-            beside = listen(mask.detach()) - rows_db - mask.detach()
-            done = mask + beside.clamp(-_BLURRED_DB, _BLURRED_DB) * audible
+        if render_feedback is not None:
+            beside = render_feedback(mask.detach()) - rows_db - mask.detach()
+            done = mask + beside.clamp(-_MAX_FEEDBACK_DB, _MAX_FEEDBACK_DB) * audible
         heard = rows_db + done
         cut = torch.stack([heard[:, s : s + window_frames] for s in starts])
         with torch.set_grad_enabled(settings.score > 0):
             scored = score(cut).mean()
-        guided = energy(heard[None])[0] if energy is not None else None
-        return mask, objective(scored, done, anchor_db, settings, guided)
+        guided = guide_energy(heard[None])[0] if guide_energy is not None else None
+        return mask, compute_objective(scored, done, prior_db, settings, guided)
 
     for number in range(settings.steps + 1):
-        starts = _starts(rows_db.shape[-1], window_frames, generator)
+        starts = _crop_offsets(rows_db.shape[-1], window_frames, generator)
         last = number == settings.steps
         with torch.set_grad_enabled(not last):
             mask, parts = evaluate(starts)
-        total, scored, distance, variance = told(parts)
+        total, scored, distance, variance = objective_values(parts)
         if not math.isfinite(total):
             raise CallError(
                 f"the search went beyond all numbers at step {number}: lower "
                 "search.learning_rate, search.alpha or search.beta"
             )
         reached = stop_score is not None and scored <= stop_score
-        yield Step(
+        yield SearchStep(
             number,
             total,
             scored,
@@ -174,7 +174,7 @@ def search(
             variance,
             mask.detach(),
             stopped=reached,
-            frames=mask.shape[1],
+            total_frames=mask.shape[1],
         )
         if reached or last:
             return
@@ -189,24 +189,24 @@ def search(
         optimiser.step(closure)
 
 
-def told(parts: Objective) -> list[float]:
+def objective_values(parts: Objective) -> list[float]:
     """All parts as numbers: a device is waited for once."""
     values: list[float] = torch.stack([it.detach() for it in parts]).tolist()
     return values
 
 
-def _starts(total: int, window: int, generator: torch.Generator) -> list[int]:
+def _crop_offsets(total: int, window: int, generator: torch.Generator) -> list[int]:
     if total <= window:
         return [0]
     offset = int(torch.randint(window, (1,), generator=generator))
     return sorted({0, *range(offset, total - window, window), total - window})
 
 
-class _Optimiser(Protocol):
+class _ClosureOptimiser(Protocol):
     def step(self, closure: Callable[[], Tensor]) -> object: ...
 
 
-class _Descent:
+class _GradientDescent:
     """Plain gradient descent."""
 
     def __init__(self, values: Tensor, learning_rate: float) -> None:
@@ -221,7 +221,7 @@ class _Descent:
         return gradient
 
 
-class _Adam(_Descent):
+class _Adam(_GradientDescent):
     """Kingma & Ba 2015, with its customary constants."""
 
     def __init__(self, values: Tensor, learning_rate: float) -> None:
@@ -243,11 +243,11 @@ def _gradient(values: Tensor) -> Tensor:
 
 
 # torch.optim's own, whose first use takes a second of imports.
-_OWN: dict[str, type[_Descent]] = {"SGD": _Descent, "Adam": _Adam}
+_LIGHT_OPTIMISERS: dict[str, type[_GradientDescent]] = {"SGD": _GradientDescent, "Adam": _Adam}
 
 
-def _optimiser(settings: SearchSettings, values: Tensor) -> _Optimiser:
-    if settings.optimiser in _OWN:
-        return _OWN[settings.optimiser](values, settings.learning_rate)
+def _make_optimiser(settings: SearchSettings, values: Tensor) -> _ClosureOptimiser:
+    if settings.optimiser in _LIGHT_OPTIMISERS:
+        return _LIGHT_OPTIMISERS[settings.optimiser](values, settings.learning_rate)
     kind: type[torch.optim.AdamW] = getattr(torch.optim, settings.optimiser)
     return kind([values], lr=settings.learning_rate)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tonewood.masking.neighbours import Folder, Take
+from tonewood.masking.neighbours import FolderStatistics, PriorFeatures
 from tonewood.settings import NetworkSettings
-from tonewood.signal.draws import Shares, drawn
+from tonewood.signal.draws import TakeWeights, sample_takes
 
 _GAIN_DB = 8.0
 _ROWS_DB = 10.0
@@ -25,11 +25,11 @@ class PseudoPair(NamedTuple):
 
     Parameters
     ----------
-    take : Take
+    features : Take
     gain_db : Tensor [row, frame]
     """
 
-    take: Take
+    features: PriorFeatures
     gain_db: Tensor
 
 
@@ -52,27 +52,27 @@ class MaskNetwork(nn.Module):
                 nn.Conv1d(width, width, kernel, padding=kernel // 2) for _ in range(2)
             )
             self.last = nn.Conv1d(width, rows, 1)
-        begin([self.first, *self.middle], self.last, generator)
+        initialize_layers([self.first, *self.middle], self.last, generator)
 
     def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Gain [batch, row, frame] in dB beyond the static one; a generator turns dropout on."""
         hidden = nn.functional.gelu(self.first(inputs))
         for layer in self.middle:
-            hidden = hidden + nn.functional.gelu(layer(self._dropped(hidden, generator)))
-        gain: Tensor = self.last(self._dropped(hidden, generator))
+            hidden = hidden + nn.functional.gelu(layer(self._apply_dropout(hidden, generator)))
+        gain: Tensor = self.last(self._apply_dropout(hidden, generator))
         return gain * _GAIN_DB
 
-    def inputs(self, take: Take) -> Tensor:
+    def inputs(self, take: PriorFeatures) -> Tensor:
         """Network input [row + component, frame] of a take."""
         rows = (take.rows_db - self.row_mean[:, None]) / _ROWS_DB
         return torch.cat([rows, take.fine / self.fine_scale])
 
-    def predicted(self, take: Take) -> Tensor:
+    def predict_gain(self, take: PriorFeatures) -> Tensor:
         """Gain [row, frame] in dB beyond the static one."""
         with torch.no_grad():
             return self(self.inputs(take)[None])[0]  # type: ignore[no-any-return]
 
-    def _dropped(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _apply_dropout(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None or self.dropout == 0:
             return hidden
         keep = 1 - self.dropout
@@ -80,7 +80,7 @@ class MaskNetwork(nn.Module):
         return hidden * (drawn < keep).to(hidden.device) / keep
 
 
-def begin(layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generator) -> None:
+def initialize_layers(layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generator) -> None:
     """Draw the weights of all layers but the last: training starts from the static mask."""
     for layer in layers:
         assert isinstance(layer, nn.Conv1d)
@@ -92,19 +92,19 @@ def begin(layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generat
     nn.init.zeros_(last.bias)
 
 
-def train_network(
+def train_mask_network(
     pairs: Sequence[PseudoPair],
-    source: Folder,
+    source: FolderStatistics,
     settings: NetworkSettings,
     generator: torch.Generator,
-    shares: Shares = None,
+    take_weights: TakeWeights = None,
 ) -> MaskNetwork:
     """Fit a network to pseudo-pairs.
 
     The loss is each audible frame's root mean square error over rows, averaged: the error that
     the distance to a paired take would have.
     """
-    first = pairs[0].take
+    first = pairs[0].features
     network = MaskNetwork(first.rows_db.shape[0], first.fine.shape[0], settings, generator)
     network.row_mean.copy_(source.row_mean)
     network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
@@ -116,18 +116,18 @@ def train_network(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
     crop = min([settings.crop_frames, *(pair.gain_db.shape[1] for pair in pairs)])
-    inputs = [network.inputs(pair.take) for pair in pairs]
+    inputs = [network.inputs(pair.features) for pair in pairs]
     lengths = [pair.gain_db.shape[1] for pair in pairs]
     for _ in range(settings.steps):
         x, y, heard = [], [], []
-        for index in drawn(lengths, settings.batch, generator, shares):
+        for index in sample_takes(lengths, settings.batch, generator, take_weights):
             pair = pairs[index]
             last = pair.gain_db.shape[1] - crop
             start = int(torch.randint(last + 1, (1,), generator=generator))
             cut = slice(start, start + crop)
             x.append(inputs[index][:, cut])
             y.append(pair.gain_db[:, cut])
-            heard.append(pair.take.audible[cut])
+            heard.append(pair.features.audible[cut])
         weight = torch.stack(heard).float()
         error = (network(torch.stack(x), generator) - torch.stack(y)).square().mean(dim=1)
         # A quarter of a dB² keeps the root's gradient finite where the error vanishes.

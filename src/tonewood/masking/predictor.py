@@ -2,7 +2,7 @@
 
 A stack of convolutions over frames that look back only, so that one network serves a file and a
 performance. What it keeps between two calls is its `Memory`; a recording may be cut anywhere.
-It is distilled (`distil`) from the masks that prior and search make, which needs no pairs.
+It is distilled (`train_predictor`) from the masks that prior and search make, which needs no pairs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tonewood.masking.predict import begin
+from tonewood.masking.predict import initialize_layers
 from tonewood.settings import PredictorSettings
 from tonewood.signal.bands import frame_levels
 
@@ -19,12 +19,12 @@ _RANGE_DB = 75.0
 _SCALE_DB = 15.0  # brings levels to about unit spread
 _GAIN_DB = 8.0
 # As `neighbours.presence`, from the level of what is loud instead of the loudest frame's.
-_ABSENT_DB, _FADE_DB = 55.0, 15.0
+_INACTIVE_DB, _FADE_DB = 55.0, 15.0
 _CHUNK_FRAMES = 4_096
-AMOUNTS = (0.5, 1.0)  # for which the predictor knows what its masks do to the loudness
+LOUDNESS_AMOUNTS = (0.5, 1.0)  # for which the predictor knows what its masks do to the loudness
 
 
-class Memory(NamedTuple):
+class StreamState(NamedTuple):
     """What a predictor keeps of what it has heard.
 
     Parameters
@@ -39,7 +39,7 @@ class Memory(NamedTuple):
     past: tuple[Tensor, ...]
 
 
-class Foreseen(NamedTuple):
+class Prediction(NamedTuple):
     """What the whole method would make of a recording.
 
     Parameters
@@ -55,7 +55,7 @@ class Foreseen(NamedTuple):
 
 
 class Predictor(nn.Module):
-    """Causal network from row levels to a mask, `settings.lookahead` frames later.
+    """Causal network from row levels to a mask, `search_settings.lookahead` frames later.
 
     Parameters
     ----------
@@ -73,12 +73,12 @@ class Predictor(nn.Module):
         self.settings = settings
         self.register_buffer("row_mean", torch.zeros(rows))
         self.register_buffer("static_db", torch.zeros(rows))
-        self.register_buffer("loudness_db", torch.zeros(len(AMOUNTS)))
+        self.register_buffer("loudness_db", torch.zeros(len(LOUDNESS_AMOUNTS)))
         self.row_mean: Tensor
         self.static_db: Tensor
         self.loudness_db: Tensor  # what masks add to the loudness of the source folder's takes
         # Natural logarithm of what is left of the past after one frame.
-        self.forget = hop_ms / (1000 * settings.level_seconds)
+        self.decay_rate = hop_ms / (1000 * settings.level_seconds)
         width = settings.width
         with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are not kept
             self.first = nn.Conv1d(rows, width, 1)
@@ -87,62 +87,62 @@ class Predictor(nn.Module):
                 for i in range(settings.depth)
             )
             self.last = nn.Conv1d(width, 2 * rows, 1)  # mask, departure
-        begin([self.first, *self.middle], self.last, generator)
+        initialize_layers([self.first, *self.middle], self.last, generator)
 
-    def start(self, batch: int = 1) -> Memory:
+    def initial_state(self, batch: int = 1) -> StreamState:
         """Memory of nothing heard."""
         reach = self.settings.kernel - 1
         past = tuple(
             self.row_mean.new_zeros(batch, self.settings.width, reach * 2**i)
             for i in range(self.settings.depth)
         )
-        return Memory(self.row_mean.new_zeros(batch, 2, dtype=torch.float64), past)
+        return StreamState(self.row_mean.new_zeros(batch, 2, dtype=torch.float64), past)
 
-    def forward(self, rows_db: Tensor, memory: Memory) -> tuple[Foreseen, Memory]:
+    def forward(self, rows_db: Tensor, memory: StreamState) -> tuple[Prediction, StreamState]:
         """Hear rows [batch, row, frame] in dB; what is foreseen is of `lookahead` frames before.
 
         The memory is to be handed over with the next frames.
         """
-        relative, sums = self.relative(rows_db, memory.sums)
-        gain, past = self.gain(relative, memory.past)
+        relative, sums = self.relative_levels(rows_db, memory.sums)
+        gain, past = self.network_gain(relative, memory.past)
         # Where nothing sounds there is nothing to adapt to, and noise must not be pumped.
-        present = ((frame_levels(relative) + _ABSENT_DB) / _FADE_DB).clamp(0, 1)
+        present = ((frame_levels(relative) + _INACTIVE_DB) / _FADE_DB).clamp(0, 1)
         mask, departure = (present[:, None] * gain).chunk(2, dim=1)
-        return Foreseen(self.static_db[:, None] + mask, departure), Memory(sums, past)
+        return Prediction(self.static_db[:, None] + mask, departure), StreamState(sums, past)
 
-    def foresee(self, rows_db: Tensor) -> Foreseen:
+    def predict(self, rows_db: Tensor) -> Prediction:
         """What is foreseen [row, frame] of a whole recording [row, frame] in dB."""
-        made = list(self.along(torch.split(rows_db, _CHUNK_FRAMES, dim=1)))
-        return Foreseen(*(torch.cat(part, dim=1) for part in zip(*made, strict=True)))
+        made = list(self.predict_chunks(torch.split(rows_db, _CHUNK_FRAMES, dim=1)))
+        return Prediction(*(torch.cat(part, dim=1) for part in zip(*made, strict=True)))
 
-    def along(self, parts: Iterable[Tensor]) -> Iterator[Foreseen]:
+    def predict_chunks(self, chunks: Iterable[Tensor]) -> Iterator[Prediction]:
         """What is foreseen [row, frame] along a recording that comes in parts [row, frame], in dB.
 
         What is heard after its end is its last frame. Parts of an hour and more are too long.
         """
-        memory, skip, last = self.start(), self.settings.lookahead, None
-        for part in parts:
+        memory, skip, last = self.initial_state(), self.settings.lookahead, None
+        for part in chunks:
             last = part[:, -1:]
-            foreseen, memory = self._one(part, memory)
-            yield Foreseen(*(it[:, skip:] for it in foreseen))
+            foreseen, memory = self._predict_chunk(part, memory)
+            yield Prediction(*(it[:, skip:] for it in foreseen))
             skip = max(0, skip - part.shape[1])
         if last is not None and self.settings.lookahead:
-            after, _ = self._one(last.expand(-1, self.settings.lookahead), memory)
-            yield Foreseen(*(it[:, skip:] for it in after))
+            after, _ = self._predict_chunk(last.expand(-1, self.settings.lookahead), memory)
+            yield Prediction(*(it[:, skip:] for it in after))
 
     @torch.no_grad()
-    def _one(self, rows_db: Tensor, memory: Memory) -> tuple[Foreseen, Memory]:
+    def _predict_chunk(self, rows_db: Tensor, memory: StreamState) -> tuple[Prediction, StreamState]:
         foreseen, memory = self(rows_db[None], memory)
-        return Foreseen(*(it[0] for it in foreseen)), memory
+        return Prediction(*(it[0] for it in foreseen)), memory
 
-    def relative(self, rows_db: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    def relative_levels(self, rows_db: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
         """Rows [batch, row, frame] relative to the level so far, dB, and the sums after them.
 
         The level is the mean power, weighted by power itself and leaking: pauses leave it alone,
         and whatever follows silence sets it at once.
         """
         power = torch.pow(10.0, frame_levels(rows_db.double()) / 10)
-        age = self.forget * torch.arange(1, power.shape[1] + 1, device=power.device)
+        age = self.decay_rate * torch.arange(1, power.shape[1] + 1, device=power.device)
         # s(t) = Σ e^(u - t) x(u) = e^-t (s(0) + Σ e^u x(u)); chunks keep the exponents small.
         powers = torch.stack([power.square(), power], dim=1) * age.exp()
         grown = (sums[:, :, None] + powers.cumsum(dim=2)) * (-age).exp()
@@ -150,7 +150,7 @@ class Predictor(nn.Module):
         relative = (rows_db - level[:, None].to(rows_db)).clamp_min(-_RANGE_DB)
         return relative, grown[:, :, -1]
 
-    def gain(
+    def network_gain(
         self,
         relative_db: Tensor,
         past: tuple[Tensor, ...],
@@ -166,10 +166,10 @@ class Predictor(nn.Module):
         hidden = nn.functional.gelu(self.first(seen))
         kept = []
         for layer, before in zip(self.middle, past, strict=True):
-            known = torch.cat([before, self._dropped(hidden, generator)], dim=2)
+            known = torch.cat([before, self._apply_dropout(hidden, generator)], dim=2)
             kept.append(known[:, :, known.shape[2] - before.shape[2] :])
             hidden = hidden + nn.functional.gelu(layer(known))
-        gain: Tensor = self.last(self._dropped(hidden, generator))
+        gain: Tensor = self.last(self._apply_dropout(hidden, generator))
         return gain * _GAIN_DB, tuple(kept)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -191,7 +191,7 @@ class Predictor(nn.Module):
         """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters())
 
-    def _dropped(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _apply_dropout(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
         dropout = self.settings.dropout
         if generator is None or dropout == 0:
             return hidden

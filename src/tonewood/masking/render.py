@@ -9,20 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.masking.aspects import mean_db, wanted
-from tonewood.masking.mask import Excerpt, LongMask, Mask
+from tonewood.masking.aspects import mean_gain_db, select_component
+from tonewood.masking.mask import MaskWindow, LazyMask, Mask
 from tonewood.settings import RenderSettings, SpectrumSettings
-from tonewood.signal.bandpass import Block, band_alone, reach_seconds
-from tonewood.signal.blocks import Piece, Samples, overlapping, widened
+from tonewood.signal.bandpass import AudioBlock, restrict_to_band, bandpass_reach_seconds
+from tonewood.signal.blocks import Chunk, Samples, overlapping_chunks, with_margin
 from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.signal.pieces import lasting, piece_margin, piece_size
-from tonewood.signal.spectrum import filter_margin, filtered_piece
-from tonewood.signal.spread import spread
-from tonewood.signal.tracks import Made
+from tonewood.signal.pieces import frames_to_samples, chunk_margin_for, chunk_size_for
+from tonewood.signal.spectrum import filter_margin, filter_chunk
+from tonewood.signal.spread import parallel_map
+from tonewood.signal.tracks import LazyTimeSeries
 
 
 @dataclass(frozen=True)
-class Matching:
+class LoudnessMatch:
     """How loud a recording was and became.
 
     Parameters
@@ -31,14 +31,14 @@ class Matching:
         Gain that matched the loudness and held the peak.
     loudness_before, loudness_after : float
         Integrated loudness, LUFS.
-    held : bool
+    peak_limited : bool
         The peak's ceiling, and not the loudness, set the gain.
     """
 
     gain_db: float
     loudness_before: float
     loudness_after: float
-    held: bool
+    peak_limited: bool
 
     @property
     def factor(self) -> np.float32:
@@ -47,19 +47,19 @@ class Matching:
 
 
 @dataclass(frozen=True, eq=False)
-class Rendered(Matching):
+class RenderResult(LoudnessMatch):
     """Sound that a mask made: float32 samples (channels, samples), matched."""
 
     samples: NDArray[np.float32]
 
 
-def rendered(
+def render_through_mask(
     samples: NDArray[np.float32],
     rate: int,
     mask: Mask,
     settings: RenderSettings,
     spectrum: SpectrumSettings,
-) -> Rendered:
+) -> RenderResult:
     """Pass samples (channels, samples) at any rate through a mask.
 
     Amount 0 returns the input itself. Otherwise, unless told to leave both alone or to change only
@@ -68,20 +68,20 @@ def rendered(
     """
     before = integrated_loudness(samples, rate)
     if settings.amount == 0:
-        return Rendered(0.0, before, before, held=False, samples=samples)
-    force = LongMask.of(mask)
-    blocks = rendered_blocks([samples], rate, samples.shape[0], force, settings, spectrum)
-    return matched(np.concatenate(list(blocks), axis=1), rate, before, settings)
+        return RenderResult(0.0, before, before, peak_limited=False, samples=samples)
+    force = LazyMask.from_mask(mask)
+    blocks = render_blocks([samples], rate, samples.shape[0], force, settings, spectrum)
+    return apply_loudness_match(np.concatenate(list(blocks), axis=1), rate, before, settings)
 
 
-def rendered_blocks(
-    blocks: Iterable[Block],
+def render_blocks(
+    blocks: Iterable[AudioBlock],
     rate: int,
     channels: int,
-    mask: LongMask,
+    mask: LazyMask,
     settings: RenderSettings,
     spectrum: SpectrumSettings,
-) -> Iterator[Block]:
+) -> Iterator[AudioBlock]:
     """A recording of any length passed through a mask, its loudness as it comes out.
 
     What comes out depends on the samples alone, and not on how they are cut into blocks.
@@ -91,22 +91,22 @@ def rendered_blocks(
     blocks : iterable of Block
         The recording (channels, samples).
     """
-    way = Passage(rate, channels, settings.aspect.between, spectrum)
-    force = in_force(mask, settings, spectrum)
-    pieces = overlapping(blocks, way.size, way.margin)
+    way = ChunkRenderer(rate, channels, settings.aspect.between, spectrum)
+    force = effective_mask(mask, settings, spectrum)
+    pieces = overlapping_chunks(blocks, way.chunk_size, way.margin)
     passing = (way.item(piece, force) for piece in pieces)
-    return (made.own for made in spread(way, passing, portable=True))
+    return (made.core for made in parallel_map(way, passing, picklable=True))
 
 
-class Passing(NamedTuple):
+class RenderItem(NamedTuple):
     """A piece of a recording, and what applies to it of a mask."""
 
-    piece: Piece[Samples]
-    mask: Excerpt
+    chunk: Chunk[Samples]
+    mask: MaskWindow
 
 
 @dataclass(frozen=True)
-class Passage:
+class ChunkRenderer:
     """The way of a recording's pieces through a mask; a piece and its part of the mask decide.
 
     Parameters
@@ -127,84 +127,84 @@ class Passage:
     device: str = "cpu"
 
     @property
-    def size(self) -> int:
+    def chunk_size(self) -> int:
         """Samples of a piece."""
-        return piece_size(self.rate, self.channels, self.spectrum)
+        return chunk_size_for(self.rate, self.channels, self.spectrum)
 
     @property
     def margin(self) -> int:
         """Samples beyond a piece that it takes; whole frames of the analysis."""
-        samples = self._heard + self._reach + filter_margin(self.rate, self.spectrum)
-        return lasting(self.spectrum.frames(samples / self.rate) + 1, self.rate, self.spectrum)
+        samples = self._analysis_margin + self._band_margin + filter_margin(self.rate, self.spectrum)
+        return frames_to_samples(self.spectrum.to_frames(samples / self.rate) + 1, self.rate, self.spectrum)
 
     @property
-    def _heard(self) -> int:
-        return piece_margin(self.rate, self.spectrum)
+    def _analysis_margin(self) -> int:
+        return chunk_margin_for(self.rate, self.spectrum)
 
     @property
-    def _reach(self) -> int:
-        return 0 if self.between is None else round(reach_seconds(*self.between) * self.rate) + 1
+    def _band_margin(self) -> int:
+        return 0 if self.between is None else round(bandpass_reach_seconds(*self.between) * self.rate) + 1
 
-    def item(self, piece: Piece[Samples], force: LongMask) -> Passing:
+    def item(self, chunk: Chunk[Samples], mask: LazyMask) -> RenderItem:
         """A piece with what is in force for it."""
-        end = piece.first + piece.samples.shape[1]
+        end = chunk.offset + chunk.samples.shape[1]
         hop = self.spectrum.hop / self.spectrum.rate  # frames are filtered beyond the end
-        return Passing(piece, force.excerpt(piece.first / self.rate, end / self.rate + 2 * hop))
+        return RenderItem(chunk, mask.window(chunk.offset / self.rate, end / self.rate + 2 * hop))
 
-    def __call__(self, item: Passing) -> Piece[Samples]:
+    def __call__(self, item: RenderItem) -> Chunk[Samples]:
         """What a piece becomes, with as much margin as it takes to hear it."""
-        piece = widened(item.piece, self._heard)
-        wide = widened(piece, self._reach)
+        piece = with_margin(item.chunk, self._analysis_margin)
+        wide = with_margin(piece, self._band_margin)
         # A file mapped into memory may not be written to, which torch complains of.
         wave = torch.from_numpy(np.require(wide.samples, requirements=("C", "W")))
-        there = Piece(wave.to(self.device), *wide[1:])
-        field = item.mask.field(torch.device(self.device))
-        made = filtered_piece(there, self.rate, field, self.spectrum).cpu().numpy()
+        there = Chunk(wave.to(self.device), *wide[1:])
+        field = item.mask.gain_function(torch.device(self.device))
+        made = filter_chunk(there, self.rate, field, self.spectrum).cpu().numpy()
         if self.between is not None:
             # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.
-            made = band_alone(wide.own, made, self.rate, *self.between)
-        samples = np.ascontiguousarray(made[:, piece.start - wide.start :][:, : piece.size])
-        lead = item.piece.start - piece.start
-        return Piece(samples, piece.start, lead, item.piece.size, piece.last)
+            made = restrict_to_band(wide.core, made, self.rate, *self.between)
+        samples = np.ascontiguousarray(made[:, piece.core_start - wide.core_start :][:, : piece.core_size])
+        lead = item.chunk.core_start - piece.core_start
+        return Chunk(samples, piece.core_start, lead, item.chunk.core_size, piece.is_last)
 
 
-def in_force(mask: LongMask, settings: RenderSettings, spectrum: SpectrumSettings) -> LongMask:
+def effective_mask(mask: LazyMask, settings: RenderSettings, spectrum: SpectrumSettings) -> LazyMask:
     """What is applied of a mask as it was found: the aspect that is wanted, times the amount."""
     aspect, reach = settings.aspect, spectrum.window_ms / 2000
     if aspect.between is not None:
-        reach += reach_seconds(*aspect.between)
-    mean = mean_db(mask) if aspect.only in ("bands", "dynamics-of-bands") else None
+        reach += bandpass_reach_seconds(*aspect.between)
+    mean = mean_gain_db(mask) if aspect.only in ("bands", "dynamics-of-bands") else None
     frames = mask.gain_db.frames
     if frames == 1:  # stands for all times: short, whatever becomes of it
-        return LongMask.of(wanted(mask.whole(), aspect, reach).scaled(settings.amount))
+        return LazyMask.from_mask(select_component(mask.to_mask(), aspect, reach).scale(settings.amount))
 
     def make(first: int, last: int) -> Tensor:
         # Two frames at least: a single one would be taken for a mask that does not move.
-        part = mask.part(first, max(last, 2))
-        made = wanted(part, aspect, reach, first=first, mean_db=mean).scaled(settings.amount)
+        part = mask.slice_frames(first, max(last, 2))
+        made = select_component(part, aspect, reach, first_frame=first, mean_db=mean).scale(settings.amount)
         return torch.from_numpy(made.gain_db[:, : last - first])
 
-    hz = wanted(mask.part(0, 2), aspect, reach, mean_db=mean).hz
-    return LongMask(Made(frames, make), hz, mask.hop_seconds, mask.top_hz)
+    hz = select_component(mask.slice_frames(0, 2), aspect, reach, mean_db=mean).hz
+    return LazyMask(LazyTimeSeries(frames, make), hz, mask.hop_seconds, mask.top_hz)
 
 
-def matched(
-    made: NDArray[np.float32], rate: int, loudness: float, settings: RenderSettings
-) -> Rendered:
+def apply_loudness_match(
+    unmatched: NDArray[np.float32], rate: int, loudness: float, settings: RenderSettings
+) -> RenderResult:
     """Give samples (channels, samples) a loudness in LUFS, or less to keep the peak's ceiling."""
-    peak = true_peak_db(made, rate) if settings.matches else 0.0
-    found = matching(loudness, integrated_loudness(made, rate), peak, settings)
-    samples = made * found.factor if found.gain_db else made
-    return Rendered(
-        found.gain_db, found.loudness_before, found.loudness_after, found.held, samples=samples
+    peak = true_peak_db(unmatched, rate) if settings.matches_loudness else 0.0
+    found = match_loudness(loudness, integrated_loudness(unmatched, rate), peak, settings)
+    samples = unmatched * found.factor if found.gain_db else unmatched
+    return RenderResult(
+        found.gain_db, found.loudness_before, found.loudness_after, found.peak_limited, samples=samples
     )
 
 
-def matching(before: float, after: float, peak_db: float, settings: RenderSettings) -> Matching:
+def match_loudness(before: float, after: float, peak_db: float, settings: RenderSettings) -> LoudnessMatch:
     """Gain for a rendering of so much loudness (LUFS) and true peak (dBTP)."""
-    if not settings.matches:
-        return Matching(settings.gain_db, before, after + settings.gain_db, held=False)
+    if not settings.matches_loudness:
+        return LoudnessMatch(settings.gain_db, before, after + settings.gain_db, peak_limited=False)
     wanted = before - after if np.isfinite(before) and np.isfinite(after) else 0.0
     headroom = settings.ceiling_dbtp - peak_db
     gain = min(wanted, headroom)
-    return Matching(gain, before, after + gain, held=headroom < wanted)
+    return LoudnessMatch(gain, before, after + gain, peak_limited=headroom < wanted)

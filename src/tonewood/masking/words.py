@@ -5,15 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tonewood.masking.aspects import tilt_of
+from tonewood.masking.aspects import fit_tilt
 from tonewood.masking.mask import Mask
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.spectrum import FloatArray
 
-_PER_OCTAVE = 12
-STEP_SECONDS = 0.1
+_REGISTER_POINTS_PER_OCTAVE = 12
+REGISTER_STEP_SECONDS = 0.1
 _SMOOTH_STEPS = 3
-_LEAST_STEPS = 3
-_LEAST_DB = 1.5
+_MIN_EVENT_STEPS = 3
+_MIN_EVENT_DB = 1.5
 
 
 class Register(NamedTuple):
@@ -35,7 +35,7 @@ REGISTERS = (
 )
 
 
-class Passage(NamedTuple):
+class GainEvent(NamedTuple):
     """Where a register departs from its own average.
 
     Parameters
@@ -50,24 +50,24 @@ class Passage(NamedTuple):
     gain_db: float
 
 
-def in_registers(mask: Mask, seconds: Floats) -> Floats:
+def gain_by_register(mask: Mask, seconds: FloatArray) -> FloatArray:
     """Mean gain [register, time] in dB, every octave of a register weighing the same."""
     means = []
     for register in REGISTERS:
         octaves = np.log2(register.high_hz / register.low_hz)
-        count = max(4, round(octaves * _PER_OCTAVE))
+        count = max(4, round(octaves * _REGISTER_POINTS_PER_OCTAVE))
         hz = register.low_hz * 2 ** ((np.arange(count) + 0.5) / count * octaves)
-        means.append(mask.at(hz, seconds).mean(axis=0, dtype=np.float64))
+        means.append(mask.gain_at(hz, seconds).mean(axis=0, dtype=np.float64))
     return np.array(means)
 
 
 def mean_tilt(mask: Mask) -> float:
     """Mean slope in dB per octave: above nought is brighter."""
-    line, _ = tilt_of(mask)
+    line, _ = fit_tilt(mask)
     return float(line[1].mean())
 
 
-def passages(gain_db: Floats) -> Iterator[Passage]:
+def gain_events(gain_db: FloatArray) -> Iterator[GainEvent]:
     """Where registers [register, time at 100 ms] depart from their averages by 1.5 dB or more.
 
     For 300 ms at least, and only where the gain itself is as much: where a register departs from
@@ -80,13 +80,13 @@ def passages(gain_db: Floats) -> Iterator[Passage]:
         padded = np.pad(along, _SMOOTH_STEPS // 2, mode="edge")
         away = np.convolve(padded, kernel, mode="valid") - along.mean()
         for sign in (1, -1):
-            inside = np.concatenate([[False], sign * away >= _LEAST_DB, [False]])
+            inside = np.concatenate([[False], sign * away >= _MIN_EVENT_DB, [False]])
             edges = np.flatnonzero(np.diff(inside.astype(np.int8)))
             for start, end in zip(edges[::2], edges[1::2], strict=True):
                 gain = float(along[start:end].mean())
-                if end - start >= _LEAST_STEPS and abs(gain) >= _LEAST_DB:
+                if end - start >= _MIN_EVENT_STEPS and abs(gain) >= _MIN_EVENT_DB:
                     weight = float(np.abs(away[start:end]).sum())
-                    span = (start * STEP_SECONDS, end * STEP_SECONDS)
-                    found.append((weight, Passage(register, *span, gain)))
+                    span = (start * REGISTER_STEP_SECONDS, end * REGISTER_STEP_SECONDS)
+                    found.append((weight, GainEvent(register, *span, gain)))
     for _, passage in sorted(found, key=lambda it: -it[0]):
         yield passage

@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 
 from tonewood.scoring.discriminant import (
     Floats,
-    balanced,
-    folds_of,
-    hotelling,
-    right,
+    balanced_accuracy,
+    stratified_folds,
+    hotelling_t,
+    lda_cross_validate,
 )
-from tonewood.scoring.findings import FEWEST, Accuracy, Finding, Session, Verdict
-from tonewood.scoring.training import batches, near_loudest
-from tonewood.signal.tracks import Track
+from tonewood.scoring.findings import MIN_RECORDINGS, Accuracy, AuditFinding, SessionAccuracy, AuditVerdict
+from tonewood.scoring.training import window_batches, is_near_loudest
+from tonewood.signal.tracks import TimeSeries
 
 ALPHA = 0.02  # false alarms over all questions together
-BEWARE = 0.6  # least balanced accuracy that is worth a word
-CONFOUNDED = 0.8  # least lower end of its interval that makes all else doubtful
+BEWARE_ACCURACY = 0.6  # least balanced accuracy that is worth a word
+CONFOUNDED_ACCURACY = 0.8  # least lower end of its interval that makes all else doubtful
 _PERMUTATIONS = 999
-_SHRINKAGE = 0.1  # of spectra, whose bands are many and alike
+_SPECTRUM_SHRINKAGE = 0.1  # of spectra, whose bands are many and alike
 
 
-class Question(NamedTuple):
+class FeatureTable(NamedTuple):
     """One trace of every recording, both folders' one after the other.
 
     Parameters
@@ -45,9 +45,9 @@ class Question(NamedTuple):
     steps: Floats
 
 
-def ask(
-    questions: Sequence[Question], is_source: NDArray[np.bool_], rng: np.random.Generator
-) -> list[Finding]:
+def run_audit_tests(
+    tables: Sequence[FeatureTable], is_source: NDArray[np.bool_], rng: np.random.Generator
+) -> list[AuditFinding]:
     """Findings of all questions together, for recordings labelled [recording].
 
     Accuracy is that of linear discriminant analysis on recordings left out, in ten folds. Whether
@@ -57,31 +57,31 @@ def ask(
     """
     is_reference = np.logical_not(is_source)
     counts = int(is_reference.sum()), int(is_source.sum())
-    seen = [_seen(question, rng) for question in questions]
+    seen = [_standardize(question, rng) for question in tables]
     shuffles = np.stack(
         [np.arange(len(is_source))]
         + [rng.permutation(len(is_source)) for _ in range(_PERMUTATIONS)]
     )
-    folds = folds_of(is_source, rng)
-    z = np.zeros((len(questions), len(shuffles)))
+    folds = stratified_folds(is_source, rng)
+    z = np.zeros((len(tables), len(shuffles)))
     for k, values in enumerate(seen):
         if values.shape[1] and min(counts) > 1:
-            t = hotelling(values, shuffles, counts[0])
+            t = hotelling_t(values, shuffles, counts[0])
             z[k] = (t - t.mean()) / max(float(t.std()), 1e-12)
     highest = z.max(axis=0)  # [shuffle]
     findings = []
-    for k, (question, values) in enumerate(zip(questions, seen, strict=True)):
+    for k, (question, values) in enumerate(zip(tables, seen, strict=True)):
         known = np.isfinite(question.values).sum(axis=1) > 0
-        if min(np.sum(known & is_source), np.sum(known & is_reference)) < FEWEST:
-            findings.append(Finding(name=question.name, verdict="untested"))
+        if min(np.sum(known & is_source), np.sum(known & is_reference)) < MIN_RECORDINGS:
+            findings.append(AuditFinding(name=question.name, verdict="untested"))
             continue
         # A relative hair's breadth: equal groupings may differ in the last bits.
         p_value = float(np.mean(highest >= z[k, 0] - 1e-9)) if values.shape[1] else 1.0
-        accuracy = balanced(right(values, is_source, folds), is_source)
+        accuracy = balanced_accuracy(lda_cross_validate(values, is_source, folds), is_source)
         findings.append(
-            Finding(
+            AuditFinding(
                 name=question.name,
-                verdict=verdict_of(accuracy, p_value),
+                verdict=decide_verdict(accuracy, p_value),
                 accuracy=accuracy,
                 p_value=p_value,
             )
@@ -89,40 +89,40 @@ def ask(
     return findings
 
 
-def verdict_of(accuracy: Accuracy, p_value: float) -> Verdict:
+def decide_verdict(accuracy: Accuracy, p_value: float) -> AuditVerdict:
     """`beware` where chance is excluded and enough are told apart, `confounded` where most are."""
-    if p_value > ALPHA or accuracy.mean < BEWARE:
+    if p_value > ALPHA or accuracy.mean < BEWARE_ACCURACY:
         return "fine"
-    return "confounded" if accuracy.low >= CONFOUNDED else "beware"
+    return "confounded" if accuracy.low >= CONFOUNDED_ACCURACY else "beware"
 
 
-def long_term(rows_db: Track, frames: int) -> Floats:
+def long_term_spectra(rows_db: TimeSeries, frames: int) -> Floats:
     """Long-term spectra [window, row] of a take's audible windows, level removed, dB."""
     powers, loudest = [], []
-    for cut in batches(rows_db, frames):
+    for cut in window_batches(rows_db, frames):
         powers.append(torch.pow(10.0, cut.double() / 10).mean(dim=-1))
         loudest.append(cut.amax(dim=(1, 2)))
-    level = 10 * torch.log10(torch.cat(powers)[near_loudest(torch.cat(loudest))])
+    level = 10 * torch.log10(torch.cat(powers)[is_near_loudest(torch.cat(loudest))])
     spectra: Floats = (level - level.mean(dim=1, keepdim=True)).numpy()
     return spectra
 
 
-def baseline(
+def spectrum_baseline(
     spectra: Sequence[Floats], is_source: NDArray[np.bool_], rng: np.random.Generator
 ) -> Accuracy | None:
     """How well long-term spectra [window, row] of each recording tell it, left out whole."""
-    if min(is_source.sum(), (~is_source).sum()) < FEWEST:
+    if min(is_source.sum(), (~is_source).sum()) < MIN_RECORDINGS:
         return None
     owner = np.repeat(np.arange(len(spectra)), [len(one) for one in spectra])
-    folds = folds_of(is_source, rng)[owner]
-    told = right(np.concatenate(spectra), is_source[owner], folds, _SHRINKAGE)
+    folds = stratified_folds(is_source, rng)[owner]
+    told = lda_cross_validate(np.concatenate(spectra), is_source[owner], folds, _SPECTRUM_SHRINKAGE)
     share = np.bincount(owner, told) / np.bincount(owner)
-    return balanced(share, is_source)
+    return balanced_accuracy(share, is_source)
 
 
-def unheard_sessions(
+def leave_one_session_out(
     spectra: Sequence[Floats], is_source: NDArray[np.bool_], names: Sequence[str]
-) -> tuple[Session, ...]:
+) -> tuple[SessionAccuracy, ...]:
     """The baseline on each session, left out whole; none where a side has but one."""
     groups = [(bool(side), name) for side, name in zip(is_source, names, strict=True)]
     known = sorted(set(groups))
@@ -130,9 +130,9 @@ def unheard_sessions(
         return ()
     owner = np.repeat(np.arange(len(spectra)), [len(one) for one in spectra])
     fold = np.array([known.index(group) for group in groups])[owner]
-    told = right(np.concatenate(spectra), is_source[owner], fold, _SHRINKAGE)
+    told = lda_cross_validate(np.concatenate(spectra), is_source[owner], fold, _SPECTRUM_SHRINKAGE)
     return tuple(
-        Session(
+        SessionAccuracy(
             side="source" if side else "reference",
             name=name,
             windows=int((fold == k).sum()),
@@ -142,7 +142,7 @@ def unheard_sessions(
     )
 
 
-def _seen(question: Question, rng: np.random.Generator) -> Floats:
+def _standardize(table: FeatureTable, rng: np.random.Generator) -> Floats:
     """Values [recording, feature] as the classifier sees them, whatever the labels are.
 
     Unknown values become the median of all; features that few recordings have, or that are alike
@@ -150,7 +150,7 @@ def _seen(question: Question, rng: np.random.Generator) -> Floats:
     hides no habit, and get an error as wide as their step, so that what is of no consequence
     tells nothing.
     """
-    values, steps = question.values, question.steps
+    values, steps = table.values, table.steps
     usual = np.isfinite(values).mean(axis=0) >= 0.5
     values, steps = values[:, usual], steps[usual]
     values = np.where(np.isfinite(values), values, np.nanmedian(values, axis=0))

@@ -14,7 +14,7 @@ _FOLDS, _CONFIDENCE = 10, 0.95
 _SHRINKAGE = 0.1
 
 
-def hotelling(values: Floats, shuffles: NDArray[np.int64], first: int) -> Floats:
+def hotelling_t(values: Floats, shuffles: NDArray[np.int64], first_count: int) -> Floats:
     """Hotelling's T [shuffle] between the first so many of the shuffled recordings and the rest.
 
     Parameters
@@ -27,9 +27,9 @@ def hotelling(values: Floats, shuffles: NDArray[np.int64], first: int) -> Floats
     scatter = whole.T @ whole
     found = []
     for part in np.array_split(shuffles, max(1, shuffles.size * d // 2**22)):
-        first_mean = whole[part[:, :first]].mean(axis=1)
-        gap = first_mean * (n / (n - first))  # both means sum to nought, weighed
-        weight = first * (n - first) / n
+        first_mean = whole[part[:, :first_count]].mean(axis=1)
+        gap = first_mean * (n / (n - first_count))  # both means sum to nought, weighed
+        weight = first_count * (n - first_count) / n
         # Within is what between leaves of the whole: no need to centre every shuffle.
         within = (scatter - weight * gap[:, :, None] * gap[:, None, :]) / (n - 2)
         within = within + _SHRINKAGE / n * np.trace(scatter) / (n * d) * np.eye(d)
@@ -38,7 +38,7 @@ def hotelling(values: Floats, shuffles: NDArray[np.int64], first: int) -> Floats
     return np.concatenate(found)
 
 
-def folds_of(is_source: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+def stratified_folds(is_source: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
     """Fold [recording], both sides spread over all folds."""
     fold = np.zeros(len(is_source), dtype=np.int64)
     count = max(1, min(_FOLDS, int(is_source.sum()), int((~is_source).sum())))
@@ -47,7 +47,7 @@ def folds_of(is_source: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[
     return fold
 
 
-def right(
+def lda_cross_validate(
     values: Floats, is_source: NDArray[np.bool_], folds: NDArray[Any], shrinkage: float = 0.01
 ) -> Floats:
     """Whether each row [row] of values [row, feature] is told right when its fold is left out.
@@ -71,7 +71,7 @@ def right(
     return told
 
 
-def balanced(told: Floats, is_source: NDArray[np.bool_]) -> Accuracy:
+def balanced_accuracy(correct: Floats, is_source: NDArray[np.bool_]) -> Accuracy:
     """Mean of both sides' shares told right [recording], with its interval.
 
     Wilson's interval for each share, joined by the method of variance estimates recovery
@@ -79,8 +79,8 @@ def balanced(told: Floats, is_source: NDArray[np.bool_]) -> Accuracy:
     """
     squares, means = np.zeros(2), []
     for side in (~is_source, is_source):
-        mean = float(told[side].mean())
-        low, high = wilson(mean, int(side.sum()))
+        mean = float(correct[side].mean())
+        low, high = wilson_interval(mean, int(side.sum()))
         squares += np.square([mean - low, high - mean])
         means.append(mean)
     centre = sum(means) / 2
@@ -88,7 +88,7 @@ def balanced(told: Floats, is_source: NDArray[np.bool_]) -> Accuracy:
     return Accuracy(mean=centre, low=max(0.0, centre - below), high=min(1.0, centre + above))
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval (1927) of a share seen in so many."""
     z = float(NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2))
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)

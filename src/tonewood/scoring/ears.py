@@ -13,88 +13,88 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tonewood.scoring.course import Course, State
+from tonewood.scoring.course import TrainingRun, TrainingState
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import (
-    Check,
-    Fit,
-    Rows,
-    Takes,
-    audible,
-    augmented,
+    ValidationCheck,
+    TrainedScorer,
+    RowLevels,
+    LabelledTakes,
+    audible_windows,
+    augment_crops,
     draw_crops,
-    fitted,
-    labels_loss,
-    windows,
+    evaluate_scorer,
+    label_loss,
+    cut_windows,
 )
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 
-_OFFSET = 0.01  # pairs say nothing of where zero lies: the mean logit is held near it
+_LOGIT_PENALTY = 0.01  # pairs say nothing of where zero lies: the mean logit is held near it
 
 
 @dataclass(frozen=True)
-class Heard:
+class ListenerData:
     """Recordings that ears compared or rated.
 
     Parameters
     ----------
     rows : sequence of Tensor [row, frame]
-    together : sequence of str
+    groups : sequence of str
         Recordings of one group are one moment under several conditions, or of one piece.
     better, worse : Tensor [pair] of int
         Recordings by their place in `rows`.
     rated : Tensor [rating] of int
     target : Tensor [rating]
         Wanted score of those, in [0, 1]: 0 for the best opinion.
-    liked : Tensor [recording] of bool
+    in_better_half : Tensor [recording] of bool
         Whether it is among the better half, by all that was said.
     """
 
-    rows: Sequence[Rows]
-    together: Sequence[str]
+    rows: Sequence[RowLevels]
+    groups: Sequence[str]
     better: Tensor
     worse: Tensor
     rated: Tensor
     target: Tensor
-    liked: Tensor
+    in_better_half: Tensor
 
-    def only(self, groups: set[str]) -> "Heard":
+    def select_groups(self, groups: set[str]) -> "ListenerData":
         """What was said of recordings of some groups, and of nothing besides."""
-        kept = [k for k, group in enumerate(self.together) if group in groups]
+        kept = [k for k, group in enumerate(self.groups) if group in groups]
         place = torch.full((len(self.rows),), -1)
         place[kept] = torch.arange(len(kept))
         pair = (place[self.better] >= 0) & (place[self.worse] >= 0)
         rated = place[self.rated] >= 0
-        return Heard(
+        return ListenerData(
             [self.rows[k] for k in kept],
-            [self.together[k] for k in kept],
+            [self.groups[k] for k in kept],
             place[self.better[pair]],
             place[self.worse[pair]],
             place[self.rated[rated]],
             self.target[rated],
-            self.liked[kept],
+            self.in_better_half[kept],
         )
 
-    def halves(self) -> Takes:
+    def split_by_preference(self) -> LabelledTakes:
         """The better and the worse half, as if they were two folders."""
-        both: tuple[list[Rows], list[Rows]] = ([], [])
-        for rows, liked in zip(self.rows, self.liked.tolist(), strict=True):
+        both: tuple[list[RowLevels], list[RowLevels]] = ([], [])
+        for rows, liked in zip(self.rows, self.in_better_half.tolist(), strict=True):
             both[0 if liked else 1].append(rows)
-        return Takes(*both)
+        return LabelledTakes(*both)
 
 
-def train_by_ears(
-    train: Heard,
-    held_out: Heard,
+def train_preference_scorer(
+    train: ListenerData,
+    held_out: ListenerData,
     settings: ScorerSettings,
     spectrum: SpectrumSettings,
     training: TrainingSettings,
     *,
-    labels: tuple[Takes, Takes] | None = None,
+    labels: tuple[LabelledTakes, LabelledTakes] | None = None,
     seed: int,
     device: str = "cpu",
-    state: State | None = None,
-) -> Iterator[Check | Fit]:
+    state: TrainingState | None = None,
+) -> Iterator[ValidationCheck | TrainedScorer]:
     """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
 
     It takes all of its steps, and its last weights are kept: the few answers that are held out are
@@ -104,7 +104,7 @@ def train_by_ears(
     ----------
     train, held_out : Heard
         Disjoint by group.
-    labels : tuple of Takes, optional
+    labels : tuple of LabelledTakes, optional
         Folders to learn from and held out, whose labels teach too; the `Fit` is then of them, else
         of the better and the worse half of what was heard.
     seed, state
@@ -113,58 +113,58 @@ def train_by_ears(
     began = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     scorer = Scorer(settings, spectrum, generator)
-    scorer.row_mean.copy_(_row_mean(scorer, train, labels[0] if labels else None))
+    scorer.row_mean.copy_(_recordings_row_mean(scorer, train, labels[0] if labels else None))
     scorer.to(device)
-    course = Course(scorer, training, generator)
+    course = TrainingRun(scorer, training, generator)
     if state is not None:
         course.resume(state)
-    while not course.ended:
+    while not course.finished:
         taught = labels[0] if labels else None
-        loss = _loss(scorer, train, taught, training, generator, device, course.batch)
-        course.learn(loss)
-        if course.due:
+        loss = _training_loss(scorer, train, taught, training, generator, device, course.local_batch)
+        course.update(loss)
+        if course.validation_due:
             heard = [mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows]
             logits = torch.stack(heard)
-            checked, alike = held_out_loss(logits, held_out), agreement(logits, held_out)
-            yield Check(course.step, training.steps, loss.item(), alike, checked, course)
+            checked, alike = preference_loss(logits, held_out), agreement(logits, held_out)
+            yield ValidationCheck(course.step, training.steps, loss.item(), alike, checked, course)
     scorer.cpu().requires_grad_(False).eval()
-    told_apart = labels[1] if labels else held_out.halves()
-    yield fitted(scorer, told_apart, training.steps, time.perf_counter() - began)
+    told_apart = labels[1] if labels else held_out.split_by_preference()
+    yield evaluate_scorer(scorer, told_apart, training.steps, time.perf_counter() - began)
 
 
-def mean_logit(scorer: Scorer, rows: Rows) -> Tensor:
+def mean_logit(scorer: Scorer, rows: RowLevels) -> Tensor:
     """Mean logit, a scalar, of a recording's audible windows."""
-    cut = windows(rows, scorer.crop_frames)
+    cut = cut_windows(rows, scorer.crop_frames)
     with torch.no_grad():
-        return scorer.logit(cut[audible(cut)]).mean()
+        return scorer.logit(cut[audible_windows(cut)]).mean()
 
 
-def held_out_loss(logits: Tensor, heard: Heard) -> float:
+def preference_loss(logits: Tensor, data: ListenerData) -> float:
     """What training minimises, of recordings' logits [recording]."""
     parts = []
-    if len(heard.better):
-        parts.append(functional.softplus(logits[heard.better] - logits[heard.worse]).mean())
-    if len(heard.rated):
-        parts.append((torch.sigmoid(logits[heard.rated]) - heard.target).square().mean())
+    if len(data.better):
+        parts.append(functional.softplus(logits[data.better] - logits[data.worse]).mean())
+    if len(data.rated):
+        parts.append((torch.sigmoid(logits[data.rated]) - data.target).square().mean())
     return float(torch.stack(parts).sum())
 
 
-def agreement(logits: Tensor, heard: Heard) -> float:
+def agreement(logits: Tensor, data: ListenerData) -> float:
     """Share of the pairs that logits [recording] order as ears did; of the ratings, likewise."""
-    if len(heard.better):
-        gap = logits[heard.worse] - logits[heard.better]
+    if len(data.better):
+        gap = logits[data.worse] - logits[data.better]
     else:
-        difference = heard.target[:, None] - heard.target[None, :]
-        at = logits[heard.rated]
+        difference = data.target[:, None] - data.target[None, :]
+        at = logits[data.rated]
         first, second = torch.nonzero(difference > 0, as_tuple=True)
         gap = at[first] - at[second]
     return float((gap > 0).float().mean()) if len(gap) else float("nan")
 
 
-def _loss(
+def _training_loss(
     scorer: Scorer,
-    heard: Heard,
-    labels: Takes | None,
+    data: ListenerData,
+    labels: LabelledTakes | None,
     training: TrainingSettings,
     generator: torch.Generator,
     device: str,
@@ -172,29 +172,29 @@ def _loss(
 ) -> Tensor:
     """Sum of what each kind of answer says; a kind that is missing says nothing."""
     parts = []
-    if len(heard.better):
-        better, worse = _pair_crops(scorer, heard, batch, training, generator)
+    if len(data.better):
+        better, worse = _draw_pair_crops(scorer, data, batch, training, generator)
         logits = scorer.logit(torch.cat([better, worse]).to(device), generator)
         liked, other = logits.chunk(2)
-        parts.append(functional.softplus(liked - other).mean() + _OFFSET * logits.mean().square())
-    if len(heard.rated):
-        chosen = torch.randint(len(heard.rated), (2 * batch,), generator=generator)
+        parts.append(functional.softplus(liked - other).mean() + _LOGIT_PENALTY * logits.mean().square())
+    if len(data.rated):
+        chosen = torch.randint(len(data.rated), (2 * batch,), generator=generator)
         crops = torch.cat(
             [
-                draw_crops([heard.rows[k]], 1, scorer.crop_frames, generator)
-                for k in heard.rated[chosen].tolist()
+                draw_crops([data.rows[k]], 1, scorer.crop_frames, generator)
+                for k in data.rated[chosen].tolist()
             ]
         )
         score = torch.sigmoid(scorer.logit(crops.to(device), generator))
-        parts.append((score - heard.target[chosen].to(device)).square().mean())
+        parts.append((score - data.target[chosen].to(device)).square().mean())
     if labels is not None:
-        parts.append(labels_loss(scorer, labels, batch, training, generator, device))
+        parts.append(label_loss(scorer, labels, batch, training, generator, device))
     return torch.stack(parts).sum()
 
 
-def _pair_crops(
+def _draw_pair_crops(
     scorer: Scorer,
-    heard: Heard,
+    data: ListenerData,
     batch: int,
     training: TrainingSettings,
     generator: torch.Generator,
@@ -203,12 +203,12 @@ def _pair_crops(
 
     Both get the same tilt and mask: what is done to both alike is no reason to prefer one.
     """
-    chosen = torch.randint(len(heard.better), (batch,), generator=generator)
+    chosen = torch.randint(len(data.better), (batch,), generator=generator)
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     for pair in chosen.tolist():
-        a, b = int(heard.better[pair]), int(heard.worse[pair])
-        first, second = heard.rows[a], heard.rows[b]
-        if heard.together[a] == heard.together[b] and first.shape == second.shape:
+        a, b = int(data.better[pair]), int(data.worse[pair])
+        first, second = data.rows[a], data.rows[b]
+        if data.groups[a] == data.groups[b] and first.shape == second.shape:
             both = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator).chunk(
                 2, dim=1
             )
@@ -219,13 +219,13 @@ def _pair_crops(
         for side, crop in zip(sides, both, strict=True):
             side.append(crop)
     better, worse = map(torch.cat, sides)
-    change = augmented(torch.zeros_like(better), training, generator)
+    change = augment_crops(torch.zeros_like(better), training, generator)
     return better + change, worse + change
 
 
-def _row_mean(scorer: Scorer, heard: Heard, labels: Takes | None) -> Tensor:
+def _recordings_row_mean(scorer: Scorer, data: ListenerData, labels: LabelledTakes | None) -> Tensor:
     """Mean relative level of each row [row], every recording weighing by its length."""
-    every = [*heard.rows, *(labels.reference if labels else ()), *(labels.source if labels else ())]
+    every = [*data.rows, *(labels.reference if labels else ()), *(labels.source if labels else ())]
     relative = [
         (rows - scorer.level(rows[None])[0]).clamp_min(-scorer.settings.range_db) for rows in every
     ]

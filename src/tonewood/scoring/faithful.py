@@ -16,18 +16,18 @@ ValueFunction = Callable[[Tensor], Tensor]
 """Clips [clip, row, frame] → a value [clip], the higher the more of what is explained."""
 
 
-class Block(NamedTuple):
+class DeletionBlock(NamedTuple):
     """Size of what is replaced at once."""
 
     rows: int
     frames: int
 
 
-BLOCK = Block(6, 15)  # half an octave, 150 ms: about what a cell of the last feature map hears
-DRAWS = 20  # random orders: to beat 95 % of them means something
-_STEPS = 8
-_CLIPS = 6  # drawn evenly from a long recording; the curves change little with more
-_SURE = 0.95
+DELETION_BLOCK = DeletionBlock(6, 15)  # half an octave, 150 ms: about what a cell of the last feature map hears
+RANDOM_ORDERS = 20  # random orders: to beat 95 % of them means something
+_CURVE_STEPS = 8
+_MAX_CLIPS = 6  # drawn evenly from a long recording; the curves change little with more
+_CONFIDENT_FRACTION = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,55 +53,55 @@ class Faithfulness:
     @property
     def deletion_area(self) -> float:
         """Mean value while blocks go; low is faithful."""
-        return float(_area(self.deletion, self.share))
+        return float(_curve_area(self.deletion, self.share))
 
     @property
     def insertion_area(self) -> float:
         """Mean value while blocks come; high is faithful."""
-        return float(_area(self.insertion, self.share))
+        return float(_curve_area(self.insertion, self.share))
 
     @property
     def random_areas(self) -> tuple[float, float]:
         """Means of the random orders' areas, deletion and insertion."""
         deletion, insertion = (
-            float(_area(values, self.share).mean())
+            float(_curve_area(values, self.share).mean())
             for values in (self.random_deletion, self.random_insertion)
         )
         return deletion, insertion
 
     @property
-    def beaten(self) -> tuple[float, float]:
+    def fraction_beaten(self) -> tuple[float, float]:
         """Shares of random orders that do worse than the map, deletion and insertion."""
-        deletion = _area(self.random_deletion, self.share) > self.deletion_area
-        insertion = _area(self.random_insertion, self.share) < self.insertion_area
+        deletion = _curve_area(self.random_deletion, self.share) > self.deletion_area
+        insertion = _curve_area(self.random_insertion, self.share) < self.insertion_area
         return float(deletion.float().mean()), float(insertion.float().mean())
 
     @property
-    def holds(self) -> bool:
+    def is_faithful(self) -> bool:
         """Whether the map does better than 95 % of random orders, both ways."""
-        return min(self.beaten) >= _SURE
+        return min(self.fraction_beaten) >= _CONFIDENT_FRACTION
 
     @property
     def line(self) -> str:
         """The verdict in words."""
-        if self.holds:
+        if self.is_faithful:
             return "the map names what the scorer listens to, better than random regions do"
-        one = ("taking away", "putting back")[self.beaten[1] < self.beaten[0]]
+        one = ("taking away", "putting back")[self.fraction_beaten[1] < self.fraction_beaten[0]]
         return (
             f"the map does no better than random regions when {one} what it names: do not trust it"
         )
 
 
-def faithfulness(
+def measure_faithfulness(
     value: ValueFunction,
     clips: Tensor,
     fill: Tensor,
     saliency: Tensor,
     generator: torch.Generator,
     *,
-    block: Block = BLOCK,
-    steps: int = _STEPS,
-    draws: int = DRAWS,
+    block: DeletionBlock = DELETION_BLOCK,
+    steps: int = _CURVE_STEPS,
+    draws: int = RANDOM_ORDERS,
 ) -> Faithfulness:
     """Deletion and insertion curves of a saliency map, and of random orders of its blocks.
 
@@ -117,7 +117,7 @@ def faithfulness(
         Draws the random orders.
     """
     assert clips.shape == fill.shape == saliency.shape
-    chosen = torch.linspace(0, len(clips) - 1, min(len(clips), _CLIPS)).round().long()
+    chosen = torch.linspace(0, len(clips) - 1, min(len(clips), _MAX_CLIPS)).round().long()
     share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     curves = [
         _clip_curves(value, clips[i], fill[i], saliency[i], share, block, draws, generator)
@@ -133,7 +133,7 @@ def _clip_curves(
     fill: Tensor,
     saliency: Tensor,
     share: Tensor,
-    block: Block,
+    block: DeletionBlock,
     draws: int,
     generator: torch.Generator,
 ) -> Tensor:
@@ -159,5 +159,5 @@ def _clip_curves(
     return torch.stack(curves, dim=1)
 
 
-def _area(values: Tensor, share: Tensor) -> Tensor:
+def _curve_area(values: Tensor, share: Tensor) -> Tensor:
     return torch.trapezoid(values, share)

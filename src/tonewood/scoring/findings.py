@@ -8,10 +8,10 @@ from typing import Literal
 
 from tonewood.settings import Settings
 
-Verdict = Literal["fine", "untested", "beware", "confounded"]
+AuditVerdict = Literal["fine", "untested", "beware", "confounded"]
 
-FEWEST = 5  # recordings a side: four and four part by chance in 2 of 70 draws, five in 2 of 252
-_ORDER: tuple[Verdict, ...] = ("fine", "untested", "beware", "confounded")
+MIN_RECORDINGS = 5  # recordings a side: four and four part by chance in 2 of 70 draws, five in 2 of 252
+_VERDICT_ORDER: tuple[AuditVerdict, ...] = ("fine", "untested", "beware", "confounded")
 
 
 class Accuracy(Settings):
@@ -22,7 +22,7 @@ class Accuracy(Settings):
     high: float
 
 
-class Finding(Settings):
+class AuditFinding(Settings):
     """What a question came to.
 
     Parameters
@@ -40,7 +40,7 @@ class Finding(Settings):
     """
 
     name: str
-    verdict: Verdict
+    verdict: AuditVerdict
     accuracy: Accuracy | None = None
     p_value: float | None = None
     reference: tuple[float | None, ...] = ()
@@ -48,7 +48,7 @@ class Finding(Settings):
     heard: bool = True
 
 
-class Session(Settings):
+class SessionAccuracy(Settings):
     """How the long-term spectrum does on a session that it never saw."""
 
     side: Literal["reference", "source"]
@@ -57,14 +57,14 @@ class Session(Settings):
     accuracy: float
 
 
-class Audit(Settings):
+class ConfoundAudit(Settings):
     """Two folders, questioned.
 
     Parameters
     ----------
     recordings : (int, int)
         Of reference and source.
-    findings : tuple of Finding
+    findings : tuple of AuditFinding
     spectrum : Accuracy or None
         Of a linear classifier on the long-term spectrum, its level removed: what a shallow look
         gets. None if there are too few recordings.
@@ -73,48 +73,48 @@ class Audit(Settings):
     """
 
     recordings: tuple[int, int]
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     spectrum: Accuracy | None = None
-    sessions: tuple[Session, ...] = ()
+    sessions: tuple[SessionAccuracy, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> AuditVerdict:
         """The worst of the findings."""
-        return worst([finding.verdict for finding in self.findings])
+        return worst_verdict([finding.verdict for finding in self.findings])
 
-    def named(self, verdict: Verdict) -> list[str]:
+    def names_with_verdict(self, verdict: AuditVerdict) -> list[str]:
         """Names of the findings with this verdict."""
         return [finding.name for finding in self.findings if finding.verdict == verdict]
 
 
-def worst(verdicts: Sequence[Verdict]) -> Verdict:
+def worst_verdict(verdicts: Sequence[AuditVerdict]) -> AuditVerdict:
     """The worst verdict; untested is worse than fine only where nothing was tested."""
     tested = [verdict for verdict in verdicts if verdict != "untested"]
-    return max(tested, key=_ORDER.index) if tested else "untested"
+    return max(tested, key=_VERDICT_ORDER.index) if tested else "untested"
 
 
-def summary(found: Audit) -> list[str]:
+def summarize_audit(audit: ConfoundAudit) -> list[str]:
     """An audit in one or two lines."""
-    if found.verdict == "untested":
-        few = min(found.recordings)
+    if audit.verdict == "untested":
+        few = min(audit.recordings)
         return [
-            f"untested: {few} recording{'' if few == 1 else 's'} on one side; {FEWEST} a side are "
+            f"untested: {few} recording{'' if few == 1 else 's'} on one side; {MIN_RECORDINGS} a side are "
             "needed to tell a habit from chance"
         ]
     named = [
         f"{verdict}: {', '.join(names)}"
         for verdict in ("confounded", "beware")
-        if (names := found.named(verdict))
+        if (names := audit.names_with_verdict(verdict))
     ]
     first = (
         "; ".join(named) or "fine: no trace of room, microphone or codec tells the folders apart"
     )
     lines = [first]
-    if found.spectrum is not None:
-        lines.append(f"the long-term spectrum alone is right on {percent(found.spectrum)} of takes")
+    if audit.spectrum is not None:
+        lines.append(f"the long-term spectrum alone is right on {format_accuracy(audit.spectrum)} of takes")
     return lines
 
 
-def percent(accuracy: Accuracy) -> str:
+def format_accuracy(accuracy: Accuracy) -> str:
     """Accuracy and interval as people read them."""
     return f"{100 * accuracy.mean:.0f} % ({100 * accuracy.low:.0f} to {100 * accuracy.high:.0f})"

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from tonewood.settings import GuideSettings
 from tonewood.signal.bands import frame_levels, mean_level
-from tonewood.signal.draws import Shares, drawn
+from tonewood.signal.draws import TakeWeights, sample_takes
 
-Pair = tuple[Tensor, Tensor]
+GuidePair = tuple[Tensor, Tensor]
 """(corrected, wanted) rows [row, frame] in dB of one take."""
 
 _RANGE_DB = 75.0
 _AUDIBLE_DB = 45.0
-_LARGEST_DB = 25.0
-_WEIGHTS = (0.3, 0.6, 1.0)
-_LEAST_GAIN = 0.005
+_MAX_CORRECTION_DB = 25.0
+_CANDIDATE_WEIGHTS = (0.3, 0.6, 1.0)
+_MIN_GUIDE_GAIN = 0.005
 
 
 class Guide(nn.Module):
@@ -49,7 +49,7 @@ class Guide(nn.Module):
         with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are not kept
             self.convolutions = nn.ModuleList(
                 nn.Conv1d(a, b, kernel, padding=kernel // 2)
-                for a, b, kernel in _shapes(rows, width)
+                for a, b, kernel in _convolution_shapes(rows, width)
             )
         for layer in self.convolutions:
             assert isinstance(layer, nn.Conv1d)
@@ -62,7 +62,7 @@ class Guide(nn.Module):
     @property
     def reach_frames(self) -> int:
         """Frames either side that decide the energy's gradient at one."""
-        reach = sum(kernel // 2 for _, _, kernel in _shapes(1, 1))
+        reach = sum(kernel // 2 for _, _, kernel in _convolution_shapes(1, 1))
         return (2 * reach + 1) * self.settings.pooled_frames
 
     def energy(self, rows_db: Tensor, level_db: float | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class Guide(nn.Module):
             Mean level of the recording that the rows are a part of; their own if none.
         """
         own = mean_level(rows_db)[:, None, None] if level_db is None else level_db
-        x = y = self._seen(rows_db, own)
+        x = y = self._normalize(rows_db, own)
         for i, layer in enumerate(self.convolutions):
             y = layer(y) if i == 0 else layer(nn.functional.silu(y))
         odd = (self.own * x + y).square()
@@ -90,7 +90,7 @@ class Guide(nn.Module):
             total = self.energy(x, level_db).sum()
             return -torch.autograd.grad(total, x, create_graph=create_graph)[0]
 
-    def _seen(self, rows_db: Tensor, level_db: Tensor | float) -> Tensor:
+    def _normalize(self, rows_db: Tensor, level_db: Tensor | float) -> Tensor:
         """Rows without their level, in units of about one, a few frames averaged."""
         relative = (rows_db - level_db).clamp_min(-_RANGE_DB)
         x = (relative - self.row_mean[:, None]) / self.spread
@@ -98,16 +98,16 @@ class Guide(nn.Module):
         return nn.functional.avg_pool1d(x, pool, pool, ceil_mode=True, count_include_pad=False)
 
 
-def _shapes(rows: int, width: int) -> tuple[tuple[int, int, int], ...]:
+def _convolution_shapes(rows: int, width: int) -> tuple[tuple[int, int, int], ...]:
     """Channels in and out, and kernel, of each convolution."""
     return (rows, width, 7), (width, width, 5), (width, rows, 5)
 
 
 def train_guide(
-    pairs: Sequence[Pair],
+    pairs: Sequence[GuidePair],
     settings: GuideSettings,
     generator: torch.Generator,
-    shares: Shares = None,
+    take_weights: TakeWeights = None,
 ) -> Guide:
     """Teach a guide its gradient from pairs of sounds and what they should have been.
 
@@ -126,13 +126,13 @@ def train_guide(
     )
     crop = min([settings.crop_frames, *(y.shape[1] for _, y in pairs)])
     for _ in range(settings.steps):
-        crops = [_crop(pairs, crop, generator, shares) for _ in range(settings.batch)]
+        crops = [_draw_pair_crop(pairs, crop, generator, take_weights) for _ in range(settings.batch)]
         near, wanted = (torch.stack(side) for side in zip(*crops, strict=True))
         done = torch.rand(settings.batch, 1, 1, generator=generator) < settings.done_share
-        near = torch.where(done.to(near.device), wanted, near) + _smooth_masks(
+        near = torch.where(done.to(near.device), wanted, near) + _random_smooth_masks(
             near, settings.mask_db, generator
         )
-        lacking, heard = missing(near, wanted)
+        lacking, heard = target_correction(near, wanted)
         error = (guide.direction(near, create_graph=True) - lacking).square().mean(dim=1)
         loss = ((error + 0.1).sqrt() * heard).sum() / heard.sum().clamp_min(1)
         optimiser.zero_grad(set_to_none=True)
@@ -142,47 +142,47 @@ def train_guide(
     return guide.requires_grad_(False).eval()
 
 
-def guide_gains(
-    guide: Guide, held_out: Sequence[Pair], smooth_frames: int = 9
+def validation_gains(
+    guide: Guide, held_out: Sequence[GuidePair], smooth_frames: int = 9
 ) -> tuple[tuple[float, float], ...]:
     """Share of the cycle distance that one step of each weight closes on held-out pairs."""
-    left = dict.fromkeys(_WEIGHTS, 0.0)
+    left = dict.fromkeys(_CANDIDATE_WEIGHTS, 0.0)
     before = 0.0
     for near, wanted in held_out:
-        step = _averaged(guide.direction(near[None])[0], smooth_frames)
-        before += _distance(near, wanted)
-        for weight in _WEIGHTS:
-            left[weight] += _distance(near + weight * step, wanted)
-    return tuple((weight, 1 - left[weight] / before) for weight in _WEIGHTS)
+        step = _average_frames(guide.direction(near[None])[0], smooth_frames)
+        before += _correction_distance_db(near, wanted)
+        for weight in _CANDIDATE_WEIGHTS:
+            left[weight] += _correction_distance_db(near + weight * step, wanted)
+    return tuple((weight, 1 - left[weight] / before) for weight in _CANDIDATE_WEIGHTS)
 
 
-def guide_weight(gains: Sequence[tuple[float, float]]) -> float:
+def select_guide_weight(gains: Sequence[tuple[float, float]]) -> float:
     """Weight of the largest gain, or 0 where it is under half a hundredth, which is noise."""
     weight, gain = max(gains, key=lambda pair: pair[1])
-    return weight if gain >= _LEAST_GAIN else 0.0
+    return weight if gain >= _MIN_GUIDE_GAIN else 0.0
 
 
-def missing(near: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def target_correction(near: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """What sounds lack [batch, row, frame] in dB, level apart, and the frames [batch, frame] heard.
 
     A frame is heard where the wanted sound is within 45 dB of its loudest.
     """
-    level = frame_levels(wanted)
-    heard = (level > level.amax(dim=1, keepdim=True) - _AUDIBLE_DB).to(wanted)
-    difference = (wanted - near).clamp(-_LARGEST_DB, _LARGEST_DB)
+    level = frame_levels(target)
+    heard = (level > level.amax(dim=1, keepdim=True) - _AUDIBLE_DB).to(target)
+    difference = (target - near).clamp(-_MAX_CORRECTION_DB, _MAX_CORRECTION_DB)
     weight = heard[:, None, :]
     mean = (difference * weight).sum(dim=(1, 2), keepdim=True)
-    return difference - mean / (weight.sum(dim=(1, 2), keepdim=True) * wanted.shape[1] + 1), heard
+    return difference - mean / (weight.sum(dim=(1, 2), keepdim=True) * target.shape[1] + 1), heard
 
 
-def _crop(pairs: Sequence[Pair], frames: int, generator: torch.Generator, shares: Shares) -> Pair:
-    (index,) = drawn([wanted.shape[1] for _, wanted in pairs], 1, generator, shares)
+def _draw_pair_crop(pairs: Sequence[GuidePair], frames: int, generator: torch.Generator, take_weights: TakeWeights) -> GuidePair:
+    (index,) = sample_takes([wanted.shape[1] for _, wanted in pairs], 1, generator, take_weights)
     near, wanted = pairs[index]
     start = int(torch.randint(wanted.shape[1] - frames + 1, (1,), generator=generator))
     return near[:, start : start + frames], wanted[:, start : start + frames]
 
 
-def _smooth_masks(like: Tensor, spread_db: float, generator: torch.Generator) -> Tensor:
+def _random_smooth_masks(like: Tensor, spread_db: float, generator: torch.Generator) -> Tensor:
     batch, rows, frames = like.shape
     coarse = torch.randn(batch, 1, rows // 6 + 1, frames // 30 + 2, generator=generator)
     strength = torch.rand(batch, 1, 1, generator=generator).to(like) * spread_db
@@ -192,13 +192,13 @@ def _smooth_masks(like: Tensor, spread_db: float, generator: torch.Generator) ->
     return strength * shape[:, 0]
 
 
-def _distance(near: Tensor, wanted: Tensor) -> float:
+def _correction_distance_db(near: Tensor, target: Tensor) -> float:
     """Mean over heard frames of the root mean square of what is missing, dB."""
-    lacking, heard = missing(near[None], wanted[None])
+    lacking, heard = target_correction(near[None], target[None])
     return float((lacking.square().mean(dim=1).sqrt() * heard).sum() / heard.sum())
 
 
-def _averaged(gain: Tensor, frames: int) -> Tensor:
+def _average_frames(gain: Tensor, frames: int) -> Tensor:
     half = frames // 2
     padded = nn.functional.pad(gain[None], (half, half), mode="replicate")
     return nn.functional.avg_pool1d(padded, 2 * half + 1, stride=1)[0]

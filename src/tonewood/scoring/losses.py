@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from tonewood.errors import CallError
 from tonewood.scoring.scorer import Scorer
-from tonewood.signal.bands import levels_of, matrix
-from tonewood.signal.resample import phases, resampled
+from tonewood.signal.bands import filterbank_levels, filterbank_matrix
+from tonewood.signal.resample import design_polyphase, resample_polyphase
 from tonewood.signal.spectrum import log_magnitude, stft
 
 Reduction = Literal["mean", "sum", "none"]
-_LOWEST_RATE = 4_000
+_MIN_LOSS_RATE = 4_000
 
 
-class _Listening(nn.Module):
+class _ScorerFrontEnd(nn.Module):
     """A frozen scorer's ears: waveforms at any rate to the rows that the scorer hears."""
 
     kernel: Tensor | None
@@ -24,8 +24,8 @@ class _Listening(nn.Module):
 
     def __init__(self, scorer: Scorer, rate: int, reduction: str) -> None:
         super().__init__()
-        if rate < _LOWEST_RATE:
-            raise CallError(f"the rate is {rate} Hz; give one from {_LOWEST_RATE} Hz")
+        if rate < _MIN_LOSS_RATE:
+            raise CallError(f"the rate is {rate} Hz; give one from {_MIN_LOSS_RATE} Hz")
         if reduction not in get_args(Reduction):
             raise CallError(f"reduction is {reduction!r}; choose 'mean', 'sum' or 'none'")
         # Its own copy: whoever moves or converts a loss must not convert the model along.
@@ -35,10 +35,10 @@ class _Listening(nn.Module):
         self.stride = self.reach = 0
         kernel = weights = None
         if rate != spectrum.rate:
-            kernel, self.stride, self.reach = phases(rate, spectrum.rate)
+            kernel, self.stride, self.reach = design_polyphase(rate, spectrum.rate)
             kernel = kernel.float()
         if bands.scale == "mel":
-            weights = matrix(bands, spectrum).clone()
+            weights = filterbank_matrix(bands, spectrum).clone()
         self.register_buffer("kernel", kernel, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -56,20 +56,20 @@ class _Listening(nn.Module):
                 f"analysis window of {spectrum.window_ms:g} ms: give longer ones"
             )
         if self.kernel is not None:
-            wave = resampled(wave, self.kernel, self.stride, self.reach)
-        return levels_of(log_magnitude(stft(wave, spectrum), spectrum), self.weights)
+            wave = resample_polyphase(wave, self.kernel, self.stride, self.reach)
+        return filterbank_levels(log_magnitude(stft(wave, spectrum), spectrum), self.weights)
 
-    def _precise(self, waveform: Tensor) -> Tensor:
+    def _to_loss_precision(self, waveform: Tensor) -> Tensor:
         """The waveform in the loss's own precision: half of it would not hold 140 dB."""
         return waveform.to(self.scorer.row_mean.dtype)
 
-    def _reduced(self, loss: Tensor) -> Tensor:
+    def _reduce(self, loss: Tensor) -> Tensor:
         if self.reduction == "none":
             return loss
         return loss.mean() if self.reduction == "mean" else loss.sum()
 
 
-class NeuralLoss(_Listening):
+class ScorerLoss(_ScorerFrontEnd):
     """A frozen scorer as a loss over waveforms: 0 sounds like the reference, 1 like the source.
 
     Parameters
@@ -101,10 +101,10 @@ class NeuralLoss(_Listening):
         Channels are mixed to mono first, as `tonewood score` does. Autocast is left outside.
         """
         with torch.autocast(waveform.device.type, enabled=False):
-            return self._reduced(self.scorer.score(self.rows(self._precise(waveform))))
+            return self._reduce(self.scorer.score(self.rows(self._to_loss_precision(waveform))))
 
 
-class FeatureLoss(_Listening):
+class ScorerFeatureLoss(_ScorerFrontEnd):
     """How far a sound is from a target in the scorer's own features (feature matching).
 
     The mean absolute difference of every layer's feature maps, relative to the target's mean
@@ -114,7 +114,7 @@ class FeatureLoss(_Listening):
     Parameters
     ----------
     scorer, rate, reduction
-        As of `NeuralLoss`.
+        As of `ScorerLoss`.
     """
 
     def __init__(self, scorer: Scorer, rate: int, reduction: str = "mean") -> None:
@@ -139,8 +139,8 @@ class FeatureLoss(_Listening):
                 / (theirs.abs().mean(dim=(1, 2, 3)) + 1e-6)
                 for ours, theirs in zip(made, wanted, strict=True)
             ]
-            return self._reduced(torch.stack(ratios).mean(dim=0))
+            return self._reduce(torch.stack(ratios).mean(dim=0))
 
     def _layers(self, waveform: Tensor) -> list[Tensor]:
-        rows = self.rows(self._precise(waveform))
-        return self.scorer.layers(self.scorer.normalised(rows))
+        rows = self.rows(self._to_loss_precision(waveform))
+        return self.scorer.layers(self.scorer.normalize(rows))

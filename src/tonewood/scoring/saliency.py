@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from tonewood.errors import CallError, MissingExtraError
 from tonewood.scoring.scorer import Scorer
 
-Method = Literal["cam", "integrated", "gradcam"]
-_STEPS = 64  # of the path from the mean row to the clip
-_ROW_NODES = 24
-_TOGETHER = 32  # clips worked on at once: memory does not grow with a recording's length
+SaliencyMethod = Literal["cam", "integrated", "gradcam"]
+_PATH_STEPS = 64  # of the path from the mean row to the clip
+_QUADRATURE_NODES = 24
+_CLIP_BATCH = 32  # clips worked on at once: memory does not grow with a recording's length
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Saliency:
         return float((self.cells.mean(dim=(1, 2)) + self.base - self.logits).abs().max())
 
 
-def explained(scorer: Scorer, rows_db: Tensor, method: Method = "cam") -> Saliency:
+def compute_saliency(scorer: Scorer, rows_db: Tensor, method: SaliencyMethod = "cam") -> Saliency:
     """Saliency of clips [clip, row, frame] in dB, each as long as the scorer is to hear at once.
 
     Parameters
@@ -66,13 +66,13 @@ def explained(scorer: Scorer, rows_db: Tensor, method: Method = "cam") -> Salien
     MissingExtraError
         All but the first need captum.
     """
-    check(method)
-    ways: dict[Method, Callable[[Scorer, Tensor], Saliency]] = {
-        "cam": _activation,
-        "integrated": _integrated,
-        "gradcam": _gradient_weighted,
+    check_saliency_method(method)
+    ways: dict[SaliencyMethod, Callable[[Scorer, Tensor], Saliency]] = {
+        "cam": _cam_saliency,
+        "integrated": _integrated_gradients,
+        "gradcam": _grad_cam,
     }
-    pieces = [ways[method](scorer, piece) for piece in torch.split(rows_db, _TOGETHER)]
+    pieces = [ways[method](scorer, piece) for piece in torch.split(rows_db, _CLIP_BATCH)]
     return Saliency(
         torch.cat([it.cells for it in pieces]),
         pieces[0].base,
@@ -80,10 +80,10 @@ def explained(scorer: Scorer, rows_db: Tensor, method: Method = "cam") -> Salien
     )
 
 
-def check(method: str) -> None:
+def check_saliency_method(method: str) -> None:
     """Raise what `explained` would raise, before the work."""
-    if method not in get_args(Method):
-        raise CallError(f"method is {method!r}; choose {', '.join(get_args(Method))}")
+    if method not in get_args(SaliencyMethod):
+        raise CallError(f"method is {method!r}; choose {', '.join(get_args(SaliencyMethod))}")
     if method != "cam":
         try:
             import captum  # noqa: F401
@@ -93,7 +93,7 @@ def check(method: str) -> None:
             ) from None
 
 
-def by_row(scorer: Scorer, rows_db: Tensor) -> Tensor:
+def attribution_by_band(scorer: Scorer, rows_db: Tensor) -> Tensor:
     """What the average level of each row added to the logits of clips: [clip, row].
 
     Integrated gradients along the path from the clip with its long-term spectrum moved to the mean
@@ -106,7 +106,7 @@ def by_row(scorer: Scorer, rows_db: Tensor) -> Tensor:
     rows_db : Tensor [clip, row, frame]
         Clips, dB.
     """
-    return torch.cat([_by_row(scorer, piece) for piece in torch.split(rows_db, _TOGETHER)])
+    return torch.cat([_band_attribution(scorer, piece) for piece in torch.split(rows_db, _CLIP_BATCH)])
 
 
 def class_activation_map(scorer: Scorer, rows_db: Tensor) -> Tensor:
@@ -120,106 +120,106 @@ def class_activation_map(scorer: Scorer, rows_db: Tensor) -> Tensor:
         One clip, dB; it is scored whole.
     """
     with torch.no_grad():
-        return _weighed(scorer, scorer.activations(rows_db[None]))[0]
+        return _weight_maps(scorer, scorer.activations(rows_db[None]))[0]
 
 
-def on_rows(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
+def interpolate_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
     """Class activation map brought to the clip's own grid [row, frame], for drawing.
 
     Interpolated linearly: with odd kernels padded by half their reach, cell i of the map is
     centred on row or frame i times the product of the strides.
     """
-    row_step, frame_step = _steps(scorer)
-    return _stretched(_stretched(activation, frames, frame_step).T, rows, row_step).T
+    row_step, frame_step = _cell_strides(scorer)
+    return _interpolate_last_axis(_interpolate_last_axis(activation, frames, frame_step).T, rows, row_step).T
 
 
-def spread(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
+def upsample_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
     """Class activation maps [clip, row', frame'] on the clip's own grid, their means kept.
 
-    As `on_rows`, but each cell shares out what it holds among the rows that it stands for, few for
+    As `interpolate_cam`, but each cell shares out what it holds among the rows that it stands for, few for
     the lowest, many for the highest. The first and last cells stand for fewer frames than the
     others, too; one constant makes that good, as sharing would draw an edge at every border.
     """
-    row_step, frame_step = _steps(scorer)
+    row_step, frame_step = _cell_strides(scorer)
     cells = activation.shape[1]
-    hats = _stretched(torch.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
+    hats = _interpolate_last_axis(torch.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
     shares = hats / hats.sum(dim=1, keepdim=True) * (rows / cells)
-    grid = _stretched(shares.T @ activation, frames, frame_step)
+    grid = _interpolate_last_axis(shares.T @ activation, frames, frame_step)
     wanted, got = (it.mean(dim=(1, 2), keepdim=True) for it in (activation, grid))
     return grid + (wanted - got)
 
 
-def _activation(scorer: Scorer, rows_db: Tensor) -> Saliency:
+def _cam_saliency(scorer: Scorer, rows_db: Tensor) -> Saliency:
     with torch.no_grad():
-        activation = _weighed(scorer, scorer.activations(rows_db))
+        activation = _weight_maps(scorer, scorer.activations(rows_db))
         logits = scorer.logit(rows_db)
-    cells = spread(scorer, activation, *rows_db.shape[1:])
+    cells = upsample_cam(scorer, activation, *rows_db.shape[1:])
     return Saliency(cells, float(scorer.linear.bias), logits)
 
 
-def _integrated(scorer: Scorer, rows_db: Tensor) -> Saliency:
+def _integrated_gradients(scorer: Scorer, rows_db: Tensor) -> Saliency:
     from captum.attr import IntegratedGradients
 
-    heard = scorer.normalised(rows_db).detach()
-    walk = IntegratedGradients(lambda z: scorer.logit_of(z), multiply_by_inputs=True)
+    heard = scorer.normalize(rows_db).detach()
+    walk = IntegratedGradients(lambda z: scorer.logit_from_normalized(z), multiply_by_inputs=True)
     shares = [
-        walk.attribute(clip[None], torch.zeros_like(clip[None]), n_steps=_STEPS)[0]
+        walk.attribute(clip[None], torch.zeros_like(clip[None]), n_steps=_PATH_STEPS)[0]
         for clip in heard  # one at a time: a path of 64 clips is batch enough
     ]
     with torch.no_grad():
-        base = float(scorer.logit_of(torch.zeros_like(heard[:1])))
-        logits = scorer.logit_of(heard)
+        base = float(scorer.logit_from_normalized(torch.zeros_like(heard[:1])))
+        logits = scorer.logit_from_normalized(heard)
     return Saliency(torch.stack(shares).detach() * heard[0].numel(), base, logits)
 
 
-def _gradient_weighted(scorer: Scorer, rows_db: Tensor) -> Saliency:
+def _grad_cam(scorer: Scorer, rows_db: Tensor) -> Saliency:
     """Selvaraju et al., *Grad-CAM* (2017), at the first convolution.
 
     At the last one it would be the class activation map over again.
     """
     from captum.attr import LayerGradCam
 
-    heard = scorer.normalised(rows_db).detach().requires_grad_()
+    heard = scorer.normalize(rows_db).detach().requires_grad_()
     layer = scorer.convolutions[0]
     assert isinstance(layer, nn.Conv2d)
-    weighed = LayerGradCam(lambda z: scorer.logit_of(z), layer).attribute(heard).detach()[:, 0]
+    weighed = LayerGradCam(lambda z: scorer.logit_from_normalized(z), layer).attribute(heard).detach()[:, 0]
     # captum weighs by the mean gradient of a cell; by the sum, the mean of the map is in logits.
     weighed = weighed * weighed[0].numel()
     size = weighed.shape[-2:]
     for axis, count, step in zip((-2, -1), rows_db.shape[1:], layer.stride, strict=True):
-        weighed = _stretched(weighed.transpose(axis, -1), count, step).transpose(axis, -1)
+        weighed = _interpolate_last_axis(weighed.transpose(axis, -1), count, step).transpose(axis, -1)
     assert size[0] <= rows_db.shape[1]
     with torch.no_grad():
-        logits = scorer.logit_of(heard)
+        logits = scorer.logit_from_normalized(heard)
     return Saliency(weighed, float(scorer.linear.bias), logits)
 
 
-def _by_row(scorer: Scorer, rows_db: Tensor) -> Tensor:
-    heard = scorer.normalised(rows_db).detach()
+def _band_attribution(scorer: Scorer, rows_db: Tensor) -> Tensor:
+    heard = scorer.normalize(rows_db).detach()
     departure = heard.mean(dim=2, keepdim=True)
     # Gauss-Legendre quadrature on [0, 1], exact for polynomials of degree 2 · 24 - 1.
-    nodes, weights = np.polynomial.legendre.leggauss(_ROW_NODES)
+    nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_NODES)
     gradient = torch.zeros_like(heard)
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
         at = (heard - (1 - node) * departure).requires_grad_()
-        (found,) = torch.autograd.grad(scorer.logit_of(at).sum(), at)
+        (found,) = torch.autograd.grad(scorer.logit_from_normalized(at).sum(), at)
         gradient += weight * found
     return (gradient.sum(dim=2, keepdim=True) * departure).squeeze(2)
 
 
-def _weighed(scorer: Scorer, activations: Tensor) -> Tensor:
+def _weight_maps(scorer: Scorer, activations: Tensor) -> Tensor:
     """Feature maps [clip, channel, row', frame'] weighed and summed: [clip, row', frame']."""
     return (scorer.linear.weight[0, :, None, None] * activations).sum(dim=1)
 
 
-def _steps(scorer: Scorer) -> tuple[int, int]:
+def _cell_strides(scorer: Scorer) -> tuple[int, int]:
     """Rows and frames from one cell of the last feature map to the next."""
     strides = [layer.stride for layer in scorer.convolutions if isinstance(layer, nn.Conv2d)]
     row_step, frame_step = (math.prod(stride[axis] for stride in strides) for axis in (0, 1))
     return row_step, frame_step
 
 
-def _stretched(values: Tensor, count: int, step: int) -> Tensor:
+def _interpolate_last_axis(values: Tensor, count: int, step: int) -> Tensor:
     """Last axis interpolated at 0, 1/step, 2/step …; its ends hold."""
     last = values.shape[-1] - 1
     position = (torch.arange(count, dtype=values.dtype) / step).clamp_max(last)

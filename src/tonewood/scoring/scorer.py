@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tonewood.settings import ScorerSettings, SpectrumSettings
-from tonewood.signal.bands import centres_hz, mean_level, to_bands
+from tonewood.signal.bands import center_frequencies, mean_level, apply_filterbank
 
 _SCALE_DB = 15.0  # brings levels to about unit spread
 
@@ -34,7 +34,7 @@ class Scorer(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.spectrum = settings, spectrum
-        hz = torch.from_numpy(centres_hz(settings.bands, spectrum)).float()
+        hz = torch.from_numpy(center_frequencies(settings.bands, spectrum)).float()
         self.register_buffer("row_mean", torch.zeros(len(hz)))
         self.loud_row: Tensor
         self.row_mean: Tensor
@@ -61,7 +61,7 @@ class Scorer(nn.Module):
 
     def rows(self, magnitude_db: Tensor) -> Tensor:
         """Rows [batch, row, frame] in dB that the scorer hears of log magnitudes in dBFS."""
-        return to_bands(magnitude_db, self.settings.bands, self.spectrum)
+        return apply_filterbank(magnitude_db, self.settings.bands, self.spectrum)
 
     def score(self, rows_db: Tensor) -> Tensor:
         """Score [batch] of rows [batch, row, frame] in dB."""
@@ -69,11 +69,11 @@ class Scorer(nn.Module):
 
     def logit(self, rows_db: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logit [batch] of rows [batch, row, frame] in dB; a generator turns dropout on."""
-        return self.logit_of(self.normalised(rows_db), generator)
+        return self.logit_from_normalized(self.normalize(rows_db), generator)
 
-    def logit_of(self, normalised: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Logit [batch] of rows that `normalised` made; all zeros are the mean row throughout."""
-        pooled = self.features(normalised).mean(dim=(2, 3))
+    def logit_from_normalized(self, normalized: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Logit [batch] of rows that `normalized` made; all zeros are the mean row throughout."""
+        pooled = self.features(normalized).mean(dim=(2, 3))
         if generator is not None and self.settings.dropout > 0:
             keep = 1 - self.settings.dropout
             drawn = torch.rand(pooled.shape, generator=generator, device=generator.device)
@@ -82,25 +82,25 @@ class Scorer(nn.Module):
 
     def activations(self, rows_db: Tensor) -> Tensor:
         """Last feature maps [batch, channel, row', frame'] of rows [batch, row, frame] in dB."""
-        return self.features(self.normalised(rows_db))
+        return self.features(self.normalize(rows_db))
 
-    def features(self, normalised: Tensor) -> Tensor:
-        """Last feature maps [batch, channel, row', frame'] of rows that `normalised` made."""
-        return self.layers(normalised)[-1]
+    def features(self, normalized: Tensor) -> Tensor:
+        """Last feature maps [batch, channel, row', frame'] of rows that `normalized` made."""
+        return self.layers(normalized)[-1]
 
-    def layers(self, normalised: Tensor) -> list[Tensor]:
+    def layers(self, normalized: Tensor) -> list[Tensor]:
         """Every layer's feature maps [batch, channel, row', frame'], the first layer's first."""
-        x, made = normalised.unsqueeze(1), []
+        x, made = normalized.unsqueeze(1), []
         for layer in self.convolutions:
             assert isinstance(layer, nn.Conv2d)
             reach = layer.kernel_size[0] // 2
             # Edges repeat instead of falling to zero: silence beyond a border would be an event.
-            x = _replicated(x, reach)
+            x = _pad_replicate(x, reach)
             x = nn.functional.silu(layer(x))
             made.append(x)
         return made
 
-    def normalised(self, rows_db: Tensor, level_db: Tensor | None = None) -> Tensor:
+    def normalize(self, rows_db: Tensor, level_db: Tensor | None = None) -> Tensor:
         """Rows relative to the clip's own level and to the mean row, in units of about one."""
         level = self.level(rows_db) if level_db is None else level_db
         relative = (rows_db - level).clamp_min(-self.settings.range_db)
@@ -118,11 +118,11 @@ class Scorer(nn.Module):
     @property
     def crop_frames(self) -> int:
         """Frames in one training crop."""
-        return self.spectrum.frames(self.settings.crop_seconds)
+        return self.spectrum.to_frames(self.settings.crop_seconds)
 
 
-def _replicated(x: Tensor, reach: int) -> Tensor:
-    """Maps [..., row, frame] with their edges repeated `reach` times on every side."""
+def _pad_replicate(x: Tensor, reach: int) -> Tensor:
+    """Maps [..., row, frame] with their edges repeated `radius` times on every side."""
     if not torch.compiler.is_compiling():
         return nn.functional.pad(x, (reach,) * 4, mode="replicate")
     # torch 2.13's inductor takes the strides of that one's gradient for other than they are.

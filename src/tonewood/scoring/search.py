@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from tonewood.scoring.training import Check, Fit, Takes, euclidean_loss, train_scorer
+from tonewood.scoring.training import ValidationCheck, TrainedScorer, LabelledTakes, euclidean_loss, train_scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 
 
-class Size(NamedTuple):
+class ScorerSize(NamedTuple):
     """`scorer.width` and `scorer.depth`."""
 
     width: int
@@ -19,34 +19,34 @@ class Size(NamedTuple):
 
 
 # About twice the parameters from rung to rung, 325 to 93,249.
-LADDER = (
-    Size(12, 1), Size(6, 2), Size(9, 2), Size(8, 3), Size(12, 3), Size(16, 3), Size(20, 4),
-    Size(32, 4),
+SIZES = (
+    ScorerSize(12, 1), ScorerSize(6, 2), ScorerSize(9, 2), ScorerSize(8, 3), ScorerSize(12, 3), ScorerSize(16, 3), ScorerSize(20, 4),
+    ScorerSize(32, 4),
 )  # fmt: skip
 
 
-class Trial(NamedTuple):
+class SizeTrial(NamedTuple):
     """One split of the takes, and the seed that draws all else; every size gets the same."""
 
     seed: int
-    train: Takes
-    held_out: Takes
+    train: LabelledTakes
+    held_out: LabelledTakes
 
 
-class Estimate(NamedTuple):
+class TrialMean(NamedTuple):
     """Mean over trials and its standard error."""
 
     mean: float
     error: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate":
+    def from_values(cls, values: Sequence[float]) -> "TrialMean":
         """From one value a trial, two at least."""
         return cls(statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)))
 
 
 @dataclass(frozen=True)
-class Rung:
+class SizeResult:
     """One size and how it does on takes that it never saw.
 
     Parameters
@@ -59,7 +59,7 @@ class Rung:
         Held-out windows of all trials.
     """
 
-    size: Size
+    size: ScorerSize
     parameters: int
     accuracies: tuple[float, ...]
     losses: tuple[float, ...]
@@ -67,12 +67,12 @@ class Rung:
     seconds: float
 
     @property
-    def accuracy(self) -> Estimate:
+    def accuracy(self) -> TrialMean:
         """Held-out accuracy."""
-        return Estimate.of(self.accuracies)
+        return TrialMean.from_values(self.accuracies)
 
     @property
-    def doubt(self) -> float:
+    def standard_error(self) -> float:
         """Standard error of the accuracy, by the trials or by the windows, whichever is larger.
 
         Trials without a single error do not differ, and yet so many windows leave room for some:
@@ -83,31 +83,31 @@ class Rung:
         return max(self.accuracy.error, math.sqrt(share * (1 - share) / total))
 
     @property
-    def loss(self) -> Estimate:
+    def loss(self) -> TrialMean:
         """Held-out loss."""
-        return Estimate.of(self.losses)
+        return TrialMean.from_values(self.losses)
 
 
-class Look(NamedTuple):
+class SizeProgress(NamedTuple):
     """A check during one training; sizes and trials count from 1."""
 
-    size: Size
+    size: ScorerSize
     number: int
     sizes: int
     trial: int
     trials: int
-    check: Check
+    check: ValidationCheck
 
 
-def climb(
-    trials: Sequence[Trial],
+def evaluate_sizes(
+    trials: Sequence[SizeTrial],
     scorer: ScorerSettings,
     spectrum: SpectrumSettings,
     training: TrainingSettings,
     *,
-    sizes: Sequence[Size] = LADDER,
+    sizes: Sequence[ScorerSize] = SIZES,
     device: str = "cpu",
-) -> Iterator[Look | Rung]:
+) -> Iterator[SizeProgress | SizeResult]:
     """Train every size on every trial; yields a `Look` at every check and a `Rung` a size.
 
     Parameters
@@ -120,7 +120,7 @@ def climb(
     assert len(trials) >= 2
     for number, size in enumerate(sizes, start=1):
         settings = scorer.model_copy(update=size._asdict())
-        fits: list[Fit] = []
+        fits: list[TrainedScorer] = []
         for index, trial in enumerate(trials, start=1):
             for event in train_scorer(
                 trial.train,
@@ -131,11 +131,11 @@ def climb(
                 seed=trial.seed,
                 device=device,
             ):
-                if isinstance(event, Check):
-                    yield Look(size, number, len(sizes), index, len(trials), event)
+                if isinstance(event, ValidationCheck):
+                    yield SizeProgress(size, number, len(sizes), index, len(trials), event)
                 else:
                     fits.append(event)
-        yield Rung(
+        yield SizeResult(
             size=size,
             parameters=fits[0].scorer.parameter_count,
             accuracies=tuple(fit.accuracy for fit in fits),
@@ -145,33 +145,33 @@ def climb(
         )
 
 
-def smallest_sufficient(rungs: Sequence[Rung]) -> Rung:
+def smallest_sufficient(results: Sequence[SizeResult]) -> SizeResult:
     """The fewest parameters within one standard error of the best accuracy.
 
     Breiman, Friedman, Olshen & Stone, *Classification and Regression Trees* (1984), 3.4.3. The
     error is the best rung's `doubt`; of several best the smallest counts.
     """
-    rising = sorted(rungs, key=lambda rung: rung.parameters)
+    rising = sorted(results, key=lambda rung: rung.parameters)
     best = max(rising, key=lambda rung: rung.accuracy.mean)  # max keeps the first of equals
-    enough = best.accuracy.mean - best.doubt
+    enough = best.accuracy.mean - best.standard_error
     return next(rung for rung in rising if rung.accuracy.mean >= enough)
 
 
-def knee(rungs: Sequence[Rung]) -> Rung:
+def find_knee(results: Sequence[SizeResult]) -> SizeResult:
     """Where more parameters stop paying: farthest above the chord of the curve.
 
     After Satopää et al., *Finding a "Kneedle" in a Haystack* (2011): both axes scaled to 0..1,
     parameters by their logarithm. The curve is the best accuracy that so many parameters or fewer
     gave, so that it never falls. A curve that never rises has its knee at its foot.
     """
-    rising = sorted(rungs, key=lambda rung: rung.parameters)
-    across = _scaled([math.log(rung.parameters) for rung in rising])
-    up = _scaled(list(accumulate((rung.accuracy.mean for rung in rising), max)))
+    rising = sorted(results, key=lambda rung: rung.parameters)
+    across = _scale_to_unit([math.log(rung.parameters) for rung in rising])
+    up = _scale_to_unit(list(accumulate((rung.accuracy.mean for rung in rising), max)))
     above = [y - x for x, y in zip(across, up, strict=True)]
     return rising[above.index(max(above))]
 
 
-def _scaled(values: Sequence[float]) -> list[float]:
+def _scale_to_unit(values: Sequence[float]) -> list[float]:
     """Rising values brought to 0..1; all 0 where they are equal."""
     low, high = values[0], values[-1]
     return [(value - low) / ((high - low) or 1.0) for value in values]

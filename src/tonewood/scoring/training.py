@@ -14,37 +14,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tonewood.scoring.course import Course, State
-from tonewood.scoring.discriminant import balanced
+from tonewood.scoring.course import TrainingRun, TrainingState
+from tonewood.scoring.discriminant import balanced_accuracy
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
-from tonewood.signal.bands import frame_levels, mean_of
-from tonewood.signal.draws import Shares, shared_mean
-from tonewood.signal.spread import spread
-from tonewood.signal.tracks import Held, Track, parts, spans
+from tonewood.signal.bands import frame_levels, mean_power_db
+from tonewood.signal.draws import TakeWeights, weighted_mean
+from tonewood.signal.spread import parallel_map
+from tonewood.signal.tracks import TensorTimeSeries, TimeSeries, read_segments, split_segments
 
-Rows = Tensor
+RowLevels = Tensor
 """One take's row levels [row, frame], dB."""
 
 _AUDIBLE_DB = 45.0
-_BATCH = 64  # windows that are scored at once
-_LOOKED_AT = 400  # windows of a side that are enough to see how training goes
+_WINDOW_BATCH = 64  # windows that are scored at once
+_VALIDATION_WINDOWS = 400  # windows of a side that are enough to see how training goes
 
 
 @dataclass(frozen=True)
-class Takes:
+class LabelledTakes:
     """Row levels of both folders' takes; a split is one for training, one held out.
 
-    `shares` are the reference takes'.
+    `take_weights` are the reference takes'.
     """
 
-    reference: Sequence[Rows]
-    source: Sequence[Rows]
-    shares: Shares = None
+    reference: Sequence[RowLevels]
+    source: Sequence[RowLevels]
+    take_weights: TakeWeights = None
 
 
 @dataclass(frozen=True)
-class Check:
+class ValidationCheck:
     """A look at the held-out takes during training, and the course that can be kept there."""
 
     step: int
@@ -52,11 +52,11 @@ class Check:
     loss: float
     accuracy: float
     held_out_loss: float
-    course: Course | None = field(default=None, repr=False, compare=False)
+    run: TrainingRun | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
-class Fit:
+class TrainedScorer:
     """A trained scorer and how it does on takes that it never saw."""
 
     scorer: Scorer
@@ -81,69 +81,69 @@ class Calibration:
     count: tuple[int, ...]
 
 
-def windows(rows: Rows, frames: int) -> Tensor:
+def cut_windows(rows: RowLevels, frames: int) -> Tensor:
     """Cut a take into windows [n, row, frames]; the last one ends with the take.
 
     A take shorter than a window is a single, shorter one.
     """
-    return torch.stack([rows[:, s : s + frames] for s in _starts(rows.shape[-1], frames)])
+    return torch.stack([rows[:, s : s + frames] for s in _window_starts(rows.shape[-1], frames)])
 
 
-def audible(cut: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
+def audible_windows(cut: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
     """Which windows [n] hold a sound within `range_db` of the loudest window's."""
-    return near_loudest(cut.amax(dim=(1, 2)), range_db)
+    return is_near_loudest(cut.amax(dim=(1, 2)), range_db)
 
 
-def score_windows(scorer: Scorer, rows: Rows) -> Tensor:
+def score_windows(scorer: Scorer, rows: RowLevels) -> Tensor:
     """Scores [n] of a take's audible windows, each as long as a training crop."""
-    return score_track(scorer, Held(rows))
+    return score_recording(scorer, TensorTimeSeries(rows))
 
 
-def score_track(scorer: Scorer, rows_db: Track) -> Tensor:
+def score_recording(scorer: Scorer, rows_db: TimeSeries) -> Tensor:
     """`score_windows` of a recording [row, frame] that need not be in memory."""
-    work, cuts = partial(_heard, scorer), batches(rows_db, scorer.crop_frames)
+    work, cuts = partial(_score_batch, scorer), window_batches(rows_db, scorer.crop_frames)
     # A short recording is one batch, for which no thread is worth its while.
-    alone = rows_db.frames <= _BATCH * scorer.crop_frames
+    alone = rows_db.frames <= _WINDOW_BATCH * scorer.crop_frames
     portable = scorer.row_mean.device.type == "cpu"
-    done = [work(it) for it in cuts] if alone else [*spread(work, cuts, portable=portable)]
+    done = [work(it) for it in cuts] if alone else [*parallel_map(work, cuts, picklable=portable)]
     scores, loudest = zip(*done, strict=True)
-    return torch.cat(scores)[near_loudest(torch.cat(loudest))]
+    return torch.cat(scores)[is_near_loudest(torch.cat(loudest))]
 
 
-def batches(rows_db: Track, frames: int) -> Iterator[Tensor]:
-    """`windows` of a recording that need not be in memory, few [n, row, frames] at a time."""
+def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Tensor]:
+    """`cut_windows` of a recording that need not be in memory, few [n, row, frames] at a time."""
     length = min(frames, rows_db.frames)
-    for batch in torch.split(torch.tensor(_starts(rows_db.frames, length)), _BATCH):
-        yield torch.stack([rows_db.part(s, s + length) for s in batch.tolist()])
+    for batch in torch.split(torch.tensor(_window_starts(rows_db.frames, length)), _WINDOW_BATCH):
+        yield torch.stack([rows_db.read(s, s + length) for s in batch.tolist()])
 
 
-def near_loudest(level: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
+def is_near_loudest(level: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
     """Which levels [n] in dB are within `range_db` of the highest."""
     return level > level.max() - range_db
 
 
-def _heard(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:
+def _score_batch(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:
     """Scores [n] of windows, and their loudest cells' levels [n]."""
     with torch.no_grad():
         scores = scorer.score(windows.to(scorer.row_mean.device)).to(windows.device)
     return scores, windows.amax(dim=(1, 2))
 
 
-def _starts(total: int, frames: int) -> list[int]:
+def _window_starts(total: int, frames: int) -> list[int]:
     return [*range(0, total - frames, frames), max(0, total - frames)]
 
 
 def train_scorer(
-    train: Takes,
-    held_out: Takes,
+    train: LabelledTakes,
+    held_out: LabelledTakes,
     settings: ScorerSettings,
     spectrum: SpectrumSettings,
     training: TrainingSettings,
     *,
     seed: int,
     device: str = "cpu",
-    state: State | None = None,
-) -> Iterator[Check | Fit]:
+    state: TrainingState | None = None,
+) -> Iterator[ValidationCheck | TrainedScorer]:
     """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
 
     Loss is the squared error to the targets 0 (reference) and 1 (source), as in the paper; the
@@ -151,7 +151,7 @@ def train_scorer(
 
     Parameters
     ----------
-    train, held_out : Takes
+    train, held_out : LabelledTakes
         Disjoint by take.
     seed : int
         Draws weights, crops, augmentation and dropout; same seed and machine, same scorer.
@@ -163,29 +163,29 @@ def train_scorer(
     began = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     scorer = Scorer(settings, spectrum, generator)
-    scorer.row_mean.copy_(_row_mean(scorer, train))
+    scorer.row_mean.copy_(_folders_row_mean(scorer, train))
     scorer.to(device)
-    course = Course(scorer, training, generator)
+    course = TrainingRun(scorer, training, generator)
     if state is not None:
         course.resume(state)
-    watched = _watched(held_out, scorer.crop_frames)
-    while not course.ended:
-        loss = labels_loss(scorer, train, course.batch, training, generator, device)
-        course.learn(loss)
-        if course.due:
-            reference, source = map(torch.cat, _held_out_scores(scorer, watched, device))
+    watched = _validation_excerpts(held_out, scorer.crop_frames)
+    while not course.finished:
+        loss = label_loss(scorer, train, course.local_batch, training, generator, device)
+        course.update(loss)
+        if course.validation_due:
+            reference, source = map(torch.cat, _score_takes(scorer, watched, device))
             checked = euclidean_loss(reference, source)
-            course.look(checked)
-            accuracy = _accuracy(reference, source)
-            yield Check(course.step, training.steps, loss.item(), accuracy, checked, course)
-    course.take_best()
+            course.record_validation(checked)
+            accuracy = _window_accuracy(reference, source)
+            yield ValidationCheck(course.step, training.steps, loss.item(), accuracy, checked, course)
+    course.load_best()
     scorer.cpu().requires_grad_(False).eval()
-    yield fitted(scorer, held_out, course.step, time.perf_counter() - began)
+    yield evaluate_scorer(scorer, held_out, course.step, time.perf_counter() - began)
 
 
-def labels_loss(
+def label_loss(
     scorer: Scorer,
-    takes: Takes,
+    takes: LabelledTakes,
     batch: int,
     training: TrainingSettings,
     generator: torch.Generator,
@@ -195,27 +195,27 @@ def labels_loss(
     crops = torch.cat(
         [
             draw_crops(side, batch, scorer.crop_frames, generator, shares)
-            for side, shares in ((takes.reference, takes.shares), (takes.source, None))
+            for side, shares in ((takes.reference, takes.take_weights), (takes.source, None))
         ]
     )
-    crops = augmented(crops, training, generator).to(device)
+    crops = augment_crops(crops, training, generator).to(device)
     score = torch.sigmoid(scorer.logit(crops, generator))
     target = torch.arange(2, device=device).repeat_interleave(batch)
     return (score - target).square().mean()
 
 
-def fitted(scorer: Scorer, held_out: Takes, steps: int, seconds: float) -> Fit:
+def evaluate_scorer(scorer: Scorer, held_out: LabelledTakes, steps: int, seconds: float) -> TrainedScorer:
     """How a trained scorer does on takes that it never saw."""
-    takes = _held_out_scores(scorer, held_out, "cpu")
+    takes = _score_takes(scorer, held_out, "cpu")
     reference, source = map(torch.cat, takes)
-    accuracy = _accuracy(reference, source)
-    return Fit(
+    accuracy = _window_accuracy(reference, source)
+    return TrainedScorer(
         scorer=scorer,
         accuracy=accuracy,
-        interval=_interval(accuracy, *takes),
+        interval=_accuracy_interval(accuracy, *takes),
         windows=len(reference) + len(source),
         takes=len(takes[0]) + len(takes[1]),
-        calibration=calibration(reference, source),
+        calibration=measure_calibration(reference, source),
         reference_scores=reference,
         source_scores=source,
         steps=steps,
@@ -224,19 +224,19 @@ def fitted(scorer: Scorer, held_out: Takes, steps: int, seconds: float) -> Fit:
 
 
 def draw_crops(
-    takes: Sequence[Rows],
+    takes: Sequence[RowLevels],
     count: int,
     frames: int,
     generator: torch.Generator,
-    shares: Shares = None,
+    take_weights: TakeWeights = None,
 ) -> Tensor:
     """Draw crops [count, row, frames], every moment of audio as likely as its take's share.
 
     A take shorter than a crop is repeated to fill it.
     """
     lengths = torch.tensor([float(max(1, take.shape[-1] - frames + 1)) for take in takes])
-    if shares is not None:
-        lengths = lengths * torch.tensor(shares)
+    if take_weights is not None:
+        lengths = lengths * torch.tensor(take_weights)
     chosen = torch.multinomial(lengths, count, replacement=True, generator=generator)
     crops = []
     for index in chosen.tolist():
@@ -248,7 +248,7 @@ def draw_crops(
     return torch.stack(crops)
 
 
-def augmented(crops: Tensor, training: TrainingSettings, generator: torch.Generator) -> Tensor:
+def augment_crops(crops: Tensor, training: TrainingSettings, generator: torch.Generator) -> Tensor:
     """Crops [batch, row, frame] under random tilts and random smooth masks, dB."""
     batch, rows, frames = crops.shape
     slope = torch.linspace(-1, 1, rows).to(crops)[None, :, None]
@@ -266,7 +266,7 @@ def euclidean_loss(reference: Tensor, source: Tensor) -> float:
     return 0.5 * float(reference.square().mean() + (1 - source).square().mean())
 
 
-def calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibration:
+def measure_calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibration:
     """How far the score is from the share of source windows that get it."""
     score = torch.cat([reference, source])
     label = torch.cat([torch.zeros_like(reference), torch.ones_like(source)])
@@ -279,22 +279,22 @@ def calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibratio
     return Calibration(gap / len(score), tuple(mean), tuple(share), tuple(count))
 
 
-def _watched(held_out: Takes, frames: int) -> Takes:
+def _validation_excerpts(held_out: LabelledTakes, frames: int) -> LabelledTakes:
     """What is looked at during training: of many windows the middles of all takes."""
     sides = []
     for side in (held_out.reference, held_out.source):
-        share = _LOOKED_AT * frames / sum(take.shape[1] for take in side)
+        share = _VALIDATION_WINDOWS * frames / sum(take.shape[1] for take in side)
         middles = []
         for take in side:
             length = take.shape[1] if share >= 1 else max(frames, round(share * take.shape[1]))
             first = max(0, (take.shape[1] - length) // 2)
             middles.append(take[:, first : first + length])
         sides.append(middles)
-    return Takes(sides[0], sides[1], held_out.shares)
+    return LabelledTakes(sides[0], sides[1], held_out.take_weights)
 
 
-def _held_out_scores(
-    scorer: Scorer, held_out: Takes, device: str
+def _score_takes(
+    scorer: Scorer, held_out: LabelledTakes, device: str
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Scores [window] of every held-out take."""
     reference, source = (
@@ -304,35 +304,35 @@ def _held_out_scores(
     return reference, source
 
 
-def _interval(
+def _accuracy_interval(
     accuracy: float, reference: Sequence[Tensor], source: Sequence[Tensor]
 ) -> tuple[float, float]:
     """95 % interval of the accuracy, every take one observation."""
     shares = [float((take < 0.5).float().mean()) for take in reference]
     shares += [float((take >= 0.5).float().mean()) for take in source]
-    found = balanced(np.array(shares), np.arange(len(shares)) >= len(reference))
+    found = balanced_accuracy(np.array(shares), np.arange(len(shares)) >= len(reference))
     return min(found.low, accuracy), max(found.high, accuracy)
 
 
-def _accuracy(reference: Tensor, source: Tensor) -> float:
+def _window_accuracy(reference: Tensor, source: Tensor) -> float:
     """Balanced: the mean of both sides' shares, so that a longer folder does not weigh more."""
     right_reference = (reference < 0.5).float().mean()
     return 0.5 * float(right_reference + (source >= 0.5).float().mean())
 
 
-def _row_mean(scorer: Scorer, takes: Takes) -> Tensor:
+def _folders_row_mean(scorer: Scorer, takes: LabelledTakes) -> Tensor:
     """Mean relative level of each row [row] over both folders, each weighing the same."""
     means = []
-    for side, shares in ((takes.reference, takes.shares), (takes.source, None)):
-        relative = (part for take in side for part in _relative(scorer, Held(take)))
+    for side, shares in ((takes.reference, takes.take_weights), (takes.source, None)):
+        relative = (part for take in side for part in _relative_chunks(scorer, TensorTimeSeries(take)))
         counts = zip(side, shares or repeat(1.0), strict=False)
-        of_parts = [share for take, share in counts for _ in spans(take.shape[1])]
-        means.append(shared_mean(relative, of_parts))
+        of_parts = [share for take, share in counts for _ in split_segments(take.shape[1])]
+        means.append(weighted_mean(relative, of_parts))
     return torch.stack(means).mean(dim=0)
 
 
-def _relative(scorer: Scorer, rows_db: Track) -> Iterator[Tensor]:
+def _relative_chunks(scorer: Scorer, rows_db: TimeSeries) -> Iterator[Tensor]:
     """Rows relative to their recording's own level, part by part, dB."""
-    levels = [frame_levels(part + scorer.loud_row[:, None]) for part in parts(rows_db)]
-    level = mean_of(torch.cat(levels))
-    return ((part - level).clamp_min(-scorer.settings.range_db) for part in parts(rows_db))
+    levels = [frame_levels(part + scorer.loud_row[:, None]) for part in read_segments(rows_db)]
+    level = mean_power_db(torch.cat(levels))
+    return ((part - level).clamp_min(-scorer.settings.range_db) for part in read_segments(rows_db))

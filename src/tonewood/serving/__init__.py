@@ -5,17 +5,17 @@ request must name this server (no rebinding of names), must not come from anothe
 bring the token where one is set; answers tell the browser to load nothing from elsewhere.
 """
 
-from tonewood.serving.guard import POLICY, Limits, guarded
-from tonewood.serving.names import address, is_local, names_of
-from tonewood.serving.server import check_extra, serve
+from tonewood.serving.guard import CONTENT_SECURITY_POLICY, RequestLimits, secure
+from tonewood.serving.names import server_url, is_loopback, accepted_hostnames
+from tonewood.serving.server import require_server_extra, run_server
 
 __all__ = [
-    "POLICY",
-    "Limits",
-    "address",
-    "check_extra",
-    "guarded",
-    "is_local",
-    "names_of",
-    "serve",
+    "CONTENT_SECURITY_POLICY",
+    "RequestLimits",
+    "server_url",
+    "require_server_extra",
+    "secure",
+    "is_loopback",
+    "accepted_hostnames",
+    "run_server",
 ]

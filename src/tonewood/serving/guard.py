@@ -13,21 +13,21 @@ from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
-from tonewood.errors import shown
-from tonewood.serving.names import ANY, LOCAL
+from tonewood.errors import printable
+from tonewood.serving.names import WILDCARD_HOSTS, LOOPBACK_HOSTS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob:; font-src 'self'; connect-src 'self'; worker-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """Content security policy: all from this server, nothing inline."""
 
-_SAFE = frozenset({"GET", "HEAD"})
-_HEADERS = (
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
@@ -37,7 +37,7 @@ _HEADERS = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What one request may bring.
 
     Parameters
@@ -52,7 +52,7 @@ class Limits:
     seconds: float = 30.0
 
 
-class _RefusedError(Exception):
+class _RejectedRequestError(Exception):
     """A request that is not let in: status and reason."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -60,7 +60,7 @@ class _RefusedError(Exception):
         self.status, self.reason = status, reason
 
 
-class _Guard:
+class _SecurityMiddleware:
     """ASGI application that lets in what is allowed to another."""
 
     def __init__(
@@ -68,15 +68,15 @@ class _Guard:
         app: "ASGIApp",
         token: str | None,
         hosts: Collection[str],
-        limits: Limits,
-        larger: Mapping[str, Limits],
+        limits: RequestLimits,
+        larger: Mapping[str, RequestLimits],
     ) -> None:
-        self.app, self.token, self.limits, self.larger = app, token, limits, larger
-        self.any_address = not ANY.isdisjoint(hosts)
-        self.hosts = frozenset(name.lower() for name in hosts) | LOCAL
+        self.app, self.token, self.limits, self.limits_by_path = app, token, limits, larger
+        self.accepts_any_address = not WILDCARD_HOSTS.isdisjoint(hosts)
+        self.hosts = frozenset(name.lower() for name in hosts) | LOOPBACK_HOSTS
         digest = hashlib.sha256((token or "").encode()).hexdigest()
         # Cookies know no ports: without a name of its own, one server would log out another.
-        self.cookie = f"tonewood-{digest[:12]}"
+        self.cookie_name = f"tonewood-{digest[:12]}"
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve a request, or refuse it in one line."""
@@ -87,83 +87,83 @@ class _Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        answer = _secured(send)
-        limits = self.larger.get(scope["path"], self.limits)
+        answer = _with_security_headers(send)
+        limits = self.limits_by_path.get(scope["path"], self.limits)
         try:
             self._check_host(headers)
             self._check_origin(scope, headers)
-            if self._enters(scope):
-                await self._admit(scope, answer)
+            if self._is_token_login(scope):
+                await self._set_cookie(scope, answer)
                 return
             self._check_token(headers)
             if int(headers.get("content-length", "0") or 0) > limits.body_bytes:
-                raise _too_large(limits)
-        except _RefusedError as refused:
-            await _refuse(answer, refused)
+                raise _body_too_large(limits)
+        except _RejectedRequestError as refused:
+            await _send_rejection(answer, refused)
             return
         except ValueError:
-            await _refuse(answer, _RefusedError(400, "the length of the request is no number"))
+            await _send_rejection(answer, _RejectedRequestError(400, "the length of the request is no number"))
             return
-        await self._pass_on(scope, receive, answer, limits)
+        await self._forward(scope, receive, answer, limits)
 
-    async def _pass_on(
-        self, scope: "Scope", receive: "Receive", answer: "Send", limits: Limits
+    async def _forward(
+        self, scope: "Scope", receive: "Receive", answer: "Send", limits: RequestLimits
     ) -> None:
         """Hand on a request whose body is counted and timed; what passes a limit ends it.
 
         The application may make an answer of its own of what stopped it; ours takes its place.
         """
-        body = _Body(receive, limits)
+        body = _LimitedBody(receive, limits)
         started = False
 
         async def send(message: "Message") -> None:
             nonlocal started
-            if body.refused is None or started:
+            if body.rejection is None or started:
                 started = True
                 await answer(message)
 
-        with contextlib.suppress(_RefusedError):
+        with contextlib.suppress(_RejectedRequestError):
             await self.app(scope, body.receive, send)
-        if body.refused is not None and not started:
-            await _refuse(answer, body.refused)
+        if body.rejection is not None and not started:
+            await _send_rejection(answer, body.rejection)
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
-        name = _hostname(headers.get("host", ""))
-        if name in self.hosts or (self.any_address and _is_address(name)):
+        name = _parse_hostname(headers.get("host", ""))
+        if name in self.hosts or (self.accepts_any_address and _is_ip_address(name)):
             return
-        raise _RefusedError(421, f"this server does not go by the name {shown(name)!r}")
+        raise _RejectedRequestError(421, f"this server does not go by the name {printable(name)!r}")
 
     def _check_origin(self, scope: "Scope", headers: Mapping[str, str]) -> None:
         site = headers.get("sec-fetch-site", "same-origin")
         opened = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
         if site not in ("same-origin", "none") and not (opened and scope["path"] == "/"):
-            raise _RefusedError(403, "another site's page may not ask this server")
+            raise _RejectedRequestError(403, "another site's page may not ask this server")
         origin = headers.get("origin")
-        if origin is None or (scope["method"] in _SAFE and origin == "null"):
+        if origin is None or (scope["method"] in _SAFE_METHODS and origin == "null"):
             return
         scheme, _, place = origin.lower().partition("://")
         if scheme not in ("http", "https") or place != headers.get("host", "").lower():
-            raise _RefusedError(403, "another site's page may not ask this server")
+            raise _RejectedRequestError(403, "another site's page may not ask this server")
 
     def _check_token(self, headers: Mapping[str, str]) -> None:
         if self.token is None:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            given = _cookie(headers.get("cookie", ""), self.cookie)
+            given = _read_cookie(headers.get("cookie", ""), self.cookie_name)
         if not hmac.compare_digest(given.encode(), self.token.encode()):
-            raise _RefusedError(401, "a token is needed: open the address that the server printed")
+            raise _RejectedRequestError(401, "a token is needed: open the address that the server printed")
 
-    def _enters(self, scope: "Scope") -> bool:
+    def _is_token_login(self, scope: "Scope") -> bool:
         """Whether a page is opened with the right token in its address."""
         if self.token is None or scope["method"] != "GET":
             return False
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         return hmac.compare_digest(given.encode(), self.token.encode())
 
-    async def _admit(self, scope: "Scope", send: "Send") -> None:
+    async def _set_cookie(self, scope: "Scope", send: "Send") -> None:
         """Keep the token as a cookie that no script reads, and take it out of the address."""
-        cookie = f"{self.cookie}={self.token}; HttpOnly; SameSite=Strict; Path=/"
+        cookie = f"{self.cookie_name}={self.token}; HttpOnly; SameSite=Strict; Path=/"
         # One slash: two would be the beginning of another server's address.
         place = "/" + quote(scope["path"].lstrip("/\\"))
         headers = [(b"location", place.encode()), (b"set-cookie", cookie.encode())]
@@ -171,28 +171,28 @@ class _Guard:
         await send({"type": "http.response.body", "body": b""})
 
 
-def guarded(
+def secure(
     app: "ASGIApp",
     *,
     token: str | None = None,
-    hosts: Collection[str] = LOCAL,
-    limits: Limits = Limits(),
-    larger: Mapping[str, Limits] | None = None,
+    hosts: Collection[str] = LOOPBACK_HOSTS,
+    limits: RequestLimits = RequestLimits(),
+    limits_by_path: Mapping[str, RequestLimits] | None = None,
 ) -> "ASGIApp":
     """Guard an application.
 
     Parameters
     ----------
     app : ASGI application
-        It may set a `Content-Security-Policy` of its own; otherwise `POLICY` holds.
+        It may set a `Content-Security-Policy` of its own; otherwise `CONTENT_SECURITY_POLICY` holds.
     token : str, optional
         Needed of everybody: as `?token=` when the page is opened, which makes it a cookie, or as
         `Authorization: Bearer`.
     hosts : collection of str
-        Names by which the server may be called, beside this machine's own; see `names_of`.
-    limits : Limits
+        Names by which the server may be called, beside this machine's own; see `accepted_hostnames`.
+    limits : RequestLimits
         Of every request.
-    larger : mapping of path to Limits, optional
+    limits_by_path : mapping of path to RequestLimits, optional
         Paths that take more, such as uploads.
 
     Returns
@@ -201,17 +201,17 @@ def guarded(
         Refuses with a status and `{"error": reason}`: 401 no token, 403 another site's page,
         408 too slow, 413 too large, 421 another name.
     """
-    return _Guard(app, token, hosts, limits, larger or {})
+    return _SecurityMiddleware(app, token, hosts, limits, limits_by_path or {})
 
 
-def _secured(send: "Send") -> "Send":
+def _with_security_headers(send: "Send") -> "Send":
     """Send with the headers that every answer has, unless it has its own."""
 
     async def secured(message: "Message") -> None:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", []))
             there = {name.lower() for name, _ in headers}
-            wanted = (("Content-Security-Policy", POLICY), ("Cache-Control", "no-store"), *_HEADERS)
+            wanted = (("Content-Security-Policy", CONTENT_SECURITY_POLICY), ("Cache-Control", "no-store"), *_SECURITY_HEADERS)
             headers += [
                 (name.encode(), value.encode())
                 for name, value in wanted
@@ -223,58 +223,58 @@ def _secured(send: "Send") -> "Send":
     return secured
 
 
-class _Body:
+class _LimitedBody:
     """A body of so many bytes within so many seconds."""
 
-    def __init__(self, receive: "Receive", limits: Limits) -> None:
-        self.source, self.limits = receive, limits
-        self.received, self.whole = 0, False
-        self.end: float | None = None
-        self.refused: _RefusedError | None = None
+    def __init__(self, receive: "Receive", limits: RequestLimits) -> None:
+        self.receive_message, self.limits = receive, limits
+        self.received_bytes, self.is_complete = 0, False
+        self.deadline: float | None = None
+        self.rejection: _RejectedRequestError | None = None
 
     async def receive(self) -> "Message":
         """Next piece; what comes after the last is the end of the connection, which may wait."""
-        if self.whole:
-            return await self.source()
+        if self.is_complete:
+            return await self.receive_message()
         loop = asyncio.get_running_loop()
-        self.end = self.end or loop.time() + self.limits.seconds
+        self.deadline = self.deadline or loop.time() + self.limits.seconds
         try:
-            message = await asyncio.wait_for(self.source(), self.end - loop.time())
+            message = await asyncio.wait_for(self.receive_message(), self.deadline - loop.time())
         except TimeoutError:
             told = f"the request took longer than {self.limits.seconds:g} s: send less at once"
-            self.refused = _RefusedError(408, told)
-            raise self.refused from None
-        self.received += len(message.get("body", b""))
-        self.whole = not message.get("more_body", False)
-        if self.received > self.limits.body_bytes:
-            self.refused = _too_large(self.limits)
-            raise self.refused
+            self.rejection = _RejectedRequestError(408, told)
+            raise self.rejection from None
+        self.received_bytes += len(message.get("body", b""))
+        self.is_complete = not message.get("more_body", False)
+        if self.received_bytes > self.limits.body_bytes:
+            self.rejection = _body_too_large(self.limits)
+            raise self.rejection
         return message
 
 
-def _too_large(limits: Limits) -> _RefusedError:
+def _body_too_large(limits: RequestLimits) -> _RejectedRequestError:
     size = limits.body_bytes
     told = f"{size / 2**30:g} GiB" if size >= 2**30 else f"{size / 2**20:g} MiB"
-    return _RefusedError(413, f"this is more than {told}, the most that is taken: send less")
+    return _RejectedRequestError(413, f"this is more than {told}, the most that is taken: send less")
 
 
-async def _refuse(send: "Send", refused: _RefusedError) -> None:
+async def _send_rejection(send: "Send", refused: _RejectedRequestError) -> None:
     body = json.dumps({"error": refused.reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-_HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::\d{1,5})?", re.ASCII)
+_HOST_HEADER = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::\d{1,5})?", re.ASCII)
 
 
-def _hostname(host: str) -> str:
+def _parse_hostname(host: str) -> str:
     """Name in a Host header; empty where there is more in it than name and port."""
-    found = _HOST.fullmatch(host)
+    found = _HOST_HEADER.fullmatch(host)
     return (found["six"] or found["name"]).lower() if found else ""
 
 
-def _is_address(name: str) -> bool:
+def _is_ip_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -282,7 +282,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _cookie(header: str, name: str) -> str:
+def _read_cookie(header: str, name: str) -> str:
     try:
         jar: SimpleCookie = SimpleCookie(header)
     except CookieError:

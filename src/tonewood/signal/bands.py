@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.spectrum import Floats, log_magnitude, scaled_to, stft
+from tonewood.signal.spectrum import FloatArray, log_magnitude, scale_to_rate, stft
 
-_NEPER = math.log(10) / 10  # a dB of power, as a natural logarithm
+_NEPERS_PER_DB = math.log(10) / 10  # a dB of power, as a natural logarithm
 
 
-def hz_to_mel(hz: Floats) -> Floats:
+def hz_to_mel(hz: FloatArray) -> FloatArray:
     """Mel of a frequency (O'Shaughnessy 1987): 2595 log10(1 + f / 700)."""
     return 2595.0 * np.log10(1.0 + np.asarray(hz, dtype=np.float64) / 700.0)
 
 
-def mel_to_hz(mel: Floats) -> Floats:
+def mel_to_hz(mel: FloatArray) -> FloatArray:
     """Inverse of `hz_to_mel`."""
     return 700.0 * (10.0 ** (np.asarray(mel, dtype=np.float64) / 2595.0) - 1.0)
 
 
-def centres_hz(bands: BandSettings, spectrum: SpectrumSettings) -> Floats:
+def center_frequencies(bands: BandSettings, spectrum: SpectrumSettings) -> FloatArray:
     """Centre frequency of every row, Hz, rising."""
     if bands.scale == "linear":
         return np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
@@ -31,7 +31,7 @@ def centres_hz(bands: BandSettings, spectrum: SpectrumSettings) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     """Weights [row, bin] that sum bin power into rows; triangles of height 1 in Hz.
 
     A row too narrow to contain a bin takes its nearest one, so that no row is ever empty.
@@ -49,22 +49,22 @@ def matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def matrix_on(
+def filterbank_matrix_on(
     bands: BandSettings, spectrum: SpectrumSettings, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """`matrix` where it is needed, brought there once."""
-    return matrix(bands, spectrum).to(device, dtype)
+    """`filterbank_matrix` where it is needed, brought there once."""
+    return filterbank_matrix(bands, spectrum).to(device, dtype)
 
 
-def to_bands(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+def apply_filterbank(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     """Row levels [..., row, frame] in dB from log magnitudes [..., bin, frame] in dB."""
     if bands.scale == "linear":
         return magnitude_db
-    weights = matrix_on(bands, spectrum, magnitude_db.device, magnitude_db.dtype)
-    return levels_of(magnitude_db, weights)
+    weights = filterbank_matrix_on(bands, spectrum, magnitude_db.device, magnitude_db.dtype)
+    return filterbank_levels(magnitude_db, weights)
 
 
-def levels_of(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
+def filterbank_levels(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
     """Row levels [..., row, frame] in dB by weights [row, bin]; without any, the bins' own."""
     if weights is None:
         return magnitude_db
@@ -74,18 +74,18 @@ def levels_of(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
 
 def frame_levels(rows_db: Tensor) -> Tensor:
     """Level of each frame [..., frame] in dB: the power of all its rows [..., row, frame]."""
-    return torch.logsumexp(rows_db * _NEPER, dim=-2) / _NEPER
+    return torch.logsumexp(rows_db * _NEPERS_PER_DB, dim=-2) / _NEPERS_PER_DB
 
 
 def mean_level(rows_db: Tensor) -> Tensor:
     """Level [...] in dB of a recording [..., row, frame]: the mean power of its frames."""
-    return mean_of(frame_levels(rows_db))
+    return mean_power_db(frame_levels(rows_db))
 
 
-def mean_of(levels_db: Tensor) -> Tensor:
+def mean_power_db(levels_db: Tensor) -> Tensor:
     """Level [...] in dB of the mean power of frames [..., frame] whose levels are known."""
-    power = torch.logsumexp(levels_db * _NEPER, dim=-1)
-    return (power - math.log(levels_db.shape[-1])) / _NEPER
+    power = torch.logsumexp(levels_db * _NEPERS_PER_DB, dim=-1)
+    return (power - math.log(levels_db.shape[-1])) / _NEPERS_PER_DB
 
 
 def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
@@ -103,8 +103,8 @@ def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: Spectrum
     Tensor [..., row, frame], dB
     """
     if rate == spectrum.rate:
-        return to_bands(log_magnitude(stft(wave, spectrum), spectrum), bands, spectrum)
-    window, hop, fft = scaled_to(spectrum, rate)
+        return apply_filterbank(log_magnitude(stft(wave, spectrum), spectrum), bands, spectrum)
+    window, hop, fft = scale_to_rate(spectrum, rate)
     scaled = SpectrumSettings.model_construct(
         rate=rate,
         window_ms=1000 * window / rate,
@@ -113,9 +113,9 @@ def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: Spectrum
         floor_db=spectrum.floor_db,
     )
     magnitude = log_magnitude(stft(wave, scaled), spectrum)[..., : spectrum.bins, :]
-    return to_bands(magnitude, bands, spectrum)
+    return apply_filterbank(magnitude, bands, spectrum)
 
 
-def _mel_edges(bands: BandSettings) -> Floats:
+def _mel_edges(bands: BandSettings) -> FloatArray:
     low, high = hz_to_mel(np.array([bands.low_hz, bands.high_hz]))
     return mel_to_hz(np.linspace(low, high, bands.count + 2))

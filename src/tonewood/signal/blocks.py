@@ -11,41 +11,41 @@ Samples = NDArray[np.float32]
 Wave = TypeVar("Wave", Samples, Tensor)
 
 
-class Piece(NamedTuple, Generic[Wave]):
+class Chunk(NamedTuple, Generic[Wave]):
     """Part of a recording with a margin of its neighbours.
 
     Parameters
     ----------
     samples : float32 array or Tensor (..., samples)
         Margins included; the recording's ends have none.
-    first : int
+    offset : int
         Place of the piece's first sample in the recording.
-    lead : int
+    left_margin : int
         Samples of margin before what the piece is about.
-    size : int
+    core_size : int
         Samples that it is about.
-    last : bool
+    is_last : bool
         The recording ends with it.
     """
 
     samples: Wave
-    first: int
-    lead: int
-    size: int
-    last: bool = False
+    offset: int
+    left_margin: int
+    core_size: int
+    is_last: bool = False
 
     @property
-    def own(self) -> Wave:
+    def core(self) -> Wave:
         """Samples (..., samples) that it is about."""
-        return self.samples[..., self.lead : self.lead + self.size]
+        return self.samples[..., self.left_margin : self.left_margin + self.core_size]
 
     @property
-    def start(self) -> int:
+    def core_start(self) -> int:
         """Place in the recording of the first sample that it is about."""
-        return self.first + self.lead
+        return self.offset + self.left_margin
 
 
-class Regrouped:
+class Rechunker:
     """Blocks (..., samples) of any size, pushed one by one, as pieces of `size` with margins.
 
     Pieces follow one another without gaps; the last one is as long as what is left.
@@ -58,64 +58,64 @@ class Regrouped:
 
     def __init__(self, size: int, margin: int) -> None:
         self.size, self.margin = size, margin
-        self._held: list[Samples] = []
-        self._first = self._at = self._have = 0  # of what is held, of the next piece; what came
+        self._pending: list[Samples] = []
+        self._offset = self._next_start = self._received = 0  # of what is held, of the next piece; what came
 
-    def push(self, block: Samples) -> Iterator[Piece[Samples]]:
+    def push(self, block: Samples) -> Iterator[Chunk[Samples]]:
         """Pieces that a block completes."""
-        self._held.append(block)
-        self._have += block.shape[-1]
-        while self._have > self._at + self.size + self.margin:
-            whole = self._whole()
-            stop = self._at + self.size + self.margin - self._first
-            yield Piece(whole[..., :stop], self._first, self._at - self._first, self.size)
-            self._at += self.size
-            keep = max(0, self._at - self.margin)
-            self._held = [whole[..., keep - self._first :]]
-            self._first = keep
+        self._pending.append(block)
+        self._received += block.shape[-1]
+        while self._received > self._next_start + self.size + self.margin:
+            whole = self._joined()
+            stop = self._next_start + self.size + self.margin - self._offset
+            yield Chunk(whole[..., :stop], self._offset, self._next_start - self._offset, self.size)
+            self._next_start += self.size
+            keep = max(0, self._next_start - self.margin)
+            self._pending = [whole[..., keep - self._offset :]]
+            self._offset = keep
 
-    def rest(self) -> Iterator[Piece[Samples]]:
+    def flush(self) -> Iterator[Chunk[Samples]]:
         """What is left; nothing of nothing."""
-        if self._have > self._at:
-            lead = self._at - self._first
-            yield Piece(self._whole(), self._first, lead, self._have - self._at, last=True)
+        if self._received > self._next_start:
+            lead = self._next_start - self._offset
+            yield Chunk(self._joined(), self._offset, lead, self._received - self._next_start, is_last=True)
 
-    def _whole(self) -> Samples:
-        return self._held[0] if len(self._held) == 1 else np.concatenate(self._held, axis=-1)
+    def _joined(self) -> Samples:
+        return self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending, axis=-1)
 
 
-def overlapping(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Piece[Samples]]:
-    """All pieces that `Regrouped` makes of some blocks."""
-    regrouped = Regrouped(size, margin)
+def overlapping_chunks(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Chunk[Samples]]:
+    """All pieces that `Rechunker` makes of some blocks."""
+    regrouped = Rechunker(size, margin)
     for block in blocks:
         yield from regrouped.push(block)
-    yield from regrouped.rest()
+    yield from regrouped.flush()
 
 
-def cut(piece: Piece[Wave], size: int, margin: int) -> Iterator[Piece[Wave]]:
-    """A piece as smaller ones, cut where `overlapping` of the whole recording would cut.
+def split_chunk(chunk: Chunk[Wave], size: int, margin: int) -> Iterator[Chunk[Wave]]:
+    """A piece as smaller ones, cut where `overlapping_chunks` of the whole recording would cut.
 
     Parameters
     ----------
     size, margin : int
         Samples; the piece's own margins are as wide at least, or end with the recording.
     """
-    start, end = piece.start, piece.start + piece.size
+    start, end = chunk.core_start, chunk.core_start + chunk.core_size
     while start < end:
         stop = min((start // size + 1) * size, end)
-        first = max(piece.first, start - margin)
-        samples = piece.samples[..., first - piece.first : stop + margin - piece.first]
-        yield Piece(samples, first, start - first, stop - start, piece.last and stop == end)
+        first = max(chunk.offset, start - margin)
+        samples = chunk.samples[..., first - chunk.offset : stop + margin - chunk.offset]
+        yield Chunk(samples, first, start - first, stop - start, chunk.is_last and stop == end)
         start = stop
 
 
-def widened(piece: Piece[Wave], margin: int) -> Piece[Wave]:
+def with_margin(chunk: Chunk[Wave], margin: int) -> Chunk[Wave]:
     """A piece that is about so much of its margins too, as far as the recording goes."""
-    before = min(margin, piece.start)
-    after = 0 if piece.last else margin
-    return piece._replace(lead=piece.lead - before, size=before + piece.size + after)
+    before = min(margin, chunk.core_start)
+    after = 0 if chunk.is_last else margin
+    return chunk._replace(left_margin=chunk.left_margin - before, core_size=before + chunk.core_size + after)
 
 
-def whole(samples: Wave) -> Piece[Wave]:
+def single_chunk(samples: Wave) -> Chunk[Wave]:
     """A recording (..., samples) that is one piece."""
-    return Piece(samples, 0, 0, samples.shape[-1], last=True)
+    return Chunk(samples, 0, 0, samples.shape[-1], is_last=True)

@@ -6,30 +6,30 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
-Shares = Sequence[float] | None
+TakeWeights = Sequence[float] | None
 """How much every moment of each take counts against the others; None where all count alike."""
 
 
-def drawn(
-    lengths: Sequence[int], count: int, generator: torch.Generator, shares: Shares = None
+def sample_takes(
+    lengths: Sequence[int], count: int, generator: torch.Generator, weights: TakeWeights = None
 ) -> list[int]:
     """Draw so many takes, with repeats.
 
     Where all moments count alike every take is as likely as any other. With shares a take is as
     likely as what counts of it: its length times its share.
     """
-    if shares is None:
+    if weights is None:
         return torch.randint(len(lengths), (count,), generator=generator).tolist()
-    weight = torch.tensor(lengths, dtype=torch.float64) * torch.tensor(shares, dtype=torch.float64)
+    weight = torch.tensor(lengths, dtype=torch.float64) * torch.tensor(weights, dtype=torch.float64)
     return torch.multinomial(weight, count, replacement=True, generator=generator).tolist()
 
 
-def shared_mean(takes: Iterable[Tensor], shares: Shares = None) -> Tensor:
+def weighted_mean(takes: Iterable[Tensor], weights: TakeWeights = None) -> Tensor:
     """Mean [row] of all frames of some takes [row, frame], as far as each take counts.
 
     One take after the other, in double precision: no more than one need be in memory.
     """
-    counts = iter(shares) if shares is not None else repeat(1.0)
+    counts = iter(weights) if weights is not None else repeat(1.0)
     total, counted = torch.zeros((), dtype=torch.float64), 0.0
     for take in takes:
         share = next(counts)

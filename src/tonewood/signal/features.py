@@ -9,18 +9,18 @@ from torch import Tensor
 
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.signal.bands import band_levels, frame_levels, mean_level
-from tonewood.signal.blocks import Piece, Samples
+from tonewood.signal.blocks import Chunk, Samples
 
-_FIRST_HZ, _PER_OCTAVE, PITCHES = 55.0, 24, 144  # quarter tones over six octaves
-_LONG_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
-_ENVELOPE_POINTS = 6.0  # spread of the envelope that is taken off: a quarter of an octave
+_LOWEST_PITCH_HZ, _PITCHES_PER_OCTAVE, N_PITCH_BINS = 55.0, 24, 144  # quarter tones over six octaves
+_PITCH_WINDOW_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
+_ENVELOPE_SIGMA_BINS = 6.0  # spread of the envelope that is taken off: a quarter of an octave
 _FLOOR_DB = -10.0
-LONG_HOPS = 2  # from one long frame to the next
-_QUIETEST = 1e-9  # in power: 90 dB
+PITCH_HOP_RATIO = 2  # from one long frame to the next
+_POWER_FLOOR_RATIO = 1e-9  # in power: 90 dB
 _BLOCK_FRAMES = 256  # spectra and blurs at once: neither is kept for a whole recording
 
 
-class Levels(NamedTuple):
+class ReferenceLevels(NamedTuple):
     """What of a whole recording its moments are measured against.
 
     Parameters
@@ -38,7 +38,7 @@ class Levels(NamedTuple):
     pitch_power: float
 
     @classmethod
-    def of(cls, rows_db: Tensor, pitch_power: Tensor) -> "Levels":
+    def from_features(cls, rows_db: Tensor, pitch_power: Tensor) -> "ReferenceLevels":
         """Of rows [row, frame] and the power on pitches [pitch, long frame]."""
         return cls(
             float(mean_level(rows_db)),
@@ -62,12 +62,12 @@ class Features(NamedTuple):
     rows_db: Tensor
     fine_db: Tensor
 
-    def of(self, frames: Tensor) -> "Features":
+    def select(self, frames: Tensor) -> "Features":
         """Only the frames that a mask [frame] of booleans names."""
         return Features(self.rows_db[:, frames], self.fine_db[:, frames])
 
 
-class Analysis(NamedTuple):
+class CompactFeatures(NamedTuple):
     """Features as they are kept: fine structure at every long frame, and not twice.
 
     Parameters
@@ -80,64 +80,64 @@ class Analysis(NamedTuple):
     long_db: Tensor
 
     @classmethod
-    def of(cls, features: Features) -> "Analysis":
+    def from_features(cls, features: Features) -> "CompactFeatures":
         """Keep features, frame by frame: as an entry on disk has them, a crop on few pages."""
-        return cls(features.rows_db, features.fine_db[:, ::LONG_HOPS]).by_frame()
+        return cls(features.rows_db, features.fine_db[:, ::PITCH_HOP_RATIO]).to_frame_major()
 
-    def by_frame(self) -> "Analysis":
+    def to_frame_major(self) -> "CompactFeatures":
         """The same, each frame's values side by side."""
-        return Analysis(*(it.T.contiguous().T for it in self))
+        return CompactFeatures(*(it.T.contiguous().T for it in self))
 
-    def features(self, first: int = 0, last: int | None = None) -> Features:
-        """Features of the frames from `first`, a multiple of `LONG_HOPS`, up to `last`."""
-        rows = self.rows_db[:, first:last]
-        fine = self.long_db[:, first // LONG_HOPS :]
-        return Features(rows, _at_frames(fine, rows.shape[1]))
+    def expand(self, start: int = 0, stop: int | None = None) -> Features:
+        """Features of the frames from `start`, a multiple of `PITCH_HOP_RATIO`, up to `stop`."""
+        rows = self.rows_db[:, start:stop]
+        fine = self.long_db[:, start // PITCH_HOP_RATIO :]
+        return Features(rows, _repeat_to_frames(fine, rows.shape[1]))
 
 
-def analyse(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Features:
+def compute_features(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Features:
     """Features of a mono waveform [sample] at the analysis rate."""
     rows = band_levels(wave, spectrum.rate, bands, spectrum)
     return Features(rows, fine_structure(wave, spectrum, rows.shape[-1]))
 
 
-REACH_FRAMES = 8
+CONTEXT_FRAMES = 8
 """Margin that `analysed` takes: half a long window, and the padding of the short ones."""
 
 
-def analysed(
-    piece: Piece[Samples],
+def compute_chunk_features(
+    chunk: Chunk[Samples],
     bands: BandSettings,
     spectrum: SpectrumSettings,
     *,
-    pitched: bool = True,
+    with_pitch: bool = True,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Rows [row, frame], and power [pitch, long frame], of the frames that a piece is about.
 
     Parameters
     ----------
-    piece : Piece[Samples]
+    chunk : Piece[AudioArray]
         Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
-    pitched : bool
+    with_pitch : bool
         Whether pitches are of interest; their power has no frames else.
     device : str
         Where to, and where the result is.
     """
-    wave = torch.from_numpy(piece.samples).to(device)
-    first = piece.lead // spectrum.hop
-    count = None if piece.last else piece.size // spectrum.hop
+    wave = torch.from_numpy(chunk.samples).to(device)
+    first = chunk.left_margin // spectrum.hop
+    count = None if chunk.is_last else chunk.core_size // spectrum.hop
     rows = band_levels(wave, spectrum.rate, bands, spectrum)[:, first:][:, :count]
-    if not pitched:
-        return rows, rows.new_zeros(PITCHES, 0)
-    power = pitch_power(wave, spectrum)[:, first // LONG_HOPS :]
-    return rows, power[:, : None if count is None else count // LONG_HOPS]
+    if not with_pitch:
+        return rows, rows.new_zeros(N_PITCH_BINS, 0)
+    power = pitch_power(wave, spectrum)[:, first // PITCH_HOP_RATIO :]
+    return rows, power[:, : None if count is None else count // PITCH_HOP_RATIO]
 
 
 def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Tensor:
     """Quarter-tone spectrum [pitch, frames] of a waveform [sample], envelope taken off, dB."""
     power = pitch_power(wave, spectrum)
-    return unveiled(power, power.max(), frames)
+    return remove_envelope(power, power.max(), frames)
 
 
 def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
@@ -146,47 +146,47 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     Analysed at every second hop, since a window of 128 ms changes little in 10 ms: long frame k
     stands where frame 2 k of the rows does.
     """
-    window = round(_LONG_MS * spectrum.rate / 1000)
+    window = round(_PITCH_WINDOW_MS * spectrum.rate / 1000)
     fft = 2 * window
-    hz = _FIRST_HZ * 2 ** (np.arange(PITCHES) / _PER_OCTAVE)
+    hz = _LOWEST_PITCH_HZ * 2 ** (np.arange(N_PITCH_BINS) / _PITCHES_PER_OCTAVE)
     position = np.minimum(hz * fft / spectrum.rate, fft / 2 - 1)
     whole = np.floor(position)
     low = torch.from_numpy(whole.astype(np.int64)).to(wave.device)
     part = torch.from_numpy(position - whole).to(wave)[:, None]
     pieces = []
-    for spectrum_block in _long_spectra(wave, window, fft, LONG_HOPS * spectrum.hop):
+    for spectrum_block in _iter_spectra(wave, window, fft, PITCH_HOP_RATIO * spectrum.hop):
         power = spectrum_block.real.square() + spectrum_block.imag.square()
         pieces.append(power[low] * (1 - part) + power[low + 1] * part)
     return torch.cat(pieces, dim=1)
 
 
-def unveiled(power: Tensor, loudest: Tensor | float, frames: int) -> Tensor:
+def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Tensor:
     """Fine structure [pitch, frames] in dB of the power on pitches [pitch, long frame].
 
     Parameters
     ----------
-    loudest : float, or Tensor, scalar
+    max_power : float, or Tensor, scalar
         Largest power of the whole recording. The floor lies below it, so that the recording's
         level changes nothing.
     """
-    if isinstance(loudest, Tensor):
-        loudest = loudest.double()  # as a number would be
-    level = 10 * torch.log10(power + _QUIETEST * loudest + 1e-30)
+    if isinstance(max_power, Tensor):
+        max_power = max_power.double()  # as a number would be
+    level = 10 * torch.log10(power + _POWER_FLOOR_RATIO * max_power + 1e-30)
     blocks = torch.split(level, _BLOCK_FRAMES, dim=1)
-    fine = torch.cat([part - _gaussian_blur(part, _ENVELOPE_POINTS) for part in blocks], dim=1)
-    return _at_frames(fine.clamp_min(_FLOOR_DB), frames)
+    fine = torch.cat([part - _gaussian_blur(part, _ENVELOPE_SIGMA_BINS) for part in blocks], dim=1)
+    return _repeat_to_frames(fine.clamp_min(_FLOOR_DB), frames)
 
 
-def _at_frames(long_db: Tensor, frames: int) -> Tensor:
+def _repeat_to_frames(long_db: Tensor, frames: int) -> Tensor:
     """What stands at long frames, at so many frames of the rows; the last one repeats."""
-    fine = long_db[:, : -(-frames // LONG_HOPS)].repeat_interleave(LONG_HOPS, dim=1)
+    fine = long_db[:, : -(-frames // PITCH_HOP_RATIO)].repeat_interleave(PITCH_HOP_RATIO, dim=1)
     missing = frames - fine.shape[1]
     if missing > 0:
         fine = torch.cat([fine, fine[:, -1:].expand(-1, missing)], dim=1)
     return fine[:, :frames]
 
 
-def _long_spectra(wave: Tensor, window: int, fft: int, hop: int) -> Iterator[Tensor]:
+def _iter_spectra(wave: Tensor, window: int, fft: int, hop: int) -> Iterator[Tensor]:
     padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
     taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
     frames = padded.unfold(0, window, hop)

@@ -8,30 +8,30 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.spectrum import FloatArray
 
 Pixels = NDArray[np.uint8]
 """Red, green and blue [row, column, 3], the first row on top."""
 
-_MOST_COLUMNS = 900
+_MAX_COLUMNS = 900
 # Blue below nought, red above; and from black over violet and orange to pale yellow.
 _DIVERGING = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130),
                        (178, 24, 43)])  # fmt: skip
-_RISING = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
+_SEQUENTIAL = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
 
 
-def gains(gain_db: Floats, reach_db: float) -> Pixels:
+def gains_image(gain_db: FloatArray, max_db: float) -> Pixels:
     """Gains [row, frame] in dB as colours, low rows at the bottom: white is no change."""
-    return _coloured(0.5 + 0.5 * np.asarray(gain_db) / reach_db, _DIVERGING)
+    return _apply_colormap(0.5 + 0.5 * np.asarray(gain_db) / max_db, _DIVERGING)
 
 
-def levels(level_db: Floats, range_db: float = 80.0) -> Pixels:
+def levels_image(level_db: FloatArray, range_db: float = 80.0) -> Pixels:
     """Levels [row, frame] in dB as colours, low rows at the bottom: bright is loud."""
     level = np.asarray(level_db)
-    return _coloured(1 + (level - level.max()) / range_db, _RISING)
+    return _apply_colormap(1 + (level - level.max()) / range_db, _SEQUENTIAL)
 
 
-def png(pixels: Pixels) -> bytes:
+def encode_png(pixels: Pixels) -> bytes:
     """Pixels as a PNG file's bytes."""
     height, width, _ = pixels.shape
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -45,9 +45,9 @@ def png(pixels: Pixels) -> bytes:
     )  # fmt: skip
 
 
-def figure(pixels: Pixels, caption: str, height: int = 160) -> str:
+def html_figure(pixels: Pixels, caption: str, height: int = 160) -> str:
     """HTML of a picture that is stretched to the page, and what is on it."""
-    source = base64.b64encode(png(pixels)).decode("ascii")
+    source = base64.b64encode(encode_png(pixels)).decode("ascii")
     style = f"width:100%;max-width:60rem;height:{height}px;image-rendering:auto"
     return (
         f'<figure style="margin:.5rem 0"><img style="{style}" alt="{escape(caption)}" '
@@ -55,9 +55,9 @@ def figure(pixels: Pixels, caption: str, height: int = 160) -> str:
     )
 
 
-def _coloured(share: Floats, anchors: NDArray[np.int64]) -> Pixels:
-    columns = share.shape[1]
-    kept = np.linspace(0, columns - 1, min(columns, _MOST_COLUMNS)).round().astype(np.int64)
-    place = np.clip(share[::-1, kept], 0, 1) * (len(anchors) - 1)
+def _apply_colormap(position: FloatArray, anchors: NDArray[np.int64]) -> Pixels:
+    columns = position.shape[1]
+    kept = np.linspace(0, columns - 1, min(columns, _MAX_COLUMNS)).round().astype(np.int64)
+    place = np.clip(position[::-1, kept], 0, 1) * (len(anchors) - 1)
     parts = [np.interp(place, np.arange(len(anchors)), colour) for colour in anchors.T]
     return np.stack(parts, axis=-1).round().astype(np.uint8)

@@ -9,59 +9,59 @@ from numpy.typing import NDArray
 from pyloudnorm.iirfilter import IIRfilter
 from scipy.signal import sosfilt, sosfreqz
 
-from tonewood.signal.blocks import Piece, Regrouped, Samples, whole
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.blocks import Chunk, Rechunker, Samples, single_chunk
+from tonewood.signal.spectrum import FloatArray
 
-_ABSOLUTE_GATE = -70.0
+_ABSOLUTE_GATE_LUFS = -70.0
 _STEP_SECONDS = 0.1
-_STEPS = 4  # in one block of 400 ms
-_PIECE = 1 << 18
-_FORGOTTEN_SECONDS = 0.25  # after which nothing is left of what the weighting heard
+_STEPS_PER_BLOCK = 4  # in one block of 400 ms
+_BLOCK_SAMPLES = 1 << 18
+_SETTLING_SECONDS = 0.25  # after which nothing is left of what the weighting heard
 _SHELF, _HIGH_PASS = "high_shelf_DeMan", (0.5003270373253953, 38.13547087613982)  # Q and Hz
 
 
-class Energies(NamedTuple):
+class LoudnessBlocks(NamedTuple):
     """K-weighted energy of some steps of 100 ms, and of what fills no step any more.
 
     Parameters
     ----------
     steps : float64 array (step,)
-    rest : float
-    left : int
+    remainder : float
+    remainder_samples : int
         Samples of the rest.
     """
 
     steps: NDArray[np.float64]
-    rest: float
-    left: int
+    remainder: float
+    remainder_samples: int
 
 
-def energies(piece: Piece[Samples], rate: int) -> Energies:
+def measure_loudness_blocks(chunk: Chunk[Samples], rate: int) -> LoudnessBlocks:
     """Energies of the steps that begin within a piece (channels, samples) of a recording.
 
     The weighting forgets within the piece's margin what came before it; the margin, unless the
     recording ends, holds the rest of the last step.
     """
-    weighting = _k_weighting(rate)
-    step = _step(rate)
-    begin = -(-piece.start // step) * step - piece.first
-    end = piece.samples.shape[1]
-    if not piece.last:
-        end = min(end, -(-(piece.start + piece.size) // step) * step - piece.first)
-    state = np.zeros((2, piece.samples.shape[0], 2))
+    weighting = _k_weighting_sos(rate)
+    step = _step_samples(rate)
+    begin = -(-chunk.core_start // step) * step - chunk.offset
+    end = chunk.samples.shape[1]
+    if not chunk.is_last:
+        end = min(end, -(-(chunk.core_start + chunk.core_size) // step) * step - chunk.offset)
+    state = np.zeros((2, chunk.samples.shape[0], 2))
     power = np.empty(end)
-    for start in range(0, end, _PIECE):
-        stop = min(start + _PIECE, end)
-        block = piece.samples[:, start:stop].astype(np.float64)
+    for start in range(0, end, _BLOCK_SAMPLES):
+        stop = min(start + _BLOCK_SAMPLES, end)
+        block = chunk.samples[:, start:stop].astype(np.float64)
         weighted, state = sosfilt(weighting, block, axis=1, zi=state)
         power[start:stop] = np.einsum("cs,cs->s", weighted, weighted)
     own = power[begin:]
     full = len(own) // step * step
     steps = own[:full].reshape(-1, step).sum(axis=1)
-    return Energies(steps, float(own[full:].sum()), len(own) - full)
+    return LoudnessBlocks(steps, float(own[full:].sum()), len(own) - full)
 
 
-def integrated(parts: Sequence[Energies], rate: int) -> float:
+def gated_loudness(parts: Sequence[LoudnessBlocks], rate: int) -> float:
     """Gated loudness of a recording, LUFS; -inf for silence.
 
     Ungated where all of it is below -70 LUFS; shorter than one 400 ms block, the whole is one
@@ -70,25 +70,25 @@ def integrated(parts: Sequence[Energies], rate: int) -> float:
 
     Parameters
     ----------
-    parts : sequence of Energies
+    parts : sequence of LoudnessBlocks
         Of all pieces of it, in order.
     rate : int
         Hz.
     """
-    steps, step = np.concatenate([part.steps for part in parts]), _step(rate)
-    if len(steps) < _STEPS:
-        total = steps.sum() + sum(part.rest for part in parts)
-        return _lufs(total / (len(steps) * step + sum(part.left for part in parts)))
-    power = np.convolve(steps, np.ones(_STEPS), "valid") / (_STEPS * step)
-    gated = power[power > 10 ** ((_ABSOLUTE_GATE + 0.691) / 10)]
+    steps, step = np.concatenate([part.steps for part in parts]), _step_samples(rate)
+    if len(steps) < _STEPS_PER_BLOCK:
+        total = steps.sum() + sum(part.remainder for part in parts)
+        return _power_to_lufs(total / (len(steps) * step + sum(part.remainder_samples for part in parts)))
+    power = np.convolve(steps, np.ones(_STEPS_PER_BLOCK), "valid") / (_STEPS_PER_BLOCK * step)
+    gated = power[power > 10 ** ((_ABSOLUTE_GATE_LUFS + 0.691) / 10)]
     if gated.size == 0:  # all of it below the gate: very quiet recordings have a loudness too
-        return _lufs(power.mean())
+        return _power_to_lufs(power.mean())
     # The relative gate stands 10 LU below the mean of what passed the absolute one.
-    return _lufs(gated[gated > gated.mean() / 10].mean())
+    return _power_to_lufs(gated[gated > gated.mean() / 10].mean())
 
 
-class Loudness:
-    """`integrated` of a recording that comes in blocks; push them, then ask.
+class LoudnessMeter:
+    """`gated_loudness` of a recording that comes in blocks; push them, then ask.
 
     Parameters
     ----------
@@ -97,31 +97,31 @@ class Loudness:
     """
 
     def __init__(self, rate: int) -> None:
-        self._rate, self._energies = rate, list[Energies]()
-        self._pieces = Regrouped(_PIECE, round(_FORGOTTEN_SECONDS * rate))
+        self._rate, self._energies = rate, list[LoudnessBlocks]()
+        self._pieces = Rechunker(_BLOCK_SAMPLES, round(_SETTLING_SECONDS * rate))
 
     def push(self, block: NDArray[np.float32]) -> None:
         """Hear more samples (channels, samples)."""
-        self._energies += [energies(piece, self._rate) for piece in self._pieces.push(block)]
+        self._energies += [measure_loudness_blocks(piece, self._rate) for piece in self._pieces.push(block)]
 
     def integrated(self) -> float:
         """Loudness of all that was heard, LUFS; nothing can be pushed after it."""
-        self._energies += [energies(piece, self._rate) for piece in self._pieces.rest()]
-        return integrated(self._energies, self._rate)
+        self._energies += [measure_loudness_blocks(piece, self._rate) for piece in self._pieces.flush()]
+        return gated_loudness(self._energies, self._rate)
 
 
-def true_peak(piece: Piece[Samples], rate: int) -> float:
+def true_peak(chunk: Chunk[Samples], rate: int) -> float:
     """Highest level of a piece (channels, samples), between the samples too; 1 is full scale.
 
     Four times as many samples are looked at as there are, or twice from 96 kHz on (Annex 2).
     """
     factor = 4 if rate < 96_000 else 2
-    channels = piece.samples.shape[0]
+    channels = chunk.samples.shape[0]
     stream = soxr.ResampleStream(rate, rate * factor, channels, dtype="float32", quality="HQ")
-    begin = factor * piece.lead
-    end = np.inf if piece.last else factor * (piece.lead + piece.size)
-    peak, at = max(float(piece.own.max()), -float(piece.own.min())), 0
-    blocks = [piece.samples[:, it : it + _PIECE] for it in range(0, piece.samples.shape[1], _PIECE)]
+    begin = factor * chunk.left_margin
+    end = np.inf if chunk.is_last else factor * (chunk.left_margin + chunk.core_size)
+    peak, at = max(float(chunk.core.max()), -float(chunk.core.min())), 0
+    blocks = [chunk.samples[:, it : it + _BLOCK_SAMPLES] for it in range(0, chunk.samples.shape[1], _BLOCK_SAMPLES)]
     # Flushing with zeros can ring past an abrupt end no more than the samples themselves do.
     blocks.append(np.zeros((channels, 0), np.float32))
     for number, block in enumerate(blocks, start=1):
@@ -134,20 +134,20 @@ def true_peak(piece: Piece[Samples], rate: int) -> float:
 
 
 def integrated_loudness(samples: NDArray[np.float32], rate: int) -> float:
-    """`integrated` of a whole recording (channels, samples) at `rate` Hz, LUFS."""
-    return integrated([energies(whole(samples), rate)], rate)
+    """`gated_loudness` of a whole recording (channels, samples) at `rate` Hz, LUFS."""
+    return gated_loudness([measure_loudness_blocks(single_chunk(samples), rate)], rate)
 
 
-def weighting_db(hz: Floats) -> Floats:
+def k_weighting_db(hz: FloatArray) -> FloatArray:
     """K-weighting at some frequencies, dB; -180 dB at 0 Hz, of which nothing passes."""
-    response = sosfreqz(_k_weighting(48_000), worN=np.asarray(hz), fs=48_000)[1]
-    gain: Floats = 20 * np.log10(np.maximum(np.abs(response), 1e-9))
+    response = sosfreqz(_k_weighting_sos(48_000), worN=np.asarray(hz), fs=48_000)[1]
+    gain: FloatArray = 20 * np.log10(np.maximum(np.abs(response), 1e-9))
     return gain
 
 
 def true_peak_db(samples: NDArray[np.float32], rate: int) -> float:
     """`true_peak` of a whole recording (channels, samples) at `rate` Hz, dBTP."""
-    return level_db(true_peak(whole(samples), rate))
+    return level_db(true_peak(single_chunk(samples), rate))
 
 
 def level_db(peak: float) -> float:
@@ -155,11 +155,11 @@ def level_db(peak: float) -> float:
     return 20 * float(np.log10(peak)) if peak > 0 else float("-inf")
 
 
-def _step(rate: int) -> int:
+def _step_samples(rate: int) -> int:
     return round(_STEP_SECONDS * rate)
 
 
-def _k_weighting(rate: int) -> Floats:
+def _k_weighting_sos(rate: int) -> FloatArray:
     """Both stages [stage, coefficient] as `sosfilt` takes them.
 
     At 48 kHz they are those of the standard's tables (De Man 2018), and at other rates the same
@@ -174,5 +174,5 @@ def _k_weighting(rate: int) -> Floats:
     return np.array([[*shelf.b, *shelf.a], [*(lift * high.b), *high.a]])
 
 
-def _lufs(power: float) -> float:
+def _power_to_lufs(power: float) -> float:
     return -0.691 + 10 * float(np.log10(power)) if power > 0 else float("-inf")

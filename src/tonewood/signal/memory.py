@@ -13,7 +13,7 @@ _PAGEOUT = 21  # of madvise(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def retain() -> None:
+def tune_malloc() -> None:
     """Let this process keep memory that it frees, up to a quarter of a gibibyte, for what comes.
 
     What a part of a recording needs is freed, and needed again for the next one. glibc learns that,
@@ -26,7 +26,7 @@ def retain() -> None:
         tune(_TRIM_THRESHOLD, 256 << 20)
 
 
-def release() -> None:
+def trim_malloc() -> None:
     """Give freed memory back to the system.
 
     glibc keeps what threads freed, in pieces between what is still in use: over a thousand
@@ -37,7 +37,7 @@ def release() -> None:
         trim(0)
 
 
-def unload(*tensors: "Tensor") -> None:
+def page_out(*tensors: "Tensor") -> None:
     """Let the system have the memory of tensors that are mapped from files, until they are needed.
 
     Of no other memory anything is lost. Elsewhere nothing is done.

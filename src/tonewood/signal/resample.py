@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_CUT = 0.957  # of the lower Nyquist frequency: where soxr's HQ, by which files are read, falls
-_ZEROS = 96
-_BETA = 12.3  # of Kaiser's window: 120 dB
-_MOST_PHASES = 1_000  # other ratios are the nearest of so few: wrong by a millionth at most
+_CUTOFF_RATIO = 0.957  # of the lower Nyquist frequency: where soxr's HQ, by which files are read, falls
+_ZERO_CROSSINGS = 96
+_KAISER_BETA = 12.3  # of Kaiser's window: 120 dB
+_MAX_PHASES = 1_000  # other ratios are the nearest of so few: wrong by a millionth at most
 
 
-class Phases(NamedTuple):
+class PolyphaseFilter(NamedTuple):
     """Filters that turn one rate into another.
 
     Parameters
@@ -30,23 +30,23 @@ class Phases(NamedTuple):
     reach: int
 
 
-def phases(from_rate: int, to_rate: int) -> Phases:
+def design_polyphase(from_rate: int, to_rate: int) -> PolyphaseFilter:
     """Filters from one rate (Hz) to another; time zero stays in place."""
-    ratio = Fraction(to_rate, from_rate).limit_denominator(_MOST_PHASES)
+    ratio = Fraction(to_rate, from_rate).limit_denominator(_MAX_PHASES)
     count, stride = ratio.numerator, ratio.denominator
-    cut = min(1.0, count / stride) * _CUT  # in units of the input's Nyquist frequency
-    reach = math.ceil(_ZEROS / cut)
+    cut = min(1.0, count / stride) * _CUTOFF_RATIO  # in units of the input's Nyquist frequency
+    reach = math.ceil(_ZERO_CROSSINGS / cut)
     tap = torch.arange(-reach, reach + stride, dtype=torch.float64)
     place = tap - torch.arange(count, dtype=torch.float64)[:, None] * stride / count
     away = (place / reach).square().clamp(max=1)
-    window = torch.special.i0(_BETA * (1 - away).sqrt()) * (away < 1)
+    window = torch.special.i0(_KAISER_BETA * (1 - away).sqrt()) * (away < 1)
     kernel = torch.sinc(place * cut) * window
     # Each phase passes a constant as it is.
-    return Phases((kernel / kernel.sum(dim=1, keepdim=True))[:, None], stride, reach)
+    return PolyphaseFilter((kernel / kernel.sum(dim=1, keepdim=True))[:, None], stride, reach)
 
 
-def resampled(wave: Tensor, kernel: Tensor, stride: int, reach: int) -> Tensor:
-    """Resample waveforms [batch, sample] by the `phases` of two rates, differentiably.
+def resample_polyphase(wave: Tensor, kernel: Tensor, stride: int, reach: int) -> Tensor:
+    """Resample waveforms [batch, sample] by the `design_polyphase` of two rates, differentiably.
 
     Returns
     -------

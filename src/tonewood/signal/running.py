@@ -7,15 +7,15 @@ so, and looks at it a second time.
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.signal.marks import CENTRES_HZ, EDGE, FEWEST, MAINS_HZ, SILENT_DB, Floats, decibels
+from tonewood.signal.marks import THIRD_OCTAVES_HZ, HALF_BAND_RATIO, MIN_FRAMES, MAINS_HZ, DIGITAL_SILENCE_DB, Float64Array, power_to_db
 
 Samples = NDArray[np.float32]
 
-_NEAR, _FAR = 4, 10  # frames from a hole to where its band must sound
-_KNOWN = 5  # samples that are kept: three before a flat top, itself and the one after it
+_NEAREST_FRAMES, _FARTHEST_FRAMES = 4, 10  # frames from a hole to where its band must sound
+_CONTEXT_SAMPLES = 5  # samples that are kept: three before a flat top, itself and the one after it
 
 
-class Frames:
+class FrameSplitter:
     """Overlapping frames of a waveform (samples,).
 
     Parameters
@@ -26,13 +26,13 @@ class Frames:
 
     def __init__(self, window: int, hop: int) -> None:
         self._window, self._hop = window, hop
-        self._held: Samples = np.zeros(0, np.float32)
+        self._pending: Samples = np.zeros(0, np.float32)
 
     def push(self, block: Samples) -> Samples:
         """Frames [frame, sample] that a block completes, a view."""
-        held = np.concatenate([self._held, block])
+        held = np.concatenate([self._pending, block])
         count = max(0, (len(held) - self._window) // self._hop + 1)
-        self._held = held[count * self._hop :]
+        self._pending = held[count * self._hop :]
         if count == 0:
             return np.zeros((0, self._window), np.float32)
         # Writeable, though nobody writes: torch asks for no less.
@@ -40,12 +40,12 @@ class Frames:
         frames: Samples = every[:: self._hop][:count]
         return frames
 
-    def padded(self) -> Samples:
+    def padded_frame(self) -> Samples:
         """The one frame [1, sample] of a recording shorter than it, silence after its end."""
-        return np.pad(self._held, (0, self._window - len(self._held)))[None]
+        return np.pad(self._pending, (0, self._window - len(self._pending)))[None]
 
 
-class Holes:
+class SpectralDropouts:
     """Cells of third octaves that drop out while the middle goes on.
 
     Such a cell is 15 dB below its band both 40 to 100 ms before and after; the bands from 500 Hz
@@ -53,34 +53,34 @@ class Holes:
     """
 
     def __init__(self, bands: int) -> None:
-        at = CENTRES_HZ[:bands]
+        at = THIRD_OCTAVES_HZ[:bands]
         self._high, self._middle = at > 3_900, (at > 490) & (at < 2_050)
-        self._edge = at[self._high] * EDGE
-        self._held: Floats = np.zeros((bands, 0))
+        self._edge = at[self._high] * HALF_BAND_RATIO
+        self._pending: Float64Array = np.zeros((bands, 0))
         self._count = np.zeros(len(self._edge), np.int64)
-        self._frames = self._looked_at = 0
+        self._frames = self._examined = 0
 
-    def push(self, bands: Floats) -> None:
+    def push(self, bands: Float64Array) -> None:
         """Look at more power [band, frame]."""
-        held = np.concatenate([self._held, bands], axis=1)
+        held = np.concatenate([self._pending, bands], axis=1)
         self._frames += bands.shape[1]
-        self._held = held[:, -2 * _FAR :]
-        if held.shape[1] <= 2 * _FAR:
+        self._pending = held[:, -2 * _FARTHEST_FRAMES :]
+        if held.shape[1] <= 2 * _FARTHEST_FRAMES:
             return
-        middle = _dip(decibels(held[self._middle].sum(axis=0))[None])
-        gone = (_dip(decibels(held[self._high])) > 15) & (middle < 8)
+        middle = _dip_depth_db(power_to_db(held[self._middle].sum(axis=0))[None])
+        gone = (_dip_depth_db(power_to_db(held[self._high])) > 15) & (middle < 8)
         self._count += gone.sum(axis=1)
-        self._looked_at += gone.shape[1]
+        self._examined += gone.shape[1]
 
-    def share(self, cutoff: float) -> float:
+    def ratio(self, cutoff: float) -> float:
         """Share of the cells above 4 kHz, in bands below a cut-off, that are holes."""
         below = self._edge <= cutoff
-        if not below.any() or self._frames < 2 * FEWEST:
+        if not below.any() or self._frames < 2 * MIN_FRAMES:
             return 0.0
-        return float(self._count[below].sum() / (below.sum() * self._looked_at))
+        return float(self._count[below].sum() / (below.sum() * self._examined))
 
 
-class Hum:
+class HumDetector:
     """Lines on multiples of 50 and of 60 Hz: first how loud every moment is.
 
     Parameters
@@ -91,8 +91,8 @@ class Hum:
 
     def __init__(self, rate: int) -> None:
         self._window = round(0.75 * rate)
-        self._frames = Frames(self._window, self._window // 2)
-        self._energy: list[Floats] = []
+        self._frames = FrameSplitter(self._window, self._window // 2)
+        self._energy: list[Float64Array] = []
         self._rate, self._samples = rate, 0
 
     def push(self, block: Samples) -> None:
@@ -102,19 +102,19 @@ class Hum:
         # One at a time: they overlap, and squared they would be in memory twice and more.
         self._energy.append(np.array([np.square(it, dtype=np.float64).mean() for it in frames]))
 
-    def lines(self) -> "Lines | None":
+    def second_pass(self) -> "HumLines | None":
         """Who looks at the quietest moments; None if the recording is too short or silent."""
         if self._samples < 3 * self._window:
             return None
         energy = np.concatenate(self._energy)
-        heard = np.flatnonzero(energy > 10 ** (SILENT_DB / 10))
+        heard = np.flatnonzero(energy > 10 ** (DIGITAL_SILENCE_DB / 10))
         if heard.size == 0:
             return None
         quiet = heard[np.argsort(energy[heard])][: max(3, len(heard) // 4)]
-        return Lines(self._rate, self._window, quiet)
+        return HumLines(self._rate, self._window, quiet)
 
 
-class Lines:
+class HumLines:
     """Second look at a recording: lines in its quiet windows, so that notes, which stop, count not.
 
     Parameters
@@ -128,10 +128,10 @@ class Lines:
     """
 
     def __init__(self, rate: int, window: int, quiet: NDArray[np.int64]) -> None:
-        self._frames, self._next, self._quiet = Frames(window, window // 2), 0, set(quiet.tolist())
+        self._frames, self._next, self._quiet = FrameSplitter(window, window // 2), 0, set(quiet.tolist())
         self._taper = np.hanning(window).astype(np.float32)
-        self._kept = round(400 * window / rate)
-        hz = np.arange(self._kept) * (rate / window)
+        self._bin_count = round(400 * window / rate)
+        hz = np.arange(self._bin_count) * (rate / window)
         away = [np.abs(hz - mains * k) for mains in MAINS_HZ for k in range(1, 7)]
         self._places = [(far < 1.2, (far > 4) & (far < 12)) for far in away]
         self._heights: list[list[float]] = []
@@ -141,15 +141,15 @@ class Lines:
         for number, frame in enumerate(self._frames.push(block), start=self._next):
             self._next = number + 1
             if number in self._quiet:
-                power = np.abs(np.fft.rfft(frame * self._taper)[: self._kept]) ** 2 + 1e-30
+                power = np.abs(np.fft.rfft(frame * self._taper)[: self._bin_count]) ** 2 + 1e-30
                 self._heights.append(
                     [
-                        float(decibels(power[near].max() / np.median(power[beside])))
+                        float(power_to_db(power[near].max() / np.median(power[beside])))
                         for near, beside in self._places
                     ]
                 )
 
-    def tallest_db(self) -> tuple[float, float]:
+    def tallest_line_db(self) -> tuple[float, float]:
         """Height of the tallest line on multiples of 50 and of 60 Hz, dB.
 
         Of each of the first six multiples it is the median over the windows; against the median 4
@@ -159,7 +159,7 @@ class Lines:
         return float(heights[0]), float(heights[1])
 
 
-class FlatTops:
+class ClippedPeaks:
     """Clipped peaks: three equal samples or more near the peak, with a sharp corner.
 
     Below -26 dBFS none is looked for: there a step of 16 bits is as large as a corner.
@@ -172,13 +172,13 @@ class FlatTops:
 
     def __init__(self, peaks: Samples) -> None:
         self._peaks, self.count = peaks, 0
-        self._held: Samples = np.zeros((len(peaks), 0), np.float32)
+        self._pending: Samples = np.zeros((len(peaks), 0), np.float32)
 
     def push(self, block: Samples) -> None:
         """Look at more samples (channels, samples)."""
-        joined = np.concatenate([self._held, block], axis=1)
-        first = max(0, self._held.shape[1] - 1)  # those before it had their neighbours, and count
-        self._held = joined[:, -_KNOWN:]
+        joined = np.concatenate([self._pending, block], axis=1)
+        first = max(0, self._pending.shape[1] - 1)  # those before it had their neighbours, and count
+        self._pending = joined[:, -_CONTEXT_SAMPLES:]
         for channel, peak in zip(joined, self._peaks, strict=True):
             if peak < 0.05:
                 continue
@@ -192,38 +192,38 @@ class FlatTops:
             self.count += int((np.abs(channel[starts] - before) > 0.005 * peak).sum())
 
 
-def holes(bands: Floats, cutoff: float) -> float:
-    """Share of holes in the power of third octaves [band, frame]; see `Holes`."""
-    looking = Holes(len(bands))
+def dropout_ratio(bands: Float64Array, cutoff: float) -> float:
+    """Share of holes in the power of third octaves [band, frame]; see `SpectralDropouts`."""
+    looking = SpectralDropouts(len(bands))
     looking.push(bands)
-    return looking.share(cutoff)
+    return looking.ratio(cutoff)
 
 
-def hum_db(mono: Samples, rate: int) -> tuple[float, float] | None:
+def measure_hum_db(mono: Samples, rate: int) -> tuple[float, float] | None:
     """Height in dB of the tallest line on multiples of 50 Hz and of 60 Hz; None if too short."""
-    hum = Hum(rate)
+    hum = HumDetector(rate)
     hum.push(mono)
-    lines = hum.lines()
+    lines = hum.second_pass()
     if lines is None:
         return None
     lines.push(mono)
-    return lines.tallest_db()
+    return lines.tallest_line_db()
 
 
-def flat_tops(samples: Samples) -> int:
-    """Number of clipped peaks of samples (channels, samples); see `FlatTops`."""
-    looking = FlatTops(np.abs(samples).max(axis=1))
+def count_clipped_peaks(samples: Samples) -> int:
+    """Number of clipped peaks of samples (channels, samples); see `ClippedPeaks`."""
+    looking = ClippedPeaks(np.abs(samples).max(axis=1))
     looking.push(samples)
     return looking.count
 
 
-def _dip(level: Floats) -> Floats:
+def _dip_depth_db(level: Float64Array) -> Float64Array:
     """How far each cell [band, frame] lies below its band both before and after, dB.
 
     The first and the last 100 ms are left out: they have no before or no after.
     """
-    reach = np.arange(_NEAR, _FAR + 1)
+    reach = np.arange(_NEAREST_FRAMES, _FARTHEST_FRAMES + 1)
     before = np.max([np.roll(level, k, axis=1) for k in reach], axis=0)
     after = np.max([np.roll(level, -k, axis=1) for k in reach], axis=0)
-    dip: Floats = (np.minimum(before, after) - level)[:, _FAR:-_FAR]
+    dip: Float64Array = (np.minimum(before, after) - level)[:, _FARTHEST_FRAMES:-_FARTHEST_FRAMES]
     return dip

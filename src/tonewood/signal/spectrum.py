@@ -16,16 +16,16 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from tonewood.settings import SpectrumSettings
-from tonewood.signal.blocks import Piece, cut, whole
+from tonewood.signal.blocks import Chunk, split_chunk, single_chunk
 
-Floats = NDArray[np.floating[Any]]
-GainField = Callable[[Floats, Floats], NDArray[np.float32]]
+FloatArray = NDArray[np.floating[Any]]
+GainFunction = Callable[[FloatArray, FloatArray], NDArray[np.float32]]
 """(frequencies [bin] in Hz, times [frame] in s) → gain [bin, frame] in dB."""
-TensorField = Callable[[Floats, Floats], Tensor]
+TensorGainFunction = Callable[[FloatArray, FloatArray], Tensor]
 """The same on a device."""
 
 BLOCK_FRAMES = 256  # a block's spectra stay in the cache: twice as fast as long ones
-_NEPER = math.log(10) / 20  # a dB of amplitude, as a natural logarithm
+_NEPERS_PER_DB = math.log(10) / 20  # a dB of amplitude, as a natural logarithm
 
 
 def stft(wave: Tensor, settings: SpectrumSettings) -> Tensor:
@@ -34,7 +34,7 @@ def stft(wave: Tensor, settings: SpectrumSettings) -> Tensor:
     Parameters
     ----------
     wave : Tensor [..., sample]
-        At `settings.rate`, at least one sample.
+        At `search_settings.rate`, at least one sample.
     settings : SpectrumSettings
         Window, hop and FFT length.
 
@@ -42,33 +42,33 @@ def stft(wave: Tensor, settings: SpectrumSettings) -> Tensor:
     -------
     Tensor [..., bin, frame], complex
     """
-    return _stft(wave, settings.window, settings.hop, settings.fft)
+    return _stft_samples(wave, settings.window, settings.hop, settings.fft)
 
 
 def istft(spectrum: Tensor, length: int, settings: SpectrumSettings) -> Tensor:
     """Waveform [..., length] whose `stft` is closest to the spectrum [..., bin, frame]."""
-    return _istft(spectrum, length, settings.window, settings.hop, settings.fft)
+    return _istft_samples(spectrum, length, settings.window, settings.hop, settings.fft)
 
 
 def log_magnitude(spectrum: Tensor, settings: SpectrumSettings) -> Tensor:
-    """Magnitude in dBFS, floored at `settings.floor_db`; gradients are finite on silence too."""
+    """Magnitude in dBFS, floored at `search_settings.floor_db`; gradients are finite on silence too."""
     floor = 10 ** (settings.floor_db / 10)
     power = spectrum.real.square() + spectrum.imag.square()
     return 10 * torch.log10(power.clamp_min(floor))
 
 
-def scaled_to(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]:
-    """Window, hop and FFT length in samples that analyse `rate` as `settings` does its own.
+def scale_to_rate(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]:
+    """Window, hop and FFT length in samples that analyse `rate` as `search_settings` does its own.
 
     Equal durations give equal bin spacing, so the lowest bins at any rate of at least
-    `settings.rate` are the analysis that resampling would have given.
+    `search_settings.rate` are the analysis that resampling would have given.
     """
     ratio = rate / settings.rate
     window, hop = round(settings.window * ratio), round(settings.hop * ratio)
     return window, hop, max(window, round(settings.fft * ratio))
 
 
-def filter_length(window: int) -> int:
+def filter_fft_length(window: int) -> int:
     """FFT length that filters need, even.
 
     The impulse response must fit beside the window, or it wraps around: twice the window.
@@ -76,15 +76,15 @@ def filter_length(window: int) -> int:
     return 2 * int(next_fast_len(window, real=True))
 
 
-def filter_frames(length: int, hop: int) -> int:
+def count_filter_frames(length: int, hop: int) -> int:
     """Frames that filter so many samples; one past the end, since the last ends in a taper."""
     return length // hop + 2
 
 
-def filtered(
+def filter_recording(
     samples: NDArray[np.float32],
     rate: int,
-    gain: GainField,
+    gain: GainFunction,
     settings: SpectrumSettings,
     *,
     block_frames: int = BLOCK_FRAMES,
@@ -96,7 +96,7 @@ def filtered(
     samples : float32 array (channels, samples)
     rate : int
         Of the samples, Hz; need not be the analysis rate.
-    gain : GainField
+    gain : GainFunction
         Gain in dB wanted at (bin frequencies, frame times); the same for every channel.
     settings : SpectrumSettings
         Gives window and hop durations.
@@ -108,90 +108,90 @@ def filtered(
     float32 array (channels, samples), as long as the input to the sample
     """
     wave = torch.from_numpy(np.array(samples, dtype=np.float32, order="C"))
-    through = refiltered(wave, rate, settings, block_frames=block_frames)
+    through = prepare_filter(wave, rate, settings, block_frames=block_frames)
     return through(lambda hz, seconds: torch.from_numpy(gain(hz, seconds))).numpy()
 
 
-def refiltered(
+def prepare_filter(
     wave: Tensor, rate: int, settings: SpectrumSettings, *, block_frames: int = BLOCK_FRAMES
-) -> Callable[[TensorField], Tensor]:
+) -> Callable[[TensorGainFunction], Tensor]:
     """`filtered` for a waveform [channel, sample] that is passed through many filters.
 
     Its spectra are kept, on its own device, where the filters' gains are too.
     """
-    bank = _Bank(rate, settings, wave.device)
-    pieces = list(cut(whole(wave), block_frames * bank.hop, bank.margin))
-    analysed = [(piece, bank.analysed(piece)) for piece in pieces]
+    bank = _StftFilter(rate, settings, wave.device)
+    pieces = list(split_chunk(single_chunk(wave), block_frames * bank.hop, bank.margin))
+    analysed = [(piece, bank.analyse(piece)) for piece in pieces]
 
-    def through(gain: TensorField) -> Tensor:
-        return torch.cat([bank.filtered(*it, gain) for it in analysed], dim=1)
+    def through(gain: TensorGainFunction) -> Tensor:
+        return torch.cat([bank.apply(*it, gain) for it in analysed], dim=1)
 
     return through
 
 
 def filter_margin(rate: int, settings: SpectrumSettings) -> int:
-    """Samples beyond a piece that decide what it becomes by `filtered_piece`."""
-    _, hop, _ = scaled_to(settings, rate)
-    return _Bank(rate, settings).margin + hop
+    """Samples beyond a piece that decide what it becomes by `filter_chunk`."""
+    _, hop, _ = scale_to_rate(settings, rate)
+    return _StftFilter(rate, settings).margin + hop
 
 
-def filtered_piece(
-    piece: Piece[Tensor], rate: int, gain: TensorField, settings: SpectrumSettings
+def filter_chunk(
+    chunk: Chunk[Tensor], rate: int, gain: TensorGainFunction, settings: SpectrumSettings
 ) -> Tensor:
     """`filtered` of what a piece is about [channel, sample], on the piece's device.
 
     Its margins hold `filter_margin` samples, or end with the recording. What comes out does not
     depend on where pieces begin.
     """
-    bank = _Bank(rate, settings, piece.samples.device)
+    bank = _StftFilter(rate, settings, chunk.samples.device)
     # Frames stand at multiples of the hop, wherever pieces begin.
-    more = piece.start % bank.hop
-    wider = piece._replace(lead=piece.lead - more, size=piece.size + more)
+    more = chunk.core_start % bank.hop
+    wider = chunk._replace(left_margin=chunk.left_margin - more, core_size=chunk.core_size + more)
     made = [
-        bank.filtered(part, bank.analysed(part), gain)
-        for part in cut(wider, BLOCK_FRAMES * bank.hop, bank.margin)
+        bank.apply(part, bank.analyse(part), gain)
+        for part in split_chunk(wider, BLOCK_FRAMES * bank.hop, bank.margin)
     ]
     return torch.cat(made, dim=1)[:, more:]
 
 
-class _Bank:
+class _StftFilter:
     """Frames of a piece into spectra, and back through a filter, on a device."""
 
     def __init__(
         self, rate: int, settings: SpectrumSettings, device: torch.device | None = None
     ) -> None:
         self.rate = rate
-        self.window, self.hop, _ = scaled_to(settings, rate)
-        self.fft = filter_length(self.window)
+        self.window, self.hop, _ = scale_to_rate(settings, rate)
+        self.fft = filter_fft_length(self.window)
         self.hz = np.arange(self.fft // 2 + 1) * (rate / self.fft)
-        self.half = self.fft // 2 - (self.fft - self.window) // 2  # as torch centres windows
+        self.half_window = self.fft // 2 - (self.fft - self.window) // 2  # as torch centres windows
         self.hann = torch.hann_window(self.window, periodic=True).to(device)
         # The edges of a piece rest on reflected samples; a margin past them keeps blocks exact.
         self.margin = (-(-self.window // self.hop) + 1) * self.hop
 
-    def analysed(self, piece: Piece[Tensor]) -> Tensor:
+    def analyse(self, chunk: Chunk[Tensor]) -> Tensor:
         """Spectrum [channel, frame, bin]."""
-        wave = piece.samples
-        sides = (self.half, self.window - self.half + self.hop)
+        wave = chunk.samples
+        sides = (self.half_window, self.window - self.half_window + self.hop)
         kind = "reflect" if wave.shape[1] > max(sides) else "constant"
         frames = torch.nn.functional.pad(wave, sides, mode=kind).unfold(1, self.window, self.hop)
-        count = filter_frames(wave.shape[1], self.hop)
+        count = count_filter_frames(wave.shape[1], self.hop)
         spectrum: Tensor = torch.fft.rfft(frames[:, :count] * self.hann, self.fft)
         return spectrum
 
-    def filtered(self, piece: Piece[Tensor], spectrum: Tensor, gain: TensorField) -> Tensor:
+    def apply(self, chunk: Chunk[Tensor], spectrum: Tensor, gain: TensorGainFunction) -> Tensor:
         """Waveform [channel, sample] of what the piece is about."""
         count = spectrum.shape[1]
-        times = (piece.first // self.hop + np.arange(count)) * (self.hop / self.rate)
-        factor = gain(self.hz, times).mul(_NEPER).exp_()
+        times = (chunk.offset // self.hop + np.arange(count)) * (self.hop / self.rate)
+        factor = gain(self.hz, times).mul(_NEPERS_PER_DB).exp_()
         made = torch.fft.irfft(spectrum * factor.T.contiguous(), self.fft)
-        made = _overlapped(made[..., : self.window] * self.hann, self.hop)
-        made /= _overlapped(self.hann.square().expand(count, -1), self.hop)
-        first = self.half + piece.lead
-        return made[:, first : first + piece.size]
+        made = _overlap_add(made[..., : self.window] * self.hann, self.hop)
+        made /= _overlap_add(self.hann.square().expand(count, -1), self.hop)
+        first = self.half_window + chunk.left_margin
+        return made[:, first : first + chunk.core_size]
 
 
-def _overlapped(frames: Tensor, hop: int) -> Tensor:
+def _overlap_add(frames: Tensor, hop: int) -> Tensor:
     """Frames [..., frame, sample] added at every hop [..., sample]."""
     *rest, count, window = frames.shape
     turns = -(-window // hop)
@@ -202,7 +202,7 @@ def _overlapped(frames: Tensor, hop: int) -> Tensor:
     return total.flatten(-2)
 
 
-def _stft(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:
+def _stft_samples(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:
     if fft % 2:  # torch centres an odd frame by half a sample less, and would lose the last one
         wave = torch.nn.functional.pad(wave, (0, 1))
     shape = wave.shape
@@ -212,7 +212,7 @@ def _stft(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:
         fft,
         hop,
         window,
-        _hann(window, wave),
+        _hann_window(window, wave),
         center=True,
         pad_mode=pad,
         return_complex=True,
@@ -221,19 +221,19 @@ def _stft(wave: Tensor, window: int, hop: int, fft: int) -> Tensor:
     return spectrum.reshape(*shape[:-1], *spectrum.shape[-2:]) * (4 / window)
 
 
-def _istft(spectrum: Tensor, length: int, window: int, hop: int, fft: int) -> Tensor:
+def _istft_samples(spectrum: Tensor, length: int, window: int, hop: int, fft: int) -> Tensor:
     shape = spectrum.shape
     wave = torch.istft(
         spectrum.reshape(-1, *shape[-2:]) * (window / 4),
         fft,
         hop,
         window,
-        _hann(window, spectrum.real),
+        _hann_window(window, spectrum.real),
         center=True,
         length=length,
     )
     return wave.reshape(*shape[:-2], length)
 
 
-def _hann(window: int, like: Tensor) -> Tensor:
+def _hann_window(window: int, like: Tensor) -> Tensor:
     return torch.hann_window(window, periodic=True, dtype=like.dtype, device=like.device)

@@ -14,14 +14,14 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Generic, Protocol, TypeVar
 
-_ALONE = 3  # items
+_LOCAL_FIRST_ITEMS = 3  # items
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-class Pending(Protocol[Result_co]):
+class PendingResult(Protocol[Result_co]):
     """A result that is on its way."""
 
     def done(self) -> bool:
@@ -33,32 +33,32 @@ class Pending(Protocol[Result_co]):
         ...
 
 
-class Others(Protocol):
+class RemoteExecutor(Protocol):
     """Other processes that lend a hand."""
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         """How many more items they would take now."""
         ...
 
-    def submit(self, work: Callable[[Item], Result], item: Item) -> Pending[Result]:
+    def submit(self, work: Callable[[Item], Result], item: Item) -> PendingResult[Result]:
         """Let them do it."""
         ...
 
 
-_others: ContextVar[Others | None] = ContextVar("others", default=None)
+_remote_executor: ContextVar[RemoteExecutor | None] = ContextVar("others", default=None)
 
 
 @contextmanager
-def helped(others: Others) -> Iterator[None]:
+def use_remote_executor(executor: RemoteExecutor) -> Iterator[None]:
     """Let other processes lend a hand with whatever is portable."""
-    token = _others.set(others)
+    token = _remote_executor.set(executor)
     try:
         yield
     finally:
-        _others.reset(token)
+        _remote_executor.reset(token)
 
 
-class Spread(Generic[Item, Result]):
+class OrderedParallelMap(Generic[Item, Result]):
     """Results of pushed items, in their order, whichever is done first.
 
     Few items are ahead of the one that is waited for, so memory does not grow with their number.
@@ -68,132 +68,132 @@ class Spread(Generic[Item, Result]):
     Parameters
     ----------
     work : callable
-    portable : bool
+    picklable : bool
         Whether work and items can be pickled, and results come to the same in other processes:
-        then whoever it is `helped` by takes what there is room for, after the first few items.
+        then whoever it is `use_remote_executor` by takes what there is room for, after the first few items.
     """
 
-    def __init__(self, work: Callable[[Item], Result], *, portable: bool = False) -> None:
-        self._work, self._threads = work, cores()
+    def __init__(self, work: Callable[[Item], Result], *, picklable: bool = False) -> None:
+        self._work, self._threads = work, available_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tonewood")
-        self._others = _others.get() if portable else None
-        self._waiting: deque[Pending[Result]] = deque()
-        self._here: list[Pending[Result]] = []
-        self._there: list[Pending[Result]] = []
+        self._remote = _remote_executor.get() if picklable else None
+        self._queue: deque[PendingResult[Result]] = deque()
+        self._local: list[PendingResult[Result]] = []
+        self._lent: list[PendingResult[Result]] = []
         self._pushed = 0
 
     def push(self, item: Item) -> Iterator[Result]:
         """Begin work on an item; yields what must be done before more is begun."""
-        self._here, self._there = _undone(self._here), _undone(self._there)
+        self._local, self._lent = _unfinished(self._local), _unfinished(self._lent)
         self._pushed += 1
         # What is short is done before others could be asked.
-        others = self._others if self._pushed > _ALONE else None
-        if others is not None and others.room() > 0:
+        others = self._remote if self._pushed > _LOCAL_FIRST_ITEMS else None
+        if others is not None and others.free_slots() > 0:
             begun = others.submit(self._work, item)
-            self._there.append(begun)
+            self._lent.append(begun)
         else:
-            begun = self._begin(item)
-            self._here.append(begun)
-        self._waiting.append(begun)
+            begun = self._submit_local(item)
+            self._local.append(begun)
+        self._queue.append(begun)
         # As many again as are elsewhere may be done, while the one that is waited for is not.
-        while len(self._waiting) > self._threads + 2 * len(self._there):
-            yield self._waiting.popleft().result()
-            self._there = _undone(self._there)
+        while len(self._queue) > self._threads + 2 * len(self._lent):
+            yield self._queue.popleft().result()
+            self._lent = _unfinished(self._lent)
 
-    def rest(self) -> Iterator[Result]:
+    def drain(self) -> Iterator[Result]:
         """All results that are still to come."""
-        while self._waiting:
-            yield self._waiting.popleft().result()
+        while self._queue:
+            yield self._queue.popleft().result()
 
     def close(self) -> None:
         """Begin nothing more."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _begin(self, item: Item) -> Pending[Result]:
+    def _submit_local(self, item: Item) -> PendingResult[Result]:
         return self._pool.submit(self._work, item)
 
 
-class _Following(Spread[Item, Iterable[Result]]):
+class _OrderedParallelIterator(OrderedParallelMap[Item, Iterable[Result]]):
     """Work that makes one thing after the other, each to be had as soon as it is made here."""
 
-    def __init__(self, making: Callable[[Item], Iterable[Result]], *, portable: bool) -> None:
-        super().__init__(partial(_listed, making), portable=portable)
-        self._making, self._closed = making, Event()
+    def __init__(self, generate: Callable[[Item], Iterable[Result]], *, picklable: bool) -> None:
+        super().__init__(partial(_collect_results, generate), picklable=picklable)
+        self._generate, self._closed = generate, Event()
 
     def close(self) -> None:
         """Begin nothing more, and end what is under way after the next that it makes."""
         self._closed.set()
         super().close()
 
-    def _begin(self, item: Item) -> Pending[Iterable[Result]]:
-        return _Followed(self._pool, partial(self._making, item), self._closed)
+    def _submit_local(self, item: Item) -> PendingResult[Iterable[Result]]:
+        return _StreamedResult(self._pool, partial(self._generate, item), self._closed)
 
 
-class _Followed(Generic[Result]):
+class _StreamedResult(Generic[Result]):
     """What a thread makes, while it makes it."""
 
     def __init__(
-        self, pool: ThreadPoolExecutor, making: Callable[[], Iterable[Result]], closed: Event
+        self, pool: ThreadPoolExecutor, generate: Callable[[], Iterable[Result]], closed: Event
     ) -> None:
-        self._made: SimpleQueue[tuple[Result, ...]] = SimpleQueue()
-        self._work: Future[None] = pool.submit(self._make, making, closed)
+        self._queue: SimpleQueue[tuple[Result, ...]] = SimpleQueue()
+        self._future: Future[None] = pool.submit(self._produce, generate, closed)
 
-    def _make(self, making: Callable[[], Iterable[Result]], closed: Event) -> None:
+    def _produce(self, generate: Callable[[], Iterable[Result]], closed: Event) -> None:
         try:
-            for it in making():
-                self._made.put((it,))
+            for it in generate():
+                self._queue.put((it,))
                 if closed.is_set():
                     return
         finally:
-            self._made.put(())
+            self._queue.put(())
 
     def done(self) -> bool:
-        """As of `Pending`."""
-        return self._work.done()
+        """As of `PendingResult`."""
+        return self._future.done()
 
     def result(self) -> Iterator[Result]:
-        """As of `Pending`: all that is made, as it comes; an error at its end."""
-        while made := self._made.get():
+        """As of `PendingResult`: all that is made, as it comes; an error at its end."""
+        while made := self._queue.get():
             yield from made
-        self._work.result()
+        self._future.result()
 
 
-def spread(
-    work: Callable[[Item], Result], items: Iterable[Item], *, portable: bool = False
+def parallel_map(
+    work: Callable[[Item], Result], items: Iterable[Item], *, picklable: bool = False
 ) -> Iterator[Result]:
     """Results in the order of the items; `map`, by all that `Spread` works with."""
-    return _done(Spread(work, portable=portable), items)
+    return _run_in_order(OrderedParallelMap(work, picklable=picklable), items)
 
 
-def follow(
-    making: Callable[[Item], Iterable[Result]], items: Iterable[Item], *, portable: bool = False
+def parallel_iterate(
+    generate: Callable[[Item], Iterable[Result]], items: Iterable[Item], *, picklable: bool = False
 ) -> Generator[Iterable[Result], None, None]:
     """What is made of each item, in their order, each thing as soon as it is made.
 
     Only one item is told of at a time: what is made of others meanwhile comes at their turn, what
     another process makes as a whole.
     """
-    return _done(_Following(making, portable=portable), items)
+    return _run_in_order(_OrderedParallelIterator(generate, picklable=picklable), items)
 
 
-def _done(ahead: Spread[Item, Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+def _run_in_order(runner: OrderedParallelMap[Item, Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     try:
         for item in items:
-            yield from ahead.push(item)
-        yield from ahead.rest()
+            yield from runner.push(item)
+        yield from runner.drain()
     finally:
-        ahead.close()
+        runner.close()
 
 
-def _listed(making: Callable[[Item], Iterable[Result]], item: Item) -> list[Result]:
-    return list(making(item))
+def _collect_results(generate: Callable[[Item], Iterable[Result]], item: Item) -> list[Result]:
+    return list(generate(item))
 
 
-def _undone(pending: list[Pending[Result]]) -> list[Pending[Result]]:
+def _unfinished(pending: list[PendingResult[Result]]) -> list[PendingResult[Result]]:
     return [it for it in pending if not it.done()]
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Cores that this process may use: TONEWOOD_CORES, else all that the system lets it."""
     given = os.environ.get("TONEWOOD_CORES", "")
     if given.isdecimal():

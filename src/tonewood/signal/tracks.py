@@ -9,10 +9,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-PART_FRAMES = 6_000  # a minute at 10 ms: what is worked on at once where nothing else decides
+SEGMENT_FRAMES = 6_000  # a minute at 10 ms: what is worked on at once where nothing else decides
 
 
-class Track(Protocol):
+class TimeSeries(Protocol):
     """Something of `frames` moments."""
 
     @property
@@ -20,13 +20,13 @@ class Track(Protocol):
         """Number of moments."""
         ...
 
-    def part(self, first: int, last: int) -> Tensor:
-        """Values [row, frame], or [frame], of the moments from `first` up to `last`."""
+    def read(self, start: int, stop: int) -> Tensor:
+        """Values [row, frame], or [frame], of the moments from `start` up to `stop`."""
         ...
 
 
 @dataclass(frozen=True)
-class Held:
+class TensorTimeSeries:
     """A track that is a tensor [row, frame] or [frame]."""
 
     values: Tensor
@@ -36,46 +36,46 @@ class Held:
         """Number of moments."""
         return int(self.values.shape[-1])
 
-    def part(self, first: int, last: int) -> Tensor:
+    def read(self, start: int, stop: int) -> Tensor:
         """A view of the tensor."""
-        return self.values[..., first:last]
+        return self.values[..., start:stop]
 
 
 @dataclass(frozen=True)
-class Made:
+class LazyTimeSeries:
     """A track that is made when it is asked for; what makes it is given first and last moment."""
 
     frames: int
-    make: Callable[[int, int], Tensor]
+    compute: Callable[[int, int], Tensor]
 
-    def part(self, first: int, last: int) -> Tensor:
+    def read(self, start: int, stop: int) -> Tensor:
         """Made anew every time."""
-        return self.make(first, last)
+        return self.compute(start, stop)
 
 
 @dataclass(frozen=True)
-class Span:
+class Segment:
     """Moments of a track that are worked on at once, and the margin that is looked at too."""
 
-    first: int
-    last: int
-    begin: int
-    end: int
+    start: int
+    stop: int
+    padded_start: int
+    padded_stop: int
 
     @property
-    def inner(self) -> slice:
+    def core(self) -> slice:
         """Where, in what spans the margin too, the moments themselves are."""
-        return slice(self.first - self.begin, self.last - self.begin)
+        return slice(self.start - self.padded_start, self.stop - self.padded_start)
 
 
-def spans(frames: int, size: int = PART_FRAMES, margin: int = 0) -> Iterator[Span]:
+def split_segments(frames: int, size: int = SEGMENT_FRAMES, margin: int = 0) -> Iterator[Segment]:
     """Cut so many moments into spans of `size`, each with `margin` moments either side."""
     for first in range(0, frames, size):
         last = min(first + size, frames)
-        yield Span(first, last, max(0, first - margin), min(frames, last + margin))
+        yield Segment(first, last, max(0, first - margin), min(frames, last + margin))
 
 
-def parts(track: Track, size: int = PART_FRAMES) -> Iterator[Tensor]:
+def read_segments(series: TimeSeries, size: int = SEGMENT_FRAMES) -> Iterator[Tensor]:
     """All of a track, part by part."""
-    for span in spans(track.frames, size):
-        yield track.part(span.first, span.last)
+    for span in split_segments(series.frames, size):
+        yield series.read(span.start, span.stop)

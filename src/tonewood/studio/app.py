@@ -12,21 +12,21 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
-from tonewood.serving import POLICY, Limits, guarded, is_local, names_of
-from tonewood.serving.refusals import refuse_alike, refused, refusing
+from tonewood.serving import CONTENT_SECURITY_POLICY, RequestLimits, secure, is_loopback, accepted_hostnames
+from tonewood.serving.refusals import install_error_handlers, error_response, declare_errors
 from tonewood.studio import hearing, machine, sessions, taking
-from tonewood.studio.desk import Desk
-from tonewood.studio.entries import MissingError
+from tonewood.studio.desk import StudioState
+from tonewood.studio.entries import NotFoundError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
-UPLOAD = Limits(body_bytes=2 * 2**30, seconds=1_800.0)
-STATIC = Path(str(resources.files("tonewood.studio"))) / "static"
+DEFAULT_UPLOAD_LIMITS = RequestLimits(body_bytes=2 * 2**30, seconds=1_800.0)
+STATIC_FOLDER = Path(str(resources.files("tonewood.studio"))) / "static"
 
 
-def application(desk: Desk, upload: Limits = UPLOAD) -> FastAPI:
-    """Routes over a desk, unguarded; of `upload` the page is told."""
+def create_studio_app(desk: StudioState, upload: RequestLimits = DEFAULT_UPLOAD_LIMITS) -> FastAPI:
+    """Routes over a desk, unguarded; of `upload_path` the page is told."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -39,33 +39,33 @@ def application(desk: Desk, upload: Limits = UPLOAD) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.desk, app.state.upload_bytes = desk, upload.body_bytes
     for part in (sessions, hearing, taking, machine):
-        app.include_router(part.routes, prefix="/api", responses=refusing(404, 501, 507))
-    refuse_alike(app)
-    app.add_exception_handler(TonewoodError, _refused)
+        app.include_router(part.routes, prefix="/api", responses=declare_errors(404, 501, 507))
+    install_error_handlers(app)
+    app.add_exception_handler(TonewoodError, _respond_to_tonewood_error)
     # What Starlette raises for a file that is gone before it could be sent is a RuntimeError.
     for vanished in (FileNotFoundError, RuntimeError):
-        app.add_exception_handler(vanished, _vanished)
-    app.add_exception_handler(Exception, _broken)
-    app.add_api_route("/", _page, methods=["GET"], response_class=HTMLResponse)
-    app.mount("/assets", _Assets(directory=STATIC / "assets", check_dir=False))
-    app.mount("/", StaticFiles(directory=STATIC, check_dir=False))
+        app.add_exception_handler(vanished, _respond_to_missing_file)
+    app.add_exception_handler(Exception, _respond_to_internal_error)
+    app.add_api_route("/", _serve_index_page, methods=["GET"], response_class=HTMLResponse)
+    app.mount("/assets", _ImmutableAssets(directory=STATIC_FOLDER / "assets", check_dir=False))
+    app.mount("/", StaticFiles(directory=STATIC_FOLDER, check_dir=False))
     return app
 
 
-def studio(
-    desk: Desk, *, host: str = "127.0.0.1", token: str | None = None, upload: Limits = UPLOAD
+def create_secure_studio_app(
+    desk: StudioState, *, host: str = "127.0.0.1", token: str | None = None, upload: RequestLimits = DEFAULT_UPLOAD_LIMITS
 ) -> "ASGIApp":
     """Guarded application; beyond this machine it needs a token."""
-    assert is_local(host) or token
-    return guarded(
-        application(desk, upload),
+    assert is_loopback(host) or token
+    return secure(
+        create_studio_app(desk, upload),
         token=token,
-        hosts=names_of(host),
-        larger={"/api/recordings": upload},
+        hosts=accepted_hostnames(host),
+        limits_by_path={"/api/recordings": upload},
     )
 
 
-class _Assets(StaticFiles):
+class _ImmutableAssets(StaticFiles):
     """Built files, whose names change with what they hold: kept by the browser for ever."""
 
     async def get_response(self, path: str, scope: "Scope") -> Response:
@@ -75,35 +75,35 @@ class _Assets(StaticFiles):
         return response
 
 
-def _page() -> HTMLResponse:
+def _serve_index_page() -> HTMLResponse:
     """The page; what wavesurfer styles itself by is allowed by a nonce of its own."""
     nonce = secrets.token_urlsafe(16)
-    content = (STATIC / "index.html").read_text(encoding="utf-8").replace("__NONCE__", nonce)
-    policy = POLICY.replace("style-src 'self'", f"style-src 'self' 'nonce-{nonce}'")
+    content = (STATIC_FOLDER / "index.html").read_text(encoding="utf-8").replace("__NONCE__", nonce)
+    policy = CONTENT_SECURITY_POLICY.replace("style-src 'self'", f"style-src 'self' 'nonce-{nonce}'")
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
 
-def _refused(request: Request, error: Exception) -> Response:
+def _respond_to_tonewood_error(request: Request, error: Exception) -> Response:
     status = 400
-    if isinstance(error, MissingError):
+    if isinstance(error, NotFoundError):
         status = 404
     elif isinstance(error, MissingExtraError):
         status = 501
     elif isinstance(error, OutputError):
         status = 507
-    return refused(status, str(error))
+    return error_response(status, str(error))
 
 
-def _vanished(request: Request, error: Exception) -> Response:
+def _respond_to_missing_file(request: Request, error: Exception) -> Response:
     """A file that is not there: no wonder where its session was forgotten meanwhile."""
     name = request.path_params.get("name")
     if name is not None:
         try:
             request.app.state.desk.store.session(name)
-        except MissingError as missing:
-            return _refused(request, missing)
+        except NotFoundError as missing:
+            return _respond_to_tonewood_error(request, missing)
     raise error
 
 
-def _broken(request: Request, error: Exception) -> Response:
-    return refused(500, f"something went wrong in Tonewood itself: {error!r}")
+def _respond_to_internal_error(request: Request, error: Exception) -> Response:
+    return error_response(500, f"something went wrong in Tonewood itself: {error!r}")

@@ -11,15 +11,15 @@ from tonewood.errors import TonewoodError
 from tonewood.settings import Settings
 from tonewood.workflow.edit import Edit
 
-SAMPLES = "input.f32"
+SAMPLES_FILE = "input.f32"
 """Name of a session's samples: float32, little-endian, channel by channel within each moment."""
 
 
-class MissingError(TonewoodError):
+class NotFoundError(TonewoodError):
     """There is no such session, job or file."""
 
 
-class Sound(Settings):
+class RecordingInfo(Settings):
     """What is known of a session's recording.
 
     Parameters
@@ -50,77 +50,77 @@ class Sound(Settings):
 
 
 @dataclass(frozen=True)
-class State:
+class EditState:
     """An edit in a session's history.
 
     Parameters
     ----------
     number : int
         Place in the history, from 0.
-    found : int or None
+    mask_number : int or None
         Which found mask it changes; None before the first.
     """
 
     number: int
-    found: int | None
+    mask_number: int | None
     edit: Edit
-    undo: bool
-    redo: bool
+    can_undo: bool
+    can_redo: bool
 
 
 @dataclass(frozen=True)
-class Session:
+class StudioSession:
     """A recording at work."""
 
     id: str
     title: str
     created: float
     changed: float
-    sound: Sound
+    recording: RecordingInfo
     model: str
     folder: Path
 
-    def samples(self) -> NDArray[np.float32]:
+    def open_samples(self) -> NDArray[np.float32]:
         """Samples (channels, samples) as float32, on disk until they are looked at."""
-        return mapped(self.folder / SAMPLES, self.sound.channels)
+        return memory_map_samples(self.folder / SAMPLES_FILE, self.recording.channels)
 
     @property
-    def upload(self) -> Path:
+    def upload_path(self) -> Path:
         """The file as it came."""
-        return self.folder / self.sound.upload
+        return self.folder / self.recording.upload
 
 
-def mapped(path: Path, channels: int) -> NDArray[np.float32]:
+def memory_map_samples(path: Path, channels: int) -> NDArray[np.float32]:
     """Samples (channels, samples) of a session's file, on disk until they are looked at."""
     flat = np.memmap(path, "<f4", "r")
     return flat.reshape(-1, channels).T
 
 
 @dataclass
-class Job:
+class StudioJob:
     """Work that takes a while: what was asked, and what is told of it."""
 
     id: str
     session: str | None
     kind: str
     state: str
-    asked: dict[str, Any]
-    told: dict[str, Any]
+    request: dict[str, Any]
+    progress: dict[str, Any]
     created: float
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether nothing more will come."""
         return self.state not in ("queued", "running")
 
-    def shown(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As the page sees it."""
-        told = {key: value for key, value in self.told.items() if key not in ("row", "rows")}
-        if "rows" in self.told:
-            told["rows"] = [_pathless(row) for row in self.told["rows"]]
-        if "row" in self.told:
-            at, row = self.told["row"]
-            told["row"] = [at, _pathless(row)]
+        told = {key: value for key, value in self.progress.items() if key not in ("row", "rows")}
+        if "rows" in self.progress:
+            told["rows"] = [_without_paths(row) for row in self.progress["rows"]]
+        if "row" in self.progress:
+            at, row = self.progress["row"]
+            told["row"] = [at, _without_paths(row)]
         return {
             "id": self.id,
             "session": self.session,
@@ -131,6 +131,6 @@ class Job:
         }
 
 
-def _pathless(row: dict[str, Any]) -> dict[str, Any]:
+def _without_paths(row: dict[str, Any]) -> dict[str, Any]:
     """A recording of a batch without where it lies, which is no page's business."""
     return {key: value for key, value in row.items() if key not in ("input", "output")}

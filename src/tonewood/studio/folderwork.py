@@ -4,50 +4,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tonewood.errors import shown
+from tonewood.errors import printable
 from tonewood.files.modelfile import Model
-from tonewood.masking.optimise import Step
-from tonewood.scoring.findings import summary
-from tonewood.settings import EnhanceSettings, ModelSettings, changed
+from tonewood.masking.optimise import SearchStep
+from tonewood.scoring.findings import summarize_audit
+from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
 from tonewood.workflow import audit as audits
 from tonewood.workflow import batch, layout
-from tonewood.workflow.audit import Listened
-from tonewood.workflow.courses import Checked
-from tonewood.workflow.sides import Loaded
-from tonewood.workflow.teach import Taught
-from tonewood.workflow.train import Origin, train
+from tonewood.workflow.audit import AuditProgress
+from tonewood.workflow.courses import CheckEvent
+from tonewood.workflow.sides import SideLoadProgress
+from tonewood.workflow.teach import LabelProgress
+from tonewood.workflow.train import Provenance, train_from_folders
 
-Told = dict[str, Any]
+JobData = dict[str, Any]
 
 
-def audit(asked: Told) -> Iterator[Told]:
+def run_audit_job(request: JobData) -> Iterator[JobData]:
     """What tells two folders apart besides the instrument."""
-    sides = Path(asked["reference"]), Path(asked["source"])
-    for event in audits.audit(*sides, ModelSettings()):
-        if isinstance(event, audits.Listened):
-            surveyed = event.surveyed
+    sides = Path(request["reference"]), Path(request["source"])
+    for event in audits.audit_folders(*sides, ModelSettings()):
+        if isinstance(event, audits.AuditProgress):
+            surveyed = event.progress
             yield {"phase": event.side, "number": surveyed.number, "of": surveyed.total}
         else:
             yield {
                 "phase": "done",
                 "verdict": event.audit.verdict,
-                "summary": summary(event.audit),
-                "warnings": audits.warnings(event.audit),
+                "summary": summarize_audit(event.audit),
+                "warnings": audits.confound_warnings(event.audit),
                 "recordings": list(event.audit.recordings),
             }
 
 
-def teach(asked: Told) -> Iterator[Told]:
+def run_training_job(request: JobData) -> Iterator[JobData]:
     """A model of two folders, its accuracy check by check."""
-    target = Path(asked["target"])
+    target = Path(request["target"])
     curve: list[dict[str, Any]] = []
-    settings = changed(ModelSettings(), asked.get("settings", []))
-    events = train(
-        Path(asked["reference"]),
-        Path(asked["source"]),
+    settings = apply_assignments(ModelSettings(), request.get("settings", []))
+    events = train_from_folders(
+        Path(request["reference"]),
+        Path(request["source"]),
         settings,
         name=target.stem,
-        origin=Origin(domain=asked["domain"]),
+        provenance=Provenance(domain=request["domain"]),
     )
     for event in events:
         if isinstance(event, Model):
@@ -59,47 +59,47 @@ def teach(asked: Told) -> Iterator[Told]:
                 "accuracy": card.accuracy,
                 "interval": list(card.accuracy_interval),
             }
-        elif isinstance(event, Checked):
+        elif isinstance(event, CheckEvent):
             check = event.check
             curve.append({
-                "who": event.who, "step": check.step, "of": check.steps,
+                "who": event.network, "step": check.step, "of": check.steps,
                 "accuracy": check.accuracy, "loss": check.held_out_loss,
             })  # fmt: skip
-            done = event.who == "judge" or not settings.training.judge
+            done = event.network == "judge" or not settings.training.judge
             last = done and check.step >= check.steps
-            yield {"phase": "masks" if last else event.who, "curve": list(curve)}
-        elif isinstance(event, Loaded):
-            loading = event.loading
+            yield {"phase": "masks" if last else event.network, "curve": list(curve)}
+        elif isinstance(event, SideLoadProgress):
+            loading = event.progress
             yield {"phase": "loading", "side": event.side, "number": loading.number,
                    "of": loading.total}  # fmt: skip
-        elif isinstance(event, Taught):
+        elif isinstance(event, LabelProgress):
             yield {"phase": "predictor", "number": event.number, "of": event.total}
-        elif isinstance(event, Listened):
-            surveyed = event.surveyed
+        elif isinstance(event, AuditProgress):
+            surveyed = event.progress
             yield {"phase": "listening", "side": event.side, "number": surveyed.number,
                    "of": surveyed.total}  # fmt: skip
 
 
-def enhance_folder(asked: Told, model: Model) -> Iterator[Told]:
+def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     """Every recording below a folder into another, told row by row."""
-    inputs, out = Path(asked["input"]), Path(asked["output"])
-    settings = EnhanceSettings.model_validate(asked["settings"])
-    laid = layout.jobs([inputs], out)
-    rows: list[dict[str, Any]] = [_row(job, inputs) for job in laid]
+    inputs, out = Path(request["input"]), Path(request["output"])
+    settings = EnhanceSettings.model_validate(request["settings"])
+    laid = layout.plan_file_jobs([inputs], out)
+    rows: list[dict[str, Any]] = [_batch_row(job, inputs) for job in laid]
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
     done = 0
     place = {str(job.input): number for number, job in enumerate(laid)}
-    for event in batch.enhance_files(laid, model, settings, overwrite=asked["overwrite"]):
-        if isinstance(event, Step):
+    for event in batch.enhance_files(laid, model, settings, overwrite=request["overwrite"]):
+        if isinstance(event, SearchStep):
             continue
         at = place[str(event.input)]
-        if isinstance(event, batch.Started):
+        if isinstance(event, batch.FileStarted):
             rows[at] = {**rows[at], "state": "running"}
-        elif isinstance(event, layout.Failed):
+        elif isinstance(event, layout.FileFailure):
             rows[at] = {
                 **rows[at],
                 "state": "failed",
-                "error": str(event.error).replace(f"{shown(inputs)}/", ""),
+                "error": str(event.error).replace(f"{printable(inputs)}/", ""),
             }
             done += 1
         else:
@@ -119,7 +119,7 @@ def enhance_folder(asked: Told, model: Model) -> Iterator[Told]:
     yield {"phase": "done", "done": done, "failed": sum(r["state"] == "failed" for r in rows)}
 
 
-def _row(job: layout.Job | layout.Failed, folder: Path) -> dict[str, Any]:
+def _batch_row(job: layout.FileJob | layout.FileFailure, folder: Path) -> dict[str, Any]:
     path = Path(job.input)
     return {
         "name": str(path.relative_to(folder)) if path != folder else path.name,

@@ -13,150 +13,150 @@ from numpy.typing import NDArray
 
 from tonewood.errors import CallError
 from tonewood.masking.mask import Mask
-from tonewood.serving.refusals import sending
-from tonewood.signal.bands import centres_hz
+from tonewood.serving.refusals import declare_media
+from tonewood.signal.bands import center_frequencies
 from tonewood.studio import sound, tiles
-from tonewood.studio.entries import SAMPLES, MissingError, mapped
-from tonewood.studio.sessions import AtDesk
-from tonewood.studio.tiles import Axis
+from tonewood.studio.entries import SAMPLES_FILE, NotFoundError, memory_map_samples
+from tonewood.studio.sessions import StudioDependency
+from tonewood.studio.tiles import FrequencyAxis
 
 routes = APIRouter()
 
-Level = Annotated[int, InPath(ge=0, lt=tiles.LEVELS)]
-Number = Annotated[int, InPath(ge=0, le=1_000_000)]
-Amount = Annotated[float | None, Query(ge=0, le=1)]
+ZoomLevel = Annotated[int, InPath(ge=0, lt=tiles.ZOOM_LEVELS)]
+TileNumber = Annotated[int, InPath(ge=0, le=1_000_000)]
+AmountQuery = Annotated[float | None, Query(ge=0, le=1)]
 EditNumber = Annotated[int | None, Query(ge=0, le=2**53)]
-_MOST_S = 30.0
-_OCTETS: dict[str, Any] = {
-    "response_class": Response, "responses": sending("application/octet-stream"),
+_MAX_SOUND_SECONDS = 30.0
+_BINARY_ROUTE: dict[str, Any] = {
+    "response_class": Response, "responses": declare_media("application/octet-stream"),
 }  # fmt: skip
-_FOREVER = "private, max-age=31536000, immutable"
+_CACHE_FOREVER = "private, max-age=31536000, immutable"
 
 
-@routes.get("/sessions/{name}/tiles/input/{axis}/{level}/{number}", **_OCTETS)
-def input_tile(
-    request: Request, name: str, axis: Axis, level: Level, number: Number, desk: AtDesk
+@routes.get("/sessions/{name}/tiles/input/{axis}/{level}/{number}", **_BINARY_ROUTE)
+def get_input_tile(
+    request: Request, name: str, axis: FrequencyAxis, level: ZoomLevel, number: TileNumber, desk: StudioDependency
 ) -> Response:
     """Spectrogram of the recording."""
-    session = desk.store.session(name)
-    tile = _spectrogram(
-        session.folder / SAMPLES,
-        session.sound.channels,
-        tiles.Place(axis, session.sound.rate, level, number),
+    session = desk.database.get_session(name)
+    tile = _cached_spectrogram_tile(
+        session.folder / SAMPLES_FILE,
+        session.recording.channels,
+        tiles.TileAddress(axis, session.recording.rate, level, number),
     )
-    return _tile(request, tile, _FOREVER)
+    return _tile_response(request, tile, _CACHE_FOREVER)
 
 
-@routes.get("/sessions/{name}/tiles/output/{axis}/{level}/{number}", **_OCTETS)
-def output_tile(
-    request: Request, name: str, axis: Axis, level: Level, number: Number, key: str, desk: AtDesk
+@routes.get("/sessions/{name}/tiles/output/{axis}/{level}/{number}", **_BINARY_ROUTE)
+def get_output_tile(
+    request: Request, name: str, axis: FrequencyAxis, level: ZoomLevel, number: TileNumber, key: str, desk: StudioDependency
 ) -> Response:
     """Spectrogram of the whole rendering."""
-    session, state = desk.at(name, None, None)
-    path = session.folder / f"whole-{sound.key_of(state, state.edit)}.npy"
+    session, state = desk.session_and_state(name, None, None)
+    path = session.folder / f"whole-{sound.edit_key(state, state.edit)}.npy"
     if not path.exists():
-        raise MissingError("the output is not rendered yet: wait a moment")
-    kept = _FOREVER if path.stem == f"whole-{key}" else "no-store"
-    tile = _spectrogram(path, None, tiles.Place(axis, session.sound.rate, level, number))
-    return _tile(request, tile, kept)
+        raise NotFoundError("the output is not rendered yet: wait a moment")
+    kept = _CACHE_FOREVER if path.stem == f"whole-{key}" else "no-store"
+    tile = _cached_spectrogram_tile(path, None, tiles.TileAddress(axis, session.recording.rate, level, number))
+    return _tile_response(request, tile, kept)
 
 
-@routes.get("/sessions/{name}/tiles/mask/{axis}/{level}/{number}", **_OCTETS)
-def mask_tile(
+@routes.get("/sessions/{name}/tiles/mask/{axis}/{level}/{number}", **_BINARY_ROUTE)
+def get_mask_tile(
     request: Request,
     name: str,
-    axis: Axis,
-    level: Level,
-    number: Number,
-    desk: AtDesk,
+    axis: FrequencyAxis,
+    level: ZoomLevel,
+    number: TileNumber,
+    desk: StudioDependency,
     edit: EditNumber = None,
     key: str = "",
 ) -> Response:
     """Mask at full amount, in quarter-decibels around 128; the page scales it by the amount."""
-    session, state = desk.at(name, edit, None)
-    at_s = tiles.columns_s(level, number)
-    mask, start_s = sound.mask_between(
-        session, state, desk.model_of(session, state), float(at_s[0]), float(at_s[-1])
+    session, state = desk.session_and_state(name, edit, None)
+    at_s = tiles.column_times(level, number)
+    mask, start_s = sound.compose_mask_window(
+        session, state, desk.model_for_edit(session, state), float(at_s[0]), float(at_s[-1])
     )
-    place = tiles.Place(axis, session.sound.rate, level, number)
-    tile = tiles.gains(mask, start_s, session.sound.seconds, place)
-    kept = _FOREVER if key == sound.key_of(state, state.edit) else "no-store"
-    return _tile(request, tile, kept)
+    place = tiles.TileAddress(axis, session.recording.rate, level, number)
+    tile = tiles.gain_tile(mask, start_s, session.recording.seconds, place)
+    kept = _CACHE_FOREVER if key == sound.edit_key(state, state.edit) else "no-store"
+    return _tile_response(request, tile, kept)
 
 
-@routes.get("/sessions/{name}/tiles/saliency/{axis}/{level}/{number}", **_OCTETS)
-def saliency_tile(
-    request: Request, name: str, axis: Axis, level: Level, number: Number, desk: AtDesk
+@routes.get("/sessions/{name}/tiles/saliency/{axis}/{level}/{number}", **_BINARY_ROUTE)
+def get_saliency_tile(
+    request: Request, name: str, axis: FrequencyAxis, level: ZoomLevel, number: TileNumber, desk: StudioDependency
 ) -> Response:
     """What speaks for the reference (above 128) and for the source (below)."""
-    session = desk.store.session(name)
-    told = desk.saliency(session)
+    session = desk.database.get_session(name)
+    told = desk.saliency_view(session)
     if told is None:
-        raise MissingError("nothing was explained yet: ask what the scorer heard")
-    model = desk.models.get(desk.chosen(session))
+        raise NotFoundError("nothing was explained yet: ask what the scorer heard")
+    model = desk.models.get(desk.current_model(session))
     evidence = np.load(session.folder / f"saliency-{told['digest']}.npy", mmap_mode="r")
     spectrum = model.settings.spectrum
-    hz = centres_hz(model.settings.scorer.bands, spectrum)
+    hz = center_frequencies(model.settings.scorer.bands, spectrum)
     hop = spectrum.hop / spectrum.rate
-    at_s = tiles.columns_s(level, number)
+    at_s = tiles.column_times(level, number)
     first = int(np.clip(at_s[0] / hop - 1, 0, evidence.shape[1] - 1))
     last = int(np.clip(at_s[-1] / hop + 2, first + 1, evidence.shape[1]))
     # One unit of evidence at full colour is drawn as 31 dB are.
     scaled = np.array(evidence[:, first:last]) * np.float32(31.0 / told["reach"])
     mask = Mask(scaled, hz, hop, spectrum.rate / 2)
-    place = tiles.Place(axis, session.sound.rate, level, number)
-    tile = tiles.gains(mask, first * hop, session.sound.seconds, place)
-    return _tile(request, tile, "no-store")
+    place = tiles.TileAddress(axis, session.recording.rate, level, number)
+    tile = tiles.gain_tile(mask, first * hop, session.recording.seconds, place)
+    return _tile_response(request, tile, "no-store")
 
 
 @routes.get("/sessions/{name}/waveform")
-def waveform(name: str, desk: AtDesk) -> dict[str, Any]:
+def get_waveform(name: str, desk: StudioDependency) -> dict[str, Any]:
     """Peaks of the whole recording."""
-    session = desk.store.session(name)
-    return {"peaks": np.round(_peaks(session.folder / SAMPLES, session.sound.channels), 4).tolist()}
+    session = desk.database.get_session(name)
+    return {"peaks": np.round(_cached_waveform_peaks(session.folder / SAMPLES_FILE, session.recording.channels), 4).tolist()}
 
 
 @routes.get("/sessions/{name}/curve")
-def curve(name: str, axis: Axis, desk: AtDesk) -> dict[str, Any]:
+def get_average_curve(name: str, axis: FrequencyAxis, desk: StudioDependency) -> dict[str, Any]:
     """Average EQ at full amount."""
-    session, state = desk.at(name, None, None)
-    model = desk.model_of(session, state)
-    mask, _ = sound.mask_between(session, state, model, 0, session.sound.seconds)
-    return tiles.average(mask, axis, session.sound.rate)._asdict()
+    session, state = desk.session_and_state(name, None, None)
+    model = desk.model_for_edit(session, state)
+    mask, _ = sound.compose_mask_window(session, state, model, 0, session.recording.seconds)
+    return tiles.average_eq_curve(mask, axis, session.recording.rate)._asdict()
 
 
-@routes.get("/sessions/{name}/sound/{which}", **_OCTETS)
-def heard(
+@routes.get("/sessions/{name}/sound/{which}", **_BINARY_ROUTE)
+def get_samples(
     name: str,
     which: Literal["input", "output"],
     start: Annotated[int, Query(ge=0)],
     stop: Annotated[int, Query(ge=1)],
-    desk: AtDesk,
+    desk: StudioDependency,
     edit: EditNumber = None,
-    amount: Amount = None,
+    amount: AmountQuery = None,
 ) -> Response:
     """Samples [start, stop) as float32, little-endian, channel after channel.
 
     `X-Levels` says by which gains input, output and difference are heard equally loud.
     """
-    session, state = desk.at(name, edit, amount)
-    stop = min(stop, session.sound.samples)
-    if stop <= start or stop - start > _MOST_S * session.sound.rate:
+    session, state = desk.session_and_state(name, edit, amount)
+    stop = min(stop, session.recording.samples)
+    if stop <= start or stop - start > _MAX_SOUND_SECONDS * session.recording.rate:
         raise CallError(
-            f"samples {start} to {stop} were asked for; up to {_MOST_S:g} s within the recording "
+            f"samples {start} to {stop} were asked for; up to {_MAX_SOUND_SECONDS:g} s within the recording "
             "can be had at once"
         )
-    model = desk.model_of(session, state)
-    made = sound.samples_of(session, state, model, which, start, stop)
-    levels = sound.levels(session, state, model)
+    model = desk.model_for_edit(session, state)
+    made = sound.read_playback_samples(session, state, model, which, start, stop)
+    levels = sound.get_playback_levels(session, state, model)
     headers = {"X-Levels": levels.model_dump_json(), "X-Channels": str(made.shape[0])}
     return Response(
         np.ascontiguousarray(made, dtype="<f4").tobytes(), 200, headers, "application/octet-stream"
     )
 
 
-def _tile(request: Request, tile: NDArray[np.uint8], kept: str) -> Response:
-    content, headers = tile.tobytes(), {"Cache-Control": kept}
+def _tile_response(request: Request, tile: NDArray[np.uint8], cache_control: str) -> Response:
+    content, headers = tile.tobytes(), {"Cache-Control": cache_control}
     if "gzip" in request.headers.get("accept-encoding", ""):
         content = gzip.compress(content, 1, mtime=0)
         headers["Content-Encoding"] = "gzip"
@@ -164,12 +164,12 @@ def _tile(request: Request, tile: NDArray[np.uint8], kept: str) -> Response:
 
 
 @lru_cache(maxsize=256)
-def _spectrogram(path: Path, channels: int | None, place: tiles.Place) -> NDArray[np.uint8]:
+def _cached_spectrogram_tile(path: Path, channels: int | None, place: tiles.TileAddress) -> NDArray[np.uint8]:
     """Tile of a session's samples, or of a whole rendering, whose file knows its channels."""
-    samples = np.load(path, mmap_mode="r") if channels is None else mapped(path, channels)
-    return tiles.spectrogram(samples, place)
+    samples = np.load(path, mmap_mode="r") if channels is None else memory_map_samples(path, channels)
+    return tiles.spectrogram_tile(samples, place)
 
 
 @lru_cache(maxsize=64)
-def _peaks(path: Path, channels: int) -> list[float]:
-    return tiles.peaks(mapped(path, channels))
+def _cached_waveform_peaks(path: Path, channels: int) -> list[float]:
+    return tiles.waveform_peaks(memory_map_samples(path, channels))

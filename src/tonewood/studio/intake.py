@@ -9,22 +9,22 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.errors import AudioError, OutputError, TonewoodError, shown
-from tonewood.files.audio import Stream, sha256
-from tonewood.files.formats import SUFFIXES
-from tonewood.files.output import FULL, atomic_path, no_space
-from tonewood.studio.entries import SAMPLES, Session, Sound
-from tonewood.studio.store import Store
+from tonewood.errors import AudioError, OutputError, TonewoodError, printable
+from tonewood.files.audio import AudioReader, file_sha256
+from tonewood.files.formats import WRITABLE_SUFFIXES
+from tonewood.files.output import DISK_FULL_ERRNOS, atomic_path, disk_full_error
+from tonewood.studio.entries import SAMPLES_FILE, StudioSession, RecordingInfo
+from tonewood.studio.store import SessionDatabase
 
-MAX_HOURS = 3.0
-_TITLE = 120  # characters
-_FLUSH = 1 << 22
-_MOST_DECODED = 4 * 2**30  # bytes: three hours in stereo at 44.1 kHz
-_MOST_TIMES = 256  # or so many times the file's own: speech in Opus has no more
-_LEAST_FREE = 2**26  # bytes on the disk
+MAX_RECORDING_HOURS = 3.0
+_MAX_TITLE_LENGTH = 120  # characters
+_WRITE_BUFFER_BYTES = 1 << 22
+_MAX_DECODED_BYTES = 4 * 2**30  # bytes: three hours in stereo at 44.1 kHz
+_MAX_EXPANSION = 256  # or so many times the file's own: speech in Opus has no more
+_MIN_FREE_BYTES = 2**26  # bytes on the disk
 
 
-async def received(stream: AsyncIterator[bytes], path: Path) -> int:
+async def save_upload(stream: AsyncIterator[bytes], path: Path) -> int:
     """Write a stream to a file as it comes, and count its bytes; never more than a few in memory.
 
     Raises
@@ -39,39 +39,39 @@ async def received(stream: AsyncIterator[bytes], path: Path) -> int:
                 pieces.append(piece)
                 waiting += len(piece)
                 total += len(piece)
-                if waiting >= _FLUSH:
-                    await asyncio.to_thread(_write, file, pieces)
+                if waiting >= _WRITE_BUFFER_BYTES:
+                    await asyncio.to_thread(_write_pieces, file, pieces)
                     waiting, pieces = 0, []
-            await asyncio.to_thread(_write, file, pieces)
+            await asyncio.to_thread(_write_pieces, file, pieces)
     except OSError as error:
-        if error.errno in FULL:
-            raise no_space("the recording") from None
+        if error.errno in DISK_FULL_ERRNOS:
+            raise disk_full_error("the recording") from None
         raise
     return total
 
 
-def _write(file: BinaryIO, pieces: list[bytes]) -> None:
+def _write_pieces(file: BinaryIO, pieces: list[bytes]) -> None:
     for piece in pieces:
         file.write(piece)
 
 
-def suffix_of(name: str) -> str:
+def audio_suffix(name: str) -> str:
     """Suffix of a known audio format that a name claims, else none: all that is taken of a name."""
     last = Path(name.replace("\\", "/")).suffix.lower()
-    return last if last in SUFFIXES else ""
+    return last if last in WRITABLE_SUFFIXES else ""
 
 
-def title_of(name: str) -> str:
+def title_from_filename(name: str) -> str:
     """A name as a title: its last part, printable, of bearable length."""
-    return titled(name.replace("\\", "/").rsplit("/", 1)[-1].strip())
+    return clean_title(name.replace("\\", "/").rsplit("/", 1)[-1].strip())
 
 
-def titled(text: str) -> str:
+def clean_title(text: str) -> str:
     """A text as a title; one that is a title already stays what it is."""
-    return shown(text)[:_TITLE] or "recording"
+    return printable(text)[:_MAX_TITLE_LENGTH] or "recording"
 
 
-def opened(store: Store, name: str, folder: Path, upload: Path, title: str, model: str) -> Session:
+def create_session(database: SessionDatabase, name: str, folder: Path, upload: Path, title: str, model: str) -> StudioSession:
     """Decode what came, and enter it as a session.
 
     Raises
@@ -79,10 +79,10 @@ def opened(store: Store, name: str, folder: Path, upload: Path, title: str, mode
     AudioError
         It cannot be used.
     """
-    return store.add(name, title, decoded(upload, folder, title), model)
+    return database.add_session(name, title, decode_to_session(upload, folder, title), model)
 
 
-def decoded(upload: Path, folder: Path, title: str) -> Sound:
+def decode_to_session(upload: Path, folder: Path, title: str) -> RecordingInfo:
     """Decode a recording into its session's folder, block by block; what is known of it.
 
     Raises
@@ -94,20 +94,20 @@ def decoded(upload: Path, folder: Path, title: str) -> Sound:
         The disk is full, or nearly.
     """
     try:
-        stream = Stream(upload)
-        total = _spread(stream, folder, title)
+        stream = AudioReader(upload)
+        total = _decode_samples(stream, folder, title)
     except TonewoodError as error:
-        raise type(error)(str(error).replace(shown(upload), title)) from None
+        raise type(error)(str(error).replace(printable(upload), title)) from None
     except OSError as error:
-        if error.errno in FULL:
-            raise no_space("the recording") from None
+        if error.errno in DISK_FULL_ERRNOS:
+            raise disk_full_error("the recording") from None
         raise
     form = stream.format
-    return Sound(
+    return RecordingInfo(
         name=title,
         upload=upload.name,
         encoding=(form.container, form.subtype, form.endian),
-        sha256=sha256(upload),
+        sha256=file_sha256(upload),
         rate=stream.rate,
         channels=stream.channels,
         samples=total,
@@ -115,16 +115,16 @@ def decoded(upload: Path, folder: Path, title: str) -> Sound:
     )
 
 
-def _spread(stream: Stream, folder: Path, title: str) -> int:
+def _decode_samples(stream: AudioReader, folder: Path, title: str) -> int:
     """Write all samples as they are decoded, and count them; a few bytes may stand for hours."""
-    total, most = 0, MAX_HOURS * 3600 * stream.rate
-    most_bytes = max(_MOST_DECODED, _MOST_TIMES * stream.path.stat().st_size)
-    with (folder / SAMPLES).open("wb") as file:
+    total, most = 0, MAX_RECORDING_HOURS * 3600 * stream.rate
+    most_bytes = max(_MAX_DECODED_BYTES, _MAX_EXPANSION * stream.path.stat().st_size)
+    with (folder / SAMPLES_FILE).open("wb") as file:
         for block in stream.blocks():
             total += block.shape[1]
             if total > most:
                 raise AudioError(
-                    f"{title} lasts longer than {MAX_HOURS:g} h, the most that the studio takes: "
+                    f"{title} lasts longer than {MAX_RECORDING_HOURS:g} h, the most that the studio takes: "
                     "enhance it with `tonewood enhance`, or cut it"
                 )
             if 4 * total * stream.channels > most_bytes:
@@ -132,8 +132,8 @@ def _spread(stream: Stream, folder: Path, title: str) -> int:
                     f"{title} takes more than {most_bytes / 2**30:.1f} GiB decoded, the most that "
                     "the studio takes: enhance it with `tonewood enhance`, or cut it"
                 )
-            if shutil.disk_usage(folder).free < _LEAST_FREE:
-                raise no_space("the recording")
+            if shutil.disk_usage(folder).free < _MIN_FREE_BYTES:
+                raise disk_full_error("the recording")
             # numpy's own `tofile` does not say why it writes less than was asked.
             file.write(np.ascontiguousarray(block.T, dtype="<f4").data)
     return total
@@ -149,6 +149,6 @@ def save_array(path: Path, array: NDArray[np.generic]) -> None:
             )
             file.write(whole.data)  # as `np.save` would, but for saying why it cannot
     except OutputError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
-            raise no_space("the recording") from None
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_FULL_ERRNOS:
+            raise disk_full_error("the recording") from None
         raise

@@ -17,26 +17,26 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal
 
 from tonewood.errors import OutputError, TonewoodError
-from tonewood.studio.entries import Job
-from tonewood.studio.store import Store
+from tonewood.studio.entries import StudioJob
+from tonewood.studio.store import SessionDatabase
 
-LaneName = Literal["search", "render", "folders"]
-LANES: dict[str, LaneName] = {
+QueueName = Literal["search", "render", "folders"]
+QUEUE_BY_KIND: dict[str, QueueName] = {
     "enhance": "search", "again": "search", "explain": "search", "whole": "render",
     "audit": "folders", "train": "folders", "batch": "folders",
 }  # fmt: skip
-_OURS = "something went wrong in Tonewood itself: {!r}"
-_PATIENCE_S = 1.5  # for a job to stop by itself
-_GRACE_S = 4.0  # for a page to come back, as it does when it is loaded again
+_INTERNAL_ERROR = "something went wrong in Tonewood itself: {!r}"
+_CANCEL_TIMEOUT_S = 1.5  # for a job to stop by itself
+_RECONNECT_GRACE_S = 4.0  # for a page to come back, as it does when it is loaded again
 
-Finished = Callable[[Job], None]
+JobCallback = Callable[[StudioJob], None]
 
 
-def _process(connection: Connection) -> None:
+def _run_worker_process(connection: Connection) -> None:
     """Run jobs one after the other as they come, until the server goes."""
     import signal
 
-    threading.Thread(target=_end_with_server, daemon=True).start()
+    threading.Thread(target=_exit_with_server, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's own; it will close the pipe
     with contextlib.suppress(OSError, AttributeError):
         os.nice(5)  # pages come first
@@ -47,10 +47,10 @@ def _process(connection: Connection) -> None:
             if kind == "warm":
                 from tonewood.studio import work  # noqa: F401 - seconds of imports, ahead of need
             elif kind != "cancel":  # one that came too late is no matter
-                connection.send(_done(connection, kind, asked, models))
+                connection.send(_run_with_progress(connection, kind, asked, models))
 
 
-def _end_with_server() -> None:
+def _exit_with_server() -> None:
     """End at once when the server does: the next one may do the same work, under the same names."""
     server = multiprocessing.parent_process()
     if server is not None:
@@ -58,14 +58,14 @@ def _end_with_server() -> None:
         os._exit(1)
 
 
-def _done(
-    connection: Connection, kind: str, asked: dict[str, Any], models: dict[str, Any]
+def _run_with_progress(
+    connection: Connection, kind: str, request: dict[str, Any], models: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     """Do one job, telling as it goes; its state and what is last told of it."""
     from tonewood.studio import work
 
     try:
-        for told in work.run(kind, asked, models):
+        for told in work.run_job(kind, request, models):
             connection.send(("told", told))
             if connection.poll():  # nothing but a wish to cancel is sent to one at work
                 connection.recv()
@@ -77,36 +77,36 @@ def _done(
     except (EOFError, BrokenPipeError):
         raise
     except Exception as error:
-        return "failed", {"error": _OURS.format(error)}
+        return "failed", {"error": _INTERNAL_ERROR.format(error)}
     return "done", {}
 
 
-class _Lane:
+class _WorkerQueue:
     """One queue and its process, minded by a thread."""
 
-    def __init__(self, name: str, tell: Callable[[Job], None], finished: Finished) -> None:
-        self.tell, self.finished = tell, finished
-        self.waiting: queue.Queue[Job | None] = queue.Queue()
-        self.current: Job | None = None
+    def __init__(self, name: str, notify: Callable[[StudioJob], None], on_finished: JobCallback) -> None:
+        self.notify, self.on_finished = notify, on_finished
+        self.pending: queue.Queue[StudioJob | None] = queue.Queue()
+        self.current: StudioJob | None = None
         self.cancelled_at: float | None = None
         self.process: Any = None
         self.connection: Connection | None = None
         self.stopping = False
         self.context = multiprocessing.get_context("spawn")
-        self.thread = threading.Thread(target=self._mind, name=f"lane-{name}", daemon=True)
+        self.thread = threading.Thread(target=self._run_loop, name=f"lane-{name}", daemon=True)
         self.thread.start()
 
-    def warm(self) -> None:
+    def warm_up(self) -> None:
         """Start the process before there is work."""
-        self._ready().send(("warm", {}))
+        self._ensure_process().send(("warm", {}))
 
     def stop(self) -> None:
         """End the process, whatever it does."""
         self.stopping = True
-        self.waiting.put(None)
+        self.pending.put(None)
         self._kill()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: StudioJob) -> None:
         """Cancel a job: one that waits never starts, one that runs stops."""
         if self.current is job and self.cancelled_at is None:
             self.cancelled_at = time.monotonic()
@@ -114,47 +114,47 @@ class _Lane:
                 self.connection.send(("cancel", {}))  # type: ignore[union-attr]
         elif job.state == "queued":
             job.state = "cancelled"
-            self.tell(job)
+            self.notify(job)
 
-    def _mind(self) -> None:
-        while (job := self.waiting.get()) is not None and not self.stopping:
+    def _run_loop(self) -> None:
+        while (job := self.pending.get()) is not None and not self.stopping:
             if job.state != "queued":
                 continue
             self.current, self.cancelled_at = job, None
             job.state = "running"
-            self.tell(job)
+            self.notify(job)
             try:
-                state, last = self._work(job)
+                state, last = self._execute(job)
             except Exception as error:  # the thread must live: all later jobs wait for it
-                state, last = "failed", {"error": _OURS.format(error)}
+                state, last = "failed", {"error": _INTERNAL_ERROR.format(error)}
             if self.stopping:
                 return
             self.current = None
-            job.told.update(last)
+            job.progress.update(last)
             if state == "done":
                 try:
-                    self.finished(job)
+                    self.on_finished(job)
                 except TonewoodError as error:
                     state = "failed"
-                    job.told["error"] = str(error)
+                    job.progress["error"] = str(error)
             job.state = state
-            self.tell(job)
+            self.notify(job)
 
-    def _work(self, job: Job) -> tuple[str, dict[str, Any]]:
+    def _execute(self, job: StudioJob) -> tuple[str, dict[str, Any]]:
         try:
-            connection = self._ready()
-            connection.send((job.kind, job.asked))
+            connection = self._ensure_process()
+            connection.send((job.kind, job.request))
             while True:
                 if connection.poll(0.1):
                     state, told = connection.recv()
                     if state != "told":
                         return state, told
-                    job.told.update(told)
+                    job.progress.update(told)
                     if "row" in told:  # one of the rows of a table changed
                         at, row = told["row"]
-                        job.told["rows"][at] = row
-                    self.tell(job)
-                elif self._overdue():
+                        job.progress["rows"][at] = row
+                    self.notify(job)
+                elif self._cancel_timed_out():
                     self._kill()
                     return "cancelled", {}
         except (EOFError, BrokenPipeError, ConnectionResetError, OSError):
@@ -166,14 +166,14 @@ class _Lane:
                 "try a shorter recording"
             }
 
-    def _overdue(self) -> bool:
+    def _cancel_timed_out(self) -> bool:
         at = self.cancelled_at
-        return at is not None and time.monotonic() - at > _PATIENCE_S
+        return at is not None and time.monotonic() - at > _CANCEL_TIMEOUT_S
 
-    def _ready(self) -> Connection:
+    def _ensure_process(self) -> Connection:
         if self.process is None or not self.process.is_alive():
             ours, theirs = self.context.Pipe()
-            self.process = self.context.Process(target=_process, args=(theirs,), daemon=True)
+            self.process = self.context.Process(target=_run_worker_process, args=(theirs,), daemon=True)
             self.process.start()
             theirs.close()
             self.connection = ours
@@ -192,71 +192,71 @@ class _Lane:
             connection.close()
 
 
-class Jobs:
+class JobQueue:
     """All queues, and the pages that listen to them."""
 
-    def __init__(self, store: Store, finished: Finished) -> None:
-        self.store = store
+    def __init__(self, database: SessionDatabase, on_finished: JobCallback) -> None:
+        self.database = database
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.live: dict[str, Job] = {}
-        self.pages: dict[asyncio.Queue[Job], str | None] = {}
-        self.lanes = {
-            name: _Lane(name, self._tell, finished) for name in ("search", "render", "folders")
+        self.active: dict[str, StudioJob] = {}
+        self.subscribers: dict[asyncio.Queue[StudioJob], str | None] = {}
+        self.queues = {
+            name: _WorkerQueue(name, self._publish, on_finished) for name in ("search", "render", "folders")
         }
 
     def start(self) -> None:
         """Begin, in the event loop that pages listen in."""
         self.loop = asyncio.get_running_loop()
-        threading.Thread(target=self.lanes["search"].warm, daemon=True).start()
+        threading.Thread(target=self.queues["search"].warm_up, daemon=True).start()
 
     def stop(self) -> None:
         """End all work; what was under way is told to be interrupted at the next start."""
-        for lane in self.lanes.values():
+        for lane in self.queues.values():
             lane.stop()
 
-    def add(self, kind: str, asked: dict[str, Any], session: str | None = None) -> Job:
+    def submit(self, kind: str, request: dict[str, Any], session: str | None = None) -> StudioJob:
         """Queue a job; a newer one of the same kind for the same session takes its place."""
         if session is not None:
-            for job in self.of(session):
-                if LANES[job.kind] == LANES[kind] and (kind, job.kind) != ("explain", "enhance"):
+            for job in self.active_for(session):
+                if QUEUE_BY_KIND[job.kind] == QUEUE_BY_KIND[kind] and (kind, job.kind) != ("explain", "enhance"):
                     self.cancel(job.id)
-        job = Job(secrets.token_hex(8), session, kind, "queued", asked, {}, time.time())
-        self.store.keep(job)
-        self.live[job.id] = job
-        self._tell(job)
-        self.lanes[LANES[kind]].waiting.put(job)
+        job = StudioJob(secrets.token_hex(8), session, kind, "queued", request, {}, time.time())
+        self.database.save_job(job)
+        self.active[job.id] = job
+        self._publish(job)
+        self.queues[QUEUE_BY_KIND[kind]].pending.put(job)
         return job
 
-    def of(self, session: str) -> list[Job]:
+    def active_for(self, session: str) -> list[StudioJob]:
         """Jobs of a session that are not over."""
-        return [job for job in list(self.live.values()) if job.session == session and not job.over]
+        return [job for job in list(self.active.values()) if job.session == session and not job.is_finished]
 
-    def get(self, name: str) -> Job:
+    def get(self, name: str) -> StudioJob:
         """A job, live or as it was kept."""
-        return self.live.get(name) or self.store.job(name)
+        return self.active.get(name) or self.database.get_job(name)
 
     def cancel(self, name: str) -> None:
         """Cancel a job; one that is over stays what it is."""
-        job = self.live.get(name)
-        if job is not None and not job.over:
-            self.lanes[LANES[job.kind]].cancel(job)
+        job = self.active.get(name)
+        if job is not None and not job.is_finished:
+            self.queues[QUEUE_BY_KIND[job.kind]].cancel(job)
 
-    async def ended(self, job: Job) -> Job:
+    async def wait_until_finished(self, job: StudioJob) -> StudioJob:
         """Wait until a job is over."""
-        while not job.over:
+        while not job.is_finished:
             await asyncio.sleep(0.05)
         return job
 
-    async def listen(self, session: str | None) -> AsyncIterator[Job | None]:
+    async def subscribe(self, session: str | None) -> AsyncIterator[StudioJob | None]:
         """Jobs of a session and those of none, as they change; None every ten seconds.
 
         A session whose last page goes, and does not come back soon, has its work cancelled.
         """
-        mine: asyncio.Queue[Job] = asyncio.Queue()
-        self.pages[mine] = session
+        mine: asyncio.Queue[StudioJob] = asyncio.Queue()
+        self.subscribers[mine] = session
         try:
-            for job in list(self.live.values()):
-                if not job.over and job.session in (None, session):
+            for job in list(self.active.values()):
+                if not job.is_finished and job.session in (None, session):
                     yield job
             while True:
                 try:
@@ -264,26 +264,26 @@ class Jobs:
                 except TimeoutError:
                     yield None
         finally:
-            del self.pages[mine]
+            del self.subscribers[mine]
             if session is not None and self.loop is not None:
-                self.loop.call_later(_GRACE_S, self._leave, session)
+                self.loop.call_later(_RECONNECT_GRACE_S, self._cancel_abandoned, session)
 
-    def _leave(self, session: str) -> None:
-        if session not in self.pages.values():
-            for job in self.of(session):
+    def _cancel_abandoned(self, session: str) -> None:
+        if session not in self.subscribers.values():
+            for job in self.active_for(session):
                 self.cancel(job.id)
 
-    def _tell(self, job: Job) -> None:
+    def _publish(self, job: StudioJob) -> None:
         """Write down a job that begins or ends, and tell the pages."""
-        if job.over or not job.told:
+        if job.is_finished or not job.progress:
             with contextlib.suppress(OutputError):  # a full disk; the pages are told all the same
-                self.store.keep(job)
-        if job.over:
-            self.live.pop(job.id, None)
+                self.database.save_job(job)
+        if job.is_finished:
+            self.active.pop(job.id, None)
         if self.loop is None or self.loop.is_closed():
             return
-        as_now = replace(job, told=dict(job.told))  # it may go on before it is heard
-        for page, session in list(self.pages.items()):
+        as_now = replace(job, progress=dict(job.progress))  # it may go on before it is heard
+        for page, session in list(self.subscribers.items()):
             if job.session in (None, session):
                 with contextlib.suppress(RuntimeError):  # the loop may close meanwhile
                     self.loop.call_soon_threadsafe(page.put_nowait, as_now)

@@ -10,30 +10,30 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from pydantic import Field
 
-from tonewood.errors import CallError, OutputError, shown
-from tonewood.files.audio import read, write
+from tonewood.errors import CallError, OutputError, printable
+from tonewood.files.audio import read_recording, write_recording
 from tonewood.files.formats import AudioFormat
-from tonewood.serving.refusals import sending
-from tonewood.settings import EnhanceSettings, Settings, changed
-from tonewood.studio.desk import Desk
-from tonewood.studio.entries import MissingError
-from tonewood.studio.places import Places
-from tonewood.studio.sessions import AtDesk
-from tonewood.studio.shapes import JobShown, showing
-from tonewood.studio.taking import PLAYED
-from tonewood.workflow.audit import check_distinct
+from tonewood.serving.refusals import declare_media
+from tonewood.settings import EnhanceSettings, Settings, apply_assignments
+from tonewood.studio.desk import StudioState
+from tonewood.studio.entries import NotFoundError
+from tonewood.studio.places import FolderRegistry
+from tonewood.studio.sessions import StudioDependency
+from tonewood.studio.shapes import JobResponse, responds_with
+from tonewood.studio.taking import BROWSER_AUDIO_SUFFIXES
+from tonewood.workflow.audit import check_distinct_folders
 
 routes = APIRouter()
 
 
-class Sides(Settings, strict=True):
+class ChosenFolders(Settings, strict=True):
     """Two folders, by their ids."""
 
     reference: str
     source: str
 
 
-class Training(Sides):
+class TrainingRequest(ChosenFolders):
     """A model to be trained."""
 
     name: str = Field(min_length=1, max_length=80)
@@ -41,7 +41,7 @@ class Training(Sides):
     fix: tuple[str, ...] = Field((), max_length=3, strict=False)
 
 
-class Folder(Settings, strict=True):
+class BatchRequest(Settings, strict=True):
     """A folder to be enhanced into another, by their ids; `into` is a new folder's name."""
 
     input: str
@@ -52,91 +52,91 @@ class Folder(Settings, strict=True):
     overwrite: bool = False
 
 
-def places_of(desk: Desk) -> Places:
+def require_folders(desk: StudioState) -> FolderRegistry:
     """Folders, where they may be chosen."""
-    if desk.places is None:
+    if desk.folders is None:
         raise CallError(
             "this server does not let folders be chosen: start it with --root to name one that may"
         )
-    return desk.places
+    return desk.folders
 
 
 @routes.get("/places")
-def places(desk: AtDesk, at: Annotated[str | None, Query(max_length=64)] = None) -> dict[str, Any]:
+def browse_folder(desk: StudioDependency, at: Annotated[str | None, Query(max_length=64)] = None) -> dict[str, Any]:
     """A folder and what is in it."""
-    return places_of(desk).shown(at)
+    return require_folders(desk).folder_view(at)
 
 
-@routes.post("/audits", status_code=202, responses=showing(JobShown, 202))
-def audited(sides: Sides, desk: AtDesk) -> dict[str, Any]:
+@routes.post("/audits", status_code=202, responses=responds_with(JobResponse, 202))
+def start_audit(sides: ChosenFolders, desk: StudioDependency) -> dict[str, Any]:
     """Ask what tells two folders apart besides the instrument."""
-    return desk.jobs.add("audit", _sides(desk, sides)).shown()
+    return desk.jobs.submit("audit", _resolve_sides(desk, sides)).to_json()
 
 
-@routes.post("/trainings", status_code=202, responses=showing(JobShown, 202))
-def trained(training: Training, desk: AtDesk) -> dict[str, Any]:
+@routes.post("/trainings", status_code=202, responses=responds_with(JobResponse, 202))
+def start_training(training: TrainingRequest, desk: StudioDependency) -> dict[str, Any]:
     """Learn a model from two folders."""
-    target = desk.models.target(training.name)
+    target = desk.models.new_model_path(training.name)
     asked = {
-        **_sides(desk, training),
+        **_resolve_sides(desk, training),
         "target": str(target),
         "domain": training.domain,
-        "settings": [f"training.fix={json.dumps(training.fix)}", *desk.training],
+        "settings": [f"training.fix={json.dumps(training.fix)}", *desk.training_options],
     }
-    return desk.jobs.add("train", asked).shown()
+    return desk.jobs.submit("train", asked).to_json()
 
 
-@routes.post("/batches", status_code=202, responses=showing(JobShown, 202))
-def enhanced(folder: Folder, desk: AtDesk) -> dict[str, Any]:
+@routes.post("/batches", status_code=202, responses=responds_with(JobResponse, 202))
+def start_batch(folder: BatchRequest, desk: StudioDependency) -> dict[str, Any]:
     """Enhance every recording below a folder into another."""
-    places = places_of(desk)
-    inputs, out = places.path(folder.input), places.path(folder.output)
+    places = require_folders(desk)
+    inputs, out = places.resolve(folder.input), places.resolve(folder.output)
     if folder.into:
         plain = folder.into.isprintable() and Path(folder.into).name == folder.into
         if not plain or folder.into.startswith("."):
-            raise CallError(f"{shown(folder.into)} is no plain name: give the new folder another")
+            raise CallError(f"{printable(folder.into)} is no plain name: give the new folder another")
         out = out / folder.into
     if out == inputs:
         raise OutputError("the outputs would replace the recordings: choose another folder")
     desk.models.get(folder.model)
-    settings = changed(EnhanceSettings(), [f"render.amount={folder.amount}"])
+    settings = apply_assignments(EnhanceSettings(), [f"render.amount={folder.amount}"])
     asked = {
         "input": str(inputs),
         "output": str(out),
-        "model": desk.models.source(folder.model),
+        "model": desk.models.resolve_source(folder.model),
         "settings": settings.model_dump(mode="json"),
         "overwrite": folder.overwrite,
     }
-    return desk.jobs.add("batch", asked).shown()
+    return desk.jobs.submit("batch", asked).to_json()
 
 
 @routes.get(
     "/jobs/{job}/files/{row}/{which}",
     response_class=FileResponse,
-    responses=sending("audio/*", parts=True),
+    responses=declare_media("audio/*", ranges=True),
 )
-def played(job: str, row: Annotated[int, InPath(ge=0)], which: str, desk: AtDesk) -> FileResponse:
+def get_batch_audio(job: str, row: Annotated[int, InPath(ge=0)], which: str, desk: StudioDependency) -> FileResponse:
     """A recording of a batch, or what became of it, as a file that browsers play."""
-    rows = desk.jobs.get(job).told.get("rows", [])
+    rows = desk.jobs.get(job).progress.get("rows", [])
     if row >= len(rows) or which not in ("input", "output") or which not in rows[row]:
-        raise MissingError("there is no such file yet: wait until it is done")
+        raise NotFoundError("there is no such file yet: wait until it is done")
     path = Path(rows[row][which])
     if not path.is_file():
-        raise MissingError("that file is not there any more")
-    if path.suffix.lower() in PLAYED:
+        raise NotFoundError("that file is not there any more")
+    if path.suffix.lower() in BROWSER_AUDIO_SUFFIXES:
         return FileResponse(path)
-    cache = desk.store.folder / "played"
+    cache = desk.database.folder / "played"
     cache.mkdir(exist_ok=True)
     target = cache / f"{job}-{row}-{which}.flac"
     if not target.exists():
-        recording = read(path)
+        recording = read_recording(path)
         samples = np.asarray(recording.samples)
-        write(target, samples, recording.rate, AudioFormat("FLAC", "PCM_24"))
+        write_recording(target, samples, recording.rate, AudioFormat("FLAC", "PCM_24"))
     return FileResponse(target)
 
 
-def _sides(desk: Desk, sides: Sides) -> dict[str, Any]:
-    places = places_of(desk)
-    reference, source = places.path(sides.reference), places.path(sides.source)
-    check_distinct(reference, source)
+def _resolve_sides(desk: StudioState, sides: ChosenFolders) -> dict[str, Any]:
+    places = require_folders(desk)
+    reference, source = places.resolve(sides.reference), places.resolve(sides.source)
+    check_distinct_folders(reference, source)
     return {"reference": str(reference), "source": str(source)}

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tonewood.errors import FolderError
-from tonewood.files.formats import readable
-from tonewood.studio.entries import MissingError
+from tonewood.files.formats import readable_suffixes
+from tonewood.studio.entries import NotFoundError
 
-_MOST = 500  # entries told of one folder
+_MAX_FOLDERS_LISTED = 500  # entries told of one folder
 
 
-class Places:
+class FolderRegistry:
     """Folders below one root, which a page cannot leave.
 
     An id is a keyed hash of a path that was shown; what was never shown has none.
@@ -22,22 +22,22 @@ class Places:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.key = secrets.token_bytes(16)
-        self.known: dict[str, Path] = {}
+        self.paths_by_id: dict[str, Path] = {}
 
-    def id_of(self, path: Path) -> str:
+    def register(self, path: Path) -> str:
         """Id of a folder, which is good until the server stops."""
         name = hmac.new(self.key, bytes(path), hashlib.sha256).hexdigest()[:24]
-        self.known[name] = path
+        self.paths_by_id[name] = path
         return name
 
-    def path(self, name: str) -> Path:
+    def resolve(self, name: str) -> Path:
         """Folder of an id; MissingError for an id that was never given."""
-        path = self.known.get(name)
+        path = self.paths_by_id.get(name)
         if path is None or not path.is_dir():
-            raise MissingError("that folder is not here any more: choose again")
+            raise NotFoundError("that folder is not here any more: choose again")
         return path
 
-    def shown(self, name: str | None) -> dict[str, Any]:
+    def folder_view(self, name: str | None) -> dict[str, Any]:
         """A folder: its name, its ancestors up to the root, folders in it, recordings in it.
 
         Raises
@@ -45,9 +45,9 @@ class Places:
         FolderError
             It cannot be read.
         """
-        folder = self.path(name) if name else self.root
+        folder = self.resolve(name) if name else self.root
         above = [p for p in (*reversed(folder.parents), folder) if p.is_relative_to(self.root)]
-        inside, sounds, known = [], 0, readable()
+        inside, sounds, known = [], 0, readable_suffixes()
         try:
             for entry in sorted(folder.iterdir(), key=lambda path: path.name.lower()):
                 if entry.name.startswith("."):
@@ -60,21 +60,21 @@ class Places:
             why = (error.strerror or str(error)).lower()
             raise FolderError(f"that folder cannot be read ({why}): choose another") from None
         return {
-            "id": self.id_of(folder),
+            "id": self.register(folder),
             "name": folder.name or str(folder),
-            "trail": [{"id": self.id_of(p), "name": p.name or str(p)} for p in above],
+            "trail": [{"id": self.register(p), "name": p.name or str(p)} for p in above],
             "folders": [
-                {"id": self.id_of(p), "name": p.name, "sounds": _sounds(p)} for p in inside[:_MOST]
+                {"id": self.register(p), "name": p.name, "sounds": _count_recordings(p)} for p in inside[:_MAX_FOLDERS_LISTED]
             ],
             "sounds": sounds,
-            "more": max(0, len(inside) - _MOST),
+            "more": max(0, len(inside) - _MAX_FOLDERS_LISTED),
         }
 
 
-def _sounds(folder: Path) -> int:
+def _count_recordings(folder: Path) -> int:
     """Recordings right in a folder; 0 if it cannot be read."""
     try:
-        known = readable()
+        known = readable_suffixes()
         return sum(entry.suffix.lower() in known for entry in folder.iterdir())
     except OSError:
         return 0

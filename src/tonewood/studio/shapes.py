@@ -4,13 +4,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from tonewood.serving.refusals import Declared
+from tonewood.serving.refusals import ResponseSpecs
 from tonewood.settings import Settings
-from tonewood.studio.sound import Levels
+from tonewood.studio.sound import PlaybackLevels
 from tonewood.workflow.edit import Edit
 
 
-class JobShown(Settings):
+class JobResponse(Settings):
     """Work that takes a while."""
 
     id: str
@@ -21,7 +21,7 @@ class JobShown(Settings):
     created: float
 
 
-class Listed(Settings):
+class SessionSummary(Settings):
     """A session in a list."""
 
     id: str
@@ -31,7 +31,7 @@ class Listed(Settings):
     model: str
 
 
-class StateShown(Settings):
+class StateResponse(Settings):
     """Where a session's history stands."""
 
     number: int = Field(ge=0)
@@ -41,22 +41,22 @@ class StateShown(Settings):
     redo: bool
     key: str
     whole: bool
-    levels: Levels
+    levels: PlaybackLevels
     certificate: dict[str, Any] | None
     model: str | None
     lost: bool
 
 
-class SessionShown(Listed):
+class SessionResponse(SessionSummary):
     """A session with all that its page needs."""
 
     sound: dict[str, Any]
     axes: dict[str, Any]
-    state: StateShown
+    state: StateResponse
     saliency: dict[str, Any] | None
-    jobs: list[JobShown]
+    jobs: list[JobResponse]
 
 
-def showing(model: type[Any], status: int = 200) -> Declared:
+def responds_with(model: type[Any], status: int = 200) -> ResponseSpecs:
     """Declare an answer of that shape; it is not checked when it is sent."""
     return {status: {"model": model}}

@@ -16,58 +16,58 @@ from numpy.typing import NDArray
 
 from tonewood.masking.mask import Mask
 from tonewood.signal.bands import hz_to_mel, mel_to_hz
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.spectrum import FloatArray
 
-Axis = Literal["log", "mel"]
-COLUMNS, ROWS = 512, 320
-FINEST_S = 0.0025  # a column's time at level 0
-LOW_HZ, HIGH_HZ = 40.0, 20_000.0
-LEVELS = 16
-FLOOR_DB, RANGE_DB = -110.0, 110.0
+FrequencyAxis = Literal["log", "mel"]
+TILE_COLUMNS, TILE_ROWS = 512, 320
+FINEST_COLUMN_S = 0.0025  # a column's time at level 0
+MIN_AXIS_HZ, MAX_AXIS_HZ = 40.0, 20_000.0
+ZOOM_LEVELS = 16
+TILE_FLOOR_DB, TILE_RANGE_DB = -110.0, 110.0
 GAIN_STEP_DB = 0.25
-_WINDOW_S = 0.046
-_LOOKS = 3  # windows for each column at most
+_TILE_WINDOW_S = 0.046
+_MAX_WINDOWS_PER_COLUMN = 3  # windows for each column at most
 
 
-class Axes(NamedTuple):
+class AxisLimits(NamedTuple):
     """What a tile's rows stand for."""
 
     low_hz: float
     high_hz: float
 
 
-class Place(NamedTuple):
+class TileAddress(NamedTuple):
     """Which tile: frequency axis, the recording's rate, level of zoom, number from the left."""
 
-    axis: Axis
+    axis: FrequencyAxis
     rate: int
     level: int
     number: int
 
 
-def axes(rate: int) -> Axes:
+def axis_limits(rate: int) -> AxisLimits:
     """Frequencies of the lowest and the highest row for a recording at `rate` Hz."""
-    return Axes(LOW_HZ, min(HIGH_HZ, rate / 2))
+    return AxisLimits(MIN_AXIS_HZ, min(MAX_AXIS_HZ, rate / 2))
 
 
-def rows_hz(axis: Axis, rate: int) -> Floats:
+def row_frequencies(axis: FrequencyAxis, rate: int) -> FloatArray:
     """Centre of every row (row,) in Hz, rising: equal steps of octave or of mel."""
-    low, high = axes(rate)
+    low, high = axis_limits(rate)
     if axis == "log":
-        rising: Floats = np.geomspace(low, high, ROWS)
+        rising: FloatArray = np.geomspace(low, high, TILE_ROWS)
         return rising
     lowest, highest = hz_to_mel(np.array([low, high])).tolist()
-    return mel_to_hz(np.linspace(lowest, highest, ROWS))
+    return mel_to_hz(np.linspace(lowest, highest, TILE_ROWS))
 
 
-def columns_s(level: int, number: int) -> Floats:
+def column_times(level: int, number: int) -> FloatArray:
     """Middle of every column (column,) of a tile, in seconds."""
-    step = FINEST_S * 2**level
-    middle: Floats = (number * COLUMNS + np.arange(COLUMNS) + 0.5) * step
+    step = FINEST_COLUMN_S * 2**level
+    middle: FloatArray = (number * TILE_COLUMNS + np.arange(TILE_COLUMNS) + 0.5) * step
     return middle
 
 
-def spectrogram(samples: NDArray[np.float32], place: Place) -> NDArray[np.uint8]:
+def spectrogram_tile(samples: NDArray[np.float32], address: TileAddress) -> NDArray[np.uint8]:
     """Tile (row, column) of levels, half-decibels above -110 dBFS (0 is that or less).
 
     Parameters
@@ -75,28 +75,28 @@ def spectrogram(samples: NDArray[np.float32], place: Place) -> NDArray[np.uint8]
     samples : float32 array (channels, samples)
         May lie on disk: only what the tile looks at is read.
     """
-    axis, rate, level, number = place
-    window = round(_WINDOW_S * rate)
+    axis, rate, level, number = address
+    window = round(_TILE_WINDOW_S * rate)
     fft = 1 << (window - 1).bit_length()
-    step = FINEST_S * 2**level
-    looks = int(np.clip(step / _WINDOW_S * 2, 1, _LOOKS))
+    step = FINEST_COLUMN_S * 2**level
+    looks = int(np.clip(step / _TILE_WINDOW_S * 2, 1, _MAX_WINDOWS_PER_COLUMN))
     offsets = (np.arange(looks) + 0.5) / looks - 0.5
-    centres = columns_s(level, number)[:, None] + offsets * step
+    centres = column_times(level, number)[:, None] + offsets * step
     total = samples.shape[1]
     inside = centres[:, 0] * rate < total + window
-    power = np.zeros((COLUMNS, fft // 2 + 1), np.float32)
+    power = np.zeros((TILE_COLUMNS, fft // 2 + 1), np.float32)
     hann = scipy.signal.windows.hann(window, sym=False).astype(np.float32)
     if inside.any():
         starts = np.round(centres[inside] * rate).astype(np.int64) - window // 2
-        spectra = scipy.fft.rfft(_windows(samples, starts, window) * hann, fft, axis=-1)
+        spectra = scipy.fft.rfft(_gather_windows(samples, starts, window) * hann, fft, axis=-1)
         power[inside] = np.mean(spectra.real**2 + spectra.imag**2, axis=1)
-    rows = _rows(axis, rate, window, fft) @ (power.T * np.float32((4 / window) ** 2))
+    rows = _tile_row_weights(axis, rate, window, fft) @ (power.T * np.float32((4 / window) ** 2))
     level_db = 10 * np.log10(np.maximum(rows, 1e-12))
-    tile: NDArray[np.uint8] = np.clip((level_db - FLOOR_DB) * 2, 0, 255).astype(np.uint8)
+    tile: NDArray[np.uint8] = np.clip((level_db - TILE_FLOOR_DB) * 2, 0, 255).astype(np.uint8)
     return tile
 
 
-def gains(mask: Mask, start_s: float, end_s: float, place: Place) -> NDArray[np.uint8]:
+def gain_tile(mask: Mask, start_s: float, end_s: float, address: TileAddress) -> NDArray[np.uint8]:
     """Tile (row, column) of gains in quarter-decibels, 128 being none.
 
     Parameters
@@ -106,14 +106,14 @@ def gains(mask: Mask, start_s: float, end_s: float, place: Place) -> NDArray[np.
     end_s : float
         End of the recording, after which nothing is drawn.
     """
-    at_s = columns_s(place.level, place.number)
-    gain = mask.at(rows_hz(place.axis, place.rate), at_s - start_s)
+    at_s = column_times(address.level, address.number)
+    gain = mask.gain_at(row_frequencies(address.axis, address.rate), at_s - start_s)
     gain[:, at_s > end_s] = 0
     tile: NDArray[np.uint8] = np.clip(np.rint(gain / GAIN_STEP_DB) + 128, 0, 255).astype(np.uint8)
     return tile
 
 
-def peaks(samples: NDArray[np.float32], count: int = 1_200) -> list[float]:
+def waveform_peaks(samples: NDArray[np.float32], count: int = 1_200) -> list[float]:
     """Largest magnitude of all channels in each of `count` equal stretches; 1 is full scale."""
     total = samples.shape[1]
     edges = np.linspace(0, total, min(count, total) + 1).astype(np.int64)
@@ -125,7 +125,7 @@ def peaks(samples: NDArray[np.float32], count: int = 1_200) -> list[float]:
     return found
 
 
-class Curve(NamedTuple):
+class AverageEqCurve(NamedTuple):
     """The average EQ over the tile's rows: mean over time, and where 80 % of moments lie, dB."""
 
     hz: list[float]
@@ -134,17 +134,17 @@ class Curve(NamedTuple):
     high: list[float]
 
 
-def average(mask: Mask, axis: Axis, rate: int, points: int = 96) -> Curve:
+def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int, points: int = 96) -> AverageEqCurve:
     """Average EQ of a mask at `points` rows of the axis."""
-    hz = rows_hz(axis, rate)[np.linspace(0, ROWS - 1, points).round().astype(np.int64)]
+    hz = row_frequencies(axis, rate)[np.linspace(0, TILE_ROWS - 1, points).round().astype(np.int64)]
     frames = mask.gain_db.shape[1]
     at = np.linspace(0, frames - 1, min(frames, 4_000)) * mask.hop_seconds
-    gain = mask.at(hz, at)
+    gain = mask.gain_at(hz, at)
     low, high = np.quantile(gain, [0.1, 0.9], axis=1)
-    return Curve(*(np.round(v, 2).tolist() for v in (hz, gain.mean(axis=1), low, high)))
+    return AverageEqCurve(*(np.round(v, 2).tolist() for v in (hz, gain.mean(axis=1), low, high)))
 
 
-def _windows(
+def _gather_windows(
     samples: NDArray[np.float32], starts: NDArray[np.int64], window: int
 ) -> NDArray[np.float32]:
     """Mean of the channels in windows from `starts` (…,); zeros beyond the recording."""
@@ -167,13 +167,13 @@ def _windows(
 
 
 @lru_cache(maxsize=16)
-def _rows(axis: Axis, rate: int, window: int, fft: int) -> NDArray[np.float32]:
+def _tile_row_weights(axis: FrequencyAxis, rate: int, window: int, fft: int) -> NDArray[np.float32]:
     """Weights [row, bin] by which a sine reads as loud as it is in every row.
 
     Triangles between the neighbours' centres, two bins wide at least. A sine's power is spread
     over 1.5 bins of the unpadded window (Harris 1978, table I): a row wider than that sums it up.
     """
-    hz = rows_hz(axis, rate)
+    hz = row_frequencies(axis, rate)
     bins = np.arange(fft // 2 + 1) * (rate / fft)
     ratio = hz[1:] / hz[:-1]
     low = np.concatenate([[hz[0] / ratio[0]], hz[:-1]])

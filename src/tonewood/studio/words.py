@@ -5,7 +5,7 @@ from typing import NamedTuple
 from tonewood.masking.certify import Certificate
 
 
-class Statement(NamedTuple):
+class CertificateLine(NamedTuple):
     """One thing that a certificate says; `kind` is good, caution or plain."""
 
     kind: str
@@ -13,23 +13,23 @@ class Statement(NamedTuple):
     text: str
 
 
-def verdict(certificate: Certificate) -> Statement:
+def verdict_line(certificate: Certificate) -> CertificateLine:
     """The verdict as a heading and a sentence."""
     if certificate.verdict == "good":
-        return Statement(
+        return CertificateLine(
             "good",
             "A change to be believed",
             "Scorer and judge agree, and the change is as smooth as an equaliser's. Your ears have "
             "the last word.",
         )
     if certificate.verdict == "limited":
-        return Statement(
+        return CertificateLine(
             "caution",
             "A change with reservations",
             "Something speaks against taking this at its word; it is named below. Listen closely, "
             "or turn the amount down.",
         )
-    return Statement(
+    return CertificateLine(
         "refused",
         "Not a recording that this model knows",
         "The recording is unlike those that the model was taught to improve, so it was given a "
@@ -38,21 +38,21 @@ def verdict(certificate: Certificate) -> Statement:
     )
 
 
-def statements(certificate: Certificate) -> list[Statement]:
+def certificate_lines(certificate: Certificate) -> list[CertificateLine]:
     """Everything a certificate holds, as sentences."""
     scorer, judge = certificate.scorer, certificate.judge
     told = [
-        Statement(
+        CertificateLine(
             "good" if scorer.after < 0.5 else "caution",
             "Scorer",
-            f"{_heard(scorer.before).capitalize()} before, {_heard(scorer.after)} after "
+            f"{_describe_score(scorer.before).capitalize()} before, {_describe_score(scorer.after)} after "
             f"({scorer.before:.2f} → {scorer.after:.2f}; 0 is the reference).",
         )
     ]
     if judge is None:
-        told.append(Statement("caution", "Judge", "This model has none, so nobody checked."))
+        told.append(CertificateLine("caution", "Judge", "This model has none, so nobody checked."))
     else:
-        told.append(Statement(
+        told.append(CertificateLine(
             "good" if judge.after < 0.5 else "caution",
             "Judge",
             f"A second network, which the search never saw, "
@@ -62,7 +62,7 @@ def statements(certificate: Certificate) -> list[Statement]:
     # Where the judge did not follow at all, there is nothing that could survive.
     if judge is not None and judge.after < 0.5 and certificate.judge_smoothed is not None:
         survives = certificate.judge_smoothed < 0.5
-        told.append(Statement(
+        told.append(CertificateLine(
             "good" if survives else "caution",
             "Smoothness",
             "The effect survives when the mask is made smoother still: it is an equaliser, not a "
@@ -72,27 +72,27 @@ def statements(certificate: Certificate) -> list[Statement]:
         ))  # fmt: skip
     if certificate.static_share is not None:
         share = round(100 * min(max(certificate.static_share, 0), 1))
-        told.append(Statement(
+        told.append(CertificateLine(
             "plain",
             "Fixed or moving",
             f"A fixed equaliser alone would have had {share} % of the effect; the rest follows "
             "the music.",
         ))  # fmt: skip
     far = certificate.unlike_reference.after > 1
-    told.append(Statement(
+    told.append(CertificateLine(
         "caution" if far else "good",
         "Near the reference",
         f"The output lies {'beyond' if far else 'within'} what recordings of the reference folder "
         f"differ by ({certificate.unlike_reference.after:.2f} of the limit).",
     ))  # fmt: skip
     strange = certificate.unlikeness > 1
-    told.append(Statement(
+    told.append(CertificateLine(
         "caution" if strange else "good",
         "A recording it knows",
         f"The recording is {'unlike' if strange else 'like'} the source folder "
         f"({certificate.unlikeness:.2f} of the limit).",
     ))  # fmt: skip
-    told.append(Statement(
+    told.append(CertificateLine(
         "plain",
         "Size of the change",
         f"{certificate.rms_db:.1f} dB on average, {certificate.largest_db:.1f} dB at most, moving "
@@ -101,7 +101,7 @@ def statements(certificate: Certificate) -> list[Statement]:
     return told
 
 
-def _heard(score: float) -> str:
+def _describe_score(score: float) -> str:
     if score < 0.2:
         return "like the reference"
     if score < 0.5:

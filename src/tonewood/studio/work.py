@@ -10,100 +10,100 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.errors import CallError
-from tonewood.files.modelfile import Model, load
+from tonewood.files.modelfile import Model, load_model
 from tonewood.files.output import write_text
 from tonewood.files.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Change
-from tonewood.masking.mask import LongMask
-from tonewood.masking.optimise import Step
-from tonewood.masking.render import Rendered, rendered
+from tonewood.masking.mask import LazyMask
+from tonewood.masking.optimise import SearchStep
+from tonewood.masking.render import RenderResult, render_through_mask
 from tonewood.settings import EnhanceSettings
-from tonewood.signal.bands import centres_hz
+from tonewood.signal.bands import center_frequencies
 from tonewood.signal.loudness import integrated_loudness
-from tonewood.studio.entries import Session, Sound, State
-from tonewood.studio.folderwork import Told, audit, enhance_folder, teach
+from tonewood.studio.entries import StudioSession, RecordingInfo, EditState
+from tonewood.studio.folderwork import JobData, run_audit_job, run_batch_job, run_training_job
 from tonewood.studio.intake import save_array
 from tonewood.studio.sound import (
-    Whole,
-    forget_wholes,
-    found,
-    found_mask,
-    found_path,
-    key_of,
-    max_gain_db,
-    measured,
-    save_bands,
-    set_anchor,
+    FullRender,
+    prune_renders,
+    load_found_recipe,
+    load_found_mask,
+    mask_path,
+    edit_key,
+    gain_limit_db,
+    levels_from_loudness,
+    save_band_power,
+    save_estimate_offset,
 )
 from tonewood.workflow import edit, revise
 from tonewood.workflow.edit import Edit
-from tonewood.workflow.enhance import Enhancement, enhance, mono_at, rows_of
-from tonewood.workflow.explain import explain
+from tonewood.workflow.enhance import Enhancement, enhance_array, to_analysis_rate, scorer_input
+from tonewood.workflow.explain import explain_recording
 
 
-def session_of(asked: Told) -> Session:
+def session_from_request(request: JobData) -> StudioSession:
     """A session as a process without the database knows it."""
-    folder = Path(asked["folder"])
-    return Session(folder.name, "", 0, 0, Sound.model_validate(asked["sound"]), "", folder)
+    folder = Path(request["folder"])
+    return StudioSession(folder.name, "", 0, 0, RecordingInfo.model_validate(request["sound"]), "", folder)
 
 
-def state_of(asked: Told) -> State:
+def state_from_request(request: JobData) -> EditState:
     """An edit as it was asked for."""
-    return State(0, asked["found"], Edit.model_validate(asked["edit"]), undo=False, redo=False)
+    return EditState(0, request["found"], Edit.model_validate(request["edit"]), can_undo=False, can_redo=False)
 
 
-def run(kind: str, asked: Told, models: dict[str, Model]) -> Iterator[Told]:
+def run_job(kind: str, request: JobData, models: dict[str, Model]) -> Iterator[JobData]:
     """Do a job; every dict updates what is told of it, the last one has its result."""
     if kind == "audit":
-        yield from audit(asked)
+        yield from run_audit_job(request)
         return
     if kind == "train":
-        yield from teach(asked)
+        yield from run_training_job(request)
         return
     if kind == "batch":
-        yield from enhance_folder(asked, _model(asked, models))
+        yield from run_batch_job(request, _load_job_model(request, models))
         return
-    ways = {"enhance": _enhance, "again": _again, "whole": _whole, "explain": _explain}
-    yield from ways[kind](asked, session_of(asked), _model(asked, models))
+    ways = {"enhance": _enhance_session, "again": _search_session_again, "whole": _render_full, "explain": _explain_session}
+    yield from ways[kind](request, session_from_request(request), _load_job_model(request, models))
 
 
-def _model(asked: Told, models: dict[str, Model]) -> Model:
-    name = asked["model"]
+def _load_job_model(request: JobData, models: dict[str, Model]) -> Model:
+    name = request["model"]
     if name not in models:
-        models[name] = load(name)
+        models[name] = load_model(name)
     return models[name]
 
 
-def _enhance(asked: Told, session: Session, model: Model) -> Iterator[Told]:
-    settings = EnhanceSettings.model_validate(asked["settings"])
-    samples, rate = session.samples(), session.sound.rate
+def _enhance_session(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
+    settings = EnhanceSettings.model_validate(request["settings"])
+    samples, rate = session.open_samples(), session.recording.rate
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
-    hz = centres_hz(model.settings.scorer.bands, model.settings.spectrum)
-    save_bands(session.folder, rows_of(mono_at(samples, rate, model), model).numpy(), hz)
-    yield from _searched(enhance(samples, rate, model, settings), asked, session, model, ())
+    hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
+    save_band_power(session.folder, scorer_input(to_analysis_rate(samples, rate, model), model).numpy(), hz)
+    yield from _follow_search(enhance_array(samples, rate, model, settings), request, session, model, ())
 
 
-def _again(asked: Told, session: Session, model: Model) -> Iterator[Told]:
-    settings = EnhanceSettings.model_validate(asked["settings"])
-    state = state_of(asked)
-    before = found(session, state)
+def _search_session_again(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
+    settings = EnhanceSettings.model_validate(request["settings"])
+    state = state_from_request(request)
+    before = load_found_recipe(session, state)
     if before is None:
         raise CallError("nothing was searched yet: enhance the recording first")
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
-    mask, pinned = found_mask(session, state, model), state.edit.pinned
-    events = revise.again(
-        session.samples(), session.sound.rate, model, mask, pinned, settings, before.certificate
+    mask, pinned = load_found_mask(session, state, model), state.edit.pinned_notes
+    events = revise.search_around_pins(
+        session.open_samples(), session.recording.rate, model, mask, pinned, settings, before.certificate
     )
-    yield from _searched(events, asked, session, model, pinned)
+    yield from _follow_search(events, request, session, model, pinned)
 
 
-def _searched(
-    events: Iterator[Step | Enhancement],
-    asked: Told,
-    session: Session,
+def _follow_search(
+    events: Iterator[SearchStep | Enhancement],
+    request: JobData,
+    session: StudioSession,
     model: Model,
     pinned: tuple[edit.Note, ...],
-) -> Iterator[Told]:
+) -> Iterator[JobData]:
     """Tell every step; keep what was found as a recipe, and its sound as a whole rendering."""
     told: list[dict[str, float]] = []
     done: Enhancement | None = None
@@ -112,14 +112,14 @@ def _searched(
             done = event
             continue
         told.append({"number": event.number, "score": event.score, "total": event.total})
-        last = event.number == asked["settings"]["search"]["steps"] or event.stopped
+        last = event.number == request["settings"]["search"]["steps"] or event.stopped
         yield {"phase": "checking" if last else "searching", "steps": list(told)}
     assert done is not None
-    number = asked["number"]
-    recipe = recipe_of(session, model, done)
-    recipe.save(found_path(session.folder, number), overwrite=True)
-    state = State(0, number, Edit(notes=pinned), undo=False, redo=False)
-    _keep(session, state, model, done.rendered, done)
+    number = request["number"]
+    recipe = build_session_recipe(session, model, done)
+    recipe.save(mask_path(session.folder, number), overwrite=True)
+    state = EditState(0, number, Edit(notes=pinned), can_undo=False, can_redo=False)
+    _store_render(session, state, model, done.rendered, done)
     yield {
         "phase": "done",
         "found": number,
@@ -128,44 +128,44 @@ def _searched(
     }
 
 
-def _whole(asked: Told, session: Session, model: Model) -> Iterator[Told]:
-    state = state_of(asked)
-    samples, rate = session.samples(), session.sound.rate
+def _render_full(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
+    state = state_from_request(request)
+    samples, rate = session.open_samples(), session.recording.rate
     yield {"phase": "rendering"}
-    limit = max_gain_db(session, state)
-    before = found(session, state)
-    mask = edit.composed(found_mask(session, state, model), state.edit, limit)
+    limit = gain_limit_db(session, state)
+    before = load_found_recipe(session, state)
+    mask = edit.compose_mask(load_found_mask(session, state, model), state.edit, limit)
     settings = before.settings if before else EnhanceSettings()
     if before is None:
         render = settings.render.model_copy(update={"amount": state.edit.amount})
-        made = rendered(samples, rate, mask, render, model.settings.spectrum)
-        _keep(session, state, model, made, None)
+        made = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
+        _store_render(session, state, model, made, None)
     else:
-        done = revise.edited(samples, rate, model, mask, state.edit, settings, before.certificate)
-        _keep(session, state, model, done.rendered, done)
-    yield {"phase": "done", "key": key_of(state, state.edit)}
+        done = revise.render_edit(samples, rate, model, mask, state.edit, settings, before.certificate)
+        _store_render(session, state, model, done.rendered, done)
+    yield {"phase": "done", "key": edit_key(state, state.edit)}
 
 
-def _explain(asked: Told, session: Session, model: Model) -> Iterator[Told]:
+def _explain_session(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
     yield {"phase": "explaining"}
-    heard = explain(session.samples(), session.sound.rate, model, parts=False, draws=20)
+    heard = explain_recording(session.open_samples(), session.recording.rate, model, parts=False, draws=20)
     evidence = heard.evidence.nan_to_num(0.0).float().numpy()
     reach = float(np.quantile(np.abs(evidence), 0.995)) or 1.0
-    save_array(session.folder / f"saliency-{asked['digest']}.npy", evidence)
+    save_array(session.folder / f"saliency-{request['digest']}.npy", evidence)
     told = {
-        "digest": asked["digest"],
+        "digest": request["digest"],
         "reach": reach,
-        "holds": heard.faithful.holds,
-        "verdict": heard.faithful.line,
+        "holds": heard.faithfulness.is_faithful,
+        "verdict": heard.faithfulness.line,
         "score": heard.score,
     }
     write_text(session.folder / "saliency.json", json.dumps(told), overwrite=True)
     yield {"phase": "done", **told}
 
 
-def recipe_of(session: Session, model: Model, done: Enhancement) -> Recipe:
+def build_session_recipe(session: StudioSession, model: Model, enhancement: Enhancement) -> Recipe:
     """Recipe of an enhancement of a session's recording, as `tonewood enhance` writes it."""
-    sound, made = session.sound, done.rendered
+    sound, made = session.recording, enhancement.rendered
     finite = math.isfinite(made.loudness_before) and math.isfinite(made.loudness_after)
     return Recipe(
         tonewood=version("tonewood"),
@@ -177,20 +177,20 @@ def recipe_of(session: Session, model: Model, done: Enhancement) -> Recipe:
             samples=sound.samples,
         ),
         model=ModelRecord(name=model.name, digest=model.digest),
-        settings=done.settings,
-        prior=done.prior,
-        steps=done.steps,
+        settings=enhancement.settings,
+        prior=enhancement.prior,
+        steps=enhancement.steps,
         gain_db=made.gain_db,
-        certificate=done.certificate,
+        certificate=enhancement.certificate,
         loudness_lufs=Change(before=made.loudness_before, after=made.loudness_after)
         if finite
         else None,
-        mask=MaskRecord.of(LongMask.of(done.mask)),
-        spectrum=done.spectrum,
+        mask=MaskRecord.from_mask(LazyMask.from_mask(enhancement.mask)),
+        spectrum=enhancement.spectrum,
     )
 
 
-def recipe_edited(session: Session, state: State, model: Model, whole: Whole) -> Recipe:
+def build_edited_recipe(session: StudioSession, state: EditState, model: Model, full_render: FullRender) -> Recipe:
     """Recipe of a session as it was edited: the mask that sounds, the found one and notes as one.
 
     Raises
@@ -198,55 +198,55 @@ def recipe_edited(session: Session, state: State, model: Model, whole: Whole) ->
     CallError
         Nothing was searched yet.
     """
-    before = found(session, state)
-    if before is None or whole.certificate is None:
+    before = load_found_recipe(session, state)
+    if before is None or full_render.certificate is None:
         raise CallError("a recipe records what a search found: enhance the recording first")
-    mask = edit.composed(found_mask(session, state, model), state.edit, max_gain_db(session, state))
+    mask = edit.compose_mask(load_found_mask(session, state, model), state.edit, gain_limit_db(session, state))
     render = before.settings.render.model_copy(update={"amount": state.edit.amount})
     loudness = None
-    if whole.loudness_before is not None and whole.loudness_after is not None:
-        loudness = Change(before=whole.loudness_before, after=whole.loudness_after)
+    if full_render.loudness_before is not None and full_render.loudness_after is not None:
+        loudness = Change(before=full_render.loudness_before, after=full_render.loudness_after)
     return before.model_copy(
         update={
             "settings": before.settings.model_copy(update={"render": render}),
-            "gain_db": whole.levels.output_db,
-            "certificate": whole.certificate,
+            "gain_db": full_render.levels.output_db,
+            "certificate": full_render.certificate,
             "loudness_lufs": loudness,
-            "mask": MaskRecord.of(LongMask.of(mask)),
+            "mask": MaskRecord.from_mask(LazyMask.from_mask(mask)),
         }
     )
 
 
-def _keep(
-    session: Session,
-    state: State,
+def _store_render(
+    session: StudioSession,
+    state: EditState,
     model: Model,
-    made: Rendered,
-    done: Enhancement | revise.Edited | None,
+    rendering: RenderResult,
+    result: Enhancement | revise.EditResult | None,
 ) -> None:
     """Keep a whole rendering and what was measured of it."""
-    source = session.samples()
-    key = key_of(state, state.edit)
-    difference = _difference(source, made, session.sound.rate)
-    loudness = (made.loudness_before, made.loudness_after, difference)
-    exact = measured(loudness, made.gain_db, made.held)
+    source = session.open_samples()
+    key = edit_key(state, state.edit)
+    difference = _difference_loudness(source, rendering, session.recording.rate)
+    loudness = (rendering.loudness_before, rendering.loudness_after, difference)
+    exact = levels_from_loudness(loudness, rendering.gain_db, rendering.peak_limited)
     finite = [value if math.isfinite(value) else None for value in loudness]
-    whole = Whole(
+    whole = FullRender(
         key=key,
         levels=exact,
         loudness_before=finite[0],
         loudness_after=finite[1],
-        certificate=done.certificate if done else None,
+        certificate=result.certificate if result else None,
     )
-    save_array(session.folder / f"whole-{key}.npy", made.samples)
+    save_array(session.folder / f"whole-{key}.npy", rendering.samples)
     write_text(session.folder / f"whole-{key}.json", whole.model_dump_json(), overwrite=True)
-    set_anchor(session, state, model, exact)
-    forget_wholes(session.folder, key)
+    save_estimate_offset(session, state, model, exact)
+    prune_renders(session.folder, key)
 
 
-def _difference(source: NDArray[np.float32], made: Rendered, rate: int) -> float:
+def _difference_loudness(source: NDArray[np.float32], rendering: RenderResult, rate: int) -> float:
     """Loudness of output less input, both as they are heard, LUFS."""
     gain = 0.0
-    if math.isfinite(made.loudness_before) and math.isfinite(made.loudness_after):
-        gain = made.loudness_after - made.loudness_before
-    return integrated_loudness(made.samples - source * np.float32(10 ** (gain / 20)), rate)
+    if math.isfinite(rendering.loudness_before) and math.isfinite(rendering.loudness_after):
+        gain = rendering.loudness_after - rendering.loudness_before
+    return integrated_loudness(rendering.samples - source * np.float32(10 ** (gain / 20)), rate)

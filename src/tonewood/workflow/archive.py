@@ -14,49 +14,49 @@ from tonewood.errors import (
     FolderError,
     MissingExtraError,
     TonewoodError,
-    shown,
+    printable,
 )
 from tonewood.files import places, results
 from tonewood.files import recipe as recipes
-from tonewood.files.formats import SUFFIXES, output_name, readable
+from tonewood.files.formats import WRITABLE_SUFFIXES, default_output_name, readable_suffixes
 from tonewood.files.modelfile import Model
-from tonewood.files.output import sweep
-from tonewood.files.places import Place
-from tonewood.files.results import Row, Table
+from tonewood.files.output import remove_stale_temporaries
+from tonewood.files.places import Location
+from tonewood.files.results import ResultRow, ResultsTable
 from tonewood.workflow import layout
-from tonewood.workflow.layout import Failed, Job
-from tonewood.workflow.units import Done, Task, Unit, attempt, lost
+from tonewood.workflow.layout import FileFailure, FileJob
+from tonewood.workflow.units import ItemResult, Task, WorkItem, run_guarded, failed_item
 
 if TYPE_CHECKING:
-    from tonewood.workflow.cluster import Crew
+    from tonewood.workflow.cluster import DaskWorkers
 
-TABLE = "tonewood.parquet"
-RETRIES = 2
+RESULTS_TABLE_NAME = "tonewood.parquet"
+DEFAULT_RETRIES = 2
 
 
-class Tally(NamedTuple):
+class BatchProgress(NamedTuple):
     """How far a run is.
 
     Parameters
     ----------
     done, failed, total : int
         Recordings; done counts the failed ones too.
-    hours : float
+    audio_hours : float
         Of sound, done in this run.
-    hours_per_minute : float
-    left : float
+    audio_hours_per_minute : float
+    seconds_left : float
         Seconds to the end, if the rest goes like what was done.
     """
 
     done: int
     failed: int
     total: int
-    hours: float
-    hours_per_minute: float
-    left: float
+    audio_hours: float
+    audio_hours_per_minute: float
+    seconds_left: float
 
 
-def crew(workers: int | None, scheduler: str | None) -> "Crew | None":
+def start_workers(workers: int | None, scheduler: str | None) -> "DaskWorkers | None":
     """Workers that are asked for, to be entered; None if none are.
 
     Raises
@@ -73,65 +73,65 @@ def crew(workers: int | None, scheduler: str | None) -> "Crew | None":
     if workers is not None and workers < 1:
         raise CallError(f"--workers is {workers}: give 1 or more")
     try:
-        from tonewood.workflow.cluster import Crew
+        from tonewood.workflow.cluster import DaskWorkers
     except ImportError:
         raise MissingExtraError(
             "--workers and --scheduler need Dask: pip install 'tonewood[cluster]'"
         ) from None
-    results.check()
-    return Crew(workers, scheduler)
+    results.check_parquet_available()
+    return DaskWorkers(workers, scheduler)
 
 
-def lay(inputs: Sequence[Place], out: Place) -> list[Unit | Failed]:
-    """Lay out which recording becomes which file, as `layout.jobs`, of paths and URLs."""
+def plan_jobs(inputs: Sequence[Location], out: Location) -> list[WorkItem | FileFailure]:
+    """Lay out which recording becomes which file, as `plan_explanations.jobs`, of paths and URLs."""
     if isinstance(out, Path) and all(isinstance(it, Path) for it in inputs):
-        jobs = layout.jobs([Path(it) for it in inputs], out)
-        taken = {job.input.resolve() for job in jobs if isinstance(job, Job)}
-        return [_checked(job, taken) if isinstance(job, Job) else job for job in jobs]
-    laid: dict[Place, Unit | Failed] = {}
-    single = len(inputs) == 1 and not _is_folder(inputs[0])
-    named = Path(str(out)).suffix.lower() in SUFFIXES
+        jobs = layout.plan_file_jobs([Path(it) for it in inputs], out)
+        taken = {job.input.resolve() for job in jobs if isinstance(job, FileJob)}
+        return [_check_job(job, taken) if isinstance(job, FileJob) else job for job in jobs]
+    laid: dict[Location, WorkItem | FileFailure] = {}
+    single = len(inputs) == 1 and not _is_input_folder(inputs[0])
+    named = Path(str(out)).suffix.lower() in WRITABLE_SUFFIXES
     if named and not single:
-        raise CallError(f"{shown(out)} names a file; several outputs need a folder: name one")
+        raise CallError(f"{printable(out)} names a file; several outputs need a folder: name one")
     for item in inputs:
         if single and named:
-            return [Unit(item, out)]
-        for found, relative in recordings(item):
+            return [WorkItem(item, out)]
+        for found, relative in expand_input(item):
             if isinstance(relative, TonewoodError):
-                laid[found] = Failed(found, relative)
+                laid[found] = FileFailure(found, relative)
                 continue
-            output = places.below(out, str(output_name(Path(relative))))
+            output = places.join_location(out, str(default_output_name(Path(relative))))
             other = laid.get(output)
             if other is not None and other.input != found:
                 raise CallError(
-                    f"{shown(other.input)} and {shown(found)} would both become "
-                    f"{shown(output)}: enhance them into two folders"
+                    f"{printable(other.input)} and {printable(found)} would both become "
+                    f"{printable(output)}: enhance them into two folders"
                 )
             if output == found:
-                laid[output] = Failed(found, layout.onto_itself(output))
+                laid[output] = FileFailure(found, layout.input_is_output_error(output))
                 continue
-            laid[output] = Unit(found, output)
+            laid[output] = WorkItem(found, output)
     return list(laid.values())
 
 
-def recordings(item: Place) -> Iterator[tuple[Place, str | TonewoodError]]:
+def expand_input(item: Location) -> Iterator[tuple[Location, str | TonewoodError]]:
     """Every recording that an input names, with its path below it; or the input, and the error."""
     try:
         if isinstance(item, Path):
-            for path in layout.recordings([item]):
-                if isinstance(path, Failed):
+            for path in layout.iter_recordings([item]):
+                if isinstance(path, FileFailure):
                     yield path.input, path.error
                 else:
                     yield path, path.name if path == item else str(path.relative_to(item))
             return
-        if not places.is_folder(item):
-            yield item, places.name_of(item)
+        if not places.is_url_folder(item):
+            yield item, places.url_name(item)
             return
-        there = places.listing(item)
-        outputs = {it.removesuffix(recipes.SUFFIX) for it in there if it.endswith(recipes.SUFFIX)}
-        sounds = [it for it in there if Path(it).suffix.lower() in readable() and it not in outputs]
+        there = places.list_url_files(item)
+        outputs = {it.removesuffix(recipes.RECIPE_SUFFIX) for it in there if it.endswith(recipes.RECIPE_SUFFIX)}
+        sounds = [it for it in there if Path(it).suffix.lower() in readable_suffixes() and it not in outputs]
         if not sounds:
-            raise FolderError(f"no audio file below {shown(item)}: name another input")
+            raise FolderError(f"no audio file below {printable(item)}: name another input")
         for url in sounds:
             yield url, url.removeprefix(item).lstrip("/")
     except (CallError, MissingExtraError):
@@ -140,26 +140,26 @@ def recordings(item: Place) -> Iterator[tuple[Place, str | TonewoodError]]:
         yield item, error
 
 
-def _is_folder(item: Place) -> bool:
+def _is_input_folder(item: Location) -> bool:
     try:
-        return item.is_dir() if isinstance(item, Path) else places.is_folder(item)
+        return item.is_dir() if isinstance(item, Path) else places.is_url_folder(item)
     except AudioError:
         return False
 
 
-def _checked(job: Job, taken: set[Path]) -> Unit | Failed:
-    why = layout.refused(job, taken)
-    return Failed(job.input, why) if why else Unit(*job)
+def _check_job(job: FileJob, inputs: set[Path]) -> WorkItem | FileFailure:
+    why = layout.output_conflict(job, inputs)
+    return FileFailure(job.input, why) if why else WorkItem(*job)
 
 
-def run(
-    units: Sequence[Any],
+def run_batch(
+    items: Sequence[Any],
     task: Task,
     model: Model,
     *,
-    crew: "Crew | None" = None,
-    table: Place | None = None,
-    retries: int = RETRIES,
+    workers: "DaskWorkers | None" = None,
+    table: Location | None = None,
+    retries: int = DEFAULT_RETRIES,
     overwrite: bool = False,
 ) -> Iterator[Any]:
     """Do units, by a crew or in this process; yields what became of each, and a `Tally` after it.
@@ -169,7 +169,7 @@ def run(
 
     Parameters
     ----------
-    units : sequence of Unit or Failed
+    items : sequence of WorkItem or FileFailure
     table : Path or URL, optional
         Where all rows go; it appears when all is done.
     overwrite : bool
@@ -182,94 +182,94 @@ def run(
     OutputError
         The table is another run's, or cannot be written.
     """
-    _check(units, crew)
-    made = {table, *(getattr(it, "output", None) for it in units)}
-    sweep({it.parent for it in made if isinstance(it, Path)})
-    decides = {"command": task.name, "model": model.digest, "settings": task.told}
+    _check_urls(items, workers)
+    made = {table, *(getattr(it, "output", None) for it in items)}
+    remove_stale_temporaries({it.parent for it in made if isinstance(it, Path)})
+    decides = {"command": task.name, "model": model.digest, "settings": task.settings_key}
     if table is None:
-        for event, _ in _followed(units, task, model, crew, retries, {}):
+        for event, _ in _with_progress(items, task, model, workers, retries, {}):
             yield event
         return
-    with Table(table, decides, overwrite=overwrite) as rows:
-        known = {name: row for name, row in rows.earlier.items() if row.error is None}
-        for event, row in _followed(units, task, model, crew, retries, known):
+    with ResultsTable(table, decides, overwrite=overwrite) as rows:
+        known = {name: row for name, row in rows.previous.items() if row.error is None}
+        for event, row in _with_progress(items, task, model, workers, retries, known):
             if row is not None:
                 rows.add(row)
             yield event
-        rows.finish()
+        rows.publish()
 
 
-def _check(units: Sequence[Any], crew: "Crew | None") -> None:
-    named = (it for unit in units for it in (unit.input, getattr(unit, "output", None)))
+def _check_urls(items: Sequence[Any], workers: "DaskWorkers | None") -> None:
+    named = (it for unit in items for it in (unit.input, getattr(unit, "output", None)))
     for url in {it.partition("://")[0]: it for it in named if isinstance(it, str)}.values():
-        places.check(url)
-        if crew is not None and not places.shared(url):
-            raise CallError(f"{shown(url)} is of one process: leave out the workers")
+        places.check_url(url)
+        if workers is not None and not places.is_shared_url(url):
+            raise CallError(f"{printable(url)} is of one process: leave out the workers")
 
 
-def _followed(
-    units: Sequence[Any],
+def _with_progress(
+    items: Sequence[Any],
     task: Task,
     model: Model,
-    crew: "Crew | None",
+    workers: "DaskWorkers | None",
     retries: int,
-    known: dict[str, Row],
-) -> Iterator[tuple[Any, Row | None]]:
+    previous: dict[str, ResultRow],
+) -> Iterator[tuple[Any, ResultRow | None]]:
     """What became of every unit, with its row; a tally after each."""
     began, failed, hours = time.monotonic(), 0, 0.0
-    waiting = deque((unit, known.get(str(unit.input))) for unit in units)
-    finished = _results(waiting, task, model, crew, retries)
+    waiting = deque((unit, previous.get(str(unit.input))) for unit in items)
+    finished = _final_results(waiting, task, model, workers, retries)
     for done, result in enumerate(finished, start=1):
-        failed += isinstance(result.event, Failed)
+        failed += isinstance(result.event, FileFailure)
         hours += (result.row.seconds or 0.0) / 3600
         yield result.event, result.row
         passed = time.monotonic() - began
-        left = (len(units) - done) * passed / done
-        yield Tally(done, failed, len(units), hours, 60 * hours / passed, left), None
+        left = (len(items) - done) * passed / done
+        yield BatchProgress(done, failed, len(items), hours, 60 * hours / passed, left), None
 
 
-Waiting = deque[tuple[Any, Row | None]]
+PendingItems = deque[tuple[Any, ResultRow | None]]
 
 
-def _results(
-    waiting: Waiting, task: Task, model: Model, crew: "Crew | None", retries: int
-) -> Iterator[Done]:
+def _final_results(
+    pending: PendingItems, task: Task, model: Model, workers: "DaskWorkers | None", retries: int
+) -> Iterator[ItemResult]:
     """What became of every unit in the end; who fails is tried again, after the others."""
     tries: dict[str, int] = {}
-    for failed in [it for it, _ in waiting if isinstance(it, Failed)]:
-        yield lost_input(failed)
-    todo = deque(it for it in waiting if not isinstance(it[0], Failed))
-    work = partial(_attempted, task)
-    for (unit, known), result in _work(work, todo, model, crew):
-        done = lost(unit, _about(unit, result)) if isinstance(result, TonewoodError) else result
+    for failed in [it for it, _ in pending if isinstance(it, FileFailure)]:
+        yield planning_failure(failed)
+    todo = deque(it for it in pending if not isinstance(it[0], FileFailure))
+    work = partial(_run_item, task)
+    for (unit, known), result in _run_items(work, todo, model, workers):
+        done = failed_item(unit, _with_item_name(unit, result)) if isinstance(result, TonewoodError) else result
         name = f"{unit.input}\n{unit.output}"
         tries[name] = tries.get(name, 0) + 1
-        if isinstance(done.event, Failed) and tries[name] <= retries:
+        if isinstance(done.event, FileFailure) and tries[name] <= retries:
             todo.append((unit, known))
             continue
         yield done._replace(row=replace(done.row, tries=tries.pop(name)))
 
 
-def _about(unit: Any, error: TonewoodError) -> TonewoodError:  # noqa: ANN401
-    return type(error)(f"{shown(unit.input)}: {error}")
+def _with_item_name(item: Any, error: TonewoodError) -> TonewoodError:  # noqa: ANN401
+    return type(error)(f"{printable(item.input)}: {error}")
 
 
-def lost_input(failed: Failed) -> Done:
+def planning_failure(failed: FileFailure) -> ItemResult:
     """An input that could not even be laid out."""
-    return Done(Row(str(failed.input), error=str(failed.error)), failed)
+    return ItemResult(ResultRow(str(failed.input), error=str(failed.error)), failed)
 
 
-def _work(
-    work: Callable[[Model, Any], Done], todo: Waiting, model: Model, crew: "Crew | None"
-) -> Iterator[tuple[Any, Done | TonewoodError]]:
-    if crew is None:
-        while todo:
-            item = todo.popleft()
+def _run_items(
+    work: Callable[[Model, Any], ItemResult], pending: PendingItems, model: Model, workers: "DaskWorkers | None"
+) -> Iterator[tuple[Any, ItemResult | TonewoodError]]:
+    if workers is None:
+        while pending:
+            item = pending.popleft()
             yield item, work(model, item)
         return
-    crew.hold(model)
-    yield from crew.run(work, model.digest, todo)
+    workers.broadcast_model(model)
+    yield from workers.run(work, model.digest, pending)
 
 
-def _attempted(task: Task, model: Model, item: tuple[Any, Row | None]) -> Done:
-    return attempt(task, item[0], model, item[1])
+def _run_item(task: Task, model: Model, item: tuple[Any, ResultRow | None]) -> ItemResult:
+    return run_guarded(task, item[0], model, item[1])

@@ -18,36 +18,36 @@ from tonewood.errors import (
     AudioError,
     OutputError,
     TonewoodError,
-    shown,
+    printable,
 )
-from tonewood.files.audio import Stream, sha256, write_blocks
+from tonewood.files.audio import AudioReader, file_sha256, write_recording_blocks
 from tonewood.files.formats import AudioFormat
 from tonewood.files.modelfile import Model
-from tonewood.files.output import atomic_path, sweep
-from tonewood.files.places import Place
-from tonewood.files.recipe import CarriedRecord, InputRecord, MaskRecord, ModelRecord, Recipe
+from tonewood.files.output import atomic_path, remove_stale_temporaries
+from tonewood.files.places import Location
+from tonewood.files.recipe import TransferRecord, InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.masking.certify import Certificate, Change
-from tonewood.masking.optimise import Step
+from tonewood.masking.optimise import SearchStep
 from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.workflow import picture
-from tonewood.workflow.carry import Carried, carry
-from tonewood.workflow.enhance import Reshaped, reshape
-from tonewood.workflow.layout import Failed, Job, beside, refused
-from tonewood.workflow.predict import predictor_of
-from tonewood.workflow.resume import Wanted
+from tonewood.workflow.carry import MaskTransfer, apply_transfer
+from tonewood.workflow.enhance import StreamedEnhancement, enhance_stream
+from tonewood.workflow.layout import FileFailure, FileJob, sidecar_path, output_conflict
+from tonewood.workflow.predict import require_predictor
+from tonewood.workflow.resume import OutputKey
 from tonewood.workflow.score import Score
 
 
-class Started(NamedTuple):
+class FileStarted(NamedTuple):
     """Work on a file begins; it is the number-th of so many."""
 
     number: int
     total: int
-    input: Place
+    input: Location
 
 
 @dataclass(frozen=True)
-class Enhanced:
+class FileEnhanced:
     """A file that was done.
 
     Parameters
@@ -58,14 +58,14 @@ class Enhanced:
         Of the input.
     duration : float
         Of the sound, in seconds.
-    already : bool
+    from_earlier_run : bool
         By an earlier run.
     """
 
-    input: Place
-    output: Place
-    recipe: Place
-    picture: Place | None
+    input: Location
+    output: Location
+    recipe: Location
+    picture: Location | None
     certificate: Certificate
     prior: str
     steps: int
@@ -74,32 +74,32 @@ class Enhanced:
     warnings: tuple[str, ...]
     sha256: str
     duration: float
-    carried: CarriedRecord | None = None
-    already: bool = False
+    carried: TransferRecord | None = None
+    from_earlier_run: bool = False
 
 
-class Scored(NamedTuple):
+class FileScored(NamedTuple):
     """A file that was scored."""
 
-    input: Place
+    input: Location
     score: Score
 
 
 def enhance_files(
-    laid: Sequence[Job | Failed],
+    jobs: Sequence[FileJob | FileFailure],
     model: Model,
     settings: EnhanceSettings,
     *,
     plot: bool = False,
     overwrite: bool = False,
     device: str = "cpu",
-    carried: Carried | None = None,
-) -> Iterator[Started | Step | Enhanced | Failed]:
+    transfer: MaskTransfer | None = None,
+) -> Iterator[FileStarted | SearchStep | FileEnhanced | FileFailure]:
     """Enhance file after file; a file that fails is named with its reason and the others go on.
 
     Parameters
     ----------
-    carried : Carried, optional
+    transfer : Carried, optional
         A correction that is carried to the files, instead of one that is found for each.
 
     Raises
@@ -108,34 +108,34 @@ def enhance_files(
         Pictures, or the model's predictor, are asked for and cannot be had.
     """
     if plot:
-        picture.check()
-    kind = settings.prior.kind if carried is None else carried.record.varying
+        picture.check_matplotlib()
+    kind = settings.prior.kind if transfer is None else transfer.record.varying
     if kind == "predicted":
-        predictor_of(model)
-    inputs = {job.input.resolve() for job in laid if isinstance(job, Job)}
-    sweep({job.output.parent for job in laid if isinstance(job, Job)})
-    for number, job in enumerate(laid, start=1):
-        if isinstance(job, Failed):
+        require_predictor(model)
+    inputs = {job.input.resolve() for job in jobs if isinstance(job, FileJob)}
+    remove_stale_temporaries({job.output.parent for job in jobs if isinstance(job, FileJob)})
+    for number, job in enumerate(jobs, start=1):
+        if isinstance(job, FileFailure):
             yield job
             continue
-        yield Started(number, len(laid), job.input)
+        yield FileStarted(number, len(jobs), job.input)
         try:
-            if why := refused(job, inputs):
+            if why := output_conflict(job, inputs):
                 raise why
-            yield from enhance_file(job, model, settings, plot, overwrite, device, carried)
+            yield from enhance_file(job, model, settings, plot, overwrite, device, transfer)
         except TonewoodError as error:
-            yield Failed(job.input, error)
+            yield FileFailure(job.input, error)
 
 
 def enhance_file(
-    job: Job,
+    job: FileJob,
     model: Model,
     settings: EnhanceSettings,
     plot: bool = False,
     overwrite: bool = False,
     device: str = "cpu",
-    carried: Carried | None = None,
-) -> Iterator[Step | Enhanced]:
+    transfer: MaskTransfer | None = None,
+) -> Iterator[SearchStep | FileEnhanced]:
     """Enhance one file; arguments as of `enhance_files`.
 
     What the same recording, model and settings made before stays, and is told from its recipe.
@@ -146,101 +146,101 @@ def enhance_file(
     TonewoodError
         It cannot be done; nothing of it is left.
     """
-    side = beside(job.output)
-    drawn = beside(job.output, ".png") if plot else None
-    record = carried.record if carried else None
-    wanted = Wanted(sha256(job.input), model.digest, settings, record)
-    recipe = None if overwrite else wanted.done(job, drawn)
+    side = sidecar_path(job.output)
+    drawn = sidecar_path(job.output, ".png") if plot else None
+    record = transfer.record if transfer else None
+    wanted = OutputKey(file_sha256(job.input), model.digest, settings, record)
+    recipe = None if overwrite else wanted.find_finished(job, drawn)
     if recipe is None:
         try:
-            yield from _made(job, model, wanted, side, drawn, overwrite, device, carried)
+            yield from _enhance_new(job, model, wanted, side, drawn, overwrite, device, transfer)
             return
         except OutputError:
             # Another run into the same folder may have been quicker.
-            recipe = None if overwrite else wanted.done(job, drawn)
+            recipe = None if overwrite else wanted.find_finished(job, drawn)
             if recipe is None:
                 raise
-    yield told(recipe, job.input, job.output, side, drawn)
+    yield result_from_recipe(recipe, job.input, job.output, side, drawn)
 
 
-def _made(
-    job: Job,
+def _enhance_new(
+    job: FileJob,
     model: Model,
-    wanted: Wanted,
-    side: Path,
-    drawn: Path | None,
+    key: OutputKey,
+    recipe_path: Path,
+    picture_path: Path | None,
     overwrite: bool,
     device: str,
-    carried: Carried | None,
-) -> Iterator[Step | Enhanced]:
+    transfer: MaskTransfer | None,
+) -> Iterator[SearchStep | FileEnhanced]:
     """Do the work on one file."""
-    began, settings = time.perf_counter(), wanted.settings
-    outputs = [path for path in (job.output, side, drawn) if path]
-    unfinished = not overwrite and wanted.waits(job)
+    began, settings = time.perf_counter(), key.settings
+    outputs = [path for path in (job.output, recipe_path, picture_path) if path]
+    unfinished = not overwrite and key.is_unfinished(job)
     check_outputs(job, [job.output] if unfinished else outputs, overwrite)
-    stream = Stream(job.input)
+    stream = AudioReader(job.input)
     AudioFormat.for_path(job.output, stream.format)  # refuses a suffix before the work
-    folder = _there(job.output)
-    events: Iterable[Step | Reshaped]
-    if carried is None:
-        events = reshape(stream, model, settings, device=device, folder=folder)
+    folder = _existing_parent(job.output)
+    events: Iterable[SearchStep | StreamedEnhancement]
+    if transfer is None:
+        events = enhance_stream(stream, model, settings, device=device, scratch_dir=folder)
     else:
-        events = [carry(stream, model, carried, settings, folder)]
-    reshaped: Reshaped | None = None
+        events = [apply_transfer(stream, model, transfer, settings, folder)]
+    reshaped: StreamedEnhancement | None = None
     for event in events:
-        if isinstance(event, Step):
+        if isinstance(event, SearchStep):
             yield event
         else:
             reshaped = event
     assert reshaped is not None
-    recipe = _recipe(job.input, stream, model, reshaped, carried)
-    if recipe.input.sha256 != wanted.input_sha256:
+    recipe = _build_recipe(job.input, stream, model, reshaped, transfer)
+    if recipe.input.sha256 != key.input_sha256:
         raise AudioError(
-            f"{shown(job.input)} changed while it was worked on: wait until it is whole, then run "
+            f"{printable(job.input)} changed while it was worked on: wait until it is whole, then run "
             "the same command again"
         )
     replaces = overwrite or unfinished
-    with all_or_none(outputs) as made:
+    with cleanup_on_error(outputs) as made:
 
         def ready(sound: Path) -> None:
-            recipe.model_copy(update={"output_sha256": sha256(sound)}).save(
-                side, overwrite=replaces, mask=reshaped.mask
+            recipe.model_copy(update={"output_sha256": file_sha256(sound)}).save(
+                recipe_path, overwrite=replaces, mask=reshaped.mask
             )
-            made.append(side)
-            if drawn:
-                title = shown(job.input.name)
-                picture.draw(drawn, reshaped, model, title=title, overwrite=replaces)
-                made.append(drawn)
+            made.append(recipe_path)
+            if picture_path:
+                title = printable(job.input.name)
+                picture.plot_enhancement(picture_path, reshaped, model, title=title, overwrite=replaces)
+                made.append(picture_path)
 
-        shape = (stream.channels, reshaped.before.samples)
+        shape = (stream.channels, reshaped.input_analysis.n_samples)
         blocks = reshaped.blocks()
-        save_sound(job, stream, blocks, shape, settings.render, overwrite=overwrite, ready=ready)
-    yield Enhanced(
+        write_output_audio(job, stream, blocks, shape, settings.render, overwrite=overwrite, before_publish=ready)
+    yield FileEnhanced(
         input=job.input,
         output=job.output,
-        recipe=side,
-        picture=drawn,
+        recipe=recipe_path,
+        picture=picture_path,
         certificate=reshaped.certificate,
         prior=reshaped.prior,
         steps=reshaped.steps,
-        gain_db=round(reshaped.matching.gain_db, 2),
+        gain_db=round(reshaped.loudness_match.gain_db, 2),
         seconds=round(time.perf_counter() - began, 2),
-        warnings=tuple(_warnings(stream, reshaped)),
+        warnings=tuple(_enhancement_warnings(stream, reshaped)),
         sha256=recipe.input.sha256,
         duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
     )
 
 
-def told(
-    recipe: Recipe, input: Place, output: Place, side: Place, drawn: Place | None = None
-) -> Enhanced:
+def result_from_recipe(
+    recipe: Recipe, input: Location, output: Location, recipe_path: Location, picture_path: Location | None = None
+) -> FileEnhanced:
     """What an earlier run made, as its recipe tells it."""
-    return Enhanced(
+    return FileEnhanced(
         input=input,
         output=output,
-        recipe=side,
-        picture=drawn,
+        recipe=recipe_path,
+        picture=picture_path,
         certificate=recipe.certificate,
         prior=recipe.prior,
         steps=recipe.steps,
@@ -250,23 +250,23 @@ def told(
         sha256=recipe.input.sha256,
         duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
-        already=True,
+        from_earlier_run=True,
     )
 
 
-def save_sound(
-    job: Job,
-    stream: Stream,
+def write_output_audio(
+    job: FileJob,
+    stream: AudioReader,
     blocks: Iterable[NDArray[np.float32]],
     shape: tuple[int, int],
     settings: RenderSettings,
     *,
     overwrite: bool,
-    ready: Callable[[Path], None] = lambda _: None,
+    before_publish: Callable[[Path], None] = lambda _: None,
 ) -> None:
     """Write what became of a recording, in its own format or what the output's name asks for.
 
-    `ready` is called with the file once it is whole, before it takes its name.
+    `before_publish` is called with the file once it is whole, before it takes its name.
     """
     form = AudioFormat.for_path(job.output, stream.format)
     if settings.amount == 0 and form == stream.format:
@@ -275,39 +275,39 @@ def save_sound(
             try:
                 shutil.copyfile(job.input, temporary)
             except FileNotFoundError as error:
-                raise AudioError(f"{shown(job.input)} does not exist: check its name") from error
-            ready(temporary)
+                raise AudioError(f"{printable(job.input)} does not exist: check its name") from error
+            before_publish(temporary)
     else:
         rate, like = stream.rate, job.input
-        write_blocks(
-            job.output, blocks, shape, rate, form, overwrite=overwrite, ready=ready, like=like
+        write_recording_blocks(
+            job.output, blocks, shape, rate, form, overwrite=overwrite, before_publish=before_publish, tags_from=like
         )
 
 
-def check_outputs(job: Job, outputs: Sequence[Path], overwrite: bool) -> None:
+def check_outputs(job: FileJob, outputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse before the work what would be refused after it."""
     if not job.input.exists():
-        raise AudioError(f"{shown(job.input)} does not exist: check its name")
+        raise AudioError(f"{printable(job.input)} does not exist: check its name")
     for path in outputs:
         if path.is_dir():
-            raise OutputError(f"{shown(path)} is a folder, not a file: name another output")
+            raise OutputError(f"{printable(path)} is a folder, not a file: name another output")
         if path.exists() and not overwrite:
-            raise OutputError(f"{shown(path)} exists: name another output or pass --overwrite")
-    there = _there(job.output)
-    why = "" if there.is_dir() else f"{shown(there)} is a file"
+            raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
+    there = _existing_parent(job.output)
+    why = "" if there.is_dir() else f"{printable(there)} is a file"
     if not why and not os.access(there, os.W_OK | os.X_OK):
         why = "permission denied"
     if why:
-        raise _refused(job.output.parent, why)
+        raise _not_writable_error(job.output.parent, why)
 
 
-def _there(output: Path) -> Path:
+def _existing_parent(output: Path) -> Path:
     """The nearest of an output's folders that exists."""
     return next(folder for folder in output.absolute().parents if folder.exists())
 
 
 @contextmanager
-def all_or_none(outputs: Sequence[Path]) -> Iterator[list[Path]]:
+def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
     """Make the outputs' folder; yields a list of what was made, which goes if something fails.
 
     What was there before stays.
@@ -316,7 +316,7 @@ def all_or_none(outputs: Sequence[Path]) -> Iterator[list[Path]]:
     try:
         outputs[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _refused(outputs[0].parent, (error.strerror or str(error)).lower()) from None
+        raise _not_writable_error(outputs[0].parent, (error.strerror or str(error)).lower()) from None
     made: list[Path] = []
     try:
         yield made
@@ -327,51 +327,51 @@ def all_or_none(outputs: Sequence[Path]) -> Iterator[list[Path]]:
         raise
 
 
-def _refused(folder: Path, why: str) -> OutputError:
-    return OutputError(f"{shown(folder)} cannot be written to ({why}): name another output folder")
+def _not_writable_error(folder: Path, why: str) -> OutputError:
+    return OutputError(f"{printable(folder)} cannot be written to ({why}): name another output folder")
 
 
-def _warnings(stream: Stream, reshaped: Reshaped) -> Iterator[str]:
+def _enhancement_warnings(stream: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
     if stream.tracks > 1:
         yield f"the input has {stream.tracks} audio tracks; the first was taken"
     if stream.clipped:
         yield "the input is clipped; what was cut off does not come back"
-    level = reshaped.matching
+    level = enhancement.loudness_match
     short = level.loudness_before - level.loudness_after
-    if level.held and math.isfinite(short):
+    if level.peak_limited and math.isfinite(short):
         yield f"{short:.1f} LU quieter than the input, to keep the true peak under its ceiling"
-    settings = reshaped.settings.render
-    if not settings.matches and reshaped.peak > 1:
+    settings = enhancement.settings.render
+    if not settings.matches_loudness and enhancement.peak > 1:
         remedy = "without --no-match it would not"
         if settings.match:
             remedy = "a part's level is left alone: lower the input first"
         yield f"the output passes full scale; {remedy}"
 
 
-def _recipe(
-    path: Path, stream: Stream, model: Model, reshaped: Reshaped, carried: Carried | None
+def _build_recipe(
+    path: Path, stream: AudioReader, model: Model, enhancement: StreamedEnhancement, transfer: MaskTransfer | None
 ) -> Recipe:
-    level = reshaped.matching
+    level = enhancement.loudness_match
     loudness = None
     if math.isfinite(level.loudness_before) and math.isfinite(level.loudness_after):
         loudness = Change(before=level.loudness_before, after=level.loudness_after)
     return Recipe(
         tonewood=version("tonewood"),
         input=InputRecord(
-            name=shown(path.name),
-            sha256=sha256(path),
+            name=printable(path.name),
+            sha256=file_sha256(path),
             rate=stream.rate,
             channels=stream.channels,
-            samples=reshaped.before.samples,
+            samples=enhancement.input_analysis.n_samples,
         ),
         model=ModelRecord(name=model.name, digest=model.digest),
-        settings=reshaped.settings,
-        prior=reshaped.prior,
-        steps=reshaped.steps,
+        settings=enhancement.settings,
+        prior=enhancement.prior,
+        steps=enhancement.steps,
         gain_db=level.gain_db,
-        certificate=reshaped.certificate,
+        certificate=enhancement.certificate,
         loudness_lufs=loudness,
-        mask=MaskRecord.outline(reshaped.mask),
-        spectrum=reshaped.spectrum,
-        carried=carried.record if carried else None,
+        mask=MaskRecord.without_parts(enhancement.mask),
+        spectrum=enhancement.spectrum,
+        carried=transfer.record if transfer else None,
     )

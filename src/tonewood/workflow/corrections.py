@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tonewood.errors import shown
+from tonewood.errors import printable
 from tonewood.files import modelfile
 from tonewood.files import recipe as recipes
 from tonewood.files.modelfile import Model
 from tonewood.files.recipe import Recipe
-from tonewood.masking.aspects import bands
+from tonewood.masking.aspects import static_component
 from tonewood.masking.mask import Mask
-from tonewood.masking.render import in_force
+from tonewood.masking.render import effective_mask
 from tonewood.settings import RenderSettings
-from tonewood.signal.bands import centres_hz
-from tonewood.signal.spectrum import Floats
-from tonewood.workflow.layout import beside
+from tonewood.signal.bands import center_frequencies
+from tonewood.signal.spectrum import FloatArray
+from tonewood.workflow.layout import sidecar_path
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Correction:
         """Length of the recording; None of a model."""
         return self.recipe.input.samples / self.recipe.input.rate if self.recipe else None
 
-    def average_db(self, hz: Floats) -> Floats:
+    def average_db(self, hz: FloatArray) -> FloatArray:
         """Mean over time [frequency], dB, the output's gain left out."""
-        one = bands(self.mask)
-        return one.at(hz, np.zeros(1))[:, 0].astype(np.float64)
+        one = static_component(self.mask)
+        return one.gain_at(hz, np.zeros(1))[:, 0].astype(np.float64)
 
 
-def load(name: str) -> Correction:
+def load_correction(name: str) -> Correction:
     """Read a recipe (or that beside an output), a model file, or a bundled model by its name.
 
     Raises
@@ -59,26 +59,26 @@ def load(name: str) -> Correction:
         It is neither, or damaged.
     """
     path = Path(name)
-    if beside(path).is_file():
-        path = beside(path)
+    if sidecar_path(path).is_file():
+        path = sidecar_path(path)
     if path.suffix.lower() == ".json":
-        return of_recipe(shown(name), recipes.load(path))
-    return of_model(shown(name), modelfile.load(name))
+        return correction_of_recipe(printable(name), recipes.load_recipe(path))
+    return correction_of_model(printable(name), modelfile.load_model(name))
 
 
-def of_recipe(name: str, recipe: Recipe) -> Correction:
+def correction_of_recipe(name: str, recipe: Recipe) -> Correction:
     """What a recipe did to its recording."""
-    mask = in_force(recipe.mask.long_mask(), recipe.settings.render, recipe.spectrum)
-    return Correction(name, mask.whole(), recipe.gain_db, recipe)
+    mask = effective_mask(recipe.mask.to_lazy_mask(), recipe.settings.render, recipe.spectrum)
+    return Correction(name, mask.to_mask(), recipe.gain_db, recipe)
 
 
-def of_model(name: str, model: Model) -> Correction:
+def correction_of_model(name: str, model: Model) -> Correction:
     """What a model does to all recordings alike: its static mask."""
     spectrum = model.settings.spectrum
     mask = Mask(
         model.priors.static_db.numpy()[:, None].astype(np.float32),
-        centres_hz(model.settings.scorer.bands, spectrum),
+        center_frequencies(model.settings.scorer.bands, spectrum),
         spectrum.hop / spectrum.rate,
         spectrum.rate / 2,
     )
-    return Correction(name, mask.bounded(RenderSettings().max_gain_db), 0.0)
+    return Correction(name, mask.clip(RenderSettings().max_gain_db), 0.0)

@@ -6,39 +6,39 @@ from typing import Literal, NamedTuple, get_args
 
 from tonewood.files import folders
 from tonewood.files.checkpoint import Checkpoint
-from tonewood.files.folders import Split, Take, shares_of
+from tonewood.files.folders import TakeSplit, TrainingRecording, take_weights
 from tonewood.scoring import course
-from tonewood.scoring.ears import Heard, train_by_ears
-from tonewood.scoring.training import Check, Fit, Takes, train_scorer
+from tonewood.scoring.ears import ListenerData, train_preference_scorer
+from tonewood.scoring.training import ValidationCheck, TrainedScorer, LabelledTakes, train_scorer
 from tonewood.settings import ModelSettings
 from tonewood.workflow import opinions
-from tonewood.workflow.audit import Side
+from tonewood.workflow.audit import DatasetSide
 
-Who = Literal["scorer", "judge"]
-Both = Mapping[Side, Sequence[Take]]
+NetworkName = Literal["scorer", "judge"]
+RecordingsBySide = Mapping[DatasetSide, Sequence[TrainingRecording]]
 
 
-class Checked(NamedTuple):
+class CheckEvent(NamedTuple):
     """Scorer or judge was checked on takes that it does not learn from."""
 
-    who: Who
-    check: Check
+    network: NetworkName
+    check: ValidationCheck
 
 
 def fit_scorers(
-    takes: Both | None,
-    heard: Heard | None,
+    takes: RecordingsBySide | None,
+    listener_data: ListenerData | None,
     settings: ModelSettings,
     device: str,
     checkpoint: Checkpoint | None = None,
-) -> Generator[Checked, None, dict[Who, Fit]]:
+) -> Generator[CheckEvent, None, dict[NetworkName, TrainedScorer]]:
     """Train scorer and, if wanted, judge, yielding every check; returns how they do.
 
     Parameters
     ----------
     takes : mapping of side to takes, optional
         Whose labels teach.
-    heard : Heard, optional
+    listener_data : Heard, optional
         What listeners said; one of both is given.
     checkpoint : Checkpoint, optional
         Where they are kept, and gone on from; not by several processes together.
@@ -48,17 +48,17 @@ def fit_scorers(
     ModelError
         The checkpoint is of another training.
     """
-    if course.world() > 1:
+    if course.world_size() > 1:
         checkpoint = None  # each process is elsewhere in its draws, and none waits to be kept
     if checkpoint is not None:
-        checkpoint.open(_decides(takes, heard, settings))
-    fits: dict[Who, Fit] = {}
-    for who, seed in roles(settings):
-        state = checkpoint.state(who) if checkpoint is not None else None
-        labels = hold_out(takes, settings.training.held_out, seed) if takes is not None else None
-        if heard is not None:
-            parts = opinions.hold_out(heard, settings.training.held_out, seed)
-            progress = train_by_ears(
+        checkpoint.open(_training_key(takes, listener_data, settings))
+    fits: dict[NetworkName, TrainedScorer] = {}
+    for who, seed in networks_to_train(settings):
+        state = checkpoint.get_state(who) if checkpoint is not None else None
+        labels = hold_out_takes(takes, settings.training.held_out, seed) if takes is not None else None
+        if listener_data is not None:
+            parts = opinions.hold_out_listener_groups(listener_data, settings.training.held_out, seed)
+            progress = train_preference_scorer(
                 *parts,
                 settings.scorer,
                 settings.spectrum,
@@ -80,41 +80,41 @@ def fit_scorers(
                 state=state,
             )
         for event in progress:
-            if isinstance(event, Fit):
+            if isinstance(event, TrainedScorer):
                 fits[who] = event
                 continue
-            if checkpoint is not None and event.course is not None:
-                checkpoint.keep(who, event.course.state())
-            yield Checked(who, event)
+            if checkpoint is not None and event.run is not None:
+                checkpoint.save_state(who, event.run.state())
+            yield CheckEvent(who, event)
     return fits
 
 
-def roles(settings: ModelSettings) -> list[tuple[Who, int]]:
+def networks_to_train(settings: ModelSettings) -> list[tuple[NetworkName, int]]:
     """Who is trained, each by a seed of its own."""
     seed = settings.training.seed
-    wanted: list[tuple[Who, int]] = [("scorer", seed), ("judge", seed + 1)]
+    wanted: list[tuple[NetworkName, int]] = [("scorer", seed), ("judge", seed + 1)]
     return wanted if settings.training.judge else wanted[:1]
 
 
-def hold_out(takes: Both, share: float, seed: int) -> tuple[Takes, Takes]:
+def hold_out_takes(takes: RecordingsBySide, share: float, seed: int) -> tuple[LabelledTakes, LabelledTakes]:
     """Row levels to learn from and row levels held out, split by the seed."""
-    splits = [folders.split(takes[side], share, seed) for side in get_args(Side)]
-    return _rows(splits, "train"), _rows(splits, "held_out")
+    splits = [folders.split_takes(takes[side], share, seed) for side in get_args(DatasetSide)]
+    return _training_rows(splits, "train"), _training_rows(splits, "held_out")
 
 
-def _rows(splits: list[Split], part: Literal["train", "held_out"]) -> Takes:
-    sides: list[list[Take]] = [getattr(split, part) for split in splits]
+def _training_rows(splits: list[TakeSplit], part: Literal["train", "held_out"]) -> LabelledTakes:
+    sides: list[list[TrainingRecording]] = [getattr(split, part) for split in splits]
     reference, source = ([take.rows_db for take in side] for side in sides)
-    return Takes(reference, source, shares_of(sides[0]))
+    return LabelledTakes(reference, source, take_weights(sides[0]))
 
 
-def _decides(takes: Both | None, heard: Heard | None, settings: ModelSettings) -> list[str]:
+def _training_key(takes: RecordingsBySide | None, listener_data: ListenerData | None, settings: ModelSettings) -> list[str]:
     """All that a scorer depends on, told in a few words."""
     hasher = hashlib.sha256()
     for side, part in (takes or {}).items():
         for take in part:
-            hasher.update(f"{side} {take.digest} {take.group} {take.share}\n".encode())
-    if heard is not None:
-        for answers in (heard.better, heard.worse, heard.rated, heard.target, *heard.rows):
+            hasher.update(f"{side} {take.digest} {take.group} {take.weight}\n".encode())
+    if listener_data is not None:
+        for answers in (listener_data.better, listener_data.worse, listener_data.rated, listener_data.target, *listener_data.rows):
             hasher.update(answers.contiguous().numpy().tobytes())
     return [settings.model_dump_json(), hasher.hexdigest()]

@@ -10,25 +10,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import FolderError, TonewoodError, shown
-from tonewood.evaluation.frechet import MIN_STRETCHES, Estimate, extrapolated
-from tonewood.files.audio import audio_files, read
+from tonewood.errors import FolderError, TonewoodError, printable
+from tonewood.evaluation.frechet import MIN_STRETCHES, FrechetEstimate, extrapolate_frechet_distance
+from tonewood.files.audio import find_audio_files, read_recording
 from tonewood.files.modelfile import Model
 from tonewood.signal.bands import frame_levels
-from tonewood.workflow.batch import Started
-from tonewood.workflow.enhance import mono_at, rows_of
-from tonewood.workflow.layout import Failed
+from tonewood.workflow.batch import FileStarted
+from tonewood.workflow.enhance import to_analysis_rate, scorer_input
+from tonewood.workflow.layout import FileFailure
 
 _STRETCH_SECONDS = 10.0
-_LEAST_SECONDS = 1.0  # a shorter rest of a recording is left out
-_AUDIBLE_DB = 45.0
-_DEEPEST_DB = -70.0
+_MIN_STRETCH_SECONDS = 1.0  # a shorter rest of a recording is left out
+_STRETCH_AUDIBLE_DB = 45.0
+_RELATIVE_FLOOR_DB = -70.0
 
 Stretch = NDArray[np.float64]
 """Points [point, feature] of up to ten seconds."""
 
 
-class Clouds(NamedTuple):
+class FolderFeatures(NamedTuple):
     """Stretches of a folder's recordings, as the scorer hears them and by their mel levels."""
 
     scorer: list[Stretch]
@@ -36,7 +36,7 @@ class Clouds(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FolderComparison:
     """How far a folder's sound is from the reference's.
 
     Parameters
@@ -52,8 +52,8 @@ class Comparison:
 
     output: Path
     reference: Path
-    scorer: Estimate
-    mel: Estimate
+    scorer: FrechetEstimate
+    mel: FrechetEstimate
     stretches: tuple[int, int]
 
     @property
@@ -68,12 +68,12 @@ class Comparison:
         }
 
 
-def compare(
+def compare_folder_sound(
     output: Path, reference: Path, model: Model, *, seed: int = 0
-) -> Iterator[Started | Failed | Comparison]:
-    """Fréchet distances between two folders; yields its progress and, last, the `Comparison`.
+) -> Iterator[FileStarted | FileFailure | FolderComparison]:
+    """Fréchet distances between two folders; yields its progress and, last, the `FolderComparison`.
 
-    A recording that cannot be used is a `Failed`, and the others go on.
+    A recording that cannot be used is a `FileFailure`, and the others go on.
 
     Raises
     ------
@@ -81,59 +81,59 @@ def compare(
         A folder is missing, or holds too little.
     """
     clouds = []
-    for folder, paths in [(folder, audio_files(folder)) for folder in (output, reference)]:
-        clouds.append((yield from _clouds(folder, paths, model)))
+    for folder, paths in [(folder, find_audio_files(folder)) for folder in (output, reference)]:
+        clouds.append((yield from _extract_folder_features(folder, paths, model)))
     ours, theirs = clouds
     rng = np.random.default_rng(seed)
-    yield Comparison(
+    yield FolderComparison(
         output=output,
         reference=reference,
-        scorer=extrapolated(ours.scorer, theirs.scorer, rng),
-        mel=extrapolated(ours.mel, theirs.mel, rng),
+        scorer=extrapolate_frechet_distance(ours.scorer, theirs.scorer, rng),
+        mel=extrapolate_frechet_distance(ours.mel, theirs.mel, rng),
         stretches=(len(ours.mel), len(theirs.mel)),
     )
 
 
-def _clouds(
+def _extract_folder_features(
     folder: Path, paths: Sequence[Path], model: Model
-) -> Generator[Started | Failed, None, Clouds]:
-    clouds = Clouds([], [])
+) -> Generator[FileStarted | FileFailure, None, FolderFeatures]:
+    clouds = FolderFeatures([], [])
     for number, path in enumerate(paths, start=1):
-        yield Started(number, len(paths), path)
+        yield FileStarted(number, len(paths), path)
         try:
-            recording = read(path)
+            recording = read_recording(path)
         except TonewoodError as error:
-            yield Failed(path, error)
+            yield FileFailure(path, error)
             continue
-        rows = rows_of(mono_at(recording.samples, recording.rate, model), model)
-        for part, heard in _stretches(rows, model):
-            clouds.scorer.append(_pooled(part, model))
+        rows = scorer_input(to_analysis_rate(recording.samples, recording.rate, model), model)
+        for part, heard in _iter_stretches(rows, model):
+            clouds.scorer.append(_pool_activations(part, model))
             relative = part - frame_levels(part)
-            clouds.mel.append(relative[:, heard].clamp_min(_DEEPEST_DB).T.double().numpy())
+            clouds.mel.append(relative[:, heard].clamp_min(_RELATIVE_FLOOR_DB).T.double().numpy())
     if len(clouds.mel) < MIN_STRETCHES:
         raise FolderError(
-            f"{shown(folder)} holds {len(clouds.mel)} stretches of up to {_STRETCH_SECONDS:g} s; a "
+            f"{printable(folder)} holds {len(clouds.mel)} stretches of up to {_STRETCH_SECONDS:g} s; a "
             f"Fréchet distance needs {MIN_STRETCHES}: add recordings"
         )
     return clouds
 
 
-def _stretches(rows: Tensor, model: Model) -> Iterator[tuple[Tensor, Tensor]]:
+def _iter_stretches(rows: Tensor, model: Model) -> Iterator[tuple[Tensor, Tensor]]:
     """Stretches [row, frame] of a recording that hold sound, and which frames [frame] do."""
     spectrum = model.settings.spectrum
     level = frame_levels(rows)
-    heard = level > level.max() - _AUDIBLE_DB
-    least = spectrum.frames(_LEAST_SECONDS)
-    length = spectrum.frames(_STRETCH_SECONDS)
+    heard = level > level.max() - _STRETCH_AUDIBLE_DB
+    least = spectrum.to_frames(_MIN_STRETCH_SECONDS)
+    length = spectrum.to_frames(_STRETCH_SECONDS)
     for part, audible in zip(torch.split(rows, length, 1), torch.split(heard, length), strict=True):
         if int(audible.sum()) >= least:
             yield part, audible
 
 
-def _pooled(part: Tensor, model: Model) -> Stretch:
+def _pool_activations(rows: Tensor, model: Model) -> Stretch:
     """The scorer's feature maps [second, channel], averaged over rows and each second."""
     with torch.no_grad():
-        maps = model.scorer.activations(part[None])[0].mean(dim=1)
-    seconds = max(1, int(part.shape[1] / model.settings.spectrum.frames_per_second))
+        maps = model.scorer.activations(rows[None])[0].mean(dim=1)
+    seconds = max(1, int(rows.shape[1] / model.settings.spectrum.frames_per_second))
     pooled = torch.nn.functional.adaptive_avg_pool1d(maps, seconds)
     return pooled.T.double().numpy()

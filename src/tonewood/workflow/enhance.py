@@ -11,32 +11,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.errors import AudioError
-from tonewood.files.audio import mono_of, resample
+from tonewood.files.audio import to_mono, resample
 from tonewood.files.modelfile import Model
-from tonewood.files.spool import Spool
+from tonewood.files.spool import DiskArray
 from tonewood.masking.certify import Certificate, Change, certify
-from tonewood.masking.mask import LongMask, Mask
-from tonewood.masking.optimise import Step
-from tonewood.masking.render import Matching, Rendered, in_force
+from tonewood.masking.mask import LazyMask, Mask
+from tonewood.masking.optimise import SearchStep
+from tonewood.masking.render import LoudnessMatch, RenderResult, effective_mask
 from tonewood.scoring.scorer import Scorer
-from tonewood.scoring.training import score_track
-from tonewood.settings import EnhanceSettings, SpectrumSettings, changed
-from tonewood.signal.bands import band_levels, centres_hz
-from tonewood.signal.tracks import Made, Track, spans
+from tonewood.scoring.training import score_recording
+from tonewood.settings import EnhanceSettings, SpectrumSettings, apply_assignments
+from tonewood.signal.bands import band_levels, center_frequencies
+from tonewood.signal.tracks import LazyTimeSeries, TimeSeries, split_segments
 from tonewood.workflow import notebook
 from tonewood.workflow.hearing import (
-    Heard,
-    InMemory,
-    Sound,
-    listen,
+    Analysis,
+    ArraySource,
+    AudioSource,
+    analyse_source,
 )
-from tonewood.workflow.making import make
-from tonewood.workflow.mask import Found, find_mask, fooled_judge
-from tonewood.workflow.opinions import adapted, doubts
-from tonewood.workflow.partsearch import moved
-from tonewood.workflow.predict import predicted_mask
+from tonewood.workflow.making import render_and_analyse
+from tonewood.workflow.mask import FoundMask, find_mask, adversarial_judge_score
+from tonewood.workflow.opinions import settings_for_preference_model, listener_caveats
+from tonewood.workflow.partsearch import on_device
+from tonewood.workflow.predict import predict_mask
 
-_BLOCK = 1 << 16
+_OUTPUT_BLOCK_SAMPLES = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +49,14 @@ class Enhancement:
     rate : int
         Hz, the input's.
     mask : Mask
-        As found; `applied` is what `settings.render` takes of it on rendering.
+        As found; `apply` is what `search_settings.render` takes of it on rendering.
     prior : str
         Prior that was used.
     steps : int
         Steps that the search took.
     certificate : Certificate
         Scores of input and output, 0 sounds like the reference; what the mask really did.
-    rendered : Rendered
+    rendered : RenderResult
         Loudness and gain.
     settings : EnhanceSettings
         As asked for.
@@ -70,14 +70,14 @@ class Enhancement:
     prior: str
     steps: int
     certificate: Certificate
-    rendered: Rendered
+    rendered: RenderResult
     settings: EnhanceSettings
     spectrum: SpectrumSettings
 
     @property
     def applied(self) -> Mask:
         """What was applied of the mask: the aspect that is wanted, times the amount."""
-        return in_force(LongMask.of(self.mask), self.settings.render, self.spectrum).whole()
+        return effective_mask(LazyMask.from_mask(self.mask), self.settings.render, self.spectrum).to_mask()
 
     def _repr_html_(self) -> str:
         """What came of it, for notebooks: verdict, player, spectrogram, mask."""
@@ -89,9 +89,9 @@ class Enhancement:
             ("prior", f"{self.prior}, {self.steps} steps of search"),
         ]
         return (
-            notebook.table(rows)
-            + notebook.player(self.samples, self.rate)
-            + notebook.spectrogram(self.samples, self.rate, self.spectrum)
+            notebook.table_html(rows)
+            + notebook.audio_player_html(self.samples, self.rate)
+            + notebook.spectrogram_html(self.samples, self.rate, self.spectrum)
             + self.applied._repr_html_()
         )
 
@@ -107,21 +107,21 @@ class Enhancement:
 
 
 @dataclass(frozen=True, eq=False)
-class Reshaped:
+class StreamedEnhancement:
     """A recording of any length, reshaped; its sound and its mask are kept on disk.
 
     Parameters
     ----------
-    before, after : Heard
+    input_analysis, output_analysis : Heard
         The input and the output.
-    mask : LongMask
-        As found; `applied` is what `settings.render` takes of it on rendering.
+    mask : LazyMask
+        As found; `apply` is what `search_settings.render` takes of it on rendering.
     prior : str
         Prior that was used.
     steps : int
         Steps that the search took.
     certificate : Certificate
-    matching : Matching
+    loudness_match : LoudnessMatch
         Loudness and gain.
     peak : float
         Largest sample of the output, 1 at full scale.
@@ -131,41 +131,41 @@ class Reshaped:
         The model's analysis, by which the mask was found and applied.
     """
 
-    before: Heard
-    after: Heard
-    mask: LongMask
+    input_analysis: Analysis
+    output_analysis: Analysis
+    mask: LazyMask
     prior: str
     steps: int
     certificate: Certificate
-    matching: Matching
+    loudness_match: LoudnessMatch
     peak: float
     settings: EnhanceSettings
     spectrum: SpectrumSettings
-    _sound: Sound
-    _made: Spool | None
+    _source: AudioSource
+    _samples: DiskArray | None
 
     @property
-    def applied(self) -> LongMask:
+    def applied(self) -> LazyMask:
         """As of `Enhancement`."""
-        return in_force(self.mask, self.settings.render, self.spectrum)
+        return effective_mask(self.mask, self.settings.render, self.spectrum)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The output, (channels, samples) at a time."""
-        if self._made is None:
-            yield from self._sound.blocks()
+        if self._samples is None:
+            yield from self._source.blocks()
             return
-        for span in spans(self._made.frames, _BLOCK):
-            yield self._made.part(span.first, span.last).numpy() * self.matching.factor
+        for span in split_segments(self._samples.frames, _OUTPUT_BLOCK_SAMPLES):
+            yield self._samples.read(span.start, span.stop).numpy() * self.loudness_match.factor
 
 
-def enhance(
+def enhance_array(
     samples: NDArray[np.float32],
     rate: int,
     model: Model,
     settings: EnhanceSettings,
     *,
     device: str = "cpu",
-) -> Iterator[Step | Enhancement]:
+) -> Iterator[SearchStep | Enhancement]:
     """Reshape a recording in memory; yields every `Step` of the search and, last, the result.
 
     Parameters
@@ -174,139 +174,139 @@ def enhance(
     rate : int
         Hz.
     """
-    made: Reshaped | None = None
-    for event in reshape(InMemory(samples, rate), model, settings, device=device):
-        if isinstance(event, Step):
+    made: StreamedEnhancement | None = None
+    for event in enhance_stream(ArraySource(samples, rate), model, settings, device=device):
+        if isinstance(event, SearchStep):
             yield event
         else:
             made = event
     assert made is not None
     out = samples if settings.render.amount == 0 else np.concatenate(list(made.blocks()), axis=1)
-    level = made.matching
+    level = made.loudness_match
     yield Enhancement(
         samples=out,
         rate=rate,
-        mask=made.mask.whole(),
+        mask=made.mask.to_mask(),
         prior=made.prior,
         steps=made.steps,
         certificate=made.certificate,
-        rendered=Rendered(
-            level.gain_db, level.loudness_before, level.loudness_after, level.held, samples=out
+        rendered=RenderResult(
+            level.gain_db, level.loudness_before, level.loudness_after, level.peak_limited, samples=out
         ),
         settings=settings,
         spectrum=made.spectrum,
     )
 
 
-def reshape(
-    sound: Sound,
+def enhance_stream(
+    source: AudioSource,
     model: Model,
     settings: EnhanceSettings,
     *,
     device: str = "cpu",
-    folder: Path | None = None,
-) -> Iterator[Step | Reshaped]:
+    scratch_dir: Path | None = None,
+) -> Iterator[SearchStep | StreamedEnhancement]:
     """Find a mask at the analysis rate and apply it at the recording's own.
 
-    Yields every `Step` of the search and, last, the `Reshaped`. An input unlike the source
+    Yields every `Step` of the search and, last, the `StreamedEnhancement`. An input unlike the source
     folder gets the static mask if the scorer takes it for a source all the same, else none,
-    unless `settings.force` says otherwise.
+    unless `search_settings.mask` says otherwise.
 
     Memory does not grow with the recording's length; what is known along its time is kept on disk
     while it is needed.
 
     Parameters
     ----------
-    sound : Sound
-    folder : Path, optional
+    source : Sound
+    scratch_dir : Path, optional
         On whose disk.
     """
     foreseen = settings.prior.kind == "predicted" and settings.search.steps == 0
-    heard = listen(sound, model, folder, pitched=not foreseen, device=device)
-    check_span(heard.samples / sound.rate, settings)
-    unlikeness = model.source_likeness.unlikeness(heard.rows_db)
-    used = adapted(settings, model)
+    heard = analyse_source(source, model, scratch_dir, with_pitch=not foreseen, device=device)
+    check_start_time(heard.n_samples / source.rate, settings)
+    unlikeness = model.source_likeness.distance(heard.rows_db)
+    used = settings_for_preference_model(settings, model)
     if unlikeness > 1 and not settings.force and settings.method != "paper":
         taken = mean_score(model.scorer, heard.rows_db) >= 0.5  # for a source
         static = taken and model.learnt_priors is not None
-        used = changed(
+        used = apply_assignments(
             settings,
             [f"prior.kind={'static' if static else 'none'}", "search.steps=0"],
         )
     if foreseen and used is settings:
-        found = Found(predicted_mask(sound, model, used.render.max_gain_db, folder), 0)
+        found = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:
-        found = yield from find_mask(heard, model, used, device=device, folder=folder)
-    with moved(device, model.scorer, model.judge):
-        made = conclude(sound, heard, found, model, settings, used, folder, device)
+        found = yield from find_mask(heard, model, used, device=device, scratch_dir=scratch_dir)
+    with on_device(device, model.scorer, model.judge):
+        made = render_and_certify(source, heard, found, model, settings, used, scratch_dir, device)
     yield made
 
 
-def conclude(
-    sound: Sound,
-    heard: Heard,
-    found: Found,
+def render_and_certify(
+    source: AudioSource,
+    analysis: Analysis,
+    found_mask: FoundMask,
     model: Model,
     settings: EnhanceSettings,
-    used: EnhanceSettings,
-    folder: Path | None = None,
+    effective_settings: EnhanceSettings,
+    scratch_dir: Path | None = None,
     device: str = "cpu",
-) -> Reshaped:
+) -> StreamedEnhancement:
     """Render a mask that was found, and certify what it does.
 
     Parameters
     ----------
-    settings, used : EnhanceSettings
+    settings, effective_settings : EnhanceSettings
         As asked for, and as the mask was found.
     folder, device
-        As of `reshape`; scorer and judge are there.
+        As of `enhance_stream`; scorer and judge are there.
     """
-    made = make(sound, heard, found.mask, model, settings.render, folder, device)
-    after = made.heard
+    made = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir, device)
+    after = made.analysis
     judge = fooled = None
     if model.judge is not None:
         judge = Change(
-            before=mean_score(model.judge, heard.rows_db),
+            before=mean_score(model.judge, analysis.rows_db),
             after=mean_score(model.judge, after.rows_db),
         )
-        fooled = fooled_judge(heard.rows_db, model, model.judge, used)
-    force = in_force(found.mask, settings.render, model.settings.spectrum)
+        fooled = adversarial_judge_score(analysis.rows_db, model, model.judge, effective_settings)
+    force = effective_mask(found_mask.mask, settings.render, model.settings.spectrum)
     certificate = certify(
         scorer=Change(
-            before=mean_score(model.scorer, heard.rows_db),
+            before=mean_score(model.scorer, analysis.rows_db),
             after=mean_score(model.scorer, after.rows_db),
         ),
         judge=judge,
         judge_rows=partial(mean_score, model.judge) if model.judge is not None else None,
         judge_fooled=fooled,
-        rows_db=heard.rows_db,
-        mask_db=_on_rows(force, model, heard.rows_db.frames),
+        rows_db=analysis.rows_db,
+        mask_db=_mask_on_scorer_rows(force, model, analysis.rows_db.frames),
         roughness_db=force.roughness_db,
-        unlikeness=model.source_likeness.unlikeness(heard.rows_db),
+        unlikeness=model.source_likeness.distance(analysis.rows_db),
         unlike_reference=Change(
-            before=model.reference_likeness.unlikeness(heard.rows_db),
-            after=model.reference_likeness.unlikeness(after.rows_db),
+            before=model.reference_likeness.distance(analysis.rows_db),
+            after=model.reference_likeness.distance(after.rows_db),
         ),
         settings=settings.certificate,
-        doubts=doubts(model),
+        caveats=listener_caveats(model),
     )
-    return Reshaped(
-        before=heard,
-        after=after,
-        mask=found.mask,
-        prior=used.prior.kind,
-        steps=found.steps,
+    return StreamedEnhancement(
+        input_analysis=analysis,
+        output_analysis=after,
+        mask=found_mask.mask,
+        prior=effective_settings.prior.kind,
+        steps=found_mask.steps,
         certificate=certificate,
-        matching=made.matching,
+        loudness_match=made.loudness_match,
         peak=made.peak,
         settings=settings,
         spectrum=model.settings.spectrum,
-        _sound=sound,
-        _made=made.samples,
+        _source=source,
+        _samples=made.samples,
     )
 
 
-def check_span(seconds: float, settings: EnhanceSettings) -> None:
+def check_start_time(seconds: float, settings: EnhanceSettings) -> None:
     """Raise AudioError if the span that is asked for begins after a recording's end."""
     start = settings.render.aspect.start_s
     if start is not None and start >= seconds:
@@ -316,28 +316,28 @@ def check_span(seconds: float, settings: EnhanceSettings) -> None:
         )
 
 
-def mono_at(samples: NDArray[np.float32], rate: int, model: Model) -> Tensor:
+def to_analysis_rate(samples: NDArray[np.float32], rate: int, model: Model) -> Tensor:
     """Mean of the channels [sample] at the model's analysis rate."""
-    return torch.from_numpy(resample(mono_of(samples), rate, model.settings.spectrum.rate))
+    return torch.from_numpy(resample(to_mono(samples), rate, model.settings.spectrum.rate))
 
 
-def rows_of(wave: Tensor, model: Model) -> Tensor:
+def scorer_input(wave: Tensor, model: Model) -> Tensor:
     """Rows [row, frame] that the scorer hears of a waveform [sample] at the analysis rate."""
     spectrum = model.settings.spectrum
     return band_levels(wave, spectrum.rate, model.settings.scorer.bands, spectrum)
 
 
-def mean_score(scorer: Scorer, rows_db: Track) -> float:
+def mean_score(scorer: Scorer, rows_db: TimeSeries) -> float:
     """Mean score of a recording's audible windows."""
-    return float(score_track(scorer, rows_db).mean())
+    return float(score_recording(scorer, rows_db).mean())
 
 
-def _on_rows(mask: LongMask, model: Model, frames: int) -> Track:
+def _mask_on_scorer_rows(mask: LazyMask, model: Model, frames: int) -> TimeSeries:
     """A mask's gains [row, frame] on the scorer's rows and frames, whatever grid it lives on."""
     spectrum = model.settings.spectrum
-    hz, hop = centres_hz(model.settings.scorer.bands, spectrum), spectrum.hop / spectrum.rate
+    hz, hop = center_frequencies(model.settings.scorer.bands, spectrum), spectrum.hop / spectrum.rate
 
     def make(first: int, last: int) -> Tensor:
-        return torch.from_numpy(mask.at(hz, np.arange(first, min(last, frames)) * hop))
+        return torch.from_numpy(mask.gain_at(hz, np.arange(first, min(last, frames)) * hop))
 
-    return Made(frames, make)
+    return LazyTimeSeries(frames, make)

@@ -12,27 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import AudioError, FolderError, TonewoodError, shown
+from tonewood.errors import AudioError, FolderError, TonewoodError, printable
 from tonewood.evaluation import align as aligning
-from tonewood.evaluation.align import Alignment, Quality
-from tonewood.evaluation.intervals import Interval, interval
-from tonewood.evaluation.metrics import Distances, closed, distances
+from tonewood.evaluation.align import Alignment, AlignmentQuality
+from tonewood.evaluation.intervals import BootstrapInterval, bootstrap_interval
+from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
 from tonewood.files.modelfile import Model
-from tonewood.workflow.layout import Failed
+from tonewood.workflow.layout import FileFailure
 from tonewood.workflow.pairs import (
-    METHODS,
-    TONEWOOD,
-    UNTOUCHED,
-    Measuring,
+    EVALUATED_METHODS,
+    METHOD_TONEWOOD,
+    METHOD_UNTOUCHED,
+    MeasureProgress,
     PairFiles,
-    enhanced,
-    heard,
+    apply_method,
+    to_mono_16k,
 )
-from tonewood.workflow.score import score
+from tonewood.workflow.score import score_array
 from tonewood.workflow.train import check_device
 
 
-class Row(NamedTuple):
+class MethodResult(NamedTuple):
     """A method on a piece.
 
     Parameters
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class PairResult:
     """A pair, measured.
 
     Parameters
@@ -64,9 +64,9 @@ class Piece:
     seconds : float
         Of the source.
     alignment : Alignment
-    rows : dict of Row
+    methods : dict of Row
         By method.
-    sounds : dict of Tensor [sample], or None
+    waveforms : dict of Tensor [sample], or None
         What was measured, mono at 16 kHz, by method; with the reference under its own name. Kept
         for the first pieces only.
     """
@@ -74,16 +74,16 @@ class Piece:
     files: PairFiles
     seconds: float
     alignment: Alignment
-    rows: dict[str, Row]
-    sounds: dict[str, Tensor] | None
+    methods: dict[str, MethodResult]
+    waveforms: dict[str, Tensor] | None
 
     @classmethod
-    def told(cls, files: PairFiles, summary: dict[str, Any]) -> "Piece":
+    def from_summary(cls, files: PairFiles, summary: dict[str, Any]) -> "PairResult":
         """A piece whose summary was kept: its sounds, and the path of its alignment, were not."""
         aligned = dict(summary["alignment"])
         exact = aligned.pop("exact")
-        alignment = Alignment(np.zeros(0), Quality(**aligned), exact)
-        rows = {method: Row(**row) for method, row in summary["methods"].items()}
+        alignment = Alignment(np.zeros(0), AlignmentQuality(**aligned), exact)
+        rows = {method: MethodResult(**row) for method, row in summary["methods"].items()}
         return cls(files, summary["seconds"], alignment, rows, None)
 
     @property
@@ -95,7 +95,7 @@ class Piece:
             "reference": str(self.files.reference),
             "seconds": self.seconds,
             "alignment": {"exact": self.alignment.exact, **self.alignment.quality._asdict()},
-            "methods": {method: row._asdict() for method, row in self.rows.items()},
+            "methods": {method: row._asdict() for method, row in self.methods.items()},
         }
 
 
@@ -105,8 +105,8 @@ class Evaluation:
 
     Parameters
     ----------
-    pieces : tuple of Piece
-    failed : tuple of Failed
+    pairs : tuple of Piece
+    failed : tuple of FileFailure
         Pairs that could not be measured.
     means : dict of dict of Interval
         By method and measure, with 95 % bootstrap intervals over pieces.
@@ -114,46 +114,46 @@ class Evaluation:
         Tonewood less another method, piece by piece, by that method and measure.
     """
 
-    pieces: tuple[Piece, ...]
-    failed: tuple[Failed, ...]
-    means: dict[str, dict[str, Interval]]
-    gains: dict[str, dict[str, Interval]]
+    pairs: tuple[PairResult, ...]
+    failed: tuple[FileFailure, ...]
+    means: dict[str, dict[str, BootstrapInterval]]
+    gains: dict[str, dict[str, BootstrapInterval]]
 
     @property
     def summary(self) -> dict[str, Any]:
         """What was found, as JSON."""
         return {
-            "pairs": len(self.pieces),
+            "pairs": len(self.pairs),
             "failed": [{"input": str(it.input), "error": str(it.error)} for it in self.failed],
-            "means": _as_json(self.means),
-            "gains": _as_json(self.gains),
-            "pieces": [piece.summary for piece in self.pieces],
+            "means": _intervals_to_json(self.means),
+            "gains": _intervals_to_json(self.gains),
+            "pieces": [piece.summary for piece in self.pairs],
         }
 
 
-Event = Measuring | Failed | Piece | Evaluation
+EvaluationEvent = MeasureProgress | FileFailure | PairResult | Evaluation
 
 
-def evaluate(
-    found: Sequence[PairFiles | Failed],
+def evaluate_pairs(
+    pairs: Sequence[PairFiles | FileFailure],
     model: Model,
     *,
     seed: int = 0,
     device: str = "cpu",
-    kept: int = 0,
-) -> Iterator[Event]:
+    audible_pairs: int = 0,
+) -> Iterator[EvaluationEvent]:
     """Measure every method on every pair; yields its progress and, last, the `Evaluation`.
 
-    A pair that cannot be read, or not be aligned well enough to be believed, is a `Failed`, and
+    A pair that cannot be read, or not be aligned well enough to be believed, is a `FileFailure`, and
     the others go on.
 
     Parameters
     ----------
-    found : sequence
-        As `pairs.by_name` and `pairs.by_table` give them.
+    pairs : sequence
+        As `pairs.pairs_by_name` and `pairs.pairs_from_table` give them.
     seed : int
         Of the bootstrap and of what is random in a method.
-    kept : int
+    audible_pairs : int
         Pieces, from the first on, whose sounds are kept.
 
     Raises
@@ -164,99 +164,99 @@ def evaluate(
         No pair could be measured.
     """
     check_device(device)
-    aligning.check()
-    pieces: list[Piece] = []
+    aligning.require_synctoolbox()
+    pieces: list[PairResult] = []
     failed = []
-    for number, files in enumerate(found):
-        if isinstance(files, Failed):
+    for number, files in enumerate(pairs):
+        if isinstance(files, FileFailure):
             failed.append(files)
             yield files
             continue
         try:
-            done = len(METHODS) * number
-            for event in _measured(files, model, seed, device, len(pieces) < kept):
-                if isinstance(event, Piece):
+            done = len(EVALUATED_METHODS) * number
+            for event in _iter_measurements(files, model, seed, device, len(pieces) < audible_pairs):
+                if isinstance(event, PairResult):
                     pieces.append(event)
                     yield event
                 else:
                     done += 1
-                    yield Measuring(done, len(METHODS) * len(found), event)
+                    yield MeasureProgress(done, len(EVALUATED_METHODS) * len(pairs), event)
         except TonewoodError as error:
-            failed.append(Failed(files.source, error))
+            failed.append(FileFailure(files.source, error))
             yield failed[-1]
-    yield summed(pieces, failed, seed)
+    yield summarize_evaluation(pieces, failed, seed)
 
 
-def _measured(
-    files: PairFiles, model: Model, seed: int, device: str, keep: bool
-) -> Iterator[str | Piece]:
+def _iter_measurements(
+    files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool
+) -> Iterator[str | PairResult]:
     """Yield every method before its turn, and last the piece."""
     pair = files.read()
     rate = pair.source.rate
-    wanted = heard(pair.reference.samples, pair.reference.rate)
-    alignment = _aligned(files, heard(pair.source.samples, rate), wanted)
-    rows: dict[str, Row] = {}
+    wanted = to_mono_16k(pair.reference.samples, pair.reference.rate)
+    alignment = _align_pair(files, to_mono_16k(pair.source.samples, rate), wanted)
+    rows: dict[str, MethodResult] = {}
     sounds = {"reference": wanted}
-    for method, how in METHODS.items():
+    for method, how in EVALUATED_METHODS.items():
         yield method
         samples = pair.source.samples
         if how is not None:
-            samples = enhanced(pair.source, model, how, seed, device).samples
-        sounds[method] = heard(samples, rate)
-        found = _distances(sounds[method], wanted, alignment)
-        if found.mel == 0 and method == UNTOUCHED:
+            samples = apply_method(pair.source, model, how, seed, device).samples
+        sounds[method] = to_mono_16k(samples, rate)
+        found = _aligned_distances(sounds[method], wanted, alignment)
+        if found.mel == 0 and method == METHOD_UNTOUCHED:
             raise AudioError(
-                f"{shown(files.source)} and {shown(files.reference)} are the same recording; "
+                f"{printable(files.source)} and {printable(files.reference)} are the same recording; "
                 "there is nothing to close: name another pair"
             )
-        untouched = rows[UNTOUCHED].mel if rows else found.mel
-        scored = score(samples, rate, model)
-        rows[method] = Row(closed(untouched, found.mel), *found, scored.scorer, scored.judge)
-    yield Piece(files, pair.source.duration, alignment, rows, sounds if keep else None)
+        untouched = rows[METHOD_UNTOUCHED].mel if rows else found.mel
+        scored = score_array(samples, rate, model)
+        rows[method] = MethodResult(gap_closed(untouched, found.mel), *found, scored.scorer, scored.judge)
+    yield PairResult(files, pair.source.duration, alignment, rows, sounds if keep_audio else None)
 
 
-def measured(files: PairFiles, model: Model, seed: int, device: str, keep: bool) -> Piece:
+def measure_pair(files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool) -> PairResult:
     """Measure every method on one pair; AudioError as `evaluate` tells it."""
-    *_, piece = _measured(files, model, seed, device, keep)
-    assert isinstance(piece, Piece)
+    *_, piece = _iter_measurements(files, model, seed, device, keep_audio)
+    assert isinstance(piece, PairResult)
     return piece
 
 
-def _aligned(files: PairFiles, source: Tensor, reference: Tensor) -> Alignment:
+def _align_pair(files: PairFiles, source: Tensor, reference: Tensor) -> Alignment:
     """Alignment of a pair; AudioError, which says what was found, if it cannot be believed."""
-    alignment = aligning.align(source, reference, files.anchors)
-    if fault := alignment.quality.fault:
-        raise AudioError(f"{shown(files.source)} and {shown(files.reference)}: {fault}")
+    alignment = aligning.align_recordings(source, reference, files.anchors)
+    if fault := alignment.quality.problem:
+        raise AudioError(f"{printable(files.source)} and {printable(files.reference)}: {fault}")
     return alignment
 
 
-def _distances(estimate: Tensor, wanted: Tensor, alignment: Alignment) -> Distances:
+def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment) -> PairDistances:
     if not alignment.exact:
-        return distances(estimate, wanted, alignment.at)
-    length = min(len(estimate), len(wanted))
-    return distances(estimate[:length], wanted[:length])
+        return measure_distances(estimate, reference, alignment.to_reference)
+    length = min(len(estimate), len(reference))
+    return measure_distances(estimate[:length], reference[:length])
 
 
-def summed(pieces: Sequence[Piece], failed: Sequence[Failed], seed: int) -> Evaluation:
+def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailure], seed: int) -> Evaluation:
     """What follows from all pieces; FolderError if there are none."""
-    if not pieces:
+    if not pairs:
         raise FolderError("no pair could be measured: mend or replace what is named above")
     figures = {
         method: {
-            measure: np.array([getattr(piece.rows[method], measure) for piece in pieces])
-            for measure in Row._fields
-            if getattr(pieces[0].rows[method], measure) is not None
+            measure: np.array([getattr(piece.methods[method], measure) for piece in pairs])
+            for measure in MethodResult._fields
+            if getattr(pairs[0].methods[method], measure) is not None
         }
-        for method in METHODS
+        for method in EVALUATED_METHODS
     }
-    ours = figures[TONEWOOD]
+    ours = figures[METHOD_TONEWOOD]
 
-    def over_pieces(values: NDArray[np.float64]) -> Interval:
+    def over_pieces(values: NDArray[np.float64]) -> BootstrapInterval:
         # One seed: every interval is drawn from the same choices of pieces.
-        return interval(values, np.random.default_rng(seed))
+        return bootstrap_interval(values, np.random.default_rng(seed))
 
     return Evaluation(
-        pieces=tuple(pieces),
+        pairs=tuple(pairs),
         failed=tuple(failed),
         means={
             method: {measure: over_pieces(values) for measure, values in by_measure.items()}
@@ -268,12 +268,12 @@ def summed(pieces: Sequence[Piece], failed: Sequence[Failed], seed: int) -> Eval
                 for measure, values in by_measure.items()
             }
             for method, by_measure in figures.items()
-            if method != TONEWOOD
+            if method != METHOD_TONEWOOD
         },
     )
 
 
-def _as_json(intervals: dict[str, dict[str, Interval]]) -> dict[str, Any]:
+def _intervals_to_json(intervals: dict[str, dict[str, BootstrapInterval]]) -> dict[str, Any]:
     return {
         method: {measure: value._asdict() for measure, value in by_measure.items()}
         for method, by_measure in intervals.items()

@@ -11,46 +11,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.errors import CallError
-from tonewood.evaluation.weights import Floats, Tally, tally
+from tonewood.evaluation.weights import Float64Array, PartSums, sum_by_part
 from tonewood.files.audio import resample
 from tonewood.files.modelfile import Model
-from tonewood.masking.mask import Mask, smoothed
-from tonewood.masking.render import Rendered, matched, rendered
-from tonewood.scoring.faithful import DRAWS, Faithfulness, faithfulness
-from tonewood.scoring.saliency import Method, by_row, explained
-from tonewood.scoring.training import audible, windows
+from tonewood.masking.mask import Mask, moving_average
+from tonewood.masking.render import RenderResult, apply_loudness_match, render_through_mask
+from tonewood.scoring.faithful import RANDOM_ORDERS, Faithfulness, measure_faithfulness
+from tonewood.scoring.saliency import SaliencyMethod, attribution_by_band, compute_saliency
+from tonewood.scoring.training import audible_windows, cut_windows
 from tonewood.settings import RenderSettings, Settings
 from tonewood.signal import parts as segmentation
-from tonewood.signal.bands import centres_hz
-from tonewood.signal.parts import Parts
-from tonewood.workflow.enhance import mono_at, rows_of
+from tonewood.signal.bands import center_frequencies
+from tonewood.signal.parts import NoteSegments
+from tonewood.workflow.enhance import to_analysis_rate, scorer_input
 
-Side = Literal["reference", "source"]
-NAMES = (*segmentation.PARTS, "quiet")
-OCTAVES = (63, 125, 250, 500, 1_000, 2_000, 4_000, 8_000)  # Hz, the middle of each
+TargetClass = Literal["reference", "source"]
+PART_NAMES = (*segmentation.SEGMENT_NAMES, "quiet")
+OCTAVE_CENTERS_HZ = (63, 125, 250, 500, 1_000, 2_000, 4_000, 8_000)  # Hz, the middle of each
 
-_HELD_DB = -60.0  # gain of what speaks for nothing
+_MUTED_DB = -60.0  # gain of what speaks for nothing
 _NO_FADE_HZ = 1e6  # beyond any recording's half rate
-_FULL = 0.9  # quantile of the evidence from which all of a cell is heard
+_FULL_GAIN_QUANTILE = 0.9  # quantile of the evidence from which all of a cell is heard
 _SMOOTH_FRAMES, _SMOOTH_ROWS = 5, 3
 
 
-class Sounds(NamedTuple):
+class EvidenceAudio(NamedTuple):
     """The recording filtered to what speaks for the class, and what that leaves."""
 
-    used: Rendered
-    rest: Rendered
+    used: RenderResult
+    rest: RenderResult
 
 
-class Figures(Settings):
+class ExplanationFigures(Settings):
     """What the table of several recordings takes of each.
 
     `sums` are seconds, evidence and absolute evidence by part.
     """
 
     name: str
-    side: Side
-    method: Method
+    side: TargetClass
+    method: SaliencyMethod
     score: float
     logit: float
     holds: bool
@@ -58,9 +58,9 @@ class Figures(Settings):
     sums: tuple[tuple[float, ...], ...] | None
 
     @property
-    def tally(self) -> Tally | None:
+    def part_sums(self) -> PartSums | None:
         """Evidence by part."""
-        return None if self.sums is None else Tally(*map(np.array, self.sums))
+        return None if self.sums is None else PartSums(*map(np.array, self.sums))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +82,13 @@ class Explanation:
         As `tonewood score` gives it: 0 sounds like the reference.
     octaves : float array (octave,)
         What the average level in each octave added to the logit.
-    parts : Parts or None
+    parts : NoteSegments or None
         None if they were not asked for.
-    faithful : Faithfulness
+    faithfulness : Faithfulness
     """
 
-    side: Side
-    method: Method
+    side: TargetClass
+    method: SaliencyMethod
     evidence: Tensor
     logit: float
     map_mean: float
@@ -96,37 +96,37 @@ class Explanation:
     residual: float
     score: float
     windows: int
-    octaves: Floats
-    parts: Parts | None
-    faithful: Faithfulness
+    octaves: Float64Array
+    parts: NoteSegments | None
+    faithfulness: Faithfulness
 
     @property
-    def along(self) -> Floats:
+    def frame_evidence(self) -> Float64Array:
         """Evidence of every frame [frame], in logits: the mean of its rows."""
-        means: Floats = self.evidence.mean(dim=0).double().numpy()
+        means: Float64Array = self.evidence.mean(dim=0).double().numpy()
         return means
 
-    def tally(self, frame_seconds: float) -> Tally | None:
+    def part_sums(self, frame_seconds: float) -> PartSums | None:
         """Evidence by part."""
         if self.parts is None:
             return None
-        return tally(self.along, self.parts.labels, len(NAMES), frame_seconds)
+        return sum_by_part(self.frame_evidence, self.parts.labels, len(PART_NAMES), frame_seconds)
 
-    def figures(self, name: str, frame_seconds: float) -> Figures:
+    def figures(self, name: str, frame_seconds: float) -> ExplanationFigures:
         """What a table of several recordings takes of this one."""
-        found = self.tally(frame_seconds)
+        found = self.part_sums(frame_seconds)
         sums = None
         if found is not None:
             sums = tuple(
                 tuple(it.tolist()) for it in (found.seconds, found.evidence, found.absolute)
             )
-        return Figures(
+        return ExplanationFigures(
             name=name,
             side=self.side,
             method=self.method,
             score=self.score,
             logit=self.logit,
-            holds=self.faithful.holds,
+            holds=self.faithfulness.is_faithful,
             octaves=tuple(self.octaves.tolist()),
             sums=sums,
         )
@@ -136,13 +136,13 @@ class Explanation:
         """Figures, as JSON."""
         names = ("side", "method", "score", "logit", "map_mean", "base", "residual", "windows")
         told = {{"side": "for"}.get(name, name): getattr(self, name) for name in names}
-        faithful = self.faithful
+        faithful = self.faithfulness
         random = faithful.random_areas
         return {
             **told,
-            "octaves": dict(zip(map(str, OCTAVES), self.octaves.tolist(), strict=True)),
+            "octaves": dict(zip(map(str, OCTAVE_CENTERS_HZ), self.octaves.tolist(), strict=True)),
             "faithful": {
-                "holds": faithful.holds,
+                "holds": faithful.is_faithful,
                 "verdict": faithful.line,
                 "share": faithful.share.tolist(),
                 "deletion": faithful.deletion.tolist(),
@@ -151,20 +151,20 @@ class Explanation:
                 "insertion_area": faithful.insertion_area,
                 "random_deletion_area": random[0],
                 "random_insertion_area": random[1],
-                "beaten": list(faithful.beaten),
+                "beaten": list(faithful.fraction_beaten),
             },
         }
 
 
-def explain(
+def explain_recording(
     samples: NDArray[np.float32],
     rate: int,
     model: Model,
     *,
-    side: Side = "reference",
-    method: Method = "cam",
+    side: TargetClass = "reference",
+    method: SaliencyMethod = "cam",
     parts: bool = True,
-    draws: int = DRAWS,
+    draws: int = RANDOM_ORDERS,
     seed: int = 0,
 ) -> Explanation:
     """Explain the score of samples (channels, samples) at any rate.
@@ -185,40 +185,40 @@ def explain(
     CallError, MissingExtraError
         There is no such class or method, or what it needs is not installed.
     """
-    check_side(side)
-    wave = mono_at(samples, rate, model)
-    rows = rows_of(wave, model).double()
+    check_target_class(side)
+    wave = to_analysis_rate(samples, rate, model)
+    rows = scorer_input(wave, model).double()
     scorer = deepcopy(model.scorer).double()
-    cut = windows(rows, scorer.crop_frames)
-    heard = audible(cut)
+    cut = cut_windows(rows, scorer.crop_frames)
+    heard = audible_windows(cut)
     clips = cut[heard]
     sign = -1.0 if side == "reference" else 1.0
-    saliency = explained(scorer, clips, method)
-    normalised = scorer.normalised(clips)
+    saliency = compute_saliency(scorer, clips, method)
+    normalised = scorer.normalize(clips)
 
     def value(clips: Tensor) -> Tensor:
         with torch.no_grad():
-            return sign * model.scorer.logit_of(clips.float())
+            return sign * model.scorer.logit_from_normalized(clips.float())
 
     frames = rows.shape[1]
     spectrum = model.settings.spectrum
     found = None
     if parts:
-        at_rate = resample(wave.numpy(), spectrum.rate, segmentation.RATE)
-        found = segmentation.parts(at_rate, frames, spectrum.frames_per_second)
+        at_rate = resample(wave.numpy(), spectrum.rate, segmentation.PITCH_SAMPLE_RATE)
+        found = segmentation.segment_notes(at_rate, frames, spectrum.frames_per_second)
     return Explanation(
         side=side,
         method=method,
-        evidence=_joined(sign * (saliency.cells + saliency.base), heard, frames),
+        evidence=_overlap_mean(sign * (saliency.cells + saliency.base), heard, frames),
         logit=sign * float(saliency.logits.mean()),
         map_mean=sign * float(saliency.cells.mean()),
         base=sign * saliency.base,
         residual=saliency.residual,
         score=float(torch.sigmoid(saliency.logits).mean()),
         windows=len(clips),
-        octaves=_by_octave(sign * by_row(scorer, clips).mean(dim=0), model),
+        octaves=_sum_by_octave(sign * attribution_by_band(scorer, clips).mean(dim=0), model),
         parts=found,
-        faithful=faithfulness(
+        faithfulness=measure_faithfulness(
             value,
             normalised,
             torch.zeros_like(normalised),  # the mean row throughout
@@ -229,15 +229,15 @@ def explain(
     )
 
 
-def check_side(side: str) -> None:
+def check_target_class(side: str) -> None:
     """Raise CallError unless it is one of the two classes."""
-    if side not in get_args(Side):
-        raise CallError(f"the class is {side!r}; choose {' or '.join(get_args(Side))}")
+    if side not in get_args(TargetClass):
+        raise CallError(f"the class is {side!r}; choose {' or '.join(get_args(TargetClass))}")
 
 
-def listen(
+def filter_by_evidence(
     samples: NDArray[np.float32], rate: int, explanation: Explanation, model: Model
-) -> Sounds | None:
+) -> EvidenceAudio | None:
     """Filter samples (channels, samples) to what speaks for the class, and to what that leaves.
 
     A soft mask: cells are heard in full from the top tenth of the evidence, in proportion
@@ -245,29 +245,29 @@ def listen(
     The two sum to the recording before each is made as loud as that. None if nothing in it speaks
     for the class.
     """
-    mask = soft_mask(explanation.evidence, model)
+    mask = evidence_mask(explanation.evidence, model)
     if mask is None:
         return None
     settings = RenderSettings()
-    raw = rendered(
+    raw = render_through_mask(
         samples, rate, mask, settings.model_copy(update={"match": False}), model.settings.spectrum
     )
-    like = partial(matched, rate=rate, loudness=raw.loudness_before, settings=settings)
-    return Sounds(like(raw.samples), like(samples - raw.samples))
+    like = partial(apply_loudness_match, rate=rate, loudness=raw.loudness_before, settings=settings)
+    return EvidenceAudio(like(raw.samples), like(samples - raw.samples))
 
 
-def soft_mask(evidence: Tensor, model: Model) -> Mask | None:
+def evidence_mask(evidence: Tensor, model: Model) -> Mask | None:
     """Mask whose gains follow evidence [row, frame] for a class; None where there is none."""
-    positive = smoothed(evidence.nan_to_num(0.0).clamp_min(0), _SMOOTH_FRAMES, _SMOOTH_ROWS)
+    positive = moving_average(evidence.nan_to_num(0.0).clamp_min(0), _SMOOTH_FRAMES, _SMOOTH_ROWS)
     some = positive[positive > 0]
     if some.numel() == 0:
         return None
-    share = (positive / torch.quantile(some[:: 1 + len(some) // 1_000_000], _FULL)).clamp_max(1)
-    gain = 20 * torch.log10(share.clamp_min(10 ** (_HELD_DB / 20)))
+    share = (positive / torch.quantile(some[:: 1 + len(some) // 1_000_000], _FULL_GAIN_QUANTILE)).clamp_max(1)
+    gain = 20 * torch.log10(share.clamp_min(10 ** (_MUTED_DB / 20)))
     bands, spectrum = model.settings.scorer.bands, model.settings.spectrum
-    hz = centres_hz(bands, spectrum)
+    hz = center_frequencies(bands, spectrum)
     # One row more, held down, just past what the scorer hears; no fade to 0 dB above it.
-    rows = np.concatenate([gain.numpy(), np.full((1, gain.shape[1]), _HELD_DB)])
+    rows = np.concatenate([gain.numpy(), np.full((1, gain.shape[1]), _MUTED_DB)])
     return Mask(
         rows.astype(np.float32),
         np.append(hz, max(spectrum.rate / 2, hz[-1] + 1.0)),
@@ -276,19 +276,19 @@ def soft_mask(evidence: Tensor, model: Model) -> Mask | None:
     )
 
 
-def _joined(cut: Tensor, heard: Tensor, frames: int) -> Tensor:
-    """Windows [n, row, frame] of those heard, laid where `windows` cut them: [row, frame]."""
-    length = cut.shape[2]
-    starts = torch.tensor([*range(0, frames - length, length), frames - length])[heard]
-    total, count = torch.zeros(cut.shape[1], frames, dtype=cut.dtype), torch.zeros(frames)
-    for start, window in zip(starts.tolist(), cut, strict=True):
+def _overlap_mean(values: Tensor, scored: Tensor, frames: int) -> Tensor:
+    """Windows [n, row, frame] of those heard, laid where `cut_windows` cut them: [row, frame]."""
+    length = values.shape[2]
+    starts = torch.tensor([*range(0, frames - length, length), frames - length])[scored]
+    total, count = torch.zeros(values.shape[1], frames, dtype=values.dtype), torch.zeros(frames)
+    for start, window in zip(starts.tolist(), values, strict=True):
         total[:, start : start + length] += window
         count[start : start + length] += 1
     return total / torch.where(count > 0, count, torch.nan)
 
 
-def _by_octave(rows: Tensor, model: Model) -> Floats:
-    hz = centres_hz(model.settings.scorer.bands, model.settings.spectrum)
-    edges = np.sqrt(np.array(OCTAVES[:-1]) * np.array(OCTAVES[1:]))
+def _sum_by_octave(rows: Tensor, model: Model) -> Float64Array:
+    hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
+    edges = np.sqrt(np.array(OCTAVE_CENTERS_HZ[:-1]) * np.array(OCTAVE_CENTERS_HZ[1:]))
     place = np.searchsorted(edges, hz)
-    return np.bincount(place, rows.numpy(), minlength=len(OCTAVES)).astype(np.float64)
+    return np.bincount(place, rows.numpy(), minlength=len(OCTAVE_CENTERS_HZ)).astype(np.float64)

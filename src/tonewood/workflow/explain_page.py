@@ -9,22 +9,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.evaluation.weights import Interval, Weight
+from tonewood.evaluation.weights import ConfidenceInterval, PartWeight
 from tonewood.files.modelfile import Model
 from tonewood.masking.mask import Mask
 from tonewood.scoring.faithful import Faithfulness
-from tonewood.signal.bands import centres_hz
+from tonewood.signal.bands import center_frequencies
 from tonewood.signal.spectrum import log_magnitude, stft
-from tonewood.workflow.explain import NAMES, OCTAVES, Explanation, Figures
-from tonewood.workflow.page import Block, Heading, Picture, Sound, Table, page
-from tonewood.workflow.picture import show_gains, show_levels
+from tonewood.workflow.explain import PART_NAMES, OCTAVE_CENTERS_HZ, Explanation, ExplanationFigures
+from tonewood.workflow.page import ReportBlock, ReportHeading, ReportFigure, ReportAudio, ReportTable, render_report
+from tonewood.workflow.picture import plot_gains, plot_levels
 
-_COLOURS = ("#d62728", "#7f7f7f", "#1f77b4", "#ff7f0e", "#9467bd", "#ffffff")  # of NAMES
-_COLUMNS = 1600
-_BRIGHT = 0.995  # quantile of the map from which its colours are full
+_PART_COLORS = ("#d62728", "#7f7f7f", "#1f77b4", "#ff7f0e", "#9467bd", "#ffffff")  # of NAMES
+_MAX_PLOT_POINTS = 1600
+_COLOR_QUANTILE = 0.995  # quantile of the map from which its colours are full
 
 
-def picture(explanation: Explanation, wave: Tensor, model: Model, title: str) -> bytes:
+def plot_explanation(explanation: Explanation, wave: Tensor, model: Model, title: str) -> bytes:
     """Spectrogram of a waveform [sample], map and parts, one below the other; a PNG."""
     from matplotlib.figure import Figure
 
@@ -32,41 +32,41 @@ def picture(explanation: Explanation, wave: Tensor, model: Model, title: str) ->
     levels: NDArray[np.float32] = log_magnitude(stft(wave, spectrum), spectrum).numpy()
     evidence = explanation.evidence.nan_to_num(0.0)
     flat = evidence.abs().flatten()
-    reach = float(torch.quantile(flat[:: 1 + len(flat) // 1_000_000], _BRIGHT))
-    hz = centres_hz(model.settings.scorer.bands, spectrum)
+    reach = float(torch.quantile(flat[:: 1 + len(flat) // 1_000_000], _COLOR_QUANTILE))
+    hz = center_frequencies(model.settings.scorer.bands, spectrum)
     hop = spectrum.hop / spectrum.rate
     # Brought to the spectrogram's own frequencies as a mask is, so that both panels line up.
-    drawn = Mask(evidence.float().numpy(), hz, hop, spectrum.rate / 2).bounded(reach)
+    drawn = Mask(evidence.float().numpy(), hz, hop, spectrum.rate / 2).clip(reach)
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
-    show_levels(top, levels, spectrum, title)
-    show_gains(
+    plot_levels(top, levels, spectrum, title)
+    plot_gains(
         middle,
         drawn,
         levels.shape[1],
         spectrum,
         f"what speaks for the {explanation.side} ({explanation.method})",
         label="logit",
-        least=1e-6,
+        min_range_db=1e-6,
     )
-    _show_parts(bottom, explanation, hop)
+    _plot_parts(bottom, explanation, hop)
     bottom.set_xlabel("s")
-    return _png(figure)
+    return _figure_to_png(figure)
 
 
-def _show_parts(axes: Any, explanation: Explanation, hop: float) -> None:  # noqa: ANN401
+def _plot_parts(axes: Any, explanation: Explanation, hop: float) -> None:  # noqa: ANN401
     """Show the parts of notes as coloured stripes, and the evidence of every frame over them."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
-    along = explanation.along
+    along = explanation.frame_evidence
     seconds = len(along) * hop
     low, high = min(float(np.nanmin(along)), 0.0), max(float(np.nanmax(along)), 0.0) + 1e-6
-    colours, norm = ListedColormap(_COLOURS), BoundaryNorm(np.arange(len(NAMES) + 1), len(NAMES))
+    colours, norm = ListedColormap(_PART_COLORS), BoundaryNorm(np.arange(len(PART_NAMES) + 1), len(PART_NAMES))
     shown = ScalarMappable(norm, colours)
     if explanation.parts is not None:
         shown = axes.imshow(
-            explanation.parts.labels[None].astype(np.int64) % len(NAMES),
+            explanation.parts.labels[None].astype(np.int64) % len(PART_NAMES),
             origin="lower",
             aspect="auto",
             extent=(0.0, seconds, low, high),
@@ -75,16 +75,16 @@ def _show_parts(axes: Any, explanation: Explanation, hop: float) -> None:  # noq
             alpha=0.45,
             interpolation="nearest",
         )
-    bar = axes.figure.colorbar(shown, ax=axes, pad=0.01, ticks=np.arange(len(NAMES)) + 0.5)
-    bar.ax.set_yticklabels(NAMES)
-    step = max(1, len(along) // _COLUMNS)
+    bar = axes.figure.colorbar(shown, ax=axes, pad=0.01, ticks=np.arange(len(PART_NAMES)) + 0.5)
+    bar.ax.set_yticklabels(PART_NAMES)
+    step = max(1, len(along) // _MAX_PLOT_POINTS)
     axes.plot(np.arange(len(along))[::step] * hop, along[::step], color="black", linewidth=1)
     axes.axhline(0, color="black", linewidth=0.5)
     name = "parts of notes, and evidence along them" if explanation.parts else "evidence"
     axes.set(title=name, ylabel="logit", xlim=(0, seconds), ylim=(low, high))
 
 
-def curves(faithful: Faithfulness) -> bytes:
+def plot_faithfulness(faithfulness: Faithfulness) -> bytes:
     """Draw deletion and insertion, the map's and the random orders'; a PNG."""
     from matplotlib.figure import Figure
 
@@ -92,44 +92,44 @@ def curves(faithful: Faithfulness) -> bytes:
     for axes, name in zip(
         figure.subplots(1, 2, sharey=True), ("deletion", "insertion"), strict=True
     ):
-        for draw in getattr(faithful, f"random_{name}"):
-            axes.plot(faithful.share, draw, color="0.75", linewidth=0.8)
-        axes.plot(faithful.share, getattr(faithful, name), color="tab:red", label="the map")
+        for draw in getattr(faithfulness, f"random_{name}"):
+            axes.plot(faithfulness.share, draw, color="0.75", linewidth=0.8)
+        axes.plot(faithfulness.share, getattr(faithfulness, name), color="tab:red", label="the map")
         axes.plot([], [], color="0.75", label="random regions")
         axes.set(title=name, xlabel="share of the blocks")
         axes.legend()
     figure.axes[0].set_ylabel("logit")
-    return _png(figure)
+    return _figure_to_png(figure)
 
 
-def single(
+def explanation_page(
     explanation: Explanation,
-    parts: Sequence[Weight],
-    drawn: bytes,
-    sounds: Sequence[Sound | str],
+    parts: Sequence[PartWeight],
+    picture_png: bytes,
+    sounds: Sequence[ReportAudio | str],
     title: str,
     model: str,
 ) -> str:
     """Page of one recording."""
-    it, faithful = explanation, explanation.faithful
+    it, faithful = explanation, explanation.faithfulness
     random = faithful.random_areas
-    blocks: list[Block] = [
+    blocks: list[ReportBlock] = [
         f"Model {model} gives it {it.score:.3f}: 0 sounds like the reference, 1 like the source. "
-        f"Explained for the {it.side}, by {_METHODS[it.method]}.",
-        Picture(
+        f"Explained for the {it.side}, by {_METHOD_NAMES[it.method]}.",
+        ReportFigure(
             "Spectrogram, saliency and parts",
-            drawn,
+            picture_png,
             f"The recording; what in it speaks for the {it.side} (red) and against it (blue); the "
             "parts of its notes, and over them what the scorer would say were all as that moment "
             f"is. The map's mean, {it.map_mean:.4f}, and the bias, {it.base:.4f}, add up to the "
             f"logit, {it.logit:.4f}, over {it.windows} windows"
             + ("." if it.method != "gradcam" else f", but for {it.residual:.4f}."),
         ),
-        Heading("Is the map true to the scorer?"),
+        ReportHeading("Is the map true to the scorer?"),
         f"{faithful.line[0].upper()}{faithful.line[1:]}.",
-        Picture(
+        ReportFigure(
             "Deletion and insertion",
-            curves(faithful),
+            plot_faithfulness(faithful),
             "The logit while blocks of the spectrogram are replaced by the folders' mean, or put "
             "back in its place, the most salient first, and in random orders. Area under deletion "
             f"{faithful.deletion_area:.2f}, random {random[0]:.2f}, less is better; under "
@@ -137,44 +137,44 @@ def single(
         ),
     ]
     if sounds:
-        blocks += [Heading("What the scorer used, to listen to"), *sounds]
-    blocks += tables(parts, [Interval(mean=float(value)) for value in it.octaves], it.side)
-    return page(f"What the scorer heard in {title}", blocks)
+        blocks += [ReportHeading("What the scorer used, to listen to"), *sounds]
+    blocks += explanation_tables(parts, [ConfidenceInterval(mean=float(value)) for value in it.octaves], it.side)
+    return render_report(f"What the scorer heard in {title}", blocks)
 
 
-def folder(
-    parts: Sequence[Weight],
-    octaves: Sequence[Interval],
-    scores: Sequence[Figures],
+def explanation_index_page(
+    parts: Sequence[PartWeight],
+    octaves: Sequence[ConfidenceInterval],
+    figures: Sequence[ExplanationFigures],
     model: str,
 ) -> str:
     """Page of several recordings: what their parts weigh, and the recordings by name."""
-    side = scores[0].side
+    side = figures[0].side
     rows = [("recording", "score", "logit", "map holds")]
     rows += [
         (it.name, f"{it.score:.3f}", f"{it.logit:.2f}", "yes" if it.holds else "no")
-        for it in scores
+        for it in figures
     ]
-    return page(
-        f"What the scorer heard in {len(scores)} recordings",
+    return render_report(
+        f"What the scorer heard in {len(figures)} recordings",
         [
-            f"Model {model}; explained for the {side}, by {_METHODS[scores[0].method]}.",
-            *tables(parts, octaves, side),
-            Heading("Recordings"),
-            Table("A page of its own lies beside this one for each.", rows),
+            f"Model {model}; explained for the {side}, by {_METHOD_NAMES[figures[0].method]}.",
+            *explanation_tables(parts, octaves, side),
+            ReportHeading("Recordings"),
+            ReportTable("A page of its own lies beside this one for each.", rows),
         ],
     )
 
 
-def tables(parts: Sequence[Weight], octaves: Sequence[Interval], side: str) -> list[Block]:
+def explanation_tables(parts: Sequence[PartWeight], octaves: Sequence[ConfidenceInterval], side: str) -> list[ReportBlock]:
     """Tables by part and by octave."""
-    blocks: list[Block] = []
+    blocks: list[ReportBlock] = []
     if parts:
-        blocks = [Heading("What musicians call it"), Table(_PARTS_CAPTION, parts_table(parts))]
+        blocks = [ReportHeading("What musicians call it"), ReportTable(_PARTS_CAPTION, parts_table(parts))]
     return [
         *blocks,
-        Heading("By octave"),
-        Table(
+        ReportHeading("By octave"),
+        ReportTable(
             f"What the average level in each octave adds to the logit for the {side}, on the way "
             "from the recording with the folders' mean spectrum to the recording as it is.",
             octaves_table(octaves),
@@ -182,7 +182,7 @@ def tables(parts: Sequence[Weight], octaves: Sequence[Interval], side: str) -> l
     ]
 
 
-def parts_table(parts: Sequence[Weight]) -> Sequence[Sequence[str]]:
+def parts_table(parts: Sequence[PartWeight]) -> Sequence[Sequence[str]]:
     """Weights of parts as text, the head first."""
     head = ("part", "seconds", "weight", "absolute", "evidence, logit", "more than steady")
     return [head] + [
@@ -198,13 +198,13 @@ def parts_table(parts: Sequence[Weight]) -> Sequence[Sequence[str]]:
     ]
 
 
-def octaves_table(octaves: Sequence[Interval]) -> Sequence[Sequence[str]]:
+def octaves_table(octaves: Sequence[ConfidenceInterval]) -> Sequence[Sequence[str]]:
     """Evidence by octave as text, the head first."""
-    rows = [(f"{hz} Hz", str(it)) for hz, it in zip(OCTAVES, octaves, strict=True)]
+    rows = [(f"{hz} Hz", str(it)) for hz, it in zip(OCTAVE_CENTERS_HZ, octaves, strict=True)]
     return [("octave", "evidence, logit"), *rows]
 
 
-_METHODS = {
+_METHOD_NAMES = {
     "cam": "class activation maps",
     "integrated": "integrated gradients",
     "gradcam": "gradient-weighted class activation maps",
@@ -217,7 +217,7 @@ _PARTS_CAPTION = (
 )
 
 
-def _png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
+def _figure_to_png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=100)
     return stream.getvalue()

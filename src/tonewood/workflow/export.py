@@ -6,39 +6,39 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tonewood.errors import CallError, OutputError, shown
+from tonewood.errors import CallError, OutputError, printable
 from tonewood.files import automation, equalisers
-from tonewood.files.audio import MAX_RATE, MIN_RATE, write
-from tonewood.files.automation import Table
-from tonewood.files.formats import SUFFIXES, AudioFormat
+from tonewood.files.audio import MAX_RATE, MIN_RATE, write_recording
+from tonewood.files.automation import GainTable
+from tonewood.files.formats import WRITABLE_SUFFIXES, AudioFormat
 from tonewood.files.output import write_text
-from tonewood.signal.biquads import MAX_BANDS, Fit, fit, graphic, grid_hz
-from tonewood.signal.impulse import Phase, error_db, impulse_response
-from tonewood.signal.spectrum import Floats
+from tonewood.signal.biquads import MAX_BANDS, EqFit, fit_parametric_eq, graphic_eq_gains, fit_grid_hz
+from tonewood.signal.impulse import Phase, magnitude_error_db, design_impulse_response
+from tonewood.signal.spectrum import FloatArray
 from tonewood.workflow.corrections import Correction
 
 AutomationFormat = Literal["csv", "jsfx"]
 
-GOOD_DB = 0.1
+MAX_RESPONSE_ERROR_DB = 0.1
 """What an impulse response may stray from the curve."""
 
 # Third octaves by their nominal names (IEC 61260), from 50 Hz to 16 kHz.
-_NOMINAL = np.array([
+_THIRD_OCTAVES_HZ = np.array([
     50, 63, 80, 100, 125, 160, 200, 250, 315, 400, 500, 630, 800, 1_000, 1_250, 1_600, 2_000,
     2_500, 3_150, 4_000, 5_000, 6_300, 8_000, 10_000, 12_500, 16_000,
 ], dtype=np.float64)  # fmt: skip
-_THIRD_Q = float(1 / (2 ** (1 / 6) - 2 ** (-1 / 6)))
-_MIN_LENGTH, _MAX_LENGTH = 64, 1 << 20
-_POINTS = 5  # of a band, over which its gain is averaged
+_THIRD_OCTAVE_Q = float(1 / (2 ** (1 / 6) - 2 ** (-1 / 6)))
+_MIN_RESPONSE_LENGTH, _MAX_RESPONSE_LENGTH = 64, 1 << 20
+_POINTS_PER_BAND = 5  # of a band, over which its gain is averaged
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFile:
     """A file that was written.
 
     Parameters
     ----------
-    figures : dict
+    data : dict
         What it holds and how close it comes, for programs.
     lines : tuple of str
         The same for people.
@@ -46,13 +46,13 @@ class Exported:
     """
 
     output: Path
-    figures: dict[str, Any]
+    data: dict[str, Any]
     lines: tuple[str, ...]
     warning: str | None = None
 
 
 @dataclass(frozen=True)
-class Average:
+class AverageCurve:
     """The average correction as a curve, the gain of the whole included.
 
     Parameters
@@ -72,20 +72,20 @@ class Average:
         hz = np.geomspace(20, 20_000, 1_000)
         return -max(0.0, float(self.correction.average_db(hz).max()))
 
-    def __call__(self, hz: Floats) -> Floats:
+    def __call__(self, hz: FloatArray) -> FloatArray:
         """Gain [frequency] in dB."""
         return self.correction.average_db(hz) + self.gain_db
 
 
-def impulse(
-    curve: Average,
+def export_impulse_response(
+    curve: AverageCurve,
     phase: Phase,
     out: Path,
     *,
     rate: int = 48_000,
     length: int | None = None,
     overwrite: bool = False,
-) -> Exported:
+) -> ExportedFile:
     """Write the average correction as an impulse response, mono, 32-bit float.
 
     Parameters
@@ -95,88 +95,88 @@ def impulse(
     """
     if phase not in ("linear", "minimum"):
         raise CallError(f"the phase is {phase!r}; choose linear or minimum")
-    _check_rate(rate)
+    _check_export_rate(rate)
     taps = 1 << (rate // 6 - 1).bit_length() if length is None else length
-    if not _MIN_LENGTH <= taps <= _MAX_LENGTH:
+    if not _MIN_RESPONSE_LENGTH <= taps <= _MAX_RESPONSE_LENGTH:
         raise CallError(
-            f"the length is {taps} samples; give one from {_MIN_LENGTH} to {_MAX_LENGTH}"
+            f"the length is {taps} samples; give one from {_MIN_RESPONSE_LENGTH} to {_MAX_RESPONSE_LENGTH}"
         )
-    if out.suffix.lower() not in SUFFIXES:
-        raise CallError(f"{shown(out)} is no audio file: name one such as {shown(out.stem)}.wav")
-    made = impulse_response(curve, rate, taps, phase)
-    error = error_db(made, curve, rate, grid_hz(rate))
+    if out.suffix.lower() not in WRITABLE_SUFFIXES:
+        raise CallError(f"{printable(out)} is no audio file: name one such as {printable(out.stem)}.wav")
+    made = design_impulse_response(curve, rate, taps, phase)
+    error = magnitude_error_db(made, curve, rate, fit_grid_hz(rate))
     form = AudioFormat.for_path(out, AudioFormat("WAV", "FLOAT"))
     if form.subtype != "FLOAT" and np.abs(made).max() > 1:
         raise OutputError(
-            f"{shown(out)} cannot hold samples above 1, of which this response has some: "
+            f"{printable(out)} cannot hold samples above 1, of which this response has some: "
             "name a .wav, or pass --headroom"
         )
-    write(out, made[None], rate, form, overwrite=overwrite)
+    write_recording(out, made[None], rate, form, overwrite=overwrite)
     delay = (taps - 1 + taps % 2) // 2 if phase == "linear" else 0
-    return Exported(
+    return ExportedFile(
         out,
         {"kind": "ir", "phase": phase, "rate": rate, "length": taps, "delay": delay,
          "error_db": round(error, 4), "gain_db": round(curve.gain_db, 2)},
         (f"{phase}-phase impulse response, {taps} samples at {rate} Hz, delay {delay}",
          f"within {error:.2f} dB of the average correction from 50 Hz to 16 kHz"),
         f"strays up to {error:.2f} dB from the correction: give a longer --length"
-        if error > GOOD_DB else None,
+        if error > MAX_RESPONSE_ERROR_DB else None,
     )  # fmt: skip
 
 
-def parametric(
-    curve: Average,
+def export_parametric_eq(
+    curve: AverageCurve,
     count: int,
     out: Path,
     *,
-    form: str | None = None,
+    file_format: str | None = None,
     rate: int = 48_000,
     overwrite: bool = False,
-) -> Exported:
+) -> ExportedFile:
     """Write the average correction as so many parametric bands.
 
     Parameters
     ----------
-    form : {"apo", "autoeq", "rew", "camilladsp"}, optional
+    file_format : {"apo", "autoeq", "rew", "camilladsp"}, optional
         By default CamillaDSP's for a name in .yml or .yaml, else Equalizer APO's.
     rate : int
         That the bands will run at: near its half, filters of another rate differ.
     """
     if not 1 <= count <= MAX_BANDS:
         raise CallError(f"{count} bands are asked for; give from 1 to {MAX_BANDS}")
-    _check_rate(rate)
-    form = form or ("camilladsp" if out.suffix.lower() in (".yml", ".yaml") else "apo")
-    if form not in equalisers.FORMATS:
-        raise CallError(f"the format is {form!r}; choose one of {', '.join(equalisers.FORMATS)}")
-    found = fit(curve(grid_hz(rate)), count, rate)
+    _check_export_rate(rate)
+    file_format = file_format or ("camilladsp" if out.suffix.lower() in (".yml", ".yaml") else "apo")
+    if file_format not in equalisers.EQUALIZER_FORMATS:
+        raise CallError(f"the format is {file_format!r}; choose one of {', '.join(equalisers.EQUALIZER_FORMATS)}")
+    found = fit_parametric_eq(curve(fit_grid_hz(rate)), count, rate)
     title = (
         f"Tonewood: average correction of {curve.correction.name}, for {rate} Hz; "
         f"left {found.rms_db:.2f} dB rms, {found.largest_db:.2f} dB at most, 50 Hz to 16 kHz"
     )
-    write_text(out, equalisers.FORMATS[form](found, title), overwrite=overwrite)
-    return Exported(
+    write_text(out, equalisers.EQUALIZER_FORMATS[file_format](found, title), overwrite=overwrite)
+    return ExportedFile(
         out,
-        {"kind": "peq", "format": form, "rate": rate, **_figures(found)},
+        {"kind": "peq", "format": file_format, "rate": rate, **_fit_data(found)},
         (f"{len(found.bands)} bands for {rate} Hz, gain of the whole {found.gain_db:+.1f} dB",
          f"leave {found.rms_db:.2f} dB rms of the average correction, "
          f"{found.largest_db:.2f} dB at most"),
     )  # fmt: skip
 
 
-def moving(
+def export_automation(
     correction: Correction,
     out: Path,
     *,
-    form: str | None = None,
+    file_format: str | None = None,
     step_s: float = 0.05,
     rate: int = 48_000,
     overwrite: bool = False,
-) -> Exported:
+) -> ExportedFile:
     """Write a time-varying correction as automation: third octaves over time.
 
     Parameters
     ----------
-    form : {"csv", "jsfx"}, optional
+    file_format : {"csv", "jsfx"}, optional
         By default Reaper's for a name in .jsfx, else a table.
     step_s : float
         From row to row.
@@ -187,57 +187,57 @@ def moving(
             f"{correction.name} is a model, which moves nothing by itself: name a recipe, or "
             "export it with --ir or --peq"
         )
-    form = form or ("jsfx" if out.suffix.lower() == ".jsfx" else "csv")
-    if form not in ("csv", "jsfx"):
-        raise CallError(f"the format is {form!r}; choose csv or jsfx")
+    file_format = file_format or ("jsfx" if out.suffix.lower() == ".jsfx" else "csv")
+    if file_format not in ("csv", "jsfx"):
+        raise CallError(f"the format is {file_format!r}; choose csv or jsfx")
     if not 0.01 <= step_s <= 10:
         raise CallError(f"the step is {step_s:g} s; give one from 0.01 to 10 s")
-    table = tabulated(correction, np.arange(0.0, seconds, step_s))
-    if form == "csv":
-        write_text(out, automation.csv(table), overwrite=overwrite)
+    table = third_octave_table(correction, np.arange(0.0, seconds, step_s))
+    if file_format == "csv":
+        write_text(out, automation.format_gain_csv(table), overwrite=overwrite)
         rows = len(table.seconds)
     else:
-        _check_rate(rate)
-        thin = table.thinned()
+        _check_export_rate(rate)
+        thin = table.thin()
         rows = len(thin.seconds)
-        if rows > automation.JSFX_ROWS:
+        if rows > automation.MAX_JSFX_ROWS:
             raise CallError(
-                f"the table has {rows} rows; an effect holds {automation.JSFX_ROWS}: "
+                f"the table has {rows} rows; an effect holds {automation.MAX_JSFX_ROWS}: "
                 "give a longer --step"
             )
-        filters = graphic(thin.gain_db, thin.hz, _THIRD_Q, rate)
+        filters = graphic_eq_gains(thin.gain_db, thin.hz, _THIRD_OCTAVE_Q, rate)
         title = f"Tonewood: {correction.name}"
-        text = automation.jsfx(thin, filters, _THIRD_Q, correction.gain_db, title)
+        text = automation.format_jsfx(thin, filters, _THIRD_OCTAVE_Q, correction.gain_db, title)
         write_text(out, text, overwrite=overwrite)
     largest = float(np.abs(table.gain_db).max())
-    return Exported(
+    return ExportedFile(
         out,
-        {"kind": "automation", "format": form, "bands": len(table.hz), "rows": rows,
+        {"kind": "automation", "format": file_format, "bands": len(table.hz), "rows": rows,
          "step_s": step_s, "seconds": round(seconds, 3), "largest_db": round(largest, 2),
          "gain_db": round(correction.gain_db, 2)},
         (f"{len(table.hz)} third octaves, {rows} rows, {largest:.1f} dB at most",
          f"gain of the whole {correction.gain_db:+.1f} dB"
-         + ("" if form == "jsfx" else ", which the table leaves out")),
+         + ("" if file_format == "jsfx" else ", which the table leaves out")),
     )  # fmt: skip
 
 
-def tabulated(correction: Correction, seconds: Floats) -> Table:
+def third_octave_table(correction: Correction, seconds: FloatArray) -> GainTable:
     """Gains of the third octaves at some times, each the mean over its band, dB."""
-    offsets = 2 ** ((np.arange(_POINTS) - _POINTS // 2) / _POINTS / 3)
-    hz = (_NOMINAL[:, None] * offsets).ravel()
-    gain = correction.mask.at(hz, seconds).astype(np.float64)
-    return Table(_NOMINAL, seconds, gain.reshape(len(_NOMINAL), _POINTS, -1).mean(axis=1))
+    offsets = 2 ** ((np.arange(_POINTS_PER_BAND) - _POINTS_PER_BAND // 2) / _POINTS_PER_BAND / 3)
+    hz = (_THIRD_OCTAVES_HZ[:, None] * offsets).ravel()
+    gain = correction.mask.gain_at(hz, seconds).astype(np.float64)
+    return GainTable(_THIRD_OCTAVES_HZ, seconds, gain.reshape(len(_THIRD_OCTAVES_HZ), _POINTS_PER_BAND, -1).mean(axis=1))
 
 
-def _figures(found: Fit) -> dict[str, Any]:
+def _fit_data(peq_fit: EqFit) -> dict[str, Any]:
     return {
-        "gain_db": found.gain_db,
-        "bands": [band._asdict() for band in found.bands],
-        "rms_db": round(found.rms_db, 3),
-        "largest_db": round(found.largest_db, 3),
+        "gain_db": peq_fit.gain_db,
+        "bands": [band._asdict() for band in peq_fit.bands],
+        "rms_db": round(peq_fit.rms_db, 3),
+        "largest_db": round(peq_fit.largest_db, 3),
     }
 
 
-def _check_rate(rate: int) -> None:
+def _check_export_rate(rate: int) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise CallError(f"the rate is {rate} Hz; give one from {MIN_RATE} to {MAX_RATE} Hz")

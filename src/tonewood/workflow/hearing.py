@@ -10,22 +10,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.files.audio import mono_of, resample
+from tonewood.files.audio import to_mono, resample
 from tonewood.files.modelfile import Model
-from tonewood.files.spool import Spool
+from tonewood.files.spool import DiskArray
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import centres_hz, frame_levels
-from tonewood.signal.blocks import Piece, Samples, cut, overlapping
-from tonewood.signal.features import PITCHES, REACH_FRAMES, Levels, analysed
-from tonewood.signal.loudness import Energies, energies, integrated
-from tonewood.signal.pieces import piece_margin, piece_size
-from tonewood.signal.spread import spread
+from tonewood.signal.bands import center_frequencies, frame_levels
+from tonewood.signal.blocks import Chunk, Samples, split_chunk, overlapping_chunks
+from tonewood.signal.features import N_PITCH_BINS, CONTEXT_FRAMES, ReferenceLevels, compute_chunk_features
+from tonewood.signal.loudness import LoudnessBlocks, measure_loudness_blocks, gated_loudness
+from tonewood.signal.pieces import chunk_margin_for, chunk_size_for
+from tonewood.signal.spread import parallel_map
 
-_BLOCK_FRAMES = 1024  # analysed at once; even, so that long frames fall on it too
-_BLOCK = 1 << 16
+_ANALYSIS_BLOCK_FRAMES = 1024  # analysed at once; even, so that long frames fall on it too
+_ARRAY_BLOCK_SAMPLES = 1 << 16
 
 
-class Sound(Protocol):
+class AudioSource(Protocol):
     """A recording that can be run through, more than once."""
 
     @property
@@ -44,7 +44,7 @@ class Sound(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class InMemory:
+class ArraySource:
     """A recording (channels, samples) in memory."""
 
     samples: NDArray[np.float32]
@@ -57,31 +57,31 @@ class InMemory:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Views of it."""
-        for start in range(0, self.samples.shape[1], _BLOCK):
-            yield self.samples[:, start : start + _BLOCK]
+        for start in range(0, self.samples.shape[1], _ARRAY_BLOCK_SAMPLES):
+            yield self.samples[:, start : start + _ARRAY_BLOCK_SAMPLES]
 
 
 @dataclass(frozen=True, eq=False)
-class Beginning:
+class TruncatedSource:
     """The first seconds of a recording."""
 
-    whole: Sound
+    source: AudioSource
     seconds: float
 
     @property
     def rate(self) -> int:
         """Hz."""
-        return self.whole.rate
+        return self.source.rate
 
     @property
     def channels(self) -> int:
         """Number of channels."""
-        return self.whole.channels
+        return self.source.channels
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """As many blocks as it is long."""
         left = round(self.seconds * self.rate)
-        for block in self.whole.blocks():
+        for block in self.source.blocks():
             yield block[:, :left]
             left -= block.shape[1]
             if left <= 0:
@@ -89,36 +89,36 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Analysis:
     """A recording, analysed.
 
     Parameters
     ----------
-    wave : Spool [sample]
+    wave : DiskArray [sample]
         Mean of the channels, at the analysis rate.
-    rows_db : Spool [row, frame]
+    rows_db : DiskArray [row, frame]
         On the scorer's rows.
-    pitches : Spool [pitch, long frame]
+    pitches : DiskArray [pitch, long frame]
         Power on quarter tones; empty where they were of no interest.
     levels : Levels
     loudness : float
         Integrated, LUFS.
     peak : float
         Largest sample, 1 at full scale.
-    samples : int
+    n_samples : int
         In each channel, at the recording's own rate.
     """
 
-    wave: Spool
-    rows_db: Spool
-    pitches: Spool
-    levels: Levels
+    wave: DiskArray
+    rows_db: DiskArray
+    pitches: DiskArray
+    levels: ReferenceLevels
     loudness: float
     peak: float
-    samples: int
+    n_samples: int
 
 
-class Overheard(NamedTuple):
+class ChunkAnalysis(NamedTuple):
     """What is heard of a piece of a recording.
 
     Parameters
@@ -128,23 +128,23 @@ class Overheard(NamedTuple):
     rows_db : Tensor [row, frame]
     pitches : Tensor [pitch, long frame]
         Without frames where they are of no interest.
-    energies : Energies
+    loudness_blocks : LoudnessBlocks
     peak : float
         Largest sample.
-    samples : int
+    n_samples : int
         In each channel, at the recording's own rate.
     """
 
     wave: Tensor
     rows_db: Tensor
     pitches: Tensor
-    energies: Energies
+    loudness_blocks: LoudnessBlocks
     peak: float
-    samples: int
+    n_samples: int
 
 
 @dataclass(frozen=True)
-class Ear:
+class ChunkAnalyzer:
     """Analyses a piece of a recording; the piece alone decides what is heard.
 
     Parameters
@@ -153,7 +153,7 @@ class Ear:
         Of the recording.
     spectrum : SpectrumSettings
     bands : BandSettings
-    pitched : bool
+    with_pitch : bool
         Whether pitches are of interest.
     device : str
         Where to analyse.
@@ -163,109 +163,109 @@ class Ear:
     channels: int
     spectrum: SpectrumSettings
     bands: BandSettings
-    pitched: bool = True
+    with_pitch: bool = True
     device: str = "cpu"
 
     @property
-    def size(self) -> int:
+    def chunk_size(self) -> int:
         """Samples of a piece."""
-        return piece_size(self.rate, self.channels, self.spectrum)
+        return chunk_size_for(self.rate, self.channels, self.spectrum)
 
     @property
     def margin(self) -> int:
         """Samples beyond a piece that it takes to hear it."""
-        return piece_margin(self.rate, self.spectrum)
+        return chunk_margin_for(self.rate, self.spectrum)
 
-    def __call__(self, piece: Piece[Samples]) -> Overheard:
+    def __call__(self, chunk: Chunk[Samples]) -> ChunkAnalysis:
         """Hear a piece (channels, samples)."""
         rate = self.spectrum.rate
-        wave = resample(mono_of(piece.samples), self.rate, rate)
-        first, lead, size = (it * rate // self.rate for it in (piece.first, piece.lead, piece.size))
-        if piece.last:
+        wave = resample(to_mono(chunk.samples), self.rate, rate)
+        first, lead, size = (it * rate // self.rate for it in (chunk.offset, chunk.left_margin, chunk.core_size))
+        if chunk.is_last:
             size = len(wave) - lead
-        mono = Piece(wave, first, lead, size, piece.last)
+        mono = Chunk(wave, first, lead, size, chunk.is_last)
         hop = self.spectrum.hop
-        parts = cut(mono, _BLOCK_FRAMES * hop, REACH_FRAMES * hop)
+        parts = split_chunk(mono, _ANALYSIS_BLOCK_FRAMES * hop, CONTEXT_FRAMES * hop)
         heard = [
-            analysed(part, self.bands, self.spectrum, pitched=self.pitched, device=self.device)
+            compute_chunk_features(part, self.bands, self.spectrum, with_pitch=self.with_pitch, device=self.device)
             for part in parts
         ]
-        return Overheard(
-            wave=torch.from_numpy(np.ascontiguousarray(mono.own)),
+        return ChunkAnalysis(
+            wave=torch.from_numpy(np.ascontiguousarray(mono.core)),
             rows_db=torch.cat([rows for rows, _ in heard], dim=1).cpu(),
             pitches=torch.cat([it for _, it in heard], dim=1).cpu(),
-            energies=energies(piece, self.rate),
-            peak=max(float(piece.own.max()), -float(piece.own.min())),
-            samples=piece.size,
+            loudness_blocks=measure_loudness_blocks(chunk, self.rate),
+            peak=max(float(chunk.core.max()), -float(chunk.core.min())),
+            n_samples=chunk.core_size,
         )
 
 
-class Memory:
+class AnalysisAccumulator:
     """Keeps what is heard of a recording, piece after piece, on disk.
 
     Parameters
     ----------
-    ear : Ear
+    analyzer : ChunkAnalyzer
         That hears.
-    folder : Path, optional
+    scratch_dir : Path, optional
         On whose disk.
     """
 
-    def __init__(self, ear: Ear, folder: Path | None = None) -> None:
-        self._rate = ear.rate
-        rows = len(centres_hz(ear.bands, ear.spectrum))
-        self._wave, self._rows = Spool(None, folder), Spool(rows, folder)
-        self._pitches = Spool(PITCHES, folder)
-        self._energies: list[Energies] = []
+    def __init__(self, analyzer: ChunkAnalyzer, scratch_dir: Path | None = None) -> None:
+        self._rate = analyzer.rate
+        rows = len(center_frequencies(analyzer.bands, analyzer.spectrum))
+        self._wave, self._rows = DiskArray(None, scratch_dir), DiskArray(rows, scratch_dir)
+        self._pitches = DiskArray(N_PITCH_BINS, scratch_dir)
+        self._energies: list[LoudnessBlocks] = []
         self._peak = self._power = self._pitch_power = 0.0
         self._loudest, self._samples = -np.inf, 0
 
-    def keep(self, heard: Overheard) -> None:
+    def add(self, chunk: ChunkAnalysis) -> None:
         """Keep what was heard of the next piece."""
-        self._wave.append(heard.wave)
-        self._rows.append(heard.rows_db)
-        level = frame_levels(heard.rows_db)
+        self._wave.append(chunk.wave)
+        self._rows.append(chunk.rows_db)
+        level = frame_levels(chunk.rows_db)
         self._power += float((level.double() * (np.log(10) / 10)).exp().sum())
         self._loudest = max(self._loudest, float(level.max()))
-        if heard.pitches.shape[1]:
-            self._pitches.append(heard.pitches)
-            self._pitch_power = max(self._pitch_power, float(heard.pitches.max()))
-        self._energies.append(heard.energies)
-        self._peak = max(self._peak, heard.peak)
-        self._samples += heard.samples
+        if chunk.pitches.shape[1]:
+            self._pitches.append(chunk.pitches)
+            self._pitch_power = max(self._pitch_power, float(chunk.pitches.max()))
+        self._energies.append(chunk.loudness_blocks)
+        self._peak = max(self._peak, chunk.peak)
+        self._samples += chunk.n_samples
 
-    def heard(self) -> Heard:
+    def finish(self) -> Analysis:
         """All that was heard."""
         mean = 10 * np.log10(self._power / self._rows.frames)
-        return Heard(
+        return Analysis(
             self._wave,
             self._rows,
             self._pitches,
-            Levels(float(mean), self._loudest, self._pitch_power),
-            integrated(self._energies, self._rate),
+            ReferenceLevels(float(mean), self._loudest, self._pitch_power),
+            gated_loudness(self._energies, self._rate),
             self._peak,
             self._samples,
         )
 
 
-def ear_of(sound: Sound, model: Model, *, pitched: bool = True, device: str = "cpu") -> Ear:
+def analyzer_for(source: AudioSource, model: Model, *, with_pitch: bool = True, device: str = "cpu") -> ChunkAnalyzer:
     """An ear for a recording, as a model hears."""
     bands = model.settings.scorer.bands
-    return Ear(sound.rate, sound.channels, model.settings.spectrum, bands, pitched, device)
+    return ChunkAnalyzer(source.rate, source.channels, model.settings.spectrum, bands, with_pitch, device)
 
 
-def listen(
-    sound: Sound,
+def analyse_source(
+    source: AudioSource,
     model: Model,
-    folder: Path | None = None,
+    scratch_dir: Path | None = None,
     *,
-    pitched: bool = True,
+    with_pitch: bool = True,
     device: str = "cpu",
-) -> Heard:
+) -> Analysis:
     """Analyse a whole recording; without its pitches where they are of no interest."""
-    ear = ear_of(sound, model, pitched=pitched, device=device)
-    memory = Memory(ear, folder)
-    pieces = overlapping(sound.blocks(), ear.size, ear.margin)
-    for heard in spread(ear, pieces, portable=device == "cpu"):
-        memory.keep(heard)
-    return memory.heard()
+    ear = analyzer_for(source, model, with_pitch=with_pitch, device=device)
+    memory = AnalysisAccumulator(ear, scratch_dir)
+    pieces = overlapping_chunks(source.blocks(), ear.chunk_size, ear.margin)
+    for heard in parallel_map(ear, pieces, picklable=device == "cpu"):
+        memory.add(heard)
+    return memory.finish()

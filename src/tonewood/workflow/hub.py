@@ -7,24 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from tonewood.errors import MissingExtraError, ModelError, shown
+from tonewood.errors import MissingExtraError, ModelError, printable
 from tonewood.files import modelfile
 from tonewood.files.modelfile import Model
-from tonewood.files.output import prepare_folder, write_text
+from tonewood.files.output import prepare_report_folder, write_text
 from tonewood.workflow import card
 
 MODEL_FILE, CARD_FILE = "model.tonewood", "README.md"
 
 
-def save_pretrained(model: Model, folder: Path, *, overwrite: bool = False) -> None:
+def write_model_folder(model: Model, folder: Path, *, overwrite: bool = False) -> None:
     """Write a model and its card into a folder, which is made if need be; raises OutputError."""
-    prepare_folder(folder, (MODEL_FILE, CARD_FILE), overwrite)
+    prepare_report_folder(folder, (MODEL_FILE, CARD_FILE), overwrite)
     model.save(folder / MODEL_FILE, overwrite=overwrite)
-    write_text(folder / CARD_FILE, card.markdown(model), overwrite=overwrite)
+    write_text(folder / CARD_FILE, card.card_markdown(model), overwrite=overwrite)
 
 
-def from_pretrained(place: str | Path, revision: str | None = None) -> Model:
-    """Load a model from a folder that `save_pretrained` wrote, or from a repository of the Hub.
+def load_pretrained(place: str | Path, revision: str | None = None) -> Model:
+    """Load a model from a folder that `write_model_folder` wrote, or from a repository of the Hub.
 
     What was fetched once is found again without a network.
 
@@ -48,16 +48,16 @@ def from_pretrained(place: str | Path, revision: str | None = None) -> Model:
         path = folder / MODEL_FILE
         if not path.is_file():
             raise ModelError(
-                f"{shown(folder)} holds no {MODEL_FILE}: name a folder that save_pretrained wrote"
+                f"{printable(folder)} holds no {MODEL_FILE}: name a folder that save_pretrained wrote"
             )
     else:
-        hub, repository = _hub("from_pretrained"), str(place)
-        with _told(repository, hub):
+        hub, repository = _import_hub("from_pretrained"), str(place)
+        with _hub_errors(repository, hub):
             path = Path(hub.hf_hub_download(repository, MODEL_FILE, revision=revision))
-    return replace(modelfile.load(path), name=name)
+    return replace(modelfile.load_model(path), name=name)
 
 
-def push_to_hub(
+def upload_model(
     model: Model, repository: str, *, private: bool = False, message: str = "Add a Tonewood model"
 ) -> str:
     """Upload a model and its card to a repository of the Hub, made if need be; its commit's URL.
@@ -71,17 +71,17 @@ def push_to_hub(
     MissingExtraError
         huggingface_hub is not installed.
     """
-    hub = _hub("push_to_hub")
+    hub = _import_hub("push_to_hub")
     with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(replace(model, name=repository.split("/")[-1]), Path(folder))
-        with _told(repository, hub):
+        write_model_folder(replace(model, name=repository.split("/")[-1]), Path(folder))
+        with _hub_errors(repository, hub):
             api = hub.HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
             done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
     return str(done.commit_url)
 
 
-def _hub(what: str) -> ModuleType:
+def _import_hub(what: str) -> ModuleType:
     try:
         import huggingface_hub
         import huggingface_hub.errors
@@ -93,9 +93,9 @@ def _hub(what: str) -> ModuleType:
 
 
 @contextmanager
-def _told(repository: str, hub: ModuleType) -> Iterator[None]:
+def _hub_errors(repository: str, hub: ModuleType) -> Iterator[None]:
     """Whatever the Hub's client raises, in one line."""
-    what, errors = shown(repository), hub.errors
+    what, errors = printable(repository), hub.errors
     try:
         yield
     except errors.HFValidationError:

@@ -4,45 +4,45 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tonewood.errors import CallError, FolderError, OutputError, TonewoodError, shown
+from tonewood.errors import CallError, FolderError, OutputError, TonewoodError, printable
 from tonewood.files import recipe as recipes
-from tonewood.files.audio import audio_files
-from tonewood.files.formats import SUFFIXES, output_name
-from tonewood.files.places import Place
+from tonewood.files.audio import find_audio_files
+from tonewood.files.formats import WRITABLE_SUFFIXES, default_output_name
+from tonewood.files.places import Location
 
 
-class Job(NamedTuple):
+class FileJob(NamedTuple):
     """One recording and the file it becomes."""
 
     input: Path
     output: Path
 
 
-class Failed(NamedTuple):
+class FileFailure(NamedTuple):
     """A file could not be done; the others go on."""
 
-    input: Place
+    input: Location
     error: TonewoodError
 
 
-def recordings(inputs: Sequence[Path]) -> Iterator[Path | Failed]:
+def iter_recordings(inputs: Sequence[Path]) -> Iterator[Path | FileFailure]:
     """Every recording that the inputs name: files as they are, folders with all below them.
 
-    A folder without audio is a `Failed` in its place.
+    A folder without audio is a `FileFailure` in its place.
     """
     for item in inputs:
         try:
-            yield from audio_files(item) if item.is_dir() else [item]
+            yield from find_audio_files(item) if item.is_dir() else [item]
         except FolderError as error:
-            yield Failed(item, error)
+            yield FileFailure(item, error)
 
 
-def jobs(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
+def plan_file_jobs(inputs: Sequence[Path], out: Path) -> list[FileJob | FileFailure]:
     """Lay out which recording becomes which file; folders keep their tree.
 
     `out` is a file when there is one input file and `out` is named like one; else a folder. What
     lies below `out` with a recipe beside it is an earlier output, and no input. A folder without
-    audio is a `Failed` in its place.
+    audio is a `FileFailure` in its place.
 
     Raises
     ------
@@ -50,74 +50,74 @@ def jobs(inputs: Sequence[Path], out: Path) -> list[Job | Failed]:
         Two recordings would become one file, or `out` is a file where a folder is needed.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir()
-    if single and not out.is_dir() and out.suffix.lower() in SUFFIXES:
-        return [Job(inputs[0], out)]
-    if not out.is_dir() and (out.exists() or (not single and out.suffix.lower() in SUFFIXES)):
-        raise CallError(f"{shown(out)} names a file; several outputs need a folder: name one")
+    if single and not out.is_dir() and out.suffix.lower() in WRITABLE_SUFFIXES:
+        return [FileJob(inputs[0], out)]
+    if not out.is_dir() and (out.exists() or (not single and out.suffix.lower() in WRITABLE_SUFFIXES)):
+        raise CallError(f"{printable(out)} names a file; several outputs need a folder: name one")
     if single and out.suffix and not out.is_dir():
         raise CallError(
-            f"{shown(out)} is no kind of audio file that can be written: "
+            f"{printable(out)} is no kind of audio file that can be written: "
             "name one such as .wav or .flac, or an existing folder"
         )
-    laid: list[Job | Failed] = []
+    laid: list[FileJob | FileFailure] = []
     taken: dict[Path, Path] = {}
-    for job in _laid(inputs, out):
-        if isinstance(job, Job):
+    for job in _iter_jobs(inputs, out):
+        if isinstance(job, FileJob):
             other = taken.get(job.output)
-            if other and same(other, job.input):
+            if other and is_same_file(other, job.input):
                 continue  # named twice
             if other:
                 raise CallError(
-                    f"{shown(other)} and {shown(job.input)} would both become "
-                    f"{shown(job.output)}: enhance them into two folders"
+                    f"{printable(other)} and {printable(job.input)} would both become "
+                    f"{printable(job.output)}: enhance them into two folders"
                 )
             taken[job.output] = job.input
         laid.append(job)
     return laid
 
 
-def _laid(inputs: Sequence[Path], out: Path) -> Iterator[Job | Failed]:
+def _iter_jobs(inputs: Sequence[Path], out: Path) -> Iterator[FileJob | FileFailure]:
     for item in inputs:
         if not item.is_dir():
-            yield Job(item, out / output_name(Path(item.name)))
+            yield FileJob(item, out / default_output_name(Path(item.name)))
             continue
         try:
-            inside = [path for path in audio_files(item) if not _is_output(path, out)]
+            inside = [path for path in find_audio_files(item) if not _is_earlier_output(path, out)]
         except FolderError as error:
-            yield Failed(item, error)
+            yield FileFailure(item, error)
             continue
         if not inside:
-            yield Failed(
+            yield FileFailure(
                 item,
-                FolderError(f"{shown(item)} holds nothing but earlier outputs: name another input"),
+                FolderError(f"{printable(item)} holds nothing but earlier outputs: name another input"),
             )
         for path in inside:
-            yield Job(path, out / output_name(path.relative_to(item)))
+            yield FileJob(path, out / default_output_name(path.relative_to(item)))
 
 
-def _is_output(path: Path, out: Path) -> bool:
-    return beside(path).exists() and path.resolve().is_relative_to(out.resolve())
+def _is_earlier_output(path: Path, out: Path) -> bool:
+    return sidecar_path(path).exists() and path.resolve().is_relative_to(out.resolve())
 
 
-def beside(output: Path, suffix: str = recipes.SUFFIX) -> Path:
+def sidecar_path(output: Path, suffix: str = recipes.RECIPE_SUFFIX) -> Path:
     """Name of a file that belongs to an output: its recipe, or its picture."""
     return output.with_name(output.name + suffix)
 
 
-def same(a: Path, b: Path) -> bool:
+def is_same_file(a: Path, b: Path) -> bool:
     """Whether two paths are one file."""
     return a.resolve() == b.resolve()
 
 
-def refused(job: Job, inputs: set[Path]) -> OutputError | None:
+def output_conflict(job: FileJob, inputs: set[Path]) -> OutputError | None:
     """Why a recording may not become that file, of all resolved `inputs`; None if it may."""
     if job.output.resolve() not in inputs:
         return None
-    if same(*job):
-        return onto_itself(job.output)
-    return OutputError(f"{shown(job.output)} is an input too: name another output")
+    if is_same_file(*job):
+        return input_is_output_error(job.output)
+    return OutputError(f"{printable(job.output)} is an input too: name another output")
 
 
-def onto_itself(output: Place) -> OutputError:
+def input_is_output_error(output: Location) -> OutputError:
     """Why a recording may not become itself."""
-    return OutputError(f"{shown(output)} is the input itself: name another output")
+    return OutputError(f"{printable(output)} is the input itself: name another output")

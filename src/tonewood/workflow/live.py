@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.errors import AudioError
-from tonewood.files.audio import AudioFormat, Recording, write
-from tonewood.workflow.streaming import Stream
+from tonewood.files.audio import AudioFormat, Recording, write_recording
+from tonewood.workflow.streaming import StreamingEnhancer
 
 Samples = NDArray[np.float32]
-_STEP = 0.1
+_AMOUNT_STEP = 0.1
 
 
-class Device(Protocol):
+class AudioInterface(Protocol):
     """What sound comes from and goes to, in blocks (channels, samples)."""
 
     def read(self) -> Samples | None:
@@ -35,7 +35,7 @@ class Device(Protocol):
 
 
 @dataclass
-class Controls:
+class LiveControls:
     """What may be turned while a performance goes on.
 
     Parameters
@@ -52,18 +52,18 @@ class Controls:
     bypassed: bool = False
     ended: bool = False
 
-    def turn(self, key: str) -> None:
+    def handle_key(self, key: str) -> None:
         """b: bypass on or off; + and -: a tenth more or less; q: end. Others do nothing."""
         if key == "b":
             self.bypassed = not self.bypassed
         elif key in ("+", "-"):
-            step = _STEP if key == "+" else -_STEP
+            step = _AMOUNT_STEP if key == "+" else -_AMOUNT_STEP
             self.amount = min(1.0, max(0.0, round(self.amount + step, 2)))
         elif key == "q":
             self.ended = True
 
 
-class Levels(NamedTuple):
+class BlockLevels(NamedTuple):
     """One block that was reshaped.
 
     Parameters
@@ -86,7 +86,7 @@ class Levels(NamedTuple):
 
 
 @dataclass
-class Tally:
+class LiveSummary:
     """What a performance came to.
 
     Parameters
@@ -102,7 +102,7 @@ class Tally:
     worst: float = 0.0
     dropouts: int = 0
 
-    def add(self, levels: Levels) -> None:
+    def add(self, levels: BlockLevels) -> None:
         """Count a block."""
         since = levels.seconds - self.seconds
         self.load += (levels.load - self.load) * since / max(levels.seconds, 1e-9)
@@ -110,7 +110,7 @@ class Tally:
         self.seconds, self.dropouts = levels.seconds, levels.dropouts
 
 
-def perform(device: Device, stream: Stream, controls: Controls) -> Iterator[Levels]:
+def run_live(device: AudioInterface, stream: StreamingEnhancer, controls: LiveControls) -> Iterator[BlockLevels]:
     """Reshape what a device gives until it, or the controls, end; yields every block's levels.
 
     A block that the stream refuses is a dropout, heard as silence: a performance goes on.
@@ -129,10 +129,10 @@ def perform(device: Device, stream: Stream, controls: Controls) -> Iterator[Leve
         spent = time.perf_counter() - began
         device.write(made)
         heard += block.shape[1]
-        yield Levels(
+        yield BlockLevels(
             heard / stream.rate,
-            _peak_db(block),
-            _peak_db(made),
+            _block_peak_db(block),
+            _block_peak_db(made),
             spent * stream.rate / max(1, block.shape[1]),
             device.dropouts + damaged,
         )
@@ -153,27 +153,27 @@ class FileDevice:
 
     def __init__(self, recording: Recording, block: int) -> None:
         self.recording, self.block = recording, block
-        self.first = 0
-        self.made: list[Samples] = []
+        self.position = 0
+        self.output: list[Samples] = []
 
     def read(self) -> Samples | None:
         """Next block of the recording."""
-        block = self.recording.samples[:, self.first : self.first + self.block]
-        self.first += self.block
+        block = self.recording.samples[:, self.position : self.position + self.block]
+        self.position += self.block
         return block if block.shape[1] else None
 
     def write(self, block: Samples) -> None:
         """Keep a block."""
-        self.made.append(block)
+        self.output.append(block)
 
     def save(self, path: Path, latency: int, *, overwrite: bool = False) -> None:
         """Write what was made, its delay taken off, in the recording's format or the name's."""
-        made = np.concatenate(self.made, axis=1)[:, latency:]
+        made = np.concatenate(self.output, axis=1)[:, latency:]
         form = AudioFormat.for_path(path, self.recording.format)
         rate, like = self.recording.rate, self.recording.path
-        write(path, made, rate, form, overwrite=overwrite, like=like)
+        write_recording(path, made, rate, form, overwrite=overwrite, tags_from=like)
 
 
-def _peak_db(block: Samples) -> float:
+def _block_peak_db(block: Samples) -> float:
     peak = float(np.abs(block).max(initial=0.0))
     return 20 * float(np.log10(peak)) if peak else float("-inf")

@@ -10,88 +10,88 @@ import torch
 from torch import Tensor
 
 from tonewood.files.modelfile import Model
-from tonewood.files.spool import Spool
-from tonewood.masking.mask import LongMask, Mask
-from tonewood.masking.optimise import Cells, Step, search
-from tonewood.masking.priors import Priors, Weights
+from tonewood.files.spool import DiskArray
+from tonewood.masking.mask import LazyMask, Mask
+from tonewood.masking.optimise import FreeMask, SearchStep, search_mask
+from tonewood.masking.priors import Priors, BlendWeights
 from tonewood.scoring.scorer import Scorer
 from tonewood.scoring.training import score_windows
-from tonewood.settings import EnhanceSettings, Method, PriorKind, SearchSettings
-from tonewood.signal.bands import band_levels, centres_hz, frame_levels
-from tonewood.signal.features import LONG_HOPS, PITCHES, Features, Levels, unveiled
-from tonewood.signal.spectrum import Floats
-from tonewood.signal.spread import follow, spread
-from tonewood.signal.tracks import Made, Span, Track, parts, spans
-from tonewood.workflow.hearing import Heard
+from tonewood.settings import EnhanceSettings, EnhanceMethod, PriorKind, SearchSettings
+from tonewood.signal.bands import band_levels, center_frequencies, frame_levels
+from tonewood.signal.features import PITCH_HOP_RATIO, N_PITCH_BINS, Features, ReferenceLevels, remove_envelope
+from tonewood.signal.spectrum import FloatArray
+from tonewood.signal.spread import parallel_iterate, parallel_map
+from tonewood.signal.tracks import LazyTimeSeries, Segment, TimeSeries, read_segments, split_segments
+from tonewood.workflow.hearing import Analysis
 from tonewood.workflow.partsearch import (
-    LISTENING_MARGIN,
-    Part,
-    PartSearch,
-    Scale,
-    moved,
-    scale_of,
+    RENDER_FEEDBACK_MARGIN,
+    SearchSegment,
+    SegmentSearch,
+    MaskScale,
+    on_device,
+    mask_scale,
 )
-from tonewood.workflow.predict import predictor_of
+from tonewood.workflow.predict import require_predictor
 
-_PART_FRAMES = 3_000  # half a minute: small enough for every core to have one
-_FEATURE_MARGIN = 32  # frames that smoothing and the networks look to either side; even
-_MOST_MARGIN = 1_500
+_SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: small enough for every core to have one
+_PRIOR_MARGIN_FRAMES = 32  # frames that smoothing and the networks look to either side; even
+_MAX_SEARCH_MARGIN = 1_500
 
 
-class Grid(NamedTuple):
+class MaskGrid(NamedTuple):
     """A scale, and the levels of a recording on it [row, frame]."""
 
-    scale: Scale
-    levels_db: Track
+    scale: MaskScale
+    levels_db: TimeSeries
 
     @property
-    def hz(self) -> Floats:
+    def hz(self) -> FloatArray:
         """Of the rows."""
         return self.scale.hz
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundMask:
     """A mask, and the steps that its search took."""
 
-    mask: LongMask
+    mask: LazyMask
     steps: int
 
 
-def grid_of(heard: Heard, model: Model, method: Method) -> Grid:
+def mask_grid(analysis: Analysis, model: Model, method: EnhanceMethod) -> MaskGrid:
     """Grid of a recording for a method."""
     spectrum = model.settings.spectrum
-    scale = scale_of(model.scorer, spectrum, method)
+    scale = mask_scale(model.scorer, spectrum, method)
     if method != "paper":
-        return Grid(scale, heard.rows_db)
+        return MaskGrid(scale, analysis.rows_db)
 
     def levels(first: int, last: int) -> Tensor:
-        begin = max(0, first - LISTENING_MARGIN)
-        wave = heard.wave.part(begin * spectrum.hop, (last + LISTENING_MARGIN) * spectrum.hop)
+        begin = max(0, first - RENDER_FEEDBACK_MARGIN)
+        wave = analysis.wave.read(begin * spectrum.hop, (last + RENDER_FEEDBACK_MARGIN) * spectrum.hop)
         made = band_levels(wave, spectrum.rate, scale.bands, spectrum)
         return made[:, first - begin : last - begin]
 
-    return Grid(scale, Made(heard.rows_db.frames, levels))
+    return MaskGrid(scale, LazyTimeSeries(analysis.rows_db.frames, levels))
 
 
 def find_mask(
-    heard: Heard,
+    analysis: Analysis,
     model: Model,
     settings: EnhanceSettings,
     *,
     device: str = "cpu",
-    folder: Path | None = None,
-) -> Generator[Step, None, Found]:
+    scratch_dir: Path | None = None,
+) -> Generator[SearchStep, None, FoundMask]:
     """Find the mask of a recording; yields every step of the search.
 
     A long recording is searched part by part, each with so much of its neighbours that the
     borders change nothing. What cannot be parted, random notes and pixels and a penalty on the
     whole mask's variance, is searched as one.
     """
-    grid = grid_of(heard, model, settings.method)
-    kind, frames = settings.prior.kind, heard.rows_db.frames
-    anchored = anchor("auto" if kind == "predicted" else kind, heard, grid, model, folder, device)
-    ahead = _departure(heard, model, folder) if kind == "predicted" else None
+    grid = mask_grid(analysis, model, settings.method)
+    kind, frames = settings.prior.kind, analysis.rows_db.frames
+    anchored = find_prior_mask("auto" if kind == "predicted" else kind, analysis, grid, model, scratch_dir, device)
+    ahead = _predict_departure(analysis, model, scratch_dir) if kind == "predicted" else None
     searching = settings.search
     if searching.guide is None:
         searching = searching.model_copy(update={"guide": model.guide_weight})
@@ -99,122 +99,122 @@ def find_mask(
     hears = searching.listen and searching.steps > 0
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
-    gains, steps = Spool(len(grid.hz), folder), 0
+    gains, steps = DiskArray(len(grid.hz), scratch_dir), 0
     whole = kind in ("random", "blocks") or searching.beta > 0
-    work = PartSearch(
+    work = SegmentSearch(
         model.scorer,
         model.guide if settings.method == "search" and searching.guide else None,
         model.learnt_priors is None,
         spectrum,
         settings.model_copy(update={"search": searching}),
         anchored.level_db,
-        heard.levels.loudest_db,
+        analysis.levels.loudest_db,
         stop if searching.stop_at_reference and searching.score else None,
         frames,
         device,
     )
 
-    def part(span: Span) -> Part:
-        begin, end = span.begin, span.end
-        return Part(
+    def part(span: Segment) -> SearchSegment:
+        begin, end = span.padded_start, span.padded_stop
+        return SearchSegment(
             span,
-            grid.levels_db.part(begin, end),
-            anchored.mask_db.part(begin, end),
-            None if ahead is None else ahead.part(begin, end),
-            heard.wave.part(begin * spectrum.hop, end * spectrum.hop) if hears else None,
+            grid.levels_db.read(begin, end),
+            anchored.mask_db.read(begin, end),
+            None if ahead is None else ahead.read(begin, end),
+            analysis.wave.read(begin * spectrum.hop, end * spectrum.hop) if hears else None,
         )
 
-    with moved(device, work.scorer, work.guide):
-        parted = map(part, _parted(frames, whole, model, searching))
-        for taken in follow(work.steps, parted, portable=device == "cpu"):
+    with on_device(device, work.scorer, work.guide):
+        parted = map(part, _search_segments(frames, whole, model, searching))
+        for taken in parallel_iterate(work.steps, parted, picklable=device == "cpu"):
             for step in taken:
                 yield step
             steps = max(steps, step.number)
             mask = Mask(step.mask_db.cpu().numpy(), grid.hz, hop, spectrum.rate / 2)
-            gains.append(mask.bounded(settings.render.max_gain_db).rounded().gain_db)
-    return Found(LongMask(gains, grid.hz, hop, spectrum.rate / 2), steps)
+            gains.append(mask.clip(settings.render.max_gain_db).quantize().gain_db)
+    return FoundMask(LazyMask(gains, grid.hz, hop, spectrum.rate / 2), steps)
 
 
-def _departure(heard: Heard, model: Model, folder: Path | None) -> Track:
+def _predict_departure(analysis: Analysis, model: Model, scratch_dir: Path | None) -> TimeSeries:
     """How far from the prior the predictor expects a search to end [row, frame], dB."""
-    departures = Spool(heard.rows_db.rows, folder)
-    for foreseen in predictor_of(model).along(parts(heard.rows_db, _PART_FRAMES)):
+    departures = DiskArray(analysis.rows_db.rows, scratch_dir)
+    for foreseen in require_predictor(model).predict_chunks(read_segments(analysis.rows_db, _SEARCH_SEGMENT_FRAMES)):
         departures.append(foreseen.departure_db)
     return departures
 
 
-class Anchored(NamedTuple):
+class PriorMask(NamedTuple):
     """A prior's mask, and the mean level of the recording as it corrects it, dB."""
 
-    mask_db: Track
+    mask_db: TimeSeries
     level_db: float
 
 
-def anchor(
+def find_prior_mask(
     kind: PriorKind,
-    heard: Heard,
-    grid: Grid,
+    analysis: Analysis,
+    grid: MaskGrid,
     model: Model,
-    folder: Path | None = None,
+    scratch_dir: Path | None = None,
     device: str = "cpu",
-) -> Anchored:
+) -> PriorMask:
     """Mask [row, frame] in dB on a grid that the model's statistics suggest."""
     if kind in ("none", "random", "blocks"):
         # The paper's ‖X_inp - X_t‖² pulls towards no change.
-        nothing = Made(heard.rows_db.frames, lambda a, b: torch.zeros(len(grid.hz), b - a))
-        return Anchored(nothing, heard.levels.mean_db)
+        nothing = LazyTimeSeries(analysis.rows_db.frames, lambda a, b: torch.zeros(len(grid.hz), b - a))
+        return PriorMask(nothing, analysis.levels.mean_db)
     weights = model.priors.weights_of(kind)
-    suggested = _suggested(heard, model, weights, folder, device)
-    masks = Spool(len(model.priors.static_db), folder)
+    suggested = _collect_suggestions(analysis, model, weights, scratch_dir, device)
+    masks = DiskArray(len(model.priors.static_db), scratch_dir)
     power = 0.0
-    for span in spans(heard.rows_db.frames):
-        parts = [None if it is None else it.part(span.first, span.last) for it in suggested.adapted]
-        present = suggested.present[span.first : span.last]
-        mask = model.priors.shaped(present, parts, suggested.means_db, weights)
+    for span in split_segments(analysis.rows_db.frames):
+        parts = [None if it is None else it.read(span.start, span.stop) for it in suggested.masks_db]
+        present = suggested.activity[span.start : span.stop]
+        mask = model.priors.combine(present, parts, suggested.means_db, weights)
         masks.append(mask)
-        level = frame_levels(heard.rows_db.part(span.first, span.last) + mask)
+        level = frame_levels(analysis.rows_db.read(span.start, span.stop) + mask)
         power += float((level.double() * (np.log(10) / 10)).exp().sum())
     level_db = 10 * float(np.log10(power / masks.frames))
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
     hop = spectrum.hop / spectrum.rate
-    own = LongMask(masks, centres_hz(bands, spectrum), hop, spectrum.rate / 2)
+    own = LazyMask(masks, center_frequencies(bands, spectrum), hop, spectrum.rate / 2)
     if np.array_equal(own.hz, grid.hz):
-        return Anchored(masks, level_db)
+        return PriorMask(masks, level_db)
 
     def on_grid(first: int, last: int) -> Tensor:
-        return torch.from_numpy(own.at(grid.hz, np.arange(first, last) * hop))
+        return torch.from_numpy(own.gain_at(grid.hz, np.arange(first, last) * hop))
 
-    return Anchored(Made(masks.frames, on_grid), level_db)
+    return PriorMask(LazyTimeSeries(masks.frames, on_grid), level_db)
 
 
-class _Suggested(NamedTuple):
+class _PriorSuggestions(NamedTuple):
     """What adapts, unquestioned: masks [row, frame], their means [row]; presence [frame]."""
 
-    adapted: list[Spool | None]
+    masks_db: list[DiskArray | None]
     means_db: list[Tensor | None]
-    present: Tensor
+    activity: Tensor
 
 
-def _suggested(
-    heard: Heard, model: Model, weights: Weights, folder: Path | None, device: str
-) -> _Suggested:
+def _collect_suggestions(
+    analysis: Analysis, model: Model, weights: BlendWeights, scratch_dir: Path | None, device: str
+) -> _PriorSuggestions:
     rows = len(model.priors.static_db)
-    spools = [Spool(rows, folder) if share > 0 else None for share in weights[1:4]]
+    spools = [DiskArray(rows, scratch_dir) if share > 0 else None for share in weights[1:4]]
     sums = [torch.zeros(rows, dtype=torch.float64) for _ in spools]
     present, audible = [], 0
     pitched = any(weights[1:4])  # only what adapts asks for pitches
 
-    def part(span: Span) -> _Told:
+    def part(span: Segment) -> _PriorInput:
         power = None
         if pitched:
-            power = heard.pitches.part(span.begin // LONG_HOPS, -(-span.end // LONG_HOPS))
-        return _Told(span, heard.rows_db.part(span.begin, span.end), power)
+            power = analysis.pitches.read(span.padded_start // PITCH_HOP_RATIO, -(-span.padded_stop // PITCH_HOP_RATIO))
+        return _PriorInput(span, analysis.rows_db.read(span.padded_start, span.padded_stop), power)
 
-    work = _Adapting(model.priors.on(torch.device(device)), weights, heard.levels, device)
-    told = map(part, spans(heard.rows_db.frames, _PART_FRAMES, _FEATURE_MARGIN))
-    for found in spread(work, told, portable=device == "cpu"):
+    work = _PriorTask(model.priors.to(torch.device(device)), weights, analysis.levels, device)
+    told = map(part, split_segments(analysis.rows_db.frames, _SEARCH_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES))
+    for found in parallel_map(work, told, picklable=device == "cpu"):
         audible += int(found.audible.sum())
-        present.append(found.present)
+        present.append(found.activity)
         for spool, total, mask in zip(spools, sums, found.masks_db, strict=True):
             if spool is not None and mask is not None:
                 spool.append(mask)
@@ -223,62 +223,62 @@ def _suggested(
         None if spool is None else (total / audible).float()
         for spool, total in zip(spools, sums, strict=True)
     ]
-    return _Suggested(spools, means, torch.cat(present))
+    return _PriorSuggestions(spools, means, torch.cat(present))
 
 
-class _Told(NamedTuple):
+class _PriorInput(NamedTuple):
     """What priors are told of a part: rows [row, frame]; power [pitch, long frame], if asked."""
 
-    span: Span
+    span: Segment
     rows_db: Tensor
     pitch_power: Tensor | None
 
 
-class _Adapted(NamedTuple):
+class _PriorOutput(NamedTuple):
     """Of a part: masks [row, frame] of what adapts; frames [frame] audible, and present."""
 
     masks_db: list[Tensor | None]
     audible: Tensor
-    present: Tensor
+    activity: Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class _Adapting:
+class _PriorTask:
     """Asks what adapts about a part of a recording with such levels; the part alone decides."""
 
     priors: Priors
-    weights: Weights
-    levels: Levels
+    weights: BlendWeights
+    levels: ReferenceLevels
     device: str
 
-    def __call__(self, told: _Told) -> _Adapted:
-        span = told.span
-        rows_db, frames = told.rows_db.to(self.device), span.end - span.begin
-        fine = rows_db.new_zeros(PITCHES, frames)
-        if told.pitch_power is not None:
-            fine = unveiled(told.pitch_power.to(self.device), self.levels.pitch_power, frames)
-        take = self.priors.source.take(Features(rows_db, fine), self.levels)
+    def __call__(self, item: _PriorInput) -> _PriorOutput:
+        span = item.span
+        rows_db, frames = item.rows_db.to(self.device), span.padded_stop - span.padded_start
+        fine = rows_db.new_zeros(N_PITCH_BINS, frames)
+        if item.pitch_power is not None:
+            fine = remove_envelope(item.pitch_power.to(self.device), self.levels.pitch_power, frames)
+        take = self.priors.source.prior_features(Features(rows_db, fine), self.levels)
         masks = [
-            None if mask is None else mask[:, span.inner].contiguous().cpu()
-            for mask in self.priors.adapted(take, self.weights)
+            None if mask is None else mask[:, span.core].contiguous().cpu()
+            for mask in self.priors.adaptive_masks(take, self.weights)
         ]
-        return _Adapted(masks, take.audible[span.inner].cpu(), take.present[span.inner].cpu())
+        return _PriorOutput(masks, take.audible[span.core].cpu(), take.activity[span.core].cpu())
 
 
-def _parted(frames: int, whole: bool, model: Model, settings: SearchSettings) -> Iterator[Span]:
+def _search_segments(frames: int, undivided: bool, model: Model, settings: SearchSettings) -> Iterator[Segment]:
     """Parts that a recording is searched in; each begins where the guide's pooling does."""
-    if whole:
-        return spans(frames, frames)
+    if undivided:
+        return split_segments(frames, frames)
     pool = model.settings.guide.pooled_frames
-    smooth = model.settings.spectrum.frames(settings.smooth_ms / 1000)
+    smooth = model.settings.spectrum.to_frames(settings.smooth_ms / 1000)
     guided = model.learnt_guide.reach_frames if model.learnt_guide is not None else 0
-    reach = guided + 2 * smooth + LISTENING_MARGIN
-    margin = min(reach * settings.steps, _MOST_MARGIN)
-    return spans(frames, _PART_FRAMES // pool * pool, -(-margin // pool) * pool)
+    reach = guided + 2 * smooth + RENDER_FEEDBACK_MARGIN
+    margin = min(reach * settings.steps, _MAX_SEARCH_MARGIN)
+    return split_segments(frames, _SEARCH_SEGMENT_FRAMES // pool * pool, -(-margin // pool) * pool)
 
 
-def fooled_judge(
-    rows_db: Track, model: Model, judge: Scorer, settings: EnhanceSettings
+def adversarial_judge_score(
+    rows_db: TimeSeries, model: Model, judge: Scorer, settings: EnhanceSettings
 ) -> float | None:
     """Judge of what a search from random pixels, without any penalty, makes of the recording.
 
@@ -287,16 +287,16 @@ def fooled_judge(
     limits = settings.certificate
     if limits.control_steps == 0:
         return None
-    excerpt = rows_db.part(0, model.settings.spectrum.frames(limits.control_seconds))
+    excerpt = rows_db.read(0, model.settings.spectrum.to_frames(limits.control_seconds))
     generator = torch.Generator().manual_seed(settings.seed)
     start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
     free = SearchSettings(
         score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
     )
-    steps = search(
+    steps = search_mask(
         model.scorer.score,
         excerpt,
-        Cells(start),
+        FreeMask(start),
         torch.zeros_like(excerpt),
         free,
         window_frames=model.scorer.crop_frames,

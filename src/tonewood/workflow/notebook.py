@@ -14,18 +14,18 @@ from tonewood.settings import SpectrumSettings
 from tonewood.signal import image
 from tonewood.signal.spectrum import log_magnitude, stft
 
-MAX_SECONDS = 20.0
+MAX_EMBEDDED_SECONDS = 20.0
 """Longer sound is not embedded: a notebook would grow by megabytes."""
 
 _WIDTH, _HEIGHT = 600, 90
 
 
-def player(samples: NDArray[np.float32], rate: int) -> str:
+def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
     """HTML of a player with samples (channels, samples) in it as 16-bit wav, if they are short."""
     seconds = samples.shape[1] / rate
-    if seconds > MAX_SECONDS:
+    if seconds > MAX_EMBEDDED_SECONDS:
         return (
-            f"<p>{seconds:.0f} s of sound; up to {MAX_SECONDS:.0f} s are embedded: write it to a "
+            f"<p>{seconds:.0f} s of sound; up to {MAX_EMBEDDED_SECONDS:.0f} s are embedded: write it to a "
             "file to listen</p>"
         )
     stream = io.BytesIO()
@@ -34,17 +34,17 @@ def player(samples: NDArray[np.float32], rate: int) -> str:
     return f'<audio controls src="data:audio/wav;base64,{source}"></audio>'
 
 
-def spectrogram(samples: NDArray[np.float32], rate: int, spectrum: SpectrumSettings) -> str:
+def spectrogram_html(samples: NDArray[np.float32], rate: int, spectrum: SpectrumSettings) -> str:
     """HTML of a spectrogram of samples (channels, samples), by a model's analysis."""
     mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
     wave = torch.from_numpy(resample(mono, rate, spectrum.rate))
     level = log_magnitude(stft(wave, spectrum), spectrum).numpy()
     seconds = samples.shape[1] / rate
     caption = f"output: 0 to {spectrum.rate / 2:.0f} Hz, {seconds:.1f} s; 80 dB down to black"
-    return image.figure(image.levels(level), caption)
+    return image.html_figure(image.levels_image(level), caption)
 
 
-def curve(values: tuple[float, ...]) -> str:
+def score_curve_html(values: tuple[float, ...]) -> str:
     """HTML of scores along time, 1 on top, as a line."""
     count = max(len(values) - 1, 1)
     points = " ".join(
@@ -60,7 +60,7 @@ def curve(values: tuple[float, ...]) -> str:
     )
 
 
-def table(rows: list[tuple[str, str]]) -> str:
+def table_html(rows: list[tuple[str, str]]) -> str:
     """HTML of names and what is said of them; all of it is taken for text."""
     lines = (
         f'<tr><th style="text-align:left">{escape(name)}</th>'

@@ -10,27 +10,27 @@ import torch
 from numpy.typing import NDArray
 
 from tonewood.errors import FolderError
-from tonewood.evaluation.bradley_terry import posterior
-from tonewood.evaluation.choices import share
+from tonewood.evaluation.bradley_terry import estimate_posterior
+from tonewood.evaluation.choices import binomial_proportion
 from tonewood.files import opinions
-from tonewood.files.audio import read
-from tonewood.files.card import EarsCard
+from tonewood.files.audio import read_recording
+from tonewood.files.card import ListenerCard
 from tonewood.files.modelfile import Model
-from tonewood.scoring.ears import Heard, agreement, mean_logit
+from tonewood.scoring.ears import ListenerData, agreement, mean_logit
 from tonewood.scoring.scorer import Scorer
 from tonewood.settings import EnhanceSettings, ModelSettings, SearchSettings, Settings
 from tonewood.signal.bands import band_levels
 
-LEAST_PAIRS, LEAST_RATINGS, LEAST_GROUPS = 30, 15, 4
-_SPLITS = 50
+MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4
+_MAX_SPLIT_ATTEMPTS = 50
 # A descent from nothing: small steps down the scorer alone, smooth in time, near the recording.
-SEARCH = SearchSettings(
+PREFERENCE_SEARCH = SearchSettings(
     score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
 )
-MAX_GAIN_DB = 12.0  # no folder shows how far recordings of the kind differ
+PREFERENCE_MAX_GAIN_DB = 12.0  # no folder shows how far recordings of the kind differ
 
 
-class Listening(NamedTuple):
+class ListenerAudioProgress(NamedTuple):
     """A recording that was heard in a test has been read; it is the number-th of so many."""
 
     number: int
@@ -39,30 +39,30 @@ class Listening(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answered:
+class ListenerAnswers:
     """Everything that listeners said, and how long it sounds.
 
     Parameters
     ----------
-    heard : Heard
+    data : Heard
     seconds : tuple of float
         Of each recording.
     """
 
-    heard: Heard
+    data: ListenerData
     seconds: tuple[float, ...]
 
 
-class Divided(NamedTuple):
+class ListenerSplit(NamedTuple):
     """What of it is learnt from, and what is held out."""
 
-    train: Heard
-    held_out: Heard
+    train: ListenerData
+    held_out: ListenerData
 
 
-def load(
+def load_listener_answers(
     preferences: Path | None, ratings: Path | None, settings: ModelSettings
-) -> Generator[Listening, None, Answered]:
+) -> Generator[ListenerAudioProgress, None, ListenerAnswers]:
     """Read the tables and every recording they name, yielding each.
 
     Raises
@@ -70,42 +70,42 @@ def load(
     FolderError, AudioError
         A table or a recording cannot teach; it is named.
     """
-    said = opinions.read(preferences, ratings, settings.training)
-    if said.preferences and len(said.preferences) < LEAST_PAIRS:
+    said = opinions.read_answer_tables(preferences, ratings, settings.training)
+    if said.preferences and len(said.preferences) < MIN_COMPARISONS:
         raise FolderError(
-            f"{len(said.preferences)} comparisons; {LEAST_PAIRS} are needed to learn from: ask more"
+            f"{len(said.preferences)} comparisons; {MIN_COMPARISONS} are needed to learn from: ask more"
         )
-    if said.ratings and len(said.ratings) < LEAST_RATINGS:
+    if said.ratings and len(said.ratings) < MIN_RATINGS:
         raise FolderError(
-            f"{len(said.ratings)} ratings; {LEAST_RATINGS} are needed to learn from: ask more"
+            f"{len(said.ratings)} ratings; {MIN_RATINGS} are needed to learn from: ask more"
         )
     groups = len(set(said.groups.values()))
-    if groups < LEAST_GROUPS:
+    if groups < MIN_LISTENER_GROUPS:
         raise FolderError(
-            f"what was heard is of {groups} pieces; {LEAST_GROUPS} are needed, for some are held "
+            f"what was heard is of {groups} pieces; {MIN_LISTENER_GROUPS} are needed, for some are held "
             "out: ask about more"
         )
     paths, spectrum = sorted(said.groups), settings.spectrum
     rows, seconds = [], []
     for number, path in enumerate(paths, start=1):
-        recording = read(path)
+        recording = read_recording(path)
         wave = torch.from_numpy(recording.at_rate(spectrum.rate))
         rows.append(band_levels(wave, spectrum.rate, settings.scorer.bands, spectrum))
         seconds.append(recording.duration)
-        yield Listening(number, len(paths), path)
+        yield ListenerAudioProgress(number, len(paths), path)
     place = {path: k for k, path in enumerate(paths)}
     pairs = [(place[it.preferred], place[it.other]) for it in said.preferences]
     better, worse = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
-    liking = torch.tensor([it.liking for it in said.ratings])
+    liking = torch.tensor([it.value for it in said.ratings])
     rated = torch.tensor([place[it.file] for it in said.ratings], dtype=torch.long)
-    heard = Heard(
+    heard = ListenerData(
         rows, [said.groups[path] for path in paths], better, worse, rated, 1 - liking,
-        _liked(len(paths), pairs, [(place[it.file], it.liking) for it in said.ratings]),
+        _preferred_half(len(paths), pairs, [(place[it.file], it.value) for it in said.ratings]),
     )  # fmt: skip
-    return Answered(heard, tuple(seconds))
+    return ListenerAnswers(heard, tuple(seconds))
 
 
-def hold_out(heard: Heard, held_out: float, seed: int) -> Divided:
+def hold_out_listener_groups(data: ListenerData, held_out: float, seed: int) -> ListenerSplit:
     """Hold out whole groups, drawn by the seed; what joins both sides teaches neither.
 
     Raises
@@ -113,13 +113,13 @@ def hold_out(heard: Heard, held_out: float, seed: int) -> Divided:
     FolderError
         No split leaves answers, and recordings of both halves, on either side.
     """
-    groups = sorted(set(heard.together))
+    groups = sorted(set(data.groups))
     generator = torch.Generator().manual_seed(seed)
     count = min(len(groups) - 2, max(2, round(held_out * len(groups))))
-    for _ in range(_SPLITS):
+    for _ in range(_MAX_SPLIT_ATTEMPTS):
         order = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
-        made = Divided(heard.only(set(order[count:])), heard.only(set(order[:count])))
-        if all(_teaches(part) for part in made):
+        made = ListenerSplit(data.select_groups(set(order[count:])), data.select_groups(set(order[:count])))
+        if all(_is_learnable(part) for part in made):
             return made
     raise FolderError(
         "no pieces can be held out that listeners compared among themselves: compare sounds of "
@@ -127,12 +127,12 @@ def hold_out(heard: Heard, held_out: float, seed: int) -> Divided:
     )
 
 
-def card_of(scorer: Scorer, heard: Heard, taught: Divided) -> EarsCard:
+def measure_listener_agreement(scorer: Scorer, data: ListenerData, split: ListenerSplit) -> ListenerCard:
     """How far a scorer agrees with listeners on recordings that it never saw.
 
     The interval is exact and counts two recordings once, however often they were compared.
     """
-    kept = taught.held_out
+    kept = split.held_out
     logits = torch.stack([mean_logit(scorer, rows) for rows in kept.rows])
     agreed = agreement(logits, kept)
     if len(kept.better):
@@ -140,13 +140,13 @@ def card_of(scorer: Scorer, heard: Heard, taught: Divided) -> EarsCard:
         independent = len(torch.unique(ends, dim=1).T)
     else:
         independent = len(kept.rated)
-    found = share(round(agreed * independent), independent)
-    return EarsCard(
-        comparisons=len(heard.better),
-        ratings=len(heard.rated),
-        recordings=len(heard.rows),
-        groups=len(set(heard.together)),
-        learnt_from=len(taught.train.better) + len(taught.train.rated),
+    found = binomial_proportion(round(agreed * independent), independent)
+    return ListenerCard(
+        comparisons=len(data.better),
+        ratings=len(data.rated),
+        recordings=len(data.rows),
+        groups=len(set(data.groups)),
+        learnt_from=len(split.train.better) + len(split.train.rated),
         held_out=len(kept.better) + len(kept.rated),
         independent=independent,
         agreement=agreed,
@@ -154,7 +154,7 @@ def card_of(scorer: Scorer, heard: Heard, taught: Divided) -> EarsCard:
     )
 
 
-def adapted(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
+def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
     """Settings that fit a model learnt from listeners alone; any other keeps its own.
 
     It has no prior and no guide: the mask starts from nothing, and what of the search was left at
@@ -164,20 +164,20 @@ def adapted(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
         return settings
     plain = EnhanceSettings()
     search = {
-        name: getattr(SEARCH, name)
+        name: getattr(PREFERENCE_SEARCH, name)
         for name in SearchSettings.model_fields
         if getattr(settings.search, name) == getattr(plain.search, name)
     }
     wanted: dict[str, Settings] = {"search": settings.search.model_copy(update=search)}
     if settings.render.max_gain_db == plain.render.max_gain_db:
-        bound = {"max_gain_db": MAX_GAIN_DB}
+        bound = {"max_gain_db": PREFERENCE_MAX_GAIN_DB}
         wanted["render"] = settings.render.model_copy(update=bound)
     if settings.prior.kind == "auto":
         wanted["prior"] = settings.prior.model_copy(update={"kind": "none"})
     return settings.model_copy(update=wanted)
 
 
-def doubts(model: Model) -> tuple[str, ...]:
+def listener_caveats(model: Model) -> tuple[str, ...]:
     """What speaks against a model's ears: they may agree with listeners by chance alone."""
     ears = model.card.ears
     if ears is None or ears.agreement_interval[0] > 0.5:
@@ -189,31 +189,31 @@ def doubts(model: Model) -> tuple[str, ...]:
     )
 
 
-def _teaches(heard: Heard) -> bool:
-    halves = heard.halves()
-    return bool(len(heard.better) + len(heard.rated) >= 2 and halves.reference and halves.source)
+def _is_learnable(data: ListenerData) -> bool:
+    halves = data.split_by_preference()
+    return bool(len(data.better) + len(data.rated) >= 2 and halves.reference and halves.source)
 
 
-def _liked(
+def _preferred_half(
     count: int, pairs: Sequence[tuple[int, int]], rated: Sequence[tuple[int, float]]
 ) -> torch.Tensor:
     """Which recordings [recording] are in the better half, by ratings, else by strengths."""
     wins = np.zeros((count, count))
     for better, worse in pairs:
         wins[better, worse] += 1
-    liking = _standard(posterior(wins).mean) if pairs else np.zeros(count)
+    liking = _z_scores(estimate_posterior(wins).mean) if pairs else np.zeros(count)
     if rated:
         sums, given = np.zeros(count), np.zeros(count)
         for place, value in rated:
             sums[place] += value
             given[place] += 1
         has = given > 0
-        liking[has] = _standard(sums[has] / given[has])
+        liking[has] = _z_scores(sums[has] / given[has])
     half = np.zeros(count, dtype=bool)
     half[np.argsort(-liking, kind="stable")[: count // 2]] = True
     return torch.from_numpy(half)
 
 
-def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = float(values.std()) or 1.0
     return np.asarray((values - values.mean()) / spread)

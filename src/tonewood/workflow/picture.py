@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 from tonewood.errors import MissingExtraError
 from tonewood.files.modelfile import Model
 from tonewood.files.output import atomic_path
-from tonewood.masking.mask import LongMask, Mask
+from tonewood.masking.mask import LazyMask, Mask
 from tonewood.settings import SpectrumSettings
 from tonewood.signal.spectrum import log_magnitude, stft
-from tonewood.signal.tracks import Track
-from tonewood.workflow.enhance import Reshaped
-from tonewood.workflow.search import Ladder
+from tonewood.signal.tracks import TimeSeries
+from tonewood.workflow.enhance import StreamedEnhancement
+from tonewood.workflow.search import SizeSearchResult
 
-_RANGE_DB = 80.0
-_COLUMNS = 1600  # more than a page shows; longer recordings are thinned to this
+_PLOT_RANGE_DB = 80.0
+_MAX_PLOT_COLUMNS = 1600  # more than a page shows; longer recordings are thinned to this
 
 
-def check(what: str = "--plot") -> None:
+def check_matplotlib(option: str = "--plot") -> None:
     """Raise MissingExtraError now rather than after the work if nothing can draw."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise MissingExtraError(f"{what} needs matplotlib: pip install 'tonewood[plot]'") from None
+        raise MissingExtraError(f"{option} needs matplotlib: pip install 'tonewood[plot]'") from None
 
 
-def draw(
-    path: Path, reshaped: Reshaped, model: Model, *, title: str, overwrite: bool = False
+def plot_enhancement(
+    path: Path, enhancement: StreamedEnhancement, model: Model, *, title: str, overwrite: bool = False
 ) -> None:
     """Draw the spectrograms of input and output and the mask between them, as a PNG."""
     from matplotlib.figure import Figure
@@ -38,18 +38,18 @@ def draw(
     spectrum = model.settings.spectrum
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, sharey=True)
-    frames = reshaped.before.rows_db.frames
+    frames = enhancement.input_analysis.rows_db.frames
     before, after = (
-        _looked_at(it.wave, frames, spectrum) for it in (reshaped.before, reshaped.after)
+        _visible_levels(it.wave, frames, spectrum) for it in (enhancement.input_analysis, enhancement.output_analysis)
     )
-    after = after + reshaped.matching.gain_db
+    after = after + enhancement.loudness_match.gain_db
     loudest = max(float(before.max()), float(after.max()))
-    show_levels(top, before, spectrum, "before", loudest, frames)
-    show_levels(bottom, after, spectrum, "after", loudest, frames)
-    mask = _thin(reshaped.applied)
-    show_gains(middle, mask, frames, spectrum, "mask")
+    plot_levels(top, before, spectrum, "before", loudest, frames)
+    plot_levels(bottom, after, spectrum, "after", loudest, frames)
+    mask = _thin_mask(enhancement.applied)
+    plot_gains(middle, mask, frames, spectrum, "mask")
     bottom.set_xlabel("s")
-    change = reshaped.certificate.scorer
+    change = enhancement.certificate.scorer
     figure.suptitle(
         f"{title}   ·   model {model.name}   ·   score {change.before:.2f} → {change.after:.2f}"
         "   (0 = reference)"
@@ -58,7 +58,7 @@ def draw(
         figure.savefig(temporary, dpi=110)
 
 
-def show_levels(
+def plot_levels(
     axes: Any,  # noqa: ANN401 - matplotlib comes without types
     levels_db: NDArray[np.float32],
     spectrum: SpectrumSettings,
@@ -72,53 +72,53 @@ def show_levels(
     """
     top = float(levels_db.max()) if loudest is None else loudest
     there = levels_db.shape[1]
-    image = levels_db[:, _thinned(there)]
-    _show(axes, image, frames or there, spectrum, title, "dBFS", "magma", (top - _RANGE_DB, top))
+    image = levels_db[:, _visible_frames(there)]
+    _plot_image(axes, image, frames or there, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top))
 
 
-def show_gains(
+def plot_gains(
     axes: Any,  # noqa: ANN401
     mask: Mask,
     frames: int,
     spectrum: SpectrumSettings,
     title: str,
     label: str = "gain, dB",
-    least: float = 1.0,
+    min_range_db: float = 1.0,
 ) -> None:
     """Show a mask over so many frames on the spectrogram's own bins: blue below 0, red above.
 
-    The colours reach as far as the mask does, and at least `least`.
+    The colours reach as far as the mask does, and at least `min_range_db`.
     """
     hz = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
-    gain = mask.at(hz, _thinned(frames) * (spectrum.hop / spectrum.rate))
-    reach = max(least, float(np.abs(gain).max()))
-    _show(axes, gain, frames, spectrum, title, label, "RdBu_r", (-reach, reach))
+    gain = mask.gain_at(hz, _visible_frames(frames) * (spectrum.hop / spectrum.rate))
+    reach = max(min_range_db, float(np.abs(gain).max()))
+    _plot_image(axes, gain, frames, spectrum, title, label, "RdBu_r", (-reach, reach))
 
 
-def _looked_at(wave: Track, frames: int, spectrum: SpectrumSettings) -> NDArray[np.float32]:
+def _visible_levels(wave: TimeSeries, frames: int, spectrum: SpectrumSettings) -> NDArray[np.float32]:
     """Log magnitudes [bin, frame] of as many frames as are shown."""
-    if frames <= _COLUMNS:
-        return log_magnitude(stft(wave.part(0, wave.frames), spectrum), spectrum).numpy()
+    if frames <= _MAX_PLOT_COLUMNS:
+        return log_magnitude(stft(wave.read(0, wave.frames), spectrum), spectrum).numpy()
     reach = -(-spectrum.fft // spectrum.hop)
     looked_at = []
-    for frame in _thinned(frames):
+    for frame in _visible_frames(frames):
         begin = max(0, frame - reach)
-        piece = wave.part(begin * spectrum.hop, (frame + reach) * spectrum.hop)
+        piece = wave.read(begin * spectrum.hop, (frame + reach) * spectrum.hop)
         looked_at.append(stft(piece, spectrum)[:, frame - begin])
     return log_magnitude(torch.stack(looked_at, dim=1), spectrum).numpy()
 
 
-def _thin(mask: LongMask) -> Mask:
+def _thin_mask(mask: LazyMask) -> Mask:
     """As many frames of a mask as are shown, further apart."""
     frames = mask.gain_db.frames
-    if frames <= _COLUMNS:
-        return mask.whole()
-    gain = torch.cat([mask.gain_db.part(k, k + 1) for k in _thinned(frames).tolist()], dim=1)
-    apart = mask.hop_seconds * (frames - 1) / (_COLUMNS - 1)
+    if frames <= _MAX_PLOT_COLUMNS:
+        return mask.to_mask()
+    gain = torch.cat([mask.gain_db.read(k, k + 1) for k in _visible_frames(frames).tolist()], dim=1)
+    apart = mask.hop_seconds * (frames - 1) / (_MAX_PLOT_COLUMNS - 1)
     return Mask(gain.numpy(), mask.hz, apart, mask.top_hz)
 
 
-def _show(
+def _plot_image(
     axes: Any,  # noqa: ANN401
     image: NDArray[np.float32],
     frames: int,
@@ -142,23 +142,23 @@ def _show(
     axes.figure.colorbar(shown, ax=axes, label=label, pad=0.01)
 
 
-def _thinned(frames: int) -> NDArray[np.int64]:
-    return np.linspace(0, frames - 1, min(frames, _COLUMNS)).round().astype(np.int64)
+def _visible_frames(frames: int) -> NDArray[np.int64]:
+    return np.linspace(0, frames - 1, min(frames, _MAX_PLOT_COLUMNS)).round().astype(np.int64)
 
 
-def draw_ladder(path: Path, ladder: Ladder, *, overwrite: bool = False) -> None:
+def plot_scorer_sizes(path: Path, ladder: SizeSearchResult, *, overwrite: bool = False) -> None:
     """Draw held-out accuracy and loss against parameters, knee and choice marked, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 7), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
-    parameters = [rung.parameters for rung in ladder.rungs]
+    parameters = [rung.parameters for rung in ladder.results]
     marks = (
         (ladder.knee, {"marker": "D", "s": 110, "facecolor": "none", "edgecolor": "tab:orange"}),
         (ladder.chosen, {"marker": "o", "s": 220, "facecolor": "none", "edgecolor": "tab:red"}),
     )
     for axes, name in zip(panels, ("accuracy", "loss"), strict=True):
-        estimates = [getattr(rung, name) for rung in ladder.rungs]
+        estimates = [getattr(rung, name) for rung in ladder.results]
         axes.errorbar(
             parameters,
             [estimate.mean for estimate in estimates],

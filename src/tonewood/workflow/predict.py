@@ -8,64 +8,64 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import ModelError, shown
-from tonewood.files.audio import mono_of, resampled
+from tonewood.errors import ModelError, printable
+from tonewood.files.audio import to_mono, resample_blocks
 from tonewood.files.modelfile import Model
-from tonewood.files.spool import Spool
-from tonewood.masking.mask import LongMask, Mask
+from tonewood.files.spool import DiskArray
+from tonewood.masking.mask import LazyMask, Mask
 from tonewood.masking.predictor import Predictor
-from tonewood.signal.bands import band_levels, centres_hz
-from tonewood.signal.blocks import Piece, Samples, overlapping
-from tonewood.signal.spectrum import scaled_to
-from tonewood.signal.spread import spread
-from tonewood.workflow.hearing import Sound
+from tonewood.signal.bands import band_levels, center_frequencies
+from tonewood.signal.blocks import Chunk, Samples, overlapping_chunks
+from tonewood.signal.spectrum import scale_to_rate
+from tonewood.signal.spread import parallel_map
+from tonewood.workflow.hearing import AudioSource
 
-_PART_FRAMES, _MARGIN_FRAMES = 1_024, 4
+_PREDICTOR_CHUNK_FRAMES, _PREDICTOR_MARGIN_FRAMES = 1_024, 4
 
 
-def predictor_of(model: Model) -> Predictor:
+def require_predictor(model: Model) -> Predictor:
     """Predictor of a model; ModelError if it has none."""
     if model.predictor is None:
         raise ModelError(
-            f"{shown(model.name)} has no predictor: add one with train --predictor --onto, or use "
+            f"{printable(model.name)} has no predictor: add one with train --predictor --onto, or use "
             "--method search"
         )
     return model.predictor
 
 
-def predicted_mask(
-    sound: Sound, model: Model, max_gain_db: float, folder: Path | None = None
-) -> LongMask:
+def predict_mask(
+    source: AudioSource, model: Model, max_gain_db: float, scratch_dir: Path | None = None
+) -> LazyMask:
     """Mask that the predictor makes of a recording, at any rate.
 
     It is analysed at its own rate, as a stream is, unless that is below the analysis rate.
     """
-    predictor, spectrum = predictor_of(model), model.settings.spectrum
-    rate = max(sound.rate, spectrum.rate)
-    _, hop, _ = scaled_to(spectrum, rate)
-    hz = centres_hz(model.settings.scorer.bands, spectrum)
-    gains = Spool(len(hz), folder)
-    for foreseen in predictor.along(rows_along(sound, model)):
+    predictor, spectrum = require_predictor(model), model.settings.spectrum
+    rate = max(source.rate, spectrum.rate)
+    _, hop, _ = scale_to_rate(spectrum, rate)
+    hz = center_frequencies(model.settings.scorer.bands, spectrum)
+    gains = DiskArray(len(hz), scratch_dir)
+    for foreseen in predictor.predict_chunks(iter_features(source, model)):
         part = Mask(foreseen.mask_db.numpy(), hz, hop / rate, spectrum.rate / 2)
-        gains.append(part.bounded(max_gain_db).rounded().gain_db)
-    return LongMask(gains, hz, hop / rate, spectrum.rate / 2)
+        gains.append(part.clip(max_gain_db).quantize().gain_db)
+    return LazyMask(gains, hz, hop / rate, spectrum.rate / 2)
 
 
-def rows_along(sound: Sound, model: Model) -> Iterator[Tensor]:
+def iter_features(source: AudioSource, model: Model) -> Iterator[Tensor]:
     """Rows [row, frame] of a recording, part by part, analysed at its own rate."""
     spectrum = model.settings.spectrum
-    rate = max(sound.rate, spectrum.rate)
-    _, hop, _ = scaled_to(spectrum, rate)
-    mono = resampled((mono_of(block) for block in sound.blocks()), sound.rate, rate)
+    rate = max(source.rate, spectrum.rate)
+    _, hop, _ = scale_to_rate(spectrum, rate)
+    mono = resample_blocks((to_mono(block) for block in source.blocks()), source.rate, rate)
 
-    def analysed(piece: Piece[Samples]) -> Tensor:
-        rows, first = rows_at(piece.samples, rate, model), piece.lead // hop
-        return rows[:, first:] if piece.last else rows[:, first : first + piece.size // hop]
+    def analysed(piece: Chunk[Samples]) -> Tensor:
+        rows, first = features_at_rate(piece.samples, rate, model), piece.left_margin // hop
+        return rows[:, first:] if piece.is_last else rows[:, first : first + piece.core_size // hop]
 
-    return spread(analysed, overlapping(mono, _PART_FRAMES * hop, _MARGIN_FRAMES * hop))
+    return parallel_map(analysed, overlapping_chunks(mono, _PREDICTOR_CHUNK_FRAMES * hop, _PREDICTOR_MARGIN_FRAMES * hop))
 
 
-def rows_at(mono: NDArray[np.float32], rate: int, model: Model) -> Tensor:
+def features_at_rate(mono: NDArray[np.float32], rate: int, model: Model) -> Tensor:
     """Row levels [row, frame] in dB of a mono waveform (samples,), analysed at its own rate."""
     bands, spectrum = model.settings.scorer.bands, model.settings.spectrum
     return band_levels(torch.from_numpy(mono), rate, bands, spectrum)

@@ -10,42 +10,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.errors import FolderError, shown
-from tonewood.evaluation.metrics import closed, mel_distance
+from tonewood.errors import FolderError, printable
+from tonewood.evaluation.metrics import gap_closed, mel_distance
 from tonewood.files.modelfile import Model
-from tonewood.files.output import prepare_folder, write_bytes, write_text
-from tonewood.settings import EnhanceSettings, ModelSettings, Settings, changed, enhance_settings
+from tonewood.files.output import prepare_report_folder, write_bytes, write_text
+from tonewood.settings import EnhanceSettings, ModelSettings, Settings, apply_assignments, default_enhance_settings
 from tonewood.workflow import figures, pairs
-from tonewood.workflow.audit import Listened
-from tonewood.workflow.courses import Checked
-from tonewood.workflow.enhance import mono_at
-from tonewood.workflow.layout import Failed
-from tonewood.workflow.opinions import Listening
-from tonewood.workflow.page import Picture, Table, page
-from tonewood.workflow.pairs import Measuring, Pair, by_name, enhanced, heard
-from tonewood.workflow.score import score
-from tonewood.workflow.sides import Loaded
-from tonewood.workflow.teach import Taught
-from tonewood.workflow.train import check_device, train
+from tonewood.workflow.audit import AuditProgress
+from tonewood.workflow.courses import CheckEvent
+from tonewood.workflow.enhance import to_analysis_rate
+from tonewood.workflow.layout import FileFailure
+from tonewood.workflow.opinions import ListenerAudioProgress
+from tonewood.workflow.page import ReportFigure, ReportTable, render_report
+from tonewood.workflow.pairs import MeasureProgress, RecordingPair, pairs_by_name, apply_method, to_mono_16k
+from tonewood.workflow.score import score_array
+from tonewood.workflow.sides import SideLoadProgress
+from tonewood.workflow.teach import LabelProgress
+from tonewood.workflow.train import check_device, train_from_folders
 
-PAGE, TABLE = "index.html", "table.json"
-FIGURES = ("figure-1.png", "figure-2.png", "figure-3.png")
-_MAY_DIFFER = 0.02  # of a pair's length; more is no alignment
+REPRODUCTION_PAGE, REPRODUCTION_TABLE = "index.html", "table.json"
+FIGURE_FILES = ("figure-1.png", "figure-2.png", "figure-3.png")
+_MAX_LENGTH_MISMATCH = 0.02  # of a pair's length; more is no alignment
 
-_FREE = "paper: random pixels, α = β = 0"
-_BLOCKS = "paper: rectangular blocks"
-_SEARCH, _PAPER = enhance_settings("search"), enhance_settings("paper")
-METHODS: dict[str, EnhanceSettings | None] = {
-    pairs.UNTOUCHED: None,
-    pairs.STATIC: pairs.METHODS[pairs.STATIC],
-    "neighbours": changed(_SEARCH, ["prior.kind=neighbours", "search.steps=0"]),
-    _FREE: changed(_PAPER, ["prior.kind=random", "search.alpha=0", "search.beta=0"]),
-    _BLOCKS: _PAPER,
-    pairs.TONEWOOD: _SEARCH,
+_FREE_MASK_METHOD = "paper: random pixels, α = β = 0"
+_BLOCK_MASK_METHOD = "paper: rectangular blocks"
+_SEARCH_SETTINGS, _PAPER_SETTINGS = default_enhance_settings("search"), default_enhance_settings("paper")
+REPRODUCED_METHODS: dict[str, EnhanceSettings | None] = {
+    pairs.METHOD_UNTOUCHED: None,
+    pairs.METHOD_STATIC: pairs.EVALUATED_METHODS[pairs.METHOD_STATIC],
+    "neighbours": apply_assignments(_SEARCH_SETTINGS, ["prior.kind=neighbours", "search.steps=0"]),
+    _FREE_MASK_METHOD: apply_assignments(_PAPER_SETTINGS, ["prior.kind=random", "search.alpha=0", "search.beta=0"]),
+    _BLOCK_MASK_METHOD: _PAPER_SETTINGS,
+    pairs.METHOD_TONEWOOD: _SEARCH_SETTINGS,
 }
 
 
-class Row(Settings):
+class MethodMeans(Settings):
     """A method's means over the test pairs.
 
     Parameters
@@ -72,7 +72,7 @@ class Reproduction:
     windows: int
     crop_seconds: float
     pairs: int
-    rows: tuple[Row, ...]
+    rows: tuple[MethodMeans, ...]
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -95,10 +95,10 @@ class Reproduction:
         return table
 
 
-Event = Listened | Loaded | Listening | Checked | Taught | Measuring | Reproduction
+ReproductionEvent = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | MeasureProgress | Reproduction
 
 
-def reproduce(
+def reproduce_paper(
     corpus: Path,
     out: Path,
     settings: ModelSettings,
@@ -106,7 +106,7 @@ def reproduce(
     model: Model | None = None,
     device: str = "cpu",
     overwrite: bool = False,
-) -> Iterator[Event]:
+) -> Iterator[ReproductionEvent]:
     """Write the report into the folder `out`; yields its progress and, last, what was found.
 
     Parameters
@@ -114,7 +114,7 @@ def reproduce(
     corpus : Path
         Laid out as train|test/{good,cheap}; test pieces are pairs by name.
     model : Model, optional
-        Instead of one that is trained on the corpus, by `settings`.
+        Instead of one that is trained on the corpus, by `search_settings`.
 
     Raises
     ------
@@ -124,11 +124,11 @@ def reproduce(
         The report cannot be written there.
     """
     check_device(device)
-    prepare_folder(out, (*FIGURES, TABLE, PAGE), overwrite)
-    test = paired(corpus / "test")
+    prepare_report_folder(out, (*FIGURE_FILES, REPRODUCTION_TABLE, REPRODUCTION_PAGE), overwrite)
+    test = read_test_pairs(corpus / "test")
     if model is None:
         folders = corpus / "train" / "good", corpus / "train" / "cheap"
-        for event in train(*folders, settings, name=corpus.resolve().name, device=device):
+        for event in train_from_folders(*folders, settings, name=corpus.resolve().name, device=device):
             if isinstance(event, Model):
                 model = event
             else:
@@ -136,41 +136,41 @@ def reproduce(
         assert model is not None
     seed = settings.training.seed
     rows, kept = [], {}
-    for number, (name, how) in enumerate(METHODS.items()):
+    for number, (name, how) in enumerate(REPRODUCED_METHODS.items()):
         measured = []
         for index, pair in enumerate(test):
-            yield Measuring(number * len(test) + index + 1, len(METHODS) * len(test), name)
-            made = enhanced(pair.source, model, how, seed, device) if how else None
+            yield MeasureProgress(number * len(test) + index + 1, len(REPRODUCED_METHODS) * len(test), name)
+            made = apply_method(pair.source, model, how, seed, device) if how else None
             if index == 0 and made is not None:
                 kept[name] = made
             samples = pair.source.samples if made is None else made.samples
-            measured.append(_measured(name, pair, samples, model))
-        rows.append(_mean(measured))
+            measured.append(_measure_method(name, pair, samples, model))
+        rows.append(_mean_of_pairs(measured))
     sources, references = (
-        [mono_at(it.samples, it.rate, model) for it in side[:2]] for side in zip(*test, strict=True)
+        [to_analysis_rate(it.samples, it.rate, model) for it in side[:2]] for side in zip(*test, strict=True)
     )
     drawn = (
-        figures.transformed(test[0].source.samples, kept[_BLOCKS], kept[_FREE], model),
-        figures.sticky_notes(sources, model, seed),
-        figures.saliency(references, model),
+        figures.plot_transformation(test[0].source.samples, kept[_BLOCK_MASK_METHOD], kept[_FREE_MASK_METHOD], model),
+        figures.plot_block_masks(sources, model, seed),
+        figures.plot_saliency(references, model),
     )
     card = model.card.scorer
     done = Reproduction(
-        page=out / PAGE,
+        page=out / REPRODUCTION_PAGE,
         accuracy=card.accuracy,
         windows=card.windows,
         crop_seconds=model.settings.scorer.crop_seconds,
         pairs=len(test),
         rows=tuple(rows),
     )
-    for name, png in zip(FIGURES, drawn, strict=True):
+    for name, png in zip(FIGURE_FILES, drawn, strict=True):
         write_bytes(out / name, png, overwrite=overwrite)
-    write_text(out / TABLE, json.dumps(done.summary, indent=1) + "\n", overwrite=overwrite)
-    write_text(out / PAGE, _page(done, corpus, model, drawn), overwrite=overwrite)
+    write_text(out / REPRODUCTION_TABLE, json.dumps(done.summary, indent=1) + "\n", overwrite=overwrite)
+    write_text(out / REPRODUCTION_PAGE, _reproduction_page(done, corpus, model, drawn), overwrite=overwrite)
     yield done
 
 
-def paired(folder: Path) -> list[Pair]:
+def read_test_pairs(folder: Path) -> list[RecordingPair]:
     """Pairs of one name below cheap/ and good/.
 
     Raises
@@ -179,37 +179,37 @@ def paired(folder: Path) -> list[Pair]:
         A piece has no partner, or one of another length.
     """
     read = []
-    for files in by_name(folder / "cheap", folder / "good"):
-        if isinstance(files, Failed):
+    for files in pairs_by_name(folder / "cheap", folder / "good"):
+        if isinstance(files, FileFailure):
             raise files.error
         pair = files.read()
         short, long = sorted(recording.duration for recording in pair)
-        if short < (1 - _MAY_DIFFER) * long:
+        if short < (1 - _MAX_LENGTH_MISMATCH) * long:
             raise FolderError(
-                f"{shown(files.source)} lasts {pair.source.duration:.2f} s and its partner "
+                f"{printable(files.source)} lasts {pair.source.duration:.2f} s and its partner "
                 f"{pair.reference.duration:.2f} s: align them first"
             )
         read.append(pair)
     return read
 
 
-def _measured(name: str, pair: Pair, samples: NDArray[np.float32], model: Model) -> Row:
+def _measure_method(name: str, pair: RecordingPair, samples: NDArray[np.float32], model: Model) -> MethodMeans:
     rate = pair.source.rate
     waves = [
-        heard(pair.reference.samples, pair.reference.rate),
-        heard(pair.source.samples, rate),
-        heard(samples, rate),
+        to_mono_16k(pair.reference.samples, pair.reference.rate),
+        to_mono_16k(pair.source.samples, rate),
+        to_mono_16k(samples, rate),
     ]
     length = min(len(wave) for wave in waves)
     wanted, before, after = (wave[:length] for wave in waves)
-    share = closed(mel_distance(before, wanted), mel_distance(after, wanted))
-    found = score(samples, rate, model)
-    return Row(method=name, closed=share, scorer=found.scorer, judge=found.judge)
+    share = gap_closed(mel_distance(before, wanted), mel_distance(after, wanted))
+    found = score_array(samples, rate, model)
+    return MethodMeans(method=name, closed=share, scorer=found.scorer, judge=found.judge)
 
 
-def _mean(rows: Sequence[Row]) -> Row:
+def _mean_of_pairs(rows: Sequence[MethodMeans]) -> MethodMeans:
     judges = [row.judge for row in rows if row.judge is not None]
-    return Row(
+    return MethodMeans(
         method=rows[0].method,
         closed=statistics.fmean(row.closed for row in rows),
         scorer=statistics.fmean(row.scorer for row in rows),
@@ -217,7 +217,7 @@ def _mean(rows: Sequence[Row]) -> Row:
     )
 
 
-def _page(done: Reproduction, corpus: Path, model: Model, drawn: Sequence[bytes]) -> str:
+def _reproduction_page(result: Reproduction, corpus: Path, model: Model, figure_pngs: Sequence[bytes]) -> str:
     captions = (
         "Figure 1. A source recording, transformed by the paper's method from rectangular blocks; "
         "that mask; and the mask that random pixels become without penalties (α = β = 0), noisy "
@@ -229,22 +229,22 @@ def _page(done: Reproduction, corpus: Path, model: Model, drawn: Sequence[bytes]
     )
     names = ("Figure 1", "Figure 2", "Figure 3")
     versions = ", ".join(f"{name} {value}" for name, value in model.card.versions.items())
-    return page(
-        f"The paper reproduced on {shown(corpus.resolve().name)}",
+    return render_report(
+        f"The paper reproduced on {printable(corpus.resolve().name)}",
         (
             "After Verma & Berger, Learning to Model Aspects of Auditory Perception Using Neural "
             "Loss Functions.",
-            f"The scorer of model {shown(model.name)} is right on {100 * done.accuracy:.1f} % of "
-            f"{done.windows} held-out windows of {done.crop_seconds:g} s; the paper reports about "
+            f"The scorer of model {printable(model.name)} is right on {100 * result.accuracy:.1f} % of "
+            f"{result.windows} held-out windows of {result.crop_seconds:g} s; the paper reports about "
             "93 %, on other recordings.",
             f"Trained with {versions}; seed {model.card.seed}.",
-            Table(
-                f"Means over {done.pairs} test pairs. Closed: share of the mel log-spectral "
+            ReportTable(
+                f"Means over {result.pairs} test pairs. Closed: share of the mel log-spectral "
                 "distance to the paired reference take; negative is worse than doing nothing. "
                 "Scorer and judge: 1 sounds like the source, 0 like the reference; the judge is a "
                 "scorer that no search saw.",
-                done.table,
+                result.table,
             ),
-            *(Picture(*it) for it in zip(names, drawn, captions, strict=True)),
+            *(ReportFigure(*it) for it in zip(names, figure_pngs, captions, strict=True)),
         ),
     )

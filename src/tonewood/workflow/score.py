@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.files.modelfile import Model
-from tonewood.scoring.training import score_track
+from tonewood.scoring.training import score_recording
 from tonewood.workflow import notebook
 from tonewood.workflow.enhance import mean_score
-from tonewood.workflow.hearing import InMemory, Sound, listen
+from tonewood.workflow.hearing import ArraySource, AudioSource, analyse_source
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Score:
         score = f"{self.scorer:.2f} (0 sounds like the reference, 1 like the source)"
         windows = f"{len(self.windows)}, from {min(self.windows):.2f} to {max(self.windows):.2f}"
         rows = [("score", score), ("judge", judge), ("windows", windows)]
-        return notebook.table(rows) + notebook.curve(self.windows)
+        return notebook.table_html(rows) + notebook.score_curve_html(self.windows)
 
 
-def score(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
+def score_array(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
     """Score samples (channels, samples) at any rate."""
-    return score_sound(InMemory(samples, rate), model)
+    return score_source(ArraySource(samples, rate), model)
 
 
-def score_sound(sound: Sound, model: Model) -> Score:
+def score_source(source: AudioSource, model: Model) -> Score:
     """Score a recording of any length."""
-    rows = listen(sound, model, pitched=False).rows_db
-    along = score_track(model.scorer, rows)
+    rows = analyse_source(source, model, with_pitch=False).rows_db
+    along = score_recording(model.scorer, rows)
     judge = mean_score(model.judge, rows) if model.judge else None
     return Score(float(along.mean()), judge, tuple(along.tolist()))

@@ -5,39 +5,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tonewood.scoring.search import (
-    LADDER,
-    Look,
-    Rung,
-    Size,
-    Trial,
-    climb,
-    knee,
+    SIZES,
+    SizeProgress,
+    SizeResult,
+    ScorerSize,
+    SizeTrial,
+    evaluate_sizes,
+    find_knee,
     smallest_sufficient,
 )
 from tonewood.settings import ModelSettings
-from tonewood.workflow.audit import Listened
-from tonewood.workflow.courses import hold_out
-from tonewood.workflow.sides import Loaded, load_sides, plan_fix
+from tonewood.workflow.audit import AuditProgress
+from tonewood.workflow.courses import hold_out_takes
+from tonewood.workflow.sides import SideLoadProgress, load_sides, plan_side_normalization
 from tonewood.workflow.train import check_device
 
-TRIALS = 3
+TRIALS_PER_SIZE = 3
 
 
 @dataclass(frozen=True)
-class Ladder:
+class SizeSearchResult:
     """Every size tried, fewest parameters first, and what follows from them."""
 
-    rungs: tuple[Rung, ...]
+    results: tuple[SizeResult, ...]
 
     @property
-    def chosen(self) -> Rung:
+    def chosen(self) -> SizeResult:
         """The smallest within one standard error of the best accuracy."""
-        return smallest_sufficient(self.rungs)
+        return smallest_sufficient(self.results)
 
     @property
-    def knee(self) -> Rung:
+    def knee(self) -> SizeResult:
         """Where more parameters stop paying."""
-        return knee(self.rungs)
+        return find_knee(self.results)
 
     @property
     def options(self) -> str:
@@ -46,16 +46,16 @@ class Ladder:
         return f"--set scorer.width={size.width} --set scorer.depth={size.depth}"
 
 
-def search(
+def search_sizes(
     reference: Path,
     source: Path,
     settings: ModelSettings,
     *,
-    sizes: Sequence[Size] = LADDER,
-    trials: int = TRIALS,
+    sizes: Sequence[ScorerSize] = SIZES,
+    trials: int = TRIALS_PER_SIZE,
     device: str = "cpu",
-) -> Iterator[Listened | Loaded | Look | Rung | Ladder]:
-    """Try every size on the same splits; yields its progress and, last, the `Ladder`.
+) -> Iterator[AuditProgress | SideLoadProgress | SizeProgress | SizeResult | SizeSearchResult]:
+    """Try every size on the same splits; yields its progress and, last, the `SizeSearchResult`.
 
     The first trial's seed and split are those that `train` uses with these settings, the next
     trials' the numbers after it.
@@ -75,16 +75,16 @@ def search(
         There is no such device.
     """
     check_device(device)
-    fix = yield from plan_fix(reference, source, settings)
-    takes = yield from load_sides(reference, source, settings, fix=fix)
+    fix = yield from plan_side_normalization(reference, source, settings)
+    takes = yield from load_sides(reference, source, settings, normalization=fix)
     training = settings.training
     seeds = range(training.seed, training.seed + trials)
-    tried = [Trial(seed, *hold_out(takes, training.held_out, seed)) for seed in seeds]
+    tried = [SizeTrial(seed, *hold_out_takes(takes, training.held_out, seed)) for seed in seeds]
     rungs = []
-    for event in climb(
+    for event in evaluate_sizes(
         tried, settings.scorer, settings.spectrum, training, sizes=sizes, device=device
     ):
         yield event
-        if isinstance(event, Rung):
+        if isinstance(event, SizeResult):
             rungs.append(event)
-    yield Ladder(tuple(sorted(rungs, key=lambda rung: rung.parameters)))
+    yield SizeSearchResult(tuple(sorted(rungs, key=lambda rung: rung.parameters)))

@@ -8,23 +8,23 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from tonewood.errors import AudioError, CallError
-from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, mono_of
+from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, to_mono
 from tonewood.files.modelfile import Model
-from tonewood.masking.follower import Follower
+from tonewood.masking.follower import LoudnessFollower
 from tonewood.masking.mask import Mask
-from tonewood.masking.predictor import AMOUNTS, Memory
-from tonewood.settings import AspectSettings, RenderSettings, changed
-from tonewood.signal.bands import centres_hz, to_bands
-from tonewood.signal.ceiling import Ceiling
-from tonewood.signal.overlap import Framing, OverlapFilter, Past
-from tonewood.signal.spectrum import Floats, filter_frames, scaled_to
-from tonewood.workflow.predict import predictor_of
+from tonewood.masking.predictor import LOUDNESS_AMOUNTS, StreamState
+from tonewood.settings import AspectSettings, RenderSettings, apply_assignments
+from tonewood.signal.bands import center_frequencies, apply_filterbank
+from tonewood.signal.ceiling import PeakLimiter
+from tonewood.signal.overlap import FrameLayout, OverlapAddFilter, FrameBuffer
+from tonewood.signal.spectrum import FloatArray, count_filter_frames, scale_to_rate
+from tonewood.workflow.predict import require_predictor
 
 Samples = NDArray[np.float32]
-_LARGEST = 1e3  # 60 dB beyond full scale is no sound
+_MAX_SAMPLE_VALUE = 1e3  # 60 dB beyond full scale is no sound
 
 
-class Stream:
+class StreamingEnhancer:
     """A recording, or a performance, that comes and goes in blocks.
 
     What comes out is what went in `latency` samples before, reshaped by the model's predictor; the
@@ -37,10 +37,10 @@ class Stream:
       (15 ms): 40 ms less one sample, whatever the blocks. What devices and drivers hold comes on
       top.
     - The level is followed, not fixed: a gain learnt from the source folder starts, and in some
-      seconds gives way to what the masks were heard to add, `Follower`. A gain that stayed as
+      seconds gives way to what the masks were heard to add, `LoudnessFollower`. A gain that stayed as
       learnt would leave recordings unlike that folder louder or softer by some dB for good. It
       follows what the masks do and not how loud the music is, so it does not pump.
-    - The ceiling holds samples, and needs no lookahead, `Ceiling`.
+    - The ceiling holds samples, and needs no lookahead, `PeakLimiter`.
 
     Parameters
     ----------
@@ -95,35 +95,35 @@ class Stream:
                 "and render.gain_db, or enhance a file"
             )
         self.rate, self.channels = rate, channels
-        self._predictor, self._spectrum, self._bands = predictor_of(model), spectrum, bands
+        self._predictor, self._spectrum, self._bands = require_predictor(model), spectrum, bands
         self._ahead = self._predictor.settings.lookahead
         self._settings = settings
-        window, hop, length = scaled_to(spectrum, rate)
-        self._framing = Framing(window, hop, length)
-        self._hz = centres_hz(bands, spectrum)
-        self._taper = self._framing.taper() * (4 / window)  # as `spectrum.stft`
+        window, hop, length = scale_to_rate(spectrum, rate)
+        self._framing = FrameLayout(window, hop, length)
+        self._hz = center_frequencies(bands, spectrum)
+        self._taper = self._framing.hann_window() * (4 / window)  # as `spectrum.stft`
         self.reset()
 
     def reset(self) -> None:
         """Begin anew, as if nothing had been heard; the amount stays."""
         window, hop, _ = self._framing
         rows = len(self._hz)
-        self._mono = Past(1, self._framing)
-        self._filter = OverlapFilter(self.channels, window, hop, self.rate)
+        self._mono = FrameBuffer(1, self._framing)
+        self._filter = OverlapAddFilter(self.channels, window, hop, self.rate)
         # A mask whose frames are its rows, each alone at 1 dB, says what each row's gain counts.
         unit = Mask(np.eye(rows, dtype=np.float32), self._hz, 1.0, self._spectrum.rate / 2)
-        self._weights = unit.at(self._filter.hz, np.arange(rows, dtype=np.float64))
-        self._memory: Memory = self._predictor.start()
-        self._rows: deque[Floats] = deque(maxlen=self._ahead + 1)
-        self._mask: Floats = np.zeros(rows, dtype=np.float32)
-        self._follower = Follower(
+        self._weights = unit.gain_at(self._filter.hz, np.arange(rows, dtype=np.float64))
+        self._memory: StreamState = self._predictor.initial_state()
+        self._rows: deque[FloatArray] = deque(maxlen=self._ahead + 1)
+        self._mask: FloatArray = np.zeros(rows, dtype=np.float32)
+        self._follower = LoudnessFollower(
             self._hz,
             self._predictor.loudness_db.numpy(),
-            AMOUNTS,
+            LOUDNESS_AMOUNTS,
             self._predictor.settings.level_seconds,
             hop / self.rate,
         )
-        self._ceiling = Ceiling(self._settings.ceiling_dbtp, self.rate)
+        self._ceiling = PeakLimiter(self._settings.ceiling_dbtp, self.rate)
         self._heard = self._analysed = self._filtered = self._pulled = 0
         self._made: list[Samples] = [np.zeros((self.channels, self.latency), dtype=np.float32)]
         self._ended = False
@@ -132,7 +132,7 @@ class Stream:
     def latency(self) -> int:
         """Samples by which the output lags."""
         ahead = self._ahead * self._framing.hop
-        return self._framing.after + ahead + self._filter.framing.before - 1
+        return self._framing.samples_after + ahead + self._filter.layout.samples_before - 1
 
     @property
     def amount(self) -> float:
@@ -141,7 +141,7 @@ class Stream:
 
     @amount.setter
     def amount(self, amount: float) -> None:
-        self._settings = changed(self._settings, [f"amount={amount}"])
+        self._settings = apply_assignments(self._settings, [f"amount={amount}"])
 
     def push(self, block: Samples) -> None:
         """Give a block (channels, samples) of any length.
@@ -163,15 +163,15 @@ class Stream:
             )
         if not np.isfinite(block).all():
             raise AudioError("the block holds NaN or infinite values: repair it first")
-        if (loudest := float(np.abs(block).max(initial=0.0))) > _LARGEST:
+        if (loudest := float(np.abs(block).max(initial=0.0))) > _MAX_SAMPLE_VALUE:
             raise AudioError(
-                f"the block has samples of {loudest:.2g}; full scale is 1, {_LARGEST:g} can be "
+                f"the block has samples of {loudest:.2g}; full scale is 1, {_MAX_SAMPLE_VALUE:g} can be "
                 "used: repair it first"
             )
         self._heard += block.shape[1]
-        self._mono.add(mono_of(block)[None])
-        self._filter.past.add(block)
-        while self._mono.holds(self._analysed) and self._filter.past.holds(
+        self._mono.append(to_mono(block)[None])
+        self._filter.buffer.append(block)
+        while self._mono.is_complete(self._analysed) and self._filter.buffer.is_complete(
             max(0, self._analysed - self._ahead)
         ):
             self._analyse()
@@ -211,29 +211,29 @@ class Stream:
         """Hear nothing more: what was mirrored at the beginning is mirrored at the end."""
         if self._heard == 0:
             return
-        for past in (self._mono, self._filter.past):
-            past.end()
-        analysed = self._framing.count(self._heard)
-        frames = filter_frames(self._heard, self._framing.hop)
+        for past in (self._mono, self._filter.buffer):
+            past.mirror_end()
+        analysed = self._framing.count_frames(self._heard)
+        frames = count_filter_frames(self._heard, self._framing.hop)
         while self._analysed < analysed:
             self._analyse()
         while self._filtered < min(analysed, frames):
             self._predict(self._rows[-1])  # nothing is heard after the last frame but itself
         while self._filtered < frames:
             self._filter_frame()  # the last mask holds
-        self._emit(*self._filter.rest(self._filtered - 1, self._heard))
+        self._emit(*self._filter.flush(self._filtered - 1, self._heard))
 
     def _analyse(self) -> None:
         """Hear the next frame, and filter the one that the predictor now knows enough of."""
         piece = self._mono.frame(self._analysed)[0] * self._taper
         self._analysed += 1
-        self._mono.forget(self._analysed * self._framing.hop - self._framing.before)
+        self._mono.discard_before(self._analysed * self._framing.hop - self._framing.samples_before)
         power = np.square(np.abs(fft.rfft(piece, self._framing.fft)[: self._spectrum.bins]))
         level = 10 * np.log10(np.maximum(power, 10 ** (self._spectrum.floor_db / 10)))
         magnitude = torch.from_numpy(level.astype(np.float32))[:, None]
-        self._predict(to_bands(magnitude, self._bands, self._spectrum)[:, 0].numpy())
+        self._predict(apply_filterbank(magnitude, self._bands, self._spectrum)[:, 0].numpy())
 
-    def _predict(self, rows_db: Floats) -> None:
+    def _predict(self, rows_db: FloatArray) -> None:
         with torch.no_grad():
             heard = torch.from_numpy(rows_db)[None, :, None]
             foreseen, self._memory = self._predictor(heard, self._memory)
@@ -241,19 +241,19 @@ class Stream:
         if len(self._rows) < self._ahead + 1:
             return
         mask = Mask(foreseen.mask_db[0].numpy(), self._hz, 1.0, self._spectrum.rate / 2)
-        self._mask = mask.bounded(self._settings.max_gain_db).rounded().gain_db[:, 0]
+        self._mask = mask.clip(self._settings.max_gain_db).quantize().gain_db[:, 0]
         self._filter_frame()
 
     def _filter_frame(self) -> None:
         gain = self._weights @ (self._mask * np.float32(self.amount))
-        self._follower.hear(self._rows[0], self._mask)
+        self._follower.update(self._rows[0], self._mask)
         if self._settings.match:
             gain = gain + self._follower.gain_db(self.amount)
-        made, before = self._filter.frame(self._filtered, gain)
+        made, before = self._filter.process_frame(self._filtered, gain)
         self._filtered += 1
         self._emit(made, before)
 
     def _emit(self, made: Samples, before: Samples) -> None:
         if made.shape[1]:
-            held = self._ceiling.hold(made, before) if self._settings.match else made
+            held = self._ceiling.process(made, before) if self._settings.match else made
             self._made.append(held)

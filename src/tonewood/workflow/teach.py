@@ -10,27 +10,27 @@ import torch
 
 from tonewood.files import folders
 from tonewood.files.card import PredictorCard
-from tonewood.files.folders import Take, lesson
+from tonewood.files.folders import TrainingRecording, select_training_excerpts
 from tonewood.files.modelfile import Model
-from tonewood.files.study import opened
-from tonewood.masking.distil import Lesson, distil, missed_db
-from tonewood.masking.fitting import blended, cycle_distance
+from tonewood.files.study import open_recording
+from tonewood.masking.distil import DistillationExample, train_predictor, prediction_error_db
+from tonewood.masking.fitting import blended_prior, cycle_distance
 from tonewood.masking.mask import Mask
-from tonewood.masking.neighbours import imitated
+from tonewood.masking.neighbours import back_translate
 from tonewood.masking.predictor import Predictor
-from tonewood.settings import EnhanceSettings, PredictorSettings, changed
-from tonewood.signal.bands import centres_hz
-from tonewood.signal.spectrum import scaled_to
-from tonewood.workflow.audit import Side
-from tonewood.workflow.hearing import Beginning, Sound, listen
+from tonewood.settings import EnhanceSettings, PredictorSettings, apply_assignments
+from tonewood.signal.bands import center_frequencies
+from tonewood.signal.spectrum import scale_to_rate
+from tonewood.workflow.audit import DatasetSide
+from tonewood.workflow.hearing import TruncatedSource, AudioSource, analyse_source
 from tonewood.workflow.mask import find_mask
-from tonewood.workflow.predict import rows_along
+from tonewood.workflow.predict import iter_features
 
-MOST_SECONDS = 1800.0
+MAX_LEARNING_SECONDS = 1800.0
 """What priors, guide and predictor learn from of each side; longer folders are drawn from."""
 
 
-class Taught(NamedTuple):
+class LabelProgress(NamedTuple):
     """What the whole method makes of a recording is known; it is one of so many."""
 
     number: int
@@ -38,9 +38,9 @@ class Taught(NamedTuple):
     path: Path
 
 
-def teach(
-    model: Model, takes: Mapping[Side, list[Take]], settings: PredictorSettings
-) -> Iterator[Taught | Model]:
+def distill_predictor(
+    model: Model, takes: Mapping[DatasetSide, list[TrainingRecording]], settings: PredictorSettings
+) -> Iterator[LabelProgress | Model]:
     """Give a model a predictor; yields its progress and, last, the model with it.
 
     What prior and search make of the source takes is what is taught. All else of the model stays
@@ -57,20 +57,20 @@ def teach(
         A recording cannot be read again; it is named.
     """
     seed, spectrum = model.settings.training.seed, model.settings.spectrum
-    row_hz = centres_hz(model.settings.scorer.bands, spectrum)
-    split = folders.split(takes["source"], settings.held_out, seed)
-    lessons: list[list[Lesson]] = []
+    row_hz = center_frequencies(model.settings.scorer.bands, spectrum)
+    split = folders.split_takes(takes["source"], settings.held_out, seed)
+    lessons: list[list[DistillationExample]] = []
     number = 0
-    parts = _enough(split.train, seed), _enough(split.held_out, seed)
+    parts = _limit_duration(split.train, seed), _limit_duration(split.held_out, seed)
     total = len(parts[0]) + len(parts[1])
     for part in parts:
         lessons.append([])
         for take in part:
-            sound = Beginning(opened(take.item, model.card.fix), MOST_SECONDS)
-            lessons[-1].append(_lesson(sound, model, settings.search_steps))
+            sound = TruncatedSource(open_recording(take.item, model.card.fix), MAX_LEARNING_SECONDS)
+            lessons[-1].append(_distillation_example(sound, model, settings.search_steps))
             number += 1
-            yield Taught(number, total, take.path)
-    predictor = distil(
+            yield LabelProgress(number, total, take.path)
+    predictor = train_predictor(
         lessons[0],
         model.priors.static_db,
         model.guide.energy,
@@ -85,9 +85,9 @@ def teach(
     card = PredictorCard(
         parameters=predictor.parameter_count,
         takes=len(lessons[1]),
-        missed_db=missed_db(predictor, lessons[1]),
+        missed_db=prediction_error_db(predictor, lessons[1]),
         spread_db=float((heard - model.priors.static_db[:, None]).square().mean().sqrt()),
-        cycle_db=_cycle(model, predictor, takes["reference"]),
+        cycle_db=_cycle_distances(model, predictor, takes["reference"]),
     )
     yield replace(
         model,
@@ -99,53 +99,53 @@ def teach(
     )
 
 
-def _enough(takes: Sequence[Take], seed: int) -> list[Take]:
+def _limit_duration(takes: Sequence[TrainingRecording], seed: int) -> list[TrainingRecording]:
     """Takes that are searched: all, or as many as last long enough, drawn by the seed."""
     order = torch.randperm(len(takes), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen: list[int] = []
     seconds = 0.0
     for k in order:
-        if chosen and seconds + takes[k].seconds > MOST_SECONDS:
+        if chosen and seconds + takes[k].seconds > MAX_LEARNING_SECONDS:
             break
         chosen.append(k)
         seconds += takes[k].seconds
     return [takes[k] for k in sorted(chosen)]
 
 
-def _lesson(sound: Sound, model: Model, steps: int) -> Lesson:
+def _distillation_example(source: AudioSource, model: Model, steps: int) -> DistillationExample:
     """A recording's rows at its own rate, and what prior and search make of it."""
     spectrum = model.settings.spectrum
-    heard = listen(sound, model)
-    wanted = changed(EnhanceSettings(), [f"search.steps={steps}"])
+    heard = analyse_source(source, model)
+    wanted = apply_assignments(EnhanceSettings(), [f"search.steps={steps}"])
     taken = list(find_mask(heard, model, wanted))
     first, last = (
         torch.cat([it.mask_db for it in taken if it.number == number], dim=1)
         for number in (0, steps)
     )
     found = last, last - first
-    if sound.rate < spectrum.rate:
-        return Lesson(heard.rows_db.part(0, heard.rows_db.frames), *found)
-    rows = torch.cat(list(rows_along(sound, model)), dim=1)
-    _, hop, _ = scaled_to(spectrum, sound.rate)
-    seconds = np.arange(rows.shape[1]) * (hop / sound.rate)
-    hz = centres_hz(model.settings.scorer.bands, spectrum)
+    if source.rate < spectrum.rate:
+        return DistillationExample(heard.rows_db.read(0, heard.rows_db.frames), *found)
+    rows = torch.cat(list(iter_features(source, model)), dim=1)
+    _, hop, _ = scale_to_rate(spectrum, source.rate)
+    seconds = np.arange(rows.shape[1]) * (hop / source.rate)
+    hz = center_frequencies(model.settings.scorer.bands, spectrum)
     grids = (Mask(it.numpy(), hz, spectrum.hop / spectrum.rate, spectrum.rate / 2) for it in found)
-    return Lesson(rows, *(torch.from_numpy(it.at(hz, seconds)) for it in grids))
+    return DistillationExample(rows, *(torch.from_numpy(it.gain_at(hz, seconds)) for it in grids))
 
 
-def _cycle(model: Model, predictor: Predictor, reference: list[Take]) -> tuple[float, float, float]:
+def _cycle_distances(model: Model, predictor: Predictor, reference: list[TrainingRecording]) -> tuple[float, float, float]:
     """Cycle distance of nothing done, of the prior and of the predictor, dB, on takes held out."""
     priors = model.priors
     settings = model.settings
-    held = folders.split(reference, settings.priors.held_out, settings.training.seed).held_out
+    held = folders.split_takes(reference, settings.priors.held_out, settings.training.seed).held_out
     found = []
-    for features in lesson(held, MOST_SECONDS, settings.training.seed)[0]:
-        take = priors.reference.take(features)
-        pseudo = imitated(take, priors.reference, priors.source, priors.hop_ms)
+    for features in select_training_excerpts(held, MAX_LEARNING_SECONDS, settings.training.seed)[0]:
+        take = priors.reference.prior_features(features)
+        pseudo = back_translate(take, priors.reference, priors.source, priors.hop_ms)
         masks = (
             torch.zeros_like(pseudo.rows_db),
-            blended(priors, pseudo),
-            predictor.foresee(pseudo.rows_db).mask_db,
+            blended_prior(priors, pseudo),
+            predictor.predict(pseudo.rows_db).mask_db,
         )
         found.append([cycle_distance(pseudo.rows_db + mask, take) for mask in masks])
     before, prior, predicted = np.mean(found, axis=0).tolist()

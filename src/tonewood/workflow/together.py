@@ -12,7 +12,7 @@ from tonewood.settings import TrainingSettings
 
 
 @contextmanager
-def joined(device: str, training: TrainingSettings) -> Iterator[str]:
+def distributed_group(device: str, training: TrainingSettings) -> Iterator[str]:
     """Join the processes that `torchrun` started; yields the device of this one.
 
     Alone, which may be under `torchrun` too, nothing is joined and nothing changes.

@@ -10,32 +10,32 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tonewood.errors import CallError, DeviceError, ModelError, shown
+from tonewood.errors import CallError, DeviceError, ModelError, printable
 from tonewood.files import folders
-from tonewood.files.cache import NOWHERE, Cache
-from tonewood.files.card import Card, EarsCard, FolderCard, PriorCard, Quartiles, ScorerCard
+from tonewood.files.cache import NO_CACHE, FeatureCache
+from tonewood.files.card import ModelCard, ListenerCard, FolderCard, PriorCard, Quartiles, ScorerCard
 from tonewood.files.checkpoint import Checkpoint
-from tonewood.files.folders import Take, lesson
-from tonewood.files.items import Place
-from tonewood.files.modelfile import Model, load
-from tonewood.files.several import Weighted
+from tonewood.files.folders import TrainingRecording, select_training_excerpts
+from tonewood.files.items import FolderOrManifest
+from tonewood.files.modelfile import Model, load_model
+from tonewood.files.several import WeightedFolder
 from tonewood.masking import fitting, likeness
-from tonewood.scoring.course import rank
-from tonewood.scoring.ears import Heard
-from tonewood.scoring.guide import guide_gains, guide_weight, train_guide
+from tonewood.scoring.course import process_rank
+from tonewood.scoring.ears import ListenerData
+from tonewood.scoring.guide import validation_gains, select_guide_weight, train_guide
 from tonewood.scoring.scorer import Scorer
-from tonewood.scoring.training import Fit
+from tonewood.scoring.training import TrainedScorer
 from tonewood.settings import ModelSettings, PredictorSettings
-from tonewood.signal.memory import release, unload
+from tonewood.signal.memory import trim_malloc, page_out
 from tonewood.workflow import opinions
-from tonewood.workflow.audit import Listened, examine
-from tonewood.workflow.courses import Checked, fit_scorers
-from tonewood.workflow.opinions import Listening
-from tonewood.workflow.sides import Loaded, load_sides, named, plan_fix
-from tonewood.workflow.teach import MOST_SECONDS, Taught, teach
+from tonewood.workflow.audit import AuditProgress, analyse_confounds
+from tonewood.workflow.courses import CheckEvent, fit_scorers
+from tonewood.workflow.opinions import ListenerAudioProgress
+from tonewood.workflow.sides import SideLoadProgress, load_sides, side_display_name, plan_side_normalization
+from tonewood.workflow.teach import MAX_LEARNING_SECONDS, LabelProgress, distill_predictor
 
 
-class Origin(NamedTuple):
+class Provenance(NamedTuple):
     """What the recordings are, where they are from, and under which licence the model may go."""
 
     domain: str = ""
@@ -43,46 +43,46 @@ class Origin(NamedTuple):
     notice: str = ""
 
 
-UNSTATED = Origin()
+NO_PROVENANCE = Provenance()
 
 
-Tables = tuple[Path | None, Path | None]
+ListenerTables = tuple[Path | None, Path | None]
 
-Event = Listened | Loaded | Listening | Checked | Taught | Model
+TrainingEvent = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | Model
 
 
-def train(
-    reference: Place | Sequence[Weighted],
-    source: Place,
+def train_from_folders(
+    reference: FolderOrManifest | Sequence[WeightedFolder],
+    source: FolderOrManifest,
     settings: ModelSettings,
     *,
     name: str = "model",
     device: str = "cpu",
-    origin: Origin = UNSTATED,
-    tables: Tables = (None, None),
-    cache: Cache = NOWHERE,
+    provenance: Provenance = NO_PROVENANCE,
+    tables: ListenerTables = (None, None),
+    cache: FeatureCache = NO_CACHE,
     checkpoint: Checkpoint | None = None,
-) -> Iterator[Event]:
+) -> Iterator[TrainingEvent]:
     """Learn scorer, judge and priors; yields its progress and, last, the `Model`.
 
     Of several processes that train together only the first yields a `Model`.
 
     Parameters
     ----------
-    reference : Path, Listing or sequence of Weighted
+    reference : Path, ManifestSide or sequence of WeightedFolder
         A folder, a list, or several folders with their weights, which count in all that is learnt.
-    source : Path or Listing
+    source : Path or ManifestSide
         What it holds need not correspond.
     settings : ModelSettings
     name : str
         Of the model, for people.
     device : str
         `cpu` or `cuda`.
-    origin : Origin
+    provenance : Provenance
         What people should know of the recordings, kept in the card.
     tables : tuple of Path or None
         Preferences and ratings, by which listeners teach scorer and judge beside the folders.
-    cache : Cache
+    cache : FeatureCache
         Where analysed recordings are kept and found again, mapped into memory.
     checkpoint : Checkpoint, optional
         Where scorer and judge are kept on their way, and gone on from.
@@ -96,36 +96,36 @@ def train(
     """
     began = time.perf_counter()
     check_device(device)
-    fix = yield from plan_fix(reference, source, settings)
-    takes = yield from load_sides(reference, source, settings, fix=fix, cache=cache)
-    answered = (yield from opinions.load(*tables, settings)) if any(tables) else None
+    fix = yield from plan_side_normalization(reference, source, settings)
+    takes = yield from load_sides(reference, source, settings, normalization=fix, cache=cache)
+    answered = (yield from opinions.load_listener_answers(*tables, settings)) if any(tables) else None
     training = settings.training
-    found = examine(
-        [take.evidence for take in takes["reference"]],
-        [take.evidence for take in takes["source"]],
+    found = analyse_confounds(
+        [take.audit_features for take in takes["reference"]],
+        [take.audit_features for take in takes["source"]],
         np.random.default_rng(training.seed),
     )
-    window = settings.spectrum.frames(settings.scorer.crop_seconds)
-    clouds = [likeness.fit([take.rows_db for take in takes[side]], window) for side in takes]
-    _rest(*takes.values())
+    window = settings.spectrum.to_frames(settings.scorer.crop_seconds)
+    clouds = [likeness.fit_detector([take.rows_db for take in takes[side]], window) for side in takes]
+    _free_memory(*takes.values())
     cards = [
-        _folder_card(named(side), part)
+        _folder_card(side_display_name(side), part)
         for side, part in zip((reference, source), takes.values(), strict=True)
     ]
-    kept = folders.split(takes["reference"], settings.priors.held_out, training.seed)
-    learns, shares = lesson(kept.train, MOST_SECONDS, training.seed)
-    checks, checked = lesson(kept.held_out, MOST_SECONDS, training.seed)
-    sources, _ = lesson(takes["source"], MOST_SECONDS, training.seed)
-    heard = answered.heard if answered else None
+    kept = folders.split_takes(takes["reference"], settings.priors.held_out, training.seed)
+    learns, shares = select_training_excerpts(kept.train, MAX_LEARNING_SECONDS, training.seed)
+    checks, checked = select_training_excerpts(kept.held_out, MAX_LEARNING_SECONDS, training.seed)
+    sources, _ = select_training_excerpts(takes["source"], MAX_LEARNING_SECONDS, training.seed)
+    heard = answered.data if answered else None
     fits = yield from fit_scorers(takes, heard, settings, device, checkpoint)
-    _rest(*takes.values())
-    if rank():
+    _free_memory(*takes.values())
+    if process_rank():
         return  # several trained one scorer; the first goes on alone
     if not settings.predictor.taught:
         # Of long folders most is not looked at again, and need not be in memory.
-        takes, kept = {}, folders.Split([], [])
+        takes, kept = {}, folders.TakeSplit([], [])
     generator = torch.Generator().manual_seed(training.seed)
-    learnt = fitting.fit(
+    learnt = fitting.fit_priors(
         learns,
         sources,
         checks,
@@ -135,9 +135,9 @@ def train(
         (shares, checked),
     )
     guide = train_guide(learnt.corrected, settings.guide, generator, shares)
-    gains = guide_gains(guide, learnt.corrected_held_out)
+    gains = validation_gains(guide, learnt.corrected_held_out)
     # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
-    weight = guide_weight(gains) * learnt.priors.beliefs.networks.moment
+    weight = select_guide_weight(gains) * learnt.priors.shrinkage.networks.per_frame
     judge = fits.get("judge")
     model = Model(
         name=name,
@@ -149,40 +149,40 @@ def train(
         guide_weight=weight,
         reference_likeness=clouds[0],
         source_likeness=clouds[1],
-        card=Card(
+        card=ModelCard(
             reference=cards[0],
             source=cards[1],
             scorer=scorer_card(fits["scorer"], training.seed),
             judge=scorer_card(judge, training.seed + 1) if judge else None,
             prior=PriorCard(
                 weights=learnt.priors.weights,
-                beliefs=learnt.priors.beliefs,
-                cycle_db=learnt.cycles,
+                beliefs=learnt.priors.shrinkage,
+                cycle_db=learnt.cycle_scores,
                 guide_weight=weight,
                 guide_gains=gains,
             ),
             seconds=round(time.perf_counter() - began, 1),
             seed=training.seed,
-            versions=versions(),
-            **origin._asdict(),
+            versions=library_versions(),
+            **provenance._asdict(),
             audit=found,
             fix=fix,
-            ears=ears_card(fits["scorer"].scorer, answered.heard, settings) if answered else None,
+            ears=listener_card(fits["scorer"].scorer, answered.data, settings) if answered else None,
         ),
     )
     if settings.predictor.taught:
-        yield from teach(model, takes, settings.predictor)
+        yield from distill_predictor(model, takes, settings.predictor)
     else:
         yield model
 
 
-def concluded(output: Path, checkpoint: Checkpoint) -> Model | None:
+def load_finished_model(output: Path, checkpoint: Checkpoint) -> Model | None:
     """The model that a training ended with that was killed before it forgot its checkpoint."""
-    digest = checkpoint.concluded()
+    digest = checkpoint.recorded_digest()
     if digest is None or not output.is_file():
         return None
     try:
-        model = load(output)
+        model = load_model(output)
     except ModelError:
         return None
     return model if model.digest == digest else None
@@ -190,16 +190,16 @@ def concluded(output: Path, checkpoint: Checkpoint) -> Model | None:
 
 def add_predictor(
     model: Model,
-    reference: Place | Sequence[Weighted],
-    source: Place,
+    reference: FolderOrManifest | Sequence[WeightedFolder],
+    source: FolderOrManifest,
     settings: PredictorSettings,
-    cache: Cache = NOWHERE,
-) -> Iterator[Event]:
+    cache: FeatureCache = NO_CACHE,
+) -> Iterator[TrainingEvent]:
     """Give a model that is there a predictor, all else left as it is; yields as `train`.
 
     Parameters
     ----------
-    reference, source : Path, Listing, or several weighted
+    reference, source : Path, ManifestSide, or several weighted
         What the model was trained on.
 
     Raises
@@ -211,20 +211,20 @@ def add_predictor(
     """
     if model.learnt_priors is None:
         raise ModelError(
-            f"{shown(model.name)} was learnt from listeners alone; a predictor learns from prior "
+            f"{printable(model.name)} was learnt from listeners alone; a predictor learns from prior "
             "and search: train with --reference and --source"
         )
     takes = yield from load_sides(
-        reference, source, model.settings, fix=model.card.fix, cache=cache
+        reference, source, model.settings, normalization=model.card.fix, cache=cache
     )
-    yield from teach(model, takes, settings)
+    yield from distill_predictor(model, takes, settings)
 
 
-def _rest(*sides: Sequence[Take]) -> None:
+def _free_memory(*sides: Sequence[TrainingRecording]) -> None:
     """Let the system have what a stage is done with; recordings stay mapped."""
     for take in (it for side in sides for it in side):
-        unload(*take.analysis)
-    release()
+        page_out(*take.features)
+    trim_malloc()
 
 
 def check_device(device: str) -> None:
@@ -235,7 +235,7 @@ def check_device(device: str) -> None:
         raise DeviceError("no CUDA device is at hand: use --device cpu")
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """What the result depends on besides data and settings."""
     return {
         "tonewood": version("tonewood"),
@@ -244,19 +244,19 @@ def versions() -> dict[str, str]:
     }
 
 
-def _folder_card(name: str, takes: list[Take]) -> FolderCard:
-    return FolderCard(name=name, takes=len(takes), hours=round(folders.hours(takes), 4))
+def _folder_card(name: str, takes: list[TrainingRecording]) -> FolderCard:
+    return FolderCard(name=name, takes=len(takes), hours=round(folders.total_hours(takes), 4))
 
 
-def ears_card(scorer: Scorer, heard: Heard, settings: ModelSettings) -> EarsCard:
+def listener_card(scorer: Scorer, listener_data: ListenerData, settings: ModelSettings) -> ListenerCard:
     """What a card says of listeners."""
     training = settings.training
-    return opinions.card_of(
-        scorer, heard, opinions.hold_out(heard, training.held_out, training.seed)
+    return opinions.measure_listener_agreement(
+        scorer, listener_data, opinions.hold_out_listener_groups(listener_data, training.held_out, training.seed)
     )
 
 
-def scorer_card(fit: Fit, seed: int) -> ScorerCard:
+def scorer_card(fit: TrainedScorer, seed: int) -> ScorerCard:
     """What a card says of a fit."""
     return ScorerCard(
         accuracy=fit.accuracy,

@@ -9,35 +9,35 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, Protocol
 
-from tonewood.errors import OutputError, RecipeError, TonewoodError, shown
+from tonewood.errors import OutputError, RecipeError, TonewoodError, printable
 from tonewood.files import places
 from tonewood.files import recipe as recipes
-from tonewood.files.audio import Stream, sha256
+from tonewood.files.audio import AudioReader, file_sha256
 from tonewood.files.modelfile import Model
-from tonewood.files.places import Place
+from tonewood.files.places import Location
 from tonewood.files.recipe import Recipe
-from tonewood.files.results import Row
-from tonewood.masking.optimise import Step
+from tonewood.files.results import ResultRow
+from tonewood.masking.optimise import SearchStep
 from tonewood.settings import EnhanceSettings
 from tonewood.workflow import batch, picture
-from tonewood.workflow.batch import Enhanced, Scored
-from tonewood.workflow.layout import Failed, Job
-from tonewood.workflow.predict import predictor_of
-from tonewood.workflow.resume import Wanted
-from tonewood.workflow.score import Score, score_sound
+from tonewood.workflow.batch import FileEnhanced, FileScored
+from tonewood.workflow.layout import FileFailure, FileJob
+from tonewood.workflow.predict import require_predictor
+from tonewood.workflow.resume import OutputKey
+from tonewood.workflow.score import Score, score_source
 
 
-class Unit(NamedTuple):
+class WorkItem(NamedTuple):
     """A recording, and what it becomes if anything."""
 
-    input: Place
-    output: Place | None = None
+    input: Location
+    output: Location | None = None
 
 
-class Done(NamedTuple):
+class ItemResult(NamedTuple):
     """What became of a unit: a row for the table, and what a front end tells."""
 
-    row: Row
+    row: ResultRow
     event: Any
 
 
@@ -50,44 +50,44 @@ class Task(Protocol):
         ...
 
     @property
-    def told(self) -> dict[str, Any]:
+    def settings_key(self) -> dict[str, Any]:
         """Settings that decide what is found, as JSON."""
         ...
 
-    def do(self, unit: Any, model: Model, known: Row | None) -> Done:  # noqa: ANN401
-        """Do a unit; `known` is what an earlier run of the same model and settings found."""
+    def run(self, item: Any, model: Model, previous: ResultRow | None) -> ItemResult:  # noqa: ANN401
+        """Do a unit; `previous` is what an earlier run of the same model and settings found."""
         ...
 
 
-def attempt(task: Task, unit: Any, model: Model, known: Row | None) -> Done:  # noqa: ANN401
+def run_guarded(task: Task, item: Any, model: Model, previous: ResultRow | None) -> ItemResult:  # noqa: ANN401
     """Do a unit; what goes wrong becomes the row's error, so that the others go on."""
     began = time.perf_counter()
     try:
-        done = task.do(unit, model, known)
+        done = task.run(item, model, previous)
         return done._replace(row=replace(done.row, took=round(time.perf_counter() - began, 3)))
     except TonewoodError as error:
-        return lost(unit, error, time.perf_counter() - began)
+        return failed_item(item, error, time.perf_counter() - began)
     except Exception as error:
         why = " ".join(str(error).split())
-        known_as = f"{shown(str(unit.input))} failed for no reason foreseen here"
+        known_as = f"{printable(str(item.input))} failed for no reason foreseen here"
         told = TonewoodError(f"{known_as} ({type(error).__name__}: {why}): please report it")
-        return lost(unit, told, time.perf_counter() - began)
+        return failed_item(item, told, time.perf_counter() - began)
 
 
-def lost(unit: Any, error: TonewoodError, took: float = 0.0) -> Done:  # noqa: ANN401
+def failed_item(item: Any, error: TonewoodError, took: float = 0.0) -> ItemResult:  # noqa: ANN401
     """A unit that could not be done."""
-    output = None if unit.output is None else str(unit.output)
+    output = None if item.output is None else str(item.output)
     digest = None
-    if isinstance(unit.input, Path):
+    if isinstance(item.input, Path):
         with suppress(TonewoodError):
-            digest = sha256(unit.input)
-    row = Row(str(unit.input), output, digest, error=str(error), took=round(took, 3))
-    return Done(row, Failed(unit.input, error))
+            digest = file_sha256(item.input)
+    row = ResultRow(str(item.input), output, digest, error=str(error), took=round(took, 3))
+    return ItemResult(row, FileFailure(item.input, error))
 
 
 @dataclass(frozen=True)
 class EnhanceTask:
-    """Enhance; arguments as of `batch.enhance_files`."""
+    """Enhance; arguments as of `local_batch.enhance_files`."""
 
     settings: EnhanceSettings
     plot: bool = False
@@ -96,55 +96,55 @@ class EnhanceTask:
     name: Literal["enhance"] = "enhance"
 
     @property
-    def told(self) -> dict[str, Any]:
+    def settings_key(self) -> dict[str, Any]:
         """The settings; what the picture and the device are decides no figure."""
         return self.settings.model_dump(mode="json")
 
-    def check(self, model: Model) -> None:
+    def check_requirements(self, model: Model) -> None:
         """Raise before the work what would be raised after it."""
         if self.plot:
-            picture.check()
+            picture.check_matplotlib()
         if self.settings.prior.kind == "predicted":
-            predictor_of(model)
+            require_predictor(model)
 
-    def do(self, unit: Unit, model: Model, known: Row | None) -> Done:
+    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
         """Enhance a recording; what it made before is known from its recipe."""
-        assert unit.output is not None
-        with places.fetched(unit.input) as path, named(unit.input, path):
-            if isinstance(unit.output, Path):
-                done = self._made(Job(path, unit.output), model)
+        assert item.output is not None
+        with places.local_copy(item.input) as path, relabel_errors(item.input, path):
+            if isinstance(item.output, Path):
+                done = self._enhance_local(FileJob(path, item.output), model)
             else:
-                done = self._put(path, unit.output, model)
-        done = replace(done, input=unit.input)
-        return Done(_enhanced_row(done), done)
+                done = self._enhance_to_url(path, item.output, model)
+        done = replace(done, input=item.input)
+        return ItemResult(_enhancement_row(done), done)
 
-    def _made(self, job: Job, model: Model) -> Enhanced:
+    def _enhance_local(self, job: FileJob, model: Model) -> FileEnhanced:
         for event in batch.enhance_file(
             job, model, self.settings, self.plot, self.overwrite, self.device
         ):
-            if not isinstance(event, Step):
+            if not isinstance(event, SearchStep):
                 done = event
         return done
 
-    def _put(self, path: Path, url: str, model: Model) -> Enhanced:
+    def _enhance_to_url(self, path: Path, url: str, model: Model) -> FileEnhanced:
         """Make the outputs here, then put them there, the sound last."""
-        side = url + recipes.SUFFIX
+        side = url + recipes.RECIPE_SUFFIX
         drawn = f"{url}.png" if self.plot else None
         if not self.overwrite:
-            wanted = Wanted(sha256(path), model.digest, self.settings)
-            if (recipe := _standing(url, side, drawn, wanted)) is not None:
-                return batch.told(recipe, path, url, side, drawn)
+            wanted = OutputKey(file_sha256(path), model.digest, self.settings)
+            if (recipe := _find_uploaded(url, side, drawn, wanted)) is not None:
+                return batch.result_from_recipe(recipe, path, url, side, drawn)
         with TemporaryDirectory(prefix="tonewood-") as folder:
             # Its own folder: the input may be a copy in another, or be named like the output.
-            local = Path(folder) / places.name_of(url)
-            done = self._made(Job(path, local), model)
+            local = Path(folder) / places.url_name(url)
+            done = self._enhance_local(FileJob(path, local), model)
             for made, there in ((done.recipe, side), (done.picture, drawn), (local, url)):
                 if made is not None and there is not None:
-                    places.put(Path(made), there, overwrite=self.overwrite)
+                    places.upload_file(Path(made), there, overwrite=self.overwrite)
         return replace(done, output=url, recipe=side, picture=drawn)
 
 
-def _standing(url: str, side: str, drawn: str | None, wanted: Wanted) -> Recipe | None:
+def _find_uploaded(url: str, recipe_url: str, picture_url: str | None, key: OutputKey) -> Recipe | None:
     """Recipe of what an earlier run put at a URL; None if nothing is there.
 
     Raises
@@ -152,40 +152,40 @@ def _standing(url: str, side: str, drawn: str | None, wanted: Wanted) -> Recipe 
     OutputError
         Something else is there.
     """
-    content = places.content(side)
+    content = places.read_url_bytes(recipe_url)
     try:
-        recipe = None if content is None else recipes.parse(content, side)
+        recipe = None if content is None else recipes.parse_recipe(content, recipe_url)
     except RecipeError:
         recipe = None
-    ours = recipe is not None and wanted.made(recipe)
-    there = places.exists(url)
-    if there and ours and (drawn is None or places.exists(drawn)):
+    ours = recipe is not None and key.matches(recipe)
+    there = places.url_exists(url)
+    if there and ours and (picture_url is None or places.url_exists(picture_url)):
         return recipe
     if not there and ours:  # a run was killed between the two
-        for left in filter(None, (drawn, side)):
-            if places.exists(left):
-                places.remove(left)
+        for left in filter(None, (picture_url, recipe_url)):
+            if places.url_exists(left):
+                places.remove_url(left)
         return None
-    for taken, name in ((there, url), (content is not None, side)):
+    for taken, name in ((there, url), (content is not None, recipe_url)):
         if taken:
-            raise OutputError(f"{shown(name)} exists: name another output or pass --overwrite")
+            raise OutputError(f"{printable(name)} exists: name another output or pass --overwrite")
     return None
 
 
-def _enhanced_row(done: Enhanced) -> Row:
-    found = done.certificate
-    return Row(
-        path=str(done.input),
-        output=str(done.output),
-        sha256=done.sha256,
-        seconds=done.duration,
+def _enhancement_row(result: FileEnhanced) -> ResultRow:
+    found = result.certificate
+    return ResultRow(
+        path=str(result.input),
+        output=str(result.output),
+        sha256=result.sha256,
+        seconds=result.duration,
         scorer=found.scorer.before,
         scorer_after=found.scorer.after,
         judge=found.judge.before if found.judge else None,
         judge_after=found.judge.after if found.judge else None,
         verdict=found.verdict,
         certificate=found.model_dump_json(),
-        details=json.dumps({"already": done.already, "warnings": list(done.warnings)}),
+        details=json.dumps({"already": result.from_earlier_run, "warnings": list(result.warnings)}),
     )
 
 
@@ -196,32 +196,32 @@ class ScoreTask:
     name: Literal["score"] = "score"
 
     @property
-    def told(self) -> dict[str, Any]:
+    def settings_key(self) -> dict[str, Any]:
         """Nothing decides scores but the model."""
         return {}
 
-    def do(self, unit: Unit, model: Model, known: Row | None) -> Done:
+    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
         """Score a recording."""
-        with places.fetched(unit.input) as path:
-            digest = sha256(path)
-            if known is not None and known.sha256 == digest and known.scorer is not None:
-                windows = tuple(json.loads(known.details or "[]"))
-                return Done(known, Scored(unit.input, Score(known.scorer, known.judge, windows)))
-            stream = Counted(path)
-            with named(unit.input, path):
-                found = score_sound(stream, model)
-        row = Row(
-            path=str(unit.input),
+        with places.local_copy(item.input) as path:
+            digest = file_sha256(path)
+            if previous is not None and previous.sha256 == digest and previous.scorer is not None:
+                windows = tuple(json.loads(previous.details or "[]"))
+                return ItemResult(previous, FileScored(item.input, Score(previous.scorer, previous.judge, windows)))
+            stream = CountingReader(path)
+            with relabel_errors(item.input, path):
+                found = score_source(stream, model)
+        row = ResultRow(
+            path=str(item.input),
             sha256=digest,
             seconds=stream.samples / stream.rate,
             scorer=found.scorer,
             judge=found.judge,
             details=json.dumps(list(found.windows)),
         )
-        return Done(row, Scored(unit.input, found))
+        return ItemResult(row, FileScored(item.input, found))
 
 
-class Counted(Stream):
+class CountingReader(AudioReader):
     """A stream that knows how long it was, once it was run through."""
 
     samples = 0
@@ -235,11 +235,11 @@ class Counted(Stream):
 
 
 @contextmanager
-def named(place: Place, copy: Path) -> Iterator[None]:
+def relabel_errors(location: Location, copy: Path) -> Iterator[None]:
     """Let errors about a copy name the place that it is a copy of."""
     try:
         yield
     except TonewoodError as error:
-        if isinstance(place, Path):
+        if isinstance(location, Path):
             raise
-        raise type(error)(str(error).replace(shown(copy), shown(place))) from error
+        raise type(error)(str(error).replace(printable(copy), printable(location))) from error
