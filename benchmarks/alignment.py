@@ -22,9 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from tonewood.evaluation.align import Alignment, align_recordings
+from tonewood.evaluation.alignment import Alignment, align_recordings
 from tonewood.evaluation.metrics import mel_distance
-from tonewood.workflow.pairs import MEASURE_RATE, pairs_by_name, to_mono_16k
+from tonewood.evaluation.pairs import MEASURE_RATE, pairs_by_name, to_mono_16k
 
 WARPS = {
     "as it is": (1.0, 0.0),
@@ -116,7 +116,9 @@ def measured(
     loud = np.convolve(source.numpy() ** 2, np.ones(480), "same")[: length // 160 * 160 : 160]
     used = np.isfinite(places) & (loud > loud.max() * 10**-4.5)
     wrong = np.abs(places - np.interp(times, *warp))[used]
-    return Found(wrong, before, mel_distance(source, warped, alignment.to_reference), alignment, warp)
+    return Found(
+        wrong, before, mel_distance(source, warped, alignment.to_reference), alignment, warp
+    )
 
 
 def drawn(seconds: float, tempo: float, rubato: float, rng: np.random.Generator) -> Warp:

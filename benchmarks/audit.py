@@ -25,16 +25,15 @@ import soundfile
 import torch
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
-from tonewood.files.audio import Recording, find_audio_files, read_recording, file_sha256
-from tonewood.files.folders import AuditFeatures
-from tonewood.scoring.audit import long_term_spectra
+from tonewood.audio_io.reader import Recording, file_sha256, find_audio_files, read_recording
+from tonewood.audit.classifiers import long_term_spectra
+from tonewood.audit.pipeline import CONFOUNDS, AuditResult, analyse_confounds
+from tonewood.audit.report import plot_feature_distributions, plot_folder_spectra
+from tonewood.data import normalization
+from tonewood.data.dataset import AuditFeatures
+from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.recording_quality import measure_quality
 from tonewood.settings import ModelSettings
-from tonewood.signal import remedies
-from tonewood.signal.bands import band_levels
-from tonewood.signal.traces import measure_quality
-from tonewood.workflow.audit import AuditResult, analyse_confounds
-from tonewood.workflow.auditpage import plot_feature_distributions, plot_folder_spectra
-from tonewood.workflow.confounds import CONFOUNDS
 
 SETTINGS = ModelSettings()
 BEGIN, END = "<!-- audit:begin -->", "<!-- audit:end -->"
@@ -105,7 +104,9 @@ PLANTS = (
 )
 
 
-def evidence(recording: Recording, wave: np.ndarray | None = None, *, bits: int = 16) -> AuditFeatures:
+def evidence(
+    recording: Recording, wave: np.ndarray | None = None, *, bits: int = 16
+) -> AuditFeatures:
     if wave is not None:
         full = 2 ** (bits - 1)
         kept = np.clip(np.round(wave * full), -full, full - 1) / full
@@ -135,14 +136,18 @@ def claimed(audit) -> set[str]:
 
 
 def measured(folders: str, call: argparse.Namespace) -> dict:
-    recordings = [read_recording(path) for it in folders.split(",") for path in find_audio_files(it)]
+    recordings = [
+        read_recording(path) for it in folders.split(",") for path in find_audio_files(it)
+    ]
     plain = [evidence(recording) for recording in recordings]
     rng = np.random.default_rng(0)
     alarms: Counter = Counter()
     false = 0
     for _ in range(call.halvings):
         first, second = halves(len(plain), rng)
-        names = claimed(analyse_confounds([plain[k] for k in first], [plain[k] for k in second], rng))
+        names = claimed(
+            analyse_confounds([plain[k] for k in first], [plain[k] for k in second], rng)
+        )
         false += bool(names)
         alarms.update(names)
     rows = []
@@ -189,12 +194,14 @@ def after_fix(recordings, done, plain, planted, plant: Plant, rng) -> bool:
         return False
     first, second = halves(len(plain), rng)
     sides = [plain[k].traces for k in first], [planted[k].traces for k in second]
-    fix = remedies.fit_normalization(plant.fix, *sides)
+    fix = normalization.fit_normalization(plant.fix, *sides)
     fixed = [
         [
             evidence(
                 recordings[k],
-                remedies.normalize_recording(waves[k].astype(np.float32), recordings[k].rate, it, fix, rng),
+                normalization.normalize_recording(
+                    waves[k].astype(np.float32), recordings[k].rate, it, fix, rng
+                ),
                 bits=24,
             )
             for k, it in zip(half, side, strict=True)

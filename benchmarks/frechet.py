@@ -11,7 +11,12 @@ import argparse
 import numpy as np
 
 from tonewood.evaluation import frechet
-from tonewood.evaluation.frechet import Gaussian, extrapolate_frechet_distance, frechet_distance, fit_gaussian
+from tonewood.evaluation.frechet import (
+    Gaussian,
+    extrapolate_frechet_distance,
+    fit_gaussian,
+    frechet_distance,
+)
 
 SIZES = ((16, 60), (32, 60), (32, 120), (32, 300))
 

@@ -18,8 +18,7 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import kendalltau, norm
 
-from tonewood.evaluation import bradley_terry, choices, mushra
-from tonewood.evaluation import listeners as unlike
+from tonewood.stats import bradley_terry, mushra, proportions
 
 BEGIN, END = "<!-- listening:begin -->", "<!-- listening:end -->"
 
@@ -53,20 +52,20 @@ def covered(once: Callable[[np.random.Generator], list[bool]], simulations: int)
 
 
 def preference(rng: np.random.Generator) -> list[bool]:
-    found = choices.binomial_proportion(int(rng.binomial(400, 0.65)), 400)
+    found = proportions.binomial_proportion(int(rng.binomial(400, 0.65)), 400)
     return [found.low <= 0.65 <= found.high]
 
 
 def listeners(rng: np.random.Generator) -> list[bool]:
     own = rng.beta(6.5, 3.5, 20)  # listeners differ in how much they prefer it; their mean is 0.65
-    spread = choices.mean_over_listeners(rng.binomial(16, own).tolist(), [16] * 20)
+    spread = proportions.mean_over_listeners(rng.binomial(16, own).tolist(), [16] * 20)
     return [spread.low <= 0.65 <= spread.high]
 
 
 def middle(rng: np.random.Generator, number: int = 20, each: int = 16) -> list[bool]:
     planted = np.log(0.65 / 0.35)
     counts = rng.binomial(each, expit(planted + rng.normal(0, 1, number)))
-    found = unlike.fit_mixed_logit(counts.tolist(), [each] * number)
+    found = bradley_terry.fit_mixed_logit(counts.tolist(), [each] * number)
     assert found is not None
     return [found.low <= 0.65 <= found.high]
 
@@ -76,8 +75,8 @@ def few_listeners(rng: np.random.Generator) -> list[bool]:
 
 
 def sensitivity(rng: np.random.Generator) -> list[bool]:
-    correct = int(rng.binomial(320, choices.abx_correct(1.5)))
-    found = choices.abx_sensitivity(correct, 320)
+    correct = int(rng.binomial(320, proportions.abx_correct(1.5)))
+    found = proportions.abx_sensitivity(correct, 320)
     return [found.low <= 1.5 <= (found.high or np.inf)]
 
 
@@ -118,7 +117,7 @@ def among_all() -> np.ndarray:
 
 
 def others(rng: np.random.Generator) -> list[bool]:
-    found = unlike.jackknife_intervals(unlike_answers(rng, 20))
+    found = bradley_terry.jackknife_intervals(unlike_answers(rng, 20))
     assert found is not None
     return ((found.low <= among_all()) & (found.high >= among_all())).tolist()
 

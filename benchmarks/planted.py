@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from planted.instrument import CAUSES
 from planted.measure import find, learn, settings, write_takes
 
-from tonewood.workflow.explain_page import octaves_table, parts_table
+from tonewood.explanation.report import octaves_table, parts_table
 
 TRAIN, TEST, SECONDS = range(72), range(150, 162), 9.0
 

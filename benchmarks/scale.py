@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tonewood.files.modelfile import Model, load_model
+from tonewood.batch import runner
+from tonewood.batch.dask_backend import PART_KEY_PREFIX, DaskWorkers
+from tonewood.batch.tasks import EnhanceTask
+from tonewood.enhancement.output_files import FileFailure
+from tonewood.model.model import Model, load_model
 from tonewood.settings import EnhanceSettings
-from tonewood.workflow import archive
-from tonewood.workflow.cluster import PART_KEY_PREFIX, DaskWorkers
-from tonewood.workflow.layout import FileFailure
-from tonewood.workflow.units import EnhanceTask
 
 RATE = 44_100
 HOURS, WORKERS = 10_000, 100
@@ -55,17 +55,25 @@ def spread(takes: Path, model: Model, workers: int) -> dict[str, float]:
         for path in warm:
             soundfile.write(path, take(1.0, 0), RATE)
         task = EnhanceTask(EnhanceSettings(force=True))
-        list(archive.run_batch(archive.plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew))
+        list(
+            runner.run_batch(
+                runner.plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew
+            )
+        )
         out = Path(folder) / "out"
-        units = archive.plan_jobs([takes], out)
+        units = runner.plan_jobs([takes], out)
         crew.client.get_task_stream()
         began = time.perf_counter()
-        events = archive.run_batch(units, task, model, workers=crew, table=out / archive.RESULTS_TABLE_NAME)
+        events = runner.run_batch(
+            units, task, model, workers=crew, table=out / runner.RESULTS_TABLE_NAME
+        )
         *_, tally = events
         took = time.perf_counter() - began
-        assert isinstance(tally, archive.BatchProgress)
+        assert isinstance(tally, runner.BatchProgress)
         assert tally.failed == 0
-        lent = sum(str(it["key"]).startswith(PART_KEY_PREFIX) for it in crew.client.get_task_stream())
+        lent = sum(
+            str(it["key"]).startswith(PART_KEY_PREFIX) for it in crew.client.get_task_stream()
+        )
     return {
         "workers": workers, "seconds": took, "load": load_before, "hours": tally.audio_hours, "lent": lent
     }  # fmt: skip

@@ -22,11 +22,11 @@ from planted.instrument import PLAIN, RATE, phrase
 from scipy.signal import welch
 from scipy.stats import kendalltau
 
-from tonewood.evaluation.bradley_terry import most_informative_pair
+from tonewood.enhancement.analysis import score_array
+from tonewood.enhancement.pipeline import enhance_array
 from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
-from tonewood.workflow import ears
-from tonewood.workflow.enhance import enhance_array
-from tonewood.workflow.score import score_array
+from tonewood.stats.bradley_terry import most_informative_pair
+from tonewood.training import pipeline
 
 BEGIN, END = "<!-- taste:begin -->", "<!-- taste:end -->"
 RECORDINGS, UNSEEN, ENHANCED, SECONDS = 60, 40, 20, 6.0
@@ -83,7 +83,9 @@ def brightness(wave: np.ndarray) -> float:
 def comparisons(taste: np.ndarray, way: str, count: int, rng: np.random.Generator) -> list:
     wins, said = np.zeros((len(taste), len(taste))), []
     for _ in range(count):
-        pair = most_informative_pair(wins, rng) if way == "active" else rng.permutation(len(taste))[:2]
+        pair = (
+            most_informative_pair(wins, rng) if way == "active" else rng.permutation(len(taste))[:2]
+        )
         i, j = map(int, pair)
         if rng.random() >= 1 / (1 + np.exp(taste[j] - taste[i])):
             i, j = j, i
@@ -105,7 +107,7 @@ def measured(seed: int, way: str, count: int) -> tuple[float, float, float, int,
             rows = [("preferred", "other"), *comparisons(taste, way, count, rng)]
             csv.writer(stream).writerows(rows)
         settings = apply_assignments(ModelSettings(), [f"training.seed={seed}"])
-        *_, model = ears.train_from_listeners(table, None, settings)
+        *_, model = pipeline.train_from_listeners(table, None, settings)
     scores = [score_array(wave[None], RATE, model).scorer for wave in unseen]
     tau = kendalltau(-np.array(scores), [brightness(wave) for wave in unseen]).statistic
     moved = []

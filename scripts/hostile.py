@@ -24,7 +24,7 @@ sys.modules["tests"] = ours
 
 from tests.hostile.everything import everything  # noqa: E402
 from tests.hostile.harness import Tally, tried  # noqa: E402
-from tonewood.files.modelfile import Model, load_model  # noqa: E402
+from tonewood.model.model import Model, load_model  # noqa: E402
 
 _AT_ONCE = 5_000
 

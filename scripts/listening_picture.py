@@ -19,9 +19,9 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from tonewood import serving
-from tonewood.listening import build, pieces
-from tonewood.listening.design import ListeningTest
+from tonewood import web
+from tonewood.listening import builder, stimuli
+from tonewood.listening.definition import ListeningTest
 from tonewood.listening.server import create_listening_app
 
 RATE, SECONDS, WIDTH, HEIGHT = 22_050, 6.0, 620, 800
@@ -47,16 +47,16 @@ def main() -> None:
 def _screen(root: Path, kind: str, scheme: str) -> bytes:
     """A question of one kind of test, a sound playing; a PNG."""
     folders = [_condition(root / kind / name, hz) for name, hz in CONDITIONS.items()]
-    found = list(pieces.pieces_from_conditions(folders[1:]))
+    found = list(stimuli.pieces_from_conditions(folders[1:]))
     if kind == "mushra":
-        found = pieces.add_reference(found, folders[0])
+        found = stimuli.add_reference(found, folders[0])
     reference = "good" if kind == "mushra" else None
-    plan = build.make_plan(
+    plan = builder.make_plan(
         kind=kind, seconds=5.0, checked=False, reference=reference, title="Two cellos"
     )
-    *_, test = build.build_listening_test(found, plan, root / kind / "test")
+    *_, test = builder.build_listening_test(found, plan, root / kind / "test")
     assert isinstance(test, ListeningTest)
-    guarded = serving.secure(create_listening_app(test, root / kind / "test"), token=test.access_token)
+    guarded = web.secure(create_listening_app(test, root / kind / "test"), token=test.access_token)
     server = uvicorn.Server(uvicorn.Config(guarded, port=0, log_level="error", ws="none"))
     thread = Thread(target=server.run, daemon=True)
     thread.start()
@@ -69,7 +69,7 @@ def _screen(root: Path, kind: str, scheme: str) -> bytes:
         )
         more: dict[str, Any] = {"color_scheme": scheme}
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, **more)
-        page.goto(serving.server_url("127.0.0.1", port, test.access_token))
+        page.goto(web.server_url("127.0.0.1", port, test.access_token))
         _begin(page)
         made = page.screenshot()
         browser.close()

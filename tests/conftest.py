@@ -14,9 +14,9 @@ import soundfile
 from hypothesis import HealthCheck, settings
 
 from tonewood import cli
-from tonewood.files.modelfile import Model
+from tonewood.model.model import Model
 from tonewood.settings import ModelSettings, PredictorSettings, apply_assignments
-from tonewood.workflow.train import add_predictor, train_from_folders
+from tonewood.training.pipeline import add_predictor, train_from_folders
 
 # A machine may be as busy as it likes: no property of Tonewood's is that a test ends in time.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

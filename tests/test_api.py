@@ -10,8 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 import tonewood
+from tonewood.dsp.loudness import integrated_loudness, true_peak_db
+from tonewood.enhancement.analysis import score_array as workflow_score
+from tonewood.enhancement.pipeline import enhance_array as workflow_enhance
 from tonewood.errors import AudioError, CallError, ModelError, OutputError, TonewoodError
-from tonewood.files.modelfile import Model
+from tonewood.model.model import Model
 from tonewood.settings import (
     EnhanceSettings,
     ModelSettings,
@@ -19,9 +22,6 @@ from tonewood.settings import (
     RenderSettings,
     SearchSettings,
 )
-from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.workflow.enhance import enhance_array as workflow_enhance
-from tonewood.workflow.score import score_array as workflow_score
 
 Play = Callable[..., NDArray[np.float32]]
 BRIEF = EnhanceSettings(

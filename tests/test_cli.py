@@ -16,12 +16,12 @@ import pytest
 import soundfile
 
 from tonewood import cli
-from tonewood.cli import report
-from tonewood.files.modelfile import Model, load_model
-from tonewood.files.recipe import Recipe
-from tonewood.files.recipe import load_recipe as load_recipe
+from tonewood.cli import common
+from tonewood.cli.progress import EnhancingDisplay
+from tonewood.enhancement.recipe import Recipe
+from tonewood.enhancement.recipe import load_recipe as load_recipe
+from tonewood.model.model import Model, load_model
 from tonewood.settings import OptimizerName
-from tonewood.terminal import EnhancingDisplay
 
 Run = Callable[..., Any]
 # `force`: the small instrument need not be like the tiny model's source.
@@ -143,7 +143,7 @@ def test_the_model_defaults_to_cello(run: Run, take: Path, monkeypatch: pytest.M
         asked.append(name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tonewood.files.modelfile.load_model", note)
+    monkeypatch.setattr("tonewood.model.model.load_model", note)
     for command in (("enhance", take, "-o", take.parent), ("score", take)):
         assert run(*command).code == 130
     assert asked == ["cello", "cello"]
@@ -204,7 +204,7 @@ def test_train_refuses_its_output_before_the_work(
     def unused(*_: object, **__: object) -> NoReturn:
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr("tonewood.workflow.train.train_from_folders", unused)
+    monkeypatch.setattr("tonewood.training.pipeline.train_from_folders", unused)
     assert "is a folder, not a file" in call(tmp_path, "--overwrite")
     assert "has no folder to lie in: make" in call(tmp_path / "no" / "m.tonewood")
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -262,8 +262,10 @@ def test_a_full_disk_loses_no_old_model(
     def full(_: Path) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tonewood.files.output._fsync", full)
-    monkeypatch.setattr("tonewood.workflow.train.train_from_folders", lambda *_, **__: iter([model]))
+    monkeypatch.setattr("tonewood.utils.atomic_write._fsync", full)
+    monkeypatch.setattr(
+        "tonewood.training.pipeline.train_from_folders", lambda *_, **__: iter([model])
+    )
     reference, source = training_folders
     call = ("train", "--reference", reference, "--source", source, "-o", path, "--overwrite")
     ran = run(*call)
@@ -487,7 +489,7 @@ def test_bars_are_gone_before_a_result_is_printed(
 
     monkeypatch.setattr(EnhancingDisplay, "clear", cleared)
     monkeypatch.setattr(cli.enhance, "_print_enhanced", lambda *_: happened.append("printed"))
-    monkeypatch.setattr(report, "print_failure", lambda *_: happened.append("printed"))
+    monkeypatch.setattr(common, "print_failure", lambda *_: happened.append("printed"))
     missing = tmp_path / "missing.wav"
     assert run("enhance", take, missing, "-o", tmp_path / "out", "-m", model_file, *FEW).code == 1
     assert happened == ["cleared", "printed", "cleared", "printed", "cleared"]
@@ -529,7 +531,7 @@ def test_what_is_ignored_stays_ignored(run: Run) -> None:
 def test_a_server_that_is_asked_to_end_closes_its_desk(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: signal.Signals
 ) -> None:
-    from tonewood.studio.desk import StudioState
+    from tonewood.studio.state import StudioState
 
     closed: list[Path] = []
     close = StudioState.close
@@ -543,7 +545,7 @@ def test_a_server_that_is_asked_to_end_closes_its_desk(
         return "http://127.0.0.1/"
 
     monkeypatch.setattr(StudioState, "close", told)
-    monkeypatch.setattr("tonewood.serving.server_url", ready)
+    monkeypatch.setattr("tonewood.web.server_url", ready)
     # Without the application's own end, which a second signal cuts short.
     monkeypatch.setattr("tonewood.studio.app.create_secure_studio_app", lambda *_, **__: nothing)
     kept = signal.signal(asked, signal.SIG_DFL)

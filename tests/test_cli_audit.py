@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.files.modelfile import Model, load_model
-from tonewood.scoring.findings import ConfoundAudit
+from tonewood.audit.pipeline import CONFOUNDS
+from tonewood.model.card import ConfoundAudit
+from tonewood.model.model import Model, load_model
 from tonewood.settings import ModelSettings
-from tonewood.workflow.confounds import CONFOUNDS
 
 Run = Callable[..., Any]
 

@@ -12,16 +12,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.evaluation.align import align_recordings
+from tonewood.batch.enhance_file import FileEnhanced, FileStarted, enhance_files
+from tonewood.cli.progress import EvaluatingDisplay
+from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.evaluation.alignment import align_recordings
+from tonewood.evaluation.frechet import FolderComparison, compare_folder_sound
 from tonewood.evaluation.metrics import gap_closed, mel_distance
-from tonewood.files.modelfile import Model, load_model
+from tonewood.evaluation.pairs import (
+    EVALUATED_METHODS,
+    MeasureProgress,
+    PairFiles,
+    pairs_by_name,
+    to_mono_16k,
+)
+from tonewood.evaluation.pipeline import Evaluation, evaluate_pairs
+from tonewood.model.model import Model, load_model
 from tonewood.settings import apply_assignments, default_enhance_settings
-from tonewood.terminal import EvaluatingDisplay
-from tonewood.workflow.batch import FileEnhanced, FileStarted, enhance_files
-from tonewood.workflow.distribution import FolderComparison, compare_folder_sound
-from tonewood.workflow.evaluate import Evaluation, evaluate_pairs
-from tonewood.workflow.layout import plan_file_jobs
-from tonewood.workflow.pairs import EVALUATED_METHODS, MeasureProgress, PairFiles, pairs_by_name, to_mono_16k
 
 Run = Callable[..., Any]
 FILES = {"index.html", "evaluation.json", "evaluation.csv"}
@@ -270,7 +276,9 @@ def test_folders_of_the_corpora_stand_in_order(corpora: Path, tmp_path: Path) ->
         (tmp_path / "good").mkdir(exist_ok=True)
         (tmp_path / "good" / path.name).symlink_to(path)
     laid = plan_file_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
-    how = apply_assignments(default_enhance_settings("search"), ["force=true", "certificate.control_steps=0"])
+    how = apply_assignments(
+        default_enhance_settings("search"), ["force=true", "certificate.control_steps=0"]
+    )
     done = [it for it in enhance_files(laid, cello, how) if isinstance(it, FileEnhanced)]
     assert len(done) == len(laid)
     found = []

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import soundfile
 
-from tonewood.terminal import BatchDisplay
-from tonewood.workflow.archive import BatchProgress
+from tonewood.batch.runner import BatchProgress
+from tonewood.cli.progress import BatchDisplay
 
 Run = Callable[..., Any]
 NAMES = {"attack", "steady", "vibrato", "transition", "noise-like", "quiet"}
@@ -213,7 +213,7 @@ def test_a_missing_extra_is_named_before_the_work(
 def test_a_recording_that_speaks_against_the_class_has_no_sounds(
     run: Run, take: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tonewood.workflow.explain.evidence_mask", lambda *_: None)
+    monkeypatch.setattr("tonewood.explanation.pipeline.evidence_mask", lambda *_: None)
     ran = run(
         "explain", take, "-m", model_file, "-o", tmp_path / "page.html", "--listen", "--no-parts",
         "--json",
@@ -229,7 +229,11 @@ def test_progress_shows_the_file(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with BatchDisplay() as display:
-        display.show(BatchProgress(1, 1, 3, audio_hours=0.5, audio_hours_per_minute=0.25, seconds_left=3_600.0))
+        display.show(
+            BatchProgress(
+                1, 1, 3, audio_hours=0.5, audio_hours_per_minute=0.25, seconds_left=3_600.0
+            )
+        )
         assert display.progress is not None
         (files,) = display.progress.tasks
     told = "0.25 h of sound a minute, 1:00:00 left, 1 failed"

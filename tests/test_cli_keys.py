@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tonewood.cli.keys import read_keys
+from tonewood.cli.servers import read_keys
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.listening import design
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.replies import screens_of, list_participants
+from tonewood.listening import definition
+from tonewood.listening.database import AnswerDatabase, list_participants, screens_of
 
 Run = Callable[..., Any]
 
@@ -37,7 +36,10 @@ def new(folders: Path, out: Path, *more: object) -> list[object]:
 
 
 def answered(folder: Path, listeners: int = 3) -> None:
-    test, answers = design.load_listening_test(folder), AnswerDatabase(folder / design.ANSWERS_FILE)
+    test, answers = (
+        definition.load_listening_test(folder),
+        AnswerDatabase(folder / definition.ANSWERS_FILE),
+    )
     for _ in range(listeners):
         listener = answers.add_listener("yes")
         for place, screen in screens_of(test, answers, listener).items():
@@ -76,9 +78,14 @@ def test_from_folders_to_a_report_and_back(run: Run, folders: Path, tmp_path: Pa
     assert all((tmp_path / "report" / row["preferred"]).is_file() for row in rows)
     ran = run(*new(folders, out, "--overwrite"))
     assert (ran.code, "never replaced" in ran.err) == (1, True)
-    for name in ("L1", list_participants(design.load_listening_test(out), AnswerDatabase(out / design.ANSWERS_FILE))[1].code.lower()):
+    for name in (
+        "L1",
+        list_participants(
+            definition.load_listening_test(out), AnswerDatabase(out / definition.ANSWERS_FILE)
+        )[1].code.lower(),
+    ):
         assert run("listen", "delete", out, name).code == 0
-    assert len(AnswerDatabase(out / design.ANSWERS_FILE).list_listeners()) == 1
+    assert len(AnswerDatabase(out / definition.ANSWERS_FILE).list_listeners()) == 1
     assert run("listen", "delete", out, "L9").code == 2
 
 
@@ -92,7 +99,7 @@ def test_export_and_import(run: Run, folders: Path, tmp_path: Path) -> None:
     responses.write_text("Stem,Participant,OrderAsked,Response\nt0,x,0,C01\nt9,x,1,C01\n")
     ran = run("listen", "import", out, responses, "--from", "reseval")
     assert (ran.code, ran.err.count("\n"), "line 3" in ran.err) == (1, 1, True)
-    assert not (out / design.ANSWERS_FILE).exists()  # what is refused leaves nothing behind
+    assert not (out / definition.ANSWERS_FILE).exists()  # what is refused leaves nothing behind
     responses.write_text("Stem,Participant,OrderAsked,Response\nt0,x,0,C01\n")
     ran = run("listen", "import", out, responses, "--from", "reseval", "--json")
     assert ran.objects == [{"listeners": 1, "answers": 1}]
@@ -161,7 +168,7 @@ def test_a_piece_that_fails_leaves_the_others(
     for told in ("lone.wav has no counterpart in b", "short lasts 2.0 s", "broken.wav",
                  "differ in length by 1.00 s", "4 of 5 failed, 1 done"):  # fmt: skip
         assert told in ran.err
-    assert {it.piece for it in design.load_listening_test(tmp_path / "t").excerpts} == {"good"}
+    assert {it.piece for it in definition.load_listening_test(tmp_path / "t").excerpts} == {"good"}
 
 
 def test_training_asks_for_something_to_learn_from(run: Run, folders: Path, tmp_path: Path) -> None:

@@ -14,17 +14,24 @@ import pytest
 import soundfile
 import torch
 
+from tonewood.cli.progress import ReproducingDisplay
 from tonewood.errors import FolderError
-from tonewood.files.modelfile import Model
-from tonewood.masking.mask import Mask
-from tonewood.scoring.training import ValidationCheck
+from tonewood.evaluation.pairs import MeasureProgress
+from tonewood.html_report import (
+    ReportAudio,
+    ReportBlock,
+    ReportFigure,
+    ReportHeading,
+    ReportTable,
+    render_report,
+)
+from tonewood.mask.mask import Mask
+from tonewood.model.model import Model
+from tonewood.research import paper_reproduction
+from tonewood.research.paper_reproduction import optimize_blocks
+from tonewood.scorer.training import ValidationCheck
 from tonewood.settings import ModelSettings, apply_assignments, default_enhance_settings
-from tonewood.terminal import ReproducingDisplay
-from tonewood.workflow import reproduce as reproducing
-from tonewood.workflow.courses import CheckEvent
-from tonewood.workflow.figures import optimize_blocks
-from tonewood.workflow.page import ReportBlock, ReportHeading, ReportFigure, ReportAudio, ReportTable, render_report
-from tonewood.workflow.pairs import MeasureProgress
+from tonewood.training.scorers import CheckEvent
 
 Run = Callable[..., Any]
 FILES = {"index.html", "table.json", "figure-1.png", "figure-2.png", "figure-3.png"}
@@ -80,10 +87,10 @@ def _quick() -> Any:
     methods = {
         name: how and how.model_copy(update={"search": how.search.model_copy(
             update={"steps": min(3, how.search.steps)})})
-        for name, how in reproducing.REPRODUCED_METHODS.items()
+        for name, how in paper_reproduction.REPRODUCED_METHODS.items()
     }  # fmt: skip
-    patch.setattr(reproducing, "REPRODUCED_METHODS", methods)
-    patch.setattr("tonewood.workflow.figures.enhance_settings", quick)
+    patch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
+    patch.setattr("tonewood.research.paper_reproduction.enhance_settings", quick)
     yield
     patch.undo()
 
@@ -94,7 +101,7 @@ def report(
 ) -> tuple[Path, list[Any]]:
     """The folder of a report, and the events on its way."""
     out = tmp_path_factory.mktemp("report") / "made" / "here"
-    return out, list(reproducing.reproduce_paper(corpus, out, ModelSettings(), model=model))
+    return out, list(paper_reproduction.reproduce_paper(corpus, out, ModelSettings(), model=model))
 
 
 def test_the_report_is_a_page_its_pictures_and_a_table(report: tuple[Path, list[Any]]) -> None:
@@ -150,7 +157,7 @@ def test_the_table_tells_of_every_method(report: tuple[Path, list[Any]], model: 
 
 
 def test_pairs_go_by_name(corpus: Path) -> None:
-    first, second = reproducing.read_test_pairs(corpus / "test")
+    first, second = paper_reproduction.read_test_pairs(corpus / "test")
     assert [pair.source.path.name for pair in (first, second)] == ["t0.wav", "t1.wav"]
     assert first.reference.path == corpus / "test" / "good" / "t0.wav"
 
@@ -159,8 +166,10 @@ def test_json_trains_where_no_model_is_given(
     run: Run, corpus: Path, small: Callable[..., ModelSettings], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    methods = {name: how for name, how in reproducing.REPRODUCED_METHODS.items() if name[0] in "up"}
-    monkeypatch.setattr(reproducing, "REPRODUCED_METHODS", methods)
+    methods = {
+        name: how for name, how in paper_reproduction.REPRODUCED_METHODS.items() if name[0] in "up"
+    }
+    monkeypatch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
     settings = apply_assignments(small(steps=10), ["guide.steps=20", "guide.width=4"])
     sets = [
         f"{group}.{name}={value.model_dump_json() if hasattr(value, 'model_dump') else value}"
@@ -207,8 +216,8 @@ def test_what_cannot_be_is_refused_before_the_work(
     def never(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError
 
-    monkeypatch.setattr(reproducing, "train_from_folders", never)
-    monkeypatch.setattr(reproducing, "apply_method", never)
+    monkeypatch.setattr(paper_reproduction, "train_from_folders", never)
+    monkeypatch.setattr(paper_reproduction, "apply_method", never)
     (tmp_path / "file").write_bytes(b"mine")
     call = ("reproduce", "--corpus", corpus)
     ran = run(*call, "-o", tmp_path / "file")
@@ -230,7 +239,7 @@ def test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fault: s
         soundfile.write(tmp_path / side / name, play(seconds).T, 16_000)
     message = {"missing": "a.wav has no partner", "longer": r"lasts 1\.00 s and .* 1\.10 s"}[fault]
     with pytest.raises(FolderError, match=message):
-        reproducing.read_test_pairs(tmp_path)
+        paper_reproduction.read_test_pairs(tmp_path)
 
 
 def test_blocks_before_and_after_smoothing_are_the_same_notes(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tonewood.scoring.search import SIZES, SizeProgress, SizeResult
-from tonewood.scoring.training import ValidationCheck
-from tonewood.terminal import SearchDisplay
-from tonewood.workflow import search as searching
+from tonewood.cli.progress import SearchDisplay
+from tonewood.research import architecture_search
+from tonewood.research.architecture_search import SIZES, SizeProgress, SizeResult
+from tonewood.scorer.training import ValidationCheck
 
 Run = Callable[..., Any]
 BRIEF = {
@@ -32,12 +32,12 @@ def call(training_folders: Any) -> list[object]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two sizes instead of all."""
-    real = searching.search_sizes
+    real = architecture_search.search_sizes
 
     def few(*arguments: Any, **more: Any) -> Iterator[Any]:
         return real(*arguments, sizes=SIZES[:2], **more)
 
-    monkeypatch.setattr(searching, "search_sizes", few)
+    monkeypatch.setattr(architecture_search, "search_sizes", few)
 
 
 def test_help_names_every_option(run: Run) -> None:
@@ -111,7 +111,7 @@ def test_a_picture_that_cannot_be_is_refused_before_the_work(
     run: Run, call: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
     message: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(searching, "search_sizes", None)
+    monkeypatch.setattr(architecture_search, "search_sizes", None)
     (tmp_path / "there.png").write_bytes(b"mine")
     ran = run(*call, "-o", tmp_path / name)
     assert ran.code == (2 if "jpg" in name else 1)

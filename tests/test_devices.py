@@ -17,28 +17,39 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.conftest import instrument
-from tonewood.files.modelfile import Model
-from tonewood.masking import mask as masks
-from tonewood.masking import neighbours, optimise
-from tonewood.masking.mask import TensorMask, moving_average
-from tonewood.masking.neighbours import Codebook, FolderStatistics, back_translate
-from tonewood.masking.objective import compute_objective
-from tonewood.masking.optimise import FreeMask, search_mask
-from tonewood.masking.priors import Priors, BlendWeights
-from tonewood.scoring import training
+from tonewood.dsp import features, filterbank, stft
+from tonewood.dsp.chunking import Chunk
+from tonewood.dsp.features import ReferenceLevels, compute_features
+from tonewood.dsp.filterbank import (
+    band_levels,
+    center_frequencies,
+    filterbank_levels,
+    frame_levels,
+    mean_level,
+)
+from tonewood.enhancement.segment_search import mask_scale, render_feedback
+from tonewood.mask import mask as masks
+from tonewood.mask import search
+from tonewood.mask.mask import TensorMask, moving_average
+from tonewood.mask.search import FreeMask, compute_objective, search_mask
+from tonewood.model.model import Model
+from tonewood.priors import nearest_neighbours
+from tonewood.priors.nearest_neighbours import Codebook, FolderStatistics, back_translate
+from tonewood.priors.priors import BlendWeights, Priors
+from tonewood.scorer import training
+from tonewood.scorer.losses import design_polyphase, resample_polyphase
 from tonewood.settings import ModelSettings, SearchSettings, TrainingSettings
-from tonewood.signal import bands, features, spectrum
-from tonewood.signal.bands import band_levels, center_frequencies, frame_levels, filterbank_levels, mean_level
-from tonewood.signal.blocks import Chunk
-from tonewood.signal.features import ReferenceLevels, compute_features
-from tonewood.signal.resample import design_polyphase, resample_polyphase
-from tonewood.workflow.partsearch import render_feedback, mask_scale
 
 SETTINGS = ModelSettings()
 SPECTRUM, BANDS = SETTINGS.spectrum, SETTINGS.scorer.bands
 ROWS, SECONDS = 48, 6
 HOP = SPECTRUM.hop / SPECTRUM.rate
-TABLES = (bands.filterbank_matrix, bands.filterbank_matrix_on, masks._interpolation_matrix, neighbours._lifter)
+TABLES = (
+    filterbank.filterbank_matrix,
+    filterbank.filterbank_matrix_on,
+    masks._interpolation_matrix,
+    nearest_neighbours._lifter,
+)
 Place = Callable[[Tensor], Tensor]
 
 
@@ -85,7 +96,7 @@ def test_analysis(place: Place, wave: Tensor) -> None:
 def test_rendering_and_what_is_heard_of_it(place: Place, wave: Tensor) -> None:
     there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
     field = TensorMask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
-    made = spectrum.prepare_filter(there, SPECTRUM.rate, SPECTRUM)(field.gain_at)
+    made = stft.prepare_filter(there, SPECTRUM.rate, SPECTRUM)(field.gain_at)
     assert (made.device, made.shape) == (there.device, there.shape)
     assert moving_average(gain, 9, 3).device == gain.device
 
@@ -94,7 +105,7 @@ def test_a_piece_through_a_filter(place: Place, wave: Tensor) -> None:
     there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
     field = TensorMask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
     piece = Chunk(there, 0, 1_000, 20_000)
-    made = spectrum.filter_chunk(piece, SPECTRUM.rate, field.gain_at, SPECTRUM)
+    made = stft.filter_chunk(piece, SPECTRUM.rate, field.gain_at, SPECTRUM)
     assert (made.device, made.shape) == (there.device, (there.shape[0], 20_000))
 
 
@@ -165,8 +176,8 @@ def test_scorer_guide_and_search(
     own = on(model, place)
     rows = place(torch.rand(ROWS, 400))
     # What is nowhere has no numbers, and draws here give none; all else of the search goes its way.
-    monkeypatch.setattr(optimise, "_crop_offsets", lambda *_: [0, 100])
-    monkeypatch.setattr(optimise, "objective_values", lambda parts: [1.0] * len(parts))
+    monkeypatch.setattr(search, "_crop_offsets", lambda *_: [0, 100])
+    monkeypatch.setattr(search, "objective_values", lambda parts: [1.0] * len(parts))
     for name in ("SGD", "Adam"):
         settings = SearchSettings(steps=2, guide=0.5, score=0.5, optimiser=name)
         *_, last = search_mask(

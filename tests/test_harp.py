@@ -16,9 +16,9 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tonewood import harp
-from tonewood.files.modelfile import load_model
-from tonewood.serving import secure
-from tonewood.workflow import batch
+from tonewood.batch import enhance_file
+from tonewood.model.model import load_model
+from tonewood.web import secure
 
 EXAMPLE = Path(__file__).parents[1] / "src/tonewood/bundled/example.flac"
 
@@ -33,7 +33,10 @@ def take() -> bytes:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
-    app = secure(harp.create_harp_app(load_model("soundfont-cello"), tmp_path), limits_by_path=harp.UPLOAD_LIMITS)
+    app = secure(
+        harp.create_harp_app(load_model("soundfont-cello"), tmp_path),
+        limits_by_path=harp.UPLOAD_LIMITS,
+    )
     with TestClient(app, base_url="http://127.0.0.1:7860") as made:
         yield made
 
@@ -131,14 +134,14 @@ def test_old_files_go(client: TestClient, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_search_is_cancelled_between_two_steps(
     client: TestClient, take: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = batch.enhance_files
+    whole = enhance_file.enhance_files
 
     def slow(*given: Any, **more: Any) -> Iterator[Any]:
         for event in whole(*given, **more):
             yield event
             asked(client, "cancel")
 
-    monkeypatch.setattr(batch, "enhance_files", slow)
+    monkeypatch.setattr(enhance_file, "enhance_files", slow)
     event, told = asked(client, "process", uploaded(client, take), 1.0, False)
     assert (event, told) == ("error", {"error": "cancelled"})
 

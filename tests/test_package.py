@@ -20,8 +20,8 @@ from fsspec.registry import _registry
 from packaging.requirements import Requirement
 
 from tonewood.errors import MissingExtraError
-from tonewood.evaluation.mushra import fit_mixed_effects
-from tonewood.workflow.hub import load_pretrained
+from tonewood.model.hub import load_pretrained
+from tonewood.stats.mushra import fit_mixed_effects
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -143,7 +143,7 @@ def test_without_an_extra_one_line_says_how_to_install_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     # As if nothing had asked for it yet.
-    monkeypatch.delitem(sys.modules, "tonewood.workflow.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "tonewood.batch.dask_backend", raising=False)
     monkeypatch.delitem(_registry, extra, raising=False)
     before = sorted(tmp_path.rglob("*"))
     ran = run(*call.split())

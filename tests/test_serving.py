@@ -14,9 +14,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from tonewood import serving
+from tonewood import web
 from tonewood.errors import CallError, MissingExtraError
-from tonewood.serving import RequestLimits, secure, server
+from tonewood.web import RequestLimits, secure, server
 
 
 async def _echo(request: Request) -> PlainTextResponse:
@@ -59,7 +59,7 @@ def test_this_machine_has_three_names(host: str) -> None:
 
 
 def test_bound_everywhere_addresses_are_names_but_domains_are_not() -> None:
-    everywhere = client(hosts=serving.accepted_hostnames("0.0.0.0"))
+    everywhere = client(hosts=web.accepted_hostnames("0.0.0.0"))
     assert everywhere.get("/", headers={"host": "192.168.1.5:8765"}).status_code == 200
     assert everywhere.get("/", headers={"host": "rebound.example"}).status_code == 421
 
@@ -190,7 +190,9 @@ def test_programs_bring_the_token_in_a_header() -> None:
 
 
 def test_a_body_above_the_limit_is_refused_stated_or_not() -> None:
-    asked = client(limits=RequestLimits(body_bytes=100), larger={"/upload": RequestLimits(body_bytes=200)})
+    asked = client(
+        limits=RequestLimits(body_bytes=100), larger={"/upload": RequestLimits(body_bytes=200)}
+    )
     assert asked.post("/change", content=b"x" * 100).status_code == 200
     assert asked.post("/change", content=b"x" * 101).status_code == 413
     unstated = asked.post("/change", content=(b"x" * 60 for _ in range(2)))
@@ -222,17 +224,17 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
 
 
 def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    serving.require_server_extra("the studio", "studio")
+    web.require_server_extra("the studio", "studio")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[studio\]'"):
-        serving.require_server_extra("the studio", "studio")
+        web.require_server_extra("the studio", "studio")
 
 
 def test_the_address_names_host_port_and_token() -> None:
-    assert serving.server_url("127.0.0.1", 8765) == "http://127.0.0.1:8765/"
-    assert serving.server_url("::1", 80, "abc") == "http://[::1]:80/?token=abc"
-    assert serving.is_loopback("localhost")
-    assert not serving.is_loopback("0.0.0.0")
+    assert web.server_url("127.0.0.1", 8765) == "http://127.0.0.1:8765/"
+    assert web.server_url("::1", 80, "abc") == "http://[::1]:80/?token=abc"
+    assert web.is_loopback("localhost")
+    assert not web.is_loopback("0.0.0.0")
 
 
 def test_a_port_that_is_taken_is_named() -> None:

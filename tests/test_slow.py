@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from tonewood.serving import RequestLimits, secure
-from tonewood.serving.patience import with_head_timeout
+from tonewood.web import RequestLimits, secure
+from tonewood.web.server import with_head_timeout
 
 PATIENCE_S = 0.3
 Connect = Callable[[], socket.socket]
@@ -40,7 +40,12 @@ def server() -> Iterator[uvicorn.Server]:
     ]
     app = secure(Starlette(routes=routes), limits=RequestLimits(seconds=PATIENCE_S))
     config = uvicorn.Config(
-        app, port=0, log_level="critical", ws="none", http=with_head_timeout(PATIENCE_S), lifespan="off"
+        app,
+        port=0,
+        log_level="critical",
+        ws="none",
+        http=with_head_timeout(PATIENCE_S),
+        lifespan="off",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

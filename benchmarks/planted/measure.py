@@ -7,13 +7,23 @@ from pathlib import Path
 import numpy as np
 
 from planted.instrument import CAUSES, PLAIN, RATE, phrase
-from tonewood.evaluation.weights import ConfidenceInterval, PartWeight, mean_intervals, compute_part_weights
-from tonewood.files.audio import write_recording
-from tonewood.files.formats import AudioFormat
-from tonewood.files.modelfile import Model
+from tonewood.audio_io.libsndfile import AudioFormat
+from tonewood.audio_io.reader import write_recording
+from tonewood.explanation.note_statistics import (
+    ConfidenceInterval,
+    PartWeight,
+    compute_part_weights,
+    mean_intervals,
+)
+from tonewood.explanation.pipeline import (
+    OCTAVE_CENTERS_HZ,
+    PART_NAMES,
+    Explanation,
+    explain_recording,
+)
+from tonewood.model.model import Model
 from tonewood.settings import ModelSettings, apply_assignments
-from tonewood.workflow.explain import PART_NAMES, OCTAVE_CENTERS_HZ, Explanation, explain_recording
-from tonewood.workflow.train import train_from_folders
+from tonewood.training.pipeline import train_from_folders
 
 SIDES = {"reference": "with", "source": "without"}
 PART = {"vibrato": "vibrato", "attack": "attack"}

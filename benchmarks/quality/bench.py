@@ -14,12 +14,12 @@ from torch import Tensor
 import tonewood
 from quality import corpus
 from quality.corpus import Corpus, Piece
-from tonewood.files.audio import find_audio_files
-from tonewood.files.modelfile import Model
-from tonewood.masking.mask import Mask
-from tonewood.masking.render import render_through_mask
+from tonewood.audio_io.reader import find_audio_files
+from tonewood.dsp.filterbank import center_frequencies
+from tonewood.mask.mask import Mask
+from tonewood.mask.render import render_through_mask
+from tonewood.model.model import Model
 from tonewood.settings import ModelSettings, RenderSettings, apply_assignments
-from tonewood.signal.bands import center_frequencies
 
 _QUICK_SHARE = 4  # a quick training takes one step in so many
 
@@ -80,7 +80,9 @@ class Bench:
         if key not in self._trained:
             seed = f"training.seed={self.seed}"
             quick = _fewer_steps(ModelSettings().model_dump()) if self.quick else []
-            settings = apply_assignments(ModelSettings(), [seed, *quick, *self.training, *assignments])
+            settings = apply_assignments(
+                ModelSettings(), [seed, *quick, *self.training, *assignments]
+            )
             began = time.process_time()
             model = tonewood.train(self.corpus.reference, self.corpus.source, settings=settings)
             self._trained[key] = Trained(model, time.process_time() - began)

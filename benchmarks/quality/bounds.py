@@ -2,8 +2,8 @@
 
 from quality.bench import Bench, Fitted, Output, Row, through
 from quality.corpus import Piece, mel_rows
-from tonewood.files.audio import read_recording
-from tonewood.masking.mask import moving_average
+from tonewood.audio_io.reader import read_recording
+from tonewood.mask.mask import moving_average
 from tonewood.settings import ModelSettings
 
 _SMOOTH_S = 0.09
@@ -18,7 +18,9 @@ def best_mask(bench: Bench) -> Fitted:
 
     def enhance(piece: Piece) -> Output:
         difference = mel_rows(piece.wanted) - mel_rows(piece.before)
-        return through(piece, moving_average(difference, ModelSettings().spectrum.to_frames(_SMOOTH_S)))
+        return through(
+            piece, moving_average(difference, ModelSettings().spectrum.to_frames(_SMOOTH_S))
+        )
 
     return Fitted(enhance, note="knows the answer: mel rows, averaged over 90 ms")
 

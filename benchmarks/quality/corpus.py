@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.files.audio import find_audio_files, read_recording, resample
+from tonewood.audio_io.reader import find_audio_files, read_recording, resample
+from tonewood.dsp.filterbank import band_levels
 from tonewood.settings import ModelSettings
-from tonewood.signal.bands import band_levels
 
 RATE = ModelSettings().spectrum.rate
 _RANGE_DB = 70.0  # heard below a take's level

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from quality.bench import Bench, Fitted, Row, through
 from quality.corpus import mel_rows
 from quality.masknet import MaskNet, row_mean
-from tonewood.scoring.training import draw_crops
+from tonewood.scorer.training import draw_crops
 
 _BATCH, _FRAMES = 4, 130
 _CYCLE, _IDENTITY = 3.0, 0.5

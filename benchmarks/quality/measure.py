@@ -12,10 +12,10 @@ import tonewood
 from quality import outside
 from quality.bench import Bench, Fitted, Output, Row, SkippedError
 from quality.corpus import Piece, mono
+from tonewood.dsp.filterbank import center_frequencies
 from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
-from tonewood.masking.mask import Mask
+from tonewood.mask.mask import Mask
 from tonewood.settings import BandSettings, ModelSettings
-from tonewood.signal.bands import center_frequencies
 
 # Roughness depends on the grid; every mask is looked at on this one.
 _GRID_HZ = center_frequencies(BandSettings(scale="mel", count=48), ModelSettings().spectrum)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from quality.bench import Bench
 from quality.corpus import mono
-from tonewood.files import folders
-from tonewood.files.audio import find_audio_files, read_recording
-from tonewood.files.folders import TrainingRecording
-from tonewood.scoring.training import draw_crops, cut_windows
+from tonewood.audio_io.reader import find_audio_files, read_recording
+from tonewood.data import dataset
+from tonewood.data.dataset import TrainingRecording
+from tonewood.dsp.stft import log_magnitude, stft
+from tonewood.scorer.training import cut_windows, draw_crops
 from tonewood.settings import ModelSettings, apply_assignments
-from tonewood.signal.spectrum import log_magnitude, stft
 
 _FRAMES, _BATCH = 200, 16
 _STEPS, _QUICK_STEPS = 200, 60
@@ -101,8 +101,10 @@ def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], li
         recording = read_recording(path)
         rows = bins(mono(recording.samples, recording.rate))
         group = str(path.relative_to(folder))  # as folders.load names it; it draws by these names
-        found.append((TrainingRecording(path, group, recording.duration, "", None, None, path), rows))
-    split = folders.split_takes([t for t, _ in found], settings.training.held_out, seed)
+        found.append(
+            (TrainingRecording(path, group, recording.duration, "", None, None, path), rows)
+        )
+    split = dataset.split_takes([t for t, _ in found], settings.training.held_out, seed)
     held_out = {t.path for t in split.held_out}
     learn = [rows for t, rows in found if t.path in held_out]
     check = [rows for t, rows in found if t.path not in held_out]

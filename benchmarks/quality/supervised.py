@@ -13,7 +13,7 @@ from torch import Tensor
 from quality.bench import Bench, Fitted, Row, SkippedError, through
 from quality.corpus import mel_rows
 from quality.masknet import MaskNet, row_mean
-from tonewood.scoring.training import draw_crops
+from tonewood.scorer.training import draw_crops
 
 _FOLDS = 4
 _STEPS, _CHECK_EVERY, _PATIENCE = 600, 20, 4

@@ -19,17 +19,17 @@ import torch
 import tonewood
 from speed.limits import Limits, best, machine
 from speed.limits import measured as limits_measured
-from tonewood.files.audio import AudioReader, write_recording_blocks
-from tonewood.masking.mask import LazyMask, Mask
-from tonewood.masking.render import render_blocks
+from tonewood.audio_io.reader import AudioReader, write_recording_blocks
+from tonewood.dsp.features import pitch_power
+from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.loudness import integrated_loudness, true_peak_db
+from tonewood.dsp.stft import scale_to_rate
+from tonewood.enhancement.analysis import analyse_source
+from tonewood.enhancement.mask_search import find_mask, find_prior_mask, mask_grid
+from tonewood.enhancement.pipeline import enhance_stream, mean_score
+from tonewood.mask.mask import LazyMask, Mask
+from tonewood.mask.render import render_blocks
 from tonewood.settings import EnhanceSettings, RenderSettings, apply_assignments
-from tonewood.signal.bands import band_levels
-from tonewood.signal.features import pitch_power
-from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.signal.spectrum import scale_to_rate
-from tonewood.workflow.enhance import mean_score, enhance_stream
-from tonewood.workflow.hearing import analyse_source
-from tonewood.workflow.mask import find_prior_mask, find_mask, mask_grid
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     none, three = best(one_step(0), 3), best(one_step(3), 3)
     found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
     window, _, _ = scale_to_rate(spectrum, rate)
-    mask = LazyMask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
+    mask = LazyMask.from_mask(
+        Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2)
+    )
     stage(
         "synthesis",
         lambda: list(render_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),
@@ -121,7 +123,9 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         out = Path(folder) / "out.wav"
         stage(
             "encode",
-            lambda: write_recording_blocks(out, blocks, samples.shape, rate, stream.format, overwrite=True),
+            lambda: write_recording_blocks(
+                out, blocks, samples.shape, rate, stream.format, overwrite=True
+            ),
             moved=1.5 * float_bytes,
         )
     stage("all of it", lambda: list(enhance_stream(stream, model, EnhanceSettings(force=True))))

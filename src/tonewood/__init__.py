@@ -19,10 +19,10 @@ if TYPE_CHECKING:
         score,
         train,
     )
+    from tonewood.enhancement.analysis import Score
+    from tonewood.enhancement.pipeline import Enhancement
     from tonewood.errors import TonewoodError
-    from tonewood.files.modelfile import Model
-    from tonewood.workflow.enhance import Enhancement
-    from tonewood.workflow.score import Score
+    from tonewood.model.model import Model
 
 __all__ = [
     "Enhancement",
@@ -42,11 +42,11 @@ __all__ = [
 ]
 
 _EXPORT_MODULES = {
-    "Enhancement": "tonewood.workflow.enhance",
+    "Enhancement": "tonewood.enhancement.pipeline",
     "FeatureLoss": "tonewood.api",
-    "Model": "tonewood.files.modelfile",
+    "Model": "tonewood.model.model",
     "NeuralLoss": "tonewood.api",
-    "Score": "tonewood.workflow.score",
+    "Score": "tonewood.enhancement.analysis",
     "Stream": "tonewood.api",
     "TonewoodError": "tonewood.errors",
     "enhance": "tonewood.api",

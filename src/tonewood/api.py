@@ -6,21 +6,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS
+from tonewood.data.dataset import WeightedFolder
+from tonewood.data.feature_cache import NO_CACHE, FeatureCache
+from tonewood.data.loading import check_folder_weights
+from tonewood.enhancement import analysis, streaming
+from tonewood.enhancement.analysis import Score
+from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.errors import AudioError, CallError
-from tonewood.files import modelfile
-from tonewood.files.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS
-from tonewood.files.cache import NO_CACHE, FeatureCache
-from tonewood.files.modelfile import Model
-from tonewood.files.several import WeightedFolder
-from tonewood.scoring import losses
+from tonewood.model import hub
+from tonewood.model import model as modelfile
+from tonewood.model.model import Model
+from tonewood.scorer import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
-from tonewood.workflow import ears, hub, streaming
-from tonewood.workflow import enhance as enhancing
-from tonewood.workflow import score as scoring
-from tonewood.workflow import train as training
-from tonewood.workflow.enhance import Enhancement
-from tonewood.workflow.score import Score
-from tonewood.workflow.sides import check_folder_weights
+from tonewood.training.pipeline import check_device, train_model
 
 
 def load(model: str | Path = "cello") -> Model:
@@ -72,7 +71,7 @@ def train(
     else:
         wanted = None if reference is None else Path(reference)
     there, *tables = (None if it is None else Path(it) for it in (source, preferences, ratings))
-    for event in ears.train_model(
+    for event in train_model(
         wanted,
         there,
         (tables[0], tables[1]),
@@ -113,10 +112,10 @@ def enhance(
     Enhancement
         `samples` (channels, samples) float32 at the same rate, the mask, scores before and after.
     """
-    training.check_device(device)
+    check_device(device)
     wave = _validate_samples(samples, rate)
     made: Enhancement | None = None
-    for event in enhancing.enhance_array(
+    for event in enhance_array(
         wave, rate, _as_model(model), settings or EnhanceSettings(), device=device
     ):
         if isinstance(event, Enhancement):
@@ -127,7 +126,7 @@ def enhance(
 
 def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
     """Score a recording (channels, samples): 0 sounds like the reference, 1 like the source."""
-    return scoring.score_array(_validate_samples(samples, rate), rate, _as_model(model))
+    return analysis.score_array(_validate_samples(samples, rate), rate, _as_model(model))
 
 
 def save_pretrained(

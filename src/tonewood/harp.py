@@ -21,13 +21,15 @@ from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
+from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
+from tonewood.batch import enhance_file
+from tonewood.enhancement import output_files
 from tonewood.errors import AudioError, CallError, TonewoodError, printable
-from tonewood.files.formats import WRITABLE_SUFFIXES
-from tonewood.files.modelfile import Model
-from tonewood.serving import RequestLimits
-from tonewood.serving.refusals import install_error_handlers, declare_errors, declare_media
+from tonewood.model import card_text
+from tonewood.model.model import Model
 from tonewood.settings import Settings, apply_assignments, default_enhance_settings
-from tonewood.workflow import batch, card, layout
+from tonewood.web import RequestLimits
+from tonewood.web.errors import declare_errors, declare_media, install_error_handlers
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -112,7 +114,9 @@ def create_harp_app(model: Model, folder: Path) -> "ASGIApp":
         if task is None:
             raise HTTPException(404, "no such event")
         base = str(request.base_url)
-        return StreamingResponse(host.event_stream(event, task, base), media_type="text/event-stream")
+        return StreamingResponse(
+            host.event_stream(event, task, base), media_type="text/event-stream"
+        )
 
     @made.get(
         "/gradio_api/file={name}",
@@ -151,7 +155,11 @@ class HarpEndpoint:
 
     def start_call(self, name: CallName, data: list[Any]) -> str:
         """Begin a call; returns its event."""
-        work = {"controls": self._run_controls, "process": self._run_process, "cancel": self._run_cancel}
+        work = {
+            "controls": self._run_controls,
+            "process": self._run_process,
+            "cancel": self._run_cancel,
+        }
         event = secrets.token_hex(16)
         for old in list(self.tasks)[: -MAX_KEPT_FILES + 1]:
             del self.tasks[old]
@@ -202,19 +210,24 @@ class HarpEndpoint:
         meta = {"_type": "gradio.FileData"}
         return [
             {"path": made.name, "orig_name": made.name, "size": size, "meta": meta},
-            {"meta": {"_type": "pyharp.LabelList"}, "labels": [_verdict_label(done.certificate.line)]},
+            {
+                "meta": {"_type": "pyharp.LabelList"},
+                "labels": [_verdict_label(done.certificate.line)],
+            },
         ]
 
-    def _enhance_upload(self, path: Path, inputs: _ProcessInputs) -> batch.FileEnhanced:
+    def _enhance_upload(self, path: Path, inputs: _ProcessInputs) -> enhance_file.FileEnhanced:
         """Enhance an upload, unless it is cancelled between two steps."""
         suffix = path.suffix if path.suffix in _LOSSLESS_SUFFIXES else ".wav"
         output = self.folder / f"{secrets.token_hex(16)}{suffix}"
         named = [f"render.amount={inputs.amount}", f"force={json.dumps(inputs.force)}"]
         settings = apply_assignments(default_enhance_settings("search"), named)
-        for event in batch.enhance_files([layout.FileJob(path, output)], self.model, settings):
-            if isinstance(event, layout.FileFailure):
+        for event in enhance_file.enhance_files(
+            [output_files.FileJob(path, output)], self.model, settings
+        ):
+            if isinstance(event, output_files.FileFailure):
                 raise type(event.error)(str(event.error).replace(printable(path), "the recording"))
-            if isinstance(event, batch.FileEnhanced):
+            if isinstance(event, enhance_file.FileEnhanced):
                 Path(event.recipe).unlink()
                 return event
             if self._cancel_event.is_set():
@@ -229,7 +242,7 @@ class HarpEndpoint:
 
 def describe_endpoint(model: Model) -> dict[str, Any]:
     """What a host shows: the model's card, its inputs and outputs in order."""
-    learnt = model.card.domain or f"domain {card.NOT_STATED}"
+    learnt = model.card.domain or f"domain {card_text.NOT_STATED}"
     tags = ["category:effects", "subcategory:timbre-transfer", "input:audio", "output:audio"]
     return {
         "card": {

@@ -128,7 +128,9 @@ class TrainingSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**31)
     held_out: float = Field(0.2, gt=0, le=0.5, description="share of the takes kept for checking")
     group_by: Literal["file", "folder"] = "file"
-    fix: tuple[NormalizedProperty, ...] = Field((), description="made alike on both sides before analysis")
+    fix: tuple[NormalizedProperty, ...] = Field(
+        (), description="made alike on both sides before analysis"
+    )
     batch: int = Field(16, ge=2, le=1024, description="crops a side, each step")
     steps: int = Field(400, ge=1)
     check_every: int = Field(25, ge=1, description="steps between looks at the held-out takes")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tonewood.scoring.scorer import Scorer
+from tonewood.scorer.network import Scorer
 from tonewood.settings import ModelSettings, apply_assignments
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

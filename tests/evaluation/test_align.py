@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tonewood.dsp.filterbank import band_levels
 from tonewood.errors import MissingExtraError
-from tonewood.evaluation.align import Anchor, align_recordings
-from tonewood.evaluation.cues import HOP_S, _mel_levels, extract_alignment_features
+from tonewood.evaluation.alignment import (
+    HOP_S,
+    Anchor,
+    _mel_levels,
+    align_recordings,
+    extract_alignment_features,
+    find_coarse_path,
+    min_cost_path,
+)
 from tonewood.evaluation.metrics import mel_distance
-from tonewood.evaluation.paths import find_coarse_path, min_cost_path
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels
 
 Floats = NDArray[np.float64]
 RATE = 16_000
@@ -144,7 +150,10 @@ def test_anchors_tell_apart_what_sounds_alike(
 
 
 def test_a_path_goes_through_its_anchors(source: Tensor) -> None:
-    here, there = extract_alignment_features(source), extract_alignment_features(performed(tempo(0.87), 600.0))
+    here, there = (
+        extract_alignment_features(source),
+        extract_alignment_features(performed(tempo(0.87), 600.0)),
+    )
     path = find_coarse_path(here, there, [(200, 232), (500, 572)])
     assert path[[0, 200, 500, -1]] == pytest.approx([0, 232, 572, len(there.audible) - 1], abs=5)
     assert (np.diff(path) >= 0).all()

@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tonewood.dsp.filterbank import center_frequencies, hz_to_mel
+from tonewood.dsp.stft import FloatArray, filter_recording, log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.evaluation.metrics import (
     PairDistances,
     audible_frames,
     gap_closed,
-    measure_distances,
     log_spectral_distance,
     long_term_error,
+    measure_distances,
     mel_distance,
     multi_resolution_distance,
     rows_distance,
 )
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import center_frequencies, hz_to_mel
-from tonewood.signal.spectrum import FloatArray, filter_recording, log_magnitude, stft
 
 METRICS = [mel_distance, log_spectral_distance, multi_resolution_distance, long_term_error]
 PAPER = SpectrumSettings()

@@ -10,9 +10,9 @@ from tests.hostile.listening_tests import answers, listening
 from tests.hostile.ports import requests_to_studio, requests_to_test
 from tests.hostile.readers import Reader, all_files, recipe_of
 from tests.hostile.session_files import sessions
-from tonewood.files.modelfile import Model
+from tonewood.model.model import Model
 from tonewood.studio.app import create_secure_studio_app
-from tonewood.studio.desk import StudioState
+from tonewood.studio.state import StudioState
 
 
 @contextmanager
@@ -31,7 +31,9 @@ def everything(model: Model, model_file: str, folder: Path) -> Iterator[dict[str
     recording = (folder / "seed.wav").read_bytes()
     with ExitStack() as stack:
         desk = StudioState(folder / "desk", model_file, folder)
-        client = stack.enter_context(TestClient(create_secure_studio_app(desk), base_url="http://127.0.0.1:8765"))
+        client = stack.enter_context(
+            TestClient(create_secure_studio_app(desk), base_url="http://127.0.0.1:8765")
+        )
         tests = listening(folder)
         yield {
             **all_files(model, recipe, folder),

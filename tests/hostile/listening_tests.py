@@ -12,12 +12,16 @@ import soundfile
 from tests.conftest import instrument
 from tests.hostile.mutations import BYTES, TEXT
 from tests.hostile.readers import Reader
-from tonewood.listening import build, exchange, foreign, pieces
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.design import ANSWERS_FILE, TEST_FILE, ListeningTest, load_listening_test
-from tonewood.listening.replies import screens_of
-from tonewood.listening.results import analyze_answers
-from tonewood.listening.sessions import REFERENCE_LABEL
+from tonewood.listening import builder, interchange, stimuli
+from tonewood.listening.analysis import analyze_answers
+from tonewood.listening.database import AnswerDatabase, screens_of
+from tonewood.listening.definition import (
+    ANSWERS_FILE,
+    TEST_FILE,
+    ListeningTest,
+    load_listening_test,
+)
+from tonewood.listening.trial_order import REFERENCE_LABEL
 
 
 def listening(folder: Path) -> dict[str, tuple[ListeningTest, Path]]:
@@ -31,15 +35,15 @@ def listening(folder: Path) -> dict[str, tuple[ListeningTest, Path]]:
     made = {}
     for kind in ("pairs", "abx", "mushra"):
         found = list(
-            pieces.pieces_from_conditions([folder / "conditions" / it for it in ("plain", "odd")])
+            stimuli.pieces_from_conditions([folder / "conditions" / it for it in ("plain", "odd")])
         )
         if kind == "mushra":
-            found = pieces.add_reference(found, folder / "conditions" / "good")
-        plan = build.make_plan(
+            found = stimuli.add_reference(found, folder / "conditions" / "good")
+        plan = builder.make_plan(
             kind=kind, seconds=5.0, repeats=1, checked=False, seed=3, title="Ours",
             reference="good" if kind == "mushra" else None,
         )  # fmt: skip
-        *_, test = build.build_listening_test(found, plan, folder / kind)
+        *_, test = builder.build_listening_test(found, plan, folder / kind)
         assert isinstance(test, ListeningTest)
         made[kind] = (test, folder / kind)
     return made
@@ -57,7 +61,7 @@ def answers(tests: dict[str, tuple[ListeningTest, Path]], scratch: Path) -> dict
         for came_from, told in (("webmushra", _webmushra), ("reseval", _reseval)):
             seed = _table(told(test))
             made[f"{came_from} {kind}"] = Reader(
-                ".csv", (seed,), partial(exchange.read_imported_answers, test, came_from), TEXT
+                ".csv", (seed,), partial(interchange.read_imported_answers, test, came_from), TEXT
             )
     return made
 
@@ -96,16 +100,18 @@ def _webmushra(test: ListeningTest) -> list[Row]:
     rows: list[Row] = []
     for trial in range(len(test.trials)):
         named = {"session_test_id": "t", "session_uuid": "u", "trial_id": f"t{trial}"}
-        keys = [foreign.condition_keys(test)[it] for it in test.trials[trial].conditions]
+        keys = [interchange.condition_keys(test)[it] for it in test.trials[trial].conditions]
         if test.kind == "abx":
             named["choice_reference"] = "reference"
-            right = foreign.condition_keys(test)[foreign.abx_target(test, trial)]
+            right = interchange.condition_keys(test)[interchange.abx_target(test, trial)]
             (wrong,) = (it for it in keys if it != right)
             rows.append({**named, "choice_non_reference": wrong, "choice_answer": "correct"})
         elif test.kind == "pairs":
             rows += [{**named, "stimuli": it, "stimuli_rating": k} for k, it in enumerate(keys, 1)]
         else:
-            hidden = [it for it in keys if it != foreign.condition_keys(test)[test.reference or ""]]
+            hidden = [
+                it for it in keys if it != interchange.condition_keys(test)[test.reference or ""]
+            ]
             rows += [
                 {**named, "rating_stimulus": it, "rating_score": 40, "rating_time": 9}
                 for it in ("reference", *hidden)

@@ -19,8 +19,8 @@ from tests.hostile.mutations import BYTES, TEXT, worded
 from tests.hostile.readers import LIMIT_BYTES, LIMIT_S, Reader
 from tests.load.process import sample
 from tonewood.errors import TonewoodError
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.design import ANSWERS_FILE
+from tonewood.listening.database import AnswerDatabase
+from tonewood.listening.definition import ANSWERS_FILE
 
 Say = Callable[..., bytes]
 NOTE = {"id": "n", "seconds": 1.0, "hz": 900.0, "width_s": 0.5, "height_hz": 400.0, "gain_db": 6.0}

@@ -14,13 +14,17 @@ from safetensors.torch import save
 
 from tests.conftest import instrument
 from tests.hostile.mutations import BYTES, TEXT, Mutation, flipped, mutated
-from tonewood.files import cache, container, manifest, modelfile, opinions
-from tonewood.files import recipe as recipes
-from tonewood.files.audio import AudioReader, probe_audio, read_recording
-from tonewood.files.checkpoint import Checkpoint
-from tonewood.files.modelfile import Model
+from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording
+from tonewood.batch import enhance_file
+from tonewood.data import feature_cache, manifest
+from tonewood.enhancement import output_files
+from tonewood.enhancement import recipe as recipes
+from tonewood.model import model as container
+from tonewood.model import model as modelfile
+from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, TrainingSettings, apply_assignments
-from tonewood.workflow import batch, layout
+from tonewood.training import preferences
+from tonewood.training.scorers import Checkpoint
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "wavf": ("WAV", "FLOAT"),
@@ -120,20 +124,28 @@ def texts(recipe: bytes) -> dict[str, Reader]:
         "manifest csv": Reader(".csv", (head + rows,), manifest.read_manifest, TEXT),
         "manifest jsonl": Reader(".jsonl", (lines,), manifest.read_manifest, TEXT),
         "preferences": Reader(
-            ".csv", (answers,), lambda path: opinions.read_answer_tables(path, None, training), TEXT
+            ".csv",
+            (answers,),
+            lambda path: preferences.read_answer_tables(path, None, training),
+            TEXT,
         ),
-        "ratings": Reader(".csv", (marks,), lambda path: opinions.read_answer_tables(None, path, training), TEXT),
+        "ratings": Reader(
+            ".csv",
+            (marks,),
+            lambda path: preferences.read_answer_tables(None, path, training),
+            TEXT,
+        ),
     }
 
 
 def recipe_of(model: Model, folder: Path) -> bytes:
     """A recipe, as an enhancement leaves it."""
-    job = layout.FileJob(folder / "seed.wav", folder / "out.wav")
+    job = output_files.FileJob(folder / "seed.wav", folder / "out.wav")
     soundfile.write(job.input, instrument(3.0, formant_hz=2_500.0).T, 16_000)
     settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
-    for event in batch.enhance_files([job], model, settings):
-        assert not isinstance(event, layout.FileFailure), event
-    return layout.sidecar_path(job.output).read_bytes()
+    for event in enhance_file.enhance_files([job], model, settings):
+        assert not isinstance(event, output_files.FileFailure), event
+    return output_files.sidecar_path(job.output).read_bytes()
 
 
 def all_files(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:
@@ -152,12 +164,19 @@ def archives(model: Model, folder: Path) -> dict[str, Reader]:
     content = path.read_bytes()
     state = {"scorer/told": model.scorer.row_mean, "judge/told": model.scorer.loud_row}
     return {
-        "model": Reader(".tonewood", (content,), modelfile.load_model, (_header, *BYTES), _resealed),
+        "model": Reader(
+            ".tonewood", (content,), modelfile.load_model, (_header, *BYTES), _resealed
+        ),
         "card": Reader(".tonewood", (content,), _described, (_header, *BYTES), _resealed),
         "checkpoint": Reader(
             ".checkpoint", (save(state, {"told": "[]"}),), _checkpoint, (_header, *BYTES)
         ),
-        "cache": Reader(".take", (save(state, {"told": "[]"}),), cache._read_cache_entry, (_header, *BYTES)),
+        "cache": Reader(
+            ".take",
+            (save(state, {"told": "[]"}),),
+            feature_cache._read_cache_entry,
+            (_header, *BYTES),
+        ),
     }
 
 
@@ -184,7 +203,9 @@ def _resealed(content: bytes) -> bytes:
     try:
         header, data = container._split_safetensors(content)
         told = header["__metadata__"]
-        parts = container._parse_tensors({k: v for k, v in header.items() if k != "__metadata__"}, data)
+        parts = container._parse_tensors(
+            {k: v for k, v in header.items() if k != "__metadata__"}, data
+        )
         told["sha256"] = container._model_checksum(told["settings"], told["card"], parts)
         head = json.dumps(header).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

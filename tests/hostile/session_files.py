@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.hostile.mutations import BYTES, TEXT, mutated
 from tests.hostile.ports import EDIT, judged
 from tests.hostile.readers import Reader
-from tonewood.studio.desk import StudioState
+from tonewood.studio.state import StudioState
 
 
 def sessions(desk: StudioState, client: TestClient, recording: bytes, recipe: bytes) -> Reader:

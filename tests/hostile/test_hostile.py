@@ -8,7 +8,7 @@ import pytest
 from tests.hostile.everything import everything
 from tests.hostile.harness import tried
 from tests.hostile.readers import FORMATS, Reader
-from tonewood.files.modelfile import Model
+from tonewood.model.model import Model
 
 SHARE = 150  # of each reader
 

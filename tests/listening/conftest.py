@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.listening import build, pieces
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.design import ANSWERS_FILE, ListeningTest
-from tonewood.listening.replies import screens_of
+from tonewood.listening import builder, stimuli
+from tonewood.listening.database import AnswerDatabase, screens_of
+from tonewood.listening.definition import ANSWERS_FILE, ListeningTest
 
 Made = tuple[ListeningTest, Path]
 
@@ -41,14 +40,14 @@ def made(conditions: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     tests: dict[str, Made] = {}
     for kind in ("pairs", "abx", "mushra"):
         folders = [conditions["plain"], conditions["odd"]]
-        found = list(pieces.pieces_from_conditions(folders))
+        found = list(stimuli.pieces_from_conditions(folders))
         if kind == "mushra":
-            found = pieces.add_reference(found, conditions["good"])
-        plan = build.make_plan(
+            found = stimuli.add_reference(found, conditions["good"])
+        plan = builder.make_plan(
             kind=kind, seconds=5.0, repeats=1, checked=kind == "abx", seed=3, title="Ours",
             reference="good" if kind == "mushra" else None,
         )  # fmt: skip
-        *_, test = build.build_listening_test(found, plan, root / kind)
+        *_, test = builder.build_listening_test(found, plan, root / kind)
         assert isinstance(test, ListeningTest)
         tests[kind] = (test, root / kind)
     return tests
@@ -70,7 +69,11 @@ def take_part() -> Callable[..., str]:
     """Somebody who answers everything, by a taste [condition] or by right and wrong."""
 
     def part(
-        test: ListeningTest, folder: Path, taste: dict[str, float], seed: int = 0, consent: str = "yes"
+        test: ListeningTest,
+        folder: Path,
+        taste: dict[str, float],
+        seed: int = 0,
+        consent: str = "yes",
     ) -> str:
         rng = np.random.default_rng(seed)
         answers = AnswerDatabase(folder / ANSWERS_FILE)
@@ -91,7 +94,9 @@ def take_part() -> Callable[..., str]:
                 value = "A" if rng.random() < 1 / (1 + np.exp(-gap)) else "B"
                 if test.kind == "abx":
                     value = (
-                        screen.correct_answer if rng.random() < taste["right"] else "AB".strip(screen.correct_answer)
+                        screen.correct_answer
+                        if rng.random() < taste["right"]
+                        else "AB".strip(screen.correct_answer)
                     )
             assert answers.save_answer(listener.id, place, value, final=True, seconds=1.0)
         return listener.id

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
+from tonewood.batch import enhance_file
+from tonewood.dsp.loudness import integrated_loudness, true_peak_db
+from tonewood.enhancement import output_files
 from tonewood.errors import CallError, FolderError, OutputError
-from tonewood.files.modelfile import Model
-from tonewood.listening import build, design, pieces, stimuli
-from tonewood.listening.design import ANCHORS_HZ, ListeningTest
-from tonewood.listening.folder import check_test_folder
+from tonewood.listening import builder, definition, stimuli
+from tonewood.listening.builder import check_test_folder
+from tonewood.listening.definition import ANCHORS_HZ, ListeningTest
+from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
-from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.workflow import batch, layout
 
 Made = tuple[ListeningTest, Path]
 
@@ -114,9 +115,9 @@ def test_excerpts_are_where_the_mask_does_most(rng: np.random.Generator) -> None
 def test_a_piece_gives_no_more_excerpts_than_it_has_room_for(
     conditions: dict[str, Path], tmp_path: Path
 ) -> None:
-    found = list(pieces.pieces_from_conditions([conditions["plain"], conditions["odd"]]))[:1]
-    plan = build.make_plan(seconds=5.0, excerpts=1_000, checked=False)
-    *_, test = build.build_listening_test(found, plan, tmp_path / "t")
+    found = list(stimuli.pieces_from_conditions([conditions["plain"], conditions["odd"]]))[:1]
+    plan = builder.make_plan(seconds=5.0, excerpts=1_000, checked=False)
+    *_, test = builder.build_listening_test(found, plan, tmp_path / "t")
     assert isinstance(test, ListeningTest)
     assert [it.chosen for it in test.excerpts] == ["mask", "random"]  # of eight seconds
 
@@ -138,14 +139,14 @@ def test_headphones_alone_make_the_soft_tone_softest() -> None:
 def test_same_seed_same_files_and_another_names_them_anew(
     conditions: dict[str, Path], tmp_path: Path, made: dict[str, Made]
 ) -> None:
-    found = list(pieces.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
+    found = list(stimuli.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
     names = []
     for number, seed in enumerate((3, 4)):
-        plan = build.make_plan(
+        plan = builder.make_plan(
             kind="pairs", seconds=5.0, repeats=1, checked=False, seed=seed, title="Ours",
             reference=None, choice="random",
         )  # fmt: skip
-        *_, test = build.build_listening_test(found, plan, tmp_path / str(number))
+        *_, test = builder.build_listening_test(found, plan, tmp_path / str(number))
         assert isinstance(test, ListeningTest)
         names.append({it.file for it in test.stimuli})
     assert names[0] == {it.file for it in made["pairs"][0].stimuli}
@@ -156,47 +157,50 @@ def test_outputs_find_their_inputs_by_what_is_in_them(
     conditions: dict[str, Path], model: Model, tmp_path: Path
 ) -> None:
     settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
-    laid = layout.plan_file_jobs([conditions["plain"]], tmp_path / "out")
-    for event in batch.enhance_files(laid, model, settings):
-        assert not isinstance(event, layout.FileFailure)
-    found = list(pieces.pieces_from_outputs([tmp_path / "out"], [conditions["plain"].parent]))
-    assert [it.name for it in found if isinstance(it, pieces.ComparedPiece)] == ["piece0", "piece1"]
+    laid = output_files.plan_file_jobs([conditions["plain"]], tmp_path / "out")
+    for event in enhance_file.enhance_files(laid, model, settings):
+        assert not isinstance(event, output_files.FileFailure)
+    found = list(stimuli.pieces_from_outputs([tmp_path / "out"], [conditions["plain"].parent]))
+    assert [it.name for it in found if isinstance(it, stimuli.ComparedPiece)] == [
+        "piece0",
+        "piece1",
+    ]
     assert all(list(it.paths) == ["untouched", "enhanced"] for it in found)  # type: ignore[union-attr]
     first = found[0]
-    assert isinstance(first, pieces.ComparedPiece)
+    assert isinstance(first, stimuli.ComparedPiece)
     assert first.paths["untouched"].parent == conditions["plain"]
     waves = first.read_conditions(44_100)
     effect = first.effect_db(waves, 44_100)
     assert effect.shape == (len(waves["enhanced"][0]) * 100 // 44_100 + 1,)
     assert effect.max() > 0.1
-    (lost, *_) = pieces.pieces_from_outputs([tmp_path / "out"], [conditions["odd"]])
-    assert isinstance(lost, layout.FileFailure)
+    (lost, *_) = stimuli.pieces_from_outputs([tmp_path / "out"], [conditions["odd"]])
+    assert isinstance(lost, output_files.FileFailure)
     assert "name its folder with --inputs" in str(lost.error)
     with pytest.raises(FolderError, match="no output with a recipe"):
-        list(pieces.pieces_from_outputs([conditions["plain"]]))
+        list(stimuli.pieces_from_outputs([conditions["plain"]]))
 
 
 def test_what_is_no_test_is_refused(
     conditions: dict[str, Path], tmp_path: Path, made: dict[str, Made], play: Callable[..., Any]
 ) -> None:
     with pytest.raises(CallError, match="one condition"):
-        list(pieces.pieces_from_conditions([conditions["plain"]]))
+        list(stimuli.pieces_from_conditions([conditions["plain"]]))
     with pytest.raises(CallError, match="give 5 to 12 s"):
-        build.make_plan(seconds=3.0, kind="pairs", choice="random")
+        builder.make_plan(seconds=3.0, kind="pairs", choice="random")
     with pytest.raises(CallError, match="--reference"):
-        build.make_plan(kind="mushra", choice="random")
+        builder.make_plan(kind="mushra", choice="random")
     short = tmp_path / "short"
     short.mkdir()
     for name in ("piece0", "other"):
         soundfile.write(short / f"{name}.wav", play(2.0).T, 16_000)
-    found = list(pieces.pieces_from_conditions([conditions["plain"], short]))
-    lost = [it for it in found if isinstance(it, layout.FileFailure)]
+    found = list(stimuli.pieces_from_conditions([conditions["plain"], short]))
+    lost = [it for it in found if isinstance(it, output_files.FileFailure)]
     assert all(str(it.error).endswith("add it") for it in lost)
     assert len(lost) == 2
-    plan = build.make_plan(kind="pairs", choice="random", seconds=5.0)
+    plan = builder.make_plan(kind="pairs", choice="random", seconds=5.0)
     events = []
     with pytest.raises(FolderError, match="no piece can be compared"):
-        events += list(build.build_listening_test(found, plan, tmp_path / "new"))
+        events += list(builder.build_listening_test(found, plan, tmp_path / "new"))
     assert not (tmp_path / "new").exists()
     assert not list(tmp_path.glob(".tonewood*"))
     test, folder = made["pairs"]
@@ -204,12 +208,12 @@ def test_what_is_no_test_is_refused(
         check_test_folder(folder, overwrite=False)
     with pytest.raises(OutputError, match="something else"):
         check_test_folder(conditions["plain"], overwrite=True)
-    assert design.load_listening_test(folder) == test
+    assert definition.load_listening_test(folder) == test
     (tmp_path / "test.json").write_text('{"format": "x"}')
     with pytest.raises(FolderError, match="damaged"):
-        design.load_listening_test(tmp_path)
+        definition.load_listening_test(tmp_path)
     with pytest.raises(FolderError, match="no listening test"):
-        design.load_listening_test(short)
+        definition.load_listening_test(short)
 
 
 def test_what_a_killed_builder_left_goes_with_the_next(
@@ -218,9 +222,9 @@ def test_what_a_killed_builder_left_goes_with_the_next(
     hidden = tmp_path / ".tonewood-0123456789abcdef"
     (hidden / "stimuli").mkdir(parents=True)
     (hidden / "stimuli" / "0.wav").write_bytes(b"half")
-    found = list(pieces.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
-    plan = build.make_plan(kind="pairs", seconds=5.0, checked=False)
-    list(build.build_listening_test(found, plan, tmp_path / "test"))
+    found = list(stimuli.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
+    plan = builder.make_plan(kind="pairs", seconds=5.0, checked=False)
+    list(builder.build_listening_test(found, plan, tmp_path / "test"))
     assert [it.name for it in tmp_path.iterdir()] == ["test"]
 
 
@@ -231,10 +235,10 @@ def test_a_test_is_replaced_whole_or_not_at_all(
     _, folder = made["pairs"]
     out = Path(shutil.copytree(folder, tmp_path / "test"))
     (out / "report").mkdir()
-    found = list(pieces.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
-    plan = build.make_plan(kind="pairs", seconds=5.0, checked=False)
+    found = list(stimuli.pieces_from_conditions([conditions["plain"], conditions["odd"]]))
+    plan = builder.make_plan(kind="pairs", seconds=5.0, checked=False)
     with pytest.raises(OutputError, match="something else"):  # which would go with the test
-        list(build.build_listening_test(found, plan, out, overwrite=True))
+        list(builder.build_listening_test(found, plan, out, overwrite=True))
     (out / "report").rmdir()
     before = sorted(it.name for it in out.rglob("*"))
     rename = Path.rename
@@ -247,8 +251,8 @@ def test_a_test_is_replaced_whole_or_not_at_all(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", fail)
         with pytest.raises(OSError, match="Input/output error"):
-            list(build.build_listening_test(found, plan, out, overwrite=True))
+            list(builder.build_listening_test(found, plan, out, overwrite=True))
     assert sorted(it.name for it in out.rglob("*")) == before
-    list(build.build_listening_test(found, plan, out, overwrite=True))
+    list(builder.build_listening_test(found, plan, out, overwrite=True))
     assert sorted(it.name for it in out.rglob("*")) != before
     assert [it.name for it in tmp_path.iterdir()] == ["test"]

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from hypothesis import strategies as st
 
 from tests.hostile.contract import keeps, operations
-from tonewood.listening.design import ListeningTest
+from tonewood.listening.definition import ListeningTest
 from tonewood.listening.server import create_listening_app
 
 WRONG = [

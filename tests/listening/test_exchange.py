@@ -13,10 +13,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from tonewood.errors import CallError, FolderError, OutputError
-from tonewood.listening import exchange, foreign
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.design import ANSWERS_FILE, ListeningTest
-from tonewood.listening.results import analyze_answers
+from tonewood.listening import interchange
+from tonewood.listening.analysis import analyze_answers
+from tonewood.listening.database import AnswerDatabase
+from tonewood.listening.definition import ANSWERS_FILE, ListeningTest
 
 Made = tuple[ListeningTest, Path]
 Copied = Callable[[str], Made]
@@ -96,7 +96,7 @@ def test_webmushras_schema_accepts_ours(made: dict[str, Made], tmp_path: Path, k
     test, folder = made[kind]
     awkward = 'A "test": #1, it\'s {é} \\ [0]'
     test = test.model_copy(update={"title": awkward})
-    path = exchange.export_listening_test(test, folder, "webmushra", tmp_path / "Our Test")
+    path = interchange.export_listening_test(test, folder, "webmushra", tmp_path / "Our Test")
     assert path == tmp_path / "Our Test" / "configs" / "our-test.yaml"
     written = path.read_text()
     # Its reader of YAML takes brackets only where they close on the line that opened them.
@@ -118,11 +118,11 @@ def test_webmushras_schema_accepts_ours(made: dict[str, Made], tmp_path: Path, k
         assert "reference" not in page["stimuli"]  # the name that it gives the hidden one
         assert not any(name in str(page) for name in ("plain", "odd", "piece"))
     with pytest.raises(OutputError, match="exists"):
-        exchange.export_listening_test(test, folder, "webmushra", tmp_path / "Our Test")
+        interchange.export_listening_test(test, folder, "webmushra", tmp_path / "Our Test")
     with pytest.raises(CallError, match="choose webmushra or reseval"):
-        exchange.export_listening_test(test, folder, "other", tmp_path / "x")
+        interchange.export_listening_test(test, folder, "other", tmp_path / "x")
     with pytest.raises(OutputError, match="cannot be made"):
-        exchange.export_listening_test(test, folder, "reseval", path / "below a file")
+        interchange.export_listening_test(test, folder, "reseval", path / "below a file")
 
 
 def table(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -143,9 +143,13 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
     ]  # fmt: skip
     path = table(tmp_path / "mushra.csv", rows)
     answers = AnswerDatabase(folder / ANSWERS_FILE)
-    taken = exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", path))
+    taken = interchange.import_answers(
+        answers, interchange.read_imported_answers(test, "webmushra", path)
+    )
     assert taken == (2, 2 * len(test.trials))
-    assert exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", path)) == (0, 0)  # known already
+    assert interchange.import_answers(
+        answers, interchange.read_imported_answers(test, "webmushra", path)
+    ) == (0, 0)  # known already
     found = analyze_answers(test, answers)
     assert [it.name for it in found.participants] == ["I2", "I1"]
     assert found.ratings is not None
@@ -160,7 +164,7 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
 
 def other(test: ListeningTest, trial: int) -> str:
     """Name under which webMUSHRA knows what X is not."""
-    named, right = foreign.condition_keys(test), foreign.abx_target(test, trial)
+    named, right = interchange.condition_keys(test), interchange.abx_target(test, trial)
     (name,) = (named[it] for it in test.trials[trial].conditions if it != right)
     return name
 
@@ -176,12 +180,16 @@ def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
     ]  # fmt: skip
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     path = table(tmp_path / "paired_comparison.csv", rows)
-    assert exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", path)) == (3, 11)
+    assert interchange.import_answers(
+        answers, interchange.read_imported_answers(test, "webmushra", path)
+    ) == (3, 11)
     (pair,) = analyze_answers(test, answers).pairs
     assert (pair.answers.successes, pair.answers.total) == (8, 11)
     # The service adds to its table; what is known already adds nothing.
     path = table(path, [*rows, *rows[: len(test.trials)]])
-    assert exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", path)) == (1, 4)
+    assert interchange.import_answers(
+        answers, interchange.read_imported_answers(test, "webmushra", path)
+    ) == (1, 4)
 
     test, folder = copied("pairs")
     rows = [
@@ -191,7 +199,10 @@ def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
         for key, value in (("C02", 4), ("C01", 4 if k == 1 else 2))
     ]  # fmt: skip
     answers = AnswerDatabase(folder / ANSWERS_FILE)
-    exchange.import_answers(answers, exchange.read_imported_answers(test, "webmushra", table(tmp_path / "lms.csv", rows)))
+    interchange.import_answers(
+        answers,
+        interchange.read_imported_answers(test, "webmushra", table(tmp_path / "lms.csv", rows)),
+    )
     (pair,) = analyze_answers(test, answers).pairs
     assert (pair.answers.successes, pair.answers.total) == (0, 3)  # a tie prefers neither
 
@@ -199,7 +210,7 @@ def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
 def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: str) -> None:
     test, folder = copied(kind)
-    out = exchange.export_listening_test(test, folder, "reseval", tmp_path / "out")
+    out = interchange.export_listening_test(test, folder, "reseval", tmp_path / "out")
     (own,) = (path for path in out.iterdir() if path.is_dir())
     conditions = sorted(path.name for path in own.iterdir())
     stems = {name: sorted(it.stem for it in (own / name).iterdir()) for name in conditions}
@@ -214,8 +225,11 @@ def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: st
         for k in range(len(test.trials))
     ]
     assert (
-        exchange.import_answers(
-            answers, exchange.read_imported_answers(test, "reseval", table(tmp_path / "responses.csv", rows))
+        interchange.import_answers(
+            answers,
+            interchange.read_imported_answers(
+                test, "reseval", table(tmp_path / "responses.csv", rows)
+            ),
         )[0]
         == 1
     )
@@ -241,8 +255,8 @@ def test_whoever_comes_twice_loses_no_answer(copied: Copied, tmp_path: Path) -> 
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     for stem, taken in (("t0", (1, 1)), ("t1", (0, 1)), ("t1", (0, 0))):
         row = {"Stem": stem, "Participant": "p", "Response": "C01"}
-        given = exchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [row]))
-        assert exchange.import_answers(answers, given) == taken
+        given = interchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [row]))
+        assert interchange.import_answers(answers, given) == taken
     assert analyze_answers(test, answers).pairs[0].answers.total == 2
 
 
@@ -265,7 +279,7 @@ def test_answers_that_cannot_be_are_refused(
     trial = {"trial_id" if came_from == "webmushra" else "Stem": "t0"}
     path = table(tmp_path / "r.csv", [{**trial, **row}])
     with pytest.raises(FolderError, match=why) as refused:
-        exchange.read_imported_answers(made[kind][0], came_from, path)
+        interchange.read_imported_answers(made[kind][0], came_from, path)
     assert "line 2" in str(refused.value)
 
 
@@ -279,9 +293,9 @@ def test_tables_of_another_test_are_refused(copied: Copied, tmp_path: Path) -> N
     ):
         path = table(tmp_path / "r.csv", [{**good, **change}])
         with pytest.raises(FolderError, match=why):
-            exchange.read_imported_answers(test, "reseval", path)
+            interchange.read_imported_answers(test, "reseval", path)
     with pytest.raises(FolderError, match="has no column Stem"):
-        exchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [{"a": 1}]))
+        interchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [{"a": 1}]))
     with pytest.raises(CallError, match="cannot be read"):
-        exchange.read_imported_answers(test, "reseval", tmp_path / "none.csv")
+        interchange.read_imported_answers(test, "reseval", tmp_path / "none.csv")
     assert not answers.list_listeners()

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tonewood.errors import OutputError
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.design import ANSWERS_FILE, STIMULI_FOLDER, TEST_FILE
-from tonewood.listening.folder import check_test_folder, create_test_folder
+from tonewood.listening.builder import check_test_folder, create_test_folder
+from tonewood.listening.database import AnswerDatabase
+from tonewood.listening.definition import ANSWERS_FILE, STIMULI_FOLDER, TEST_FILE
 
 
 def make(out: Path, text: str, overwrite: bool = False) -> None:

@@ -10,11 +10,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tonewood.errors import FolderError, OutputError
-from tonewood.listening import answers as kept
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.design import ANSWERS_FILE, TEST_FILE, ListeningTest, load_listening_test
-from tonewood.listening.replies import screens_of
-from tonewood.listening.results import analyze_answers
+from tonewood.listening import database
+from tonewood.listening.analysis import analyze_answers
+from tonewood.listening.database import AnswerDatabase, screens_of
+from tonewood.listening.definition import (
+    ANSWERS_FILE,
+    TEST_FILE,
+    ListeningTest,
+    load_listening_test,
+)
 from tonewood.listening.server import create_listening_app
 
 Made = tuple[ListeningTest, Path]
@@ -126,7 +130,7 @@ def test_a_damaged_file_of_answers_is_told_in_one_line(copied: Copied) -> None:
     with pytest.raises(OutputError, match="malformed database schema") as refused:
         AnswerDatabase(path)
     with pytest.raises(FolderError, match="malformed database schema") as unread:
-        kept.count_answers(path)
+        database.count_answers(path)
     assert "\n" not in str(refused.value) + str(unread.value)
 
 
@@ -172,7 +176,7 @@ def test_an_answer_of_another_shape_is_the_senders_mistake(copied: Copied, kind:
 
 def test_a_test_has_a_most_of_listeners(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
     _, folder = copied("pairs")
-    monkeypatch.setattr(kept, "MAX_LISTENERS", 2)
+    monkeypatch.setattr(database, "MAX_LISTENERS", 2)
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     assert [answers.add_listener("yes").number for _ in range(2)] == [0, 1]
     with pytest.raises(OutputError, match="2 have taken part, the most of one test"):

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from tonewood import serving
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.design import ANSWERS_FILE, CONSENT_FILE, ListeningTest
-from tonewood.listening.replies import list_participants
+from tonewood import web
+from tonewood.listening.database import AnswerDatabase, list_participants
+from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest
 from tonewood.listening.server import create_listening_app
 
 Made = tuple[ListeningTest, Path]
@@ -38,7 +37,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     servers, contexts = [], []
 
     def opened(test: ListeningTest, folder: Path, **more: Any) -> Any:
-        guarded = serving.secure(create_listening_app(test, folder), token=test.access_token)
+        guarded = web.secure(create_listening_app(test, folder), token=test.access_token)
         server = uvicorn.Server(uvicorn.Config(guarded, port=0, log_level="error", ws="none"))
         thread = Thread(target=server.run, daemon=True)
         thread.start()
@@ -53,7 +52,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.on("console", lambda it: it.type == "error" and page.faults.append(it.text))
         page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(serving.server_url("127.0.0.1", port, test.access_token))
+        page.goto(web.server_url("127.0.0.1", port, test.access_token))
         return page
 
     yield opened

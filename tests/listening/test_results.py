@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from tonewood.errors import FolderError
-from tonewood.files.opinions import read_answer_tables
-from tonewood.listening import report_page
-from tonewood.listening.answers import AnswerDatabase
-from tonewood.listening.design import ANSWERS_FILE, ListeningTest
-from tonewood.listening.power import required_listeners
-from tonewood.listening.results import analyze_answers
+from tonewood.listening import report
+from tonewood.listening.analysis import analyze_answers, required_listeners
+from tonewood.listening.database import AnswerDatabase
+from tonewood.listening.definition import ANSWERS_FILE, ListeningTest
 from tonewood.settings import TrainingSettings
+from tonewood.training.preferences import read_answer_tables
 
 Made = tuple[ListeningTest, Path]
 Copied = Callable[[str], Made]
@@ -84,8 +83,8 @@ def test_the_report_is_whole_and_its_tables_can_be_learnt_from(
         take_part(test, folder, {**taste, "right": 0.8}, seed)
     found = analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE))
     out = tmp_path / "report"
-    report_page.prepare_results_folder(out, overwrite=False)
-    page = report_page.write_listening_report(out, folder, found)
+    report.prepare_results_folder(out, overwrite=False)
+    page = report.write_listening_report(out, folder, found)
     html = page.read_text()
     assert "http" not in html.replace("http-equiv", "")
     assert html.count("data:image/png") >= 1

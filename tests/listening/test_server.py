@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tonewood.listening.answers import AnswerDatabase, count_answers
-from tonewood.listening.design import ANSWERS_FILE, CONSENT_FILE, ListeningTest
-from tonewood.listening.replies import screens_of, list_participants
-from tonewood.listening.results import analyze_answers
+from tonewood.listening.analysis import analyze_answers
+from tonewood.listening.database import AnswerDatabase, count_answers, list_participants, screens_of
+from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest
 from tonewood.listening.server import create_listening_app
 
 Made = tuple[ListeningTest, Path]
@@ -142,10 +141,12 @@ def test_who_leaves_leaves_nothing(copied: Copied) -> None:
     for path in folder.glob("answers.sqlite*"):
         assert identity not in path.read_bytes()
     watching.close()
-    assert [it.listener.id for it in list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))] == [
-        stays.headers["X-Listener"]
-    ]
-    assert AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").number == 1  # the place is free again
+    assert [
+        it.listener.id for it in list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))
+    ] == [stays.headers["X-Listener"]]
+    assert (
+        AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").number == 1
+    )  # the place is free again
 
 
 def test_active_choice_is_kept_and_learns(copied: Copied) -> None:
@@ -170,7 +171,10 @@ def test_active_choice_is_kept_and_learns(copied: Copied) -> None:
     assert repeated.question.trial == chosen[before].question.trial
     found = analyze_answers(test, answers)
     assert found.consistency is not None
-    assert (found.consistency.successes, found.consistency.total) == (0, 1)  # "A" is now the other one
+    assert (found.consistency.successes, found.consistency.total) == (
+        0,
+        1,
+    )  # "A" is now the other one
     assert found.pairs[0].answers.total == len(chosen)
 
 
@@ -221,4 +225,6 @@ def test_a_listeners_screens_do_not_depend_on_the_server(copied: Copied) -> None
     test, folder = copied("abx")
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     listener = answers.add_listener("yes")
-    assert screens_of(test, answers, listener) == screens_of(test, AnswerDatabase(folder / ANSWERS_FILE), listener)
+    assert screens_of(test, answers, listener) == screens_of(
+        test, AnswerDatabase(folder / ANSWERS_FILE), listener
+    )

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import tonewood
-from tonewood.files.modelfile import Model
+from tonewood.enhancement.pipeline import Enhancement
+from tonewood.enhancement.pipeline import enhance_array as enhancing
+from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
-from tonewood.workflow.enhance import Enhancement
-from tonewood.workflow.enhance import enhance_array as enhancing
 
 Samples = NDArray[np.float32]
 Array = NDArray[np.float64]

@@ -27,10 +27,10 @@ from tests.numerics.sounds import (
     relative,
 )
 from tests.numerics.test_scoring_twins import listener
+from tonewood.batch.enhance_file import FileEnhanced, enhance_files
+from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.enhancement.pipeline import scorer_input
 from tonewood.settings import EnhanceSettings
-from tonewood.workflow.batch import FileEnhanced, enhance_files
-from tonewood.workflow.enhance import scorer_input
-from tonewood.workflow.layout import plan_file_jobs
 
 Result = TypeVar("Result")
 NOTHING = nullcontext()

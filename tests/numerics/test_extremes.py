@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 import tonewood
 from tests.numerics.law import law
 from tests.numerics.sounds import MODELS, NAMES, Samples, bundled, enhanced, noise, notes
+from tonewood.dsp.features import fine_structure
+from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.loudness import integrated_loudness, true_peak_db
+from tonewood.enhancement.pipeline import Enhancement
 from tonewood.errors import AudioError
-from tonewood.scoring.scorer import Scorer
+from tonewood.scorer.network import Scorer
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels
-from tonewood.signal.features import fine_structure
-from tonewood.signal.loudness import integrated_loudness, true_peak_db
-from tonewood.workflow.enhance import Enhancement
 
 PAPER = SpectrumSettings()
 

@@ -15,10 +15,10 @@ from tests.numerics.sounds import (
     recording,
     relative,
 )
-from tonewood.masking.mask import Mask
-from tonewood.masking.render import render_through_mask
+from tonewood.dsp.filterbank import mel_to_hz
+from tonewood.mask.mask import Mask
+from tonewood.mask.render import render_through_mask
 from tonewood.settings import RenderSettings, SpectrumSettings
-from tonewood.signal.bands import mel_to_hz
 
 EDGE_S = 1.4  # three steps of a search, each as far as the guide hears
 

@@ -8,14 +8,13 @@ from tests.numerics import references
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import bundled, decibels, noise, notes
 from tests.numerics.test_scoring_twins import network
-from tonewood.masking.mask import Mask, moving_average
-from tonewood.masking.notes import StickyNotes, render_sticky_notes
-from tonewood.masking.optimise import FreeMask, search_mask
-from tonewood.masking.render import render_through_mask as passed
+from tonewood.dsp.filterbank import mel_to_hz
+from tonewood.dsp.stft import filter_fft_length, scale_to_rate
+from tonewood.enhancement.pipeline import scorer_input
+from tonewood.mask.mask import Mask, moving_average
+from tonewood.mask.render import render_through_mask as passed
+from tonewood.mask.search import FreeMask, StickyNotes, render_sticky_notes, search_mask
 from tonewood.settings import RenderSettings, SearchSettings, SpectrumSettings
-from tonewood.signal.bands import mel_to_hz
-from tonewood.signal.spectrum import filter_fft_length, scale_to_rate
-from tonewood.workflow.enhance import scorer_input
 
 PAPER = SpectrumSettings()
 

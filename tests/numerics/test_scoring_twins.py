@@ -10,10 +10,10 @@ from torch import nn
 from tests.numerics import references
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import NAMES, bundled, notes
-from tonewood.scoring.saliency import class_activation_map, compute_saliency
-from tonewood.scoring.scorer import Scorer
-from tonewood.signal.bands import center_frequencies
-from tonewood.workflow.enhance import scorer_input
+from tonewood.dsp.filterbank import center_frequencies
+from tonewood.enhancement.pipeline import scorer_input
+from tonewood.scorer.network import Scorer
+from tonewood.scorer.saliency import class_activation_map, compute_saliency
 
 
 def listener(model: str, judge: bool) -> Scorer:

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from tests.numerics import references
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import Array, noise, notes, relative
+from tonewood.dsp.equalizer import EqBand, FilterType, biquad_coefficients, eq_response_db
+from tonewood.dsp.filterbank import band_levels, filterbank_levels, filterbank_matrix
+from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak_db
+from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, filterbank_levels, filterbank_matrix
-from tonewood.signal.biquads import EqBand, FilterType, biquad_coefficients, eq_response_db
-from tonewood.signal.loudness import integrated_loudness, true_peak_db, k_weighting_db
-from tonewood.signal.spectrum import log_magnitude, stft
 
 PAPER = SpectrumSettings()
 BANDS = BandSettings()

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tests.numerics import references
 from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import Array
-from tonewood.evaluation.bradley_terry import fit_strengths
 from tonewood.evaluation.frechet import Gaussian, frechet_distance
-from tonewood.evaluation.mushra import median_interval
+from tonewood.stats.bradley_terry import fit_strengths
+from tonewood.stats.mushra import median_interval
 
 
 def answers(seed: int, each: int, items: int) -> Array:

@@ -17,7 +17,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tonewood.studio.app import create_secure_studio_app
-from tonewood.studio.desk import StudioState
+from tonewood.studio.state import StudioState
 
 EXAMPLE = Path(__file__).parents[2] / "src/tonewood/bundled/example.flac"
 MODEL = "soundfont-cello"

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.load.traffic import connected
 from tests.studio.conftest import Live
 from tonewood.studio.app import create_studio_app
-from tonewood.studio.desk import StudioState
+from tonewood.studio.state import StudioState
 
 CLIMBING = [
     "/../../../../etc/passwd", "/..%2f..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd",

@@ -18,9 +18,9 @@ from starlette.testclient import TestClient
 from tests.hostile.session_files import packed, unpacked
 from tests.studio.conftest import NOTE, kept
 from tonewood.errors import AudioError
-from tonewood.studio import bundle, intake
-from tonewood.studio.brought import uncompressed_size
-from tonewood.studio.desk import StudioState
+from tonewood.studio import session_archive, uploads
+from tonewood.studio.session_archive import uncompressed_size
+from tonewood.studio.state import StudioState
 
 Change = Callable[[dict[str, bytes]], None]
 REFUSED = "neither a recording nor a session file"
@@ -243,12 +243,12 @@ def test_audio_bomb_of_gigabytes(
     samples[0] = 0.5
     soundfile.write(sink, samples, 16_000, "PCM_16", format="FLAC")
     route = "/api/recordings?name=bomb.flac"
-    monkeypatch.setattr(intake, "_MAX_DECODED_BYTES", 2**20)
+    monkeypatch.setattr(uploads, "_MAX_DECODED_BYTES", 2**20)
     answer = client.post(route, content=sink.getvalue())
     assert answer.status_code == 400
     assert "GiB decoded" in answer.json()["error"]
     assert everything(desk) == before
-    monkeypatch.setattr(intake, "_MAX_DECODED_BYTES", 2**24)
+    monkeypatch.setattr(uploads, "_MAX_DECODED_BYTES", 2**24)
     assert client.post(route, content=sink.getvalue()).status_code == 201
 
 
@@ -280,7 +280,7 @@ def test_what_is_read_at_once_of_a_recipe_is_bounded(
 ) -> None:
     longest = max(len(whole[it]) for it in ("session.json", "model.tonewood", "anchor.json"))
     recipe = whole["found-0.recipe.json"] + b" " * longest
-    monkeypatch.setattr(bundle, "_MAX_ENTRY_BYTES", longest)
+    monkeypatch.setattr(session_archive, "_MAX_ENTRY_BYTES", longest)
     content = packed({**whole, "found-0.recipe.json": recipe})
     answer = client.post("/api/recordings?name=a.tonewood-session", content=content)
     assert answer.status_code == 400

@@ -15,7 +15,7 @@ import soundfile
 
 from tests.studio.conftest import EXAMPLE, MODEL, Live, ended
 from tests.studio.page import until
-from tonewood.files.modelfile import load_model
+from tonewood.model.model import load_model
 
 EVIL = "\"'><img src=x onerror=ran=1><svg onload=ran=1>{{7*7}}${7*7}"
 INJECTED = (

@@ -10,8 +10,8 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, ended, kept, opened
-from tonewood.studio.desk import StudioState
-from tonewood.studio.sound import save_band_power
+from tonewood.studio.session_audio import save_band_power
+from tonewood.studio.state import StudioState
 
 
 def test_undo_and_redo_go_through_all_edits(client: TestClient, take: Path) -> None:
@@ -97,7 +97,9 @@ def test_a_search_that_was_stopped_leaves_the_session_as_it_was(
     hz = np.array([100.0, 1_000.0])
     # What a search leaves behind that was cancelled, or killed, before it found anything.
     save_band_power(
-        desk.database.get_session(session["id"]).folder, rng.normal(size=(2, 600)).astype(np.float32), hz
+        desk.database.get_session(session["id"]).folder,
+        rng.normal(size=(2, 600)).astype(np.float32),
+        hz,
     )
     levels = client.get(f"/api/sessions/{session['id']}/state").json()["levels"]
     assert (levels["input_db"], levels["difference_db"], levels["output_db"]) == (0, 0, 0)

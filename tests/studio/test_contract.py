@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 from tests.hostile.contract import keeps, operations
 from tests.studio.conftest import NOTE
 from tonewood.studio.app import create_studio_app
-from tonewood.studio.desk import StudioState
+from tonewood.studio.state import StudioState
 
 # Events never end.
 ENDLESS = ("/api/events",)

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from tests.hostile.mutations import BYTES, TEXT, mutated
 from tests.studio.conftest import NOTE, kept
-from tonewood.studio import bundle
+from tonewood.studio import session_archive
 
 SHARE = 120
 
@@ -40,7 +40,7 @@ def test_what_is_read_at_once_is_bounded(
 ) -> None:
     whole = client.get(f"/api/sessions/{session['id']}/take/session").content
     route = "/api/recordings?name=a.tonewood-session"
-    monkeypatch.setattr(bundle, "_MAX_ENTRY_BYTES", 100)
+    monkeypatch.setattr(session_archive, "_MAX_ENTRY_BYTES", 100)
     answer = client.post(route, content=whole)
     assert answer.status_code == 400
     assert "session file that can be read" in answer.json()["error"]

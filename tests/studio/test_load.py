@@ -15,9 +15,10 @@ from tests.load.process import Sample, growth, sample, unnumbered
 from tests.load.process import opened as opened_by
 from tests.load.traffic import Client, Tally, crowd
 from tests.studio.conftest import EXAMPLE, Live, opened
-from tonewood.files.modelfile import Model
+from tonewood.batch import enhance_file
+from tonewood.enhancement import output_files
+from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
-from tonewood.workflow import batch, layout
 
 
 def test_growth_is_of_the_second_half() -> None:
@@ -60,13 +61,13 @@ def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> N
     for number in range(60):
         path = tmp_path / f"{number:02}.wav"
         soundfile.write(path, instrument(0.5 + number % 5 / 10, seed=number).T, 16_000)
-        jobs.append(layout.FileJob(path, tmp_path / "out" / path.name))
+        jobs.append(output_files.FileJob(path, tmp_path / "out" / path.name))
     (tmp_path / "out").mkdir()
     settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
     handles = []
-    for event in batch.enhance_files(jobs, model, settings):
-        assert not isinstance(event, layout.FileFailure), event
-        if isinstance(event, batch.FileEnhanced):
+    for event in enhance_file.enhance_files(jobs, model, settings):
+        assert not isinstance(event, output_files.FileFailure), event
+        if isinstance(event, enhance_file.FileEnhanced):
             gc.collect()  # what only points at itself is not held
             names = opened_by(os.getpid())
             handles.append(

@@ -9,7 +9,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import opened
-from tonewood.studio.desk import StudioState
+from tonewood.studio.state import StudioState
 
 
 def test_the_page_comes_with_a_policy_that_holds(client: TestClient) -> None:

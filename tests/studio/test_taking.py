@@ -15,9 +15,9 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, kept, opened
-from tonewood.files.recipe import load_recipe as load_recipe
-from tonewood.studio.desk import StudioState
-from tonewood.workflow import corrections
+from tonewood.enhancement.recipe import load_recipe as load_recipe
+from tonewood.export import export
+from tonewood.studio.state import StudioState
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "ogg", "mp3", "opus", "caf"])
@@ -57,7 +57,7 @@ def test_equalisers_do_what_the_recipe_does(
     assert ".flac" in told["sounds"]
     base = f"/api/sessions/{session['id']}/take"
     (tmp_path / "a.recipe.json").write_bytes(client.get(f"{base}/recipe").content)
-    correction = corrections.load_correction(str(tmp_path / "a.recipe.json"))
+    correction = export.load_correction(str(tmp_path / "a.recipe.json"))
     taken = {
         it["name"]: client.get(f"{base}/equaliser/{it['name']}").content
         for it in told["equalisers"]

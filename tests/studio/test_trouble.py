@@ -14,10 +14,9 @@ from starlette.testclient import TestClient
 
 from tests.studio.conftest import opened
 from tonewood.errors import ModelError, OutputError
-from tonewood.studio.desk import StudioState
-from tonewood.studio.entries import RecordingInfo
-from tonewood.studio.intake import save_array
-from tonewood.studio.store import SessionDatabase
+from tonewood.studio.database import RecordingInfo, SessionDatabase
+from tonewood.studio.state import StudioState
+from tonewood.studio.uploads import save_array
 
 SOUND = RecordingInfo(
     name="a", upload="upload.wav", encoding=("WAV", "PCM_16", "FILE"), sha256="0", rate=16_000,
@@ -161,7 +160,9 @@ def opened_again(client: TestClient, content: bytes) -> dict[str, Any]:
     return told
 
 
-def test_a_model_that_is_not_the_one_named_leaves_nothing(desk: StudioState, model_file: Path) -> None:
+def test_a_model_that_is_not_the_one_named_leaves_nothing(
+    desk: StudioState, model_file: Path
+) -> None:
     before = sorted(desk.database.models_folder.iterdir())
     with pytest.raises(ModelError, match="not the one that the session was made with"):
         desk.models.import_model(model_file.read_bytes(), "another", "0" * 64)

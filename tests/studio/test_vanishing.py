@@ -8,23 +8,23 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import opened
-from tonewood.studio import hearing, jobs
-from tonewood.studio.app import create_studio_app, create_secure_studio_app
-from tonewood.studio.desk import StudioState
-from tonewood.studio.entries import StudioJob
+from tonewood.studio import job_queue, routes_media
+from tonewood.studio.app import create_secure_studio_app, create_studio_app
+from tonewood.studio.database import StudioJob
+from tonewood.studio.state import StudioState
 
 
 def test_forgotten_while_it_is_drawn(
     client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = opened(client, take)
-    drawn = hearing._cached_spectrogram_tile.__wrapped__
+    drawn = routes_media._cached_spectrogram_tile.__wrapped__
 
     def slow(*given: Any) -> Any:
         desk.database.delete_session(session["id"])
         return drawn(*given)
 
-    monkeypatch.setattr(hearing, "_cached_spectrogram_tile", slow)
+    monkeypatch.setattr(routes_media, "_cached_spectrogram_tile", slow)
     answer = client.get(f"/api/sessions/{session['id']}/tiles/input/mel/0/0")
     assert answer.status_code == 404
     assert "no such session" in answer.json()["error"]
@@ -54,7 +54,9 @@ def test_a_file_that_is_missing_though_its_session_is_there_is_our_fault(
     for path in (desk.database.folder / "sessions" / session["id"]).iterdir():
         path.unlink()
     frank = TestClient(
-        create_secure_studio_app(desk), base_url="http://127.0.0.1:8765", raise_server_exceptions=False
+        create_secure_studio_app(desk),
+        base_url="http://127.0.0.1:8765",
+        raise_server_exceptions=False,
     )
     for path in ("audio/input", "waveform"):
         answer = frank.get(f"/api/sessions/{session['id']}/{path}")
@@ -124,7 +126,7 @@ def test_a_lane_outlives_a_process_that_does_not_end_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[StudioJob] = []
-    lane = jobs._WorkerQueue("test", told.append, lambda job: None)
+    lane = job_queue._WorkerQueue("test", told.append, lambda job: None)
     lane.process = _Undying()
     lane._kill()
     assert lane.process is None

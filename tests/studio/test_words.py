@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tonewood.masking.certify import Certificate, Change
-from tonewood.studio.words import certificate_lines, verdict_line
+from tonewood.mask.certificate import Certificate, Change
+from tonewood.studio.state import certificate_lines, verdict_line
 
 
 def certificate(**changes: Any) -> Certificate:

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Self
 
 from safetensors import safe_open
 
-from tonewood.files import results
-from tonewood.files.checkpoint import CHECKPOINT_SUFFIX as CHECKPOINT
-from tonewood.files.modelfile import load_model
+from tonewood.batch import results_table
+from tonewood.model.model import load_model
+from tonewood.training.scorers import CHECKPOINT_SUFFIX as CHECKPOINT
 
 SITE = Path(__file__).parent / "site"
 KILLED = -9
@@ -119,7 +119,7 @@ def content(path: Path) -> str:
         with safe_open(path, "pt") as file:
             return str(len(list(file.keys())) > 0)
     if path.suffix == ".parquet":
-        rows = [asdict(row) for row in results.read_results(path)]
+        rows = [asdict(row) for row in results_table.read_results(path)]
         for row in rows:
             details = json.loads(row["details"] or "{}")
             row |= {"took": 0, "tries": 0, "details": {**details, "already": None}}
@@ -137,7 +137,7 @@ def state(work: Path) -> dict[str, str]:
     for place in (work / "out", work / "cache"):
         for path in sorted(place.rglob("*")):
             name = str(path.relative_to(work))
-            if is_hidden(name) or path.name.endswith(results.PARTIAL_SUFFIX):
+            if is_hidden(name) or path.name.endswith(results_table.PARTIAL_SUFFIX):
                 found[name] = ""
             elif path.is_file():
                 found[name] = content(path)
@@ -151,7 +151,7 @@ def is_hidden(name: str) -> bool:
 
 def is_passing(name: str) -> bool:
     """Whether something is there only while a command is not through."""
-    return is_hidden(name) or name.endswith((CHECKPOINT, results.PARTIAL_SUFFIX))
+    return is_hidden(name) or name.endswith((CHECKPOINT, results_table.PARTIAL_SUFFIX))
 
 
 def half(work: Path, whole: dict[str, str]) -> list[str]:

@@ -118,9 +118,9 @@ def born(asked: dict[str, Any], count: mmap.mmap) -> None:
 
 def main() -> None:
     """Answer requests until there are no more."""
-    from tonewood.listening import build, folder, pieces  # noqa: F401
-    from tonewood.terminal import TrainingDisplay  # noqa: F401
-    from tonewood.workflow import batch, ears, train  # noqa: F401
+    from tonewood.cli.progress import TrainingDisplay  # noqa: F401
+    from tonewood.listening import builder, stimuli  # noqa: F401
+    from tonewood.training import pipeline  # noqa: F401
 
     count = mmap.mmap(-1, 8)
     for line in sys.stdin:

@@ -8,7 +8,7 @@ import soundfile
 
 from tests.conftest import instrument
 from tests.sudden.harness import Scene, environment
-from tonewood.files import tags
+from tonewood.audio_io import tags
 
 RATE = 16_000
 MODEL = "soundfont-cello"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sudden.harness import Death, environment, kill_after, left_in, spent
-from tonewood.listening.design import ANSWERS_FILE
+from tonewood.listening.definition import ANSWERS_FILE
 
 _LONGEST = 900.0
 # What a page hears of a server that is killed while it answers.

@@ -12,10 +12,10 @@ import pytest
 
 from tests.sudden.harness import Nursery, Scene, Whole, content, left_in, state, unlike
 from tests.sudden.scenes import LEAST, MODEL
+from tonewood.audio_io.reader import file_sha256
+from tonewood.enhancement import recipe
 from tonewood.errors import OutputError
-from tonewood.files import recipe
-from tonewood.files.audio import file_sha256
-from tonewood.listening.answers import AnswerDatabase
+from tonewood.listening.database import AnswerDatabase
 
 Get = Callable[[str], Scene]
 Through = Callable[[str], tuple[Whole, int]]

@@ -11,15 +11,20 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import butter, fftconvolve, sosfilt
 
+from tonewood.audit import pipeline
+from tonewood.audit.pipeline import (
+    CONFOUNDS,
+    AuditProgress,
+    AuditResult,
+    analyse_confounds,
+    confound_warnings,
+    format_remedy,
+)
+from tonewood.data import dataset, normalization
+from tonewood.data.dataset import AuditFeatures
 from tonewood.errors import CallError, FolderError
-from tonewood.files import folders
-from tonewood.files.folders import AuditFeatures
-from tonewood.scoring.findings import ConfoundAudit, summarize_audit
+from tonewood.model.card import ConfoundAudit, summarize_audit
 from tonewood.settings import ModelSettings
-from tonewood.signal import remedies
-from tonewood.workflow import audit as auditing
-from tonewood.workflow.audit import AuditResult, AuditProgress, format_remedy, analyse_confounds, confound_warnings
-from tonewood.workflow.confounds import CONFOUNDS
 
 RATE = 44_100
 EACH = 8
@@ -63,7 +68,7 @@ def write(folder: Path, first: int, plant: Plant | None = None, count: int = EAC
 
 
 def heard(folder: Path) -> list[AuditFeatures]:
-    return [surveyed.audit_features for surveyed in folders.survey_dataset(folder, SETTINGS)]
+    return [surveyed.audit_features for surveyed in dataset.survey_dataset(folder, SETTINGS)]
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +133,10 @@ def test_what_is_planted_is_found_under_its_name_and_a_fix_undoes_it(
     if not fix:
         return
     sides = [it.traces for it in clean_evidence], [it.traces for it in planted]
-    plan = remedies.fit_normalization((fix,), *sides)
+    plan = normalization.fit_normalization((fix,), *sides)
     first, second = (
-        [it.take.audit_features for it in folders.load_dataset(f, SETTINGS, normalization=plan)] for f in (clean, source)
+        [it.take.audit_features for it in dataset.load_dataset(f, SETTINGS, normalization=plan)]
+        for f in (clean, source)
     )
     again = analyse_confounds(first, second, np.random.default_rng(0))
     assert not names & claimed(again)
@@ -164,7 +170,7 @@ def test_false_alarms_on_real_takes_stay_below_one_in_twenty(corpora: Path) -> N
 
 def test_events_then_the_audit(clean: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "source", 200, count=5)
-    *events, last = auditing.audit_folders(clean, source, SETTINGS)
+    *events, last = pipeline.audit_folders(clean, source, SETTINGS)
     assert isinstance(last, AuditResult)
     listened = [event for event in events if isinstance(event, AuditProgress)]
     assert [(e.side, e.progress.number, e.progress.total) for e in listened] == [
@@ -195,7 +201,8 @@ def test_only_what_the_scorer_hears_is_confounded(
     told = analyse_confounds(many, noisy, np.random.default_rng(0))
     assert told.verdict == "confounded"
     assert any(
-        line.startswith("confounded: noise floor alone tells 100 %") for line in confound_warnings(told)
+        line.startswith("confounded: noise floor alone tells 100 %")
+        for line in confound_warnings(told)
     )
     assert "--fix noise" in confound_warnings(told)[0]
 
@@ -205,7 +212,7 @@ def test_sessions_are_the_first_sub_folders(clean: Path, tmp_path: Path) -> None
         write(tmp_path / "source" / day, first, count=4)
     for day, first in (("may", 700), ("june", 704)):
         write(tmp_path / "reference" / day, first, count=4)
-    *_, done = auditing.audit_folders(tmp_path / "reference", tmp_path / "source", SETTINGS)
+    *_, done = pipeline.audit_folders(tmp_path / "reference", tmp_path / "source", SETTINGS)
     assert isinstance(done, AuditResult)
     assert [(session.side, session.name) for session in done.audit.sessions] == [
         ("reference", "june"), ("reference", "may"), ("source", "friday"), ("source", "monday"),
@@ -214,7 +221,7 @@ def test_sessions_are_the_first_sub_folders(clean: Path, tmp_path: Path) -> None
 
 def test_folders_that_cannot_be_asked(clean: Path, tmp_path: Path) -> None:
     def ask(reference: Path, source: Path) -> Iterator[Any]:
-        return auditing.audit_folders(reference, source, SETTINGS)
+        return pipeline.audit_folders(reference, source, SETTINGS)
 
     with pytest.raises(CallError, match="as both folders"):
         list(ask(clean, clean))

@@ -14,12 +14,11 @@ import torch
 
 from tests.conftest import Folders, Run, tiny_settings
 from tonewood.errors import ModelError
-from tonewood.files.checkpoint import Checkpoint
-from tonewood.files.modelfile import Model
-from tonewood.files.output import exclusive_lock
+from tonewood.model.model import Model
 from tonewood.settings import apply_assignments
-from tonewood.workflow.courses import CheckEvent
-from tonewood.workflow.train import train_from_folders
+from tonewood.training.pipeline import train_from_folders
+from tonewood.training.scorers import CheckEvent, Checkpoint
+from tonewood.utils.atomic_write import exclusive_lock
 
 SETTINGS = apply_assignments(tiny_settings(), ["training.patience=3"])
 
@@ -27,7 +26,9 @@ SETTINGS = apply_assignments(tiny_settings(), ["training.patience=3"])
 def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
     """Train until so many looks were taken, or to the end."""
     made = None
-    events = train_from_folders(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
+    events = train_from_folders(
+        folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint
+    )
     for event in events:
         if isinstance(event, Model):
             made = event

@@ -12,14 +12,20 @@ import pytest
 import soundfile
 import torch
 
-from tonewood.files.modelfile import Model
-from tonewood.masking.optimise import SearchStep
+from tonewood.dsp import features as pieces
+from tonewood.dsp import stft
+from tonewood.dsp.features import ReferenceLevels, compute_features, pitch_power
+from tonewood.enhancement import mask_search, segment_search
+from tonewood.enhancement.analysis import ArraySource, TruncatedSource, analyse_source
+from tonewood.enhancement.pipeline import (
+    Enhancement,
+    enhance_array,
+    enhance_stream,
+    to_analysis_rate,
+)
+from tonewood.mask.search import SearchStep
+from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
-from tonewood.signal import pieces, spectrum
-from tonewood.signal.features import ReferenceLevels, compute_features, pitch_power
-from tonewood.workflow import mask, partsearch
-from tonewood.workflow.enhance import Enhancement, enhance_array, to_analysis_rate, enhance_stream
-from tonewood.workflow.hearing import TruncatedSource, ArraySource, analyse_source
 
 FORCED = EnhanceSettings(force=True)
 
@@ -33,7 +39,7 @@ def guided(model: Model) -> Model:
 def in_parts(
     frames: int, wave: Any, rate: int, model: Model, patch: pytest.MonkeyPatch
 ) -> Enhancement:
-    patch.setattr(mask, "_SEARCH_SEGMENT_FRAMES", frames)
+    patch.setattr(mask_search, "_SEARCH_SEGMENT_FRAMES", frames)
     patch.setattr(pieces, "_CHUNK_FRAMES", max(64, frames // 2 * 2))
     *_, last = enhance_array(wave, rate, model, FORCED)
     assert isinstance(last, Enhancement)
@@ -82,7 +88,9 @@ def test_what_is_heard_piece_by_piece_is_the_whole(
     assert apart.max() < 1e-2
     assert heard.pitches.frames == power.shape[1]
     torch.testing.assert_close(heard.pitches.read(0, power.shape[1]), power, rtol=2e-3, atol=1e-9)
-    assert heard.levels == pytest.approx(ReferenceLevels.from_features(features.rows_db, power), rel=1e-4)
+    assert heard.levels == pytest.approx(
+        ReferenceLevels.from_features(features.rows_db, power), rel=1e-4
+    )
 
 
 def test_a_beginning_is_what_comes_first(play: Callable[..., Any]) -> None:
@@ -99,8 +107,12 @@ def test_a_beginning_is_what_comes_first(play: Callable[..., Any]) -> None:
 def test_steps_say_where_they_are(
     play: Callable[..., Any], model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mask, "_SEARCH_SEGMENT_FRAMES", 300)
-    steps = [s for s in enhance_array(play(8, seed=2), 16_000, model, FORCED) if isinstance(s, SearchStep)]
+    monkeypatch.setattr(mask_search, "_SEARCH_SEGMENT_FRAMES", 300)
+    steps = [
+        s
+        for s in enhance_array(play(8, seed=2), 16_000, model, FORCED)
+        if isinstance(s, SearchStep)
+    ]
     assert [(s.offset, s.number) for s in steps] == [
         (first, number) for first in (0, 300, 600) for number in range(4)
     ]
@@ -115,7 +127,7 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
     wave = play(4, seed=2)
     rendered: list[int] = []
     passes: list[int] = []
-    real = spectrum.prepare_filter
+    real = stft.prepare_filter
 
     def counted(*arguments: Any) -> Any:
         through = real(*arguments)
@@ -131,11 +143,13 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
             passes.append(1)
             return super().blocks()
 
-    monkeypatch.setattr(partsearch, "prepare_filter", counted)
+    monkeypatch.setattr(segment_search, "prepare_filter", counted)
     list(enhance_stream(Counted(wave, 16_000), guided, FORCED))
     assert (len(rendered), len(passes)) == (4, 2)
     rendered.clear()
-    list(enhance_stream(Counted(wave, 16_000), guided, apply_assignments(FORCED, ["search.steps=0"])))
+    list(
+        enhance_stream(Counted(wave, 16_000), guided, apply_assignments(FORCED, ["search.steps=0"]))
+    )
     assert rendered == []
 
 

@@ -14,8 +14,8 @@ import pytest
 import soundfile
 import webdataset
 
-from tonewood.files import manifest as manifests
-from tonewood.files.audio import read_recording
+from tonewood.audio_io.reader import read_recording
+from tonewood.data import manifest
 
 Run = Callable[..., Any]
 
@@ -67,10 +67,12 @@ def test_good_sounds_becomes_a_list_that_says_what_it_teaches(
     assert done.out == f"{out}: 2 reference, 2 source\n"
     assert "klass) say how well a note was played, not on what" in done.err
     assert "recordings of the index are not there" in done.err
-    reference, source = manifests.read_manifest(out)
+    reference, source = manifest.read_manifest(out)
     assert [len(it.entries) for it in (reference, source)] == [2, 2]
     assert {it.session for it in reference.entries} == {"day 0", "day 2"}
-    assert all(read_recording(it.path).rate == 8_000 for it in (*reference.entries, *source.entries))
+    assert all(
+        read_recording(it.path).rate == 8_000 for it in (*reference.entries, *source.entries)
+    )
     assert out.read_text().splitlines()[1].startswith("good/good-sounds/")
 
 
@@ -100,7 +102,7 @@ def test_tinysol_and_medley_solos_db(tmp_path: Path, run: Run) -> None:
     sides = ["--reference", "instrument=violin", "--source", "instrument=piano"]
     done = run("manifest", "medley_solos_db", *sides, "--data-home", home, "-o", out)
     assert done.code == 0, done.err
-    assert {it.session for side in manifests.read_manifest(out) for it in side.entries} >= {"song 0"}
+    assert {it.session for side in manifest.read_manifest(out) for it in side.entries} >= {"song 0"}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_shards_become_a_list_and_a_folder(tmp_path: Path, shards: Path, run: Ru
     arguments = ["--reference", "cls=0", "--source", "cls=1", "--both", "room=hall", "-o", out]
     done = run("manifest", shards, *arguments)
     assert done.code == 0, done.err
-    reference, source = manifests.read_manifest(out)
+    reference, source = manifest.read_manifest(out)
     assert [len(it.entries) for it in (reference, source)] == [3, 3]
     assert {it.session for it in reference.entries} == {"day 0", "day 1"}
     got = sorted(it.path.read_bytes() for it in (*reference.entries, *source.entries))

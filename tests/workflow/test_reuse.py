@@ -11,16 +11,17 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from tonewood.audio_io.reader import file_sha256, read_recording
+from tonewood.enhancement import reapply
+from tonewood.enhancement.analysis import ArraySource
+from tonewood.enhancement.recipe import Recipe
+from tonewood.enhancement.recipe import load_recipe as load_recipe
 from tonewood.errors import AudioError
-from tonewood.files.audio import read_recording, file_sha256
-from tonewood.files.modelfile import Model
-from tonewood.files.recipe import Recipe
-from tonewood.files.recipe import load_recipe as load_recipe
-from tonewood.masking.mask import Mask
-from tonewood.masking.words import REGISTERS, gain_by_register, mean_tilt, gain_events
-from tonewood.workflow import carry, corrections, rerender
-from tonewood.workflow.differ import compare_corrections
-from tonewood.workflow.hearing import ArraySource
+from tonewood.export import export
+from tonewood.export.diff import compare_corrections
+from tonewood.mask.components import REGISTERS, gain_by_register, gain_events, mean_tilt
+from tonewood.mask.mask import Mask
+from tonewood.model.model import Model
 
 Samples = npt.NDArray[np.float32]
 Play = Callable[..., Samples]
@@ -139,7 +140,7 @@ def test_other_bytes_than_the_first_time_are_told(
     assert ran.objects[0]["same"] is False
     assert "not the bytes of the first time" in ran.err
     # Another format has other bytes, and nobody wonders.
-    assert rerender.render_recipe(changed, take, tmp_path / "x.flac").identical is None
+    assert reapply.render_recipe(changed, take, tmp_path / "x.flac").identical is None
 
 
 # --- apply
@@ -250,7 +251,7 @@ def test_a_prior_that_follows_nothing_carries_its_static_part(
     out = tmp_path / "p.wav"
     ran = run("enhance", take, "-o", out, "-m", model_file, "--method", "paper", "--steps", "1")
     assert ran.code == 0, ran.err
-    _, carried = carry.load_transfer(beside(out), "prior")
+    _, carried = reapply.load_transfer(beside(out), "prior")
     assert carried.record.varying == "none"
 
 
@@ -259,8 +260,8 @@ def test_a_span_stays_with_its_take(tmp_path: Path, take: Path, run: Run, model_
     span = ("--between", "100:6000", "--from", "0.2", "--to", "1")
     assert run("enhance", take, "-o", out, "-m", model_file, *FORCE, *span).code == 0
     recipe = load_recipe(beside(out))
-    assert carry.transfer_settings(recipe, "same").render.aspect == recipe.settings.render.aspect
-    other = carry.transfer_settings(recipe, "prior").render.aspect
+    assert reapply.transfer_settings(recipe, "same").render.aspect == recipe.settings.render.aspect
+    other = reapply.transfer_settings(recipe, "prior").render.aspect
     assert (other.between, other.start_s, other.end_s) == ((100, 6_000), None, None)
 
 
@@ -284,9 +285,14 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
 def test_a_shorter_recording_than_the_mask_raises_without_files(
     made: Path, model: Model, play: Play
 ) -> None:
-    recipe, carried = carry.load_transfer(beside(made), "same")
+    recipe, carried = reapply.load_transfer(beside(made), "same")
     with pytest.raises(AudioError, match="fits stems of the same take only"):
-        carry.apply_transfer(ArraySource(play(0.5), 16_000), model, carried, carry.transfer_settings(recipe, "same"))
+        reapply.apply_transfer(
+            ArraySource(play(0.5), 16_000),
+            model,
+            carried,
+            reapply.transfer_settings(recipe, "same"),
+        )
 
 
 # --- diff
@@ -350,12 +356,12 @@ def test_a_departure_is_found_where_it_is() -> None:
 
 
 def test_a_moment_that_changed_is_named(made: Path) -> None:
-    one = corrections.load_correction(str(made))
+    one = export.load_correction(str(made))
     mask = one.mask
     gain = mask.gain_db.copy()
     rows = (mask.hz > 2_000) & (mask.hz < 6_000)
     gain[np.ix_(rows, np.arange(70, 130))] += 6
-    other = corrections.Correction(
+    other = export.Correction(
         "b", Mask(gain, mask.hz, mask.hop_seconds, mask.top_hz), one.gain_db, one.recipe
     )
     found = compare_corrections(one, other)
@@ -367,7 +373,7 @@ def test_a_moment_that_changed_is_named(made: Path) -> None:
 
 
 def test_a_recipe_knows_how_long_its_recording_is(made: Path) -> None:
-    found = corrections.load_correction(str(beside(made)))
+    found = export.load_correction(str(beside(made)))
     assert isinstance(found.recipe, Recipe)
     assert found.seconds == pytest.approx(1.5)
-    assert corrections.load_correction("cello").seconds is None
+    assert export.load_correction("cello").seconds is None

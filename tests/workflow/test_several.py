@@ -10,16 +10,20 @@ import soundfile
 import torch
 
 import tonewood
+from tonewood.data.dataset import TrainingRecording, WeightedFolder, take_weights
+from tonewood.data.loading import (
+    check_folder_weights,
+    load_sides,
+    parse_weighted_folder,
+    side_display_name,
+)
+from tonewood.dsp.features import Features
 from tonewood.errors import CallError, FolderError
-from tonewood.files.folders import TrainingRecording, take_weights
-from tonewood.files.modelfile import Model
-from tonewood.files.several import WeightedFolder
-from tonewood.masking.neighbours import fit_folder_statistics
-from tonewood.scoring.training import draw_crops
+from tonewood.model.model import Model
+from tonewood.priors.nearest_neighbours import fit_folder_statistics
+from tonewood.scorer.training import draw_crops
 from tonewood.settings import ModelSettings, NeighbourSettings, apply_assignments
-from tonewood.signal.features import Features
-from tonewood.workflow.sides import check_folder_weights, load_sides, side_display_name, parse_weighted_folder
-from tonewood.workflow.train import train_from_folders
+from tonewood.training.pipeline import train_from_folders
 
 Play = Callable[..., Any]
 
@@ -45,7 +49,9 @@ def three(tmp_path_factory: pytest.TempPathFactory, play: Play) -> Three:
 
 def quick(small: Callable[..., ModelSettings]) -> ModelSettings:
     settings = small(judge=False, steps=5)
-    return apply_assignments(settings, ["guide.steps=20", "guide.width=8", "priors.network.steps=20"])
+    return apply_assignments(
+        settings, ["guide.steps=20", "guide.width=8", "priors.network.steps=20"]
+    )
 
 
 def loaded(sides: list[WeightedFolder], source: Path) -> list[TrainingRecording]:
@@ -97,7 +103,9 @@ def test_weights_reach_the_codebook_and_the_means() -> None:
     takes = [features(6.0), features(-6.0)]
     settings = NeighbourSettings(frames=200)
     shares = [1.9, 0.1]
-    there, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1), shares)
+    there, _ = fit_folder_statistics(
+        takes, takes, settings, torch.Generator().manual_seed(1), shares
+    )
     plain, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1))
     chosen = (there.codebook.take_index == 0).float().mean().item()
     assert chosen == pytest.approx(0.95, abs=0.05)

@@ -14,14 +14,14 @@ import pytest
 import soundfile
 from distributed.comm import CommClosedError
 
+from tonewood.batch import dask_backend, enhance_file, runner
+from tonewood.batch.dask_backend import DaskWorkers
+from tonewood.batch.enhance_file import FileEnhanced
+from tonewood.batch.tasks import EnhanceTask, WorkItem
+from tonewood.enhancement.output_files import FileFailure, FileJob
 from tonewood.errors import CallError, ClusterError
-from tonewood.files.modelfile import Model
+from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.workflow import archive, batch, cluster
-from tonewood.workflow.batch import FileEnhanced
-from tonewood.workflow.cluster import DaskWorkers
-from tonewood.workflow.layout import FileFailure, FileJob
-from tonewood.workflow.units import EnhanceTask, WorkItem
 
 Play = Callable[..., npt.NDArray[Any]]
 SETTINGS = EnhanceSettings(force=True)
@@ -46,20 +46,24 @@ def long(tmp_path: Path, play: Play) -> Path:
 def plain(tmp_path: Path, long: Path, model: Model) -> bytes:
     """What one process makes of it."""
     output = tmp_path / "plain.wav"
-    *_, done = batch.enhance_file(FileJob(long, output), model, SETTINGS)
+    *_, done = enhance_file.enhance_file(FileJob(long, output), model, SETTINGS)
     assert isinstance(done, FileEnhanced)
     return output.read_bytes()
 
 
 def enhanced(long: Path, output: Path, model: Model, crew: DaskWorkers) -> None:
-    *events, _ = archive.run_batch([WorkItem(long, output)], EnhanceTask(SETTINGS), model, workers=crew)
+    *events, _ = runner.run_batch(
+        [WorkItem(long, output)], EnhanceTask(SETTINGS), model, workers=crew
+    )
     assert not [it for it in events if isinstance(it, FileFailure)]
 
 
 def parts_by_worker(crew: DaskWorkers) -> dict[str, int]:
     """How many parts of recordings each worker did for another."""
     stream = crew.client.get_task_stream()
-    done = [it["worker"] for it in stream if str(it["key"]).startswith(cluster.PART_KEY_PREFIX)]
+    done = [
+        it["worker"] for it in stream if str(it["key"]).startswith(dask_backend.PART_KEY_PREFIX)
+    ]
     return {worker: done.count(worker) for worker in done}
 
 
@@ -108,12 +112,12 @@ def test_who_has_work_of_its_own_is_not_asked(monkeypatch: pytest.MonkeyPatch) -
         address = "tcp://own"
 
         def processing(self) -> dict[str, list[str]]:
-            lent, own = f"{cluster.PART_KEY_PREFIX}1", "tonewood-1"
+            lent, own = f"{dask_backend.PART_KEY_PREFIX}1", "tonewood-1"
             return {"tcp://own": [], "tcp://busy": [lent, own], "tcp://lent": [lent], "tcp://i": []}
 
-    monkeypatch.setattr(cluster, "get_client", Asked)
-    monkeypatch.setattr(cluster, "get_worker", Asked)
-    siblings = cluster.IdleWorkers()
+    monkeypatch.setattr(dask_backend, "get_client", Asked)
+    monkeypatch.setattr(dask_backend, "get_worker", Asked)
+    siblings = dask_backend.IdleWorkers()
     assert siblings.idle() == ["tcp://lent", "tcp://i"]
     assert siblings.free_slots() == 4
     siblings.trusted = False
@@ -150,6 +154,9 @@ def test_what_is_no_address_is_told_before_a_client_is_made(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that could not be made complains for 40 s when it goes."""
-    monkeypatch.setattr(cluster, "Client", None)
-    with pytest.raises(CallError, match="is no address of a scheduler"), DaskWorkers(scheduler=address):
+    monkeypatch.setattr(dask_backend, "Client", None)
+    with (
+        pytest.raises(CallError, match="is no address of a scheduler"),
+        DaskWorkers(scheduler=address),
+    ):
         pass

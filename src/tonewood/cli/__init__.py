@@ -13,29 +13,18 @@ import typer
 import typer.core
 
 from tonewood.cli import (
-    apply,
-    audit,
-    diff,
+    common,
     enhance,
     evaluate,
-    explain,
-    export,
-    harp,
-    info,
+    inspect,
     listen,
-    live,
-    manifest,
-    onnx,
-    render,
-    report,
-    reproduce,
-    score,
-    search,
-    studio,
+    recipes,
+    research,
+    servers,
     train,
 )
 from tonewood.errors import CallError, TonewoodError
-from tonewood.signal.memory import tune_malloc
+from tonewood.utils.parallel import tune_malloc
 
 
 class _CommandGroup(typer.core.TyperGroup):
@@ -46,10 +35,10 @@ class _CommandGroup(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except TonewoodError as error:
-            report.print_stderr(f"tonewood: {error}")
+            common.print_stderr(f"tonewood: {error}")
             raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
         except KeyboardInterrupt:
-            report.print_stderr("tonewood: interrupted; what was done is kept")
+            common.print_stderr("tonewood: interrupted; what was done is kept")
             raise typer.Exit(130) from None
 
 
@@ -63,24 +52,24 @@ cli_app = typer.Typer(
 )
 
 for _command in (
-    audit.audit_command,
+    train.audit_command,
     train.train_command,
-    manifest.manifest_command,
+    research.manifest_command,
     enhance.enhance_command,
-    score.score_command,
-    explain.explain_command,
+    inspect.score_command,
+    inspect.explain_command,
     evaluate.evaluate_command,
-    live.live_command,
-    onnx.onnx_command,
-    info.info_command,
-    render.render_command,
-    apply.apply_command,
-    diff.diff_command,
-    export.export_command,
-    search.search_command,
-    reproduce.reproduce_command,
-    studio.studio_command,
-    harp.harp_command,
+    servers.live_command,
+    inspect.onnx_command,
+    inspect.info_command,
+    recipes.render_command,
+    recipes.apply_command,
+    recipes.diff_command,
+    recipes.export_command,
+    research.search_command,
+    research.reproduce_command,
+    servers.studio_command,
+    research.harp_command,
 ):
     cli_app.command(_command.__name__.removesuffix("_command"))(_command)
 cli_app.add_typer(listen.listen_app, name="listen")

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tonewood.cli import many, report
-from tonewood.cli.options import (
+from tonewood.cli import common
+from tonewood.cli.common import (
     DeviceOption,
     JsonOption,
+    LocationsArgument,
     ModelOption,
+    OutputLocationOption,
     OverwriteOption,
     ParquetOption,
-    OutputLocationOption,
-    LocationsArgument,
     RetriesOption,
     SchedulerOption,
     SetOption,
@@ -25,15 +25,15 @@ from tonewood.cli.options import (
 )
 from tonewood.errors import printable
 
-if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
+if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tonewood.files.modelfile import Model
-    from tonewood.files.recipe import TransferRecord
-    from tonewood.masking.optimise import SearchStep
-    from tonewood.workflow.batch import FileEnhanced, FileStarted
-    from tonewood.workflow.layout import FileFailure
-    from tonewood.workflow.units import EnhanceTask
+    from tonewood.batch.enhance_file import FileEnhanced, FileStarted
+    from tonewood.batch.tasks import EnhanceTask
+    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.enhancement.recipe import TransferRecord
+    from tonewood.mask.search import SearchStep
+    from tonewood.model.model import Model
 
 
 def enhance_command(
@@ -80,11 +80,12 @@ def enhance_command(
     json_: JsonOption = False,
 ) -> None:
     """Reshape recordings toward the model's reference."""
-    from tonewood.files.modelfile import load_model
+    from tonewood.batch import enhance_file
+    from tonewood.batch.tasks import EnhanceTask
+    from tonewood.enhancement import output_files
+    from tonewood.model.model import load_model
     from tonewood.settings import apply_assignments, default_enhance_settings
-    from tonewood.workflow import batch, layout
-    from tonewood.workflow.train import check_device
-    from tonewood.workflow.units import EnhanceTask
+    from tonewood.training.pipeline import check_device
 
     named = [
         f"seed={seed}",
@@ -105,14 +106,14 @@ def enhance_command(
     settings = apply_assignments(default_enhance_settings(method), [*named, *(set_ or [])])
     check_device(device)
     loaded = load_model(model)
-    asked = many.BatchOptions(workers, scheduler, retries, parquet)
-    paths = many.local_paths([*inputs, output])
+    asked = common.BatchOptions(workers, scheduler, retries, parquet)
+    paths = common.local_paths([*inputs, output])
     if asked.is_requested or paths is None:
         task = EnhanceTask(settings, plot=plot, overwrite=overwrite, device=device)
         _enhance_batch(inputs, output, task, loaded, asked, json_)
         return
-    laid = layout.plan_file_jobs(paths[:-1], paths[-1])
-    events = batch.enhance_files(
+    laid = output_files.plan_file_jobs(paths[:-1], paths[-1])
+    events = enhance_file.enhance_files(
         laid, loaded, settings, plot=plot, overwrite=overwrite, device=device
     )
     show_file_events(events, len(laid), settings.search.steps, json_)
@@ -123,19 +124,19 @@ def _enhance_batch(
     output: str,
     task: "EnhanceTask",
     model: "Model",
-    batch_options: many.BatchOptions,
+    batch_options: common.BatchOptions,
     as_json: bool,
 ) -> None:
     """Enhance by workers, or what lies at URLs."""
-    from tonewood.files.formats import WRITABLE_SUFFIXES
-    from tonewood.files.places import parse_location
-    from tonewood.workflow import archive
+    from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
+    from tonewood.audio_io.remote import parse_location
+    from tonewood.batch import runner
 
     task.check_requirements(model)
     out = parse_location(output)
-    units = archive.plan_jobs([parse_location(it) for it in inputs], out)
+    units = runner.plan_jobs([parse_location(it) for it in inputs], out)
     folder = None if Path(output).suffix.lower() in WRITABLE_SUFFIXES else out
-    failed = many.run_and_report(
+    failed = common.run_and_report(
         units,
         task,
         model,
@@ -145,25 +146,29 @@ def _enhance_batch(
         overwrite=task.overwrite,
         as_json=as_json,
     )
-    many.finish_batch(failed, len(units), batch_options.table_location(folder))
+    common.finish_batch(failed, len(units), batch_options.table_location(folder))
 
 
 def show_file_events(
-    events: "Iterable[FileStarted | SearchStep | FileEnhanced | FileFailure]", files: int, steps: int, as_json: bool
+    events: "Iterable[FileStarted | SearchStep | FileEnhanced | FileFailure]",
+    files: int,
+    steps: int,
+    as_json: bool,
 ) -> None:
     """Show work on files as it goes on, tell what became of each, and end with the exit code."""
-    from tonewood.terminal import EnhancingDisplay
-    from tonewood.workflow import batch, layout
+    from tonewood.batch import enhance_file
+    from tonewood.cli.progress import EnhancingDisplay
+    from tonewood.enhancement import output_files
 
     failed = 0
     with EnhancingDisplay(files, steps) as display:
         for event in events:
-            if isinstance(event, layout.FileFailure | batch.FileEnhanced):
+            if isinstance(event, output_files.FileFailure | enhance_file.FileEnhanced):
                 display.clear()
-            if isinstance(event, layout.FileFailure):
+            if isinstance(event, output_files.FileFailure):
                 failed += 1
-                report.print_failure(event, as_json)
-            elif isinstance(event, batch.FileEnhanced):
+                common.print_failure(event, as_json)
+            elif isinstance(event, enhance_file.FileEnhanced):
                 _print_enhanced(event, as_json)
             else:
                 display.show(event)
@@ -173,10 +178,10 @@ def show_file_events(
 def _print_enhanced(done: "FileEnhanced", as_json: bool) -> None:
     """Tell what became of one recording, and its verdict."""
     for warning in done.warnings:
-        report.print_stderr(f"warning: {printable(done.input)}: {warning}")
+        common.print_stderr(f"warning: {printable(done.input)}: {warning}")
     if as_json:
         certificate = done.certificate.model_dump(mode="json")
-        report.print_json(
+        common.print_json(
             {
                 "input": str(done.input),
                 "output": str(done.output),

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tonewood.cli import many, report
-from tonewood.cli.options import (
+from tonewood.cli import common
+from tonewood.cli.common import (
     DeviceOption,
     JsonOption,
     ModelOption,
@@ -19,13 +19,13 @@ from tonewood.cli.options import (
 )
 from tonewood.errors import CallError, printable
 
-if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.files.modelfile import Model
-    from tonewood.workflow.distribution import FolderComparison
-    from tonewood.workflow.evaluate import Evaluation
-    from tonewood.workflow.evaluate_page import EvaluationReport
-    from tonewood.workflow.layout import FileFailure
-    from tonewood.workflow.pairs import PairFiles
+if TYPE_CHECKING:
+    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.evaluation.frechet import FolderComparison
+    from tonewood.evaluation.pairs import PairFiles
+    from tonewood.evaluation.pipeline import Evaluation
+    from tonewood.evaluation.report import EvaluationReport
+    from tonewood.model.model import Model
 
 FolderPair = tuple[Path, Path] | None
 
@@ -70,14 +70,14 @@ def evaluate_command(
         raise CallError("nothing is named to evaluate: give --pairs, --folders, or both")
     if table is not None and pairs is None:
         raise CallError("--table says what belongs together in two folders: give --pairs too")
-    asked = many.BatchOptions(workers, scheduler, retries, parquet)
+    asked = common.BatchOptions(workers, scheduler, retries, parquet)
     if asked.is_requested and pairs is None:
         raise CallError("workers and tables are for pairs: give --pairs, or leave them out")
     if seed < 0:
         raise CallError(f"seed is {seed}: give one from 0 on")
-    from tonewood.files.modelfile import load_model
-    from tonewood.workflow import evaluate_page
-    from tonewood.workflow.train import check_device
+    from tonewood.evaluation import report as evaluate_page
+    from tonewood.model.model import load_model
+    from tonewood.training.pipeline import check_device
 
     check_device(device)
     loaded = load_model(model)
@@ -89,23 +89,39 @@ def evaluate_command(
         kept = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
         if asked.is_requested:
             measured = _measure_batch(
-                _find_pair_files(pairs, table), loaded, seed, device, kept, asked, output, overwrite, json_
+                _find_pair_files(pairs, table),
+                loaded,
+                seed,
+                device,
+                kept,
+                asked,
+                output,
+                overwrite,
+                json_,
             )
         else:
-            measured = _measure_locally(_find_pair_files(pairs, table), loaded, seed, device, kept, json_)
+            measured = _measure_locally(
+                _find_pair_files(pairs, table), loaded, seed, device, kept, json_
+            )
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
         compared, lost, read = _compare_folders(folders, loaded, seed, json_)
         failed, total = failed + lost, total + read
     done = evaluate_page.EvaluationReport(measured, compared)
-    page = evaluate_page.write_evaluation_report(output, done, loaded, overwrite=overwrite) if output else None
+    page = (
+        evaluate_page.write_evaluation_report(output, done, loaded, overwrite=overwrite)
+        if output
+        else None
+    )
     _print_evaluation(done, page, json_)
     exit_if_failed(failed, total)
 
 
-def _find_pair_files(folders: tuple[Path, Path], table: Path | None) -> "list[PairFiles | FileFailure]":
+def _find_pair_files(
+    folders: tuple[Path, Path], table: Path | None
+) -> "list[PairFiles | FileFailure]":
     """Pairs by a table, or by name."""
-    from tonewood.workflow.pairs import pairs_by_name, pairs_from_table
+    from tonewood.evaluation.pairs import pairs_by_name, pairs_from_table
 
     return list(pairs_from_table(table, *folders) if table is not None else pairs_by_name(*folders))
 
@@ -116,38 +132,37 @@ def _measure_batch(
     seed: int,
     device: str,
     examples: int,
-    batch_options: many.BatchOptions,
+    batch_options: common.BatchOptions,
     output: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> "Evaluation":
     """Run the pairs by workers, naming those that fail."""
-    from tonewood.evaluation import align
-    from tonewood.workflow import evaluate as workflow
-    from tonewood.workflow.inquiries import MeasureTask, PairItem
-    from tonewood.workflow.layout import FileFailure
+    from tonewood.batch.tasks import MeasureTask, PairItem
+    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.evaluation import alignment, pipeline
 
-    align.require_synctoolbox()
+    alignment.require_synctoolbox()
     units: list[PairItem | FileFailure] = []
     for number, it in enumerate(pairs):
         if isinstance(it, FileFailure):
             units.append(it)
         else:
             units.append(PairItem(it.source, it, number < examples))
-    pieces: list[workflow.PairResult] = []
+    pieces: list[pipeline.PairResult] = []
 
-    def tell(piece: workflow.PairResult) -> None:
+    def tell(piece: pipeline.PairResult) -> None:
         pieces.append(piece)
         if as_json:
-            report.print_json(piece.summary)
+            common.print_json(piece.summary)
 
-    lost = many.run_and_report(
+    lost = common.run_and_report(
         units, MeasureTask(seed, device), model, batch_options, tell,
         folder=output, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
     order = {it.name: number for number, it in enumerate(pairs) if not isinstance(it, FileFailure)}
     pieces.sort(key=lambda it: order[it.files.name])
-    return workflow.summarize_evaluation(pieces, lost, seed)
+    return pipeline.summarize_evaluation(pieces, lost, seed)
 
 
 def _measure_locally(
@@ -159,23 +174,25 @@ def _measure_locally(
     as_json: bool,
 ) -> "Evaluation":
     """Run the pairs, naming those that fail."""
-    from tonewood.terminal import EvaluatingDisplay
-    from tonewood.workflow import evaluate as workflow
-    from tonewood.workflow.layout import FileFailure
-    from tonewood.workflow.pairs import MeasureProgress
+    from tonewood.cli.progress import EvaluatingDisplay
+    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.evaluation import pipeline
+    from tonewood.evaluation.pairs import MeasureProgress
 
     with EvaluatingDisplay() as display:
-        for event in workflow.evaluate_pairs(pairs, model, seed=seed, device=device, audible_pairs=examples):
+        for event in pipeline.evaluate_pairs(
+            pairs, model, seed=seed, device=device, audible_pairs=examples
+        ):
             if isinstance(event, MeasureProgress):
                 display.show(event)
-            elif isinstance(event, workflow.Evaluation):
+            elif isinstance(event, pipeline.Evaluation):
                 done = event
             else:
                 display.clear()
                 if isinstance(event, FileFailure):
-                    report.print_failure(event, as_json)
+                    common.print_failure(event, as_json)
                 elif as_json:
-                    report.print_json(event.summary)
+                    common.print_json(event.summary)
     return done
 
 
@@ -183,35 +200,37 @@ def _compare_folders(
     folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool
 ) -> tuple["FolderComparison", int, int]:
     """Run the folders; with how many files failed, of how many."""
-    from tonewood.terminal import EvaluatingDisplay
-    from tonewood.workflow import distribution
-    from tonewood.workflow.batch import FileStarted
-    from tonewood.workflow.layout import FileFailure
+    from tonewood.batch.enhance_file import FileStarted
+    from tonewood.cli.progress import EvaluatingDisplay
+    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.evaluation import frechet
 
     failed = total = 0
     with EvaluatingDisplay() as display:
-        for event in distribution.compare_folder_sound(*folders, model, seed=seed):
+        for event in frechet.compare_folder_sound(*folders, model, seed=seed):
             if isinstance(event, FileStarted):
                 total += 1
                 display.show(event)
             elif isinstance(event, FileFailure):
                 failed += 1
                 display.clear()
-                report.print_failure(event, as_json)
+                common.print_failure(event, as_json)
             else:
                 done = event
     return done, failed, total
 
 
-def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, as_json: bool) -> None:
+def _print_evaluation(
+    evaluation_report: "EvaluationReport", page: Path | None, as_json: bool
+) -> None:
     """Tell what was found in all."""
-    from tonewood.workflow.evaluate_page import folders_table, means_table
+    from tonewood.evaluation.report import folders_table, means_table
 
     if as_json:
         summary = evaluation_report.summary
         if summary["pairs"]:
             del summary["pairs"]["pieces"]  # each has had its line
-        report.print_json({**summary, "page": str(page) if page else None})
+        common.print_json({**summary, "page": str(page) if page else None})
         return
     if evaluation_report.pairs:
         _print_columns(means_table(evaluation_report.pairs))

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tonewood.cli import report
-from tonewood.cli.options import JsonOption, OverwriteOption, exit_if_failed
+from tonewood.cli import common
+from tonewood.cli.common import JsonOption, OverwriteOption, exit_if_failed
 from tonewood.errors import CallError, FolderError, printable
 
-if TYPE_CHECKING:  # torch takes a second to load, and nothing here computes
-    from tonewood.listening.design import ListeningTest
+if TYPE_CHECKING:
+    from tonewood.listening.definition import ListeningTest
 
 listen_app = typer.Typer(
     help="Ask listeners: build a blind test, serve it, sum up the answers.",
@@ -37,7 +37,8 @@ def new_test_command(
         typer.Option("--from", readable=False, help="Folder that enhance wrote; repeat for more."),
     ] = None,
     conditions: Annotated[
-        FoldersArgument, typer.Option(readable=False, help="Folder of a condition; more may follow.")
+        FoldersArgument,
+        typer.Option(readable=False, help="Folder of a condition; more may follow."),
     ] = None,
     inputs: Annotated[
         FoldersArgument,
@@ -75,36 +76,38 @@ def new_test_command(
     json_: JsonOption = False,
 ) -> None:
     """Build a blind test from enhanced recordings or from a folder for each condition."""
-    from tonewood.listening import build, folder, pieces
-    from tonewood.listening.design import ListeningTest
-    from tonewood.listening.power import required_listeners, resolve_effect_size
-    from tonewood.workflow.layout import FileFailure
+    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.listening import builder, stimuli
+    from tonewood.listening.analysis import required_listeners, resolve_effect_size
+    from tonewood.listening.definition import ListeningTest
 
     folders = [*(conditions or []), *(more_conditions or [])]
     if bool(outputs) == bool(folders):
         raise CallError("give either --from or --conditions: one of them names what is compared")
-    plan = build.make_plan(
+    plan = builder.make_plan(
         kind=kind, title=title, question=question, seconds=seconds, excerpts=excerpts,
         per_listener=per_listener, repeats=repeats, training=training, choice=choice,
         checked=checks, seed=seed, reference=reference.resolve().name if reference else None,
     )  # fmt: skip
     resolve_effect_size(plan.kind, expect)
-    folder.check_test_folder(output, overwrite)
+    builder.check_test_folder(output, overwrite)
     found = list(
-        pieces.pieces_from_outputs(outputs, inputs or ()) if outputs else pieces.pieces_from_conditions(folders)
+        stimuli.pieces_from_outputs(outputs, inputs or ())
+        if outputs
+        else stimuli.pieces_from_conditions(folders)
     )
     if reference is not None:
-        found = pieces.add_reference(found, reference)
+        found = stimuli.add_reference(found, reference)
     failed = 0
-    for event in build.build_listening_test(found, plan, output, overwrite=overwrite):
+    for event in builder.build_listening_test(found, plan, output, overwrite=overwrite):
         if isinstance(event, FileFailure):
             failed += 1
-            report.print_failure(event, json_)
+            common.print_failure(event, json_)
         elif isinstance(event, ListeningTest):
             test = event
     told = required_listeners(test, expect)
     if json_:
-        report.print_json({"test": str(output), **_test_json(test), "power": told._asdict()})
+        common.print_json({"test": str(output), **_test_json(test), "power": told._asdict()})
     else:
         print(f"test       {printable(output)}")
         print(
@@ -124,25 +127,25 @@ def serve_test_command(
     json_: JsonOption = False,
 ) -> None:
     """Serve the test's page; prints the address that listeners open."""
-    from tonewood import serving
-    from tonewood.listening import design
+    from tonewood import web
+    from tonewood.listening import definition
 
-    serving.require_server_extra("tonewood listen serve", "listen")
+    web.require_server_extra("tonewood listen serve", "listen")
     from tonewood.listening.server import create_listening_app as application
 
-    loaded = design.load_listening_test(test)
-    made = serving.secure(
-        application(loaded, test), token=loaded.access_token, hosts=serving.accepted_hostnames(host)
+    loaded = definition.load_listening_test(test)
+    made = web.secure(
+        application(loaded, test), token=loaded.access_token, hosts=web.accepted_hostnames(host)
     )
 
     def ready(bound: int) -> None:
-        where = serving.server_url(host, bound, loaded.access_token)
+        where = web.server_url(host, bound, loaded.access_token)
         if json_:
-            report.print_json({"address": where})
+            common.print_json({"address": where})
         else:
             print(where, flush=True)
 
-    serving.run_server(made, host=host, port=port, on_ready=ready)
+    web.run_server(made, host=host, port=port, on_ready=ready)
 
 
 @listen_app.command("results")
@@ -158,17 +161,21 @@ def test_results_command(
     json_: JsonOption = False,
 ) -> None:
     """Sum up the answers: intervals, strengths, sensitivity, medians."""
-    from tonewood.listening import report_page
-    from tonewood.listening import results as summing
-    from tonewood.listening.tables import result_tables
+    from tonewood.listening import analysis
+    from tonewood.listening import report as report_page
+    from tonewood.listening.report import result_tables
 
     loaded, answers = _load_test_and_answers(test)
     if output is not None:
         report_page.prepare_results_folder(output, overwrite)
-    found = summing.analyze_answers(loaded, answers, headphones_only=headphones)
-    page = report_page.write_listening_report(output, test, found, overwrite=overwrite) if output else None
+    found = analysis.analyze_answers(loaded, answers, headphones_only=headphones)
+    page = (
+        report_page.write_listening_report(output, test, found, overwrite=overwrite)
+        if output
+        else None
+    )
     if json_:
-        report.print_json({**found.summary, "page": str(page) if page else None})
+        common.print_json({**found.summary, "page": str(page) if page else None})
         return
     for heading, rows in result_tables(found):
         print(heading)
@@ -187,15 +194,19 @@ def delete_listener_command(
     json_: JsonOption = False,
 ) -> None:
     """Delete a listener and every answer of theirs."""
-    from tonewood.listening.replies import list_participants
+    from tonewood.listening.database import list_participants
 
     loaded, answers = _load_test_and_answers(test)
     for person in list_participants(loaded, answers):
         if listener.upper() in (person.code, person.name):
             answers.delete(person.listener.id)
-            report.print_json({"deleted": listener}) if json_ else print(f"deleted    {printable(listener)}")
+            common.print_json({"deleted": listener}) if json_ else print(
+                f"deleted    {printable(listener)}"
+            )
             return
-    raise CallError(f"{printable(listener)} is nobody here: see the names in tonewood listen results")
+    raise CallError(
+        f"{printable(listener)} is nobody here: see the names in tonewood listen results"
+    )
 
 
 @listen_app.command("export")
@@ -206,10 +217,10 @@ def export_test_command(
     json_: JsonOption = False,
 ) -> None:
     """Write the test as webMUSHRA or ReSEval takes it."""
-    from tonewood.listening import design, exchange
+    from tonewood.listening import definition, interchange
 
-    made = exchange.export_listening_test(design.load_listening_test(test), test, to, output)
-    report.print_json({"config": str(made)}) if json_ else print(f"config     {printable(made)}")
+    made = interchange.export_listening_test(definition.load_listening_test(test), test, to, output)
+    common.print_json({"config": str(made)}) if json_ else print(f"config     {printable(made)}")
 
 
 @listen_app.command("import")
@@ -218,29 +229,31 @@ def import_answers_command(
     table: Annotated[
         Path, typer.Argument(metavar="CSV", readable=False, help="Answers given elsewhere.")
     ],
-    source_format: Annotated[str, typer.Option("--from", help="webmushra or reseval.")] = "webmushra",
+    source_format: Annotated[
+        str, typer.Option("--from", help="webmushra or reseval.")
+    ] = "webmushra",
     json_: JsonOption = False,
 ) -> None:
     """Bring answers back that webMUSHRA or ReSEval collected."""
-    from tonewood.listening import design, exchange
-    from tonewood.listening.answers import AnswerDatabase
+    from tonewood.listening import definition, interchange
+    from tonewood.listening.database import AnswerDatabase
 
-    loaded = design.load_listening_test(test)
-    given = exchange.read_imported_answers(loaded, source_format, table)
-    taken = exchange.import_answers(AnswerDatabase(test / design.ANSWERS_FILE), given)
+    loaded = definition.load_listening_test(test)
+    given = interchange.read_imported_answers(loaded, source_format, table)
+    taken = interchange.import_answers(AnswerDatabase(test / definition.ANSWERS_FILE), given)
     if json_:
-        report.print_json({"listeners": taken.listeners, "answers": taken.answers})
+        common.print_json({"listeners": taken.listeners, "answers": taken.answers})
     else:
         print(f"imported   {taken.answers} answers of {taken.listeners} listeners")
 
 
 def _load_test_and_answers(folder: Path) -> tuple["ListeningTest", Any]:
     """The test and its answers; FolderError where there are none yet."""
-    from tonewood.listening import design
-    from tonewood.listening.answers import AnswerDatabase
+    from tonewood.listening import definition
+    from tonewood.listening.database import AnswerDatabase
 
-    test = design.load_listening_test(folder)
-    path = folder / design.ANSWERS_FILE
+    test = definition.load_listening_test(folder)
+    path = folder / definition.ANSWERS_FILE
     if not path.exists():
         raise FolderError(
             f"{printable(folder)} has no answers yet: serve it with tonewood listen serve"

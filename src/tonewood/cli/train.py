@@ -1,4 +1,7 @@
-"""`tonewood train`: two folders, or what listeners said, → a model."""
+"""`tonewood train`: two folders, or what listeners said, → a model.
+
+`tonewood audit`: two folders → what tells them apart besides the instrument.
+"""
 
 import json
 from collections.abc import Iterator
@@ -7,19 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tonewood.cli import report
-from tonewood.cli.options import (
+from tonewood.cli import common
+from tonewood.cli.common import (
     CacheOption,
     DeviceOption,
     JsonOption,
     OverwriteOption,
+    ReferenceOption,
     SetOption,
+    SourceOption,
     check_output_path,
 )
 from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
-    from tonewood.files.modelfile import Model
+    from tonewood.audit.pipeline import AuditResult
+    from tonewood.model.model import Model
 
 
 def train_command(
@@ -94,17 +100,15 @@ def train_command(
     json_: JsonOption = False,
 ) -> None:
     """Learn a model from two folders of recordings, from what listeners said, or from both."""
-    from tonewood.files.cache import NO_CACHE, FeatureCache
-    from tonewood.files.checkpoint import Checkpoint
-    from tonewood.files.modelfile import Model, load_model
-    from tonewood.files.output import exclusive_lock, remove_stale_temporaries
-    from tonewood.scoring.course import process_rank, world_size
+    from tonewood.cli.progress import TrainingDisplay
+    from tonewood.data.feature_cache import NO_CACHE, FeatureCache
+    from tonewood.data.loading import parse_training_inputs as named_sides
+    from tonewood.model.model import Model, load_model
+    from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
     from tonewood.settings import ModelSettings, apply_assignments
-    from tonewood.terminal import TrainingDisplay
-    from tonewood.workflow import ears
-    from tonewood.workflow import train as workflow
-    from tonewood.workflow.sides import parse_training_inputs as named_sides
-    from tonewood.workflow.together import distributed_group
+    from tonewood.training import pipeline
+    from tonewood.training.scorers import Checkpoint
+    from tonewood.utils.atomic_write import exclusive_lock, remove_stale_temporaries
 
     named = [
         f"training.seed={seed}",
@@ -115,10 +119,10 @@ def train_command(
     if predictor:
         named.append("predictor.taught=true")
     checkpoint = Checkpoint.for_model(output, resumed=resume)
-    concluded = workflow.load_finished_model(output, checkpoint)
+    concluded = pipeline.load_finished_model(output, checkpoint)
     check_output_path(output, overwrite or concluded is not None)
     wanted, there = named_sides(reference or [], source, manifest)
-    origin = workflow.Provenance(domain, licence, _read_text_file(notice) if notice else "")
+    origin = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
     tables = (preferences, ratings)
     kept_takes = FeatureCache.for_user() if cache else NO_CACHE
     if onto is not None:
@@ -134,20 +138,22 @@ def train_command(
             raise CallError("a predictor learns from folders: give --reference and --source")
         sides = wanted, there
 
-        def learn(own: str) -> Iterator[workflow.TrainingEvent]:
-            return workflow.add_predictor(kept, *sides, settings.predictor, kept_takes)
+        def learn(own: str) -> Iterator[pipeline.TrainingEvent]:
+            return pipeline.add_predictor(kept, *sides, settings.predictor, kept_takes)
 
     else:
         settings = apply_assignments(ModelSettings(), [*named, *(set_ or [])])
         if concluded is not None and concluded.settings == settings:
             checkpoint.remove()
-            remove_stale_temporaries([output.parent])  # what the run that was killed left; this one writes nothing
+            remove_stale_temporaries(
+                [output.parent]
+            )  # what the run that was killed left; this one writes nothing
             _print_model(output, concluded, json_)
             return
         check_output_path(output, overwrite)
 
-        def learn(own: str) -> Iterator[workflow.TrainingEvent]:
-            return ears.train_model(
+        def learn(own: str) -> Iterator[pipeline.TrainingEvent]:
+            return pipeline.train_model(
                 wanted,
                 there,
                 tables,
@@ -179,15 +185,15 @@ def train_command(
 
 
 def _print_model(output: Path, model: "Model", json_: bool) -> None:
-    from tonewood.workflow.audit import confound_warnings
+    from tonewood.audit.pipeline import confound_warnings
 
     for line in confound_warnings(model.card.audit) if model.card.audit else []:
-        report.print_stderr(f"warning: {line}")
+        common.print_stderr(f"warning: {line}")
     if json_:
-        report.print_json({"model": str(output), "digest": model.digest, **report.card_json(model)})
+        common.print_json({"model": str(output), "digest": model.digest, **common.card_json(model)})
     else:
         print(f"model      {printable(output)}")
-        report.print_card(model)
+        common.print_card(model)
 
 
 def _read_text_file(path: Path) -> str:
@@ -198,3 +204,89 @@ def _read_text_file(path: Path) -> str:
         raise CallError(
             f"{printable(path)} cannot be read as text ({why.lower()}): name a text file"
         ) from None
+
+
+def audit_command(
+    reference: ReferenceOption,
+    source: SourceOption,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", readable=False, help="Report to write, an HTML page."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", help="Model of these folders, whose accuracy to set beside."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Ask what tells two folders apart besides the instrument: room, microphone, codec."""
+    from tonewood.audit import pipeline
+    from tonewood.audit import report as auditpage
+    from tonewood.cli.progress import AuditDisplay
+    from tonewood.enhancement import plotting
+    from tonewood.model.model import load_model
+    from tonewood.settings import ModelSettings
+
+    if output is not None:
+        if output.suffix.lower() not in (".html", ".htm"):
+            raise CallError(f"{printable(output)} is no name of a page: end it in .html")
+        check_output_path(output, overwrite)
+        plotting.check_matplotlib("a report")
+    loaded = load_model(model) if model is not None else None
+    settings = loaded.settings if loaded else ModelSettings()
+    with AuditDisplay() as display:
+        for event in pipeline.audit_folders(reference, source, settings):
+            if isinstance(event, pipeline.AuditResult):
+                done = event
+            else:
+                display.show(event)
+    if output is not None:
+        auditpage.write_audit_report(output, done, loaded, overwrite=overwrite)
+    _print_audit(done, loaded, output, json_)
+
+
+def _print_audit(
+    done: "AuditResult", model: "Model | None", page: Path | None, as_json: bool
+) -> None:
+    """Tell what an audit found: a confound a line."""
+    from tonewood.audit import pipeline
+    from tonewood.audit.pipeline import CONFOUNDS
+    from tonewood.model.card import format_accuracy, summarize_audit
+
+    found = done.audit
+    accuracy = model.card.scorer.accuracy if model else None
+    if as_json:
+        common.print_json(
+            {
+                "verdict": found.verdict,
+                **found.model_dump(mode="json"),
+                "scorer": accuracy,
+                "page": str(page) if page else None,
+            }
+        )
+        return
+    print("verdict     what            told apart         median reference | source")
+    for finding, confound in zip(found.findings, CONFOUNDS, strict=True):
+        told = format_accuracy(finding.accuracy) if finding.accuracy else "-"
+        print(
+            f"{finding.verdict:10}  {finding.name:14}  {told:17}  "
+            f"{pipeline.format_medians(finding, 'reference')} | {pipeline.format_medians(finding, 'source')}"
+        )
+        if finding.verdict in ("beware", "confounded"):
+            print(f"{'':12}{pipeline.format_remedy(finding, confound)}")
+    for session in found.sessions:
+        print(
+            f"{'session':12}{printable(session.name)} ({session.side}), left out: the long-term "
+            f"spectrum is right on {100 * session.accuracy:.0f} % of {session.windows} windows"
+        )
+    for number, line in enumerate(summarize_audit(found)):
+        print(f"{'' if number else 'in all':12}{line}")
+    if model is not None:
+        card = model.card.scorer
+        print(
+            f"{'':12}the scorer of {printable(model.name)} is right on {100 * card.accuracy:.0f} % of "
+            f"{card.windows} held-out windows"
+        )
+    if page:
+        print(f"{'page':12}{printable(page)}")

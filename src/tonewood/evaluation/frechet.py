@@ -5,13 +5,27 @@ Kilgour et al. 2019). Estimated from few recordings it comes out too large, by a
 number: so it is estimated from parts of what there is too, and the line through those against
 1 / share is followed to where the data would be endless (Chong & Forsyth 2020; for audio, Gui et
 al. 2024). Parts are drawn by stretches, since the frames of one stretch are no independent draws.
+
+Two folders that need not correspond → how far one's sound is from the other's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from tonewood.audio_io.reader import find_audio_files, read_recording
+from tonewood.batch.enhance_file import FileStarted
+from tonewood.dsp.filterbank import frame_levels
+from tonewood.enhancement.output_files import FileFailure
+from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
+from tonewood.errors import FolderError, TonewoodError, printable
+from tonewood.model.model import Model
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -68,7 +82,9 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return apart + spread - 2 * float(np.sqrt(mixed.clip(0)).sum())
 
 
-def extrapolate_frechet_distance(a: Sequence[FloatArray], b: Sequence[FloatArray], rng: np.random.Generator) -> FrechetEstimate:
+def extrapolate_frechet_distance(
+    a: Sequence[FloatArray], b: Sequence[FloatArray], rng: np.random.Generator
+) -> FrechetEstimate:
     """Fréchet distance between two folders, its dependence on their size taken off.
 
     Parameters
@@ -85,7 +101,9 @@ def extrapolate_frechet_distance(a: Sequence[FloatArray], b: Sequence[FloatArray
     ]
     means = [float(distances.mean()) for distances in drawn]
     # Sizes are rounded to whole stretches: what counts is the share that was really drawn.
-    scarcity = [0.5 * (len(a) / _subset_size(a, s) + len(b) / _subset_size(b, s)) for s in _FRACTIONS]
+    scarcity = [
+        0.5 * (len(a) / _subset_size(a, s) + len(b) / _subset_size(b, s)) for s in _FRACTIONS
+    ]
     endless = float(np.polynomial.Polynomial.fit(scarcity, means, 1)(0.0))
     return FrechetEstimate(endless, float(drawn[0].std(ddof=1)), means[-1])
 
@@ -94,7 +112,9 @@ def _subset_distance(
     a: Sequence[FloatArray], b: Sequence[FloatArray], fraction: float, rng: np.random.Generator
 ) -> float:
     parts = (
-        np.concatenate([side[i] for i in rng.permutation(len(side))[: _subset_size(side, fraction)]])
+        np.concatenate(
+            [side[i] for i in rng.permutation(len(side))[: _subset_size(side, fraction)]]
+        )
         for side in (a, b)
     )
     return frechet_distance(*map(fit_gaussian, parts))
@@ -102,3 +122,123 @@ def _subset_distance(
 
 def _subset_size(side: Sequence[FloatArray], fraction: float) -> int:
     return round(fraction * len(side))
+
+
+_STRETCH_SECONDS = 10.0
+_MIN_STRETCH_SECONDS = 1.0  # a shorter rest of a recording is left out
+_STRETCH_AUDIBLE_DB = 45.0
+_RELATIVE_FLOOR_DB = -70.0
+
+Stretch = NDArray[np.float64]
+"""Points [point, feature] of up to ten seconds."""
+
+
+class FolderFeatures(NamedTuple):
+    """Stretches of a folder's recordings, as the scorer hears them and by their mel levels."""
+
+    scorer: list[Stretch]
+    mel: list[Stretch]
+
+
+@dataclass(frozen=True)
+class FolderComparison:
+    """How far a folder's sound is from the reference's.
+
+    Parameters
+    ----------
+    output, reference : Path
+    scorer : Estimate
+        Fréchet distance of the scorer's last feature maps, pooled over every second.
+    mel : Estimate
+        The same of the mel levels of every audible frame, relative to the frame's own, dB².
+    stretches : tuple of int
+        Stretches of up to ten seconds in either folder.
+    """
+
+    output: Path
+    reference: Path
+    scorer: FrechetEstimate
+    mel: FrechetEstimate
+    stretches: tuple[int, int]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        return {
+            "output": str(self.output),
+            "reference": str(self.reference),
+            "stretches": list(self.stretches),
+            "scorer": self.scorer._asdict(),
+            "mel": self.mel._asdict(),
+        }
+
+
+def compare_folder_sound(
+    output: Path, reference: Path, model: Model, *, seed: int = 0
+) -> Iterator[FileStarted | FileFailure | FolderComparison]:
+    """Fréchet distances between two folders; yields its progress and, last, the `FolderComparison`.
+
+    A recording that cannot be used is a `FileFailure`, and the others go on.
+
+    Raises
+    ------
+    FolderError
+        A folder is missing, or holds too little.
+    """
+    clouds = []
+    for folder, paths in [(folder, find_audio_files(folder)) for folder in (output, reference)]:
+        clouds.append((yield from _extract_folder_features(folder, paths, model)))
+    ours, theirs = clouds
+    rng = np.random.default_rng(seed)
+    yield FolderComparison(
+        output=output,
+        reference=reference,
+        scorer=extrapolate_frechet_distance(ours.scorer, theirs.scorer, rng),
+        mel=extrapolate_frechet_distance(ours.mel, theirs.mel, rng),
+        stretches=(len(ours.mel), len(theirs.mel)),
+    )
+
+
+def _extract_folder_features(
+    folder: Path, paths: Sequence[Path], model: Model
+) -> Generator[FileStarted | FileFailure, None, FolderFeatures]:
+    clouds = FolderFeatures([], [])
+    for number, path in enumerate(paths, start=1):
+        yield FileStarted(number, len(paths), path)
+        try:
+            recording = read_recording(path)
+        except TonewoodError as error:
+            yield FileFailure(path, error)
+            continue
+        rows = scorer_input(to_analysis_rate(recording.samples, recording.rate, model), model)
+        for part, heard in _iter_stretches(rows, model):
+            clouds.scorer.append(_pool_activations(part, model))
+            relative = part - frame_levels(part)
+            clouds.mel.append(relative[:, heard].clamp_min(_RELATIVE_FLOOR_DB).T.double().numpy())
+    if len(clouds.mel) < MIN_STRETCHES:
+        raise FolderError(
+            f"{printable(folder)} holds {len(clouds.mel)} stretches of up to {_STRETCH_SECONDS:g} s; a "
+            f"Fréchet distance needs {MIN_STRETCHES}: add recordings"
+        )
+    return clouds
+
+
+def _iter_stretches(rows: Tensor, model: Model) -> Iterator[tuple[Tensor, Tensor]]:
+    """Stretches [row, frame] of a recording that hold sound, and which frames [frame] do."""
+    spectrum = model.settings.spectrum
+    level = frame_levels(rows)
+    heard = level > level.max() - _STRETCH_AUDIBLE_DB
+    least = spectrum.to_frames(_MIN_STRETCH_SECONDS)
+    length = spectrum.to_frames(_STRETCH_SECONDS)
+    for part, audible in zip(torch.split(rows, length, 1), torch.split(heard, length), strict=True):
+        if int(audible.sum()) >= least:
+            yield part, audible
+
+
+def _pool_activations(rows: Tensor, model: Model) -> Stretch:
+    """The scorer's feature maps [second, channel], averaged over rows and each second."""
+    with torch.no_grad():
+        maps = model.scorer.activations(rows[None])[0].mean(dim=1)
+    seconds = max(1, int(rows.shape[1] / model.settings.spectrum.frames_per_second))
+    pooled = torch.nn.functional.adaptive_avg_pool1d(maps, seconds)
+    return pooled.T.double().numpy()

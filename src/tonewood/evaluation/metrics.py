@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tonewood.dsp.filterbank import band_levels, frame_levels
+from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.signal.bands import band_levels, frame_levels
-from tonewood.signal.spectrum import log_magnitude, stft
 
 Warp = Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]]
 """Seconds in the estimate → seconds in the reference, NaN where there is no counterpart."""
@@ -36,7 +36,9 @@ class PairDistances(NamedTuple):
     long_term: float
 
 
-def measure_distances(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> PairDistances:
+def measure_distances(
+    estimate: Tensor, reference: Tensor, warp: Warp | None = None
+) -> PairDistances:
     """Distances between waveforms [sample] at 16 kHz.
 
     Parameters
@@ -75,7 +77,9 @@ def mel_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) 
     difference, once for the whole recording, then average each frame's root mean square over
     bands.
     """
-    return rows_distance(*_matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp))
+    return rows_distance(
+        *_matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
+    )
 
 
 def rows_distance(estimate_db: Tensor, reference_db: Tensor) -> float:
@@ -87,7 +91,9 @@ def rows_distance(estimate_db: Tensor, reference_db: Tensor) -> float:
 
 def log_spectral_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
     """Log-spectral distance over the bins of the paper's spectrogram, as `mel_distance`."""
-    return rows_distance(*_matched_frames(_bin_levels_db(estimate), _bin_levels_db(reference), _SPECTRUM, warp))
+    return rows_distance(
+        *_matched_frames(_bin_levels_db(estimate), _bin_levels_db(reference), _SPECTRUM, warp)
+    )
 
 
 def multi_resolution_distance(

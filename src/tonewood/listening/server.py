@@ -16,13 +16,25 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tonewood.errors import OutputError
-from tonewood.listening import sessions
-from tonewood.listening.answers import ListenerAnswer, AnswerDatabase, Listener
-from tonewood.listening.design import ANSWERS_FILE, CONSENT_FILE, ListeningTest
-from tonewood.listening.replies import screen_to_json, screens_of, list_participants, screen_from_json
-from tonewood.listening.sessions import Screen
-from tonewood.serving.refusals import install_error_handlers, error_response, declare_errors, declare_media
+from tonewood.listening import trial_order
+from tonewood.listening.database import (
+    AnswerDatabase,
+    Listener,
+    ListenerAnswer,
+    list_participants,
+    screen_from_json,
+    screen_to_json,
+    screens_of,
+)
+from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest
+from tonewood.listening.trial_order import Screen
 from tonewood.settings import Settings
+from tonewood.web.errors import (
+    declare_errors,
+    declare_media,
+    error_response,
+    install_error_handlers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,11 +114,14 @@ def create_listening_app(test: ListeningTest, folder: Path) -> FastAPI:
     )
     def sound(number: int, place: int, identity: ListenerHeader) -> Response:
         return Response(
-            running.read_sound(running.require_listener(identity), number, place), media_type="audio/wav"
+            running.read_sound(running.require_listener(identity), number, place),
+            media_type="audio/wav",
         )
 
     @made.put("/api/screens/{number}", responses=declare_errors(404, 409))
-    def answer(number: int, given: Annotated[SubmittedAnswer, Body()], identity: ListenerHeader) -> dict[str, Any]:
+    def answer(
+        number: int, given: Annotated[SubmittedAnswer, Body()], identity: ListenerHeader
+    ) -> dict[str, Any]:
         listener = running.require_listener(identity)
         running.record_answer(listener, number, given)
         return running.current_state(listener) if given.final else {}
@@ -139,7 +154,9 @@ class ServedTest:
 
     def screens_for(self, listener: Listener) -> list[Screen]:
         """All screens of a listener, those chosen meanwhile in their place."""
-        return [screen for _, screen in sorted(screens_of(self.test, self.answers, listener).items())]
+        return [
+            screen for _, screen in sorted(screens_of(self.test, self.answers, listener).items())
+        ]
 
     def current_state(self, listener: Listener) -> dict[str, Any]:
         """Where a listener is, and what the page may know of the screen."""
@@ -172,7 +189,9 @@ class ServedTest:
         screen = self.screens_for(listener)[number]
         if not 0 <= place < len(screen.stimuli):
             raise HTTPException(404)
-        return self.test.stimulus_path(self.folder, screen.stage, screen.stimuli[place].file).read_bytes()
+        return self.test.stimulus_path(
+            self.folder, screen.stage, screen.stimuli[place].file
+        ).read_bytes()
 
     def record_answer(self, listener: Listener, number: int, submitted: SubmittedAnswer) -> None:
         """Keep an answer on the screen that the listener is at."""
@@ -180,24 +199,36 @@ class ServedTest:
         if state.get("screen") != number:
             raise HTTPException(409, "this screen is answered: reload the page")
         screen = self.screens_for(listener)[number]
-        if not sessions.is_valid_answer(submitted.value, screen, self.test.kind, final=submitted.final):
+        if not trial_order.is_valid_answer(
+            submitted.value, screen, self.test.kind, final=submitted.final
+        ):
             raise HTTPException(422, "this is no answer to the question")
         self.answers.save_answer(
-            listener.id, number, submitted.value, final=submitted.final, seconds=round(submitted.seconds, 2)
+            listener.id,
+            number,
+            submitted.value,
+            final=submitted.final,
+            seconds=round(submitted.seconds, 2),
         )
 
     def _settle_screen(self, listener: Listener, place: int, screens: list[Screen]) -> Screen:
         """Settle what an open screen asks, by all that was answered; kept at once."""
         again, files = screens[place].repeat_of, self.test.file_by_condition()
         if again is not None:
-            screen = sessions.swap_sides(screens[again], again)
+            screen = trial_order.swap_sides(screens[again], again)
             return screen_from_json(
-                self.answers.save_question(listener.id, place, screen_to_json(screen)), self.test, files
+                self.answers.save_question(listener.id, place, screen_to_json(screen)),
+                self.test,
+                files,
             )
         wins, shown = self._tally_answers()
         heard = [it.trial for it in screens if it.stage == "trial" and it.trial is not None]
-        screen = sessions.next_adaptive_screen(self.test, listener.number, place, wins, shown, heard)
-        return screen_from_json(self.answers.save_question(listener.id, place, screen_to_json(screen)), self.test, files)
+        screen = trial_order.next_adaptive_screen(
+            self.test, listener.number, place, wins, shown, heard
+        )
+        return screen_from_json(
+            self.answers.save_question(listener.id, place, screen_to_json(screen)), self.test, files
+        )
 
     def _tally_answers(self) -> tuple[NDArray[np.float64], Counter[int]]:
         """Wins [condition, condition] and how often each trial was asked, over all listeners."""

@@ -12,11 +12,17 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
-from tonewood.serving import CONTENT_SECURITY_POLICY, RequestLimits, secure, is_loopback, accepted_hostnames
-from tonewood.serving.refusals import install_error_handlers, error_response, declare_errors
-from tonewood.studio import hearing, machine, sessions, taking
-from tonewood.studio.desk import StudioState
-from tonewood.studio.entries import NotFoundError
+from tonewood.studio import routes_downloads, routes_folders, routes_media, routes_sessions
+from tonewood.studio.database import NotFoundError
+from tonewood.studio.state import StudioState
+from tonewood.web import (
+    CONTENT_SECURITY_POLICY,
+    RequestLimits,
+    accepted_hostnames,
+    is_loopback,
+    secure,
+)
+from tonewood.web.errors import declare_errors, error_response, install_error_handlers
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
@@ -38,7 +44,7 @@ def create_studio_app(desk: StudioState, upload: RequestLimits = DEFAULT_UPLOAD_
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.desk, app.state.upload_bytes = desk, upload.body_bytes
-    for part in (sessions, hearing, taking, machine):
+    for part in (routes_sessions, routes_media, routes_downloads, routes_folders):
         app.include_router(part.routes, prefix="/api", responses=declare_errors(404, 501, 507))
     install_error_handlers(app)
     app.add_exception_handler(TonewoodError, _respond_to_tonewood_error)
@@ -53,7 +59,11 @@ def create_studio_app(desk: StudioState, upload: RequestLimits = DEFAULT_UPLOAD_
 
 
 def create_secure_studio_app(
-    desk: StudioState, *, host: str = "127.0.0.1", token: str | None = None, upload: RequestLimits = DEFAULT_UPLOAD_LIMITS
+    desk: StudioState,
+    *,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    upload: RequestLimits = DEFAULT_UPLOAD_LIMITS,
 ) -> "ASGIApp":
     """Guarded application; beyond this machine it needs a token."""
     assert is_loopback(host) or token
@@ -79,7 +89,9 @@ def _serve_index_page() -> HTMLResponse:
     """The page; what wavesurfer styles itself by is allowed by a nonce of its own."""
     nonce = secrets.token_urlsafe(16)
     content = (STATIC_FOLDER / "index.html").read_text(encoding="utf-8").replace("__NONCE__", nonce)
-    policy = CONTENT_SECURITY_POLICY.replace("style-src 'self'", f"style-src 'self' 'nonce-{nonce}'")
+    policy = CONTENT_SECURITY_POLICY.replace(
+        "style-src 'self'", f"style-src 'self' 'nonce-{nonce}'"
+    )
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
 

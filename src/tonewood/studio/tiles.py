@@ -14,9 +14,9 @@ import scipy.fft
 import scipy.signal
 from numpy.typing import NDArray
 
-from tonewood.masking.mask import Mask
-from tonewood.signal.bands import hz_to_mel, mel_to_hz
-from tonewood.signal.spectrum import FloatArray
+from tonewood.dsp.filterbank import hz_to_mel, mel_to_hz
+from tonewood.dsp.stft import FloatArray
+from tonewood.mask.mask import Mask
 
 FrequencyAxis = Literal["log", "mel"]
 TILE_COLUMNS, TILE_ROWS = 512, 320
@@ -134,7 +134,9 @@ class AverageEqCurve(NamedTuple):
     high: list[float]
 
 
-def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int, points: int = 96) -> AverageEqCurve:
+def average_eq_curve(
+    mask: Mask, axis: FrequencyAxis, rate: int, points: int = 96
+) -> AverageEqCurve:
     """Average EQ of a mask at `points` rows of the axis."""
     hz = row_frequencies(axis, rate)[np.linspace(0, TILE_ROWS - 1, points).round().astype(np.int64)]
     frames = mask.gain_db.shape[1]

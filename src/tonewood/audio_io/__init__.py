@@ -1,0 +1,1 @@
+"""Read and write audio files: formats, headers, tags, remote locations."""

@@ -1,0 +1,258 @@
+"""Sound in the containers of phones, browsers and cameras, by FFmpeg through PyAV: read only.
+
+FFmpeg is told which container it reads and is handed the open file, so that no content makes it
+open a playlist, another file or an address. Its decoders leave out the samples by which a codec
+starts late; what a codec pads at the end is cut here, where the container says how much.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tonewood.audio_io.headers import UNKNOWN_LENGTH
+from tonewood.errors import AudioError, MissingExtraError, printable
+
+FFMPEG_SUFFIXES = frozenset(
+    {".3gp", ".aac", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4", ".webm", ".wma"}
+)
+_CONTAINER_NAMES = {"mov": "MP4", "matroska": "MATROSKA", "asf": "ASF", "aac": "ADTS"}
+_ASF_MAGIC = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_MP4_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+# After a sync word: version, layer 0 (MPEG audio proper has another), checksum or none.
+_ADTS_HEADERS = (b"\xf0", b"\xf1", b"\xf8", b"\xf9")
+_MAX_PADDING = 16_384  # samples kept back, of which the end may be padding: no codec pads more
+_TOLERANCE_S = 0.1  # promises are in milliseconds, and may include what a codec starts late by
+_COMMENT_OF_TAG = {
+    "title": "TITLE", "artist": "ARTIST", "album": "ALBUM", "album_artist": "ALBUMARTIST",
+    "composer": "COMPOSER", "date": "DATE", "genre": "GENRE", "track": "TRACKNUMBER",
+    "comment": "COMMENT", "description": "DESCRIPTION", "copyright": "COPYRIGHT",
+}  # fmt: skip
+_INTEGER_SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31}
+
+
+def is_pyav_installed() -> bool:
+    """Whether PyAV is installed."""
+    return find_spec("av") is not None
+
+
+def detect_container(path: Path) -> str | None:
+    """FFmpeg's name of the container that a file's first bytes show; None if it is none of ours."""
+    with path.open("rb") as stream:
+        start = stream.read(16)
+    if start[4:8] in _MP4_ATOMS:
+        return "mov"
+    if start[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    if start == _ASF_MAGIC:
+        return "asf"
+    return "aac" if start[:1] == b"\xff" and start[1:2] in _ADTS_HEADERS else None
+
+
+class MediaFile:
+    """The first audio track of a file, run through once.
+
+    Attributes
+    ----------
+    format, subtype, endian : str
+        As of `AudioFormat`: container and encoding, in libsndfile's manner.
+    samplerate, channels : int
+    frames : int
+        Samples in each channel, as promised, to within 0.1 s; `UNSTATED` if nothing is.
+    tracks : int
+        How many audio tracks there are.
+
+    Raises
+    ------
+    MissingExtraError
+        PyAV is not installed.
+    AudioError
+        The file is damaged, or holds no audio that can be decoded.
+    """
+
+    def __init__(self, path: Path, container: str) -> None:
+        if not is_pyav_installed():
+            raise MissingExtraError(
+                f"{printable(path)} needs PyAV to be read: pip install 'tonewood[media]', or convert "
+                "it to .wav or .flac"
+            )
+        import av
+
+        self._path, self._file = path, path.open("rb")
+        try:
+            self._container: Any = _open_container(self._file, container, path)
+            streams = self._container.streams.audio
+            if not streams:
+                raise AudioError(f"{printable(path)} has no audio track: name a file that has one")
+            self.tracks, self._stream = len(streams), streams[0]
+            context = self._stream.codec_context
+            if context is None or not context.sample_rate or context.format is None:
+                raise AudioError(
+                    f"{printable(path)} holds audio that cannot be decoded: convert it to .wav or .flac"
+                )
+            self.format, self.endian = _CONTAINER_NAMES[container], "FILE"
+            self.subtype = _codec_subtype(context)
+            self.samplerate, self.channels = int(context.sample_rate), int(context.channels)
+            self.frames = self._declared_frames()
+        except av.FFmpegError:
+            self.close()
+            raise _damaged_media_error(path) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        if container := getattr(self, "_container", None):
+            container.close()
+        self._file.close()
+
+    def __enter__(self) -> "MediaFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def comments(self) -> dict[str, str]:
+        """What the file says of the sound, by the names of Vorbis comments."""
+        said = {**self._stream.metadata, **self._container.metadata}
+        found = {key.lower(): str(value) for key, value in said.items()}
+        return {wanted: found[key] for key, wanted in _COMMENT_OF_TAG.items() if found.get(key)}
+
+    def cover(self) -> tuple[bytes, str, int, int] | None:
+        """The cover, its media type, width and height; to be asked for instead of sound."""
+        from av.stream import Disposition
+
+        for stream in self._container.streams.video:
+            if stream.disposition & Disposition.attached_pic:
+                kind = {"mjpeg": "image/jpeg", "png": "image/png"}.get(stream.codec_context.name)
+                packet = next(iter(self._container.demux(stream)), None)
+                if kind and packet is not None and packet.size:
+                    return bytes(packet), kind, stream.width, stream.height
+        return None
+
+    def decode(self) -> Iterator[NDArray[np.float32]]:
+        """Decode to the end, ``(channels, samples)`` at a time.
+
+        AudioError where a packet is damaged, or at the end if less came than was promised.
+        """
+        held: deque[NDArray[np.float32]] = deque()
+        waiting = came = 0
+        for block in self._trimmed_blocks():
+            held.append(block)
+            waiting += block.shape[1]
+            came += block.shape[1]
+            while held and waiting - held[0].shape[1] >= _MAX_PADDING:
+                waiting -= held[0].shape[1]
+                yield held.popleft()
+        rest = np.concatenate(held, axis=1) if held else np.zeros((self.channels, 0), np.float32)
+        if excess := self._padding_samples(came):
+            rest, came = rest[:, : rest.shape[1] - excess], came - excess
+        if rest.shape[1]:
+            yield rest
+        if self.frames != UNKNOWN_LENGTH and came < self.frames - _TOLERANCE_S * self.samplerate:
+            raise AudioError(
+                f"{printable(self._path)} is cut off or damaged: its header promises "
+                f"{self.frames / self.samplerate:.2f} s, {came / self.samplerate:.2f} s could be "
+                "read: copy or export it again"
+            )
+
+    def _trimmed_blocks(self) -> Iterator[NDArray[np.float32]]:
+        """What each packet holds; of the last, what its duration says."""
+        import av
+
+        ticks = Fraction(self._stream.time_base) * self.samplerate  # samples in each
+        at = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.is_corrupt:
+                    raise _damaged_media_error(self._path, at / self.samplerate)
+                # Matroska's milliseconds would cut whole packets short.
+                counts = packet.duration and ticks >= 1 and ticks.denominator == 1
+                for frame in packet.decode():
+                    block = self._frame_samples(frame)
+                    if counts and packet.size:
+                        block = block[:, : int(packet.duration * ticks)]
+                    at += block.shape[1]
+                    yield block
+        except av.FFmpegError:
+            raise _damaged_media_error(self._path, at / self.samplerate) from None
+
+    def _frame_samples(self, frame: Any) -> NDArray[np.float32]:  # noqa: ANN401 - av.AudioFrame
+        channels = len(frame.layout.channels)
+        if (frame.sample_rate, channels) != (self.samplerate, self.channels):
+            raise AudioError(
+                f"{printable(self._path)} changes from {self.samplerate} Hz and {self.channels} "
+                f"channels to {frame.sample_rate} Hz and {channels} midway: convert it to .wav"
+            )
+        values = frame.to_ndarray()
+        if not frame.format.is_planar:
+            values = values.reshape(-1, channels).T
+        scale = _INTEGER_SCALE.get(frame.format.name.removesuffix("p"))
+        if scale is None:
+            return np.ascontiguousarray(values, np.float32)
+        middle = 128 if values.dtype == np.uint8 else 0
+        return np.ascontiguousarray((values - np.float64(middle)) * scale, np.float32)
+
+    def _declared_frames(self) -> int:
+        stream, rate = self._stream, self.samplerate
+        if self.format == "ADTS":  # a guess by the bitrate
+            return UNKNOWN_LENGTH
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+            return round(seconds * rate)
+        if found := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
+            seconds = sum(float(it) * 60.0**n for n, it in enumerate(reversed(found.groups())))
+            return round(seconds * rate)
+        # Of the whole file: longer than the track where there are others.
+        alone = len(self._container.streams) == 1 and self._container.duration
+        return round(self._container.duration / 1e6 * rate) if alone else UNKNOWN_LENGTH
+
+    def _padding_samples(self, decoded: int) -> int:
+        """Samples at the end that the container says are none of the recording."""
+        with suppress(IndexError, ValueError):  # Apple's: priming, padding, length, hexadecimal
+            wanted = int(self._container.metadata.get("iTunSMPB", "").split()[3], 16)
+            if 0 <= decoded - wanted < _MAX_PADDING:
+                return decoded - wanted
+        if self.format != "MP4" or self.frames == UNKNOWN_LENGTH:
+            return 0
+        # Edit lists of many writers count milliseconds: only more than that is padding.
+        excess = decoded - self.frames
+        return excess if self.samplerate / 1000 + 1 < excess < _MAX_PADDING else 0
+
+
+def _open_container(file: BinaryIO, container: str, path: Path) -> Any:  # noqa: ANN401 - an av container
+    import av
+
+    try:
+        return av.open(file, format=container, options={"protocol_whitelist": ""})
+    except av.FFmpegError:
+        raise _damaged_media_error(path) from None
+
+
+def _codec_subtype(context: Any) -> str:  # noqa: ANN401 - av.CodecContext
+    """Encoding as libsndfile would call it: integers by their bits, codecs by their name."""
+    name = str(context.name)
+    kept = context.format.name.removesuffix("p")
+    exact = name.startswith(("pcm_", "alac", "flac", "tta", "wavpack", "wmalossless"))
+    if not exact or name in ("pcm_alaw", "pcm_mulaw"):
+        return re.sub(r"[^A-Z0-9]", "", name.removeprefix("lib").removesuffix("float").upper())
+    if kept in ("flt", "dbl"):
+        return "FLOAT" if kept == "flt" else "DOUBLE"
+    bits = {"u8": 8, "s16": 16}.get(kept, 24 if name != "pcm_s32le" else 32)
+    return "PCM_U8" if kept == "u8" else f"{'ALAC' if name == 'alac' else 'PCM'}_{bits}"
+
+
+def _damaged_media_error(path: Path, seconds: float | None = None) -> AudioError:
+    where = "has a damaged header or is cut off"
+    if seconds is not None:
+        where = f"is damaged or cut off at {seconds:.2f} s"
+    return AudioError(f"{printable(path)} {where}: copy or export it again")

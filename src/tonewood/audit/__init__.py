@@ -1,0 +1,1 @@
+"""Audit what separates two folders besides the instrument."""

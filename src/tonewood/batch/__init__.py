@@ -1,0 +1,1 @@
+"""Process many files: here, in processes, or on a Dask cluster."""

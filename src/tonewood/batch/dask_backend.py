@@ -1,0 +1,365 @@
+"""Workers of a Dask cluster: started here, a process a core, or of a scheduler that runs."""
+
+import asyncio
+import importlib.util
+import logging
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import cloudpickle
+import dask
+import numpy as np
+import torch
+
+# Reasons reach the user through the table and the exit code; Dask's own accounts of them do not.
+_QUIET_LOGGERS = (
+    "distributed", "distributed.client", "distributed.nanny", "distributed.scheduler",
+    "tornado.application", "asyncio",
+)  # fmt: skip
+dask.config.set({"logging": dict.fromkeys(_QUIET_LOGGERS, "critical")})
+
+from distributed import Client, LocalCluster, WorkerPlugin, get_client, get_worker  # noqa: E402
+from distributed.comm.addressing import parse_address, parse_host_port  # noqa: E402
+from distributed.comm.registry import get_backend  # noqa: E402
+from distributed.scheduler import KilledWorker  # noqa: E402
+
+from tonewood.errors import CallError, ClusterError, TonewoodError, printable  # noqa: E402
+from tonewood.model.model import Model  # noqa: E402
+from tonewood.utils.parallel import (
+    tune_malloc,
+    use_remote_executor,
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_MIN_SUBMITTED = 4
+_CONNECT_TIMEOUT = 20
+_MAX_SECONDS_WITHOUT_WORKERS = 120.0  # seconds
+PART_KEY_PREFIX = "tonewood-part-"
+_PARTS_PER_WORKER = 2  # so that none waits for its next
+_MAX_PARTS = 16  # at once, of a recording: they are held in memory
+_PART_TIMEOUT = 60.0  # seconds
+_BROADCAST_TRIES = 5
+# A worker that is killed takes down only what it works on, and each time counts as one try.
+_DASK_CONFIG = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.worker-saturation": 1.0,
+}
+
+_worker_models: dict[str, Model] = {}  # of this process, which is a worker's
+
+
+class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # Dask comes without types
+    """A model, given once to every worker, those too that come later."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.digest = model, model.digest
+        self.name = f"tonewood-{self.digest[:16]}"
+
+    def setup(self, worker: Any) -> None:  # noqa: ANN401
+        """Keep the model; one core is this process's share."""
+        os.environ["TONEWOOD_CORES"] = "1"
+        torch.set_num_threads(1)
+        tune_malloc()
+        _worker_models[self.digest] = self.model
+
+
+class DaskWorkers:
+    """Workers, and work for them.
+
+    Parameters
+    ----------
+    workers : int or None
+        Processes to start here.
+    scheduler : str or None
+        Address of a scheduler whose workers to use instead, as in tcp://host:8786.
+
+    Raises
+    ------
+    ClusterError
+        No scheduler answers there.
+    """
+
+    def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
+        self.workers, self.scheduler = workers, scheduler
+        self._cluster: LocalCluster | None = None
+
+    def __enter__(self) -> Self:
+        if self.scheduler is None:
+            try:
+                self._cluster = self._start_cluster()
+            except (RuntimeError, OSError) as error:  # one was killed as it came up, say
+                raise ClusterError(
+                    f"workers could not be started ({error}): run the same command again"
+                ) from error
+        try:
+            self.client = self._connect()
+        except BaseException:
+            if self._cluster is not None:
+                self._cluster.close(timeout=5)
+            raise
+        return self
+
+    def _connect(self) -> Client:
+        if self.scheduler is not None:
+            _check_scheduler_address(self.scheduler)
+        try:
+            return Client(
+                self._cluster or self.scheduler, timeout=_CONNECT_TIMEOUT, set_as_default=False
+            )
+        except OSError:
+            raise ClusterError(
+                f"no scheduler answers at {printable(str(self.scheduler))}: start one with "
+                "dask scheduler, or use --workers"
+            ) from None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with suppress(OSError, asyncio.CancelledError):
+            self.client.close(timeout=2)
+            if self._cluster is not None:
+                self._cluster.close(timeout=5)
+
+    @property
+    def dashboard_link(self) -> str | None:
+        """Dask's dashboard; None where bokeh, which draws it, is not installed."""
+        return self.client.dashboard_link if importlib.util.find_spec("bokeh") else None
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of all workers, as of now."""
+        return sum(self.client.nthreads().values())
+
+    def broadcast_model(self, model: Model) -> None:
+        """Give a model to every worker; ClusterError if they cannot take it."""
+        for trial in range(_BROADCAST_TRIES):
+            try:
+                self.client.register_plugin(_ModelPlugin(model))
+                return
+            except OSError as error:  # one died meanwhile; the others have it, and those to come
+                if trial + 1 == _BROADCAST_TRIES or self.client.status != "running":
+                    raise self._scheduler_lost_error() from error
+                time.sleep(1)
+            except Exception as error:
+                raise ClusterError(
+                    f"workers cannot use Tonewood ({type(error).__name__}: {error}): install the "
+                    "same version of it there"
+                ) from error
+
+    def run(
+        self, work: Callable[[Model, Item], Result], digest: str, pending: deque[Item]
+    ) -> Iterator[tuple[Item, Result | TonewoodError]]:
+        """Do what waits, whatever comes first; more may be appended after any result.
+
+        Few items are with the workers at any time, so that a slow one keeps few from the others.
+
+        Raises
+        ------
+        ClusterError
+            The scheduler is gone, or all workers that were started here.
+        """
+        try:
+            yield from self._run_pending(work, digest, pending)
+        except (OSError, asyncio.CancelledError) as error:  # of the connection
+            raise self._scheduler_lost_error() from error
+
+    def _run_pending(
+        self, work: Callable[[Model, Item], Result], digest: str, pending: deque[Item]
+    ) -> Iterator[tuple[Item, Result | TonewoodError]]:
+        # By value, once: what a worker cannot load is that task's failure, not its own end.
+        packed = cloudpickle.dumps(work)
+        run, numbers = secrets.token_hex(4), count()
+        ready: SimpleQueue[Any] = SimpleQueue()
+        given: dict[str, tuple[Any, Item]] = {}
+        room, asked = 0, -np.inf
+        while True:
+            if pending and time.monotonic() - asked > 1:  # workers come and go
+                room, asked = max(_MIN_SUBMITTED, 2 * self.thread_count), time.monotonic()
+            while pending and len(given) < room:
+                item = pending.popleft()
+                key = f"tonewood-{run}-{next(numbers)}"
+                future = self.client.submit(
+                    _run_on_worker, packed, digest, item, key=key, pure=False
+                )
+                given[key] = future, item
+                future.add_done_callback(ready.put)
+            if not given:
+                return
+            future = self._wait_for_next(ready)
+            found = self._outcome(future)
+            if found is None:
+                future.add_done_callback(ready.put)
+                continue
+            _, item = given.pop(future.key)
+            future.release()
+            yield item, found
+
+    def _wait_for_next(self, ready: "SimpleQueue[Any]") -> Any:  # noqa: ANN401
+        """The next future that is done; a scheduler's workers may take their time to come."""
+        seen = time.monotonic()
+        while True:
+            with suppress(Empty):
+                return ready.get(timeout=5)
+            if self._cluster is None or self.thread_count:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > _MAX_SECONDS_WITHOUT_WORKERS:
+                raise ClusterError(
+                    f"no worker came up for {_MAX_SECONDS_WITHOUT_WORKERS:.0f} s: look for memory and processes "
+                    "that this machine lacks, then run the same command again"
+                )
+
+    def _outcome(self, future: Any) -> Any:  # noqa: ANN401
+        """Result, or error; None if it died with its worker and is on its way again."""
+        if future.status == "error":
+            error = future.exception()
+            if isinstance(error, KilledWorker):
+                return ClusterError(
+                    "the process that worked on it died (killed, or out of memory): look into the "
+                    "recording, or give workers more memory"
+                )
+            return ClusterError(f"a worker failed ({type(error).__name__}: {error}): look into it")
+        if future.status == "finished":
+            try:
+                return future.result(timeout=60)
+            except Exception as error:  # its worker died before it was fetched
+                if self.client.status == "running":
+                    return ClusterError(f"the result was lost ({type(error).__name__}): try again")
+        if future.status != "cancelled" and self.client.status == "running":
+            return None
+        raise self._scheduler_lost_error()
+
+    def _scheduler_lost_error(self) -> ClusterError:
+        where = f"at {printable(self.scheduler)}" if self.scheduler else "of this run"
+        return ClusterError(
+            f"the scheduler {where} is gone; what is done is kept: start it and run the same "
+            "command again"
+        )
+
+    def _start_cluster(self) -> LocalCluster:
+        with dask.config.set(_DASK_CONFIG):
+            return LocalCluster(
+                n_workers=self.workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+                env={
+                    "OMP_NUM_THREADS": "1",
+                    "TONEWOOD_CORES": "1",
+                },
+            )
+
+
+def _check_scheduler_address(address: str) -> None:
+    """Before a client is made: one that could not be made complains on its end too."""
+    try:
+        scheme, place = parse_address(address, strict=True)
+        get_backend(scheme)
+        parse_host_port(place)
+    except ValueError:
+        raise CallError(
+            f"{printable(address)} is no address of a scheduler: give one such as tcp://host:8786"
+        ) from None
+
+
+_unpickle = lru_cache(maxsize=4)(cloudpickle.loads)
+
+
+def _run_on_worker(packed: bytes, digest: str, item: Any) -> Any:  # noqa: ANN401
+    """What a worker does; if it takes long, others that have nothing to do lend it a hand."""
+    with use_remote_executor(IdleWorkers()):
+        return _unpickle(packed)(_worker_models[digest], item)
+
+
+def _run_part(packed: bytes, item: Any) -> Any:  # noqa: ANN401
+    """What a worker does for another."""
+    return _unpickle(packed)(item)
+
+
+class IdleWorkers:
+    """The other workers, as far as they have nothing to do."""
+
+    def __init__(self) -> None:
+        self.trusted = True
+        self._idle: list[str] = []
+        self._asked = -np.inf
+        self._given: list[Any] = []
+        self._packed: dict[int, Any] = {}
+
+    def free_slots(self) -> int:
+        """As of `RemoteExecutor`."""
+        if not self.trusted:
+            return 0
+        if time.monotonic() - self._asked > 1:
+            self._idle, self._asked = self.idle(), time.monotonic()
+        self._given = [it for it in self._given if not it.done()]
+        return min(_MAX_PARTS, _PARTS_PER_WORKER * len(self._idle)) - len(self._given)
+
+    def submit(self, work: Callable[[Item], Result], item: Item) -> "_RemoteFuture[Item, Result]":
+        """As of `RemoteExecutor`."""
+        client = get_client()
+        if id(work) not in self._packed:
+            held = client.scatter(cloudpickle.dumps(work), hash=False)
+            self._packed[id(work)] = held, work  # which keeps the name its own
+        future = client.submit(
+            _run_part,
+            self._packed[id(work)][0],
+            item,
+            key=f"{PART_KEY_PREFIX}{secrets.token_hex(8)}",
+            workers=self._idle,
+            allow_other_workers=False,
+            priority=1,
+            pure=False,
+        )
+        self._given.append(future)
+        return _RemoteFuture(self, future, work, item)
+
+    def idle(self) -> list[str]:
+        """Addresses of those that have nothing, or nothing but parts."""
+        own = get_worker().address
+        return [
+            address
+            for address, tasks in get_client().processing().items()
+            if address != own and all(str(key).startswith(PART_KEY_PREFIX) for key in tasks)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _RemoteFuture(Generic[Item, Result]):
+    """What another worker does; if it fails, or keeps us waiting, it is done here."""
+
+    workers: IdleWorkers
+    future: Any
+    work: Callable[[Item], Result]
+    item: Item
+
+    def done(self) -> bool:
+        """As of `PendingResult`."""
+        return bool(self.future.done())
+
+    def result(self) -> Result:
+        """As of `PendingResult`."""
+        patience = _PART_TIMEOUT if self.workers.trusted else 0
+        try:
+            found: Result = self.future.result(timeout=patience)
+        except Exception:  # that worker died, is busy now, or lacks something; or so do we
+            self.workers.trusted = False
+            self.future.cancel()
+            return self.work(self.item)
+        return found

@@ -1,0 +1,267 @@
+"""Progress in the terminal: events of the workflow → rich bars on standard error."""
+
+import sys
+import time
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from tonewood.audit.pipeline import AuditProgress
+from tonewood.batch.enhance_file import FileStarted
+from tonewood.batch.runner import BatchProgress
+from tonewood.data.loading import SideLoadProgress
+from tonewood.enhancement.realtime import BlockLevels, LiveControls
+from tonewood.errors import printable
+from tonewood.evaluation.pairs import MeasureProgress
+from tonewood.mask.search import SearchStep
+from tonewood.research.architecture_search import SizeProgress, SizeResult
+from tonewood.training.distillation import LabelProgress
+from tonewood.training.preferences import ListenerAudioProgress
+from tonewood.training.scorers import CheckEvent
+
+
+class _ProgressDisplay:
+    """Bars on standard error while a block runs; nothing where that is no terminal.
+
+    Nothing may be printed while bars stand: `clear` takes them away first.
+    """
+
+    def __init__(self, *, transient: bool) -> None:
+        self.transient = transient
+        self.progress: Progress | None = None
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Stop drawing: transient bars vanish, others stay as they are; new ones start afresh."""
+        if self.progress is not None:
+            self.progress.stop()
+        self.progress, self.tasks = None, {}
+
+    def _update_bar(self, name: str, done: int, total: int, note: str = "") -> None:
+        if not sys.stderr.isatty():
+            return
+        if self.progress is None:
+            # rich would by default take over both streams while bars stand, and so send to the
+            # terminal what was meant for a file or a pipe.
+            self.progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=Console(stderr=True),
+                transient=self.transient,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self.progress.start()
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(name, total=total, note=note)
+        self.progress.update(self.tasks[name], completed=done, total=total, note=note)
+
+    def _show_recording_progress(self, event: AuditProgress | SideLoadProgress) -> None:
+        if isinstance(event, AuditProgress):
+            surveyed = event.progress
+            bar, path = f"{event.side}, listening", surveyed.audit_features.path
+            self._update_bar(bar, surveyed.number, surveyed.total, printable(path.name))
+        else:
+            loading = event.progress
+            name = printable(loading.take.path.name)
+            self._update_bar(f"{event.side:9}", loading.number, loading.total, name)
+
+
+class AuditDisplay(_ProgressDisplay):
+    """Recordings listened to."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+
+    def show(self, event: AuditProgress) -> None:
+        """Draw one event."""
+        self._show_recording_progress(event)
+
+
+class TrainingDisplay(_ProgressDisplay):
+    """Recordings read, then scorer and judge with their held-out accuracy."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=False)
+
+    def show(
+        self,
+        event: AuditProgress
+        | SideLoadProgress
+        | ListenerAudioProgress
+        | CheckEvent
+        | LabelProgress,
+    ) -> None:
+        """Draw one event."""
+        if isinstance(event, AuditProgress | SideLoadProgress):
+            self._show_recording_progress(event)
+            return
+        if isinstance(event, ListenerAudioProgress):
+            self._update_bar("heard    ", event.number, event.total, printable(event.path.name))
+            return
+        if isinstance(event, LabelProgress):
+            self._update_bar("predictor", event.number, event.total, printable(event.path.name))
+            return
+        check = event.check
+        note = f"held-out accuracy {100 * check.accuracy:.1f} %, loss {check.held_out_loss:.4f}"
+        self._update_bar(f"{event.network:9}", check.step, check.steps, note)
+
+
+class SearchDisplay(_ProgressDisplay):
+    """Recordings read, then sizes done and the size at work."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+        self.sizes_done = 0
+
+    def show(self, event: AuditProgress | SideLoadProgress | SizeProgress | SizeResult) -> None:
+        """Draw one event."""
+        if isinstance(event, AuditProgress | SideLoadProgress):
+            self._show_recording_progress(event)
+        elif isinstance(event, SizeResult):
+            self.sizes_done += 1
+        else:
+            size, check = event.size, event.check
+            note = f"width {size.width}, depth {size.depth}, trial {event.trial}"
+            self._update_bar("sizes", self.sizes_done, event.sizes, note)
+            accuracy = f"held-out accuracy {100 * check.accuracy:.1f} %"
+            self._update_bar("steps", check.step, check.steps, accuracy)
+
+
+class ReproducingDisplay(TrainingDisplay):
+    """A training, then every method on every piece."""
+
+    def show(
+        self,
+        event: AuditProgress
+        | SideLoadProgress
+        | ListenerAudioProgress
+        | CheckEvent
+        | LabelProgress
+        | MeasureProgress,
+    ) -> None:
+        """Draw one event."""
+        if isinstance(event, MeasureProgress):
+            self._update_bar("pieces   ", event.number, event.total, event.method)
+        else:
+            super().show(event)
+
+
+class EvaluatingDisplay(_ProgressDisplay):
+    """Every method on every pair, or every recording of two folders."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+
+    def show(self, event: MeasureProgress | FileStarted) -> None:
+        """Draw one event."""
+        if isinstance(event, MeasureProgress):
+            self._update_bar("pairs", event.number - 1, event.total, event.method)
+        else:
+            self._update_bar("files", event.number - 1, event.total, printable(event.input))
+
+
+class EnhancingDisplay(_ProgressDisplay):
+    """Files done, and the score falling step by step."""
+
+    def __init__(self, files: int, steps: int) -> None:
+        super().__init__(transient=True)
+        self.total_files, self.total_steps = files, steps
+
+    def show(self, event: FileStarted | SearchStep) -> None:
+        """Draw one event."""
+        if isinstance(event, FileStarted):
+            if self.total_files > 1:
+                self._update_bar("files", event.number - 1, event.total, printable(event.input))
+        else:
+            self._update_bar("steps", event.number, self.total_steps, f"score {event.score:.3f}")
+
+
+class BatchDisplay(_ProgressDisplay):
+    """Files done, sound per minute, time left; a line a minute where no terminal is."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+        self.last_line_time = time.monotonic()
+
+    def show(self, tally: BatchProgress) -> None:
+        """Draw how far a run is."""
+        if sys.stderr.isatty():
+            self._update_bar("files", tally.done, tally.total, _format_pace(tally))
+        elif time.monotonic() - self.last_line_time >= 60:
+            self.last_line_time = time.monotonic()
+            line = f"{tally.done} of {tally.total} done, {_format_pace(tally)}\n"
+            sys.stderr.write(line)
+            sys.stderr.flush()
+
+
+def _format_pace(tally: BatchProgress) -> str:
+    failures = f", {tally.failed} failed" if tally.failed else ""
+    left = timedelta(seconds=round(tally.seconds_left))
+    return f"{tally.audio_hours_per_minute:.2f} h of sound a minute, {left} left{failures}"
+
+
+class LevelMeterDisplay(_ProgressDisplay):
+    """Meters of what comes and goes."""
+
+    def __init__(self) -> None:
+        super().__init__(transient=True)
+        self.live_view: Live | None = None
+
+    def clear(self) -> None:
+        """Take the meters away."""
+        if self.live_view is not None:
+            self.live_view.stop()
+        self.live_view = None
+
+    def show(self, levels: BlockLevels, controls: LiveControls) -> None:
+        """Draw one block's levels; the terminal is repainted a few times a second."""
+        if not sys.stderr.isatty():
+            return
+        if self.live_view is None:
+            self.live_view = Live(
+                console=Console(stderr=True),
+                transient=True,
+                refresh_per_second=15,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self.live_view.start()
+        state = "bypassed" if controls.bypassed else f"amount {100 * controls.amount:.0f} %"
+        lines = [
+            f"{name:4}{level_bar(level)} {level:6.1f} dB"
+            for name, level in (("in", levels.input_db), ("out", levels.output_db))
+        ]
+        load = f"load {100 * levels.load:.0f} %, dropouts {levels.dropouts}"
+        self.live_view.update(Text("\n".join([*lines, f"{state}; {load}"])))
+
+
+def level_bar(level_db: float, width: int = 40) -> str:
+    """Bar from -60 to 0 dB.
+
+    Examples
+    --------
+    >>> meter(-30.0, 8)
+    '████    '
+    """
+    share = min(max((level_db + 60) / 60, 0.0), 1.0)
+    return ("█" * round(share * width)).ljust(width)

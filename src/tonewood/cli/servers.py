@@ -1,0 +1,292 @@
+"""`tonewood studio`: a page to see, hear and change what an enhancement does.
+
+`tonewood live`: an instrument in, a better one out.
+
+Keys that are pressed while a command runs, and the signal that stands for one.
+"""
+
+import os
+import secrets
+import select
+import signal
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tonewood.cli import common
+from tonewood.cli.common import JsonOption, ModelOption, OverwriteOption, check_output_path
+from tonewood.errors import CallError, printable
+
+if TYPE_CHECKING:
+    from tonewood.enhancement.realtime import AudioInterface, BlockLevels, LiveControls
+    from tonewood.enhancement.streaming import StreamingEnhancer
+    from tonewood.model.model import Model
+
+
+def studio_command(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free one.")] = 8765,
+    model: ModelOption = "cello",
+    host: Annotated[
+        str, typer.Option(help="Address to serve at; all but this machine's own need the token.")
+    ] = "127.0.0.1",
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address, open nothing.")
+    ] = False,
+    upload_gb: Annotated[
+        float, typer.Option(min=0.001, max=1_000, help="Largest recording that is taken.")
+    ] = 2.0,
+    folder: Annotated[
+        Path | None, typer.Option(readable=False, help="Where sessions and models are kept.")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Folder below which the page may choose folders."),
+    ] = None,
+) -> None:
+    """Open the studio in the browser; prints its address."""
+    from tonewood.web import (
+        RequestLimits,
+        is_loopback,
+        require_server_extra,
+        run_server,
+        server_url,
+    )
+
+    require_server_extra("the studio", "studio")
+    from tonewood.studio.app import DEFAULT_UPLOAD_LIMITS
+    from tonewood.studio.app import create_secure_studio_app as guarded
+    from tonewood.studio.state import StudioState
+
+    if root is not None and not root.is_dir():
+        raise CallError(f"{printable(root)} is no folder: name one whose folders may be chosen")
+    if root is None and is_loopback(host):
+        root = Path.home()
+    token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    desk = StudioState(folder or default_studio_folder(), model, root)
+
+    def ready(bound: int) -> None:
+        place = server_url(host, bound, token)
+        print(place, flush=True)
+        if not no_browser and sys.stdout.isatty():
+            webbrowser.open(place)
+
+    limits = RequestLimits(round(upload_gb * 2**30), DEFAULT_UPLOAD_LIMITS.seconds)
+    app = guarded(desk, host=host, token=token, upload=limits)
+    try:
+        run_server(app, host=host, port=port, on_ready=ready)
+    finally:
+        desk.close()
+
+
+def default_studio_folder() -> Path:
+    """Where this system keeps what programs make for a user."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+    return base / "tonewood" / "studio"
+
+
+KeyHandler = Callable[[str], None]
+
+
+@contextmanager
+def read_keys(on_key: KeyHandler) -> Iterator[Callable[[], None]]:
+    """Yield what hands over every key pressed since it was last called.
+
+    Only where standard input is a terminal; elsewhere, and where the system has it, the signal
+    SIGUSR1 counts as b.
+    """
+    if hasattr(signal, "SIGUSR1"):
+        usual = signal.signal(signal.SIGUSR1, lambda *_: on_key("b"))
+    try:
+        with _unbuffered_terminal() as pressed:
+
+            def poll() -> None:
+                for key in pressed():
+                    on_key(key)
+
+            yield poll
+    finally:
+        if hasattr(signal, "SIGUSR1"):
+            signal.signal(signal.SIGUSR1, usual)
+
+
+@contextmanager
+def _unbuffered_terminal() -> Iterator[Callable[[], str]]:
+    """Keys one by one, without waiting for the end of a line; none where there is no terminal."""
+    if not sys.stdin.isatty() or sys.platform == "win32":
+        yield lambda: ""
+        return
+    import termios
+    import tty
+
+    file = sys.stdin.fileno()
+    usual = termios.tcgetattr(file)
+    tty.setcbreak(file)
+
+    def pressed() -> str:
+        ready, _, _ = select.select([file], [], [], 0)
+        return os.read(file, 64).decode(errors="ignore") if ready else ""
+
+    try:
+        yield pressed
+    finally:
+        termios.tcsetattr(file, termios.TCSADRAIN, usual)
+
+
+_JSON_INTERVAL_S = 1.0
+
+
+def live_command(
+    model: ModelOption = "cello",
+    amount: Annotated[float, typer.Option(help="0 leaves the input, 1 is all of it.")] = 1.0,
+    input_: Annotated[
+        str | None, typer.Option("--input", help="Device, by number or part of its name.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", help="Device, by number or part of its name.")
+    ] = None,
+    block: Annotated[int, typer.Option(min=16, max=8192, help="Samples at a time.")] = 256,
+    rate: Annotated[int | None, typer.Option(help="Hz; the input's own if not said.")] = None,
+    bypass: Annotated[
+        bool, typer.Option("--bypass", help="Begin with the input as it is; b turns it on and off.")
+    ] = False,
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", help="Tell which devices there are, and end.")
+    ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", readable=False, help="Recording to play instead of a device."),
+    ] = None,
+    output_file: Annotated[
+        Path | None,
+        typer.Option("-o", readable=False, help="File for what becomes of that recording."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Reshape what a microphone hears, 40 ms later, until Ctrl-C."""
+    from tonewood.enhancement import realtime
+    from tonewood.enhancement.realtime import LiveControls
+    from tonewood.model.model import load_model
+
+    if list_devices:
+        devices = realtime.list_devices()
+        if not devices:
+            common.print_stderr(f"tonewood: {realtime.NO_SOUND_CARD}")
+        for device in devices:
+            if json_:
+                common.print_json(device._asdict())
+            else:
+                print(
+                    f"{device.number:3}  {printable(device.name)}  ({device.inputs} in, "
+                    f"{device.outputs} out, {device.rate} Hz)"
+                )
+        return
+    if (from_ is None) != (output_file is None):
+        raise CallError("--from and -o go together: name a recording and a file to write")
+    if not 0 <= amount <= 1:
+        raise CallError(f"amount is {amount:g}; give one from 0 to 1")
+    loaded = load_model(model)
+    controls = LiveControls(amount, bypass)
+    if from_ is not None and output_file is not None:
+        _run_on_recording(from_, output_file, loaded, controls, block, overwrite, json_)
+        return
+    with realtime.open_sound_card(input_, output, block, rate) as card:
+        stream = _create_stream(loaded, card.rate, card.channels, controls)
+        delay = stream.latency / stream.rate + card.latency + block / stream.rate
+        if not json_:
+            common.print_stderr(
+                f"{card.rate} Hz, {card.channels} channels; {1000 * delay:.0f} ms in all. "
+                "b: bypass, + and -: amount, q or Ctrl-C: end"
+            )
+        _run_until_interrupted(card, stream, controls, json_)
+
+
+def _run_on_recording(
+    path: Path,
+    sound: Path,
+    model: "Model",
+    controls: "LiveControls",
+    block: int,
+    overwrite: bool,
+    json_: bool,
+) -> None:
+    """The same loop on a recording."""
+    from tonewood.audio_io.reader import read_recording
+    from tonewood.enhancement.realtime import FileDevice
+
+    check_output_path(sound, overwrite)
+    recording = read_recording(path)
+    device = FileDevice(recording, block)
+    stream = _create_stream(model, recording.rate, len(recording.samples), controls)
+    _run_until_interrupted(device, stream, controls, json_)
+    device.save(sound, stream.latency, overwrite=overwrite)
+    if not json_:
+        print(f"sound    {printable(sound)}")
+
+
+def _create_stream(
+    model: "Model", rate: int, channels: int, controls: "LiveControls"
+) -> "StreamingEnhancer":
+    from tonewood.enhancement.streaming import StreamingEnhancer
+    from tonewood.settings import RenderSettings
+
+    amount = 0.0 if controls.bypassed else controls.amount
+    return StreamingEnhancer(model, rate, channels, RenderSettings(amount=amount))
+
+
+def _run_until_interrupted(
+    device: "AudioInterface", stream: "StreamingEnhancer", controls: "LiveControls", as_json: bool
+) -> None:
+    """Run the loop: meters and keys while it lasts, a line or an object at the end."""
+    from tonewood.cli.progress import LevelMeterDisplay
+    from tonewood.enhancement.realtime import LiveSummary, run_live
+
+    if as_json:
+        delay = round(1000 * stream.latency / stream.rate, 2)
+        begun = {"rate": stream.rate, "channels": stream.channels, "latency_ms": delay}
+        common.print_json({"event": "begun", **begun})
+    tally, told = LiveSummary(), 0.0
+    with read_keys(controls.handle_key) as poll, LevelMeterDisplay() as display:
+        try:
+            for levels in run_live(device, stream, controls):
+                poll()
+                tally.add(levels)
+                if not as_json:
+                    display.show(levels, controls)
+                elif levels.seconds - told >= _JSON_INTERVAL_S:
+                    told = levels.seconds
+                    _print_levels(levels, controls)
+        except KeyboardInterrupt:
+            pass  # the way that a performance ends
+    if as_json:
+        common.print_json({"event": "ended", **{k: round(v, 3) for k, v in vars(tally).items()}})
+    else:
+        print(
+            f"played   {tally.seconds:.1f} s; load {100 * tally.load:.0f} % on average, "
+            f"{100 * tally.worst:.0f} % at worst; dropouts {tally.dropouts}"
+        )
+
+
+def _print_levels(levels: "BlockLevels", controls: "LiveControls") -> None:
+    peaks = {"input_db": levels.input_db, "output_db": levels.output_db}
+    common.print_json(
+        {
+            "event": "levels",
+            "seconds": round(levels.seconds, 3),
+            **{k: round(v, 2) if v > float("-inf") else None for k, v in peaks.items()},
+            "load": round(levels.load, 3),
+            "amount": controls.amount,
+            "bypassed": controls.bypassed,
+            "dropouts": levels.dropouts,
+        }
+    )

@@ -1,0 +1,1 @@
+"""Signal processing: spectra, features, loudness, equalizers, measurements of recordings."""

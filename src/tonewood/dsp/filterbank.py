@@ -1,0 +1,123 @@
+"""Frequency rows: mel bands or the FFT's own bins, and levels in them."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tonewood.dsp.stft import FloatArray, log_magnitude, scale_to_rate, stft
+from tonewood.settings import BandSettings, SpectrumSettings
+
+_NEPERS_PER_DB = math.log(10) / 10  # a dB of power, as a natural logarithm
+
+
+def hz_to_mel(hz: FloatArray) -> FloatArray:
+    """Mel of a frequency (O'Shaughnessy 1987): 2595 log10(1 + f / 700)."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hz, dtype=np.float64) / 700.0)
+
+
+def mel_to_hz(mel: FloatArray) -> FloatArray:
+    """Inverse of `hz_to_mel`."""
+    return 700.0 * (10.0 ** (np.asarray(mel, dtype=np.float64) / 2595.0) - 1.0)
+
+
+def center_frequencies(bands: BandSettings, spectrum: SpectrumSettings) -> FloatArray:
+    """Centre frequency of every row, Hz, rising."""
+    if bands.scale == "linear":
+        return np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
+    return _mel_edges(bands)[1:-1]
+
+
+@lru_cache(maxsize=8)
+def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+    """Weights [row, bin] that sum bin power into rows; triangles of height 1 in Hz.
+
+    A row too narrow to contain a bin takes its nearest one, so that no row is ever empty.
+    """
+    bins = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
+    if bands.scale == "linear":
+        return torch.eye(spectrum.bins)
+    edges = _mel_edges(bands)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    for row in np.flatnonzero(weights.sum(axis=1) == 0):
+        weights[row, np.abs(bins - edges[row + 1]).argmin()] = 1.0
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+@lru_cache(maxsize=8)
+def filterbank_matrix_on(
+    bands: BandSettings, spectrum: SpectrumSettings, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """`filterbank_matrix` where it is needed, brought there once."""
+    return filterbank_matrix(bands, spectrum).to(device, dtype)
+
+
+def apply_filterbank(
+    magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings
+) -> Tensor:
+    """Row levels [..., row, frame] in dB from log magnitudes [..., bin, frame] in dB."""
+    if bands.scale == "linear":
+        return magnitude_db
+    weights = filterbank_matrix_on(bands, spectrum, magnitude_db.device, magnitude_db.dtype)
+    return filterbank_levels(magnitude_db, weights)
+
+
+def filterbank_levels(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
+    """Row levels [..., row, frame] in dB by weights [row, bin]; without any, the bins' own."""
+    if weights is None:
+        return magnitude_db
+    power = torch.pow(10.0, magnitude_db / 10)
+    return 10 * torch.log10(weights @ power)
+
+
+def frame_levels(rows_db: Tensor) -> Tensor:
+    """Level of each frame [..., frame] in dB: the power of all its rows [..., row, frame]."""
+    return torch.logsumexp(rows_db * _NEPERS_PER_DB, dim=-2) / _NEPERS_PER_DB
+
+
+def mean_level(rows_db: Tensor) -> Tensor:
+    """Level [...] in dB of a recording [..., row, frame]: the mean power of its frames."""
+    return mean_power_db(frame_levels(rows_db))
+
+
+def mean_power_db(levels_db: Tensor) -> Tensor:
+    """Level [...] in dB of the mean power of frames [..., frame] whose levels are known."""
+    power = torch.logsumexp(levels_db * _NEPERS_PER_DB, dim=-1)
+    return (power - math.log(levels_db.shape[-1])) / _NEPERS_PER_DB
+
+
+def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+    """Row levels of a waveform at any rate of at least the analysis rate, differentiably.
+
+    Parameters
+    ----------
+    wave : Tensor [..., sample]
+    rate : int
+        Hz. Other rates are analysed with windows of the same duration, whose lowest bins are
+        those of the analysis rate; nothing is resampled.
+
+    Returns
+    -------
+    Tensor [..., row, frame], dB
+    """
+    if rate == spectrum.rate:
+        return apply_filterbank(log_magnitude(stft(wave, spectrum), spectrum), bands, spectrum)
+    window, hop, fft = scale_to_rate(spectrum, rate)
+    scaled = SpectrumSettings.model_construct(
+        rate=rate,
+        window_ms=1000 * window / rate,
+        hop_ms=1000 * hop / rate,
+        fft=fft,
+        floor_db=spectrum.floor_db,
+    )
+    magnitude = log_magnitude(stft(wave, scaled), spectrum)[..., : spectrum.bins, :]
+    return apply_filterbank(magnitude, bands, spectrum)
+
+
+def _mel_edges(bands: BandSettings) -> FloatArray:
+    low, high = hz_to_mel(np.array([bands.low_hz, bands.high_hz]))
+    return mel_to_hz(np.linspace(low, high, bands.count + 2))

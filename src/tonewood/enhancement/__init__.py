@@ -1,0 +1,1 @@
+"""Enhance a recording: analyse, find a mask, render, certify, write."""

@@ -1,0 +1,1 @@
+"""Explain what the scorer responds to."""

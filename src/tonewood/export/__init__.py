@@ -1,0 +1,1 @@
+"""Export a correction to other programs."""

@@ -1,0 +1,215 @@
+"""Reports as one HTML page that holds its pictures and sounds and asks nobody for anything.
+
+Results as HTML for notebooks: a player, a spectrogram, the mask, the score along time.
+
+Arrays as pictures: colours, and a PNG (ISO/IEC 15948) as bytes, without any drawing library.
+"""
+
+import base64
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from tonewood.audio_io.reader import resample
+from tonewood.dsp.stft import FloatArray, log_magnitude, stft
+from tonewood.settings import SpectrumSettings
+
+_REPORT_STYLE = """
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; }
+img { max-width: 100%; }
+audio { width: 100%; }
+figure { margin: 2rem 0; }
+figcaption { color: #444; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ccc; }
+th:first-child, td:first-child { text-align: left; }
+"""
+
+
+class ReportHeading(NamedTuple):
+    """The title of a section."""
+
+    text: str
+
+
+class ReportTable(NamedTuple):
+    """A table as text, its head first."""
+
+    caption: str
+    rows: Sequence[Sequence[str]]
+
+
+class ReportFigure(NamedTuple):
+    """A figure: a PNG and what is on it."""
+
+    name: str
+    png: bytes
+    caption: str
+
+
+class ReportAudio(NamedTuple):
+    """A player: an audio file that browsers play, of a kind such as `audio/flac`."""
+
+    kind: str
+    content: bytes
+    caption: str
+
+
+ReportBlock = str | ReportHeading | ReportTable | ReportFigure | ReportAudio
+"""What a page is made of; plain text is a paragraph."""
+
+
+def render_report(title: str, blocks: Sequence[ReportBlock]) -> str:
+    """HTML of a report; every text is taken for text, whatever it holds."""
+    body = [f"<h1>{escape(title)}</h1>", *map(_block_html, blocks)]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{escape(title)}</title>\n<style>{_REPORT_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _block_html(block: ReportBlock) -> str:
+    if isinstance(block, str):
+        return f"<p>{escape(block)}</p>"
+    if isinstance(block, ReportHeading):
+        return f"<h2>{escape(block.text)}</h2>"
+    if isinstance(block, ReportTable):
+        head, *rows = block.rows
+        lines = [_table_row_html("th", head), *(_table_row_html("td", row) for row in rows)]
+        table = "\n".join(["<table>", *lines, "</table>"])
+        return f'<div class="table">{table}</div>\n<p>{escape(block.caption)}</p>'
+    if isinstance(block, ReportFigure):
+        source = _data_uri("image/png", block.png)
+        shown = f'<img alt="{escape(block.name)}" src="{source}">'
+    else:
+        shown = f'<audio controls src="{_data_uri(block.kind, block.content)}"></audio>'
+    return f"<figure>{shown}<figcaption>{escape(block.caption)}</figcaption></figure>"
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _table_row_html(cell: str, texts: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{cell}>{escape(text)}</{cell}>" for text in texts) + "</tr>"
+
+
+Pixels = NDArray[np.uint8]
+"""Red, green and blue [row, column, 3], the first row on top."""
+
+_MAX_COLUMNS = 900
+# Blue below nought, red above; and from black over violet and orange to pale yellow.
+_DIVERGING = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130),
+                       (178, 24, 43)])  # fmt: skip
+_SEQUENTIAL = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
+
+
+def gains_image(gain_db: FloatArray, max_db: float) -> Pixels:
+    """Gains [row, frame] in dB as colours, low rows at the bottom: white is no change."""
+    return _apply_colormap(0.5 + 0.5 * np.asarray(gain_db) / max_db, _DIVERGING)
+
+
+def levels_image(level_db: FloatArray, range_db: float = 80.0) -> Pixels:
+    """Levels [row, frame] in dB as colours, low rows at the bottom: bright is loud."""
+    level = np.asarray(level_db)
+    return _apply_colormap(1 + (level - level.max()) / range_db, _SEQUENTIAL)
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Pixels as a PNG file's bytes."""
+    height, width, _ = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    # Every line is led by its filter: 0, none.
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )  # fmt: skip
+
+
+def html_figure(pixels: Pixels, caption: str, height: int = 160) -> str:
+    """HTML of a picture that is stretched to the page, and what is on it."""
+    source = base64.b64encode(encode_png(pixels)).decode("ascii")
+    style = f"width:100%;max-width:60rem;height:{height}px;image-rendering:auto"
+    return (
+        f'<figure style="margin:.5rem 0"><img style="{style}" alt="{escape(caption)}" '
+        f'src="data:image/png;base64,{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def _apply_colormap(position: FloatArray, anchors: NDArray[np.int64]) -> Pixels:
+    columns = position.shape[1]
+    kept = np.linspace(0, columns - 1, min(columns, _MAX_COLUMNS)).round().astype(np.int64)
+    place = np.clip(position[::-1, kept], 0, 1) * (len(anchors) - 1)
+    parts = [np.interp(place, np.arange(len(anchors)), colour) for colour in anchors.T]
+    return np.stack(parts, axis=-1).round().astype(np.uint8)
+
+
+MAX_EMBEDDED_SECONDS = 20.0
+"""Longer sound is not embedded: a notebook would grow by megabytes."""
+
+_WIDTH, _HEIGHT = 600, 90
+
+
+def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
+    """HTML of a player with samples (channels, samples) in it as 16-bit wav, if they are short."""
+    seconds = samples.shape[1] / rate
+    if seconds > MAX_EMBEDDED_SECONDS:
+        return (
+            f"<p>{seconds:.0f} s of sound; up to {MAX_EMBEDDED_SECONDS:.0f} s are embedded: write it to a "
+            "file to listen</p>"
+        )
+    stream = io.BytesIO()
+    soundfile.write(stream, samples.T, rate, format="WAV", subtype="PCM_16")
+    source = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f'<audio controls src="data:audio/wav;base64,{source}"></audio>'
+
+
+def spectrogram_html(samples: NDArray[np.float32], rate: int, spectrum: SpectrumSettings) -> str:
+    """HTML of a spectrogram of samples (channels, samples), by a model's analysis."""
+    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+    wave = torch.from_numpy(resample(mono, rate, spectrum.rate))
+    level = log_magnitude(stft(wave, spectrum), spectrum).numpy()
+    seconds = samples.shape[1] / rate
+    caption = f"output: 0 to {spectrum.rate / 2:.0f} Hz, {seconds:.1f} s; 80 dB down to black"
+    return html_figure(levels_image(level), caption)
+
+
+def score_curve_html(values: tuple[float, ...]) -> str:
+    """HTML of scores along time, 1 on top, as a line."""
+    count = max(len(values) - 1, 1)
+    points = " ".join(
+        f"{_WIDTH * i / count:.1f},{_HEIGHT * (1 - value):.1f}" for i, value in enumerate(values)
+    )
+    if len(values) == 1:  # a single window is as long as the line
+        points += f" {_WIDTH},{_HEIGHT * (1 - values[0]):.1f}"
+    return (
+        f'<svg viewBox="0 -4 {_WIDTH} {_HEIGHT + 8}" width="{_WIDTH}" height="{_HEIGHT + 8}" '
+        'role="img" aria-label="score along time"><path fill="none" stroke="#ccc" '
+        f'd="M0 0H{_WIDTH}M0 {_HEIGHT}H{_WIDTH}"/><polyline fill="none" stroke="#b2182b" '
+        f'stroke-width="2" points="{points}"/></svg>'
+    )
+
+
+def table_html(rows: list[tuple[str, str]]) -> str:
+    """HTML of names and what is said of them; all of it is taken for text."""
+    lines = (
+        f'<tr><th style="text-align:left">{escape(name)}</th>'
+        f'<td style="text-align:left">{escape(text)}</td></tr>'
+        for name, text in rows
+    )
+    return f"<table>{''.join(lines)}</table>"

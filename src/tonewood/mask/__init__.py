@@ -1,0 +1,1 @@
+"""The mask, a gain over frequency and time: components, search, rendering, certificate."""

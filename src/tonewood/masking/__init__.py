@@ -1,1 +1,0 @@
-"""The adaptive EQ: where a mask starts, what pulls it, how it is found, what it did."""

@@ -1,0 +1,151 @@
+"""A model's card in words: what it was taught, how well it tells, and where it is at home.
+
+After Mitchell et al., *Model Cards for Model Reporting* (2019).
+"""
+
+from typing import TYPE_CHECKING, NamedTuple, Union
+
+from tonewood.errors import printable
+from tonewood.model.card import ListenerCard, PredictorCard, ScorerCard, summarize_audit
+from tonewood.model.model import ModelInfo
+
+if TYPE_CHECKING:
+    from tonewood.model.model import Model
+
+ModelOrInfo = Union["Model", ModelInfo]
+"""A model, or what its file says of itself."""
+
+NOT_STATED = "not stated"
+CITATION = (
+    "P. Verma and J. Berger, Learning to Model Aspects of Auditory Perception Using Neural Loss "
+    "Functions",
+    "Tonewood {version}, model {name}, SHA-256 {digest}",
+)
+
+
+class CardLine(NamedTuple):
+    """One thing that a card says, in a line or several."""
+
+    name: str
+    lines: tuple[str, ...]
+
+
+def card_lines(model: ModelOrInfo) -> list[CardLine]:
+    """All that a card says."""
+    card = model.card
+    told = [CardLine("domain", (card.domain or NOT_STATED,))]
+    for side, folder in (("reference", card.reference), ("source", card.source)):
+        minutes = (
+            f"{folder.takes} takes, {folder.hours * 60:.1f} minutes ({printable(folder.name)})"
+        )
+        told.append(CardLine(side, (minutes,)))
+    told += [
+        CardLine(who, _describe_scorer(model, it))
+        for who, it in (("scorer", card.scorer), ("judge", card.judge))
+        if it is not None
+    ]
+    told.append(CardLine("prior", _describe_prior(model)))
+    if card.ears is not None:
+        told.append(CardLine("ears", _describe_listeners(card.ears)))
+    if card.predictor is not None:
+        told.append(CardLine("predictor", (_describe_predictor(model, card.predictor),)))
+    if card.audit is not None:
+        fixed = model.settings.training.fix
+        alike = [f"made alike: {', '.join(fixed)}"] if fixed else []
+        told.append(CardLine("audit", (*summarize_audit(card.audit), *alike)))
+    versions = ", ".join(f"{name} {value}" for name, value in card.versions.items())
+    told.append(CardLine("trained", (f"in {card.seconds:.0f} s, seed {card.seed}, {versions}",)))
+    told.append(CardLine("licence", (card.licence or NOT_STATED,)))
+    told.append(CardLine("cite", citation_lines(model)))
+    if card.notice:
+        told.append(CardLine("notice", tuple(printable(line) for line in card.notice.splitlines())))
+    return told
+
+
+def citation_lines(model: ModelOrInfo) -> tuple[str, ...]:
+    """How to cite a model, a line for the method and one for itself."""
+    version = model.card.versions.get("tonewood", "")
+    own = {"version": version, "name": printable(model.name), "digest": model.digest[:16]}
+    return tuple(line.format(**own) for line in CITATION)
+
+
+def card_markdown(model: ModelOrInfo) -> str:
+    """Card as the Markdown page that model hubs show, its facts for machines on top."""
+    licence = model.card.licence
+    head = ["---", "library_name: tonewood"]
+    head += [f"license: {_escape_markdown(licence.lower())}"] if licence else []
+    head += ["tags:", *(f"- {tag}" for tag in ("audio", "timbre", "equaliser")), "---"]
+    body = [f"# {_escape_markdown(model.name)}", "", "A model for Tonewood."]
+    body += ["", "```sh", "tonewood enhance take.wav -m MODEL.tonewood -o enhanced.wav", "```", ""]
+    body += ["| | |", "|---|---|"]
+    for name, lines in card_lines(model):
+        if name != "notice":
+            body.append(f"| {name} | {'<br>'.join(map(_escape_markdown, lines))} |")
+    body += [
+        "",
+        "## Limits",
+        "",
+        "It filters and does not generate. It prefers what its reference folder has, whatever "
+        "that is, and has nothing sensible to say about recordings unlike its source folder; "
+        "those are refused. A score is not proof of a better sound: listen.",
+    ]
+    if model.card.notice:
+        body += ["", "## Notice", "", "```", *map(printable, model.card.notice.splitlines()), "```"]
+    return "\n".join([*head, "", *body]) + "\n"
+
+
+def _describe_prior(model: ModelOrInfo) -> tuple[str, ...]:
+    prior = model.card.prior
+    if prior is None:
+        return ("none: listeners alone taught it; masks follow the scorer, from nothing",)
+    weights = prior.weights
+    beliefs = [f"{100 * take:.0f} and {100 * moment:.0f} %" for take, moment in prior.beliefs]
+    return (
+        f"static {100 * weights[0]:.0f} %, neighbours {100 * weights[1]:.0f} %, networks "
+        f"{100 * (weights[2] + weights[3]):.0f} %, {100 * weights[4]:.0f} % of their "
+        f"level; guide {prior.guide_weight:g}",
+        f"believed from take to take and from moment to moment: neighbours {beliefs[0]}, "
+        f"networks {beliefs[1]}",
+    )
+
+
+def _describe_listeners(card: ListenerCard) -> tuple[str, ...]:
+    low, high = (100 * share for share in card.agreement_interval)
+    return (
+        f"{card.comparisons} comparisons and {card.ratings} ratings of {card.recordings} recordings, "
+        f"{card.groups} pieces",
+        f"agrees with {100 * card.agreement:.1f} % ({low:.0f} to {high:.0f}) of what was said of "
+        f"pieces that it never heard: {card.held_out} answers; learnt from {card.learnt_from}",
+    )
+
+
+def _describe_scorer(model: ModelOrInfo, card: ScorerCard) -> tuple[str, ...]:
+    seconds = model.settings.scorer.crop_seconds
+    low, high = (100 * share for share in card.accuracy_interval)
+    reference, source = card.reference_scores, card.source_scores
+    return (
+        f"{100 * card.accuracy:.1f} % right ({low:.0f} to {high:.0f}) on {card.windows} windows of "
+        f"{seconds:g} s of {card.takes} held-out takes; calibration error "
+        f"{card.calibration_error:.3f}; {card.parameters:,} parameters",
+        f"reference takes score {reference.median:.2f} ({reference.low:.2f} to "
+        f"{reference.high:.2f}), source takes {source.median:.2f} ({source.low:.2f} to "
+        f"{source.high:.2f})",
+    )
+
+
+def _describe_predictor(model: ModelOrInfo, card: PredictorCard) -> str:
+    before, prior, predicted = card.cycle_db
+    ahead = model.settings.predictor.lookahead * model.settings.spectrum.hop_ms
+    return (
+        f"{card.parameters:,} parameters, hears {ahead:g} ms ahead; misses the search's masks by "
+        f"{card.missed_db:.1f} of {card.spread_db:.1f} dB on {card.takes} held-out takes; cycle distance "
+        f"{before:.2f} dB, by the prior {prior:.2f}, predicted {predicted:.2f}"
+    )
+
+
+def _escape_markdown(text: str) -> str:
+    """Text that Markdown takes for text, on one line of a table."""
+    kept = printable(text).replace("\\", "\\\\")
+    for mark in "|<>[]`*_#":
+        kept = kept.replace(mark, f"\\{mark}")
+    return kept

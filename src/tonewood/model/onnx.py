@@ -1,0 +1,181 @@
+"""Scorer and predictor as ONNX files: from the waveform on, in any runtime.
+
+The analysis is inside the graph, so that whoever uses it needs none of Tonewood's.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tonewood.audio_io.reader import MIN_RECORDING_SECONDS
+from tonewood.dsp.filterbank import band_levels, center_frequencies, filterbank_matrix, frame_levels
+from tonewood.errors import CallError, MissingExtraError, ModelError, printable
+from tonewood.model.model import Model
+from tonewood.priors.predictor import Predictor
+from tonewood.utils.atomic_write import check_not_existing, write_bytes
+
+ModelPart = Literal["scorer", "predictor"]
+ONNX_OPSET = 18
+_EXAMPLE_BATCH, _EXAMPLE_SECONDS = (
+    2,
+    2,
+)  # of the example that the graph is traced with; both stay free
+
+
+class _OnnxFrontEnd(nn.Module):
+    """Rows of waveforms at the analysis rate."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.spectrum, self.bands = model.settings.spectrum, model.settings.scorer.bands
+        filterbank_matrix(
+            self.bands, self.spectrum
+        )  # made now, since what tracing makes is not real
+
+    def rows(self, waveform: Tensor) -> Tensor:
+        return band_levels(waveform, self.spectrum.rate, self.bands, self.spectrum)
+
+
+class ScorerGraph(_OnnxFrontEnd):
+    """Waveforms [batch, sample] at the analysis rate → score [batch], each clip as a whole."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.scorer = model.scorer
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Score of clips, in (0, 1): 0 sounds like the reference."""
+        rows_db = self.rows(waveform)
+        # `Scorer.level` takes the logarithm of the number of frames, which tracing would fix.
+        power = torch.pow(10.0, frame_levels(rows_db + self.scorer.loud_row[:, None]) / 10)
+        level = 10 * torch.log10(power.mean(dim=-1))[:, None, None]
+        logit = self.scorer.logit_from_normalized(self.scorer.normalize(rows_db, level))
+        return torch.sigmoid(logit)
+
+
+class PredictorGraph(_OnnxFrontEnd):
+    """Waveforms [batch, sample] at the analysis rate → masks [batch, row, frame] in dB."""
+
+    def __init__(self, model: Model, predictor: Predictor) -> None:
+        super().__init__(model)
+        self.predictor = predictor
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Masks; what is heard after the end is the last frame, as of `Predictor.predict`."""
+        rows_db, ahead = self.rows(waveform), self.predictor.settings.lookahead
+        heard = torch.cat([rows_db, rows_db[:, :, -1:].expand(-1, -1, ahead)], dim=2)
+        foreseen, _ = self.predictor(heard, self.predictor.initial_state(waveform.shape[0]))
+        return foreseen.mask_db[:, :, ahead:]  # type: ignore[no-any-return]
+
+
+def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = False) -> None:
+    """Write a part of a model as an ONNX file, whole or not at all.
+
+    Its metadata hold what is needed to use it: rate, hop, the rows' centre frequencies, and which
+    model it is from. In onnxruntime it equals torch within 1e-6 (scores) and 1e-4 dB (masks).
+
+    Parameters
+    ----------
+    part : {"scorer", "predictor"}
+
+    Raises
+    ------
+    CallError
+        There is no such part.
+    ModelError
+        The model has no predictor.
+    MissingExtraError
+        onnx or onnxscript is not installed.
+    OutputError
+        As of `files.output.atomic_path`.
+    """
+    if part not in get_args(ModelPart):
+        raise CallError(f"part is {part!r}; choose {' or '.join(get_args(ModelPart))}")
+    check_not_existing([path], overwrite)
+    graph: _OnnxFrontEnd
+    if part == "scorer":
+        graph, output = ScorerGraph(model), "score"
+    elif model.predictor is None:
+        raise ModelError(
+            f"{printable(model.name)} has no predictor: add one with train --predictor"
+        )
+    else:
+        graph, output = PredictorGraph(model, model.predictor), "mask_db"
+    write_bytes(
+        path, _trace_graph(graph.eval(), output, _onnx_metadata(model, part)), overwrite=overwrite
+    )
+
+
+def _onnx_metadata(model: Model, part: ModelPart) -> dict[str, str]:
+    spectrum = model.settings.spectrum
+    hz = center_frequencies(model.settings.scorer.bands, spectrum)
+    return {
+        "tonewood": version("tonewood"),
+        "model": model.name,
+        "digest": model.digest,
+        "part": part,
+        "rate": str(spectrum.rate),
+        "hop": str(spectrum.hop),
+        "row_hz": json.dumps([round(float(it), 3) for it in hz]),
+        "licence": model.card.licence,
+    }
+
+
+def _trace_graph(graph: _OnnxFrontEnd, output: str, metadata: dict[str, str]) -> bytes:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError:
+        raise MissingExtraError(
+            "ONNX files need onnx and onnxscript, which are not installed: "
+            "pip install 'tonewood[onnx]'"
+        ) from None
+    rate = graph.spectrum.rate
+    example = 0.1 * torch.randn(
+        _EXAMPLE_BATCH, _EXAMPLE_SECONDS * rate, generator=torch.Generator().manual_seed(0)
+    )
+    least = round(MIN_RECORDING_SECONDS * rate)
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sample", min=least)}
+    with _silence_exporter():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=ONNX_OPSET,
+            dynamic_shapes=(free,),
+            input_names=["waveform"],
+            output_names=[output],
+            verbose=False,
+        )
+    assert program is not None
+    made = program.model_proto
+    del made.metadata_props[:]
+    onnx.helper.set_model_props(made, metadata)
+    onnx.checker.check_model(made)
+    content: bytes = made.SerializeToString()
+    return content
+
+
+@contextlib.contextmanager
+def _silence_exporter() -> Iterator[None]:
+    """Nothing of what the exporter says of itself, its warnings, its log and its prints."""
+    before = logging.root.manager.disable
+    with (
+        warnings.catch_warnings(action="ignore"),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)

@@ -1,0 +1,1 @@
+"""Masks predicted from unpaired folders, from which a search starts."""

@@ -1,0 +1,242 @@
+"""Where a mask starts and what it is pulled towards: four suggestions and their blend.
+
+`static` is a match EQ that compares like with like (`audit_features`). `neighbours` adapts to every
+frame; so do two small networks (`predict`). How they are learnt, how far each is believed and
+which blend a model takes stands in `fitting`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tonewood.dsp.features import Features
+from tonewood.mask.mask import moving_average
+from tonewood.priors.mask_network import MaskNetwork
+from tonewood.priors.nearest_neighbours import (
+    Codebook,
+    FolderStatistics,
+    PriorFeatures,
+    key_vectors,
+    map_to_other,
+)
+from tonewood.priors.shrinkage import ShrinkageFactors, mean_over_audible
+from tonewood.settings import PriorKind, PriorsSettings
+
+NETWORK_SMOOTHING_MS = 50.0
+
+
+class BlendWeights(NamedTuple):
+    """Share of each suggestion in a blend, summing to 1, and how much of its level survives.
+
+    `level` scales the mean over rows of each frame's mask: how loud the reference would have been
+    at that moment is what the folders tell least about.
+    """
+
+    static: float
+    neighbours: float
+    forward: float
+    backward: float
+    level: float = 1.0
+
+
+class ShrinkageTable(NamedTuple):
+    """How far each suggestion that adapts is believed."""
+
+    neighbours: ShrinkageFactors = ShrinkageFactors()
+    networks: ShrinkageFactors = ShrinkageFactors()
+
+
+AdaptiveMasks = Sequence[Tensor | None]
+"""Of neighbours and both networks; none where it weighs nothing."""
+
+_ALL_PRIORS = BlendWeights(1.0, 1.0, 1.0, 1.0)
+_WEIGHTS_OF_KIND = {
+    "static": BlendWeights(1.0, 0.0, 0.0, 0.0),
+    "neighbours": BlendWeights(0.0, 1.0, 0.0, 0.0),
+    "network": BlendWeights(0.0, 0.0, 0.5, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What the masks start from; all of it is stored in the model.
+
+    Parameters
+    ----------
+    reference, source : Folder
+    static_db : Tensor [row]
+        Of all takes, also those held out elsewhere.
+    networks : tuple of MaskNetwork
+        Forward, backward.
+    shrinkage : ShrinkageTable
+        How far what adapts is believed.
+    weights : BlendWeights
+        The blend that the cycle chose.
+    settings : PriorsSettings
+    hop_ms : float
+    """
+
+    reference: FolderStatistics
+    source: FolderStatistics
+    static_db: Tensor
+    networks: tuple[MaskNetwork, MaskNetwork]
+    shrinkage: ShrinkageTable
+    weights: BlendWeights
+    settings: PriorsSettings
+    hop_ms: float
+
+    def to(self, device: torch.device) -> "Priors":
+        """The priors on a device; themselves, where they are there already."""
+        if self.static_db.device == device:
+            return self
+        forward, backward = (deepcopy(network).to(device) for network in self.networks)
+        return replace(
+            self,
+            reference=self.reference.to(device),
+            source=self.source.to(device),
+            static_db=self.static_db.to(device),
+            networks=(forward, backward),
+        )
+
+    def mask(self, features: Features, kind: PriorKind) -> Tensor:
+        """Mask [row, frame] in dB for a whole recording; `auto` is the blend that was chosen."""
+        take, weights = self.source.prior_features(features), self.weights_of(kind)
+        adapted = self.adaptive_masks(take, weights)
+        return self.combine(take.activity, adapted, _audible_means(adapted, take.audible), weights)
+
+    def weights_of(self, kind: PriorKind) -> BlendWeights:
+        """Blend of a kind of prior."""
+        return self.weights if kind == "auto" else _WEIGHTS_OF_KIND[kind]
+
+    def adaptive_masks(self, take: PriorFeatures, weights: BlendWeights) -> AdaptiveMasks:
+        """Masks of what adapts, unquestioned; what weighs nothing is not computed."""
+        ways: tuple[Callable[[PriorFeatures], Tensor], ...] = (
+            self._neighbours_mask,
+            *(partial(self._network_mask, network) for network in self.networks),
+        )
+        shares = weights[1:4]
+        return [way(take) if share > 0 else None for way, share in zip(ways, shares, strict=True)]
+
+    def combine(
+        self,
+        activity: Tensor,
+        adapted: AdaptiveMasks,
+        means_db: AdaptiveMasks,
+        weights: BlendWeights,
+    ) -> Tensor:
+        """Mask [row, frame] in dB of a recording, or of a part of one.
+
+        Parameters
+        ----------
+        activity : Tensor [frame]
+        adapted : AdaptiveMasks, of Tensor [row, frame]
+        means_db : AdaptiveMasks, of Tensor [row]
+            Means over the audible frames of the whole recording.
+        """
+        static = self.static_db[:, None]
+        blend = blend_masks(self._shrink(len(activity), adapted, means_db, weights), weights)
+        # Where nothing sounds there is nothing to adapt to, and noise must not be pumped.
+        return static + activity * (blend - static)
+
+    def suggestions(
+        self, take: PriorFeatures, weights: BlendWeights = _ALL_PRIORS
+    ) -> list[Tensor | None]:
+        """Masks [row, frame] in the order of `BlendWeights`; those that weigh nothing are left out."""
+        adapted = self.adaptive_masks(take, weights)
+        means = _audible_means(adapted, take.audible)
+        return self._shrink(len(take.audible), adapted, means, weights)
+
+    def _shrink(
+        self, frames: int, adapted: AdaptiveMasks, means_db: AdaptiveMasks, weights: BlendWeights
+    ) -> list[Tensor | None]:
+        """Masks [row, frame] in the order of `BlendWeights`, each as far as it is believed."""
+        static = self.static_db[:, None].expand(-1, frames) if weights.static > 0 else None
+        beliefs = (self.shrinkage.neighbours, self.shrinkage.networks, self.shrinkage.networks)
+        return [
+            static,
+            *(
+                None if mask is None or mean is None else it.apply(mask, self.static_db, mean)
+                for it, mask, mean in zip(beliefs, adapted, means_db, strict=True)
+            ),
+        ]
+
+    def _neighbours_mask(self, take: PriorFeatures) -> Tensor:
+        near = self.settings.neighbours
+        return map_to_other(take, self.source, self.reference, near, self.hop_ms)
+
+    def _network_mask(self, network: MaskNetwork, take: PriorFeatures) -> Tensor:
+        span = round(NETWORK_SMOOTHING_MS / self.hop_ms)
+        return self.static_db[:, None] + moving_average(network.predict_gain(take), span)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, in half precision where that is enough, to be stored."""
+        named = {
+            "weights": torch.tensor(self.weights, dtype=torch.float64),
+            "projection": self.reference.projection,
+            "static_db": self.static_db,
+            "beliefs": torch.tensor(self.shrinkage, dtype=torch.float64),
+        }
+        rows = self.reference.row_mean.shape[0]
+        for name, folder in (("reference", self.reference), ("source", self.source)):
+            named |= {
+                f"{name}.row_mean": folder.row_mean,
+                f"{name}.fine_mean": folder.fine_mean,
+                f"{name}.rows_db": folder.codebook.rows_db.half(),
+                f"{name}.fine": folder.codebook.key[:, rows:].half(),
+            }
+        for name, network in zip(("forward", "backward"), self.networks, strict=True):
+            named |= {f"{name}.{k}": v.half() for k, v in network.state_dict().items()}
+        return named
+
+    @classmethod
+    def from_tensors(
+        cls, named: Mapping[str, Tensor], settings: PriorsSettings, hop_ms: float
+    ) -> "Priors":
+        """Inverse of `tensors`; KeyError or RuntimeError where they do not fit."""
+        folders, networks = [], []
+        for name in ("reference", "source"):
+            row_mean, rows = named[f"{name}.row_mean"], named[f"{name}.rows_db"].float()
+            book = Codebook(
+                key_vectors(rows, named[f"{name}.fine"].float(), row_mean),
+                rows,
+                torch.full((rows.shape[0],), -1),
+            )
+            folders.append(
+                FolderStatistics(row_mean, named[f"{name}.fine_mean"], named["projection"], book)
+            )
+        for name in ("forward", "backward"):
+            network = MaskNetwork(
+                folders[0].row_mean.shape[0],
+                named["projection"].shape[1],
+                settings.network,
+                torch.Generator(),
+            )
+            own = {
+                k.removeprefix(f"{name}."): v.float()
+                for k, v in named.items()
+                if k.startswith(f"{name}.")
+            }
+            network.load_state_dict(own)
+            networks.append(network.requires_grad_(False).eval())
+        weights = BlendWeights(*named["weights"].tolist())
+        static = named["static_db"]
+        nets = (networks[0], networks[1])
+        beliefs = ShrinkageTable(*(ShrinkageFactors(*pair) for pair in named["beliefs"].tolist()))
+        return cls(folders[0], folders[1], static, nets, beliefs, weights, settings, hop_ms)
+
+
+def blend_masks(suggestions: Sequence[Tensor | None], weights: BlendWeights) -> Tensor:
+    """Blend masks [row, frame] that stand in the order of `BlendWeights`."""
+    parts = [s * share for s, share in zip(suggestions, weights[:4], strict=True) if s is not None]
+    mask = torch.stack(parts).sum(dim=0)
+    level = mask.mean(dim=0, keepdim=True)
+    return mask - (1 - weights.level) * level
+
+
+def _audible_means(masks: AdaptiveMasks, audible: Tensor) -> AdaptiveMasks:
+    return [None if mask is None else mean_over_audible(mask, audible) for mask in masks]

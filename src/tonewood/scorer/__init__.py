@@ -1,0 +1,1 @@
+"""The neural loss: network, training, guide, saliency."""

@@ -1,1 +1,0 @@
-"""The neural loss: a small scorer, how it is trained, and what it hears."""

@@ -1,1 +1,0 @@
-"""Short-time spectra, frequency bands and loudness: arrays in, arrays out."""

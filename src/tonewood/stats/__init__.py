@@ -1,0 +1,1 @@
+"""Statistics of classifiers and listening tests."""

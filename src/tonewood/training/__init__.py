@@ -1,0 +1,1 @@
+"""Train a model from two folders or from preferences."""

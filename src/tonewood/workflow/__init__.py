@@ -1,1 +1,0 @@
-"""The product as functions: every front end goes through here, so that none can disagree."""

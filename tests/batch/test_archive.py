@@ -1,0 +1,429 @@
+"""Many recordings in one process: URLs, tables, and runs that go on."""
+
+import io
+import json
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from fsspec.registry import _registry
+
+from tonewood.audio_io import remote
+from tonewood.batch import results_table, runner
+from tonewood.batch.enhance_file import FileEnhanced, FileScored
+from tonewood.batch.results_table import ResultRow, ResultsTable
+from tonewood.batch.tasks import EnhanceTask, ItemResult, ScoreTask, WorkItem
+from tonewood.enhancement import recipe
+from tonewood.enhancement.output_files import FileFailure
+from tonewood.errors import CallError, MissingExtraError, OutputError, TonewoodError
+from tonewood.model.model import Model
+from tonewood.settings import EnhanceSettings, apply_assignments
+
+Play = Callable[..., npt.NDArray[np.float32]]
+Run = Callable[..., Any]
+SETTINGS = apply_assignments(
+    EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"]
+)
+FEW = ("--prior", "static", "--steps", "0", "--force")
+TASK = EnhanceTask(SETTINGS)
+
+
+@pytest.fixture
+def takes(tmp_path: Path, play: Play) -> Path:
+    """A folder of three recordings, one of them no audio."""
+    folder = tmp_path / "in"
+    (folder / "day").mkdir(parents=True)
+    for number in range(2):
+        soundfile.write(folder / "day" / f"take{number}.wav", play(1.0, seed=number).T, 16_000)
+    (folder / "bad.wav").write_text("no audio")
+    return folder
+
+
+@pytest.fixture
+def bucket(takes: Path) -> Iterator[str]:
+    """The same at a URL of this process."""
+    system = fsspec.filesystem("memory")
+    for path in takes.rglob("*.wav"):
+        system.pipe_file(f"/takes/{path.relative_to(takes)}", path.read_bytes())
+    yield "memory://takes"
+    for root in ("/takes", "/out"):
+        if system.exists(root):
+            system.rm(root, recursive=True)
+
+
+def done(events: list[Any]) -> list[Any]:
+    return [it for it in events if isinstance(it, FileEnhanced | FileScored)]
+
+
+# --- URLs
+
+
+def test_urls_become_what_paths_become(
+    tmp_path: Path, takes: Path, bucket: str, run: Run, model_file: Path
+) -> None:
+    here = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, *FEW)
+    there = run("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW)
+    assert here.code == there.code == 1
+    assert "memory://takes/bad.wav is not audio" in there.err
+    system = fsspec.filesystem("memory")
+    wanted = {
+        str(path.relative_to(tmp_path / "out")): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
+    assert len(wanted) == 4
+    found = system.find("/out")
+    assert {it.removeprefix("/out/"): system.cat_file(it) for it in found} == wanted
+
+
+def test_urls_are_gone_on_with_and_never_replaced(
+    bucket: str, run: Run, model_file: Path, play: Play
+) -> None:
+    command = ("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW, "--json")
+    system = fsspec.filesystem("memory")
+    assert [it["already"] for it in run(*command).objects if "already" in it] == [False, False]
+    system.rm_file("/out/day/take0.wav")  # as if killed between recipe and sound
+    told = {it["input"]: it for it in run(*command).objects}
+    assert told[f"{bucket}/day/take0.wav"]["already"] is False
+    assert told[f"{bucket}/day/take1.wav"]["already"] is True
+    assert told[f"{bucket}/day/take1.wav"]["output"] == "memory://out/day/take1.wav"
+    other = io.BytesIO()
+    soundfile.write(other, play(1.0, seed=9).T, 16_000, format="WAV")
+    system.pipe_file("/takes/day/take1.wav", other.getvalue())
+    before = system.cat_file("/out/day/take1.wav")
+    ran = run(*command)
+    assert "memory://out/day/take1.wav exists: name another output" in ran.err
+    assert system.cat_file("/out/day/take1.wav") == before
+    assert run(*command, "--overwrite").code == 1  # the one that is no audio
+    assert system.cat_file("/out/day/take1.wav") != before
+
+
+def test_one_file_from_here_to_there_and_back(
+    tmp_path: Path, takes: Path, bucket: str, run: Run, model_file: Path
+) -> None:
+    first = takes / "day" / "take0.wav"
+    assert run("enhance", first, "-o", "memory://out/a.flac", "-m", model_file, *FEW).code == 0
+    back = tmp_path / "back.flac"
+    url = f"{bucket}/day/take0.wav"
+    assert run("enhance", url, "-o", back, "-m", model_file, *FEW).code == 0
+    assert fsspec.filesystem("memory").cat_file("/out/a.flac") == back.read_bytes()
+    assert recipe.load_recipe(places_beside(back)).input.name == "take0.wav"
+
+
+def places_beside(path: Path) -> Path:
+    return path.with_name(path.name + recipe.RECIPE_SUFFIX)
+
+
+def test_a_file_url_is_a_path(tmp_path: Path, takes: Path, run: Run, model_file: Path) -> None:
+    out = (tmp_path / "o u t").as_uri()
+    assert run("enhance", takes.as_uri(), "-o", out, "-m", model_file, *FEW).code == 1
+    assert (tmp_path / "o u t" / "day" / "take1.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "line"),
+    [
+        ("memory://nothing", 1, "memory://nothing does not exist"),
+        ("nosuch://a/b", 2, "nosuch://a/b cannot be reached"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_one_line(
+    tmp_path: Path, run: Run, model_file: Path, url: str, code: int, line: str
+) -> None:
+    ran = run("enhance", url, "-o", tmp_path / "out", "-m", model_file)
+    assert (ran.code, ran.err.count("\n")) == (code, 1)
+    assert line in ran.err
+
+
+def test_outputs_of_an_earlier_run_are_no_inputs(bucket: str) -> None:
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/takes/out/a.wav", b"made")
+    system.pipe_file("/takes/out/a.wav.recipe.json", b"{}")
+    inside = [str(it.input) for it in runner.plan_jobs([bucket], f"{bucket}/out")]
+    assert inside == [f"{bucket}/{it}" for it in ("bad.wav", "day/take0.wav", "day/take1.wav")]
+
+
+def test_two_urls_of_one_name_are_refused(bucket: str) -> None:
+    system = fsspec.filesystem("memory")
+    system.pipe_file("/takes/other/take0.wav", b"")
+    with pytest.raises(CallError, match="would both become memory://out/take0"):
+        runner.plan_jobs([f"{bucket}/day", f"{bucket}/other"], "memory://out")
+
+
+def test_a_place_of_one_process_is_not_spread(bucket: str, run: Run, model_file: Path) -> None:
+    ran = run("enhance", bucket, "-o", "memory://out", "-m", model_file, "--workers", 1)
+    assert ran.code == 2
+    assert "is of one process: leave out the workers" in ran.err
+
+
+# --- Failures
+
+
+class Stubborn(ScoreTask):
+    """Fails so many times."""
+
+    failures = 1
+
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+        """Fail, or score."""
+        if self.failures:
+            object.__setattr__(self, "failures", self.failures - 1)
+            raise OutputError("not yet")
+        return super().run(unit, model, known)
+
+
+def test_what_failed_is_tried_again_after_the_others(
+    tmp_path: Path, takes: Path, model: Model
+) -> None:
+    units = [WorkItem(takes / "day" / f"take{number}.wav") for number in range(2)]
+    table = tmp_path / "t.parquet"
+    events = done(list(runner.run_batch(units, Stubborn(), model, table=table)))
+    assert [it.input.name for it in events] == ["take1.wav", "take0.wav"]
+    assert {Path(row.path).name: row.tries for row in results_table.read_results(table)} == {
+        "take0.wav": 2,
+        "take1.wav": 1,
+    }
+
+
+@pytest.mark.parametrize(("retries", "tries"), [(2, 3), (0, 1)])
+def test_what_fails_for_good_is_a_row_with_its_reason(
+    tmp_path: Path, takes: Path, model: Model, retries: int, tries: int
+) -> None:
+    table = tmp_path / "out" / "t.parquet"
+    units = runner.plan_jobs([takes], tmp_path / "out")
+    events = list(runner.run_batch(units, TASK, model, table=table, retries=retries))
+    lost = [it for it in events if isinstance(it, FileFailure)]
+    assert [Path(it.input).name for it in lost] == ["bad.wav"]
+    rows = {Path(row.path).name: row for row in results_table.read_results(table)}
+    assert set(rows) == {"bad.wav", "take0.wav", "take1.wav"}
+    assert rows["bad.wav"].error == str(lost[0].error)
+    assert rows["bad.wav"].tries == tries
+    assert rows["bad.wav"].sha256 is not None
+    *_, tally = [it for it in events if isinstance(it, runner.BatchProgress)]
+    assert (tally.done, tally.failed, tally.total) == (3, 1, 3)
+    assert tally.audio_hours == pytest.approx(2 / 3600)
+    assert tally.seconds_left == 0
+
+
+class Broken(ScoreTask):
+    """Has a fault of its own."""
+
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+        """Fail."""
+        raise ZeroDivisionError("by zero")
+
+
+def test_a_fault_of_ours_stops_nobody_and_says_what_it_was(takes: Path, model: Model) -> None:
+    units = [WorkItem(takes / "bad.wav")]
+    first, _ = runner.run_batch(units, Broken(), model)
+    assert isinstance(first, FileFailure)
+    assert "bad.wav failed for no reason foreseen here (ZeroDivisionError: by zero)" in str(
+        first.error
+    )
+
+
+# --- The table
+
+
+def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: Model) -> None:
+    out = tmp_path / "out"
+    table = out / "t.parquet"
+    units = runner.plan_jobs([takes], out)
+    list(runner.run_batch(units, TASK, model, table=table))
+    for row in results_table.read_results(table):
+        if row.error is not None:
+            continue
+        assert row.output is not None
+        told = recipe.load_recipe(places_beside(Path(row.output)))
+        assert row.sha256 == told.input.sha256
+        assert row.seconds == told.input.samples / told.input.rate == 1.0
+        assert row.scorer == told.certificate.scorer.before
+        assert row.scorer_after == told.certificate.scorer.after
+        assert json.loads(row.certificate or "") == told.certificate.model_dump(mode="json")
+        assert row.verdict == told.certificate.verdict
+    before = {row.path: row for row in results_table.read_results(table)}
+    events = done(list(runner.run_batch(units, TASK, model, table=table)))
+    assert all(it.already for it in events)
+    after = {row.path: row for row in results_table.read_results(table)}
+    assert set(after) == set(before)
+    for name, row in after.items():
+        assert (row.sha256, row.certificate) == (before[name].sha256, before[name].certificate)
+
+
+def test_rows_outlive_a_run_that_was_stopped(tmp_path: Path, takes: Path, model: Model) -> None:
+    table = tmp_path / "t.parquet"
+    units = [WorkItem(path) for path in sorted(takes.rglob("take*.wav"))]
+    events = runner.run_batch(units, ScoreTask(), model, table=table)
+    assert isinstance(events, Generator)
+    first = next(events)
+    next(events)
+    events.close()
+    assert not table.exists()
+    partial = table.with_name(table.name + results_table.PARTIAL_SUFFIX)
+    with partial.open("ab") as stream:
+        stream.write(b"\xff\xff\xff\xff\x10\x02")  # killed while it wrote
+
+    class Known(ScoreTask):
+        """Notes what is known."""
+
+        seen: list[str] = []  # noqa: RUF012
+
+        def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+            """Note, and score."""
+            if known is not None:
+                self.seen.append(str(unit.input))
+            return super().run(unit, model, known)
+
+    again = done(list(runner.run_batch(units, Known(), model, table=table)))
+    assert [str(it.input) for it in again] == [str(it.input) for it in units]
+    assert Known.seen == [str(units[0].input)]
+    assert again[0].score == first.score
+    assert len(results_table.read_results(table)) == 2
+    assert not partial.exists()
+    Known.seen.clear()
+    third = done(list(runner.run_batch(units, Known(), model, table=table)))
+    assert Known.seen == [str(it.input) for it in units]
+    assert [it.score for it in third] == [it.score for it in again]
+    soundfile.write(units[0].input, soundfile.read(units[0].input)[0][:12_000], 16_000)
+    fourth = done(list(runner.run_batch(units, Known(), model, table=table)))
+    assert fourth[0].score != third[0].score
+
+
+def test_another_runs_table_is_refused_unless_told(
+    tmp_path: Path, takes: Path, run: Run, model_file: Path
+) -> None:
+    table = tmp_path / "t.parquet"
+    command = ("enhance", takes, "-o", tmp_path / "out", "-m", model_file, "--parquet", table)
+    assert run(*command, *FEW).code == 1
+    before = table.read_bytes()
+    again = run(*command, *FEW, "--amount", "0.5")
+    assert again.code == 1
+    assert f"{table} exists and is of another run" in again.err
+    assert table.read_bytes() == before
+    assert run(*command, *FEW, "--amount", "0.5", "--overwrite").code == 1
+    assert table.read_bytes() != before
+    table.write_text("mine")
+    assert f"{table} exists and is of another run" in run(*command, *FEW).err
+    assert table.read_text() == "mine"
+
+
+def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
+    place = tmp_path / "t.parquet"
+    with ResultsTable(place, {"a": 1}), pytest.raises(OutputError, match="another run writes"):
+        ResultsTable(place, {"a": 1}).__enter__()
+
+
+def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
+    place, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
+    for turn in range(3):
+        with ResultsTable(place, {"a": 1}) as table:
+            assert sorted(table.previous) == [f"{k}.wav" for k in range(turn)]
+            # Killed as soon as it is open, and half through a batch.
+            whole = partial.read_bytes()
+            table.add(ResultRow(f"{turn}.wav", scorer=turn / 10))
+            table.flush()
+            kept = partial.read_bytes()
+            assert kept.startswith(whole)
+            table.add(ResultRow("half.wav"))
+            table.flush()
+            cut = partial.read_bytes()[: len(kept) + 1 + 30 * turn]
+        partial.write_bytes(cut)
+    with ResultsTable(place, {"a": 1}) as table:
+        table.add(ResultRow("1.wav", scorer=0.9))
+        table.publish()
+    assert {row.path: row.scorer for row in results_table.read_results(place)} == {
+        "0.wav": 0.0, "1.wav": 0.9, "2.wav": 0.2
+    }  # fmt: skip
+    assert not partial.exists()
+    with ResultsTable(place, {"a": 1}) as table:  # the finished one, and then what came after
+        table.add(ResultRow("3.wav", scorer=0.3))
+        table.flush()
+        content = partial.read_bytes()
+    partial.write_bytes(content)
+    with ResultsTable(place, {"a": 1}) as table:
+        assert sorted(table.previous) == [f"{k}.wav" for k in range(4)]
+        table.publish()
+    assert len(results_table.read_results(place)) == 4
+
+
+def test_a_table_is_of_groups_of_rows_and_has_the_last_of_each_path(tmp_path: Path) -> None:
+    place = tmp_path / "t.parquet"
+    with ResultsTable(place, {"a": 1}) as table:
+        for number in range(10_000):
+            table.add(ResultRow(f"{number}.wav", error="at first"))
+        table.add(ResultRow("7.wav", scorer=0.5))
+        assert not place.exists()
+        table.publish()
+    rows = results_table.read_results(place)
+    assert len(rows) == 10_000
+    assert [row for row in rows if row.error is None] == [ResultRow("7.wav", scorer=0.5)]
+    assert pq.ParquetFile(place).num_row_groups > 1
+
+
+def test_a_table_at_a_url(takes: Path, bucket: str, run: Run, model_file: Path) -> None:
+    url = "memory://out/t.parquet"
+    for _ in range(2):
+        ran = run("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW, "--parquet", url)
+        assert ran.code == 1
+        with remote.local_copy(url) as path:
+            assert len(results_table.read_results(path)) == 3
+
+
+# --- Calls
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--workers", "0"), "--workers is 0: give 1 or more"),
+        (("--workers", "1", "--scheduler", "tcp://a:1"), "leave one out"),
+        (("--scheduler", "nonsense"), "is no address of a scheduler"),
+    ],
+)
+def test_wrong_calls(
+    tmp_path: Path, takes: Path, run: Run, model_file: Path, options: tuple[str, ...], line: str
+) -> None:
+    ran = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, *options)
+    assert ran.code == 2
+    assert line in ran.err
+    assert ran.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("absent", ["distributed", "pyarrow.parquet"])
+def test_without_the_extra_one_line_says_how_to_have_it(
+    tmp_path: Path, takes: Path, run: Run, model_file: Path,
+    monkeypatch: pytest.MonkeyPatch, absent: str,
+) -> None:  # fmt: skip
+    import sys
+
+    monkeypatch.setitem(sys.modules, absent, None)
+    monkeypatch.delitem(sys.modules, "tonewood.batch.dask_backend", raising=False)
+    ran = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, "--workers", 1)
+    assert ran.code == 1
+    assert "pip install 'tonewood[cluster]'" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_far_system_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[s3\]'"):
+        remote.url_exists("s3://takes/a.wav")
+
+
+def test_a_copy_goes_and_its_errors_name_the_url(bucket: str) -> None:
+    with remote.local_copy(f"{bucket}/bad.wav") as path:
+        assert path.name == "bad.wav"
+        assert path.read_text() == "no audio"
+    assert not path.exists()
+    with pytest.raises(TonewoodError, match="does not exist: check its name"):
+        remote.local_copy(f"{bucket}/none.wav").__enter__()

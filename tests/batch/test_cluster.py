@@ -1,0 +1,409 @@
+"""Faults for real, on loopback: whatever dies, every input ends with one output or one reason."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from tonewood.audio_io.reader import file_sha256
+from tonewood.batch import enhance_file, results_table, runner
+from tonewood.batch.dask_backend import DaskWorkers
+from tonewood.batch.enhance_file import FileScored
+from tonewood.batch.results_table import ResultRow
+from tonewood.batch.tasks import EnhanceTask, ItemResult, ScoreTask, WorkItem
+from tonewood.enhancement import recipe
+from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
+from tonewood.model.model import Model
+from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.utils.atomic_write import atomic_path
+
+# Workers do not have this module.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+Play = Callable[..., npt.NDArray[np.float32]]
+FEW = ("--prior", "static", "--steps", "0", "--force")
+SETTINGS = apply_assignments(
+    EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"]
+)
+PATIENCE = 60.0  # seconds, after which a test fails instead of hanging
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[DaskWorkers]:
+    """Two workers."""
+    with DaskWorkers(2) as crew:
+        yield crew
+
+
+@pytest.fixture
+def takes(tmp_path: Path, play: Play) -> Path:
+    """A folder of eight recordings."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(8):
+        soundfile.write(folder / f"take{number}.wav", play(1.0, seed=number).T, 16_000)
+    return folder
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait, but not for ever."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def check_whole(takes: Path, out: Path, failed: Sequence[str] = ()) -> None:
+    """Every input has one whole output or one listed reason, and nothing else is there."""
+    rows = results_table.read_results(out / runner.RESULTS_TABLE_NAME)
+    inputs = sorted(str(path) for path in takes.iterdir())
+    assert sorted(row.path for row in rows) == inputs
+    assert sorted(Path(row.path).name for row in rows if row.error) == sorted(failed)
+    wanted = {runner.RESULTS_TABLE_NAME}
+    for row in rows:
+        if row.error is None:
+            assert row.output is not None
+            output = Path(row.output)
+            told = recipe.load_recipe(output.with_name(output.name + recipe.RECIPE_SUFFIX))
+            assert told.output_sha256 == file_sha256(output)
+            assert told.input.sha256 == row.sha256 == file_sha256(row.path)
+            wanted |= {output.name, output.name + recipe.RECIPE_SUFFIX}
+    assert set(tree(out)) == wanted
+
+
+def spread(
+    takes: Path,
+    out: Path,
+    task: EnhanceTask,
+    model: Model,
+    crew: DaskWorkers | None,
+    retries: int = 2,
+) -> list[Any]:
+    units = runner.plan_jobs([takes], out)
+    table = out / runner.RESULTS_TABLE_NAME
+    events = runner.run_batch(units, task, model, workers=crew, table=table, retries=retries)
+    return [it for it in events if not isinstance(it, runner.BatchProgress)]
+
+
+def test_workers_make_what_one_process_makes(
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
+) -> None:
+    plain = tmp_path / "plain"
+    for event in enhance_file.enhance_files(plan_file_jobs([takes], plain), model, SETTINGS):
+        assert not isinstance(event, FileFailure)
+    out = tmp_path / "out"
+    assert len(spread(takes, out, EnhanceTask(SETTINGS), model, crew)) == 8
+    check_whole(takes, out)
+    made = tree(out)
+    del made[runner.RESULTS_TABLE_NAME]
+    assert made == tree(plain)
+
+
+@dataclass(frozen=True)
+class Dying(EnhanceTask):
+    """Its process is killed in the middle of some files, so many times each."""
+
+    victims: tuple[str, ...] = ()
+    times: int = 1
+    notes: str = ""
+
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+        """Write half an output and be killed; or do the work."""
+        assert isinstance(unit.input, Path)
+        assert isinstance(unit.output, Path)
+        died = sorted(Path(self.notes).glob(f"{unit.input.name}.*"))
+        if unit.input.name in self.victims and len(died) < self.times:
+            (Path(self.notes) / f"{unit.input.name}.{len(died)}").touch()
+            unit.output.parent.mkdir(exist_ok=True)
+            with atomic_path(unit.output) as temporary:
+                temporary.write_bytes(b"half of it")
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(unit, model, known)
+
+
+def test_a_worker_killed_in_the_middle_of_a_file(
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
+) -> None:
+    notes, out = tmp_path / "notes", tmp_path / "out"
+    notes.mkdir()
+    task = Dying(SETTINGS, victims=("take3.wav",), notes=str(notes))
+    events = spread(takes, out, task, model, crew)
+    assert not [it for it in events if isinstance(it, FileFailure)]
+    tries = {
+        Path(row.path).name: row.tries
+        for row in results_table.read_results(out / runner.RESULTS_TABLE_NAME)
+    }
+    assert tries.pop("take3.wav") == 2
+    assert not list(out.glob(".tonewood-*"))  # what the dead one left went with the next write
+    assert all(it.already for it in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
+    check_whole(takes, out)
+
+
+def test_a_file_that_kills_every_worker_is_listed_and_the_others_are_done(
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
+) -> None:
+    notes, out = tmp_path / "notes", tmp_path / "out"
+    notes.mkdir()
+    (takes / "bad.wav").write_text("no audio")
+    task = Dying(SETTINGS, victims=("take3.wav",), times=99, notes=str(notes))
+    lost = [it for it in spread(takes, out, task, model, crew, 1) if isinstance(it, FileFailure)]
+    why = {Path(it.input).name: str(it.error) for it in lost}
+    assert set(why) == {"bad.wav", "take3.wav"}
+    assert "take3.wav: the process that worked on it died" in why["take3.wav"]
+    assert len(list(notes.iterdir())) == 2  # the first try, and one more
+    spread(takes, out, EnhanceTask(SETTINGS), model, crew)
+    check_whole(takes, out, ["bad.wav"])
+
+
+@dataclass(frozen=True)
+class Filling(EnhanceTask):
+    """The disk holds no file of more than so many bytes."""
+
+    bytes: int = 0
+
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+        """Do the work on a full disk."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.bytes, hard))
+        try:
+            return super().run(unit, model, known)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [100, 50_000])
+def test_a_disk_that_fills(
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers, room: int
+) -> None:
+    out = tmp_path / "out"
+    lost = list(spread(takes, out, Filling(SETTINGS, bytes=room), model, crew, 0))
+    assert len(lost) == 8
+    for it in lost:
+        assert isinstance(it, FileFailure)
+        assert "is full: free some space" in str(it.error)
+    assert set(tree(out)) == {runner.RESULTS_TABLE_NAME}
+    spread(takes, out, EnhanceTask(SETTINGS), model, crew)
+    check_whole(takes, out)
+
+
+@dataclass(frozen=True)
+class Slow(EnhanceTask):
+    """One of the processes, the first to come, takes ten times as long as the others."""
+
+    notes: str = ""
+
+    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+        """Do the work, and note who did."""
+        who = Path(self.notes) / "slow"
+        try:
+            with who.open("x") as stream:
+                stream.write(str(os.getpid()))
+        except FileExistsError:
+            until(lambda: bool(who.read_text()))
+        slow = who.read_text() == str(os.getpid())
+        time.sleep(1.0 if slow else 0.1)
+        assert isinstance(unit.input, Path)
+        (Path(self.notes) / f"{unit.input.name}.{slow}").touch()
+        return super().run(unit, model, known)
+
+
+def test_a_slow_worker_keeps_little_from_the_others(
+    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
+) -> None:
+    notes, out = tmp_path / "notes", tmp_path / "out"
+    notes.mkdir()
+    spread(takes, out, Slow(SETTINGS, notes=str(notes)), model, crew)
+    check_whole(takes, out)
+    assert len(list(notes.glob("*.wav.*"))) == 8  # each once
+    assert len(list(notes.glob("*.True"))) < len(list(notes.glob("*.False")))
+
+
+# --- Whole processes
+
+
+def cli(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tonewood", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: Path) -> None:
+    out = tmp_path / "out"
+    # Long enough to be in the middle of, and last.
+    for number in (6, 7):
+        wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 150)
+        soundfile.write(takes / f"take{number}.wav", wave, 16_000)
+    client = cli("enhance", takes, "-o", out, "-m", model_file, "--workers", 1, *FEW)
+    try:
+        until(lambda: len(list(out.glob("take*.wav"))) > 1)
+        workers = workers_of(client.pid)
+        assert workers
+    finally:
+        client.kill()
+        client.communicate(timeout=PATIENCE)
+    assert not (out / runner.RESULTS_TABLE_NAME).exists()
+    until(lambda: not any(Path(f"/proc/{it}").exists() for it in workers))
+    before = {name: it for name, it in tree(out).items() if name.endswith(".wav")}
+    again = cli(
+        "enhance",
+        takes,
+        "-o",
+        out,
+        "-m",
+        model_file,
+        *FEW,
+        "--parquet",
+        out / runner.RESULTS_TABLE_NAME,
+    )
+    told, _ = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0
+    assert told.count("already") >= 1
+    check_whole(takes, out)
+    made = tree(out)
+    assert {name: made[name] for name in before if not name.startswith(".")} == {
+        name: it for name, it in before.items() if not name.startswith(".")
+    }
+
+
+def workers_of(client: int) -> list[int]:
+    """Worker processes of a client that live."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (place / "cmdline").read_bytes()  # empty once it is dead
+        except OSError:  # gone meanwhile
+            continue
+        if parent == client and command and b"resource_tracker" not in command:
+            found.append(int(place.name))
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def dask(what: str, *arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
+def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) -> None:
+    out, port = tmp_path / "out", free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    place = ("--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    joins = (address, "--no-nanny", "--nthreads", 1, "--no-dashboard", "--death-timeout", 60)
+    command = ("enhance", takes, "-o", out, "-m", model_file, "--scheduler", address, *FEW)
+    for number in range(8):
+        wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 20)
+        soundfile.write(takes / f"take{number}.wav", wave, 16_000)
+    started = [dask("scheduler", *place)]
+    try:
+        started.append(dask("worker", *joins))
+        client = cli(*command)
+        until(lambda: len(list(out.glob("take*.wav"))) > 1)
+        started[0].kill()
+        _, err = client.communicate(timeout=PATIENCE)
+        assert client.returncode == 1
+        assert err.startswith("dashboard  http://127.0.0.1")
+        assert err.endswith(
+            f"tonewood: the scheduler at {address} is gone; what is done is kept: start it and "
+            "run the same command again\n"
+        )
+        started[1].kill()
+        started += [dask("scheduler", *place), dask("worker", *joins)]
+        again = cli(*command)
+        told, err = again.communicate(timeout=PATIENCE)
+        assert again.returncode == 0, err
+        assert told.count("already") >= 1
+    finally:
+        for process in started:
+            process.kill()
+            process.wait(timeout=PATIENCE)
+    check_whole(takes, out)
+    gone = cli(*command)
+    _, err = gone.communicate(timeout=PATIENCE)
+    assert gone.returncode == 1
+    assert f"no scheduler answers at {address}" in err
+
+
+# --- Other commands
+
+
+def test_scores_by_workers_are_those_of_one_process(
+    takes: Path, model: Model, crew: DaskWorkers, tmp_path: Path
+) -> None:
+    units = [WorkItem(path) for path in sorted(takes.iterdir())]
+    (takes / "take7.wav").write_text("no audio")
+    table = tmp_path / "t.parquet"
+    found: list[dict[str, Any]] = []
+    for workers in (None, crew, crew):  # the third goes by the table of the second
+        where = table if workers else None
+        events = list(runner.run_batch(units, ScoreTask(), model, workers=workers, table=where))
+        found.append({str(it.input): it.score for it in events if isinstance(it, FileScored)})
+        assert [Path(it.input).name for it in events if isinstance(it, FileFailure)] == [
+            "take7.wav"
+        ]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 7
+
+
+def test_explanations_by_workers_are_those_of_one_process(
+    tmp_path: Path, takes: Path, model_file: Path, run: Callable[..., Any]
+) -> None:
+    for path in sorted(takes.iterdir())[2:]:
+        path.unlink()
+    tables = []
+    for name, more in (("plain", ()), ("out", ("--workers", 1)), ("out", ("--workers", 1))):
+        ran = run(
+            "explain", takes, "-o", tmp_path / name, "-m", model_file, "--no-parts", "--json", *more
+        )
+        assert ran.code == 0, ran.err
+        tables.append((tmp_path / name / "table.json").read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+    assert [it.get("already") for it in ran.objects] == [True, True, None]
+    plain, out = tree(tmp_path / "plain"), tree(tmp_path / "out")
+    assert set(out) - set(plain) == {runner.RESULTS_TABLE_NAME}
+    assert {name: out[name] for name in plain} == plain
+
+
+def test_pairs_by_workers_are_those_of_one_process(
+    tmp_path: Path, takes: Path, model_file: Path, play: Play, run: Callable[..., Any]
+) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for number, path in enumerate(sorted(takes.iterdir())):
+        path.unlink()
+        if number < 2:
+            soundfile.write(path, play(4.0, seed=number).T, 16_000)
+            soundfile.write(good / path.name, play(4.0, seed=number, formant_hz=600).T, 16_000)
+    table = tmp_path / "t.parquet"
+    found = []
+    for more in ((), ("--workers", 1, "--parquet", table), ("--parquet", table)):
+        ran = run("evaluate", "--pairs", takes, good, "-m", model_file, "--json", *more)
+        assert ran.code == 0, ran.err
+        found.append(sorted(ran.out.splitlines()))
+    assert found[0] == found[1] == found[2]
+    assert [row.seconds for row in results_table.read_results(table)] == [4.0, 4.0]

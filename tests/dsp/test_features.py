@@ -1,0 +1,60 @@
+"""Fine structure: where partials stand, whatever colour they have."""
+
+import numpy as np
+import torch
+from scipy.signal import firwin2, lfilter
+
+from tonewood.dsp.features import compute_features, fine_structure
+from tonewood.settings import BandSettings, SpectrumSettings
+
+RATE = 16_000
+
+
+def harmonics(hz: float, seconds: float = 1.0) -> torch.Tensor:
+    time = np.arange(round(seconds * RATE)) / RATE
+    wave = sum(np.sin(2 * np.pi * k * hz * time + k) / k for k in range(1, 20) if k * hz < 7_500)
+    return torch.from_numpy(0.1 * np.asarray(wave)).float()
+
+
+def test_a_partial_peaks_on_its_quarter_tone() -> None:
+    for step in (24, 30, 47):
+        hz = 55.0 * 2 ** (step / 24)
+        fine = fine_structure(harmonics(hz), SpectrumSettings(), 100)
+        assert int(fine[step - 6 : step + 7, 50].argmax()) == 6
+
+
+def test_gain_leaves_it_alone() -> None:
+    wave, settings = harmonics(220.0), SpectrumSettings()
+    loud, soft = fine_structure(wave, settings, 100), fine_structure(wave / 10, settings, 100)
+    heard = loud > 0
+    assert (loud - soft)[heard].abs().max() < 0.01
+
+
+def test_a_broad_filter_changes_it_less_than_the_rows() -> None:
+    wave = harmonics(220.0)
+    taps = firwin2(513, [0, 200, 1_000, 4_000, 8_000], [1, 1, 4, 0.5, 0.5], fs=RATE)
+    coloured = torch.from_numpy(lfilter(taps, 1, wave.numpy())).float()
+    before, after = (
+        compute_features(w, BandSettings(), SpectrumSettings()) for w in (wave, coloured)
+    )
+    heard = before.fine_db[:, 30:70] > 3
+    moved = (after.fine_db - before.fine_db)[:, 30:70][heard].abs().mean()
+    rows = (after.rows_db - before.rows_db)[:, 30:70].abs().mean()
+    assert moved < rows / 3
+
+
+def test_frames_are_those_of_the_rows() -> None:
+    for samples in (4_000, 16_000, 16_081):
+        features = compute_features(
+            harmonics(110.0, 2.0)[:samples], BandSettings(), SpectrumSettings()
+        )
+        assert features.fine_db.shape[1] == features.rows_db.shape[1]
+        assert features.fine_db.isfinite().all()
+
+
+def test_frames_can_be_picked() -> None:
+    features = compute_features(harmonics(110.0), BandSettings(), SpectrumSettings())
+    chosen = torch.arange(features.rows_db.shape[1]) % 2 == 0
+    picked = features.select(chosen)
+    assert torch.equal(picked.rows_db, features.rows_db[:, ::2])
+    assert torch.equal(picked.fine_db, features.fine_db[:, ::2])

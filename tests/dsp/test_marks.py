@@ -1,0 +1,123 @@
+"""Marks on signals whose answer is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.signal import firwin, lfilter
+
+from tonewood.dsp.artifact_detectors import (
+    THIRD_OCTAVES_HZ,
+    count_clipped_peaks,
+    decay_band_power,
+    detect_cutoff_hz,
+    dropout_ratio,
+    fastest_decay_seconds,
+    measure_hum_db,
+)
+
+Floats = NDArray[np.float64]
+RATE = 44_100
+BINS = 883  # 25 Hz apart
+
+
+def power(level_db: Floats) -> Floats:
+    """Power of levels."""
+    return 10 ** (level_db / 10)
+
+
+def falling(slope_db: float, floor_db: float = -120.0) -> Floats:
+    """Power [bin] that falls by so much every kHz, down to a floor."""
+    khz = np.linspace(0, RATE / 2000, BINS)
+    made: Floats = 10 ** (-slope_db * khz / 10) + 10 ** (floor_db / 10)
+    return made
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.floats(4_000, 20_000), st.floats(0, 6), st.floats(-120, -90))
+def test_a_cliff_is_found_where_it_is(at: float, slope_db: float, ground_db: float) -> None:
+    hz = np.linspace(0, RATE / 2, BINS)
+    floor = np.full(BINS, 10 ** (ground_db / 10))
+    kept = hz < at
+    power = (falling(slope_db) + 10 * floor) * kept + 1e-14
+    assert detect_cutoff_hz(power, None, RATE) == pytest.approx(at, abs=700)
+    assert detect_cutoff_hz(power, floor * kept + 1e-14, RATE) == pytest.approx(at, abs=700)
+
+
+@pytest.mark.parametrize("at", [20_500, 21_000, 21_300, 21_700, 22_000])
+def test_a_cliff_at_the_very_end_does_no_harm(at: float) -> None:
+    kept = (np.linspace(0, RATE / 2, BINS) < at).astype(np.float64)
+    power, floor = 1e-6 * kept + 1e-14, 1e-13 * kept + 1e-14
+    assert detect_cutoff_hz(power, floor, RATE) >= at - 300
+
+
+def test_an_instrument_that_fades_into_the_noise_has_no_cutoff() -> None:
+    floor = np.full(BINS, 1e-9)
+    for slope in (3.0, 6.0, 12.0):
+        assert detect_cutoff_hz(falling(slope) + floor, floor, RATE) == RATE / 2
+    # Nor has one whose colour falls steeply and goes on falling.
+    hz = np.linspace(0, RATE / 2, BINS)
+    steep = falling(2.0) * np.where(hz < 6_000, 1.0, 0.03)
+    assert detect_cutoff_hz(steep, None, RATE) == RATE / 2
+
+
+def test_holes_are_counted_and_rests_are_not(rng: np.random.Generator) -> None:
+    bands = rng.normal(-60, 1, (len(THIRD_OCTAVES_HZ), 400))
+    assert dropout_ratio(power(bands), RATE / 2) == 0
+    rests = bands.copy()
+    rests[:, 100:103] -= 40
+    assert dropout_ratio(power(rests), RATE / 2) == 0
+    gone = bands.copy()
+    gone[-2, 100:103] -= 40
+    high = int((THIRD_OCTAVES_HZ > 3_900).sum())
+    assert dropout_ratio(power(gone), 24_000) == pytest.approx(3 / (high * 380))
+    assert dropout_ratio(power(gone), 10_000) == 0  # nothing is there, and so no hole
+
+
+@pytest.mark.parametrize(("line", "which"), [(50, 0), (150, 0), (60, 1), (120, 1)])
+def test_hum_is_a_line_that_never_stops(line: int, which: int, rng: np.random.Generator) -> None:
+    time = np.arange(8 * RATE) / RATE
+    noise = 1e-4 * rng.standard_normal(len(time))
+    assert max(measure_hum_db(noise.astype(np.float32), RATE) or ()) < 9
+    hum = noise + 3e-4 * np.sin(2 * np.pi * line * time)
+    found = measure_hum_db(hum.astype(np.float32), RATE)
+    assert found is not None
+    assert found[which] > 20
+    assert found[1 - which] < 9
+    # A note on the line, however loud, ends.
+    note = noise + 0.3 * np.sin(2 * np.pi * line * time) * (time % 4 < 1.5)
+    assert max(measure_hum_db(note.astype(np.float32), RATE) or ()) < 12
+
+
+def test_short_recordings_have_no_hum_and_no_tail() -> None:
+    assert measure_hum_db(np.ones(RATE, dtype=np.float32), RATE) is None
+    assert fastest_decay_seconds(np.ones((2, 30))) is None
+
+
+def test_flat_tops_are_two_a_period_and_a_quiet_sine_has_none() -> None:
+    time = np.arange(RATE) / RATE
+    sine = np.sin(2 * np.pi * 110 * time).astype(np.float32)[None]
+    assert count_clipped_peaks(np.clip(sine, -0.7, 0.7)) == pytest.approx(220, abs=1)
+    assert count_clipped_peaks(sine) == 0
+    assert (
+        count_clipped_peaks(np.round(sine * 90) / np.float32(32_768)) == 0
+    )  # many equal samples, no corner
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 1.2])
+def test_the_tail_is_the_fall_of_what_ends(seconds: float) -> None:
+    frame = np.arange(2_000) * 0.01
+    level = np.maximum(-60 / seconds * (frame % 2), -60.0)
+    found = fastest_decay_seconds(
+        decay_band_power(np.tile(power(level), (len(THIRD_OCTAVES_HZ), 1)))
+    )
+    assert found == pytest.approx((seconds, seconds), rel=0.05)
+
+
+def test_gain_changes_no_mark(rng: np.random.Generator) -> None:
+    wave = lfilter(firwin(301, 9_000, fs=RATE), [1.0], rng.standard_normal(6 * RATE))
+    quiet, loud = (measure_hum_db((gain * wave).astype(np.float32), RATE) for gain in (0.01, 0.1))
+    assert quiet == pytest.approx(loud, abs=1e-3)
+    power = np.abs(np.fft.rfft(wave[: 2 * (BINS - 1)])) ** 2 + 1e-3
+    assert detect_cutoff_hz(power, None, RATE) == detect_cutoff_hz(0.01 * power, None, RATE)

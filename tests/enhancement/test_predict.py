@@ -1,0 +1,251 @@
+"""The mask in one pass: taught without pairs, kept in the model, used by `enhance`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from safetensors.torch import save, save_file
+
+from tonewood.enhancement.analysis import ArraySource
+from tonewood.enhancement.pipeline import Enhancement, enhance_array
+from tonewood.enhancement.segment_search import features_at_rate, predict_mask
+from tonewood.errors import ModelError
+from tonewood.mask.mask import Mask
+from tonewood.mask.search import SearchStep
+from tonewood.model import model as container
+from tonewood.model import model as modelfile
+from tonewood.model.model import Model, load_model
+from tonewood.priors.priors import ShrinkageTable
+from tonewood.priors.shrinkage import ShrinkageFactors
+from tonewood.settings import (
+    EnhanceSettings,
+    ModelSettings,
+    PredictorSettings,
+    apply_assignments,
+    default_enhance_settings,
+)
+from tonewood.training.distillation import LabelProgress
+from tonewood.training.pipeline import add_predictor, train_from_folders
+
+FORCED = apply_assignments(default_enhance_settings("predicted"), ["force=true"])
+
+
+def made(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000) -> Enhancement:
+    *_, last = enhance_array(wave, rate, model, settings)
+    assert isinstance(last, Enhancement)
+    return last
+
+
+@pytest.fixture
+def source(play: Callable[..., Any]) -> Any:
+    """A take like those of the tiny model's source folder."""
+    return play(4, formant_hz=2_500.0, seed=99)
+
+
+def test_it_comes_nearer_to_what_the_prior_makes_than_nothing_does(predicting: Model) -> None:
+    card = predicting.card.predictor
+    assert card is not None
+    assert card.missed_db < 0.7 * card.spread_db
+
+
+def test_it_shortens_the_cycle_distance(predicting: Model) -> None:
+    assert predicting.card.predictor is not None
+    before, _, predicted = predicting.card.predictor.cycle_db
+    assert predicted < 0.8 * before
+
+
+def test_all_else_of_the_model_stays_as_it_is(
+    model: Model, model_file: Path, predicting_file: Path
+) -> None:
+    back = load_model(predicting_file)
+    without = replace(
+        back,
+        predictor=None,
+        settings=model.settings,
+        card=back.card.model_copy(update={"predictor": None}),
+    )
+    assert without.digest == model.digest
+    assert without.card == model.card
+    assert back.digest != model.digest
+    assert predicting_file.stat().st_size > model_file.stat().st_size
+
+
+def foreseen(samples: Any, rate: int, model: Model) -> Mask:
+    bound = FORCED.render.max_gain_db
+    return predict_mask(ArraySource(samples, rate), model, bound).to_mask()
+
+
+def test_it_is_the_same_from_its_file_and_with_the_same_seed(
+    predicting: Model, predicting_file: Path, training_folders: Any, model: Model, source: Any
+) -> None:
+    back = load_model(predicting_file)
+    assert back.digest == predicting.digest
+    assert back.card == predicting.card
+    mine, its = (foreseen(source, 16_000, it).gain_db for it in (predicting, back))
+    np.testing.assert_array_equal(mine, its)
+    *events, again = add_predictor(
+        model, training_folders.reference, training_folders.source, predicting.settings.predictor
+    )
+    assert isinstance(again, Model)
+    assert again.digest == predicting.digest
+    taught = [event for event in events if isinstance(event, LabelProgress)]
+    assert [(event.number, event.total) for event in taught] == [(n, 4) for n in range(1, 5)]
+
+
+def test_training_teaches_one_only_when_asked(
+    training_folders: Any, small: Callable[..., ModelSettings], model: Model
+) -> None:
+    brief = ["predictor.taught=true", "predictor.steps=20", "predictor.width=4", "priors.doubt=0"]
+    reference, source = training_folders
+    *_, last = train_from_folders(
+        reference, source, apply_assignments(small(steps=1, judge=False), brief)
+    )
+    assert isinstance(last, Model)
+    assert last.predictor is not None
+    assert last.card.predictor is not None
+    assert model.predictor is None
+
+
+def test_files_from_before_there_were_predictors_load(model: Model, tmp_path: Path) -> None:
+    settings, card = (json.loads(it.model_dump_json()) for it in (model.settings, model.card))
+    del settings["predictor"], card["predictor"]
+    texts = json.dumps(settings), json.dumps(card)
+    named = modelfile._model_tensors(model)
+    parts = container._parse_tensors(*container._split_safetensors(save(named)))
+    head = {"format": "tonewood", "version": "2", "settings": texts[0], "card": texts[1]}
+    head["sha256"] = container._model_checksum(*texts, parts)
+    path = tmp_path / "tiny.tonewood"
+    save_file(named, path, head)
+    back = load_model(path)
+    assert back.predictor is None
+    assert back.card == model.card
+    assert back.digest == model.digest
+
+
+def test_predicted_masks_are_the_predictors_and_certified(source: Any, predicting: Model) -> None:
+    found = made(source, predicting, FORCED)
+    own = foreseen(source, 16_000, predicting)
+    np.testing.assert_allclose(found.mask.gain_db, own.gain_db, atol=1e-5)
+    assert found.steps == 0
+    assert found.certificate.scorer.after < found.certificate.scorer.before
+    assert found.certificate.judge_fooled is not None
+
+
+def test_a_search_that_starts_from_it_has_less_to_do(source: Any, predicting: Model) -> None:
+    totals = {
+        kind: [
+            event.total
+            for event in enhance_array(
+                source,
+                16_000,
+                predicting,
+                apply_assignments(EnhanceSettings(force=True), [f"prior.kind={kind}"]),
+            )
+            if isinstance(event, SearchStep)
+        ]
+        for kind in ("auto", "predicted")
+    }
+    assert len(totals["predicted"]) == 4
+    for step in range(3):
+        assert totals["predicted"][step] < totals["auto"][step]
+
+
+def test_what_is_not_believed_is_not_learnt(
+    training_folders: Any, model: Model, predicting: Model, source: Any
+) -> None:
+    nothing = ShrinkageTable(ShrinkageFactors(0.0, 0.0), ShrinkageFactors(0.0, 0.0))
+    doubting = replace(model, learnt_priors=replace(model.priors, shrinkage=nothing))
+    brief = PredictorSettings(width=8, depth=2, steps=20, search_steps=0, guide=0.0)
+    *_, last = add_predictor(doubting, training_folders.reference, training_folders.source, brief)
+    assert isinstance(last, Model)
+    static = model.priors.static_db.numpy()[:, None]
+    apart = []
+    for taught in (last, predicting):
+        mask = foreseen(source, 16_000, taught).gain_db[:, 20:-20]
+        # The blend keeps a share of the level, whatever is believed: shapes are compared.
+        apart.append(np.abs(mask - mask.mean(axis=0) - (static - static.mean())).max())
+    assert apart[0] < 0.8
+    assert apart[1] > 2
+
+
+def test_an_input_unlike_the_source_folder_is_refused(predicting: Model) -> None:
+    noise = np.random.default_rng(0).standard_normal((1, 32_000)).astype(np.float32) * 0.1
+    found = made(noise, predicting, default_enhance_settings("predicted"))
+    assert found.certificate.verdict == "refused"
+    assert found.prior in ("static", "none")
+    assert found.mask.roughness_db == 0
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_any_rate_is_analysed_at_its_own(
+    rate: int, play: Callable[..., Any], predicting: Model
+) -> None:
+    wave = play(2, rate, formant_hz=2_500.0, seed=5)
+    mask = foreseen(wave, rate, predicting)
+    assert mask.hop_seconds == pytest.approx(0.01, abs=1e-4)
+    assert mask.gain_db.shape[1] == pytest.approx(201, abs=1)
+    if rate >= 16_000:
+        assert features_at_rate(wave[0], rate, predicting).shape == mask.gain_db.shape
+    assert made(wave, predicting, FORCED, rate).samples.shape == wave.shape
+
+
+def test_a_model_without_one_says_so(source: Any, model: Model) -> None:
+    with pytest.raises(ModelError, match=r"tiny has no predictor: add one with train --predictor"):
+        made(source, model, default_enhance_settings("predicted"))
+    with pytest.raises(ModelError, match="has no predictor"):
+        made(source, model, apply_assignments(EnhanceSettings(), ["prior.kind=predicted"]))
+
+
+# --- The command line
+
+
+def test_a_predictor_is_added_to_a_model_and_used(
+    run: Callable[..., Any],
+    training_folders: Any,
+    model_file: Path,
+    tmp_path: Path,
+    play: Callable[..., Any],
+) -> None:
+    sides = ("--reference", training_folders.reference, "--source", training_folders.source)
+    out = tmp_path / "with.tonewood"
+    brief = ("--set", "predictor.steps=20", "--set", "predictor.width=4")
+    ran = run("train", *sides, "--predictor", "--onto", model_file, "-o", out, *brief)
+    assert ran.code == 0, ran.err
+    assert "predictor  " in ran.out
+    take = tmp_path / "take.wav"
+    soundfile.write(take, play(1.2).T, 16_000)
+    ran = run(
+        "enhance", take, "-m", out, "-o", tmp_path / "a.wav", "--method", "predicted", "--json"
+    )
+    assert ran.code == 0, ran.err
+    assert ran.objects[0]["steps"] == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--predictor", "--set", "scorer.width=5")])
+def test_onto_changes_nothing_else(
+    run: Callable[..., Any], training_folders: Any, model_file: Path, tmp_path: Path, more: Any
+) -> None:
+    sides = ("--reference", training_folders.reference, "--source", training_folders.source)
+    ran = run("train", *sides, "--onto", model_file, "-o", tmp_path / "a.tonewood", *more)
+    assert ran.code == 2
+    assert ran.err == "tonewood: --onto adds --predictor and changes nothing else: say no more\n"
+
+
+def test_without_one_the_command_ends_in_one_line(
+    run: Callable[..., Any], model_file: Path, tmp_path: Path, play: Callable[..., Any]
+) -> None:
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, play(1.2).T, 16_000)
+    out = tmp_path / "out"
+    ran = run("enhance", tmp_path, "-m", model_file, "-o", out, "--method", "predicted")
+    assert ran.code == 1
+    assert ran.err == (
+        "tonewood: tiny has no predictor: add one with train --predictor --onto, or use "
+        "--method search\n"
+    )
+    assert not out.exists()

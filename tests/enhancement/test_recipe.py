@@ -1,0 +1,151 @@
+import base64
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tonewood.batch.enhance_file import FileEnhanced, enhance_files
+from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.enhancement.recipe import MaskRecord, Recipe, load_recipe
+from tonewood.errors import OutputError, RecipeError
+from tonewood.mask.mask import LazyMask, Mask
+from tonewood.model.model import Model
+from tonewood.settings import EnhanceSettings, apply_assignments
+
+
+def mask(gain: np.ndarray[Any, Any]) -> Mask:
+    rows = gain.shape[0]
+    return Mask(gain.astype(np.float32), np.linspace(50.0, 7_900.0, rows) / 3, 0.01, 8_000.0)
+
+
+@pytest.fixture(scope="module")
+def made(model: Model, play: Callable[..., Any]) -> Recipe:
+    """A recipe as the workflow makes it."""
+    folder = Path(tempfile.mkdtemp())
+    path = folder / "Stück.wav"
+    soundfile.write(path, play(0.5)[0], 16_000)
+    laid = plan_file_jobs([path], folder / "out")
+    settings = apply_assignments(EnhanceSettings(), ["search.steps=1"])
+    *_, done = enhance_files(laid, model, settings)
+    assert isinstance(done, FileEnhanced)
+    found = load_recipe(Path(done.recipe))
+    shutil.rmtree(folder)
+    return found
+
+
+@given(
+    hnp.arrays(
+        np.int16,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=40),
+        elements=st.integers(-6000, 6000),
+    )
+)
+def test_a_rounded_mask_comes_back_bit_for_bit(cells: np.ndarray[Any, Any]) -> None:
+    first = mask(cells / 500).quantize()
+    back = MaskRecord.from_mask(LazyMask.from_mask(first)).to_mask()
+    np.testing.assert_array_equal(back.gain_db, first.gain_db)
+    np.testing.assert_array_equal(back.hz, first.hz)
+    assert (back.hop_seconds, back.top_hz) == (first.hop_seconds, first.top_hz)
+    assert back.gain_db.dtype == np.float32
+
+
+def test_a_recipe_comes_back_whole(tmp_path: Path, made: Recipe) -> None:
+    path = tmp_path / "a.wav.recipe.json"
+    made.save(path)
+    assert load_recipe(path) == made
+    assert json.loads(path.read_text("utf-8"))["input"]["name"] == "Stück.wav"
+    with pytest.raises(OutputError, match="exists"):
+        made.save(path)
+
+
+def test_a_long_mask_is_unpacked_in_parts() -> None:
+    cells = np.random.default_rng(0).integers(-6000, 6000, (3, 13_001))
+    first = mask(cells / 500).quantize()
+    long = MaskRecord.from_mask(LazyMask.from_mask(first)).to_lazy_mask()
+    for begin, end in ((0, 1), (5_990, 6_010), (12_500, 13_001), (0, 13_001)):
+        np.testing.assert_array_equal(
+            long.slice_frames(begin, end).gain_db, first.gain_db[:, begin:end]
+        )
+
+
+def test_a_recipe_is_small() -> None:
+    # Ten minutes of a mask that changes all the time.
+    drift = np.cumsum(np.full((48, 60_000), 0.01), axis=1) % 18
+    assert len("".join(MaskRecord.from_mask(LazyMask.from_mask(mask(drift))).parts)) < 5e5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[1]", b"\xff\xfe", b"not json", b'{"format": "tonewood-recipe"}'],
+)
+def test_other_files_are_no_recipes(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a\nb.json"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"a\\nb\.json is not a Tonewood recipe, or is damaged$"):
+        load_recipe(path)
+
+
+def test_places_without_a_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no\.json cannot be read \(no such file"):
+        load_recipe(tmp_path / "no.json")
+    with pytest.raises(RecipeError, match=r"cannot be read \(is a directory"):
+        load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"version": 1}, "version 1; this Tonewood reads 2"),
+        ({"format": "other"}, "is not a Tonewood recipe"),
+        ({"steps": "many"}, "is not a Tonewood recipe"),
+        ({"extra": 1}, "is not a Tonewood recipe"),
+    ],
+)
+def test_altered_recipes_are_refused(
+    tmp_path: Path, made: Recipe, change: dict[str, Any], reason: str
+) -> None:
+    tree = made.model_dump(mode="json")
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(tree | change))
+    with pytest.raises(RecipeError, match=reason):
+        load_recipe(path)
+
+
+def packed(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content)).decode()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"rows": 0}, "contradicts itself"),
+        ({"rows": -3, "frames": -4}, "contradicts itself"),
+        ({"rows": 4, "frames": 3}, "contradicts itself"),
+        ({"frames": 2**40}, "contradicts itself"),
+        ({"frames": 5}, "is damaged"),
+        ({"parts": ("%",)}, "is damaged"),
+        ({"parts": ("AAAA",)}, "is damaged"),
+        ({"parts": (packed(bytes(23)),)}, "is damaged"),
+        ({"parts": (packed(bytes(10**7)),)}, "is damaged"),
+        ({"parts": ()}, "contradicts itself"),
+        ({"hop_seconds": 0.0}, "contradicts itself"),
+        ({"top_hz": -1.0}, "contradicts itself"),
+        ({"hz": [3.0, 2.0, 1.0]}, "contradicts itself"),
+    ],
+)
+def test_damaged_masks_are_refused(change: dict[str, Any], reason: str) -> None:
+    record = MaskRecord.from_mask(LazyMask.from_mask(mask(np.ones((3, 4))))).model_copy(
+        update=change
+    )
+    with pytest.raises(RecipeError, match=reason):
+        record.to_mask()

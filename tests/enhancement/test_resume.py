@@ -1,0 +1,281 @@
+"""Runs that were stopped and are started again."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from tonewood.audio_io import reader
+from tonewood.batch import enhance_file
+from tonewood.batch.enhance_file import FileEnhanced
+from tonewood.enhancement import pipeline, recipe
+from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
+from tonewood.errors import OutputError
+from tonewood.model.model import Model
+from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.utils import atomic_write
+
+Play = Callable[..., npt.NDArray[np.float32]]
+Run = Callable[..., Any]
+SETTINGS = apply_assignments(
+    EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"]
+)
+FEW = ("--prior", "static", "--steps", "0", "--force")
+
+
+@pytest.fixture
+def takes(tmp_path: Path, play: Play) -> Path:
+    """A folder of two recordings."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(2):
+        soundfile.write(folder / f"take{number}.wav", play(1.0, seed=number).T, 16_000)
+    return folder
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of every file."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_what_is_done_is_not_done_again(
+    tmp_path: Path, takes: Path, run: Run, model_file: Path
+) -> None:
+    out = tmp_path / "out"
+    command = ("enhance", takes, "-o", out, "-m", model_file, *FEW)
+    first = run(*command, "--json")
+    assert [it["already"] for it in first.objects] == [False, False]
+    before = state(out)
+    (out / "take1.wav").unlink()
+    (out / "take1.wav.recipe.json").unlink()
+    again = run(*command, "--json")
+    assert again.code == 0, again.err
+    assert [it["already"] for it in again.objects] == [True, False]
+    after = state(out)
+    assert {name: content for name, (content, _) in after.items()} == {
+        name: content for name, (content, _) in before.items()
+    }
+    assert after["take0.wav"] == before["take0.wav"]
+    for key in ("certificate", "scorer", "judge", "prior", "gain_db", "output", "recipe"):
+        assert again.objects[0][key] == first.objects[0][key], key
+    assert f"already  {out / 'take0.wav'}" in run(*command).out
+
+
+@pytest.mark.parametrize("what", ["input", "settings", "model", "output", "picture"])
+def test_what_differs_is_refused_as_ever(
+    tmp_path: Path, takes: Path, play: Play, run: Run, model_file: Path, what: str
+) -> None:
+    out = tmp_path / "out"
+    command: tuple[object, ...] = ("enhance", takes, "-o", out, *FEW)
+    assert run(*command, "-m", model_file).code == 0
+    model: object = model_file
+    if what == "input":
+        for number in range(2):
+            soundfile.write(takes / f"take{number}.wav", play(1.0, seed=7 + number).T, 16_000)
+    elif what == "settings":
+        command = (*command, "--amount", "0.5")
+    elif what == "model":
+        model = "soundfont-cello"
+    elif what == "output":
+        for number in range(2):
+            soundfile.write(out / f"take{number}.wav", play(1.0, seed=7).T, 16_000)
+    else:
+        command = (*command, "--plot")
+    before = state(out)
+    ran = run(*command, "-m", model)
+    assert ran.code == 1
+    assert ran.err.count("exists: name another output or pass --overwrite") == 2
+    assert state(out) == before
+
+
+def test_a_run_killed_before_the_sound_takes_its_name_is_finished_by_the_next(
+    tmp_path: Path, takes: Path, model: Model
+) -> None:
+    out = tmp_path / "out"
+    laid = plan_file_jobs([takes], out)
+    whole = [
+        it
+        for it in enhance_file.enhance_files(laid, model, SETTINGS)
+        if isinstance(it, FileEnhanced)
+    ]
+    before = state(out)
+    Path(whole[0].output).unlink()  # its recipe came first
+    again = [
+        it
+        for it in enhance_file.enhance_files(laid, model, SETTINGS)
+        if isinstance(it, FileEnhanced)
+    ]
+    assert [it.from_earlier_run for it in again] == [False, True]
+    assert {name: it[0] for name, it in state(out).items()} == {
+        name: it[0] for name, it in before.items()
+    }
+
+
+def test_the_sound_comes_last(
+    tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever an interruption leaves, where the sound is all of it is.
+    seen: list[bool] = []
+    save = recipe.Recipe.save
+
+    def spy(self: recipe.Recipe, path: Path, **more: Any) -> None:
+        sound = path.with_name(path.name.removesuffix(recipe.RECIPE_SUFFIX))
+        seen.append(sound.exists())
+        save(self, path, **more)
+
+    monkeypatch.setattr(recipe.Recipe, "save", spy)
+    laid = plan_file_jobs([takes], tmp_path / "out")
+    done = [
+        it
+        for it in enhance_file.enhance_files(laid, model, SETTINGS)
+        if isinstance(it, FileEnhanced)
+    ]
+    assert seen == [False, False]
+    for it in done:
+        assert recipe.load_recipe(Path(it.recipe)).output_sha256 == reader.file_sha256(it.output)
+
+
+def test_a_failure_takes_nothing_of_anothers_with_it(
+    tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two runs at once: the other's recipe appears while this one works.
+    out = tmp_path / "out"
+    side = out / "take0.wav.recipe.json"
+
+    def late(job: object, outputs: object, overwrite: bool) -> None:
+        out.mkdir(exist_ok=True)
+        side.write_text("another's")
+
+    monkeypatch.setattr(enhance_file, "check_outputs", late)
+    events = list(enhance_file.enhance_files(plan_file_jobs([takes], out)[:1], model, SETTINGS))
+    assert isinstance(events[-1], FileFailure)
+    assert isinstance(events[-1].error, OutputError)
+    assert side.read_text() == "another's"
+    assert not (out / "take0.wav").exists()
+
+
+def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(tmp_path: Path) -> None:
+    left = tmp_path / ".tonewood-0123456789abcdef.wav"
+    left.write_bytes(b"half")
+    other = tmp_path / ".tonewood-0123456789abcdef0.wav"  # no name that we give
+    other.write_bytes(b"half")
+    empty = tmp_path / ".tonewood-0123456789abcdee.wav"
+    empty.touch()  # killed as soon as it was made, by a clock that has been set back since
+    os.utime(empty, (2**33, 2**33))
+    folder = tmp_path / ".tonewood-0123456789abcded"
+    (folder / "stimuli").mkdir(parents=True)
+    with atomic_write.atomic_path(tmp_path / "take.wav") as temporary:
+        temporary.write_bytes(b"some of it")
+        atomic_write.remove_stale_temporaries([tmp_path, tmp_path / "absent"])
+        assert temporary.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "take.wav"]
+    left.write_bytes(b"half")
+    with left.open("wb") as held:
+        held.write(b"half")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        atomic_write.remove_stale_temporaries([tmp_path])
+        assert left.exists()
+    atomic_write.remove_stale_temporaries([tmp_path])
+    assert not left.exists()
+
+
+def test_a_writer_that_is_swept_before_it_holds_its_file_makes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = atomic_write.try_lock
+    swept: list[int] = []
+
+    def late(opened: int) -> bool | None:
+        if not swept:
+            swept.append(opened)
+            atomic_write.remove_stale_temporaries([tmp_path])
+            assert not list(tmp_path.glob(".tonewood-*"))
+        return lock(opened)
+
+    monkeypatch.setattr(atomic_write, "try_lock", late)
+    atomic_write.write_bytes(tmp_path / "a.bin", b"all of it")
+    assert (tmp_path / "a.bin").read_bytes() == b"all of it"
+    swept.clear()
+    with atomic_write.temporary_folder(tmp_path) as folder:
+        assert folder.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_whatever_is_written_first_sweeps_its_folder(tmp_path: Path) -> None:
+    (tmp_path / ".tonewood-0123456789abcdef.png").write_bytes(b"half")
+    atomic_write.write_bytes(tmp_path / "a.bin", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_recipe_that_waits_stays_until_there_is_another(
+    tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another run has written its recipe, and its sound is about to take its name.
+    out = tmp_path / "out"
+    laid = plan_file_jobs([takes], out)[:1]
+    assert isinstance(list(enhance_file.enhance_files(laid, model, SETTINGS))[-1], FileEnhanced)
+    before = state(out)
+    sound = out / "take0.wav"
+    content = sound.read_bytes()
+    sound.unlink()
+    found = pipeline.enhance_stream
+
+    def slow(*given: Any, **more: Any) -> Any:
+        yield from found(*given, **more)
+        assert (out / "take0.wav.recipe.json").exists()
+        sound.write_bytes(content)  # now it has
+
+    monkeypatch.setattr(enhance_file, "enhance_stream", slow)
+    (*_, event) = enhance_file.enhance_files(laid, model, SETTINGS)
+    assert isinstance(event, FileEnhanced)
+    assert event.from_earlier_run
+    assert {name: it[0] for name, it in state(out).items()} == {
+        name: it[0] for name, it in before.items()
+    }
+
+
+@pytest.mark.parametrize("what", ["changed", "gone"])
+def test_an_input_that_changes_while_it_is_worked_on(
+    tmp_path: Path,
+    takes: Path,
+    play: Play,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    found = pipeline.enhance_stream
+
+    def slow(*given: Any, **more: Any) -> Any:
+        yield from found(*given, **more)
+        if what == "gone":
+            (takes / "take0.wav").unlink()
+        else:
+            soundfile.write(takes / "take0.wav", play(1.0, seed=5).T, 16_000)
+
+    monkeypatch.setattr(enhance_file, "enhance_stream", slow)
+    out = tmp_path / "out"
+    (*_, event) = enhance_file.enhance_files(plan_file_jobs([takes], out)[:1], model, SETTINGS)
+    assert isinstance(event, FileFailure)
+    told = "changed while it was worked on" if what == "changed" else "does not exist"
+    assert told in str(event.error)
+    assert not out.exists()
+
+
+def test_a_run_sweeps_its_folders(tmp_path: Path, takes: Path, model_file: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    left = out / ".tonewood-0123456789abcdef.wav"
+    left.write_bytes(b"half")
+    assert run("enhance", takes, "-o", out, "-m", model_file, *FEW).code == 0
+    assert not left.exists()

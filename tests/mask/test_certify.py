@@ -1,0 +1,84 @@
+"""The questions that every output is asked."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries
+from tonewood.mask.certificate import Certificate, Change, certify
+from tonewood.settings import CertificateSettings
+
+ROWS, FRAMES = 20, 300
+TILT = torch.linspace(-6, 6, ROWS)[:, None].expand(-1, FRAMES)
+
+
+def judge(rows: TimeSeries, first: int = 0) -> float:
+    """Hears tilt alone: 1 where the sound is dull, 0 where 6 dB brighter."""
+    rows_db = rows.read(first, rows.frames)
+    slope = (rows_db.mean(dim=1) * TILT[:, 0]).mean() / TILT[:, 0].square().mean()
+    return float((1 - slope).clamp(0, 1))
+
+
+def asked(**changes: Any) -> Certificate:
+    mask = changes.pop("mask_db", TILT.clone())
+    facts: dict[str, Any] = {
+        "scorer": Change(before=0.9, after=0.1),
+        "judge": Change(before=1.0, after=0.1),
+        "judge_rows": judge,
+        "judge_fooled": 0.0,
+        "rows_db": TensorTimeSeries(torch.zeros(ROWS, FRAMES)),
+        "mask_db": TensorTimeSeries(mask),
+        "roughness_db": float(mask.diff(dim=1).abs().mean()),
+        "unlikeness": 0.5,
+        "unlike_reference": Change(before=1.2, after=0.4),
+        "settings": CertificateSettings(),
+    }
+    return certify(**{**facts, **changes})
+
+
+def test_an_eq_that_the_judge_follows_is_good() -> None:
+    found = asked()
+    assert (found.verdict, found.reasons, found.line) == ("good", (), "good")
+    assert found.static_share == pytest.approx(1)
+    assert found.largest_db == pytest.approx(6)
+
+
+def test_noise_is_not_good_even_where_it_fools_the_judge() -> None:
+    noise = 6 * torch.randn(ROWS, FRAMES, generator=torch.Generator().manual_seed(0))
+    found = asked(mask_db=noise)
+    assert found.verdict == "limited"
+    assert any("survive" in reason for reason in found.reasons)
+    assert any("a frame" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "reason"),
+    [
+        ({"judge": Change(before=0.9, after=0.7)}, "limited", "judge did not follow"),
+        ({"unlike_reference": Change(before=1, after=1.3)}, "limited", "reference folder"),
+        ({"roughness_db": 2.0}, "limited", "steps by 2.0 dB"),
+        ({"unlikeness": 1.5}, "refused", "1.50 times as far from the source folder"),
+    ],
+)
+def test_each_answer_counts(change: dict[str, Any], verdict: str, reason: str) -> None:
+    found = asked(**change)
+    assert found.verdict == verdict
+    assert reason in found.line
+
+
+def test_half_of_an_effect_that_moves_in_time_is_not_static() -> None:
+    moving = TILT * torch.linspace(0, 2, FRAMES).gt(1)
+    assert asked(mask_db=2 * TILT * 0.5).static_share == pytest.approx(1, abs=0.01)
+    found = asked(
+        mask_db=moving,
+        judge=Change(before=1.0, after=0.0),
+        judge_rows=lambda rows: judge(rows, FRAMES // 2),
+    )
+    assert found.static_share == pytest.approx(0.5, abs=0.01)
+
+
+def test_without_a_judge_its_questions_are_left_out() -> None:
+    found = asked(judge=None, judge_rows=None, judge_fooled=None)
+    assert found.verdict == "good"
+    assert (found.judge_smoothed, found.judge_fooled, found.static_share) == (None, None, None)

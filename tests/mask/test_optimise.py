@@ -1,0 +1,335 @@
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from tonewood.errors import CallError
+from tonewood.mask.mask import moving_average
+from tonewood.mask.search import (
+    FreeMask,
+    Parametrisation,
+    RenderFeedback,
+    ScoreFunction,
+    SearchStep,
+    StickyNoteGains,
+    StickyNotes,
+    scatter_sticky_notes,
+    search_mask,
+)
+from tonewood.settings import NoteSettings, OptimizerName, SearchSettings
+
+ROWS, FRAMES = 6, 40
+
+
+def asked(**fields: object) -> SearchSettings:
+    """Settings of a search by the score alone, as in the paper."""
+    plain = {"score": 1.0, "guide": 0.0, "optimiser": "Adam", "learning_rate": 0.1}
+    return SearchSettings.model_validate({**plain, **fields})
+
+
+def field(seed: int, frames: int = FRAMES) -> Tensor:
+    return 3 * torch.randn(ROWS, frames, generator=torch.Generator().manual_seed(seed))
+
+
+def toward(target: Tensor) -> ScoreFunction:
+    """A toy in the scorer's place, smallest (0) where the rows are the target."""
+    return lambda rows: (rows - target).square().mean(dim=(1, 2))
+
+
+def run(
+    score: ScoreFunction,
+    settings: SearchSettings,
+    *,
+    recording: Tensor | None = None,
+    start: Parametrisation | None = None,
+    anchor: Tensor | None = None,
+    window_frames: int = 10_000,
+    max_gain_db: float = 60.0,
+    stop_score: float | None = None,
+    listen: RenderFeedback | None = None,
+    seed: int = 0,
+) -> Iterator[SearchStep]:
+    rows = field(1) if recording is None else recording
+    return search_mask(
+        score,
+        rows,
+        start or FreeMask(torch.zeros_like(rows)),
+        torch.zeros_like(rows) if anchor is None else anchor,
+        settings,
+        window_frames=window_frames,
+        max_gain_db=max_gain_db,
+        generator=torch.Generator().manual_seed(seed),
+        stop_score=stop_score,
+        render_feedback=listen,
+    )
+
+
+OPTIMISERS = [("Adam", 0.2, 250), ("SGD", 0.25, 30), ("LBFGS", 1.0, 15)]
+
+
+@pytest.mark.parametrize(("optimiser", "rate", "steps"), OPTIMISERS)
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_search_finds_the_known_optimum(
+    optimiser: str, rate: float, steps: int, alpha: float
+) -> None:
+    """Of mean (X + M - T)² + alpha mean (M - A)²: M = (T - X + alpha A) / (1 + alpha)."""
+    recording, target, anchor = field(1), field(2), field(3)
+    settings = asked(alpha=alpha, beta=0, optimiser=optimiser, learning_rate=rate, steps=steps)
+    *_, last = run(toward(target), settings, recording=recording, anchor=anchor)
+    optimum = (target - recording + alpha * anchor) / (1 + alpha)
+    assert (last.mask_db - optimum).abs().max() < 0.05
+    assert last.number == steps
+
+
+def test_variance_pulls_the_mask_to_its_mean() -> None:
+    """Of mean (M - D)² + beta Var(M): M = (D + beta mean D) / (1 + beta)."""
+    wanted = field(2) - field(1)
+    settings = asked(alpha=0, beta=2.0, learning_rate=0.1, steps=250)
+    *_, last = run(toward(field(2)), settings)
+    optimum = (wanted + 2 * wanted.mean()) / 3
+    assert (last.mask_db - optimum).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("window_frames", [7, 16, 39])
+def test_search_in_windows_finds_the_optimum_too(window_frames: int) -> None:
+    target = torch.arange(6.0)[:, None]
+    settings = asked(alpha=0, learning_rate=0.2, steps=300)
+    *_, last = run(toward(target), settings, window_frames=window_frames)
+    assert (last.mask_db - (target - field(1))).abs().max() < 0.1
+
+
+def test_every_step_scores_all_of_the_recording_in_windows_that_move() -> None:
+    frames = 101
+    recording = torch.arange(float(frames)).expand(ROWS, frames)
+    seen: list[Tensor] = []
+
+    def noted(rows: Tensor) -> Tensor:
+        seen.append(rows.detach()[:, 0])
+        return 0 * rows.sum(dim=(1, 2))
+
+    settings = asked(steps=12)
+    for _ in run(noted, settings, recording=recording, window_frames=20):
+        pass
+    for cut in seen:
+        assert cut.shape[1] == 20
+        assert set(cut.round().flatten().tolist()) == set(range(frames))
+        assert (cut.round().diff(dim=1) == 1).all()
+    first_cut_inside = {int(cut[1, 0].round()) for cut in seen}
+    assert len(first_cut_inside) > 4
+
+
+def test_a_recording_shorter_than_a_window_is_one() -> None:
+    shapes = []
+
+    def noted(rows: Tensor) -> Tensor:
+        shapes.append(tuple(rows.shape))
+        return rows.mean(dim=(1, 2))
+
+    list(run(noted, asked(steps=1), window_frames=FRAMES + 1))
+    assert set(shapes) == {(1, ROWS, FRAMES)}
+
+
+def test_step_0_is_the_start_and_every_step_reports_its_parts() -> None:
+    start, target = field(4), field(2)
+    settings = asked(alpha=0.1, beta=0.2, steps=3)
+    steps = list(run(toward(target), settings, start=FreeMask(start), anchor=field(3)))
+    assert [step.number for step in steps] == [0, 1, 2, 3]
+    assert torch.equal(steps[0].mask_db, start)
+    for step in steps:
+        mask = step.mask_db
+        assert not mask.requires_grad
+        assert step.score == pytest.approx((field(1) + mask - target).square().mean().item())
+        assert step.distance == pytest.approx((mask - field(3)).square().mean().item())
+        assert step.variance == pytest.approx(mask.var(correction=0).item())
+        assert step.total == pytest.approx(step.score + 0.1 * step.distance + 0.2 * step.variance)
+        assert not step.stopped
+    assert steps[3].total < steps[2].total < steps[1].total < steps[0].total
+
+
+def test_masks_of_past_steps_stay_what_they_were() -> None:
+    steps = list(run(toward(field(2)), asked(steps=3)))
+    assert (steps[0].mask_db == 0).all()
+    assert not torch.equal(steps[1].mask_db, steps[2].mask_db)
+
+
+def test_no_steps_yield_the_start_alone() -> None:
+    (only,) = run(toward(field(2)), asked(steps=0), start=FreeMask(field(4)))
+    assert only.number == 0
+    assert torch.equal(only.mask_db, field(4))
+
+
+def test_search_stops_at_the_score_that_is_asked_for() -> None:
+    settings = asked(alpha=0, learning_rate=0.1, steps=500)
+    steps = list(run(toward(field(2)), settings, stop_score=2.0))
+    assert len(steps) < 100
+    assert steps[-1].stopped
+    assert steps[-1].score <= 2.0 < steps[-2].score
+    assert not any(step.stopped for step in steps[:-1])
+
+
+def test_search_stops_at_the_start_where_that_is_good_enough() -> None:
+    (only,) = run(toward(field(1)), asked(steps=9), stop_score=0.0)
+    assert only.stopped
+    assert (only.mask_db == 0).all()
+
+
+@pytest.mark.parametrize(("optimiser", "rate", "steps"), OPTIMISERS)
+def test_gains_never_pass_the_limit(optimiser: str, rate: float, steps: int) -> None:
+    settings = asked(alpha=0, optimiser=optimiser, learning_rate=rate, steps=steps)
+    start = FreeMask(10 * field(4))
+    made = list(run(toward(field(2) + 20), settings, start=start, max_gain_db=5.0))
+    assert all(step.mask_db.abs().max() <= 5 for step in made)
+    assert made[-1].mask_db.abs().max() == 5
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_every_optimiser_descends(name: str) -> None:
+    settings = asked(alpha=0.1, optimiser=name, learning_rate=0.05, steps=8)
+    steps = list(run(toward(field(2)), settings))
+    assert steps[-1].total < steps[0].total
+
+
+def test_unknown_optimisers_are_refused() -> None:
+    for name in ("Adamant", "lr_scheduler", "SparseAdam", "__name__"):
+        with pytest.raises(ValidationError, match="optimiser"):
+            asked(optimiser=name)
+
+
+def test_a_search_that_leaves_the_numbers_is_ended() -> None:
+    endless = run(lambda rows: torch.inf * rows.square().mean(dim=(1, 2)), asked(steps=3))
+    with pytest.raises(CallError, match=r"beyond all numbers at step 0: lower search\.lear"):
+        next(endless)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.7])
+@pytest.mark.parametrize("guide", [0.5, 2.0])
+def test_one_plain_step_moves_the_mask_by_what_the_guide_says_is_lacking(
+    alpha: float, guide: float
+) -> None:
+    """Of alpha mean (M - A)² + 2 alpha g E / cells, E = -sum (lack M): M = A + g lack."""
+    lack, anchor = field(5), field(3)
+    settings = asked(score=0, guide=guide, alpha=alpha, optimiser="SGD", learning_rate=1.0, steps=1)
+    rows = field(1)
+    *_, last = search_mask(
+        toward(torch.zeros(1)),
+        rows,
+        FreeMask(anchor),
+        anchor,
+        settings,
+        window_frames=10,
+        max_gain_db=60.0,
+        generator=torch.Generator().manual_seed(0),
+        guide_energy=lambda masked: -(lack * masked).sum(dim=(1, 2)),
+    )
+    assert torch.allclose(last.mask_db, anchor + guide * lack, atol=1e-3)
+
+
+def listening(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], RenderFeedback]:
+    """A search for a prior alone, where rendering blurs a mask over five frames; and its ears."""
+
+    def listen(mask: Tensor) -> Tensor:
+        return rows + moving_average(mask, 5)
+
+    settings = asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3)
+    start = FreeMask(anchor)
+    found = run(
+        toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, listen=listen
+    )
+    return list(found), listen
+
+
+WAVES = 4 * torch.sin(torch.arange(float(FRAMES)) / 3).expand(ROWS, -1)
+
+
+def test_a_search_that_listens_brings_the_sound_to_the_prior() -> None:
+    rows = field(1)
+    steps, listen = listening(rows, WAVES)
+    errors = [float((listen(s.mask_db) - rows - WAVES).square().mean()) for s in steps]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.1 * errors[0]
+    assert steps[0].distance == pytest.approx(errors[0], rel=1e-4)
+
+
+def test_a_search_that_listens_leaves_the_pauses_alone() -> None:
+    rows = field(1)
+    rows[:, :10] -= 90
+    *_, last = listening(rows, WAVES)[0]
+    torch.testing.assert_close(last.mask_db[:, :10], WAVES[:, :10])
+    assert not torch.allclose(last.mask_db[:, 10:], WAVES[:, 10:], atol=0.05)
+
+
+def test_the_generator_decides_the_windows() -> None:
+    uneven = toward(field(2, 8))
+    settings = asked(steps=5)
+    masks = [list(run(uneven, settings, window_frames=8, seed=s))[-1].mask_db for s in (0, 0, 1)]
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+def test_search_draws_from_its_generator_alone() -> None:
+    before = torch.get_rng_state()
+    list(run(toward(torch.zeros(1)), asked(steps=2), window_frames=9))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_cells_add_is_smooth_and_their_start_stays() -> None:
+    cells = FreeMask(field(4), smooth_frames=9)
+    assert torch.equal(cells.mask(), field(4))
+    settings = asked(alpha=0, learning_rate=0.1, steps=30)
+    *_, last = run(toward(field(2)), settings, start=cells)
+    added = last.mask_db - field(4)
+    assert torch.allclose(added, moving_average(cells.values.detach(), 9), atol=1e-5)
+    assert added.abs().max() > 0.5
+    rough = (field(2) - field(1)).diff(dim=1).abs().mean()
+    assert added.diff(dim=1).abs().mean() < 0.2 * rough
+
+
+def scattered() -> StickyNotes:
+    settings = NoteSettings(per_second=12, width_ms=80, height_hz=1_500)
+    return scatter_sticky_notes(settings, 0.4, 8_000.0, torch.Generator().manual_seed(0))
+
+
+def gains_of(notes: StickyNotes) -> StickyNoteGains:
+    row_hz, frame_s = torch.linspace(200, 7_800, ROWS), torch.arange(FRAMES) * 0.01
+    return StickyNoteGains(notes, row_hz, frame_s, 300.0, 0.03)
+
+
+def test_note_gains_start_where_the_notes_are_and_find_the_gains_that_made_a_mask() -> None:
+    notes = scattered()
+    start = gains_of(notes)
+    hidden = gains_of(notes)
+    with torch.no_grad():
+        hidden.values.copy_(torch.linspace(-6, 6, len(notes.gain_db)))
+        wanted = hidden.mask()
+    settings = asked(alpha=0, learning_rate=0.2, steps=300)
+    steps = list(run(toward(field(1) + wanted), settings, start=start))
+    assert torch.equal(steps[0].mask_db, gains_of(notes).mask().detach())
+    assert steps[0].score > 1
+    assert steps[-1].score < 1e-3
+    assert (steps[-1].mask_db - wanted).abs().max() < 0.2
+
+
+def test_turning_gains_leaves_the_notes_alone() -> None:
+    notes = scattered()
+    kept = notes.gain_db.clone()
+    list(run(toward(field(2)), asked(steps=3), start=gains_of(notes)))
+    assert torch.equal(notes.gain_db, kept)
+
+
+@pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
+def test_our_own_optimisers_are_torchs(optimiser: OptimizerName) -> None:
+    target, values = field(3), torch.zeros(ROWS, FRAMES, requires_grad=True)
+    settings = asked(optimiser=optimiser, learning_rate=0.05, steps=20, alpha=0.1)
+    *_, last = run(toward(target), settings)
+    twin = getattr(torch.optim, optimiser)([values], lr=0.05)
+    unit = values.numel() / (2 * settings.alpha)
+    for _ in range(20):
+        twin.zero_grad()
+        heard = field(1) + values
+        loss = (heard - target).square().mean() + settings.alpha * values.square().mean()
+        (unit * loss).backward()  # type: ignore[no-untyped-call]
+        twin.step()
+    torch.testing.assert_close(last.mask_db, values.detach(), atol=1e-4, rtol=1e-4)

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tonewood.dsp.filterbank import mel_to_hz
+from tonewood.dsp.loudness import integrated_loudness, true_peak_db
+from tonewood.mask.mask import Mask
+from tonewood.mask.render import render_through_mask
+from tonewood.settings import BandSettings, RenderSettings, SpectrumSettings
+
+PAPER = SpectrumSettings()
+HZ = mel_to_hz(np.linspace(60, 2_800, 24))
+Samples = NDArray[np.float32]
+
+
+def music(
+    channels: int = 2, rate: int = 44_100, seconds: float = 1.5, amplitude: float = 0.1
+) -> Samples:
+    """Noisy notes under a swell; the channels hold different mixtures."""
+    rng = np.random.default_rng(3)
+    time = np.arange(round(seconds * rate)) / rate
+    waves = np.empty((channels, time.size), dtype=np.float32)
+    for channel in range(channels):
+        tone = sum(
+            rng.uniform(0.2, 1) / k * np.sin(2 * np.pi * 196 * k * time + k) for k in range(1, 16)
+        )
+        noise = 0.05 * rng.standard_normal(time.size)
+        waves[channel] = amplitude * (tone + noise) * np.sin(np.pi * time / seconds)
+    return waves
+
+
+def mask(spread_db: float = 5.0, seconds: float = 1.5, offset_db: float = 0.0) -> Mask:
+    frames = round(seconds * 100) + 1
+    rows, columns = np.arange(24)[:, None], np.arange(frames)
+    gain = spread_db * np.sin(rows / 3 + columns / 15) + offset_db
+    return Mask(gain.astype(np.float32), HZ, 0.01, 8_000.0)
+
+
+def test_amount_0_returns_the_input_itself() -> None:
+    wave = music(amplitude=5.0)  # far over the ceiling, and still untouched
+    made = render_through_mask(wave, 44_100, mask(), RenderSettings(amount=0), PAPER)
+    assert made.samples is wave
+    assert made.gain_db == 0
+    assert made.loudness_before == made.loudness_after
+    assert not made.peak_limited
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("offset_db", [-9.0, 0.0, 9.0])
+def test_loudness_is_kept_and_peaks_are_held(rate: int, channels: int, offset_db: float) -> None:
+    wave = music(channels, rate, 1.1)
+    kept = wave.copy()
+    made = render_through_mask(wave, rate, mask(offset_db=offset_db), RenderSettings(), PAPER)
+    assert made.samples.shape == wave.shape
+    assert made.samples.dtype == np.float32
+    assert np.array_equal(wave, kept)
+    before, after = (integrated_loudness(w, rate) for w in (wave, made.samples))
+    assert after == pytest.approx(before, abs=0.1)
+    assert made.loudness_before == pytest.approx(before)
+    assert made.loudness_after == pytest.approx(after, abs=1e-3)
+    assert true_peak_db(made.samples, rate) <= -1
+    assert not made.peak_limited
+    assert not np.allclose(made.samples, wave, atol=1e-3)
+
+
+@pytest.mark.parametrize("ceiling", [-1.0, -6.0])
+def test_the_ceiling_goes_before_the_loudness(ceiling: float) -> None:
+    wave = music()
+    wave *= np.float32(10 ** (-true_peak_db(wave, 44_100) / 20))  # to 0 dBTP
+    made = render_through_mask(wave, 44_100, mask(), RenderSettings(ceiling_dbtp=ceiling), PAPER)
+    assert made.peak_limited
+    assert true_peak_db(made.samples, 44_100) == pytest.approx(ceiling, abs=1e-3)
+    assert made.loudness_after < made.loudness_before
+    after = integrated_loudness(made.samples, 44_100)
+    assert made.loudness_after == pytest.approx(after, abs=1e-3)
+
+
+def test_no_match_leaves_level_and_peak_alone() -> None:
+    wave = music(amplitude=0.4)
+    flat = Mask(np.full((24, 151), 6.0206, dtype=np.float32), HZ, 0.01, 30_000.0)
+    made = render_through_mask(wave, 44_100, flat, RenderSettings(match=False), PAPER)
+    assert np.allclose(made.samples, 2 * wave, atol=1e-5)
+    assert made.gain_db == 0
+    assert not made.peak_limited
+    assert true_peak_db(made.samples, 44_100) > -1
+    assert made.loudness_after - made.loudness_before == pytest.approx(6.0206, abs=1e-3)
+
+
+def test_a_flat_mask_is_undone_by_the_match() -> None:
+    wave = music()
+    flat = Mask(np.full((24, 151), 7.0, dtype=np.float32), HZ, 0.01, 30_000.0)
+    made = render_through_mask(wave, 44_100, flat, RenderSettings(), PAPER)
+    assert made.gain_db == pytest.approx(-7.0, abs=1e-3)
+    assert np.allclose(made.samples, wave, atol=1e-5)
+
+
+def test_every_channel_gets_the_same_gain() -> None:
+    mono = music(1)
+    wave = np.concatenate([mono, -0.3 * mono, 0.1 * mono])
+    made = render_through_mask(wave, 44_100, mask(), RenderSettings(), PAPER).samples
+    assert np.allclose(made[1], -0.3 * made[0], atol=1e-6)
+    assert np.allclose(made[2], 0.1 * made[0], atol=1e-6)
+
+
+def test_the_amount_is_linear_in_decibels() -> None:
+    """On a steady tone the filter's gain shows by itself."""
+    rate, time = 44_100, np.arange(44_100) / 44_100
+    tone = (0.1 * np.sin(2 * np.pi * 1_000 * time)).astype(np.float32)[None]
+    gain = np.repeat(np.linspace(-10, 10, 24)[:, None], 101, axis=1).astype(np.float32)
+    sloped = Mask(gain, HZ, 0.01, 8_000.0)
+    changes = []
+    for amount in (0.25, 0.5, 1.0):
+        settings = RenderSettings(amount=amount, match=False)
+        made = render_through_mask(tone, rate, sloped, settings, PAPER).samples[0]
+        inner = slice(8_820, -8_820)
+        changes.append(20 * np.log10(np.std(made[inner]) / np.std(tone[0, inner])))
+    at = sloped.gain_at(np.array([1_000.0]), np.array([0.5]))[0, 0]
+    assert abs(at) > 0.5
+    assert changes == pytest.approx([0.25 * at, 0.5 * at, at], abs=0.02)
+
+
+def test_silence_stays_silence() -> None:
+    silence = np.zeros((2, 20_000), dtype=np.float32)
+    made = render_through_mask(silence, 44_100, mask(), RenderSettings(), PAPER)
+    assert (made.samples == 0).all()
+    assert np.isfinite(made.gain_db)
+
+
+def test_a_quiet_recording_is_not_raised_to_the_ceiling() -> None:
+    wave = music(amplitude=1e-4)
+    made = render_through_mask(wave, 44_100, mask(), RenderSettings(), PAPER)
+    assert abs(made.gain_db) < 6
+    assert not made.peak_limited
+
+
+BANDS = BandSettings(count=24)

@@ -1,0 +1,83 @@
+"""A model's card: what it says, and that text stays text."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tonewood.model.card_text import NOT_STATED, card_lines, card_markdown, citation_lines
+from tonewood.model.model import Model
+from tonewood.training.pipeline import Provenance, train_from_folders
+
+Run = Callable[..., Any]
+
+
+def test_a_card_says_what_people_ask(model: Model) -> None:
+    told = {entry.name: " ".join(entry.lines) for entry in card_lines(model)}
+    assert list(told) == [
+        *("domain", "reference", "source", "scorer", "judge", "prior"),
+        *("audit", "trained", "licence", "cite"),
+    ]
+    assert told["domain"] == told["licence"] == NOT_STATED
+    assert "4 takes, 1.1 minutes" in told["source"]
+    assert "held-out takes" in told["scorer"]
+    assert model.digest[:16] in told["cite"]
+    assert "Verma" in told["cite"]
+
+
+def test_accuracy_lies_in_its_interval_which_few_takes_leave_wide(model: Model) -> None:
+    it = model.card.scorer
+    low, high = it.accuracy_interval
+    assert low <= it.accuracy <= high
+    assert it.takes == 2  # one of four, on each side
+    assert high - low > 0.3
+
+
+def test_origin_is_kept(training_folders: Any, small: Callable[..., Any]) -> None:
+    origin = Provenance("a | b", "CC0-1.0", "one\ntwo")
+    reference, source = training_folders
+    *_, made = train_from_folders(reference, source, small(judge=False), provenance=origin)
+    assert isinstance(made, Model)
+    assert (made.card.domain, made.card.licence, made.card.notice) == origin
+    page = card_markdown(made)
+    assert "license: cc0-1.0\n" in page
+    assert "a \\| b" in page
+    assert "## Notice\n\n```\none\ntwo\n```\n" in page
+
+
+def test_markdown_has_facts_for_machines_on_top_and_a_row_for_each_entry(model: Model) -> None:
+    page = card_markdown(model)
+    _, front, body = page.split("---\n", 2)
+    assert "library_name: tonewood" in front
+    assert "license" not in front  # not stated, so not claimed
+    for entry in card_lines(model):
+        assert f"| {entry.name} | " in body
+
+
+@pytest.mark.parametrize("name", ["a|b", "<script>", "[x](y)", "two\nlines", "`x`"])
+def test_markdown_takes_names_for_text(model: Model, name: str) -> None:
+    card = model.card.model_copy(
+        update={"source": model.card.source.model_copy(update={"name": name})}
+    )
+    (row,) = [
+        line
+        for line in card_markdown(replace(model, card=card)).splitlines()
+        if line.startswith("| source |")
+    ]
+    assert row.count("|") - row.count("\\|") == 3
+    assert "<script" not in row.replace("\\<", "")
+
+
+def test_the_citation_names_the_model_that_it_is_of(model: Model) -> None:
+    other = replace(model, guide_weight=model.guide_weight + 1)
+    assert citation_lines(other) != citation_lines(model)
+
+
+def test_info_prints_a_page_or_an_object_and_not_both(run: Run, model_file: Path) -> None:
+    assert run("info", model_file, "--markdown").out.startswith("---\nlibrary_name: tonewood\n")
+    assert run("info", model_file, "--json").objects[0]["card"]["scorer"]["takes"] == 2
+    both = run("info", model_file, "--markdown", "--json")
+    assert both.code == 2
+    assert "leave one" in both.err

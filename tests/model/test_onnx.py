@@ -1,0 +1,121 @@
+"""ONNX files: what onnxruntime makes of a waveform is what torch makes of it."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tonewood.dsp.filterbank import band_levels, center_frequencies
+from tonewood.enhancement.segment_search import features_at_rate
+from tonewood.errors import CallError, MissingExtraError, ModelError, OutputError
+from tonewood.model.model import Model
+from tonewood.model.onnx import ONNX_OPSET, export_onnx
+
+Run = Callable[..., Any]
+# Batch and samples, none as in the example that the graph is traced with.
+SHAPES = [(1, 16_000), (3, 12_345), (1, 160_001), (5, 4_000)]
+
+
+@pytest.fixture(scope="module")
+def files(predicting: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both parts, and what was said while they were made."""
+    folder = tmp_path_factory.mktemp("onnx")
+    export_onnx(predicting, "scorer", folder / "scorer.onnx")
+    export_onnx(predicting, "predictor", folder / "predictor.onnx")
+    return folder
+
+
+def ran(path: Path, waveform: torch.Tensor) -> Any:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    [output] = session.run(None, {"waveform": waveform.numpy()})
+    return output
+
+
+def sounds(batch: int, samples: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(samples)
+    noise = 0.1 * torch.randn(batch, samples, generator=generator)
+    return noise * torch.linspace(0.001, 1, samples)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scores_are_torchs(shape: tuple[int, int], files: Path, predicting: Model) -> None:
+    waveform = sounds(*shape)
+    spectrum, bands = predicting.settings.spectrum, predicting.settings.scorer.bands
+    with torch.no_grad():
+        wanted = predicting.scorer.score(band_levels(waveform, 16_000, bands, spectrum))
+    np.testing.assert_allclose(ran(files / "scorer.onnx", waveform), wanted.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_masks_are_torchs(shape: tuple[int, int], files: Path, predicting: Model) -> None:
+    waveform = sounds(*shape)
+    assert predicting.predictor is not None
+    found = ran(files / "predictor.onnx", waveform)
+    for wave, mask in zip(waveform.numpy(), found, strict=True):
+        wanted = predicting.predictor.predict(features_at_rate(wave, 16_000, predicting)).mask_db
+        np.testing.assert_allclose(mask, wanted.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["scorer", "predictor"])
+def test_metadata_say_how_to_use_it(part: str, files: Path, predicting: Model) -> None:
+    import onnx
+
+    made = onnx.load(files / f"{part}.onnx")
+    onnx.checker.check_model(made, full_check=True)
+    assert [(it.domain, it.version) for it in made.opset_import] == [("", ONNX_OPSET)]
+    told = {it.key: it.value for it in made.metadata_props}
+    assert told["digest"] == predicting.digest
+    assert (told["part"], told["model"], told["rate"], told["hop"]) == (
+        part,
+        "tiny",
+        "16000",
+        "160",
+    )
+    wanted = center_frequencies(predicting.settings.scorer.bands, predicting.settings.spectrum)
+    np.testing.assert_allclose(json.loads(told["row_hz"]), wanted, atol=1e-3)
+    assert [it.name for it in made.graph.input] == ["waveform"]
+
+
+def test_the_command_says_one_line_and_the_model_is_as_it_was(
+    run: Run, predicting_file: Path, predicting: Model, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.onnx"
+    done = run("onnx", predicting_file, "--part", "predictor", "-o", out)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"predictor  {out} (opset {ONNX_OPSET})\n"
+    again = run("onnx", predicting_file, "-o", out)
+    assert again.code == 1
+    assert again.err.startswith(f"tonewood: {out} exists")
+    matrix = band_levels(
+        torch.zeros(1, 4_000),
+        16_000,
+        predicting.settings.scorer.bands,
+        predicting.settings.spectrum,
+    )
+    assert type(matrix) is torch.Tensor  # nothing of the tracing stayed behind
+
+
+def test_what_cannot_be_had_is_one_line(
+    predicting: Model, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.onnx"
+    with pytest.raises(CallError, match="part is 'judge'; choose scorer or predictor"):
+        export_onnx(predicting, "judge", path)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="tiny has no predictor: add one with train --predictor"):
+        export_onnx(model, "predictor", path)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[onnx\]'"):
+        export_onnx(model, "scorer", path)
+    monkeypatch.undo()
+    assert not path.exists()
+    path.write_bytes(b"mine")
+    with pytest.raises(OutputError, match="exists"):
+        export_onnx(model, "scorer", path)
+    assert path.read_bytes() == b"mine"

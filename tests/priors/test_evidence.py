@@ -1,0 +1,242 @@
+"""What is believed of a difference between folders: against the spread of takes, and by placebo."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.signal import firwin2, lfilter
+from torch import Tensor
+
+from tonewood.dsp.features import Features, compute_features
+from tonewood.priors.fitting import HeldOutGroups, fit_priors
+from tonewood.priors.nearest_neighbours import PriorFeatures, cosine_basis, fit_folder_statistics
+from tonewood.priors.shrinkage import (
+    ShrinkageFactors,
+    SpectralDifference,
+    Variance,
+    cluster_sessions,
+    fit_static_mask,
+    mean_over_audible,
+    spectral_difference,
+)
+from tonewood.settings import (
+    BandSettings,
+    NeighbourSettings,
+    NetworkSettings,
+    PriorsSettings,
+    SpectrumSettings,
+)
+
+ROWS = 48
+NEAR = NeighbourSettings(frames=1_024, codes=256, nearest=4, components=8)
+
+
+def drawn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def lacks(
+    difference: Tensor, spread_db: float, takes: int, seed: int
+) -> tuple[SpectralDifference, SpectralDifference]:
+    """Both sides' lacks [take, row]: a difference, and takes of smooth colours of their own."""
+    basis = cosine_basis(ROWS)[1:9]
+    there, here = (spread_db * drawn(seed + s, takes, 8) @ basis for s in (0, 1_000))
+    return (
+        lacking(difference + there - here.mean(dim=0)),
+        lacking(difference + there.mean(dim=0) - here),
+    )
+
+
+def lacking(rows: Tensor, frames: float = 9.0) -> SpectralDifference:
+    """Takes that are steady within a tenth of a dB."""
+    return SpectralDifference(rows, 0.1 * drawn(9, *rows.shape), torch.full((len(rows),), frames))
+
+
+def error(mask: Tensor, wanted: Tensor) -> float:
+    return float((mask - wanted).square().mean().sqrt())
+
+
+def test_takes_that_agree_are_believed() -> None:
+    difference = 10 * cosine_basis(ROWS)[3]
+    torch.testing.assert_close(fit_static_mask(*lacks(difference, 0.0, 5, 0)), difference)
+
+
+def test_a_difference_within_the_spread_of_takes_is_hardly_believed() -> None:
+    nothing = torch.zeros(ROWS)
+    believed, plain = [], []
+    for seed in range(20):
+        sides = lacks(nothing, 20.0, 5, seed)
+        believed.append(error(fit_static_mask(*sides), nothing))
+        plain.append(error(fit_static_mask(*sides, penalty=0), nothing))
+    assert sum(believed) < 0.5 * sum(plain)
+
+
+def test_shrinking_lowers_the_error_where_takes_are_few_and_costs_little_elsewhere() -> None:
+    difference = cosine_basis(ROWS)[1:9].T @ (12 * drawn(7, 8))
+    for takes, spread, share in ((4, 24.0, 0.9), (200, 24.0, 1.05)):
+        trials = [lacks(difference, spread, takes, seed) for seed in range(20)]
+        shrunk = sum(error(fit_static_mask(*sides), difference) for sides in trials)
+        assert shrunk < share * sum(
+            error(fit_static_mask(*s, penalty=0), difference) for s in trials
+        )
+
+
+def test_a_long_take_weighs_more_and_one_take_alone_is_as_doubtful_as_the_others() -> None:
+    rows = torch.stack([torch.zeros(ROWS), torch.ones(ROWS)])
+    assert lacking(rows)._replace(frames=torch.tensor([1.0, 3.0])).mean[0] == 0.75
+    difference = 10 * cosine_basis(ROWS)[3]
+    alone, many = lacks(difference, 8.0, 6, 0)
+    one = lacking(alone.rows_db[:1])
+    assert fit_static_mask(one, many).norm() < fit_static_mask(one, many, penalty=0).norm()
+
+
+def test_takes_of_one_session_count_as_one() -> None:
+    colours = 20 * drawn(1, 3, 8) @ cosine_basis(ROWS)[1:9]
+    cut = colours.repeat_interleave(4, dim=0) + 0.05 * drawn(2, 12, ROWS)
+    shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    found = cluster_sessions(lacking(cut[shuffled]))
+    assert set(found.tolist()) == {0, 1, 2}
+    for one in range(3):
+        assert len(set((shuffled[found == one] // 4).tolist())) == 1
+    whole, pieces = lacking(colours), lacking(cut)
+    shrunk = fit_static_mask(pieces, pieces)
+    assert error(shrunk, fit_static_mask(whole, whole)) < 0.1
+    assert fit_static_mask(pieces, pieces, penalty=0).norm() > 1.5 * shrunk.norm()
+
+
+def test_takes_that_differ_no_more_than_their_halves_are_of_one_session() -> None:
+    assert not cluster_sessions(
+        SpectralDifference(drawn(1, 20, ROWS), 2 * drawn(2, 20, ROWS), torch.ones(20))
+    ).any()
+    apart = cluster_sessions(
+        SpectralDifference(9 * drawn(1, 20, ROWS), 0.1 * drawn(2, 20, ROWS), torch.ones(20))
+    )
+    assert len(set(apart.tolist())) == 20
+    unsteady = 2 * drawn(2, 20, ROWS)
+    unsteady[3] = torch.nan  # too short to have halves
+    assert not cluster_sessions(
+        SpectralDifference(drawn(1, 20, ROWS), unsteady, torch.ones(20))
+    ).any()
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_belief_divides_a_mask_into_static_take_and_moment(take: float, moment: float) -> None:
+    mask, static = drawn(1, 6, 40), drawn(2, 6)
+    audible = torch.arange(40) > 9
+    made = ShrinkageFactors(take, moment).apply(mask, static, mean_over_audible(mask, audible))
+    torch.testing.assert_close(
+        mean_over_audible(made, audible),
+        static + take * (mean_over_audible(mask, audible) - static),
+    )
+    torch.testing.assert_close(made.diff(dim=1), moment * mask.diff(dim=1), atol=1e-5, rtol=1e-5)
+
+
+def test_all_is_believed_where_a_placebo_finds_little_and_nothing_where_it_finds_as_much() -> None:
+    real = Variance(per_recording=4.0, per_frame=9.0)
+    assert ShrinkageFactors.from_variance(real, Variance(0.4, 0.9)) == ShrinkageFactors(1.0, 1.0)
+    assert ShrinkageFactors.from_variance(real, real) == ShrinkageFactors(0.0, 0.0)
+    assert ShrinkageFactors.from_variance(real, Variance(1.9, 0.0)) == pytest.approx((0.5, 1.0))
+    assert ShrinkageFactors.from_variance(real, Variance(2.4, 0.0)) == pytest.approx((0.0, 1.0))
+    assert ShrinkageFactors.from_variance(real, real, penalty=0) == ShrinkageFactors(1.0, 1.0)
+
+
+def test_power_is_its_slow_twin() -> None:
+    masks = [drawn(seed, 3, 20) for seed in range(3)]
+    audible = torch.arange(20) < 15
+    takes = [PriorFeatures(mask, mask, audible, torch.ones(20)) for mask in masks]
+    means = [[row[:15].mean() for row in mask] for mask in masks]
+    shapes = torch.tensor([[m - sum(mean) / 3 for m in mean] for mean in means])
+    moment = sum(
+        float((mask[r, t] - means[i][r]) ** 2)
+        for i, mask in enumerate(masks)
+        for r in range(3)
+        for t in range(15)
+    )
+    found = Variance.from_masks(masks, takes)
+    assert found.per_recording == pytest.approx(float(shapes.var(dim=0).mean()), rel=1e-5)
+    assert found.per_frame == pytest.approx(moment / (3 * 3 * 15), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
+    """Factory of takes, each through a filter that is drawn for it, and then one for all."""
+    taps = firwin2(257, [0, 300, 1_200, 3_000, 8_000], [1, 1, 3, 0.4, 0.4], fs=16_000)
+
+    def make(seeds: range, *, own_db: float, filtered: bool) -> list[Features]:
+        made = []
+        for seed in seeds:
+            knots = 10 ** (own_db * drawn(seed, 6).numpy() / 20)
+            own = firwin2(257, [0, 500, 1_000, 2_000, 4_000, 8_000], knots, fs=16_000)
+            wave = lfilter(own, 1, play(6, seed=seed)[0])
+            wave = torch.from_numpy(lfilter(taps, 1, wave) if filtered else wave).float()
+            made.append(compute_features(wave, BandSettings(), SpectrumSettings()))
+        return made
+
+    return make
+
+
+def test_like_is_compared_with_like(recordings: Callable[..., list[Features]]) -> None:
+    reference = recordings(range(4), own_db=0.0, filtered=True)
+    source = recordings(range(10, 14), own_db=0.0, filtered=False)
+    there, here = fit_folder_statistics(reference, source, NEAR, torch.Generator().manual_seed(0))
+    sides = (
+        spectral_difference([there.prior_features(f) for f in reference], there, here, sign=1.0),
+        spectral_difference([here.prior_features(f) for f in source], here, there, sign=-1.0),
+    )
+    dry, wet = (recordings(range(1), own_db=0.0, filtered=f)[0].rows_db for f in (False, True))
+    wanted = (wet - dry)[:, 50:500].median(dim=1).values
+    for side in sides:
+        assert torch.corrcoef(torch.stack([side.mean, wanted]))[0, 1] > 0.9
+
+
+def test_one_filter_for_all_takes_leaves_nothing_to_adapt_to(
+    recordings: Callable[..., list[Features]],
+) -> None:
+    settings = PriorsSettings(neighbours=NEAR, network=NetworkSettings(width=16, steps=60))
+    reference = recordings(range(7), own_db=0.0, filtered=True)
+    source = recordings(range(10, 16), own_db=0.0, filtered=False)
+
+    def believed(doubt: float) -> float:
+        asked = settings.model_copy(update={"doubt": doubt})
+        generator = torch.Generator().manual_seed(0)
+        beliefs = fit_priors(
+            reference[:6], source, reference[6:], asked, 10.0, generator
+        ).priors.shrinkage
+        return beliefs.neighbours.per_frame + beliefs.networks.per_frame
+
+    assert believed(1.0) < 0.5
+    assert believed(0.0) == 2.0
+
+
+def test_a_reference_of_a_few_unlike_sessions_gives_the_static_mask_alone(
+    recordings: Callable[..., list[Features]],
+) -> None:
+    settings = PriorsSettings(neighbours=NEAR, network=NetworkSettings(width=16, steps=20))
+    reference = recordings(range(7), own_db=9.0, filtered=True)
+    source = recordings(range(10, 16), own_db=9.0, filtered=False)
+    priors = fit_priors(
+        reference[:6], source, reference[6:], settings, 10.0, torch.Generator().manual_seed(0)
+    ).priors
+    mask = priors.mask(source[0], "auto")
+    shape = mask - mask.mean(dim=0) - (priors.static_db - priors.static_db.mean())[:, None]
+    torch.testing.assert_close(shape, torch.zeros_like(shape), atol=1e-4, rtol=0)
+
+
+def test_a_folder_is_halved_by_session_and_asked_only_where_it_has_enough() -> None:
+    rows = 9 * drawn(1, 12, ROWS).repeat_interleave(2, dim=0)
+    takes: list[Any] = list(range(24))
+    folder = HeldOutGroups.from_difference(takes, lacking(rows))
+    assert folder.is_testable
+    first, second = folder.halve(torch.Generator().manual_seed(0))
+    halves: list[list[Any]] = [list(half.takes) for half in (first, second)]
+    assert sorted(halves[0] + halves[1]) == takes
+    assert not {take // 2 for take in halves[0]} & {take // 2 for take in halves[1]}
+    few = HeldOutGroups.from_difference(takes[:8], lacking(rows[:8]))
+    assert not few.is_testable
+    assert few.held_out_group.tolist() == list(range(8))
+    alike = HeldOutGroups.from_difference(takes[:4], lacking(torch.zeros(4, ROWS)))
+    assert alike.single_session
+    assert alike.is_testable

@@ -1,0 +1,140 @@
+"""Both folders as frames, and how a frame of one finds its like in the other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tonewood.dsp.features import Features, compute_features
+from tonewood.priors.nearest_neighbours import (
+    Codebook,
+    FolderStatistics,
+    activity_from_level,
+    back_translate,
+    condense_codebook,
+    fit_folder_statistics,
+    key_vectors,
+    map_to_other,
+)
+from tonewood.settings import BandSettings, NeighbourSettings, SpectrumSettings
+
+SETTINGS = NeighbourSettings(frames=512, codes=512, nearest=4, components=8)
+TILT = torch.linspace(-6, 6, 48)[:, None]
+
+
+@pytest.fixture(scope="module")
+def takes(play: Callable[..., Any]) -> list[Features]:
+    waves = [torch.from_numpy(play(6, seed=seed)[0]) for seed in range(4)]
+    return [compute_features(wave, BandSettings(), SpectrumSettings()) for wave in waves]
+
+
+def tilted(takes: list[Features]) -> list[Features]:
+    return [take._replace(rows_db=take.rows_db + TILT) for take in takes]
+
+
+@pytest.fixture(scope="module")
+def folders(takes: list[Features]) -> tuple[FolderStatistics, FolderStatistics]:
+    generator = torch.Generator().manual_seed(0)
+    return fit_folder_statistics(tilted(takes[:2]), takes[2:], SETTINGS, generator)
+
+
+def test_the_nearest_of_a_code_is_itself() -> None:
+    key = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
+    rows = torch.arange(50.0)[:, None].expand(-1, 3).contiguous()
+    book = Codebook(key, rows, torch.arange(50))
+    assert torch.equal(book.nearest_mean(key, 1), rows.T)
+
+
+def test_nearest_mean_is_its_slow_twin() -> None:
+    generator = torch.Generator().manual_seed(2)
+    key, query = (torch.randn(n, 6, generator=generator) for n in (40, 7))
+    rows = torch.randn(40, 3, generator=generator)
+    book = Codebook(key, rows, torch.zeros(40))
+    for frame, found in enumerate(book.nearest_mean(query, 5).T):
+        distance = [float((query[frame] - k).square().sum()) for k in key]
+        nearest = sorted(range(40), key=lambda i: distance[i])[:5]
+        torch.testing.assert_close(found, rows[nearest].mean(dim=0))
+
+
+def test_what_a_folder_has_of_every_pitch_decides_no_direction(
+    takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
+) -> None:
+    """Directions are those in which frames differ: a fixed filter over pitches adds none."""
+    offset = 5 * torch.randn(
+        takes[0].fine_db.shape[0], 1, generator=torch.Generator().manual_seed(3)
+    )
+    moved = [take._replace(fine_db=take.fine_db + offset) for take in tilted(takes[:2])]
+    there, _ = fit_folder_statistics(moved, takes[2:], SETTINGS, torch.Generator().manual_seed(0))
+    alike = (there.projection * folders[0].projection).sum(dim=0).abs()
+    torch.testing.assert_close(alike, torch.ones(8), atol=1e-3, rtol=0)
+
+
+def test_a_take_can_be_left_out() -> None:
+    key = torch.tensor([[0.0], [1.0], [5.0]])
+    book = Codebook(key, torch.tensor([[10.0], [20.0], [30.0]]), torch.tensor([0, 0, 1]))
+    assert book.nearest_mean(torch.zeros(1, 1), 1, skip=0).item() == 30.0
+
+
+def test_keys_forget_the_folder_mean() -> None:
+    rows = torch.randn(9, 48, generator=torch.Generator().manual_seed(3))
+    fine = torch.zeros(9, 4)
+    moved = key_vectors(rows + 7 * TILT.T, fine, rows.mean(dim=0) + 7 * TILT[:, 0])
+    torch.testing.assert_close(moved, key_vectors(rows, fine, rows.mean(dim=0)), atol=1e-4, rtol=0)
+
+
+def test_a_fixed_filter_between_the_folders_is_found(
+    takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
+) -> None:
+    reference, source = folders
+    take = source.prior_features(takes[3])
+    gain = map_to_other(take, source, reference, SETTINGS, 10.0)[:, take.audible]
+    sounding = slice(8, None)  # the instrument has nothing below 110 Hz
+    found, wanted = gain.mean(dim=1)[sounding], TILT[sounding, 0]
+    assert torch.corrcoef(torch.stack([found, wanted]))[0, 1] > 0.75
+
+
+def test_level_of_the_recording_does_not_matter(
+    takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
+) -> None:
+    reference, source = folders
+    quiet = takes[3]._replace(rows_db=takes[3].rows_db - 20)
+    masks = [
+        map_to_other(source.prior_features(t), source, reference, SETTINGS, 10.0)
+        for t in (takes[3], quiet)
+    ]
+    # Rounding may turn one of many neighbours into another that is as near.
+    difference = (masks[0] - masks[1]).abs()
+    assert difference.max() < 0.1
+    assert difference.square().mean().sqrt() < 5e-3
+
+
+def test_an_imitation_is_made_of_the_other_folder(
+    takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
+) -> None:
+    reference, source = folders
+    take = reference.prior_features(tilted(takes)[0])
+    pseudo = back_translate(take, reference, source, 10.0)
+    slopes = [
+        float((t.rows_db[:, t.audible].mean(dim=1) * TILT[:, 0]).mean()) for t in (take, pseudo)
+    ]
+    assert slopes[1] < slopes[0]
+    assert torch.equal(pseudo.fine, take.fine)
+
+
+def test_condensing_keeps_the_mean_of_every_code(
+    folders: tuple[FolderStatistics, FolderStatistics],
+) -> None:
+    folder = condense_codebook(folders[0], 16, torch.Generator().manual_seed(4))
+    assert folder.codebook.key.shape[0] == 16
+    again = key_vectors(
+        folder.codebook.rows_db, folder.codebook.key[:, 48:], folder.row_mean
+    )  # a code's key follows from its rows and its fine structure: only these are stored
+    torch.testing.assert_close(again, folder.codebook.key, atol=1e-3, rtol=0)
+    assert condense_codebook(folders[0], 10_000, torch.Generator()) is folders[0]
+
+
+def test_presence_fades_between_45_and_60_db() -> None:
+    level = torch.tensor([0.0, -30.0, -45.0, -52.5, -60.0, -90.0])
+    expected = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0, 0.0])
+    torch.testing.assert_close(activity_from_level(level), expected)

@@ -1,0 +1,73 @@
+"""The mask in one pass."""
+
+import torch
+
+from tonewood.priors.mask_network import MaskNetwork, PseudoPair, train_mask_network
+from tonewood.priors.nearest_neighbours import Codebook, FolderStatistics, PriorFeatures
+from tonewood.settings import NetworkSettings
+
+ROWS, COMPONENTS, FRAMES = 12, 3, 120
+HEARD = torch.ones(FRAMES, dtype=torch.bool)
+
+
+def folder() -> FolderStatistics:
+    generator = torch.Generator().manual_seed(0)
+    key = torch.randn(20, ROWS + COMPONENTS, generator=generator)
+    book = Codebook(key, torch.zeros(20, ROWS), torch.zeros(20))
+    return FolderStatistics(torch.zeros(ROWS), torch.zeros(144), torch.zeros(144, COMPONENTS), book)
+
+
+def pairs(count: int, seed: int) -> list[PseudoPair]:
+    """Takes whose wanted mask is a rule: half of each row's own level, upside down."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(count):
+        rows = 6 * torch.randn(ROWS, FRAMES, generator=generator)
+        fine = torch.randn(COMPONENTS, FRAMES, generator=generator)
+        made.append(PseudoPair(PriorFeatures(rows, fine, HEARD, HEARD.float()), -rows / 2))
+    return made
+
+
+def test_untrained_it_changes_nothing() -> None:
+    network = MaskNetwork(ROWS, COMPONENTS, NetworkSettings(width=8), torch.Generator())
+    [pair] = pairs(1, 1)
+    assert torch.equal(network.predict_gain(pair.features), torch.zeros(ROWS, FRAMES))
+
+
+def test_it_learns_a_rule_that_pairs_share() -> None:
+    settings = NetworkSettings(width=32, kernel=3, steps=150)
+    network = train_mask_network(pairs(6, 2), folder(), settings, torch.Generator().manual_seed(3))
+    [unheard] = pairs(1, 9)
+    error = (network.predict_gain(unheard.features) - unheard.gain_db).square().mean().sqrt()
+    assert error < 0.4 * unheard.gain_db.square().mean().sqrt()
+
+
+def test_same_seed_same_network_and_the_global_state_is_left_alone() -> None:
+    state = torch.random.get_rng_state()
+    settings = NetworkSettings(width=8, steps=20)
+    made = [
+        train_mask_network(pairs(2, 4), folder(), settings, torch.Generator().manual_seed(5))
+        for _ in range(2)
+    ]
+    weights = [network.state_dict() for network in made]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_inaudible_frames_do_not_teach() -> None:
+    settings = NetworkSettings(width=8, steps=20)
+    [pair] = pairs(1, 6)
+    deaf = pair.features._replace(audible=torch.zeros(FRAMES, dtype=torch.bool))
+    network = train_mask_network(
+        [PseudoPair(deaf, pair.gain_db)], folder(), settings, torch.Generator().manual_seed(7)
+    )
+    assert network.predict_gain(pair.features).abs().max() < 1e-6
+
+
+def test_batch_equals_singles() -> None:
+    network = MaskNetwork(ROWS, COMPONENTS, NetworkSettings(width=8), torch.Generator())
+    torch.nn.init.normal_(network.last.weight, generator=torch.Generator().manual_seed(8))
+    inputs = torch.stack([network.inputs(pair.features) for pair in pairs(3, 10)])
+    together = network(inputs)
+    for one, alone in zip(together, inputs, strict=True):
+        torch.testing.assert_close(one, network(alone[None])[0], atol=1e-4, rtol=1e-4)

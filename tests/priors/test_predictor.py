@@ -1,0 +1,226 @@
+"""The predictor: causal, the same however a recording is cut, and taught by masks alone."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tonewood.dsp.filterbank import frame_levels
+from tonewood.priors.predictor import (
+    DistillationExample,
+    Predictor,
+    prediction_error_db,
+    train_predictor,
+)
+from tonewood.settings import PredictorSettings
+
+ROWS, FRAMES = 12, 150
+ROW_HZ = np.geomspace(100, 6_000, ROWS)
+SMALL = PredictorSettings(width=8, kernel=3, depth=3, lookahead=2)
+
+
+def drawn(settings: PredictorSettings = SMALL, seed: int = 0) -> Predictor:
+    """A predictor of random weights, whose output is not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    predictor = Predictor(ROWS, settings, 10.0, generator)
+    torch.nn.init.normal_(predictor.last.weight, generator=generator)
+    return predictor.requires_grad_(False).eval()
+
+
+def masked(predictor: Predictor, rows_db: Tensor) -> Tensor:
+    return predictor.predict(rows_db).mask_db
+
+
+def rows(frames: int = FRAMES, seed: int = 1, level_db: float = -40.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return level_db + 10 * torch.randn(ROWS, frames, generator=generator)
+
+
+def test_untaught_it_makes_the_static_mask() -> None:
+    predictor = Predictor(ROWS, SMALL, 10.0, torch.Generator())
+    predictor.static_db.copy_(torch.arange(ROWS))
+    assert torch.equal(
+        masked(predictor, rows()), torch.arange(ROWS)[:, None].expand(-1, FRAMES) * 1.0
+    )
+
+
+@given(frame=st.integers(0, FRAMES - 1), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_what_comes_later_than_its_lookahead_changes_nothing(frame: int, seed: int) -> None:
+    predictor, heard = drawn(), rows()
+    other = torch.cat([heard[:, : frame + 1], rows(seed=seed + 2)[:, frame + 1 :]], dim=1)
+    last = frame - SMALL.lookahead + 1
+    mine, theirs = masked(predictor, heard), masked(predictor, other)
+    assert torch.equal(mine[:, : max(0, last)], theirs[:, : max(0, last)])
+
+
+def test_it_does_use_its_lookahead() -> None:
+    predictor, heard = drawn(), rows()
+    other = heard.clone()
+    other[:, 100] += 6
+    changed = (masked(predictor, heard) - masked(predictor, other)).abs().amax(dim=0) > 1e-3
+    assert int(changed.nonzero()[0]) == 100 - SMALL.lookahead
+
+
+@given(cuts=st.lists(st.integers(1, FRAMES - 1), unique=True, max_size=6))
+@settings(max_examples=20, deadline=None)
+def test_cut_anywhere_the_masks_are_the_same(cuts: list[int]) -> None:
+    predictor, heard = drawn(), rows()
+    memory, pieces = predictor.initial_state(), []
+    borders = [0, *sorted(cuts), FRAMES]
+    for begin, end in pairwise(borders):
+        mask, memory = predictor(heard[None, :, begin:end], memory)
+        pieces.append(mask.mask_db[0])
+    together, _ = predictor(heard[None], predictor.initial_state())
+    torch.testing.assert_close(torch.cat(pieces, dim=1), together.mask_db[0], atol=1e-4, rtol=1e-4)
+
+
+def test_long_recordings_are_worked_in_pieces_that_do_not_show() -> None:
+    predictor, heard = drawn(), rows(5_000)
+    together, _ = predictor(heard[None], predictor.initial_state())
+    torch.testing.assert_close(
+        masked(predictor, heard)[:, : -SMALL.lookahead],
+        together.mask_db[0][:, SMALL.lookahead :],
+        atol=1e-3,
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 149, 150, 999])
+def test_parts_of_any_size_give_the_whole(size: int) -> None:
+    predictor, heard = drawn(), rows()
+    made = list(predictor.predict_chunks(torch.split(heard, size, dim=1)))
+    for part, whole in zip(zip(*made, strict=True), predictor.predict(heard), strict=True):
+        torch.testing.assert_close(torch.cat(part, dim=1), whole, atol=1e-4, rtol=1e-4)
+    assert list(predictor.predict_chunks([])) == []
+
+
+def test_the_recordings_level_changes_nothing() -> None:
+    predictor, heard = drawn(), rows()
+    torch.testing.assert_close(
+        masked(predictor, heard), masked(predictor, heard - 30), atol=1e-3, rtol=0
+    )
+
+
+def test_the_level_is_a_leaky_mean_of_power_weighted_by_power() -> None:
+    predictor, heard = drawn(), rows(60)
+    relative, _ = predictor.relative_levels(heard[None], predictor.initial_state().sums)
+    power = [10 ** (x / 10) for x in frame_levels(heard.double()).tolist()]
+    for now in (0, 1, 30, 59):
+        leak = [np.exp((past - now) * 0.01 / SMALL.level_seconds) for past in range(now + 1)]
+        above = sum(w * p * p for w, p in zip(leak, power, strict=False))
+        below = sum(w * p for w, p in zip(leak, power, strict=False))
+        level = 10 * np.log10(above / below)
+        assert float(heard[0, now] - relative[0, 0, now]) == pytest.approx(level, abs=1e-3)
+
+
+def test_a_pause_is_not_adapted_to_and_leaves_the_level_alone() -> None:
+    predictor = drawn()
+    predictor.static_db.fill_(2.0)
+    music, pause = rows(100), rows(200, level_db=-110.0)
+    mask = masked(predictor, torch.cat([music, pause, music], dim=1))
+    assert torch.equal(mask[:, 110:290], torch.full((ROWS, 180), 2.0))
+    relative, sums = predictor.relative_levels(
+        torch.cat([music, pause], dim=1)[None], predictor.initial_state().sums
+    )
+    again, _ = predictor.relative_levels(music[None], sums)
+    assert float((relative[0, :, 99] - music[:, 99]).mean()) == pytest.approx(
+        float((again[0, :, 0] - music[:, 0]).mean()), abs=0.5
+    )
+
+
+def test_batch_equals_singles() -> None:
+    predictor = drawn()
+    takes = torch.stack([rows(seed=seed) for seed in range(3)])
+    together, _ = predictor(takes, predictor.initial_state(3))
+    for one, take in zip(together.mask_db, takes, strict=True):
+        alone, _ = predictor(take[None], predictor.initial_state())
+        torch.testing.assert_close(one, alone.mask_db[0], atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_stored_comes_back() -> None:
+    predictor = drawn()
+    back = Predictor.from_tensors(predictor.tensors(), SMALL, 10.0)
+    torch.testing.assert_close(masked(back, rows()), masked(predictor, rows()), atol=0.1, rtol=1e-2)
+    assert all(torch.equal(v, predictor.tensors()[k]) for k, v in back.tensors().items())
+
+
+# --- Distillation
+
+
+def lessons(count: int, seed: int, lookahead: int = 0) -> list[DistillationExample]:
+    """Takes whose mask is a rule: half of each row's own level, upside down, so much ahead."""
+    made = []
+    for take in range(count):
+        heard = rows(FRAMES, seed=seed + take)
+        rule = -(heard + 40) / 2
+        made.append(DistillationExample(heard, torch.roll(rule, -lookahead, dims=1), heard + 40))
+    return made
+
+
+def taught(takes: list[DistillationExample], **changes: object) -> Predictor:
+    wanted = PredictorSettings(width=32, kernel=2, depth=2, steps=150, dropout=0.0, level_db=0.0)
+    generator = torch.Generator().manual_seed(3)
+    return train_predictor(
+        takes, torch.zeros(ROWS), None, ROW_HZ, wanted.model_copy(update=changes), 10.0, generator
+    )
+
+
+def test_it_learns_a_rule_that_masks_share() -> None:
+    predictor = taught(lessons(6, 20))
+    unheard = lessons(2, 90)
+    assert prediction_error_db(predictor, unheard) < 0.5 * prediction_error_db(
+        Predictor(ROWS, predictor.settings, 10.0, torch.Generator()), unheard
+    )
+
+
+def test_a_mask_that_needs_the_next_frame_needs_the_lookahead() -> None:
+    takes, unheard = lessons(6, 20, lookahead=1), lessons(2, 90, lookahead=1)
+    ahead, blind = (taught(takes, lookahead=n) for n in (1, 0))
+    assert prediction_error_db(ahead, unheard) < 0.7 * prediction_error_db(blind, unheard)
+
+
+def test_inaudible_frames_do_not_teach() -> None:
+    [take] = lessons(1, 20)
+    heard = take.rows_db.clone()
+    heard[:, 1:] -= 80
+    alone = taught([DistillationExample(heard, take.mask_db, take.departure_db)], steps=20)
+    other = taught(
+        [
+            DistillationExample(
+                heard,
+                torch.cat([take.mask_db[:, :1], 9 + 0 * take.mask_db[:, 1:]], 1),
+                take.departure_db,
+            )
+        ],
+        steps=20,
+    )
+    assert all(torch.equal(alone.state_dict()[k], v) for k, v in other.state_dict().items())
+
+
+def test_the_guide_is_heard_too() -> None:
+    takes = lessons(3, 20)
+
+    def high_is_odd(rows_db: Tensor) -> Tensor:
+        return rows_db[:, ROWS // 2 :].clamp_min(-60).sum(dim=(1, 2))
+
+    generator = torch.Generator().manual_seed(3)
+    wanted = PredictorSettings(width=16, kernel=2, depth=2, steps=60, guide=3.0)
+    guided = train_predictor(takes, torch.zeros(ROWS), high_is_odd, ROW_HZ, wanted, 10.0, generator)
+    plain = taught(takes, width=16, steps=60)
+    high = slice(ROWS // 2, None)
+    assert (
+        masked(guided, takes[0].rows_db)[high].mean()
+        < masked(plain, takes[0].rows_db)[high].mean() - 1
+    )
+
+
+def test_same_seed_same_predictor_and_the_global_state_is_left_alone() -> None:
+    state = torch.random.get_rng_state()
+    one, two = (taught(lessons(2, 4), steps=20, dropout=0.1, level_db=2.0) for _ in range(2))
+    assert all(torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())

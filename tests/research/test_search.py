@@ -1,0 +1,169 @@
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from tonewood.research.architecture_search import (
+    ScorerSize,
+    SizeProgress,
+    SizeResult,
+    SizeTrial,
+    TrialMean,
+    evaluate_sizes,
+    find_knee,
+    smallest_sufficient,
+)
+from tonewood.scorer.network import Scorer
+from tonewood.scorer.training import LabelledTakes, TrainedScorer, euclidean_loss, train_scorer
+from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
+
+PAPER = SpectrumSettings()
+TINY = ScorerSettings(bands=BandSettings(count=16), crop_seconds=0.5)
+BRIEF = TrainingSettings(
+    batch=8, steps=20, check_every=10, tilt_db=1, mask_db=1, learning_rate=0.02
+)
+TWO_SIZES = (ScorerSize(3, 1), ScorerSize(4, 2))
+
+
+def rung(parameters: int, *accuracies: float, windows: int = 10**9) -> SizeResult:
+    losses = tuple(1 - a for a in accuracies)
+    return SizeResult(ScorerSize(parameters, 1), parameters, accuracies, losses, windows, 0.0)
+
+
+# --- The rule
+
+
+def test_an_estimate_is_mean_and_standard_error() -> None:
+    # Deviations -1, 0, 1: a sample variance of 1, over three trials.
+    assert TrialMean.from_values([1.0, 2.0, 3.0]) == pytest.approx((2.0, 1 / math.sqrt(3)))
+
+
+def test_the_smallest_within_one_standard_error_of_the_best() -> None:
+    # Deviations of 0.04 either way: an error of 0.04 / √3 = 0.0231, so 0.8769 is enough.
+    best = rung(1_000, 0.86, 0.90, 0.94)
+    assert best.accuracy.error == pytest.approx(0.04 / math.sqrt(3))
+    within, short = rung(100, 0.878, 0.878, 0.878), rung(10, 0.876, 0.876, 0.876)
+    worse = rung(10_000, 0.89, 0.89, 0.89)
+    assert smallest_sufficient([worse, best, short, within]) is within
+    assert smallest_sufficient([worse, best, short]) is best
+
+
+def test_the_error_that_counts_is_the_best_rungs_own() -> None:
+    # The small rung's spread is wide, the best's is none: only its equal would do.
+    sure, unsure = rung(1_000, 0.90, 0.90, 0.90), rung(10, 0.70, 0.89, 1.0)
+    assert smallest_sufficient([unsure, sure]) is sure
+
+
+def test_trials_without_an_error_leave_what_their_windows_leave() -> None:
+    # (528 + 2) / 532 right: an error of √(0.9962 · 0.0038 / 532) = 0.27 %.
+    perfect = rung(1_000, 1.0, 1.0, 1.0, windows=528)
+    assert perfect.accuracy.error == 0
+    assert perfect.standard_error == pytest.approx(math.sqrt(530 / 532 * 2 / 532 / 532))
+    assert smallest_sufficient([perfect, rung(100, 0.998, 0.998), rung(10, 0.996, 0.996)]) == rung(
+        100, 0.998, 0.998
+    )
+
+
+def test_of_several_best_the_smallest_is_chosen() -> None:
+    # The larger one's greater error must not reach down to the smallest rung either.
+    low, small, large = rung(10, 0.9, 0.9), rung(100, 0.95, 0.95), rung(1_000, 0.85, 1.05)
+    assert smallest_sufficient([large, small, low]) is small
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ([0.5, 0.9, 0.92, 0.94], 1),  # above the chord by 0.58, 0.29
+        ([0.5, 0.6, 0.9, 0.9], 2),
+        ([0.5, 0.9, 0.6, 0.9], 1),  # what fewer parameters gave is not lost by more
+        ([0.8, 0.8, 0.8, 0.8], 0),
+        ([0.9, 0.8, 0.8, 0.7], 0),
+    ],
+)
+def test_the_knee_stands_farthest_above_the_chord(
+    accuracies: Sequence[float], expected: int
+) -> None:
+    rungs = [rung(10 ** (n + 1), a, a) for n, a in enumerate(accuracies)]
+    assert find_knee(rungs) is rungs[expected]
+    assert find_knee(rungs[::-1]) is rungs[expected]
+
+
+def test_the_knee_takes_parameters_by_their_logarithm() -> None:
+    # Above the chord by 0.27 and 0.08; on a linear axis it would be 0.59 and 0.65.
+    rungs = [rung(n, a, a) for n, a in ((1, 0.0), (10, 0.6), (100, 0.75), (1_000, 1.0))]
+    assert find_knee(rungs) is rungs[1]
+
+
+def test_the_ladder_rises_from_hundreds_to_a_hundred_thousand_parameters() -> None:
+    settings = ScorerSettings()
+    counts = [
+        Scorer(settings.model_copy(update=size._asdict()), PAPER, torch.Generator()).parameter_count
+        for size in TWO_SIZES
+    ]
+    assert counts == [325, 829, 1_729, 3_713, 8_161, 14_337, 36_681, 93_249]
+    # The default is a rung, so that the ladder judges it.
+    assert ScorerSize(settings.width, settings.depth) in TWO_SIZES
+
+
+def test_the_loss_weighs_both_sides_the_same() -> None:
+    # Mean squares 0.125 over two windows and 0.25 over four.
+    reference, source = torch.tensor([0.0, 0.5]), torch.tensor([1.0, 0.0, 1.0, 1.0])
+    assert euclidean_loss(reference, source) == pytest.approx((0.125 + 0.25) / 2)
+
+
+# --- The climb
+
+
+def take(tilt_db: float, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    slope = torch.linspace(tilt_db, -tilt_db, 16)[:, None]
+    return slope - 30 + 4 * torch.randn(16, 160, generator=generator)
+
+
+def takes(first: int, count: int) -> LabelledTakes:
+    return LabelledTakes(
+        reference=[take(3.0, first + i) for i in range(count)],
+        source=[take(-3.0, first + 100 + i) for i in range(count)],
+    )
+
+
+@pytest.fixture(scope="module")
+def trials() -> list[SizeTrial]:
+    return [SizeTrial(seed, takes(10 * seed, 3), takes(10 * seed + 5, 2)) for seed in (3, 4)]
+
+
+@pytest.fixture(scope="module")
+def climbed(trials: list[SizeTrial]) -> list[SizeProgress | SizeResult]:
+    return list(evaluate_sizes(trials, TINY, PAPER, BRIEF, sizes=TWO_SIZES))
+
+
+def test_every_size_is_tried_on_every_trial(climbed: list[SizeProgress | SizeResult]) -> None:
+    looks = [event for event in climbed if isinstance(event, SizeProgress)]
+    assert [(e.size, e.number, e.sizes, e.trial, e.trials, e.check.step) for e in looks] == [
+        (size, number, 2, trial, 2, step)
+        for number, size in enumerate(TWO_SIZES, start=1)
+        for trial in (1, 2)
+        for step in (10, 20)
+    ]
+    rungs = [event for event in climbed if isinstance(event, SizeResult)]
+    assert [rung.size for rung in rungs] == list(TWO_SIZES)
+    assert climbed[-1] is rungs[-1]
+    assert [rung.parameters for rung in rungs] == [3 * 26 + 4, 4 * 26 + 8 * 37 + 9]
+    assert all(len(rung.accuracies) == len(rung.losses) == 2 for rung in rungs)
+    assert all(rung.accuracy.mean > 0.9 and rung.seconds > 0 for rung in rungs)
+
+
+def test_a_rung_is_what_training_that_size_alone_gives(
+    climbed: list[SizeProgress | SizeResult], trials: list[SizeTrial]
+) -> None:
+    last = climbed[-1]
+    assert isinstance(last, SizeResult)
+    settings = TINY.model_copy(update={"width": 4, "depth": 2})
+    for index, trial in enumerate(trials):
+        *_, fit = train_scorer(trial.train, trial.held_out, settings, PAPER, BRIEF, seed=trial.seed)
+        assert isinstance(fit, TrainedScorer)
+        assert last.accuracies[index] == fit.accuracy
+        assert last.losses[index] == euclidean_loss(fit.reference_scores, fit.source_scores)
+    assert last.losses[0] != last.losses[1]

@@ -1,0 +1,117 @@
+import pytest
+import torch
+from torch import Tensor
+
+from tonewood.scorer.preference_training import (
+    ListenerData,
+    agreement,
+    mean_logit,
+    preference_loss,
+    train_preference_scorer,
+)
+from tonewood.scorer.training import LabelledTakes, TrainedScorer, ValidationCheck
+from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
+
+PAPER = SpectrumSettings()
+TINY = ScorerSettings(bands=BandSettings(count=16), depth=2, width=4, crop_seconds=0.5)
+BRIEF = TrainingSettings(batch=8, steps=60, check_every=10, patience=6, learning_rate=0.02)
+EMPTY = torch.zeros(0, dtype=torch.long)
+
+
+def take(tilt_db: float, seed: int) -> Tensor:
+    """Rows of noise over a slope of so many dB either way, at a level of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    slope = torch.linspace(-tilt_db, tilt_db, 16)[:, None]
+    level = -30 + 6 * torch.randn(1, generator=generator)
+    return level + slope + 4 * torch.randn(16, 120, generator=generator)
+
+
+def heard(first: int, count: int, answers: int, *, rated: bool = False) -> ListenerData:
+    """Takes of random tilt, of which the brighter is preferred, or rated higher."""
+    generator = torch.Generator().manual_seed(first)
+    tilt = 8 * torch.randn(count, generator=generator)
+    rows = [take(float(t), first + k) for k, t in enumerate(tilt)]
+    a = torch.randint(count, (answers,), generator=generator)
+    b = (a + 1 + torch.randint(count - 1, (answers,), generator=generator)) % count
+    first_won = torch.rand(answers, generator=generator) < torch.sigmoid(tilt[a] - tilt[b])
+    better, worse = torch.where(first_won, a, b), torch.where(first_won, b, a)
+    target = torch.sigmoid(-tilt / 8)
+    if rated:
+        better = worse = EMPTY
+    else:
+        target = target[:0]
+    return ListenerData(
+        rows, [str(k) for k in range(count)], better, worse,
+        torch.arange(count) if rated else EMPTY, target, tilt > tilt.median(),
+    )  # fmt: skip
+
+
+def learnt(
+    train: ListenerData,
+    held_out: ListenerData,
+    seed: int = 0,
+    labels: tuple[LabelledTakes, LabelledTakes] | None = None,
+) -> TrainedScorer:
+    *checks, fit = train_preference_scorer(
+        train, held_out, TINY, PAPER, BRIEF, labels=labels, seed=seed
+    )
+    assert isinstance(fit, TrainedScorer)
+    assert all(isinstance(it, ValidationCheck) for it in checks)
+    return fit
+
+
+@pytest.mark.parametrize("rated", [False, True])
+def test_a_taste_for_brightness_is_learnt(rated: bool) -> None:
+    fit = learnt(heard(0, 24, 200, rated=rated), heard(100, 10, 60, rated=rated))
+    unseen = [-12.0, -4.0, 4.0, 12.0]
+    logits = [float(mean_logit(fit.scorer, take(tilt, 900 + k))) for k, tilt in enumerate(unseen)]
+    assert sorted(logits, reverse=True) == logits  # a low score is what is wanted
+    assert fit.accuracy > 0.8
+
+
+def test_same_seed_same_scorer() -> None:
+    train, held_out = heard(0, 12, 60), heard(100, 6, 20)
+    mine, same, other = (learnt(train, held_out, seed).scorer.state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(value, same[name]) for name, value in mine.items())
+    assert any(not torch.equal(value, other[name]) for name, value in mine.items())
+
+
+def test_folder_labels_teach_beside_the_answers() -> None:
+    takes = LabelledTakes(
+        [take(10, 500 + k) for k in range(4)], [take(-10, 600 + k) for k in range(4)]
+    )
+    kept = LabelledTakes([take(10, 700)], [take(-10, 701)])
+    fit = learnt(heard(0, 12, 60), heard(100, 6, 20), labels=(takes, kept))
+    assert fit.takes == 2
+    assert fit.reference_scores.median() < 0.4 < 0.6 < fit.source_scores.median()
+
+
+def test_what_joins_two_groups_stays_out_of_either() -> None:
+    given = heard(0, 6, 40)
+    part = given.select_groups({"0", "1", "2"})
+    assert [torch.equal(a, b) for a, b in zip(part.rows, given.rows[:3], strict=True)] == [True] * 3
+    inside = [
+        (int(a), int(b)) for a, b in zip(given.better, given.worse, strict=True) if a < 3 and b < 3
+    ]
+    assert list(zip(part.better.tolist(), part.worse.tolist(), strict=True)) == inside
+    halves = given.split_by_preference()
+    assert len(halves.reference) + len(halves.source) == 6
+
+
+def test_agreement_and_loss_are_of_the_order() -> None:
+    given = heard(0, 4, 0)
+    pairs = ListenerData(
+        given.rows, given.groups, torch.tensor([0, 1]), torch.tensor([1, 2]), EMPTY,
+        torch.zeros(0), given.in_better_half,
+    )  # fmt: skip
+    assert agreement(torch.tensor([-2.0, 0.0, 1.0, 5.0]), pairs) == 1
+    assert agreement(torch.tensor([-2.0, 0.0, -1.0, 5.0]), pairs) == 0.5
+    assert preference_loss(torch.zeros(4), pairs) == pytest.approx(0.6931, abs=1e-4)
+    rated = ListenerData(
+        given.rows, given.groups, EMPTY, EMPTY, torch.arange(3), torch.tensor([0.0, 0.5, 1.0]),
+        given.in_better_half,
+    )  # fmt: skip
+    assert agreement(torch.tensor([-3.0, 0.0, 3.0, 0.0]), rated) == 1
+    assert preference_loss(torch.tensor([-30.0, 0.0, 30.0, 0.0]), rated) == pytest.approx(
+        0, abs=1e-6
+    )

@@ -1,0 +1,273 @@
+"""Losses for others' training."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soxr
+import torch
+from scipy.signal import lfilter
+from torch import Tensor
+
+from tonewood.dsp.filterbank import band_levels
+from tonewood.errors import CallError, TonewoodError
+from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
+from tonewood.scorer.network import Scorer
+from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
+
+PAPER = SpectrumSettings()
+MEL = ScorerSettings(width=4)
+LINEAR = ScorerSettings(width=4, bands=BandSettings(scale="linear"))
+RATES = [8_000, 11_025, 22_050, 44_100, 48_000, 96_000]
+
+
+def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
+    """Hiss of different colours under a slow beat, [clip, sample]."""
+    generator = torch.Generator().manual_seed(7)
+    beat = torch.linspace(0, 9, round(seconds * 16_000)).cos() + 1.1
+    clips = []
+    for share in (0.0, 0.5, 0.9, 0.98)[:count]:
+        hiss = torch.randn(len(beat), generator=generator).numpy()
+        wave = lfilter([1 - share], [1, -share], hiss) * beat.numpy()
+        clips.append(0.1 * soxr.resample(wave, 16_000, rate, "VHQ"))
+    return torch.from_numpy(np.stack(clips)).float()
+
+
+def outspoken(settings: ScorerSettings = MEL) -> Scorer:
+    """An untrained scorer that tells `tones` apart."""
+    scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(0))
+    logits = scorer.logit(rows_of(tones(), settings)).detach()
+    with torch.no_grad():
+        scorer.linear.bias.fill_(-logits.mean() / logits.std())
+        scorer.linear.weight.copy_(scorer.linear.weight / logits.std())
+    return scorer
+
+
+def rows_of(waves: Tensor, settings: ScorerSettings = MEL) -> Tensor:
+    return band_levels(waves, 16_000, settings.bands, PAPER)
+
+
+def test_loss_of_a_batch_by_reduction() -> None:
+    scorer, waves = outspoken(), tones()[:, None]
+    each = ScorerLoss(scorer, 16_000, "none")(waves)
+    assert each.shape == (4,)
+    assert torch.allclose(each, scorer.score(rows_of(waves[:, 0])))
+    assert ScorerLoss(scorer, 16_000, "mean")(waves).item() == pytest.approx(each.mean().item())
+    assert ScorerLoss(scorer, 16_000, "sum")(waves).item() == pytest.approx(each.sum().item())
+    assert ScorerLoss(scorer, 16_000)(waves).shape == ()
+
+
+def test_loss_hears_the_mean_of_the_channels() -> None:
+    loss, waves = ScorerLoss(outspoken(), 16_000, "none"), tones()
+    stereo = torch.stack([waves[:2], waves[2:]], dim=1)
+    assert torch.allclose(loss(stereo), loss(stereo.mean(dim=1, keepdim=True)))
+    assert not torch.allclose(loss(stereo), loss(waves[:2, None]))
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_loss_pulls_at_the_waveform(rate: int) -> None:
+    waves = tones(2, 0.5, rate)[:, None].repeat(1, 2, 1).requires_grad_()
+    ScorerLoss(outspoken(), rate)(waves).backward()
+    assert waves.grad is not None
+    assert waves.grad.isfinite().all()
+    assert (waves.grad.abs().amax(dim=2) > 0).all()
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 1.0])
+def test_loss_has_finite_gradients_on_silence_and_on_full_scale(amplitude: float) -> None:
+    wave = (amplitude * torch.sign(torch.sin(torch.arange(8_000) * 0.05)))[None, None]
+    wave.requires_grad_()
+    ScorerLoss(outspoken(), 16_000)(wave).backward()
+    assert wave.grad is not None
+    assert wave.grad.isfinite().all()
+    # Nothing can be amplified out of exact silence: its gradient is 0, not NaN.
+    assert (wave.grad.abs().max() > 0) == (amplitude > 0)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_loss_scores_alike_at_any_rate(rate: int) -> None:
+    scorer = outspoken()
+    waves = tones(4, 1.0, rate)
+    scores = ScorerLoss(scorer, rate, "none")(waves[:, None])
+    # As files are read: by soxr to the analysis rate, then scored.
+    read = torch.from_numpy(np.stack([soxr.resample(w, rate, 16_000, "HQ") for w in waves.numpy()]))
+    wanted = scorer.score(rows_of(read))
+    assert wanted.std() > 0.1 or rate < 16_000  # without treble all of them are alike
+    assert (scores - wanted).abs().max() < 0.01
+
+
+def test_loss_freezes_a_copy_of_the_scorer() -> None:
+    scorer = outspoken()
+    before = {name: value.clone() for name, value in scorer.state_dict().items()}
+    loss = ScorerLoss(scorer, 22_050).double()
+    assert not any(p.requires_grad for p in loss.parameters())
+    assert loss.scorer.linear.weight.dtype == torch.float64
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in scorer.parameters())
+    assert all(torch.equal(before[name], value) for name, value in scorer.state_dict().items())
+
+
+def test_loss_refuses_what_it_cannot_hear() -> None:
+    assert issubclass(CallError, TonewoodError)
+    with pytest.raises(CallError, match="the rate is 800 Hz; give one from 4000 Hz"):
+        ScorerLoss(outspoken(), 800)
+    with pytest.raises(CallError, match="reduction is 'max'; choose 'mean', 'sum' or 'none'"):
+        ScorerLoss(outspoken(), 16_000, "max")
+    with pytest.raises(CallError, match=r"\(2, 8000\); give \[batch, channels, samples\]"):
+        ScorerLoss(outspoken(), 16_000)(torch.zeros(2, 8_000))
+    with pytest.raises(CallError, match=r"100 samples at 16000 Hz are shorter than .* 30 ms"):
+        ScorerLoss(outspoken(), 16_000)(torch.zeros(1, 1, 100))
+    with pytest.raises(CallError, match=r"shapes \(2, 1, 8000\) and \(2, 1, 9000\); give as many"):
+        ScorerFeatureLoss(outspoken(), 16_000)(torch.zeros(2, 1, 8_000), torch.zeros(2, 1, 9_000))
+
+
+# --- Features
+
+
+def test_features_of_a_sound_are_its_own_whatever_its_level() -> None:
+    loss, waves = ScorerFeatureLoss(outspoken(), 16_000, "none"), tones()[:, None]
+    assert loss(waves, waves).tolist() == [0, 0, 0, 0]
+    assert (loss(0.3 * waves, waves) < 0.01).all()
+    assert (loss(waves.flip(0), waves) > 0.1).all()
+
+
+def test_feature_loss_is_the_formula_written_out() -> None:
+    scorer, waves = outspoken(), tones()
+    made, target = waves[:2], waves[2:]
+    ratios = []
+    for layer in range(3):
+        x, y = (scorer.layers(scorer.normalize(rows_of(w)))[layer] for w in (made, target))
+        each = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(x, y, strict=True)]
+        ratios.append(torch.stack(each))
+    wanted = torch.stack(ratios).mean(dim=0)
+    found = ScorerFeatureLoss(scorer, 16_000, "none")(made[:, None], target[:, None])
+    assert torch.allclose(found, wanted, rtol=1e-4)
+    mean, total = (
+        ScorerFeatureLoss(scorer, 16_000, r)(made[:, None], target[:, None])
+        for r in ("mean", "sum")
+    )
+    assert mean.item() == pytest.approx(wanted.mean().item(), rel=1e-4)
+    assert total.item() == pytest.approx(wanted.sum().item(), rel=1e-4)
+
+
+def test_feature_loss_leads_to_its_target_and_leaves_that_alone() -> None:
+    loss = ScorerFeatureLoss(outspoken(), 24_000)
+    target = tones(1, 0.5, 24_000)[:, None].requires_grad_()
+    gain = torch.tensor(0.0, requires_grad=True)
+    wave = target.detach() + gain.exp() * tones(2, 0.5, 24_000)[1:, None]
+    value = loss(wave, target)
+    value.backward()
+    assert target.grad is None
+    assert gain.grad is not None
+    assert gain.grad > 0  # less of what is not the target's is nearer to it
+
+
+# --- In others' training
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+@pytest.mark.parametrize("settings", [MEL, LINEAR])
+def test_gradients_are_right_in_double_precision(rate: int, settings: ScorerSettings) -> None:
+    loss = ScorerLoss(outspoken(settings), rate).double()
+    wave = tones(1, 0.12, rate).double()[:, None].requires_grad_()
+    assert torch.autograd.gradcheck(loss, wave, fast_mode=True, atol=1e-6)
+    match = ScorerFeatureLoss(outspoken(settings), rate).double()
+    target = tones(2, 0.12, rate).double()[1:, None]
+    assert torch.autograd.gradcheck(lambda x: match(x, target), wave, fast_mode=True, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_is_left_outside(dtype: torch.dtype) -> None:
+    loss = ScorerLoss(outspoken(), 22_050, "none")
+    waves = tones(4, 0.5, 22_050)[:, None].requires_grad_()
+    plain = loss(waves)
+    with torch.autocast("cpu", dtype=dtype):
+        cast = loss(waves)
+        halved = loss(waves.to(dtype))
+    assert torch.equal(cast, plain)
+    assert cast.dtype == torch.float32
+    # Half precision has lost something before the loss could hear it, but little.
+    assert (halved - plain).abs().max() < 0.1
+    halved.sum().backward()
+    assert waves.grad is not None
+    assert waves.grad.isfinite().all()
+
+
+def test_loss_moves_as_a_module() -> None:
+    loss = ScorerLoss(outspoken(), 44_100)
+    assert {name for name, _ in loss.named_buffers()} >= {"kernel", "weights"}
+    assert not {"kernel", "weights"} & set(loss.state_dict())
+    assert {buffer.device.type for buffer in loss.to("meta").buffers()} == {"meta"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, on itself
+def test_loss_compiles_as_one_graph() -> None:
+    # All but the last stage, which writes C++: that takes a compiler, and a minute.
+    loss = ScorerLoss(outspoken(), 22_050)
+    waves = tones(2, 0.3, 22_050)[:, None]
+    grads, values = [], []
+    for which in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):
+        x = waves.clone().requires_grad_()
+        value = which(x)
+        value.backward()
+        assert x.grad is not None
+        grads.append(x.grad)
+        values.append(value.item())
+    assert values[1] == pytest.approx(values[0], abs=1e-5)
+    assert torch.allclose(grads[0], grads[1], atol=1e-4 * grads[0].abs().max().item())
+
+
+WORKER = """
+import os
+import sys
+import torch
+from torch.distributed import destroy_process_group, init_process_group
+from torch.nn.parallel import DistributedDataParallel
+from tonewood.scorer.losses import NeuralLoss
+from tonewood.scorer.network import Scorer
+from tonewood.settings import ScorerSettings, SpectrumSettings
+
+place, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
+scorer = Scorer(ScorerSettings(width=4), SpectrumSettings(), torch.Generator().manual_seed(0))
+with torch.no_grad():
+    scorer.linear.weight.mul_(50)
+loss = NeuralLoss(scorer, 22_050)
+torch.manual_seed(1)
+filter_ = torch.nn.Conv1d(1, 1, 9, padding=4)
+waves = torch.randn(4, 1, 6_000)[rank::world]
+model = DistributedDataParallel(filter_)
+optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
+for _ in range(3):
+    optimiser.zero_grad()
+    loss(model(waves)).backward()
+    optimiser.step()
+print(" ".join(f"{value:.6f}" for value in filter_.weight.flatten().tolist()))
+destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # gloo's threads may outlive the interpreter, and end it loudly
+"""
+
+
+def test_loss_trains_alike_in_one_process_and_in_two(tmp_path: Path) -> None:
+    results = {}
+    for world in (1, 2):
+        command = [sys.executable, "-W", "error", "-c", WORKER, str(tmp_path / f"meet{world}")]
+        ran = [
+            subprocess.Popen(
+                [*command, str(rank), str(world)],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for rank in range(world)
+        ]  # fmt: skip
+        try:
+            ended = [process.communicate(timeout=120) for process in ran]
+        finally:
+            for process in ran:
+                process.kill()
+        assert all(process.returncode == 0 for process in ran), ended
+        results[world] = [[float(word) for word in out.split()] for out, _ in ended]
+    assert results[2][0] == results[2][1]
+    # The mean over a batch in halves is the mean over the batch.
+    assert results[2][0] == pytest.approx(results[1][0], abs=2e-5)

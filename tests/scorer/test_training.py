@@ -1,0 +1,319 @@
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tonewood.dsp.chunking import SEGMENT_FRAMES
+from tonewood.scorer.network import Scorer
+from tonewood.scorer.training import (
+    LabelledTakes,
+    TrainedScorer,
+    ValidationCheck,
+    audible_windows,
+    augment_crops,
+    cut_windows,
+    draw_crops,
+    measure_calibration,
+    score_windows,
+    train_scorer,
+)
+from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
+
+PAPER = SpectrumSettings()
+TINY = ScorerSettings(bands=BandSettings(count=16), depth=2, width=4, crop_seconds=0.5, dropout=0.2)
+BRIEF = TrainingSettings(
+    batch=8, steps=40, check_every=10, patience=4, tilt_db=1, mask_db=1, learning_rate=0.02
+)
+
+
+def take(tilt_db: float, seed: int, frames: int = 160) -> Tensor:
+    """Rows of a made-up take: noise over a slope of so many dB either way, at its own level."""
+    generator = torch.Generator().manual_seed(seed)
+    slope = torch.linspace(tilt_db, -tilt_db, 16)[:, None]
+    level = -30 + 6 * torch.randn(1, generator=generator)
+    return level + slope + 4 * torch.randn(16, frames, generator=generator)
+
+
+def toy(first: int, count: int = 4) -> LabelledTakes:
+    return LabelledTakes(
+        reference=[take(8.0, first + i) for i in range(count)],
+        source=[take(-8.0, first + 100 + i) for i in range(count)],
+    )
+
+
+def trained(
+    seed: int = 0,
+    held_out: LabelledTakes | None = None,
+    training: TrainingSettings = BRIEF,
+    train: LabelledTakes | None = None,
+) -> tuple[list[ValidationCheck], TrainedScorer]:
+    events = list(
+        train_scorer(train or toy(0), held_out or toy(50, 2), TINY, PAPER, training, seed=seed)
+    )
+    checks = [event for event in events if isinstance(event, ValidationCheck)]
+    assert isinstance(events[-1], TrainedScorer)
+    assert len(checks) == len(events) - 1
+    return checks, events[-1]
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[list[ValidationCheck], TrainedScorer]:
+    return trained()
+
+
+def held_out_loss(fit: TrainedScorer) -> float:
+    reference, source = fit.reference_scores, fit.source_scores
+    return 0.5 * float(reference.square().mean() + (1 - source).square().mean())
+
+
+def test_two_tilts_are_told_apart_on_unheard_takes(
+    plain: tuple[list[ValidationCheck], TrainedScorer],
+) -> None:
+    checks, fit = plain
+    assert fit.accuracy == 1.0
+    assert (fit.reference_scores < 0.5).all()
+    assert (fit.source_scores > 0.5).all()
+    assert [check.step for check in checks] == [10, 20, 30, 40]
+    assert {check.steps for check in checks} == {40}
+    assert checks[-1].accuracy == 1.0
+    assert checks[-1].held_out_loss < 0.25 > checks[-1].loss
+    assert fit.steps == 40
+    assert fit.windows == 16  # two sides of two takes of 160 frames, in windows of 50
+    assert fit.seconds > 0
+
+
+def test_the_scorer_comes_back_frozen(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+    scorer = plain[1].scorer
+    assert not scorer.training
+    assert not any(p.requires_grad for p in scorer.parameters())
+
+
+def test_the_fit_reports_its_own_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+    fit = plain[1]
+    again = torch.cat([score_windows(fit.scorer, rows) for rows in toy(50, 2).reference])
+    assert torch.equal(again, fit.reference_scores)
+    assert fit.calibration == measure_calibration(fit.reference_scores, fit.source_scores)
+
+
+def test_level_of_a_take_does_not_matter(
+    plain: tuple[list[ValidationCheck], TrainedScorer],
+) -> None:
+    rows = take(3.0, 999)
+    scores = [score_windows(plain[1].scorer, rows + gain) for gain in (-20.0, 0.0, 20.0)]
+    assert torch.allclose(scores[0], scores[1], atol=1e-3)
+    assert torch.allclose(scores[2], scores[1], atol=1e-3)
+
+
+def test_same_seed_same_scorer_bit_by_bit(
+    plain: tuple[list[ValidationCheck], TrainedScorer],
+) -> None:
+    torch.rand(3)  # whatever the global generator's state
+    checks, fit = trained()
+    assert checks == plain[0]
+    for name, value in plain[1].scorer.state_dict().items():
+        assert torch.equal(value, fit.scorer.state_dict()[name]), name
+
+
+def test_another_seed_another_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+    other = trained(seed=1)[1].scorer.state_dict()
+    assert not torch.equal(other["linear.weight"], plain[1].scorer.state_dict()["linear.weight"])
+
+
+def test_training_leaves_the_global_randomness_alone() -> None:
+    before = torch.get_rng_state()
+    trained(training=BRIEF.model_copy(update={"steps": 2}))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_weights_with_the_smallest_held_out_loss_are_kept_and_waiting_ends() -> None:
+    """Held-out takes with the names swapped: the better it learns, the worse it does."""
+    right = toy(50, 2)
+    swapped = LabelledTakes(reference=right.source, source=right.reference)
+    patient = BRIEF.model_copy(
+        update={"steps": 200, "check_every": 5, "patience": 3, "learning_rate": 0.01}
+    )
+    checks, fit = trained(held_out=swapped, training=patient)
+    losses = [check.held_out_loss for check in checks]
+    assert min(losses) < losses[-1] - 0.05
+    best = losses.index(min(losses))
+    assert len(checks) == best + 1 + 3
+    assert fit.steps == checks[-1].step < 200
+    assert held_out_loss(fit) == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_the_last_step_is_always_looked_at() -> None:
+    checks, _ = trained(training=BRIEF.model_copy(update={"steps": 13}))
+    assert [check.step for check in checks] == [10, 13]
+
+
+def test_accuracy_weighs_both_sides_alike() -> None:
+    """Many more source windows, all of them right, do not hide reference takes that are wrong."""
+    held_out = LabelledTakes(
+        reference=[take(-8.0, 1)], source=[take(-8.0, 2, frames=1_000), take(-8.0, 3)]
+    )
+    _, fit = trained(held_out=held_out)
+    right = 0.5 * (
+        (fit.reference_scores < 0.5).float().mean() + (fit.source_scores >= 0.5).float().mean()
+    )
+    assert fit.accuracy == pytest.approx(float(right))
+    assert fit.accuracy == pytest.approx(0.5, abs=0.1)
+
+
+@given(total=st.integers(1, 400), frames=st.integers(1, 120))
+def test_windows_cover_everything_and_the_last_ends_with_the_take(total: int, frames: int) -> None:
+    rows = torch.arange(float(total)).expand(3, total)
+    cut = cut_windows(rows, frames)
+    assert cut.shape[1:] == (3, min(frames, total))
+    assert set(cut.flatten().tolist()) == set(range(total))
+    assert cut[-1, 0, -1] == total - 1
+    assert len(cut) == -(-total // frames)
+    starts = cut[:, 0, 0].tolist()
+    assert all(0 < later - sooner <= frames for sooner, later in pairwise(starts))
+    assert (cut[:, 0].diff(dim=1) == 1).all()
+
+
+def test_audible_windows_are_those_within_range_of_the_loudest() -> None:
+    cut = torch.full((4, 8, 10), -100.0)
+    cut[0, 2, 3], cut[1, 0, 0], cut[2, 7, 9] = -10, -54, -56
+    assert audible_windows(cut).tolist() == [True, True, False, False]
+    assert audible_windows(cut, range_db=200).all()
+
+
+def test_rows_of_long_takes_are_centred_as_those_of_short_ones_are() -> None:
+    """The scorer's mean row, of takes longer than what is worked on at once, written out."""
+    long, short = take(-8.0, 1, frames=SEGMENT_FRAMES + 700), take(-3.0, 2)
+    takes = LabelledTakes(reference=[long, short], source=[take(4.0, 3)], take_weights=[2.0, 1.0])
+    *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.model_copy(update={"steps": 1}), seed=0)
+    assert isinstance(fit, TrainedScorer)
+    scorer = fit.scorer
+
+    def relative(rows: Tensor) -> Tensor:
+        return (rows - scorer.level(rows[None])[0]).clamp_min(-TINY.range_db)
+
+    reference = torch.cat([relative(long), relative(long), relative(short)], dim=1).mean(dim=1)
+    source = relative(takes.source[0]).mean(dim=1)
+    assert torch.allclose(scorer.row_mean, (reference + source) / 2, atol=1e-4)
+
+
+def test_silent_windows_are_not_scored() -> None:
+    scorer = Scorer(TINY, PAPER, torch.Generator().manual_seed(0))
+    rows = take(8.0, 3, frames=200)
+    rows[:, 50:150] = -120
+    scores = score_windows(scorer, rows)
+    assert scores.shape == (2,)
+    alone = scorer.score(rows[None, :, :50])
+    assert scores[0] == pytest.approx(alone.item(), abs=1e-6)
+
+
+def test_many_windows_score_like_few() -> None:
+    """The work is cut into batches of 64; their borders change nothing."""
+    scorer = Scorer(TINY, PAPER, torch.Generator().manual_seed(0))
+    rows = take(8.0, 3, frames=70 * 50)
+    scores = score_windows(scorer, rows)
+    assert scores.shape == (70,)
+    for index in (0, 63, 64, 69):
+        alone = scorer.score(rows[None, :, index * 50 : (index + 1) * 50])
+        assert scores[index].item() == pytest.approx(alone.item(), abs=1e-6)
+
+
+def test_every_moment_is_drawn_as_often_as_any_other() -> None:
+    """41 places in one take, 141 in the other: each gets 1 / 182 of the crops."""
+    first, second = torch.arange(50.0).expand(2, 50), torch.arange(1_000.0, 1_150).expand(2, 150)
+    crops = draw_crops([first, second], 36_400, 10, torch.Generator().manual_seed(0))
+    assert crops.shape == (36_400, 2, 10)
+    assert (crops.diff(dim=2) == 1).all()
+    drawn = Counter(crops[:, 0, 0].long().tolist())
+    assert sorted(drawn) == [*range(41), *range(1_000, 1_141)]
+    # Expected 200 each; chi-square over its 181 degrees of freedom has mean 181, spread 19.
+    counts = torch.tensor([*drawn.values()])
+    assert ((counts - 200.0).square() / 200).sum() == pytest.approx(181, abs=5 * 19)
+    assert counts.min() > 130
+    assert counts.max() < 270
+
+
+@pytest.mark.parametrize("lengths", [(3,), (7, 10), (1, 25)])
+def test_a_short_take_is_repeated(lengths: Sequence[int]) -> None:
+    takes = [torch.arange(float(n)).expand(2, n) for n in lengths]
+    crops = draw_crops(takes, 50, 10, torch.Generator().manual_seed(0))
+    assert crops.shape == (50, 2, 10)
+    for crop in crops:
+        steps = crop[0].diff()
+        assert ((steps == 1) | (steps < 0) | (steps == 0)).all()
+        assert crop.max() < max(lengths)
+
+
+def test_same_generator_same_crops() -> None:
+    takes = [take(0.0, 1), take(0.0, 2)]
+    drawn = [draw_crops(takes, 8, 20, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_augmentation_changes_every_crop_and_leaves_the_mean() -> None:
+    crops = take(0.0, 1, frames=60)[None].expand(3_000, -1, -1)
+    training = TrainingSettings(tilt_db=3, mask_db=3)
+    change = augment_crops(crops, training, torch.Generator().manual_seed(0)) - crops
+    assert change.shape == crops.shape
+    assert (change.abs().amax(dim=(1, 2)) > 0.01).all()
+    assert change.mean().abs() < 0.05
+    assert change.mean(dim=0).abs().max() < 0.4
+    # An end of a tilt has the spread of the setting, and the mask comes on top of it.
+    assert 2.9 < change[:, 0].std() < 4.5
+
+
+def test_tilts_are_straight_and_masks_smooth() -> None:
+    crops = torch.zeros(200, 48, 120)
+    none = TrainingSettings(tilt_db=0, mask_db=0)
+    assert torch.equal(augment_crops(crops, none, torch.Generator()), crops)
+    tilted = augment_crops(crops, TrainingSettings(tilt_db=3, mask_db=0), torch.Generator())
+    assert tilted.diff(dim=2).abs().max() == 0
+    assert tilted.diff(dim=1).diff(dim=1).abs().max() < 1e-5
+    assert tilted.mean(dim=1).abs().max() < 1e-5
+    masked = augment_crops(crops, TrainingSettings(tilt_db=0, mask_db=3), torch.Generator())
+    assert masked.diff(dim=1).abs().mean() < 0.25 * masked.abs().mean()
+    assert masked.diff(dim=2).abs().mean() < 0.1 * masked.abs().mean()
+
+
+@given(
+    reference=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30),
+    source=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30),
+)
+def test_calibration_is_the_sum_written_out(reference: list[float], source: list[float]) -> None:
+    made = measure_calibration(torch.tensor(reference), torch.tensor(source))
+    labelled = [(score, 0) for score in reference] + [(score, 1) for score in source]
+    bins: dict[int, list[tuple[float, int]]] = {}
+    for score, label in labelled:
+        place = int(torch.tensor(score) * 10)  # 0.3 in single precision, times ten, as it rounds
+        bins.setdefault(min(9, place), []).append((score, label))
+    error = 0.0
+    for place, used in enumerate(sorted(bins)):
+        inside = bins[used]
+        mean = sum(score for score, _ in inside) / len(inside)
+        share = sum(label for _, label in inside) / len(inside)
+        assert made.mean_score[place] == pytest.approx(mean, abs=1e-5)
+        assert made.share_source[place] == pytest.approx(share, abs=1e-5)
+        assert made.count[place] == len(inside)
+        error += len(inside) / len(labelled) * abs(mean - share)
+    assert made.error == pytest.approx(error, abs=1e-5)
+    assert sum(made.count) == len(labelled)
+
+
+def test_calibration_of_honest_and_of_boastful_scores() -> None:
+    honest = measure_calibration(
+        torch.tensor([0.25] * 3 + [0.75]), torch.tensor([0.25] + [0.75] * 3)
+    )
+    assert honest.error == pytest.approx(0, abs=1e-6)
+    boastful = measure_calibration(torch.tensor([1.0]), torch.tensor([0.0]))
+    assert boastful.error == pytest.approx(1)
+
+
+def test_takes_are_named_and_frozen() -> None:
+    takes = LabelledTakes(reference=[torch.zeros(2, 3)], source=[])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        takes.source = [torch.zeros(2, 3)]  # type: ignore[misc]

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.stats import kendalltau, norm
+
+from tonewood.stats.bradley_terry import (
+    StrengthPosterior,
+    estimate_posterior,
+    fit_strengths,
+    information_gain,
+    is_connected,
+    most_informative_pair,
+)
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+PLANTED = np.array([-1.2, -0.4, 0.3, 1.3])
+
+
+def answered(planted: Array, each: int, rng: np.random.Generator) -> Array:
+    wins = np.zeros((len(planted), len(planted)))
+    for i in range(len(planted)):
+        for j in range(i + 1, len(planted)):
+            wins[i, j] = rng.binomial(each, 1 / (1 + np.exp(planted[j] - planted[i])))
+            wins[j, i] = each - wins[i, j]
+    return wins
+
+
+def test_two_items_are_a_share(rng: np.random.Generator) -> None:
+    found = fit_strengths(np.array([[0.0, 300.0], [100.0, 0.0]]))
+    assert found.strength[0] - found.strength[1] == pytest.approx(np.log(3), abs=0.01)
+    assert found.preference_probability(0, 1)[0] == pytest.approx(0.75, abs=0.002)
+
+
+def test_the_estimate_is_the_maximum_of_the_penalised_likelihood(rng: np.random.Generator) -> None:
+    wins = answered(PLANTED, 6, rng)
+
+    def negative(free: Array) -> float:
+        theta = np.append(free, -free.sum())
+        gap = theta[:, None] - theta[None, :]
+        chance = 1 / (1 + np.exp(-gap))
+        weight = (wins + wins.T) * chance * (1 - chance)
+        information = np.diag(weight.sum(axis=1)) - weight
+        # A determinant of the centred information, up to a constant: without one row and column.
+        size = np.linalg.slogdet(information[1:, 1:])[1]
+        return float(-(wins * np.log(chance)).sum() - 0.5 * size)
+
+    slow = minimize(negative, np.zeros(3), tol=1e-10).x
+    found = fit_strengths(wins)
+    np.testing.assert_allclose(found.strength, np.append(slow, -slow.sum()), atol=1e-3)
+    assert found.strength.sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_intervals_hold_what_was_planted() -> None:
+    planted = PLANTED - PLANTED.mean()
+    held = []
+    for seed in range(120):
+        found = fit_strengths(answered(planted, 8, np.random.default_rng(seed)))
+        held += ((found.low <= planted) & (planted <= found.high)).tolist()
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+def test_who_won_always_has_a_bound_all_the_same() -> None:
+    wins = np.zeros((3, 3))
+    wins[0, 1] = wins[1, 2] = wins[0, 2] = 5
+    found = fit_strengths(wins)
+    assert found.separated
+    assert np.isfinite(found.strength).all()
+    assert np.isfinite([found.low, found.high]).all()
+    assert (np.diff(found.strength) < 0).all()
+    assert not fit_strengths(wins + wins.T).separated
+
+
+def test_what_was_never_compared_has_no_common_scale() -> None:
+    wins = np.zeros((4, 4))
+    wins[0, 1] = wins[2, 3] = 3
+    assert not is_connected(wins)
+    with pytest.raises(ValueError, match="never compared"):
+        fit_strengths(wins)
+
+
+@given(st.integers(3, 6), st.integers(0, 1000))
+def test_gain_is_of_pairs_and_falls_with_asking(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    wins = np.triu(rng.integers(0, 4, (count, count)), 1).astype(float)
+    gain = information_gain(estimate_posterior(wins))
+    assert gain.shape == (count * (count - 1) // 2,)
+    assert (gain > 0).all()
+    assert information_gain(estimate_posterior(wins * 20 + wins.T * 20 + 60)).sum() < gain.sum()
+
+
+def test_gain_is_how_much_an_answer_settles_of_the_order() -> None:
+    # Played out on strengths drawn from what is known, for items far from one another's copies.
+    rng = np.random.default_rng(5)
+    known = StrengthPosterior(np.array([0.0, 0.5, 2.5]), np.diag([0.4, 0.3, 0.5]))
+    drawn = rng.multivariate_normal(known.mean, known.covariance, 400_000)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    slow = []
+    for i, j in pairs:
+        answer = rng.random(len(drawn)) < 1 / (1 + np.exp(drawn[:, j] - drawn[:, i]))
+        total = 0.0
+        for a, b in pairs:
+            sign = drawn[:, a] > drawn[:, b]
+            told = (sign[answer].mean(), sign[~answer].mean())
+            total += answer.mean() * (1 - answer.mean()) * (told[0] - told[1]) ** 2
+        slow.append(total)
+    found = information_gain(known)
+    np.testing.assert_allclose(found, slow, rtol=0.25)
+    assert np.argmax(found) == np.argmax(slow)
+
+
+def test_active_choice_needs_fewer_answers() -> None:
+    count = 12
+    curves: dict[bool, list[list[float]]] = {True: [], False: []}
+    for seed in range(6):
+        for active in curves:
+            rng = np.random.default_rng(seed)
+            planted = 2.5 * norm.ppf((rng.permutation(count) + 0.5) / count)
+            wins, found = np.zeros((count, count)), list[float]()
+            for _ in range(90):
+                i, j = most_informative_pair(wins, rng) if active else rng.permutation(count)[:2]
+                first = rng.random() < 1 / (1 + np.exp(planted[j] - planted[i]))
+                wins[(i, j) if first else (j, i)] += 1
+                found.append(kendalltau(planted, estimate_posterior(wins).mean).statistic)
+            curves[active].append(found)
+    random, chosen = (np.nanmean(curves[way], axis=0) for way in (False, True))
+    wanted = random[-10:].mean()
+    assert int(np.argmax(chosen >= wanted)) + 1 <= 0.65 * 90

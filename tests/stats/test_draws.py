@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from tonewood.stats.sampling import sample_takes, weighted_mean
+
+
+def test_without_shares_every_take_is_as_likely() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.tensor(sample_takes([10, 1_000], 20_000, generator))
+    assert chosen.float().mean().item() == pytest.approx(0.5, abs=0.02)
+    again = torch.randint(3, (7,), generator=torch.Generator().manual_seed(1)).tolist()
+    assert sample_takes([1, 2, 3], 7, torch.Generator().manual_seed(1)) == again
+
+
+def test_with_shares_a_take_is_as_likely_as_what_counts_of_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.tensor(sample_takes([100, 300, 50], 40_000, generator, [2.0, 1.0, 4.0]))
+    counts = torch.bincount(chosen, minlength=3) / 40_000
+    assert counts.tolist() == pytest.approx([200 / 700, 300 / 700, 200 / 700], abs=0.01)
+
+
+def test_a_shared_mean_is_the_mean_of_repeated_frames() -> None:
+    generator = torch.Generator().manual_seed(0)
+    takes = [torch.randn(4, n, generator=generator) for n in (5, 9)]
+    slow = torch.cat([takes[0], takes[0], takes[0], takes[1]], dim=1).mean(dim=1)
+    assert torch.allclose(weighted_mean(takes, [3.0, 1.0]), slow, atol=1e-6)
+    plain = torch.cat(takes, dim=1).mean(dim=1)
+    assert torch.allclose(weighted_mean(takes), plain, atol=1e-6)
+    assert torch.allclose(weighted_mean(takes, [0.5, 0.5]), plain, atol=1e-6)

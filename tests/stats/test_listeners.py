@@ -1,0 +1,85 @@
+"""Listeners who differ, simulated: what is found of some holds for others."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from tonewood.stats import bradley_terry
+from tonewood.stats.bradley_terry import fit_mixed_logit, jackknife_intervals
+
+STRENGTHS = np.array([-0.9, 0.1, 0.8])
+
+
+def test_the_middle_listeners_share_is_held_where_listeners_differ() -> None:
+    held, naive = [], []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        counts = rng.binomial(16, expit(0.6 + rng.normal(0, 1, 20)))
+        found = fit_mixed_logit(counts.tolist(), [16] * 20)
+        assert found is not None
+        held.append(found.low <= expit(0.6) <= found.high)
+        share, reach = counts.sum() / 320, 1.96 * np.sqrt(0.25 / 320)
+        naive.append(abs(share - expit(0.6)) <= reach)
+    assert 0.90 <= np.mean(held) <= 0.99
+    assert np.mean(naive) < 0.88  # takes all answers for independent
+
+
+def test_alike_listeners_are_one() -> None:
+    found = fit_mixed_logit([7, 8, 9, 8, 7, 9, 8, 8], [10] * 8)
+    assert found is not None
+    assert found.spread == 0.0
+    assert found.share == pytest.approx(0.8, abs=0.001)
+    # Likelihood of a plain binomial at both ends: 1.92 below its top.
+    for end in (found.low, found.high):
+        fall = 64 * np.log(0.8 / end) + 16 * np.log(0.2 / (1 - end))
+        assert fall == pytest.approx(1.9207, abs=0.01)
+    apart = fit_mixed_logit([0, 10, 0, 10, 0, 10, 10, 0], [10] * 8)
+    assert apart is not None
+    assert apart.spread > 2
+    assert apart.p > 0.5
+
+
+def test_what_always_was_has_no_end_on_that_side() -> None:
+    always = fit_mixed_logit([6] * 8, [6] * 8)
+    never = fit_mixed_logit([0] * 8, [6] * 8)
+    assert always is not None
+    assert never is not None
+    assert (always.high, never.low) == (1.0, 0.0)
+    assert always.low == pytest.approx(1 - never.high, abs=1e-3)
+    assert always.low > 0.8
+    assert fit_mixed_logit([3] * 5, [6] * 5) is None  # too few to tell how others differ
+    assert fit_mixed_logit([3] * 8, [6] * 5 + [0] * 3) is None
+
+
+def answers(listeners: int, spread: float, each: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    own = STRENGTHS + rng.normal(0, spread, (listeners, 3))
+    wins = np.zeros((listeners, 3, 3))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        wins[:, i, j] = rng.binomial(each, expit(own[:, i] - own[:, j]))
+        wins[:, j, i] = each - wins[:, i, j]
+    return wins
+
+
+def test_strengths_are_held_for_other_listeners_too() -> None:
+    spread = 1.0
+    planted = bradley_terry.estimate_strengths(answers(200_000, spread, 1, 0).sum(axis=0))
+    held, own = [], []
+    for seed in range(150):
+        wins = answers(16, spread, 6, seed)
+        ends, fitted = jackknife_intervals(wins), bradley_terry.fit_strengths(wins.sum(axis=0))
+        assert ends is not None
+        held += ((ends.low <= planted) & (planted <= ends.high)).tolist()
+        own += ((fitted.low <= planted) & (planted <= fitted.high)).tolist()
+    assert 0.92 <= np.mean(held) <= 0.99
+    assert np.mean(own) < 0.88
+
+
+def test_who_alone_joins_the_items_leaves_nothing_to_judge_by() -> None:
+    wins = np.zeros((4, 3, 3))
+    wins[:, 0, 1] = wins[1:, 1, 0] = 2
+    assert jackknife_intervals(wins) is None
+    wins[0, 1, 2] = 1
+    assert jackknife_intervals(wins) is None
+    wins[1, 2, 1] = 1
+    assert jackknife_intervals(wins) is not None

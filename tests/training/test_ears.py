@@ -1,0 +1,238 @@
+"""Simulated listeners with a known taste: the scorer learns it, and enhancing follows it."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+from scipy.signal import welch
+from scipy.stats import kendalltau
+
+from tonewood.enhancement.analysis import score_array
+from tonewood.enhancement.editing import Edit, Note, compose_mask, search_around_pins
+from tonewood.enhancement.pipeline import Enhancement, enhance_array
+from tonewood.errors import FolderError, ModelError
+from tonewood.model.card_text import card_lines, card_markdown
+from tonewood.model.model import Model, load_model
+from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
+from tonewood.training import pipeline, preferences
+
+Wave = npt.NDArray[np.float32]
+RATE = 16_000
+TINY = ["scorer.depth=2", "scorer.width=8", "training.judge=false", "training.batch=8"]
+SMALL = ["scorer.crop_seconds=1.0", "training.steps=200", "training.judge=false"]
+
+
+def tilt(wave: Wave) -> float:
+    """The taste: slope of the long-term spectrum, dB an octave; the brighter, the better."""
+    hz, power = welch(wave, RATE, nperseg=2048)
+    used = (hz > 100) & (hz < 7_000)
+    return float(np.polyfit(np.log2(hz[used]), 10 * np.log10(power[used] + 1e-12), 1)[0])
+
+
+def tilted(wave: Wave, db: float) -> Wave:
+    hz = np.fft.rfftfreq(len(wave), 1 / RATE)
+    gain = 10 ** (db * np.log2(np.clip(hz, 60, 8_000) / 700) / 20)
+    made = np.fft.irfft(np.fft.rfft(wave) * gain, len(wave))
+    return np.asarray(0.1 * made / np.std(made), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def takes(play: Callable[..., Any]) -> Callable[[int, int], list[Wave]]:
+    def make(count: int, seed: int) -> list[Wave]:
+        rng = np.random.default_rng(seed)
+        return [
+            tilted(
+                play(3.0, formant_hz=rng.uniform(600, 2_500), seed=seed + k)[0], rng.normal(0, 2)
+            )
+            for k in range(count)
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wave]]) -> Path:
+    """600 comparisons of 48 recordings by listeners who like what is bright, and ratings."""
+    root, rng = tmp_path_factory.mktemp("asked"), np.random.default_rng(1)
+    waves = takes(48, 100)
+    taste = np.array([tilt(wave) for wave in waves])
+    taste = 3 * (taste - taste.mean()) / taste.std()
+    names = [f"{k:02d}.wav" for k in range(len(waves))]
+    for name, wave in zip(names, waves, strict=True):
+        soundfile.write(root / name, wave, RATE)
+    rows: list[Sequence[str]] = [("preferred", "other")]
+    for _ in range(600):
+        i, j = rng.permutation(len(waves))[:2]
+        first = rng.random() < 1 / (1 + np.exp(taste[j] - taste[i]))
+        rows.append((names[i], names[j]) if first else (names[j], names[i]))
+    with (root / "answers.csv").open("w") as stream:
+        csv.writer(stream).writerows(rows)
+    with (root / "ratings.csv").open("w") as stream:
+        rated = [
+            (name, f"{np.clip(3 + t / 2, 1, 5):.2f}") for name, t in zip(names, taste, strict=True)
+        ]
+        csv.writer(stream).writerows([("file", "rating"), *rated])
+    return root
+
+
+@pytest.fixture(scope="module")
+def liked(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The model of those listeners, as its file gives it back."""
+    settings = apply_assignments(ModelSettings(), SMALL)
+    *events, model = pipeline.train_from_listeners(
+        asked / "answers.csv", None, settings, name="ears"
+    )
+    assert isinstance(model, Model)
+    assert sum(isinstance(it, preferences.ListenerAudioProgress) for it in events) == 48
+    path = tmp_path_factory.mktemp("model") / "ears.tonewood"
+    model.save(path)
+    back = load_model(path)
+    assert back.digest == model.digest
+    assert back.card == model.card
+    return back
+
+
+def test_the_scorer_recovers_the_order_of_unseen_recordings(
+    liked: Model, takes: Callable[..., list[Wave]]
+) -> None:
+    unseen = takes(30, 5_000)
+    scores = [score_array(wave[None], RATE, liked).scorer for wave in unseen]
+    assert kendalltau(-np.array(scores), [tilt(wave) for wave in unseen]).statistic >= 0.8
+
+
+def test_enhancing_moves_the_taste_up(liked: Model, takes: Callable[..., list[Wave]]) -> None:
+    moved, left = [], 0
+    for wave in takes(12, 7_000):
+        *_, done = enhance_array(wave[None], RATE, liked, EnhanceSettings())
+        assert isinstance(done, Enhancement)
+        assert done.prior == "none"
+        assert done.mask.largest_db <= preferences.PREFERENCE_MAX_GAIN_DB + 0.01
+        if done.steps == 0:  # liked already, or unlike anything that was heard
+            left += 1
+            assert done.mask.largest_db == 0
+        else:
+            moved.append(tilt(done.samples[0]) - tilt(wave))
+            assert done.scorer.after < done.scorer.before
+    assert len(moved) >= 4
+    assert left >= 1
+    assert np.mean(moved) > 0.3
+    assert np.mean(np.array(moved) > 0) >= 0.8
+
+
+def test_the_card_says_what_the_ears_taught(liked: Model) -> None:
+    card = liked.card.ears
+    assert card is not None
+    assert (card.comparisons, card.recordings, card.groups) == (600, 48, 48)
+    assert card.learnt_from + card.held_out < 600  # what joins both sides teaches neither
+    assert card.agreement_interval[0] <= card.agreement <= card.agreement_interval[1]
+    assert card.agreement > 0.7
+    assert liked.card.prior is None
+    told = dict(card_lines(liked))
+    assert told["prior"][0].startswith("none: listeners alone")
+    assert "600 comparisons" in told["ears"][0]
+    assert "agrees with" in card_markdown(liked)
+    assert json.loads(liked.card.model_dump_json())["ears"]["comparisons"] == 600
+
+
+def test_what_it_never_learnt_it_does_not_make_up(
+    liked: Model, takes: Callable[..., list[Wave]]
+) -> None:
+    (wave,) = takes(1, 9_000)
+    for kind in ("static", "neighbours", "network"):
+        settings = apply_assignments(EnhanceSettings(), [f"prior.kind={kind}", "force=true"])
+        with pytest.raises(ModelError, match="learnt from listeners alone"):
+            list(enhance_array(wave[None], RATE, liked, settings))
+    own = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
+    *_, done = enhance_array(wave[None], RATE, liked, own)
+    assert isinstance(done, Enhancement)
+    assert done.mask.largest_db == 0  # what is asked for stays asked for
+    assert done.settings == own
+
+
+def test_a_pinned_note_is_kept_by_a_model_of_ears_alone(
+    liked: Model, takes: Callable[..., list[Wave]]
+) -> None:
+    """A new search around it follows the scorer alone, as the first did."""
+    settings = apply_assignments(EnhanceSettings(), ["search.steps=4", "force=true"])
+    tried = (
+        (wave, [*enhance_array(wave[None], RATE, liked, settings)][-1]) for wave in takes(6, 7_000)
+    )
+    wave, last = next(it for it in tried if isinstance(it[1], Enhancement) and it[1].steps)
+    assert isinstance(last, Enhancement)
+    note = Note(
+        id="n", seconds=1.5, hz=1_000.0, width_s=2.0, height_hz=800.0, gain_db=6.0, pinned=True
+    )
+    *_, new = search_around_pins(
+        wave[None], RATE, liked, last.mask, (note,), settings, last.certificate
+    )
+    assert isinstance(new, Enhancement)
+    assert (new.prior, new.settings.prior.kind) == ("none", "none")
+    seconds = np.array([1.5])
+    kept, was = (it.gain_at(np.array([1_000.0]), seconds).item() for it in (new.mask, last.mask))
+    assert kept == pytest.approx(was, abs=0.15)
+    whole = compose_mask(new.mask, Edit(notes=(note,)), 30)
+    assert whole.gain_at(np.array([1_000.0]), seconds).item() - was == pytest.approx(6, abs=0.2)
+    assert np.isfinite(new.samples).all()
+
+
+def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
+    settings = apply_assignments(ModelSettings(), SMALL)
+    loading = preferences.load_listener_answers(asked / "answers.csv", None, settings)
+    while True:
+        try:
+            next(loading)
+        except StopIteration as end:
+            answered = end.value
+            break
+    for seed in range(3):
+        train, held_out = preferences.hold_out_listener_groups(answered.heard, 0.2, seed)
+        assert not set(train.groups) & set(held_out.groups)
+        assert len(held_out.groups) == 10
+        assert len(held_out.better) >= 2
+
+
+def test_ratings_teach_alone(asked: Path, takes: Callable[..., list[Wave]]) -> None:
+    settings = apply_assignments(
+        ModelSettings(), [*TINY, "scorer.crop_seconds=1.0", "training.steps=150"]
+    )
+    *_, model = pipeline.train_from_listeners(None, asked / "ratings.csv", settings)
+    assert isinstance(model, Model)
+    assert model.card.ears is not None
+    assert model.card.ears.ratings == 48
+    unseen = takes(20, 6_000)
+    scores = [score_array(wave[None], RATE, model).scorer for wave in unseen]
+    assert kendalltau(-np.array(scores), [tilt(wave) for wave in unseen]).statistic >= 0.7
+
+
+def test_folders_and_ears_teach_one_model(
+    asked: Path, training_folders: Any, small: Callable[..., ModelSettings]
+) -> None:
+    settings = apply_assignments(small(), ["guide.steps=20"])
+    tables = (asked / "answers.csv", asked / "ratings.csv")
+    *_, model = pipeline.train_from_folders(
+        training_folders.reference, training_folders.source, settings, tables=tables
+    )
+    assert isinstance(model, Model)
+    assert model.card.ears is not None
+    assert (model.card.ears.comparisons, model.card.ears.ratings) == (600, 48)
+    assert model.card.prior is not None
+    assert "ears" in dict(card_lines(model))
+
+
+def test_too_little_to_learn_from(asked: Path, tmp_path: Path) -> None:
+    settings = apply_assignments(ModelSettings(), SMALL)
+    lines = (asked / "answers.csv").read_text().splitlines()
+    few = asked / "few.csv"
+    few.write_text("\n".join(lines[:20]) + "\n")
+    with pytest.raises(FolderError, match="19 comparisons; 30 are needed"):
+        list(pipeline.train_from_listeners(few, None, settings))
+    one = asked / "one.csv"
+    one.write_text("preferred,other,group\n" + "".join(f"{it},same\n" for it in lines[1:60]))
+    with pytest.raises(FolderError, match="of 1 pieces; 4 are needed"):
+        list(pipeline.train_from_listeners(one, None, settings))

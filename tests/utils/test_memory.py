@@ -1,0 +1,72 @@
+"""Memory that is done with."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tonewood.utils.parallel import page_out, trim_malloc, tune_malloc
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is done")
+
+
+def resident() -> int:
+    """Bytes of mapped files that are in memory."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("RssFile:")[2].split()[0])
+
+
+@linux
+def test_what_is_mapped_goes_and_comes_again(tmp_path: Path) -> None:
+    rows = torch.arange(8_000_000, dtype=torch.float32).reshape(-1, 40)
+    save_file({"rows": rows}, tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        mapped = file.get_tensor("rows").T
+    total = mapped.double().sum()
+    before = resident()
+    page_out(mapped)
+    assert before - resident() > 0.9 * rows.nbytes
+    assert mapped.double().sum() == total
+
+
+def test_what_is_in_memory_stays() -> None:
+    own = torch.arange(1_000_000)
+    page_out(own, own[:3], own[:0])
+    assert torch.equal(own, torch.arange(1_000_000))
+
+
+@linux
+def test_freed_memory_is_kept_however_the_environment_wants_it() -> None:
+    """Dask tells its workers to give it back at once: then every piece costs its pages anew."""
+    script = (
+        "import resource, torch\n"
+        "from tonewood.utils.parallel import retain\n"
+        "{}"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(3): torch.ones(2_000_000)\n"
+        "before = faults()\n"
+        "for _ in range(50): torch.ones(2_000_000)\n"
+        "print(faults() - before)"
+    )
+    found = []
+    for told in ("", "retain()\n"):
+        ran = subprocess.run(
+            [sys.executable, "-c", script.format(told)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"MALLOC_TRIM_THRESHOLD_": "65536", "PATH": "", "PYTHONPATH": ":".join(sys.path)},
+        )
+        found.append(int(ran.stdout))
+    assert found[0] > 50 * 1_000
+    assert found[1] < found[0] / 5
+
+
+def test_asking_twice_is_no_harm() -> None:
+    for _ in range(2):
+        tune_malloc()
+        trim_malloc()

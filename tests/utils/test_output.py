@@ -1,0 +1,178 @@
+import errno
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from tonewood.errors import OutputError, printable
+from tonewood.utils.atomic_write import (
+    atomic_path,
+    exclusive_lock,
+    remove_stale_temporaries,
+    write_bytes,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def refusing(code: int) -> Any:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+def test_content_appears_under_its_name_only_at_the_end(tmp_path: Path) -> None:
+    final = tmp_path / "a.json"
+    with atomic_path(final) as temporary:
+        temporary.write_text("{}")
+        assert not final.exists()
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".json"
+        assert temporary.name.startswith(".")
+    assert names(tmp_path) == ["a.json"]
+    assert final.read_text() == "{}"
+
+
+@pytest.mark.parametrize("failure", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_failure_in_the_middle_leaves_all_as_it_was(
+    tmp_path: Path, failure: BaseException, old: bytes | None
+) -> None:
+    final = tmp_path / "a.bin"
+    if old is not None:
+        final.write_bytes(old)
+
+    def fail() -> None:
+        with atomic_path(final, overwrite=True) as temporary:
+            temporary.write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        fail()
+    assert names(tmp_path) == ([] if old is None else ["a.bin"])
+    assert old is None or final.read_bytes() == old
+
+
+def test_existing_files_stay_unless_told_otherwise(tmp_path: Path) -> None:
+    final = tmp_path / "a.txt"
+    write_text(final, "first")
+    with pytest.raises(OutputError, match=r"a\.txt exists: name another .* pass --overwrite"):
+        write_text(final, "second")
+    assert final.read_text() == "first"
+    write_text(final, "zwölf", overwrite=True)
+    assert final.read_bytes() == "zwölf".encode()
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_an_existing_file_is_noticed_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(OutputError, match="exists"), atomic_path(tmp_path / "a"):
+        pytest.fail("the block ran")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    final = tmp_path / "a.txt"
+
+    def be_late() -> None:
+        with atomic_path(final) as temporary:
+            temporary.write_text("ours")
+            final.write_text("theirs")
+
+    with pytest.raises(OutputError, match="exists"):
+        be_late()
+    assert final.read_text() == "theirs"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_file_systems_without_links_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    write_bytes(tmp_path / "a.bin", b"x")
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_folders_and_missing_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder, not a file"):
+        write_bytes(tmp_path, b"", overwrite=True)
+    with pytest.raises(OutputError, match=r"has no folder to lie in: make .*missing first"):
+        write_bytes(tmp_path / "missing" / "a.bin", b"")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="has no folder"):
+        write_bytes(tmp_path / "file" / "a.bin", b"")
+
+
+def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "open", refusing(errno.EACCES))
+    with pytest.raises(OutputError, match=r"a\.bin cannot be written \(permission denied\)"):
+        write_bytes(tmp_path / "a.bin", b"x")
+
+
+def test_full_disk_found_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", refusing(errno.ENOSPC))
+    with pytest.raises(OutputError, match="disk is full"):
+        write_bytes(tmp_path / "a.bin", b"x")
+    assert names(tmp_path) == []
+
+
+def test_full_disk_in_the_block_is_told_from_its_other_errors(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="disk is full"), atomic_path(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
+        (tmp_path / "input").read_bytes()
+    assert names(tmp_path) == []
+
+
+def test_links_are_written_through(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_bytes(link, b"new", overwrite=True)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "ours", b"")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_longest_names_work(tmp_path: Path) -> None:
+    name = "a" * 251 + ".bin"
+    write_bytes(tmp_path / name, b"x")
+    assert names(tmp_path) == [name]
+
+
+def test_paths_are_shown_on_one_printable_line() -> None:
+    assert printable("Stück 1.wav") == "Stück 1.wav"
+    assert printable("a\nb\x1b[31m.wav") == r"a\nb\x1b[31m.wav"
+    assert printable(os.fsdecode(b"caf\xe9.wav")).encode() == rb"caf\udce9.wav"
+
+
+def test_two_cannot_make_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "ours.tonewood"
+    with exclusive_lock(path):
+        with pytest.raises(OutputError, match="is being made by another process right now: wait"):
+            exclusive_lock(path).__enter__()
+        with exclusive_lock(tmp_path / "other.tonewood"):
+            remove_stale_temporaries([tmp_path])
+        with pytest.raises(OutputError, match="another process"):
+            exclusive_lock(path).__enter__()
+        (held,) = tmp_path.iterdir()
+    assert names(tmp_path) == []
+    held.touch()  # as one that was killed leaves it
+    with exclusive_lock(path):
+        pass
+    assert names(tmp_path) == []
+    held.touch()
+    remove_stale_temporaries([tmp_path])
+    assert names(tmp_path) == []

@@ -1,0 +1,66 @@
+"""Tracks on disk."""
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tonewood.errors import OutputError
+from tonewood.utils.disk_array import DiskArray
+
+
+def test_what_was_appended_comes_back_in_any_part(tmp_path: Path) -> None:
+    values = torch.randn(5, 230, generator=torch.Generator().manual_seed(0))
+    spool = DiskArray(5, tmp_path)
+    for part in torch.split(values, 37, dim=1):
+        spool.append(part)
+    assert spool.frames == 230
+    for first, last in ((0, 230), (36, 38), (229, 230), (200, 999)):
+        assert torch.equal(spool.read(first, last), values[:, first:last])
+        assert spool.read(first, last).is_contiguous()
+
+
+def test_a_waveform_is_a_track_too() -> None:
+    wave = np.arange(100, dtype=np.float32)
+    spool = DiskArray(None)
+    spool.append(wave[:60])
+    spool.append(wave[60:])
+    assert torch.equal(spool.read(55, 65), torch.arange(55.0, 65.0))
+
+
+def test_nothing_of_it_is_ever_seen(tmp_path: Path) -> None:
+    spool = DiskArray(2, tmp_path)
+    spool.append(torch.zeros(2, 1_000))
+    assert list(tmp_path.iterdir()) == []
+    held = Path("/proc/self/fd")
+    gc.collect()
+    opened = len(list(held.iterdir())) if held.exists() else None
+    del spool
+    if opened is not None:
+        assert len(list(held.iterdir())) == opened - 1
+
+
+def test_several_threads_may_read_at_once() -> None:
+    spool = DiskArray(3)
+    values = torch.arange(3 * 5_000.0).reshape(3, 5_000)
+    spool.append(values)
+
+    def right(start: int) -> bool:
+        return torch.equal(spool.read(start, start + 50), values[:, start : start + 50])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(right, list(range(0, 4_950, 3))))
+
+
+def test_a_full_disk_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here to stand for a full disk")
+    spool = DiskArray(2)
+    spool._file.close()
+    with Path("/dev/full").open("r+b") as full:
+        monkeypatch.setattr(spool, "_file", full)
+        with pytest.raises(OutputError, match=r"disk .* is full: free some space"):
+            spool.append(torch.zeros(2, 100_000))
