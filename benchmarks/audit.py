@@ -26,11 +26,11 @@ import torch
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
 from tonewood.audio_io.reader import Recording, file_sha256, find_audio_files, read_recording
-from tonewood.audit.classifiers import long_term_spectra
 from tonewood.audit.pipeline import CONFOUNDS, AuditResult, analyse_confounds
 from tonewood.audit.report import plot_feature_distributions, plot_folder_spectra
 from tonewood.data import normalization
 from tonewood.data.dataset import AuditFeatures
+from tonewood.dsp.features import long_term_spectra
 from tonewood.dsp.filterbank import band_levels
 from tonewood.dsp.recording_quality import measure_quality
 from tonewood.settings import ModelSettings

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.batch.enhance_file import FileEnhanced, FileStarted, enhance_files
+from tonewood.batch.enhance_file import FileEnhanced, enhance_files
 from tonewood.cli.progress import EvaluatingDisplay
-from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.enhancement.output_files import FileStarted, plan_file_jobs
 from tonewood.evaluation.alignment import align_recordings
 from tonewood.evaluation.frechet import FolderComparison, compare_folder_sound
 from tonewood.evaluation.metrics import gap_closed, mel_distance

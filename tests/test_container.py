@@ -67,9 +67,9 @@ def test_what_it_runs_is_a_call_that_the_command_line_takes() -> None:
     command, *words = json.loads(value("CMD"))
     assert command == "studio"
     commands = get_command(cli.cli_app).commands  # type: ignore[attr-defined]
-    options = {name for parameter in commands["studio"].params for name in parameter.opts}
+    options = {name: it for it in commands["studio"].params for name in it.opts}
     said = dict(zip(words, [*words[1:], ""], strict=True))
-    assert {word for word in words if word.startswith("--")} <= options
+    assert {word for word in words if word.startswith("--")} <= set(options)
     assert said["--host"] == "0.0.0.0"
     assert said["--folder"].startswith(value("VOLUME"))
-    assert value("EXPOSE") == str(taken["--port"].default)
+    assert value("EXPOSE") == str(options["--port"].default)

@@ -17,8 +17,9 @@ from quality.corpus import mono
 from tonewood.audio_io.reader import find_audio_files, read_recording
 from tonewood.data import dataset
 from tonewood.data.dataset import TrainingRecording
+from tonewood.dsp.features import cut_windows
 from tonewood.dsp.stft import log_magnitude, stft
-from tonewood.scorer.training import cut_windows, draw_crops
+from tonewood.scorer.training import draw_crops
 from tonewood.settings import ModelSettings, apply_assignments
 
 _FRAMES, _BATCH = 200, 16

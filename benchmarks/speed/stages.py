@@ -24,9 +24,9 @@ from tonewood.dsp.features import pitch_power
 from tonewood.dsp.filterbank import band_levels
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.dsp.stft import scale_to_rate
-from tonewood.enhancement.analysis import analyse_source
+from tonewood.enhancement.analysis import analyse_source, mean_score
 from tonewood.enhancement.mask_search import find_mask, find_prior_mask, mask_grid
-from tonewood.enhancement.pipeline import enhance_stream, mean_score
+from tonewood.enhancement.pipeline import enhance_stream
 from tonewood.mask.mask import LazyMask, Mask
 from tonewood.mask.render import render_blocks
 from tonewood.settings import EnhanceSettings, RenderSettings, apply_assignments

@@ -11,7 +11,8 @@ import struct
 import zlib
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from io import BytesIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -213,3 +214,23 @@ def table_html(rows: list[tuple[str, str]]) -> str:
         for name, text in rows
     )
     return f"<table>{''.join(lines)}</table>"
+
+
+def new_figure(
+    rows: int, columns: int, *, width: float = 6.5, height: float = 3.2
+) -> tuple[Any, Any]:
+    """A figure of so many panels, each of this size in inches, and the panels [row][column]."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels[-1]:
+        axes.set_xlabel("s")
+    return figure, panels
+
+
+def figure_png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
+    """A figure as a PNG."""
+    stream = BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    return stream.getvalue()

@@ -10,12 +10,13 @@ from tonewood.audit.classifiers import (
     FeatureTable,
     decide_verdict,
     leave_one_session_out,
-    long_term_spectra,
     run_audit_tests,
     spectrum_baseline,
 )
 from tonewood.dsp.chunking import TensorTimeSeries
-from tonewood.model.card import Accuracy, worst_verdict
+from tonewood.dsp.features import long_term_spectra
+from tonewood.model.card import worst_verdict
+from tonewood.stats.classification import Accuracy
 
 Floats = NDArray[np.float64]
 

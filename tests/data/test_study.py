@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tests.conftest import instrument
 from tonewood.audio_io.reader import resample, to_mono
-from tonewood.audit.classifiers import long_term_spectra
 from tonewood.data.feature_cache import (
     ExtractedFeatures,
     extract_audit_features,
@@ -25,7 +24,7 @@ from tonewood.data.feature_cache import (
 from tonewood.data.manifest import ExcerptReader, ManifestEntry
 from tonewood.data.normalization import normalize_recording
 from tonewood.dsp.chunking import TensorTimeSeries
-from tonewood.dsp.features import CompactFeatures, compute_features
+from tonewood.dsp.features import CompactFeatures, compute_features, long_term_spectra
 from tonewood.dsp.recording_quality import RecordingQuality, measure_quality
 from tonewood.settings import ModelSettings, Normalization
 

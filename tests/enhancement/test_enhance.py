@@ -10,13 +10,8 @@ import torch
 
 from tonewood.dsp.chunking import TensorTimeSeries
 from tonewood.dsp.filterbank import mean_level
-from tonewood.enhancement.pipeline import (
-    Enhancement,
-    enhance_array,
-    mean_score,
-    scorer_input,
-    to_analysis_rate,
-)
+from tonewood.enhancement.analysis import mean_score
+from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
 from tonewood.mask.certificate import OutOfDomainDetector
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tonewood.dsp.chunking import SEGMENT_FRAMES
+from tonewood.dsp.features import cut_windows
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import (
     LabelledTakes,
@@ -17,7 +18,6 @@ from tonewood.scorer.training import (
     ValidationCheck,
     audible_windows,
     augment_crops,
-    cut_windows,
     draw_crops,
     measure_calibration,
     score_windows,

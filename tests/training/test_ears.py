@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.editing import Edit, Note, compose_mask, search_around_pins
-from tonewood.enhancement.pipeline import Enhancement, enhance_array
+from tonewood.enhancement.pipeline import PREFERENCE_MAX_GAIN_DB, Enhancement, enhance_array
 from tonewood.errors import FolderError, ModelError
 from tonewood.model.card_text import card_lines, card_markdown
 from tonewood.model.model import Model, load_model
@@ -112,7 +112,7 @@ def test_enhancing_moves_the_taste_up(liked: Model, takes: Callable[..., list[Wa
         *_, done = enhance_array(wave[None], RATE, liked, EnhanceSettings())
         assert isinstance(done, Enhancement)
         assert done.prior == "none"
-        assert done.mask.largest_db <= preferences.PREFERENCE_MAX_GAIN_DB + 0.01
+        assert done.mask.largest_db <= PREFERENCE_MAX_GAIN_DB + 0.01
         if done.steps == 0:  # liked already, or unlike anything that was heard
             left += 1
             assert done.mask.largest_db == 0

@@ -14,7 +14,6 @@ from scipy.signal import butter, fftconvolve, sosfilt
 from tonewood.audit import pipeline
 from tonewood.audit.pipeline import (
     CONFOUNDS,
-    AuditProgress,
     AuditResult,
     analyse_confounds,
     confound_warnings,
@@ -22,6 +21,7 @@ from tonewood.audit.pipeline import (
 )
 from tonewood.data import dataset, normalization
 from tonewood.data.dataset import AuditFeatures
+from tonewood.data.loading import AuditProgress
 from tonewood.errors import CallError, FolderError
 from tonewood.model.card import ConfoundAudit, summarize_audit
 from tonewood.settings import ModelSettings

@@ -8,19 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tonewood.dsp.chunking import TimeSeries
-from tonewood.model.card import (
-    MIN_RECORDINGS,
-    Accuracy,
-    AuditFinding,
-    AuditVerdict,
-    SessionAccuracy,
-)
-from tonewood.scorer.training import is_near_loudest, window_batches
+from tonewood.model.card import MIN_RECORDINGS, AuditFinding, AuditVerdict, SessionAccuracy
 from tonewood.stats.classification import (
+    Accuracy,
     Floats,
     balanced_accuracy,
     hotelling_t,
@@ -100,17 +92,6 @@ def decide_verdict(accuracy: Accuracy, p_value: float) -> AuditVerdict:
     if p_value > ALPHA or accuracy.mean < BEWARE_ACCURACY:
         return "fine"
     return "confounded" if accuracy.low >= CONFOUNDED_ACCURACY else "beware"
-
-
-def long_term_spectra(rows_db: TimeSeries, frames: int) -> Floats:
-    """Long-term spectra [window, row] of a take's audible windows, level removed, dB."""
-    powers, loudest = [], []
-    for cut in window_batches(rows_db, frames):
-        powers.append(torch.pow(10.0, cut.double() / 10).mean(dim=-1))
-        loudest.append(cut.amax(dim=(1, 2)))
-    level = 10 * torch.log10(torch.cat(powers)[is_near_loudest(torch.cat(loudest))])
-    spectra: Floats = (level - level.mean(dim=1, keepdim=True)).numpy()
-    return spectra
 
 
 def spectrum_baseline(

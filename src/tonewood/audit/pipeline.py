@@ -3,10 +3,10 @@
 The confounds that an audit asks about: where each shows, what matters, what to do about it.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,9 @@ from tonewood.audit.classifiers import (
     run_audit_tests,
     spectrum_baseline,
 )
-from tonewood.data import dataset
-from tonewood.data.dataset import AuditFeatures, SurveyProgress
-from tonewood.data.manifest import FolderOrManifest
+from tonewood.data.dataset import AuditFeatures
+from tonewood.data.loading import AuditProgress, DatasetSide, survey_sides
 from tonewood.dsp.artifact_detectors import THIRD_OCTAVES_HZ, Float64Array
-from tonewood.errors import CallError, printable
 from tonewood.model.card import AuditFinding, ConfoundAudit, format_accuracy
 from tonewood.settings import ModelSettings
 
@@ -279,16 +277,6 @@ def _level_difference(level: float | None, loudness: float) -> float | None:
     return None if level is None else level - loudness
 
 
-DatasetSide = Literal["reference", "source"]
-
-
-class AuditProgress(NamedTuple):
-    """A recording of one side was read for its traces."""
-
-    side: DatasetSide
-    progress: SurveyProgress
-
-
 @dataclass(frozen=True, eq=False)
 class AuditResult:
     """An audit, and what it rests on."""
@@ -323,23 +311,6 @@ def audit_folders(
     )
 
 
-def survey_sides(
-    references: Sequence[FolderOrManifest], source: FolderOrManifest, settings: ModelSettings
-) -> Generator[AuditProgress, None, dict[DatasetSide, list[AuditFeatures]]]:
-    """Read both sides' folders for their traces, yielding every recording; returns the evidence."""
-    check_distinct_folders(*references, source)
-    heard: dict[DatasetSide, list[AuditFeatures]] = {"reference": [], "source": []}
-    sides: list[tuple[DatasetSide, FolderOrManifest]] = [
-        ("reference", folder) for folder in references
-    ]
-    for side, folder in (*sides, ("source", source)):
-        for surveyed in dataset.survey_dataset(folder, settings):
-            heard[side].append(surveyed.audit_features)
-            yield AuditProgress(side, surveyed)
-    dataset.check_disjoint(heard["reference"], heard["source"])
-    return heard
-
-
 def analyse_confounds(
     reference: Sequence[AuditFeatures], source: Sequence[AuditFeatures], rng: np.random.Generator
 ) -> ConfoundAudit:
@@ -358,19 +329,6 @@ def analyse_confounds(
         spectrum=spectrum_baseline(spectra, is_source, rng),
         sessions=leave_one_session_out(spectra, is_source, [it.session for it in both]),
     )
-
-
-def check_distinct_folders(*sides: FolderOrManifest) -> None:
-    """Raise CallError if two of the folders are one; the last is the source."""
-    given_folders = [side for side in sides if isinstance(side, Path)]
-    if len(given_folders) < len(sides):
-        return  # of one list, which tells its sides apart
-    *references, source = (side.resolve() for side in given_folders)
-    for number, (given, reference) in enumerate(zip(given_folders, references, strict=False)):
-        if reference == source:
-            raise CallError(f"{printable(given)} is given as both folders: name two different ones")
-        if reference in references[:number]:
-            raise CallError(f"{printable(given)} is given twice as a reference: give it one weight")
 
 
 def confound_warnings(audit: ConfoundAudit) -> list[str]:

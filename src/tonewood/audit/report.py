@@ -23,11 +23,12 @@ from tonewood.html_report import (
     ReportFigure,
     ReportHeading,
     ReportTable,
+    figure_png,
+    new_figure,
     render_report,
 )
 from tonewood.model.card import AuditVerdict, ConfoundAudit, format_accuracy, summarize_audit
 from tonewood.model.model import Model
-from tonewood.research.paper_reproduction import figure_png, new_figure
 from tonewood.utils.atomic_write import write_text
 
 _SIDE_COLORS = {"reference": "tab:blue", "source": "tab:orange"}

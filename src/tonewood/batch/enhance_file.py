@@ -1,30 +1,29 @@
 """The workflow on paths, one file after the other."""
 
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import AudioReader, file_sha256, write_recording_blocks
+from tonewood.audio_io.reader import AudioReader, file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement import plotting
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.output_files import (
     FileFailure,
     FileJob,
+    FileStarted,
     OutputKey,
+    _existing_parent,
+    check_outputs,
+    cleanup_on_error,
     output_conflict,
     sidecar_path,
+    write_output_audio,
 )
 from tonewood.enhancement.pipeline import StreamedEnhancement, enhance_stream
 from tonewood.enhancement.reapply import MaskTransfer, apply_transfer
@@ -34,16 +33,8 @@ from tonewood.errors import AudioError, OutputError, TonewoodError, printable
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, RenderSettings
-from tonewood.utils.atomic_write import atomic_path, remove_stale_temporaries
-
-
-class FileStarted(NamedTuple):
-    """Work on a file begins; it is the number-th of so many."""
-
-    number: int
-    total: int
-    input: Location
+from tonewood.settings import EnhanceSettings
+from tonewood.utils.atomic_write import remove_stale_temporaries
 
 
 @dataclass(frozen=True)
@@ -259,96 +250,6 @@ def result_from_recipe(
         duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
         from_earlier_run=True,
-    )
-
-
-def write_output_audio(
-    job: FileJob,
-    stream: AudioReader,
-    blocks: Iterable[NDArray[np.float32]],
-    shape: tuple[int, int],
-    settings: RenderSettings,
-    *,
-    overwrite: bool,
-    before_publish: Callable[[Path], None] = lambda _: None,
-) -> None:
-    """Write what became of a recording, in its own format or what the output's name asks for.
-
-    `before_publish` is called with the file once it is whole, before it takes its name.
-    """
-    form = AudioFormat.for_path(job.output, stream.format)
-    if settings.amount == 0 and form == stream.format:
-        # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
-        with atomic_path(job.output, overwrite) as temporary:
-            try:
-                shutil.copyfile(job.input, temporary)
-            except FileNotFoundError as error:
-                raise AudioError(
-                    f"{printable(job.input)} does not exist: check its name"
-                ) from error
-            before_publish(temporary)
-    else:
-        rate, like = stream.rate, job.input
-        write_recording_blocks(
-            job.output,
-            blocks,
-            shape,
-            rate,
-            form,
-            overwrite=overwrite,
-            before_publish=before_publish,
-            tags_from=like,
-        )
-
-
-def check_outputs(job: FileJob, outputs: Sequence[Path], overwrite: bool) -> None:
-    """Refuse before the work what would be refused after it."""
-    if not job.input.exists():
-        raise AudioError(f"{printable(job.input)} does not exist: check its name")
-    for path in outputs:
-        if path.is_dir():
-            raise OutputError(f"{printable(path)} is a folder, not a file: name another output")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
-    there = _existing_parent(job.output)
-    why = "" if there.is_dir() else f"{printable(there)} is a file"
-    if not why and not os.access(there, os.W_OK | os.X_OK):
-        why = "permission denied"
-    if why:
-        raise _not_writable_error(job.output.parent, why)
-
-
-def _existing_parent(output: Path) -> Path:
-    """The nearest of an output's folders that exists."""
-    return next(folder for folder in output.absolute().parents if folder.exists())
-
-
-@contextmanager
-def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
-    """Make the outputs' folder; yields a list of what was made, which goes if something fails.
-
-    What was there before stays.
-    """
-    before = {path for path in outputs if path.exists()}
-    try:
-        outputs[0].parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_writable_error(
-            outputs[0].parent, (error.strerror or str(error)).lower()
-        ) from None
-    made: list[Path] = []
-    try:
-        yield made
-    except BaseException:
-        for path in made:
-            if path not in before:
-                path.unlink(missing_ok=True)
-        raise
-
-
-def _not_writable_error(folder: Path, why: str) -> OutputError:
-    return OutputError(
-        f"{printable(folder)} cannot be written to ({why}): name another output folder"
     )
 
 

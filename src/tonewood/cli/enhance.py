@@ -28,9 +28,9 @@ from tonewood.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tonewood.batch.enhance_file import FileEnhanced, FileStarted
+    from tonewood.batch.enhance_file import FileEnhanced
     from tonewood.batch.tasks import EnhanceTask
-    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.enhancement.recipe import TransferRecord
     from tonewood.mask.search import SearchStep
     from tonewood.model.model import Model

@@ -200,9 +200,8 @@ def _compare_folders(
     folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool
 ) -> tuple["FolderComparison", int, int]:
     """Run the folders; with how many files failed, of how many."""
-    from tonewood.batch.enhance_file import FileStarted
     from tonewood.cli.progress import EvaluatingDisplay
-    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.evaluation import frechet
 
     failed = total = 0

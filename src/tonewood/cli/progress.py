@@ -11,10 +11,9 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from tonewood.audit.pipeline import AuditProgress
-from tonewood.batch.enhance_file import FileStarted
 from tonewood.batch.runner import BatchProgress
-from tonewood.data.loading import SideLoadProgress
+from tonewood.data.loading import AuditProgress, SideLoadProgress
+from tonewood.enhancement.output_files import FileStarted
 from tonewood.enhancement.realtime import BlockLevels, LiveControls
 from tonewood.errors import printable
 from tonewood.evaluation.pairs import MeasureProgress

@@ -102,6 +102,7 @@ def search_command(
     from tonewood.cli.progress import SearchDisplay
     from tonewood.enhancement import plotting
     from tonewood.research import architecture_search
+    from tonewood.research.architecture_search import plot_scorer_sizes
     from tonewood.settings import ModelSettings, apply_assignments
 
     settings = apply_assignments(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
@@ -117,7 +118,7 @@ def search_command(
             else:
                 display.show(event)
     if output is not None:
-        plotting.plot_scorer_sizes(output, ladder, overwrite=overwrite)
+        plot_scorer_sizes(output, ladder, overwrite=overwrite)
     _print_ladder(ladder, output, json_)
 
 

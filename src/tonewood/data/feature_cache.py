@@ -30,8 +30,7 @@ from torch import Tensor
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import Resampler, to_mono
 from tonewood.audio_io.recording import AudioArray
-from tonewood.audit.classifiers import long_term_spectra
-from tonewood.data.manifest import ExcerptReader, RecordingRef
+from tonewood.data.manifest import ContentKey, ExcerptReader, RecordingRef
 from tonewood.data.normalization import normalize_blocks
 from tonewood.dsp.chunking import SEGMENT_FRAMES, Chunk, Rechunker, split_segments
 from tonewood.dsp.features import (
@@ -40,6 +39,7 @@ from tonewood.dsp.features import (
     PITCH_HOP_RATIO,
     CompactFeatures,
     compute_chunk_features,
+    long_term_spectra,
     remove_envelope,
 )
 from tonewood.dsp.filterbank import center_frequencies
@@ -52,14 +52,6 @@ from tonewood.utils.disk_array import DiskArray
 _CACHE_VERSION = 1
 _CACHE_SUFFIX = ".take"
 _MAX_CACHE_BYTES = 20 * 2**30
-
-
-class ContentKey(NamedTuple):
-    """A recording by its bytes, and which part of it, in seconds."""
-
-    sha256: str
-    start: float | None = None
-    end: float | None = None
 
 
 class CachedFeatures(NamedTuple):

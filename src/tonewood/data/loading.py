@@ -3,17 +3,32 @@
 import math
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from tonewood.audit.pipeline import AuditProgress, DatasetSide, check_distinct_folders, survey_sides
 from tonewood.data import dataset
 from tonewood.data import manifest as manifests
 from tonewood.data import normalization as remedies
-from tonewood.data.dataset import LoadProgress, TrainingRecording, WeightedFolder, merge_folders
+from tonewood.data.dataset import (
+    AuditFeatures,
+    LoadProgress,
+    SurveyProgress,
+    TrainingRecording,
+    WeightedFolder,
+    merge_folders,
+)
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.manifest import FolderOrManifest, ManifestSide
 from tonewood.errors import CallError, printable
 from tonewood.settings import ModelSettings, Normalization
+
+DatasetSide = Literal["reference", "source"]
+
+
+class AuditProgress(NamedTuple):
+    """A recording of one side was read for its traces."""
+
+    side: DatasetSide
+    progress: SurveyProgress
 
 
 class SideLoadProgress(NamedTuple):
@@ -135,3 +150,33 @@ def side_display_name(side: FolderOrManifest | Sequence[WeightedFolder]) -> str:
 
 def _datasets_of_side(side: FolderOrManifest | Sequence[WeightedFolder]) -> list[FolderOrManifest]:
     return [side] if isinstance(side, Path | ManifestSide) else [it.folder for it in side]
+
+
+def survey_sides(
+    references: Sequence[FolderOrManifest], source: FolderOrManifest, settings: ModelSettings
+) -> Generator[AuditProgress, None, dict[DatasetSide, list[AuditFeatures]]]:
+    """Read both sides' folders for their traces, yielding every recording; returns the evidence."""
+    check_distinct_folders(*references, source)
+    heard: dict[DatasetSide, list[AuditFeatures]] = {"reference": [], "source": []}
+    sides: list[tuple[DatasetSide, FolderOrManifest]] = [
+        ("reference", folder) for folder in references
+    ]
+    for side, folder in (*sides, ("source", source)):
+        for surveyed in dataset.survey_dataset(folder, settings):
+            heard[side].append(surveyed.audit_features)
+            yield AuditProgress(side, surveyed)
+    dataset.check_disjoint(heard["reference"], heard["source"])
+    return heard
+
+
+def check_distinct_folders(*sides: FolderOrManifest) -> None:
+    """Raise CallError if two of the folders are one; the last is the source."""
+    given_folders = [side for side in sides if isinstance(side, Path)]
+    if len(given_folders) < len(sides):
+        return  # of one list, which tells its sides apart
+    *references, source = (side.resolve() for side in given_folders)
+    for number, (given, reference) in enumerate(zip(given_folders, references, strict=False)):
+        if reference == source:
+            raise CallError(f"{printable(given)} is given as both folders: name two different ones")
+        if reference in references[:number]:
+            raise CallError(f"{printable(given)} is given twice as a reference: give it one weight")

@@ -26,9 +26,20 @@ from tonewood.audio_io.reader import (
     find_audio_files,
 )
 from tonewood.audio_io.recording import AudioArray
-from tonewood.data.feature_cache import ContentKey
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, printable
-from tonewood.utils.atomic_write import check_not_existing, write_text
+from tonewood.utils.atomic_write import (
+    check_not_existing,
+    write_text,
+)
+
+
+class ContentKey(NamedTuple):
+    """A recording by its bytes, and which part of it, in seconds."""
+
+    sha256: str
+    start: float | None = None
+    end: float | None = None
+
 
 SIDE_LABELS = ("reference", "source")
 

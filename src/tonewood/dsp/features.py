@@ -14,9 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tonewood.dsp.chunking import Chunk, Samples
+from tonewood.dsp.chunking import Chunk, Samples, TimeSeries
 from tonewood.dsp.filterbank import band_levels, frame_levels, mean_level
+from tonewood.dsp.stft import FloatArray
 from tonewood.settings import BandSettings, SpectrumSettings
+
+AUDIBLE_RANGE_DB = 45.0
+
+
+WINDOW_BATCH = 64  # windows that are scored at once
+
+
+RowLevels = Tensor
+
 
 _LOWEST_PITCH_HZ, _PITCHES_PER_OCTAVE, N_PITCH_BINS = (
     55.0,
@@ -238,3 +248,38 @@ def frames_to_samples(frames: int, rate: int, settings: SpectrumSettings) -> int
     unit = math.lcm(rate * step, settings.rate) // settings.rate  # a second's worth at most
     wanted = frames * settings.hop * rate / settings.rate
     return unit * math.ceil(wanted / unit)
+
+
+def long_term_spectra(rows_db: TimeSeries, frames: int) -> FloatArray:
+    """Long-term spectra [window, row] of a take's audible windows, level removed, dB."""
+    powers, loudest = [], []
+    for cut in window_batches(rows_db, frames):
+        powers.append(torch.pow(10.0, cut.double() / 10).mean(dim=-1))
+        loudest.append(cut.amax(dim=(1, 2)))
+    level = 10 * torch.log10(torch.cat(powers)[is_near_loudest(torch.cat(loudest))])
+    spectra: FloatArray = (level - level.mean(dim=1, keepdim=True)).numpy()
+    return spectra
+
+
+def cut_windows(rows: RowLevels, frames: int) -> Tensor:
+    """Cut a take into windows [n, row, frames]; the last one ends with the take.
+
+    A take shorter than a window is a single, shorter one.
+    """
+    return torch.stack([rows[:, s : s + frames] for s in _window_starts(rows.shape[-1], frames)])
+
+
+def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Tensor]:
+    """`cut_windows` of a recording that need not be in memory, few [n, row, frames] at a time."""
+    length = min(frames, rows_db.frames)
+    for batch in torch.split(torch.tensor(_window_starts(rows_db.frames, length)), WINDOW_BATCH):
+        yield torch.stack([rows_db.read(s, s + length) for s in batch.tolist()])
+
+
+def is_near_loudest(level: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
+    """Which levels [n] in dB are within `range_db` of the highest."""
+    return level > level.max() - range_db
+
+
+def _window_starts(total: int, frames: int) -> list[int]:
+    return [*range(0, total - frames, frames), max(0, total - frames)]

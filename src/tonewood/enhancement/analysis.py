@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tonewood import html_report
 from tonewood.audio_io.reader import resample, to_mono
-from tonewood.dsp.chunking import Chunk, Samples, overlapping_chunks, split_chunk
+from tonewood.dsp.chunking import Chunk, Samples, TimeSeries, overlapping_chunks, split_chunk
 from tonewood.dsp.features import (
     CONTEXT_FRAMES,
     N_PITCH_BINS,
@@ -26,10 +26,13 @@ from tonewood.dsp.features import (
 )
 from tonewood.dsp.filterbank import center_frequencies, frame_levels
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudness_blocks
-from tonewood.enhancement.pipeline import mean_score
 from tonewood.model.model import Model
+from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_recording
-from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.settings import (
+    BandSettings,
+    SpectrumSettings,
+)
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
@@ -329,3 +332,8 @@ def score_source(source: AudioSource, model: Model) -> Score:
     along = score_recording(model.scorer, rows)
     judge = mean_score(model.judge, rows) if model.judge else None
     return Score(float(along.mean()), judge, tuple(along.tolist()))
+
+
+def mean_score(scorer: Scorer, rows_db: TimeSeries) -> float:
+    """Mean score of a recording's audible windows."""
+    return float(score_recording(scorer, rows_db).mean())

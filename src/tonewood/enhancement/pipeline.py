@@ -28,6 +28,7 @@ from tonewood.enhancement.analysis import (
     ChunkAnalyzer,
     analyse_source,
     analyzer_for,
+    mean_score,
 )
 from tonewood.enhancement.mask_search import FoundMask, adversarial_judge_score, find_mask
 from tonewood.enhancement.segment_search import on_device, predict_mask
@@ -44,10 +45,14 @@ from tonewood.mask.render import (
 )
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.training import score_recording
-from tonewood.settings import EnhanceSettings, RenderSettings, SpectrumSettings, apply_assignments
-from tonewood.training.preferences import listener_caveats, settings_for_preference_model
+from tonewood.settings import (
+    EnhanceSettings,
+    RenderSettings,
+    SearchSettings,
+    Settings,
+    SpectrumSettings,
+    apply_assignments,
+)
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
@@ -416,11 +421,6 @@ def scorer_input(wave: Tensor, model: Model) -> Tensor:
     return band_levels(wave, spectrum.rate, model.settings.scorer.bands, spectrum)
 
 
-def mean_score(scorer: Scorer, rows_db: TimeSeries) -> float:
-    """Mean score of a recording's audible windows."""
-    return float(score_recording(scorer, rows_db).mean())
-
-
 def _mask_on_scorer_rows(mask: LazyMask, model: Model, frames: int) -> TimeSeries:
     """A mask's gains [row, frame] on the scorer's rows and frames, whatever grid it lives on."""
     spectrum = model.settings.spectrum
@@ -433,3 +433,47 @@ def _mask_on_scorer_rows(mask: LazyMask, model: Model, frames: int) -> TimeSerie
         return torch.from_numpy(mask.gain_at(hz, np.arange(first, min(last, frames)) * hop))
 
     return LazyTimeSeries(frames, make)
+
+
+# A descent from nothing: small steps down the scorer alone, smooth in time, near the recording.
+PREFERENCE_SEARCH = SearchSettings(
+    score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
+)
+
+
+PREFERENCE_MAX_GAIN_DB = 12.0  # no folder shows how far recordings of the kind differ
+
+
+def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
+    """Settings that fit a model learnt from listeners alone; any other keeps its own.
+
+    It has no prior and no guide: the mask starts from nothing, and what of the search was left at
+    its default becomes a descent of the scorer.
+    """
+    if model.learnt_priors is not None or settings.method != "search":
+        return settings
+    plain = EnhanceSettings()
+    search = {
+        name: getattr(PREFERENCE_SEARCH, name)
+        for name in SearchSettings.model_fields
+        if getattr(settings.search, name) == getattr(plain.search, name)
+    }
+    wanted: dict[str, Settings] = {"search": settings.search.model_copy(update=search)}
+    if settings.render.max_gain_db == plain.render.max_gain_db:
+        bound = {"max_gain_db": PREFERENCE_MAX_GAIN_DB}
+        wanted["render"] = settings.render.model_copy(update=bound)
+    if settings.prior.kind == "auto":
+        wanted["prior"] = settings.prior.model_copy(update={"kind": "none"})
+    return settings.model_copy(update=wanted)
+
+
+def listener_caveats(model: Model) -> tuple[str, ...]:
+    """What speaks against a model's ears: they may agree with listeners by chance alone."""
+    ears = model.card.ears
+    if ears is None or ears.agreement_interval[0] > 0.5:
+        return ()
+    low, high = (100 * it for it in ears.agreement_interval)
+    return (
+        f"on pieces that it never heard the scorer agrees with {100 * ears.agreement:.0f} % "
+        f"({low:.0f} to {high:.0f}) of what listeners said, which may be chance",
+    )

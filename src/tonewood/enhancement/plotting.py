@@ -13,7 +13,6 @@ from tonewood.enhancement.pipeline import StreamedEnhancement
 from tonewood.errors import MissingExtraError
 from tonewood.mask.mask import LazyMask, Mask
 from tonewood.model.model import Model
-from tonewood.research.architecture_search import SizeSearchResult
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.atomic_write import atomic_path
 
@@ -156,38 +155,3 @@ def _plot_image(
 
 def _visible_frames(frames: int) -> NDArray[np.int64]:
     return np.linspace(0, frames - 1, min(frames, _MAX_PLOT_COLUMNS)).round().astype(np.int64)
-
-
-def plot_scorer_sizes(path: Path, ladder: SizeSearchResult, *, overwrite: bool = False) -> None:
-    """Draw held-out accuracy and loss against parameters, knee and choice marked, as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    panels = figure.subplots(2, 1, sharex=True)
-    parameters = [rung.parameters for rung in ladder.results]
-    marks = (
-        (ladder.knee, {"marker": "D", "s": 110, "facecolor": "none", "edgecolor": "tab:orange"}),
-        (ladder.chosen, {"marker": "o", "s": 220, "facecolor": "none", "edgecolor": "tab:red"}),
-    )
-    for axes, name in zip(panels, ("accuracy", "loss"), strict=True):
-        estimates = [getattr(rung, name) for rung in ladder.results]
-        axes.errorbar(
-            parameters,
-            [estimate.mean for estimate in estimates],
-            [estimate.error for estimate in estimates],
-            marker=".",
-            capsize=3,
-        )
-        for (rung, style), label in zip(marks, ("knee", "chosen"), strict=True):
-            axes.scatter([rung.parameters], [getattr(rung, name).mean], label=label, **style)
-        axes.set(xscale="log", ylabel=f"held-out {name}")
-        axes.grid(alpha=0.3)
-    panels[0].legend()
-    panels[1].set_xlabel("parameters")
-    size = ladder.chosen.size
-    figure.suptitle(
-        f"width {size.width}, depth {size.depth}: the smallest scorer within one standard error "
-        "of the best"
-    )
-    with atomic_path(path, overwrite) as temporary:
-        figure.savefig(temporary, dpi=110)

@@ -20,12 +20,16 @@ from torch import Tensor
 
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, default_output_name
 from tonewood.audio_io.reader import AudioReader, file_sha256
-from tonewood.batch.enhance_file import check_outputs, cleanup_on_error, write_output_audio
 from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.analysis import Analysis, AudioSource, analyse_source
 from tonewood.enhancement.mask_search import FoundMask, find_prior_mask, mask_grid
-from tonewood.enhancement.output_files import FileJob
+from tonewood.enhancement.output_files import (
+    FileJob,
+    check_outputs,
+    cleanup_on_error,
+    write_output_audio,
+)
 from tonewood.enhancement.pipeline import StreamedEnhancement, render_and_certify
 from tonewood.enhancement.recipe import InputRecord, Recipe, TransferRecord
 from tonewood.enhancement.segment_search import predict_mask

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.reader import find_audio_files, read_recording
-from tonewood.batch.enhance_file import FileStarted
 from tonewood.dsp.filterbank import frame_levels
-from tonewood.enhancement.output_files import FileFailure
+from tonewood.enhancement.output_files import FileFailure, FileStarted
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import FolderError, TonewoodError, printable
 from tonewood.model.model import Model

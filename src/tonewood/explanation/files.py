@@ -13,10 +13,15 @@ import numpy as np
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import Recording, find_audio_files, read_recording, write_recording
 from tonewood.audio_io.remote import Location
-from tonewood.batch.enhance_file import check_outputs, cleanup_on_error
 from tonewood.dsp import note_segmentation
 from tonewood.enhancement import plotting
-from tonewood.enhancement.output_files import FileFailure, FileJob, is_same_file
+from tonewood.enhancement.output_files import (
+    FileFailure,
+    FileJob,
+    check_outputs,
+    cleanup_on_error,
+    is_same_file,
+)
 from tonewood.enhancement.pipeline import to_analysis_rate
 from tonewood.errors import CallError, FolderError, printable
 from tonewood.explanation import report

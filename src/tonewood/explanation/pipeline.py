@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tonewood.audio_io.reader import resample
 from tonewood.dsp import note_segmentation
+from tonewood.dsp.features import cut_windows
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.note_segmentation import NoteSegments
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
@@ -28,7 +29,7 @@ from tonewood.scorer.saliency import (
     compute_saliency,
     measure_faithfulness,
 )
-from tonewood.scorer.training import audible_windows, cut_windows
+from tonewood.scorer.training import audible_windows
 from tonewood.settings import RenderSettings, Settings
 
 TargetClass = Literal["reference", "source"]

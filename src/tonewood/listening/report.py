@@ -19,11 +19,11 @@ from tonewood.html_report import (
     ReportFigure,
     ReportHeading,
     ReportTable,
+    figure_png,
     render_report,
 )
 from tonewood.listening.analysis import ListeningResults, MushraRatings
 from tonewood.listening.definition import STIMULI_FOLDER
-from tonewood.research.paper_reproduction import figure_png
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
 
 TextTable = list[list[str]]

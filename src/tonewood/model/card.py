@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from tonewood.settings import Normalization, Settings
+from tonewood.stats.classification import Accuracy
 
 AuditVerdict = Literal["fine", "untested", "beware", "confounded"]
 
@@ -20,14 +21,6 @@ MIN_RECORDINGS = (
     5  # recordings a side: four and four part by chance in 2 of 70 draws, five in 2 of 252
 )
 _VERDICT_ORDER: tuple[AuditVerdict, ...] = ("fine", "untested", "beware", "confounded")
-
-
-class Accuracy(Settings):
-    """Balanced accuracy on recordings left out, and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 class AuditFinding(Settings):

@@ -11,8 +11,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from tonewood.audit.pipeline import AuditProgress
-from tonewood.data.loading import SideLoadProgress, load_sides, plan_side_normalization
+from tonewood.data.loading import (
+    AuditProgress,
+    SideLoadProgress,
+    load_sides,
+    plan_side_normalization,
+)
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,
@@ -23,6 +27,7 @@ from tonewood.scorer.training import (
 from tonewood.settings import ModelSettings, ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.training.pipeline import check_device
 from tonewood.training.scorers import hold_out_takes
+from tonewood.utils.atomic_write import atomic_path
 
 
 class ScorerSize(NamedTuple):
@@ -259,3 +264,38 @@ def search_sizes(
         if isinstance(event, SizeResult):
             rungs.append(event)
     yield SizeSearchResult(tuple(sorted(rungs, key=lambda rung: rung.parameters)))
+
+
+def plot_scorer_sizes(path: Path, ladder: SizeSearchResult, *, overwrite: bool = False) -> None:
+    """Draw held-out accuracy and loss against parameters, knee and choice marked, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    parameters = [rung.parameters for rung in ladder.results]
+    marks = (
+        (ladder.knee, {"marker": "D", "s": 110, "facecolor": "none", "edgecolor": "tab:orange"}),
+        (ladder.chosen, {"marker": "o", "s": 220, "facecolor": "none", "edgecolor": "tab:red"}),
+    )
+    for axes, name in zip(panels, ("accuracy", "loss"), strict=True):
+        estimates = [getattr(rung, name) for rung in ladder.results]
+        axes.errorbar(
+            parameters,
+            [estimate.mean for estimate in estimates],
+            [estimate.error for estimate in estimates],
+            marker=".",
+            capsize=3,
+        )
+        for (rung, style), label in zip(marks, ("knee", "chosen"), strict=True):
+            axes.scatter([rung.parameters], [getattr(rung, name).mean], label=label, **style)
+        axes.set(xscale="log", ylabel=f"held-out {name}")
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    panels[1].set_xlabel("parameters")
+    size = ladder.chosen.size
+    figure.suptitle(
+        f"width {size.width}, depth {size.depth}: the smallest scorer within one standard error "
+        "of the best"
+    )
+    with atomic_path(path, overwrite) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -7,7 +7,6 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audit.pipeline import AuditProgress
-from tonewood.data.loading import SideLoadProgress
+from tonewood.data.loading import AuditProgress, SideLoadProgress
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.analysis import ArraySource, analyse_source, score_array
@@ -35,7 +33,7 @@ from tonewood.evaluation.pairs import (
     pairs_by_name,
     to_mono_16k,
 )
-from tonewood.html_report import ReportFigure, ReportTable, render_report
+from tonewood.html_report import ReportFigure, ReportTable, figure_png, new_figure, render_report
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import StickyNoteGains, scatter_sticky_notes, search_mask
 from tonewood.model.model import Model
@@ -168,26 +166,6 @@ def _spectrogram_levels(wave: Tensor, model: Model) -> NDArray[np.float32]:
     spectrum = model.settings.spectrum
     levels: NDArray[np.float32] = log_magnitude(stft(wave, spectrum), spectrum).numpy()
     return levels
-
-
-def new_figure(
-    rows: int, columns: int, *, width: float = 6.5, height: float = 3.2
-) -> tuple[Any, Any]:
-    """A figure of so many panels, each of this size in inches, and the panels [row][column]."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels[-1]:
-        axes.set_xlabel("s")
-    return figure, panels
-
-
-def figure_png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
-    """A figure as a PNG."""
-    stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    return stream.getvalue()
 
 
 REPRODUCTION_PAGE, REPRODUCTION_TABLE = "index.html", "table.json"

@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tonewood.dsp.features import RowLevels, cut_windows
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import (
     LabelledTakes,
-    RowLevels,
     TrainedScorer,
     ValidationCheck,
     audible_windows,
     augment_crops,
-    cut_windows,
     draw_crops,
     evaluate_scorer,
     label_loss,

@@ -15,6 +15,13 @@ import torch
 from torch import Tensor
 
 from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries, read_segments, split_segments
+from tonewood.dsp.features import (
+    AUDIBLE_RANGE_DB,
+    WINDOW_BATCH,
+    RowLevels,
+    is_near_loudest,
+    window_batches,
+)
 from tonewood.dsp.filterbank import frame_levels, mean_power_db
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import TrainingRun, TrainingState
@@ -23,11 +30,8 @@ from tonewood.stats.classification import balanced_accuracy
 from tonewood.stats.sampling import TakeWeights, weighted_mean
 from tonewood.utils.parallel import parallel_map
 
-RowLevels = Tensor
 """One take's row levels [row, frame], dB."""
 
-_AUDIBLE_DB = 45.0
-_WINDOW_BATCH = 64  # windows that are scored at once
 _VALIDATION_WINDOWS = 400  # windows of a side that are enough to see how training goes
 
 
@@ -81,15 +85,7 @@ class Calibration:
     count: tuple[int, ...]
 
 
-def cut_windows(rows: RowLevels, frames: int) -> Tensor:
-    """Cut a take into windows [n, row, frames]; the last one ends with the take.
-
-    A take shorter than a window is a single, shorter one.
-    """
-    return torch.stack([rows[:, s : s + frames] for s in _window_starts(rows.shape[-1], frames)])
-
-
-def audible_windows(cut: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
+def audible_windows(cut: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
     """Which windows [n] hold a sound within `range_db` of the loudest window's."""
     return is_near_loudest(cut.amax(dim=(1, 2)), range_db)
 
@@ -103,23 +99,11 @@ def score_recording(scorer: Scorer, rows_db: TimeSeries) -> Tensor:
     """`score_windows` of a recording [row, frame] that need not be in memory."""
     work, cuts = partial(_score_batch, scorer), window_batches(rows_db, scorer.crop_frames)
     # A short recording is one batch, for which no thread is worth its while.
-    alone = rows_db.frames <= _WINDOW_BATCH * scorer.crop_frames
+    alone = rows_db.frames <= WINDOW_BATCH * scorer.crop_frames
     portable = scorer.row_mean.device.type == "cpu"
     done = [work(it) for it in cuts] if alone else [*parallel_map(work, cuts, picklable=portable)]
     scores, loudest = zip(*done, strict=True)
     return torch.cat(scores)[is_near_loudest(torch.cat(loudest))]
-
-
-def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Tensor]:
-    """`cut_windows` of a recording that need not be in memory, few [n, row, frames] at a time."""
-    length = min(frames, rows_db.frames)
-    for batch in torch.split(torch.tensor(_window_starts(rows_db.frames, length)), _WINDOW_BATCH):
-        yield torch.stack([rows_db.read(s, s + length) for s in batch.tolist()])
-
-
-def is_near_loudest(level: Tensor, range_db: float = _AUDIBLE_DB) -> Tensor:
-    """Which levels [n] in dB are within `range_db` of the highest."""
-    return level > level.max() - range_db
 
 
 def _score_batch(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,10 +111,6 @@ def _score_batch(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         scores = scorer.score(windows.to(scorer.row_mean.device)).to(windows.device)
     return scores, windows.amax(dim=(1, 2))
-
-
-def _window_starts(total: int, frames: int) -> list[int]:
-    return [*range(0, total - frames, frames), max(0, total - frames)]
 
 
 def train_scorer(

@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.model.card import Accuracy
+from tonewood.settings import Settings
+
+
+class Accuracy(Settings):
+    """Balanced accuracy on recordings left out, and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
 
 Floats = NDArray[np.float64]
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audit import pipeline
-from tonewood.audit.pipeline import AuditProgress
 from tonewood.batch import enhance_file
-from tonewood.data.loading import SideLoadProgress
+from tonewood.data.loading import AuditProgress, SideLoadProgress
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing, output_files
 from tonewood.enhancement.editing import Edit
+from tonewood.enhancement.output_files import FileStarted
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.errors import CallError, printable
@@ -58,7 +58,7 @@ def run_audit_job(request: JobData) -> Iterator[JobData]:
     """What tells two folders apart besides the instrument."""
     sides = Path(request["reference"]), Path(request["source"])
     for event in pipeline.audit_folders(*sides, ModelSettings()):
-        if isinstance(event, pipeline.AuditProgress):
+        if isinstance(event, AuditProgress):
             surveyed = event.progress
             yield {"phase": event.side, "number": surveyed.number, "of": surveyed.total}
         else:
@@ -127,7 +127,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
         if isinstance(event, SearchStep):
             continue
         at = place[str(event.input)]
-        if isinstance(event, enhance_file.FileStarted):
+        if isinstance(event, FileStarted):
             rows[at] = {**rows[at], "state": "running"}
         elif isinstance(event, output_files.FileFailure):
             rows[at] = {

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import read_recording, write_recording
-from tonewood.audit.pipeline import check_distinct_folders
+from tonewood.data.loading import check_distinct_folders
 from tonewood.errors import CallError, OutputError, printable
 from tonewood.settings import EnhanceSettings, Settings, apply_assignments
 from tonewood.studio.database import NotFoundError

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tonewood.audit.pipeline import DatasetSide
 from tonewood.data import dataset
 from tonewood.data.dataset import TrainingRecording, select_training_excerpts
 from tonewood.data.feature_cache import open_recording
+from tonewood.data.loading import DatasetSide
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import AudioSource, TruncatedSource, analyse_source

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tonewood.audit.pipeline import AuditProgress, analyse_confounds
+from tonewood.audit.pipeline import analyse_confounds
 from tonewood.data import dataset
 from tonewood.data.dataset import TrainingRecording, WeightedFolder, select_training_excerpts
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.loading import (
+    AuditProgress,
     SideLoadProgress,
     load_sides,
     plan_side_normalization,

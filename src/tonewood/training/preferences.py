@@ -21,14 +21,10 @@ from tonewood.data.manifest import group_of_path, read_csv_rows
 from tonewood.dsp.filterbank import band_levels
 from tonewood.errors import FolderError, printable
 from tonewood.model.card import ListenerCard
-from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.preference_training import ListenerData, agreement, mean_logit
 from tonewood.settings import (
-    EnhanceSettings,
     ModelSettings,
-    SearchSettings,
-    Settings,
     TrainingSettings,
 )
 from tonewood.stats.bradley_terry import estimate_posterior
@@ -172,11 +168,6 @@ def _parse_rating(table: Path | None, number: int, text: str) -> float:
 
 MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4
 _MAX_SPLIT_ATTEMPTS = 50
-# A descent from nothing: small steps down the scorer alone, smooth in time, near the recording.
-PREFERENCE_SEARCH = SearchSettings(
-    score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
-)
-PREFERENCE_MAX_GAIN_DB = 12.0  # no folder shows how far recordings of the kind differ
 
 
 class ListenerAudioProgress(NamedTuple):
@@ -304,41 +295,6 @@ def measure_listener_agreement(
         independent=independent,
         agreement=agreed,
         agreement_interval=(min(found.low, agreed), max(found.high, agreed)),
-    )
-
-
-def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
-    """Settings that fit a model learnt from listeners alone; any other keeps its own.
-
-    It has no prior and no guide: the mask starts from nothing, and what of the search was left at
-    its default becomes a descent of the scorer.
-    """
-    if model.learnt_priors is not None or settings.method != "search":
-        return settings
-    plain = EnhanceSettings()
-    search = {
-        name: getattr(PREFERENCE_SEARCH, name)
-        for name in SearchSettings.model_fields
-        if getattr(settings.search, name) == getattr(plain.search, name)
-    }
-    wanted: dict[str, Settings] = {"search": settings.search.model_copy(update=search)}
-    if settings.render.max_gain_db == plain.render.max_gain_db:
-        bound = {"max_gain_db": PREFERENCE_MAX_GAIN_DB}
-        wanted["render"] = settings.render.model_copy(update=bound)
-    if settings.prior.kind == "auto":
-        wanted["prior"] = settings.prior.model_copy(update={"kind": "none"})
-    return settings.model_copy(update=wanted)
-
-
-def listener_caveats(model: Model) -> tuple[str, ...]:
-    """What speaks against a model's ears: they may agree with listeners by chance alone."""
-    ears = model.card.ears
-    if ears is None or ears.agreement_interval[0] > 0.5:
-        return ()
-    low, high = (100 * it for it in ears.agreement_interval)
-    return (
-        f"on pieces that it never heard the scorer agrees with {100 * ears.agreement:.0f} % "
-        f"({low:.0f} to {high:.0f}) of what listeners said, which may be chance",
     )
 
 

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tonewood.audit.pipeline import DatasetSide
 from tonewood.data import dataset
 from tonewood.data.dataset import TakeSplit, TrainingRecording, take_weights
+from tonewood.data.loading import DatasetSide
 from tonewood.errors import ModelError, printable
 from tonewood.scorer import training_loop
 from tonewood.scorer.preference_training import ListenerData, train_preference_scorer
