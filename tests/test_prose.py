@@ -69,7 +69,7 @@ REJECTED = [
     r"\bso many\b",
     r"\bas they come\b",
 ]
-IDIOM = re.compile("|".join(REJECTED).replace(" ", r"\s+"), re.IGNORECASE)
+IDIOM = re.compile("|".join(REJECTED), re.IGNORECASE)
 
 
 def prose(markdown: str) -> str:
@@ -103,7 +103,7 @@ def sentences(text: str) -> Iterator[tuple[int, str]]:
 
 def faults(text: str, without_tables: str | None = None) -> Iterator[tuple[int, str]]:
     """Yield line and fault of a text: its idioms, and the sentences that are too long."""
-    for match in IDIOM.finditer(text):
+    for match in IDIOM.finditer(text.replace("\n", " ")):
         yield text[: match.start()].count("\n") + 1, match[0].strip()
     for line, sentence in sentences(text if without_tables is None else without_tables):
         words = [word for word in sentence.split() if re.search(r"\w", word)]
