@@ -155,7 +155,7 @@ def table(figures: dict) -> str:
     machine, best = figures["machine"], figures["limits"]
     lines = [
         f"{machine['processor']}, {machine['cores']} cores (load {machine['load']} before), torch "
-        f"{machine['torch']}; one core at best {best['fp32']:.0f} GFLOP/s in fp32, "
+        f"{machine['torch']}; limits of one core: {best['fp32']:.0f} GFLOP/s in fp32, "
         f"{best['bf16']:.0f} in bf16, {best['bandwidth']:.1f} GB/s.",
         "",
     ]
@@ -182,7 +182,7 @@ def table(figures: dict) -> str:
         )
     lines += [
         "",
-        "| stage | ms a second of audio | share of the limit | limit |",
+        "| stage | ms per second of audio | share of the limit | limit |",
         "|---|---:|---:|---|",
         *(
             f"| {it['name']} | {it['milliseconds']:.2f} | "
