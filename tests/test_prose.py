@@ -47,7 +47,7 @@ REJECTED = [
     r"\bbelieved\b",
     r"\b(?:object|minutes|takes|recordings) a (?:line|side)\b",
     r", for (?:it|they|its|there|nothing|no|that|only)\b",
-    r"\bof (?:your|its|their|our|his) own(?: making)?\b",
+    r"\bof (?:your|its|our|his) own\b",
     r"\bwhat (?:is|was) (?:promised|wrong with|known|left|lost|kept|there)\b",
     r"\b(?:let|lets) be\b",
     r"\ba thing\b",
