@@ -170,13 +170,15 @@ def table(figures: dict) -> str:
             "",
         ]
     lines += [
-        "| process | × real time | wall, s (least to most) | cores, s | peak, MB |",
+        "| process | × real time | wall, s | cores, s | peak, MB |",
         "|---|---:|---:|---:|---:|",
     ]
     for it in figures["processes"]:
         walls = [run["wall"] for run in it["runs"]]
         speed = f"{it['audio_seconds'] / it['wall']:.0f}" if it["audio_seconds"] else ""
-        spread = f"{it['wall']:.2f} ({min(walls):.2f} to {max(walls):.2f})"
+        spread = f"{it['wall']:.2f}"
+        if len(walls) > 1:
+            spread += f" ({min(walls):.2f} to {max(walls):.2f})"
         lines.append(
             f"| {it['what']} | {speed} | {spread} | {it['cpu']:.2f} | {it['peak_mb']:.0f} |"
         )
