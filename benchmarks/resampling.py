@@ -2,7 +2,7 @@
 
     python benchmarks/resampling.py
 
-Prints the table of `docs/losses.md`: mean difference of the rows, within 60 dB of the loudest, from
+Prints the figures of `docs/losses.md`: mean difference of the rows, within 60 dB of the loudest, from
 those of the same recording resampled by soxr, as files are read; and of the scores.
 """
 

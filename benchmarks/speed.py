@@ -184,13 +184,9 @@ def table(figures: dict) -> str:
         )
     lines += [
         "",
-        "| stage | ms per second of audio | share of the limit | limit |",
-        "|---|---:|---:|---|",
-        *(
-            f"| {it['name']} | {it['milliseconds']:.2f} | "
-            f"{'' if it['share'] is None else format(it['share'], '.0%')} | {it['bound']} |"
-            for it in figures["stages"]
-        ),
+        "| stage | ms per second of audio |",
+        "|---|---:|",
+        *(f"| {it['name']} | {it['milliseconds']:.2f} |" for it in figures["stages"]),
     ]
     return "\n".join(lines)
 

@@ -133,7 +133,6 @@ def _studio_told(
         "| | |\n|---|---:|\n"
         f"| requests answered | {count:,} |\n"
         f"| wrong or missing answers | {len(tally.faults)} |\n"
-        f"| answers 5xx | {answers['5xx']} |\n"
         f"| connections broken by clients | {drops:,} |\n"
         f"| searches, cancelled searches | {tally.done['search'] + tally.done['cancel']:,}, "
         f"{tally.done['cancel']:,} |\n"
