@@ -222,9 +222,7 @@ def text(results: dict[str, dict]) -> str:
     for name, it in results.items():
         alarms = ", ".join(f"{what} {n}" for what, n in sorted(it["alarms"].items()))
         share = f"{100 * it['false_alarms']:.0f} %" + (f" ({alarms})" if alarms else "")
-        lines.append(
-            f"| {name} | {it['recordings']} | {it['rate']} | {it['halvings']} | {share} |"
-        )
+        lines.append(f"| {name} | {it['recordings']} | {it['rate']} | {it['halvings']} | {share} |")
     names = [name.split("/")[0] for name in results]
     lines += ["", f"| planted | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for rows in zip(*(it["plants"] for it in results.values()), strict=True):

@@ -124,7 +124,7 @@ def _studio_told(
     rests: tuple[Sample, Sample],
     grown: float,
 ) -> str:
-    count, answers = sum(tally.answers.values()), tally.answers
+    count = sum(tally.answers.values())
     drops = tally.done["drop_upload"] + tally.done["drop_download"]
     mib = [it.rss / 2**20 for it in samples]
     before, after = rests

@@ -122,11 +122,14 @@ def help_texts(command: Any = None, path: str = "tonewood") -> Iterator[tuple[st
 
 
 def error_messages(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield line and text of what is passed to an exception; a formatted value counts as one word."""
+    """Yield line and text of the arguments of exceptions; a formatted value becomes one word."""
     for node in ast.walk(tree):
-        raised = isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc
-        built = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error") and node
-        for call in {raised, built} - {False}:
+        calls: set[ast.AST] = set()
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            calls.add(node.exc)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error"):
+            calls.add(node)
+        for call in calls:
             formatted = [part for part in ast.walk(call) if isinstance(part, ast.JoinedStr)]
             inside = {id(part) for text in formatted for part in ast.walk(text)}
             for text in formatted:
@@ -171,5 +174,7 @@ def test_linter_finds_what_it_rejects(text: str, fault: str) -> None:
 
 
 def test_linter_leaves_plain_text_alone() -> None:
-    text = "There is no table. It is no longer used.\n\n| " + "cell " * 40 + "|\n\n```sh\ntold\n```\n"
+    text = (
+        "There is no table. It is no longer used.\n\n| " + "cell " * 40 + "|\n\n```sh\ntold\n```\n"
+    )
     assert list(faults(without_code(text), prose(text))) == []

@@ -26,7 +26,9 @@ _SQUARE = ["prior.notes.shape=square"]
 
 PRIORS = {
     "static": Change("static match EQ", [], ["prior.kind=static", "search.steps=0"]),
-    "neighbours": Change("nearest neighbours alone", [], ["prior.kind=neighbours", "search.steps=0"]),
+    "neighbours": Change(
+        "nearest neighbours alone", [], ["prior.kind=neighbours", "search.steps=0"]
+    ),
 }
 
 PAPER = {
@@ -54,9 +56,7 @@ ABLATIONS = {
         "– search without rendering feedback", [], ["search.listen=false", "search.steps=1"]
     ),
     "no-doubt": Change("– without shrinkage", ["priors.doubt=0"]),
-    "networks": Change(
-        "– networks alone, no search", [], ["prior.kind=network", "search.steps=0"]
-    ),
+    "networks": Change("– networks alone, no search", [], ["prior.kind=network", "search.steps=0"]),
     "from-static": Change("– search from static", [], ["prior.kind=static"]),
     "from-nothing": Change("– search from nothing", [], ["prior.kind=none"]),
 }
