@@ -81,7 +81,7 @@ def main() -> None:
 
 
 HEAD = [
-    "| corpus | reference | found exact | path error: median, ms | 90 %, ms | worst piece, ms "
+    "| corpus | reference | simultaneous | path error: median, ms | 90 %, ms | worst piece, ms "
     "| distance after / before |",
     "|---|---|---:|---:|---:|---:|---:|",
 ]

@@ -223,25 +223,26 @@ def draw(plain: list[AuditFeatures], planted: list[AuditFeatures], images: Path)
     (images / "audit-floor.png").write_bytes(plot_feature_distributions(floor.features, done))
 
 
-def text(name: str, result: dict) -> str:
-    alarms = ", ".join(f"{what} {n}" for what, n in sorted(result["alarms"].items())) or "none"
-    lines = [
-        f"**{name}**: {result['recordings']} takes at {result['rate']} Hz in two halves. "
-        f"{result['halvings']} random halvings, nothing planted: "
-        f"{100 * result['false_alarms']:.0f} % false alarms ({alarms}).",
-        "",
-        "| planted in one half | found, % | as confounded, % | other names, % of halvings "
-        "| still claimed after `--fix` |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["plants"]:
-        others = ", ".join(f"{what} {100 * n:.0f}" for what, n in sorted(row["others"].items()))
-        left = "" if row["left"] is None else f"{100 * row['left']:.0f} % of 3"
-        lines.append(
-            f"| {row['plant']} | {100 * row['found']:.0f} | {100 * row['confounded']:.0f} "
-            f"| {others or '-'} | {left or '-'} |"
-        )
+def text(results: dict[str, dict]) -> str:
+    """Markdown of all corpora: false alarms of each, then what was found of each plant."""
+    lines = ["| folder | takes | rate, Hz | halvings | false alarms |", "|---|---:|---:|---:|---|"]
+    for name, it in results.items():
+        alarms = ", ".join(f"{what} {n}" for what, n in sorted(it["alarms"].items()))
+        share = f"{100 * it['false_alarms']:.0f} %" + (f" ({alarms})" if alarms else "")
+        lines.append(f"| {name} | {it['recordings']} | {it['rate']} | {it['halvings']} | {share} |")
+    names = [name.split("/")[0] for name in results]
+    lines += ["", f"| planted | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for rows in zip(*(it["plants"] for it in results.values()), strict=True):
+        lines.append(f"| {rows[0]['plant']} | {' | '.join(map(_cell, rows))} |")
     return "\n".join(lines)
+
+
+def _cell(row: dict) -> str:
+    """Found, as confounded, and other names, each in percent."""
+    others = ", ".join(f"{what} {100 * n:.0f}" for what, n in sorted(row["others"].items()))
+    left = f"; {100 * row['left']:.0f} after `--fix`" if row["left"] else ""
+    found = f"{100 * row['found']:.0f} / {100 * row['confounded']:.0f}{left}"
+    return f"{found}; {others}" if others else found
 
 
 def name_of(folders: str) -> str:
@@ -259,13 +260,13 @@ def main() -> None:
     call = parser.parse_args()
     torch.set_num_threads(1)
     results = {name_of(it): measured(it, call) for it in call.folder}
-    told = "\n\n".join(text(name, result) for name, result in results.items())
-    print(told)
+    tables = text(results)
+    print(tables)
     if call.docs:
         page = call.docs.read_text()
         before, _, rest = page.partition(BEGIN)
         after = rest.partition(END)[2]
-        call.docs.write_text(f"{before}{BEGIN}\n{told}\n{END}{after}")
+        call.docs.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}")
         call.docs.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
 
 

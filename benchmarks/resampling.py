@@ -2,8 +2,8 @@
 
     python benchmarks/resampling.py
 
-Prints the table of `docs/losses.md`: mean difference of the rows, within 60 dB of the loudest, from
-those of the same recording resampled by soxr, as files are read; and of the scores.
+Prints the figures of `docs/losses.md`: the mean difference of rows within 60 dB of the loudest, and
+of scores, from those of the same recording resampled by soxr, as files are read.
 """
 
 from importlib.resources import files

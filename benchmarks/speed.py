@@ -155,7 +155,7 @@ def table(figures: dict) -> str:
     machine, best = figures["machine"], figures["limits"]
     lines = [
         f"{machine['processor']}, {machine['cores']} cores (load {machine['load']} before), torch "
-        f"{machine['torch']}; one core at best {best['fp32']:.0f} GFLOP/s in fp32, "
+        f"{machine['torch']}; limits of one core: {best['fp32']:.0f} GFLOP/s in fp32, "
         f"{best['bf16']:.0f} in bf16, {best['bandwidth']:.1f} GB/s.",
         "",
     ]
@@ -170,25 +170,23 @@ def table(figures: dict) -> str:
             "",
         ]
     lines += [
-        "| process | × real time | wall, s (least to most) | cores, s | peak, MB |",
+        "| process | × real time | wall, s | cores, s | peak, MB |",
         "|---|---:|---:|---:|---:|",
     ]
     for it in figures["processes"]:
         walls = [run["wall"] for run in it["runs"]]
         speed = f"{it['audio_seconds'] / it['wall']:.0f}" if it["audio_seconds"] else ""
-        spread = f"{it['wall']:.2f} ({min(walls):.2f} to {max(walls):.2f})"
+        spread = f"{it['wall']:.2f}"
+        if len(walls) > 1:
+            spread += f" ({min(walls):.2f} to {max(walls):.2f})"
         lines.append(
             f"| {it['what']} | {speed} | {spread} | {it['cpu']:.2f} | {it['peak_mb']:.0f} |"
         )
     lines += [
         "",
-        "| stage | ms a second of audio | share of the limit | limit |",
-        "|---|---:|---:|---|",
-        *(
-            f"| {it['name']} | {it['milliseconds']:.2f} | "
-            f"{'' if it['share'] is None else format(it['share'], '.0%')} | {it['bound']} |"
-            for it in figures["stages"]
-        ),
+        "| stage | ms per second of audio |",
+        "|---|---:|",
+        *(f"| {it['name']} | {it['milliseconds']:.2f} |" for it in figures["stages"]),
     ]
     return "\n".join(lines)
 

@@ -57,7 +57,7 @@ def main() -> None:
         [
             f"{os.cpu_count()} cores, load {load:.1f} before; recordings in stereo at 44.1 kHz.",
             "",
-            "| | wanted | median | longest |",
+            "| | goal | median | longest |",
             "|---|---:|---:|---:|",
             *(it.row() for it in waits),
         ]

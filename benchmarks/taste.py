@@ -42,7 +42,7 @@ def main() -> None:
     torch.set_num_threads(1)
     lines = [
         "| pairs | comparisons | τ on unseen recordings | held-out agreement, % "
-        "| taste moved, dB/octave | moved up, of those changed |",
+        "| change of preferred quality, dB/octave | improved, of those changed |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     found = [[measured(seed, *how) for seed in range(call.seeds)] for how in ASKED]

@@ -1,12 +1,12 @@
-"""Train a small filter of one's own with a neural loss, until it sounds like the reference.
+"""Train a small filter with a neural loss, until its output sounds like the reference.
 
     python examples/train_a_filter.py [RECORDING] [-m MODEL] [-o OUT.wav] [--steps N]
 
-The filter is a vocoder's: it looks at a recording in bands, and a small convolution says how much
-of each band to let through at each moment. Nobody tells it what is wanted but
-`tonewood.NeuralLoss`, whose score is 0 for the reference and 1 for the source, and which is to come
-into the range that held-out recordings of the reference get. A second term keeps the change small:
-a network that only follows a score will fool it (see docs/how-it-works.md).
+The filter is a vocoder: it splits a recording into bands, and a small convolution computes a gain
+for each band and moment. Its only target is `tonewood.NeuralLoss`, whose score is 0 for the
+reference and 1 for the source. Training stops in the range of held-out reference recordings. A
+second term keeps the change small, because a network that only follows a score can fool it (see
+docs/how-it-works.md).
 """
 
 import argparse
@@ -24,7 +24,7 @@ MOST_DB = 12.0
 
 
 class Vocoder(nn.Module):
-    """Gains of 24 bands, moment by moment, by a convolution over what it hears in them."""
+    """Compute gains of 24 bands per frame, by a convolution over their levels."""
 
     def __init__(self, rate: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Vocoder(nn.Module):
         edges = torch.linspace(0, float(mel[-1]), BANDS + 2)
         width = edges[1]
         self.register_buffer("window", torch.hann_window(FFT))
-        # Triangles that sum to 1 from centre to centre: for the ear, and for the way back to bins.
+        # Triangles that sum to 1 between centres, both to analyse bands and to return to bins.
         self.register_buffer("bands", (1 - (mel - edges[1:-1, None]).abs() / width).clamp_min(0))
         self.window: Tensor
         self.bands: Tensor
@@ -47,7 +47,7 @@ class Vocoder(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """Filtered waveforms [batch, sample], and the gains [batch, band, frame] in dB."""
+        """Return filtered waveforms [batch, sample] and gains [batch, band, frame] in dB."""
         spectrum = torch.stft(wave, FFT, HOP, window=self.window, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         level = 10 * torch.log10(self.bands @ power + 1e-8)
@@ -60,7 +60,7 @@ class Vocoder(nn.Module):
 def train(
     wave: Tensor, rate: int, model: tonewood.Model, steps: int, weight: float = 2e-3
 ) -> tuple[Tensor, Tensor, list[float]]:
-    """Filter a waveform [sample]; returns it filtered, the gains, and the score at every step."""
+    """Train on a waveform [sample]; return it filtered, the gains, and the score of each step."""
     torch.manual_seed(0)
     vocoder, loss = Vocoder(rate), tonewood.NeuralLoss(model, rate)
     wanted = model.card.scorer.reference_scores.high
@@ -79,7 +79,7 @@ def train(
 
 
 def main() -> None:
-    """Train on a recording, and say how it went."""
+    """Train on a recording and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     bundled = files("tonewood.bundled") / "example.flac"
     parser.add_argument("recording", nargs="?", default=str(bundled))

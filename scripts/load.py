@@ -124,7 +124,7 @@ def _studio_told(
     rests: tuple[Sample, Sample],
     grown: float,
 ) -> str:
-    count, answers = sum(tally.answers.values()), tally.answers
+    count = sum(tally.answers.values())
     drops = tally.done["drop_upload"] + tally.done["drop_download"]
     mib = [it.rss / 2**20 for it in samples]
     before, after = rests
@@ -132,19 +132,18 @@ def _studio_told(
         f"{asked.clients} clients for {seconds / 60:.0f} minutes.\n\n"
         "| | |\n|---|---:|\n"
         f"| requests answered | {count:,} |\n"
-        f"| answers 5xx, or 4xx where none was due, or none at all | {len(tally.faults)} |\n"
-        f"| of them 5xx | {answers['5xx']} |\n"
+        f"| wrong or missing answers | {len(tally.faults)} |\n"
         f"| connections broken by clients | {drops:,} |\n"
-        f"| searches, of them cancelled | {tally.done['search'] + tally.done['cancel']:,}, "
+        f"| searches, cancelled searches | {tally.done['search'] + tally.done['cancel']:,}, "
         f"{tally.done['cancel']:,} |\n"
         f"| sessions saved and opened again | {tally.done['save']:,} |\n"
-        f"| light requests: median, 95 %, longest | {tally.p(0.5):.0f}, {tally.p(0.95):.0f}, "
+        f"| light requests: median, 95 %, maximum | {tally.p(0.5):.0f}, {tally.p(0.95):.0f}, "
         f"{tally.p(1):.0f} ms |\n"
-        f"| server's memory, MiB: at half time, at the end, most | {mib[len(mib) // 2]:.0f}, "
+        f"| server memory, MiB: half time, end, maximum | {mib[len(mib) // 2]:.0f}, "
         f"{mib[-1]:.0f}, {max(mib):.0f} |\n"
-        f"| growth over the second half, by the best straight line | {100 * grown:+.1f} % |\n"
-        f"| open handles at rest, before and after | {before.handles}, {after.handles} |\n"
-        f"| threads at rest, before and after | {before.threads}, {after.threads} |"
+        f"| linear growth over the second half | {100 * grown:+.1f} % |\n"
+        f"| open handles at rest: before, after | {before.handles}, {after.handles} |\n"
+        f"| threads at rest: before, after | {before.threads}, {after.threads} |"
     )
 
 
@@ -184,11 +183,11 @@ def files(asked: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
         f"{asked.files:,} files of 0.5 to 1 s in one process, {seconds:.0f} s.\n\n"
         "| | |\n|---|---:|\n"
         f"| files done, exit code | {done:,}, {code} |\n"
-        f"| memory, MiB: after a tenth, at half time, at the end | {mib[0]:.0f}, "
+        f"| memory, MiB: after a tenth, half time, end | {mib[0]:.0f}, "
         f"{mib[len(mib) // 2]:.0f}, {mib[-1]:.0f} |\n"
-        f"| growth over the second half, by the best straight line | {100 * grown:+.1f} % |\n"
-        f"| most open handles, first and second half | {handles[0]}, {handles[1]} |\n"
-        f"| most threads, first and second half | {threads[0]}, {threads[1]} |"
+        f"| linear growth over the second half | {100 * grown:+.1f} % |\n"
+        f"| maximum open handles: first, second half | {handles[0]}, {handles[1]} |\n"
+        f"| maximum threads: first, second half | {threads[0]}, {threads[1]} |"
     ), wrong
 
 

@@ -23,7 +23,7 @@ EXTRAS = {"dev.txt": ("dev",), "release.txt": ()}
 """What each lock is for; the release's has every extra, less what the developers' lock has."""
 UNHASHED = "torch"
 OLDEST = "3.11.5"
-"""The oldest Python that the developers' tools run on; Tonewood itself runs on 3.11.0."""
+"""The oldest Python that the tools run on, as `requires-python` states."""
 NEEDS_OF_TORCH = (
     "filelock",
     "fsspec>=0.8.5",

@@ -1,9 +1,9 @@
-"""Write the tables of options in `docs/howto/`, from the command line itself.
+"""Write the lists of options in `docs/howto/`, from the command line itself.
 
     python scripts/options.py [--check]
 
-A page holds `<!-- options:begin COMMAND -->` and `<!-- options:end -->`; what lies between is the
-table of that command. `--check` writes nothing, and fails where a table is out of date.
+A page holds `<!-- options:begin COMMAND -->` and `<!-- options:end -->`, with the list of that
+command between them. `--check` writes nothing, and fails if a list is out of date.
 """
 
 import argparse
@@ -31,37 +31,36 @@ def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:  #
             yield f"{path}{name}", command
 
 
-def table(command: Any) -> str:  # noqa: ANN401
-    """Markdown of what a command takes: its arguments, its options, their defaults."""
-    lines = ["| | | without it |", "|---|---|---|"]
-    for it in command.params:
-        if it.param_type_name == "argument":
-            spelt = f"`{(it.metavar or it.name).strip('[]').replace('|', '` or `')}`"
+def listed(command: Any) -> str:  # noqa: ANN401
+    """Markdown list of what a command takes: its arguments, its options, their defaults."""
+    lines = []
+    for param in command.params:
+        if param.param_type_name == "argument":
+            names = f"`{(param.metavar or param.name).strip('[]').replace('|', '` or `')}`"
         else:
-            spelt = ", ".join(f"`{name}`" for name in (*it.opts, *it.secondary_opts))
-            if it.metavar:
-                spelt += f" `{it.metavar}`"
-        lines.append(f"| {spelt} | {it.help or ''} | {_default(it)} |")
+            names = ", ".join(f"`{name}`" for name in (*param.opts, *param.secondary_opts))
+            names += f" `{param.metavar}`" if param.metavar else ""
+        lines.append(f"- {names}{_default(param)}: {param.help or ''}".rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _default(it: Any) -> str:  # noqa: ANN401
-    if it.required:
-        return "*needed*"
-    if getattr(it, "is_flag", False) and not it.secondary_opts:
-        return ""
-    if getattr(it, "is_flag", False):
-        return f"`{it.opts[0] if it.default else it.secondary_opts[0]}`"
-    return "" if it.default in (None, "") else f"`{it.default}`"
+def _default(param: Any) -> str:  # noqa: ANN401
+    if param.required:
+        return " (required)"
+    if getattr(param, "is_flag", False):
+        if not param.secondary_opts:
+            return ""
+        return f" (default `{(param.opts if param.default else param.secondary_opts)[0]}`)"
+    return "" if param.default in (None, "") else f" (default `{param.default}`)"
 
 
 def filled(text: str, known: dict[str, Any]) -> str:
-    """Return a page with its tables as they should be."""
-    return BLOCK.sub(lambda m: f"{m[1]}\n{table(known[m[2]])}\n{m[3]}", text)
+    """Return a page with its lists filled in."""
+    return BLOCK.sub(lambda m: f"{m[1]}\n{listed(known[m[2]])}\n{m[3]}", text)
 
 
 def main() -> None:
-    """Fill every page, or say which is out of date."""
+    """Fill every page, or report which is out of date."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

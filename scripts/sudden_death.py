@@ -149,7 +149,7 @@ def read(kept: Path) -> list[Death]:
 def table(deaths: list[Death]) -> str:
     """How often each command was killed, when, and what was wrong after it."""
     rows = [
-        "  | command | killed | before its work | in it | after it | anything wrong |",
+        "  | command | killed | before work | during | after | faults |",
         "  |---|---:|---:|---:|---:|---:|",
     ]
     random_ = [death for death in deaths if "by steps" not in death.scene]

@@ -83,7 +83,7 @@ def test_a_wheel_describes_itself(wheel: Path) -> None:
     assert about["Name"] == "tonewood"
     assert about["Version"] == PROJECT["version"]
     assert about["License-Expression"] == "Apache-2.0"
-    assert about["Requires-Python"] == ">=3.11"
+    assert about["Requires-Python"] == ">=3.11.5"
     assert about["Description-Content-Type"] == "text/markdown"
     assert set(about.get_all("Provides-Extra") or []) == set(PROJECT["optional-dependencies"])
     licences = {Path(it).name for it in about.get_all("License-File") or []}

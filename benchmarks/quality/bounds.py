@@ -34,5 +34,5 @@ def reference(bench: Bench) -> Fitted:
 
 
 UNTOUCHED = Row("untouched", "untouched", untouched)
-BEST_MASK = Row("best-mask", "best possible mask (answer known)", best_mask)
-REFERENCE = Row("reference", "the reference takes themselves", reference)
+BEST_MASK = Row("best-mask", "mask from the known answer, smoothed", best_mask)
+REFERENCE = Row("reference", "reference takes", reference)

@@ -149,4 +149,4 @@ def cyclegan(bench: Bench) -> Fitted:
     return Fitted(enhance, budget_s, f"{steps} steps in Tonewood's own {budget_s:.0f} s")
 
 
-CYCLEGAN = Row("cyclegan", "CycleGAN-style mask network", cyclegan)
+CYCLEGAN = Row("cyclegan", "CycleGAN-style network", cyclegan)

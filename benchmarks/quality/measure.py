@@ -31,13 +31,19 @@ class Column(NamedTuple):
 
 
 COLUMNS = {
-    "closed": Column("closed", "%", 1, "of the mel log-spectral distance to the paired take"),
+    "closed": Column("closed", "%", 1, "share of the mel log-spectral distance to the paired take"),
     "log_spectral": Column("LSD", "dB", 2, "log-spectral distance, all FFT bins"),
-    "multi_resolution": Column("multi-res", "dB", 2, "the same, mean over 32, 64 and 128 ms"),
+    "multi_resolution": Column(
+        "multi-res", "dB", 2, "log-spectral distance, mean over windows of 32, 64 and 128 ms"
+    ),
     "long_term": Column("long-term", "dB", 2, "band error of the long-term mel spectrum"),
-    "scorer": Column("scorer", "", 2, "Tonewood's, which the search saw; 0 = reference"),
-    "judge": Column("judge", "", 2, "Tonewood's, which it did not see"),
-    "outside": Column("outside", "", 2, "judge of other architecture, taught by other takes"),
+    "scorer": Column("scorer", "", 2, "Tonewood's scorer, which the search may use; 0 = reference"),
+    "judge": Column(
+        "judge", "", 2, "Tonewood's judge, which the search does not use; 0 = reference"
+    ),
+    "outside": Column(
+        "outside judge", "", 2, "judge of another architecture, trained on other takes"
+    ),
     "roughness_db": Column("rough", "dB", 2, "mean step of the mask in 10 ms, on 48 mel rows"),
     "largest_db": Column("largest", "dB", 1, "largest gain of the mask"),
     "seconds": Column("s/piece", "s", 2, "of one core, per recording"),

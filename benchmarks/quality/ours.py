@@ -26,7 +26,9 @@ _SQUARE = ["prior.notes.shape=square"]
 
 PRIORS = {
     "static": Change("static match EQ", [], ["prior.kind=static", "search.steps=0"]),
-    "neighbours": Change("neighbours alone", [], ["prior.kind=neighbours", "search.steps=0"]),
+    "neighbours": Change(
+        "nearest neighbours alone", [], ["prior.kind=neighbours", "search.steps=0"]
+    ),
 }
 
 PAPER = {
@@ -47,16 +49,14 @@ _SCORER = [
 ]
 
 ABLATIONS = {
-    "no-search": Change("– search off: its prior alone", [], ["search.steps=0"]),
+    "no-search": Change("– prior alone, no search", [], ["search.steps=0"]),
     "scorer": Change("– scorer instead of guide", [], _SCORER),
     "no-guide": Change("– search without a neural loss", [], ["search.guide=0"]),
     "no-listening": Change(
-        "– search that does not listen", [], ["search.listen=false", "search.steps=1"]
+        "– search without rendering feedback", [], ["search.listen=false", "search.steps=1"]
     ),
-    "no-doubt": Change("– everything believed", ["priors.doubt=0"]),
-    "networks": Change(
-        "– networks alone, search off", [], ["prior.kind=network", "search.steps=0"]
-    ),
+    "no-doubt": Change("– without shrinkage", ["priors.doubt=0"]),
+    "networks": Change("– networks alone, no search", [], ["prior.kind=network", "search.steps=0"]),
     "from-static": Change("– search from static", [], ["prior.kind=static"]),
     "from-nothing": Change("– search from nothing", [], ["prior.kind=none"]),
 }

@@ -78,4 +78,4 @@ def distance(net: MaskNet, source: Tensor, target: Tensor) -> Tensor:
     return (error.square().mean(dim=1) + 1e-3).sqrt().mean()
 
 
-SUPERVISED = Row("supervised", "supervised mask network (val pairs)", supervised)
+SUPERVISED = Row("supervised", "supervised network (val pairs)", supervised)
