@@ -98,9 +98,7 @@ def row(found: list) -> str:
     )
 
 
-def measured(
-    source: torch.Tensor, reference: torch.Tensor, tempo: float, rubato: float, rng
-) -> Found:
+def measured(source: torch.Tensor, reference: torch.Tensor, tempo: float, rubato: float, rng) -> Found:
     length = min(len(source), len(reference))
     source, reference = source[:length], reference[:length]
     before = mel_distance(source, reference)
@@ -116,9 +114,7 @@ def measured(
     loud = np.convolve(source.numpy() ** 2, np.ones(480), "same")[: length // 160 * 160 : 160]
     used = np.isfinite(places) & (loud > loud.max() * 10**-4.5)
     wrong = np.abs(places - np.interp(times, *warp))[used]
-    return Found(
-        wrong, before, mel_distance(source, warped, alignment.to_reference), alignment, warp
-    )
+    return Found(wrong, before, mel_distance(source, warped, alignment.to_reference), alignment, warp)
 
 
 def drawn(seconds: float, tempo: float, rubato: float, rng: np.random.Generator) -> Warp:

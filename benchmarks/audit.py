@@ -104,9 +104,7 @@ PLANTS = (
 )
 
 
-def evidence(
-    recording: Recording, wave: np.ndarray | None = None, *, bits: int = 16
-) -> AuditFeatures:
+def evidence(recording: Recording, wave: np.ndarray | None = None, *, bits: int = 16) -> AuditFeatures:
     if wave is not None:
         full = 2 ** (bits - 1)
         kept = np.clip(np.round(wave * full), -full, full - 1) / full
@@ -136,18 +134,14 @@ def claimed(audit) -> set[str]:
 
 
 def measured(folders: str, call: argparse.Namespace) -> dict:
-    recordings = [
-        read_recording(path) for it in folders.split(",") for path in find_audio_files(it)
-    ]
+    recordings = [read_recording(path) for it in folders.split(",") for path in find_audio_files(it)]
     plain = [evidence(recording) for recording in recordings]
     rng = np.random.default_rng(0)
     alarms: Counter = Counter()
     false = 0
     for _ in range(call.halvings):
         first, second = halves(len(plain), rng)
-        names = claimed(
-            analyse_confounds([plain[k] for k in first], [plain[k] for k in second], rng)
-        )
+        names = claimed(analyse_confounds([plain[k] for k in first], [plain[k] for k in second], rng))
         false += bool(names)
         alarms.update(names)
     rows = []

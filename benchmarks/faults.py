@@ -100,9 +100,7 @@ def disturb(takes: Path, out: Path, chance: random.Random) -> tuple[int, bool]:
 
 def faults_of(takes: Path, out: Path) -> list[str]:
     """What is wrong after the last run; nothing should be."""
-    rows = {
-        Path(row.path).name: row for row in results_table.read_results(out / "tonewood.parquet")
-    }
+    rows = {Path(row.path).name: row for row in results_table.read_results(out / "tonewood.parquet")}
     wrong = [f"{p.name} is in no row" for p in takes.iterdir() if p.name not in rows]
     wanted = {"tonewood.parquet"}
     for name, row in rows.items():
@@ -110,9 +108,7 @@ def faults_of(takes: Path, out: Path) -> list[str]:
             wrong += [] if name == "bad.wav" else [f"{name}: {row.error}"]
             continue
         told = recipe.load_recipe(out / (name + recipe.RECIPE_SUFFIX))
-        if told.output_sha256 != file_sha256(out / name) or told.input.sha256 != file_sha256(
-            takes / name
-        ):
+        if told.output_sha256 != file_sha256(out / name) or told.input.sha256 != file_sha256(takes / name):
             wrong.append(f"{name} is not what its recipe tells")
         wanted |= {name, name + recipe.RECIPE_SUFFIX}
     return wrong + [f"{p.name} is left" for p in out.iterdir() if p.name not in wanted]

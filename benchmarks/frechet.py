@@ -41,8 +41,7 @@ def main() -> None:
 
 def estimates(here: Gaussian, there: Gaussian, count: int, rng: np.random.Generator) -> list[float]:
     drawn = [
-        list(rng.multivariate_normal(it.mean, it.covariance, size=count)[:, None])
-        for it in (here, there)
+        list(rng.multivariate_normal(it.mean, it.covariance, size=count)[:, None]) for it in (here, there)
     ]
     found = []
     for fitted in (fit_gaussian, shrunk):

@@ -197,9 +197,7 @@ def told(number: float) -> str:
 STEP, MOST = 4, 500
 
 
-def curve(
-    count: int, spread: float, active: bool, seed: int, most: int | None = None
-) -> np.ndarray:
+def curve(count: int, spread: float, active: bool, seed: int, most: int | None = None) -> np.ndarray:
     """Kendall's τ between planted and found order after every few comparisons."""
     rng = np.random.default_rng([11, seed])
     planted = spread * norm.ppf((rng.permutation(count) + 0.5) / count)

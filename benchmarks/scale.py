@@ -55,25 +55,17 @@ def spread(takes: Path, model: Model, workers: int) -> dict[str, float]:
         for path in warm:
             soundfile.write(path, take(1.0, 0), RATE)
         task = EnhanceTask(EnhanceSettings(force=True))
-        list(
-            runner.run_batch(
-                runner.plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew
-            )
-        )
+        list(runner.run_batch(runner.plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew))
         out = Path(folder) / "out"
         units = runner.plan_jobs([takes], out)
         crew.client.get_task_stream()
         began = time.perf_counter()
-        events = runner.run_batch(
-            units, task, model, workers=crew, table=out / runner.RESULTS_TABLE_NAME
-        )
+        events = runner.run_batch(units, task, model, workers=crew, table=out / runner.RESULTS_TABLE_NAME)
         *_, tally = events
         took = time.perf_counter() - began
         assert isinstance(tally, runner.BatchProgress)
         assert tally.failed == 0
-        lent = sum(
-            str(it["key"]).startswith(PART_KEY_PREFIX) for it in crew.client.get_task_stream()
-        )
+        lent = sum(str(it["key"]).startswith(PART_KEY_PREFIX) for it in crew.client.get_task_stream())
     return {
         "workers": workers, "seconds": took, "load": load_before, "hours": tally.audio_hours, "lent": lent
     }  # fmt: skip
@@ -137,8 +129,7 @@ def page(
         "",
         f"Two workers are **{ratio:.2f} ×** as fast as one.",
         "",
-        f"One recording of {60 * alone[0]['hours']:.0f} minutes, stereo; idle workers take "
-        "parts of it:",
+        f"One recording of {60 * alone[0]['hours']:.0f} minutes, stereo; idle workers take parts of it:",
         "",
         "| workers | s | parts on other workers | load average before |",
         "|---|---|---|---|",
@@ -169,8 +160,7 @@ def page(
         f"- **{spread_s / 3600:.1f} hours** with {WORKERS} workers, under these assumptions:",
         "  - every worker has its own core like the one measured, and mono audio at 44.1 kHz;",
         "  - the cost of a task stays the same;",
-        "  - the store reads and writes "
-        f"{2 * WORKERS * speed * RATE * 2 / 1e6:.0f} MB/s in all (16 bits);",
+        f"  - the store reads and writes {2 * WORKERS * speed * RATE * 2 / 1e6:.0f} MB/s in all (16 bits);",
         "  - no long file remains at the end: a last file of "
         f"{FILE_SECONDS / 60:.0f} minutes adds up to {FILE_SECONDS / speed:.0f} s.",
         "",

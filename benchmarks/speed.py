@@ -179,9 +179,7 @@ def table(figures: dict) -> str:
         spread = f"{it['wall']:.2f}"
         if len(walls) > 1:
             spread += f" ({min(walls):.2f} to {max(walls):.2f})"
-        lines.append(
-            f"| {it['what']} | {speed} | {spread} | {it['cpu']:.2f} | {it['peak_mb']:.0f} |"
-        )
+        lines.append(f"| {it['what']} | {speed} | {spread} | {it['cpu']:.2f} | {it['peak_mb']:.0f} |")
     lines += [
         "",
         "| stage | ms per second of audio |",

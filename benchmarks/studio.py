@@ -97,9 +97,7 @@ def first_page(browser: Browser, address: str, repeats: int) -> Waits:
     return Waits("first page ready", "1 s", ms)
 
 
-def one_recording(
-    browser: Browser, address: str, take: Path, minutes: int, repeats: int
-) -> list[Waits]:
+def one_recording(browser: Browser, address: str, take: Path, minutes: int, repeats: int) -> list[Waits]:
     """Everything that is waited for with one recording."""
     name = f"{minutes} min" if minutes < 60 else f"{minutes // 60} h"
     seen = []

@@ -83,9 +83,7 @@ def brightness(wave: np.ndarray) -> float:
 def comparisons(taste: np.ndarray, way: str, count: int, rng: np.random.Generator) -> list:
     wins, said = np.zeros((len(taste), len(taste))), []
     for _ in range(count):
-        pair = (
-            most_informative_pair(wins, rng) if way == "active" else rng.permutation(len(taste))[:2]
-        )
+        pair = most_informative_pair(wins, rng) if way == "active" else rng.permutation(len(taste))[:2]
         i, j = map(int, pair)
         if rng.random() >= 1 / (1 + np.exp(taste[j] - taste[i])):
             i, j = j, i

@@ -83,17 +83,13 @@ def stated(package: Distribution) -> str:
         if it.startswith("License :: ") and it != "License :: OSI Approved"
     ]
     # The field may hold a whole licence, whose first line names it.
-    words = classified or [
-        it.strip().splitlines()[0] for it in about.get_all("License") or [] if it.strip()
-    ]
+    words = classified or [it.strip().splitlines()[0] for it in about.get_all("License") or [] if it.strip()]
     return " AND ".join(OLD_NAMES.get(it, it) for it in words) or "nothing stated"
 
 
 def allowed(licence: str) -> bool:
     """Tell whether an expression can be met by what is on the list; brackets are not read."""
-    return any(
-        all(term in ALLOWED for term in choice.split(" AND ")) for choice in licence.split(" OR ")
-    )
+    return any(all(term in ALLOWED for term in choice.split(" AND ")) for choice in licence.split(" OR "))
 
 
 def faults(packages: Iterable[Licensed]) -> list[str]:
@@ -131,9 +127,7 @@ def needed(name: str, extras: Iterable[str], missing: set[str]) -> Iterator[Lice
 
 def main() -> None:
     """List, and judge."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--every-extra", action="store_true", help="nothing may be missing")
     every = parser.parse_args().every_extra
     missing: set[str] = set()

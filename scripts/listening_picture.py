@@ -35,8 +35,7 @@ def main() -> None:
     out: Path = parser.parse_args().o
     with tempfile.TemporaryDirectory() as folder:
         screens = [
-            _screen(Path(folder), kind, scheme)
-            for kind, scheme in (("pairs", "light"), ("mushra", "dark"))
+            _screen(Path(folder), kind, scheme) for kind, scheme in (("pairs", "light"), ("mushra", "dark"))
         ]
     picture = Image.new("RGB", (WIDTH * len(screens), HEIGHT))
     for place, screen in enumerate(screens):
@@ -51,9 +50,7 @@ def _screen(root: Path, kind: str, scheme: str) -> bytes:
     if kind == "mushra":
         found = stimuli.add_reference(found, folders[0])
     reference = "good" if kind == "mushra" else None
-    plan = builder.make_plan(
-        kind=kind, seconds=5.0, checked=False, reference=reference, title="Two cellos"
-    )
+    plan = builder.make_plan(kind=kind, seconds=5.0, checked=False, reference=reference, title="Two cellos")
     *_, test = builder.build_listening_test(found, plan, root / kind / "test")
     assert isinstance(test, ListeningTest)
     guarded = web.secure(create_listening_app(test, root / kind / "test"), token=test.access_token)
@@ -64,9 +61,7 @@ def _screen(root: Path, kind: str, scheme: str) -> bytes:
         thread.join(0.01)
     port: int = server.servers[0].sockets[0].getsockname()[1]
     with sync_playwright() as player:
-        browser = player.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
+        browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         more: dict[str, Any] = {"color_scheme": scheme}
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, **more)
         page.goto(web.server_url("127.0.0.1", port, test.access_token))

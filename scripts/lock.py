@@ -112,12 +112,8 @@ def resolve() -> dict[str, str]:
 
 def main() -> None:
     """Write the locks, or look whether they are what the index says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 on a difference"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a difference")
     check = parser.parse_args().check
     locks = resolve()
     found = faults(locks, constrained())

@@ -287,8 +287,7 @@ def told(results: list[dict[str, object]]) -> str:
             low, high = interval(sum(killed), len(killed))
             share = sum(killed) / len(killed)
             lines.append(
-                f"| {chapter} | {len(killed)} | {sum(killed)} | {share:.0%} "
-                f"| {low:.0%} to {high:.0%} |"
+                f"| {chapter} | {len(killed)} | {sum(killed)} | {share:.0%} | {low:.0%} to {high:.0%} |"
             )
     left = sorted(
         (str(it["file"]).removeprefix("src/tonewood/"), int(str(it["line"])), str(it["became"]),
@@ -330,9 +329,7 @@ def mapped(folder: Path, tests: list[str]) -> None:
 
 def main() -> None:
     """Map, or break and tell."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("step", choices=["map", "run", "tell"])
     parser.add_argument("tests", nargs="*", help="of the map; the chapters' own unless given")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "mutants")

@@ -61,9 +61,7 @@ def filled(text: str, known: dict[str, Any]) -> str:
 
 def main() -> None:
     """Fill every page, or report which is out of date."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     known, stale = dict(commands()), []

@@ -61,9 +61,7 @@ def _belongs(name: str) -> bool:
 
 def main() -> None:
     """Build, check, try, list."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist")
     output = parser.parse_args().output.resolve()
     shutil.rmtree(output, ignore_errors=True)

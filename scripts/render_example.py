@@ -101,9 +101,7 @@ def controller(number: int, curve: tuple[tuple[int, int], ...]) -> list[tuple[in
     times, values = zip(*curve, strict=True)
     steps = range(0, times[-1] + 1, CONTROL_STEP_MS)
     sampled = np.rint(np.interp(steps, times, values)).astype(int)
-    return [
-        (ms, bytes([0xB0, number, int(value)])) for ms, value in zip(steps, sampled, strict=True)
-    ]
+    return [(ms, bytes([0xB0, number, int(value)])) for ms, value in zip(steps, sampled, strict=True)]
 
 
 def midi_file() -> bytes:

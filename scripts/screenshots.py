@@ -38,9 +38,7 @@ SEARCH = 200  # steps, so that there is time for a picture
 
 def main() -> None:
     """Start a studio, go through its views, and write a PNG of each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/images"))
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)

@@ -161,9 +161,7 @@ def table(deaths: list[Death]) -> str:
     for name in SHARES:
         if there := [death for death in steps if death.scene == f"{name}, by steps"]:
             wrong = sum(bool(death.wrong) for death in there)
-            rows.append(
-                f"  | `{name}`, before every step on the disk | {len(there)} | | | | {wrong} |"
-            )
+            rows.append(f"  | `{name}`, before every step on the disk | {len(there)} | | | | {wrong} |")
     return "\n".join(rows)
 
 

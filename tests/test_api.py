@@ -24,9 +24,7 @@ from tonewood.settings import (
 )
 
 Play = Callable[..., NDArray[np.float32]]
-BRIEF = EnhanceSettings(
-    prior=PriorSettings(kind="static"), search=SearchSettings(steps=2), force=True
-)
+BRIEF = EnhanceSettings(prior=PriorSettings(kind="static"), search=SearchSettings(steps=2), force=True)
 
 
 class TwoFolders(Protocol):
@@ -100,9 +98,7 @@ def test_star_import_gives_the_public_names() -> None:
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_enhance_keeps_rate_channels_and_length(
-    rate: int, channels: int, play: Play, model: Model
-) -> None:
+def test_enhance_keeps_rate_channels_and_length(rate: int, channels: int, play: Play, model: Model) -> None:
     samples = play(1.3, rate, channels, formant_hz=2_500.0, seed=5)
     kept = samples.copy()
     made = tonewood.enhance(samples, rate, model, settings=BRIEF)
@@ -163,9 +159,7 @@ def test_score_tells_the_two_instruments_apart(play: Play, model: Model) -> None
     assert good < poor
 
 
-def test_a_model_may_be_given_by_its_file(
-    wave: NDArray[np.float32], model: Model, model_file: Path
-) -> None:
+def test_a_model_may_be_given_by_its_file(wave: NDArray[np.float32], model: Model, model_file: Path) -> None:
     loaded = tonewood.load(model_file)
     assert isinstance(loaded, tonewood.Model)
     assert loaded.digest == model.digest

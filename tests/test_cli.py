@@ -37,9 +37,7 @@ def take(tmp_path: Path, play: Callable[..., Any]) -> Path:
 
 
 def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, **more
-    )
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, **more)
 
 
 # --- The contract that scripts rely on
@@ -54,8 +52,7 @@ OPTIONS = {
     "render": "-o --overwrite --json",
     "apply": "-m -o --static-only --same-mask --device --plot --overwrite --json",
     "diff": "--json",
-    "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite "
-    "--json",
+    "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
     "info": "--json",
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
@@ -121,9 +118,7 @@ def test_the_script_that_a_shell_is_given_asks_tonewood(shell: str) -> None:
     assert f"complete_{shell}" in ran.stdout
 
 
-@pytest.mark.parametrize(
-    "command", sorted(c.name for c in cli.cli_app.registered_commands if c.name)
-)
+@pytest.mark.parametrize("command", sorted(c.name for c in cli.cli_app.registered_commands if c.name))
 def test_every_command_has_its_place_in_the_documentation(command: str) -> None:
     root = Path(__file__).parents[1]
     pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
@@ -263,9 +258,7 @@ def test_a_full_disk_loses_no_old_model(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tonewood.utils.atomic_write._fsync", full)
-    monkeypatch.setattr(
-        "tonewood.training.pipeline.train_from_folders", lambda *_, **__: iter([model])
-    )
+    monkeypatch.setattr("tonewood.training.pipeline.train_from_folders", lambda *_, **__: iter([model]))
     reference, source = training_folders
     call = ("train", "--reference", reference, "--source", source, "-o", path, "--overwrite")
     ran = run(*call)
@@ -278,9 +271,7 @@ def test_a_full_disk_loses_no_old_model(
 # --- enhance, score, info
 
 
-def test_enhance_prints_what_it_made(
-    tmp_path: Path, take: Path, run: Run, model_file: Path
-) -> None:
+def test_enhance_prints_what_it_made(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, "--plot", *FEW)
     assert ran.code == 0, ran.err
     assert "━" not in ran.err  # no bars where nobody looks
@@ -306,9 +297,7 @@ def test_set_and_the_named_options_reach_the_settings(
     assert (kept.render.amount, kept.render.match, kept.render.max_gain_db) == (0.5, False, 3)
 
 
-def test_a_search_that_runs_away_is_named(
-    tmp_path: Path, take: Path, run: Run, model_file: Path
-) -> None:
+def test_a_search_that_runs_away_is_named(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "out"
     ran = run("enhance", take, "-o", out, "-m", model_file, *FEW, "--set", "search.beta=1e300")
     assert ran.code == 1
@@ -317,9 +306,7 @@ def test_a_search_that_runs_away_is_named(
 
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))
-def test_every_optimiser_searches(
-    tmp_path: Path, take: Path, run: Run, model_file: Path, name: str
-) -> None:
+def test_every_optimiser_searches(tmp_path: Path, take: Path, run: Run, model_file: Path, name: str) -> None:
     chosen = ("--set", f"search.optimiser={name}")
     ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, *FEW, *chosen)
     assert ran.code == 0, ran.err

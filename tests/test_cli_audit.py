@@ -125,9 +125,7 @@ def test_folders_that_cannot_be_asked(run: Run, sides: tuple[Path, Path], tmp_pa
 
 
 def test_few_takes_are_untested(run: Run, training_folders: Any) -> None:
-    ran = run(
-        "audit", "--reference", training_folders.reference, "--source", training_folders.source
-    )
+    ran = run("audit", "--reference", training_folders.reference, "--source", training_folders.source)
     assert ran.code == 0, ran.err
     assert "untested: 4 recordings on one side; 5 a side are needed" in ran.out
     assert re.search(r"^session +day0 \(reference\), left out", ran.out, re.M)
@@ -165,9 +163,7 @@ def test_train_warns_and_its_card_remembers(run: Run, learn: list[object], tmp_p
     assert re.search(r"^audit +confounded: noise floor", told, re.M)
 
 
-def test_train_can_fix_what_tells_the_folders_apart(
-    run: Run, learn: list[object], tmp_path: Path
-) -> None:
+def test_train_can_fix_what_tells_the_folders_apart(run: Run, learn: list[object], tmp_path: Path) -> None:
     path = tmp_path / "mine.tonewood"
     ran = run(*learn, "-o", path, "--fix", "noise,level")
     assert ran.code == 0, ran.err
@@ -189,9 +185,7 @@ def test_a_fix_that_is_none_is_a_wrong_call(run: Run, learn: list[object], tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_without_an_audit_says_nothing_of_it(
-    run: Run, model: Model, tmp_path: Path
-) -> None:
+def test_a_model_without_an_audit_says_nothing_of_it(run: Run, model: Model, tmp_path: Path) -> None:
     path = tmp_path / "plain.tonewood"
     replace(model, card=model.card.model_copy(update={"audit": None})).save(path)
     assert "\naudit " not in run("info", path).out

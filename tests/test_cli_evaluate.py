@@ -174,13 +174,9 @@ def test_what_is_no_pair_is_named_and_the_others_are_done(
     assert "no pair could be measured" in ran.err
 
 
-def test_a_table_says_what_belongs_together(
-    run: Run, pieces: Path, model_file: Path, tmp_path: Path
-) -> None:
+def test_a_table_says_what_belongs_together(run: Run, pieces: Path, model_file: Path, tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
-    table.write_text(
-        "source,reference,source_s,reference_s\np2.wav,p2.wav,1.2,2.2\np2.wav,none.wav,,\n"
-    )
+    table.write_text("source,reference,source_s,reference_s\np2.wav,p2.wav,1.2,2.2\np2.wav,none.wav,,\n")
     pairs = ("--pairs", pieces / "source", pieces / "reference")
     ran = run("evaluate", *pairs, "--table", table, "-m", model_file, "--json")
     assert ran.code == 1
@@ -276,9 +272,7 @@ def test_folders_of_the_corpora_stand_in_order(corpora: Path, tmp_path: Path) ->
         (tmp_path / "good").mkdir(exist_ok=True)
         (tmp_path / "good" / path.name).symlink_to(path)
     laid = plan_file_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
-    how = apply_assignments(
-        default_enhance_settings("search"), ["force=true", "certificate.control_steps=0"]
-    )
+    how = apply_assignments(default_enhance_settings("search"), ["force=true", "certificate.control_steps=0"])
     done = [it for it in enhance_files(laid, cello, how) if isinstance(it, FileEnhanced)]
     assert len(done) == len(laid)
     found = []

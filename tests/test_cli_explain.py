@@ -121,9 +121,7 @@ def test_sounds_of_an_earlier_run_are_no_input(run: Run, takes: Path, model_file
     assert (ran.code, len(ran.objects)) == (0, 3)
 
 
-def test_nothing_is_overwritten_unasked(
-    run: Run, take: Path, model_file: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_overwritten_unasked(run: Run, take: Path, model_file: Path, tmp_path: Path) -> None:
     page, sound = tmp_path / "page.html", tmp_path / "page.used.wav"
     call = ("explain", take, "-m", model_file, "-o", page, "--no-parts")
     sound.write_bytes(b"mine")
@@ -224,15 +222,11 @@ def test_a_recording_that_speaks_against_the_class_has_no_sounds(
     assert not list(tmp_path.glob("page.*.wav"))
 
 
-def test_progress_shows_the_file(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_shows_the_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with BatchDisplay() as display:
         display.show(
-            BatchProgress(
-                1, 1, 3, audio_hours=0.5, audio_hours_per_minute=0.25, seconds_left=3_600.0
-            )
+            BatchProgress(1, 1, 3, audio_hours=0.5, audio_hours_per_minute=0.25, seconds_left=3_600.0)
         )
         assert display.progress is not None
         (files,) = display.progress.tasks

@@ -61,9 +61,7 @@ def test_from_folders_to_a_report_and_back(run: Run, folders: Path, tmp_path: Pa
     (told,) = ran.objects
     assert (told["conditions"], told["trials"], told["stimuli"]) == (["one", "two"], 4, 8)
     assert told["power"]["expected"] == 0.8
-    assert re.search(
-        r"^listeners  \d+ needed", run(*new(folders, tmp_path / "t2")).out, re.MULTILINE
-    )
+    assert re.search(r"^listeners  \d+ needed", run(*new(folders, tmp_path / "t2")).out, re.MULTILINE)
     ran = run("listen", "results", out)
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert "has no answers yet" in ran.err
@@ -80,9 +78,9 @@ def test_from_folders_to_a_report_and_back(run: Run, folders: Path, tmp_path: Pa
     assert (ran.code, "never replaced" in ran.err) == (1, True)
     for name in (
         "L1",
-        list_participants(
-            definition.load_listening_test(out), AnswerDatabase(out / definition.ANSWERS_FILE)
-        )[1].code.lower(),
+        list_participants(definition.load_listening_test(out), AnswerDatabase(out / definition.ANSWERS_FILE))[
+            1
+        ].code.lower(),
     ):
         assert run("listen", "delete", out, name).code == 0
     assert len(AnswerDatabase(out / definition.ANSWERS_FILE).list_listeners()) == 1
@@ -115,9 +113,7 @@ def test_mushra_from_folders(run: Run, folders: Path, tmp_path: Path) -> None:
     assert ran.objects[0]["conditions"][-2:] == ["anchor 3.5 kHz", "anchor 7 kHz"]
 
 
-def test_mushra_rates_no_more_than_the_standard_allows(
-    run: Run, folders: Path, tmp_path: Path
-) -> None:
+def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, tmp_path: Path) -> None:
     many = [Path(shutil.copytree(folders / "one", tmp_path / f"c{k:02d}")) for k in range(10)]
     call = ("listen", "new", "--conditions", *many, "--kind", "mushra", "--seconds", 5)
     ran = run(*call, "--reference", folders / "best", "-o", tmp_path / "t")
@@ -186,9 +182,7 @@ def test_training_asks_for_something_to_learn_from(run: Run, folders: Path, tmp_
         assert why in ran.err
 
 
-def test_a_model_of_ratings_by_the_command_line(
-    run: Run, tmp_path: Path, play: Callable[..., Any]
-) -> None:
+def test_a_model_of_ratings_by_the_command_line(run: Run, tmp_path: Path, play: Callable[..., Any]) -> None:
     rows = ["file,rating"]
     for number in range(16):
         wave = play(2.0, formant_hz=700 + 120 * number, seed=number)

@@ -229,9 +229,7 @@ def test_wrong_calls_are_one_line(
     assert ran.err.count("\n") == 1
 
 
-def test_a_model_without_a_predictor_says_so(
-    run: Run, take: Path, tmp_path: Path, model_file: Path
-) -> None:
+def test_a_model_without_a_predictor_says_so(run: Run, take: Path, tmp_path: Path, model_file: Path) -> None:
     ran = run("live", "-m", model_file, "--from", take, "-o", tmp_path / "a.wav")
     assert ran.code == 1
     assert ran.err.startswith("tonewood: tiny has no predictor: add one with train --predictor")

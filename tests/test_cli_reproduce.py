@@ -54,9 +54,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def corpus(
-    tmp_path_factory: pytest.TempPathFactory, training_folders: Any, play: Callable[..., Any]
-) -> Path:
+def corpus(tmp_path_factory: pytest.TempPathFactory, training_folders: Any, play: Callable[..., Any]) -> Path:
     """Two short pairs, in a folder whose name would be markup."""
     root = tmp_path_factory.mktemp("corpus") / "<b>cello & co"
     for side, folder, formant in (
@@ -96,9 +94,7 @@ def _quick() -> Any:
 
 
 @pytest.fixture(scope="module")
-def report(
-    corpus: Path, model: Model, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Any]]:
+def report(corpus: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """The folder of a report, and the events on its way."""
     out = tmp_path_factory.mktemp("report") / "made" / "here"
     return out, list(paper_reproduction.reproduce_paper(corpus, out, ModelSettings(), model=model))
@@ -122,9 +118,7 @@ def test_the_page_asks_nobody_and_holds_its_pictures(report: tuple[Path, list[An
     assert not re.search(r"https?:|url\(|@import|<script|<link", text)
     seen = Page(text)
     sources = [given["src"] for tag, given in seen.tags if tag == "img"]
-    pictures = [
-        base64.b64decode(str(src).removeprefix("data:image/png;base64,")) for src in sources
-    ]
+    pictures = [base64.b64decode(str(src).removeprefix("data:image/png;base64,")) for src in sources]
     assert pictures == [(out / f"figure-{n}.png").read_bytes() for n in (1, 2, 3)]
     assert "The paper reproduced on <b>cello & co" in seen.text
     assert "b" not in {tag for tag, _ in seen.tags}
@@ -166,9 +160,7 @@ def test_json_trains_where_no_model_is_given(
     run: Run, corpus: Path, small: Callable[..., ModelSettings], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    methods = {
-        name: how for name, how in paper_reproduction.REPRODUCED_METHODS.items() if name[0] in "up"
-    }
+    methods = {name: how for name, how in paper_reproduction.REPRODUCED_METHODS.items() if name[0] in "up"}
     monkeypatch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
     settings = apply_assignments(small(steps=10), ["guide.steps=20", "guide.width=4"])
     sets = [
@@ -242,9 +234,7 @@ def test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fault: s
         paper_reproduction.read_test_pairs(tmp_path)
 
 
-def test_blocks_before_and_after_smoothing_are_the_same_notes(
-    model: Model, play: Callable[..., Any]
-) -> None:
+def test_blocks_before_and_after_smoothing_are_the_same_notes(model: Model, play: Callable[..., Any]) -> None:
     wave = torch.from_numpy(play(1.5)[0])
     made, other = (optimize_blocks(wave, model, "rectangular", seed) for seed in (0, 1))
     assert made.sharp.gain_db.shape == made.smooth.gain_db.shape == (257, 151)

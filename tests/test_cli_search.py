@@ -60,9 +60,7 @@ def test_json_tells_the_whole_ladder(run: Run, call: list[object], tmp_path: Pat
         assert rung["loss"]["mean"] == pytest.approx(sum(rung["losses"]) / 3)
     chosen = line["chosen"]
     assert (chosen["width"], chosen["depth"]) in SIZES
-    assert line["options"] == (
-        f"--set scorer.width={chosen['width']} --set scorer.depth={chosen['depth']}"
-    )
+    assert line["options"] == (f"--set scorer.width={chosen['width']} --set scorer.depth={chosen['depth']}")
     assert line["picture"] == str(picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [picture]

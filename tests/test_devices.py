@@ -135,9 +135,7 @@ def carried(it: Any, place: Place) -> Any:
                 for name, value in named.items():
                     if value is not None:
                         there = place(value.detach())
-                        named[name] = (
-                            nn.Parameter(there, False) if named is part._parameters else there
-                        )
+                        named[name] = nn.Parameter(there, False) if named is part._parameters else there
         return twin
     if isinstance(it, Priors | FolderStatistics | Codebook):
         return replace(it, **{f.name: carried(getattr(it, f.name), place) for f in fields(it)})
@@ -170,9 +168,7 @@ def test_priors(place: Place, wave: Tensor, model: Model) -> None:
     assert pseudo.rows_db.device == shaped.device
 
 
-def test_scorer_guide_and_search(
-    place: Place, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scorer_guide_and_search(place: Place, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     own = on(model, place)
     rows = place(torch.rand(ROWS, 400))
     # What is nowhere has no numbers, and draws here give none; all else of the search goes its way.

@@ -152,9 +152,7 @@ def test_other_sites_pages_are_refused(client: TestClient) -> None:
     assert refused.status_code == 403
 
 
-def test_the_command_prints_its_address_answers_there_and_leaves_nothing(
-    tmp_path: Path, take: bytes
-) -> None:
+def test_the_command_prints_its_address_answers_there_and_leaves_nothing(tmp_path: Path, take: bytes) -> None:
     command = [sys.executable, "-m", "tonewood", "harp", "--port", "0", "-m", "soundfont-cello"]
     place = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=place) as process:

@@ -105,9 +105,7 @@ def test_a_mask_shows_itself(enhanced: tonewood.Enhancement) -> None:
 
 def test_long_sound_is_not_embedded() -> None:
     rate = 8_000
-    short, long = (
-        np.zeros((1, round(s * rate)), np.float32) for s in (1, MAX_EMBEDDED_SECONDS + 1)
-    )
+    short, long = (np.zeros((1, round(s * rate)), np.float32) for s in (1, MAX_EMBEDDED_SECONDS + 1))
     assert "<audio" in audio_player_html(short, rate)
     assert "<audio" not in audio_player_html(long, rate)
     assert "21 s of sound" in audio_player_html(long, rate)

@@ -174,7 +174,5 @@ def test_linter_finds_what_it_rejects(text: str, fault: str) -> None:
 
 
 def test_linter_leaves_plain_text_alone() -> None:
-    text = (
-        "There is no table. It is no longer used.\n\n| " + "cell " * 40 + "|\n\n```sh\ntold\n```\n"
-    )
+    text = "There is no table. It is no longer used.\n\n| " + "cell " * 40 + "|\n\n```sh\ntold\n```\n"
     assert list(faults(without_code(text), prose(text))) == []

@@ -34,9 +34,7 @@ def test_nothing_in_the_source_runs_or_unpickles_what_it_reads() -> None:
             alias.name.split(".")[0]
             for node in ast.walk(tree)
             if isinstance(node, ast.Import | ast.ImportFrom)
-            for alias in (
-                node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")]
-            )
+            for alias in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")])
         }
         called = set(calls(tree))
         if path != OWN_MESSAGES:
@@ -48,9 +46,7 @@ def test_nothing_in_the_source_runs_or_unpickles_what_it_reads() -> None:
 
 
 @pytest.mark.parametrize("shape", [[2**40], [2**20, 2**20], [2**63, 2**63], [-1], [1.5], ["9"]])
-def test_a_header_that_claims_a_terabyte_asks_for_no_memory(
-    tmp_path: Path, shape: list[object]
-) -> None:
+def test_a_header_that_claims_a_terabyte_asks_for_no_memory(tmp_path: Path, shape: list[object]) -> None:
     size = 2**42
     entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}
     told = {"format": "tonewood", "version": "2", "settings": "{}", "card": "{}", "sha256": ""}

@@ -62,9 +62,7 @@ def test_unknown_names_are_refused(group: type[Settings]) -> None:
     shape=st.sampled_from(["rectangular", "square"]),
     stop=st.booleans(),
 )
-def test_json_round_trip_is_exact(
-    alpha: float, steps: int, amount: float, shape: str, stop: bool
-) -> None:
+def test_json_round_trip_is_exact(alpha: float, steps: int, amount: float, shape: str, stop: bool) -> None:
     made = EnhanceSettings.model_validate(
         {
             "search": {"alpha": alpha, "steps": steps, "stop_at_reference": stop},
@@ -128,9 +126,7 @@ def test_an_analysis_that_cannot_work_is_refused(fields: dict[str, float], reaso
         (EnhanceSettings, {"method": "magic"}),
     ],
 )
-def test_values_outside_their_limits_are_refused(
-    group: type[Settings], fields: dict[str, object]
-) -> None:
+def test_values_outside_their_limits_are_refused(group: type[Settings], fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):
         group.model_validate(fields)
 

@@ -35,9 +35,7 @@ async def _late(request: Request) -> PlainTextResponse:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[uvicorn.Server]:
-    routes = [
-        Route(f"/{it.__name__}", it, methods=["GET", "POST"]) for it in (_read, _unread, _late)
-    ]
+    routes = [Route(f"/{it.__name__}", it, methods=["GET", "POST"]) for it in (_read, _unread, _late)]
     app = secure(Starlette(routes=routes), limits=RequestLimits(seconds=PATIENCE_S))
     config = uvicorn.Config(
         app,

@@ -109,13 +109,9 @@ def test_every_package_that_is_needed_has_a_licence_of_the_list() -> None:
         ("SoXR", "LGPL-2.1-or-later", True),
     ],
 )
-def test_a_licence_is_on_the_list_or_accepted_from_one_package(
-    name: str, licence: str, good: bool
-) -> None:
+def test_a_licence_is_on_the_list_or_accepted_from_one_package(name: str, licence: str, good: bool) -> None:
     said = licences.faults([licences.Licensed(name, "1", licence)])
-    assert said == (
-        [] if good else [f"{name} 1: {licence} is not on the list of scripts/licences.py"]
-    )
+    assert said == ([] if good else [f"{name} 1: {licence} is not on the list of scripts/licences.py"])
 
 
 def test_what_brings_copyleft_along_is_named_in_the_notice() -> None:

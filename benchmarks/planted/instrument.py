@@ -56,9 +56,7 @@ def phrase(instrument: Instrument, seconds: float, seed: int) -> Wave:
     pieces: list[Floats] = []
     length = 0
     while length < total:
-        notes = [
-            (int(rng.integers(43, 68)), rng.uniform(1.1, 1.9)) for _ in range(rng.integers(1, 4))
-        ]
+        notes = [(int(rng.integers(43, 68)), rng.uniform(1.1, 1.9)) for _ in range(rng.integers(1, 4))]
         rest = np.zeros(round(rng.uniform(0.08, 0.2) * RATE))
         pieces += [_slurred(instrument, notes, rng), rest]
         length += len(pieces[-2]) + len(rest)
@@ -67,9 +65,7 @@ def phrase(instrument: Instrument, seconds: float, seed: int) -> Wave:
     return np.clip(wave, -1, 1).astype(np.float32)
 
 
-def _slurred(
-    instrument: Instrument, notes: list[tuple[int, float]], rng: np.random.Generator
-) -> Floats:
+def _slurred(instrument: Instrument, notes: list[tuple[int, float]], rng: np.random.Generator) -> Floats:
     """Notes (MIDI pitch, seconds) under one bow [sample]: only the first has an attack."""
     pitch = np.concatenate([_pitch(instrument, midi, s, rng) for midi, s in notes])
     # A finger does not jump: a moving average makes slurs of steps, and leaves vibrato.

@@ -80,9 +80,7 @@ class Bench:
         if key not in self._trained:
             seed = f"training.seed={self.seed}"
             quick = _fewer_steps(ModelSettings().model_dump()) if self.quick else []
-            settings = apply_assignments(
-                ModelSettings(), [seed, *quick, *self.training, *assignments]
-            )
+            settings = apply_assignments(ModelSettings(), [seed, *quick, *self.training, *assignments])
             began = time.process_time()
             model = tonewood.train(self.corpus.reference, self.corpus.source, settings=settings)
             self._trained[key] = Trained(model, time.process_time() - began)

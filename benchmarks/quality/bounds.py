@@ -18,9 +18,7 @@ def best_mask(bench: Bench) -> Fitted:
 
     def enhance(piece: Piece) -> Output:
         difference = mel_rows(piece.wanted) - mel_rows(piece.before)
-        return through(
-            piece, moving_average(difference, ModelSettings().spectrum.to_frames(_SMOOTH_S))
-        )
+        return through(piece, moving_average(difference, ModelSettings().spectrum.to_frames(_SMOOTH_S)))
 
     return Fitted(enhance, note="knows the answer: mel rows, averaged over 90 ms")
 

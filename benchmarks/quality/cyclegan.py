@@ -94,9 +94,7 @@ class CycleGAN:
         critics = self.reference_critic, self.source_critic
         for critic in critics:
             critic.requires_grad_(False)
-        adversarial = squared(self.reference_critic(made_y), 1) + squared(
-            self.source_critic(made_x), 1
-        )
+        adversarial = squared(self.reference_critic(made_y), 1) + squared(self.source_critic(made_x), 1)
         # The two L1 losses are those of the masks: x + forth + back = x is forth = -back.
         cycle = (made_y - x + self.back(made_y)).abs().mean()
         cycle = cycle + (made_x - y + self.forth(made_x)).abs().mean()

@@ -47,9 +47,7 @@ def matchering(bench: Bench) -> Fitted:
         for piece, result, spent in zip(bench.corpus.test, results, seconds, strict=True):
             recording = read_recording(result)
             made[piece.name] = Output(recording.samples, recording.rate, None, spent)
-    return Fitted(
-        lambda piece: made[piece.name], note=f"one reference: {_SECONDS:.0f} s of the folder"
-    )
+    return Fitted(lambda piece: made[piece.name], note=f"one reference: {_SECONDS:.0f} s of the folder")
 
 
 def excerpt(bench: Bench):

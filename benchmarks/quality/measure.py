@@ -38,12 +38,8 @@ COLUMNS = {
     ),
     "long_term": Column("long-term", "dB", 2, "band error of the long-term mel spectrum"),
     "scorer": Column("scorer", "", 2, "Tonewood's scorer, which the search may use; 0 = reference"),
-    "judge": Column(
-        "judge", "", 2, "Tonewood's judge, which the search does not use; 0 = reference"
-    ),
-    "outside": Column(
-        "outside judge", "", 2, "judge of another architecture, trained on other takes"
-    ),
+    "judge": Column("judge", "", 2, "Tonewood's judge, which the search does not use; 0 = reference"),
+    "outside": Column("outside judge", "", 2, "judge of another architecture, trained on other takes"),
     "roughness_db": Column("rough", "dB", 2, "mean step of the mask in 10 ms, on 48 mel rows"),
     "largest_db": Column("largest", "dB", 1, "largest gain of the mask"),
     "seconds": Column("s/piece", "s", 2, "of one core, per recording"),

@@ -26,9 +26,7 @@ _SQUARE = ["prior.notes.shape=square"]
 
 PRIORS = {
     "static": Change("static match EQ", [], ["prior.kind=static", "search.steps=0"]),
-    "neighbours": Change(
-        "nearest neighbours alone", [], ["prior.kind=neighbours", "search.steps=0"]
-    ),
+    "neighbours": Change("nearest neighbours alone", [], ["prior.kind=neighbours", "search.steps=0"]),
 }
 
 PAPER = {
@@ -82,9 +80,7 @@ def row(name: str, change: Change) -> Row:
 
 
 PREDICTED = {
-    "predicted": Change(
-        "Tonewood, predicted in one pass", ["predictor.taught=true"], [], "predicted"
-    ),
+    "predicted": Change("Tonewood, predicted in one pass", ["predictor.taught=true"], [], "predicted"),
     "from-predicted": Change(
         "– search of one step from what is predicted",
         ["predictor.taught=true"],

@@ -80,9 +80,7 @@ def train(bench: Bench) -> OutsideJudge:
             loss.backward()
             optimiser.step()
     net.eval()
-    reference, source = (
-        torch.cat([_scores(net, rows) for rows in checked]) for _, checked in sides
-    )
+    reference, source = (torch.cat([_scores(net, rows) for rows in checked]) for _, checked in sides)
     right = (reference < 0.5).float().mean() + (source >= 0.5).float().mean()
     return OutsideJudge(net, float(right) / 2)
 
@@ -102,9 +100,7 @@ def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], li
         recording = read_recording(path)
         rows = bins(mono(recording.samples, recording.rate))
         group = str(path.relative_to(folder))  # as folders.load names it; it draws by these names
-        found.append(
-            (TrainingRecording(path, group, recording.duration, "", None, None, path), rows)
-        )
+        found.append((TrainingRecording(path, group, recording.duration, "", None, None, path), rows))
     split = dataset.split_takes([t for t, _ in found], settings.training.held_out, seed)
     held_out = {t.path for t in split.held_out}
     learn = [rows for t, rows in found if t.path in held_out]

@@ -31,9 +31,7 @@ def cells(result: dict) -> list[list[str]]:
             continue
         table = summary(row["seeds"])
         several = len(row["seeds"]) > 1
-        lines.append(
-            [row["title"], *(_cell(c.decimals, *table[n], several) for n, c in COLUMNS.items())]
-        )
+        lines.append([row["title"], *(_cell(c.decimals, *table[n], several) for n, c in COLUMNS.items())])
     return lines
 
 

@@ -108,9 +108,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     none, three = best(one_step(0), 3), best(one_step(3), 3)
     found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
     window, _, _ = scale_to_rate(spectrum, rate)
-    mask = LazyMask.from_mask(
-        Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2)
-    )
+    mask = LazyMask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
     stage(
         "synthesis",
         lambda: list(render_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),
@@ -123,9 +121,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         out = Path(folder) / "out.wav"
         stage(
             "encode",
-            lambda: write_recording_blocks(
-                out, blocks, samples.shape, rate, stream.format, overwrite=True
-            ),
+            lambda: write_recording_blocks(out, blocks, samples.shape, rate, stream.format, overwrite=True),
             moved=1.5 * float_bytes,
         )
     stage("all of it", lambda: list(enhance_stream(stream, model, EnhanceSettings(force=True))))

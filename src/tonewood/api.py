@@ -115,9 +115,7 @@ def enhance(
     check_device(device)
     wave = _validate_samples(samples, rate)
     made: Enhancement | None = None
-    for event in enhance_array(
-        wave, rate, _as_model(model), settings or EnhanceSettings(), device=device
-    ):
+    for event in enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings(), device=device):
         if isinstance(event, Enhancement):
             made = event
     assert made is not None
@@ -129,9 +127,7 @@ def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") ->
     return analysis.score_array(_validate_samples(samples, rate), rate, _as_model(model))
 
 
-def save_pretrained(
-    model: Model | str | Path, folder: str | Path, *, overwrite: bool = False
-) -> None:
+def save_pretrained(model: Model | str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write a model and its card as README.md into a folder, as `load_pretrained` reads them."""
     hub.write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
 

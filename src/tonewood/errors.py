@@ -53,6 +53,4 @@ def printable(path: str | PathLike[str]) -> str:
     File names may hold line breaks, escape sequences, and bytes that are no UTF-8; printing
     those would break the line, the terminal, or the program itself.
     """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in fspath(path)
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in fspath(path))

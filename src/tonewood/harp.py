@@ -114,9 +114,7 @@ def create_harp_app(model: Model, folder: Path) -> "ASGIApp":
         if task is None:
             raise HTTPException(404, "no such event")
         base = str(request.base_url)
-        return StreamingResponse(
-            host.event_stream(event, task, base), media_type="text/event-stream"
-        )
+        return StreamingResponse(host.event_stream(event, task, base), media_type="text/event-stream")
 
     @made.get(
         "/gradio_api/file={name}",
@@ -194,9 +192,7 @@ class HarpEndpoint:
         try:
             wanted = TypeAdapter(_ProcessInputs).validate_python(data)
         except ValidationError:
-            raise CallError(
-                "a recording, an amount from 0 to 1 and a yes or no are wanted"
-            ) from None
+            raise CallError("a recording, an amount from 0 to 1 and a yes or no are wanted") from None
         name = wanted.recording.get("path")
         if name not in self.files:
             raise AudioError("the recording is not here any more: send it again")
@@ -222,9 +218,7 @@ class HarpEndpoint:
         output = self.folder / f"{secrets.token_hex(16)}{suffix}"
         named = [f"render.amount={inputs.amount}", f"force={json.dumps(inputs.force)}"]
         settings = apply_assignments(default_enhance_settings("search"), named)
-        for event in enhance_file.enhance_files(
-            [output_files.FileJob(path, output)], self.model, settings
-        ):
+        for event in enhance_file.enhance_files([output_files.FileJob(path, output)], self.model, settings):
             if isinstance(event, output_files.FileFailure):
                 raise type(event.error)(str(event.error).replace(printable(path), "the recording"))
             if isinstance(event, enhance_file.FileEnhanced):

@@ -216,9 +216,7 @@ def table_html(rows: list[tuple[str, str]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def new_figure(
-    rows: int, columns: int, *, width: float = 6.5, height: float = 3.2
-) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3.2) -> tuple[Any, Any]:
     """A figure of so many panels, each of this size in inches, and the panels [row][column]."""
     from matplotlib.figure import Figure
 

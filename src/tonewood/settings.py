@@ -12,9 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tonewood.errors import CallError
 
-PriorKind = Literal[
-    "auto", "none", "random", "blocks", "static", "neighbours", "network", "predicted"
-]
+PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours", "network", "predicted"]
 EnhanceMethod = Literal["search", "paper", "predicted"]
 NormalizedProperty = Literal["level", "bandwidth", "noise"]
 MaskComponent = Literal["all", "tilt", "bands", "dynamics-of-bands"]
@@ -45,9 +43,7 @@ class SpectrumSettings(Settings):
         if self.window > self.fft:
             raise ValueError(f"a window of {self.window} samples does not fit an FFT of {self.fft}")
         if self.hop * 2 > self.window:
-            raise ValueError(
-                f"a hop of {self.hop_ms} ms leaves gaps between {self.window_ms} ms windows"
-            )
+            raise ValueError(f"a hop of {self.hop_ms} ms leaves gaps between {self.window_ms} ms windows")
         return self
 
     @property
@@ -128,9 +124,7 @@ class TrainingSettings(Settings):
     seed: int = Field(0, ge=0, lt=2**31)
     held_out: float = Field(0.2, gt=0, le=0.5, description="share of the takes kept for checking")
     group_by: Literal["file", "folder"] = "file"
-    fix: tuple[NormalizedProperty, ...] = Field(
-        (), description="made alike on both sides before analysis"
-    )
+    fix: tuple[NormalizedProperty, ...] = Field((), description="made alike on both sides before analysis")
     batch: int = Field(16, ge=2, le=1024, description="crops a side, each step")
     steps: int = Field(400, ge=1)
     check_every: int = Field(25, ge=1, description="steps between looks at the held-out takes")

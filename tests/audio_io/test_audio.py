@@ -115,15 +115,11 @@ def test_floats_are_kept_even_beyond_full_scale(
     assert taken.format == form
 
 
-def test_32_bit_integers_keep_the_precision_of_a_float32(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_32_bit_integers_keep_the_precision_of_a_float32(tmp_path: Path, rng: np.random.Generator) -> None:
     samples = rng.uniform(-1, 1, (1, 20_000)).astype(np.float32)
     write_recording(tmp_path / "a.wav", samples, 48_000, AudioFormat("WAV", "PCM_32"))
     # 2⁻³² is half a step of the file: it is all that tiny values may lose.
-    np.testing.assert_allclose(
-        read_recording(tmp_path / "a.wav").samples, samples, rtol=0, atol=2.0**-32
-    )
+    np.testing.assert_allclose(read_recording(tmp_path / "a.wav").samples, samples, rtol=0, atol=2.0**-32)
 
 
 @pytest.mark.parametrize("subtype", ["ULAW", "ALAW"])
@@ -142,9 +138,7 @@ def test_companded_samples_are_stable_and_clip(
 
 @pytest.mark.parametrize("form", [*LOSSY, AudioFormat("FLAC", "PCM_16"), WAV16], ids=label)
 @pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
-def test_length_rate_and_place_are_kept(
-    tmp_path: Path, tone: Tone, form: AudioFormat, rate: int
-) -> None:
+def test_length_rate_and_place_are_kept(tmp_path: Path, tone: Tone, form: AudioFormat, rate: int) -> None:
     if rate == 96_000 and form.container == "MP3":
         rate = 32_000
     if form.subtype == "OPUS":
@@ -162,9 +156,7 @@ def test_length_rate_and_place_are_kept(
     assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(samples**2))
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     samples=hnp.arrays(
         np.float32,
@@ -264,9 +256,7 @@ def test_resampling_keeps_the_layout_and_treats_channels_alike(tone: Tone) -> No
     turned = resample(stereo, 44_100, 16_000)
     assert turned.shape == (2, 8000)
     for channel in range(2):
-        np.testing.assert_allclose(
-            turned[channel], resample(stereo[channel], 44_100, 16_000), atol=1e-7
-        )
+        np.testing.assert_allclose(turned[channel], resample(stereo[channel], 44_100, 16_000), atol=1e-7)
     same = resample(stereo, 44_100, 44_100)
     np.testing.assert_array_equal(same, stereo)
     assert same is not stereo
@@ -508,16 +498,12 @@ def test_mp3_without_a_length_is_trusted_as_far_as_it_was_read(
     assert read_recording(path).samples.shape == (1, 384 * 1152)
 
 
-def test_mp3_of_which_the_decoder_would_drop_the_end(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_mp3_of_which_the_decoder_would_drop_the_end(tmp_path: Path, rng: np.random.Generator) -> None:
     path = headerless_mp3(tmp_path / "a.mp3", rng, loud_first=True)
     refused(path, r"varying bitrate without a length header, .* of 10\.03 s can be read: convert")
 
 
-def test_a_frame_inside_a_tag_is_no_frame(
-    tmp_path: Path, tone: Tone, rng: np.random.Generator
-) -> None:
+def test_a_frame_inside_a_tag_is_no_frame(tmp_path: Path, tone: Tone, rng: np.random.Generator) -> None:
     path = headerless_mp3(tmp_path / "a.mp3", rng, loud_first=True)
     write_recording(tmp_path / "b.mp3", tone(seconds=1), 44_100, LOSSY[2])
     inside = (tmp_path / "b.mp3").read_bytes()[:8000]  # states a length, of another recording
@@ -618,9 +604,7 @@ def test_what_a_format_cannot_hold(
     tmp_path: Path, tone: Tone, form: AudioFormat, channels: int, rate: int, match: str
 ) -> None:
     with pytest.raises(OutputError, match=match):
-        write_recording(
-            tmp_path / "a", tone(channels=channels, rate=rate, frequency=20), rate, form
-        )
+        write_recording(tmp_path / "a", tone(channels=channels, rate=rate, frequency=20), rate, form)
     assert list(tmp_path.iterdir()) == []
 
 

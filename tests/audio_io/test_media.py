@@ -66,9 +66,7 @@ def encode(
     """Write a file of some tracks, each half as loud as the one before."""
     layout = {1: "mono", 2: "stereo"}[len(samples)]
     with av.open(str(path), "w", options=options or {}) as container:
-        streams: list[Any] = [
-            container.add_stream(codec, rate=rate, layout=layout) for _ in range(tracks)
-        ]
+        streams: list[Any] = [container.add_stream(codec, rate=rate, layout=layout) for _ in range(tracks)]
         for track, stream in enumerate(streams):
             stream.codec_context.bit_rate = 192_000
             if codec == "alac":
@@ -222,9 +220,7 @@ def test_a_header_that_promises_hours_costs_nothing(tmp_path: Path, stereo: Samp
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_noise_in_a_file_ends_in_one_line_or_in_sound(
-    tmp_path: Path, stereo: Samples, seed: int
-) -> None:
+def test_noise_in_a_file_ends_in_one_line_or_in_sound(tmp_path: Path, stereo: Samples, seed: int) -> None:
     rng = np.random.default_rng(seed)
     suffix, codec, rate = [(".m4a", "aac", 44_100), (".webm", "libopus", 48_000)][seed % 2]
     data = bytearray(encode(tmp_path / f"a{suffix}", stereo, rate, codec).read_bytes())
@@ -283,9 +279,7 @@ def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
         plan_file_jobs([path], tmp_path / "a.m4a")
 
 
-def test_a_video_is_enhanced(
-    tmp_path: Path, play: Play, model_file: Path, run: Callable[..., Any]
-) -> None:
+def test_a_video_is_enhanced(tmp_path: Path, play: Play, model_file: Path, run: Callable[..., Any]) -> None:
     wave = play(1.5, 22_050, 2, seed=2)
     path = encode(tmp_path / "in.mov", wave, 22_050, "pcm_s16le", tracks=2)
     done = run("enhance", path, "-m", model_file, "-o", tmp_path / "out", "--steps", "2", "--json")

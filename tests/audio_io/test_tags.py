@@ -79,9 +79,7 @@ def listed(path: Path) -> dict[bytes, bytes]:
     at, found = 12, {}
     while at < len(data):
         name, size = struct.unpack("<4sI", data[at : at + 8])
-        found[name + (data[at + 8 : at + 12] if name == b"LIST" else b"")] = data[
-            at + 8 : at + 8 + size
-        ]
+        found[name + (data[at + 8 : at + 12] if name == b"LIST" else b"")] = data[at + 8 : at + 8 + size]
         at += 8 + size + size % 2
     assert at == len(data)
     return found

@@ -63,16 +63,12 @@ def test_differences_below_the_step_tell_nothing(rng: np.random.Generator) -> No
     is_source = labels(20, 20)
     level = -23 + 0.01 * is_source + 1e-4 * rng.standard_normal(40)
     for step, verdict in ((1.0, "fine"), (0.1, "fine"), (1e-4, "confounded")):
-        assert (
-            run_audit_tests([question("level", level, step)], is_source, rng)[0].verdict == verdict
-        )
+        assert run_audit_tests([question("level", level, step)], is_source, rng)[0].verdict == verdict
 
 
 def test_few_or_unknown_recordings_are_untested(rng: np.random.Generator) -> None:
     apart = np.arange(8) * 1.0 + 100 * labels(4, 4)
-    assert [f.verdict for f in run_audit_tests([question("x", apart)], labels(4, 4), rng)] == [
-        "untested"
-    ]
+    assert [f.verdict for f in run_audit_tests([question("x", apart)], labels(4, 4), rng)] == ["untested"]
     assert spectrum_baseline([np.ones((2, 4))] * 8, labels(4, 4), rng) is None
     values = np.where(labels(10, 10), np.nan, 1.0)
     values[:10] += np.arange(10)
@@ -84,8 +80,7 @@ def test_few_or_unknown_recordings_are_untested(rng: np.random.Generator) -> Non
 def test_same_generator_same_findings() -> None:
     values = np.random.default_rng(1).standard_normal((20, 2))
     first, again = (
-        run_audit_tests([question("x", values)], labels(10, 10), np.random.default_rng(3))
-        for _ in range(2)
+        run_audit_tests([question("x", values)], labels(10, 10), np.random.default_rng(3)) for _ in range(2)
     )
     assert first == again
 

@@ -27,9 +27,7 @@ from tonewood.settings import EnhanceSettings, apply_assignments
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-SETTINGS = apply_assignments(
-    EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"]
-)
+SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
 FEW = ("--prior", "static", "--steps", "0", "--force")
 TASK = EnhanceTask(SETTINGS)
 
@@ -178,9 +176,7 @@ class Stubborn(ScoreTask):
         return super().run(unit, model, known)
 
 
-def test_what_failed_is_tried_again_after_the_others(
-    tmp_path: Path, takes: Path, model: Model
-) -> None:
+def test_what_failed_is_tried_again_after_the_others(tmp_path: Path, takes: Path, model: Model) -> None:
     units = [WorkItem(takes / "day" / f"take{number}.wav") for number in range(2)]
     table = tmp_path / "t.parquet"
     events = done(list(runner.run_batch(units, Stubborn(), model, table=table)))
@@ -223,9 +219,7 @@ def test_a_fault_of_ours_stops_nobody_and_says_what_it_was(takes: Path, model: M
     units = [WorkItem(takes / "bad.wav")]
     first, _ = runner.run_batch(units, Broken(), model)
     assert isinstance(first, FileFailure)
-    assert "bad.wav failed for no reason foreseen here (ZeroDivisionError: by zero)" in str(
-        first.error
-    )
+    assert "bad.wav failed for no reason foreseen here (ZeroDivisionError: by zero)" in str(first.error)
 
 
 # --- The table

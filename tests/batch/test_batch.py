@@ -177,9 +177,7 @@ def test_two_inputs_of_one_name_are_refused_and_one_named_twice_is_done_once(
     one, two = tmp_path / "1" / "a.wav", tmp_path / "2" / "a.wav"
     with pytest.raises(CallError, match=r"1/a\.wav and .*2/a\.wav would both become .*out/a\.wav"):
         plan_file_jobs([one, two], tmp_path / "out")
-    assert plan_file_jobs([one, one], tmp_path / "out") == [
-        FileJob(one, tmp_path / "out" / "a.wav")
-    ]
+    assert plan_file_jobs([one, one], tmp_path / "out") == [FileJob(one, tmp_path / "out" / "a.wav")]
 
 
 # --- Recipe and picture
@@ -211,9 +209,7 @@ def test_a_recipe_renders_the_same_samples_from_files_alone(
     np.testing.assert_array_equal(read_recording(second).samples, whole.astype(np.float32))
 
 
-def test_the_same_call_gives_the_same_bytes(
-    tmp_path: Path, take: Path, run: Run, model_file: Path
-) -> None:
+def test_the_same_call_gives_the_same_bytes(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     for name in ("1", "2"):
         out = tmp_path / name
         call = ("enhance", take, "-o", out, "-m", model_file, "--prior", "blocks", *FEW)
@@ -363,9 +359,7 @@ def test_very_quiet_and_very_short_recordings_are_done(
 # --- Outputs that cannot be
 
 
-def test_nothing_is_overwritten_unless_told(
-    tmp_path: Path, take: Path, run: Run, model_file: Path
-) -> None:
+def test_nothing_is_overwritten_unless_told(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     for name in ("good.wav", "good.wav.recipe.json"):
         out = tmp_path / name.replace(".", "-")
         out.mkdir()
@@ -381,9 +375,7 @@ def test_nothing_is_overwritten_unless_told(
         assert b"mine" not in (out / name).read_bytes()
 
 
-def test_an_input_is_never_an_output(
-    tmp_path: Path, take: Path, run: Run, model_file: Path
-) -> None:
+def test_an_input_is_never_an_output(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     link = tmp_path / "link.wav"
     link.symlink_to(take)
     before = take.read_bytes()
@@ -494,9 +486,7 @@ def test_an_interrupt_leaves_no_half_of_anything(
     assert tree(tmp_path) == ["in/good.wav"]
 
 
-def test_names_that_would_break_a_line_do_not(
-    tmp_path: Path, take: Path, run: Run, model_file: Path
-) -> None:
+def test_names_that_would_break_a_line_do_not(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     odd = tmp_path / os.fsdecode(b"a\nb\xe9\xc3\xbc.wav")
     odd.write_bytes(take.read_bytes())
     out = tmp_path / "out"

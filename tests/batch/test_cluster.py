@@ -35,9 +35,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Play = Callable[..., npt.NDArray[np.float32]]
 FEW = ("--prior", "static", "--steps", "0", "--force")
-SETTINGS = apply_assignments(
-    EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"]
-)
+SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
 PATIENCE = 60.0  # seconds, after which a test fails instead of hanging
 
 
@@ -67,11 +65,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def check_whole(takes: Path, out: Path, failed: Sequence[str] = ()) -> None:
@@ -151,8 +145,7 @@ def test_a_worker_killed_in_the_middle_of_a_file(
     events = spread(takes, out, task, model, crew)
     assert not [it for it in events if isinstance(it, FileFailure)]
     tries = {
-        Path(row.path).name: row.tries
-        for row in results_table.read_results(out / runner.RESULTS_TABLE_NAME)
+        Path(row.path).name: row.tries for row in results_table.read_results(out / runner.RESULTS_TABLE_NAME)
     }
     assert tries.pop("take3.wav") == 2
     assert not list(out.glob(".tonewood-*"))  # what the dead one left went with the next write
@@ -193,9 +186,7 @@ class Filling(EnhanceTask):
 
 
 @pytest.mark.parametrize("room", [100, 50_000])
-def test_a_disk_that_fills(
-    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers, room: int
-) -> None:
+def test_a_disk_that_fills(tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers, room: int) -> None:
     out = tmp_path / "out"
     lost = list(spread(takes, out, Filling(SETTINGS, bytes=room), model, crew, 0))
     assert len(lost) == 8
@@ -363,9 +354,7 @@ def test_scores_by_workers_are_those_of_one_process(
         where = table if workers else None
         events = list(runner.run_batch(units, ScoreTask(), model, workers=workers, table=where))
         found.append({str(it.input): it.score for it in events if isinstance(it, FileScored)})
-        assert [Path(it.input).name for it in events if isinstance(it, FileFailure)] == [
-            "take7.wav"
-        ]
+        assert [Path(it.input).name for it in events if isinstance(it, FileFailure)] == ["take7.wav"]
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 7
 
@@ -377,9 +366,7 @@ def test_explanations_by_workers_are_those_of_one_process(
         path.unlink()
     tables = []
     for name, more in (("plain", ()), ("out", ("--workers", 1)), ("out", ("--workers", 1))):
-        ran = run(
-            "explain", takes, "-o", tmp_path / name, "-m", model_file, "--no-parts", "--json", *more
-        )
+        ran = run("explain", takes, "-o", tmp_path / name, "-m", model_file, "--no-parts", "--json", *more)
         assert ran.code == 0, ran.err
         tables.append((tmp_path / name / "table.json").read_bytes())
     assert tables[0] == tables[1] == tables[2]

@@ -25,16 +25,12 @@ def beds() -> Iterator[Any]:
 def test_what_is_missing_is_named(beds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beds.shutil, "which", lambda _: "/usr/bin/fluidsynth")
     monkeypatch.setattr(beds, "SOUNDFONTS", Path("/nowhere"))
-    assert beds.lacking("cello_mit") == (
-        "/nowhere/FluidR3_GM.sf2 is missing: apt install fluid-soundfont-gm"
-    )
+    assert beds.lacking("cello_mit") == ("/nowhere/FluidR3_GM.sf2 is missing: apt install fluid-soundfont-gm")
     monkeypatch.setattr(beds.shutil, "which", lambda _: None)
     assert "apt install fluidsynth" in beds.lacking("cello_mit")
 
 
-def test_one_piece_on_two_cellos(
-    beds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_piece_on_two_cellos(beds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if why := beds.lacking("cello_mit"):
         pytest.skip(why)
     monkeypatch.setattr(beds, "PAIRS", {"test": 1})
@@ -49,12 +45,8 @@ def test_one_piece_on_two_cellos(
     first, again, other = (beds.played(player, 1.0, np.random.default_rng(s)) for s in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    good, cheap = (
-        soundfile.read(tmp_path / "test" / side / "00.flac")[0] for side in ("good", "cheap")
-    )
+    good, cheap = (soundfile.read(tmp_path / "test" / side / "00.flac")[0] for side in ("good", "cheap"))
     # The same notes at the same moments: levels rise and fall together; the sound is another's.
-    levels = [
-        np.sqrt((wave[: 24_000 * 2].reshape(-1, 1_200) ** 2).mean(axis=1)) for wave in (good, cheap)
-    ]
+    levels = [np.sqrt((wave[: 24_000 * 2].reshape(-1, 1_200) ** 2).mean(axis=1)) for wave in (good, cheap)]
     assert np.corrcoef(*levels)[0, 1] > 0.5
     assert np.abs(good - cheap).max() > 0.02

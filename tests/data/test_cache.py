@@ -109,9 +109,7 @@ def test_other_settings_pieces_and_fixes_are_other_entries(
     assert len(reading.paths) == 4
 
 
-def test_a_damaged_entry_is_made_again(
-    training_folders: Folders, tmp_path: Path, reading: Reading
-) -> None:
+def test_a_damaged_entry_is_made_again(training_folders: Folders, tmp_path: Path, reading: Reading) -> None:
     cache = FeatureCache(tmp_path)
     first = taken(training_folders.source, cache)
     for number, path in enumerate(sorted(tmp_path.iterdir())):
@@ -152,13 +150,9 @@ def test_the_folder_stays_within_its_size_and_loses_what_was_not_used(
     assert any(it.stat().st_mtime > 1 for it in left)
 
 
-def test_takes_of_a_cache_are_mapped_and_not_in_memory(
-    training_folders: Folders, tmp_path: Path
-) -> None:
+def test_takes_of_a_cache_are_mapped_and_not_in_memory(training_folders: Folders, tmp_path: Path) -> None:
     taken(training_folders.reference, FeatureCache(tmp_path))
-    found = taken(
-        training_folders.reference, FeatureCache(tmp_path)
-    )  # held while its maps are read
+    found = taken(training_folders.reference, FeatureCache(tmp_path))  # held while its maps are read
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("this system does not tell what is mapped")

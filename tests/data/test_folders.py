@@ -23,9 +23,7 @@ from tonewood.settings import ModelSettings, TrainingSettings
 def take(number: int, group: str, seconds: float = 30.0) -> TrainingRecording:
     """A take that nobody looks into."""
     path = Path("folder") / f"{number}.wav"
-    return TrainingRecording(
-        path, group, seconds, str(number), cast(Any, None), cast(Any, None), path
-    )
+    return TrainingRecording(path, group, seconds, str(number), cast(Any, None), cast(Any, None), path)
 
 
 groupings = st.lists(
@@ -89,9 +87,7 @@ def test_takes_are_read_with_their_groups(tmp_path: Path, play: Callable[..., An
     assert total_hours([x.take for x in loaded]) == pytest.approx(4 / 3600)
 
 
-def test_a_copy_counts_once_whatever_its_container(
-    tmp_path: Path, play: Callable[..., Any]
-) -> None:
+def test_a_copy_counts_once_whatever_its_container(tmp_path: Path, play: Callable[..., Any]) -> None:
     wave = np.round(play(1.0).T * 2**15) / 2**15
     for name in ("a.wav", "b/a.wav", "copy.flac"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

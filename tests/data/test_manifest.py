@@ -126,16 +126,12 @@ def test_pieces_that_are_not_there(takes: Path) -> None:
     )
     with pytest.raises(AudioError, match=r"lasts 70\.00 s; line 7 of the list leaves 0\.00 s"):
         list(dataset.load_dataset(beyond, ModelSettings()))
-    missing = ManifestSide(
-        takes / "l.csv", "source", (ManifestEntry(takes / "no.wav", None, None, None, 2),)
-    )
+    missing = ManifestSide(takes / "l.csv", "source", (ManifestEntry(takes / "no.wav", None, None, None, 2),))
     with pytest.raises(AudioError, match=r"no\.wav"):
         list(dataset.load_dataset(missing, ModelSettings()))
 
 
-def test_train_learns_from_a_list(
-    takes: Path, run: Run, small: Callable[..., ModelSettings]
-) -> None:
+def test_train_learns_from_a_list(takes: Path, run: Run, small: Callable[..., ModelSettings]) -> None:
     rows = ["path,label,session,start,end"]
     for name, label in (("good", "reference"), ("plain", "source")):
         rows += [f"{name}.wav,{label},{part},{34 * part},{34 * part + 34}" for part in range(2)]

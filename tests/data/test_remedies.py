@@ -114,25 +114,20 @@ def test_noise_of_long_recordings_is_level_where_its_stretches_meet(
     assert level == pytest.approx(10 * np.log10(np.square(frames[:, fade:]).mean()), abs=0.4)
     # Throughout: where one has just begun to fade in, the other has hardly begun to fade out.
     ends = [
-        np.square(frames[1:, :fade][:, part]).mean()
-        for part in (slice(fade // 4), slice(-fade // 4, None))
+        np.square(frames[1:, :fade][:, part]).mean() for part in (slice(fade // 4), slice(-fade // 4, None))
     ]
     assert 10 * np.log10(ends) == pytest.approx(level, abs=1.5)
     above = np.diff(frames, n=4, axis=1)
     borders = np.diff(np.concatenate([made[k * stretch - 50 :][:100] for k in range(1, 50)]), n=4)
     joins = np.arange(99, len(borders), 100)  # of what was concatenated here, no part of it
-    inside = np.delete(
-        borders, [k + j for k in joins for j in range(-4, 1) if k + j < len(borders)]
-    )
+    inside = np.delete(borders, [k + j for k in joins for j in range(-4, 1) if k + j < len(borders)])
     assert np.abs(inside).max() < 1.5 * np.abs(above).max()
 
 
 def test_what_comes_in_blocks_is_mended_as_the_whole_is(rng: np.random.Generator) -> None:
     wave = np.concatenate([take(1e-3, rng), take(1e-3, rng)])
     own = measure_quality(wave, RATE)
-    fix = Normalization(
-        loudness=-30.0, cutoff_hz=8_000.0, floor_bands_db=(-60.0,) * len(THIRD_OCTAVES_HZ)
-    )
+    fix = Normalization(loudness=-30.0, cutoff_hz=8_000.0, floor_bands_db=(-60.0,) * len(THIRD_OCTAVES_HZ))
     whole = normalize_recording(wave, RATE, own, fix, np.random.default_rng(3))
     blocks = np.split(wave, [1, 700, 50_000, 50_001, 300_000], axis=1)
     parts = normalize_blocks(blocks, wave.shape[1], RATE, own, fix, np.random.default_rng(3))

@@ -62,17 +62,13 @@ def same_traces(mine: RecordingQuality, other: RecordingQuality) -> None:
 
 def same_as_whole(it: ExtractedFeatures, samples: Samples) -> None:
     wave = torch.from_numpy(resample(to_mono(samples), RATE, SETTINGS.spectrum.rate))
-    whole = CompactFeatures.from_features(
-        compute_features(wave, SETTINGS.scorer.bands, SETTINGS.spectrum)
-    )
+    whole = CompactFeatures.from_features(compute_features(wave, SETTINGS.scorer.bands, SETTINGS.spectrum))
     for mine, other in zip(it.to_memory().features, whole, strict=True):
         assert mine.shape == other.shape
         assert torch.allclose(mine, other, rtol=0, atol=1e-5)
     same_traces(it.traces, measure_quality(samples, RATE))
     window = SETTINGS.spectrum.to_frames(SETTINGS.scorer.crop_seconds)
-    assert np.allclose(
-        it.spectra, long_term_spectra(TensorTimeSeries(whole.rows_db), window), atol=1e-6
-    )
+    assert np.allclose(it.spectra, long_term_spectra(TensorTimeSeries(whole.rows_db), window), atol=1e-6)
     assert it.seconds == samples.shape[1] / RATE
 
 

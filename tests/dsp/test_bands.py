@@ -117,10 +117,7 @@ def test_other_rates_give_the_levels_of_the_analysis_rate(rate: int, frequency: 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
 @pytest.mark.parametrize("frames", [1, 2, 30])
 def test_frames_count_alike_at_any_rate(rate: int, frames: int) -> None:
-    shapes = [
-        band_levels(torch.zeros(2, frames * at // 100), at, MEL, PAPER).shape
-        for at in (16_000, rate)
-    ]
+    shapes = [band_levels(torch.zeros(2, frames * at // 100), at, MEL, PAPER).shape for at in (16_000, rate)]
     assert shapes[0] == shapes[1] == (2, 48, frames + 1)
 
 

@@ -43,9 +43,7 @@ def analogue_db(band: EqBand, hz: FloatArray, rate: float) -> FloatArray:
     q=st.floats(0.3, 8),
     rate=st.sampled_from([44_100.0, 48_000.0, 96_000.0]),
 )
-def test_bands_are_the_cookbooks(
-    kind: FilterType, hz: float, gain: float, q: float, rate: float
-) -> None:
+def test_bands_are_the_cookbooks(kind: FilterType, hz: float, gain: float, q: float, rate: float) -> None:
     band = EqBand(kind, hz, gain, q)
     points = np.geomspace(20, 20_000, 50)
     expected = analogue_db(band, points, rate)

@@ -14,9 +14,7 @@ from tonewood.dsp.chunking import Chunk, overlapping_chunks, single_chunk, split
     st.integers(1, 40),
     st.integers(0, 30),
 )
-def test_pieces_follow_one_another_with_their_margins(
-    sizes: list[int], size: int, margin: int
-) -> None:
+def test_pieces_follow_one_another_with_their_margins(sizes: list[int], size: int, margin: int) -> None:
     total = sum(sizes)
     wave = np.arange(total, dtype=np.float32)[None]
     edges = np.cumsum([0, *sizes])

@@ -32,10 +32,7 @@ def test_reduction_is_the_greatest_over_of_all_before_less_what_was_let_go(size:
     fallen = over[None] - _RELEASE_DB_PER_SECOND / RATE * (at[:, None] - at[None])
     held = np.where(at[None] <= at[:, None], fallen, 0).max(axis=1).clip(0)
     ceiling = PeakLimiter(-1.0, RATE)
-    parts = [
-        ceiling.process(made[:, k : k + size], before[:, k : k + size])
-        for k in range(0, 4_000, size)
-    ]
+    parts = [ceiling.process(made[:, k : k + size], before[:, k : k + size]) for k in range(0, 4_000, size)]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), made * 10 ** (-held / 20), rtol=1e-5)
     assert held.max() > 6
     assert held[-1] < held.max()

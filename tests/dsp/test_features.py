@@ -34,9 +34,7 @@ def test_a_broad_filter_changes_it_less_than_the_rows() -> None:
     wave = harmonics(220.0)
     taps = firwin2(513, [0, 200, 1_000, 4_000, 8_000], [1, 1, 4, 0.5, 0.5], fs=RATE)
     coloured = torch.from_numpy(lfilter(taps, 1, wave.numpy())).float()
-    before, after = (
-        compute_features(w, BandSettings(), SpectrumSettings()) for w in (wave, coloured)
-    )
+    before, after = (compute_features(w, BandSettings(), SpectrumSettings()) for w in (wave, coloured))
     heard = before.fine_db[:, 30:70] > 3
     moved = (after.fine_db - before.fine_db)[:, 30:70][heard].abs().mean()
     rows = (after.rows_db - before.rows_db)[:, 30:70].abs().mean()
@@ -45,9 +43,7 @@ def test_a_broad_filter_changes_it_less_than_the_rows() -> None:
 
 def test_frames_are_those_of_the_rows() -> None:
     for samples in (4_000, 16_000, 16_081):
-        features = compute_features(
-            harmonics(110.0, 2.0)[:samples], BandSettings(), SpectrumSettings()
-        )
+        features = compute_features(harmonics(110.0, 2.0)[:samples], BandSettings(), SpectrumSettings())
         assert features.fine_db.shape[1] == features.rows_db.shape[1]
         assert features.fine_db.isfinite().all()
 

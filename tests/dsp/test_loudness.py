@@ -130,9 +130,7 @@ def test_true_peak_is_the_loudest_channel_and_piece() -> None:
     wave = noise(3, (1 << 18) + 5_000, amplitude=0.01)
     wave[1, -100] = 0.9
     assert true_peak_db(wave, 48_000) >= 20 * np.log10(0.9) - 1e-4
-    assert true_peak_db(wave, 48_000) == pytest.approx(
-        true_peak_db(wave[1:2, -10_000:], 48_000), abs=0.05
-    )
+    assert true_peak_db(wave, 48_000) == pytest.approx(true_peak_db(wave[1:2, -10_000:], 48_000), abs=0.05)
 
 
 @settings(max_examples=20, deadline=None)
@@ -142,9 +140,7 @@ def test_true_peak_is_the_loudest_channel_and_piece() -> None:
     st.integers(1, 3),
     st.sampled_from([11_025, 16_000]),
 )
-def test_meters_read_the_same_whatever_the_pieces(
-    length: int, size: int, channels: int, rate: int
-) -> None:
+def test_meters_read_the_same_whatever_the_pieces(length: int, size: int, channels: int, rate: int) -> None:
     """Margins of a quarter of a second are enough for the weighting to forget what came before."""
     wave = noise(channels, length, amplitude=0.3)
     pieces = list(overlapping_chunks([wave], size, rate // 4))

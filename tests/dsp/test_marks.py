@@ -100,18 +100,14 @@ def test_flat_tops_are_two_a_period_and_a_quiet_sine_has_none() -> None:
     sine = np.sin(2 * np.pi * 110 * time).astype(np.float32)[None]
     assert count_clipped_peaks(np.clip(sine, -0.7, 0.7)) == pytest.approx(220, abs=1)
     assert count_clipped_peaks(sine) == 0
-    assert (
-        count_clipped_peaks(np.round(sine * 90) / np.float32(32_768)) == 0
-    )  # many equal samples, no corner
+    assert count_clipped_peaks(np.round(sine * 90) / np.float32(32_768)) == 0  # many equal samples, no corner
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.6, 1.2])
 def test_the_tail_is_the_fall_of_what_ends(seconds: float) -> None:
     frame = np.arange(2_000) * 0.01
     level = np.maximum(-60 / seconds * (frame % 2), -60.0)
-    found = fastest_decay_seconds(
-        decay_band_power(np.tile(power(level), (len(THIRD_OCTAVES_HZ), 1)))
-    )
+    found = fastest_decay_seconds(decay_band_power(np.tile(power(level), (len(THIRD_OCTAVES_HZ), 1))))
     assert found == pytest.approx((seconds, seconds), rel=0.05)
 
 

@@ -57,9 +57,7 @@ def phrase() -> Any:
     note = tone(np.concatenate([held(1.0), swinging(1.0), held(0.5) + 4]))
     noise = (0.05 * rng.standard_normal(PITCH_SAMPLE_RATE // 2)).astype(np.float32)
     wave = np.concatenate([silence, note, silence, noise])
-    return segment_notes(
-        wave + 1e-6 * rng.standard_normal(len(wave)).astype(np.float32), 401, 100.0
-    )
+    return segment_notes(wave + 1e-6 * rng.standard_normal(len(wave)).astype(np.float32), 401, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +93,7 @@ def test_vibrato_is_a_swing_of_its_own_rate(hz: float) -> None:
     assert not detect_vibrato(0.3 * np.sin(2 * np.pi * hz / 6 * time)).any()
     assert not detect_vibrato(0.3 * np.sin(2 * np.pi * 14 * time)).any()
     assert not detect_vibrato(3 * time).any()  # a glide
-    assert not detect_vibrato(
-        np.where(np.arange(100) % 20 == 0, np.nan, 0.3 * swing)
-    ).any()  # too short
+    assert not detect_vibrato(np.where(np.arange(100) % 20 == 0, np.nan, 0.3 * swing)).any()  # too short
 
 
 def test_another_note_is_a_change_and_vibrato_is_none() -> None:

@@ -151,9 +151,7 @@ def wandering_tensor(hz: FloatArray, seconds: FloatArray) -> torch.Tensor:
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
 @pytest.mark.parametrize("size", [1_000, 3_333, 60_000])
-def test_a_recording_may_come_in_pieces_of_any_size(
-    rate: int, size: int, rng: np.random.Generator
-) -> None:
+def test_a_recording_may_come_in_pieces_of_any_size(rate: int, size: int, rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (3, 60_011)).astype(np.float32)
     whole = filter_recording(wave, rate, wandering, PAPER)
     made = [
@@ -250,9 +248,7 @@ def test_frame_k_stands_at_k_hops_at_any_rate() -> None:
     ("rate", "sizes"),
     [(16_000, (480, 160, 512)), (44_100, (1323, 441, 1411)), (48_000, (1440, 480, 1536))],
 )
-def test_other_rates_are_cut_into_the_same_durations(
-    rate: int, sizes: tuple[int, int, int]
-) -> None:
+def test_other_rates_are_cut_into_the_same_durations(rate: int, sizes: tuple[int, int, int]) -> None:
     assert scale_to_rate(PAPER, rate) == sizes
 
 

@@ -64,9 +64,7 @@ def test_a_gate_an_offset_and_two_channels_show(take: Samples, rng: np.random.Ge
     gated[:, : RATE // 2] = 0
     gated[:, -RATE // 2 :] = 0
     assert measure_quality(gated, RATE).gated == pytest.approx(0.1, abs=0.01)
-    assert measure_quality((take + 0.01).astype(np.float32), RATE).offset_db == pytest.approx(
-        -40, abs=0.1
-    )
+    assert measure_quality((take + 0.01).astype(np.float32), RATE).offset_db == pytest.approx(-40, abs=0.1)
     other = (0.1 * rng.standard_normal(take.shape)).astype(np.float32)
     wide = np.concatenate([take + other, take - other])
     assert measure_quality(wide, RATE).width_db > -10

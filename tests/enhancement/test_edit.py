@@ -122,9 +122,7 @@ def test_a_piece_is_that_part_of_the_whole(
     span = range(span.start, min(span.stop, wave.shape[1]))
     edit = Edit(amount=0.7, notes=(NOTE,), areas=(EditRegion(id="a", high_hz=900, amount=0.2),))
     whole = compose_mask(found, edit, 30).scale(edit.amount)
-    expected = filter_recording(wave, rate, whole.gain_at, model.settings.spectrum)[
-        :, span.start : span.stop
-    ]
+    expected = filter_recording(wave, rate, whole.gain_at, model.settings.spectrum)[:, span.start : span.stop]
     part = compose_mask_range(found, edit, 30, wave.shape[1], rate, model, span)
     assert part.gain_db.shape[1] < found.gain_db.shape[1] or rate == RATE
     made = render_range(wave, rate, part, model, span.start, span.stop)
@@ -140,9 +138,7 @@ def enhanced(model: Model, play: Callable[..., Any]) -> tuple[Any, Enhancement]:
     return wave, last
 
 
-def test_an_unchanged_edit_is_the_enhancement(
-    model: Model, enhanced: tuple[Any, Enhancement]
-) -> None:
+def test_an_unchanged_edit_is_the_enhancement(model: Model, enhanced: tuple[Any, Enhancement]) -> None:
     wave, last = enhanced
     same = render_edit(wave, RATE, model, last.mask, Edit(), last.settings, last.certificate)
     np.testing.assert_allclose(same.rendered.samples, last.samples, atol=1e-6)

@@ -36,16 +36,12 @@ def with_limit(cloud: OutOfDomainDetector, limit: float) -> OutOfDomainDetector:
     return replace(cloud, limit=limit)
 
 
-def test_the_guided_step_is_the_minimum_of_the_linearised_objective(
-    source: Any, model: Model
-) -> None:
+def test_the_guided_step_is_the_minimum_of_the_linearised_objective(source: Any, model: Model) -> None:
     guided = replace(model, guide_weight=1.0)
     settings = apply_assignments(
         FORCED, ["search.smooth_ms=0", "search.alpha=0.3", "search.listen=false", "search.steps=1"]
     )
-    steps = [
-        s for s in enhance_array(source, 16_000, guided, settings) if isinstance(s, SearchStep)
-    ]
+    steps = [s for s in enhance_array(source, 16_000, guided, settings) if isinstance(s, SearchStep)]
     rows = scorer_input(to_analysis_rate(source, 16_000, model), model)
     near = rows + steps[0].mask_db
     wanted = steps[0].mask_db + model.guide.direction(near[None], float(mean_level(near)))[0]
@@ -64,9 +60,7 @@ def test_a_weight_of_nothing_leaves_the_prior(source: Any, model: Model) -> None
     torch.testing.assert_close(steps[0].mask_db, steps[-1].mask_db)
 
 
-def test_the_search_brings_the_sound_nearer_to_what_the_prior_asks_for(
-    source: Any, model: Model
-) -> None:
+def test_the_search_brings_the_sound_nearer_to_what_the_prior_asks_for(source: Any, model: Model) -> None:
     still = replace(model, guide_weight=0.0)
     steps = [s for s in enhance_array(source, 16_000, still, FORCED) if isinstance(s, SearchStep)]
     assert [step.number for step in steps] == [0, 1, 2, 3]
@@ -82,9 +76,7 @@ def test_scores_are_of_the_sound_itself(source: Any, model: Model) -> None:
         assert mean_score(model.scorer, rows) == pytest.approx(score, abs=1e-6)
 
 
-def test_an_input_unlike_the_source_is_refused_and_gets_the_static_mask(
-    source: Any, model: Model
-) -> None:
+def test_an_input_unlike_the_source_is_refused_and_gets_the_static_mask(source: Any, model: Model) -> None:
     strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
     assert (
         mean_score(

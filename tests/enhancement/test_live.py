@@ -58,9 +58,7 @@ def test_what_is_played_is_what_the_stream_makes(samples: Samples, predicting: M
     assert all(level.load > 0 and level.dropouts == 3 for level in levels)
 
 
-def test_every_block_comes_back_before_the_next_is_asked_for(
-    samples: Samples, predicting: Model
-) -> None:
+def test_every_block_comes_back_before_the_next_is_asked_for(samples: Samples, predicting: Model) -> None:
     desk = Desk(samples, lambda number: counts.append((number, len(desk.made))))
     counts: list[tuple[int, int]] = []
     for _ in run_live(desk, StreamingEnhancer(predicting, 16_000), LiveControls()):

@@ -59,9 +59,7 @@ def test_it_shortens_the_cycle_distance(predicting: Model) -> None:
     assert predicted < 0.8 * before
 
 
-def test_all_else_of_the_model_stays_as_it_is(
-    model: Model, model_file: Path, predicting_file: Path
-) -> None:
+def test_all_else_of_the_model_stays_as_it_is(model: Model, model_file: Path, predicting_file: Path) -> None:
     back = load_model(predicting_file)
     without = replace(
         back,
@@ -102,9 +100,7 @@ def test_training_teaches_one_only_when_asked(
 ) -> None:
     brief = ["predictor.taught=true", "predictor.steps=20", "predictor.width=4", "priors.doubt=0"]
     reference, source = training_folders
-    *_, last = train_from_folders(
-        reference, source, apply_assignments(small(steps=1, judge=False), brief)
-    )
+    *_, last = train_from_folders(reference, source, apply_assignments(small(steps=1, judge=False), brief))
     assert isinstance(last, Model)
     assert last.predictor is not None
     assert last.card.predictor is not None
@@ -182,9 +178,7 @@ def test_an_input_unlike_the_source_folder_is_refused(predicting: Model) -> None
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
-def test_any_rate_is_analysed_at_its_own(
-    rate: int, play: Callable[..., Any], predicting: Model
-) -> None:
+def test_any_rate_is_analysed_at_its_own(rate: int, play: Callable[..., Any], predicting: Model) -> None:
     wave = play(2, rate, formant_hz=2_500.0, seed=5)
     mask = foreseen(wave, rate, predicting)
     assert mask.hop_seconds == pytest.approx(0.01, abs=1e-4)
@@ -219,9 +213,7 @@ def test_a_predictor_is_added_to_a_model_and_used(
     assert "predictor  " in ran.out
     take = tmp_path / "take.wav"
     soundfile.write(take, play(1.2).T, 16_000)
-    ran = run(
-        "enhance", take, "-m", out, "-o", tmp_path / "a.wav", "--method", "predicted", "--json"
-    )
+    ran = run("enhance", take, "-m", out, "-o", tmp_path / "a.wav", "--method", "predicted", "--json")
     assert ran.code == 0, ran.err
     assert ran.objects[0]["steps"] == 0
 
@@ -245,7 +237,6 @@ def test_without_one_the_command_ends_in_one_line(
     ran = run("enhance", tmp_path, "-m", model_file, "-o", out, "--method", "predicted")
     assert ran.code == 1
     assert ran.err == (
-        "tonewood: tiny has no predictor: add one with train --predictor --onto, or use "
-        "--method search\n"
+        "tonewood: tiny has no predictor: add one with train --predictor --onto, or use --method search\n"
     )
     assert not out.exists()

@@ -73,9 +73,7 @@ def test_a_long_mask_is_unpacked_in_parts() -> None:
     first = mask(cells / 500).quantize()
     long = MaskRecord.from_mask(LazyMask.from_mask(first)).to_lazy_mask()
     for begin, end in ((0, 1), (5_990, 6_010), (12_500, 13_001), (0, 13_001)):
-        np.testing.assert_array_equal(
-            long.slice_frames(begin, end).gain_db, first.gain_db[:, begin:end]
-        )
+        np.testing.assert_array_equal(long.slice_frames(begin, end).gain_db, first.gain_db[:, begin:end])
 
 
 def test_a_recipe_is_small() -> None:
@@ -144,8 +142,6 @@ def packed(content: bytes) -> str:
     ],
 )
 def test_damaged_masks_are_refused(change: dict[str, Any], reason: str) -> None:
-    record = MaskRecord.from_mask(LazyMask.from_mask(mask(np.ones((3, 4))))).model_copy(
-        update=change
-    )
+    record = MaskRecord.from_mask(LazyMask.from_mask(mask(np.ones((3, 4))))).model_copy(update=change)
     with pytest.raises(RecipeError, match=reason):
         record.to_mask()

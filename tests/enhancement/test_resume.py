@@ -23,9 +23,7 @@ from tonewood.utils import atomic_write
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-SETTINGS = apply_assignments(
-    EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"]
-)
+SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
 FEW = ("--prior", "static", "--steps", "0", "--force")
 
 
@@ -48,9 +46,7 @@ def state(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_what_is_done_is_not_done_again(
-    tmp_path: Path, takes: Path, run: Run, model_file: Path
-) -> None:
+def test_what_is_done_is_not_done_again(tmp_path: Path, takes: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "out"
     command = ("enhance", takes, "-o", out, "-m", model_file, *FEW)
     first = run(*command, "--json")
@@ -103,22 +99,12 @@ def test_a_run_killed_before_the_sound_takes_its_name_is_finished_by_the_next(
 ) -> None:
     out = tmp_path / "out"
     laid = plan_file_jobs([takes], out)
-    whole = [
-        it
-        for it in enhance_file.enhance_files(laid, model, SETTINGS)
-        if isinstance(it, FileEnhanced)
-    ]
+    whole = [it for it in enhance_file.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
     before = state(out)
     Path(whole[0].output).unlink()  # its recipe came first
-    again = [
-        it
-        for it in enhance_file.enhance_files(laid, model, SETTINGS)
-        if isinstance(it, FileEnhanced)
-    ]
+    again = [it for it in enhance_file.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
     assert [it.from_earlier_run for it in again] == [False, True]
-    assert {name: it[0] for name, it in state(out).items()} == {
-        name: it[0] for name, it in before.items()
-    }
+    assert {name: it[0] for name, it in state(out).items()} == {name: it[0] for name, it in before.items()}
 
 
 def test_the_sound_comes_last(
@@ -135,11 +121,7 @@ def test_the_sound_comes_last(
 
     monkeypatch.setattr(recipe.Recipe, "save", spy)
     laid = plan_file_jobs([takes], tmp_path / "out")
-    done = [
-        it
-        for it in enhance_file.enhance_files(laid, model, SETTINGS)
-        if isinstance(it, FileEnhanced)
-    ]
+    done = [it for it in enhance_file.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
     assert seen == [False, False]
     for it in done:
         assert recipe.load_recipe(Path(it.recipe)).output_sha256 == reader.file_sha256(it.output)
@@ -240,9 +222,7 @@ def test_a_recipe_that_waits_stays_until_there_is_another(
     (*_, event) = enhance_file.enhance_files(laid, model, SETTINGS)
     assert isinstance(event, FileEnhanced)
     assert event.from_earlier_run
-    assert {name: it[0] for name, it in state(out).items()} == {
-        name: it[0] for name, it in before.items()
-    }
+    assert {name: it[0] for name, it in state(out).items()} == {name: it[0] for name, it in before.items()}
 
 
 @pytest.mark.parametrize("what", ["changed", "gone"])

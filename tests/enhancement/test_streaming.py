@@ -25,16 +25,12 @@ from tonewood.settings import (
 
 Samples = NDArray[np.float32]
 PLAIN = RenderSettings(match=False)
-FORCED = apply_assignments(
-    default_enhance_settings("predicted"), ["render.match=false", "force=true"]
-)
+FORCED = apply_assignments(default_enhance_settings("predicted"), ["render.match=false", "force=true"])
 
 
 def static(model: Model, gain_db: float, lookahead: int = 1) -> Model:
     """A model whose predictor makes one mask at all times: so much below 1 kHz, as little above."""
-    predictor = Predictor(
-        48, PredictorSettings(width=4, lookahead=lookahead), 10.0, torch.Generator()
-    )
+    predictor = Predictor(48, PredictorSettings(width=4, lookahead=lookahead), 10.0, torch.Generator())
     predictor.static_db[:20] = gain_db
     predictor.static_db[20:] = -gain_db
     return replace(model, predictor=predictor.eval().requires_grad_(False))
@@ -52,9 +48,7 @@ def error_db(made: Samples, wanted: Samples) -> float:
 
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100, 48_000, 96_000])
-def test_it_is_what_enhancing_the_file_gives(
-    rate: int, play: Callable[..., Any], predicting: Model
-) -> None:
+def test_it_is_what_enhancing_the_file_gives(rate: int, play: Callable[..., Any], predicting: Model) -> None:
     samples = play(2.003, rate, 2, formant_hz=2_500.0, seed=5)
     stream = StreamingEnhancer(predicting, rate, 2, PLAIN)
     made = whole(stream, samples, range(500, samples.shape[1], 700))
@@ -67,9 +61,7 @@ def test_it_is_what_enhancing_the_file_gives(
 
 
 @given(cuts=st.lists(st.integers(0, 12_000), max_size=40))
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_borders_of_blocks_leave_no_trace(
     cuts: list[int], play: Callable[..., Any], predicting: Model
 ) -> None:
@@ -81,9 +73,7 @@ def test_borders_of_blocks_leave_no_trace(
 
 
 @given(frame=st.integers(0, 7_999), level=st.floats(0.1, 1.0))
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_comes_later_than_the_latency_changes_nothing(
     frame: int, level: float, play: Callable[..., Any], predicting: Model
 ) -> None:
@@ -112,9 +102,7 @@ def test_it_lags_by_no_more_than_40_ms(rate: int, predicting: Model) -> None:
     assert StreamingEnhancer(predicting, rate).latency <= 0.04 * rate
 
 
-def test_amount_nothing_gives_back_what_came_to_the_bit(
-    play: Callable[..., Any], predicting: Model
-) -> None:
+def test_amount_nothing_gives_back_what_came_to_the_bit(play: Callable[..., Any], predicting: Model) -> None:
     samples = play(1, 16_000, 2, formant_hz=2_500.0, seed=8)
     assert np.abs(samples).max() > 10 ** (-20 / 20)  # beyond the ceiling
     stream = StreamingEnhancer(predicting, 16_000, 2, RenderSettings(amount=0, ceiling_dbtp=-20.0))
@@ -216,9 +204,7 @@ def test_a_block_that_holds_no_numbers_is_refused_and_the_stream_goes_on(
     made += [stream.process(samples[:, 777:]), stream.flush()]
     assert np.array_equal(
         np.concatenate(made, axis=1),
-        np.concatenate(
-            [(it := StreamingEnhancer(predicting, 16_000)).process(samples), it.flush()], axis=1
-        ),
+        np.concatenate([(it := StreamingEnhancer(predicting, 16_000)).process(samples), it.flush()], axis=1),
     )
 
 
@@ -241,9 +227,7 @@ def test_pull_gives_what_is_due_and_no_more(predicting: Model) -> None:
         ((48_000, 9), r"a stream has 9 channels"),
     ],
 )
-def test_wrong_streams_are_one_line(
-    arguments: tuple[int, int], said: str, predicting: Model
-) -> None:
+def test_wrong_streams_are_one_line(arguments: tuple[int, int], said: str, predicting: Model) -> None:
     with pytest.raises(CallError, match=said):
         StreamingEnhancer(predicting, *arguments)
 

@@ -83,12 +83,8 @@ def source() -> Tensor:
     return performed(STEADY, 2_500.0)
 
 
-@pytest.mark.parametrize(
-    ("speed", "rubato"), [(1.15, 0.0), (0.87, 0.0), (1.0, 0.15), (0.9, 0.2)], ids=str
-)
-def test_a_performance_at_another_tempo_is_followed(
-    source: Tensor, speed: float, rubato: float
-) -> None:
+@pytest.mark.parametrize(("speed", "rubato"), [(1.15, 0.0), (0.87, 0.0), (1.0, 0.15), (0.9, 0.2)], ids=str)
+def test_a_performance_at_another_tempo_is_followed(source: Tensor, speed: float, rubato: float) -> None:
     how = tempo(speed, rubato, seed=3)
     reference = performed(how, 600.0)
     found = align_recordings(source, reference)

@@ -53,9 +53,7 @@ def test_few_points_do_not_bias_what_is_extrapolated(apart: float) -> None:
     a, b = drawn_gaussian(16, rng), drawn_gaussian(16, rng, apart)
     b = a if apart == 0 else b
     true = frechet_distance(a, b)
-    found = [
-        extrapolate_frechet_distance(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)
-    ]
+    found = [extrapolate_frechet_distance(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)]
     plain = np.mean([it.plain for it in found]) - true
     better = np.mean([it.distance for it in found]) - true
     error = np.std([it.distance for it in found], ddof=1)
@@ -68,8 +66,7 @@ def test_few_stretches_suffice_and_chance_is_drawn_from_the_generator() -> None:
     rng = np.random.default_rng(1)
     a, b = (list(rng.standard_normal((MIN_STRETCHES, 50, 3))) for _ in range(2))
     first, second = (
-        extrapolate_frechet_distance(a, [it + 1 for it in b], np.random.default_rng(3))
-        for _ in range(2)
+        extrapolate_frechet_distance(a, [it + 1 for it in b], np.random.default_rng(3)) for _ in range(2)
     )
     assert first == second
     assert first.distance == pytest.approx(3, abs=1.5)

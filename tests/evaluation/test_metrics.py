@@ -61,9 +61,7 @@ def test_the_overall_level_counts_for_nothing(
     estimate, reference = noise(0.5, 1), noise(0.5, 2)
     gain = 10 ** (gain_db / 20)
     plain = which(estimate, reference)
-    scaled = (
-        which(estimate, gain * reference) if of_reference else which(gain * estimate, reference)
-    )
+    scaled = which(estimate, gain * reference) if of_reference else which(gain * estimate, reference)
     assert plain > 0.3
     assert scaled == pytest.approx(plain, abs=0.02)  # bins fade to the floor
 
@@ -138,10 +136,7 @@ def test_multi_resolution_is_the_mean_over_windows_of_32_64_and_128_ms() -> None
     parts = []
     for size in (512, 1024, 2048):
         window = SpectrumSettings(window_ms=size / 16, hop_ms=size / 64, fft=size)
-        levels = [
-            log_magnitude(stft(wave, window), window).clamp_min(-100)
-            for wave in (estimate, reference)
-        ]
+        levels = [log_magnitude(stft(wave, window), window).clamp_min(-100) for wave in (estimate, reference)]
         parts.append(rows_distance(*levels))
     assert max(parts) - min(parts) > 0.02
     assert multi_resolution_distance(estimate, reference) == pytest.approx(np.mean(parts))
@@ -178,9 +173,7 @@ def test_waveforms_must_fit(shape: tuple[int, ...]) -> None:
         measure_distances(torch.zeros(1, 8_000), torch.zeros(1, 8_000))
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "share"), [(6, 6, 0), (6, 0, 1), (6, 4.5, 0.25), (6, 9, -0.5)]
-)
+@pytest.mark.parametrize(("before", "after", "share"), [(6, 6, 0), (6, 0, 1), (6, 4.5, 0.25), (6, 9, -0.5)])
 def test_closed_is_the_share_that_is_gone(before: float, after: float, share: float) -> None:
     assert gap_closed(before, after) == pytest.approx(share)
 

@@ -36,9 +36,7 @@ def test_map_and_bias_are_the_logit_of_what_is_scored(
     wave = play(3.4, 22_050, 2)
     wave[:, 21_500:44_600] = 0  # a window that nobody hears
     found = explained(wave, 22_050, model, side=side, method=method)
-    along = score_windows(
-        model.scorer, scorer_input(to_analysis_rate(wave, 22_050, model), model)
-    ).double()
+    along = score_windows(model.scorer, scorer_input(to_analysis_rate(wave, 22_050, model), model)).double()
     logits = torch.logit(along) * (-1 if side == "reference" else 1)
     assert found.windows == len(along) == 3
     assert found.logit == pytest.approx(float(logits.mean()), abs=1e-4)  # float32 scores
@@ -78,9 +76,7 @@ def test_what_is_not_scored_has_no_evidence(model: Model, play: Play) -> None:
 
 
 def test_the_other_class_is_the_same_turned_over(model: Model, play: Play) -> None:
-    one, other = (
-        explained(play(1.2), 16_000, model, side=side) for side in ("reference", "source")
-    )
+    one, other = (explained(play(1.2), 16_000, model, side=side) for side in ("reference", "source"))
     torch.testing.assert_close(one.evidence, -other.evidence)
     assert one.logit == -other.logit
     np.testing.assert_allclose(one.octaves, -other.octaves)

@@ -76,9 +76,7 @@ def test_one_recording_has_no_interval(rng: np.random.Generator) -> None:
 def test_recordings_that_speak_against_the_class_have_no_shares_of_it(
     rng: np.random.Generator,
 ) -> None:
-    steady, vibrato = compute_part_weights(
-        NAMES, [recording(-1, -5), recording(-2, 0)], rng, "steady"
-    )
+    steady, vibrato = compute_part_weights(NAMES, [recording(-1, -5), recording(-2, 0)], rng, "steady")
     assert steady.weight is None
     assert vibrato.weight is None
     assert vibrato.absolute.mean > 0

@@ -123,9 +123,7 @@ def test_a_model_is_exported_by_its_static_mask(
 # --- Parametric bands
 
 
-def rbj(
-    kind: str, hz: float, gain: float, q: float, rate: float
-) -> tuple[list[float], list[float]]:
+def rbj(kind: str, hz: float, gain: float, q: float, rate: float) -> tuple[list[float], list[float]]:
     """Audio EQ Cookbook, term by term."""
     a = math.pow(10, gain / 40)
     w0 = 2 * math.pi * hz / rate
@@ -224,9 +222,7 @@ def test_bands_read_back_leave_what_was_reported(
     assert line["rms_db"] < np.std(average(made, hz))
 
 
-def test_autoeqs_file_holds_nothing_else_and_yml_is_camilladsps(
-    tmp_path: Path, made: Path, run: Run
-) -> None:
+def test_autoeqs_file_holds_nothing_else_and_yml_is_camilladsps(tmp_path: Path, made: Path, run: Run) -> None:
     out = tmp_path / "ParametricEQ.txt"
     assert run("export", made, "--peq", 3, "--format", "autoeq", "-o", out).code == 0
     first, *rest = out.read_text().splitlines()

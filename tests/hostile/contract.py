@@ -41,9 +41,7 @@ def operations(document: dict[str, Any], but: tuple[str, ...] = ()) -> Iterator[
             yield operation
 
 
-def keeps(
-    client: TestClient, operation: Operation, placed: Callable[[Case, st.DataObject], None]
-) -> None:
+def keeps(client: TestClient, operation: Operation, placed: Callable[[Case, st.DataObject], None]) -> None:
     """Ask an operation for what fits its declaration and what does not; every answer must keep it.
 
     Parameters
@@ -83,9 +81,7 @@ def _asked(client: TestClient, case: Case) -> Any:
     base = str(client.base_url)
     prepared = requests.Request(**case.as_transport_kwargs(base_url=base)).prepare()
     assert prepared.url is not None
-    headers = {
-        _bytes(k): _bytes(v) for k, v in prepared.headers.items() if k.lower() != "content-length"
-    }
+    headers = {_bytes(k): _bytes(v) for k, v in prepared.headers.items() if k.lower() != "content-length"}
     content = _bytes(prepared.body or b"")
     return client.request(prepared.method or "GET", prepared.url, headers=headers, content=content)
 

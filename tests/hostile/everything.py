@@ -39,8 +39,6 @@ def everything(model: Model, model_file: str, folder: Path) -> Iterator[dict[str
             **all_files(model, recipe, folder),
             **answers(tests, folder / "scratch"),
             "session": sessions(desk, client, recording, recipe),
-            "requests studio": stack.enter_context(
-                requests_to_studio(model_file, folder, recording)
-            ),
+            "requests studio": stack.enter_context(requests_to_studio(model_file, folder, recording)),
             "requests listening": stack.enter_context(requests_to_test(tests["pairs"][1])),
         }

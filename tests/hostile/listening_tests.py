@@ -34,9 +34,7 @@ def listening(folder: Path) -> dict[str, tuple[ListeningTest, Path]]:
             soundfile.write(place / f"piece{piece}.wav", wave.T, 16_000)
     made = {}
     for kind in ("pairs", "abx", "mushra"):
-        found = list(
-            stimuli.pieces_from_conditions([folder / "conditions" / it for it in ("plain", "odd")])
-        )
+        found = list(stimuli.pieces_from_conditions([folder / "conditions" / it for it in ("plain", "odd")]))
         if kind == "mushra":
             found = stimuli.add_reference(found, folder / "conditions" / "good")
         plan = builder.make_plan(
@@ -109,9 +107,7 @@ def _webmushra(test: ListeningTest) -> list[Row]:
         elif test.kind == "pairs":
             rows += [{**named, "stimuli": it, "stimuli_rating": k} for k, it in enumerate(keys, 1)]
         else:
-            hidden = [
-                it for it in keys if it != interchange.condition_keys(test)[test.reference or ""]
-            ]
+            hidden = [it for it in keys if it != interchange.condition_keys(test)[test.reference or ""]]
             rows += [
                 {**named, "rating_stimulus": it, "rating_score": 40, "rating_time": 9}
                 for it in ("reference", *hidden)
@@ -121,10 +117,7 @@ def _webmushra(test: ListeningTest) -> list[Row]:
 
 def _reseval(test: ListeningTest) -> list[Row]:
     said = {"mushra": "050" * len(test.conditions)}.get(test.kind, "C01")
-    return [
-        {"Stem": f"t{trial}", "Participant": "p", "Response": said}
-        for trial in range(len(test.trials))
-    ]
+    return [{"Stem": f"t{trial}", "Participant": "p", "Response": said} for trial in range(len(test.trials))]
 
 
 def _table(rows: list[Row]) -> bytes:

@@ -41,9 +41,7 @@ def judged(status: int, told: str) -> None:
 
 
 @contextmanager
-def served(
-    arguments: list[str], scratch: Path, seeds: Callable[[str, Say], list[bytes]]
-) -> Iterator[Reader]:
+def served(arguments: list[str], scratch: Path, seeds: Callable[[str, Say], list[bytes]]) -> Iterator[Reader]:
     """A reader of what comes to the port of a server that runs as users start it.
 
     Parameters

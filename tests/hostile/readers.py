@@ -164,13 +164,9 @@ def archives(model: Model, folder: Path) -> dict[str, Reader]:
     content = path.read_bytes()
     state = {"scorer/told": model.scorer.row_mean, "judge/told": model.scorer.loud_row}
     return {
-        "model": Reader(
-            ".tonewood", (content,), modelfile.load_model, (_header, *BYTES), _resealed
-        ),
+        "model": Reader(".tonewood", (content,), modelfile.load_model, (_header, *BYTES), _resealed),
         "card": Reader(".tonewood", (content,), _described, (_header, *BYTES), _resealed),
-        "checkpoint": Reader(
-            ".checkpoint", (save(state, {"told": "[]"}),), _checkpoint, (_header, *BYTES)
-        ),
+        "checkpoint": Reader(".checkpoint", (save(state, {"told": "[]"}),), _checkpoint, (_header, *BYTES)),
         "cache": Reader(
             ".take",
             (save(state, {"told": "[]"}),),
@@ -203,9 +199,7 @@ def _resealed(content: bytes) -> bytes:
     try:
         header, data = container._split_safetensors(content)
         told = header["__metadata__"]
-        parts = container._parse_tensors(
-            {k: v for k, v in header.items() if k != "__metadata__"}, data
-        )
+        parts = container._parse_tensors({k: v for k, v in header.items() if k != "__metadata__"}, data)
         told["sha256"] = container._model_checksum(told["settings"], told["card"], parts)
         head = json.dumps(header).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -17,14 +17,10 @@ Made = tuple[ListeningTest, Path]
 
 
 @pytest.fixture(scope="session")
-def conditions(
-    tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]
-) -> dict[str, Path]:
+def conditions(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> dict[str, Path]:
     """Folders of three conditions of two pieces, at unlike loudness and rates of one family."""
     root = tmp_path_factory.mktemp("conditions")
-    for number, (name, formant) in enumerate(
-        (("good", 600.0), ("plain", 2_500.0), ("odd", 1_400.0))
-    ):
+    for number, (name, formant) in enumerate((("good", 600.0), ("plain", 2_500.0), ("odd", 1_400.0))):
         for piece in range(2):
             (root / name).mkdir(exist_ok=True)
             wave = play(8.0, 22_050, formant_hz=formant, seed=piece) * 0.5**number

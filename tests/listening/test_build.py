@@ -31,9 +31,7 @@ def test_files_tell_nothing_apart(made: dict[str, Made], kind: str) -> None:
     assert len({it.st_size for it in stats}) == 1
     assert len({it.st_mtime_ns for it in stats}) == 1
     infos = [soundfile.info(path) for path in files]
-    assert (
-        len({(it.frames, it.samplerate, it.channels, it.subtype, it.format) for it in infos}) == 1
-    )
+    assert len({(it.frames, it.samplerate, it.channels, it.subtype, it.format) for it in infos}) == 1
     words = {"good", "plain", "odd", "piece", "anchor", "mask", "random"}
     for path in files:
         assert len(path.stem) == 16
@@ -216,9 +214,7 @@ def test_what_is_no_test_is_refused(
         definition.load_listening_test(short)
 
 
-def test_what_a_killed_builder_left_goes_with_the_next(
-    conditions: dict[str, Path], tmp_path: Path
-) -> None:
+def test_what_a_killed_builder_left_goes_with_the_next(conditions: dict[str, Path], tmp_path: Path) -> None:
     hidden = tmp_path / ".tonewood-0123456789abcdef"
     (hidden / "stimuli").mkdir(parents=True)
     (hidden / "stimuli" / "0.wav").write_bytes(b"half")

@@ -28,11 +28,7 @@ def test_openapi_document_is_kept_to(copied: Callable[[str], tuple[ListeningTest
         listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
 
         def placed(case: Any, data: st.DataObject) -> None:
-            if (
-                "X-Listener" in case.headers
-                and case.method != "DELETE"
-                and data.draw(st.booleans())
-            ):
+            if "X-Listener" in case.headers and case.method != "DELETE" and data.draw(st.booleans()):
                 case.headers["X-Listener"] = listener
             if "number" in case.path_parameters and data.draw(st.booleans()):
                 case.path_parameters["number"] = 0

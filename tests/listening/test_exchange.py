@@ -143,9 +143,7 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
     ]  # fmt: skip
     path = table(tmp_path / "mushra.csv", rows)
     answers = AnswerDatabase(folder / ANSWERS_FILE)
-    taken = interchange.import_answers(
-        answers, interchange.read_imported_answers(test, "webmushra", path)
-    )
+    taken = interchange.import_answers(answers, interchange.read_imported_answers(test, "webmushra", path))
     assert taken == (2, 2 * len(test.trials))
     assert interchange.import_answers(
         answers, interchange.read_imported_answers(test, "webmushra", path)
@@ -155,8 +153,7 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
     assert found.ratings is not None
     wanted = {name: score.get(f"C{k:02d}", 96) for k, name in enumerate(test.conditions, start=1)}
     assert {
-        name: it.median
-        for name, it in zip(found.ratings.conditions, found.ratings.medians, strict=True)
+        name: it.median for name, it in zip(found.ratings.conditions, found.ratings.medians, strict=True)
     } == wanted
     assert not any(b"u1" in p.read_bytes() for p in folder.glob("answers.sqlite*"))
     assert answers.add_listener("yes").number == 0
@@ -227,9 +224,7 @@ def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: st
     assert (
         interchange.import_answers(
             answers,
-            interchange.read_imported_answers(
-                test, "reseval", table(tmp_path / "responses.csv", rows)
-            ),
+            interchange.read_imported_answers(test, "reseval", table(tmp_path / "responses.csv", rows)),
         )[0]
         == 1
     )

@@ -99,12 +99,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [
-        (k, name)
-        for k in ("pairs", "mushra")
-        for name in BROKEN
-        if k == "mushra" or "scale" not in name
-    ],
+    [(k, name) for k in ("pairs", "mushra") for name in BROKEN if k == "mushra" or "scale" not in name],
 )
 def test_answers_that_no_page_sent_are_told_to_be_damaged(
     answered: Callable[[str], Made], kind: str, name: str
@@ -143,9 +138,7 @@ def test_repeats_alone_are_no_answers(answered: Callable[[str], Made], kind: str
     repeats = [place for place, screen in laid_out.items() if screen.repeat_of is not None]
     assert repeats
     with sqlite3.connect(folder / ANSWERS_FILE) as connection:
-        connection.execute(
-            f"DELETE FROM answer WHERE screen NOT IN ({', '.join(map(str, repeats))})"
-        )
+        connection.execute(f"DELETE FROM answer WHERE screen NOT IN ({', '.join(map(str, repeats))})")
     connection.close()
     with pytest.raises(FolderError, match="no answers to sum up yet"):
         analyze_answers(test, answers)

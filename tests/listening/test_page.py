@@ -119,9 +119,7 @@ def test_a_whole_test_by_keyboard_alone(copied: Copied, visit: Callable[..., Any
     assert all(it.startswith((origin, "data:")) for it in page.asked)
 
 
-def test_switching_is_synchronous_and_leaves_no_gap(
-    copied: Copied, visit: Callable[..., Any]
-) -> None:
+def test_switching_is_synchronous_and_leaves_no_gap(copied: Copied, visit: Callable[..., Any]) -> None:
     test, folder = copied("pairs")
     page = visit(test, folder)
     page.wait_for_selector("#agreed")
@@ -205,9 +203,7 @@ EVIL = "\"'><img src=x onerror=ran=1><svg onload=ran=1>"
 INJECTED = "[typeof ran, document.querySelectorAll('img[src=x], svg[onload]').length]"
 
 
-def test_markup_in_titles_questions_and_consent_is_text(
-    copied: Copied, visit: Callable[..., Any]
-) -> None:
+def test_markup_in_titles_questions_and_consent_is_text(copied: Copied, visit: Callable[..., Any]) -> None:
     test, folder = copied("pairs")
     (folder / CONSENT_FILE).write_text(f"Listen {EVIL}", encoding="utf-8")
     # Without its policy, so that the page has to be right by itself.
@@ -224,9 +220,7 @@ def test_markup_in_titles_questions_and_consent_is_text(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_can_be_read(
-    copied: Copied, visit: Callable[..., Any], scheme: str
-) -> None:
+def test_it_fits_a_phone_and_can_be_read(copied: Copied, visit: Callable[..., Any], scheme: str) -> None:
     test, folder = copied("mushra")
     page = visit(test, folder, color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 700})

@@ -55,9 +55,7 @@ def test_abx_tells_right_from_guessed(copied: Copied, take_part: TakePart) -> No
     assert pair.answers.p < 1e-6
 
 
-def test_mushra_leaves_out_who_does_not_know_the_reference(
-    copied: Copied, take_part: TakePart
-) -> None:
+def test_mushra_leaves_out_who_does_not_know_the_reference(copied: Copied, take_part: TakePart) -> None:
     test, folder = copied("mushra")
     taste = {"good": 97.0, "plain": 60.0, "odd": 75.0, "anchor 7 kHz": 50.0, "anchor 3.5 kHz": 20.0}
     for seed in range(10):

@@ -141,12 +141,10 @@ def test_who_leaves_leaves_nothing(copied: Copied) -> None:
     for path in folder.glob("answers.sqlite*"):
         assert identity not in path.read_bytes()
     watching.close()
-    assert [
-        it.listener.id for it in list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))
-    ] == [stays.headers["X-Listener"]]
-    assert (
-        AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").number == 1
-    )  # the place is free again
+    assert [it.listener.id for it in list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))] == [
+        stays.headers["X-Listener"]
+    ]
+    assert AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").number == 1  # the place is free again
 
 
 def test_active_choice_is_kept_and_learns(copied: Copied) -> None:

@@ -14,10 +14,7 @@ def larger(test: ListeningTest, excerpts: int = 30, each: int = 12) -> Listening
     own = [it for it in test.stimuli if it.excerpt == 0]
     stimuli = [it.model_copy(update={"excerpt": k}) for k in range(excerpts) for it in own]
     trials = [
-        it.model_copy(update={"excerpt": k})
-        for k in range(excerpts)
-        for it in test.trials
-        if it.excerpt == 0
+        it.model_copy(update={"excerpt": k}) for k in range(excerpts) for it in test.trials if it.excerpt == 0
     ]
     return test.model_copy(
         update={

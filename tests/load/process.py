@@ -35,9 +35,7 @@ class Sample:
 def sample(pid: int, at: float = 0.0) -> Sample:
     """Look at a process now; OSError if it is gone."""
     place = Path("/proc") / str(pid)
-    told = dict(
-        line.split(":", 1) for line in (place / "status").read_text().splitlines() if ":" in line
-    )
+    told = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines() if ":" in line)
     if "VmRSS" not in told:
         raise ProcessLookupError(f"process {pid} has ended")
     rss = 1024 * int(told["VmRSS"].split()[0])

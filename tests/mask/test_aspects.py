@@ -53,9 +53,7 @@ def test_bands_and_their_dynamics_add_up_to_the_mask(seed: int, frames: int) -> 
     frames=st.integers(1, 9),
     seed=st.integers(0, 9),
 )
-def test_the_tilt_of_a_line_is_the_line(
-    height: float, slope: float, frames: int, seed: int
-) -> None:
+def test_the_tilt_of_a_line_is_the_line(height: float, slope: float, frames: int, seed: int) -> None:
     octaves = np.log2(HZ / 1000)
     along = 1 + 0.5 * np.sin(np.arange(frames) + seed)
     line = (height + slope * octaves[:, None]) * along
@@ -97,9 +95,7 @@ def test_all_of_a_mask_is_the_mask_itself() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(low=st.floats(30, 5_000), octaves=st.floats(0.2, 6), seed=st.integers(0, 9))
-def test_a_band_is_the_mask_inside_and_nothing_outside(
-    low: float, octaves: float, seed: int
-) -> None:
+def test_a_band_is_the_mask_inside_and_nothing_outside(low: float, octaves: float, seed: int) -> None:
     mask, high = drawn(seed, 5), low * 2**octaves
     made = limit_to_band(mask, low, high)
     times = np.arange(5) * 0.01
@@ -110,9 +106,7 @@ def test_a_band_is_the_mask_inside_and_nothing_outside(
     if octaves > 0.7:
         assert np.allclose(made.gain_at(inside, times), mask.gain_at(inside, times), atol=2e-3)
     everywhere = np.geomspace(20, 16_000, 200)
-    assert (
-        np.abs(made.gain_at(everywhere, times)) <= np.abs(mask.gain_at(everywhere, times)) + 0.05
-    ).all()
+    assert (np.abs(made.gain_at(everywhere, times)) <= np.abs(mask.gain_at(everywhere, times)) + 0.05).all()
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
@@ -153,9 +147,7 @@ def test_a_span_is_the_mask_inside_and_nothing_outside(start: float, length: flo
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
 @pytest.mark.parametrize("between", [None, (300.0, 3_000.0)])
-def test_outside_the_span_the_output_is_the_input(
-    rate: int, between: tuple[float, float] | None
-) -> None:
+def test_outside_the_span_the_output_is_the_input(rate: int, between: tuple[float, float] | None) -> None:
     wave = noise(rate=rate)
     aspect = AspectSettings(start_s=0.6, end_s=1.4, between=between)
     made = render_through_mask(wave, rate, drawn(), RenderSettings(aspect=aspect), PAPER).samples
@@ -177,12 +169,8 @@ def test_an_open_end_does_not_fade() -> None:
 def test_a_static_mask_has_its_span_too() -> None:
     mask = Mask(np.full((48, 1), 6.0, dtype=np.float32), HZ, 0.01, 8_000.0)
     hz, times = np.array([1_000.0]), np.array([0.0, 0.9, 1.5, 2.1, 9.0])
-    assert limit_to_span(mask, 1.0, 2.0, REACH).gain_at(hz, times)[0] == pytest.approx(
-        [0, 0, 6, 0, 0]
-    )
-    assert limit_to_span(mask, 1.0, None, REACH).gain_at(hz, times)[0] == pytest.approx(
-        [0, 0, 6, 6, 6]
-    )
+    assert limit_to_span(mask, 1.0, 2.0, REACH).gain_at(hz, times)[0] == pytest.approx([0, 0, 6, 0, 0])
+    assert limit_to_span(mask, 1.0, None, REACH).gain_at(hz, times)[0] == pytest.approx([0, 0, 6, 6, 6])
 
 
 # --- Settings

@@ -63,6 +63,4 @@ def test_stored_and_loaded_is_the_same(cloud: OutOfDomainDetector) -> None:
 
 def test_takes_that_are_all_the_same_still_make_a_cloud() -> None:
     flat = torch.full((ROWS, 200), -20.0)
-    assert fit_detector([flat, flat], WINDOW).distance(TensorTimeSeries(flat)) == pytest.approx(
-        1, abs=1
-    )
+    assert fit_detector([flat, flat], WINDOW).distance(TensorTimeSeries(flat)) == pytest.approx(1, abs=1)

@@ -23,9 +23,7 @@ def test_gains_are_exact_at_the_grid_points() -> None:
 
 
 @given(hz=st.floats(0, 20_000), seconds=st.floats(0, 0.2), seed=st.integers(0, 20))
-def test_gain_anywhere_is_the_interpolation_written_out(
-    hz: float, seconds: float, seed: int
-) -> None:
+def test_gain_anywhere_is_the_interpolation_written_out(hz: float, seconds: float, seed: int) -> None:
     mask = drawn(seed=seed)
     along = [np.interp(seconds, np.arange(9) * 0.01, row.astype(float)) for row in mask.gain_db]
     expected = np.interp(hz_to_mel(np.array(hz)), hz_to_mel(mask.hz), along)
@@ -61,9 +59,7 @@ def test_scaling_is_linear_in_decibels(amount: float) -> None:
     mask = drawn()
     assert np.allclose(mask.scale(amount).gain_db, amount * mask.gain_db)
     points = np.array([150.0, 900.0]), np.array([0.004, 0.033])
-    assert np.allclose(
-        mask.scale(amount).gain_at(*points), amount * mask.gain_at(*points), atol=1e-5
-    )
+    assert np.allclose(mask.scale(amount).gain_at(*points), amount * mask.gain_at(*points), atol=1e-5)
     assert mask.scale(amount).gain_db.dtype == np.float32
     assert mask.scale(amount).hz is mask.hz
 
@@ -142,9 +138,7 @@ def test_smoothing_over_rows_and_frames_is_the_mean_of_the_block() -> None:
 
 def test_smoothing_treats_each_of_a_batch_alone() -> None:
     gain = torch.randn(2, 3, 6, 20, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(
-        moving_average(gain, 7, 3)[1, 2], moving_average(gain[1, 2], 7, 3), atol=1e-6
-    )
+    assert torch.allclose(moving_average(gain, 7, 3)[1, 2], moving_average(gain[1, 2], 7, 3), atol=1e-6)
 
 
 def test_smoothing_passes_the_gradient_on() -> None:

@@ -34,9 +34,7 @@ def drawn(notes: StickyNotes, smooth_hz: float = 0.0, smooth_s: float = 0.0) -> 
 
 
 @pytest.mark.parametrize(("smooth_hz", "smooth_s"), [(0.0, 0.0), (150.0, 0.09), (800.0, 0.4)])
-def test_a_lone_note_has_its_gain_at_its_centre_and_none_beyond_it(
-    smooth_hz: float, smooth_s: float
-) -> None:
+def test_a_lone_note_has_its_gain_at_its_centre_and_none_beyond_it(smooth_hz: float, smooth_s: float) -> None:
     mask = drawn(note(), smooth_hz, smooth_s)
     assert mask[96, 100].item() == pytest.approx(5.0, abs=1e-4)
     far_hz = (ROW_HZ - 3_000).abs() > 400 + smooth_hz / 2 + 1
@@ -58,17 +56,13 @@ def test_a_plain_note_is_a_block() -> None:
     width=st.floats(0.02, 1.0),
     span=st.floats(0.01, 0.8),
 )
-def test_ramps_are_the_block_averaged_over_the_span(
-    centre: float, width: float, span: float
-) -> None:
+def test_ramps_are_the_block_averaged_over_the_span(centre: float, width: float, span: float) -> None:
     """Slow twin: the block on a grid of 0.1 ms, its mean over the span around each frame."""
     _, profile = note(seconds=centre, width_s=width).profiles(ROW_HZ, FRAME_S, 0.0, span)
     fine = np.arange(-1.5, 3.5, 1e-4)
     block = np.abs(fine - centre) <= width / 2
     total = np.concatenate([[0], np.cumsum(block)])
-    low, high = (
-        np.searchsorted(fine, FRAME_S.numpy().astype(float) + side * span / 2) for side in (-1, 1)
-    )
+    low, high = (np.searchsorted(fine, FRAME_S.numpy().astype(float) + side * span / 2) for side in (-1, 1))
     slow = (total[high] - total[low]) / (high - low)
     assert profile[0].numpy() == pytest.approx(slow, abs=4e-4 / min(span, 0.02) + 1e-3)
 

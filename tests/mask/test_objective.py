@@ -57,9 +57,7 @@ def test_a_constant_mask_has_no_variance_and_a_mask_on_its_anchor_no_distance() 
 
 def test_without_penalties_the_score_is_all() -> None:
     mask = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    parts = compute_objective(
-        torch.tensor(0.7), mask, -mask, SearchSettings(score=1, alpha=0, beta=0)
-    )
+    parts = compute_objective(torch.tensor(0.7), mask, -mask, SearchSettings(score=1, alpha=0, beta=0))
     assert parts.total.item() == pytest.approx(0.7)
 
 

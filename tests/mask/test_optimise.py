@@ -72,9 +72,7 @@ OPTIMISERS = [("Adam", 0.2, 250), ("SGD", 0.25, 30), ("LBFGS", 1.0, 15)]
 
 @pytest.mark.parametrize(("optimiser", "rate", "steps"), OPTIMISERS)
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_search_finds_the_known_optimum(
-    optimiser: str, rate: float, steps: int, alpha: float
-) -> None:
+def test_search_finds_the_known_optimum(optimiser: str, rate: float, steps: int, alpha: float) -> None:
     """Of mean (X + M - T)² + alpha mean (M - A)²: M = (T - X + alpha A) / (1 + alpha)."""
     recording, target, anchor = field(1), field(2), field(3)
     settings = asked(alpha=alpha, beta=0, optimiser=optimiser, learning_rate=rate, steps=steps)
@@ -206,9 +204,7 @@ def test_a_search_that_leaves_the_numbers_is_ended() -> None:
 
 @pytest.mark.parametrize("alpha", [0.01, 0.7])
 @pytest.mark.parametrize("guide", [0.5, 2.0])
-def test_one_plain_step_moves_the_mask_by_what_the_guide_says_is_lacking(
-    alpha: float, guide: float
-) -> None:
+def test_one_plain_step_moves_the_mask_by_what_the_guide_says_is_lacking(alpha: float, guide: float) -> None:
     """Of alpha mean (M - A)² + 2 alpha g E / cells, E = -sum (lack M): M = A + g lack."""
     lack, anchor = field(5), field(3)
     settings = asked(score=0, guide=guide, alpha=alpha, optimiser="SGD", learning_rate=1.0, steps=1)
@@ -235,9 +231,7 @@ def listening(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], RenderFee
 
     settings = asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3)
     start = FreeMask(anchor)
-    found = run(
-        toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, listen=listen
-    )
+    found = run(toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, listen=listen)
     return list(found), listen
 
 

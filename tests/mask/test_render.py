@@ -13,17 +13,13 @@ HZ = mel_to_hz(np.linspace(60, 2_800, 24))
 Samples = NDArray[np.float32]
 
 
-def music(
-    channels: int = 2, rate: int = 44_100, seconds: float = 1.5, amplitude: float = 0.1
-) -> Samples:
+def music(channels: int = 2, rate: int = 44_100, seconds: float = 1.5, amplitude: float = 0.1) -> Samples:
     """Noisy notes under a swell; the channels hold different mixtures."""
     rng = np.random.default_rng(3)
     time = np.arange(round(seconds * rate)) / rate
     waves = np.empty((channels, time.size), dtype=np.float32)
     for channel in range(channels):
-        tone = sum(
-            rng.uniform(0.2, 1) / k * np.sin(2 * np.pi * 196 * k * time + k) for k in range(1, 16)
-        )
+        tone = sum(rng.uniform(0.2, 1) / k * np.sin(2 * np.pi * 196 * k * time + k) for k in range(1, 16))
         noise = 0.05 * rng.standard_normal(time.size)
         waves[channel] = amplitude * (tone + noise) * np.sin(np.pi * time / seconds)
     return waves

@@ -58,9 +58,7 @@ def test_markdown_has_facts_for_machines_on_top_and_a_row_for_each_entry(model: 
 
 @pytest.mark.parametrize("name", ["a|b", "<script>", "[x](y)", "two\nlines", "`x`"])
 def test_markdown_takes_names_for_text(model: Model, name: str) -> None:
-    card = model.card.model_copy(
-        update={"source": model.card.source.model_copy(update={"name": name})}
-    )
+    card = model.card.model_copy(update={"source": model.card.source.model_copy(update={"name": name})})
     (row,) = [
         line
         for line in card_markdown(replace(model, card=card)).splitlines()

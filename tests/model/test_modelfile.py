@@ -51,9 +51,7 @@ def test_a_model_comes_back_whole(model: Model, model_file: Path) -> None:
     assert all(torch.equal(v, stored[k]) for k, v in back.priors.tensors().items())
 
 
-def test_saving_again_gives_the_same_bytes_and_replaces_nothing(
-    model_file: Path, tmp_path: Path
-) -> None:
+def test_saving_again_gives_the_same_bytes_and_replaces_nothing(model_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tonewood"
     load_model(model_file).save(path)
     assert path.read_bytes() == model_file.read_bytes()
@@ -72,9 +70,7 @@ def test_the_digest_leaves_the_card_alone_but_nothing_else(model: Model, model_f
 
 @given(data=st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_damage_is_one_clear_line(
-    data: st.DataObject, model_file: Path, tmp_path: Path
-) -> None:
+def test_any_damage_is_one_clear_line(data: st.DataObject, model_file: Path, tmp_path: Path) -> None:
     content = bytearray(model_file.read_bytes())
     # Half of the damage to the header, which is read with care, half anywhere.
     (length,) = struct.unpack("<Q", content[:8])
@@ -158,9 +154,7 @@ def test_missing_or_altered_metadata_is_damage(model_file: Path, tmp_path: Path,
     load_model(path)
 
 
-def test_places_without_a_model(
-    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_places_without_a_model(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"no\\nway is neither a model file nor a bundled model"):
         load_model("no\nway")
     with pytest.raises(ModelError, match=r"cannot be read \(is a directory\)"):

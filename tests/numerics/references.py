@@ -223,9 +223,7 @@ def notes(
     return made
 
 
-def objective(
-    score: float, energy: float, mask: Array, anchor: Array, weights: tuple[float, ...]
-) -> float:
+def objective(score: float, energy: float, mask: Array, anchor: Array, weights: tuple[float, ...]) -> float:
     """s L_c + 2 alpha g L_g / cells + alpha mean (M - anchor)² + beta Var(M)."""
     s, g, alpha, beta = weights
     cells = mask.size

@@ -86,9 +86,7 @@ def test_full_scale_ends_in_numbers_under_the_ceiling(name: str, model: str) -> 
     [(1, 16_000), (2, 44_100), (7, 8_000), (159, 16_000), (160, 48_000), (161, 16_000),
      (479, 16_000), (480, 16_000), (481, 16_000), (1_323, 44_100), (4_000, 16_000)],
 )  # fmt: skip
-def test_what_is_shorter_than_a_window_has_a_mask_a_score_and_a_sound(
-    samples: int, rate: int
-) -> None:
+def test_what_is_shorter_than_a_window_has_a_mask_a_score_and_a_sound(samples: int, rate: int) -> None:
     wave = notes(1, 0.9, rate)[:, 2_000 : 2_000 + samples]
     found = enhanced(wave, rate)
     assert finite(found)
@@ -110,9 +108,7 @@ def test_a_quarter_of_a_second_is_enough_and_a_sample_less_is_refused(rate: int)
 
 def tiny(samples: int, channels: int = 1) -> Samples:
     """Denormal numbers: 1e-40 is below what single precision holds in full."""
-    made = (1e-40 * np.random.default_rng(0).choice([-1, 1], (channels, samples))).astype(
-        np.float32
-    )
+    made = (1e-40 * np.random.default_rng(0).choice([-1, 1], (channels, samples))).astype(np.float32)
     assert (made != 0).all()
     return made
 

@@ -19,9 +19,7 @@ def laws() -> dict[str, Law]:
 def test_every_law_has_its_row_with_its_tolerance_and_a_figure_within() -> None:
     page = PAGE.read_text("utf-8")
     told = {says: (tolerance, figure) for says, tolerance, figure in rows(page)}
-    assert {says: it[0] for says, it in told.items()} == {
-        says: promised(it) for says, it in laws().items()
-    }
+    assert {says: it[0] for says, it in told.items()} == {says: promised(it) for says, it in laws().items()}
     for says, law in laws().items():
         figure = told[says][1].split()[0]
         assert figure == "none" or float(figure) <= law.within, says

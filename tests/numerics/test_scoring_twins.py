@@ -29,8 +29,7 @@ def network(scorer: Scorer) -> references.Network:
     layers = [it for it in scorer.convolutions if isinstance(it, nn.Conv2d)]
     state = {name: it.double().numpy() for name, it in scorer.state_dict().items()}
     weights = [
-        (state[f"convolutions.{k}.weight"], state[f"convolutions.{k}.bias"])
-        for k in range(len(layers))
+        (state[f"convolutions.{k}.weight"], state[f"convolutions.{k}.bias"]) for k in range(len(layers))
     ]
     return references.Network(
         weights,
@@ -122,7 +121,5 @@ class _Linear(Scorer):
         super().__init__(scorer.settings, scorer.spectrum, torch.Generator().manual_seed(seed))
         self.weights = torch.randn(48, generator=torch.Generator().manual_seed(seed))
 
-    def logit_of(
-        self, normalised: torch.Tensor, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
+    def logit_of(self, normalised: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         return (self.weights @ normalised).mean(dim=1)

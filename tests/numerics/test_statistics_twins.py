@@ -49,8 +49,7 @@ def test_intervals_of_strengths(seed: int, each: int) -> float:
     wins = answers(seed, each, 3)
     found = fit_strengths(wins)
     ends = [
-        (found.low[item] if side < 0 else found.high[item])
-        - references.strength_end(wins, item, side)
+        (found.low[item] if side < 0 else found.high[item]) - references.strength_end(wins, item, side)
         for item in range(3)
         for side in (-1.0, 1.0)
     ]

@@ -79,9 +79,7 @@ def test_shrinking_lowers_the_error_where_takes_are_few_and_costs_little_elsewhe
     for takes, spread, share in ((4, 24.0, 0.9), (200, 24.0, 1.05)):
         trials = [lacks(difference, spread, takes, seed) for seed in range(20)]
         shrunk = sum(error(fit_static_mask(*sides), difference) for sides in trials)
-        assert shrunk < share * sum(
-            error(fit_static_mask(*s, penalty=0), difference) for s in trials
-        )
+        assert shrunk < share * sum(error(fit_static_mask(*s, penalty=0), difference) for s in trials)
 
 
 def test_a_long_take_weighs_more_and_one_take_alone_is_as_doubtful_as_the_others() -> None:
@@ -117,9 +115,7 @@ def test_takes_that_differ_no_more_than_their_halves_are_of_one_session() -> Non
     assert len(set(apart.tolist())) == 20
     unsteady = 2 * drawn(2, 20, ROWS)
     unsteady[3] = torch.nan  # too short to have halves
-    assert not cluster_sessions(
-        SpectralDifference(drawn(1, 20, ROWS), unsteady, torch.ones(20))
-    ).any()
+    assert not cluster_sessions(SpectralDifference(drawn(1, 20, ROWS), unsteady, torch.ones(20))).any()
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -202,9 +198,7 @@ def test_one_filter_for_all_takes_leaves_nothing_to_adapt_to(
     def believed(doubt: float) -> float:
         asked = settings.model_copy(update={"doubt": doubt})
         generator = torch.Generator().manual_seed(0)
-        beliefs = fit_priors(
-            reference[:6], source, reference[6:], asked, 10.0, generator
-        ).priors.shrinkage
+        beliefs = fit_priors(reference[:6], source, reference[6:], asked, 10.0, generator).priors.shrinkage
         return beliefs.neighbours.per_frame + beliefs.networks.per_frame
 
     assert believed(1.0) < 0.5

@@ -61,9 +61,7 @@ def test_what_a_folder_has_of_every_pitch_decides_no_direction(
     takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     """Directions are those in which frames differ: a fixed filter over pitches adds none."""
-    offset = 5 * torch.randn(
-        takes[0].fine_db.shape[0], 1, generator=torch.Generator().manual_seed(3)
-    )
+    offset = 5 * torch.randn(takes[0].fine_db.shape[0], 1, generator=torch.Generator().manual_seed(3))
     moved = [take._replace(fine_db=take.fine_db + offset) for take in tilted(takes[:2])]
     there, _ = fit_folder_statistics(moved, takes[2:], SETTINGS, torch.Generator().manual_seed(0))
     alike = (there.projection * folders[0].projection).sum(dim=0).abs()
@@ -100,8 +98,7 @@ def test_level_of_the_recording_does_not_matter(
     reference, source = folders
     quiet = takes[3]._replace(rows_db=takes[3].rows_db - 20)
     masks = [
-        map_to_other(source.prior_features(t), source, reference, SETTINGS, 10.0)
-        for t in (takes[3], quiet)
+        map_to_other(source.prior_features(t), source, reference, SETTINGS, 10.0) for t in (takes[3], quiet)
     ]
     # Rounding may turn one of many neighbours into another that is as near.
     difference = (masks[0] - masks[1]).abs()
@@ -115,9 +112,7 @@ def test_an_imitation_is_made_of_the_other_folder(
     reference, source = folders
     take = reference.prior_features(tilted(takes)[0])
     pseudo = back_translate(take, reference, source, 10.0)
-    slopes = [
-        float((t.rows_db[:, t.audible].mean(dim=1) * TILT[:, 0]).mean()) for t in (take, pseudo)
-    ]
+    slopes = [float((t.rows_db[:, t.audible].mean(dim=1) * TILT[:, 0]).mean()) for t in (take, pseudo)]
     assert slopes[1] < slopes[0]
     assert torch.equal(pseudo.fine, take.fine)
 

@@ -43,9 +43,7 @@ def rows(frames: int = FRAMES, seed: int = 1, level_db: float = -40.0) -> Tensor
 def test_untaught_it_makes_the_static_mask() -> None:
     predictor = Predictor(ROWS, SMALL, 10.0, torch.Generator())
     predictor.static_db.copy_(torch.arange(ROWS))
-    assert torch.equal(
-        masked(predictor, rows()), torch.arange(ROWS)[:, None].expand(-1, FRAMES) * 1.0
-    )
+    assert torch.equal(masked(predictor, rows()), torch.arange(ROWS)[:, None].expand(-1, FRAMES) * 1.0)
 
 
 @given(frame=st.integers(0, FRAMES - 1), seed=st.integers(0, 99))
@@ -101,9 +99,7 @@ def test_parts_of_any_size_give_the_whole(size: int) -> None:
 
 def test_the_recordings_level_changes_nothing() -> None:
     predictor, heard = drawn(), rows()
-    torch.testing.assert_close(
-        masked(predictor, heard), masked(predictor, heard - 30), atol=1e-3, rtol=0
-    )
+    torch.testing.assert_close(masked(predictor, heard), masked(predictor, heard - 30), atol=1e-3, rtol=0)
 
 
 def test_the_level_is_a_leaky_mean_of_power_weighted_by_power() -> None:
@@ -213,10 +209,7 @@ def test_the_guide_is_heard_too() -> None:
     guided = train_predictor(takes, torch.zeros(ROWS), high_is_odd, ROW_HZ, wanted, 10.0, generator)
     plain = taught(takes, width=16, steps=60)
     high = slice(ROWS // 2, None)
-    assert (
-        masked(guided, takes[0].rows_db)[high].mean()
-        < masked(plain, takes[0].rows_db)[high].mean() - 1
-    )
+    assert masked(guided, takes[0].rows_db)[high].mean() < masked(plain, takes[0].rows_db)[high].mean() - 1
 
 
 def test_same_seed_same_predictor_and_the_global_state_is_left_alone() -> None:

@@ -65,9 +65,7 @@ def test_a_blends_distance_is_the_mean_of_its_takes_by_their_shares() -> None:
 
     imitations, kept = [take(1), take(2)], [take(3), take(4)]
     kept[1] = kept[1]._replace(rows_db=3 * kept[1].rows_db)
-    near, far = (
-        distance(pseudo.rows_db, own.rows_db) for pseudo, own in zip(imitations, kept, strict=True)
-    )
+    near, far = (distance(pseudo.rows_db, own.rows_db) for pseudo, own in zip(imitations, kept, strict=True))
     assert far > 1.5 * near
     for shares, wanted in ((None, (near + far) / 2), ([3.0, 1.0], (3 * near + far) / 4)):
         silent: Any = Silent()
@@ -142,9 +140,7 @@ def test_a_missing_tensor_is_an_error(fitted: PriorFit) -> None:
         Priors.from_tensors(named, SETTINGS, 10.0)
 
 
-def test_what_is_not_believed_leaves_the_static_mask(
-    play: Callable[..., Any], fitted: PriorFit
-) -> None:
+def test_what_is_not_believed_leaves_the_static_mask(play: Callable[..., Any], fitted: PriorFit) -> None:
     [take] = takes(play, range(30, 31), filtered=False)
     none = replace(
         fitted.priors,

@@ -21,9 +21,7 @@ from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, Tr
 
 PAPER = SpectrumSettings()
 TINY = ScorerSettings(bands=BandSettings(count=16), crop_seconds=0.5)
-BRIEF = TrainingSettings(
-    batch=8, steps=20, check_every=10, tilt_db=1, mask_db=1, learning_rate=0.02
-)
+BRIEF = TrainingSettings(batch=8, steps=20, check_every=10, tilt_db=1, mask_db=1, learning_rate=0.02)
 TWO_SIZES = (ScorerSize(3, 1), ScorerSize(4, 2))
 
 
@@ -82,9 +80,7 @@ def test_of_several_best_the_smallest_is_chosen() -> None:
         ([0.9, 0.8, 0.8, 0.7], 0),
     ],
 )
-def test_the_knee_stands_farthest_above_the_chord(
-    accuracies: Sequence[float], expected: int
-) -> None:
+def test_the_knee_stands_farthest_above_the_chord(accuracies: Sequence[float], expected: int) -> None:
     rungs = [rung(10 ** (n + 1), a, a) for n, a in enumerate(accuracies)]
     assert find_knee(rungs) is rungs[expected]
     assert find_knee(rungs[::-1]) is rungs[expected]

@@ -52,9 +52,7 @@ def learnt(
     seed: int = 0,
     labels: tuple[LabelledTakes, LabelledTakes] | None = None,
 ) -> TrainedScorer:
-    *checks, fit = train_preference_scorer(
-        train, held_out, TINY, PAPER, BRIEF, labels=labels, seed=seed
-    )
+    *checks, fit = train_preference_scorer(train, held_out, TINY, PAPER, BRIEF, labels=labels, seed=seed)
     assert isinstance(fit, TrainedScorer)
     assert all(isinstance(it, ValidationCheck) for it in checks)
     return fit
@@ -77,9 +75,7 @@ def test_same_seed_same_scorer() -> None:
 
 
 def test_folder_labels_teach_beside_the_answers() -> None:
-    takes = LabelledTakes(
-        [take(10, 500 + k) for k in range(4)], [take(-10, 600 + k) for k in range(4)]
-    )
+    takes = LabelledTakes([take(10, 500 + k) for k in range(4)], [take(-10, 600 + k) for k in range(4)])
     kept = LabelledTakes([take(10, 700)], [take(-10, 701)])
     fit = learnt(heard(0, 12, 60), heard(100, 6, 20), labels=(takes, kept))
     assert fit.takes == 2
@@ -90,9 +86,7 @@ def test_what_joins_two_groups_stays_out_of_either() -> None:
     given = heard(0, 6, 40)
     part = given.select_groups({"0", "1", "2"})
     assert [torch.equal(a, b) for a, b in zip(part.rows, given.rows[:3], strict=True)] == [True] * 3
-    inside = [
-        (int(a), int(b)) for a, b in zip(given.better, given.worse, strict=True) if a < 3 and b < 3
-    ]
+    inside = [(int(a), int(b)) for a, b in zip(given.better, given.worse, strict=True) if a < 3 and b < 3]
     assert list(zip(part.better.tolist(), part.worse.tolist(), strict=True)) == inside
     halves = given.split_by_preference()
     assert len(halves.reference) + len(halves.source) == 6
@@ -112,6 +106,4 @@ def test_agreement_and_loss_are_of_the_order() -> None:
         given.in_better_half,
     )  # fmt: skip
     assert agreement(torch.tensor([-3.0, 0.0, 3.0, 0.0]), rated) == 1
-    assert preference_loss(torch.tensor([-30.0, 0.0, 30.0, 0.0]), rated) == pytest.approx(
-        0, abs=1e-6
-    )
+    assert preference_loss(torch.tensor([-30.0, 0.0, 30.0, 0.0]), rated) == pytest.approx(0, abs=1e-6)

@@ -91,8 +91,7 @@ def test_a_gain_below_half_a_hundredth_is_noise() -> None:
 def test_same_seed_same_guide() -> None:
     settings = GuideSettings(width=8, steps=20, batch=2, crop_frames=40)
     made = [
-        train_guide(pairs(2, 2), settings, torch.Generator().manual_seed(3)).state_dict()
-        for _ in range(2)
+        train_guide(pairs(2, 2), settings, torch.Generator().manual_seed(3)).state_dict() for _ in range(2)
     ]
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 

@@ -144,8 +144,7 @@ def test_feature_loss_is_the_formula_written_out() -> None:
     found = ScorerFeatureLoss(scorer, 16_000, "none")(made[:, None], target[:, None])
     assert torch.allclose(found, wanted, rtol=1e-4)
     mean, total = (
-        ScorerFeatureLoss(scorer, 16_000, r)(made[:, None], target[:, None])
-        for r in ("mean", "sum")
+        ScorerFeatureLoss(scorer, 16_000, r)(made[:, None], target[:, None]) for r in ("mean", "sum")
     )
     assert mean.item() == pytest.approx(wanted.mean().item(), rel=1e-4)
     assert total.item() == pytest.approx(wanted.sum().item(), rel=1e-4)

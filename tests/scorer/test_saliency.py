@@ -58,9 +58,7 @@ def test_a_ramp_stays_a_ramp_on_the_clips_grid(depth: int, steps: tuple[int, int
     drawn = interpolate_cam(scorer(depth), 2 * row + 3 * frame, 24, 20)
     assert drawn.shape == (24, 20)
     inside = 2 * torch.arange(2 * row_step + 1)[:, None] + 3 * torch.arange(4 * frame_step + 1)
-    torch.testing.assert_close(
-        drawn[: inside.shape[0], : inside.shape[1]], inside[:24, :20].to(drawn)
-    )
+    torch.testing.assert_close(drawn[: inside.shape[0], : inside.shape[1]], inside[:24, :20].to(drawn))
     # Past the last cell's centre its value holds.
     assert (drawn[2 * row_step :, 0] == drawn[2 * row_step, 0]).all()
 
@@ -164,9 +162,7 @@ def test_the_rows_add_up_to_what_an_equaliser_takes_away(depth: int) -> None:
     heard = listener.normalize(clips)
     flat = heard - heard.mean(dim=2, keepdim=True)
     wanted = listener.logit(clips) - listener.logit_from_normalized(flat)
-    torch.testing.assert_close(
-        attribution_by_band(listener, clips).sum(dim=1), wanted, atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(attribution_by_band(listener, clips).sum(dim=1), wanted, atol=1e-6, rtol=0)
 
 
 def test_a_method_that_is_none() -> None:

@@ -30,8 +30,7 @@ def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
     clips = []
     for fundamental in (110, 196, 294, 440)[:count]:
         wave = sum(
-            rng.uniform(0.2, 1) / k * np.sin(2 * np.pi * fundamental * k * time + k)
-            for k in range(1, 12)
+            rng.uniform(0.2, 1) / k * np.sin(2 * np.pi * fundamental * k * time + k) for k in range(1, 12)
         )
         swell = np.sin(np.pi * (time + 0.1) / (seconds + 0.2)) ** 2
         clips.append(0.05 * wave * swell + 2e-3 * rng.standard_normal(time.size))
@@ -112,9 +111,7 @@ def test_a_batch_is_its_clips_one_by_one(settings: ScorerSettings) -> None:
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings(depth=6, width=2)])
 @pytest.mark.parametrize("seconds", [0.25, 0.26, 0.777, 3.0, 11.0])
-def test_any_length_from_a_quarter_second_gets_a_score(
-    settings: ScorerSettings, seconds: float
-) -> None:
+def test_any_length_from_a_quarter_second_gets_a_score(settings: ScorerSettings, seconds: float) -> None:
     scorer = outspoken(settings)
     score = scorer.score(rows_of(tones(2, seconds), settings))
     assert score.shape == (2,)
@@ -129,9 +126,7 @@ def test_a_lasting_sound_scores_alike_at_any_length() -> None:
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "settings", [MEL, LINEAR, ScorerSettings(depth=1), ScorerSettings(depth=5)]
-)
+@pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings(depth=1), ScorerSettings(depth=5)])
 def test_class_activation_map_is_the_logit(settings: ScorerSettings) -> None:
     scorer = outspoken(settings).double()
     rows = rows_of(tones(2), settings).double()

@@ -53,9 +53,7 @@ def trained(
     training: TrainingSettings = BRIEF,
     train: LabelledTakes | None = None,
 ) -> tuple[list[ValidationCheck], TrainedScorer]:
-    events = list(
-        train_scorer(train or toy(0), held_out or toy(50, 2), TINY, PAPER, training, seed=seed)
-    )
+    events = list(train_scorer(train or toy(0), held_out or toy(50, 2), TINY, PAPER, training, seed=seed))
     checks = [event for event in events if isinstance(event, ValidationCheck)]
     assert isinstance(events[-1], TrainedScorer)
     assert len(checks) == len(events) - 1
@@ -135,9 +133,7 @@ def test_the_weights_with_the_smallest_held_out_loss_are_kept_and_waiting_ends()
     """Held-out takes with the names swapped: the better it learns, the worse it does."""
     right = toy(50, 2)
     swapped = LabelledTakes(reference=right.source, source=right.reference)
-    patient = BRIEF.model_copy(
-        update={"steps": 200, "check_every": 5, "patience": 3, "learning_rate": 0.01}
-    )
+    patient = BRIEF.model_copy(update={"steps": 200, "check_every": 5, "patience": 3, "learning_rate": 0.01})
     checks, fit = trained(held_out=swapped, training=patient)
     losses = [check.held_out_loss for check in checks]
     assert min(losses) < losses[-1] - 0.05
@@ -154,13 +150,9 @@ def test_the_last_step_is_always_looked_at() -> None:
 
 def test_accuracy_weighs_both_sides_alike() -> None:
     """Many more source windows, all of them right, do not hide reference takes that are wrong."""
-    held_out = LabelledTakes(
-        reference=[take(-8.0, 1)], source=[take(-8.0, 2, frames=1_000), take(-8.0, 3)]
-    )
+    held_out = LabelledTakes(reference=[take(-8.0, 1)], source=[take(-8.0, 2, frames=1_000), take(-8.0, 3)])
     _, fit = trained(held_out=held_out)
-    right = 0.5 * (
-        (fit.reference_scores < 0.5).float().mean() + (fit.source_scores >= 0.5).float().mean()
-    )
+    right = 0.5 * ((fit.reference_scores < 0.5).float().mean() + (fit.source_scores >= 0.5).float().mean())
     assert fit.accuracy == pytest.approx(float(right))
     assert fit.accuracy == pytest.approx(0.5, abs=0.1)
 
@@ -305,9 +297,7 @@ def test_calibration_is_the_sum_written_out(reference: list[float], source: list
 
 
 def test_calibration_of_honest_and_of_boastful_scores() -> None:
-    honest = measure_calibration(
-        torch.tensor([0.25] * 3 + [0.75]), torch.tensor([0.25] + [0.75] * 3)
-    )
+    honest = measure_calibration(torch.tensor([0.25] * 3 + [0.75]), torch.tensor([0.25] + [0.75] * 3))
     assert honest.error == pytest.approx(0, abs=1e-6)
     boastful = measure_calibration(torch.tensor([1.0]), torch.tensor([0.0]))
     assert boastful.error == pytest.approx(1)

@@ -49,9 +49,7 @@ def test_hotelling_equals_its_slow_twin(rng: np.random.Generator) -> None:
     for shuffle, t in zip(shuffles, found, strict=True):
         first, rest = whole[shuffle[:6]], whole[shuffle[6:]]
         gap = first.mean(axis=0) - rest.mean(axis=0)
-        within = sum(
-            (part - part.mean(axis=0)).T @ (part - part.mean(axis=0)) for part in (first, rest)
-        )
+        within = sum((part - part.mean(axis=0)).T @ (part - part.mean(axis=0)) for part in (first, rest))
         pooled = within / 12 + ridge * np.eye(3)
         assert t == pytest.approx(np.sqrt(6 * 8 / 14 * gap @ np.linalg.inv(pooled) @ gap))
 

@@ -211,9 +211,7 @@ def kept(client: TestClient, session: dict[str, Any], **changes: Any) -> dict[st
 
 def opened(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:
     """Session of an uploaded recording."""
-    answer = client.post(
-        "/api/recordings", params={"name": name or path.name}, content=path.read_bytes()
-    )
+    answer = client.post("/api/recordings", params={"name": name or path.name}, content=path.read_bytes())
     assert answer.status_code == 201, answer.text
     session: dict[str, Any] = answer.json()
     return session

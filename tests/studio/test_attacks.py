@@ -142,9 +142,7 @@ def test_ssrf_no_route_takes_an_address(desk: StudioState) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[" * 500_000, b'{"a":' * 100_000, b'{"notes":' + b"[" * 900])
-def test_json_nested_without_end(
-    client: TestClient, session: dict[str, Any], content: bytes
-) -> None:
+def test_json_nested_without_end(client: TestClient, session: dict[str, Any], content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     for method, path in (("PUT", "edit"), ("PUT", "model"), ("POST", "enhance")):
         route = f"/api/sessions/{session['id']}/{path}"

@@ -8,9 +8,7 @@ from tests.studio.conftest import Live
 from tests.studio.page import position, retold, state, until
 
 
-def test_a_note_is_worked_by_keys_alone(
-    visit: Callable[..., Any], live: Live, enhanced: str
-) -> None:
+def test_a_note_is_worked_by_keys_alone(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
     page = visit()
     page.goto(f"{live.url}#/s/{enhanced}")
     page.get_by_role("button", name="Add a note").focus()
@@ -59,9 +57,7 @@ def test_an_area_is_held_by_its_label_and_worked_by_keys(
     until(page, lambda: page.locator(".area").count() == 0)
 
 
-def test_a_slider_of_the_list_stays_in_the_hand(
-    visit: Callable[..., Any], live: Live, enhanced: str
-) -> None:
+def test_a_slider_of_the_list_stays_in_the_hand(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
     page = visit()
     page.goto(f"{live.url}#/s/{enhanced}")
     page.get_by_role("button", name="Add a note").click()
@@ -95,9 +91,7 @@ def test_two_tabs_show_the_same_edit(visit: Callable[..., Any], live: Live, enha
     until(page, lambda: page.locator(".area").count() == 0)
 
 
-def test_search_again_keeps_pinned_notes(
-    visit: Callable[..., Any], live: Live, enhanced: str
-) -> None:
+def test_search_again_keeps_pinned_notes(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
     page = visit()
     page.goto(f"{live.url}#/s/{enhanced}")
     page.get_by_role("button", name="Add a note").click()

@@ -18,9 +18,7 @@ from tests.studio.page import until
 from tonewood.model.model import load_model
 
 EVIL = "\"'><img src=x onerror=ran=1><svg onload=ran=1>{{7*7}}${7*7}"
-INJECTED = (
-    "[typeof ran, document.querySelectorAll('img[src=x], svg[onload], script:not([src])').length]"
-)
+INJECTED = "[typeof ran, document.querySelectorAll('img[src=x], svg[onload], script:not([src])').length]"
 
 
 @pytest.fixture
@@ -44,9 +42,7 @@ def hostile(live: Live, root: Path) -> Iterator[str]:
         file.title = file.artist = file.comment = EVIL
         file.write(samples)
     with live.client() as client:
-        answer = client.post(
-            "/api/recordings", params={"name": path.name}, content=path.read_bytes()
-        )
+        answer = client.post("/api/recordings", params={"name": path.name}, content=path.read_bytes())
         session = answer.json()["id"]
         client.put(f"/api/sessions/{session}/model", json={"model": "evil"})
         job = client.post(f"/api/sessions/{session}/enhance", json={"steps": 0, "force": True})
@@ -57,9 +53,7 @@ def hostile(live: Live, root: Path) -> Iterator[str]:
     shutil.rmtree(folder)
 
 
-def test_markup_in_names_and_cards_is_text(
-    visit: Callable[..., Any], live: Live, hostile: str
-) -> None:
+def test_markup_in_names_and_cards_is_text(visit: Callable[..., Any], live: Live, hostile: str) -> None:
     page = visit(bypass_csp=True)
 
     def harmless(told: str) -> None:

@@ -20,9 +20,7 @@ AudioBufferSourceNode.prototype.start = function (when, offset) {
 """
 
 
-def test_pieces_of_sound_join_to_the_sample(
-    visit: Callable[..., Any], live: Live, enhanced: str
-) -> None:
+def test_pieces_of_sound_join_to_the_sample(visit: Callable[..., Any], live: Live, enhanced: str) -> None:
     page = visit()
     page.context.add_init_script(WATCH)
     page.goto(f"{live.url}?#/s/{enhanced}")

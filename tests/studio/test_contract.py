@@ -14,9 +14,7 @@ from tonewood.studio.state import StudioState
 ENDLESS = ("/api/events",)
 
 
-def test_openapi_document_is_kept_to(
-    client: TestClient, desk: StudioState, session: dict[str, Any]
-) -> None:
+def test_openapi_document_is_kept_to(client: TestClient, desk: StudioState, session: dict[str, Any]) -> None:
     def placed(case: Any, data: st.DataObject) -> None:
         deletes = case.method == "DELETE" and case.path == "/api/sessions/{name}"
         if "name" in case.path_parameters and not deletes and data.draw(st.integers(0, 3)):

@@ -24,9 +24,7 @@ def test_folders_are_chosen_by_ids(client: TestClient, root: Path) -> None:
         assert client.get("/api/places", params={"at": wrong}).status_code == 404
 
 
-def test_a_link_out_of_the_root_is_not_followed(
-    client: TestClient, root: Path, tmp_path: Path
-) -> None:
+def test_a_link_out_of_the_root_is_not_followed(client: TestClient, root: Path, tmp_path: Path) -> None:
     (root / "out").symlink_to(tmp_path)
     try:
         assert "out" not in [it["name"] for it in client.get("/api/places").json()["folders"]]

@@ -19,9 +19,7 @@ def events(live: Live, session: str) -> Iterator[Iterator[dict[str, Any]]]:
     with live.client() as client, client.stream("GET", f"/api/events?session={session}") as stream:
         lines = stream.iter_lines()
         assert next(lines) == ": hello"
-        yield (
-            json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")
-        )
+        yield (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
 
 
 def test_a_search_is_told_step_by_step(live: Live) -> None:

@@ -44,10 +44,7 @@ def test_a_sample_counts_what_is_opened(tmp_path: Path) -> None:
     before = sample(os.getpid())
     held = [(tmp_path / str(k)).open("w") for k in range(7)]
     assert sample(os.getpid()).handles >= 7
-    assert (
-        sum(n for k, n in opened_by(os.getpid()).items() if k.startswith(unnumbered(str(tmp_path))))
-        == 7
-    )
+    assert sum(n for k, n in opened_by(os.getpid()).items() if k.startswith(unnumbered(str(tmp_path)))) == 7
     for file in held:
         file.close()
     assert before.rss > 2**20
@@ -70,9 +67,7 @@ def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> N
         if isinstance(event, enhance_file.FileEnhanced):
             gc.collect()  # what only points at itself is not held
             names = opened_by(os.getpid())
-            handles.append(
-                sum(n for name, n in names.items() if name.startswith(unnumbered(str(tmp_path))))
-            )
+            handles.append(sum(n for name, n in names.items() if name.startswith(unnumbered(str(tmp_path)))))
     assert len(handles) == 60
     assert handles[59] == handles[19] < 20
 

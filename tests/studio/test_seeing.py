@@ -13,9 +13,7 @@ from tests.studio.conftest import NOTE, ended, heard, kept
 from tonewood.studio.tiles import TILE_COLUMNS, TILE_ROWS
 
 
-def test_tiles_show_the_recording_at_every_zoom(
-    client: TestClient, session: dict[str, Any]
-) -> None:
+def test_tiles_show_the_recording_at_every_zoom(client: TestClient, session: dict[str, Any]) -> None:
     for axis in ("log", "mel"):
         for level in (0, 3, 9):
             answer = client.get(f"/api/sessions/{session['id']}/tiles/input/{axis}/{level}/0")
@@ -27,17 +25,13 @@ def test_tiles_show_the_recording_at_every_zoom(
 
 
 @pytest.mark.parametrize("place", ["log/99/0", "log/0/-1", "bark/0/0", "log/x/0"])
-def test_a_tile_that_cannot_be_is_refused(
-    client: TestClient, session: dict[str, Any], place: str
-) -> None:
+def test_a_tile_that_cannot_be_is_refused(client: TestClient, session: dict[str, Any], place: str) -> None:
     answer = client.get(f"/api/sessions/{session['id']}/tiles/input/{place}")
     assert answer.status_code == 422
     assert "error" in answer.json()
 
 
-def test_a_note_shows_in_the_mask_where_it_lies(
-    client: TestClient, session: dict[str, Any]
-) -> None:
+def test_a_note_shows_in_the_mask_where_it_lies(client: TestClient, session: dict[str, Any]) -> None:
     def tile() -> np.ndarray:
         answer = client.get(f"/api/sessions/{session['id']}/tiles/mask/log/3/0")
         return np.frombuffer(answer.content, np.uint8).reshape(TILE_ROWS, TILE_COLUMNS).astype(int)
@@ -96,17 +90,11 @@ def test_any_piece_is_the_downloaded_file(client: TestClient, session: dict[str,
 def test_amount_0_is_the_recording(client: TestClient, session: dict[str, Any]) -> None:
     base = f"/api/sessions/{session['id']}/sound"
     untouched = heard(client.get(f"{base}/input?start=100&stop=900"))
-    np.testing.assert_array_equal(
-        heard(client.get(f"{base}/output?start=100&stop=900&amount=0")), untouched
-    )
+    np.testing.assert_array_equal(heard(client.get(f"{base}/output?start=100&stop=900&amount=0")), untouched)
 
 
-@pytest.mark.parametrize(
-    "query", ["start=5&stop=5", "start=0&stop=9999999", "start=999999&stop=9999999"]
-)
-def test_a_piece_that_cannot_be_is_refused(
-    client: TestClient, session: dict[str, Any], query: str
-) -> None:
+@pytest.mark.parametrize("query", ["start=5&stop=5", "start=0&stop=9999999", "start=999999&stop=9999999"])
+def test_a_piece_that_cannot_be_is_refused(client: TestClient, session: dict[str, Any], query: str) -> None:
     answer = client.get(f"/api/sessions/{session['id']}/sound/output?{query}")
     assert answer.status_code in (200, 400)
     if answer.status_code == 400:

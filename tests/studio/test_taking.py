@@ -30,9 +30,7 @@ def test_sound_in_any_format(client: TestClient, session: dict[str, Any], suffix
 
 
 @pytest.mark.parametrize("suffix", ["exe", "..", "tonewood"])
-def test_a_format_that_is_none_is_refused(
-    client: TestClient, session: dict[str, Any], suffix: str
-) -> None:
+def test_a_format_that_is_none_is_refused(client: TestClient, session: dict[str, Any], suffix: str) -> None:
     answer = client.get(f"/api/sessions/{session['id']}/take/audio?format={suffix}")
     assert answer.status_code in (400, 422)
     assert "/" not in answer.json()["error"]  # where it lies is no page's business
@@ -58,10 +56,7 @@ def test_equalisers_do_what_the_recipe_does(
     base = f"/api/sessions/{session['id']}/take"
     (tmp_path / "a.recipe.json").write_bytes(client.get(f"{base}/recipe").content)
     correction = export.load_correction(str(tmp_path / "a.recipe.json"))
-    taken = {
-        it["name"]: client.get(f"{base}/equaliser/{it['name']}").content
-        for it in told["equalisers"]
-    }
+    taken = {it["name"]: client.get(f"{base}/equaliser/{it['name']}").content for it in told["equalisers"]}
     for phase in ("linear", "minimum"):
         response, rate = soundfile.read(io.BytesIO(taken.pop(f"impulse-{phase}")))
         hz = np.array([100.0, 1_000.0, 7_000.0])
@@ -86,8 +81,7 @@ def test_a_session_file_reopens_exactly(client: TestClient, session: dict[str, A
     assert other["state"]["edit"] == client.get(f"{base}/state").json()["edit"]
     assert other["state"]["key"] == client.get(f"{base}/state").json()["key"]
     ours, theirs = (
-        client.get(f"/api/sessions/{id}/take/audio?format=wav").content
-        for id in (session["id"], other["id"])
+        client.get(f"/api/sessions/{id}/take/audio?format=wav").content for id in (session["id"], other["id"])
     )
     assert ours == theirs
     assert client.post(f"/api/sessions/{other['id']}/undo").json()["found"] == 0

@@ -16,9 +16,7 @@ RATE = 44_100
 @pytest.mark.parametrize("axis", ["log", "mel"])
 @pytest.mark.parametrize("hz", [220.0, 1_000.0, 9_000.0])
 @pytest.mark.parametrize("level", [0, 2, 5])
-def test_a_sine_is_where_it_is(
-    tone: Callable[..., Any], axis: FrequencyAxis, hz: float, level: int
-) -> None:
+def test_a_sine_is_where_it_is(tone: Callable[..., Any], axis: FrequencyAxis, hz: float, level: int) -> None:
     wave = tone(6.0, RATE, frequency=hz, amplitude=0.5)
     tile = tiles.spectrogram_tile(wave, TileAddress(axis, RATE, level, 0))
     column = tile[:, int(2.0 / (tiles.FINEST_COLUMN_S * 2**level)) if level > 1 else 200]

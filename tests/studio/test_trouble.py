@@ -160,9 +160,7 @@ def opened_again(client: TestClient, content: bytes) -> dict[str, Any]:
     return told
 
 
-def test_a_model_that_is_not_the_one_named_leaves_nothing(
-    desk: StudioState, model_file: Path
-) -> None:
+def test_a_model_that_is_not_the_one_named_leaves_nothing(desk: StudioState, model_file: Path) -> None:
     before = sorted(desk.database.models_folder.iterdir())
     with pytest.raises(ModelError, match="not the one that the session was made with"):
         desk.models.import_model(model_file.read_bytes(), "another", "0" * 64)

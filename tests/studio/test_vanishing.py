@@ -65,9 +65,7 @@ def test_a_file_that_is_missing_though_its_session_is_there_is_our_fault(
     client.delete(f"/api/sessions/{session['id']}")
 
 
-def test_an_upload_that_breaks_off_leaves_nothing_and_no_fault(
-    client: TestClient, desk: StudioState
-) -> None:
+def test_an_upload_that_breaks_off_leaves_nothing_and_no_fault(client: TestClient, desk: StudioState) -> None:
     folder = desk.database.folder / "sessions"
     before = sorted(folder.iterdir())
     coming = iter([

@@ -251,9 +251,7 @@ class Nursery:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
-    def run(
-        self, arguments: Iterable[str], work: Path, step: int = 0, **trouble: Any
-    ) -> tuple[int, int]:
+    def run(self, arguments: Iterable[str], work: Path, step: int = 0, **trouble: Any) -> tuple[int, int]:
         """Run a command, killed before its so-manieth step if one is named; its code and steps."""
         self.start(arguments, work, step, **trouble)
         return self.ended()

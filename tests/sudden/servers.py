@@ -69,9 +69,7 @@ class Served:
         body = raw
         if content is not None:
             body, headers["Content-Type"] = json.dumps(content).encode(), "application/json"
-        request = urllib.request.Request(
-            f"{where.rstrip('/')}/{path}", body, headers, method=method
-        )
+        request = urllib.request.Request(f"{where.rstrip('/')}/{path}", body, headers, method=method)
         with urllib.request.urlopen(request, timeout=_LONGEST) as answer:
             told = answer.read()
         return json.loads(told) if told[:1] in (b"{", b"[") else told
@@ -161,9 +159,7 @@ def answering(page: Page) -> None:
             state = told
 
 
-def kill_listening(
-    test: Path, work: Path, seconds: float, at: float, name: str = "listen serve"
-) -> Death:
+def kill_listening(test: Path, work: Path, seconds: float, at: float, name: str = "listen serve") -> Death:
     """Kill `listen serve` while two listeners answer."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(test, work / "test")
@@ -297,9 +293,7 @@ class Studio:
         page = Page(server, lambda page: None)
         name = self.once(page)
         seconds = 2 * spent(server.process.pid) - start
-        self.recipe = server.ask("GET", f"api/sessions/{name}/take/recipe") and _recipe(
-            server, name
-        )
+        self.recipe = server.ask("GET", f"api/sessions/{name}/take/recipe") and _recipe(server, name)
         server.stop(signal.SIGTERM)
         return seconds
 

@@ -33,9 +33,7 @@ def made(work: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_full_disk(
-    scene: Get, through: Through, nursery: Nursery, tmp_path: Path, name: str
-) -> None:
+def test_full_disk(scene: Get, through: Through, nursery: Nursery, tmp_path: Path, name: str) -> None:
     asked, work = scene(name), tmp_path / "work"
     whole, _ = through(name)
     code, _ = nursery.run(asked.first(asked.fresh(work)), work, most_bytes=9_000)
@@ -89,9 +87,7 @@ def test_read_only_folder(scene: Get, nursery: Nursery, tmp_path: Path, name: st
     assert list((work / "out").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(
-    scene: Get, nursery: Nursery, tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_written_stops_nothing(scene: Get, nursery: Nursery, tmp_path: Path) -> None:
     asked, work = scene("train"), tmp_path / "work"
     command = asked.first(asked.fresh(work))
     (work / "cache").chmod(0o555)
@@ -102,9 +98,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
 
 
 @pytest.mark.parametrize(("amount", "every"), [("1", 3), ("0", 3)])
-def test_vanished_input(
-    inputs: Path, nursery: Nursery, tmp_path: Path, amount: str, every: int
-) -> None:
+def test_vanished_input(inputs: Path, nursery: Nursery, tmp_path: Path, amount: str, every: int) -> None:
     # Whenever it goes: all is there and right, or nothing is and the reason is told.
     work = tmp_path / "work"
     codes = []
@@ -168,9 +162,7 @@ def test_two_runs_into_one_folder(
         assert recipe.load_recipe(side).output_sha256 == file_sha256(sound)
 
 
-def test_two_trainings_of_one_model(
-    scene: Get, through: Through, nursery: Nursery, tmp_path: Path
-) -> None:
+def test_two_trainings_of_one_model(scene: Get, through: Through, nursery: Nursery, tmp_path: Path) -> None:
     name = "train"
     asked, work = scene(name), tmp_path / "work"
     whole, _ = through(name)

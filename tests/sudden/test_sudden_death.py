@@ -37,9 +37,7 @@ def test_killed_at_a_step_on_the_disk(
     assert len(deaths) >= share
 
 
-def test_killed_at_a_moment(
-    scene: Callable[[str], Scene], nursery: Nursery, tmp_path: Path
-) -> None:
+def test_killed_at_a_moment(scene: Callable[[str], Scene], nursery: Nursery, tmp_path: Path) -> None:
     asked, work = scene("enhance, a folder"), tmp_path / "work"
     whole = undisturbed(asked, work)
     deaths = [killed_in_time(asked, work, whole, at, nursery) for at in (0.4, 0.9)]

@@ -47,9 +47,7 @@ def takes(play: Callable[..., Any]) -> Callable[[int, int], list[Wave]]:
     def make(count: int, seed: int) -> list[Wave]:
         rng = np.random.default_rng(seed)
         return [
-            tilted(
-                play(3.0, formant_hz=rng.uniform(600, 2_500), seed=seed + k)[0], rng.normal(0, 2)
-            )
+            tilted(play(3.0, formant_hz=rng.uniform(600, 2_500), seed=seed + k)[0], rng.normal(0, 2))
             for k in range(count)
         ]
 
@@ -74,9 +72,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wa
     with (root / "answers.csv").open("w") as stream:
         csv.writer(stream).writerows(rows)
     with (root / "ratings.csv").open("w") as stream:
-        rated = [
-            (name, f"{np.clip(3 + t / 2, 1, 5):.2f}") for name, t in zip(names, taste, strict=True)
-        ]
+        rated = [(name, f"{np.clip(3 + t / 2, 1, 5):.2f}") for name, t in zip(names, taste, strict=True)]
         csv.writer(stream).writerows([("file", "rating"), *rated])
     return root
 
@@ -85,9 +81,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wa
 def liked(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The model of those listeners, as its file gives it back."""
     settings = apply_assignments(ModelSettings(), SMALL)
-    *events, model = pipeline.train_from_listeners(
-        asked / "answers.csv", None, settings, name="ears"
-    )
+    *events, model = pipeline.train_from_listeners(asked / "answers.csv", None, settings, name="ears")
     assert isinstance(model, Model)
     assert sum(isinstance(it, preferences.ListenerAudioProgress) for it in events) == 48
     path = tmp_path_factory.mktemp("model") / "ears.tonewood"
@@ -140,9 +134,7 @@ def test_the_card_says_what_the_ears_taught(liked: Model) -> None:
     assert json.loads(liked.card.model_dump_json())["ears"]["comparisons"] == 600
 
 
-def test_what_it_never_learnt_it_does_not_make_up(
-    liked: Model, takes: Callable[..., list[Wave]]
-) -> None:
+def test_what_it_never_learnt_it_does_not_make_up(liked: Model, takes: Callable[..., list[Wave]]) -> None:
     (wave,) = takes(1, 9_000)
     for kind in ("static", "neighbours", "network"):
         settings = apply_assignments(EnhanceSettings(), [f"prior.kind={kind}", "force=true"])
@@ -160,17 +152,11 @@ def test_a_pinned_note_is_kept_by_a_model_of_ears_alone(
 ) -> None:
     """A new search around it follows the scorer alone, as the first did."""
     settings = apply_assignments(EnhanceSettings(), ["search.steps=4", "force=true"])
-    tried = (
-        (wave, [*enhance_array(wave[None], RATE, liked, settings)][-1]) for wave in takes(6, 7_000)
-    )
+    tried = ((wave, [*enhance_array(wave[None], RATE, liked, settings)][-1]) for wave in takes(6, 7_000))
     wave, last = next(it for it in tried if isinstance(it[1], Enhancement) and it[1].steps)
     assert isinstance(last, Enhancement)
-    note = Note(
-        id="n", seconds=1.5, hz=1_000.0, width_s=2.0, height_hz=800.0, gain_db=6.0, pinned=True
-    )
-    *_, new = search_around_pins(
-        wave[None], RATE, liked, last.mask, (note,), settings, last.certificate
-    )
+    note = Note(id="n", seconds=1.5, hz=1_000.0, width_s=2.0, height_hz=800.0, gain_db=6.0, pinned=True)
+    *_, new = search_around_pins(wave[None], RATE, liked, last.mask, (note,), settings, last.certificate)
     assert isinstance(new, Enhancement)
     assert (new.prior, new.settings.prior.kind) == ("none", "none")
     seconds = np.array([1.5])
@@ -198,9 +184,7 @@ def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
 
 
 def test_ratings_teach_alone(asked: Path, takes: Callable[..., list[Wave]]) -> None:
-    settings = apply_assignments(
-        ModelSettings(), [*TINY, "scorer.crop_seconds=1.0", "training.steps=150"]
-    )
+    settings = apply_assignments(ModelSettings(), [*TINY, "scorer.crop_seconds=1.0", "training.steps=150"])
     *_, model = pipeline.train_from_listeners(None, asked / "ratings.csv", settings)
     assert isinstance(model, Model)
     assert model.card.ears is not None

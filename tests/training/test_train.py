@@ -66,9 +66,7 @@ def test_no_held_out_take_is_learnt_from(
     splits: list[tuple[LabelledTakes, LabelledTakes]] = []
     real = train_scorer
 
-    def watch(
-        train: LabelledTakes, held_out: LabelledTakes, *rest: Any, **more: Any
-    ) -> Iterator[Any]:
+    def watch(train: LabelledTakes, held_out: LabelledTakes, *rest: Any, **more: Any) -> Iterator[Any]:
         splits.append((train, held_out))
         return real(train, held_out, *rest, **more)
 

@@ -39,9 +39,7 @@ def note(pitch: int) -> Wave:
     hz = 110 * 2 ** (pitch / 12) * np.arange(1, 100)
     hz = hz[hz < 19_000]
     shape = np.minimum(1, 40 * at) * np.where(at < 0.35, 1.0, 10 ** (-15 * (at - 0.35)))
-    made: Wave = (
-        0.1 * shape * ((1 / np.arange(1, len(hz) + 1)) @ np.sin(2 * np.pi * hz[:, None] * at))
-    )
+    made: Wave = 0.1 * shape * ((1 / np.arange(1, len(hz) + 1)) @ np.sin(2 * np.pi * hz[:, None] * at))
     return made
 
 
@@ -201,8 +199,7 @@ def test_only_what_the_scorer_hears_is_confounded(
     told = analyse_confounds(many, noisy, np.random.default_rng(0))
     assert told.verdict == "confounded"
     assert any(
-        line.startswith("confounded: noise floor alone tells 100 %")
-        for line in confound_warnings(told)
+        line.startswith("confounded: noise floor alone tells 100 %") for line in confound_warnings(told)
     )
     assert "--fix noise" in confound_warnings(told)[0]
 

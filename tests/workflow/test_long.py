@@ -36,9 +36,7 @@ def guided(model: Model) -> Model:
     return replace(model, guide_weight=0.6)
 
 
-def in_parts(
-    frames: int, wave: Any, rate: int, model: Model, patch: pytest.MonkeyPatch
-) -> Enhancement:
+def in_parts(frames: int, wave: Any, rate: int, model: Model, patch: pytest.MonkeyPatch) -> Enhancement:
     patch.setattr(mask_search, "_SEARCH_SEGMENT_FRAMES", frames)
     patch.setattr(pieces, "_CHUNK_FRAMES", max(64, frames // 2 * 2))
     *_, last = enhance_array(wave, rate, model, FORCED)
@@ -88,9 +86,7 @@ def test_what_is_heard_piece_by_piece_is_the_whole(
     assert apart.max() < 1e-2
     assert heard.pitches.frames == power.shape[1]
     torch.testing.assert_close(heard.pitches.read(0, power.shape[1]), power, rtol=2e-3, atol=1e-9)
-    assert heard.levels == pytest.approx(
-        ReferenceLevels.from_features(features.rows_db, power), rel=1e-4
-    )
+    assert heard.levels == pytest.approx(ReferenceLevels.from_features(features.rows_db, power), rel=1e-4)
 
 
 def test_a_beginning_is_what_comes_first(play: Callable[..., Any]) -> None:
@@ -108,11 +104,7 @@ def test_steps_say_where_they_are(
     play: Callable[..., Any], model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mask_search, "_SEARCH_SEGMENT_FRAMES", 300)
-    steps = [
-        s
-        for s in enhance_array(play(8, seed=2), 16_000, model, FORCED)
-        if isinstance(s, SearchStep)
-    ]
+    steps = [s for s in enhance_array(play(8, seed=2), 16_000, model, FORCED) if isinstance(s, SearchStep)]
     assert [(s.offset, s.number) for s in steps] == [
         (first, number) for first in (0, 300, 600) for number in range(4)
     ]
@@ -147,15 +139,11 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
     list(enhance_stream(Counted(wave, 16_000), guided, FORCED))
     assert (len(rendered), len(passes)) == (4, 2)
     rendered.clear()
-    list(
-        enhance_stream(Counted(wave, 16_000), guided, apply_assignments(FORCED, ["search.steps=0"]))
-    )
+    list(enhance_stream(Counted(wave, 16_000), guided, apply_assignments(FORCED, ["search.steps=0"])))
     assert rendered == []
 
 
-def test_memory_does_not_grow_with_length(
-    tmp_path: Path, play: Callable[..., Any], model_file: Path
-) -> None:
+def test_memory_does_not_grow_with_length(tmp_path: Path, play: Callable[..., Any], model_file: Path) -> None:
     """Ten minutes take at most a tenth more than one, and a fraction of what they would in all."""
     minute = (play(60, seed=1).T * 32_767).astype(np.int16)
     peaks = []
@@ -171,8 +159,6 @@ def test_memory_does_not_grow_with_length(
         )
         options = ["-o", tmp_path / "out", "-m", model_file, "--force", "--overwrite"]
         command = [sys.executable, "-c", script, "enhance", path, *options]
-        ran = subprocess.run(
-            [str(word) for word in command], capture_output=True, text=True, check=True
-        )
+        ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
         peaks.append(int(ran.stdout.split()[-1]))
     assert peaks[1] <= 1.1 * peaks[0]

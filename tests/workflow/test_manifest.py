@@ -70,9 +70,7 @@ def test_good_sounds_becomes_a_list_that_says_what_it_teaches(
     reference, source = manifest.read_manifest(out)
     assert [len(it.entries) for it in (reference, source)] == [2, 2]
     assert {it.session for it in reference.entries} == {"day 0", "day 2"}
-    assert all(
-        read_recording(it.path).rate == 8_000 for it in (*reference.entries, *source.entries)
-    )
+    assert all(read_recording(it.path).rate == 8_000 for it in (*reference.entries, *source.entries))
     assert out.read_text().splitlines()[1].startswith("good/good-sounds/")
 
 
@@ -177,9 +175,7 @@ def shards(tmp_path: Path) -> Path:
                 seed = 3 * number + take
                 said = {"session": f"day {take % 2}", "room": "hall", "tags": ["x"]}
                 sample = {"__key__": f"a/take.{seed}".replace(".", "-"), "cls": seed % 2}
-                writer.write(
-                    {**sample, "json": said, "flac": sound(seed, "FLAC"), "txt": "ignored"}
-                )
+                writer.write({**sample, "json": said, "flac": sound(seed, "FLAC"), "txt": "ignored"})
     return folder
 
 
@@ -224,9 +220,7 @@ def test_names_in_a_shard_lead_nowhere(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all", None])
-def test_damaged_shards_leave_nothing(
-    tmp_path: Path, shards: Path, run: Run, content: bytes | None
-) -> None:
+def test_damaged_shards_leave_nothing(tmp_path: Path, shards: Path, run: Run, content: bytes | None) -> None:
     whole = (shards / "takes-0.tar").read_bytes()
     bad = tmp_path / "bad.tar"
     bad.write_bytes(whole[: len(whole) // 2 - 300] if content is None else content)

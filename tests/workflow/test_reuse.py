@@ -128,9 +128,7 @@ def test_a_wrong_recording_is_one_clear_line(
     assert not (tmp_path / "x.wav").exists()
 
 
-def test_other_bytes_than_the_first_time_are_told(
-    tmp_path: Path, made: Path, take: Path, run: Run
-) -> None:
+def test_other_bytes_than_the_first_time_are_told(tmp_path: Path, made: Path, take: Path, run: Run) -> None:
     tree = json.loads(beside(made).read_text())
     tree["output_sha256"] = "0" * 64
     changed = tmp_path / "take.wav.recipe.json"
@@ -282,9 +280,7 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
         assert ran.err.count("\n") == 1
 
 
-def test_a_shorter_recording_than_the_mask_raises_without_files(
-    made: Path, model: Model, play: Play
-) -> None:
+def test_a_shorter_recording_than_the_mask_raises_without_files(made: Path, model: Model, play: Play) -> None:
     recipe, carried = reapply.load_transfer(beside(made), "same")
     with pytest.raises(AudioError, match="fits stems of the same take only"):
         reapply.apply_transfer(

@@ -49,9 +49,7 @@ def three(tmp_path_factory: pytest.TempPathFactory, play: Play) -> Three:
 
 def quick(small: Callable[..., ModelSettings]) -> ModelSettings:
     settings = small(judge=False, steps=5)
-    return apply_assignments(
-        settings, ["guide.steps=20", "guide.width=8", "priors.network.steps=20"]
-    )
+    return apply_assignments(settings, ["guide.steps=20", "guide.width=8", "priors.network.steps=20"])
 
 
 def loaded(sides: list[WeightedFolder], source: Path) -> list[TrainingRecording]:
@@ -103,9 +101,7 @@ def test_weights_reach_the_codebook_and_the_means() -> None:
     takes = [features(6.0), features(-6.0)]
     settings = NeighbourSettings(frames=200)
     shares = [1.9, 0.1]
-    there, _ = fit_folder_statistics(
-        takes, takes, settings, torch.Generator().manual_seed(1), shares
-    )
+    there, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1), shares)
     plain, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1))
     chosen = (there.codebook.take_index == 0).float().mean().item()
     assert chosen == pytest.approx(0.95, abs=0.05)
@@ -131,9 +127,7 @@ def test_the_heavier_reference_is_what_masks_lead_to(
     assert slopes[1] - slopes[0] > 0.05  # a row: several dB from end to end
 
 
-def test_python_takes_a_mapping(
-    three: Three, small: Callable[..., ModelSettings], tmp_path: Path
-) -> None:
+def test_python_takes_a_mapping(three: Three, small: Callable[..., ModelSettings], tmp_path: Path) -> None:
     wrong = {three.warm: 1.0, three.bright: 0.0}
     with pytest.raises(CallError, match="bright has weight 0; give one above 0"):
         tonewood.train(wrong, three.source)

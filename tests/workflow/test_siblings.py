@@ -52,18 +52,14 @@ def plain(tmp_path: Path, long: Path, model: Model) -> bytes:
 
 
 def enhanced(long: Path, output: Path, model: Model, crew: DaskWorkers) -> None:
-    *events, _ = runner.run_batch(
-        [WorkItem(long, output)], EnhanceTask(SETTINGS), model, workers=crew
-    )
+    *events, _ = runner.run_batch([WorkItem(long, output)], EnhanceTask(SETTINGS), model, workers=crew)
     assert not [it for it in events if isinstance(it, FileFailure)]
 
 
 def parts_by_worker(crew: DaskWorkers) -> dict[str, int]:
     """How many parts of recordings each worker did for another."""
     stream = crew.client.get_task_stream()
-    done = [
-        it["worker"] for it in stream if str(it["key"]).startswith(dask_backend.PART_KEY_PREFIX)
-    ]
+    done = [it["worker"] for it in stream if str(it["key"]).startswith(dask_backend.PART_KEY_PREFIX)]
     return {worker: done.count(worker) for worker in done}
 
 

@@ -146,11 +146,7 @@ class AudioFormat:
 
 def readable_suffixes() -> frozenset[str]:
     """Suffixes of what can be read as things are installed."""
-    return (
-        WRITABLE_SUFFIXES | ffmpeg.FFMPEG_SUFFIXES
-        if ffmpeg.is_pyav_installed()
-        else WRITABLE_SUFFIXES
-    )
+    return WRITABLE_SUFFIXES | ffmpeg.FFMPEG_SUFFIXES if ffmpeg.is_pyav_installed() else WRITABLE_SUFFIXES
 
 
 def default_output_name(path: Path) -> Path:
@@ -190,9 +186,7 @@ def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate:
     rates = {"MP3": _MP3_RATES, "OPUS": _OPUS_RATES}.get(name, (rate,))
     if rate not in rates:
         return f"has {rate} Hz; {label} knows only {', '.join(map(str, rates))} Hz"
-    width = {"FLOAT": 4, "DOUBLE": 8}.get(
-        audio_format.subtype, (audio_format.integer_bits or 8) // 8
-    )
+    width = {"FLOAT": 4, "DOUBLE": 8}.get(audio_format.subtype, (audio_format.integer_bits or 8) // 8)
     # Their headers count bytes in 32 bits; libsndfile would let the count wrap.
     if audio_format.container in ("WAV", "WAVEX", "AIFF", "AU"):
         size = frames * channels * width
@@ -246,9 +240,7 @@ def read_error(path: Path, error: OSError) -> AudioError:
     if isinstance(error, FileNotFoundError):
         return AudioError(f"{printable(path)} does not exist: check its name")
     why = (error.strerror or str(error)).lower()
-    return AudioError(
-        f"{printable(path)} cannot be read ({why}): check the file and its permissions"
-    )
+    return AudioError(f"{printable(path)} cannot be read ({why}): check the file and its permissions")
 
 
 def _open_by_content(path: Path) -> SequentialFile | MediaFile:
@@ -380,15 +372,11 @@ def encode_blocks(
     ) as file:
         for block in blocks:
             for start in range(0, block.shape[1], ENCODE_BLOCK_FRAMES):
-                file.write(
-                    _quantize_samples(block[:, start : start + ENCODE_BLOCK_FRAMES].T, audio_format)
-                )
+                file.write(_quantize_samples(block[:, start : start + ENCODE_BLOCK_FRAMES].T, audio_format))
     make_deterministic(path)
 
 
-def _quantize_samples(
-    block: npt.NDArray[np.floating[Any]], audio_format: AudioFormat
-) -> npt.NDArray[Any]:
+def _quantize_samples(block: npt.NDArray[np.floating[Any]], audio_format: AudioFormat) -> npt.NDArray[Any]:
     """Round and clip a block ourselves: libsndfile rounds down in wav, to nearest in flac."""
     bits = audio_format.integer_bits
     if bits is not None:
@@ -400,6 +388,4 @@ def _quantize_samples(
         return np.ascontiguousarray(whole.astype(np.int32) << (32 - bits))
     if audio_format.subtype in ("ULAW", "ALAW"):
         block = np.clip(block, -1.0, 1.0)  # beyond, their tables would be overrun
-    return np.ascontiguousarray(
-        block, dtype=np.float64 if audio_format.subtype == "DOUBLE" else np.float32
-    )
+    return np.ascontiguousarray(block, dtype=np.float64 if audio_format.subtype == "DOUBLE" else np.float32)

@@ -246,9 +246,7 @@ def write_recording_blocks(
         raise OutputError(f"{printable(path)} {why}: name an output in .w64, .wav or .flac")
     with atomic_path(path, overwrite) as temporary:
         try:
-            libsndfile.encode_blocks(
-                temporary, _check_finite_blocks(path, blocks), channels, rate, format
-            )
+            libsndfile.encode_blocks(temporary, _check_finite_blocks(path, blocks), channels, rate, format)
         except (soundfile.SoundFileError, AssertionError) as error:
             # soundfile asserts that all was written; 2 is libsndfile's 'system error'.
             if getattr(error, "code", 2) == 2:
@@ -268,9 +266,7 @@ def write_recording_blocks(
         before_publish(temporary)
 
 
-def _add_tags(
-    tags_from: Path, output: Path, shape: tuple[int, int], rate: int, format: AudioFormat
-) -> None:
+def _add_tags(tags_from: Path, output: Path, shape: tuple[int, int], rate: int, format: AudioFormat) -> None:
     """Put the tags of a recording into an output, if a few samples with them can be read."""
     there = probe_audio(tags_from)
     placed = (there.rate, there.frames) == (rate, shape[1])
@@ -301,15 +297,12 @@ def _check_finite_blocks(
     for block in blocks:
         if not np.isfinite(block).all():
             raise OutputError(
-                f"{printable(path)} was not written: some samples are not finite numbers: "
-                "replace them first"
+                f"{printable(path)} was not written: some samples are not finite numbers: replace them first"
             )
         yield block
 
 
-def _audio_info(
-    path: Path, file: libsndfile.SequentialFile | MediaFile, max_channels: int
-) -> AudioInfo:
+def _audio_info(path: Path, file: libsndfile.SequentialFile | MediaFile, max_channels: int) -> AudioInfo:
     form = AudioFormat(file.format, file.subtype, file.endian)
     if isinstance(file, libsndfile.SequentialFile) and form.container not in WRITABLE_SUBTYPES:
         raise AudioError(

@@ -147,9 +147,7 @@ class Resampler:
         return np.asarray(self._stream.resample_chunk(nothing, last=True), dtype=np.float32)
 
 
-def resample_blocks(
-    blocks: Iterable[AudioArray], from_rate: int, to_rate: int
-) -> Iterator[AudioArray]:
+def resample_blocks(blocks: Iterable[AudioArray], from_rate: int, to_rate: int) -> Iterator[AudioArray]:
     """All that `Resampler` makes of some blocks (samples,)."""
     resampler = Resampler(from_rate, to_rate)
     for block in blocks:
@@ -221,9 +219,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
         )
     if not found:
         kinds = " ".join(sorted(known))
-        raise FolderError(
-            f"no audio file below {printable(folder)}; {kinds} are looked for: add some"
-        )
+        raise FolderError(f"no audio file below {printable(folder)}; {kinds} are looked for: add some")
     return sorted(found)
 
 

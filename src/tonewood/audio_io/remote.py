@@ -66,11 +66,7 @@ def join_location(folder: Location, relative: str) -> Location:
 
 def append_suffix(location: Location, suffix: str) -> Location:
     """Place that is named like another, and a suffix."""
-    return (
-        location.with_name(location.name + suffix)
-        if isinstance(location, Path)
-        else location + suffix
-    )
+    return location.with_name(location.name + suffix) if isinstance(location, Path) else location + suffix
 
 
 def url_exists(url: str) -> bool:

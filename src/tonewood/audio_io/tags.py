@@ -63,9 +63,7 @@ def _renumber_ogg_pages(file: BinaryIO) -> None:
         if len(head) < 27:
             return
         lacing = file.read(head[26])
-        page = (
-            head[:14] + _OGG_SERIAL + number.to_bytes(4, "little") + bytes(4) + head[26:] + lacing
-        )
+        page = head[:14] + _OGG_SERIAL + number.to_bytes(4, "little") + bytes(4) + head[26:] + lacing
         page += file.read(sum(lacing))
         file.seek(place)
         file.write(page[:22] + _ogg_checksum(page).to_bytes(4, "little") + page[26:])
@@ -163,9 +161,7 @@ def write_tags(path: Path, tags: Tags) -> None:
         _write_flac_tags(path, tags)
     elif magic == b"OggS":
         _write_ogg_tags(path, tags)
-    elif headers.container_family(path) == "wav" and (
-        made := headers.info_list_chunks(tags.comments)
-    ):
+    elif headers.container_family(path) == "wav" and (made := headers.info_list_chunks(tags.comments)):
         headers.append_chunks(path, made)
 
 

@@ -57,8 +57,7 @@ def run_audit_tests(
     counts = int(is_reference.sum()), int(is_source.sum())
     seen = [_standardize(question, rng) for question in tables]
     shuffles = np.stack(
-        [np.arange(len(is_source))]
-        + [rng.permutation(len(is_source)) for _ in range(_PERMUTATIONS)]
+        [np.arange(len(is_source))] + [rng.permutation(len(is_source)) for _ in range(_PERMUTATIONS)]
     )
     folds = stratified_folds(is_source, rng)
     z = np.zeros((len(tables), len(shuffles)))

@@ -116,10 +116,7 @@ CONFOUNDS = (
     ),
     Confound(
         "noise colour",
-        tuple(
-            ConfoundFeature(f"floor at {hz} Hz, dB", 2.0, _noise_color(hz))
-            for hz in _FLOOR_OCTAVES_HZ
-        ),
+        tuple(ConfoundFeature(f"floor at {hz} Hz, dB", 2.0, _noise_color(hz)) for hz in _FLOOR_OCTAVES_HZ),
         "record some seconds of silence in one place for both, or train with --fix noise",
         fix="noise",
     ),
@@ -158,21 +155,13 @@ CONFOUNDS = (
     ),
     Confound(
         "offset",
-        (
-            ConfoundFeature(
-                "offset, dBFS", 6.0, lambda it: max(_OFFSET_FLOOR_DB, it.traces.offset_db)
-            ),
-        ),
+        (ConfoundFeature("offset, dBFS", 6.0, lambda it: max(_OFFSET_FLOOR_DB, it.traces.offset_db)),),
         "take the constant part off both sides",
         inaudible_reason="nothing below 40 Hz is looked at",
     ),
     Confound(
         "clipping",
-        (
-            ConfoundFeature(
-                "flat tops a minute", 1.0, lambda it: 1 + it.traces.clips, log_scale=True
-            ),
-        ),
+        (ConfoundFeature("flat tops a minute", 1.0, lambda it: 1 + it.traces.clips, log_scale=True),),
         "leave out clipped takes, or record them again",
     ),
     Confound(

@@ -87,15 +87,11 @@ def _findings_table(audit: ConfoundAudit) -> ReportTable:
             [
                 f"{finding.name}: {features}",
                 finding.verdict,
-                format_accuracy(finding.accuracy).replace(" ", "\u00a0")
-                if finding.accuracy
-                else "-",
+                format_accuracy(finding.accuracy).replace(" ", "\u00a0") if finding.accuracy else "-",
                 "-" if finding.p_value is None else f"{finding.p_value:.3f}",
                 format_medians(finding, "reference"),
                 format_medians(finding, "source"),
-                format_remedy(finding, confound)
-                if finding.verdict in ("beware", "confounded")
-                else "",
+                format_remedy(finding, confound) if finding.verdict in ("beware", "confounded") else "",
             ]
         )
     return ReportTable(

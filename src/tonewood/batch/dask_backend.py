@@ -115,9 +115,7 @@ class DaskWorkers:
         if self.scheduler is not None:
             _check_scheduler_address(self.scheduler)
         try:
-            return Client(
-                self._cluster or self.scheduler, timeout=_CONNECT_TIMEOUT, set_as_default=False
-            )
+            return Client(self._cluster or self.scheduler, timeout=_CONNECT_TIMEOUT, set_as_default=False)
         except OSError:
             raise ClusterError(
                 f"no scheduler answers at {printable(str(self.scheduler))}: start one with "
@@ -193,9 +191,7 @@ class DaskWorkers:
             while pending and len(given) < room:
                 item = pending.popleft()
                 key = f"tonewood-{run}-{next(numbers)}"
-                future = self.client.submit(
-                    _run_on_worker, packed, digest, item, key=key, pure=False
-                )
+                future = self.client.submit(_run_on_worker, packed, digest, item, key=key, pure=False)
                 given[key] = future, item
                 future.add_done_callback(ready.put)
             if not given:
@@ -246,8 +242,7 @@ class DaskWorkers:
     def _scheduler_lost_error(self) -> ClusterError:
         where = f"at {printable(self.scheduler)}" if self.scheduler else "of this run"
         return ClusterError(
-            f"the scheduler {where} is gone; what is done is kept: start it and run the same "
-            "command again"
+            f"the scheduler {where} is gone; what is done is kept: start it and run the same command again"
         )
 
     def _start_cluster(self) -> LocalCluster:

@@ -200,9 +200,7 @@ def _enhance_new(
             made.append(recipe_path)
             if picture_path:
                 title = printable(job.input.name)
-                plotting.plot_enhancement(
-                    picture_path, reshaped, model, title=title, overwrite=replaces
-                )
+                plotting.plot_enhancement(picture_path, reshaped, model, title=title, overwrite=replaces)
                 made.append(picture_path)
 
         shape = (stream.channels, reshaped.input_analysis.n_samples)

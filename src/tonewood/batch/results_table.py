@@ -77,9 +77,7 @@ def check_parquet_available() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise MissingExtraError(
-            "--parquet needs pyarrow: pip install 'tonewood[cluster]'"
-        ) from None
+        raise MissingExtraError("--parquet needs pyarrow: pip install 'tonewood[cluster]'") from None
 
 
 class ResultsTable:
@@ -113,9 +111,7 @@ class ResultsTable:
         self._schema = _arrow_schema({_RUN_KEY: self._run})
         if isinstance(self.location, Path):
             if self.location.is_dir():
-                raise OutputError(
-                    f"{printable(self.location)} is a folder, not a file: name a file in it"
-                )
+                raise OutputError(f"{printable(self.location)} is a folder, not a file: name a file in it")
             partial = self._partial
             with self._write_errors():
                 partial.parent.mkdir(parents=True, exist_ok=True)
@@ -149,10 +145,7 @@ class ResultsTable:
     def add(self, row: ResultRow) -> None:
         """Take a row; a later one of the same path replaces it."""
         self._waiting.append(row)
-        if (
-            len(self._waiting) >= _BATCH_ROWS
-            or time.monotonic() - self._flushed_at > _FLUSH_SECONDS
-        ):
+        if len(self._waiting) >= _BATCH_ROWS or time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:

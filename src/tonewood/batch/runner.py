@@ -128,16 +128,8 @@ def expand_input(item: Location) -> Iterator[tuple[Location, str | TonewoodError
             yield item, remote.url_name(item)
             return
         there = remote.list_url_files(item)
-        outputs = {
-            it.removesuffix(recipe.RECIPE_SUFFIX)
-            for it in there
-            if it.endswith(recipe.RECIPE_SUFFIX)
-        }
-        sounds = [
-            it
-            for it in there
-            if Path(it).suffix.lower() in readable_suffixes() and it not in outputs
-        ]
+        outputs = {it.removesuffix(recipe.RECIPE_SUFFIX) for it in there if it.endswith(recipe.RECIPE_SUFFIX)}
+        sounds = [it for it in there if Path(it).suffix.lower() in readable_suffixes() and it not in outputs]
         if not sounds:
             raise FolderError(f"no audio file below {printable(item)}: name another input")
         for url in sounds:
@@ -250,9 +242,7 @@ def _final_results(
     work = partial(_run_item, task)
     for (unit, known), result in _run_items(work, todo, model, workers):
         done = (
-            failed_item(unit, _with_item_name(unit, result))
-            if isinstance(result, TonewoodError)
-            else result
+            failed_item(unit, _with_item_name(unit, result)) if isinstance(result, TonewoodError) else result
         )
         name = f"{unit.input}\n{unit.output}"
         tries[name] = tries.get(name, 0) + 1

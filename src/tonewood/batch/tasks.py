@@ -152,9 +152,7 @@ class EnhanceTask:
         return replace(done, output=url, recipe=side, picture=drawn)
 
 
-def _find_uploaded(
-    url: str, recipe_url: str, picture_url: str | None, key: OutputKey
-) -> Recipe | None:
+def _find_uploaded(url: str, recipe_url: str, picture_url: str | None, key: OutputKey) -> Recipe | None:
     """Recipe of what an earlier run put at a URL; None if nothing is there.
 
     Raises
@@ -283,18 +281,12 @@ class ExplainTask:
         """Explain a recording; with a table, what an earlier run explained stays."""
         assert isinstance(item.input, Path)
         assert isinstance(item.output, Path)
-        if (
-            previous is not None
-            and item.output.exists()
-            and previous.sha256 == file_sha256(item.input)
-        ):
+        if previous is not None and item.output.exists() and previous.sha256 == file_sha256(item.input):
             return ItemResult(
                 previous, (SkippedExplanation(item.input, item.output), _previous_figures(previous))
             )
         job = FileJob(item.input, item.output)
-        done = explain_files.explain_file(
-            job, model, self.options, overwrite=self.overwrite, seed=self.seed
-        )
+        done = explain_files.explain_file(job, model, self.options, overwrite=self.overwrite, seed=self.seed)
         spectrum = model.settings.spectrum
         found = done.explanation
         name = printable(_page_title(item.output, self.out))

@@ -70,13 +70,9 @@ InputsArgument = Annotated[
 ]
 RecipeArgument = Annotated[
     Path,
-    typer.Argument(
-        metavar="RECIPE", readable=False, help="Recipe beside an output: ….recipe.json."
-    ),
+    typer.Argument(metavar="RECIPE", readable=False, help="Recipe beside an output: ….recipe.json."),
 ]
-ReferenceOption = Annotated[
-    Path, typer.Option(readable=False, help="Folder of the sound that is wanted.")
-]
+ReferenceOption = Annotated[Path, typer.Option(readable=False, help="Folder of the sound that is wanted.")]
 SourceOption = Annotated[
     Path, typer.Option(readable=False, help="Folder of the sound that is to be improved.")
 ]
@@ -93,9 +89,7 @@ LocationsArgument = Annotated[
 OutputLocationOption = Annotated[
     str, typer.Option("-o", "--output", help="Folder, file for one INPUT, or URL.")
 ]
-WorkersOption = Annotated[
-    int | None, typer.Option(help="Spread the files over so many processes here.")
-]
+WorkersOption = Annotated[int | None, typer.Option(help="Spread the files over so many processes here.")]
 SchedulerOption = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Or over a running Dask cluster: tcp://….")
 ]
@@ -103,9 +97,7 @@ RetriesOption = Annotated[int, typer.Option(help="Times that what failed is trie
 ParquetOption = Annotated[
     str | None, typer.Option(metavar="FILE", help="One Parquet table of all that was found.")
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON object a line on standard output.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 CacheOption = Annotated[
     bool,
@@ -161,9 +153,7 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise OutputError(
-            f"{printable(path)} has no folder to lie in: make {printable(folder)} first"
-        )
+        raise OutputError(f"{printable(path)} has no folder to lie in: make {printable(folder)} first")
     if not os.access(folder, os.W_OK):
         raise OutputError(
             f"{printable(path)} cannot be written (permission denied): name another output folder"
@@ -191,11 +181,7 @@ class BatchOptions(NamedTuple):
         if self.parquet is not None:
             return remote.parse_location(self.parquet)
         spread = self.workers is not None or self.scheduler is not None
-        return (
-            remote.join_location(folder, RESULTS_TABLE_NAME)
-            if spread and folder is not None
-            else None
-        )
+        return remote.join_location(folder, RESULTS_TABLE_NAME) if spread and folder is not None else None
 
     def can_resume(self, folder: "Location | None") -> bool:
         """Whether an earlier run left its table, or a part of it."""

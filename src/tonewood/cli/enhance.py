@@ -47,21 +47,15 @@ def enhance_command(
     prior: Annotated[
         str, typer.Option(help="auto, none, random, blocks, static, neighbours or predicted.")
     ] = "auto",
-    steps: Annotated[
-        int | None, typer.Option(help="Steps of the search; 0: the prior alone.")
-    ] = None,
-    only: Annotated[
-        str, typer.Option(help="One aspect: tilt, bands or dynamics-of-bands.")
-    ] = "all",
+    steps: Annotated[int | None, typer.Option(help="Steps of the search; 0: the prior alone.")] = None,
+    only: Annotated[str, typer.Option(help="One aspect: tilt, bands or dynamics-of-bands.")] = "all",
     between: Annotated[
         str | None, typer.Option(metavar="LOW:HIGH", help="Change this band alone, Hz.")
     ] = None,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="Change nothing before: 10, 1:02.")
     ] = None,
-    to: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="Change nothing after.")
-    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Change nothing after.")] = None,
     seed: Annotated[int, typer.Option(help="Draws what is random.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Reshape what is unlike the source folder too.")
@@ -113,9 +107,7 @@ def enhance_command(
         _enhance_batch(inputs, output, task, loaded, asked, json_)
         return
     laid = output_files.plan_file_jobs(paths[:-1], paths[-1])
-    events = enhance_file.enhance_files(
-        laid, loaded, settings, plot=plot, overwrite=overwrite, device=device
-    )
+    events = enhance_file.enhance_files(laid, loaded, settings, plot=plot, overwrite=overwrite, device=device)
     show_file_events(events, len(laid), settings.search.steps, json_)
 
 

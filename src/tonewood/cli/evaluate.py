@@ -100,26 +100,20 @@ def evaluate_command(
                 json_,
             )
         else:
-            measured = _measure_locally(
-                _find_pair_files(pairs, table), loaded, seed, device, kept, json_
-            )
+            measured = _measure_locally(_find_pair_files(pairs, table), loaded, seed, device, kept, json_)
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
         compared, lost, read = _compare_folders(folders, loaded, seed, json_)
         failed, total = failed + lost, total + read
     done = evaluate_page.EvaluationReport(measured, compared)
     page = (
-        evaluate_page.write_evaluation_report(output, done, loaded, overwrite=overwrite)
-        if output
-        else None
+        evaluate_page.write_evaluation_report(output, done, loaded, overwrite=overwrite) if output else None
     )
     _print_evaluation(done, page, json_)
     exit_if_failed(failed, total)
 
 
-def _find_pair_files(
-    folders: tuple[Path, Path], table: Path | None
-) -> "list[PairFiles | FileFailure]":
+def _find_pair_files(folders: tuple[Path, Path], table: Path | None) -> "list[PairFiles | FileFailure]":
     """Pairs by a table, or by name."""
     from tonewood.evaluation.pairs import pairs_by_name, pairs_from_table
 
@@ -180,9 +174,7 @@ def _measure_locally(
     from tonewood.evaluation.pairs import MeasureProgress
 
     with EvaluatingDisplay() as display:
-        for event in pipeline.evaluate_pairs(
-            pairs, model, seed=seed, device=device, audible_pairs=examples
-        ):
+        for event in pipeline.evaluate_pairs(pairs, model, seed=seed, device=device, audible_pairs=examples):
             if isinstance(event, MeasureProgress):
                 display.show(event)
             elif isinstance(event, pipeline.Evaluation):
@@ -219,9 +211,7 @@ def _compare_folders(
     return done, failed, total
 
 
-def _print_evaluation(
-    evaluation_report: "EvaluationReport", page: Path | None, as_json: bool
-) -> None:
+def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, as_json: bool) -> None:
     """Tell what was found in all."""
     from tonewood.evaluation.report import folders_table, means_table
 

@@ -96,9 +96,7 @@ def _print_score(done: "FileScored", as_json: bool) -> None:
 
 def info_command(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a bundled model.")],
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="As the page that model hubs show.")
-    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the page that model hubs show.")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Show a model's card."""
@@ -144,9 +142,7 @@ def explain_command(
     inputs: InputsArgument,
     output: Annotated[
         Path,
-        typer.Option(
-            "-o", "--output", readable=False, help="Picture .png or page .html; or a folder."
-        ),
+        typer.Option("-o", "--output", readable=False, help="Picture .png or page .html; or a folder."),
     ],
     model: ModelOption = "cello",
     side: Annotated[
@@ -214,9 +210,7 @@ def explain_command(
 def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:
     """Tell of a recording that an earlier run explained."""
     if as_json:
-        common.print_json(
-            {"input": str(skipped.input), "output": str(skipped.output), "already": True}
-        )
+        common.print_json({"input": str(skipped.input), "output": str(skipped.output), "already": True})
     else:
         print(f"{printable(skipped.input)}\n  already {printable(skipped.output)}")
 

@@ -61,9 +61,7 @@ def new_test_command(
         int | None, typer.Option(help="Trials that come again; by default one in eight.")
     ] = None,
     training: Annotated[int, typer.Option(help="Trials to get used to it.")] = 1,
-    choice: Annotated[
-        str, typer.Option(help="random, or active: the pair that teaches most.")
-    ] = "random",
+    choice: Annotated[str, typer.Option(help="random, or active: the pair that teaches most.")] = "random",
     checks: Annotated[
         bool, typer.Option("--checks/--no-checks", help="Check hearing and headphones.")
     ] = True,
@@ -110,10 +108,7 @@ def new_test_command(
         common.print_json({"test": str(output), **_test_json(test), "power": told._asdict()})
     else:
         print(f"test       {printable(output)}")
-        print(
-            f"trials     {len(test.trials)}, {test.per_listener} for each listener, "
-            f"{test.repeats} again"
-        )
+        print(f"trials     {len(test.trials)}, {test.per_listener} for each listener, {test.repeats} again")
         print(f"stimuli    {len(test.stimuli)} of {test.seconds:g} s at {test.rate} Hz")
         print(f"listeners  {told.text}")
     exit_if_failed(failed, len(found))
@@ -169,11 +164,7 @@ def test_results_command(
     if output is not None:
         report_page.prepare_results_folder(output, overwrite)
     found = analysis.analyze_answers(loaded, answers, headphones_only=headphones)
-    page = (
-        report_page.write_listening_report(output, test, found, overwrite=overwrite)
-        if output
-        else None
-    )
+    page = report_page.write_listening_report(output, test, found, overwrite=overwrite) if output else None
     if json_:
         common.print_json({**found.summary, "page": str(page) if page else None})
         return
@@ -200,13 +191,9 @@ def delete_listener_command(
     for person in list_participants(loaded, answers):
         if listener.upper() in (person.code, person.name):
             answers.delete(person.listener.id)
-            common.print_json({"deleted": listener}) if json_ else print(
-                f"deleted    {printable(listener)}"
-            )
+            common.print_json({"deleted": listener}) if json_ else print(f"deleted    {printable(listener)}")
             return
-    raise CallError(
-        f"{printable(listener)} is nobody here: see the names in tonewood listen results"
-    )
+    raise CallError(f"{printable(listener)} is nobody here: see the names in tonewood listen results")
 
 
 @listen_app.command("export")
@@ -226,12 +213,8 @@ def export_test_command(
 @listen_app.command("import")
 def import_answers_command(
     test: TestArgument,
-    table: Annotated[
-        Path, typer.Argument(metavar="CSV", readable=False, help="Answers given elsewhere.")
-    ],
-    source_format: Annotated[
-        str, typer.Option("--from", help="webmushra or reseval.")
-    ] = "webmushra",
+    table: Annotated[Path, typer.Argument(metavar="CSV", readable=False, help="Answers given elsewhere.")],
+    source_format: Annotated[str, typer.Option("--from", help="webmushra or reseval.")] = "webmushra",
     json_: JsonOption = False,
 ) -> None:
     """Bring answers back that webMUSHRA or ReSEval collected."""
@@ -255,9 +238,7 @@ def _load_test_and_answers(folder: Path) -> tuple["ListeningTest", Any]:
     test = definition.load_listening_test(folder)
     path = folder / definition.ANSWERS_FILE
     if not path.exists():
-        raise FolderError(
-            f"{printable(folder)} has no answers yet: serve it with tonewood listen serve"
-        )
+        raise FolderError(f"{printable(folder)} has no answers yet: serve it with tonewood listen serve")
     return test, AnswerDatabase(path)
 
 

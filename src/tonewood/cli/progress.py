@@ -104,11 +104,7 @@ class TrainingDisplay(_ProgressDisplay):
 
     def show(
         self,
-        event: AuditProgress
-        | SideLoadProgress
-        | ListenerAudioProgress
-        | CheckEvent
-        | LabelProgress,
+        event: AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress,
     ) -> None:
         """Draw one event."""
         if isinstance(event, AuditProgress | SideLoadProgress):

@@ -35,9 +35,7 @@ def apply_command(
     output: OutputOption,
     model: Annotated[
         str | None,
-        typer.Option(
-            "-m", "--model", help="Model file or name; else the bundled one that the recipe names."
-        ),
+        typer.Option("-m", "--model", help="Model file or name; else the bundled one that the recipe names."),
     ] = None,
     static_only: Annotated[
         bool, typer.Option("--static-only", help="Carry what the correction does on average.")
@@ -163,9 +161,7 @@ def _print_difference(found: "CorrectionDifference") -> None:
 def export_command(
     correction: Annotated[
         str,
-        typer.Argument(
-            metavar="RECIPE|MODEL", help="Recipe, or the output it lies beside; or a model."
-        ),
+        typer.Argument(metavar="RECIPE|MODEL", help="Recipe, or the output it lies beside; or a model."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="File to write.")],
     ir: Annotated[
@@ -180,9 +176,7 @@ def export_command(
     ] = False,
     form: Annotated[
         str | None,
-        typer.Option(
-            "--format", help="--peq: apo, autoeq, rew, camilladsp; --automation: csv, jsfx."
-        ),
+        typer.Option("--format", help="--peq: apo, autoeq, rew, camilladsp; --automation: csv, jsfx."),
     ] = None,
     rate: Annotated[int, typer.Option(help="That it will be played at, Hz.")] = 48_000,
     length: Annotated[

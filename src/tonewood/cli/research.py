@@ -32,12 +32,8 @@ if TYPE_CHECKING:
 
 
 def reproduce_command(
-    corpus: Annotated[
-        Path, typer.Option(readable=False, help="Folder laid out as train|test/{good,cheap}.")
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", readable=False, help="Folder for the report.")
-    ],
+    corpus: Annotated[Path, typer.Option(readable=False, help="Folder laid out as train|test/{good,cheap}.")],
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Folder for the report.")],
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", help="Model to take instead of training one."),
@@ -168,9 +164,7 @@ _CONDITION_METAVAR = "FIELD=PATTERN"
 def manifest_command(
     dataset_or_shards: Annotated[
         list[str],
-        typer.Argument(
-            metavar="WHAT", help="good_sounds, tinysol, medley_solos_db, or .tar shards."
-        ),
+        typer.Argument(metavar="WHAT", help="good_sounds, tinysol, medley_solos_db, or .tar shards."),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", readable=False, help="List to write: .csv or .jsonl.")
@@ -181,15 +175,11 @@ def manifest_command(
     ] = None,
     reference: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar=_CONDITION_METAVAR, help="What is wanted; given again, all must hold."
-        ),
+        typer.Option(metavar=_CONDITION_METAVAR, help="What is wanted; given again, all must hold."),
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar=_CONDITION_METAVAR, help="What is to be improved; given again, all must hold."
-        ),
+        typer.Option(metavar=_CONDITION_METAVAR, help="What is to be improved; given again, all must hold."),
     ] = None,
     both: Annotated[
         list[str] | None,
@@ -213,9 +203,7 @@ def manifest_command(
         done = catalogs.write_shards_manifest(archives, sides, output, overwrite=overwrite)
     common.print_stderr(f"note: {done.note}")
     if done.missing:
-        common.print_stderr(
-            f"note: {done.missing} recordings of the index are not there, and not listed"
-        )
+        common.print_stderr(f"note: {done.missing} recordings of the index are not there, and not listed")
     if json_:
         common.print_json({**done._asdict(), "output": str(done.output)})
     else:
@@ -241,9 +229,7 @@ def harp_command(
 
     loaded = load_model(model)
     with tempfile.TemporaryDirectory(prefix="tonewood-", ignore_cleanup_errors=True) as folder:
-        made = web.secure(
-            harp.create_harp_app(loaded, Path(folder)), limits_by_path=harp.UPLOAD_LIMITS
-        )
+        made = web.secure(harp.create_harp_app(loaded, Path(folder)), limits_by_path=harp.UPLOAD_LIMITS)
 
         def ready(bound: int) -> None:
             print(web.server_url(host, bound), flush=True)

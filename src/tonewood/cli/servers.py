@@ -234,9 +234,7 @@ def _run_on_recording(
         print(f"sound    {printable(sound)}")
 
 
-def _create_stream(
-    model: "Model", rate: int, channels: int, controls: "LiveControls"
-) -> "StreamingEnhancer":
+def _create_stream(model: "Model", rate: int, channels: int, controls: "LiveControls") -> "StreamingEnhancer":
     from tonewood.enhancement.streaming import StreamingEnhancer
     from tonewood.settings import RenderSettings
 

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 
 def train_command(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Model file to write.")],
     reference: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,9 +50,7 @@ def train_command(
     ] = None,
     preferences: Annotated[
         Path | None,
-        typer.Option(
-            readable=False, help="CSV of pairs: preferred,other, as listen results write."
-        ),
+        typer.Option(readable=False, help="CSV of pairs: preferred,other, as listen results write."),
     ] = None,
     ratings: Annotated[
         Path | None, typer.Option(readable=False, help="CSV of mean opinion scores: file,rating.")
@@ -87,9 +83,7 @@ def train_command(
     ] = "",
     notice: Annotated[
         Path | None,
-        typer.Option(
-            readable=False, help="Text file on the recordings' origin, kept in the model."
-        ),
+        typer.Option(readable=False, help="Text file on the recordings' origin, kept in the model."),
     ] = None,
     cache: CacheOption = True,
     resume: Annotated[
@@ -246,9 +240,7 @@ def audit_command(
     _print_audit(done, loaded, output, json_)
 
 
-def _print_audit(
-    done: "AuditResult", model: "Model | None", page: Path | None, as_json: bool
-) -> None:
+def _print_audit(done: "AuditResult", model: "Model | None", page: Path | None, as_json: bool) -> None:
     """Tell what an audit found: a confound a line."""
     from tonewood.audit import pipeline
     from tonewood.audit.pipeline import CONFOUNDS

@@ -170,9 +170,7 @@ def read_shard_samples(shards: Sequence[Path]) -> list[ShardSample]:
                 elif suffix in (".json", ".cls") and member.size <= _MAX_LABEL_BYTES:
                     stream = archive.extractfile(member)
                     content = b"" if stream is None else stream.read()
-                    said.setdefault(key, {}).update(
-                        _parse_shard_fields(shard, member.name, suffix, content)
-                    )
+                    said.setdefault(key, {}).update(_parse_shard_fields(shard, member.name, suffix, content))
         for key, name in audio.items():
             fields = {"key": key, "shard": shard.name, **said.get(key, {})}
             track = CatalogTrack(Path(name), fields.get("session", shard.name), fields)
@@ -180,9 +178,7 @@ def read_shard_samples(shards: Sequence[Path]) -> list[ShardSample]:
     return found
 
 
-def unpack_shard_samples(
-    samples: Iterable[ShardSample], folder: Path
-) -> Iterator[tuple[ShardSample, Path]]:
+def unpack_shard_samples(samples: Iterable[ShardSample], folder: Path) -> Iterator[tuple[ShardSample, Path]]:
     """Write recordings of samples into a folder, by names of our own; what became of each."""
     by_shard: dict[Path, dict[str, ShardSample]] = {}
     for sample in samples:
@@ -295,17 +291,13 @@ def write_dataset_manifest(
         The data set is unknown, not there or not readable; a side is empty, or a track on both.
     """
     if name not in KNOWN_DATASETS:
-        raise CallError(
-            f"{name!r} is no data set known here: {', '.join(KNOWN_DATASETS)}, or .tar files"
-        )
+        raise CallError(f"{name!r} is no data set known here: {', '.join(KNOWN_DATASETS)}, or .tar files")
     if home is None:
         raise CallError(f"{name} lies somewhere: say where with --data-home")
     _check_side_conditions(sides, output, overwrite)
     there = find_dataset_tracks(name, home)
     chosen = _select_sides(there.tracks, lambda track: track, sides, name)
-    rows = [
-        ManifestRow(it.path, side, it.session) for side, found in chosen.items() for it in found
-    ]
+    rows = [ManifestRow(it.path, side, it.session) for side, found in chosen.items() for it in found]
     manifest.write_manifest(output, rows, overwrite=overwrite)
     reference, source = map(len, chosen.values())
     return ManifestSummary(output, reference, source, there.missing, KNOWN_DATASETS[name].note)
@@ -317,9 +309,7 @@ def write_shards_manifest(
     """List recordings of WebDataset shards, unpacked beside the list; raises as `write_dataset_manifest`."""
     _check_side_conditions(sides, output, overwrite)
     paths = [it for path in archives for it in (sorted(path.glob("*.tar")) or [path])]
-    chosen = _select_sides(
-        read_shard_samples(paths), lambda it: it.track, sides, printable(archives[0])
-    )
+    chosen = _select_sides(read_shard_samples(paths), lambda it: it.track, sides, printable(archives[0]))
     folder = output.with_name(f"{output.stem}-audio")
     if folder.exists() and not overwrite:
         raise OutputError(f"{printable(folder)} exists: name another list or pass --overwrite")
@@ -327,21 +317,15 @@ def write_shards_manifest(
         made = stack.enter_context(temporary_folder(output.parent))
         labels = {(it.shard, it.member): side for side, found in chosen.items() for it in found}
         rows = [
-            ManifestRow(
-                folder / path.name, labels[sample.shard, sample.member], sample.track.session
-            )
-            for sample, path in unpack_shard_samples(
-                [it for both in chosen.values() for it in both], made
-            )
+            ManifestRow(folder / path.name, labels[sample.shard, sample.member], sample.track.session)
+            for sample, path in unpack_shard_samples([it for both in chosen.values() for it in both], made)
         ]
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
         manifest.write_manifest(output, rows, overwrite=overwrite)
     reference, source = map(len, chosen.values())
-    return ManifestSummary(
-        output, reference, source, 0, f"the recordings are in {printable(folder)}"
-    )
+    return ManifestSummary(output, reference, source, 0, f"the recordings are in {printable(folder)}")
 
 
 def _check_side_conditions(sides: SideConditions, output: Path, overwrite: bool) -> None:

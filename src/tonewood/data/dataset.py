@@ -173,9 +173,7 @@ def load_dataset(
             pass
         barrier()
     seen = set[str]()
-    for number, (item, it) in enumerate(
-        zip(found, parallel_map(study, found), strict=True), start=1
-    ):
+    for number, (item, it) in enumerate(zip(found, parallel_map(study, found), strict=True), start=1):
         if it.digest in seen:
             continue
         seen.add(it.digest)
@@ -303,11 +301,7 @@ def select_training_excerpts(
     pieces = []
     for number, take in enumerate(takes):
         frames = take.rows_db.shape[1]
-        length = (
-            round(_TRAINING_EXCERPT_SECONDS * frames / take.seconds)
-            // PITCH_HOP_RATIO
-            * PITCH_HOP_RATIO
-        )
+        length = round(_TRAINING_EXCERPT_SECONDS * frames / take.seconds) // PITCH_HOP_RATIO * PITCH_HOP_RATIO
         # What is left over at the end is no piece, unless it is all there is.
         count = max(1, frames // length)
         pieces += [(number, k * length, min(length, frames)) for k in range(count)]

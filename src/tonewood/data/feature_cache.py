@@ -148,9 +148,7 @@ class FeatureCache:
         """
         if self.folder is None:
             return extract(None).to_memory()
-        name = hashlib.sha256(
-            json.dumps([_CACHE_VERSION, *content_key(), *key_parts]).encode()
-        ).hexdigest()
+        name = hashlib.sha256(json.dumps([_CACHE_VERSION, *content_key(), *key_parts]).encode()).hexdigest()
         path = self.folder / f"{name}{_CACHE_SUFFIX}"
         kept = _read_cache_entry(path)
         if kept is not None:
@@ -300,9 +298,7 @@ def open_recording(
     """
     plain = ExcerptReader(item)
     return (
-        plain
-        if normalization is None
-        else NormalizedReader(plain, summarize_recording(plain), normalization)
+        plain if normalization is None else NormalizedReader(plain, summarize_recording(plain), normalization)
     )
 
 
@@ -427,9 +423,7 @@ class FeatureExtractor:
 
     def _analyse_chunks(self, pieces: Iterator[Chunk[AudioArray]]) -> None:
         for piece in pieces:
-            rows, power = compute_chunk_features(
-                piece, self._bands, self._spectrum, with_pitch=self._pitched
-            )
+            rows, power = compute_chunk_features(piece, self._bands, self._spectrum, with_pitch=self._pitched)
             self._rows.append(rows)
             if power.shape[1]:
                 self._power.append(power)

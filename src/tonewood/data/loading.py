@@ -88,9 +88,7 @@ def load_sides(
     sides: list[tuple[DatasetSide, FolderOrManifest]] = [("reference", place) for place in places]
     for side, folder in (*sides, ("source", source)):
         parts.append([])
-        for loading in dataset.load_dataset(
-            folder, settings, normalization=normalization, cache=cache
-        ):
+        for loading in dataset.load_dataset(folder, settings, normalization=normalization, cache=cache):
             parts[-1].append(loading.take)
             yield SideLoadProgress(side, loading)
     *references, sources = parts
@@ -158,9 +156,7 @@ def survey_sides(
     """Read both sides' folders for their traces, yielding every recording; returns the evidence."""
     check_distinct_folders(*references, source)
     heard: dict[DatasetSide, list[AuditFeatures]] = {"reference": [], "source": []}
-    sides: list[tuple[DatasetSide, FolderOrManifest]] = [
-        ("reference", folder) for folder in references
-    ]
+    sides: list[tuple[DatasetSide, FolderOrManifest]] = [("reference", folder) for folder in references]
     for side, folder in (*sides, ("source", source)):
         for surveyed in dataset.survey_dataset(folder, settings):
             heard[side].append(surveyed.audit_features)

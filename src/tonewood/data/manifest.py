@@ -109,9 +109,7 @@ def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
         sides[label].append(ManifestEntry(path.parent / name, session, start, end, line))
     for label, entries in sides.items():
         if not entries:
-            raise FolderError(
-                f"{printable(path)} names no {label}; a model needs both sides: add some"
-            )
+            raise FolderError(f"{printable(path)} names no {label}; a model needs both sides: add some")
     first, second = (ManifestSide(path, label, tuple(sides[label])) for label in SIDE_LABELS)
     return first, second
 
@@ -119,9 +117,7 @@ def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
 def check_manifest_output(path: Path, overwrite: bool) -> None:
     """Refuse before the work a list that cannot be written after it; OutputError."""
     if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise OutputError(
-            f"{printable(path)} is no kind of list: name one such as takes.csv or .jsonl"
-        )
+        raise OutputError(f"{printable(path)} is no kind of list: name one such as takes.csv or .jsonl")
     if not path.resolve().parent.is_dir():
         raise OutputError(
             f"{printable(path)} has no folder to lie in: make {printable(path.resolve().parent)} first"
@@ -153,9 +149,7 @@ def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise FolderError(
-            f"{printable(path)} cannot be read ({why}): name a CSV or JSONL"
-        ) from None
+        raise FolderError(f"{printable(path)} cannot be read ({why}): name a CSV or JSONL") from None
     except UnicodeDecodeError:
         raise FolderError(f"{printable(path)} is no UTF-8: save the list as UTF-8") from None
     if path.suffix.lower() in (".jsonl", ".ndjson"):

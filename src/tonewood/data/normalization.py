@@ -22,9 +22,7 @@ _FILTER_BLOCK = 1 << 18  # samples that are filtered at once
 _NOISE_BLOCK = 1 << 21  # samples of noise that are drawn at once
 _FADE_SECONDS = 0.2
 _Wave = NDArray[Any]  # in double precision, which pieces and blocks leave as it is
-_BAND_EDGES_HZ: Float64Array = np.concatenate(
-    [[0.0], THIRD_OCTAVES_HZ[1:] / HALF_BAND_RATIO, [np.inf]]
-)
+_BAND_EDGES_HZ: Float64Array = np.concatenate([[0.0], THIRD_OCTAVES_HZ[1:] / HALF_BAND_RATIO, [np.inf]])
 
 
 def fit_normalization(
@@ -166,9 +164,7 @@ def shaped_noise(
     band = np.searchsorted(_BAND_EDGES_HZ, hz, side="right") - 1
     # Below the lowest band the noise goes on as dense as it is there. White noise of power 1 has
     # 2 / rate for each Hz.
-    density = (
-        (lacking / (THIRD_OCTAVES_HZ * (HALF_BAND_RATIO - 1 / HALF_BAND_RATIO)))[band] * rate / 2
-    )
+    density = (lacking / (THIRD_OCTAVES_HZ * (HALF_BAND_RATIO - 1 / HALF_BAND_RATIO)))[band] * rate / 2
     noise: Float64Array = np.fft.irfft(spectrum * np.sqrt(density), length)
     return noise
 
@@ -191,9 +187,9 @@ def _extrapolate_bands(bands_db: Float64Array) -> Float64Array:
     if known.size == 0:
         return np.full(len(bands_db), -300.0)
     above = np.maximum(0, np.arange(len(bands_db)) - known[-1])
-    level: Float64Array = np.where(
-        above > 0, bands_db[known[-1]], bands_db
-    ) + 20 * above * np.log10(HALF_BAND_RATIO)
+    level: Float64Array = np.where(above > 0, bands_db[known[-1]], bands_db) + 20 * above * np.log10(
+        HALF_BAND_RATIO
+    )
     return level
 
 

@@ -98,9 +98,7 @@ def _levels_per_100_hz(power: Float64Array, rate: int) -> Float64Array:
     """Mean level [step] of a spectrum [bin] over each 100 Hz, dB."""
     step = np.arange(len(power)) * (rate / 200 / (len(power) - 1))
     which = step.astype(np.int64)
-    level: Float64Array = power_to_db(
-        np.bincount(which, power) / np.maximum(np.bincount(which), 1)
-    )[:-1]
+    level: Float64Array = power_to_db(np.bincount(which, power) / np.maximum(np.bincount(which), 1))[:-1]
     return level
 
 
@@ -281,9 +279,7 @@ class ClippedPeaks:
     def push(self, block: Samples) -> None:
         """Look at more samples (channels, samples)."""
         joined = np.concatenate([self._pending, block], axis=1)
-        first = max(
-            0, self._pending.shape[1] - 1
-        )  # those before it had their neighbours, and count
+        first = max(0, self._pending.shape[1] - 1)  # those before it had their neighbours, and count
         self._pending = joined[:, -_CONTEXT_SAMPLES:]
         for channel, peak in zip(joined, self._peaks, strict=True):
             if peak < 0.05:

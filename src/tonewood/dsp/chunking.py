@@ -65,9 +65,7 @@ class Rechunker:
     def __init__(self, size: int, margin: int) -> None:
         self.size, self.margin = size, margin
         self._pending: list[Samples] = []
-        self._offset = self._next_start = self._received = (
-            0  # of what is held, of the next piece; what came
-        )
+        self._offset = self._next_start = self._received = 0  # of what is held, of the next piece; what came
 
     def push(self, block: Samples) -> Iterator[Chunk[Samples]]:
         """Pieces that a block completes."""
@@ -86,19 +84,13 @@ class Rechunker:
         """What is left; nothing of nothing."""
         if self._received > self._next_start:
             lead = self._next_start - self._offset
-            yield Chunk(
-                self._joined(), self._offset, lead, self._received - self._next_start, is_last=True
-            )
+            yield Chunk(self._joined(), self._offset, lead, self._received - self._next_start, is_last=True)
 
     def _joined(self) -> Samples:
-        return (
-            self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending, axis=-1)
-        )
+        return self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending, axis=-1)
 
 
-def overlapping_chunks(
-    blocks: Iterable[Samples], size: int, margin: int
-) -> Iterator[Chunk[Samples]]:
+def overlapping_chunks(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Chunk[Samples]]:
     """All pieces that `Rechunker` makes of some blocks."""
     regrouped = Rechunker(size, margin)
     for block in blocks:
@@ -127,9 +119,7 @@ def with_margin(chunk: Chunk[Wave], margin: int) -> Chunk[Wave]:
     """A piece that is about so much of its margins too, as far as the recording goes."""
     before = min(margin, chunk.core_start)
     after = 0 if chunk.is_last else margin
-    return chunk._replace(
-        left_margin=chunk.left_margin - before, core_size=before + chunk.core_size + after
-    )
+    return chunk._replace(left_margin=chunk.left_margin - before, core_size=before + chunk.core_size + after)
 
 
 def single_chunk(samples: Wave) -> Chunk[Wave]:

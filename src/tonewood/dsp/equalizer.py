@@ -97,9 +97,7 @@ def eq_response_db(bands: tuple[EqBand, ...], hz: FloatArray, rate: float) -> Fl
     return total
 
 
-def graphic_eq_gains(
-    target_db: FloatArray, centres_hz: FloatArray, q: float, rate: float
-) -> FloatArray:
+def graphic_eq_gains(target_db: FloatArray, centres_hz: FloatArray, q: float, rate: float) -> FloatArray:
     """Gains [band, time] of a graphic equaliser whose whole response at its centres is a table.
 
     Neighbouring bands reach into one another, nearly in proportion to their gains in dB (Abel &
@@ -126,9 +124,7 @@ def graphic_eq_gains(
             total += 10 * np.log10((near + wide * a2) / (near + wide / a2))
         return total
 
-    reach = np.stack(
-        [response(_PROBE_DB * row[:, None])[:, 0] / _PROBE_DB for row in np.eye(len(w))], axis=1
-    )
+    reach = np.stack([response(_PROBE_DB * row[:, None])[:, 0] / _PROBE_DB for row in np.eye(len(w))], axis=1)
     gains = np.linalg.solve(reach, target_db)
     for _ in range(_GRAPHIC_ROUNDS):
         gains += np.linalg.solve(reach, target_db - response(gains))
@@ -138,9 +134,7 @@ def graphic_eq_gains(
 def fit_grid_hz(rate: float) -> FloatArray:
     """Frequencies [point] at which curve and response are compared: 24 an octave."""
     high = min(FIT_HIGH_HZ, 0.45 * rate)
-    return np.geomspace(
-        FIT_LOW_HZ, high, round(np.log2(high / FIT_LOW_HZ) * _POINTS_PER_OCTAVE) + 1
-    )
+    return np.geomspace(FIT_LOW_HZ, high, round(np.log2(high / FIT_LOW_HZ) * _POINTS_PER_OCTAVE) + 1)
 
 
 def fit_parametric_eq(curve_db: FloatArray, band_count: int, rate: float) -> EqFit:
@@ -168,9 +162,7 @@ def fit_parametric_eq(curve_db: FloatArray, band_count: int, rate: float) -> EqF
             starts += [shelf for shelf in _shelf_candidates(left, hz) if shelf.kind not in kinds]
         tried = [_refine_bands(curve_db, gain, (*bands, start), hz, rate) for start in starts]
         gain, bands, cost = min(tried, key=lambda it: it[2])
-    spread = _refine_bands(
-        curve_db, mean, _evenly_spaced_bands(curve_db - mean, hz, band_count), hz, rate
-    )
+    spread = _refine_bands(curve_db, mean, _evenly_spaced_bands(curve_db - mean, hz, band_count), hz, rate)
     if spread[2] < cost:
         gain, bands, _ = spread
     return _round_bands(curve_db, gain, bands, hz, rate)
@@ -198,9 +190,7 @@ def _strongest_peak(residual_db: FloatArray, hz: FloatArray) -> EqBand:
     last = place + int(np.argmax(beyond)) if beyond.any() else len(hz) - 1
     octaves = max(float(np.log2(hz[last] / hz[first])), 0.2)
     q = np.sqrt(2**octaves) / (2**octaves - 1)
-    return EqBand(
-        "peaking", float(hz[place]), float(residual_db[place]), float(np.clip(q, 0.25, 8.0))
-    )
+    return EqBand("peaking", float(hz[place]), float(residual_db[place]), float(np.clip(q, 0.25, 8.0)))
 
 
 def _shelf_candidates(residual_db: FloatArray, hz: FloatArray) -> list[EqBand]:
@@ -283,9 +273,7 @@ _OVERSAMPLING = 8  # points of the design for every sample of the response
 _KAISER_BETA = 1.0  # of Kaiser's window: more of it would blur the bass more than cutting off does
 
 
-def design_impulse_response(
-    curve: GainCurve, rate: int, length: int, phase: Phase
-) -> NDArray[np.float32]:
+def design_impulse_response(curve: GainCurve, rate: int, length: int, phase: Phase) -> NDArray[np.float32]:
     """Response [length] whose magnitude follows a curve.
 
     The linear-phase one is symmetric about sample (length - 1) // 2, by which it delays; an even
@@ -310,9 +298,7 @@ def design_impulse_response(
     return np.pad(made, (0, length - taps)).astype(np.float32)
 
 
-def magnitude_error_db(
-    response: NDArray[np.float32], curve: GainCurve, rate: int, hz: FloatArray
-) -> float:
+def magnitude_error_db(response: NDArray[np.float32], curve: GainCurve, rate: int, hz: FloatArray) -> float:
     """Largest difference in dB between a response's magnitude and a curve at some frequencies."""
     fft = 1 << (4 * max(len(response), rate // 8) - 1).bit_length()
     magnitude = np.abs(np.fft.rfft(response.astype(np.float64), fft))

@@ -56,9 +56,7 @@ def filterbank_matrix_on(
     return filterbank_matrix(bands, spectrum).to(device, dtype)
 
 
-def apply_filterbank(
-    magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings
-) -> Tensor:
+def apply_filterbank(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     """Row levels [..., row, frame] in dB from log magnitudes [..., bin, frame] in dB."""
     if bands.scale == "linear":
         return magnitude_db

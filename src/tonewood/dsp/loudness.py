@@ -81,9 +81,7 @@ def gated_loudness(parts: Sequence[LoudnessBlocks], rate: int) -> float:
     steps, step = np.concatenate([part.steps for part in parts]), _step_samples(rate)
     if len(steps) < _STEPS_PER_BLOCK:
         total = steps.sum() + sum(part.remainder for part in parts)
-        return _power_to_lufs(
-            total / (len(steps) * step + sum(part.remainder_samples for part in parts))
-        )
+        return _power_to_lufs(total / (len(steps) * step + sum(part.remainder_samples for part in parts)))
     power = np.convolve(steps, np.ones(_STEPS_PER_BLOCK), "valid") / (_STEPS_PER_BLOCK * step)
     gated = power[power > 10 ** ((_ABSOLUTE_GATE_LUFS + 0.691) / 10)]
     if gated.size == 0:  # all of it below the gate: very quiet recordings have a loudness too
@@ -107,15 +105,11 @@ class LoudnessMeter:
 
     def push(self, block: NDArray[np.float32]) -> None:
         """Hear more samples (channels, samples)."""
-        self._energies += [
-            measure_loudness_blocks(piece, self._rate) for piece in self._pieces.push(block)
-        ]
+        self._energies += [measure_loudness_blocks(piece, self._rate) for piece in self._pieces.push(block)]
 
     def integrated(self) -> float:
         """Loudness of all that was heard, LUFS; nothing can be pushed after it."""
-        self._energies += [
-            measure_loudness_blocks(piece, self._rate) for piece in self._pieces.flush()
-        ]
+        self._energies += [measure_loudness_blocks(piece, self._rate) for piece in self._pieces.flush()]
         return gated_loudness(self._energies, self._rate)
 
 
@@ -131,8 +125,7 @@ def true_peak(chunk: Chunk[Samples], rate: int) -> float:
     end = np.inf if chunk.is_last else factor * (chunk.left_margin + chunk.core_size)
     peak, at = max(float(chunk.core.max()), -float(chunk.core.min())), 0
     blocks = [
-        chunk.samples[:, it : it + _BLOCK_SAMPLES]
-        for it in range(0, chunk.samples.shape[1], _BLOCK_SAMPLES)
+        chunk.samples[:, it : it + _BLOCK_SAMPLES] for it in range(0, chunk.samples.shape[1], _BLOCK_SAMPLES)
     ]
     # Flushing with zeros can ring past an abrupt end no more than the samples themselves do.
     blocks.append(np.zeros((channels, 0), np.float32))

@@ -91,9 +91,7 @@ def segment_notes(wave: NDArray[np.float32], frames: int, frames_per_second: flo
     begun = detect_onsets(levels)
     attack = _dilate_steps(begun, *_ATTACK_SECONDS)
     # A note that begins anew is an attack, whatever was played before it.
-    changes = detect_note_changes(semitones) & ~_dilate_steps(
-        begun, _TRANSITION_SECONDS, _TRANSITION_SECONDS
-    )
+    changes = detect_note_changes(semitones) & ~_dilate_steps(begun, _TRANSITION_SECONDS, _TRANSITION_SECONDS)
     transition = _dilate_steps(changes, _TRANSITION_SECONDS, _TRANSITION_SECONDS)
     noisy = ~voiced | (_spectral_flatness_db(wave)[: len(levels)] > _MAX_FLATNESS_DB)
     labels = np.full(len(levels), SEGMENT_NAMES.index("steady"), dtype=np.int8)
@@ -211,9 +209,7 @@ def _spectral_flatness_db(wave: NDArray[np.float32]) -> FloatArray:
     return np.concatenate(flat)
 
 
-def _dilate_steps(
-    steps: NDArray[np.bool_], seconds_before: float, seconds_after: float
-) -> NDArray[np.bool_]:
+def _dilate_steps(steps: NDArray[np.bool_], seconds_before: float, seconds_after: float) -> NDArray[np.bool_]:
     """Steps that lie so near to one of `total_steps`."""
     before, after = round(seconds_before / _STEP_SECONDS), round(seconds_after / _STEP_SECONDS)
     found = np.zeros_like(steps)

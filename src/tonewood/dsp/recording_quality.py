@@ -31,9 +31,7 @@ from tonewood.dsp.artifact_detectors import (
 from tonewood.dsp.loudness import LoudnessMeter
 
 _WINDOW_SECONDS = 0.04
-_MAX_BINWISE_FRAMES = (
-    4096  # frames of the rests that are averaged bin by bin, at least, where there are more
-)
+_MAX_BINWISE_FRAMES = 4096  # frames of the rests that are averaged bin by bin, at least, where there are more
 _BLOCK_SAMPLES = 1 << 17
 _REST_DB = 40.0  # below the loud frames, where the floor begins to show
 
@@ -272,9 +270,7 @@ class _RestAnalyzer:
         Which frames are rests that hold something.
     """
 
-    def __init__(
-        self, spectra: _SpectrumAccumulator, power: Float64Array, rests: NDArray[np.bool_]
-    ) -> None:
+    def __init__(self, spectra: _SpectrumAccumulator, power: Float64Array, rests: NDArray[np.bool_]) -> None:
         found = np.flatnonzero(rests)
         chosen = found[power[found] <= np.median(power[found])] if found.size else found
         if chosen.size < MIN_FRAMES:
@@ -292,8 +288,7 @@ class _RestAnalyzer:
         frames, first = self._splitter.push(mono), self._next
         self._next += len(frames)
         here, some = (
-            it[slice(*np.searchsorted(it, [first, self._next]))]
-            for it in (self._chosen, self._binwise)
+            it[slice(*np.searchsorted(it, [first, self._next]))] for it in (self._chosen, self._binwise)
         )
         if here.size:
             power = _frame_power(torch.from_numpy(frames[here - first]))

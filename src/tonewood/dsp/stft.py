@@ -162,9 +162,7 @@ def filter_chunk(
 class _StftFilter:
     """Frames of a piece into spectra, and back through a filter, on a device."""
 
-    def __init__(
-        self, rate: int, settings: SpectrumSettings, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, rate: int, settings: SpectrumSettings, device: torch.device | None = None) -> None:
         self.rate = rate
         self.window, self.hop, _ = scale_to_rate(settings, rate)
         self.fft = filter_fft_length(self.window)

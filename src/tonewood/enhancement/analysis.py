@@ -272,9 +272,7 @@ def analyzer_for(
 ) -> ChunkAnalyzer:
     """An ear for a recording, as a model hears."""
     bands = model.settings.scorer.bands
-    return ChunkAnalyzer(
-        source.rate, source.channels, model.settings.spectrum, bands, with_pitch, device
-    )
+    return ChunkAnalyzer(source.rate, source.channels, model.settings.spectrum, bands, with_pitch, device)
 
 
 def analyse_source(

@@ -169,9 +169,7 @@ def compose_mask_range(
     return compose_mask(part, edit, max_gain_db, first * hop).scale(edit.amount)
 
 
-def _range_margins(
-    length: int, rate: int, model: Model, start: int, stop: int
-) -> tuple[int, int, float]:
+def _range_margins(length: int, rate: int, model: Model, start: int, stop: int) -> tuple[int, int, float]:
     """First and last sample to filter, and the time of the first mask frame that they need."""
     spectrum = model.settings.spectrum
     hop = round(spectrum.hop * rate / spectrum.rate)
@@ -258,9 +256,7 @@ def render_edit(
     frames = np.arange(rows.frames) * mask.hop_seconds
     bands = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     certificate = certify(
-        scorer=Change(
-            before=found_certificate.scorer.before, after=mean_score(model.scorer, after)
-        ),
+        scorer=Change(before=found_certificate.scorer.before, after=mean_score(model.scorer, after)),
         judge=judge,
         judge_rows=partial(mean_score, model.judge) if model.judge is not None else None,
         judge_fooled=found_certificate.judge_fooled,
@@ -327,20 +323,14 @@ def search_around_pins(
     steps = search_mask(
         grid.scale.score,
         levels_db,
-        _PinnedMask(
-            prior, cover, held, model.settings.spectrum.to_frames(searching.smooth_ms / 1000)
-        ),
+        _PinnedMask(prior, cover, held, model.settings.spectrum.to_frames(searching.smooth_ms / 1000)),
         prior + cover * (held - prior),
         searching,
         window_frames=model.scorer.crop_frames,
         max_gain_db=settings.render.max_gain_db,
         generator=torch.Generator().manual_seed(settings.seed),
-        guide_energy=partial(model.guide.energy, level_db=anchored.level_db)
-        if searching.guide
-        else None,
-        render_feedback=render_feedback(wave, grid.scale, model.settings.spectrum)
-        if hears
-        else None,
+        guide_energy=partial(model.guide.energy, level_db=anchored.level_db) if searching.guide else None,
+        render_feedback=render_feedback(wave, grid.scale, model.settings.spectrum) if hears else None,
         loudest_db=recording.levels.loudest_db,
     )
     step: SearchStep | None = None

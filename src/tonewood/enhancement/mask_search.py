@@ -73,9 +73,7 @@ def mask_grid(analysis: Analysis, model: Model, method: EnhanceMethod) -> MaskGr
 
     def levels(first: int, last: int) -> Tensor:
         begin = max(0, first - RENDER_FEEDBACK_MARGIN)
-        wave = analysis.wave.read(
-            begin * spectrum.hop, (last + RENDER_FEEDBACK_MARGIN) * spectrum.hop
-        )
+        wave = analysis.wave.read(begin * spectrum.hop, (last + RENDER_FEEDBACK_MARGIN) * spectrum.hop)
         made = band_levels(wave, spectrum.rate, scale.bands, spectrum)
         return made[:, first - begin : last - begin]
 
@@ -173,18 +171,14 @@ def find_prior_mask(
     """Mask [row, frame] in dB on a grid that the model's statistics suggest."""
     if kind in ("none", "random", "blocks"):
         # The paper's ‖X_inp - X_t‖² pulls towards no change.
-        nothing = LazyTimeSeries(
-            analysis.rows_db.frames, lambda a, b: torch.zeros(len(grid.hz), b - a)
-        )
+        nothing = LazyTimeSeries(analysis.rows_db.frames, lambda a, b: torch.zeros(len(grid.hz), b - a))
         return PriorMask(nothing, analysis.levels.mean_db)
     weights = model.priors.weights_of(kind)
     suggested = _collect_suggestions(analysis, model, weights, scratch_dir, device)
     masks = DiskArray(len(model.priors.static_db), scratch_dir)
     power = 0.0
     for span in split_segments(analysis.rows_db.frames):
-        parts = [
-            None if it is None else it.read(span.start, span.stop) for it in suggested.masks_db
-        ]
+        parts = [None if it is None else it.read(span.start, span.stop) for it in suggested.masks_db]
         present = suggested.activity[span.start : span.stop]
         mask = model.priors.combine(present, parts, suggested.means_db, weights)
         masks.append(mask)
@@ -229,9 +223,7 @@ def _collect_suggestions(
         return _PriorInput(span, analysis.rows_db.read(span.padded_start, span.padded_stop), power)
 
     work = _PriorTask(model.priors.to(torch.device(device)), weights, analysis.levels, device)
-    told = map(
-        part, split_segments(analysis.rows_db.frames, _SEARCH_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES)
-    )
+    told = map(part, split_segments(analysis.rows_db.frames, _SEARCH_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES))
     for found in parallel_map(work, told, picklable=device == "cpu"):
         audible += int(found.audible.sum())
         present.append(found.activity)
@@ -276,9 +268,7 @@ class _PriorTask:
         rows_db, frames = item.rows_db.to(self.device), span.padded_stop - span.padded_start
         fine = rows_db.new_zeros(N_PITCH_BINS, frames)
         if item.pitch_power is not None:
-            fine = remove_envelope(
-                item.pitch_power.to(self.device), self.levels.pitch_power, frames
-            )
+            fine = remove_envelope(item.pitch_power.to(self.device), self.levels.pitch_power, frames)
         take = self.priors.source.prior_features(Features(rows_db, fine), self.levels)
         masks = [
             None if mask is None else mask[:, span.core].contiguous().cpu()
@@ -314,9 +304,7 @@ def adversarial_judge_score(
     excerpt = rows_db.read(0, model.settings.spectrum.to_frames(limits.control_seconds))
     generator = torch.Generator().manual_seed(settings.seed)
     start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
-    free = SearchSettings(
-        score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
-    )
+    free = SearchSettings(score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam")
     steps = search_mask(
         model.scorer.score,
         excerpt,

@@ -79,9 +79,7 @@ def plan_file_jobs(inputs: Sequence[Path], out: Path) -> list[FileJob | FileFail
     single = len(inputs) == 1 and not inputs[0].is_dir()
     if single and not out.is_dir() and out.suffix.lower() in WRITABLE_SUFFIXES:
         return [FileJob(inputs[0], out)]
-    if not out.is_dir() and (
-        out.exists() or (not single and out.suffix.lower() in WRITABLE_SUFFIXES)
-    ):
+    if not out.is_dir() and (out.exists() or (not single and out.suffix.lower() in WRITABLE_SUFFIXES)):
         raise CallError(f"{printable(out)} names a file; several outputs need a folder: name one")
     if single and out.suffix and not out.is_dir():
         raise CallError(
@@ -118,9 +116,7 @@ def _iter_jobs(inputs: Sequence[Path], out: Path) -> Iterator[FileJob | FileFail
         if not inside:
             yield FileFailure(
                 item,
-                FolderError(
-                    f"{printable(item)} holds nothing but earlier outputs: name another input"
-                ),
+                FolderError(f"{printable(item)} holds nothing but earlier outputs: name another input"),
             )
         for path in inside:
             yield FileJob(path, out / default_output_name(path.relative_to(item)))
@@ -165,9 +161,7 @@ class OutputKey:
 
     def matches(self, recipe: Recipe) -> bool:
         """Whether a recipe tells of just that."""
-        return self == OutputKey(
-            recipe.input.sha256, recipe.model.digest, recipe.settings, recipe.carried
-        )
+        return self == OutputKey(recipe.input.sha256, recipe.model.digest, recipe.settings, recipe.carried)
 
     def find_finished(self, job: FileJob, picture: Path | None) -> Recipe | None:
         """Recipe of what an earlier run made; None if that is to be made, or another lies there."""
@@ -223,9 +217,7 @@ def write_output_audio(
             try:
                 shutil.copyfile(job.input, temporary)
             except FileNotFoundError as error:
-                raise AudioError(
-                    f"{printable(job.input)} does not exist: check its name"
-                ) from error
+                raise AudioError(f"{printable(job.input)} does not exist: check its name") from error
             before_publish(temporary)
     else:
         rate, like = stream.rate, job.input
@@ -273,9 +265,7 @@ def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
     try:
         outputs[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_writable_error(
-            outputs[0].parent, (error.strerror or str(error)).lower()
-        ) from None
+        raise _not_writable_error(outputs[0].parent, (error.strerror or str(error)).lower()) from None
     made: list[Path] = []
     try:
         yield made
@@ -287,6 +277,4 @@ def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _not_writable_error(folder: Path, why: str) -> OutputError:
-    return OutputError(
-        f"{printable(folder)} cannot be written to ({why}): name another output folder"
-    )
+    return OutputError(f"{printable(folder)} cannot be written to ({why}): name another output folder")

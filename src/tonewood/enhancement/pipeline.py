@@ -163,9 +163,7 @@ class Enhancement:
     @property
     def applied(self) -> Mask:
         """What was applied of the mask: the aspect that is wanted, times the amount."""
-        return effective_mask(
-            LazyMask.from_mask(self.mask), self.settings.render, self.spectrum
-        ).to_mask()
+        return effective_mask(LazyMask.from_mask(self.mask), self.settings.render, self.spectrum).to_mask()
 
     def _repr_html_(self) -> str:
         """What came of it, for notebooks: verdict, player, spectrogram, mask."""
@@ -353,9 +351,7 @@ def render_and_certify(
     folder, device
         As of `enhance_stream`; scorer and judge are there.
     """
-    made = render_and_analyse(
-        source, analysis, found_mask.mask, model, settings.render, scratch_dir, device
-    )
+    made = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir, device)
     after = made.analysis
     judge = fooled = None
     if model.judge is not None:

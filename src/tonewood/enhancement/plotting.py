@@ -25,9 +25,7 @@ def check_matplotlib(option: str = "--plot") -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise MissingExtraError(
-            f"{option} needs matplotlib: pip install 'tonewood[plot]'"
-        ) from None
+        raise MissingExtraError(f"{option} needs matplotlib: pip install 'tonewood[plot]'") from None
 
 
 def plot_enhancement(
@@ -80,9 +78,7 @@ def plot_levels(
     top = float(levels_db.max()) if loudest is None else loudest
     there = levels_db.shape[1]
     image = levels_db[:, _visible_frames(there)]
-    _plot_image(
-        axes, image, frames or there, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top)
-    )
+    _plot_image(axes, image, frames or there, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top))
 
 
 def plot_gains(
@@ -104,9 +100,7 @@ def plot_gains(
     _plot_image(axes, gain, frames, spectrum, title, label, "RdBu_r", (-reach, reach))
 
 
-def _visible_levels(
-    wave: TimeSeries, frames: int, spectrum: SpectrumSettings
-) -> NDArray[np.float32]:
+def _visible_levels(wave: TimeSeries, frames: int, spectrum: SpectrumSettings) -> NDArray[np.float32]:
     """Log magnitudes [bin, frame] of as many frames as are shown."""
     if frames <= _MAX_PLOT_COLUMNS:
         return log_magnitude(stft(wave.read(0, wave.frames), spectrum), spectrum).numpy()

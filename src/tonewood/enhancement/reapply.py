@@ -74,9 +74,7 @@ def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]
         varying = "none"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     record = TransferRecord(recipe=path.name, sha256=digest, varying=varying)
-    return recipe, MaskTransfer(
-        recipe.input, recipe.mask.to_lazy_mask(), record, recipe.model.digest
-    )
+    return recipe, MaskTransfer(recipe.input, recipe.mask.to_lazy_mask(), record, recipe.model.digest)
 
 
 def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
@@ -89,9 +87,7 @@ def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
         return apply_assignments(
             recipe.settings, ["render.match=false", f"render.gain_db={recipe.gain_db!r}"]
         )
-    return apply_assignments(
-        recipe.settings, ["render.aspect.start_s=null", "render.aspect.end_s=null"]
-    )
+    return apply_assignments(recipe.settings, ["render.aspect.start_s=null", "render.aspect.end_s=null"])
 
 
 def apply_transfer(
@@ -221,9 +217,7 @@ def render_recipe(
     settings = recipe.settings.render
     shape = (stream.channels, recipe.input.samples)
     with cleanup_on_error([output]):
-        write_output_audio(
-            job, stream, _output_blocks(stream, recipe), shape, settings, overwrite=overwrite
-        )
+        write_output_audio(job, stream, _output_blocks(stream, recipe), shape, settings, overwrite=overwrite)
     digest = file_sha256(output)
     same = None
     if recipe.output_sha256 and output.suffix.lower() == _recorded_suffix(path):
@@ -239,9 +233,7 @@ def _output_blocks(stream: AudioReader, recipe: Recipe) -> Iterator[NDArray[np.f
         return
     factor = np.float32(10 ** (recipe.gain_db / 20))
     mask = recipe.mask.to_lazy_mask()
-    made = render_blocks(
-        stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum
-    )
+    made = render_blocks(stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum)
     for block in made:
         yield block * factor
 

@@ -114,9 +114,7 @@ class MaskRecord(Settings):
         ]
         cells = np.concatenate(found, axis=1)
         at = first - begin * _RECIPE_PART_FRAMES
-        gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(
-            QUANTIZATION_STEP_DB
-        )
+        gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(QUANTIZATION_STEP_DB)
         return torch.from_numpy(gain)
 
 
@@ -195,9 +193,7 @@ class Recipe(Settings):
         ):
             # A long mask is most of it by far, and needs no escaping: copied, not dumped.
             out.write(head + '"parts": [')
-            for number, part in enumerate(
-                self.mask.parts if mask is None else pack_mask_parts(mask)
-            ):
+            for number, part in enumerate(self.mask.parts if mask is None else pack_mask_parts(mask)):
                 out.write(f'{"," if number else ""}\n   "{part}"')
             out.write("\n  ]" + tail + "\n")
 

@@ -182,13 +182,9 @@ class SegmentSearch:
             return FreeMask(start_db, smooth)
         laid, hop = prior.notes, self.spectrum.hop / self.spectrum.rate
         frame_s = torch.arange(start_db.shape[1]) * hop
-        scattered = scatter_sticky_notes(
-            laid, len(frame_s) * hop, self.spectrum.rate / 2, generator
-        )
+        scattered = scatter_sticky_notes(laid, len(frame_s) * hop, self.spectrum.rate / 2, generator)
         hz = torch.from_numpy(row_hz).float()
-        return StickyNoteGains(
-            scattered, hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000, str(device)
-        )
+        return StickyNoteGains(scattered, hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000, str(device))
 
 
 def render_feedback(wave: Tensor, scale: MaskScale, spectrum: SpectrumSettings) -> RenderFeedback:

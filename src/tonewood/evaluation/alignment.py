@@ -64,9 +64,7 @@ class AlignmentFeatures(NamedTuple):
 
     def select(self, span: slice) -> "AlignmentFeatures":
         """Only the frames of a span."""
-        return AlignmentFeatures(
-            self.fine[span], self.chroma[span], self.attack[span], self.audible[span]
-        )
+        return AlignmentFeatures(self.fine[span], self.chroma[span], self.attack[span], self.audible[span])
 
 
 def extract_alignment_features(wave: Tensor) -> AlignmentFeatures:
@@ -118,9 +116,7 @@ def _attack_strength(rows: NDArray[np.float32], loudest: float) -> NDArray[np.fl
     before = np.pad(wide, ((0, 0), (_RISE_FRAMES, 0)), mode="edge")[:, : wide.shape[1]]
     rise = (wide - before).clip(0)
     # A rise is measured at its end; it stands for the middle.
-    rise = np.pad(rise[:, _RISE_FRAMES // 2 :], ((0, 0), (0, _RISE_FRAMES // 2)))[
-        :, : wide.shape[1]
-    ]
+    rise = np.pad(rise[:, _RISE_FRAMES // 2 :], ((0, 0), (0, _RISE_FRAMES // 2)))[:, : wide.shape[1]]
     strongest = maximum_filter1d(np.linalg.norm(rise, axis=0), _ATTACK_CONTEXT_FRAMES)
     return np.ascontiguousarray((rise / np.maximum(strongest, _MIN_ATTACK_DB)).T.astype(np.float32))
 
@@ -133,9 +129,7 @@ _DECAY = np.sqrt(1 / np.arange(1, 11))  # of an attack over the frames after it 
 _CENTER_SMOOTHING_FRAMES = 151  # what the coarse path does for less than 0.75 s is not believed
 _BLUR_FRAMES = 51
 _OFFSETS = np.array([0, -1, 1])
-_STEP_WEIGHTS = np.array(
-    [1.5, 1.5, 2.0]
-)  # of one, of the other, of both: none is cheaper than another
+_STEP_WEIGHTS = np.array([1.5, 1.5, 2.0])  # of one, of the other, of both: none is cheaper than another
 
 
 class _SearchPass(NamedTuple):
@@ -186,17 +180,13 @@ def _decaying_attacks(attack: NDArray[np.float32]) -> FloatArray:
 
     After the decaying chroma onsets of Ewert, Müller & Grosche 2009.
     """
-    onset = maximum_filter1d(attack, COARSE_FACTOR, axis=0, origin=-(COARSE_FACTOR // 2))[
-        ::COARSE_FACTOR
-    ].T
+    onset = maximum_filter1d(attack, COARSE_FACTOR, axis=0, origin=-(COARSE_FACTOR // 2))[::COARSE_FACTOR].T
     later = [np.pad(onset, ((0, 0), (k, 0)))[:, : onset.shape[1]] for k in range(len(_DECAY))]
     faded: FloatArray = np.stack(later).astype(np.float64) * _DECAY[:, None, None]
     return np.asarray(faded.max(axis=0))
 
 
-def refine_path(
-    source: AlignmentFeatures, reference: AlignmentFeatures, path: FloatArray
-) -> FloatArray:
+def refine_path(source: AlignmentFeatures, reference: AlignmentFeatures, path: FloatArray) -> FloatArray:
     """The path [frame] drawn to where pitches and attacks agree best around it.
 
     Every frame has an offset from a smooth version of the path; a step of one frame aside has its
@@ -348,14 +338,10 @@ def require_synctoolbox() -> None:
     try:
         import synctoolbox.dtw.mrmsdtw  # noqa: F401
     except ImportError:
-        raise MissingExtraError(
-            "aligning pairs needs synctoolbox: pip install 'tonewood[align]'"
-        ) from None
+        raise MissingExtraError("aligning pairs needs synctoolbox: pip install 'tonewood[align]'") from None
 
 
-def align_recordings(
-    source: Tensor, reference: Tensor, anchors: Sequence[Anchor] = ()
-) -> Alignment:
+def align_recordings(source: Tensor, reference: Tensor, anchors: Sequence[Anchor] = ()) -> Alignment:
     """Align two mono waveforms [sample] at 16 kHz.
 
     Parameters

@@ -100,9 +100,7 @@ def extrapolate_frechet_distance(
     ]
     means = [float(distances.mean()) for distances in drawn]
     # Sizes are rounded to whole stretches: what counts is the share that was really drawn.
-    scarcity = [
-        0.5 * (len(a) / _subset_size(a, s) + len(b) / _subset_size(b, s)) for s in _FRACTIONS
-    ]
+    scarcity = [0.5 * (len(a) / _subset_size(a, s) + len(b) / _subset_size(b, s)) for s in _FRACTIONS]
     endless = float(np.polynomial.Polynomial.fit(scarcity, means, 1)(0.0))
     return FrechetEstimate(endless, float(drawn[0].std(ddof=1)), means[-1])
 
@@ -111,9 +109,7 @@ def _subset_distance(
     a: Sequence[FloatArray], b: Sequence[FloatArray], fraction: float, rng: np.random.Generator
 ) -> float:
     parts = (
-        np.concatenate(
-            [side[i] for i in rng.permutation(len(side))[: _subset_size(side, fraction)]]
-        )
+        np.concatenate([side[i] for i in rng.permutation(len(side))[: _subset_size(side, fraction)]])
         for side in (a, b)
     )
     return frechet_distance(*map(fit_gaussian, parts))

@@ -36,9 +36,7 @@ class PairDistances(NamedTuple):
     long_term: float
 
 
-def measure_distances(
-    estimate: Tensor, reference: Tensor, warp: Warp | None = None
-) -> PairDistances:
+def measure_distances(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> PairDistances:
     """Distances between waveforms [sample] at 16 kHz.
 
     Parameters
@@ -96,18 +94,14 @@ def log_spectral_distance(estimate: Tensor, reference: Tensor, warp: Warp | None
     )
 
 
-def multi_resolution_distance(
-    estimate: Tensor, reference: Tensor, warp: Warp | None = None
-) -> float:
+def multi_resolution_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
     """Mean over windows of 32, 64 and 128 ms of the log-spectral distance.
 
     After the multi-resolution STFT loss (Yamamoto et al. 2020), its logarithmic part, in dB.
     """
     parts = []
     for fft in (512, 1024, 2048):
-        settings = SpectrumSettings(
-            window_ms=1000 * fft / 16_000, hop_ms=250 * fft / 16_000, fft=fft
-        )
+        settings = SpectrumSettings(window_ms=1000 * fft / 16_000, hop_ms=250 * fft / 16_000, fft=fft)
         rows = _bin_levels_db(estimate, settings), _bin_levels_db(reference, settings)
         parts.append(rows_distance(*_matched_frames(*rows, settings, warp)))
     return sum(parts) / len(parts)

@@ -87,9 +87,7 @@ def pairs_by_name(source: Path, reference: Path) -> list[PairFiles | FileFailure
         here, there = (side.get(name, []) for side in sides)
         for several in (here, there):
             if len(several) > 1:
-                error = (
-                    f"{printable(several[0])} and {printable(several[1])} have one name: rename one"
-                )
+                error = f"{printable(several[0])} and {printable(several[1])} have one name: rename one"
                 found.append(FileFailure(several[0], FolderError(error)))
         if max(len(here), len(there)) > 1:
             continue
@@ -97,9 +95,7 @@ def pairs_by_name(source: Path, reference: Path) -> list[PairFiles | FileFailure
             found.append(PairFiles(name, here[0], there[0]))
         else:
             alone, other = (here[0], reference) if here else (there[0], source)
-            missing = FolderError(
-                f"{printable(alone)} has no partner: add {printable(other / name)}"
-            )
+            missing = FolderError(f"{printable(alone)} has no partner: add {printable(other / name)}")
             found.append(FileFailure(alone, missing))
     return found
 
@@ -124,18 +120,14 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
         raise _table_error(table, 1, "is no head", "source,reference[,source_s,reference_s …]")
     for number, row in lines:
         if len(row) != len(head):
-            raise _table_error(
-                table, number, f"has {len(row)} fields", f"{len(head)}, as the head has"
-            )
+            raise _table_error(table, number, f"has {len(row)} fields", f"{len(head)}, as the head has")
         if not (row[0] and row[1]):
             raise _table_error(table, number, "lacks a file", "a source and a reference")
         kept = moments.setdefault((row[0], row[1]), [])
         for here, there in zip(row[2::2], row[3::2], strict=True):
             if not (here or there):
                 continue
-            anchor = Anchor(
-                _parse_seconds(table, number, here), _parse_seconds(table, number, there)
-            )
+            anchor = Anchor(_parse_seconds(table, number, here), _parse_seconds(table, number, there))
             if kept and not all(a < b for a, b in zip(kept[-1], anchor, strict=True)):
                 raise _table_error(table, number, "goes back in time", "moments that rise in both")
             kept.append(anchor)
@@ -154,9 +146,7 @@ def apply_method(
 
     Every method is measured at work, on inputs that a user would be warned of too.
     """
-    plain = apply_assignments(
-        settings, [f"seed={seed}", "force=true", "certificate.control_steps=0"]
-    )
+    plain = apply_assignments(settings, [f"seed={seed}", "force=true", "certificate.control_steps=0"])
     *_, made = enhance_array(recording.samples, recording.rate, model, plain, device=device)
     assert isinstance(made, Enhancement)
     return made

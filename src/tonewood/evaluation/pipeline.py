@@ -174,9 +174,7 @@ def evaluate_pairs(
             continue
         try:
             done = len(EVALUATED_METHODS) * number
-            for event in _iter_measurements(
-                files, model, seed, device, len(pieces) < audible_pairs
-            ):
+            for event in _iter_measurements(files, model, seed, device, len(pieces) < audible_pairs):
                 if isinstance(event, PairResult):
                     pieces.append(event)
                     yield event
@@ -213,15 +211,11 @@ def _iter_measurements(
             )
         untouched = rows[METHOD_UNTOUCHED].mel if rows else found.mel
         scored = score_array(samples, rate, model)
-        rows[method] = MethodResult(
-            gap_closed(untouched, found.mel), *found, scored.scorer, scored.judge
-        )
+        rows[method] = MethodResult(gap_closed(untouched, found.mel), *found, scored.scorer, scored.judge)
     yield PairResult(files, pair.source.duration, alignment, rows, sounds if keep_audio else None)
 
 
-def measure_pair(
-    files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool
-) -> PairResult:
+def measure_pair(files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool) -> PairResult:
     """Measure every method on one pair; AudioError as `evaluate` tells it."""
     *_, piece = _iter_measurements(files, model, seed, device, keep_audio)
     assert isinstance(piece, PairResult)
@@ -243,9 +237,7 @@ def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment
     return measure_distances(estimate[:length], reference[:length])
 
 
-def summarize_evaluation(
-    pairs: Sequence[PairResult], failed: Sequence[FileFailure], seed: int
-) -> Evaluation:
+def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailure], seed: int) -> Evaluation:
     """What follows from all pieces; FolderError if there are none."""
     if not pairs:
         raise FolderError("no pair could be measured: mend or replace what is named above")
@@ -271,10 +263,7 @@ def summarize_evaluation(
             for method, by_measure in figures.items()
         },
         gains={
-            method: {
-                measure: over_pieces(ours[measure] - values)
-                for measure, values in by_measure.items()
-            }
+            method: {measure: over_pieces(ours[measure] - values) for measure, values in by_measure.items()}
             for method, by_measure in figures.items()
             if method != METHOD_TONEWOOD
         },

@@ -108,9 +108,7 @@ def _format_estimate(value: FrechetEstimate) -> list[str]:
     return [f"{number:.4g}" for number in value]
 
 
-def _format_measures(
-    by_measure: dict[str, BootstrapInterval], measures: Sequence[str]
-) -> list[str]:
+def _format_measures(by_measure: dict[str, BootstrapInterval], measures: Sequence[str]) -> list[str]:
     return [
         _format_interval(by_measure[measure], *_MEASURE_COLUMNS[measure][1:])
         if measure in by_measure
@@ -213,9 +211,7 @@ def _excerpt_blocks(pair: PairResult, waveforms: dict[str, Tensor]) -> list[Repo
     excerpts = _cut_excerpts(pair, waveforms)
     name = printable(pair.files.name)
     blocks: list[ReportBlock] = [ReportHeading(name)]
-    blocks += [
-        ReportAudio("audio/flac", _encode_flac(wave), title) for title, wave in excerpts.items()
-    ]
+    blocks += [ReportAudio("audio/flac", _encode_flac(wave), title) for title, wave in excerpts.items()]
     caption = "The same excerpts: log magnitude, 80 dB down from the loudest."
     return [*blocks, ReportFigure(f"Spectrograms of {name}", _plot_spectrograms(excerpts), caption)]
 
@@ -255,9 +251,7 @@ def _plot_spectrograms(excerpts: dict[str, NDArray[np.float32]]) -> bytes:
     figure = Figure(figsize=(11, 2.4 * len(excerpts)), layout="constrained")
     panels = figure.subplots(len(excerpts), 1, squeeze=False)[:, 0]
     levels = {
-        name: log_magnitude(
-            stft(torch.from_numpy(wave), _REPORT_SPECTRUM), _REPORT_SPECTRUM
-        ).numpy()
+        name: log_magnitude(stft(torch.from_numpy(wave), _REPORT_SPECTRUM), _REPORT_SPECTRUM).numpy()
         for name, wave in excerpts.items()
     }
     loudest = max(float(level.max()) for level in levels.values())

@@ -135,8 +135,7 @@ def plan_explanations(inputs: Sequence[Path], out: Path) -> list[FileJob | FileF
         return [FileJob(inputs[0], out)]
     if single and not out.is_dir() and (out.suffix or out.exists()):
         raise CallError(
-            f"{printable(out)} is neither a picture nor a page: end it in .png or .html, or name a "
-            "folder"
+            f"{printable(out)} is neither a picture nor a page: end it in .png or .html, or name a folder"
         )
     if named or out.is_file():
         raise CallError(f"{printable(out)} names a file; several pages need a folder: name one")
@@ -175,9 +174,7 @@ def _plan_input(item: Path, out: Path) -> Iterator[FileJob | FileFailure]:
     try:
         inside = [path for path in find_audio_files(item) if not _is_explanation_output(path)]
         if not inside:
-            raise FolderError(
-                f"{printable(item)} holds nothing but earlier outputs: name another input"
-            )
+            raise FolderError(f"{printable(item)} holds nothing but earlier outputs: name another input")
     except FolderError as error:
         yield FileFailure(item, error)
         return
@@ -212,11 +209,7 @@ def explain_file(
     )
     spectrum = model.settings.spectrum
     sums = found.part_sums(spectrum.hop / spectrum.rate)
-    parts = (
-        compute_part_weights(PART_NAMES, [sums], np.random.default_rng(seed), "steady")
-        if sums
-        else []
-    )
+    parts = compute_part_weights(PART_NAMES, [sums], np.random.default_rng(seed), "steady") if sums else []
     title = printable(job.input.name)
     drawn = report.plot_explanation(
         found, to_analysis_rate(recording.samples, recording.rate, model), model, title
@@ -224,9 +217,7 @@ def explain_file(
     warnings = []
     with cleanup_on_error([job.output, *sounds]) as made:
         if sounds and not _write_evidence_audio(sounds, recording, found, model, overwrite, made):
-            warnings.append(
-                f"nothing in it speaks for the {options.side}: there are no sounds of it"
-            )
+            warnings.append(f"nothing in it speaks for the {options.side}: there are no sounds of it")
             sounds = []
         if job.output.suffix.lower() == ".png":
             write_bytes(job.output, drawn, overwrite=overwrite)
@@ -296,9 +287,7 @@ def write_explanation_table(
     )
     octaves = mean_intervals(np.stack([np.array(it.octaves) for it in figures]), rng)
     made = ExplanationTable(out / EXPLANATION_INDEX, len(figures), tuple(parts), tuple(octaves))
-    write_text(
-        out / EXPLANATION_TABLE, json.dumps(made.summary, indent=1) + "\n", overwrite=overwrite
-    )
+    write_text(out / EXPLANATION_TABLE, json.dumps(made.summary, indent=1) + "\n", overwrite=overwrite)
     text = report.explanation_index_page(parts, octaves, figures, printable(model.name))
     write_text(made.page, text, overwrite=overwrite)
     return made

@@ -109,8 +109,7 @@ def compute_part_weights(
         Draws recordings for the intervals.
     """
     seconds, evidence, absolute = (
-        np.stack([getattr(it, field) for it in sums])
-        for field in ("seconds", "evidence", "absolute")
+        np.stack([getattr(it, field) for it in sums]) for field in ("seconds", "evidence", "absolute")
     )
     drawn = _bootstrap_counts(len(sums), rng)
     known = evidence.sum() > 0
@@ -125,9 +124,7 @@ def compute_part_weights(
                 evidence=_ratio_interval(evidence[:, part], seconds[:, part], drawn),
                 weight=_relative_weight(evidence, seconds, part, drawn) if known else None,
                 absolute=_relative_weight(absolute, seconds, part, drawn),
-                beyond=_evidence_difference(
-                    evidence, seconds, (part, names.index(reference)), drawn
-                ),
+                beyond=_evidence_difference(evidence, seconds, (part, names.index(reference)), drawn),
             )
         )
     return rows
@@ -146,9 +143,7 @@ def _bootstrap_counts(count: int, rng: np.random.Generator) -> NDArray[np.int64]
     return rng.multinomial(count, np.full(count, 1 / count), size=_BOOTSTRAP_DRAWS)
 
 
-def _ratio_interval(
-    above: Float64Array, below: Float64Array, drawn: NDArray[np.int64]
-) -> ConfidenceInterval:
+def _ratio_interval(above: Float64Array, below: Float64Array, drawn: NDArray[np.int64]) -> ConfidenceInterval:
     return _percentile_interval(above.sum() / below.sum(), drawn @ above, drawn @ below)
 
 
@@ -183,9 +178,7 @@ def _evidence_difference(
     return _percentile_interval(above / below, *difference(drawn))
 
 
-def _percentile_interval(
-    mean: float, above: Float64Array, below: Float64Array
-) -> ConfidenceInterval:
+def _percentile_interval(mean: float, above: Float64Array, below: Float64Array) -> ConfidenceInterval:
     kept = below != 0  # a draw without the part says nothing of it
     if not kept.any():
         return ConfidenceInterval(mean=float(mean))

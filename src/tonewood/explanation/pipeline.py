@@ -124,9 +124,7 @@ class Explanation:
         found = self.part_sums(frame_seconds)
         sums = None
         if found is not None:
-            sums = tuple(
-                tuple(it.tolist()) for it in (found.seconds, found.evidence, found.absolute)
-            )
+            sums = tuple(tuple(it.tolist()) for it in (found.seconds, found.evidence, found.absolute))
         return ExplanationFigures(
             name=name,
             side=self.side,
@@ -269,9 +267,7 @@ def evidence_mask(evidence: Tensor, model: Model) -> Mask | None:
     some = positive[positive > 0]
     if some.numel() == 0:
         return None
-    share = (
-        positive / torch.quantile(some[:: 1 + len(some) // 1_000_000], _FULL_GAIN_QUANTILE)
-    ).clamp_max(1)
+    share = (positive / torch.quantile(some[:: 1 + len(some) // 1_000_000], _FULL_GAIN_QUANTILE)).clamp_max(1)
     gain = 20 * torch.log10(share.clamp_min(10 ** (_MUTED_DB / 20)))
     bands, spectrum = model.settings.scorer.bands, model.settings.spectrum
     hz = center_frequencies(bands, spectrum)

@@ -104,9 +104,7 @@ def plot_faithfulness(faithfulness: Faithfulness) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, name in zip(
-        figure.subplots(1, 2, sharey=True), ("deletion", "insertion"), strict=True
-    ):
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), ("deletion", "insertion"), strict=True):
         for draw in getattr(faithfulness, f"random_{name}"):
             axes.plot(faithfulness.share, draw, color="0.75", linewidth=0.8)
         axes.plot(faithfulness.share, getattr(faithfulness, name), color="tab:red", label="the map")
@@ -168,10 +166,7 @@ def explanation_index_page(
     """Page of several recordings: what their parts weigh, and the recordings by name."""
     side = figures[0].side
     rows = [("recording", "score", "logit", "map holds")]
-    rows += [
-        (it.name, f"{it.score:.3f}", f"{it.logit:.2f}", "yes" if it.holds else "no")
-        for it in figures
-    ]
+    rows += [(it.name, f"{it.score:.3f}", f"{it.logit:.2f}", "yes" if it.holds else "no") for it in figures]
     return render_report(
         f"What the scorer heard in {len(figures)} recordings",
         [

@@ -188,9 +188,7 @@ def export_impulse_response(
             f"the length is {taps} samples; give one from {_MIN_RESPONSE_LENGTH} to {_MAX_RESPONSE_LENGTH}"
         )
     if out.suffix.lower() not in WRITABLE_SUFFIXES:
-        raise CallError(
-            f"{printable(out)} is no audio file: name one such as {printable(out.stem)}.wav"
-        )
+        raise CallError(f"{printable(out)} is no audio file: name one such as {printable(out.stem)}.wav")
     made = design_impulse_response(curve, rate, taps, phase)
     error = magnitude_error_db(made, curve, rate, fit_grid_hz(rate))
     form = AudioFormat.for_path(out, AudioFormat("WAV", "FLOAT"))
@@ -233,9 +231,7 @@ def export_parametric_eq(
     if not 1 <= count <= MAX_BANDS:
         raise CallError(f"{count} bands are asked for; give from 1 to {MAX_BANDS}")
     _check_export_rate(rate)
-    file_format = file_format or (
-        "camilladsp" if out.suffix.lower() in (".yml", ".yaml") else "apo"
-    )
+    file_format = file_format or ("camilladsp" if out.suffix.lower() in (".yml", ".yaml") else "apo")
     if file_format not in formats.EQUALIZER_FORMATS:
         raise CallError(
             f"the format is {file_format!r}; choose one of {', '.join(formats.EQUALIZER_FORMATS)}"
@@ -294,8 +290,7 @@ def export_automation(
         rows = len(thin.seconds)
         if rows > formats.MAX_JSFX_ROWS:
             raise CallError(
-                f"the table has {rows} rows; an effect holds {formats.MAX_JSFX_ROWS}: "
-                "give a longer --step"
+                f"the table has {rows} rows; an effect holds {formats.MAX_JSFX_ROWS}: give a longer --step"
             )
         filters = graphic_eq_gains(thin.gain_db, thin.hz, _THIRD_OCTAVE_Q, rate)
         title = f"Tonewood: {correction.name}"

@@ -64,9 +64,7 @@ def format_gain_csv(table: GainTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def format_jsfx(
-    table: GainTable, filters_db: FloatArray, q: float, gain_db: float, title: str
-) -> str:
+def format_jsfx(table: GainTable, filters_db: FloatArray, q: float, gain_db: float, title: str) -> str:
     """A Reaper effect (JSFX, EEL2) that plays the table along with the recording.
 
     Parameters

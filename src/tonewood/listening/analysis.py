@@ -211,9 +211,7 @@ def _analyze_pair(
     for chosen in ("mask", "random"):
         there = [it for it in responses if it.excerpt.chosen == chosen]
         if there:
-            where[chosen] = binomial_proportion(
-                sum(map(good, there)), len(there), alternative=sided
-            )
+            where[chosen] = binomial_proportion(sum(map(good, there)), len(there), alternative=sided)
     counts, totals = (
         [sum(map(good, it)) for it in responses_by_listener],
         [len(it) for it in responses_by_listener],
@@ -229,9 +227,7 @@ def _compares(reply: TrialResponse, one: str, two: str) -> bool:
     return {slot.condition for slot in reply.question.stimuli} == {one, two}
 
 
-def _count_wins(
-    test: ListeningTest, responses: Sequence[Sequence[TrialResponse]]
-) -> NDArray[np.float64]:
+def _count_wins(test: ListeningTest, responses: Sequence[Sequence[TrialResponse]]) -> NDArray[np.float64]:
     """How often each listener preferred each to each [listener, condition, condition]."""
     index = {name: k for k, name in enumerate(test.conditions)}
     wins = np.zeros((len(responses), len(index), len(index)))
@@ -275,9 +271,7 @@ def _analyze_ratings(
     )  # fmt: skip
 
 
-def _measure_consistency(
-    test: ListeningTest, participants: Sequence[Participant]
-) -> Proportion | None:
+def _measure_consistency(test: ListeningTest, participants: Sequence[Participant]) -> Proportion | None:
     """Whether a choice of two stays what it was; ratings, whether they stay within ten points."""
     same = []
     for person in participants:
@@ -371,9 +365,7 @@ def resolve_effect_size(kind: TestKind, expected: float | None) -> float:
         if not 0 < abs(points) <= 100:
             raise CallError(f"a difference of {points:g} points; give one up to 100")
         return points
-    share = (
-        (_DEFAULT_SHARE if kind == "pairs" else _DEFAULT_CORRECT) if expected is None else expected
-    )
+    share = (_DEFAULT_SHARE if kind == "pairs" else _DEFAULT_CORRECT) if expected is None else expected
     if not 0 < share < 1 or share == 0.5:
         raise CallError(f"a share of {share:g} cannot be told from one half: give another")
     return share

@@ -65,9 +65,7 @@ def create_test_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             hidden = stack.enter_context(temporary_folder(final.parent))
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            raise OutputError(
-                f"{printable(out)} cannot be made ({why}): name another folder"
-            ) from None
+            raise OutputError(f"{printable(out)} cannot be made ({why}): name another folder") from None
         yield hidden
         if final.exists():
             check_test_folder(out, overwrite)
@@ -266,16 +264,12 @@ class _TestBuilder:
         before = len(self.excerpts)
         for start, chosen in self._choose_starts(piece.effect_db(waves, self.rate)):
             first = min(round(start * self.rate), length - self.samples)
-            cut = {
-                k: self._shape_excerpt(w[:, first : first + self.samples]) for k, w in waves.items()
-            }
+            cut = {k: self._shape_excerpt(w[:, first : first + self.samples]) for k, w in waves.items()}
             try:
                 loud = stimuli.equalize_loudness(self._with_anchors(cut), self.rate)
             except ValueError:
                 continue  # a condition is silent here
-            self._add_excerpt(
-                TestExcerpt(piece=piece.name, start=first / self.rate, chosen=chosen), loud
-            )
+            self._add_excerpt(TestExcerpt(piece=piece.name, start=first / self.rate, chosen=chosen), loud)
         if len(self.excerpts) == before:
             raise AudioError(f"{printable(piece.name)} has no stretch that sounds: leave it out")
         return len(self.excerpts) - before
@@ -311,9 +305,7 @@ class _TestBuilder:
             checks=tuple(checks),
         )
 
-    def _choose_starts(
-        self, effect: NDArray[np.float64]
-    ) -> Iterator[tuple[float, ExcerptSelection]]:
+    def _choose_starts(self, effect: NDArray[np.float64]) -> Iterator[tuple[float, ExcerptSelection]]:
         """Beginnings in seconds: where most is done and anywhere, in turn, while there is room."""
         hop = _EXCERPT_SPECTRUM.hop / _EXCERPT_SPECTRUM.rate
         frames = min(len(effect), math.floor(self.plan.seconds / hop))
@@ -334,9 +326,7 @@ class _TestBuilder:
             wave = np.repeat(wave, self.channels, axis=0)
         return stimuli.apply_fades(wave, self.rate)
 
-    def _with_anchors(
-        self, cut: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, NDArray[np.float32]]:
+    def _with_anchors(self, cut: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Conditions of an excerpt, with the anchors where they belong."""
         if self.plan.kind != "mushra":
             return dict(cut)

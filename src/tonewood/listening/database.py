@@ -93,9 +93,7 @@ class AnswerDatabase:
             taken = {number for (number,) in connection.execute("SELECT number FROM listener")}
             number = next(n for n in range(len(taken) + 1) if n not in taken)
             if number >= MAX_LISTENERS:
-                raise OutputError(
-                    f"{MAX_LISTENERS:,} have taken part, the most of one test: make another"
-                )
+                raise OutputError(f"{MAX_LISTENERS:,} have taken part, the most of one test: make another")
             connection.execute(
                 "INSERT INTO listener VALUES (?, ?, ?, ?)",
                 (identity, number, int(time.time()), consent),
@@ -150,10 +148,7 @@ class AnswerDatabase:
             identity,
             of=(int, int, str, float),
         )
-        return {
-            s: ListenerAnswer(s, bool(final), self._parse_json(v), took)
-            for s, final, v, took in rows
-        }
+        return {s: ListenerAnswer(s, bool(final), self._parse_json(v), took) for s, final, v, took in rows}
 
     def save_question(self, identity: str, screen: int, content: Any) -> Any:  # noqa: ANN401
         """Keep what a listener is asked on a screen; what was kept before stays."""
@@ -166,9 +161,7 @@ class AnswerDatabase:
 
     def questions_of(self, identity: str) -> dict[int, Any]:
         """What was drawn for a listener while the test ran, by screen."""
-        rows = self._query(
-            "SELECT screen, content FROM asked WHERE listener = ?", identity, of=(int, str)
-        )
+        rows = self._query("SELECT screen, content FROM asked WHERE listener = ?", identity, of=(int, str))
         return {screen: self._parse_json(content) for screen, content in rows}
 
     def delete_listener(self, identity: str) -> bool:
@@ -229,9 +222,7 @@ def count_answers(path: Path) -> int:
             found = connection.execute("SELECT count(*) FROM answer").fetchone()
         connection.close()
     except sqlite3.Error as error:
-        raise FolderError(
-            f"{printable(path)} cannot be read ({_sqlite_reason(error)}): restore it"
-        ) from None
+        raise FolderError(f"{printable(path)} cannot be read ({_sqlite_reason(error)}): restore it") from None
     return int(found[0])
 
 
@@ -308,9 +299,7 @@ class Participant(NamedTuple):
     responses: tuple[TrialResponse, ...]
 
 
-def screens_of(
-    test: ListeningTest, answers: AnswerDatabase, listener: Listener
-) -> dict[int, Screen]:
+def screens_of(test: ListeningTest, answers: AnswerDatabase, listener: Listener) -> dict[int, Screen]:
     """A listener's screens by number: as drawn beforehand, or kept while the test ran.
 
     Those who took part elsewhere have negative numbers, and only what was imported of them.
@@ -320,10 +309,7 @@ def screens_of(
     drawn = dict(enumerate(draw_screens(test, listener.number))) if listener.number >= 0 else {}
     try:
         files = test.file_by_condition()
-        kept = {
-            at: screen_from_json(it, test, files)
-            for at, it in answers.questions_of(listener.id).items()
-        }
+        kept = {at: screen_from_json(it, test, files) for at, it in answers.questions_of(listener.id).items()}
     except ValueError:
         raise answers.damaged_error() from None
     return drawn | kept
@@ -334,14 +320,10 @@ def list_participants(test: ListeningTest, answers: AnswerDatabase) -> list[Part
     return [_build_participant(test, answers, listener) for listener in answers.list_listeners()]
 
 
-def _build_participant(
-    test: ListeningTest, answers: AnswerDatabase, listener: Listener
-) -> Participant:
+def _build_participant(test: ListeningTest, answers: AnswerDatabase, listener: Listener) -> Participant:
     asked, given = screens_of(test, answers, listener), answers.answers_of(listener.id)
     final = {place: it for place, it in given.items() if it.final and place in asked}
-    if not all(
-        is_valid_answer(it.value, asked[k], test.kind, final=True) for k, it in final.items()
-    ):
+    if not all(is_valid_answer(it.value, asked[k], test.kind, final=True) for k, it in final.items()):
         raise answers.damaged_error()
     phones = _check_results(asked, final, "headphones")
     ears = _check_results(asked, final, "hearing")
@@ -394,8 +376,7 @@ def screen_from_json(content: Any, test: ListeningTest, files: StimulusFiles) ->
         labels = sorted(it.label for it in slots if it.label not in (REFERENCE_LABEL, X_LABEL))
         told = {it.condition for it in slots}
         ours = all(
-            it.file in [files.get((trial.excerpt, it.condition, copy)) for copy in (0, 1)]
-            for it in slots
+            it.file in [files.get((trial.excerpt, it.condition, copy)) for copy in (0, 1)] for it in slots
         )
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError("a screen lacks something") from error

@@ -180,11 +180,7 @@ class ListeningTest(Settings):
 
     def stimulus_path(self, folder: Path, stage: str, file: str) -> Path:
         """Where a stage's file lies."""
-        return (
-            folder
-            / (CHECKS_FOLDER if stage in ("hearing", "headphones") else STIMULI_FOLDER)
-            / file
-        )
+        return folder / (CHECKS_FOLDER if stage in ("hearing", "headphones") else STIMULI_FOLDER) / file
 
     def save(self, folder: Path) -> None:
         """Write `test.json` into the test's folder."""
@@ -196,9 +192,7 @@ def enumerate_trials(
 ) -> tuple[ListeningTrial, ...]:
     """Every excerpt under every two conditions, or under all of them at once for MUSHRA."""
     sets = [conditions] if kind == "mushra" else list(combinations(conditions, 2))
-    return tuple(
-        ListeningTrial(excerpt=e, conditions=those) for e in range(excerpts) for those in sets
-    )
+    return tuple(ListeningTrial(excerpt=e, conditions=those) for e in range(excerpts) for those in sets)
 
 
 def load_listening_test(folder: Path) -> ListeningTest:

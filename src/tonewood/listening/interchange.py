@@ -62,9 +62,7 @@ def rebuild_screen(test: ListeningTest, trial: int, conditions: Sequence[str]) -
     right = None
     if test.kind == "mushra":
         assert test.reference is not None
-        slots.insert(
-            0, LabelledStimulus(REFERENCE_LABEL, files[excerpt, test.reference, 1], test.reference)
-        )
+        slots.insert(0, LabelledStimulus(REFERENCE_LABEL, files[excerpt, test.reference, 1], test.reference))
     elif test.kind == "abx":
         name = abx_target(test, trial)
         right = "AB"[list(conditions).index(name)]
@@ -339,9 +337,7 @@ def read_reseval_answers(test: ListeningTest, table: Path) -> Iterator[ImportedA
                     f"{printable(table)}, line {number}: {printable(said)!r} is no response of "
                     f"{len(ordered)} ratings from 000 to 100: name this test's responses"
                 )
-            yield rating_answer(
-                test, who, trial, dict(zip(ordered, map(float, values), strict=True)), 0.0
-            )
+            yield rating_answer(test, who, trial, dict(zip(ordered, map(float, values), strict=True)), 0.0)
             continue
         if names.get(said) not in conditions:
             raise FolderError(
@@ -416,9 +412,7 @@ def import_answers(answers: AnswerDatabase, imported: Sequence[ImportedAnswer]) 
     for one in imported:
         listeners += answers.add_imported_listener(one.listener_id)
         answers.save_question(one.listener_id, one.trial, screen_to_json(one.screen))
-        total += answers.save_answer(
-            one.listener_id, one.trial, one.value, final=True, seconds=one.seconds
-        )
+        total += answers.save_answer(one.listener_id, one.trial, one.value, final=True, seconds=one.seconds)
     return ImportCount(listeners, total)
 
 

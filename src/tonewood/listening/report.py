@@ -66,10 +66,7 @@ def _pairs_table(results: ListeningResults) -> TextTable:
         spread = pair.listeners
         row = [joined, str(pair.answers.total), format_share(*pair.answers[2:5])]
         row.append(format_share(spread.mean, spread.low, spread.high))
-        row += [
-            format_share(*pair.where[k][2:5]) if k in pair.where else "-"
-            for k in ("mask", "random")
-        ]
+        row += [format_share(*pair.where[k][2:5]) if k in pair.where else "-" for k in ("mask", "random")]
         row.append(format_p_value(pair.p_holm))
         if pair.sensitivity:
             d, low, high = pair.sensitivity
@@ -86,9 +83,7 @@ def _mixed_table(results: ListeningResults) -> TextTable:
         if pair.mixed:
             number, *share, p, spread = pair.mixed
             joined = f"{pair.first} {'/' if results.test.kind == 'abx' else 'over'} {pair.second}"
-            rows.append(
-                [joined, str(number), format_share(*share), format_p_value(p), f"{spread:.2f}"]
-            )
+            rows.append([joined, str(number), format_share(*share), format_p_value(p), f"{spread:.2f}"])
     return rows
 
 
@@ -269,13 +264,9 @@ def _render_results_page(results: ListeningResults) -> str:
     for heading, rows in (*findings, listeners):
         blocks.append(ReportHeading(heading[:1].upper() + heading[1:]))
         if heading in ("preference", "told apart"):
-            blocks.append(
-                ReportFigure(heading, _plot_shares(results), "Shares with 95 % intervals.")
-            )
+            blocks.append(ReportFigure(heading, _plot_shares(results), "Shares with 95 % intervals."))
         elif heading == "Bradley-Terry strengths":
-            blocks.append(
-                ReportFigure(heading, _plot_strengths(results), "Strengths with 95 % intervals.")
-            )
+            blocks.append(ReportFigure(heading, _plot_strengths(results), "Strengths with 95 % intervals."))
         elif heading == "ratings":
             told = "All ratings; the line is the median, its notch the 95 % interval."
             blocks.append(ReportFigure(heading, _plot_ratings(results), told))

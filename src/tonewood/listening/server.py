@@ -154,9 +154,7 @@ class ServedTest:
 
     def screens_for(self, listener: Listener) -> list[Screen]:
         """All screens of a listener, those chosen meanwhile in their place."""
-        return [
-            screen for _, screen in sorted(screens_of(self.test, self.answers, listener).items())
-        ]
+        return [screen for _, screen in sorted(screens_of(self.test, self.answers, listener).items())]
 
     def current_state(self, listener: Listener) -> dict[str, Any]:
         """Where a listener is, and what the page may know of the screen."""
@@ -189,9 +187,7 @@ class ServedTest:
         screen = self.screens_for(listener)[number]
         if not 0 <= place < len(screen.stimuli):
             raise HTTPException(404)
-        return self.test.stimulus_path(
-            self.folder, screen.stage, screen.stimuli[place].file
-        ).read_bytes()
+        return self.test.stimulus_path(self.folder, screen.stage, screen.stimuli[place].file).read_bytes()
 
     def record_answer(self, listener: Listener, number: int, submitted: SubmittedAnswer) -> None:
         """Keep an answer on the screen that the listener is at."""
@@ -199,9 +195,7 @@ class ServedTest:
         if state.get("screen") != number:
             raise HTTPException(409, "this screen is answered: reload the page")
         screen = self.screens_for(listener)[number]
-        if not trial_order.is_valid_answer(
-            submitted.value, screen, self.test.kind, final=submitted.final
-        ):
+        if not trial_order.is_valid_answer(submitted.value, screen, self.test.kind, final=submitted.final):
             raise HTTPException(422, "this is no answer to the question")
         self.answers.save_answer(
             listener.id,
@@ -223,9 +217,7 @@ class ServedTest:
             )
         wins, shown = self._tally_answers()
         heard = [it.trial for it in screens if it.stage == "trial" and it.trial is not None]
-        screen = trial_order.next_adaptive_screen(
-            self.test, listener.number, place, wins, shown, heard
-        )
+        screen = trial_order.next_adaptive_screen(self.test, listener.number, place, wins, shown, heard)
         return screen_from_json(
             self.answers.save_question(listener.id, place, screen_to_json(screen)), self.test, files
         )

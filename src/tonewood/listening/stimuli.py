@@ -39,9 +39,7 @@ _HEARING_DB = -50.0
 _MAX_PULSES = 6
 
 
-def find_strongest_excerpt(
-    effect: Floats, frames: int, used_starts: tuple[int, ...] = ()
-) -> int | None:
+def find_strongest_excerpt(effect: Floats, frames: int, used_starts: tuple[int, ...] = ()) -> int | None:
     """First frame of the stretch in which most is done; none that overlaps one taken before."""
     sums = np.convolve(effect, np.ones(frames), mode="valid")
     for start in used_starts:
@@ -272,14 +270,10 @@ def pieces_from_outputs(
             yield FileFailure(first, lost)
         elif len(outputs_of) < len(names):
             lacks = next(name for name in names if name not in outputs_of)
-            yield FileFailure(
-                first, FolderError(f"{printable(own)} has no output in {lacks}: enhance it")
-            )
+            yield FileFailure(first, FolderError(f"{printable(own)} has no output in {lacks}: enhance it"))
         else:
             paths = {UNTOUCHED_CONDITION: own, **{name: outputs_of[name] for name in names}}
-            yield ComparedPiece(
-                place, paths, tuple(sidecar_path(path) for path in outputs_of.values())
-            )
+            yield ComparedPiece(place, paths, tuple(sidecar_path(path) for path in outputs_of.values()))
 
 
 def pieces_from_conditions(folders: Sequence[Path]) -> Iterator[ComparedPiece | FileFailure]:
@@ -312,9 +306,7 @@ def pieces_from_conditions(folders: Sequence[Path]) -> Iterator[ComparedPiece | 
             continue
         lacks = next(name for name, path in paths.items() if path is None)
         some = next(iter(whole.values()))
-        yield FileFailure(
-            some, FolderError(f"{printable(some)} has no counterpart in {lacks}: add it")
-        )
+        yield FileFailure(some, FolderError(f"{printable(some)} has no counterpart in {lacks}: add it"))
 
 
 def add_reference(
@@ -331,9 +323,7 @@ def add_reference(
             paths = {name: listed[piece.name], **piece.paths}
             made.append(ComparedPiece(piece.name, paths, piece.recipes))
         else:
-            lost = FolderError(
-                f"{printable(folder)} has no reference named {printable(piece.name)}: add it"
-            )
+            lost = FolderError(f"{printable(folder)} has no reference named {printable(piece.name)}: add it")
             made.append(FileFailure(folder / piece.name, lost))
     return made
 

@@ -94,8 +94,7 @@ def draw_screens(test: ListeningTest, number: int) -> tuple[Screen, ...]:
     order = [own[int(i)] for i in rng.permutation(len(own))]
     sides = _balanced_sides(test, order, rng)
     asked = [
-        _draw_screen(test, t, rng, files, "trial", flipped=side)
-        for t, side in zip(order, sides, strict=True)
+        _draw_screen(test, t, rng, files, "trial", flipped=side) for t, side in zip(order, sides, strict=True)
     ]
     before = 1 + len(checked) + len(training)
     repeated = sorted(int(i) for i in rng.permutation(len(asked))[: test.repeats])
@@ -203,9 +202,7 @@ def balanced_subset(test: ListeningTest, number: int) -> tuple[int, ...]:
     return _get_allocation((test.seed, test.per_listener, trials)).trials_of(number)
 
 
-def _balanced_sides(
-    test: ListeningTest, order: Sequence[int], rng: np.random.Generator
-) -> list[bool]:
+def _balanced_sides(test: ListeningTest, order: Sequence[int], rng: np.random.Generator) -> list[bool]:
     """Sides such that each pair of conditions stands either way equally often, to within one."""
     sides = [False] * len(order)
     pairs = {test.trials[t].conditions for t in order}
@@ -243,6 +240,4 @@ def _draw_screen(
     if test.kind == "pairs":
         return Screen(stage, trial, slots)
     same = int(rng.integers(2))
-    return Screen(
-        stage, trial, (*slots, slot(X_LABEL, (first, second)[same], 1)), correct_answer="AB"[same]
-    )
+    return Screen(stage, trial, (*slots, slot(X_LABEL, (first, second)[same], 1)), correct_answer="AB"[same])

@@ -119,9 +119,7 @@ def certify(
     smooth = share = None
     if judge_rows is not None and judge is not None:
         smoother = _smooth_mask(mask_db, settings.smooth_frames, settings.smooth_rows)
-        constant = LazyTimeSeries(
-            mask_db.frames, lambda first, last: found.mean_db.expand(-1, last - first)
-        )
+        constant = LazyTimeSeries(mask_db.frames, lambda first, last: found.mean_db.expand(-1, last - first))
         smooth = judge_rows(_apply_mask(rows_db, smoother))
         static, whole = (judge_rows(_apply_mask(rows_db, it)) for it in (constant, mask_db))
         moved = judge.before - whole
@@ -142,8 +140,7 @@ def certify(
         )
     if roughness_db > settings.max_roughness_db:
         reasons.append(
-            f"the mask steps by {roughness_db:.1f} dB a frame, an EQ by at most "
-            f"{settings.max_roughness_db:g}"
+            f"the mask steps by {roughness_db:.1f} dB a frame, an EQ by at most {settings.max_roughness_db:g}"
         )
     verdict: CertificateVerdict = "refused" if unlikeness > 1 else "limited" if reasons else "good"
     return Certificate(
@@ -226,9 +223,7 @@ class OutOfDomainDetector:
     def distance(self, rows_db: TimeSeries) -> float:
         """Median distance of a recording's windows [row, frame] over the limit; 1 is at it."""
         points = describe_windows(rows_db, self.frames)
-        return (
-            float(_mahalanobis_distances(points, self.mean, self.whitening).median()) / self.limit
-        )
+        return float(_mahalanobis_distances(points, self.mean, self.whitening).median()) / self.limit
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, to be stored."""

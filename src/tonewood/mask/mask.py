@@ -80,9 +80,7 @@ class Mask:
             f"mask: 0 to {self.top_hz:.0f} Hz, {seconds[-1]:.1f} s; blue -{reach:.1f} dB, "
             f"red +{reach:.1f} dB; {self.rms_db:.1f} dB rms"
         )
-        return html_report.html_figure(
-            html_report.gains_image(self.gain_at(hz, seconds), reach), caption
-        )
+        return html_report.html_figure(html_report.gains_image(self.gain_at(hz, seconds), reach), caption)
 
     @property
     def largest_db(self) -> float:
@@ -123,9 +121,7 @@ class TensorMask:
         column = np.clip(seconds / self.hop_seconds, 0, last)
         left = np.floor(column).astype(np.int64)
         part = torch.from_numpy((column - left).astype(np.float32)).to(gain.device)
-        before, after = (
-            torch.from_numpy(it).to(gain.device) for it in (left, np.minimum(left + 1, last))
-        )
+        before, after = (torch.from_numpy(it).to(gain.device) for it in (left, np.minimum(left + 1, last)))
         frames = gain[:, before] * (1 - part) + gain[:, after] * part
         asked, own = (np.asarray(it, np.float64).tobytes() for it in (hz, self.hz))
         grid = _InterpolationGrid(asked, own, self.top_hz)

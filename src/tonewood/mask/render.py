@@ -137,12 +137,8 @@ class ChunkRenderer:
     @property
     def margin(self) -> int:
         """Samples beyond a piece that it takes; whole frames of the analysis."""
-        samples = (
-            self._analysis_margin + self._band_margin + filter_margin(self.rate, self.spectrum)
-        )
-        return frames_to_samples(
-            self.spectrum.to_frames(samples / self.rate) + 1, self.rate, self.spectrum
-        )
+        samples = self._analysis_margin + self._band_margin + filter_margin(self.rate, self.spectrum)
+        return frames_to_samples(self.spectrum.to_frames(samples / self.rate) + 1, self.rate, self.spectrum)
 
     @property
     def _analysis_margin(self) -> int:
@@ -150,11 +146,7 @@ class ChunkRenderer:
 
     @property
     def _band_margin(self) -> int:
-        return (
-            0
-            if self.between is None
-            else round(bandpass_reach_seconds(*self.between) * self.rate) + 1
-        )
+        return 0 if self.between is None else round(bandpass_reach_seconds(*self.between) * self.rate) + 1
 
     def item(self, chunk: Chunk[Samples], mask: LazyMask) -> RenderItem:
         """A piece with what is in force for it."""
@@ -174,16 +166,12 @@ class ChunkRenderer:
         if self.between is not None:
             # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.
             made = restrict_to_band(wide.core, made, self.rate, *self.between)
-        samples = np.ascontiguousarray(
-            made[:, piece.core_start - wide.core_start :][:, : piece.core_size]
-        )
+        samples = np.ascontiguousarray(made[:, piece.core_start - wide.core_start :][:, : piece.core_size])
         lead = item.chunk.core_start - piece.core_start
         return Chunk(samples, piece.core_start, lead, item.chunk.core_size, piece.is_last)
 
 
-def effective_mask(
-    mask: LazyMask, settings: RenderSettings, spectrum: SpectrumSettings
-) -> LazyMask:
+def effective_mask(mask: LazyMask, settings: RenderSettings, spectrum: SpectrumSettings) -> LazyMask:
     """What is applied of a mask as it was found: the aspect that is wanted, times the amount."""
     aspect, reach = settings.aspect, spectrum.window_ms / 2000
     if aspect.between is not None:
@@ -191,16 +179,12 @@ def effective_mask(
     mean = mean_gain_db(mask) if aspect.only in ("bands", "dynamics-of-bands") else None
     frames = mask.gain_db.frames
     if frames == 1:  # stands for all times: short, whatever becomes of it
-        return LazyMask.from_mask(
-            select_component(mask.to_mask(), aspect, reach).scale(settings.amount)
-        )
+        return LazyMask.from_mask(select_component(mask.to_mask(), aspect, reach).scale(settings.amount))
 
     def make(first: int, last: int) -> Tensor:
         # Two frames at least: a single one would be taken for a mask that does not move.
         part = mask.slice_frames(first, max(last, 2))
-        made = select_component(part, aspect, reach, first_frame=first, mean_db=mean).scale(
-            settings.amount
-        )
+        made = select_component(part, aspect, reach, first_frame=first, mean_db=mean).scale(settings.amount)
         return torch.from_numpy(made.gain_db[:, : last - first])
 
     hz = select_component(mask.slice_frames(0, 2), aspect, reach, mean_db=mean).hz
@@ -223,9 +207,7 @@ def apply_loudness_match(
     )
 
 
-def match_loudness(
-    before: float, after: float, peak_db: float, settings: RenderSettings
-) -> LoudnessMatch:
+def match_loudness(before: float, after: float, peak_db: float, settings: RenderSettings) -> LoudnessMatch:
     """Gain for a rendering of so much loudness (LUFS) and true peak (dBTP)."""
     if not settings.matches_loudness:
         return LoudnessMatch(settings.gain_db, before, after + settings.gain_db, peak_limited=False)
@@ -299,9 +281,7 @@ class LoudnessFollower:
     def gain_db(self, amount: float) -> float:
         """Gain in dB that undoes what masks of an amount add; 0 for amount 0."""
         credit = self.prior_weight * self.peak_power or 1.0
-        added = 10 * np.log10(
-            (self.power_after + credit * self.start_power) / (self.power_before + credit)
-        )
+        added = 10 * np.log10((self.power_after + credit * self.start_power) / (self.power_before + credit))
         # A parabola through no amount, no gain, and the two that are followed.
         (a, b), (at_a, at_b) = self.amounts, added / self.amounts
         slope = (at_b - at_a) / (b - a)

@@ -17,9 +17,7 @@ from tonewood.stats.classification import Accuracy
 
 AuditVerdict = Literal["fine", "untested", "beware", "confounded"]
 
-MIN_RECORDINGS = (
-    5  # recordings a side: four and four part by chance in 2 of 70 draws, five in 2 of 252
-)
+MIN_RECORDINGS = 5  # recordings a side: four and four part by chance in 2 of 70 draws, five in 2 of 252
 _VERDICT_ORDER: tuple[AuditVerdict, ...] = ("fine", "untested", "beware", "confounded")
 
 
@@ -107,14 +105,10 @@ def summarize_audit(audit: ConfoundAudit) -> list[str]:
         for verdict in ("confounded", "beware")
         if (names := audit.names_with_verdict(verdict))
     ]
-    first = (
-        "; ".join(named) or "fine: no trace of room, microphone or codec tells the folders apart"
-    )
+    first = "; ".join(named) or "fine: no trace of room, microphone or codec tells the folders apart"
     lines = [first]
     if audit.spectrum is not None:
-        lines.append(
-            f"the long-term spectrum alone is right on {format_accuracy(audit.spectrum)} of takes"
-        )
+        lines.append(f"the long-term spectrum alone is right on {format_accuracy(audit.spectrum)} of takes")
     return lines
 
 

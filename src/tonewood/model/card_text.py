@@ -17,8 +17,7 @@ ModelOrInfo = Union["Model", ModelInfo]
 
 NOT_STATED = "not stated"
 CITATION = (
-    "P. Verma and J. Berger, Learning to Model Aspects of Auditory Perception Using Neural Loss "
-    "Functions",
+    "P. Verma and J. Berger, Learning to Model Aspects of Auditory Perception Using Neural Loss Functions",
     "Tonewood {version}, model {name}, SHA-256 {digest}",
 )
 
@@ -35,9 +34,7 @@ def card_lines(model: ModelOrInfo) -> list[CardLine]:
     card = model.card
     told = [CardLine("domain", (card.domain or NOT_STATED,))]
     for side, folder in (("reference", card.reference), ("source", card.source)):
-        minutes = (
-            f"{folder.takes} takes, {folder.hours * 60:.1f} minutes ({printable(folder.name)})"
-        )
+        minutes = f"{folder.takes} takes, {folder.hours * 60:.1f} minutes ({printable(folder.name)})"
         told.append(CardLine(side, (minutes,)))
     told += [
         CardLine(who, _describe_scorer(model, it))

@@ -106,9 +106,7 @@ def read_model_file(model: str | Path) -> ModelFile:
     what = printable(str(model))
     try:
         if isinstance(place, Path) and place.stat().st_size > _MAX_MODEL_BYTES:
-            raise ModelError(
-                f"{what} is no Tonewood model: one is under {_MAX_MODEL_BYTES >> 20} MB"
-            )
+            raise ModelError(f"{what} is no Tonewood model: one is under {_MAX_MODEL_BYTES >> 20} MB")
         content = place.read_bytes()
     except OSError as error:
         if isinstance(error, FileNotFoundError):
@@ -312,9 +310,7 @@ def load_model(model: str | Path) -> Model:
             reference_likeness=OutOfDomainDetector.from_tensors(
                 _tensors_below("reference_likeness.", tensors)
             ),
-            source_likeness=OutOfDomainDetector.from_tensors(
-                _tensors_below("source_likeness.", tensors)
-            ),
+            source_likeness=OutOfDomainDetector.from_tensors(_tensors_below("source_likeness.", tensors)),
             card=card,
             predictor=_restore_predictor(tensors, settings),
         )

@@ -37,9 +37,7 @@ class _OnnxFrontEnd(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.spectrum, self.bands = model.settings.spectrum, model.settings.scorer.bands
-        filterbank_matrix(
-            self.bands, self.spectrum
-        )  # made now, since what tracing makes is not real
+        filterbank_matrix(self.bands, self.spectrum)  # made now, since what tracing makes is not real
 
     def rows(self, waveform: Tensor) -> Tensor:
         return band_levels(waveform, self.spectrum.rate, self.bands, self.spectrum)
@@ -105,14 +103,10 @@ def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = 
     if part == "scorer":
         graph, output = ScorerGraph(model), "score"
     elif model.predictor is None:
-        raise ModelError(
-            f"{printable(model.name)} has no predictor: add one with train --predictor"
-        )
+        raise ModelError(f"{printable(model.name)} has no predictor: add one with train --predictor")
     else:
         graph, output = PredictorGraph(model, model.predictor), "mask_db"
-    write_bytes(
-        path, _trace_graph(graph.eval(), output, _onnx_metadata(model, part)), overwrite=overwrite
-    )
+    write_bytes(path, _trace_graph(graph.eval(), output, _onnx_metadata(model, part)), overwrite=overwrite)
 
 
 def _onnx_metadata(model: Model, part: ModelPart) -> dict[str, str]:
@@ -136,8 +130,7 @@ def _trace_graph(graph: _OnnxFrontEnd, output: str, metadata: dict[str, str]) ->
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError:
         raise MissingExtraError(
-            "ONNX files need onnx and onnxscript, which are not installed: "
-            "pip install 'tonewood[onnx]'"
+            "ONNX files need onnx and onnxscript, which are not installed: pip install 'tonewood[onnx]'"
         ) from None
     rate = graph.spectrum.rate
     example = 0.1 * torch.randn(

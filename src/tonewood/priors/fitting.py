@@ -58,9 +58,7 @@ _BLEND_SHARES = (
     (0.25, 0.25, 0.0, 0.5),
     (0.5, 0.25, 0.125, 0.125),
 )
-CANDIDATE_BLENDS = tuple(
-    BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5)
-)
+CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
 _AVERAGED_BLENDS = 4
 _MIN_TAKES, _MIN_SESSIONS = (
     3,
@@ -129,14 +127,10 @@ def fit_priors(
         HeldOutGroups.from_difference(reference, lacks[0]),
         HeldOutGroups.from_difference(source, lacks[1]),
     )
-    there, here = (
-        f.group_by_session(it.held_out_group) for f, it in zip((there, here), parted, strict=True)
-    )
+    there, here = (f.group_by_session(it.held_out_group) for f, it in zip((there, here), parted, strict=True))
     forward, backward, corrected = [], [], []
     for take, own in zip(sources, parted[1].held_out_group.tolist(), strict=True):
-        gain = map_to_other(
-            take, here, there, near, hop_ms, skip_origin=own, smooth_ms=NETWORK_SMOOTHING_MS
-        )
+        gain = map_to_other(take, here, there, near, hop_ms, skip_origin=own, smooth_ms=NETWORK_SMOOTHING_MS)
         forward.append(PseudoPair(take, gain - static[:, None]))
     for take, own in zip(references, parted[0].held_out_group.tolist(), strict=True):
         pseudo = back_translate(take, there, here, hop_ms)
@@ -204,9 +198,7 @@ class HeldOutGroups(NamedTuple):
     single_session: bool
 
     @classmethod
-    def from_difference(
-        cls, takes: Sequence[Features], difference: SpectralDifference
-    ) -> "HeldOutGroups":
+    def from_difference(cls, takes: Sequence[Features], difference: SpectralDifference) -> "HeldOutGroups":
         """Told apart by what the takes lack."""
         session = cluster_sessions(difference)
         alike = not bool(session.any())
@@ -215,9 +207,7 @@ class HeldOutGroups(NamedTuple):
     @property
     def is_testable(self) -> bool:
         """Whether there is enough of it to be halved."""
-        return len(set(self.session.tolist())) >= (
-            _MIN_TAKES if self.single_session else _MIN_SESSIONS
-        )
+        return len(set(self.session.tolist())) >= (_MIN_TAKES if self.single_session else _MIN_SESSIONS)
 
     @property
     def held_out_group(self) -> Tensor:
@@ -255,19 +245,13 @@ def _fit_shrinkage(
         share = float(reference.single_session)
         return ShrinkageTable(ShrinkageFactors(share, share), ShrinkageFactors(share, share))
     found = [
-        _placebo_variance(folder, settings, hop_ms, generator)
-        for folder in folders
-        if folder.is_testable
+        _placebo_variance(folder, settings, hop_ms, generator) for folder in folders if folder.is_testable
     ]
     placebos = [
-        Variance(*torch.tensor([folder[which] for folder in found]).mean(dim=0).tolist())
-        for which in (0, 1)
+        Variance(*torch.tensor([folder[which] for folder in found]).mean(dim=0).tolist()) for which in (0, 1)
     ]
     return ShrinkageTable(
-        *(
-            ShrinkageFactors.from_variance(*pair, settings.doubt)
-            for pair in zip(real, placebos, strict=True)
-        )
+        *(ShrinkageFactors.from_variance(*pair, settings.doubt) for pair in zip(real, placebos, strict=True))
     )
 
 
@@ -280,15 +264,11 @@ def _placebo_variance(
     there, here = fit_folder_statistics(first.takes, second.takes, near, generator)
     here = here.group_by_session(second.session)
     pairs = [
-        _inverse_pair(
-            back_translate(take, there, here, hop_ms), take, there.row_mean - here.row_mean
-        )
+        _inverse_pair(back_translate(take, there, here, hop_ms), take, there.row_mean - here.row_mean)
         for take in map(there.prior_features, first.takes)
     ]
     steps = max(20, round(_PLACEBO_SHARE * settings.network.steps))
-    network = train_mask_network(
-        pairs, here, settings.network.model_copy(update={"steps": steps}), generator
-    )
+    network = train_mask_network(pairs, here, settings.network.model_copy(update={"steps": steps}), generator)
     asked = [here.prior_features(features) for features in second.takes[:_PLACEBO_TAKES]]
     masks = [
         map_to_other(take, here, there, near, hop_ms, skip_origin=own)
@@ -313,17 +293,14 @@ def _score_blends(
             totals[i] += count * distance
     counted = sum(counts)
     return tuple(
-        CycleScore(weights, total / counted)
-        for weights, total in zip(CANDIDATE_BLENDS, totals, strict=True)
+        CycleScore(weights, total / counted) for weights, total in zip(CANDIDATE_BLENDS, totals, strict=True)
     )
 
 
 def _select_blend(cycles: Sequence[CycleScore]) -> BlendWeights:
     """Mean of the best few: the cycle's own noise is larger than what parts them."""
     best = sorted(cycles, key=lambda cycle: cycle.distance_db)[:_AVERAGED_BLENDS]
-    return BlendWeights(
-        *torch.tensor([c.weights for c in best], dtype=torch.float64).mean(0).tolist()
-    )
+    return BlendWeights(*torch.tensor([c.weights for c in best], dtype=torch.float64).mean(0).tolist())
 
 
 def cycle_distance(rows_db: Tensor, take: PriorFeatures) -> float:

@@ -80,9 +80,7 @@ class MaskNetwork(nn.Module):
         return hidden * (drawn < keep).to(hidden.device) / keep
 
 
-def initialize_layers(
-    layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generator
-) -> None:
+def initialize_layers(layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generator) -> None:
     """Draw the weights of all layers but the last: training starts from the static mask."""
     for layer in layers:
         assert isinstance(layer, nn.Conv1d)
@@ -111,9 +109,7 @@ def train_mask_network(
     network.row_mean.copy_(source.row_mean)
     network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
     network.to(first.rows_db.device)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=1e-2
-    )
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )

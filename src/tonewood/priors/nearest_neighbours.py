@@ -106,20 +106,14 @@ class FolderStatistics:
     def to(self, device: torch.device) -> "FolderStatistics":
         """The folder on a device."""
         book = Codebook(*(getattr(self.codebook, it.name).to(device) for it in fields(Codebook)))
-        row, fine, projection = (
-            it.to(device) for it in (self.row_mean, self.fine_mean, self.projection)
-        )
+        row, fine, projection = (it.to(device) for it in (self.row_mean, self.fine_mean, self.projection))
         return FolderStatistics(row, fine, projection, book)
 
     def group_by_session(self, session: Tensor) -> "FolderStatistics":
         """The folder with its codes counted by the session [take] of their takes."""
-        return replace(
-            self, codebook=replace(self.codebook, take_index=session[self.codebook.take_index])
-        )
+        return replace(self, codebook=replace(self.codebook, take_index=session[self.codebook.take_index]))
 
-    def prior_features(
-        self, features: Features, levels: ReferenceLevels | None = None
-    ) -> PriorFeatures:
+    def prior_features(self, features: Features, levels: ReferenceLevels | None = None) -> PriorFeatures:
         """See a recording, or with its levels a part of one, as one of this folder's."""
         rows = features.rows_db
         mean = mean_level(rows) if levels is None else levels.mean_db
@@ -130,9 +124,7 @@ class FolderStatistics:
             rows - mean, fine, level > loudest - _AUDIBLE_DB, activity_from_level(level - loudest)
         )
 
-    def nearest_mean(
-        self, query: Tensor, settings: NeighbourSettings, *, skip: int | None = None
-    ) -> Tensor:
+    def nearest_mean(self, query: Tensor, settings: NeighbourSettings, *, skip: int | None = None) -> Tensor:
         """Mean rows [row, frame] of as many codes as settle it: more where codes are denser."""
         density = max(1.0, self.codebook.key.shape[0] / settings.codes)
         return self.codebook.nearest_mean(query, round(settings.nearest * density), skip=skip)
@@ -152,9 +144,7 @@ def fit_folder_statistics(
     """Learn both folders from their takes: (reference, source); shares are the reference's."""
     sides = [[_relative_features(take) for take in takes] for takes in (reference, source)]
     frames = [[take.select(_find_audible(take.rows_db)) for take in takes] for takes in sides]
-    joined = [
-        Features(*(torch.cat(parts, dim=1) for parts in zip(*side, strict=True))) for side in frames
-    ]
+    joined = [Features(*(torch.cat(parts, dim=1) for parts in zip(*side, strict=True))) for side in frames]
     centred = torch.cat(
         [side.fine_db[:, ::5] - side.fine_db.mean(dim=1, keepdim=True) for side in joined], dim=1
     ).double()
@@ -164,9 +154,9 @@ def fit_folder_statistics(
     for side, parts, share in zip(joined, frames, (take_weights, None), strict=True):
         row_mean = weighted_mean([part.rows_db for part in parts], share)
         fine_mean = weighted_mean([part.fine_db for part in parts], share)
-        origin = torch.cat(
-            [torch.full((part.rows_db.shape[1],), i) for i, part in enumerate(parts)]
-        ).to(side.rows_db.device)
+        origin = torch.cat([torch.full((part.rows_db.shape[1],), i) for i, part in enumerate(parts)]).to(
+            side.rows_db.device
+        )
         total = side.rows_db.shape[1]
         if share is None:
             chosen = torch.randperm(total, generator=generator)[: settings.frames].to(origin)

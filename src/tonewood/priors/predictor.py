@@ -91,8 +91,7 @@ class Predictor(nn.Module):
         with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are not kept
             self.first = nn.Conv1d(rows, width, 1)
             self.middle = nn.ModuleList(
-                nn.Conv1d(width, width, settings.kernel, dilation=2**i)
-                for i in range(settings.depth)
+                nn.Conv1d(width, width, settings.kernel, dilation=2**i) for i in range(settings.depth)
             )
             self.last = nn.Conv1d(width, 2 * rows, 1)  # mask, departure
         initialize_layers([self.first, *self.middle], self.last, generator)
@@ -139,9 +138,7 @@ class Predictor(nn.Module):
             yield Prediction(*(it[:, skip:] for it in after))
 
     @torch.no_grad()
-    def _predict_chunk(
-        self, rows_db: Tensor, memory: StreamState
-    ) -> tuple[Prediction, StreamState]:
+    def _predict_chunk(self, rows_db: Tensor, memory: StreamState) -> tuple[Prediction, StreamState]:
         foreseen, memory = self(rows_db[None], memory)
         return Prediction(*(it[0] for it in foreseen)), memory
 
@@ -263,18 +260,12 @@ def train_predictor(
     predictor = Predictor(rows, settings, hop_ms, generator)
     predictor.static_db.copy_(static_db)
     start = predictor.initial_state()
-    heard = [
-        predictor.relative_levels(lesson.rows_db[None], start.sums)[0][0] for lesson in examples
-    ]
+    heard = [predictor.relative_levels(lesson.rows_db[None], start.sums)[0][0] for lesson in examples]
     audible = [lesson.audible for lesson in examples]
     sounding = [rows_db[:, on] for rows_db, on in zip(heard, audible, strict=True)]
     predictor.row_mean.copy_(torch.cat(sounding, dim=1).mean(dim=1))
-    wanted = [
-        torch.cat([lesson.mask_db - static_db[:, None], lesson.departure_db]) for lesson in examples
-    ]
-    optimiser = torch.optim.AdamW(
-        predictor.parameters(), lr=settings.learning_rate, weight_decay=1e-2
-    )
+    wanted = [torch.cat([lesson.mask_db - static_db[:, None], lesson.departure_db]) for lesson in examples]
+    optimiser = torch.optim.AdamW(predictor.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
     )
@@ -314,19 +305,13 @@ def train_predictor(
 def prediction_error_db(predictor: Predictor, examples: Sequence[DistillationExample]) -> float:
     """Root mean square of what a predictor misses in audible frames of recordings, dB."""
     missed = [
-        (predictor.predict(lesson.rows_db).mask_db - lesson.mask_db)[:, lesson.audible]
-        for lesson in examples
+        (predictor.predict(lesson.rows_db).mask_db - lesson.mask_db)[:, lesson.audible] for lesson in examples
     ]
     return float(torch.cat(missed, dim=1).square().mean().sqrt())
 
 
-def _added_loudness(
-    predictor: Predictor, example: DistillationExample, row_hz: FloatArray
-) -> Tensor:
+def _added_loudness(predictor: Predictor, example: DistillationExample, row_hz: FloatArray) -> Tensor:
     mask = predictor.predict(example.rows_db).mask_db.numpy()
     return torch.tensor(
-        [
-            added_loudness_db(example.rows_db.numpy(), amount * mask, row_hz)
-            for amount in LOUDNESS_AMOUNTS
-        ]
+        [added_loudness_db(example.rows_db.numpy(), amount * mask, row_hz) for amount in LOUDNESS_AMOUNTS]
     )

@@ -143,9 +143,7 @@ class Priors:
         # Where nothing sounds there is nothing to adapt to, and noise must not be pumped.
         return static + activity * (blend - static)
 
-    def suggestions(
-        self, take: PriorFeatures, weights: BlendWeights = _ALL_PRIORS
-    ) -> list[Tensor | None]:
+    def suggestions(self, take: PriorFeatures, weights: BlendWeights = _ALL_PRIORS) -> list[Tensor | None]:
         """Masks [row, frame] in the order of `BlendWeights`; those that weigh nothing are left out."""
         adapted = self.adaptive_masks(take, weights)
         means = _audible_means(adapted, take.audible)
@@ -194,9 +192,7 @@ class Priors:
         return named
 
     @classmethod
-    def from_tensors(
-        cls, named: Mapping[str, Tensor], settings: PriorsSettings, hop_ms: float
-    ) -> "Priors":
+    def from_tensors(cls, named: Mapping[str, Tensor], settings: PriorsSettings, hop_ms: float) -> "Priors":
         """Inverse of `tensors`; KeyError or RuntimeError where they do not fit."""
         folders, networks = [], []
         for name in ("reference", "source"):
@@ -206,9 +202,7 @@ class Priors:
                 rows,
                 torch.full((rows.shape[0],), -1),
             )
-            folders.append(
-                FolderStatistics(row_mean, named[f"{name}.fine_mean"], named["projection"], book)
-            )
+            folders.append(FolderStatistics(row_mean, named[f"{name}.fine_mean"], named["projection"], book))
         for name in ("forward", "backward"):
             network = MaskNetwork(
                 folders[0].row_mean.shape[0],
@@ -217,9 +211,7 @@ class Priors:
                 torch.Generator(),
             )
             own = {
-                k.removeprefix(f"{name}."): v.float()
-                for k, v in named.items()
-                if k.startswith(f"{name}.")
+                k.removeprefix(f"{name}."): v.float() for k, v in named.items() if k.startswith(f"{name}.")
             }
             network.load_state_dict(own)
             networks.append(network.requires_grad_(False).eval())

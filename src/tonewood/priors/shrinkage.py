@@ -22,9 +22,7 @@ from tonewood.stats.sampling import TakeWeights
 
 _NEIGHBOURS = 36  # codes that a moment is compared with
 _POOLED_SHAPES = 5  # adjoining shapes that share one estimate
-_SAME_SESSION_RATIO = (
-    1.5  # takes of one session differ by less than so many times what halves of a take do
-)
+_SAME_SESSION_RATIO = 1.5  # takes of one session differ by less than so many times what halves of a take do
 
 
 class SpectralDifference(NamedTuple):
@@ -92,9 +90,7 @@ class ShrinkageFactors(NamedTuple):
         return start[:, None] + self.per_frame * (mask_db - mean_db[:, None])
 
     @classmethod
-    def from_variance(
-        cls, real: "Variance", placebo: "Variance", penalty: float = 1.0
-    ) -> "ShrinkageFactors":
+    def from_variance(cls, real: "Variance", placebo: "Variance", penalty: float = 1.0) -> "ShrinkageFactors":
         """All of it where a placebo finds little, none where it finds as much."""
         shares = []
         for wanted, found, certain, chance in zip(real, placebo, _TRUSTED, _CHANCE, strict=True):
@@ -170,8 +166,7 @@ def cluster_sessions(differences: SpectralDifference) -> Tensor:
     through others, is one session. In a folder of like takes all are.
     """
     rows, unsteady = (
-        x - x.mean(dim=1, keepdim=True)
-        for x in (differences.rows_db, differences.half_difference_db)
+        x - x.mean(dim=1, keepdim=True) for x in (differences.rows_db, differences.half_difference_db)
     )
     # A take of a single audible frame has no halves.
     limit = _SAME_SESSION_RATIO * float(unsteady.square().mean(dim=1).nanmedian())
@@ -196,9 +191,7 @@ def fit_static_mask(
         for side in (reference.merge_sessions(), source.merge_sessions())
     ]
     spreads = [_session_variance(side) for side in sides]
-    for side, takes, own, other in zip(
-        sides, (reference, source), spreads, spreads[::-1], strict=True
-    ):
+    for side, takes, own, other in zip(sides, (reference, source), spreads, spreads[::-1], strict=True):
         # A take alone may stray as far as the other folder's do; many alike hardly stray.
         spread = other if len(takes.frames) == 1 else own
         if spread is not None:

@@ -294,8 +294,7 @@ def plot_scorer_sizes(path: Path, ladder: SizeSearchResult, *, overwrite: bool =
     panels[1].set_xlabel("parameters")
     size = ladder.chosen.size
     figure.suptitle(
-        f"width {size.width}, depth {size.depth}: the smallest scorer within one standard error "
-        "of the best"
+        f"width {size.width}, depth {size.depth}: the smallest scorer within one standard error of the best"
     )
     with atomic_path(path, overwrite) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -107,9 +107,7 @@ def optimize_blocks(wave: Tensor, model: Model, shape: str, seed: int) -> Optimi
     """Blocks over a mono waveform [sample], their gains found by the paper's objective."""
     settings = apply_assignments(default_enhance_settings("paper"), [f"prior.notes.shape={shape}"])
     laid, spectrum = settings.prior.notes, model.settings.spectrum
-    grid = mask_grid(
-        analyse_source(ArraySource(wave.numpy()[None], spectrum.rate), model), model, "paper"
-    )
+    grid = mask_grid(analyse_source(ArraySource(wave.numpy()[None], spectrum.rate), model), model, "paper")
     levels = grid.levels_db.read(0, grid.levels_db.frames)
     hop = spectrum.hop / spectrum.rate
     row_hz = torch.from_numpy(grid.hz).float()
@@ -281,9 +279,7 @@ def reproduce_paper(
     test = read_test_pairs(corpus / "test")
     if model is None:
         folders = corpus / "train" / "good", corpus / "train" / "cheap"
-        for event in train_from_folders(
-            *folders, settings, name=corpus.resolve().name, device=device
-        ):
+        for event in train_from_folders(*folders, settings, name=corpus.resolve().name, device=device):
             if isinstance(event, Model):
                 model = event
             else:
@@ -294,9 +290,7 @@ def reproduce_paper(
     for number, (name, how) in enumerate(REPRODUCED_METHODS.items()):
         measured = []
         for index, pair in enumerate(test):
-            yield MeasureProgress(
-                number * len(test) + index + 1, len(REPRODUCED_METHODS) * len(test), name
-            )
+            yield MeasureProgress(number * len(test) + index + 1, len(REPRODUCED_METHODS) * len(test), name)
             made = apply_method(pair.source, model, how, seed, device) if how else None
             if index == 0 and made is not None:
                 kept[name] = made
@@ -304,13 +298,10 @@ def reproduce_paper(
             measured.append(_measure_method(name, pair, samples, model))
         rows.append(_mean_of_pairs(measured))
     sources, references = (
-        [to_analysis_rate(it.samples, it.rate, model) for it in side[:2]]
-        for side in zip(*test, strict=True)
+        [to_analysis_rate(it.samples, it.rate, model) for it in side[:2]] for side in zip(*test, strict=True)
     )
     drawn = (
-        plot_transformation(
-            test[0].source.samples, kept[_BLOCK_MASK_METHOD], kept[_FREE_MASK_METHOD], model
-        ),
+        plot_transformation(test[0].source.samples, kept[_BLOCK_MASK_METHOD], kept[_FREE_MASK_METHOD], model),
         plot_block_masks(sources, model, seed),
         plot_saliency(references, model),
     )
@@ -325,12 +316,8 @@ def reproduce_paper(
     )
     for name, png in zip(FIGURE_FILES, drawn, strict=True):
         write_bytes(out / name, png, overwrite=overwrite)
-    write_text(
-        out / REPRODUCTION_TABLE, json.dumps(done.summary, indent=1) + "\n", overwrite=overwrite
-    )
-    write_text(
-        out / REPRODUCTION_PAGE, _reproduction_page(done, corpus, model, drawn), overwrite=overwrite
-    )
+    write_text(out / REPRODUCTION_TABLE, json.dumps(done.summary, indent=1) + "\n", overwrite=overwrite)
+    write_text(out / REPRODUCTION_PAGE, _reproduction_page(done, corpus, model, drawn), overwrite=overwrite)
     yield done
 
 
@@ -383,9 +370,7 @@ def _mean_of_pairs(rows: Sequence[MethodMeans]) -> MethodMeans:
     )
 
 
-def _reproduction_page(
-    result: Reproduction, corpus: Path, model: Model, figure_pngs: Sequence[bytes]
-) -> str:
+def _reproduction_page(result: Reproduction, corpus: Path, model: Model, figure_pngs: Sequence[bytes]) -> str:
     captions = (
         "Figure 1. A source recording, transformed by the paper's method from rectangular blocks; "
         "that mask; and the mask that random pixels become without penalties (α = β = 0), noisy "

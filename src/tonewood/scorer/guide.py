@@ -126,9 +126,7 @@ def train_guide(
     )
     crop = min([settings.crop_frames, *(y.shape[1] for _, y in pairs)])
     for _ in range(settings.steps):
-        crops = [
-            _draw_pair_crop(pairs, crop, generator, take_weights) for _ in range(settings.batch)
-        ]
+        crops = [_draw_pair_crop(pairs, crop, generator, take_weights) for _ in range(settings.batch)]
         near, wanted = (torch.stack(side) for side in zip(*crops, strict=True))
         done = torch.rand(settings.batch, 1, 1, generator=generator) < settings.done_share
         near = torch.where(done.to(near.device), wanted, near) + _random_smooth_masks(

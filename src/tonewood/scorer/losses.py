@@ -16,9 +16,7 @@ from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.scorer.network import Scorer
 
-_CUTOFF_RATIO = (
-    0.957  # of the lower Nyquist frequency: where soxr's HQ, by which files are read, falls
-)
+_CUTOFF_RATIO = 0.957  # of the lower Nyquist frequency: where soxr's HQ, by which files are read, falls
 _ZERO_CROSSINGS = 96
 _KAISER_BETA = 12.3  # of Kaiser's window: 120 dB
 _MAX_PHASES = 1_000  # other ratios are the nearest of so few: wrong by a millionth at most
@@ -104,9 +102,7 @@ class _ScorerFrontEnd(nn.Module):
     def rows(self, waveform: Tensor) -> Tensor:
         """Row levels [batch, row, frame] in dB of waveforms [batch, channels, samples]."""
         if waveform.ndim != 3:
-            raise CallError(
-                f"waveform has shape {tuple(waveform.shape)}; give [batch, channels, samples]"
-            )
+            raise CallError(f"waveform has shape {tuple(waveform.shape)}; give [batch, channels, samples]")
         spectrum = self.scorer.spectrum
         wave = waveform.mean(dim=1)
         if wave.shape[-1] * spectrum.rate < spectrum.window * self.rate:
@@ -194,8 +190,7 @@ class ScorerFeatureLoss(_ScorerFrontEnd):
             with torch.no_grad():
                 wanted = self._layers(target)
             ratios = [
-                (ours - theirs).abs().mean(dim=(1, 2, 3))
-                / (theirs.abs().mean(dim=(1, 2, 3)) + 1e-6)
+                (ours - theirs).abs().mean(dim=(1, 2, 3)) / (theirs.abs().mean(dim=(1, 2, 3)) + 1e-6)
                 for ours, theirs in zip(made, wanted, strict=True)
             ]
             return self._reduce(torch.stack(ratios).mean(dim=0))

@@ -71,9 +71,7 @@ class Scorer(nn.Module):
         """Logit [batch] of rows [batch, row, frame] in dB; a generator turns dropout on."""
         return self.logit_from_normalized(self.normalize(rows_db), generator)
 
-    def logit_from_normalized(
-        self, normalized: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def logit_from_normalized(self, normalized: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logit [batch] of rows that `normalized` made; all zeros are the mean row throughout."""
         pooled = self.features(normalized).mean(dim=(2, 3))
         if generator is not None and self.settings.dropout > 0:

@@ -119,9 +119,7 @@ def train_preference_scorer(
         course.resume(state)
     while not course.finished:
         taught = labels[0] if labels else None
-        loss = _training_loss(
-            scorer, train, taught, training, generator, device, course.local_batch
-        )
+        loss = _training_loss(scorer, train, taught, training, generator, device, course.local_batch)
         course.update(loss)
         if course.validation_due:
             heard = [mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows]
@@ -177,9 +175,7 @@ def _training_loss(
         better, worse = _draw_pair_crops(scorer, data, batch, training, generator)
         logits = scorer.logit(torch.cat([better, worse]).to(device), generator)
         liked, other = logits.chunk(2)
-        parts.append(
-            functional.softplus(liked - other).mean() + _LOGIT_PENALTY * logits.mean().square()
-        )
+        parts.append(functional.softplus(liked - other).mean() + _LOGIT_PENALTY * logits.mean().square())
     if len(data.rated):
         chosen = torch.randint(len(data.rated), (2 * batch,), generator=generator)
         crops = torch.cat(
@@ -212,13 +208,9 @@ def _draw_pair_crops(
         a, b = int(data.better[pair]), int(data.worse[pair])
         first, second = data.rows[a], data.rows[b]
         if data.groups[a] == data.groups[b] and first.shape == second.shape:
-            both = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator).chunk(
-                2, dim=1
-            )
+            both = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator).chunk(2, dim=1)
         else:
-            both = tuple(
-                draw_crops([rows], 1, scorer.crop_frames, generator) for rows in (first, second)
-            )
+            both = tuple(draw_crops([rows], 1, scorer.crop_frames, generator) for rows in (first, second))
         for side, crop in zip(sides, both, strict=True):
             side.append(crop)
     better, worse = map(torch.cat, sides)
@@ -226,12 +218,8 @@ def _draw_pair_crops(
     return better + change, worse + change
 
 
-def _recordings_row_mean(
-    scorer: Scorer, data: ListenerData, labels: LabelledTakes | None
-) -> Tensor:
+def _recordings_row_mean(scorer: Scorer, data: ListenerData, labels: LabelledTakes | None) -> Tensor:
     """Mean relative level of each row [row], every recording weighing by its length."""
     every = [*data.rows, *(labels.reference if labels else ()), *(labels.source if labels else ())]
-    relative = [
-        (rows - scorer.level(rows[None])[0]).clamp_min(-scorer.settings.range_db) for rows in every
-    ]
+    relative = [(rows - scorer.level(rows[None])[0]).clamp_min(-scorer.settings.range_db) for rows in every]
     return torch.cat(relative, dim=1).mean(dim=1)

@@ -94,9 +94,7 @@ def check_saliency_method(method: str) -> None:
         try:
             import captum  # noqa: F401
         except ImportError:
-            raise MissingExtraError(
-                f"method {method} needs captum: pip install 'tonewood[captum]'"
-            ) from None
+            raise MissingExtraError(f"method {method} needs captum: pip install 'tonewood[captum]'") from None
 
 
 def attribution_by_band(scorer: Scorer, rows_db: Tensor) -> Tensor:
@@ -112,9 +110,7 @@ def attribution_by_band(scorer: Scorer, rows_db: Tensor) -> Tensor:
     rows_db : Tensor [clip, row, frame]
         Clips, dB.
     """
-    return torch.cat(
-        [_band_attribution(scorer, piece) for piece in torch.split(rows_db, _CLIP_BATCH)]
-    )
+    return torch.cat([_band_attribution(scorer, piece) for piece in torch.split(rows_db, _CLIP_BATCH)])
 
 
 def class_activation_map(scorer: Scorer, rows_db: Tensor) -> Tensor:
@@ -138,9 +134,7 @@ def interpolate_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) 
     centred on row or frame i times the product of the strides.
     """
     row_step, frame_step = _cell_strides(scorer)
-    return _interpolate_last_axis(
-        _interpolate_last_axis(activation, frames, frame_step).T, rows, row_step
-    ).T
+    return _interpolate_last_axis(_interpolate_last_axis(activation, frames, frame_step).T, rows, row_step).T
 
 
 def upsample_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
@@ -152,9 +146,7 @@ def upsample_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> 
     """
     row_step, frame_step = _cell_strides(scorer)
     cells = activation.shape[1]
-    hats = _interpolate_last_axis(
-        torch.eye(cells, dtype=activation.dtype), rows, row_step
-    )  # [cell, row]
+    hats = _interpolate_last_axis(torch.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
     shares = hats / hats.sum(dim=1, keepdim=True) * (rows / cells)
     grid = _interpolate_last_axis(shares.T @ activation, frames, frame_step)
     wanted, got = (it.mean(dim=(1, 2), keepdim=True) for it in (activation, grid))
@@ -194,18 +186,12 @@ def _grad_cam(scorer: Scorer, rows_db: Tensor) -> Saliency:
     heard = scorer.normalize(rows_db).detach().requires_grad_()
     layer = scorer.convolutions[0]
     assert isinstance(layer, nn.Conv2d)
-    weighed = (
-        LayerGradCam(lambda z: scorer.logit_from_normalized(z), layer)
-        .attribute(heard)
-        .detach()[:, 0]
-    )
+    weighed = LayerGradCam(lambda z: scorer.logit_from_normalized(z), layer).attribute(heard).detach()[:, 0]
     # captum weighs by the mean gradient of a cell; by the sum, the mean of the map is in logits.
     weighed = weighed * weighed[0].numel()
     size = weighed.shape[-2:]
     for axis, count, step in zip((-2, -1), rows_db.shape[1:], layer.stride, strict=True):
-        weighed = _interpolate_last_axis(weighed.transpose(axis, -1), count, step).transpose(
-            axis, -1
-        )
+        weighed = _interpolate_last_axis(weighed.transpose(axis, -1), count, step).transpose(axis, -1)
     assert size[0] <= rows_db.shape[1]
     with torch.no_grad():
         logits = scorer.logit_from_normalized(heard)
@@ -323,9 +309,7 @@ class Faithfulness:
         if self.is_faithful:
             return "the map names what the scorer listens to, better than random regions do"
         one = ("taking away", "putting back")[self.fraction_beaten[1] < self.fraction_beaten[0]]
-        return (
-            f"the map does no better than random regions when {one} what it names: do not trust it"
-        )
+        return f"the map does no better than random regions when {one} what it names: do not trust it"
 
 
 def measure_faithfulness(

@@ -157,9 +157,7 @@ def train_scorer(
             checked = euclidean_loss(reference, source)
             course.record_validation(checked)
             accuracy = _window_accuracy(reference, source)
-            yield ValidationCheck(
-                course.step, training.steps, loss.item(), accuracy, checked, course
-            )
+            yield ValidationCheck(course.step, training.steps, loss.item(), accuracy, checked, course)
     course.load_best()
     scorer.cpu().requires_grad_(False).eval()
     yield evaluate_scorer(scorer, held_out, course.step, time.perf_counter() - began)
@@ -186,9 +184,7 @@ def label_loss(
     return (score - target).square().mean()
 
 
-def evaluate_scorer(
-    scorer: Scorer, held_out: LabelledTakes, steps: int, seconds: float
-) -> TrainedScorer:
+def evaluate_scorer(scorer: Scorer, held_out: LabelledTakes, steps: int, seconds: float) -> TrainedScorer:
     """How a trained scorer does on takes that it never saw."""
     takes = _score_takes(scorer, held_out, "cpu")
     reference, source = map(torch.cat, takes)
@@ -277,9 +273,7 @@ def _validation_excerpts(held_out: LabelledTakes, frames: int) -> LabelledTakes:
     return LabelledTakes(sides[0], sides[1], held_out.take_weights)
 
 
-def _score_takes(
-    scorer: Scorer, held_out: LabelledTakes, device: str
-) -> tuple[list[Tensor], list[Tensor]]:
+def _score_takes(scorer: Scorer, held_out: LabelledTakes, device: str) -> tuple[list[Tensor], list[Tensor]]:
     """Scores [window] of every held-out take."""
     reference, source = (
         [score_windows(scorer, take.to(device)).cpu() for take in side]
@@ -308,9 +302,7 @@ def _folders_row_mean(scorer: Scorer, takes: LabelledTakes) -> Tensor:
     """Mean relative level of each row [row] over both folders, each weighing the same."""
     means = []
     for side, shares in ((takes.reference, takes.take_weights), (takes.source, None)):
-        relative = (
-            part for take in side for part in _relative_chunks(scorer, TensorTimeSeries(take))
-        )
+        relative = (part for take in side for part in _relative_chunks(scorer, TensorTimeSeries(take)))
         counts = zip(side, shares or repeat(1.0), strict=False)
         of_parts = [share for take, share in counts for _ in split_segments(take.shape[1])]
         means.append(weighted_mean(relative, of_parts))

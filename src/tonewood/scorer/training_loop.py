@@ -39,16 +39,12 @@ class TrainingRun:
         Has drawn the initial weights; draws all else from now on.
     """
 
-    def __init__(
-        self, scorer: Scorer, training: TrainingSettings, generator: torch.Generator
-    ) -> None:
+    def __init__(self, scorer: Scorer, training: TrainingSettings, generator: torch.Generator) -> None:
         self.scorer, self.training, self.generator = scorer, training, generator
         self._optimiser = torch.optim.AdamW(
             scorer.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
         )
-        self._scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self._optimiser, training.steps
-        )
+        self._scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, training.steps)
         self.step = self.checks_without_gain = 0
         self.finished = False
         self.best_loss = float("inf")

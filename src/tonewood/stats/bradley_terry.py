@@ -244,9 +244,7 @@ def _penalized_likelihood(
     return likelihood + 0.5 * float(size) if sign > 0 else -np.inf
 
 
-def _fisher_information(
-    theta: Float64Array, design: Float64Array, total: Float64Array
-) -> Float64Array:
+def _fisher_information(theta: Float64Array, design: Float64Array, total: Float64Array) -> Float64Array:
     chance = _sigmoid(design @ theta)
     found: Float64Array = design.T @ ((total * chance * (1 - chance))[:, None] * design)
     return found
@@ -357,9 +355,7 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
     def end(side: float) -> float:
         if best(side * _MAX_MEAN_LOGIT)[0] >= limit:
             return side * np.inf
-        return float(
-            optimize.brentq(lambda it: best(it)[0] - limit, mu, side * _MAX_MEAN_LOGIT, xtol=1e-3)
-        )
+        return float(optimize.brentq(lambda it: best(it)[0] - limit, mu, side * _MAX_MEAN_LOGIT, xtol=1e-3))
 
     middle, low, high = map(float, special.expit([mu, end(-1.0), end(1.0)]))
     p = float(stats.chi2.sf(max(0.0, 2 * (highest - best(0.0)[0])), 1))

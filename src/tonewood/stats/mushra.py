@@ -187,9 +187,7 @@ def fit_mixed_effects(ratings: Float64Array) -> list[MixedEffect]:
     try:
         from statsmodels.regression.mixed_linear_model import MixedLM
     except ImportError:
-        raise MissingExtraError(
-            "mixed effects need statsmodels: pip install 'tonewood[stats]'"
-        ) from None
+        raise MissingExtraError("mixed effects need statsmodels: pip install 'tonewood[stats]'") from None
     import warnings
 
     listener, trial, condition = np.nonzero(~np.isnan(ratings))
@@ -213,15 +211,10 @@ def fit_mixed_effects(ratings: Float64Array) -> list[MixedEffect]:
     ]
 
 
-def _crossed_random_effects(
-    listener: NDArray[np.integer[Any]], trial: NDArray[np.integer[Any]]
-) -> object:
+def _crossed_random_effects(listener: NDArray[np.integer[Any]], trial: NDArray[np.integer[Any]]) -> object:
     from statsmodels.regression.mixed_linear_model import VCSpec
 
     indicator = [np.eye(int(of.max()) + 1)[of] for of in (listener, trial)]
     names = ["listener", "trial"]
-    labels = [
-        [f"{name}{k}" for k in range(it.shape[1])]
-        for name, it in zip(names, indicator, strict=True)
-    ]
+    labels = [[f"{name}{k}" for k in range(it.shape[1])] for name, it in zip(names, indicator, strict=True)]
     return VCSpec(names, [[label] for label in labels], [[it] for it in indicator])

@@ -83,9 +83,7 @@ def mean_over_listeners(counts: Sequence[int], totals: Sequence[int]) -> Listene
     number, mean = len(shares), float(shares.mean())
     if number < 2 or not np.ptp(shares):
         return ListenerMean(number, mean, None, None)
-    reach = float(
-        stats.t.isf((1 - CONFIDENCE_LEVEL) / 2, number - 1) * shares.std(ddof=1) / np.sqrt(number)
-    )
+    reach = float(stats.t.isf((1 - CONFIDENCE_LEVEL) / 2, number - 1) * shares.std(ddof=1) / np.sqrt(number))
     return ListenerMean(number, mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 
@@ -185,9 +183,7 @@ def listeners_for_ratings(
     """
     _check_power_settings(power, alpha)
     if standard_deviation <= 0 or difference == 0:
-        raise ValueError(
-            f"a difference of {difference} with a spread of {standard_deviation} is no plan"
-        )
+        raise ValueError(f"a difference of {difference} with a spread of {standard_deviation} is no plan")
 
     def enough(listeners: int) -> bool:
         worth = listeners * 0.864

@@ -89,9 +89,7 @@ def _serve_index_page() -> HTMLResponse:
     """The page; what wavesurfer styles itself by is allowed by a nonce of its own."""
     nonce = secrets.token_urlsafe(16)
     content = (STATIC_FOLDER / "index.html").read_text(encoding="utf-8").replace("__NONCE__", nonce)
-    policy = CONTENT_SECURITY_POLICY.replace(
-        "style-src 'self'", f"style-src 'self' 'nonce-{nonce}'"
-    )
+    policy = CONTENT_SECURITY_POLICY.replace("style-src 'self'", f"style-src 'self' 'nonce-{nonce}'")
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
 

@@ -230,9 +230,7 @@ class SessionDatabase:
         finally:  # a full disk may refuse the one, and wants the other
             shutil.rmtree(self.folder / "sessions" / name, ignore_errors=True)
 
-    def add_session(
-        self, name: str, title: str, recording: RecordingInfo, model: str
-    ) -> StudioSession:
+    def add_session(self, name: str, title: str, recording: RecordingInfo, model: str) -> StudioSession:
         """Enter a session whose folder is filled; its history starts with no change at all."""
         now = time.time()
         with self._transaction() as run:
@@ -284,9 +282,7 @@ class SessionDatabase:
                               (name,)).fetchone()  # fmt: skip
         if row is None:
             raise NotFoundError("that edit is no more: load the page again")
-        return EditState(
-            wanted, row[0], Edit.model_validate_json(row[1]), wanted > least, wanted < most
-        )
+        return EditState(wanted, row[0], Edit.model_validate_json(row[1]), wanted > least, wanted < most)
 
     def append_edit(self, name: str, edit: Edit, mask_number: int | None) -> EditState:
         """Enter an edit after the present one; what had been undone is forgotten."""
@@ -318,9 +314,7 @@ class SessionDatabase:
                        (name,)).fetchall()  # fmt: skip
         return [(n, found, Edit.model_validate_json(body)) for n, found, body in rows]
 
-    def replace_history(
-        self, name: str, edits: list[tuple[int, int | None, Edit]], at: int
-    ) -> None:
+    def replace_history(self, name: str, edits: list[tuple[int, int | None, Edit]], at: int) -> None:
         """Put a history in the place of a session's own."""
         with self._transaction() as run:
             run("DELETE FROM edits WHERE session=?", (name,))
@@ -396,8 +390,7 @@ class SessionDatabase:
                 if outer:
                     self._rollback()
                 raise OutputError(
-                    f"what was decided cannot be kept ({error}): free some space, or look at the "
-                    "disk"
+                    f"what was decided cannot be kept ({error}): free some space, or look at the disk"
                 ) from error
             except BaseException:
                 if outer:

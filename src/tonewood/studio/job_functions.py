@@ -153,9 +153,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     yield {"phase": "done", "done": done, "failed": sum(r["state"] == "failed" for r in rows)}
 
 
-def _batch_row(
-    job: output_files.FileJob | output_files.FileFailure, folder: Path
-) -> dict[str, Any]:
+def _batch_row(job: output_files.FileJob | output_files.FileFailure, folder: Path) -> dict[str, Any]:
     path = Path(job.input)
     return {
         "name": str(path.relative_to(folder)) if path != folder else path.name,
@@ -167,9 +165,7 @@ def _batch_row(
 def session_from_request(request: JobData) -> StudioSession:
     """A session as a process without the database knows it."""
     folder = Path(request["folder"])
-    return StudioSession(
-        folder.name, "", 0, 0, RecordingInfo.model_validate(request["sound"]), "", folder
-    )
+    return StudioSession(folder.name, "", 0, 0, RecordingInfo.model_validate(request["sound"]), "", folder)
 
 
 def state_from_request(request: JobData) -> EditState:
@@ -211,17 +207,11 @@ def _enhance_session(request: JobData, session: StudioSession, model: Model) -> 
     samples, rate = session.open_samples(), session.recording.rate
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
-    save_band_power(
-        session.folder, scorer_input(to_analysis_rate(samples, rate, model), model).numpy(), hz
-    )
-    yield from _follow_search(
-        enhance_array(samples, rate, model, settings), request, session, model, ()
-    )
+    save_band_power(session.folder, scorer_input(to_analysis_rate(samples, rate, model), model).numpy(), hz)
+    yield from _follow_search(enhance_array(samples, rate, model, settings), request, session, model, ())
 
 
-def _search_session_again(
-    request: JobData, session: StudioSession, model: Model
-) -> Iterator[JobData]:
+def _search_session_again(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
     settings = EnhanceSettings.model_validate(request["settings"])
     state = state_from_request(request)
     before = load_found_recipe(session, state)
@@ -285,18 +275,14 @@ def _render_full(request: JobData, session: StudioSession, model: Model) -> Iter
         made = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
         _store_render(session, state, model, made, None)
     else:
-        done = editing.render_edit(
-            samples, rate, model, mask, state.edit, settings, before.certificate
-        )
+        done = editing.render_edit(samples, rate, model, mask, state.edit, settings, before.certificate)
         _store_render(session, state, model, done.rendered, done)
     yield {"phase": "done", "key": edit_key(state, state.edit)}
 
 
 def _explain_session(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
     yield {"phase": "explaining"}
-    heard = explain_recording(
-        session.open_samples(), session.recording.rate, model, parts=False, draws=20
-    )
+    heard = explain_recording(session.open_samples(), session.recording.rate, model, parts=False, draws=20)
     evidence = heard.evidence.nan_to_num(0.0).float().numpy()
     reach = float(np.quantile(np.abs(evidence), 0.995)) or 1.0
     save_array(session.folder / f"saliency-{request['digest']}.npy", evidence)
@@ -330,9 +316,7 @@ def build_session_recipe(session: StudioSession, model: Model, enhancement: Enha
         steps=enhancement.steps,
         gain_db=made.gain_db,
         certificate=enhancement.certificate,
-        loudness_lufs=Change(before=made.loudness_before, after=made.loudness_after)
-        if finite
-        else None,
+        loudness_lufs=Change(before=made.loudness_before, after=made.loudness_after) if finite else None,
         mask=MaskRecord.from_mask(LazyMask.from_mask(enhancement.mask)),
         spectrum=enhancement.spectrum,
     )

@@ -83,9 +83,7 @@ def _run_with_progress(
 class _WorkerQueue:
     """One queue and its process, minded by a thread."""
 
-    def __init__(
-        self, name: str, notify: Callable[[StudioJob], None], on_finished: JobCallback
-    ) -> None:
+    def __init__(self, name: str, notify: Callable[[StudioJob], None], on_finished: JobCallback) -> None:
         self.notify, self.on_finished = notify, on_finished
         self.pending: queue.Queue[StudioJob | None] = queue.Queue()
         self.current: StudioJob | None = None
@@ -174,9 +172,7 @@ class _WorkerQueue:
     def _ensure_process(self) -> Connection:
         if self.process is None or not self.process.is_alive():
             ours, theirs = self.context.Pipe()
-            self.process = self.context.Process(
-                target=_run_worker_process, args=(theirs,), daemon=True
-            )
+            self.process = self.context.Process(target=_run_worker_process, args=(theirs,), daemon=True)
             self.process.start()
             theirs.close()
             self.connection = ours
@@ -204,8 +200,7 @@ class JobQueue:
         self.active: dict[str, StudioJob] = {}
         self.subscribers: dict[asyncio.Queue[StudioJob], str | None] = {}
         self.queues = {
-            name: _WorkerQueue(name, self._publish, on_finished)
-            for name in ("search", "render", "folders")
+            name: _WorkerQueue(name, self._publish, on_finished) for name in ("search", "render", "folders")
         }
 
     def start(self) -> None:
@@ -236,11 +231,7 @@ class JobQueue:
 
     def active_for(self, session: str) -> list[StudioJob]:
         """Jobs of a session that are not over."""
-        return [
-            job
-            for job in list(self.active.values())
-            if job.session == session and not job.is_finished
-        ]
+        return [job for job in list(self.active.values()) if job.session == session and not job.is_finished]
 
     def get(self, name: str) -> StudioJob:
         """A job, live or as it was kept."""

@@ -57,9 +57,7 @@ class EqualizerExport(NamedTuple):
 
 
 def _write_impulse_response(correction: Correction, out: Path, phase: Phase) -> object:
-    return export.export_impulse_response(
-        export.AverageCurve(correction), phase, out, overwrite=True
-    )
+    return export.export_impulse_response(export.AverageCurve(correction), phase, out, overwrite=True)
 
 
 def _write_parametric_eq(correction: Correction, out: Path, form: str) -> object:
@@ -80,9 +78,7 @@ EQUALIZER_EXPORTS: dict[str, EqualizerExport] = {
     "impulse-minimum": EqualizerExport(
         "impulse response, minimum phase", ".wav", partial(_write_impulse_response, phase="minimum")
     ),
-    "apo": EqualizerExport(
-        "bands for Equalizer APO", ".txt", partial(_write_parametric_eq, form="apo")
-    ),
+    "apo": EqualizerExport("bands for Equalizer APO", ".txt", partial(_write_parametric_eq, form="apo")),
     "autoeq": EqualizerExport(
         "bands as AutoEq writes them", ".txt", partial(_write_parametric_eq, form="autoeq")
     ),
@@ -90,12 +86,8 @@ EQUALIZER_EXPORTS: dict[str, EqualizerExport] = {
     "camilladsp": EqualizerExport(
         "bands for CamillaDSP", ".yml", partial(_write_parametric_eq, form="camilladsp")
     ),
-    "automation": EqualizerExport(
-        "automation as a table", ".csv", partial(_write_automation, form="csv")
-    ),
-    "reaper": EqualizerExport(
-        "automation for Reaper", ".jsfx", partial(_write_automation, form="jsfx")
-    ),
+    "automation": EqualizerExport("automation as a table", ".csv", partial(_write_automation, form="csv")),
+    "reaper": EqualizerExport("automation for Reaper", ".jsfx", partial(_write_automation, form="jsfx")),
 }
 """By name: the page offers every one of them."""
 
@@ -110,16 +102,12 @@ def list_formats(request: Request) -> dict[str, Any]:
     }
 
 
-@routes.get(
-    "/sessions/{name}/take/equaliser/{kind}", **_file_route("text/*", "audio/*", "application/*")
-)
+@routes.get("/sessions/{name}/take/equaliser/{kind}", **_file_route("text/*", "audio/*", "application/*"))
 async def download_equalizer(name: str, kind: str, desk: StudioDependency) -> FileResponse:
     """The correction for another program."""
     wanted = EQUALIZER_EXPORTS.get(kind)
     if wanted is None:
-        raise NotFoundError(
-            f"there is no such equaliser: choose one of {', '.join(EQUALIZER_EXPORTS)}"
-        )
+        raise NotFoundError(f"there is no such equaliser: choose one of {', '.join(EQUALIZER_EXPORTS)}")
     session, state, whole = await _wait_for_render(desk, name)
     path = _download_path(session, whole.key, wanted.suffix)
 
@@ -203,9 +191,7 @@ async def play_session_audio(
         await asyncio.to_thread(_write_download_audio, session, state, whole, path)
     elif not path.exists():
         form = AudioFormat("FLAC", "PCM_24")
-        await asyncio.to_thread(
-            write_recording, path, session.open_samples(), session.recording.rate, form
-        )
+        await asyncio.to_thread(write_recording, path, session.open_samples(), session.recording.rate, form)
     return FileResponse(path)
 
 
@@ -243,9 +229,7 @@ def _write_download_audio(
         samples, rate = _open_rendered_samples(session, whole), session.recording.rate
         write_recording(path, samples, rate, form, overwrite=True, tags_from=session.upload_path)
     except TonewoodError as error:
-        raise CallError(
-            str(error).replace(str(path), f"{_title_stem(session)}{path.suffix}")
-        ) from None
+        raise CallError(str(error).replace(str(path), f"{_title_stem(session)}{path.suffix}")) from None
 
 
 def _draw_session_picture(

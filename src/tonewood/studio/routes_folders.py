@@ -95,9 +95,7 @@ def start_batch(folder: BatchRequest, desk: StudioDependency) -> dict[str, Any]:
     if folder.into:
         plain = folder.into.isprintable() and Path(folder.into).name == folder.into
         if not plain or folder.into.startswith("."):
-            raise CallError(
-                f"{printable(folder.into)} is no plain name: give the new folder another"
-            )
+            raise CallError(f"{printable(folder.into)} is no plain name: give the new folder another")
         out = out / folder.into
     if out == inputs:
         raise OutputError("the outputs would replace the recordings: choose another folder")

@@ -186,13 +186,9 @@ def _tile_response(request: Request, tile: NDArray[np.uint8], cache_control: str
 
 
 @lru_cache(maxsize=256)
-def _cached_spectrogram_tile(
-    path: Path, channels: int | None, place: tiles.TileAddress
-) -> NDArray[np.uint8]:
+def _cached_spectrogram_tile(path: Path, channels: int | None, place: tiles.TileAddress) -> NDArray[np.uint8]:
     """Tile of a session's samples, or of a whole rendering, whose file knows its channels."""
-    samples = (
-        np.load(path, mmap_mode="r") if channels is None else memory_map_samples(path, channels)
-    )
+    samples = np.load(path, mmap_mode="r") if channels is None else memory_map_samples(path, channels)
     return tiles.spectrogram_tile(samples, place)
 
 

@@ -138,9 +138,7 @@ async def upload_recording(
         if await uploads.save_upload(request.stream(), upload) == 0:
             raise CallError(f"{title} is empty: choose a recording")
         if session_archive.is_session_archive(upload):
-            await asyncio.to_thread(
-                session_archive.open_session_archive, desk, identity, folder, upload
-            )
+            await asyncio.to_thread(session_archive.open_session_archive, desk, identity, folder, upload)
         else:
             model = desk.models.default
             await asyncio.to_thread(
@@ -205,9 +203,7 @@ def redo_edit(name: str, desk: StudioDependency) -> dict[str, Any]:
 @routes.post("/sessions/{name}/enhance", status_code=202, responses=responds_with(JobResponse, 202))
 def start_search(name: str, search: SearchRequest, desk: StudioDependency) -> dict[str, Any]:
     """Search a mask from nothing."""
-    return desk.submit_job(
-        name, "enhance", desk.search_settings(search.steps, search.force)
-    ).to_json()
+    return desk.submit_job(name, "enhance", desk.search_settings(search.steps, search.force)).to_json()
 
 
 @routes.post("/sessions/{name}/again", status_code=202, responses=responds_with(JobResponse, 202))
@@ -215,9 +211,7 @@ def restart_search(name: str, search: SearchRequest, desk: StudioDependency) -> 
     """Search anew around the pinned notes."""
     if desk.database.get_state(name).mask_number is None:
         raise CallError("nothing was searched yet: enhance the recording first")
-    return desk.submit_job(
-        name, "again", desk.search_settings(search.steps, search.force)
-    ).to_json()
+    return desk.submit_job(name, "again", desk.search_settings(search.steps, search.force)).to_json()
 
 
 @routes.post("/sessions/{name}/explain", status_code=202, responses=responds_with(JobResponse, 202))
@@ -254,9 +248,7 @@ def cancel_job(job: str, desk: StudioDependency) -> dict[str, Any]:
     return found.to_json()
 
 
-@routes.get(
-    "/events", response_class=StreamingResponse, responses=declare_media("text/event-stream")
-)
+@routes.get("/events", response_class=StreamingResponse, responses=declare_media("text/event-stream"))
 async def stream_events(desk: StudioDependency, session: str | None = None) -> StreamingResponse:
     """Server-sent events: every change of a session's jobs, and of those that belong to none."""
 
@@ -266,11 +258,7 @@ async def stream_events(desk: StudioDependency, session: str | None = None) -> S
             if job is None:
                 yield b": still here\n\n"
             else:
-                yield (
-                    b"event: job\ndata: "
-                    + json.dumps(_without_rows(job.to_json())).encode()
-                    + b"\n\n"
-                )
+                yield (b"event: job\ndata: " + json.dumps(_without_rows(job.to_json())).encode() + b"\n\n")
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 

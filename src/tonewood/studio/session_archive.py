@@ -61,14 +61,8 @@ def validate_session_mask(recipe: Recipe, recording: RecordingInfo) -> None:
     _require(math.isclose(told.hop_seconds, hop) and abs(seconds - recording.seconds) < 1 + hop)
     _require(told.rows * told.frames <= _MAX_CELLS_PER_S * (recording.seconds + 1))
     hz = np.array(told.hz)
-    _require(
-        2 <= len(hz) <= _MAX_MASK_ROWS
-        and hz[0] >= 0
-        and max(hz[-1], told.top_hz) <= _MAX_FREQUENCY_HZ
-    )
-    _require(
-        bool((np.diff(hz) >= _MIN_ROW_SPACING_HZ).all()) and len(refine_rows(hz)) <= _MAX_MASK_ROWS
-    )
+    _require(2 <= len(hz) <= _MAX_MASK_ROWS and hz[0] >= 0 and max(hz[-1], told.top_hz) <= _MAX_FREQUENCY_HZ)
+    _require(bool((np.diff(hz) >= _MIN_ROW_SPACING_HZ).all()) and len(refine_rows(hz)) <= _MAX_MASK_ROWS)
     told.to_mask()
 
 

@@ -210,9 +210,7 @@ def get_playback_levels(session: StudioSession, state: EditState, model: Model) 
 
 
 @lru_cache(maxsize=256)
-def _estimate_levels(
-    session: StudioSession, state: EditState, model: Model, changed: int
-) -> PlaybackLevels:
+def _estimate_levels(session: StudioSession, state: EditState, model: Model, changed: int) -> PlaybackLevels:
     moved, amount = _estimate_at_full_amount(session, state, model), state.edit.amount
     wanted = _matching_gain_db(moved, amount)
     anchor = _load_estimate_offset(session)
@@ -238,9 +236,7 @@ def levels_from_loudness(
     lift = after - difference if np.isfinite(after) and np.isfinite(difference) else 0.0
     return PlaybackLevels(
         input_db=round(after - before, 3) if finite else 0.0,
-        difference_db=round(
-            float(np.clip(lift, -_MAX_DIFFERENCE_GAIN_DB, _MAX_DIFFERENCE_GAIN_DB)), 3
-        ),
+        difference_db=round(float(np.clip(lift, -_MAX_DIFFERENCE_GAIN_DB, _MAX_DIFFERENCE_GAIN_DB)), 3),
         output_db=gain_db,
         held=limited,
         exact=True,
@@ -285,9 +281,7 @@ def _compute_loudness_estimate(
     bands = _load_band_power(session.folder)
     if bands is None:
         return None
-    blocks = np.arange(
-        0, bands.power.shape[1], max(1, bands.power.shape[1] // _MAX_ESTIMATE_BLOCKS)
-    )
+    blocks = np.arange(0, bands.power.shape[1], max(1, bands.power.shape[1] // _MAX_ESTIMATE_BLOCKS))
     whole = load_found_mask(session, state, model)
     thin = replace(whole, gain_db=whole.gain_db[:, ::10], hop_seconds=whole.hop_seconds * 10)
     mask = compose_mask(thin, state.edit, gain_limit_db(session, state))

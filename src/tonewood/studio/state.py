@@ -147,9 +147,7 @@ class StudioState:
         Settings of every training, such as `training.steps=100`.
     """
 
-    def __init__(
-        self, folder: Path, model: str, root: Path | None, training: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, folder: Path, model: str, root: Path | None, training: Sequence[str] = ()) -> None:
         self.training_options = list(training)
         self.database = SessionDatabase(folder)
         try:
@@ -253,15 +251,11 @@ class StudioState:
 
     # --- jobs
 
-    def submit_job(
-        self, name: str, kind: str, settings: EnhanceSettings | None = None
-    ) -> StudioJob:
+    def submit_job(self, name: str, kind: str, settings: EnhanceSettings | None = None) -> StudioJob:
         """Queue a job on a session as it is now."""
         session, state = self.database.get_session(name), self.database.get_state(name)
         searched = kind in ("enhance", "explain") or state.mask_number is None
-        model = (
-            self.current_model(session) if searched else self._model_name_for_edit(session, state)
-        )
+        model = self.current_model(session) if searched else self._model_name_for_edit(session, state)
         asked: dict[str, Any] = {
             "folder": str(session.folder),
             "sound": session.recording.model_dump(mode="json"),

@@ -134,9 +134,7 @@ class AverageEqCurve(NamedTuple):
     high: list[float]
 
 
-def average_eq_curve(
-    mask: Mask, axis: FrequencyAxis, rate: int, points: int = 96
-) -> AverageEqCurve:
+def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int, points: int = 96) -> AverageEqCurve:
     """Average EQ of a mask at `points` rows of the axis."""
     hz = row_frequencies(axis, rate)[np.linspace(0, TILE_ROWS - 1, points).round().astype(np.int64)]
     frames = mask.gain_db.shape[1]

@@ -145,9 +145,7 @@ def save_array(path: Path, array: NDArray[np.generic]) -> None:
     try:
         with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as file:
             whole = np.ascontiguousarray(array)
-            np.lib.format.write_array_header_1_0(
-                file, np.lib.format.header_data_from_array_1_0(whole)
-            )
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
             file.write(whole.data)  # as `np.save` would, but for saying why it cannot
     except OutputError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in DISK_FULL_ERRNOS:

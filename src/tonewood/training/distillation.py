@@ -123,8 +123,7 @@ def _distillation_example(source: AudioSource, model: Model, steps: int) -> Dist
     wanted = apply_assignments(EnhanceSettings(), [f"search.steps={steps}"])
     taken = list(find_mask(heard, model, wanted))
     first, last = (
-        torch.cat([it.mask_db for it in taken if it.number == number], dim=1)
-        for number in (0, steps)
+        torch.cat([it.mask_db for it in taken if it.number == number], dim=1) for number in (0, steps)
     )
     found = last, last - first
     if source.rate < spectrum.rate:

@@ -67,9 +67,7 @@ NO_PROVENANCE = Provenance()
 
 ListenerTables = tuple[Path | None, Path | None]
 
-TrainingEvent = (
-    AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | Model
-)
+TrainingEvent = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | Model
 
 
 def train_from_folders(
@@ -119,9 +117,7 @@ def train_from_folders(
     check_device(device)
     fix = yield from plan_side_normalization(reference, source, settings)
     takes = yield from load_sides(reference, source, settings, normalization=fix, cache=cache)
-    answered = (
-        (yield from preferences.load_listener_answers(*tables, settings)) if any(tables) else None
-    )
+    answered = (yield from preferences.load_listener_answers(*tables, settings)) if any(tables) else None
     training = settings.training
     found = analyse_confounds(
         [take.audit_features for take in takes["reference"]],
@@ -129,9 +125,7 @@ def train_from_folders(
         np.random.default_rng(training.seed),
     )
     window = settings.spectrum.to_frames(settings.scorer.crop_seconds)
-    clouds = [
-        certificate.fit_detector([take.rows_db for take in takes[side]], window) for side in takes
-    ]
+    clouds = [certificate.fit_detector([take.rows_db for take in takes[side]], window) for side in takes]
     _free_memory(*takes.values())
     cards = [
         _folder_card(side_display_name(side), part)
@@ -192,9 +186,7 @@ def train_from_folders(
             **provenance._asdict(),
             audit=found,
             fix=fix,
-            ears=listener_card(fits["scorer"].scorer, answered.data, settings)
-            if answered
-            else None,
+            ears=listener_card(fits["scorer"].scorer, answered.data, settings) if answered else None,
         ),
     )
     if settings.predictor.taught:
@@ -275,9 +267,7 @@ def _folder_card(name: str, takes: list[TrainingRecording]) -> FolderCard:
     return FolderCard(name=name, takes=len(takes), hours=round(dataset.total_hours(takes), 4))
 
 
-def listener_card(
-    scorer: Scorer, listener_data: ListenerData, settings: ModelSettings
-) -> ListenerCard:
+def listener_card(scorer: Scorer, listener_data: ListenerData, settings: ModelSettings) -> ListenerCard:
     """What a card says of listeners."""
     training = settings.training
     return preferences.measure_listener_agreement(

@@ -116,9 +116,7 @@ def _assign_group(
         )
 
 
-def _read_answer_rows(
-    table: Path | None, required: tuple[str, ...]
-) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_answer_rows(table: Path | None, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Lines of a table that may be left out, and of one that is not, one at least."""
     if table is None:
         return
@@ -216,9 +214,7 @@ def load_listener_answers(
             f"{len(said.preferences)} comparisons; {MIN_COMPARISONS} are needed to learn from: ask more"
         )
     if said.ratings and len(said.ratings) < MIN_RATINGS:
-        raise FolderError(
-            f"{len(said.ratings)} ratings; {MIN_RATINGS} are needed to learn from: ask more"
-        )
+        raise FolderError(f"{len(said.ratings)} ratings; {MIN_RATINGS} are needed to learn from: ask more")
     groups = len(set(said.groups.values()))
     if groups < MIN_LISTENER_GROUPS:
         raise FolderError(
@@ -258,9 +254,7 @@ def hold_out_listener_groups(data: ListenerData, held_out: float, seed: int) -> 
     count = min(len(groups) - 2, max(2, round(held_out * len(groups))))
     for _ in range(_MAX_SPLIT_ATTEMPTS):
         order = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
-        made = ListenerSplit(
-            data.select_groups(set(order[count:])), data.select_groups(set(order[:count]))
-        )
+        made = ListenerSplit(data.select_groups(set(order[count:])), data.select_groups(set(order[:count])))
         if all(_is_learnable(part) for part in made):
             return made
     raise FolderError(
@@ -269,9 +263,7 @@ def hold_out_listener_groups(data: ListenerData, held_out: float, seed: int) -> 
     )
 
 
-def measure_listener_agreement(
-    scorer: Scorer, data: ListenerData, split: ListenerSplit
-) -> ListenerCard:
+def measure_listener_agreement(scorer: Scorer, data: ListenerData, split: ListenerSplit) -> ListenerCard:
     """How far a scorer agrees with listeners on recordings that it never saw.
 
     The interval is exact and counts two recordings once, however often they were compared.

@@ -70,9 +70,7 @@ class Checkpoint:
                     who, key = name.split("/", 1)
                     self._states.setdefault(who, {})[key] = file.get_tensor(name).clone()
         except (OSError, SafetensorError, ValueError):
-            raise ModelError(
-                f"{printable(self.path)} is damaged: leave --resume out to begin anew"
-            ) from None
+            raise ModelError(f"{printable(self.path)} is damaged: leave --resume out to begin anew") from None
         if not same:
             raise ModelError(
                 f"{printable(self.path)} is of another training: its recordings or settings differ; "
@@ -152,13 +150,9 @@ def fit_scorers(
     fits: dict[NetworkName, TrainedScorer] = {}
     for who, seed in networks_to_train(settings):
         state = checkpoint.get_state(who) if checkpoint is not None else None
-        labels = (
-            hold_out_takes(takes, settings.training.held_out, seed) if takes is not None else None
-        )
+        labels = hold_out_takes(takes, settings.training.held_out, seed) if takes is not None else None
         if listener_data is not None:
-            parts = preferences.hold_out_listener_groups(
-                listener_data, settings.training.held_out, seed
-            )
+            parts = preferences.hold_out_listener_groups(listener_data, settings.training.held_out, seed)
             progress = train_preference_scorer(
                 *parts,
                 settings.scorer,
@@ -197,9 +191,7 @@ def networks_to_train(settings: ModelSettings) -> list[tuple[NetworkName, int]]:
     return wanted if settings.training.judge else wanted[:1]
 
 
-def hold_out_takes(
-    takes: RecordingsBySide, share: float, seed: int
-) -> tuple[LabelledTakes, LabelledTakes]:
+def hold_out_takes(takes: RecordingsBySide, share: float, seed: int) -> tuple[LabelledTakes, LabelledTakes]:
     """Row levels to learn from and row levels held out, split by the seed."""
     splits = [dataset.split_takes(takes[side], share, seed) for side in get_args(DatasetSide)]
     return _training_rows(splits, "train"), _training_rows(splits, "held_out")

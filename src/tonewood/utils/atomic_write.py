@@ -137,9 +137,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         os.close(held)
 
 
-def _create_locked(
-    parent: Path, suffix: str = "", *, folder: bool = False
-) -> tuple[Path, int | None]:
+def _create_locked(parent: Path, suffix: str = "", *, folder: bool = False) -> tuple[Path, int | None]:
     """Make a hidden file or folder, and hold it by a lock.
 
     Between the two a sweep may take it for one that was left. It does so under the lock, so that
@@ -273,9 +271,7 @@ def _check_writable(path: str | os.PathLike[str], final: Path, overwrite: bool) 
     if not overwrite and final.exists():
         raise _exists_error(path)
     if not final.parent.is_dir():
-        raise OutputError(
-            f"{printable(path)} has no folder to lie in: make {printable(final.parent)} first"
-        )
+        raise OutputError(f"{printable(path)} has no folder to lie in: make {printable(final.parent)} first")
 
 
 def _publish(path: str | os.PathLike[str], temporary: Path, final: Path, overwrite: bool) -> None:

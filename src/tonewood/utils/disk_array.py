@@ -30,9 +30,7 @@ class DiskArray:
     dtype : numpy dtype
     """
 
-    def __init__(
-        self, rows: int | None, folder: Path | None = None, dtype: str = "float32"
-    ) -> None:
+    def __init__(self, rows: int | None, folder: Path | None = None, dtype: str = "float32") -> None:
         # Without a name from the start, so that not even a sudden death leaves anything behind.
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as we do
         weakref.finalize(self, self._file.close)

@@ -183,9 +183,7 @@ class _SecurityMiddleware:
         if scheme.lower() != "bearer":
             given = _read_cookie(headers.get("cookie", ""), self.cookie_name)
         if not hmac.compare_digest(given.encode(), self.token.encode()):
-            raise _RejectedRequestError(
-                401, "a token is needed: open the address that the server printed"
-            )
+            raise _RejectedRequestError(401, "a token is needed: open the address that the server printed")
 
     def _is_token_login(self, scope: "Scope") -> bool:
         """Whether a page is opened with the right token in its address."""
@@ -292,9 +290,7 @@ class _LimitedBody:
 def _body_too_large(limits: RequestLimits) -> _RejectedRequestError:
     size = limits.body_bytes
     told = f"{size / 2**30:g} GiB" if size >= 2**30 else f"{size / 2**20:g} MiB"
-    return _RejectedRequestError(
-        413, f"this is more than {told}, the most that is taken: send less"
-    )
+    return _RejectedRequestError(413, f"this is more than {told}, the most that is taken: send less")
 
 
 async def _send_rejection(send: "Send", refused: _RejectedRequestError) -> None:
@@ -304,9 +300,7 @@ async def _send_rejection(send: "Send", refused: _RejectedRequestError) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-_HOST_HEADER = re.compile(
-    r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::\d{1,5})?", re.ASCII
-)
+_HOST_HEADER = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::\d{1,5})?", re.ASCII)
 
 
 def _parse_hostname(host: str) -> str:
