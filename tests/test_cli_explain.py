@@ -224,12 +224,12 @@ def test_a_recording_that_speaks_against_the_class_has_no_sounds(
 
 def test_progress_shows_the_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with BatchDisplay() as display:
+    with BatchDisplay(ExplainTask(ExplainOptions(), Path("out"))) as display:
         display.show(
             BatchProgress(1, 1, 3, audio_hours=0.5, audio_hours_per_minute=0.25, seconds_left=3_600.0)
         )
         assert display.progress is not None
         (files,) = display.progress.tasks
-    told = "0.25 h of sound a minute, 1:00:00 left, 1 failed"
+    told = "0.25 h of audio a minute, 1:00:00 left, 1 failed"
     assert (files.completed, files.total, files.fields["note"]) == (1, 3, told)
     assert "files" in capsys.readouterr().err

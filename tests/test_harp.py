@@ -134,14 +134,14 @@ def test_old_files_go(client: TestClient, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_search_is_cancelled_between_two_steps(
     client: TestClient, take: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = enhance_file.enhance_files
+    whole = enhance_file.enhance_file
 
     def slow(*given: Any, **more: Any) -> Iterator[Any]:
         for event in whole(*given, **more):
             yield event
             asked(client, "cancel")
 
-    monkeypatch.setattr(enhance_file, "enhance_files", slow)
+    monkeypatch.setattr(harp, "enhance_file", slow)
     event, told = asked(client, "process", uploaded(client, take), 1.0, False)
     assert (event, told) == ("error", {"error": "cancelled"})
 

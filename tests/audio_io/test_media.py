@@ -20,7 +20,7 @@ from tonewood.audio_io.reader import (
     probe_audio,
     read_recording,
 )
-from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.enhancement.output_files import plan_jobs
 from tonewood.errors import AudioError, CallError, FolderError, MissingExtraError
 
 Samples = npt.NDArray[np.float32]
@@ -267,7 +267,7 @@ def test_names_of_any_bytes(tmp_path: Path, stereo: Samples) -> None:
 
 def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "in.mp4", stereo, 44_100, "aac")
-    (job,) = plan_file_jobs([path], tmp_path / "out")
+    (job,) = plan_jobs([path], tmp_path / "out")
     assert job == (path, tmp_path / "out" / "in.flac")
     assert AudioFormat.for_path("a.flac", probe_audio(path).format).subtype == "PCM_16"
     assert AudioFormat.for_path("a.wav", AudioFormat("MP4", "ALAC_24")).subtype == "PCM_24"
@@ -276,7 +276,7 @@ def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
     with pytest.raises(CallError, match=r"a\.m4a ends in '\.m4a', which is no .* \.flac"):
         AudioFormat.for_path("a.m4a", probe_audio(path).format)
     with pytest.raises(CallError, match=r"name one such as \.wav or \.flac"):
-        plan_file_jobs([path], tmp_path / "a.m4a")
+        plan_jobs([path], tmp_path / "a.m4a")
 
 
 def test_a_video_is_enhanced(tmp_path: Path, play: Play, model_file: Path, run: Callable[..., Any]) -> None:

@@ -19,13 +19,12 @@ import pytest
 import soundfile
 
 from tonewood.audio_io.reader import file_sha256
-from tonewood.batch import enhance_file, results_table, runner
+from tonewood.batch import results_table, runner
 from tonewood.batch.dask_backend import DaskWorkers
-from tonewood.batch.enhance_file import FileScored
 from tonewood.batch.results_table import ResultRow
-from tonewood.batch.tasks import EnhanceTask, ItemResult, ScoreTask, WorkItem
+from tonewood.batch.tasks import EnhanceTask, FileScored, ScoreTask
 from tonewood.enhancement import recipe
-from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
+from tonewood.enhancement.output_files import FileFailure, FileJob, plan_jobs
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.utils.atomic_write import atomic_path
@@ -94,7 +93,7 @@ def spread(
     crew: DaskWorkers | None,
     retries: int = 2,
 ) -> list[Any]:
-    units = runner.plan_jobs([takes], out)
+    units = plan_jobs([takes], out)
     table = out / runner.RESULTS_TABLE_NAME
     events = runner.run_batch(units, task, model, workers=crew, table=table, retries=retries)
     return [it for it in events if not isinstance(it, runner.BatchProgress)]
@@ -104,7 +103,7 @@ def test_workers_make_what_one_process_makes(
     tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
 ) -> None:
     plain = tmp_path / "plain"
-    for event in enhance_file.enhance_files(plan_file_jobs([takes], plain), model, SETTINGS):
+    for event in runner.run_batch(plan_jobs([takes], plain), EnhanceTask(SETTINGS), model):
         assert not isinstance(event, FileFailure)
     out = tmp_path / "out"
     assert len(spread(takes, out, EnhanceTask(SETTINGS), model, crew)) == 8
@@ -122,18 +121,18 @@ class Dying(EnhanceTask):
     times: int = 1
     notes: str = ""
 
-    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Write half an output and be killed; or do the work."""
-        assert isinstance(unit.input, Path)
-        assert isinstance(unit.output, Path)
-        died = sorted(Path(self.notes).glob(f"{unit.input.name}.*"))
-        if unit.input.name in self.victims and len(died) < self.times:
-            (Path(self.notes) / f"{unit.input.name}.{len(died)}").touch()
-            unit.output.parent.mkdir(exist_ok=True)
-            with atomic_path(unit.output) as temporary:
+        assert isinstance(item.input, Path)
+        assert isinstance(item.output, Path)
+        died = sorted(Path(self.notes).glob(f"{item.input.name}.*"))
+        if item.input.name in self.victims and len(died) < self.times:
+            (Path(self.notes) / f"{item.input.name}.{len(died)}").touch()
+            item.output.parent.mkdir(exist_ok=True)
+            with atomic_path(item.output) as temporary:
                 temporary.write_bytes(b"half of it")
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(unit, model, known)
+        yield from super().run(item, model, previous)
 
 
 def test_a_worker_killed_in_the_middle_of_a_file(
@@ -149,7 +148,7 @@ def test_a_worker_killed_in_the_middle_of_a_file(
     }
     assert tries.pop("take3.wav") == 2
     assert not list(out.glob(".tonewood-*"))  # what the dead one left went with the next write
-    assert all(it.already for it in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
+    assert all(it.from_earlier_run for it in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
     check_whole(takes, out)
 
 
@@ -175,12 +174,12 @@ class Filling(EnhanceTask):
 
     bytes: int = 0
 
-    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Do the work on a full disk."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.bytes, hard))
         try:
-            return super().run(unit, model, known)
+            yield from super().run(item, model, previous)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -204,7 +203,7 @@ class Slow(EnhanceTask):
 
     notes: str = ""
 
-    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Do the work, and note who did."""
         who = Path(self.notes) / "slow"
         try:
@@ -214,9 +213,9 @@ class Slow(EnhanceTask):
             until(lambda: bool(who.read_text()))
         slow = who.read_text() == str(os.getpid())
         time.sleep(1.0 if slow else 0.1)
-        assert isinstance(unit.input, Path)
-        (Path(self.notes) / f"{unit.input.name}.{slow}").touch()
-        return super().run(unit, model, known)
+        assert isinstance(item.input, Path)
+        (Path(self.notes) / f"{item.input.name}.{slow}").touch()
+        yield from super().run(item, model, previous)
 
 
 def test_a_slow_worker_keeps_little_from_the_others(
@@ -346,7 +345,7 @@ def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) ->
 def test_scores_by_workers_are_those_of_one_process(
     takes: Path, model: Model, crew: DaskWorkers, tmp_path: Path
 ) -> None:
-    units = [WorkItem(path) for path in sorted(takes.iterdir())]
+    units = [FileJob(path) for path in sorted(takes.iterdir())]
     (takes / "take7.wav").write_text("no audio")
     table = tmp_path / "t.parquet"
     found: list[dict[str, Any]] = []

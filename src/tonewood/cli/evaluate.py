@@ -87,20 +87,9 @@ def evaluate_command(
     measured = compared = None
     if pairs is not None:
         kept = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
-        if asked.is_requested:
-            measured = _measure_batch(
-                _find_pair_files(pairs, table),
-                loaded,
-                seed,
-                device,
-                kept,
-                asked,
-                output,
-                overwrite,
-                json_,
-            )
-        else:
-            measured = _measure_locally(_find_pair_files(pairs, table), loaded, seed, device, kept, json_)
+        measured = _measure_pairs(
+            _find_pair_files(pairs, table), loaded, seed, device, kept, asked, output, overwrite, json_
+        )
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
         compared, lost, read = _compare_folders(folders, loaded, seed, json_)
@@ -120,7 +109,7 @@ def _find_pair_files(folders: tuple[Path, Path], table: Path | None) -> "list[Pa
     return list(pairs_from_table(table, *folders) if table is not None else pairs_by_name(*folders))
 
 
-def _measure_batch(
+def _measure_pairs(
     pairs: "list[PairFiles | FileFailure]",
     model: "Model",
     seed: int,
@@ -131,73 +120,45 @@ def _measure_batch(
     overwrite: bool,
     as_json: bool,
 ) -> "Evaluation":
-    """Run the pairs by workers, naming those that fail."""
-    from tonewood.batch.tasks import MeasureTask, PairItem
+    """Measure the pairs, and name those that fail; keep the audio of the first ones."""
+    from tonewood.batch.analysis_tasks import MeasureTask, PairItem
+    from tonewood.cli.progress import PairsDisplay
     from tonewood.enhancement.output_files import FileFailure
-    from tonewood.evaluation import alignment, pipeline
+    from tonewood.evaluation.alignment import require_synctoolbox
+    from tonewood.evaluation.pipeline import PairResult, summarize_evaluation
 
-    alignment.require_synctoolbox()
-    units: list[PairItem | FileFailure] = []
-    for number, it in enumerate(pairs):
-        if isinstance(it, FileFailure):
-            units.append(it)
-        else:
-            units.append(PairItem(it.source, it, number < examples))
-    pieces: list[pipeline.PairResult] = []
+    require_synctoolbox()
+    items = [
+        files if isinstance(files, FileFailure) else PairItem(files.source, files, number < examples)
+        for number, files in enumerate(pairs)
+    ]
+    results: list[PairResult] = []
 
-    def tell(piece: pipeline.PairResult) -> None:
-        pieces.append(piece)
+    def show_result(pair: PairResult) -> None:
+        results.append(pair)
         if as_json:
-            common.print_json(piece.summary)
+            common.print_json(pair.summary)
 
-    lost = common.run_and_report(
-        units, MeasureTask(seed, device), model, batch_options, tell,
-        folder=output, overwrite=overwrite, as_json=as_json,
+    task = MeasureTask(seed, device)
+    failures = common.run_and_report(
+        items, task, model, batch_options, show_result,
+        display=PairsDisplay(task), folder=output, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
-    order = {it.name: number for number, it in enumerate(pairs) if not isinstance(it, FileFailure)}
-    pieces.sort(key=lambda it: order[it.files.name])
-    return pipeline.summarize_evaluation(pieces, lost, seed)
-
-
-def _measure_locally(
-    pairs: "list[PairFiles | FileFailure]",
-    model: "Model",
-    seed: int,
-    device: str,
-    examples: int,
-    as_json: bool,
-) -> "Evaluation":
-    """Run the pairs, naming those that fail."""
-    from tonewood.cli.progress import EvaluatingDisplay
-    from tonewood.enhancement.output_files import FileFailure
-    from tonewood.evaluation import pipeline
-    from tonewood.evaluation.pairs import MeasureProgress
-
-    with EvaluatingDisplay() as display:
-        for event in pipeline.evaluate_pairs(pairs, model, seed=seed, device=device, audible_pairs=examples):
-            if isinstance(event, MeasureProgress):
-                display.show(event)
-            elif isinstance(event, pipeline.Evaluation):
-                done = event
-            else:
-                display.clear()
-                if isinstance(event, FileFailure):
-                    common.print_failure(event, as_json)
-                elif as_json:
-                    common.print_json(event.summary)
-    return done
+    order = {files.name: number for number, files in enumerate(pairs) if not isinstance(files, FileFailure)}
+    results.sort(key=lambda pair: order[pair.files.name])
+    return summarize_evaluation(results, failures, seed)
 
 
 def _compare_folders(
     folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool
 ) -> tuple["FolderComparison", int, int]:
     """Run the folders; with how many files failed, of how many."""
-    from tonewood.cli.progress import EvaluatingDisplay
+    from tonewood.cli.progress import FilesDisplay
     from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.evaluation import frechet
 
     failed = total = 0
-    with EvaluatingDisplay() as display:
+    with FilesDisplay() as display:
         for event in frechet.compare_folder_sound(*folders, model, seed=seed):
             if isinstance(event, FileStarted):
                 total += 1

@@ -25,11 +25,12 @@ from tonewood.cli.common import (
     WorkersOption,
     check_output_path,
 )
-from tonewood.errors import CallError, TonewoodError, printable
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
-    from tonewood.batch.enhance_file import FileScored
-    from tonewood.batch.tasks import ExplainResult
+    from tonewood.audio_io.remote import Location
+    from tonewood.batch.analysis_tasks import ExplainResult
+    from tonewood.batch.tasks import FileScored
     from tonewood.explanation.files import ExplainedFile, ExplanationTable, SkippedExplanation
     from tonewood.explanation.pipeline import ExplanationFigures, TargetClass
     from tonewood.model.onnx import ModelPart
@@ -48,20 +49,17 @@ def score_command(
 ) -> None:
     """Score recordings: 0 sounds like the reference, 1 like the source."""
     from tonewood.audio_io.remote import parse_location
-    from tonewood.batch import runner
-    from tonewood.batch.tasks import ScoreTask, WorkItem
-    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.batch.tasks import ScoreTask
+    from tonewood.enhancement.output_files import FileFailure, FileJob, expand_input
     from tonewood.model.model import load_model
 
     loaded = load_model(model)
     asked = common.BatchOptions(workers, scheduler, retries, parquet)
-    units: list[WorkItem | FileFailure] = []
-    for item in inputs:
-        for found, relative in runner.expand_input(parse_location(item)):
-            if isinstance(relative, TonewoodError):
-                units.append(FileFailure(found, relative))
-            else:
-                units.append(WorkItem(found))
+    jobs = [
+        item if isinstance(item, FileFailure) else FileJob(item.location)
+        for text in inputs
+        for item in expand_input(parse_location(text))
+    ]
     titled = json_
 
     def tell(done: "FileScored") -> None:
@@ -71,10 +69,8 @@ def score_command(
             titled = True
         _print_score(done, json_)
 
-    failed = common.run_and_report(
-        units, ScoreTask(), loaded, asked, tell, overwrite=overwrite, as_json=json_
-    )
-    common.finish_batch(failed, len(units), asked.table_location(None))
+    failed = common.run_and_report(jobs, ScoreTask(), loaded, asked, tell, overwrite=overwrite, as_json=json_)
+    common.finish_batch(failed, len(jobs), asked.table_location(None))
 
 
 def _print_score(done: "FileScored", as_json: bool) -> None:
@@ -167,8 +163,8 @@ def explain_command(
     json_: JsonOption = False,
 ) -> None:
     """Show what the scorer heard: where, in which parts of notes, and how surely."""
-    from tonewood.batch.tasks import ExplainTask, WorkItem
-    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.batch.analysis_tasks import ExplainTask
+    from tonewood.enhancement.output_files import FileJob, plan_jobs
     from tonewood.explanation import files
     from tonewood.model.model import load_model
 
@@ -177,14 +173,14 @@ def explain_command(
     )
     files.check_explain_options(asked)
     loaded = load_model(model)
-    laid = files.plan_explanations(inputs, output)
+    jobs = plan_jobs(inputs, output, files.EXPLANATION_OUTPUTS)
     many_ = common.BatchOptions(workers, scheduler, retries, parquet)
     folder = None if output.suffix.lower() in files.PAGE_SUFFIXES else output
     # Where there is a table, this run goes on, and the page of all is made anew.
     again = overwrite or many_.can_resume(folder)
-    if len(laid) > 1:
+    if len(jobs) > 1:
         files.check_explanation_index(output, again)
-    done: dict[Path, ExplanationFigures] = {}
+    done: dict[Location | None, ExplanationFigures] = {}
 
     def tell(event: "ExplainResult") -> None:
         made, figures = event
@@ -194,17 +190,16 @@ def explain_command(
         else:
             _print_explained(made, json_)
 
-    units = [it if isinstance(it, FileFailure) else WorkItem(*it) for it in laid]
     task = ExplainTask(asked, output, overwrite=overwrite, seed=seed)
     failed = common.run_and_report(
-        units, task, loaded, many_, tell, folder=folder, overwrite=overwrite, as_json=json_
+        jobs, task, loaded, many_, tell, folder=folder, overwrite=overwrite, as_json=json_
     )
-    if len(laid) > 1 and done:
-        inside = [done[it.output] for it in units if isinstance(it, WorkItem) and it.output in done]
+    if len(jobs) > 1 and done:
+        inside = [done[job.output] for job in jobs if isinstance(job, FileJob) and job.output in done]
         _print_summary_table(
             files.write_explanation_table(inside, output, loaded, overwrite=again, seed=seed), json_
         )
-    common.finish_batch(failed, len(laid), many_.table_location(folder))
+    common.finish_batch(failed, len(jobs), many_.table_location(folder))
 
 
 def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:

@@ -22,7 +22,7 @@ from tonewood.cli.common import (
     RecipeArgument,
     check_output_path,
 )
-from tonewood.cli.enhance import show_file_events
+from tonewood.cli.enhance import run_enhancement
 from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def apply_command(
     json_: JsonOption = False,
 ) -> None:
     """Carry a recipe's correction to other takes or stems."""
-    from tonewood.batch import enhance_file
-    from tonewood.enhancement import output_files, reapply
+    from tonewood.batch.enhance_file import EnhanceOptions
+    from tonewood.batch.tasks import EnhanceTask
+    from tonewood.enhancement import reapply
     from tonewood.model.model import load_model
     from tonewood.training.pipeline import check_device
 
@@ -66,12 +67,9 @@ def apply_command(
             f"warning: model {loaded.name} is not the one of that recipe: what it finds by itself "
             "is another's"
         )
-    laid = output_files.plan_file_jobs(inputs, output)
-    settings = reapply.transfer_settings(first, how)
-    events = enhance_file.enhance_files(
-        laid, loaded, settings, plot=plot, overwrite=overwrite, device=device, transfer=carried
-    )
-    show_file_events(events, len(laid), 0, json_)
+    options = EnhanceOptions(plot=plot, overwrite=overwrite, device=device)
+    task = EnhanceTask(reapply.transfer_settings(first, how), options, carried)
+    run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH, json_)
 
 
 def render_command(

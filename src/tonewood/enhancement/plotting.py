@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import TimeSeries
 from tonewood.dsp.stft import log_magnitude, stft
-from tonewood.enhancement.pipeline import StreamedEnhancement
 from tonewood.errors import MissingExtraError
+from tonewood.mask.certificate import Change
 from tonewood.mask.mask import LazyMask, Mask
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
@@ -30,37 +30,49 @@ def check_matplotlib(option: str = "--plot") -> None:
 
 def plot_enhancement(
     path: Path,
-    enhancement: StreamedEnhancement,
-    model: Model,
+    before: TimeSeries,
+    after: TimeSeries,
+    mask: LazyMask,
+    spectrum: SpectrumSettings,
     *,
     title: str,
+    after_gain_db: float = 0.0,
     overwrite: bool = False,
 ) -> None:
-    """Draw the spectrograms of input and output and the mask between them, as a PNG."""
+    """Draw the spectrograms of input and output and the mask between them, as a PNG.
+
+    Parameters
+    ----------
+    before, after : TimeSeries [sample]
+        Mono waveforms at the analysis rate.
+    mask : LazyMask
+        Gains that were applied.
+    after_gain_db : float
+        Gain of the whole output, if `after` does not contain it yet.
+    """
     from matplotlib.figure import Figure
 
-    spectrum = model.settings.spectrum
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, sharey=True)
-    frames = enhancement.input_analysis.rows_db.frames
-    before, after = (
-        _visible_levels(it.wave, frames, spectrum)
-        for it in (enhancement.input_analysis, enhancement.output_analysis)
-    )
-    after = after + enhancement.loudness_match.gain_db
-    loudest = max(float(before.max()), float(after.max()))
-    plot_levels(top, before, spectrum, "before", loudest, frames)
-    plot_levels(bottom, after, spectrum, "after", loudest, frames)
-    mask = _thin_mask(enhancement.applied)
-    plot_gains(middle, mask, frames, spectrum, "mask")
+    frames = before.frames // spectrum.hop + 1
+    before_db = _visible_levels(before, frames, spectrum)
+    after_db = _visible_levels(after, frames, spectrum) + after_gain_db
+    loudest = max(float(before_db.max()), float(after_db.max()))
+    plot_levels(top, before_db, spectrum, "before", loudest, frames)
+    plot_levels(bottom, after_db, spectrum, "after", loudest, frames)
+    plot_gains(middle, _thin_mask(mask), frames, spectrum, "mask")
     bottom.set_xlabel("s")
-    change = enhancement.certificate.scorer
-    figure.suptitle(
-        f"{title}   ·   model {model.name}   ·   score {change.before:.2f} → {change.after:.2f}"
-        "   (0 = reference)"
-    )
+    figure.suptitle(title)
     with atomic_path(path, overwrite) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def enhancement_title(recording: str, model: Model, score: Change) -> str:
+    """Return the title of a picture: recording, model and change of the score."""
+    return (
+        f"{recording}   ·   model {model.name}   ·   score {score.before:.2f} → {score.after:.2f}"
+        "   (0 = reference)"
+    )
 
 
 def plot_levels(

@@ -25,9 +25,9 @@ from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.analysis import Analysis, AudioSource, analyse_source
 from tonewood.enhancement.mask_search import FoundMask, find_prior_mask, mask_grid
 from tonewood.enhancement.output_files import (
-    FileJob,
     check_outputs,
     cleanup_on_error,
+    overwrites_input_error,
     write_output_audio,
 )
 from tonewood.enhancement.pipeline import StreamedEnhancement, render_and_certify
@@ -209,20 +209,21 @@ def render_recipe(
             f"{printable(output)} is no kind of audio file that can be written: "
             "name one such as .wav or .flac, or an existing folder"
         )
-    job = FileJob(_find_recipe_input(path, recipe, recording, output), output)
-    if job.input.resolve() == output.resolve():
-        raise OutputError(f"{printable(output)} is the input itself: name another output")
-    check_outputs(job, [output], overwrite)
-    stream = AudioReader(job.input)
-    settings = recipe.settings.render
-    shape = (stream.channels, recipe.input.samples)
+    source = _find_recipe_input(path, recipe, recording, output)
+    if source.resolve() == output.resolve():
+        raise overwrites_input_error(source, output)
+    check_outputs(source, [output], overwrite)
+    reader = AudioReader(source)
+    blocks = _output_blocks(reader, recipe)
     with cleanup_on_error([output]):
-        write_output_audio(job, stream, _output_blocks(stream, recipe), shape, settings, overwrite=overwrite)
+        write_output_audio(
+            source, output, reader, blocks, recipe.input.samples, recipe.settings.render, overwrite=overwrite
+        )
     digest = file_sha256(output)
     same = None
     if recipe.output_sha256 and output.suffix.lower() == _recorded_suffix(path):
         same = digest == recipe.output_sha256
-    return RerenderResult(path, job.input, output, digest, same)
+    return RerenderResult(path, source, output, digest, same)
 
 
 def _output_blocks(stream: AudioReader, recipe: Recipe) -> Iterator[NDArray[np.float32]]:

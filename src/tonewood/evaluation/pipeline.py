@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
-from tonewood.errors import AudioError, FolderError, TonewoodError, printable
+from tonewood.errors import AudioError, FolderError, printable
 from tonewood.evaluation import alignment as aligning
 from tonewood.evaluation.alignment import Alignment, AlignmentQuality
 from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
@@ -29,7 +29,6 @@ from tonewood.evaluation.pairs import (
 )
 from tonewood.model.model import Model
 from tonewood.stats.sampling import BootstrapInterval, bootstrap_interval
-from tonewood.training.pipeline import check_device
 
 
 class MethodResult(NamedTuple):
@@ -131,74 +130,31 @@ class Evaluation:
         }
 
 
-EvaluationEvent = MeasureProgress | FileFailure | PairResult | Evaluation
-
-
-def evaluate_pairs(
-    pairs: Sequence[PairFiles | FileFailure],
-    model: Model,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    audible_pairs: int = 0,
-) -> Iterator[EvaluationEvent]:
-    """Measure every method on every pair; yields its progress and, last, the `Evaluation`.
-
-    A pair that cannot be read, or not be aligned well enough to be believed, is a `FileFailure`, and
-    the others go on.
+def measure_pair(
+    files: PairFiles, model: Model, seed: int = 0, device: str = "cpu", keep_audio: bool = False
+) -> Iterator[MeasureProgress | PairResult]:
+    """Measure every method on a pair; yields each method before its turn and, last, the result.
 
     Parameters
     ----------
-    pairs : sequence
-        As `pairs.pairs_by_name` and `pairs.pairs_from_table` give them.
     seed : int
-        Of the bootstrap and of what is random in a method.
-    audible_pairs : int
-        Pieces, from the first on, whose sounds are kept.
+        Seed of the methods' random choices.
+    keep_audio : bool
+        Keep the audio that was measured, for players in the report.
 
     Raises
     ------
-    MissingExtraError
-        Nothing here can align.
-    FolderError
-        No pair could be measured.
+    AudioError
+        A file cannot be used, or the pair cannot be aligned reliably.
     """
-    check_device(device)
-    aligning.require_synctoolbox()
-    pieces: list[PairResult] = []
-    failed = []
-    for number, files in enumerate(pairs):
-        if isinstance(files, FileFailure):
-            failed.append(files)
-            yield files
-            continue
-        try:
-            done = len(EVALUATED_METHODS) * number
-            for event in _iter_measurements(files, model, seed, device, len(pieces) < audible_pairs):
-                if isinstance(event, PairResult):
-                    pieces.append(event)
-                    yield event
-                else:
-                    done += 1
-                    yield MeasureProgress(done, len(EVALUATED_METHODS) * len(pairs), event)
-        except TonewoodError as error:
-            failed.append(FileFailure(files.source, error))
-            yield failed[-1]
-    yield summarize_evaluation(pieces, failed, seed)
-
-
-def _iter_measurements(
-    files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool
-) -> Iterator[str | PairResult]:
-    """Yield every method before its turn, and last the piece."""
     pair = files.read()
     rate = pair.source.rate
     wanted = to_mono_16k(pair.reference.samples, pair.reference.rate)
     alignment = _align_pair(files, to_mono_16k(pair.source.samples, rate), wanted)
     rows: dict[str, MethodResult] = {}
     sounds = {"reference": wanted}
-    for method, how in EVALUATED_METHODS.items():
-        yield method
+    for number, (method, how) in enumerate(EVALUATED_METHODS.items(), start=1):
+        yield MeasureProgress(number, len(EVALUATED_METHODS), method)
         samples = pair.source.samples
         if how is not None:
             samples = apply_method(pair.source, model, how, seed, device).samples
@@ -213,13 +169,6 @@ def _iter_measurements(
         scored = score_array(samples, rate, model)
         rows[method] = MethodResult(gap_closed(untouched, found.mel), *found, scored.scorer, scored.judge)
     yield PairResult(files, pair.source.duration, alignment, rows, sounds if keep_audio else None)
-
-
-def measure_pair(files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool) -> PairResult:
-    """Measure every method on one pair; AudioError as `evaluate` tells it."""
-    *_, piece = _iter_measurements(files, model, seed, device, keep_audio)
-    assert isinstance(piece, PairResult)
-    return piece
 
 
 def _align_pair(files: PairFiles, source: Tensor, reference: Tensor) -> Alignment:

@@ -11,19 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import Recording, find_audio_files, read_recording, write_recording
+from tonewood.audio_io.reader import Recording, read_recording, write_recording
 from tonewood.audio_io.remote import Location
 from tonewood.dsp import note_segmentation
 from tonewood.enhancement import plotting
 from tonewood.enhancement.output_files import (
-    FileFailure,
-    FileJob,
+    OutputKind,
     check_outputs,
     cleanup_on_error,
-    is_same_file,
 )
 from tonewood.enhancement.pipeline import to_analysis_rate
-from tonewood.errors import CallError, FolderError, printable
+from tonewood.errors import printable
 from tonewood.explanation import report
 from tonewood.explanation.note_statistics import (
     ConfidenceInterval,
@@ -119,38 +117,18 @@ class SkippedExplanation(NamedTuple):
     output: Path
 
 
-def plan_explanations(inputs: Sequence[Path], out: Path) -> list[FileJob | FileFailure]:
-    """Lay out which recording becomes which page; folders keep their tree.
+def _is_explanation_output(path: Path, _: Location) -> bool:
+    match = re.fullmatch(r"(.+)\.(used|rest)\.\w+", path.name)
+    return match is not None and path.with_name(f"{match[1]}.html").exists()
 
-    `out` is a file when there is one input file and `out` is named like a picture or a page.
 
-    Raises
-    ------
-    CallError
-        Two recordings would become one page, or `out` is a file where a folder is needed.
-    """
-    single = len(inputs) == 1 and not inputs[0].is_dir()
-    named = out.suffix.lower() in PAGE_SUFFIXES and not out.is_dir()
-    if single and named:
-        return [FileJob(inputs[0], out)]
-    if single and not out.is_dir() and (out.suffix or out.exists()):
-        raise CallError(
-            f"{printable(out)} is neither a picture nor a page: end it in .png or .html, or name a folder"
-        )
-    if named or out.is_file():
-        raise CallError(f"{printable(out)} names a file; several pages need a folder: name one")
-    laid: dict[Path, FileJob | FileFailure] = {}
-    for item in inputs:
-        for job in _plan_input(item, out):
-            place = job.output if isinstance(job, FileJob) else Path(job.input)
-            other = laid.get(place)
-            if other and not is_same_file(Path(other.input), Path(job.input)):
-                raise CallError(
-                    f"{printable(other.input)} and {printable(job.input)} would both become "
-                    f"{printable(place)}: explain them into two folders"
-                )
-            laid[place] = job
-    return list(laid.values())
+EXPLANATION_OUTPUTS = OutputKind(
+    verb="explain",
+    suffixes=PAGE_SUFFIXES,
+    suffix_rule="is neither a picture nor a page: end it in .png or .html, or name a folder",
+    name=lambda path: path.with_name(f"{path.name}.html"),
+    is_earlier_output=_is_explanation_output,
+)
 
 
 def check_explanation_index(out: Path, overwrite: bool) -> None:
@@ -167,37 +145,22 @@ def check_explain_options(options: ExplainOptions) -> None:
         note_segmentation.require_pitch_tracker()
 
 
-def _plan_input(item: Path, out: Path) -> Iterator[FileJob | FileFailure]:
-    if not item.is_dir():
-        yield FileJob(item, out / f"{item.name}.html")
-        return
-    try:
-        inside = [path for path in find_audio_files(item) if not _is_explanation_output(path)]
-        if not inside:
-            raise FolderError(f"{printable(item)} holds nothing but earlier outputs: name another input")
-    except FolderError as error:
-        yield FileFailure(item, error)
-        return
-    for path in inside:
-        place = path.relative_to(item)
-        yield FileJob(path, out / place.with_name(f"{place.name}.html"))
-
-
-def _is_explanation_output(path: Path) -> bool:
-    found = re.fullmatch(r"(.+)\.(used|rest)\.\w+", path.name)
-    return found is not None and path.with_name(f"{found[1]}.html").exists()
-
-
 def explain_file(
-    job: FileJob, model: Model, options: ExplainOptions, *, overwrite: bool = False, seed: int = 0
+    source: Path,
+    page: Path,
+    model: Model,
+    options: ExplainOptions,
+    *,
+    overwrite: bool = False,
+    seed: int = 0,
 ) -> ExplainedFile:
     """Explain one recording; raises TonewoodError, and then nothing of it is left."""
     began = time.perf_counter()
     sounds = []
     if options.listen:
-        sounds = [job.output.with_suffix(f".{name}{job.input.suffix}") for name in ("used", "rest")]
-    check_outputs(job, [job.output, *sounds], overwrite)
-    recording = read_recording(job.input)
+        sounds = [page.with_suffix(f".{name}{source.suffix}") for name in ("used", "rest")]
+    check_outputs(source, [page, *sounds], overwrite)
+    recording = read_recording(source)
     found = explain_recording(
         recording.samples,
         recording.rate,
@@ -210,27 +173,27 @@ def explain_file(
     spectrum = model.settings.spectrum
     sums = found.part_sums(spectrum.hop / spectrum.rate)
     parts = compute_part_weights(PART_NAMES, [sums], np.random.default_rng(seed), "steady") if sums else []
-    title = printable(job.input.name)
+    title = printable(source.name)
     drawn = report.plot_explanation(
         found, to_analysis_rate(recording.samples, recording.rate, model), model, title
     )
     warnings = []
-    with cleanup_on_error([job.output, *sounds]) as made:
+    with cleanup_on_error([page, *sounds]) as made:
         if sounds and not _write_evidence_audio(sounds, recording, found, model, overwrite, made):
             warnings.append(f"nothing in it speaks for the {options.side}: there are no sounds of it")
             sounds = []
-        if job.output.suffix.lower() == ".png":
-            write_bytes(job.output, drawn, overwrite=overwrite)
+        if page.suffix.lower() == ".png":
+            write_bytes(page, drawn, overwrite=overwrite)
         else:
             text = report.explanation_page(
                 found, parts, drawn, list(_player_blocks(sounds)), title, printable(model.name)
             )
-            write_text(job.output, text, overwrite=overwrite)
+            write_text(page, text, overwrite=overwrite)
     if not found.faithfulness.is_faithful:
         warnings.append(found.faithfulness.line)
     return ExplainedFile(
-        input=job.input,
-        output=job.output,
+        input=source,
+        output=page,
         sounds=tuple(sounds),
         explanation=found,
         parts=tuple(parts),

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audit import pipeline
-from tonewood.batch import enhance_file
+from tonewood.batch.enhance_file import EnhanceOptions
+from tonewood.batch.runner import BatchProgress, run_batch
+from tonewood.batch.tasks import EnhanceTask
 from tonewood.data.loading import AuditProgress, SideLoadProgress
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
-from tonewood.enhancement import editing, output_files
+from tonewood.enhancement import editing
 from tonewood.enhancement.editing import Edit
-from tonewood.enhancement.output_files import FileStarted
+from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, plan_jobs
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.errors import CallError, printable
@@ -118,18 +120,19 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     """Every recording below a folder into another, told row by row."""
     inputs, out = Path(request["input"]), Path(request["output"])
     settings = EnhanceSettings.model_validate(request["settings"])
-    laid = output_files.plan_file_jobs([inputs], out)
+    laid = plan_jobs([inputs], out)
     rows: list[dict[str, Any]] = [_batch_row(job, inputs) for job in laid]
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
     done = 0
     place = {str(job.input): number for number, job in enumerate(laid)}
-    for event in enhance_file.enhance_files(laid, model, settings, overwrite=request["overwrite"]):
-        if isinstance(event, SearchStep):
+    task = EnhanceTask(settings, EnhanceOptions(overwrite=request["overwrite"]))
+    for event in run_batch(laid, task, model):
+        if isinstance(event, SearchStep | BatchProgress):
             continue
         at = place[str(event.input)]
         if isinstance(event, FileStarted):
             rows[at] = {**rows[at], "state": "running"}
-        elif isinstance(event, output_files.FileFailure):
+        elif isinstance(event, FileFailure):
             rows[at] = {
                 **rows[at],
                 "state": "failed",
@@ -153,7 +156,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     yield {"phase": "done", "done": done, "failed": sum(r["state"] == "failed" for r in rows)}
 
 
-def _batch_row(job: output_files.FileJob | output_files.FileFailure, folder: Path) -> dict[str, Any]:
+def _batch_row(job: FileJob | FileFailure, folder: Path) -> dict[str, Any]:
     path = Path(job.input)
     return {
         "name": str(path.relative_to(folder)) if path != folder else path.name,

@@ -1,7 +1,6 @@
 """Routes of what is taken away: sound in any format, recipe, picture, certificate, session."""
 
 import asyncio
-import math
 import mimetypes
 import secrets
 from collections.abc import Callable
@@ -17,15 +16,15 @@ from starlette.background import BackgroundTask
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat
 from tonewood.audio_io.reader import write_recording
 from tonewood.dsp.equalizer import Phase
-from tonewood.enhancement import editing, plotting
+from tonewood.enhancement import editing
 from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.analysis import ArraySource, analyse_source
-from tonewood.enhancement.pipeline import StreamedEnhancement
+from tonewood.enhancement.plotting import check_matplotlib, enhancement_title, plot_enhancement
 from tonewood.errors import CallError, TonewoodError
 from tonewood.export import export
 from tonewood.export.export import Correction
 from tonewood.mask.mask import LazyMask
-from tonewood.mask.render import LoudnessMatch
+from tonewood.mask.render import effective_mask
 from tonewood.studio import session_archive, session_audio
 from tonewood.studio.database import EditState, NotFoundError, StudioSession
 from tonewood.studio.job_functions import build_edited_recipe
@@ -150,7 +149,7 @@ async def download_recipe(name: str, desk: StudioDependency) -> FileResponse:
 @routes.get("/sessions/{name}/take/picture", **_file_route("image/png"))
 async def download_picture(name: str, desk: StudioDependency) -> FileResponse:
     """Before, mask and after, as `enhance --plot` draws them."""
-    plotting.check_matplotlib("a picture")
+    check_matplotlib("a picture")
     session, state, whole = await _wait_for_render(desk, name)
     path = _download_path(session, whole.key, ".png")
     await asyncio.to_thread(_draw_session_picture, desk, session, state, whole, path)
@@ -247,26 +246,20 @@ def _draw_session_picture(
         state.edit,
         session_audio.gain_limit_db(session, state),
     )
-    rate, loudness = session.recording.rate, (whole.loudness_before, whole.loudness_after)
-    before, after = (-math.inf if it is None else it for it in loudness)
+    rate = session.recording.rate
     # The rendering on disk has its gain already.
-    level = LoudnessMatch(0.0, before, after, whole.levels.held)
-    made = analyse_source(ArraySource(_open_rendered_samples(session, whole), rate), model)
-    reshaped = StreamedEnhancement(
-        input_analysis=analyse_source(ArraySource(session.open_samples(), rate), model),
-        output_analysis=made,
-        mask=LazyMask.from_mask(mask),
-        prior=recipe.prior,
-        steps=recipe.steps,
-        certificate=whole.certificate,
-        loudness_match=level,
-        peak=made.peak,
-        settings=recipe.settings,
-        spectrum=recipe.spectrum,
-        _source=ArraySource(session.open_samples(), rate),
-        _samples=None,
+    before = analyse_source(ArraySource(session.open_samples(), rate), model)
+    after = analyse_source(ArraySource(_open_rendered_samples(session, whole), rate), model)
+    applied = effective_mask(LazyMask.from_mask(mask), recipe.settings.render, recipe.spectrum)
+    plot_enhancement(
+        path,
+        before.wave,
+        after.wave,
+        applied,
+        model.settings.spectrum,
+        title=enhancement_title(session.title, model, whole.certificate.scorer),
+        overwrite=True,
     )
-    plotting.plot_enhancement(path, reshaped, model, title=session.title, overwrite=True)
 
 
 def _title_stem(session: StudioSession) -> str:
