@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from tonewood.batch.analysis_tasks import MeasureTask
 from tonewood.batch.enhance_file import FileEnhanced
 from tonewood.batch.runner import run_batch
 from tonewood.batch.tasks import EnhanceTask
-from tonewood.batch.analysis_tasks import MeasureTask
 from tonewood.cli.progress import PairsDisplay
 from tonewood.enhancement.output_files import FileStarted, plan_jobs
 from tonewood.evaluation.alignment import align_recordings

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from tonewood.batch.runner import BatchProgress
+from tonewood.batch.tasks import ScoreTask
 from tonewood.cli.progress import BatchDisplay
 
 Run = Callable[..., Any]
@@ -224,7 +225,7 @@ def test_a_recording_that_speaks_against_the_class_has_no_sounds(
 
 def test_progress_shows_the_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with BatchDisplay(ExplainTask(ExplainOptions(), Path("out"))) as display:
+    with BatchDisplay(ScoreTask()) as display:
         display.show(
             BatchProgress(1, 1, 3, audio_hours=0.5, audio_hours_per_minute=0.25, seconds_left=3_600.0)
         )

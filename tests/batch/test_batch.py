@@ -470,7 +470,7 @@ def test_an_interrupt_leaves_no_half_of_anything(
         raise KeyboardInterrupt
 
     module, name = {
-        "encode": (libsndfile, "encode"),
+        "encode": (libsndfile, "encode_blocks"),
         "search": (enhance_file, "enhance_stream"),
         "draw": (plotting, "plot_enhancement"),
     }[place]

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tonewood.batch.enhance_file import FileEnhanced, enhance_files
-from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.batch.enhance_file import FileEnhanced, enhance_file
 from tonewood.enhancement.recipe import MaskRecord, Recipe, load_recipe
 from tonewood.errors import OutputError, RecipeError
 from tonewood.mask.mask import LazyMask, Mask
@@ -34,9 +33,8 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
     folder = Path(tempfile.mkdtemp())
     path = folder / "Stück.wav"
     soundfile.write(path, play(0.5)[0], 16_000)
-    laid = plan_file_jobs([path], folder / "out")
     settings = apply_assignments(EnhanceSettings(), ["search.steps=1"])
-    *_, done = enhance_files(laid, model, settings)
+    *_, done = enhance_file(path, folder / "out" / path.name, model, settings)
     assert isinstance(done, FileEnhanced)
     found = load_recipe(Path(done.recipe))
     shutil.rmtree(folder)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.batch import enhance_file
+from tonewood.batch.runner import run_batch
+from tonewood.batch.tasks import EnhanceTask
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement import output_files
 from tonewood.errors import CallError, FolderError, OutputError
@@ -155,8 +156,8 @@ def test_outputs_find_their_inputs_by_what_is_in_them(
     conditions: dict[str, Path], model: Model, tmp_path: Path
 ) -> None:
     settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
-    laid = output_files.plan_file_jobs([conditions["plain"]], tmp_path / "out")
-    for event in enhance_file.enhance_files(laid, model, settings):
+    laid = output_files.plan_jobs([conditions["plain"]], tmp_path / "out")
+    for event in run_batch(laid, EnhanceTask(settings), model):
         assert not isinstance(event, output_files.FileFailure)
     found = list(stimuli.pieces_from_outputs([tmp_path / "out"], [conditions["plain"].parent]))
     assert [it.name for it in found if isinstance(it, stimuli.ComparedPiece)] == [

@@ -15,7 +15,9 @@ from campaigns.harness.load.process import Sample, growth, sample, unnumbered
 from campaigns.harness.load.process import opened as opened_by
 from tests.conftest import instrument
 from tests.studio.conftest import EXAMPLE, Live, opened
-from tonewood.batch import enhance_file
+from tonewood.batch.enhance_file import FileEnhanced
+from tonewood.batch.runner import run_batch
+from tonewood.batch.tasks import EnhanceTask
 from tonewood.enhancement import output_files
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
@@ -62,9 +64,9 @@ def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> N
     (tmp_path / "out").mkdir()
     settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
     handles = []
-    for event in enhance_file.enhance_files(jobs, model, settings):
+    for event in run_batch(jobs, EnhanceTask(settings), model):
         assert not isinstance(event, output_files.FileFailure), event
-        if isinstance(event, enhance_file.FileEnhanced):
+        if isinstance(event, FileEnhanced):
             gc.collect()  # what only points at itself is not held
             names = opened_by(os.getpid())
             handles.append(sum(n for name, n in names.items() if name.startswith(unnumbered(str(tmp_path)))))

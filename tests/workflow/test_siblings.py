@@ -17,7 +17,7 @@ from distributed.comm import CommClosedError
 from tonewood.batch import dask_backend, enhance_file, runner
 from tonewood.batch.dask_backend import DaskWorkers
 from tonewood.batch.enhance_file import FileEnhanced
-from tonewood.batch.tasks import EnhanceTask, WorkItem
+from tonewood.batch.tasks import EnhanceTask
 from tonewood.enhancement.output_files import FileFailure, FileJob
 from tonewood.errors import CallError, ClusterError
 from tonewood.model.model import Model
@@ -46,13 +46,13 @@ def long(tmp_path: Path, play: Play) -> Path:
 def plain(tmp_path: Path, long: Path, model: Model) -> bytes:
     """What one process makes of it."""
     output = tmp_path / "plain.wav"
-    *_, done = enhance_file.enhance_file(FileJob(long, output), model, SETTINGS)
+    *_, done = enhance_file.enhance_file(long, output, model, SETTINGS)
     assert isinstance(done, FileEnhanced)
     return output.read_bytes()
 
 
 def enhanced(long: Path, output: Path, model: Model, crew: DaskWorkers) -> None:
-    *events, _ = runner.run_batch([WorkItem(long, output)], EnhanceTask(SETTINGS), model, workers=crew)
+    *events, _ = runner.run_batch([FileJob(long, output)], EnhanceTask(SETTINGS), model, workers=crew)
     assert not [it for it in events if isinstance(it, FileFailure)]
 
 

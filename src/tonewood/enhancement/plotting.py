@@ -76,7 +76,7 @@ def enhancement_title(recording: str, model: Model, score: Change) -> str:
 
 
 def plot_levels(
-    axes: Any,  # noqa: ANN401 - matplotlib comes without types
+    axes: Any,  # noqa: ANN401 - matplotlib is not typed
     levels_db: NDArray[np.float32],
     spectrum: SpectrumSettings,
     title: str,
@@ -94,7 +94,7 @@ def plot_levels(
 
 
 def plot_gains(
-    axes: Any,  # noqa: ANN401
+    axes: Any,  # noqa: ANN401 - matplotlib is not typed
     mask: Mask,
     frames: int,
     spectrum: SpectrumSettings,
@@ -136,7 +136,7 @@ def _thin_mask(mask: LazyMask) -> Mask:
 
 
 def _plot_image(
-    axes: Any,  # noqa: ANN401
+    axes: Any,  # noqa: ANN401 - matplotlib is not typed
     image: NDArray[np.float32],
     frames: int,
     spectrum: SpectrumSettings,
