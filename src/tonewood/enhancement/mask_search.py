@@ -18,7 +18,6 @@ from tonewood.dsp.features import (
     remove_envelope,
 )
 from tonewood.dsp.filterbank import band_levels, center_frequencies, frame_levels
-from tonewood.dsp.stft import FloatArray
 from tonewood.enhancement.analysis import Analysis
 from tonewood.enhancement.segment_search import (
     RENDER_FEEDBACK_MARGIN,
@@ -36,6 +35,7 @@ from tonewood.priors.priors import BlendWeights, Priors
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_windows
 from tonewood.settings import EnhanceMethod, EnhanceSettings, PriorKind, SearchSettings
+from tonewood.utils.arrays import FloatArray
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate, parallel_map
 
