@@ -39,7 +39,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 Play = Callable[..., npt.NDArray[np.float32]]
 FEW = ("--prior", "static", "--steps", "0", "--force")
 SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
-PATIENCE = 60.0  # seconds, after which a test fails instead of hanging
+PATIENCE = 300.0  # seconds, after which a test fails instead of hanging
 
 
 @pytest.fixture(scope="module")

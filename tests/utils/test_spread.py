@@ -44,7 +44,7 @@ def test_few_items_are_ahead(threads: int) -> None:
 
 
 def test_as_many_threads_work_as_there_are_cores(threads: int) -> None:
-    together = threading.Barrier(threads, timeout=20)
+    together = threading.Barrier(threads, timeout=300)
     assert len(list(parallel_map(lambda _: together.wait(), range(3 * threads)))) == 3 * threads
 
 
@@ -78,7 +78,7 @@ def test_what_is_made_is_told_as_it_is_made(threads: int) -> None:
 
     def making(item: int) -> Iterator[tuple[int, int]]:
         yield item, 0
-        assert told.wait(20)  # for what was made, before more is
+        assert told.wait(300)  # for what was made, before more is
         yield item, 1
 
     found = []
