@@ -17,7 +17,7 @@ from campaigns.harness.audio import instrument as instrument
 from tonewood import cli
 from tonewood.model.model import Model
 from tonewood.settings import ModelSettings, PredictorSettings, apply_assignments
-from tonewood.training.pipeline import add_predictor, train_from_folders
+from tonewood.training.pipeline import add_predictor, train_model
 
 # A machine may be as busy as it likes: no property of Tonewood's is that a test ends in time.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -110,7 +110,7 @@ def training_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 def trained(folders: Folders, settings: ModelSettings) -> Model:
     """The model that training ends with."""
-    *_, last = train_from_folders(folders.reference, folders.source, settings, name="tiny")
+    *_, last = train_model(folders.reference, folders.source, settings, name="tiny")
     assert isinstance(last, Model)
     return last
 

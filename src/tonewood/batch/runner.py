@@ -116,7 +116,7 @@ def run_batch(
         return
     run_key = {"command": task.name, "model": model.digest, "settings": task.settings_key}
     with ResultsTable(table, run_key, overwrite=overwrite) as rows:
-        finished = {path: row for path, row in rows.previous.items() if row.error is None}
+        finished = {path: row for path, row in rows.rows.items() if row.error is None}
         yield from run_items(finished, rows.add)
         rows.publish()
 

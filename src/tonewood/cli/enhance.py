@@ -75,7 +75,7 @@ def enhance_command(
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.model.model import load_model
     from tonewood.settings import apply_assignments, default_enhance_settings
-    from tonewood.training.pipeline import check_device
+    from tonewood.utils.device import check_device
 
     named = [
         f"seed={seed}",
