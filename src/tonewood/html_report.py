@@ -152,6 +152,16 @@ def html_figure(pixels: Pixels, caption: str, height: int = 160) -> str:
     )
 
 
+def mask_html(gain_db: FloatArray, top_hz: float, seconds: float, largest_db: float, rms_db: float) -> str:
+    """Return a picture of gains [row, frame] in dB, whose rows are evenly spaced from 0 Hz to `top_hz`."""
+    max_db = max(1.0, largest_db)
+    caption = (
+        f"mask: 0 to {top_hz:.0f} Hz, {seconds:.1f} s; blue -{max_db:.1f} dB, "
+        f"red +{max_db:.1f} dB; {rms_db:.1f} dB rms"
+    )
+    return html_figure(gains_image(gain_db, max_db), caption)
+
+
 def _apply_colormap(position: FloatArray, anchors: NDArray[np.int64]) -> Pixels:
     columns = position.shape[1]
     kept = np.linspace(0, columns - 1, min(columns, _MAX_COLUMNS)).round().astype(np.int64)

@@ -18,7 +18,7 @@ from tonewood.dsp.stft import (
     count_filter_frames,
     scale_to_rate,
 )
-from tonewood.enhancement.segment_search import require_predictor
+from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.errors import AudioError, CallError
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import LoudnessFollower
