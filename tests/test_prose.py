@@ -13,7 +13,7 @@ from tonewood import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
     ROOT / "benchmarks" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
@@ -113,7 +113,7 @@ def faults(text: str, without_tables: str | None = None) -> Iterator[tuple[int, 
 
 def help_texts(command: Any = None, path: str = "tonewood") -> Iterator[tuple[str, str]]:
     """Yield the help of every command and option of the command line, with its name."""
-    command = command or get_command(cli.app)
+    command = command or get_command(cli.cli_app)
     yield path, command.help or ""
     for param in command.params:
         yield f"{path} {param.opts[0]}", getattr(param, "help", None) or ""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tonewood.dsp.chunking import TensorTimeSeries, split_segments
 from tonewood.dsp.filterbank import center_frequencies, hz_to_mel, mel_to_hz
-from tonewood.dsp.stft import FloatArray, filter_recording
+from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_rendering
 from tonewood.enhancement.mask_search import MaskSearch, mask_grid
@@ -31,6 +31,7 @@ from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep, StickyNotes
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, NoteSettings, Settings
+from tonewood.utils.arrays import FloatArray
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each of a found one
 _MAX_EDIT_HZ = 20_000.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tonewood.dsp.chunking import LazyTimeSeries, Segment, TimeSeries, split_segments
 from tonewood.dsp.filterbank import band_levels, center_frequencies
-from tonewood.dsp.stft import FloatArray, prepare_filter
+from tonewood.dsp.stft import prepare_filter
 from tonewood.enhancement.analysis import Analysis
 from tonewood.enhancement.prior_mask import find_prior_mask, predict_departure
 from tonewood.mask.mask import Mask
@@ -36,6 +36,7 @@ from tonewood.settings import (
     SearchSettings,
     SpectrumSettings,
 )
+from tonewood.utils.arrays import FloatArray
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate
 
@@ -300,7 +301,7 @@ def find_mask(
     items = (search.read_segment(part, analysis, grid, prior.mask_db, departure_db) for part in segments)
     gains, n_steps, hop = DiskArray(len(grid.hz), scratch_dir), 0, spectrum.hop / spectrum.rate
     with on_device(device, search.scorer, search.guide):
-        for steps in parallel_iterate(search.steps, items, picklable=device == "cpu"):
+        for steps in parallel_iterate(search.steps, items):
             for step in steps:
                 yield step
             n_steps = max(n_steps, step.number)

@@ -14,7 +14,6 @@ from tonewood.audio_io.reader import resample_blocks, to_mono
 from tonewood.dsp.chunking import (
     Chunk,
     LazyTimeSeries,
-    Samples,
     Segment,
     TimeSeries,
     overlapping_chunks,
@@ -29,7 +28,7 @@ from tonewood.dsp.features import (
     remove_envelope,
 )
 from tonewood.dsp.filterbank import band_levels, center_frequencies, frame_levels
-from tonewood.dsp.stft import FloatArray, scale_to_rate
+from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import Analysis, AudioSource
 from tonewood.errors import ModelError, printable
 from tonewood.mask.mask import Mask, resample_mask
@@ -37,6 +36,7 @@ from tonewood.model.model import Model
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import BlendWeights, Priors
 from tonewood.settings import PriorKind
+from tonewood.utils.arrays import FloatArray, Samples
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
@@ -107,7 +107,7 @@ def _collect_suggestions(
     task = _PriorTask(priors.to(torch.device(device)), weights, analysis.levels, device)
     segments = split_segments(analysis.rows_db.frames, _PRIOR_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES)
     items = (_read_prior_input(segment, analysis, with_pitch=any(adaptive)) for segment in segments)
-    for output in parallel_map(task, items, picklable=device == "cpu"):
+    for output in parallel_map(task, items):
         n_audible += int(output.audible.sum())
         activity.append(output.activity)
         for array, total, mask in zip(arrays, sums, output.masks_db, strict=True):

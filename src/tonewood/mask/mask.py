@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood import html_report
 from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, TimeSeries, split_segments
 from tonewood.dsp.filterbank import hz_to_mel
-from tonewood.dsp.stft import FloatArray, TensorGainFunction
+from tonewood.dsp.stft import TensorGainFunction
+from tonewood.html_report import mask_html
+from tonewood.utils.arrays import FloatArray
 
 # Rounding by half of this is inaudible, and int16 still holds ±65 dB in such steps.
 QUANTIZATION_STEP_DB = 0.002
@@ -150,11 +151,8 @@ class Mask:
 
     def _repr_html_(self) -> str:
         """Return a picture for notebooks."""
-        hz = np.linspace(0, self.top_hz, 128)  # evenly spaced rows, as people read a spectrogram
         seconds = np.arange(self.frames) * self.hop_seconds
-        return html_report.mask_html(
-            self.gain_at(hz, seconds), self.top_hz, seconds[-1], self.largest_db, self.rms_db
-        )
+        return mask_html(self.gain_at, self.top_hz, seconds, self.largest_db, self.rms_db)
 
     @property
     def largest_db(self) -> float:
