@@ -17,7 +17,7 @@ from campaigns.harness.audio import instrument as instrument
 from tonewood import cli
 from tonewood.model.model import Model
 from tonewood.settings import ModelSettings, PredictorSettings, apply_assignments
-from tonewood.training.pipeline import add_predictor, train_from_folders
+from tonewood.training.pipeline import add_predictor, train_model
 
 # No deadlines: the duration of a test says nothing about Tonewood on a busy machine.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -152,7 +152,7 @@ def training_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 def trained(folders: Folders, settings: ModelSettings) -> Model:
     """The model that training ends with."""
-    *_, last = train_from_folders(folders.reference, folders.source, settings, name="tiny")
+    *_, last = train_model(folders.reference, folders.source, settings, name="tiny")
     assert isinstance(last, Model)
     return last
 
