@@ -19,9 +19,9 @@ from tonewood.batch.enhance_file import EnhanceOptions, FileEnhanced, enhance_fi
 from tonewood.batch.results_table import ResultRow
 from tonewood.enhancement.analysis import Score, score_source
 from tonewood.enhancement.output_files import FileFailure, FileJob, OutputKey
+from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.enhancement.reapply import MaskTransfer
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, parse_recipe
-from tonewood.enhancement.segment_search import require_predictor
 from tonewood.errors import OutputError, RecipeError, TonewoodError, printable
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model

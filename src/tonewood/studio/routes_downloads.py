@@ -23,7 +23,6 @@ from tonewood.enhancement.plotting import check_matplotlib, enhancement_title, p
 from tonewood.errors import CallError, TonewoodError
 from tonewood.export import export
 from tonewood.export.export import Correction
-from tonewood.mask.mask import LazyMask
 from tonewood.mask.render import effective_mask
 from tonewood.studio import session_archive, session_audio
 from tonewood.studio.database import EditState, NotFoundError, StudioSession
@@ -250,7 +249,7 @@ def _draw_session_picture(
     # The rendering on disk has its gain already.
     before = analyse_source(ArraySource(session.open_samples(), rate), model)
     after = analyse_source(ArraySource(_open_rendered_samples(session, whole), rate), model)
-    applied = effective_mask(LazyMask.from_mask(mask), recipe.settings.render, recipe.spectrum)
+    applied = effective_mask(mask, recipe.settings.render, recipe.spectrum)
     plot_enhancement(
         path,
         before.wave,
