@@ -142,7 +142,7 @@ def test_nothing_is_overwritten_unasked(run: Run, take: Path, model_file: Path, 
     [
         (("-o", "{take}"), "is neither a picture nor a page: end it in .png or .html"),
         (("-o", "page.jpg"), "is neither a picture nor a page: end it in .png or .html"),
-        (("{take}", "-o", "page.html"), "names a file; several pages need a folder"),
+        (("{take}", "-o", "page.html"), "is a file; several outputs need a folder"),
         (("-o", "page.html", "--for", "good"), "choose reference or source"),
         (("-o", "page.html", "--method", "lime"), "choose cam, integrated, gradcam"),
         (("-o", "page.html", "--seed", "-1"), "--seed"),

@@ -284,7 +284,7 @@ def test_a_video_is_enhanced(tmp_path: Path, play: Play, model_file: Path, run: 
     path = encode(tmp_path / "in.mov", wave, 22_050, "pcm_s16le", tracks=2)
     done = run("enhance", path, "-m", model_file, "-o", tmp_path / "out", "--steps", "2", "--json")
     assert done.code == 0, done.err
-    assert any("2 audio tracks; the first was taken" in it for it in done.objects[0]["warnings"])
+    assert any("2 audio tracks; the first was used" in it for it in done.objects[0]["warnings"])
     out = tmp_path / "out" / "in.flac"
     info = soundfile.info(out)
     assert (info.frames, info.samplerate, info.channels) == (wave.shape[1], 22_050, 2)

@@ -124,19 +124,19 @@ def packed(content: bytes) -> str:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"rows": 0}, "contradicts itself"),
-        ({"rows": -3, "frames": -4}, "contradicts itself"),
-        ({"rows": 4, "frames": 3}, "contradicts itself"),
-        ({"frames": 2**40}, "contradicts itself"),
+        ({"rows": 0}, "is inconsistent"),
+        ({"rows": -3, "frames": -4}, "is inconsistent"),
+        ({"rows": 4, "frames": 3}, "is inconsistent"),
+        ({"frames": 2**40}, "is inconsistent"),
         ({"frames": 5}, "is damaged"),
         ({"parts": ("%",)}, "is damaged"),
         ({"parts": ("AAAA",)}, "is damaged"),
         ({"parts": (packed(bytes(23)),)}, "is damaged"),
         ({"parts": (packed(bytes(10**7)),)}, "is damaged"),
-        ({"parts": ()}, "contradicts itself"),
-        ({"hop_seconds": 0.0}, "contradicts itself"),
-        ({"top_hz": -1.0}, "contradicts itself"),
-        ({"hz": [3.0, 2.0, 1.0]}, "contradicts itself"),
+        ({"parts": ()}, "is inconsistent"),
+        ({"hop_seconds": 0.0}, "is inconsistent"),
+        ({"top_hz": -1.0}, "is inconsistent"),
+        ({"hz": [3.0, 2.0, 1.0]}, "is inconsistent"),
     ],
 )
 def test_damaged_masks_are_refused(change: dict[str, Any], reason: str) -> None:

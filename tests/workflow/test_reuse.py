@@ -94,7 +94,7 @@ def test_the_recording_is_found_beside_recipe_or_output_or_named(
     # Beside the recipe lies the output of that name, which is not the recording.
     lost = run("render", recipe, "-o", elsewhere / "x.wav")
     assert lost.code == 1
-    assert "no take.wav with the recipe's SHA-256 lies beside" in lost.err
+    assert "there is no take.wav with the recipe's SHA-256 beside" in lost.err
     assert lost.err.count("\n") == 1
     assert list(elsewhere.iterdir()) == []
     assert run("render", recipe, "-o", take.parent / "again.wav").code == 0
@@ -117,7 +117,7 @@ def test_a_wrong_recording_is_one_clear_line(
     for arguments, code, reason in (
         ((beside(made), take, "-o", take), 1, "is the input itself"),
         ((beside(made), take, "-o", made), 1, "exists: name another output or pass --overwrite"),
-        ((beside(made), take, "-o", tmp_path / "x.txt"), 1, "is no kind of audio file"),
+        ((beside(made), take, "-o", tmp_path / "x.txt"), 1, "is not an audio file"),
         ((take, "-o", tmp_path / "x.wav"), 1, "is not a Tonewood recipe"),
         ((beside(made), tmp_path / "no.wav", "-o", tmp_path / "x.wav"), 1, "no.wav"),
         ((beside(made),), 2, "Missing option"),
@@ -267,7 +267,7 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
     out = take.parent / "x.wav"
     ran = run("enhance", take, "-o", out, "-m", model_file, *FORCE, "--from", "1:00")
     assert ran.code == 1
-    assert "the recording lasts 1.5 s; nothing is there to change from 60 s on" in ran.err
+    assert "the recording lasts 1.5 s; there is nothing to change from 60 s on" in ran.err
     for option, value, reason in (
         ("--from", "soon", "'soon' is no time; give seconds or MIN:SEC"),
         ("--to", "1:2:3:4", "is no time"),

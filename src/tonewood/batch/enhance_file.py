@@ -4,8 +4,8 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import AudioReader, file_sha256
@@ -18,14 +18,16 @@ from tonewood.enhancement.output_files import (
     sidecar_path,
     write_output_audio,
 )
-from tonewood.enhancement.pipeline import StreamedEnhancement, enhance_stream
-from tonewood.enhancement.reapply import MaskTransfer, apply_transfer
-from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
+from tonewood.enhancement.pipeline import StreamedEnhancement, build_recipe, enhance_stream
+from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError, OutputError, printable
-from tonewood.mask.certificate import Certificate, Change
+from tonewood.mask.certificate import Certificate
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
+
+if TYPE_CHECKING:
+    from tonewood.enhancement.reapply import MaskTransfer
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def enhance_file(
     model: Model,
     settings: EnhanceSettings,
     options: EnhanceOptions = EnhanceOptions(),
-    transfer: MaskTransfer | None = None,
+    transfer: "MaskTransfer | None" = None,
 ) -> Iterator[SearchStep | FileEnhanced]:
     """Enhance one file; yields each step of the search and, last, the result.
 
@@ -137,7 +139,7 @@ def _enhance_new(
     model: Model,
     key: OutputKey,
     options: EnhanceOptions,
-    transfer: MaskTransfer | None,
+    transfer: "MaskTransfer | None",
 ) -> Iterator[SearchStep | FileEnhanced]:
     start_time, settings, recipe_path = time.perf_counter(), key.settings, sidecar_path(output)
     outputs = [path for path in (output, recipe_path, picture_path) if path]
@@ -151,6 +153,8 @@ def _enhance_new(
     if transfer is None:
         events = enhance_stream(reader, model, settings, device=options.device, scratch_dir=scratch_dir)
     else:
+        from tonewood.enhancement.reapply import apply_transfer
+
         events = [apply_transfer(reader, model, transfer, settings, scratch_dir)]
     enhancement: StreamedEnhancement | None = None
     for event in events:
@@ -159,7 +163,15 @@ def _enhance_new(
         else:
             enhancement = event
     assert enhancement is not None
-    recipe = _build_recipe(source, reader, model, enhancement, transfer)
+    recording = InputRecord(
+        name=printable(source.name),
+        sha256=file_sha256(source),
+        rate=reader.rate,
+        channels=reader.channels,
+        samples=enhancement.input_analysis.n_samples,
+    )
+    mask_record = MaskRecord.without_parts(enhancement.mask)
+    recipe = build_recipe(recording, model, enhancement, mask_record, key.carried)
     if recipe.input.sha256 != key.input_sha256:
         raise AudioError(
             f"{printable(source)} changed while it was processed: wait until it is complete, then run "
@@ -249,51 +261,18 @@ def result_from_recipe(
     )
 
 
-def _enhancement_warnings(stream: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
-    if stream.tracks > 1:
-        yield f"the input has {stream.tracks} audio tracks; the first was taken"
-    if stream.clipped:
-        yield "the input is clipped; what was cut off does not come back"
-    level = enhancement.loudness_match
-    short = level.loudness_before - level.loudness_after
-    if level.peak_limited and math.isfinite(short):
-        yield f"{short:.1f} LU quieter than the input, to keep the true peak under its ceiling"
+def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
+    if reader.tracks > 1:
+        yield f"the input has {reader.tracks} audio tracks; the first was used"
+    if reader.clipped:
+        yield "the input is clipped; the clipped peaks are not restored"
+    match = enhancement.loudness_match
+    deficit = match.loudness_before - match.loudness_after
+    if match.peak_limited and math.isfinite(deficit):
+        yield f"{deficit:.1f} LU quieter than the input, to keep the true peak under its ceiling"
     settings = enhancement.settings.render
     if not settings.matches_loudness and enhancement.peak > 1:
-        remedy = "without --no-match it would not"
-        if settings.match:
-            remedy = "a part's level is left alone: lower the input first"
-        yield f"the output passes full scale; {remedy}"
-
-
-def _build_recipe(
-    path: Path,
-    stream: AudioReader,
-    model: Model,
-    enhancement: StreamedEnhancement,
-    transfer: MaskTransfer | None,
-) -> Recipe:
-    level = enhancement.loudness_match
-    loudness = None
-    if math.isfinite(level.loudness_before) and math.isfinite(level.loudness_after):
-        loudness = Change(before=level.loudness_before, after=level.loudness_after)
-    return Recipe(
-        tonewood=version("tonewood"),
-        input=InputRecord(
-            name=printable(path.name),
-            sha256=file_sha256(path),
-            rate=stream.rate,
-            channels=stream.channels,
-            samples=enhancement.input_analysis.n_samples,
-        ),
-        model=ModelRecord(name=model.name, digest=model.digest),
-        settings=enhancement.settings,
-        prior=enhancement.prior,
-        steps=enhancement.steps,
-        gain_db=level.gain_db,
-        certificate=enhancement.certificate,
-        loudness_lufs=loudness,
-        mask=MaskRecord.without_parts(enhancement.mask),
-        spectrum=enhancement.spectrum,
-        carried=transfer.record if transfer else None,
-    )
+        remedy = "leave out --no-match to prevent this"
+        if settings.match:  # a part of the recording is changed, and its level is not matched
+            remedy = "the level of a part is not matched: lower the input first"
+        yield f"the output exceeds full scale; {remedy}"

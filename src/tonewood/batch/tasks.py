@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,14 @@ from tonewood.batch.results_table import ResultRow
 from tonewood.enhancement.analysis import Score, score_source
 from tonewood.enhancement.output_files import FileFailure, FileJob, OutputKey
 from tonewood.enhancement.prior_mask import require_predictor
-from tonewood.enhancement.reapply import MaskTransfer
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, parse_recipe
 from tonewood.errors import OutputError, RecipeError, TonewoodError, printable
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
+
+if TYPE_CHECKING:
+    from tonewood.enhancement.reapply import MaskTransfer
 
 
 class WorkItem(Protocol):
@@ -111,7 +113,7 @@ class EnhanceTask:
 
     settings: EnhanceSettings
     options: EnhanceOptions = EnhanceOptions()  # noqa: RUF009 - frozen
-    transfer: MaskTransfer | None = None
+    transfer: "MaskTransfer | None" = None
     name: Literal["enhance"] = "enhance"
 
     @property

@@ -6,7 +6,6 @@ Work on whole folders, as generators of what is told: audit, training, enhanceme
 import json
 import math
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,14 @@ from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
 from tonewood.enhancement.editing import Edit
 from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, plan_jobs
-from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
-from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
+from tonewood.enhancement.pipeline import (
+    Enhancement,
+    build_recipe,
+    enhance_array,
+    scorer_input,
+    to_analysis_rate,
+)
+from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
 from tonewood.errors import CallError, printable
 from tonewood.explanation.pipeline import explain_recording
 from tonewood.mask.certificate import Change
@@ -301,27 +306,15 @@ def _explain_session(request: JobData, session: StudioSession, model: Model) -> 
 
 def build_session_recipe(session: StudioSession, model: Model, enhancement: Enhancement) -> Recipe:
     """Recipe of an enhancement of a session's recording, as `tonewood enhance` writes it."""
-    sound, made = session.recording, enhancement.rendered
-    finite = math.isfinite(made.loudness_before) and math.isfinite(made.loudness_after)
-    return Recipe(
-        tonewood=version("tonewood"),
-        input=InputRecord(
-            name=sound.name,
-            sha256=sound.sha256,
-            rate=sound.rate,
-            channels=sound.channels,
-            samples=sound.samples,
-        ),
-        model=ModelRecord(name=model.name, digest=model.digest),
-        settings=enhancement.settings,
-        prior=enhancement.prior,
-        steps=enhancement.steps,
-        gain_db=made.gain_db,
-        certificate=enhancement.certificate,
-        loudness_lufs=Change(before=made.loudness_before, after=made.loudness_after) if finite else None,
-        mask=MaskRecord.from_mask(enhancement.mask),
-        spectrum=enhancement.spectrum,
+    sound = session.recording
+    recording = InputRecord(
+        name=sound.name,
+        sha256=sound.sha256,
+        rate=sound.rate,
+        channels=sound.channels,
+        samples=sound.samples,
     )
+    return build_recipe(recording, model, enhancement, MaskRecord.from_mask(enhancement.mask))
 
 
 def build_edited_recipe(
