@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 
 from tonewood import cli
 from tonewood.model.model import Model
-from tonewood.settings import ModelSettings, PredictorSettings, apply_assignments
+from tonewood.setting_types import TrainingChanges
+from tonewood.settings import ModelSettings, PredictorSettings
 from tonewood.training.pipeline import add_predictor, train_from_folders
 
 # A machine may be as busy as it likes: no property of Tonewood's is that a test ends in time.
@@ -83,25 +84,15 @@ def instrument(
     return samples
 
 
-def tiny_settings(**training: object) -> ModelSettings:
-    """Settings by which a model is trained in seconds."""
-    wanted = {
-        "scorer.depth": 2,
-        "scorer.width": 4,
-        "scorer.crop_seconds": 1.0,
-        "training.steps": 40,
-        "training.check_every": 10,
-        "training.batch": 8,
-        "training.learning_rate": 0.03,
-        "training.held_out": 0.25,
-        **{f"training.{name}": value for name, value in training.items()},
-        "priors.neighbours.frames": 1_024,
-        "priors.neighbours.codes": 128,
-        "priors.network.steps": 24,
-        "priors.network.width": 8,
-        "guide.steps": 60,
-    }
-    return apply_assignments(ModelSettings(), [f"{k}={json.dumps(v)}" for k, v in wanted.items()])
+def tiny_settings(**training: Unpack[TrainingChanges]) -> ModelSettings:
+    """Settings that train a model in seconds."""
+    settings = ModelSettings().replace(
+        scorer=dict(depth=2, width=4, crop_seconds=1.0),
+        training=dict(steps=40, check_every=10, batch=8, learning_rate=0.03, held_out=0.25),
+        priors=dict(neighbours=dict(frames=1_024, codes=128), network=dict(steps=24, width=8)),
+        guide=dict(steps=60),
+    )
+    return settings.replace(training=training)
 
 
 class Folders(NamedTuple):

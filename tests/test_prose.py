@@ -113,7 +113,7 @@ def faults(text: str, without_tables: str | None = None) -> Iterator[tuple[int, 
 
 def help_texts(command: Any = None, path: str = "tonewood") -> Iterator[tuple[str, str]]:
     """Yield the help of every command and option of the command line, with its name."""
-    command = command or get_command(cli.app)
+    command = command or get_command(cli.cli_app)
     yield path, command.help or ""
     for param in command.params:
         yield f"{path} {param.opts[0]}", getattr(param, "help", None) or ""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tonewood.scorer.network import Scorer
-from tonewood.settings import ModelSettings, apply_assignments
+from tonewood.settings import ModelSettings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -38,7 +38,7 @@ def test_the_instruments_differ_in_their_cause_alone(planted: Any, cause: str) -
 
 def test_a_scorer_that_hears_bites_is_seen_to_hear_attacks(planted: Any) -> None:
     """One whose answer is known, made by hand: it hears levels rise above 4 kHz."""
-    settings = apply_assignments(ModelSettings(), ["scorer.depth=1", "scorer.width=2"])
+    settings = ModelSettings().replace(scorer=dict(depth=1, width=2))
     scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator().manual_seed(0))
     scorer.requires_grad_(False)
     (layer,) = scorer.convolutions

@@ -35,7 +35,8 @@ from tonewood.model.model import Model
 from tonewood.priors.priors import BlendWeights, Priors
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_windows
-from tonewood.settings import EnhanceMethod, EnhanceSettings, PriorKind, SearchSettings
+from tonewood.setting_types import EnhanceMethod, PriorKind
+from tonewood.settings import EnhanceSettings, SearchSettings
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate, parallel_map
 

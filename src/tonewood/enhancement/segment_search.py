@@ -36,7 +36,8 @@ from tonewood.model.model import Model
 from tonewood.priors.predictor import Predictor
 from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
-from tonewood.settings import BandSettings, EnhanceMethod, EnhanceSettings, SpectrumSettings
+from tonewood.setting_types import EnhanceMethod
+from tonewood.settings import BandSettings, EnhanceSettings, SpectrumSettings
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
