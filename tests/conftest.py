@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import soundfile
 from hypothesis import HealthCheck, settings
 
+from campaigns.harness.audio import Samples as Samples
+from campaigns.harness.audio import instrument as instrument
 from tonewood import cli
 from tonewood.model.model import Model
 from tonewood.setting_types import TrainingChanges
@@ -22,8 +23,6 @@ from tonewood.training.pipeline import add_predictor, train_from_folders
 # A machine may be as busy as it likes: no property of Tonewood's is that a test ends in time.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
-
-Samples = npt.NDArray[np.float32]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -55,33 +54,6 @@ def tone() -> Callable[..., Samples]:
         return waves.astype(np.float32)
 
     return make
-
-
-def instrument(
-    seconds: float,
-    rate: int = 16_000,
-    channels: int = 1,
-    *,
-    formant_hz: float = 2_500.0,
-    seed: int = 0,
-) -> Samples:
-    """Harmonic notes of 0.4 s under one formant, ``(channels, samples)``: a small instrument."""
-    rng = np.random.default_rng(seed)
-    total = round(seconds * rate)
-    time = np.arange(round(0.4 * rate)) / rate
-    shape = np.minimum(1, 20 * np.minimum(time, 0.4 - time)) * np.exp(-2 * time)
-    pieces = []
-    for _ in range(-(-total // len(time))):
-        hz = 110 * 2 ** (rng.integers(0, 24) / 12) * np.arange(1, 60)
-        hz = hz[hz < min(rate / 2, 8_000)]
-        body = 1 / (1 + ((hz - formant_hz) / 400) ** 2) + 0.02
-        partials = np.sin(2 * np.pi * hz[:, None] * time + rng.uniform(0, 6, (len(hz), 1)))
-        pieces.append(shape * (body / np.sqrt(np.arange(1, len(hz) + 1)) @ partials))
-    wave = np.concatenate(pieces)[:total]
-    wave = 0.2 * wave / np.abs(wave).max() + 1e-4 * rng.standard_normal(total)
-    spread = np.linspace(1, 0.5, channels)[:, None]
-    samples: Samples = (spread * wave).astype(np.float32)
-    return samples
 
 
 def tiny_settings(**training: Unpack[TrainingChanges]) -> ModelSettings:

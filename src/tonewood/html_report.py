@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from tonewood.audio_io.reader import resample
-from tonewood.dsp.stft import FloatArray, log_magnitude, stft
+from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
+from tonewood.utils.arrays import FloatArray
 
 _REPORT_STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; }
@@ -188,6 +189,18 @@ def spectrogram_html(samples: NDArray[np.float32], rate: int, spectrum: Spectrum
     seconds = samples.shape[1] / rate
     caption = f"output: 0 to {spectrum.rate / 2:.0f} Hz, {seconds:.1f} s; 80 dB down to black"
     return html_figure(levels_image(level), caption)
+
+
+def mask_html(
+    gain_at: GainFunction, top_hz: float, seconds: FloatArray, largest_db: float, rms_db: float
+) -> str:
+    """Return HTML of a mask as a picture, its rows equally spaced from 0 to `top_hz`."""
+    limit_db = max(1.0, largest_db)
+    caption = (
+        f"mask: 0 to {top_hz:.0f} Hz, {seconds[-1]:.1f} s; blue -{limit_db:.1f} dB, "
+        f"red +{limit_db:.1f} dB; {rms_db:.1f} dB rms"
+    )
+    return html_figure(gains_image(gain_at(np.linspace(0, top_hz, 128), seconds), limit_db), caption)
 
 
 def score_curve_html(values: tuple[float, ...]) -> str:

@@ -17,7 +17,7 @@ from tonewood.dsp.equalizer import (
     fit_parametric_eq,
     graphic_eq_gains,
 )
-from tonewood.dsp.stft import FloatArray
+from tonewood.utils.arrays import FloatArray
 
 KINDS: tuple[FilterType, ...] = ("low_shelf", "peaking", "high_shelf")
 

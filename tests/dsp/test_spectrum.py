@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import Chunk, overlapping_chunks
 from tonewood.dsp.stft import (
-    FloatArray,
     GainFunction,
     filter_chunk,
     filter_margin,
@@ -19,6 +18,7 @@ from tonewood.dsp.stft import (
     stft,
 )
 from tonewood.settings import SpectrumSettings
+from tonewood.utils.arrays import FloatArray
 
 PAPER = SpectrumSettings()
 

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.dsp.filterbank import center_frequencies, hz_to_mel
-from tonewood.dsp.stft import FloatArray, filter_recording, log_magnitude, stft
+from tonewood.dsp.filterbank import audible_frames, center_frequencies, hz_to_mel
+from tonewood.dsp.stft import filter_recording, log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.evaluation.metrics import (
     PairDistances,
-    audible_frames,
     gap_closed,
     log_spectral_distance,
     long_term_error,
@@ -23,6 +22,7 @@ from tonewood.evaluation.metrics import (
     rows_distance,
 )
 from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.utils.arrays import FloatArray
 
 METRICS = [mel_distance, log_spectral_distance, multi_resolution_distance, long_term_error]
 PAPER = SpectrumSettings()

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import strategies as st
 
-from tests.hostile.contract import keeps, operations
+from campaigns.harness.contract import keeps, operations
 from tonewood.listening.definition import ListeningTest
 from tonewood.listening.server import create_listening_app
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import strategies as st
 
 import tonewood
-from tests.numerics.law import SEEDS, law
+from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics.sounds import (
     NAMES,
     Samples,

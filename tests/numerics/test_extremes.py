@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tonewood
-from tests.numerics.law import law
+from campaigns.harness.numerics.law import law
 from tests.numerics.sounds import MODELS, NAMES, Samples, bundled, enhanced, noise, notes
 from tonewood.dsp.features import fine_structure
 from tonewood.dsp.filterbank import band_levels

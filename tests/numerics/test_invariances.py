@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import tonewood
-from tests.numerics.law import SEEDS, law
+from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics.sounds import (
     NAMES,
     Samples,

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
-from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import bundled, decibels, noise, notes
 from tests.numerics.test_scoring_twins import network
 from tonewood.dsp.filterbank import mel_to_hz

@@ -3,8 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
-from tests.numerics.law import Law
-from tests.numerics.page import filled, promised, rows, shown
+from campaigns.harness.numerics.docs_table import filled, promised, rows, shown
+from campaigns.harness.numerics.law import Law
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "numerics.md"

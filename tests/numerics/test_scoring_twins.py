@@ -7,8 +7,8 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
+from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
-from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import NAMES, bundled, notes
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.enhancement.pipeline import scorer_input

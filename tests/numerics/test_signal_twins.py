@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
-from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import Array, noise, notes, relative
 from tonewood.dsp.equalizer import EqBand, FilterType, biquad_coefficients, eq_response_db
 from tonewood.dsp.filterbank import band_levels, filterbank_levels, filterbank_matrix

@@ -3,8 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
-from tests.numerics.law import SEEDS, law
 from tests.numerics.sounds import Array
 from tonewood.evaluation.frechet import Gaussian, frechet_distance
 from tonewood.stats.bradley_terry import fit_strengths

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.load.traffic import connected
+from campaigns.harness.load.clients import connected
 from tests.studio.conftest import Live
 from tonewood.studio.app import create_studio_app
 from tonewood.studio.state import StudioState

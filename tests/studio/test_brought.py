@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from tests.hostile.session_files import packed, unpacked
+from campaigns.harness.fuzz.session_files import packed, unpacked
 from tests.studio.conftest import NOTE, kept
 from tonewood.errors import AudioError
 from tonewood.studio import session_archive, uploads

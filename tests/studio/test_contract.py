@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from tests.hostile.contract import keeps, operations
+from campaigns.harness.contract import keeps, operations
 from tests.studio.conftest import NOTE
 from tonewood.studio.app import create_studio_app
 from tonewood.studio.state import StudioState

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.hostile.mutations import BYTES, TEXT, mutated
+from campaigns.harness.fuzz.mutations import BYTES, TEXT, mutated
 from tests.studio.conftest import NOTE, kept
 from tonewood.studio import session_archive
 

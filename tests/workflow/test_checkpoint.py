@@ -154,7 +154,7 @@ def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProc
         [*start, str(count), "-m", "tonewood", *call, "-o", str(out)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1_200,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from tonewood.model.card import MIN_RECORDINGS, AuditFinding, AuditVerdict, SessionAccuracy
 from tonewood.stats.classification import (
     Accuracy,
-    Floats,
     balanced_accuracy,
     hotelling_t,
     lda_cross_validate,
     stratified_folds,
 )
+from tonewood.utils.arrays import FloatArray
 
 ALPHA = 0.02  # false alarms over all questions together
 BEWARE_ACCURACY = 0.6  # least balanced accuracy that is worth a word
@@ -39,8 +39,8 @@ class FeatureTable(NamedTuple):
     """
 
     name: str
-    values: Floats
-    steps: Floats
+    values: FloatArray
+    steps: FloatArray
 
 
 def run_audit_tests(
@@ -94,7 +94,7 @@ def decide_verdict(accuracy: Accuracy, p_value: float) -> AuditVerdict:
 
 
 def spectrum_baseline(
-    spectra: Sequence[Floats], is_source: NDArray[np.bool_], rng: np.random.Generator
+    spectra: Sequence[FloatArray], is_source: NDArray[np.bool_], rng: np.random.Generator
 ) -> Accuracy | None:
     """How well long-term spectra [window, row] of each recording tell it, left out whole."""
     if min(is_source.sum(), (~is_source).sum()) < MIN_RECORDINGS:
@@ -107,7 +107,7 @@ def spectrum_baseline(
 
 
 def leave_one_session_out(
-    spectra: Sequence[Floats], is_source: NDArray[np.bool_], names: Sequence[str]
+    spectra: Sequence[FloatArray], is_source: NDArray[np.bool_], names: Sequence[str]
 ) -> tuple[SessionAccuracy, ...]:
     """The baseline on each session, left out whole; none where a side has but one."""
     groups = [(bool(side), name) for side, name in zip(is_source, names, strict=True)]
@@ -128,7 +128,7 @@ def leave_one_session_out(
     )
 
 
-def _standardize(table: FeatureTable, rng: np.random.Generator) -> Floats:
+def _standardize(table: FeatureTable, rng: np.random.Generator) -> FloatArray:
     """Values [recording, feature] as the classifier sees them, whatever the labels are.
 
     Unknown values become the median of all; features that few recordings have, or that are alike
@@ -146,5 +146,5 @@ def _standardize(table: FeatureTable, rng: np.random.Generator) -> Floats:
     reach = 1.5 * np.maximum(high - low, steps)
     values = np.clip(values, low - reach, high + reach)
     noisy = values + steps * rng.standard_normal(values.shape)
-    scaled: Floats = (noisy - noisy.mean(axis=0)) / np.maximum(noisy.std(axis=0), 1e-12)
+    scaled: FloatArray = (noisy - noisy.mean(axis=0)) / np.maximum(noisy.std(axis=0), 1e-12)
     return scaled

@@ -18,9 +18,10 @@ from tonewood.audit.classifiers import (
 )
 from tonewood.data.dataset import AuditFeatures
 from tonewood.data.loading import AuditProgress, DatasetSide, survey_sides
-from tonewood.dsp.artifact_detectors import THIRD_OCTAVES_HZ, Float64Array
+from tonewood.dsp.artifact_detectors import THIRD_OCTAVES_HZ
 from tonewood.model.card import AuditFinding, ConfoundAudit, format_accuracy
 from tonewood.settings import ModelSettings
+from tonewood.utils.arrays import FloatArray
 
 _FLOOR_OCTAVES_HZ = (125, 250, 500, 1_000, 2_000, 4_000)
 _HUM_FLOOR_DB = 8.0  # what the tallest of six multiples stands out by where there is only noise
@@ -81,7 +82,7 @@ def _noise_color(octave: float) -> Callable[[AuditFeatures], float | None]:
     return of
 
 
-def _octave_level(bands_db: Float64Array, octave: float) -> float:
+def _octave_level(bands_db: FloatArray, octave: float) -> float:
     third = np.abs(np.log2(THIRD_OCTAVES_HZ / octave)) < 0.4
     return float(10 * np.log10(np.nansum(10 ** (bands_db[third] / 10)) + 1e-16))
 
@@ -251,13 +252,13 @@ def feature_median(feature: ConfoundFeature, evidence: Sequence[AuditFeatures]) 
     return float(np.median(known)) if known else None
 
 
-def feature_values(feature: ConfoundFeature, evidence: Sequence[AuditFeatures]) -> Float64Array:
+def feature_values(feature: ConfoundFeature, evidence: Sequence[AuditFeatures]) -> FloatArray:
     """A feature [recording] in its own unit; NaN where unknown."""
     found = [feature.extract(it) for it in evidence]
     return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
 
-def _feature_column(feature: ConfoundFeature, evidence: Sequence[AuditFeatures]) -> Float64Array:
+def _feature_column(feature: ConfoundFeature, evidence: Sequence[AuditFeatures]) -> FloatArray:
     column = feature_values(feature, evidence)
     return np.log2(np.maximum(column, 1e-9)) if feature.log_scale else column
 

@@ -16,7 +16,7 @@ from tonewood.audit.pipeline import (
     format_remedy,
 )
 from tonewood.data.dataset import AuditFeatures
-from tonewood.dsp.artifact_detectors import THIRD_OCTAVES_HZ, Float64Array
+from tonewood.dsp.artifact_detectors import THIRD_OCTAVES_HZ
 from tonewood.errors import printable
 from tonewood.html_report import (
     ReportBlock,
@@ -29,6 +29,7 @@ from tonewood.html_report import (
 )
 from tonewood.model.card import AuditVerdict, ConfoundAudit, format_accuracy, summarize_audit
 from tonewood.model.model import Model
+from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import write_text
 
 _SIDE_COLORS = {"reference": "tab:blue", "source": "tab:orange"}
@@ -157,8 +158,8 @@ def plot_folder_spectra(result: AuditResult) -> bytes:
     return figure_png(figure)
 
 
-def _normalized_levels(features: AuditFeatures, name: str) -> Float64Array:
-    levels: Float64Array = getattr(features.traces, name) - features.traces.loudness - 23.0
+def _normalized_levels(features: AuditFeatures, name: str) -> FloatArray:
+    levels: FloatArray = getattr(features.traces, name) - features.traces.loudness - 23.0
     return levels
 
 
@@ -196,7 +197,7 @@ def plot_feature_distributions(features: Sequence[ConfoundFeature], result: Audi
     return figure_png(figure)
 
 
-def _plot_strip(axes: Any, values: Float64Array, row: int, colour: str) -> None:  # noqa: ANN401
+def _plot_strip(axes: Any, values: FloatArray, row: int, colour: str) -> None:  # noqa: ANN401
     # Spread over the strip in rising order, so that equal values show how many they are.
     order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     at = row + 0.35 * np.sin(2.399963 * order)

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import firwin, kaiserord, oaconvolve
 
-from tonewood.dsp.artifact_detectors import HALF_BAND_RATIO, THIRD_OCTAVES_HZ, Float64Array
+from tonewood.dsp.artifact_detectors import HALF_BAND_RATIO, THIRD_OCTAVES_HZ
 from tonewood.dsp.chunking import overlapping_chunks
 from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.setting_types import NormalizedProperty
 from tonewood.settings import Normalization
+from tonewood.utils.arrays import FloatArray
 
 _SKIRT_HZ = 200.0
 _STOPBAND_DB = 80.0
@@ -23,7 +24,7 @@ _FILTER_BLOCK = 1 << 18  # samples that are filtered at once
 _NOISE_BLOCK = 1 << 21  # samples of noise that are drawn at once
 _FADE_SECONDS = 0.2
 _Wave = NDArray[Any]  # in double precision, which pieces and blocks leave as it is
-_BAND_EDGES_HZ: Float64Array = np.concatenate([[0.0], THIRD_OCTAVES_HZ[1:] / HALF_BAND_RATIO, [np.inf]])
+_BAND_EDGES_HZ: FloatArray = np.concatenate([[0.0], THIRD_OCTAVES_HZ[1:] / HALF_BAND_RATIO, [np.inf]])
 
 
 def fit_normalization(
@@ -100,7 +101,7 @@ def normalize_blocks(
     return (block.astype(np.float32) for block in lifted)
 
 
-def low_pass_filter(wave: Float64Array, rate: int, cutoff: float) -> Float64Array:
+def low_pass_filter(wave: FloatArray, rate: int, cutoff: float) -> FloatArray:
     """Waves (channels, samples) without what lies above `cutoff` Hz: linear phase, 80 dB down."""
     return np.concatenate(list(_low_pass_blocks([wave], rate, cutoff)), axis=1)
 
@@ -118,8 +119,8 @@ def _low_pass_blocks(blocks: Iterable[_Wave], rate: int, cutoff: float) -> Itera
 def _shaped_noise_blocks(
     length: int,
     rate: int,
-    target_db: Float64Array,
-    current_db: Float64Array,
+    target_db: FloatArray,
+    current_db: FloatArray,
     rng: np.random.Generator,
 ) -> Iterator[_Wave]:
     """`shaped_noise` stretch by stretch, each faded into the next, their power the same throughout.
@@ -132,7 +133,7 @@ def _shaped_noise_blocks(
     fade = round(_FADE_SECONDS * rate)
     # Independent noises add in power, and sin² + cos² = 1.
     rising = np.sin(np.pi / 2 * (np.arange(fade) + 0.5) / fade)
-    before: Float64Array = np.zeros(0)
+    before: FloatArray = np.zeros(0)
     for first in range(0, length, _NOISE_BLOCK):
         noise = shaped_noise(_NOISE_BLOCK + fade, rate, target_db, current_db, rng)
         if before.size:
@@ -144,10 +145,10 @@ def _shaped_noise_blocks(
 def shaped_noise(
     length: int,
     rate: int,
-    target_db: Float64Array,
-    current_db: Float64Array,
+    target_db: FloatArray,
+    current_db: FloatArray,
     rng: np.random.Generator,
-) -> Float64Array:
+) -> FloatArray:
     """Noise [sample] that lifts a floor to the wanted level in every third octave, dBFS.
 
     Parameters
@@ -166,7 +167,7 @@ def shaped_noise(
     # Below the lowest band the noise goes on as dense as it is there. White noise of power 1 has
     # 2 / rate for each Hz.
     density = (lacking / (THIRD_OCTAVES_HZ * (HALF_BAND_RATIO - 1 / HALF_BAND_RATIO)))[band] * rate / 2
-    noise: Float64Array = np.fft.irfft(spectrum * np.sqrt(density), length)
+    noise: FloatArray = np.fft.irfft(spectrum * np.sqrt(density), length)
     return noise
 
 
@@ -182,13 +183,13 @@ def _pair_stream_with_blocks(
         held = held[block.shape[-1] :]
 
 
-def _extrapolate_bands(bands_db: Float64Array) -> Float64Array:
+def _extrapolate_bands(bands_db: FloatArray) -> FloatArray:
     """Levels [band], those beyond the highest known one as dense as that; -300 if none is."""
     known = np.flatnonzero(np.isfinite(bands_db))
     if known.size == 0:
         return np.full(len(bands_db), -300.0)
     above = np.maximum(0, np.arange(len(bands_db)) - known[-1])
-    level: Float64Array = np.where(above > 0, bands_db[known[-1]], bands_db) + 20 * above * np.log10(
+    level: FloatArray = np.where(above > 0, bands_db[known[-1]], bands_db) + 20 * above * np.log10(
         HALF_BAND_RATIO
     )
     return level
@@ -202,8 +203,8 @@ def _lower_percentile(values: Sequence[float], percent: float) -> float:
     return float(np.percentile(values, percent, method="lower"))
 
 
-def _highest_floor_decile(floors: Float64Array) -> Float64Array:
+def _highest_floor_decile(floors: FloatArray) -> FloatArray:
     """Highest decile [band] of floors [recording, band]; NaN where none is known."""
     lowest = np.where(np.isfinite(floors), floors, -300.0)
-    high: Float64Array = np.percentile(lowest, 90, axis=0, method="lower")
+    high: FloatArray = np.percentile(lowest, 90, axis=0, method="lower")
     return np.where(high > -299, high, np.nan)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Float64Array = NDArray[np.float64]
+from tonewood.utils.arrays import FloatArray, Samples
 
-THIRD_OCTAVES_HZ: Float64Array = 1000.0 * 2.0 ** (np.arange(-10, 14) / 3)
+THIRD_OCTAVES_HZ: FloatArray = 1000.0 * 2.0 ** (np.arange(-10, 14) / 3)
 """Third-octave bands, 100 Hz to 20 kHz (IEC 61260-1, base 2)."""
 HALF_BAND_RATIO = 2.0 ** (1 / 6)
 """From a band's centre to its edge."""
@@ -29,7 +29,7 @@ _DECAY_BANDS_HZ = ((490, 2_050), (1_950, 5_100))
 _MAX_GROUND_RIPPLE_DB = 8.0  # how far the ground below a cliff may stand out of its median
 
 
-def detect_cutoff_hz(power: Float64Array, floor: Float64Array | None, rate: int) -> float:
+def detect_cutoff_hz(power: FloatArray, floor: FloatArray | None, rate: int) -> float:
     """Frequency of the cliff in a mean power spectrum [bin] up to rate / 2; rate / 2 if none.
 
     The floor [bin] of the rests is asked first: noise has no partials to end, so what cuts it is
@@ -49,7 +49,7 @@ def detect_cutoff_hz(power: Float64Array, floor: Float64Array | None, rate: int)
     return _highest_cliff_hz(noise, 8.0) or slope or rate / 2
 
 
-def _highest_cliff_hz(level: Float64Array, fall_db: float) -> float | None:
+def _highest_cliff_hz(level: FloatArray, fall_db: float) -> float | None:
     """Where levels [100 Hz] are half way down the highest cliff onto level ground, Hz.
 
     None if nothing falls by `fall_db` within a skirt.
@@ -64,13 +64,13 @@ def _highest_cliff_hz(level: Float64Array, fall_db: float) -> float | None:
     return found
 
 
-def decay_band_power(bands: Float64Array) -> Float64Array:
+def decay_band_power(bands: FloatArray) -> FloatArray:
     """Power [2, frame] of third octaves [band, frame], 500 Hz to 2 kHz and 2 to 5 kHz."""
     at = THIRD_OCTAVES_HZ[: len(bands)]
     return np.stack([bands[(at > low) & (at < high)].sum(axis=0) for low, high in _DECAY_BANDS_HZ])
 
 
-def fastest_decay_seconds(power: Float64Array) -> tuple[float, float] | None:
+def fastest_decay_seconds(power: FloatArray) -> tuple[float, float] | None:
     """Seconds for 60 dB at the rate of the fastest falls of what `decay_band_power` gives [2, frame].
 
     A room lets nothing end faster than it does itself. The 95th percentile of all falls over
@@ -94,11 +94,11 @@ def fastest_decay_seconds(power: Float64Array) -> tuple[float, float] | None:
     return found[0], found[1]
 
 
-def _levels_per_100_hz(power: Float64Array, rate: int) -> Float64Array:
+def _levels_per_100_hz(power: FloatArray, rate: int) -> FloatArray:
     """Mean level [step] of a spectrum [bin] over each 100 Hz, dB."""
     step = np.arange(len(power)) * (rate / 200 / (len(power) - 1))
     which = step.astype(np.int64)
-    level: Float64Array = power_to_db(np.bincount(which, power) / np.maximum(np.bincount(which), 1))[:-1]
+    level: FloatArray = power_to_db(np.bincount(which, power) / np.maximum(np.bincount(which), 1))[:-1]
     return level
 
 
@@ -106,8 +106,6 @@ def power_to_db(power: Any) -> Any:  # noqa: ANN401 - numbers and arrays alike
     """Level of a power, dB re 1, floored at -160."""
     return 10 * np.log10(np.maximum(power, 1e-16))
 
-
-Samples = NDArray[np.float32]
 
 _NEAREST_FRAMES, _FARTHEST_FRAMES = 4, 10  # frames from a hole to where its band must sound
 _CONTEXT_SAMPLES = 5  # samples that are kept: three before a flat top, itself and the one after it
@@ -154,11 +152,11 @@ class SpectralDropouts:
         at = THIRD_OCTAVES_HZ[:bands]
         self._high, self._middle = at > 3_900, (at > 490) & (at < 2_050)
         self._edge = at[self._high] * HALF_BAND_RATIO
-        self._pending: Float64Array = np.zeros((bands, 0))
+        self._pending: FloatArray = np.zeros((bands, 0))
         self._count = np.zeros(len(self._edge), np.int64)
         self._frames = self._examined = 0
 
-    def push(self, bands: Float64Array) -> None:
+    def push(self, bands: FloatArray) -> None:
         """Look at more power [band, frame]."""
         held = np.concatenate([self._pending, bands], axis=1)
         self._frames += bands.shape[1]
@@ -190,7 +188,7 @@ class HumDetector:
     def __init__(self, rate: int) -> None:
         self._window = round(0.75 * rate)
         self._frames = FrameSplitter(self._window, self._window // 2)
-        self._energy: list[Float64Array] = []
+        self._energy: list[FloatArray] = []
         self._rate, self._samples = rate, 0
 
     def push(self, block: Samples) -> None:
@@ -294,7 +292,7 @@ class ClippedPeaks:
             self.count += int((np.abs(channel[starts] - before) > 0.005 * peak).sum())
 
 
-def dropout_ratio(bands: Float64Array, cutoff: float) -> float:
+def dropout_ratio(bands: FloatArray, cutoff: float) -> float:
     """Share of holes in the power of third octaves [band, frame]; see `SpectralDropouts`."""
     looking = SpectralDropouts(len(bands))
     looking.push(bands)
@@ -319,7 +317,7 @@ def count_clipped_peaks(samples: Samples) -> int:
     return looking.count
 
 
-def _dip_depth_db(level: Float64Array) -> Float64Array:
+def _dip_depth_db(level: FloatArray) -> FloatArray:
     """How far each cell [band, frame] lies below its band both before and after, dB.
 
     The first and the last 100 ms are left out: they have no before or no after.
@@ -327,5 +325,5 @@ def _dip_depth_db(level: Float64Array) -> Float64Array:
     reach = np.arange(_NEAREST_FRAMES, _FARTHEST_FRAMES + 1)
     before = np.max([np.roll(level, k, axis=1) for k in reach], axis=0)
     after = np.max([np.roll(level, -k, axis=1) for k in reach], axis=0)
-    dip: Float64Array = (np.minimum(before, after) - level)[:, _FARTHEST_FRAMES:-_FARTHEST_FRAMES]
+    dip: FloatArray = (np.minimum(before, after) - level)[:, _FARTHEST_FRAMES:-_FARTHEST_FRAMES]
     return dip

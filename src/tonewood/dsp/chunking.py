@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-Samples = NDArray[np.float32]
+from tonewood.utils.arrays import Samples
+
 Wave = TypeVar("Wave", Samples, Tensor)
 
 

@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 from scipy.signal import firwin, minimum_phase, oaconvolve
 from scipy.signal.windows import kaiser
 
-from tonewood.dsp.stft import FloatArray
+from tonewood.utils.arrays import FloatArray, Samples
 
 FilterType = Literal["low_shelf", "peaking", "high_shelf"]
 
@@ -307,17 +307,14 @@ def magnitude_error_db(response: NDArray[np.float32], curve: GainCurve, rate: in
     return float(np.abs(made - curve(hz)).max())
 
 
-AudioBlock = NDArray[np.float32]
-"""Samples (channels, samples)."""
-
 STOPBAND_DB = 100.0
 FADE_OCTAVES = 1 / 3
 _MIN_FADE_HZ = 40.0  # of a fade: the 30 ms window of the masks resolves no less
 
 
 def restrict_to_band(
-    original: AudioBlock, modified: AudioBlock, rate: int, low_hz: float, high_hz: float
-) -> AudioBlock:
+    original: Samples, modified: Samples, rate: int, low_hz: float, high_hz: float
+) -> Samples:
     """A recording changed in one band alone: itself, and of the change what the band holds.
 
     The change is passed through a linear-phase band-pass, in time with the recording: faded inside
@@ -332,7 +329,7 @@ def restrict_to_band(
     kernel = _bandpass_kernel(rate, low_hz, high_hz)
     change = oaconvolve((modified - original).astype(np.float64), kernel[None], axes=1)
     change = change[:, len(kernel) // 2 :][:, : original.shape[1]]
-    only: AudioBlock = original + change.astype(np.float32)
+    only: Samples = original + change.astype(np.float32)
     return only
 
 

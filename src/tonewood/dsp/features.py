@@ -14,13 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tonewood.dsp.chunking import Chunk, Samples, TimeSeries
-from tonewood.dsp.filterbank import band_levels, frame_levels, mean_level
-from tonewood.dsp.stft import FloatArray
+from tonewood.dsp.chunking import Chunk, TimeSeries
+from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible, mean_level
 from tonewood.settings import BandSettings, SpectrumSettings
-
-AUDIBLE_RANGE_DB = 45.0
-
+from tonewood.utils.arrays import FloatArray, Samples
 
 WINDOW_BATCH = 64  # windows that are scored at once
 
@@ -256,7 +253,7 @@ def long_term_spectra(rows_db: TimeSeries, frames: int) -> FloatArray:
     for cut in window_batches(rows_db, frames):
         powers.append(torch.pow(10.0, cut.double() / 10).mean(dim=-1))
         loudest.append(cut.amax(dim=(1, 2)))
-    level = 10 * torch.log10(torch.cat(powers)[is_near_loudest(torch.cat(loudest))])
+    level = 10 * torch.log10(torch.cat(powers)[is_audible(torch.cat(loudest))])
     spectra: FloatArray = (level - level.mean(dim=1, keepdim=True)).numpy()
     return spectra
 
@@ -274,11 +271,6 @@ def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Tensor]:
     length = min(frames, rows_db.frames)
     for batch in torch.split(torch.tensor(_window_starts(rows_db.frames, length)), WINDOW_BATCH):
         yield torch.stack([rows_db.read(s, s + length) for s in batch.tolist()])
-
-
-def is_near_loudest(level: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
-    """Which levels [n] in dB are within `range_db` of the highest."""
-    return level > level.max() - range_db
 
 
 def _window_starts(total: int, frames: int) -> list[int]:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tonewood.dsp.stft import FloatArray, log_magnitude, scale_to_rate, stft
+from tonewood.dsp.stft import log_magnitude, scale_to_rate, stft
 from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.utils.arrays import FloatArray
 
 _NEPERS_PER_DB = math.log(10) / 10  # a dB of power, as a natural logarithm
 
@@ -75,6 +76,20 @@ def filterbank_levels(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
 def frame_levels(rows_db: Tensor) -> Tensor:
     """Level of each frame [..., frame] in dB: the power of all its rows [..., row, frame]."""
     return torch.logsumexp(rows_db * _NEPERS_PER_DB, dim=-2) / _NEPERS_PER_DB
+
+
+AUDIBLE_RANGE_DB = 45.0
+"""Below the loudest frame; what is quieter is taken for silence."""
+
+
+def is_audible(level_db: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
+    """Return a mask [..., frame] of the levels [..., frame] within `range_db` of the highest."""
+    return level_db > level_db.amax(dim=-1, keepdim=True) - range_db
+
+
+def audible_frames(rows_db: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
+    """Return a mask [..., frame] of the frames of rows [..., row, frame] that are audible."""
+    return is_audible(frame_levels(rows_db), range_db)
 
 
 def mean_level(rows_db: Tensor) -> Tensor:

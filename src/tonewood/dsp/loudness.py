@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pyloudnorm.iirfilter import IIRfilter
 from scipy.signal import sosfilt, sosfreqz
 
-from tonewood.dsp.chunking import Chunk, Rechunker, Samples, single_chunk
-from tonewood.dsp.stft import FloatArray
+from tonewood.dsp.chunking import Chunk, Rechunker, single_chunk
+from tonewood.utils.arrays import FloatArray, Samples
 
 _ABSOLUTE_GATE_LUFS = -70.0
 _STEP_SECONDS = 0.1

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from tonewood.dsp.stft import FloatArray
 from tonewood.errors import MissingExtraError
+from tonewood.utils.arrays import FloatArray
 
 SEGMENT_NAMES = ("attack", "steady", "vibrato", "transition", "noise-like")
 QUIET_LABEL = -1

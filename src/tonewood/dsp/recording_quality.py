@@ -18,10 +18,8 @@ from tonewood.dsp.artifact_detectors import (
     MIN_FRAMES,
     THIRD_OCTAVES_HZ,
     ClippedPeaks,
-    Float64Array,
     FrameSplitter,
     HumDetector,
-    Samples,
     SpectralDropouts,
     decay_band_power,
     detect_cutoff_hz,
@@ -29,6 +27,7 @@ from tonewood.dsp.artifact_detectors import (
     power_to_db,
 )
 from tonewood.dsp.loudness import LoudnessMeter
+from tonewood.utils.arrays import FloatArray, Samples
 
 _WINDOW_SECONDS = 0.04
 _MAX_BINWISE_FRAMES = 4096  # frames of the rests that are averaged bin by bin, at least, where there are more
@@ -76,8 +75,8 @@ class RecordingQuality(NamedTuple):
     rate: int
     loudness: float
     floor_db: float | None
-    floor_bands_db: Float64Array
-    long_term_db: Float64Array
+    floor_bands_db: FloatArray
+    long_term_db: FloatArray
     lead_s: float
     tail_s: float
     silent: float
@@ -223,8 +222,8 @@ class _SpectrumAccumulator:
         # The lowest bins hold offset and rumble, which have other names.
         self._above = torch.from_numpy(hz > 40)
         self._total, self.bands = np.zeros(len(hz)), np.zeros(len(at))
-        self.frames: list[Float64Array] = []
-        self.tails: list[Float64Array] = []
+        self.frames: list[FloatArray] = []
+        self.tails: list[FloatArray] = []
         self.holes, self._splitter = SpectralDropouts(len(at)), FrameSplitter(self.window, self.hop)
 
     def push(self, mono: Samples) -> None:
@@ -236,7 +235,7 @@ class _SpectrumAccumulator:
         if not self.frames:
             self._add_frames(self._splitter.padded_frame())
 
-    def mean_power(self) -> Float64Array:
+    def mean_power(self) -> FloatArray:
         """Mean power [bin]."""
         return self._total / sum(map(len, self.frames))
 
@@ -255,8 +254,8 @@ class _SpectrumAccumulator:
 class _NoiseFloor(NamedTuple):
     """Mean power of the rests in which notes have died away: bins [bin], third octaves [band]."""
 
-    mean: Float64Array
-    bands: Float64Array
+    mean: FloatArray
+    bands: FloatArray
 
 
 class _RestAnalyzer:
@@ -270,7 +269,7 @@ class _RestAnalyzer:
         Which frames are rests that hold something.
     """
 
-    def __init__(self, spectra: _SpectrumAccumulator, power: Float64Array, rests: NDArray[np.bool_]) -> None:
+    def __init__(self, spectra: _SpectrumAccumulator, power: FloatArray, rests: NDArray[np.bool_]) -> None:
         found = np.flatnonzero(rests)
         chosen = found[power[found] <= np.median(power[found])] if found.size else found
         if chosen.size < MIN_FRAMES:
@@ -321,7 +320,7 @@ def _frame_power(frames: torch.Tensor) -> torch.Tensor:
     return power
 
 
-def _rest_threshold_db(level: Float64Array) -> float:
+def _rest_threshold_db(level: FloatArray) -> float:
     """Level under which a frame of a recording [frame] is a rest, dB.
 
     Where nothing is that quiet, noise may fill the rests: it stands level, as dying notes do not.
@@ -334,10 +333,10 @@ def _rest_threshold_db(level: Float64Array) -> float:
     return loud - _REST_DB
 
 
-def _hiss_level_db(power: Float64Array, rate: int) -> float:
+def _hiss_level_db(power: FloatArray, rate: int) -> float:
     hz = np.arange(len(power)) * (rate / 2 / (len(power) - 1))
     return float(power_to_db(power[hz > 400].sum()))
 
 
-def _pad_bands(bands_db: Float64Array) -> Float64Array:
+def _pad_bands(bands_db: FloatArray) -> FloatArray:
     return np.pad(bands_db, (0, len(THIRD_OCTAVES_HZ) - len(bands_db)), constant_values=np.nan)

@@ -11,7 +11,7 @@ Frames stand where those of `spectrum` stand, so that a stream and a file are fi
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from tonewood.dsp.chunking import Chunk, single_chunk, split_chunk
 from tonewood.settings import SpectrumSettings
+from tonewood.utils.arrays import FloatArray, Samples
 
-FloatArray = NDArray[np.floating[Any]]
 GainFunction = Callable[[FloatArray, FloatArray], NDArray[np.float32]]
 """(frequencies [bin] in Hz, times [frame] in s) → gain [bin, frame] in dB."""
 TensorGainFunction = Callable[[FloatArray, FloatArray], Tensor]
@@ -240,9 +240,6 @@ def _istft_samples(spectrum: Tensor, length: int, window: int, hop: int, fft: in
 
 def _hann_window(window: int, like: Tensor) -> Tensor:
     return torch.hann_window(window, periodic=True, dtype=like.dtype, device=like.device)
-
-
-Samples = NDArray[np.float32]
 
 
 class FrameLayout(NamedTuple):

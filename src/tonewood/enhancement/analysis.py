@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tonewood import html_report
 from tonewood.audio_io.reader import resample, to_mono
-from tonewood.dsp.chunking import Chunk, Samples, TimeSeries, overlapping_chunks, split_chunk
+from tonewood.dsp.chunking import Chunk, TimeSeries, overlapping_chunks, split_chunk
 from tonewood.dsp.features import (
     CONTEXT_FRAMES,
     N_PITCH_BINS,
@@ -33,6 +33,7 @@ from tonewood.settings import (
     BandSettings,
     SpectrumSettings,
 )
+from tonewood.utils.arrays import Samples
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
@@ -287,7 +288,7 @@ def analyse_source(
     ear = analyzer_for(source, model, with_pitch=with_pitch, device=device)
     memory = AnalysisAccumulator(ear, scratch_dir)
     pieces = overlapping_chunks(source.blocks(), ear.chunk_size, ear.margin)
-    for heard in parallel_map(ear, pieces, picklable=device == "cpu"):
+    for heard in parallel_map(ear, pieces):
         memory.add(heard)
     return memory.finish()
 

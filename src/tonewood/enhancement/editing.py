@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tonewood.dsp.chunking import TensorTimeSeries
 from tonewood.dsp.filterbank import center_frequencies, hz_to_mel, mel_to_hz
-from tonewood.dsp.stft import FloatArray, filter_recording
+from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import ArraySource, analyse_source, mean_score
 from tonewood.enhancement.mask_search import find_prior_mask, mask_grid
 from tonewood.enhancement.pipeline import (
@@ -32,6 +32,7 @@ from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep, StickyNotes, search_mask
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, NoteSettings, Settings
+from tonewood.utils.arrays import FloatArray
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each of a found one
 _MAX_EDIT_HZ = 20_000.0

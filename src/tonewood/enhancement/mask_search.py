@@ -18,7 +18,6 @@ from tonewood.dsp.features import (
     remove_envelope,
 )
 from tonewood.dsp.filterbank import band_levels, center_frequencies, frame_levels
-from tonewood.dsp.stft import FloatArray
 from tonewood.enhancement.analysis import Analysis
 from tonewood.enhancement.segment_search import (
     RENDER_FEEDBACK_MARGIN,
@@ -37,6 +36,7 @@ from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_windows
 from tonewood.setting_types import EnhanceMethod, PriorKind
 from tonewood.settings import EnhanceSettings, SearchSettings
+from tonewood.utils.arrays import FloatArray
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate, parallel_map
 
@@ -135,7 +135,7 @@ def find_mask(
 
     with on_device(device, work.scorer, work.guide):
         parted = map(part, _search_segments(frames, whole, model, searching))
-        for taken in parallel_iterate(work.steps, parted, picklable=device == "cpu"):
+        for taken in parallel_iterate(work.steps, parted):
             for step in taken:
                 yield step
             steps = max(steps, step.number)
@@ -225,7 +225,7 @@ def _collect_suggestions(
 
     work = _PriorTask(model.priors.to(torch.device(device)), weights, analysis.levels, device)
     told = map(part, split_segments(analysis.rows_db.frames, _SEARCH_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES))
-    for found in parallel_map(work, told, picklable=device == "cpu"):
+    for found in parallel_map(work, told):
         audible += int(found.audible.sum())
         present.append(found.activity)
         for spool, total, mask in zip(spools, sums, found.masks_db, strict=True):

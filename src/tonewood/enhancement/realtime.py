@@ -12,13 +12,12 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tonewood.audio_io.reader import AudioFormat, Recording, write_recording
 from tonewood.enhancement.streaming import StreamingEnhancer
 from tonewood.errors import AudioError, DeviceError, MissingExtraError
+from tonewood.utils.arrays import Samples
 
-Samples = NDArray[np.float32]
 _AMOUNT_STEP = 0.1
 
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tonewood.audio_io.reader import resample_blocks, to_mono
-from tonewood.dsp.chunking import Chunk, Samples, Segment, overlapping_chunks
+from tonewood.dsp.chunking import Chunk, Segment, overlapping_chunks
 from tonewood.dsp.filterbank import band_levels, center_frequencies
-from tonewood.dsp.stft import FloatArray, prepare_filter, scale_to_rate
+from tonewood.dsp.stft import prepare_filter, scale_to_rate
 from tonewood.enhancement.analysis import AudioSource
 from tonewood.errors import ModelError, printable
 from tonewood.mask.mask import LazyMask, Mask, TensorMask
@@ -38,6 +38,7 @@ from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
 from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import BandSettings, EnhanceSettings, SpectrumSettings
+from tonewood.utils.arrays import FloatArray, Samples
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 

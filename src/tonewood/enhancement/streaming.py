@@ -4,20 +4,12 @@ from collections import deque
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import fft
 
 from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, to_mono
 from tonewood.dsp.filterbank import apply_filterbank, center_frequencies
 from tonewood.dsp.loudness import PeakLimiter
-from tonewood.dsp.stft import (
-    FloatArray,
-    FrameBuffer,
-    FrameLayout,
-    OverlapAddFilter,
-    count_filter_frames,
-    scale_to_rate,
-)
+from tonewood.dsp.stft import FrameBuffer, FrameLayout, OverlapAddFilter, count_filter_frames, scale_to_rate
 from tonewood.enhancement.segment_search import require_predictor
 from tonewood.errors import AudioError, CallError
 from tonewood.mask.mask import Mask
@@ -25,8 +17,8 @@ from tonewood.mask.render import LoudnessFollower
 from tonewood.model.model import Model
 from tonewood.priors.predictor import LOUDNESS_AMOUNTS, StreamState
 from tonewood.settings import AspectSettings, RenderSettings
+from tonewood.utils.arrays import FloatArray, Samples
 
-Samples = NDArray[np.float32]
 _MAX_SAMPLE_VALUE = 1e3  # 60 dB beyond full scale is no sound
 
 

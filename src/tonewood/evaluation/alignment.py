@@ -15,7 +15,7 @@ The path of an alignment: coarse by dynamic time warping, then fine around that.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,7 @@ from tonewood.dsp.features import fine_structure
 from tonewood.dsp.filterbank import band_levels, frame_levels
 from tonewood.errors import MissingExtraError
 from tonewood.settings import BandSettings, SpectrumSettings
-
-FloatArray = NDArray[np.floating[Any]]
+from tonewood.utils.arrays import FloatArray
 
 SPECTRUM = SpectrumSettings()
 HOP_S = SPECTRUM.hop / SPECTRUM.rate

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.reader import find_audio_files, read_recording
-from tonewood.dsp.filterbank import frame_levels
+from tonewood.dsp.filterbank import frame_levels, is_audible
 from tonewood.enhancement.output_files import FileFailure, FileStarted
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import FolderError, TonewoodError, printable
 from tonewood.model.model import Model
-
-FloatArray = NDArray[np.floating[Any]]
+from tonewood.utils.arrays import FloatArray
 
 MIN_STRETCHES = 6
 _FRACTIONS = (1 / 2, 3 / 5, 3 / 4, 1.0)
@@ -121,7 +120,6 @@ def _subset_size(side: Sequence[FloatArray], fraction: float) -> int:
 
 _STRETCH_SECONDS = 10.0
 _MIN_STRETCH_SECONDS = 1.0  # a shorter rest of a recording is left out
-_STRETCH_AUDIBLE_DB = 45.0
 _RELATIVE_FLOOR_DB = -70.0
 
 Stretch = NDArray[np.float64]
@@ -222,7 +220,7 @@ def _iter_stretches(rows: Tensor, model: Model) -> Iterator[tuple[Tensor, Tensor
     """Stretches [row, frame] of a recording that hold sound, and which frames [frame] do."""
     spectrum = model.settings.spectrum
     level = frame_levels(rows)
-    heard = level > level.max() - _STRETCH_AUDIBLE_DB
+    heard = is_audible(level)
     least = spectrum.to_frames(_MIN_STRETCH_SECONDS)
     length = spectrum.to_frames(_STRETCH_SECONDS)
     for part, audible in zip(torch.split(rows, length, 1), torch.split(heard, length), strict=True):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.dsp.filterbank import band_levels, frame_levels
+from tonewood.dsp.filterbank import audible_frames, band_levels
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.settings import BandSettings, SpectrumSettings
@@ -23,7 +23,6 @@ Warp = Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]]
 
 _BANDS = BandSettings(scale="mel", count=48, low_hz=40.0, high_hz=8_000.0)
 _SPECTRUM = SpectrumSettings()
-_AUDIBLE_DB = 45.0
 _FLOOR_DB = -100.0
 
 
@@ -113,12 +112,6 @@ def long_term_error(estimate: Tensor, reference: Tensor, warp: Warp | None = Non
     power = [torch.pow(10.0, side / 10).mean(dim=1) for side in rows]
     difference = 10 * torch.log10(power[0] / power[1])
     return float((difference - difference.mean()).square().mean().sqrt())
-
-
-def audible_frames(rows_db: Tensor) -> Tensor:
-    """Which frames [frame] are within 45 dB of the loudest."""
-    level = frame_levels(rows_db)
-    return level > level.max() - _AUDIBLE_DB
 
 
 def _matched_frames(

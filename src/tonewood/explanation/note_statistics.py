@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.settings import Settings
-
-Float64Array = NDArray[np.float64]
+from tonewood.utils.arrays import FloatArray
 
 _BOOTSTRAP_DRAWS = 2_000
 _PERCENTILES = (2.5, 97.5)  # percentiles
@@ -28,9 +27,9 @@ class PartSums:
         Time; evidence and its absolute value, logit times seconds.
     """
 
-    seconds: Float64Array
-    evidence: Float64Array
-    absolute: Float64Array
+    seconds: FloatArray
+    evidence: FloatArray
+    absolute: FloatArray
 
 
 class ConfidenceInterval(Settings):
@@ -72,9 +71,7 @@ class PartWeight(Settings):
     beyond: ConfidenceInterval | None = None
 
 
-def sum_by_part(
-    evidence: Float64Array, labels: NDArray[np.int8], parts: int, frame_seconds: float
-) -> PartSums:
+def sum_by_part(evidence: FloatArray, labels: NDArray[np.int8], parts: int, frame_seconds: float) -> PartSums:
     """Sums by part; label -1 is the last part, and frames of NaN count for nothing.
 
     Parameters
@@ -130,7 +127,7 @@ def compute_part_weights(
     return rows
 
 
-def mean_intervals(values: Float64Array, rng: np.random.Generator) -> list[ConfidenceInterval]:
+def mean_intervals(values: FloatArray, rng: np.random.Generator) -> list[ConfidenceInterval]:
     """Mean of every column of values (recording, column), with its interval."""
     drawn = _bootstrap_counts(len(values), rng)
     return [_ratio_interval(column, np.ones_like(column), drawn) for column in values.T]
@@ -143,16 +140,16 @@ def _bootstrap_counts(count: int, rng: np.random.Generator) -> NDArray[np.int64]
     return rng.multinomial(count, np.full(count, 1 / count), size=_BOOTSTRAP_DRAWS)
 
 
-def _ratio_interval(above: Float64Array, below: Float64Array, drawn: NDArray[np.int64]) -> ConfidenceInterval:
+def _ratio_interval(above: FloatArray, below: FloatArray, drawn: NDArray[np.int64]) -> ConfidenceInterval:
     return _percentile_interval(above.sum() / below.sum(), drawn @ above, drawn @ below)
 
 
 def _relative_weight(
-    values: Float64Array, seconds: Float64Array, part: int, drawn: NDArray[np.int64]
+    values: FloatArray, seconds: FloatArray, part: int, drawn: NDArray[np.int64]
 ) -> ConfidenceInterval:
     """Values of a part per second, relative to all parts' per second."""
 
-    def ratio(draws: NDArray[np.int64]) -> tuple[Float64Array, Float64Array]:
+    def ratio(draws: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
         mine, all_ = draws @ values[:, part], (draws @ values).sum(axis=1)
         time, all_time = draws @ seconds[:, part], (draws @ seconds).sum(axis=1)
         return mine * all_time, time * all_
@@ -162,13 +159,13 @@ def _relative_weight(
 
 
 def _evidence_difference(
-    evidence: Float64Array, seconds: Float64Array, pair: tuple[int, int], drawn: NDArray[np.int64]
+    evidence: FloatArray, seconds: FloatArray, pair: tuple[int, int], drawn: NDArray[np.int64]
 ) -> ConfidenceInterval | None:
     """Evidence per second of one part less another's, both of the same recordings."""
     if pair[0] == pair[1] or seconds[:, pair[1]].sum() == 0:
         return None
 
-    def difference(draws: NDArray[np.int64]) -> tuple[Float64Array, Float64Array]:
+    def difference(draws: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
         (above, other), (time, other_time) = (
             (draws @ it[:, pair[0]], draws @ it[:, pair[1]]) for it in (evidence, seconds)
         )
@@ -178,7 +175,7 @@ def _evidence_difference(
     return _percentile_interval(above / below, *difference(drawn))
 
 
-def _percentile_interval(mean: float, above: Float64Array, below: Float64Array) -> ConfidenceInterval:
+def _percentile_interval(mean: float, above: FloatArray, below: FloatArray) -> ConfidenceInterval:
     kept = below != 0  # a draw without the part says nothing of it
     if not kept.any():
         return ConfidenceInterval(mean=float(mean))

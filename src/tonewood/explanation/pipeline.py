@@ -17,7 +17,7 @@ from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.note_segmentation import NoteSegments
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import CallError
-from tonewood.explanation.note_statistics import Float64Array, PartSums, sum_by_part
+from tonewood.explanation.note_statistics import PartSums, sum_by_part
 from tonewood.mask.mask import Mask, moving_average
 from tonewood.mask.render import RenderResult, apply_loudness_match, render_through_mask
 from tonewood.model.model import Model
@@ -31,6 +31,7 @@ from tonewood.scorer.saliency import (
 )
 from tonewood.scorer.training import audible_windows
 from tonewood.settings import RenderSettings, Settings
+from tonewood.utils.arrays import FloatArray
 
 TargetClass = Literal["reference", "source"]
 PART_NAMES = (*note_segmentation.SEGMENT_NAMES, "quiet")
@@ -103,14 +104,14 @@ class Explanation:
     residual: float
     score: float
     windows: int
-    octaves: Float64Array
+    octaves: FloatArray
     parts: NoteSegments | None
     faithfulness: Faithfulness
 
     @property
-    def frame_evidence(self) -> Float64Array:
+    def frame_evidence(self) -> FloatArray:
         """Evidence of every frame [frame], in logits: the mean of its rows."""
-        means: Float64Array = self.evidence.mean(dim=0).double().numpy()
+        means: FloatArray = self.evidence.mean(dim=0).double().numpy()
         return means
 
     def part_sums(self, frame_seconds: float) -> PartSums | None:
@@ -292,7 +293,7 @@ def _overlap_mean(values: Tensor, scored: Tensor, frames: int) -> Tensor:
     return total / torch.where(count > 0, count, torch.nan)
 
 
-def _sum_by_octave(rows: Tensor, model: Model) -> Float64Array:
+def _sum_by_octave(rows: Tensor, model: Model) -> FloatArray:
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     edges = np.sqrt(np.array(OCTAVE_CENTERS_HZ[:-1]) * np.array(OCTAVE_CENTERS_HZ[1:]))
     place = np.searchsorted(edges, hz)

@@ -22,7 +22,6 @@ from tonewood.dsp.equalizer import (
     magnitude_error_db,
 )
 from tonewood.dsp.filterbank import center_frequencies
-from tonewood.dsp.stft import FloatArray
 from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.output_files import sidecar_path
 from tonewood.enhancement.recipe import Recipe
@@ -35,6 +34,7 @@ from tonewood.mask.render import effective_mask
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model
 from tonewood.settings import RenderSettings
+from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import write_text
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tonewood.dsp.equalizer import EqFit, FilterType
-from tonewood.dsp.stft import FloatArray
+from tonewood.utils.arrays import FloatArray
 
 _THIN_TOLERANCE_DB = 0.05
 _MAX_THINNED_ROWS = 64  # rows that one straight line may stand for

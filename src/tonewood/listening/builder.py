@@ -51,6 +51,7 @@ from tonewood.listening.definition import (
 )
 from tonewood.listening.stimuli import MAX_STIMULUS_CHANNELS, ComparedPiece
 from tonewood.settings import SpectrumSettings
+from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import temporary_folder, write_bytes, write_text
 
 
@@ -305,7 +306,7 @@ class _TestBuilder:
             checks=tuple(checks),
         )
 
-    def _choose_starts(self, effect: NDArray[np.float64]) -> Iterator[tuple[float, ExcerptSelection]]:
+    def _choose_starts(self, effect: FloatArray) -> Iterator[tuple[float, ExcerptSelection]]:
         """Beginnings in seconds: where most is done and anywhere, in turn, while there is room."""
         hop = _EXCERPT_SPECTRUM.hop / _EXCERPT_SPECTRUM.rate
         frames = min(len(effect), math.floor(self.plan.seconds / hop))

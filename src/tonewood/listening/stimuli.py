@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from scipy.signal import firwin, kaiserord, oaconvolve
 
 from tonewood.audio_io.reader import file_sha256, find_audio_files, read_recording, resample
-from tonewood.dsp.filterbank import band_levels, frame_levels
+from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement import recipe
 from tonewood.enhancement.output_files import FileFailure, sidecar_path
 from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.settings import BandSettings, SpectrumSettings
-
-Samples = NDArray[np.float32]
-Floats = NDArray[np.float64]
+from tonewood.utils.arrays import FloatArray, Samples
 
 TARGET_LUFS, MAX_PEAK_DB, MATCH_TOLERANCE_LU = -23.0, -1.0, 0.1
 STIMULUS_FADE_SECONDS = 0.05
@@ -39,7 +37,7 @@ _HEARING_DB = -50.0
 _MAX_PULSES = 6
 
 
-def find_strongest_excerpt(effect: Floats, frames: int, used_starts: tuple[int, ...] = ()) -> int | None:
+def find_strongest_excerpt(effect: FloatArray, frames: int, used_starts: tuple[int, ...] = ()) -> int | None:
     """First frame of the stretch in which most is done; none that overlaps one taken before."""
     sums = np.convolve(effect, np.ones(frames), mode="valid")
     for start in used_starts:
@@ -48,7 +46,7 @@ def find_strongest_excerpt(effect: Floats, frames: int, used_starts: tuple[int, 
     return best if sums[best] >= 0 else None
 
 
-def draw_random_excerpt(effect: Floats, frames: int, rng: np.random.Generator) -> int | None:
+def draw_random_excerpt(effect: FloatArray, frames: int, rng: np.random.Generator) -> int | None:
     """First frame of a stretch drawn from all that sound for half of their length at least.
 
     `effect_db` is positive just where the recording sounds; silence compares nothing.
@@ -155,17 +153,16 @@ def make_check_sounds(rate: int, rng: np.random.Generator) -> list[tuple[str, in
     return made
 
 
-def _ramped_tone(hz: float, seconds: float, rate: int, level_db: float) -> Floats:
+def _ramped_tone(hz: float, seconds: float, rate: int, level_db: float) -> FloatArray:
     time = np.arange(round(seconds * rate)) / rate
     ramp = np.minimum(1.0, np.minimum(time, seconds - time) / _RAMP_SECONDS)
-    wave: Floats = 10 ** (level_db / 20) * np.sin(2 * np.pi * hz * time) * ramp
+    wave: FloatArray = 10 ** (level_db / 20) * np.sin(2 * np.pi * hz * time) * ramp
     return wave
 
 
 UNTOUCHED_CONDITION, ENHANCED_CONDITION = "untouched", "enhanced"
 MAX_STIMULUS_CHANNELS = 2
 _EFFECT_SPECTRUM, _EFFECT_BANDS = SpectrumSettings(), BandSettings()
-_AUDIBLE_RANGE_DB = 45.0
 _MAX_LENGTH_DIFFERENCE_S = 0.1
 
 
@@ -205,7 +202,7 @@ class ComparedPiece:
             )
         return {name: wave[:, : min(lengths)] for name, wave in found.items()}
 
-    def effect_db(self, waves: dict[str, NDArray[np.float32]], rate: int) -> Floats:
+    def effect_db(self, waves: dict[str, NDArray[np.float32]], rate: int) -> FloatArray:
         """How much the conditions differ at each analysis frame [frame], dB, where it sounds.
 
         What the mask did says it best; without recipes it is the root mean square difference of
@@ -215,7 +212,7 @@ class ComparedPiece:
         frames = min(rows.shape[1] for rows in analysed)
         levels = torch.stack([rows[:, :frames] for rows in analysed])
         loudness = frame_levels(levels[0])
-        audible = (loudness > loudness.max() - _AUDIBLE_RANGE_DB).numpy()
+        audible = is_audible(loudness).numpy()
         if self.recipes:
             hop = _EFFECT_SPECTRUM.hop / _EFFECT_SPECTRUM.rate
             seconds = np.arange(frames, dtype=np.float64) * hop
@@ -357,7 +354,7 @@ def _measure_band_levels(wave: NDArray[np.float32], rate: int) -> torch.Tensor:
     return band_levels(mono, rate, _EFFECT_BANDS, _EFFECT_SPECTRUM)
 
 
-def _mask_effect_db(path: Path, seconds: Floats) -> Floats:
+def _mask_effect_db(path: Path, seconds: FloatArray) -> FloatArray:
     """Root mean square gain [frame] over the mask's rows, dB."""
     mask = recipe.load_recipe(path).mask.to_mask()
     gain = mask.gain_at(mask.hz, seconds)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, TimeSeries, read_segments
-from tonewood.dsp.filterbank import frame_levels, mean_level
+from tonewood.dsp.filterbank import frame_levels, is_audible, mean_level
 from tonewood.mask.mask import moving_average
 from tonewood.settings import CertificateSettings, Settings
 
@@ -197,7 +197,6 @@ def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
 
 _SHRINKAGE = 0.1
 _QUANTILE = 0.99
-_AUDIBLE_DB = 45.0
 
 
 @dataclass(frozen=True)
@@ -267,7 +266,7 @@ def describe_windows(rows_db: TimeSeries, frames: int) -> Tensor:
     unless none is left then.
     """
     level = torch.cat([frame_levels(part) for part in read_segments(rows_db)])
-    heard = level > level.max() - _AUDIBLE_DB
+    heard = is_audible(level)
     mean = mean_level(level[None, heard])
     total = rows_db.frames
     starts = range(0, max(1, total - frames + 1), max(1, frames // 2))

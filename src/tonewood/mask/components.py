@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import read_segments
 from tonewood.dsp.equalizer import FADE_OCTAVES
-from tonewood.dsp.stft import FloatArray
 from tonewood.mask.mask import LazyMask, Mask
 from tonewood.settings import AspectSettings
+from tonewood.utils.arrays import FloatArray
 
 SPAN_FADE_SECONDS = 0.1
 _FADE_STEPS = 16  # straight pieces that a fade over frequency is made of

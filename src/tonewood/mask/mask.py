@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood import html_report
 from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries, split_segments
 from tonewood.dsp.filterbank import hz_to_mel
-from tonewood.dsp.stft import FloatArray, TensorGainFunction
+from tonewood.dsp.stft import TensorGainFunction
+from tonewood.html_report import mask_html
+from tonewood.utils.arrays import FloatArray
 
 # Fine enough that a cell which falls on the other side of a half is not heard, and ±65 dB in int16.
 QUANTIZATION_STEP_DB = 0.002
@@ -72,15 +73,9 @@ class Mask:
         return replace(self, gain_db=gain)
 
     def _repr_html_(self) -> str:
-        """A picture for notebooks, on rows spaced alike up to the top."""
-        hz = np.linspace(0, self.top_hz, 128)
+        """Return a picture for notebooks."""
         seconds = np.arange(self.gain_db.shape[1]) * self.hop_seconds
-        reach = max(1.0, self.largest_db)
-        caption = (
-            f"mask: 0 to {self.top_hz:.0f} Hz, {seconds[-1]:.1f} s; blue -{reach:.1f} dB, "
-            f"red +{reach:.1f} dB; {self.rms_db:.1f} dB rms"
-        )
-        return html_report.html_figure(html_report.gains_image(self.gain_at(hz, seconds), reach), caption)
+        return mask_html(self.gain_at, self.top_hz, seconds, self.largest_db, self.rms_db)
 
     @property
     def largest_db(self) -> float:

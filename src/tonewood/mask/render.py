@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.dsp.chunking import Chunk, LazyTimeSeries, Samples, overlapping_chunks, with_margin
-from tonewood.dsp.equalizer import AudioBlock, bandpass_reach_seconds, restrict_to_band
+from tonewood.dsp.chunking import Chunk, LazyTimeSeries, overlapping_chunks, with_margin
+from tonewood.dsp.equalizer import bandpass_reach_seconds, restrict_to_band
 from tonewood.dsp.features import chunk_margin_for, chunk_size_for, frames_to_samples
 from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak_db
-from tonewood.dsp.stft import FloatArray, filter_chunk, filter_margin
+from tonewood.dsp.stft import filter_chunk, filter_margin
 from tonewood.mask.components import mean_gain_db, select_component
 from tonewood.mask.mask import LazyMask, Mask, MaskWindow
 from tonewood.settings import RenderSettings, SpectrumSettings
+from tonewood.utils.arrays import FloatArray, Samples
 from tonewood.utils.parallel import parallel_map
 
 
@@ -78,13 +79,13 @@ def render_through_mask(
 
 
 def render_blocks(
-    blocks: Iterable[AudioBlock],
+    blocks: Iterable[Samples],
     rate: int,
     channels: int,
     mask: LazyMask,
     settings: RenderSettings,
     spectrum: SpectrumSettings,
-) -> Iterator[AudioBlock]:
+) -> Iterator[Samples]:
     """A recording of any length passed through a mask, its loudness as it comes out.
 
     What comes out depends on the samples alone, and not on how they are cut into blocks.
@@ -98,7 +99,7 @@ def render_blocks(
     force = effective_mask(mask, settings, spectrum)
     pieces = overlapping_chunks(blocks, way.chunk_size, way.margin)
     passing = (way.item(piece, force) for piece in pieces)
-    return (made.core for made in parallel_map(way, passing, picklable=True))
+    return (made.core for made in parallel_map(way, passing))
 
 
 class RenderItem(NamedTuple):

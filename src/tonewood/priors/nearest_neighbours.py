@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from tonewood.dsp.features import Features, ReferenceLevels
-from tonewood.dsp.filterbank import frame_levels, mean_level
+from tonewood.dsp.filterbank import audible_frames, frame_levels, mean_level
 from tonewood.mask.mask import moving_average
 from tonewood.settings import NeighbourSettings
 from tonewood.stats.sampling import TakeWeights, weighted_mean
@@ -143,7 +143,7 @@ def fit_folder_statistics(
 ) -> tuple[FolderStatistics, FolderStatistics]:
     """Learn both folders from their takes: (reference, source); shares are the reference's."""
     sides = [[_relative_features(take) for take in takes] for takes in (reference, source)]
-    frames = [[take.select(_find_audible(take.rows_db)) for take in takes] for takes in sides]
+    frames = [[take.select(audible_frames(take.rows_db, _AUDIBLE_DB)) for take in takes] for takes in sides]
     joined = [Features(*(torch.cat(parts, dim=1) for parts in zip(*side, strict=True))) for side in frames]
     centred = torch.cat(
         [side.fine_db[:, ::5] - side.fine_db.mean(dim=1, keepdim=True) for side in joined], dim=1
@@ -261,11 +261,6 @@ def _relative_features(features: Features) -> Features:
 def activity_from_level(level_db: Tensor) -> Tensor:
     """How present frames [frame] are by their level below the loudest, dB."""
     return ((level_db + 60.0) / 15.0).clamp(0, 1)
-
-
-def _find_audible(rows_db: Tensor) -> Tensor:
-    level = frame_levels(rows_db)
-    return level > level.max() - _AUDIBLE_DB
 
 
 def cosine_basis(count: int) -> Tensor:

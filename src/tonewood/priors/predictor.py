@@ -17,11 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tonewood.dsp.filterbank import frame_levels
-from tonewood.dsp.stft import FloatArray
+from tonewood.dsp.filterbank import audible_frames, frame_levels
 from tonewood.mask.render import added_loudness_db
 from tonewood.priors.mask_network import initialize_layers
 from tonewood.settings import PredictorSettings
+from tonewood.utils.arrays import FloatArray
 
 _RANGE_DB = 75.0
 _SCALE_DB = 15.0  # brings levels to about unit spread
@@ -205,8 +205,6 @@ class Predictor(nn.Module):
         return hidden * (torch.rand(hidden.shape, generator=generator) >= dropout) / (1 - dropout)
 
 
-_AUDIBLE_DB = 50.0
-
 EnergyFunction = Callable[[Tensor], Tensor]
 """Rows [batch, row, frame] in dB → energy [batch] in dB², a sum over cells."""
 
@@ -228,8 +226,7 @@ class DistillationExample(NamedTuple):
     @property
     def audible(self) -> Tensor:
         """Frames [frame] within 50 dB of the loudest."""
-        level = frame_levels(self.rows_db)
-        return level > level.max() - _AUDIBLE_DB
+        return audible_frames(self.rows_db, range_db=50.0)
 
 
 def train_predictor(

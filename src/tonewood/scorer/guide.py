@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tonewood.dsp.filterbank import frame_levels, mean_level
+from tonewood.dsp.filterbank import frame_levels, is_audible, mean_level
 from tonewood.settings import GuideSettings
 from tonewood.stats.sampling import TakeWeights, sample_takes
 
@@ -21,7 +21,6 @@ GuidePair = tuple[Tensor, Tensor]
 """(corrected, wanted) rows [row, frame] in dB of one take."""
 
 _RANGE_DB = 75.0
-_AUDIBLE_DB = 45.0
 _MAX_CORRECTION_DB = 25.0
 _CANDIDATE_WEIGHTS = (0.3, 0.6, 1.0)
 _MIN_GUIDE_GAIN = 0.005
@@ -168,7 +167,7 @@ def target_correction(near: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     A frame is heard where the wanted sound is within 45 dB of its loudest.
     """
     level = frame_levels(target)
-    heard = (level > level.amax(dim=1, keepdim=True) - _AUDIBLE_DB).to(target)
+    heard = is_audible(level).to(target)
     difference = (target - near).clamp(-_MAX_CORRECTION_DB, _MAX_CORRECTION_DB)
     weight = heard[:, None, :]
     mean = (difference * weight).sum(dim=(1, 2), keepdim=True)

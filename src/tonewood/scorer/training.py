@@ -16,13 +16,11 @@ from torch import Tensor
 
 from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries, read_segments, split_segments
 from tonewood.dsp.features import (
-    AUDIBLE_RANGE_DB,
     WINDOW_BATCH,
     RowLevels,
-    is_near_loudest,
     window_batches,
 )
-from tonewood.dsp.filterbank import frame_levels, mean_power_db
+from tonewood.dsp.filterbank import AUDIBLE_RANGE_DB, frame_levels, is_audible, mean_power_db
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import TrainingRun, TrainingState
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
@@ -87,7 +85,7 @@ class Calibration:
 
 def audible_windows(cut: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
     """Which windows [n] hold a sound within `range_db` of the loudest window's."""
-    return is_near_loudest(cut.amax(dim=(1, 2)), range_db)
+    return is_audible(cut.amax(dim=(1, 2)), range_db)
 
 
 def score_windows(scorer: Scorer, rows: RowLevels) -> Tensor:
@@ -100,10 +98,9 @@ def score_recording(scorer: Scorer, rows_db: TimeSeries) -> Tensor:
     work, cuts = partial(_score_batch, scorer), window_batches(rows_db, scorer.crop_frames)
     # A short recording is one batch, for which no thread is worth its while.
     alone = rows_db.frames <= WINDOW_BATCH * scorer.crop_frames
-    portable = scorer.row_mean.device.type == "cpu"
-    done = [work(it) for it in cuts] if alone else [*parallel_map(work, cuts, picklable=portable)]
+    done = [work(it) for it in cuts] if alone else [*parallel_map(work, cuts)]
     scores, loudest = zip(*done, strict=True)
-    return torch.cat(scores)[is_near_loudest(torch.cat(loudest))]
+    return torch.cat(scores)[is_audible(torch.cat(loudest))]
 
 
 def _score_batch(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:

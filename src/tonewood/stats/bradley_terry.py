@@ -15,11 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special, stats
 from scipy.sparse.csgraph import connected_components
 
-Float64Array = NDArray[np.float64]
+from tonewood.utils.arrays import FloatArray
 
 _LOGISTIC_TO_PROBIT = 1.702  # σ(x) ≈ Φ(x / 1.702), to a hundredth (Camilli 1994)
 _MAX_ITERATIONS = 100
@@ -37,10 +36,10 @@ class Strengths(NamedTuple):
         Whether some items won always, so that plain maximum likelihood would have no bound.
     """
 
-    strength: Float64Array
-    low: Float64Array
-    high: Float64Array
-    covariance: Float64Array
+    strength: FloatArray
+    low: FloatArray
+    high: FloatArray
+    covariance: FloatArray
     separated: bool
 
     def preference_probability(self, i: int, j: int) -> tuple[float, float, float]:
@@ -52,12 +51,12 @@ class Strengths(NamedTuple):
         return float(middle), float(low), float(high)
 
 
-def is_connected(wins: Float64Array) -> bool:
+def is_connected(wins: FloatArray) -> bool:
     """Whether every item can be reached from every other by compared pairs."""
     return int(connected_components(wins + wins.T > 0, directed=False)[0]) == 1
 
 
-def estimate_strengths(wins: Float64Array) -> Float64Array:
+def estimate_strengths(wins: FloatArray) -> FloatArray:
     """Strengths [item] alone, of what `is_connected` holds of; as `fit` finds them."""
     design, won, total = _pair_counts(np.asarray(wins, dtype=np.float64))
     basis = _zero_sum_basis(len(wins))
@@ -65,7 +64,7 @@ def estimate_strengths(wins: Float64Array) -> Float64Array:
     return basis @ _maximize_likelihood(start, design @ basis, np.zeros(len(won)), won, total)
 
 
-def fit_strengths(wins: Float64Array) -> Strengths:
+def fit_strengths(wins: FloatArray) -> Strengths:
     """Strengths of items by how often each was preferred to each.
 
     Parameters
@@ -94,8 +93,8 @@ def fit_strengths(wins: Float64Array) -> Strengths:
 
         def excess(
             value: float,
-            along: Float64Array = along,
-            across: Float64Array = across,
+            along: FloatArray = along,
+            across: FloatArray = across,
             own: float = theta[item],
         ) -> float:
             start, offset = across.T @ (theta - along * own), design @ (along * value)
@@ -113,11 +112,11 @@ def fit_strengths(wins: Float64Array) -> Strengths:
 class StrengthPosterior(NamedTuple):
     """Strengths [item] as far as the answers tell: mean and covariance, after Laplace."""
 
-    mean: Float64Array
-    covariance: Float64Array
+    mean: FloatArray
+    covariance: FloatArray
 
 
-def estimate_posterior(wins: Float64Array, spread: float = 2.0) -> StrengthPosterior:
+def estimate_posterior(wins: FloatArray, spread: float = 2.0) -> StrengthPosterior:
     """Gaussian of the strengths around their most probable values.
 
     Parameters
@@ -141,7 +140,7 @@ def estimate_posterior(wins: Float64Array, spread: float = 2.0) -> StrengthPoste
     return StrengthPosterior(theta, np.asarray(np.linalg.inv(precision), dtype=np.float64))
 
 
-def information_gain(posterior: StrengthPosterior) -> Float64Array:
+def information_gain(posterior: StrengthPosterior) -> FloatArray:
     """Expected information [pair] that an answer on a pair would bring about the order.
 
     Pairs are in the order of `numpy.triu_indices(items, 1)`. It is how much the quadratic entropy,
@@ -160,13 +159,11 @@ def information_gain(posterior: StrengthPosterior) -> Float64Array:
     answered = variance + _LOGISTIC_TO_PROBIT**2
     told = _threshold_information(gap / np.sqrt(answered)) / answered
     open_still = np.square(stats.norm.pdf(gap / np.sqrt(variance))) / variance
-    gain: Float64Array = told * (np.square(shared) @ open_still)
+    gain: FloatArray = told * (np.square(shared) @ open_still)
     return gain
 
 
-def most_informative_pair(
-    wins: Float64Array, rng: np.random.Generator, spread: float = 2.0
-) -> tuple[int, int]:
+def most_informative_pair(wins: FloatArray, rng: np.random.Generator, spread: float = 2.0) -> tuple[int, int]:
     """Pair whose answer would teach most; among equals one is drawn."""
     gain = information_gain(estimate_posterior(wins, spread))
     best = np.flatnonzero(gain >= gain.max() * (1 - 1e-9))
@@ -175,7 +172,7 @@ def most_informative_pair(
     return int(first[place]), int(second[place])
 
 
-def _pair_counts(wins: Float64Array) -> tuple[Float64Array, Float64Array, Float64Array]:
+def _pair_counts(wins: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Design [pair, item], wins [pair] of the first, and answers [pair], of the pairs compared."""
     first, second = np.nonzero(np.triu(wins + wins.T, 1))
     rows = np.arange(len(first))
@@ -185,13 +182,13 @@ def _pair_counts(wins: Float64Array) -> tuple[Float64Array, Float64Array, Float6
     return design, won, won + wins[second, first]
 
 
-def _zero_sum_basis(count: int) -> Float64Array:
+def _zero_sum_basis(count: int) -> FloatArray:
     """Orthonormal basis [item, count - 1] of what sums to zero."""
-    basis: Float64Array = np.linalg.svd(np.eye(count) - 1 / count)[0][:, : count - 1]
+    basis: FloatArray = np.linalg.svd(np.eye(count) - 1 / count)[0][:, : count - 1]
     return basis
 
 
-def _profile_directions(item: int, count: int) -> tuple[Float64Array, Float64Array]:
+def _profile_directions(item: int, count: int) -> tuple[FloatArray, FloatArray]:
     """Direction [item] in which one strength moves by 1, and a basis of those that leave it."""
     along = (np.eye(count)[item] - 1 / count) / (1 - 1 / count)
     others = np.delete(np.arange(count), item)
@@ -201,13 +198,13 @@ def _profile_directions(item: int, count: int) -> tuple[Float64Array, Float64Arr
 
 
 def _maximize_likelihood(
-    start: Float64Array,
-    design: Float64Array,
-    offset: Float64Array,
-    won: Float64Array,
-    total: Float64Array,
-    full_design: Float64Array | None = None,
-) -> Float64Array:
+    start: FloatArray,
+    design: FloatArray,
+    offset: FloatArray,
+    won: FloatArray,
+    total: FloatArray,
+    full_design: FloatArray | None = None,
+) -> FloatArray:
     """Maximise the penalised likelihood by its modified score; `full_design` is the full design."""
     at = start
     full_design = design if full_design is None else full_design
@@ -231,11 +228,11 @@ def _maximize_likelihood(
 
 
 def _penalized_likelihood(
-    theta: Float64Array,
-    design: Float64Array,
-    won: Float64Array,
-    total: Float64Array,
-    basis: Float64Array,
+    theta: FloatArray,
+    design: FloatArray,
+    won: FloatArray,
+    total: FloatArray,
+    basis: FloatArray,
 ) -> float:
     """Log likelihood plus half the log determinant of the information."""
     gap = design @ theta
@@ -244,9 +241,9 @@ def _penalized_likelihood(
     return likelihood + 0.5 * float(size) if sign > 0 else -np.inf
 
 
-def _fisher_information(theta: Float64Array, design: Float64Array, total: Float64Array) -> Float64Array:
+def _fisher_information(theta: FloatArray, design: FloatArray, total: FloatArray) -> FloatArray:
     chance = _sigmoid(design @ theta)
-    found: Float64Array = design.T @ ((total * chance * (1 - chance))[:, None] * design)
+    found: FloatArray = design.T @ ((total * chance * (1 - chance))[:, None] * design)
     return found
 
 
@@ -261,14 +258,14 @@ def _profile_crossing(excess: Callable[[float], float], middle: float, side: flo
     return float(middle + side * inside)
 
 
-def _sigmoid(x: Float64Array) -> Float64Array:
+def _sigmoid(x: FloatArray) -> FloatArray:
     return 0.5 * (1 + np.tanh(x / 2))
 
 
-def _threshold_information(x: Float64Array) -> Float64Array:
+def _threshold_information(x: FloatArray) -> FloatArray:
     """φ(x)² / (Φ(x) Φ(−x)): how much a threshold at x tells of what lies near it."""
     x = np.clip(x, -8.0, 8.0)
-    found: Float64Array = stats.norm.pdf(x) ** 2 / (stats.norm.cdf(x) * stats.norm.sf(x))
+    found: FloatArray = stats.norm.pdf(x) ** 2 / (stats.norm.cdf(x) * stats.norm.sf(x))
     return found
 
 
@@ -365,11 +362,11 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
 class StrengthIntervals(NamedTuple):
     """95 % intervals [item] of strengths, logits."""
 
-    low: Float64Array
-    high: Float64Array
+    low: FloatArray
+    high: FloatArray
 
 
-def jackknife_intervals(wins: Float64Array) -> StrengthIntervals | None:
+def jackknife_intervals(wins: FloatArray) -> StrengthIntervals | None:
     """Intervals of Bradley-Terry strengths that hold for other listeners too.
 
     Each listener is left out in turn (Efron & Stein 1981); Student's t with a degree of freedom

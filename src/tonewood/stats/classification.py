@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.settings import Settings
+from tonewood.utils.arrays import FloatArray
 
 
 class Accuracy(Settings):
@@ -17,13 +18,11 @@ class Accuracy(Settings):
     high: float
 
 
-Floats = NDArray[np.float64]
-
 _FOLDS, _CONFIDENCE = 10, 0.95
 _SHRINKAGE = 0.1
 
 
-def hotelling_t(values: Floats, shuffles: NDArray[np.int64], first_count: int) -> Floats:
+def hotelling_t(values: FloatArray, shuffles: NDArray[np.int64], first_count: int) -> FloatArray:
     """Hotelling's T [shuffle] between the first so many of the shuffled recordings and the rest.
 
     Parameters
@@ -57,8 +56,8 @@ def stratified_folds(is_source: NDArray[np.bool_], rng: np.random.Generator) -> 
 
 
 def lda_cross_validate(
-    values: Floats, is_source: NDArray[np.bool_], folds: NDArray[Any], shrinkage: float = 0.01
-) -> Floats:
+    values: FloatArray, is_source: NDArray[np.bool_], folds: NDArray[Any], shrinkage: float = 0.01
+) -> FloatArray:
     """Whether each row [row] of values [row, feature] is told right when its fold is left out.
 
     Linear discriminant analysis, both sides weighing the same; a tie is half right.
@@ -80,7 +79,7 @@ def lda_cross_validate(
     return told
 
 
-def balanced_accuracy(correct: Floats, is_source: NDArray[np.bool_]) -> Accuracy:
+def balanced_accuracy(correct: FloatArray, is_source: NDArray[np.bool_]) -> Accuracy:
     """Mean of both sides' shares told right [recording], with its interval.
 
     Wilson's interval for each share, joined by the method of variance estimates recovery

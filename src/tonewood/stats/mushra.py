@@ -9,8 +9,7 @@ from scipy import stats
 
 from tonewood.errors import MissingExtraError
 from tonewood.stats.proportions import holm_adjust
-
-Float64Array = NDArray[np.float64]
+from tonewood.utils.arrays import FloatArray
 
 MIN_REFERENCE_RATING, MAX_ANCHOR_RATING, MAX_FAILED_TRIALS, MAX_FAILED_LISTENERS = (
     90.0,
@@ -63,7 +62,7 @@ class MixedEffect(NamedTuple):
 
 
 def find_unreliable_listeners(
-    ratings: Float64Array, reference: int, anchor: int | None = None
+    ratings: FloatArray, reference: int, anchor: int | None = None
 ) -> NDArray[np.bool_]:
     """Who is left out [listener] (BS.1534-3, 4.1.2).
 
@@ -89,21 +88,21 @@ def find_unreliable_listeners(
     return out
 
 
-def _true_fraction(of: NDArray[np.bool_], among: NDArray[np.bool_]) -> Float64Array:
-    share: Float64Array = (of & among).sum(axis=1) / np.maximum(1, among.sum(axis=1))
+def _true_fraction(of: NDArray[np.bool_], among: NDArray[np.bool_]) -> FloatArray:
+    share: FloatArray = (of & among).sum(axis=1) / np.maximum(1, among.sum(axis=1))
     return share
 
 
-def listener_means(ratings: Float64Array) -> Float64Array:
+def listener_means(ratings: FloatArray) -> FloatArray:
     """Mean rating [listener, condition] over trials; who rated not all conditions is left out."""
     counted = ~np.isnan(ratings)
     number = counted.sum(axis=1)
     whole = (number > 0).all(axis=1)
-    means: Float64Array = np.where(counted, ratings, 0.0).sum(axis=1)[whole] / number[whole]
+    means: FloatArray = np.where(counted, ratings, 0.0).sum(axis=1)[whole] / number[whole]
     return means
 
 
-def condition_medians(ratings: Float64Array) -> list[ConditionMedian]:
+def condition_medians(ratings: FloatArray) -> list[ConditionMedian]:
     """Median of each condition of ratings [listener, trial, condition]."""
     means = listener_means(ratings)
     found = []
@@ -117,7 +116,7 @@ def condition_medians(ratings: Float64Array) -> list[ConditionMedian]:
     return found
 
 
-def median_interval(values: Float64Array) -> tuple[float | None, float | None]:
+def median_interval(values: FloatArray) -> tuple[float | None, float | None]:
     """95 % interval of the median, between order statistics (Hettmansperger & Sheather 1986).
 
     Fewer than six values bound no median with so much confidence.
@@ -142,7 +141,7 @@ def _interval_confidence(depth: int, count: int) -> float:
     return float(1 - 2 * stats.binom.cdf(depth - 1, count, 0.5))
 
 
-def friedman_test(ratings: Float64Array) -> FriedmanTest | None:
+def friedman_test(ratings: FloatArray) -> FriedmanTest | None:
     """Friedman's test of ratings [listener, trial, condition]; None for what it cannot be asked."""
     means = listener_means(ratings)
     if len(means) < 2 or means.shape[1] < 3 or (np.ptp(means, axis=1) == 0).all():
@@ -151,7 +150,7 @@ def friedman_test(ratings: Float64Array) -> FriedmanTest | None:
     return FriedmanTest(float(found.statistic), float(found.pvalue))
 
 
-def compare_conditions(ratings: Float64Array) -> list[ConditionDifference]:
+def compare_conditions(ratings: FloatArray) -> list[ConditionDifference]:
     """Every two conditions of ratings [listener, trial, condition] compared, corrected by Holm."""
     means = listener_means(ratings)
     pairs = list(combinations(range(ratings.shape[2]), 2))
@@ -167,7 +166,7 @@ def compare_conditions(ratings: Float64Array) -> list[ConditionDifference]:
     ]
 
 
-def _wilcoxon_p(gap: Float64Array) -> float:
+def _wilcoxon_p(gap: FloatArray) -> float:
     if not gap.any():
         return 1.0
     # Exact for few without ties; permutations of signs are what ties leave of exactness.
@@ -176,7 +175,7 @@ def _wilcoxon_p(gap: Float64Array) -> float:
     return float(stats.wilcoxon(gap, zero_method="pratt", method=method).pvalue)
 
 
-def fit_mixed_effects(ratings: Float64Array) -> list[MixedEffect]:
+def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
     """Conditions less the first, by a mixed model: listeners and trials are drawn at random.
 
     Raises

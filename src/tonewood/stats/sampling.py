@@ -5,12 +5,13 @@ Bootstrap intervals of means over pieces: plain functions on arrays.
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from tonewood.utils.arrays import FloatArray
 
 TakeWeights = Sequence[float] | None
 """How much every moment of each take counts against the others; None where all count alike."""
@@ -43,8 +44,6 @@ def weighted_mean(takes: Iterable[Tensor], weights: TakeWeights = None) -> Tenso
         counted += take.shape[1] * share
     return (total / counted).float()
 
-
-FloatArray = NDArray[np.floating[Any]]
 
 BOOTSTRAP_DRAWS = 10_000
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.loudness import k_weighting_db
-from tonewood.dsp.stft import FloatArray
 from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.editing import Edit, compose_mask, compose_mask_range, render_range
 from tonewood.enhancement.recipe import Recipe
@@ -21,6 +20,7 @@ from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, Settings
 from tonewood.studio.database import EditState, StudioSession
+from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import atomic_path, write_text
 
 PlaybackSource = Literal["input", "output"]

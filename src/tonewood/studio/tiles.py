@@ -15,8 +15,8 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from tonewood.dsp.filterbank import hz_to_mel, mel_to_hz
-from tonewood.dsp.stft import FloatArray
 from tonewood.mask.mask import Mask
+from tonewood.utils.arrays import FloatArray
 
 FrequencyAxis = Literal["log", "mel"]
 TILE_COLUMNS, TILE_ROWS = 512, 320

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.data.manifest import group_of_path, read_csv_rows
@@ -29,6 +28,7 @@ from tonewood.settings import (
 )
 from tonewood.stats.bradley_terry import estimate_posterior
 from tonewood.stats.proportions import binomial_proportion
+from tonewood.utils.arrays import FloatArray
 
 _RATING_SCALES = ((1.0, 5.0), (0.0, 100.0))
 
@@ -315,6 +315,6 @@ def _preferred_half(
     return torch.from_numpy(half)
 
 
-def _z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _z_scores(values: FloatArray) -> FloatArray:
     spread = float(values.std()) or 1.0
     return np.asarray((values - values.mean()) / spread)

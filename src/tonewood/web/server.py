@@ -64,7 +64,7 @@ def with_head_timeout(seconds: float) -> type[asyncio.Protocol]:
     """Protocol of a server that waits so many seconds, and no longer."""
 
     class Patient(_RequestHeadTimeout):
-        patience_s = seconds
+        timeout_s = seconds
 
     return Patient
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.sudden.harness import Death, environment, kill_after, left_in, spent
+from campaigns.harness.crash.runs import Death, environment, kill_after, left_in, spent
 from tonewood.listening.definition import ANSWERS_FILE
 
 _LONGEST = 900.0

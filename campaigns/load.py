@@ -1,7 +1,7 @@
 """Long runs: a studio under ten clients' mixed load, and thousands of small files in one process.
 
-    python scripts/load.py studio [--minutes 30] [--clients 10] [--docs docs/security.md]
-    python scripts/load.py files [--files 2000] [--docs docs/security.md]
+    python campaigns/load.py studio [--minutes 30] [--clients 10] [--docs docs/security.md]
+    python campaigns/load.py files [--files 2000] [--docs docs/security.md]
 
 The studio is a process of its own, as `tonewood studio` starts it. Clients open pages, upload,
 search, cancel, edit, save sessions and open them again, and break connections in the middle of
@@ -20,19 +20,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import soundfile
 
-# Another package's `tests` may be installed: ours goes first.
-ours = ModuleType("tests")
-ours.__path__ = [str(Path(__file__).parents[1] / "tests")]
-sys.modules["tests"] = ours
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `campaigns` and `tests` are found
 
-from tests.conftest import instrument  # noqa: E402
-from tests.load.process import Sample, Watch, children, growth, opened, sample  # noqa: E402
-from tests.load.traffic import Tally, crowd, emptied  # noqa: E402
+from campaigns.harness.audio import instrument
+from campaigns.harness.load.clients import Tally, crowd, emptied
+from campaigns.harness.load.process import Sample, Watch, children, growth, opened, sample
 
 GROWTH, LIGHT_MS = 0.05, 200.0
 _REST_S = 8.0  # for kept connections and pages that may come back to end

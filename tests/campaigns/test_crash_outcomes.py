@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.sudden.harness import Nursery, Scene, Whole, content, left_in, state, unlike
-from tests.sudden.scenes import LEAST, MODEL
+from campaigns.harness.crash.commands import LEAST, MODEL
+from campaigns.harness.crash.runs import Nursery, Scene, Whole, content, left_in, state, unlike
 from tonewood.audio_io.reader import file_sha256
 from tonewood.enhancement import recipe
 from tonewood.errors import OutputError

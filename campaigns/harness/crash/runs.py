@@ -236,7 +236,7 @@ class Nursery:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "nursery.py")],
+            [sys.executable, str(Path(__file__).parent / "fork_server.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,10 +1,10 @@
 """Damaged inputs by the million to everything that reads files, and to the servers' ports.
 
-    python scripts/hostile.py --inputs 1000000 [--seed 0] [--only audio] [--keep FOLDER]
+    python campaigns/fuzz.py --inputs 1000000 [--seed 0] [--only audio] [--keep FOLDER]
 
 Each must end in success or in one typed error, within ten seconds and a gibibyte, and leave no
 file behind. What does not is kept in FOLDER, as the bytes that it took, and named; the exit code
-is 1 then. `make test` runs a share of it (tests/hostile).
+is 1 then. `make test` runs a share of it (tests/campaigns/test_fuzz.py).
 """
 
 import argparse
@@ -15,16 +15,12 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 
-# Another package's `tests` may be installed: ours goes first.
-ours = ModuleType("tests")
-ours.__path__ = [str(Path(__file__).parents[1] / "tests")]
-sys.modules["tests"] = ours
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `campaigns` and `tests` are found
 
-from tests.hostile.everything import everything  # noqa: E402
-from tests.hostile.harness import Tally, tried  # noqa: E402
-from tonewood.model.model import Model, load_model  # noqa: E402
+from campaigns.harness.fuzz.all_readers import everything
+from campaigns.harness.fuzz.runner import Tally, tried
+from tonewood.model.model import Model, load_model
 
 _AT_ONCE = 5_000
 

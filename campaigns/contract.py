@@ -1,6 +1,6 @@
 """Requests by the thousand drawn from the servers' own OpenAPI documents, right and wrong ones.
 
-    python scripts/contract.py [--examples 500]
+    python campaigns/contract.py [--examples 500]
 
 Every operation of the studio and of listening tests is asked so often. No answer may be a failure
 of the server's own, and each must be of a status, media type and shape that is declared. The exit

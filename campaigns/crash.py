@@ -1,13 +1,13 @@
 """Commands and servers are killed (-9) at random moments; what must hold after it is checked.
 
-    python scripts/sudden_death.py --kills 200 [--seed 0] [--only train] [--kept deaths.jsonl]
-    python scripts/sudden_death.py --steps [--only "enhance, a folder"]
-    python scripts/sudden_death.py --kills 0 --docs    # the table of what is kept, into the docs
+    python campaigns/crash.py --kills 200 [--seed 0] [--only train] [--kept deaths.jsonl]
+    python campaigns/crash.py --steps [--only "enhance, a folder"]
+    python campaigns/crash.py --kills 0 --docs    # the table of what is kept, into the docs
 
 Moments are drawn uniformly over the processor time that the command takes undisturbed, its start
 and its last write included. With --steps commands are killed before every step that they take on
 the disk instead, one after the other. Each death is kept as a line of JSON; the same call goes on
-where it was stopped. `make test` runs a share of it (tests/sudden).
+where it was stopped. `make test` runs a share of it (tests/campaigns/test_crash.py).
 """
 
 import argparse
@@ -17,14 +17,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
-# Another package's `tests` may be installed: ours goes first.
-ours = ModuleType("tests")
-ours.__path__ = [str(Path(__file__).parents[1] / "tests")]
-sys.modules["tests"] = ours
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `campaigns` and `tests` are found
 
-from tests.sudden.harness import (  # noqa: E402
+from campaigns.harness.crash.commands import MODEL, make_inputs, make_test, scenes
+from campaigns.harness.crash.runs import (
     Death,
     Nursery,
     killed_at_step,
@@ -32,8 +29,7 @@ from tests.sudden.harness import (  # noqa: E402
     steps_of,
     undisturbed,
 )
-from tests.sudden.scenes import MODEL, make_inputs, make_test, scenes  # noqa: E402
-from tests.sudden.servers import Studio, kill_listening, whole_listening  # noqa: E402
+from campaigns.harness.crash.servers import Studio, kill_listening, whole_listening
 
 DOCS = Path(__file__).parents[1] / "docs" / "security.md"
 BEGIN, END = "<!-- sudden death: begin -->", "<!-- sudden death: end -->"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import soundfile
 
-from tests.conftest import instrument
-from tests.sudden.harness import Scene, environment
+from campaigns.harness.audio import instrument
+from campaigns.harness.crash.runs import Scene, environment
 from tonewood.audio_io import tags
 
 RATE = 16_000

@@ -1,11 +1,12 @@
-"""A share of the campaign of `scripts/sudden_death.py`: commands that are killed, and go on."""
+"""A share of the campaign of `campaigns/crash.py`: commands that are killed, and go on."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.sudden.harness import (
+from campaigns.harness.crash.commands import make_test
+from campaigns.harness.crash.runs import (
     Nursery,
     Scene,
     Whole,
@@ -13,8 +14,7 @@ from tests.sudden.harness import (
     killed_in_time,
     undisturbed,
 )
-from tests.sudden.scenes import make_test
-from tests.sudden.servers import kill_listening
+from campaigns.harness.crash.servers import kill_listening
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from tests.numerics.law import Law
+from campaigns.harness.numerics.law import Law
 from tests.numerics.sounds import NO_DB
 
 _BLOCK = re.compile(r"(<!-- numerics:begin -->\n).*?(<!-- numerics:end -->)", re.DOTALL)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from tests.hostile.readers import LIMIT_BYTES, LIMIT_S, Reader
+from campaigns.harness.fuzz.readers import LIMIT_BYTES, LIMIT_S, Reader
 from tonewood.errors import TonewoodError
 
 

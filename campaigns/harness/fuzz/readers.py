@@ -12,8 +12,8 @@ import numpy as np
 import soundfile
 from safetensors.torch import save
 
-from tests.conftest import instrument
-from tests.hostile.mutations import BYTES, TEXT, Mutation, flipped, mutated
+from campaigns.harness.audio import instrument
+from campaigns.harness.fuzz.mutations import BYTES, TEXT, Mutation, flipped, mutated
 from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording
 from tonewood.batch import enhance_file
 from tonewood.data import feature_cache, manifest

@@ -1,7 +1,7 @@
 """A law: something that holds of the numbers, within a tolerance that is stated beside it.
 
 The function under `law` measures an error, given what hypothesis draws; as a test it asks that the
-error never passes the tolerance, and `benchmarks/numerics.py` asks how large it gets.
+error never passes the tolerance, and `campaigns/numerics.py` asks how large it gets.
 """
 
 import math

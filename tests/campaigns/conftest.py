@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sudden.harness import Nursery, Scene, Whole, steps_of
-from tests.sudden.scenes import LEAST, make_inputs, scenes
+from campaigns.harness.crash.commands import LEAST, make_inputs, scenes
+from campaigns.harness.crash.runs import Nursery, Scene, Whole, steps_of
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
-"""A share of the campaign of `scripts/hostile.py`: damaged inputs to everything that reads them."""
+"""A share of the campaign of `campaigns/fuzz.py`: damaged inputs to everything that reads them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hostile.everything import everything
-from tests.hostile.harness import tried
-from tests.hostile.readers import FORMATS, Reader
+from campaigns.harness.fuzz.all_readers import everything
+from campaigns.harness.fuzz.readers import FORMATS, Reader
+from campaigns.harness.fuzz.runner import tried
 from tonewood.model.model import Model
 
 SHARE = 150  # of each reader

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlsplit
 
 import httpx2 as httpx
 
-from tests.hostile.mutations import BYTES, TEXT, worded
-from tests.hostile.readers import LIMIT_BYTES, LIMIT_S, Reader
-from tests.load.process import sample
+from campaigns.harness.fuzz.mutations import BYTES, TEXT, worded
+from campaigns.harness.fuzz.readers import LIMIT_BYTES, LIMIT_S, Reader
+from campaigns.harness.load.process import sample
 from tonewood.errors import TonewoodError
 from tonewood.listening.database import AnswerDatabase
 from tonewood.listening.definition import ANSWERS_FILE

@@ -9,9 +9,9 @@ from random import Random
 import numpy as np
 from starlette.testclient import TestClient
 
-from tests.hostile.mutations import BYTES, TEXT, mutated
-from tests.hostile.ports import EDIT, judged
-from tests.hostile.readers import Reader
+from campaigns.harness.fuzz.http_requests import EDIT, judged
+from campaigns.harness.fuzz.mutations import BYTES, TEXT, mutated
+from campaigns.harness.fuzz.readers import Reader
 from tonewood.studio.state import StudioState
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import soundfile
 
-from tests.conftest import instrument
-from tests.hostile.mutations import BYTES, TEXT
-from tests.hostile.readers import Reader
+from campaigns.harness.audio import instrument
+from campaigns.harness.fuzz.mutations import BYTES, TEXT
+from campaigns.harness.fuzz.readers import Reader
 from tonewood.listening import builder, interchange, stimuli
 from tonewood.listening.analysis import analyze_answers
 from tonewood.listening.database import AnswerDatabase, screens_of

@@ -1,6 +1,6 @@
 """How nearly the numbers hold: the error of every law in tests/numerics, beside its tolerance.
 
-    python benchmarks/numerics.py [--examples 40] [--only WORD] [--docs docs/numerics.md]
+    python campaigns/numerics.py [--examples 40] [--only WORD] [--docs docs/numerics.md]
 
 Each law is tried on so many examples, always the same. `--docs` fills the block between the markers
 of that page. The exit code is 1 where a tolerance is passed.
@@ -11,23 +11,19 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `campaigns` and `tests` are found
 
-# Another package's `tests` may be installed: ours goes first.
-ours = ModuleType("tests")
-ours.__path__ = [str(ROOT / "tests")]
-sys.modules["tests"] = ours
+from campaigns.harness.numerics.docs_table import filled, shown
+from campaigns.harness.numerics.law import Law
 
-from tests.numerics.law import Law  # noqa: E402
-from tests.numerics.page import filled, shown  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def laws() -> dict[str, Law]:
     """Every law of tests/numerics, by the name of its test, chapter by chapter."""
-    found = {}
+    found: dict[str, Law] = {}
     for path in sorted((ROOT / "tests" / "numerics").glob("test_*.py")):
         module: Any = import_module(f"tests.numerics.{path.stem}")
         found |= {
@@ -39,6 +35,7 @@ def laws() -> dict[str, Law]:
 
 
 def main() -> int:
+    """Measure the laws and fill the page; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=40)
     parser.add_argument("--only", default="", help="laws whose tests' names hold this")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from tests.hostile.listening_tests import answers, listening
-from tests.hostile.ports import requests_to_studio, requests_to_test
-from tests.hostile.readers import Reader, all_files, recipe_of
-from tests.hostile.session_files import sessions
+from campaigns.harness.fuzz.http_requests import requests_to_studio, requests_to_test
+from campaigns.harness.fuzz.listening_tests import answers, listening
+from campaigns.harness.fuzz.readers import Reader, all_files, recipe_of
+from campaigns.harness.fuzz.session_files import sessions
 from tonewood.model.model import Model
 from tonewood.studio.app import create_secure_studio_app
 from tonewood.studio.state import StudioState
