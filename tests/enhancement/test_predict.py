@@ -29,7 +29,7 @@ from tonewood.settings import (
     default_enhance_settings,
 )
 from tonewood.training.distillation import LabelProgress
-from tonewood.training.pipeline import add_predictor, train_from_folders
+from tonewood.training.pipeline import add_predictor, train_model
 
 FORCED = default_enhance_settings("predicted").replace(force=True)
 
@@ -101,7 +101,7 @@ def test_training_teaches_one_only_when_asked(
         predictor=dict(taught=True, steps=20, width=4), priors=dict(doubt=0)
     )
     reference, source = training_folders
-    *_, last = train_from_folders(reference, source, settings)
+    *_, last = train_model(reference, source, settings)
     assert isinstance(last, Model)
     assert last.predictor is not None
     assert last.card.predictor is not None

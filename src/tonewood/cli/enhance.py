@@ -93,7 +93,7 @@ def enhance_command(
     from tonewood.model.model import load_model
     from tonewood.settings import default_enhance_settings
     from tonewood.settings_by_name import apply_assignments
-    from tonewood.training.pipeline import check_device
+    from tonewood.utils.device import check_device
 
     with settings_named_by_options(_OPTION_OF_SETTING):
         settings = default_enhance_settings(method).replace(
