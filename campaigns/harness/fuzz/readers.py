@@ -154,7 +154,7 @@ def file_readers(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]
 
 
 def _recipe(path: Path) -> None:
-    recipes.load_recipe(path).mask.to_mask()
+    recipes.load_recipe(path).mask.to_mask().load()
 
 
 def tensor_readers(model: Model, folder: Path) -> dict[str, Reader]:
