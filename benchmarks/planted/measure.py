@@ -1,4 +1,4 @@
-"""One planted cause: takes → folders → model → what the explanation's table makes of it."""
+"""Plant one cause: recordings, folders, model, and the result in the explanation's table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ OCTAVE = 1_000  # Hz, where the resonance lies
 
 @dataclass(frozen=True)
 class Finding:
-    """What a table says of one cause on one side.
+    """Result of one cause on one side.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Finding:
 
 
 def settings(seed: int) -> ModelSettings:
-    """A scorer as usual, given time; the parts that `explain` does not use are as small as possible."""
+    """Return settings with a normal scorer and little of what `explain` does not use."""
     return ModelSettings().replace(
         training=dict(seed=seed, steps=800, patience=12, judge=False),
         priors=dict(neighbours=dict(frames=1_024, codes=64), network=dict(steps=20, width=4)),
@@ -59,7 +59,7 @@ def settings(seed: int) -> ModelSettings:
 
 
 def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
-    """The same phrases by both instruments: nothing but the cause differs."""
+    """Write the same phrases by both instruments; only the cause differs."""
     for name, instrument in (("with", CAUSES[cause]), ("without", PLAIN)):
         (folder / name).mkdir(parents=True)
         for take in takes:
@@ -69,7 +69,7 @@ def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
 
 
 def learn(folder: Path, how: ModelSettings) -> Model:
-    """The model that tells them apart."""
+    """Train the model."""
     *_, model = train_model(folder / "with", folder / "without", how, name=folder.name)
     assert isinstance(model, Model)
     return model
@@ -78,7 +78,7 @@ def learn(folder: Path, how: ModelSettings) -> Model:
 def find(
     model: Model, cause: str, takes: range, seconds: float, methods: Sequence[str] = ("cam",)
 ) -> Iterator[Finding]:
-    """Explain phrases that the model never heard, for the side that plays them."""
+    """Explain phrases that are not in the training data."""
     frame_seconds = model.settings.spectrum.hop / model.settings.spectrum.rate
     for method in methods:
         for side, instrument in (("reference", CAUSES[cause]), ("source", PLAIN)):
