@@ -222,7 +222,7 @@ def test_the_same_mask_fits_no_other_length(
     out = tmp_path / "stems"
     ran = run("apply", beside(made), short, take, "-o", out, "-m", model_file, "--same-mask")
     assert ran.code == 1
-    assert "the recording lasts 1.400 s, the recipe's 1.500 s; the same mask fits stems" in ran.err
+    assert "the recording lasts 1.400 s, the recipe's 1.500 s; the same mask fits only stems" in ran.err
     assert "1 of 2 failed, 1 done" in ran.err
     assert (out / "take.wav").read_bytes() == made.read_bytes()
 
@@ -282,7 +282,7 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
 
 def test_a_shorter_recording_than_the_mask_raises_without_files(made: Path, model: Model, play: Play) -> None:
     recipe, carried = reapply.load_transfer(beside(made), "same")
-    with pytest.raises(AudioError, match="fits stems of the same take only"):
+    with pytest.raises(AudioError, match="fits only stems of the same take"):
         reapply.apply_transfer(
             ArraySource(play(0.5), 16_000),
             model,

@@ -54,7 +54,6 @@ from tonewood.settings import (
     SearchSettings,
     Settings,
     SpectrumSettings,
-    apply_assignments,
 )
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
@@ -316,10 +315,7 @@ def enhance_stream(
     if source_distance > 1 and not settings.force and settings.method != "paper":
         sounds_like_source = mean_score(model.scorer, analysis.rows_db) >= 0.5
         static = sounds_like_source and model.learnt_priors is not None
-        used = apply_assignments(
-            settings,
-            [f"prior.kind={'static' if static else 'none'}", "search.steps=0"],
-        )
+        used = settings.replace(prior=dict(kind="static" if static else "none"), search=dict(steps=0))
     if one_pass and used is settings:
         found = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:
