@@ -88,7 +88,6 @@ def enhance_command(
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.model.model import load_model
     from tonewood.settings import default_enhance_settings
-    from tonewood.settings_by_name import apply_assignments
     from tonewood.utils.device import check_device
 
     with settings_named_by_options(_OPTION_OF_SETTING):
@@ -110,7 +109,10 @@ def enhance_command(
             settings = settings.replace(prior=dict(kind=cast("PriorKind", prior)))
         if steps is not None:
             settings = settings.replace(search=dict(steps=steps))
-    settings = apply_assignments(settings, set_ or [])
+    if set_:
+        from tonewood.settings_by_name import apply_assignments
+
+        settings = apply_assignments(settings, set_)
     check_device(device)
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, device=device))
