@@ -202,7 +202,7 @@ def test_what_fails_for_good_is_a_row_with_its_reason(
     assert rows["bad.wav"].tries == tries
     assert rows["bad.wav"].sha256 is not None
     *_, tally = [it for it in events if isinstance(it, runner.BatchProgress)]
-    assert (tally.done, tally.failed, tally.total) == (3, 1, 3)
+    assert (tally.completed, tally.failed, tally.total) == (3, 1, 3)
     assert tally.audio_hours == pytest.approx(2 / 3600)
     assert tally.seconds_left == 0
 

@@ -19,7 +19,8 @@ except SystemExit as end:
     assert not end.code
 for name, module in sorted(sys.modules.items()):
     # Packages are empty, and the command line parses every command's options.
-    if name.startswith("tonewood.") and not name.startswith("tonewood.cli") and not hasattr(module, "__path__"):
+    is_package = hasattr(module, "__path__")
+    if name.startswith("tonewood.") and not name.startswith("tonewood.cli") and not is_package:
         print("module", name)
 """
 

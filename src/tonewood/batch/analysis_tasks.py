@@ -100,6 +100,7 @@ class MeasureTask:
     ) -> Iterator[MeasureProgress | ItemResult]:
         """Measure a pair, unless both files are those of `previous` and no audio is kept."""
         digest, reference_digest = file_sha256(item.files.source), file_sha256(item.files.reference)
+        # The table does not contain audio, so a pair whose audio is needed is measured again.
         if previous is not None and previous.sha256 == digest and not item.keep_audio:
             summary = json.loads(previous.details or "{}")
             if summary.get("reference_sha256") == reference_digest:

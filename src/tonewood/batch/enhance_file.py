@@ -148,6 +148,7 @@ def _enhance_new(
     reader = AudioReader(source)
     AudioFormat.for_path(output, reader.format)  # raises before the work if the suffix is not writable
 
+    # The output's disk has room for the output; the system's temporary folder may be small.
     scratch_dir = existing_parent(output)
     events: Iterable[SearchStep | StreamedEnhancement]
     if transfer is None:
@@ -172,6 +173,7 @@ def _enhance_new(
     )
     mask_record = MaskRecord.without_parts(enhancement.mask)
     recipe = build_recipe(recording, model, enhancement, mask_record, key.carried)
+    # The key was computed before the work: an output must not be attributed to other audio.
     if recipe.input.sha256 != key.input_sha256:
         raise AudioError(
             f"{printable(source)} changed while it was processed: wait until it is complete, then run "

@@ -31,15 +31,15 @@ class BatchProgress(NamedTuple):
 
     Parameters
     ----------
-    done, failed, total : int
-        Recordings; `done` includes the failed ones.
+    completed, failed, total : int
+        Recordings; `completed` includes the failed ones.
     audio_hours, audio_hours_per_minute : float
         Audio processed by this run.
     seconds_left : float
         Estimated from the mean time per recording.
     """
 
-    done: int
+    completed: int
     failed: int
     total: int
     audio_hours: float
@@ -109,6 +109,7 @@ def run_batch(
     """
     _check_urls(items, workers)
     outputs = [table, *(item.output for item in items if not isinstance(item, FileFailure))]
+    # A killed run leaves temporary files in its output folders.
     remove_stale_temporaries({path.parent for path in outputs if isinstance(path, Path)})
     run_items = partial(_run_items, items, task, model, workers, retries)
     if table is None:
@@ -116,6 +117,7 @@ def run_batch(
         return
     run_key = {"command": task.name, "model": model.digest, "settings": task.settings_key}
     with ResultsTable(table, run_key, overwrite=overwrite) as rows:
+        # Failed rows are not reused: starting the run again retries them.
         finished = {path: row for path, row in rows.rows.items() if row.error is None}
         yield from run_items(finished, rows.add)
         rows.publish()
@@ -141,7 +143,7 @@ def _run_items(
     add_row: Callable[[ResultRow], None],
 ) -> Iterator[Any]:
     started, total = time.monotonic(), len(items)
-    done, failed, audio_hours = 0, 0, 0.0
+    completed, failed, audio_hours = 0, 0, 0.0
     tries: Counter[tuple[str, str]] = Counter()
     pending = deque((item, finished.get(str(item.input))) for item in items)
     events = _run_here(task, model, pending) if workers is None else _run_on(workers, task, model, pending)
@@ -153,18 +155,21 @@ def _run_items(
         if not isinstance(item, FileFailure):
             name = str(item.input), str(item.output)
             tries[name] += 1
+            # Retried last, because what failed once (a full disk, a lost worker) may pass later.
             if isinstance(event.event, FileFailure) and tries[name] <= retries:
                 pending.append(pending_item)
                 continue
             row = replace(row, tries=tries.pop(name))
         add_row(row)
         yield event.event
-        done += 1
+        completed += 1
         failed += isinstance(event.event, FileFailure)
         audio_hours += (row.seconds or 0.0) / 3600
         elapsed = time.monotonic() - started
         per_minute = 60 * audio_hours / elapsed
-        yield BatchProgress(done, failed, total, audio_hours, per_minute, (total - done) * elapsed / done)
+        # Mean time per recording so far; the division is safe because one is completed.
+        seconds_left = (total - completed) * elapsed / completed
+        yield BatchProgress(completed, failed, total, audio_hours, per_minute, seconds_left)
 
 
 def _run_here(
@@ -187,6 +192,7 @@ def _run_on(
     workers: "DaskWorkers", task: Task, model: Model, pending: deque[PendingItem]
 ) -> Iterator[tuple[PendingItem, ItemResult]]:
     """Run items on workers; what cannot be processed at all comes first."""
+    # Rotates the queue once: what stays in it can be sent to workers.
     for _ in range(len(pending)):
         item, previous = pending.popleft()
         if isinstance(item, FileFailure):

@@ -88,7 +88,7 @@ def run_guarded(
             yield event
     except TonewoodError as error:
         yield failed_item(item, error, time.perf_counter() - start_time)
-    except Exception as error:
+    except Exception as error:  # a bug must not stop a run of days; its type is reported
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         unexpected = TonewoodError(
             f"{printable(str(item.input))} failed with an unexpected error ({reason}): please report it"
@@ -100,7 +100,7 @@ def failed_item(item: WorkItem, error: TonewoodError, took: float = 0.0) -> Item
     """Return the result of an item that could not be processed."""
     output = None if item.output is None else str(item.output)
     digest = None
-    if isinstance(item.input, Path):
+    if isinstance(item.input, Path):  # a URL would have to be downloaded again
         with suppress(TonewoodError):
             digest = file_sha256(item.input)
     row = ResultRow(str(item.input), output, digest, error=str(error), took=round(took, 3))

@@ -221,10 +221,10 @@ class BatchDisplay(_ProgressDisplay):
         self.pace = _format_pace(progress)
         if sys.stderr.isatty():
             if progress.total > 1:
-                self._update_bar("files", progress.done, progress.total, self.pace)
+                self._update_bar("files", progress.completed, progress.total, self.pace)
         elif time.monotonic() - self.last_line_time >= 60:
             self.last_line_time = time.monotonic()
-            sys.stderr.write(f"{progress.done} of {progress.total} done, {self.pace}\n")
+            sys.stderr.write(f"{progress.completed} of {progress.total} done, {self.pace}\n")
             sys.stderr.flush()
 
 

@@ -97,7 +97,7 @@ def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: floa
     at_s = torch.from_numpy(frame_s + start_s).float()
     for region in edit.areas:
         coverage = note_coverage([_region_as_note(region)], row_hz, at_s)
-        gain = gain * (1 + (region.amount - 1) * coverage)
+        gain = gain * (1 + (region.amount - 1) * coverage)  # 1 outside the region, its amount inside
     if edit.audible_notes:
         gain = gain + notes_mask(edit.audible_notes, row_hz, at_s)
     mask = Mask(gain.numpy(), hz, found_mask.hop_seconds, max(found_mask.top_hz, float(hz[-1])))
@@ -109,7 +109,7 @@ def refine_rows(hz: FloatArray) -> FloatArray:
     mel = hz_to_mel(hz)
     position = np.arange(_ROW_REFINEMENT * (len(mel) - 1) + 1) / _ROW_REFINEMENT
     fine = np.interp(position, np.arange(len(mel)), mel)
-    step = fine[-1] - fine[-2]
+    step = fine[-1] - fine[-2]  # the found mask ends at half the analysis rate
     above = np.arange(fine[-1] + step, float(hz_to_mel(np.array(_MAX_EDIT_HZ))), step)
     return mel_to_hz(np.concatenate([fine, above]))
 
@@ -194,6 +194,7 @@ def note_coverage(notes: list[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
     if not notes:
         return torch.zeros(len(row_hz), len(frame_s))
     rows, frames = _note_profiles(notes, row_hz, frame_s)
+    # Maximum, not sum: overlapping notes cover a cell once.
     coverage = torch.zeros(len(row_hz), len(frame_s))
     for row, frame in zip(rows, frames, strict=True):
         coverage = torch.maximum(coverage, row[:, None] * frame[None, :])
@@ -313,6 +314,7 @@ def search_around_pins(
     gain = (step.mask_db - notes).detach().numpy().astype(np.float32)
     mask = Mask(gain, grid.hz, found_mask.hop_seconds, model.settings.spectrum.rate / 2)
     mask = mask.clip(settings.render.max_gain_db).quantize()
+    # The result is rendered with the notes, but its mask is stored without: the user can still move them.
     edit = Edit(amount=settings.render.amount, notes=pinned)
     composed = compose_mask(mask, edit, settings.render.max_gain_db)
     result = render_edit(samples, rate, model, composed, edit, settings, certificate)

@@ -132,6 +132,7 @@ def plan_jobs(
     for location in inputs:
         for job in _plan_input(location, out, kind):
             output = job.output if isinstance(job, FileJob) else None
+            # An input that is named twice is planned once.
             other = planned.setdefault(output or job.input, job)
             if _resolved(other.input) != _resolved(job.input):
                 raise CallError(
@@ -215,6 +216,7 @@ def _resolved(location: Location) -> Location:
 def _without_conflicts(jobs: Iterable[FileJob | FileFailure]) -> list[FileJob | FileFailure]:
     """Replace jobs that would overwrite an input by failures."""
     jobs = list(jobs)
+    # Resolved, because a link to an input would overwrite it as well.
     inputs = {_resolved(job.input) for job in jobs if isinstance(job, FileJob)}
     return [
         FileFailure(job.input, overwrites_input_error(job.input, job.output))
@@ -346,6 +348,7 @@ def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
 
     Yields a list: append each path once it is written. Files that existed before are kept.
     """
+    # Another run may write the same outputs: its files must survive the failure of this one.
     existing = {path for path in outputs if path.exists()}
     try:
         outputs[0].parent.mkdir(parents=True, exist_ok=True)

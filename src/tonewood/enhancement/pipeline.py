@@ -307,9 +307,11 @@ def enhance_stream(
     scratch_dir : Path, optional
         Folder for arrays as long as the recording; the system's temporary folder if None.
     """
+    # The predictor reads levels only, so a prediction without search needs no pitch analysis.
     one_pass = settings.prior.kind == "predicted" and settings.search.steps == 0
     analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass, device=device)
     check_start_time(analysis.n_samples / source.rate, settings)
+    # 1 is the 99th percentile of the source folder's own recordings; the paper's method has no such check.
     source_distance = model.source_likeness.distance(analysis.rows_db)
     used = settings_for_preference_model(settings, model)
     if source_distance > 1 and not settings.force and settings.method != "paper":
@@ -317,11 +319,11 @@ def enhance_stream(
         static = sounds_like_source and model.learnt_priors is not None
         used = settings.replace(prior=dict(kind="static" if static else "none"), search=dict(steps=0))
     if one_pass and used is settings:
-        found = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
+        found_mask = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:
-        found = yield from find_mask(analysis, model, used, device=device, scratch_dir=scratch_dir)
+        found_mask = yield from find_mask(analysis, model, used, device=device, scratch_dir=scratch_dir)
     with on_device(device, model.scorer, model.judge):
-        result = render_and_certify(source, analysis, found, model, settings, used, scratch_dir, device)
+        result = render_and_certify(source, analysis, found_mask, model, settings, used, scratch_dir, device)
     yield result
 
 

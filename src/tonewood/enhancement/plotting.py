@@ -16,7 +16,7 @@ from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.atomic_write import atomic_path
 
-_PLOT_RANGE_DB = 80.0
+_PLOT_RANGE_DB = 80.0  # below that, most recordings show only their noise floor
 _MAX_PLOT_COLUMNS = 1600  # more than the page has pixels: longer recordings show every n-th frame
 
 
@@ -54,7 +54,7 @@ def plot_enhancement(
 
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, sharey=True)
-    frames = before.frames // spectrum.hop + 1
+    frames = before.frames // spectrum.hop + 1  # of a centred analysis
     before_db = _visible_levels(before, frames, spectrum)
     after_db = _visible_levels(after, frames, spectrum) + after_gain_db
     loudest = max(float(before_db.max()), float(after_db.max()))
@@ -119,6 +119,7 @@ def _visible_levels(wave: TimeSeries, frames: int, spectrum: SpectrumSettings) -
     """Return log magnitudes [bin, frame] of the frames that are plotted."""
     if frames <= _MAX_PLOT_COLUMNS:
         return log_magnitude(stft(wave.read(0, wave.frames), spectrum), spectrum).numpy()
+    # An excerpt around each plotted frame; its first and last frames would lack samples.
     reach = -(-spectrum.fft // spectrum.hop)
     columns = []
     for frame in _visible_frames(frames):

@@ -107,6 +107,7 @@ class LiveSummary:
     def add(self, levels: BlockLevels) -> None:
         """Add a block."""
         duration = levels.seconds - self.seconds
+        # Running mean, weighted by duration.
         self.load += (levels.load - self.load) * duration / max(levels.seconds, 1e-9)
         self.worst = max(self.worst, levels.load)
         self.seconds, self.dropouts = levels.seconds, levels.dropouts
@@ -122,12 +123,14 @@ def run_live(
     n_samples = n_invalid = 0
     while not controls.ended and (block := device.read()) is not None:
         start_time = time.perf_counter()
+        # Bypass is amount 0, so that its delay is that of the processed audio.
         amount = 0.0 if controls.bypassed else controls.amount
         if amount != stream.amount:
             stream.amount = amount
         try:
             output = stream.process(block)
         except AudioError:
+            # The stream needs as many samples as the device plays, or the delay would grow.
             block, n_invalid = np.zeros_like(block), n_invalid + 1
             output = stream.process(block)
         elapsed = time.perf_counter() - start_time

@@ -100,6 +100,7 @@ def apply_transfer(
     CallError
         The model's frequency rows are not those of the mask.
     """
+    # The recipe's search is not repeated: only the prior is evaluated for the new recording.
     used = settings.replace(search=dict(steps=0))
     varying = transfer.record.varying
     analysis = analyse_source(source, model, scratch_dir)
@@ -134,8 +135,9 @@ def _adapt_mask(
         moves = predict_mask(source, model, limit, scratch_dir)
     else:
         hop = model.settings.spectrum.hop / model.settings.spectrum.rate
-        found = find_prior_mask(settings.prior.kind, analysis, grid.hz, model, scratch_dir).mask_db
-        moves = Mask(found, original.hz, hop, original.top_hz)
+        prior_db = find_prior_mask(settings.prior.kind, analysis, grid.hz, model, scratch_dir).mask_db
+        moves = Mask(prior_db, original.hz, hop, original.top_hz)
+    # Both means are over time, so the result has the recipe's static part and the prior's variation.
     shift = (mean_gain_db(original) - mean_gain_db(moves))[:, None]
 
     def make(begin: int, end: int) -> Tensor:
@@ -148,6 +150,7 @@ def _adapt_mask(
 
 def _check_same_duration(n_samples: int, rate: int, original: InputRecord) -> None:
     seconds, recipe_seconds = n_samples / rate, original.samples / original.rate
+    # Durations of the same take at two rates differ by less than one sample of the lower rate.
     if abs(seconds - recipe_seconds) > 1 / min(rate, original.rate):
         raise AudioError(
             f"the recording lasts {seconds:.3f} s, the recipe's {recipe_seconds:.3f} s; the same mask "
@@ -225,8 +228,8 @@ def _output_blocks(stream: AudioReader, recipe: Recipe) -> Iterator[NDArray[np.f
         return
     factor = np.float32(10 ** (recipe.gain_db / 20))
     mask = recipe.mask.to_mask()
-    made = render_blocks(stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum)
-    for block in made:
+    blocks = render_blocks(stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum)
+    for block in blocks:
         yield block * factor
 
 

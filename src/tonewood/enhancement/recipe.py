@@ -118,6 +118,7 @@ def pack_mask_parts(mask: Mask) -> Iterator[str]:
 
 
 def _pack_cells(cells: NDArray[np.int16]) -> str:
+    # int16 wraps modulo 2¹⁶ here and in `_unpack_cells`, so the round trip is exact for any gains.
     change = np.diff(cells, n=2, axis=1, prepend=np.zeros((len(cells), 2), np.int16))
     folded = ((change << 1) ^ (change >> 15)).astype("<u2")
     low_high = folded.view(np.uint8).reshape(-1, 2).T
@@ -128,6 +129,7 @@ def _unpack_cells(part: str, rows: int, frames: int) -> NDArray[np.int16]:
     size = rows * frames * 2
     try:
         unpacker = zlib.decompressobj()
+        # One byte more than expected shows a longer part without unpacking all of it.
         content = unpacker.decompress(base64.b64decode(part, validate=True), size + 1)
     except (ValueError, zlib.error):
         content = b""
