@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from tonewood.batch import runner
-from tonewood.batch.dask_backend import PART_KEY_PREFIX, DaskWorkers
+from tonewood.batch.dask_backend import DaskWorkers
 from tonewood.batch.tasks import EnhanceTask
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.model.model import Model, load_model
@@ -58,17 +58,13 @@ def spread(takes: Path, model: Model, workers: int) -> dict[str, float]:
         list(runner.run_batch(runner.plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew))
         out = Path(folder) / "out"
         units = runner.plan_jobs([takes], out)
-        crew.client.get_task_stream()
         began = time.perf_counter()
         events = runner.run_batch(units, task, model, workers=crew, table=out / runner.RESULTS_TABLE_NAME)
         *_, tally = events
         took = time.perf_counter() - began
         assert isinstance(tally, runner.BatchProgress)
         assert tally.failed == 0
-        lent = sum(str(it["key"]).startswith(PART_KEY_PREFIX) for it in crew.client.get_task_stream())
-    return {
-        "workers": workers, "seconds": took, "load": load_before, "hours": tally.audio_hours, "lent": lent
-    }  # fmt: skip
+    return {"workers": workers, "seconds": took, "load": load_before, "hours": tally.audio_hours}
 
 
 def nothing(model: Model, item: int) -> int:
@@ -92,7 +88,6 @@ def cost(model: Model, tasks: int) -> dict[str, float]:
 
 def page(
     runs: list[dict[str, float]],
-    alone: list[dict[str, float]],
     costs: list[dict[str, float]],
     seconds: float,
 ) -> str:
@@ -129,17 +124,7 @@ def page(
         "",
         f"Two workers are **{ratio:.2f} ×** as fast as one.",
         "",
-        f"One recording of {60 * alone[0]['hours']:.0f} minutes, stereo; idle workers take parts of it:",
-        "",
-        "| workers | s | parts on other workers | load average before |",
-        "|---|---|---|---|",
-        *(
-            f"| {it['workers']:.0f} | {it['seconds']:.1f} | {it['lent']:.0f} | {it['load']:.1f} |"
-            for it in alone
-        ),
-        "",
-        "Decoding, encoding and distribution are sequential. Client, scheduler and both workers "
-        "share two cores.",
+        "Client, scheduler and both workers share two cores; a file is processed by one worker.",
         "",
         "Empty tasks with two workers show the cost of scheduling:",
         "",
@@ -172,7 +157,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--minutes", type=int, default=20, help="of the long recording")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     default = Path(__file__).parents[1] / "docs" / "scaling.md"
     parser.add_argument("-o", "--output", type=Path, default=default)
@@ -186,21 +170,13 @@ def main() -> None:
         for workers in (1, 2):
             runs.append(spread(folder, model, workers))
             print(runs[-1], flush=True)
-        shutil.rmtree(folder)
-        folder.mkdir()
-        long = np.tile(take(60.0, 0), asked.minutes)
-        soundfile.write(folder / "long.flac", np.stack([long, 0.9 * long], axis=1), RATE)
-        alone = []
-        for workers in (1, 2):
-            alone.append(spread(folder, model, workers))
-            print(alone[-1], flush=True)
         costs = []
         for tasks in asked.tasks:
             costs.append(cost(model, tasks))
             print(costs[-1], flush=True)
     finally:
         shutil.rmtree(folder)
-    asked.output.write_text(page(runs, alone, costs, asked.seconds), encoding="utf-8")
+    asked.output.write_text(page(runs, costs, asked.seconds), encoding="utf-8")
     print(asked.output)
 
 

@@ -159,7 +159,7 @@ def test_the_command_prints_its_address_answers_there_and_leaves_nothing(tmp_pat
         try:
             assert process.stdout is not None
             address = process.stdout.readline().strip()
-            with httpx.Client(base_url=address, timeout=60) as client:
+            with httpx.Client(base_url=address, timeout=300) as client:
                 assert "Tonewood" in client.get("/").text
                 event, (told,) = asked(client, "controls")
                 uploaded(client, take)

@@ -121,7 +121,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the messengers' own, on event loops
         client = NotebookClient(
-            book, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+            book, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
         )
         client.execute()
     kinds = {kind for cell in code for output in cell.outputs for kind in output.get("data", {})}

@@ -59,7 +59,7 @@ def server() -> Iterator[uvicorn.Server]:
 def connect(server: uvicorn.Server) -> Iterator[Connect]:
     port = server.servers[0].sockets[0].getsockname()[1]
     with contextlib.ExitStack() as stack:
-        yield lambda: stack.enter_context(socket.create_connection(("127.0.0.1", port), 20))
+        yield lambda: stack.enter_context(socket.create_connection(("127.0.0.1", port), 300))
 
 
 def head(path: str, *more: str) -> bytes:

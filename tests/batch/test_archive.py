@@ -168,12 +168,12 @@ class Stubborn(ScoreTask):
 
     failures = 1
 
-    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
         """Fail, or score."""
         if self.failures:
             object.__setattr__(self, "failures", self.failures - 1)
             raise OutputError("not yet")
-        return super().run(unit, model, known)
+        return super().run(item, model, previous)
 
 
 def test_what_failed_is_tried_again_after_the_others(tmp_path: Path, takes: Path, model: Model) -> None:
@@ -210,7 +210,7 @@ def test_what_fails_for_good_is_a_row_with_its_reason(
 class Broken(ScoreTask):
     """Has a fault of its own."""
 
-    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
         """Fail."""
         raise ZeroDivisionError("by zero")
 
@@ -268,11 +268,11 @@ def test_rows_outlive_a_run_that_was_stopped(tmp_path: Path, takes: Path, model:
 
         seen: list[str] = []  # noqa: RUF012
 
-        def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+        def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
             """Note, and score."""
-            if known is not None:
-                self.seen.append(str(unit.input))
-            return super().run(unit, model, known)
+            if previous is not None:
+                self.seen.append(str(item.input))
+            return super().run(item, model, previous)
 
     again = done(list(runner.run_batch(units, Known(), model, table=table)))
     assert [str(it.input) for it in again] == [str(it.input) for it in units]
@@ -298,12 +298,12 @@ def test_another_runs_table_is_refused_unless_told(
     before = table.read_bytes()
     again = run(*command, *FEW, "--amount", "0.5")
     assert again.code == 1
-    assert f"{table} exists and is of another run" in again.err
+    assert f"{table} exists and belongs to another run" in again.err
     assert table.read_bytes() == before
     assert run(*command, *FEW, "--amount", "0.5", "--overwrite").code == 1
     assert table.read_bytes() != before
     table.write_text("mine")
-    assert f"{table} exists and is of another run" in run(*command, *FEW).err
+    assert f"{table} exists and belongs to another run" in run(*command, *FEW).err
     assert table.read_text() == "mine"
 
 
@@ -317,15 +317,13 @@ def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
     place, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
     for turn in range(3):
         with ResultsTable(place, {"a": 1}) as table:
-            assert sorted(table.previous) == [f"{k}.wav" for k in range(turn)]
-            # Killed as soon as it is open, and half through a batch.
+            assert sorted(table.rows) == [f"{k}.wav" for k in range(turn)]
+            # Killed as soon as it is open, and half through a line.
             whole = partial.read_bytes()
             table.add(ResultRow(f"{turn}.wav", scorer=turn / 10))
-            table.flush()
             kept = partial.read_bytes()
             assert kept.startswith(whole)
             table.add(ResultRow("half.wav"))
-            table.flush()
             cut = partial.read_bytes()[: len(kept) + 1 + 30 * turn]
         partial.write_bytes(cut)
     with ResultsTable(place, {"a": 1}) as table:
@@ -337,11 +335,10 @@ def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
     assert not partial.exists()
     with ResultsTable(place, {"a": 1}) as table:  # the finished one, and then what came after
         table.add(ResultRow("3.wav", scorer=0.3))
-        table.flush()
         content = partial.read_bytes()
     partial.write_bytes(content)
     with ResultsTable(place, {"a": 1}) as table:
-        assert sorted(table.previous) == [f"{k}.wav" for k in range(4)]
+        assert sorted(table.rows) == [f"{k}.wav" for k in range(4)]
         table.publish()
     assert len(results_table.read_results(place)) == 4
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+from distributed.comm import CommClosedError
 
 from tonewood.audio_io.reader import file_sha256
-from tonewood.batch import enhance_file, results_table, runner
+from tonewood.batch import dask_backend, enhance_file, results_table, runner
 from tonewood.batch.dask_backend import DaskWorkers
 from tonewood.batch.enhance_file import FileScored
 from tonewood.batch.results_table import ResultRow
 from tonewood.batch.tasks import EnhanceTask, ItemResult, ScoreTask, WorkItem
 from tonewood.enhancement import recipe
 from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
+from tonewood.errors import CallError, ClusterError
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
 from tonewood.utils.atomic_write import atomic_path
@@ -36,7 +39,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 Play = Callable[..., npt.NDArray[np.float32]]
 FEW = ("--prior", "static", "--steps", "0", "--force")
 SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
-PATIENCE = 60.0  # seconds, after which a test fails instead of hanging
+PATIENCE = 300.0  # seconds, after which a test fails instead of hanging
 
 
 @pytest.fixture(scope="module")
@@ -122,18 +125,18 @@ class Dying(EnhanceTask):
     times: int = 1
     notes: str = ""
 
-    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
         """Write half an output and be killed; or do the work."""
-        assert isinstance(unit.input, Path)
-        assert isinstance(unit.output, Path)
-        died = sorted(Path(self.notes).glob(f"{unit.input.name}.*"))
-        if unit.input.name in self.victims and len(died) < self.times:
-            (Path(self.notes) / f"{unit.input.name}.{len(died)}").touch()
-            unit.output.parent.mkdir(exist_ok=True)
-            with atomic_path(unit.output) as temporary:
+        assert isinstance(item.input, Path)
+        assert isinstance(item.output, Path)
+        died = sorted(Path(self.notes).glob(f"{item.input.name}.*"))
+        if item.input.name in self.victims and len(died) < self.times:
+            (Path(self.notes) / f"{item.input.name}.{len(died)}").touch()
+            item.output.parent.mkdir(exist_ok=True)
+            with atomic_path(item.output) as temporary:
                 temporary.write_bytes(b"half of it")
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(unit, model, known)
+        return super().run(item, model, previous)
 
 
 def test_a_worker_killed_in_the_middle_of_a_file(
@@ -175,12 +178,12 @@ class Filling(EnhanceTask):
 
     bytes: int = 0
 
-    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
         """Do the work on a full disk."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.bytes, hard))
         try:
-            return super().run(unit, model, known)
+            return super().run(item, model, previous)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -204,7 +207,7 @@ class Slow(EnhanceTask):
 
     notes: str = ""
 
-    def do(self, unit: WorkItem, model: Model, known: ResultRow | None) -> ItemResult:
+    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
         """Do the work, and note who did."""
         who = Path(self.notes) / "slow"
         try:
@@ -214,9 +217,9 @@ class Slow(EnhanceTask):
             until(lambda: bool(who.read_text()))
         slow = who.read_text() == str(os.getpid())
         time.sleep(1.0 if slow else 0.1)
-        assert isinstance(unit.input, Path)
-        (Path(self.notes) / f"{unit.input.name}.{slow}").touch()
-        return super().run(unit, model, known)
+        assert isinstance(item.input, Path)
+        (Path(self.notes) / f"{item.input.name}.{slow}").touch()
+        return super().run(item, model, previous)
 
 
 def test_a_slow_worker_keeps_little_from_the_others(
@@ -394,3 +397,41 @@ def test_pairs_by_workers_are_those_of_one_process(
         found.append(sorted(ran.out.splitlines()))
     assert found[0] == found[1] == found[2]
     assert [row.seconds for row in results_table.read_results(table)] == [4.0, 4.0]
+
+
+@pytest.mark.parametrize(("failures", "told"), [(0, ""), (2, ""), (99, "gone")])
+def test_a_worker_may_die_while_it_takes_the_model(
+    failures: int, told: str, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying:
+        status = "running"
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def register_plugin(self, plugin: object) -> None:
+            self.asked += 1
+            if self.asked <= failures:
+                raise CommClosedError("in <TCP>: Stream is closed")
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    crew, client = DaskWorkers(1), Dying()
+    crew.client = client
+    with pytest.raises(ClusterError, match=told) if told else nullcontext():
+        crew.broadcast_model(model)
+    assert client.asked == min(failures + 1, 5)
+
+
+@pytest.mark.parametrize(
+    "address", ["nowhere", "", "tcp://", "tcp://host", "http://host:1", "tcp://host:port"]
+)
+def test_what_is_no_address_is_told_before_a_client_is_made(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that could not be made complains for 40 s when it goes."""
+    monkeypatch.setattr(dask_backend, "Client", None)
+    with (
+        pytest.raises(CallError, match="is no address of a scheduler"),
+        DaskWorkers(scheduler=address),
+    ):
+        pass

@@ -47,6 +47,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         port = server.servers[0].sockets[0].getsockname()[1]
         context = browser.new_context(viewport={"width": 900, "height": 800}, **more)
         contexts.append(context)
+        context.set_default_timeout(300_000)  # a busy machine may take long to reach a state
         page = context.new_page()
         page.faults, page.asked = [], []
         page.on("pageerror", lambda error: page.faults.append(str(error)))

@@ -195,7 +195,7 @@ def asked(address: str, method: str, path: str, listener: str = "", content: Any
     if body:
         headers["Content-Type"] = "application/json"
     request = urllib.request.Request(where + path, body, headers, method=method)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=300) as answer:
         return json.load(answer)
 
 

@@ -261,7 +261,7 @@ def test_loss_trains_alike_in_one_process_and_in_two(tmp_path: Path) -> None:
             for rank in range(world)
         ]  # fmt: skip
         try:
-            ended = [process.communicate(timeout=120) for process in ran]
+            ended = [process.communicate(timeout=600) for process in ran]
         finally:
             for process in ran:
                 process.kill()

@@ -23,6 +23,9 @@ EXAMPLE = Path(__file__).parents[2] / "src/tonewood/bundled/example.flac"
 MODEL = "soundfont-cello"
 NOTE = {"id": "n1", "seconds": 2.0, "hz": 900.0, "width_s": 1.0, "height_hz": 600.0, "gain_db": 9.0}
 
+LONGEST_WAIT_S = 300
+"""Bound of every wait: a test waits for a state, and a busy machine may take long to reach it."""
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Sound is played though nobody hears it, and without a click before it.
 ARGUMENTS = (
@@ -54,7 +57,7 @@ class Live:
         assert self.url.startswith("http://"), "the studio did not start"
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60)
+        return httpx.Client(base_url=self.url, timeout=LONGEST_WAIT_S)
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -66,7 +69,7 @@ class Live:
         self.close()
 
     def close(self) -> None:
-        self.process.wait(20)
+        self.process.wait(LONGEST_WAIT_S)
         if self.process.stdout is not None:
             self.process.stdout.close()
 
@@ -174,7 +177,7 @@ def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
         size = {"width": width, "height": 900}
         context = browser.new_context(viewport=size, color_scheme=scheme, **more)
         contexts.append(context)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(1_000 * LONGEST_WAIT_S)
         context.on("request", lambda request: asked.append(request.url))
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -217,7 +220,7 @@ def opened(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:
     return session
 
 
-def ended(client: Any, job: dict[str, Any], seconds: float = 60) -> dict[str, Any]:
+def ended(client: Any, job: dict[str, Any], seconds: float = LONGEST_WAIT_S) -> dict[str, Any]:
     """A job when it is over."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -1,18 +1,20 @@
 """What tests in a browser wait for and measure."""
 
 import io
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from tests.studio.conftest import Live
+from tests.studio.conftest import LONGEST_WAIT_S, Live
 
 
-def until(page: Any, holds: Callable[[], bool], seconds: float = 20) -> None:
+def until(page: Any, holds: Callable[[], bool], seconds: float = LONGEST_WAIT_S) -> None:
     """Wait for something to hold; the page's policy forbids Playwright's own way."""
-    for _ in range(int(seconds / 0.05)):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         if holds():
             return
         page.wait_for_timeout(50)
@@ -22,7 +24,7 @@ def until(page: Any, holds: Callable[[], bool], seconds: float = 20) -> None:
 def retold(page: Any, part: Any) -> None:
     """Wait until a part of the page says something else."""
     told = part.inner_text()
-    until(page, lambda: part.inner_text() != told, 60)
+    until(page, lambda: part.inner_text() != told)
 
 
 def position(page: Any) -> float:

@@ -1,5 +1,6 @@
 """The page in a real browser: open, compare, change, take away; folders; nobody shut out."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.studio.conftest import EXAMPLE, Live
-from tests.studio.page import chosen, level_db, played, position, sound, until
+from tests.studio.page import chosen, level_db, played, position, sound, state, until
 
 AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
 
@@ -30,20 +31,22 @@ def test_open_enhance_compare_change_undo_take_away_reload(
     page.keyboard.press("Space")
     played(page, 0.3)
     for key, name in (("1", "Original"), ("3", "What changed"), ("2", "Enhanced")):
-        before = position(page)
+        before, start = position(page), time.monotonic()
         page.keyboard.press(key)
         assert page.get_by_role("button", name=name).get_attribute("aria-pressed") == "true"
         played(page, before)
-        assert position(page) < before + 3  # it went on from where it was
+        now, elapsed = position(page), time.monotonic() - start
+        assert now < before + elapsed + 3  # playback continued from the same position
     # The slider is heard: a new generation of sound was scheduled.
     slider = page.locator("#amount")
     slider.press("PageDown")
+    until(page, lambda: state(live, session)["edit"]["amount"] < 1.0)
     measured = "performance.getEntriesByName('change-to-sound').length"
     until(page, lambda: page.evaluate(measured) > 0)
     slider.press("End")
     page.keyboard.press("Space")
     until(page, lambda: page.inner_text(".amount output") == "100 %")
-    page.wait_for_timeout(200)
+    until(page, lambda: state(live, session)["edit"]["amount"] == 1.0)
     plain = sound(live, session)
 
     # A note, drawn with the pointer and turned up by keys, is in the file, and only where it lies.
@@ -60,7 +63,7 @@ def test_open_enhance_compare_change_undo_take_away_reload(
     for _ in range(16):  # down: up, the bound on all gains might hold it
         page.keyboard.press("-")
     until(page, lambda: "−10.0 dB" in note.get_attribute("aria-label"))
-    page.wait_for_timeout(500)
+    until(page, lambda: [it["gain_db"] for it in state(live, session)["edit"]["notes"]] == [-10.0])
     changed = sound(live, session)
     inside = [level_db(it, 4.4, 5.6, 850, 1_200) for it in (plain, changed)]
     lower = [level_db(it, 4.4, 5.6, 100, 400) for it in (plain, changed)]
@@ -76,7 +79,7 @@ def test_open_enhance_compare_change_undo_take_away_reload(
         return int(page.locator(".note").count()) == 0
 
     until(page, undone)
-    page.wait_for_timeout(200)
+    until(page, lambda: state(live, session)["edit"]["notes"] == [])
     np.testing.assert_array_equal(sound(live, session), plain)
     page.keyboard.press("Control+Shift+z")
     until(page, lambda: page.locator(".note").count() == 1)

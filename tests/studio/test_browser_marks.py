@@ -99,7 +99,7 @@ def test_search_again_keeps_pinned_notes(visit: Callable[..., Any], live: Live, 
     until(page, lambda: "pinned" in page.locator(".note").get_attribute("aria-label"))
     before = state(live, enhanced)["found"]
     page.get_by_role("button", name="Search again").click()
-    until(page, lambda: state(live, enhanced)["found"] != before, 60)
+    until(page, lambda: state(live, enhanced)["found"] != before)
     until(page, lambda: page.locator(".progress-slot > *").count() == 0)
     assert page.locator(".note").count() == 1
     page.locator(".note").press("Delete")
@@ -117,7 +117,7 @@ def test_cancel_stays_under_the_hand_while_the_search_is_told(
         asked = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
         assert asked.is_success, asked.text
     figure = page.locator(".progress-slot .figure")
-    until(page, lambda: figure.count() == 1 and "score" in figure.inner_text(), 60)
+    until(page, lambda: figure.count() == 1 and "score" in figure.inner_text())
     cancel = page.get_by_role("button", name="Cancel")
     cancel.hover()  # which waits until it stands still
     page.mouse.down()

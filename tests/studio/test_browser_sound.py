@@ -49,9 +49,11 @@ def test_a_loop_is_drawn_and_kept_to(visit: Callable[..., Any], live: Live, enha
     page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + 90)
     page.keyboard.press("Space")
     played(page, 1.9)
-    seen = []
-    for _ in range(40):
-        page.wait_for_timeout(40)
-        seen.append(position(page))
-    assert max(seen) <= 2.75
-    assert any(b < a for a, b in itertools.pairwise(seen))  # it went round
+    positions: list[float] = []
+
+    def went_round() -> bool:
+        positions.append(position(page))
+        return any(later < earlier for earlier, later in itertools.pairwise(positions))
+
+    until(page, went_round)
+    assert max(positions) <= 2.75

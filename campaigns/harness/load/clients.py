@@ -21,7 +21,7 @@ from campaigns.harness.audio import instrument
 
 NOTE = {"id": "n1", "seconds": 1.0, "hz": 900.0, "width_s": 0.5, "height_hz": 400.0, "gain_db": 6.0}
 _PAUSE_S = 0.4  # between two things that somebody does, on average
-_WAIT_S = 60.0
+_WAIT_S = 300.0  # for an answer; generous, because the machine may be busy
 
 
 @dataclass

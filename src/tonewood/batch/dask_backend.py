@@ -9,12 +9,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import cloudpickle
 import dask
@@ -28,17 +27,14 @@ _QUIET_LOGGERS = (
 )  # fmt: skip
 dask.config.set({"logging": dict.fromkeys(_QUIET_LOGGERS, "critical")})
 
-from distributed import Client, LocalCluster, WorkerPlugin, get_client, get_worker  # noqa: E402
+from distributed import Client, LocalCluster, WorkerPlugin  # noqa: E402
 from distributed.comm.addressing import parse_address, parse_host_port  # noqa: E402
 from distributed.comm.registry import get_backend  # noqa: E402
 from distributed.scheduler import KilledWorker  # noqa: E402
 
 from tonewood.errors import CallError, ClusterError, TonewoodError, printable  # noqa: E402
 from tonewood.model.model import Model  # noqa: E402
-from tonewood.utils.parallel import (
-    tune_malloc,
-    use_remote_executor,
-)
+from tonewood.utils.parallel import tune_malloc  # noqa: E402
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,10 +42,6 @@ Result = TypeVar("Result")
 _MIN_SUBMITTED = 4
 _CONNECT_TIMEOUT = 20
 _MAX_SECONDS_WITHOUT_WORKERS = 120.0  # seconds
-PART_KEY_PREFIX = "tonewood-part-"
-_PARTS_PER_WORKER = 2  # so that none waits for its next
-_MAX_PARTS = 16  # at once, of a recording: they are held in memory
-_PART_TIMEOUT = 60.0  # seconds
 _BROADCAST_TRIES = 5
 # A worker that is killed takes down only what it works on, and each time counts as one try.
 _DASK_CONFIG = {
@@ -277,84 +269,5 @@ _unpickle = lru_cache(maxsize=4)(cloudpickle.loads)
 
 
 def _run_on_worker(packed: bytes, digest: str, item: Any) -> Any:  # noqa: ANN401
-    """What a worker does; if it takes long, others that have nothing to do lend it a hand."""
-    with use_remote_executor(IdleWorkers()):
-        return _unpickle(packed)(_worker_models[digest], item)
-
-
-def _run_part(packed: bytes, item: Any) -> Any:  # noqa: ANN401
-    """What a worker does for another."""
-    return _unpickle(packed)(item)
-
-
-class IdleWorkers:
-    """The other workers, as far as they have nothing to do."""
-
-    def __init__(self) -> None:
-        self.trusted = True
-        self._idle: list[str] = []
-        self._asked = -np.inf
-        self._given: list[Any] = []
-        self._packed: dict[int, Any] = {}
-
-    def free_slots(self) -> int:
-        """As of `RemoteExecutor`."""
-        if not self.trusted:
-            return 0
-        if time.monotonic() - self._asked > 1:
-            self._idle, self._asked = self.idle(), time.monotonic()
-        self._given = [it for it in self._given if not it.done()]
-        return min(_MAX_PARTS, _PARTS_PER_WORKER * len(self._idle)) - len(self._given)
-
-    def submit(self, work: Callable[[Item], Result], item: Item) -> "_RemoteFuture[Item, Result]":
-        """As of `RemoteExecutor`."""
-        client = get_client()
-        if id(work) not in self._packed:
-            held = client.scatter(cloudpickle.dumps(work), hash=False)
-            self._packed[id(work)] = held, work  # which keeps the name its own
-        future = client.submit(
-            _run_part,
-            self._packed[id(work)][0],
-            item,
-            key=f"{PART_KEY_PREFIX}{secrets.token_hex(8)}",
-            workers=self._idle,
-            allow_other_workers=False,
-            priority=1,
-            pure=False,
-        )
-        self._given.append(future)
-        return _RemoteFuture(self, future, work, item)
-
-    def idle(self) -> list[str]:
-        """Addresses of those that have nothing, or nothing but parts."""
-        own = get_worker().address
-        return [
-            address
-            for address, tasks in get_client().processing().items()
-            if address != own and all(str(key).startswith(PART_KEY_PREFIX) for key in tasks)
-        ]
-
-
-@dataclass(frozen=True, eq=False)
-class _RemoteFuture(Generic[Item, Result]):
-    """What another worker does; if it fails, or keeps us waiting, it is done here."""
-
-    workers: IdleWorkers
-    future: Any
-    work: Callable[[Item], Result]
-    item: Item
-
-    def done(self) -> bool:
-        """As of `PendingResult`."""
-        return bool(self.future.done())
-
-    def result(self) -> Result:
-        """As of `PendingResult`."""
-        patience = _PART_TIMEOUT if self.workers.trusted else 0
-        try:
-            found: Result = self.future.result(timeout=patience)
-        except Exception:  # that worker died, is busy now, or lacks something; or so do we
-            self.workers.trusted = False
-            self.future.cancel()
-            return self.work(self.item)
-        return found
+    """Run the work on an item, with this worker's copy of the model."""
+    return _unpickle(packed)(_worker_models[digest], item)

@@ -191,7 +191,7 @@ def run_batch(
             yield event
         return
     with ResultsTable(table, decides, overwrite=overwrite) as rows:
-        known = {name: row for name, row in rows.previous.items() if row.error is None}
+        known = {name: row for name, row in rows.rows.items() if row.error is None}
         for event, row in _with_progress(items, task, model, workers, retries, known):
             if row is not None:
                 rows.add(row)

@@ -307,7 +307,7 @@ def select_training_excerpts(
         pieces += [(number, k * length, min(length, frames)) for k in range(count)]
     order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
     kept = sorted(pieces[k] for k in order[: max(2, round(seconds / _TRAINING_EXCERPT_SECONDS))])
-    found = [takes[k].analysis.features(first, first + size) for k, first, size in kept]
+    found = [takes[k].features.expand(first, first + size) for k, first, size in kept]
     return found, None if shares is None else [shares[k] for k, _, _ in kept]
 
 

@@ -288,7 +288,7 @@ def analyse_source(
     ear = analyzer_for(source, model, with_pitch=with_pitch, device=device)
     memory = AnalysisAccumulator(ear, scratch_dir)
     pieces = overlapping_chunks(source.blocks(), ear.chunk_size, ear.margin)
-    for heard in parallel_map(ear, pieces, picklable=device == "cpu"):
+    for heard in parallel_map(ear, pieces):
         memory.add(heard)
     return memory.finish()
 

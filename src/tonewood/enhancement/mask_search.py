@@ -134,7 +134,7 @@ def find_mask(
 
     with on_device(device, work.scorer, work.guide):
         parted = map(part, _search_segments(frames, whole, model, searching))
-        for taken in parallel_iterate(work.steps, parted, picklable=device == "cpu"):
+        for taken in parallel_iterate(work.steps, parted):
             for step in taken:
                 yield step
             steps = max(steps, step.number)
@@ -224,7 +224,7 @@ def _collect_suggestions(
 
     work = _PriorTask(model.priors.to(torch.device(device)), weights, analysis.levels, device)
     told = map(part, split_segments(analysis.rows_db.frames, _SEARCH_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES))
-    for found in parallel_map(work, told, picklable=device == "cpu"):
+    for found in parallel_map(work, told):
         audible += int(found.audible.sum())
         present.append(found.activity)
         for spool, total, mask in zip(spools, sums, found.masks_db, strict=True):

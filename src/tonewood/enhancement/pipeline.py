@@ -113,7 +113,7 @@ def render_and_analyse(
     )
     pieces = overlapping_chunks(source.blocks(), way.chunk_size, way.margin)
     passing = (way.item(it, force) for it in pieces)
-    for found in parallel_map(making, passing, picklable=device == "cpu"):
+    for found in parallel_map(making, passing):
         made.append(found.samples)
         memory.add(found.analysis)
         peak = max(peak, found.true_peak)

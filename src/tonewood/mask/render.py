@@ -99,7 +99,7 @@ def render_blocks(
     force = effective_mask(mask, settings, spectrum)
     pieces = overlapping_chunks(blocks, way.chunk_size, way.margin)
     passing = (way.item(piece, force) for piece in pieces)
-    return (made.core for made in parallel_map(way, passing, picklable=True))
+    return (made.core for made in parallel_map(way, passing))
 
 
 class RenderItem(NamedTuple):

@@ -98,8 +98,7 @@ def score_recording(scorer: Scorer, rows_db: TimeSeries) -> Tensor:
     work, cuts = partial(_score_batch, scorer), window_batches(rows_db, scorer.crop_frames)
     # A short recording is one batch, for which no thread is worth its while.
     alone = rows_db.frames <= WINDOW_BATCH * scorer.crop_frames
-    portable = scorer.row_mean.device.type == "cpu"
-    done = [work(it) for it in cuts] if alone else [*parallel_map(work, cuts, picklable=portable)]
+    done = [work(it) for it in cuts] if alone else [*parallel_map(work, cuts)]
     scores, loudest = zip(*done, strict=True)
     return torch.cat(scores)[is_audible(torch.cat(loudest))]
 

@@ -1,7 +1,5 @@
 """Work on parts of a recording, spread over the cores: a thread a core, a part a thread.
 
-Other processes may lend a hand; then a long recording is worked on by as many as have time for it.
-
 What becomes of memory that is done with, where the system lets us say: on Linux.
 """
 
@@ -12,8 +10,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from queue import SimpleQueue
 from threading import Event
@@ -22,123 +18,70 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LOCAL_FIRST_ITEMS = 3  # items
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
 class PendingResult(Protocol[Result_co]):
-    """A result that is on its way."""
-
-    def done(self) -> bool:
-        """Whether it is there."""
-        ...
+    """Result of submitted work."""
 
     def result(self) -> Result_co:
-        """The result, once it is there."""
+        """Return the result; wait until it is ready."""
         ...
-
-
-class RemoteExecutor(Protocol):
-    """Other processes that lend a hand."""
-
-    def free_slots(self) -> int:
-        """How many more items they would take now."""
-        ...
-
-    def submit(self, work: Callable[[Item], Result], item: Item) -> PendingResult[Result]:
-        """Let them do it."""
-        ...
-
-
-_remote_executor: ContextVar[RemoteExecutor | None] = ContextVar("others", default=None)
-
-
-@contextmanager
-def use_remote_executor(executor: RemoteExecutor) -> Iterator[None]:
-    """Let other processes lend a hand with whatever is portable."""
-    token = _remote_executor.set(executor)
-    try:
-        yield
-    finally:
-        _remote_executor.reset(token)
 
 
 class OrderedParallelMap(Generic[Item, Result]):
-    """Results of pushed items, in their order, whichever is done first.
+    """Results of pushed items in the order of the items, computed by one thread per core.
 
-    Few items are ahead of the one that is waited for, so memory does not grow with their number.
-    torch and numpy let go of the interpreter while they compute; each thread's share is small
-    enough that torch's own threads would only wait for each other (see docs/performance.md).
-
-    Parameters
-    ----------
-    work : callable
-    picklable : bool
-        Whether work and items can be pickled, and results come to the same in other processes:
-        then whoever it is `use_remote_executor` by takes what there is room for, after the first few items.
+    At most one item per thread is ahead of the one that is waited for, so memory does not grow
+    with their number. torch and numpy release the interpreter while they compute. Each thread's
+    share is small enough that torch's own threads would only wait for each other
+    (docs/performance.md).
     """
 
-    def __init__(self, work: Callable[[Item], Result], *, picklable: bool = False) -> None:
+    def __init__(self, work: Callable[[Item], Result]) -> None:
         self._work, self._threads = work, available_cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tonewood")
-        self._remote = _remote_executor.get() if picklable else None
         self._queue: deque[PendingResult[Result]] = deque()
-        self._local: list[PendingResult[Result]] = []
-        self._lent: list[PendingResult[Result]] = []
-        self._pushed = 0
 
     def push(self, item: Item) -> Iterator[Result]:
-        """Begin work on an item; yields what must be done before more is begun."""
-        self._local, self._lent = _unfinished(self._local), _unfinished(self._lent)
-        self._pushed += 1
-        # What is short is done before others could be asked.
-        others = self._remote if self._pushed > _LOCAL_FIRST_ITEMS else None
-        if others is not None and others.free_slots() > 0:
-            begun = others.submit(self._work, item)
-            self._lent.append(begun)
-        else:
-            begun = self._submit_local(item)
-            self._local.append(begun)
-        self._queue.append(begun)
-        # As many again as are elsewhere may be done, while the one that is waited for is not.
-        while len(self._queue) > self._threads + 2 * len(self._lent):
+        """Submit an item; yield the results that must be taken before the next is pushed."""
+        self._queue.append(self._submit(item))
+        while len(self._queue) > self._threads:
             yield self._queue.popleft().result()
-            self._lent = _unfinished(self._lent)
 
     def drain(self) -> Iterator[Result]:
-        """All results that are still to come."""
+        """Yield all remaining results."""
         while self._queue:
             yield self._queue.popleft().result()
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Cancel everything that has not started."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _submit_local(self, item: Item) -> PendingResult[Result]:
+    def _submit(self, item: Item) -> PendingResult[Result]:
         return self._pool.submit(self._work, item)
 
 
 class _OrderedParallelIterator(OrderedParallelMap[Item, Iterable[Result]]):
-    """Work that makes one thing after the other, each to be had as soon as it is made here."""
+    """Iterables of pushed items in order; their elements are available as they are produced."""
 
-    def __init__(self, generate: Callable[[Item], Iterable[Result]], *, picklable: bool) -> None:
-        super().__init__(partial(_collect_results, generate), picklable=picklable)
-        self._generate, self._closed = generate, Event()
+    def __init__(self, generate: Callable[[Item], Iterable[Result]]) -> None:
+        super().__init__(generate)
+        self._closed = Event()
 
     def close(self) -> None:
-        """Begin nothing more, and end what is under way after the next that it makes."""
+        """Cancel everything that has not started; stop the rest after its next element."""
         self._closed.set()
         super().close()
 
-    def _submit_local(self, item: Item) -> PendingResult[Iterable[Result]]:
-        return _StreamedResult(self._pool, partial(self._generate, item), self._closed)
+    def _submit(self, item: Item) -> PendingResult[Iterable[Result]]:
+        return _StreamedResult(self._pool, partial(self._work, item), self._closed)
 
 
 class _StreamedResult(Generic[Result]):
-    """What a thread makes, while it makes it."""
+    """Elements that a thread produces, available as they come."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, generate: Callable[[], Iterable[Result]], closed: Event
@@ -148,40 +91,30 @@ class _StreamedResult(Generic[Result]):
 
     def _produce(self, generate: Callable[[], Iterable[Result]], closed: Event) -> None:
         try:
-            for it in generate():
-                self._queue.put((it,))
+            for element in generate():
+                self._queue.put((element,))
                 if closed.is_set():
                     return
         finally:
             self._queue.put(())
 
-    def done(self) -> bool:
-        """As of `PendingResult`."""
-        return self._future.done()
-
     def result(self) -> Iterator[Result]:
-        """As of `PendingResult`: all that is made, as it comes; an error at its end."""
-        while made := self._queue.get():
-            yield from made
+        """Yield the elements; raise the producer's error after the last one."""
+        while element := self._queue.get():
+            yield from element
         self._future.result()
 
 
-def parallel_map(
-    work: Callable[[Item], Result], items: Iterable[Item], *, picklable: bool = False
-) -> Iterator[Result]:
-    """Results in the order of the items; `map`, by all that `Spread` works with."""
-    return _run_in_order(OrderedParallelMap(work, picklable=picklable), items)
+def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `work(item)` in the order of the items; see `OrderedParallelMap`."""
+    return _run_in_order(OrderedParallelMap(work), items)
 
 
 def parallel_iterate(
-    generate: Callable[[Item], Iterable[Result]], items: Iterable[Item], *, picklable: bool = False
+    generate: Callable[[Item], Iterable[Result]], items: Iterable[Item]
 ) -> Generator[Iterable[Result], None, None]:
-    """What is made of each item, in their order, each thing as soon as it is made.
-
-    Only one item is told of at a time: what is made of others meanwhile comes at their turn, what
-    another process makes as a whole.
-    """
-    return _run_in_order(_OrderedParallelIterator(generate, picklable=picklable), items)
+    """Yield `generate(item)` in the order of the items, each element as soon as it is produced."""
+    return _run_in_order(_OrderedParallelIterator(generate), items)
 
 
 def _run_in_order(
@@ -193,14 +126,6 @@ def _run_in_order(
         yield from runner.drain()
     finally:
         runner.close()
-
-
-def _collect_results(generate: Callable[[Item], Iterable[Result]], item: Item) -> list[Result]:
-    return list(generate(item))
-
-
-def _unfinished(pending: list[PendingResult[Result]]) -> list[PendingResult[Result]]:
-    return [it for it in pending if not it.done()]
 
 
 def available_cores() -> int:
