@@ -172,7 +172,7 @@ def test_two_trainings_of_one_model(scene: Get, through: Through, nursery: Nurse
         nursery.start(command, work)
         codes = sorted([other.ended()[0], nursery.ended()[0]])
     assert codes == [0, 1], told(work)
-    assert "is being made by another process right now" in told(work)
+    assert "is being written by another process" in told(work)
     assert content(work / "out/ours.tonewood") == whole.made["out/ours.tonewood"]
     assert unlike(work, whole.made) == []
 

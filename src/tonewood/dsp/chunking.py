@@ -75,6 +75,7 @@ class Rechunker:
             left_margin = self._next_start - self._offset
             yield Chunk(samples[..., :stop], self._offset, left_margin, self.size)
             self._next_start += self.size
+            # The margin of the next core is all that is still needed.
             oldest = max(0, self._next_start - self.margin)
             self._pending = [samples[..., oldest - self._offset :]]
             self._offset = oldest
@@ -105,6 +106,7 @@ def split_chunk(chunk: Chunk[Wave], size: int, margin: int) -> Iterator[Chunk[Wa
     """
     start, end = chunk.core_start, chunk.core_start + chunk.core_size
     while start < end:
+        # The grid is that of the recording, so that results do not depend on the chunk.
         stop = min((start // size + 1) * size, end)
         first = max(chunk.offset, start - margin)
         samples = chunk.samples[..., first - chunk.offset : stop + margin - chunk.offset]

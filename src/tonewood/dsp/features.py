@@ -160,7 +160,7 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     Long frame k stands at the time of frame `PITCH_HOP_RATIO` k of the rows.
     """
     window = round(_PITCH_WINDOW_MS * spectrum.rate / 1000)
-    fft = 2 * window
+    fft = 2 * window  # zero padding: quarter tones at 55 Hz are 1.6 Hz apart, bins 3.9 Hz
     hz = _LOWEST_PITCH_HZ * 2 ** (np.arange(N_PITCH_BINS) / _PITCHES_PER_OCTAVE)
     # Linear interpolation of power between the two nearest bins.
     position = np.minimum(hz * fft / spectrum.rate, fft / 2 - 1)
@@ -209,7 +209,7 @@ def _iter_spectra(wave: Tensor, window: int, fft: int, hop: int) -> Iterator[Ten
 
 def _gaussian_blur(level: Tensor, sigma: float) -> Tensor:
     """Blur along the first axis; edges repeat."""
-    radius = int(4 * sigma)
+    radius = int(4 * sigma)  # the Gaussian is 3e-4 of its peak there
     offset = torch.arange(-radius, radius + 1, dtype=level.dtype, device=level.device)
     kernel = torch.exp(-0.5 * (offset / sigma).square())
     rows = torch.nn.functional.pad(level.T[:, None], (radius, radius), mode="replicate")
@@ -233,6 +233,7 @@ def frames_to_samples(frames: int, rate: int, settings: SpectrumSettings) -> int
     The result lasts a whole number of long frames, at which samples of both rates coincide.
     """
     step = PITCH_HOP_RATIO * settings.hop
+    # The smallest duration that is whole in samples of both rates and in long frames.
     unit = math.lcm(rate * step, settings.rate) // settings.rate  # at most a second's worth
     return unit * math.ceil(frames * settings.hop * rate / settings.rate / unit)
 

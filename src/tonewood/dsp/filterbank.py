@@ -76,6 +76,7 @@ def filterbank_levels(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
 
 def frame_levels(rows_db: Tensor) -> Tensor:
     """Return the level of each frame [..., frame] in dB: the summed power of rows [..., row, frame]."""
+    # logsumexp does not overflow, and its gradient is finite at the floor.
     return torch.logsumexp(rows_db * _NEPERS_PER_DB, dim=-2) / _NEPERS_PER_DB
 
 
@@ -122,5 +123,6 @@ def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: Spectrum
 
 
 def _mel_edges(bands: BandSettings) -> FloatArray:
+    # count triangles need count + 2 edges: each centre is an edge of both neighbours.
     low, high = hz_to_mel(np.array([bands.low_hz, bands.high_hz]))
     return mel_to_hz(np.linspace(low, high, bands.count + 2))

@@ -110,6 +110,7 @@ class QualityFirstPass:
         self.samples += block.shape[1]
         self.sums += block.sum(axis=1, dtype=np.float64)
         self.peaks = np.maximum(self.peaks, np.abs(block).max(axis=1, initial=0))
+        # Sums in double precision: an hour of single-precision sums would lose the quiet frames.
         self.mid_energy += float(np.square(mono, dtype=np.float64).sum())
         self.side_energy += float(np.square(block - mono, dtype=np.float64).sum())
         self.loudness.push(block)
@@ -135,6 +136,7 @@ class QualitySecondPass:
         first.spectra.finish()
         power = np.concatenate(first.spectra.frames)
         self._level = power_to_db(power)
+        # Digital silence is a rest too, but says nothing about the noise floor.
         self._quiet = self._level < _rest_threshold_db(self._level)
         rests = self._quiet & (self._level >= DIGITAL_SILENCE_DB)
         self._rests = _RestAnalyzer(first.spectra, power, rests)
@@ -247,6 +249,7 @@ class _RestAnalyzer:
 
     def __init__(self, spectra: _SpectrumAccumulator, power: FloatArray, rests: NDArray[np.bool_]) -> None:
         frames = np.flatnonzero(rests)
+        # The louder half may still hold decaying notes.
         quieter = frames[power[frames] <= np.median(power[frames])] if frames.size else frames
         if quieter.size < MIN_FRAMES:
             quieter = quieter[:0]
@@ -285,6 +288,7 @@ def _split_into_blocks(samples: Samples) -> Iterable[Samples]:
 
 
 def _mix_to_mono(block: Samples) -> Samples:
+    # Double precision: the mean of equal channels is the channel itself, exactly.
     mean: Samples = block.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
 
