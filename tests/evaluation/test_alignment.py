@@ -175,7 +175,7 @@ def test_missing_synctoolbox_is_one_line_with_a_remedy(
     source: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "synctoolbox.dtw.mrmsdtw", None)
-    with pytest.raises(MissingExtraError, match=r"^.*: pip install 'tonewood\[align\]'$"):
+    with pytest.raises(MissingExtraError, match=r"^.*: pip install '\.\[align\]'$"):
         align_recordings(source, source)
 
 

@@ -204,7 +204,7 @@ def test_frames_without_counterpart_do_not_count(metric: Callable[..., float]) -
 
 
 def test_warp_without_counterparts_is_an_error() -> None:
-    with pytest.raises(CallError, match="no moment of the estimate has a counterpart"):
+    with pytest.raises(CallError, match="no frame of the estimate has a counterpart"):
         measure_distances(noise(), noise(), lambda t: np.full_like(t, np.nan))
 
 

@@ -104,7 +104,7 @@ def test_folder_as_output_and_missing_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"is in a folder that does not exist: create .*missing first"):
         write_bytes(tmp_path / "missing" / "a.bin", b"")
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="has no folder"):
+    with pytest.raises(OutputError, match="in a folder that does not exist"):
         write_bytes(tmp_path / "file" / "a.bin", b"")
 
 

@@ -90,7 +90,7 @@ class AlignmentFeatures(NamedTuple):
 
     def select(self, span: slice) -> "AlignmentFeatures":
         """Return the frames of a span."""
-        return AlignmentFeatures(*(values[span] for values in self))
+        return AlignmentFeatures(self.fine[span], self.chroma[span], self.attack[span], self.audible[span])
 
 
 def extract_alignment_features(wave: Tensor) -> AlignmentFeatures:
