@@ -407,7 +407,7 @@ def test_a_far_system_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
-    with pytest.raises(MissingExtraError, match=r"pip install '\.\[s3\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[s3\]'"):
         remote.url_exists("s3://takes/a.wav")
 
 
