@@ -77,7 +77,7 @@ def test_the_page_holds_verdicts_and_pictures(
     assert "&lt;source&gt;" in page
     assert page.count("<img ") >= 2
     assert "held-out windows" in page
-    assert "What was not asked" in page
+    assert "What the audit does not test" in page
     assert list(tmp_path.iterdir()) == [path]
     assert run(*call, "-o", path).code == 1
     assert run(*call, "-o", path, "--overwrite").code == 0
@@ -154,7 +154,7 @@ def test_train_warns_and_its_card_remembers(run: Run, learn: list[object], tmp_p
     path = tmp_path / "mine.tonewood"
     ran = run(*learn, "-o", path, "--json")
     assert ran.code == 0, ran.err
-    assert "warning: confounded: noise floor alone tells 100 %" in ran.err
+    assert "warning: confounded: noise floor alone identifies the folder of 100 %" in ran.err
     audit = load_model(path).card.audit
     assert audit is not None
     assert audit.verdict == "confounded"

@@ -219,9 +219,9 @@ def test_too_little_to_learn_from(asked: Path, tmp_path: Path) -> None:
     lines = (asked / "answers.csv").read_text().splitlines()
     few = asked / "few.csv"
     few.write_text("\n".join(lines[:20]) + "\n")
-    with pytest.raises(FolderError, match="19 comparisons; 30 are needed"):
+    with pytest.raises(FolderError, match="19 comparisons; training needs 30"):
         list(pipeline.train_model(None, None, settings, preferences=few))
     one = asked / "one.csv"
     one.write_text("preferred,other,group\n" + "".join(f"{it},same\n" for it in lines[1:60]))
-    with pytest.raises(FolderError, match="of 1 pieces; 4 are needed"):
+    with pytest.raises(FolderError, match="of 1 pieces; training needs 4"):
         list(pipeline.train_model(None, None, settings, preferences=one))

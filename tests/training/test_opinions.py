@@ -36,14 +36,14 @@ def test_scales_are_stated_or_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("file,rating\na.wav,101\n", "line 2: a rating of 101 is off its scale from 0 to 100"),
-        ("file,rating,low,high\na.wav,3,5,1\n", "line 2: a scale from 5 to 1 has no room"),
-        ("file,rating,low,high\na.wav,3,one,5\n", "line 2: 'one' is no rating"),
-        ("file,rating,low,high\na.wav,3,,5\n", "line 2: '' is no rating"),
-        ("file,rating\na.wav,good\n", "line 2: 'good' is no rating"),
-        ("file,rating\na.wav,nan\n", "line 2: 'nan' is no rating"),
+        ("file,rating\na.wav,101\n", "line 2: the rating 101 is outside its scale from 0 to 100"),
+        ("file,rating,low,high\na.wav,3,5,1\n", "line 2: low is 5 and high is 1"),
+        ("file,rating,low,high\na.wav,3,one,5\n", "line 2: 'one' is not a number"),
+        ("file,rating,low,high\na.wav,3,,5\n", "line 2: '' is not a number"),
+        ("file,rating\na.wav,good\n", "line 2: 'good' is not a number"),
+        ("file,rating\na.wav,nan\n", "line 2: 'nan' is not a number"),
         ("file,rating\na.wav,\n", "line 2: file or rating is missing"),
-        ("file,rating\n", "holds no answers"),
+        ("file,rating\n", "has no answers"),
         ("name,rating\na.wav,1\n", "has no column file"),
         ("file,rating,group\na.wav,1,x\na.wav,1,y\n", "is in two groups, x and y"),
     ],
@@ -60,5 +60,5 @@ def test_no_table_at_all(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="UTF-8"):
         read_answer_tables(tmp_path / "b.csv", None, TRAINING)
     same = written(tmp_path / "s.csv", "preferred,other\na.wav,a.wav\n")
-    with pytest.raises(FolderError, match="line 2: a recording is preferred to itself"):
+    with pytest.raises(FolderError, match="line 2: preferred and other are the same recording"):
         read_answer_tables(same, None, TRAINING)

@@ -199,7 +199,7 @@ def test_only_what_the_scorer_hears_is_confounded(
     told = analyse_confounds(many, noisy, np.random.default_rng(0))
     assert told.verdict == "confounded"
     assert any(
-        line.startswith("confounded: noise floor alone tells 100 %") for line in confound_warnings(told)
+        line.startswith("confounded: noise floor alone identifies the folder of 100 %") for line in confound_warnings(told)
     )
     assert "--fix noise" in confound_warnings(told)[0]
 

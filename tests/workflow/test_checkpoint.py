@@ -75,12 +75,12 @@ def test_another_training_is_not_gone_on_with(training_folders: Folders, tmp_pat
     other = apply_assignments(SETTINGS, ["training.seed=5"])
     sides = training_folders.source, training_folders.reference
     resumed = Checkpoint(path, resumed=True)
-    with pytest.raises(ModelError, match="is of another training: its recordings or settings"):
+    with pytest.raises(ModelError, match="belongs to another training: the recordings or settings"):
         list(train_model(*training_folders, other, checkpoint=resumed))
-    with pytest.raises(ModelError, match="is of another training"):
+    with pytest.raises(ModelError, match="belongs to another training"):
         list(train_model(*sides, SETTINGS, checkpoint=resumed))
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ModelError, match="is damaged: leave --resume out to begin anew"):
+    with pytest.raises(ModelError, match="is damaged: omit --resume to start again"):
         list(train_model(*training_folders, SETTINGS, checkpoint=resumed))
 
 
