@@ -218,7 +218,7 @@ def test_a_recording_that_speaks_against_the_class_has_no_sounds(
     )  # fmt: skip
     assert ran.code == 0
     assert ran.objects[0]["sounds"] == []
-    assert "nothing in it speaks for the reference" in ran.err
+    assert "there is no evidence for the reference" in ran.err
     assert not list(tmp_path.glob("page.*.wav"))
 
 

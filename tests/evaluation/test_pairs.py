@@ -37,7 +37,7 @@ def test_whoever_has_no_partner_is_named(tmp_path: Path, play: Play) -> None:
     told = [str(it.error) for it in failed if isinstance(it, FileFailure)]
     assert len(told) == len(failed) == 3
     assert "b.wav has no partner: add" in told[0]
-    assert "have one name: rename one" in told[1]
+    assert "have the same name: rename one" in told[1]
     assert told[2].startswith(str(reference / "z.wav"))
 
 
@@ -72,12 +72,12 @@ HEAD = "source,reference,source_s,reference_s\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1 is no head"),
-        ("a.wav,b.wav\n", "line 1 is no head"),
-        ("source,reference,source_s\n", "line 1 is no head"),
-        (HEAD, "names no pair: add lines"),
-        (HEAD + "a,b,1,2\n\na,b,1\n", "line 4 has 3 fields; give 4, as the head has"),
-        (HEAD + "a,,1,2\n", "line 2 lacks a file"),
+        ("", "line 1 is not the header"),
+        ("a.wav,b.wav\n", "line 1 is not the header"),
+        ("source,reference,source_s\n", "line 1 is not the header"),
+        (HEAD, "has no pairs: add lines"),
+        (HEAD + "a,b,1,2\n\na,b,1\n", "line 4 has 3 fields; give 4, as the header has"),
+        (HEAD + "a,,1,2\n", "line 2 has an empty file name"),
         (HEAD + "a,b,1,soon\n", "line 2 has the time 'soon'"),
         (HEAD + "a,b,1,\n", "line 2 has the time ''"),
         (HEAD + "a,b,-1,2\n", "line 2 has the time '-1'"),
