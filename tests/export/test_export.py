@@ -95,7 +95,7 @@ def test_a_response_that_is_too_short_warns(tmp_path: Path, made: Path, run: Run
     out = tmp_path / "ir.wav"
     ran = run("export", made, "--ir", "linear", "--length", "256", "-o", out)
     assert ran.code == 0
-    assert "strays up to" in ran.err
+    assert "deviates up to" in ran.err
     assert "give a longer --length" in ran.err
 
 
@@ -280,14 +280,14 @@ def test_reapers_effect_has_the_tables_rows(tmp_path: Path, made: Path, run: Run
     [
         ((), 2, "one kind at a time: give --ir linear|minimum, --peq N or --automation"),
         (("--ir", "linear", "--peq", "3"), 2, "one kind at a time"),
-        (("--ir", "round"), 2, "the phase is 'round'; choose linear or minimum"),
-        (("--ir", "linear", "--length", "3"), 2, "the length is 3 samples; give one from 64"),
-        (("--ir", "linear", "--rate", "1"), 2, "the rate is 1 Hz; give one from 4000"),
-        (("--peq", "0"), 2, "0 bands are asked for; give from 1 to 20"),
-        (("--peq", "21"), 2, "21 bands are asked for"),
-        (("--peq", "3", "--format", "wav"), 2, "the format is 'wav'; choose one of apo, autoeq"),
-        (("--automation", "--format", "apo"), 2, "the format is 'apo'; choose csv or jsfx"),
-        (("--automation", "--step", "0"), 2, "the step is 0 s; give one from 0.01 to 10 s"),
+        (("--ir", "round"), 2, "the phase is 'round': choose linear or minimum"),
+        (("--ir", "linear", "--length", "3"), 2, "--length is 3 samples: give 64"),
+        (("--ir", "linear", "--rate", "1"), 2, "--rate is 1 Hz: give 4000"),
+        (("--peq", "0"), 2, "--peq is 0 bands: give 1 to 20"),
+        (("--peq", "21"), 2, "--peq is 21 bands"),
+        (("--peq", "3", "--format", "wav"), 2, "--format is 'wav': choose one of apo, autoeq"),
+        (("--automation", "--format", "apo"), 2, "--format is 'apo': choose csv or jsfx"),
+        (("--automation", "--step", "0"), 2, "--step is 0 s: give 0.01 to 10 s"),
         (("--ir", "linear", "--format", "apo"), 2, "--format is of --peq and --automation"),
         (("--automation", "--headroom"), 2, "--headroom is of --ir and --peq"),
     ],
@@ -307,7 +307,7 @@ def test_places_and_corrections_that_do_not_do(tmp_path: Path, made: Path, run: 
     there.write_text("old")
     for correction, more, out, code, reason in (
         (made, ("--ir", "linear"), there, 1, "exists: name another output or pass --overwrite"),
-        (made, ("--ir", "linear"), tmp_path / "x.txt", 2, "is no audio file: name one such as"),
+        (made, ("--ir", "linear"), tmp_path / "x.txt", 2, "is not the name of an audio file"),
         (made, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "has no folder to lie in"),
         ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, which moves nothing"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),

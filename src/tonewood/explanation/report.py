@@ -133,8 +133,8 @@ def explanation_page(
             "Spectrogram, saliency and parts",
             picture_png,
             f"Top: the recording. Middle: evidence for the {side} (red) and against it (blue). Bottom: parts "
-            "of notes, and the logit of a recording whose frames were all like this one. The mean of the map, "
-            f"{explanation.map_mean:.4f}, and the bias, {explanation.base:.4f}, add up to the logit, "
+            "of notes, and the logit of a recording whose frames were all like this one. The mean of the "
+            f"map, {explanation.map_mean:.4f}, and the bias, {explanation.base:.4f}, add up to the logit, "
             f"{explanation.logit:.4f}, over {explanation.windows} windows{residual}.",
         ),
         ReportHeading("Is the map faithful to the scorer?"),

@@ -1,12 +1,8 @@
-"""A correction that moves, as a table of gains: for any program, and as an effect for Reaper.
+"""Format corrections as text for other programs.
 
-The effect is one self-contained file with the table and the filters in it. An include file would
-have to lie in a folder of Reaper's own, and be found again with every project.
-
-Parametric bands in the words of the programs that apply them.
-
-Equalizer APO, AutoEq's `ParametricEQ.txt`, REW's generic filter settings, CamillaDSP 2 and 3. All
-take shelves by Q and have the coefficients of `signal.biquads`.
+Automation: CSV, and a Reaper effect in one file that contains table and filters. Parametric EQ:
+Equalizer APO, AutoEq's `ParametricEQ.txt`, REW's generic filter settings, CamillaDSP 2 and 3, which
+all define shelves by Q and use the coefficients of `dsp.equalizer`.
 """
 
 from collections.abc import Callable
@@ -18,17 +14,17 @@ from tonewood.dsp.equalizer import EqFit, FilterType
 from tonewood.utils.arrays import FloatArray
 
 _THIN_TOLERANCE_DB = 0.05
-_MAX_THINNED_ROWS = 64  # rows that one straight line may stand for
+_MAX_THINNED_ROWS = 64  # that one straight line may replace; bounds the search per row
 MAX_JSFX_ROWS = 50_000
 
 
 class GainTable(NamedTuple):
     """Gains over bands and time.
 
-    Parameters
+    Attributes
     ----------
     hz : array [band]
-        Centres, nominal.
+        Nominal centre frequencies.
     seconds : array [time]
     gain_db : array [band, time]
     """
@@ -38,16 +34,16 @@ class GainTable(NamedTuple):
     gain_db: FloatArray
 
     def thin(self) -> "GainTable":
-        """The table without rows that a straight line between others gives within 0.05 dB."""
-        kept, start = [0], 0
+        """Remove rows that linear interpolation restores within 0.05 dB."""
+        rows, start = [0], 0
         last = len(self.seconds) - 1
         while start < last:
             end = start + 1
             while end < min(last, start + _MAX_THINNED_ROWS) and self._is_straight(start, end + 1):
                 end += 1
-            kept.append(end)
+            rows.append(end)
             start = end
-        return GainTable(self.hz, self.seconds[kept], self.gain_db[:, kept])
+        return GainTable(self.hz, self.seconds[rows], self.gain_db[:, rows])
 
     def _is_straight(self, start: int, end: int) -> bool:
         part = (np.arange(start + 1, end) - start) / (end - start)
@@ -57,7 +53,7 @@ class GainTable(NamedTuple):
 
 
 def format_gain_csv(table: GainTable) -> str:
-    """Comma-separated: a row for each time, a column for each band, headed by its Hz; dB."""
+    """Format a table as CSV: gains in dB, a row per time, a column per band."""
     lines = ["seconds," + ",".join(f"{hz:g} Hz" for hz in table.hz)]
     for second, row in zip(table.seconds, table.gain_db.T, strict=True):
         lines.append(f"{second:.3f}," + ",".join(_format_gain(gain) for gain in row))
@@ -65,18 +61,18 @@ def format_gain_csv(table: GainTable) -> str:
 
 
 def format_jsfx(table: GainTable, filters_db: FloatArray, q: float, gain_db: float, title: str) -> str:
-    """A Reaper effect (JSFX, EEL2) that plays the table along with the recording.
+    """Format a Reaper effect (JSFX, EEL2) that applies the table along the recording.
 
     Parameters
     ----------
-    table : Table
-        What is wanted.
+    table : GainTable
+        Target gains.
     filters_db : array [band, time]
-        Gains of the filters that give it together; see `biquads.graphic_eq_gains`.
+        Gains of the filters that give the target together; see `dsp.equalizer.graphic_eq_gains`.
     q : float
         Of every filter.
     gain_db : float
-        Of the whole.
+        Overall gain.
     """
     assert len(table.seconds) <= MAX_JSFX_ROWS
     count = len(table.hz)
@@ -225,7 +221,7 @@ _CAMILLA_FILTER_TYPES: dict[FilterType, str] = {
 
 
 def format_autoeq(fit: EqFit, title: str) -> str:
-    """`ParametricEQ.txt`: a preamp and the filters, and nothing else."""
+    """Format `ParametricEQ.txt` of AutoEq, which has no comments."""
     del title
     lines = [f"Preamp: {fit.gain_db:.2f} dB"]
     for number, band in enumerate(fit.bands, start=1):
@@ -237,12 +233,12 @@ def format_autoeq(fit: EqFit, title: str) -> str:
 
 
 def format_equalizer_apo(fit: EqFit, title: str) -> str:
-    """Equalizer APO: the same, with a comment on what it is."""
+    """Format a configuration of Equalizer APO: AutoEq's lines with a comment."""
     return f"# {title}\n" + format_autoeq(fit, title)
 
 
 def format_rew(fit: EqFit, title: str) -> str:
-    """Room EQ Wizard, equaliser `Generic`, which has no gain of the whole: the notes give it."""
+    """Format filter settings of Room EQ Wizard, whose notes give the overall gain it has no field for."""
     lines = [
         "Filter Settings file",
         "",
@@ -262,7 +258,7 @@ def format_rew(fit: EqFit, title: str) -> str:
 
 
 def format_camilladsp(fit: EqFit, title: str) -> str:
-    """Sections `filters` and `pipeline` of a CamillaDSP configuration, for two channels."""
+    """Format the sections `filters` and `pipeline` of CamillaDSP, for two channels."""
     names = [f"tonewood_{number:02}" for number in range(1, len(fit.bands) + 1)]
     lines = [
         f"# {title}",
