@@ -120,7 +120,7 @@ def test_the_page_asks_nobody_and_holds_its_pictures(report: tuple[Path, list[An
     sources = [given["src"] for tag, given in seen.tags if tag == "img"]
     pictures = [base64.b64decode(str(src).removeprefix("data:image/png;base64,")) for src in sources]
     assert pictures == [(out / f"figure-{n}.png").read_bytes() for n in (1, 2, 3)]
-    assert "The paper reproduced on <b>cello & co" in seen.text
+    assert "Reproduction of the paper on <b>cello & co" in seen.text
     assert "b" not in {tag for tag, _ in seen.tags}
 
 
