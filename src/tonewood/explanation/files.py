@@ -117,14 +117,14 @@ class SkippedExplanation(NamedTuple):
 
 
 def plan_explanations(inputs: Sequence[Path], out: Path) -> list[FileJob | FileFailure]:
-    """Lay out which recording becomes which page; folders keep their tree.
+    """Return a job per recording; folders keep their tree.
 
-    `out` is a file when there is one input file and `out` is named like a picture or a page.
+    `out` is a file if there is a single input file and `out` ends in .png or .html, else a folder.
 
     Raises
     ------
     CallError
-        Two recordings would become one page, or `out` is a file where a folder is needed.
+        Two recordings would have the same page, or `out` is a file where a folder is needed.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir()
     named = out.suffix.lower() in PAGE_SUFFIXES and not out.is_dir()
@@ -132,22 +132,22 @@ def plan_explanations(inputs: Sequence[Path], out: Path) -> list[FileJob | FileF
         return [FileJob(inputs[0], out)]
     if single and not out.is_dir() and (out.suffix or out.exists()):
         raise CallError(
-            f"{printable(out)} is neither a picture nor a page: end it in .png or .html, or name a folder"
+            f"{printable(out)} is neither a picture nor a page: use a name in .png or .html, or a folder"
         )
     if named or out.is_file():
-        raise CallError(f"{printable(out)} names a file; several pages need a folder: name one")
-    laid: dict[Path, FileJob | FileFailure] = {}
+        raise CallError(f"{printable(out)} is a file; several pages need a folder: give a folder")
+    jobs: dict[Path, FileJob | FileFailure] = {}
     for item in inputs:
         for job in _plan_input(item, out):
             place = job.output if isinstance(job, FileJob) else Path(job.input)
-            other = laid.get(place)
+            other = jobs.get(place)
             if other and not is_same_file(Path(other.input), Path(job.input)):
                 raise CallError(
-                    f"{printable(other.input)} and {printable(job.input)} would both become "
-                    f"{printable(place)}: explain them into two folders"
+                    f"{printable(other.input)} and {printable(job.input)} would both write "
+                    f"{printable(place)}: use two output folders"
                 )
-            laid[place] = job
-    return list(laid.values())
+            jobs[place] = job
+    return list(jobs.values())
 
 
 def check_explanation_index(out: Path, overwrite: bool) -> None:
@@ -169,13 +169,13 @@ def _plan_input(item: Path, out: Path) -> Iterator[FileJob | FileFailure]:
         yield FileJob(item, out / f"{item.name}.html")
         return
     try:
-        inside = [path for path in find_audio_files(item) if not _is_explanation_output(path)]
-        if not inside:
-            raise FolderError(f"{printable(item)} holds nothing but earlier outputs: name another input")
+        recordings = [path for path in find_audio_files(item) if not _is_explanation_output(path)]
+        if not recordings:
+            raise FolderError(f"{printable(item)} has only outputs of earlier runs: give another input")
     except FolderError as error:
         yield FileFailure(item, error)
         return
-    for path in inside:
+    for path in recordings:
         place = path.relative_to(item)
         yield FileJob(path, out / place.with_name(f"{place.name}.html"))
 
