@@ -139,9 +139,9 @@ def test_nothing_is_overwritten_unasked(run: Run, take: Path, model_file: Path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("-o", "{take}"), "is neither a picture nor a page: end it in .png or .html"),
-        (("-o", "page.jpg"), "is neither a picture nor a page: end it in .png or .html"),
-        (("{take}", "-o", "page.html"), "names a file; several pages need a folder"),
+        (("-o", "{take}"), "is neither a picture nor a page: use a name in .png or .html"),
+        (("-o", "page.jpg"), "is neither a picture nor a page: use a name in .png or .html"),
+        (("{take}", "-o", "page.html"), "is a file; several pages need a folder"),
         (("-o", "page.html", "--for", "good"), "choose reference or source"),
         (("-o", "page.html", "--method", "lime"), "choose cam, integrated, gradcam"),
         (("-o", "page.html", "--seed", "-1"), "--seed"),
@@ -164,7 +164,7 @@ def test_one_page_of_two_recordings_is_refused(
     soundfile.write(other, play(1.0).T, 16_000)
     ran = run("explain", other, takes / "a.wav", "-m", model_file, "-o", tmp_path / "out")
     assert ran.code == 2
-    assert "would both become" in ran.err
+    assert "would both write" in ran.err
 
 
 @pytest.mark.parametrize(

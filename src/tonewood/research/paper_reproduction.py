@@ -44,7 +44,7 @@ from tonewood.settings import (
     apply_assignments,
     default_enhance_settings,
 )
-from tonewood.training.pipeline import TrainingEvent, train_model
+from tonewood.training.pipeline import TrainingProgress, train_model
 from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text
 from tonewood.utils.device import check_device
 
@@ -119,7 +119,7 @@ class Reproduction:
         return table
 
 
-ReproductionEvent = TrainingEvent | MeasureProgress | Reproduction
+ReproductionEvent = TrainingProgress | MeasureProgress | Reproduction
 
 
 class OptimizedBlocks(NamedTuple):

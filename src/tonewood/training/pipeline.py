@@ -58,7 +58,8 @@ from tonewood.training.scorers import CheckEvent, Checkpoint, fit_scorers
 from tonewood.utils.device import check_device
 from tonewood.utils.parallel import page_out, trim_malloc
 
-TrainingEvent = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | Model
+TrainingProgress = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress
+TrainingEvent = TrainingProgress | Model
 TrainingSide = FolderOrManifest | Sequence[WeightedFolder]
 
 

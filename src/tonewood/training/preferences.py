@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.data.manifest import group_of_path, read_csv_rows
@@ -26,6 +25,7 @@ from tonewood.scorer.preference_training import ListenerData, agreement, mean_lo
 from tonewood.settings import ModelSettings, TrainingSettings
 from tonewood.stats.bradley_terry import estimate_posterior
 from tonewood.stats.proportions import binomial_proportion
+from tonewood.utils.arrays import FloatArray
 
 MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4
 _MAX_SPLIT_ATTEMPTS = 50
@@ -309,6 +309,6 @@ def _preferred_half(
     return torch.from_numpy(half)
 
 
-def _z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _z_scores(values: FloatArray) -> FloatArray:
     deviation = float(values.std()) or 1.0
     return np.asarray((values - values.mean()) / deviation)
