@@ -72,7 +72,7 @@ def write_audit_report(
         ReportHeading("What the audit does not test"),
         "The audit tests only room, microphone, codec and export. It does not test the music: the notes, "
         "their duration and balance, or the player. If one folder holds scales and the other a suite, the "
-        "scorer learns that too. Nor can the audit distinguish reverberation from an instrument that rings on.",
+        "scorer learns that too. Nor can the audit tell reverberation from an instrument that rings on.",
     ]
     names = [printable(folder.resolve().name) for folder in result.folders]
     title = f"Audit of {names[0]} (reference) and {names[1]} (source)"
