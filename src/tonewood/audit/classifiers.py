@@ -83,10 +83,7 @@ def run_audit_tests(
         accuracy = balanced_accuracy(lda_cross_validate(values, is_source, folds), is_source)
         findings.append(
             AuditFinding(
-                name=table.name,
-                verdict=decide_verdict(accuracy, p_value),
-                accuracy=accuracy,
-                p_value=p_value,
+                name=table.name, verdict=decide_verdict(accuracy, p_value), accuracy=accuracy, p_value=p_value
             )
         )
     return findings

@@ -12,12 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tonewood.audit.classifiers import (
-    FeatureTable,
-    leave_one_session_out,
-    run_audit_tests,
-    spectrum_baseline,
-)
+from tonewood.audit.classifiers import FeatureTable, leave_one_session_out, run_audit_tests, spectrum_baseline
 from tonewood.data.dataset import AuditFeatures
 from tonewood.data.loading import AuditProgress, DatasetSide, survey_sides
 from tonewood.dsp.artifact_detectors import THIRD_OCTAVES_HZ

@@ -15,12 +15,7 @@ from torch import Tensor
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.errors import AudioError, FolderError, TonewoodError, printable
-from tonewood.evaluation.alignment import (
-    Alignment,
-    AlignmentQuality,
-    align_recordings,
-    require_synctoolbox,
-)
+from tonewood.evaluation.alignment import Alignment, AlignmentQuality, align_recordings, require_synctoolbox
 from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
 from tonewood.evaluation.pairs import (
     EVALUATED_METHODS,

@@ -48,12 +48,7 @@ from tonewood.utils.atomic_write import check_not_existing, write_bytes, write_t
 
 EXPLANATION_INDEX, EXPLANATION_TABLE = "index.html", "table.json"
 PAGE_SUFFIXES = (".png", ".html")
-_BROWSER_AUDIO_TYPES = {
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".mp3": "audio/mpeg",
-    ".ogg": "audio/ogg",
-}
+_BROWSER_AUDIO_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg", ".ogg": "audio/ogg"}
 _MAX_EMBEDDED_BYTES = 20_000_000  # browsers become slow on larger pages
 
 
@@ -269,12 +264,7 @@ def _player_blocks(sounds: Sequence[Path]) -> Iterator[ReportAudio | str]:
 
 
 def write_explanation_table(
-    figures: Sequence[ExplanationFigures],
-    out: Path,
-    model: Model,
-    *,
-    overwrite: bool = False,
-    seed: int = 0,
+    figures: Sequence[ExplanationFigures], out: Path, model: Model, *, overwrite: bool = False, seed: int = 0
 ) -> ExplanationTable:
     """Write the table of several recordings as JSON and as a page."""
     rng = np.random.default_rng(seed)

@@ -13,12 +13,7 @@ from torch import Tensor
 from tonewood.audio_io.reader import resample
 from tonewood.dsp.features import cut_windows
 from tonewood.dsp.filterbank import center_frequencies
-from tonewood.dsp.note_segmentation import (
-    PITCH_SAMPLE_RATE,
-    SEGMENT_NAMES,
-    NoteSegments,
-    segment_notes,
-)
+from tonewood.dsp.note_segmentation import PITCH_SAMPLE_RATE, SEGMENT_NAMES, NoteSegments, segment_notes
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import CallError
 from tonewood.explanation.note_statistics import PartSums, sum_by_part

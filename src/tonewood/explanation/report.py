@@ -12,12 +12,7 @@ from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.plotting import plot_gains, plot_levels
 from tonewood.explanation.note_statistics import ConfidenceInterval, PartWeight
-from tonewood.explanation.pipeline import (
-    OCTAVE_CENTERS_HZ,
-    PART_NAMES,
-    Explanation,
-    ExplanationFigures,
-)
+from tonewood.explanation.pipeline import OCTAVE_CENTERS_HZ, PART_NAMES, Explanation, ExplanationFigures
 from tonewood.html_report import (
     ReportAudio,
     ReportBlock,
@@ -184,10 +179,7 @@ def explanation_tables(
     """Return the tables by part and by octave."""
     blocks: list[ReportBlock] = []
     if parts:
-        blocks = [
-            ReportHeading("By part of the note"),
-            ReportTable(_PARTS_CAPTION, parts_table(parts)),
-        ]
+        blocks = [ReportHeading("By part of the note"), ReportTable(_PARTS_CAPTION, parts_table(parts))]
     return [
         *blocks,
         ReportHeading("By octave"),

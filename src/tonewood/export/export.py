@@ -22,13 +22,7 @@ from tonewood.dsp.filterbank import center_frequencies
 from tonewood.enhancement.output_files import sidecar_path
 from tonewood.enhancement.recipe import Recipe, load_recipe
 from tonewood.errors import CallError, OutputError, printable
-from tonewood.export.formats import (
-    EQUALIZER_FORMATS,
-    MAX_JSFX_ROWS,
-    GainTable,
-    format_gain_csv,
-    format_jsfx,
-)
+from tonewood.export.formats import EQUALIZER_FORMATS, MAX_JSFX_ROWS, GainTable, format_gain_csv, format_jsfx
 from tonewood.mask.components import static_component
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask
@@ -316,9 +310,7 @@ def third_octave_table(correction: Correction, seconds: FloatArray) -> GainTable
     hz = (_THIRD_OCTAVES_HZ[:, None] * offsets).ravel()
     gain = correction.mask.gain_at(hz, seconds).astype(np.float64)
     return GainTable(
-        _THIRD_OCTAVES_HZ,
-        seconds,
-        gain.reshape(len(_THIRD_OCTAVES_HZ), _POINTS_PER_BAND, -1).mean(axis=1),
+        _THIRD_OCTAVES_HZ, seconds, gain.reshape(len(_THIRD_OCTAVES_HZ), _POINTS_PER_BAND, -1).mean(axis=1)
     )
 
 

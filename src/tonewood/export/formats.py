@@ -203,16 +203,8 @@ spl1 = whole * chain(spl1, right);
 """
 
 
-_APO_FILTER_TYPES: dict[FilterType, str] = {
-    "low_shelf": "LSC",
-    "peaking": "PK",
-    "high_shelf": "HSC",
-}
-_REW_FILTER_TYPES: dict[FilterType, str] = {
-    "low_shelf": "LS Q",
-    "peaking": "PK",
-    "high_shelf": "HS Q",
-}
+_APO_FILTER_TYPES: dict[FilterType, str] = {"low_shelf": "LSC", "peaking": "PK", "high_shelf": "HSC"}
+_REW_FILTER_TYPES: dict[FilterType, str] = {"low_shelf": "LS Q", "peaking": "PK", "high_shelf": "HS Q"}
 _CAMILLA_FILTER_TYPES: dict[FilterType, str] = {
     "low_shelf": "Lowshelf",
     "peaking": "Peaking",

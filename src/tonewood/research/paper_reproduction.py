@@ -54,10 +54,7 @@ _MAX_LENGTH_MISMATCH = 0.02  # of the longer recording; a larger difference cann
 
 _FREE_MASK_METHOD = "paper: random pixels, α = β = 0"
 _BLOCK_MASK_METHOD = "paper: rectangular blocks"
-_SEARCH_SETTINGS, _PAPER_SETTINGS = (
-    default_enhance_settings("search"),
-    default_enhance_settings("paper"),
-)
+_SEARCH_SETTINGS, _PAPER_SETTINGS = (default_enhance_settings("search"), default_enhance_settings("paper"))
 REPRODUCED_METHODS: dict[str, EnhanceSettings | None] = {
     METHOD_UNTOUCHED: None,
     METHOD_STATIC: EVALUATED_METHODS[METHOD_STATIC],

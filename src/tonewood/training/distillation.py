@@ -24,12 +24,7 @@ from tonewood.model.card import PredictorCard
 from tonewood.model.model import Model
 from tonewood.priors.fitting import blended_prior, cycle_distance
 from tonewood.priors.nearest_neighbours import back_translate
-from tonewood.priors.predictor import (
-    DistillationExample,
-    Predictor,
-    prediction_error_db,
-    train_predictor,
-)
+from tonewood.priors.predictor import DistillationExample, Predictor, prediction_error_db, train_predictor
 from tonewood.settings import EnhanceSettings, PredictorSettings, apply_assignments
 
 # Recordings of each side that priors, guide and predictor learn from; longer folders are sampled.

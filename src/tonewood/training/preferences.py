@@ -117,11 +117,7 @@ def read_answer_tables(
 
 
 def _assign_group(
-    path: Path,
-    row: dict[str, str],
-    table: Path,
-    training: TrainingSettings,
-    groups: dict[Path, str],
+    path: Path, row: dict[str, str], table: Path, training: TrainingSettings, groups: dict[Path, str]
 ) -> None:
     try:
         default = group_of_path(path.relative_to(table.parent), training.group_by)

@@ -159,13 +159,7 @@ def fit_scorers(
         else:
             assert labels is not None
             progress = train_scorer(
-                *labels,
-                settings.scorer,
-                settings.spectrum,
-                training,
-                seed=seed,
-                device=device,
-                state=state,
+                *labels, settings.scorer, settings.spectrum, training, seed=seed, device=device, state=state
             )
         for event in progress:
             if isinstance(event, TrainedScorer):
@@ -198,9 +192,7 @@ def _labelled_takes(
     reference: Sequence[TrainingRecording], source: Sequence[TrainingRecording]
 ) -> LabelledTakes:
     return LabelledTakes(
-        [take.rows_db for take in reference],
-        [take.rows_db for take in source],
-        take_weights(reference),
+        [take.rows_db for take in reference], [take.rows_db for take in source], take_weights(reference)
     )
 
 
