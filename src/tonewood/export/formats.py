@@ -6,6 +6,7 @@ all define shelves by Q and use the coefficients of `dsp.equalizer`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from tonewood.utils.arrays import FloatArray
 _THIN_TOLERANCE_DB = 0.05
 _MAX_THINNED_ROWS = 64  # that one straight line may replace; bounds the search per row
 MAX_JSFX_ROWS = 50_000
+_JSFX_TABLE_ADDRESS = 1000  # in the effect's memory, behind its filters
+_JSFX_TEMPLATE = Path(__file__).with_name("automation.jsfx")
 
 
 class GainTable(NamedTuple):
@@ -81,7 +84,7 @@ def format_jsfx(table: GainTable, filters_db: FloatArray, q: float, gain_db: flo
         f"row({second:.3f}, {', '.join(_format_gain(gain) for gain in gains)});"
         for second, gains in zip(table.seconds, filters_db.T, strict=True)
     ]
-    return _JSFX_TEMPLATE.format(
+    return _JSFX_TEMPLATE.read_text(encoding="utf-8").format(
         title=title,
         gain=f"{gain_db:.2f}",
         count=count,
@@ -96,111 +99,6 @@ def format_jsfx(table: GainTable, filters_db: FloatArray, q: float, gain_db: flo
 
 def _format_gain(gain: float) -> str:
     return f"{round(float(gain), 2) + 0.0:.2f}"
-
-
-_JSFX_TABLE_ADDRESS = 1000
-_JSFX_TEMPLATE = """desc:{title}
-
-slider1:100<0,100,1>Amount (%)
-slider2:0<0,36000,0.001>The recording starts at (s)
-slider3:{gain}<-60,60,0.01>Gain (dB)
-
-in_pin:left
-in_pin:right
-out_pin:left
-out_pin:right
-
-@init
-bands = {count};
-q = {q};
-// Memory: centres, gains in force, five coefficients and two states a band, the table.
-centre = 0;
-now = 100;
-coef = 200;
-left = 500;
-right = 600;
-table = {rows_from};
-width = bands + 1;
-rows = 0;
-wait = 0;
-clock = 0;
-{centres}
-
-function row(t {names}) local(p) (
-  p = table + rows * width;
-  p[0] = t; {stores}
-  rows += 1;
-);
-
-// Peaking filter of the Audio EQ Cookbook.
-function design(i g) local(a w alpha c n p) (
-  a = 10 ^ (g / 40);
-  w = 2 * $pi * min(centre[i], 0.45 * srate) / srate;
-  alpha = sin(w) / (2 * q);
-  c = cos(w);
-  n = 1 / (1 + alpha / a);
-  p = coef + i * 5;
-  p[0] = (1 + alpha * a) * n;
-  p[1] = -2 * c * n;
-  p[2] = (1 - alpha * a) * n;
-  p[3] = -2 * c * n;
-  p[4] = (1 - alpha / a) * n;
-);
-
-// Gains at a time of the recording, in a straight line between two rows of the table.
-function update(t) local(low high middle part p i) (
-  low = 0;
-  high = rows - 1;
-  loop(20,
-    middle = floor((low + high) / 2);
-    table[middle * width] <= t ? (low = middle) : (high = middle);
-  );
-  p = table + low * width;
-  part = low + 1 < rows ? ((t - p[0]) / (p[width] - p[0])) : 0;
-  part = max(0, min(1, part));
-  i = 0;
-  loop(bands,
-    now[i] = low + 1 < rows ? (p[i + 1] + part * (p[width + i + 1] - p[i + 1])) : p[i + 1];
-    design(i, now[i] * slider1 / 100);
-    i += 1;
-  );
-);
-
-// All bands, one after the other: transposed direct form II.
-function chain(x state) local(i p s y) (
-  i = 0;
-  loop(bands,
-    p = coef + i * 5;
-    s = state + i * 2;
-    y = p[0] * x + s[0];
-    s[0] = p[1] * x - p[3] * y + s[1];
-    s[1] = p[2] * x - p[4] * y;
-    x = y;
-    i += 1;
-  );
-  x;
-);
-
-{table}
-
-@slider
-whole = 10 ^ (slider3 * slider1 / 100 / 20);
-wait = 0;
-
-@block
-playing = play_state & 1;
-playing ? (clock = play_position - slider2);
-
-@sample
-wait <= 0 ? (
-  update(clock);
-  wait = 64;
-);
-wait -= 1;
-playing ? (clock += 1 / srate);
-spl0 = whole * chain(spl0, left);
-spl1 = whole * chain(spl1, right);
-"""
 
 
 _APO_FILTER_TYPES: dict[FilterType, str] = {"low_shelf": "LSC", "peaking": "PK", "high_shelf": "HSC"}
