@@ -1,4 +1,4 @@
-"""The stages inside `tonewood enhance`, each by itself on a minute of stereo; one core.
+"""Measure the stages of `tonewood enhance` alone, on a minute of stereo; one core.
 
 Work is counted from the formulas, not from counters: a real FFT of N points takes 2.5 N log2 N, a
 product of matrices 2 n m k, and a stage that mostly moves numbers is counted in bytes, each array
@@ -25,9 +25,10 @@ from tonewood.dsp.filterbank import band_levels
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import analyse_source, mean_score
-from tonewood.enhancement.mask_search import find_mask, find_prior_mask, mask_grid
+from tonewood.enhancement.mask_search import find_mask, mask_grid
 from tonewood.enhancement.pipeline import enhance_stream
-from tonewood.mask.mask import LazyMask, Mask
+from tonewood.enhancement.prior_mask import find_prior_mask
+from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_blocks
 from tonewood.settings import EnhanceSettings, RenderSettings, apply_assignments
 
@@ -56,7 +57,7 @@ class Stage:
 
 
 def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
-    """Stages on a recording of a minute."""
+    """Measure all stages on a recording of a minute."""
     torch.set_num_threads(1)
     model = tonewood.load(model_name)
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
@@ -102,13 +103,13 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     asked = 2 * 2 * code[0] * code[1] + 2 * 2 * 2 * network.width**2 * network.kernel
     stage(
         f"prior: {near.nearest} of {code[0]} neighbours twice, two networks",
-        lambda: find_prior_mask("auto", heard, grid, model),
+        lambda: find_prior_mask("auto", heard, grid.hz, model),
         flops=fps * asked,
     )
     none, three = best(one_step(0), 3), best(one_step(3), 3)
     found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
     window, _, _ = scale_to_rate(spectrum, rate)
-    mask = LazyMask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
+    mask = Mask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
     stage(
         "synthesis",
         lambda: list(render_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),
@@ -129,7 +130,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
 
 
 def fft(points: int) -> float:
-    """Operations of a real transform."""
+    """Return the operations of a real transform."""
     return 2.5 * points * log2(points)
 
 
