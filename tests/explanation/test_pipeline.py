@@ -60,13 +60,13 @@ def test_windows_that_do_not_overlap_average_to_the_logit(model: Model, play: Pl
     explanation = explained(wave, 16_000, model)
     assert explanation.evidence.shape == (48, 300)
     assert float(explanation.evidence.mean()) == pytest.approx(explanation.logit, abs=1e-6)
-    assert float(np.mean(explanation.along)) == pytest.approx(explanation.logit, abs=1e-6)
+    assert float(np.mean(explanation.frame_evidence)) == pytest.approx(explanation.logit, abs=1e-6)
 
 
 def test_silent_windows_have_no_evidence(model: Model, play: Play) -> None:
     wave = play(4.0)
     wave[:, 15_700:32_300] = 0
-    along = explained(wave, 16_000, model).along
+    along = explained(wave, 16_000, model).frame_evidence
     silent = np.isnan(along)
     assert silent[105:195].all()
     assert not silent[:95].any()
@@ -140,5 +140,5 @@ def test_parts_have_names_and_weights(model: Model, play: Play) -> None:
 
 
 def test_unknown_class_is_refused(model: Model, play: Play) -> None:
-    with pytest.raises(CallError, match="class is 'good'; choose reference or source"):
+    with pytest.raises(CallError, match="--for is 'good': choose reference or source"):
         explain_recording(play(1.0), 16_000, model, side="good")  # type: ignore[arg-type]

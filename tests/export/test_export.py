@@ -96,7 +96,7 @@ def test_short_response_warns(tmp_path: Path, enhanced_file: Path, run: Run) -> 
     ran = run("export", enhanced_file, "--ir", "linear", "--length", "256", "-o", out)
     assert ran.code == 0
     assert "deviates up to" in ran.err
-    assert "give a longer --length" in ran.err
+    assert "use a larger --length" in ran.err
 
 
 def test_headroom_keeps_gains_below_zero(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
@@ -307,7 +307,7 @@ def test_wrong_paths_and_corrections_are_refused(tmp_path: Path, enhanced_file: 
         (enhanced_file, ("--ir", "linear"), existing, 1, "exists: name another output or pass --overwrite"),
         (enhanced_file, ("--ir", "linear"), tmp_path / "x.txt", 2, "is not the name of an audio file"),
         (enhanced_file, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "has no folder to lie in"),
-        ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, which moves nothing"),
+        ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, whose correction does not change"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),
         (existing, ("--peq", "3"), tmp_path / "x.txt", 1, "is not a Tonewood model"),
     ):
