@@ -87,7 +87,7 @@ def test_page_contains_verdicts_and_figures(
     ("name", "code", "message"),
     [
         ("report.txt", 2, "is no name of a page: end it in .html"),
-        ("no/report.html", 1, "has no folder to lie in"),
+        ("no/report.html", 1, "is in a folder that does not exist"),
         ("", 2, "is no name of a page"),
     ],
 )

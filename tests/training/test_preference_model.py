@@ -19,13 +19,14 @@ from tonewood.enhancement.pipeline import PREFERENCE_MAX_GAIN_DB, Enhancement, e
 from tonewood.errors import FolderError, ModelError
 from tonewood.model.card_text import card_lines, card_markdown
 from tonewood.model.model import Model, load_model
-from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
+from tonewood.setting_types import PriorKind
+from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.training import pipeline, preferences
 
 Wave = npt.NDArray[np.float32]
 RATE = 16_000
-TINY = ["scorer.depth=2", "scorer.width=8", "training.judge=false", "training.batch=8"]
-SMALL = ["scorer.crop_seconds=1.0", "training.steps=200", "training.judge=false"]
+SMALL = ModelSettings().replace(scorer=dict(crop_seconds=1.0), training=dict(steps=200, judge=False))
+TINY = SMALL.replace(scorer=dict(depth=2, width=8), training=dict(batch=8, steps=150))
 
 
 def tilt(wave: Wave) -> float:
@@ -80,9 +81,8 @@ def answers_folder(tmp_path_factory: pytest.TempPathFactory, takes: Callable[...
 @pytest.fixture(scope="module")
 def preference_model(answers_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """Model of these listeners, read back from its file."""
-    settings = apply_assignments(ModelSettings(), SMALL)
     *events, model = pipeline.train_model(
-        None, None, settings, preferences=answers_folder / "answers.csv", name="ears"
+        None, None, SMALL, preferences=answers_folder / "answers.csv", name="ears"
     )
     assert isinstance(model, Model)
     assert sum(isinstance(item, preferences.ListenerAudioProgress) for item in events) == 48
@@ -142,11 +142,12 @@ def test_priors_are_refused_without_folders(
     preference_model: Model, takes: Callable[..., list[Wave]]
 ) -> None:
     (wave,) = takes(1, 9_000)
-    for kind in ("static", "neighbours", "network"):
-        settings = apply_assignments(EnhanceSettings(), [f"prior.kind={kind}", "force=true"])
+    kinds: tuple[PriorKind, ...] = ("static", "neighbours", "network")
+    for kind in kinds:
+        settings = EnhanceSettings().replace(prior=dict(kind=kind), force=True)
         with pytest.raises(ModelError, match="learnt from listeners alone"):
             list(enhance_array(wave[None], RATE, preference_model, settings))
-    chosen = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
+    chosen = EnhanceSettings().replace(search=dict(steps=0), force=True)
     *_, enhancement = enhance_array(wave[None], RATE, preference_model, chosen)
     assert isinstance(enhancement, Enhancement)
     assert enhancement.mask.largest_db == 0  # explicit settings are not adapted
@@ -157,7 +158,7 @@ def test_search_around_pinned_note_works_without_priors(
     preference_model: Model, takes: Callable[..., list[Wave]]
 ) -> None:
     """A new search around a pinned note follows the scorer alone, like the first one."""
-    settings = apply_assignments(EnhanceSettings(), ["search.steps=4", "force=true"])
+    settings = EnhanceSettings().replace(search=dict(steps=4), force=True)
     tried = (
         (wave, [*enhance_array(wave[None], RATE, preference_model, settings)][-1]) for wave in takes(6, 7_000)
     )
@@ -180,8 +181,7 @@ def test_search_around_pinned_note_works_without_priors(
 
 
 def test_held_out_groups_are_not_trained_on(answers_folder: Path) -> None:
-    settings = apply_assignments(ModelSettings(), SMALL)
-    loading = preferences.load_listener_answers(answers_folder / "answers.csv", None, settings)
+    loading = preferences.load_listener_answers(answers_folder / "answers.csv", None, SMALL)
     while True:
         try:
             next(loading)
@@ -196,8 +196,7 @@ def test_held_out_groups_are_not_trained_on(answers_folder: Path) -> None:
 
 
 def test_ratings_alone_train_a_model(answers_folder: Path, takes: Callable[..., list[Wave]]) -> None:
-    settings = apply_assignments(ModelSettings(), [*TINY, "scorer.crop_seconds=1.0", "training.steps=150"])
-    *_, model = pipeline.train_model(None, None, settings, ratings=answers_folder / "ratings.csv")
+    *_, model = pipeline.train_model(None, None, TINY, ratings=answers_folder / "ratings.csv")
     assert isinstance(model, Model)
     assert model.card.ears is not None
     assert model.card.ears.ratings == 48
@@ -209,7 +208,7 @@ def test_ratings_alone_train_a_model(answers_folder: Path, takes: Callable[..., 
 def test_folders_and_listeners_train_one_model(
     answers_folder: Path, training_folders: Any, small: Callable[..., ModelSettings]
 ) -> None:
-    settings = apply_assignments(small(), ["guide.steps=20"])
+    settings = small().replace(guide=dict(steps=20))
     *_, model = pipeline.train_model(
         training_folders.reference,
         training_folders.source,
@@ -225,13 +224,12 @@ def test_folders_and_listeners_train_one_model(
 
 
 def test_too_few_answers_are_refused(answers_folder: Path, tmp_path: Path) -> None:
-    settings = apply_assignments(ModelSettings(), SMALL)
     lines = (answers_folder / "answers.csv").read_text().splitlines()
     few = answers_folder / "few.csv"
     few.write_text("\n".join(lines[:20]) + "\n")
     with pytest.raises(FolderError, match="19 comparisons; training needs 30"):
-        list(pipeline.train_model(None, None, settings, preferences=few))
+        list(pipeline.train_model(None, None, SMALL, preferences=few))
     one = answers_folder / "one.csv"
     one.write_text("preferred,other,group\n" + "".join(f"{item},same\n" for item in lines[1:60]))
     with pytest.raises(FolderError, match="of 1 pieces; training needs 4"):
-        list(pipeline.train_model(None, None, settings, preferences=one))
+        list(pipeline.train_model(None, None, SMALL, preferences=one))

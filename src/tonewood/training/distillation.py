@@ -25,7 +25,7 @@ from tonewood.model.model import Model
 from tonewood.priors.fitting import blended_prior, cycle_distance
 from tonewood.priors.nearest_neighbours import back_translate
 from tonewood.priors.predictor import DistillationExample, Predictor, prediction_error_db, train_predictor
-from tonewood.settings import EnhanceSettings, PredictorSettings, apply_assignments
+from tonewood.settings import EnhanceSettings, PredictorSettings
 
 # Recordings of each side that priors, guide and predictor learn from; longer folders are sampled.
 MAX_LEARNING_SECONDS = 1800.0
@@ -117,7 +117,7 @@ def _distillation_example(source: AudioSource, model: Model, steps: int) -> Dist
     """Return the row levels of a recording, the mask found for it, and the search's share of it."""
     spectrum = model.settings.spectrum
     analysis = analyse_source(source, model)
-    settings = apply_assignments(EnhanceSettings(), [f"search.steps={steps}"])
+    settings = EnhanceSettings().replace(search=dict(steps=steps))
     events = list(find_mask(analysis, model, settings))
     prior_db, mask_db = (
         torch.cat([event.mask_db for event in events if event.number == number], dim=1)
