@@ -136,7 +136,7 @@ def test_cue_points_of_another_length_or_rate_are_left_out(tmp_path: Path, wave:
 
 
 @pytest.mark.parametrize("suffix", [".rf64", ".w64"])
-def test_long_wavs_keep_them_too(tmp_path: Path, wave: Samples, suffix: str) -> None:
+def test_rf64_and_w64_keep_cue_points(tmp_path: Path, wave: Samples, suffix: str) -> None:
     source = annotated(tmp_path / "in.wav", wave)
     there, again = tmp_path / f"a{suffix}", tmp_path / "b.wav"
     remade(source, there, wave)
@@ -190,7 +190,7 @@ def test_a_flac_keeps_comments_cover_and_blocks(tmp_path: Path, wave: Samples, f
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
-def test_oggs_keep_comments_and_cover(
+def test_an_ogg_keeps_comments_and_cover(
     tmp_path: Path, tone: Callable[..., Samples], flac: Path, suffix: str
 ) -> None:
     wave = tone(seconds=2, rate=48_000, channels=2)
@@ -239,7 +239,7 @@ def test_an_mp3_keeps_its_id3(tmp_path: Path, wave: Samples) -> None:
     assert read_recording(out).samples.shape == wave.shape
 
 
-def test_texts_go_from_kind_to_kind(tmp_path: Path, wave: Samples) -> None:
+def test_comments_are_copied_between_formats(tmp_path: Path, wave: Samples) -> None:
     kinds = [("WAV", ".wav", "PCM_16"), ("FLAC", ".flac", "PCM_16"), ("AIFF", ".aiff", "PCM_16")]
     kinds += [("OGG", ".ogg", "VORBIS"), ("MP3", ".mp3", "MPEG_LAYER_III")]
     for form, suffix, subtype in kinds:
@@ -250,7 +250,7 @@ def test_texts_go_from_kind_to_kind(tmp_path: Path, wave: Samples) -> None:
             assert said(out).items() >= {"title": TEXTS["title"], "artist": TEXTS["artist"]}.items()
 
 
-def test_a_phones_recording_gives_its_cover_to_the_flac(tmp_path: Path, wave: Samples) -> None:
+def test_cover_of_an_m4a_is_copied_to_a_flac(tmp_path: Path, wave: Samples) -> None:
     source = tmp_path / "in.m4a"
     with av.open(str(source), "w", format="mp4") as file:
         file.metadata.update({"title": "Sarabande", "artist": "A. Ñ."})
@@ -275,7 +275,7 @@ def test_a_phones_recording_gives_its_cover_to_the_flac(tmp_path: Path, wave: Sa
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_damaged_tags_do_no_harm(
+def test_damaged_tags_are_skipped(
     tmp_path: Path, wave: Samples, flac: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(seed)

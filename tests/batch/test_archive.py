@@ -250,7 +250,7 @@ def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: M
         assert (row.sha256, row.certificate) == (before[name].sha256, before[name].certificate)
 
 
-def test_rows_outlive_a_run_that_was_stopped(tmp_path: Path, takes: Path, model: Model) -> None:
+def test_rows_survive_a_stopped_run(tmp_path: Path, takes: Path, model: Model) -> None:
     table = tmp_path / "t.parquet"
     units = [WorkItem(path) for path in sorted(takes.rglob("take*.wav"))]
     events = runner.run_batch(units, ScoreTask(), model, table=table)
@@ -289,7 +289,7 @@ def test_rows_outlive_a_run_that_was_stopped(tmp_path: Path, takes: Path, model:
     assert fourth[0].score != third[0].score
 
 
-def test_another_runs_table_is_refused_unless_told(
+def test_table_of_another_run_is_refused_without_overwrite(
     tmp_path: Path, takes: Path, run: Run, model_file: Path
 ) -> None:
     table = tmp_path / "t.parquet"
@@ -313,7 +313,7 @@ def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
         ResultsTable(place, {"a": 1}).__enter__()
 
 
-def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
+def test_rows_survive_any_number_of_kills(tmp_path: Path) -> None:
     place, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
     for turn in range(3):
         with ResultsTable(place, {"a": 1}) as table:
@@ -343,7 +343,7 @@ def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
     assert len(results_table.read_results(place)) == 4
 
 
-def test_a_table_is_of_groups_of_rows_and_has_the_last_of_each_path(tmp_path: Path) -> None:
+def test_table_has_row_groups_and_the_last_row_of_each_path(tmp_path: Path) -> None:
     place = tmp_path / "t.parquet"
     with ResultsTable(place, {"a": 1}) as table:
         for number in range(10_000):
@@ -374,7 +374,7 @@ def test_a_table_at_a_url(takes: Path, bucket: str, run: Run, model_file: Path) 
     [
         (("--workers", "0"), "--workers is 0: give 1 or more"),
         (("--workers", "1", "--scheduler", "tcp://a:1"), "leave one out"),
-        (("--scheduler", "nonsense"), "is no address of a scheduler"),
+        (("--scheduler", "nonsense"), "is not an address of a scheduler"),
     ],
 )
 def test_wrong_calls(

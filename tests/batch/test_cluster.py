@@ -323,7 +323,7 @@ def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) ->
         assert client.returncode == 1
         assert err.startswith("dashboard  http://127.0.0.1")
         assert err.endswith(
-            f"tonewood: the scheduler at {address} is gone; what is done is kept: start it and "
+            f"tonewood: the scheduler at {address} does not answer any more; finished results are kept: start it and "
             "run the same command again\n"
         )
         started[1].kill()
@@ -399,8 +399,8 @@ def test_pairs_by_workers_are_those_of_one_process(
     assert [row.seconds for row in results_table.read_results(table)] == [4.0, 4.0]
 
 
-@pytest.mark.parametrize(("failures", "told"), [(0, ""), (2, ""), (99, "gone")])
-def test_a_worker_may_die_while_it_takes_the_model(
+@pytest.mark.parametrize(("failures", "told"), [(0, ""), (2, ""), (99, "does not answer any more")])
+def test_worker_may_die_while_it_receives_the_model(
     failures: int, told: str, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying:
@@ -425,13 +425,13 @@ def test_a_worker_may_die_while_it_takes_the_model(
 @pytest.mark.parametrize(
     "address", ["nowhere", "", "tcp://", "tcp://host", "http://host:1", "tcp://host:port"]
 )
-def test_what_is_no_address_is_told_before_a_client_is_made(
+def test_invalid_scheduler_address_is_refused_at_once(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that could not be made complains for 40 s when it goes."""
     monkeypatch.setattr(dask_backend, "Client", None)
     with (
-        pytest.raises(CallError, match="is no address of a scheduler"),
+        pytest.raises(CallError, match="is not an address of a scheduler"),
         DaskWorkers(scheduler=address),
     ):
         pass

@@ -20,7 +20,7 @@ from tonewood.model.model import Model
 COMMIT = "a" * 40
 
 
-def test_a_folder_gives_the_model_back(model: Model, tmp_path: Path) -> None:
+def test_model_folder_loads_equal(model: Model, tmp_path: Path) -> None:
     tonewood.save_pretrained(model, tmp_path / "tiny")
     assert sorted(it.name for it in (tmp_path / "tiny").iterdir()) == [
         "README.md",
@@ -33,7 +33,7 @@ def test_a_folder_gives_the_model_back(model: Model, tmp_path: Path) -> None:
     assert page.startswith("---\nlibrary_name: tonewood\n")
 
 
-def test_nothing_is_replaced_unasked(model: Model, tmp_path: Path) -> None:
+def test_existing_model_folder_is_not_replaced(model: Model, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(OutputError, match=r"README\.md exists"):
         tonewood.save_pretrained(model, tmp_path)
@@ -43,13 +43,13 @@ def test_nothing_is_replaced_unasked(model: Model, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"holds no model\.tonewood: name a folder"):
+    with pytest.raises(ModelError, match=r"contains no model\.tonewood: name a folder"):
         tonewood.from_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is neither a folder nor a repository's name"):
         tonewood.from_pretrained(tmp_path / "none" / "such")
 
 
-def test_without_the_library_one_line_says_what_to_install(
+def test_missing_huggingface_hub_names_the_extra(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -57,7 +57,7 @@ def test_without_the_library_one_line_says_what_to_install(
         lambda: tonewood.from_pretrained("somebody/cello"),
         lambda: tonewood.push_to_hub(model, "somebody/cello"),
     ):
-        with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[hub\]'"):
+        with pytest.raises(MissingExtraError, match=r"pip install '\.\[hub\]'"):
             call()
     tonewood.save_pretrained(model, tmp_path / "x")  # folders need no library
     assert tonewood.from_pretrained(tmp_path / "x").digest == model.digest
@@ -71,7 +71,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
-def test_the_cache_serves_without_a_network(model: Model, offline: Path) -> None:
+def test_cached_repository_loads_without_a_network(model: Model, offline: Path) -> None:
     there = offline / "models--somebody--cello"
     tonewood.save_pretrained(model, there / "snapshots" / COMMIT)
     (there / "refs").mkdir()
@@ -84,7 +84,7 @@ def test_the_cache_serves_without_a_network(model: Model, offline: Path) -> None
 
 
 def test_pushing_needs_a_network(model: Model, offline: Path) -> None:
-    with pytest.raises(ModelError, match="the Hub is not reached: go online"):
+    with pytest.raises(ModelError, match="the Hub cannot be reached: go online"):
         tonewood.push_to_hub(model, "somebody/cello")
 
 
@@ -159,7 +159,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
     thread.join()
 
 
-def test_what_is_pushed_is_fetched(model: Model, hub: type[Hub]) -> None:
+def test_pushed_model_is_downloaded_again(model: Model, hub: type[Hub]) -> None:
     url = tonewood.push_to_hub(model, "somebody/cello")
     assert url.endswith(COMMIT)
     assert sorted(hub.files) == ["README.md", "model.tonewood"]
@@ -168,22 +168,22 @@ def test_what_is_pushed_is_fetched(model: Model, hub: type[Hub]) -> None:
     assert (back.digest, back.name) == (model.digest, "cello")
 
 
-def test_what_the_hub_lacks_or_refuses_is_one_line(model: Model, hub: type[Hub]) -> None:
-    with pytest.raises(ModelError, match="is no repository of the Hub that you may see"):
+def test_missing_or_refused_repository_is_one_error(model: Model, hub: type[Hub]) -> None:
+    with pytest.raises(ModelError, match="does not exist on the Hub, or is private"):
         tonewood.from_pretrained("somebody/else")
-    with pytest.raises(ModelError, match=r"holds no model\.tonewood: name another repository"):
+    with pytest.raises(ModelError, match=r"contains no model\.tonewood: name another repository"):
         tonewood.from_pretrained("somebody/cello")
     hub.files["model.tonewood"] = b"no model at all"
     with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
         tonewood.from_pretrained("somebody/cello")
     hub.status = 403
-    with pytest.raises(ModelError, match=r"the Hub refuses \(status 403\)"):
+    with pytest.raises(ModelError, match=r"the Hub refuses access \(status 403\)"):
         tonewood.push_to_hub(model, "somebody/cello")
 
 
-def test_an_unreachable_hub_is_one_line(
+def test_unreachable_hub_is_one_error(
     model: Model, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="the Hub is not reached: check the network"):
+    with pytest.raises(ModelError, match="the Hub cannot be reached: check the network"):
         tonewood.push_to_hub(model, "somebody/cello")

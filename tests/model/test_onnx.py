@@ -45,7 +45,7 @@ def sounds(batch: int, samples: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_scores_are_torchs(shape: tuple[int, int], files: Path, predicting: Model) -> None:
+def test_onnx_scores_equal_those_of_torch(shape: tuple[int, int], files: Path, predicting: Model) -> None:
     waveform = sounds(*shape)
     spectrum, bands = predicting.settings.spectrum, predicting.settings.scorer.bands
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_scores_are_torchs(shape: tuple[int, int], files: Path, predicting: Mode
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_masks_are_torchs(shape: tuple[int, int], files: Path, predicting: Model) -> None:
+def test_onnx_masks_equal_those_of_torch(shape: tuple[int, int], files: Path, predicting: Model) -> None:
     waveform = sounds(*shape)
     assert predicting.predictor is not None
     found = ran(files / "predictor.onnx", waveform)
@@ -64,7 +64,7 @@ def test_masks_are_torchs(shape: tuple[int, int], files: Path, predicting: Model
 
 
 @pytest.mark.parametrize("part", ["scorer", "predictor"])
-def test_metadata_say_how_to_use_it(part: str, files: Path, predicting: Model) -> None:
+def test_onnx_metadata_describe_the_graph(part: str, files: Path, predicting: Model) -> None:
     import onnx
 
     made = onnx.load(files / f"{part}.onnx")
@@ -83,7 +83,7 @@ def test_metadata_say_how_to_use_it(part: str, files: Path, predicting: Model) -
     assert [it.name for it in made.graph.input] == ["waveform"]
 
 
-def test_the_command_says_one_line_and_the_model_is_as_it_was(
+def test_onnx_command_leaves_the_model_unchanged(
     run: Run, predicting_file: Path, predicting: Model, tmp_path: Path
 ) -> None:
     out = tmp_path / "a.onnx"
@@ -102,7 +102,7 @@ def test_the_command_says_one_line_and_the_model_is_as_it_was(
     assert type(matrix) is torch.Tensor  # nothing of the tracing stayed behind
 
 
-def test_what_cannot_be_had_is_one_line(
+def test_impossible_exports_are_one_error(
     predicting: Model, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.onnx"

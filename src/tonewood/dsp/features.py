@@ -135,7 +135,7 @@ def compute_chunk_features(
 
     Parameters
     ----------
-    chunk : Piece[AudioArray]
+    chunk : Chunk[Samples]
         Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
     with_pitch : bool
         Whether pitches are of interest; their power has no frames else.

@@ -44,7 +44,7 @@ def store() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("more", [(), ("--workers", 1)], ids=["alone", "workers"])
-def test_an_archive_in_an_object_store(
+def test_enhance_reads_and_writes_an_object_store(
     tmp_path: Path, store: Any, play: Play, run: Run, model_file: Path, more: tuple[object, ...]
 ) -> None:
     name = "many" if more else "one"
@@ -71,7 +71,7 @@ def test_an_archive_in_an_object_store(
     assert len(store.find(f"archive/{name}/out")) == 7
 
 
-def test_what_a_store_refuses_is_one_line(tmp_path: Path, store: Any, run: Run, model_file: Path) -> None:
+def test_refusal_of_an_object_store_is_one_line(tmp_path: Path, store: Any, run: Run, model_file: Path) -> None:
     assert os.environ["AWS_ENDPOINT_URL"]
     ran = run("enhance", "s3://nobucket/a.wav", "-o", tmp_path / "out", "-m", model_file)
     assert ran.code == 1

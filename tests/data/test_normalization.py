@@ -27,14 +27,14 @@ def take(floor: float, rng: np.random.Generator, gain: float = 1.0) -> Samples:
     return (gain * (tone + floor * rng.standard_normal(len(time)))).astype(np.float32)[None]
 
 
-def test_no_fix_changes_nothing(rng: np.random.Generator) -> None:
+def test_empty_normalization_changes_nothing(rng: np.random.Generator) -> None:
     wave = take(1e-4, rng)
     assert np.array_equal(
         normalize_recording(wave, RATE, measure_quality(wave, RATE), Normalization(), rng), wave
     )
 
 
-def test_level_brings_all_to_one_loudness(rng: np.random.Generator) -> None:
+def test_level_normalizes_all_to_one_loudness(rng: np.random.Generator) -> None:
     waves = [take(1e-4, rng, gain) for gain in (0.1, 0.3, 1.0)]
     found = [measure_quality(wave, RATE) for wave in waves]
     fix = fit_normalization(("level",), found[:1], found[1:])
@@ -67,7 +67,7 @@ def test_bandwidth_takes_the_narrower_side_and_keeps_what_is_below(
     )
 
 
-def test_noise_lifts_both_to_one_floor(rng: np.random.Generator) -> None:
+def test_noise_raises_both_sides_to_one_floor(rng: np.random.Generator) -> None:
     waves = [take(10 ** (db / 20), rng) for db in (-90, -60)]
     found = [measure_quality(wave, RATE) for wave in waves]
     fix = fit_normalization(("noise",), found[:1], found[1:])
@@ -77,7 +77,7 @@ def test_noise_lifts_both_to_one_floor(rng: np.random.Generator) -> None:
         assert np.allclose(after.floor_bands_db[9:23], found[1].floor_bands_db[9:23], atol=1.5)
 
 
-def test_noise_has_the_level_asked_for_in_every_band(rng: np.random.Generator) -> None:
+def test_noise_has_the_target_level_in_every_band(rng: np.random.Generator) -> None:
     wanted = rng.uniform(-80, -50, len(THIRD_OCTAVES_HZ))
     own = np.full(len(THIRD_OCTAVES_HZ), np.nan)
     noise = shaped_noise(20 * RATE, RATE, wanted, own, rng)
@@ -97,7 +97,7 @@ def test_takes_without_rests_plan_no_noise(rng: np.random.Generator) -> None:
     assert fit_normalization(("noise",), found, found) == Normalization()
 
 
-def test_noise_of_long_recordings_is_level_where_its_stretches_meet(
+def test_noise_blocks_crossfade_at_constant_power(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stretch = 2 * RATE
@@ -124,7 +124,7 @@ def test_noise_of_long_recordings_is_level_where_its_stretches_meet(
     assert np.abs(inside).max() < 1.5 * np.abs(above).max()
 
 
-def test_what_comes_in_blocks_is_mended_as_the_whole_is(rng: np.random.Generator) -> None:
+def test_normalizing_blocks_equals_normalizing_the_whole(rng: np.random.Generator) -> None:
     wave = np.concatenate([take(1e-3, rng), take(1e-3, rng)])
     own = measure_quality(wave, RATE)
     fix = Normalization(loudness=-30.0, cutoff_hz=8_000.0, floor_bands_db=(-60.0,) * len(THIRD_OCTAVES_HZ))

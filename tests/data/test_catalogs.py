@@ -56,7 +56,7 @@ def good_sounds(tmp_path: Path) -> Path:
     return home
 
 
-def test_good_sounds_becomes_a_list_that_says_what_it_teaches(
+def test_good_sounds_manifest_states_what_its_labels_mean(
     tmp_path: Path, good_sounds: Path, run: Run
 ) -> None:
     out = tmp_path / "list.csv"
@@ -106,18 +106,18 @@ def test_tinysol_and_medley_solos_db(tmp_path: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "match"),
     [
-        (["--source", "klass=bad*"], 2, "a list has two sides"),
+        (["--source", "klass=bad*"], 2, "a manifest has two sides"),
         (["--reference", "klass", "--source", "klass=bad*"], 2, "'klass' is no condition"),
         (["--reference", "klass=*", "--source", "klass=bad*"], 2, "is on both sides"),
         (
             ["--reference", "klass=fine", "--source", "klass=bad*"],
             1,
-            "no klass of good_sounds is fine: there are bad-pitch-stability, good-sound",
+            "no klass of good_sounds is fine: it has bad-pitch-stability, good-sound",
         ),
         (["--reference", "bow=x", "--source", "klass=b*"], 1, "no field bow: it has instrument"),
     ],
 )
-def test_wrong_conditions_are_one_line(
+def test_invalid_conditions_are_one_error(
     tmp_path: Path, good_sounds: Path, run: Run, arguments: list[str], code: int, match: str
 ) -> None:
     out = tmp_path / "list.csv"
@@ -128,7 +128,7 @@ def test_wrong_conditions_are_one_line(
     assert not out.exists()
 
 
-def test_a_home_without_the_data_set_is_one_line(tmp_path: Path, run: Run) -> None:
+def test_folder_without_the_data_set_is_one_error(tmp_path: Path, run: Run) -> None:
     sides = ["--reference", "klass=good*", "--source", "klass=bad*", "-o", tmp_path / "l.csv"]
     laid(
         tmp_path / "bare",
@@ -140,10 +140,10 @@ def test_a_home_without_the_data_set_is_one_line(tmp_path: Path, run: Run) -> No
         (
             ["good_words", "--data-home", tmp_path],
             2,
-            "no data set known here: good_sounds, tinysol",
+            "is not a known data set: give good_sounds, tinysol",
         ),
-        (["good_sounds", "--data-home", tmp_path / "none"], 1, "is no folder"),
-        (["good_sounds", "--data-home", tmp_path], 1, "holds no recording that is there"),
+        (["good_sounds", "--data-home", tmp_path / "none"], 1, "is not a folder"),
+        (["good_sounds", "--data-home", tmp_path], 1, "contains no recording: name"),
         (["good_sounds", "--data-home", tmp_path / "bare"], 1, "lacks good_sounds's tables"),
     ):
         done = run("manifest", *more, *sides)
@@ -151,7 +151,7 @@ def test_a_home_without_the_data_set_is_one_line(tmp_path: Path, run: Run) -> No
         assert match in done.err
 
 
-def test_without_mirdata_one_line_says_what_to_install(
+def test_missing_mirdata_names_the_extra(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "mirdata", None)
@@ -179,7 +179,7 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
-def test_shards_become_a_list_and_a_folder(tmp_path: Path, shards: Path, run: Run) -> None:
+def test_shards_give_a_manifest_and_a_folder(tmp_path: Path, shards: Path, run: Run) -> None:
     out = tmp_path / "list.csv"
     arguments = ["--reference", "cls=0", "--source", "cls=1", "--both", "room=hall", "-o", out]
     done = run("manifest", shards, *arguments)
@@ -197,7 +197,7 @@ def test_shards_become_a_list_and_a_folder(tmp_path: Path, shards: Path, run: Ru
     assert sorted(it.name for it in tmp_path.iterdir()) == ["list-audio", "list.csv", "shards"]
 
 
-def test_names_in_a_shard_lead_nowhere(tmp_path: Path, run: Run) -> None:
+def test_names_in_a_shard_never_leave_the_folder(tmp_path: Path, run: Run) -> None:
     shard, deep = tmp_path / "evil.tar", tmp_path / "deep"
     deep.mkdir()
     with tarfile.open(shard, "w") as archive:
@@ -220,14 +220,14 @@ def test_names_in_a_shard_lead_nowhere(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all", None])
-def test_damaged_shards_leave_nothing(tmp_path: Path, shards: Path, run: Run, content: bytes | None) -> None:
+def test_damaged_shards_leave_no_output(tmp_path: Path, shards: Path, run: Run, content: bytes | None) -> None:
     whole = (shards / "takes-0.tar").read_bytes()
     bad = tmp_path / "bad.tar"
     bad.write_bytes(whole[: len(whole) // 2 - 300] if content is None else content)
     sides = ["--reference", "cls=0", "--source", "cls=1", "-o", tmp_path / "l.csv"]
     done = run("manifest", bad, *sides)
     assert (done.code, done.err.count("\n")) == (1, 1), done.err
-    assert "is no tar file, or is cut off" in done.err
+    assert "is not a tar file, or is cut off" in done.err
     done = run("manifest", tmp_path / "none.tar", *sides)
     assert (done.code, done.err.count("\n")) == (1, 1), done.err
     assert sorted(it.name for it in tmp_path.iterdir()) == ["bad.tar", "shards"]

@@ -62,7 +62,7 @@ def loaded(sides: list[WeightedFolder], source: Path) -> list[TrainingRecording]
             return found
 
 
-def test_each_folder_counts_by_its_weight_however_long_it_is(three: Three) -> None:
+def test_folder_weight_is_independent_of_its_duration(three: Three) -> None:
     takes = loaded([WeightedFolder(three.warm, 2), WeightedFolder(three.bright, 1)], three.source)
     shares = take_weights(takes)
     assert shares is not None
@@ -84,13 +84,13 @@ def test_a_recording_in_two_of_the_folders_counts_once(three: Three, tmp_path: P
     assert take_weights(takes) == pytest.approx([1.0] * 4)
 
 
-def test_weights_reach_the_crops() -> None:
+def test_weights_apply_to_crops() -> None:
     takes = [torch.zeros(3, 200), torch.ones(3, 200)]
     crops = draw_crops(takes, 4_000, 20, torch.Generator().manual_seed(0), [3.0, 1.0])
     assert crops.mean().item() == pytest.approx(0.25, abs=0.03)
 
 
-def test_weights_reach_the_codebook_and_the_means() -> None:
+def test_weights_apply_to_codebook_and_means() -> None:
     generator = torch.Generator().manual_seed(0)
 
     def features(level: float) -> Features:
@@ -110,7 +110,7 @@ def test_weights_reach_the_codebook_and_the_means() -> None:
     assert slope == pytest.approx(0.9 * 12, abs=0.7)
 
 
-def test_the_heavier_reference_is_what_masks_lead_to(
+def test_masks_approach_the_heavier_reference(
     three: Three, small: Callable[..., ModelSettings]
 ) -> None:
     masks = []
@@ -168,7 +168,7 @@ def test_the_command_line_takes_weights(
         (("warm", "nowhere"), 1, "nowhere does not exist"),
     ],
 )
-def test_wrong_weights_are_named(
+def test_invalid_weights_are_refused(
     three: Three,
     tmp_path: Path,
     run: Callable[..., Any],
@@ -183,7 +183,7 @@ def test_wrong_weights_are_named(
     assert ran.err.count("\n") == 1
 
 
-def test_a_folder_whose_name_holds_a_colon_is_itself(tmp_path: Path) -> None:
+def test_folder_name_may_contain_a_colon(tmp_path: Path) -> None:
     odd = tmp_path / "takes:2"
     odd.mkdir()
     assert parse_weighted_folder(str(odd)) == WeightedFolder(odd, 1.0)
@@ -193,7 +193,7 @@ def test_a_folder_whose_name_holds_a_colon_is_itself(tmp_path: Path) -> None:
     check_folder_weights([WeightedFolder(odd)])
 
 
-def test_several_that_are_too_short_are_named_together(three: Three, tmp_path: Path) -> None:
+def test_short_weighted_folders_are_named_together(three: Three, tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.mkdir()
     wave, rate = soundfile.read(three.warm / "take0.wav", frames=16_000)

@@ -72,7 +72,7 @@ def same_as_whole(it: ExtractedFeatures, samples: Samples) -> None:
     assert it.seconds == samples.shape[1] / RATE
 
 
-def test_pieces_tell_what_the_whole_tells(take: Written) -> None:
+def test_features_of_blocks_equal_features_of_the_whole(take: Written) -> None:
     it = extract_features(take.path, SETTINGS, None)
     same_as_whole(it, take.samples)
     assert it.digest == hashlib.sha256(take.samples.tobytes()).hexdigest()
@@ -83,7 +83,7 @@ def test_pieces_tell_what_the_whole_tells(take: Written) -> None:
     assert np.array_equal(audited.spectra, it.spectra)
 
 
-def test_a_fix_is_that_of_the_whole(take: Written) -> None:
+def test_normalized_features_equal_those_of_the_whole(take: Written) -> None:
     known = summarize_recording(ExcerptReader(take.path))
     rng = np.random.default_rng(int(known.digest[:16], 16))
     whole = normalize_recording(take.samples, RATE, known.traces, FIX, rng)
@@ -96,7 +96,7 @@ def test_a_fix_is_that_of_the_whole(take: Written) -> None:
     same_as_whole(it, whole)
 
 
-def test_a_piece_of_a_recording_is_studied_as_if_it_were_a_file(take: Written) -> None:
+def test_features_of_an_excerpt_equal_those_of_a_file(take: Written) -> None:
     it = extract_features(ManifestEntry(take.path, None, 1.5, 22.7, 2), SETTINGS, None)
     piece = np.ascontiguousarray(take.samples[:, round(1.5 * RATE) : round(22.7 * RATE)])
     same_as_whole(it, piece)
@@ -116,7 +116,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its unit of memory is known there")
-def test_long_recordings_are_studied_in_the_memory_of_short_ones(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_duration(tmp_path: Path) -> None:
     peaks = []
     note = instrument(60.0, 8_000, seed=1).T
     for minutes in (3, 12):

@@ -86,7 +86,7 @@ def test_a_recipe_gives_the_same_bytes_again(
     assert line["sha256"] == file_sha256(out)
 
 
-def test_the_recording_is_found_beside_recipe_or_output_or_named(
+def test_recording_is_found_beside_recipe_or_output(
     tmp_path: Path, take: Path, made: Path, run: Run
 ) -> None:
     recipe, elsewhere = beside(made), tmp_path / "elsewhere"
@@ -105,7 +105,7 @@ def test_the_recording_is_found_beside_recipe_or_output_or_named(
     assert run("render", take.parent / "r.recipe.json", "-o", elsewhere / "z.wav").code == 0
 
 
-def test_a_wrong_recording_is_one_clear_line(
+def test_wrong_recording_is_one_error(
     tmp_path: Path, made: Path, take: Path, play: Play, run: Run
 ) -> None:
     other = tmp_path / "other.wav"
@@ -128,7 +128,7 @@ def test_a_wrong_recording_is_one_clear_line(
     assert not (tmp_path / "x.wav").exists()
 
 
-def test_other_bytes_than_the_first_time_are_told(tmp_path: Path, made: Path, take: Path, run: Run) -> None:
+def test_different_output_bytes_are_reported(tmp_path: Path, made: Path, take: Path, run: Run) -> None:
     tree = json.loads(beside(made).read_text())
     tree["output_sha256"] = "0" * 64
     changed = tmp_path / "take.wav.recipe.json"
@@ -144,7 +144,7 @@ def test_other_bytes_than_the_first_time_are_told(tmp_path: Path, made: Path, ta
 # --- apply
 
 
-def test_another_take_gets_the_static_part_and_moves_by_itself(
+def test_other_take_gets_static_part_and_its_own_adaptive_part(
     tmp_path: Path, made: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     other = tmp_path / "other.wav"
@@ -173,7 +173,7 @@ def test_another_take_gets_the_static_part_and_moves_by_itself(
     assert "the static part of take.wav.recipe.json; what moves is of prior auto" in told.out
 
 
-def test_the_static_part_alone_does_not_move(
+def test_static_mode_is_constant_over_time(
     tmp_path: Path, made: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     other, out = tmp_path / "other.wav", tmp_path / "o.wav"
@@ -214,7 +214,7 @@ def test_stems_with_the_same_mask_add_up_to_the_enhanced_mix(
     assert (out / "l.wav").read_bytes() == (out / "low.wav").read_bytes()
 
 
-def test_the_same_mask_fits_no_other_length(
+def test_same_mask_needs_the_same_length(
     tmp_path: Path, made: Path, take: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     short = tmp_path / "short.wav"
@@ -227,7 +227,7 @@ def test_the_same_mask_fits_no_other_length(
     assert (out / "take.wav").read_bytes() == made.read_bytes()
 
 
-def test_apply_says_what_does_not_fit(
+def test_apply_names_the_mismatch(
     tmp_path: Path, made: Path, take: Path, run: Run, model_file: Path
 ) -> None:
     out = tmp_path / "x.wav"
@@ -243,7 +243,7 @@ def test_apply_says_what_does_not_fit(
     assert "warning: model cello is not the one of that recipe" in other.err
 
 
-def test_a_prior_that_follows_nothing_carries_its_static_part(
+def test_static_prior_transfers_its_static_part(
     tmp_path: Path, take: Path, run: Run, model_file: Path
 ) -> None:
     out = tmp_path / "p.wav"
@@ -253,7 +253,7 @@ def test_a_prior_that_follows_nothing_carries_its_static_part(
     assert carried.record.varying == "none"
 
 
-def test_a_span_stays_with_its_take(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
+def test_time_span_is_not_transferred(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "p.wav"
     span = ("--between", "100:6000", "--from", "0.2", "--to", "1")
     assert run("enhance", take, "-o", out, "-m", model_file, *FORCE, *span).code == 0
@@ -294,7 +294,7 @@ def test_a_shorter_recording_than_the_mask_raises_without_files(made: Path, mode
 # --- diff
 
 
-def test_a_recipe_differs_from_itself_in_nothing(made: Path, run: Run) -> None:
+def test_recipe_has_no_difference_from_itself(made: Path, run: Run) -> None:
     ran = run("diff", beside(made), made, "--json")
     assert ran.code == 0, ran.err
     (line,) = ran.objects
@@ -341,7 +341,7 @@ def test_a_flat_mask_is_the_same_in_every_register_below_its_top() -> None:
     assert mean_tilt(flat(3.0)) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_departure_is_found_where_it_is() -> None:
+def test_largest_difference_is_located() -> None:
     along = np.zeros((len(REGISTERS), 100))
     along[4, 30:50] = 4.0
     (found,) = gain_events(along)
@@ -351,7 +351,7 @@ def test_a_departure_is_found_where_it_is() -> None:
     assert found.gain_db == pytest.approx(4.0, abs=0.4)
 
 
-def test_a_moment_that_changed_is_named(made: Path) -> None:
+def test_changed_time_is_named(made: Path) -> None:
     one = export.load_correction(str(made))
     mask = one.mask
     gain = mask.gain_db.copy()

@@ -50,7 +50,7 @@ def same(mine: TrainingRecording, other: TrainingRecording) -> bool:
 
 
 @pytest.mark.parametrize("fix", [None, Normalization(loudness=-30.0, cutoff_hz=3_000.0)])
-def test_what_is_kept_is_what_would_be_made_anew(
+def test_cached_features_equal_new_ones(
     training_folders: Folders, tmp_path: Path, fix: Normalization | None
 ) -> None:
     cache = FeatureCache(tmp_path)
@@ -78,7 +78,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     return seen
 
 
-def test_a_recording_is_decoded_once_whatever_it_is_called(
+def test_renamed_recording_is_found_in_the_cache(
     training_folders: Folders, tmp_path: Path, reading: Reading
 ) -> None:
     cache = FeatureCache(tmp_path / "cache")
@@ -94,7 +94,7 @@ def test_a_recording_is_decoded_once_whatever_it_is_called(
     assert {take.path.parent for take in again} == {elsewhere}
 
 
-def test_other_settings_pieces_and_fixes_are_other_entries(
+def test_settings_excerpt_and_normalization_decide_the_entry(
     training_folders: Folders, tmp_path: Path, reading: Reading
 ) -> None:
     cache = FeatureCache(tmp_path)
@@ -122,7 +122,7 @@ def test_a_damaged_entry_is_made_again(training_folders: Folders, tmp_path: Path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders have no such permissions there")
-def test_a_folder_that_cannot_be_made_keeps_nothing_and_stops_nothing(
+def test_unwritable_cache_folder_is_not_an_error(
     training_folders: Folders, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_made_keeps_nothing_and_stops_nothing(
     assert taken(training_folders.source, cache)
 
 
-def test_the_folder_stays_within_its_size_and_loses_what_was_not_used(
+def test_cache_removes_the_least_recently_used_entries(
     training_folders: Folders, tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path)
@@ -150,7 +150,7 @@ def test_the_folder_stays_within_its_size_and_loses_what_was_not_used(
     assert any(it.stat().st_mtime > 1 for it in left)
 
 
-def test_takes_of_a_cache_are_mapped_and_not_in_memory(training_folders: Folders, tmp_path: Path) -> None:
+def test_cached_takes_are_mapped_into_memory(training_folders: Folders, tmp_path: Path) -> None:
     taken(training_folders.reference, FeatureCache(tmp_path))
     found = taken(training_folders.reference, FeatureCache(tmp_path))  # held while its maps are read
     maps = Path("/proc/self/maps")
@@ -162,7 +162,7 @@ def test_takes_of_a_cache_are_mapped_and_not_in_memory(training_folders: Folders
 
 
 @pytest.mark.parametrize("frames", [300, 301, 302])
-def test_an_analysis_gives_its_features_back_whole_and_in_part(frames: int) -> None:
+def test_compact_features_expand_whole_and_in_part(frames: int) -> None:
     wave = torch.from_numpy(instrument(frames * 160 / 16_000, seed=3)[0])
     features = compute_features(wave, SETTINGS.scorer.bands, SETTINGS.spectrum)
     kept = CompactFeatures.from_features(features)
@@ -173,7 +173,7 @@ def test_an_analysis_gives_its_features_back_whole_and_in_part(frames: int) -> N
         assert torch.equal(mine, other[:, 100:201])
 
 
-def test_an_entry_is_written_in_place_and_swept_if_it_never_was_whole(tmp_path: Path) -> None:
+def test_incomplete_entry_is_removed_as_stale(tmp_path: Path) -> None:
     # Under a lock that tells a sweep of its writer, and with the permissions of any new file.
     folder = tmp_path / "cache"
     one = tmp_path / "one"
@@ -191,7 +191,7 @@ def test_an_entry_is_written_in_place_and_swept_if_it_never_was_whole(tmp_path: 
     assert entry.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_of_long_folders_pieces_are_learnt_from_drawn_by_the_seed(tmp_path: Path) -> None:
+def test_excerpts_of_long_folders_depend_on_the_seed(tmp_path: Path) -> None:
     for number in range(3):
         wave = instrument(70.0, seed=number)
         soundfile.write(tmp_path / f"{number}.wav", wave.T, 16_000)
