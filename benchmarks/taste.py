@@ -105,7 +105,7 @@ def measured(seed: int, way: str, count: int) -> tuple[float, float, float, int,
             rows = [("preferred", "other"), *comparisons(taste, way, count, rng)]
             csv.writer(stream).writerows(rows)
         settings = apply_assignments(ModelSettings(), [f"training.seed={seed}"])
-        *_, model = pipeline.train_from_listeners(table, None, settings)
+        *_, model = pipeline.train_model(None, None, settings, preferences=table)
     scores = [score_array(wave[None], RATE, model).scorer for wave in unseen]
     tau = kendalltau(-np.array(scores), [brightness(wave) for wave in unseen]).statistic
     moved = []

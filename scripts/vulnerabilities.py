@@ -1,10 +1,10 @@
-"""Look up what constraints.txt pins in the Python Packaging Advisory Database.
+"""Check the pinned versions against the Python Packaging Advisory Database.
 
     python scripts/vulnerabilities.py
 
-Needs `pip install '.[release]'` and the package index's own interface, which holds the database.
-Exit code 0: every version was looked up and none has a known vulnerability. 1: some has, and is
-listed. 3: not every version could be looked up, so that nothing is known of the rest.
+Needs `pip install '.[release]'` and a package index that serves the database. Exit code 0: every
+version was checked and none has a known vulnerability. 1: vulnerabilities are listed. 3: some
+versions could not be checked.
 """
 
 import json
@@ -16,46 +16,46 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 
 
-class Answer(NamedTuple):
-    """What is known, and the exit code that says so."""
+class AuditResult(NamedTuple):
+    """Lines to print, and the exit code."""
 
     code: int
     lines: list[str]
 
 
-def judge(told: str) -> Answer:
-    """Read what pip-audit writes as JSON; it calls a package that it did not find unharmed."""
+def evaluate(output: str) -> AuditResult:
+    """Interpret pip-audit's JSON, which reports packages that the database does not know as safe."""
     try:
-        found: list[dict[str, Any]] = json.loads(told)["dependencies"]
+        packages: list[dict[str, Any]] = json.loads(output)["dependencies"]
     except (json.JSONDecodeError, KeyError):
-        found = []
+        packages = []
     lines = [
-        f"{it['name']} {it['version']}: {fault['id']}, mended in {' or '.join(mended) or 'none'}"
-        for it in found
-        for fault in it.get("vulns", ())
-        for mended in [fault.get("fix_versions", ())]
+        f"{package['name']} {package['version']}: {vulnerability['id']}, "
+        f"fixed in {' or '.join(vulnerability.get('fix_versions', ())) or 'no version'}"
+        for package in packages
+        for vulnerability in package.get("vulns", ())
     ]
-    unknown = [it["name"] for it in found if "vulns" not in it]
+    unknown = [package["name"] for package in packages if "vulns" not in package]
     if lines:
-        return Answer(1, lines)
-    if not found or len(unknown) == len(found):
-        return Answer(3, ["the database of vulnerabilities cannot be reached: nothing was checked"])
+        return AuditResult(1, lines)
+    if len(unknown) == len(packages):
+        return AuditResult(3, ["the database of vulnerabilities is not reachable: nothing was checked"])
     if unknown:
-        return Answer(3, [f"the database does not know: {', '.join(unknown)}"])
-    return Answer(0, [f"{len(found)} versions looked up, no known vulnerability"])
+        return AuditResult(3, [f"the database does not know: {', '.join(unknown)}"])
+    return AuditResult(0, [f"{len(packages)} versions checked, no known vulnerability"])
 
 
 def main() -> None:
-    """Ask and tell."""
-    call = (
+    """Run pip-audit and print the result."""
+    command = (
         *(sys.executable, "-m", "pip_audit", "--requirement", str(ROOT / "constraints.txt")),
-        # Every version is pinned there: nothing need be resolved, nor run.
+        # The file pins every version, so nothing has to be resolved or run.
         *("--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"),
     )
-    ran = subprocess.run(call, capture_output=True, text=True, check=False)
-    answer = judge(ran.stdout)
-    print("\n".join(answer.lines), file=sys.stderr if answer.code else sys.stdout)
-    sys.exit(answer.code)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = evaluate(process.stdout)
+    print("\n".join(result.lines), file=sys.stderr if result.code else sys.stdout)
+    sys.exit(result.code)
 
 
 if __name__ == "__main__":

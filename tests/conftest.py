@@ -17,11 +17,53 @@ from campaigns.harness.audio import instrument as instrument
 from tonewood import cli
 from tonewood.model.model import Model
 from tonewood.settings import ModelSettings, PredictorSettings, apply_assignments
-from tonewood.training.pipeline import add_predictor, train_from_folders
+from tonewood.training.pipeline import add_predictor, train_model
 
-# A machine may be as busy as it likes: no property of Tonewood's is that a test ends in time.
+# No deadlines: the duration of a test says nothing about Tonewood on a busy machine.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+ROOT = Path(__file__).parent
+
+
+MARKERS = ("unit", "integration", "browser", "cluster")
+# Fixtures that train a model, or run a command, a server or a browser.
+INTEGRATION_FIXTURES = {"corpora", "learn", "live", "model", "predicting", "run"}
+INTEGRATION_FOLDERS = (
+    "batch",
+    "benchmarks",
+    "campaigns",
+    "examples",
+    "listening",
+    "numerics",
+    "studio",
+    "workflow",
+)
+UNIT_MODULES = {"test_container.py", "test_prose.py", "test_settings.py"}
+
+
+def kind_of_test(item: pytest.Item) -> str:
+    """Return the marker of a test that has none, from its fixtures and its place."""
+    fixtures = set(getattr(item, "fixturenames", ()))
+    if "browser" in fixtures:
+        return "browser"
+    if "cluster" in item.path.name:
+        return "cluster"
+    if ROOT not in item.path.parents:  # examples in docstrings
+        return "unit"
+    folder = item.path.relative_to(ROOT).parts[0]
+    is_command = folder == item.path.name and folder not in UNIT_MODULES
+    if fixtures & INTEGRATION_FIXTURES or folder in INTEGRATION_FOLDERS or is_command:
+        return "integration"
+    return "unit"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test one of the markers; a mark in its module goes first."""
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in MARKERS):
+            item.add_marker(kind_of_test(item))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -110,7 +152,7 @@ def training_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 def trained(folders: Folders, settings: ModelSettings) -> Model:
     """The model that training ends with."""
-    *_, last = train_from_folders(folders.reference, folders.source, settings, name="tiny")
+    *_, last = train_model(folders.reference, folders.source, settings, name="tiny")
     assert isinstance(last, Model)
     return last
 

@@ -226,7 +226,7 @@ def test_samples_that_no_file_could_hold_are_refused(
 
 
 def test_wrong_calls_are_named(wave: NDArray[np.float32], model: Model, tmp_path: Path) -> None:
-    with pytest.raises(CallError, match="device is 'tpu'; choose cpu or cuda"):
+    with pytest.raises(CallError, match="--device is 'tpu': choose cpu or cuda"):
         tonewood.enhance(wave, 22_050, model, device="tpu")
     with pytest.raises(ModelError, match="neither a model file nor a bundled model"):
         tonewood.load(tmp_path / "none.tonewood")

@@ -199,7 +199,7 @@ def test_train_refuses_its_output_before_the_work(
     def unused(*_: object, **__: object) -> NoReturn:
         raise AssertionError("the work was begun")
 
-    monkeypatch.setattr("tonewood.training.pipeline.train_from_folders", unused)
+    monkeypatch.setattr("tonewood.training.pipeline.train_model", unused)
     assert "is a folder, not a file" in call(tmp_path, "--overwrite")
     assert "has no folder to lie in: make" in call(tmp_path / "no" / "m.tonewood")
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -258,7 +258,7 @@ def test_a_full_disk_loses_no_old_model(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tonewood.utils.atomic_write._fsync", full)
-    monkeypatch.setattr("tonewood.training.pipeline.train_from_folders", lambda *_, **__: iter([model]))
+    monkeypatch.setattr("tonewood.training.pipeline.train_model", lambda *_, **__: iter([model]))
     reference, source = training_folders
     call = ("train", "--reference", reference, "--source", source, "-o", path, "--overwrite")
     ran = run(*call)
@@ -328,7 +328,7 @@ WRONG_CALLS = {
     "--prior louder": r"'louder': .*'auto', 'none', 'random', 'blocks', 'static'",
     '--prior a"b': r"""'a"b': .*'none'""",
     "--method magic": r"'magic': .*'search'",
-    "--device tpu": "'tpu'; choose cpu or cuda",
+    "--device tpu": "'tpu': choose cpu or cuda",
     "--seed -1": "seed is -1: .*greater than or equal to 0",
     "--set nothing": "'nothing' sets nothing; give GROUP.NAME=VALUE",
     "--set search.nothing=1": "sets nothing",

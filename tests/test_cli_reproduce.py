@@ -208,7 +208,7 @@ def test_what_cannot_be_is_refused_before_the_work(
     def never(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError
 
-    monkeypatch.setattr(paper_reproduction, "train_from_folders", never)
+    monkeypatch.setattr(paper_reproduction, "train_model", never)
     monkeypatch.setattr(paper_reproduction, "apply_method", never)
     (tmp_path / "file").write_bytes(b"mine")
     call = ("reproduce", "--corpus", corpus)

@@ -23,7 +23,7 @@ from tonewood.explanation.pipeline import (
 )
 from tonewood.model.model import Model
 from tonewood.settings import ModelSettings, apply_assignments
-from tonewood.training.pipeline import train_from_folders
+from tonewood.training.pipeline import train_model
 
 SIDES = {"reference": "with", "source": "without"}
 PART = {"vibrato": "vibrato", "attack": "attack"}
@@ -71,7 +71,7 @@ def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
 
 def learn(folder: Path, how: ModelSettings) -> Model:
     """The model that tells them apart."""
-    *_, model = train_from_folders(folder / "with", folder / "without", how, name=folder.name)
+    *_, model = train_model(folder / "with", folder / "without", how, name=folder.name)
     assert isinstance(model, Model)
     return model
 

@@ -19,7 +19,8 @@ from tonewood.model import model as modelfile
 from tonewood.model.model import Model
 from tonewood.scorer import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
-from tonewood.training.pipeline import check_device, train_model
+from tonewood.training.pipeline import train_model
+from tonewood.utils.device import check_device
 
 
 def load(model: str | Path = "cello") -> Model:
@@ -70,12 +71,12 @@ def train(
         check_folder_weights(wanted)
     else:
         wanted = None if reference is None else Path(reference)
-    there, *tables = (None if it is None else Path(it) for it in (source, preferences, ratings))
     for event in train_model(
         wanted,
-        there,
-        (tables[0], tables[1]),
+        None if source is None else Path(source),
         settings or ModelSettings(),
+        preferences=None if preferences is None else Path(preferences),
+        ratings=None if ratings is None else Path(ratings),
         name=name,
         device=device,
         cache=FeatureCache(Path(cache)) if cache else NO_CACHE,

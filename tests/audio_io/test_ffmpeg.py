@@ -273,7 +273,7 @@ def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
     assert AudioFormat.for_path("a.wav", AudioFormat("MP4", "ALAC_24")).subtype == "PCM_24"
     assert default_output_name(Path("take.MOV")) == Path("take.flac")
     assert default_output_name(Path("take.wav")) == Path("take.wav")
-    with pytest.raises(CallError, match=r"a\.m4a ends in '\.m4a', which is no .* \.flac"):
+    with pytest.raises(CallError, match=r"a\.m4a ends in '\.m4a', which is not an .* \.flac"):
         AudioFormat.for_path("a.m4a", probe_audio(path).format)
     with pytest.raises(CallError, match=r"name one such as \.wav or \.flac"):
         plan_file_jobs([path], tmp_path / "a.m4a")
@@ -300,7 +300,7 @@ def test_missing_pyav_names_the_extra(
 ) -> None:
     path = encode(tmp_path / "a.m4a", stereo, 44_100, "aac")
     monkeypatch.setattr(ffmpeg, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[media\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[media\]'"):
         read_recording(path)
     with pytest.raises(FolderError, match=r"only recordings such as a\.m4a, .*\[media\]"):
         find_audio_files(tmp_path)

@@ -23,7 +23,7 @@ from tonewood.model.model import Model
 from tonewood.priors.nearest_neighbours import fit_folder_statistics
 from tonewood.scorer.training import draw_crops
 from tonewood.settings import ModelSettings, NeighbourSettings, apply_assignments
-from tonewood.training.pipeline import train_from_folders
+from tonewood.training.pipeline import train_model
 
 Play = Callable[..., Any]
 
@@ -118,7 +118,7 @@ def test_masks_approach_the_heavier_reference(
         sides = [WeightedFolder(three.warm, warm), WeightedFolder(three.bright, bright)]
         # Believed in full: two unlike references are few sessions, which doubt would level.
         settings = apply_assignments(quick(small), ["priors.doubt=0"])
-        *_, model = train_from_folders(sides, three.source, settings)
+        *_, model = train_model(sides, three.source, settings)
         assert isinstance(model, Model)
         masks.append(model.priors.static_db.numpy())
         assert model.card.reference.name == f"warm:{warm:g} + bright:{bright:g}"

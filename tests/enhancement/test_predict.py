@@ -30,7 +30,7 @@ from tonewood.settings import (
     default_enhance_settings,
 )
 from tonewood.training.distillation import LabelProgress
-from tonewood.training.pipeline import add_predictor, train_from_folders
+from tonewood.training.pipeline import add_predictor, train_model
 
 FORCED = apply_assignments(default_enhance_settings("predicted"), ["force=true"])
 
@@ -100,7 +100,7 @@ def test_training_teaches_one_only_when_asked(
 ) -> None:
     brief = ["predictor.taught=true", "predictor.steps=20", "predictor.width=4", "priors.doubt=0"]
     reference, source = training_folders
-    *_, last = train_from_folders(reference, source, apply_assignments(small(steps=1, judge=False), brief))
+    *_, last = train_model(reference, source, apply_assignments(small(steps=1, judge=False), brief))
     assert isinstance(last, Model)
     assert last.predictor is not None
     assert last.card.predictor is not None

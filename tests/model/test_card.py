@@ -9,7 +9,7 @@ import pytest
 
 from tonewood.model.card_text import NOT_STATED, card_lines, card_markdown, citation_lines
 from tonewood.model.model import Model
-from tonewood.training.pipeline import Provenance, train_from_folders
+from tonewood.training.pipeline import Provenance, train_model
 
 Run = Callable[..., Any]
 
@@ -38,7 +38,7 @@ def test_interval_contains_the_accuracy_and_is_wide_for_few_takes(model: Model) 
 def test_provenance_is_in_the_card(training_folders: Any, small: Callable[..., Any]) -> None:
     origin = Provenance("a | b", "CC0-1.0", "one\ntwo")
     reference, source = training_folders
-    *_, made = train_from_folders(reference, source, small(judge=False), provenance=origin)
+    *_, made = train_model(reference, source, small(judge=False), provenance=origin)
     assert isinstance(made, Model)
     assert (made.card.domain, made.card.licence, made.card.notice) == origin
     page = card_markdown(made)

@@ -81,7 +81,9 @@ def asked(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wa
 def liked(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The model of those listeners, as its file gives it back."""
     settings = apply_assignments(ModelSettings(), SMALL)
-    *events, model = pipeline.train_from_listeners(asked / "answers.csv", None, settings, name="ears")
+    *events, model = pipeline.train_model(
+        None, None, settings, preferences=asked / "answers.csv", name="ears"
+    )
     assert isinstance(model, Model)
     assert sum(isinstance(it, preferences.ListenerAudioProgress) for it in events) == 48
     path = tmp_path_factory.mktemp("model") / "ears.tonewood"
@@ -177,7 +179,7 @@ def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
             answered = end.value
             break
     for seed in range(3):
-        train, held_out = preferences.hold_out_listener_groups(answered.heard, 0.2, seed)
+        train, held_out = preferences.hold_out_listener_groups(answered.data, 0.2, seed)
         assert not set(train.groups) & set(held_out.groups)
         assert len(held_out.groups) == 10
         assert len(held_out.better) >= 2
@@ -185,7 +187,7 @@ def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
 
 def test_ratings_teach_alone(asked: Path, takes: Callable[..., list[Wave]]) -> None:
     settings = apply_assignments(ModelSettings(), [*TINY, "scorer.crop_seconds=1.0", "training.steps=150"])
-    *_, model = pipeline.train_from_listeners(None, asked / "ratings.csv", settings)
+    *_, model = pipeline.train_model(None, None, settings, ratings=asked / "ratings.csv")
     assert isinstance(model, Model)
     assert model.card.ears is not None
     assert model.card.ears.ratings == 48
@@ -198,9 +200,12 @@ def test_folders_and_ears_teach_one_model(
     asked: Path, training_folders: Any, small: Callable[..., ModelSettings]
 ) -> None:
     settings = apply_assignments(small(), ["guide.steps=20"])
-    tables = (asked / "answers.csv", asked / "ratings.csv")
-    *_, model = pipeline.train_from_folders(
-        training_folders.reference, training_folders.source, settings, tables=tables
+    *_, model = pipeline.train_model(
+        training_folders.reference,
+        training_folders.source,
+        settings,
+        preferences=asked / "answers.csv",
+        ratings=asked / "ratings.csv",
     )
     assert isinstance(model, Model)
     assert model.card.ears is not None
@@ -215,8 +220,8 @@ def test_too_little_to_learn_from(asked: Path, tmp_path: Path) -> None:
     few = asked / "few.csv"
     few.write_text("\n".join(lines[:20]) + "\n")
     with pytest.raises(FolderError, match="19 comparisons; 30 are needed"):
-        list(pipeline.train_from_listeners(few, None, settings))
+        list(pipeline.train_model(None, None, settings, preferences=few))
     one = asked / "one.csv"
     one.write_text("preferred,other,group\n" + "".join(f"{it},same\n" for it in lines[1:60]))
     with pytest.raises(FolderError, match="of 1 pieces; 4 are needed"):
-        list(pipeline.train_from_listeners(one, None, settings))
+        list(pipeline.train_model(None, None, settings, preferences=one))

@@ -16,6 +16,7 @@ from tonewood.model.model_file import bundled_models
 from tonewood.scorer.training import LabelledTakes, train_scorer
 from tonewood.settings import EnhanceSettings
 from tonewood.training import pipeline, scorers
+from tonewood.utils.device import check_device
 
 Small = Callable[..., Any]
 Learn = Callable[..., Model]
@@ -84,7 +85,7 @@ def test_no_held_out_take_is_learnt_from(
 
 def test_progress_tells_of_every_recording_and_check(training_folders: Any, small: Small) -> None:
     reference, source = training_folders
-    *events, last = pipeline.train_from_folders(reference, source, small(patience=100))
+    *events, last = pipeline.train_model(reference, source, small(patience=100))
     assert isinstance(last, Model)
     loaded = [e for e in events if isinstance(e, loading.SideLoadProgress)]
     assert [(e.side, e.progress.number, e.progress.total) for e in loaded] == [
@@ -103,12 +104,12 @@ def test_the_tiny_scorer_tells_its_instruments_apart(model: Model) -> None:
 
 
 def test_devices() -> None:
-    pipeline.check_device("cpu")
-    with pytest.raises(CallError, match="'gpu'; choose cpu or cuda"):
-        pipeline.check_device("gpu")
+    check_device("cpu")
+    with pytest.raises(CallError, match="'gpu': choose cpu or cuda"):
+        check_device("gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="no CUDA device is at hand: use --device cpu"):
-            pipeline.check_device("cuda")
+        with pytest.raises(DeviceError, match="this machine has no CUDA device: use --device cpu"):
+            check_device("cuda")
 
 
 def test_the_bundled_cello_closes_the_distance(corpora: Path) -> None:

@@ -16,7 +16,7 @@ from tests.conftest import Folders, Run, tiny_settings
 from tonewood.errors import ModelError
 from tonewood.model.model import Model
 from tonewood.settings import apply_assignments
-from tonewood.training.pipeline import train_from_folders
+from tonewood.training.pipeline import train_model
 from tonewood.training.scorers import CheckEvent, Checkpoint
 from tonewood.utils.atomic_write import exclusive_lock
 
@@ -26,9 +26,7 @@ SETTINGS = apply_assignments(tiny_settings(), ["training.patience=3"])
 def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
     """Train until so many looks were taken, or to the end."""
     made = None
-    events = train_from_folders(
-        folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint
-    )
+    events = train_model(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
     for event in events:
         if isinstance(event, Model):
             made = event
@@ -58,7 +56,7 @@ def test_nothing_is_done_twice(training_folders: Folders, tmp_path: Path) -> Non
     path = tmp_path / "c"
     run_until(training_folders, Checkpoint(path), 3)
     seen: list[tuple[str, int]] = []
-    events = train_from_folders(
+    events = train_model(
         training_folders.reference,
         training_folders.source,
         SETTINGS,
@@ -78,12 +76,12 @@ def test_another_training_is_not_gone_on_with(training_folders: Folders, tmp_pat
     sides = training_folders.source, training_folders.reference
     resumed = Checkpoint(path, resumed=True)
     with pytest.raises(ModelError, match="is of another training: its recordings or settings"):
-        list(train_from_folders(*training_folders, other, checkpoint=resumed))
+        list(train_model(*training_folders, other, checkpoint=resumed))
     with pytest.raises(ModelError, match="is of another training"):
-        list(train_from_folders(*sides, SETTINGS, checkpoint=resumed))
+        list(train_model(*sides, SETTINGS, checkpoint=resumed))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ModelError, match="is damaged: leave --resume out to begin anew"):
-        list(train_from_folders(*training_folders, SETTINGS, checkpoint=resumed))
+        list(train_model(*training_folders, SETTINGS, checkpoint=resumed))
 
 
 Start = Callable[..., subprocess.Popen[str]]

@@ -79,7 +79,7 @@ def enhance_command(
     from tonewood.enhancement import output_files
     from tonewood.model.model import load_model
     from tonewood.settings import apply_assignments, default_enhance_settings
-    from tonewood.training.pipeline import check_device
+    from tonewood.utils.device import check_device
 
     named = [
         f"seed={seed}",

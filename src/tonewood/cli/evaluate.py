@@ -77,7 +77,7 @@ def evaluate_command(
         raise CallError(f"seed is {seed}: give one from 0 on")
     from tonewood.evaluation import report as evaluate_page
     from tonewood.model.model import load_model
-    from tonewood.training.pipeline import check_device
+    from tonewood.utils.device import check_device
 
     check_device(device)
     loaded = load_model(model)

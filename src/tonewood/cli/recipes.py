@@ -53,7 +53,7 @@ def apply_command(
     from tonewood.batch import enhance_file
     from tonewood.enhancement import output_files, reapply
     from tonewood.model.model import load_model
-    from tonewood.training.pipeline import check_device
+    from tonewood.utils.device import check_device
 
     if static_only and same_mask:
         raise CallError("--static-only and --same-mask cannot both be had: leave one")

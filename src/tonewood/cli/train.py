@@ -117,14 +117,14 @@ def train_command(
     check_output_path(output, overwrite or concluded is not None)
     wanted, there = named_sides(reference or [], source, manifest)
     origin = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
-    tables = (preferences, ratings)
     kept_takes = FeatureCache.for_user() if cache else NO_CACHE
     if onto is not None:
         kept = load_model(onto)
         settings = apply_assignments(kept.settings, set_ or [])
         if (
             not predictor
-            or any(tables)
+            or preferences is not None
+            or ratings is not None
             or settings.model_copy(update={"predictor": kept.settings.predictor}) != kept.settings
         ):
             raise CallError("--onto adds --predictor and changes nothing else: say no more")
@@ -150,8 +150,9 @@ def train_command(
             return pipeline.train_model(
                 wanted,
                 there,
-                tables,
                 settings,
+                preferences=preferences,
+                ratings=ratings,
                 name=output.stem,
                 device=own,
                 provenance=origin,

@@ -29,7 +29,7 @@ from tonewood.evaluation.pairs import (
 )
 from tonewood.model.model import Model
 from tonewood.stats.sampling import BootstrapInterval, bootstrap_interval
-from tonewood.training.pipeline import check_device
+from tonewood.utils.device import check_device
 
 
 class MethodResult(NamedTuple):

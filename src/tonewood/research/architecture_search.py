@@ -25,9 +25,9 @@ from tonewood.scorer.training import (
     train_scorer,
 )
 from tonewood.settings import ModelSettings, ScorerSettings, SpectrumSettings, TrainingSettings
-from tonewood.training.pipeline import check_device
 from tonewood.training.scorers import hold_out_takes
 from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.device import check_device
 
 
 class ScorerSize(NamedTuple):

@@ -46,10 +46,11 @@ from tonewood.settings import (
     default_enhance_settings,
 )
 from tonewood.training.distillation import LabelProgress
-from tonewood.training.pipeline import check_device, train_from_folders
+from tonewood.training.pipeline import train_model
 from tonewood.training.preferences import ListenerAudioProgress
 from tonewood.training.scorers import CheckEvent
 from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text
+from tonewood.utils.device import check_device
 
 
 class OptimizedBlocks(NamedTuple):
@@ -279,7 +280,7 @@ def reproduce_paper(
     test = read_test_pairs(corpus / "test")
     if model is None:
         folders = corpus / "train" / "good", corpus / "train" / "cheap"
-        for event in train_from_folders(*folders, settings, name=corpus.resolve().name, device=device):
+        for event in train_model(*folders, settings, name=corpus.resolve().name, device=device):
             if isinstance(event, Model):
                 model = event
             else:

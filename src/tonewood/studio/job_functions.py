@@ -47,7 +47,7 @@ from tonewood.studio.session_audio import (
 )
 from tonewood.studio.uploads import save_array
 from tonewood.training.distillation import LabelProgress
-from tonewood.training.pipeline import Provenance, train_from_folders
+from tonewood.training.pipeline import Provenance, train_model
 from tonewood.training.scorers import CheckEvent
 from tonewood.utils.atomic_write import write_text
 
@@ -76,7 +76,7 @@ def run_training_job(request: JobData) -> Iterator[JobData]:
     target = Path(request["target"])
     curve: list[dict[str, Any]] = []
     settings = apply_assignments(ModelSettings(), request.get("settings", []))
-    events = train_from_folders(
+    events = train_model(
         Path(request["reference"]),
         Path(request["source"]),
         settings,

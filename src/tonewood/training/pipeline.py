@@ -1,12 +1,10 @@
-"""Two folders → a model.
-
-What listeners said, alone → a model: scorer and judge, and nothing that folders would teach.
-"""
+"""Train a model from two folders of recordings, from the answers of listeners, or from both."""
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from math import fsum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,189 +12,207 @@ import numpy as np
 import torch
 
 from tonewood.audit.pipeline import analyse_confounds
-from tonewood.data import dataset
-from tonewood.data.dataset import TrainingRecording, WeightedFolder, select_training_excerpts
+from tonewood.data.dataset import (
+    TrainingRecording,
+    WeightedFolder,
+    select_training_excerpts,
+    split_takes,
+)
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.loading import (
     AuditProgress,
+    DatasetSide,
     SideLoadProgress,
     load_sides,
     plan_side_normalization,
     side_display_name,
 )
 from tonewood.data.manifest import FolderOrManifest
-from tonewood.errors import CallError, DeviceError, ModelError, printable
-from tonewood.mask import certificate
+from tonewood.dsp.features import Features
+from tonewood.errors import CallError, ModelError, printable
+from tonewood.mask.certificate import OutOfDomainDetector, fit_detector
 from tonewood.model.card import (
+    ConfoundAudit,
     FolderCard,
-    ListenerCard,
     ModelCard,
     PriorCard,
     Quartiles,
     ScorerCard,
 )
 from tonewood.model.model import Model, load_model
-from tonewood.priors import fitting
-from tonewood.scorer.guide import select_guide_weight, train_guide, validation_gains
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.preference_training import ListenerData
+from tonewood.priors.fitting import PriorFit, fit_priors
+from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, validation_gains
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, PredictorSettings
-from tonewood.training import preferences
+from tonewood.stats.sampling import TakeWeights
 from tonewood.training.distillation import MAX_LEARNING_SECONDS, LabelProgress, distill_predictor
 from tonewood.training.preferences import (
     ListenerAnswers,
     ListenerAudioProgress,
+    hold_out_listener_groups,
     load_listener_answers,
+    measure_listener_agreement,
 )
 from tonewood.training.scorers import CheckEvent, Checkpoint, fit_scorers
+from tonewood.utils.device import check_device
 from tonewood.utils.parallel import page_out, trim_malloc
+
+TrainingEvent = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | Model
+TrainingSide = FolderOrManifest | Sequence[WeightedFolder]
 
 
 class Provenance(NamedTuple):
-    """What the recordings are, where they are from, and under which licence the model may go."""
+    """Description, licence and notice of the recordings, for the model card."""
 
     domain: str = ""
     licence: str = ""
     notice: str = ""
 
 
-NO_PROVENANCE = Provenance()
+class _DataSummary(NamedTuple):
+    """Facts about the training data that the model keeps."""
+
+    cards: tuple[FolderCard, FolderCard]
+    detectors: tuple[OutOfDomainDetector, OutOfDomainDetector]
+    audit: ConfoundAudit | None
 
 
-ListenerTables = tuple[Path | None, Path | None]
+class _PriorExcerpts(NamedTuple):
+    """Features that the priors learn from; weights are None unless the folders have weights."""
 
-TrainingEvent = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | Model
+    reference: list[Features]
+    reference_weights: TakeWeights
+    held_out: list[Features]
+    held_out_weights: TakeWeights
+    source: list[Features]
 
 
-def train_from_folders(
-    reference: FolderOrManifest | Sequence[WeightedFolder],
-    source: FolderOrManifest,
+class _Correction(NamedTuple):
+    """Priors and the guide, which only folders can teach."""
+
+    fit: PriorFit
+    guide: Guide
+    card: PriorCard
+
+
+def train_model(
+    reference: TrainingSide | None,
+    source: FolderOrManifest | None,
     settings: ModelSettings,
     *,
+    preferences: Path | None = None,
+    ratings: Path | None = None,
     name: str = "model",
     device: str = "cpu",
-    provenance: Provenance = NO_PROVENANCE,
-    tables: ListenerTables = (None, None),
+    provenance: Provenance | None = None,
     cache: FeatureCache = NO_CACHE,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[TrainingEvent]:
-    """Learn scorer, judge and priors; yields its progress and, last, the `Model`.
+    """Train a model; yield the progress and, last, the `Model`.
 
-    Of several processes that train together only the first yields a `Model`.
+    If several processes train together, only the first yields a `Model`. A model that is trained
+    from listeners alone has no priors and no guide: its mask search starts from zero and follows
+    the scorer.
 
     Parameters
     ----------
-    reference : Path, ManifestSide or sequence of WeightedFolder
-        A folder, a list, or several folders with their weights, which count in all that is learnt.
-    source : Path or ManifestSide
-        What it holds need not correspond.
-    settings : ModelSettings
-    name : str
-        Of the model, for people.
-    device : str
-        `cpu` or `cuda`.
-    provenance : Provenance
-        What people should know of the recordings, kept in the card.
-    tables : tuple of Path or None
-        Preferences and ratings, by which listeners teach scorer and judge beside the folders.
+    reference : Path, ManifestSide or sequence of WeightedFolder, optional
+        The weights of several folders apply to everything that is learned from them.
+    source : Path or ManifestSide, optional
+        Its recordings need not correspond to those of the reference.
+    preferences, ratings : Path, optional
+        Tables of answers; listeners then teach the scorer and the judge, beside the folders if
+        both are given.
     cache : FeatureCache
-        Where analysed recordings are kept and found again, mapped into memory.
+        Keeps analysed recordings for later trainings.
     checkpoint : Checkpoint, optional
-        Where scorer and judge are kept on their way, and gone on from.
+        Keeps the unfinished scorer and judge, for `--resume`.
 
     Raises
     ------
+    CallError
+        The inputs are incomplete or contradict the settings.
     FolderError, AudioError
-        A folder or a recording in it cannot teach; it is named.
+        A folder, a table or a recording cannot be used; the message names it.
     DeviceError
-        There is no such device.
+        The device does not exist.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
+    _check_inputs(reference, source, preferences, ratings, settings)
     check_device(device)
-    fix = yield from plan_side_normalization(reference, source, settings)
-    takes = yield from load_sides(reference, source, settings, normalization=fix, cache=cache)
-    answered = (yield from preferences.load_listener_answers(*tables, settings)) if any(tables) else None
-    training = settings.training
-    found = analyse_confounds(
-        [take.audit_features for take in takes["reference"]],
-        [take.audit_features for take in takes["source"]],
-        np.random.default_rng(training.seed),
-    )
-    window = settings.spectrum.to_frames(settings.scorer.crop_seconds)
-    clouds = [certificate.fit_detector([take.rows_db for take in takes[side]], window) for side in takes]
-    _free_memory(*takes.values())
-    cards = [
-        _folder_card(side_display_name(side), part)
-        for side, part in zip((reference, source), takes.values(), strict=True)
-    ]
-    kept = dataset.split_takes(takes["reference"], settings.priors.held_out, training.seed)
-    learns, shares = select_training_excerpts(kept.train, MAX_LEARNING_SECONDS, training.seed)
-    checks, checked = select_training_excerpts(kept.held_out, MAX_LEARNING_SECONDS, training.seed)
-    sources, _ = select_training_excerpts(takes["source"], MAX_LEARNING_SECONDS, training.seed)
-    heard = answered.data if answered else None
-    fits = yield from fit_scorers(takes, heard, settings, device, checkpoint)
-    _free_memory(*takes.values())
+
+    # Load the recordings and the answers.
+    normalization = takes = answers = None
+    if reference is not None and source is not None:
+        normalization = yield from plan_side_normalization(reference, source, settings)
+        takes = yield from load_sides(reference, source, settings, normalization=normalization, cache=cache)
+    if preferences is not None or ratings is not None:
+        answers = yield from load_listener_answers(preferences, ratings, settings)
+
+    # Everything that reads whole recordings runs before the long training, so that their memory
+    # can be returned to the system first.
+    excerpts = None
+    if takes is not None:
+        assert reference is not None
+        assert source is not None
+        summary = _summarize_folders(
+            takes, (side_display_name(reference), side_display_name(source)), settings
+        )
+        excerpts = _select_prior_excerpts(takes, settings)
+    else:
+        assert answers is not None
+        summary = _summarize_answers(answers, settings)
+
+    listener_data = answers.data if answers else None
+    fits = yield from fit_scorers(takes, listener_data, settings, device, checkpoint)
+    if takes is not None:
+        _free_memory(takes)
     if process_rank():
-        return  # several trained one scorer; the first goes on alone
+        return  # the other processes helped to train the scorer; the first one goes on alone
     if not settings.predictor.taught:
-        # Of long folders most is not looked at again, and need not be in memory.
-        takes, kept = {}, dataset.TakeSplit([], [])
-    generator = torch.Generator().manual_seed(training.seed)
-    learnt = fitting.fit_priors(
-        learns,
-        sources,
-        checks,
-        settings.priors,
-        settings.spectrum.hop_ms,
-        generator,
-        (shares, checked),
-    )
-    guide = train_guide(learnt.corrected, settings.guide, generator, shares)
-    gains = validation_gains(guide, learnt.corrected_held_out)
-    # What the guide adds it adds moment by moment, by pairs of the same kind as the networks'.
-    weight = select_guide_weight(gains) * learnt.priors.shrinkage.networks.per_frame
-    judge = fits.get("judge")
+        takes = None  # of long folders, only the excerpts are still needed
+
+    correction = _fit_correction(excerpts, settings) if excerpts is not None else None
+    scorer, judge, seed = fits["scorer"], fits.get("judge"), settings.training.seed
+    agreement = None
+    if listener_data is not None:
+        split = hold_out_listener_groups(listener_data, settings.training.held_out, seed)
+        agreement = measure_listener_agreement(scorer.scorer, listener_data, split)
     model = Model(
         name=name,
         settings=settings,
-        scorer=fits["scorer"].scorer,
+        scorer=scorer.scorer,
         judge=judge.scorer if judge else None,
-        learnt_priors=learnt.priors,
-        learnt_guide=guide,
-        guide_weight=weight,
-        reference_likeness=clouds[0],
-        source_likeness=clouds[1],
+        learnt_priors=correction.fit.priors if correction else None,
+        learnt_guide=correction.guide if correction else None,
+        guide_weight=correction.card.guide_weight if correction else 0.0,
+        reference_likeness=summary.detectors[0],
+        source_likeness=summary.detectors[1],
         card=ModelCard(
-            reference=cards[0],
-            source=cards[1],
-            scorer=scorer_card(fits["scorer"], training.seed),
-            judge=scorer_card(judge, training.seed + 1) if judge else None,
-            prior=PriorCard(
-                weights=learnt.priors.weights,
-                beliefs=learnt.priors.shrinkage,
-                cycle_db=learnt.cycle_scores,
-                guide_weight=weight,
-                guide_gains=gains,
-            ),
-            seconds=round(time.perf_counter() - began, 1),
-            seed=training.seed,
-            versions=library_versions(),
-            **provenance._asdict(),
-            audit=found,
-            fix=fix,
-            ears=listener_card(fits["scorer"].scorer, answered.data, settings) if answered else None,
+            reference=summary.cards[0],
+            source=summary.cards[1],
+            scorer=_scorer_card(scorer, seed),
+            judge=_scorer_card(judge, seed + 1) if judge else None,
+            prior=correction.card if correction else None,
+            seconds=round(time.perf_counter() - started, 1),
+            seed=seed,
+            versions=_library_versions(),
+            **(provenance or Provenance())._asdict(),
+            audit=summary.audit,
+            fix=normalization,
+            ears=agreement,
         ),
     )
     if settings.predictor.taught:
+        assert takes is not None
         yield from distill_predictor(model, takes, settings.predictor)
     else:
         yield model
 
 
 def load_finished_model(output: Path, checkpoint: Checkpoint) -> Model | None:
-    """The model that a training ended with that was killed before it forgot its checkpoint."""
+    """Load the model of a training that was killed after saving it, before removing its checkpoint."""
     digest = checkpoint.recorded_digest()
     if digest is None or not output.is_file():
         return None
@@ -209,29 +225,29 @@ def load_finished_model(output: Path, checkpoint: Checkpoint) -> Model | None:
 
 def add_predictor(
     model: Model,
-    reference: FolderOrManifest | Sequence[WeightedFolder],
+    reference: TrainingSide,
     source: FolderOrManifest,
     settings: PredictorSettings,
     cache: FeatureCache = NO_CACHE,
 ) -> Iterator[TrainingEvent]:
-    """Give a model that is there a predictor, all else left as it is; yields as `train`.
+    """Add a predictor to a trained model and change nothing else; yield as `train_model` does.
 
     Parameters
     ----------
-    reference, source : Path, ManifestSide, or several weighted
-        What the model was trained on.
+    reference, source
+        The recordings that the model was trained on.
 
     Raises
     ------
     FolderError, AudioError
-        A folder or a recording in it cannot teach; it is named.
+        A folder or a recording cannot be used; the message names it.
     ModelError
-        Listeners alone taught the model, which has no prior.
+        The model was trained from listeners alone and has no prior.
     """
     if model.learnt_priors is None:
         raise ModelError(
-            f"{printable(model.name)} was learnt from listeners alone; a predictor learns from prior "
-            "and search: train with --reference and --source"
+            f"{printable(model.name)} was trained from listeners alone; a predictor is trained from the "
+            "prior and the search: train a model with --reference and --source"
         )
     takes = yield from load_sides(
         reference, source, model.settings, normalization=model.card.fix, cache=cache
@@ -239,23 +255,119 @@ def add_predictor(
     yield from distill_predictor(model, takes, settings)
 
 
-def _free_memory(*sides: Sequence[TrainingRecording]) -> None:
-    """Let the system have what a stage is done with; recordings stay mapped."""
-    for take in (it for side in sides for it in side):
-        page_out(*take.features)
+def _check_inputs(
+    reference: TrainingSide | None,
+    source: FolderOrManifest | None,
+    preferences: Path | None,
+    ratings: Path | None,
+    settings: ModelSettings,
+) -> None:
+    if (reference is None) != (source is None):
+        raise CallError("--reference and --source need each other: give both")
+    if reference is not None:
+        return
+    if preferences is None and ratings is None:
+        raise CallError(
+            "there is nothing to train from: give --reference and --source, a --manifest, "
+            "--preferences or --ratings"
+        )
+    if settings.training.fix:
+        raise CallError("--fix makes two folders alike: give --reference and --source too")
+    if settings.predictor.taught:
+        raise CallError("a predictor is trained from folders: give --reference and --source too")
+
+
+def _summarize_folders(
+    takes: Mapping[DatasetSide, list[TrainingRecording]], names: tuple[str, str], settings: ModelSettings
+) -> _DataSummary:
+    reference, source = takes["reference"], takes["source"]
+    audit = analyse_confounds(
+        [take.audit_features for take in reference],
+        [take.audit_features for take in source],
+        np.random.default_rng(settings.training.seed),
+    )
+    window = settings.spectrum.to_frames(settings.scorer.crop_seconds)
+    detectors = tuple(fit_detector([take.rows_db for take in side], window) for side in (reference, source))
+    cards = tuple(
+        _folder_card(name, [take.seconds for take in side])
+        for name, side in zip(names, (reference, source), strict=True)
+    )
+    _free_memory(takes)
+    return _DataSummary((cards[0], cards[1]), (detectors[0], detectors[1]), audit)
+
+
+def _summarize_answers(answers: ListenerAnswers, settings: ModelSettings) -> _DataSummary:
+    """Summarize recordings by the half that listeners preferred, in place of two folders."""
+    window = settings.spectrum.to_frames(settings.scorer.crop_seconds)
+    better: list[float] = []
+    worse: list[float] = []
+    for seconds, preferred in zip(answers.seconds, answers.data.in_better_half.tolist(), strict=True):
+        (better if preferred else worse).append(seconds)
+    return _DataSummary(
+        (
+            _folder_card("the better half of what was heard", better),
+            _folder_card("the worse half of what was heard", worse),
+        ),
+        (
+            fit_detector(answers.data.split_by_preference().reference, window),
+            fit_detector(answers.data.rows, window),
+        ),
+        None,
+    )
+
+
+def _folder_card(name: str, seconds: Sequence[float]) -> FolderCard:
+    return FolderCard(name=name, takes=len(seconds), hours=round(fsum(seconds) / 3600, 4))
+
+
+def _select_prior_excerpts(
+    takes: Mapping[DatasetSide, list[TrainingRecording]], settings: ModelSettings
+) -> _PriorExcerpts:
+    seed = settings.training.seed
+    split = split_takes(takes["reference"], settings.priors.held_out, seed)
+    return _PriorExcerpts(
+        *select_training_excerpts(split.train, MAX_LEARNING_SECONDS, seed),
+        *select_training_excerpts(split.held_out, MAX_LEARNING_SECONDS, seed),
+        select_training_excerpts(takes["source"], MAX_LEARNING_SECONDS, seed)[0],
+    )
+
+
+def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Correction:
+    # One generator for priors and guide, so that the model depends on the seed alone.
+    generator = torch.Generator().manual_seed(settings.training.seed)
+    fit = fit_priors(
+        excerpts.reference,
+        excerpts.source,
+        excerpts.held_out,
+        settings.priors,
+        settings.spectrum.hop_ms,
+        generator,
+        (excerpts.reference_weights, excerpts.held_out_weights),
+    )
+    guide = train_guide(fit.corrected, settings.guide, generator, excerpts.reference_weights)
+    gains = validation_gains(guide, fit.corrected_held_out)
+    # The guide acts frame by frame and learned from the same kind of pairs as the mask networks,
+    # so it is trusted as far as they are.
+    weight = select_guide_weight(gains) * fit.priors.shrinkage.networks.per_frame
+    card = PriorCard(
+        weights=fit.priors.weights,
+        beliefs=fit.priors.shrinkage,
+        cycle_db=fit.cycle_scores,
+        guide_weight=weight,
+        guide_gains=gains,
+    )
+    return _Correction(fit, guide, card)
+
+
+def _free_memory(takes: Mapping[DatasetSide, list[TrainingRecording]]) -> None:
+    """Return the memory of a finished stage to the system; recordings stay memory-mapped."""
+    for side in takes.values():
+        for take in side:
+            page_out(*take.features)
     trim_malloc()
 
 
-def check_device(device: str) -> None:
-    """Raise DeviceError if there is no such device here."""
-    if device.split(":")[0] not in ("cpu", "cuda"):
-        raise CallError(f"device is {device!r}; choose cpu or cuda")
-    if device != "cpu" and not torch.cuda.is_available():
-        raise DeviceError("no CUDA device is at hand: use --device cpu")
-
-
-def library_versions() -> dict[str, str]:
-    """What the result depends on besides data and settings."""
+def _library_versions() -> dict[str, str]:
     return {
         "tonewood": version("tonewood"),
         "torch": version("torch"),
@@ -263,22 +375,7 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def _folder_card(name: str, takes: list[TrainingRecording]) -> FolderCard:
-    return FolderCard(name=name, takes=len(takes), hours=round(dataset.total_hours(takes), 4))
-
-
-def listener_card(scorer: Scorer, listener_data: ListenerData, settings: ModelSettings) -> ListenerCard:
-    """What a card says of listeners."""
-    training = settings.training
-    return preferences.measure_listener_agreement(
-        scorer,
-        listener_data,
-        preferences.hold_out_listener_groups(listener_data, training.held_out, training.seed),
-    )
-
-
-def scorer_card(fit: TrainedScorer, seed: int) -> ScorerCard:
-    """What a card says of a fit."""
+def _scorer_card(fit: TrainedScorer, seed: int) -> ScorerCard:
     return ScorerCard(
         accuracy=fit.accuracy,
         accuracy_interval=fit.interval,
@@ -291,108 +388,3 @@ def scorer_card(fit: TrainedScorer, seed: int) -> ScorerCard:
         steps=fit.steps,
         seed=seed,
     )
-
-
-def train_model(
-    reference: FolderOrManifest | Sequence[WeightedFolder] | None,
-    source: FolderOrManifest | None,
-    tables: ListenerTables,
-    settings: ModelSettings,
-    *,
-    name: str = "model",
-    device: str = "cpu",
-    provenance: Provenance = NO_PROVENANCE,
-    cache: FeatureCache = NO_CACHE,
-    checkpoint: Checkpoint | None = None,
-) -> Iterator[TrainingEvent]:
-    """Learn from two sides, from tables of preferences and ratings, or from all of it.
-
-    Raises
-    ------
-    CallError
-        There is nothing to learn from, or half of it.
-    """
-    if (reference is None) != (source is None):
-        raise CallError("one folder has no counterpart: give --reference and --source")
-    if reference is not None and source is not None:
-        return train_from_folders(
-            reference,
-            source,
-            settings,
-            name=name,
-            device=device,
-            provenance=provenance,
-            tables=tables,
-            cache=cache,
-            checkpoint=checkpoint,
-        )
-    if not any(tables):
-        raise CallError(
-            "there is nothing to learn from: give --reference and --source, a --manifest, "
-            "--preferences or --ratings"
-        )
-    if settings.training.fix:
-        raise CallError("--fix makes two folders alike: give --reference and --source too")
-    if settings.predictor.taught:
-        raise CallError("a predictor learns from folders: give --reference and --source too")
-    return train_from_listeners(
-        *tables, settings, name=name, device=device, provenance=provenance, checkpoint=checkpoint
-    )
-
-
-def train_from_listeners(
-    preferences: Path | None,
-    ratings: Path | None,
-    settings: ModelSettings,
-    *,
-    name: str = "model",
-    device: str = "cpu",
-    provenance: Provenance = NO_PROVENANCE,
-    checkpoint: Checkpoint | None = None,
-) -> Iterator[TrainingEvent]:
-    """Learn scorer and judge from listeners alone; yields its progress and, last, the `Model`.
-
-    There are no folders that a prior or the guide could be learnt from, and none is made up: a
-    mask starts from nothing and follows the scorer alone. Likeness is to what was heard, and to
-    the better half of it.
-    """
-    began = time.perf_counter()
-    check_device(device)
-    answered = yield from load_listener_answers(preferences, ratings, settings)
-    fits = yield from fit_scorers(None, answered.data, settings, device, checkpoint)
-    if process_rank():
-        return  # as of `train.train`
-    window = settings.spectrum.to_frames(settings.scorer.crop_seconds)
-    halves = answered.data.split_by_preference()
-    judge, seed = fits.get("judge"), settings.training.seed
-    yield Model(
-        name=name,
-        settings=settings,
-        scorer=fits["scorer"].scorer,
-        judge=judge.scorer if judge else None,
-        learnt_priors=None,
-        learnt_guide=None,
-        guide_weight=0.0,
-        reference_likeness=certificate.fit_detector(halves.reference, window),
-        source_likeness=certificate.fit_detector(answered.data.rows, window),
-        card=ModelCard(
-            reference=_half_folder_card("the better half of what was heard", answered, True),
-            source=_half_folder_card("the worse half of what was heard", answered, False),
-            scorer=scorer_card(fits["scorer"], seed),
-            judge=scorer_card(judge, seed + 1) if judge else None,
-            prior=None,
-            seconds=round(time.perf_counter() - began, 1),
-            seed=seed,
-            versions=library_versions(),
-            **provenance._asdict(),
-            ears=listener_card(fits["scorer"].scorer, answered.data, settings),
-        ),
-    )
-
-
-def _half_folder_card(name: str, answers: ListenerAnswers, preferred: bool) -> FolderCard:
-    own = [
-        s for s, it in zip(answers.seconds, answers.data.in_better_half.tolist(), strict=True)
-        if it == preferred
-    ]  # fmt: skip
-    return FolderCard(name=name, takes=len(own), hours=round(sum(own) / 3600, 4))
