@@ -91,18 +91,18 @@ def encode(
 def stereo(play: Play) -> Samples:
     """On the grid of 16 bits."""
     wave = play(FRAMES / 44_100 + 0.01, 44_100, 2, seed=4)[:, :FRAMES]
-    made: Samples = (np.rint(wave * 2**15) / 2**15).astype(np.float32)
-    return made
+    output: Samples = (np.rint(wave * 2**15) / 2**15).astype(np.float32)
+    return output
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.codec}{kind.suffix}")
 def test_decoded_samples_are_aligned(tmp_path: Path, stereo: Samples, kind: Kind) -> None:
     path = encode(tmp_path / f"a{kind.suffix}", stereo, kind.rate, kind.codec)
-    taken = read_recording(path)
-    assert (taken.rate, taken.channels, taken.format) == (kind.rate, 2, kind.found)
-    assert taken.samples.flags.c_contiguous
-    assert 0 <= taken.samples.shape[1] - FRAMES <= kind.spare
-    got = taken.samples[:, :FRAMES]
+    recording = read_recording(path)
+    assert (recording.rate, recording.channels, recording.format) == (kind.rate, 2, kind.found)
+    assert recording.samples.flags.c_contiguous
+    assert 0 <= recording.samples.shape[1] - FRAMES <= kind.spare
+    got = recording.samples[:, :FRAMES]
     if kind.exact:
         np.testing.assert_array_equal(got, stereo)
     middle = slice(4_000, -4_000)
@@ -114,9 +114,9 @@ def test_decoded_samples_are_aligned(tmp_path: Path, stereo: Samples, kind: Kind
 
 def test_wma_and_bare_aac_are_read(tmp_path: Path, stereo: Samples) -> None:
     for suffix, codec, container in ((".wma", "wmav2", "ASF"), (".aac", "aac", "ADTS")):
-        taken = read_recording(encode(tmp_path / f"a{suffix}", stereo, 44_100, codec))
-        assert taken.format.container == container
-        assert abs(taken.samples.shape[1] - FRAMES) <= 2_048  # neither says how long it is
+        recording = read_recording(encode(tmp_path / f"a{suffix}", stereo, 44_100, codec))
+        assert recording.format.container == container
+        assert abs(recording.samples.shape[1] - FRAMES) <= 2_048  # neither says how long it is
 
 
 def test_container_is_detected_by_content(tmp_path: Path, stereo: Samples) -> None:
@@ -129,13 +129,13 @@ def test_itunes_length_cuts_the_padding(tmp_path: Path, stereo: Samples) -> None
     note = f" 00000000 00000400 00000100 {FRAMES - 300:016X} 00000000"
     path = tmp_path / "a.m4a"
     encode(path, stereo, 44_100, "aac", options={"movflags": "use_metadata_tags"})
-    with av.open(str(path)) as there, av.open(str(tmp_path / "b.m4a"), "w") as made:
-        track = made.add_stream_from_template(there.streams.audio[0])
-        made.metadata["iTunSMPB"] = note
-        for packet in there.demux(there.streams.audio[0]):
+    with av.open(str(path)) as existing, av.open(str(tmp_path / "b.m4a"), "w") as output:
+        track = output.add_stream_from_template(existing.streams.audio[0])
+        output.metadata["iTunSMPB"] = note
+        for packet in existing.demux(existing.streams.audio[0]):
             if packet.size:
                 packet.stream = track
-                made.mux(packet)
+                output.mux(packet)
     file = ffmpeg.MediaFile(tmp_path / "b.m4a", "mov")
     with file:
         file._container = _Noted(file._container, note)
@@ -189,7 +189,9 @@ def test_video_without_audio_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}], ids=["end", "start"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
-def test_cut_off_file_is_refused(tmp_path: Path, stereo: Samples, share: float, options: dict[str, str]) -> None:
+def test_cut_off_file_is_refused(
+    tmp_path: Path, stereo: Samples, share: float, options: dict[str, str]
+) -> None:
     for suffix, codec in ((".m4a", "aac"), (".m4a", "alac"), (".mov", "pcm_s16le")):
         data = encode(tmp_path / f"a{suffix}", stereo, 44_100, codec, 1, options).read_bytes()
         (tmp_path / f"cut{suffix}").write_bytes(data[: round(share * len(data))])
@@ -279,12 +281,14 @@ def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
         plan_file_jobs([path], tmp_path / "a.m4a")
 
 
-def test_video_is_enhanced_to_flac(tmp_path: Path, play: Play, model_file: Path, run: Callable[..., Any]) -> None:
+def test_video_is_enhanced_to_flac(
+    tmp_path: Path, play: Play, model_file: Path, run: Callable[..., Any]
+) -> None:
     wave = play(1.5, 22_050, 2, seed=2)
     path = encode(tmp_path / "in.mov", wave, 22_050, "pcm_s16le", tracks=2)
-    done = run("enhance", path, "-m", model_file, "-o", tmp_path / "out", "--steps", "2", "--json")
-    assert done.code == 0, done.err
-    assert any("2 audio tracks; the first was taken" in it for it in done.objects[0]["warnings"])
+    result = run("enhance", path, "-m", model_file, "-o", tmp_path / "out", "--steps", "2", "--json")
+    assert result.code == 0, result.err
+    assert any("2 audio tracks; the first was taken" in item for item in result.objects[0]["warnings"])
     out = tmp_path / "out" / "in.flac"
     info = soundfile.info(out)
     assert (info.frames, info.samplerate, info.channels) == (wave.shape[1], 22_050, 2)
@@ -305,6 +309,6 @@ def test_missing_pyav_names_the_extra(
     with pytest.raises(FolderError, match=r"only recordings such as a\.m4a, .*\[media\]"):
         find_audio_files(tmp_path)
     soundfile.write(tmp_path / "b.wav", stereo.T, 44_100)
-    assert [it.name for it in find_audio_files(tmp_path)] == ["b.wav"]
+    assert [item.name for item in find_audio_files(tmp_path)] == ["b.wav"]
     monkeypatch.undo()
-    assert [it.name for it in find_audio_files(tmp_path)] == ["a.m4a", "b.wav"]
+    assert [item.name for item in find_audio_files(tmp_path)] == ["a.m4a", "b.wav"]

@@ -102,10 +102,10 @@ def test_opus_has_its_own_suffix() -> None:
 def test_unsupported_shapes_are_known_before_writing(
     container: str, subtype: str, shape: tuple[int, int, int], why: str
 ) -> None:
-    found = why_unsupported(AudioFormat(container, subtype), *shape)
-    assert found is not None
+    actual = why_unsupported(AudioFormat(container, subtype), *shape)
+    assert actual is not None
     with pytest.raises(ValueError, match=why):
-        raise ValueError(found)
+        raise ValueError(actual)
 
 
 def test_large_files_fit_where_sizes_have_64_bits() -> None:

@@ -25,6 +25,7 @@ from tonewood.audio_io.reader import (
     probe_audio,
     read_recording,
     resample,
+    to_mono,
     write_recording,
 )
 from tonewood.errors import AudioError, CallError, FolderError, OutputError
@@ -80,11 +81,11 @@ def test_integer_samples_are_written_back_bit_for_bit(
     first, second = tmp_path / "first", tmp_path / "second"
     samples = integers(rng, form.integer_bits, channels, 40_000)
     write_recording(first, samples, 48_000, form)
-    taken = read_recording(first)
-    assert taken.format == form
-    assert (taken.rate, taken.channels) == (48_000, channels)
-    np.testing.assert_array_equal(taken.samples, samples)
-    write_recording(second, taken.samples, taken.rate, taken.format)
+    read_back = read_recording(first)
+    assert read_back.format == form
+    assert (read_back.rate, read_back.channels) == (48_000, channels)
+    np.testing.assert_array_equal(read_back.samples, samples)
+    write_recording(second, read_back.samples, read_back.rate, read_back.format)
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -96,8 +97,8 @@ def test_samples_of_other_programs_are_written_back_bit_for_bit(
     whole = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (30_000, 2)) << (32 - bits)
     theirs, ours = tmp_path / "theirs.wav", tmp_path / "ours.flac"
     soundfile.write(theirs, whole.astype(np.int32), 44_100, subtype=f"PCM_{bits}")
-    taken = read_recording(theirs)
-    write_recording(ours, taken.samples, taken.rate, AudioFormat.for_path(ours, taken.format))
+    read_back = read_recording(theirs)
+    write_recording(ours, read_back.samples, read_back.rate, AudioFormat.for_path(ours, read_back.format))
     back, _ = soundfile.read(ours, dtype="int32")
     np.testing.assert_array_equal(back, whole)
 
@@ -110,9 +111,9 @@ def test_floats_beyond_full_scale_are_unchanged(
     samples = (3 * rng.standard_normal((2, 40_000))).astype(np.float32)
     form = AudioFormat(container, subtype)
     write_recording(tmp_path / "a", samples, 96_000, form)
-    taken = read_recording(tmp_path / "a")
-    np.testing.assert_array_equal(taken.samples, samples)
-    assert taken.format == form
+    read_back = read_recording(tmp_path / "a")
+    np.testing.assert_array_equal(read_back.samples, samples)
+    assert read_back.format == form
 
 
 def test_32_bit_integers_keep_the_precision_of_a_float32(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -138,7 +139,9 @@ def test_companded_samples_are_stable_and_clipped(
 
 @pytest.mark.parametrize("form", [*LOSSY, AudioFormat("FLAC", "PCM_16"), WAV16], ids=label)
 @pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
-def test_length_rate_and_time_zero_are_unchanged(tmp_path: Path, tone: Tone, form: AudioFormat, rate: int) -> None:
+def test_length_rate_and_time_zero_are_unchanged(
+    tmp_path: Path, tone: Tone, form: AudioFormat, rate: int
+) -> None:
     if rate == 96_000 and form.container == "MP3":
         rate = 32_000
     if form.subtype == "OPUS":
@@ -146,12 +149,12 @@ def test_length_rate_and_time_zero_are_unchanged(tmp_path: Path, tone: Tone, for
     # Neither a whole number of blocks of ours nor of any codec's frames.
     samples = tone(rate=rate, seconds=1, channels=2, frequency=1000.0)[:, :-7]
     write_recording(tmp_path / "a", samples, rate, form)
-    taken = read_recording(tmp_path / "a")
-    assert taken.samples.shape == samples.shape
-    assert taken.rate == rate
+    read_back = read_recording(tmp_path / "a")
+    assert read_back.samples.shape == samples.shape
+    assert read_back.rate == rate
     assert probe_audio(tmp_path / "a").frames == samples.shape[1]
     middle = slice(rate // 10, -rate // 10)  # codecs smear the ends
-    error = taken.samples[:, middle] - samples[:, middle]
+    error = read_back.samples[:, middle] - samples[:, middle]
     # A shift by a single sample would make an error of 0.10 or more at these tones and rates.
     assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(samples**2))
 
@@ -181,8 +184,8 @@ def test_rounding_is_to_the_nearest_and_never_wraps(
 def test_channels_keep_their_order(tmp_path: Path, tone: Tone, channels: int) -> None:
     samples = tone(channels=channels)
     write_recording(tmp_path / "a.flac", samples, 44_100, AudioFormat("FLAC", "PCM_24"))
-    taken = read_recording(tmp_path / "a.flac").samples
-    np.testing.assert_allclose(taken, samples, atol=2.0**-24)
+    read_back = read_recording(tmp_path / "a.flac").samples
+    np.testing.assert_allclose(read_back, samples, atol=2.0**-24)
 
 
 def test_a_long_vorbis_does_not_crash_its_encoder(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -231,8 +234,8 @@ def test_clipping_survives_writing_and_reading(tmp_path: Path, tone: Tone) -> No
 
 def test_mono_is_the_mean_of_the_channels() -> None:
     stereo = recording([[0.5, 1.0, 0.0], [0.5, -1.0, 0.25]])
-    np.testing.assert_array_equal(stereo.mono(), [0.5, 0.0, 0.125])
-    assert stereo.mono().dtype == np.float32
+    np.testing.assert_array_equal(to_mono(stereo.samples), [0.5, 0.0, 0.125])
+    assert to_mono(stereo.samples).dtype == np.float32
     assert stereo.duration == 3 / 44_100
 
 
@@ -399,7 +402,9 @@ def test_damaged_header_is_refused(wav: Path, change: tuple[int, bytes]) -> None
 
 @pytest.mark.parametrize("form", [*INTEGERS, WAV_FLOAT, *LOSSY], ids=label)
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_cut_off_file_is_refused(tmp_path: Path, rng: np.random.Generator, form: AudioFormat, share: float) -> None:
+def test_cut_off_file_is_refused(
+    tmp_path: Path, rng: np.random.Generator, form: AudioFormat, share: float
+) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     write_recording(whole, rng.uniform(-0.5, 0.5, (1, 96_000)).astype(np.float32), 48_000, form)
     data = whole.read_bytes()
@@ -490,9 +495,7 @@ def headerless_mp3(path: Path, rng: np.random.Generator, loud_first: bool) -> Pa
     return path
 
 
-def test_mp3_without_length_header_is_read_to_its_end(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_mp3_without_length_header_is_read_to_its_end(tmp_path: Path, rng: np.random.Generator) -> None:
     path = headerless_mp3(tmp_path / "a.mp3", rng, loud_first=False)
     # 384 frames of 1152: all of it, with the encoder's own delay.
     assert read_recording(path).samples.shape == (1, 384 * 1152)
@@ -629,12 +632,12 @@ def test_invalid_samples_are_not_written(tmp_path: Path) -> None:
 
 
 def test_audio_files_are_found_below_a_folder_and_sorted(tmp_path: Path) -> None:
-    wanted = ["B/2.Flac", "a/1.wav", "a/b/3.OPUS", "z.mp3"]
-    for name in [*wanted, "a/.hidden.wav", ".git/x.wav", "a/notes.txt", "._z.mp3", "wav"]:
+    expected = ["B/2.Flac", "a/1.wav", "a/b/3.OPUS", "z.mp3"]
+    for name in [*expected, "a/.hidden.wav", ".git/x.wav", "a/notes.txt", "._z.mp3", "wav"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_audio_files(tmp_path)
-    assert [p.relative_to(tmp_path).as_posix() for p in found] == wanted
+    actual = find_audio_files(tmp_path)
+    assert [p.relative_to(tmp_path).as_posix() for p in actual] == expected
 
 
 def test_links_neither_loop_nor_list_twice(tmp_path: Path) -> None:

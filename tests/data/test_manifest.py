@@ -108,16 +108,16 @@ def test_excerpts_of_one_file_or_session_share_a_group(takes: Path) -> None:
     listing = ManifestSide(takes / "l.csv", "reference", (*entries, entries[0]))
     for group_by in ("file", "folder"):
         settings = apply_assignments(ModelSettings(), [f"training.group_by={group_by}"])
-        found = [it.take for it in dataset.load_dataset(listing, settings)]
-        assert len(found) == 4  # the last row is the first again
-        assert [round(take.seconds, 3) for take in found] == [2.0] * 4
-        assert found[0].group == found[1].group != found[2].group == found[3].group == "m"
-        assert [take.audit_features.session for take in found] == [".", ".", "m", "m"]
+        actual = [item.take for item in dataset.load_dataset(listing, settings)]
+        assert len(actual) == 4  # the last row is the first again
+        assert [round(take.seconds, 3) for take in actual] == [2.0] * 4
+        assert actual[0].group == actual[1].group != actual[2].group == actual[3].group == "m"
+        assert [take.audit_features.session for take in actual] == [".", ".", "m", "m"]
     wave, _ = soundfile.read(takes / "good.wav", dtype="float32")
     piece = ExcerptReader(listing.entries[1])
     for _ in range(2):  # the second time it is not read to its end
-        heard = np.concatenate(list(piece.blocks()), axis=1)
-        assert np.array_equal(heard[0], wave[160_000:192_000])
+        samples = np.concatenate(list(piece.blocks()), axis=1)
+        assert np.array_equal(samples[0], wave[160_000:192_000])
 
 
 def test_missing_excerpts_are_refused(takes: Path) -> None:

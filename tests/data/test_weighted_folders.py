@@ -58,8 +58,8 @@ def loaded(sides: list[WeightedFolder], source: Path) -> list[TrainingRecording]
         try:
             next(steps)
         except StopIteration as end:
-            found: list[TrainingRecording] = end.value["reference"]
-            return found
+            actual: list[TrainingRecording] = end.value["reference"]
+            return actual
 
 
 def test_folder_weight_is_independent_of_its_duration(three: Three) -> None:
@@ -101,18 +101,16 @@ def test_weights_apply_to_codebook_and_means() -> None:
     takes = [features(6.0), features(-6.0)]
     settings = NeighbourSettings(frames=200)
     shares = [1.9, 0.1]
-    there, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1), shares)
+    existing, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1), shares)
     plain, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1))
-    chosen = (there.codebook.take_index == 0).float().mean().item()
+    chosen = (existing.codebook.take_index == 0).float().mean().item()
     assert chosen == pytest.approx(0.95, abs=0.05)
     assert (plain.codebook.take_index == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
-    slope = (there.row_mean[-1] - there.row_mean[0]).item()
+    slope = (existing.row_mean[-1] - existing.row_mean[0]).item()
     assert slope == pytest.approx(0.9 * 12, abs=0.7)
 
 
-def test_masks_approach_the_heavier_reference(
-    three: Three, small: Callable[..., ModelSettings]
-) -> None:
+def test_masks_approach_the_heavier_reference(three: Three, small: Callable[..., ModelSettings]) -> None:
     masks = []
     for warm, bright in ((30.0, 1.0), (1.0, 30.0)):
         sides = [WeightedFolder(three.warm, warm), WeightedFolder(three.bright, bright)]
@@ -176,7 +174,7 @@ def test_invalid_weights_are_refused(
     code: int,
     reason: str,
 ) -> None:
-    named_ = [word for it in references for word in ("--reference", three.warm.with_name(it))]
+    named_ = [word for reference in references for word in ("--reference", three.warm.with_name(reference))]
     ran = run("train", *named_, "--source", three.source, "-o", tmp_path / "m.tonewood")
     assert ran.code == code, ran.err
     assert reason in ran.err

@@ -15,33 +15,33 @@ Run = Callable[..., Any]
 
 
 def test_card_lines_have_all_entries(model: Model) -> None:
-    told = {entry.name: " ".join(entry.lines) for entry in card_lines(model)}
-    assert list(told) == [
+    fields = {entry.name: " ".join(entry.lines) for entry in card_lines(model)}
+    assert list(fields) == [
         *("domain", "reference", "source", "scorer", "judge", "prior"),
         *("audit", "trained", "licence", "cite"),
     ]
-    assert told["domain"] == told["licence"] == NOT_STATED
-    assert "4 takes, 1.1 minutes" in told["source"]
-    assert "held-out takes" in told["scorer"]
-    assert model.digest[:16] in told["cite"]
-    assert "Verma" in told["cite"]
+    assert fields["domain"] == fields["licence"] == NOT_STATED
+    assert "4 takes, 1.1 minutes" in fields["source"]
+    assert "held-out takes" in fields["scorer"]
+    assert model.digest[:16] in fields["cite"]
+    assert "Verma" in fields["cite"]
 
 
 def test_interval_contains_the_accuracy_and_is_wide_for_few_takes(model: Model) -> None:
-    it = model.card.scorer
-    low, high = it.accuracy_interval
-    assert low <= it.accuracy <= high
-    assert it.takes == 2  # one of four, on each side
+    item = model.card.scorer
+    low, high = item.accuracy_interval
+    assert low <= item.accuracy <= high
+    assert item.takes == 2  # one of four, on each side
     assert high - low > 0.3
 
 
 def test_provenance_is_in_the_card(training_folders: Any, small: Callable[..., Any]) -> None:
     origin = Provenance("a | b", "CC0-1.0", "one\ntwo")
     reference, source = training_folders
-    *_, made = train_model(reference, source, small(judge=False), provenance=origin)
-    assert isinstance(made, Model)
-    assert (made.card.domain, made.card.licence, made.card.notice) == origin
-    page = card_markdown(made)
+    *_, output = train_model(reference, source, small(judge=False), provenance=origin)
+    assert isinstance(output, Model)
+    assert (output.card.domain, output.card.licence, output.card.notice) == origin
+    page = card_markdown(output)
     assert "license: cc0-1.0\n" in page
     assert "a \\| b" in page
     assert "## Notice\n\n```\none\ntwo\n```\n" in page

@@ -22,7 +22,7 @@ COMMIT = "a" * 40
 
 def test_model_folder_loads_equal(model: Model, tmp_path: Path) -> None:
     tonewood.save_pretrained(model, tmp_path / "tiny")
-    assert sorted(it.name for it in (tmp_path / "tiny").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == [
         "README.md",
         "model.tonewood",
     ]
@@ -37,7 +37,7 @@ def test_existing_model_folder_is_not_replaced(model: Model, tmp_path: Path) -> 
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(OutputError, match=r"README\.md exists"):
         tonewood.save_pretrained(model, tmp_path)
-    assert [it.name for it in tmp_path.iterdir()] == ["README.md"]
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     tonewood.save_pretrained(model, tmp_path, overwrite=True)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == card_text.card_markdown(model)
 
@@ -72,10 +72,10 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_cached_repository_loads_without_a_network(model: Model, offline: Path) -> None:
-    there = offline / "models--somebody--cello"
-    tonewood.save_pretrained(model, there / "snapshots" / COMMIT)
-    (there / "refs").mkdir()
-    (there / "refs" / "main").write_text(COMMIT)
+    existing = offline / "models--somebody--cello"
+    tonewood.save_pretrained(model, existing / "snapshots" / COMMIT)
+    (existing / "refs").mkdir()
+    (existing / "refs" / "main").write_text(COMMIT)
     back = tonewood.from_pretrained("somebody/cello")
     assert (back.digest, back.name) == (model.digest, "cello")
     assert tonewood.from_pretrained("somebody/cello", revision=COMMIT).digest == model.digest
@@ -110,21 +110,21 @@ class Hub(BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers["Content-Length"]))
         if type(self).status != 200:
             return self.answer(type(self).status, b"{}")
-        made: dict[str, Any] = {"url": "https://huggingface.co/somebody/cello"}
+        output: dict[str, Any] = {"url": "https://huggingface.co/somebody/cello"}
         if "/preupload/" in self.path:
-            names = [it["path"] for it in json.loads(sent)["files"]]
-            files = [{"path": it, "uploadMode": "regular", "shouldIgnore": False} for it in names]
-            made = {"files": files}
+            names = [item["path"] for item in json.loads(sent)["files"]]
+            files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            output = {"files": files}
         elif "/commit/" in self.path:
             for line in map(json.loads, sent.splitlines()):
                 if line["key"] == "file":
-                    it = line["value"]
-                    type(self).files[it["path"]] = base64.b64decode(it["content"])
-            made = {
+                    value = line["value"]
+                    type(self).files[value["path"]] = base64.b64decode(value["content"])
+            output = {
                 "commitUrl": f"https://huggingface.co/somebody/cello/commit/{COMMIT}",
                 "commitOid": COMMIT,
             }
-        return self.answer(200, json.dumps(made).encode(), Content_Type="application/json")
+        return self.answer(200, json.dumps(output).encode(), Content_Type="application/json")
 
     def do_GET(self) -> None:
         name = self.path.split("/")[-1]
@@ -181,9 +181,7 @@ def test_missing_or_refused_repository_is_one_error(model: Model, hub: type[Hub]
         tonewood.push_to_hub(model, "somebody/cello")
 
 
-def test_unreachable_hub_is_one_error(
-    model: Model, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_hub_is_one_error(model: Model, hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ModelError, match="the Hub cannot be reached: check the network"):
         tonewood.push_to_hub(model, "somebody/cello")

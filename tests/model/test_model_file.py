@@ -18,8 +18,8 @@ from tonewood.model.model import Model, load_model
 
 def header(content: bytes) -> dict[str, Any]:
     (length,) = struct.unpack("<Q", content[:8])
-    found: dict[str, Any] = json.loads(content[8 : 8 + length])
-    return found
+    actual: dict[str, Any] = json.loads(content[8 : 8 + length])
+    return actual
 
 
 def with_metadata(content: bytes, **changes: str | None) -> bytes:
@@ -144,8 +144,8 @@ def test_an_unknown_version_is_named(model_file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["settings", "card", "sha256"])
 def test_missing_or_changed_metadata_is_refused(model_file: Path, tmp_path: Path, part: str) -> None:
     content = model_file.read_bytes()
-    kept = header(content)["__metadata__"][part]
-    for value in (None, "", kept[:-1] + ("0" if kept[-1] != "0" else "1")):
+    before = header(content)["__metadata__"][part]
+    for value in (None, "", before[:-1] + ("0" if before[-1] != "0" else "1")):
         path = tmp_path / "a.tonewood"
         path.write_bytes(with_metadata(content, **{part: value}))
         with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
@@ -154,7 +154,9 @@ def test_missing_or_changed_metadata_is_refused(model_file: Path, tmp_path: Path
     load_model(path)
 
 
-def test_unusable_paths_are_refused(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_paths_are_refused(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ModelError, match=r"no\\nway is neither a model file nor a bundled model"):
         load_model("no\nway")
     with pytest.raises(ModelError, match=r"cannot be read \(is a directory\)"):
@@ -178,9 +180,9 @@ def test_bundled_model_loads_by_name(
 def test_bundled_models_are_small_and_valid() -> None:
     for name, place in container.bundled_models().items():
         assert len(place.read_bytes()) < 2e6
-        made = load_model(name)
-        assert made.name == name
-        assert made.card.notice
+        output = load_model(name)
+        assert output.name == name
+        assert output.card.notice
 
 
 def test_quartiles() -> None:

@@ -92,6 +92,7 @@ class MediaFile:
                 raise AudioError(f"{printable(path)} has no audio track: name a file that has one")
             self.tracks, self._stream = len(streams), streams[0]
             context = self._stream.codec_context
+            # FFmpeg opens tracks of codecs that it cannot decode; they lack a rate or format.
             if context is None or not context.sample_rate or context.format is None:
                 raise AudioError(
                     f"{printable(path)} contains audio that cannot be decoded: convert it to .wav or .flac"

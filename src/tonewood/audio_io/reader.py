@@ -40,9 +40,9 @@ __all__ = [
     "write_recording", "write_recording_blocks",
 ]  # fmt: skip
 
-MAX_CHANNELS = 8
+MAX_CHANNELS = 8  # 7.1 surround
 MIN_RECORDING_SECONDS = 0.25
-MIN_RATE, MAX_RATE = 4_000, 768_000
+MIN_RATE, MAX_RATE = 4_000, 768_000  # outside, a damaged header is more likely than audio
 SILENCE_PEAK = 1e-5  # -100 dB re full scale: below the last bit of 16
 
 
@@ -131,6 +131,7 @@ class AudioReader:
             above -100 dB re full scale) or constant. A .wav or .flac that was written to a pipe
             declares no length, and is read to its end.
         """
+        # Running extremes per channel, so that silence and offsets show without a second pass.
         low = np.full(self.channels, np.inf, np.float32)
         high, total = -low, 0
         tail = np.zeros((self.channels, 0), np.float32)
@@ -236,7 +237,7 @@ def write_recording_blocks(
             written = libsndfile.count_samples(temporary)
         except soundfile.SoundFileError as error:
             raise disk_full_error(path) from error
-        if written != frames:
+        if written != frames:  # libsndfile ignored a failed write
             raise disk_full_error(path)
         before_publish(temporary)
 

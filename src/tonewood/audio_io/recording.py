@@ -79,17 +79,14 @@ class Recording:
         """True if a channel stays at full scale; see `is_clipped`."""
         return is_clipped(self.samples, self.format)
 
-    def mono(self) -> Samples:
-        """Mean of the channels, (samples,)."""
-        return to_mono(self.samples)
-
     def at_rate(self, rate: int) -> Samples:
         """Mean of the channels at another rate (Hz), (samples,); see :func:`resample`."""
-        return resample(self.mono(), self.rate, rate)
+        return resample(to_mono(self.samples), self.rate, rate)
 
 
 def to_mono(samples: Samples) -> Samples:
     """Return the mean of the channels, (samples,), of (channels, samples)."""
+    # Summed in double precision, so that the mean of equal channels is exactly one of them.
     mean: Samples = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
 
@@ -154,7 +151,7 @@ def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
     bits = audio_format.integer_bits
     # In float32, which has 24 significant bits, 32-bit full scale reads as 1.
     top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
-    if max(samples.max(initial=0), -samples.min(initial=0)) < top:
+    if max(samples.max(initial=0), -samples.min(initial=0)) < top:  # the usual case, and much faster
         return False
     return any(
         bool(np.any(at_top[:, :-2] & at_top[:, 1:-1] & at_top[:, 2:]))
@@ -195,6 +192,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
             "needed: change its permissions or move it away"
         ) from error
 
+    # `folders` is changed in place: os.walk then visits in a fixed order, and skips the removed ones.
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(root, name)]
         for name in sorted(files):
@@ -220,7 +218,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes; AudioError if it cannot be read."""
     try:
-        with Path(path).open("rb") as stream:
+        with Path(path).open("rb") as stream:  # read in blocks: a file may be larger than memory
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise libsndfile.read_error(Path(path), error) from error

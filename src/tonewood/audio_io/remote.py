@@ -64,11 +64,6 @@ def join_location(folder: Location, relative: str) -> Location:
     return folder / relative if isinstance(folder, Path) else f"{folder}/{relative}"
 
 
-def append_suffix(location: Location, suffix: str) -> Location:
-    """Return a location with a suffix appended to its name."""
-    return location.with_name(location.name + suffix) if isinstance(location, Path) else location + suffix
-
-
 def url_exists(url: str) -> bool:
     """Return True if a file or folder exists at a URL."""
     with _remote_errors(url, AudioError):
@@ -91,6 +86,7 @@ def list_url_files(url: str) -> list[str]:
     """List the URLs of all files below a URL, sorted, without hidden ones."""
     with _remote_errors(url, AudioError):
         system, path = _filesystem_of(url)
+        # Paths of `find` have no scheme, and a bucket or folder in front, depending on the system.
         root = system._strip_protocol(path).rstrip("/")
         names = [file.removeprefix(root).lstrip("/") for file in system.find(root)]
     visible = (name for name in names if not any(part[:1] == "." for part in name.split("/")))
@@ -142,7 +138,7 @@ def upload_file(local: Path, url: str, *, overwrite: bool = False) -> None:
         try:
             system.put_file(str(local), temporary)
             system.mv(temporary, path)
-        except BaseException:
+        except BaseException:  # an interrupt too must not leave half a file
             if system.exists(temporary):
                 system.rm_file(temporary)
             raise

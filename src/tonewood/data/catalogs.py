@@ -134,7 +134,7 @@ def _iter_dataset_tracks(data: Any, known: KnownDataset, home: Path) -> Iterator
         yield CatalogTrack(path, None if session is None else str(session).strip(), fields)
 
 
-_MAX_LABEL_BYTES = 2**20
+_MAX_LABEL_BYTES = 2**20  # larger files beside a recording are not labels
 
 
 class ShardSample(NamedTuple):
@@ -189,6 +189,7 @@ def unpack_shard_samples(samples: Iterable[ShardSample], folder: Path) -> Iterat
                 sample = members.pop(member.name)
                 key, suffix = _split_shard_name(member.name)
                 number += 1
+                # Names in an archive may contain "..", be absolute or clash, so new ones are made.
                 plain = re.sub(r"[^A-Za-z0-9-]+", "_", key)[-60:]
                 path = folder / f"{number:06d}-{plain}{suffix}"
                 with path.open("wb") as file:
@@ -199,6 +200,7 @@ def unpack_shard_samples(samples: Iterable[ShardSample], folder: Path) -> Iterat
 @contextmanager
 def _open_shard(shard: Path) -> Iterator[tarfile.TarFile]:
     try:
+        # "r|*" reads the archive as a stream, and detects its compression.
         with tarfile.open(shard, "r|*") as archive:
             yield archive
     except (tarfile.TarError, EOFError) as error:
@@ -206,7 +208,7 @@ def _open_shard(shard: Path) -> Iterator[tarfile.TarFile]:
             f"{printable(shard)} is not a tar file, or is cut off: name a shard such as takes-000000.tar"
         ) from error
     except OSError as error:
-        if error.filename != str(shard):
+        if error.filename != str(shard):  # an error of the output, not of the shard
             raise
         reason = (error.strerror or str(error)).lower()
         raise FolderError(f"{printable(shard)} cannot be read ({reason}): name a shard") from None
@@ -322,6 +324,7 @@ def write_shards_manifest(
             ManifestRow(folder / path.name, labels[sample.shard, sample.member], sample.track.session)
             for sample, path in unpack_shard_samples(both_sides, temporary)
         ]
+        # The old folder is removed last, when everything else has succeeded.
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)

@@ -39,7 +39,7 @@ from tonewood.stats.sampling import TakeWeights
 from tonewood.utils.parallel import page_out, parallel_map, trim_malloc
 
 MIN_FOLDER_SECONDS = 60.0
-_TRAINING_EXCERPT_SECONDS = 30.0
+_TRAINING_EXCERPT_SECONDS = 30.0  # long enough for phrases, short enough for variety
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +182,7 @@ def load_dataset(
             audit_features=_audit_features_of(item, folder, cached),
             item=item,
         )
+        # The analysis of the next recordings needs the memory, and a mapped file can be read again.
         trim_malloc()
         page_out(*cached.features)
         yield LoadProgress(number, len(items), take)
@@ -250,6 +251,7 @@ def check_disjoint(
 
 def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) -> TakeSplit:
     """Hold out random whole groups with about a share `held_out` of the audio."""
+    # Recordings of one group share room, instrument or piece, so a split within it would leak.
     groups: dict[str, list[TrainingRecording]] = defaultdict(list)
     for take in takes:
         groups[take.group].append(take)
@@ -261,6 +263,7 @@ def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) 
     held, seconds = set[str](), 0.0
     for name in order[:-1]:  # at least one group remains for training
         size = sum(take.seconds for take in groups[name])
+        # A long group would hold out too much; a later one may fit better.
         if held and seconds + size > target * 1.5:
             continue
         held.add(name)
@@ -271,11 +274,6 @@ def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) 
         [take for take in takes if take.group not in held],
         [take for take in takes if take.group in held],
     )
-
-
-def total_hours(takes: Sequence[TrainingRecording]) -> float:
-    """Return the hours of audio."""
-    return math.fsum(take.seconds for take in takes) / 3600
 
 
 def select_training_excerpts(

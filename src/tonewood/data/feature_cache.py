@@ -47,7 +47,7 @@ from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import atomic_path, remove_stale_temporaries
 from tonewood.utils.disk_array import DiskArray
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 1  # increase it when the analysis changes
 _CACHE_SUFFIX = ".take"
 _MAX_CACHE_BYTES = 20 * 2**30
 
@@ -145,7 +145,7 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             extracted = extract(self.folder)
-        except (OSError, OutputError):
+        except (OSError, OutputError):  # the disk is full or read-only: use the temporary folder
             return extract(None).to_memory()
         try:
             _write_cache_entry(path, extracted)
@@ -224,7 +224,7 @@ def _read_cache_entry(path: Path) -> CachedFeatures | None:
         with safe_open(path, "pt") as file:
             digest, seconds, audio_format, quality = json.loads(file.metadata()["told"])
             arrays: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        os.utime(path)
+        os.utime(path)  # marks it as used, for `_remove_oldest`
         features = CompactFeatures(arrays.pop("rows_db").T, arrays.pop("long_db").T)
         spectra = arrays.pop("spectra").numpy()
         fields: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}

@@ -128,7 +128,7 @@ def parse_weighted_folder(text: str) -> WeightedFolder:
         return WeightedFolder(Path(text))
     try:
         return WeightedFolder(Path(folder), float(weight))
-    except ValueError:
+    except ValueError:  # the colon belongs to the name
         return WeightedFolder(Path(text))
 
 

@@ -126,6 +126,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool =
     """Write a manifest with paths relative to its folder; errors are those of `write_text`."""
     folder = path.resolve().parent
     text = io.StringIO()
+    # A fixed line end, so that the file is the same on every system.
     table = csv.writer(text, lineterminator="\n")
     as_json = path.suffix.lower() == ".jsonl"
     if not as_json:
@@ -143,7 +144,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool =
 def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield rows with their line numbers."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise FolderError(f"{printable(path)} cannot be read ({reason}): name a CSV or JSONL") from None
@@ -215,16 +216,15 @@ def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, d
                     f"{printable(table)} has no column {missing[0]}; {', '.join(required)} are needed: "
                     "name another table"
                 )
-            for number, row in enumerate(reader, start=2):
+            for number, row in enumerate(reader, start=2):  # line 1 is the header
                 if not all(row.get(name) for name in required):
                     raise FolderError(
                         f"{printable(table)}, line {number}: {' or '.join(required)} is missing: "
                         "complete the row"
                     )
-                yield (
-                    number,
-                    {key: text for key, text in row.items() if isinstance(key, str) and text is not None},
-                )
+                # Cells beyond the header have the key None, missing ones the value None.
+                cells = {key: text for key, text in row.items() if isinstance(key, str) and text is not None}
+                yield number, cells
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CallError(f"{printable(table)} cannot be read ({reason}): name a CSV table") from None
@@ -285,6 +285,7 @@ class ExcerptReader:
                 f"manifest selects {total / self.rate:.2f} s of it and {MIN_RECORDING_SECONDS:g} s are "
                 "needed: select more"
             )
+        # `AudioReader` refuses a silent file, but not a silent part of one.
         if low == high:
             raise AudioError(
                 f"{printable(entry.path)} is silent in the excerpt of line {entry.line} of the manifest: "

@@ -17,7 +17,7 @@ from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.settings import Normalization, NormalizedProperty
 from tonewood.utils.arrays import FloatArray
 
-_SKIRT_HZ = 200.0
+_SKIRT_HZ = 200.0  # transition band of the low-pass
 _STOPBAND_DB = 80.0
 _FILTER_BLOCK = 1 << 18  # samples filtered at once
 _NOISE_BLOCK = 1 << 21  # samples of noise drawn at once
@@ -51,6 +51,7 @@ def fit_normalization(
                     quality.floor_bands_db + _loudness_gain_db(quality, loudness) for quality in measured
                 ]
                 floors.append(_highest_floor_decile(np.stack(bands)))
+        # Noise can only be added, so the louder floor is the target in every band.
         if floors:
             highest = np.fmax.reduce(np.stack(floors), axis=0)
             floor = tuple(float(db) if np.isfinite(db) else None for db in highest)
@@ -101,13 +102,10 @@ def normalize_blocks(
     return (block.astype(np.float32) for block in waves)
 
 
-def low_pass_filter(wave: FloatArray, rate: int, cutoff: float) -> FloatArray:
-    """Low-pass waves (channels, samples) at `cutoff` Hz with linear phase and 80 dB attenuation."""
-    return np.concatenate(list(_low_pass_blocks([wave], rate, cutoff)), axis=1)
-
-
 def _low_pass_blocks(blocks: Iterable[_Wave], rate: int, cutoff: float) -> Iterator[_Wave]:
+    """Low-pass at `cutoff` Hz with linear phase and 80 dB attenuation."""
     taps, beta = kaiserord(_STOPBAND_DB, 2 * _SKIRT_HZ / rate)
+    # An odd number of taps delays by whole samples, and linear phase keeps transients in place.
     kernel = firwin(taps | 1, cutoff - _SKIRT_HZ / 2, window=("kaiser", beta), fs=rate)
     delay = len(kernel) // 2
     for chunk in overlapping_chunks(blocks, _FILTER_BLOCK, delay):

@@ -72,6 +72,7 @@ def upload_model(
         huggingface_hub is not installed.
     """
     hub = _import_hub("push_to_hub")
+    # Uploaded under the repository's name, because the stem of a local file may say nothing.
     with tempfile.TemporaryDirectory() as folder:
         write_model_folder(replace(model, name=repository.split("/")[-1]), Path(folder))
         with _hub_errors(repository, hub):

@@ -124,6 +124,7 @@ def _model_tensors(model: Model) -> dict[str, Tensor]:
         "source_likeness": model.source_likeness.tensors(),
     }
     tensors = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}
+    # Double precision, so that the weight is read back exactly.
     tensors["guide_weight"] = torch.tensor(model.guide_weight, dtype=torch.float64)
     return {name: value.contiguous() for name, value in tensors.items()}
 
@@ -133,6 +134,7 @@ def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def _restore_scorer(tensors: dict[str, Tensor], prefix: str, settings: ModelSettings) -> Scorer:
+    # The random initialization is overwritten, so its generator does not matter.
     scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator())
     scorer.load_state_dict(_tensors_below(prefix, tensors))
     return scorer.requires_grad_(False).eval()

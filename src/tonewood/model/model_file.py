@@ -22,7 +22,7 @@ from tonewood.settings import ModelSettings
 
 FORMAT_VERSION = 2
 MODEL_SUFFIX = ".tonewood"
-_MAX_MODEL_BYTES = 256 * 2**20
+_MAX_MODEL_BYTES = 256 * 2**20  # a model has about 1 MB; larger files are refused unread
 _MAX_HEADER_BYTES = 2**20
 
 # Checksums use torch's names of the dtypes.
