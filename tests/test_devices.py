@@ -27,10 +27,10 @@ from tonewood.dsp.filterbank import (
     frame_levels,
     mean_level,
 )
-from tonewood.enhancement.segment_search import mask_scale, render_feedback
+from tonewood.enhancement.mask_search import mask_scale, render_feedback
 from tonewood.mask import mask as masks
 from tonewood.mask import search
-from tonewood.mask.mask import TensorMask, moving_average
+from tonewood.mask.mask import Mask, moving_average
 from tonewood.mask.search import FreeMask, compute_objective, search_mask
 from tonewood.model.model import Model
 from tonewood.priors import nearest_neighbours
@@ -95,17 +95,17 @@ def test_analysis(place: Place, wave: Tensor) -> None:
 
 def test_rendering_and_what_is_heard_of_it(place: Place, wave: Tensor) -> None:
     there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
-    field = TensorMask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
-    made = stft.prepare_filter(there, SPECTRUM.rate, SPECTRUM)(field.gain_at)
+    field = Mask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
+    made = stft.prepare_filter(there, SPECTRUM.rate, SPECTRUM)(field.gain_function(gain.device))
     assert (made.device, made.shape) == (there.device, there.shape)
     assert moving_average(gain, 9, 3).device == gain.device
 
 
 def test_a_piece_through_a_filter(place: Place, wave: Tensor) -> None:
     there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
-    field = TensorMask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
+    field = Mask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
     piece = Chunk(there, 0, 1_000, 20_000)
-    made = stft.filter_chunk(piece, SPECTRUM.rate, field.gain_at, SPECTRUM)
+    made = stft.filter_chunk(piece, SPECTRUM.rate, field.gain_function(gain.device), SPECTRUM)
     assert (made.device, made.shape) == (there.device, (there.shape[0], 20_000))
 
 

@@ -25,9 +25,10 @@ from tonewood.dsp.filterbank import band_levels
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import analyse_source, mean_score
-from tonewood.enhancement.mask_search import find_mask, find_prior_mask, mask_grid
+from tonewood.enhancement.mask_search import find_mask, mask_grid
 from tonewood.enhancement.pipeline import enhance_stream
-from tonewood.mask.mask import LazyMask, Mask
+from tonewood.enhancement.prior_mask import find_prior_mask
+from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_blocks
 from tonewood.settings import EnhanceSettings, RenderSettings, apply_assignments
 
@@ -102,13 +103,13 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     asked = 2 * 2 * code[0] * code[1] + 2 * 2 * 2 * network.width**2 * network.kernel
     stage(
         f"prior: {near.nearest} of {code[0]} neighbours twice, two networks",
-        lambda: find_prior_mask("auto", heard, grid, model),
+        lambda: find_prior_mask("auto", heard, grid.hz, model),
         flops=fps * asked,
     )
     none, three = best(one_step(0), 3), best(one_step(3), 3)
     found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
     window, _, _ = scale_to_rate(spectrum, rate)
-    mask = LazyMask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
+    mask = Mask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
     stage(
         "synthesis",
         lambda: list(render_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),

@@ -13,7 +13,7 @@ from safetensors.torch import save, save_file
 
 from tonewood.enhancement.analysis import ArraySource
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.enhancement.segment_search import features_at_rate, predict_mask
+from tonewood.enhancement.prior_mask import features_at_rate, predict_mask
 from tonewood.errors import ModelError
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import SearchStep
@@ -75,7 +75,7 @@ def test_all_else_of_the_model_stays_as_it_is(model: Model, model_file: Path, pr
 
 def foreseen(samples: Any, rate: int, model: Model) -> Mask:
     bound = FORCED.render.max_gain_db
-    return predict_mask(ArraySource(samples, rate), model, bound).to_mask()
+    return predict_mask(ArraySource(samples, rate), model, bound).load()
 
 
 def test_it_is_the_same_from_its_file_and_with_the_same_seed(

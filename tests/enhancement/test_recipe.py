@@ -18,7 +18,7 @@ from tonewood.batch.enhance_file import FileEnhanced, enhance_files
 from tonewood.enhancement.output_files import plan_file_jobs
 from tonewood.enhancement.recipe import MaskRecord, Recipe, load_recipe
 from tonewood.errors import OutputError, RecipeError
-from tonewood.mask.mask import LazyMask, Mask
+from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
 
@@ -52,7 +52,7 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
 )
 def test_a_rounded_mask_comes_back_bit_for_bit(cells: np.ndarray[Any, Any]) -> None:
     first = mask(cells / 500).quantize()
-    back = MaskRecord.from_mask(LazyMask.from_mask(first)).to_mask()
+    back = MaskRecord.from_mask(first).to_mask()
     np.testing.assert_array_equal(back.gain_db, first.gain_db)
     np.testing.assert_array_equal(back.hz, first.hz)
     assert (back.hop_seconds, back.top_hz) == (first.hop_seconds, first.top_hz)
@@ -71,7 +71,7 @@ def test_a_recipe_comes_back_whole(tmp_path: Path, made: Recipe) -> None:
 def test_a_long_mask_is_unpacked_in_parts() -> None:
     cells = np.random.default_rng(0).integers(-6000, 6000, (3, 13_001))
     first = mask(cells / 500).quantize()
-    long = MaskRecord.from_mask(LazyMask.from_mask(first)).to_lazy_mask()
+    long = MaskRecord.from_mask(first).to_mask()
     for begin, end in ((0, 1), (5_990, 6_010), (12_500, 13_001), (0, 13_001)):
         np.testing.assert_array_equal(long.slice_frames(begin, end).gain_db, first.gain_db[:, begin:end])
 
@@ -79,7 +79,7 @@ def test_a_long_mask_is_unpacked_in_parts() -> None:
 def test_a_recipe_is_small() -> None:
     # Ten minutes of a mask that changes all the time.
     drift = np.cumsum(np.full((48, 60_000), 0.01), axis=1) % 18
-    assert len("".join(MaskRecord.from_mask(LazyMask.from_mask(mask(drift))).parts)) < 5e5
+    assert len("".join(MaskRecord.from_mask(mask(drift)).parts)) < 5e5
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,6 @@ def packed(content: bytes) -> str:
     ],
 )
 def test_damaged_masks_are_refused(change: dict[str, Any], reason: str) -> None:
-    record = MaskRecord.from_mask(LazyMask.from_mask(mask(np.ones((3, 4))))).model_copy(update=change)
+    record = MaskRecord.from_mask(mask(np.ones((3, 4)))).model_copy(update=change)
     with pytest.raises(RecipeError, match=reason):
-        record.to_mask()
+        record.to_mask().load()

@@ -15,7 +15,7 @@ from tonewood.mask.components import (
     static_component,
     tilt_component,
 )
-from tonewood.mask.mask import LazyMask, Mask
+from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask, render_through_mask
 from tonewood.settings import AspectSettings, RenderSettings, SpectrumSettings, apply_assignments
 
@@ -86,8 +86,8 @@ def test_all_of_a_mask_is_the_mask_itself() -> None:
     made = select_component(mask, aspect, REACH)
     slow = limit_to_span(limit_to_band(tilt_component(mask), 200, 4_000), 0.5, None, REACH)
     assert np.array_equal(made.gain_db, slow.gain_db)
-    force = effective_mask(LazyMask.from_mask(mask), RenderSettings(amount=0.5), PAPER)
-    assert np.array_equal(force.to_mask().gain_db, mask.scale(0.5).gain_db)
+    force = effective_mask(mask, RenderSettings(amount=0.5), PAPER)
+    assert np.array_equal(force.load().gain_db, mask.scale(0.5).gain_db)
 
 
 # --- One band
@@ -231,8 +231,8 @@ def test_a_mask_in_stretches_is_the_mask(only: str) -> None:
 def test_what_is_in_force_is_the_same_however_much_of_it_is_asked_for(only: str) -> None:
     mask = drawn()
     chosen = RenderSettings.model_validate({"amount": 0.5, "aspect": {"only": only}})
-    force = effective_mask(LazyMask.from_mask(mask), chosen, PAPER)
+    force = effective_mask(mask, chosen, PAPER)
     whole = select_component(mask, chosen.aspect, REACH).scale(0.5).gain_db
     for first, last in ((0, 1), (3, 80), (150, 201)):
-        part = force.gain_db.read(first, last).numpy()
+        part = force.gains.read(first, last).numpy()
         assert np.allclose(part, whole[:, first:last], atol=1e-5)

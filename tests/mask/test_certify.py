@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries
-from tonewood.mask.certificate import Certificate, Change, certify
+from tonewood.mask.certificate import Certificate, Change, Measurements, certify
 from tonewood.settings import CertificateSettings
 
 ROWS, FRAMES = 20, 300
@@ -22,19 +22,18 @@ def judge(rows: TimeSeries, first: int = 0) -> float:
 
 def asked(**changes: Any) -> Certificate:
     mask = changes.pop("mask_db", TILT.clone())
-    facts: dict[str, Any] = {
+    judge_score = changes.pop("judge_score", judge)
+    measured: dict[str, Any] = {
         "scorer": Change(before=0.9, after=0.1),
         "judge": Change(before=1.0, after=0.1),
-        "judge_rows": judge,
         "judge_fooled": 0.0,
-        "rows_db": TensorTimeSeries(torch.zeros(ROWS, FRAMES)),
-        "mask_db": TensorTimeSeries(mask),
         "roughness_db": float(mask.diff(dim=1).abs().mean()),
         "unlikeness": 0.5,
         "unlike_reference": Change(before=1.2, after=0.4),
-        "settings": CertificateSettings(),
     }
-    return certify(**{**facts, **changes})
+    rows_db = TensorTimeSeries(torch.zeros(ROWS, FRAMES))
+    measurements = Measurements(**{**measured, **changes})
+    return certify(measurements, rows_db, TensorTimeSeries(mask), judge_score, CertificateSettings())
 
 
 def test_an_eq_that_the_judge_follows_is_good() -> None:
@@ -73,12 +72,12 @@ def test_half_of_an_effect_that_moves_in_time_is_not_static() -> None:
     found = asked(
         mask_db=moving,
         judge=Change(before=1.0, after=0.0),
-        judge_rows=lambda rows: judge(rows, FRAMES // 2),
+        judge_score=lambda rows: judge(rows, FRAMES // 2),
     )
     assert found.static_share == pytest.approx(0.5, abs=0.01)
 
 
 def test_without_a_judge_its_questions_are_left_out() -> None:
-    found = asked(judge=None, judge_rows=None, judge_fooled=None)
+    found = asked(judge=None, judge_score=None, judge_fooled=None)
     assert found.verdict == "good"
     assert (found.judge_smoothed, found.judge_fooled, found.static_share) == (None, None, None)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tonewood.dsp.filterbank import band_levels, center_frequencies
-from tonewood.enhancement.segment_search import features_at_rate
+from tonewood.enhancement.prior_mask import features_at_rate
 from tonewood.errors import CallError, MissingExtraError, ModelError, OutputError
 from tonewood.model.model import Model
 from tonewood.model.onnx import ONNX_OPSET, export_onnx

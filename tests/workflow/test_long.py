@@ -15,7 +15,7 @@ import torch
 from tonewood.dsp import features as pieces
 from tonewood.dsp import stft
 from tonewood.dsp.features import ReferenceLevels, compute_features, pitch_power
-from tonewood.enhancement import mask_search, segment_search
+from tonewood.enhancement import mask_search, prior_mask
 from tonewood.enhancement.analysis import ArraySource, TruncatedSource, analyse_source
 from tonewood.enhancement.pipeline import (
     Enhancement,
@@ -38,6 +38,7 @@ def guided(model: Model) -> Model:
 
 def in_parts(frames: int, wave: Any, rate: int, model: Model, patch: pytest.MonkeyPatch) -> Enhancement:
     patch.setattr(mask_search, "_SEARCH_SEGMENT_FRAMES", frames)
+    patch.setattr(prior_mask, "_PRIOR_SEGMENT_FRAMES", frames)
     patch.setattr(pieces, "_CHUNK_FRAMES", max(64, frames // 2 * 2))
     *_, last = enhance_array(wave, rate, model, FORCED)
     assert isinstance(last, Enhancement)
@@ -135,7 +136,7 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
             passes.append(1)
             return super().blocks()
 
-    monkeypatch.setattr(segment_search, "prepare_filter", counted)
+    monkeypatch.setattr(mask_search, "prepare_filter", counted)
     list(enhance_stream(Counted(wave, 16_000), guided, FORCED))
     assert (len(rendered), len(passes)) == (4, 2)
     rendered.clear()

@@ -155,7 +155,7 @@ def all_files(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:
 
 
 def _recipe(path: Path) -> None:
-    recipes.load_recipe(path).mask.to_mask()
+    recipes.load_recipe(path).mask.to_mask().load()
 
 
 def archives(model: Model, folder: Path) -> dict[str, Reader]:

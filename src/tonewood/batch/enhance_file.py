@@ -26,9 +26,9 @@ from tonewood.enhancement.output_files import (
     write_output_audio,
 )
 from tonewood.enhancement.pipeline import StreamedEnhancement, enhance_stream
+from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.enhancement.reapply import MaskTransfer, apply_transfer
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
-from tonewood.enhancement.segment_search import require_predictor
 from tonewood.errors import AudioError, OutputError, TonewoodError, printable
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.search import SearchStep

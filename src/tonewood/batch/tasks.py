@@ -22,8 +22,8 @@ from tonewood.enhancement import plotting
 from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.analysis import Score, score_source
 from tonewood.enhancement.output_files import FileFailure, FileJob, OutputKey
+from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.enhancement.recipe import Recipe
-from tonewood.enhancement.segment_search import require_predictor
 from tonewood.errors import OutputError, RecipeError, TonewoodError, printable
 from tonewood.evaluation.pairs import METHOD_TONEWOOD, METHOD_UNTOUCHED, PairFiles
 from tonewood.evaluation.pipeline import PairResult, measure_pair

@@ -6,7 +6,6 @@ An edited mask → its sound and certificate; and a new search around what was p
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,22 +13,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from tonewood.dsp.chunking import TensorTimeSeries
+from tonewood.dsp.chunking import TensorTimeSeries, split_segments
 from tonewood.dsp.filterbank import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
-from tonewood.enhancement.analysis import ArraySource, analyse_source, mean_score
-from tonewood.enhancement.mask_search import find_prior_mask, mask_grid
+from tonewood.enhancement.analysis import ArraySource, analyse_source
+from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_rendering
+from tonewood.enhancement.mask_search import MaskSearch, mask_grid
 from tonewood.enhancement.pipeline import (
     Enhancement,
-    listener_caveats,
     settings_for_preference_model,
 )
-from tonewood.enhancement.segment_search import render_feedback
+from tonewood.enhancement.prior_mask import find_prior_mask
 from tonewood.mask import search
-from tonewood.mask.certificate import Certificate, Change, certify
+from tonewood.mask.certificate import Certificate
 from tonewood.mask.mask import Mask, moving_average
 from tonewood.mask.render import RenderResult, render_through_mask
-from tonewood.mask.search import SearchStep, StickyNotes, search_mask
+from tonewood.mask.search import SearchStep, StickyNotes
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, NoteSettings, Settings
 from tonewood.utils.arrays import FloatArray
@@ -99,7 +98,7 @@ def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: floa
     if not edit.audible_notes and not edit.areas:
         return found_mask
     hz = refine_rows(found_mask.hz)
-    frame_s = np.arange(found_mask.gain_db.shape[1]) * found_mask.hop_seconds
+    frame_s = np.arange(found_mask.frames) * found_mask.hop_seconds
     gain = torch.from_numpy(found_mask.gain_at(hz, frame_s))
     row_hz = torch.from_numpy(hz).float()
     at_s = torch.from_numpy(frame_s + start_s).float()
@@ -164,9 +163,9 @@ def compose_mask_range(
     _, end, first_s = _range_margins(length, rate, model, span.start, span.stop)
     hop = found_mask.hop_seconds
     first = round(first_s / hop)
-    last = min(math.ceil(end / rate / hop) + 2, found_mask.gain_db.shape[1])
+    last = min(math.ceil(end / rate / hop) + 2, found_mask.frames)
     first = min(first, last - 1)
-    part = replace(found_mask, gain_db=found_mask.gain_db[:, first:last])
+    part = found_mask.slice_frames(first, last)
     return compose_mask(part, edit, max_gain_db, first * hop).scale(edit.amount)
 
 
@@ -250,28 +249,16 @@ def render_edit(
     render = settings.render.model_copy(update={"amount": edit.amount})
     made = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
     rows = analyse_source(ArraySource(samples, rate), model).rows_db
-    after = analyse_source(ArraySource(made.samples, rate), model).rows_db
-    judge = None
-    if model.judge is not None and found_certificate.judge is not None:
-        judge = Change(before=found_certificate.judge.before, after=mean_score(model.judge, after))
     frames = np.arange(rows.frames) * mask.hop_seconds
-    bands = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
-    certificate = certify(
-        scorer=Change(before=found_certificate.scorer.before, after=mean_score(model.scorer, after)),
-        judge=judge,
-        judge_rows=partial(mean_score, model.judge) if model.judge is not None else None,
-        judge_fooled=found_certificate.judge_fooled,
-        rows_db=rows,
-        mask_db=TensorTimeSeries(torch.from_numpy(mask.gain_at(bands, frames)) * edit.amount),
+    hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
+    rendered = RenderedMask(
+        mask_db=TensorTimeSeries(torch.from_numpy(mask.gain_at(hz, frames)) * edit.amount),
         roughness_db=mask.roughness_db * edit.amount,
-        unlikeness=found_certificate.unlikeness,
-        unlike_reference=Change(
-            before=found_certificate.unlike_reference.before,
-            after=model.reference_likeness.distance(after),
-        ),
-        settings=settings.certificate,
-        caveats=listener_caveats(model),
+        input_db=rows,
+        output_db=analyse_source(ArraySource(made.samples, rate), model).rows_db,
     )
+    before = InputMeasurements.of_certificate(found_certificate)
+    certificate = certify_rendering(rendered, before, model, settings.certificate)
     return EditResult(mask, made, certificate)
 
 
@@ -307,33 +294,25 @@ def search_around_pins(
     settings = settings_for_preference_model(settings, model)
     recording = analyse_source(ArraySource(samples, rate), model)
     grid = mask_grid(recording, model, settings.method)
-    levels_db = grid.levels_db.read(0, grid.levels_db.frames)
-    wave = recording.wave.read(0, recording.wave.frames)
-    frame_s = torch.arange(levels_db.shape[1]) * found_mask.hop_seconds
+    frame_s = torch.arange(recording.rows_db.frames) * found_mask.hop_seconds
     row_hz = torch.from_numpy(grid.hz).float()
-    heard = tuple(note for note in pinned if not note.muted)
-    notes = notes_mask(heard, row_hz, frame_s) if heard else torch.zeros_like(levels_db)
+    audible = tuple(note for note in pinned if not note.muted)
+    notes = notes_mask(audible, row_hz, frame_s) if audible else torch.zeros(len(row_hz), len(frame_s))
     cover = note_coverage(list(pinned), row_hz, frame_s)
-    held = torch.from_numpy(found_mask.gain_at(grid.hz, frame_s.double().numpy())) + notes
-    anchored = find_prior_mask(settings.prior.kind, recording, grid, model)
-    prior = anchored.mask_db.read(0, len(frame_s))
-    searching = settings.search
-    if searching.guide is None:
-        searching = searching.model_copy(update={"guide": model.guide_weight})
-    hears = searching.listen and searching.steps > 0
-    steps = search_mask(
-        grid.scale.score,
-        levels_db,
-        _PinnedMask(prior, cover, held, model.settings.spectrum.to_frames(searching.smooth_ms / 1000)),
-        prior + cover * (held - prior),
-        searching,
-        window_frames=model.scorer.crop_frames,
-        max_gain_db=settings.render.max_gain_db,
-        generator=torch.Generator().manual_seed(settings.seed),
-        guide_energy=partial(model.guide.energy, level_db=anchored.level_db) if searching.guide else None,
-        render_feedback=render_feedback(wave, grid.scale, model.settings.spectrum) if hears else None,
-        loudest_db=recording.levels.loudest_db,
+    pinned_db = torch.from_numpy(found_mask.gain_at(grid.hz, frame_s.double().numpy())) + notes
+    prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model)
+    prior_db = prior.mask_db.read(0, len(frame_s))
+
+    # Under the pins the mask stays, so its distance from the prior must not count there.
+    mask_search = replace(
+        MaskSearch.for_recording(recording, model, settings, prior.level_db), stop_score=None
     )
+    (segment,) = split_segments(len(frame_s), len(frame_s))
+    item = mask_search.read_segment(
+        segment, recording, grid, TensorTimeSeries(prior_db + cover * (pinned_db - prior_db))
+    )
+    smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
+    steps = mask_search.steps(item, _PinnedMask(prior_db, cover, pinned_db, smooth_frames))
     step: SearchStep | None = None
     for step in steps:
         yield step

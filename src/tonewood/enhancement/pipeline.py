@@ -5,7 +5,6 @@ A recording and a mask → the recording as the mask makes it, heard while it is
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from tonewood import html_report
 from tonewood.audio_io.reader import resample, to_mono
-from tonewood.dsp.chunking import LazyTimeSeries, TimeSeries, overlapping_chunks, split_segments
+from tonewood.dsp.chunking import TimeSeries, overlapping_chunks, split_segments
 from tonewood.dsp.filterbank import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
 from tonewood.enhancement.analysis import (
@@ -30,11 +29,12 @@ from tonewood.enhancement.analysis import (
     analyzer_for,
     mean_score,
 )
-from tonewood.enhancement.mask_search import FoundMask, adversarial_judge_score, find_mask
-from tonewood.enhancement.segment_search import on_device, predict_mask
+from tonewood.enhancement.certification import RenderedMask, certify_rendering, measure_input
+from tonewood.enhancement.mask_search import FoundMask, find_mask, on_device
+from tonewood.enhancement.prior_mask import predict_mask
 from tonewood.errors import AudioError
-from tonewood.mask.certificate import Certificate, Change, certify
-from tonewood.mask.mask import LazyMask, Mask
+from tonewood.mask.certificate import Certificate, Change
+from tonewood.mask.mask import Mask, resample_mask
 from tonewood.mask.render import (
     ChunkRenderer,
     LoudnessMatch,
@@ -91,7 +91,7 @@ class _RenderTask:
 def render_and_analyse(
     source: AudioSource,
     analysis: Analysis,
-    mask: LazyMask,
+    mask: Mask,
     model: Model,
     settings: RenderSettings,
     scratch_dir: Path | None,
@@ -163,7 +163,7 @@ class Enhancement:
     @property
     def applied(self) -> Mask:
         """What was applied of the mask: the aspect that is wanted, times the amount."""
-        return effective_mask(LazyMask.from_mask(self.mask), self.settings.render, self.spectrum).to_mask()
+        return effective_mask(self.mask, self.settings.render, self.spectrum).load()
 
     def _repr_html_(self) -> str:
         """What came of it, for notebooks: verdict, player, spectrogram, mask."""
@@ -200,7 +200,7 @@ class StreamedEnhancement:
     ----------
     input_analysis, output_analysis : Heard
         The input and the output.
-    mask : LazyMask
+    mask : Mask
         As found; `apply` is what `search_settings.render` takes of it on rendering.
     prior : str
         Prior that was used.
@@ -219,7 +219,7 @@ class StreamedEnhancement:
 
     input_analysis: Analysis
     output_analysis: Analysis
-    mask: LazyMask
+    mask: Mask
     prior: str
     steps: int
     certificate: Certificate
@@ -231,7 +231,7 @@ class StreamedEnhancement:
     _samples: DiskArray | None
 
     @property
-    def applied(self) -> LazyMask:
+    def applied(self) -> Mask:
         """As of `Enhancement`."""
         return effective_mask(self.mask, self.settings.render, self.spectrum)
 
@@ -272,7 +272,7 @@ def enhance_array(
     yield Enhancement(
         samples=out,
         rate=rate,
-        mask=made.mask.to_mask(),
+        mask=made.mask.load(),
         prior=made.prior,
         steps=made.steps,
         certificate=made.certificate,
@@ -352,37 +352,18 @@ def render_and_certify(
         As of `enhance_stream`; scorer and judge are there.
     """
     made = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir, device)
-    after = made.analysis
-    judge = fooled = None
-    if model.judge is not None:
-        judge = Change(
-            before=mean_score(model.judge, analysis.rows_db),
-            after=mean_score(model.judge, after.rows_db),
-        )
-        fooled = adversarial_judge_score(analysis.rows_db, model, model.judge, effective_settings)
-    force = effective_mask(found_mask.mask, settings.render, model.settings.spectrum)
-    certificate = certify(
-        scorer=Change(
-            before=mean_score(model.scorer, analysis.rows_db),
-            after=mean_score(model.scorer, after.rows_db),
-        ),
-        judge=judge,
-        judge_rows=partial(mean_score, model.judge) if model.judge is not None else None,
-        judge_fooled=fooled,
-        rows_db=analysis.rows_db,
-        mask_db=_mask_on_scorer_rows(force, model, analysis.rows_db.frames),
-        roughness_db=force.roughness_db,
-        unlikeness=model.source_likeness.distance(analysis.rows_db),
-        unlike_reference=Change(
-            before=model.reference_likeness.distance(analysis.rows_db),
-            after=model.reference_likeness.distance(after.rows_db),
-        ),
-        settings=settings.certificate,
-        caveats=listener_caveats(model),
+    applied = effective_mask(found_mask.mask, settings.render, model.settings.spectrum)
+    rendered = RenderedMask(
+        mask_db=_gains_on_scorer_rows(applied, model, analysis.rows_db.frames),
+        roughness_db=applied.roughness_db,
+        input_db=analysis.rows_db,
+        output_db=made.analysis.rows_db,
     )
+    before = measure_input(analysis.rows_db, model, effective_settings)
+    certificate = certify_rendering(rendered, before, model, settings.certificate)
     return StreamedEnhancement(
         input_analysis=analysis,
-        output_analysis=after,
+        output_analysis=made.analysis,
         mask=found_mask.mask,
         prior=effective_settings.prior.kind,
         steps=found_mask.steps,
@@ -417,18 +398,11 @@ def scorer_input(wave: Tensor, model: Model) -> Tensor:
     return band_levels(wave, spectrum.rate, model.settings.scorer.bands, spectrum)
 
 
-def _mask_on_scorer_rows(mask: LazyMask, model: Model, frames: int) -> TimeSeries:
-    """A mask's gains [row, frame] on the scorer's rows and frames, whatever grid it lives on."""
+def _gains_on_scorer_rows(mask: Mask, model: Model, frames: int) -> TimeSeries:
+    """Return a mask's gains [row, frame] on the scorer's rows and frames."""
     spectrum = model.settings.spectrum
-    hz, hop = (
-        center_frequencies(model.settings.scorer.bands, spectrum),
-        spectrum.hop / spectrum.rate,
-    )
-
-    def make(first: int, last: int) -> Tensor:
-        return torch.from_numpy(mask.gain_at(hz, np.arange(first, min(last, frames)) * hop))
-
-    return LazyTimeSeries(frames, make)
+    hz = center_frequencies(model.settings.scorer.bands, spectrum)
+    return resample_mask(mask, hz, spectrum.hop / spectrum.rate, frames)
 
 
 # A descent from nothing: small steps down the scorer alone, smooth in time, near the recording.
@@ -461,15 +435,3 @@ def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> En
     if settings.prior.kind == "auto":
         wanted["prior"] = settings.prior.model_copy(update={"kind": "none"})
     return settings.model_copy(update=wanted)
-
-
-def listener_caveats(model: Model) -> tuple[str, ...]:
-    """What speaks against a model's ears: they may agree with listeners by chance alone."""
-    ears = model.card.ears
-    if ears is None or ears.agreement_interval[0] > 0.5:
-        return ()
-    low, high = (100 * it for it in ears.agreement_interval)
-    return (
-        f"on pieces that it never heard the scorer agrees with {100 * ears.agreement:.0f} % "
-        f"({low:.0f} to {high:.0f}) of what listeners said, which may be chance",
-    )

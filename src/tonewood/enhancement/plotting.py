@@ -11,7 +11,7 @@ from tonewood.dsp.chunking import TimeSeries
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.pipeline import StreamedEnhancement
 from tonewood.errors import MissingExtraError
-from tonewood.mask.mask import LazyMask, Mask
+from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.atomic_write import atomic_path
@@ -113,12 +113,12 @@ def _visible_levels(wave: TimeSeries, frames: int, spectrum: SpectrumSettings) -
     return log_magnitude(torch.stack(looked_at, dim=1), spectrum).numpy()
 
 
-def _thin_mask(mask: LazyMask) -> Mask:
+def _thin_mask(mask: Mask) -> Mask:
     """As many frames of a mask as are shown, further apart."""
-    frames = mask.gain_db.frames
+    frames = mask.frames
     if frames <= _MAX_PLOT_COLUMNS:
-        return mask.to_mask()
-    gain = torch.cat([mask.gain_db.read(k, k + 1) for k in _visible_frames(frames).tolist()], dim=1)
+        return mask.load()
+    gain = torch.cat([mask.gains.read(k, k + 1) for k in _visible_frames(frames).tolist()], dim=1)
     apart = mask.hop_seconds * (frames - 1) / (_MAX_PLOT_COLUMNS - 1)
     return Mask(gain.numpy(), mask.hz, apart, mask.top_hz)
 

@@ -9,7 +9,7 @@ A recipe and the recording that it was made from → the same output again.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,7 +23,7 @@ from tonewood.audio_io.reader import AudioReader, file_sha256
 from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.analysis import Analysis, AudioSource, analyse_source
-from tonewood.enhancement.mask_search import FoundMask, find_prior_mask, mask_grid
+from tonewood.enhancement.mask_search import FoundMask, mask_grid
 from tonewood.enhancement.output_files import (
     FileJob,
     check_outputs,
@@ -31,11 +31,11 @@ from tonewood.enhancement.output_files import (
     write_output_audio,
 )
 from tonewood.enhancement.pipeline import StreamedEnhancement, render_and_certify
+from tonewood.enhancement.prior_mask import find_prior_mask, predict_mask
 from tonewood.enhancement.recipe import InputRecord, Recipe, TransferRecord
-from tonewood.enhancement.segment_search import predict_mask
 from tonewood.errors import AudioError, CallError, OutputError, RecipeError, printable
 from tonewood.mask.components import mean_gain_db
-from tonewood.mask.mask import LazyMask
+from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_blocks
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, apply_assignments
@@ -52,7 +52,7 @@ class MaskTransfer:
     ----------
     input : InputRecord
         The recording that it was found for.
-    mask : LazyMask
+    mask : Mask
         As found.
     record : TransferRecord
         Kept in the recipes of what it is carried to.
@@ -61,7 +61,7 @@ class MaskTransfer:
     """
 
     input: InputRecord
-    mask: LazyMask
+    mask: Mask
     record: TransferRecord
     model_digest: str
 
@@ -74,7 +74,7 @@ def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]
         varying = "none"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     record = TransferRecord(recipe=path.name, sha256=digest, varying=varying)
-    return recipe, MaskTransfer(recipe.input, recipe.mask.to_lazy_mask(), record, recipe.model.digest)
+    return recipe, MaskTransfer(recipe.input, recipe.mask.to_mask(), record, recipe.model.digest)
 
 
 def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
@@ -119,21 +119,21 @@ def apply_transfer(
         mask = transfer.mask
     elif varying == "none":
         static = transfer.mask.slice_frames(0, 1)
-        static = replace(static, gain_db=mean_gain_db(transfer.mask)[:, None])
-        mask = LazyMask.from_mask(static.clip(settings.render.max_gain_db).quantize())
+        static = static.with_gains(mean_gain_db(transfer.mask)[:, None])
+        mask = static.clip(settings.render.max_gain_db).quantize()
     else:
         mask = _adapt_mask(transfer.mask, source, heard, model, used, scratch_dir)
     return render_and_certify(source, heard, FoundMask(mask, 0), model, settings, used, scratch_dir)
 
 
 def _adapt_mask(
-    original: LazyMask,
+    original: Mask,
     source: AudioSource,
     analysis: Analysis,
     model: Model,
     settings: EnhanceSettings,
     scratch_dir: Path | None,
-) -> LazyMask:
+) -> Mask:
     """A mask's static part, moved as the model's prior moves for a recording."""
     grid, limit = mask_grid(analysis, model, "search"), settings.render.max_gain_db
     if len(grid.hz) != len(original.hz) or not np.allclose(grid.hz, original.hz):
@@ -145,16 +145,16 @@ def _adapt_mask(
         moves = predict_mask(source, model, limit, scratch_dir)
     else:
         hop = model.settings.spectrum.hop / model.settings.spectrum.rate
-        found = find_prior_mask(settings.prior.kind, analysis, grid, model, scratch_dir).mask_db
-        moves = LazyMask(found, original.hz, hop, original.top_hz)
+        found = find_prior_mask(settings.prior.kind, analysis, grid.hz, model, scratch_dir).mask_db
+        moves = Mask(found, original.hz, hop, original.top_hz)
     shift = (mean_gain_db(original) - mean_gain_db(moves))[:, None]
 
     def make(begin: int, end: int) -> Tensor:
         part = moves.slice_frames(begin, end)
-        part = replace(part, gain_db=part.gain_db + shift).clip(limit).quantize()
+        part = part.with_gains(part.gain_db + shift).clip(limit).quantize()
         return torch.from_numpy(part.gain_db)
 
-    return replace(moves, gain_db=LazyTimeSeries(moves.gain_db.frames, make))
+    return moves.with_gains(LazyTimeSeries(moves.frames, make))
 
 
 def _check_same_duration(n_samples: int, rate: int, original: InputRecord) -> None:
@@ -232,7 +232,7 @@ def _output_blocks(stream: AudioReader, recipe: Recipe) -> Iterator[NDArray[np.f
         yield from stream.blocks()
         return
     factor = np.float32(10 ** (recipe.gain_db / 20))
-    mask = recipe.mask.to_lazy_mask()
+    mask = recipe.mask.to_mask()
     made = render_blocks(stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum)
     for block in made:
         yield block * factor

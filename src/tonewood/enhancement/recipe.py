@@ -19,7 +19,7 @@ from torch import Tensor
 from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.errors import RecipeError, printable
 from tonewood.mask.certificate import Certificate, Change
-from tonewood.mask.mask import QUANTIZATION_STEP_DB, LazyMask, Mask
+from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
 from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
 from tonewood.utils.atomic_write import atomic_path
 
@@ -70,16 +70,16 @@ class MaskRecord(Settings):
     parts: tuple[str, ...]
 
     @classmethod
-    def from_mask(cls, mask: LazyMask) -> "MaskRecord":
+    def from_mask(cls, mask: Mask) -> "MaskRecord":
         """Record a mask; exact for one that is `quantize`."""
         return cls.without_parts(mask).model_copy(update={"parts": tuple(pack_mask_parts(mask))})
 
     @classmethod
-    def without_parts(cls, mask: LazyMask) -> "MaskRecord":
+    def without_parts(cls, mask: Mask) -> "MaskRecord":
         """All but the parts, which for hours of sound are better written one by one."""
         return cls(
             rows=len(mask.hz),
-            frames=mask.gain_db.frames,
+            frames=mask.frames,
             hz=tuple(mask.hz.tolist()),
             hop_seconds=mask.hop_seconds,
             top_hz=mask.top_hz,
@@ -87,11 +87,7 @@ class MaskRecord(Settings):
         )
 
     def to_mask(self) -> Mask:
-        """Mask that was recorded; RecipeError where the record contradicts itself."""
-        return self.to_lazy_mask().to_mask()
-
-    def to_lazy_mask(self) -> LazyMask:
-        """The same, unpacked part by part whenever it is asked for."""
+        """Return the recorded mask, unpacked when it is read; RecipeError if the record contradicts itself."""
         rising = all(0 <= a < b for a, b in pairwise(self.hz))
         shaped = min(self.rows, self.frames) > 0 and len(self.hz) == self.rows
         parted = len(self.parts) == -(-self.frames // _RECIPE_PART_FRAMES)
@@ -99,7 +95,7 @@ class MaskRecord(Settings):
         if not (shaped and parted and placed and self.rows * self.frames <= _MAX_RECIPE_CELLS):
             raise RecipeError("the recipe's mask grid contradicts itself: make the recipe again")
         gain = LazyTimeSeries(self.frames, self._unpack_gain_db)
-        return LazyMask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
+        return Mask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
 
     def _unpack_gain_db(self, first: int, last: int) -> Tensor:
         last = min(last, self.frames)
@@ -118,9 +114,9 @@ class MaskRecord(Settings):
         return torch.from_numpy(gain)
 
 
-def pack_mask_parts(mask: LazyMask) -> Iterator[str]:
+def pack_mask_parts(mask: Mask) -> Iterator[str]:
     """Parts of a mask as a `MaskRecord` has them, one after the other."""
-    for part in read_segments(mask.gain_db, _RECIPE_PART_FRAMES):
+    for part in read_segments(mask.gains, _RECIPE_PART_FRAMES):
         yield _pack_cells(np.round(part.numpy() / QUANTIZATION_STEP_DB).astype(np.int16))
 
 
@@ -177,12 +173,12 @@ class Recipe(Settings):
     carried: TransferRecord | None = None
     output_sha256: str | None = None
 
-    def save(self, path: Path, *, overwrite: bool = False, mask: LazyMask | None = None) -> None:
+    def save(self, path: Path, *, overwrite: bool = False, mask: Mask | None = None) -> None:
         """Write the recipe, whole or not at all.
 
         Parameters
         ----------
-        mask : LazyMask, optional
+        mask : Mask, optional
             Whose parts are written if the recipe has its outline alone.
         """
         bare = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})

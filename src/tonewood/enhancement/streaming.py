@@ -10,7 +10,7 @@ from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, to_mono
 from tonewood.dsp.filterbank import apply_filterbank, center_frequencies
 from tonewood.dsp.loudness import PeakLimiter
 from tonewood.dsp.stft import FrameBuffer, FrameLayout, OverlapAddFilter, count_filter_frames, scale_to_rate
-from tonewood.enhancement.segment_search import require_predictor
+from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.errors import AudioError, CallError
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import LoudnessFollower

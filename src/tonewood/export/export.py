@@ -87,8 +87,8 @@ def load_correction(name: str) -> Correction:
 
 def correction_of_recipe(name: str, recipe: Recipe) -> Correction:
     """What a recipe did to its recording."""
-    mask = effective_mask(recipe.mask.to_lazy_mask(), recipe.settings.render, recipe.spectrum)
-    return Correction(name, mask.to_mask(), recipe.gain_db, recipe)
+    mask = effective_mask(recipe.mask.to_mask(), recipe.settings.render, recipe.spectrum)
+    return Correction(name, mask.load(), recipe.gain_db, recipe)
 
 
 def correction_of_model(name: str, model: Model) -> Correction:

@@ -356,6 +356,6 @@ def _measure_band_levels(wave: NDArray[np.float32], rate: int) -> torch.Tensor:
 
 def _mask_effect_db(path: Path, seconds: FloatArray) -> FloatArray:
     """Root mean square gain [frame] over the mask's rows, dB."""
-    mask = recipe.load_recipe(path).mask.to_mask()
+    mask = recipe.load_recipe(path).mask.to_mask().load()
     gain = mask.gain_at(mask.hz, seconds)
     return np.asarray(np.sqrt(np.square(gain, dtype=np.float64).mean(axis=0)))

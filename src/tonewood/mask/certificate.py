@@ -1,21 +1,14 @@
-"""What a mask really did: judges that the search never saw, bounds, and controls.
+"""Certificate of a rendered mask, and the out-of-domain detector that it relies on.
 
-A search that optimises a score can fool it. Hence questions to every output: does a judge
-that the search never saw agree? Is the mask an EQ, smooth and bounded, and does its effect survive
-when it is made smoother still? Is the output of the kind that the reference folder holds, and was
-the input of the kind that the model knows at all? How far would the judge be fooled by the same
-search from random pixels?
-
-Is a recording of the kind that the source folder holds? A distance, and its limit.
-
-Every 3 s window is described by the mean and the spread of its rows; windows of the folder form a
-cloud, and a recording is as unlike the folder as its windows are far from the cloud (Mahalanobis).
+A search that optimises a score may exploit the scorer's errors. Each output is therefore measured by
+what the search did not optimise: a second scorer (the judge), the same mask smoothed further, limits
+that an EQ keeps, the distances of input and output from the two folders, and an adversarial control.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -27,38 +20,38 @@ from tonewood.mask.mask import moving_average
 from tonewood.settings import CertificateSettings, Settings
 
 CertificateVerdict = Literal["good", "limited", "refused"]
+_MIN_JUDGE_CHANGE = 0.05  # below it, a share of the change is a ratio of noise
 
 
 class Change(Settings):
-    """A value before and after."""
+    """A value of the input and of the output."""
 
     before: float
     after: float
 
 
 class Certificate(Settings):
-    """What was found of one output; scores are 0 for reference-like, 1 for source-like.
+    """Verdict on one output, and its grounds. Scores: 0 is reference-like, 1 source-like.
 
     Parameters
     ----------
     verdict : {"good", "limited", "refused"}
     reasons : tuple of str
-        Why it is not `good`.
+        Why the verdict is not `good`.
     scorer, judge : Change
-        Of the sound itself, input and output. The judge is missing from models without one.
+        Scores of input and output. The judge is None for models without one.
     judge_smoothed : float or None
-        Judge of the input under the mask made smoother still: noise averages away, an EQ stays.
+        Judge's score under the mask smoothed further: smoothing removes noise, but not an EQ.
     judge_fooled : float or None
-        Judge of what the same search makes of random pixels, without penalties.
+        Judge's score of the adversarial control: random pixels, searched without penalties.
     static_share : float or None
-        Share of the judge's change that the mask's mean over time gives alone.
+        Share of the judge's change that the mask's mean over time achieves alone.
     largest_db, rms_db, roughness_db : float
         Of the mask; roughness is its mean step from frame to frame.
     unlikeness : float
-        Distance of the input from the source folder; 1 is the limit that 99 % of its own unheard
-        windows keep.
+        Distance of the input from the source folder; 99 % of the folder's held-out windows are below 1.
     unlike_reference : Change
-        The same distance from the reference folder, of input and output.
+        The same distance from the reference folder.
     """
 
     verdict: CertificateVerdict
@@ -80,119 +73,126 @@ class Certificate(Settings):
         return f"{self.verdict}: {'; '.join(self.reasons)}" if self.reasons else self.verdict
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """Measurements of one output, named as in `Certificate`; caveats are doubts about the model."""
+
+    scorer: Change
+    judge: Change | None
+    judge_fooled: float | None
+    roughness_db: float
+    unlikeness: float
+    unlike_reference: Change
+    caveats: tuple[str, ...] = ()
+
+
 def certify(
-    *,
-    scorer: Change,
-    judge: Change | None,
-    judge_rows: Callable[[TimeSeries], float] | None,
+    measured: Measurements,
     rows_db: TimeSeries,
     mask_db: TimeSeries,
-    judge_fooled: float | None,
-    roughness_db: float,
-    unlikeness: float,
-    unlike_reference: Change,
+    judge_score: Callable[[TimeSeries], float] | None,
     settings: CertificateSettings,
-    caveats: Sequence[str] = (),
 ) -> Certificate:
-    """Question one output.
+    """Judge one output.
 
     Parameters
     ----------
-    scorer, judge : Change
-        Scores of the sound before and after.
-    judge_rows : callable, optional
-        The judge's score of a recording's rows [row, frame] in dB.
-    rows_db, mask_db : Track [row, frame]
-        The input, and the mask as applied.
-    judge_fooled : float, optional
-        Judge of what the same search made of random pixels.
-    roughness_db : float
-        Of the mask on its own grid.
-    unlikeness : float
-        Distance of the input from the source folder over its limit.
-    unlike_reference : Change
-        Distance of input and output from the reference folder over its limit.
-    caveats : sequence of str
-        What speaks against the model itself.
+    rows_db, mask_db : TimeSeries [row, frame]
+        Levels of the input, and the mask as applied, in dB.
+    judge_score : callable, optional
+        Judge's score of levels [row, frame] in dB.
     """
-    found = _MaskStatistics.from_gains(mask_db)
-    smooth = share = None
-    if judge_rows is not None and judge is not None:
-        smoother = _smooth_mask(mask_db, settings.smooth_frames, settings.smooth_rows)
-        constant = LazyTimeSeries(mask_db.frames, lambda first, last: found.mean_db.expand(-1, last - first))
-        smooth = judge_rows(_apply_mask(rows_db, smoother))
-        static, whole = (judge_rows(_apply_mask(rows_db, it)) for it in (constant, mask_db))
-        moved = judge.before - whole
-        share = (judge.before - static) / moved if moved > 0.05 else None
-    reasons = [*caveats]
-    if unlikeness > 1:
-        reasons.append(
-            f"the input is {unlikeness:.2f} times as far from the source folder as 99 % of its own"
+    gains, judge = _MaskStatistics.from_gains(mask_db), measured.judge
+    judge_smoothed = static_share = None
+    if judge_score is not None and judge is not None:
+        # The judge hears the levels that the mask asks for; rendering again would cost a pass each.
+        smooth_db = _smooth_mask(mask_db, settings.smooth_frames, settings.smooth_rows)
+        static_db = LazyTimeSeries(mask_db.frames, lambda start, stop: gains.mean_db.expand(-1, stop - start))
+        judge_smoothed, static, full = (
+            judge_score(_apply_mask(rows_db, gain_db)) for gain_db in (smooth_db, static_db, mask_db)
         )
-    if judge is not None and judge.after >= 0.5:
-        reasons.append(f"the judge did not follow ({judge.before:.2f} → {judge.after:.2f})")
-    if smooth is not None and smooth >= 0.5:
-        reasons.append(f"the effect does not survive smoothing (judge {smooth:.2f})")
-    if unlike_reference.after > 1:
-        reasons.append(
-            f"the output is {unlike_reference.after:.2f} times as far from the reference folder as "
-            "99 % of its own"
-        )
-    if roughness_db > settings.max_roughness_db:
-        reasons.append(
-            f"the mask steps by {roughness_db:.1f} dB a frame, an EQ by at most {settings.max_roughness_db:g}"
-        )
-    verdict: CertificateVerdict = "refused" if unlikeness > 1 else "limited" if reasons else "good"
+        change = judge.before - full
+        static_share = (judge.before - static) / change if change > _MIN_JUDGE_CHANGE else None
+    reasons = [*measured.caveats, *_objections(measured, judge_smoothed, settings)]
+    verdict: CertificateVerdict = "limited" if reasons else "good"
+    if measured.unlikeness > 1:
+        verdict = "refused"
     return Certificate(
         verdict=verdict,
         reasons=tuple(reasons),
-        scorer=scorer,
+        scorer=measured.scorer,
         judge=judge,
-        judge_smoothed=smooth,
-        judge_fooled=judge_fooled,
-        static_share=share,
-        largest_db=found.largest_db,
-        rms_db=found.rms_db,
-        roughness_db=roughness_db,
-        unlikeness=unlikeness,
-        unlike_reference=unlike_reference,
+        judge_smoothed=judge_smoothed,
+        judge_fooled=measured.judge_fooled,
+        static_share=static_share,
+        largest_db=gains.largest_db,
+        rms_db=gains.rms_db,
+        roughness_db=measured.roughness_db,
+        unlikeness=measured.unlikeness,
+        unlike_reference=measured.unlike_reference,
     )
 
 
+def _objections(
+    measured: Measurements, judge_smoothed: float | None, settings: CertificateSettings
+) -> list[str]:
+    """Return a sentence for each limit that an output exceeds."""
+    judge, reference = measured.judge, measured.unlike_reference.after
+    reasons = []
+    if measured.unlikeness > 1:
+        reasons.append(
+            f"the input is {measured.unlikeness:.2f} times as far from the source folder as 99 % of its own"
+        )
+    if judge is not None and judge.after >= 0.5:
+        reasons.append(f"the judge did not follow ({judge.before:.2f} → {judge.after:.2f})")
+    if judge_smoothed is not None and judge_smoothed >= 0.5:
+        reasons.append(f"the effect does not survive smoothing (judge {judge_smoothed:.2f})")
+    if reference > 1:
+        reasons.append(
+            f"the output is {reference:.2f} times as far from the reference folder as 99 % of its own"
+        )
+    if measured.roughness_db > settings.max_roughness_db:
+        reasons.append(
+            f"the mask steps by {measured.roughness_db:.1f} dB a frame, an EQ by at most "
+            f"{settings.max_roughness_db:g}"
+        )
+    return reasons
+
+
 class _MaskStatistics(NamedTuple):
-    """What is read off a mask: mean over time [row, 1], largest gain, root mean square."""
+    """Mean of a mask over time [row, 1], its largest absolute gain and root mean square, dB."""
 
     mean_db: Tensor
     largest_db: float
     rms_db: float
 
     @classmethod
-    def from_gains(cls, mask_db: TimeSeries) -> "_MaskStatistics":
+    def from_gains(cls, mask_db: TimeSeries) -> Self:
         total, square, largest = torch.zeros(()), 0.0, 0.0
-        for part in read_segments(mask_db):
-            total = total + part.sum(dim=1, keepdim=True, dtype=torch.float64)
-            square += float(part.square().sum(dtype=torch.float64))
-            largest = max(largest, float(part.abs().max()))
+        for gain in read_segments(mask_db):
+            total = total + gain.sum(dim=1, keepdim=True, dtype=torch.float64)
+            square += float(gain.square().sum(dtype=torch.float64))
+            largest = max(largest, float(gain.abs().max()))
         rms = (square / (len(total) * mask_db.frames)) ** 0.5
         return cls((total / mask_db.frames).float(), largest, rms)
 
 
 def _apply_mask(rows_db: TimeSeries, mask_db: TimeSeries) -> TimeSeries:
     return LazyTimeSeries(
-        rows_db.frames, lambda first, last: rows_db.read(first, last) + mask_db.read(first, last)
+        rows_db.frames, lambda start, stop: rows_db.read(start, stop) + mask_db.read(start, stop)
     )
 
 
 def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
-    """The mask averaged over so many frames and rows."""
-    reach = frames // 2
+    """Average a mask over a window of frames and rows."""
+    margin = frames // 2
 
-    def make(first: int, last: int) -> Tensor:
-        begin = max(0, first - reach)
-        part = mask_db.read(begin, min(last + reach, mask_db.frames))
-        return moving_average(part, frames, rows)[:, first - begin : last - begin]
+    def read(start: int, stop: int) -> Tensor:
+        padded_start = max(0, start - margin)
+        gain = mask_db.read(padded_start, min(stop + margin, mask_db.frames))
+        return moving_average(gain, frames, rows)[:, start - padded_start : stop - padded_start]
 
-    return LazyTimeSeries(mask_db.frames, make)
+    return LazyTimeSeries(mask_db.frames, read)
 
 
 _SHRINKAGE = 0.1
@@ -201,15 +201,15 @@ _QUANTILE = 0.99
 
 @dataclass(frozen=True)
 class OutOfDomainDetector:
-    """The cloud of a folder's windows.
+    """Mahalanobis distance of recordings from the 3 s windows of one folder.
 
     Parameters
     ----------
     mean : Tensor [feature]
     whitening : Tensor [feature, feature]
-        Maps departures from the mean to unit spread.
+        Maps deviations from the mean to unit covariance.
     limit : float
-        Distance that 99 % of the folder's windows keep from the cloud of the other takes.
+        Distance below which 99 % of the folder's windows lie, each measured against the other takes.
     frames : int
         Length of a window.
     """
@@ -220,12 +220,12 @@ class OutOfDomainDetector:
     frames: int
 
     def distance(self, rows_db: TimeSeries) -> float:
-        """Median distance of a recording's windows [row, frame] over the limit; 1 is at it."""
+        """Return the median distance of a recording's windows [row, frame], divided by the limit."""
         points = describe_windows(rows_db, self.frames)
         return float(_mahalanobis_distances(points, self.mean, self.whitening).median()) / self.limit
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, to be stored."""
+        """Return all values by name, to be stored in a model."""
         return {
             "mean": self.mean,
             "whitening": self.whitening,
@@ -234,76 +234,72 @@ class OutOfDomainDetector:
         }
 
     @classmethod
-    def from_tensors(cls, named: Mapping[str, Tensor]) -> "OutOfDomainDetector":
-        """Inverse of `tensors`; KeyError where one is missing."""
+    def from_tensors(cls, named: Mapping[str, Tensor]) -> Self:
+        """Undo `tensors`; KeyError if a value is missing."""
         return cls(named["mean"], named["whitening"], float(named["limit"]), int(named["frames"]))
 
 
 def fit_detector(takes: Sequence[Tensor], frames: int) -> OutOfDomainDetector:
-    """Learn the cloud of a folder's takes [row, frame]; two of them at least.
+    """Fit a detector to the takes [row, frame] of a folder, at least two.
 
-    The limit is found take by take, each against the cloud of all the others, for a take is
-    always closer to a cloud that it belongs to.
+    The limit is cross-validated by take: a take is closer to a distribution that includes it.
     """
     points = [describe_windows(TensorTimeSeries(take), frames) for take in takes]
-    sums = [_Moments.from_points(own) for own in points]
-    every = reduce(_Moments.merge, sums)
-    left_out = torch.cat(
+    moments = [_Moments.from_points(take) for take in points]
+    total = reduce(_Moments.add, moments)
+    held_out = torch.cat(
         [
-            _mahalanobis_distances(own, *every.subtract(its).mean_and_whitening())
-            for own, its in zip(points, sums, strict=True)
+            _mahalanobis_distances(take, *total.subtract(take_moments).mean_and_whitening())
+            for take, take_moments in zip(points, moments, strict=True)
         ]
     )
-    # Takes that are all the same have no spread; what differs from them at all is far.
-    limit = max(float(np.quantile(left_out.numpy(), _QUANTILE)), 1e-3)
-    return OutOfDomainDetector(*every.mean_and_whitening(), limit, frames)
+    # Identical takes have no spread; the floor keeps their limit above zero.
+    limit = max(float(np.quantile(held_out.numpy(), _QUANTILE)), 1e-3)
+    return OutOfDomainDetector(*total.mean_and_whitening(), limit, frames)
 
 
 def describe_windows(rows_db: TimeSeries, frames: int) -> Tensor:
-    """Mean and spread of the rows in each window [window, feature]; only audible frames count.
+    """Return mean and standard deviation of the audible frames' rows in each window [window, feature].
 
-    Windows overlap by half, and one with less than a third of its frames audible is left out,
-    unless none is left then.
+    Windows overlap by half. Those with less than a third of their frames audible are left out; if no
+    window remains, the whole recording is one.
     """
     level = torch.cat([frame_levels(part) for part in read_segments(rows_db)])
-    heard = is_audible(level)
-    mean = mean_level(level[None, heard])
+    audible = is_audible(level)
+    mean = mean_level(level[None, audible])
     total = rows_db.frames
     starts = range(0, max(1, total - frames + 1), max(1, frames // 2))
-    enough = [s for s in starts if heard[s : s + frames].sum() >= max(2, frames // 3)]
+    used = [s for s in starts if audible[s : s + frames].sum() >= max(2, frames // 3)]
     points = []
-    for start, stop in [(s, min(s + frames, total)) for s in enough] or [(0, total)]:
-        relative = (rows_db.read(start, stop) - mean).clamp_min(-90.0)
-        part = relative[:, heard[start:stop]]
-        points.append(torch.cat([part.mean(dim=1), part.std(dim=1, correction=0)]))
+    for start, stop in [(s, min(s + frames, total)) for s in used] or [(0, total)]:
+        relative = (rows_db.read(start, stop) - mean).clamp_min(-90.0)[:, audible[start:stop]]
+        points.append(torch.cat([relative.mean(dim=1), relative.std(dim=1, correction=0)]))
     return torch.stack(points)
 
 
 @dataclass(frozen=True, eq=False)
 class _Moments:
-    """Points of a cloud, added up: their number, their sum and that of their products."""
+    """Number, sum and sum of products of points; takes are added and removed without the points."""
 
     size: int
     total: Tensor
     products: Tensor
 
     @classmethod
-    def from_points(cls, points: Tensor) -> "_Moments":
+    def from_points(cls, points: Tensor) -> Self:
         x = points.double()
         return cls(len(points), x.sum(dim=0), x.T @ x)
 
     def subtract(self, other: "_Moments") -> "_Moments":
-        """The others' points."""
         products = self.products - other.products
         return _Moments(self.size - other.size, self.total - other.total, products)
 
-    def merge(self, other: "_Moments") -> "_Moments":
-        """Both clouds' points."""
+    def add(self, other: "_Moments") -> "_Moments":
         products = self.products + other.products
         return _Moments(self.size + other.size, self.total + other.total, products)
 
     def mean_and_whitening(self) -> tuple[Tensor, Tensor]:
-        """Mean, and whitening of the covariance shrunk towards a sphere (Ledoit & Wolf 2004)."""
+        """Return the mean, and the whitening of the shrunk covariance (Ledoit & Wolf 2004)."""
         mean = self.total / self.size
         covariance = self.products / self.size - torch.outer(mean, mean)
         eye = torch.eye(len(mean), dtype=torch.float64)

@@ -6,7 +6,6 @@ A mask in musicians' words: registers by their names, how bright it tilts, when 
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import read_segments
 from tonewood.dsp.equalizer import FADE_OCTAVES
-from tonewood.mask.mask import LazyMask, Mask
+from tonewood.mask.mask import Mask
 from tonewood.settings import AspectSettings
 from tonewood.utils.arrays import FloatArray
 
@@ -61,7 +60,7 @@ def select_component(
 def tilt_component(mask: Mask) -> Mask:
     """Each frame's best straight line in dB over octaves: least squares, octaves weighing alike."""
     line, octaves = fit_tilt(mask)
-    return replace(mask, gain_db=(line[:1] + octaves[:, None] * line[1:]).astype(np.float32))
+    return mask.with_gains((line[:1] + octaves[:, None] * line[1:]).astype(np.float32))
 
 
 def fit_tilt(mask: Mask) -> tuple[FloatArray, FloatArray]:
@@ -87,20 +86,20 @@ def static_component(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> 
     """The mean over time [row], its own unless told, held: a static EQ."""
     if mean_db is None:
         mean_db = mask.gain_db.mean(axis=1, dtype=np.float64).astype(np.float32)
-    return replace(mask, gain_db=np.repeat(mean_db[:, None], mask.gain_db.shape[1], axis=1))
+    return mask.with_gains(np.repeat(mean_db[:, None], mask.frames, axis=1))
 
 
-def mean_gain_db(mask: LazyMask) -> NDArray[np.float32]:
+def mean_gain_db(mask: Mask) -> NDArray[np.float32]:
     """Mean over time [row] of a mask of any length, the same wherever it is kept."""
     total = np.zeros(len(mask.hz))
-    for part in read_segments(mask.gain_db):
+    for part in read_segments(mask.gains):
         total += np.ascontiguousarray(part.numpy()).sum(axis=1, dtype=np.float64)
-    return (total / mask.gain_db.frames).astype(np.float32)
+    return (total / mask.frames).astype(np.float32)
 
 
 def dynamic_component(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
     """What remains after the mean over time: how each band moves."""
-    return replace(mask, gain_db=mask.gain_db - static_component(mask, mean_db).gain_db)
+    return mask.with_gains(mask.gain_db - static_component(mask, mean_db).gain_db)
 
 
 def limit_to_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
@@ -113,13 +112,13 @@ def limit_to_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
     fade = min(FADE_OCTAVES, (ends[1] - ends[0]) / 2)
     bend = np.linspace(0, fade, _FADE_STEPS + 1)
     hz = np.union1d(mask.hz, 2.0 ** np.concatenate([ends[0] + bend, ends[1] - bend]))
-    frames = np.arange(mask.gain_db.shape[1]) * mask.hop_seconds
+    frames = np.arange(mask.frames) * mask.hop_seconds
     octave = np.log2(np.maximum(hz, 1e-3))
     share = _raised_cosine(np.minimum(octave - ends[0], ends[1] - octave) / fade)
     # Above `top_hz` a mask fades by itself, and would fade these rows a second time.
-    top = replace(mask, top_hz=max(mask.top_hz, float(hz[-1])))
+    top = mask.with_gains(mask.gains, top_hz=max(mask.top_hz, float(hz[-1])))
     gain = top.gain_at(hz, frames) * share[:, None].astype(np.float32)
-    return replace(mask, gain_db=gain, hz=hz)
+    return mask.with_gains(gain, hz)
 
 
 def limit_to_span(
@@ -148,7 +147,7 @@ def limit_to_span(
     finish = np.inf if end_s is None else end_s - guard
     fade = min(SPAN_FADE_SECONDS, max((finish - begin) / 2, 1e-6))
     share = _raised_cosine(np.minimum(seconds - begin, finish - seconds) / fade)
-    return replace(mask, gain_db=(gain * share).astype(np.float32))
+    return mask.with_gains((gain * share).astype(np.float32))
 
 
 def _raised_cosine(position: FloatArray) -> FloatArray:

@@ -1,6 +1,7 @@
-"""The mask M: a gain over frequency and time."""
+"""The mask M of the paper: gains in dB over frequency and time."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -9,77 +10,153 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries, split_segments
+from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, TimeSeries, split_segments
 from tonewood.dsp.filterbank import hz_to_mel
 from tonewood.dsp.stft import TensorGainFunction
 from tonewood.html_report import mask_html
 from tonewood.utils.arrays import FloatArray
 
-# Fine enough that a cell which falls on the other side of a half is not heard, and ±65 dB in int16.
+# Rounding by half of this is inaudible, and int16 still holds ±65 dB in such steps.
 QUANTIZATION_STEP_DB = 0.002
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, init=False)
 class Mask:
     """Gains in dB on a grid of rows and frames, added to the log magnitude.
 
+    Gains are read when they are used, so a mask may live in memory, on disk, on a GPU or in a function.
+
     Parameters
     ----------
-    gain_db : float32 array (row, frame)
+    gains : float32 array or Tensor (row, frame), or TimeSeries
     hz : float64 array (row,)
-        Centre frequency of each row, rising.
+        Centre frequencies, rising.
     hop_seconds : float
-        Frame k stands at k * hop_seconds.
+        Time from frame to frame.
     top_hz : float
         Upper end of the top row; above it gains fade to 0 dB over an octave.
+    start_s : float
+        Time of the first frame.
     """
 
-    gain_db: NDArray[np.float32]
+    gains: TimeSeries
     hz: FloatArray
     hop_seconds: float
     top_hz: float
+    start_s: float
 
-    def __post_init__(self) -> None:
-        assert self.gain_db.ndim == 2
-        assert self.gain_db.shape[0] == self.hz.shape[0]
-        assert self.gain_db.shape[1] > 0
+    def __init__(
+        self,
+        gains: NDArray[np.float32] | Tensor | TimeSeries,
+        hz: FloatArray,
+        hop_seconds: float,
+        top_hz: float,
+        start_s: float = 0.0,
+    ) -> None:
+        if isinstance(gains, np.ndarray):
+            gains = torch.from_numpy(gains)
+        if isinstance(gains, Tensor):
+            assert gains.ndim == 2
+            assert gains.shape[0] == len(hz)
+            gains = TensorTimeSeries(gains)
+        assert gains.frames > 0
+        values = {"gains": gains, "hz": hz, "hop_seconds": hop_seconds, "top_hz": top_hz, "start_s": start_s}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
-    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
-        """Gain [frequency, time] in dB, interpolated linearly in mel and in time.
+    @property
+    def gain_db(self) -> NDArray[np.float32]:
+        """All gains (row, frame) in memory."""
+        return self.gains.read(0, self.frames).numpy()
 
-        Below the lowest and between the highest centre and `top_hz` the nearest row's gain holds;
-        before the first and after the last frame theirs does.
-        """
-        return self.gain_function(torch.device("cpu"))(hz, seconds).numpy()
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return self.gains.frames
 
-    def gain_function(self, device: torch.device) -> TensorGainFunction:
-        """`at`, on a device."""
-        gain = torch.from_numpy(self.gain_db).to(device)
-        return TensorMask(gain, self.hz, self.hop_seconds, self.top_hz).gain_at
+    def with_gains(
+        self,
+        gains: NDArray[np.float32] | Tensor | TimeSeries,
+        hz: FloatArray | None = None,
+        top_hz: float | None = None,
+    ) -> Self:
+        """Return a mask with other gains, and other rows if `hz` is given."""
+        return type(self)(
+            gains,
+            self.hz if hz is None else hz,
+            self.hop_seconds,
+            self.top_hz if top_hz is None else top_hz,
+            self.start_s,
+        )
+
+    def load(self) -> Self:
+        """Return the mask with all gains in memory."""
+        return self.with_gains(self.gain_db)
+
+    def map_gains(self, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Self:
+        """Return a mask in memory whose gains (row, frame) a function made of these."""
+        return self.with_gains(function(self.gain_db))
 
     def scale(self, amount: float) -> Self:
-        """Every gain times `amount`: half the amount is half the dB."""
-        return replace(self, gain_db=(self.gain_db * amount).astype(np.float32))
+        """Multiply every gain by `amount`."""
+        return self.map_gains(lambda gain: (gain * amount).astype(np.float32))
 
     def clip(self, max_gain_db: float) -> Self:
-        """Gains held within ±`gain_limit_db`."""
-        return replace(self, gain_db=np.clip(self.gain_db, -max_gain_db, max_gain_db))
+        """Limit gains to ±`max_gain_db`."""
+        return self.map_gains(lambda gain: np.clip(gain, -max_gain_db, max_gain_db))
 
     def quantize(self) -> Self:
-        """Gains in whole steps of 0.002 dB: what a recipe stores is what was rendered."""
-        gain = np.round(self.gain_db / QUANTIZATION_STEP_DB).astype(np.float32) * np.float32(
-            QUANTIZATION_STEP_DB
-        )
-        return replace(self, gain_db=gain)
+        """Round gains to steps of 0.002 dB, so that a recipe stores exactly what was rendered."""
+        step = np.float32(QUANTIZATION_STEP_DB)
+        return self.map_gains(lambda gain: np.round(gain / QUANTIZATION_STEP_DB).astype(np.float32) * step)
+
+    def slice_frames(self, start: int, stop: int) -> Self:
+        """Return frames [start, stop) as a mask in memory that starts at 0 s."""
+        return type(self)(self.gains.read(start, stop), self.hz, self.hop_seconds, self.top_hz)
+
+    def window(self, start_s: float, end_s: float) -> Self:
+        """Return the part in memory that `gain_at` needs for times from `start_s` to `end_s`."""
+        assert self.start_s == 0
+        last = self.frames - 1
+        start = min(max(0, int(start_s / self.hop_seconds)), last)
+        stop = max(min(int(end_s / self.hop_seconds) + 2, last + 1), start + 1)
+        gains = self.gains.read(start, stop)
+        return type(self)(gains, self.hz, self.hop_seconds, self.top_hz, start * self.hop_seconds)
+
+    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
+        """Interpolate gains [frequency, time] in dB, linearly in mel and in time.
+
+        Below the lowest centre, and from the highest centre to `top_hz`, the nearest row's gain holds;
+        before the first and after the last frame, that frame's gain.
+        """
+        return self._interpolate(hz, seconds, torch.device("cpu")).numpy()
+
+    def gain_function(self, device: torch.device) -> TensorGainFunction:
+        """Return `gain_at` as a function whose result is a tensor on a device."""
+        return lambda hz, seconds: self._interpolate(hz, seconds, device)
+
+    def _interpolate(self, hz: FloatArray, seconds: FloatArray, device: torch.device) -> Tensor:
+        """Return gains [frequency, time] on a device; reads no more frames than it needs."""
+        last = self.frames - 1
+        column = np.clip((seconds - self.start_s) / self.hop_seconds, 0, last)
+        left = np.floor(column).astype(np.int64)
+        right = np.minimum(left + 1, last)
+        start = int(left.min(initial=last))
+        gain = self.gains.read(start, max(int(right.max(initial=start)), start) + 1).to(device)
+        fraction = torch.from_numpy((column - left).astype(np.float32)).to(device)
+        before, after = (torch.from_numpy(index - start).to(device) for index in (left, right))
+        frames = gain[:, before] * (1 - fraction) + gain[:, after] * fraction
+        queried, centres = (np.asarray(values, np.float64).tobytes() for values in (hz, self.hz))
+        return _interpolation_matrix(_InterpolationGrid(queried, centres, self.top_hz), device) @ frames
 
     def _repr_html_(self) -> str:
         """Return a picture for notebooks."""
-        seconds = np.arange(self.gain_db.shape[1]) * self.hop_seconds
+        seconds = np.arange(self.frames) * self.hop_seconds
         return mask_html(self.gain_at, self.top_hz, seconds, self.largest_db, self.rms_db)
 
     @property
     def largest_db(self) -> float:
-        """Largest gain, either way."""
+        """Largest absolute gain."""
         return float(np.abs(self.gain_db).max())
 
     @property
@@ -89,42 +166,16 @@ class Mask:
 
     @property
     def roughness_db(self) -> float:
-        """Mean step from frame to frame: an EQ moves slowly, noise does not."""
-        if self.gain_db.shape[1] == 1:
-            return 0.0
-        return float(np.abs(np.diff(self.gain_db, axis=1)).mean(dtype=np.float64))
-
-
-@dataclass(frozen=True, eq=False)
-class TensorMask:
-    """A mask whose gains [row, frame] are a tensor, wherever that is.
-
-    Parameters
-    ----------
-    gain_db, hz, hop_seconds, top_hz
-        As of `Mask`.
-    """
-
-    gain_db: Tensor
-    hz: FloatArray
-    hop_seconds: float
-    top_hz: float
-
-    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> Tensor:
-        """`Mask.at`."""
-        gain, last = self.gain_db, self.gain_db.shape[1] - 1
-        column = np.clip(seconds / self.hop_seconds, 0, last)
-        left = np.floor(column).astype(np.int64)
-        part = torch.from_numpy((column - left).astype(np.float32)).to(gain.device)
-        before, after = (torch.from_numpy(it).to(gain.device) for it in (left, np.minimum(left + 1, last)))
-        frames = gain[:, before] * (1 - part) + gain[:, after] * part
-        asked, own = (np.asarray(it, np.float64).tobytes() for it in (hz, self.hz))
-        grid = _InterpolationGrid(asked, own, self.top_hz)
-        return _interpolation_matrix(grid, gain.device) @ frames
+        """Mean absolute step from frame to frame: small for an EQ, large for noise."""
+        steps, total = self.frames - 1, 0.0
+        for segment in split_segments(steps):
+            gain = self.gains.read(segment.start, segment.stop + 1)
+            total += float(gain.diff(dim=1).abs().sum(dtype=torch.float64))
+        return total / max(1, steps * len(self.hz))
 
 
 class _InterpolationGrid(NamedTuple):
-    """Frequencies that are asked for, and centres of rows, Hz, as bytes of doubles."""
+    """Queried frequencies and row centres in Hz, as bytes of doubles: hashable, for the cache."""
 
     hz: bytes
     centres: bytes
@@ -132,94 +183,36 @@ class _InterpolationGrid(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _interpolation_matrix(rows: _InterpolationGrid, device: torch.device) -> Tensor:
-    """Share of each row's gain [frequency, row] in that of every frequency."""
-    hz, own = np.frombuffer(rows.hz), np.frombuffer(rows.centres)
-    mel, centres = hz_to_mel(hz), hz_to_mel(own)
+def _interpolation_matrix(grid: _InterpolationGrid, device: torch.device) -> Tensor:
+    """Return the weight of each row's gain in that of every frequency [frequency, row]."""
+    hz = np.frombuffer(grid.hz)
+    mel, centres = hz_to_mel(hz), hz_to_mel(np.frombuffer(grid.centres))
     position = np.interp(mel, centres, np.arange(len(centres), dtype=np.float64))
     low = np.floor(position).astype(np.int64)
     high = np.minimum(low + 1, len(centres) - 1)
     weights = np.zeros((len(hz), len(centres)), dtype=np.float32)
-    place = np.arange(len(hz))
-    weights[place, low] += 1 - (position - low)
-    weights[place, high] += position - low
-    octaves_above = np.log2(np.maximum(hz, rows.top_hz) / rows.top_hz)
+    index = np.arange(len(hz))
+    weights[index, low] += 1 - (position - low)
+    weights[index, high] += position - low
+    octaves_above = np.log2(np.maximum(hz, grid.top_hz) / grid.top_hz)
     fade: NDArray[np.float32] = np.clip(1 - octaves_above, 0, 1).astype(np.float32)
     return torch.from_numpy(weights * fade[:, None]).to(device)
 
 
-@dataclass(frozen=True)
-class LazyMask:
-    """A mask that need not be in memory.
+def resample_mask(mask: Mask, hz: FloatArray, hop_seconds: float, frames: int) -> TimeSeries:
+    """Return a mask's gains [row, frame] on another grid, interpolated when they are read."""
 
-    Parameters
-    ----------
-    gain_db : Track [row, frame]
-    hz, hop_seconds, top_hz
-        As of `Mask`.
-    """
+    def read(start: int, stop: int) -> Tensor:
+        seconds = np.arange(start, min(stop, frames)) * hop_seconds
+        return torch.from_numpy(mask.window(seconds[0], seconds[-1]).gain_at(hz, seconds))
 
-    gain_db: TimeSeries
-    hz: FloatArray
-    hop_seconds: float
-    top_hz: float
-
-    @classmethod
-    def from_mask(cls, mask: Mask) -> Self:
-        """One that is in memory after all."""
-        gain = TensorTimeSeries(torch.from_numpy(mask.gain_db))
-        return cls(gain, mask.hz, mask.hop_seconds, mask.top_hz)
-
-    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
-        """`Mask.at` for times that lie near each other."""
-        return self.window(float(seconds.min()), float(seconds.max())).gain_at(hz, seconds)
-
-    def window(self, start_s: float, end_s: float) -> "MaskWindow":
-        """What of it is asked for between two times in seconds."""
-        most = self.gain_db.frames - 1
-        first = min(max(0, int(start_s / self.hop_seconds)), most)
-        last = min(int(end_s / self.hop_seconds) + 2, most + 1)
-        return MaskWindow(self.slice_frames(first, max(last, first + 1)), first * self.hop_seconds)
-
-    def slice_frames(self, start: int, stop: int) -> Mask:
-        """Frames from `start` up to `stop`, as a mask whose time starts with them."""
-        gain = self.gain_db.read(start, stop).numpy()
-        return Mask(gain, self.hz, self.hop_seconds, self.top_hz)
-
-    def to_mask(self) -> Mask:
-        """All of it in memory."""
-        return self.slice_frames(0, self.gain_db.frames)
-
-    @property
-    def roughness_db(self) -> float:
-        """As of `Mask`."""
-        steps, total = self.gain_db.frames - 1, 0.0
-        for span in split_segments(steps):
-            gain = self.gain_db.read(span.start, span.stop + 1)
-            total += float(gain.diff(dim=1).abs().sum(dtype=torch.float64))
-        return total / max(1, steps * len(self.hz))
-
-
-class MaskWindow(NamedTuple):
-    """Part of a long mask that knows where in the recording it is."""
-
-    mask: Mask
-    start_s: float
-
-    def gain_at(self, hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
-        """`Mask.at` for times, in the recording, that lie in the part."""
-        return self.mask.gain_at(hz, seconds - self.start_s)
-
-    def gain_function(self, device: torch.device) -> TensorGainFunction:
-        """`at`, on a device."""
-        field = self.mask.gain_function(device)
-        return lambda hz, seconds: field(hz, seconds - self.start_s)
+    return LazyTimeSeries(frames, read)
 
 
 def moving_average(gain: Tensor, frames: int, rows: int = 1) -> Tensor:
-    """Moving average of gains [..., row, frame] over so many frames and rows (made odd).
+    """Average gains [..., row, frame] over a window of `frames` and `rows`, rounded up to odd.
 
-    Edges repeat, so a constant stays what it is.
+    Edges repeat, so a constant stays constant.
     """
     shape = gain.shape
     x = gain.reshape(-1, 1, *shape[-2:])

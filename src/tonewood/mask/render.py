@@ -19,7 +19,7 @@ from tonewood.dsp.features import chunk_margin_for, chunk_size_for, frames_to_sa
 from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak_db
 from tonewood.dsp.stft import filter_chunk, filter_margin
 from tonewood.mask.components import mean_gain_db, select_component
-from tonewood.mask.mask import LazyMask, Mask, MaskWindow
+from tonewood.mask.mask import Mask
 from tonewood.settings import RenderSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Samples
 from tonewood.utils.parallel import parallel_map
@@ -73,8 +73,7 @@ def render_through_mask(
     before = integrated_loudness(samples, rate)
     if settings.amount == 0:
         return RenderResult(0.0, before, before, peak_limited=False, samples=samples)
-    force = LazyMask.from_mask(mask)
-    blocks = render_blocks([samples], rate, samples.shape[0], force, settings, spectrum)
+    blocks = render_blocks([samples], rate, samples.shape[0], mask, settings, spectrum)
     return apply_loudness_match(np.concatenate(list(blocks), axis=1), rate, before, settings)
 
 
@@ -82,7 +81,7 @@ def render_blocks(
     blocks: Iterable[Samples],
     rate: int,
     channels: int,
-    mask: LazyMask,
+    mask: Mask,
     settings: RenderSettings,
     spectrum: SpectrumSettings,
 ) -> Iterator[Samples]:
@@ -106,7 +105,7 @@ class RenderItem(NamedTuple):
     """A piece of a recording, and what applies to it of a mask."""
 
     chunk: Chunk[Samples]
-    mask: MaskWindow
+    mask: Mask
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ class ChunkRenderer:
     def _band_margin(self) -> int:
         return 0 if self.between is None else round(bandpass_reach_seconds(*self.between) * self.rate) + 1
 
-    def item(self, chunk: Chunk[Samples], mask: LazyMask) -> RenderItem:
+    def item(self, chunk: Chunk[Samples], mask: Mask) -> RenderItem:
         """A piece with what is in force for it."""
         end = chunk.offset + chunk.samples.shape[1]
         hop = self.spectrum.hop / self.spectrum.rate  # frames are filtered beyond the end
@@ -172,15 +171,15 @@ class ChunkRenderer:
         return Chunk(samples, piece.core_start, lead, item.chunk.core_size, piece.is_last)
 
 
-def effective_mask(mask: LazyMask, settings: RenderSettings, spectrum: SpectrumSettings) -> LazyMask:
+def effective_mask(mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings) -> Mask:
     """What is applied of a mask as it was found: the aspect that is wanted, times the amount."""
     aspect, reach = settings.aspect, spectrum.window_ms / 2000
     if aspect.between is not None:
         reach += bandpass_reach_seconds(*aspect.between)
     mean = mean_gain_db(mask) if aspect.only in ("bands", "dynamics-of-bands") else None
-    frames = mask.gain_db.frames
+    frames = mask.frames
     if frames == 1:  # stands for all times: short, whatever becomes of it
-        return LazyMask.from_mask(select_component(mask.to_mask(), aspect, reach).scale(settings.amount))
+        return select_component(mask.load(), aspect, reach).scale(settings.amount)
 
     def make(first: int, last: int) -> Tensor:
         # Two frames at least: a single one would be taken for a mask that does not move.
@@ -189,7 +188,7 @@ def effective_mask(mask: LazyMask, settings: RenderSettings, spectrum: SpectrumS
         return torch.from_numpy(made.gain_db[:, : last - first])
 
     hz = select_component(mask.slice_frames(0, 2), aspect, reach, mean_db=mean).hz
-    return LazyMask(LazyTimeSeries(frames, make), hz, mask.hop_seconds, mask.top_hz)
+    return Mask(LazyTimeSeries(frames, make), hz, mask.hop_seconds, mask.top_hz)
 
 
 def apply_loudness_match(

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.data.loading import AuditProgress, SideLoadProgress
+from tonewood.dsp.chunking import TensorTimeSeries, split_segments
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.analysis import ArraySource, analyse_source, score_array
-from tonewood.enhancement.mask_search import mask_grid
+from tonewood.enhancement.mask_search import MaskSearch, mask_grid
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, scorer_input, to_analysis_rate
 from tonewood.enhancement.plotting import plot_gains, plot_levels
@@ -35,7 +36,7 @@ from tonewood.evaluation.pairs import (
 )
 from tonewood.html_report import ReportFigure, ReportTable, figure_png, new_figure, render_report
 from tonewood.mask.mask import Mask
-from tonewood.mask.search import StickyNoteGains, scatter_sticky_notes, search_mask
+from tonewood.mask.search import StickyNoteGains, scatter_sticky_notes
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import class_activation_map, interpolate_cam
 from tonewood.settings import (
@@ -107,25 +108,23 @@ def plot_block_masks(waves: Sequence[Tensor], model: Model, seed: int) -> bytes:
 def optimize_blocks(wave: Tensor, model: Model, shape: str, seed: int) -> OptimizedBlocks:
     """Blocks over a mono waveform [sample], their gains found by the paper's objective."""
     settings = apply_assignments(default_enhance_settings("paper"), [f"prior.notes.shape={shape}"])
-    laid, spectrum = settings.prior.notes, model.settings.spectrum
-    grid = mask_grid(analyse_source(ArraySource(wave.numpy()[None], spectrum.rate), model), model, "paper")
-    levels = grid.levels_db.read(0, grid.levels_db.frames)
-    hop = spectrum.hop / spectrum.rate
-    row_hz = torch.from_numpy(grid.hz).float()
-    frame_s = torch.arange(levels.shape[1]) * hop
-    generator = torch.Generator().manual_seed(seed)
-    notes = scatter_sticky_notes(laid, len(frame_s) * hop, spectrum.rate / 2, generator)
-    start = StickyNoteGains(notes, row_hz, frame_s, laid.smooth_hz, laid.smooth_ms / 1000)
-    *_, last = search_mask(
-        grid.scale.score,
-        levels,
-        start,
-        torch.zeros_like(levels),
-        settings.search,
-        window_frames=model.scorer.crop_frames,
-        max_gain_db=settings.render.max_gain_db,
-        generator=generator,
+    layout, spectrum = settings.prior.notes, model.settings.spectrum
+    analysis = analyse_source(ArraySource(wave.numpy()[None], spectrum.rate), model)
+    grid, frames, hop = (
+        mask_grid(analysis, model, "paper"),
+        analysis.rows_db.frames,
+        spectrum.hop / spectrum.rate,
     )
+    row_hz = torch.from_numpy(grid.hz).float()
+    frame_s = torch.arange(frames) * hop
+    generator = torch.Generator().manual_seed(seed)
+    notes = scatter_sticky_notes(layout, len(frame_s) * hop, spectrum.rate / 2, generator)
+    start = StickyNoteGains(notes, row_hz, frame_s, layout.smooth_hz, layout.smooth_ms / 1000)
+    search = MaskSearch.for_recording(analysis, model, settings, analysis.levels.mean_db)
+    (segment,) = split_segments(frames, frames)
+    flat = TensorTimeSeries(torch.zeros(len(grid.hz), frames))
+    item = search.read_segment(segment, analysis, grid, flat)
+    *_, last = search.steps(item, start, generator)
     found = replace(notes, gain_db=start.values.detach())
     sharp = StickyNoteGains(found, row_hz, frame_s, 0.0, 0.0).mask().detach()
     return OptimizedBlocks(

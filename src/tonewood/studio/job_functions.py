@@ -26,7 +26,6 @@ from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Re
 from tonewood.errors import CallError, printable
 from tonewood.explanation.pipeline import explain_recording
 from tonewood.mask.certificate import Change
-from tonewood.mask.mask import LazyMask
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep
 from tonewood.model.card import summarize_audit
@@ -317,7 +316,7 @@ def build_session_recipe(session: StudioSession, model: Model, enhancement: Enha
         gain_db=made.gain_db,
         certificate=enhancement.certificate,
         loudness_lufs=Change(before=made.loudness_before, after=made.loudness_after) if finite else None,
-        mask=MaskRecord.from_mask(LazyMask.from_mask(enhancement.mask)),
+        mask=MaskRecord.from_mask(enhancement.mask),
         spectrum=enhancement.spectrum,
     )
 
@@ -348,7 +347,7 @@ def build_edited_recipe(
             "gain_db": full_render.levels.output_db,
             "certificate": full_render.certificate,
             "loudness_lufs": loudness,
-            "mask": MaskRecord.from_mask(LazyMask.from_mask(mask)),
+            "mask": MaskRecord.from_mask(mask),
         }
     )
 

@@ -24,7 +24,6 @@ from tonewood.enhancement.pipeline import StreamedEnhancement
 from tonewood.errors import CallError, TonewoodError
 from tonewood.export import export
 from tonewood.export.export import Correction
-from tonewood.mask.mask import LazyMask
 from tonewood.mask.render import LoudnessMatch
 from tonewood.studio import session_archive, session_audio
 from tonewood.studio.database import EditState, NotFoundError, StudioSession
@@ -255,7 +254,7 @@ def _draw_session_picture(
     reshaped = StreamedEnhancement(
         input_analysis=analyse_source(ArraySource(session.open_samples(), rate), model),
         output_analysis=made,
-        mask=LazyMask.from_mask(mask),
+        mask=mask,
         prior=recipe.prior,
         steps=recipe.steps,
         certificate=whole.certificate,

@@ -63,7 +63,7 @@ def validate_session_mask(recipe: Recipe, recording: RecordingInfo) -> None:
     hz = np.array(told.hz)
     _require(2 <= len(hz) <= _MAX_MASK_ROWS and hz[0] >= 0 and max(hz[-1], told.top_hz) <= _MAX_FREQUENCY_HZ)
     _require(bool((np.diff(hz) >= _MIN_ROW_SPACING_HZ).all()) and len(refine_rows(hz)) <= _MAX_MASK_ROWS)
-    told.to_mask()
+    told.to_mask().load()
 
 
 def validate_session_bands(path: Path, recording: RecordingInfo) -> None:

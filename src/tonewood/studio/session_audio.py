@@ -101,7 +101,7 @@ def mask_path(folder: Path, number: int) -> Path:
 @lru_cache(maxsize=16)
 def _load_recipe_and_mask(path: Path, changed: int) -> tuple[Recipe, Mask]:
     recipe = recipes.load_recipe(path)
-    return recipe, recipe.mask.to_mask()
+    return recipe, recipe.mask.to_mask().load()
 
 
 def load_found_recipe(session: StudioSession, state: EditState) -> Recipe | None:
@@ -136,10 +136,10 @@ def compose_mask_window(
 ) -> tuple[Mask, float]:
     """Composed mask from about one moment to another at full amount, and the time it starts."""
     whole = load_found_mask(session, state, model)
-    hop, frames = whole.hop_seconds, whole.gain_db.shape[1]
+    hop, frames = whole.hop_seconds, whole.frames
     first = int(np.clip(start_s / hop - 1, 0, frames - 1))
     last = int(np.clip(stop_s / hop + 2, first + 1, frames))
-    part = replace(whole, gain_db=whole.gain_db[:, first:last])
+    part = whole.slice_frames(first, last)
     limit = gain_limit_db(session, state)
     return compose_mask(part, state.edit, limit, first * hop), first * hop
 
@@ -283,7 +283,7 @@ def _compute_loudness_estimate(
         return None
     blocks = np.arange(0, bands.power.shape[1], max(1, bands.power.shape[1] // _MAX_ESTIMATE_BLOCKS))
     whole = load_found_mask(session, state, model)
-    thin = replace(whole, gain_db=whole.gain_db[:, ::10], hop_seconds=whole.hop_seconds * 10)
+    thin = Mask(whole.gain_db[:, ::10], whole.hz, whole.hop_seconds * 10, whole.top_hz)
     mask = compose_mask(thin, state.edit, gain_limit_db(session, state))
     return LoudnessEstimate(bands.power[:, blocks], mask.gain_at(bands.hz, (blocks + 0.5) / 10))
 

@@ -16,7 +16,7 @@ from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import AudioSource, TruncatedSource, analyse_source
 from tonewood.enhancement.mask_search import find_mask
-from tonewood.enhancement.segment_search import iter_features
+from tonewood.enhancement.prior_mask import iter_features
 from tonewood.mask.mask import Mask
 from tonewood.model.card import PredictorCard
 from tonewood.model.model import Model

@@ -1,0 +1,125 @@
+"""Certify a rendered mask: compare the recording before and after it."""
+
+from functools import partial
+from typing import NamedTuple, Self
+
+import torch
+
+from tonewood.dsp.chunking import TimeSeries
+from tonewood.enhancement.analysis import mean_score
+from tonewood.mask.certificate import Certificate, Change, Measurements, certify
+from tonewood.mask.search import FreeMask, search_mask
+from tonewood.model.model import Model
+from tonewood.scorer.network import Scorer
+from tonewood.scorer.training import score_windows
+from tonewood.settings import CertificateSettings, EnhanceSettings, SearchSettings
+
+
+class InputMeasurements(NamedTuple):
+    """Measurements of an input, valid for all of its renderings; see `Certificate`."""
+
+    scorer: float
+    judge: float | None
+    judge_fooled: float | None
+    unlikeness: float
+    unlike_reference: float
+
+    @classmethod
+    def of_certificate(cls, certificate: Certificate) -> Self:
+        """Take the measurements from the certificate of another rendering."""
+        return cls(
+            certificate.scorer.before,
+            None if certificate.judge is None else certificate.judge.before,
+            certificate.judge_fooled,
+            certificate.unlikeness,
+            certificate.unlike_reference.before,
+        )
+
+
+def measure_input(rows_db: TimeSeries, model: Model, settings: EnhanceSettings) -> InputMeasurements:
+    """Measure an input [row, frame] in dB."""
+    judge = model.judge
+    return InputMeasurements(
+        scorer=mean_score(model.scorer, rows_db),
+        judge=None if judge is None else mean_score(judge, rows_db),
+        judge_fooled=None if judge is None else adversarial_judge_score(rows_db, model, judge, settings),
+        unlikeness=model.source_likeness.distance(rows_db),
+        unlike_reference=model.reference_likeness.distance(rows_db),
+    )
+
+
+class RenderedMask(NamedTuple):
+    """A mask as applied, on the scorer's rows [row, frame], with the input's and the output's levels.
+
+    Roughness is measured on the mask's own grid.
+    """
+
+    mask_db: TimeSeries
+    roughness_db: float
+    input_db: TimeSeries
+    output_db: TimeSeries
+
+
+def certify_rendering(
+    rendered: RenderedMask, before: InputMeasurements, model: Model, settings: CertificateSettings
+) -> Certificate:
+    """Measure an output and certify it."""
+    judge = None
+    if model.judge is not None and before.judge is not None:
+        judge = Change(before=before.judge, after=mean_score(model.judge, rendered.output_db))
+    measurements = Measurements(
+        scorer=Change(before=before.scorer, after=mean_score(model.scorer, rendered.output_db)),
+        judge=judge,
+        judge_fooled=before.judge_fooled,
+        roughness_db=rendered.roughness_db,
+        unlikeness=before.unlikeness,
+        unlike_reference=Change(
+            before=before.unlike_reference,
+            after=model.reference_likeness.distance(rendered.output_db),
+        ),
+        caveats=listener_caveats(model),
+    )
+    judge_score = partial(mean_score, model.judge) if model.judge is not None else None
+    return certify(measurements, rendered.input_db, rendered.mask_db, judge_score, settings)
+
+
+def listener_caveats(model: Model) -> tuple[str, ...]:
+    """Return the doubts about a model learnt from listeners: it may agree with them by chance."""
+    listeners = model.card.ears
+    if listeners is None or listeners.agreement_interval[0] > 0.5:
+        return ()
+    low, high = (100 * end for end in listeners.agreement_interval)
+    return (
+        f"on pieces that it never heard the scorer agrees with {100 * listeners.agreement:.0f} % "
+        f"({low:.0f} to {high:.0f}) of what listeners said, which may be chance",
+    )
+
+
+def adversarial_judge_score(
+    rows_db: TimeSeries, model: Model, judge: Scorer, settings: EnhanceSettings
+) -> float | None:
+    """Return the judge's score of an adversarial example: random pixels, searched without penalties.
+
+    The control of the paper's figure 1. It shows how far a mask that is not an EQ could fool the judge.
+    None if the settings leave the control out.
+    """
+    limits = settings.certificate
+    if limits.control_steps == 0:
+        return None
+    excerpt = rows_db.read(0, model.settings.spectrum.to_frames(limits.control_seconds))
+    generator = torch.Generator().manual_seed(settings.seed)
+    start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
+    unpenalised = SearchSettings(
+        score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
+    )
+    *_, last = search_mask(
+        model.scorer.score,
+        excerpt,
+        FreeMask(start),
+        torch.zeros_like(excerpt),
+        unpenalised,
+        window_frames=model.scorer.crop_frames,
+        max_gain_db=settings.render.max_gain_db,
+        generator=generator,
+    )
+    return float(score_windows(judge, excerpt + last.mask_db).mean())

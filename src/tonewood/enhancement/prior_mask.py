@@ -1,0 +1,227 @@
+"""Masks without a search: of the model's priors, and of its predictor."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tonewood.audio_io.reader import resample_blocks, to_mono
+from tonewood.dsp.chunking import (
+    Chunk,
+    LazyTimeSeries,
+    Segment,
+    TimeSeries,
+    overlapping_chunks,
+    read_segments,
+    split_segments,
+)
+from tonewood.dsp.features import (
+    N_PITCH_BINS,
+    PITCH_HOP_RATIO,
+    Features,
+    ReferenceLevels,
+    remove_envelope,
+)
+from tonewood.dsp.filterbank import band_levels, center_frequencies, frame_levels
+from tonewood.dsp.stft import scale_to_rate
+from tonewood.enhancement.analysis import Analysis, AudioSource
+from tonewood.errors import ModelError, printable
+from tonewood.mask.mask import Mask, resample_mask
+from tonewood.model.model import Model
+from tonewood.priors.predictor import Predictor
+from tonewood.priors.priors import BlendWeights, Priors
+from tonewood.settings import PriorKind
+from tonewood.utils.arrays import FloatArray, Samples
+from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.parallel import parallel_map
+
+_PRIOR_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
+_PRIOR_MARGIN_FRAMES = 32  # reach of the smoothing and the networks; even, for the pitch frames
+_PREDICTOR_CHUNK_FRAMES, _PREDICTOR_MARGIN_FRAMES = 1_024, 4
+
+
+class PriorMask(NamedTuple):
+    """Mask [row, frame] of a prior, and the recording's mean level under it, both in dB."""
+
+    mask_db: TimeSeries
+    level_db: float
+
+
+def find_prior_mask(
+    kind: PriorKind,
+    analysis: Analysis,
+    hz: FloatArray,
+    model: Model,
+    scratch_dir: Path | None = None,
+    device: str = "cpu",
+) -> PriorMask:
+    """Return the mask of a prior, on rows with centre frequencies `hz`."""
+    frames = analysis.rows_db.frames
+    if kind in ("none", "random", "blocks"):
+        # The paper's ‖X_inp - X_t‖² pulls towards no change.
+        flat = LazyTimeSeries(frames, lambda start, stop: torch.zeros(len(hz), stop - start))
+        return PriorMask(flat, analysis.levels.mean_db)
+    priors, weights = model.priors, model.priors.weights_of(kind)
+    suggestions = _collect_suggestions(analysis, priors, weights, scratch_dir, device)
+
+    # The blend needs the means over the whole recording, hence this second pass.
+    gains, power = DiskArray(len(priors.static_db), scratch_dir), 0.0
+    for part in split_segments(frames):
+        masks = [None if mask is None else mask.read(part.start, part.stop) for mask in suggestions.masks_db]
+        activity = suggestions.activity[part.start : part.stop]
+        mask = priors.combine(activity, masks, suggestions.means_db, weights)
+        gains.append(mask)
+        level = frame_levels(analysis.rows_db.read(part.start, part.stop) + mask)
+        power += float((level.double() * (np.log(10) / 10)).exp().sum())
+    level_db = 10 * float(np.log10(power / frames))
+
+    spectrum = model.settings.spectrum
+    hop = spectrum.hop / spectrum.rate
+    prior = Mask(gains, center_frequencies(model.settings.scorer.bands, spectrum), hop, spectrum.rate / 2)
+    if np.array_equal(prior.hz, hz):
+        return PriorMask(gains, level_db)
+    return PriorMask(resample_mask(prior, hz, hop, frames), level_db)
+
+
+class _Suggestions(NamedTuple):
+    """Adaptive masks [row, frame], their means [row] over audible frames, and the activity [frame]."""
+
+    masks_db: list[DiskArray | None]
+    means_db: list[Tensor | None]
+    activity: Tensor
+
+
+def _collect_suggestions(
+    analysis: Analysis, priors: Priors, weights: BlendWeights, scratch_dir: Path | None, device: str
+) -> _Suggestions:
+    """Compute the adaptive masks of a recording, segment by segment."""
+    adaptive = weights[1:4]
+    arrays = [DiskArray(len(priors.static_db), scratch_dir) if share > 0 else None for share in adaptive]
+    sums = [torch.zeros(len(priors.static_db), dtype=torch.float64) for _ in arrays]
+    activity, n_audible = [], 0
+    task = _PriorTask(priors.to(torch.device(device)), weights, analysis.levels, device)
+    segments = split_segments(analysis.rows_db.frames, _PRIOR_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES)
+    items = (_read_prior_input(segment, analysis, with_pitch=any(adaptive)) for segment in segments)
+    for output in parallel_map(task, items):
+        n_audible += int(output.audible.sum())
+        activity.append(output.activity)
+        for array, total, mask in zip(arrays, sums, output.masks_db, strict=True):
+            if array is not None and mask is not None:
+                array.append(mask)
+                total += mask[:, output.audible].sum(dim=1)
+    means = [
+        None if array is None else (total / n_audible).float()
+        for array, total in zip(arrays, sums, strict=True)
+    ]
+    return _Suggestions(arrays, means, torch.cat(activity))
+
+
+class _PriorInput(NamedTuple):
+    """Levels [row, frame] of a segment, and its power [pitch, pitch frame] if a prior needs it."""
+
+    segment: Segment
+    rows_db: Tensor
+    pitch_power: Tensor | None
+
+
+def _read_prior_input(segment: Segment, analysis: Analysis, *, with_pitch: bool) -> _PriorInput:
+    start, stop = segment.padded_start, segment.padded_stop
+    power = None
+    if with_pitch:
+        power = analysis.pitches.read(start // PITCH_HOP_RATIO, -(-stop // PITCH_HOP_RATIO))
+    return _PriorInput(segment, analysis.rows_db.read(start, stop), power)
+
+
+class _PriorOutput(NamedTuple):
+    """Adaptive masks [row, frame] of a segment, its audible frames and its activity [frame]."""
+
+    masks_db: list[Tensor | None]
+    audible: Tensor
+    activity: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _PriorTask:
+    """Compute the adaptive masks of one segment. Stateless, so segments may run on any thread."""
+
+    priors: Priors
+    weights: BlendWeights
+    levels: ReferenceLevels
+    device: str
+
+    def __call__(self, item: _PriorInput) -> _PriorOutput:
+        segment, rows_db = item.segment, item.rows_db.to(self.device)
+        frames = segment.padded_stop - segment.padded_start
+        fine = rows_db.new_zeros(N_PITCH_BINS, frames)
+        if item.pitch_power is not None:
+            fine = remove_envelope(item.pitch_power.to(self.device), self.levels.pitch_power, frames)
+        features = self.priors.source.prior_features(Features(rows_db, fine), self.levels)
+        masks = [
+            None if mask is None else mask[:, segment.core].contiguous().cpu()
+            for mask in self.priors.adaptive_masks(features, self.weights)
+        ]
+        core = segment.core
+        return _PriorOutput(masks, features.audible[core].cpu(), features.activity[core].cpu())
+
+
+def require_predictor(model: Model) -> Predictor:
+    """Return a model's predictor; ModelError if it has none."""
+    if model.predictor is None:
+        raise ModelError(
+            f"{printable(model.name)} has no predictor: add one with train --predictor --onto, or use "
+            "--method search"
+        )
+    return model.predictor
+
+
+def predict_departure(analysis: Analysis, model: Model, scratch_dir: Path | None) -> TimeSeries:
+    """Predict the difference [row, frame] in dB between a search's result and the prior."""
+    departures = DiskArray(analysis.rows_db.rows, scratch_dir)
+    chunks = read_segments(analysis.rows_db, _PRIOR_SEGMENT_FRAMES)
+    for prediction in require_predictor(model).predict_chunks(chunks):
+        departures.append(prediction.departure_db)
+    return departures
+
+
+def predict_mask(
+    source: AudioSource, model: Model, max_gain_db: float, scratch_dir: Path | None = None
+) -> Mask:
+    """Predict the mask of a recording in one pass.
+
+    The recording is analysed at its own rate, as a stream is, or at the analysis rate if that is higher.
+    """
+    predictor, spectrum = require_predictor(model), model.settings.spectrum
+    rate = max(source.rate, spectrum.rate)
+    _, hop, _ = scale_to_rate(spectrum, rate)
+    hz = center_frequencies(model.settings.scorer.bands, spectrum)
+    gains = DiskArray(len(hz), scratch_dir)
+    for prediction in predictor.predict_chunks(iter_features(source, model)):
+        mask = Mask(prediction.mask_db, hz, hop / rate, spectrum.rate / 2)
+        gains.append(mask.clip(max_gain_db).quantize().gain_db)
+    return Mask(gains, hz, hop / rate, spectrum.rate / 2)
+
+
+def iter_features(source: AudioSource, model: Model) -> Iterator[Tensor]:
+    """Yield a recording's levels [row, frame] in dB, analysed at its own rate, chunk by chunk."""
+    spectrum = model.settings.spectrum
+    rate = max(source.rate, spectrum.rate)
+    _, hop, _ = scale_to_rate(spectrum, rate)
+    mono = resample_blocks((to_mono(block) for block in source.blocks()), source.rate, rate)
+
+    def analyse(chunk: Chunk[Samples]) -> Tensor:
+        rows, start = features_at_rate(chunk.samples, rate, model), chunk.left_margin // hop
+        return rows[:, start:] if chunk.is_last else rows[:, start : start + chunk.core_size // hop]
+
+    chunks = overlapping_chunks(mono, _PREDICTOR_CHUNK_FRAMES * hop, _PREDICTOR_MARGIN_FRAMES * hop)
+    return parallel_map(analyse, chunks)
+
+
+def features_at_rate(mono: NDArray[np.float32], rate: int, model: Model) -> Tensor:
+    """Return levels [row, frame] in dB of mono samples (samples,), analysed at their own rate."""
+    bands, spectrum = model.settings.scorer.bands, model.settings.spectrum
+    return band_levels(torch.from_numpy(mono), rate, bands, spectrum)
