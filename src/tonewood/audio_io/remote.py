@@ -37,9 +37,9 @@ def parse_location(text: str) -> Location:
 
     Examples
     --------
-    >>> place("s3://takes/a.wav")
+    >>> parse_location("s3://takes/a.wav")
     's3://takes/a.wav'
-    >>> place("file:///takes/a%20b.wav").name
+    >>> parse_location("file:///takes/a%20b.wav").name
     'a b.wav'
     """
     scheme, colon, _ = text.partition("://")
@@ -53,7 +53,7 @@ def url_name(url: str) -> str:
 
     Examples
     --------
-    >>> name_of("s3://takes/day/a.wav")
+    >>> url_name("s3://takes/day/a.wav")
     'a.wav'
     """
     return PurePosixPath(url).name
