@@ -1,4 +1,4 @@
-"""Does a scorer learn a known taste from pairs, and does enhancing with it follow that taste?
+"""Test whether a scorer learns a known preference from pairs, and whether enhancement follows it.
 
     python benchmarks/taste.py [--seeds 3] [--docs docs/listening.md]
 
@@ -24,7 +24,7 @@ from scipy.stats import kendalltau
 
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.pipeline import enhance_array
-from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
+from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.stats.bradley_terry import most_informative_pair
 from tonewood.training import pipeline
 
@@ -74,7 +74,7 @@ def tilted(wave: np.ndarray, db_per_octave: float) -> np.ndarray:
 
 
 def brightness(wave: np.ndarray) -> float:
-    """Slope of the long-term spectrum, dB an octave."""
+    """Return the slope of the long-term spectrum, dB per octave."""
     hz, power = welch(wave, RATE, nperseg=2048)
     used = (hz > 100) & (hz < 7_000)
     return float(np.polyfit(np.log2(hz[used]), 10 * np.log10(power[used] + 1e-12), 1)[0])
@@ -104,7 +104,7 @@ def measured(seed: int, way: str, count: int) -> tuple[float, float, float, int,
         with table.open("w", newline="") as stream:
             rows = [("preferred", "other"), *comparisons(taste, way, count, rng)]
             csv.writer(stream).writerows(rows)
-        settings = apply_assignments(ModelSettings(), [f"training.seed={seed}"])
+        settings = ModelSettings().replace(training=dict(seed=seed))
         *_, model = pipeline.train_model(None, None, settings, preferences=table)
     scores = [score_array(wave[None], RATE, model).scorer for wave in unseen]
     tau = kendalltau(-np.array(scores), [brightness(wave) for wave in unseen]).statistic

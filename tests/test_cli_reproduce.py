@@ -30,7 +30,7 @@ from tonewood.model.model import Model
 from tonewood.research import paper_reproduction
 from tonewood.research.paper_reproduction import optimize_blocks
 from tonewood.scorer.training import ValidationCheck
-from tonewood.settings import ModelSettings, apply_assignments, default_enhance_settings
+from tonewood.settings import ModelSettings, default_enhance_settings
 from tonewood.training.scorers import CheckEvent
 
 Run = Callable[..., Any]
@@ -162,7 +162,7 @@ def test_json_trains_where_no_model_is_given(
 ) -> None:  # fmt: skip
     methods = {name: how for name, how in paper_reproduction.REPRODUCED_METHODS.items() if name[0] in "up"}
     monkeypatch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
-    settings = apply_assignments(small(steps=10), ["guide.steps=20", "guide.width=4"])
+    settings = small(steps=10).replace(guide=dict(steps=20, width=4))
     sets = [
         f"{group}.{name}={value.model_dump_json() if hasattr(value, 'model_dump') else value}"
         for group in ("scorer", "training", "priors", "guide")

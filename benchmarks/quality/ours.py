@@ -1,4 +1,4 @@
-"""Rows that Tonewood itself makes: match EQ, neighbours, the paper as written, ablations.
+"""Rows of Tonewood itself: match EQ, neighbours, the paper's method, ablations.
 
 An ablation is one line of `ABLATIONS`: what is changed, in words, then `--set` assignments for
 training and for enhancing.
@@ -10,7 +10,8 @@ from typing import NamedTuple
 import tonewood
 from quality.bench import Bench, Fitted, Output, Row
 from quality.corpus import Piece
-from tonewood.settings import ModelSettings, apply_assignments, default_enhance_settings
+from tonewood.settings import ModelSettings, default_enhance_settings
+from tonewood.settings_by_name import apply_assignments
 
 
 class Change(NamedTuple):
@@ -61,7 +62,7 @@ ABLATIONS = {
 
 
 def row(name: str, change: Change) -> Row:
-    """Row of a change of settings; a wrong setting is an error now, not after the training."""
+    """Return a row with changed settings; a wrong setting is an error before the training."""
     apply_assignments(ModelSettings(), change.training)
     enhancing = apply_assignments(default_enhance_settings(change.method), change.enhancing)
 

@@ -1,4 +1,4 @@
-"""The stages inside `tonewood enhance`, each by itself on a minute of stereo; one core.
+"""Measure the stages of `tonewood enhance` alone, on a minute of stereo; one core.
 
 Work is counted from the formulas, not from counters: a real FFT of N points takes 2.5 N log2 N, a
 product of matrices 2 n m k, and a stage that mostly moves numbers is counted in bytes, each array
@@ -30,7 +30,7 @@ from tonewood.enhancement.pipeline import enhance_stream
 from tonewood.enhancement.prior_mask import find_prior_mask
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_blocks
-from tonewood.settings import EnhanceSettings, RenderSettings, apply_assignments
+from tonewood.settings import EnhanceSettings, RenderSettings
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Stage:
 
 
 def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
-    """Stages on a recording of a minute."""
+    """Measure all stages on a recording of a minute."""
     torch.set_num_threads(1)
     model = tonewood.load(model_name)
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
@@ -83,7 +83,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         found.append(Stage(name, 1e3 * took, share or None, bound if share else ""))
 
     def one_step(steps: int) -> Callable[[], object]:
-        settings = apply_assignments(EnhanceSettings(force=True), [f"search.steps={steps}"])
+        settings = EnhanceSettings(force=True).replace(search=dict(steps=steps))
         return lambda: [None for _ in find_mask(heard, model, settings)]
 
     float_bytes = 4.0 * channels * rate
@@ -130,7 +130,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
 
 
 def fft(points: int) -> float:
-    """Operations of a real transform."""
+    """Return the operations of a real transform."""
     return 2.5 * points * log2(points)
 
 

@@ -23,11 +23,11 @@ from tonewood.enhancement import recipe
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.errors import CallError, MissingExtraError, OutputError, TonewoodError
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+SETTINGS = EnhanceSettings().replace(prior=dict(kind="static"), search=dict(steps=0), force=True)
 FEW = ("--prior", "static", "--steps", "0", "--force")
 TASK = EnhanceTask(SETTINGS)
 
@@ -243,7 +243,7 @@ def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: M
         assert row.verdict == fields.certificate.verdict
     before = {row.path: row for row in results_table.read_results(table)}
     events = done(list(runner.run_batch(units, TASK, model, table=table)))
-    assert all(event.already for event in events)
+    assert all(event.from_earlier_run for event in events)
     after = {row.path: row for row in results_table.read_results(table)}
     assert set(after) == set(before)
     for name, row in after.items():
@@ -398,7 +398,7 @@ def test_without_the_extra_one_line_says_how_to_have_it(
     monkeypatch.delitem(sys.modules, "tonewood.batch.dask_backend", raising=False)
     ran = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, "--workers", 1)
     assert ran.code == 1
-    assert "pip install 'tonewood[cluster]'" in ran.err
+    assert "pip install '.[cluster]'" in ran.err
     assert not (tmp_path / "out").exists()
 
 
@@ -407,7 +407,7 @@ def test_a_far_system_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[s3\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[s3\]'"):
         remote.url_exists("s3://takes/a.wav")
 
 

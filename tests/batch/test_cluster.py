@@ -30,7 +30,7 @@ from tonewood.enhancement import recipe
 from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
 from tonewood.errors import CallError, ClusterError
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 from tonewood.utils.atomic_write import atomic_path
 
 # Workers do not have this module.
@@ -38,7 +38,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Play = Callable[..., npt.NDArray[np.float32]]
 FEW = ("--prior", "static", "--steps", "0", "--force")
-SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+SETTINGS = EnhanceSettings().replace(prior=dict(kind="static"), search=dict(steps=0), force=True)
 PATIENCE = 300.0  # seconds, after which a test fails instead of hanging
 
 
@@ -152,7 +152,7 @@ def test_a_worker_killed_in_the_middle_of_a_file(
     }
     assert tries.pop("take3.wav") == 2
     assert not list(out.glob(".tonewood-*"))  # what the dead one left went with the next write
-    assert all(item.already for item in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
+    assert all(item.from_earlier_run for item in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
     check_whole(takes, out)
 
 
@@ -166,7 +166,7 @@ def test_a_file_that_kills_every_worker_is_listed_and_the_others_are_done(
     lost = [item for item in spread(takes, out, task, model, crew, 1) if isinstance(item, FileFailure)]
     why = {Path(item.input).name: str(item.error) for item in lost}
     assert set(why) == {"bad.wav", "take3.wav"}
-    assert "take3.wav: the process that worked on it died" in why["take3.wav"]
+    assert "take3.wav: the worker process died" in why["take3.wav"]
     assert len(list(notes.iterdir())) == 2  # the first try, and one more
     spread(takes, out, EnhanceTask(SETTINGS), model, crew)
     check_whole(takes, out, ["bad.wav"])

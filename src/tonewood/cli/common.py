@@ -8,8 +8,8 @@ Commands on whole archives: work is spread, followed and told.
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.model.card_text import ModelOrInfo
     from tonewood.model.model import Model
+
+
+@contextmanager
+def settings_named_by_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Name the option that was typed, instead of the setting, in errors of settings."""
+    try:
+        yield
+    except CallError as error:
+        setting, space, reason = str(error).partition(" ")
+        raise CallError(f"{options.get(setting, setting)}{space}{reason}") from None
 
 
 def print_json(value: dict[str, Any]) -> None:
