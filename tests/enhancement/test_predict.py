@@ -18,8 +18,8 @@ from tonewood.errors import ModelError
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import SearchStep
 from tonewood.model import model as modelfile
-from tonewood.model.model_file import model_checksum, read_tensors
 from tonewood.model.model import Model, load_model
+from tonewood.model.model_file import model_checksum, read_tensors
 from tonewood.priors.priors import ShrinkageTable
 from tonewood.priors.shrinkage import ShrinkageFactors
 from tonewood.settings import (

@@ -173,7 +173,7 @@ def read_tensors(content: bytes) -> dict[str, TensorRecord]:
     """Return the tensors of a safetensors file, in the order of their data; SafetensorError if damaged."""
     return {
         name: TensorRecord(tensor["dtype"], tuple(tensor["shape"]), bytes(tensor["data"]))
-        for name, tensor in deserialize(content)
+        for name, tensor in deserialize(content)  # type: ignore[no-untyped-call]
     }
 
 
