@@ -48,13 +48,13 @@ def answer_all(folder: Path, listeners: int = 3) -> None:
 
 
 @pytest.mark.parametrize("command", ["new", "serve", "results", "delete", "export", "import"])
-def test_every_command_explains_itself(run: Run, command: str) -> None:
+def test_each_command_has_help(run: Run, command: str) -> None:
     ran = run("listen", command, "--help")
     assert ran.code == 0
     assert ran.out.startswith(f"Usage: tonewood listen {command} ")
 
 
-def test_from_folders_to_a_report_and_back(run: Run, folders: Path, tmp_path: Path) -> None:
+def test_folders_to_report_and_deletion(run: Run, folders: Path, tmp_path: Path) -> None:
     out = tmp_path / "test"
     ran = run(*new(folders, out, "--json", "--expect", 0.8))
     assert ran.code == 0, ran.err
@@ -136,7 +136,7 @@ def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, 
         (("--expect", 0.5), "not 0.5"),
     ],
 )
-def test_wrong_calls_end_in_one_line(
+def test_invalid_options_are_reported_in_one_line(
     run: Run, folders: Path, tmp_path: Path, more: tuple[object, ...], why: str
 ) -> None:
     ran = run(*new(folders, tmp_path / "t", *more))
@@ -146,7 +146,7 @@ def test_wrong_calls_end_in_one_line(
     assert not (tmp_path / "t").exists()
 
 
-def test_a_piece_that_fails_leaves_the_others(
+def test_failed_piece_does_not_affect_others(
     run: Run, folders: Path, tmp_path: Path, play: Callable[..., Any]
 ) -> None:
     both = [tmp_path / name for name in ("a", "b")]
@@ -167,22 +167,22 @@ def test_a_piece_that_fails_leaves_the_others(
     assert {item.piece for item in definition.load_listening_test(tmp_path / "t").excerpts} == {"good"}
 
 
-def test_training_asks_for_something_to_learn_from(run: Run, folders: Path, tmp_path: Path) -> None:
+def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.tonewood"
     for more, why in (
-        ((), "there is nothing to learn from"),
+        ((), "there is nothing to train from"),
         (("--reference", folders / "one"), "one folder has no counterpart"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
         (("--preferences", tmp_path / "no.csv"), "cannot be read"),
-        (("--preferences", tmp_path / "no.csv", "--predictor"), "a predictor learns from folders"),
-        (("--ratings", tmp_path / "no.csv", "--predictor"), "a predictor learns from folders"),
+        (("--preferences", tmp_path / "no.csv", "--predictor"), "from folders: give --reference and --source"),
+        (("--ratings", tmp_path / "no.csv", "--predictor"), "from folders: give --reference and --source"),
     ):
         ran = run("train", "-o", out, *more)
         assert ran.code == 2
         assert why in ran.err
 
 
-def test_a_model_of_ratings_by_the_command_line(run: Run, tmp_path: Path, play: Callable[..., Any]) -> None:
+def test_model_is_trained_from_ratings(run: Run, tmp_path: Path, play: Callable[..., Any]) -> None:
     rows = ["file,rating"]
     for number in range(16):
         wave = play(2.0, formant_hz=700 + 120 * number, seed=number)
@@ -202,11 +202,11 @@ def test_a_model_of_ratings_by_the_command_line(run: Run, tmp_path: Path, play: 
     assert ran.objects[0]["prior"] == "none"
     assert np.isfinite(soundfile.read(tmp_path / "out.wav")[0]).all()
     ran = run("enhance", take, *more, "--overwrite", "--prior", "static")
-    assert (ran.code, "learnt from listeners alone" in ran.err) == (1, True)
+    assert (ran.code, "from listeners alone" in ran.err) == (1, True)
     folders = ("--reference", tmp_path, "--source", tmp_path)
     onto = ("train", "--onto", tmp_path / "m.tonewood", "-o", tmp_path / "n.tonewood")
     wrong: tuple[tuple[int, str, tuple[object, ...]], ...] = (
-        (1, "m was learnt from listeners alone", ("--predictor", *folders)),
+        (1, "from listeners alone", ("--predictor", *folders)),
         (2, "changes nothing else", ("--predictor", *folders, "--ratings", tmp_path / "r.csv")),
         (2, "changes nothing else", ("--predictor", "--preferences", tmp_path / "r.csv")),
         (2, "changes nothing else", folders),
@@ -224,6 +224,6 @@ def test_serving_needs_its_extra(
     monkeypatch.setitem(sys.modules, "fastapi", None)
     ran = run("listen", "serve", tmp_path / "t")
     assert ran.code == 1
-    assert "pip install 'tonewood[listen]'" in ran.err
+    assert "pip install '.[listen]'" in ran.err
     assert run("listen", "serve", tmp_path).code == 1
     assert json.loads((tmp_path / "t" / "test.json").read_text())["seed"] == 0
