@@ -171,7 +171,7 @@ def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Pa
     out = tmp_path / "m.tonewood"
     for more, why in (
         ((), "there is nothing to train from"),
-        (("--reference", folders / "one"), "one folder has no counterpart"),
+        (("--reference", folders / "one"), "need each other"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
         (("--preferences", tmp_path / "no.csv"), "cannot be read"),
         (("--preferences", tmp_path / "no.csv", "--predictor"), "from folders: give --reference and --source"),
