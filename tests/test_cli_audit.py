@@ -127,7 +127,7 @@ def test_unusable_folders_are_refused(run: Run, sides: tuple[Path, Path], tmp_pa
 def test_few_recordings_are_untested(run: Run, training_folders: Any) -> None:
     ran = run("audit", "--reference", training_folders.reference, "--source", training_folders.source)
     assert ran.code == 0, ran.err
-    assert "untested: 4 recordings on one side; 5 a side are needed" in ran.out
+    assert "untested: 4 recordings on one side; each side needs 5" in ran.out
     assert re.search(r"^session +day0 \(reference\), left out", ran.out, re.M)
 
 
@@ -175,7 +175,7 @@ def test_train_fix_removes_the_confound(run: Run, learn: list[object], tmp_path:
     assert model.card.fix.floor_bands_db is not None
     assert model.card.audit is not None
     assert "noise floor" not in model.card.audit.names_with_verdict("confounded")
-    assert re.search(r"^ +made alike: noise, level$", run("info", path).out, re.M)
+    assert re.search(r"^ +normalized: noise, level$", run("info", path).out, re.M)
 
 
 def test_unknown_fix_is_refused(run: Run, learn: list[object], tmp_path: Path) -> None:

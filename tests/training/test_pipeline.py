@@ -11,7 +11,8 @@ from tonewood.data import loading
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, to_analysis_rate
 from tonewood.errors import CallError, DeviceError
 from tonewood.evaluation.metrics import gap_closed, mel_distance
-from tonewood.model.model import Model, bundled_models, load_model
+from tonewood.model.model import Model, load_model
+from tonewood.model.model_file import bundled_models
 from tonewood.scorer.training import LabelledTakes, train_scorer
 from tonewood.settings import EnhanceSettings
 from tonewood.training import pipeline, scorers
