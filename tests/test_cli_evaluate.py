@@ -214,7 +214,7 @@ def test_folders_must_hold_enough(
     ran = run("evaluate", "--folders", tmp_path, training_folders.reference, "-m", model_file)
     assert ran.code == 1
     assert "b.wav is not audio" in ran.err
-    assert "holds 1 stretches of up to 10 s; a Fréchet distance needs 6" in ran.err
+    assert "has 1 stretches of up to 10 s; a Fréchet distance needs 6" in ran.err
 
 
 def test_a_wrong_call_is_told_before_the_work(

@@ -1,4 +1,4 @@
-"""Tracks on disk."""
+"""Arrays on disk."""
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
