@@ -36,10 +36,10 @@ def bundled(name: str) -> Model:
 @cache
 def recording(seconds: float, rate: int = 44_100, first: float = 0.0) -> Samples:
     """A passage (1, samples) of the example that comes with Tonewood."""
-    samples, single = soundfile.read(_EXAMPLE, dtype="float32", always_2d=True)
-    assert single == rate == 44_100
-    output: Samples = samples.T[:, round(first * rate) : round((first + seconds) * rate)].copy()
-    return output
+    samples, own = soundfile.read(_EXAMPLE, dtype="float32", always_2d=True)
+    assert own == rate == 44_100
+    made: Samples = samples.T[:, round(first * rate) : round((first + seconds) * rate)].copy()
+    return made
 
 
 def notes(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:
@@ -53,12 +53,12 @@ def notes(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> S
     swell = np.sin(np.pi * (time % 0.3) / 0.3) ** 0.5
     wave = np.zeros((channels, total))
     for k in range(1, 30):
-        audible = hz[which] * k < min(rate / 2, 8_000)
+        heard = hz[which] * k < min(rate / 2, 8_000)
         loud = rng.uniform(0.2, 1, (channels, 1)) / k
-        wave += loud * audible * np.sin(2 * np.pi * k * phase + rng.uniform(0, 6, (channels, 1)))
+        wave += loud * heard * np.sin(2 * np.pi * k * phase + rng.uniform(0, 6, (channels, 1)))
     wave = swell * wave + 0.01 * rng.standard_normal((channels, total))
-    output: Samples = (0.1 * wave).astype(np.float32)
-    return output
+    made: Samples = (0.1 * wave).astype(np.float32)
+    return made
 
 
 def noise(seed: int, shape: tuple[int, ...], amplitude: float = 0.1) -> Samples:
@@ -76,17 +76,17 @@ def enhanced(
     return last
 
 
-def relative(output: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+def relative(made: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
     """Largest difference, relative to the largest value that was wanted."""
-    apart = np.abs(np.asarray(output, np.float64) - np.asarray(expected, np.float64)).max()
-    return float(apart / np.abs(expected).max())
+    apart = np.abs(np.asarray(made, np.float64) - np.asarray(wanted, np.float64)).max()
+    return float(apart / np.abs(wanted).max())
 
 
-def decibels(output: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+def decibels(made: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
     """Root mean square of the difference, dB re that of what was wanted.
 
     As an error it is to lie below a negative number.
     """
-    apart = np.square(np.asarray(output, np.float64) - np.asarray(expected, np.float64)).mean()
-    power = np.square(np.asarray(expected, np.float64)).mean()
+    apart = np.square(np.asarray(made, np.float64) - np.asarray(wanted, np.float64)).mean()
+    power = np.square(np.asarray(wanted, np.float64)).mean()
     return float(10 * np.log10(apart / power)) if apart else NO_DB

@@ -38,10 +38,10 @@ NOTHING = nullcontext()
 
 def clips(seed: int, count: int, seconds: float = 0.6) -> torch.Tensor:
     """Clips [clip, sample], one of them silent and one loud."""
-    output = np.concatenate([notes(seed + k, seconds) for k in range(count)])
-    output[0] *= 5
-    output[-1] = 0
-    return torch.from_numpy(output)
+    made = np.concatenate([notes(seed + k, seconds) for k in range(count)])
+    made[0] *= 5
+    made[-1] = 0
+    return torch.from_numpy(made)
 
 
 def rows(seed: int, count: int, model: str) -> torch.Tensor:
@@ -59,10 +59,10 @@ def rows(seed: int, count: int, model: str) -> torch.Tensor:
     judge=st.booleans(),
 )
 def test_scores_of_a_batch(seed: int, count: int, model: str, judge: bool) -> float:
-    scorer, clips = listener(model, judge), rows(seed, count, model)
+    scorer, heard = listener(model, judge), rows(seed, count, model)
     with torch.no_grad():
-        alone = torch.cat([scorer.score(entry[None]) for entry in clips])
-        return float((scorer.score(clips) - alone).abs().max())
+        alone = torch.cat([scorer.score(it[None]) for it in heard])
+        return float((scorer.score(heard) - alone).abs().max())
 
 
 @law(
@@ -75,9 +75,9 @@ def test_scores_of_a_batch(seed: int, count: int, model: str, judge: bool) -> fl
     model=NAMES,
 )
 def test_directions_of_a_batch(seed: int, count: int, model: str) -> float:
-    guide, clips = bundled(model).guide, rows(seed, count, model)
-    alone = torch.cat([guide.direction(entry[None]) for entry in clips])
-    return relative(guide.direction(clips).numpy(), alone.numpy())
+    guide, heard = bundled(model).guide, rows(seed, count, model)
+    alone = torch.cat([guide.direction(it[None]) for it in heard])
+    return relative(guide.direction(heard).numpy(), alone.numpy())
 
 
 @law(
@@ -93,14 +93,14 @@ def test_losses_of_a_batch(seed: int, rate: int, model: str) -> float:
     loss = tonewood.NeuralLoss(bundled(model), rate, reduction="none")
     waves = torch.from_numpy(np.stack([notes(seed + k, 0.5, rate, 2) for k in range(3)]))
 
-    def value_and_gradient(some: torch.Tensor) -> tuple[Samples, Samples]:
-        clips = some.clone().requires_grad_()
-        value = loss(clips)
-        (gradient,) = torch.autograd.grad(value.sum(), clips)
+    def asked(some: torch.Tensor) -> tuple[Samples, Samples]:
+        heard = some.clone().requires_grad_()
+        value = loss(heard)
+        (gradient,) = torch.autograd.grad(value.sum(), heard)
         return value.detach().numpy(), gradient.numpy()
 
-    together, alone = value_and_gradient(waves), [value_and_gradient(entry[None]) for entry in waves]
-    values = np.concatenate([entry[0] for entry in alone])
+    together, alone = asked(waves), [asked(it[None]) for it in waves]
+    values = np.concatenate([it[0] for it in alone])
     pairs = ((together[1][k], alone[k][1][0]) for k in range(3))
     return max(float(np.abs(together[0] - values).max()), *(relative(a, b) for a, b in pairs))
 
@@ -115,21 +115,21 @@ def test_a_folder_is_its_files() -> float:
             wave = recording(0.8, first=2.0 * number)
             soundfile.write(root / "in" / f"{number}.wav", wave.T, 44_100, subtype)
         names = sorted((root / "in").iterdir())
-        output = _run(root / "in", root / "together", settings)
+        made = _run(root / "in", root / "together", settings)
         for name in names:
-            output += _run(name, root / "alone", settings)
-        assert output == 6
+            made += _run(name, root / "alone", settings)
+        assert made == 6
         differ = [
-            (root / "together" / entry.name).read_bytes() != (root / "alone" / entry.name).read_bytes()
-            for entry in names
+            (root / "together" / it.name).read_bytes() != (root / "alone" / it.name).read_bytes()
+            for it in names
         ]
     return float(sum(differ))
 
 
-def _run(folder: Path, out: Path, settings: EnhanceSettings) -> int:
+def _run(given: Path, out: Path, settings: EnhanceSettings) -> int:
     """Enhance a file or folder; how many were done."""
     out.mkdir(exist_ok=True)
-    events = enhance_files(plan_file_jobs([folder], out), bundled("cello"), settings)
+    events = enhance_files(plan_file_jobs([given], out), bundled("cello"), settings)
     return sum(isinstance(event, FileEnhanced) for event in events)
 
 
@@ -200,21 +200,21 @@ def test_threads(seed: int, model: str) -> float:
     model=NAMES,
 )
 def test_threads_of_a_loss(seed: int, model: str) -> float:
-    result = []
+    found = []
     for number in (1, 2):
         with threads(number):
-            result.append(asked_of(tonewood.NeuralLoss(bundled(model), 16_000), notes(seed, 1.5)))
-    return relative(result[1], result[0])
+            found.append(asked_of(tonewood.NeuralLoss(bundled(model), 16_000), notes(seed, 1.5)))
+    return relative(found[1], found[0])
 
 
 def asked_of(
     loss: tonewood.NeuralLoss, wave: Samples, around: AbstractContextManager[object] = NOTHING
 ) -> Samples:
     """Gradient of a loss by its waveform, and the loss, whose forward pass stands in a context."""
-    clips = torch.from_numpy(wave[None]).requires_grad_()
+    heard = torch.from_numpy(wave[None]).requires_grad_()
     with around:
-        value = loss(clips)
-    (gradient,) = torch.autograd.grad(value, clips)
+        value = loss(heard)
+    (gradient,) = torch.autograd.grad(value, heard)
     return np.append(gradient.numpy(), np.float32(value.item()))
 
 
@@ -235,9 +235,9 @@ def halved(work: Callable[[], Result]) -> tuple[Result, Result]:
     judge=st.booleans(),
 )
 def test_scores_in_bf16(seed: int, model: str, judge: bool) -> float:
-    scorer, clips = listener(model, judge), rows(seed, 4, model)[:-1]
+    scorer, heard = listener(model, judge), rows(seed, 4, model)[:-1]
     with torch.no_grad():
-        plain, half = halved(lambda: scorer.score(clips).float())
+        plain, half = halved(lambda: scorer.score(heard).float())
     return float((plain - half).abs().max())
 
 
@@ -251,12 +251,12 @@ def test_scores_in_bf16(seed: int, model: str, judge: bool) -> float:
     judge=st.booleans(),
 )
 def test_gradients_in_bf16(seed: int, model: str, judge: bool) -> float:
-    scorer, clips = listener(model, judge), rows(seed, 4, model)[:-1]
+    scorer, heard = listener(model, judge), rows(seed, 4, model)[:-1]
 
     def gradient() -> torch.Tensor:
-        inputs = clips.clone().requires_grad_()
-        (result,) = torch.autograd.grad(scorer.logit(inputs).sum(), inputs)
-        return result.flatten(1)
+        asked = heard.clone().requires_grad_()
+        (found,) = torch.autograd.grad(scorer.logit(asked).sum(), asked)
+        return found.flatten(1)
 
     plain, half = halved(gradient)
     return float(((plain - half).norm(dim=1) / plain.norm(dim=1)).max())

@@ -36,9 +36,9 @@ def sine(samples: int) -> Samples:
 
 
 def click(samples: int) -> Samples:
-    output = np.zeros((1, samples), np.float32)
-    output[0, samples // 2] = 1
-    return output
+    made = np.zeros((1, samples), np.float32)
+    made[0, samples // 2] = 1
+    return made
 
 
 def highest(samples: int) -> Samples:
@@ -57,14 +57,14 @@ LOUD: dict[str, Callable[[int], Samples]] = {
 }
 
 
-def finite(result: Enhancement) -> bool:
+def finite(found: Enhancement) -> bool:
     """Whether samples, mask, scores and gain are all numbers."""
-    figures = [result.scorer.before, result.scorer.after, result.rendered.gain_db]
-    if result.judge is not None:
-        figures += [result.judge.before, result.judge.after]
+    figures = [found.scorer.before, found.scorer.after, found.rendered.gain_db]
+    if found.judge is not None:
+        figures += [found.judge.before, found.judge.after]
     return bool(
-        np.isfinite(result.samples).all()
-        and np.isfinite(result.mask.gain_db).all()
+        np.isfinite(found.samples).all()
+        and np.isfinite(found.mask.gain_db).all()
         and np.isfinite(figures).all()
     )
 
@@ -73,12 +73,12 @@ def finite(result: Enhancement) -> bool:
 @pytest.mark.parametrize("name", LOUD)
 def test_full_scale_ends_in_numbers_under_the_ceiling(name: str, model: str) -> None:
     wave = LOUD[name](30_000)
-    result = enhanced(wave, 44_100, model)
-    assert finite(result)
-    assert result.samples.shape == wave.shape
-    assert true_peak_db(result.samples, 44_100) <= -1 + 1e-3
-    assert result.mask.largest_db <= 30 + 1e-5  # the next number
-    assert result.samples.any()
+    found = enhanced(wave, 44_100, model)
+    assert finite(found)
+    assert found.samples.shape == wave.shape
+    assert true_peak_db(found.samples, 44_100) <= -1 + 1e-3
+    assert found.mask.largest_db <= 30 + 1e-5  # the next number
+    assert found.samples.any()
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_full_scale_ends_in_numbers_under_the_ceiling(name: str, model: str) -> 
 )  # fmt: skip
 def test_what_is_shorter_than_a_window_has_a_mask_a_score_and_a_sound(samples: int, rate: int) -> None:
     wave = notes(1, 0.9, rate)[:, 2_000 : 2_000 + samples]
-    result = enhanced(wave, rate)
-    assert finite(result)
-    assert result.samples.shape == wave.shape
+    found = enhanced(wave, rate)
+    assert finite(found)
+    assert found.samples.shape == wave.shape
     resampled = max(1, round(samples * 16_000 / rate))
-    assert result.mask.gain_db.shape[1] == pytest.approx(resampled // 160 + 1, abs=1)
-    assert np.abs(result.samples).max() <= 40 * np.abs(wave).max()
+    assert found.mask.gain_db.shape[1] == pytest.approx(resampled // 160 + 1, abs=1)
+    assert np.abs(found.samples).max() <= 40 * np.abs(wave).max()
 
 
 @settings(max_examples=15, deadline=None)
@@ -108,16 +108,16 @@ def test_a_quarter_of_a_second_is_enough_and_a_sample_less_is_refused(rate: int)
 
 def tiny(samples: int, channels: int = 1) -> Samples:
     """Denormal numbers: 1e-40 is below what single precision holds in full."""
-    output = (1e-40 * np.random.default_rng(0).choice([-1, 1], (channels, samples))).astype(np.float32)
-    assert (output != 0).all()
-    return output
+    made = (1e-40 * np.random.default_rng(0).choice([-1, 1], (channels, samples))).astype(np.float32)
+    assert (made != 0).all()
+    return made
 
 
 @law("Denormals of 1e-40: levels are those of silence", within=0, examples=1)
 def test_denormal_levels() -> float:
-    waves = [torch.from_numpy(item) for item in (tiny(9_000)[0], np.zeros(9_000, np.float32))]
-    rows = [band_levels(item, 16_000, BandSettings(), PAPER) for item in waves]
-    fine = [fine_structure(item, PAPER, 57) for item in waves]
+    waves = [torch.from_numpy(it) for it in (tiny(9_000)[0], np.zeros(9_000, np.float32))]
+    rows = [band_levels(it, 16_000, BandSettings(), PAPER) for it in waves]
+    fine = [fine_structure(it, PAPER, 57) for it in waves]
     return float((rows[0] - rows[1]).abs().max() + (fine[0] - fine[1]).abs().max())
 
 
@@ -130,27 +130,27 @@ def test_denormal_levels() -> float:
 )
 def test_denormals_are_silence(rate: int, model: str) -> float:
     wave = tiny(rate // 2, 2)
-    output, silent = (enhanced(item, rate, model) for item in (wave, np.zeros_like(wave)))
-    assert finite(output)
-    assert np.abs(output.samples).max() <= 1e-38
-    assert output.prior == silent.prior
-    apart = np.abs(output.mask.gain_db - silent.mask.gain_db).max()
-    assert output.judge is not None
+    made, silent = (enhanced(it, rate, model) for it in (wave, np.zeros_like(wave)))
+    assert finite(made)
+    assert np.abs(made.samples).max() <= 1e-38
+    assert made.prior == silent.prior
+    apart = np.abs(made.mask.gain_db - silent.mask.gain_db).max()
+    assert made.judge is not None
     assert silent.judge is not None
     return (
         float(apart)
-        + abs(output.scorer.before - silent.scorer.before)
-        + abs(output.judge.before - silent.judge.before)
+        + abs(made.scorer.before - silent.scorer.before)
+        + abs(made.judge.before - silent.judge.before)
     )
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_silence_stays_silence_and_its_figures_are_numbers(model: str) -> None:
-    result = enhanced(np.zeros((2, 12_000), np.float32), 44_100, model)
-    assert finite(result)
-    assert not result.samples.any()
-    assert result.rendered.gain_db == 0
-    assert result.rendered.loudness_before == -math.inf
+    found = enhanced(np.zeros((2, 12_000), np.float32), 44_100, model)
+    assert finite(found)
+    assert not found.samples.any()
+    assert found.rendered.gain_db == 0
+    assert found.rendered.loudness_before == -math.inf
 
 
 def test_denormals_have_no_loudness_to_speak_of_and_no_warning() -> None:
@@ -163,9 +163,9 @@ def test_denormals_have_no_loudness_to_speak_of_and_no_warning() -> None:
 def test_gradients_of_next_to_nothing_are_numbers(wave: Samples, which: str) -> None:
     scorer = getattr(bundled("cello"), which)
     assert isinstance(scorer, Scorer)
-    audible = torch.from_numpy(wave).requires_grad_()
-    rows = band_levels(audible, 16_000, scorer.settings.bands, PAPER)
-    (gradient,) = torch.autograd.grad(scorer.score(rows[None]).sum(), audible)
+    heard = torch.from_numpy(wave).requires_grad_()
+    rows = band_levels(heard, 16_000, scorer.settings.bands, PAPER)
+    (gradient,) = torch.autograd.grad(scorer.score(rows[None]).sum(), heard)
     assert gradient.isfinite().all()
 
 
@@ -181,6 +181,6 @@ def test_a_constant_does_not_count(level: float, model: str) -> float:
     """The rows begin at 40 Hz, and what leaks there from 0 Hz by the window is discounted."""
     wave = notes(3, 1.0)
     before, after = (
-        tonewood.score(item, 16_000, bundled(model)).scorer for item in (wave, wave + np.float32(level))
+        tonewood.score(it, 16_000, bundled(model)).scorer for it in (wave, wave + np.float32(level))
     )
     return abs(before - after)

@@ -80,7 +80,7 @@ def test_level_of_a_score(seed: int, gain_db: float, rate: int, model: str) -> f
 
 def moved(one: Samples, other: Samples, rate: int, model: str) -> float:
     """Larger difference of scorer's and judge's scores of two recordings."""
-    a, b = (tonewood.score(item, rate, bundled(model)) for item in (one, other))
+    a, b = (tonewood.score(it, rate, bundled(model)) for it in (one, other))
     assert a.judge is not None
     assert b.judge is not None
     return max(abs(a.scorer - b.scorer), abs(a.judge - b.judge))
@@ -112,8 +112,8 @@ def test_level_of_a_recordings_score(gain_db: float, first: float, model: str) -
 def test_amount_of_a_mask(seed: int, amount: float) -> float:
     wave = notes(seed, 0.6)
     whole, part = (enhanced(wave, 16_000, "cello", render=dict(amount=a)) for a in (1.0, amount))
-    expected = amount * whole.applied.gain_db.astype(np.float64)
-    return float(np.abs(part.applied.gain_db - expected).max())
+    wanted = amount * whole.applied.gain_db.astype(np.float64)
+    return float(np.abs(part.applied.gain_db - wanted).max())
 
 
 @law(
@@ -132,11 +132,11 @@ def test_amount_of_a_transfer(amount: float, hz: float, slope: float, rate: int)
     mask = Mask(gain.astype(np.float32), rows, 0.01, 8_000.0)
     wave = np.sin(2 * np.pi * hz * np.arange(round(0.6 * rate)) / rate)[None].astype(np.float32)
     settings = RenderSettings(amount=amount, match=False)
-    output = render_through_mask(0.1 * wave, rate, mask, settings, SpectrumSettings()).samples[0]
+    made = render_through_mask(0.1 * wave, rate, mask, settings, SpectrumSettings()).samples[0]
     inner = slice(rate // 10, -rate // 10)
-    change = 20 * np.log10(np.std(output[inner].astype(float)) / np.std(0.1 * wave[0, inner]))
-    expected = amount * float(mask.gain_at(np.array([hz]), np.array([0.3]))[0, 0])
-    return abs(float(change) - expected)
+    change = 20 * np.log10(np.std(made[inner].astype(float)) / np.std(0.1 * wave[0, inner]))
+    wanted = amount * float(mask.gain_at(np.array([hz]), np.array([0.3]))[0, 0])
+    return abs(float(change) - wanted)
 
 
 @law(
@@ -206,18 +206,16 @@ def placed(seed: int, rate: int, lead: float) -> Samples:
     """Notes of half a second that fade in and out, so many seconds after a silence begins."""
     wave = notes(seed, 0.5, rate)
     fade = np.minimum(1, np.linspace(0, 20, wave.shape[1]))
-    output = np.zeros((1, round((2 * EDGE_S + 1.4) * rate)), np.float32)
+    made = np.zeros((1, round((2 * EDGE_S + 1.4) * rate)), np.float32)
     first = round(lead * rate)
-    output[:, first : first + wave.shape[1]] = wave * (fade * fade[::-1]).astype(np.float32)
-    return output
+    made[:, first : first + wave.shape[1]] = wave * (fade * fade[::-1]).astype(np.float32)
+    return made
 
 
 def shift(seed: int, rate: int, by: float, model: str) -> float:
     """How far the output of a later input is from the later output, dB re the output."""
-    source_side, reference_side = (
-        enhanced(placed(seed, rate, EDGE_S + item), rate, model) for item in (0.0, by)
-    )
-    return decibels(reference_side.samples, np.roll(source_side.samples, round(by * rate), axis=1))
+    here, there = (enhanced(placed(seed, rate, EDGE_S + it), rate, model) for it in (0.0, by))
+    return decibels(there.samples, np.roll(here.samples, round(by * rate), axis=1))
 
 
 @law(
@@ -248,11 +246,11 @@ def test_time_shift(seed: int, times: int, rate: int, model: str) -> float:
 )
 def test_time_shift_of_a_prior(seed: int, times: int, model: str) -> float:
     """A step of the mask is 0.002 dB."""
-    source_side, reference_side = (
-        enhanced(placed(seed, 16_000, EDGE_S + item), 16_000, model, search=dict(steps=0)).mask.gain_db
-        for item in (0.0, times / 50)
+    here, there = (
+        enhanced(placed(seed, 16_000, EDGE_S + it), 16_000, model, search=dict(steps=0)).mask.gain_db
+        for it in (0.0, times / 50)
     )
-    return float(np.abs(reference_side[:, 2 * times :] - source_side[:, : -2 * times]).max())
+    return float(np.abs(there[:, 2 * times :] - here[:, : -2 * times]).max())
 
 
 @law(

@@ -65,11 +65,11 @@ def test_rendering(seed: int, rate: int, amount: float) -> float:
     mask, wave = drawn(seed, 12, 20), notes(seed, 0.17, rate)
     window, hop, _ = scale_to_rate(PAPER, rate)
     settings = RenderSettings(amount=amount, match=False)
-    output = passed(wave, rate, mask, settings, PAPER).samples[0]
+    made = passed(wave, rate, mask, settings, PAPER).samples[0]
     slow = references.filtered(
         wave[0].astype(np.float64), rate, window, hop, filter_fft_length(window), grid(mask, amount)
     )
-    return decibels(output, slow)
+    return decibels(made, slow)
 
 
 @law(
@@ -126,12 +126,12 @@ def test_sticky_notes(seed: int, count: int, smooth_hz: float, smooth_s: float) 
     edges = [(c + side * h / 2, s + side * w / 2) for s, c, w, h, _ in placed for side in (-1, 1)]
     hz, seconds = np.array(edges).T + rng.uniform(-1, 1, (2, 1)) * [[60.0], [0.03]]
     fields = (torch.tensor(field).float() for field in zip(*placed, strict=True))
-    arranged = StickyNotes(*fields)
-    profiles = arranged.profiles(
+    laid = StickyNotes(*fields)
+    profiles = laid.profiles(
         torch.from_numpy(hz).float(), torch.from_numpy(seconds).float(), smooth_hz, smooth_s
     )
-    output = render_sticky_notes(arranged.gain_db, *profiles).numpy()
-    return float(np.abs(output - references.notes(placed, hz, seconds, smooth_hz, smooth_s)).max())
+    made = render_sticky_notes(laid.gain_db, *profiles).numpy()
+    return float(np.abs(made - references.notes(placed, hz, seconds, smooth_hz, smooth_s)).max())
 
 
 @law(
@@ -159,12 +159,12 @@ def test_objective(seed: int, score: float, guide: float, alpha: float, beta: fl
         window_frames=rows.shape[1],
         max_gain_db=60.0,
         generator=torch.Generator(),
-        guide_energy=lambda audible: audible.square().sum(dim=(1, 2)) / 1e4,
+        guide_energy=lambda heard: heard.square().sum(dim=(1, 2)) / 1e4,
     )
-    audible = (rows + mask).double().numpy()
+    heard = (rows + mask).double().numpy()
     slow = references.objective(
-        references.score(network(model.scorer), audible),
-        float(np.square(audible).sum() / 1e4),
+        references.score(network(model.scorer), heard),
+        float(np.square(heard).sum() / 1e4),
         mask.double().numpy(),
         anchor.double().numpy(),
         (score, guide, alpha, beta),

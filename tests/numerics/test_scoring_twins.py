@@ -18,22 +18,22 @@ from tonewood.scorer.saliency import class_activation_map, compute_saliency
 
 def listener(model: str, judge: bool) -> Scorer:
     """Scorer or judge of a bundled model."""
-    result = bundled(model).judge if judge else bundled(model).scorer
-    assert result is not None
-    return result
+    found = bundled(model).judge if judge else bundled(model).scorer
+    assert found is not None
+    return found
 
 
 @cache
 def network(scorer: Scorer) -> references.Network:
     """Weights of a scorer as its twin takes them."""
-    layers = [item for item in scorer.convolutions if isinstance(item, nn.Conv2d)]
-    state = {name: item.double().numpy() for name, item in scorer.state_dict().items()}
+    layers = [it for it in scorer.convolutions if isinstance(it, nn.Conv2d)]
+    state = {name: it.double().numpy() for name, it in scorer.state_dict().items()}
     weights = [
         (state[f"convolutions.{k}.weight"], state[f"convolutions.{k}.bias"]) for k in range(len(layers))
     ]
     return references.Network(
         weights,
-        [(item.stride[0], item.stride[1]) for item in layers],
+        [(it.stride[0], it.stride[1]) for it in layers],
         state["linear.weight"][0],
         float(state["linear.bias"][0]),
         state["row_mean"],
@@ -57,8 +57,8 @@ def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
     rows = scorer_input(torch.from_numpy(notes(seed, seconds)[0]), bundled(model))
     slow = references.score(network(scorer), rows.double().numpy())
     with torch.no_grad():
-        output = float(scorer.score(rows[None])[0])
-    return abs(output - slow)
+        made = float(scorer.score(rows[None])[0])
+    return abs(made - slow)
 
 
 @law(
@@ -74,8 +74,8 @@ def test_activation_map(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
     rows = scorer_input(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
     slow = references.activation_map(network(scorer), rows.double().numpy())
-    output = class_activation_map(scorer, rows).numpy()
-    return float(np.abs(output - slow).max() / np.abs(slow).max())
+    made = class_activation_map(scorer, rows).numpy()
+    return float(np.abs(made - slow).max() / np.abs(slow).max())
 
 
 @law(
@@ -90,9 +90,9 @@ def test_activation_map(seed: int, model: str, judge: bool) -> float:
 def test_saliency_is_the_logit(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
     rows = scorer_input(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
-    result = compute_saliency(scorer, rows[None])
+    found = compute_saliency(scorer, rows[None])
     slow = float(references.activation_map(network(scorer), rows.double().numpy()).mean())
-    return abs(float(result.cells.mean()) + result.base - slow - network(scorer).bias)
+    return abs(float(found.cells.mean()) + found.base - slow - network(scorer).bias)
 
 
 @law(
@@ -107,10 +107,10 @@ def test_saliency_of_a_linear_scorer(seed: int) -> float:
     scorer = _Linear(seed)
     rows = torch.from_numpy(notes(seed, 0.3)[0])
     rows = scorer_input(rows, bundled("cello"))[None]
-    result = compute_saliency(scorer, rows, "integrated").cells[0].numpy()
-    audible = scorer.normalize(rows)[0].double().numpy()
-    slow = scorer.weights.double().numpy()[:, None] * audible / rows.shape[2] * audible.size
-    return float(np.abs(result - slow).max() / np.abs(slow).max())
+    found = compute_saliency(scorer, rows, "integrated").cells[0].numpy()
+    heard = scorer.normalize(rows)[0].double().numpy()
+    slow = scorer.weights.double().numpy()[:, None] * heard / rows.shape[2] * heard.size
+    return float(np.abs(found - slow).max() / np.abs(slow).max())
 
 
 class _Linear(Scorer):

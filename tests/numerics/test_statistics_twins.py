@@ -47,9 +47,9 @@ def test_strengths(seed: int, each: int, items: int) -> float:
 )
 def test_intervals_of_strengths(seed: int, each: int) -> float:
     wins = answers(seed, each, 3)
-    result = fit_strengths(wins)
+    found = fit_strengths(wins)
     ends = [
-        (result.low[item] if side < 0 else result.high[item]) - references.strength_end(wins, item, side)
+        (found.low[item] if side < 0 else found.high[item]) - references.strength_end(wins, item, side)
         for item in range(3)
         for side in (-1.0, 1.0)
     ]
@@ -66,8 +66,8 @@ def test_intervals_of_strengths(seed: int, each: int) -> float:
 )
 def test_median_intervals(seed: int, count: int) -> float:
     values = np.random.default_rng(seed).uniform(0, 100, count)
-    output, slow = median_interval(values), references.median_interval(values)
-    return max(abs((a if a is not None else np.inf) - b) for a, b in zip(output, slow, strict=True))
+    made, slow = median_interval(values), references.median_interval(values)
+    return max(abs((a if a is not None else np.inf) - b) for a, b in zip(made, slow, strict=True))
 
 
 @law(

@@ -1,4 +1,4 @@
-"""Models of differing listeners, on simulated ones."""
+"""Listeners who differ, simulated: what is found of some holds for others."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ def test_mixed_logit_interval_covers_the_median_listener() -> None:
     for seed in range(120):
         rng = np.random.default_rng(seed)
         counts = rng.binomial(16, expit(0.6 + rng.normal(0, 1, 20)))
-        result = fit_mixed_logit(counts.tolist(), [16] * 20)
-        assert result is not None
-        held.append(result.low <= expit(0.6) <= result.high)
+        found = fit_mixed_logit(counts.tolist(), [16] * 20)
+        assert found is not None
+        held.append(found.low <= expit(0.6) <= found.high)
         share, reach = counts.sum() / 320, 1.96 * np.sqrt(0.25 / 320)
         naive.append(abs(share - expit(0.6)) <= reach)
     assert 0.90 <= np.mean(held) <= 0.99
@@ -25,12 +25,12 @@ def test_mixed_logit_interval_covers_the_median_listener() -> None:
 
 
 def test_equal_listeners_have_no_spread() -> None:
-    result = fit_mixed_logit([7, 8, 9, 8, 7, 9, 8, 8], [10] * 8)
-    assert result is not None
-    assert result.spread == 0.0
-    assert result.share == pytest.approx(0.8, abs=0.001)
+    found = fit_mixed_logit([7, 8, 9, 8, 7, 9, 8, 8], [10] * 8)
+    assert found is not None
+    assert found.spread == 0.0
+    assert found.share == pytest.approx(0.8, abs=0.001)
     # Likelihood of a plain binomial at both ends: 1.92 below its top.
-    for end in (result.low, result.high):
+    for end in (found.low, found.high):
         fall = 64 * np.log(0.8 / end) + 16 * np.log(0.2 / (1 - end))
         assert fall == pytest.approx(1.9207, abs=0.01)
     apart = fit_mixed_logit([0, 10, 0, 10, 0, 10, 10, 0], [10] * 8)
@@ -53,10 +53,10 @@ def test_unanimous_answers_have_no_bound_on_that_side() -> None:
 
 def answers(listeners: int, spread: float, each: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    listener = STRENGTHS + rng.normal(0, spread, (listeners, 3))
+    own = STRENGTHS + rng.normal(0, spread, (listeners, 3))
     wins = np.zeros((listeners, 3, 3))
     for i, j in ((0, 1), (0, 2), (1, 2)):
-        wins[:, i, j] = rng.binomial(each, expit(listener[:, i] - listener[:, j]))
+        wins[:, i, j] = rng.binomial(each, expit(own[:, i] - own[:, j]))
         wins[:, j, i] = each - wins[:, i, j]
     return wins
 
@@ -64,15 +64,15 @@ def answers(listeners: int, spread: float, each: int, seed: int) -> np.ndarray:
 def test_jackknife_intervals_cover_the_strengths() -> None:
     spread = 1.0
     planted = bradley_terry.estimate_strengths(answers(200_000, spread, 1, 0).sum(axis=0))
-    held, covered_pooled = [], []
+    held, own = [], []
     for seed in range(150):
         wins = answers(16, spread, 6, seed)
         ends, fitted = jackknife_intervals(wins), bradley_terry.fit_strengths(wins.sum(axis=0))
         assert ends is not None
         held += ((ends.low <= planted) & (planted <= ends.high)).tolist()
-        covered_pooled += ((fitted.low <= planted) & (planted <= fitted.high)).tolist()
+        own += ((fitted.low <= planted) & (planted <= fitted.high)).tolist()
     assert 0.92 <= np.mean(held) <= 0.99
-    assert np.mean(covered_pooled) < 0.88
+    assert np.mean(own) < 0.88
 
 
 def test_one_connecting_listener_has_no_jackknife() -> None:

@@ -167,7 +167,7 @@ def test_exclusive_lock_is_exclusive(tmp_path: Path) -> None:
             exclusive_lock(path).__enter__()
         (held,) = tmp_path.iterdir()
     assert names(tmp_path) == []
-    held.touch()  # as a killed process leaves it
+    held.touch()  # as one that was killed leaves it
     with exclusive_lock(path):
         pass
     assert names(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Arrays on disk."""
+"""Tracks on disk."""
 
 import gc
 from concurrent.futures import ThreadPoolExecutor

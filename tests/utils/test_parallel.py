@@ -1,4 +1,4 @@
-"""Ordered parallel work."""
+"""Work spread over the cores."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_results_have_the_order_of_the_items(threads: int) -> None:
     def work(item: int) -> int:
-        time.sleep(0.002 * (5 - item % 5))  # the last of five finish first
+        time.sleep(0.002 * (5 - item % 5))  # the last of five are done first
         return item * item
 
     assert list(parallel_map(work, range(23))) == [item * item for item in range(23)]
@@ -38,9 +38,9 @@ def test_few_items_are_computed_ahead(threads: int) -> None:
             yield item
 
     results = parallel_map(lambda item: item, items())
-    for finished in range(10):
-        assert next(results) == finished
-        assert len(begun) <= finished + threads + 1
+    for done in range(10):
+        assert next(results) == done
+        assert len(begun) <= done + threads + 1
 
 
 def test_one_thread_per_core(threads: int) -> None:
@@ -49,24 +49,24 @@ def test_one_thread_per_core(threads: int) -> None:
 
 
 def test_error_reaches_the_caller_and_stops_the_work(threads: int) -> None:
-    finished: list[int] = []
+    done: list[int] = []
 
     def work(item: int) -> None:
         if item == 2:
             raise ValueError("two")
-        finished.append(item)
+        done.append(item)
 
     with pytest.raises(ValueError, match="two"):
         list(parallel_map(work, range(1_000)))
-    assert len(finished) < 20
+    assert len(done) < 20
 
 
 def test_closed_iterator_stops_the_work(threads: int) -> None:
-    finished: list[int] = []
-    results = parallel_map(finished.append, range(1_000))
+    done: list[int] = []
+    results = parallel_map(done.append, range(1_000))
     next(results)
     del results
-    assert len(finished) < 20
+    assert len(done) < 20
 
 
 def test_available_cores_is_positive() -> None:
@@ -74,19 +74,19 @@ def test_available_cores_is_positive() -> None:
 
 
 def test_elements_are_available_as_they_are_produced(threads: int) -> None:
-    text = threading.Event()
+    told = threading.Event()
 
     def making(item: int) -> Iterator[tuple[int, int]]:
         yield item, 0
-        assert text.wait(300)  # until the element was consumed
+        assert told.wait(300)  # for what was made, before more is
         yield item, 1
 
-    result = []
-    for output in parallel_iterate(making, range(5)):
-        for entry in output:
-            result.append(entry)
-            text.set()
-    assert result == [(item, number) for item in range(5) for number in range(2)]
+    found = []
+    for made in parallel_iterate(making, range(5)):
+        for it in made:
+            found.append(it)
+            told.set()
+    assert found == [(item, number) for item in range(5) for number in range(2)]
 
 
 def test_failing_generator_yields_its_earlier_elements(threads: int) -> None:
@@ -104,16 +104,16 @@ def test_failing_generator_yields_its_earlier_elements(threads: int) -> None:
 
 
 def test_closed_iteration_does_not_wait_for_generators(threads: int) -> None:
-    output: list[int] = []
+    made: list[int] = []
 
     def making(item: int) -> Iterator[int]:
         for number in range(10**9):
-            output.append(item)
+            made.append(item)
             yield number
 
     following = parallel_iterate(making, range(9))
     assert next(iter(next(following))) == 0
     following.close()
-    ended = len(output)
+    ended = len(made)
     time.sleep(0.05)
-    assert len(output) == ended
+    assert len(made) == ended
