@@ -77,18 +77,15 @@ def _quick() -> Any:
     patch = pytest.MonkeyPatch()
     real = default_enhance_settings
 
-    def quick(method: str) -> Any:
-        output = real(method)
-        few = output.search.model_copy(update={"steps": min(3, output.search.steps)})
-        return output.model_copy(update={"search": few})
+    def limit_steps(settings: Any) -> Any:
+        return settings.replace(search=dict(steps=min(3, settings.search.steps)))
 
     methods = {
-        name: how and how.model_copy(update={"search": how.search.model_copy(
-            update={"steps": min(3, how.search.steps)})})
-        for name, how in paper_reproduction.REPRODUCED_METHODS.items()
-    }  # fmt: skip
+        name: settings and limit_steps(settings)
+        for name, settings in paper_reproduction.REPRODUCED_METHODS.items()
+    }
     patch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
-    patch.setattr("tonewood.research.paper_reproduction.enhance_settings", quick)
+    patch.setattr(paper_reproduction, "default_enhance_settings", lambda name: limit_steps(real(name)))
     yield
     patch.undo()
 

@@ -64,11 +64,13 @@ def run_audit_tests(
     shuffles = np.stack(
         [np.arange(len(is_source))] + [rng.permutation(len(is_source)) for _ in range(_PERMUTATIONS)]
     )
+    # The same folds for every table: differences in accuracy come from the features.
     folds = stratified_folds(is_source, rng)
     z = np.zeros((len(tables), len(shuffles)))
     for k, values in enumerate(standardized):
         if values.shape[1] and min(counts) > 1:
             t = hotelling_t(values, shuffles, counts[0])
+            # T² grows with the number of features; standardizing makes tables comparable.
             z[k] = (t - t.mean()) / max(float(t.std()), 1e-12)
     highest = z.max(axis=0)  # [shuffle]
 
@@ -93,6 +95,7 @@ def decide_verdict(accuracy: Accuracy, p_value: float) -> AuditVerdict:
     """Return `confounded` if the features separate most recordings, `beware` if they separate many."""
     if p_value > ALPHA or accuracy.mean < BEWARE_ACCURACY:
         return "fine"
+    # "Confounded" needs certainty, so it looks at the lower end of the interval.
     return "confounded" if accuracy.low >= CONFOUNDED_ACCURACY else "beware"
 
 
@@ -102,6 +105,7 @@ def spectrum_baseline(
     """Return the accuracy of a linear classifier on long-term spectra [window, row] per recording."""
     if min(is_source.sum(), (~is_source).sum()) < MIN_RECORDINGS:
         return None
+    # Windows of one recording stay in one fold; otherwise it would be recognized by its neighbours.
     owner = np.repeat(np.arange(len(spectra)), [len(windows) for windows in spectra])
     folds = stratified_folds(is_source, rng)[owner]
     correct = lda_cross_validate(np.concatenate(spectra), is_source[owner], folds, _SPECTRUM_SHRINKAGE)
@@ -113,7 +117,7 @@ def leave_one_session_out(
 ) -> tuple[SessionAccuracy, ...]:
     """Return the spectrum baseline on each session held out; empty if a side has only one session."""
     groups = [(bool(side), name) for side, name in zip(is_source, names, strict=True)]
-    sessions = sorted(set(groups))
+    sessions = sorted(set(groups))  # equal names on both sides are different sessions
     if min(sum(side == label for side, _ in sessions) for label in (False, True)) < 2:
         return ()
     owner = np.repeat(np.arange(len(spectra)), [len(windows) for windows in spectra])

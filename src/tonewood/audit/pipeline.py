@@ -23,8 +23,8 @@ from tonewood.utils.arrays import FloatArray
 _FLOOR_OCTAVES_HZ = (125, 250, 500, 1_000, 2_000, 4_000)
 # Noise alone makes the largest of six harmonics stand out by this much: no hum is below it.
 _HUM_FLOOR_DB = 8.0
-_OFFSET_FLOOR_DB = -80.0
-_ANALYSIS_LIMIT_HZ = 8_000.0
+_OFFSET_FLOOR_DB = -80.0  # smaller offsets do not matter
+_ANALYSIS_LIMIT_HZ = 8_000.0  # half of the scorer's sample rate
 
 
 class ConfoundFeature(NamedTuple):
@@ -78,6 +78,7 @@ class AuditResult:
 
 def _noise_floor(features: AuditFeatures) -> float | None:
     quality = features.traces
+    # Relative to loudness: a gain change must not look like another room.
     return None if quality.floor_db is None else quality.floor_db - quality.loudness
 
 
@@ -88,6 +89,7 @@ def _noise_color(octave_hz: float) -> Callable[[AuditFeatures], float | None]:
         if features.traces.floor_db is None:
             return None
         bands_db = features.traces.floor_bands_db
+        # Relative to the mean of the octaves, so that color does not repeat the noise floor.
         levels = [_octave_level(bands_db, hz) for hz in _FLOOR_OCTAVES_HZ]
         return _octave_level(bands_db, octave_hz) - float(np.mean(levels))
 
@@ -97,6 +99,7 @@ def _noise_color(octave_hz: float) -> Callable[[AuditFeatures], float | None]:
 def _octave_level(third_octaves_db: FloatArray, octave_hz: float) -> float:
     # The three third octaves of an octave have centres within 1/3 octave of its own.
     members = np.abs(np.log2(THIRD_OCTAVES_HZ / octave_hz)) < 0.4
+    # 1e-16 keeps an empty octave finite, far below any recording's noise.
     return float(10 * np.log10(np.nansum(10 ** (third_octaves_db[members] / 10)) + 1e-16))
 
 
@@ -340,4 +343,5 @@ def _feature_median(feature: ConfoundFeature, recordings: Sequence[AuditFeatures
 
 def _feature_column(feature: ConfoundFeature, recordings: Sequence[AuditFeatures]) -> FloatArray:
     values = feature_values(feature, recordings)
+    # maximum keeps NaN (unknown) and makes zero finite
     return np.log2(np.maximum(values, 1e-9)) if feature.log_scale else values

@@ -159,6 +159,7 @@ def plot_folder_spectra(result: AuditResult) -> bytes:
 
 
 def _normalized_levels(features: AuditFeatures, name: str) -> FloatArray:
+    # -23 LUFS is the programme loudness of EBU R 128; any common level would do.
     levels: FloatArray = getattr(features.traces, name) - features.traces.loudness - 23.0
     return levels
 
@@ -191,6 +192,7 @@ def plot_feature_distributions(features: Sequence[ConfoundFeature], result: Audi
         axes.set_xlabel(feature.label)
         if feature.log_scale:
             axes.set_xscale("log")
+            # plain numbers instead of powers of ten
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3, axis="x")

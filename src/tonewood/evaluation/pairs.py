@@ -110,6 +110,7 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
     lines = _table_lines(table)
     _, head = next(lines, (1, []))
     times = head[2:]
+    # Time columns repeat in pairs, which csv.DictReader would merge.
     if head[:2] != _FILE_COLUMNS or times != _TIME_COLUMNS * (len(times) // 2):
         raise _table_error(table, 1, "is not the header", "source,reference[,source_s,reference_s …]")
     for number, row in lines:
@@ -152,6 +153,7 @@ def apply_method(
 
 def to_mono_16k(samples: NDArray[np.float32], rate: int) -> Tensor:
     """Mix samples (channels, samples) to one channel [sample] and resample to 16 kHz."""
+    # Mixed in double precision, so that the number of channels does not change the rounding.
     mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
     return torch.from_numpy(resample(mono, rate, MEASURE_RATE))
 

@@ -77,6 +77,7 @@ class PairResult:
         """Restore a result from its summary, without waveforms and alignment path."""
         quality = dict(summary["alignment"])
         exact = quality.pop("exact")
+        # The path itself is not in the summary; reports of restored results only show its quality.
         alignment = Alignment(np.zeros(0), AlignmentQuality(**quality), exact)
         methods = {method: MethodResult(**row) for method, row in summary["methods"].items()}
         return cls(files, summary["seconds"], alignment, methods, None)
@@ -200,6 +201,7 @@ def _iter_measurements(
             samples = apply_method(pair.source, model, settings, seed, device).samples
         waveforms[method] = to_mono_16k(samples, rate)
         distances = _aligned_distances(waveforms[method], reference, alignment)
+        # Without a distance, the share that a method closes is undefined.
         if distances.mel == 0 and method == METHOD_UNTOUCHED:
             raise AudioError(
                 f"{names} are the same recording, so there is no distance to close: choose another pair"
@@ -208,6 +210,7 @@ def _iter_measurements(
         score = score_array(samples, rate, model)
         closed = gap_closed(untouched_mel, distances.mel)
         results[method] = MethodResult(closed, *distances, score.scorer, score.judge)
+    # Waveforms of all pairs would fill the memory; the report plays only the first.
     yield PairResult(files, pair.source.duration, alignment, results, waveforms if keep_audio else None)
 
 
@@ -221,6 +224,7 @@ def measure_pair(files: PairFiles, model: Model, seed: int, device: str, keep_au
 def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment) -> PairDistances:
     if not alignment.exact:
         return measure_distances(estimate, reference, alignment.to_reference)
+    # Exact pairs are simultaneous but may differ by some samples at the end.
     length = min(len(estimate), len(reference))
     return measure_distances(estimate[:length], reference[:length])
 

@@ -233,6 +233,7 @@ def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, N
         for name, wave in excerpts.items()
     }
     peak = max(float(np.abs(wave).max(initial=0.0)) for wave in levelled.values())
+    # Only attenuate: quiet recordings stay as quiet as they are.
     gain = min(1.0, _EXCERPT_PEAK / peak) if peak > 0 else 1.0
     return {name: (wave * gain).astype(np.float32) for name, wave in levelled.items()}
 
@@ -252,6 +253,7 @@ def _plot_spectrograms(excerpts: dict[str, NDArray[np.float32]]) -> bytes:
         name: log_magnitude(stft(torch.from_numpy(wave), _REPORT_SPECTRUM), _REPORT_SPECTRUM).numpy()
         for name, wave in excerpts.items()
     }
+    # One color scale for all panels, so that they can be compared by eye.
     loudest = max(float(level.max()) for level in levels.values())
     for axes, (name, level) in zip(panels, levels.items(), strict=True):
         plot_levels(axes, level, _REPORT_SPECTRUM, name, loudest)

@@ -176,6 +176,7 @@ def _plan_input(item: Path, out: Path) -> Iterator[FileJob | FileFailure]:
 
 
 def _is_explanation_output(path: Path) -> bool:
+    # Only beside its page: a recording may have such a name of its own.
     match = re.fullmatch(r"(.+)\.(used|rest)\.\w+", path.name)
     return match is not None and path.with_name(f"{match[1]}.html").exists()
 
@@ -256,6 +257,7 @@ def _player_blocks(sounds: Sequence[Path]) -> Iterator[ReportAudio | str]:
         "The rest. Both sum to the recording; then each was matched to its loudness.",
     )
     for path, caption in zip(sounds, captions, strict=False):
+        # Embedded, so that the page can be moved without its audio.
         kind = _BROWSER_AUDIO_TYPES.get(path.suffix.lower())
         if kind and path.stat().st_size <= _MAX_EMBEDDED_BYTES:
             yield ReportAudio(kind, path.read_bytes(), caption)

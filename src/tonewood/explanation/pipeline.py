@@ -39,7 +39,7 @@ OCTAVE_CENTERS_HZ = (63, 125, 250, 500, 1_000, 2_000, 4_000, 8_000)  # Hz
 _MUTED_DB = -60.0  # gain of cells without evidence for the class
 _NO_FADE_HZ = 1e6  # above half of any sample rate
 _FULL_GAIN_QUANTILE = 0.9  # cells above this quantile of the evidence pass in full
-_SMOOTH_FRAMES, _SMOOTH_ROWS = 5, 3
+_SMOOTH_FRAMES, _SMOOTH_ROWS = 5, 3  # isolated cells would sound as musical noise
 
 
 class EvidenceAudio(NamedTuple):
@@ -192,6 +192,7 @@ def explain_recording(
     """
     check_target_class(side)
     wave = to_analysis_rate(samples, rate, model)
+    # Double precision, so that map and bias sum to the logit up to rounding only.
     rows = scorer_input(wave, model).double()
     scorer = deepcopy(model.scorer).double()
     windows = cut_windows(rows, scorer.crop_frames)
@@ -204,6 +205,7 @@ def explain_recording(
 
     def evaluate(clips: Tensor) -> Tensor:
         with torch.no_grad():
+            # Single precision is enough here: areas are compared, not summed to a logit.
             return sign * model.scorer.logit_from_normalized(clips.float())
 
     frames = rows.shape[1]
@@ -294,11 +296,13 @@ def _overlap_mean(values: Tensor, scored: Tensor, frames: int) -> Tensor:
     for start, window in zip(starts.tolist(), values, strict=True):
         total[:, start : start + length] += window
         count[start : start + length] += 1
+    # The last window overlaps the one before; frames outside all scored windows become NaN.
     return total / torch.where(count > 0, count, torch.nan)
 
 
 def _sum_by_octave(rows: Tensor, model: Model) -> FloatArray:
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
+    # Octaves meet at the geometric mean of their centres.
     edges = np.sqrt(np.array(OCTAVE_CENTERS_HZ[:-1]) * np.array(OCTAVE_CENTERS_HZ[1:]))
     octave = np.searchsorted(edges, hz)
     return np.bincount(octave, rows.numpy(), minlength=len(OCTAVE_CENTERS_HZ)).astype(np.float64)

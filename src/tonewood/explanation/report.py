@@ -39,6 +39,7 @@ def plot_explanation(explanation: Explanation, wave: Tensor, model: Model, title
     levels: NDArray[np.float32] = log_magnitude(stft(wave, spectrum), spectrum).numpy()
     evidence = explanation.evidence.nan_to_num(0.0)
     flat = evidence.abs().flatten()
+    # A quantile instead of the maximum, so that one cell does not fade all others.
     reach = float(torch.quantile(flat[:: 1 + len(flat) // 1_000_000], _COLOR_QUANTILE))
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
     hop = spectrum.hop / spectrum.rate
@@ -85,6 +86,7 @@ def _plot_parts(axes: Any, explanation: Explanation, hop: float) -> None:  # noq
         )
     bar = axes.figure.colorbar(stripes, ax=axes, pad=0.01, ticks=np.arange(len(PART_NAMES)) + 0.5)
     bar.ax.set_yticklabels(PART_NAMES)
+    # More points than pixels only make the figure slow.
     step = max(1, len(evidence) // _MAX_PLOT_POINTS)
     axes.plot(np.arange(len(evidence))[::step] * hop, evidence[::step], color="black", linewidth=1)
     axes.axhline(0, color="black", linewidth=0.5)

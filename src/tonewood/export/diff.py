@@ -99,10 +99,11 @@ class CorrectionDifference(Settings):
 
 def compare_corrections(a: Correction, b: Correction) -> CorrectionDifference:
     """Compare two corrections by their averages and, if both are of one recording, over time."""
+    # Only outputs of one recording have passages in common.
     same_recording = bool(a.recipe and b.recipe and a.recipe.input.sha256 == b.recipe.input.sha256)
     sides = []
     for side in (a, b):
-        length = side.seconds or REGISTER_STEP_SECONDS
+        length = side.seconds or REGISTER_STEP_SECONDS  # a model has one frame
         sides.append(gain_by_register(side.mask, np.arange(0, length, REGISTER_STEP_SECONDS)))
     means = [side.mean(axis=1) for side in sides]
     events = gain_events(sides[1] - sides[0]) if same_recording else iter(())

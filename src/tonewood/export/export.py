@@ -77,6 +77,7 @@ def load_correction(name: str) -> Correction:
         The file is damaged, or is neither a recipe nor a model.
     """
     path = Path(name)
+    # An output stands for its recipe.
     if sidecar_path(path).is_file():
         path = sidecar_path(path)
     if path.suffix.lower() == ".json":
@@ -113,6 +114,7 @@ _THIRD_OCTAVES_HZ = np.array([
 ], dtype=np.float64)  # fmt: skip
 # Q = 1 / (2^(1/6) - 2^(-1/6)): the band edges lie a sixth of an octave from the centre.
 _THIRD_OCTAVE_Q = float(1 / (2 ** (1 / 6) - 2 ** (-1 / 6)))
+# 2^20 samples are 22 s at 48 kHz.
 _MIN_RESPONSE_LENGTH, _MAX_RESPONSE_LENGTH = 64, 1 << 20
 _POINTS_PER_BAND = 5  # frequencies at which the gain of a band is averaged
 
@@ -153,7 +155,7 @@ class AverageCurve:
         """Overall gain, included in the curve."""
         if not self.headroom:
             return self.correction.gain_db
-        hz = np.geomspace(20, 20_000, 1_000)
+        hz = np.geomspace(20, 20_000, 1_000)  # dense enough for curves of mel bands
         return -max(0.0, float(self.correction.average_db(hz).max()))
 
     def __call__(self, hz: FloatArray) -> FloatArray:
@@ -180,6 +182,7 @@ def export_impulse_response(
     if phase not in ("linear", "minimum"):
         raise CallError(f"the phase is {phase!r}: choose linear or minimum")
     _check_export_rate(rate)
+    # A sixth of a second resolves 6 Hz, enough for the smooth curves of a mask.
     taps = 1 << (rate // 6 - 1).bit_length() if length is None else length
     if not _MIN_RESPONSE_LENGTH <= taps <= _MAX_RESPONSE_LENGTH:
         raise CallError(f"--length is {taps} samples: give {_MIN_RESPONSE_LENGTH} to {_MAX_RESPONSE_LENGTH}")
@@ -276,6 +279,7 @@ def export_automation(
         raise CallError(f"--format is {file_format!r}: choose csv or jsfx")
     if not 0.01 <= step_s <= 10:
         raise CallError(f"--step is {step_s:g} s: give 0.01 to 10 s")
+    # The CSV has the target gains; the effect needs filter gains, because filters overlap.
     table = third_octave_table(correction, np.arange(0.0, seconds, step_s))
     if file_format == "csv":
         write_text(out, format_gain_csv(table), overwrite=overwrite)

@@ -40,6 +40,7 @@ class GainTable(NamedTuple):
         """Remove rows that linear interpolation restores within 0.05 dB."""
         rows, start = [0], 0
         last = len(self.seconds) - 1
+        # Greedy: extend each line as far as it fits. Not the fewest rows, but linear in time.
         while start < last:
             end = start + 1
             while end < min(last, start + _MAX_THINNED_ROWS) and self._is_straight(start, end + 1):
@@ -77,6 +78,7 @@ def format_jsfx(table: GainTable, filters_db: FloatArray, q: float, gain_db: flo
     gain_db : float
         Overall gain.
     """
+    # The memory of an effect is limited; the caller checks.
     assert len(table.seconds) <= MAX_JSFX_ROWS
     count = len(table.hz)
     names = [f"g{number}" for number in range(count)]

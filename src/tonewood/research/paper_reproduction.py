@@ -246,6 +246,7 @@ def _measure_method(
         to_mono_16k(pair.source.samples, rate),
         to_mono_16k(samples, rate),
     ]
+    # Test pairs are simultaneous: they are cut to equal length, not aligned.
     length = min(len(wave) for wave in waves)
     reference, before, after = (wave[:length] for wave in waves)
     closed = gap_closed(mel_distance(before, reference), mel_distance(after, reference))
@@ -313,6 +314,7 @@ def plot_transformation(
         _spectrogram_levels(to_analysis_rate(samples, blocks.rate, model), model)
         for samples in (before, blocks.samples)
     ]
+    # One color scale for input and output.
     loudest = max(float(level.max()) for level in levels)
     frames = levels[0].shape[1]
     figure, panels = new_figure(2, 2)

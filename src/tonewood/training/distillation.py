@@ -102,6 +102,7 @@ def distill_predictor(
 
 def _limit_duration(takes: Sequence[TrainingRecording], seed: int) -> list[TrainingRecording]:
     """Return all takes, or a random choice of them that lasts `MAX_LEARNING_SECONDS`."""
+    # A random order, so that a long folder is not represented by its first files.
     order = torch.randperm(len(takes), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen: list[int] = []
     seconds = 0.0
@@ -110,7 +111,7 @@ def _limit_duration(takes: Sequence[TrainingRecording], seed: int) -> list[Train
             break
         chosen.append(k)
         seconds += takes[k].seconds
-    return [takes[k] for k in sorted(chosen)]
+    return [takes[k] for k in sorted(chosen)]  # in folder order, as progress shows it
 
 
 def _distillation_example(source: AudioSource, model: Model, steps: int) -> DistillationExample:
@@ -118,6 +119,7 @@ def _distillation_example(source: AudioSource, model: Model, steps: int) -> Dist
     spectrum = model.settings.spectrum
     analysis = analyse_source(source, model)
     settings = EnhanceSettings().replace(search=dict(steps=steps))
+    # Step 0 is the prior alone; the last step includes the search.
     events = list(find_mask(analysis, model, settings))
     prior_db, mask_db = (
         torch.cat([event.mask_db for event in events if event.number == number], dim=1)
@@ -146,6 +148,7 @@ def _cycle_distances(
     """
     priors, settings = model.priors, model.settings
     held_out = split_takes(reference, settings.priors.held_out, settings.training.seed).held_out
+    # The true mask of a translated recording is known: the one that leads back to it.
     distances = []
     for features in select_training_excerpts(held_out, MAX_LEARNING_SECONDS, settings.training.seed)[0]:
         take = priors.reference.prior_features(features)

@@ -27,8 +27,10 @@ from tonewood.stats.bradley_terry import estimate_posterior
 from tonewood.stats.proportions import binomial_proportion
 from tonewood.utils.arrays import FloatArray
 
+# Four groups are the fewest that leave two to learn from and two to check on.
 MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4
 _MAX_SPLIT_ATTEMPTS = 50
+# Mean opinion score and MUSHRA, in the order in which a table without a scale is tried.
 _RATING_SCALES = ((1.0, 5.0), (0.0, 100.0))
 
 
@@ -122,7 +124,7 @@ def _assign_group(
     try:
         default = group_of_path(path.relative_to(table.parent), training.group_by)
     except ValueError:
-        default = str(path)
+        default = str(path)  # outside the table's folder: a group of its own
     group = row.get("group") or default
     if groups.setdefault(path, group) != group:
         raise FolderError(
@@ -240,7 +242,9 @@ def hold_out_listener_groups(data: ListenerData, share: float, seed: int) -> Lis
     """
     groups = sorted(set(data.groups))
     generator = torch.Generator().manual_seed(seed)
+    # Two groups at least on either side: agreement on a single piece says little.
     count = min(len(groups) - 2, max(2, round(share * len(groups))))
+    # A random split may have no comparison within one side; usually the first few attempts succeed.
     for _ in range(_MAX_SPLIT_ATTEMPTS):
         order = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
         split = ListenerSplit(data.select_groups(set(order[count:])), data.select_groups(set(order[:count])))
@@ -266,6 +270,7 @@ def measure_listener_agreement(scorer: Scorer, data: ListenerData, split: Listen
         independent = len(torch.unique(ends, dim=1).T)
     else:
         independent = len(held_out.rated)
+    # The interval must contain the estimate, which rounding to whole observations can move.
     interval = binomial_proportion(round(agreed * independent), independent)
     return ListenerCard(
         comparisons=len(data.better),
@@ -293,6 +298,7 @@ def _preferred_half(
     for better, worse in pairs:
         wins[better, worse] += 1
     quality = _z_scores(estimate_posterior(wins).mean) if pairs else np.zeros(count)
+    # Ratings replace strengths where both exist: they are on one scale for all recordings.
     if ratings:
         sums, counts = np.zeros(count), np.zeros(count)
         for k, value in ratings:
@@ -300,11 +306,12 @@ def _preferred_half(
             counts[k] += 1
         rated = counts > 0
         quality[rated] = _z_scores(sums[rated] / counts[rated])
+    # A stable sort breaks ties by position, the same on every machine.
     half = np.zeros(count, dtype=bool)
     half[np.argsort(-quality, kind="stable")[: count // 2]] = True
     return torch.from_numpy(half)
 
 
 def _z_scores(values: FloatArray) -> FloatArray:
-    deviation = float(values.std()) or 1.0
+    deviation = float(values.std()) or 1.0  # equal values have no order to scale
     return np.asarray((values - values.mean()) / deviation)

@@ -63,6 +63,7 @@ class Checkpoint:
         ModelError
             The file belongs to another training or is damaged.
         """
+        # The version changes whenever a state of an older version cannot be continued.
         self._training_key, self._states = json.dumps([_CHECKPOINT_VERSION, *training_key]), {}
         if not self._resumed or not self.path.exists():
             return
@@ -70,7 +71,8 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 is_same_training = (file.metadata() or {}).get("told") == self._training_key
                 for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-                    network, key = name.split("/", 1)
+                    network, key = name.split("/", 1)  # names as written by `_write_file`
+                    # A clone outlives the mapped file, which the next save replaces.
                     self._states.setdefault(network, {})[key] = file.get_tensor(name).clone()
         except (OSError, SafetensorError, ValueError):
             raise ModelError(f"{printable(self.path)} is damaged: omit --resume to start again") from None
@@ -91,7 +93,7 @@ class Checkpoint:
 
     def record_digest(self, digest: str) -> None:
         """Write the digest of the finished model, before the model itself is written."""
-        if self._states:
+        if self._states:  # without a state there is no file, so nothing to resume
             self._write_file({"made": digest})
 
     def recorded_digest(self) -> str | None:
@@ -112,7 +114,7 @@ class Checkpoint:
             for key, value in state.items()
         }
         content = save(tensors, {"told": self._training_key, **(extra_metadata or {})})
-        write_bytes(self.path, content, overwrite=True)
+        write_bytes(self.path, content, overwrite=True)  # atomic: a crash leaves the previous state
 
 
 def fit_scorers(
@@ -145,6 +147,7 @@ def fit_scorers(
     for network, seed in networks_to_train(settings):
         state = checkpoint.get_state(network) if checkpoint is not None else None
         labels = hold_out_takes(takes, training.held_out, seed) if takes is not None else None
+        # Preference training takes labels as a second task, so it covers the combined case too.
         if listener_data is not None:
             progress = train_preference_scorer(
                 *hold_out_listener_groups(listener_data, training.held_out, seed),
@@ -212,5 +215,6 @@ def _training_key(
             listener_data.target,
             *listener_data.rows,
         ):
+            # Hashed whole: unlike folders, tables have no digest per recording.
             hasher.update(tensor.contiguous().numpy().tobytes())
     return [settings.model_dump_json(), hasher.hexdigest()]
