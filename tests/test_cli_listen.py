@@ -174,7 +174,10 @@ def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Pa
         (("--reference", folders / "one"), "need each other"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
         (("--preferences", tmp_path / "no.csv"), "cannot be read"),
-        (("--preferences", tmp_path / "no.csv", "--predictor"), "from folders: give --reference and --source"),
+        (
+            ("--preferences", tmp_path / "no.csv", "--predictor"),
+            "from folders: give --reference and --source",
+        ),
         (("--ratings", tmp_path / "no.csv", "--predictor"), "from folders: give --reference and --source"),
     ):
         ran = run("train", "-o", out, *more)
