@@ -88,7 +88,6 @@ def enhance_command(
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.model.model import load_model
     from tonewood.settings import default_enhance_settings
-    from tonewood.utils.device import check_device
 
     with settings_named_by_options(_OPTION_OF_SETTING):
         settings = default_enhance_settings(method).replace(
@@ -113,7 +112,10 @@ def enhance_command(
         from tonewood.settings_by_name import apply_assignments
 
         settings = apply_assignments(settings, set_)
-    check_device(device)
+    if device != "cpu":
+        from tonewood.utils.device import check_device
+
+        check_device(device)
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, device=device))
     batch_options = common.BatchOptions(workers, scheduler, retries, parquet)
