@@ -246,7 +246,7 @@ def test_wrong_uses_are_one_line(predicting: Model, model: Model) -> None:
     uses: list[tuple[type[TonewoodError], str, Callable[[], object]]] = [
         (
             CallError,
-            r"the block has shape \(1, 5\); this stream takes \(2, samples\)",
+            r"the block has shape \(1, 5\); this stream needs \(2, samples\)",
             lambda: stream.push(np.zeros((1, 5), dtype=np.float32)),
         ),
         (
