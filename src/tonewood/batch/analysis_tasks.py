@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tonewood.audio_io.reader import file_sha256
+from tonewood.audio_io.recording import file_sha256
 from tonewood.batch.results_table import ResultRow
 from tonewood.batch.tasks import ItemResult
 from tonewood.enhancement.output_files import FileJob

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import AudioReader, file_sha256
+from tonewood.audio_io.reader import AudioReader
+from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement.output_files import (
     OutputKey,

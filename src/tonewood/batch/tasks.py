@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io import remote
-from tonewood.audio_io.reader import AudioReader, file_sha256
+from tonewood.audio_io.reader import AudioReader
+from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.batch.enhance_file import EnhanceOptions, FileEnhanced, enhance_file, result_from_recipe
 from tonewood.batch.results_table import ResultRow

@@ -18,7 +18,8 @@ from tonewood.audio_io.libsndfile import (
     default_output_name,
     readable_suffixes,
 )
-from tonewood.audio_io.reader import AudioReader, file_sha256, find_audio_files, write_recording_blocks
+from tonewood.audio_io.reader import AudioReader, write_recording_blocks
+from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, TransferRecord, load_recipe
 from tonewood.errors import (

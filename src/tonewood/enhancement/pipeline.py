@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.reader import resample, to_mono
+from tonewood.audio_io.recording import resample, to_mono
 from tonewood.dsp.chunking import overlapping_chunks, split_segments
 from tonewood.dsp.filterbank import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
