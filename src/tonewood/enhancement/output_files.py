@@ -64,8 +64,6 @@ class OutputKind:
 
     Parameters
     ----------
-    verb : str
-        Command, for messages.
     suffixes : collection of str
         An output that ends in one of these is a file, not a folder.
     suffix_rule : str
@@ -76,7 +74,6 @@ class OutputKind:
         Tells whether a file is an output of an earlier run into a folder.
     """
 
-    verb: str
     suffixes: Collection[str]
     suffix_rule: str
     name: Callable[[Path], Path]
@@ -95,7 +92,6 @@ def _is_enhanced_file(path: Path, out: Location) -> bool:
 
 
 AUDIO_OUTPUTS = OutputKind(
-    verb="enhance",
     suffixes=WRITABLE_SUFFIXES,
     suffix_rule="is not an audio file that can be written: name one such as .wav or .flac, or an "
     "existing folder",
@@ -138,7 +134,7 @@ def plan_jobs(
             if _resolved(other.input) != _resolved(job.input):
                 raise CallError(
                     f"{printable(other.input)} and {printable(job.input)} would both become "
-                    f"{printable(output or job.input)}: {kind.verb} them into two folders"
+                    f"{printable(output or job.input)}: use two output folders"
                 )
     return _without_conflicts(planned.values())
 

@@ -117,7 +117,6 @@ def _is_explanation_output(path: Path, _: Location) -> bool:
 
 
 EXPLANATION_OUTPUTS = OutputKind(
-    verb="explain",
     suffixes=PAGE_SUFFIXES,
     suffix_rule="is neither a picture nor a page: use a name in .png or .html, or a folder",
     name=lambda path: path.with_name(f"{path.name}.html"),
