@@ -106,7 +106,7 @@ def test_no_picture_library_is_one_line(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     ran = run(*call, "-o", tmp_path / "report.html")
     assert (ran.code, ran.out) == (1, "")
-    assert "pip install 'tonewood[plot]'" in ran.err
+    assert "pip install '.[plot]'" in ran.err
 
 
 def test_folders_that_cannot_be_asked(run: Run, sides: tuple[Path, Path], tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_a_wrong_call_is_told_before_the_work(
         assert (ran.code, ran.out) == (1, "")
     monkeypatch.setitem(sys.modules, "synctoolbox.dtw.mrmsdtw", None)
     ran = run("evaluate", *pairs, "-m", model_file)
-    wanted = "tonewood: aligning pairs needs synctoolbox: pip install 'tonewood[align]'\n"
+    wanted = "tonewood: aligning pairs needs synctoolbox: pip install '.[align]'\n"
     assert (ran.code, ran.err) == (1, wanted)
 
 

@@ -205,7 +205,7 @@ def test_a_missing_extra_is_named_before_the_work(
     monkeypatch.setitem(sys.modules, module, None)
     ran = run("explain", take, "-m", model_file, "-o", tmp_path / "page.html", *words)
     assert ran.code == 1
-    assert re.search(rf"needs {module}: pip install 'tonewood\[", ran.err)
+    assert re.search(rf"needs {module}: pip install '\.\[", ran.err)
 
 
 def test_a_recording_that_speaks_against_the_class_has_no_sounds(

@@ -224,6 +224,6 @@ def test_serving_needs_its_extra(
     monkeypatch.setitem(sys.modules, "fastapi", None)
     ran = run("listen", "serve", tmp_path / "t")
     assert ran.code == 1
-    assert "pip install 'tonewood[listen]'" in ran.err
+    assert "pip install '.[listen]'" in ran.err
     assert run("listen", "serve", tmp_path).code == 1
     assert json.loads((tmp_path / "t" / "test.json").read_text())["seed"] == 0

@@ -159,7 +159,7 @@ def test_a_signal_turns_bypass_on(run: Run, card: Any, predicting_file: Path) ->
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        ("ImportError", "live needs sounddevice, which is not installed: pip install 'tonewood[li"),
+        ("ImportError", "live needs sounddevice, which is not installed: pip install '.[li"),
         ("OSError", "live needs PortAudio, which is not installed: apt install libportaudio2, dnf"),
     ],
 )

@@ -148,19 +148,19 @@ def test_without_an_extra_one_line_says_how_to_install_it(
     before = sorted(tmp_path.rglob("*"))
     ran = run(*call.split())
     assert (ran.code, ran.out) == (1, "")
-    assert re.fullmatch(rf"tonewood: .*pip install 'tonewood\[{extra}\]'.*\n", ran.err), ran.err
+    assert re.fullmatch(rf"tonewood: .*pip install '\.\[{extra}\]'.*\n", ran.err), ran.err
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_without_stats_mixed_effects_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "statsmodels.regression.mixed_linear_model", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[stats\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[stats\]'"):
         fit_mixed_effects(np.zeros((2, 2, 2)))
 
 
 def test_without_hub_repositories_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[hub\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[hub\]'"):
         load_pretrained("somebody/somewhere-not-here")
 
 

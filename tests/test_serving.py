@@ -222,7 +222,7 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
 def test_what_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     web.require_server_extra("the studio", "studio")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[studio\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[studio\]'"):
         web.require_server_extra("the studio", "studio")
 
 

@@ -300,7 +300,7 @@ def test_without_pyav_one_line_says_what_to_install(
 ) -> None:
     path = encode(tmp_path / "a.m4a", stereo, 44_100, "aac")
     monkeypatch.setattr(ffmpeg, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[media\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[media\]'"):
         read_recording(path)
     with pytest.raises(FolderError, match=r"only recordings such as a\.m4a, .*\[media\]"):
         find_audio_files(tmp_path)

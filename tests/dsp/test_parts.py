@@ -146,5 +146,5 @@ def test_without_librosa_one_line_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "librosa", None)
-    with pytest.raises(MissingExtraError, match=r"needs librosa: pip install 'tonewood\[pitch\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs librosa: pip install '\.\[pitch\]'"):
         segment_notes(np.zeros(1_000, dtype=np.float32), 10, 100.0)

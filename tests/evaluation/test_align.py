@@ -177,7 +177,7 @@ def test_who_has_no_synctoolbox_is_told_how_to_get_it(
     source: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "synctoolbox.dtw.mrmsdtw", None)
-    with pytest.raises(MissingExtraError, match=r"^.*: pip install 'tonewood\[align\]'$"):
+    with pytest.raises(MissingExtraError, match=r"^.*: pip install '\.\[align\]'$"):
         align_recordings(source, source)
 
 

@@ -172,6 +172,6 @@ def test_a_method_that_is_none() -> None:
 
 def test_without_captum_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
-    with pytest.raises(MissingExtraError, match=r"needs captum: pip install 'tonewood\[captum\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs captum: pip install '\.\[captum\]'"):
         compute_saliency(scorer(1), noise(9)[None], "integrated")
     assert compute_saliency(scorer(1), noise(9)[None], "cam").residual < 1e-9

@@ -94,5 +94,5 @@ def test_mixed_effects_recover_what_was_planted(
         assert it.low < it.estimate < it.high
         assert it.estimate == pytest.approx((LEVELS[it.condition] - LEVELS[0]) * 0.5, abs=4)
     monkeypatch.setitem(sys.modules, "statsmodels.regression.mixed_linear_model", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[stats\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[stats\]'"):
         fit_mixed_effects(given)

@@ -158,7 +158,7 @@ def test_without_mirdata_one_line_says_what_to_install(
     sides = ["--reference", "klass=a", "--source", "klass=b", "-o", tmp_path / "l.csv"]
     done = run("manifest", "good_sounds", "--data-home", tmp_path, *sides)
     assert done.code == 1
-    assert done.err == "tonewood: good_sounds needs mirdata: pip install 'tonewood[datasets]'\n"
+    assert done.err == "tonewood: good_sounds needs mirdata: pip install '.[datasets]'\n"
 
 
 # --- Shards

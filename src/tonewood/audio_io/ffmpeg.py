@@ -80,7 +80,7 @@ class MediaFile:
     def __init__(self, path: Path, container: str) -> None:
         if not is_pyav_installed():
             raise MissingExtraError(
-                f"{printable(path)} needs PyAV to be read: pip install 'tonewood[media]', or convert "
+                f"{printable(path)} needs PyAV to be read: pip install '.[media]', or convert "
                 "it to .wav or .flac"
             )
         import av

@@ -215,7 +215,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
     if not found and needing:
         raise FolderError(
             f"{printable(folder)} holds only recordings such as {printable(min(needing))}, which need PyAV "
-            "to be read: pip install 'tonewood[media]'"
+            "to be read: pip install '.[media]'"
         )
     if not found:
         kinds = " ".join(sorted(known))

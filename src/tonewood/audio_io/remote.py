@@ -203,7 +203,7 @@ def _filesystem_of(url: str) -> "tuple[AbstractFileSystem, str]":
         system, path = url_to_fs(url, **options)
     except ImportError:
         extra = _EXTRA_OF_SCHEME.get(scheme)
-        hint = f"pip install 'tonewood[{extra}]'" if extra else "install fsspec's package for it"
+        hint = f"pip install '.[{extra}]'" if extra else "install fsspec's package for it"
         raise MissingExtraError(f"{scheme}:// needs more than is installed: {hint}") from None
     except ValueError as error:
         raise CallError(

@@ -112,7 +112,7 @@ def find_dataset_tracks(name: str, home: Path) -> DatasetTracks:
     try:
         import mirdata
     except ImportError:
-        raise MissingExtraError(f"{name} needs mirdata: pip install 'tonewood[datasets]'") from None
+        raise MissingExtraError(f"{name} needs mirdata: pip install '.[datasets]'") from None
     if not home.is_dir():
         raise FolderError(f"{printable(home)} is no folder: name the one that holds {name}")
     data = mirdata.initialize(name, data_home=str(home))

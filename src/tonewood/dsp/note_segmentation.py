@@ -61,7 +61,7 @@ def require_pitch_tracker() -> None:
         import librosa  # noqa: F401
     except ImportError:
         raise MissingExtraError(
-            "naming the parts of notes needs librosa: pip install 'tonewood[pitch]', "
+            "naming the parts of notes needs librosa: pip install '.[pitch]', "
             "or leave them out with --no-parts"
         ) from None
 

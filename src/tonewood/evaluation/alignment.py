@@ -337,7 +337,7 @@ def require_synctoolbox() -> None:
     try:
         import synctoolbox.dtw.mrmsdtw  # noqa: F401
     except ImportError:
-        raise MissingExtraError("aligning pairs needs synctoolbox: pip install 'tonewood[align]'") from None
+        raise MissingExtraError("aligning pairs needs synctoolbox: pip install '.[align]'") from None
 
 
 def align_recordings(source: Tensor, reference: Tensor, anchors: Sequence[Anchor] = ()) -> Alignment:

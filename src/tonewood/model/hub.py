@@ -87,7 +87,7 @@ def _import_hub(what: str) -> ModuleType:
         import huggingface_hub.errors
     except ImportError:
         raise MissingExtraError(
-            f"{what} with a repository needs huggingface_hub: pip install 'tonewood[hub]'"
+            f"{what} with a repository needs huggingface_hub: pip install '.[hub]'"
         ) from None
     return huggingface_hub
 

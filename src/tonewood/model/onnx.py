@@ -130,7 +130,7 @@ def _trace_graph(graph: _OnnxFrontEnd, output: str, metadata: dict[str, str]) ->
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError:
         raise MissingExtraError(
-            "ONNX files need onnx and onnxscript, which are not installed: pip install 'tonewood[onnx]'"
+            "ONNX files need onnx and onnxscript, which are not installed: pip install '.[onnx]'"
         ) from None
     rate = graph.spectrum.rate
     example = 0.1 * torch.randn(

@@ -94,7 +94,7 @@ def check_saliency_method(method: str) -> None:
         try:
             import captum  # noqa: F401
         except ImportError:
-            raise MissingExtraError(f"method {method} needs captum: pip install 'tonewood[captum]'") from None
+            raise MissingExtraError(f"method {method} needs captum: pip install '.[captum]'") from None
 
 
 def attribution_by_band(scorer: Scorer, rows_db: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
     try:
         from statsmodels.regression.mixed_linear_model import MixedLM
     except ImportError:
-        raise MissingExtraError("mixed effects need statsmodels: pip install 'tonewood[stats]'") from None
+        raise MissingExtraError("mixed effects need statsmodels: pip install '.[stats]'") from None
     import warnings
 
     listener, trial, condition = np.nonzero(~np.isnan(ratings))
