@@ -235,6 +235,7 @@ def _validate_samples(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
         )
     if not np.isfinite(wave).all():
         raise AudioError("samples contain NaN or infinite values: repair them first")
+    # A constant is silence too: its spectrum above DC is empty, and no level can be matched.
     if np.ptp(wave) == 0:
         raise AudioError("samples are silent: give a recording with sound")
     return wave

@@ -199,6 +199,7 @@ class HarpEndpoint:
             raise AudioError("the recording is no longer stored: send it again")
         self._cancel_event.set()  # a host runs one call at a time, so an earlier one is obsolete
         async with self._process_lock:
+            # Cleared inside the lock: the earlier call has ended by now and cannot miss the event.
             self._cancel_event.clear()
             result = await asyncio.to_thread(self._enhance_upload, self.files[name], inputs)
         output = Path(result.output)

@@ -81,6 +81,7 @@ def evaluate_command(
 
     check_device(device)
     loaded = load_model(model)
+    # Before the measurements, which take minutes: an output that cannot be written ends the call now.
     if output is not None:
         evaluate_page.prepare_evaluation_report(output, overwrite)
     failed = total = 0

@@ -112,6 +112,7 @@ def search_command(
 
     settings = _training_settings(seed, set_)
     if output is not None:
+        # Checked before the trainings, which take minutes.
         if output.suffix.lower() != ".png":
             raise CallError(f"--output {printable(output)} is not a PNG file: end the name in .png")
         check_output_path(output, overwrite)
@@ -237,6 +238,7 @@ def harp_command(
     """Serve a model to HARP, a sample editor for audio workstations, and print the address."""
     from tonewood import web
 
+    # HARP cannot send a token, so nobody but this machine may reach the server.
     if not web.is_loopback(host):
         raise CallError(
             f"--host {printable(host)} is not a local address, and HARP sends no token: serve at "

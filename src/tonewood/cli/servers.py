@@ -58,6 +58,7 @@ def studio_command(
         raise CallError(f"--root {printable(root)} is not a folder: name an existing folder")
     if root is None and is_loopback(host):
         root = Path.home()
+    # Other machines reach any other address, so it needs a token.
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     state = StudioState(folder or default_studio_folder(), model, root)
 
@@ -67,6 +68,7 @@ def studio_command(
         if not no_browser and sys.stdout.isatty():
             webbrowser.open(url)
 
+    # Only uploads may be large; every other request keeps the small default.
     limits = RequestLimits(round(upload_gb * 2**30), DEFAULT_UPLOAD_LIMITS.seconds)
     app = create_secure_studio_app(state, host=host, token=token, upload=limits)
     try:
@@ -121,7 +123,7 @@ def _unbuffered_terminal() -> Iterator[Callable[[], str]]:
 
     file = sys.stdin.fileno()
     attributes = termios.tcgetattr(file)
-    tty.setcbreak(file)
+    tty.setcbreak(file)  # unlike raw mode, Ctrl-C still interrupts
 
     def read_pressed() -> str:
         ready, _, _ = select.select([file], [], [], 0)
