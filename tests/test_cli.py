@@ -201,7 +201,7 @@ def test_train_rejects_its_output_before_training(
 
     monkeypatch.setattr("tonewood.training.pipeline.train_model", unused)
     assert "is a folder, not a file" in call(tmp_path, "--overwrite")
-    assert "has no folder to lie in: make" in call(tmp_path / "no" / "m.tonewood")
+    assert "is in a folder that does not exist: create" in call(tmp_path / "no" / "m.tonewood")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "cannot be written (permission denied)" in call(tmp_path / "m.tonewood")
 

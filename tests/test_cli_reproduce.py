@@ -215,7 +215,7 @@ def test_what_cannot_be_is_refused_before_the_work(
     ran = run(*call, "-o", tmp_path / "file")
     assert (ran.code, "is a file; a report needs a folder" in ran.err) == (1, True)
     ran = run(*call, "-o", tmp_path / "file" / "below")
-    assert (ran.code, "cannot be made" in ran.err) == (1, True)
+    assert (ran.code, "cannot be created" in ran.err) == (1, True)
     ran = run(*call, "-o", tmp_path / "out", "-m", model_file, "--set", "scorer.depth=2")
     assert (ran.code, "--set is for training" in ran.err) == (2, True)
     ran = run("reproduce", "--corpus", tmp_path / "none", "-o", tmp_path / "out")

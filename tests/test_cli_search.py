@@ -102,7 +102,7 @@ def test_the_seed_decides_and_its_trials_count_up(run: Run, call: list[object]) 
     [
         ("ladder.jpg", "is no name of a PNG: end it in .png"),
         ("there.png", "exists: name another output or pass --overwrite"),
-        ("no/ladder.png", "has no folder to lie in"),
+        ("no/ladder.png", "is in a folder that does not exist"),
     ],
 )
 def test_a_picture_that_cannot_be_is_refused_before_the_work(

@@ -141,7 +141,7 @@ def test_two_trainings_of_one_model_are_refused(call: list[str], run: Run, tmp_p
     with exclusive_lock(out):
         ran = run(*call, "-o", out)
     assert ran.code == 1
-    assert "is being made by another process right now" in ran.err
+    assert "is being written by another process" in ran.err
     assert {it.name for it in tmp_path.iterdir()} == {"settings"}
 
 

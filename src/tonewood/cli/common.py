@@ -157,7 +157,9 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise OutputError(f"the folder of {printable(path)} does not exist: make {printable(folder)} first")
+        raise OutputError(
+            f"{printable(path)} is in a folder that does not exist: create {printable(folder)} first"
+        )
     if not os.access(folder, os.W_OK):
         raise OutputError(
             f"{printable(path)} cannot be written (permission denied): name another output folder"
