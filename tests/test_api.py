@@ -205,13 +205,13 @@ def test_train_writes_the_model_that_it_returns(
 
 
 REFUSED = [
-    (np.zeros((1, 2, 3)), CallError, r"samples have shape \(1, 2, 3\); give \(channels, samples\)"),
+    (np.zeros((1, 2, 3)), CallError, r"samples have shape \(1, 2, 3\): give \(channels, samples\)"),
     (np.ones((1, 3_999)), AudioError, r"samples last 0\.25 s; a score needs 0\.25 s"),
     (np.ones((2, 160)), AudioError, r"samples last 0\.01 s; .*give a longer recording"),
-    (np.full((1, 8_000), np.nan), AudioError, "samples hold NaN or infinite values"),
-    (np.append(np.zeros(8_000), np.inf), AudioError, "samples hold NaN or infinite values"),
-    (np.zeros((2, 8_000)), AudioError, "samples are silence"),
-    (np.full((1, 8_000), 0.5), AudioError, "samples are silence"),
+    (np.full((1, 8_000), np.nan), AudioError, "samples contain NaN or infinite values"),
+    (np.append(np.zeros(8_000), np.inf), AudioError, "samples contain NaN or infinite values"),
+    (np.zeros((2, 8_000)), AudioError, "samples are silent"),
+    (np.full((1, 8_000), 0.5), AudioError, "samples are silent"),
 ]
 
 

@@ -121,7 +121,7 @@ def test_completion_script_calls_tonewood(shell: str) -> None:
 @pytest.mark.parametrize("command", sorted(c.name for c in cli.cli_app.registered_commands if c.name))
 def test_every_command_is_documented(command: str) -> None:
     root = Path(__file__).parents[1]
-    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
     assert any(f"tonewood {command}" in page.read_text("utf-8") for page in pages)
 
 

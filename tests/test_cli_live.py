@@ -203,8 +203,8 @@ def test_recording_replaces_the_sound_card(
     [
         (("--from", "{take}"), 2, "--from and -o go together: name a recording and a file"),
         (("-o", "a.wav"), 2, "--from and -o go together"),
-        (("--amount", "2"), 2, "amount is 2; give one from 0 to 1"),
-        (("--amount", "nan"), 2, "amount is nan; give one from 0 to 1"),
+        (("--amount", "2"), 2, "--amount is 2: give a value from 0 to 1"),
+        (("--amount", "nan"), 2, "--amount is nan: give a value from 0 to 1"),
         (("--from", "{take}", "-o", "{take}"), 1, "exists: name another output"),
         (("--from", "{gone}", "-o", "{gone}.wav"), 1, "gone"),
         (("--from", "{low}", "-o", "{low}.wav"), 2, "a stream has 8000 Hz; 16000 to"),

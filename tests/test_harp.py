@@ -104,8 +104,8 @@ def test_unusable_inputs_are_one_line(client: TestClient, take: bytes) -> None:
     for data, words in (
         (({"path": "../../etc/passwd"}, 1.0, False), "send it again"),
         ((here, 1.5, False), "an amount from 0 to 1"),
-        ((here,), "are wanted"),
-        ((None, 1.0, False), "are wanted"),
+        ((here,), "the inputs are wrong"),
+        ((None, 1.0, False), "the inputs are wrong"),
     ):
         event, told = asked(client, "process", *data)
         assert event == "error"
