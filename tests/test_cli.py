@@ -235,10 +235,10 @@ def test_unusable_training_folders_are_named(
     for other, reason in {
         tmp_path / "missing": "missing does not exist; a folder of recordings is needed",
         tmp_path / "empty": "no audio file below",
-        short: "short holds 32.0 s of audio; training needs 60 s: add recordings",
+        short: "short contains 32.0 s of audio; training needs 60 s: add recordings",
         shared: "are the same recording; it cannot be both reference and source: remove one",
         broken: "take3.wav has a damaged header",
-        single: "single holds 1 recording; a check on unheard takes needs 2",
+        single: "single contains 1 recording; validation on held-out takes needs 2",
     }.items():
         ran = call(reference, other)
         assert ran.code == 1, ran.err

@@ -13,14 +13,14 @@ import soundfile
 from campaigns.harness.load.clients import Client, LoadResult, run_clients
 from campaigns.harness.load.process import Sample, growth, open_files, sample, without_long_numbers
 from tests.conftest import instrument
-from tests.studio.conftest import EXAMPLE, Live, opened
+from tests.studio.conftest import EXAMPLE, Live, upload_recording
 from tonewood.batch import enhance_file
 from tonewood.enhancement import output_files
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 
 
-def test_growth_is_of_the_second_half() -> None:
+def test_growth_is_measured_in_the_second_half() -> None:
     def samples(mib: Any) -> list[Sample]:
         return [Sample(float(k), round(2**20 * it), 9, 1) for k, it in enumerate(mib)]
 
@@ -39,7 +39,7 @@ def opened_below(folder: Path) -> int:
     return sum(n for it, n in open_files(os.getpid()).items() if it.startswith(name))
 
 
-def test_a_sample_counts_what_is_opened(tmp_path: Path) -> None:
+def test_sample_counts_open_files(tmp_path: Path) -> None:
     before = sample(os.getpid())
     held = [(tmp_path / str(k)).open("w") for k in range(7)]
     assert sample(os.getpid()).handles >= 7
@@ -55,11 +55,11 @@ def test_a_sample_counts_what_is_opened(tmp_path: Path) -> None:
     assert before.threads >= 1
 
 
-def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
+def test_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
     if not Path("/proc/self/fd").exists():
         pytest.skip("no /proc here to count handles in")
     jobs = []
-    for number in range(60):
+    for number in range(24):
         path = tmp_path / f"{number:02}.wav"
         soundfile.write(path, instrument(0.5 + number % 5 / 10, seed=number).T, 16_000)
         jobs.append(output_files.FileJob(path, tmp_path / "out" / path.name))
@@ -74,15 +74,15 @@ def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> N
             handles.append(
                 sum(n for name, n in names.items() if name.startswith(without_long_numbers(str(tmp_path))))
             )
-    assert len(handles) == 60
-    assert handles[59] == handles[19] < 20
+    assert len(handles) == 24
+    assert handles[-1] == handles[7] < 20
 
 
-def test_requests_leave_nothing_open(live: Live) -> None:
+def test_requests_leave_no_open_handles(live: Live) -> None:
     result = LoadResult()
     someone = Client(live.url, 0, result)
     with live.client() as http, someone.http:
-        session = opened(http, EXAMPLE)
+        session = upload_recording(http, EXAMPLE)
         someone.sessions.append(session["id"])
         acts = (someone.look, someone.drop_download, someone.drop_upload, someone.listen)
 
@@ -105,7 +105,7 @@ def least(pid: int, wanted: int, seconds: float) -> int:
     return fewest
 
 
-def test_a_small_crowd_meets_no_fault(live: Live) -> None:
+def test_small_crowd_gets_no_errors(live: Live) -> None:
     result = run_clients(live.url, clients=3, seconds=1, seed=3, least=8)
     assert result.errors == []
     assert result.answers["5xx"] == 0

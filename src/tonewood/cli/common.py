@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tonewood.audio_io.remote import Location
     from tonewood.batch.tasks import Task
     from tonewood.enhancement.output_files import FileFailure
-    from tonewood.model.card_text import ModelOrInfo
+    from tonewood.model.card_text import ModelOrFile
     from tonewood.model.model import Model
 
 
@@ -54,13 +54,13 @@ def print_failure(failure: "FileFailure", as_json: bool) -> None:
         print_json({"input": str(failure.input), "error": str(failure.error)})
 
 
-def card_json(model: "ModelOrInfo") -> dict[str, Any]:
+def card_json(model: "ModelOrFile") -> dict[str, Any]:
     """Return the card and settings of a model as JSON."""
     settings = model.settings.model_dump(mode="json")
     return {"card": model.card.model_dump(mode="json"), "settings": settings}
 
 
-def print_card(model: "ModelOrInfo") -> None:
+def print_card(model: "ModelOrFile") -> None:
     """Print the card of a model."""
     from tonewood.model.card_text import card_lines
 

@@ -95,11 +95,11 @@ def info_command(
 ) -> None:
     """Show the card of a model."""
     from tonewood.model import card_text
-    from tonewood.model.model import read_model_file
+    from tonewood.model.model_file import read_model_file
 
     if markdown and json_:
         raise CallError("--markdown and --json cannot be used together: use one of them")
-    info = read_model_file(model).info()
+    info = read_model_file(model)
     if markdown:
         print(card_text.card_markdown(info), end="")
     elif json_:

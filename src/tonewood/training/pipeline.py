@@ -12,12 +12,7 @@ import numpy as np
 import torch
 
 from tonewood.audit.pipeline import analyse_confounds
-from tonewood.data.dataset import (
-    TrainingRecording,
-    WeightedFolder,
-    select_training_excerpts,
-    split_takes,
-)
+from tonewood.data.dataset import TrainingRecording, WeightedFolder, select_training_excerpts, split_takes
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.loading import (
     AuditProgress,
@@ -31,14 +26,7 @@ from tonewood.data.manifest import FolderOrManifest
 from tonewood.dsp.features import Features
 from tonewood.errors import CallError, ModelError, printable
 from tonewood.mask.certificate import OutOfDomainDetector, fit_detector
-from tonewood.model.card import (
-    ConfoundAudit,
-    FolderCard,
-    ModelCard,
-    PriorCard,
-    Quartiles,
-    ScorerCard,
-)
+from tonewood.model.card import ConfoundAudit, FolderCard, ModelCard, PriorCard, Quartiles, ScorerCard
 from tonewood.model.model import Model, load_model
 from tonewood.priors.fitting import PriorFit, fit_priors
 from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, validation_gains
@@ -58,7 +46,8 @@ from tonewood.training.scorers import CheckEvent, Checkpoint, fit_scorers
 from tonewood.utils.device import check_device
 from tonewood.utils.parallel import page_out, trim_malloc
 
-TrainingEvent = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | Model
+TrainingProgress = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress
+TrainingEvent = TrainingProgress | Model
 TrainingSide = FolderOrManifest | Sequence[WeightedFolder]
 
 
@@ -164,6 +153,7 @@ def train_model(
         assert answers is not None
         summary = _summarize_answers(answers, settings)
 
+    # The slow part: scorer and judge, which --resume can continue.
     listener_data = answers.data if answers else None
     fits = yield from fit_scorers(takes, listener_data, settings, device, checkpoint)
     if takes is not None:
@@ -173,10 +163,12 @@ def train_model(
     if not settings.predictor.taught:
         takes = None  # of long folders, only the excerpts are still needed
 
+    # Priors and guide need two folders; listeners alone do not show a correction.
     correction = _fit_correction(excerpts, settings) if excerpts is not None else None
     scorer, judge, seed = fits["scorer"], fits.get("judge"), settings.training.seed
     agreement = None
     if listener_data is not None:
+        # The scorer's own split, so that the agreement is measured on groups it did not learn from.
         split = hold_out_listener_groups(listener_data, settings.training.held_out, seed)
         agreement = measure_listener_agreement(scorer.scorer, listener_data, split)
     model = Model(
@@ -193,7 +185,7 @@ def train_model(
             reference=summary.cards[0],
             source=summary.cards[1],
             scorer=_scorer_card(scorer, seed),
-            judge=_scorer_card(judge, seed + 1) if judge else None,
+            judge=_scorer_card(judge, seed + 1) if judge else None,  # seed of `networks_to_train`
             prior=correction.card if correction else None,
             seconds=round(time.perf_counter() - started, 1),
             seed=seed,
@@ -220,6 +212,7 @@ def load_finished_model(output: Path, checkpoint: Checkpoint) -> Model | None:
         model = load_model(output)
     except ModelError:
         return None
+    # Another file of the same name is not the result of this training.
     return model if model.digest == digest else None
 
 
@@ -292,7 +285,7 @@ def _summarize_folders(
         _folder_card(name, [take.seconds for take in side])
         for name, side in zip(names, (reference, source), strict=True)
     )
-    _free_memory(takes)
+    _free_memory(takes)  # audit and detectors have read every row once
     return _DataSummary((cards[0], cards[1]), (detectors[0], detectors[1]), audit)
 
 
@@ -310,6 +303,7 @@ def _summarize_answers(answers: ListenerAnswers, settings: ModelSettings) -> _Da
         ),
         (
             fit_detector(answers.data.split_by_preference().reference, window),
+            # Inputs of either half are in domain, so the source is everything that was heard.
             fit_detector(answers.data.rows, window),
         ),
         None,
@@ -368,11 +362,7 @@ def _free_memory(takes: Mapping[DatasetSide, list[TrainingRecording]]) -> None:
 
 
 def _library_versions() -> dict[str, str]:
-    return {
-        "tonewood": version("tonewood"),
-        "torch": version("torch"),
-        "python": platform.python_version(),
-    }
+    return {"tonewood": version("tonewood"), "torch": version("torch"), "python": platform.python_version()}
 
 
 def _scorer_card(fit: TrainedScorer, seed: int) -> ScorerCard:

@@ -1,0 +1,369 @@
+"""Recipes used again: render, apply, diff."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from tonewood.audio_io.reader import file_sha256, read_recording
+from tonewood.enhancement import reapply
+from tonewood.enhancement.analysis import ArraySource
+from tonewood.enhancement.recipe import Recipe
+from tonewood.enhancement.recipe import load_recipe as load_recipe
+from tonewood.errors import AudioError
+from tonewood.export import export
+from tonewood.export.diff import compare_corrections
+from tonewood.mask.components import REGISTERS, gain_by_register, gain_events, mean_tilt
+from tonewood.mask.mask import Mask
+from tonewood.model.model import Model
+
+Samples = npt.NDArray[np.float32]
+Play = Callable[..., Samples]
+Run = Callable[..., Any]
+FORCE = ("--set", "force=true", "--steps", "1")
+
+
+@pytest.fixture
+def take(tmp_path: Path, play: Play) -> Path:
+    path = tmp_path / "in" / "take.wav"
+    path.parent.mkdir()
+    soundfile.write(path, play(1.5, 22_050, 2, seed=4).T, 22_050, "PCM_24")
+    return path
+
+
+@pytest.fixture
+def made(tmp_path: Path, take: Path, run: Run, model_file: Path) -> Path:
+    """An output; its recipe lies beside it."""
+    out = tmp_path / "out" / "take.wav"
+    ran = run("enhance", take, "-o", out, "-m", model_file, *FORCE)
+    assert ran.code == 0, ran.err
+    return out
+
+
+def beside(path: Path) -> Path:
+    return path.with_name(path.name + ".recipe.json")
+
+
+# --- render
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "more"),
+    [
+        (".wav", "PCM_24", ()),
+        (".wav", "FLOAT", ("--amount", "0.4", "--no-match")),
+        (".flac", "PCM_16", ("--only", "tilt")),
+        (".ogg", "VORBIS", ()),
+        (".wav", "PCM_32", ("--amount", "0")),
+        (".wav", "PCM_16", ("--between", "200:4000", "--from", "0.3s", "--to", "0:01")),
+        (".wav", "PCM_16", ("--only", "dynamics-of-bands", "--method", "paper")),
+    ],
+)
+def test_a_recipe_gives_the_same_bytes_again(
+    tmp_path: Path,
+    play: Play,
+    run: Run,
+    model_file: Path,
+    suffix: str,
+    subtype: str,
+    more: tuple[str, ...],
+) -> None:
+    first, out = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    soundfile.write(first, play(1.2, 24_000, 2).T, 24_000, subtype)
+    assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, *more).code == 0
+    ran = run("render", beside(out), "-o", tmp_path / f"c{suffix}", "--json")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / f"c{suffix}").read_bytes() == out.read_bytes()
+    (line,) = ran.objects
+    assert line["same"] is True
+    assert line["input"] == str(first)
+    assert line["sha256"] == file_sha256(out)
+
+
+def test_recording_is_found_beside_recipe_or_output(tmp_path: Path, take: Path, made: Path, run: Run) -> None:
+    recipe, elsewhere = beside(made), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    # Beside the recipe lies the output of that name, which is not the recording.
+    lost = run("render", recipe, "-o", elsewhere / "x.wav")
+    assert lost.code == 1
+    assert "no take.wav with the recipe's SHA-256 lies beside" in lost.err
+    assert lost.err.count("\n") == 1
+    assert list(elsewhere.iterdir()) == []
+    assert run("render", recipe, "-o", take.parent / "again.wav").code == 0
+    assert (take.parent / "again.wav").read_bytes() == made.read_bytes()
+    assert run("render", recipe, take, "-o", elsewhere).code == 0
+    assert (elsewhere / "take.wav").read_bytes() == made.read_bytes()
+    shutil.copy(recipe, take.parent / "r.recipe.json")
+    assert run("render", take.parent / "r.recipe.json", "-o", elsewhere / "z.wav").code == 0
+
+
+def test_wrong_recording_is_one_error(tmp_path: Path, made: Path, take: Path, play: Play, run: Run) -> None:
+    other = tmp_path / "other.wav"
+    soundfile.write(other, play(1.5, seed=9).T, 16_000)
+    ran = run("render", beside(made), other, "-o", tmp_path / "x.wav")
+    assert ran.code == 1
+    assert "other.wav is not the recording that take.wav.recipe.json was made from" in ran.err
+    assert ran.err.count("\n") == 1
+    for arguments, code, reason in (
+        ((beside(made), take, "-o", take), 1, "is the input itself"),
+        ((beside(made), take, "-o", made), 1, "exists: name another output or pass --overwrite"),
+        ((beside(made), take, "-o", tmp_path / "x.txt"), 1, "is no kind of audio file"),
+        ((take, "-o", tmp_path / "x.wav"), 1, "is not a Tonewood recipe"),
+        ((beside(made), tmp_path / "no.wav", "-o", tmp_path / "x.wav"), 1, "no.wav"),
+        ((beside(made),), 2, "Missing option"),
+    ):
+        ran = run("render", *arguments)
+        assert ran.code == code, ran.err
+        assert reason in ran.err
+    assert not (tmp_path / "x.wav").exists()
+
+
+def test_different_output_bytes_are_reported(tmp_path: Path, made: Path, take: Path, run: Run) -> None:
+    tree = json.loads(beside(made).read_text())
+    tree["output_sha256"] = "0" * 64
+    changed = tmp_path / "take.wav.recipe.json"
+    changed.write_text(json.dumps(tree))
+    ran = run("render", changed, take, "-o", tmp_path / "x.wav", "--json")
+    assert ran.code == 0
+    assert ran.objects[0]["same"] is False
+    assert "not the bytes of the first time" in ran.err
+    # Another format has other bytes, and nobody wonders.
+    assert reapply.render_recipe(changed, take, tmp_path / "x.flac").identical is None
+
+
+# --- apply
+
+
+def test_other_take_gets_static_part_and_its_own_adaptive_part(
+    tmp_path: Path, made: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    other = tmp_path / "other.wav"
+    soundfile.write(other, play(2.1, 16_000, seed=21).T, 16_000)
+    out = tmp_path / "applied" / "other.wav"
+    ran = run("apply", beside(made), other, "-o", out, "-m", model_file, "--json")
+    assert ran.code == 0, ran.err
+    (line,) = ran.objects
+    first, second = load_recipe(beside(made)), load_recipe(beside(out))
+    assert line["carried"] == {
+        "recipe": "take.wav.recipe.json",
+        "sha256": file_sha256(beside(made)),
+        "varying": "auto",
+    }
+    assert second.carried is not None
+    assert second.carried.model_dump() == line["carried"]
+    means = [item.mask.to_mask().gain_db.mean(axis=1, dtype=float) for item in (first, second)]
+    inside = np.abs(second.mask.to_mask().gain_db).max(axis=1) < 29.9
+    assert inside.sum() > 40
+    assert np.abs(means[0] - means[1])[inside].max() < 0.006  # a hundredth, halved, and rounding
+    assert second.mask.to_mask().roughness_db > 0
+    assert second.mask.frames > first.mask.frames
+    assert run("render", beside(out), other, "-o", tmp_path / "again.wav").code == 0
+    assert (tmp_path / "again.wav").read_bytes() == out.read_bytes()
+    fields = run("apply", beside(made), other, "-o", tmp_path / "t.wav", "-m", model_file)
+    assert "the static part of take.wav.recipe.json; what moves is of prior auto" in fields.out
+
+
+def test_static_mode_is_constant_over_time(
+    tmp_path: Path, made: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    other, out = tmp_path / "other.wav", tmp_path / "o.wav"
+    soundfile.write(other, play(1.1, 16_000, seed=21).T, 16_000)
+    ran = run("apply", beside(made), other, "-o", out, "-m", model_file, "--static-only", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.objects[0]["carried"]["varying"] == "none"
+    mask, first = load_recipe(beside(out)).mask.to_mask(), load_recipe(beside(made)).mask.to_mask()
+    assert mask.gain_db.shape[1] == 1
+    mean = first.gain_db.mean(axis=1, dtype=float)
+    assert np.abs(mask.gain_db[:, 0] - mean).max() < 0.006
+
+
+def test_stems_with_the_same_mask_add_up_to_the_enhanced_mix(
+    tmp_path: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    rate = 32_000
+    stems = [play(1.4, rate, 2, seed=seed, formant_hz=2_000 + 300 * seed) / 4 for seed in (1, 2)]
+    mix = np.sum(stems, axis=0)
+    for name, wave in (("mix", mix), ("low", stems[0]), ("high", stems[1])):
+        soundfile.write(tmp_path / f"{name}.wav", wave.T, rate, "FLOAT")
+    out = tmp_path / "out"
+    mixed = ("enhance", tmp_path / "mix.wav", "-o", out / "mix.wav", "-m", model_file, *FORCE)
+    assert run(*mixed).code == 0
+    recipe = out / "mix.wav.recipe.json"
+    call = ("apply", recipe, tmp_path / "low.wav", tmp_path / "high.wav", "-o", out)
+    ran = run(*call, "-m", model_file, "--same-mask", "--json")
+    assert ran.code == 0, ran.err
+    assert {line["carried"]["varying"] for line in ran.objects} == {"same"}
+    parts = [read_recording(out / f"{name}.wav").samples.astype(float) for name in ("low", "high")]
+    whole = read_recording(out / "mix.wav").samples
+    error = np.abs(sum(parts) - whole).max() / np.abs(whole).max()
+    assert 20 * np.log10(error) < -90
+    masks = [load_recipe(out / f"{name}.wav.recipe.json").mask for name in ("mix", "low", "high")]
+    assert masks[0] == masks[1] == masks[2]
+    again = run("render", out / "low.wav.recipe.json", tmp_path / "low.wav", "-o", out / "l.wav")
+    assert again.code == 0
+    assert (out / "l.wav").read_bytes() == (out / "low.wav").read_bytes()
+
+
+def test_same_mask_needs_the_same_length(
+    tmp_path: Path, made: Path, take: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    short = tmp_path / "short.wav"
+    soundfile.write(short, play(1.4, 22_050).T, 22_050)
+    out = tmp_path / "stems"
+    ran = run("apply", beside(made), short, take, "-o", out, "-m", model_file, "--same-mask")
+    assert ran.code == 1
+    assert "the recording lasts 1.400 s, the recipe's 1.500 s; the same mask fits stems" in ran.err
+    assert "1 of 2 failed, 1 done" in ran.err
+    assert (out / "take.wav").read_bytes() == made.read_bytes()
+
+
+def test_apply_names_the_mismatch(tmp_path: Path, made: Path, take: Path, run: Run, model_file: Path) -> None:
+    out = tmp_path / "x.wav"
+    both = run("apply", beside(made), take, "-o", out, "--static-only", "--same-mask")
+    assert both.code == 2
+    assert "cannot both be had" in both.err
+    # The model's name is no bundled one: `tiny` lies elsewhere.
+    unnamed = run("apply", beside(made), take, "-o", out)
+    assert unnamed.code == 1
+    assert "tiny is neither a model file nor a bundled model" in unnamed.err
+    other = run("apply", beside(made), take, "-o", out, "-m", "cello")
+    assert other.code == 0
+    assert "warning: model cello is not the one of that recipe" in other.err
+
+
+def test_static_prior_transfers_its_static_part(
+    tmp_path: Path, take: Path, run: Run, model_file: Path
+) -> None:
+    out = tmp_path / "p.wav"
+    ran = run("enhance", take, "-o", out, "-m", model_file, "--method", "paper", "--steps", "1")
+    assert ran.code == 0, ran.err
+    _, carried = reapply.load_transfer(beside(out), "prior")
+    assert carried.record.varying == "none"
+
+
+def test_time_span_is_not_transferred(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
+    out = tmp_path / "p.wav"
+    span = ("--between", "100:6000", "--from", "0.2", "--to", "1")
+    assert run("enhance", take, "-o", out, "-m", model_file, *FORCE, *span).code == 0
+    recipe = load_recipe(beside(out))
+    assert reapply.transfer_settings(recipe, "same").render.aspect == recipe.settings.render.aspect
+    other = reapply.transfer_settings(recipe, "prior").render.aspect
+    assert (other.between, other.start_s, other.end_s) == ((100, 6_000), None, None)
+
+
+def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) -> None:
+    out = take.parent / "x.wav"
+    ran = run("enhance", take, "-o", out, "-m", model_file, *FORCE, "--from", "1:00")
+    assert ran.code == 1
+    assert "the recording lasts 1.5 s; nothing is there to change from 60 s on" in ran.err
+    for option, value, reason in (
+        ("--from", "soon", "'soon' is no time; give seconds or MIN:SEC"),
+        ("--to", "1:2:3:4", "is no time"),
+        ("--between", "200-4000", "'200-4000' is no band; give LOW:HIGH in Hz"),
+        ("--only", "bass", "--only is 'bass'"),
+    ):
+        ran = run("enhance", take, "-o", out, "-m", model_file, option, value)
+        assert ran.code == 2, ran.err
+        assert reason in ran.err
+        assert ran.err.count("\n") == 1
+
+
+def test_a_shorter_recording_than_the_mask_raises_without_files(made: Path, model: Model, play: Play) -> None:
+    recipe, carried = reapply.load_transfer(beside(made), "same")
+    with pytest.raises(AudioError, match="fits stems of the same take only"):
+        reapply.apply_transfer(
+            ArraySource(play(0.5), 16_000),
+            model,
+            carried,
+            reapply.transfer_settings(recipe, "same"),
+        )
+
+
+# --- diff
+
+
+def test_recipe_has_no_difference_from_itself(made: Path, run: Run) -> None:
+    ran = run("diff", beside(made), made, "--json")
+    assert ran.code == 0, ran.err
+    (line,) = ran.objects
+    assert line["line"] == "no difference"
+    assert line["moments"] is True
+    assert line["passages"] == line["stated"] == []
+    assert {item["change_db"] for item in line["registers"]} == {0}
+
+
+def test_half_the_amount_is_half_the_decibels(
+    tmp_path: Path, take: Path, made: Path, run: Run, model_file: Path
+) -> None:
+    half = tmp_path / "half.wav"
+    assert run("enhance", take, "-o", half, "-m", model_file, *FORCE, "--amount", 0.5).code == 0
+    (line,) = run("diff", beside(made), half, "--json").objects
+    for item in line["registers"]:
+        assert item["b_db"] == pytest.approx(item["a_db"] / 2, abs=0.011)
+    assert {"name": "render.amount", "a": 1.0, "b": 0.5} in line["stated"]
+    fields = run("diff", made, half).out
+    assert "render.amount: 1.0 → 0.5" in fields
+    assert "presence" in fields
+    assert "2000–6000" in fields
+
+
+def test_models_differ_by_their_averages(run: Run) -> None:
+    ran = run("diff", "cello", "soundfont-cello", "--json")
+    assert ran.code == 0, ran.err
+    (line,) = ran.objects
+    assert line["moments"] is False
+    assert [item["name"] for item in line["registers"]] == [item.name for item in REGISTERS]
+    assert "by their averages" in run("diff", "cello", "soundfont-cello").out
+    assert run("diff", "cello", "nothing").code == 1
+
+
+def flat(gain_db: float, frames: int = 400) -> Mask:
+    hz = np.geomspace(20, 8_000, 60)
+    return Mask(np.full((60, frames), gain_db, dtype=np.float32), hz, 0.01, 8_000.0)
+
+
+def test_a_flat_mask_is_the_same_in_every_register_below_its_top() -> None:
+    gains = gain_by_register(flat(3.0), np.array([0.0, 1.0]))
+    assert gains[:5] == pytest.approx(np.full((5, 2), 3.0), abs=1e-4)
+    assert gains[6, 0] < 1  # air: the mask fades above 8 kHz
+    assert mean_tilt(flat(3.0)) == pytest.approx(0, abs=1e-9)
+
+
+def test_largest_difference_is_located() -> None:
+    along = np.zeros((len(REGISTERS), 100))
+    along[4, 30:50] = 4.0
+    (actual,) = gain_events(along)
+    assert actual.register.name == "presence"
+    assert actual.start_s == pytest.approx(3.0, abs=0.11)
+    assert actual.end_s == pytest.approx(5.0, abs=0.11)
+    assert actual.gain_db == pytest.approx(4.0, abs=0.4)
+
+
+def test_changed_time_is_named(made: Path) -> None:
+    one = export.load_correction(str(made))
+    mask = one.mask
+    gain = mask.gain_db.copy()
+    rows = (mask.hz > 2_000) & (mask.hz < 6_000)
+    gain[np.ix_(rows, np.arange(70, 130))] += 6
+    other = export.Correction(
+        "b", Mask(gain, mask.hz, mask.hop_seconds, mask.top_hz), one.gain_db, one.recipe
+    )
+    actual = compare_corrections(one, other)
+    (passage,) = (passage for passage in actual.passages if passage.name == "presence")
+    assert passage.change_db == pytest.approx(6, abs=0.7)
+    assert passage.start_s == pytest.approx(0.7, abs=0.2)
+    assert passage.end_s == pytest.approx(1.3, abs=0.2)
+    assert "more presence" in actual.line
+
+
+def test_a_recipe_knows_how_long_its_recording_is(made: Path) -> None:
+    actual = export.load_correction(str(beside(made)))
+    assert isinstance(actual.recipe, Recipe)
+    assert actual.seconds == pytest.approx(1.5)
+    assert export.load_correction("cello").seconds is None

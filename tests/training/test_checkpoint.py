@@ -1,0 +1,174 @@
+"""Training that is stopped and taken up again, and training by several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Folders, Run, tiny_settings
+from tonewood.errors import ModelError
+from tonewood.model.model import Model
+from tonewood.training.pipeline import train_model
+from tonewood.training.scorers import CheckEvent, Checkpoint
+from tonewood.utils.atomic_write import exclusive_lock
+
+SETTINGS = tiny_settings(patience=3)
+
+
+def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
+    """Train until so many looks were taken, or to the end."""
+    model = None
+    events = train_model(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
+    for event in events:
+        if isinstance(event, Model):
+            model = event
+        elif isinstance(event, CheckEvent) and looks is not None:
+            looks -= 1
+            if looks == 0:
+                events.close()  # type: ignore[attr-defined]
+                return None
+    return model
+
+
+@pytest.mark.parametrize("looks", [1, 3, 5])
+def test_resumed_training_gives_identical_model(
+    training_folders: Folders, tmp_path: Path, looks: int
+) -> None:
+    whole = run_until(training_folders, Checkpoint(tmp_path / "whole"), None)
+    path = tmp_path / "tiny.tonewood.checkpoint"
+    assert run_until(training_folders, Checkpoint(path), looks) is None
+    again = run_until(training_folders, Checkpoint(path, resumed=True), None)
+    assert whole is not None
+    assert again is not None
+    assert again.digest == whole.digest
+    assert again.card.scorer == whole.card.scorer
+
+
+def test_resumed_training_repeats_no_step(training_folders: Folders, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    run_until(training_folders, Checkpoint(path), 3)
+    seen: list[tuple[str, int]] = []
+    events = train_model(
+        training_folders.reference,
+        training_folders.source,
+        SETTINGS,
+        checkpoint=Checkpoint(path, resumed=True),
+    )
+    for event in events:
+        if isinstance(event, CheckEvent):
+            seen.append((event.network, event.check.step))
+    assert ("scorer", 10) not in seen
+    assert len(seen) == len(set(seen))
+
+
+def test_checkpoint_of_another_training_is_refused(training_folders: Folders, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.tonewood.checkpoint"
+    run_until(training_folders, Checkpoint(path), 1)
+    other = SETTINGS.replace(training=dict(seed=5))
+    sides = training_folders.source, training_folders.reference
+    resumed = Checkpoint(path, resumed=True)
+    with pytest.raises(ModelError, match="belongs to another training: the recordings or settings"):
+        list(train_model(*training_folders, other, checkpoint=resumed))
+    with pytest.raises(ModelError, match="belongs to another training"):
+        list(train_model(*sides, SETTINGS, checkpoint=resumed))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ModelError, match="is damaged: omit --resume to start again"):
+        list(train_model(*training_folders, SETTINGS, checkpoint=resumed))
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def call(training_folders: Folders, tmp_path: Path) -> list[str]:
+    """A training of the command line, as tests have time for."""
+    (tmp_path / "settings").write_text("")
+    results = SETTINGS.model_dump(mode="json")
+    more = [f"training.{name}={json.dumps(results['training'][name])}" for name in ("steps", "batch")]
+    more += [f"scorer.{name}={results['scorer'][name]}" for name in ("width", "depth")]
+    more += ["training.check_every=4", "priors.network.steps=24", "guide.steps=40"]
+    sides = "--reference", str(training_folders.reference), "--source", str(training_folders.source)
+    return ["train", *sides, "--json", *(word for item in more for word in ("--set", item))]
+
+
+def test_killed_training_resumes(call: list[str], run: Run, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "killed.tonewood.checkpoint"
+    command = [sys.executable, "-m", "tonewood", *call, "-o", str(tmp_path / "killed.tonewood")]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not checkpoint.exists() and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed.tonewood").exists()
+    again = run(*call, "-o", tmp_path / "killed.tonewood", "--resume")
+    whole = run(*call, "-o", tmp_path / "whole.tonewood")
+    assert again.code == whole.code == 0, again.err + whole.err
+    assert again.objects[-1]["digest"] == whole.objects[-1]["digest"]
+    assert not checkpoint.exists()
+    left = {item.name for item in tmp_path.iterdir()} - {"settings"}
+    assert left == {"killed.tonewood", "whole.tonewood"}
+
+
+def test_training_killed_after_saving_counts_as_finished(
+    call: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "ours.tonewood"
+    checkpoint = tmp_path / "ours.tonewood.checkpoint"
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "remove", lambda self: None)
+        first = run(*call, "-o", out)
+    assert checkpoint.exists()
+    other = run(*call, "--seed", "7", "-o", out, "--resume")
+    assert other.code == 1
+    assert "exists: name another output" in other.err
+    before = out.read_bytes()
+    again = run(*call, "-o", out, "--resume")
+    assert again.code == 0, again.err
+    assert again.objects[-1] == first.objects[-1]
+    assert out.read_bytes() == before
+    assert not checkpoint.exists()
+
+
+def test_second_training_of_same_model_is_refused(call: list[str], run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "ours.tonewood"
+    with exclusive_lock(out):
+        ran = run(*call, "-o", out)
+    assert ran.code == 1
+    assert "is being written by another process" in ran.err
+    assert {item.name for item in tmp_path.iterdir()} == {"settings"}
+
+
+def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProcess[str]:
+    """The same command, started by torchrun."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return subprocess.run(
+        [*start, str(count), "-m", "tonewood", *call, "-o", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=1_200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch is for one process")
+def test_torchrun_trains_with_two_processes(call: list[str], run: Run, tmp_path: Path) -> None:
+    plain = run(*call, "-o", tmp_path / "plain.tonewood")
+    one = together(1, call, tmp_path / "one.tonewood")
+    two = together(2, call, tmp_path / "two.tonewood")
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    results = [json.loads(item.stdout.splitlines()[-1]) for item in (one, two)]
+    assert results[0]["digest"] == plain.objects[-1]["digest"]
+    assert results[1]["digest"] != plain.objects[-1]["digest"]  # other crops: it did share
+    accuracy = [item["card"]["scorer"]["accuracy"] for item in (*results, plain.objects[-1])]
+    assert max(accuracy) - min(accuracy) <= 0.1
+    assert len(two.stdout.splitlines()) == 1  # the first process alone speaks
+    assert {item.name for item in tmp_path.iterdir()} - {"settings"} == {
+        f"{name}.tonewood" for name in ("plain", "one", "two")
+    }

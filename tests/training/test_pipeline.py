@@ -1,0 +1,151 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+import torch
+
+from tonewood.audio_io.reader import read_recording
+from tonewood.data import loading
+from tonewood.enhancement.pipeline import Enhancement, enhance_array, to_analysis_rate
+from tonewood.errors import CallError, DeviceError
+from tonewood.evaluation.metrics import gap_closed, mel_distance
+from tonewood.model.model import Model, load_model
+from tonewood.model.model_file import bundled_models
+from tonewood.scorer.training import LabelledTakes, train_scorer
+from tonewood.settings import EnhanceSettings
+from tonewood.training import pipeline, scorers
+from tonewood.utils.device import check_device
+
+Small = Callable[..., Any]
+Learn = Callable[..., Model]
+
+
+def tensors(model: Model) -> dict[str, torch.Tensor]:
+    named = {f"scorer.{k}": v for k, v in model.scorer.state_dict().items()}
+    if model.judge:
+        named |= {f"judge.{k}": v for k, v in model.judge.state_dict().items()}
+    return named | model.priors.tensors()
+
+
+def test_same_seed_gives_identical_model(
+    training_folders: Any, small: Small, learn: Learn, model: Model
+) -> None:
+    again, other = (learn(training_folders, small(seed=seed)) for seed in (0, 1))
+    mine, same, differs = tensors(model), tensors(again), tensors(other)
+    assert mine.keys() == same.keys()
+    for name, value in mine.items():
+        assert torch.equal(value, same[name]), name
+    assert model.digest == again.digest != other.digest
+    assert any(not torch.equal(v, differs[k]) for k, v in mine.items() if k.startswith("scorer"))
+
+
+def test_judge_is_independent_and_optional(
+    training_folders: Any, small: Small, learn: Learn, model: Model
+) -> None:
+    assert model.judge is not None
+    assert model.card.judge is not None
+    assert model.card.judge.seed != model.card.scorer.seed
+    mine, judge = model.scorer.state_dict(), model.judge.state_dict()
+    assert any(not torch.equal(value, judge[name]) for name, value in mine.items())
+    alone = learn(training_folders, small(judge=False))
+    assert alone.judge is None
+    assert alone.card.judge is None
+    # The judge takes nothing from the scorer's randomness.
+    for name, value in mine.items():
+        assert torch.equal(value, alone.scorer.state_dict()[name])
+
+
+@pytest.mark.parametrize("group_by", ["file", "folder"])
+def test_held_out_takes_are_not_trained_on(
+    training_folders: Any,
+    small: Small,
+    learn: Learn,
+    monkeypatch: pytest.MonkeyPatch,
+    group_by: str,
+) -> None:
+    splits: list[tuple[LabelledTakes, LabelledTakes]] = []
+    real = train_scorer
+
+    def watch(train: LabelledTakes, held_out: LabelledTakes, *rest: Any, **more: Any) -> Iterator[Any]:
+        splits.append((train, held_out))
+        return real(train, held_out, *rest, **more)
+
+    monkeypatch.setattr(scorers, "train_scorer", watch)
+    learn(training_folders, small(group_by=group_by, steps=1))
+    assert len(splits) == 2
+    for train, held_out in splits:
+        for side in ("reference", "source"):
+            learnt, checked = getattr(train, side), getattr(held_out, side)
+            assert len(learnt) + len(checked) == 4
+            assert len(checked) == (2 if group_by == "folder" else 1)
+            assert not any(torch.equal(a, b) for a in learnt for b in checked)
+
+
+def test_progress_reports_every_recording_and_check(training_folders: Any, small: Small) -> None:
+    reference, source = training_folders
+    *events, last = pipeline.train_model(reference, source, small(patience=100))
+    assert isinstance(last, Model)
+    loaded = [e for e in events if isinstance(e, loading.SideLoadProgress)]
+    assert [(e.side, e.progress.number, e.progress.total) for e in loaded] == [
+        (side, n, 4) for side in ("reference", "source") for n in range(1, 5)
+    ]
+    checked = [(e.network, e.check.step) for e in events if isinstance(e, scorers.CheckEvent)]
+    assert checked == [(who, n) for who in ("scorer", "judge") for n in (10, 20, 30, 40)]
+
+
+def test_tiny_scorer_separates_its_instruments(model: Model) -> None:
+    # Else the tests that build on it would show little.
+    assert model.card.scorer.accuracy > 0.9
+    assert model.card.scorer.reference_scores.median < 0.4
+    assert model.card.scorer.source_scores.median > 0.6
+    assert model.card.reference.hours == pytest.approx(64 / 3600, abs=1e-4)
+
+
+def test_unknown_device_is_refused() -> None:
+    check_device("cpu")
+    with pytest.raises(CallError, match="'gpu': choose cpu or cuda"):
+        check_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="this machine has no CUDA device: use --device cpu"):
+            check_device("cuda")
+
+
+def test_bundled_cello_closes_the_distance(corpora: Path) -> None:
+    folder = corpora / "real_cello" / "test"
+    if "cello" not in bundled_models() or not folder.is_dir():
+        pytest.skip(f"needs the bundled model `cello` and {folder}")
+    model = load_model("cello")
+    settings = EnhanceSettings()
+    before, after = [], []
+    for path in sorted((folder / "cheap").iterdir()):
+        recording = read_recording(path)
+        *_, enhancement = enhance_array(recording.samples, recording.rate, model, settings)
+        assert isinstance(enhancement, Enhancement)
+        paired = read_recording(folder / "good" / path.name)
+        target = to_analysis_rate(paired.samples, paired.rate, model)
+        source, output = (
+            to_analysis_rate(s, recording.rate, model)[: len(target)]
+            for s in (recording.samples, enhancement.samples)
+        )
+        target = target[: len(source)]
+        before.append(mel_distance(source, target))
+        after.append(mel_distance(output, target))
+    assert len(before) == 12
+    assert gap_closed(sum(before), sum(after)) >= 0.28
+
+
+def test_training_accepts_mixed_rates_and_channels(
+    tmp_path: Path, play: Callable[..., Any], small: Small, learn: Learn
+) -> None:
+    for side, formant in (("reference", 600.0), ("source", 2_500.0)):
+        (tmp_path / side).mkdir()
+        for number, (rate, channels) in enumerate(((44_100, 2), (16_000, 1))):
+            wave = play(31.0, rate, channels, formant_hz=formant, seed=number)
+            soundfile.write(tmp_path / side / f"{number}.flac", wave.T, rate)
+    output = learn(
+        type("F", (), {"reference": tmp_path / "reference", "source": tmp_path / "source"}),
+        small(judge=False),
+    )
+    assert output.card.reference.takes == 2
