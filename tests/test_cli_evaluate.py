@@ -214,7 +214,7 @@ def test_folders_need_enough_audio(
     ran = run("evaluate", "--folders", tmp_path, training_folders.reference, "-m", model_file)
     assert ran.code == 1
     assert "b.wav is not audio" in ran.err
-    assert "holds 1 stretches of up to 10 s; a Fréchet distance needs 6" in ran.err
+    assert "has 1 stretches of up to 10 s; a Fréchet distance needs 6" in ran.err
 
 
 def test_wrong_options_are_refused_before_the_work(

@@ -1,4 +1,4 @@
-"""Marks on signals whose answer is known."""
+"""Artifact detectors on synthetic signals."""
 
 import numpy as np
 import pytest
@@ -53,10 +53,10 @@ def power(level_db: Floats) -> Floats:
 
 
 def falling(slope_db: float, floor_db: float = -120.0) -> Floats:
-    """Power [bin] that falls by so much every kHz, down to a floor."""
+    """Power [bin] that falls by `slope_db` per kHz, down to a floor."""
     khz = np.linspace(0, RATE / 2000, BINS)
-    made: Floats = 10 ** (-slope_db * khz / 10) + 10 ** (floor_db / 10)
-    return made
+    output: Floats = 10 ** (-slope_db * khz / 10) + 10 ** (floor_db / 10)
+    return output
 
 
 @settings(deadline=None, max_examples=15)
@@ -64,16 +64,16 @@ def falling(slope_db: float, floor_db: float = -120.0) -> Floats:
 def test_cutoff_is_detected_at_its_frequency(at: float, slope_db: float, ground_db: float) -> None:
     hz = np.linspace(0, RATE / 2, BINS)
     floor = np.full(BINS, 10 ** (ground_db / 10))
-    kept = hz < at
-    power = (falling(slope_db) + 10 * floor) * kept + 1e-14
+    passband = hz < at
+    power = (falling(slope_db) + 10 * floor) * passband + 1e-14
     assert detect_cutoff_hz(power, None, RATE) == pytest.approx(at, abs=700)
-    assert detect_cutoff_hz(power, floor * kept + 1e-14, RATE) == pytest.approx(at, abs=700)
+    assert detect_cutoff_hz(power, floor * passband + 1e-14, RATE) == pytest.approx(at, abs=700)
 
 
 @pytest.mark.parametrize("at", [20_500, 21_000, 21_300, 21_700, 22_000])
 def test_cutoff_near_nyquist_is_detected(at: float) -> None:
-    kept = (np.linspace(0, RATE / 2, BINS) < at).astype(np.float64)
-    power, floor = 1e-6 * kept + 1e-14, 1e-13 * kept + 1e-14
+    passband = (np.linspace(0, RATE / 2, BINS) < at).astype(np.float64)
+    power, floor = 1e-6 * passband + 1e-14, 1e-13 * passband + 1e-14
     assert detect_cutoff_hz(power, floor, RATE) >= at - 300
 
 
@@ -81,7 +81,7 @@ def test_rolloff_into_noise_has_no_cutoff() -> None:
     floor = np.full(BINS, 1e-9)
     for slope in (3.0, 6.0, 12.0):
         assert detect_cutoff_hz(falling(slope) + floor, floor, RATE) == RATE / 2
-    # Nor has one whose colour falls steeply and goes on falling.
+    # A steep fall that continues is not a cut-off either.
     hz = np.linspace(0, RATE / 2, BINS)
     steep = falling(2.0) * np.where(hz < 6_000, 1.0, 0.03)
     assert detect_cutoff_hz(steep, None, RATE) == RATE / 2
@@ -97,7 +97,7 @@ def test_dropouts_are_counted_and_rests_are_not(rng: np.random.Generator) -> Non
     gone[-2, 100:103] -= 40
     high = int((THIRD_OCTAVES_HZ > 3_900).sum())
     assert dropout_ratio(power(gone), 24_000) == pytest.approx(3 / (high * 380))
-    assert dropout_ratio(power(gone), 10_000) == 0  # nothing is there, and so no hole
+    assert dropout_ratio(power(gone), 10_000) == 0  # bands above the cut-off do not count
 
 
 @pytest.mark.parametrize(("line", "which"), [(50, 0), (150, 0), (60, 1), (120, 1)])
@@ -106,11 +106,11 @@ def test_hum_is_a_continuous_line(line: int, which: int, rng: np.random.Generato
     noise = 1e-4 * rng.standard_normal(len(time))
     assert max(measure_hum_db(noise.astype(np.float32), RATE) or ()) < 9
     hum = noise + 3e-4 * np.sin(2 * np.pi * line * time)
-    found = measure_hum_db(hum.astype(np.float32), RATE)
-    assert found is not None
-    assert found[which] > 20
-    assert found[1 - which] < 9
-    # A note on the line, however loud, ends.
+    result = measure_hum_db(hum.astype(np.float32), RATE)
+    assert result is not None
+    assert result[which] > 20
+    assert result[1 - which] < 9
+    # A note at the frequency of the line, however loud, stops.
     note = noise + 0.3 * np.sin(2 * np.pi * line * time) * (time % 4 < 1.5)
     assert max(measure_hum_db(note.astype(np.float32), RATE) or ()) < 12
 
@@ -125,15 +125,17 @@ def test_clipped_sine_has_two_peaks_a_period_and_quiet_sine_none() -> None:
     sine = np.sin(2 * np.pi * 110 * time).astype(np.float32)[None]
     assert count_clipped_peaks(np.clip(sine, -0.7, 0.7)) == pytest.approx(220, abs=1)
     assert count_clipped_peaks(sine) == 0
-    assert count_clipped_peaks(np.round(sine * 90) / np.float32(32_768)) == 0  # many equal samples, no corner
+    assert (
+        count_clipped_peaks(np.round(sine * 90) / np.float32(32_768)) == 0
+    )  # many equal samples, but no corner
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.6, 1.2])
 def test_decay_time_of_known_decay(seconds: float) -> None:
     frame = np.arange(2_000) * 0.01
     level = np.maximum(-60 / seconds * (frame % 2), -60.0)
-    found = fastest_decay_seconds(decay_band_power(np.tile(power(level), (len(THIRD_OCTAVES_HZ), 1))))
-    assert found == pytest.approx((seconds, seconds), rel=0.05)
+    result = fastest_decay_seconds(decay_band_power(np.tile(power(level), (len(THIRD_OCTAVES_HZ), 1))))
+    assert result == pytest.approx((seconds, seconds), rel=0.05)
 
 
 def test_gain_does_not_change_hum_and_cutoff(rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Blocks of any size, regrouped."""
+"""Chunks of blocks of any size."""
 
 from itertools import pairwise
 
@@ -45,7 +45,7 @@ def test_chunks_do_not_depend_on_the_blocks(sizes: list[int], margin: int) -> No
 
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 5), st.integers(0, 8))
 def test_split_chunks_equal_chunks_of_the_whole(total: int, size: int, times: int, margin: int) -> None:
-    """What `cut` makes of large pieces that are multiples is what `overlapping` makes of all."""
+    """For large chunks whose size is a multiple of the small ones."""
     wave = np.arange(total, dtype=np.float32)
     large = overlapping_chunks([wave], size * times, margin)
     small = [part for piece in large for part in split_chunk(piece, size, margin)]

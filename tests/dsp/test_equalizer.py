@@ -23,7 +23,7 @@ KINDS: tuple[FilterType, ...] = ("low_shelf", "peaking", "high_shelf")
 
 
 def analogue_db(band: EqBand, hz: FloatArray, rate: float) -> FloatArray:
-    """The cookbook's analogue prototypes under the bilinear transform, written out."""
+    """Explicit response of the cookbook's analogue prototypes under the bilinear transform."""
     s = 1j * np.tan(np.pi * hz / rate) / np.tan(np.pi * band.hz / rate)
     a, q = 10 ** (band.gain_db / 40), band.q
     if band.kind == "peaking":
@@ -72,9 +72,9 @@ def test_fit_recovers_the_bands_of_a_curve(rate: int) -> None:
         EqBand("high_shelf", 9_000.0, -3.0, 0.7),
     )
     hz = fit_grid_hz(rate)
-    found = fit_parametric_eq(2.0 + eq_response_db(truth, hz, rate), 4, rate)
-    assert found.rms_db < 0.1
-    assert found.gain_db == pytest.approx(2.0, abs=0.3)
+    result = fit_parametric_eq(2.0 + eq_response_db(truth, hz, rate), 4, rate)
+    assert result.rms_db < 0.1
+    assert result.gain_db == pytest.approx(2.0, abs=0.3)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -94,19 +94,19 @@ def test_more_bands_reduce_the_error(seed: int) -> None:
 def test_error_is_that_of_the_rounded_bands() -> None:
     hz = fit_grid_hz(48_000)
     curve = 4 * np.sin(np.log2(hz) * 1.7) + 1
-    found = fit_parametric_eq(curve, 6, 48_000)
-    left = curve - found.gain_db
-    for band in found.bands:
+    result = fit_parametric_eq(curve, 6, 48_000)
+    left = curve - result.gain_db
+    for band in result.bands:
         left = left - analogue_db(band, hz, 48_000)
-    assert found.rms_db == pytest.approx(np.sqrt(np.mean(left**2)), abs=1e-9)
-    assert found.largest_db == pytest.approx(np.abs(left).max(), abs=1e-9)
-    assert all(a.hz <= b.hz for a, b in itertools.pairwise(found.bands))
-    assert len(found.bands) == 6
+    assert result.rms_db == pytest.approx(np.sqrt(np.mean(left**2)), abs=1e-9)
+    assert result.largest_db == pytest.approx(np.abs(left).max(), abs=1e-9)
+    assert all(a.hz <= b.hz for a, b in itertools.pairwise(result.bands))
+    assert len(result.bands) == 6
 
 
 def test_flat_curve_needs_no_gain() -> None:
-    found = fit_parametric_eq(np.zeros(len(fit_grid_hz(48_000))), 3, 48_000)
-    assert found.largest_db < 0.01
+    result = fit_parametric_eq(np.zeros(len(fit_grid_hz(48_000))), 3, 48_000)
+    assert result.largest_db < 0.01
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
@@ -120,9 +120,9 @@ def test_grid_ends_below_nyquist(rate: int) -> None:
 def test_graphic_eq_meets_its_target_at_the_centres() -> None:
     centres = 1_000 * 2 ** (np.arange(-13, 13) / 3)
     rng = np.random.default_rng(0)
-    wanted = np.cumsum(rng.normal(0, 3, (26, 3)), axis=0)
+    target = np.cumsum(rng.normal(0, 3, (26, 3)), axis=0)
     q = 1 / (2 ** (1 / 6) - 2 ** (-1 / 6))
-    gains = graphic_eq_gains(wanted, centres, q, 48_000)
-    for along, column in zip(gains.T, wanted.T, strict=True):
+    gains = graphic_eq_gains(target, centres, q, 48_000)
+    for along, column in zip(gains.T, target.T, strict=True):
         bands = tuple(EqBand("peaking", f, g, q) for f, g in zip(centres, along, strict=True))
         assert np.abs(eq_response_db(bands, centres, 48_000) - column).max() < 0.01

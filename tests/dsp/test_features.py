@@ -1,4 +1,4 @@
-"""Fine structure: where partials stand, whatever colour they have."""
+"""Fine structure shows the positions of partials, independent of colour."""
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ def test_a_partial_peaks_on_its_quarter_tone() -> None:
 def test_gain_does_not_change_fine_structure() -> None:
     wave, settings = harmonics(220.0), SpectrumSettings()
     loud, soft = fine_structure(wave, settings, 100), fine_structure(wave / 10, settings, 100)
-    heard = loud > 0
-    assert (loud - soft)[heard].abs().max() < 0.01
+    strong = loud > 0
+    assert (loud - soft)[strong].abs().max() < 0.01
 
 
 def test_broad_filter_changes_fine_structure_less_than_rows() -> None:
@@ -35,10 +35,10 @@ def test_broad_filter_changes_fine_structure_less_than_rows() -> None:
     taps = firwin2(513, [0, 200, 1_000, 4_000, 8_000], [1, 1, 4, 0.5, 0.5], fs=RATE)
     coloured = torch.from_numpy(lfilter(taps, 1, wave.numpy())).float()
     before, after = (compute_features(w, BandSettings(), SpectrumSettings()) for w in (wave, coloured))
-    heard = before.fine_db[:, 30:70] > 3
-    moved = (after.fine_db - before.fine_db)[:, 30:70][heard].abs().mean()
+    strong = before.fine_db[:, 30:70] > 3
+    change = (after.fine_db - before.fine_db)[:, 30:70][strong].abs().mean()
     rows = (after.rows_db - before.rows_db)[:, 30:70].abs().mean()
-    assert moved < rows / 3
+    assert change < rows / 3
 
 
 def test_fine_structure_has_the_frames_of_the_rows() -> None:

@@ -55,7 +55,7 @@ def test_no_row_of_the_filterbank_is_empty(count: int, low_hz: float) -> None:
     assert weights.sum(dim=1).min() > 0
     assert weights.min() >= 0
     assert weights.max() <= 1
-    # Rows stay in order: the mean frequency of each is no lower than the last one's.
+    # Rows stay in order of their mean frequency.
     centre = (weights @ torch.arange(257.0)) / weights.sum(dim=1)
     assert centre.diff().min() > -1e-4
 
@@ -68,7 +68,7 @@ def test_triangles_sum_to_one_between_the_outer_centres() -> None:
 
 
 def test_white_noise_level_follows_row_width(rng: np.random.Generator) -> None:
-    """Equal power a hertz: a row's level is its width, here the sum of its weights, in dB."""
+    """With equal power per hertz, the level of a row is its width: the sum of its weights, in dB."""
     wave = torch.from_numpy(0.1 * rng.standard_normal(40 * 16_000))
     power = torch.pow(10, band_levels(wave, 16_000, MEL, PAPER) / 10).mean(dim=1)
     level = 10 * torch.log10(power)
@@ -108,10 +108,10 @@ def test_other_rates_give_the_levels_of_the_analysis_rate(rate: int, frequency: 
     for at in (16_000, rate):
         wave = 0.3 * np.sin(2 * np.pi * frequency * np.arange(at // 2) / at)
         levels.append(band_levels(torch.from_numpy(wave), at, MEL, PAPER)[:, 5:45])
-    heard = levels[0] > levels[0].max() - 40
-    assert heard.any()
+    audible = levels[0] > levels[0].max() - 40
+    assert audible.any()
     difference = (levels[1] - levels[0]).abs()
-    assert difference[heard].max() < (0.5 if rate == 44_100 else 1e-3)
+    assert difference[audible].max() < (0.5 if rate == 44_100 else 1e-3)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])

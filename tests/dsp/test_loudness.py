@@ -41,17 +41,17 @@ def sine(
 def test_gain_shifts_loudness_by_itself(gain_db: float, channels: int, seconds: float) -> None:
     wave = noise(channels, round(seconds * 16_000))
     scaled = (wave * 10 ** (gain_db / 20)).astype(np.float32)
-    moved = integrated_loudness(scaled, 16_000) - integrated_loudness(wave, 16_000)
-    assert moved == pytest.approx(gain_db, abs=1e-5)
+    shifted = integrated_loudness(scaled, 16_000) - integrated_loudness(wave, 16_000)
+    assert shifted == pytest.approx(gain_db, abs=1e-5)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_loudness_agrees_with_pyloudnorm(rate: int, channels: int) -> None:
     wave = noise(channels, 3 * rate + 17)
-    # A swell over 60 dB puts both gates to use.
+    # A swell over 60 dB activates both gates.
     wave *= np.logspace(-3, 0, wave.shape[1], dtype=np.float32)
-    # Its default filters lie 0.04 dB from the standard's; these do not.
+    # The default filters of pyloudnorm differ from the standard by 0.04 dB; these do not.
     meter = pyloudnorm.Meter(rate, filter_class="DeMan")
     expected = meter.integrated_loudness(wave.T.astype(np.float64))
     assert integrated_loudness(wave, rate) == pytest.approx(expected, abs=0.01)
@@ -124,7 +124,7 @@ def test_true_peak_is_at_least_the_sample_peak(gain_db: float, seed: int, sample
 
 
 def test_true_peak_is_that_of_the_loudest_channel_and_chunk() -> None:
-    """The peak is found past the first of the pieces that the work is cut into."""
+    """Also beyond the first block of the oversampling."""
     wave = noise(3, (1 << 18) + 5_000, amplitude=0.01)
     wave[1, -100] = 0.9
     assert true_peak_db(wave, 48_000) >= 20 * np.log10(0.9) - 1e-4
@@ -139,7 +139,7 @@ def test_true_peak_is_that_of_the_loudest_channel_and_chunk() -> None:
     st.sampled_from([11_025, 16_000]),
 )
 def test_loudness_and_peak_do_not_depend_on_chunks(length: int, size: int, channels: int, rate: int) -> None:
-    """Margins of a quarter of a second are enough for the weighting to forget what came before."""
+    """Margins of 0.25 s are enough for the weighting to settle."""
     wave = noise(channels, length, amplitude=0.3)
     pieces = list(overlapping_chunks([wave], size, rate // 4))
     loudness = gated_loudness([measure_loudness_blocks(piece, rate) for piece in pieces], rate)

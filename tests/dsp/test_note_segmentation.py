@@ -1,4 +1,4 @@
-"""Parts of notes, on sounds whose parts are known."""
+"""Note segmentation of synthetic sounds."""
 
 import sys
 from typing import Any
@@ -44,7 +44,7 @@ def swinging(seconds: float, hz: float = 5.5, cents: float = 35) -> Floats:
 
 
 def named(labels: npt.NDArray[np.int8], begin: float, end: float) -> set[str]:
-    """Names of all moments from begin to end, s."""
+    """Labels of all frames from begin to end, s."""
     inside = labels[round(100 * begin) : round(100 * end)]
     return {"quiet" if label == QUIET_LABEL else SEGMENT_NAMES[label] for label in inside.tolist()}
 
@@ -89,7 +89,7 @@ def test_vibrato_is_a_swing_of_4_to_8_hz(hz: float) -> None:
     time = STEP * np.arange(100)
     swing = np.sin(2 * np.pi * hz * time)
     assert detect_vibrato(0.3 * swing)[25:75].all()
-    assert not detect_vibrato(0.02 * swing).any()  # two cents: nobody's vibrato
+    assert not detect_vibrato(0.02 * swing).any()  # two cents are not a vibrato
     assert not detect_vibrato(0.3 * np.sin(2 * np.pi * hz / 6 * time)).any()
     assert not detect_vibrato(0.3 * np.sin(2 * np.pi * 14 * time)).any()
     assert not detect_vibrato(3 * time).any()  # a glide
@@ -100,12 +100,12 @@ def test_new_note_is_a_change_and_vibrato_is_not() -> None:
     time = STEP * np.arange(100)
     swing = 0.4 * np.sin(2 * np.pi * 5.5 * time)
     assert not detect_note_changes(swing).any()
-    moved = swing + np.where(time < 1, 0, 2)
-    assert np.abs(time[detect_note_changes(moved)] - 1).max() < 0.07
-    lost = moved.copy()
+    shifted = swing + np.where(time < 1, 0, 2)
+    assert np.abs(time[detect_note_changes(shifted)] - 1).max() < 0.07
+    lost = shifted.copy()
     lost[48:52] = np.nan
     assert detect_note_changes(lost).any()
-    lost[40:60] = np.nan  # as long a gap is a rest: what follows begins anew
+    lost[40:60] = np.nan  # a longer gap is a rest, and the next note an attack
     assert not detect_note_changes(lost).any()
     assert not detect_note_changes(np.full(100, np.nan)).any()
 
@@ -120,15 +120,15 @@ def test_long_rise_is_one_onset() -> None:
 @pytest.mark.parametrize("gain", [1e-3, 1.0, 5.0])
 def test_gain_does_not_change_labels(gain: float) -> None:
     wave = tone(np.concatenate([held(0.5), swinging(0.5)]))
-    one, other = (segment_notes(it.astype(np.float32), 101, 100.0) for it in (wave, gain * wave))
+    one, other = (segment_notes(item.astype(np.float32), 101, 100.0) for item in (wave, gain * wave))
     assert (one.labels == other.labels).mean() > 0.98
 
 
 @pytest.mark.parametrize("samples", [1, 320, 4_000])
 def test_short_and_silent_recordings_are_labelled(samples: int) -> None:
-    found = segment_notes(np.zeros(samples, dtype=np.float32), 26, 100.0)
-    assert found.labels.shape == found.hz.shape == (26,)
-    assert np.isnan(found.hz).all()
+    result = segment_notes(np.zeros(samples, dtype=np.float32), 26, 100.0)
+    assert result.labels.shape == result.hz.shape == (26,)
+    assert np.isnan(result.hz).all()
 
 
 def test_pitch_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

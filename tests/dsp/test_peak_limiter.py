@@ -1,4 +1,4 @@
-"""A ceiling holds what got louder, lets go at its rate, and leaves alone what was loud before."""
+"""The limiter holds new peaks, releases at its rate, and leaves peaks of the original."""
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ LIMIT = 10 ** (-1 / 20)
 Samples = NDArray[np.float32]
 
 
-def over_db(made: Samples, before: Samples) -> NDArray[np.float64]:
-    """How far sound goes beyond what it may, in dB, sample by sample."""
+def over_db(samples: Samples, before: Samples) -> NDArray[np.float64]:
+    """Excess over the allowed level in dB, by sample."""
     allowed = np.maximum(np.abs(before).max(axis=0), LIMIT)
-    over: NDArray[np.float64] = 20 * np.log10(np.abs(made).max(axis=0, initial=1e-9) / allowed)
+    over: NDArray[np.float64] = 20 * np.log10(np.abs(samples).max(axis=0, initial=1e-9) / allowed)
     return over.clip(0)
 
 
@@ -24,16 +24,18 @@ def over_db(made: Samples, before: Samples) -> NDArray[np.float64]:
 def test_reduction_is_the_largest_excess_minus_release(size: int) -> None:
     rng = np.random.default_rng(1)
     before = rng.uniform(-0.4, 0.4, (2, 4_000)).astype(np.float32)
-    made = before.copy()
+    samples = before.copy()
     for begin, gain in ((300, 8), (310, 20), (1_200, 5), (2_500, 12)):
-        made[:, begin : begin + 40] *= gain
-    over = over_db(made, before)
+        samples[:, begin : begin + 40] *= gain
+    over = over_db(samples, before)
     at = np.arange(4_000)
     fallen = over[None] - _RELEASE_DB_PER_SECOND / RATE * (at[:, None] - at[None])
     held = np.where(at[None] <= at[:, None], fallen, 0).max(axis=1).clip(0)
     ceiling = PeakLimiter(-1.0, RATE)
-    parts = [ceiling.process(made[:, k : k + size], before[:, k : k + size]) for k in range(0, 4_000, size)]
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), made * 10 ** (-held / 20), rtol=1e-5)
+    parts = [
+        ceiling.process(samples[:, k : k + size], before[:, k : k + size]) for k in range(0, 4_000, size)
+    ]
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), samples * 10 ** (-held / 20), rtol=1e-5)
     assert held.max() > 6
     assert held[-1] < held.max()
 
@@ -41,12 +43,12 @@ def test_reduction_is_the_largest_excess_minus_release(size: int) -> None:
 def test_output_exceeds_neither_ceiling_nor_original() -> None:
     rng = np.random.default_rng(2)
     before = rng.uniform(-1.5, 1.5, (1, 2_000)).astype(np.float32)
-    made = before * rng.uniform(0.1, 9, 2_000).astype(np.float32)
-    held = PeakLimiter(-1.0, RATE).process(made, before)
+    samples = before * rng.uniform(0.1, 9, 2_000).astype(np.float32)
+    held = PeakLimiter(-1.0, RATE).process(samples, before)
     assert over_db(held, before).max() < 1e-5
 
 
 def test_samples_below_the_original_are_unchanged() -> None:
     before = np.full((2, 100), 2.0, np.float32)
-    made = np.full((2, 100), 1.9, np.float32)
-    assert PeakLimiter(-1.0, RATE).process(made, before) is made
+    samples = np.full((2, 100), 1.9, np.float32)
+    assert PeakLimiter(-1.0, RATE).process(samples, before) is samples

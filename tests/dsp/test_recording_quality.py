@@ -1,4 +1,4 @@
-"""Traces of recordings whose making is known."""
+"""Quality of synthetic recordings."""
 
 import numpy as np
 import pytest
@@ -25,27 +25,27 @@ def take(rng: np.random.Generator) -> Samples:
 
 
 def test_quality_of_a_synthetic_recording(take: Samples) -> None:
-    found = measure_quality(take, RATE)
-    assert found.seconds == 10
-    assert found.floor_db == pytest.approx(-70, abs=0.5)
-    assert found.lead_s == pytest.approx(0.5, abs=0.05)
-    assert found.tail_s == pytest.approx(0.8, abs=0.05)
-    assert 0.2 < found.silent < 0.4
-    assert found.decay_s == pytest.approx((0.3, 0.3), rel=0.2)
-    assert found.gated == 0
-    assert found.cutoff_hz == RATE / 2
-    assert found.holes == 0
-    assert found.clips == 0
-    assert found.offset_db < -80
-    assert found.width_db == -60
-    # White noise has as much in each Hz: 3 dB more in a band twice as wide.
+    result = measure_quality(take, RATE)
+    assert result.seconds == 10
+    assert result.floor_db == pytest.approx(-70, abs=0.5)
+    assert result.lead_s == pytest.approx(0.5, abs=0.05)
+    assert result.tail_s == pytest.approx(0.8, abs=0.05)
+    assert 0.2 < result.silent < 0.4
+    assert result.decay_s == pytest.approx((0.3, 0.3), rel=0.2)
+    assert result.gated == 0
+    assert result.cutoff_hz == RATE / 2
+    assert result.holes == 0
+    assert result.clips == 0
+    assert result.offset_db < -80
+    assert result.width_db == -60
+    # White noise has equal power per hertz: 3 dB more in a band twice as wide.
     octave = (
         np.flatnonzero(THIRD_OCTAVES_HZ == 4_000)[0],
         np.flatnonzero(THIRD_OCTAVES_HZ == 8_000)[0],
     )
-    low, high = found.floor_bands_db[list(octave)]
+    low, high = result.floor_bands_db[list(octave)]
     assert high - low == pytest.approx(3, abs=0.5)
-    assert np.isnan(found.floor_bands_db[-1])  # beyond half the rate
+    assert np.isnan(result.floor_bands_db[-1])  # above Nyquist
 
 
 def test_gain_shifts_only_levels(take: Samples) -> None:
@@ -93,9 +93,9 @@ def test_any_recording_has_finite_quality(samples: int, rate: int, channels: int
     rng = np.random.default_rng(seed)
     shape = 10.0 ** rng.uniform(-6, 0, samples)
     wave = (shape * rng.standard_normal((channels, samples))).astype(np.float32)
-    found = measure_quality(wave, rate)
-    for name, value in found._asdict().items():
+    result = measure_quality(wave, rate)
+    for name, value in result._asdict().items():
         if isinstance(value, float | int):
             assert np.isfinite(value), name
-    assert 0 < found.cutoff_hz <= rate / 2
-    assert 0 <= found.lead_s + found.tail_s <= found.seconds
+    assert 0 < result.cutoff_hz <= rate / 2
+    assert 0 <= result.lead_s + result.tail_s <= result.seconds

@@ -11,36 +11,36 @@ def noise(count: int, seed: int, channels: int = 2) -> np.ndarray:
 
 
 def test_samples_beyond_the_reach_have_no_influence() -> None:
-    before, made = noise(9_000, 0), noise(9_000, 1)
-    whole = restrict_to_band(before, made, RATE, 300, 2_000)
+    before, modified = noise(9_000, 0), noise(9_000, 1)
+    whole = restrict_to_band(before, modified, RATE, 300, 2_000)
     assert whole.shape == before.shape
     assert whole.dtype == np.float32
     reach = round(bandpass_reach_seconds(300, 2_000) * RATE)
     part = slice(3_000 - reach, 6_000 + reach)
-    alone = restrict_to_band(before[:, part], made[:, part], RATE, 300, 2_000)
+    alone = restrict_to_band(before[:, part], modified[:, part], RATE, 300, 2_000)
     assert np.abs(alone[:, reach:-reach] - whole[:, 3_000:6_000]).max() < 1e-5
 
 
 @pytest.mark.parametrize("hz", [150.0, 3_500.0])
 def test_change_outside_the_band_is_removed(hz: float) -> None:
     before = noise(RATE, 0)
-    made = before + np.sin(2 * np.pi * hz * np.arange(RATE) / RATE).astype(np.float32)
-    out = restrict_to_band(before, made, RATE, 400, 2_500)
+    modified = before + np.sin(2 * np.pi * hz * np.arange(RATE) / RATE).astype(np.float32)
+    out = restrict_to_band(before, modified, RATE, 400, 2_500)
     reach = round(bandpass_reach_seconds(400, 2_500) * RATE)
     assert np.abs(out - before)[:, reach:-reach].max() < 10 ** (-90 / 20)
 
 
 def test_change_inside_the_band_keeps_its_timing() -> None:
     before = noise(RATE, 0)
-    made = before + np.sin(2 * np.pi * 1_000 * np.arange(RATE) / RATE).astype(np.float32)
-    out = restrict_to_band(before, made, RATE, 400, 2_500)
-    assert np.abs(out - made)[:, 2_000:-2_000].max() < 1e-4
+    modified = before + np.sin(2 * np.pi * 1_000 * np.arange(RATE) / RATE).astype(np.float32)
+    out = restrict_to_band(before, modified, RATE, 400, 2_500)
+    assert np.abs(out - modified)[:, 2_000:-2_000].max() < 1e-4
 
 
 @pytest.mark.parametrize(("low", "high"), [(9_000.0, 12_000.0), (100.0, 20_000.0)])
 def test_bands_beyond_nyquist(low: float, high: float) -> None:
-    before, made = noise(4_000, 0), noise(4_000, 1)
-    out = restrict_to_band(before, made, RATE, low, high)
+    before, modified = noise(4_000, 0), noise(4_000, 1)
+    out = restrict_to_band(before, modified, RATE, low, high)
     assert np.array_equal(out, before) == (low > RATE / 2)
 
 

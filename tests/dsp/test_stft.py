@@ -46,12 +46,12 @@ def test_zero_mask_returns_the_input(rate: int, channels: int, rng: np.random.Ge
     window = round(0.03 * rate)
     for samples in (1, 7, window - 1, window, 2 * window + 1, rate // 3 | 1):
         wave = rng.uniform(-1, 1, (channels, samples)).astype(np.float32)
-        kept = wave.copy()
+        original = wave.copy()
         out = filter_recording(wave, rate, constant(0.0), PAPER)
         assert out.dtype == np.float32
         assert out.shape == wave.shape
         assert np.abs(out - wave).max() <= 1e-6, samples
-        assert np.array_equal(wave, kept)
+        assert np.array_equal(wave, original)
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,9 +87,9 @@ def test_sine_keeps_frequency_and_phase_and_gets_the_gain_at_its_frequency() -> 
 
     wave = sine(frequency, rate, rate).astype(np.float32)[None]
     out = filter_recording(wave, rate, tilted, PAPER)
-    wanted = wave * 10 ** ((frequency / 1_000 - 3) / 20)
+    expected = wave * 10 ** ((frequency / 1_000 - 3) / 20)
     inner = slice(rate // 10, -rate // 10)
-    assert np.abs(out - wanted)[:, inner].max() < 1e-3
+    assert np.abs(out - expected)[:, inner].max() < 1e-3
     spectrum = np.abs(np.fft.rfft(out[0, inner] * np.hanning(out[0, inner].size), 8 * rate))
     assert spectrum.argmax() / 8 == pytest.approx(frequency, abs=0.3)
 
@@ -121,7 +121,7 @@ def test_gain_acts_at_its_time() -> None:
 
 
 def test_impulse_keeps_its_position() -> None:
-    """The recording's own phase is kept: a filter constant in time is symmetric in time."""
+    """The filter has zero phase: constant in time, it is symmetric in time."""
     wave = np.zeros((1, 4_001), dtype=np.float32)
     wave[0, 2_000] = 1
 
@@ -154,19 +154,19 @@ def wandering_tensor(hz: FloatArray, seconds: FloatArray) -> torch.Tensor:
 def test_filtered_chunks_equal_the_filtered_recording(rate: int, size: int, rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (3, 60_011)).astype(np.float32)
     whole = filter_recording(wave, rate, wandering, PAPER)
-    made = [
-        filter_chunk(Chunk(torch.from_numpy(it.samples), *it[1:]), rate, wandering_tensor, PAPER)
-        for it in overlapping_chunks([wave], size, filter_margin(rate, PAPER))
+    output = [
+        filter_chunk(Chunk(torch.from_numpy(item.samples), *item[1:]), rate, wandering_tensor, PAPER)
+        for item in overlapping_chunks([wave], size, filter_margin(rate, PAPER))
     ]
-    assert np.abs(torch.cat(made, dim=1).numpy() - whole).max() <= 1e-6
+    assert np.abs(torch.cat(output, dim=1).numpy() - whole).max() <= 1e-6
 
 
 def test_prepared_filter_takes_any_gain(rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (2, 9_001)).astype(np.float32)
     through = prepare_filter(torch.from_numpy(wave), 16_000, PAPER, block_frames=20)
     for gain in (wandering, constant(-6.0), wandering):
-        made = through(lambda hz, seconds, gain=gain: torch.from_numpy(gain(hz, seconds)))  # type: ignore[misc]
-        assert np.abs(made.numpy() - filter_recording(wave, 16_000, gain, PAPER)).max() <= 1e-6
+        output = through(lambda hz, seconds, gain=gain: torch.from_numpy(gain(hz, seconds)))  # type: ignore[misc]
+        assert np.abs(output.numpy() - filter_recording(wave, 16_000, gain, PAPER)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("hop_ms", [5.0, 7.3, 15.0])
@@ -187,14 +187,14 @@ def test_channels_are_filtered_alike(rng: np.random.Generator) -> None:
 
 
 def test_gain_receives_frequencies_and_times_of_the_recording() -> None:
-    asked: list[tuple[FloatArray, FloatArray]] = []
+    calls: list[tuple[FloatArray, FloatArray]] = []
 
     def noted(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
-        asked.append((hz, seconds))
+        calls.append((hz, seconds))
         return constant(0.0)(hz, seconds)
 
     filter_recording(np.zeros((1, 44_100), dtype=np.float32), 44_100, noted, PAPER)
-    (hz, seconds) = asked[0]
+    (hz, seconds) = calls[0]
     assert hz[0] == 0
     assert hz[-1] == 22_050
     assert seconds[0] == 0

@@ -1,4 +1,4 @@
-"""Marks of recordings that pass in blocks: wherever these end, what is found is the same."""
+"""Streaming detectors give the same result for any block sizes."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ cuts = st.lists(st.integers(1, 2_500), min_size=1, max_size=12)
 
 
 def cut(samples: NDArray[Any], sizes: list[int]) -> list[NDArray[Any]]:
-    """Blocks (..., samples) of these sizes, again and again, to the end."""
+    """Blocks (..., samples) of these sizes, repeated to the end."""
     ends = np.cumsum(np.resize(sizes, 2 + samples.shape[-1] // min(sizes)))
     return np.split(samples, ends[ends < samples.shape[-1]], axis=-1)
 
@@ -34,10 +34,10 @@ def test_frames_do_not_depend_on_the_blocks(sizes: list[int], window: int, lengt
     hop = max(1, window // 3)
     wave = np.arange(length, dtype=np.float32)
     frames = FrameSplitter(window, hop)
-    found = np.concatenate([frames.push(block) for block in cut(wave, sizes)])
+    result = np.concatenate([frames.push(block) for block in cut(wave, sizes)])
     starts = range(0, length - window + 1, hop)
-    assert found.shape == (len(starts), window)
-    assert all(frame[0] == start for frame, start in zip(found, starts, strict=True))
+    assert result.shape == (len(starts), window)
+    assert all(frame[0] == start for frame, start in zip(result, starts, strict=True))
 
 
 @settings(deadline=None, max_examples=12)
@@ -81,22 +81,22 @@ def test_dropouts_do_not_depend_on_the_blocks(sizes: list[int], seed: int) -> No
 
 def test_digital_silence_has_no_hum() -> None:
     time = np.arange(4 * RATE) / RATE
-    for above_db, found in ((0.3, True), (-0.3, False)):
+    for above_db, result in ((0.3, True), (-0.3, False)):
         size = 10 ** ((DIGITAL_SILENCE_DB + above_db) / 20) * np.sqrt(2)
         hum = HumDetector(RATE)
         hum.push((size * np.sin(2 * np.pi * 50 * time)).astype(np.float32))
-        assert (hum.second_pass() is not None) == found
+        assert (hum.second_pass() is not None) == result
 
 
 @pytest.mark.parametrize(
     ("wave", "count"),
     [
         ([0, 0.5, 0.9, 0.9, 0.9, 0.5, 0], 1),
-        ([0, 0.5, 0.9, 0.9, 0.5, 0, 0], 0),  # two may be alike by chance
+        ([0, 0.5, 0.9, 0.9, 0.5, 0, 0], 0),  # two may be equal by chance
         ([0, -0.5, -0.9, -0.9, -0.9, -0.9, 0], 1),
         ([0, 0.5, 0.9, 0.9, 0.9, 0, -0.5, -0.9, -0.9, -0.9, 0], 2),
         ([0, 0.5, 0.7, 0.7, 0.7, 0.5, 0.9], 0),  # far from the peak
-        ([0, 0.01, 0.03, 0.03, 0.03, 0.01, 0], 0),  # below all that is looked for
+        ([0, 0.01, 0.03, 0.03, 0.03, 0.01, 0], 0),  # below the smallest peak examined
         ([0, 0.5, 0.9, 0.9, -0.9, 0.9, 0.9, 0, 0], 0),
     ],
 )

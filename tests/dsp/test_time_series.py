@@ -1,4 +1,4 @@
-"""Tracks: parts of what is known along a recording."""
+"""Time series and their segments."""
 
 import torch
 from hypothesis import given
@@ -22,7 +22,7 @@ def test_segments_cover_every_frame_once(frames: int, size: int, margin: int) ->
 
 def test_tensor_and_lazy_time_series_agree() -> None:
     values = torch.arange(60.0).reshape(3, 20)
-    made = LazyTimeSeries(20, lambda first, last: values[:, first:last])
+    lazy = LazyTimeSeries(20, lambda first, last: values[:, first:last])
     assert TensorTimeSeries(values).frames == 20
-    for track in (TensorTimeSeries(values), made):
+    for track in (TensorTimeSeries(values), lazy):
         assert torch.equal(torch.cat(list(read_segments(track, 7)), dim=1), values)

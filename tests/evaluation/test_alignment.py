@@ -1,4 +1,4 @@
-"""Alignment of performances whose every moment's partner is known."""
+"""Alignment of performances with known correspondence."""
 
 import itertools
 import sys
@@ -33,7 +33,7 @@ SECONDS = 8.0
 
 
 class Tempo(NamedTuple):
-    """Seconds of a performance, and of the score at each of them."""
+    """Times of a performance, and of the score at each."""
 
     played_s: Floats
     score_s: Floats
@@ -87,88 +87,88 @@ def source() -> Tensor:
 def test_other_tempo_is_aligned(source: Tensor, speed: float, rubato: float) -> None:
     how = tempo(speed, rubato, seed=3)
     reference = performed(how, 600.0)
-    found = align_recordings(source, reference)
-    assert found.quality.problem is None
-    assert not found.exact
+    result = align_recordings(source, reference)
+    assert result.quality.problem is None
+    assert not result.exact
     times = np.arange(0.1, SECONDS - 0.5, 0.01)
-    wrong = np.abs(found.to_reference(times) - how.inverse(times))
+    wrong = np.abs(result.to_reference(times) - how.inverse(times))
     assert np.nanmedian(wrong) < 0.020
     assert np.nanquantile(wrong, 0.9) < 0.060
     assert np.isfinite(wrong).mean() > 0.95
     unwarped = mel_distance(source, performed(STEADY, 600.0))
-    assert mel_distance(source, reference, found.to_reference) == pytest.approx(unwarped, rel=0.05)
+    assert mel_distance(source, reference, result.to_reference) == pytest.approx(unwarped, rel=0.05)
 
 
 def test_simultaneous_takes_are_exact(source: Tensor) -> None:
     reference = performed(STEADY, 600.0)
-    found = align_recordings(source, reference)
-    assert found.exact
+    result = align_recordings(source, reference)
+    assert result.exact
     times = np.array([0.0, 0.123, 7.5])
-    assert found.to_reference(times).tolist() == times.tolist()
-    assert found.quality.problem is None
-    assert (found.quality.slowest, found.quality.fastest, found.quality.stuck) == (1, 1, 0)
+    assert result.to_reference(times).tolist() == times.tolist()
+    assert result.quality.problem is None
+    assert (result.quality.slowest, result.quality.fastest, result.quality.stuck) == (1, 1, 0)
 
 
 def test_lead_in_is_a_constant_lag(source: Tensor) -> None:
     late = torch.cat([torch.zeros(RATE), source])
-    found = align_recordings(source, late)
+    result = align_recordings(source, late)
     times = np.arange(0.2, 7.0, 0.1)
-    assert not found.exact
-    assert np.abs(found.to_reference(times) - times - 1).max() < 0.03
-    assert np.isnan(found.to_reference(np.array([SECONDS + 1]))).all()
-    assert mel_distance(source, late, found.to_reference) < 0.5
+    assert not result.exact
+    assert np.abs(result.to_reference(times) - times - 1).max() < 0.03
+    assert np.isnan(result.to_reference(np.array([SECONDS + 1]))).all()
+    assert mel_distance(source, late, result.to_reference) < 0.5
 
 
 def test_other_piece_has_low_similarity(source: Tensor) -> None:
-    found = align_recordings(source, performed(STEADY, 600.0, seed=2))
-    assert found.quality.problem is not None
-    assert "check that both play the same piece" in found.quality.problem
-    assert f"agree by {found.quality.similarity:.2f}" in found.quality.problem
+    result = align_recordings(source, performed(STEADY, 600.0, seed=2))
+    assert result.quality.problem is not None
+    assert "check that both play the same piece" in result.quality.problem
+    assert f"agree by {result.quality.similarity:.2f}" in result.quality.problem
 
 
 def test_missing_passage_has_no_counterpart(source: Tensor) -> None:
     cut = torch.cat([source[: 2 * RATE], source[4 * RATE :]])
-    found = align_recordings(source, cut, [Anchor(1.9, 1.9), Anchor(4.1, 2.1)])
-    assert np.isnan(found.to_reference(np.array([3.0]))).all()
-    assert found.to_reference(np.array([1.0, 6.0])) == pytest.approx([1.0, 4.0], abs=0.04)
-    assert 0.1 < found.quality.stuck < 0.4
+    result = align_recordings(source, cut, [Anchor(1.9, 1.9), Anchor(4.1, 2.1)])
+    assert np.isnan(result.to_reference(np.array([3.0]))).all()
+    assert result.to_reference(np.array([1.0, 6.0])) == pytest.approx([1.0, 4.0], abs=0.04)
+    assert 0.1 < result.quality.stuck < 0.4
 
 
 @pytest.mark.parametrize(("lag_s", "heard_s"), [(3.0, (1.8, 2.8)), (0.0, (0.2, 0.9))])
 def test_anchors_resolve_repetitions(source: Tensor, lag_s: float, heard_s: tuple[float, float]) -> None:
-    """A phrase against itself played twice: is it the second time or the first?"""
+    """A phrase against the same phrase played twice: first or second?"""
     phrase = source[: 3 * RATE]
-    found = align_recordings(phrase, torch.cat([phrase, phrase]), [Anchor(1.5, 1.5 + lag_s)])
+    result = align_recordings(phrase, torch.cat([phrase, phrase]), [Anchor(1.5, 1.5 + lag_s)])
     times = np.arange(*heard_s, 0.05)
-    assert np.abs(found.to_reference(times) - times - lag_s).max() < 0.05
+    assert np.abs(result.to_reference(times) - times - lag_s).max() < 0.05
 
 
 def test_path_passes_through_anchors(source: Tensor) -> None:
-    here, there = (
+    source_side, reference_side = (
         extract_alignment_features(source),
         extract_alignment_features(performed(tempo(0.87), 600.0)),
     )
-    path = find_coarse_path(here, there, [(200, 232), (500, 572)])
-    assert path[[0, 200, 500, -1]] == pytest.approx([0, 232, 572, len(there.audible) - 1], abs=5)
+    path = find_coarse_path(source_side, reference_side, [(200, 232), (500, 572)])
+    assert path[[0, 200, 500, -1]] == pytest.approx([0, 232, 572, len(reference_side.audible) - 1], abs=5)
     assert (np.diff(path) >= 0).all()
 
 
 @pytest.mark.parametrize("seconds", [0.25, 0.7, 1.3])
 def test_short_takes_are_aligned(source: Tensor, seconds: float) -> None:
     short = source[: round(seconds * RATE)]
-    found = align_recordings(short, torch.cat([short, 1e-3 * short]))
+    result = align_recordings(short, torch.cat([short, 1e-3 * short]))
     times = np.arange(0.1, seconds - 0.1, 0.01)
-    assert np.nanmax(np.abs(found.to_reference(times) - times)) < 0.06
+    assert np.nanmax(np.abs(result.to_reference(times) - times)) < 0.06
 
 
 def test_single_note_is_aligned_by_its_ends(tone: Callable[..., Any]) -> None:
     notes = [torch.from_numpy(tone(s, RATE, frequency=220.0)[0]) for s in (2.0, 2.3)]
     quiet = torch.zeros(RATE // 2)
     short, long = (torch.cat([quiet, note, quiet]) for note in notes)
-    found = align_recordings(short, long)
-    assert found.quality.problem is None
-    assert found.quality.chance > 0.5  # any moment is like any other, and is said to be
-    assert found.to_reference(np.array([0.6, 2.4])) == pytest.approx([0.6, 2.7], abs=0.1)
+    result = align_recordings(short, long)
+    assert result.quality.problem is None
+    assert result.quality.chance > 0.5  # all frames are alike, which the quality reports
+    assert result.to_reference(np.array([0.6, 2.4])) == pytest.approx([0.6, 2.7], abs=0.1)
 
 
 def test_missing_synctoolbox_is_one_line_with_a_remedy(
@@ -180,7 +180,7 @@ def test_missing_synctoolbox_is_one_line_with_a_remedy(
 
 
 def plodding(costs: NDArray[np.float32], price: float) -> float:
-    """Least cost of any path, each looked at."""
+    """Least cost of all paths, by enumeration."""
     count, width = costs.shape
     totals = [
         sum(costs[frame, state] for frame, state in enumerate(path))

@@ -36,9 +36,9 @@ def test_frechet_distance_equals_the_formula(rng: np.random.Generator) -> None:
 
 def test_frechet_distance_of_shift_and_scale() -> None:
     one, four = np.eye(3), 4 * np.eye(3)
-    here = Gaussian(np.zeros(3), one)
-    assert frechet_distance(here, Gaussian(np.full(3, 2.0), one)) == pytest.approx(12)
-    assert frechet_distance(here, Gaussian(np.zeros(3), four)) == pytest.approx(3)
+    unit = Gaussian(np.zeros(3), one)
+    assert frechet_distance(unit, Gaussian(np.full(3, 2.0), one)) == pytest.approx(12)
+    assert frechet_distance(unit, Gaussian(np.zeros(3), four)) == pytest.approx(3)
 
 
 def test_gaussian_has_the_moments_of_the_points(rng: np.random.Generator) -> None:
@@ -53,20 +53,21 @@ def test_extrapolation_removes_the_bias_of_few_points(apart: float) -> None:
     a, b = drawn_gaussian(16, rng), drawn_gaussian(16, rng, apart)
     b = a if apart == 0 else b
     true = frechet_distance(a, b)
-    found = [extrapolate_frechet_distance(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)]
-    plain = np.mean([it.plain for it in found]) - true
-    better = np.mean([it.distance for it in found]) - true
-    error = np.std([it.distance for it in found], ddof=1)
+    result = [extrapolate_frechet_distance(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)]
+    plain = np.mean([item.plain for item in result]) - true
+    better = np.mean([item.distance for item in result]) - true
+    error = np.std([item.distance for item in result], ddof=1)
     assert plain > 2
     assert abs(better) < 0.25 * plain
-    assert 0.4 * error < np.mean([it.error for it in found]) < 3 * error
+    assert 0.4 * error < np.mean([item.error for item in result]) < 3 * error
 
 
 def test_extrapolation_is_reproducible_with_few_stretches() -> None:
     rng = np.random.default_rng(1)
     a, b = (list(rng.standard_normal((MIN_STRETCHES, 50, 3))) for _ in range(2))
     first, second = (
-        extrapolate_frechet_distance(a, [it + 1 for it in b], np.random.default_rng(3)) for _ in range(2)
+        extrapolate_frechet_distance(a, [stretch + 1 for stretch in b], np.random.default_rng(3))
+        for _ in range(2)
     )
     assert first == second
     assert first.distance == pytest.approx(3, abs=1.5)

@@ -34,7 +34,7 @@ def noise(seconds: float = 2.0, seed: int = 0) -> Tensor:
 
 
 def through(wave: Tensor, gain_db: Callable[[FloatArray], FloatArray]) -> Tensor:
-    """The wave through a filter that is constant in time."""
+    """The wave through a constant filter."""
 
     def field(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         return np.repeat(gain_db(hz)[:, None], len(seconds), axis=1).astype(np.float32)
@@ -88,12 +88,12 @@ def test_rows_distance_equals_the_definition(rng: np.random.Generator) -> None:
     estimate, reference = rng.normal(-40, 8, (2, 12, 30))
     reference[:, 7:12] -= 120
     loudness = 10 * np.log10((10 ** (reference / 10)).sum(axis=0))
-    heard = [k for k in range(30) if loudness[k] > loudness.max() - 45]
-    assert len(heard) == 25
-    offset = np.mean([estimate[:, k] - reference[:, k] for k in heard])
-    each = [np.sqrt(np.mean((estimate[:, k] - reference[:, k] - offset) ** 2)) for k in heard]
-    made = rows_distance(torch.from_numpy(estimate), torch.from_numpy(reference))
-    assert made == pytest.approx(np.mean(each))
+    audible = [k for k in range(30) if loudness[k] > loudness.max() - 45]
+    assert len(audible) == 25
+    offset = np.mean([estimate[:, k] - reference[:, k] for k in audible])
+    each = [np.sqrt(np.mean((estimate[:, k] - reference[:, k] - offset) ** 2)) for k in audible]
+    output = rows_distance(torch.from_numpy(estimate), torch.from_numpy(reference))
+    assert output == pytest.approx(np.mean(each))
 
 
 def test_mean_level_is_removed_once_per_recording() -> None:
@@ -127,7 +127,7 @@ def test_levels_below_minus_100_dbfs_do_not_count() -> None:
     """Noise at about -116 dBFS a bin, where digital silence would be at the floor of -140."""
     tone = 0.3 * torch.sin(2 * torch.pi * 1_000 / 16_000 * torch.arange(16_000))
     noisy = tone + 2.5e-4 * noise(1.0)
-    assert log_spectral_distance(noisy, tone) < 0.6  # 5.0 were it heard; some bins rise above
+    assert log_spectral_distance(noisy, tone) < 0.6  # 5.0 if the noise counted; some bins rise above
     assert mel_distance(noisy, tone) < 0.6
 
 
@@ -157,12 +157,12 @@ def test_long_term_error_does_not_depend_on_time() -> None:
 
 def test_measure_distances_returns_all_metrics() -> None:
     estimate, reference = noise(0.5, 1), noise(0.5, 2)
-    made = measure_distances(estimate, reference)
-    assert made == PairDistances(*[metric(estimate, reference) for metric in METRICS])
-    assert made.mel == mel_distance(estimate, reference)
-    assert made.log_spectral == log_spectral_distance(estimate, reference)
-    assert made.multi_resolution == multi_resolution_distance(estimate, reference)
-    assert made.long_term == long_term_error(estimate, reference)
+    output = measure_distances(estimate, reference)
+    assert output == PairDistances(*[metric(estimate, reference) for metric in METRICS])
+    assert output.mel == mel_distance(estimate, reference)
+    assert output.log_spectral == log_spectral_distance(estimate, reference)
+    assert output.multi_resolution == multi_resolution_distance(estimate, reference)
+    assert output.long_term == long_term_error(estimate, reference)
 
 
 @pytest.mark.parametrize("shape", [(7_999,), (1, 8_000)])
@@ -186,7 +186,7 @@ def test_identity_warp_changes_nothing(metric: Callable[..., float]) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_warp_compensates_a_delay(metric: Callable[..., float]) -> None:
-    """160 ms are whole hops of every window."""
+    """A delay of 160 ms is a whole number of hops for every window."""
     sound = noise()
     late = torch.cat([noise(0.16, 3), sound])
     met = metric(sound, late, lambda t: t + 0.16)
@@ -199,8 +199,8 @@ def test_frames_without_counterpart_do_not_count(metric: Callable[..., float]) -
     estimate, reference = noise(seed=1), noise(seed=1)
     estimate[16_000:] *= torch.linspace(0, 1, 16_000)
     damaged = metric(estimate, reference)
-    kept = metric(estimate, reference, lambda t: np.where(t < 0.9, t, np.nan))
-    assert kept == 0 < damaged
+    unchanged = metric(estimate, reference, lambda t: np.where(t < 0.9, t, np.nan))
+    assert unchanged == 0 < damaged
 
 
 def test_warp_without_counterparts_is_an_error() -> None:
@@ -209,5 +209,5 @@ def test_warp_without_counterparts_is_an_error() -> None:
 
 
 def test_lengths_may_differ_under_a_warp() -> None:
-    found = measure_distances(noise(1.0, 1), noise(2.0, 1), lambda t: t)
-    assert found.mel == pytest.approx(0, abs=0.2)
+    result = measure_distances(noise(1.0, 1), noise(2.0, 1), lambda t: t)
+    assert result.mel == pytest.approx(0, abs=0.2)

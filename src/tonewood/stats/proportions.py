@@ -147,7 +147,7 @@ def listeners_for_choice(
     """
     _check_power_settings(power, alpha)
     if not 0 < expected < 1 or expected == 0.5:
-        raise ValueError(f"a share of {expected} cannot be told from one half")
+        raise ValueError(f"a share of {expected}: it must lie between 0 and 1 and not be one half")
     if answers < 1 or not 0 <= correlation <= 1:
         raise ValueError(f"{answers} answers with a correlation of {correlation}: use at least 1, and 0 to 1")
     effective = answers / (1 + (answers - 1) * correlation)
