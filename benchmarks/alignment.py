@@ -1,4 +1,4 @@
-"""How exactly pairs are aligned, on pairs that are simultaneous and on warps of them.
+"""Measure how exactly pairs are aligned: simultaneous pairs, and time-warped ones.
 
     python benchmarks/alignment.py CORPUS… [--docs docs/evaluate.md] [--minutes 10]
 
@@ -38,14 +38,14 @@ BEGIN, END = "<!-- alignment:begin -->", "<!-- alignment:end -->"
 
 
 class Warp(NamedTuple):
-    """Moments of the pair as it was, and where they are after the warp, s."""
+    """Times before and after a warp, s."""
 
     before_s: np.ndarray
     after_s: np.ndarray
 
 
 class Found(NamedTuple):
-    """An alignment held against the truth: departures of audible frames, s; distances, dB."""
+    """Alignment errors of audible frames, s, and distances, dB."""
 
     wrong_s: np.ndarray
     before_db: float
@@ -118,7 +118,7 @@ def measured(source: torch.Tensor, reference: torch.Tensor, tempo: float, rubato
 
 
 def drawn(seconds: float, tempo: float, rubato: float, rng: np.random.Generator) -> Warp:
-    """A tempo that sways by a share, slowly and less slowly."""
+    """Draw a tempo with slow and faster deviations."""
     times = np.arange(int(seconds * 100) + 1) / 100
     sway = sum(np.sin(2 * np.pi * (times / period + rng.uniform())) for period in (1.7, 3.7, 9.1))
     pace = tempo * (1 + rubato) ** (sway / 1.7)
@@ -126,7 +126,7 @@ def drawn(seconds: float, tempo: float, rubato: float, rng: np.random.Generator)
 
 
 def wsola(wave: np.ndarray, warp: Warp) -> tuple[np.ndarray, Warp]:
-    """The wave drawn out by a warp: waveform-similarity overlap-add (Verhelst & Roelands 1993).
+    """Stretch a wave by a warp, by waveform-similarity overlap-add (Verhelst & Roelands 1993).
 
     Pieces are taken up to 10 ms from where the warp says, and on the whole from ahead of it where
     the wave gets longer: where they really came from is returned.
@@ -175,7 +175,7 @@ def strangers(name: str, waves: list) -> str:
 
 
 def long(waves: list, minutes: float) -> str:
-    """Align a long pair in a process that has done nothing else."""
+    """Align a long pair in a new process."""
     count = int(minutes * 60 * MEASURE_RATE)
     both = []
     for side in range(2):
@@ -191,7 +191,7 @@ def long(waves: list, minutes: float) -> str:
 
 
 def alone(pair: Path) -> str:
-    """Align one pair, and tell what this process came to in all."""
+    """Align one pair and report the time and memory of this process."""
     kept = np.load(pair)
     began = time.perf_counter()
     found = align_recordings(*(torch.from_numpy(kept[name]) for name in ("source", "reference")))
@@ -227,7 +227,7 @@ def parsed() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("corpus", nargs="*", type=Path)
-    parser.add_argument("--docs", type=Path, help="page whose generated block is replaced")
+    parser.add_argument("--docs", type=Path, help="page to fill")
     parser.add_argument("--minutes", type=float, default=10, help="length of the long pair")
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     call = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Does the audit find what is planted, claim nothing of two halves of one folder, and do fixes fix?
+"""Test the audit: planted differences, false alarms on two halves of one folder, and fixes.
 
     python benchmarks/audit.py FOLDER[,FOLDER] … [--halvings 100] [--plantings 20] [--docs PAGE]
 
@@ -40,7 +40,7 @@ BEGIN, END = "<!-- audit:begin -->", "<!-- audit:end -->"
 
 
 class Plant(NamedTuple):
-    """What is done to one half, the names under which it may be found, and its fix."""
+    """A planted difference: the change, the names of its findings, and its fix."""
 
     title: str
     done: Callable
@@ -67,7 +67,7 @@ def noisier(wave, rate, rng):
 
 
 def coded(wave, rate, rng):
-    """mp3 and back."""
+    """Encode as mp3 and decode."""
     # libsndfile spreads its levels from 1 to 0 over the rates that the MPEG version knows.
     wanted, low, high = (64, 32, 320) if rate >= 32_000 else (32, 8, 160)
     stream = io.BytesIO()
@@ -85,7 +85,7 @@ def coded(wave, rate, rng):
 
 
 def reverberated(wave, rate, rng, seconds=1.0, direct_db=3.0):
-    """A room: the direct sound, and noise that decays by 60 dB in so many seconds."""
+    """Add reverberation: noise that decays by 60 dB in the given seconds."""
     time = np.arange(round(seconds * rate)) / rate
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
     tail *= 10 ** (-direct_db / 20) / np.sqrt(np.square(tail).sum())
@@ -183,7 +183,7 @@ def measured(folders: str, call: argparse.Namespace) -> dict:
 
 
 def after_fix(recordings, done, plain, planted, plant: Plant, rng) -> bool:
-    """Whether what was planted is still claimed when both halves got the fix."""
+    """Return whether the difference is still reported after the fix of both halves."""
     if not plant.fix:
         return False
     first, second = halves(len(plain), rng)
@@ -208,7 +208,7 @@ def after_fix(recordings, done, plain, planted, plant: Plant, rng) -> bool:
 
 
 def draw(plain: list[AuditFeatures], planted: list[AuditFeatures], images: Path) -> None:
-    """The pictures of a report, for takes of which every second got a hiss."""
+    """Draw the pictures of a report on recordings, half of them with added hiss."""
     first, second = plain[::2], planted[1::2]
     audit = analyse_confounds(first, second, np.random.default_rng(0))
     done = AuditResult(audit, (Path("as they are"), Path("with a hiss")), first, second)
@@ -218,7 +218,7 @@ def draw(plain: list[AuditFeatures], planted: list[AuditFeatures], images: Path)
 
 
 def text(results: dict[str, dict]) -> str:
-    """Markdown of all corpora: false alarms of each, then what was found of each plant."""
+    """Return Markdown of all corpora: false alarms, then detections of each difference."""
     lines = ["| folder | takes | rate, Hz | halvings | false alarms |", "|---|---:|---:|---:|---|"]
     for name, it in results.items():
         alarms = ", ".join(f"{what} {n}" for what, n in sorted(it["alarms"].items()))
@@ -232,7 +232,7 @@ def text(results: dict[str, dict]) -> str:
 
 
 def _cell(row: dict) -> str:
-    """Found, as confounded, and other names, each in percent."""
+    """Return the percentages of detections, of verdicts "confounded", and of other names."""
     others = ", ".join(f"{what} {100 * n:.0f}" for what, n in sorted(row["others"].items()))
     left = f"; {100 * row['left']:.0f} after `--fix`" if row["left"] else ""
     found = f"{100 * row['found']:.0f} / {100 * row['confounded']:.0f}{left}"
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="+")
     parser.add_argument("--halvings", type=int, default=100)
     parser.add_argument("--plantings", type=int, default=20)
-    parser.add_argument("--docs", type=Path, help="page whose generated block is replaced")
+    parser.add_argument("--docs", type=Path, help="page to fill")
     call = parser.parse_args()
     torch.set_num_threads(1)
     results = {name_of(it): measured(it, call) for it in call.folder}

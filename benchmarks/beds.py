@@ -1,4 +1,4 @@
-"""Render corpora for `quality.py` from soundfonts: what the development corpora do not try.
+"""Render corpora for `quality.py` from soundfonts, beyond the development corpora.
 
     python benchmarks/beds.py -o FOLDER [BED…]
 
@@ -60,7 +60,7 @@ class Player(NamedTuple):
 
 
 def melody(program: int, seconds: float, rng: Generator) -> mido.MidiFile:
-    """Phrases that wander in steps and leaps, with swells and a little vibrato."""
+    """Draw phrases with steps and leaps, dynamics and slight vibrato."""
     low, high = RANGES[program]
     track = mido.MidiTrack([mido.Message("program_change", program=program)])
     scale = np.array([0, 2, 4, 5, 7, 9, 11]) + rng.integers(12)
@@ -85,7 +85,7 @@ def melody(program: int, seconds: float, rng: Generator) -> mido.MidiFile:
 
 
 def played(player: Player, seconds: float, rng: Generator) -> Wave:
-    """A melody as a soundfont plays it, dry and mono [sample]."""
+    """Render a melody with a soundfont, dry and mono [sample]."""
     with tempfile.TemporaryDirectory() as folder:
         midi, wav = Path(folder, "melody.mid"), Path(folder, "melody.wav")
         melody(player.program, seconds, rng).save(midi)
@@ -103,7 +103,7 @@ def played(player: Player, seconds: float, rng: Generator) -> Wave:
 
 
 def smooth_gain(spread_db: float, points: int, rng: Generator) -> Callable[[Wave], Wave]:
-    """Random gain in dB over frequency: so many independent points on a mel-like axis."""
+    """Draw a gain in dB over frequency, with independent points on a mel-like axis."""
     knots = rng.normal(0, spread_db, points)
 
     def gain_db(hz: Wave) -> Wave:
@@ -113,7 +113,7 @@ def smooth_gain(spread_db: float, points: int, rng: Generator) -> Callable[[Wave
 
 
 def headset(rng: Generator) -> Wave:
-    """Response [tap] like a telephone headset's: a band, resonances, and ripple over it."""
+    """Draw a response [tap] like a telephone headset's: band limits, resonances and ripple."""
     low, high = rng.uniform(150, 400), rng.uniform(3_400, 6_500)
     ripple = smooth_gain(4.0, 14, rng)
 
@@ -128,7 +128,7 @@ def headset(rng: Generator) -> Wave:
 
 
 def fir(gain_db: Callable[[Wave], Wave], taps: int = 1_024) -> Wave:
-    """Minimum-phase filter [tap] of a gain in dB over Hz, by the folded cepstrum."""
+    """Design a minimum-phase filter [tap] from a gain in dB over Hz, by the folded cepstrum."""
     fft = 4 * taps
     half = gain_db(np.arange(fft // 2 + 1) * RATE / fft) * np.log(10) / 20
     cepstrum = np.fft.irfft(half)
@@ -138,12 +138,12 @@ def fir(gain_db: Callable[[Wave], Wave], taps: int = 1_024) -> Wave:
 
 
 def colour(rng: Generator) -> Wave:
-    """Response [tap] of a milder device: no band limits, ripple of a few dB."""
+    """Draw a response [tap] with ripple of a few dB and no band limits."""
     return fir(smooth_gain(4.0, 12, rng))
 
 
 def room(rng: Generator, spread_db: float = 2.5) -> Wave:
-    """Response [tap] of a room and a microphone: a tail of coloured noise, a smooth EQ."""
+    """Draw a response [tap] of a room and a microphone: coloured reverberation, smooth EQ."""
     seconds, wet = rng.uniform(0.2, 1.0), 10 ** (rng.uniform(-24, -10) / 20)
     time = np.arange(round(seconds * RATE)) / RATE
     tail = rng.normal(size=len(time)) * 10 ** (-3 * time / seconds)
@@ -154,7 +154,7 @@ def room(rng: Generator, spread_db: float = 2.5) -> Wave:
 
 
 def finished(wave: Wave, seconds: float, rng: Generator, floor_dbfs: float = -80.0) -> Wave:
-    """Cut, brought to -23 LUFS, over a faint noise floor."""
+    """Trim, normalise to -23 LUFS, and add a faint noise floor."""
     wave = wave[: round(seconds * RATE)]
     loudness = pyloudnorm.Meter(RATE).integrated_loudness(wave)
     wave = wave * 10 ** ((-23 - loudness) / 20)
@@ -163,7 +163,7 @@ def finished(wave: Wave, seconds: float, rng: Generator, floor_dbfs: float = -80
 
 
 class Performance(NamedTuple):
-    """How one take sounds as reference and as source."""
+    """One recording as reference and as source."""
 
     good: Callable[[int], Wave]  # of a melody's seed
     cheap: Callable[[int], Wave]
@@ -196,7 +196,7 @@ def recitals(rng: Generator, seconds: float) -> Performance:
 
 
 def filtered(player: Player, seconds: float, own: Wave, response: Wave) -> Performance:
-    """A player in a room of their own, and the same through a fixed response."""
+    """Render a player in a random room, and the same through a fixed response."""
 
     def direct(seed: int) -> Wave:
         return fftconvolve(played(player, seconds, default_rng(seed)), own)
@@ -222,7 +222,7 @@ PAIR_SECONDS = 10.0
 
 
 def lacking(name: str) -> str | None:
-    """What a bed needs and this machine lacks, and how to get it."""
+    """List what a corpus needs and this machine lacks, and how to get it."""
     if shutil.which("fluidsynth") is None:
         return "fluidsynth is not installed: apt install fluidsynth"
     wanted = (FLUID, GENERAL) if name == "cello_mit" else (FLUID, GENERAL, TIM)
@@ -233,7 +233,7 @@ def lacking(name: str) -> str | None:
 
 
 def render(name: str, bed: Bed, out: Path, draw: int) -> None:
-    """Write a corpus below `out`; another `draw`, other melodies, rooms and players."""
+    """Write a corpus below `out`; `draw` is the seed of melodies, rooms and players."""
     number = 1_000_000 * draw + 100_000 * (1 + list(BEDS).index(name))
     for side in ("good", "cheap"):
         for take in range(bed.takes):
@@ -260,7 +260,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bed", nargs="*", help=f"of {', '.join(BEDS)}; default all")
-    parser.add_argument("--draw", type=int, default=0, help="other melodies, rooms and players")
+    parser.add_argument("--draw", type=int, default=0, help="seed of melodies, rooms and players")
     parser.add_argument("-o", "--output", type=Path, required=True)
     call = parser.parse_args()
     for name in call.bed or BEDS:

@@ -1,4 +1,4 @@
-"""An archive is enhanced while its workers and its client are killed (-9) at random moments.
+"""Enhance an archive while its workers and its client are killed (-9) at random moments.
 
     python benchmarks/faults.py                 # some minutes
     python benchmarks/faults.py --rounds 10 --files 60
@@ -29,7 +29,7 @@ RATE, LONGEST = 22_050, 600.0
 
 
 def workers_of(client: int) -> list[int]:
-    """Worker processes of a client that live."""
+    """Return the running worker processes of a client."""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -43,7 +43,7 @@ def workers_of(client: int) -> list[int]:
 
 
 def make(folder: Path, files: int, seconds: float) -> None:
-    """Synthetic recordings, and one that is none."""
+    """Write synthetic recordings and one damaged file."""
     rng = np.random.default_rng(0)
     time_s = np.arange(round(0.5 * RATE)) / RATE
     for number in range(files):
@@ -72,7 +72,7 @@ def done_in(out: Path) -> int:
 
 
 def disturb(takes: Path, out: Path, chance: random.Random) -> tuple[int, bool]:
-    """Kill workers, then the client; how many workers, and whether the client was still at it."""
+    """Kill workers, then the client; return the number of workers, and whether the client was running."""
     client = start(takes, out)
     killed = 0
     end = time.monotonic() + 60
@@ -99,7 +99,7 @@ def disturb(takes: Path, out: Path, chance: random.Random) -> tuple[int, bool]:
 
 
 def faults_of(takes: Path, out: Path) -> list[str]:
-    """What is wrong after the last run; nothing should be."""
+    """List what is wrong after the last run."""
     rows = {Path(row.path).name: row for row in results_table.read_results(out / "tonewood.parquet")}
     wrong = [f"{p.name} is in no row" for p in takes.iterdir() if p.name not in rows]
     wanted = {"tonewood.parquet"}

@@ -1,4 +1,4 @@
-"""What few points do to a Fréchet distance, and what is left of it after extrapolation.
+"""Measure the bias of the Fréchet distance for few points, and after extrapolation.
 
     python benchmarks/frechet.py [--repeats 30]
 
@@ -52,7 +52,7 @@ def estimates(here: Gaussian, there: Gaussian, count: int, rng: np.random.Genera
 
 
 def shrunk(points: np.ndarray) -> Gaussian:
-    """Covariance shrunk towards a sphere by the share that loses least (Ledoit and Wolf 2004)."""
+    """Return a covariance shrunk towards a sphere by the optimal share (Ledoit and Wolf 2004)."""
     mean = points.mean(axis=0)
     centred = points - mean
     count, features = centred.shape

@@ -1,4 +1,4 @@
-"""What a listening test's statistics are worth, on simulated listeners whose taste is known.
+"""Test the statistics of listening tests on simulated listeners with known preferences.
 
     python benchmarks/listening.py [--simulations 1000] [--docs docs/listening.md]
 
@@ -47,7 +47,7 @@ def coverage_table(simulations: int) -> list[str]:
 
 
 def covered(once: Callable[[np.random.Generator], list[bool]], simulations: int) -> float:
-    """Share of the intervals that held what was planted; each simulation has its own seed."""
+    """Return the share of intervals that contain the true value; each simulation has its own seed."""
     return float(np.mean([once(np.random.default_rng([7, k])) for k in range(simulations)]))
 
 
@@ -99,7 +99,7 @@ def one_pair(rng: np.random.Generator) -> list[bool]:
 
 
 def unlike_answers(rng: np.random.Generator, number: int, each: int = 2) -> np.ndarray:
-    """Wins [listener, condition, condition] of listeners whose own strengths differ by 0.8."""
+    """Simulate wins [listener, condition, condition]; strengths vary by 0.8 between listeners."""
     own = STRENGTHS + rng.normal(0, 0.8, (number, len(STRENGTHS)))
     wins = np.zeros((number, len(STRENGTHS), len(STRENGTHS)))
     for i in range(len(STRENGTHS)):
@@ -111,7 +111,7 @@ def unlike_answers(rng: np.random.Generator, number: int, each: int = 2) -> np.n
 
 @cache
 def among_all() -> np.ndarray:
-    """Strengths that answers of everybody have."""
+    """Return the strengths of the whole population."""
     everybody = unlike_answers(np.random.default_rng(0), 200_000, 1)
     return bradley_terry.estimate_strengths(everybody.sum(axis=0))
 
@@ -185,7 +185,7 @@ def active_table(runs: int = 100) -> list[str]:
 
 
 def comparisons(curve: np.ndarray, wanted: float) -> float:
-    """Comparisons after which a mean τ reaches what is wanted, and keeps it."""
+    """Return the number of comparisons after which the mean τ stays above a value."""
     below = np.flatnonzero(curve < wanted)
     return float(STEP * (below[-1] + 2)) if below[-1] + 1 < len(curve) else np.inf
 
@@ -198,7 +198,7 @@ STEP, MOST = 4, 500
 
 
 def curve(count: int, spread: float, active: bool, seed: int, most: int | None = None) -> np.ndarray:
-    """Kendall's τ between planted and found order after every few comparisons."""
+    """Return Kendall's τ between true and estimated order over the number of comparisons."""
     rng = np.random.default_rng([11, seed])
     planted = spread * norm.ppf((rng.permutation(count) + 0.5) / count)
     wins, found = np.zeros((count, count)), []

@@ -1,4 +1,4 @@
-"""What a stream costs: share of real time on one core, by block size, rate and channels.
+"""Measure the cost of a stream: share of real time on one core by block size, rate and channels.
 
     python benchmarks/live.py [MODEL] [--seconds 20] [--json]
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measured(model, rate: int, channels: int, block: int, seconds: float) -> dict:
-    """Run one stream; processor time, so that others on the machine count little."""
+    """Run one stream; return its processor time, which other programs hardly change."""
     stream = tonewood.Stream(model, rate, channels)
     sound = hum(rate, channels, seconds)
     stream.process(sound[:, : rate // 2])  # what is made once is made now
@@ -66,7 +66,7 @@ def measured(model, rate: int, channels: int, block: int, seconds: float) -> dic
 
 
 def hum(rate: int, channels: int, seconds: float) -> np.ndarray:
-    """Harmonic tones that change four times a second, (channels, samples)."""
+    """Synthesise harmonic tones that change four times a second, (channels, samples)."""
     rng = np.random.default_rng(0)
     pieces = []
     time_s = np.arange(rate // 4) / rate

@@ -1,4 +1,4 @@
-"""Does the table of `tonewood explain` find a cause that is known?
+"""Test whether the table of `tonewood explain` finds a known cause.
 
     python benchmarks/planted.py [--causes vibrato attack resonance] [--seeds 0] [-o OUT]
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def told(value: object) -> object:
-    """As JSON, which has no infinities."""
+    """Return the fields for JSON, without infinities."""
     if isinstance(value, dict):
         return {name: told(it) for name, it in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""How far Tonewood, and whatever could be used instead, moves recordings to the wanted sound.
+"""Measure how far Tonewood and alternatives move recordings towards the reference.
 
     python benchmarks/quality.py CORPUS… [--seeds 0 1 2] [--rows tonewood* static] [-o OUT]
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def measured(opened: corpus.Corpus, rows: list, call: argparse.Namespace) -> Iterator[dict]:
-    """Yield every row so far, and the circumstances, after each seed."""
+    """Yield all rows so far, and the settings of the run, after each seed."""
     found = {row.name: {"title": row.title, "seeds": []} for row in rows}
     accuracy = {}
     for seed in call.seeds:
@@ -124,10 +124,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=["*"], help="names or patterns; see --list")
     parser.add_argument("--list", action="store_true", help="list the rows")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="GROUP.NAME=VALUE", help="in every training"
+        "--set", action="append", default=[], metavar="GROUP.NAME=VALUE", help="steps of every training"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("build/quality"))
-    parser.add_argument("--docs", type=Path, help="page whose generated block is replaced")
+    parser.add_argument("--docs", type=Path, help="page to fill")
     parser.add_argument(
         "--quick",
         action="store_true",

@@ -1,4 +1,4 @@
-"""How a loss hears waveforms at other rates: equal windows, or resampled by a windowed sinc.
+"""Compare losses at other sample rates: equal windows, or resampling by a windowed sinc.
 
     python benchmarks/resampling.py
 

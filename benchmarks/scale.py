@@ -1,4 +1,4 @@
-"""How far does spreading carry: 1 and 2 workers, the cost of a task, what follows for archives.
+"""Measure scaling: 1 and 2 workers, the cost of a task, and the limits for archives.
 
     python benchmarks/scale.py                       # all of it, some minutes on two free cores
     python benchmarks/scale.py --files 40 --tasks 1000 10000
@@ -31,7 +31,7 @@ FILE_SECONDS = 600  # of an archive's file, in the projection
 
 
 def take(seconds: float, seed: int) -> np.ndarray:
-    """A synthetic recording: decaying harmonic notes."""
+    """Synthesise a recording of decaying harmonic notes."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(round(0.5 * RATE)) / RATE
     notes = []
@@ -48,7 +48,7 @@ def load_average() -> float:
 
 
 def spread(takes: Path, model: Model, workers: int) -> dict[str, float]:
-    """Seconds of a run by so many workers, once they are there and warm."""
+    """Return the seconds of a run with warm workers."""
     load_before = load_average()
     with tempfile.TemporaryDirectory() as folder, DaskWorkers(workers) as crew:
         warm = [Path(folder) / f"warm{number}.wav" for number in range(2 * workers)]
@@ -72,7 +72,7 @@ def nothing(model: Model, item: int) -> int:
 
 
 def cost(model: Model, tasks: int) -> dict[str, float]:
-    """Seconds that the scheduler and we take for tasks that do nothing."""
+    """Return the seconds of scheduler and client for empty tasks."""
     with DaskWorkers(2) as crew:
         crew.broadcast_model(model)
         list(crew.run(nothing, model.digest, deque(range(100))))
@@ -91,7 +91,7 @@ def page(
     costs: list[dict[str, float]],
     seconds: float,
 ) -> str:
-    """The documentation's page."""
+    """Return the page of the documentation."""
     one, two = runs[0], runs[-1]
     ratio = one["seconds"] / two["seconds"]
     per_task = 1000 * costs[-1]["seconds"] / costs[-1]["tasks"]

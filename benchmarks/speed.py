@@ -1,4 +1,4 @@
-"""How fast Tonewood is and how much memory it takes, beside Matchering and the machine's limits.
+"""Measure speed and memory of Tonewood, of Matchering, and the limits of the machine.
 
     python benchmarks/speed.py [--docs docs/performance.md] [--scratch FOLDER] [--hours 1 6]
     python benchmarks/speed.py --table docs/performance.json     # the table again, from the figures
@@ -26,17 +26,21 @@ MODEL = "soundfont-cello"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="figures, as JSON")
-    parser.add_argument("--docs", type=Path, help="page to fill; its JSON beside it")
-    parser.add_argument("--table", type=Path, help="figures to make the table of; measure nothing")
+    parser.add_argument("--out", type=Path, help="JSON file of figures")
+    parser.add_argument("--docs", type=Path, help="page to fill, with its JSON")
+    parser.add_argument("--table", type=Path, help="file of figures: only write the table")
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/tonewood-speed"))
-    parser.add_argument("--repeats", type=int, default=3, help="of everything under an hour")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of everything under an hour")
     parser.add_argument("--hours", type=int, nargs="*", default=[1, 6])
-    parser.add_argument("--no-short", action="store_true", help="nor the stages")
+    parser.add_argument("--no-short", action="store_true", help="skip the stages")
     parser.add_argument("--no-training", action="store_true")
-    parser.add_argument("--train-hours", type=float, help="a side, of an archive to learn from")
+    parser.add_argument("--train-hours", type=float, help="hours of each folder of the training archive")
     parser.add_argument(
-        "--take-minutes", type=float, nargs="*", default=[1.0], help="of each take of the archive"
+        "--take-minutes",
+        type=float,
+        nargs="*",
+        default=[1.0],
+        help="minutes of each recording of the archive",
     )
     asked = parser.parse_args()
     if asked.table:
@@ -57,7 +61,7 @@ def main() -> None:
 
 
 def short(asked: argparse.Namespace) -> tuple[dict, list[Measured]]:
-    """Stages inside, and whole processes on recordings of minutes."""
+    """Measure stages, and whole processes on recordings of some minutes."""
     scratch = asked.scratch
     takes = {
         name: record(scratch / f"{name}.wav", seconds)
@@ -121,7 +125,7 @@ def measure(asked: argparse.Namespace) -> dict:
 
 
 def joined(before: dict, now: dict) -> dict:
-    """Figures of now, and from before what was not measured anew."""
+    """Merge new figures with earlier ones."""
     anew = {it["what"]: it for it in now["processes"]}
     kept = [anew.pop(it["what"], it) for it in before["processes"]]
     return {**before, **now, "processes": [*kept, *anew.values()]}
@@ -142,7 +146,7 @@ def training(scratch: Path, reference: Path, source: Path) -> list[str | Path]:
 def in_turn(
     take: Path, reference: Path, scratch: Path, peer: str | None, repeats: int
 ) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
-    """Runs of Tonewood and of Matchering, one after the other, so many times."""
+    """Run Tonewood and Matchering alternately."""
     ours, theirs = [], []
     for _ in range(repeats):
         ours.append(timed(enhancing(take, scratch / "out.wav", "-m", MODEL)))

@@ -1,4 +1,4 @@
-"""How long the studio lets people wait: in a headless Chromium, over short and long recordings.
+"""Measure the waits of the studio in a headless Chromium, with short and long recordings.
 
     python benchmarks/studio.py [--docs docs/studio.md] [--scratch FOLDER] [--minutes 3 60]
 
@@ -33,7 +33,7 @@ CLIENTS, ASKED = 10, 15
 
 
 class Waits(NamedTuple):
-    """Milliseconds of one thing, measured several times."""
+    """Repeated measurements of one wait, ms."""
 
     what: str
     wanted: str
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measured(asked: argparse.Namespace) -> list[Waits]:
-    """Go through it all, the short recording first."""
+    """Measure everything, the short recording first."""
     waits: list[Waits] = []
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with tempfile.TemporaryDirectory(dir=asked.scratch) as folder, sync_playwright() as driver:
@@ -87,7 +87,7 @@ def measured(asked: argparse.Namespace) -> list[Waits]:
 
 
 def first_page(browser: Browser, address: str, repeats: int) -> Waits:
-    """From nothing to a page that can be used, the cache empty."""
+    """Measure the time until the page is usable, with an empty cache."""
     ms = []
     for _ in range(repeats):
         page = browser.new_page()
@@ -98,7 +98,7 @@ def first_page(browser: Browser, address: str, repeats: int) -> Waits:
 
 
 def one_recording(browser: Browser, address: str, take: Path, minutes: int, repeats: int) -> list[Waits]:
-    """Everything that is waited for with one recording."""
+    """Measure all waits with one recording."""
     name = f"{minutes} min" if minutes < 60 else f"{minutes // 60} h"
     seen = []
     for _ in range(repeats if minutes < 60 else 1):
@@ -146,7 +146,7 @@ def search(client: httpx.Client, base: str) -> None:
 
 
 def all_tiles(client: httpx.Client, base: str) -> list[float]:
-    """Every zoom, three places, three pictures: each asked for the first time."""
+    """Measure the first request of each picture, at every zoom level and three positions."""
     told = client.get(base).json()
     axes, key, ms = told["axes"], told["state"]["key"], []
     for level in range(axes["levels"]):
@@ -159,7 +159,7 @@ def all_tiles(client: httpx.Client, base: str) -> list[float]:
 
 
 def slider(browser: Browser, address: str) -> list[float]:
-    """The slider moved while it plays, at several places of the recording."""
+    """Measure the slider during playback, at several positions."""
     page = browser.new_page()
     page.goto(address)
     until(page, MARK.format("page-ready"))
@@ -182,7 +182,7 @@ def slider(browser: Browser, address: str) -> list[float]:
 
 
 def ten_clients(client: httpx.Client, address: str, base: str) -> list[float]:
-    """Pages, tiles and sound for ten at once, in different places, while a search runs."""
+    """Measure ten clients at once, at different positions, while a search runs."""
     samples = client.get(base).json()["sound"]["samples"]
     job = client.post(f"{base}/enhance", json={"force": True, "steps": 200}).json()
 
@@ -214,7 +214,7 @@ def timed(client: httpx.Client, path: str) -> float:
 
 
 def until(page: Page, expression: str, seconds: float = 30) -> Any:
-    """What an expression gives, as soon as it gives something."""
+    """Wait for the value of an expression."""
     for _ in range(int(seconds / 0.02)):
         if (value := page.evaluate(expression)) is not None:
             return value
@@ -228,7 +228,7 @@ def _shown(ms: float) -> str:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """A studio while a block runs; yields its address."""
+    """Run a studio during a block; yield its address."""
     command = [sys.executable, "-m", "tonewood", "studio", "--port", "0", "--no-browser"]
     command += ["--folder", str(folder), "-m", MODEL]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

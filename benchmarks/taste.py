@@ -1,4 +1,4 @@
-"""Does a scorer learn a known taste from pairs, and does enhancing with it follow that taste?
+"""Test whether a scorer learns a known preference from pairs, and whether enhancement follows it.
 
     python benchmarks/taste.py [--seeds 3] [--docs docs/listening.md]
 
@@ -74,7 +74,7 @@ def tilted(wave: np.ndarray, db_per_octave: float) -> np.ndarray:
 
 
 def brightness(wave: np.ndarray) -> float:
-    """Slope of the long-term spectrum, dB an octave."""
+    """Return the slope of the long-term spectrum, dB per octave."""
     hz, power = welch(wave, RATE, nperseg=2048)
     used = (hz > 100) & (hz < 7_000)
     return float(np.polyfit(np.log2(hz[used]), 10 * np.log10(power[used] + 1e-12), 1)[0])

@@ -1,10 +1,9 @@
-"""Requests by the thousand drawn from the servers' own OpenAPI documents, right and wrong ones.
+"""Send generated requests, valid and invalid, to the studio and to listening tests.
 
     python campaigns/contract.py [--examples 500]
 
-Every operation of the studio and of listening tests is asked so often. No answer may be a failure
-of the server's own, and each must be of a status, media type and shape that is declared. The exit
-code is 1 if one is not. `make test` runs a share of it, always the same.
+Requests come from the servers' OpenAPI documents. No answer may be a server error, and each must have a
+declared status, media type and shape; otherwise the exit code is 1. `make test` runs a constant share.
 """
 
 import argparse
@@ -14,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-TESTS = [f"tests/{it}/test_contract.py" for it in ("studio", "listening")]
+TESTS = ["tests/studio/test_contract.py", "tests/listening/test_contract.py"]
 
 
 def main() -> int:
-    """Run the campaign; returns the exit code."""
+    """Run the campaign; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--examples", type=int, default=500, help="of each operation")
-    asked = parser.parse_args()
-    os.environ["TONEWOOD_EXAMPLES"] = str(asked.examples)
+    parser.add_argument("--examples", type=int, default=500, help="requests of each operation")
+    options = parser.parse_args()
+    os.environ["TONEWOOD_EXAMPLES"] = str(options.examples)
     os.chdir(Path(__file__).parents[1])
     return int(pytest.main(["-q", "-x", "-s", *TESTS, "-k", "openapi_document_is_kept_to"]))
 

@@ -1,13 +1,13 @@
-"""Commands and servers are killed (-9) at random moments; what must hold after it is checked.
+"""Kill commands and servers (-9) at random moments, and check files, answers and a second run.
 
-    python campaigns/crash.py --kills 200 [--seed 0] [--only train] [--kept deaths.jsonl]
+    python campaigns/crash.py --kills 200 [--seed 0] [--only train] [--output kills.jsonl]
     python campaigns/crash.py --steps [--only "enhance, a folder"]
-    python campaigns/crash.py --kills 0 --docs    # the table of what is kept, into the docs
+    python campaigns/crash.py --kills 0 --docs    # write the table into the docs
 
-Moments are drawn uniformly over the processor time that the command takes undisturbed, its start
-and its last write included. With --steps commands are killed before every step that they take on
-the disk instead, one after the other. Each death is kept as a line of JSON; the same call goes on
-where it was stopped. `make test` runs a share of it (tests/campaigns/test_crash.py).
+Moments are drawn uniformly over the processor time of an undisturbed run, including its start and its
+last write. With --steps, commands are killed before each of their steps on the disk instead. Each kill
+is appended to the output as a line of JSON; the same command continues where it was stopped.
+`make test` runs a short share (tests/campaigns/test_crash.py).
 """
 
 import argparse
@@ -20,152 +20,152 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `campaigns` and `tests` are found
 
-from campaigns.harness.crash.commands import MODEL, make_inputs, make_test, scenes
+from campaigns.harness.crash.commands import MODEL, all_commands, make_inputs, make_test
 from campaigns.harness.crash.runs import (
-    Death,
-    Nursery,
-    killed_at_step,
-    killed_in_time,
-    steps_of,
-    undisturbed,
+    ForkServer,
+    KillResult,
+    count_steps,
+    kill_after_share,
+    kill_at_step,
+    run_undisturbed,
 )
-from campaigns.harness.crash.servers import Studio, kill_listening, whole_listening
+from campaigns.harness.crash.servers import Studio, kill_listening, run_listening
 
 DOCS = Path(__file__).parents[1] / "docs" / "security.md"
-BEGIN, END = "<!-- sudden death: begin -->", "<!-- sudden death: end -->"
+BEGIN, END = "<!-- crash: begin -->", "<!-- crash: end -->"
 SHARES = {
     "enhance, a file": 60, "enhance, a folder": 40, "enhance, --parquet": 15,
     "enhance, --workers 1": 8, "train": 27, "listen new": 20, "listen serve": 30,
-    "listen serve, asked": 20, "studio": 12,
+    "listen serve, under load": 20, "studio": 12,
 }  # fmt: skip
 
-Kill = Callable[[float], Death]
+Kill = Callable[[float], KillResult]
 
 
 def main() -> int:
-    """Run the campaign; returns the exit code."""
+    """Run the campaign; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200, help="number of kills")
     parser.add_argument("--steps", action="store_true", help="kill at every step on the disk")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", help="a command; again for more")
-    parser.add_argument("--kept", type=Path, default=Path("deaths.jsonl"))
+    parser.add_argument("--only", action="append", help="name of a command; may be repeated")
+    parser.add_argument("--output", type=Path, default=Path("kills.jsonl"), help="file of results")
     parser.add_argument("--docs", action="store_true", help="write the table into the docs")
-    asked = parser.parse_args()
-    names = asked.only or list(SHARES)
-    if asked.steps or asked.kills:
+    options = parser.parse_args()
+    names = options.only or list(SHARES)
+    if options.steps or options.kills:
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch).resolve()
             (root / "in").mkdir()
             inputs = make_inputs(root / "in")
-            if asked.steps:
-                step_by_step(names, inputs, root, asked.kept)
+            if options.steps:
+                step_by_step(names, inputs, root, options.output)
             else:
                 for name in names:
-                    drawn = moments(name, asked.kills, asked.seed)
-                    at_random(name, drawn, inputs, root, asked.kept)
-    deaths = read(asked.kept)
-    told = table(deaths)
-    print(told)
-    if asked.docs:
+                    drawn = moments(name, options.kills, options.seed)
+                    at_random(name, drawn, inputs, root, options.output)
+    results = read_results(options.output)
+    results_table = table(results)
+    print(results_table)
+    if options.docs:
         before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
-        text = f"{before}{BEGIN}\n\n{told}\n\n{END}{after}"
+        text = f"{before}{BEGIN}\n\n{results_table}\n\n{END}{after}"
         DOCS.write_text(text, encoding="utf-8")
-    return 1 if any(death.wrong for death in deaths) else 0
+    return 1 if any(result.errors for result in results) else 0
 
 
 def moments(name: str, kills: int, seed: int) -> list[float]:
-    """When a command is killed, as shares of its time; its part of all kills."""
+    """Draw the moments of a command's share of all kills, as shares of its processor time."""
     count = -(-kills * SHARES[name] // sum(SHARES.values()))
     chance = random.Random(f"{seed} {name}")
     return [chance.random() for _ in range(count)]
 
 
-def at_random(name: str, drawn: list[float], inputs: Path, root: Path, kept: Path) -> None:
-    """Kill a command at some moments, but for those that were kept before."""
-    left = drawn[sum(death.scene == name for death in read(kept)) :]
+def at_random(name: str, drawn: list[float], inputs: Path, root: Path, output: Path) -> None:
+    """Kill a command at the given moments, without those of earlier results."""
+    left = drawn[sum(result.command == name for result in read_results(output)) :]
     if not left:
         return
-    with Nursery() as nursery:
-        kill = prepared(name, inputs, root, nursery)
+    with ForkServer() as fork_server:
+        kill = kill_function(name, inputs, root, fork_server)
         for at in left:
-            note(kept, kill(at))
+            append_result(output, kill(at))
 
 
-def prepared(name: str, inputs: Path, root: Path, nursery: Nursery) -> Kill:
-    """How a command is killed."""
+def kill_function(name: str, inputs: Path, root: Path, fork_server: ForkServer) -> Kill:
+    """Return the function that kills a command at a share of its processor time."""
     work = root / "work"
     if name.startswith("listen serve"):
         test = make_test(inputs, root / "test")
-        start, end = whole_listening(test, work)
-        if name == "listen serve":  # most of its time it starts
+        start, end = run_listening(test, work)
+        if name == "listen serve":  # the start takes most of its time
             return lambda at: kill_listening(test, work, at * (start + (end - start) / 10), at)
         return lambda at: kill_listening(test, work, start + at * (end - start), at, name)
     if name == "studio":
         studio = Studio(inputs / "takes/day0/take0.wav", MODEL)
         seconds = studio.whole(work)
         return lambda at: studio.kill(work, at * seconds, at)
-    scene = scenes(inputs)[name]
-    whole = undisturbed(scene, work)
-    return lambda at: killed_in_time(scene, work, whole, at, nursery)
+    command = all_commands(inputs)[name]
+    whole = run_undisturbed(command, work)
+    return lambda at: kill_after_share(command, work, whole, at, fork_server)
 
 
-def step_by_step(names: list[str], inputs: Path, root: Path, kept: Path) -> None:
-    """Kill commands before every step on the disk, but for those that were kept before."""
-    with Nursery() as nursery:
-        for name, scene in scenes(inputs).items():
+def step_by_step(names: list[str], inputs: Path, root: Path, output: Path) -> None:
+    """Kill commands before every step on the disk, without those of earlier results."""
+    with ForkServer() as fork_server:
+        for name, command in all_commands(inputs).items():
             if name not in names or "--workers" in name:
                 continue
-            whole, steps = steps_of(scene, root / "work", nursery)
+            whole, steps = count_steps(command, root / "work", fork_server)
             name_of_steps = f"{name}, by steps"
-            done = sum(death.scene == name_of_steps for death in read(kept))
-            for step in range(done + 1, steps + 1):
-                death = killed_at_step(scene, root / "work", whole, step, nursery)
-                death.scene = name_of_steps
-                note(kept, death)
+            finished = sum(result.command == name_of_steps for result in read_results(output))
+            for step in range(finished + 1, steps + 1):
+                result = kill_at_step(command, root / "work", whole, step, fork_server)
+                result.command = name_of_steps
+                append_result(output, result)
 
 
-def note(kept: Path, death: Death) -> None:
-    """Keep how one ended."""
-    with kept.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(death.told()) + "\n")
-    for line in death.wrong:
-        print(f"{death.scene} at {death.at:.3f}: {line}", flush=True)
+def append_result(output: Path, result: KillResult) -> None:
+    """Append a result and print its errors."""
+    with output.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(result.as_dict()) + "\n")
+    for line in result.errors:
+        print(f"{result.command} at {result.at:.3f}: {line}", flush=True)
 
 
-def read(kept: Path) -> list[Death]:
-    """All that were kept."""
-    if not kept.exists():
+def read_results(output: Path) -> list[KillResult]:
+    """Read all results."""
+    if not output.exists():
         return []
-    lines = kept.read_text(encoding="utf-8").splitlines()
-    return [Death(**json.loads(line)) for line in lines]
+    lines = output.read_text(encoding="utf-8").splitlines()
+    return [KillResult(**json.loads(line)) for line in lines]
 
 
-def table(deaths: list[Death]) -> str:
-    """How often each command was killed, when, and what was wrong after it."""
+def table(results: list[KillResult]) -> str:
+    """Return a table of kills and errors by command."""
     rows = [
         "  | command | killed | before work | during | after | faults |",
         "  |---|---:|---:|---:|---:|---:|",
     ]
-    random_ = [death for death in deaths if "by steps" not in death.scene]
+    random_ = [result for result in results if "by steps" not in result.command]
     for name in SHARES:
-        if there := [death for death in random_ if death.scene == name]:
-            rows.append(row(f"`{name}`", there))
+        if matching := [result for result in random_ if result.command == name]:
+            rows.append(row(f"`{name}`", matching))
     rows.append(row("all", random_))
-    steps = [death for death in deaths if "by steps" in death.scene]
+    steps = [result for result in results if "by steps" in result.command]
     for name in SHARES:
-        if there := [death for death in steps if death.scene == f"{name}, by steps"]:
-            wrong = sum(bool(death.wrong) for death in there)
-            rows.append(f"  | `{name}`, before every step on the disk | {len(there)} | | | | {wrong} |")
+        if matching := [result for result in steps if result.command == f"{name}, by steps"]:
+            errors = sum(bool(result.errors) for result in matching)
+            rows.append(f"  | `{name}`, before every step on the disk | {len(matching)} | | | | {errors} |")
     return "\n".join(rows)
 
 
-def row(name: str, deaths: list[Death]) -> str:
-    """A line of the table."""
-    when = [sum(death.when == it for death in deaths) for it in ("before", "in", "after")]
-    wrong = sum(bool(death.wrong) for death in deaths)
-    return f"  | {name} | {len(deaths)} | {' | '.join(map(str, when))} | {wrong} |"
+def row(name: str, results: list[KillResult]) -> str:
+    """Return a row of the table."""
+    when = [sum(result.when == moment for result in results) for moment in ("before", "in", "after")]
+    errors = sum(bool(result.errors) for result in results)
+    return f"  | {name} | {len(results)} | {' | '.join(map(str, when))} | {errors} |"
 
 
 if __name__ == "__main__":

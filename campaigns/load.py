@@ -1,14 +1,13 @@
-"""Long runs: a studio under ten clients' mixed load, and thousands of small files in one process.
+"""Long runs: a studio with ten clients, and thousands of small files in one process.
 
     python campaigns/load.py studio [--minutes 30] [--clients 10] [--docs docs/security.md]
     python campaigns/load.py files [--files 2000] [--docs docs/security.md]
 
-The studio is a process of its own, as `tonewood studio` starts it. Clients open pages, upload,
-search, cancel, edit, save sessions and open them again, and break connections in the middle of
-uploads and downloads. Wanted: no fault, memory that grows by no more than 5 % over the second half
-by the straight line that fits best, as many handles and threads at rest as before, and 95 % of
-light requests within 200 ms. The exit code is 1 if any of it fails. `make test` runs a share of it
-(tests/studio/test_load.py).
+The studio runs in its own process, as `tonewood studio` starts it. Clients open pages, upload, search,
+cancel, edit, save sessions and open them again, and break connections during uploads and downloads.
+Requirements: no errors; at most 5 % memory growth over the second half, by a fitted straight line; no
+more handles and threads at rest than before; 95 % of light requests within 200 ms. The exit code is 1
+if one is missed. `make test` runs a short share (tests/studio/test_load.py).
 """
 
 import argparse
@@ -27,164 +26,166 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that `campaigns` and `tests` are found
 
 from campaigns.harness.audio import instrument
-from campaigns.harness.load.clients import Tally, crowd, emptied
-from campaigns.harness.load.process import Sample, Watch, children, growth, opened, sample
+from campaigns.harness.load.clients import LoadResult, delete_sessions, run_clients
+from campaigns.harness.load.process import Sample, Watch, child_processes, growth, open_files, sample
 
 GROWTH, LIGHT_MS = 0.05, 200.0
-_REST_S = 8.0  # for kept connections and pages that may come back to end
+_REST_S = 8.0  # until kept connections and sessions of closed pages time out
 
 
 def main() -> int:
-    """Run one of them; returns the exit code."""
+    """Run one campaign; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=("studio", "files"))
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--files", type=int, default=2_000)
+    parser.add_argument("--minutes", type=float, default=30.0, help="duration of `studio`")
+    parser.add_argument("--clients", type=int, default=10, help="clients of `studio`")
+    parser.add_argument("--files", type=int, default=2_000, help="number of files of `files`")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-m", "--model", default="soundfont-cello")
-    parser.add_argument("--samples", type=Path, help="file for what was sampled, as JSON")
+    parser.add_argument("--samples", type=Path, help="JSON file for the samples")
     parser.add_argument("--docs", type=Path, help="page to fill")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
-        told, wrong = (studio if asked.what == "studio" else files)(asked, Path(scratch))
-    text = f"{os.cpu_count()} cores, shared, load {load:.1f} before. {told}"
+        report, failures = (studio if options.what == "studio" else files)(options, Path(scratch))
+    text = f"{os.cpu_count()} cores, shared, load {load:.1f} before. {report}"
     print(text)
-    for line in wrong:
-        print(f"WRONG: {line}")
-    if asked.docs:
-        _fill(asked.docs, asked.what, text)
-    return 1 if wrong else 0
+    for line in failures:
+        print(f"FAILED: {line}")
+    if options.docs:
+        _fill(options.docs, options.what, text)
+    return 1 if failures else 0
 
 
-def studio(asked: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
-    """Load a studio; what is to be told of it, and what is not as it should be."""
+def studio(options: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
+    """Run clients on a studio; return a report and the missed requirements."""
     (folder / "home").mkdir()
     command = [
         sys.executable, "-m", "tonewood", "studio", "--port", "0", "--no-browser", "-m",
-        asked.model, "--folder", str(folder / "studio"), "--root", str(folder / "home"),
+        options.model, "--folder", str(folder / "studio"), "--root", str(folder / "home"),
     ]  # fmt: skip
     with (folder / "err").open("wb+") as err:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True)
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         try:
-            crowd(url, asked.clients, min(60.0, 6 * asked.minutes), asked.seed)
-            rested = rest(process.pid, url)
-            held = opened(process.pid)
-            watch = Watch(process.pid, every_s=max(0.5, asked.minutes * 60 / 600))
+            run_clients(url, options.clients, min(60.0, 6 * options.minutes), options.seed)
+            idle_before = rest(process.pid, url)
+            files_before = open_files(process.pid)
+            watch = Watch(process.pid, every_s=max(0.5, options.minutes * 60 / 600))
             watch.start()
-            began = time.perf_counter()
-            tally = crowd(url, asked.clients, asked.minutes * 60, asked.seed + 1)
-            seconds = time.perf_counter() - began
+            start = time.perf_counter()
+            result = run_clients(url, options.clients, options.minutes * 60, options.seed + 1)
+            seconds = time.perf_counter() - start
             samples = watch.stop()
-            ended = rest(process.pid, url)
-            more = opened(process.pid) - held
-            workers = len(children(process.pid))
+            idle_after = rest(process.pid, url)
+            more = open_files(process.pid) - files_before
+            workers = len(child_processes(process.pid))
             alive = process.poll() is None
         finally:
             process.terminate()
             process.wait(30)
             process.stdout.close()
         err.seek(0)
-        said = err.read().decode(errors="replace")
-    if asked.samples:
-        asked.samples.write_text(json.dumps([dataclasses.astuple(it) for it in samples]))
-    wrong = [*tally.faults[:20], *(said.splitlines()[-5:])]
-    grown = growth(samples)
+        error_output = err.read().decode(errors="replace")
+    if options.samples:
+        options.samples.write_text(json.dumps([dataclasses.astuple(it) for it in samples]))
+    failures = [*result.errors[:20], *(error_output.splitlines()[-5:])]
+    memory_growth = growth(samples)
     if not alive:
-        wrong.append("the server has ended")
-    if grown > GROWTH:
-        wrong.append(f"memory grew by {100 * grown:.1f} % over the second half")
-    if ended.handles > rested.handles or ended.threads > rested.threads:
-        wrong.append(f"handles or threads grew: {rested} to {ended}: {dict(more)}")
-    if tally.p(0.95) > LIGHT_MS:
-        wrong.append(f"95 % of light requests took up to {tally.p(0.95):.0f} ms")
-    print(json.dumps({**tally.done, **tally.answers}), f"{workers} workers at the end")
-    return _studio_told(asked, seconds, tally, samples, (rested, ended), grown), wrong
+        failures.append("the server has exited")
+    if memory_growth > GROWTH:
+        failures.append(f"memory grew by {100 * memory_growth:.1f} % over the second half")
+    if idle_after.handles > idle_before.handles or idle_after.threads > idle_before.threads:
+        failures.append(f"handles or threads grew: {idle_before} to {idle_after}: {dict(more)}")
+    if result.p(0.95) > LIGHT_MS:
+        failures.append(f"95 % of light requests took up to {result.p(0.95):.0f} ms")
+    print(json.dumps({**result.done, **result.answers}), f"{workers} workers at the end")
+    return _studio_report(
+        options, seconds, result, samples, (idle_before, idle_after), memory_growth
+    ), failures
 
 
 def rest(pid: int, url: str) -> Sample:
-    """What the server holds when everybody has gone."""
-    emptied(url)
+    """Delete all sessions, wait, and sample the idle server."""
+    delete_sessions(url)
     time.sleep(_REST_S)
     return sample(pid)
 
 
-def _studio_told(
-    asked: argparse.Namespace,
+def _studio_report(
+    options: argparse.Namespace,
     seconds: float,
-    tally: Tally,
+    result: LoadResult,
     samples: list[Sample],
     rests: tuple[Sample, Sample],
-    grown: float,
+    memory_growth: float,
 ) -> str:
-    count = sum(tally.answers.values())
-    drops = tally.done["drop_upload"] + tally.done["drop_download"]
+    count = sum(result.answers.values())
+    drops = result.done["drop_upload"] + result.done["drop_download"]
     mib = [it.rss / 2**20 for it in samples]
     before, after = rests
     return (
-        f"{asked.clients} clients for {seconds / 60:.0f} minutes.\n\n"
+        f"{options.clients} clients for {seconds / 60:.0f} minutes.\n\n"
         "| | |\n|---|---:|\n"
         f"| requests answered | {count:,} |\n"
-        f"| wrong or missing answers | {len(tally.faults)} |\n"
+        f"| wrong or missing answers | {len(result.errors)} |\n"
         f"| connections broken by clients | {drops:,} |\n"
-        f"| searches, cancelled searches | {tally.done['search'] + tally.done['cancel']:,}, "
-        f"{tally.done['cancel']:,} |\n"
-        f"| sessions saved and opened again | {tally.done['save']:,} |\n"
-        f"| light requests: median, 95 %, maximum | {tally.p(0.5):.0f}, {tally.p(0.95):.0f}, "
-        f"{tally.p(1):.0f} ms |\n"
+        f"| searches, cancelled searches | {result.done['search'] + result.done['cancel']:,}, "
+        f"{result.done['cancel']:,} |\n"
+        f"| sessions saved and opened again | {result.done['save']:,} |\n"
+        f"| light requests: median, 95 %, maximum | {result.p(0.5):.0f}, {result.p(0.95):.0f}, "
+        f"{result.p(1):.0f} ms |\n"
         f"| server memory, MiB: half time, end, maximum | {mib[len(mib) // 2]:.0f}, "
         f"{mib[-1]:.0f}, {max(mib):.0f} |\n"
-        f"| linear growth over the second half | {100 * grown:+.1f} % |\n"
+        f"| linear growth over the second half | {100 * memory_growth:+.1f} % |\n"
         f"| open handles at rest: before, after | {before.handles}, {after.handles} |\n"
         f"| threads at rest: before, after | {before.threads}, {after.threads} |"
     )
 
 
-def files(asked: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
-    """Enhance a folder of small files in one process; what is told, and what is wrong."""
+def files(options: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
+    """Enhance small files in one process; return a report and the missed requirements."""
     (folder / "in").mkdir()
-    chance = np.random.default_rng(asked.seed)
-    for number in range(asked.files):
+    chance = np.random.default_rng(options.seed)
+    for number in range(options.files):
         take = instrument(float(chance.uniform(0.5, 1.0)), seed=number)
         soundfile.write(folder / "in" / f"{number:05}.wav", take.T, 16_000)
     command = [
-        sys.executable, "-m", "tonewood", "enhance", str(folder / "in"), "-m", asked.model,
+        sys.executable, "-m", "tonewood", "enhance", str(folder / "in"), "-m", options.model,
         "-o", str(folder / "out"), "--json",
     ]  # fmt: skip
     log = folder / "log"
-    began = time.perf_counter()
+    start = time.perf_counter()
     with log.open("wb") as out, (folder / "err").open("wb") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err)
         watch = Watch(process.pid, every_s=0.5)
         watch.start()
         code = process.wait()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     samples = watch.stop()
     done = len(list((folder / "out").glob("*.wav")))
-    wrong = [] if (code, done) == (0, asked.files) else [f"exit code {code}, {done} files done"]
+    failures = [] if (code, done) == (0, options.files) else [f"exit code {code}, {done} files done"]
     steady = samples[len(samples) // 10 :]
-    grown = growth(steady)
+    memory_growth = growth(steady)
     halves = [steady[: len(steady) // 2], steady[len(steady) // 2 :]]
     handles = [max(it.handles for it in half) for half in halves]
     threads = [max(it.threads for it in half) for half in halves]
     mib = [it.rss / 2**20 for it in steady]
-    if grown > GROWTH:
-        wrong.append(f"memory grew by {100 * grown:.1f} % over the second half")
+    if memory_growth > GROWTH:
+        failures.append(f"memory grew by {100 * memory_growth:.1f} % over the second half")
     if handles[1] > handles[0] or threads[1] > threads[0]:
-        wrong.append(f"most handles {handles}, most threads {threads} in first and second half")
+        failures.append(f"most handles {handles}, most threads {threads} in first and second half")
     return (
-        f"{asked.files:,} files of 0.5 to 1 s in one process, {seconds:.0f} s.\n\n"
+        f"{options.files:,} files of 0.5 to 1 s in one process, {seconds:.0f} s.\n\n"
         "| | |\n|---|---:|\n"
         f"| files done, exit code | {done:,}, {code} |\n"
         f"| memory, MiB: after a tenth, half time, end | {mib[0]:.0f}, "
         f"{mib[len(mib) // 2]:.0f}, {mib[-1]:.0f} |\n"
-        f"| linear growth over the second half | {100 * grown:+.1f} % |\n"
+        f"| linear growth over the second half | {100 * memory_growth:+.1f} % |\n"
         f"| maximum open handles: first, second half | {handles[0]}, {handles[1]} |\n"
         f"| maximum threads: first, second half | {threads[0]}, {threads[1]} |"
-    ), wrong
+    ), failures
 
 
 def _fill(page: Path, what: str, text: str) -> None:

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _screen(root: Path, kind: str, scheme: str) -> bytes:
-    """A question of one kind of test, a sound playing; a PNG."""
+    """Return a picture (PNG) of a question while a sound plays."""
     folders = [_condition(root / kind / name, hz) for name, hz in CONDITIONS.items()]
     found = list(stimuli.pieces_from_conditions(folders[1:]))
     if kind == "mushra":
@@ -74,7 +74,7 @@ def _screen(root: Path, kind: str, scheme: str) -> bytes:
 
 
 def _begin(page: Page) -> None:
-    """Go to the first question that counts, and play."""
+    """Go to the first scored question, and play."""
     page.get_by_label("I have read this").check()
     page.get_by_role("button", name="Begin", exact=True).click()
     page.get_by_role("button", name="This is comfortable").click()
@@ -89,7 +89,7 @@ def _begin(page: Page) -> None:
 
 
 def _condition(folder: Path, formant_hz: float) -> Path:
-    """A folder with one take: harmonic notes under one formant."""
+    """Write a folder with one recording: harmonic notes with one formant."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     time = np.arange(round(0.4 * RATE)) / RATE

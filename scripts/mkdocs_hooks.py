@@ -1,4 +1,4 @@
-"""Hook of mkdocs: put the reference of the Python interface where a page asks for it.
+"""Hook of mkdocs that inserts the Python reference at the markers of a page.
 
 A page holds `<!-- api: load Stream+ … -->`, which a code host does not show. The site shows the
 docstrings of these names of `tonewood` there; a plus includes inherited members.

@@ -1,4 +1,4 @@
-"""Write the lists of options in `docs/howto/`, from the command line itself.
+"""Write the lists of options in `docs/howto/` from the command line's definitions.
 
     python scripts/options.py [--check]
 
@@ -32,7 +32,7 @@ def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:  #
 
 
 def listed(command: Any) -> str:  # noqa: ANN401
-    """Markdown list of what a command takes: its arguments, its options, their defaults."""
+    """Return a Markdown list of the arguments, options and defaults of a command."""
     lines = []
     for param in command.params:
         if param.param_type_name == "argument":

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> None:
-    """Go through all views."""
+    """Take pictures of all views."""
     page = browser.new_page(viewport=DESK, color_scheme="light")  # type: ignore[arg-type]
     page.goto(address)
     page.set_input_files("input[type=file]", EXAMPLE)
@@ -112,7 +112,7 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
 
 
 def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
-    """A whole folder, done."""
+    """Enhance a folder."""
     page.goto(f"{address}#/folder")
     choose(page, "folder of recordings", "Suite, first takes")
     choose(page, "where to")
@@ -126,7 +126,7 @@ def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
 
 
 def teach(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
-    """An audit and a training that runs."""
+    """Audit two folders and start a training."""
     page.goto(f"{address}#/train")
     choose(page, "reference folder", "Good cello")
     choose(page, "source folder", "Plain cello")
@@ -153,7 +153,7 @@ def choose(page: Page, field: str, name: str | None = None) -> None:
 
 
 def draw(page: Page, tool: str, left: float, right: float, low: float, high: float) -> None:
-    """Draw a note or an area on the picture, from shares of its width and two frequencies."""
+    """Draw a note or an area, from shares of the width and two frequencies."""
     from math import log
 
     box: Any = page.locator(".layer").bounding_box()
@@ -175,7 +175,7 @@ def _posted(page: Page, route: str, body: str) -> str:
 
 
 def keep(path: Path, page: Page) -> None:
-    """Write a picture in 256 colours, smaller where it must be."""
+    """Write a picture in 256 colours, or fewer if it is too large."""
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     # The page's own colours as they are, the picture's by median cut; without dither, what is
     # even stays even, and packs well.
@@ -197,7 +197,7 @@ def keep(path: Path, page: Page) -> None:
 
 @contextmanager
 def served(folder: Path, root: Path) -> Iterator[str]:
-    """A studio while a block runs; yields its address."""
+    """Run a studio during a block; yield its address."""
     command = [sys.executable, "-m", "tonewood", "studio", "--port", "0", "--no-browser"]
     command += ["--folder", str(folder), "--root", str(root), "-m", MODEL]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -209,7 +209,7 @@ def served(folder: Path, root: Path) -> Iterator[str]:
 
 
 def lay_folders(root: Path) -> None:
-    """Folders to enhance and to learn from: pieces of the example, plain and enhanced."""
+    """Write folders to enhance and for training: excerpts of the example, plain and enhanced."""
     samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
     good = enhance(samples.T, rate, load(MODEL)).samples.T
     piece = len(samples) // 5

@@ -1,4 +1,4 @@
-"""Make the sounds, pictures and answers of `docs/tutorial.md`, by running what the page says.
+"""Make the sounds, pictures and outputs of `docs/tutorial.md` by running its commands.
 
     python scripts/tutorial.py
 
@@ -30,7 +30,7 @@ BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 
 
 def main() -> None:
-    """Run the page, keep what it made, and write what it answered."""
+    """Run the commands of the page, keep its files, and write their output into it."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         cut(place / "take.flac")
@@ -44,14 +44,14 @@ def main() -> None:
 
 
 def cut(path: Path) -> None:
-    """Write the take that the page begins with."""
+    """Write the recording that the page starts with."""
     samples, rate = soundfile.read(EXAMPLE, dtype="int16", always_2d=True)
     piece = samples[round(START * rate) : round(END * rate)]
     soundfile.write(path, piece, rate, subtype="PCM_16")
 
 
 def answered(block: str, place: Path) -> str:
-    """Run the lines of a block that begin with `$`; return it with their answers."""
+    """Run the lines of a block that start with `$`; return it with their output."""
     told = []
     for line in block.splitlines():
         if not line.startswith("$ "):

@@ -68,19 +68,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep analysed recordings away from the user's own."""
+    """Use a cache of the tests' own instead of the user's."""
     os.environ["TONEWOOD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A seeded source of randomness."""
+    """Return a seeded random generator."""
     return np.random.default_rng(20240229)
 
 
 @pytest.fixture
 def tone() -> Callable[..., Samples]:
-    """Factory of sines, ``(channels, samples)``; each channel an octave above the last."""
+    """Return a factory of sines, ``(channels, samples)``; each channel is an octave above the last."""
 
     def make(
         seconds: float = 0.5,
@@ -98,8 +98,8 @@ def tone() -> Callable[..., Samples]:
 
 
 def tiny_settings(**training: object) -> ModelSettings:
-    """Settings by which a model is trained in seconds."""
-    wanted = {
+    """Return settings that train a model in seconds."""
+    values = {
         "scorer.depth": 2,
         "scorer.width": 4,
         "scorer.crop_seconds": 1.0,
@@ -115,7 +115,7 @@ def tiny_settings(**training: object) -> ModelSettings:
         "priors.network.width": 8,
         "guide.steps": 60,
     }
-    return apply_assignments(ModelSettings(), [f"{k}={json.dumps(v)}" for k, v in wanted.items()])
+    return apply_assignments(ModelSettings(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
 
 
 class Folders(NamedTuple):
@@ -127,19 +127,19 @@ class Folders(NamedTuple):
 
 @pytest.fixture(scope="session", name="play")
 def _play() -> Callable[..., Samples]:
-    """Factory of synthetic recordings: see `instrument`."""
+    """Return a factory of synthetic recordings: see `instrument`."""
     return instrument
 
 
 @pytest.fixture(scope="session")
 def small() -> Callable[..., ModelSettings]:
-    """Factory of settings by which a model is trained in seconds."""
+    """Return a factory of settings that train a model in seconds."""
     return tiny_settings
 
 
 @pytest.fixture(scope="session")
 def training_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    """Synthetic takes of two instruments with different bodies."""
+    """Write synthetic recordings of two instruments with different formants."""
     root = tmp_path_factory.mktemp("takes")
     for number, (side, formant) in enumerate((("reference", 600.0), ("source", 2_500.0))):
         for take in range(4):
@@ -151,7 +151,7 @@ def training_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 
 def trained(folders: Folders, settings: ModelSettings) -> Model:
-    """The model that training ends with."""
+    """Train and return the model."""
     *_, last = train_model(folders.reference, folders.source, settings, name="tiny")
     assert isinstance(last, Model)
     return last
@@ -159,19 +159,19 @@ def trained(folders: Folders, settings: ModelSettings) -> Model:
 
 @pytest.fixture(scope="session")
 def learn() -> Callable[[Folders, ModelSettings], Model]:
-    """Training, for its model alone."""
+    """Return a function that trains a model."""
     return trained
 
 
 @pytest.fixture(scope="session")
 def model(training_folders: Folders) -> Model:
-    """A tiny model."""
+    """Return a tiny model."""
     return trained(training_folders, tiny_settings())
 
 
 @pytest.fixture(scope="session")
 def predicting(training_folders: Folders, model: Model) -> Model:
-    """The tiny model with a tiny predictor."""
+    """Return the tiny model with a tiny predictor."""
     settings = PredictorSettings(width=24, depth=3, steps=150, held_out=0.25)
     *_, last = add_predictor(model, training_folders.reference, training_folders.source, settings)
     assert isinstance(last, Model)
@@ -180,7 +180,7 @@ def predicting(training_folders: Folders, model: Model) -> Model:
 
 @pytest.fixture(scope="session")
 def predicting_file(predicting: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its file."""
+    """Return the file of the model with a predictor."""
     path = tmp_path_factory.mktemp("model") / "tiny.tonewood"
     predicting.save(path)
     return path
@@ -188,7 +188,7 @@ def predicting_file(predicting: Model, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def model_file(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model's file."""
+    """Return the file of the tiny model."""
     path = tmp_path_factory.mktemp("model") / "tiny.tonewood"
     model.save(path)
     return path
@@ -196,16 +196,16 @@ def model_file(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def corpora() -> Path:
-    """The real recordings, where they are at hand."""
-    beside = Path(__file__).parents[2] / "shared" / "corpora"
-    path = Path(os.environ.get("TONEWOOD_CORPORA", beside))
+    """Return the folder of the development corpora, or skip the test."""
+    default = Path(__file__).parents[2] / "shared" / "corpora"
+    path = Path(os.environ.get("TONEWOOD_CORPORA", default))
     if not path.is_dir():
-        pytest.skip(f"no corpora at {path}: set TONEWOOD_CORPORA")
+        pytest.skip(f"{path} is not a folder: set TONEWOOD_CORPORA to the development corpora")
     return path
 
 
 class Ran(NamedTuple):
-    """What a command line printed, and its exit code."""
+    """Output of a command, and its exit code."""
 
     code: int
     out: str
@@ -213,7 +213,7 @@ class Ran(NamedTuple):
 
     @property
     def objects(self) -> list[dict[str, Any]]:
-        """Standard output as JSON, an object a line."""
+        """Standard output as JSON, one object per line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
@@ -222,7 +222,7 @@ Run = Callable[..., Ran]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process."""
+    """Return a function that runs the command line in this process."""
 
     def command(*arguments: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["tonewood", *map(str, arguments)])

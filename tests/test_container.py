@@ -1,4 +1,4 @@
-"""The container file, read as a builder reads it; no container is run."""
+"""Check the container file without running it."""
 
 import json
 import re
@@ -25,25 +25,25 @@ LAST = STEPS[[name for name, _ in STEPS[::-1]].index("FROM") * -1 - 1 :]
 
 
 def value(name: str) -> str:
-    (found,) = [rest for it, rest in LAST if it == name]
-    return found
+    (arguments,) = [rest for instruction, rest in LAST if instruction == name]
+    return arguments
 
 
-def test_it_starts_from_a_small_python_and_copies_what_is_there() -> None:
+def test_base_image_is_slim_python_and_copied_files_exist() -> None:
     bases = [rest.split()[0] for name, rest in STEPS if name == "FROM"]
     assert set(bases) == {"docker.io/library/python:3.11-slim"}
-    let_in = set((ROOT / ".dockerignore").read_text("utf-8").splitlines())
+    included = set((ROOT / ".dockerignore").read_text("utf-8").splitlines())
     copied = [rest.split()[:-1] for name, rest in STEPS if name == "COPY" and "--from" not in rest]
     assert copied
-    for source in (Path(it).as_posix() for group in copied for it in group):
+    for source in (Path(name).as_posix() for group in copied for name in group):
         assert (ROOT / source).exists()
-        assert f"!{source}" in let_in
+        assert f"!{source}" in included
     assert {name for name, _ in STEPS} <= {
         *("FROM", "WORKDIR", "ENV", "RUN", "COPY", "USER", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD")
     }
 
 
-def test_it_installs_extras_that_there_are() -> None:
+def test_installed_extras_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     (installed,) = [rest for name, rest in STEPS if name == "RUN" and "pip install" in rest]
     (extras,) = re.findall(r"\.\[([\w,]+)\]", installed)
@@ -51,25 +51,25 @@ def test_it_installs_extras_that_there_are() -> None:
     assert "-c constraints.txt" in installed
 
 
-def test_it_runs_as_nobody_in_particular_and_keeps_data_in_a_volume() -> None:
+def test_container_runs_without_root_and_keeps_data_in_a_volume() -> None:
     names = [name for name, _ in LAST]
     assert names.index("USER") < names.index("ENTRYPOINT")
     user = value("USER")
     assert user not in ("root", "0")
-    (made,) = [rest for name, rest in LAST if name == "RUN"]
-    assert f"useradd --create-home --uid 10001 {user}" in made
+    (command,) = [rest for name, rest in LAST if name == "RUN"]
+    assert f"useradd --create-home --uid 10001 {user}" in command
     assert value("VOLUME") == "/data"
-    assert "/data" in made
+    assert "/data" in command
 
 
-def test_what_it_runs_is_a_call_that_the_command_line_takes() -> None:
+def test_container_command_is_valid() -> None:
     assert json.loads(value("ENTRYPOINT")) == ["tonewood"]
     command, *words = json.loads(value("CMD"))
     assert command == "studio"
     commands = get_command(cli.cli_app).commands  # type: ignore[attr-defined]
-    options = {name: it for it in commands["studio"].params for name in it.opts}
-    said = dict(zip(words, [*words[1:], ""], strict=True))
+    options = {name: option for option in commands["studio"].params for name in option.opts}
+    given = dict(zip(words, [*words[1:], ""], strict=True))
     assert {word for word in words if word.startswith("--")} <= set(options)
-    assert said["--host"] == "0.0.0.0"
-    assert said["--folder"].startswith(value("VOLUME"))
+    assert given["--host"] == "0.0.0.0"
+    assert given["--folder"].startswith(value("VOLUME"))
     assert value("EXPOSE") == str(options["--port"].default)

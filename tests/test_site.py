@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, loads nothing from elsewhere, and fits the CLI."""
+"""The documentation builds without warnings, loads nothing from other hosts, and matches the CLI."""
 
 import os
 import re
@@ -26,8 +26,8 @@ def commands(group: object = None, path: str = "") -> Iterator[tuple[str, set[st
         if hasattr(command, "commands"):
             yield from commands(command, f"{path}{name} ")
         else:
-            names = {it for p in command.params for it in (*p.opts, *p.secondary_opts)}
-            yield f"{path}{name}", {it for it in names if it.startswith("-")} | {"--help"}
+            names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+            yield f"{path}{name}", {name for name in names if name.startswith("-")} | {"--help"}
 
 
 OPTIONS = dict(commands())
@@ -36,56 +36,56 @@ OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 
 
 class Links(HTMLParser):
-    """What a page loads by itself, and where it leads."""
+    """Resources that a page loads, and targets of its links."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loaded: set[str] = set()
-        self.led: set[str] = set()
+        self.targets: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
             if value and name in ("src", "href", "data", "poster"):
-                (self.led if tag == "a" else self.loaded).add(value)
+                (self.targets if tag == "a" else self.loaded).add(value)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    ran = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
     )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     return folder
 
 
-def test_every_page_is_whole_and_loads_nothing_from_elsewhere(site: Path) -> None:
+def test_pages_load_nothing_from_other_hosts_and_links_exist(site: Path) -> None:
     pages = [page for page in site.rglob("*.html") if page.name != "404.html"]
     assert len(pages) == len(list(DOCS.rglob("*.md")))
     for page in pages:
         links = Links()
         links.feed(page.read_text("utf-8"))
-        assert {it for it in links.loaded if urlsplit(it).netloc} == set(), page.name
-        assert any(it.endswith(".css") for it in links.loaded)
-        for link in links.loaded | links.led:
+        assert {url for url in links.loaded if urlsplit(url).netloc} == set(), page.name
+        assert any(url.endswith(".css") for url in links.loaded)
+        for link in links.loaded | links.targets:
             parts = urlsplit(link)
             if not parts.scheme and parts.path:
                 assert (page.parent / unquote(parts.path)).exists(), f"{page.name}: {link}"
 
 
-def test_nothing_is_asked_of_other_hosts_by_style(site: Path) -> None:
+def test_style_sheets_load_nothing_from_other_hosts(site: Path) -> None:
     for sheet in site.rglob("*.css"):
-        asked = re.findall(r"(?:@import|url\()\s*['\"]?(?:https?:)?//[^)\s]+", sheet.read_text())
-        assert asked == [], sheet.name
+        urls = re.findall(r"(?:@import|url\()\s*['\"]?(?:https?:)?//[^)\s]+", sheet.read_text())
+        assert urls == [], sheet.name
 
 
-def test_the_python_page_tells_every_public_name(site: Path) -> None:
-    told = set(re.findall(r'id="tonewood\.(\w+)"', (site / "api.html").read_text("utf-8")))
-    assert told >= set(tonewood.__all__)
+def test_python_page_documents_every_public_name(site: Path) -> None:
+    documented = set(re.findall(r'id="tonewood\.(\w+)"', (site / "api.html").read_text("utf-8")))
+    assert documented >= set(tonewood.__all__)
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -97,33 +97,33 @@ def test_every_command_has_a_page_with_all_its_options(command: str) -> None:
     assert f"]({command.split()[0]}.md)" in (DOCS / "howto" / "index.md").read_text("utf-8")
 
 
-def test_the_tables_of_options_are_those_of_the_command_line() -> None:
+def test_lists_of_options_match_the_command_line() -> None:
     script = str(ROOT / "scripts" / "options.py")
-    ran = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    result = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda it: str(it.relative_to(ROOT)))
-def test_every_call_that_a_page_shows_is_one_that_the_command_line_takes(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_pages_have_valid_options(page: Path) -> None:
     text = page.read_text("utf-8").replace("\\\n", " ")
     for call in re.findall(r"(?:^|[`$ ])tonewood ((?:[a-z]+)[^`\n|#]*)", text, re.MULTILINE):
-        named = next((it for it in OPTIONS if f"{call} ".startswith(f"{it} ")), None)
-        if named:
-            assert set(OPTION.findall(call)) <= OPTIONS[named] | {"--help"}, call
+        command = next((name for name in OPTIONS if f"{call} ".startswith(f"{name} ")), None)
+        if command:
+            assert set(OPTION.findall(call)) <= OPTIONS[command] | {"--help"}, call
     if page.parent.name == "howto":
         code = re.findall(r"```sh\n(.*?)```|`([^`\n]+)`", text, re.DOTALL)
-        shown = " ".join(block for pair in code for block in pair if "podman" not in block)
-        assert set(OPTION.findall(shown)) <= ANY
+        code_text = " ".join(block for pair in code for block in pair if "podman" not in block)
+        assert set(OPTION.findall(code_text)) <= ANY
 
 
 def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text("utf-8")
-    named = set(re.findall(r"([\w/-]+\.md)$", text, re.MULTILINE))
-    assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    pages = set(re.findall(r"([\w/-]+\.md)$", text, re.MULTILINE))
+    assert pages == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
     assert yaml.safe_load(text)["theme"]["font"] is False
 
 
-def test_sounds_of_the_documentation_are_small() -> None:
+def test_audio_files_of_the_documentation_are_small() -> None:
     sounds = list((DOCS / "sounds").iterdir())
     assert sounds
     assert all(sound.stat().st_size <= 200_000 for sound in sounds)

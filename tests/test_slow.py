@@ -1,4 +1,4 @@
-"""Clients that drip: heads, bodies, and bodies that nobody reads; against a real server."""
+"""Slow clients: heads, bodies, and bodies that no route reads; with a real server."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from starlette.routing import Route
 from tonewood.web import RequestLimits, secure
 from tonewood.web.server import with_head_timeout
 
-PATIENCE_S = 0.3
+TIMEOUT_S = 0.3
 Connect = Callable[[], socket.socket]
 
 
@@ -25,24 +25,26 @@ async def _read(request: Request) -> PlainTextResponse:
 
 
 async def _unread(request: Request) -> PlainTextResponse:
-    return PlainTextResponse("not looked at")
+    return PlainTextResponse("not read")
 
 
 async def _late(request: Request) -> PlainTextResponse:
-    await asyncio.sleep(3 * PATIENCE_S)
-    return PlainTextResponse("at last")
+    await asyncio.sleep(3 * TIMEOUT_S)
+    return PlainTextResponse("late answer")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[uvicorn.Server]:
-    routes = [Route(f"/{it.__name__}", it, methods=["GET", "POST"]) for it in (_read, _unread, _late)]
-    app = secure(Starlette(routes=routes), limits=RequestLimits(seconds=PATIENCE_S))
+    routes = [
+        Route(f"/{handler.__name__}", handler, methods=["GET", "POST"]) for handler in (_read, _unread, _late)
+    ]
+    app = secure(Starlette(routes=routes), limits=RequestLimits(seconds=TIMEOUT_S))
     config = uvicorn.Config(
         app,
         port=0,
         log_level="critical",
         ws="none",
-        http=with_head_timeout(PATIENCE_S),
+        http=with_head_timeout(TIMEOUT_S),
         lifespan="off",
     )
     server = uvicorn.Server(config)
@@ -66,124 +68,124 @@ def head(path: str, *more: str) -> bytes:
     return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *more, "", ""]).encode()
 
 
-def answer(wire: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+def answer(connection: socket.socket) -> bytes:
+    """Receive until the server closes the connection."""
     pieces = []
     with contextlib.suppress(ConnectionResetError):
-        while piece := wire.recv(4_096):
+        while piece := connection.recv(4_096):
             pieces.append(piece)
     return b"".join(pieces)
 
 
-def dripped(wire: socket.socket, drop: bytes) -> bytes:
-    """Send a drop ever again until the server has enough of it, and give what it said."""
-    wire.settimeout(PATIENCE_S / 10)
-    said = b""
+def send_slowly(connection: socket.socket, drop: bytes) -> bytes:
+    """Send a few bytes again and again until the server ends; return its answer."""
+    connection.settimeout(TIMEOUT_S / 10)
+    received = b""
     for _ in range(1_000):
         try:
-            wire.sendall(drop)
-            piece = wire.recv(4_096)
+            connection.sendall(drop)
+            piece = connection.recv(4_096)
         except TimeoutError:
             continue
         except OSError:
-            return said
+            return received
         if not piece:
-            return said
-        said += piece
-    raise AssertionError("the server waits for ever")
+            return received
+        received += piece
+    raise AssertionError("the server never ends the connection")
 
 
 def eventually(attempt: Callable[[], bool]) -> None:
-    """Hold that something comes about, where a busy machine may make ourselves too slow for it."""
+    """Assert that one of several attempts succeeds; a busy machine may make this client too slow."""
     assert any(attempt() for _ in range(20))
 
 
-def test_a_slow_head_is_cut_off(connect: Connect) -> None:
+def test_slow_head_is_cut_off(connect: Connect) -> None:
     for first in (b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: y"):
-        wire = connect()
-        wire.sendall(first)
-        assert dripped(wire, b"X-Drop: 1\r\n" if first else b"G") == b""
+        connection = connect()
+        connection.sendall(first)
+        assert send_slowly(connection, b"X-Drop: 1\r\n" if first else b"G") == b""
 
 
-def test_who_says_nothing_is_cut_off(connect: Connect) -> None:
+def test_silent_connection_is_closed(connect: Connect) -> None:
     assert answer(connect()) == b""
 
 
-def test_many_slow_heads_keep_nobody_out(server: uvicorn.Server, connect: Connect) -> None:
+def test_many_slow_heads_do_not_block_others(server: uvicorn.Server, connect: Connect) -> None:
     slow = [connect() for _ in range(100)]
-    for wire in slow:
-        wire.sendall(b"GET / HTTP/1.1\r\nHost: local")
+    for connection in slow:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: local")
 
     def quick() -> bool:
-        wire = connect()
-        wire.sendall(head("/_read", "Content-Length: 3", "Connection: close") + b"abc")
-        return answer(wire).endswith(b"3 bytes")
+        connection = connect()
+        connection.sendall(head("/_read", "Content-Length: 3", "Connection: close") + b"abc")
+        return answer(connection).endswith(b"3 bytes")
 
     eventually(quick)
-    for wire in slow:
-        assert answer(wire) == b""
+    for connection in slow:
+        assert answer(connection) == b""
     assert not server.server_state.connections
 
 
-def test_a_slow_body_is_given_up(connect: Connect) -> None:
+def test_slow_body_is_refused(connect: Connect) -> None:
     for length in ("Content-Length: 100000", "Transfer-Encoding: chunked"):
 
-        def given_up(length: str = length) -> bool:
-            wire = connect()
-            wire.sendall(head("/_read", length))
-            said = dripped(wire, b"1\r\nx\r\n")
-            return said.startswith(b"HTTP/1.1 408 ") and b"took longer than" in said
+        def refused(length: str = length) -> bool:
+            connection = connect()
+            connection.sendall(head("/_read", length))
+            received = send_slowly(connection, b"1\r\nx\r\n")
+            return received.startswith(b"HTTP/1.1 408 ") and b"took longer than" in received
 
-        eventually(given_up)
-
-
-def test_a_slow_body_that_nobody_reads_is_given_up(connect: Connect) -> None:
-    def given_up() -> bool:
-        wire = connect()
-        wire.sendall(head("/_unread", "Content-Length: 100000"))
-        return b"not looked at" in dripped(wire, b"x")
-
-    eventually(given_up)
+        eventually(refused)
 
 
-def test_a_slow_answer_is_waited_for(connect: Connect) -> None:
+def test_slow_body_that_no_route_reads_is_refused(connect: Connect) -> None:
+    def refused() -> bool:
+        connection = connect()
+        connection.sendall(head("/_unread", "Content-Length: 100000"))
+        return b"not read" in send_slowly(connection, b"x")
+
+    eventually(refused)
+
+
+def test_slow_answer_is_delivered(connect: Connect) -> None:
     def answered() -> bool:
-        wire = connect()
-        wire.sendall(head("/_late", "Content-Length: 0", "Connection: close"))
-        return answer(wire).endswith(b"at last")
+        connection = connect()
+        connection.sendall(head("/_late", "Content-Length: 0", "Connection: close"))
+        return answer(connection).endswith(b"late answer")
 
     eventually(answered)
 
 
-def test_connections_may_be_kept_and_used_again(connect: Connect) -> None:
+def test_connections_can_be_reused(connect: Connect) -> None:
     def kept() -> bool:
-        wire = connect()
+        connection = connect()
         for _ in range(3):
-            wire.sendall(head("/_read", "Content-Length: 2") + b"ab")
-            said = b""
-            while not said.endswith(b"2 bytes"):
-                piece = wire.recv(4_096)
+            connection.sendall(head("/_read", "Content-Length: 2") + b"ab")
+            received = b""
+            while not received.endswith(b"2 bytes"):
+                piece = connection.recv(4_096)
                 if not piece:
                     return False
-                said += piece
+                received += piece
         return True
 
     eventually(kept)
 
 
-def test_an_endless_head_is_refused(connect: Connect) -> None:
-    wire = connect()
+def test_endless_head_is_refused(connect: Connect) -> None:
+    connection = connect()
     with contextlib.suppress(OSError):
-        wire.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 2**20)
-    assert answer(wire)[:13] in (b"HTTP/1.1 400 ", b"")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 2**20)
+    assert answer(connection)[:13] in (b"HTTP/1.1 400 ", b"")
 
 
-def test_no_page_opens_a_socket(connect: Connect) -> None:
+def test_websocket_is_not_opened(connect: Connect) -> None:
     for origin in ("http://localhost", "http://evil.example"):
-        wire = connect()
-        asked = head(
+        connection = connect()
+        request = head(
             "/_read", "Connection: Upgrade, close", "Upgrade: websocket", f"Origin: {origin}",
             "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
         )  # fmt: skip
-        wire.sendall(asked.replace(b"POST", b"GET"))
-        assert b" 101 " not in answer(wire)
+        connection.sendall(request.replace(b"POST", b"GET"))
+        assert b" 101 " not in answer(connection)

@@ -1,1 +1,1 @@
-"""Instruments that differ in one known thing, and what the table makes of them."""
+"""Instruments with one known difference, and their results in the table."""

@@ -1,4 +1,4 @@
-"""Two instruments that differ in one thing only: vibrato, attack, or a resonance of the body.
+"""Two instruments with one difference: vibrato, attack, or a resonance of the body.
 
 Notes are sums of partials under a body's resonances. Each phrase has detached and slurred notes; a
 note starts straight, and may get vibrato after its first half.
@@ -21,7 +21,7 @@ _STRAIGHT_SECONDS = 0.35  # at both ends of a note: more than a scorer's reach b
 
 @dataclass(frozen=True)
 class Instrument:
-    """What a player and a body do.
+    """Parameters of a player and an instrument body.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ CAUSES = {
 
 
 def phrase(instrument: Instrument, seconds: float, seed: int) -> Wave:
-    """A phrase [sample] at 16 kHz; the seed draws notes, loudness and what no player repeats."""
+    """Synthesise a phrase [sample] at 16 kHz; the seed draws notes, loudness and variation."""
     rng = np.random.default_rng(seed)
     total = round(seconds * RATE)
     pieces: list[Floats] = []
@@ -66,7 +66,7 @@ def phrase(instrument: Instrument, seconds: float, seed: int) -> Wave:
 
 
 def _slurred(instrument: Instrument, notes: list[tuple[int, float]], rng: np.random.Generator) -> Floats:
-    """Notes (MIDI pitch, seconds) under one bow [sample]: only the first has an attack."""
+    """Synthesise slurred notes (MIDI pitch, seconds) [sample]: only the first has an attack."""
     pitch = np.concatenate([_pitch(instrument, midi, s, rng) for midi, s in notes])
     # A finger does not jump: a moving average makes slurs of steps, and leaves vibrato.
     kernel = np.hanning(round(_SLUR_SECONDS * RATE))
@@ -85,7 +85,7 @@ def _slurred(instrument: Instrument, notes: list[tuple[int, float]], rng: np.ran
 
 
 def _pitch(instrument: Instrument, midi: int, seconds: float, rng: np.random.Generator) -> Floats:
-    """MIDI pitch [sample] of one note."""
+    """Return the MIDI pitch [sample] of one note."""
     time = np.arange(round(seconds * RATE)) / RATE
     inside = np.minimum(time - _STRAIGHT_SECONDS, seconds - _STRAIGHT_SECONDS - time)
     depth = instrument.vibrato_cents / 100 * np.clip(inside / 0.1, 0, 1)
@@ -94,7 +94,7 @@ def _pitch(instrument: Instrument, midi: int, seconds: float, rng: np.random.Gen
 
 
 def _partials(instrument: Instrument, hz: Floats, rng: np.random.Generator) -> Floats:
-    """Sum of partials [sample] of a pitch in Hz [sample], as loud as the body lets them be."""
+    """Sum the partials [sample] of a pitch in Hz [sample], with the gains of the body."""
     body = 10 ** (_body_db(instrument) / 20)
     phase = 2 * np.pi * np.cumsum(hz) / RATE
     tone = np.zeros(len(hz))
@@ -107,7 +107,7 @@ def _partials(instrument: Instrument, hz: Floats, rng: np.random.Generator) -> F
 
 @lru_cache(maxsize=8)
 def _body_db(instrument: Instrument) -> Floats:
-    """Gain of the body [Hz] at every whole frequency up to 8 kHz."""
+    """Return the gain of the body at every whole frequency up to 8 kHz."""
     rng = np.random.default_rng(0)
     hz = np.arange(RATE // 2 + 1.0)
     gain = np.zeros_like(hz)

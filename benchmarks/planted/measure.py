@@ -1,4 +1,4 @@
-"""One planted cause: takes → folders → model → what the explanation's table makes of it."""
+"""Plant one cause: recordings, folders, model, and the result in the explanation's table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ OCTAVE = 1_000  # Hz, where the resonance lies
 
 @dataclass(frozen=True)
 class Finding:
-    """What a table says of one cause on one side.
+    """Result of one cause on one side.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Finding:
 
 
 def settings(seed: int, *more: str) -> ModelSettings:
-    """A scorer as usual, given time; of what `explain` does not use, as little as can be."""
+    """Return settings with a normal scorer and little of what `explain` does not use."""
     brief = (
         "training.steps=800", "training.patience=12", "training.judge=false",
         "priors.neighbours.frames=1024", "priors.neighbours.codes=64",
@@ -60,7 +60,7 @@ def settings(seed: int, *more: str) -> ModelSettings:
 
 
 def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
-    """The same phrases by both instruments: nothing but the cause differs."""
+    """Write the same phrases by both instruments; only the cause differs."""
     for name, instrument in (("with", CAUSES[cause]), ("without", PLAIN)):
         (folder / name).mkdir(parents=True)
         for take in takes:
@@ -70,7 +70,7 @@ def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
 
 
 def learn(folder: Path, how: ModelSettings) -> Model:
-    """The model that tells them apart."""
+    """Train the model."""
     *_, model = train_model(folder / "with", folder / "without", how, name=folder.name)
     assert isinstance(model, Model)
     return model
@@ -79,7 +79,7 @@ def learn(folder: Path, how: ModelSettings) -> Model:
 def find(
     model: Model, cause: str, takes: range, seconds: float, methods: Sequence[str] = ("cam",)
 ) -> Iterator[Finding]:
-    """Explain phrases that the model never heard, for the side that plays them."""
+    """Explain phrases that are not in the training data."""
     frame_seconds = model.settings.spectrum.hop / model.settings.spectrum.rate
     for method in methods:
         for side, instrument in (("reference", CAUSES[cause]), ("source", PLAIN)):

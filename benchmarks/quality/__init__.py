@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/quality.py`: one module for each kind of row, and what they share."""
+"""Parts of `benchmarks/quality.py`: one module for each kind of row, and shared code."""

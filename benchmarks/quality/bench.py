@@ -1,4 +1,4 @@
-"""What a row is, and what rows of one corpus and seed share: models, takes, the outside judge."""
+"""Rows of the benchmark, and what rows of one corpus and seed share: models, recordings, judge."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ _QUICK_SHARE = 4  # a quick training takes one step in so many
 
 
 class Output(NamedTuple):
-    """What a method made of a piece."""
+    """Output of a method for a piece."""
 
     samples: NDArray[np.float32]  # (channels, samples)
     rate: int
@@ -34,7 +34,7 @@ class Output(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A method, ready to be used."""
+    """A trained method."""
 
     enhance: Callable[[Piece], Output]
     seconds: float = 0.0  # that its training took
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 class SkippedError(Exception):
-    """This row cannot be had here, and why."""
+    """The row is not available on this machine; the message says why."""
 
 
 class Trained(NamedTuple):
@@ -75,7 +75,7 @@ class Bench:
     _trained: dict = field(default_factory=dict)
 
     def trained(self, assignments: Sequence[str] = ()) -> Trained:
-        """Model with some settings changed; every different one is trained once."""
+        """Return a model with changed settings; each is trained once."""
         key = tuple(assignments)
         if key not in self._trained:
             seed = f"training.seed={self.seed}"
@@ -88,7 +88,7 @@ class Bench:
 
     @cached_property
     def reference_rows(self) -> list[Tensor]:
-        """Takes of the reference folder, [row, frame] each."""
+        """Return recordings of the reference folder, [row, frame] each."""
         return _rows_below(self.corpus.reference)
 
     @cached_property
@@ -100,7 +100,7 @@ class Bench:
 
 
 def _fewer_steps(settings: dict, prefix: str = "") -> list[str]:
-    """Assignments that shorten whatever a training counts in steps."""
+    """Return settings that shorten every training."""
     found = []
     for name, value in settings.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Rows that bound the others: nothing done, the best that a mask could do, the reference itself."""
+"""Rows that bound the others: no change, the best possible mask, the reference itself."""
 
 from quality.bench import Bench, Fitted, Output, Row, through
 from quality.corpus import Piece, mel_rows
@@ -14,7 +14,7 @@ def untouched(bench: Bench) -> Fitted:
 
 
 def best_mask(bench: Bench) -> Fitted:
-    """The mask that an answer key gives: the levels' difference, at Tonewood's own resolution."""
+    """Return the mask from the true reference: the difference of levels, at Tonewood's resolution."""
 
     def enhance(piece: Piece) -> Output:
         difference = mel_rows(piece.wanted) - mel_rows(piece.before)

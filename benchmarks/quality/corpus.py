@@ -1,4 +1,4 @@
-"""A corpus on disk: train|val|test/{good,cheap}; pieces of val and test are pairs by name."""
+"""Corpora on disk: train|val|test/{good,cheap}; pieces of val and test are pairs by name."""
 
 import math
 import tempfile

@@ -1,4 +1,4 @@
-"""Row: an unpaired mask network in the manner of CycleGAN, the alternative that the paper names.
+"""Row: an unpaired mask network like CycleGAN, the alternative named in the paper.
 
 Zhu et al. 2017 on mel rows. Two generators, each a network from rows to a mask, map source to
 reference and back; two critics judge crops of 1.3 s. Least-squares adversarial loss, cycle and

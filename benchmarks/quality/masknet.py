@@ -7,7 +7,7 @@ _SCALE_DB = 15.0  # brings levels to about unit spread
 
 
 class MaskNet(nn.Module):
-    """Three 1-D convolutions over time, rows as channels; starts as no change at all.
+    """Three 1-D convolutions over time, with rows as channels; starts with a zero mask.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ def matchering(bench: Bench) -> Fitted:
 
 
 def excerpt(bench: Bench):
-    """Thirty seconds [sample] of the reference folder: cuts of ten takes, drawn by seed."""
+    """Draw thirty seconds [sample] of the reference folder, from ten recordings."""
     files = find_audio_files(bench.corpus.reference)
     rng = np.random.default_rng(bench.seed)
     parts = []

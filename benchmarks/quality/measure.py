@@ -1,4 +1,4 @@
-"""Columns: what is measured of every output, and the means over pieces and seeds."""
+"""Columns: measurements of every output, and means over pieces and seeds."""
 
 import math
 import time
@@ -48,7 +48,7 @@ COLUMNS = {
 
 
 def run(bench: Bench, row: Row, judge: outside.OutsideJudge) -> dict:
-    """Train one row and try it on every test piece; {"skipped": why} where it cannot be had."""
+    """Train one row and test it on every piece; {"skipped": reason} if it is not available."""
     try:
         fitted = row.fit(bench)
     except SkippedError as error:

@@ -1,4 +1,4 @@
-"""Rows that Tonewood itself makes: match EQ, neighbours, the paper as written, ablations.
+"""Rows of Tonewood itself: match EQ, neighbours, the paper's method, ablations.
 
 An ablation is one line of `ABLATIONS`: what is changed, in words, then `--set` assignments for
 training and for enhancing.
@@ -61,7 +61,7 @@ ABLATIONS = {
 
 
 def row(name: str, change: Change) -> Row:
-    """Row of a change of settings; a wrong setting is an error now, not after the training."""
+    """Return a row with changed settings; a wrong setting is an error before the training."""
     apply_assignments(ModelSettings(), change.training)
     enhancing = apply_assignments(default_enhance_settings(change.method), change.enhancing)
 

@@ -1,4 +1,4 @@
-"""The outside judge: another architecture, taught by other takes than Tonewood's scorer.
+"""Independent judge: another architecture, trained on other recordings than Tonewood's scorer.
 
 It hears the spectrogram's own bins through a learnt linear projection and 1-D convolutions over
 time, where scorer and judge hear mel bands through 2-D ones. It learns from the takes that the

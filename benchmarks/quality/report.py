@@ -1,4 +1,4 @@
-"""A corpus's results → a table as text or Markdown, JSON, and a figure."""
+"""Write the results of a corpus as text, Markdown, JSON and a figure."""
 
 import json
 import re
@@ -149,7 +149,7 @@ def save(results: dict[str, dict], json_path: Path, page: Path | None, images: P
 
 
 def figure(result: dict) -> Figure:
-    """How much each row closed, every seed a dot, and what three judges made of it."""
+    """Draw the distance closed by each row, one dot per seed, and the scores of three judges."""
     rows = {n: r for n, r in result["rows"].items() if "seeds" in r and n != "reference"}
     tables = [summary(row["seeds"]) for row in rows.values()]
     places = range(len(rows), 0, -1)

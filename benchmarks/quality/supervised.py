@@ -1,4 +1,4 @@
-"""Row: a mask network taught with pairs, which users do not have.
+"""Row: a mask network trained with pairs, which users do not have.
 
 The few paired val pieces teach it. Each of up to four groups of pieces is held out once, to stop
 in time, and the nets' masks are averaged, so that every pair teaches.
@@ -47,7 +47,7 @@ def supervised(bench: Bench) -> Fitted:
 
 
 def fit(train: list[Tensor], held_out: list[Tensor]) -> MaskNet:
-    """Net that did best on held-out pairs, each [source or target, row, frame]."""
+    """Return the network with the best result on held-out pairs, each [source or target, row, frame]."""
     net = MaskNet(row_mean([pair[0] for pair in train]))
     optimiser = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=1e-2)
     generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)

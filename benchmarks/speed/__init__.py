@@ -1,1 +1,1 @@
-"""How fast, and in how much memory: whole processes, stages, and the machine's limits."""
+"""Speed and memory of whole processes and stages, and the limits of the machine."""

@@ -1,4 +1,4 @@
-"""What this machine can do at best: products of matrices, and moving memory; one core."""
+"""Measure the limits of one core: matrix products and memory transfers."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ class Limits:
 
 
 def best(work: Callable[[], object], repeats: int = 5) -> float:
-    """Seconds of the fastest of some runs, the first one left out."""
+    """Return the seconds of the fastest run, without the first one."""
     work()
     found = []
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""Whole processes, as a user starts them: seconds on the wall, seconds of cores, peak memory."""
+"""Measure whole processes: elapsed time, processor time, peak memory."""
 
 import os
 import subprocess
@@ -70,7 +70,7 @@ class Measured:
 
 
 def timed(command: Sequence[str | Path], cwd: Path | None = None) -> Run:
-    """Run a command to its end; it must succeed."""
+    """Run a command, which must succeed."""
     began = time.perf_counter()
     child = subprocess.Popen(
         [str(word) for word in command],

@@ -1,4 +1,4 @@
-"""Recordings of any length, made of nothing but a seed: bowed notes in a room, stereo."""
+"""Synthetic recordings of any length from a seed: bowed notes in a room, stereo."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ _NOTE_SECONDS = 0.5
 
 
 def notes(seconds: float, seed: int, formant_hz: float) -> Iterator[NDArray[np.float32]]:
-    """Yield (samples, 2), a note at a time."""
+    """Yield blocks (samples, 2), one note each."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(_NOTE_SECONDS * RATE)) / RATE
     swell = np.minimum(1, np.minimum(time, _NOTE_SECONDS - time) / 0.05)
@@ -30,7 +30,7 @@ def notes(seconds: float, seed: int, formant_hz: float) -> Iterator[NDArray[np.f
 
 
 def record(path: Path, seconds: float, seed: int = 0, formant_hz: float = 2_500.0) -> Path:
-    """Write a wav of 16 bits; one that is there already is taken as it is."""
+    """Write a 16-bit wav unless it exists."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_suffix(".part")
@@ -55,7 +55,7 @@ def folders(root: Path, minutes: float, takes: int = 40) -> tuple[Path, Path]:
 
 
 def archives(root: Path, hours: float, minutes: float = 1.0) -> tuple[Path, Path]:
-    """Write two such folders of many hours: takes of some minutes, their notes drawn from few."""
+    """Write two such folders of many hours: recordings of some minutes, from few different notes."""
     made = []
     for name, formant in (("reference", 900.0), ("source", 2_500.0)):
         rng = np.random.default_rng(int(formant))

@@ -1,4 +1,4 @@
-"""The stages inside `tonewood enhance`, each by itself on a minute of stereo; one core.
+"""Measure the stages of `tonewood enhance` alone, on a minute of stereo; one core.
 
 Work is counted from the formulas, not from counters: a real FFT of N points takes 2.5 N log2 N, a
 product of matrices 2 n m k, and a stage that mostly moves numbers is counted in bytes, each array
@@ -57,7 +57,7 @@ class Stage:
 
 
 def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
-    """Stages on a recording of a minute."""
+    """Measure all stages on a recording of a minute."""
     torch.set_num_threads(1)
     model = tonewood.load(model_name)
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
@@ -130,7 +130,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
 
 
 def fft(points: int) -> float:
-    """Operations of a real transform."""
+    """Return the operations of a real transform."""
     return 2.5 * points * log2(points)
 
 

@@ -14,7 +14,7 @@ def instrument(
     formant_hz: float = 2_500.0,
     seed: int = 0,
 ) -> Samples:
-    """Harmonic notes of 0.4 s under one formant, ``(channels, samples)``: a small instrument."""
+    """Synthesise harmonic notes of 0.4 s with one formant, ``(channels, samples)``."""
     rng = np.random.default_rng(seed)
     total = round(seconds * rate)
     time = np.arange(round(0.4 * rate)) / rate

@@ -1,4 +1,4 @@
-"""Requests drawn from an application's OpenAPI document, and whether its answers keep to it."""
+"""Generate requests from an OpenAPI document, and check the answers against it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from starlette.testclient import TestClient
 
 EXAMPLES = int(os.environ.get("TONEWOOD_EXAMPLES", "0"))
-"""Of each operation and kind in a campaign; a share of it, always the same, where there is none."""
+"""Requests of each operation in a campaign; in the test suite, `SHARE` constant ones."""
 SHARE = 5
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance,
@@ -31,28 +31,30 @@ Operation = Any
 Case = Any
 
 
-def operations(document: dict[str, Any], but: tuple[str, ...] = ()) -> Iterator[Operation]:
-    """Operations of a document, without those whose path is among some."""
+def operations(document: dict[str, Any], excluded: tuple[str, ...] = ()) -> Iterator[Operation]:
+    """Yield the operations of a document, without those of some paths."""
     config = schemathesis.Config()
-    for found in schemathesis.openapi.from_dict(document, config=config).get_all_operations():
-        assert not isinstance(found, Err), found.err()
-        operation = found.ok()
-        if operation.path not in but:
+    for result in schemathesis.openapi.from_dict(document, config=config).get_all_operations():
+        assert not isinstance(result, Err), result.err()
+        operation = result.ok()
+        if operation.path not in excluded:
             yield operation
 
 
-def keeps(client: TestClient, operation: Operation, placed: Callable[[Case, st.DataObject], None]) -> None:
-    """Ask an operation for what fits its declaration and what does not; every answer must keep it.
+def check_operation(
+    client: TestClient, operation: Operation, insert_names: Callable[[Case, st.DataObject], None]
+) -> None:
+    """Send valid and invalid requests to an operation; every answer must be as declared.
 
     Parameters
     ----------
-    placed : callable
-        Puts names of what is really there into some of the cases.
+    insert_names : callable
+        Puts names of existing resources into some of the requests.
     """
-    both = st.one_of(
+    strategies = st.one_of(
         operation.as_strategy(schemathesis.GenerationMode.POSITIVE),
         operation.as_strategy(schemathesis.GenerationMode.NEGATIVE)
-        if _may_be_wrong(operation)
+        if _accepts_input(operation)
         else st.nothing(),
     )
 
@@ -64,20 +66,20 @@ def keeps(client: TestClient, operation: Operation, placed: Callable[[Case, st.D
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(both, st.data())
-    def ask(case: Case, data: st.DataObject) -> None:
-        placed(case, data)
-        case.validate_response(_asked(client, case), checks=CHECKS)
+    @given(strategies, st.data())
+    def send_one(case: Case, data: st.DataObject) -> None:
+        insert_names(case, data)
+        case.validate_response(_send(client, case), checks=CHECKS)
 
-    ask()
+    send_one()
 
 
-def _may_be_wrong(operation: Operation) -> bool:
+def _accepts_input(operation: Operation) -> bool:
     return bool(list(operation.iter_parameters())) or bool(list(operation.body))
 
 
-def _asked(client: TestClient, case: Case) -> Any:
-    """The answer to a case, sent as `requests` would."""
+def _send(client: TestClient, case: Case) -> Any:
+    """Send a request, encoded as `requests` would; return the answer."""
     base = str(client.base_url)
     prepared = requests.Request(**case.as_transport_kwargs(base_url=base)).prepare()
     assert prepared.url is not None

@@ -1,4 +1,4 @@
-"""Corpora that anybody can render, at small size."""
+"""Rendered corpora, at small size."""
 
 import importlib
 import sys
@@ -22,7 +22,7 @@ def beds() -> Iterator[Any]:
         sys.path.remove(str(BENCHMARKS))
 
 
-def test_what_is_missing_is_named(beds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_are_named(beds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beds.shutil, "which", lambda _: "/usr/bin/fluidsynth")
     monkeypatch.setattr(beds, "SOUNDFONTS", Path("/nowhere"))
     assert beds.lacking("cello_mit") == ("/nowhere/FluidR3_GM.sf2 is missing: apt install fluid-soundfont-gm")
@@ -30,9 +30,9 @@ def test_what_is_missing_is_named(beds: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert "apt install fluidsynth" in beds.lacking("cello_mit")
 
 
-def test_one_piece_on_two_cellos(beds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if why := beds.lacking("cello_mit"):
-        pytest.skip(why)
+def test_two_cellos_play_the_same_notes(beds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := beds.lacking("cello_mit"):
+        pytest.skip(reason)
     monkeypatch.setattr(beds, "PAIRS", {"test": 1})
     monkeypatch.setattr(beds, "PAIR_SECONDS", 3.0)
     small = beds.Bed(beds.BEDS["cello_mit"].perform, 1, 2.0)
@@ -46,7 +46,7 @@ def test_one_piece_on_two_cellos(beds: Any, tmp_path: Path, monkeypatch: pytest.
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     good, cheap = (soundfile.read(tmp_path / "test" / side / "00.flac")[0] for side in ("good", "cheap"))
-    # The same notes at the same moments: levels rise and fall together; the sound is another's.
+    # Same notes at the same times: levels correlate, but the sound differs.
     levels = [np.sqrt((wave[: 24_000 * 2].reshape(-1, 1_200) ** 2).mean(axis=1)) for wave in (good, cheap)]
     assert np.corrcoef(*levels)[0, 1] > 0.5
     assert np.abs(good - cheap).max() > 0.02

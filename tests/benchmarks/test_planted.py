@@ -1,4 +1,4 @@
-"""A small share of the planted-cause benchmark: what is known to differ is found."""
+"""Short share of the planted-cause benchmark: a known difference is found."""
 
 import importlib
 import sys
@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def planted() -> Iterator[Any]:
-    """The benchmark's own module, imported as its script does."""
+    """Import the benchmark as its script does."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
         yield importlib.import_module("planted.measure")
@@ -28,16 +28,16 @@ def planted() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("cause", ["vibrato", "attack", "resonance"])
-def test_the_instruments_differ_in_their_cause_alone(planted: Any, cause: str) -> None:
-    one, other = (planted.phrase(it, 3.0, 5) for it in (planted.CAUSES[cause], planted.PLAIN))
+def test_instruments_differ_in_their_cause_only(planted: Any, cause: str) -> None:
+    one, other = (planted.phrase(instrument, 3.0, 5) for instrument in (planted.CAUSES[cause], planted.PLAIN))
     assert one.shape == other.shape == (48_000,)
     assert np.abs(one - other).max() > 0.01
     same = planted.phrase(planted.PLAIN, 3.0, 5)
     assert np.array_equal(other, same)
 
 
-def test_a_scorer_that_hears_bites_is_seen_to_hear_attacks(planted: Any) -> None:
-    """One whose answer is known, made by hand: it hears levels rise above 4 kHz."""
+def test_scorer_of_rising_treble_is_explained_by_attacks(planted: Any) -> None:
+    """Use a hand-made scorer with a known cause: rising levels above 4 kHz."""
     settings = apply_assignments(ModelSettings(), ["scorer.depth=1", "scorer.width=2"])
     scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator().manual_seed(0))
     scorer.requires_grad_(False)
@@ -51,5 +51,5 @@ def test_a_scorer_that_hears_bites_is_seen_to_hear_attacks(planted: Any) -> None
     reference, _ = planted.find(model, "attack", range(150, 152), 4.0)
     assert reference.side == "reference"
     assert reference.ratio >= 3
-    weights = {it.name: it.evidence.mean for it in reference.parts if it.name != "quiet"}
+    weights = {part.name: part.evidence.mean for part in reference.parts if part.name != "quiet"}
     assert max(weights, key=lambda name: weights[name]) == "attack"

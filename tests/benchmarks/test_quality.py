@@ -1,4 +1,4 @@
-"""A small share of the quality benchmark: its table, on a corpus whose answer is known."""
+"""Short share of the quality benchmark: its table, on a corpus with a known answer."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def notes(seconds: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cheap takes are good ones through one fixed filter: a static match EQ is all it takes."""
+    """Write a corpus whose source is the reference through a fixed filter, so a static EQ suffices."""
     root = tmp_path_factory.mktemp("corpora") / "filtered"
     rng = np.random.default_rng(5)
     for split, names, seconds in (("train", "ab", 31.0), ("test", "xy", 4.0)):
@@ -48,12 +48,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(corpus: Path) -> tuple[Path, dict[str, Any], str]:
+def report(corpus: Path) -> tuple[Path, dict[str, Any], str]:
     page = corpus.parent / "docs" / "quality.md"
     page.parent.mkdir()
     page.write_text("# By hand\n\n<!-- quality:begin -->\nold\n<!-- quality:end -->\n\nkept\n")
     small = ["--set", "training.steps=4"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, SCRIPT, corpus, "--quick", "--rows", *ROWS, *small, "--docs", page],
         capture_output=True,
         text=True,
@@ -61,11 +61,11 @@ def made(corpus: Path) -> tuple[Path, dict[str, Any], str]:
         env={**os.environ, "TONEWOOD_MATCHERING": "", "OMP_NUM_THREADS": "1"},
     )
     result = json.loads(page.with_suffix(".json").read_text())["filtered"]
-    return page, result, done.stdout
+    return page, result, process.stdout
 
 
-def test_rows_measure_what_is_known(made: tuple[Path, dict[str, Any], str]) -> None:
-    rows = made[1]["rows"]
+def test_rows_measure_the_known_answer(report: tuple[Path, dict[str, Any], str]) -> None:
+    rows = report[1]["rows"]
     assert tuple(rows) == ROWS
     closed = {name: row["seeds"][0]["closed"] for name, row in rows.items() if "seeds" in row}
     assert closed["untouched"] == 0
@@ -78,13 +78,13 @@ def test_rows_measure_what_is_known(made: tuple[Path, dict[str, Any], str]) -> N
     assert set(static["pieces"]) == {"x", "y"}
 
 
-def test_a_row_that_cannot_be_had_says_so(made: tuple[Path, dict[str, Any], str]) -> None:
-    assert "TONEWOOD_MATCHERING" in made[1]["rows"]["matchering"]["skipped"]
-    assert "skipped: TONEWOOD_MATCHERING" in made[2]
+def test_unavailable_row_is_reported(report: tuple[Path, dict[str, Any], str]) -> None:
+    assert "TONEWOOD_MATCHERING" in report[1]["rows"]["matchering"]["skipped"]
+    assert "skipped: TONEWOOD_MATCHERING" in report[2]
 
 
-def test_page_keeps_what_was_written_by_hand(made: tuple[Path, dict[str, Any], str]) -> None:
-    page, _, printed = made
+def test_page_keeps_handwritten_text(report: tuple[Path, dict[str, Any], str]) -> None:
+    page, _, printed = report
     text = page.read_text()
     assert text.startswith("# By hand")
     assert text.endswith("kept\n")
@@ -95,9 +95,9 @@ def test_page_keeps_what_was_written_by_hand(made: tuple[Path, dict[str, Any], s
     assert "static match EQ" in printed
 
 
-def test_every_row_stands_on_settings_that_exist() -> None:
-    done = subprocess.run([sys.executable, SCRIPT, "--list"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_every_row_has_valid_settings() -> None:
+    process = subprocess.run([sys.executable, SCRIPT, "--list"], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert {"tonewood", "cyclegan", "supervised", *ROWS} <= {
-        line.split()[0] for line in done.stdout.splitlines()
+        line.split()[0] for line in process.stdout.splitlines()
     }

@@ -1,4 +1,4 @@
-"""What is shared by the tests of sudden deaths and other trouble."""
+"""Fixtures of the short campaigns of killed commands."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -6,37 +6,39 @@ from pathlib import Path
 
 import pytest
 
-from campaigns.harness.crash.commands import LEAST, make_inputs, scenes
-from campaigns.harness.crash.runs import Nursery, Scene, Whole, steps_of
+from campaigns.harness.crash.commands import MINIMAL_OPTIONS, all_commands, make_inputs
+from campaigns.harness.crash.runs import Command, ForkServer, UndisturbedRun, count_steps
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings of seconds."""
+    """Return a folder of recordings of a few seconds."""
     return make_inputs(tmp_path_factory.mktemp("sudden"), files=2)
 
 
 @pytest.fixture(scope="session")
-def scene(inputs: Path) -> Callable[[str], Scene]:
-    """A command by name, with the least work that it can do."""
-    return scenes(inputs, LEAST).__getitem__
+def command_by_name(inputs: Path) -> Callable[[str], Command]:
+    """Return commands by name, with the least work that they can do."""
+    return all_commands(inputs, MINIMAL_OPTIONS).__getitem__
 
 
 @pytest.fixture(scope="session")
-def through(
-    scene: Callable[[str], Scene], nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], tuple[Whole, int]]:
-    """What a command by name makes undisturbed, and its steps on the disk; run once."""
+def undisturbed(
+    command_by_name: Callable[[str], Command],
+    fork_server: ForkServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[UndisturbedRun, int]]:
+    """Return the outputs and number of steps of an undisturbed command; each is run once."""
 
     @cache
-    def run(name: str) -> tuple[Whole, int]:
-        return steps_of(scene(name), tmp_path_factory.mktemp("whole"), nursery)
+    def run(name: str) -> tuple[UndisturbedRun, int]:
+        return count_steps(command_by_name(name), tmp_path_factory.mktemp("whole"), fork_server)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Commands as forks of one process."""
-    with Nursery() as there:
-        yield there
+def fork_server() -> Iterator[ForkServer]:
+    """Run commands as forks of one process."""
+    with ForkServer() as server:
+        yield server

@@ -1,4 +1,4 @@
-"""A share of the campaign of `campaigns/crash.py`: commands that are killed, and go on."""
+"""Short share of `campaigns/crash.py`: killed commands continue to the same files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 
 from campaigns.harness.crash.commands import make_test
 from campaigns.harness.crash.runs import (
-    Nursery,
-    Scene,
-    Whole,
-    killed_at_step,
-    killed_in_time,
-    undisturbed,
+    Command,
+    ForkServer,
+    UndisturbedRun,
+    kill_after_share,
+    kill_at_step,
+    run_undisturbed,
 )
 from campaigns.harness.crash.servers import kill_listening
 
@@ -21,31 +21,33 @@ from campaigns.harness.crash.servers import kill_listening
     ("name", "share"),
     [("enhance, a file", 6), ("enhance, --parquet", 4), ("listen new", 3), ("train", 2)],
 )
-def test_killed_at_a_step_on_the_disk(
-    scene: Callable[[str], Scene],
-    through: Callable[[str], tuple[Whole, int]],
-    nursery: Nursery,
+def test_command_killed_at_a_step_on_the_disk_continues(
+    command_by_name: Callable[[str], Command],
+    undisturbed: Callable[[str], tuple[UndisturbedRun, int]],
+    fork_server: ForkServer,
     tmp_path: Path,
     name: str,
     share: int,
 ) -> None:
-    asked, work = scene(name), tmp_path / "work"
-    whole, steps = through(name)
+    killed, work = command_by_name(name), tmp_path / "work"
+    outputs, steps = undisturbed(name)
     chosen = range(steps // share, steps, steps // share)
-    deaths = [killed_at_step(asked, work, whole, step, nursery) for step in (*chosen, steps)]
-    assert [death for death in deaths if death.wrong] == []
-    assert len(deaths) >= share
+    results = [kill_at_step(killed, work, outputs, step, fork_server) for step in (*chosen, steps)]
+    assert [result for result in results if result.errors] == []
+    assert len(results) >= share
 
 
-def test_killed_at_a_moment(scene: Callable[[str], Scene], nursery: Nursery, tmp_path: Path) -> None:
-    asked, work = scene("enhance, a folder"), tmp_path / "work"
-    whole = undisturbed(asked, work)
-    deaths = [killed_in_time(asked, work, whole, at, nursery) for at in (0.4, 0.9)]
-    assert [death for death in deaths if death.wrong] == []
-    assert {death.when for death in deaths} <= {"before", "in", "after"}
+def test_command_killed_at_a_moment_continues(
+    command_by_name: Callable[[str], Command], fork_server: ForkServer, tmp_path: Path
+) -> None:
+    killed, work = command_by_name("enhance, a folder"), tmp_path / "work"
+    outputs = run_undisturbed(killed, work)
+    results = [kill_after_share(killed, work, outputs, at, fork_server) for at in (0.4, 0.9)]
+    assert [result for result in results if result.errors] == []
+    assert {result.when for result in results} <= {"before", "in", "after"}
 
 
-def test_answers_that_were_confirmed_are_there(inputs: Path, tmp_path: Path) -> None:
+def test_confirmed_answers_survive_a_kill(inputs: Path, tmp_path: Path) -> None:
     test = make_test(inputs, tmp_path / "test")
-    death = kill_listening(test, tmp_path / "work", 4.0, 0.5)
-    assert death.wrong == []
+    result = kill_listening(test, tmp_path / "work", 4.0, 0.5)
+    assert result.errors == []

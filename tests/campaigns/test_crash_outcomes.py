@@ -1,4 +1,4 @@
-"""Trouble of other kinds, each with the end that docs/security.md states."""
+"""Other faults of disk, clock and inputs, with the outcomes that docs/security.md states."""
 
 import resource
 import shutil
@@ -10,96 +10,120 @@ from typing import Any
 
 import pytest
 
-from campaigns.harness.crash.commands import LEAST, MODEL
-from campaigns.harness.crash.runs import Nursery, Scene, Whole, content, left_in, state, unlike
+from campaigns.harness.crash.commands import MINIMAL_OPTIONS, MODEL
+from campaigns.harness.crash.runs import (
+    Command,
+    ForkServer,
+    UndisturbedRun,
+    content,
+    differences,
+    leftover_files,
+    state,
+)
 from tonewood.audio_io.reader import file_sha256
 from tonewood.enhancement import recipe
 from tonewood.errors import OutputError
 from tonewood.listening.database import AnswerDatabase
 
-Get = Callable[[str], Scene]
-Through = Callable[[str], tuple[Whole, int]]
+CommandByName = Callable[[str], Command]
+Undisturbed = Callable[[str], tuple[UndisturbedRun, int]]
 COMMANDS = ("enhance, a folder", "enhance, --parquet", "train", "listen new")
-pytestmark = pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no such limits here")
+pytestmark = pytest.mark.skipif(
+    not hasattr(resource, "RLIMIT_FSIZE"), reason="this system has no limit on file sizes"
+)
 
 
-def told(work: Path) -> str:
+def log_text(work: Path) -> str:
     return (work / "log").read_text()
 
 
-def made(work: Path) -> dict[str, str]:
-    """What a run left under final names; hidden files, and tables on their way, as well."""
-    return {name: held for name, held in state(work).items() if not name.startswith("cache/")}
+def outputs_of(work: Path) -> dict[str, str]:
+    """Return the outputs of a run, with hidden files and unfinished tables."""
+    return {name: digest for name, digest in state(work).items() if not name.startswith("cache/")}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_full_disk(scene: Get, through: Through, nursery: Nursery, tmp_path: Path, name: str) -> None:
-    asked, work = scene(name), tmp_path / "work"
-    whole, _ = through(name)
-    code, _ = nursery.run(asked.first(asked.fresh(work)), work, most_bytes=9_000)
-    assert code == 1, told(work)
-    assert "Traceback" not in told(work)
-    assert "full" in told(work)
-    assert {it for it in made(work) if not it.endswith(".parquet")} == set()  # which tells of it
-    assert left_in(work / "tmp") == []
-    code, _ = nursery.run(asked.again(work), work)
-    assert code == 0, told(work)
-    assert unlike(work, whole.made) == []
+def test_full_disk_is_reported_and_work_continues(
+    command_by_name: CommandByName,
+    undisturbed: Undisturbed,
+    fork_server: ForkServer,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    tested, work = command_by_name(name), tmp_path / "work"
+    expected, _ = undisturbed(name)
+    code, _ = fork_server.run(tested.first(tested.fresh(work)), work, most_bytes=9_000)
+    assert code == 1, log_text(work)
+    assert "Traceback" not in log_text(work)
+    assert "full" in log_text(work)
+    assert {
+        it for it in outputs_of(work) if not it.endswith(".parquet")
+    } == set()  # the table lists the failures
+    assert leftover_files(work / "tmp") == []
+    code, _ = fork_server.run(tested.again(work), work)
+    assert code == 0, log_text(work)
+    assert differences(work, expected.outputs) == []
 
 
 @contextmanager
 def disk_of(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of its own, where one may be mounted."""
+    """Mount a small disk, or skip the test."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no disk may be mounted here")
+        pytest.skip("mounting a disk is not permitted")
     try:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_really_is_full(inputs: Path, nursery: Nursery, tmp_path: Path) -> None:
+def test_mounted_disk_that_is_full_is_reported(inputs: Path, fork_server: ForkServer, tmp_path: Path) -> None:
     work, out = tmp_path / "work", tmp_path / "work" / "out"
     for name in ("out", "tmp", "cache"):
         (work / name).mkdir(parents=True)
-    command = ["enhance", str(inputs / "takes"), "-m", MODEL, "-o", str(out), *LEAST]
+    command = ["enhance", str(inputs / "takes"), "-m", MODEL, "-o", str(out), *MINIMAL_OPTIONS]
     with disk_of(out, "16m"):
         (out / "theirs").write_bytes(bytes((16 << 20) - 100_000))
-        assert nursery.run(command, work)[0] == 1, told(work)
-        assert "disk" in told(work)
-        assert "is full: free some space" in told(work)
+        assert fork_server.run(command, work)[0] == 1, log_text(work)
+        assert "disk" in log_text(work)
+        assert "is full: free some space" in log_text(work)
         assert [it.name for it in out.rglob("*") if it.is_file()] == ["theirs"]
         (out / "theirs").unlink()
-        assert nursery.run(command, work)[0] == 0, told(work)
+        assert fork_server.run(command, work)[0] == 0, log_text(work)
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "enhance, a file"])
-def test_read_only_folder(scene: Get, nursery: Nursery, tmp_path: Path, name: str) -> None:
-    asked, work = scene(name), tmp_path / "work"
-    command = asked.first(asked.fresh(work))
+def test_read_only_folder_is_reported(
+    command_by_name: CommandByName, fork_server: ForkServer, tmp_path: Path, name: str
+) -> None:
+    tested, work = command_by_name(name), tmp_path / "work"
+    command = tested.first(tested.fresh(work))
     (work / "out").chmod(0o555)
-    code, _ = nursery.run(command, work, powerless=True)
+    code, _ = fork_server.run(command, work, powerless=True)
     (work / "out").chmod(0o755)
-    assert code == 1, told(work)
-    assert "permission denied" in told(work)
-    assert len(told(work).strip().splitlines()) <= 3
+    assert code == 1, log_text(work)
+    assert "permission denied" in log_text(work)
+    assert len(log_text(work).strip().splitlines()) <= 3
     assert list((work / "out").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(scene: Get, nursery: Nursery, tmp_path: Path) -> None:
-    asked, work = scene("train"), tmp_path / "work"
-    command = asked.first(asked.fresh(work))
+def test_read_only_cache_is_not_used(
+    command_by_name: CommandByName, fork_server: ForkServer, tmp_path: Path
+) -> None:
+    tested, work = command_by_name("train"), tmp_path / "work"
+    command = tested.first(tested.fresh(work))
     (work / "cache").chmod(0o555)
-    code, _ = nursery.run(command, work, powerless=True)
+    code, _ = fork_server.run(command, work, powerless=True)
     (work / "cache").chmod(0o755)
-    assert code == 0, told(work)
+    assert code == 0, log_text(work)
     assert list((work / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize(("amount", "every"), [("1", 3), ("0", 3)])
-def test_vanished_input(inputs: Path, nursery: Nursery, tmp_path: Path, amount: str, every: int) -> None:
-    # Whenever it goes: all is there and right, or nothing is and the reason is told.
+def test_removed_input_is_reported_or_finished(
+    inputs: Path, fork_server: ForkServer, tmp_path: Path, amount: str, every: int
+) -> None:
+    # At any moment: either all outputs are complete, or there are none and the reason is reported.
     work = tmp_path / "work"
     codes = []
     for turn in range(1, 60, every):
@@ -108,15 +132,15 @@ def test_vanished_input(inputs: Path, nursery: Nursery, tmp_path: Path, amount: 
             (work / name).mkdir(parents=True)
         take = work / "take.flac"
         shutil.copyfile(inputs / "tagged.flac", take)
-        command = ["enhance", str(take), "-m", MODEL, "-o", str(work / "out"), *LEAST]
+        command = ["enhance", str(take), "-m", MODEL, "-o", str(work / "out"), *MINIMAL_OPTIONS]
         command += ["--amount", amount]
-        code, _ = nursery.run(command, work, vanish=[str(take), turn])
+        code, _ = fork_server.run(command, work, vanish=[str(take), turn])
         codes.append(code)
-        assert "Traceback" not in told(work), turn
+        assert "Traceback" not in log_text(work), turn
         if take.exists():
             break
         if code == 1:
-            assert "take.flac does not exist: check its name" in told(work), turn
+            assert "take.flac does not exist: check its name" in log_text(work), turn
             assert list((work / "out").iterdir()) == [], turn
         else:
             assert len(list((work / "out").iterdir())) == 2, turn
@@ -126,73 +150,85 @@ def test_vanished_input(inputs: Path, nursery: Nursery, tmp_path: Path, amount: 
 
 
 @pytest.mark.parametrize("name", ["enhance, --parquet", "train"])
-def test_a_clock_that_goes_back(
-    scene: Get, through: Through, nursery: Nursery, tmp_path: Path, name: str
+def test_clock_that_runs_backwards_changes_nothing(
+    command_by_name: CommandByName,
+    undisturbed: Undisturbed,
+    fork_server: ForkServer,
+    tmp_path: Path,
+    name: str,
 ) -> None:
-    asked, work = scene(name), tmp_path / "work"
-    whole, steps = through(name)
-    nursery.run(asked.first(asked.fresh(work)), work, step=2 * steps // 3)  # now, and then before
-    code, _ = nursery.run(asked.again(work), work, backwards=True)
-    assert code == 0, told(work)
-    assert unlike(work, whole.made) == []
+    tested, work = command_by_name(name), tmp_path / "work"
+    expected, steps = undisturbed(name)
+    fork_server.run(tested.first(tested.fresh(work)), work, step=2 * steps // 3)
+    code, _ = fork_server.run(tested.again(work), work, backwards=True)
+    assert code == 0, log_text(work)
+    assert differences(work, expected.outputs) == []
 
 
 @pytest.mark.parametrize("amount", ["1", "0.5"])
-def test_two_runs_into_one_folder(
-    scene: Get, through: Through, nursery: Nursery, tmp_path: Path, amount: str
+def test_two_runs_share_one_folder(
+    command_by_name: CommandByName,
+    undisturbed: Undisturbed,
+    fork_server: ForkServer,
+    tmp_path: Path,
+    amount: str,
 ) -> None:
     name = "enhance, a folder"
-    asked, work = scene(name), tmp_path / "work"
-    whole, _ = through(name)
-    command = asked.first(asked.fresh(work))
-    with Nursery() as other:
+    tested, work = command_by_name(name), tmp_path / "work"
+    expected, _ = undisturbed(name)
+    command = tested.first(tested.fresh(work))
+    with ForkServer() as other:
         other.start([*command, "--amount", amount], work)
-        nursery.start(command, work)
-        codes = [other.ended()[0], nursery.ended()[0]]
+        fork_server.start(command, work)
+        codes = [other.wait()[0], fork_server.wait()[0]]
     if amount == "1":
-        assert codes == [0, 0], told(work)
-        assert unlike(work, whole.made) == []
+        assert codes == [0, 0], log_text(work)
+        assert differences(work, expected.outputs) == []
         return
-    # Two that differ: each output is one's or the other's, with its own recipe.
-    assert sorted(codes) in ([0, 1], [1, 1]), told(work)
-    assert "exists: name another output or pass --overwrite" in told(work)
-    assert set(made(work)) == set(whole.made)
-    for side in (work / "out").rglob(f"*{recipe.RECIPE_SUFFIX}"):
-        sound = side.with_name(side.name.removesuffix(recipe.RECIPE_SUFFIX))
-        assert recipe.load_recipe(side).output_sha256 == file_sha256(sound)
+    # With different settings, each output is from one run and has its own recipe.
+    assert sorted(codes) in ([0, 1], [1, 1]), log_text(work)
+    assert "exists: name another output or pass --overwrite" in log_text(work)
+    assert set(outputs_of(work)) == set(expected.outputs)
+    for recipe_file in (work / "out").rglob(f"*{recipe.RECIPE_SUFFIX}"):
+        sound = recipe_file.with_name(recipe_file.name.removesuffix(recipe.RECIPE_SUFFIX))
+        assert recipe.load_recipe(recipe_file).output_sha256 == file_sha256(sound)
 
 
-def test_two_trainings_of_one_model(scene: Get, through: Through, nursery: Nursery, tmp_path: Path) -> None:
+def test_second_training_of_one_model_is_refused(
+    command_by_name: CommandByName, undisturbed: Undisturbed, fork_server: ForkServer, tmp_path: Path
+) -> None:
     name = "train"
-    asked, work = scene(name), tmp_path / "work"
-    whole, _ = through(name)
-    command = asked.first(asked.fresh(work))
-    with Nursery() as other:
+    tested, work = command_by_name(name), tmp_path / "work"
+    expected, _ = undisturbed(name)
+    command = tested.first(tested.fresh(work))
+    with ForkServer() as other:
         other.start(command, work)
-        nursery.start(command, work)
-        codes = sorted([other.ended()[0], nursery.ended()[0]])
-    assert codes == [0, 1], told(work)
-    assert "is being made by another process right now" in told(work)
-    assert content(work / "out/ours.tonewood") == whole.made["out/ours.tonewood"]
-    assert unlike(work, whole.made) == []
+        fork_server.start(command, work)
+        codes = sorted([other.wait()[0], fork_server.wait()[0]])
+    assert codes == [0, 1], log_text(work)
+    assert "is being made by another process right now" in log_text(work)
+    assert content(work / "out/ours.tonewood") == expected.outputs["out/ours.tonewood"]
+    assert differences(work, expected.outputs) == []
 
 
-def test_answers_on_a_full_disk(tmp_path: Path) -> None:
+def test_full_disk_keeps_earlier_answers(tmp_path: Path) -> None:
     answers = AnswerDatabase(tmp_path / "answers.sqlite")
-    who = answers.add_listener("yes").id
-    assert answers.save_answer(who, 0, "A", final=True, seconds=1.0)
+    listener = answers.add_listener("yes").id
+    assert answers.save_answer(listener, 0, "A", final=True, seconds=1.0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (answers.path.stat().st_size, before[1]))
     try:
         with pytest.raises(OutputError, match=r"cannot be used .*: check the folder and the disk"):
-            answers.save_answer(who, 1, "B" * 40_000, final=True, seconds=1.0)
+            answers.save_answer(listener, 1, "B" * 40_000, final=True, seconds=1.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert {screen: it.value for screen, it in answers.answers_of(who).items()} == {0: "A"}
-    assert answers.save_answer(who, 1, "B", final=True, seconds=1.0)
+    assert {screen: it.value for screen, it in answers.answers_of(listener).items()} == {0: "A"}
+    assert answers.save_answer(listener, 1, "B", final=True, seconds=1.0)
 
 
-def test_answers_by_a_clock_that_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_kept_when_the_clock_runs_backwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = AnswerDatabase(tmp_path / "answers.sqlite")
     now = iter([1e9, 9e8, 8e8, -1.0, 0.0])
     monkeypatch.setattr("time.time", lambda: next(now))
@@ -203,7 +239,7 @@ def test_answers_by_a_clock_that_goes_back(tmp_path: Path, monkeypatch: pytest.M
     assert [it.number for it in answers.list_listeners()] == [0, 1]
 
 
-def test_two_servers_of_one_test(tmp_path: Path) -> None:
+def test_two_servers_share_one_test(tmp_path: Path) -> None:
     both = [AnswerDatabase(tmp_path / "answers.sqlite") for _ in range(2)]
     people = [both[k % 2].add_listener("yes") for k in range(6)]
     assert sorted(it.number for it in people) == list(range(6))

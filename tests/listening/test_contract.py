@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import strategies as st
 
-from campaigns.harness.contract import keeps, operations
+from campaigns.harness.contract import check_operation, operations
 from tonewood.listening.definition import ListeningTest
 from tonewood.listening.server import create_listening_app
 
@@ -35,7 +35,7 @@ def test_openapi_document_is_kept_to(copied: Callable[[str], tuple[ListeningTest
 
         asked = []
         for operation in operations(made.openapi()):
-            keeps(client, operation, placed)
+            check_operation(client, operation, placed)
             asked.append(operation.label)
         assert len(asked) == 8
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from campaigns.harness.load.clients import connected
+from campaigns.harness.load.clients import open_connection
 from tests.studio.conftest import Live
 from tonewood.studio.app import create_studio_app
 from tonewood.studio.state import StudioState
@@ -30,7 +30,7 @@ def asked(live: Live, method: str, path: str, *more: str, host: str | None = Non
     place = live.url.removeprefix("http://").rstrip("/") if host is None else host
     lines = [f"{method} {path} HTTP/1.1", f"Host: {place}", "Connection: close", *more, "", ""]
     pieces = []
-    with connected(live.url) as wire:
+    with open_connection(live.url) as wire:
         wire.sendall("\r\n".join(lines).encode("latin-1"))
         while piece := wire.recv(65_536):
             pieces.append(piece)

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from campaigns.harness.fuzz.session_files import packed, unpacked
+from campaigns.harness.fuzz.session_files import make_zip, unzip
 from tests.studio.conftest import NOTE, kept
 from tonewood.errors import AudioError
 from tonewood.studio import session_archive, uploads
@@ -32,7 +32,7 @@ def whole(client: TestClient, session: dict[str, Any]) -> dict[str, bytes]:
     kept(client, session, amount=0.7, notes=[NOTE])
     client.get(f"/api/sessions/{session['id']}/take/recipe")  # which waits for the whole rendering
     content = client.get(f"/api/sessions/{session['id']}/take/session").content
-    return unpacked(content)
+    return unzip(content)
 
 
 def told(name: str, change: Callable[[dict[str, Any]], object]) -> Change:
@@ -69,11 +69,11 @@ def both(*changes: Change) -> Change:
 def bands(power: object, hz: object, claimed: bytes = b"") -> Change:
     sink = io.BytesIO()
     np.savez(sink, power=np.array(power), hz=np.array(hz))
-    inner = unpacked(sink.getvalue())
+    inner = unzip(sink.getvalue())
     if claimed:  # another shape in the header, of the same length
         inner["power.npy"] = inner["power.npy"].replace(b"(1, 1), }" + b" " * len(claimed), claimed)
         assert claimed in inner["power.npy"]
-    return part("bands.npz", packed(inner))
+    return part("bands.npz", make_zip(inner))
 
 
 HZ = [100.0, 200.0]
@@ -126,7 +126,7 @@ def test_made_up_session_file(
     parts = dict(whole)
     MADE_UP[name](parts)
     before = everything(desk)
-    answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
     assert answer.status_code == 400, answer.text
     assert everything(desk) == before
     assert str(desk.database.folder) not in answer.text
@@ -145,7 +145,7 @@ def test_a_session_file_is_not_believed_about_its_sound(
 ) -> None:
     parts, before = dict(whole), everything(desk)
     manifest(lambda it: it["sound"].update(claim))(parts)
-    answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
     assert "is not the one it was made with" in answer.json()["error"]
     assert everything(desk) == before
 
@@ -157,7 +157,7 @@ def test_a_session_file_whose_sound_cannot_be_used_says_so_without_a_path(
     sink = io.BytesIO()
     soundfile.write(sink, np.zeros(16_000), 16_000, format="WAV")
     parts["upload.wav"] = sink.getvalue()
-    answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
     assert answer.json()["error"].startswith("take.wav is silent")
     assert everything(desk) == before
 
@@ -168,7 +168,7 @@ def test_a_title_from_a_session_file_is_one_line_of_bearable_length(
     for title, wanted in (("a\nb\x1b[2J", "a\\nb\\x1b[2J"), ("x" * 10_000, "x" * 120)):
         parts = dict(whole)
         manifest(partial(dict.update, title=title))(parts)
-        answer = client.post("/api/recordings?name=a.tonewood-session", content=packed(parts))
+        answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
         assert answer.json()["title"] == wanted
         client.delete(f"/api/sessions/{answer.json()['id']}")
 
@@ -186,11 +186,11 @@ def test_zip_bomb_of_terabytes(client: TestClient, desk: StudioState) -> None:
 
 
 def test_zip_bomb_that_lies_about_its_size(client: TestClient, whole: dict[str, bytes]) -> None:
-    content = bytearray(packed({**whole, "session.json": b" " * 50_000_000}))
+    content = bytearray(make_zip({**whole, "session.json": b" " * 50_000_000}))
     size = (50_000_000).to_bytes(4, "little")
     while (at := content.find(size)) >= 0:
         content[at : at + 4] = (2).to_bytes(4, "little")
-    assert len(content) < 10 * len(packed(whole))
+    assert len(content) < 10 * len(make_zip(whole))
     answer = client.post("/api/recordings?name=a.tonewood-session", content=bytes(content))
     assert answer.status_code == 400
     assert REFUSED in answer.json()["error"]
@@ -203,7 +203,7 @@ def test_zip_bomb_that_claims_to_hold_more_than_it_is() -> None:
         archive.filelist[0].compress_size = 2**32 - 2  # a gibibyte of it would be read at once
     with zipfile.ZipFile(sink) as archive, pytest.raises(zipfile.BadZipFile, match="larger than"):
         uncompressed_size(archive)
-    assert uncompressed_size(zipfile.ZipFile(io.BytesIO(packed({"a": b"x" * 9, "b": b""})))) == 9
+    assert uncompressed_size(zipfile.ZipFile(io.BytesIO(make_zip({"a": b"x" * 9, "b": b""})))) == 9
 
 
 def test_a_session_that_cannot_be_shown_is_not_kept(
@@ -281,6 +281,6 @@ def test_what_is_read_at_once_of_a_recipe_is_bounded(
     longest = max(len(whole[it]) for it in ("session.json", "model.tonewood", "anchor.json"))
     recipe = whole["found-0.recipe.json"] + b" " * longest
     monkeypatch.setattr(session_archive, "_MAX_ENTRY_BYTES", longest)
-    content = packed({**whole, "found-0.recipe.json": recipe})
+    content = make_zip({**whole, "found-0.recipe.json": recipe})
     answer = client.post("/api/recordings?name=a.tonewood-session", content=content)
     assert answer.status_code == 400

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from campaigns.harness.fuzz.mutations import BYTES, TEXT, mutated
+from campaigns.harness.fuzz.mutations import BYTES, TEXT, mutate
 from tests.studio.conftest import NOTE, kept
 from tonewood.studio import session_archive
 
@@ -22,9 +22,9 @@ def test_damaged_session_files(client: TestClient, session: dict[str, Any]) -> N
     for number in range(SHARE):
         # Where the names, sizes and ways of packing stand is the end; damage that too.
         if number % 2:
-            content = whole[:-2_000] + mutated(whole[-2_000:], BYTES, random)
+            content = whole[:-2_000] + mutate(whole[-2_000:], BYTES, random)
         else:
-            content = mutated(whole, BYTES, random)
+            content = mutate(whole, BYTES, random)
         answer = client.post("/api/recordings?name=a.tonewood-session", content=content)
         answers.append(answer.status_code)
         if answer.status_code != 201:
@@ -60,7 +60,7 @@ def test_damaged_requests(client: TestClient, session: dict[str, Any]) -> None:
     ]
     for number in range(4 * SHARE):
         method, route, right = routes[number % len(routes)]
-        content = mutated(right, TEXT, random)
+        content = mutate(right, TEXT, random)
         headers = {"Content-Type": "application/json"}
         answer = client.request(method, route, content=content, headers=headers)
         assert answer.status_code < 500, (route, content, answer.text)

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from campaigns.harness.load.clients import Client, Tally, crowd
-from campaigns.harness.load.process import Sample, growth, sample, unnumbered
-from campaigns.harness.load.process import opened as opened_by
+from campaigns.harness.load.clients import Client, LoadResult, run_clients
+from campaigns.harness.load.process import Sample, growth, open_files, sample, without_long_numbers
 from tests.conftest import instrument
 from tests.studio.conftest import EXAMPLE, Live, opened
 from tonewood.batch import enhance_file
@@ -36,15 +35,20 @@ def test_growth_is_of_the_second_half() -> None:
 
 def opened_below(folder: Path) -> int:
     """How many files below a folder this process has open."""
-    name = unnumbered(str(folder))
-    return sum(n for it, n in opened_by(os.getpid()).items() if it.startswith(name))
+    name = without_long_numbers(str(folder))
+    return sum(n for it, n in open_files(os.getpid()).items() if it.startswith(name))
 
 
 def test_a_sample_counts_what_is_opened(tmp_path: Path) -> None:
     before = sample(os.getpid())
     held = [(tmp_path / str(k)).open("w") for k in range(7)]
     assert sample(os.getpid()).handles >= 7
-    assert sum(n for k, n in opened_by(os.getpid()).items() if k.startswith(unnumbered(str(tmp_path)))) == 7
+    assert (
+        sum(
+            n for k, n in open_files(os.getpid()).items() if k.startswith(without_long_numbers(str(tmp_path)))
+        )
+        == 7
+    )
     for file in held:
         file.close()
     assert before.rss > 2**20
@@ -66,15 +70,17 @@ def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> N
         assert not isinstance(event, output_files.FileFailure), event
         if isinstance(event, enhance_file.FileEnhanced):
             gc.collect()  # what only points at itself is not held
-            names = opened_by(os.getpid())
-            handles.append(sum(n for name, n in names.items() if name.startswith(unnumbered(str(tmp_path)))))
+            names = open_files(os.getpid())
+            handles.append(
+                sum(n for name, n in names.items() if name.startswith(without_long_numbers(str(tmp_path))))
+            )
     assert len(handles) == 60
     assert handles[59] == handles[19] < 20
 
 
 def test_requests_leave_nothing_open(live: Live) -> None:
-    tally = Tally()
-    someone = Client(live.url, 0, tally)
+    result = LoadResult()
+    someone = Client(live.url, 0, result)
     with live.client() as http, someone.http:
         session = opened(http, EXAMPLE)
         someone.sessions.append(session["id"])
@@ -85,7 +91,7 @@ def test_requests_leave_nothing_open(live: Live) -> None:
         before = least(live.process.pid, wanted=0, seconds=1.5)
         for number in range(50):
             acts[number % 4]()
-        assert tally.faults == []
+        assert result.errors == []
         assert least(live.process.pid, wanted=before, seconds=120) <= before
         http.delete(f"/api/sessions/{session['id']}")
 
@@ -100,7 +106,7 @@ def least(pid: int, wanted: int, seconds: float) -> int:
 
 
 def test_a_small_crowd_meets_no_fault(live: Live) -> None:
-    tally = crowd(live.url, clients=3, seconds=1, seed=3, least=8)
-    assert tally.faults == []
-    assert tally.answers["5xx"] == 0
-    assert sum(tally.done.values()) >= 3 * 8
+    result = run_clients(live.url, clients=3, seconds=1, seed=3, least=8)
+    assert result.errors == []
+    assert result.answers["5xx"] == 0
+    assert sum(result.done.values()) >= 3 * 8

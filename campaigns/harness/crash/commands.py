@@ -1,4 +1,4 @@
-"""Commands that are killed, on recordings of seconds."""
+"""Commands to kill, on recordings of a few seconds."""
 
 import subprocess
 import sys
@@ -7,14 +7,14 @@ from pathlib import Path
 import soundfile
 
 from campaigns.harness.audio import instrument
-from campaigns.harness.crash.runs import Scene, environment
+from campaigns.harness.crash.runs import Command, environment
 from tonewood.audio_io import tags
 
 RATE = 16_000
 MODEL = "soundfont-cello"
-SHORT = ("--steps", "3", "--force")
-LEAST = ("--prior", "static", "--steps", "0", "--force")
-TINY = (
+SHORT_OPTIONS = ("--steps", "3", "--force")
+MINIMAL_OPTIONS = ("--prior", "static", "--steps", "0", "--force")
+TINY_TRAINING = (
     "scorer.depth=2", "scorer.width=4", "scorer.crop_seconds=1.0", "training.steps=40",
     "training.check_every=4", "training.batch=8", "training.held_out=0.25",
     "priors.neighbours.frames=512", "priors.neighbours.codes=64", "priors.network.steps=20",
@@ -23,7 +23,7 @@ TINY = (
 
 
 def make_inputs(root: Path, files: int = 4, seconds: float = 16.0) -> Path:
-    """Recordings to enhance, in two folders; two folders to learn from; two conditions."""
+    """Write recordings to enhance, two training folders and two conditions of a listening test."""
     for number in range(files):
         path = root / "takes" / f"day{number % 2}" / f"take{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,45 +44,45 @@ def make_inputs(root: Path, files: int = 4, seconds: float = 16.0) -> Path:
     return root
 
 
-def scenes(inputs: Path, few: tuple[str, ...] = SHORT) -> dict[str, Scene]:
-    """All of them, by name."""
+def all_commands(inputs: Path, options: tuple[str, ...] = SHORT_OPTIONS) -> dict[str, Command]:
+    """Return all commands by name."""
     takes, tagged = inputs / "takes", inputs / "tagged.flac"
-    sets = [word for it in TINY for word in ("--set", it)]
+    sets = [word for assignment in TINY_TRAINING for word in ("--set", assignment)]
     sides = ["--reference", str(inputs / "reference"), "--source", str(inputs / "source")]
     conditions = [str(inputs / "conditions" / it) for it in ("good", "plain")]
 
     def single(work: Path) -> list[str]:
-        return ["enhance", str(tagged), "-m", MODEL, "-o", str(work / "out/take.flac"), *few]
+        return ["enhance", str(tagged), "-m", MODEL, "-o", str(work / "out/take.flac"), *options]
 
     def folder(work: Path) -> list[str]:
-        return ["enhance", str(takes), "-m", MODEL, "-o", str(work / "out"), *few]
+        return ["enhance", str(takes), "-m", MODEL, "-o", str(work / "out"), *options]
 
     def train(work: Path) -> list[str]:
         return ["train", *sides, *sets, "-o", str(work / "out/ours.tonewood")]
 
-    def new(work: Path) -> list[str]:
-        given = ["--seconds", "5", "--no-checks", "--seed", "3"]
-        return ["listen", "new", *conditions, *given, "-o", str(work / "out/test")]
+    def listen_new(work: Path) -> list[str]:
+        listen_options = ["--seconds", "5", "--no-checks", "--seed", "3"]
+        return ["listen", "new", *conditions, *listen_options, "-o", str(work / "out/test")]
 
-    def plain(work: Path) -> list[str]:
+    def with_table(work: Path) -> list[str]:
         return [*folder(work), "--parquet", str(work / "out/table.parquet")]
 
-    def spread(work: Path) -> list[str]:
+    def with_workers(work: Path) -> list[str]:
         return [*folder(work), "--workers", "1"]
 
-    made = [
-        Scene("enhance, a file", single, single, inputs),
-        Scene("enhance, a folder", folder, folder, inputs),
-        Scene("enhance, --parquet", plain, plain, inputs),
-        Scene("enhance, --workers 1", spread, spread, inputs),
-        Scene("train", train, lambda work: [*train(work), "--resume"], inputs, settled=True),
-        Scene("listen new", new, new, inputs, settled=True),
+    commands = [
+        Command("enhance, a file", single, single, inputs),
+        Command("enhance, a folder", folder, folder, inputs),
+        Command("enhance, --parquet", with_table, with_table, inputs),
+        Command("enhance, --workers 1", with_workers, with_workers, inputs),
+        Command("train", train, lambda work: [*train(work), "--resume"], inputs, may_report_existing=True),
+        Command("listen new", listen_new, listen_new, inputs, may_report_existing=True),
     ]
-    return {it.name: it for it in made}
+    return {command.name: command for command in commands}
 
 
 def make_test(inputs: Path, out: Path) -> Path:
-    """A listening test, to be served."""
+    """Build a listening test to serve."""
     work = out.with_name(f"{out.name}-work")
     (work / "tmp").mkdir(parents=True)
     conditions = [str(inputs / "conditions" / it) for it in ("good", "plain")]

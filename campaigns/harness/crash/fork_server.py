@@ -1,8 +1,9 @@
-"""Commands as forks of one process that has loaded all they need, with some trouble on their way.
+"""Server that runs commands as forks of itself, with injected faults.
 
-They are killed at a step on the disk, find a folder read-only, a disk full or an input gone. A step
-is whatever Python does to files below a folder: open for writing, link, rename, remove, make a
-folder. Reads a request a line, and answers how the fork ended and how many steps it had taken.
+Faults: killed at a step on the disk, read-only folder, full disk, removed input, clock that runs
+backwards. A step is anything that Python does to files below a folder: open for writing, link,
+rename, remove, create a folder. Each line of input is a request in JSON; the answer is the exit code
+of the fork and its number of steps.
 """
 
 import ctypes
@@ -19,46 +20,46 @@ from typing import Any
 
 _CHANGES = ("os.remove", "os.rename", "os.link", "os.mkdir", "os.rmdir", "os.truncate")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_NAMELESS = getattr(os, "O_TMPFILE", -1)  # what nothing is ever seen of
+_UNNAMED_FILE = getattr(os, "O_TMPFILE", -1)  # never visible in a folder
 
 
-def watch(root: str, step: int, count: mmap.mmap) -> None:
-    """Count this process's steps, and kill it before one of them."""
+def count_steps(root: str, step: int, count: mmap.mmap) -> None:
+    """Count the steps of this process, and kill it before one of them."""
 
-    def seen(event: str, arguments: tuple[Any, ...]) -> None:
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
-            ours = isinstance(path, str | bytes | os.PathLike) and flags & _WRITES
-            ours = ours and flags & _NAMELESS != _NAMELESS
+            is_step = isinstance(path, str | bytes | os.PathLike) and flags & _WRITES
+            is_step = is_step and flags & _UNNAMED_FILE != _UNNAMED_FILE
         elif event in _CHANGES:
-            path, ours = arguments[0], True
+            path, is_step = arguments[0], True
         else:
             return
-        if ours and os.fsdecode(path).startswith((root, ".tonewood-")):
+        if is_step and os.fsdecode(path).startswith((root, ".tonewood-")):
             number = int.from_bytes(count[:8], "little") + 1
             count[:8] = number.to_bytes(8, "little")
             if number == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(seen)
+    sys.addaudithook(hook)
 
 
-def vanish(path: str, turn: int) -> None:
-    """Remove a file just before it is opened for the so-manieth time."""
+def remove_before_open(path: str, turn: int) -> None:
+    """Remove a file just before it is opened for the given time."""
     turns = 0
 
-    def seen(event: str, arguments: tuple[Any, ...]) -> None:
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal turns
         if event == "open" and str(arguments[0]) == path:
             turns += 1
             if turns == turn:
-                os.unlink(path)  # noqa: PTH108 - pathlib opens nothing, but who knows
+                os.unlink(path)  # noqa: PTH108 - pathlib may open files
 
-    sys.addaudithook(seen)
+    sys.addaudithook(hook)
 
 
-def powerless() -> None:
-    """Let permissions hold for the superuser too: give the power to pass over them away."""
+def drop_root_privileges() -> None:
+    """Give up the capability by which root ignores permissions."""
     libc = ctypes.CDLL(None, use_errno=True)
     override = ~(1 << 1)  # CAP_DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
@@ -69,8 +70,8 @@ def powerless() -> None:
         libc.capset(header, sets)
 
 
-def backwards() -> None:
-    """Let the clock begin in 1971 and go back an hour whenever it is read."""
+def run_clock_backwards() -> None:
+    """Start the clock in 1971 and set it back an hour at every call."""
     now = [40_000_000.0]
 
     def read() -> float:
@@ -80,30 +81,30 @@ def backwards() -> None:
     time.time = read
 
 
-def troubled(asked: dict[str, Any]) -> None:
-    """Make what trouble is asked for."""
-    if asked.get("powerless"):
-        powerless()
-    if asked.get("backwards"):
-        backwards()
-    if asked.get("vanish"):
-        vanish(*asked["vanish"])
-    if asked.get("most_bytes"):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (asked["most_bytes"], resource.RLIM_INFINITY))
+def apply_faults(request: dict[str, Any]) -> None:
+    """Inject the faults of a request."""
+    if request.get("powerless"):
+        drop_root_privileges()
+    if request.get("backwards"):
+        run_clock_backwards()
+    if request.get("vanish"):
+        remove_before_open(*request["vanish"])
+    if request.get("most_bytes"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["most_bytes"], resource.RLIM_INFINITY))
 
 
-def born(asked: dict[str, Any], count: mmap.mmap) -> None:
-    """Be the command."""
+def run_command(request: dict[str, Any], count: mmap.mmap) -> None:
+    """Run the command of a request in this process."""
     from tonewood import cli
 
-    os.environ.update(asked["environment"])
+    os.environ.update(request["environment"])
     tempfile.tempdir = None
-    told = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(told, 1)
-    os.dup2(told, 2)
-    sys.argv = ["tonewood", *asked["arguments"]]
-    troubled(asked)
-    watch(asked["root"], asked["step"], count)
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = ["tonewood", *request["arguments"]]
+    apply_faults(request)
+    count_steps(request["root"], request["step"], count)
     code = 70
     try:
         cli.main()
@@ -117,18 +118,18 @@ def born(asked: dict[str, Any], count: mmap.mmap) -> None:
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
+    """Answer requests until the input ends."""
     from tonewood.cli.progress import TrainingDisplay  # noqa: F401
     from tonewood.listening import builder, stimuli  # noqa: F401
     from tonewood.training import pipeline  # noqa: F401
 
     count = mmap.mmap(-1, 8)
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         count[:8] = bytes(8)
         child = os.fork()
         if child == 0:
-            born(asked, count)
+            run_command(request, count)
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         print(json.dumps([code, int.from_bytes(count[:8], "little")]), flush=True)

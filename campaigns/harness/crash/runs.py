@@ -1,7 +1,7 @@
-"""Commands that are killed: at a moment of their time, or at a step that they take on the disk.
+"""Kill commands at a share of their processor time, or at a step on the disk, and check the outputs.
 
-After a death what stands under a final name must be what an undisturbed run makes, or nothing; and
-the command, given again, must end with all that such a run makes and nothing else.
+After a kill, files under final names must be equal to those of an undisturbed run, or absent. The
+command is then run again and must produce the same files as an undisturbed run, and no others.
 """
 
 import hashlib
@@ -24,26 +24,26 @@ from tonewood.model.model import load_model
 from tonewood.training.scorers import CHECKPOINT_SUFFIX as CHECKPOINT
 
 SITE = Path(__file__).parent / "site"
-KILLED = -9
-_LONGEST = 900.0
-# What torch and Dask leave in the folder for temporary files is theirs; Dask's must be empty.
-_THEIRS = {"torchinductor_root", "dask-scratch-space"}
+KILLED_CODE = -9
+_TIMEOUT_S = 900.0
+# Torch and Dask leave these in the folder of temporary files; Dask's must be empty.
+_OTHER_PROGRAMS = {"torchinductor_root", "dask-scratch-space"}
 
 
 @dataclass(frozen=True)
-class Scene:
+class Command:
     """A command in a folder of its own.
 
     Parameters
     ----------
     first, again : callable
-        Arguments in a folder: of the run that is killed, and of the one after it.
+        Arguments for a folder: of the run that is killed, and of the one after it.
     inputs : Path
-        What it works on, outside that folder.
+        Input files, outside that folder.
     prepared : Path, optional
-        What the folder holds before.
-    settled : callable
-        Whether the second run may also say that all is done already, by code 1.
+        Initial content of the output folder.
+    may_report_existing : bool
+        The second run may also exit with 1, because the output exists.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Scene:
     again: Callable[[Path], list[str]]
     inputs: Path
     prepared: Path | None = None
-    settled: bool = False
+    may_report_existing: bool = False
 
     def fresh(self, work: Path) -> Path:
-        """Folder to run in; what was there before goes."""
+        """Create an empty folder to run in."""
         shutil.rmtree(work, ignore_errors=True)
         for name in ("out", "cache", "tmp"):
             (work / name).mkdir(parents=True)
@@ -64,21 +64,21 @@ class Scene:
 
 
 @dataclass
-class Death:
-    """How one ended: when it was killed, and what was wrong after it."""
+class KillResult:
+    """When a command was killed, and what was wrong afterwards."""
 
-    scene: str
+    command: str
     at: float
     when: str
-    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
-    def told(self) -> dict[str, Any]:
-        """As JSON."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 def environment(work: Path, inputs: Path) -> dict[str, str]:
-    """Where a run in a folder keeps its temporary files, and how it tells that it began to work."""
+    """Return the environment of a run: its temporary files, cache, and the file that marks its start."""
     paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
@@ -93,8 +93,8 @@ def environment(work: Path, inputs: Path) -> dict[str, str]:
     }
 
 
-class Run:
-    """A command as a process of its own."""
+class CommandProcess:
+    """A command in its own process."""
 
     def __init__(self, arguments: list[str], work: Path, inputs: Path) -> None:
         self.log = work / "log"
@@ -106,13 +106,13 @@ class Run:
                 env=environment(work, inputs),
             )
 
-    def ended(self) -> int:
-        """Wait for the end; its code."""
-        return self.process.wait(_LONGEST)
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        return self.process.wait(_TIMEOUT_S)
 
 
 def content(path: Path) -> str:
-    """What a file holds, without what two runs of the same tell differently."""
+    """Return the content of a file, or its digest, without what differs between equal runs."""
     if path.suffix == ".tonewood":
         return load_model(path).digest
     if path.name.endswith(CHECKPOINT):
@@ -132,7 +132,7 @@ def content(path: Path) -> str:
 
 
 def state(work: Path) -> dict[str, str]:
-    """Every file below a folder's outputs and cache, with its content; empty folders too."""
+    """Return the content of every file below a folder's outputs and cache, by name."""
     found: dict[str, str] = {}
     for place in (work / "out", work / "cache"):
         for path in sorted(place.rglob("*")):
@@ -145,94 +145,94 @@ def state(work: Path) -> dict[str, str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a path, or a folder of it, is hidden."""
+    """Return whether a path, or one of its folders, is hidden."""
     return any(part.startswith(".") for part in Path(name).parts)
 
 
-def is_passing(name: str) -> bool:
-    """Whether something is there only while a command is not through."""
+def is_temporary(name: str) -> bool:
+    """Return whether a file exists only while a command runs."""
     return is_hidden(name) or name.endswith((CHECKPOINT, results_table.PARTIAL_SUFFIX))
 
 
-def half(work: Path, whole: dict[str, str]) -> list[str]:
-    """What stands under a final name after a death and is not what belongs there."""
+def incomplete_outputs(work: Path, undisturbed: dict[str, str]) -> list[str]:
+    """List files under final names that differ from those of an undisturbed run."""
     try:
         now = state(work)
     except Exception as error:
-        return [f"unreadable after the death: {error!r}"]
+        return [f"unreadable after the kill: {error!r}"]
     return [
-        f"{name} is not whole after the death"
+        f"{name} is not whole after the kill"
         for name, held in now.items()
-        if not is_passing(name) and whole.get(name) != held
+        if not is_temporary(name) and undisturbed.get(name) != held
     ]
 
 
-def unlike(work: Path, whole: dict[str, str]) -> list[str]:
-    """How a finished run differs from an undisturbed one."""
+def differences(work: Path, undisturbed: dict[str, str]) -> list[str]:
+    """List differences between a finished run and an undisturbed one."""
     try:
         now = state(work)
     except Exception as error:
         return [f"unreadable at the end: {error!r}"]
-    wrong = [f"{name} is missing at the end" for name in whole if name not in now]
-    wrong += [f"{name} is left at the end" for name in now if name not in whole]
-    wrong += [f"{name} differs at the end" for name in whole if now.get(name, whole[name]) != whole[name]]  # fmt: skip  # noqa: E501
-    return wrong + [f"tmp/{name} is left" for name in left_in(work / "tmp")]
+    errors = [f"{name} is missing at the end" for name in undisturbed if name not in now]
+    errors += [f"{name} is left at the end" for name in now if name not in undisturbed]
+    errors += [f"{name} differs at the end" for name in undisturbed if now.get(name, undisturbed[name]) != undisturbed[name]]  # fmt: skip  # noqa: E501
+    return errors + [f"tmp/{name} is left" for name in leftover_files(work / "tmp")]
 
 
-def left_in(folder: Path) -> list[str]:
-    """Temporary files in a folder that are not another program's."""
+def leftover_files(folder: Path) -> list[str]:
+    """List temporary files that Tonewood left in a folder."""
     theirs = [folder / "dask-scratch-space", *folder.glob("dask-scratch-space-*")]
     inside = [it for place in theirs if place.is_dir() for it in place.iterdir()]
     inside = [it for it in inside if it.name not in ("purge.lock", "global.lock")]
-    left = [it for it in folder.iterdir() if it.name not in _THEIRS]
+    left = [it for it in folder.iterdir() if it.name not in _OTHER_PROGRAMS]
     return [str(it.relative_to(folder)) for it in (*left, *inside) if it not in theirs]
 
 
-def spent(pid: int) -> float:
-    """Seconds of processor time that a process and those it started have had; 0 if it is gone."""
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process and its children in seconds; 0 after its end."""
     total = 0.0
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         total = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
         for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-            total += sum(spent(int(child)) for child in listed.read_text().split())
+            total += sum(cpu_seconds(int(child)) for child in listed.read_text().split())
     except OSError:
         pass
     return total
 
 
 def kill_after(process: subprocess.Popen[Any], seconds: float) -> None:
-    """Kill a process once it has had so much processor time, unless it ends before.
+    """Kill a process after some processor time, unless it ends before.
 
-    On a free core that is the time it runs for; on one that others use too, or stop, its work is as
-    far all the same. The system counts in hundredths.
+    Processor time, because it measures progress on a busy machine too. The system counts in steps
+    of 10 ms, so a random fraction of a step is added.
     """
-    while process.poll() is None and spent(process.pid) < seconds:
+    while process.poll() is None and cpu_seconds(process.pid) < seconds:
         time.sleep(0.004)
     time.sleep(random.random() / os.sysconf("SC_CLK_TCK"))
     process.kill()
 
 
-class Whole(NamedTuple):
-    """An undisturbed run: what it made, and seconds of processor time that it took."""
+class UndisturbedRun(NamedTuple):
+    """Outputs of an undisturbed run, and its processor time in seconds."""
 
-    made: dict[str, str]
+    outputs: dict[str, str]
     seconds: float
 
 
-def undisturbed(scene: Scene, work: Path) -> Whole:
-    """Run a scene's command through."""
-    run = Run(scene.first(scene.fresh(work)), work, scene.inputs)
+def run_undisturbed(command: Command, work: Path) -> UndisturbedRun:
+    """Run a command to its end."""
+    run = CommandProcess(command.first(command.fresh(work)), work, command.inputs)
     seconds = 0.0
     while run.process.poll() is None:
-        seconds = max(seconds, spent(run.process.pid))
+        seconds = max(seconds, cpu_seconds(run.process.pid))
         time.sleep(0.004)
-    assert run.ended() == 0, run.log.read_text()
-    return Whole(state(work), seconds)
+    assert run.wait() == 0, run.log.read_text()
+    return UndisturbedRun(state(work), seconds)
 
 
-class Nursery:
-    """Runs commands as forks that are killed at a step."""
+class ForkServer:
+    """Process that runs commands as forks of itself, killed at a step on the disk."""
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -251,76 +251,80 @@ class Nursery:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
-    def run(self, arguments: Iterable[str], work: Path, step: int = 0, **trouble: Any) -> tuple[int, int]:
-        """Run a command, killed before its so-manieth step if one is named; its code and steps."""
-        self.start(arguments, work, step, **trouble)
-        return self.ended()
+    def run(self, arguments: Iterable[str], work: Path, step: int = 0, **faults: Any) -> tuple[int, int]:
+        """Run a command, killed before a step unless it is 0; return exit code and number of steps."""
+        self.start(arguments, work, step, **faults)
+        return self.wait()
 
-    def ended(self) -> tuple[int, int]:
-        """Wait for the command that was started; its code and steps."""
+    def wait(self) -> tuple[int, int]:
+        """Wait for the started command; return exit code and number of steps."""
         assert self.process.stdout is not None
         code, steps = json.loads(self.process.stdout.readline())
         return code, steps
 
-    def start(self, arguments: Iterable[str], work: Path, step: int = 0, **trouble: Any) -> None:
-        """Start a command; `trouble` as the nursery knows it."""
+    def start(self, arguments: Iterable[str], work: Path, step: int = 0, **faults: Any) -> None:
+        """Start a command; `faults` are those of `fork_server.apply_faults`."""
         assert self.process.stdin is not None
-        asked = {
+        request = {
             "arguments": list(arguments),
             "environment": {"TMPDIR": str(work / "tmp"), "TONEWOOD_CACHE": str(work / "cache")},
             "log": str(work / "log"),
             "root": str(work),
             "step": step,
-            **trouble,
+            **faults,
         }
-        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
 
 
-def killed_in_time(scene: Scene, work: Path, whole: Whole, at: float, nursery: Nursery) -> Death:
-    """Kill a command when that share of its time has passed, then give it again.
+def kill_after_share(
+    command: Command, work: Path, undisturbed: UndisturbedRun, at: float, fork_server: ForkServer
+) -> KillResult:
+    """Kill a command after a share of its processor time, then run it again.
 
-    What is killed is a process of its own, from its start on; a fork is given it again, at once.
+    The first run is a process of its own, so that its start is included; the second is a fork.
     """
-    run = Run(scene.first(scene.fresh(work)), work, scene.inputs)
-    kill_after(run.process, at * whole.seconds)
-    code = run.ended()
+    run = CommandProcess(command.first(command.fresh(work)), work, command.inputs)
+    kill_after(run.process, at * undisturbed.seconds)
+    code = run.wait()
     began = (work / "began").exists()
-    wrong = half(work, whole.made)
-    through = code == 0 or (not wrong and state(work) == whole.made)
+    errors = incomplete_outputs(work, undisturbed.outputs)
+    through = code == 0 or (not errors and state(work) == undisturbed.outputs)
     when = "after" if through else "in" if began else "before"
-    death = Death(scene.name, at, when, wrong)
-    if "--workers" in scene.first(work):  # Dask clears away when its process ends, as no fork does
-        code = Run(scene.again(work), work, scene.inputs).ended()
+    result = KillResult(command.name, at, when, errors)
+    if "--workers" in command.first(work):  # Dask cleans up at the end of its process; forks skip that
+        code = CommandProcess(command.again(work), work, command.inputs).wait()
     else:
-        code, _ = nursery.run(scene.again(work), work)
-    death.wrong += settled(scene, code, (work / "log").read_text(), through)
-    death.wrong += unlike(work, whole.made)
-    return death
+        code, _ = fork_server.run(command.again(work), work)
+    result.errors += check_second_run(command, code, (work / "log").read_text(), through)
+    result.errors += differences(work, undisturbed.outputs)
+    return result
 
 
-def settled(scene: Scene, code: int, log: str, through: bool) -> list[str]:
-    """What is wrong with how the second run ended."""
-    if code == 0 or (code == 1 and scene.settled and through and "exists" in log):
+def check_second_run(command: Command, code: int, log: str, through: bool) -> list[str]:
+    """List what is wrong with the exit of the second run."""
+    if code == 0 or (code == 1 and command.may_report_existing and through and "exists" in log):
         return []
-    return [f"given again it ended with {code}: {log[-600:]}"]
+    return [f"the second run exited with {code}: {log[-600:]}"]
 
 
-def steps_of(scene: Scene, work: Path, nursery: Nursery) -> tuple[Whole, int]:
-    """Run a scene through; what it made, and the steps it took."""
-    code, steps = nursery.run(scene.first(scene.fresh(work)), work)
+def count_steps(command: Command, work: Path, fork_server: ForkServer) -> tuple[UndisturbedRun, int]:
+    """Run a command to its end; return its outputs and the number of steps on the disk."""
+    code, steps = fork_server.run(command.first(command.fresh(work)), work)
     assert code == 0, (work / "log").read_text()
-    return Whole(state(work), 0.0), steps
+    return UndisturbedRun(state(work), 0.0), steps
 
 
-def killed_at_step(scene: Scene, work: Path, whole: Whole, step: int, nursery: Nursery) -> Death:
-    """Kill a command before a step on the disk, then give it again."""
-    code, _ = nursery.run(scene.first(scene.fresh(work)), work, step)
-    death = Death(scene.name, step, "in", half(work, whole.made))
-    if code != KILLED:
-        death.wrong.append(f"it ended with {code}: {(work / 'log').read_text()[-600:]}")
-    through = not death.wrong and state(work) == whole.made
-    code, _ = nursery.run(scene.again(work), work)
-    death.wrong += settled(scene, code, (work / "log").read_text(), through)
-    death.wrong += unlike(work, whole.made)
-    return death
+def kill_at_step(
+    command: Command, work: Path, undisturbed: UndisturbedRun, step: int, fork_server: ForkServer
+) -> KillResult:
+    """Kill a command before a step on the disk, then run it again."""
+    code, _ = fork_server.run(command.first(command.fresh(work)), work, step)
+    result = KillResult(command.name, step, "in", incomplete_outputs(work, undisturbed.outputs))
+    if code != KILLED_CODE:
+        result.errors.append(f"it exited with {code}: {(work / 'log').read_text()[-600:]}")
+    through = not result.errors and state(work) == undisturbed.outputs
+    code, _ = fork_server.run(command.again(work), work)
+    result.errors += check_second_run(command, code, (work / "log").read_text(), through)
+    result.errors += differences(work, undisturbed.outputs)
+    return result

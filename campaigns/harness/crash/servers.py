@@ -1,4 +1,4 @@
-"""Servers that are killed while pages ask them for things: what was confirmed must be there."""
+"""Kill servers while pages send requests: everything that was confirmed must be kept."""
 
 import http.client
 import json
@@ -18,16 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from campaigns.harness.crash.runs import Death, environment, kill_after, left_in, spent
+from campaigns.harness.crash.runs import KillResult, cpu_seconds, environment, kill_after, leftover_files
 from tonewood.listening.definition import ANSWERS_FILE
 
-_LONGEST = 900.0
-# What a page hears of a server that is killed while it answers.
-_GONE = (OSError, http.client.IncompleteRead, json.JSONDecodeError, EOFError)
+_TIMEOUT_S = 900.0
+# Errors of a client whose server is killed.
+_CONNECTION_ERRORS = (OSError, http.client.IncompleteRead, json.JSONDecodeError, EOFError)
 
 
-class Served:
-    """A server as a process of its own, and its address once it has told it."""
+class ServerProcess:
+    """A server in its own process."""
 
     def __init__(self, arguments: list[str], work: Path) -> None:
         self.work = work
@@ -39,17 +39,17 @@ class Served:
             env=environment(work, work / "nothing"),
         )
         self.address = ""
-        self.told = threading.Event()
+        self.ready_event = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().strip()
-        self.told.set()
+        self.ready_event.set()
 
-    def ready(self) -> "Served":
+    def ready(self) -> "ServerProcess":
         """Wait for the address."""
-        assert self.told.wait(_LONGEST)
+        assert self.ready_event.wait(_TIMEOUT_S)
         assert self.address, "the server did not start"
         return self
 
@@ -61,7 +61,7 @@ class Served:
         listener: str = "",
         raw: bytes | None = None,
     ) -> Any:
-        """An answer of the server, as JSON where it is such."""
+        """Send a request; return the answer, parsed if it is JSON."""
         where, _, token = self.address.partition("?token=")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if listener:
@@ -70,44 +70,44 @@ class Served:
         if content is not None:
             body, headers["Content-Type"] = json.dumps(content).encode(), "application/json"
         request = urllib.request.Request(f"{where.rstrip('/')}/{path}", body, headers, method=method)
-        with urllib.request.urlopen(request, timeout=_LONGEST) as answer:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             told = answer.read()
         return json.loads(told) if told[:1] in (b"{", b"[") else told
 
     def stop(self, how: int) -> int:
         """Send a signal and wait for the end."""
         self.process.send_signal(how)
-        code = self.process.wait(_LONGEST)
-        self.told.wait(5)
+        code = self.process.wait(_TIMEOUT_S)
+        self.ready_event.wait(5)
         if self.process.stdout is not None:
             self.process.stdout.close()
         return code
 
 
-class Page(threading.Thread):
-    """Somebody who goes on asking until the server is gone."""
+class PageThread(threading.Thread):
+    """Client that sends requests until the server is gone."""
 
-    def __init__(self, server: Served, visit: Callable[["Page"], None]) -> None:
+    def __init__(self, server: ServerProcess, visit: Callable[["PageThread"], None]) -> None:
         super().__init__(daemon=True)
         self.server, self.visit = server, visit
-        self.sent: dict[Any, Any] = {}  # what is on its way
-        self.kept: dict[Any, Any] = {}  # what was confirmed
+        self.sent: dict[Any, Any] = {}  # sent, not confirmed yet
+        self.kept: dict[Any, Any] = {}  # confirmed
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Ask, once there is somebody to ask."""
+        """Run the visit as soon as the server is ready."""
         try:
-            if self.server.told.wait(_LONGEST) and self.server.address:
+            if self.server.ready_event.wait(_TIMEOUT_S) and self.server.address:
                 self.visit(self)
         except urllib.error.HTTPError as error:
             self.error = error
-        except _GONE:
+        except _CONNECTION_ERRORS:
             pass
         except Exception as error:
             self.error = error
 
-    def does(self, name: Any, value: Any, ask: Callable[[], Any]) -> Any:
-        """Ask for something that is to be kept, and note that it was confirmed."""
+    def send_and_record(self, name: Any, value: Any, ask: Callable[[], Any]) -> Any:
+        """Send a request that stores a value, and record its confirmation."""
         self.sent[name] = value
         told = ask()
         self.kept[name] = value
@@ -115,21 +115,23 @@ class Page(threading.Thread):
         return told
 
 
-def killed(server: Served, pages: list[Page], seconds: float, scene: str, at: float) -> Death:
-    """Kill a server after so many seconds of processor time, its pages at work."""
+def kill_server(
+    server: ServerProcess, pages: list[PageThread], seconds: float, scene: str, at: float
+) -> KillResult:
+    """Kill a server after some seconds of processor time, while pages send requests."""
     for page in pages:
         page.start()
     kill_after(server.process, seconds)
     when = "in" if server.address else "before"
     server.stop(signal.SIGKILL)
     for page in pages:
-        page.join(_LONGEST)
-    wrong = [f"a page failed: {page.error!r}" for page in pages if page.error]
-    return Death(scene, at, when, wrong)
+        page.join(_TIMEOUT_S)
+    errors = [f"a page failed: {page.error!r}" for page in pages if page.error]
+    return KillResult(scene, at, when, errors)
 
 
-def checked(path: Path) -> list[str]:
-    """What SQLite finds wrong with a database."""
+def check_database(path: Path) -> list[str]:
+    """List the errors that SQLite finds in a database."""
     connection = sqlite3.connect(path)
     found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
     broken = connection.execute("PRAGMA foreign_key_check").fetchall()
@@ -140,8 +142,8 @@ def checked(path: Path) -> list[str]:
 # --- listening
 
 
-def answering(page: Page) -> None:
-    """Take part again and again, with drafts before answers."""
+def answer_questions(page: PageThread) -> None:
+    """Take part in the test again and again, with drafts before answers."""
     server = page.server
     while True:
         who = server.ask("POST", "api/listeners", {"agreed": True})["listener"]
@@ -155,53 +157,55 @@ def answering(page: Page) -> None:
                     continue
                 content = {"value": value, "final": done, "seconds": 1}
                 ask = partial(server.ask, "PUT", f"api/screens/{number}", content, who)
-                told = page.does((who, number), (value, done), ask)
+                told = page.send_and_record((who, number), (value, done), ask)
             state = told
 
 
-def kill_listening(test: Path, work: Path, seconds: float, at: float, name: str = "listen serve") -> Death:
+def kill_listening(
+    test: Path, work: Path, seconds: float, at: float, name: str = "listen serve"
+) -> KillResult:
     """Kill `listen serve` while two listeners answer."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(test, work / "test")
     (work / "tmp").mkdir()
     there = {path.name for path in (work / "test").iterdir()}
     serve = ["listen", "serve", str(work / "test")]
-    server = Served(serve, work)
-    pages = [Page(server, answering) for _ in range(2)]
-    death = killed(server, pages, seconds, name, at)
+    server = ServerProcess(serve, work)
+    pages = [PageThread(server, answer_questions) for _ in range(2)]
+    result = kill_server(server, pages, seconds, name, at)
     database = work / "test" / ANSWERS_FILE
     if database.exists():
-        death.wrong += checked(database)
-        death.wrong += _answers_lost(database, pages)
-    again = Served(serve, work).ready()
+        result.errors += check_database(database)
+        result.errors += _answers_lost(database, pages)
+    again = ServerProcess(serve, work).ready()
     listeners = {key[1] for page in pages for key in page.kept if key[0] == "joined"}
     for who in listeners:
         again.ask("GET", "api/screen", listener=who)
-    last = Page(again, _one)
+    last = PageThread(again, _one)
     last.start()
-    last.join(_LONGEST)
+    last.join(_TIMEOUT_S)
     if last.error or "whole" not in last.kept:
-        death.wrong.append(f"nobody could take part afterwards: {last.error!r}")
+        result.errors.append(f"nobody could take part afterwards: {last.error!r}")
     code = again.stop(signal.SIGTERM)
-    death.wrong += _left(work, {*there, ANSWERS_FILE}, code)
-    return death
+    result.errors += _left(work, {*there, ANSWERS_FILE}, code)
+    return result
 
 
-def whole_listening(test: Path, work: Path) -> tuple[float, float]:
+def run_listening(test: Path, work: Path) -> tuple[float, float]:
     """Processor time of `listen serve`, in seconds: of its start, and with forty listeners."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(test, work / "test")
     (work / "tmp").mkdir()
-    server = Served(["listen", "serve", str(work / "test")], work).ready()
-    start = spent(server.process.pid)
+    server = ServerProcess(["listen", "serve", str(work / "test")], work).ready()
+    start = cpu_seconds(server.process.pid)
     for _ in range(40):
-        _one(Page(server, _one))
-    seconds = spent(server.process.pid)
+        _one(PageThread(server, _one))
+    seconds = cpu_seconds(server.process.pid)
     server.stop(signal.SIGTERM)
     return start, seconds
 
 
-def _one(page: Page) -> None:
+def _one(page: PageThread) -> None:
     """Take part once."""
     who = page.server.ask("POST", "api/listeners", {"agreed": True})["listener"]
     state = page.server.ask("GET", "api/screen", listener=who)
@@ -212,27 +216,27 @@ def _one(page: Page) -> None:
     page.kept["whole"] = state["code"]
 
 
-def _answers_lost(database: Path, pages: list[Page]) -> list[str]:
+def _answers_lost(database: Path, pages: list[PageThread]) -> list[str]:
     connection = sqlite3.connect(database)
     rows = connection.execute("SELECT listener, screen, value, final FROM answer").fetchall()
     people = {row[0] for row in connection.execute("SELECT id FROM listener")}
     connection.close()
     there = {(who, screen): (json.loads(value), bool(final)) for who, screen, value, final in rows}
-    wrong = []
+    errors = []
     for page in pages:
         for key, value in page.kept.items():
             if key[0] == "joined":
-                wrong += [] if key[1] in people else [f"listener {key[1]} is lost"]
+                errors += [] if key[1] in people else [f"listener {key[1]} is lost"]
             elif there.get(key) not in (value, page.sent.get(key, value)):
-                wrong.append(f"the answer {key} is {there.get(key)}, {value} was confirmed")
-    return wrong
+                errors.append(f"the answer {key} is {there.get(key)}, {value} was confirmed")
+    return errors
 
 
 def _left(work: Path, known: set[str], code: int) -> list[str]:
-    wrong = [] if code in (0, 143, -15) else [f"stopped, it ended with {code}"]
+    errors = [] if code in (0, 143, -15) else [f"stopped, it exited with {code}"]
     names = {path.name for path in (work / "test").iterdir()}
-    wrong += [f"{name} is left" for name in sorted(names - known)]
-    return wrong + [f"tmp/{name} is left" for name in left_in(work / "tmp")]
+    errors += [f"{name} is left" for name in sorted(names - known)]
+    return errors + [f"tmp/{name} is left" for name in leftover_files(work / "tmp")]
 
 
 # --- the studio
@@ -245,19 +249,19 @@ class Studio:
         self.content, self.model = take.read_bytes(), model
         self.recipe: bytes | None = None
 
-    def serve(self, work: Path) -> Served:
+    def serve(self, work: Path) -> ServerProcess:
         """Start one."""
         given = ["--no-browser", "--folder", str(work / "out"), "-m", self.model]
-        return Served(["studio", *given, "--root", str(work / "tmp")], work)
+        return ServerProcess(["studio", *given, "--root", str(work / "tmp")], work)
 
-    def visit(self, page: Page) -> None:
+    def visit(self, page: PageThread) -> None:
         """Do everything, over and over."""
         while True:
             self.once(page)
             page.kept["rounds"] = page.kept.get("rounds", 0) + 1
 
-    def once(self, page: Page) -> str:
-        """Open a recording, search, edit, go back and forth, take it away; its session."""
+    def once(self, page: PageThread) -> str:
+        """Open a recording, search, edit, undo, redo and download; return the session's name."""
         ask = page.server.ask
         name: str = ask("POST", "api/recordings?name=take.wav", raw=self.content)["id"]
         page.kept["session", name] = True
@@ -266,15 +270,15 @@ class Studio:
         edit = ask("GET", f"{at}/state")["edit"]
         for amount in (0.5, 0.7):
             put = partial(ask, "PUT", f"{at}/edit", {**edit, "amount": amount})
-            page.does(("amount", name), amount, put)
-        page.does(("amount", name), 0.5, lambda: ask("POST", f"{at}/undo"))
+            page.send_and_record(("amount", name), amount, put)
+        page.send_and_record(("amount", name), 0.5, lambda: ask("POST", f"{at}/undo"))
         ask("GET", f"{at}/take/audio")
         ask("GET", f"{at}/take/session")
-        page.does(("amount", name), 0.7, lambda: ask("POST", f"{at}/redo"))
+        page.send_and_record(("amount", name), 0.7, lambda: ask("POST", f"{at}/redo"))
         return name
 
-    def search(self, page: Page, name: str) -> Any:
-        """Search a mask and wait for it."""
+    def search(self, page: PageThread, name: str) -> Any:
+        """Search a mask and wait for the end."""
         ask = page.server.ask
         job = ask("POST", f"api/sessions/{name}/enhance", {"steps": 2, "force": True})
         while (job := ask("GET", f"api/jobs/{job['id']}"))["state"] in ("queued", "running"):
@@ -283,50 +287,50 @@ class Studio:
         return job
 
     def whole(self, work: Path) -> float:
-        """An undisturbed visit: keep the recipe that it ends with.
+        """Make an undisturbed visit and keep its final recipe.
 
-        Returns processor time of the start and two visits, in seconds.
+        Returns the processor time of the start and two visits, in seconds.
         """
         _fresh(work)
         server = self.serve(work).ready()
-        start = spent(server.process.pid)
-        page = Page(server, lambda page: None)
+        start = cpu_seconds(server.process.pid)
+        page = PageThread(server, lambda page: None)
         name = self.once(page)
-        seconds = 2 * spent(server.process.pid) - start
+        seconds = 2 * cpu_seconds(server.process.pid) - start
         self.recipe = server.ask("GET", f"api/sessions/{name}/take/recipe") and _recipe(server, name)
         server.stop(signal.SIGTERM)
         return seconds
 
-    def kill(self, work: Path, seconds: float, at: float) -> Death:
-        """Kill it while two pages are at work."""
+    def kill(self, work: Path, seconds: float, at: float) -> KillResult:
+        """Kill the studio while two pages send requests."""
         _fresh(work)
         server = self.serve(work)
-        pages = [Page(server, self.visit) for _ in range(2)]
-        death = killed(server, pages, seconds, "studio", at)
+        pages = [PageThread(server, self.visit) for _ in range(2)]
+        result = kill_server(server, pages, seconds, "studio", at)
         database = work / "out" / "studio.db"
         if database.exists():
-            death.wrong += checked(database)
+            result.errors += check_database(database)
         again = self.serve(work).ready()
-        death.wrong += self._lost(again, pages)
-        page = Page(again, lambda page: None)
+        result.errors += self._lost(again, pages)
+        page = PageThread(again, lambda page: None)
         name = self.once(page)
         if _recipe(again, name) != self.recipe:
-            death.wrong.append("a search after the death ends otherwise than an undisturbed one")
-        # What was interrupted is done again, to the same end.
+            result.errors.append("a search after the kill differs from an undisturbed one")
+        # Interrupted searches must be possible again.
         for session in [key[1] for it in pages for key in it.kept if key[0] == "session"]:
             if ("found", session) not in {key for it in pages for key in it.kept}:
                 self.search(page, session)
         open_ = [job for job in again.ask("GET", "api/jobs") if job["state"] == "running"]
-        death.wrong += [f"a job still runs: {job}" for job in open_]
+        result.errors += [f"a job still runs: {job}" for job in open_]
         sessions = {it["id"] for it in again.ask("GET", "api/sessions")}
         code = again.stop(signal.SIGTERM)
         if code not in (0, 143, -15):
-            death.wrong.append(f"stopped, it ended with {code}")
-        death.wrong += checked(database) + self._left(work, sessions)
-        return death
+            result.errors.append(f"stopped, it exited with {code}")
+        result.errors += check_database(database) + self._left(work, sessions)
+        return result
 
-    def _lost(self, server: Served, pages: list[Page]) -> list[str]:
-        wrong = []
+    def _lost(self, server: ServerProcess, pages: list[PageThread]) -> list[str]:
+        errors = []
         for page in pages:
             for key, value in page.kept.items():
                 if not isinstance(key, tuple):
@@ -335,25 +339,25 @@ class Studio:
                 try:
                     state = server.ask("GET", f"api/sessions/{name}/state")
                 except urllib.error.HTTPError as error:
-                    wrong.append(f"session {name} is lost: {error}")
+                    errors.append(f"session {name} is lost: {error}")
                     continue
                 if kind == "amount":
                     amount = state["edit"]["amount"]
                     if amount not in (value, page.sent.get(key, value)):
-                        wrong.append(f"{key} is {amount}, {value} was confirmed")
+                        errors.append(f"{key} is {amount}, {value} was confirmed")
                 elif kind == "found" and state["found"] is None:
-                    wrong.append(f"what was found in {name} is lost")
-        return wrong
+                    errors.append(f"the mask of {name} is lost")
+        return errors
 
     def _left(self, work: Path, sessions: set[str]) -> list[str]:
         out = work / "out"
-        wrong = [f"{it.name} is left" for it in out.iterdir() if it.name not in _STUDIO]
+        errors = [f"{it.name} is left" for it in out.iterdir() if it.name not in _STUDIO]
         folders = {it.name for it in (out / "sessions").iterdir()}
-        wrong += [f"a folder of no session is left: {it}" for it in folders - sessions]
+        errors += [f"a folder of no session is left: {it}" for it in folders - sessions]
         for path in (out / "sessions").rglob("*"):
             if not _KNOWN.fullmatch(path.name) and path.is_file():
-                wrong.append(f"{path.relative_to(out)} is left")
-        return wrong + [f"tmp/{name} is left" for name in left_in(work / "tmp")]
+                errors.append(f"{path.relative_to(out)} is left")
+        return errors + [f"tmp/{name} is left" for name in leftover_files(work / "tmp")]
 
 
 _STUDIO = {"studio.db", "studio.db-wal", "studio.db-shm", "sessions", "models"}
@@ -369,5 +373,5 @@ def _fresh(work: Path) -> None:
         (work / name).mkdir(parents=True)
 
 
-def _recipe(server: Served, name: str) -> Any:
+def _recipe(server: ServerProcess, name: str) -> Any:
     return server.ask("GET", f"api/sessions/{name}/take/recipe")

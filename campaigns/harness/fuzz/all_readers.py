@@ -1,4 +1,4 @@
-"""Everything that comes from others: files, what is sent to servers, what listening tests keep."""
+"""All readers of foreign input: files, requests to servers, answers of listening tests."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -6,39 +6,39 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from campaigns.harness.fuzz.http_requests import requests_to_studio, requests_to_test
-from campaigns.harness.fuzz.listening_tests import answers, listening
-from campaigns.harness.fuzz.readers import Reader, all_files, recipe_of
-from campaigns.harness.fuzz.session_files import sessions
+from campaigns.harness.fuzz.http_requests import listening_requests, studio_requests
+from campaigns.harness.fuzz.listening_tests import build_listening_tests, listening_readers
+from campaigns.harness.fuzz.readers import Reader, file_readers, make_recipe
+from campaigns.harness.fuzz.session_files import session_reader
 from tonewood.model.model import Model
 from tonewood.studio.app import create_secure_studio_app
 from tonewood.studio.state import StudioState
 
 
 @contextmanager
-def everything(model: Model, model_file: str, folder: Path) -> Iterator[dict[str, Reader]]:
-    """Readers of all that comes from others, by name; servers run as long as it lasts.
+def all_readers(model: Model, model_file: str, folder: Path) -> Iterator[dict[str, Reader]]:
+    """Yield all readers by name; servers run until the end of the block.
 
     Parameters
     ----------
     model, model_file
-        The same, loaded and as the studio is told it.
+        The same model, loaded and as a name or path.
     folder : Path
-        An empty one.
+        Empty folder.
     """
     folder.mkdir(exist_ok=True)
-    recipe = recipe_of(model, folder)
+    recipe = make_recipe(model, folder)
     recording = (folder / "seed.wav").read_bytes()
     with ExitStack() as stack:
-        desk = StudioState(folder / "desk", model_file, folder)
+        studio_state = StudioState(folder / "studio_state", model_file, folder)
         client = stack.enter_context(
-            TestClient(create_secure_studio_app(desk), base_url="http://127.0.0.1:8765")
+            TestClient(create_secure_studio_app(studio_state), base_url="http://127.0.0.1:8765")
         )
-        tests = listening(folder)
+        tests = build_listening_tests(folder)
         yield {
-            **all_files(model, recipe, folder),
-            **answers(tests, folder / "scratch"),
-            "session": sessions(desk, client, recording, recipe),
-            "requests studio": stack.enter_context(requests_to_studio(model_file, folder, recording)),
-            "requests listening": stack.enter_context(requests_to_test(tests["pairs"][1])),
+            **file_readers(model, recipe, folder),
+            **listening_readers(tests, folder / "scratch"),
+            "session": session_reader(studio_state, client, recording, recipe),
+            "requests studio": stack.enter_context(studio_requests(model_file, folder, recording)),
+            "requests listening": stack.enter_context(listening_requests(tests["pairs"][1])),
         }

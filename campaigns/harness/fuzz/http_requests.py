@@ -1,4 +1,4 @@
-"""Requests as they come over the wire to servers that run: all that is right, to be damaged."""
+"""Readers of raw HTTP requests: running servers, with valid requests to damage."""
 
 import json
 import os
@@ -15,46 +15,48 @@ from urllib.parse import quote, urlsplit
 
 import httpx2 as httpx
 
-from campaigns.harness.fuzz.mutations import BYTES, TEXT, worded
-from campaigns.harness.fuzz.readers import LIMIT_BYTES, LIMIT_S, Reader
+from campaigns.harness.fuzz.mutations import BYTES, TEXT, replace_token
+from campaigns.harness.fuzz.readers import LIMIT_BYTES, Reader
 from campaigns.harness.load.process import sample
 from tonewood.errors import TonewoodError
 from tonewood.listening.database import AnswerDatabase
 from tonewood.listening.definition import ANSWERS_FILE
 
-Say = Callable[..., bytes]
+EncodeRequest = Callable[..., bytes]
 NOTE = {"id": "n", "seconds": 1.0, "hz": 900.0, "width_s": 0.5, "height_hz": 400.0, "gain_db": 6.0}
 EDIT = {"amount": 0.7, "notes": [NOTE], "areas": []}
-NOBODY = "0" * 16
-PATIENCE_S = 0.1  # for an answer to a request that may be half of one
+UNKNOWN_ID = "0" * 16
+ANSWER_WAIT_S = 0.1  # before the client ends its half of the connection
 
 
 class RefusedError(TonewoodError):
-    """The server said no, with a status that is the sender's fault."""
+    """The server refused a request with a 4xx status."""
 
 
-def judged(status: int, told: str) -> None:
-    """Pass what was taken; refuse what was refused; nothing else may be."""
+def check_status(status: int, told: str) -> None:
+    """Raise RefusedError for 4xx; AssertionError for 5xx."""
     assert status < 500, f"{status}: {told}"
     if status >= 400:
         raise RefusedError(str(status))
 
 
 @contextmanager
-def served(arguments: list[str], scratch: Path, seeds: Callable[[str, Say], list[bytes]]) -> Iterator[Reader]:
-    """A reader of what comes to the port of a server that runs as users start it.
+def server_reader(
+    arguments: list[str], scratch: Path, seeds: Callable[[str, EncodeRequest], list[bytes]]
+) -> Iterator[Reader]:
+    """Run a server as users start it; yield a reader that sends requests to its port.
 
     Parameters
     ----------
     seeds : callable
-        Of the server's address and `request` there, right requests.
+        Takes the server's address and a request encoder; returns valid requests.
     """
     errors = scratch / f"{arguments[0]}.err"
-    with errors.open("wb") as complaints:
+    with errors.open("wb") as error_log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tonewood", *arguments, "--port", "0"],
             stdout=subprocess.PIPE,
-            stderr=complaints,
+            stderr=error_log,
             text=True,
             env={**os.environ, "TERM": "dumb"},
         )
@@ -62,33 +64,40 @@ def served(arguments: list[str], scratch: Path, seeds: Callable[[str, Say], list
     place = urlsplit(process.stdout.readline().strip())
     port, (*_, token) = place.port, place.query.partition("token=")
     assert port is not None, errors.read_text()
-    begun = sample(process.pid).rss
+    initial_bytes = sample(process.pid).rss
 
     def read(path: Path) -> None:
-        said = asked(port, path.read_bytes())
-        complained = errors.read_text()
-        assert not complained, complained
-        assert sample(process.pid).rss < begun + LIMIT_BYTES
-        for made in _MADE.findall(said):
-            asked(port, request("DELETE", f"/api/sessions/{made.decode()}", port=port))
-        judged(max((int(it) for it in _STATUS.findall(said)), default=400), repr(said[:300]))
+        answer_bytes = send_request(port, path.read_bytes())
+        error_text = errors.read_text()
+        assert not error_text, error_text
+        assert sample(process.pid).rss < initial_bytes + LIMIT_BYTES
+        for session_id in _CREATED_SESSION.findall(answer_bytes):
+            send_request(port, request("DELETE", f"/api/sessions/{session_id.decode()}", port=port))
+        check_status(
+            max((int(it) for it in _STATUS_LINE.findall(answer_bytes)), default=400), repr(answer_bytes[:300])
+        )
 
     try:
         known = (f"Authorization: Bearer {token}",) if token else ()
         wires = seeds(f"http://{place.netloc}", partial(request, port=port, known=known))
-        yield Reader(".http", tuple(wires), read, (_body, _body, _target, _target, worded, *BYTES))
+        yield Reader(
+            ".http",
+            tuple(wires),
+            read,
+            (_damage_body, _damage_body, _damage_target, _damage_target, replace_token, *BYTES),
+        )
     finally:
         process.terminate()
         process.wait(60)
         process.stdout.close()
 
 
-_STATUS = re.compile(rb"^HTTP/1\.1 (\d\d\d) ", re.MULTILINE)
-_MADE = re.compile(rb'^HTTP/1\.1 201 .*?"id":"([0-9a-f]{16})"', re.DOTALL)
+_STATUS_LINE = re.compile(rb"^HTTP/1\.1 (\d\d\d) ", re.MULTILINE)
+_CREATED_SESSION = re.compile(rb'^HTTP/1\.1 201 .*?"id":"([0-9a-f]{16})"', re.DOTALL)
 
 
-def _target(wire: bytes, random: Random) -> bytes:
-    """A request with damage to what it asks for, written as an address may be."""
+def _damage_target(wire: bytes, random: Random) -> bytes:
+    """Damage the target of a request, keeping it a valid address."""
     line, rest = wire.split(b"\r\n", 1) if b"\r\n" in wire else (wire, b"")
     method, _, asks = line.partition(b" ")
     asks = random.choice(TEXT)(asks.removesuffix(b" HTTP/1.1"), random)[:2_000]
@@ -97,11 +106,11 @@ def _target(wire: bytes, random: Random) -> bytes:
     return b"%b %b HTTP/1.1\r\n%b" % (method, quote(asks, safe="/?&=%:,").encode(), rest)
 
 
-def _body(wire: bytes, random: Random) -> bytes:
-    """A request with damage to its body, which is as long as it says."""
+def _damage_body(wire: bytes, random: Random) -> bytes:
+    """Damage the body of a request and correct its length."""
     head, _, body = wire.partition(b"\r\n\r\n")
     if not body:
-        return _target(wire, random)
+        return _damage_target(wire, random)
     body = random.choice(TEXT)(body, random)
     head = re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % len(body), head)
     return head + b"\r\n\r\n" + body
@@ -115,7 +124,7 @@ def request(
     port: int,
     known: tuple[str, ...] = (),
 ) -> bytes:
-    """A request as it goes over the wire, after which the connection is closed."""
+    """Encode a request that closes its connection."""
     host = f"Host: 127.0.0.1:{port}"
     lines = [f"{method} {path} HTTP/1.1", host, *known, *more, "Connection: close"]
     if body is not None:
@@ -124,95 +133,96 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
-def asked(port: int, wire: bytes) -> bytes:
-    """All that is answered; who has said half a request says no more, after a while.
+def send_request(port: int, wire: bytes) -> bytes:
+    """Send a request and return the whole answer.
 
     Raises
     ------
     AssertionError
-        The connection stays open after the sender is gone.
+        The server keeps the connection open after the client has ended its half.
     """
-    said = b""
+    answer_bytes = b""
     with socket.create_connection(("127.0.0.1", port)) as line:
-        line.settimeout(PATIENCE_S)
+        line.settimeout(ANSWER_WAIT_S)
         try:
             line.sendall(wire)
             while piece := line.recv(65_536):
-                said += piece
+                answer_bytes += piece
         except TimeoutError:
-            line.settimeout(LIMIT_S)
+            line.settimeout(60.0)
             try:
                 line.shutdown(socket.SHUT_WR)
                 while piece := line.recv(65_536):
-                    said += piece
+                    answer_bytes += piece
             except TimeoutError:
-                raise AssertionError(f"no end in {LIMIT_S:g} s after {said[:300]!r}") from None
+                raise AssertionError(f"no end in 60 s after {answer_bytes[:300]!r}") from None
             except OSError:
                 pass
-        except OSError:  # closed at once, with more to read: what was said before counts
+        except OSError:  # closed early: the answer so far counts
             pass
-    return said
+    return answer_bytes
 
 
-def to_studio(recording: bytes, session: str, say: Say) -> list[bytes]:
-    """Right requests to a studio with a session."""
+def valid_studio_requests(recording: bytes, session: str, encode: EncodeRequest) -> list[bytes]:
+    """Return valid requests to a studio with a session."""
     at = f"/api/sessions/{session}"
     edit = json.dumps(EDIT).encode()
     search = json.dumps({"steps": 3, "force": True}).encode()
     return [
-        *(say("GET", it) for it in (
+        *(encode("GET", it) for it in (
             "/", "/api/models", "/api/sessions", "/api/jobs", "/api/formats", "/api/places",
             at, f"{at}/state", f"{at}/waveform", f"{at}/curve?axis=log",
             f"{at}/tiles/input/mel/0/0", f"{at}/tiles/output/log/1/0?key=x",
             f"{at}/tiles/mask/log/0/0?edit=0&key=x", f"{at}/tiles/saliency/mel/0/0",
             f"{at}/sound/input?start=0&stop=4000", f"{at}/sound/output?start=9&stop=99&amount=0.5",
             f"{at}/take/session", f"{at}/take/certificate", f"{at}/take/equaliser/csv",
-            f"{at}/audio/input", f"/api/jobs/{NOBODY}", f"/api/jobs/{NOBODY}/files/0/input",
+            f"{at}/audio/input", f"/api/jobs/{UNKNOWN_ID}", f"/api/jobs/{UNKNOWN_ID}/files/0/input",
         )),
-        say("GET", f"{at}/audio/input", None, "Range: bytes=0-99"),
-        say("GET", "/api/events?session=x", None, "Last-Event-ID: 1"),
-        say("PUT", f"{at}/edit", edit), say("POST", f"{at}/undo"), say("POST", f"{at}/redo"),
-        say("PUT", f"{at}/model", b'{"model": "soundfont-cello"}'),
-        say("POST", "/api/recordings?name=a.wav", recording),
-        # Nobody's, so that nothing is searched, and nothing lost.
-        *(say("POST", f"/api/sessions/{NOBODY}/{it}", search) for it in ("enhance", "again")),
-        say("POST", f"/api/sessions/{NOBODY}/explain"), say("DELETE", f"/api/sessions/{NOBODY}"),
-        say("DELETE", f"/api/jobs/{NOBODY}"),
-        *(say("POST", f"/api/{it}", json.dumps({"reference": NOBODY, "source": NOBODY}).encode())
+        encode("GET", f"{at}/audio/input", None, "Range: bytes=0-99"),
+        encode("GET", "/api/events?session=x", None, "Last-Event-ID: 1"),
+        encode("PUT", f"{at}/edit", edit), encode("POST", f"{at}/undo"), encode("POST", f"{at}/redo"),
+        encode("PUT", f"{at}/model", b'{"model": "soundfont-cello"}'),
+        encode("POST", "/api/recordings?name=a.wav", recording),
+        # An unknown session, so that nothing is searched or deleted.
+        *(encode("POST", f"/api/sessions/{UNKNOWN_ID}/{it}", search) for it in ("enhance", "again")),
+        encode("POST", f"/api/sessions/{UNKNOWN_ID}/explain"),
+        encode("DELETE", f"/api/sessions/{UNKNOWN_ID}"),
+        encode("DELETE", f"/api/jobs/{UNKNOWN_ID}"),
+        *(encode("POST", f"/api/{it}", json.dumps({"reference": UNKNOWN_ID, "source": UNKNOWN_ID}).encode())
           for it in ("audits", "trainings")),
-        say("POST", "/api/batches", json.dumps({"folder": NOBODY, "model": "x"}).encode()),
+        encode("POST", "/api/batches", json.dumps({"folder": UNKNOWN_ID, "model": "x"}).encode()),
     ]  # fmt: skip
 
 
 @contextmanager
-def requests_to_studio(model_file: str, folder: Path, recording: bytes) -> Iterator[Reader]:
-    """A reader of requests to a studio."""
+def studio_requests(model_file: str, folder: Path, recording: bytes) -> Iterator[Reader]:
+    """Run a studio; yield a reader of requests."""
 
-    def seeds(url: str, say: Say) -> list[bytes]:
+    def seeds(url: str, encode: EncodeRequest) -> list[bytes]:
         answer = httpx.post(f"{url}/api/recordings?name=seed.wav", content=recording)
-        return to_studio(recording, answer.json()["id"], say)
+        return valid_studio_requests(recording, answer.json()["id"], encode)
 
-    own = ["--folder", str(folder / "studio"), "--root", str(folder), "-m", model_file]
-    with served(["studio", "--no-browser", *own], folder, seeds) as reader:
+    options = ["--folder", str(folder / "studio"), "--root", str(folder), "-m", model_file]
+    with server_reader(["studio", "--no-browser", *options], folder, seeds) as reader:
         yield reader
 
 
 @contextmanager
-def requests_to_test(folder: Path) -> Iterator[Reader]:
-    """A reader of requests to a listening test."""
+def listening_requests(folder: Path) -> Iterator[Reader]:
+    """Run a listening test; yield a reader of requests."""
     listener = AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").id
     me = f"X-Listener: {listener}"
 
-    def seeds(url: str, say: Say) -> list[bytes]:
+    def seeds(url: str, encode: EncodeRequest) -> list[bytes]:
         given = json.dumps({"value": "set", "final": False, "seconds": 1.5}).encode()
         return [
-            *(say("GET", it) for it in ("/", "/page.js", "/player.js", "/page.css", "/api/test")),
-            say("POST", "/api/listeners", b'{"agreed": true}'),
-            say("GET", "/api/screen", None, me),
-            say("GET", "/api/screens/0/sounds/0", None, me),
-            say("PUT", "/api/screens/0", given, me),
-            say("DELETE", "/api/listeners", None, "X-Listener: nobody"),
+            *(encode("GET", it) for it in ("/", "/page.js", "/player.js", "/page.css", "/api/test")),
+            encode("POST", "/api/listeners", b'{"agreed": true}'),
+            encode("GET", "/api/screen", None, me),
+            encode("GET", "/api/screens/0/sounds/0", None, me),
+            encode("PUT", "/api/screens/0", given, me),
+            encode("DELETE", "/api/listeners", None, "X-Listener: nobody"),
         ]
 
-    with served(["listen", "serve", str(folder)], folder, seeds) as reader:
+    with server_reader(["listen", "serve", str(folder)], folder, seeds) as reader:
         yield reader

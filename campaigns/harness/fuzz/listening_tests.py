@@ -1,4 +1,4 @@
-"""Listening tests, their answers, and tables of other tests: all that is right, to be damaged."""
+"""Readers of listening tests, their answers and imported tables, with valid inputs to damage."""
 
 import csv
 import io
@@ -24,14 +24,14 @@ from tonewood.listening.definition import (
 from tonewood.listening.trial_order import REFERENCE_LABEL
 
 
-def listening(folder: Path) -> dict[str, tuple[ListeningTest, Path]]:
-    """A test of each kind, and its folder."""
+def build_listening_tests(folder: Path) -> dict[str, tuple[ListeningTest, Path]]:
+    """Build a test of each kind; return each with its folder."""
     for number, name in enumerate(("good", "plain", "odd")):
-        place = folder / "conditions" / name
-        place.mkdir(parents=True)
+        condition_folder = folder / "conditions" / name
+        condition_folder.mkdir(parents=True)
         for piece in range(2):
             wave = instrument(6.0, formant_hz=600.0 + 900.0 * number, seed=piece)
-            soundfile.write(place / f"piece{piece}.wav", wave.T, 16_000)
+            soundfile.write(condition_folder / f"piece{piece}.wav", wave.T, 16_000)
     made = {}
     for kind in ("pairs", "abx", "mushra"):
         found = list(stimuli.pieces_from_conditions([folder / "conditions" / it for it in ("plain", "odd")]))
@@ -47,14 +47,14 @@ def listening(folder: Path) -> dict[str, tuple[ListeningTest, Path]]:
     return made
 
 
-def answers(tests: dict[str, tuple[ListeningTest, Path]], scratch: Path) -> dict[str, Reader]:
-    """Readers of tests, of the answers they keep, and of the tables that other tests keep."""
+def listening_readers(tests: dict[str, tuple[ListeningTest, Path]], scratch: Path) -> dict[str, Reader]:
+    """Return readers of tests, of their answers, and of tables of other programs."""
     made = {}
     for kind, (test, folder) in tests.items():
-        _answered(test, folder)
+        _store_answers(test, folder)
         for name, suffix, kinds in ((TEST_FILE, ".json", TEXT), (ANSWERS_FILE, ".sqlite", BYTES)):
             seed = (folder / name).read_bytes()
-            read = partial(_told, folder, name, scratch / kind)
+            read = partial(_analyze_replaced, folder, name, scratch / kind)
             made[f"{suffix[1:]} of {kind}"] = Reader(suffix, (seed,), read, kinds)
         for came_from, told in (("webmushra", _webmushra), ("reseval", _reseval)):
             seed = _table(told(test))
@@ -64,12 +64,12 @@ def answers(tests: dict[str, tuple[ListeningTest, Path]], scratch: Path) -> dict
     return made
 
 
-def _answered(test: ListeningTest, folder: Path) -> None:
-    """Let two take part."""
-    kept = AnswerDatabase(folder / ANSWERS_FILE)
+def _store_answers(test: ListeningTest, folder: Path) -> None:
+    """Store the answers of two listeners."""
+    database = AnswerDatabase(folder / ANSWERS_FILE)
     for _ in range(2):
-        listener = kept.add_listener("yes")
-        for place, screen in screens_of(test, kept, listener).items():
+        listener = database.add_listener("yes")
+        for place, screen in screens_of(test, database, listener).items():
             value: Any = screen.correct_answer or "A"
             if screen.stage == "volume":
                 value = "set"
@@ -79,11 +79,11 @@ def _answered(test: ListeningTest, folder: Path) -> None:
                     for it in screen.stimuli
                     if it.label != REFERENCE_LABEL
                 }
-            assert kept.save_answer(listener.id, place, value, final=True, seconds=1.0)
+            assert database.save_answer(listener.id, place, value, final=True, seconds=1.0)
 
 
-def _told(folder: Path, name: str, scratch: Path, path: Path) -> None:
-    """Results of a test one of whose files is another."""
+def _analyze_replaced(folder: Path, name: str, scratch: Path, path: Path) -> None:
+    """Analyse a test in which one file is replaced."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     for own in (TEST_FILE, ANSWERS_FILE):
@@ -116,8 +116,10 @@ def _webmushra(test: ListeningTest) -> list[Row]:
 
 
 def _reseval(test: ListeningTest) -> list[Row]:
-    said = {"mushra": "050" * len(test.conditions)}.get(test.kind, "C01")
-    return [{"Stem": f"t{trial}", "Participant": "p", "Response": said} for trial in range(len(test.trials))]
+    response = {"mushra": "050" * len(test.conditions)}.get(test.kind, "C01")
+    return [
+        {"Stem": f"t{trial}", "Participant": "p", "Response": response} for trial in range(len(test.trials))
+    ]
 
 
 def _table(rows: list[Row]) -> bytes:

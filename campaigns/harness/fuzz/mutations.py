@@ -1,4 +1,4 @@
-"""Damage to files: of bytes, of numbers in headers, of words in JSON and tables."""
+"""Ways to damage content: bytes, numbers in headers, tokens of JSON and tables."""
 
 import json
 import re
@@ -30,31 +30,31 @@ _WORDS = (
 )  # fmt: skip
 
 
-def flipped(data: bytes, random: Random) -> bytes:
-    """Some bits turned."""
-    made = bytearray(data)
+def flip_bits(data: bytes, random: Random) -> bytes:
+    """Flip some bits."""
+    content = bytearray(data)
     for _ in range(random.choice((1, 1, 2, 8, 64))):
-        if made:
-            made[random.randrange(len(made))] ^= 1 << random.randrange(8)
-    return bytes(made)
+        if content:
+            content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    return bytes(content)
 
 
-def cut(data: bytes, random: Random) -> bytes:
-    """Cut short, or begun late."""
-    at: int = random.randrange(len(data) + 1)
-    return data[:at] if random.random() < 0.8 else data[at:]
+def truncate(data: bytes, random: Random) -> bytes:
+    """Remove the end or the beginning."""
+    position: int = random.randrange(len(data) + 1)
+    return data[:position] if random.random() < 0.8 else data[position:]
 
 
-def spliced(data: bytes, random: Random) -> bytes:
-    """A piece of it written somewhere else in it, over what was there or between."""
+def copy_within(data: bytes, random: Random) -> bytes:
+    """Copy a piece to another place, over the bytes there or between them."""
     a, b, c = (random.randrange(len(data) + 1) for _ in range(3))
     piece = data[min(a, b) : max(a, b)][: random.choice((4, 64, 4_096))]
     over = len(piece) if random.random() < 0.5 else 0
     return data[:c] + piece + data[c + over :]
 
 
-def extreme(data: bytes, random: Random) -> bytes:
-    """A number near the beginning, where headers are, made as large or small as can be."""
+def set_extreme_number(data: bytes, random: Random) -> bytes:
+    """Replace a number, mostly near the start where headers are, by an extreme value."""
     size = random.choice((1, 2, 4, 8))
     reach = len(data) if random.random() < 0.3 else min(len(data), 256)
     if reach <= size:
@@ -66,21 +66,21 @@ def extreme(data: bytes, random: Random) -> bytes:
     return data[:at] + number + data[at + size :]
 
 
-def worded(data: bytes, random: Random) -> bytes:
-    """A number, a string or a name in text made another."""
-    found = list(re.finditer(rb'"[^"\n]{0,80}"|-?\d[\d.eE+-]*|[A-Za-z_]{2,40}', data[:65_536]))
-    if not found:
-        return flipped(data, random)
-    it = random.choice(found)
-    return data[: it.start()] + random.choice(_WORDS) + data[it.end() :]
+def replace_token(data: bytes, random: Random) -> bytes:
+    """Replace a number, string or name in text."""
+    tokens = list(re.finditer(rb'"[^"\n]{0,80}"|-?\d[\d.eE+-]*|[A-Za-z_]{2,40}', data[:65_536]))
+    if not tokens:
+        return flip_bits(data, random)
+    token = random.choice(tokens)
+    return data[: token.start()] + random.choice(_WORDS) + data[token.end() :]
 
 
-def restructured(data: bytes, random: Random) -> bytes:
-    """JSON with a value somewhere in it replaced, dropped, repeated or nested."""
+def edit_json(data: bytes, random: Random) -> bytes:
+    """Replace, remove, repeat or nest a value in JSON."""
     try:
         tree = json.loads(data)
     except (ValueError, RecursionError):
-        return worded(data, random)
+        return replace_token(data, random)
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any, depth: int) -> None:
@@ -96,12 +96,12 @@ def restructured(data: bytes, random: Random) -> bytes:
 
     walk(tree, 0)
     if not places:
-        return worded(data, random)
+        return replace_token(data, random)
     node, key = random.choice(places)
-    way = random.randrange(4)
-    if way == 0 and isinstance(node, dict):
+    operation = random.randrange(4)
+    if operation == 0 and isinstance(node, dict):
         del node[key]
-    elif way == 1:
+    elif operation == 1:
         other, at = random.choice(places)
         value = other.get(at) if isinstance(other, dict) else other[min(at, len(other) - 1)]
         node[key] = json.loads(json.dumps(value))
@@ -113,12 +113,12 @@ def restructured(data: bytes, random: Random) -> bytes:
     return json.dumps(tree).encode()
 
 
-BYTES: tuple[Mutation, ...] = (flipped, cut, spliced, extreme)
-TEXT: tuple[Mutation, ...] = (worded, worded, restructured, restructured, *BYTES)
+BYTES: tuple[Mutation, ...] = (flip_bits, truncate, copy_within, set_extreme_number)
+TEXT: tuple[Mutation, ...] = (replace_token, replace_token, edit_json, edit_json, *BYTES)
 
 
-def mutated(data: bytes, mutations: Sequence[Mutation], random: Random) -> bytes:
-    """One to three kinds of damage, one after the other; 4 MB at most."""
+def mutate(data: bytes, mutations: Sequence[Mutation], random: Random) -> bytes:
+    """Apply one to three mutations; return at most 4 MB."""
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         data = random.choice(mutations)(data, random)
     return data[: 1 << 22]

@@ -1,4 +1,4 @@
-"""Everything that reads files of others, each with inputs that are right, to be damaged."""
+"""Readers of foreign files, each with valid inputs to damage."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import soundfile
 from safetensors.torch import save
 
 from campaigns.harness.audio import instrument
-from campaigns.harness.fuzz.mutations import BYTES, TEXT, Mutation, flipped, mutated
+from campaigns.harness.fuzz.mutations import BYTES, TEXT, Mutation, flip_bits, mutate
 from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording
 from tonewood.batch import enhance_file
 from tonewood.data import feature_cache, manifest
@@ -36,48 +36,48 @@ FORMATS = {
 """Kinds of audio file, as libsndfile names them."""
 
 LIMIT_S, LIMIT_BYTES = 10, 2**30
-"""What an input may take."""
+"""Limits for one input."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Something that reads a file.
+    """A function that reads a file, with valid contents and ways to damage them.
 
     Parameters
     ----------
     suffix : str
-        Of the file that it is given.
+        Suffix of the file.
     seeds : tuple of bytes
-        Contents that are right.
+        Valid contents.
     read : callable
-        Takes the path; TonewoodError is what it may raise.
+        Takes the path; may raise TonewoodError only.
     mutations : tuple of Mutation
     resealed : callable, optional
-        Makes checksums right again, so that damage gets past them.
+        Repairs checksums, so that damage gets past them.
     """
 
     suffix: str
     seeds: tuple[bytes, ...]
     read: Callable[[Path], object]
     mutations: tuple[Mutation, ...] = BYTES
-    resealed: Callable[[bytes], bytes] | None = None
+    fix_checksum: Callable[[bytes], bytes] | None = None
 
     def inputs(self, count: int, seed: int) -> Iterator[bytes]:
-        """So many damaged contents, the same for the same seed."""
+        """Yield damaged contents, determined by the seed."""
         for number in range(count):
             random = Random(f"{self.suffix} {seed} {number}")
-            content = mutated(random.choice(self.seeds), self.mutations, random)
-            if self.resealed is not None and random.random() < 0.7:
-                content = self.resealed(content)
+            content = mutate(random.choice(self.seeds), self.mutations, random)
+            if self.fix_checksum is not None and random.random() < 0.7:
+                content = self.fix_checksum(content)
             yield content
 
 
-def sounds() -> dict[str, Reader]:
-    """A reader for each kind of audio file."""
+def audio_readers() -> dict[str, Reader]:
+    """Return a reader for each kind of audio file."""
     time = np.arange(14_400) / 16_000
     wave = 0.3 * np.sin(2 * np.pi * np.outer(time, [220.0, 331.0]))
-    made = {}
-    for name, (container_, subtype) in FORMATS.items():
+    readers = {}
+    for name, (container_format, subtype) in FORMATS.items():
         seeds = []
         for channels in (1, 2):
             sink = io.BytesIO()
@@ -86,20 +86,20 @@ def sounds() -> dict[str, Reader]:
                 sink,
                 wave[: 14_400 if name == "opus" else 4_800, :channels],
                 rate,
-                format=container_,
+                format=container_format,
                 subtype=subtype,
             )
             seeds.append(sink.getvalue())
         suffix = "." + name.split("-")[0].rstrip("0123456789")
-        made[f"audio {name}"] = Reader(
+        readers[f"audio {name}"] = Reader(
             {".wavf": ".wav", ".wavex": ".wav", ".rf": ".rf64", ".w": ".w64"}.get(suffix, suffix),
             tuple(seeds),
-            _heard,
+            _read_audio,
         )
-    return made
+    return readers
 
 
-def _heard(path: Path) -> None:
+def _read_audio(path: Path) -> None:
     probe_audio(path)
     recording = read_recording(path)
     assert recording.samples.size
@@ -108,8 +108,8 @@ def _heard(path: Path) -> None:
         pass
 
 
-def texts(recipe: bytes) -> dict[str, Reader]:
-    """Readers of recipes, lists and tables."""
+def text_readers(recipe: bytes) -> dict[str, Reader]:
+    """Return readers of recipes, lists and tables."""
     head = b"path,label,session,start,end\n"
     rows = b'a.wav,reference,m,0,10.5\n"b,c.wav",source,,,\nd.wav,reference,"n ""x""",1e1,\n'
     lines = b"\n".join(
@@ -117,7 +117,7 @@ def texts(recipe: bytes) -> dict[str, Reader]:
         for k, side in enumerate(("reference", "source", "source"))
     )
     answers = b"preferred,other,listener\na.wav,b.wav,1\nb.wav,c.wav,2\na.wav,c.wav,1\n"
-    marks = b"file,rating,low,high\na.wav,4.5,1,5\nb.wav,2,1,5\n"
+    ratings = b"file,rating,low,high\na.wav,4.5,1,5\nb.wav,2,1,5\n"
     training = TrainingSettings()
     return {
         "recipe": Reader(".recipe.json", (recipe,), _recipe, TEXT),
@@ -131,15 +131,15 @@ def texts(recipe: bytes) -> dict[str, Reader]:
         ),
         "ratings": Reader(
             ".csv",
-            (marks,),
+            (ratings,),
             lambda path: preferences.read_answer_tables(None, path, training),
             TEXT,
         ),
     }
 
 
-def recipe_of(model: Model, folder: Path) -> bytes:
-    """A recipe, as an enhancement leaves it."""
+def make_recipe(model: Model, folder: Path) -> bytes:
+    """Enhance a recording and return its recipe."""
     job = output_files.FileJob(folder / "seed.wav", folder / "out.wav")
     soundfile.write(job.input, instrument(3.0, formant_hz=2_500.0).T, 16_000)
     settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
@@ -148,24 +148,24 @@ def recipe_of(model: Model, folder: Path) -> bytes:
     return output_files.sidecar_path(job.output).read_bytes()
 
 
-def all_files(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:
-    """All readers of files, by name; for the rest see `everything`."""
-    return {**sounds(), **texts(recipe), **archives(model, folder)}
+def file_readers(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:
+    """Return all readers of files by name."""
+    return {**audio_readers(), **text_readers(recipe), **tensor_readers(model, folder)}
 
 
 def _recipe(path: Path) -> None:
     recipes.load_recipe(path).mask.to_mask().load()
 
 
-def archives(model: Model, folder: Path) -> dict[str, Reader]:
-    """Readers of model files, checkpoints and cache entries, which hold tensors."""
+def tensor_readers(model: Model, folder: Path) -> dict[str, Reader]:
+    """Return readers of model files, checkpoints and cache entries, which contain tensors."""
     path = folder / "seed.tonewood"
     model.save(path)
     content = path.read_bytes()
     state = {"scorer/told": model.scorer.row_mean, "judge/told": model.scorer.loud_row}
     return {
-        "model": Reader(".tonewood", (content,), modelfile.load_model, (_header, *BYTES), _resealed),
-        "card": Reader(".tonewood", (content,), _described, (_header, *BYTES), _resealed),
+        "model": Reader(".tonewood", (content,), modelfile.load_model, (_header, *BYTES), _fix_checksum),
+        "card": Reader(".tonewood", (content,), _read_card, (_header, *BYTES), _fix_checksum),
         "checkpoint": Reader(".checkpoint", (save(state, {"told": "[]"}),), _checkpoint, (_header, *BYTES)),
         "cache": Reader(
             ".take",
@@ -176,7 +176,7 @@ def archives(model: Model, folder: Path) -> dict[str, Reader]:
     }
 
 
-def _described(path: Path) -> None:
+def _read_card(path: Path) -> None:
     container.read_model_file(path).info()
 
 
@@ -185,22 +185,22 @@ def _checkpoint(path: Path) -> None:
 
 
 def _header(content: bytes, random: Random) -> bytes:
-    """A safetensors file with damage to its header's text, its length kept right."""
+    """Damage the text of a safetensors header and correct its length."""
     if len(content) < 8:
-        return flipped(content, random)
+        return flip_bits(content, random)
     (length,) = struct.unpack("<Q", content[:8])
     if length > len(content) - 8:
-        return flipped(content, random)
+        return flip_bits(content, random)
     head = random.choice(TEXT)(content[8 : 8 + length], random)
     return struct.pack("<Q", len(head)) + head + content[8 + length :]
 
 
-def _resealed(content: bytes) -> bytes:
+def _fix_checksum(content: bytes) -> bytes:
     try:
         header, data = container._split_safetensors(content)
-        told = header["__metadata__"]
+        metadata = header["__metadata__"]
         parts = container._parse_tensors({k: v for k, v in header.items() if k != "__metadata__"}, data)
-        told["sha256"] = container._model_checksum(told["settings"], told["card"], parts)
+        metadata["sha256"] = container._model_checksum(metadata["settings"], metadata["card"], parts)
         head = json.dumps(header).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return content

@@ -1,4 +1,4 @@
-"""Whether an input ends as it may: in success or in one typed error, soon, in little memory."""
+"""Run damaged inputs: each must end in success or one typed error, within limits of time and memory."""
 
 import resource
 import signal
@@ -15,18 +15,18 @@ from campaigns.harness.fuzz.readers import LIMIT_BYTES, LIMIT_S, Reader
 from tonewood.errors import TonewoodError
 
 
-class TookTooLongError(BaseException):
-    """Raised by the clock; nothing catches it on the way."""
+class InputTimeoutError(BaseException):
+    """The time limit is over; not an Exception, so that readers do not catch it."""
 
 
 @dataclass
-class Tally:
-    """What became of many inputs.
+class FuzzResult:
+    """Outcomes of many inputs.
 
     Parameters
     ----------
     findings : list of (bytes, str)
-        Inputs that ended otherwise than they may, and how.
+        Inputs with another outcome, and a description of it.
     """
 
     read: int = 0
@@ -36,55 +36,56 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Inputs that were tried."""
+        """Number of inputs."""
         return self.read + self.refused + len(self.findings)
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
-    """Let this process have a gibibyte more than it has, and no input more than ten seconds."""
+def resource_limits() -> Iterator[None]:
+    """Limit this process to a gibibyte more memory, and let alarms raise InputTimeoutError."""
 
-    def rung(number: int, frame: FrameType | None) -> None:
-        raise TookTooLongError
+    def on_alarm(number: int, frame: FrameType | None) -> None:
+        raise InputTimeoutError
 
-    own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before, before_rung = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
-    resource.setrlimit(resource.RLIMIT_AS, (own + LIMIT_BYTES, before[1]))
-    signal.signal(signal.SIGALRM, rung)
+    used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits_before = resource.getrlimit(resource.RLIMIT_AS)
+    handler_before = signal.getsignal(signal.SIGALRM)
+    resource.setrlimit(resource.RLIMIT_AS, (used_bytes + LIMIT_BYTES, limits_before[1]))
+    signal.signal(signal.SIGALRM, on_alarm)
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before_rung)
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        signal.signal(signal.SIGALRM, handler_before)
+        resource.setrlimit(resource.RLIMIT_AS, limits_before)
 
 
-def tried(reader: Reader, contents: Iterator[bytes], folder: Path) -> Tally:
-    """Give a reader one content after the other, as a file in a folder that holds nothing else."""
-    tally = Tally()
+def run_inputs(reader: Reader, contents: Iterator[bytes], folder: Path, limit_s: int = LIMIT_S) -> FuzzResult:
+    """Give a reader one content after the other, as the only file in a folder."""
+    result = FuzzResult()
     path = folder / f"input{reader.suffix}"
-    with bounded(), warnings.catch_warnings():
+    with resource_limits(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for content in contents:
             path.write_bytes(content)
-            began = time.perf_counter()
-            signal.alarm(LIMIT_S)
+            start = time.perf_counter()
+            signal.alarm(limit_s)
             try:
                 reader.read(path)
-                tally.read += 1
+                result.read += 1
             except TonewoodError as error:
-                tally.refused += 1
+                result.refused += 1
                 if "\n" in str(error):
-                    tally.findings.append((content, f"more than one line: {error}"))
-            except (Exception, TookTooLongError):
-                tally.findings.append((content, traceback.format_exc(limit=-6)))
+                    result.findings.append((content, f"more than one line: {error}"))
+            except (Exception, InputTimeoutError):
+                result.findings.append((content, traceback.format_exc(limit=-6)))
             finally:
                 signal.alarm(0)
-            tally.slowest_s = max(tally.slowest_s, time.perf_counter() - began)
-            left = [it for it in folder.iterdir() if it != path]
+            result.slowest_s = max(result.slowest_s, time.perf_counter() - start)
+            left = [file for file in folder.iterdir() if file != path]
             if left:
-                tally.findings.append((content, f"left behind: {left}"))
-                for it in left:
-                    it.unlink()
+                result.findings.append((content, f"files left behind: {left}"))
+                for file in left:
+                    file.unlink()
     path.unlink(missing_ok=True)
-    return tally
+    return result

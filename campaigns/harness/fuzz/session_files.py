@@ -1,4 +1,4 @@
-"""Session files, sent to the studio's own route: all that is right, to be damaged."""
+"""Reader of session files: the studio's upload route, with a valid session file to damage."""
 
 import io
 import json
@@ -9,44 +9,47 @@ from random import Random
 import numpy as np
 from starlette.testclient import TestClient
 
-from campaigns.harness.fuzz.http_requests import EDIT, judged
-from campaigns.harness.fuzz.mutations import BYTES, TEXT, mutated
+from campaigns.harness.fuzz.http_requests import EDIT, check_status
+from campaigns.harness.fuzz.mutations import BYTES, TEXT, mutate
 from campaigns.harness.fuzz.readers import Reader
 from tonewood.studio.state import StudioState
 
 
-def sessions(desk: StudioState, client: TestClient, recording: bytes, recipe: bytes) -> Reader:
-    """A reader of session files: the route that takes them, as a page sends one."""
+def session_reader(studio_state: StudioState, client: TestClient, recording: bytes, recipe: bytes) -> Reader:
+    """Return a reader that uploads session files to the studio."""
 
     def read(path: Path) -> None:
         answer = client.post("/api/recordings?name=a.tonewood-session", content=path.read_bytes())
         if answer.status_code == 201:
             client.delete(f"/api/sessions/{answer.json()['id']}")
-        left = [*(desk.database.folder / "sessions").iterdir(), *desk.database.list_sessions()]
+        left = [
+            *(studio_state.database.folder / "sessions").iterdir(),
+            *studio_state.database.list_sessions(),
+        ]
         assert not left, left
-        judged(answer.status_code, answer.text)
+        check_status(answer.status_code, answer.text)
 
-    seed = session_file(client, recording, recipe)
-    return Reader(".tonewood-session", (seed,), read, (_inside, _inside, *BYTES))
+    seed = make_session_file(client, recording, recipe)
+    return Reader(".tonewood-session", (seed,), read, (_damage_member, _damage_member, *BYTES))
 
 
-def session_file(client: TestClient, recording: bytes, recipe: bytes) -> bytes:
-    """A session file that holds all that one may."""
+def make_session_file(client: TestClient, recording: bytes, recipe: bytes) -> bytes:
+    """Return a session file with every possible part."""
     session = client.post("/api/recordings?name=seed.wav", content=recording).json()["id"]
     client.put(f"/api/sessions/{session}/edit", json=EDIT)
-    parts = unpacked(client.get(f"/api/sessions/{session}/take/session").content)
+    parts = unzip(client.get(f"/api/sessions/{session}/take/session").content)
     client.delete(f"/api/sessions/{session}")
-    told = json.loads(parts["session.json"])
-    for entry in told["history"]:
+    session_json = json.loads(parts["session.json"])
+    for entry in session_json["history"]:
         entry["found"] = 0
     sink = io.BytesIO()
     np.savez(sink, power=np.ones((2, 1)), hz=np.array([100.0, 200.0]))
-    # The studio knows the model by its digest, so that nothing need be brought; it is damaged
-    # as a model file already.
-    return packed(
+    # The studio has this model already, so its content is not needed; damaged model files have
+    # a reader of their own.
+    return make_zip(
         {
             **parts,
-            "session.json": json.dumps(told).encode(),
+            "session.json": json.dumps(session_json).encode(),
             "model.tonewood": b"known by its digest",
             "found-0.recipe.json": recipe,
             "bands.npz": sink.getvalue(),
@@ -55,14 +58,14 @@ def session_file(client: TestClient, recording: bytes, recipe: bytes) -> bytes:
     )
 
 
-def unpacked(content: bytes) -> dict[str, bytes]:
-    """What a zip archive holds, by name."""
+def unzip(content: bytes) -> dict[str, bytes]:
+    """Return the files of a zip archive by name."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def packed(parts: dict[str, bytes]) -> bytes:
-    """A zip archive of parts, its checksums right."""
+def make_zip(parts: dict[str, bytes]) -> bytes:
+    """Return a zip archive of files, with correct checksums."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
@@ -70,15 +73,15 @@ def packed(parts: dict[str, bytes]) -> bytes:
     return sink.getvalue()
 
 
-def _inside(content: bytes, random: Random) -> bytes:
-    """An archive with damage to one of its parts."""
+def _damage_member(content: bytes, random: Random) -> bytes:
+    """Damage one file of an archive."""
     try:
-        parts = unpacked(content)
-    except Exception:  # damaged before: whatever zipfile says of it
+        parts = unzip(content)
+    except Exception:  # damaged by an earlier mutation
         return content
     if not parts:
         return content
     name = random.choice(sorted(parts))
     kinds = TEXT if name.endswith(".json") else BYTES
-    parts[name] = mutated(parts[name], kinds, random)
-    return packed(parts)
+    parts[name] = mutate(parts[name], kinds, random)
+    return make_zip(parts)

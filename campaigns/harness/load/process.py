@@ -1,4 +1,4 @@
-"""What a process holds: memory, handles, threads, sampled from outside."""
+"""Sample the memory, handles and threads of a process from outside."""
 
 import contextlib
 import re
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process holds at a moment.
+    """Memory, handles and threads of a process at a moment.
 
     Parameters
     ----------
     at : float
-        Seconds since sampling began, or whatever else counts on.
+        Time, such as seconds since sampling began.
     rss : int
-        Bytes of memory, those of mapped files with them.
+        Bytes of resident memory, including mapped files.
     handles : int
         Open files, sockets and pipes.
     threads : int
@@ -33,39 +33,39 @@ class Sample:
 
 
 def sample(pid: int, at: float = 0.0) -> Sample:
-    """Look at a process now; OSError if it is gone."""
-    place = Path("/proc") / str(pid)
-    told = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines() if ":" in line)
-    if "VmRSS" not in told:
+    """Sample a process; OSError if it has ended."""
+    proc = Path("/proc") / str(pid)
+    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line)
+    if "VmRSS" not in status:
         raise ProcessLookupError(f"process {pid} has ended")
-    rss = 1024 * int(told["VmRSS"].split()[0])
-    return Sample(at, rss, len(list((place / "fd").iterdir())), int(told["Threads"]))
+    rss = 1024 * int(status["VmRSS"].split()[0])
+    return Sample(at, rss, len(list((proc / "fd").iterdir())), int(status["Threads"]))
 
 
-def opened(pid: int) -> Counter[str]:
-    """What a process has open, counted by its name."""
-    found: Counter[str] = Counter()
+def open_files(pid: int) -> Counter[str]:
+    """Count the open files of a process by name."""
+    result: Counter[str] = Counter()
     for it in (Path("/proc") / str(pid) / "fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile
-            found[unnumbered(str(it.readlink()))] += 1
-    return found
+            result[without_long_numbers(str(it.readlink()))] += 1
+    return result
 
 
-def unnumbered(name: str) -> str:
-    """A name without its long numbers, which differ from one file to the next."""
+def without_long_numbers(name: str) -> str:
+    """Remove long numbers from a name; they differ between equal files."""
     return re.sub(r"\d{3,}", "", name)
 
 
-def children(pid: int) -> list[int]:
-    """Processes that a process started."""
-    found = []
+def child_processes(pid: int) -> list[int]:
+    """Return the children of a process."""
+    result = []
     for task in (Path("/proc") / str(pid) / "task").iterdir():
-        found += [int(it) for it in (task / "children").read_text().split()]
-    return found
+        result += [int(it) for it in (task / "children").read_text().split()]
+    return result
 
 
 def growth(samples: list[Sample]) -> float:
-    """Growth of memory over the second half, as a share: of the straight line that fits best."""
+    """Return the relative growth of memory over the second half, by a fitted straight line."""
     half = samples[len(samples) // 2 :]
     at: NDArray[np.float64] = np.array([it.at for it in half])
     rss = np.array([it.rss for it in half], np.float64)
@@ -74,27 +74,27 @@ def growth(samples: list[Sample]) -> float:
 
 
 class Watch(threading.Thread):
-    """Samples of a process every so often, until it is stopped or the process ends."""
+    """Thread that samples a process until it is stopped or the process ends."""
 
     def __init__(self, pid: int, every_s: float) -> None:
         super().__init__(daemon=True)
         self.pid, self.every_s = pid, every_s
         self.samples: list[Sample] = []
-        self.over = threading.Event()
+        self.stopped = threading.Event()
 
     def run(self) -> None:
-        """Sample on."""
+        """Take samples."""
         count = 0
-        while not self.over.is_set():
+        while not self.stopped.is_set():
             try:
                 self.samples.append(sample(self.pid, count * self.every_s))
             except OSError:  # it has ended
                 return
             count += 1
-            self.over.wait(self.every_s)
+            self.stopped.wait(self.every_s)
 
     def stop(self) -> list[Sample]:
-        """End, and give what was seen."""
-        self.over.set()
+        """Stop and return the samples."""
+        self.stopped.set()
         self.join()
         return self.samples

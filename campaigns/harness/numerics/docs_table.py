@@ -1,4 +1,4 @@
-"""The table of laws in docs/numerics.md, and what is read of it."""
+"""Write and read the table of laws in docs/numerics.md."""
 
 import re
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ _BLOCK = re.compile(r"(<!-- numerics:begin -->\n).*?(<!-- numerics:end -->)", re
 _ROW = re.compile(r"^\| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
 
 
-def shown(value: float) -> str:
-    """A figure as people write it."""
+def format_figure(value: float) -> str:
+    """Format a figure with two digits."""
     if value == 0:
         return "0"
     if abs(value) >= 1e-3:
@@ -20,26 +20,26 @@ def shown(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
-def promised(law: Law) -> str:
-    """A tolerance, as the table has it."""
-    return "to the bit" if law.within == 0 else f"{shown(law.within)} {law.unit}".strip()
+def format_tolerance(law: Law) -> str:
+    """Format a tolerance as in the table."""
+    return "to the bit" if law.within == 0 else f"{format_figure(law.within)} {law.unit}".strip()
 
 
-def filled(page: str, laws: Mapping[str, Law], measured: Mapping[str, float]) -> str:
-    """Return the page with a row for every law; laws that were not measured keep their figure."""
-    known = {row[0]: row[2] for row in rows(page)}
+def fill_table(page: str, laws: Mapping[str, Law], measured: Mapping[str, float]) -> str:
+    """Return the page with a row for every law; laws without a new measurement keep their figure."""
+    measured_before = {row[0]: row[2] for row in read_rows(page)}
     lines = ["| what holds | promised | measured at most |", "|---|---:|---:|"]
     for name, law in laws.items():
-        figure = known.get(law.says, "not yet")
+        figure = measured_before.get(law.says, "not yet")
         if name in measured:
             same = measured[name] == (NO_DB if law.unit.startswith("dB re") else 0)
-            figure = "none" if same else f"{shown(measured[name])} {law.unit}".strip()
-        lines.append(f"| {law.says} | {promised(law)} | {figure} |")
+            figure = "none" if same else f"{format_figure(measured[name])} {law.unit}".strip()
+        lines.append(f"| {law.says} | {format_tolerance(law)} | {figure} |")
     return _BLOCK.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], page)
 
 
-def rows(page: str) -> list[tuple[str, str, str]]:
-    """Rows of the table: what holds, what is promised, what was measured."""
+def read_rows(page: str) -> list[tuple[str, str, str]]:
+    """Return rows of the table: law, tolerance, measured error."""
     block = _BLOCK.search(page)
-    found = _ROW.findall(block[0]) if block else []
-    return [(a, b, c) for a, b, c in found if a != "what holds" and not a.startswith("---")]
+    matches = _ROW.findall(block[0]) if block else []
+    return [(a, b, c) for a, b, c in matches if a != "what holds" and not a.startswith("---")]

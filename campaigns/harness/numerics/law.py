@@ -1,7 +1,7 @@
-"""A law: something that holds of the numbers, within a tolerance that is stated beside it.
+"""Numerical laws: properties of the numbers, each with a tolerance.
 
-The function under `law` measures an error, given what hypothesis draws; as a test it asks that the
-error never passes the tolerance, and `campaigns/numerics.py` asks how large it gets.
+A function decorated with `law` measures an error for arguments that hypothesis draws. As a test, it
+fails if the error exceeds the tolerance; `campaigns/numerics.py` reports the largest error.
 """
 
 import math
@@ -19,23 +19,23 @@ Error = Callable[..., float]
 
 @dataclass(frozen=True)
 class Law:
-    """What holds, how nearly, and how an error is measured.
+    """A property, its tolerance, and a function that measures the error.
 
     Parameters
     ----------
     says : str
-        As a row of docs/numerics.md.
+        The property, as in docs/numerics.md.
     within : float
-        Tolerance; 0 is to the bit.
+        Tolerance; 0 means equal to the bit.
     unit : str
     error : callable
-        Measures.
+        Measures the error.
     drawn : dict of strategies
-        Its arguments.
+        Strategies of its arguments.
     examples : int
-        Drawn by a test.
+        Number of examples of a test.
     most : int
-        That are worth drawing where time does not count.
+        Largest useful number of examples.
     """
 
     says: str
@@ -46,29 +46,29 @@ class Law:
     examples: int
     most: int
 
-    def worst(self, examples: int | None = None, *, asked: bool = True) -> float:
-        """Largest error of so many examples; where `asked`, AssertionError past the tolerance."""
-        found = -math.inf
+    def worst(self, examples: int | None = None, *, check: bool = True) -> float:
+        """Return the largest error; with `check`, raise AssertionError above the tolerance."""
+        largest = -math.inf
 
-        def once(**values: Any) -> None:
-            nonlocal found
+        def measure(**values: Any) -> None:
+            nonlocal largest
             error = self.error(**values)
-            found = max(found, error if math.isfinite(error) else math.inf)
-            assert not asked or error <= self.within, f"{error:.3g} {self.unit}: {self.says}"
+            largest = max(largest, error if math.isfinite(error) else math.inf)
+            assert not check or error <= self.within, f"{error:.3g} {self.unit}: {self.says}"
 
         if not self.drawn:
-            once()
-            return found
+            measure()
+            return largest
         phases = set(Phase) - {Phase.explain}
         profile = settings(
             max_examples=examples or self.examples,
             deadline=None,
             phases=phases,
-            derandomize=not asked,
+            derandomize=not check,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
         )
-        profile(given(**self.drawn)(once))()
-        return found
+        profile(given(**self.drawn)(measure))()
+        return largest
 
 
 def law(
@@ -80,16 +80,16 @@ def law(
     most: int = 100,
     **drawn: st.SearchStrategy[Any],
 ) -> Callable[[Error], Callable[[], None]]:
-    """Make a test of a function that measures an error; the test carries its law as `law`."""
+    """Turn a function that measures an error into a test; its attribute `law` is the Law."""
 
-    def made(error: Error) -> Callable[[], None]:
-        found = Law(says, within, unit, error, drawn, examples, most)
+    def decorate(error: Error) -> Callable[[], None]:
+        definition = Law(says, within, unit, error, drawn, examples, most)
 
         def test() -> None:
-            found.worst()
+            definition.worst()
 
         test.__name__, test.__doc__, test.__module__ = error.__name__, says, error.__module__
-        test.law = found  # type: ignore[attr-defined]
+        test.law = definition  # type: ignore[attr-defined]
         return test
 
-    return made
+    return decorate
