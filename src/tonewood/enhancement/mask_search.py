@@ -251,6 +251,7 @@ def find_mask(
         for steps in parallel_iterate(search.steps, segments):
             for step in steps:
                 yield step
+            # Steps may end early in some segments; the last mask of each is the result.
             n_steps = max(n_steps, step.number)
             mask = Mask(step.mask_db.cpu(), grid.hz, hop, spectrum.rate / 2)
             gains.append(mask.clip(settings.render.max_gain_db).quantize().gain_db)
@@ -263,6 +264,7 @@ def _search_segments(
     """Split a recording for the search, at multiples of the guide's pooling."""
     if undivided:
         return split_segments(frames, frames)
+    # Pooling from a multiple of its length gives the same groups of frames as in the whole.
     pool = model.settings.guide.pooled_frames
     smooth = model.settings.spectrum.to_frames(settings.smooth_ms / 1000)
     guide_reach = model.learnt_guide.reach_frames if model.learnt_guide is not None else 0

@@ -122,6 +122,7 @@ def _collect_suggestions(
             if array is not None and mask is not None:
                 array.append(mask)
                 total += mask[:, features.audible].sum(dim=1)
+    # Means over the audible frames of the whole recording, which shrinkage needs.
     means = [
         None if array is None else (total / n_audible).float()
         for array, total in zip(arrays, sums, strict=True)
@@ -186,6 +187,7 @@ def iter_features(source: AudioSource, model: Model) -> Iterator[Tensor]:
     _, hop, _ = scale_to_rate(spectrum, rate)
     mono = resample_blocks((to_mono(block) for block in source.blocks()), source.rate, rate)
 
+    # Chunks overlap by whole frames, so that frames stay where they are in the recording.
     def analyse(chunk: Chunk[Samples]) -> Tensor:
         rows, start = features_at_rate(chunk.samples, rate, model), chunk.left_margin // hop
         return rows[:, start:] if chunk.is_last else rows[:, start : start + chunk.core_size // hop]

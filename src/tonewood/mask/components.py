@@ -71,6 +71,7 @@ def fit_tilt(mask: Mask) -> tuple[FloatArray, FloatArray]:
     if len(np.unique(octaves)) == 1:
         mean = mask.gain_db.mean(axis=0, dtype=np.float64)
         return np.stack([mean, np.zeros_like(mean)]), np.zeros(len(octaves))
+    # Rows are dense at high frequencies; weights by their width in octaves undo that.
     weight = np.sqrt(np.gradient(octaves).clip(min=0) * (mask.hz > 0))
     columns = np.stack([np.ones_like(octaves), octaves], axis=1) * weight[:, None]
     line, *_ = np.linalg.lstsq(columns, weight[:, None] * mask.gain_db.astype(np.float64))
@@ -107,6 +108,7 @@ def limit_to_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
     ends = np.log2([low_hz, high_hz])
     fade = min(FADE_OCTAVES, (ends[1] - ends[0]) / 2)
     bend = np.linspace(0, fade, _FADE_STEPS + 1)
+    # Gains are interpolated linearly between rows, so the fades need rows of their own.
     hz = np.union1d(mask.hz, 2.0 ** np.concatenate([ends[0] + bend, ends[1] - bend]))
     frames = np.arange(mask.frames) * mask.hop_seconds
     octave = np.log2(np.maximum(hz, 1e-3))
@@ -193,6 +195,7 @@ def gain_by_register(mask: Mask, seconds: FloatArray) -> FloatArray:
     for register in REGISTERS:
         octaves = np.log2(register.high_hz / register.low_hz)
         count = max(4, round(octaves * _REGISTER_POINTS_PER_OCTAVE))
+        # The middles of equal parts of an octave, so that no point lies on a border.
         hz = register.low_hz * 2 ** ((np.arange(count) + 0.5) / count * octaves)
         means.append(mask.gain_at(hz, seconds).mean(axis=0, dtype=np.float64))
     return np.array(means)
@@ -215,6 +218,7 @@ def gain_events(gain_db: FloatArray) -> Iterator[GainEvent]:
     for register, gain in zip(REGISTERS, gain_db, strict=True):
         padded = np.pad(gain, _SMOOTH_STEPS // 2, mode="edge")
         deviation = np.convolve(padded, kernel, mode="valid") - gain.mean()
+        # Runs of steps above the threshold, upwards and downwards.
         for sign in (1, -1):
             inside = np.concatenate([[False], sign * deviation >= _MIN_EVENT_DB, [False]])
             edges = np.flatnonzero(np.diff(inside.astype(np.int8)))

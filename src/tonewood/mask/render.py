@@ -122,6 +122,7 @@ class ChunkRenderer:
     @property
     def margin(self) -> int:
         """Number of samples that a chunk needs on either side, in whole analysis frames."""
+        # Analysis, band filter and mask filter follow one another, so their margins add up.
         samples = self._analysis_margin + self._band_margin + filter_margin(self.rate, self.spectrum)
         return frames_to_samples(self.spectrum.to_frames(samples / self.rate) + 1, self.rate, self.spectrum)
 
@@ -159,6 +160,7 @@ class ChunkRenderer:
 
 def effective_mask(mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings) -> Mask:
     """Return the mask that is applied: the selected component of the found mask, times the amount."""
+    # Fades must end before the sound outside a span is influenced by window or band filter.
     aspect, reach = settings.aspect, spectrum.window_ms / 2000
     if aspect.between is not None:
         reach += bandpass_reach_seconds(*aspect.between)
@@ -196,8 +198,9 @@ def match_loudness(before: float, after: float, peak_db: float, settings: Render
     """
     if not settings.matches_loudness:
         return LoudnessMatch(settings.gain_db, before, after + settings.gain_db, peak_limited=False)
+    # Silence has no loudness (-inf); it needs no gain.
     difference = before - after if np.isfinite(before) and np.isfinite(after) else 0.0
-    headroom = settings.ceiling_dbtp - peak_db
+    headroom = settings.ceiling_dbtp - peak_db  # a gain shifts the true peak by the same dB
     gain = min(difference, headroom)
     return LoudnessMatch(gain, before, after + gain, peak_limited=headroom < difference)
 

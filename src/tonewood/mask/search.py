@@ -98,6 +98,7 @@ def scatter_sticky_notes(
     height = torch.full((count,), settings.height_hz)
     if settings.shape == "square":
         area = width * height
+        # width · height = area and height / width = _CELL_HZ_PER_S.
         width, height = (area / _CELL_HZ_PER_S).sqrt(), (area * _CELL_HZ_PER_S).sqrt()
     gain = torch.randn(count, generator=generator) * settings.gain_db
     return StickyNotes(position[0] * duration_s, position[1] * top_hz, width, height, gain)
@@ -109,6 +110,7 @@ def render_sticky_notes(gain_db: Tensor, row_profile: Tensor, frame_profile: Ten
     Overlapping notes are averaged; a smoothed edge that overlaps no other note fades to 0 dB.
     """
     covered = row_profile.T @ frame_profile
+    # Division by at least 1 averages overlaps, but leaves the ramps of single notes.
     return ((row_profile * gain_db[:, None]).T @ frame_profile) / covered.clamp_min(1.0)
 
 
@@ -122,8 +124,8 @@ def _block_coverage(grid: Tensor, centre: Tensor, extent: Tensor, span: float) -
     return (covered / span).clamp(0, 1)
 
 
-_AUDIBLE_DB = 50.0
-_MAX_FEEDBACK_DB = 6.0  # larger errors are noise: almost silent cells leak into their neighbours
+_AUDIBLE_DB = 50.0  # quieter frames mostly contain leakage from louder ones
+_MAX_FEEDBACK_DB = 6.0  # most that overlapping cells may change one another
 
 RenderFeedback = Callable[[Tensor], Tensor]
 """Maps a mask [row, frame] in dB to the levels [row, frame] in dB of its rendering."""
@@ -245,10 +247,12 @@ def search_mask(
         mask = parametrisation.mask().clamp(-max_gain_db, max_gain_db)
         achieved = mask
         if render_feedback is not None:
+            # Adding a constant keeps the gradient of the mask: the straight-through estimator.
             error = render_feedback(mask.detach()) - rows_db - mask.detach()
             achieved = mask + error.clamp(-_MAX_FEEDBACK_DB, _MAX_FEEDBACK_DB) * audible
         output = rows_db + achieved
         windows = torch.stack([output[:, s : s + window_frames] for s in offsets])
+        # Without weight the score is only reported; its gradient is not needed.
         with torch.set_grad_enabled(settings.score > 0):
             mean_score = score(windows).mean()
         energy = guide_energy(output[None])[0] if guide_energy is not None else None
@@ -292,6 +296,7 @@ def _crop_offsets(total: int, window: int, generator: torch.Generator) -> list[i
     if total <= window:
         return [0]
     offset = int(torch.randint(window, (1,), generator=generator))
+    # The first and the last window are always there, so that the ends count at every step.
     return sorted({0, *range(offset, total - window, window), total - window})
 
 

@@ -58,7 +58,7 @@ _BLEND_SHARES = (
     (0.5, 0.25, 0.125, 0.125),
 )
 CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
-_AVERAGED_BLENDS = 4
+_AVERAGED_BLENDS = 4  # of 32 candidates
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
 _PLACEBO_TAKES, _PLACEBO_STEPS = 12, 0.3  # takes per folder; share of the network's training steps
 
@@ -316,4 +316,5 @@ def _select_blend(scores: Sequence[CycleScore]) -> BlendWeights:
 def cycle_distance(rows_db: Tensor, take: PriorFeatures) -> float:
     """Return the mean over audible frames of the RMS difference in dB, the overall level removed."""
     difference = (rows_db - take.rows_db)[:, take.audible]
+    # One level for the whole take is removed: loudness is matched after rendering anyway.
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())

@@ -16,7 +16,7 @@ from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures
 from tonewood.settings import NetworkSettings
 from tonewood.stats.sampling import TakeWeights, sample_takes
 
-_GAIN_DB = 8.0
+_GAIN_DB = 8.0  # outputs and inputs are scaled to about unit variance
 _ROWS_DB = 10.0
 
 
@@ -122,8 +122,10 @@ def train_mask_network(
     network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
     network.to(first.rows_db.device)
     optimiser = OneCycleOptimiser(network, settings.learning_rate, settings.steps)
+    # Crops of equal length, so that a batch is one tensor; the shortest take limits it.
     crop = min([settings.crop_frames, *(pair.gain_db.shape[1] for pair in pairs)])
     inputs = [network.inputs(pair.features) for pair in pairs]
+    # Longer takes are drawn more often.
     lengths = [pair.gain_db.shape[1] for pair in pairs]
     for _ in range(settings.steps):
         inputs_batch, targets, audible = [], [], []

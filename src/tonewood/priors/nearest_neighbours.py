@@ -68,6 +68,7 @@ class Codebook:
 
         Codes of take or session `skip` are left out.
         """
+        # argmin |q - k|² = argmax q·k - |k|²/2: one matrix product per batch.
         half_norm = self.key.square().sum(dim=1) / 2
         if skip is not None:
             half_norm = half_norm + 1e9 * (self.take_index == skip)
@@ -125,6 +126,7 @@ class FolderStatistics:
 
     def nearest_mean(self, query: Tensor, settings: NeighbourSettings, *, skip: int | None = None) -> Tensor:
         """Return the mean rows [row, frame] of the nearest codes; their number grows with the codebook."""
+        # The same share of a larger codebook, so that the radius stays the same.
         density = max(1.0, self.codebook.key.shape[0] / settings.codes)
         return self.codebook.nearest_mean(query, round(settings.nearest * density), skip=skip)
 
@@ -144,6 +146,8 @@ def fit_folder_statistics(
     sides = [[_relative_features(take) for take in takes] for takes in (reference, source)]
     frames = [[take.select(audible_frames(take.rows_db, _AUDIBLE_DB)) for take in takes] for takes in sides]
     joined = [Features(*(torch.cat(parts, dim=1) for parts in zip(*side, strict=True))) for side in frames]
+    # Principal directions of both folders together, each around its own mean: what differs between
+    # the folders must not become a direction.
     centred = torch.cat(
         [side.fine_db[:, ::5] - side.fine_db.mean(dim=1, keepdim=True) for side in joined], dim=1
     ).double()
@@ -220,6 +224,7 @@ def condense_codebook(
     sample = torch.randperm(book.key.shape[0], generator=generator)[:count].to(book.take_index)
     centre, rows = book.key[sample], book.rows_db[sample]
     for _ in range(rounds):
+        # Assign each frame to its nearest code, then move the codes to the means.
         owner = (book.key @ centre.T - centre.square().sum(dim=1) / 2).argmax(dim=1)
         members = book.key.new_zeros(count).index_add_(0, owner, book.key.new_ones(len(owner)))[:, None]
         filled = members > 0  # a code that lost all its frames keeps its place
@@ -245,6 +250,7 @@ def key_vectors(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _lifter(count: int, device: torch.device) -> Tensor:
     """Return the matrix [row, row] that weights the cepstral coefficients of rows."""
+    # The overall level (coefficient 0) is compared in full; it says how loud a note is played.
     weights = torch.full((count,), 0.5)
     weights[0], weights[1:_ENVELOPE_COEFFICIENTS] = 1.0, 0.25
     basis = cosine_basis(count)

@@ -76,6 +76,7 @@ class Predictor(nn.Module):
     def initial_state(self, batch: int = 1) -> StreamState:
         """Return the state before the first frame."""
         reach = self.settings.kernel - 1
+        # A causal convolution with dilation 2^i looks back (kernel - 1) · 2^i frames.
         past = tuple(
             self.row_mean.new_zeros(batch, self.settings.width, reach * 2**i)
             for i in range(self.settings.depth)
@@ -109,7 +110,7 @@ class Predictor(nn.Module):
             last = chunk[:, -1:]
             prediction, state = self._predict_chunk(chunk, state)
             yield Prediction(*(values[:, skip:] for values in prediction))
-            skip = max(0, skip - chunk.shape[1])
+            skip = max(0, skip - chunk.shape[1])  # the first `lookahead` results precede the recording
         if last is not None and self.settings.lookahead:
             prediction, _ = self._predict_chunk(last.expand(-1, self.settings.lookahead), state)
             yield Prediction(*(values[:, skip:] for values in prediction))
@@ -224,6 +225,7 @@ def train_predictor(
     rows = static_db.shape[0]
     predictor = Predictor(rows, settings, hop_ms, generator)
     predictor.static_db.copy_(static_db)
+    # Inputs relative to the running level do not depend on the weights: computed once.
     sums = predictor.initial_state().sums
     inputs = [predictor.relative_levels(example.rows_db[None], sums)[0][0] for example in examples]
     audible = [example.audible for example in examples]

@@ -86,6 +86,7 @@ class Priors:
 
     def to(self, device: torch.device) -> Self:
         """Return the priors on a device."""
+        # Copies, since modules move in place and the model must stay where it is.
         if self.static_db.device == device:
             return self
         forward, backward = (deepcopy(network).to(device) for network in self.networks)
@@ -220,7 +221,7 @@ def blend_masks(suggestions: Sequence[Tensor | None], weights: BlendWeights) -> 
     """Blend masks [row, frame] in the order of `BlendWeights`."""
     terms = [mask * share for mask, share in zip(suggestions, weights[:4], strict=True) if mask is not None]
     mask = torch.stack(terms).sum(dim=0)
-    level = mask.mean(dim=0, keepdim=True)
+    level = mask.mean(dim=0, keepdim=True)  # [1, frame]
     return mask - (1 - weights.level) * level
 
 

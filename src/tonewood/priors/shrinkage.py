@@ -93,6 +93,7 @@ class ShrinkageFactors(NamedTuple):
         """Return 1 where the placebo's variance is small, 0 where it reaches the real one; else between."""
         factors = []
         for real_db2, placebo_db2, trusted, chance in zip(real, placebo, _TRUSTED, _CHANCE, strict=True):
+            # Linear between the two ratios; the floor keeps the division defined for zero masks.
             ratio = penalty * placebo_db2 / max(real_db2, 1e-9)
             factors.append(min(max((chance - ratio) / (chance - trusted), 0.0), 1.0))
         return cls(*factors)
@@ -145,6 +146,7 @@ def spectral_difference(
     for take in takes:
         matched = other.codebook.nearest_mean(folder.query_vectors(take), _NEIGHBOURS)
         difference = sign * (take.rows_db - matched)[:, take.audible]
+        # Halves of a take share its room and microphone: their difference is the noise level.
         first, second = difference.tensor_split(2, dim=1)
         means.append(difference.mean(dim=1))
         half_differences.append(first.mean(dim=1) - second.mean(dim=1))
@@ -176,6 +178,7 @@ def fit_static_mask(
     Each cosine component c is scaled by 1 - penalty · v / c², where v is the variance of its mean over
     sessions. Both v and c² are averaged over adjacent components. The overall level is not shrunk.
     """
+    # Cosine components separate broad differences, which are well estimated, from fine ones.
     basis = cosine_basis(reference.rows_db.shape[1])
     noise = torch.zeros(len(basis))
     sides = [
@@ -205,6 +208,7 @@ def mean_over_audible(mask_db: Tensor, audible: Tensor) -> Tensor:
 def _session_variance(side: SpectralDifference) -> Tensor | None:
     """Return the variance over sessions [component]; None for a single session."""
     weight = side.frames / side.frames.sum()
+    # Bessel's correction for weighted observations.
     unbiased = 1 - float(weight.square().sum())
     if unbiased < 1e-3:
         return None

@@ -92,7 +92,7 @@ class SizeResult:
         Trials without any error do not differ, although the windows leave an uncertainty: that of the
         binomial proportion after adding two of each outcome (Agresti & Coull 1998).
         """
-        total = self.windows + 4
+        total = self.windows + 4  # two successes and two failures more
         share = (self.accuracy.mean * self.windows + 2) / total
         return max(self.accuracy.error, math.sqrt(share * (1 - share) / total))
 
@@ -180,6 +180,7 @@ def find_knee(results: Sequence[SizeResult]) -> SizeResult:
     """
     rising = sorted(results, key=lambda result: result.parameters)
     x = _scale_to_unit([math.log(result.parameters) for result in rising])
+    # Both axes in [0, 1]: the chord is the diagonal, and y - x the height above it.
     y = _scale_to_unit(list(accumulate((result.accuracy.mean for result in rising), max)))
     above_chord = [b - a for a, b in zip(x, y, strict=True)]
     return rising[above_chord.index(max(above_chord))]
@@ -263,6 +264,7 @@ def search_sizes(
 
 def plot_scorer_sizes(path: Path, search: SizeSearchResult, *, overwrite: bool = False) -> None:
     """Plot held-out accuracy and loss over the number of parameters, as a PNG."""
+    # Imported here, since matplotlib takes a second and is rarely needed.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 7), layout="constrained")

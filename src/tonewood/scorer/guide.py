@@ -45,6 +45,7 @@ class Guide(nn.Module):
             assert layer.bias is not None
             nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
             nn.init.zeros_(layer.bias)
+        # Energy |own · x + f(x)|²: a quadratic around the mean row, bent by the convolutions f.
         self.own = nn.Parameter(torch.full((rows, 1), 0.2))
         self.row_weight = nn.Parameter(torch.full((rows,), 0.3))
 
@@ -52,6 +53,7 @@ class Guide(nn.Module):
     def reach_frames(self) -> int:
         """Frames on either side that affect the energy's gradient at a frame."""
         reach = sum(kernel // 2 for _, _, kernel in _convolution_shapes(1, 1))
+        # Forward and backward pass each reach as far as the kernels.
         return (2 * reach + 1) * self.settings.pooled_frames
 
     def energy(self, rows_db: Tensor, level_db: float | None = None) -> Tensor:
@@ -83,6 +85,7 @@ class Guide(nn.Module):
         """Remove the level, scale to about unit variance, and average over a few frames."""
         relative = (rows_db - level_db).clamp_min(-_RANGE_DB)
         x = (relative - self.row_mean[:, None]) / self.spread
+        # An EQ moves slowly: averages of a few frames tell what to correct, at less cost.
         pool = self.settings.pooled_frames
         return nn.functional.avg_pool1d(x, pool, pool, ceil_mode=True, count_include_pad=False)
 
@@ -105,6 +108,7 @@ def train_guide(
     neighbourhood in which the gradient is valid.
     """
     guide = Guide(pairs[0][0].shape[0], settings, generator)
+    # Statistics of the targets: inputs differ from them by what is to be corrected.
     frames = torch.cat([y - mean_level(y) for _, y in pairs], dim=1).clamp_min(-_RANGE_DB)
     guide.row_mean.copy_(frames.mean(dim=1))
     guide.spread.copy_(frames.std())

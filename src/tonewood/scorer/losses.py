@@ -45,6 +45,7 @@ def design_polyphase(from_rate: int, to_rate: int) -> PolyphaseFilter:
     count, stride = ratio.numerator, ratio.denominator
     cut = min(1.0, count / stride) * _CUTOFF_RATIO  # in units of the input's Nyquist frequency
     reach = math.ceil(_ZERO_CROSSINGS / cut)
+    # Phase p of output sample n lies between input samples: one filter per fraction.
     tap = torch.arange(-reach, reach + stride, dtype=torch.float64)
     position = tap - torch.arange(count, dtype=torch.float64)[:, None] * stride / count
     squared = (position / reach).square().clamp(max=1)
@@ -90,6 +91,7 @@ class _ScorerFrontEnd(nn.Module):
             kernel = kernel.float()
         if bands.scale == "mel":
             weights = filterbank_matrix(bands, spectrum).clone()
+        # Buffers follow the module to a device; not persistent, as they follow from the settings.
         self.register_buffer("kernel", kernel, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
@@ -173,6 +175,7 @@ class ScorerFeatureLoss(_ScorerFrontEnd):
             output = self._layers(waveform)
             with torch.no_grad():
                 reference = self._layers(target)
+            # Relative to the target, so that layers with large activations do not dominate.
             ratios = [
                 (a - b).abs().mean(dim=(1, 2, 3)) / (b.abs().mean(dim=(1, 2, 3)) + 1e-6)
                 for a, b in zip(output, reference, strict=True)

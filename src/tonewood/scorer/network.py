@@ -46,6 +46,7 @@ class Scorer(nn.Module):
                 for i, (a, b) in enumerate(pairwise(channels))
             )
             self.linear = nn.Linear(channels[-1], 1)
+        # He initialisation, drawn from the generator instead of the global state.
         for layer in (*self.convolutions, self.linear):
             assert isinstance(layer, nn.Conv2d | nn.Linear)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)

@@ -63,6 +63,7 @@ class ListenerData:
         selected = [k for k, group in enumerate(self.groups) if group in groups]
         new_index = torch.full((len(self.rows),), -1)
         new_index[selected] = torch.arange(len(selected))
+        # -1 marks recordings of other groups; pairs that involve them are dropped.
         pair = (new_index[self.better] >= 0) & (new_index[self.worse] >= 0)
         rated = new_index[self.rated] >= 0
         return ListenerData(
@@ -175,6 +176,7 @@ def _training_loss(
         better, worse = _draw_pair_crops(scorer, data, batch, training, generator)
         logits = scorer.logit(torch.cat([better, worse]).to(device), generator)
         better_logit, worse_logit = logits.chunk(2)
+        # -log σ(worse - better) = softplus(better - worse): the Bradley–Terry likelihood.
         likelihood = functional.softplus(better_logit - worse_logit).mean()
         terms.append(likelihood + _LOGIT_PENALTY * logits.mean().square())
     if len(data.rated):
@@ -204,11 +206,13 @@ def _draw_pair_crops(
     Both get the same augmentation, since a change of both must not affect the preference.
     """
     sample = torch.randint(len(data.better), (batch,), generator=generator)
+    # Crops are shorter than recordings: within a group, unrelated moments would add noise.
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     for pair in sample.tolist():
         a, b = int(data.better[pair]), int(data.worse[pair])
         first, second = data.rows[a], data.rows[b]
         if data.groups[a] == data.groups[b] and first.shape == second.shape:
+            # Stacked along the rows, so that both sides are cut at the same moment.
             joint = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator)
             crops = joint.chunk(2, dim=1)
         else:

@@ -133,9 +133,11 @@ def upsample_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> 
     """
     row_step, frame_step = _cell_strides(scorer)
     cells = activation.shape[1]
+    # Interpolation weights of each cell, normalised: lower cells cover fewer rows.
     hats = _interpolate_last_axis(torch.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
     shares = hats / hats.sum(dim=1, keepdim=True) * (rows / cells)
     grid = _interpolate_last_axis(shares.T @ activation, frames, frame_step)
+    # The mean carries the logit, so it must survive the interpolation exactly.
     before, after = (values.mean(dim=(1, 2), keepdim=True) for values in (activation, grid))
     return grid + (before - after)
 
@@ -160,6 +162,7 @@ def _integrated_gradients(scorer: Scorer, rows_db: Tensor) -> Saliency:
     with torch.no_grad():
         base = float(scorer.logit_from_normalized(torch.zeros_like(clips[:1])))
         logits = scorer.logit_from_normalized(clips)
+    # Contributions sum to the logit; times the number of cells, their mean does.
     return Saliency(torch.stack(shares).detach() * clips[0].numel(), base, logits)
 
 
@@ -187,7 +190,7 @@ def _band_attribution(scorer: Scorer, rows_db: Tensor) -> Tensor:
     mean = clips.mean(dim=2, keepdim=True)
     # Gauss-Legendre quadrature on [0, 1], exact for polynomials of degree 2 · 24 - 1.
     nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_NODES)
-    gradient = torch.zeros_like(clips)
+    gradient = torch.zeros_like(clips)  # mean over the path
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
         point = (clips - (1 - node) * mean).requires_grad_()
         (at_point,) = torch.autograd.grad(scorer.logit_from_normalized(point).sum(), point)
@@ -347,6 +350,7 @@ def _clip_curves(
     mean = total.index_add(0, block_index.ravel(), saliency.ravel()) / size
     orders = [mean.argsort(descending=True)]
     orders += [torch.randperm(count, generator=generator) for _ in range(draws)]
+    # Deleted at step k: the first share[k] of the blocks in each order.
     number = (share * count).round()[:, None, None]
     curves = []
     for order in orders:

@@ -136,6 +136,7 @@ def train_scorer(
     start_time = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     scorer = Scorer(settings, spectrum, generator)
+    # Fixed before training, so that both sides are normalised alike.
     scorer.row_mean.copy_(_folders_row_mean(scorer, train))
     scorer.to(device)
     run = TrainingRun(scorer, training, generator)
@@ -172,6 +173,7 @@ def label_loss(
         ]
     )
     crops = augment_crops(crops, training, generator).to(device)
+    # One forward pass for both sides; batch statistics play no role without batch normalisation.
     score = torch.sigmoid(scorer.logit(crops, generator))
     target = torch.arange(2, device=device).repeat_interleave(batch)
     return (score - target).square().mean()
@@ -207,6 +209,7 @@ def draw_crops(
 
     Takes that are shorter than a crop are repeated.
     """
+    # Probability by the number of possible starts, so that all crops are equally likely.
     lengths = torch.tensor([float(max(1, take.shape[-1] - frames + 1)) for take in takes])
     if take_weights is not None:
         lengths = lengths * torch.tensor(take_weights)
@@ -226,6 +229,7 @@ def augment_crops(crops: Tensor, training: TrainingSettings, generator: torch.Ge
     batch, rows, frames = crops.shape
     slope = torch.linspace(-1, 1, rows).to(crops)[None, :, None]
     tilt = torch.randn(batch, 1, 1, generator=generator).to(crops) * training.tilt_db * slope
+    # Bilinear interpolation of coarse noise: a bump spans about 6 rows and 30 frames.
     coarse = torch.randn(batch, 1, max(2, rows // 6), max(2, frames // 30), generator=generator)
     mask = torch.nn.functional.interpolate(
         coarse.to(crops), size=(rows, frames), mode="bilinear", align_corners=True
@@ -257,7 +261,7 @@ def _validation_excerpts(held_out: LabelledTakes, frames: int) -> LabelledTakes:
     sides = []
     for side in (held_out.reference, held_out.source):
         ratio = _VALIDATION_WINDOWS * frames / sum(take.shape[1] for take in side)
-        middles = []
+        middles = []  # beginnings and ends of recordings are often quiet
         for take in side:
             length = take.shape[1] if ratio >= 1 else max(frames, round(ratio * take.shape[1]))
             start = max(0, (take.shape[1] - length) // 2)
@@ -282,6 +286,7 @@ def _accuracy_interval(
     shares = [float((take < 0.5).float().mean()) for take in reference]
     shares += [float((take >= 0.5).float().mean()) for take in source]
     interval = balanced_accuracy(np.array(shares), np.arange(len(shares)) >= len(reference))
+    # The accuracy counts windows, the interval takes; it must contain the accuracy.
     return min(interval.low, accuracy), max(interval.high, accuracy)
 
 
@@ -304,6 +309,7 @@ def _folders_row_mean(scorer: Scorer, takes: LabelledTakes) -> Tensor:
 
 def _relative_chunks(scorer: Scorer, rows_db: TimeSeries) -> Iterator[Tensor]:
     """Return rows relative to their recording's level in dB, chunk by chunk."""
+    # Level of the whole take first: the chunks must not be normalised one by one.
     levels = [frame_levels(chunk + scorer.loud_row[:, None]) for chunk in read_segments(rows_db)]
     level = mean_power_db(torch.cat(levels))
     return ((chunk - level).clamp_min(-scorer.settings.range_db) for chunk in read_segments(rows_db))

@@ -63,6 +63,7 @@ class TrainingRun:
         """Take one step along the gradient of a loss."""
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        # The mean of the processes' gradients is that of the whole batch.
         if world_size() > 1:
             for parameter in self.scorer.parameters():
                 assert parameter.grad is not None
@@ -88,8 +89,10 @@ class TrainingRun:
 
     def state(self) -> dict[str, Tensor]:
         """Return a checkpoint: all that the next step depends on."""
+        # The schedule is recursive: the step and the current rate are all of its state.
         (rate,) = self._scheduler.get_last_lr()
         progress = [self.step, self.checks_without_gain, self.finished, self.best_loss, rate]
+        # Keys are part of the file format of checkpoints.
         state = {"told": torch.tensor(progress, dtype=torch.float64)}
         state["generator"] = self.generator.get_state()
         for name, weights in (("scorer", self.scorer.state_dict()), ("best", self._best)):
