@@ -88,7 +88,7 @@ def _quick() -> Any:
         for name, how in paper_reproduction.REPRODUCED_METHODS.items()
     }  # fmt: skip
     patch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
-    patch.setattr("tonewood.research.paper_reproduction.enhance_settings", quick)
+    patch.setattr("tonewood.research.paper_reproduction.default_enhance_settings", quick)
     yield
     patch.undo()
 

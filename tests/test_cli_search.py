@@ -1,4 +1,4 @@
-"""`tonewood search`, as scripts and people call it."""
+"""`tonewood search`: JSON, text and errors."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Every step of the method stays on the device of what it is given, without a GPU to prove it on.
+"""All computations stay on the device of their input, tested without a GPU.
 
 Two stand-ins: tensors of `meta` have a shape and nothing else, so that no step can look at them
 from outside; fake tensors of another device refuse to be mixed with those of the processor, as a
@@ -168,7 +168,9 @@ def test_priors_stay_on_the_device(place: Place, wave: Tensor, model: Model) -> 
     assert pseudo.rows_db.device == shaped.device
 
 
-def test_scorer_guide_and_search_stay_on_the_device(place: Place, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scorer_guide_and_search_stay_on_the_device(
+    place: Place, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = on(model, place)
     rows = place(torch.rand(ROWS, 400))
     # What is nowhere has no numbers, and draws here give none; all else of the search goes its way.

@@ -1,4 +1,4 @@
-"""The questions that every output is asked."""
+"""Certificates of outputs with known properties."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ TILT = torch.linspace(-6, 6, ROWS)[:, None].expand(-1, FRAMES)
 
 
 def judge(rows: TimeSeries, first: int = 0) -> float:
-    """Hears tilt alone: 1 where the sound is dull, 0 where 6 dB brighter."""
+    """Score the tilt: 1 is dull, 0 is 6 dB brighter."""
     rows_db = rows.read(first, rows.frames)
     slope = (rows_db.mean(dim=1) * TILT[:, 0]).mean() / TILT[:, 0].square().mean()
     return float((1 - slope).clamp(0, 1))

@@ -1,4 +1,4 @@
-"""Is a recording of the kind that a folder holds?"""
+"""Distance of recordings from a folder."""
 
 import pytest
 import torch

@@ -14,7 +14,7 @@ Samples = NDArray[np.float32]
 
 
 def music(channels: int = 2, rate: int = 44_100, seconds: float = 1.5, amplitude: float = 0.1) -> Samples:
-    """Noisy notes under a swell; the channels hold different mixtures."""
+    """Return noisy notes with a crescendo, differently mixed in each channel."""
     rng = np.random.default_rng(3)
     time = np.arange(round(seconds * rate)) / rate
     waves = np.empty((channels, time.size), dtype=np.float32)
@@ -100,7 +100,7 @@ def test_all_channels_get_the_same_gain() -> None:
 
 
 def test_amount_is_linear_in_decibels() -> None:
-    """On a steady tone the filter's gain shows by itself."""
+    """A steady tone shows the filter's gain directly."""
     rate, time = 44_100, np.arange(44_100) / 44_100
     tone = (0.1 * np.sin(2 * np.pi * 1_000 * time)).astype(np.float32)[None]
     gain = np.repeat(np.linspace(-10, 10, 24)[:, None], 101, axis=1).astype(np.float32)

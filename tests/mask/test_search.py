@@ -25,7 +25,7 @@ ROWS, FRAMES = 6, 40
 
 
 def asked(**fields: object) -> SearchSettings:
-    """Settings of a search by the score alone, as in the paper."""
+    """Return settings of a search by the score alone, as in the paper."""
     plain = {"score": 1.0, "guide": 0.0, "optimiser": "Adam", "learning_rate": 0.1}
     return SearchSettings.model_validate({**plain, **fields})
 
@@ -35,7 +35,7 @@ def field(seed: int, frames: int = FRAMES) -> Tensor:
 
 
 def toward(target: Tensor) -> ScoreFunction:
-    """A toy in the scorer's place, smallest (0) where the rows are the target."""
+    """Return a score function with minimum 0 at the target."""
     return lambda rows: (rows - target).square().mean(dim=(1, 2))
 
 
@@ -224,7 +224,7 @@ def test_one_gradient_step_moves_mask_by_guide_direction(alpha: float, guide: fl
 
 
 def listening(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], RenderFeedback]:
-    """A search for a prior alone, where rendering blurs a mask over five frames; and its ears."""
+    """Return a search for the prior, and a rendering that blurs masks over five frames."""
 
     def listen(mask: Tensor) -> Tensor:
         return rows + moving_average(mask, 5)

@@ -85,7 +85,7 @@ def test_overlapping_notes_are_averaged() -> None:
 
 
 def test_identical_notes_equal_one_note() -> None:
-    """However many lie there, a mask stays between the gains of its notes."""
+    """The mask stays between the gains of overlapping notes."""
     pile = drawn(joined(*[note(gain_db=4.0)] * 9), 150.0, 0.09)
     assert pile[96, 100].item() == pytest.approx(4.0, abs=1e-4)
     assert pile.max() <= 4 + 1e-5

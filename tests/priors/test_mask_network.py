@@ -1,4 +1,4 @@
-"""The mask in one pass."""
+"""The mask network, on pairs with a known rule."""
 
 import torch
 
@@ -18,7 +18,7 @@ def folder() -> FolderStatistics:
 
 
 def pairs(count: int, seed: int) -> list[PseudoPair]:
-    """Takes whose wanted mask is a rule: half of each row's own level, upside down."""
+    """Return takes whose target mask is minus half of each row's level."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""Both folders as frames, and how a frame of one finds its like in the other."""
+"""Codebooks of folders, and nearest neighbours between them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The predictor: causal, the same however a recording is cut, and taught by masks alone."""
+"""The predictor: causal, independent of chunk borders, and distilled from masks."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ SMALL = PredictorSettings(width=8, kernel=3, depth=3, lookahead=2)
 
 
 def drawn(settings: PredictorSettings = SMALL, seed: int = 0) -> Predictor:
-    """A predictor of random weights, whose output is not zero."""
+    """Return a predictor with random weights, whose output is not zero."""
     generator = torch.Generator().manual_seed(seed)
     predictor = Predictor(ROWS, settings, 10.0, generator)
     torch.nn.init.normal_(predictor.last.weight, generator=generator)
@@ -149,7 +149,7 @@ def test_predictor_survives_storage() -> None:
 
 
 def lessons(count: int, seed: int, lookahead: int = 0) -> list[DistillationExample]:
-    """Takes whose mask is a rule: half of each row's own level, upside down, so much ahead."""
+    """Return takes whose mask is minus half of each row's level, some frames ahead."""
     made = []
     for take in range(count):
         heard = rows(FRAMES, seed=seed + take)

@@ -1,4 +1,4 @@
-"""Four suggestions, and the choice among them."""
+"""Priors, their blend, and its selection."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def takes(play: Callable[..., Any], seeds: range, *, filtered: bool) -> list[Fea
 
 @pytest.fixture(scope="module")
 def fitted(play: Callable[..., Any]) -> PriorFit:
-    """Folders that differ by one fixed filter."""
+    """Return folders that differ by one fixed filter."""
     generator = torch.Generator().manual_seed(0)
     reference = takes(play, range(5), filtered=True)
     source = takes(play, range(10, 15), filtered=False)
@@ -85,9 +85,7 @@ def test_blend_is_linear_and_scales_the_level() -> None:
     torch.testing.assert_close(flat, torch.zeros(3, 2))
 
 
-def test_blend_undoes_most_of_a_common_filter(
-    play: Callable[..., Any], fitted: PriorFit
-) -> None:
+def test_blend_undoes_most_of_a_common_filter(play: Callable[..., Any], fitted: PriorFit) -> None:
     [before] = takes(play, range(30, 31), filtered=False)
     [wanted] = takes(play, range(30, 31), filtered=True)
     mask = fitted.priors.mask(before, "auto")

@@ -1,4 +1,4 @@
-"""What is believed of a difference between folders: against the spread of takes, and by placebo."""
+"""Shrinkage by the variance over takes and by placebo."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 def lacks(
     difference: Tensor, spread_db: float, takes: int, seed: int
 ) -> tuple[SpectralDifference, SpectralDifference]:
-    """Both sides' lacks [take, row]: a difference, and takes of smooth colours of their own."""
+    """Return both sides' differences [take, row]: a common one, and a smooth one per take."""
     basis = cosine_basis(ROWS)[1:9]
     there, here = (spread_db * drawn(seed + s, takes, 8) @ basis for s in (0, 1_000))
     return (
@@ -51,7 +51,7 @@ def lacks(
 
 
 def lacking(rows: Tensor, frames: float = 9.0) -> SpectralDifference:
-    """Takes that are steady within a tenth of a dB."""
+    """Return takes that are constant within 0.1 dB."""
     return SpectralDifference(rows, 0.1 * drawn(9, *rows.shape), torch.full((len(rows),), frames))
 
 
@@ -158,7 +158,7 @@ def test_variance_equals_explicit_loop() -> None:
 
 @pytest.fixture(scope="module")
 def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
-    """Factory of takes, each through a filter that is drawn for it, and then one for all."""
+    """Return a factory of takes, each with a random filter and one for all."""
     taps = firwin2(257, [0, 300, 1_200, 3_000, 8_000], [1, 1, 3, 0.4, 0.4], fs=16_000)
 
     def make(seeds: range, *, own_db: float, filtered: bool) -> list[Features]:

@@ -1,4 +1,4 @@
-"""Deletion and insertion, on functions whose answer is known."""
+"""Deletion and insertion curves of functions with known answers."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ BLOCK = DeletionBlock(2, 3)
 
 
 def corner(clips: Tensor) -> Tensor:
-    """Listens to one corner only, of 4 rows and 6 frames: four blocks of sixteen."""
+    """Return the mean of one corner of 4 rows and 6 frames: four blocks of sixteen."""
     return clips[:, :4, :6].sum(dim=(1, 2))
 
 

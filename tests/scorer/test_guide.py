@@ -1,4 +1,4 @@
-"""The guide: an energy whose gradient is taught."""
+"""The guide: an energy whose gradient is trained."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ SMALL = GuideSettings(width=24, steps=150, batch=8, crop_frames=80)
 
 
 def pairs(count: int, seed: int) -> list[GuidePair]:
-    """Sounds that all lack the same: the reference is flat, what is near it has a bump."""
+    """Return pairs with the same correction: a flat target, and an input with a bump."""
     generator = torch.Generator().manual_seed(seed)
     bump = 6 * torch.exp(-0.5 * ((torch.arange(ROWS) - 8) / 2.0).square())[:, None]
     made = []

@@ -1,4 +1,4 @@
-"""Losses for others' training."""
+"""Scorers as losses for the training of other networks."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ RATES = [8_000, 11_025, 22_050, 44_100, 48_000, 96_000]
 
 
 def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
-    """Hiss of different colours under a slow beat, [clip, sample]."""
+    """Return coloured noise with slow amplitude modulation [clip, sample]."""
     generator = torch.Generator().manual_seed(7)
     beat = torch.linspace(0, 9, round(seconds * 16_000)).cos() + 1.1
     clips = []
@@ -36,7 +36,7 @@ def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
 
 
 def outspoken(settings: ScorerSettings = MEL) -> Scorer:
-    """An untrained scorer that tells `tones` apart."""
+    """Return an untrained scorer that separates `tones`."""
     scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(0))
     logits = scorer.logit(rows_of(tones(), settings)).detach()
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_invalid_arguments_are_rejected() -> None:
         ScorerLoss(outspoken(), 16_000)(torch.zeros(2, 8_000))
     with pytest.raises(CallError, match=r"100 samples at 16000 Hz are shorter than .* 30 ms"):
         ScorerLoss(outspoken(), 16_000)(torch.zeros(1, 1, 100))
-    with pytest.raises(CallError, match=r"shapes \(2, 1, 8000\) and \(2, 1, 9000\); give as many"):
+    with pytest.raises(CallError, match=r"shapes \(2, 1, 8000\) and \(2, 1, 9000\); give the same"):
         ScorerFeatureLoss(outspoken(), 16_000)(torch.zeros(2, 1, 8_000), torch.zeros(2, 1, 9_000))
 
 
@@ -223,7 +223,7 @@ import sys
 import torch
 from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
-from tonewood.scorer.losses import NeuralLoss
+from tonewood.scorer.losses import ScorerLoss
 from tonewood.scorer.network import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings
 
@@ -232,7 +232,7 @@ init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=
 scorer = Scorer(ScorerSettings(width=4), SpectrumSettings(), torch.Generator().manual_seed(0))
 with torch.no_grad():
     scorer.linear.weight.mul_(50)
-loss = NeuralLoss(scorer, 22_050)
+loss = ScorerLoss(scorer, 22_050)
 torch.manual_seed(1)
 filter_ = torch.nn.Conv1d(1, 1, 9, padding=4)
 waves = torch.randn(4, 1, 6_000)[rank::world]

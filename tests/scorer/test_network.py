@@ -15,7 +15,7 @@ LINEAR = ScorerSettings(width=4, bands=BandSettings(scale="linear"))
 
 
 def outspoken(settings: ScorerSettings = MEL, seed: int = 0) -> Scorer:
-    """An untrained scorer whose logits of `tones` are spread by 1 about 0: a test can fail."""
+    """Return an untrained scorer whose logits of `tones` have mean 0 and deviation 1."""
     scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         scorer.linear.weight.div_(scorer.logit(rows_of(tones(), settings)).std())
@@ -24,7 +24,7 @@ def outspoken(settings: ScorerSettings = MEL, seed: int = 0) -> Scorer:
 
 
 def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
-    """Noisy notes with partials and a swell, [clip, sample]: something like a recording."""
+    """Return noisy notes with partials and a crescendo [clip, sample]."""
     rng = np.random.default_rng(7)
     time = np.arange(round(seconds * 16_000)) / 16_000
     clips = []
@@ -98,7 +98,7 @@ def test_levels_below_the_range_do_not_affect_the_score() -> None:
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
 def test_batch_equals_singles(settings: ScorerSettings) -> None:
-    """A silent and a loud neighbour change nothing."""
+    """A silent and a loud neighbour in the batch have no influence."""
     scorer = outspoken(settings)
     waves = tones()
     waves[1] *= 1e-3
@@ -139,7 +139,7 @@ def test_class_activation_map_is_the_logit(settings: ScorerSettings) -> None:
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
 @pytest.mark.parametrize("level_db", [-120.0, -60.0, 0.0, 20.0])
 def test_gradients_reach_the_rows(settings: ScorerSettings, level_db: float) -> None:
-    """On silence (all rows at the floor) and at full scale too: the search starts there."""
+    """Silence (all rows at the floor) and full scale included: a search may start there."""
     count = 48 if settings is MEL else 257
     noise = torch.randn(2, count, 60, generator=torch.Generator().manual_seed(0))
     rows = (level_db + (0.0 if level_db == -120 else 3.0) * noise).requires_grad_()

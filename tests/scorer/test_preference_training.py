@@ -19,7 +19,7 @@ EMPTY = torch.zeros(0, dtype=torch.long)
 
 
 def take(tilt_db: float, seed: int) -> Tensor:
-    """Rows of noise over a slope of so many dB either way, at a level of its own."""
+    """Return rows of noise with a slope and a random level."""
     generator = torch.Generator().manual_seed(seed)
     slope = torch.linspace(-tilt_db, tilt_db, 16)[:, None]
     level = -30 + 6 * torch.randn(1, generator=generator)
@@ -27,7 +27,7 @@ def take(tilt_db: float, seed: int) -> Tensor:
 
 
 def heard(first: int, count: int, answers: int, *, rated: bool = False) -> ListenerData:
-    """Takes of random tilt, of which the brighter is preferred, or rated higher."""
+    """Return takes of random tilt, of which the brighter is preferred or rated higher."""
     generator = torch.Generator().manual_seed(first)
     tilt = 8 * torch.randn(count, generator=generator)
     rows = [take(float(t), first + k) for k, t in enumerate(tilt)]

@@ -122,11 +122,11 @@ def test_saliency_is_independent_of_level(method: SaliencyMethod) -> None:
 
 def test_integrated_gradients_of_a_linear_scorer_are_weight_times_input() -> None:
     class Linear(Scorer):
-        """A scorer whose logit is the mean of its rows, weighed."""
+        """A scorer whose logit is the weighted mean of its rows."""
 
-        def logit_of(self, normalised: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        def logit_from_normalized(self, normalized: Tensor, generator: torch.Generator | None = None) -> Tensor:
             weight = torch.arange(24.0, dtype=torch.float64)[:, None]
-            return (weight * normalised).mean(dim=(1, 2)) + 3
+            return (weight * normalized).mean(dim=(1, 2)) + 3
 
     made = Linear(
         ScorerSettings(bands=BandSettings(count=24)), SpectrumSettings(), torch.Generator()

@@ -33,7 +33,7 @@ BRIEF = TrainingSettings(
 
 
 def take(tilt_db: float, seed: int, frames: int = 160) -> Tensor:
-    """Rows of a made-up take: noise over a slope of so many dB either way, at its own level."""
+    """Return rows of noise with a slope and a level in dB."""
     generator = torch.Generator().manual_seed(seed)
     slope = torch.linspace(tilt_db, -tilt_db, 16)[:, None]
     level = -30 + 6 * torch.randn(1, generator=generator)
@@ -130,7 +130,7 @@ def test_training_keeps_global_random_state() -> None:
 
 
 def test_best_weights_are_returned_and_patience_stops() -> None:
-    """Held-out takes with the names swapped: the better it learns, the worse it does."""
+    """With swapped labels of the held-out takes, training increases the held-out loss."""
     right = toy(50, 2)
     swapped = LabelledTakes(reference=right.source, source=right.reference)
     patient = BRIEF.model_copy(update={"steps": 200, "check_every": 5, "patience": 3, "learning_rate": 0.01})
@@ -149,7 +149,7 @@ def test_last_step_is_validated() -> None:
 
 
 def test_accuracy_is_balanced() -> None:
-    """Many more source windows, all of them right, do not hide reference takes that are wrong."""
+    """Many correct source windows do not hide wrong reference takes."""
     held_out = LabelledTakes(reference=[take(-8.0, 1)], source=[take(-8.0, 2, frames=1_000), take(-8.0, 3)])
     _, fit = trained(held_out=held_out)
     right = 0.5 * ((fit.reference_scores < 0.5).float().mean() + (fit.source_scores >= 0.5).float().mean())
@@ -178,7 +178,7 @@ def test_audible_windows_are_those_within_range_of_the_loudest() -> None:
 
 
 def test_row_mean_is_the_same_for_long_and_short_takes() -> None:
-    """The scorer's mean row, of takes longer than what is worked on at once, written out."""
+    """Compare the mean row of takes longer than a segment with an explicit mean."""
     long, short = take(-8.0, 1, frames=SEGMENT_FRAMES + 700), take(-3.0, 2)
     takes = LabelledTakes(reference=[long, short], source=[take(4.0, 3)], take_weights=[2.0, 1.0])
     *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.model_copy(update={"steps": 1}), seed=0)
@@ -204,7 +204,7 @@ def test_silent_windows_are_not_scored() -> None:
 
 
 def test_scores_are_independent_of_the_batches() -> None:
-    """The work is cut into batches of 64; their borders change nothing."""
+    """Batches of 64 windows have no influence on the scores."""
     scorer = Scorer(TINY, PAPER, torch.Generator().manual_seed(0))
     rows = take(8.0, 3, frames=70 * 50)
     scores = score_windows(scorer, rows)

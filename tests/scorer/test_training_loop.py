@@ -1,4 +1,4 @@
-"""A training's course: the best is remembered, and what is kept is all that the next step needs."""
+"""Training runs: best weights, early stopping and checkpoints."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def begun(seed: int = 0, **training: object) -> TrainingRun:
 
 
 def step(course: TrainingRun) -> None:
-    """One step, of something that is drawn."""
+    """Take one training step on random input."""
     rows = len(course.scorer.row_mean)
     drawn = 6 * torch.randn(4, rows, 100, generator=course.generator) - 40
     course.update(course.scorer.logit(drawn).square().mean())
