@@ -24,7 +24,7 @@ from scipy.stats import kendalltau
 
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.pipeline import enhance_array
-from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
+from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.stats.bradley_terry import most_informative_pair
 from tonewood.training import pipeline
 
@@ -104,7 +104,7 @@ def measured(seed: int, way: str, count: int) -> tuple[float, float, float, int,
         with table.open("w", newline="") as stream:
             rows = [("preferred", "other"), *comparisons(taste, way, count, rng)]
             csv.writer(stream).writerows(rows)
-        settings = apply_assignments(ModelSettings(), [f"training.seed={seed}"])
+        settings = ModelSettings().replace(training=dict(seed=seed))
         *_, model = pipeline.train_model(None, None, settings, preferences=table)
     scores = [score_array(wave[None], RATE, model).scorer for wave in unseen]
     tau = kendalltau(-np.array(scores), [brightness(wave) for wave in unseen]).statistic

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ from campaigns.harness.audio import Samples as Samples
 from campaigns.harness.audio import instrument as instrument
 from tonewood import cli
 from tonewood.model.model import Model
-from tonewood.settings import ModelSettings, PredictorSettings, apply_assignments
+from tonewood.setting_types import TrainingChanges
+from tonewood.settings import ModelSettings, PredictorSettings
 from tonewood.training.pipeline import add_predictor, train_model
 
 # No deadlines: the duration of a test says nothing about Tonewood on a busy machine.
@@ -97,25 +98,15 @@ def tone() -> Callable[..., Samples]:
     return make
 
 
-def tiny_settings(**training: object) -> ModelSettings:
+def tiny_settings(**training: Unpack[TrainingChanges]) -> ModelSettings:
     """Return settings that train a model in seconds."""
-    values = {
-        "scorer.depth": 2,
-        "scorer.width": 4,
-        "scorer.crop_seconds": 1.0,
-        "training.steps": 40,
-        "training.check_every": 10,
-        "training.batch": 8,
-        "training.learning_rate": 0.03,
-        "training.held_out": 0.25,
-        **{f"training.{name}": value for name, value in training.items()},
-        "priors.neighbours.frames": 1_024,
-        "priors.neighbours.codes": 128,
-        "priors.network.steps": 24,
-        "priors.network.width": 8,
-        "guide.steps": 60,
-    }
-    return apply_assignments(ModelSettings(), [f"{k}={json.dumps(v)}" for k, v in values.items()])
+    settings = ModelSettings().replace(
+        scorer=dict(depth=2, width=4, crop_seconds=1.0),
+        training=dict(steps=40, check_every=10, batch=8, learning_rate=0.03, held_out=0.25),
+        priors=dict(neighbours=dict(frames=1_024, codes=128), network=dict(steps=24, width=8)),
+        guide=dict(steps=60),
+    )
+    return settings.replace(training=training)
 
 
 class Folders(NamedTuple):

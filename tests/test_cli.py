@@ -21,7 +21,7 @@ from tonewood.cli.progress import EnhancingDisplay
 from tonewood.enhancement.recipe import Recipe
 from tonewood.enhancement.recipe import load_recipe as load_recipe
 from tonewood.model.model import Model, load_model
-from tonewood.settings import OptimizerName
+from tonewood.setting_types import OptimizerName
 
 Run = Callable[..., Any]
 # `force`: the small instrument need not be like the tiny model's source.
@@ -201,7 +201,7 @@ def test_train_refuses_its_output_before_the_work(
 
     monkeypatch.setattr("tonewood.training.pipeline.train_model", unused)
     assert "is a folder, not a file" in call(tmp_path, "--overwrite")
-    assert "has no folder to lie in: make" in call(tmp_path / "no" / "m.tonewood")
+    assert "is in a folder that does not exist: create" in call(tmp_path / "no" / "m.tonewood")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "cannot be written (permission denied)" in call(tmp_path / "m.tonewood")
 
@@ -324,14 +324,14 @@ def test_the_paper_method_runs(tmp_path: Path, take: Path, run: Run, model_file:
 WRONG_CALLS = {
     "--steps -1": r"steps is -1: .*greater than or equal to 0",
     "--amount 1.5": r"amount is 1\.5: .*less than or equal to 1",
-    "--amount nan": r"amount is 'nan'",
+    "--amount nan": r"amount is nan",
     "--prior louder": r"'louder': .*'auto', 'none', 'random', 'blocks', 'static'",
     '--prior a"b': r"""'a"b': .*'none'""",
     "--method magic": r"'magic': .*'search'",
     "--device tpu": "'tpu': choose cpu or cuda",
     "--seed -1": "seed is -1: .*greater than or equal to 0",
-    "--set nothing": "'nothing' sets nothing; give GROUP.NAME=VALUE",
-    "--set search.nothing=1": "sets nothing",
+    "--set nothing": "'nothing' is not an assignment: give NAME=VALUE",
+    "--set search.nothing=1": "there is no setting 'search.nothing'",
     "--set search=1": "search is 1",
     "--set search.alpha=much": "alpha is 'much': .*number",
     "--set search.optimiser=Magic": "optimiser is 'Magic': .*'Adam'",

@@ -87,7 +87,7 @@ def test_the_page_holds_verdicts_and_pictures(
     ("name", "code", "message"),
     [
         ("report.txt", 2, "is no name of a page: end it in .html"),
-        ("no/report.html", 1, "has no folder to lie in"),
+        ("no/report.html", 1, "is in a folder that does not exist"),
         ("", 2, "is no name of a page"),
     ],
 )

@@ -27,7 +27,7 @@ from tonewood.evaluation.pairs import (
 )
 from tonewood.evaluation.pipeline import Evaluation, evaluate_pairs
 from tonewood.model.model import Model, load_model
-from tonewood.settings import apply_assignments, default_enhance_settings
+from tonewood.settings import EnhanceSettings
 
 Run = Callable[..., Any]
 FILES = {"index.html", "evaluation.json", "evaluation.csv"}
@@ -234,7 +234,7 @@ def test_a_wrong_call_is_told_before_the_work(
         assert (ran.code, ran.out) == (1, "")
     monkeypatch.setitem(sys.modules, "synctoolbox.dtw.mrmsdtw", None)
     ran = run("evaluate", *pairs, "-m", model_file)
-    wanted = "tonewood: aligning pairs needs synctoolbox: pip install 'tonewood[align]'\n"
+    wanted = "tonewood: aligning pairs needs synctoolbox: pip install '.[align]'\n"
     assert (ran.code, ran.err) == (1, wanted)
 
 
@@ -272,7 +272,7 @@ def test_folders_of_the_corpora_stand_in_order(corpora: Path, tmp_path: Path) ->
         (tmp_path / "good").mkdir(exist_ok=True)
         (tmp_path / "good" / path.name).symlink_to(path)
     laid = plan_file_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
-    how = apply_assignments(default_enhance_settings("search"), ["force=true", "certificate.control_steps=0"])
+    how = EnhanceSettings().replace(force=True, certificate=dict(control_steps=0))
     done = [it for it in enhance_files(laid, cello, how) if isinstance(it, FileEnhanced)]
     assert len(done) == len(laid)
     found = []

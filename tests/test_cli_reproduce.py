@@ -30,7 +30,7 @@ from tonewood.model.model import Model
 from tonewood.research import paper_reproduction
 from tonewood.research.paper_reproduction import optimize_blocks
 from tonewood.scorer.training import ValidationCheck
-from tonewood.settings import ModelSettings, apply_assignments, default_enhance_settings
+from tonewood.settings import ModelSettings, default_enhance_settings
 from tonewood.training.scorers import CheckEvent
 
 Run = Callable[..., Any]
@@ -162,7 +162,7 @@ def test_json_trains_where_no_model_is_given(
 ) -> None:  # fmt: skip
     methods = {name: how for name, how in paper_reproduction.REPRODUCED_METHODS.items() if name[0] in "up"}
     monkeypatch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
-    settings = apply_assignments(small(steps=10), ["guide.steps=20", "guide.width=4"])
+    settings = small(steps=10).replace(guide=dict(steps=20, width=4))
     sets = [
         f"{group}.{name}={value.model_dump_json() if hasattr(value, 'model_dump') else value}"
         for group in ("scorer", "training", "priors", "guide")
@@ -215,7 +215,7 @@ def test_what_cannot_be_is_refused_before_the_work(
     ran = run(*call, "-o", tmp_path / "file")
     assert (ran.code, "is a file; a report needs a folder" in ran.err) == (1, True)
     ran = run(*call, "-o", tmp_path / "file" / "below")
-    assert (ran.code, "cannot be made" in ran.err) == (1, True)
+    assert (ran.code, "cannot be created" in ran.err) == (1, True)
     ran = run(*call, "-o", tmp_path / "out", "-m", model_file, "--set", "scorer.depth=2")
     assert (ran.code, "--set is for training" in ran.err) == (2, True)
     ran = run("reproduce", "--corpus", tmp_path / "none", "-o", tmp_path / "out")

@@ -108,7 +108,7 @@ def test_long_sound_is_not_embedded() -> None:
     short, long = (np.zeros((1, round(s * rate)), np.float32) for s in (1, MAX_EMBEDDED_SECONDS + 1))
     assert "<audio" in audio_player_html(short, rate)
     assert "<audio" not in audio_player_html(long, rate)
-    assert "21 s of sound" in audio_player_html(long, rate)
+    assert "21 s of audio" in audio_player_html(long, rate)
     assert table_html([("a<b", "c&d")]).count("&") == 2
 
 

@@ -55,7 +55,7 @@ def test_a_wheel_holds_the_package_and_no_more(package: ModuleType, wheel: Path)
     ("drop", "add", "said"),
     [
         ("tonewood/studio/static/index.html", None, "index.html is missing"),
-        ("tonewood/signal/bands.py", None, "bands.py is missing"),
+        ("tonewood/dsp/filterbank.py", None, "filterbank.py is missing"),
         (None, "tests/test_api.py", "no part of the package"),
         (None, "tonewood/cello.ipynb", "no part of the package"),
     ],

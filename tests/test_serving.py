@@ -50,7 +50,7 @@ OTHER_NAMES = [
 def test_another_name_is_refused(host: str) -> None:
     answer = client().get("/", headers={"host": host})
     assert answer.status_code == 421
-    assert "does not go by the name" in answer.json()["error"]
+    assert "does not have the name" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("host", ["localhost:1234", "127.0.0.1", "[::1]:8765"])
@@ -80,7 +80,7 @@ FOREIGN = [
 def test_another_sites_page_may_not_post(headers: dict[str, str]) -> None:
     answer = client().post("/change", headers=headers)
     assert answer.status_code == 403
-    assert "another site's page" in answer.json()["error"]
+    assert "pages of other sites" in answer.json()["error"]
 
 
 def test_another_sites_page_may_link_here_but_not_embed() -> None:
@@ -237,5 +237,5 @@ def test_a_port_that_is_taken_is_named() -> None:
     with server._bind_socket("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(CallError, match=rf"port {port} cannot be served .*another --port"):
+        with pytest.raises(CallError, match=rf"cannot serve at .* port {port} .*another --port"):
             server._bind_socket("127.0.0.1", port)

@@ -1,15 +1,19 @@
 import json
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tonewood import setting_types
 from tonewood.errors import CallError
 from tonewood.settings import (
     BandSettings,
     EnhanceSettings,
     ModelSettings,
+    Normalization,
     NoteSettings,
     RenderSettings,
     ScorerSettings,
@@ -17,23 +21,44 @@ from tonewood.settings import (
     Settings,
     SpectrumSettings,
     TrainingSettings,
-    apply_assignments,
     default_enhance_settings,
 )
+from tonewood.settings_by_name import apply_assignments, list_settings
 
 
 def groups(base: type[Settings] = Settings) -> list[type[Settings]]:
-    """Every group of settings, found by itself so that a new one is tested too."""
-    found = [kind for kind in base.__subclasses__() if kind.__module__ == "tonewood.settings"]
-    return found + [deeper for kind in found for deeper in groups(kind)]
+    """Return every group of settings; found by itself, so that a new group is tested too."""
+    children = [group for group in base.__subclasses__() if group.__module__ == "tonewood.settings"]
+    return children + [grandchild for group in children for grandchild in groups(group)]
 
 
-def test_the_groups_are_all_found() -> None:
+def test_all_groups_are_listed() -> None:
     assert {ModelSettings, EnhanceSettings, SpectrumSettings, NoteSettings} <= set(groups())
 
 
+def without_units(annotation: object) -> object:
+    """Return a type without the units of `Annotated`, and with groups as their dictionaries of changes."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return getattr(setting_types, annotation.__name__.removesuffix("Settings") + "Changes")
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[0]
+    if get_origin(annotation) is UnionType or get_origin(annotation) is Union:
+        return Union[tuple(without_units(item) for item in get_args(annotation))]  # noqa: UP007
+    if get_origin(annotation) is tuple:
+        return tuple[tuple(without_units(item) for item in get_args(annotation))]  # type: ignore[misc]
+    return annotation
+
+
+@pytest.mark.parametrize("group", [group for group in groups() if group is not Normalization])
+def test_types_of_changes_match_the_fields(group: type[Settings]) -> None:
+    changes = without_units(group)
+    fields = {name: without_units(field.annotation) for name, field in group.model_fields.items()}
+    assert get_type_hints(changes) == fields
+    assert list(fields) == list(changes.__annotations__)
+
+
 @pytest.mark.parametrize("group", groups())
-def test_defaults_pass_their_own_checks_and_json(group: type[Settings]) -> None:
+def test_defaults_are_valid_and_convert_to_json(group: type[Settings]) -> None:
     settings = group()
     assert group.model_validate(settings.model_dump()) == settings
     assert group.model_validate_json(settings.model_dump_json()) == settings
@@ -50,7 +75,7 @@ def test_groups_are_frozen(group: type[Settings]) -> None:
 
 
 @pytest.mark.parametrize("group", groups())
-def test_unknown_names_are_refused(group: type[Settings]) -> None:
+def test_unknown_field_is_rejected(group: type[Settings]) -> None:
     with pytest.raises(ValidationError, match=r"misspelt\s+Extra inputs are not permitted"):
         group.model_validate({"misspelt": 1})
 
@@ -63,20 +88,20 @@ def test_unknown_names_are_refused(group: type[Settings]) -> None:
     stop=st.booleans(),
 )
 def test_json_round_trip_is_exact(alpha: float, steps: int, amount: float, shape: str, stop: bool) -> None:
-    made = EnhanceSettings.model_validate(
+    settings = EnhanceSettings.model_validate(
         {
             "search": {"alpha": alpha, "steps": steps, "stop_at_reference": stop},
             "render": {"amount": amount},
             "prior": {"notes": {"shape": shape}},
         }
     )
-    back = EnhanceSettings.model_validate_json(made.model_dump_json())
-    assert back == made
+    back = EnhanceSettings.model_validate_json(settings.model_dump_json())
+    assert back == settings
     assert back.search.alpha == alpha
     assert back.prior.notes.shape == shape
 
 
-def test_the_papers_analysis_in_samples_and_bins() -> None:
+def test_default_spectrum_is_the_papers_in_samples_and_bins() -> None:
     paper = SpectrumSettings()
     assert (paper.window, paper.hop, paper.bins) == (480, 160, 257)
     assert paper.frames_per_second == 100
@@ -84,7 +109,7 @@ def test_the_papers_analysis_in_samples_and_bins() -> None:
     assert paper.to_frames(0.254) == 25
 
 
-def test_derived_values_follow_the_rate() -> None:
+def test_samples_and_bins_follow_the_rate() -> None:
     other = SpectrumSettings(rate=22_050, fft=1_024)
     assert (other.window, other.hop, other.bins) == (662, 220, 513)
     assert other.frames_per_second == pytest.approx(100.2, abs=0.05)
@@ -100,7 +125,7 @@ def test_derived_values_follow_the_rate() -> None:
         ({"floor_db": -10.0}, "less than or equal to -60"),
     ],
 )
-def test_an_analysis_that_cannot_work_is_refused(fields: dict[str, float], reason: str) -> None:
+def test_impossible_spectrum_is_rejected(fields: dict[str, float], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         SpectrumSettings.model_validate(fields)
 
@@ -126,12 +151,26 @@ def test_an_analysis_that_cannot_work_is_refused(fields: dict[str, float], reaso
         (EnhanceSettings, {"method": "magic"}),
     ],
 )
-def test_values_outside_their_limits_are_refused(group: type[Settings], fields: dict[str, object]) -> None:
+def test_value_outside_its_limits_is_rejected(group: type[Settings], fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):
         group.model_validate(fields)
 
 
-def test_changed_sets_by_dotted_name() -> None:
+def test_replace_changes_nested_fields_and_keeps_the_others() -> None:
+    before = EnhanceSettings()
+    after = before.replace(search=dict(steps=0), render=dict(aspect=dict(between=(100, 200))), force=True)
+    assert (after.search.steps, after.render.aspect.between, after.force) == (0, (100.0, 200.0), True)
+    assert after.search.alpha == before.search.alpha
+    assert before == EnhanceSettings()
+    assert before.replace() == before
+
+
+def test_replace_names_a_wrong_value() -> None:
+    with pytest.raises(CallError, match=r"^search\.steps is -1: input should be greater than or equal to 0$"):
+        EnhanceSettings().replace(search=dict(steps=-1))
+
+
+def test_assignments_change_fields_by_dotted_name() -> None:
     before = EnhanceSettings()
     after = apply_assignments(
         before,
@@ -145,42 +184,49 @@ def test_changed_sets_by_dotted_name() -> None:
             "seed=3",
         ],
     )
-    assert after.search.alpha == 0.5
-    assert after.search.steps == 7
-    assert after.prior.notes.shape == "square"
-    assert after.render.match is False
-    assert after.prior.kind == "static"
-    assert after.search.optimiser == "LBFGS"
-    assert after.seed == 3
-    assert after.search.beta == before.search.beta
+    assert after == before.replace(
+        search=dict(alpha=0.5, steps=7, optimiser="LBFGS"),
+        prior=dict(kind="static", notes=dict(shape="square")),
+        render=dict(match=False),
+        seed=3,
+    )
     assert before == EnhanceSettings()
 
 
-def test_changed_by_nothing_is_the_same() -> None:
+def test_no_assignments_change_nothing() -> None:
     assert apply_assignments(ModelSettings(), []) == ModelSettings()
 
 
-def test_the_last_assignment_counts() -> None:
+def test_last_assignment_of_a_name_counts() -> None:
     assert apply_assignments(EnhanceSettings(), ["seed=1", "seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(
-    "assignment",
+    ("assignment", "suggestion"),
     [
-        "search.gamma=1",
-        "serach.alpha=1",
-        "alpha=1",
-        "search.alpha",
-        "",
-        "=1",
-        "a.b.c=1",
-        "search.alpha.x=1",
-        "seed.x=1",
+        ("search.gamma=1", "search.alpha"),
+        ("serach.alpha=1", "search.alpha"),
+        ("search.step=1", "search.steps"),
+        ("alpha=1", "search.alpha"),
+        ("steps=1", "search.steps"),
+        ("search.alpha.x=1", "search.alpha"),
+        ("render.between=1", "render.aspect.between"),
+        ("=1", None),
+        ("zzz=1", None),
     ],
 )
-def test_names_that_set_nothing_are_refused(assignment: str) -> None:
-    with pytest.raises(CallError, match=r"sets nothing; give GROUP\.NAME=VALUE of a setting"):
+def test_unknown_setting_gets_the_nearest_name(assignment: str, suggestion: str | None) -> None:
+    with pytest.raises(CallError) as caught:
         apply_assignments(EnhanceSettings(), [assignment])
+    hint = f"did you mean {suggestion}? " if suggestion else ""
+    name = assignment.partition("=")[0]
+    assert str(caught.value) == f"there is no setting {name!r}: {hint}`tonewood settings` lists all of them"
+
+
+@pytest.mark.parametrize("text", ["search.alpha", ""])
+def test_text_without_equals_sign_is_not_an_assignment(text: str) -> None:
+    with pytest.raises(CallError, match=r"is not an assignment: give NAME=VALUE, as in search\.alpha=0\.02"):
+        apply_assignments(EnhanceSettings(), [text])
 
 
 @pytest.mark.parametrize(
@@ -193,14 +239,14 @@ def test_names_that_set_nothing_are_refused(assignment: str) -> None:
         ("search=3", "^search is 3: "),
     ],
 )
-def test_wrong_values_are_named_with_their_limit(assignment: str, message: str) -> None:
+def test_wrong_value_is_named_with_its_limit(assignment: str, message: str) -> None:
     with pytest.raises(CallError, match=message):
         apply_assignments(EnhanceSettings(), [assignment])
 
 
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999"])
-def test_numbers_without_end_are_refused(number: str) -> None:
-    """JSON has none of them, so a recipe that held one could not be read again."""
+def test_infinite_number_is_rejected(number: str) -> None:
+    """JSON has no infinite numbers, so a recipe with one could not be read again."""
     with pytest.raises(CallError, match=r"search\.alpha is -?(inf|nan): "):
         apply_assignments(EnhanceSettings(), [f"search.alpha={number}"])
 
@@ -213,7 +259,7 @@ def test_numbers_without_end_are_refused(number: str) -> None:
         (
             ModelSettings(),
             "scorer.bands.low_hz=9000",
-            "^scorer.bands: bands from 9000.0 Hz up to 8000.0 Hz hold nothing$",
+            "^scorer.bands: bands from 9000.0 Hz up to 8000.0 Hz are empty$",
         ),
     ],
 )
@@ -225,7 +271,34 @@ def test_values_that_do_not_fit_together_are_named_in_one_line(
     assert len(str(caught.value)) < 100
 
 
-def test_methods() -> None:
+@pytest.mark.parametrize("group", [EnhanceSettings, ModelSettings])
+def test_list_describes_every_setting(group: type[Settings]) -> None:
+    listed = list(list_settings(group))
+    for info in listed:
+        # The default, given back by its name, changes nothing.
+        assert apply_assignments(group(), [f"{info.name}={json.dumps(info.default)}"]) == group()
+        assert info.meaning, f"{info.name} has no description"
+        suffix = info.name.rpartition("_")[2]
+        expected = {"ms": "ms", "hz": "Hz", "s": "s", "seconds": "s", "db": "dB", "frames": "frames"}.get(
+            suffix
+        )
+        assert expected is None or info.unit.startswith(expected), info.name
+
+    def leaves(tree: dict[str, object]) -> int:
+        return sum(leaves(value) if isinstance(value, dict) else 1 for value in tree.values())
+
+    assert len(listed) == leaves(group().model_dump())
+
+
+def test_list_states_default_unit_and_limits() -> None:
+    listed = {info.name: info for info in list_settings(EnhanceSettings)}
+    assert listed["render.amount"][1:4] == (1.0, "", "from 0 to 1")
+    assert listed["render.aspect.between"].unit == "Hz"
+    assert listed["render.aspect.start_s"][1:4] == (None, "s", "from 0")
+    assert listed["method"].limits == "search, paper, predicted"
+
+
+def test_each_method_has_its_defaults() -> None:
     assert default_enhance_settings("search") == EnhanceSettings()
     paper = default_enhance_settings("paper")
     assert paper.method == "paper"

@@ -22,7 +22,7 @@ from tonewood.explanation.pipeline import (
     explain_recording,
 )
 from tonewood.model.model import Model
-from tonewood.settings import ModelSettings, apply_assignments
+from tonewood.settings import ModelSettings
 from tonewood.training.pipeline import train_model
 
 SIDES = {"reference": "with", "source": "without"}
@@ -49,14 +49,13 @@ class Finding:
     ratio: float
 
 
-def settings(seed: int, *more: str) -> ModelSettings:
+def settings(seed: int) -> ModelSettings:
     """Return settings with a normal scorer and little of what `explain` does not use."""
-    brief = (
-        "training.steps=800", "training.patience=12", "training.judge=false",
-        "priors.neighbours.frames=1024", "priors.neighbours.codes=64",
-        "priors.network.steps=20", "priors.network.width=4", "guide.steps=20", "guide.width=4",
-    )  # fmt: skip
-    return apply_assignments(ModelSettings(), [f"training.seed={seed}", *brief, *more])
+    return ModelSettings().replace(
+        training=dict(seed=seed, steps=800, patience=12, judge=False),
+        priors=dict(neighbours=dict(frames=1_024, codes=64), network=dict(steps=20, width=4)),
+        guide=dict(steps=20, width=4),
+    )
 
 
 def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:

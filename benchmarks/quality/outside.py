@@ -20,7 +20,7 @@ from tonewood.data.dataset import TrainingRecording
 from tonewood.dsp.features import cut_windows
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.scorer.training import draw_crops
-from tonewood.settings import ModelSettings, apply_assignments
+from tonewood.settings import ModelSettings
 
 _FRAMES, _BATCH = 200, 16
 _STEPS, _QUICK_STEPS = 200, 60
@@ -94,7 +94,7 @@ def coloured(crops: Tensor, generator: torch.Generator) -> Tensor:
 
 def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Bins of takes to learn from, and of takes to check on: the scorer's split, turned round."""
-    settings = apply_assignments(ModelSettings(), [f"training.seed={seed}"])
+    settings = ModelSettings().replace(training=dict(seed=seed))
     found = []
     for path in find_audio_files(folder):
         recording = read_recording(path)

@@ -30,7 +30,7 @@ from tonewood.enhancement.pipeline import enhance_stream
 from tonewood.enhancement.prior_mask import find_prior_mask
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_blocks
-from tonewood.settings import EnhanceSettings, RenderSettings, apply_assignments
+from tonewood.settings import EnhanceSettings, RenderSettings
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         found.append(Stage(name, 1e3 * took, share or None, bound if share else ""))
 
     def one_step(steps: int) -> Callable[[], object]:
-        settings = apply_assignments(EnhanceSettings(force=True), [f"search.steps={steps}"])
+        settings = EnhanceSettings(force=True).replace(search=dict(steps=steps))
         return lambda: [None for _ in find_mask(heard, model, settings)]
 
     float_bytes = 4.0 * channels * rate

@@ -27,7 +27,7 @@ from tonewood.enhancement import output_files
 from tonewood.errors import AudioError, CallError, TonewoodError, printable
 from tonewood.model import card_text
 from tonewood.model.model import Model
-from tonewood.settings import Settings, apply_assignments, default_enhance_settings
+from tonewood.settings import EnhanceSettings, Settings
 from tonewood.web import RequestLimits
 from tonewood.web.errors import declare_errors, declare_media, install_error_handlers
 
@@ -216,8 +216,7 @@ class HarpEndpoint:
         """Enhance an upload, unless it is cancelled between two steps."""
         suffix = path.suffix if path.suffix in _LOSSLESS_SUFFIXES else ".wav"
         output = self.folder / f"{secrets.token_hex(16)}{suffix}"
-        named = [f"render.amount={inputs.amount}", f"force={json.dumps(inputs.force)}"]
-        settings = apply_assignments(default_enhance_settings("search"), named)
+        settings = EnhanceSettings().replace(render=dict(amount=inputs.amount), force=inputs.force)
         for event in enhance_file.enhance_files([output_files.FileJob(path, output)], self.model, settings):
             if isinstance(event, output_files.FileFailure):
                 raise type(event.error)(str(event.error).replace(printable(path), "the recording"))

@@ -1,12 +1,6 @@
-"""Reports as one HTML page that holds its pictures and sounds and asks nobody for anything.
-
-Results as HTML for notebooks: a player, a spectrogram, the mask, the score along time.
-
-Arrays as pictures: colours, and a PNG (ISO/IEC 15948) as bytes, without any drawing library.
-"""
+"""HTML for reports and notebooks, complete in one file: tables, figures, audio, arrays as PNG."""
 
 import base64
-import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -38,20 +32,20 @@ th:first-child, td:first-child { text-align: left; }
 
 
 class ReportHeading(NamedTuple):
-    """The title of a section."""
+    """Title of a section."""
 
     text: str
 
 
 class ReportTable(NamedTuple):
-    """A table as text, its head first."""
+    """Table of texts; the first row is the head."""
 
     caption: str
     rows: Sequence[Sequence[str]]
 
 
 class ReportFigure(NamedTuple):
-    """A figure: a PNG and what is on it."""
+    """PNG figure with its caption."""
 
     name: str
     png: bytes
@@ -59,7 +53,7 @@ class ReportFigure(NamedTuple):
 
 
 class ReportAudio(NamedTuple):
-    """A player: an audio file that browsers play, of a kind such as `audio/flac`."""
+    """Audio player; `kind` is a media type such as `audio/flac`."""
 
     kind: str
     content: bytes
@@ -67,11 +61,11 @@ class ReportAudio(NamedTuple):
 
 
 ReportBlock = str | ReportHeading | ReportTable | ReportFigure | ReportAudio
-"""What a page is made of; plain text is a paragraph."""
+"""Element of a report; plain text is a paragraph."""
 
 
 def render_report(title: str, blocks: Sequence[ReportBlock]) -> str:
-    """HTML of a report; every text is taken for text, whatever it holds."""
+    """Return a report as an HTML page; all texts are escaped."""
     body = [f"<h1>{escape(title)}</h1>", *map(_block_html, blocks)]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -83,6 +77,7 @@ def render_report(title: str, blocks: Sequence[ReportBlock]) -> str:
 
 
 def _block_html(block: ReportBlock) -> str:
+    # Everything that is not markup of this module is escaped: titles and names come from files.
     if isinstance(block, str):
         return f"<p>{escape(block)}</p>"
     if isinstance(block, ReportHeading):
@@ -94,10 +89,10 @@ def _block_html(block: ReportBlock) -> str:
         return f'<div class="table">{table}</div>\n<p>{escape(block.caption)}</p>'
     if isinstance(block, ReportFigure):
         source = _data_uri("image/png", block.png)
-        shown = f'<img alt="{escape(block.name)}" src="{source}">'
+        element = f'<img alt="{escape(block.name)}" src="{source}">'
     else:
-        shown = f'<audio controls src="{_data_uri(block.kind, block.content)}"></audio>'
-    return f"<figure>{shown}<figcaption>{escape(block.caption)}</figcaption></figure>"
+        element = f'<audio controls src="{_data_uri(block.kind, block.content)}"></audio>'
+    return f"<figure>{element}<figcaption>{escape(block.caption)}</figcaption></figure>"
 
 
 def _data_uri(kind: str, content: bytes) -> str:
@@ -109,31 +104,31 @@ def _table_row_html(cell: str, texts: Sequence[str]) -> str:
 
 
 Pixels = NDArray[np.uint8]
-"""Red, green and blue [row, column, 3], the first row on top."""
+"""Red, green and blue [row, column, 3], top row first."""
 
-_MAX_COLUMNS = 900
-# Blue below nought, red above; and from black over violet and orange to pale yellow.
+_MAX_COLUMNS = 900  # more than a page is wide; a recording has 100 frames a second
+# ColorBrewer RdBu: blue below 0, red above. matplotlib's inferno: black to pale yellow.
 _DIVERGING = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130),
                        (178, 24, 43)])  # fmt: skip
 _SEQUENTIAL = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
 
 
 def gains_image(gain_db: FloatArray, max_db: float) -> Pixels:
-    """Gains [row, frame] in dB as colours, low rows at the bottom: white is no change."""
+    """Return gains [row, frame] in dB as colours, low rows at the bottom; white is 0 dB."""
     return _apply_colormap(0.5 + 0.5 * np.asarray(gain_db) / max_db, _DIVERGING)
 
 
 def levels_image(level_db: FloatArray, range_db: float = 80.0) -> Pixels:
-    """Levels [row, frame] in dB as colours, low rows at the bottom: bright is loud."""
+    """Return levels [row, frame] in dB as colours, low rows at the bottom; bright is loud."""
     level = np.asarray(level_db)
     return _apply_colormap(1 + (level - level.max()) / range_db, _SEQUENTIAL)
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Pixels as a PNG file's bytes."""
+    """Encode pixels as a PNG (ISO/IEC 15948) without a drawing library."""
     height, width, _ = pixels.shape
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    # Every line is led by its filter: 0, none.
+    # Each line starts with its filter type; 0 is none.
     lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -144,50 +139,49 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def html_figure(pixels: Pixels, caption: str, height: int = 160) -> str:
-    """HTML of a picture that is stretched to the page, and what is on it."""
-    source = base64.b64encode(encode_png(pixels)).decode("ascii")
+    """Return HTML of a picture, stretched to the page, with its caption."""
+    source = _data_uri("image/png", encode_png(pixels))
     style = f"width:100%;max-width:60rem;height:{height}px;image-rendering:auto"
     return (
         f'<figure style="margin:.5rem 0"><img style="{style}" alt="{escape(caption)}" '
-        f'src="data:image/png;base64,{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+        f'src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
     )
 
 
 def _apply_colormap(position: FloatArray, anchors: NDArray[np.int64]) -> Pixels:
     columns = position.shape[1]
-    kept = np.linspace(0, columns - 1, min(columns, _MAX_COLUMNS)).round().astype(np.int64)
-    place = np.clip(position[::-1, kept], 0, 1) * (len(anchors) - 1)
-    parts = [np.interp(place, np.arange(len(anchors)), colour) for colour in anchors.T]
-    return np.stack(parts, axis=-1).round().astype(np.uint8)
+    sampled = np.linspace(0, columns - 1, min(columns, _MAX_COLUMNS)).round().astype(np.int64)
+    color = np.clip(position[::-1, sampled], 0, 1) * (len(anchors) - 1)
+    channels = [np.interp(color, np.arange(len(anchors)), channel) for channel in anchors.T]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 MAX_EMBEDDED_SECONDS = 20.0
-"""Longer sound is not embedded: a notebook would grow by megabytes."""
+"""Longest audio in a notebook, which would otherwise grow by megabytes."""
 
 _WIDTH, _HEIGHT = 600, 90
 
 
 def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
-    """HTML of a player with samples (channels, samples) in it as 16-bit wav, if they are short."""
+    """Return HTML of a player with samples (channels, samples) as 16-bit WAV, if they are short."""
     seconds = samples.shape[1] / rate
     if seconds > MAX_EMBEDDED_SECONDS:
         return (
-            f"<p>{seconds:.0f} s of sound; up to {MAX_EMBEDDED_SECONDS:.0f} s are embedded: write it to a "
-            "file to listen</p>"
+            f"<p>{seconds:.0f} s of audio; the limit is {MAX_EMBEDDED_SECONDS:.0f} s: write it to a file to "
+            "listen</p>"
         )
-    stream = io.BytesIO()
+    stream = BytesIO()
     soundfile.write(stream, samples.T, rate, format="WAV", subtype="PCM_16")
-    source = base64.b64encode(stream.getvalue()).decode("ascii")
-    return f'<audio controls src="data:audio/wav;base64,{source}"></audio>'
+    return f'<audio controls src="{_data_uri("audio/wav", stream.getvalue())}"></audio>'
 
 
 def spectrogram_html(samples: NDArray[np.float32], rate: int, spectrum: SpectrumSettings) -> str:
-    """HTML of a spectrogram of samples (channels, samples), by a model's analysis."""
+    """Return HTML of a spectrogram of samples (channels, samples)."""
     mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
     wave = torch.from_numpy(resample(mono, rate, spectrum.rate))
     level = log_magnitude(stft(wave, spectrum), spectrum).numpy()
     seconds = samples.shape[1] / rate
-    caption = f"output: 0 to {spectrum.rate / 2:.0f} Hz, {seconds:.1f} s; 80 dB down to black"
+    caption = f"output: 0 to {spectrum.rate / 2:.0f} Hz, {seconds:.1f} s; black is -80 dB"
     return html_figure(levels_image(level), caption)
 
 
@@ -204,7 +198,7 @@ def mask_html(
 
 
 def score_curve_html(values: tuple[float, ...]) -> str:
-    """HTML of scores along time, 1 on top, as a line."""
+    """Return HTML of scores over time as a line, 1 on top."""
     count = max(len(values) - 1, 1)
     points = " ".join(
         f"{_WIDTH * i / count:.1f},{_HEIGHT * (1 - value):.1f}" for i, value in enumerate(values)
@@ -220,7 +214,7 @@ def score_curve_html(values: tuple[float, ...]) -> str:
 
 
 def table_html(rows: list[tuple[str, str]]) -> str:
-    """HTML of names and what is said of them; all of it is taken for text."""
+    """Return HTML of a table of names and texts; both are escaped."""
     lines = (
         f'<tr><th style="text-align:left">{escape(name)}</th>'
         f'<td style="text-align:left">{escape(text)}</td></tr>'
@@ -230,8 +224,8 @@ def table_html(rows: list[tuple[str, str]]) -> str:
 
 
 def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3.2) -> tuple[Any, Any]:
-    """A figure of so many panels, each of this size in inches, and the panels [row][column]."""
-    from matplotlib.figure import Figure
+    """Return a figure of panels of a size in inches, and the panels [row][column]."""
+    from matplotlib.figure import Figure  # no pyplot: it keeps figures and needs a display
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
@@ -241,7 +235,7 @@ def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3
 
 
 def figure_png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
-    """A figure as a PNG."""
+    """Return a figure as a PNG."""
     stream = BytesIO()
     figure.savefig(stream, format="png", dpi=100)
     return stream.getvalue()

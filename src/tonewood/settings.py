@@ -1,47 +1,70 @@
-"""Every setting of Tonewood: frozen, self-validating, JSON both ways.
+"""Settings of Tonewood: frozen groups that validate themselves and convert to and from JSON.
 
-A setting travels inside its group and a group travels whole: functions take the group, not its
-fields. Lengths are milliseconds or seconds, frequencies Hz, gains dB; samples and bins are derived.
+Functions take a whole group, not its fields. Samples and bins are derived from milliseconds and Hz.
+Each field has a description, and a unit in its type where it has one: `tonewood settings` lists both.
 """
 
-import json
-from collections.abc import Sequence
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Unpack, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tonewood import setting_types as changes_of
 from tonewood.errors import CallError
+from tonewood.setting_types import (
+    EnhanceMethod,
+    MaskComponent,
+    NormalizedProperty,
+    NoteShape,
+    OptimizerName,
+    PriorKind,
+)
 
-PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours", "network", "predicted"]
-EnhanceMethod = Literal["search", "paper", "predicted"]
-NormalizedProperty = Literal["level", "bandwidth", "noise"]
-MaskComponent = Literal["all", "tilt", "bands", "dynamics-of-bands"]
-# Of torch.optim, those that take dense gradients of any shape and need no more than a step size.
-OptimizerName = Literal[
-    "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "Adafactor", "RMSprop",
-    "Rprop", "SGD", "ASGD", "LBFGS",
-]  # fmt: skip
+
+class Unit(NamedTuple):
+    """Unit of a setting, kept as metadata of its type."""
+
+    name: str
+
+
+Hertz = Annotated[float, Unit("Hz")]
+Seconds = Annotated[float, Unit("s")]
+Milliseconds = Annotated[float, Unit("ms")]
+Decibels = Annotated[float, Unit("dB")]
+Frames = Annotated[int, Unit("frames")]
 
 
 class Settings(BaseModel):
-    """Base of all groups: immutable; a misspelt name or a number without end is an error."""
+    """Base class of all groups: immutable; unknown names and infinite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def _replaced(self, changes: Mapping[str, Any]) -> Self:
+        """Return a validated copy; a nested mapping changes a nested group.
+
+        The subclasses' typed `replace` methods call this, so that mypy checks names and types.
+        """
+        return validated_settings(type(self), _merged(self.model_dump(), changes))
+
 
 class SpectrumSettings(Settings):
-    """Analysis of the paper's section III: 16 kHz, 30 ms periodic Hann, 10 ms hop, 512 points."""
+    """Analysis of section III of the paper: 16 kHz, 30 ms periodic Hann, 10 ms hop, 512-point FFT."""
 
-    rate: int = Field(16_000, ge=8_000, le=48_000, description="analysis rate, Hz")
-    window_ms: float = Field(30.0, gt=1, le=200)
-    hop_ms: float = Field(10.0, gt=1, le=100)
-    fft: int = Field(512, ge=64, le=8_192)
-    floor_db: float = Field(-140.0, le=-60, description="magnitudes below count as this, dBFS")
+    rate: Annotated[int, Unit("Hz")] = Field(
+        16_000, ge=8_000, le=48_000, description="sample rate of the analysis"
+    )
+    window_ms: Milliseconds = Field(30.0, gt=1, le=200, description="length of the window")
+    hop_ms: Milliseconds = Field(10.0, gt=1, le=100, description="distance between frames")
+    fft: Annotated[int, Unit("points")] = Field(512, ge=64, le=8_192, description="length of the FFT")
+    floor_db: Annotated[float, Unit("dBFS")] = Field(
+        -140.0, le=-60, description="smaller magnitudes count as this"
+    )
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:
         if self.window > self.fft:
             raise ValueError(f"a window of {self.window} samples does not fit an FFT of {self.fft}")
+        # At least 50 % overlap: less leaves samples that no window weighs properly.
         if self.hop * 2 > self.window:
             raise ValueError(f"a hop of {self.hop_ms} ms leaves gaps between {self.window_ms} ms windows")
         return self
@@ -58,59 +81,65 @@ class SpectrumSettings(Settings):
 
     @property
     def bins(self) -> int:
-        """Number of frequency bins, DC and Nyquist included."""
+        """Number of frequency bins, including DC and Nyquist."""
         return self.fft // 2 + 1
 
     @property
     def frames_per_second(self) -> float:
-        """Frames in one second."""
+        """Frame rate."""
         return self.rate / self.hop
 
     def to_frames(self, seconds: float) -> int:
-        """Whole frames in so many seconds."""
+        """Return a duration in whole frames."""
         return round(seconds * self.frames_per_second)
 
 
 class BandSettings(Settings):
-    """Rows on which the scorer listens and the mask lives.
+    """Frequency rows of the scorer and of the mask.
 
-    `mel` sums power over triangular mel bands; `linear` keeps the FFT's own bins, as in the paper.
+    `mel` sums the power in triangular mel bands; `linear` keeps the bins of the FFT, as in the paper.
     """
 
-    scale: Literal["mel", "linear"] = "mel"
+    scale: Literal["mel", "linear"] = Field("mel", description="mel bands, or the bins of the FFT")
     count: int = Field(48, ge=8, le=256, description="number of mel bands")
-    low_hz: float = Field(40.0, ge=0)
-    high_hz: float = Field(8_000.0, gt=0)
+    low_hz: Hertz = Field(40.0, ge=0, description="lower edge of the lowest band")
+    high_hz: Hertz = Field(8_000.0, gt=0, description="upper edge of the highest band")
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
         if self.low_hz >= self.high_hz:
-            raise ValueError(f"bands from {self.low_hz} Hz up to {self.high_hz} Hz hold nothing")
+            raise ValueError(f"bands from {self.low_hz} Hz up to {self.high_hz} Hz are empty")
         return self
 
 
 class ScorerSettings(Settings):
-    """Size and shape of the scorer L_c (paper III)."""
+    """Size and shape of the scorer L_c (section III of the paper)."""
 
     bands: BandSettings = BandSettings()
-    depth: int = Field(3, ge=1, le=8, description="convolutions")
-    width: int = Field(12, ge=2, le=256, description="channels of the first; doubled by the second")
-    dropout: float = Field(0.3, ge=0, lt=1)
-    crop_seconds: float = Field(3.0, ge=0.25, le=30)
-    range_db: float = Field(70.0, ge=30, le=120, description="dynamic range heard, below the level")
+    depth: int = Field(3, ge=1, le=8, description="number of convolutions")
+    width: int = Field(
+        12, ge=2, le=256, description="channels of the first convolution; the second has twice as many"
+    )
+    dropout: float = Field(0.3, ge=0, lt=1, description="dropout probability")
+    crop_seconds: Seconds = Field(3.0, ge=0.25, le=30, description="length of a training crop")
+    range_db: Decibels = Field(70.0, ge=30, le=120, description="dynamic range below the level of the crop")
+
+    def replace(self, **changes: Unpack[changes_of.ScorerChanges]) -> Self:
+        """Return a copy with some fields changed."""
+        return self._replaced(changes)
 
 
 class Normalization(Settings):
-    """What is done to every recording before it is analysed; None where nothing is.
+    """Processing of every recording before the analysis; None where nothing is changed.
 
     Parameters
     ----------
     loudness : float or None
         Loudness of every recording, LUFS.
     cutoff_hz : float or None
-        Nothing is left above.
+        Upper limit of the bandwidth.
     floor_bands_db : tuple of (float or None), or None
-        Least level in each of `THIRD_OCTAVES_HZ`, dBFS; None in a band that is not known.
+        Lowest level in each of `CENTRES_HZ`, dBFS; None in a band whose level is unknown.
     """
 
     loudness: float | None = None
@@ -119,201 +148,254 @@ class Normalization(Settings):
 
 
 class TrainingSettings(Settings):
-    """How scorer and judge are trained."""
+    """Training of scorer and judge."""
 
-    seed: int = Field(0, ge=0, lt=2**31)
-    held_out: float = Field(0.2, gt=0, le=0.5, description="share of the takes kept for checking")
-    group_by: Literal["file", "folder"] = "file"
-    fix: tuple[NormalizedProperty, ...] = Field((), description="made alike on both sides before analysis")
-    batch: int = Field(16, ge=2, le=1024, description="crops a side, each step")
-    steps: int = Field(400, ge=1)
-    check_every: int = Field(25, ge=1, description="steps between looks at the held-out takes")
-    patience: int = Field(4, ge=1, description="looks without progress before stopping early")
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    tilt_db: float = Field(3.0, ge=0, description="spread of random tilts, dB over the range")
-    mask_db: float = Field(3.0, ge=0, description="spread of random smooth masks added to crops")
-    judge: bool = True
+    seed: int = Field(0, ge=0, lt=2**31, description="random seed")
+    held_out: float = Field(0.2, gt=0, le=0.5, description="share of the recordings kept for validation")
+    group_by: Literal["file", "folder"] = Field("file", description="what validation keeps together")
+    fix: tuple[NormalizedProperty, ...] = Field(
+        (), description="properties made equal on both sides before the analysis"
+    )
+    batch: int = Field(16, ge=2, le=1024, description="crops per side and step")
+    steps: int = Field(400, ge=1, description="maximum number of steps")
+    check_every: Annotated[int, Unit("steps")] = Field(25, ge=1, description="distance between validations")
+    patience: int = Field(4, ge=1, description="validations without progress before training stops")
+    learning_rate: float = Field(3e-3, gt=0, description="initial step size of AdamW")
+    weight_decay: float = Field(1e-3, ge=0, description="weight decay of AdamW")
+    tilt_db: Decibels = Field(3.0, ge=0, description="spread of random tilts over the frequency range")
+    mask_db: Decibels = Field(3.0, ge=0, description="spread of random smooth masks that are added to crops")
+    judge: bool = Field(True, description="train the independent judge too")
+
+    def replace(self, **changes: Unpack[changes_of.TrainingChanges]) -> Self:
+        """Return a copy with some fields changed."""
+        return self._replaced(changes)
 
 
 class NoteSettings(Settings):
-    """Sticky notes (paper III and figure 2): how many, how large, how strong."""
+    """Sticky notes of the paper (section III and figure 2): number, size and gain."""
 
-    per_second: float = Field(20.0, gt=0, le=1000)
-    width_ms: float = Field(300.0, gt=0)
-    height_hz: float = Field(500.0, gt=0)
-    gain_db: float = Field(3.0, ge=0, description="spread of the starting gains")
-    shape: Literal["rectangular", "square"] = "rectangular"
-    smooth_ms: float = Field(90.0, ge=0)
-    smooth_hz: float = Field(150.0, ge=0)
+    per_second: Annotated[float, Unit("1/s")] = Field(
+        20.0, gt=0, le=1000, description="number of notes per second"
+    )
+    width_ms: Milliseconds = Field(300.0, gt=0, description="duration of a note")
+    height_hz: Hertz = Field(500.0, gt=0, description="bandwidth of a note")
+    gain_db: Decibels = Field(3.0, ge=0, description="spread of the initial gains")
+    shape: NoteShape = Field("rectangular", description="shape of the notes")
+    smooth_ms: Milliseconds = Field(90.0, ge=0, description="smoothing over time")
+    smooth_hz: Hertz = Field(150.0, ge=0, description="smoothing over frequency")
 
 
 class NeighbourSettings(Settings):
-    """The `neighbours` prior: what is kept of both folders, and how it is asked."""
+    """The `neighbours` prior: size of both codebooks and how they are queried."""
 
-    frames: int = Field(6_144, ge=16, le=1_000_000, description="of each folder, while training")
-    codes: int = Field(2_048, ge=16, le=100_000, description="of each folder, in the model")
-    nearest: int = Field(12, ge=1, le=1_000)
-    components: int = Field(32, ge=1, le=144, description="of the fine structure of pitch")
-    keep_shape: float = Field(0.25, ge=0, le=1, description="share kept of a frame's own shape")
-    keep_level: float = Field(0.6, ge=0, le=1, description="share kept of a frame's own level")
-    smooth_ms: float = Field(90.0, ge=0, le=2_000)
+    frames: Frames = Field(6_144, ge=16, le=1_000_000, description="frames of each folder during training")
+    codes: int = Field(2_048, ge=16, le=100_000, description="codes of each folder in the model")
+    nearest: int = Field(12, ge=1, le=1_000, description="number of neighbours")
+    components: int = Field(32, ge=1, le=144, description="components of the fine structure of pitch")
+    keep_shape: float = Field(
+        0.25, ge=0, le=1, description="share of a frame's own spectral shape that is kept"
+    )
+    keep_level: float = Field(0.6, ge=0, le=1, description="share of a frame's own level that is kept")
+    smooth_ms: Milliseconds = Field(90.0, ge=0, le=2_000, description="smoothing over time")
 
 
 class NetworkSettings(Settings):
-    """The small networks that predict a mask in one pass."""
+    """Small networks that predict a mask in one pass."""
 
-    width: int = Field(80, ge=4, le=1_024)
-    kernel: int = Field(9, ge=1, le=65)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    steps: int = Field(500, ge=20, le=100_000)
-    batch: int = Field(8, ge=1, le=1_024)
-    crop_frames: int = Field(96, ge=8, le=10_000)
-    learning_rate: float = Field(2e-3, gt=0)
+    width: int = Field(80, ge=4, le=1_024, description="channels")
+    kernel: Frames = Field(9, ge=1, le=65, description="frames that a convolution covers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability")
+    steps: int = Field(500, ge=20, le=100_000, description="training steps")
+    batch: int = Field(8, ge=1, le=1_024, description="crops per step")
+    crop_frames: Frames = Field(96, ge=8, le=10_000, description="length of a training crop")
+    learning_rate: float = Field(2e-3, gt=0, description="largest step size of training")
+
+    def replace(self, **changes: Unpack[changes_of.NetworkChanges]) -> Self:
+        """Return a copy with some fields changed."""
+        return self._replaced(changes)
 
 
 class GuideSettings(Settings):
-    """The guide L_g: the neural loss that the search descends from the prior."""
+    """The guide L_g: a neural loss that the search descends from the prior."""
 
-    width: int = Field(80, ge=4, le=1_024)
-    pooled_frames: int = Field(3, ge=1, le=30)
-    unit_db2: float = Field(25.0, gt=0, description="brings the gradient to about a dB")
-    steps: int = Field(400, ge=20, le=100_000)
-    batch: int = Field(16, ge=1, le=1_024)
-    crop_frames: int = Field(160, ge=16, le=10_000)
-    learning_rate: float = Field(2e-3, gt=0)
-    mask_db: float = Field(2.0, ge=0)
-    done_share: float = Field(0.15, ge=0, le=1, description="crops that lack nothing")
+    width: int = Field(80, ge=4, le=1_024, description="channels")
+    pooled_frames: Frames = Field(3, ge=1, le=30, description="frames that are averaged at the input")
+    unit_db2: Annotated[float, Unit("dB²")] = Field(
+        25.0, gt=0, description="scale that makes the gradient about one dB"
+    )
+    steps: int = Field(400, ge=20, le=100_000, description="training steps")
+    batch: int = Field(16, ge=1, le=1_024, description="crops per step")
+    crop_frames: Frames = Field(160, ge=16, le=10_000, description="length of a training crop")
+    learning_rate: float = Field(2e-3, gt=0, description="largest step size of training")
+    mask_db: Decibels = Field(2.0, ge=0, description="spread of random smooth masks that are added to crops")
+    done_share: float = Field(0.15, ge=0, le=1, description="share of crops that need no correction")
 
 
 class PriorsSettings(Settings):
-    """What a model learns of its two folders besides the scorer."""
+    """Training of the priors, which a model learns from its two folders besides the scorer."""
 
-    held_out: float = Field(0.12, gt=0, le=0.5, description="reference takes kept for the cycle")
+    held_out: float = Field(
+        0.12, gt=0, le=0.5, description="share of reference recordings kept for the cycle test"
+    )
     doubt: float = Field(
-        1.0, ge=0, description="weight of what takes of one folder differ by; 0 believes everything"
+        1.0, ge=0, description="weight of the variation within one folder; 0 ignores it, so nothing is shrunk"
     )
     neighbours: NeighbourSettings = NeighbourSettings()
     network: NetworkSettings = NetworkSettings()
 
 
 class PredictorSettings(Settings):
-    """The predictor: a causal network that makes the whole method's mask in one pass."""
+    """The predictor: a causal network that approximates the mask of prior and search in one pass."""
 
-    taught: bool = Field(False, description="whether training teaches one")
-    width: int = Field(96, ge=4, le=1_024)
-    kernel: int = Field(3, ge=2, le=65, description="frames that a convolution sees")
-    depth: int = Field(4, ge=1, le=8, description="convolutions; each skips twice the frames")
-    lookahead: int = Field(1, ge=0, le=100, description="frames heard before a frame's mask")
-    level_seconds: float = Field(8.0, ge=1, le=60, description="over which the level is followed")
-    dropout: float = Field(0.1, ge=0, lt=1)
-    held_out: float = Field(0.1, gt=0, le=0.5, description="share of the takes kept for checking")
-    search_steps: int = Field(6, ge=0, le=100, description="of the search that is learnt from")
-    steps: int = Field(1_000, ge=20, le=100_000)
-    batch: int = Field(16, ge=1, le=1_024)
-    crop_frames: int = Field(160, ge=16, le=10_000)
-    learning_rate: float = Field(2e-3, gt=0)
-    guide: float = Field(0.3, ge=0, description="weight of the guide's energy against the masks")
-    level_db: float = Field(2.0, ge=0, description="spread of random levels")
+    taught: bool = Field(False, description="train a predictor")
+    width: int = Field(96, ge=4, le=1_024, description="channels")
+    kernel: Frames = Field(3, ge=2, le=65, description="frames that a convolution covers")
+    depth: int = Field(4, ge=1, le=8, description="number of convolutions; each doubles the dilation")
+    lookahead: Frames = Field(1, ge=0, le=100, description="future frames that a frame's mask may depend on")
+    level_seconds: Seconds = Field(8.0, ge=1, le=60, description="duration over which the level is measured")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability")
+    held_out: float = Field(0.1, gt=0, le=0.5, description="share of the recordings kept for validation")
+    search_steps: int = Field(6, ge=0, le=100, description="steps of the search whose masks it learns")
+    steps: int = Field(1_000, ge=20, le=100_000, description="training steps")
+    batch: int = Field(16, ge=1, le=1_024, description="crops per step")
+    crop_frames: Frames = Field(160, ge=16, le=10_000, description="length of a training crop")
+    learning_rate: float = Field(2e-3, gt=0, description="largest step size of training")
+    guide: float = Field(0.3, ge=0, description="weight of the guide's energy against the error of the mask")
+    level_db: Decibels = Field(2.0, ge=0, description="spread of random levels")
+
+    def replace(self, **changes: Unpack[changes_of.PredictorChanges]) -> Self:
+        """Return a copy with some fields changed."""
+        return self._replaced(changes)
 
 
 class PriorSettings(Settings):
-    """Where a mask starts and what it is pulled towards."""
+    """Start of the search: the mask that it is pulled towards."""
 
-    kind: PriorKind = "auto"
+    kind: PriorKind = Field("auto", description="prior mask; auto takes the best that the model has")
     notes: NoteSettings = NoteSettings()
-    random_db: float = Field(3.0, gt=0, description="spread of `random`'s pixels")
+    random_db: Decibels = Field(3.0, gt=0, description="spread of the pixels of the prior `random`")
+
+    def replace(self, **changes: Unpack[changes_of.PriorChanges]) -> Self:
+        """Return a copy with some fields changed."""
+        return self._replaced(changes)
 
 
 class SearchSettings(Settings):
     """The search: argmin over M of the neural losses + alpha‖M - M_prior‖² + beta Var(M).
 
-    Norm and variance are means over cells in dB², so alpha and beta are score per dB². The guide
-    is weighed against the norm: weight w alone moves the mask by w times what the guide says is
-    lacking, whatever alpha is. Where the search listens, every one of them is asked of the sound
-    that the mask makes instead of the levels that it asks for.
+    Norm and variance are means over cells in dB², so alpha and beta are score per dB². The guide is weighed
+    against the norm: a weight w alone moves the mask by w times the missing correction, whatever alpha is.
+    With `listen`, all terms are computed from the rendered sound instead of the gains of the mask.
     """
 
     score: float = Field(0.0, ge=0, description="weight of the scorer L_c")
-    guide: float | None = Field(None, ge=0, description="weight of the guide; none: the model's")
-    alpha: float = Field(0.01, ge=0, description="score per dB² of distance from the prior")
-    beta: float = Field(0.0, ge=0, description="score per dB² of the mask's variance")
-    listen: bool = Field(True, description="to the sound that the mask makes, at every step")
-    steps: int = Field(3, ge=0, le=10_000)
-    optimiser: OptimizerName = Field("SGD", description="one of torch.optim's")
-    learning_rate: float = Field(
-        1.0, gt=0, description="SGD: 1 goes to the minimum of the linearised objective"
+    guide: float | None = Field(None, ge=0, description="weight of the guide; null takes the model's")
+    alpha: Annotated[float, Unit("1/dB²")] = Field(
+        0.01, ge=0, description="weight of the distance from the prior"
     )
-    stop_at_reference: bool = Field(True, description="stop at the score reference takes get")
-    smooth_ms: float = Field(50.0, ge=0, description="averaging of the search's own contribution")
+    beta: Annotated[float, Unit("1/dB²")] = Field(0.0, ge=0, description="weight of the variance of the mask")
+    listen: bool = Field(True, description="render the mask at every step and evaluate the sound")
+    steps: int = Field(3, ge=0, le=10_000, description="number of steps; 0 keeps the prior")
+    optimiser: OptimizerName = Field("SGD", description="optimizer of torch.optim")
+    learning_rate: float = Field(
+        1.0, gt=0, description="step size; for SGD, 1 goes to the minimum of the linearised objective"
+    )
+    stop_at_reference: bool = Field(True, description="stop at the typical score of the reference")
+    smooth_ms: Milliseconds = Field(50.0, ge=0, description="smoothing of what the search adds to the prior")
+
+    def replace(self, **changes: Unpack[changes_of.SearchChanges]) -> Self:
+        """Return a copy with some fields changed."""
+        return self._replaced(changes)
 
 
 class CertificateSettings(Settings):
-    """Limits that an output must keep to be called good."""
+    """Limits that an output must keep for a good verdict."""
 
-    smooth_frames: int = Field(15, ge=1, description="over which an EQ's effect must survive")
-    smooth_rows: int = Field(3, ge=1)
-    max_roughness_db: float = Field(1.5, gt=0)
-    control_seconds: float = Field(12.0, gt=0, description="of the recording, for the control")
-    control_steps: int = Field(30, ge=0, le=1_000, description="0 leaves the control out")
+    smooth_frames: Frames = Field(15, ge=1, description="time over which the effect of an EQ must survive")
+    smooth_rows: Annotated[int, Unit("rows")] = Field(
+        3, ge=1, description="frequency range over which it must survive"
+    )
+    max_roughness_db: Decibels = Field(1.5, gt=0, description="roughest mask that is accepted")
+    control_seconds: Seconds = Field(
+        12.0, gt=0, description="length of the excerpt for the adversarial control"
+    )
+    control_steps: int = Field(30, ge=0, le=1_000, description="steps of the adversarial control; 0 omits it")
 
 
 class AspectSettings(Settings):
-    """What of a mask is wanted: one aspect of it, in one band, in one span of time.
+    """Part of a mask that is applied: one component, one band, one span of time.
 
-    Outside of band and span nothing changes; the fades lie inside.
+    Nothing changes outside of band and span; the fades are inside.
     """
 
-    only: MaskComponent = Field("all", description="tilt, bands or dynamics-of-bands")
-    between: tuple[float, float] | None = Field(None, description="Hz, lower and upper end")
-    start_s: float | None = Field(None, ge=0)
-    end_s: float | None = Field(None, gt=0)
+    only: MaskComponent = Field("all", description="component of the mask")
+    between: tuple[Hertz, Hertz] | None = Field(None, description="band that is changed")
+    start_s: Seconds | None = Field(None, ge=0, description="start of the change")
+    end_s: Seconds | None = Field(None, gt=0, description="end of the change")
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:
         if self.between is not None and not 0 < self.between[0] < self.between[1]:
             low, high = self.between
-            raise ValueError(f"a band from {low:g} Hz to {high:g} Hz holds nothing; give LOW:HIGH")
+            raise ValueError(f"a band from {low:g} Hz to {high:g} Hz is empty: give LOW:HIGH, above 0 Hz")
         if self.end_s is not None and (self.start_s or 0) >= self.end_s:
-            raise ValueError(f"a span from {self.start_s:g} s to {self.end_s:g} s holds nothing")
+            raise ValueError(
+                f"a span from {self.start_s or 0:g} s to {self.end_s:g} s is empty: end after the start"
+            )
         return self
 
     @property
     def is_limited(self) -> bool:
-        """Whether some band or span is to be left as it is."""
-        return any(it is not None for it in (self.between, self.start_s, self.end_s))
+        """True if a band or a span of time must stay unchanged."""
+        return self.between is not None or self.start_s is not None or self.end_s is not None
 
 
 class RenderSettings(Settings):
-    """How a mask becomes sound."""
+    """Application of a mask to a recording."""
 
-    amount: float = Field(1.0, ge=0, le=1, description="scales the mask in dB; 0 returns the input")
+    amount: float = Field(1.0, ge=0, le=1, description="factor of the mask in dB; 0 returns the input")
     aspect: AspectSettings = AspectSettings()
-    max_gain_db: float = Field(30.0, gt=0, le=60)
-    match: bool = Field(True, description="match loudness and hold the true peak")
-    gain_db: float = Field(0.0, ge=-60, le=60, description="of the output where it is not matched")
-    ceiling_dbtp: float = Field(-1.0, le=0)
+    max_gain_db: Decibels = Field(30.0, gt=0, le=60, description="largest gain or attenuation")
+    match: bool = Field(True, description="match the loudness of the input and limit the true peak")
+    gain_db: Decibels = Field(
+        0.0, ge=-60, le=60, description="gain of the output if its loudness is not matched"
+    )
+    ceiling_dbtp: Annotated[float, Unit("dBTP")] = Field(-1.0, le=0, description="highest true peak")
 
     @property
     def matches_loudness(self) -> bool:
-        """Whether one gain may change all of the recording: not where a part is to be left."""
+        """True if the loudness is matched; a gain for it would change what `aspect` leaves alone."""
         return self.match and not self.aspect.is_limited
+
+    def replace(self, **changes: Unpack[changes_of.RenderChanges]) -> Self:
+        """Return a copy with some fields changed."""
+        return self._replaced(changes)
 
 
 class EnhanceSettings(Settings):
-    """All that decides an output, apart from the recording and the model."""
+    """All settings of an enhancement."""
 
-    method: EnhanceMethod = "search"
+    method: EnhanceMethod = Field("search", description="method; each has its own defaults")
     prior: PriorSettings = PriorSettings()
     search: SearchSettings = SearchSettings()
     render: RenderSettings = RenderSettings()
     certificate: CertificateSettings = CertificateSettings()
-    force: bool = Field(False, description="reshape what is unlike the source folder too")
-    seed: int = Field(0, ge=0, lt=2**31)
+    force: bool = Field(False, description="change recordings that are unlike the source folder too")
+    seed: int = Field(0, ge=0, lt=2**31, description="random seed")
+
+    def replace(self, **changes: Unpack[changes_of.EnhanceChanges]) -> Self:
+        """Return a copy with some fields changed.
+
+        Examples
+        --------
+        >>> EnhanceSettings().replace(search=dict(steps=0), force=True).search.steps
+        0
+        """
+        return self._replaced(changes)
 
 
 class ModelSettings(Settings):
-    """All that decides a model, apart from the recordings."""
+    """All settings of a training."""
 
     spectrum: SpectrumSettings = SpectrumSettings()
     scorer: ScorerSettings = ScorerSettings()
@@ -322,81 +404,56 @@ class ModelSettings(Settings):
     guide: GuideSettings = GuideSettings()
     predictor: PredictorSettings = PredictorSettings()
 
+    def replace(self, **changes: Unpack[changes_of.ModelChanges]) -> Self:
+        """Return a copy with some fields changed."""
+        return self._replaced(changes)
+
 
 def default_enhance_settings(method: str) -> EnhanceSettings:
-    """Defaults of a method.
+    """Return the defaults of a method.
 
-    `predict_gain` takes what the predictor makes as it is.
-
-    `paper` starts from random notes, is pulled towards no change at all, minimises the objective
-    on the spectrogram's own bins, and stops nowhere early.
+    `predicted` takes the mask of the predictor as it is. `paper` starts from random notes, is pulled towards
+    no change, minimises the objective on the bins of the spectrogram, and never stops early.
     """
     if method == "paper":
+        # Equation 2 of the paper with its scorer alone; alpha, beta and step size are ours (docs/paper.md).
+        search = SearchSettings(
+            score=1.0, guide=0.0, alpha=1e-3, beta=1e-3, listen=False, steps=100, optimiser="Adam",
+            learning_rate=0.3, stop_at_reference=False,
+        )  # fmt: skip
         return EnhanceSettings(
             method="paper",
             prior=PriorSettings(kind="blocks"),
-            search=SearchSettings(
-                score=1.0,
-                guide=0.0,
-                alpha=1e-3,
-                beta=1e-3,
-                steps=100,
-                optimiser="Adam",
-                learning_rate=0.3,
-                stop_at_reference=False,
-                listen=False,
-            ),
+            search=search,
             render=RenderSettings(max_gain_db=18.0),
         )
     if method == "predicted":
         return EnhanceSettings(
-            method="predicted",
-            prior=PriorSettings(kind="predicted"),
-            search=SearchSettings(steps=0),
+            method="predicted", prior=PriorSettings(kind="predicted"), search=SearchSettings(steps=0)
         )
-    return apply_assignments(EnhanceSettings(), [f"method={json.dumps(method)}"])
+    return EnhanceSettings().replace(method=cast("EnhanceMethod", method))
+
+
+def _merged(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with changes applied, group by group."""
+    merged = dict(tree)
+    for name, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
+        merged[name] = _merged(merged[name], value) if nested else value
+    return merged
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
-def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> SettingsT:
-    """Settings with some fields changed by dotted name.
-
-    Parameters
-    ----------
-    assignments : sequence of str
-        Such as `search.alpha=0.02`; values are JSON, or plain words.
-
-    Raises
-    ------
-    CallError
-        A name or value is wrong; it is named.
-
-    Examples
-    --------
-    >>> changed(EnhanceSettings(), ["search.alpha=0.02"]).search.alpha
-    0.02
-    """
-    tree = settings.model_dump()
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        *path, last = name.strip().split(".")
-        branch: Any = tree
-        for part in path:
-            branch = branch.get(part) if isinstance(branch, dict) else None
-        if not equals or not isinstance(branch, dict) or last not in branch:
-            raise CallError(f"{assignment!r} sets nothing; give GROUP.NAME=VALUE of a setting")
-        try:
-            branch[last] = json.loads(text)
-        except ValueError:
-            branch[last] = text
+def validated_settings(group: type[SettingsT], tree: Mapping[str, Any]) -> SettingsT:
+    """Return settings made of nested values; CallError with the name of the first wrong one."""
     try:
-        return type(settings).model_validate(tree)
+        return group.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "value_error":  # of fields together, which the message names
+        name = ".".join(str(key) for key in first["loc"])
+        if first["type"] == "value_error":  # of several fields together, which the message names
             raise CallError(": ".join(filter(None, (name, str(first["ctx"]["error"]))))) from None
-        why = first["msg"][:1].lower() + first["msg"][1:]
-        raise CallError(f"{name} is {first['input']!r}: {why}") from None
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise CallError(f"{name} is {first['input']!r}: {reason}") from None

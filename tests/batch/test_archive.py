@@ -23,11 +23,11 @@ from tonewood.enhancement import recipe
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.errors import CallError, MissingExtraError, OutputError, TonewoodError
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+SETTINGS = EnhanceSettings().replace(prior=dict(kind="static"), search=dict(steps=0), force=True)
 FEW = ("--prior", "static", "--steps", "0", "--force")
 TASK = EnhanceTask(SETTINGS)
 

@@ -30,7 +30,7 @@ from tonewood.enhancement import recipe
 from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
 from tonewood.errors import CallError, ClusterError
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 from tonewood.utils.atomic_write import atomic_path
 
 # Workers do not have this module.
@@ -38,7 +38,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Play = Callable[..., npt.NDArray[np.float32]]
 FEW = ("--prior", "static", "--steps", "0", "--force")
-SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+SETTINGS = EnhanceSettings().replace(prior=dict(kind="static"), search=dict(steps=0), force=True)
 PATIENCE = 300.0  # seconds, after which a test fails instead of hanging
 
 

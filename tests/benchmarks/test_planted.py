@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tonewood.scorer.network import Scorer
-from tonewood.settings import ModelSettings, apply_assignments
+from tonewood.settings import ModelSettings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -38,7 +38,7 @@ def test_instruments_differ_in_their_cause_only(planted: Any, cause: str) -> Non
 
 def test_scorer_of_rising_treble_is_explained_by_attacks(planted: Any) -> None:
     """Use a hand-made scorer with a known cause: rising levels above 4 kHz."""
-    settings = apply_assignments(ModelSettings(), ["scorer.depth=1", "scorer.width=2"])
+    settings = ModelSettings().replace(scorer=dict(depth=1, width=2))
     scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator().manual_seed(0))
     scorer.requires_grad_(False)
     (layer,) = scorer.convolutions

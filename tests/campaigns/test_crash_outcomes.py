@@ -206,7 +206,7 @@ def test_second_training_of_one_model_is_refused(
         fork_server.start(command, work)
         codes = sorted([other.wait()[0], fork_server.wait()[0]])
     assert codes == [0, 1], log_text(work)
-    assert "is being made by another process right now" in log_text(work)
+    assert "is being written by another process" in log_text(work)
     assert content(work / "out/ours.tonewood") == expected.outputs["out/ours.tonewood"]
     assert differences(work, expected.outputs) == []
 

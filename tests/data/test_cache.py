@@ -23,7 +23,7 @@ from tonewood.data.manifest import (
     recording_path,
 )
 from tonewood.dsp.features import PITCH_HOP_RATIO, CompactFeatures, compute_features
-from tonewood.settings import ModelSettings, Normalization, apply_assignments
+from tonewood.settings import ModelSettings, Normalization
 
 SETTINGS = ModelSettings()
 
@@ -104,7 +104,7 @@ def test_other_settings_pieces_and_fixes_are_other_entries(
     taken(whole, cache)
     assert taken(piece, cache)[0].seconds == 2.0
     taken(whole, cache, Normalization(loudness=-30.0))
-    other = apply_assignments(SETTINGS, ["scorer.bands.count=40"])
+    other = SETTINGS.replace(scorer=dict(bands=dict(count=40)))
     assert next(dataset.load_dataset(whole, other, cache=cache)).take.rows_db.shape[0] == 40
     assert len(reading.paths) == 4
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import soundfile
 from tonewood.data import dataset
 from tonewood.data.manifest import ExcerptReader, ManifestEntry, ManifestSide, read_manifest
 from tonewood.errors import AudioError, FolderError
-from tonewood.settings import ModelSettings, apply_assignments
+from tonewood.settings import ModelSettings
 
 Run = Callable[..., Any]
 
@@ -106,8 +106,9 @@ def test_pieces_of_one_file_stay_together_and_sessions_too(takes: Path) -> None:
         for session, start in ((None, 0.0), (None, 10.0), ("m", 20.0), ("m", 30.0))
     ]
     listing = ManifestSide(takes / "l.csv", "reference", (*entries, entries[0]))
-    for group_by in ("file", "folder"):
-        settings = apply_assignments(ModelSettings(), [f"training.group_by={group_by}"])
+    groupings: tuple[Literal["file", "folder"], ...] = ("file", "folder")
+    for group_by in groupings:
+        settings = ModelSettings().replace(training=dict(group_by=group_by))
         found = [it.take for it in dataset.load_dataset(listing, settings)]
         assert len(found) == 4  # the last row is the first again
         assert [round(take.seconds, 3) for take in found] == [2.0] * 4

@@ -23,14 +23,14 @@ def test_a_partial_peaks_on_its_quarter_tone() -> None:
         assert int(fine[step - 6 : step + 7, 50].argmax()) == 6
 
 
-def test_gain_leaves_it_alone() -> None:
+def test_gain_does_not_change_fine_structure() -> None:
     wave, settings = harmonics(220.0), SpectrumSettings()
     loud, soft = fine_structure(wave, settings, 100), fine_structure(wave / 10, settings, 100)
     heard = loud > 0
     assert (loud - soft)[heard].abs().max() < 0.01
 
 
-def test_a_broad_filter_changes_it_less_than_the_rows() -> None:
+def test_broad_filter_changes_fine_structure_less_than_rows() -> None:
     wave = harmonics(220.0)
     taps = firwin2(513, [0, 200, 1_000, 4_000, 8_000], [1, 1, 4, 0.5, 0.5], fs=RATE)
     coloured = torch.from_numpy(lfilter(taps, 1, wave.numpy())).float()
@@ -41,14 +41,14 @@ def test_a_broad_filter_changes_it_less_than_the_rows() -> None:
     assert moved < rows / 3
 
 
-def test_frames_are_those_of_the_rows() -> None:
+def test_fine_structure_has_the_frames_of_the_rows() -> None:
     for samples in (4_000, 16_000, 16_081):
         features = compute_features(harmonics(110.0, 2.0)[:samples], BandSettings(), SpectrumSettings())
         assert features.fine_db.shape[1] == features.rows_db.shape[1]
         assert features.fine_db.isfinite().all()
 
 
-def test_frames_can_be_picked() -> None:
+def test_select_keeps_the_masked_frames() -> None:
     features = compute_features(harmonics(110.0), BandSettings(), SpectrumSettings())
     chosen = torch.arange(features.rows_db.shape[1]) % 2 == 0
     picked = features.select(chosen)

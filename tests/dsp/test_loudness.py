@@ -38,7 +38,7 @@ def sine(
     channels=st.integers(1, 8),
     seconds=st.sampled_from([0.1, 0.4, 1.3]),
 )
-def test_loudness_moves_by_just_the_gain(gain_db: float, channels: int, seconds: float) -> None:
+def test_gain_shifts_loudness_by_itself(gain_db: float, channels: int, seconds: float) -> None:
     wave = noise(channels, round(seconds * 16_000))
     scaled = (wave * 10 ** (gain_db / 20)).astype(np.float32)
     moved = integrated_loudness(scaled, 16_000) - integrated_loudness(wave, 16_000)
@@ -72,7 +72,7 @@ def test_quiet_passages_are_gated() -> None:
     assert integrated_loudness(np.concatenate(parts, axis=1), 48_000) == pytest.approx(-23, abs=0.1)
 
 
-def test_every_channel_counts_the_same() -> None:
+def test_channels_have_equal_weight() -> None:
     one = noise(1, 32_000)
     for channels in range(2, 9):
         several = np.repeat(one, channels, axis=0)
@@ -80,14 +80,14 @@ def test_every_channel_counts_the_same() -> None:
         assert louder == pytest.approx(10 * np.log10(channels), abs=1e-6)
 
 
-def test_low_rumble_hardly_counts() -> None:
+def test_low_rumble_is_attenuated() -> None:
     rumble, tone = (sine(-20, 2, 48_000, frequency=f) for f in (20, 1_000))
     below = integrated_loudness(tone, 48_000) - integrated_loudness(rumble, 48_000)
     assert below > 12
 
 
 @pytest.mark.parametrize("seconds", [0.39, 1.0])
-def test_what_is_too_short_or_too_quiet_to_gate_is_ungated(seconds: float) -> None:
+def test_short_or_quiet_recordings_are_ungated(seconds: float) -> None:
     """Far below the absolute gate of -70 LUFS, it is as much quieter as its amplitude says."""
     loud, quiet = (noise(1, round(seconds * 16_000), amplitude=a) for a in (0.1, 1e-5))
     below = integrated_loudness(loud, 16_000) - integrated_loudness(quiet, 16_000)
@@ -96,14 +96,14 @@ def test_what_is_too_short_or_too_quiet_to_gate_is_ungated(seconds: float) -> No
 
 
 @pytest.mark.parametrize("samples", [100, 48_000])
-def test_silence_is_infinitely_quiet(samples: int) -> None:
+def test_silence_has_loudness_minus_infinity(samples: int) -> None:
     silence = np.zeros((2, samples), dtype=np.float32)
     assert integrated_loudness(silence, 48_000) == float("-inf")
     assert true_peak_db(silence, 48_000) == float("-inf")
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 96_000])
-def test_true_peak_stands_3_db_above_the_samples_of_a_quarter_rate_sine(rate: int) -> None:
+def test_true_peak_of_quarter_rate_sine_is_3_db_above_its_samples(rate: int) -> None:
     """At 45° every sample is 1 / √2 of the crest: the classic case of BS.1770's Annex 2."""
     time = np.arange(rate // 4)
     wave = np.sin(np.pi / 2 * time + np.pi / 4) * np.hanning(time.size)
@@ -115,9 +115,7 @@ def test_true_peak_stands_3_db_above_the_samples_of_a_quarter_rate_sine(rate: in
 
 @settings(max_examples=30, deadline=None)
 @given(gain_db=st.floats(-60, 20), seed=st.integers(0, 50), samples=st.integers(1, 3_000))
-def test_true_peak_is_at_least_the_samples_and_moves_with_the_gain(
-    gain_db: float, seed: int, samples: int
-) -> None:
+def test_true_peak_is_at_least_the_sample_peak(gain_db: float, seed: int, samples: int) -> None:
     wave = noise(2, samples, seed)
     peak = true_peak_db(wave, 44_100)
     assert peak >= 20 * np.log10(np.abs(wave).max()) - 1e-4
@@ -125,7 +123,7 @@ def test_true_peak_is_at_least_the_samples_and_moves_with_the_gain(
     assert true_peak_db(scaled, 44_100) == pytest.approx(peak + gain_db, abs=1e-3)
 
 
-def test_true_peak_is_the_loudest_channel_and_piece() -> None:
+def test_true_peak_is_that_of_the_loudest_channel_and_chunk() -> None:
     """The peak is found past the first of the pieces that the work is cut into."""
     wave = noise(3, (1 << 18) + 5_000, amplitude=0.01)
     wave[1, -100] = 0.9
@@ -140,7 +138,7 @@ def test_true_peak_is_the_loudest_channel_and_piece() -> None:
     st.integers(1, 3),
     st.sampled_from([11_025, 16_000]),
 )
-def test_meters_read_the_same_whatever_the_pieces(length: int, size: int, channels: int, rate: int) -> None:
+def test_loudness_and_peak_do_not_depend_on_chunks(length: int, size: int, channels: int, rate: int) -> None:
     """Margins of a quarter of a second are enough for the weighting to forget what came before."""
     wave = noise(channels, length, amplitude=0.3)
     pieces = list(overlapping_chunks([wave], size, rate // 4))
@@ -150,5 +148,5 @@ def test_meters_read_the_same_whatever_the_pieces(length: int, size: int, channe
     assert peak == pytest.approx(true_peak_db(wave, rate), abs=1e-4)
 
 
-def test_nothing_of_0_hz_passes_the_weighting() -> None:
+def test_k_weighting_blocks_dc() -> None:
     assert k_weighting_db(np.array([0.0, 1_000.0])) == pytest.approx([-180, 0.698], abs=0.01)

@@ -23,7 +23,7 @@ from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 
 RATE = 16_000
 NOTE = Note(id="n", seconds=2.0, hz=1_000.0, width_s=1.0, height_hz=800.0, gain_db=6.0)
@@ -132,7 +132,7 @@ def test_a_piece_is_that_part_of_the_whole(
 @pytest.fixture(scope="module")
 def enhanced(model: Model, play: Callable[..., Any]) -> tuple[Any, Enhancement]:
     wave = play(4, RATE)
-    settings = apply_assignments(EnhanceSettings(), ["force=true", "search.steps=2"])
+    settings = EnhanceSettings().replace(force=True, search=dict(steps=2))
     *_, last = enhance_array(wave, RATE, model, settings)
     assert isinstance(last, Enhancement)
     return wave, last

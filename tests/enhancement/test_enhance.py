@@ -15,7 +15,7 @@ from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_inp
 from tonewood.mask.certificate import OutOfDomainDetector
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments, default_enhance_settings
+from tonewood.settings import EnhanceSettings, default_enhance_settings
 
 FORCED = EnhanceSettings(force=True)
 
@@ -38,9 +38,7 @@ def with_limit(cloud: OutOfDomainDetector, limit: float) -> OutOfDomainDetector:
 
 def test_the_guided_step_is_the_minimum_of_the_linearised_objective(source: Any, model: Model) -> None:
     guided = replace(model, guide_weight=1.0)
-    settings = apply_assignments(
-        FORCED, ["search.smooth_ms=0", "search.alpha=0.3", "search.listen=false", "search.steps=1"]
-    )
+    settings = FORCED.replace(search=dict(smooth_ms=0, alpha=0.3, listen=False, steps=1))
     steps = [s for s in enhance_array(source, 16_000, guided, settings) if isinstance(s, SearchStep)]
     rows = scorer_input(to_analysis_rate(source, 16_000, model), model)
     near = rows + steps[0].mask_db
@@ -55,7 +53,7 @@ def test_the_guided_step_is_the_minimum_of_the_linearised_objective(source: Any,
 
 def test_a_weight_of_nothing_leaves_the_prior(source: Any, model: Model) -> None:
     still = replace(model, guide_weight=0.0)
-    deaf = apply_assignments(FORCED, ["search.listen=false"])
+    deaf = FORCED.replace(search=dict(listen=False))
     steps = [s for s in enhance_array(source, 16_000, still, deaf) if isinstance(s, SearchStep)]
     torch.testing.assert_close(steps[0].mask_db, steps[-1].mask_db)
 
@@ -118,9 +116,8 @@ def test_force_reshapes_it_all_the_same(source: Any, model: Model) -> None:
 
 
 def test_random_pixels_fool_the_scorer_and_never_the_certificate(source: Any, model: Model) -> None:
-    control = apply_assignments(
-        default_enhance_settings("paper"),
-        ["prior.kind=random", "search.alpha=0", "search.beta=0", "search.steps=60"],
+    control = default_enhance_settings("paper").replace(
+        prior=dict(kind="random"), search=dict(alpha=0, beta=0, steps=60)
     )
     found = made(source, model, control)
     assert found.scorer.after < found.scorer.before - 0.3

@@ -26,13 +26,12 @@ from tonewood.settings import (
     EnhanceSettings,
     ModelSettings,
     PredictorSettings,
-    apply_assignments,
     default_enhance_settings,
 )
 from tonewood.training.distillation import LabelProgress
 from tonewood.training.pipeline import add_predictor, train_model
 
-FORCED = apply_assignments(default_enhance_settings("predicted"), ["force=true"])
+FORCED = default_enhance_settings("predicted").replace(force=True)
 
 
 def made(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000) -> Enhancement:
@@ -98,9 +97,11 @@ def test_it_is_the_same_from_its_file_and_with_the_same_seed(
 def test_training_teaches_one_only_when_asked(
     training_folders: Any, small: Callable[..., ModelSettings], model: Model
 ) -> None:
-    brief = ["predictor.taught=true", "predictor.steps=20", "predictor.width=4", "priors.doubt=0"]
+    settings = small(steps=1, judge=False).replace(
+        predictor=dict(taught=True, steps=20, width=4), priors=dict(doubt=0)
+    )
     reference, source = training_folders
-    *_, last = train_model(reference, source, apply_assignments(small(steps=1, judge=False), brief))
+    *_, last = train_model(reference, source, settings)
     assert isinstance(last, Model)
     assert last.predictor is not None
     assert last.card.predictor is not None
@@ -140,7 +141,7 @@ def test_a_search_that_starts_from_it_has_less_to_do(source: Any, predicting: Mo
                 source,
                 16_000,
                 predicting,
-                apply_assignments(EnhanceSettings(force=True), [f"prior.kind={kind}"]),
+                EnhanceSettings(force=True).replace(prior=dict(kind=kind)),
             )
             if isinstance(event, SearchStep)
         ]
@@ -192,7 +193,7 @@ def test_a_model_without_one_says_so(source: Any, model: Model) -> None:
     with pytest.raises(ModelError, match=r"tiny has no predictor: add one with train --predictor"):
         made(source, model, default_enhance_settings("predicted"))
     with pytest.raises(ModelError, match="has no predictor"):
-        made(source, model, apply_assignments(EnhanceSettings(), ["prior.kind=predicted"]))
+        made(source, model, EnhanceSettings().replace(prior=dict(kind="predicted")))
 
 
 # --- The command line

@@ -20,7 +20,7 @@ from tonewood.enhancement.recipe import MaskRecord, Recipe, load_recipe
 from tonewood.errors import OutputError, RecipeError
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 
 
 def mask(gain: np.ndarray[Any, Any]) -> Mask:
@@ -35,7 +35,7 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
     path = folder / "Stück.wav"
     soundfile.write(path, play(0.5)[0], 16_000)
     laid = plan_file_jobs([path], folder / "out")
-    settings = apply_assignments(EnhanceSettings(), ["search.steps=1"])
+    settings = EnhanceSettings().replace(search=dict(steps=1))
     *_, done = enhance_files(laid, model, settings)
     assert isinstance(done, FileEnhanced)
     found = load_recipe(Path(done.recipe))

@@ -18,12 +18,12 @@ from tonewood.enhancement import pipeline, recipe
 from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
 from tonewood.errors import OutputError
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 from tonewood.utils import atomic_write
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-SETTINGS = apply_assignments(EnhanceSettings(), ["prior.kind=static", "search.steps=0", "force=true"])
+SETTINGS = EnhanceSettings().replace(prior=dict(kind="static"), search=dict(steps=0), force=True)
 FEW = ("--prior", "static", "--steps", "0", "--force")
 
 

@@ -16,16 +16,16 @@ from tonewood.enhancement.streaming import StreamingEnhancer
 from tonewood.errors import AudioError, CallError, ModelError, TonewoodError
 from tonewood.model.model import Model
 from tonewood.priors.predictor import Predictor
+from tonewood.setting_types import RenderChanges
 from tonewood.settings import (
     PredictorSettings,
     RenderSettings,
-    apply_assignments,
     default_enhance_settings,
 )
 
 Samples = NDArray[np.float32]
 PLAIN = RenderSettings(match=False)
-FORCED = apply_assignments(default_enhance_settings("predicted"), ["render.match=false", "force=true"])
+FORCED = default_enhance_settings("predicted").replace(render=dict(match=False), force=True)
 
 
 def static(model: Model, gain_db: float, lookahead: int = 1) -> Model:
@@ -233,9 +233,12 @@ def test_wrong_streams_are_one_line(arguments: tuple[int, int], said: str, predi
 
 
 def test_settings_that_a_stream_would_ignore_are_refused(predicting: Model) -> None:
-    for change in ("aspect.only=tilt", "aspect.start_s=2", "gain_db=3"):
+    changes: tuple[RenderChanges, ...] = (
+        {"aspect": {"only": "tilt"}}, {"aspect": {"start_s": 2}}, {"gain_db": 3},
+    )  # fmt: skip
+    for change in changes:
         with pytest.raises(CallError, match="a stream takes a mask as a whole"):
-            StreamingEnhancer(predicting, 48_000, 1, apply_assignments(RenderSettings(), [change]))
+            StreamingEnhancer(predicting, 48_000, 1, RenderSettings().replace(**change))
 
 
 def test_wrong_uses_are_one_line(predicting: Model, model: Model) -> None:

@@ -25,7 +25,7 @@ def points(of: Gaussian, count: int, rng: np.random.Generator) -> list[Floats]:
     return [point[None] for point in drawn]
 
 
-def test_the_distance_is_the_formula(rng: np.random.Generator) -> None:
+def test_frechet_distance_equals_the_formula(rng: np.random.Generator) -> None:
     a, b = drawn_gaussian(5, rng), drawn_gaussian(5, rng, 0.4)
     root = sqrtm(a.covariance @ b.covariance).real
     slow = np.square(a.mean - b.mean).sum() + np.trace(a.covariance + b.covariance - 2 * root)
@@ -34,21 +34,21 @@ def test_the_distance_is_the_formula(rng: np.random.Generator) -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_shift_counts_by_its_square_and_a_spread_by_its_root() -> None:
+def test_frechet_distance_of_shift_and_scale() -> None:
     one, four = np.eye(3), 4 * np.eye(3)
     here = Gaussian(np.zeros(3), one)
     assert frechet_distance(here, Gaussian(np.full(3, 2.0), one)) == pytest.approx(12)
     assert frechet_distance(here, Gaussian(np.zeros(3), four)) == pytest.approx(3)
 
 
-def test_points_are_fitted_by_their_moments(rng: np.random.Generator) -> None:
+def test_gaussian_has_the_moments_of_the_points(rng: np.random.Generator) -> None:
     fitted = fit_gaussian(np.array([[0.0, 1.0], [2.0, 1.0]]))
     assert fitted.mean.tolist() == [1, 1]
     assert fitted.covariance.tolist() == [[2, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.3])
-def test_few_points_do_not_bias_what_is_extrapolated(apart: float) -> None:
+def test_extrapolation_removes_the_bias_of_few_points(apart: float) -> None:
     rng = np.random.default_rng(5)
     a, b = drawn_gaussian(16, rng), drawn_gaussian(16, rng, apart)
     b = a if apart == 0 else b
@@ -62,7 +62,7 @@ def test_few_points_do_not_bias_what_is_extrapolated(apart: float) -> None:
     assert 0.4 * error < np.mean([it.error for it in found]) < 3 * error
 
 
-def test_few_stretches_suffice_and_chance_is_drawn_from_the_generator() -> None:
+def test_extrapolation_is_reproducible_with_few_stretches() -> None:
     rng = np.random.default_rng(1)
     a, b = (list(rng.standard_normal((MIN_STRETCHES, 50, 3))) for _ in range(2))
     first, second = (

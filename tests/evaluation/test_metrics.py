@@ -43,19 +43,19 @@ def through(wave: Tensor, gain_db: Callable[[FloatArray], FloatArray]) -> Tensor
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_equal_sounds_are_at_no_distance(metric: Callable[[Tensor, Tensor], float]) -> None:
+def test_equal_sounds_have_distance_zero(metric: Callable[[Tensor, Tensor], float]) -> None:
     assert metric(noise(), noise()) == 0
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_different_sounds_are_at_some(metric: Callable[[Tensor, Tensor], float]) -> None:
+def test_different_sounds_have_a_distance(metric: Callable[[Tensor, Tensor], float]) -> None:
     other = through(noise(seed=1), lambda hz: 6 * np.sin(hz / 900))
     assert metric(noise(), other) > 1
 
 
 @settings(max_examples=15, deadline=None)
 @given(gain_db=st.floats(-20, 12), which=st.sampled_from(METRICS), of_reference=st.booleans())
-def test_the_overall_level_counts_for_nothing(
+def test_overall_level_does_not_count(
     gain_db: float, which: Callable[[Tensor, Tensor], float], of_reference: bool
 ) -> None:
     estimate, reference = noise(0.5, 1), noise(0.5, 2)
@@ -66,7 +66,7 @@ def test_the_overall_level_counts_for_nothing(
     assert scaled == pytest.approx(plain, abs=0.02)  # bins fade to the floor
 
 
-def test_a_tilt_over_the_bins_has_the_distance_of_its_spread() -> None:
+def test_tilt_over_bins_has_the_distance_of_its_spread() -> None:
     """A straight line from -a to a has the root mean square a / √3."""
     estimate = through(noise(), lambda hz: 6 * (hz / 4_000 - 1))
     expected = 6 / 3**0.5
@@ -74,7 +74,7 @@ def test_a_tilt_over_the_bins_has_the_distance_of_its_spread() -> None:
     assert multi_resolution_distance(estimate, noise()) == pytest.approx(expected, abs=0.1)
 
 
-def test_a_tilt_over_the_mel_bands_has_the_distance_of_its_spread() -> None:
+def test_tilt_over_mel_bands_has_the_distance_of_its_spread() -> None:
     def tilt(hz: FloatArray) -> FloatArray:
         return 6 * (hz_to_mel(hz) / 1_500 - 1)
 
@@ -84,7 +84,7 @@ def test_a_tilt_over_the_mel_bands_has_the_distance_of_its_spread() -> None:
     assert long_term_error(estimate, noise(4.0)) == pytest.approx(at_centres.std(), abs=0.15)
 
 
-def test_distance_of_rows_is_the_definition_written_out(rng: np.random.Generator) -> None:
+def test_rows_distance_equals_the_definition(rng: np.random.Generator) -> None:
     estimate, reference = rng.normal(-40, 8, (2, 12, 30))
     reference[:, 7:12] -= 120
     loudness = 10 * np.log10((10 ** (reference / 10)).sum(axis=0))
@@ -96,7 +96,7 @@ def test_distance_of_rows_is_the_definition_written_out(rng: np.random.Generator
     assert made == pytest.approx(np.mean(each))
 
 
-def test_the_level_is_taken_off_once_and_not_frame_by_frame() -> None:
+def test_mean_level_is_removed_once_per_recording() -> None:
     reference = torch.zeros(4, 10)
     estimate = reference.clone()
     estimate[:, 5:] = 6
@@ -111,7 +111,7 @@ def test_frames_45_db_below_the_loudest_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS[:3])
-def test_what_happens_in_the_pauses_does_not_count(
+def test_pauses_do_not_count(
     metric: Callable[[Tensor, Tensor], float],
 ) -> None:
     reference = noise()
@@ -123,7 +123,7 @@ def test_what_happens_in_the_pauses_does_not_count(
     assert metric(estimate, reference) > 0.3
 
 
-def test_what_lies_below_100_db_under_full_scale_does_not_count() -> None:
+def test_levels_below_minus_100_dbfs_do_not_count() -> None:
     """Noise at about -116 dBFS a bin, where digital silence would be at the floor of -140."""
     tone = 0.3 * torch.sin(2 * torch.pi * 1_000 / 16_000 * torch.arange(16_000))
     noisy = tone + 2.5e-4 * noise(1.0)
@@ -142,20 +142,20 @@ def test_multi_resolution_is_the_mean_over_windows_of_32_64_and_128_ms() -> None
     assert multi_resolution_distance(estimate, reference) == pytest.approx(np.mean(parts))
 
 
-def test_silence_is_finite() -> None:
+def test_distance_of_silence_is_finite() -> None:
     for metric in METRICS:
         assert np.isfinite(metric(torch.zeros(8_000), noise(0.5)))
         assert np.isfinite(metric(noise(0.5), torch.zeros(8_000)))
 
 
-def test_long_term_error_does_not_care_when() -> None:
+def test_long_term_error_does_not_depend_on_time() -> None:
     wave = through(noise(), lambda hz: -hz / 400)
     turned = torch.roll(wave, 5_000)
     assert long_term_error(turned, wave) < 0.2
     assert mel_distance(turned, wave) > 2
 
 
-def test_all_distances_at_once() -> None:
+def test_measure_distances_returns_all_metrics() -> None:
     estimate, reference = noise(0.5, 1), noise(0.5, 2)
     made = measure_distances(estimate, reference)
     assert made == PairDistances(*[metric(estimate, reference) for metric in METRICS])
@@ -166,7 +166,7 @@ def test_all_distances_at_once() -> None:
 
 
 @pytest.mark.parametrize("shape", [(7_999,), (1, 8_000)])
-def test_waveforms_must_fit(shape: tuple[int, ...]) -> None:
+def test_mismatched_waveforms_are_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(CallError, match=r"one length, not .*\(8000,\): align them first"):
         measure_distances(torch.zeros(shape), torch.zeros(8_000))
     with pytest.raises(CallError, match="align them first"):
@@ -174,18 +174,18 @@ def test_waveforms_must_fit(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("before", "after", "share"), [(6, 6, 0), (6, 0, 1), (6, 4.5, 0.25), (6, 9, -0.5)])
-def test_closed_is_the_share_that_is_gone(before: float, after: float, share: float) -> None:
+def test_gap_closed_is_the_relative_improvement(before: float, after: float, share: float) -> None:
     assert gap_closed(before, after) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_warp_that_warps_nothing_changes_nothing(metric: Callable[..., float]) -> None:
+def test_identity_warp_changes_nothing(metric: Callable[..., float]) -> None:
     estimate, reference = noise(seed=1), noise(seed=2)
     assert metric(estimate, reference, lambda t: t) == metric(estimate, reference)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_late_take_is_met_where_it_is(metric: Callable[..., float]) -> None:
+def test_warp_compensates_a_delay(metric: Callable[..., float]) -> None:
     """160 ms are whole hops of every window."""
     sound = noise()
     late = torch.cat([noise(0.16, 3), sound])
@@ -195,7 +195,7 @@ def test_a_late_take_is_met_where_it_is(metric: Callable[..., float]) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_what_has_no_counterpart_does_not_count(metric: Callable[..., float]) -> None:
+def test_frames_without_counterpart_do_not_count(metric: Callable[..., float]) -> None:
     estimate, reference = noise(seed=1), noise(seed=1)
     estimate[16_000:] *= torch.linspace(0, 1, 16_000)
     damaged = metric(estimate, reference)
@@ -203,8 +203,8 @@ def test_what_has_no_counterpart_does_not_count(metric: Callable[..., float]) ->
     assert kept == 0 < damaged
 
 
-def test_a_warp_must_lead_somewhere() -> None:
-    with pytest.raises(CallError, match="no moment of the estimate has a counterpart"):
+def test_warp_without_counterparts_is_an_error() -> None:
+    with pytest.raises(CallError, match="no frame of the estimate has a counterpart"):
         measure_distances(noise(), noise(), lambda t: np.full_like(t, np.nan))
 
 

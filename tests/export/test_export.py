@@ -308,7 +308,7 @@ def test_places_and_corrections_that_do_not_do(tmp_path: Path, made: Path, run: 
     for correction, more, out, code, reason in (
         (made, ("--ir", "linear"), there, 1, "exists: name another output or pass --overwrite"),
         (made, ("--ir", "linear"), tmp_path / "x.txt", 2, "is no audio file: name one such as"),
-        (made, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "has no folder to lie in"),
+        (made, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "is in a folder that does not exist"),
         ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, which moves nothing"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),
         (there, ("--peq", "3"), tmp_path / "x.txt", 1, "is not a Tonewood model"),

@@ -17,7 +17,7 @@ from tonewood.listening import builder, definition, stimuli
 from tonewood.listening.builder import check_test_folder
 from tonewood.listening.definition import ANCHORS_HZ, ListeningTest
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 
 Made = tuple[ListeningTest, Path]
 
@@ -154,7 +154,7 @@ def test_same_seed_same_files_and_another_names_them_anew(
 def test_outputs_find_their_inputs_by_what_is_in_them(
     conditions: dict[str, Path], model: Model, tmp_path: Path
 ) -> None:
-    settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
+    settings = EnhanceSettings().replace(search=dict(steps=0), force=True)
     laid = output_files.plan_file_jobs([conditions["plain"]], tmp_path / "out")
     for event in enhance_file.enhance_files(laid, model, settings):
         assert not isinstance(event, output_files.FileFailure)

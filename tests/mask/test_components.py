@@ -17,7 +17,8 @@ from tonewood.mask.components import (
 )
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask, render_through_mask
-from tonewood.settings import AspectSettings, RenderSettings, SpectrumSettings, apply_assignments
+from tonewood.settings import AspectSettings, RenderSettings, SpectrumSettings
+from tonewood.settings_by_name import apply_assignments
 
 PAPER = SpectrumSettings()
 HZ = mel_to_hz(np.linspace(60, 2_800, 48))
@@ -179,8 +180,8 @@ def test_span_limits_single_frame_mask() -> None:
 @pytest.mark.parametrize(
     ("assignment", "reason"),
     [
-        ("aspect.between=[4000,200]", "a band from 4000 Hz to 200 Hz holds nothing; give LOW:HIGH"),
-        ("aspect.between=[0,200]", "holds nothing"),
+        ("aspect.between=[4000,200]", "a band from 4000 Hz to 200 Hz is empty: give LOW:HIGH"),
+        ("aspect.between=[0,200]", "is empty"),
         ('aspect.only="bass"', "aspect.only is 'bass'"),
         ("aspect.start_s=-1", "aspect.start_s is -1"),
     ],
@@ -191,8 +192,8 @@ def test_invalid_aspect_settings_are_rejected(assignment: str, reason: str) -> N
 
 
 def test_span_that_ends_before_its_start_is_rejected() -> None:
-    with pytest.raises(CallError, match="a span from 3 s to 2 s holds nothing"):
-        apply_assignments(RenderSettings(), ["aspect.start_s=3", "aspect.end_s=2"])
+    with pytest.raises(CallError, match="a span from 3 s to 2 s is empty"):
+        RenderSettings().replace(aspect=dict(start_s=3, end_s=2))
 
 
 def test_fixed_gain_applies_without_matching() -> None:

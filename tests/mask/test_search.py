@@ -19,7 +19,8 @@ from tonewood.mask.search import (
     scatter_sticky_notes,
     search_mask,
 )
-from tonewood.settings import NoteSettings, OptimizerName, SearchSettings
+from tonewood.setting_types import OptimizerName
+from tonewood.settings import NoteSettings, SearchSettings
 
 ROWS, FRAMES = 6, 40
 

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import soundfile
@@ -12,7 +13,8 @@ import tonewood
 from tonewood.enhancement.pipeline import Enhancement
 from tonewood.enhancement.pipeline import enhance_array as enhancing
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.setting_types import EnhanceChanges
+from tonewood.settings import EnhanceSettings
 
 Samples = NDArray[np.float32]
 Array = NDArray[np.float64]
@@ -21,7 +23,7 @@ NO_DB = -400.0  # where there is no difference
 MODELS = ("cello", "soundfont-cello")
 NAMES = st.sampled_from(MODELS)
 # Whatever it holds; the certificate's control decides nothing.
-FORCED = apply_assignments(EnhanceSettings(force=True), ["certificate.control_steps=0"])
+FORCED = EnhanceSettings(force=True).replace(certificate=dict(control_steps=0))
 _EXAMPLE = Path(tonewood.__file__).parent / "bundled" / "example.flac"
 
 
@@ -65,9 +67,11 @@ def noise(seed: int, shape: tuple[int, ...], amplitude: float = 0.1) -> Samples:
     return (amplitude * drawn).astype(np.float32)
 
 
-def enhanced(wave: Samples, rate: int, model: str = "cello", *changes: str) -> Enhancement:
+def enhanced(
+    wave: Samples, rate: int, model: str = "cello", **changes: Unpack[EnhanceChanges]
+) -> Enhancement:
     """What Tonewood makes of a recording of any length, whatever it holds."""
-    *_, last = enhancing(wave, rate, bundled(model), apply_assignments(FORCED, changes))
+    *_, last = enhancing(wave, rate, bundled(model), FORCED.replace(**changes))
     assert isinstance(last, Enhancement)
     return last
 

@@ -111,7 +111,7 @@ def test_level_of_a_recordings_score(gain_db: float, first: float, model: str) -
 )
 def test_amount_of_a_mask(seed: int, amount: float) -> float:
     wave = notes(seed, 0.6)
-    whole, part = (enhanced(wave, 16_000, "cello", f"render.amount={a}") for a in (1.0, amount))
+    whole, part = (enhanced(wave, 16_000, "cello", render=dict(amount=a)) for a in (1.0, amount))
     wanted = amount * whole.applied.gain_db.astype(np.float64)
     return float(np.abs(part.applied.gain_db - wanted).max())
 
@@ -247,7 +247,7 @@ def test_time_shift(seed: int, times: int, rate: int, model: str) -> float:
 def test_time_shift_of_a_prior(seed: int, times: int, model: str) -> float:
     """A step of the mask is 0.002 dB."""
     here, there = (
-        enhanced(placed(seed, 16_000, EDGE_S + it), 16_000, model, "search.steps=0").mask.gain_db
+        enhanced(placed(seed, 16_000, EDGE_S + it), 16_000, model, search=dict(steps=0)).mask.gain_db
         for it in (0.0, times / 50)
     )
     return float(np.abs(there[:, 2 * times :] - here[:, : -2 * times]).max())

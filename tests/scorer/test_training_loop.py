@@ -1,5 +1,7 @@
 """Training runs: best weights, early stopping and checkpoints."""
 
+from typing import Unpack
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,15 +9,15 @@ from torch import Tensor
 from tests.conftest import tiny_settings
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import TrainingRun
-from tonewood.settings import TrainingSettings, apply_assignments
+from tonewood.setting_types import TrainingChanges
+from tonewood.settings import TrainingSettings
 
 
-def begun(seed: int = 0, **training: object) -> TrainingRun:
+def begun(generator_seed: int = 0, **training: Unpack[TrainingChanges]) -> TrainingRun:
     settings = tiny_settings()
-    wanted = [f"{name}={value}" for name, value in training.items()]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(generator_seed)
     scorer = Scorer(settings.scorer, settings.spectrum, generator)
-    return TrainingRun(scorer, apply_assignments(TrainingSettings(), wanted), generator)
+    return TrainingRun(scorer, TrainingSettings().replace(**training), generator)
 
 
 def step(course: TrainingRun) -> None:
@@ -52,7 +54,7 @@ def test_resumed_run_equals_uninterrupted_run() -> None:
         step(course)
         course.record_validation(loss)
     kept = course.state()
-    other = begun(seed=1)
+    other = begun(generator_seed=1)
     other.resume(kept)
     assert (other.step, other.checks_without_gain, other.best_loss) == (2, 1, 0.3)
     for it in (course, other):

@@ -27,13 +27,13 @@ def answered(planted: Array, each: int, rng: np.random.Generator) -> Array:
     return wins
 
 
-def test_two_items_are_a_share(rng: np.random.Generator) -> None:
+def test_two_items_reduce_to_a_proportion(rng: np.random.Generator) -> None:
     found = fit_strengths(np.array([[0.0, 300.0], [100.0, 0.0]]))
     assert found.strength[0] - found.strength[1] == pytest.approx(np.log(3), abs=0.01)
     assert found.preference_probability(0, 1)[0] == pytest.approx(0.75, abs=0.002)
 
 
-def test_the_estimate_is_the_maximum_of_the_penalised_likelihood(rng: np.random.Generator) -> None:
+def test_estimate_maximizes_the_penalized_likelihood(rng: np.random.Generator) -> None:
     wins = answered(PLANTED, 6, rng)
 
     def negative(free: Array) -> float:
@@ -52,7 +52,7 @@ def test_the_estimate_is_the_maximum_of_the_penalised_likelihood(rng: np.random.
     assert found.strength.sum() == pytest.approx(0, abs=1e-9)
 
 
-def test_intervals_hold_what_was_planted() -> None:
+def test_strength_intervals_cover_the_truth() -> None:
     planted = PLANTED - PLANTED.mean()
     held = []
     for seed in range(120):
@@ -61,7 +61,7 @@ def test_intervals_hold_what_was_planted() -> None:
     assert 0.92 <= np.mean(held) <= 0.98
 
 
-def test_who_won_always_has_a_bound_all_the_same() -> None:
+def test_item_that_always_won_has_a_finite_strength() -> None:
     wins = np.zeros((3, 3))
     wins[0, 1] = wins[1, 2] = wins[0, 2] = 5
     found = fit_strengths(wins)
@@ -72,16 +72,16 @@ def test_who_won_always_has_a_bound_all_the_same() -> None:
     assert not fit_strengths(wins + wins.T).separated
 
 
-def test_what_was_never_compared_has_no_common_scale() -> None:
+def test_unconnected_items_are_an_error() -> None:
     wins = np.zeros((4, 4))
     wins[0, 1] = wins[2, 3] = 3
     assert not is_connected(wins)
-    with pytest.raises(ValueError, match="never compared"):
+    with pytest.raises(ValueError, match="not connected to the others"):
         fit_strengths(wins)
 
 
 @given(st.integers(3, 6), st.integers(0, 1000))
-def test_gain_is_of_pairs_and_falls_with_asking(count: int, seed: int) -> None:
+def test_information_gain_falls_with_answers(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     wins = np.triu(rng.integers(0, 4, (count, count)), 1).astype(float)
     gain = information_gain(estimate_posterior(wins))
@@ -90,7 +90,7 @@ def test_gain_is_of_pairs_and_falls_with_asking(count: int, seed: int) -> None:
     assert information_gain(estimate_posterior(wins * 20 + wins.T * 20 + 60)).sum() < gain.sum()
 
 
-def test_gain_is_how_much_an_answer_settles_of_the_order() -> None:
+def test_information_gain_equals_simulated_entropy_fall() -> None:
     # Played out on strengths drawn from what is known, for items far from one another's copies.
     rng = np.random.default_rng(5)
     known = StrengthPosterior(np.array([0.0, 0.5, 2.5]), np.diag([0.4, 0.3, 0.5]))
@@ -110,7 +110,7 @@ def test_gain_is_how_much_an_answer_settles_of_the_order() -> None:
     assert np.argmax(found) == np.argmax(slow)
 
 
-def test_active_choice_needs_fewer_answers() -> None:
+def test_adaptive_choice_needs_fewer_answers() -> None:
     count = 12
     curves: dict[bool, list[list[float]]] = {True: [], False: []}
     for seed in range(6):

@@ -25,7 +25,7 @@ def ratings(rng: np.random.Generator, listeners: int = 14, trials: int = 8) -> A
     return np.asarray(np.clip(made, 0, 100))
 
 
-def test_post_screening_asks_what_the_standard_asks(rng: np.random.Generator) -> None:
+def test_post_screening_follows_the_standard(rng: np.random.Generator) -> None:
     given = ratings(rng, listeners=5, trials=20)
     given[:, :, 0], given[:, :, 3] = 95, 30
     given[1, :3, 0] = 80  # 15 % of the trials: not more than 15 %
@@ -39,7 +39,7 @@ def test_post_screening_asks_what_the_standard_asks(rng: np.random.Generator) ->
     assert find_unreliable_listeners(given, 0)[2]
 
 
-def test_medians_are_of_listeners(rng: np.random.Generator) -> None:
+def test_medians_are_over_listener_means(rng: np.random.Generator) -> None:
     given = ratings(rng)
     found = condition_medians(given)
     for it, level in zip(found, LEVELS, strict=True):
@@ -53,7 +53,7 @@ def test_medians_are_of_listeners(rng: np.random.Generator) -> None:
     assert len(listener_means(given)) == 13
 
 
-def test_median_interval_holds_the_median() -> None:
+def test_median_interval_covers_the_median() -> None:
     rng = np.random.default_rng(7)
     held = []
     for _ in range(300):
@@ -66,7 +66,7 @@ def test_median_interval_holds_the_median() -> None:
     assert median_interval(np.arange(6.0)) != (None, None)
 
 
-def test_tests_find_what_is_there_and_nothing_else(rng: np.random.Generator) -> None:
+def test_tests_detect_differences_and_only_those(rng: np.random.Generator) -> None:
     given = ratings(rng)
     found = friedman_test(given)
     assert found is not None
@@ -82,9 +82,7 @@ def test_tests_find_what_is_there_and_nothing_else(rng: np.random.Generator) -> 
     assert all(it.p_holm == 1 for it in compare_conditions(same))
 
 
-def test_mixed_effects_recover_what_was_planted(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mixed_effects_recover_the_truth(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     own, piece = rng.normal(0, 8, (14, 1, 1)), rng.normal(0, 5, (1, 9, 1))
     given = LEVELS * 0.5 + own + piece + rng.normal(0, 8, (14, 9, 4))
     given[0, 0, 1] = np.nan
@@ -94,5 +92,5 @@ def test_mixed_effects_recover_what_was_planted(
         assert it.low < it.estimate < it.high
         assert it.estimate == pytest.approx((LEVELS[it.condition] - LEVELS[0]) * 0.5, abs=4)
     monkeypatch.setitem(sys.modules, "statsmodels.regression.mixed_linear_model", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[stats\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[stats\]'"):
         fit_mixed_effects(given)

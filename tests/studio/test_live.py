@@ -130,7 +130,7 @@ def test_beyond_this_machine_the_address_has_a_token(tmp_path: Path, root: Path)
         (("--port", "99999"), "port"),
         (("-m", "nothing.tonewood"), "neither a model file nor a bundled model"),
         (("--root", "/does/not/exist"), "is no folder"),
-        (("--host", "256.256.256.256", "--port", "0"), "cannot be served"),
+        (("--host", "256.256.256.256", "--port", "0"), "cannot serve at"),
     ],
 )
 def test_a_wrong_call_is_told_in_one_line(

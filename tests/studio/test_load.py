@@ -17,7 +17,7 @@ from tests.studio.conftest import EXAMPLE, Live, opened
 from tonewood.batch import enhance_file
 from tonewood.enhancement import output_files
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 
 
 def test_growth_is_of_the_second_half() -> None:
@@ -64,7 +64,7 @@ def test_sixty_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> N
         soundfile.write(path, instrument(0.5 + number % 5 / 10, seed=number).T, 16_000)
         jobs.append(output_files.FileJob(path, tmp_path / "out" / path.name))
     (tmp_path / "out").mkdir()
-    settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
+    settings = EnhanceSettings().replace(search=dict(steps=0), force=True)
     handles = []
     for event in enhance_file.enhance_files(jobs, model, settings):
         assert not isinstance(event, output_files.FileFailure), event

@@ -19,13 +19,14 @@ from tonewood.enhancement.pipeline import PREFERENCE_MAX_GAIN_DB, Enhancement, e
 from tonewood.errors import FolderError, ModelError
 from tonewood.model.card_text import card_lines, card_markdown
 from tonewood.model.model import Model, load_model
-from tonewood.settings import EnhanceSettings, ModelSettings, apply_assignments
+from tonewood.setting_types import PriorKind
+from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.training import pipeline, preferences
 
 Wave = npt.NDArray[np.float32]
 RATE = 16_000
-TINY = ["scorer.depth=2", "scorer.width=8", "training.judge=false", "training.batch=8"]
-SMALL = ["scorer.crop_seconds=1.0", "training.steps=200", "training.judge=false"]
+SMALL = ModelSettings().replace(scorer=dict(crop_seconds=1.0), training=dict(steps=200, judge=False))
+TINY = SMALL.replace(scorer=dict(depth=2, width=8), training=dict(batch=8, steps=150))
 
 
 def tilt(wave: Wave) -> float:
@@ -80,7 +81,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wa
 @pytest.fixture(scope="module")
 def liked(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The model of those listeners, as its file gives it back."""
-    settings = apply_assignments(ModelSettings(), SMALL)
+    settings = SMALL
     *events, model = pipeline.train_model(
         None, None, settings, preferences=asked / "answers.csv", name="ears"
     )
@@ -138,11 +139,12 @@ def test_the_card_says_what_the_ears_taught(liked: Model) -> None:
 
 def test_what_it_never_learnt_it_does_not_make_up(liked: Model, takes: Callable[..., list[Wave]]) -> None:
     (wave,) = takes(1, 9_000)
-    for kind in ("static", "neighbours", "network"):
-        settings = apply_assignments(EnhanceSettings(), [f"prior.kind={kind}", "force=true"])
+    kinds: tuple[PriorKind, ...] = ("static", "neighbours", "network")
+    for kind in kinds:
+        settings = EnhanceSettings().replace(prior=dict(kind=kind), force=True)
         with pytest.raises(ModelError, match="learnt from listeners alone"):
             list(enhance_array(wave[None], RATE, liked, settings))
-    own = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
+    own = EnhanceSettings().replace(search=dict(steps=0), force=True)
     *_, done = enhance_array(wave[None], RATE, liked, own)
     assert isinstance(done, Enhancement)
     assert done.mask.largest_db == 0  # what is asked for stays asked for
@@ -153,7 +155,7 @@ def test_a_pinned_note_is_kept_by_a_model_of_ears_alone(
     liked: Model, takes: Callable[..., list[Wave]]
 ) -> None:
     """A new search around it follows the scorer alone, as the first did."""
-    settings = apply_assignments(EnhanceSettings(), ["search.steps=4", "force=true"])
+    settings = EnhanceSettings().replace(search=dict(steps=4), force=True)
     tried = ((wave, [*enhance_array(wave[None], RATE, liked, settings)][-1]) for wave in takes(6, 7_000))
     wave, last = next(it for it in tried if isinstance(it[1], Enhancement) and it[1].steps)
     assert isinstance(last, Enhancement)
@@ -170,7 +172,7 @@ def test_a_pinned_note_is_kept_by_a_model_of_ears_alone(
 
 
 def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
-    settings = apply_assignments(ModelSettings(), SMALL)
+    settings = SMALL
     loading = preferences.load_listener_answers(asked / "answers.csv", None, settings)
     while True:
         try:
@@ -186,7 +188,7 @@ def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
 
 
 def test_ratings_teach_alone(asked: Path, takes: Callable[..., list[Wave]]) -> None:
-    settings = apply_assignments(ModelSettings(), [*TINY, "scorer.crop_seconds=1.0", "training.steps=150"])
+    settings = TINY
     *_, model = pipeline.train_model(None, None, settings, ratings=asked / "ratings.csv")
     assert isinstance(model, Model)
     assert model.card.ears is not None
@@ -199,7 +201,7 @@ def test_ratings_teach_alone(asked: Path, takes: Callable[..., list[Wave]]) -> N
 def test_folders_and_ears_teach_one_model(
     asked: Path, training_folders: Any, small: Callable[..., ModelSettings]
 ) -> None:
-    settings = apply_assignments(small(), ["guide.steps=20"])
+    settings = small().replace(guide=dict(steps=20))
     *_, model = pipeline.train_model(
         training_folders.reference,
         training_folders.source,
@@ -215,7 +217,7 @@ def test_folders_and_ears_teach_one_model(
 
 
 def test_too_little_to_learn_from(asked: Path, tmp_path: Path) -> None:
-    settings = apply_assignments(ModelSettings(), SMALL)
+    settings = SMALL
     lines = (asked / "answers.csv").read_text().splitlines()
     few = asked / "few.csv"
     few.write_text("\n".join(lines[:20]) + "\n")

@@ -21,7 +21,7 @@ def resident() -> int:
 
 
 @linux
-def test_what_is_mapped_goes_and_comes_again(tmp_path: Path) -> None:
+def test_mapped_tensors_are_paged_out_and_read_again(tmp_path: Path) -> None:
     rows = torch.arange(8_000_000, dtype=torch.float32).reshape(-1, 40)
     save_file({"rows": rows}, tmp_path / "a.safetensors")
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
@@ -33,18 +33,18 @@ def test_what_is_mapped_goes_and_comes_again(tmp_path: Path) -> None:
     assert mapped.double().sum() == total
 
 
-def test_what_is_in_memory_stays() -> None:
+def test_tensors_in_memory_are_not_paged_out() -> None:
     own = torch.arange(1_000_000)
     page_out(own, own[:3], own[:0])
     assert torch.equal(own, torch.arange(1_000_000))
 
 
 @linux
-def test_freed_memory_is_kept_however_the_environment_wants_it() -> None:
+def test_tuned_malloc_reuses_freed_memory() -> None:
     """Dask tells its workers to give it back at once: then every piece costs its pages anew."""
     script = (
         "import resource, torch\n"
-        "from tonewood.utils.parallel import retain\n"
+        "from tonewood.utils.parallel import tune_malloc\n"
         "{}"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(3): torch.ones(2_000_000)\n"
@@ -53,7 +53,7 @@ def test_freed_memory_is_kept_however_the_environment_wants_it() -> None:
         "print(faults() - before)"
     )
     found = []
-    for told in ("", "retain()\n"):
+    for told in ("", "tune_malloc()\n"):
         ran = subprocess.run(
             [sys.executable, "-c", script.format(told)],
             capture_output=True,
@@ -66,7 +66,7 @@ def test_freed_memory_is_kept_however_the_environment_wants_it() -> None:
     assert found[1] < found[0] / 5
 
 
-def test_asking_twice_is_no_harm() -> None:
+def test_memory_calls_may_be_repeated() -> None:
     for _ in range(2):
         tune_malloc()
         trim_malloc()

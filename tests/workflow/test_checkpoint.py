@@ -15,12 +15,11 @@ import torch
 from tests.conftest import Folders, Run, tiny_settings
 from tonewood.errors import ModelError
 from tonewood.model.model import Model
-from tonewood.settings import apply_assignments
 from tonewood.training.pipeline import train_model
 from tonewood.training.scorers import CheckEvent, Checkpoint
 from tonewood.utils.atomic_write import exclusive_lock
 
-SETTINGS = apply_assignments(tiny_settings(), ["training.patience=3"])
+SETTINGS = tiny_settings(patience=3)
 
 
 def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
@@ -72,7 +71,7 @@ def test_nothing_is_done_twice(training_folders: Folders, tmp_path: Path) -> Non
 def test_another_training_is_not_gone_on_with(training_folders: Folders, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tonewood.checkpoint"
     run_until(training_folders, Checkpoint(path), 1)
-    other = apply_assignments(SETTINGS, ["training.seed=5"])
+    other = SETTINGS.replace(training=dict(seed=5))
     sides = training_folders.source, training_folders.reference
     resumed = Checkpoint(path, resumed=True)
     with pytest.raises(ModelError, match="is of another training: its recordings or settings"):
@@ -142,7 +141,7 @@ def test_two_trainings_of_one_model_are_refused(call: list[str], run: Run, tmp_p
     with exclusive_lock(out):
         ran = run(*call, "-o", out)
     assert ran.code == 1
-    assert "is being made by another process right now" in ran.err
+    assert "is being written by another process" in ran.err
     assert {it.name for it in tmp_path.iterdir()} == {"settings"}
 
 

@@ -25,7 +25,7 @@ from tonewood.enhancement.pipeline import (
 )
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 
 FORCED = EnhanceSettings(force=True)
 
@@ -140,7 +140,7 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
     list(enhance_stream(Counted(wave, 16_000), guided, FORCED))
     assert (len(rendered), len(passes)) == (4, 2)
     rendered.clear()
-    list(enhance_stream(Counted(wave, 16_000), guided, apply_assignments(FORCED, ["search.steps=0"])))
+    list(enhance_stream(Counted(wave, 16_000), guided, FORCED.replace(search=dict(steps=0))))
     assert rendered == []
 
 

@@ -22,7 +22,7 @@ from tonewood.errors import CallError, FolderError
 from tonewood.model.model import Model
 from tonewood.priors.nearest_neighbours import fit_folder_statistics
 from tonewood.scorer.training import draw_crops
-from tonewood.settings import ModelSettings, NeighbourSettings, apply_assignments
+from tonewood.settings import ModelSettings, NeighbourSettings
 from tonewood.training.pipeline import train_model
 
 Play = Callable[..., Any]
@@ -49,7 +49,7 @@ def three(tmp_path_factory: pytest.TempPathFactory, play: Play) -> Three:
 
 def quick(small: Callable[..., ModelSettings]) -> ModelSettings:
     settings = small(judge=False, steps=5)
-    return apply_assignments(settings, ["guide.steps=20", "guide.width=8", "priors.network.steps=20"])
+    return settings.replace(guide=dict(steps=20, width=8), priors=dict(network=dict(steps=20)))
 
 
 def loaded(sides: list[WeightedFolder], source: Path) -> list[TrainingRecording]:
@@ -117,7 +117,7 @@ def test_the_heavier_reference_is_what_masks_lead_to(
     for warm, bright in ((30.0, 1.0), (1.0, 30.0)):
         sides = [WeightedFolder(three.warm, warm), WeightedFolder(three.bright, bright)]
         # Believed in full: two unlike references are few sessions, which doubt would level.
-        settings = apply_assignments(quick(small), ["priors.doubt=0"])
+        settings = quick(small).replace(priors=dict(doubt=0))
         *_, model = train_model(sides, three.source, settings)
         assert isinstance(model, Model)
         masks.append(model.priors.static_db.numpy())

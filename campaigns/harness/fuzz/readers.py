@@ -22,7 +22,7 @@ from tonewood.enhancement import recipe as recipes
 from tonewood.model import model as container
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, TrainingSettings, apply_assignments
+from tonewood.settings import EnhanceSettings, TrainingSettings
 from tonewood.training import preferences
 from tonewood.training.scorers import Checkpoint
 
@@ -142,7 +142,7 @@ def make_recipe(model: Model, folder: Path) -> bytes:
     """Enhance a recording and return its recipe."""
     job = output_files.FileJob(folder / "seed.wav", folder / "out.wav")
     soundfile.write(job.input, instrument(3.0, formant_hz=2_500.0).T, 16_000)
-    settings = apply_assignments(EnhanceSettings(), ["search.steps=0", "force=true"])
+    settings = EnhanceSettings().replace(search=dict(steps=0), force=True)
     for event in enhance_file.enhance_files([job], model, settings):
         assert not isinstance(event, output_files.FileFailure), event
     return output_files.sidecar_path(job.output).read_bytes()

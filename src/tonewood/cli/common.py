@@ -8,8 +8,8 @@ Commands on whole archives: work is spread, followed and told.
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.model.card_text import ModelOrInfo
     from tonewood.model.model import Model
+
+
+@contextmanager
+def settings_named_by_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Name the option that was typed, instead of the setting, in errors of settings."""
+    try:
+        yield
+    except CallError as error:
+        setting, space, reason = str(error).partition(" ")
+        raise CallError(f"{options.get(setting, setting)}{space}{reason}") from None
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -153,7 +163,9 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
     folder = path.resolve().parent
     if not folder.is_dir():
-        raise OutputError(f"{printable(path)} has no folder to lie in: make {printable(folder)} first")
+        raise OutputError(
+            f"{printable(path)} is in a folder that does not exist: create {printable(folder)} first"
+        )
     if not os.access(folder, os.W_OK):
         raise OutputError(
             f"{printable(path)} cannot be written (permission denied): name another output folder"

@@ -1,8 +1,7 @@
 """`tonewood enhance`: recordings → recordings, reshaped."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -22,6 +21,7 @@ from tonewood.cli.common import (
     exit_if_failed,
     parse_band,
     parse_time,
+    settings_named_by_options,
 )
 from tonewood.errors import printable
 
@@ -34,6 +34,19 @@ if TYPE_CHECKING:
     from tonewood.enhancement.recipe import TransferRecord
     from tonewood.mask.search import SearchStep
     from tonewood.model.model import Model
+    from tonewood.setting_types import MaskComponent, PriorKind
+
+_OPTION_OF_SETTING = {
+    "method": "--method",
+    "seed": "--seed",
+    "prior.kind": "--prior",
+    "search.steps": "--steps",
+    "render.amount": "--amount",
+    "render.aspect.only": "--only",
+    "render.aspect.start_s": "--from",
+    "render.aspect.end_s": "--to",
+    "render.aspect:": "--between, --from or --to:",
+}
 
 
 def enhance_command(
@@ -78,26 +91,30 @@ def enhance_command(
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.enhancement import output_files
     from tonewood.model.model import load_model
-    from tonewood.settings import apply_assignments, default_enhance_settings
+    from tonewood.settings import default_enhance_settings
+    from tonewood.settings_by_name import apply_assignments
     from tonewood.utils.device import check_device
 
-    named = [
-        f"seed={seed}",
-        f"render.amount={amount}",
-        f"render.match={json.dumps(not no_match)}",
-        f"render.aspect.only={json.dumps(only)}",
-        f"force={json.dumps(force)}",
-    ]
-    if between is not None:
-        named.append(f"render.aspect.between={json.dumps(parse_band(between))}")
-    for name, time in (("start_s", from_), ("end_s", to)):
-        if time is not None:
-            named.append(f"render.aspect.{name}={parse_time(time)!r}")
-    if prior != "auto":
-        named.append(f"prior.kind={json.dumps(prior)}")
-    if steps is not None:
-        named.append(f"search.steps={steps}")
-    settings = apply_assignments(default_enhance_settings(method), [*named, *(set_ or [])])
+    with settings_named_by_options(_OPTION_OF_SETTING):
+        settings = default_enhance_settings(method).replace(
+            seed=seed,
+            force=force,
+            render=dict(
+                amount=amount,
+                match=not no_match,
+                aspect=dict(
+                    only=cast("MaskComponent", only),
+                    between=None if between is None else parse_band(between),
+                    start_s=None if from_ is None else parse_time(from_),
+                    end_s=None if to is None else parse_time(to),
+                ),
+            ),
+        )
+        if prior != "auto":  # otherwise the method's own
+            settings = settings.replace(prior=dict(kind=cast("PriorKind", prior)))
+        if steps is not None:
+            settings = settings.replace(search=dict(steps=steps))
+    settings = apply_assignments(settings, set_ or [])
     check_device(device)
     loaded = load_model(model)
     asked = common.BatchOptions(workers, scheduler, retries, parquet)

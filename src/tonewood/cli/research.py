@@ -8,6 +8,7 @@
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,16 @@ from tonewood.errors import CallError, printable
 if TYPE_CHECKING:
     from tonewood.research.architecture_search import SizeSearchResult
     from tonewood.research.paper_reproduction import Reproduction
+    from tonewood.settings import ModelSettings
+
+
+def _training_settings(seed: int, assignments: Sequence[str] | None) -> "ModelSettings":
+    """Return the default settings with a seed and the assignments of `--set`."""
+    from tonewood.settings import ModelSettings
+    from tonewood.settings_by_name import apply_assignments
+
+    settings = ModelSettings().replace(training=dict(seed=seed))
+    return apply_assignments(settings, assignments or [])
 
 
 def reproduce_command(
@@ -49,11 +60,10 @@ def reproduce_command(
     from tonewood.enhancement import plotting
     from tonewood.model.model import load_model
     from tonewood.research import paper_reproduction
-    from tonewood.settings import ModelSettings, apply_assignments
 
     if model is not None and set_:
         raise CallError("--set is for training, and -m names a model already trained: leave one")
-    settings = apply_assignments(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
+    settings = _training_settings(seed, set_)
     plotting.check_matplotlib("a report")
     loaded = load_model(model) if model is not None else None
     with ReproducingDisplay() as display:
@@ -99,9 +109,8 @@ def search_command(
     from tonewood.enhancement import plotting
     from tonewood.research import architecture_search
     from tonewood.research.architecture_search import plot_scorer_sizes
-    from tonewood.settings import ModelSettings, apply_assignments
 
-    settings = apply_assignments(ModelSettings(), [f"training.seed={seed}", *(set_ or [])])
+    settings = _training_settings(seed, set_)
     if output is not None:
         if output.suffix.lower() != ".png":
             raise CallError(f"{printable(output)} is no name of a PNG: end it in .png")

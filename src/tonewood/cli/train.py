@@ -3,10 +3,9 @@
 `tonewood audit`: two folders → what tells them apart besides the instrument.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -20,12 +19,22 @@ from tonewood.cli.common import (
     SetOption,
     SourceOption,
     check_output_path,
+    settings_named_by_options,
 )
 from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
     from tonewood.model.model import Model
+    from tonewood.setting_types import NormalizedProperty
+
+_OPTION_OF_SETTING = {
+    "training.seed": "--seed",
+    "training.group_by": "--group-by",
+    "training.fix.0": "--fix",
+    "training.fix.1": "--fix",
+    "training.fix.2": "--fix",
+}
 
 
 def train_command(
@@ -99,19 +108,12 @@ def train_command(
     from tonewood.data.loading import parse_training_inputs as named_sides
     from tonewood.model.model import Model, load_model
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
-    from tonewood.settings import ModelSettings, apply_assignments
+    from tonewood.settings import ModelSettings
+    from tonewood.settings_by_name import apply_assignments
     from tonewood.training import pipeline
     from tonewood.training.scorers import Checkpoint
     from tonewood.utils.atomic_write import exclusive_lock, remove_stale_temporaries
 
-    named = [
-        f"training.seed={seed}",
-        f"training.group_by={json.dumps(group_by)}",
-        f"training.judge={json.dumps(judge)}",
-        f"training.fix={json.dumps([part.strip() for part in fix.split(',') if part.strip()])}",
-    ]
-    if predictor:
-        named.append("predictor.taught=true")
     checkpoint = Checkpoint.for_model(output, resumed=resume)
     concluded = pipeline.load_finished_model(output, checkpoint)
     check_output_path(output, overwrite or concluded is not None)
@@ -136,7 +138,19 @@ def train_command(
             return pipeline.add_predictor(kept, *sides, settings.predictor, kept_takes)
 
     else:
-        settings = apply_assignments(ModelSettings(), [*named, *(set_ or [])])
+        with settings_named_by_options(_OPTION_OF_SETTING):
+            settings = ModelSettings().replace(
+                training=dict(
+                    seed=seed,
+                    group_by=cast('Literal["file", "folder"]', group_by),
+                    judge=judge,
+                    fix=tuple(
+                        cast("NormalizedProperty", word.strip()) for word in fix.split(",") if word.strip()
+                    ),
+                ),
+                predictor=dict(taught=predictor),
+            )
+        settings = apply_assignments(settings, set_ or [])
         if concluded is not None and concluded.settings == settings:
             checkpoint.remove()
             remove_stale_temporaries(

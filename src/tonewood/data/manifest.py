@@ -120,7 +120,7 @@ def check_manifest_output(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{printable(path)} is no kind of list: name one such as takes.csv or .jsonl")
     if not path.resolve().parent.is_dir():
         raise OutputError(
-            f"{printable(path)} has no folder to lie in: make {printable(path.resolve().parent)} first"
+            f"{printable(path)} is in a folder that does not exist: create {printable(path.resolve().parent)} first"
         )
     check_not_existing([path], overwrite)
 

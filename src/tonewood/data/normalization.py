@@ -14,7 +14,8 @@ from scipy.signal import firwin, kaiserord, oaconvolve
 from tonewood.dsp.artifact_detectors import HALF_BAND_RATIO, THIRD_OCTAVES_HZ
 from tonewood.dsp.chunking import overlapping_chunks
 from tonewood.dsp.recording_quality import RecordingQuality
-from tonewood.settings import Normalization, NormalizedProperty
+from tonewood.setting_types import NormalizedProperty
+from tonewood.settings import Normalization
 from tonewood.utils.arrays import FloatArray
 
 _SKIRT_HZ = 200.0

@@ -1,1 +1,1 @@
-"""Signal processing: spectra, features, loudness, equalizers, measurements of recordings."""
+"""Signal processing: arrays in, arrays out."""

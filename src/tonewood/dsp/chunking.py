@@ -1,9 +1,4 @@
-"""Recordings that come in blocks, regrouped so that nothing shows where one ends.
-
-What is known of a recording along its time, wherever it is kept: in memory, on disk, or unmade.
-
-A track is asked for a part of itself, so that no step of the method need hold a whole recording.
-"""
+"""Audio in overlapping chunks, and time series in segments, so that no step holds a whole recording."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,24 +9,25 @@ from torch import Tensor
 
 from tonewood.utils.arrays import Samples
 
+SEGMENT_FRAMES = 6_000
+"""Frames processed at once where nothing else decides: a minute at a hop of 10 ms."""
+
 Wave = TypeVar("Wave", Samples, Tensor)
 
 
 class Chunk(NamedTuple, Generic[Wave]):
-    """Part of a recording with a margin of its neighbours.
+    """Consecutive samples of a recording: a core, and margins of its neighbours.
 
     Parameters
     ----------
     samples : float32 array or Tensor (..., samples)
-        Margins included; the recording's ends have none.
+        Core and margins; there is no margin beyond the ends of the recording.
     offset : int
-        Place of the piece's first sample in the recording.
-    left_margin : int
-        Samples of margin before what the piece is about.
-    core_size : int
-        Samples that it is about.
+        Position of the first sample in the recording, margin included.
+    left_margin, core_size : int
+        Samples.
     is_last : bool
-        The recording ends with it.
+        True if the recording ends with the core.
     """
 
     samples: Wave
@@ -42,72 +38,75 @@ class Chunk(NamedTuple, Generic[Wave]):
 
     @property
     def core(self) -> Wave:
-        """Samples (..., samples) that it is about."""
+        """Samples (..., samples) without the margins."""
         return self.samples[..., self.left_margin : self.left_margin + self.core_size]
 
     @property
     def core_start(self) -> int:
-        """Place in the recording of the first sample that it is about."""
+        """Position of the core in the recording."""
         return self.offset + self.left_margin
 
 
 class Rechunker:
-    """Blocks (..., samples) of any size, pushed one by one, as pieces of `size` with margins.
+    """Turns blocks (..., samples) of any size into chunks whose cores have one size.
 
-    Pieces follow one another without gaps; the last one is as long as what is left.
+    Cores follow one another without gaps; the last one holds the remaining samples.
 
     Parameters
     ----------
     size, margin : int
-        Samples.
+        Samples of the core, and of the margin on each side.
     """
 
     def __init__(self, size: int, margin: int) -> None:
         self.size, self.margin = size, margin
         self._pending: list[Samples] = []
-        self._offset = self._next_start = self._received = 0  # of what is held, of the next piece; what came
+        # Positions in the recording: of the oldest pending sample, of the next core, of the end.
+        self._offset = self._next_start = self._received = 0
 
     def push(self, block: Samples) -> Iterator[Chunk[Samples]]:
-        """Pieces that a block completes."""
+        """Yield the chunks that a block completes."""
         self._pending.append(block)
         self._received += block.shape[-1]
+        # Strictly more than the margin: flush() must have at least one sample for the last chunk.
         while self._received > self._next_start + self.size + self.margin:
-            whole = self._joined()
+            samples = self._join()
             stop = self._next_start + self.size + self.margin - self._offset
-            yield Chunk(whole[..., :stop], self._offset, self._next_start - self._offset, self.size)
+            left_margin = self._next_start - self._offset
+            yield Chunk(samples[..., :stop], self._offset, left_margin, self.size)
             self._next_start += self.size
-            keep = max(0, self._next_start - self.margin)
-            self._pending = [whole[..., keep - self._offset :]]
-            self._offset = keep
+            # The margin of the next core is all that is still needed.
+            oldest = max(0, self._next_start - self.margin)
+            self._pending = [samples[..., oldest - self._offset :]]
+            self._offset = oldest
 
     def flush(self) -> Iterator[Chunk[Samples]]:
-        """What is left; nothing of nothing."""
+        """Yield the last chunk; an empty recording has none."""
         if self._received > self._next_start:
-            lead = self._next_start - self._offset
-            yield Chunk(self._joined(), self._offset, lead, self._received - self._next_start, is_last=True)
+            left_margin = self._next_start - self._offset
+            size = self._received - self._next_start
+            yield Chunk(self._join(), self._offset, left_margin, size, is_last=True)
 
-    def _joined(self) -> Samples:
+    def _join(self) -> Samples:
         return self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending, axis=-1)
 
 
 def overlapping_chunks(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Chunk[Samples]]:
-    """All pieces that `Rechunker` makes of some blocks."""
-    regrouped = Rechunker(size, margin)
+    """Yield the chunks that `Rechunker` makes of blocks."""
+    rechunker = Rechunker(size, margin)
     for block in blocks:
-        yield from regrouped.push(block)
-    yield from regrouped.flush()
+        yield from rechunker.push(block)
+    yield from rechunker.flush()
 
 
 def split_chunk(chunk: Chunk[Wave], size: int, margin: int) -> Iterator[Chunk[Wave]]:
-    """A piece as smaller ones, cut where `overlapping_chunks` of the whole recording would cut.
+    """Split a chunk at the multiples of `size` in the recording, as `overlapping_chunks` does.
 
-    Parameters
-    ----------
-    size, margin : int
-        Samples; the piece's own margins are as wide at least, or end with the recording.
+    The chunk's own margins must be at least `margin` samples wide or end with the recording.
     """
     start, end = chunk.core_start, chunk.core_start + chunk.core_size
     while start < end:
+        # The grid is that of the recording, so that results do not depend on the chunk.
         stop = min((start // size + 1) * size, end)
         first = max(chunk.offset, start - margin)
         samples = chunk.samples[..., first - chunk.offset : stop + margin - chunk.offset]
@@ -116,64 +115,61 @@ def split_chunk(chunk: Chunk[Wave], size: int, margin: int) -> Iterator[Chunk[Wa
 
 
 def with_margin(chunk: Chunk[Wave], margin: int) -> Chunk[Wave]:
-    """A piece that is about so much of its margins too, as far as the recording goes."""
+    """Return the chunk with its core extended into its margins, within the recording."""
     before = min(margin, chunk.core_start)
     after = 0 if chunk.is_last else margin
     return chunk._replace(left_margin=chunk.left_margin - before, core_size=before + chunk.core_size + after)
 
 
 def single_chunk(samples: Wave) -> Chunk[Wave]:
-    """A recording (..., samples) that is one piece."""
+    """Return a recording (..., samples) as one chunk."""
     return Chunk(samples, 0, 0, samples.shape[-1], is_last=True)
 
 
-SEGMENT_FRAMES = 6_000  # a minute at 10 ms: what is worked on at once where nothing else decides
-
-
 class TimeSeries(Protocol):
-    """Something of `frames` moments."""
+    """Values along the frames of a recording: in memory, on disk, or computed on demand."""
 
     @property
     def frames(self) -> int:
-        """Number of moments."""
+        """Number of frames."""
         ...
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Values [row, frame], or [frame], of the moments from `start` up to `stop`."""
+        """Return values [row, frame] or [frame] from `start` to before `stop`."""
         ...
 
 
 @dataclass(frozen=True)
 class TensorTimeSeries:
-    """A track that is a tensor [row, frame] or [frame]."""
+    """Time series held in a tensor [row, frame] or [frame]."""
 
     values: Tensor
 
     @property
     def frames(self) -> int:
-        """Number of moments."""
+        """Number of frames."""
         return int(self.values.shape[-1])
 
     def read(self, start: int, stop: int) -> Tensor:
-        """A view of the tensor."""
+        """Return a view of the tensor."""
         return self.values[..., start:stop]
 
 
 @dataclass(frozen=True)
 class LazyTimeSeries:
-    """A track that is made when it is asked for; what makes it is given first and last moment."""
+    """Time series that `compute(start, stop)` produces anew at each reading."""
 
     frames: int
     compute: Callable[[int, int], Tensor]
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Made anew every time."""
+        """Compute the values from `start` to before `stop`."""
         return self.compute(start, stop)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Moments of a track that are worked on at once, and the margin that is looked at too."""
+    """Frames `start` to `stop` of a time series, and the range with a margin on each side."""
 
     start: int
     stop: int
@@ -182,18 +178,18 @@ class Segment:
 
     @property
     def core(self) -> slice:
-        """Where, in what spans the margin too, the moments themselves are."""
+        """Position of the frames within the padded range."""
         return slice(self.start - self.padded_start, self.stop - self.padded_start)
 
 
 def split_segments(frames: int, size: int = SEGMENT_FRAMES, margin: int = 0) -> Iterator[Segment]:
-    """Cut so many moments into spans of `size`, each with `margin` moments either side."""
-    for first in range(0, frames, size):
-        last = min(first + size, frames)
-        yield Segment(first, last, max(0, first - margin), min(frames, last + margin))
+    """Split frames into segments of `size`, each with a margin within the recording."""
+    for start in range(0, frames, size):
+        stop = min(start + size, frames)
+        yield Segment(start, stop, max(0, start - margin), min(frames, stop + margin))
 
 
 def read_segments(series: TimeSeries, size: int = SEGMENT_FRAMES) -> Iterator[Tensor]:
-    """All of a track, part by part."""
-    for span in split_segments(series.frames, size):
-        yield series.read(span.start, span.stop)
+    """Yield a time series segment by segment."""
+    for segment in split_segments(series.frames, size):
+        yield series.read(segment.start, segment.stop)

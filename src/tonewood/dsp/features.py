@@ -1,9 +1,7 @@
-"""What the method looks at in a recording: levels on its rows, and the fine structure of pitch.
+"""Features of a recording: levels in the filterbank's rows, fine structure of pitch, and windows of both.
 
-The pieces in which recordings of any length are worked on: by a thread, or another process.
-
-A piece lasts as long as whole frames of the analysis do, so that what is found of it stands where
-it would in the whole, at the recording's rate as at the analysis rate.
+Long recordings are analysed in chunks that last a whole number of long frames, so that a frame of
+a chunk stands at the same time as in the whole recording, at any sample rate.
 """
 
 import math
@@ -19,27 +17,35 @@ from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible, mean_
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Samples
 
-WINDOW_BATCH = 64  # windows that are scored at once
+N_PITCH_BINS = 144
+"""Quarter tones over six octaves."""
 
+PITCH_HOP_RATIO = 2
+"""Hops from one long frame to the next: a window of 128 ms changes little in 10 ms."""
+
+CONTEXT_FRAMES = 8
+"""Margin that `compute_chunk_features` needs: half a long window, and the padding of short ones."""
+
+WINDOW_BATCH = 64
+"""Windows that are scored at once."""
 
 RowLevels = Tensor
+"""Levels [row, frame] in dB."""
 
-
-_LOWEST_PITCH_HZ, _PITCHES_PER_OCTAVE, N_PITCH_BINS = (
-    55.0,
-    24,
-    144,
-)  # quarter tones over six octaves
-_PITCH_WINDOW_MS = 128.0  # a window that tells a semitone from the next at 110 Hz
-_ENVELOPE_SIGMA_BINS = 6.0  # spread of the envelope that is taken off: a quarter of an octave
+_LOWEST_PITCH_HZ, _PITCHES_PER_OCTAVE = 55.0, 24
+_PITCH_WINDOW_MS = 128.0  # resolves a semitone at 110 Hz
+_ENVELOPE_SIGMA_BINS = 6.0  # a quarter of an octave
 _FLOOR_DB = -10.0
-PITCH_HOP_RATIO = 2  # from one long frame to the next
-_POWER_FLOOR_RATIO = 1e-9  # in power: 90 dB
-_BLOCK_FRAMES = 256  # spectra and blurs at once: neither is kept for a whole recording
+_POWER_FLOOR_RATIO = 1e-9  # 90 dB below the largest power
+_BLOCK_FRAMES = 256  # spectra and blurs at once: neither is held for a whole recording
+
+_CHUNK_FRAMES = 1_024  # 10 s
+_MAX_SAMPLES = 1 << 22  # of all channels
+_MARGIN_FRAMES = 26  # the filters of loudness and of resampling have settled after so many
 
 
 class ReferenceLevels(NamedTuple):
-    """What of a whole recording its moments are measured against.
+    """Levels of a whole recording, to which those of its frames relate.
 
     Parameters
     ----------
@@ -48,7 +54,7 @@ class ReferenceLevels(NamedTuple):
     loudest_db : float
         Level of the loudest frame.
     pitch_power : float
-        Largest power on any pitch of the long windows.
+        Largest power in any pitch bin.
     """
 
     mean_db: float
@@ -57,36 +63,32 @@ class ReferenceLevels(NamedTuple):
 
     @classmethod
     def from_features(cls, rows_db: Tensor, pitch_power: Tensor) -> "ReferenceLevels":
-        """Of rows [row, frame] and the power on pitches [pitch, long frame]."""
-        return cls(
-            float(mean_level(rows_db)),
-            float(frame_levels(rows_db).max()),
-            float(pitch_power.max()),
-        )
+        """Return the levels of rows [row, frame] and pitch power [pitch, long frame]."""
+        return cls(float(mean_level(rows_db)), float(frame_levels(rows_db).max()), float(pitch_power.max()))
 
 
 class Features(NamedTuple):
-    """One recording, or a part of it, analysed.
+    """Features of a recording or a part of it.
 
     Parameters
     ----------
     rows_db : Tensor [row, frame]
-        Levels on the scorer's rows, dB.
+        Levels in the scorer's rows, dB.
     fine_db : Tensor [pitch, frame]
-        Long-window spectrum on quarter tones, its envelope taken off: where the partials stand,
-        whatever the instrument's or the microphone's colour, dB.
+        Long-window spectrum on quarter tones without its envelope, dB: the position of partials,
+        independent of the colour of instrument and microphone.
     """
 
     rows_db: Tensor
     fine_db: Tensor
 
     def select(self, frames: Tensor) -> "Features":
-        """Only the frames that a mask [frame] of booleans names."""
+        """Return the frames that a boolean mask [frame] selects."""
         return Features(self.rows_db[:, frames], self.fine_db[:, frames])
 
 
 class CompactFeatures(NamedTuple):
-    """Features as they are kept: fine structure at every long frame, and not twice.
+    """Features as they are stored: the fine structure once a long frame.
 
     Parameters
     ----------
@@ -99,28 +101,24 @@ class CompactFeatures(NamedTuple):
 
     @classmethod
     def from_features(cls, features: Features) -> "CompactFeatures":
-        """Keep features, frame by frame: as an entry on disk has them, a crop on few pages."""
+        """Return features in the memory layout of a cache entry."""
         return cls(features.rows_db, features.fine_db[:, ::PITCH_HOP_RATIO]).to_frame_major()
 
     def to_frame_major(self) -> "CompactFeatures":
-        """The same, each frame's values side by side."""
-        return CompactFeatures(*(it.T.contiguous().T for it in self))
+        """Return the same with each frame's values adjacent, so that a crop touches few pages."""
+        return CompactFeatures(*(values.T.contiguous().T for values in self))
 
     def expand(self, start: int = 0, stop: int | None = None) -> Features:
-        """Features of the frames from `start`, a multiple of `PITCH_HOP_RATIO`, up to `stop`."""
+        """Return the features of frames `start`, a multiple of `PITCH_HOP_RATIO`, to `stop`."""
         rows = self.rows_db[:, start:stop]
         fine = self.long_db[:, start // PITCH_HOP_RATIO :]
         return Features(rows, _repeat_to_frames(fine, rows.shape[1]))
 
 
 def compute_features(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Features:
-    """Features of a mono waveform [sample] at the analysis rate."""
+    """Return the features of a mono waveform [sample] at the analysis rate."""
     rows = band_levels(wave, spectrum.rate, bands, spectrum)
     return Features(rows, fine_structure(wave, spectrum, rows.shape[-1]))
-
-
-CONTEXT_FRAMES = 8
-"""Margin that `analysed` takes: half a long window, and the padding of the short ones."""
 
 
 def compute_chunk_features(
@@ -131,16 +129,14 @@ def compute_chunk_features(
     with_pitch: bool = True,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Rows [row, frame], and power [pitch, long frame], of the frames that a piece is about.
+    """Return rows [row, frame] and pitch power [pitch, long frame] of a chunk's core, on `device`.
 
     Parameters
     ----------
-    chunk : Piece[AudioArray]
+    chunk : Chunk
         Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
     with_pitch : bool
-        Whether pitches are of interest; their power has no frames else.
-    device : str
-        Where to, and where the result is.
+        False leaves out the pitch power: it has no frames.
     """
     wave = torch.from_numpy(chunk.samples).to(device)
     first = chunk.left_margin // spectrum.hop
@@ -153,50 +149,50 @@ def compute_chunk_features(
 
 
 def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Tensor:
-    """Quarter-tone spectrum [pitch, frames] of a waveform [sample], envelope taken off, dB."""
+    """Return the quarter-tone spectrum [pitch, frames] of a waveform, without its envelope, dB."""
     power = pitch_power(wave, spectrum)
     return remove_envelope(power, power.max(), frames)
 
 
 def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
-    """Power [pitch, long frame] on quarter tones of a waveform [sample].
+    """Return the power [pitch, long frame] on quarter tones of a waveform [sample].
 
-    Analysed at every second hop, since a window of 128 ms changes little in 10 ms: long frame k
-    stands where frame 2 k of the rows does.
+    Long frame k stands at the time of frame `PITCH_HOP_RATIO` k of the rows.
     """
     window = round(_PITCH_WINDOW_MS * spectrum.rate / 1000)
-    fft = 2 * window
+    fft = 2 * window  # zero padding: quarter tones at 55 Hz are 1.6 Hz apart, bins 3.9 Hz
     hz = _LOWEST_PITCH_HZ * 2 ** (np.arange(N_PITCH_BINS) / _PITCHES_PER_OCTAVE)
+    # Linear interpolation of power between the two nearest bins.
     position = np.minimum(hz * fft / spectrum.rate, fft / 2 - 1)
     whole = np.floor(position)
     low = torch.from_numpy(whole.astype(np.int64)).to(wave.device)
-    part = torch.from_numpy(position - whole).to(wave)[:, None]
-    pieces = []
-    for spectrum_block in _iter_spectra(wave, window, fft, PITCH_HOP_RATIO * spectrum.hop):
-        power = spectrum_block.real.square() + spectrum_block.imag.square()
-        pieces.append(power[low] * (1 - part) + power[low + 1] * part)
-    return torch.cat(pieces, dim=1)
+    fraction = torch.from_numpy(position - whole).to(wave)[:, None]
+    blocks = []
+    for spectra in _iter_spectra(wave, window, fft, PITCH_HOP_RATIO * spectrum.hop):
+        power = spectra.real.square() + spectra.imag.square()
+        blocks.append(power[low] * (1 - fraction) + power[low + 1] * fraction)
+    return torch.cat(blocks, dim=1)
 
 
 def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Tensor:
-    """Fine structure [pitch, frames] in dB of the power on pitches [pitch, long frame].
+    """Return the fine structure [pitch, frames] in dB of pitch power [pitch, long frame].
 
     Parameters
     ----------
-    max_power : float, or Tensor, scalar
-        Largest power of the whole recording. The floor lies below it, so that the recording's
+    max_power : float or scalar Tensor
+        Largest power of the whole recording. The floor is relative to it, so that the recording's
         level changes nothing.
     """
     if isinstance(max_power, Tensor):
-        max_power = max_power.double()  # as a number would be
+        max_power = max_power.double()  # a Python float has double precision too
     level = 10 * torch.log10(power + _POWER_FLOOR_RATIO * max_power + 1e-30)
     blocks = torch.split(level, _BLOCK_FRAMES, dim=1)
-    fine = torch.cat([part - _gaussian_blur(part, _ENVELOPE_SIGMA_BINS) for part in blocks], dim=1)
+    fine = torch.cat([block - _gaussian_blur(block, _ENVELOPE_SIGMA_BINS) for block in blocks], dim=1)
     return _repeat_to_frames(fine.clamp_min(_FLOOR_DB), frames)
 
 
 def _repeat_to_frames(long_db: Tensor, frames: int) -> Tensor:
-    """What stands at long frames, at so many frames of the rows; the last one repeats."""
+    """Repeat each long frame for the frames it stands for; the last one fills the rest."""
     fine = long_db[:, : -(-frames // PITCH_HOP_RATIO)].repeat_interleave(PITCH_HOP_RATIO, dim=1)
     missing = frames - fine.shape[1]
     if missing > 0:
@@ -208,66 +204,61 @@ def _iter_spectra(wave: Tensor, window: int, fft: int, hop: int) -> Iterator[Ten
     padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
     taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
     frames = padded.unfold(0, window, hop)
-    return (torch.fft.rfft(part * taper, fft).T for part in torch.split(frames, _BLOCK_FRAMES))
+    return (torch.fft.rfft(block * taper, fft).T for block in torch.split(frames, _BLOCK_FRAMES))
 
 
-def _gaussian_blur(level: Tensor, spread: float) -> Tensor:
+def _gaussian_blur(level: Tensor, sigma: float) -> Tensor:
     """Blur along the first axis; edges repeat."""
-    reach = int(4 * spread)
-    offset = torch.arange(-reach, reach + 1, dtype=level.dtype, device=level.device)
-    kernel = torch.exp(-0.5 * (offset / spread).square())
-    rows = torch.nn.functional.pad(level.T[:, None], (reach, reach), mode="replicate")
+    radius = int(4 * sigma)  # the Gaussian is 3e-4 of its peak there
+    offset = torch.arange(-radius, radius + 1, dtype=level.dtype, device=level.device)
+    kernel = torch.exp(-0.5 * (offset / sigma).square())
+    rows = torch.nn.functional.pad(level.T[:, None], (radius, radius), mode="replicate")
     return torch.nn.functional.conv1d(rows, (kernel / kernel.sum())[None, None])[:, 0].T
 
 
-_CHUNK_FRAMES = 1_024  # 10 s
-_MAX_SAMPLES = 1 << 22  # samples of all channels
-_MARGIN_FRAMES = 26  # in which filters of loudness and resampling forget what came before
-
-
 def chunk_size_for(rate: int, channels: int, settings: SpectrumSettings) -> int:
-    """Samples of a piece: of 10 s, or less where they would be many."""
+    """Return the samples of a chunk's core: 10 s, or less if rate or channels are many."""
     most = _MAX_SAMPLES * settings.frames_per_second / (rate * channels)
     return frames_to_samples(min(_CHUNK_FRAMES, int(most)), rate, settings)
 
 
 def chunk_margin_for(rate: int, settings: SpectrumSettings) -> int:
-    """Samples beyond a piece that it takes to hear it."""
+    """Return the samples of margin that the analysis of a chunk needs."""
     return frames_to_samples(_MARGIN_FRAMES, rate, settings)
 
 
 def frames_to_samples(frames: int, rate: int, settings: SpectrumSettings) -> int:
-    """Samples at a rate that last as long as so many frames of the analysis, or somewhat longer.
+    """Return the duration of frames in samples at a rate, rounded up.
 
-    As long as a whole number of long frames: then samples at both rates fall on one moment.
+    The result lasts a whole number of long frames, at which samples of both rates coincide.
     """
     step = PITCH_HOP_RATIO * settings.hop
-    unit = math.lcm(rate * step, settings.rate) // settings.rate  # a second's worth at most
-    wanted = frames * settings.hop * rate / settings.rate
-    return unit * math.ceil(wanted / unit)
+    # The smallest duration that is whole in samples of both rates and in long frames.
+    unit = math.lcm(rate * step, settings.rate) // settings.rate  # at most a second's worth
+    return unit * math.ceil(frames * settings.hop * rate / settings.rate / unit)
 
 
 def long_term_spectra(rows_db: TimeSeries, frames: int) -> FloatArray:
-    """Long-term spectra [window, row] of a take's audible windows, level removed, dB."""
+    """Return long-term spectra [window, row] of the audible windows, level removed, dB."""
     powers, loudest = [], []
-    for cut in window_batches(rows_db, frames):
-        powers.append(torch.pow(10.0, cut.double() / 10).mean(dim=-1))
-        loudest.append(cut.amax(dim=(1, 2)))
+    for windows in window_batches(rows_db, frames):
+        powers.append(torch.pow(10.0, windows.double() / 10).mean(dim=-1))
+        loudest.append(windows.amax(dim=(1, 2)))
     level = 10 * torch.log10(torch.cat(powers)[is_audible(torch.cat(loudest))])
     spectra: FloatArray = (level - level.mean(dim=1, keepdim=True)).numpy()
     return spectra
 
 
 def cut_windows(rows: RowLevels, frames: int) -> Tensor:
-    """Cut a take into windows [n, row, frames]; the last one ends with the take.
+    """Cut rows into windows [n, row, frames]; the last one ends with the recording.
 
-    A take shorter than a window is a single, shorter one.
+    A recording shorter than a window is a single, shorter one.
     """
     return torch.stack([rows[:, s : s + frames] for s in _window_starts(rows.shape[-1], frames)])
 
 
 def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Tensor]:
-    """`cut_windows` of a recording that need not be in memory, few [n, row, frames] at a time."""
+    """Yield the windows [n, row, frames] of `cut_windows`, a few at a time."""
     length = min(frames, rows_db.frames)
     for batch in torch.split(torch.tensor(_window_starts(rows_db.frames, length)), WINDOW_BATCH):
         yield torch.stack([rows_db.read(s, s + length) for s in batch.tolist()])

@@ -1,7 +1,8 @@
-"""What a room, a microphone or a codec leaves in a recording, each looked for where it shows.
+"""Measure traces of room, microphone, converter and codec in a recording.
 
-The instrument's own colour is left out as far as can be: a cut-off is a cliff, not a rolloff; the
-floor is what the rests hold; hum is a line that never stops; a tail is how fast sound can end.
+Each is measured where the instrument's own colour interferes least: a cut-off is a cliff and not a
+rolloff, the noise floor is that of the rests, hum is a line that never stops, and reverberation
+limits the fastest decay.
 """
 
 from collections.abc import Iterable
@@ -30,13 +31,13 @@ from tonewood.dsp.loudness import LoudnessMeter
 from tonewood.utils.arrays import FloatArray, Samples
 
 _WINDOW_SECONDS = 0.04
-_MAX_BINWISE_FRAMES = 4096  # frames of the rests that are averaged bin by bin, at least, where there are more
+_BINWISE_FRAMES = 4096  # of the rests: longer recordings average every n-th frame bin by bin
 _BLOCK_SAMPLES = 1 << 17
-_REST_DB = 40.0  # below the loud frames, where the floor begins to show
+_REST_DB = 40.0  # below the loud frames, where the noise floor begins to show
 
 
 class RecordingQuality(NamedTuple):
-    """What one recording betrays of how it was made; None where it cannot be known.
+    """Technical quality of a recording.
 
     Parameters
     ----------
@@ -46,29 +47,29 @@ class RecordingQuality(NamedTuple):
     loudness : float
         LUFS.
     floor_db : float or None
-        Level of its rests above 400 Hz, where no hum is, dBFS; None if there are none.
+        Level of the rests above 400 Hz, where no hum is, dBFS; None without rests.
     floor_bands_db, long_term_db : array [band]
-        Level in third octaves of the rests and of the whole, dBFS; NaN where there are none.
+        Level in third octaves of the rests and of the whole, dBFS; NaN where unknown.
     lead_s, tail_s : float
         Silence before the first and after the last sound.
     silent : float
-        Share of its frames that are rests.
+        Share of the frames that are rests.
     gated : float
-        Share of its frames that hold nothing at all, not even a floor.
+        Share of the frames that are digital silence.
     cutoff_hz : float
-        Above it stands a cliff and then nothing; half the rate if there is no cliff.
+        Frequency of a low-pass; half the rate if there is none.
     holes : float
-        Share of the cells above 4 kHz that drop out by themselves, as codecs and denoisers do.
+        Share of spectral dropouts above 4 kHz.
     hum_db : tuple of float or None
-        Height of the tallest line on multiples of 50 and of 60 Hz above its neighbours.
+        Height of the tallest line at multiples of 50 and of 60 Hz; None if too short.
     offset_db : float
-        Constant part, dBFS.
+        DC offset, dBFS.
     clips : float
-        Flat tops a minute.
+        Clipped peaks per minute.
     decay_s : tuple of float or None
-        Time for 60 dB at the rate of the fastest falls, 500 Hz to 2 kHz and 2 to 5 kHz.
+        Time for 60 dB at the fastest decays, 500 Hz to 2 kHz and 2 to 5 kHz.
     width_db : float
-        What differs between channels against what is common, -60 (mono) to 60.
+        Level of side against mid, from -60 (mono) to 60.
     """
 
     seconds: float
@@ -91,76 +92,70 @@ class RecordingQuality(NamedTuple):
 
 
 class QualityFirstPass:
-    """Traces of a recording that is run through twice: push its blocks, then look again.
+    """First of two passes over the blocks of a recording; its levels define rests and peaks.
 
-    Levels of the whole decide where its rests are, and its peak where it may be clipped; memory
-    grows with its length by 3 kB a second.
-
-    Parameters
-    ----------
-    rate : int
-        Hz.
-    channels : int
+    Memory grows by 3 kB for each second of audio.
     """
 
     def __init__(self, rate: int, channels: int) -> None:
         self.rate, self.channels = rate, channels
-        self.samples, self.common, self.apart = 0, 0.0, 0.0
+        self.samples, self.mid_energy, self.side_energy = 0, 0.0, 0.0
         self.sums, self.peaks = np.zeros(channels), np.zeros(channels, np.float32)
         self.loudness, self.hum = LoudnessMeter(rate), HumDetector(rate)
         self.spectra = _SpectrumAccumulator(rate)
 
     def push(self, block: Samples) -> None:
-        """Hear more samples (channels, samples)."""
+        """Add samples (channels, samples)."""
         mono = _mix_to_mono(block)
         self.samples += block.shape[1]
         self.sums += block.sum(axis=1, dtype=np.float64)
         self.peaks = np.maximum(self.peaks, np.abs(block).max(axis=1, initial=0))
-        self.common += float(np.square(mono, dtype=np.float64).sum())
-        self.apart += float(np.square(block - mono, dtype=np.float64).sum())
+        # Sums in double precision: an hour of single-precision sums would lose the quiet frames.
+        self.mid_energy += float(np.square(mono, dtype=np.float64).sum())
+        self.side_energy += float(np.square(block - mono, dtype=np.float64).sum())
         self.loudness.push(block)
         self.hum.push(mono)
         self.spectra.push(mono)
 
     def second_pass(self) -> "QualitySecondPass":
-        """Who is to be given the same blocks once more; nothing can be pushed here after it."""
+        """End this pass and return the second one, which takes the same blocks again."""
         return QualitySecondPass(self)
 
     @property
     def width_db(self) -> float:
-        """What differs between channels against what is common, dB."""
-        common, apart = self.common / self.samples, self.apart / (self.samples * self.channels)
-        return float(np.clip(power_to_db(apart / max(common, 1e-20)), -60.0, 60.0))
+        """Level of side against mid, dB."""
+        mid, side = self.mid_energy / self.samples, self.side_energy / (self.samples * self.channels)
+        return float(np.clip(power_to_db(side / max(mid, 1e-20)), -60.0, 60.0))
 
 
 class QualitySecondPass:
-    """The second run; see `QualityFirstPass`."""
+    """Second pass over the blocks of a recording: its rests, clipped peaks and hum."""
 
     def __init__(self, first: QualityFirstPass) -> None:
         self._first = first
         first.spectra.finish()
-        self._power = np.concatenate(first.spectra.frames)
-        self._level = power_to_db(self._power)
+        power = np.concatenate(first.spectra.frames)
+        self._level = power_to_db(power)
+        # Digital silence is a rest too, but says nothing about the noise floor.
         self._quiet = self._level < _rest_threshold_db(self._level)
-        self._rests = _RestAnalyzer(
-            first.spectra, self._power, self._quiet & (self._level >= DIGITAL_SILENCE_DB)
-        )
-        self._lines, self._tops = first.hum.second_pass(), ClippedPeaks(first.peaks)
+        rests = self._quiet & (self._level >= DIGITAL_SILENCE_DB)
+        self._rests = _RestAnalyzer(first.spectra, power, rests)
+        self._hum, self._clips = first.hum.second_pass(), ClippedPeaks(first.peaks)
 
     def push(self, block: Samples) -> None:
-        """Hear a block again."""
+        """Add samples (channels, samples), the same as in the first pass."""
         mono = _mix_to_mono(block)
         self._rests.push(mono)
-        self._tops.push(block)
-        if self._lines is not None:
-            self._lines.push(mono)
+        self._clips.push(block)
+        if self._hum is not None:
+            self._hum.push(mono)
 
     def result(self) -> RecordingQuality:
-        """All that was found."""
-        first, spectra, rests = self._first, self._first.spectra, self._rests
+        """Return the quality of the recording."""
+        first, spectra = self._first, self._first.spectra
         quiet, level, rate = self._quiet, self._level, self._first.rate
         sounding = np.flatnonzero(~quiet)
-        floor = rests.noise_floor()
+        floor = self._rests.noise_floor()
         cutoff = detect_cutoff_hz(spectra.mean_power(), floor.mean if floor else None, rate)
         offset = np.abs(first.sums / first.samples).max()
         return RecordingQuality(
@@ -175,25 +170,17 @@ class QualitySecondPass:
             silent=float(quiet.mean()),
             gated=float((level < DIGITAL_SILENCE_DB).mean()),
             cutoff_hz=cutoff,
-            holes=spectra.holes.ratio(cutoff),
-            hum_db=None if self._lines is None else self._lines.tallest_line_db(),
+            holes=spectra.dropouts.ratio(cutoff),
+            hum_db=None if self._hum is None else self._hum.tallest_line_db(),
             offset_db=float(20 * np.log10(offset + 1e-9)),
-            clips=60 * self._tops.count * rate / first.samples,
-            decay_s=fastest_decay_seconds(np.concatenate(spectra.tails, axis=1)),
+            clips=60 * self._clips.count * rate / first.samples,
+            decay_s=fastest_decay_seconds(np.concatenate(spectra.decay_bands, axis=1)),
             width_db=first.width_db,
         )
 
 
-def measure_quality(samples: NDArray[np.float32], rate: int) -> RecordingQuality:
-    """Traces of a recording.
-
-    Parameters
-    ----------
-    samples : float32 array (channels, samples)
-        Full scale is ±1.
-    rate : int
-        Hz.
-    """
+def measure_quality(samples: Samples, rate: int) -> RecordingQuality:
+    """Measure the quality of samples (channels, samples); full scale is ±1."""
     first = QualityFirstPass(rate, samples.shape[0])
     for block in _split_into_blocks(samples):
         first.push(block)
@@ -204,102 +191,96 @@ def measure_quality(samples: NDArray[np.float32], rate: int) -> RecordingQuality
 
 
 class _SpectrumAccumulator:
-    """Power of a recording: of its frames, and summed over them, of bins and third octaves.
-
-    Parameters
-    ----------
-    rate : int
-        Hz.
-    """
+    """Power of each frame, and sums over frames by bin and by third octave."""
 
     def __init__(self, rate: int) -> None:
         self.window, self.hop = round(_WINDOW_SECONDS * rate), round(HOP_SECONDS * rate)
         hz = np.arange(self.window // 2 + 1) * (rate / self.window)
-        at = THIRD_OCTAVES_HZ[rate / 2 >= THIRD_OCTAVES_HZ * HALF_BAND_RATIO, None]
-        self.mix = torch.from_numpy(
-            ((hz >= at / HALF_BAND_RATIO) & (hz < at * HALF_BAND_RATIO)).astype(np.float32)
-        )
-        # The lowest bins hold offset and rumble, which have other names.
-        self._above = torch.from_numpy(hz > 40)
-        self._total, self.bands = np.zeros(len(hz)), np.zeros(len(at))
+        centres = THIRD_OCTAVES_HZ[rate / 2 >= THIRD_OCTAVES_HZ * HALF_BAND_RATIO, None]
+        in_band = (hz >= centres / HALF_BAND_RATIO) & (hz < centres * HALF_BAND_RATIO)
+        self.band_matrix = torch.from_numpy(in_band.astype(np.float32))
+        # DC offset and rumble must not count as sound.
+        self._above_rumble = torch.from_numpy(hz > 40)
+        self._total, self.bands = np.zeros(len(hz)), np.zeros(len(centres))
         self.frames: list[FloatArray] = []
-        self.tails: list[FloatArray] = []
-        self.holes, self._splitter = SpectralDropouts(len(at)), FrameSplitter(self.window, self.hop)
+        self.decay_bands: list[FloatArray] = []
+        self.dropouts, self._splitter = SpectralDropouts(len(centres)), FrameSplitter(self.window, self.hop)
 
     def push(self, mono: Samples) -> None:
-        """Hear more of a waveform (samples,)."""
+        """Add samples (samples,)."""
         self._add_frames(self._splitter.push(mono))
 
     def finish(self) -> None:
-        """Nothing more comes."""
+        """End the recording; one shorter than a frame is padded."""
         if not self.frames:
             self._add_frames(self._splitter.padded_frame())
 
     def mean_power(self) -> FloatArray:
-        """Mean power [bin]."""
+        """Return the mean power [bin]."""
         return self._total / sum(map(len, self.frames))
 
     def _add_frames(self, frames: Samples) -> None:
         if len(frames) == 0:
             return
         power = _frame_power(torch.from_numpy(frames))
-        bands = (self.mix @ power).double().numpy()
+        bands = (self.band_matrix @ power).double().numpy()
         self._total += power.sum(dim=1, dtype=torch.float64).numpy()
-        self.frames.append(power[self._above].sum(dim=0).double().numpy())
+        self.frames.append(power[self._above_rumble].sum(dim=0).double().numpy())
         self.bands += bands.sum(axis=1)
-        self.tails.append(decay_band_power(bands))
-        self.holes.push(bands)
+        self.decay_bands.append(decay_band_power(bands))
+        self.dropouts.push(bands)
 
 
 class _NoiseFloor(NamedTuple):
-    """Mean power of the rests in which notes have died away: bins [bin], third octaves [band]."""
+    """Mean power of the rests after notes have decayed: bins [bin], third octaves [band]."""
 
     mean: FloatArray
     bands: FloatArray
 
 
 class _RestAnalyzer:
-    """The quieter half of the rests, in which notes have died away, looked at again.
+    """Noise floor in the quieter half of the rests, in which notes have decayed.
 
     Parameters
     ----------
-    spectra : _Spectra
     power : array [frame]
-    rests : array [frame]
-        Which frames are rests that hold something.
+    rests : bool array [frame]
     """
 
     def __init__(self, spectra: _SpectrumAccumulator, power: FloatArray, rests: NDArray[np.bool_]) -> None:
-        found = np.flatnonzero(rests)
-        chosen = found[power[found] <= np.median(power[found])] if found.size else found
-        if chosen.size < MIN_FRAMES:
-            chosen = chosen[:0]
-        self._chosen = chosen
-        self._binwise = chosen[:: 1 + chosen.size // _MAX_BINWISE_FRAMES]
-        self._mix, self._next = spectra.mix, 0
+        frames = np.flatnonzero(rests)
+        # The louder half may still hold decaying notes.
+        quieter = frames[power[frames] <= np.median(power[frames])] if frames.size else frames
+        if quieter.size < MIN_FRAMES:
+            quieter = quieter[:0]
+        self._quieter = quieter
+        self._binwise = quieter[:: 1 + quieter.size // _BINWISE_FRAMES]
+        self._band_matrix, self._next = spectra.band_matrix, 0
         self._splitter = FrameSplitter(spectra.window, spectra.hop)
-        self._mean, self._bands = np.zeros(spectra.window // 2 + 1), np.zeros(len(spectra.mix))
+        self._mean, self._bands = np.zeros(spectra.window // 2 + 1), np.zeros(len(spectra.band_matrix))
 
     def push(self, mono: Samples) -> None:
-        """Hear more of the waveform (samples,)."""
-        if not self._chosen.size:
+        """Add samples (samples,)."""
+        if not self._quieter.size:
             return
         frames, first = self._splitter.push(mono), self._next
         self._next += len(frames)
-        here, some = (
-            it[slice(*np.searchsorted(it, [first, self._next]))] for it in (self._chosen, self._binwise)
+        # Indices of the frames in this block that belong to the floor, and to its average by bin.
+        quieter, binwise = (
+            indices[slice(*np.searchsorted(indices, [first, self._next]))]
+            for indices in (self._quieter, self._binwise)
         )
-        if here.size:
-            power = _frame_power(torch.from_numpy(frames[here - first]))
-            self._bands += (self._mix @ power).sum(dim=1, dtype=torch.float64).numpy()
-            of_bins = power[:, torch.from_numpy(np.isin(here, some))]
-            self._mean += of_bins.sum(dim=1, dtype=torch.float64).numpy()
+        if quieter.size:
+            power = _frame_power(torch.from_numpy(frames[quieter - first]))
+            self._bands += (self._band_matrix @ power).sum(dim=1, dtype=torch.float64).numpy()
+            power = power[:, torch.from_numpy(np.isin(quieter, binwise))]
+            self._mean += power.sum(dim=1, dtype=torch.float64).numpy()
 
     def noise_floor(self) -> _NoiseFloor | None:
-        """What they hold; None if they are too few."""
-        if not self._chosen.size:
+        """Return the noise floor; None if there are too few rests."""
+        if not self._quieter.size:
             return None
-        return _NoiseFloor(self._mean / self._binwise.size, self._bands / self._chosen.size)
+        return _NoiseFloor(self._mean / self._binwise.size, self._bands / self._quieter.size)
 
 
 def _split_into_blocks(samples: Samples) -> Iterable[Samples]:
@@ -307,26 +288,26 @@ def _split_into_blocks(samples: Samples) -> Iterable[Samples]:
 
 
 def _mix_to_mono(block: Samples) -> Samples:
+    # Double precision: the mean of equal channels is the channel itself, exactly.
     mean: Samples = block.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
 
 
 def _frame_power(frames: torch.Tensor) -> torch.Tensor:
-    """Power [bin, frame] of frames [frame, sample]; a full-scale sine sums to 1/2."""
+    """Return the power [bin, frame] of frames [frame, sample]; a full-scale sine sums to 1/2."""
     taper = torch.hann_window(frames.shape[1], periodic=True)
-    # Two sides of the spectrum, and the window's own energy.
+    # 2 for the two sides of the spectrum, divided by the window's own energy.
     scale = 2 / (frames.shape[1] * float(taper.square().sum()))
     power: torch.Tensor = torch.fft.rfft(frames * taper).abs().square().T * scale
     return power
 
 
 def _rest_threshold_db(level: FloatArray) -> float:
-    """Level under which a frame of a recording [frame] is a rest, dB.
-
-    Where nothing is that quiet, noise may fill the rests: it stands level, as dying notes do not.
-    """
+    """Return the level in dB below which a frame [frame] is a rest."""
     loud = float(np.percentile(level, 95))
     if np.sum(level < loud - _REST_DB) < MIN_FRAMES:
+        # No frame is that quiet, but loud noise may fill the rests: its level is constant, while
+        # that of decaying notes is not.
         lowest, low = np.percentile(level, [1, 8])
         if low - lowest < 1.0 and low < loud - 15:
             return float(low) + 1.0

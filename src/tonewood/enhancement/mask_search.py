@@ -29,13 +29,8 @@ from tonewood.mask.search import (
 from tonewood.model.model import Model
 from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
-from tonewood.settings import (
-    BandSettings,
-    EnhanceMethod,
-    EnhanceSettings,
-    SearchSettings,
-    SpectrumSettings,
-)
+from tonewood.setting_types import EnhanceMethod
+from tonewood.settings import BandSettings, EnhanceSettings, SearchSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate

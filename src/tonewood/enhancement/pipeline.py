@@ -51,7 +51,6 @@ from tonewood.settings import (
     SearchSettings,
     Settings,
     SpectrumSettings,
-    apply_assignments,
 )
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
@@ -319,10 +318,7 @@ def enhance_stream(
     if unlikeness > 1 and not settings.force and settings.method != "paper":
         taken = mean_score(model.scorer, heard.rows_db) >= 0.5  # for a source
         static = taken and model.learnt_priors is not None
-        used = apply_assignments(
-            settings,
-            [f"prior.kind={'static' if static else 'none'}", "search.steps=0"],
-        )
+        used = settings.replace(prior=dict(kind="static" if static else "none"), search=dict(steps=0))
     if foreseen and used is settings:
         found = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:

@@ -34,7 +34,7 @@ from tonewood.model.model import Model
 from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import BlendWeights, Priors
-from tonewood.settings import PriorKind
+from tonewood.setting_types import PriorKind
 from tonewood.utils.arrays import FloatArray, Samples
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map

@@ -38,7 +38,7 @@ from tonewood.mask.components import mean_gain_db
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_blocks
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 
 TransferMode = Literal["prior", "static", "same"]
 _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")
@@ -84,10 +84,8 @@ def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
     span of time means nothing in it.
     """
     if mode == "same":
-        return apply_assignments(
-            recipe.settings, ["render.match=false", f"render.gain_db={recipe.gain_db!r}"]
-        )
-    return apply_assignments(recipe.settings, ["render.aspect.start_s=null", "render.aspect.end_s=null"])
+        return recipe.settings.replace(render=dict(match=False, gain_db=recipe.gain_db))
+    return recipe.settings.replace(render=dict(aspect=dict(start_s=None, end_s=None)))
 
 
 def apply_transfer(
@@ -111,7 +109,7 @@ def apply_transfer(
     CallError
         The model's rows are not those of the mask.
     """
-    used = apply_assignments(settings, ["search.steps=0"])
+    used = settings.replace(search=dict(steps=0))
     varying = transfer.record.varying
     heard = analyse_source(source, model, scratch_dir)
     if varying == "same":

@@ -16,7 +16,7 @@ from tonewood.mask.mask import Mask
 from tonewood.mask.render import LoudnessFollower
 from tonewood.model.model import Model
 from tonewood.priors.predictor import LOUDNESS_AMOUNTS, StreamState
-from tonewood.settings import AspectSettings, RenderSettings, apply_assignments
+from tonewood.settings import AspectSettings, RenderSettings
 from tonewood.utils.arrays import FloatArray, Samples
 
 _MAX_SAMPLE_VALUE = 1e3  # 60 dB beyond full scale is no sound
@@ -139,7 +139,7 @@ class StreamingEnhancer:
 
     @amount.setter
     def amount(self, amount: float) -> None:
-        self._settings = apply_assignments(self._settings, [f"amount={amount}"])
+        self._settings = self._settings.replace(amount=amount)
 
     def push(self, block: Samples) -> None:
         """Give a block (channels, samples) of any length.

@@ -1,1 +1,1 @@
-"""How far an output is from the sound that was wanted, where the answer is known."""
+"""Evaluation against recordings of the wanted sound."""

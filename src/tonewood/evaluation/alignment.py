@@ -1,15 +1,11 @@
-"""Which moment of a reference take belongs to which of a source take (paper IV).
+"""Time alignment of two takes of the same piece (paper IV).
 
-Coarse: dynamic time warping on several scales, whose memory does not grow with the square of the
-length (MrMsDTW, Prätzlich, Driedger & Müller 2016, by synctoolbox), on chroma and attacks at
-50 Hz. Fine: around that path, at 100 Hz, a path of offsets that change seldom.
+Coarse: dynamic time warping on several scales, whose memory grows linearly with length (MrMsDTW,
+Prätzlich, Driedger & Müller 2016, by synctoolbox), on chroma and attacks at 50 Hz. Fine: a path of
+offsets around it at 100 Hz, with a cost for each change of offset (Viterbi 1967).
 
-What an alignment goes by: pitches and attacks, whatever the instrument's colour.
-
-Every 10 ms, from a recording at 16 kHz. Pitches are the fine structure of `signal.expand`, whose
-envelope is taken off; attacks are rises of level in a dozen bands, loud or soft, weighed alike.
-
-The path of an alignment: coarse by dynamic time warping, then fine around that.
+The features do not depend on the colour of the instruments: fine structure of pitch, and rises of
+level relative to their surroundings.
 """
 
 from collections.abc import Sequence
@@ -24,36 +20,67 @@ from scipy.ndimage import maximum_filter1d, median_filter, uniform_filter1d
 from scipy.stats import trim_mean
 from torch import Tensor
 
+from tonewood.dsp.chunking import split_segments
 from tonewood.dsp.features import fine_structure
-from tonewood.dsp.filterbank import band_levels, frame_levels
+from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible
 from tonewood.errors import MissingExtraError
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray
 
+FrameIndices = NDArray[np.int64]
+
 SPECTRUM = SpectrumSettings()
 HOP_S = SPECTRUM.hop / SPECTRUM.rate
+COARSE_FACTOR = 2  # hops per frame of the coarse path
+MIN_SIMILARITY = 0.5  # the same piece reaches 0.7 and more, another one 0.3: docs/evaluate.md
+MAX_STUCK_SHARE = 0.3
+
+# Attacks
 _BANDS = BandSettings()
-_AUDIBLE_DB, _LEVEL_FLOOR_DB = 45.0, 60.0
-_ATTACK_BANDS = 12  # bands of an attack, four mel bands each
-_RISE_FRAMES = 3  # frames over which a rise is measured: the analysis window
-_ATTACK_CONTEXT_FRAMES = 100  # frames around an attack whose strongest it is measured by: a second
-_MIN_ATTACK_DB = 6.0  # a rise by less is no attack, however quiet its surroundings
-_BLOCK_FRAMES = 6_000  # frames at once: a minute
+_LEVEL_FLOOR_DB = 60.0  # below the loudest frame
+_ATTACK_BANDS = 12  # four mel bands each
+_RISE_FRAMES = 3  # as long as the analysis window
+_ATTACK_CONTEXT_FRAMES = 100  # attacks are relative to the strongest within a second
+_MIN_ATTACK_DB = 6.0  # smaller rises stay small, however quiet their surroundings
+_ATTACK_DECAY = np.sqrt(1 / np.arange(1, 11))  # over the following frames (DLNCO)
+
+# Paths
+_MIN_WARP_FRAMES = 50  # that the coarse search needs; shorter spans are stretched evenly
+_STEP_WEIGHTS = np.array([1.5, 1.5, 2.0])  # of one, of the other, of both: none is favoured
+_CENTER_SMOOTHING_FRAMES = 151  # deviations of the coarse path shorter than 0.75 s are not reliable
+_BLUR_FRAMES = 51
+_OFFSETS = np.array([0, -1, 1])
+
+# Quality
+_MAX_LENGTH_DIFFERENCE = 0.02
+_MAX_MEDIAN_LAG_S, _MAX_P90_LAG_S = 0.020, 0.075  # an alignment's own error is about as large
+_MIN_SLOPE, _MAX_SLOPE = 1 / 3, 3.0
+_SLOPE_FRAMES = 50  # half a second
+
+
+class _SearchPass(NamedTuple):
+    """One search around a path: its radius, the cost of a change of offset, and smoothing."""
+
+    radius: int
+    step_cost: float
+    smoothing_frames: int
+
+
+_SEARCH_PASSES = (_SearchPass(25, 0.4, 51), _SearchPass(12, 0.8, 15))
 
 
 class AlignmentFeatures(NamedTuple):
-    """One recording, frame by frame.
+    """Features of one recording.
 
     Parameters
     ----------
     fine : float32 array [frame, pitch]
-        Fine structure on quarter tones from 55 Hz, of mean 0 and length 1.
+        Fine structure on quarter tones from 55 Hz, with mean 0 and length 1.
     chroma : float32 array [frame, 12]
-        Its peaks by semitone of the octave, in dB above the envelope.
+        Peaks of the fine structure by semitone of the octave, dB.
     attack : float32 array [frame, band]
-        Rises of level, those of a second's strongest together of length 1.
+        Rises of level, relative to the strongest within a second.
     audible : bool array [frame]
-        Within 45 dB of the loudest.
     """
 
     fine: NDArray[np.float32]
@@ -62,106 +89,79 @@ class AlignmentFeatures(NamedTuple):
     audible: NDArray[np.bool_]
 
     def select(self, span: slice) -> "AlignmentFeatures":
-        """Only the frames of a span."""
+        """Return the frames of a span."""
         return AlignmentFeatures(self.fine[span], self.chroma[span], self.attack[span], self.audible[span])
 
 
 def extract_alignment_features(wave: Tensor) -> AlignmentFeatures:
-    """Cues of a mono waveform [sample] at 16 kHz; memory beyond them does not grow with length."""
+    """Return the features of a mono waveform [sample] at 16 kHz."""
     rows = _mel_levels(wave)
     fine = fine_structure(wave, SPECTRUM, rows.shape[1]).numpy()
-    level = frame_levels(torch.from_numpy(rows)).numpy()
+    level = frame_levels(torch.from_numpy(rows))
     centred = fine - fine.mean(axis=0)
     length = np.maximum(np.linalg.norm(centred, axis=0), 1e-6)
     return AlignmentFeatures(
         np.ascontiguousarray((centred / length).T),
         _fold_to_chroma(fine),
         _attack_strength(rows, float(level.max())),
-        level > level.max() - _AUDIBLE_DB,
+        is_audible(level).numpy(),
     )
 
 
 def _mel_levels(wave: Tensor) -> NDArray[np.float32]:
-    """Mel levels [row, frame] in dB, a minute at a time; blocks overlap by more than a window."""
-    hop, margin = SPECTRUM.hop, 4
-    total = wave.shape[0] // hop + 1
+    """Return mel levels [row, frame] in dB, computed a minute at a time."""
+    hop, total = SPECTRUM.hop, wave.shape[0] // SPECTRUM.hop + 1
     parts = []
-    for first in range(0, total, _BLOCK_FRAMES):
-        last = min(total, first + _BLOCK_FRAMES)
-        lead = max(0, first - margin)
-        end = wave.shape[0] if last == total else (last + margin) * hop
-        part = band_levels(wave[lead * hop : end], SPECTRUM.rate, _BANDS, SPECTRUM)
-        parts.append(part[:, first - lead : last - lead].numpy())
+    for segment in split_segments(total, margin=4):  # wider than a window
+        end = wave.shape[0] if segment.stop == total else (segment.stop + 4) * hop
+        block = band_levels(wave[segment.padded_start * hop : end], SPECTRUM.rate, _BANDS, SPECTRUM)
+        parts.append(block[:, segment.core].numpy())
     return np.concatenate(parts, axis=1)
 
 
 def _fold_to_chroma(fine: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Peaks of the fine structure [pitch, frame] folded to semitones; [frame, 12].
-
-    Pitches are quarter tones: every other one lies between two semitones and counts half for each.
-    """
+    """Fold peaks of the fine structure [pitch, frame] to semitones [frame, 12]."""
     peaks = fine.clip(0)
+    # Every other quarter tone lies between two semitones and counts half for each.
     on, between = peaks[0::2], peaks[1::2] / 2
     semitones = on + between
     semitones[1:] += between[:-1]
     return np.ascontiguousarray(semitones.reshape(-1, 12, fine.shape[1]).sum(axis=0).T)
 
 
-def _attack_strength(rows: NDArray[np.float32], loudest: float) -> NDArray[np.float32]:
-    """Rises of the level of wide bands, relative to the strongest within half a second."""
-    heard = np.maximum(rows, loudest - _LEVEL_FLOOR_DB)
-    wide = heard.reshape(_ATTACK_BANDS, -1, heard.shape[1]).mean(axis=1)
+def _attack_strength(rows: NDArray[np.float32], loudest_db: float) -> NDArray[np.float32]:
+    """Return rises of the level of wide bands [frame, band], relative to the strongest nearby."""
+    level = np.maximum(rows, loudest_db - _LEVEL_FLOOR_DB)
+    wide = level.reshape(_ATTACK_BANDS, -1, level.shape[1]).mean(axis=1)
     wide = uniform_filter1d(wide, _RISE_FRAMES, axis=1)
-    before = np.pad(wide, ((0, 0), (_RISE_FRAMES, 0)), mode="edge")[:, : wide.shape[1]]
+    frames = wide.shape[1]
+    before = np.pad(wide, ((0, 0), (_RISE_FRAMES, 0)), mode="edge")[:, :frames]
     rise = (wide - before).clip(0)
-    # A rise is measured at its end; it stands for the middle.
-    rise = np.pad(rise[:, _RISE_FRAMES // 2 :], ((0, 0), (0, _RISE_FRAMES // 2)))[:, : wide.shape[1]]
+    # A rise is measured at its end; shift it to its middle.
+    rise = np.pad(rise[:, _RISE_FRAMES // 2 :], ((0, 0), (0, _RISE_FRAMES // 2)))[:, :frames]
     strongest = maximum_filter1d(np.linalg.norm(rise, axis=0), _ATTACK_CONTEXT_FRAMES)
     return np.ascontiguousarray((rise / np.maximum(strongest, _MIN_ATTACK_DB)).T.astype(np.float32))
-
-
-FrameIndices = NDArray[np.int64]
-
-COARSE_FACTOR = 2  # hops in a frame of the coarse path
-_MIN_WARP_FRAMES = 50  # frames that the coarse search needs; shorter spans are stretched evenly
-_DECAY = np.sqrt(1 / np.arange(1, 11))  # of an attack over the frames after it (DLNCO)
-_CENTER_SMOOTHING_FRAMES = 151  # what the coarse path does for less than 0.75 s is not believed
-_BLUR_FRAMES = 51
-_OFFSETS = np.array([0, -1, 1])
-_STEP_WEIGHTS = np.array([1.5, 1.5, 2.0])  # of one, of the other, of both: none is cheaper than another
-
-
-class _SearchPass(NamedTuple):
-    """A search around a path: so far, at such a price for a step aside, then so smooth."""
-
-    radius: int
-    step_cost: float
-    smoothing_frames: int
-
-
-_PASSES = (_SearchPass(25, 0.4, 51), _SearchPass(12, 0.8, 15))
 
 
 def find_coarse_path(
     source: AlignmentFeatures, reference: AlignmentFeatures, anchors: Sequence[tuple[int, int]]
 ) -> FloatArray:
-    """Frame of `reference` for every frame of `source`, by warping from knot to knot."""
+    """Return the reference frame for every source frame, by warping from anchor to anchor."""
     ends = (len(source.audible) - 1, len(reference.audible) - 1)
-    inside = [knot for knot in anchors if 0 < knot[0] < ends[0] and 0 < knot[1] < ends[1]]
-    corners = [(0, 0), *inside, ends]
-    at, to = [np.zeros(1)], [np.zeros(1)]
-    for (a, b), (c, d) in pairwise(corners):
+    inside = [anchor for anchor in anchors if 0 < anchor[0] < ends[0] and 0 < anchor[1] < ends[1]]
+    source_frames, reference_frames = [np.zeros(1)], [np.zeros(1)]
+    for (a, b), (c, d) in pairwise([(0, 0), *inside, ends]):
         path = _warp_segment(source.select(slice(a, c + 1)), reference.select(slice(b, d + 1)))
-        at.append(path[0] + a)
-        to.append(path[1] + b)
-    places, index = np.unique(np.concatenate([*at, [ends[0]]]), return_inverse=True)
-    # A frame that the path dwells on stands for the middle of where it dwells.
-    means = np.bincount(index, np.concatenate([*to, [ends[1]]])) / np.bincount(index)
-    return np.interp(np.arange(ends[0] + 1), places, means)
+        source_frames.append(path[0] + a)
+        reference_frames.append(path[1] + b)
+    frames, index = np.unique(np.concatenate([*source_frames, [ends[0]]]), return_inverse=True)
+    # A source frame with several counterparts gets their mean.
+    means = np.bincount(index, np.concatenate([*reference_frames, [ends[1]]])) / np.bincount(index)
+    return np.interp(np.arange(ends[0] + 1), frames, means)
 
 
 def _warp_segment(source: AlignmentFeatures, reference: AlignmentFeatures) -> FloatArray:
-    """Path [2, step] in frames through two spans, from corner to corner."""
+    """Return the path [2, step] in frames through two spans, from corner to corner."""
     lengths = len(source.audible), len(reference.audible)
     if min(lengths) < _MIN_WARP_FRAMES:
         return np.array([[0.0, n - 1.0] for n in lengths])
@@ -175,37 +175,33 @@ def _warp_segment(source: AlignmentFeatures, reference: AlignmentFeatures) -> Fl
 
 
 def _decaying_attacks(attack: NDArray[np.float32]) -> FloatArray:
-    """Attacks [band, coarse frame] that fade, so that near misses count for something.
+    """Return attacks [band, coarse frame] that decay, so that near misses count for something.
 
     After the decaying chroma onsets of Ewert, Müller & Grosche 2009.
     """
     onset = maximum_filter1d(attack, COARSE_FACTOR, axis=0, origin=-(COARSE_FACTOR // 2))[::COARSE_FACTOR].T
-    later = [np.pad(onset, ((0, 0), (k, 0)))[:, : onset.shape[1]] for k in range(len(_DECAY))]
-    faded: FloatArray = np.stack(later).astype(np.float64) * _DECAY[:, None, None]
-    return np.asarray(faded.max(axis=0))
+    later = [np.pad(onset, ((0, 0), (k, 0)))[:, : onset.shape[1]] for k in range(len(_ATTACK_DECAY))]
+    decayed: FloatArray = np.stack(later).astype(np.float64) * _ATTACK_DECAY[:, None, None]
+    return np.asarray(decayed.max(axis=0))
 
 
 def refine_path(source: AlignmentFeatures, reference: AlignmentFeatures, path: FloatArray) -> FloatArray:
-    """The path [frame] drawn to where pitches and attacks agree best around it.
+    """Move the path [frame] to the offsets at which pitches and attacks agree best.
 
-    Every frame has an offset from a smooth version of the path; a step of one frame aside has its
-    price, so that a long note, in which all moments are alike, keeps the tempo it is given.
+    A change of offset has a cost, so that a long note, whose frames are all alike, keeps its tempo.
     """
-    last = len(reference.audible) - 1
     path = _smooth_path(path, _CENTER_SMOOTHING_FRAMES)
-    for reach, price, smooth in _PASSES:
+    for radius, step_cost, smoothing_frames in _SEARCH_PASSES:
         centre = path.round().astype(np.int64)
-        found = centre + min_cost_path(_offset_costs(source, reference, centre, reach), price)
-        path = _smooth_path(found.astype(np.float64), smooth)
-    return np.maximum.accumulate(path.clip(0, last))
+        offsets = min_cost_path(_offset_costs(source, reference, centre, radius), step_cost)
+        path = _smooth_path((centre + offsets).astype(np.float64), smoothing_frames)
+    return np.maximum.accumulate(path.clip(0, len(reference.audible) - 1))
 
 
 def _smooth_path(path: FloatArray, frames: int) -> FloatArray:
-    """The path [frame] without what is shorter than so many frames; a jump stays a jump.
-
-    A median keeps the edge between two lags where a mean would blur it, if there is no slope
-    besides: the usual tempo is taken off first.
-    """
+    """Remove deviations shorter than `frames` from a path [frame]; a jump stays a jump."""
+    # A median keeps the edge of a jump, where a mean would blur it, but only around a constant:
+    # the mean tempo is subtracted first.
     span = min(_BLUR_FRAMES, len(path) - 1)
     tempo = trim_mean(path[span:] - path[:-span], 0.25) / span if span > 0 else 0.0
     even = tempo * np.arange(len(path))
@@ -217,70 +213,61 @@ def _smooth_path(path: FloatArray, frames: int) -> FloatArray:
 def _offset_costs(
     source: AlignmentFeatures, reference: AlignmentFeatures, centre: FrameIndices, radius: int
 ) -> NDArray[np.float32]:
-    """Disagreement [frame, offset] of every frame with those around its centre [frame]."""
+    """Return the distance [frame, offset] of every frame to those around its centre [frame]."""
     costs = np.empty((len(centre), 2 * radius + 1), dtype=np.float32)
     for column, offset in enumerate(range(-radius, radius + 1)):
-        wanted = centre + offset
-        frames = wanted.clip(0, len(reference.audible) - 1)
+        target = centre + offset
+        frames = target.clip(0, len(reference.audible) - 1)
         pitch = 1 - np.einsum("fp,fp->f", source.fine, reference.fine[frames])
         attack = np.linalg.norm(reference.attack[frames] - source.attack, axis=1)
-        costs[:, column] = pitch + attack + (wanted != frames)
+        costs[:, column] = pitch + attack + (target != frames)
     return costs
 
 
 def min_cost_path(costs: NDArray[np.float32], step_cost: float) -> FrameIndices:
-    """Path [frame] of least cost through costs [frame, offset]; 0 is the middle column.
+    """Return the cheapest path [frame] through costs [frame, offset]; 0 is the middle column.
 
-    It steps aside by one column from frame to frame, at a price, or not at all (Viterbi 1967).
+    From frame to frame it stays or moves by one column, at `step_cost` (Viterbi 1967).
     """
     count, width = costs.shape
     total = costs[0].astype(np.float64)
-    came = np.zeros((count, width), dtype=np.int8)
+    origin = np.zeros((count, width), dtype=np.int8)
     for frame in range(1, count):
-        stepped = np.full((3, width), np.inf)
-        stepped[0] = total
-        stepped[1, 1:] = total[:-1] + step_cost
-        stepped[2, :-1] = total[1:] + step_cost
-        came[frame] = _OFFSETS[stepped.argmin(axis=0)]
-        total = stepped.min(axis=0) + costs[frame]
+        candidates = np.full((3, width), np.inf)
+        candidates[0] = total
+        candidates[1, 1:] = total[:-1] + step_cost
+        candidates[2, :-1] = total[1:] + step_cost
+        origin[frame] = _OFFSETS[candidates.argmin(axis=0)]
+        total = candidates.min(axis=0) + costs[frame]
+    # Trace the path back from its cheapest end.
     state = int(total.argmin())
     path = np.zeros(count, dtype=np.int64)
     for frame in range(count - 1, -1, -1):
         path[frame] = state - width // 2
-        state += int(came[frame, state])
+        state += int(origin[frame, state])
     return path
 
 
-MIN_SIMILARITY = 0.5  # right pieces reach 0.7 and more, wrong ones 0.3: docs/evaluate.md
-MAX_STUCK_SHARE = 0.3
-_MAX_LENGTH_DIFFERENCE = 0.02
-# An alignment errs by about as much itself: half, and nine tenths, of a pair's frames so near.
-_MAX_MEDIAN_LAG_S, _MAX_P90_LAG_S = 0.020, 0.075
-_MIN_SLOPE, _MAX_SLOPE = 1 / 3, 3.0
-_SLOPE_FRAMES = 50  # half a second
-
-
 class Anchor(NamedTuple):
-    """A moment of the source and the same of the reference, s, as exact as an ear finds them."""
+    """Two times, in source and reference, of the same moment in seconds, as exact as one can hear."""
 
     source_s: float
     reference_s: float
 
 
 class AlignmentQuality(NamedTuple):
-    """How far an alignment can be believed.
+    """Reliability of an alignment.
 
     Parameters
     ----------
     similarity : float
-        Mean cosine of the fine structures of pitch along the path; 1 is the same throughout.
+        Mean cosine of the fine structures along the path; 1 for identical ones.
     chance : float
-        The same with the source turned round in time by every sixteenth of its length.
+        The same with the source rotated in time by multiples of a sixteenth of its length.
     slowest, fastest : float
-        Extremes of the path's slope over half a second, reference seconds per source second.
+        Extremes of the path's slope over half a second.
     stuck : float
-        Share of the source, between its first sound and its last, for which the path finds no
-        counterpart, for it all but stands still or jumps: a slope below 1/3 or above 3.
+        Share of the source without a counterpart: the slope is below 1/3 or above 3.
     """
 
     similarity: float
@@ -291,7 +278,7 @@ class AlignmentQuality(NamedTuple):
 
     @property
     def problem(self) -> str | None:
-        """Why such an alignment should not be measured by, or none."""
+        """Reason not to measure by this alignment, if there is one."""
         if self.similarity < MIN_SIMILARITY:
             return (
                 f"pitches along the alignment agree by {self.similarity:.2f} "
@@ -301,7 +288,7 @@ class AlignmentQuality(NamedTuple):
         if self.stuck > MAX_STUCK_SHARE:
             return (
                 f"{100 * self.stuck:.0f} % of the source has no counterpart; "
-                f"{100 * MAX_STUCK_SHARE:.0f} % may lack one: check that both play it all, "
+                f"{100 * MAX_STUCK_SHARE:.0f} % may lack one: check that both play the whole piece, "
                 "or give anchors"
             )
         return None
@@ -309,15 +296,15 @@ class AlignmentQuality(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Where in the reference every moment of the source is.
+    """Reference time of every source frame.
 
     Parameters
     ----------
     reference_s : float64 array [frame]
-        Of every 10 ms of the source, rising; NaN where the source has no counterpart.
+        Every 10 ms of the source, ascending; NaN without a counterpart.
     quality : AlignmentQuality
     exact : bool
-        The takes are as good as simultaneous as they are, and were left so.
+        True if the takes are simultaneous already and need no warping.
     """
 
     reference_s: FloatArray
@@ -325,7 +312,7 @@ class Alignment:
     exact: bool
 
     def to_reference(self, source_s: FloatArray) -> FloatArray:
-        """Seconds in the reference; NaN where there is no counterpart."""
+        """Convert source to reference seconds; NaN without a counterpart."""
         if self.exact:
             return source_s
         grid = np.arange(len(self.reference_s)) * HOP_S
@@ -333,11 +320,11 @@ class Alignment:
 
 
 def require_synctoolbox() -> None:
-    """Raise MissingExtraError now rather than after the work if nothing can align."""
+    """Raise MissingExtraError before any work is done if synctoolbox is not installed."""
     try:
         import synctoolbox.dtw.mrmsdtw  # noqa: F401
     except ImportError:
-        raise MissingExtraError("aligning pairs needs synctoolbox: pip install 'tonewood[align]'") from None
+        raise MissingExtraError("aligning pairs needs synctoolbox: pip install '.[align]'") from None
 
 
 def align_recordings(source: Tensor, reference: Tensor, anchors: Sequence[Anchor] = ()) -> Alignment:
@@ -346,7 +333,7 @@ def align_recordings(source: Tensor, reference: Tensor, anchors: Sequence[Anchor
     Parameters
     ----------
     anchors : sequence of Anchor
-        Moments that the coarse path passes through, rising in both and within the sound.
+        Points of the coarse path, ascending in both takes and within their sound.
 
     Raises
     ------
@@ -354,27 +341,30 @@ def align_recordings(source: Tensor, reference: Tensor, anchors: Sequence[Anchor
         synctoolbox is not installed.
     """
     require_synctoolbox()
-    here, there = extract_alignment_features(source), extract_alignment_features(reference)
-    span, partner = (_audible_span(side.audible) for side in (here, there))
-    heard, other = here.select(span), there.select(partner)
-    knots = [
-        (round(a.source_s / HOP_S) - span.start, round(a.reference_s / HOP_S) - partner.start)
+    whole = extract_alignment_features(source), extract_alignment_features(reference)
+    span, reference_span = (_audible_span(side.audible) for side in whole)
+    part = whole[0].select(span), whole[1].select(reference_span)
+    anchor_frames = [
+        (round(a.source_s / HOP_S) - span.start, round(a.reference_s / HOP_S) - reference_span.start)
         for a in anchors
     ]
-    path = refine_path(heard, other, find_coarse_path(heard, other, knots)) + partner.start
-    frames = np.arange(len(here.audible))
-    if _is_simultaneous(path - frames[span], here, there, span):
-        found = _measure_alignment(here, there, frames.astype(float), np.ones(len(frames)))
-        return Alignment(frames * HOP_S, found, exact=True)
+    path = refine_path(*part, find_coarse_path(*part, anchor_frames)) + reference_span.start
+    frames = np.arange(len(whole[0].audible))
+
+    # Takes whose lag is within the error of an alignment are left as they are.
+    if _is_simultaneous(path - frames[span], *whole, span):
+        quality = _measure_alignment(*whole, frames.astype(float), np.ones(len(frames)))
+        return Alignment(frames * HOP_S, quality, exact=True)
+
     slope = _path_slopes(path)
-    found = _measure_alignment(heard, other, path - partner.start, slope)
+    quality = _measure_alignment(*part, path - reference_span.start, slope)
     seconds = np.full(len(frames), np.nan)
     seconds[span] = np.where(_has_counterpart(slope), path * HOP_S, np.nan)
-    return Alignment(seconds, found, exact=False)
+    return Alignment(seconds, quality, exact=False)
 
 
 def _audible_span(audible: NDArray[np.bool_]) -> slice:
-    """Span from the first audible frame to the last; its start is even, as the coarse grid's."""
+    """Return the span of audible frames; its start is a multiple of the coarse grid."""
     first, last = np.flatnonzero(audible)[[0, -1]]
     return slice(int(first) // COARSE_FACTOR * COARSE_FACTOR, int(last) + 1)
 
@@ -382,19 +372,18 @@ def _audible_span(audible: NDArray[np.bool_]) -> slice:
 def _is_simultaneous(
     lag: FloatArray, source: AlignmentFeatures, reference: AlignmentFeatures, span: slice
 ) -> bool:
-    """Whether the lag [frame of the span] is no more than an alignment's own error."""
     short, long = sorted((len(source.audible), len(reference.audible)))
     if short < (1 - _MAX_LENGTH_DIFFERENCE) * long:
         return False
-    away = np.abs(lag[source.audible[span]]) * HOP_S
-    return bool(np.median(away) <= _MAX_MEDIAN_LAG_S and np.quantile(away, 0.9) <= _MAX_P90_LAG_S)
+    distance = np.abs(lag[source.audible[span]]) * HOP_S
+    return bool(np.median(distance) <= _MAX_MEDIAN_LAG_S and np.quantile(distance, 0.9) <= _MAX_P90_LAG_S)
 
 
 def _path_slopes(path: FloatArray) -> FloatArray:
-    """Slope [frame] of a path over the half second around each frame, or all there is."""
-    reach = _SLOPE_FRAMES // 2
+    """Return the slope [frame] of a path over the half second around each frame."""
+    radius = _SLOPE_FRAMES // 2
     frames = np.arange(len(path))
-    before, after = (frames - reach).clip(0), (frames + reach).clip(0, len(path) - 1)
+    before, after = (frames - radius).clip(0), (frames + radius).clip(0, len(path) - 1)
     return np.asarray((path[after] - path[before]) / np.maximum(after - before, 1))
 
 
@@ -410,13 +399,13 @@ def _measure_alignment(
     both = both if both.any() else np.ones_like(both)
     partner = reference.fine[columns]
 
-    def agreement(turned: NDArray[np.float32]) -> float:
-        return float(np.einsum("fp,fp->f", turned, partner)[both].mean())
+    def similarity(fine: NDArray[np.float32]) -> float:
+        return float(np.einsum("fp,fp->f", fine, partner)[both].mean())
 
-    turns = [agreement(np.roll(source.fine, k * len(path) // 16, axis=0)) for k in range(1, 16)]
+    rotated = [similarity(np.roll(source.fine, k * len(path) // 16, axis=0)) for k in range(1, 16)]
     return AlignmentQuality(
-        similarity=agreement(source.fine),
-        chance=float(np.mean(turns)),
+        similarity=similarity(source.fine),
+        chance=float(np.mean(rotated)),
         slowest=float(slope.min()),
         fastest=float(slope.max()),
         stuck=float(1 - _has_counterpart(slope).mean()),

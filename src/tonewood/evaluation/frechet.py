@@ -1,12 +1,9 @@
-"""Fréchet distance between two folders' features, which need no pairs: plain functions on arrays.
+"""Fréchet distance between the sound of two folders, which need not be paired.
 
-Fréchet distance of the Gaussians that fit both clouds of points (Dowson & Landau 1982; for audio,
-Kilgour et al. 2019). Estimated from few recordings it comes out too large, by about 1 / their
-number: so it is estimated from parts of what there is too, and the line through those against
-1 / share is followed to where the data would be endless (Chong & Forsyth 2020; for audio, Gui et
-al. 2024). Parts are drawn by stretches, since the frames of one stretch are no independent draws.
-
-Two folders that need not correspond → how far one's sound is from the other's.
+The distance is that of Gaussians fitted to both sets of features (Dowson & Landau 1982; for audio,
+Kilgour et al. 2019). Its bias is proportional to 1 / n. So it is also estimated from subsets, and
+the line over 1 / n is extrapolated to infinite data (Chong & Forsyth 2020; for audio, Gui et al.
+2024). Subsets consist of stretches, since the frames of one stretch are not independent.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -20,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.reader import find_audio_files, read_recording
-from tonewood.dsp.filterbank import frame_levels, is_audible
+from tonewood.dsp.filterbank import audible_frames, frame_levels
 from tonewood.enhancement.output_files import FileFailure, FileStarted
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import FolderError, TonewoodError, printable
@@ -28,30 +25,28 @@ from tonewood.model.model import Model
 from tonewood.utils.arrays import FloatArray
 
 MIN_STRETCHES = 6
-_FRACTIONS = (1 / 2, 3 / 5, 3 / 4, 1.0)
+_FRACTIONS = (1 / 2, 3 / 5, 3 / 4, 1.0)  # 1 / fraction from 1 to 2, about evenly spaced
 _DRAWS = 24
 
 
 class Gaussian(NamedTuple):
-    """Mean [feature] and covariance [feature, feature] of a cloud of points."""
+    """Mean [feature] and covariance [feature, feature]."""
 
     mean: FloatArray
     covariance: FloatArray
 
 
 class FrechetEstimate(NamedTuple):
-    """A Fréchet distance, in the square of the features' unit.
+    """Fréchet distance in the square of the features' unit.
 
     Parameters
     ----------
     distance : float
-        Extrapolated to endless data. As an unbiased estimate of what may be 0 it may come out
-        a little below 0.
+        Extrapolated to infinite data; unbiased, so it may be slightly negative near 0.
     error : float
-        Its standard error: the spread of the distances from half of the stretches
-        (delete-d jackknife, Shao & Wu 1989, d one half).
+        Standard error, from half of the stretches (delete-d jackknife, Shao & Wu 1989).
     plain : float
-        From all there is, its bias left in.
+        From all data, with its bias.
     """
 
     distance: float
@@ -60,58 +55,53 @@ class FrechetEstimate(NamedTuple):
 
 
 def fit_gaussian(points: FloatArray) -> Gaussian:
-    """Fit points [point, feature].
-
-    The covariance is the plain one: one shrunk towards a sphere (Ledoit & Wolf 2004) bends the
-    line that `extrapolate_frechet_distance` follows, and of a bias of 2.5 leaves 1.6 where this leaves 0.2 of 4.9
-    (equal Gaussians of 32 features, 120 points each: `benchmarks/frechet.py`).
-    """
+    """Fit a Gaussian to points [point, feature]."""
+    # Not shrunk (Ledoit & Wolf 2004): that bends the line of the extrapolation. Of a bias of 2.5 it
+    # leaves 1.6, where this leaves 0.2 of 4.9 (32 features, 120 points: benchmarks/frechet.py).
     return Gaussian(points.mean(axis=0), np.cov(points, rowvar=False))
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """|μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), in the square of the features' unit."""
+    """Return |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), in the square of the features' unit."""
     # Σ_a Σ_b has the eigenvalues of the symmetric Σ_a^½ Σ_b Σ_a^½.
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     mixed = np.linalg.eigvalsh(root @ b.covariance @ root)
-    apart = float(np.square(a.mean - b.mean).sum())
+    mean_term = float(np.square(a.mean - b.mean).sum())
     spread = float(np.trace(a.covariance) + np.trace(b.covariance))
-    return apart + spread - 2 * float(np.sqrt(mixed.clip(0)).sum())
+    return mean_term + spread - 2 * float(np.sqrt(mixed.clip(0)).sum())
 
 
 def extrapolate_frechet_distance(
     a: Sequence[FloatArray], b: Sequence[FloatArray], rng: np.random.Generator
 ) -> FrechetEstimate:
-    """Fréchet distance between two folders, its dependence on their size taken off.
+    """Estimate the Fréchet distance between two folders, independent of their size.
 
     Parameters
     ----------
     a, b : sequences of arrays [point, feature]
-        Stretches of the folders' recordings, `MIN_STRETCHES` of each at least.
-    rng : Generator
-        Draws the parts.
+        At least `MIN_STRETCHES` stretches of each folder.
     """
     assert min(len(a), len(b)) >= MIN_STRETCHES
-    drawn = [
-        np.array([_subset_distance(a, b, share, rng) for _ in range(_DRAWS if share < 1 else 1)])
-        for share in _FRACTIONS
+    samples = [
+        np.array([_subset_distance(a, b, fraction, rng) for _ in range(_DRAWS if fraction < 1 else 1)])
+        for fraction in _FRACTIONS
     ]
-    means = [float(distances.mean()) for distances in drawn]
-    # Sizes are rounded to whole stretches: what counts is the share that was really drawn.
-    scarcity = [0.5 * (len(a) / _subset_size(a, s) + len(b) / _subset_size(b, s)) for s in _FRACTIONS]
-    endless = float(np.polynomial.Polynomial.fit(scarcity, means, 1)(0.0))
-    return FrechetEstimate(endless, float(drawn[0].std(ddof=1)), means[-1])
+    means = [float(distances.mean()) for distances in samples]
+    # Sizes are rounded to whole stretches: the abscissa is the mean of the actual 1 / fraction.
+    inverse_size = [0.5 * (len(a) / _subset_size(a, s) + len(b) / _subset_size(b, s)) for s in _FRACTIONS]
+    extrapolated = float(np.polynomial.Polynomial.fit(inverse_size, means, 1)(0.0))
+    return FrechetEstimate(extrapolated, float(samples[0].std(ddof=1)), means[-1])
 
 
 def _subset_distance(
     a: Sequence[FloatArray], b: Sequence[FloatArray], fraction: float, rng: np.random.Generator
 ) -> float:
-    parts = (
+    subsets = (
         np.concatenate([side[i] for i in rng.permutation(len(side))[: _subset_size(side, fraction)]])
         for side in (a, b)
     )
-    return frechet_distance(*map(fit_gaussian, parts))
+    return frechet_distance(*map(fit_gaussian, subsets))
 
 
 def _subset_size(side: Sequence[FloatArray], fraction: float) -> int:
@@ -119,15 +109,15 @@ def _subset_size(side: Sequence[FloatArray], fraction: float) -> int:
 
 
 _STRETCH_SECONDS = 10.0
-_MIN_STRETCH_SECONDS = 1.0  # a shorter rest of a recording is left out
-_RELATIVE_FLOOR_DB = -70.0
+_MIN_STRETCH_SECONDS = 1.0  # of sound; stretches with less are left out
+_RELATIVE_FLOOR_DB = -70.0  # of mel levels: noise floors must not dominate the distance
 
 Stretch = NDArray[np.float64]
-"""Points [point, feature] of up to ten seconds."""
+"""Features [point, feature] of up to ten seconds."""
 
 
 class FolderFeatures(NamedTuple):
-    """Stretches of a folder's recordings, as the scorer hears them and by their mel levels."""
+    """Features of a folder, by stretch: the scorer's activations, and mel levels."""
 
     scorer: list[Stretch]
     mel: list[Stretch]
@@ -135,17 +125,16 @@ class FolderFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class FolderComparison:
-    """How far a folder's sound is from the reference's.
+    """Distance between a folder's sound and the reference's.
 
     Parameters
     ----------
-    output, reference : Path
-    scorer : Estimate
-        Fréchet distance of the scorer's last feature maps, pooled over every second.
-    mel : Estimate
-        The same of the mel levels of every audible frame, relative to the frame's own, dB².
+    scorer : FrechetEstimate
+        Of the scorer's last feature maps, pooled over every second.
+    mel : FrechetEstimate
+        Of the mel levels of every audible frame, relative to the level of the frame, dB².
     stretches : tuple of int
-        Stretches of up to ten seconds in either folder.
+        Number in each folder.
     """
 
     output: Path
@@ -156,7 +145,7 @@ class FolderComparison:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """Comparison as JSON."""
         return {
             "output": str(self.output),
             "reference": str(self.reference),
@@ -169,19 +158,17 @@ class FolderComparison:
 def compare_folder_sound(
     output: Path, reference: Path, model: Model, *, seed: int = 0
 ) -> Iterator[FileStarted | FileFailure | FolderComparison]:
-    """Fréchet distances between two folders; yields its progress and, last, the `FolderComparison`.
-
-    A recording that cannot be used is a `FileFailure`, and the others go on.
+    """Compare two folders; yields progress, a `FileFailure` for each unusable recording, and the result.
 
     Raises
     ------
     FolderError
-        A folder is missing, or holds too little.
+        A folder does not exist or has too little sound.
     """
-    clouds = []
+    sides = []
     for folder, paths in [(folder, find_audio_files(folder)) for folder in (output, reference)]:
-        clouds.append((yield from _extract_folder_features(folder, paths, model)))
-    ours, theirs = clouds
+        sides.append((yield from _extract_folder_features(folder, paths, model)))
+    ours, theirs = sides
     rng = np.random.default_rng(seed)
     yield FolderComparison(
         output=output,
@@ -195,7 +182,7 @@ def compare_folder_sound(
 def _extract_folder_features(
     folder: Path, paths: Sequence[Path], model: Model
 ) -> Generator[FileStarted | FileFailure, None, FolderFeatures]:
-    clouds = FolderFeatures([], [])
+    features = FolderFeatures([], [])
     for number, path in enumerate(paths, start=1):
         yield FileStarted(number, len(paths), path)
         try:
@@ -204,32 +191,31 @@ def _extract_folder_features(
             yield FileFailure(path, error)
             continue
         rows = scorer_input(to_analysis_rate(recording.samples, recording.rate, model), model)
-        for part, heard in _iter_stretches(rows, model):
-            clouds.scorer.append(_pool_activations(part, model))
-            relative = part - frame_levels(part)
-            clouds.mel.append(relative[:, heard].clamp_min(_RELATIVE_FLOOR_DB).T.double().numpy())
-    if len(clouds.mel) < MIN_STRETCHES:
+        for stretch, audible in _iter_stretches(rows, model):
+            features.scorer.append(_pool_activations(stretch, model))
+            relative = stretch - frame_levels(stretch)
+            features.mel.append(relative[:, audible].clamp_min(_RELATIVE_FLOOR_DB).T.double().numpy())
+    if len(features.mel) < MIN_STRETCHES:
         raise FolderError(
-            f"{printable(folder)} holds {len(clouds.mel)} stretches of up to {_STRETCH_SECONDS:g} s; a "
+            f"{printable(folder)} has {len(features.mel)} stretches of up to {_STRETCH_SECONDS:g} s; a "
             f"Fréchet distance needs {MIN_STRETCHES}: add recordings"
         )
-    return clouds
+    return features
 
 
 def _iter_stretches(rows: Tensor, model: Model) -> Iterator[tuple[Tensor, Tensor]]:
-    """Stretches [row, frame] of a recording that hold sound, and which frames [frame] do."""
+    """Yield stretches [row, frame] of a recording with enough sound, and their audible frames."""
     spectrum = model.settings.spectrum
-    level = frame_levels(rows)
-    heard = is_audible(level)
-    least = spectrum.to_frames(_MIN_STRETCH_SECONDS)
+    min_frames = spectrum.to_frames(_MIN_STRETCH_SECONDS)
     length = spectrum.to_frames(_STRETCH_SECONDS)
-    for part, audible in zip(torch.split(rows, length, 1), torch.split(heard, length), strict=True):
-        if int(audible.sum()) >= least:
-            yield part, audible
+    stretches = zip(torch.split(rows, length, 1), torch.split(audible_frames(rows), length), strict=True)
+    for stretch, audible in stretches:
+        if int(audible.sum()) >= min_frames:
+            yield stretch, audible
 
 
 def _pool_activations(rows: Tensor, model: Model) -> Stretch:
-    """The scorer's feature maps [second, channel], averaged over rows and each second."""
+    """Return the scorer's feature maps [second, channel], averaged over rows and each second."""
     with torch.no_grad():
         maps = model.scorer.activations(rows[None])[0].mean(dim=1)
     seconds = max(1, int(rows.shape[1] / model.settings.spectrum.frames_per_second))

@@ -1,8 +1,8 @@
 """Distances between a recording and a paired reference take: plain functions on arrays.
 
-Every distance is in dB, is 0 for equal sounds, and takes no notice of the overall level. Takes that
-are simultaneous are compared frame by frame; for others a `Warp` says where in the reference each
-moment of the estimate is, and its frames are compared with the reference's there.
+Every distance is in dB, is 0 for equal sounds, and does not depend on the overall level.
+Simultaneous takes are compared frame by frame. For others, a `Warp` gives the reference time of
+each frame.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Warp = Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]]
 
 _BANDS = BandSettings(scale="mel", count=48, low_hz=40.0, high_hz=8_000.0)
 _SPECTRUM = SpectrumSettings()
-_FLOOR_DB = -100.0
+_FLOOR_DB = -100.0  # dBFS: differences between inaudible levels must not count
 
 
 class PairDistances(NamedTuple):
@@ -36,20 +36,12 @@ class PairDistances(NamedTuple):
 
 
 def measure_distances(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> PairDistances:
-    """Distances between waveforms [sample] at 16 kHz.
+    """Measure all distances between waveforms [sample] at 16 kHz.
 
-    Parameters
-    ----------
-    warp : Warp, optional
-        Without one the waveforms are simultaneous and of one length.
-
-    Raises
-    ------
-    CallError
-        The lengths differ, and no warp says what belongs together.
+    Without a warp the waveforms are simultaneous; CallError if their lengths differ.
     """
-    flat = estimate.ndim == reference.ndim == 1
-    if not flat or (warp is None and estimate.shape != reference.shape):
+    is_mono = estimate.ndim == reference.ndim == 1
+    if not is_mono or (warp is None and estimate.shape != reference.shape):
         raise CallError(
             f"a distance needs two waveforms of one length, not {tuple(estimate.shape)} and "
             f"{tuple(reference.shape)}: align them first"
@@ -63,69 +55,73 @@ def measure_distances(estimate: Tensor, reference: Tensor, warp: Warp | None = N
 
 
 def gap_closed(before: float, after: float) -> float:
-    """Share of a distance that was closed: 1 all, 0 nothing, negative where it grew."""
+    """Return the share of a distance that was closed: 1 all, 0 none, negative if it grew."""
     return 1 - after / before
 
 
 def mel_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
-    """Mel log-spectral distance: 48 bands from 40 Hz to 8 kHz.
-
-    Over the frames where the reference is within 45 dB of its loudest: take off the mean
-    difference, once for the whole recording, then average each frame's root mean square over
-    bands.
-    """
-    return rows_distance(
-        *_matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
-    )
+    """Return the mel log-spectral distance: 48 bands from 40 Hz to 8 kHz."""
+    return _warped_distance(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
 
 
 def rows_distance(estimate_db: Tensor, reference_db: Tensor) -> float:
-    """Distance of `mel_distance` between row levels [row, frame] in dB."""
+    """Return the distance between row levels [row, frame] in dB.
+
+    Over the frames where the reference is audible: remove the mean difference, once for the whole
+    recording, then average the root mean square over rows of each frame.
+    """
     difference = (estimate_db - reference_db)[:, audible_frames(reference_db)]
+    # One gain for the whole recording: removing it frame by frame would hide wrong dynamics.
     difference = difference - difference.mean()
     return float(difference.square().mean(dim=0).sqrt().mean())
 
 
 def log_spectral_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
-    """Log-spectral distance over the bins of the paper's spectrogram, as `mel_distance`."""
-    return rows_distance(
-        *_matched_frames(_bin_levels_db(estimate), _bin_levels_db(reference), _SPECTRUM, warp)
-    )
+    """Return the log-spectral distance over the bins of the paper's spectrogram."""
+    return _warped_distance(_bin_levels_db(estimate), _bin_levels_db(reference), _SPECTRUM, warp)
 
 
 def multi_resolution_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
-    """Mean over windows of 32, 64 and 128 ms of the log-spectral distance.
+    """Return the mean log-spectral distance over windows of 32, 64 and 128 ms.
 
-    After the multi-resolution STFT loss (Yamamoto et al. 2020), its logarithmic part, in dB.
+    It is the logarithmic part of the multi-resolution STFT loss (Yamamoto et al. 2020) in dB.
     """
-    parts = []
+    distances = []
+    # Hops of a quarter window, as in the published loss.
     for fft in (512, 1024, 2048):
         settings = SpectrumSettings(window_ms=1000 * fft / 16_000, hop_ms=250 * fft / 16_000, fft=fft)
         rows = _bin_levels_db(estimate, settings), _bin_levels_db(reference, settings)
-        parts.append(rows_distance(*_matched_frames(*rows, settings, warp)))
-    return sum(parts) / len(parts)
+        distances.append(_warped_distance(*rows, settings, warp))
+    return sum(distances) / len(distances)
 
 
 def long_term_error(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
-    """Root mean square difference of the two long-term mel spectra, mean level taken off."""
+    """Return the rms difference of the long-term mel spectra, without the mean level."""
     rows = _matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
+    # Mean of power, not of dB: pauses must not weigh as much as notes.
     power = [torch.pow(10.0, side / 10).mean(dim=1) for side in rows]
     difference = 10 * torch.log10(power[0] / power[1])
     return float((difference - difference.mean()).square().mean().sqrt())
 
 
+def _warped_distance(
+    estimate_db: Tensor, reference_db: Tensor, settings: SpectrumSettings, warp: Warp | None
+) -> float:
+    return rows_distance(*_matched_frames(estimate_db, reference_db, settings, warp))
+
+
 def _matched_frames(
     estimate_db: Tensor, reference_db: Tensor, settings: SpectrumSettings, warp: Warp | None
 ) -> tuple[Tensor, Tensor]:
-    """Rows [row, frame] of the estimate's frames, and of the reference's that belong to them."""
+    """Return the estimate's frames that have a counterpart, and the reference's, [row, frame]."""
     if warp is None:
         return estimate_db, reference_db
     hop = settings.hop / settings.rate
-    place = warp(np.arange(estimate_db.shape[1]) * hop) / hop
-    used = np.isfinite(place)
+    position = warp(np.arange(estimate_db.shape[1]) * hop) / hop
+    used = np.isfinite(position)
     if not used.any():
-        raise CallError("no moment of the estimate has a counterpart: align another pair")
-    columns = place[used].round().astype(np.int64).clip(0, reference_db.shape[1] - 1)
+        raise CallError("no frame of the estimate has a counterpart: align another pair")
+    columns = position[used].round().astype(np.int64).clip(0, reference_db.shape[1] - 1)
     return estimate_db[:, torch.from_numpy(used)], reference_db[:, torch.from_numpy(columns)]
 
 

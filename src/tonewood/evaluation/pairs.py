@@ -17,7 +17,7 @@ from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments, default_enhance_settings
+from tonewood.settings import EnhanceSettings, default_enhance_settings
 
 MEASURE_RATE = 16_000  # of the measures, Hz
 
@@ -25,7 +25,7 @@ _TONEWOOD_SETTINGS = default_enhance_settings("search")
 METHOD_UNTOUCHED, METHOD_STATIC, METHOD_TONEWOOD = "untouched", "static", "Tonewood"
 EVALUATED_METHODS: dict[str, EnhanceSettings | None] = {
     METHOD_UNTOUCHED: None,
-    METHOD_STATIC: apply_assignments(_TONEWOOD_SETTINGS, ["prior.kind=static", "search.steps=0"]),
+    METHOD_STATIC: _TONEWOOD_SETTINGS.replace(prior=dict(kind="static"), search=dict(steps=0)),
     METHOD_TONEWOOD: _TONEWOOD_SETTINGS,
 }
 _FILE_COLUMNS, _TIME_COLUMNS = ["source", "reference"], ["source_s", "reference_s"]
@@ -146,7 +146,7 @@ def apply_method(
 
     Every method is measured at work, on inputs that a user would be warned of too.
     """
-    plain = apply_assignments(settings, [f"seed={seed}", "force=true", "certificate.control_steps=0"])
+    plain = settings.replace(seed=seed, force=True, certificate=dict(control_steps=0))
     *_, made = enhance_array(recording.samples, recording.rate, model, plain, device=device)
     assert isinstance(made, Enhancement)
     return made

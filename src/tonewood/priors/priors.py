@@ -24,7 +24,8 @@ from tonewood.priors.nearest_neighbours import (
     map_to_other,
 )
 from tonewood.priors.shrinkage import ShrinkageFactors, mean_over_audible
-from tonewood.settings import PriorKind, PriorsSettings
+from tonewood.setting_types import PriorKind
+from tonewood.settings import PriorsSettings
 
 NETWORK_SMOOTHING_MS = 50.0
 

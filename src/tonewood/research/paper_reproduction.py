@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -40,11 +40,11 @@ from tonewood.mask.mask import Mask
 from tonewood.mask.search import StickyNoteGains, scatter_sticky_notes
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import class_activation_map, interpolate_cam
+from tonewood.setting_types import NoteShape
 from tonewood.settings import (
     EnhanceSettings,
     ModelSettings,
     Settings,
-    apply_assignments,
     default_enhance_settings,
 )
 from tonewood.training.distillation import LabelProgress
@@ -97,7 +97,7 @@ def plot_block_masks(waves: Sequence[Tensor], model: Model, seed: int) -> bytes:
     rows = iter(panels)
     for number, wave in enumerate(waves, start=1):
         frames = _spectrogram_levels(wave, model).shape[1]
-        for shape in ("rectangular", "square"):
+        for shape in get_args(NoteShape):
             made = optimize_blocks(wave, model, shape, seed)
             left, right = next(rows)
             name = f"piece {number}, {shape} blocks"
@@ -106,9 +106,9 @@ def plot_block_masks(waves: Sequence[Tensor], model: Model, seed: int) -> bytes:
     return figure_png(figure)
 
 
-def optimize_blocks(wave: Tensor, model: Model, shape: str, seed: int) -> OptimizedBlocks:
+def optimize_blocks(wave: Tensor, model: Model, shape: NoteShape, seed: int) -> OptimizedBlocks:
     """Blocks over a mono waveform [sample], their gains found by the paper's objective."""
-    settings = apply_assignments(default_enhance_settings("paper"), [f"prior.notes.shape={shape}"])
+    settings = default_enhance_settings("paper").replace(prior=dict(notes=dict(shape=shape)))
     layout, spectrum = settings.prior.notes, model.settings.spectrum
     analysis = analyse_source(ArraySource(wave.numpy()[None], spectrum.rate), model)
     grid, frames, hop = (
@@ -178,10 +178,8 @@ _SEARCH_SETTINGS, _PAPER_SETTINGS = (
 REPRODUCED_METHODS: dict[str, EnhanceSettings | None] = {
     pairs_module.METHOD_UNTOUCHED: None,
     pairs_module.METHOD_STATIC: pairs_module.EVALUATED_METHODS[pairs_module.METHOD_STATIC],
-    "neighbours": apply_assignments(_SEARCH_SETTINGS, ["prior.kind=neighbours", "search.steps=0"]),
-    _FREE_MASK_METHOD: apply_assignments(
-        _PAPER_SETTINGS, ["prior.kind=random", "search.alpha=0", "search.beta=0"]
-    ),
+    "neighbours": _SEARCH_SETTINGS.replace(prior=dict(kind="neighbours"), search=dict(steps=0)),
+    _FREE_MASK_METHOD: _PAPER_SETTINGS.replace(prior=dict(kind="random"), search=dict(alpha=0, beta=0)),
     _BLOCK_MASK_METHOD: _PAPER_SETTINGS,
     pairs_module.METHOD_TONEWOOD: _SEARCH_SETTINGS,
 }

@@ -1,1 +1,1 @@
-"""Statistics of classifiers and listening tests."""
+"""Statistics of listening tests, classifiers and bootstrap samples: plain functions on arrays."""

@@ -1,4 +1,4 @@
-"""Telling two folders apart by a few numbers a recording: how well, and beyond chance or not."""
+"""Linear classification of two folders from a few features per recording, and its significance."""
 
 from statistics import NormalDist
 from typing import Any
@@ -11,7 +11,7 @@ from tonewood.utils.arrays import FloatArray
 
 
 class Accuracy(Settings):
-    """Balanced accuracy on recordings left out, and its 95 % interval."""
+    """Balanced accuracy on held-out recordings, and its 95 % interval."""
 
     mean: float
     low: float
@@ -19,35 +19,38 @@ class Accuracy(Settings):
 
 
 _FOLDS, _CONFIDENCE = 10, 0.95
-_SHRINKAGE = 0.1
+_SHRINKAGE = 0.1  # keeps the covariance invertible with more features than recordings
 
 
 def hotelling_t(values: FloatArray, shuffles: NDArray[np.int64], first_count: int) -> FloatArray:
-    """Hotelling's T [shuffle] between the first so many of the shuffled recordings and the rest.
+    """Return Hotelling's T [shuffle] between the first `first_count` recordings and the rest.
 
     Parameters
     ----------
     values : array [recording, feature]
-    shuffles : array [shuffle, recording] of int
+    shuffles : int array [shuffle, recording]
+        Orders of the recordings.
     """
     n, d = values.shape
-    whole = values - values.mean(axis=0)
-    scatter = whole.T @ whole
-    found = []
-    for part in np.array_split(shuffles, max(1, shuffles.size * d // 2**22)):
-        first_mean = whole[part[:, :first_count]].mean(axis=1)
-        gap = first_mean * (n / (n - first_count))  # both means sum to nought, weighed
+    centred = values - values.mean(axis=0)
+    scatter = centred.T @ centred
+    statistics = []
+    # Split so that the covariances of all shuffles never exist at once.
+    for orders in np.array_split(shuffles, max(1, shuffles.size * d // 2**22)):
+        first_mean = centred[orders[:, :first_count]].mean(axis=1)
+        gap = first_mean * (n / (n - first_count))  # the weighted means of both groups sum to 0
         weight = first_count * (n - first_count) / n
-        # Within is what between leaves of the whole: no need to centre every shuffle.
+        # Within = total - between: no shuffle has to be centred.
         within = (scatter - weight * gap[:, :, None] * gap[:, None, :]) / (n - 2)
         within = within + _SHRINKAGE / n * np.trace(scatter) / (n * d) * np.eye(d)
         solved = np.linalg.solve(within, gap[:, :, None])[:, :, 0]
-        found.append(np.sqrt(np.maximum(0.0, weight * (gap * solved).sum(axis=1))))
-    return np.concatenate(found)
+        statistics.append(np.sqrt(np.maximum(0.0, weight * (gap * solved).sum(axis=1))))
+    return np.concatenate(statistics)
 
 
 def stratified_folds(is_source: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Fold [recording], both sides spread over all folds."""
+    """Return the fold [recording] of each recording, with both sides in every fold."""
+    # No more folds than recordings of the smaller side, or some folds would lack it.
     fold = np.zeros(len(is_source), dtype=np.int64)
     count = max(1, min(_FOLDS, int(is_source.sum()), int((~is_source).sum())))
     for side in (is_source, ~is_source):
@@ -58,14 +61,14 @@ def stratified_folds(is_source: NDArray[np.bool_], rng: np.random.Generator) -> 
 def lda_cross_validate(
     values: FloatArray, is_source: NDArray[np.bool_], folds: NDArray[Any], shrinkage: float = 0.01
 ) -> FloatArray:
-    """Whether each row [row] of values [row, feature] is told right when its fold is left out.
+    """Return whether each row [row] of values [row, feature] is classified right, held out by fold.
 
-    Linear discriminant analysis, both sides weighing the same; a tie is half right.
+    Linear discriminant analysis with equal priors; a tie counts 0.5.
     """
-    told = np.full(len(values), 0.5)
+    correct = np.full(len(values), 0.5)
     for fold in np.unique(folds):
-        rest, left = folds != fold, folds == fold
-        sides = [values[rest & side] for side in (~is_source, is_source)]
+        train, held_out = folds != fold, folds == fold
+        sides = [values[train & side] for side in (~is_source, is_source)]
         if not all(len(side) for side in sides):
             continue
         means = [side.mean(axis=0) for side in sides]
@@ -74,16 +77,16 @@ def lda_cross_validate(
         d = values.shape[1]
         within = within + (shrinkage * np.trace(within) / max(d, 1) + 1e-12) * np.eye(d)
         direction = np.linalg.solve(within, means[1] - means[0])
-        side_of = np.sign((values[left] - (means[0] + means[1]) / 2) @ direction)
-        told[left] = 0.5 + 0.5 * side_of * np.where(is_source[left], 1.0, -1.0)
-    return told
+        side_of = np.sign((values[held_out] - (means[0] + means[1]) / 2) @ direction)
+        correct[held_out] = 0.5 + 0.5 * side_of * np.where(is_source[held_out], 1.0, -1.0)
+    return correct
 
 
 def balanced_accuracy(correct: FloatArray, is_source: NDArray[np.bool_]) -> Accuracy:
-    """Mean of both sides' shares told right [recording], with its interval.
+    """Return the mean of both sides' accuracies, from correct [recording], with its interval.
 
-    Wilson's interval for each share, joined by the method of variance estimates recovery
-    (Zou & Donner 2008), which stays honest where all are right.
+    Wilson's interval of each side, joined by the method of variance estimates recovery (Zou &
+    Donner 2008), which has a width even where all are right.
     """
     squares, means = np.zeros(2), []
     for side in (~is_source, is_source):
@@ -97,7 +100,7 @@ def balanced_accuracy(correct: FloatArray, is_source: NDArray[np.bool_]) -> Accu
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval (1927) of a share seen in so many."""
+    """Return Wilson's 95 % interval (1927) of a share of `count` observations."""
     z = float(NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2))
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)

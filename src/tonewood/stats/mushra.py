@@ -1,4 +1,4 @@
-"""Ratings from 0 to 100 of several conditions of one sound (MUSHRA, ITU-R BS.1534-3)."""
+"""Analysis of MUSHRA ratings, 0 to 100, of several conditions of one sound (ITU-R BS.1534-3)."""
 
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -11,19 +11,15 @@ from tonewood.errors import MissingExtraError
 from tonewood.stats.proportions import holm_adjust
 from tonewood.utils.arrays import FloatArray
 
-MIN_REFERENCE_RATING, MAX_ANCHOR_RATING, MAX_FAILED_TRIALS, MAX_FAILED_LISTENERS = (
-    90.0,
-    90.0,
-    0.15,
-    0.25,
-)
+# Post-screening of listeners, BS.1534-3, 4.1.2; the share of failed listeners is ours.
+MIN_REFERENCE_RATING, MAX_ANCHOR_RATING, MAX_FAILED_TRIALS, MAX_FAILED_LISTENERS = 90.0, 90.0, 0.15, 0.25
 
 
 class ConditionMedian(NamedTuple):
-    """A condition: median over listeners with its 95 % interval, and quartiles of all ratings.
+    """Median of a condition with its 95 % interval, and quartiles of all ratings.
 
-    Each listener counts once, by the mean of its ratings. Where listeners are too few for an
-    interval it is None.
+    Each listener counts once, by the mean of its ratings. The interval is None for too few
+    listeners.
     """
 
     listeners: int
@@ -35,7 +31,7 @@ class ConditionMedian(NamedTuple):
 
 
 class ConditionDifference(NamedTuple):
-    """Two conditions compared listener by listener, by Wilcoxon's signed ranks."""
+    """Two conditions compared over listeners by Wilcoxon's signed-rank test."""
 
     first: int
     second: int
@@ -45,14 +41,14 @@ class ConditionDifference(NamedTuple):
 
 
 class FriedmanTest(NamedTuple):
-    """Whether the conditions differ at all, listeners being the blocks."""
+    """Friedman's test of all conditions, with listeners as blocks."""
 
     statistic: float
     p: float
 
 
 class MixedEffect(NamedTuple):
-    """A condition less the first, of a mixed model, with its 95 % interval."""
+    """Difference of a condition from the first, by a mixed model, with its 95 % interval."""
 
     condition: int
     estimate: float
@@ -64,65 +60,67 @@ class MixedEffect(NamedTuple):
 def find_unreliable_listeners(
     ratings: FloatArray, reference: int, anchor: int | None = None
 ) -> NDArray[np.bool_]:
-    """Who is left out [listener] (BS.1534-3, 4.1.2).
+    """Return a mask of the listeners [listener] to exclude (BS.1534-3, 4.1.2).
 
-    Who rates the hidden reference below 90, or the mid-range anchor above 90, on more than 15 %
-    of the trials. A trial whose anchor more than a quarter of the listeners rate above 90 is
-    not held against anyone: there the filter took little away.
+    These rate the hidden reference below 90, or the mid-range anchor above 90, on more than 15 %
+    of the trials. Trials whose anchor more than a quarter of the listeners rate above 90 do not
+    count: there the anchor is hardly audible.
 
     Parameters
     ----------
     ratings : array [listener, trial, condition]
-        From 0 to 100; NaN where nothing was rated.
+        NaN where nothing was rated.
     reference, anchor : int
-        Conditions: the hidden reference, the mid-range anchor.
+        Indices of the hidden reference and the mid-range anchor.
     """
     hidden = ratings[:, :, reference]
-    out = _true_fraction(hidden < MIN_REFERENCE_RATING, ~np.isnan(hidden)) > MAX_FAILED_TRIALS
+    excluded = _true_fraction(hidden < MIN_REFERENCE_RATING, ~np.isnan(hidden)) > MAX_FAILED_TRIALS
     if anchor is not None:
         low = ratings[:, :, anchor]
-        heard = ~np.isnan(low)
-        missed = low > MAX_ANCHOR_RATING
-        harmless = missed.sum(axis=0) > MAX_FAILED_LISTENERS * np.maximum(1, heard.sum(axis=0))
-        out |= _true_fraction(missed & ~harmless, heard & ~harmless) > MAX_FAILED_TRIALS
-    return out
+        is_rated = ~np.isnan(low)
+        failed = low > MAX_ANCHOR_RATING
+        most = MAX_FAILED_LISTENERS * np.maximum(1, is_rated.sum(axis=0))
+        counts = failed.sum(axis=0) <= most
+        excluded |= _true_fraction(failed & counts, is_rated & counts) > MAX_FAILED_TRIALS
+    return excluded
 
 
-def _true_fraction(of: NDArray[np.bool_], among: NDArray[np.bool_]) -> FloatArray:
-    share: FloatArray = (of & among).sum(axis=1) / np.maximum(1, among.sum(axis=1))
-    return share
+def _true_fraction(mask: NDArray[np.bool_], valid: NDArray[np.bool_]) -> FloatArray:
+    fraction: FloatArray = (mask & valid).sum(axis=1) / np.maximum(1, valid.sum(axis=1))
+    return fraction
 
 
 def listener_means(ratings: FloatArray) -> FloatArray:
-    """Mean rating [listener, condition] over trials; who rated not all conditions is left out."""
-    counted = ~np.isnan(ratings)
-    number = counted.sum(axis=1)
-    whole = (number > 0).all(axis=1)
-    means: FloatArray = np.where(counted, ratings, 0.0).sum(axis=1)[whole] / number[whole]
+    """Return mean ratings [listener, condition] of those who rated all conditions."""
+    is_rated = ~np.isnan(ratings)
+    number = is_rated.sum(axis=1)
+    complete = (number > 0).all(axis=1)
+    # Those who skipped a condition would shift the paired comparisons.
+    means: FloatArray = np.where(is_rated, ratings, 0.0).sum(axis=1)[complete] / number[complete]
     return means
 
 
 def condition_medians(ratings: FloatArray) -> list[ConditionMedian]:
-    """Median of each condition of ratings [listener, trial, condition]."""
+    """Return the median of each condition of ratings [listener, trial, condition]."""
     means = listener_means(ratings)
-    found = []
+    medians = []
     for condition in range(ratings.shape[2]):
-        own = ratings[:, :, condition]
-        every = own[~np.isnan(own)]
-        quarter, upper = np.quantile(every, [0.25, 0.75])
+        values = ratings[:, :, condition]
+        quarter, upper = np.quantile(values[~np.isnan(values)], [0.25, 0.75])
         low, high = median_interval(means[:, condition])
         middle = float(np.median(means[:, condition]))
-        found.append(ConditionMedian(len(means), middle, low, high, float(quarter), float(upper)))
-    return found
+        medians.append(ConditionMedian(len(means), middle, low, high, float(quarter), float(upper)))
+    return medians
 
 
 def median_interval(values: FloatArray) -> tuple[float | None, float | None]:
-    """95 % interval of the median, between order statistics (Hettmansperger & Sheather 1986).
+    """Return the 95 % interval of a median between order statistics; None for fewer than six values.
 
-    Fewer than six values bound no median with so much confidence.
+    Interpolated (Hettmansperger & Sheather 1986).
     """
     count = len(values)
     ordered = np.sort(values)
+    # The narrowest pair of order statistics with at least 95 %.
     depth = int(stats.binom.ppf(0.025, count, 0.5))
     while depth > 0 and _interval_confidence(depth, count) < 0.95:
         depth -= 1
@@ -137,46 +135,48 @@ def median_interval(values: FloatArray) -> tuple[float | None, float | None]:
 
 
 def _interval_confidence(depth: int, count: int) -> float:
-    """Confidence of the interval between the depth-th smallest and largest of so many."""
+    """Return the confidence of the interval between the depth-th smallest and largest value."""
     return float(1 - 2 * stats.binom.cdf(depth - 1, count, 0.5))
 
 
 def friedman_test(ratings: FloatArray) -> FriedmanTest | None:
-    """Friedman's test of ratings [listener, trial, condition]; None for what it cannot be asked."""
+    """Return Friedman's test of ratings [listener, trial, condition].
+
+    None for fewer than two listeners or three conditions, or where all ratings are equal.
+    """
     means = listener_means(ratings)
     if len(means) < 2 or means.shape[1] < 3 or (np.ptp(means, axis=1) == 0).all():
         return None
-    found = stats.friedmanchisquare(*means.T)
-    return FriedmanTest(float(found.statistic), float(found.pvalue))
+    result = stats.friedmanchisquare(*means.T)
+    return FriedmanTest(float(result.statistic), float(result.pvalue))
 
 
 def compare_conditions(ratings: FloatArray) -> list[ConditionDifference]:
-    """Every two conditions of ratings [listener, trial, condition] compared, corrected by Holm."""
+    """Compare every two conditions of ratings [listener, trial, condition], with Holm's correction."""
     means = listener_means(ratings)
     pairs = list(combinations(range(ratings.shape[2]), 2))
-    raw, gaps = [], []
-    for i, j in pairs:
-        gap = means[:, i] - means[:, j]
-        gaps.append(float(np.median(gap)) if len(gap) else 0.0)
-        raw.append(_wilcoxon_p(gap))
-    corrected = holm_adjust(np.array(raw))
+    gaps = [means[:, i] - means[:, j] for i, j in pairs]
+    medians = [float(np.median(gap)) if len(gap) else 0.0 for gap in gaps]
+    p_values = [_wilcoxon_p(gap) for gap in gaps]
+    adjusted = holm_adjust(np.array(p_values))
     return [
-        ConditionDifference(i, j, gap, p, float(ph))
-        for (i, j), gap, p, ph in zip(pairs, gaps, raw, corrected, strict=True)
+        ConditionDifference(i, j, median, p, float(p_holm))
+        for (i, j), median, p, p_holm in zip(pairs, medians, p_values, adjusted, strict=True)
     ]
 
 
 def _wilcoxon_p(gap: FloatArray) -> float:
     if not gap.any():
         return 1.0
-    # Exact for few without ties; permutations of signs are what ties leave of exactness.
-    tied = len(np.unique(np.abs(gap))) < len(gap) or not gap.all()
-    method = "exact" if not tied and len(gap) <= 50 else "approx"
+    # The exact distribution exists only without ties, and is slow for many listeners.
+    is_tied = len(np.unique(np.abs(gap))) < len(gap) or not gap.all()
+    method = "exact" if not is_tied and len(gap) <= 50 else "approx"
+    # Pratt keeps zero differences: dropping them would overstate what the rest agree on.
     return float(stats.wilcoxon(gap, zero_method="pratt", method=method).pvalue)
 
 
 def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
-    """Conditions less the first, by a mixed model: listeners and trials are drawn at random.
+    """Fit differences from the first condition, with random listeners and trials.
 
     Raises
     ------
@@ -186,26 +186,27 @@ def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
     try:
         from statsmodels.regression.mixed_linear_model import MixedLM
     except ImportError:
-        raise MissingExtraError("mixed effects need statsmodels: pip install 'tonewood[stats]'") from None
+        raise MissingExtraError("mixed effects need statsmodels: pip install '.[stats]'") from None
     import warnings
 
     listener, trial, condition = np.nonzero(~np.isnan(ratings))
     values = ratings[listener, trial, condition]
     count = ratings.shape[2]
-    fixed = np.eye(count)[condition]
-    fixed[:, 0] = 1.0
+    # Treatment coding: the first column is the mean of the first condition.
+    design = np.eye(count)[condition]
+    design[:, 0] = 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a variance of 0 is an answer, not a fault
         model = MixedLM(
             values,
-            fixed,
-            groups=np.zeros(len(values)),
+            design,
+            groups=np.zeros(len(values)),  # one group: crossed effects are variance components
             exog_vc=_crossed_random_effects(listener, trial),
         )
-        made = model.fit(reml=True)
-    ends = np.asarray(made.conf_int())
+        fit = model.fit(reml=True)
+    ends = np.asarray(fit.conf_int())
     return [
-        MixedEffect(k, *(float(it) for it in (made.fe_params[k], *ends[k], made.pvalues[k])))
+        MixedEffect(k, float(fit.fe_params[k]), float(ends[k, 0]), float(ends[k, 1]), float(fit.pvalues[k]))
         for k in range(1, count)
     ]
 
@@ -213,7 +214,10 @@ def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
 def _crossed_random_effects(listener: NDArray[np.integer[Any]], trial: NDArray[np.integer[Any]]) -> object:
     from statsmodels.regression.mixed_linear_model import VCSpec
 
-    indicator = [np.eye(int(of.max()) + 1)[of] for of in (listener, trial)]
     names = ["listener", "trial"]
-    labels = [[f"{name}{k}" for k in range(it.shape[1])] for name, it in zip(names, indicator, strict=True)]
-    return VCSpec(names, [[label] for label in labels], [[it] for it in indicator])
+    indicators = [np.eye(int(index.max()) + 1)[index] for index in (listener, trial)]
+    labels = [
+        [f"{name}{k}" for k in range(indicator.shape[1])]
+        for name, indicator in zip(names, indicators, strict=True)
+    ]
+    return VCSpec(names, [[label] for label in labels], [[indicator] for indicator in indicators])

@@ -1,7 +1,4 @@
-"""Which take is drawn next.
-
-Bootstrap intervals of means over pieces: plain functions on arrays.
-"""
+"""Random sampling: takes of a data set by weight, and bootstrap intervals of means."""
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
@@ -13,43 +10,39 @@ from torch import Tensor
 
 from tonewood.utils.arrays import FloatArray
 
+BOOTSTRAP_DRAWS = 10_000
+
 TakeWeights = Sequence[float] | None
-"""How much every moment of each take counts against the others; None where all count alike."""
+"""Weight of each frame of each take; None weights all alike."""
 
 
 def sample_takes(
     lengths: Sequence[int], count: int, generator: torch.Generator, weights: TakeWeights = None
 ) -> list[int]:
-    """Draw so many takes, with repeats.
-
-    Where all moments count alike every take is as likely as any other. With shares a take is as
-    likely as what counts of it: its length times its share.
-    """
+    """Draw indices of takes with replacement: uniformly, or by length times weight."""
     if weights is None:
         return torch.randint(len(lengths), (count,), generator=generator).tolist()
-    weight = torch.tensor(lengths, dtype=torch.float64) * torch.tensor(weights, dtype=torch.float64)
-    return torch.multinomial(weight, count, replacement=True, generator=generator).tolist()
+    mass = torch.tensor(lengths, dtype=torch.float64) * torch.tensor(weights, dtype=torch.float64)
+    return torch.multinomial(mass, count, replacement=True, generator=generator).tolist()
 
 
 def weighted_mean(takes: Iterable[Tensor], weights: TakeWeights = None) -> Tensor:
-    """Mean [row] of all frames of some takes [row, frame], as far as each take counts.
+    """Return the weighted mean [row] of all frames of takes [row, frame].
 
-    One take after the other, in double precision: no more than one need be in memory.
+    Only one take has to be in memory at a time.
     """
-    counts = iter(weights) if weights is not None else repeat(1.0)
-    total, counted = torch.zeros((), dtype=torch.float64), 0.0
+    take_weights = iter(weights) if weights is not None else repeat(1.0)
+    # Double precision: the sum of hours of frames would lose digits in single.
+    total, weight_sum = torch.zeros((), dtype=torch.float64), 0.0
     for take in takes:
-        share = next(counts)
-        total = total + take.sum(dim=1, dtype=torch.float64) * share
-        counted += take.shape[1] * share
-    return (total / counted).float()
-
-
-BOOTSTRAP_DRAWS = 10_000
+        weight = next(take_weights)
+        total = total + take.sum(dim=1, dtype=torch.float64) * weight
+        weight_sum += take.shape[1] * weight
+    return (total / weight_sum).float()
 
 
 class BootstrapInterval(NamedTuple):
-    """A mean and what it may be, had other pieces been played: 95 %; none for a single piece."""
+    """A mean and its 95 % interval over other samples; None for a single value."""
 
     mean: float
     low: float | None
@@ -59,21 +52,20 @@ class BootstrapInterval(NamedTuple):
 def bootstrap_interval(
     values: FloatArray, rng: np.random.Generator, draws: int = BOOTSTRAP_DRAWS
 ) -> BootstrapInterval:
-    """Mean of values [piece] with its percentile bootstrap interval (Efron 1979).
+    """Return the mean of values [item] with its percentile bootstrap interval (Efron 1979).
 
-    The draws' departures from the mean are widened by √(n / (n − 1)), for the percentiles of
-    few pieces lie too close (Hesterberg 2015). A paired difference between two methods is the
-    interval of the pieces' differences.
+    For a paired difference between two methods, pass the differences of the items.
 
     Examples
     --------
-    >>> interval(np.array([1.0, 1.0, 1.0]), np.random.default_rng(0))
-    Interval(mean=1.0, low=1.0, high=1.0)
+    >>> bootstrap_interval(np.array([1.0, 1.0, 1.0]), np.random.default_rng(0))
+    BootstrapInterval(mean=1.0, low=1.0, high=1.0)
     """
     count, mean = len(values), float(np.mean(values))
     if count < 2:
         return BootstrapInterval(mean, None, None)
     means = values[rng.integers(count, size=(draws, count))].mean(axis=1)
+    # Percentiles of few items lie too close; this factor corrects their spread (Hesterberg 2015).
     wide = mean + (means - mean) * np.sqrt(count / (count - 1))
     low, high = np.quantile(wide, [0.025, 0.975])
     return BootstrapInterval(mean, float(low), float(high))

@@ -14,7 +14,7 @@ from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import read_recording, write_recording
 from tonewood.data.loading import check_distinct_folders
 from tonewood.errors import CallError, OutputError, printable
-from tonewood.settings import EnhanceSettings, Settings, apply_assignments
+from tonewood.settings import EnhanceSettings, Settings
 from tonewood.studio.database import NotFoundError
 from tonewood.studio.registries import FolderRegistry
 from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES
@@ -100,7 +100,7 @@ def start_batch(folder: BatchRequest, desk: StudioDependency) -> dict[str, Any]:
     if out == inputs:
         raise OutputError("the outputs would replace the recordings: choose another folder")
     desk.models.get(folder.model)
-    settings = apply_assignments(EnhanceSettings(), [f"render.amount={folder.amount}"])
+    settings = EnhanceSettings().replace(render=dict(amount=folder.amount))
     asked = {
         "input": str(inputs),
         "output": str(out),

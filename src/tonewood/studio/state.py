@@ -13,7 +13,7 @@ from tonewood.enhancement.editing import Edit
 from tonewood.errors import TonewoodError
 from tonewood.mask.certificate import Certificate
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, apply_assignments
+from tonewood.settings import EnhanceSettings
 from tonewood.studio import session_audio, tiles
 from tonewood.studio.database import (
     EditState,
@@ -284,10 +284,8 @@ class StudioState:
 
     def search_settings(self, steps: int | None, force: bool) -> EnhanceSettings:
         """Settings of a search."""
-        wanted = [f"force={json.dumps(force)}"]
-        if steps is not None:
-            wanted.append(f"search.steps={steps}")
-        return apply_assignments(EnhanceSettings(), wanted)
+        settings = EnhanceSettings().replace(force=force)
+        return settings if steps is None else settings.replace(search=dict(steps=steps))
 
     def _model_name_for_edit(self, session: StudioSession, state: EditState) -> str:
         recipe = session_audio.load_found_recipe(session, state)

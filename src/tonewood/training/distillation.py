@@ -28,7 +28,7 @@ from tonewood.priors.predictor import (
     prediction_error_db,
     train_predictor,
 )
-from tonewood.settings import EnhanceSettings, PredictorSettings, apply_assignments
+from tonewood.settings import EnhanceSettings, PredictorSettings
 
 MAX_LEARNING_SECONDS = 1800.0
 """What priors, guide and predictor learn from of each side; longer folders are drawn from."""
@@ -120,7 +120,7 @@ def _distillation_example(source: AudioSource, model: Model, steps: int) -> Dist
     """A recording's rows at its own rate, and what prior and search make of it."""
     spectrum = model.settings.spectrum
     heard = analyse_source(source, model)
-    wanted = apply_assignments(EnhanceSettings(), [f"search.steps={steps}"])
+    wanted = EnhanceSettings().replace(search=dict(steps=steps))
     taken = list(find_mask(heard, model, wanted))
     first, last = (
         torch.cat([it.mask_db for it in taken if it.number == number], dim=1) for number in (0, steps)

@@ -1,1 +1,1 @@
-"""Helpers without audio in them: threads, files that appear whole, arrays on disk."""
+"""Helpers without knowledge of audio: files, arrays, and parallel work."""

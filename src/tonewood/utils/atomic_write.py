@@ -1,4 +1,4 @@
-"""Every file appears whole or not at all, and nothing is replaced unasked."""
+"""Atomic output: a file appears complete or not at all, and replaces another only on request."""
 
 import contextlib
 import errno
@@ -26,35 +26,32 @@ _TEMPORARY_NAME = re.compile(r"\.tonewood-[0-9a-f]{16}(\..*)?")
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary path that takes the name `path` when the block ends well.
+    """Yield a temporary path that is renamed to `path` when the block succeeds.
 
-    The temporary file lies hidden in the same folder (a rename is atomic only within one file
-    system), is empty, has the same suffix (writers choose their format by it) and is removed
-    on any failure, an interrupt included. It is synchronised to the disk before it is renamed,
-    so that a power cut leaves either the old file or the whole new one. A symbolic link is
-    written through: what it points to is replaced, not the link.
+    The temporary file is empty and hidden in the same folder (a rename is atomic only within one
+    file system). It has the same suffix, by which writers choose their format, and is removed on
+    any failure, an interrupt included. It is synchronised to the disk before the rename, so that a
+    power cut leaves either the old or the complete new file. A symbolic link stays; its target is
+    replaced.
 
     Parameters
     ----------
-    path : path
-        The final name.
     overwrite : bool
-        Whether an existing file may be replaced. Without it one is never replaced, not even
-        one that appears while the block runs.
+        False never replaces a file, not even one that appears while the block runs.
 
     Raises
     ------
     OutputError
-        If `path` exists and may not be replaced, is a folder, or lies in no writable folder,
-        or if the disk is full.
+        `path` exists and may not be replaced, is a folder, or is not in a writable folder; or the
+        disk is full.
     """
     final = Path(os.path.realpath(path))
     _check_writable(path, final, overwrite)
     _remove_stale_once(final.parent)
     try:
-        # Mode 0666 leaves the permissions to the user's umask, as for any new file;
-        # the tempfile module would make an output that nobody else can read.
-        temporary, held = _create_locked(final.parent, final.suffix[:16])
+        # Mode 0666 leaves the permissions to the user's umask, as for any new file; the tempfile
+        # module would create an output that only its owner can read.
+        temporary, lock = _create_locked(final.parent, final.suffix[:16])
     except OSError as error:
         raise _write_error(path, error) from error
     try:
@@ -65,103 +62,94 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
         except OSError as error:
             raise _write_error(path, error) from error
     except OSError as error:
-        # Other errors of the block are not about this output (it may well read files).
+        # Other errors of the block are not about this output: it may read files too.
         if error.errno in DISK_FULL_ERRNOS:
             raise _write_error(path, error) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
-        _release_lock(held)
+        _release_lock(lock)
 
 
 @contextmanager
 def temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield an empty hidden file, gone when the block ends, or with the next sweep."""
-    path, held = _create_locked(folder, suffix)
+    """Yield an empty hidden file that is removed when the block ends."""
+    path, lock = _create_locked(folder, suffix)
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
-        _release_lock(held)
+        _release_lock(lock)
 
 
 @contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Yield an empty hidden folder, gone when the block ends, or with the next sweep.
-
-    Renamed, it stays. OSError where it cannot be made.
-    """
+    """Yield an empty hidden folder that is removed when the block ends, unless it was renamed."""
     _remove_stale_once(parent)
-    path, held = _create_locked(parent, folder=True)
+    path, lock = _create_locked(parent, folder=True)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-        _release_lock(held)
+        _release_lock(lock)
 
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Let nobody else make a file at the same time; to be asked before long work.
-
-    Raises
-    ------
-    OutputError
-        Another process makes it.
-    """
+    """Hold the only right to write a file during long work; OutputError if another process has it."""
     if not HAS_FILE_LOCKS:
         yield
         return
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    place = path.parent / f"{_TEMPORARY_PREFIX}{name}.sole"
+    lock_path = path.parent / f"{_TEMPORARY_PREFIX}{name}.sole"
     while True:
         try:
-            held = os.open(place, os.O_CREAT | os.O_WRONLY, 0o666)
+            lock = os.open(lock_path, os.O_CREAT | os.O_WRONLY, 0o666)
         except OSError as error:
             raise _write_error(path, error) from error
-        free = try_lock(held)
-        if os.fstat(held).st_nlink:
+        is_free = try_lock(lock)
+        if os.fstat(lock).st_nlink:
             break
-        os.close(held)  # whoever held it has just removed it
+        os.close(lock)  # its last owner has just removed it
     try:
-        if free is False:
+        if is_free is False:
             raise OutputError(
-                f"{printable(path)} is being made by another process right now: wait for it, or name "
-                "another output"
+                f"{printable(path)} is being written by another process: wait for it, or name another output"
             )
         try:
             yield
         finally:
-            place.unlink(missing_ok=True)
+            lock_path.unlink(missing_ok=True)
     finally:
-        os.close(held)
+        os.close(lock)
 
 
 def _create_locked(parent: Path, suffix: str = "", *, folder: bool = False) -> tuple[Path, int | None]:
-    """Make a hidden file or folder, and hold it by a lock.
+    """Create a hidden file or folder and lock it.
 
-    Between the two a sweep may take it for one that was left. It does so under the lock, so that
-    this shows: the lock is taken, or what it holds has no name any more. Then another is made.
+    Another process may remove it as stale before it is locked. That process holds the lock
+    meanwhile, so this is noticed: the lock is not free, or the file has no name. Then a new one is
+    created.
     """
     while True:
-        # A short name of its own: the final name may already use all 255 bytes allowed.
+        # Not derived from the final name, which may already have the 255 bytes allowed.
         path = parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{suffix}"
         if folder:
             path.mkdir()
         else:
-            held = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         if not HAS_FILE_LOCKS:
             if not folder:
-                os.close(held)  # what is open cannot be renamed there
+                os.close(lock)  # Windows does not rename open files
             return path, None
         if folder:
             try:
-                held = os.open(path, os.O_RDONLY)
+                lock = os.open(path, os.O_RDONLY)
             except FileNotFoundError:
                 continue
-        if try_lock(held) is not False and os.fstat(held).st_nlink > 0:
-            return path, held
-        os.close(held)
+        if try_lock(lock) is not False and os.fstat(lock).st_nlink > 0:
+            return path, lock
+        os.close(lock)
 
 
 def _release_lock(descriptor: int | None) -> None:
@@ -171,39 +159,39 @@ def _release_lock(descriptor: int | None) -> None:
 
 @lru_cache(maxsize=1_024)
 def _remove_stale_once(folder: Path) -> None:
-    """Sweep a folder that this process is about to write into for the first time."""
+    """Remove stale files of a folder once per process."""
     remove_stale_temporaries([folder])
 
 
 def remove_stale_temporaries(folders: Iterable[Path]) -> None:
-    """Remove what writers that were killed left in some folders: their hidden files and folders.
+    """Remove the hidden files and folders of writers that were killed.
 
-    Who writes holds a lock on it until the end, whatever that end is, so that what other
-    processes, and on a shared file system other machines, work on is told from what is left.
+    A writer holds a lock on its file until its process ends, so files in use by other processes,
+    or by other machines on a shared file system, are recognised and kept.
     """
     if not HAS_FILE_LOCKS:
         return
     for folder in folders:
-        with contextlib.suppress(OSError):  # no folder yet, or none of ours
-            for path in [it for it in folder.iterdir() if _TEMPORARY_NAME.fullmatch(it.name)]:
-                with contextlib.suppress(OSError):  # another's, or gone meanwhile
+        with contextlib.suppress(OSError):  # the folder does not exist yet, or is not readable
+            for path in [entry for entry in folder.iterdir() if _TEMPORARY_NAME.fullmatch(entry.name)]:
+                with contextlib.suppress(OSError):  # another user's, or already removed
                     _remove_if_stale(path)
 
 
 def _remove_if_stale(path: Path) -> None:
     is_folder = path.is_dir()
-    there = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
-        if try_lock(there):
+        if try_lock(descriptor):
             shutil.rmtree(path) if is_folder else path.unlink()
     finally:
-        os.close(there)
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Hold what is open for oneself until it is closed.
+    """Lock an open file until it is closed.
 
-    False if another holds it, None on a system or a file system that knows no locks.
+    Returns False if another process holds the lock, and None where locks are not supported.
     """
     if not HAS_FILE_LOCKS:
         return None
@@ -217,52 +205,52 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def lock_shared(descriptor: int) -> None:
-    """Share what is open with others who do so, and let nobody `lock` it."""
-    with contextlib.suppress(OSError):  # a file system that knows no locks
+    """Take a shared lock on an open file, which excludes `try_lock`."""
+    with contextlib.suppress(OSError):  # the file system does not support locks
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:
-    """Write `read_url_bytes` to `path`, whole or not at all; raises as :func:`atomic_path`."""
+    """Write bytes to `path` atomically; raises as `atomic_path`."""
     with atomic_path(path, overwrite) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: str | os.PathLike[str], content: str, *, overwrite: bool = False) -> None:
-    """Write `read_url_bytes` as UTF-8 to `path`, whole or not at all; raises as :func:`atomic_path`."""
+    """Write text as UTF-8 to `path` atomically; raises as `atomic_path`."""
     write_bytes(path, content.encode("utf-8"), overwrite=overwrite)
 
 
 def disk_full_error(path: str | os.PathLike[str]) -> OutputError:
-    """Build the error for an output that the disk could not hold."""
+    """Return the error for an output that does not fit on the disk."""
     return OutputError(
         f"{printable(path)} was not written: the disk is full: free some space or name another folder"
     )
 
 
 def check_not_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise OutputError for the first of some paths that exists and may not be replaced."""
+    """Raise OutputError for the first path that exists and may not be replaced."""
     for path in paths:
         if path.exists() and not overwrite:
             raise _exists_error(path)
 
 
 def prepare_report_folder(out: Path, names: Iterable[str], overwrite: bool) -> None:
-    """Make a report's folder, or refuse before minutes of work what would be refused after it.
+    """Create the folder of a report; called before the work, so that its errors come first.
 
     Raises
     ------
     OutputError
-        It is a file, cannot be made, or holds one of the names, which may not be replaced.
+        It is a file, cannot be created, or contains one of the names, which may not be replaced.
     """
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{printable(out)} is a file; a report needs a folder: name another")
+        raise OutputError(f"{printable(out)} is a file; a report needs a folder: name another path")
     check_not_existing((out / name for name in names), overwrite)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise OutputError(f"{printable(out)} cannot be made ({why}): name another folder") from None
+        raise OutputError(f"{printable(out)} cannot be created ({why}): name another folder") from None
 
 
 def _check_writable(path: str | os.PathLike[str], final: Path, overwrite: bool) -> None:
@@ -271,7 +259,9 @@ def _check_writable(path: str | os.PathLike[str], final: Path, overwrite: bool) 
     if not overwrite and final.exists():
         raise _exists_error(path)
     if not final.parent.is_dir():
-        raise OutputError(f"{printable(path)} has no folder to lie in: make {printable(final.parent)} first")
+        raise OutputError(
+            f"{printable(path)} is in a folder that does not exist: create {printable(final.parent)} first"
+        )
 
 
 def _publish(path: str | os.PathLike[str], temporary: Path, final: Path, overwrite: bool) -> None:
@@ -284,7 +274,7 @@ def _publish(path: str | os.PathLike[str], temporary: Path, final: Path, overwri
     except FileExistsError:
         raise _exists_error(path) from None
     except OSError:
-        # FAT and some network file systems know no links; there the check has to do.
+        # FAT and some network file systems have no links: only a check is possible.
         if final.exists():
             raise _exists_error(path) from None
         temporary.replace(final)

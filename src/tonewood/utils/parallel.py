@@ -1,7 +1,4 @@
-"""Work on parts of a recording, spread over the cores: a thread a core, a part a thread.
-
-What becomes of memory that is done with, where the system lets us say: on Linux.
-"""
+"""Ordered parallel work on the cores of one process, and control of its memory."""
 
 import ctypes
 import mmap
@@ -47,6 +44,7 @@ class OrderedParallelMap(Generic[Item, Result]):
 
     def push(self, item: Item) -> Iterator[Result]:
         """Submit an item; yield the results that must be taken before the next is pushed."""
+        # One item per thread ahead keeps all threads busy while the oldest result is awaited.
         self._queue.append(self._submit(item))
         while len(self._queue) > self._threads:
             yield self._queue.popleft().result()
@@ -96,7 +94,7 @@ class _StreamedResult(Generic[Result]):
                 if closed.is_set():
                     return
         finally:
-            self._queue.put(())
+            self._queue.put(())  # the end mark, after an error too: the consumer must not wait forever
 
     def result(self) -> Iterator[Result]:
         """Yield the elements; raise the producer's error after the last one."""
@@ -129,10 +127,11 @@ def _run_in_order(
 
 
 def available_cores() -> int:
-    """Cores that this process may use: TONEWOOD_CORES, else all that the system lets it."""
-    given = os.environ.get("TONEWOOD_CORES", "")
-    if given.isdecimal():
-        return max(1, int(given))
+    """Return the cores that this process may use: TONEWOOD_CORES, or all that the system allows."""
+    limit = os.environ.get("TONEWOOD_CORES", "")
+    if limit.isdecimal():
+        return max(1, int(limit))
+    # A container or a job scheduler may allow fewer cores than the machine has.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -144,23 +143,23 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def tune_malloc() -> None:
-    """Let this process keep memory that it frees, up to a quarter of a gibibyte, for what comes.
+    """Let this process reuse freed memory, up to 256 MiB (glibc only).
 
-    What a part of a recording needs is freed, and needed again for the next one. glibc learns that,
-    unless its environment told it to give all back, as Dask's workers are told: then half of the
-    time goes into getting it anew. Elsewhere nothing is done.
+    Every chunk of a recording needs the same arrays again. glibc learns this by itself, unless its
+    environment makes it return everything, as Dask does for its workers: then half of the time
+    goes into allocation.
     """
     tune = getattr(_LIBC, "mallopt", None)
     if tune is not None:
+        # Setting either threshold ends glibc's own adaptation, so both are set.
         tune(_MMAP_THRESHOLD, 32 << 20)
         tune(_TRIM_THRESHOLD, 256 << 20)
 
 
 def trim_malloc() -> None:
-    """Give freed memory back to the system.
+    """Return freed memory to the system (glibc only).
 
-    glibc keeps what threads freed, in pieces between what is still in use: over a thousand
-    recordings it came to 18 GB. Elsewhere nothing is done.
+    glibc keeps what threads free between blocks in use: 18 GB after a thousand recordings.
     """
     trim = getattr(_LIBC, "malloc_trim", None)
     if trim is not None:
@@ -168,14 +167,12 @@ def trim_malloc() -> None:
 
 
 def page_out(*tensors: "Tensor") -> None:
-    """Let the system have the memory of tensors that are mapped from files, until they are needed.
-
-    Of no other memory anything is lost. Elsewhere nothing is done.
-    """
+    """Drop the memory of tensors mapped from files until they are read again (Linux only)."""
     advise = getattr(_LIBC, "madvise", None)
     if advise is None:
         return
     for tensor in tensors:
+        # Whole pages only: the first one may hold other data.
         first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
         size = tensor.data_ptr() + tensor.nbytes - first
         if size > 0:

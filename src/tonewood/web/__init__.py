@@ -1,8 +1,8 @@
-"""Pages served safely: who may ask, from where, how much, and what a page may load.
+"""Web servers for local pages: access control, request limits and security headers.
 
-A page on this machine is within reach of every other page that the same browser has open. So a
-request must name this server (no rebinding of names), must not come from another site's page, and
-bring the token where one is set; answers tell the browser to load nothing from elsewhere.
+Every page that is open in the same browser can send requests to a server on this machine. So a request
+must use a known host name (against DNS rebinding), must not come from another site's page, and must bring
+the token if one is set. Answers tell the browser to load nothing from elsewhere.
 """
 
 from tonewood.web.security import (

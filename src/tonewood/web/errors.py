@@ -1,8 +1,4 @@
-"""Answers as they are declared; refusals, in one shape.
-
-A refusal is `{"error": reason}`, in characters that any text may be sent in: reasons quote what
-came, and that need not be valid Unicode, nor a number that JSON knows.
-"""
+"""Error answers of one shape, `{"error": reason}`, and declarations of answers for FastAPI."""
 
 import json
 from collections.abc import Mapping
@@ -18,42 +14,43 @@ from starlette.requests import ClientDisconnect
 from tonewood.settings import Settings
 
 ResponseSpecs = dict[int | str, dict[str, Any]]
-"""Answers by status, as FastAPI takes them."""
+"""Answers by status, as FastAPI's `responses` takes them."""
+_SECURITY_STATUSES = (400, 401, 403, 408, 413, 421)
 
 
 class ErrorResponse(Settings):
-    """Why something was not done, in one line."""
+    """Body of an error answer: the reason in one line."""
 
     error: str
 
 
 def declare_errors(*statuses: int) -> ResponseSpecs:
-    """Declare refusals of these statuses, beside those of the guard and of misspelt requests."""
-    guards = (400, 401, 403, 408, 413, 421)
+    """Declare error answers of these statuses, besides those of `secure` and of invalid requests."""
     return {
         status: {"model": ErrorResponse, "description": HTTPStatus(status).phrase}
-        for status in sorted({*guards, 422, *statuses})
+        for status in sorted({*_SECURITY_STATUSES, 422, *statuses})
     }
 
 
 def declare_media(*media_types: str, ranges: bool = False) -> ResponseSpecs:
-    """Declare an answer of these media types; in ranges too, if it is sent in `ranges`."""
-    content: dict[str, Any] = {kind: {} for kind in media_types}
-    told: ResponseSpecs = {200: {"description": "OK", "content": content}}
+    """Declare an answer of these media types, with `ranges` also in parts."""
+    content: dict[str, Any] = {media_type: {} for media_type in media_types}
+    specs: ResponseSpecs = {200: {"description": "OK", "content": content}}
     if ranges:
-        told[206] = {"description": "Partial Content", "content": content}
-        told[416] = {"description": "Range Not Satisfiable"}
-    return told
+        specs[206] = {"description": "Partial Content", "content": content}
+        specs[416] = {"description": "Range Not Satisfiable"}
+    return specs
 
 
 def error_response(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer that says why not."""
+    """Return an error answer."""
+    # ASCII: reasons quote the request, which need not be valid Unicode.
     content = json.dumps({"error": reason})
     return Response(content, status, headers, media_type="application/json")
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Let an application refuse in that shape what FastAPI refuses for it."""
+    """Give FastAPI's own errors the same shape."""
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(ClientDisconnect, _handle_disconnect)
@@ -63,10 +60,10 @@ def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return error_response(422, "the request is no JSON")
-    where = ".".join(str(part) for part in first["loc"][1:])
-    told = first["msg"].lower()
-    return error_response(422, f"{where}: {told}" if where else told)
+        return error_response(422, "the request is not valid JSON")
+    field = ".".join(str(key) for key in first["loc"][1:])
+    reason = first["msg"].lower()
+    return error_response(422, f"{field}: {reason}" if field else reason)
 
 
 def _handle_http_error(request: Request, error: Exception) -> Response:
@@ -75,5 +72,5 @@ def _handle_http_error(request: Request, error: Exception) -> Response:
 
 
 def _handle_disconnect(request: Request, error: Exception) -> Response:
-    """An answer that nobody waits for: the client broke the connection."""
-    return error_response(400, "the request was broken off")
+    # Nobody receives this answer, but FastAPI would log an error without one.
+    return error_response(400, "the client closed the connection")

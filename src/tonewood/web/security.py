@@ -1,7 +1,4 @@
-"""Who may ask, from where, how much; and what a page may load.
-
-By which names a server is called.
-"""
+"""Access control of local servers: host names, origin, token, size and time limits, security headers."""
 
 import asyncio
 import contextlib
@@ -27,7 +24,7 @@ WILDCARD_HOSTS = frozenset({"0.0.0.0", "::"})
 
 
 def accepted_hostnames(host: str) -> frozenset[str]:
-    """Names by which a server bound to `host` may be called."""
+    """Return the host names that requests to a server bound to `host` may use."""
     names = {host.lower()}
     if host in WILDCARD_HOSTS:
         machine = socket.gethostname().lower()
@@ -36,12 +33,12 @@ def accepted_hostnames(host: str) -> frozenset[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches a server bound to `host`."""
+    """Return True if only this machine reaches a server bound to `host`."""
     return host in LOOPBACK_HOSTS
 
 
 def server_url(host: str, port: int, token: str | None = None) -> str:
-    """Address to open, the token in it."""
+    """Return the address to open, with the token."""
     if host in WILDCARD_HOSTS:
         host = socket.gethostname()
     name = f"[{host}]" if ":" in host else host
@@ -53,7 +50,7 @@ CONTENT_SECURITY_POLICY = (
     "media-src 'self' blob:; font-src 'self'; connect-src 'self'; worker-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-"""Content security policy: all from this server, nothing inline."""
+"""Content security policy: everything from this server, nothing inline."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _SECURITY_HEADERS = (
@@ -67,22 +64,14 @@ _SECURITY_HEADERS = (
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What one request may bring.
-
-    Parameters
-    ----------
-    body_bytes : int
-        Most bytes of a body.
-    seconds : float
-        Longest time that a body may take to arrive.
-    """
+    """Limits of one request: maximum size of its body, and maximum time for it to arrive."""
 
     body_bytes: int = 2**20
     seconds: float = 30.0
 
 
 class _RejectedRequestError(Exception):
-    """A request that is not let in: status and reason."""
+    """A rejected request: status and reason."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -90,7 +79,7 @@ class _RejectedRequestError(Exception):
 
 
 class _SecurityMiddleware:
-    """ASGI application that lets in what is allowed to another."""
+    """ASGI middleware that passes allowed requests on to an application."""
 
     def __init__(
         self,
@@ -104,15 +93,15 @@ class _SecurityMiddleware:
         self.accepts_any_address = not WILDCARD_HOSTS.isdisjoint(hosts)
         self.hosts = frozenset(name.lower() for name in hosts) | LOOPBACK_HOSTS
         digest = hashlib.sha256((token or "").encode()).hexdigest()
-        # Cookies know no ports: without a name of its own, one server would log out another.
+        # Cookies ignore ports: with one name for all, a second server would log out the first.
         self.cookie_name = f"tonewood-{digest[:12]}"
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Serve a request, or refuse it in one line."""
+        """Serve a request, or reject it with a reason."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # no page here opens a socket
+        if scope["type"] != "http":  # no page uses web sockets
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
@@ -127,22 +116,20 @@ class _SecurityMiddleware:
             self._check_token(headers)
             if int(headers.get("content-length", "0") or 0) > limits.body_bytes:
                 raise _body_too_large(limits)
-        except _RejectedRequestError as refused:
-            await _send_rejection(answer, refused)
+        except _RejectedRequestError as rejection:
+            await _send_rejection(answer, rejection)
             return
         except ValueError:
-            await _send_rejection(
-                answer, _RejectedRequestError(400, "the length of the request is no number")
-            )
+            await _send_rejection(answer, _RejectedRequestError(400, "content-length is not a number"))
             return
         await self._forward(scope, receive, answer, limits)
 
     async def _forward(
         self, scope: "Scope", receive: "Receive", answer: "Send", limits: RequestLimits
     ) -> None:
-        """Hand on a request whose body is counted and timed; what passes a limit ends it.
+        """Pass a request on, and end it if its body exceeds a limit.
 
-        The application may make an answer of its own of what stopped it; ours takes its place.
+        The application may turn the exception into an answer; the rejection replaces it.
         """
         body = _LimitedBody(receive, limits)
         started = False
@@ -162,42 +149,45 @@ class _SecurityMiddleware:
         name = _parse_hostname(headers.get("host", ""))
         if name in self.hosts or (self.accepts_any_address and _is_ip_address(name)):
             return
-        raise _RejectedRequestError(421, f"this server does not go by the name {printable(name)!r}")
+        raise _RejectedRequestError(421, f"this server does not have the name {printable(name)!r}")
 
     def _check_origin(self, scope: "Scope", headers: Mapping[str, str]) -> None:
         site = headers.get("sec-fetch-site", "same-origin")
-        opened = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
-        if site not in ("same-origin", "none") and not (opened and scope["path"] == "/"):
-            raise _RejectedRequestError(403, "another site's page may not ask this server")
+        is_opened_by_user = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        if site not in ("same-origin", "none") and not (is_opened_by_user and scope["path"] == "/"):
+            raise _RejectedRequestError(403, "pages of other sites may not send requests to this server")
         origin = headers.get("origin")
         if origin is None or (scope["method"] in _SAFE_METHODS and origin == "null"):
             return
-        scheme, _, place = origin.lower().partition("://")
-        if scheme not in ("http", "https") or place != headers.get("host", "").lower():
-            raise _RejectedRequestError(403, "another site's page may not ask this server")
+        scheme, _, authority = origin.lower().partition("://")
+        if scheme not in ("http", "https") or authority != headers.get("host", "").lower():
+            raise _RejectedRequestError(403, "pages of other sites may not send requests to this server")
 
     def _check_token(self, headers: Mapping[str, str]) -> None:
         if self.token is None:
             return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+        scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            given = _read_cookie(headers.get("cookie", ""), self.cookie_name)
-        if not hmac.compare_digest(given.encode(), self.token.encode()):
-            raise _RejectedRequestError(401, "a token is needed: open the address that the server printed")
+            token = _read_cookie(headers.get("cookie", ""), self.cookie_name)
+        # Constant time, so that response times do not reveal a prefix of the token.
+        if not hmac.compare_digest(token.encode(), self.token.encode()):
+            raise _RejectedRequestError(
+                401, "the token is missing or wrong: open the address that the server printed"
+            )
 
     def _is_token_login(self, scope: "Scope") -> bool:
-        """Whether a page is opened with the right token in its address."""
+        """Return True if a page is opened with the right token in its address."""
         if self.token is None or scope["method"] != "GET":
             return False
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        return hmac.compare_digest(given.encode(), self.token.encode())
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        return hmac.compare_digest(token.encode(), self.token.encode())
 
     async def _set_cookie(self, scope: "Scope", send: "Send") -> None:
-        """Keep the token as a cookie that no script reads, and take it out of the address."""
+        """Store the token in a cookie that scripts cannot read, and remove it from the address."""
         cookie = f"{self.cookie_name}={self.token}; HttpOnly; SameSite=Strict; Path=/"
-        # One slash: two would be the beginning of another server's address.
-        place = "/" + quote(scope["path"].lstrip("/\\"))
-        headers = [(b"location", place.encode()), (b"set-cookie", cookie.encode())]
+        # Exactly one slash: a location that starts with two would lead to another server.
+        path = "/" + quote(scope["path"].lstrip("/\\"))
+        headers = [(b"location", path.encode()), (b"set-cookie", cookie.encode())]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
@@ -210,56 +200,56 @@ def secure(
     limits: RequestLimits = RequestLimits(),
     limits_by_path: Mapping[str, RequestLimits] | None = None,
 ) -> "ASGIApp":
-    """Guard an application.
+    """Wrap an application with access control, limits and security headers.
 
     Parameters
     ----------
     app : ASGI application
-        It may set a `Content-Security-Policy` of its own; otherwise `CONTENT_SECURITY_POLICY` holds.
+        It may set its own `Content-Security-Policy`; the default is `CONTENT_SECURITY_POLICY`.
     token : str, optional
-        Needed of everybody: as `?token=` when the page is opened, which makes it a cookie, or as
-        `Authorization: Bearer`.
+        Required with every request: as `?token=` when the page is opened, which stores it in a cookie, or
+        as `Authorization: Bearer`.
     hosts : collection of str
-        Names by which the server may be called, beside this machine's own; see `accepted_hostnames`.
+        Allowed host names besides the loopback names; see `accepted_hostnames`.
     limits : RequestLimits
-        Of every request.
+        For every other path.
     limits_by_path : mapping of path to RequestLimits, optional
-        Paths that take more, such as uploads.
+        Paths with their own limits, such as uploads.
 
     Returns
     -------
     ASGI application
-        Refuses with a status and `{"error": reason}`: 401 no token, 403 another site's page,
-        408 too slow, 413 too large, 421 another name.
+        Rejects requests with a status and `{"error": reason}`: 401 no token, 403 another site's page,
+        408 too slow, 413 too large, 421 unknown host name.
     """
     return _SecurityMiddleware(app, token, hosts, limits, limits_by_path or {})
 
 
 def _with_security_headers(send: "Send") -> "Send":
-    """Send with the headers that every answer has, unless it has its own."""
+    """Add the security headers to an answer, except those that it sets itself."""
 
-    async def secured(message: "Message") -> None:
+    async def send_secured(message: "Message") -> None:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", []))
-            there = {name.lower() for name, _ in headers}
-            wanted = (
+            present = {name.lower() for name, _ in headers}
+            defaults = (
                 ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
                 ("Cache-Control", "no-store"),
                 *_SECURITY_HEADERS,
             )
             headers += [
                 (name.encode(), value.encode())
-                for name, value in wanted
-                if name.lower().encode() not in there
+                for name, value in defaults
+                if name.lower().encode() not in present
             ]
             message = {**message, "headers": headers}
         await send(message)
 
-    return secured
+    return send_secured
 
 
 class _LimitedBody:
-    """A body of so many bytes within so many seconds."""
+    """Body of a request, which raises an error when it exceeds a limit."""
 
     def __init__(self, receive: "Receive", limits: RequestLimits) -> None:
         self.receive_message, self.limits = receive, limits
@@ -268,7 +258,7 @@ class _LimitedBody:
         self.rejection: _RejectedRequestError | None = None
 
     async def receive(self) -> "Message":
-        """Next piece; what comes after the last is the end of the connection, which may wait."""
+        """Return the next message; after the body, wait for the end of the connection without a limit."""
         if self.is_complete:
             return await self.receive_message()
         loop = asyncio.get_running_loop()
@@ -276,8 +266,8 @@ class _LimitedBody:
         try:
             message = await asyncio.wait_for(self.receive_message(), self.deadline - loop.time())
         except TimeoutError:
-            told = f"the request took longer than {self.limits.seconds:g} s: send less at once"
-            self.rejection = _RejectedRequestError(408, told)
+            reason = f"the request took longer than {self.limits.seconds:g} s: send less at once"
+            self.rejection = _RejectedRequestError(408, reason)
             raise self.rejection from None
         self.received_bytes += len(message.get("body", b""))
         self.is_complete = not message.get("more_body", False)
@@ -289,14 +279,14 @@ class _LimitedBody:
 
 def _body_too_large(limits: RequestLimits) -> _RejectedRequestError:
     size = limits.body_bytes
-    told = f"{size / 2**30:g} GiB" if size >= 2**30 else f"{size / 2**20:g} MiB"
-    return _RejectedRequestError(413, f"this is more than {told}, the most that is taken: send less")
+    limit = f"{size / 2**30:g} GiB" if size >= 2**30 else f"{size / 2**20:g} MiB"
+    return _RejectedRequestError(413, f"the request is larger than {limit}: send less")
 
 
-async def _send_rejection(send: "Send", refused: _RejectedRequestError) -> None:
-    body = json.dumps({"error": refused.reason}).encode()
+async def _send_rejection(send: "Send", rejection: _RejectedRequestError) -> None:
+    body = json.dumps({"error": rejection.reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.start", "status": rejection.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -304,9 +294,9 @@ _HOST_HEADER = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?:
 
 
 def _parse_hostname(host: str) -> str:
-    """Name in a Host header; empty where there is more in it than name and port."""
-    found = _HOST_HEADER.fullmatch(host)
-    return (found["six"] or found["name"]).lower() if found else ""
+    """Return the name in a Host header; empty if the header is malformed."""
+    match = _HOST_HEADER.fullmatch(host)
+    return (match["six"] or match["name"]).lower() if match else ""
 
 
 def _is_ip_address(name: str) -> bool:
@@ -322,5 +312,5 @@ def _read_cookie(header: str, name: str) -> str:
         jar: SimpleCookie = SimpleCookie(header)
     except CookieError:
         return ""
-    found: Any = jar.get(name)
-    return str(found.value) if found is not None else ""
+    morsel: Any = jar.get(name)
+    return str(morsel.value) if morsel is not None else ""

@@ -25,11 +25,11 @@ def test_mel_to_hz_inverts_hz_to_mel(hz: float) -> None:
     assert mel_to_hz(hz_to_mel(np.array(hz))) == pytest.approx(hz, rel=1e-9, abs=1e-6)
 
 
-def test_mel_is_anchored_at_1_khz() -> None:
+def test_1000_hz_is_1000_mel() -> None:
     assert hz_to_mel(np.array([0.0, 1_000.0])) == pytest.approx([0.0, 1_000.0], abs=0.02)
 
 
-def test_centres_rise_evenly_in_mel_and_leave_half_a_row_at_either_end() -> None:
+def test_centres_are_equally_spaced_in_mel() -> None:
     centres = hz_to_mel(center_frequencies(MEL, PAPER))
     low, high = hz_to_mel(np.array([40.0, 8_000.0]))
     assert centres.shape == (48,)
@@ -49,7 +49,7 @@ def test_linear_rows_are_the_bins() -> None:
 
 @pytest.mark.parametrize("count", [8, 48, 128, 256])
 @pytest.mark.parametrize("low_hz", [0.0, 40.0])
-def test_no_row_is_empty(count: int, low_hz: float) -> None:
+def test_no_row_of_the_filterbank_is_empty(count: int, low_hz: float) -> None:
     weights = filterbank_matrix(BandSettings(count=count, low_hz=low_hz), PAPER)
     assert weights.shape == (count, 257)
     assert weights.sum(dim=1).min() > 0
@@ -67,7 +67,7 @@ def test_triangles_sum_to_one_between_the_outer_centres() -> None:
     assert filterbank_matrix(MEL, PAPER).sum(dim=0).numpy()[inside] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_white_noise_rises_with_the_width_of_the_rows(rng: np.random.Generator) -> None:
+def test_white_noise_level_follows_row_width(rng: np.random.Generator) -> None:
     """Equal power a hertz: a row's level is its width, here the sum of its weights, in dB."""
     wave = torch.from_numpy(0.1 * rng.standard_normal(40 * 16_000))
     power = torch.pow(10, band_levels(wave, 16_000, MEL, PAPER) / 10).mean(dim=1)
@@ -77,7 +77,7 @@ def test_white_noise_rises_with_the_width_of_the_rows(rng: np.random.Generator) 
     assert (difference - difference.mean()).abs().max() < 0.4
 
 
-def test_to_bands_is_the_sum_written_out(rng: np.random.Generator) -> None:
+def test_filterbank_equals_the_explicit_sum(rng: np.random.Generator) -> None:
     levels = rng.uniform(-100, 0, (257, 3))
     bands = apply_filterbank(torch.from_numpy(levels), MEL, PAPER).numpy()
     edges = mel_to_hz(np.linspace(hz_to_mel(np.array(40.0)), hz_to_mel(np.array(8_000.0)), 50))
@@ -92,7 +92,7 @@ def test_to_bands_is_the_sum_written_out(rng: np.random.Generator) -> None:
             assert bands[row, frame] == pytest.approx(10 * np.log10(power), abs=1e-4)
 
 
-def test_to_bands_takes_a_batch_and_a_gain(rng: np.random.Generator) -> None:
+def test_filterbank_takes_batches_and_commutes_with_gain(rng: np.random.Generator) -> None:
     levels = torch.from_numpy(rng.uniform(-80, 0, (2, 3, 257, 4)))
     bands = apply_filterbank(levels, MEL, PAPER)
     assert bands.shape == (2, 3, 48, 4)
@@ -116,7 +116,7 @@ def test_other_rates_give_the_levels_of_the_analysis_rate(rate: int, frequency: 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
 @pytest.mark.parametrize("frames", [1, 2, 30])
-def test_frames_count_alike_at_any_rate(rate: int, frames: int) -> None:
+def test_frame_count_is_the_same_at_any_rate(rate: int, frames: int) -> None:
     shapes = [band_levels(torch.zeros(2, frames * at // 100), at, MEL, PAPER).shape for at in (16_000, rate)]
     assert shapes[0] == shapes[1] == (2, 48, frames + 1)
 
@@ -139,7 +139,7 @@ def test_band_levels_are_the_bands_of_the_spectrogram(rng: np.random.Generator) 
     assert torch.equal(band_levels(wave, 16_000, MEL, PAPER), expected)
 
 
-def test_levels_of_frames_and_recordings_are_their_slow_twins() -> None:
+def test_levels_equal_the_explicit_formulas() -> None:
     rows = -60 * torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(3))
     power = torch.pow(10.0, rows / 10).sum(dim=1)
     torch.testing.assert_close(frame_levels(rows), 10 * power.log10())

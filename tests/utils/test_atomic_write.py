@@ -26,7 +26,7 @@ def refusing(code: int) -> Any:
     return refuse
 
 
-def test_content_appears_under_its_name_only_at_the_end(tmp_path: Path) -> None:
+def test_file_appears_only_when_complete(tmp_path: Path) -> None:
     final = tmp_path / "a.json"
     with atomic_path(final) as temporary:
         temporary.write_text("{}")
@@ -40,9 +40,7 @@ def test_content_appears_under_its_name_only_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failure", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])
 @pytest.mark.parametrize("old", [None, b"old"])
-def test_a_failure_in_the_middle_leaves_all_as_it_was(
-    tmp_path: Path, failure: BaseException, old: bytes | None
-) -> None:
+def test_failure_leaves_the_old_file(tmp_path: Path, failure: BaseException, old: bytes | None) -> None:
     final = tmp_path / "a.bin"
     if old is not None:
         final.write_bytes(old)
@@ -58,7 +56,7 @@ def test_a_failure_in_the_middle_leaves_all_as_it_was(
     assert old is None or final.read_bytes() == old
 
 
-def test_existing_files_stay_unless_told_otherwise(tmp_path: Path) -> None:
+def test_existing_files_need_overwrite(tmp_path: Path) -> None:
     final = tmp_path / "a.txt"
     write_text(final, "first")
     with pytest.raises(OutputError, match=r"a\.txt exists: name another .* pass --overwrite"):
@@ -69,14 +67,14 @@ def test_existing_files_stay_unless_told_otherwise(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_an_existing_file_is_noticed_before_any_work(tmp_path: Path) -> None:
+def test_existing_file_is_an_error_before_the_block(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(OutputError, match="exists"), atomic_path(tmp_path / "a"):
         pytest.fail("the block ran")
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appears_meanwhile_is_not_replaced(
+def test_file_that_appears_during_the_block_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     if not links:
@@ -100,13 +98,13 @@ def test_file_systems_without_links_work(tmp_path: Path, monkeypatch: pytest.Mon
     assert names(tmp_path) == ["a.bin"]
 
 
-def test_folders_and_missing_folders_are_refused(tmp_path: Path) -> None:
+def test_folder_as_output_and_missing_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a folder, not a file"):
         write_bytes(tmp_path, b"", overwrite=True)
-    with pytest.raises(OutputError, match=r"has no folder to lie in: make .*missing first"):
+    with pytest.raises(OutputError, match=r"is in a folder that does not exist: create .*missing first"):
         write_bytes(tmp_path / "missing" / "a.bin", b"")
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="has no folder"):
+    with pytest.raises(OutputError, match="in a folder that does not exist"):
         write_bytes(tmp_path / "file" / "a.bin", b"")
 
 
@@ -116,14 +114,14 @@ def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         write_bytes(tmp_path / "a.bin", b"x")
 
 
-def test_full_disk_found_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_at_the_end_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", refusing(errno.ENOSPC))
     with pytest.raises(OutputError, match="disk is full"):
         write_bytes(tmp_path / "a.bin", b"x")
     assert names(tmp_path) == []
 
 
-def test_full_disk_in_the_block_is_told_from_its_other_errors(tmp_path: Path) -> None:
+def test_full_disk_in_the_block_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="disk is full"), atomic_path(tmp_path / "a"):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
@@ -131,7 +129,7 @@ def test_full_disk_in_the_block_is_told_from_its_other_errors(tmp_path: Path) ->
     assert names(tmp_path) == []
 
 
-def test_links_are_written_through(tmp_path: Path) -> None:
+def test_symbolic_links_are_kept(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"old")
     link.symlink_to(target)
@@ -140,28 +138,28 @@ def test_links_are_written_through(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     write_bytes(tmp_path / "ours", b"")
     (tmp_path / "plain").write_bytes(b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_the_longest_names_work(tmp_path: Path) -> None:
+def test_names_of_255_bytes_work(tmp_path: Path) -> None:
     name = "a" * 251 + ".bin"
     write_bytes(tmp_path / name, b"x")
     assert names(tmp_path) == [name]
 
 
-def test_paths_are_shown_on_one_printable_line() -> None:
+def test_paths_in_messages_are_one_printable_line() -> None:
     assert printable("Stück 1.wav") == "Stück 1.wav"
     assert printable("a\nb\x1b[31m.wav") == r"a\nb\x1b[31m.wav"
     assert printable(os.fsdecode(b"caf\xe9.wav")).encode() == rb"caf\udce9.wav"
 
 
-def test_two_cannot_make_one_file_at_once(tmp_path: Path) -> None:
+def test_exclusive_lock_is_exclusive(tmp_path: Path) -> None:
     path = tmp_path / "ours.tonewood"
     with exclusive_lock(path):
-        with pytest.raises(OutputError, match="is being made by another process right now: wait"):
+        with pytest.raises(OutputError, match="is being written by another process: wait"):
             exclusive_lock(path).__enter__()
         with exclusive_lock(tmp_path / "other.tonewood"):
             remove_stale_temporaries([tmp_path])

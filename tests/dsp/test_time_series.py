@@ -8,7 +8,7 @@ from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, read_segment
 
 
 @given(st.integers(1, 500), st.integers(1, 200), st.integers(0, 100))
-def test_spans_cover_every_moment_once(frames: int, size: int, margin: int) -> None:
+def test_segments_cover_every_frame_once(frames: int, size: int, margin: int) -> None:
     moments = torch.arange(frames)
     seen = []
     for span in split_segments(frames, size, margin):
@@ -20,7 +20,7 @@ def test_spans_cover_every_moment_once(frames: int, size: int, margin: int) -> N
     assert torch.equal(torch.cat(seen), moments)
 
 
-def test_held_or_made_it_is_the_same() -> None:
+def test_tensor_and_lazy_time_series_agree() -> None:
     values = torch.arange(60.0).reshape(3, 20)
     made = LazyTimeSeries(20, lambda first, last: values[:, first:last])
     assert TensorTimeSeries(values).frames == 20

@@ -9,17 +9,42 @@ from scipy.signal import firwin, lfilter
 
 from tonewood.dsp.artifact_detectors import (
     THIRD_OCTAVES_HZ,
-    count_clipped_peaks,
+    ClippedPeaks,
+    HumDetector,
+    SpectralDropouts,
     decay_band_power,
     detect_cutoff_hz,
-    dropout_ratio,
     fastest_decay_seconds,
-    measure_hum_db,
 )
 
 Floats = NDArray[np.float64]
 RATE = 44_100
 BINS = 883  # 25 Hz apart
+
+
+def dropout_ratio(bands: NDArray[np.float64], cutoff: float) -> float:
+    """Share of dropouts in power [band, frame]."""
+    dropouts = SpectralDropouts(len(bands))
+    dropouts.push(bands)
+    return dropouts.ratio(cutoff)
+
+
+def measure_hum_db(mono: NDArray[np.float32], rate: int) -> tuple[float, float] | None:
+    """Height of the tallest line on multiples of 50 and of 60 Hz; None if too short."""
+    hum = HumDetector(rate)
+    hum.push(mono)
+    lines = hum.second_pass()
+    if lines is None:
+        return None
+    lines.push(mono)
+    return lines.tallest_line_db()
+
+
+def count_clipped_peaks(samples: NDArray[np.float32]) -> int:
+    """Number of clipped peaks of samples (channels, samples)."""
+    clipped = ClippedPeaks(np.abs(samples).max(axis=1))
+    clipped.push(samples)
+    return clipped.count
 
 
 def power(level_db: Floats) -> Floats:
@@ -36,7 +61,7 @@ def falling(slope_db: float, floor_db: float = -120.0) -> Floats:
 
 @settings(deadline=None, max_examples=15)
 @given(st.floats(4_000, 20_000), st.floats(0, 6), st.floats(-120, -90))
-def test_a_cliff_is_found_where_it_is(at: float, slope_db: float, ground_db: float) -> None:
+def test_cutoff_is_detected_at_its_frequency(at: float, slope_db: float, ground_db: float) -> None:
     hz = np.linspace(0, RATE / 2, BINS)
     floor = np.full(BINS, 10 ** (ground_db / 10))
     kept = hz < at
@@ -46,13 +71,13 @@ def test_a_cliff_is_found_where_it_is(at: float, slope_db: float, ground_db: flo
 
 
 @pytest.mark.parametrize("at", [20_500, 21_000, 21_300, 21_700, 22_000])
-def test_a_cliff_at_the_very_end_does_no_harm(at: float) -> None:
+def test_cutoff_near_nyquist_is_detected(at: float) -> None:
     kept = (np.linspace(0, RATE / 2, BINS) < at).astype(np.float64)
     power, floor = 1e-6 * kept + 1e-14, 1e-13 * kept + 1e-14
     assert detect_cutoff_hz(power, floor, RATE) >= at - 300
 
 
-def test_an_instrument_that_fades_into_the_noise_has_no_cutoff() -> None:
+def test_rolloff_into_noise_has_no_cutoff() -> None:
     floor = np.full(BINS, 1e-9)
     for slope in (3.0, 6.0, 12.0):
         assert detect_cutoff_hz(falling(slope) + floor, floor, RATE) == RATE / 2
@@ -62,7 +87,7 @@ def test_an_instrument_that_fades_into_the_noise_has_no_cutoff() -> None:
     assert detect_cutoff_hz(steep, None, RATE) == RATE / 2
 
 
-def test_holes_are_counted_and_rests_are_not(rng: np.random.Generator) -> None:
+def test_dropouts_are_counted_and_rests_are_not(rng: np.random.Generator) -> None:
     bands = rng.normal(-60, 1, (len(THIRD_OCTAVES_HZ), 400))
     assert dropout_ratio(power(bands), RATE / 2) == 0
     rests = bands.copy()
@@ -76,7 +101,7 @@ def test_holes_are_counted_and_rests_are_not(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize(("line", "which"), [(50, 0), (150, 0), (60, 1), (120, 1)])
-def test_hum_is_a_line_that_never_stops(line: int, which: int, rng: np.random.Generator) -> None:
+def test_hum_is_a_continuous_line(line: int, which: int, rng: np.random.Generator) -> None:
     time = np.arange(8 * RATE) / RATE
     noise = 1e-4 * rng.standard_normal(len(time))
     assert max(measure_hum_db(noise.astype(np.float32), RATE) or ()) < 9
@@ -90,12 +115,12 @@ def test_hum_is_a_line_that_never_stops(line: int, which: int, rng: np.random.Ge
     assert max(measure_hum_db(note.astype(np.float32), RATE) or ()) < 12
 
 
-def test_short_recordings_have_no_hum_and_no_tail() -> None:
+def test_short_recordings_have_no_hum_and_no_decay() -> None:
     assert measure_hum_db(np.ones(RATE, dtype=np.float32), RATE) is None
     assert fastest_decay_seconds(np.ones((2, 30))) is None
 
 
-def test_flat_tops_are_two_a_period_and_a_quiet_sine_has_none() -> None:
+def test_clipped_sine_has_two_peaks_a_period_and_quiet_sine_none() -> None:
     time = np.arange(RATE) / RATE
     sine = np.sin(2 * np.pi * 110 * time).astype(np.float32)[None]
     assert count_clipped_peaks(np.clip(sine, -0.7, 0.7)) == pytest.approx(220, abs=1)
@@ -104,14 +129,14 @@ def test_flat_tops_are_two_a_period_and_a_quiet_sine_has_none() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.6, 1.2])
-def test_the_tail_is_the_fall_of_what_ends(seconds: float) -> None:
+def test_decay_time_of_known_decay(seconds: float) -> None:
     frame = np.arange(2_000) * 0.01
     level = np.maximum(-60 / seconds * (frame % 2), -60.0)
     found = fastest_decay_seconds(decay_band_power(np.tile(power(level), (len(THIRD_OCTAVES_HZ), 1))))
     assert found == pytest.approx((seconds, seconds), rel=0.05)
 
 
-def test_gain_changes_no_mark(rng: np.random.Generator) -> None:
+def test_gain_does_not_change_hum_and_cutoff(rng: np.random.Generator) -> None:
     wave = lfilter(firwin(301, 9_000, fs=RATE), [1.0], rng.standard_normal(6 * RATE))
     quiet, loud = (measure_hum_db((gain * wave).astype(np.float32), RATE) for gain in (0.01, 0.1))
     assert quiet == pytest.approx(loud, abs=1e-3)

@@ -10,7 +10,7 @@ def noise(count: int, seed: int, channels: int = 2) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((channels, count)).astype(np.float32)
 
 
-def test_what_lies_further_off_than_the_reach_changes_nothing() -> None:
+def test_samples_beyond_the_reach_have_no_influence() -> None:
     before, made = noise(9_000, 0), noise(9_000, 1)
     whole = restrict_to_band(before, made, RATE, 300, 2_000)
     assert whole.shape == before.shape
@@ -22,7 +22,7 @@ def test_what_lies_further_off_than_the_reach_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("hz", [150.0, 3_500.0])
-def test_a_change_outside_is_none(hz: float) -> None:
+def test_change_outside_the_band_is_removed(hz: float) -> None:
     before = noise(RATE, 0)
     made = before + np.sin(2 * np.pi * hz * np.arange(RATE) / RATE).astype(np.float32)
     out = restrict_to_band(before, made, RATE, 400, 2_500)
@@ -30,7 +30,7 @@ def test_a_change_outside_is_none(hz: float) -> None:
     assert np.abs(out - before)[:, reach:-reach].max() < 10 ** (-90 / 20)
 
 
-def test_a_change_inside_stays_in_time() -> None:
+def test_change_inside_the_band_keeps_its_timing() -> None:
     before = noise(RATE, 0)
     made = before + np.sin(2 * np.pi * 1_000 * np.arange(RATE) / RATE).astype(np.float32)
     out = restrict_to_band(before, made, RATE, 400, 2_500)
@@ -38,13 +38,13 @@ def test_a_change_inside_stays_in_time() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(9_000.0, 12_000.0), (100.0, 20_000.0)])
-def test_bands_beyond_the_rate(low: float, high: float) -> None:
+def test_bands_beyond_nyquist(low: float, high: float) -> None:
     before, made = noise(4_000, 0), noise(4_000, 1)
     out = restrict_to_band(before, made, RATE, low, high)
     assert np.array_equal(out, before) == (low > RATE / 2)
 
 
-def test_fades_are_a_third_of_an_octave_but_40_hz_at_least() -> None:
+def test_fades_are_a_third_of_an_octave_and_at_least_40_hz() -> None:
     assert fade_width_hz(1_000, 8_000) == pytest.approx(260, abs=1)
     assert fade_width_hz(50, 8_000) == 40
     assert fade_width_hz(1_000, 1_100) == 50

@@ -14,7 +14,7 @@ from tonewood.dsp.chunking import Chunk, overlapping_chunks, single_chunk, split
     st.integers(1, 40),
     st.integers(0, 30),
 )
-def test_pieces_follow_one_another_with_their_margins(sizes: list[int], size: int, margin: int) -> None:
+def test_chunks_are_contiguous_and_have_margins(sizes: list[int], size: int, margin: int) -> None:
     total = sum(sizes)
     wave = np.arange(total, dtype=np.float32)[None]
     edges = np.cumsum([0, *sizes])
@@ -32,7 +32,7 @@ def test_pieces_follow_one_another_with_their_margins(sizes: list[int], size: in
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 9))
-def test_the_pieces_do_not_depend_on_the_blocks(sizes: list[int], margin: int) -> None:
+def test_chunks_do_not_depend_on_the_blocks(sizes: list[int], margin: int) -> None:
     wave = np.arange(sum(sizes), dtype=np.float32)
     edges = np.cumsum([0, *sizes])
     blocks = [wave[a:b] for a, b in pairwise(edges)]
@@ -44,9 +44,7 @@ def test_the_pieces_do_not_depend_on_the_blocks(sizes: list[int], margin: int) -
 
 
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 5), st.integers(0, 8))
-def test_smaller_pieces_of_pieces_are_those_of_the_whole(
-    total: int, size: int, times: int, margin: int
-) -> None:
+def test_split_chunks_equal_chunks_of_the_whole(total: int, size: int, times: int, margin: int) -> None:
     """What `cut` makes of large pieces that are multiples is what `overlapping` makes of all."""
     wave = np.arange(total, dtype=np.float32)
     large = overlapping_chunks([wave], size * times, margin)
@@ -63,7 +61,7 @@ def test_smaller_pieces_of_pieces_are_those_of_the_whole(
 
 
 @given(st.integers(2, 60), st.integers(1, 20), st.integers(0, 12))
-def test_a_piece_is_widened_as_far_as_the_recording_goes(total: int, size: int, more: int) -> None:
+def test_with_margin_stops_at_the_ends_of_the_recording(total: int, size: int, more: int) -> None:
     wave = np.arange(total, dtype=np.float32)
     for piece in overlapping_chunks([wave], size, more + 3):
         wide = with_margin(piece, more)
@@ -72,7 +70,7 @@ def test_a_piece_is_widened_as_far_as_the_recording_goes(total: int, size: int, 
         assert np.array_equal(wide.core, wave[wide.core_start : end])
 
 
-def test_a_recording_in_one_piece_is_all_of_it_and_nothing_follows() -> None:
+def test_single_chunk_is_the_whole_recording() -> None:
     wave = np.arange(5, dtype=np.float32)
     assert single_chunk(wave) == Chunk(wave, offset=0, left_margin=0, core_size=5, is_last=True)
     assert np.array_equal(single_chunk(wave).core, wave)

@@ -10,7 +10,7 @@ from tonewood.stats.bradley_terry import fit_mixed_logit, jackknife_intervals
 STRENGTHS = np.array([-0.9, 0.1, 0.8])
 
 
-def test_the_middle_listeners_share_is_held_where_listeners_differ() -> None:
+def test_mixed_logit_interval_covers_the_median_listener() -> None:
     held, naive = [], []
     for seed in range(120):
         rng = np.random.default_rng(seed)
@@ -24,7 +24,7 @@ def test_the_middle_listeners_share_is_held_where_listeners_differ() -> None:
     assert np.mean(naive) < 0.88  # takes all answers for independent
 
 
-def test_alike_listeners_are_one() -> None:
+def test_equal_listeners_have_no_spread() -> None:
     found = fit_mixed_logit([7, 8, 9, 8, 7, 9, 8, 8], [10] * 8)
     assert found is not None
     assert found.spread == 0.0
@@ -39,7 +39,7 @@ def test_alike_listeners_are_one() -> None:
     assert apart.p > 0.5
 
 
-def test_what_always_was_has_no_end_on_that_side() -> None:
+def test_unanimous_answers_have_no_bound_on_that_side() -> None:
     always = fit_mixed_logit([6] * 8, [6] * 8)
     never = fit_mixed_logit([0] * 8, [6] * 8)
     assert always is not None
@@ -61,7 +61,7 @@ def answers(listeners: int, spread: float, each: int, seed: int) -> np.ndarray:
     return wins
 
 
-def test_strengths_are_held_for_other_listeners_too() -> None:
+def test_jackknife_intervals_cover_the_strengths() -> None:
     spread = 1.0
     planted = bradley_terry.estimate_strengths(answers(200_000, spread, 1, 0).sum(axis=0))
     held, own = [], []
@@ -75,7 +75,7 @@ def test_strengths_are_held_for_other_listeners_too() -> None:
     assert np.mean(own) < 0.88
 
 
-def test_who_alone_joins_the_items_leaves_nothing_to_judge_by() -> None:
+def test_one_connecting_listener_has_no_jackknife() -> None:
     wins = np.zeros((4, 3, 3))
     wins[:, 0, 1] = wins[1:, 1, 0] = 2
     assert jackknife_intervals(wins) is None

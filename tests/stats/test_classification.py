@@ -27,20 +27,20 @@ def test_wilson_at_known_points() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.randoms(use_true_random=False))
-def test_the_interval_holds_the_accuracy(reference: int, source: int, random: object) -> None:
+def test_accuracy_interval_contains_the_accuracy(reference: int, source: int, random: object) -> None:
     told = np.random.default_rng(reference * source).choice([0.0, 0.5, 1.0], reference + source)
     found = balanced_accuracy(told, labels(reference, source))
     assert 0 <= found.low <= found.mean + 1e-12
     assert found.mean - 1e-12 <= found.high <= 1
 
 
-def test_more_recordings_narrow_the_interval() -> None:
+def test_more_recordings_narrow_the_accuracy_interval() -> None:
     few, many = (balanced_accuracy(np.ones(2 * n), labels(n, n)) for n in (5, 50))
     assert few.mean == many.mean == 1
     assert few.low < many.low < 1
 
 
-def test_hotelling_equals_its_slow_twin(rng: np.random.Generator) -> None:
+def test_hotelling_equals_the_explicit_formula(rng: np.random.Generator) -> None:
     values = rng.standard_normal((14, 3))
     shuffles = np.stack([rng.permutation(14) for _ in range(5)])
     found = hotelling_t(values, shuffles, 6)
@@ -54,7 +54,7 @@ def test_hotelling_equals_its_slow_twin(rng: np.random.Generator) -> None:
         assert t == pytest.approx(np.sqrt(6 * 8 / 14 * gap @ np.linalg.inv(pooled) @ gap))
 
 
-def test_folds_leave_out_whole_recordings_and_hold_both_sides(rng: np.random.Generator) -> None:
+def test_folds_hold_both_sides(rng: np.random.Generator) -> None:
     is_source = labels(13, 25)
     folds = stratified_folds(is_source, rng)
     assert set(folds) == set(range(10))
@@ -63,7 +63,7 @@ def test_folds_leave_out_whole_recordings_and_hold_both_sides(rng: np.random.Gen
         assert 2 <= (folds[is_source] == fold).sum() <= 3
 
 
-def test_the_classifier_learns_nothing_from_what_it_is_asked(rng: np.random.Generator) -> None:
+def test_held_out_rows_do_not_train_the_classifier(rng: np.random.Generator) -> None:
     # Every recording is a fold, with a feature that is its own label alone: memory would be right.
     is_source = labels(20, 20)
     own = np.eye(40) * np.where(is_source, 1.0, -1.0)[:, None]

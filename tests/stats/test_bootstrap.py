@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tonewood.stats.sampling import bootstrap_interval
 
 
-def test_nineteen_of_twenty_intervals_hold_the_mean() -> None:
+def test_bootstrap_intervals_cover_the_mean() -> None:
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(300):
@@ -17,20 +17,20 @@ def test_nineteen_of_twenty_intervals_hold_the_mean() -> None:
     assert 0.88 < held / 300 < 0.98
 
 
-def test_one_piece_has_no_interval() -> None:
+def test_one_value_has_no_interval() -> None:
     assert bootstrap_interval(np.array([3.0]), np.random.default_rng(0)) == (3.0, None, None)
 
 
 @settings(max_examples=20, deadline=None)
 @given(shift=st.floats(-50, 50), scale=st.floats(0.1, 10))
-def test_intervals_move_and_stretch_with_their_values(shift: float, scale: float) -> None:
+def test_bootstrap_intervals_are_equivariant(shift: float, scale: float) -> None:
     values = np.array([0.0, 1.0, 4.0, 2.0])
     plain = np.array(bootstrap_interval(values, np.random.default_rng(1)))
     moved = np.array(bootstrap_interval(scale * values + shift, np.random.default_rng(1)))
     assert moved == pytest.approx(scale * plain + shift, abs=1e-6)
 
 
-def test_differences_by_pairs_are_surer_than_the_methods_are() -> None:
+def test_paired_differences_have_narrower_intervals() -> None:
     rng = np.random.default_rng(2)
     piece = rng.normal(10, 3, size=12)
     better = piece - 1 + rng.normal(0, 0.1, size=12)

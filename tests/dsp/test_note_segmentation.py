@@ -74,18 +74,18 @@ def phrase() -> Any:
         (3.7, 3.9, "noise-like"),
     ],
 )
-def test_every_part_gets_its_name(phrase: Any, begin: float, end: float, name: str) -> None:
+def test_segments_are_labelled(phrase: Any, begin: float, end: float, name: str) -> None:
     assert named(phrase.labels, begin, end) == {name}
 
 
-def test_the_pitch_is_the_notes(phrase: Any) -> None:
+def test_pitch_is_that_of_the_notes(phrase: Any) -> None:
     assert np.allclose(phrase.hz[70:130], 220, rtol=0.01)
     assert np.allclose(phrase.hz[270:290], 220 * 2 ** (4 / 12), rtol=0.01)
     assert np.isnan(phrase.hz[10:40]).all()
 
 
 @pytest.mark.parametrize("hz", [4.5, 5.5, 7.0])
-def test_vibrato_is_a_swing_of_its_own_rate(hz: float) -> None:
+def test_vibrato_is_a_swing_of_4_to_8_hz(hz: float) -> None:
     time = STEP * np.arange(100)
     swing = np.sin(2 * np.pi * hz * time)
     assert detect_vibrato(0.3 * swing)[25:75].all()
@@ -96,7 +96,7 @@ def test_vibrato_is_a_swing_of_its_own_rate(hz: float) -> None:
     assert not detect_vibrato(np.where(np.arange(100) % 20 == 0, np.nan, 0.3 * swing)).any()  # too short
 
 
-def test_another_note_is_a_change_and_vibrato_is_none() -> None:
+def test_new_note_is_a_change_and_vibrato_is_not() -> None:
     time = STEP * np.arange(100)
     swing = 0.4 * np.sin(2 * np.pi * 5.5 * time)
     assert not detect_note_changes(swing).any()
@@ -110,7 +110,7 @@ def test_another_note_is_a_change_and_vibrato_is_none() -> None:
     assert not detect_note_changes(np.full(100, np.nan)).any()
 
 
-def test_an_onset_is_one_however_long_the_rise() -> None:
+def test_long_rise_is_one_onset() -> None:
     level = np.interp(np.arange(100), [0, 40, 44, 100], [-60.0, -60, -20, -20])
     (step,) = np.flatnonzero(detect_onsets(level))
     assert 40 < step <= 44
@@ -118,20 +118,20 @@ def test_an_onset_is_one_however_long_the_rise() -> None:
 
 
 @pytest.mark.parametrize("gain", [1e-3, 1.0, 5.0])
-def test_loudness_names_nothing(gain: float) -> None:
+def test_gain_does_not_change_labels(gain: float) -> None:
     wave = tone(np.concatenate([held(0.5), swinging(0.5)]))
     one, other = (segment_notes(it.astype(np.float32), 101, 100.0) for it in (wave, gain * wave))
     assert (one.labels == other.labels).mean() > 0.98
 
 
 @pytest.mark.parametrize("samples", [1, 320, 4_000])
-def test_short_and_silent_recordings_have_parts_too(samples: int) -> None:
+def test_short_and_silent_recordings_are_labelled(samples: int) -> None:
     found = segment_notes(np.zeros(samples, dtype=np.float32), 26, 100.0)
     assert found.labels.shape == found.hz.shape == (26,)
     assert np.isnan(found.hz).all()
 
 
-def test_long_recordings_are_worked_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pitch_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     wave = tone(np.concatenate([held(1.5), swinging(1.5)]))
     whole = note_segmentation.track_pitch(wave)
     monkeypatch.setattr(note_segmentation, "_BLOCK_SECONDS", 1.0)
@@ -142,9 +142,9 @@ def test_long_recordings_are_worked_in_blocks(monkeypatch: pytest.MonkeyPatch) -
     assert np.abs(12 * np.log2(whole[both] / in_blocks[both])).max() < 0.2
 
 
-def test_without_librosa_one_line_says_what_to_do(
+def test_missing_librosa_is_one_line_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "librosa", None)
-    with pytest.raises(MissingExtraError, match=r"needs librosa: pip install 'tonewood\[pitch\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs librosa: pip install '\.\[pitch\]'"):
         segment_notes(np.zeros(1_000, dtype=np.float32), 10, 100.0)

@@ -94,7 +94,7 @@ def test_sine_keeps_frequency_and_phase_and_gets_the_gain_at_its_frequency() -> 
     assert spectrum.argmax() / 8 == pytest.approx(frequency, abs=0.3)
 
 
-def test_band_reject_takes_one_tone_and_leaves_the_other() -> None:
+def test_band_reject_removes_only_its_tone() -> None:
     rate = 44_100
 
     def without_the_top(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
@@ -107,7 +107,7 @@ def test_band_reject_takes_one_tone_and_leaves_the_other() -> None:
     assert np.abs(out[0] - low)[inner].max() < 2e-3
 
 
-def test_mask_acts_at_its_time() -> None:
+def test_gain_acts_at_its_time() -> None:
     rate = 16_000
 
     def later(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
@@ -120,7 +120,7 @@ def test_mask_acts_at_its_time() -> None:
     assert np.abs(out)[0, round(0.54 * rate) :].max() < 1e-3
 
 
-def test_an_impulse_stays_where_it_is() -> None:
+def test_impulse_keeps_its_position() -> None:
     """The recording's own phase is kept: a filter constant in time is symmetric in time."""
     wave = np.zeros((1, 4_001), dtype=np.float32)
     wave[0, 2_000] = 1
@@ -137,7 +137,7 @@ def test_an_impulse_stays_where_it_is() -> None:
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 @pytest.mark.parametrize("block_frames", [1, 7, 50])
-def test_blocks_change_nothing(rate: int, block_frames: int, rng: np.random.Generator) -> None:
+def test_result_does_not_depend_on_block_size(rate: int, block_frames: int, rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (2, rate * 6 // 5 + 13)).astype(np.float32)
     whole = filter_recording(wave, rate, wandering, PAPER, block_frames=10**6)
     parts = filter_recording(wave, rate, wandering, PAPER, block_frames=block_frames)
@@ -151,7 +151,7 @@ def wandering_tensor(hz: FloatArray, seconds: FloatArray) -> torch.Tensor:
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
 @pytest.mark.parametrize("size", [1_000, 3_333, 60_000])
-def test_a_recording_may_come_in_pieces_of_any_size(rate: int, size: int, rng: np.random.Generator) -> None:
+def test_filtered_chunks_equal_the_filtered_recording(rate: int, size: int, rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (3, 60_011)).astype(np.float32)
     whole = filter_recording(wave, rate, wandering, PAPER)
     made = [
@@ -161,7 +161,7 @@ def test_a_recording_may_come_in_pieces_of_any_size(rate: int, size: int, rng: n
     assert np.abs(torch.cat(made, dim=1).numpy() - whole).max() <= 1e-6
 
 
-def test_kept_spectra_serve_any_filter(rng: np.random.Generator) -> None:
+def test_prepared_filter_takes_any_gain(rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (2, 9_001)).astype(np.float32)
     through = prepare_filter(torch.from_numpy(wave), 16_000, PAPER, block_frames=20)
     for gain in (wandering, constant(-6.0), wandering):
@@ -171,7 +171,7 @@ def test_kept_spectra_serve_any_filter(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("hop_ms", [5.0, 7.3, 15.0])
 @pytest.mark.parametrize("samples", [4_000, 4_239, 4_240])
-def test_hops_of_up_to_half_a_window_leave_no_taper(
+def test_hops_up_to_half_a_window_reconstruct_exactly(
     hop_ms: float, samples: int, rng: np.random.Generator
 ) -> None:
     wave = rng.uniform(-1, 1, (1, samples)).astype(np.float32)
@@ -186,7 +186,7 @@ def test_channels_are_filtered_alike(rng: np.random.Generator) -> None:
     assert np.allclose(out[:1], filter_recording(mono, 16_000, wandering, PAPER), atol=1e-6)
 
 
-def test_gain_is_asked_for_the_frequencies_and_times_of_the_recording() -> None:
+def test_gain_receives_frequencies_and_times_of_the_recording() -> None:
     asked: list[tuple[FloatArray, FloatArray]] = []
 
     def noted(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
@@ -211,7 +211,7 @@ def test_full_scale_sine_on_a_bin_reads_0_dbfs() -> None:
     assert inner[32].numpy() == pytest.approx(0.0, abs=1e-3)
 
 
-def test_stft_is_the_fourier_sum_written_out(rng: np.random.Generator) -> None:
+def test_stft_equals_the_explicit_fourier_sum(rng: np.random.Generator) -> None:
     wave = rng.standard_normal(3_000)
     spectrum = stft(torch.from_numpy(wave), PAPER).numpy()
     n = np.arange(480)
@@ -232,7 +232,7 @@ def test_istft_inverts_stft_exactly(samples: int, rng: np.random.Generator) -> N
     assert torch.allclose(back, wave, atol=1e-10)
 
 
-def test_frame_k_stands_at_k_hops_at_any_rate() -> None:
+def test_frame_k_is_at_k_hops_at_any_rate() -> None:
     for rate in (16_000, 48_000):
         window, hop, fft = scale_to_rate(PAPER, rate)
         scaled = SpectrumSettings(
@@ -248,7 +248,7 @@ def test_frame_k_stands_at_k_hops_at_any_rate() -> None:
     ("rate", "sizes"),
     [(16_000, (480, 160, 512)), (44_100, (1323, 441, 1411)), (48_000, (1440, 480, 1536))],
 )
-def test_other_rates_are_cut_into_the_same_durations(rate: int, sizes: tuple[int, int, int]) -> None:
+def test_other_rates_have_the_same_durations(rate: int, sizes: tuple[int, int, int]) -> None:
     assert scale_to_rate(PAPER, rate) == sizes
 
 
@@ -269,7 +269,7 @@ def test_gradients_of_log_magnitude_are_finite(amplitude: float) -> None:
 
 
 @pytest.mark.parametrize("fft", [512, 513, 1411])
-def test_odd_transforms_lose_no_frame(fft: int) -> None:
+def test_odd_fft_lengths_lose_no_frame(fft: int) -> None:
     settings = SpectrumSettings(fft=fft)
     for samples in (160, 1_600, 16_000, 16_001):
         assert stft(torch.ones(samples), settings).shape == (fft // 2 + 1, samples // 160 + 1)

@@ -4,7 +4,7 @@ import torch
 from tonewood.stats.sampling import sample_takes, weighted_mean
 
 
-def test_without_shares_every_take_is_as_likely() -> None:
+def test_takes_without_weights_are_equally_likely() -> None:
     generator = torch.Generator().manual_seed(0)
     chosen = torch.tensor(sample_takes([10, 1_000], 20_000, generator))
     assert chosen.float().mean().item() == pytest.approx(0.5, abs=0.02)
@@ -12,14 +12,14 @@ def test_without_shares_every_take_is_as_likely() -> None:
     assert sample_takes([1, 2, 3], 7, torch.Generator().manual_seed(1)) == again
 
 
-def test_with_shares_a_take_is_as_likely_as_what_counts_of_it() -> None:
+def test_takes_are_drawn_by_length_times_weight() -> None:
     generator = torch.Generator().manual_seed(0)
     chosen = torch.tensor(sample_takes([100, 300, 50], 40_000, generator, [2.0, 1.0, 4.0]))
     counts = torch.bincount(chosen, minlength=3) / 40_000
     assert counts.tolist() == pytest.approx([200 / 700, 300 / 700, 200 / 700], abs=0.01)
 
 
-def test_a_shared_mean_is_the_mean_of_repeated_frames() -> None:
+def test_weighted_mean_equals_the_mean_of_repeated_frames() -> None:
     generator = torch.Generator().manual_seed(0)
     takes = [torch.randn(4, n, generator=generator) for n in (5, 9)]
     slow = torch.cat([takes[0], takes[0], takes[0], takes[1]], dim=1).mean(dim=1)

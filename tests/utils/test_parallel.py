@@ -21,7 +21,7 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return count
 
 
-def test_results_come_in_the_order_of_the_items(threads: int) -> None:
+def test_results_have_the_order_of_the_items(threads: int) -> None:
     def work(item: int) -> int:
         time.sleep(0.002 * (5 - item % 5))  # the last of five are done first
         return item * item
@@ -29,7 +29,7 @@ def test_results_come_in_the_order_of_the_items(threads: int) -> None:
     assert list(parallel_map(work, range(23))) == [item * item for item in range(23)]
 
 
-def test_few_items_are_ahead(threads: int) -> None:
+def test_few_items_are_computed_ahead(threads: int) -> None:
     begun: list[int] = []
 
     def items() -> Iterator[int]:
@@ -43,12 +43,12 @@ def test_few_items_are_ahead(threads: int) -> None:
         assert len(begun) <= done + threads + 1
 
 
-def test_as_many_threads_work_as_there_are_cores(threads: int) -> None:
+def test_one_thread_per_core(threads: int) -> None:
     together = threading.Barrier(threads, timeout=300)
     assert len(list(parallel_map(lambda _: together.wait(), range(3 * threads)))) == 3 * threads
 
 
-def test_an_error_reaches_the_caller_and_ends_the_work(threads: int) -> None:
+def test_error_reaches_the_caller_and_stops_the_work(threads: int) -> None:
     done: list[int] = []
 
     def work(item: int) -> None:
@@ -61,7 +61,7 @@ def test_an_error_reaches_the_caller_and_ends_the_work(threads: int) -> None:
     assert len(done) < 20
 
 
-def test_who_stops_asking_stops_the_work(threads: int) -> None:
+def test_closed_iterator_stops_the_work(threads: int) -> None:
     done: list[int] = []
     results = parallel_map(done.append, range(1_000))
     next(results)
@@ -69,11 +69,11 @@ def test_who_stops_asking_stops_the_work(threads: int) -> None:
     assert len(done) < 20
 
 
-def test_there_is_a_core() -> None:
+def test_available_cores_is_positive() -> None:
     assert available_cores() >= 1
 
 
-def test_what_is_made_is_told_as_it_is_made(threads: int) -> None:
+def test_elements_are_available_as_they_are_produced(threads: int) -> None:
     told = threading.Event()
 
     def making(item: int) -> Iterator[tuple[int, int]]:
@@ -89,7 +89,7 @@ def test_what_is_made_is_told_as_it_is_made(threads: int) -> None:
     assert found == [(item, number) for item in range(5) for number in range(2)]
 
 
-def test_what_fails_in_the_middle_has_told_what_came_before(threads: int) -> None:
+def test_failing_generator_yields_its_earlier_elements(threads: int) -> None:
     def making(item: int) -> Iterator[int]:
         yield item
         if item == 1:
@@ -103,7 +103,7 @@ def test_what_fails_in_the_middle_has_told_what_came_before(threads: int) -> Non
         next(second)
 
 
-def test_nobody_waits_for_the_end_of_what_nobody_follows(threads: int) -> None:
+def test_closed_iteration_does_not_wait_for_generators(threads: int) -> None:
     made: list[int] = []
 
     def making(item: int) -> Iterator[int]:

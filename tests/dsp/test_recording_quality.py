@@ -24,7 +24,7 @@ def take(rng: np.random.Generator) -> Samples:
     return wave.astype(np.float32)[None]
 
 
-def test_what_was_put_in_is_found(take: Samples) -> None:
+def test_quality_of_a_synthetic_recording(take: Samples) -> None:
     found = measure_quality(take, RATE)
     assert found.seconds == 10
     assert found.floor_db == pytest.approx(-70, abs=0.5)
@@ -48,7 +48,7 @@ def test_what_was_put_in_is_found(take: Samples) -> None:
     assert np.isnan(found.floor_bands_db[-1])  # beyond half the rate
 
 
-def test_gain_shifts_levels_and_nothing_else(take: Samples) -> None:
+def test_gain_shifts_only_levels(take: Samples) -> None:
     before, after = measure_quality(take, RATE), measure_quality(take / np.float32(2), RATE)
     shift = 20 * np.log10(0.5)
     assert after.loudness - before.loudness == pytest.approx(shift, abs=0.01)
@@ -59,7 +59,7 @@ def test_gain_shifts_levels_and_nothing_else(take: Samples) -> None:
     assert after.decay_s == pytest.approx(before.decay_s, rel=0.01)
 
 
-def test_a_gate_an_offset_and_two_channels_show(take: Samples, rng: np.random.Generator) -> None:
+def test_gate_offset_and_stereo_width_are_measured(take: Samples, rng: np.random.Generator) -> None:
     gated = take.copy()
     gated[:, : RATE // 2] = 0
     gated[:, -RATE // 2 :] = 0
@@ -72,7 +72,7 @@ def test_a_gate_an_offset_and_two_channels_show(take: Samples, rng: np.random.Ge
     assert measure_quality(np.concatenate([take, -take]), RATE).width_db == 60
 
 
-def test_a_high_floor_is_a_floor_and_dying_notes_are_none(rng: np.random.Generator) -> None:
+def test_constant_noise_is_a_floor_and_decaying_notes_are_not(rng: np.random.Generator) -> None:
     time = np.arange(10 * RATE) / RATE
     tone = 0.1 * np.sin(2 * np.pi * 440 * time)
     hiss = 10 ** (-50 / 20) * rng.standard_normal(len(time))
@@ -89,7 +89,7 @@ def test_a_high_floor_is_a_floor_and_dying_notes_are_none(rng: np.random.Generat
     st.integers(1, 3),
     st.integers(0, 2**31),
 )
-def test_any_recording_has_traces(samples: int, rate: int, channels: int, seed: int) -> None:
+def test_any_recording_has_finite_quality(samples: int, rate: int, channels: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = 10.0 ** rng.uniform(-6, 0, samples)
     wave = (shape * rng.standard_normal((channels, samples))).astype(np.float32)

@@ -12,7 +12,7 @@ from tonewood.errors import OutputError
 from tonewood.utils.disk_array import DiskArray
 
 
-def test_what_was_appended_comes_back_in_any_part(tmp_path: Path) -> None:
+def test_appended_frames_are_read_in_any_range(tmp_path: Path) -> None:
     values = torch.randn(5, 230, generator=torch.Generator().manual_seed(0))
     spool = DiskArray(5, tmp_path)
     for part in torch.split(values, 37, dim=1):
@@ -23,7 +23,7 @@ def test_what_was_appended_comes_back_in_any_part(tmp_path: Path) -> None:
         assert spool.read(first, last).is_contiguous()
 
 
-def test_a_waveform_is_a_track_too() -> None:
+def test_disk_array_without_rows_holds_a_waveform() -> None:
     wave = np.arange(100, dtype=np.float32)
     spool = DiskArray(None)
     spool.append(wave[:60])
@@ -31,7 +31,7 @@ def test_a_waveform_is_a_track_too() -> None:
     assert torch.equal(spool.read(55, 65), torch.arange(55.0, 65.0))
 
 
-def test_nothing_of_it_is_ever_seen(tmp_path: Path) -> None:
+def test_disk_array_has_no_visible_file(tmp_path: Path) -> None:
     spool = DiskArray(2, tmp_path)
     spool.append(torch.zeros(2, 1_000))
     assert list(tmp_path.iterdir()) == []
@@ -43,7 +43,7 @@ def test_nothing_of_it_is_ever_seen(tmp_path: Path) -> None:
         assert len(list(held.iterdir())) == opened - 1
 
 
-def test_several_threads_may_read_at_once() -> None:
+def test_threads_may_read_a_disk_array_concurrently() -> None:
     spool = DiskArray(3)
     values = torch.arange(3 * 5_000.0).reshape(3, 5_000)
     spool.append(values)
@@ -55,7 +55,7 @@ def test_several_threads_may_read_at_once() -> None:
         assert all(pool.map(right, list(range(0, 4_950, 3))))
 
 
-def test_a_full_disk_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_one_line_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here to stand for a full disk")
     spool = DiskArray(2)

@@ -43,7 +43,7 @@ def analogue_db(band: EqBand, hz: FloatArray, rate: float) -> FloatArray:
     q=st.floats(0.3, 8),
     rate=st.sampled_from([44_100.0, 48_000.0, 96_000.0]),
 )
-def test_bands_are_the_cookbooks(kind: FilterType, hz: float, gain: float, q: float, rate: float) -> None:
+def test_biquads_equal_the_cookbook(kind: FilterType, hz: float, gain: float, q: float, rate: float) -> None:
     band = EqBand(kind, hz, gain, q)
     points = np.geomspace(20, 20_000, 50)
     expected = analogue_db(band, points, rate)
@@ -55,7 +55,7 @@ def test_bands_are_the_cookbooks(kind: FilterType, hz: float, gain: float, q: fl
     assert np.abs(np.roots(a)).max() < 1
 
 
-def test_shelves_and_peaks_give_their_gain_where_they_should() -> None:
+def test_shelves_and_peaks_have_their_gain_at_their_frequency() -> None:
     ends = np.array([1.0, 1_000.0, 23_999.0])
     low, peak, high = (eq_response_db((EqBand(k, 1_000.0, 6.0, 0.7),), ends, 48_000) for k in KINDS)
     assert low == pytest.approx([6, 3, 0], abs=0.01)
@@ -64,7 +64,7 @@ def test_shelves_and_peaks_give_their_gain_where_they_should() -> None:
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 192_000])
-def test_a_curve_that_bands_made_is_found_again(rate: int) -> None:
+def test_fit_recovers_the_bands_of_a_curve(rate: int) -> None:
     truth = (
         EqBand("low_shelf", 120.0, 5.0, 0.7),
         EqBand("peaking", 700.0, -6.0, 1.2),
@@ -78,7 +78,7 @@ def test_a_curve_that_bands_made_is_found_again(rate: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_more_bands_leave_less(seed: int) -> None:
+def test_more_bands_reduce_the_error(seed: int) -> None:
     rng = np.random.default_rng(seed)
     hz = fit_grid_hz(48_000)
     octaves = np.log2(hz / 1_000)
@@ -91,7 +91,7 @@ def test_more_bands_leave_less(seed: int) -> None:
     assert left[2] < 0.6
 
 
-def test_what_is_left_is_of_the_figures_that_are_stated() -> None:
+def test_error_is_that_of_the_rounded_bands() -> None:
     hz = fit_grid_hz(48_000)
     curve = 4 * np.sin(np.log2(hz) * 1.7) + 1
     found = fit_parametric_eq(curve, 6, 48_000)
@@ -104,20 +104,20 @@ def test_what_is_left_is_of_the_figures_that_are_stated() -> None:
     assert len(found.bands) == 6
 
 
-def test_nothing_to_correct_needs_no_gain() -> None:
+def test_flat_curve_needs_no_gain() -> None:
     found = fit_parametric_eq(np.zeros(len(fit_grid_hz(48_000))), 3, 48_000)
     assert found.largest_db < 0.01
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
-def test_the_grid_goes_as_far_as_the_rate(rate: int) -> None:
+def test_grid_ends_below_nyquist(rate: int) -> None:
     hz = fit_grid_hz(rate)
     assert hz[0] == pytest.approx(FIT_LOW_HZ)
     assert hz[-1] == pytest.approx(min(FIT_HIGH_HZ, 0.45 * rate))
     assert np.diff(np.log2(hz)).max() < 1 / 23
 
 
-def test_a_graphic_equaliser_gives_what_is_wanted_at_its_centres() -> None:
+def test_graphic_eq_meets_its_target_at_the_centres() -> None:
     centres = 1_000 * 2 ** (np.arange(-13, 13) / 3)
     rng = np.random.default_rng(0)
     wanted = np.cumsum(rng.normal(0, 3, (26, 3)), axis=0)

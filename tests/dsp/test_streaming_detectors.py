@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.dsp.test_artifact_detectors import count_clipped_peaks, dropout_ratio, measure_hum_db
 from tonewood.dsp.artifact_detectors import (
     DIGITAL_SILENCE_DB,
     HOP_SECONDS,
@@ -16,9 +17,6 @@ from tonewood.dsp.artifact_detectors import (
     FrameSplitter,
     HumDetector,
     SpectralDropouts,
-    count_clipped_peaks,
-    dropout_ratio,
-    measure_hum_db,
 )
 
 RATE = 4_000
@@ -32,7 +30,7 @@ def cut(samples: NDArray[Any], sizes: list[int]) -> list[NDArray[Any]]:
 
 
 @given(cuts, st.integers(2, 50), st.integers(0, 400))
-def test_frames_are_those_of_the_whole(sizes: list[int], window: int, length: int) -> None:
+def test_frames_do_not_depend_on_the_blocks(sizes: list[int], window: int, length: int) -> None:
     hop = max(1, window // 3)
     wave = np.arange(length, dtype=np.float32)
     frames = FrameSplitter(window, hop)
@@ -44,7 +42,7 @@ def test_frames_are_those_of_the_whole(sizes: list[int], window: int, length: in
 
 @settings(deadline=None, max_examples=12)
 @given(cuts, st.integers(0, 2**31))
-def test_marks_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
+def test_clipping_and_hum_do_not_depend_on_the_blocks(sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     time = np.arange(5 * RATE) / RATE
     wave = 0.3 * np.sin(2 * np.pi * 50 * time) + 0.2 * rng.standard_normal((2, len(time)))
@@ -67,7 +65,7 @@ def test_marks_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
 
 @settings(deadline=None, max_examples=12)
 @given(cuts, st.integers(0, 2**31))
-def test_holes_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
+def test_dropouts_do_not_depend_on_the_blocks(sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     level = rng.normal(-60, 1, (len(THIRD_OCTAVES_HZ), round(6 / HOP_SECONDS)))
     for place in rng.integers(20, 560, 12):
@@ -81,7 +79,7 @@ def test_holes_are_those_of_the_whole(sizes: list[int], seed: int) -> None:
     assert dropout_ratio(power, 24_000.0) > 0
 
 
-def test_silence_is_no_hum() -> None:
+def test_digital_silence_has_no_hum() -> None:
     time = np.arange(4 * RATE) / RATE
     for above_db, found in ((0.3, True), (-0.3, False)):
         size = 10 ** ((DIGITAL_SILENCE_DB + above_db) / 20) * np.sqrt(2)
@@ -102,5 +100,5 @@ def test_silence_is_no_hum() -> None:
         ([0, 0.5, 0.9, 0.9, -0.9, 0.9, 0.9, 0, 0], 0),
     ],
 )
-def test_a_flat_top_is_three_equal_samples_at_the_peak(wave: list[float], count: int) -> None:
+def test_clipped_peak_is_three_equal_samples_at_the_peak(wave: list[float], count: int) -> None:
     assert count_clipped_peaks(np.array([wave], np.float32)) == count

@@ -21,7 +21,7 @@ def over_db(made: Samples, before: Samples) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 4_000])
-def test_reduction_is_the_greatest_over_of_all_before_less_what_was_let_go(size: int) -> None:
+def test_reduction_is_the_largest_excess_minus_release(size: int) -> None:
     rng = np.random.default_rng(1)
     before = rng.uniform(-0.4, 0.4, (2, 4_000)).astype(np.float32)
     made = before.copy()
@@ -38,7 +38,7 @@ def test_reduction_is_the_greatest_over_of_all_before_less_what_was_let_go(size:
     assert held[-1] < held.max()
 
 
-def test_nothing_goes_beyond_the_ceiling_or_what_was_there() -> None:
+def test_output_exceeds_neither_ceiling_nor_original() -> None:
     rng = np.random.default_rng(2)
     before = rng.uniform(-1.5, 1.5, (1, 2_000)).astype(np.float32)
     made = before * rng.uniform(0.1, 9, 2_000).astype(np.float32)
@@ -46,7 +46,7 @@ def test_nothing_goes_beyond_the_ceiling_or_what_was_there() -> None:
     assert over_db(held, before).max() < 1e-5
 
 
-def test_what_is_below_is_left_as_it_is() -> None:
+def test_samples_below_the_original_are_unchanged() -> None:
     before = np.full((2, 100), 2.0, np.float32)
     made = np.full((2, 100), 1.9, np.float32)
     assert PeakLimiter(-1.0, RATE).process(made, before) is made

@@ -1,0 +1,119 @@
+"""Settings by dotted name: assignments such as `search.alpha=0.02`, and the list of all settings."""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, get_args
+
+from tonewood.errors import CallError
+from tonewood.settings import Settings, SettingsT, Unit, validated_settings
+
+
+def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> SettingsT:
+    """Return a copy changed by assignments of the form `search.alpha=0.02`, as `--set` takes them.
+
+    Values are JSON or plain words; the last assignment of a name counts.
+
+    Raises
+    ------
+    CallError
+        A name or value is wrong.
+
+    Examples
+    --------
+    >>> from tonewood.settings import EnhanceSettings
+    >>> apply_assignments(EnhanceSettings(), ["search.alpha=0.02"]).search.alpha
+    0.02
+    """
+    tree = settings.model_dump()
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        *path, last = name.strip().split(".")
+        branch: Any = tree
+        for group in path:
+            branch = branch.get(group) if isinstance(branch, dict) else None
+        if not equals or not isinstance(branch, dict) or last not in branch:
+            raise CallError(_unknown_setting(type(settings), assignment))
+        try:
+            branch[last] = json.loads(text)
+        except ValueError:
+            branch[last] = text
+    return validated_settings(type(settings), tree)
+
+
+class SettingInfo(NamedTuple):
+    """Description of one setting.
+
+    Attributes
+    ----------
+    name : str
+        Dotted, as `--set` takes it.
+    default
+        As JSON.
+    unit : str
+        Empty if it has none.
+    limits : str
+        Allowed values, as in `from 0 to 1`; empty if all of the type are.
+    """
+
+    name: str
+    default: Any
+    unit: str
+    limits: str
+    meaning: str
+
+
+def list_settings(group: type[Settings], prefix: str = "") -> Iterator[SettingInfo]:
+    """Yield a description of every setting of a group and the groups in it."""
+    for name, field in group.model_fields.items():
+        if isinstance(field.default, Settings):
+            yield from list_settings(type(field.default), f"{prefix}{name}.")
+            continue
+        unit = next(_units((field.annotation, *field.metadata)), "")
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        limits = _limits(field.annotation, field.metadata)
+        yield SettingInfo(f"{prefix}{name}", default, unit, limits, field.description or "")
+
+
+def _units(annotations: Sequence[Any]) -> Iterator[str]:
+    """Yield the units in annotations, however deep: `Seconds | None` has its unit inside."""
+    for annotation in annotations:
+        if isinstance(annotation, Unit):
+            yield annotation.name
+        else:
+            yield from _units(get_args(annotation))
+
+
+_BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+
+
+def _limits(annotation: Any, metadata: Sequence[Any]) -> str:  # noqa: ANN401
+    """Return the bounds of a number or the choices of a word."""
+    bounds = {key: getattr(item, key) for item in metadata for key in _BOUNDS if hasattr(item, key)}
+    if bounds:
+        return " ".join(f"{word} {bounds[key]}" for key, word in _BOUNDS.items() if key in bounds)
+    return ", ".join(_choices(annotation))
+
+
+def _choices(annotation: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the words of a Literal type, also inside a tuple type."""
+    for item in get_args(annotation):
+        if isinstance(item, str):
+            yield item
+        else:
+            yield from _choices(item)
+
+
+def _unknown_setting(group: type[Settings], assignment: str) -> str:
+    """Return the message for an assignment that names no setting, with the nearest name."""
+    name, equals, _ = assignment.partition("=")
+    if not equals:
+        return f"{assignment!r} is not an assignment: give NAME=VALUE, as in search.alpha=0.02"
+    names = [info.name for info in list_settings(group)]
+    # A name without its group is a frequent slip, and its spelling may be far from the full one.
+    last = name.strip().rpartition(".")[2]
+    nearest = difflib.get_close_matches(name.strip(), names, n=1) or [
+        full for full in names if last and full.rpartition(".")[2] == last
+    ]
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    return f"there is no setting {name.strip()!r}: {hint}`tonewood settings` lists all of them"
