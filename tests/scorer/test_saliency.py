@@ -124,7 +124,9 @@ def test_integrated_gradients_of_a_linear_scorer_are_weight_times_input() -> Non
     class Linear(Scorer):
         """A scorer whose logit is the weighted mean of its rows."""
 
-        def logit_from_normalized(self, normalized: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        def logit_from_normalized(
+            self, normalized: Tensor, generator: torch.Generator | None = None
+        ) -> Tensor:
             weight = torch.arange(24.0, dtype=torch.float64)[:, None]
             return (weight * normalized).mean(dim=(1, 2)) + 3
 

@@ -305,9 +305,7 @@ def search_around_pins(
 
     # Under the pins the mask stays, so its distance from the prior must not count there.
     centre_db = TensorTimeSeries(prior_db + cover * (pinned_db - prior_db))
-    search_settings = settings.model_copy(
-        update={"search": settings.search.model_copy(update={"stop_at_reference": False})}
-    )
+    search_settings = settings.replace(search=dict(stop_at_reference=False))
     mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
     (segment,) = split_segments(len(frame_s), len(frame_s))
     smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)

@@ -151,7 +151,7 @@ class MaskSearch:
             Seeded by the settings and the segment's start if None.
         """
         settings, model, device = self.settings, self.model, self.device
-        search = settings.search.model_copy(update={"guide": self._guide_weight})
+        search = settings.search.replace(guide=self._guide_weight)
         start, stop = segment.padded_start, segment.padded_stop
         if generator is None:
             generator = torch.Generator().manual_seed(settings.seed + segment.start)

@@ -276,7 +276,7 @@ def _placebo_variance(
         for take in map(target.prior_features, first.takes)
     ]
     steps = max(20, round(_PLACEBO_STEPS * settings.network.steps))
-    network_settings = settings.network.model_copy(update={"steps": steps})
+    network_settings = settings.network.replace(steps=steps)
     network = train_mask_network(pairs, origin, network_settings, generator)
     takes = [origin.prior_features(features) for features in second.takes[:_PLACEBO_TAKES]]
     masks = [
