@@ -56,7 +56,7 @@ def test_json_is_one_object_with_every_finding(run: Run, call: list[object]) -> 
     assert line["scorer"] is None
 
 
-def test_people_get_a_line_each_and_what_to_do(run: Run, call: list[object]) -> None:
+def test_text_output_has_a_line_per_confound(run: Run, call: list[object]) -> None:
     ran = run(*call)
     assert ran.code == 0, ran.err
     for confound in CONFOUNDS:
@@ -65,7 +65,7 @@ def test_people_get_a_line_each_and_what_to_do(run: Run, call: list[object]) -> 
     assert re.search(r"^in all +confounded: noise floor", ran.out, re.M)
 
 
-def test_the_page_holds_verdicts_and_pictures(
+def test_page_contains_verdicts_and_figures(
     run: Run, call: list[object], tmp_path: Path, model_file: Path
 ) -> None:
     path = tmp_path / "report.html"
@@ -77,7 +77,7 @@ def test_the_page_holds_verdicts_and_pictures(
     assert "&lt;source&gt;" in page
     assert page.count("<img ") >= 2
     assert "held-out windows" in page
-    assert "What was not asked" in page
+    assert "What the audit does not test" in page
     assert list(tmp_path.iterdir()) == [path]
     assert run(*call, "-o", path).code == 1
     assert run(*call, "-o", path, "--overwrite").code == 0
@@ -91,7 +91,7 @@ def test_the_page_holds_verdicts_and_pictures(
         ("", 2, "is no name of a page"),
     ],
 )
-def test_a_page_that_cannot_be_is_refused_before_the_work(
+def test_unwritable_page_is_refused_before_the_audit(
     run: Run, call: list[object], tmp_path: Path, name: str, code: int, message: str
 ) -> None:
     ran = run(*call, "-o", tmp_path / name)
@@ -100,7 +100,7 @@ def test_a_page_that_cannot_be_is_refused_before_the_work(
     assert ran.out == ""
 
 
-def test_no_picture_library_is_one_line(
+def test_missing_matplotlib_is_one_line(
     run: Run, call: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -109,7 +109,7 @@ def test_no_picture_library_is_one_line(
     assert "pip install 'tonewood[plot]'" in ran.err
 
 
-def test_folders_that_cannot_be_asked(run: Run, sides: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unusable_folders_are_refused(run: Run, sides: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.wav").write_text("no sound")
@@ -124,10 +124,10 @@ def test_folders_that_cannot_be_asked(run: Run, sides: tuple[Path, Path], tmp_pa
     assert run("audit", "--reference", sides[0]).code == 2
 
 
-def test_few_takes_are_untested(run: Run, training_folders: Any) -> None:
+def test_few_recordings_are_untested(run: Run, training_folders: Any) -> None:
     ran = run("audit", "--reference", training_folders.reference, "--source", training_folders.source)
     assert ran.code == 0, ran.err
-    assert "untested: 4 recordings on one side; 5 a side are needed" in ran.out
+    assert "untested: 4 recordings on one side; each side needs 5" in ran.out
     assert re.search(r"^session +day0 \(reference\), left out", ran.out, re.M)
 
 
@@ -150,20 +150,20 @@ def learn(sides: tuple[Path, Path], small: Callable[..., ModelSettings]) -> list
     return ["train", "--reference", sides[0], "--source", sides[1], "--no-judge", *words]
 
 
-def test_train_warns_and_its_card_remembers(run: Run, learn: list[object], tmp_path: Path) -> None:
+def test_train_warns_and_stores_the_audit(run: Run, learn: list[object], tmp_path: Path) -> None:
     path = tmp_path / "mine.tonewood"
     ran = run(*learn, "-o", path, "--json")
     assert ran.code == 0, ran.err
-    assert "warning: confounded: noise floor alone tells 100 %" in ran.err
+    assert "warning: confounded: noise floor alone identifies the folder of 100 %" in ran.err
     audit = load_model(path).card.audit
     assert audit is not None
     assert audit.verdict == "confounded"
     assert ConfoundAudit.model_validate(ran.objects[0]["card"]["audit"]) == audit
-    told = run("info", path).out
-    assert re.search(r"^audit +confounded: noise floor", told, re.M)
+    info = run("info", path).out
+    assert re.search(r"^audit +confounded: noise floor", info, re.M)
 
 
-def test_train_can_fix_what_tells_the_folders_apart(run: Run, learn: list[object], tmp_path: Path) -> None:
+def test_train_fix_removes_the_confound(run: Run, learn: list[object], tmp_path: Path) -> None:
     path = tmp_path / "mine.tonewood"
     ran = run(*learn, "-o", path, "--fix", "noise,level")
     assert ran.code == 0, ran.err
@@ -175,17 +175,17 @@ def test_train_can_fix_what_tells_the_folders_apart(run: Run, learn: list[object
     assert model.card.fix.floor_bands_db is not None
     assert model.card.audit is not None
     assert "noise floor" not in model.card.audit.names_with_verdict("confounded")
-    assert re.search(r"^ +made alike: noise, level$", run("info", path).out, re.M)
+    assert re.search(r"^ +normalized: noise, level$", run("info", path).out, re.M)
 
 
-def test_a_fix_that_is_none_is_a_wrong_call(run: Run, learn: list[object], tmp_path: Path) -> None:
+def test_unknown_fix_is_refused(run: Run, learn: list[object], tmp_path: Path) -> None:
     ran = run(*learn, "-o", tmp_path / "mine.tonewood", "--fix", "room")
     assert ran.code == 2
     assert "'room'" in ran.err
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_without_an_audit_says_nothing_of_it(run: Run, model: Model, tmp_path: Path) -> None:
+def test_model_without_audit_shows_none(run: Run, model: Model, tmp_path: Path) -> None:
     path = tmp_path / "plain.tonewood"
     replace(model, card=model.card.model_copy(update={"audit": None})).save(path)
     assert "\naudit " not in run("info", path).out

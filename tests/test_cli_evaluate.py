@@ -53,16 +53,16 @@ def pieces(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -
 
 
 @pytest.fixture(scope="module")
-def found(pieces: Path, model: Model) -> Evaluation:
+def evaluation(pieces: Path, model: Model) -> Evaluation:
     *_, last = evaluate_pairs(pairs_by_name(pieces / "source", pieces / "reference"), model)
     assert isinstance(last, Evaluation)
     return last
 
 
-def test_every_method_is_measured_on_every_pair(found: Evaluation) -> None:
-    assert [piece.files.name for piece in found.pairs] == ["p0", "p1", "p2"]
-    assert [piece.alignment.exact for piece in found.pairs] == [True, True, False]
-    for piece in found.pairs:
+def test_every_method_is_measured_on_every_pair(evaluation: Evaluation) -> None:
+    assert [piece.files.name for piece in evaluation.pairs] == ["p0", "p1", "p2"]
+    assert [piece.alignment.exact for piece in evaluation.pairs] == [True, True, False]
+    for piece in evaluation.pairs:
         assert tuple(piece.methods) == tuple(EVALUATED_METHODS)
         assert piece.methods["untouched"].closed == 0
         # Two formants apart: a match EQ closes something of that.
@@ -71,8 +71,8 @@ def test_every_method_is_measured_on_every_pair(found: Evaluation) -> None:
         assert piece.waveforms is None
 
 
-def test_an_exact_pair_is_measured_as_it_stands(found: Evaluation, pieces: Path) -> None:
-    piece = found.pairs[0]
+def test_exact_pair_is_not_warped(evaluation: Evaluation, pieces: Path) -> None:
+    piece = evaluation.pairs[0]
     pair = piece.files.read()
     source, reference = (to_mono_16k(side.samples, side.rate) for side in pair)
     assert piece.methods["untouched"].mel == mel_distance(source, reference)
@@ -80,19 +80,19 @@ def test_an_exact_pair_is_measured_as_it_stands(found: Evaluation, pieces: Path)
     assert row.closed == gap_closed(piece.methods["untouched"].mel, row.mel)
 
 
-def test_means_and_gains_are_over_pieces(found: Evaluation) -> None:
-    shares = [piece.methods["static"].closed for piece in found.pairs]
-    mean = found.means["static"]["closed"]
+def test_means_and_gains_are_over_pairs(evaluation: Evaluation) -> None:
+    shares = [piece.methods["static"].closed for piece in evaluation.pairs]
+    mean = evaluation.means["static"]["closed"]
     assert mean.mean == pytest.approx(np.mean(shares))
     assert mean.low is not None
     assert mean.high is not None
     assert mean.low <= mean.mean <= mean.high
-    gain = found.gains["static"]["closed"].mean
-    assert gain == pytest.approx(found.means["Tonewood"]["closed"].mean - mean.mean)
-    assert set(found.gains) == {"untouched", "static"}
+    gain = evaluation.gains["static"]["closed"].mean
+    assert gain == pytest.approx(evaluation.means["Tonewood"]["closed"].mean - mean.mean)
+    assert set(evaluation.gains) == {"untouched", "static"}
 
 
-def test_the_report_is_a_page_a_table_and_data(
+def test_report_has_page_table_and_data(
     run: Run, pieces: Path, model_file: Path, training_folders: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "made" / "here"
@@ -121,32 +121,32 @@ def test_the_report_is_a_page_a_table_and_data(
     assert (run(*call).code, run(*call, "--overwrite").code) == (1, 0)
 
 
-def test_json_is_a_line_for_each_pair_and_one_for_all(
-    run: Run, pieces: Path, model_file: Path, found: Evaluation
+def test_json_has_a_line_per_pair_and_a_summary(
+    run: Run, pieces: Path, model_file: Path, evaluation: Evaluation
 ) -> None:
     call = ("--pairs", pieces / "source", pieces / "reference", "-m", model_file, "--json")
     ran = run("evaluate", *call)
     assert (ran.code, ran.err) == (0, "")
     *each, last = ran.objects
     assert [line["piece"] for line in each] == ["p0", "p1", "p2"]
-    assert each == json.loads(json.dumps(found.summary["pieces"]))
-    assert last["pairs"]["means"] == json.loads(json.dumps(found.summary["means"]))
+    assert each == json.loads(json.dumps(evaluation.summary["pieces"]))
+    assert last["pairs"]["means"] == json.loads(json.dumps(evaluation.summary["means"]))
     assert "pieces" not in last["pairs"]
     assert (last["folders"], last["page"]) == (None, None)
 
 
-def test_what_is_no_pair_is_named_and_the_others_are_done(
+def test_unusable_pairs_are_reported_and_others_measured(
     run: Run, pieces: Path, model_file: Path, tmp_path: Path, play: Callable[..., Any]
 ) -> None:
     good = soundfile.read(pieces / "source" / "p0.wav", always_2d=True)[0].T
-    wanted = soundfile.read(pieces / "reference" / "p0.wav", always_2d=True)[0].T
+    expected = soundfile.read(pieces / "reference" / "p0.wav", always_2d=True)[0].T
     for name, source, reference in (
-        ("good", good, wanted),
+        ("good", good, expected),
         ("alone", good, None),
         ("other", good, play(3.2, RATE, formant_hz=600.0, seed=77)),
         ("same", good, good),
-        ("short", good[:, :1_000], wanted),
-        ("silent", good, 0 * wanted),
+        ("short", good[:, :1_000], expected),
+        ("silent", good, 0 * expected),
     ):
         write(tmp_path / "s" / f"{name}.wav", source)
         if reference is not None:
@@ -155,7 +155,7 @@ def test_what_is_no_pair_is_named_and_the_others_are_done(
     (tmp_path / "r" / "text.wav").write_text("no audio")
     ran = run("evaluate", "--pairs", tmp_path / "s", tmp_path / "r", "-m", model_file)
     assert ran.code == 1
-    told = ran.err.splitlines()
+    messages = ran.err.splitlines()
     for name, message in (
         ("alone", "has no partner"),
         ("other", "check that both play the same piece"),
@@ -164,8 +164,8 @@ def test_what_is_no_pair_is_named_and_the_others_are_done(
         ("silent", "is silent"),
         ("text", "is not audio"),
     ):
-        assert sum(f"{name}.wav" in line and message in line for line in told) == 1, name
-    assert told[-1] == "tonewood: 6 of 7 failed, 1 done"
+        assert sum(f"{name}.wav" in line and message in line for line in messages) == 1, name
+    assert messages[-1] == "tonewood: 6 of 7 failed, 1 done"
     assert "untouched" in ran.out
     (tmp_path / "s" / "good.wav").unlink()
     (tmp_path / "r" / "good.wav").unlink()
@@ -174,7 +174,7 @@ def test_what_is_no_pair_is_named_and_the_others_are_done(
     assert "no pair could be measured" in ran.err
 
 
-def test_a_table_says_what_belongs_together(run: Run, pieces: Path, model_file: Path, tmp_path: Path) -> None:
+def test_table_defines_pairs(run: Run, pieces: Path, model_file: Path, tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text("source,reference,source_s,reference_s\np2.wav,p2.wav,1.2,2.2\np2.wav,none.wav,,\n")
     pairs = ("--pairs", pieces / "source", pieces / "reference")
@@ -206,7 +206,7 @@ def test_folders_need_no_pairs(
         assert distant.distance > 5 * abs(close.distance)
 
 
-def test_folders_must_hold_enough(
+def test_folders_need_enough_audio(
     run: Run, model_file: Path, training_folders: Any, tmp_path: Path, play: Callable[..., Any]
 ) -> None:
     write(tmp_path / "a.wav", play(4.0))
@@ -217,7 +217,7 @@ def test_folders_must_hold_enough(
     assert "holds 1 stretches of up to 10 s; a Fréchet distance needs 6" in ran.err
 
 
-def test_a_wrong_call_is_told_before_the_work(
+def test_wrong_options_are_refused_before_the_work(
     run: Run, pieces: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = ("--pairs", pieces / "source", pieces / "reference")
@@ -234,8 +234,8 @@ def test_a_wrong_call_is_told_before_the_work(
         assert (ran.code, ran.out) == (1, "")
     monkeypatch.setitem(sys.modules, "synctoolbox.dtw.mrmsdtw", None)
     ran = run("evaluate", *pairs, "-m", model_file)
-    wanted = "tonewood: aligning pairs needs synctoolbox: pip install '.[align]'\n"
-    assert (ran.code, ran.err) == (1, wanted)
+    expected = "tonewood: aligning pairs needs synctoolbox: pip install '.[align]'\n"
+    assert (ran.code, ran.err) == (1, expected)
 
 
 def test_progress_shows_methods_and_files(
@@ -253,17 +253,17 @@ def test_progress_shows_methods_and_files(
 
 
 @pytest.mark.parametrize("corpus", ["real_cello", "soundfont_cello_mit"])
-def test_simultaneous_pairs_of_the_corpora_stay_so(corpora: Path, corpus: str) -> None:
+def test_exact_pairs_of_the_corpora_are_detected(corpora: Path, corpus: str) -> None:
     test = corpora / corpus / "test"
     for files in pairs_by_name(test / "cheap", test / "good"):
         assert isinstance(files, PairFiles)
         source, reference = (to_mono_16k(side.samples, side.rate) for side in files.read())
-        found = align_recordings(source, reference)
-        assert found.exact
-        assert found.quality.problem is None
+        evaluation = align_recordings(source, reference)
+        assert evaluation.exact
+        assert evaluation.quality.problem is None
 
 
-def test_folders_of_the_corpora_stand_in_order(corpora: Path, tmp_path: Path) -> None:
+def test_corpus_folders_are_ranked(corpora: Path, tmp_path: Path) -> None:
     """Source, then the source enhanced, then other takes of the reference itself."""
     root = corpora / "real_cello"
     cello = load_model("cello")
@@ -271,17 +271,17 @@ def test_folders_of_the_corpora_stand_in_order(corpora: Path, tmp_path: Path) ->
     for path in learnt:
         (tmp_path / "good").mkdir(exist_ok=True)
         (tmp_path / "good" / path.name).symlink_to(path)
-    laid = plan_file_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
+    jobs = plan_file_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
     how = EnhanceSettings().replace(force=True, certificate=dict(control_steps=0))
-    done = [it for it in enhance_files(laid, cello, how) if isinstance(it, FileEnhanced)]
-    assert len(done) == len(laid)
-    found = []
+    outputs = [item for item in enhance_files(jobs, cello, how) if isinstance(item, FileEnhanced)]
+    assert len(outputs) == len(jobs)
+    evaluation = []
     for folder in (root / "test" / "cheap", tmp_path / "enhanced", root / "test" / "good"):
         *_, last = compare_folder_sound(folder, tmp_path / "good", cello)
         assert isinstance(last, FolderComparison)
-        found.append(last)
+        evaluation.append(last)
     for kind in ("scorer", "mel"):
-        source, enhanced, reference = (getattr(it, kind).distance for it in found)
+        source, enhanced, reference = (getattr(item, kind).distance for item in evaluation)
         assert source > 3 * enhanced
-        assert enhanced > reference - getattr(found[2], kind).error
+        assert enhanced > reference - getattr(evaluation[2], kind).error
         assert abs(reference) < 0.1 * source

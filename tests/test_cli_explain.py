@@ -44,9 +44,7 @@ def test_help_names_every_option(run: Run) -> None:
         assert re.search(rf"(?<![\w-]){option}\b", ran.out), option
 
 
-def test_a_page_holds_the_picture_and_the_sounds(
-    run: Run, take: Path, model_file: Path, tmp_path: Path
-) -> None:
+def test_page_contains_figure_and_audio(run: Run, take: Path, model_file: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     ran = run("explain", take, "-m", model_file, "-o", page, "--listen", "--json")
     assert (ran.code, ran.err) == (0, "")
@@ -54,8 +52,8 @@ def test_a_page_holds_the_picture_and_the_sounds(
     assert line["output"] == str(page)
     assert line["for"] == "reference"
     assert abs(line["map_mean"] + line["base"] - line["logit"]) < 1e-6
-    assert {it["name"] for it in line["parts"]} <= NAMES
-    assert sum(it["seconds"] for it in line["parts"]) == pytest.approx(1.21, abs=0.02)
+    assert {part["name"] for part in line["parts"]} <= NAMES
+    assert sum(part["seconds"] for part in line["parts"]) == pytest.approx(1.21, abs=0.02)
     assert len(line["faithful"]["deletion"]) == len(line["faithful"]["share"])
     used, rest = map(Path, line["sounds"])
     assert (used.name, rest.name) == ("page.used.wav", "page.rest.wav")
@@ -72,7 +70,7 @@ def test_a_page_holds_the_picture_and_the_sounds(
     }  # fmt: skip
 
 
-def test_a_picture_alone(run: Run, take: Path, model_file: Path, tmp_path: Path) -> None:
+def test_png_output(run: Run, take: Path, model_file: Path, tmp_path: Path) -> None:
     picture = tmp_path / "page.png"
     ran = run("explain", take, "-m", model_file, "-o", picture, "--no-parts", "--for", "source")
     assert ran.code == 0, ran.err
@@ -81,9 +79,7 @@ def test_a_picture_alone(run: Run, take: Path, model_file: Path, tmp_path: Path)
     assert str(picture) in ran.out
 
 
-def test_a_folder_gets_a_page_each_and_the_table(
-    run: Run, takes: Path, model_file: Path, tmp_path: Path
-) -> None:
+def test_folder_gets_pages_and_a_table(run: Run, takes: Path, model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     call = ("explain", takes, "-m", model_file, "-o", out)
     ran = run(*call, "--json")
@@ -91,15 +87,15 @@ def test_a_folder_gets_a_page_each_and_the_table(
     assert "no.wav" in ran.err
     assert "1 of 3 failed, 2 done" in ran.err
     *files, table = ran.objects
-    assert [Path(it["input"]).name for it in files] == ["a.wav", "b.wav", "no.wav"]
+    assert [Path(part["input"]).name for part in files] == ["a.wav", "b.wav", "no.wav"]
     assert "error" in files[-1]
     assert table.pop("page") == str(out / "index.html")
     assert table == json.loads((out / "table.json").read_text())
     assert table["recordings"] == 2
-    total = sum(it["seconds"] for it in table["parts"])
-    mean = sum(it["seconds"] * it["absolute"]["mean"] for it in table["parts"]) / total
+    total = sum(part["seconds"] for part in table["parts"])
+    mean = sum(part["seconds"] * part["absolute"]["mean"] for part in table["parts"]) / total
     assert mean == pytest.approx(1, abs=1e-2)
-    assert all(it["evidence"]["low"] <= it["evidence"]["high"] for it in table["parts"])
+    assert all(part["evidence"]["low"] <= part["evidence"]["high"] for part in table["parts"])
     assert {str(path.relative_to(out)) for path in out.rglob("*.*")} == {
         "a.wav.html", "below/b.wav.html", "index.html", "table.json",
     }  # fmt: skip
@@ -112,7 +108,7 @@ def test_a_folder_gets_a_page_each_and_the_table(
     assert ran.out.splitlines()[-1] == f"page        {out / 'index.html'}"
 
 
-def test_sounds_of_an_earlier_run_are_no_input(run: Run, takes: Path, model_file: Path) -> None:
+def test_audio_of_an_earlier_run_is_not_an_input(run: Run, takes: Path, model_file: Path) -> None:
     (takes / "no.wav").unlink()
     call = ("explain", takes, "-m", model_file, "-o", takes, "--listen", "--no-parts", "--json")
     assert run(*call).code == 0
@@ -121,7 +117,7 @@ def test_sounds_of_an_earlier_run_are_no_input(run: Run, takes: Path, model_file
     assert (ran.code, len(ran.objects)) == (0, 3)
 
 
-def test_nothing_is_overwritten_unasked(run: Run, take: Path, model_file: Path, tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(run: Run, take: Path, model_file: Path, tmp_path: Path) -> None:
     page, sound = tmp_path / "page.html", tmp_path / "page.used.wav"
     call = ("explain", take, "-m", model_file, "-o", page, "--no-parts")
     sound.write_bytes(b"mine")
@@ -139,15 +135,15 @@ def test_nothing_is_overwritten_unasked(run: Run, take: Path, model_file: Path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("-o", "{take}"), "is neither a picture nor a page: end it in .png or .html"),
-        (("-o", "page.jpg"), "is neither a picture nor a page: end it in .png or .html"),
-        (("{take}", "-o", "page.html"), "names a file; several pages need a folder"),
+        (("-o", "{take}"), "is neither a picture nor a page: use a name in .png or .html"),
+        (("-o", "page.jpg"), "is neither a picture nor a page: use a name in .png or .html"),
+        (("{take}", "-o", "page.html"), "is a file; several pages need a folder"),
         (("-o", "page.html", "--for", "good"), "choose reference or source"),
         (("-o", "page.html", "--method", "lime"), "choose cam, integrated, gradcam"),
         (("-o", "page.html", "--seed", "-1"), "--seed"),
     ],
 )
-def test_wrong_calls(
+def test_wrong_options_are_refused(
     run: Run, take: Path, takes: Path, model_file: Path, words: tuple[str, ...], message: str
 ) -> None:
     more = [word.replace("{take}", str(takes / "a.wav")) for word in words]
@@ -157,14 +153,14 @@ def test_wrong_calls(
     assert ran.out == ""
 
 
-def test_one_page_of_two_recordings_is_refused(
+def test_two_recordings_with_one_page_are_refused(
     run: Run, takes: Path, model_file: Path, tmp_path: Path, play: Callable[..., Any]
 ) -> None:
     other = tmp_path / "a.wav"
     soundfile.write(other, play(1.0).T, 16_000)
     ran = run("explain", other, takes / "a.wav", "-m", model_file, "-o", tmp_path / "out")
     assert ran.code == 2
-    assert "would both become" in ran.err
+    assert "would both write" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -174,7 +170,7 @@ def test_one_page_of_two_recordings_is_refused(
         ("short", "0.25 s are needed"), ("empty folder", "no audio file below"),
     ],
 )  # fmt: skip
-def test_inputs_that_disappoint(
+def test_unusable_inputs_are_reported(
     run: Run, model_file: Path, tmp_path: Path, play: Callable[..., Any], fault: str, message: str
 ) -> None:
     path = tmp_path / f"{fault}.wav"
@@ -198,7 +194,7 @@ def test_inputs_that_disappoint(
     ("module", "words"),
     [("matplotlib", ()), ("librosa", ()), ("captum", ("--method", "integrated"))],
 )
-def test_a_missing_extra_is_named_before_the_work(
+def test_missing_extra_is_reported_before_the_work(
     run: Run, take: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     module: str, words: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -208,7 +204,7 @@ def test_a_missing_extra_is_named_before_the_work(
     assert re.search(rf"needs {module}: pip install 'tonewood\[", ran.err)
 
 
-def test_a_recording_that_speaks_against_the_class_has_no_sounds(
+def test_recording_without_evidence_has_no_audio(
     run: Run, take: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tonewood.explanation.pipeline.evidence_mask", lambda *_: None)
@@ -218,11 +214,13 @@ def test_a_recording_that_speaks_against_the_class_has_no_sounds(
     )  # fmt: skip
     assert ran.code == 0
     assert ran.objects[0]["sounds"] == []
-    assert "nothing in it speaks for the reference" in ran.err
+    assert "there is no evidence for the reference" in ran.err
     assert not list(tmp_path.glob("page.*.wav"))
 
 
-def test_progress_shows_the_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_shows_the_current_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with BatchDisplay() as display:
         display.show(
@@ -230,6 +228,6 @@ def test_progress_shows_the_file(capsys: pytest.CaptureFixture[str], monkeypatch
         )
         assert display.progress is not None
         (files,) = display.progress.tasks
-    told = "0.25 h of sound a minute, 1:00:00 left, 1 failed"
-    assert (files.completed, files.total, files.fields["note"]) == (1, 3, told)
+    note = "0.25 h of sound a minute, 1:00:00 left, 1 failed"
+    assert (files.completed, files.total, files.fields["note"]) == (1, 3, note)
     assert "files" in capsys.readouterr().err

@@ -78,9 +78,9 @@ def _quick() -> Any:
     real = default_enhance_settings
 
     def quick(method: str) -> Any:
-        made = real(method)
-        few = made.search.model_copy(update={"steps": min(3, made.search.steps)})
-        return made.model_copy(update={"search": few})
+        output = real(method)
+        few = output.search.model_copy(update={"steps": min(3, output.search.steps)})
+        return output.model_copy(update={"search": few})
 
     methods = {
         name: how and how.model_copy(update={"search": how.search.model_copy(
@@ -100,33 +100,33 @@ def report(corpus: Path, model: Model, tmp_path_factory: pytest.TempPathFactory)
     return out, list(paper_reproduction.reproduce_paper(corpus, out, ModelSettings(), model=model))
 
 
-def test_the_report_is_a_page_its_pictures_and_a_table(report: tuple[Path, list[Any]]) -> None:
-    out, (*events, done) = report
+def test_report_has_page_figures_and_table(report: tuple[Path, list[Any]]) -> None:
+    out, (*events, result) = report
     assert {path.name for path in out.iterdir()} == FILES
-    assert done.page == out / "index.html"
+    assert result.page == out / "index.html"
     assert [event.number for event in events] == list(range(1, 13))
     assert {event.total for event in events} == {12}
     for name in FILES:
         if name.endswith(".png"):
             assert (out / name).read_bytes().startswith(b"\x89PNG")
-    assert json.loads((out / "table.json").read_text()) == done.summary
+    assert json.loads((out / "table.json").read_text()) == result.summary
 
 
-def test_the_page_asks_nobody_and_holds_its_pictures(report: tuple[Path, list[Any]]) -> None:
+def test_page_is_self_contained(report: tuple[Path, list[Any]]) -> None:
     out, _ = report
     text = (out / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|url\(|@import|<script|<link", text)
     seen = Page(text)
-    sources = [given["src"] for tag, given in seen.tags if tag == "img"]
+    sources = [attributes["src"] for tag, attributes in seen.tags if tag == "img"]
     pictures = [base64.b64decode(str(src).removeprefix("data:image/png;base64,")) for src in sources]
     assert pictures == [(out / f"figure-{n}.png").read_bytes() for n in (1, 2, 3)]
-    assert "The paper reproduced on <b>cello & co" in seen.text
+    assert "Reproduction of the paper on <b>cello & co" in seen.text
     assert "b" not in {tag for tag, _ in seen.tags}
 
 
-def test_the_table_tells_of_every_method(report: tuple[Path, list[Any]], model: Model) -> None:
-    out, (*_, done) = report
-    rows = {row.method: row for row in done.rows}
+def test_table_has_every_method(report: tuple[Path, list[Any]], model: Model) -> None:
+    out, (*_, result) = report
+    rows = {row.method: row for row in result.rows}
     assert list(rows) == [
         "untouched",
         "static",
@@ -143,20 +143,20 @@ def test_the_table_tells_of_every_method(report: tuple[Path, list[Any]], model: 
         assert rows[name].closed > 0.1
         assert rows[name].scorer < untouched.scorer
         assert rows[name].judge < untouched.judge
-    assert done.accuracy == model.card.scorer.accuracy
-    assert (done.windows, done.crop_seconds) == (model.card.scorer.windows, 1.0)
+    assert result.accuracy == model.card.scorer.accuracy
+    assert (result.windows, result.crop_seconds) == (model.card.scorer.windows, 1.0)
     text = Page((out / "index.html").read_text(encoding="utf-8")).text
     assert f"{100 * rows['static'].closed:.1f}" in text
-    assert f"{100 * done.accuracy:.1f} % of {done.windows} held-out windows of 1 s" in text
+    assert f"{100 * result.accuracy:.1f} % of {result.windows} held-out windows of 1 s" in text
 
 
-def test_pairs_go_by_name(corpus: Path) -> None:
+def test_pairs_are_matched_by_name(corpus: Path) -> None:
     first, second = paper_reproduction.read_test_pairs(corpus / "test")
     assert [pair.source.path.name for pair in (first, second)] == ["t0.wav", "t1.wav"]
     assert first.reference.path == corpus / "test" / "good" / "t0.wav"
 
 
-def test_json_trains_where_no_model_is_given(
+def test_json_trains_without_a_model(
     run: Run, corpus: Path, small: Callable[..., ModelSettings], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -169,7 +169,7 @@ def test_json_trains_where_no_model_is_given(
         for name, value in dict(getattr(settings, group)).items()
         if name not in ("bands", "judge", "seed", "fix")
     ]
-    words = [word for it in [*sets, "training.judge=false"] for word in ("--set", it)]
+    words = [word for item in [*sets, "training.judge=false"] for word in ("--set", item)]
     ran = run("reproduce", "--corpus", corpus, "-o", tmp_path / "out", *words, "--json")
     assert ran.code == 0, ran.err
     assert ran.err == ""
@@ -180,7 +180,7 @@ def test_json_trains_where_no_model_is_given(
     assert [row["judge"] for row in line["methods"]] == [None] * 3
 
 
-def test_people_get_the_table_and_replace_a_report_if_they_ask(
+def test_text_output_has_the_table_and_overwrite_replaces(
     run: Run, corpus: Path, model_file: Path, tmp_path: Path, report: tuple[Path, list[Any]]
 ) -> None:
     out = tmp_path / "out"
@@ -202,7 +202,7 @@ def test_people_get_the_table_and_replace_a_report_if_they_ask(
     assert where == f"page       {out / 'index.html'}"
 
 
-def test_what_cannot_be_is_refused_before_the_work(
+def test_unwritable_report_is_refused_before_the_work(
     run: Run, corpus: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any, **__: Any) -> NoReturn:
@@ -224,7 +224,7 @@ def test_what_cannot_be_is_refused_before_the_work(
 
 
 @pytest.mark.parametrize("fault", ["missing", "longer"])
-def test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fault: str) -> None:
+def test_test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fault: str) -> None:
     for side, seconds in (("cheap", 1.0), ("good", 1.1)):
         name = "b.wav" if side == "good" and fault == "missing" else "a.wav"
         (tmp_path / side).mkdir()
@@ -234,17 +234,17 @@ def test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fault: s
         paper_reproduction.read_test_pairs(tmp_path)
 
 
-def test_blocks_before_and_after_smoothing_are_the_same_notes(model: Model, play: Callable[..., Any]) -> None:
+def test_smoothing_keeps_the_blocks(model: Model, play: Callable[..., Any]) -> None:
     wave = torch.from_numpy(play(1.5)[0])
-    made, other = (optimize_blocks(wave, model, "rectangular", seed) for seed in (0, 1))
-    assert made.sharp.gain_db.shape == made.smooth.gain_db.shape == (257, 151)
-    sharp, smooth = (mask.gain_db.ravel() for mask in (made.sharp, made.smooth))
+    output, other = (optimize_blocks(wave, model, "rectangular", seed) for seed in (0, 1))
+    assert output.sharp.gain_db.shape == output.smooth.gain_db.shape == (257, 151)
+    sharp, smooth = (mask.gain_db.ravel() for mask in (output.sharp, output.smooth))
     # Averaging over 90 ms makes ramps of edges, and leaves the blocks.
-    assert steepest(made.smooth) < 0.3 * steepest(made.sharp)
+    assert steepest(output.smooth) < 0.3 * steepest(output.sharp)
     assert np.corrcoef(sharp, smooth)[0, 1] > 0.7
     assert abs(np.corrcoef(sharp, other.smooth.gain_db.ravel())[0, 1]) < 0.3
     square = optimize_blocks(wave, model, "square", 0)
-    assert edges(square.sharp) != edges(made.sharp)
+    assert edges(square.sharp) != edges(output.sharp)
 
 
 def steepest(mask: Mask) -> float:
@@ -255,7 +255,7 @@ def edges(mask: Mask) -> int:
     return int((np.diff(mask.gain_db, axis=1) != 0).sum())
 
 
-def test_a_page_takes_text_for_text() -> None:
+def test_page_escapes_text() -> None:
     evil = '"><script>alert(1)</script>'
     blocks: list[ReportBlock] = [
         evil,
@@ -267,7 +267,7 @@ def test_a_page_takes_text_for_text() -> None:
     seen = Page(render_report(evil, blocks))
     assert "script" not in {tag for tag, _ in seen.tags}
     assert seen.text.count(evil) == 8 + 1  # the title stands twice; an attribute is no text
-    (image,) = [given for tag, given in seen.tags if tag == "img"]
+    (image,) = [attributes for tag, attributes in seen.tags if tag == "img"]
     assert image["alt"] == evil
 
 

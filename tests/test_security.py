@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tonewood.errors import ModelError
-from tonewood.model import model
+from tonewood.model.model_file import read_model_file
 
 SOURCE = Path(__file__).parents[1] / "src" / "tonewood"
 # Dask's messages between a client and its own workers, which no file holds.
@@ -54,10 +54,10 @@ def test_a_header_that_claims_a_terabyte_asks_for_no_memory(tmp_path: Path, shap
     path = tmp_path / "large.tonewood"
     path.write_bytes(struct.pack("<Q", len(head)) + head)
     with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
-        model.read_model_file(path)
+        read_model_file(path)
     path.write_bytes(struct.pack("<Q", 2**40) + head)
     with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
-        model.read_model_file(path)
+        read_model_file(path)
 
 
 def test_every_attack_that_is_named_is_tried() -> None:

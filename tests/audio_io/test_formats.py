@@ -43,14 +43,14 @@ def test_suffix_chooses_container_and_keeps_depth(
     assert (chosen.container, chosen.subtype) == expected
 
 
-def test_byte_order_is_kept_only_where_the_format_is() -> None:
+def test_byte_order_is_kept_only_with_the_format() -> None:
     little = AudioFormat("AIFF", "PCM_16", "LITTLE")
     assert AudioFormat.for_path("a.aiff", little) == little
     assert AudioFormat.for_path("a.flac", little).endian == "FILE"
     assert AudioFormat.for_path("a.au", little).endian == "FILE"
 
 
-def test_unknown_suffix_is_a_wrong_call() -> None:
+def test_unknown_suffix_is_refused() -> None:
     with pytest.raises(CallError, match=r"take\.doc ends in '\.doc'.*use one of .*\.wav"):
         AudioFormat.for_path("take.doc", AudioFormat("WAV", "PCM_16"))
     with pytest.raises(CallError, match="ends in ''"):
@@ -80,7 +80,7 @@ def test_every_writable_format_has_a_suffix_that_leads_back_to_it() -> None:
             assert AudioFormat.for_path("x" + form.suffix, form) == form
 
 
-def test_opus_has_a_suffix_of_its_own() -> None:
+def test_opus_has_its_own_suffix() -> None:
     assert AudioFormat("OGG", "OPUS").suffix == ".opus"
     assert AudioFormat("OGG", "VORBIS").suffix == ".ogg"
 
@@ -99,13 +99,13 @@ def test_opus_has_a_suffix_of_its_own() -> None:
         ("CAF", "ALAC_16", (1000, 1, 48_000), "CAF ALAC_16, which cannot be written"),
     ],
 )
-def test_obstacles_are_known_before_writing(
+def test_unsupported_shapes_are_known_before_writing(
     container: str, subtype: str, shape: tuple[int, int, int], why: str
 ) -> None:
-    found = why_unsupported(AudioFormat(container, subtype), *shape)
-    assert found is not None
+    actual = why_unsupported(AudioFormat(container, subtype), *shape)
+    assert actual is not None
     with pytest.raises(ValueError, match=why):
-        raise ValueError(found)
+        raise ValueError(actual)
 
 
 def test_large_files_fit_where_sizes_have_64_bits() -> None:

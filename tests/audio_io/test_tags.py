@@ -47,8 +47,8 @@ def remade(source: Path, output: Path, wave: Samples, rate: int = RATE) -> None:
 def said(path: Path) -> dict[str, str]:
     """What libsndfile reads of the texts."""
     with soundfile.SoundFile(path) as file:
-        there: dict[str, str] = file.copy_metadata()
-    return {key: there[key] for key in TEXTS if key in there}
+        existing: dict[str, str] = file.copy_metadata()
+    return {key: existing[key] for key in TEXTS if key in existing}
 
 
 def named(path: Path, wave: Samples, form: str, subtype: str, rate: int = RATE) -> Path:
@@ -76,13 +76,13 @@ def listed(path: Path) -> dict[bytes, bytes]:
     """Chunks of a wav by a plain walk; that they end where the header says is checked."""
     data = path.read_bytes()
     assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
-    at, found = 12, {}
+    at, actual = 12, {}
     while at < len(data):
         name, size = struct.unpack("<4sI", data[at : at + 8])
-        found[name + (data[at + 8 : at + 12] if name == b"LIST" else b"")] = data[at + 8 : at + 8 + size]
+        actual[name + (data[at + 8 : at + 12] if name == b"LIST" else b"")] = data[at + 8 : at + 8 + size]
         at += 8 + size + size % 2
     assert at == len(data)
-    return found
+    return actual
 
 
 CUES = struct.pack("<I", 1) + struct.pack("<II4sIII", 1, 5_000, b"data", 0, 0, 5_000)
@@ -116,9 +116,9 @@ def test_a_wav_keeps_cue_points_and_notes(tmp_path: Path, wave: Samples, subtype
     odd = wave[:1, :-1]  # an odd number of bytes at 24 bits
     source = annotated(tmp_path / "in.wav", odd, subtype)
     remade(source, tmp_path / "out.wav", odd)
-    found = listed(tmp_path / "out.wav")
-    assert {name: found.get(name) for name in EXTRA} == EXTRA
-    assert b"levl" not in found
+    actual = listed(tmp_path / "out.wav")
+    assert {name: actual.get(name) for name in EXTRA} == EXTRA
+    assert b"levl" not in actual
     assert said(tmp_path / "out.wav")["title"] == "Sarabande"
     np.testing.assert_array_equal(
         read_recording(tmp_path / "out.wav").samples, read_recording(source).samples
@@ -130,17 +130,17 @@ def test_cue_points_of_another_length_or_rate_are_left_out(tmp_path: Path, wave:
     remade(source, tmp_path / "short.wav", wave[:, :-5_000])
     remade(source, tmp_path / "slow.wav", wave, 22_050)
     for name in ("short.wav", "slow.wav"):
-        found = listed(tmp_path / name)
-        assert {b"bext", b"iXML", b"LISTINFO"} <= set(found)
-        assert not {b"cue ", b"smpl", b"LISTadtl"} & set(found)
+        actual = listed(tmp_path / name)
+        assert {b"bext", b"iXML", b"LISTINFO"} <= set(actual)
+        assert not {b"cue ", b"smpl", b"LISTadtl"} & set(actual)
 
 
 @pytest.mark.parametrize("suffix", [".rf64", ".w64"])
-def test_long_wavs_keep_them_too(tmp_path: Path, wave: Samples, suffix: str) -> None:
+def test_rf64_and_w64_keep_cue_points(tmp_path: Path, wave: Samples, suffix: str) -> None:
     source = annotated(tmp_path / "in.wav", wave)
-    there, again = tmp_path / f"a{suffix}", tmp_path / "b.wav"
-    remade(source, there, wave)
-    data = there.read_bytes()
+    existing, again = tmp_path / f"a{suffix}", tmp_path / "b.wav"
+    remade(source, existing, wave)
+    data = existing.read_bytes()
     assert CUES in data
     if suffix == ".w64":
         assert struct.unpack("<Q", data[16:24])[0] == len(data)
@@ -148,11 +148,11 @@ def test_long_wavs_keep_them_too(tmp_path: Path, wave: Samples, suffix: str) -> 
     else:
         assert data[:4] == b"RF64"
         assert struct.unpack("<Q", data[20:28])[0] == len(data) - 8
-    np.testing.assert_array_equal(read_recording(there).samples, read_recording(source).samples)
+    np.testing.assert_array_equal(read_recording(existing).samples, read_recording(source).samples)
     named = AudioFormat("WAV", "PCM_16")
-    write_recording_blocks(again, [wave], wave.shape, RATE, named, tags_from=there)
-    found = listed(again)
-    assert {name: found.get(name) for name in EXTRA} == EXTRA
+    write_recording_blocks(again, [wave], wave.shape, RATE, named, tags_from=existing)
+    actual = listed(again)
+    assert {name: actual.get(name) for name in EXTRA} == EXTRA
 
 
 def test_an_aiff_keeps_its_markers(tmp_path: Path, wave: Samples) -> None:
@@ -161,9 +161,9 @@ def test_an_aiff_keeps_its_markers(tmp_path: Path, wave: Samples) -> None:
     data = source.read_bytes() + b"MARK" + struct.pack(">I", len(marker)) + marker
     source.write_bytes(data[:4] + struct.pack(">I", len(data) - 8) + data[8:])
     remade(source, tmp_path / "out.aiff", wave)
-    made = (tmp_path / "out.aiff").read_bytes()
-    assert marker in made
-    assert struct.unpack(">I", made[4:8])[0] == len(made) - 8
+    output = (tmp_path / "out.aiff").read_bytes()
+    assert marker in output
+    assert struct.unpack(">I", output[4:8])[0] == len(output) - 8
     assert said(tmp_path / "out.aiff")["title"] == TEXTS["title"]
 
 
@@ -171,10 +171,10 @@ def test_an_aiff_keeps_its_markers(tmp_path: Path, wave: Samples) -> None:
 def flac(tmp_path: Path, wave: Samples) -> Path:
     """A flac with comments, a picture and a block of somebody's own."""
     plain = named(tmp_path / "in.flac", wave, "FLAC", "PCM_16")
-    there = tags.read_tags(plain)
+    existing = tags.read_tags(plain)
     cover = tags._flac_picture(PIXEL, "image/png", 1, 1)
-    own = (tags._APPLICATION, b"wood" + bytes(9))
-    tags.write_tags(plain, tags.Tags((*there.comments, b"MOOD=grave"), (cover,), (own,)))
+    current = (tags._APPLICATION, b"wood" + bytes(9))
+    tags.write_tags(plain, tags.Tags((*existing.comments, b"MOOD=grave"), (cover,), (current,)))
     return plain
 
 
@@ -190,21 +190,21 @@ def test_a_flac_keeps_comments_cover_and_blocks(tmp_path: Path, wave: Samples, f
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
-def test_oggs_keep_comments_and_cover(
+def test_an_ogg_keeps_comments_and_cover(
     tmp_path: Path, tone: Callable[..., Samples], flac: Path, suffix: str
 ) -> None:
     wave = tone(seconds=2, rate=48_000, channels=2)
     first, second, bare = (tmp_path / f"{name}{suffix}" for name in ("a", "b", "c"))
     # A cover that takes several pages, and ends on a whole lace.
-    there = tags.read_tags(flac)
+    existing = tags.read_tags(flac)
     big = tags._flac_picture(PIXEL + bytes(100_000), "image/png", 1, 1)
-    tags.write_tags(flac, tags.Tags(there.comments, (big,)))
+    tags.write_tags(flac, tags.Tags(existing.comments, (big,)))
     remade(flac, first, wave, 48_000)
     remade(first, second, wave, 48_000)
     assert said(second) == TEXTS
     texts, pictures = probed(second)
     assert texts["mood"] == "grave"
-    assert [it[: len(PIXEL)] for it in pictures] == [PIXEL]
+    assert [picture[: len(PIXEL)] for picture in pictures] == [PIXEL]
     form = probe_audio(second).format
     write_recording_blocks(bare, [wave], wave.shape, 48_000, form)
     np.testing.assert_array_equal(read_recording(second).samples, read_recording(bare).samples)
@@ -239,18 +239,18 @@ def test_an_mp3_keeps_its_id3(tmp_path: Path, wave: Samples) -> None:
     assert read_recording(out).samples.shape == wave.shape
 
 
-def test_texts_go_from_kind_to_kind(tmp_path: Path, wave: Samples) -> None:
+def test_comments_are_copied_between_formats(tmp_path: Path, wave: Samples) -> None:
     kinds = [("WAV", ".wav", "PCM_16"), ("FLAC", ".flac", "PCM_16"), ("AIFF", ".aiff", "PCM_16")]
     kinds += [("OGG", ".ogg", "VORBIS"), ("MP3", ".mp3", "MPEG_LAYER_III")]
     for form, suffix, subtype in kinds:
         source = named(tmp_path / f"in{suffix}", wave, form, subtype)
-        for wanted in (".wav", ".flac", ".ogg"):
-            out = tmp_path / f"of{suffix}{wanted}"
+        for expected in (".wav", ".flac", ".ogg"):
+            out = tmp_path / f"of{suffix}{expected}"
             remade(source, out, wave)
             assert said(out).items() >= {"title": TEXTS["title"], "artist": TEXTS["artist"]}.items()
 
 
-def test_a_phones_recording_gives_its_cover_to_the_flac(tmp_path: Path, wave: Samples) -> None:
+def test_cover_of_an_m4a_is_copied_to_a_flac(tmp_path: Path, wave: Samples) -> None:
     source = tmp_path / "in.m4a"
     with av.open(str(source), "w", format="mp4") as file:
         file.metadata.update({"title": "Sarabande", "artist": "A. Ñ."})
@@ -275,7 +275,7 @@ def test_a_phones_recording_gives_its_cover_to_the_flac(tmp_path: Path, wave: Sa
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_damaged_tags_do_no_harm(
+def test_damaged_tags_are_skipped(
     tmp_path: Path, wave: Samples, flac: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -56,7 +56,7 @@ def bucket(takes: Path) -> Iterator[str]:
 
 
 def done(events: list[Any]) -> list[Any]:
-    return [it for it in events if isinstance(it, FileEnhanced | FileScored)]
+    return [event for event in events if isinstance(event, FileEnhanced | FileScored)]
 
 
 # --- URLs
@@ -65,19 +65,19 @@ def done(events: list[Any]) -> list[Any]:
 def test_urls_become_what_paths_become(
     tmp_path: Path, takes: Path, bucket: str, run: Run, model_file: Path
 ) -> None:
-    here = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, *FEW)
-    there = run("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW)
-    assert here.code == there.code == 1
-    assert "memory://takes/bad.wav is not audio" in there.err
+    local = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, *FEW)
+    existing = run("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW)
+    assert local.code == existing.code == 1
+    assert "memory://takes/bad.wav is not audio" in existing.err
     system = fsspec.filesystem("memory")
-    wanted = {
+    expected = {
         str(path.relative_to(tmp_path / "out")): path.read_bytes()
         for path in (tmp_path / "out").rglob("*")
         if path.is_file()
     }
-    assert len(wanted) == 4
-    found = system.find("/out")
-    assert {it.removeprefix("/out/"): system.cat_file(it) for it in found} == wanted
+    assert len(expected) == 4
+    actual = system.find("/out")
+    assert {item.removeprefix("/out/"): system.cat_file(item) for item in actual} == expected
 
 
 def test_urls_are_gone_on_with_and_never_replaced(
@@ -85,12 +85,12 @@ def test_urls_are_gone_on_with_and_never_replaced(
 ) -> None:
     command = ("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW, "--json")
     system = fsspec.filesystem("memory")
-    assert [it["already"] for it in run(*command).objects if "already" in it] == [False, False]
+    assert [item["already"] for item in run(*command).objects if "already" in item] == [False, False]
     system.rm_file("/out/day/take0.wav")  # as if killed between recipe and sound
-    told = {it["input"]: it for it in run(*command).objects}
-    assert told[f"{bucket}/day/take0.wav"]["already"] is False
-    assert told[f"{bucket}/day/take1.wav"]["already"] is True
-    assert told[f"{bucket}/day/take1.wav"]["output"] == "memory://out/day/take1.wav"
+    fields = {item["input"]: item for item in run(*command).objects}
+    assert fields[f"{bucket}/day/take0.wav"]["already"] is False
+    assert fields[f"{bucket}/day/take1.wav"]["already"] is True
+    assert fields[f"{bucket}/day/take1.wav"]["output"] == "memory://out/day/take1.wav"
     other = io.BytesIO()
     soundfile.write(other, play(1.0, seed=9).T, 16_000, format="WAV")
     system.pipe_file("/takes/day/take1.wav", other.getvalue())
@@ -143,8 +143,8 @@ def test_outputs_of_an_earlier_run_are_no_inputs(bucket: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe_file("/takes/out/a.wav", b"made")
     system.pipe_file("/takes/out/a.wav.recipe.json", b"{}")
-    inside = [str(it.input) for it in runner.plan_jobs([bucket], f"{bucket}/out")]
-    assert inside == [f"{bucket}/{it}" for it in ("bad.wav", "day/take0.wav", "day/take1.wav")]
+    inside = [str(item.input) for item in runner.plan_jobs([bucket], f"{bucket}/out")]
+    assert inside == [f"{bucket}/{item}" for item in ("bad.wav", "day/take0.wav", "day/take1.wav")]
 
 
 def test_two_urls_of_one_name_are_refused(bucket: str) -> None:
@@ -180,7 +180,7 @@ def test_what_failed_is_tried_again_after_the_others(tmp_path: Path, takes: Path
     units = [WorkItem(takes / "day" / f"take{number}.wav") for number in range(2)]
     table = tmp_path / "t.parquet"
     events = done(list(runner.run_batch(units, Stubborn(), model, table=table)))
-    assert [it.input.name for it in events] == ["take1.wav", "take0.wav"]
+    assert [event.input.name for event in events] == ["take1.wav", "take0.wav"]
     assert {Path(row.path).name: row.tries for row in results_table.read_results(table)} == {
         "take0.wav": 2,
         "take1.wav": 1,
@@ -194,14 +194,14 @@ def test_what_fails_for_good_is_a_row_with_its_reason(
     table = tmp_path / "out" / "t.parquet"
     units = runner.plan_jobs([takes], tmp_path / "out")
     events = list(runner.run_batch(units, TASK, model, table=table, retries=retries))
-    lost = [it for it in events if isinstance(it, FileFailure)]
-    assert [Path(it.input).name for it in lost] == ["bad.wav"]
+    lost = [event for event in events if isinstance(event, FileFailure)]
+    assert [Path(item.input).name for item in lost] == ["bad.wav"]
     rows = {Path(row.path).name: row for row in results_table.read_results(table)}
     assert set(rows) == {"bad.wav", "take0.wav", "take1.wav"}
     assert rows["bad.wav"].error == str(lost[0].error)
     assert rows["bad.wav"].tries == tries
     assert rows["bad.wav"].sha256 is not None
-    *_, tally = [it for it in events if isinstance(it, runner.BatchProgress)]
+    *_, tally = [event for event in events if isinstance(event, runner.BatchProgress)]
     assert (tally.done, tally.failed, tally.total) == (3, 1, 3)
     assert tally.audio_hours == pytest.approx(2 / 3600)
     assert tally.seconds_left == 0
@@ -234,23 +234,23 @@ def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: M
         if row.error is not None:
             continue
         assert row.output is not None
-        told = recipe.load_recipe(places_beside(Path(row.output)))
-        assert row.sha256 == told.input.sha256
-        assert row.seconds == told.input.samples / told.input.rate == 1.0
-        assert row.scorer == told.certificate.scorer.before
-        assert row.scorer_after == told.certificate.scorer.after
-        assert json.loads(row.certificate or "") == told.certificate.model_dump(mode="json")
-        assert row.verdict == told.certificate.verdict
+        fields = recipe.load_recipe(places_beside(Path(row.output)))
+        assert row.sha256 == fields.input.sha256
+        assert row.seconds == fields.input.samples / fields.input.rate == 1.0
+        assert row.scorer == fields.certificate.scorer.before
+        assert row.scorer_after == fields.certificate.scorer.after
+        assert json.loads(row.certificate or "") == fields.certificate.model_dump(mode="json")
+        assert row.verdict == fields.certificate.verdict
     before = {row.path: row for row in results_table.read_results(table)}
     events = done(list(runner.run_batch(units, TASK, model, table=table)))
-    assert all(it.already for it in events)
+    assert all(event.from_earlier_run for event in events)
     after = {row.path: row for row in results_table.read_results(table)}
     assert set(after) == set(before)
     for name, row in after.items():
         assert (row.sha256, row.certificate) == (before[name].sha256, before[name].certificate)
 
 
-def test_rows_outlive_a_run_that_was_stopped(tmp_path: Path, takes: Path, model: Model) -> None:
+def test_rows_survive_a_stopped_run(tmp_path: Path, takes: Path, model: Model) -> None:
     table = tmp_path / "t.parquet"
     units = [WorkItem(path) for path in sorted(takes.rglob("take*.wav"))]
     events = runner.run_batch(units, ScoreTask(), model, table=table)
@@ -275,21 +275,21 @@ def test_rows_outlive_a_run_that_was_stopped(tmp_path: Path, takes: Path, model:
             return super().run(item, model, previous)
 
     again = done(list(runner.run_batch(units, Known(), model, table=table)))
-    assert [str(it.input) for it in again] == [str(it.input) for it in units]
+    assert [str(item.input) for item in again] == [str(unit.input) for unit in units]
     assert Known.seen == [str(units[0].input)]
     assert again[0].score == first.score
     assert len(results_table.read_results(table)) == 2
     assert not partial.exists()
     Known.seen.clear()
     third = done(list(runner.run_batch(units, Known(), model, table=table)))
-    assert Known.seen == [str(it.input) for it in units]
-    assert [it.score for it in third] == [it.score for it in again]
+    assert Known.seen == [str(unit.input) for unit in units]
+    assert [item.score for item in third] == [item.score for item in again]
     soundfile.write(units[0].input, soundfile.read(units[0].input)[0][:12_000], 16_000)
     fourth = done(list(runner.run_batch(units, Known(), model, table=table)))
     assert fourth[0].score != third[0].score
 
 
-def test_another_runs_table_is_refused_unless_told(
+def test_table_of_another_run_is_refused_without_overwrite(
     tmp_path: Path, takes: Path, run: Run, model_file: Path
 ) -> None:
     table = tmp_path / "t.parquet"
@@ -313,7 +313,7 @@ def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
         ResultsTable(place, {"a": 1}).__enter__()
 
 
-def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
+def test_rows_survive_any_number_of_kills(tmp_path: Path) -> None:
     place, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
     for turn in range(3):
         with ResultsTable(place, {"a": 1}) as table:
@@ -321,10 +321,10 @@ def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
             # Killed as soon as it is open, and half through a line.
             whole = partial.read_bytes()
             table.add(ResultRow(f"{turn}.wav", scorer=turn / 10))
-            kept = partial.read_bytes()
-            assert kept.startswith(whole)
+            before = partial.read_bytes()
+            assert before.startswith(whole)
             table.add(ResultRow("half.wav"))
-            cut = partial.read_bytes()[: len(kept) + 1 + 30 * turn]
+            cut = partial.read_bytes()[: len(before) + 1 + 30 * turn]
         partial.write_bytes(cut)
     with ResultsTable(place, {"a": 1}) as table:
         table.add(ResultRow("1.wav", scorer=0.9))
@@ -343,7 +343,7 @@ def test_rows_outlast_any_number_of_deaths(tmp_path: Path) -> None:
     assert len(results_table.read_results(place)) == 4
 
 
-def test_a_table_is_of_groups_of_rows_and_has_the_last_of_each_path(tmp_path: Path) -> None:
+def test_table_has_row_groups_and_the_last_row_of_each_path(tmp_path: Path) -> None:
     place = tmp_path / "t.parquet"
     with ResultsTable(place, {"a": 1}) as table:
         for number in range(10_000):
@@ -374,7 +374,7 @@ def test_a_table_at_a_url(takes: Path, bucket: str, run: Run, model_file: Path) 
     [
         (("--workers", "0"), "--workers is 0: give 1 or more"),
         (("--workers", "1", "--scheduler", "tcp://a:1"), "leave one out"),
-        (("--scheduler", "nonsense"), "is no address of a scheduler"),
+        (("--scheduler", "nonsense"), "is not an address of a scheduler"),
     ],
 )
 def test_wrong_calls(
@@ -398,7 +398,7 @@ def test_without_the_extra_one_line_says_how_to_have_it(
     monkeypatch.delitem(sys.modules, "tonewood.batch.dask_backend", raising=False)
     ran = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, "--workers", 1)
     assert ran.code == 1
-    assert "pip install 'tonewood[cluster]'" in ran.err
+    assert "pip install '.[cluster]'" in ran.err
     assert not (tmp_path / "out").exists()
 
 
@@ -407,7 +407,7 @@ def test_a_far_system_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[s3\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[s3\]'"):
         remote.url_exists("s3://takes/a.wav")
 
 

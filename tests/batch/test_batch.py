@@ -257,7 +257,7 @@ def bad_files(folder: Path, play: Play) -> dict[Path, str]:
         soundfile.write(folder / name, wave, rate, "FLOAT")
         says[name] = reason
 
-    put("zero.wav", np.zeros((0, 1)), "holds no samples")
+    put("zero.wav", np.zeros((0, 1)), "contains no samples")
     put("short.wav", good[:1_600], "lasts 0.1 s; 0.25 s are needed")
     put("silence.wav", 0 * good, "is silent")
     put("constant.wav", 0 * good + 0.25, "is constant")
@@ -265,7 +265,7 @@ def bad_files(folder: Path, play: Play) -> dict[Path, str]:
     for name, value in (("nan", np.nan), ("inf", np.inf)):
         broken = good.copy()
         broken[8_000] = value
-        put(f"{name}.wav", broken, "no finite numbers, the first at 0.50 s")
+        put(f"{name}.wav", broken, "not finite numbers, the first at 0.50 s")
     for name, rate in (("hertz", 1), ("megahertz", 10_000_000)):
         put(f"{name}.wav", good, f"has a sample rate of {rate} Hz")
         content = bytearray((folder / f"{name}.wav").read_bytes())

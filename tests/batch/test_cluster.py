@@ -77,16 +77,16 @@ def check_whole(takes: Path, out: Path, failed: Sequence[str] = ()) -> None:
     inputs = sorted(str(path) for path in takes.iterdir())
     assert sorted(row.path for row in rows) == inputs
     assert sorted(Path(row.path).name for row in rows if row.error) == sorted(failed)
-    wanted = {runner.RESULTS_TABLE_NAME}
+    expected = {runner.RESULTS_TABLE_NAME}
     for row in rows:
         if row.error is None:
             assert row.output is not None
             output = Path(row.output)
-            told = recipe.load_recipe(output.with_name(output.name + recipe.RECIPE_SUFFIX))
-            assert told.output_sha256 == file_sha256(output)
-            assert told.input.sha256 == row.sha256 == file_sha256(row.path)
-            wanted |= {output.name, output.name + recipe.RECIPE_SUFFIX}
-    assert set(tree(out)) == wanted
+            fields = recipe.load_recipe(output.with_name(output.name + recipe.RECIPE_SUFFIX))
+            assert fields.output_sha256 == file_sha256(output)
+            assert fields.input.sha256 == row.sha256 == file_sha256(row.path)
+            expected |= {output.name, output.name + recipe.RECIPE_SUFFIX}
+    assert set(tree(out)) == expected
 
 
 def spread(
@@ -100,7 +100,7 @@ def spread(
     units = runner.plan_jobs([takes], out)
     table = out / runner.RESULTS_TABLE_NAME
     events = runner.run_batch(units, task, model, workers=crew, table=table, retries=retries)
-    return [it for it in events if not isinstance(it, runner.BatchProgress)]
+    return [event for event in events if not isinstance(event, runner.BatchProgress)]
 
 
 def test_workers_make_what_one_process_makes(
@@ -112,9 +112,9 @@ def test_workers_make_what_one_process_makes(
     out = tmp_path / "out"
     assert len(spread(takes, out, EnhanceTask(SETTINGS), model, crew)) == 8
     check_whole(takes, out)
-    made = tree(out)
-    del made[runner.RESULTS_TABLE_NAME]
-    assert made == tree(plain)
+    output = tree(out)
+    del output[runner.RESULTS_TABLE_NAME]
+    assert output == tree(plain)
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,13 @@ def test_a_worker_killed_in_the_middle_of_a_file(
     notes.mkdir()
     task = Dying(SETTINGS, victims=("take3.wav",), notes=str(notes))
     events = spread(takes, out, task, model, crew)
-    assert not [it for it in events if isinstance(it, FileFailure)]
+    assert not [event for event in events if isinstance(event, FileFailure)]
     tries = {
         Path(row.path).name: row.tries for row in results_table.read_results(out / runner.RESULTS_TABLE_NAME)
     }
     assert tries.pop("take3.wav") == 2
     assert not list(out.glob(".tonewood-*"))  # what the dead one left went with the next write
-    assert all(it.already for it in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
+    assert all(item.from_earlier_run for item in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
     check_whole(takes, out)
 
 
@@ -163,10 +163,10 @@ def test_a_file_that_kills_every_worker_is_listed_and_the_others_are_done(
     notes.mkdir()
     (takes / "bad.wav").write_text("no audio")
     task = Dying(SETTINGS, victims=("take3.wav",), times=99, notes=str(notes))
-    lost = [it for it in spread(takes, out, task, model, crew, 1) if isinstance(it, FileFailure)]
-    why = {Path(it.input).name: str(it.error) for it in lost}
+    lost = [item for item in spread(takes, out, task, model, crew, 1) if isinstance(item, FileFailure)]
+    why = {Path(item.input).name: str(item.error) for item in lost}
     assert set(why) == {"bad.wav", "take3.wav"}
-    assert "take3.wav: the process that worked on it died" in why["take3.wav"]
+    assert "take3.wav: the worker process died" in why["take3.wav"]
     assert len(list(notes.iterdir())) == 2  # the first try, and one more
     spread(takes, out, EnhanceTask(SETTINGS), model, crew)
     check_whole(takes, out, ["bad.wav"])
@@ -193,9 +193,9 @@ def test_a_disk_that_fills(tmp_path: Path, takes: Path, model: Model, crew: Dask
     out = tmp_path / "out"
     lost = list(spread(takes, out, Filling(SETTINGS, bytes=room), model, crew, 0))
     assert len(lost) == 8
-    for it in lost:
-        assert isinstance(it, FileFailure)
-        assert "is full: free some space" in str(it.error)
+    for item in lost:
+        assert isinstance(item, FileFailure)
+        assert "is full: free some space" in str(item.error)
     assert set(tree(out)) == {runner.RESULTS_TABLE_NAME}
     spread(takes, out, EnhanceTask(SETTINGS), model, crew)
     check_whole(takes, out)
@@ -256,8 +256,8 @@ def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: 
         client.kill()
         client.communicate(timeout=PATIENCE)
     assert not (out / runner.RESULTS_TABLE_NAME).exists()
-    until(lambda: not any(Path(f"/proc/{it}").exists() for it in workers))
-    before = {name: it for name, it in tree(out).items() if name.endswith(".wav")}
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    before = {name: item for name, item in tree(out).items() if name.endswith(".wav")}
     again = cli(
         "enhance",
         takes,
@@ -269,19 +269,19 @@ def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: 
         "--parquet",
         out / runner.RESULTS_TABLE_NAME,
     )
-    told, _ = again.communicate(timeout=PATIENCE)
+    fields, _ = again.communicate(timeout=PATIENCE)
     assert again.returncode == 0
-    assert told.count("already") >= 1
+    assert fields.count("already") >= 1
     check_whole(takes, out)
-    made = tree(out)
-    assert {name: made[name] for name in before if not name.startswith(".")} == {
-        name: it for name, it in before.items() if not name.startswith(".")
+    output = tree(out)
+    assert {name: output[name] for name in before if not name.startswith(".")} == {
+        name: item for name, item in before.items() if not name.startswith(".")
     }
 
 
 def workers_of(client: int) -> list[int]:
     """Worker processes of a client that live."""
-    found = []
+    actual = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
@@ -289,14 +289,14 @@ def workers_of(client: int) -> list[int]:
         except OSError:  # gone meanwhile
             continue
         if parent == client and command and b"resource_tracker" not in command:
-            found.append(int(place.name))
-    return found
+            actual.append(int(place.name))
+    return actual
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as actual:
+        actual.bind(("127.0.0.1", 0))
+        return int(actual.getsockname()[1])
 
 
 def dask(what: str, *arguments: object) -> subprocess.Popen[bytes]:
@@ -323,15 +323,15 @@ def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) ->
         assert client.returncode == 1
         assert err.startswith("dashboard  http://127.0.0.1")
         assert err.endswith(
-            f"tonewood: the scheduler at {address} is gone; what is done is kept: start it and "
-            "run the same command again\n"
+            f"tonewood: the scheduler at {address} does not answer any more; finished results are kept: "
+            "start it and run the same command again\n"
         )
         started[1].kill()
         started += [dask("scheduler", *place), dask("worker", *joins)]
         again = cli(*command)
-        told, err = again.communicate(timeout=PATIENCE)
+        fields, err = again.communicate(timeout=PATIENCE)
         assert again.returncode == 0, err
-        assert told.count("already") >= 1
+        assert fields.count("already") >= 1
     finally:
         for process in started:
             process.kill()
@@ -352,14 +352,14 @@ def test_scores_by_workers_are_those_of_one_process(
     units = [WorkItem(path) for path in sorted(takes.iterdir())]
     (takes / "take7.wav").write_text("no audio")
     table = tmp_path / "t.parquet"
-    found: list[dict[str, Any]] = []
+    actual: list[dict[str, Any]] = []
     for workers in (None, crew, crew):  # the third goes by the table of the second
         where = table if workers else None
         events = list(runner.run_batch(units, ScoreTask(), model, workers=workers, table=where))
-        found.append({str(it.input): it.score for it in events if isinstance(it, FileScored)})
-        assert [Path(it.input).name for it in events if isinstance(it, FileFailure)] == ["take7.wav"]
-    assert found[0] == found[1] == found[2]
-    assert len(found[0]) == 7
+        actual.append({str(event.input): event.score for event in events if isinstance(event, FileScored)})
+        assert [Path(event.input).name for event in events if isinstance(event, FileFailure)] == ["take7.wav"]
+    assert actual[0] == actual[1] == actual[2]
+    assert len(actual[0]) == 7
 
 
 def test_explanations_by_workers_are_those_of_one_process(
@@ -373,7 +373,7 @@ def test_explanations_by_workers_are_those_of_one_process(
         assert ran.code == 0, ran.err
         tables.append((tmp_path / name / "table.json").read_bytes())
     assert tables[0] == tables[1] == tables[2]
-    assert [it.get("already") for it in ran.objects] == [True, True, None]
+    assert [item.get("already") for item in ran.objects] == [True, True, None]
     plain, out = tree(tmp_path / "plain"), tree(tmp_path / "out")
     assert set(out) - set(plain) == {runner.RESULTS_TABLE_NAME}
     assert {name: out[name] for name in plain} == plain
@@ -390,17 +390,17 @@ def test_pairs_by_workers_are_those_of_one_process(
             soundfile.write(path, play(4.0, seed=number).T, 16_000)
             soundfile.write(good / path.name, play(4.0, seed=number, formant_hz=600).T, 16_000)
     table = tmp_path / "t.parquet"
-    found = []
+    actual = []
     for more in ((), ("--workers", 1, "--parquet", table), ("--parquet", table)):
         ran = run("evaluate", "--pairs", takes, good, "-m", model_file, "--json", *more)
         assert ran.code == 0, ran.err
-        found.append(sorted(ran.out.splitlines()))
-    assert found[0] == found[1] == found[2]
+        actual.append(sorted(ran.out.splitlines()))
+    assert actual[0] == actual[1] == actual[2]
     assert [row.seconds for row in results_table.read_results(table)] == [4.0, 4.0]
 
 
-@pytest.mark.parametrize(("failures", "told"), [(0, ""), (2, ""), (99, "gone")])
-def test_a_worker_may_die_while_it_takes_the_model(
+@pytest.mark.parametrize(("failures", "told"), [(0, ""), (2, ""), (99, "does not answer any more")])
+def test_worker_may_die_while_it_receives_the_model(
     failures: int, told: str, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying:
@@ -425,13 +425,11 @@ def test_a_worker_may_die_while_it_takes_the_model(
 @pytest.mark.parametrize(
     "address", ["nowhere", "", "tcp://", "tcp://host", "http://host:1", "tcp://host:port"]
 )
-def test_what_is_no_address_is_told_before_a_client_is_made(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_scheduler_address_is_refused_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that could not be made complains for 40 s when it goes."""
     monkeypatch.setattr(dask_backend, "Client", None)
     with (
-        pytest.raises(CallError, match="is no address of a scheduler"),
+        pytest.raises(CallError, match="is not an address of a scheduler"),
         DaskWorkers(scheduler=address),
     ):
         pass

@@ -13,7 +13,7 @@ from campaigns.harness.crash.runs import Command, ForkServer, UndisturbedRun, co
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of recordings of a few seconds."""
-    return make_inputs(tmp_path_factory.mktemp("sudden"), files=2)
+    return make_inputs(tmp_path_factory.mktemp("crash"), files=2)
 
 
 @pytest.fixture(scope="session")

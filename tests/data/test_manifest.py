@@ -44,7 +44,7 @@ def test_rows_become_entries_of_their_sides(tmp_path: Path) -> None:
     assert reference.name == "list:reference"
 
 
-def test_json_lines_are_the_same_list(tmp_path: Path) -> None:
+def test_jsonl_and_csv_give_the_same_manifest(tmp_path: Path) -> None:
     rows = [
         {"path": "a.wav", "label": "reference", "session": "m", "start": 1, "end": 2.5},
         {"path": "b.wav", "label": "source"},
@@ -64,31 +64,31 @@ def test_json_lines_are_the_same_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("path\na.wav\n", "has no column label: head it path,label"),
+        ("path\na.wav\n", "has no column label: start it with path,label"),
         ("", "has no column label and no column path"),
         ("path,label\na.wav,good\n", "line 2: label is 'good'; write reference or source"),
         ("path,label\n,source\n", "line 2: no path is given"),
         ("path,label,start\na.wav,source,-1\n", "line 2: start is '-1'; write seconds"),
         ("path,label,end\na.wav,source,1:20\n", "line 2: end is '1:20'; write seconds"),
-        ("path,label,start,end\na,source,3,2\n", "line 2: a piece from 3 to 2 s holds nothing"),
+        ("path,label,start,end\na,source,3,2\n", "line 2: an excerpt from 3 to 2 s is empty"),
         ("path,label\na.wav,source\n", "names no reference; a model needs both sides"),
-        ('path,label\n"a.wav,source\n', "after line 1: unexpected end of data: mend the list"),
+        ('path,label\n"a.wav,source\n', "after line 1: unexpected end of data: correct the manifest"),
     ],
 )
-def test_wrong_lists_are_named_by_line(tmp_path: Path, text: str, reason: str) -> None:
+def test_invalid_manifest_names_the_line(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(FolderError) as raised:
         read_manifest(written(tmp_path, text))
     assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_lists_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"no\.csv cannot be read \(no such file"):
         read_manifest(tmp_path / "no.csv")
     (tmp_path / "l.csv").write_bytes(b"path,label\n\xff\xfe,source\n")
-    with pytest.raises(FolderError, match="is no UTF-8"):
+    with pytest.raises(FolderError, match="is not UTF-8"):
         read_manifest(tmp_path / "l.csv")
-    with pytest.raises(FolderError, match="line 1: this is no JSON object"):
+    with pytest.raises(FolderError, match="line 1: this is not a JSON object"):
         read_manifest(written(tmp_path, "[1]\n", "l.jsonl"))
 
 
@@ -100,7 +100,7 @@ def takes(tmp_path: Path, play: Callable[..., Any]) -> Path:
     return tmp_path
 
 
-def test_pieces_of_one_file_stay_together_and_sessions_too(takes: Path) -> None:
+def test_excerpts_of_one_file_or_session_share_a_group(takes: Path) -> None:
     entries = [
         ManifestEntry(takes / "good.wav", session, start, start + 2.0, 2)
         for session, start in ((None, 0.0), (None, 10.0), ("m", 20.0), ("m", 30.0))
@@ -109,30 +109,30 @@ def test_pieces_of_one_file_stay_together_and_sessions_too(takes: Path) -> None:
     groupings: tuple[Literal["file", "folder"], ...] = ("file", "folder")
     for group_by in groupings:
         settings = ModelSettings().replace(training=dict(group_by=group_by))
-        found = [it.take for it in dataset.load_dataset(listing, settings)]
-        assert len(found) == 4  # the last row is the first again
-        assert [round(take.seconds, 3) for take in found] == [2.0] * 4
-        assert found[0].group == found[1].group != found[2].group == found[3].group == "m"
-        assert [take.audit_features.session for take in found] == [".", ".", "m", "m"]
+        actual = [item.take for item in dataset.load_dataset(listing, settings)]
+        assert len(actual) == 4  # the last row is the first again
+        assert [round(take.seconds, 3) for take in actual] == [2.0] * 4
+        assert actual[0].group == actual[1].group != actual[2].group == actual[3].group == "m"
+        assert [take.audit_features.session for take in actual] == [".", ".", "m", "m"]
     wave, _ = soundfile.read(takes / "good.wav", dtype="float32")
     piece = ExcerptReader(listing.entries[1])
     for _ in range(2):  # the second time it is not read to its end
-        heard = np.concatenate(list(piece.blocks()), axis=1)
-        assert np.array_equal(heard[0], wave[160_000:192_000])
+        samples = np.concatenate(list(piece.blocks()), axis=1)
+        assert np.array_equal(samples[0], wave[160_000:192_000])
 
 
-def test_pieces_that_are_not_there(takes: Path) -> None:
+def test_missing_excerpts_are_refused(takes: Path) -> None:
     beyond = ManifestSide(
         takes / "l.csv", "source", (ManifestEntry(takes / "good.wav", None, 80.0, None, 7),)
     )
-    with pytest.raises(AudioError, match=r"lasts 70\.00 s; line 7 of the list leaves 0\.00 s"):
+    with pytest.raises(AudioError, match=r"lasts 70\.00 s; line 7 of the manifest selects 0\.00 s"):
         list(dataset.load_dataset(beyond, ModelSettings()))
     missing = ManifestSide(takes / "l.csv", "source", (ManifestEntry(takes / "no.wav", None, None, None, 2),))
     with pytest.raises(AudioError, match=r"no\.wav"):
         list(dataset.load_dataset(missing, ModelSettings()))
 
 
-def test_train_learns_from_a_list(takes: Path, run: Run, small: Callable[..., ModelSettings]) -> None:
+def test_train_reads_a_manifest(takes: Path, run: Run, small: Callable[..., ModelSettings]) -> None:
     rows = ["path,label,session,start,end"]
     for name, label in (("good", "reference"), ("plain", "source")):
         rows += [f"{name}.wav,{label},{part},{34 * part},{34 * part + 34}" for part in range(2)]
@@ -158,7 +158,7 @@ def test_train_learns_from_a_list(takes: Path, run: Run, small: Callable[..., Mo
         (("--manifest", "nowhere.csv"), 1, "nowhere.csv cannot be read"),
     ],
 )
-def test_wrong_calls_are_named(
+def test_conflicting_options_are_refused(
     tmp_path: Path, run: Run, more: tuple[str, ...], code: int, reason: str
 ) -> None:
     ran = run("train", *more, "-o", tmp_path / "m.tonewood")

@@ -17,9 +17,9 @@ from tonewood.enhancement.prior_mask import features_at_rate, predict_mask
 from tonewood.errors import ModelError
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import SearchStep
-from tonewood.model import model as container
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model, load_model
+from tonewood.model.model_file import model_checksum, read_tensors
 from tonewood.priors.priors import ShrinkageTable
 from tonewood.priors.shrinkage import ShrinkageFactors
 from tonewood.settings import (
@@ -113,9 +113,9 @@ def test_files_from_before_there_were_predictors_load(model: Model, tmp_path: Pa
     del settings["predictor"], card["predictor"]
     texts = json.dumps(settings), json.dumps(card)
     named = modelfile._model_tensors(model)
-    parts = container._parse_tensors(*container._split_safetensors(save(named)))
+    parts = read_tensors(save(named))
     head = {"format": "tonewood", "version": "2", "settings": texts[0], "card": texts[1]}
-    head["sha256"] = container._model_checksum(*texts, parts)
+    head["sha256"] = model_checksum(*texts, parts)
     path = tmp_path / "tiny.tonewood"
     save_file(named, path, head)
     back = load_model(path)

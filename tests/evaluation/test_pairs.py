@@ -20,7 +20,7 @@ def lay(folder: Path, play: Play, *names: str, seconds: float = 0.3) -> Path:
     return folder
 
 
-def test_pairs_go_by_path_and_not_by_suffix(tmp_path: Path, play: Play) -> None:
+def test_pairs_ignore_suffixes(tmp_path: Path, play: Play) -> None:
     source = lay(tmp_path / "s", play, "a.wav", "day/b.1.wav")
     reference = lay(tmp_path / "r", play, "a.flac", "day/b.1.wav")
     assert pairs_by_name(source, reference) == [
@@ -29,24 +29,24 @@ def test_pairs_go_by_path_and_not_by_suffix(tmp_path: Path, play: Play) -> None:
     ]
 
 
-def test_whoever_has_no_partner_is_named(tmp_path: Path, play: Play) -> None:
+def test_missing_partner_is_reported(tmp_path: Path, play: Play) -> None:
     source = lay(tmp_path / "s", play, "a.wav", "b.wav", "c.wav", "c.flac")
     reference = lay(tmp_path / "r", play, "a.wav", "c.wav", "z.wav")
     pair, *failed = pairs_by_name(source, reference)
     assert isinstance(pair, PairFiles)
-    told = [str(it.error) for it in failed if isinstance(it, FileFailure)]
-    assert len(told) == len(failed) == 3
-    assert "b.wav has no partner: add" in told[0]
-    assert "have one name: rename one" in told[1]
-    assert told[2].startswith(str(reference / "z.wav"))
+    errors = [str(failure.error) for failure in failed if isinstance(failure, FileFailure)]
+    assert len(errors) == len(failed) == 3
+    assert "b.wav has no partner: add" in errors[0]
+    assert "have the same name: rename one" in errors[1]
+    assert errors[2].startswith(str(reference / "z.wav"))
 
 
-def test_folders_must_be_there(tmp_path: Path, play: Play) -> None:
+def test_folders_must_exist(tmp_path: Path, play: Play) -> None:
     with pytest.raises(FolderError, match="does not exist"):
         pairs_by_name(lay(tmp_path / "s", play, "a.wav"), tmp_path / "none")
 
 
-def test_a_table_names_pairs_and_moments(tmp_path: Path) -> None:
+def test_table_gives_pairs_and_anchors(tmp_path: Path) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text(
         "\ufeffsource, reference,source_s,reference_s,source_s,reference_s\n"
@@ -72,12 +72,12 @@ HEAD = "source,reference,source_s,reference_s\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1 is no head"),
-        ("a.wav,b.wav\n", "line 1 is no head"),
-        ("source,reference,source_s\n", "line 1 is no head"),
-        (HEAD, "names no pair: add lines"),
-        (HEAD + "a,b,1,2\n\na,b,1\n", "line 4 has 3 fields; give 4, as the head has"),
-        (HEAD + "a,,1,2\n", "line 2 lacks a file"),
+        ("", "line 1 is not the header"),
+        ("a.wav,b.wav\n", "line 1 is not the header"),
+        ("source,reference,source_s\n", "line 1 is not the header"),
+        (HEAD, "has no pairs: add lines"),
+        (HEAD + "a,b,1,2\n\na,b,1\n", "line 4 has 3 fields; give 4, as the header has"),
+        (HEAD + "a,,1,2\n", "line 2 has an empty file name"),
         (HEAD + "a,b,1,soon\n", "line 2 has the time 'soon'"),
         (HEAD + "a,b,1,\n", "line 2 has the time ''"),
         (HEAD + "a,b,-1,2\n", "line 2 has the time '-1'"),
@@ -86,25 +86,25 @@ HEAD = "source,reference,source_s,reference_s\n"
         (HEAD + "a,b,1,2\na,b,2,1\n", "line 3 goes back in time"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_table_line_is_reported(tmp_path: Path, text: str, message: str) -> None:
     table = tmp_path / "pairs.csv"
     table.write_text(text)
     with pytest.raises(CallError, match=message):
         pairs_from_table(table, Path("s"), Path("r"))
 
 
-def test_a_table_must_be_readable(tmp_path: Path) -> None:
+def test_table_must_be_readable(tmp_path: Path) -> None:
     with pytest.raises(CallError, match="cannot be read"):
         pairs_from_table(tmp_path / "none.csv", Path("s"), Path("r"))
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CallError, match="it is no utf-8"):
+    with pytest.raises(CallError, match="it is not utf-8"):
         pairs_from_table(tmp_path / "bytes.csv", Path("s"), Path("r"))
     (tmp_path / "nul.csv").write_text(HEAD + '"a\x00,b,1,2\n')
     with pytest.raises(CallError, match="line 2"):
         pairs_from_table(tmp_path / "nul.csv", Path("s"), Path("r"))
 
 
-def test_anchors_must_lie_within_the_recordings(tmp_path: Path, play: Play) -> None:
+def test_anchor_beyond_the_end_is_refused(tmp_path: Path, play: Play) -> None:
     folder = lay(tmp_path, play, "a.wav")
     files = PairFiles("a", folder / "a.wav", folder / "a.wav", (Anchor(0.1, 9.0),))
     with pytest.raises(AudioError, match=r"lasts 0\.30 s and has an anchor at 9 s"):

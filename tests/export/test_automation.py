@@ -46,14 +46,14 @@ class Eel:
         """Code as something that can be run."""
         self.tokens, place = [], 0
         while place < len(code):
-            found = self.TOKEN.match(code, place)
-            assert found is not None
-            assert found.end() > place or not code[place:].strip(), code[place : place + 40]
-            if found.end() == place:
+            matched = self.TOKEN.match(code, place)
+            assert matched is not None
+            assert matched.end() > place or not code[place:].strip(), code[place : place + 40]
+            if matched.end() == place:
                 break
-            place = found.end()
-            if found.lastindex:
-                self.tokens.append(found[found.lastindex])
+            place = matched.end()
+            if matched.lastindex:
+                self.tokens.append(matched[matched.lastindex])
         self.place = 0
         python = self.block(set())
         assert self.place == len(self.tokens), self.tokens[self.place : self.place + 5]
@@ -64,9 +64,9 @@ class Eel:
         code = f"lambda {', '.join(arguments)}: {expression}"
         return eval(code, scope)  # type: ignore[no-any-return]
 
-    def take(self, wanted: str | None = None) -> str:
+    def take(self, expected: str | None = None) -> str:
         token = self.tokens[self.place]
-        assert wanted in (None, token), (wanted, self.tokens[self.place : self.place + 6])
+        assert expected in (None, token), (expected, self.tokens[self.place : self.place + 6])
         self.place += 1
         return token
 
@@ -92,17 +92,17 @@ class Eel:
         while self.peek() != ")":
             arguments.append(self.take())
         self.take(")")
-        own = list(arguments)
+        values = list(arguments)
         if self.peek() == "local":
             self.take()
             self.take("(")
             while self.peek() != ")":
-                own.append(self.take())
+                values.append(self.take())
             self.take(")")
         self.take("(")
-        body = self.block(set(own))
+        body = self.block(set(values))
         self.take(")")
-        extra = [f"{other}=0.0" for other in own[len(arguments) :]]
+        extra = [f"{other}=0.0" for other in values[len(arguments) :]]
         assert len(arguments) <= 40
         self.functions[name] = self.built(body, [*arguments, *extra])
 
@@ -191,7 +191,7 @@ class Effect:
         for number, value in re.findall(r"^slider(\d+):(-?[\d.]+)<", head, re.MULTILINE):
             self.eel.names[f"slider{number}"] = float(value)
         self.eel.compile(self.code["init"])()
-        self.block, self.sample = (self.eel.compile(self.code[it]) for it in ("block", "sample"))
+        self.block, self.sample = (self.eel.compile(self.code[section]) for section in ("block", "sample"))
 
     def play(self, wave: Floats, start: float) -> Floats:
         """Left channel of a wave that is played from a time on."""
@@ -217,15 +217,15 @@ def effect_of(table: GainTable, gain_db: float = 0.0) -> Effect:
 
 def in_force(effect: Effect) -> list[tuple[list[float], list[float]]]:
     first = int(effect.eel.names["coef"])
-    found = []
+    filters = []
     for band in range(int(effect.eel.names["bands"])):
         b0, b1, b2, a1, a2 = (effect.eel.memory[first + 5 * band + i] for i in range(5))
-        found.append(([b0, b1, b2], [1.0, a1, a2]))
-    return found
+        filters.append(([b0, b1, b2], [1.0, a1, a2]))
+    return filters
 
 
 @pytest.mark.parametrize("moment", [-1.0, 0.0, 0.05, 0.61, 1.93, 1.95, 60.0])
-def test_at_any_moment_the_effect_gives_the_tables_gains(moment: float) -> None:
+def test_effect_applies_gains_of_the_table(moment: float) -> None:
     table = drawn()
     effect = effect_of(table)
     effect.eel.functions["update"](moment)
@@ -233,11 +233,11 @@ def test_at_any_moment_the_effect_gives_the_tables_gains(moment: float) -> None:
     for b, a in in_force(effect):
         _, h = freqz(b, a, worN=HZ, fs=RATE)
         total += 20 * np.log10(np.abs(h))
-    wanted = [np.interp(moment, table.seconds, row) for row in table.gain_db]
-    assert np.abs(total - wanted).max() < 0.1
+    expected = [np.interp(moment, table.seconds, row) for row in table.gain_db]
+    assert np.abs(total - expected).max() < 0.1
 
 
-def test_the_effect_filters_a_wave_by_what_is_in_force() -> None:
+def test_effect_filters_audio_by_current_gains() -> None:
     wave = 0.1 * np.random.default_rng(0).standard_normal(1_000)
     held = drawn(1)
     effect = effect_of(held, gain_db=-3.0)
@@ -249,7 +249,7 @@ def test_the_effect_filters_a_wave_by_what_is_in_force() -> None:
     assert played == pytest.approx(still, abs=1e-9)
 
 
-def test_the_effect_follows_the_play_cursor() -> None:
+def test_effect_follows_the_play_cursor() -> None:
     table = GainTable(HZ, np.array([0.0, 0.01, 0.02]), np.zeros((len(HZ), 3)))
     table.gain_db[4, 2] = 12.0  # at 1 kHz, 20 ms into the recording
     tone = np.sin(2 * np.pi * 1_000 * np.arange(1_440) / RATE)
@@ -263,7 +263,7 @@ def test_the_effect_follows_the_play_cursor() -> None:
     assert effect.play(tone, 5.0)[-200:].max() == pytest.approx(1, abs=0.02)
 
 
-def test_a_table_comes_back_from_its_text() -> None:
+def test_csv_round_trip() -> None:
     table = drawn()
     head, *rows = comma.reader(io.StringIO(format_gain_csv(table)))
     assert head == ["seconds", *(f"{hz:g} Hz" for hz in HZ)]
@@ -273,7 +273,7 @@ def test_a_table_comes_back_from_its_text() -> None:
     assert "-0.00" not in format_gain_csv(GainTable(HZ, np.zeros(1), np.full((8, 1), -0.001)))
 
 
-def test_thinning_leaves_out_what_a_line_gives() -> None:
+def test_thinning_removes_interpolated_rows() -> None:
     rng = np.random.default_rng(0)
     seconds = np.arange(500) * 0.05
     corners = np.cumsum(rng.normal(0, 3, (3, 26)), axis=1)
@@ -281,5 +281,5 @@ def test_thinning_leaves_out_what_a_line_gives() -> None:
     thin = GainTable(np.array([100.0, 200.0, 400.0]), seconds, gain).thin()
     assert len(thin.seconds) < 120
     assert thin.seconds[[0, -1]] == pytest.approx(seconds[[0, -1]])
-    for row, wanted in zip(thin.gain_db, gain, strict=True):
-        assert np.abs(np.interp(seconds, thin.seconds, row) - wanted).max() <= 0.051
+    for row, expected in zip(thin.gain_db, gain, strict=True):
+        assert np.abs(np.interp(seconds, thin.seconds, row) - expected).max() <= 0.051

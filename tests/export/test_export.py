@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def made(folder: Path, play: Callable[..., Any], run: Run, model_file: Path) -> Path:
+def enhanced_file(folder: Path, play: Callable[..., Any], run: Run, model_file: Path) -> Path:
     """An output with a recipe whose mask moves."""
     out = folder / "take out.wav"
     if not out.exists():
@@ -46,9 +46,9 @@ def average(path: Path, hz: Floats = HZ) -> Floats:
     recipe = load_recipe(path.with_name(path.name + ".recipe.json"))
     mask = recipe.mask.to_mask()
     mean = mask.gain_db.astype(float).mean(axis=1)
-    here, rows = (2595 * np.log10(1 + np.asarray(f) / 700) for f in (hz, mask.hz))
+    mel, rows = (2595 * np.log10(1 + np.asarray(f) / 700) for f in (hz, mask.hz))
     fade = np.clip(1 - np.log2(np.maximum(hz, mask.top_hz) / mask.top_hz), 0, 1)
-    return np.asarray(np.interp(here, rows, mean) * fade + recipe.gain_db)
+    return np.asarray(np.interp(mel, rows, mean) * fade + recipe.gain_db)
 
 
 # --- Impulse responses
@@ -56,29 +56,29 @@ def average(path: Path, hz: Floats = HZ) -> Floats:
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
 @pytest.mark.parametrize("phase", ["linear", "minimum"])
-def test_a_response_is_the_average_correction(
-    tmp_path: Path, made: Path, run: Run, phase: str, rate: int
+def test_response_matches_average_correction(
+    tmp_path: Path, enhanced_file: Path, run: Run, phase: str, rate: int
 ) -> None:
     out = tmp_path / "ir.wav"
-    ran = run("export", made, "--ir", phase, "--rate", rate, "-o", out, "--json")
+    ran = run("export", enhanced_file, "--ir", phase, "--rate", rate, "-o", out, "--json")
     assert ran.code == 0, ran.err
     assert ran.err == ""
-    response, found = soundfile.read(out)
-    assert found == rate
+    response, parsed = soundfile.read(out)
+    assert parsed == rate
     assert soundfile.info(out).subtype == "FLOAT"
     _, h = freqz(response, worN=HZ, fs=rate)
-    error = np.abs(20 * np.log10(np.abs(h)) - average(made)).max()
+    error = np.abs(20 * np.log10(np.abs(h)) - average(enhanced_file)).max()
     assert error < 0.1
     (line,) = ran.objects
     assert line["error_db"] == pytest.approx(error, abs=0.03)
     assert line["length"] == len(response) >= rate / 6
 
 
-def test_the_phases_are_what_they_are_called(tmp_path: Path, made: Path, run: Run) -> None:
+def test_linear_and_minimum_phase(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
     waves = []
     for phase in ("linear", "minimum"):
         out = tmp_path / f"{phase}.wav"
-        ran = run("export", made, "--ir", phase, "--length", 8_192, "-o", out, "--json")
+        ran = run("export", enhanced_file, "--ir", phase, "--length", 8_192, "-o", out, "--json")
         assert ran.code == 0, ran.err
         waves.append((soundfile.read(out)[0], ran.objects[0]["delay"]))
     (linear, delay), (minimum, none) = waves
@@ -91,33 +91,31 @@ def test_the_phases_are_what_they_are_called(tmp_path: Path, made: Path, run: Ru
     assert np.argmax(np.abs(minimum)) < 20
 
 
-def test_a_response_that_is_too_short_warns(tmp_path: Path, made: Path, run: Run) -> None:
+def test_short_response_warns(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
     out = tmp_path / "ir.wav"
-    ran = run("export", made, "--ir", "linear", "--length", "256", "-o", out)
+    ran = run("export", enhanced_file, "--ir", "linear", "--length", "256", "-o", out)
     assert ran.code == 0
-    assert "strays up to" in ran.err
-    assert "give a longer --length" in ran.err
+    assert "deviates up to" in ran.err
+    assert "use a larger --length" in ran.err
 
 
-def test_headroom_raises_nothing(tmp_path: Path, made: Path, run: Run) -> None:
+def test_headroom_keeps_gains_below_zero(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
     out = tmp_path / "ir.wav"
-    assert run("export", made, "--ir", "minimum", "--headroom", "-o", out).code == 0
+    assert run("export", enhanced_file, "--ir", "minimum", "--headroom", "-o", out).code == 0
     _, h = freqz(soundfile.read(out)[0], worN=np.geomspace(20, 20_000, 900), fs=48_000)
     levels = 20 * np.log10(np.abs(h))
     assert levels.max() == pytest.approx(0, abs=0.2)
 
 
-def test_a_model_is_exported_by_its_static_mask(
-    tmp_path: Path, model: Any, model_file: Path, run: Run
-) -> None:
+def test_model_exports_its_static_mask(tmp_path: Path, model: Any, model_file: Path, run: Run) -> None:
     out = tmp_path / "ir.wav"
     assert run("export", model_file, "--ir", "linear", "-o", out).code == 0
     _, h = freqz(soundfile.read(out)[0], worN=HZ, fs=48_000)
     static = model.priors.static_db.numpy().clip(-30, 30)
     rows = 2595 * np.log10(1 + export.load_correction(str(model_file)).mask.hz / 700)
     below = HZ < 8_000
-    wanted = np.interp(2595 * np.log10(1 + HZ / 700), rows, static)
-    assert np.abs(20 * np.log10(np.abs(h)) - wanted)[below].max() < 0.1
+    expected = np.interp(2595 * np.log10(1 + HZ / 700), rows, static)
+    assert np.abs(20 * np.log10(np.abs(h)) - expected)[below].max() < 0.1
 
 
 # --- Parametric bands
@@ -150,20 +148,20 @@ Filters = list[tuple[str, float, float, float]]
 
 def read_apo(text: str) -> tuple[float, Filters]:
     """Lines as Equalizer APO and AutoEq's readers know them; comments and others are ignored."""
-    gain, found = 0.0, []
+    gain, parsed = 0.0, []
     for line in text.splitlines():
         if preamp := re.fullmatch(r"Preamp: (-?[\d.]+) dB", line):
             gain += float(preamp[1])
         pattern = r"Filter \d+: ON (PK|LSC|HSC) Fc ([\d.]+) Hz Gain (-?[\d.]+) dB Q ([\d.]+)"
         if band := re.fullmatch(pattern, line):
-            found.append((band[1][:2], float(band[2]), float(band[3]), float(band[4])))
-    return gain, found
+            parsed.append((band[1][:2], float(band[2]), float(band[3]), float(band[4])))
+    return gain, parsed
 
 
 def read_rew(text: str) -> tuple[float, Filters]:
     assert text.startswith("Filter Settings file\n")
     assert "\nEqualiser: Generic\n" in text
-    found = []
+    parsed = []
     for line in text.splitlines():
         words = line.split()
         if words[:1] == ["Filter"] and words[2:3] == ["ON"]:
@@ -171,10 +169,10 @@ def read_rew(text: str) -> tuple[float, Filters]:
             assert words[4:5] == (["Q"] if kind in ("LS", "HS") else ["Fc"])
             figures = dict(re.findall(r"(Fc|Gain|Q) +(-?[\d.]+)", line))
             hz, level, q = (float(figures[name]) for name in ("Fc", "Gain", "Q"))
-            found.append((kind, hz, level, q))
+            parsed.append((kind, hz, level, q))
     gain = re.search(r"^Notes:.*gain of the whole (-?[\d.]+) dB$", text, re.MULTILINE)
     assert gain is not None
-    return float(gain[1]), found
+    return float(gain[1]), parsed
 
 
 def read_camilladsp(text: str) -> tuple[float, Filters]:
@@ -182,7 +180,7 @@ def read_camilladsp(text: str) -> tuple[float, Filters]:
     (step,) = tree["pipeline"]
     assert step["type"] == "Filter"
     assert step["channels"] == [0, 1]
-    gain, found = 0.0, []
+    gain, parsed = 0.0, []
     for name in step["names"]:
         filter_ = tree["filters"].pop(name)
         values = filter_["parameters"]
@@ -192,9 +190,9 @@ def read_camilladsp(text: str) -> tuple[float, Filters]:
         else:
             assert filter_["type"] == "Biquad"
             kind = {"Peaking": "PK", "Lowshelf": "LS", "Highshelf": "HS"}[values["type"]]
-            found.append((kind, values["freq"], values["gain"], values["q"]))
+            parsed.append((kind, values["freq"], values["gain"], values["q"]))
     assert not tree["filters"]  # the pipeline names them all
-    return gain, found
+    return gain, parsed
 
 
 READERS = {"apo": read_apo, "autoeq": read_apo, "rew": read_rew, "camilladsp": read_camilladsp}
@@ -202,11 +200,11 @@ READERS = {"apo": read_apo, "autoeq": read_apo, "rew": read_rew, "camilladsp": r
 
 @pytest.mark.parametrize("form", READERS)
 @pytest.mark.parametrize("count", [1, 7])
-def test_bands_read_back_leave_what_was_reported(
-    tmp_path: Path, made: Path, run: Run, form: str, count: int
+def test_bands_leave_the_reported_error(
+    tmp_path: Path, enhanced_file: Path, run: Run, form: str, count: int
 ) -> None:
     out = tmp_path / "eq.txt"
-    ran = run("export", made, "--peq", count, "--format", form, "-o", out, "--json")
+    ran = run("export", enhanced_file, "--peq", count, "--format", form, "-o", out, "--json")
     assert ran.code == 0, ran.err
     (line,) = ran.objects
     gain, filters = READERS[form](out.read_text())
@@ -216,30 +214,30 @@ def test_bands_read_back_leave_what_was_reported(
     for filter_ in filters:
         _, h = freqz(*rbj(*filter_, 48_000), worN=hz, fs=48_000)
         total += 20 * np.log10(np.abs(h))
-    left = total - average(made, hz)
+    left = total - average(enhanced_file, hz)
     assert line["rms_db"] == pytest.approx(np.sqrt(np.mean(left**2)), abs=2e-3)
     assert line["largest_db"] == pytest.approx(np.abs(left).max(), abs=2e-3)
-    assert line["rms_db"] < np.std(average(made, hz))
+    assert line["rms_db"] < np.std(average(enhanced_file, hz))
 
 
-def test_autoeqs_file_holds_nothing_else_and_yml_is_camilladsps(tmp_path: Path, made: Path, run: Run) -> None:
+def test_autoeq_has_no_comments_and_yml_is_camilladsp(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
     out = tmp_path / "ParametricEQ.txt"
-    assert run("export", made, "--peq", 3, "--format", "autoeq", "-o", out).code == 0
+    assert run("export", enhanced_file, "--peq", 3, "--format", "autoeq", "-o", out).code == 0
     first, *rest = out.read_text().splitlines()
     assert first.startswith("Preamp: ")
     assert all(line.startswith("Filter ") for line in rest)
-    assert run("export", made, "--peq", 3, "-o", tmp_path / "a.yml").code == 0
+    assert run("export", enhanced_file, "--peq", 3, "-o", tmp_path / "a.yml").code == 0
     assert "pipeline" in yaml.safe_load((tmp_path / "a.yml").read_text())
-    assert run("export", made, "--peq", 3, "-o", tmp_path / "a.txt").code == 0
+    assert run("export", enhanced_file, "--peq", 3, "-o", tmp_path / "a.txt").code == 0
     assert (tmp_path / "a.txt").read_text().startswith("# Tonewood: average correction of ")
 
 
 # --- Automation
 
 
-def test_the_table_is_the_mask_in_third_octaves(tmp_path: Path, made: Path, run: Run) -> None:
+def test_table_is_mask_in_third_octaves(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
     out = tmp_path / "a.csv"
-    ran = run("export", made, "--automation", "--step", "0.1", "-o", out, "--json")
+    ran = run("export", enhanced_file, "--automation", "--step", "0.1", "-o", out, "--json")
     assert ran.code == 0, ran.err
     head, *rows = csv.reader(io.StringIO(out.read_text()))
     assert head[0] == "seconds"
@@ -248,27 +246,27 @@ def test_the_table_is_the_mask_in_third_octaves(tmp_path: Path, made: Path, run:
     assert np.diff(np.log2(hz)) == pytest.approx(np.full(25, 1 / 3), abs=0.06)
     values = np.array(rows, dtype=float)
     assert values[:, 0] == pytest.approx(np.arange(22) * 0.1)
-    recipe = load_recipe(made.with_name(made.name + ".recipe.json"))
+    recipe = load_recipe(enhanced_file.with_name(enhanced_file.name + ".recipe.json"))
     mask = recipe.mask.to_mask()
     for column, centre in enumerate(hz, start=1):
         # The mean of the mask over the band, by many points.
         points = centre * 2 ** np.linspace(-1 / 6, 1 / 6, 41)
-        wanted = mask.gain_at(points, values[:, 0]).mean(axis=0)
-        assert np.abs(values[:, column] - wanted).max() < 1.0
+        expected = mask.gain_at(points, values[:, 0]).mean(axis=0)
+        assert np.abs(values[:, column] - expected).max() < 1.0
     assert ran.objects[0]["rows"] == 22
 
 
-def test_reapers_effect_has_the_tables_rows(tmp_path: Path, made: Path, run: Run) -> None:
+def test_effect_has_rows_of_the_table(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
     out = tmp_path / "a.jsfx"
-    ran = run("export", made, "--automation", "-o", out, "--json")
+    ran = run("export", enhanced_file, "--automation", "-o", out, "--json")
     assert ran.code == 0, ran.err
     assert ran.objects[0]["format"] == "jsfx"
     text = out.read_text()
-    assert text.startswith(f"desc:Tonewood: {made}\n")
+    assert text.startswith(f"desc:Tonewood: {enhanced_file}\n")
     rows = re.findall(r"^row\((.*)\);$", text, re.MULTILINE)
     assert len(rows) == ran.objects[0]["rows"] > 5
     assert {len(row.split(",")) for row in rows} == {27}
-    gain = load_recipe(made.with_name(made.name + ".recipe.json")).gain_db
+    gain = load_recipe(enhanced_file.with_name(enhanced_file.name + ".recipe.json")).gain_db
     assert f"slider3:{gain:.2f}<" in text
 
 
@@ -280,51 +278,51 @@ def test_reapers_effect_has_the_tables_rows(tmp_path: Path, made: Path, run: Run
     [
         ((), 2, "one kind at a time: give --ir linear|minimum, --peq N or --automation"),
         (("--ir", "linear", "--peq", "3"), 2, "one kind at a time"),
-        (("--ir", "round"), 2, "the phase is 'round'; choose linear or minimum"),
-        (("--ir", "linear", "--length", "3"), 2, "the length is 3 samples; give one from 64"),
-        (("--ir", "linear", "--rate", "1"), 2, "the rate is 1 Hz; give one from 4000"),
-        (("--peq", "0"), 2, "0 bands are asked for; give from 1 to 20"),
-        (("--peq", "21"), 2, "21 bands are asked for"),
-        (("--peq", "3", "--format", "wav"), 2, "the format is 'wav'; choose one of apo, autoeq"),
-        (("--automation", "--format", "apo"), 2, "the format is 'apo'; choose csv or jsfx"),
-        (("--automation", "--step", "0"), 2, "the step is 0 s; give one from 0.01 to 10 s"),
+        (("--ir", "round"), 2, "the phase is 'round': choose linear or minimum"),
+        (("--ir", "linear", "--length", "3"), 2, "--length is 3 samples: give 64"),
+        (("--ir", "linear", "--rate", "1"), 2, "--rate is 1 Hz: give 4000"),
+        (("--peq", "0"), 2, "--peq is 0 bands: give 1 to 20"),
+        (("--peq", "21"), 2, "--peq is 21 bands"),
+        (("--peq", "3", "--format", "wav"), 2, "--format is 'wav': choose one of apo, autoeq"),
+        (("--automation", "--format", "apo"), 2, "--format is 'apo': choose csv or jsfx"),
+        (("--automation", "--step", "0"), 2, "--step is 0 s: give 0.01 to 10 s"),
         (("--ir", "linear", "--format", "apo"), 2, "--format is of --peq and --automation"),
         (("--automation", "--headroom"), 2, "--headroom is of --ir and --peq"),
     ],
 )
-def test_wrong_exports_are_named(
-    tmp_path: Path, made: Path, run: Run, more: tuple[str, ...], code: int, reason: str
+def test_wrong_export_options_are_refused(
+    tmp_path: Path, enhanced_file: Path, run: Run, more: tuple[str, ...], code: int, reason: str
 ) -> None:
-    ran = run("export", made, *more, "-o", tmp_path / "x.wav")
+    ran = run("export", enhanced_file, *more, "-o", tmp_path / "x.wav")
     assert ran.code == code, ran.err
     assert reason in ran.err
     assert ran.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_places_and_corrections_that_do_not_do(tmp_path: Path, made: Path, run: Run) -> None:
-    there = tmp_path / "there.wav"
-    there.write_text("old")
+def test_wrong_paths_and_corrections_are_refused(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
+    existing = tmp_path / "there.wav"
+    existing.write_text("old")
     for correction, more, out, code, reason in (
-        (made, ("--ir", "linear"), there, 1, "exists: name another output or pass --overwrite"),
-        (made, ("--ir", "linear"), tmp_path / "x.txt", 2, "is no audio file: name one such as"),
-        (made, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "is in a folder that does not exist"),
-        ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, which moves nothing"),
+        (enhanced_file, ("--ir", "linear"), existing, 1, "exists: name another output or pass --overwrite"),
+        (enhanced_file, ("--ir", "linear"), tmp_path / "x.txt", 2, "is not the name of an audio file"),
+        (enhanced_file, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "is in a folder that does not exist"),
+        ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, whose correction does not change"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),
-        (there, ("--peq", "3"), tmp_path / "x.txt", 1, "is not a Tonewood model"),
+        (existing, ("--peq", "3"), tmp_path / "x.txt", 1, "is not a Tonewood model"),
     ):
         ran = run("export", correction, *more, "-o", out)
         assert ran.code == code, ran.err
         assert reason in ran.err
-    assert there.read_text() == "old"
+    assert existing.read_text() == "old"
 
 
-def test_a_static_recipe_has_automation_of_one_row(
-    tmp_path: Path, made: Path, run: Run, model_file: Path
+def test_static_recipe_has_one_row_of_automation(
+    tmp_path: Path, enhanced_file: Path, run: Run, model_file: Path
 ) -> None:
     out = tmp_path / "s.wav"
-    recipe = made.with_name(made.name + ".recipe.json")
-    call = ("apply", recipe, made.with_name("take.wav"), "-o", out, "-m", model_file)
+    recipe = enhanced_file.with_name(enhanced_file.name + ".recipe.json")
+    call = ("apply", recipe, enhanced_file.with_name("take.wav"), "-o", out, "-m", model_file)
     assert run(*call, "--static-only").code == 0
     assert run("export", out, "--automation", "-o", tmp_path / "s.jsfx", "--json").code == 0
     rows = re.findall(r"^row\(.*\);$", (tmp_path / "s.jsfx").read_text(), re.MULTILINE)

@@ -14,40 +14,40 @@ from tonewood.training.pipeline import Provenance, train_model
 Run = Callable[..., Any]
 
 
-def test_a_card_says_what_people_ask(model: Model) -> None:
-    told = {entry.name: " ".join(entry.lines) for entry in card_lines(model)}
-    assert list(told) == [
+def test_card_lines_have_all_entries(model: Model) -> None:
+    fields = {entry.name: " ".join(entry.lines) for entry in card_lines(model)}
+    assert list(fields) == [
         *("domain", "reference", "source", "scorer", "judge", "prior"),
         *("audit", "trained", "licence", "cite"),
     ]
-    assert told["domain"] == told["licence"] == NOT_STATED
-    assert "4 takes, 1.1 minutes" in told["source"]
-    assert "held-out takes" in told["scorer"]
-    assert model.digest[:16] in told["cite"]
-    assert "Verma" in told["cite"]
+    assert fields["domain"] == fields["licence"] == NOT_STATED
+    assert "4 takes, 1.1 minutes" in fields["source"]
+    assert "held-out takes" in fields["scorer"]
+    assert model.digest[:16] in fields["cite"]
+    assert "Verma" in fields["cite"]
 
 
-def test_accuracy_lies_in_its_interval_which_few_takes_leave_wide(model: Model) -> None:
-    it = model.card.scorer
-    low, high = it.accuracy_interval
-    assert low <= it.accuracy <= high
-    assert it.takes == 2  # one of four, on each side
+def test_interval_contains_the_accuracy_and_is_wide_for_few_takes(model: Model) -> None:
+    item = model.card.scorer
+    low, high = item.accuracy_interval
+    assert low <= item.accuracy <= high
+    assert item.takes == 2  # one of four, on each side
     assert high - low > 0.3
 
 
-def test_origin_is_kept(training_folders: Any, small: Callable[..., Any]) -> None:
+def test_provenance_is_in_the_card(training_folders: Any, small: Callable[..., Any]) -> None:
     origin = Provenance("a | b", "CC0-1.0", "one\ntwo")
     reference, source = training_folders
-    *_, made = train_model(reference, source, small(judge=False), provenance=origin)
-    assert isinstance(made, Model)
-    assert (made.card.domain, made.card.licence, made.card.notice) == origin
-    page = card_markdown(made)
+    *_, output = train_model(reference, source, small(judge=False), provenance=origin)
+    assert isinstance(output, Model)
+    assert (output.card.domain, output.card.licence, output.card.notice) == origin
+    page = card_markdown(output)
     assert "license: cc0-1.0\n" in page
     assert "a \\| b" in page
     assert "## Notice\n\n```\none\ntwo\n```\n" in page
 
 
-def test_markdown_has_facts_for_machines_on_top_and_a_row_for_each_entry(model: Model) -> None:
+def test_markdown_has_metadata_and_a_row_per_entry(model: Model) -> None:
     page = card_markdown(model)
     _, front, body = page.split("---\n", 2)
     assert "library_name: tonewood" in front
@@ -57,7 +57,7 @@ def test_markdown_has_facts_for_machines_on_top_and_a_row_for_each_entry(model: 
 
 
 @pytest.mark.parametrize("name", ["a|b", "<script>", "[x](y)", "two\nlines", "`x`"])
-def test_markdown_takes_names_for_text(model: Model, name: str) -> None:
+def test_markdown_escapes_names(model: Model, name: str) -> None:
     card = model.card.model_copy(update={"source": model.card.source.model_copy(update={"name": name})})
     (row,) = [
         line
@@ -68,12 +68,12 @@ def test_markdown_takes_names_for_text(model: Model, name: str) -> None:
     assert "<script" not in row.replace("\\<", "")
 
 
-def test_the_citation_names_the_model_that_it_is_of(model: Model) -> None:
+def test_citation_names_the_model(model: Model) -> None:
     other = replace(model, guide_weight=model.guide_weight + 1)
     assert citation_lines(other) != citation_lines(model)
 
 
-def test_info_prints_a_page_or_an_object_and_not_both(run: Run, model_file: Path) -> None:
+def test_info_prints_markdown_or_json(run: Run, model_file: Path) -> None:
     assert run("info", model_file, "--markdown").out.startswith("---\nlibrary_name: tonewood\n")
     assert run("info", model_file, "--json").objects[0]["card"]["scorer"]["takes"] == 2
     both = run("info", model_file, "--markdown", "--json")

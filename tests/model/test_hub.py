@@ -20,9 +20,9 @@ from tonewood.model.model import Model
 COMMIT = "a" * 40
 
 
-def test_a_folder_gives_the_model_back(model: Model, tmp_path: Path) -> None:
+def test_model_folder_loads_equal(model: Model, tmp_path: Path) -> None:
     tonewood.save_pretrained(model, tmp_path / "tiny")
-    assert sorted(it.name for it in (tmp_path / "tiny").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == [
         "README.md",
         "model.tonewood",
     ]
@@ -33,23 +33,23 @@ def test_a_folder_gives_the_model_back(model: Model, tmp_path: Path) -> None:
     assert page.startswith("---\nlibrary_name: tonewood\n")
 
 
-def test_nothing_is_replaced_unasked(model: Model, tmp_path: Path) -> None:
+def test_existing_model_folder_is_not_replaced(model: Model, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(OutputError, match=r"README\.md exists"):
         tonewood.save_pretrained(model, tmp_path)
-    assert [it.name for it in tmp_path.iterdir()] == ["README.md"]
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     tonewood.save_pretrained(model, tmp_path, overwrite=True)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == card_text.card_markdown(model)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"holds no model\.tonewood: name a folder"):
+    with pytest.raises(ModelError, match=r"contains no model\.tonewood: name a folder"):
         tonewood.from_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is neither a folder nor a repository's name"):
         tonewood.from_pretrained(tmp_path / "none" / "such")
 
 
-def test_without_the_library_one_line_says_what_to_install(
+def test_missing_huggingface_hub_names_the_extra(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -57,7 +57,7 @@ def test_without_the_library_one_line_says_what_to_install(
         lambda: tonewood.from_pretrained("somebody/cello"),
         lambda: tonewood.push_to_hub(model, "somebody/cello"),
     ):
-        with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[hub\]'"):
+        with pytest.raises(MissingExtraError, match=r"pip install '\.\[hub\]'"):
             call()
     tonewood.save_pretrained(model, tmp_path / "x")  # folders need no library
     assert tonewood.from_pretrained(tmp_path / "x").digest == model.digest
@@ -71,11 +71,11 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
-def test_the_cache_serves_without_a_network(model: Model, offline: Path) -> None:
-    there = offline / "models--somebody--cello"
-    tonewood.save_pretrained(model, there / "snapshots" / COMMIT)
-    (there / "refs").mkdir()
-    (there / "refs" / "main").write_text(COMMIT)
+def test_cached_repository_loads_without_a_network(model: Model, offline: Path) -> None:
+    existing = offline / "models--somebody--cello"
+    tonewood.save_pretrained(model, existing / "snapshots" / COMMIT)
+    (existing / "refs").mkdir()
+    (existing / "refs" / "main").write_text(COMMIT)
     back = tonewood.from_pretrained("somebody/cello")
     assert (back.digest, back.name) == (model.digest, "cello")
     assert tonewood.from_pretrained("somebody/cello", revision=COMMIT).digest == model.digest
@@ -84,7 +84,7 @@ def test_the_cache_serves_without_a_network(model: Model, offline: Path) -> None
 
 
 def test_pushing_needs_a_network(model: Model, offline: Path) -> None:
-    with pytest.raises(ModelError, match="the Hub is not reached: go online"):
+    with pytest.raises(ModelError, match="the Hub cannot be reached: go online"):
         tonewood.push_to_hub(model, "somebody/cello")
 
 
@@ -110,21 +110,21 @@ class Hub(BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers["Content-Length"]))
         if type(self).status != 200:
             return self.answer(type(self).status, b"{}")
-        made: dict[str, Any] = {"url": "https://huggingface.co/somebody/cello"}
+        output: dict[str, Any] = {"url": "https://huggingface.co/somebody/cello"}
         if "/preupload/" in self.path:
-            names = [it["path"] for it in json.loads(sent)["files"]]
-            files = [{"path": it, "uploadMode": "regular", "shouldIgnore": False} for it in names]
-            made = {"files": files}
+            names = [item["path"] for item in json.loads(sent)["files"]]
+            files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            output = {"files": files}
         elif "/commit/" in self.path:
             for line in map(json.loads, sent.splitlines()):
                 if line["key"] == "file":
-                    it = line["value"]
-                    type(self).files[it["path"]] = base64.b64decode(it["content"])
-            made = {
+                    value = line["value"]
+                    type(self).files[value["path"]] = base64.b64decode(value["content"])
+            output = {
                 "commitUrl": f"https://huggingface.co/somebody/cello/commit/{COMMIT}",
                 "commitOid": COMMIT,
             }
-        return self.answer(200, json.dumps(made).encode(), Content_Type="application/json")
+        return self.answer(200, json.dumps(output).encode(), Content_Type="application/json")
 
     def do_GET(self) -> None:
         name = self.path.split("/")[-1]
@@ -159,7 +159,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
     thread.join()
 
 
-def test_what_is_pushed_is_fetched(model: Model, hub: type[Hub]) -> None:
+def test_pushed_model_is_downloaded_again(model: Model, hub: type[Hub]) -> None:
     url = tonewood.push_to_hub(model, "somebody/cello")
     assert url.endswith(COMMIT)
     assert sorted(hub.files) == ["README.md", "model.tonewood"]
@@ -168,22 +168,20 @@ def test_what_is_pushed_is_fetched(model: Model, hub: type[Hub]) -> None:
     assert (back.digest, back.name) == (model.digest, "cello")
 
 
-def test_what_the_hub_lacks_or_refuses_is_one_line(model: Model, hub: type[Hub]) -> None:
-    with pytest.raises(ModelError, match="is no repository of the Hub that you may see"):
+def test_missing_or_refused_repository_is_one_error(model: Model, hub: type[Hub]) -> None:
+    with pytest.raises(ModelError, match="does not exist on the Hub, or is private"):
         tonewood.from_pretrained("somebody/else")
-    with pytest.raises(ModelError, match=r"holds no model\.tonewood: name another repository"):
+    with pytest.raises(ModelError, match=r"contains no model\.tonewood: name another repository"):
         tonewood.from_pretrained("somebody/cello")
     hub.files["model.tonewood"] = b"no model at all"
     with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
         tonewood.from_pretrained("somebody/cello")
     hub.status = 403
-    with pytest.raises(ModelError, match=r"the Hub refuses \(status 403\)"):
+    with pytest.raises(ModelError, match=r"the Hub refuses access \(status 403\)"):
         tonewood.push_to_hub(model, "somebody/cello")
 
 
-def test_an_unreachable_hub_is_one_line(
-    model: Model, hub: type[Hub], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_hub_is_one_error(model: Model, hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ModelError, match="the Hub is not reached: check the network"):
+    with pytest.raises(ModelError, match="the Hub cannot be reached: check the network"):
         tonewood.push_to_hub(model, "somebody/cello")

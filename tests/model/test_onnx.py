@@ -45,51 +45,51 @@ def sounds(batch: int, samples: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_scores_are_torchs(shape: tuple[int, int], files: Path, predicting: Model) -> None:
+def test_onnx_scores_equal_those_of_torch(shape: tuple[int, int], files: Path, predicting: Model) -> None:
     waveform = sounds(*shape)
     spectrum, bands = predicting.settings.spectrum, predicting.settings.scorer.bands
     with torch.no_grad():
-        wanted = predicting.scorer.score(band_levels(waveform, 16_000, bands, spectrum))
-    np.testing.assert_allclose(ran(files / "scorer.onnx", waveform), wanted.numpy(), atol=1e-6)
+        expected = predicting.scorer.score(band_levels(waveform, 16_000, bands, spectrum))
+    np.testing.assert_allclose(ran(files / "scorer.onnx", waveform), expected.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_masks_are_torchs(shape: tuple[int, int], files: Path, predicting: Model) -> None:
+def test_onnx_masks_equal_those_of_torch(shape: tuple[int, int], files: Path, predicting: Model) -> None:
     waveform = sounds(*shape)
     assert predicting.predictor is not None
-    found = ran(files / "predictor.onnx", waveform)
-    for wave, mask in zip(waveform.numpy(), found, strict=True):
-        wanted = predicting.predictor.predict(features_at_rate(wave, 16_000, predicting)).mask_db
-        np.testing.assert_allclose(mask, wanted.numpy(), atol=1e-4)
+    actual = ran(files / "predictor.onnx", waveform)
+    for wave, mask in zip(waveform.numpy(), actual, strict=True):
+        expected = predicting.predictor.predict(features_at_rate(wave, 16_000, predicting)).mask_db
+        np.testing.assert_allclose(mask, expected.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["scorer", "predictor"])
-def test_metadata_say_how_to_use_it(part: str, files: Path, predicting: Model) -> None:
+def test_onnx_metadata_describe_the_graph(part: str, files: Path, predicting: Model) -> None:
     import onnx
 
-    made = onnx.load(files / f"{part}.onnx")
-    onnx.checker.check_model(made, full_check=True)
-    assert [(it.domain, it.version) for it in made.opset_import] == [("", ONNX_OPSET)]
-    told = {it.key: it.value for it in made.metadata_props}
-    assert told["digest"] == predicting.digest
-    assert (told["part"], told["model"], told["rate"], told["hop"]) == (
+    output = onnx.load(files / f"{part}.onnx")
+    onnx.checker.check_model(output, full_check=True)
+    assert [(item.domain, item.version) for item in output.opset_import] == [("", ONNX_OPSET)]
+    fields = {metadata_prop.key: metadata_prop.value for metadata_prop in output.metadata_props}
+    assert fields["digest"] == predicting.digest
+    assert (fields["part"], fields["model"], fields["rate"], fields["hop"]) == (
         part,
         "tiny",
         "16000",
         "160",
     )
-    wanted = center_frequencies(predicting.settings.scorer.bands, predicting.settings.spectrum)
-    np.testing.assert_allclose(json.loads(told["row_hz"]), wanted, atol=1e-3)
-    assert [it.name for it in made.graph.input] == ["waveform"]
+    expected = center_frequencies(predicting.settings.scorer.bands, predicting.settings.spectrum)
+    np.testing.assert_allclose(json.loads(fields["row_hz"]), expected, atol=1e-3)
+    assert [item.name for item in output.graph.input] == ["waveform"]
 
 
-def test_the_command_says_one_line_and_the_model_is_as_it_was(
+def test_onnx_command_leaves_the_model_unchanged(
     run: Run, predicting_file: Path, predicting: Model, tmp_path: Path
 ) -> None:
     out = tmp_path / "a.onnx"
-    done = run("onnx", predicting_file, "--part", "predictor", "-o", out)
-    assert (done.code, done.err) == (0, "")
-    assert done.out == f"predictor  {out} (opset {ONNX_OPSET})\n"
+    result = run("onnx", predicting_file, "--part", "predictor", "-o", out)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == f"predictor  {out} (opset {ONNX_OPSET})\n"
     again = run("onnx", predicting_file, "-o", out)
     assert again.code == 1
     assert again.err.startswith(f"tonewood: {out} exists")
@@ -102,7 +102,7 @@ def test_the_command_says_one_line_and_the_model_is_as_it_was(
     assert type(matrix) is torch.Tensor  # nothing of the tracing stayed behind
 
 
-def test_what_cannot_be_had_is_one_line(
+def test_impossible_exports_are_one_error(
     predicting: Model, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.onnx"
@@ -111,7 +111,7 @@ def test_what_cannot_be_had_is_one_line(
     with pytest.raises(ModelError, match="tiny has no predictor: add one with train --predictor"):
         export_onnx(model, "predictor", path)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[onnx\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[onnx\]'"):
         export_onnx(model, "scorer", path)
     monkeypatch.undo()
     assert not path.exists()

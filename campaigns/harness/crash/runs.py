@@ -87,8 +87,8 @@ def environment(work: Path, inputs: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TONEWOOD_CORES": "1",
         "PYTHONPATH": os.pathsep.join(paths),
-        "SUDDEN_MARK": str(work / "began"),
-        "SUDDEN_INPUTS": str(inputs),
+        "CRASH_MARK": str(work / "began"),
+        "CRASH_INPUTS": str(inputs),
         "TERM": "dumb",
     }
 
@@ -126,22 +126,23 @@ def content(path: Path) -> str:
             row |= {key: Path(row[key]).name for key in ("path", "output") if row[key]}
         return json.dumps(sorted(rows, key=lambda row: row["path"]))
     if path.name == "test.json":
-        told = json.loads(path.read_text())
-        return json.dumps({**told, "key": bool(told["key"])}, sort_keys=True)  # drawn anew
+        definition = json.loads(path.read_text())
+        # The key is random.
+        return json.dumps({**definition, "key": bool(definition["key"])}, sort_keys=True)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def state(work: Path) -> dict[str, str]:
     """Return the content of every file below a folder's outputs and cache, by name."""
-    found: dict[str, str] = {}
+    contents: dict[str, str] = {}
     for place in (work / "out", work / "cache"):
         for path in sorted(place.rglob("*")):
             name = str(path.relative_to(work))
             if is_hidden(name) or path.name.endswith(results_table.PARTIAL_SUFFIX):
-                found[name] = ""
+                contents[name] = ""
             elif path.is_file():
-                found[name] = content(path)
-    return found
+                contents[name] = content(path)
+    return contents
 
 
 def is_hidden(name: str) -> bool:
@@ -162,8 +163,8 @@ def incomplete_outputs(work: Path, undisturbed: dict[str, str]) -> list[str]:
         return [f"unreadable after the kill: {error!r}"]
     return [
         f"{name} is not whole after the kill"
-        for name, held in now.items()
-        if not is_temporary(name) and undisturbed.get(name) != held
+        for name, digest in now.items()
+        if not is_temporary(name) and undisturbed.get(name) != digest
     ]
 
 
@@ -181,11 +182,11 @@ def differences(work: Path, undisturbed: dict[str, str]) -> list[str]:
 
 def leftover_files(folder: Path) -> list[str]:
     """List temporary files that Tonewood left in a folder."""
-    theirs = [folder / "dask-scratch-space", *folder.glob("dask-scratch-space-*")]
-    inside = [it for place in theirs if place.is_dir() for it in place.iterdir()]
-    inside = [it for it in inside if it.name not in ("purge.lock", "global.lock")]
-    left = [it for it in folder.iterdir() if it.name not in _OTHER_PROGRAMS]
-    return [str(it.relative_to(folder)) for it in (*left, *inside) if it not in theirs]
+    dask_folders = [folder / "dask-scratch-space", *folder.glob("dask-scratch-space-*")]
+    inside = [path for place in dask_folders if place.is_dir() for path in place.iterdir()]
+    inside = [path for path in inside if path.name not in ("purge.lock", "global.lock")]
+    left = [path for path in folder.iterdir() if path.name not in _OTHER_PROGRAMS]
+    return [str(path.relative_to(folder)) for path in (*left, *inside) if path not in dask_folders]
 
 
 def cpu_seconds(pid: int) -> float:
@@ -287,23 +288,23 @@ def kill_after_share(
     run = CommandProcess(command.first(command.fresh(work)), work, command.inputs)
     kill_after(run.process, at * undisturbed.seconds)
     code = run.wait()
-    began = (work / "began").exists()
+    has_started = (work / "began").exists()
     errors = incomplete_outputs(work, undisturbed.outputs)
-    through = code == 0 or (not errors and state(work) == undisturbed.outputs)
-    when = "after" if through else "in" if began else "before"
+    is_complete = code == 0 or (not errors and state(work) == undisturbed.outputs)
+    when = "after" if is_complete else "in" if has_started else "before"
     result = KillResult(command.name, at, when, errors)
     if "--workers" in command.first(work):  # Dask cleans up at the end of its process; forks skip that
         code = CommandProcess(command.again(work), work, command.inputs).wait()
     else:
         code, _ = fork_server.run(command.again(work), work)
-    result.errors += check_second_run(command, code, (work / "log").read_text(), through)
+    result.errors += check_second_run(command, code, (work / "log").read_text(), is_complete)
     result.errors += differences(work, undisturbed.outputs)
     return result
 
 
-def check_second_run(command: Command, code: int, log: str, through: bool) -> list[str]:
+def check_second_run(command: Command, code: int, log: str, is_complete: bool) -> list[str]:
     """List what is wrong with the exit of the second run."""
-    if code == 0 or (code == 1 and command.may_report_existing and through and "exists" in log):
+    if code == 0 or (code == 1 and command.may_report_existing and is_complete and "exists" in log):
         return []
     return [f"the second run exited with {code}: {log[-600:]}"]
 
@@ -323,8 +324,8 @@ def kill_at_step(
     result = KillResult(command.name, step, "in", incomplete_outputs(work, undisturbed.outputs))
     if code != KILLED_CODE:
         result.errors.append(f"it exited with {code}: {(work / 'log').read_text()[-600:]}")
-    through = not result.errors and state(work) == undisturbed.outputs
+    is_complete = not result.errors and state(work) == undisturbed.outputs
     code, _ = fork_server.run(command.again(work), work)
-    result.errors += check_second_run(command, code, (work / "log").read_text(), through)
+    result.errors += check_second_run(command, code, (work / "log").read_text(), is_complete)
     result.errors += differences(work, undisturbed.outputs)
     return result

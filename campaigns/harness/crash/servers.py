@@ -62,17 +62,17 @@ class ServerProcess:
         raw: bytes | None = None,
     ) -> Any:
         """Send a request; return the answer, parsed if it is JSON."""
-        where, _, token = self.address.partition("?token=")
+        url, _, token = self.address.partition("?token=")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if listener:
             headers["X-Listener"] = listener
         body = raw
         if content is not None:
             body, headers["Content-Type"] = json.dumps(content).encode(), "application/json"
-        request = urllib.request.Request(f"{where.rstrip('/')}/{path}", body, headers, method=method)
+        request = urllib.request.Request(f"{url.rstrip('/')}/{path}", body, headers, method=method)
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            told = answer.read()
-        return json.loads(told) if told[:1] in (b"{", b"[") else told
+            body = answer.read()
+        return json.loads(body) if body[:1] in (b"{", b"[") else body
 
     def stop(self, how: int) -> int:
         """Send a signal and wait for the end."""
@@ -91,7 +91,7 @@ class PageThread(threading.Thread):
         super().__init__(daemon=True)
         self.server, self.visit = server, visit
         self.sent: dict[Any, Any] = {}  # sent, not confirmed yet
-        self.kept: dict[Any, Any] = {}  # confirmed
+        self.confirmed: dict[Any, Any] = {}  # confirmed
         self.error: Exception | None = None
 
     def run(self) -> None:
@@ -109,10 +109,10 @@ class PageThread(threading.Thread):
     def send_and_record(self, name: Any, value: Any, ask: Callable[[], Any]) -> Any:
         """Send a request that stores a value, and record its confirmation."""
         self.sent[name] = value
-        told = ask()
-        self.kept[name] = value
+        answer = ask()
+        self.confirmed[name] = value
         del self.sent[name]
-        return told
+        return answer
 
 
 def kill_server(
@@ -133,10 +133,12 @@ def kill_server(
 def check_database(path: Path) -> list[str]:
     """List the errors that SQLite finds in a database."""
     connection = sqlite3.connect(path)
-    found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+    messages = [row[0] for row in connection.execute("PRAGMA integrity_check")]
     broken = connection.execute("PRAGMA foreign_key_check").fetchall()
     connection.close()
-    return [f"{path.name}: {it}" for it in found if it != "ok"] + [str(it) for it in broken]
+    return [f"{path.name}: {message}" for message in messages if message != "ok"] + [
+        str(row) for row in broken
+    ]
 
 
 # --- listening
@@ -146,19 +148,19 @@ def answer_questions(page: PageThread) -> None:
     """Take part in the test again and again, with drafts before answers."""
     server = page.server
     while True:
-        who = server.ask("POST", "api/listeners", {"agreed": True})["listener"]
-        page.kept["joined", who] = True
-        state = server.ask("GET", "api/screen", listener=who)
+        listener_id = server.ask("POST", "api/listeners", {"agreed": True})["listener"]
+        page.confirmed["joined", listener_id] = True
+        state = server.ask("GET", "api/screen", listener=listener_id)
         while state["stage"] != "done":
             number = state["screen"]
-            final = "set" if state["stage"] == "volume" else random.choice("AB")
-            for value, done in (("B", False), (final, True)):
-                if state["stage"] == "volume" and not done:
+            choice = "set" if state["stage"] == "volume" else random.choice("AB")
+            for value, final in (("B", False), (choice, True)):
+                if state["stage"] == "volume" and not final:
                     continue
-                content = {"value": value, "final": done, "seconds": 1}
-                ask = partial(server.ask, "PUT", f"api/screens/{number}", content, who)
-                told = page.send_and_record((who, number), (value, done), ask)
-            state = told
+                content = {"value": value, "final": final, "seconds": 1}
+                ask = partial(server.ask, "PUT", f"api/screens/{number}", content, listener_id)
+                answer = page.send_and_record((listener_id, number), (value, final), ask)
+            state = answer
 
 
 def kill_listening(
@@ -168,7 +170,7 @@ def kill_listening(
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(test, work / "test")
     (work / "tmp").mkdir()
-    there = {path.name for path in (work / "test").iterdir()}
+    files_before = {path.name for path in (work / "test").iterdir()}
     serve = ["listen", "serve", str(work / "test")]
     server = ServerProcess(serve, work)
     pages = [PageThread(server, answer_questions) for _ in range(2)]
@@ -178,16 +180,16 @@ def kill_listening(
         result.errors += check_database(database)
         result.errors += _answers_lost(database, pages)
     again = ServerProcess(serve, work).ready()
-    listeners = {key[1] for page in pages for key in page.kept if key[0] == "joined"}
-    for who in listeners:
-        again.ask("GET", "api/screen", listener=who)
+    listeners = {key[1] for page in pages for key in page.confirmed if key[0] == "joined"}
+    for listener_id in listeners:
+        again.ask("GET", "api/screen", listener=listener_id)
     last = PageThread(again, _one)
     last.start()
     last.join(_TIMEOUT_S)
-    if last.error or "whole" not in last.kept:
+    if last.error or "whole" not in last.confirmed:
         result.errors.append(f"nobody could take part afterwards: {last.error!r}")
     code = again.stop(signal.SIGTERM)
-    result.errors += _left(work, {*there, ANSWERS_FILE}, code)
+    result.errors += _left(work, {*files_before, ANSWERS_FILE}, code)
     return result
 
 
@@ -207,13 +209,13 @@ def run_listening(test: Path, work: Path) -> tuple[float, float]:
 
 def _one(page: PageThread) -> None:
     """Take part once."""
-    who = page.server.ask("POST", "api/listeners", {"agreed": True})["listener"]
-    state = page.server.ask("GET", "api/screen", listener=who)
+    listener_id = page.server.ask("POST", "api/listeners", {"agreed": True})["listener"]
+    state = page.server.ask("GET", "api/screen", listener=listener_id)
     while state["stage"] != "done":
         value = "set" if state["stage"] == "volume" else "A"
         content = {"value": value, "final": True, "seconds": 1}
-        state = page.server.ask("PUT", f"api/screens/{state['screen']}", content, listener=who)
-    page.kept["whole"] = state["code"]
+        state = page.server.ask("PUT", f"api/screens/{state['screen']}", content, listener=listener_id)
+    page.confirmed["whole"] = state["code"]
 
 
 def _answers_lost(database: Path, pages: list[PageThread]) -> list[str]:
@@ -221,14 +223,16 @@ def _answers_lost(database: Path, pages: list[PageThread]) -> list[str]:
     rows = connection.execute("SELECT listener, screen, value, final FROM answer").fetchall()
     people = {row[0] for row in connection.execute("SELECT id FROM listener")}
     connection.close()
-    there = {(who, screen): (json.loads(value), bool(final)) for who, screen, value, final in rows}
+    stored = {
+        (listener_id, screen): (json.loads(value), bool(final)) for listener_id, screen, value, final in rows
+    }
     errors = []
     for page in pages:
-        for key, value in page.kept.items():
+        for key, value in page.confirmed.items():
             if key[0] == "joined":
                 errors += [] if key[1] in people else [f"listener {key[1]} is lost"]
-            elif there.get(key) not in (value, page.sent.get(key, value)):
-                errors.append(f"the answer {key} is {there.get(key)}, {value} was confirmed")
+            elif stored.get(key) not in (value, page.sent.get(key, value)):
+                errors.append(f"the answer {key} is {stored.get(key)}, {value} was confirmed")
     return errors
 
 
@@ -258,15 +262,15 @@ class Studio:
         """Do everything, over and over."""
         while True:
             self.once(page)
-            page.kept["rounds"] = page.kept.get("rounds", 0) + 1
+            page.confirmed["rounds"] = page.confirmed.get("rounds", 0) + 1
 
     def once(self, page: PageThread) -> str:
         """Open a recording, search, edit, undo, redo and download; return the session's name."""
         ask = page.server.ask
         name: str = ask("POST", "api/recordings?name=take.wav", raw=self.content)["id"]
-        page.kept["session", name] = True
+        page.confirmed["session", name] = True
         at = f"api/sessions/{name}"
-        page.kept["found", name] = self.search(page, name)["told"]["found"]
+        page.confirmed["found", name] = self.search(page, name)["told"]["found"]
         edit = ask("GET", f"{at}/state")["edit"]
         for amount in (0.5, 0.7):
             put = partial(ask, "PUT", f"{at}/edit", {**edit, "amount": amount})
@@ -317,8 +321,8 @@ class Studio:
         if _recipe(again, name) != self.recipe:
             result.errors.append("a search after the kill differs from an undisturbed one")
         # Interrupted searches must be possible again.
-        for session in [key[1] for it in pages for key in it.kept if key[0] == "session"]:
-            if ("found", session) not in {key for it in pages for key in it.kept}:
+        for session in [key[1] for it in pages for key in it.confirmed if key[0] == "session"]:
+            if ("found", session) not in {key for it in pages for key in it.confirmed}:
                 self.search(page, session)
         open_ = [job for job in again.ask("GET", "api/jobs") if job["state"] == "running"]
         result.errors += [f"a job still runs: {job}" for job in open_]
@@ -332,7 +336,7 @@ class Studio:
     def _lost(self, server: ServerProcess, pages: list[PageThread]) -> list[str]:
         errors = []
         for page in pages:
-            for key, value in page.kept.items():
+            for key, value in page.confirmed.items():
                 if not isinstance(key, tuple):
                     continue
                 kind, name = key

@@ -33,9 +33,9 @@ class RefusedError(TonewoodError):
     """The server refused a request with a 4xx status."""
 
 
-def check_status(status: int, told: str) -> None:
+def check_status(status: int, text: str) -> None:
     """Raise RefusedError for 4xx; AssertionError for 5xx."""
-    assert status < 500, f"{status}: {told}"
+    assert status < 500, f"{status}: {text}"
     if status >= 400:
         raise RefusedError(str(status))
 

@@ -32,36 +32,38 @@ def build_listening_tests(folder: Path) -> dict[str, tuple[ListeningTest, Path]]
         for piece in range(2):
             wave = instrument(6.0, formant_hz=600.0 + 900.0 * number, seed=piece)
             soundfile.write(condition_folder / f"piece{piece}.wav", wave.T, 16_000)
-    made = {}
+    tests = {}
     for kind in ("pairs", "abx", "mushra"):
-        found = list(stimuli.pieces_from_conditions([folder / "conditions" / it for it in ("plain", "odd")]))
+        pieces = list(
+            stimuli.pieces_from_conditions([folder / "conditions" / name for name in ("plain", "odd")])
+        )
         if kind == "mushra":
-            found = stimuli.add_reference(found, folder / "conditions" / "good")
+            pieces = stimuli.add_reference(pieces, folder / "conditions" / "good")
         plan = builder.make_plan(
             kind=kind, seconds=5.0, repeats=1, checked=False, seed=3, title="Ours",
             reference="good" if kind == "mushra" else None,
         )  # fmt: skip
-        *_, test = builder.build_listening_test(found, plan, folder / kind)
+        *_, test = builder.build_listening_test(pieces, plan, folder / kind)
         assert isinstance(test, ListeningTest)
-        made[kind] = (test, folder / kind)
-    return made
+        tests[kind] = (test, folder / kind)
+    return tests
 
 
 def listening_readers(tests: dict[str, tuple[ListeningTest, Path]], scratch: Path) -> dict[str, Reader]:
     """Return readers of tests, of their answers, and of tables of other programs."""
-    made = {}
+    readers = {}
     for kind, (test, folder) in tests.items():
         _store_answers(test, folder)
         for name, suffix, kinds in ((TEST_FILE, ".json", TEXT), (ANSWERS_FILE, ".sqlite", BYTES)):
             seed = (folder / name).read_bytes()
             read = partial(_analyze_replaced, folder, name, scratch / kind)
-            made[f"{suffix[1:]} of {kind}"] = Reader(suffix, (seed,), read, kinds)
-        for came_from, told in (("webmushra", _webmushra), ("reseval", _reseval)):
-            seed = _table(told(test))
-            made[f"{came_from} {kind}"] = Reader(
-                ".csv", (seed,), partial(interchange.read_imported_answers, test, came_from), TEXT
+            readers[f"{suffix[1:]} of {kind}"] = Reader(suffix, (seed,), read, kinds)
+        for program, make_rows in (("webmushra", _webmushra), ("reseval", _reseval)):
+            seed = _table(make_rows(test))
+            readers[f"{program} {kind}"] = Reader(
+                ".csv", (seed,), partial(interchange.read_imported_answers, test, program), TEXT
             )
-    return made
+    return readers
 
 
 def _store_answers(test: ListeningTest, folder: Path) -> None:
@@ -69,25 +71,25 @@ def _store_answers(test: ListeningTest, folder: Path) -> None:
     database = AnswerDatabase(folder / ANSWERS_FILE)
     for _ in range(2):
         listener = database.add_listener("yes")
-        for place, screen in screens_of(test, database, listener).items():
+        for number, screen in screens_of(test, database, listener).items():
             value: Any = screen.correct_answer or "A"
             if screen.stage == "volume":
                 value = "set"
             elif screen.stage in ("training", "trial") and test.kind == "mushra":
                 value = {
-                    it.label: 99.0 if it.condition == test.reference else 50.0
-                    for it in screen.stimuli
-                    if it.label != REFERENCE_LABEL
+                    stimulus.label: 99.0 if stimulus.condition == test.reference else 50.0
+                    for stimulus in screen.stimuli
+                    if stimulus.label != REFERENCE_LABEL
                 }
-            assert database.save_answer(listener.id, place, value, final=True, seconds=1.0)
+            assert database.save_answer(listener.id, number, value, final=True, seconds=1.0)
 
 
 def _analyze_replaced(folder: Path, name: str, scratch: Path, path: Path) -> None:
     """Analyse a test in which one file is replaced."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    for own in (TEST_FILE, ANSWERS_FILE):
-        shutil.copy(path if own == name else folder / own, scratch / own)
+    for file in (TEST_FILE, ANSWERS_FILE):
+        shutil.copy(path if file == name else folder / file, scratch / file)
     analyze_answers(load_listening_test(scratch), AnswerDatabase(scratch / ANSWERS_FILE))
 
 
@@ -98,19 +100,19 @@ def _webmushra(test: ListeningTest) -> list[Row]:
     rows: list[Row] = []
     for trial in range(len(test.trials)):
         named = {"session_test_id": "t", "session_uuid": "u", "trial_id": f"t{trial}"}
-        keys = [interchange.condition_keys(test)[it] for it in test.trials[trial].conditions]
+        keys = [interchange.condition_keys(test)[condition] for condition in test.trials[trial].conditions]
         if test.kind == "abx":
             named["choice_reference"] = "reference"
             right = interchange.condition_keys(test)[interchange.abx_target(test, trial)]
-            (wrong,) = (it for it in keys if it != right)
+            (wrong,) = (key for key in keys if key != right)
             rows.append({**named, "choice_non_reference": wrong, "choice_answer": "correct"})
         elif test.kind == "pairs":
-            rows += [{**named, "stimuli": it, "stimuli_rating": k} for k, it in enumerate(keys, 1)]
+            rows += [{**named, "stimuli": key, "stimuli_rating": rank} for rank, key in enumerate(keys, 1)]
         else:
-            hidden = [it for it in keys if it != interchange.condition_keys(test)[test.reference or ""]]
+            hidden = [key for key in keys if key != interchange.condition_keys(test)[test.reference or ""]]
             rows += [
-                {**named, "rating_stimulus": it, "rating_score": 40, "rating_time": 9}
-                for it in ("reference", *hidden)
+                {**named, "rating_stimulus": key, "rating_score": 40, "rating_time": 9}
+                for key in ("reference", *hidden)
             ]
     return rows
 

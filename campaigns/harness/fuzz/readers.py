@@ -10,6 +10,7 @@ from random import Random
 
 import numpy as np
 import soundfile
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from campaigns.harness.audio import instrument
@@ -19,9 +20,9 @@ from tonewood.batch import enhance_file
 from tonewood.data import feature_cache, manifest
 from tonewood.enhancement import output_files
 from tonewood.enhancement import recipe as recipes
-from tonewood.model import model as container
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model
+from tonewood.model.model_file import model_checksum, read_model_file, read_tensors, split_header
 from tonewood.settings import EnhanceSettings, TrainingSettings
 from tonewood.training import preferences
 from tonewood.training.scorers import Checkpoint
@@ -177,7 +178,7 @@ def tensor_readers(model: Model, folder: Path) -> dict[str, Reader]:
 
 
 def _read_card(path: Path) -> None:
-    container.read_model_file(path).info()
+    assert read_model_file(path).digest
 
 
 def _checkpoint(path: Path) -> None:
@@ -197,11 +198,11 @@ def _header(content: bytes, random: Random) -> bytes:
 
 def _fix_checksum(content: bytes) -> bytes:
     try:
-        header, data = container._split_safetensors(content)
+        header, data = split_header(content)
         metadata = header["__metadata__"]
-        parts = container._parse_tensors({k: v for k, v in header.items() if k != "__metadata__"}, data)
-        metadata["sha256"] = container._model_checksum(metadata["settings"], metadata["card"], parts)
+        tensors = read_tensors(content)
+        metadata["sha256"] = model_checksum(metadata["settings"], metadata["card"], tensors)
         head = json.dumps(header).encode()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
         return content
     return struct.pack("<Q", len(head)) + head + bytes(data)

@@ -70,7 +70,7 @@ class Client:
             done = 0
             while time.monotonic() < until or done < least:
                 done += 1
-                (act,) = self.random.choices([it for _, it in self.acts], weights)
+                (act,) = self.random.choices([act for _, act in self.acts], weights)
                 self._safely(act)
                 time.sleep(self.random.expovariate(1 / _PAUSE_S))
             while self.sessions:

@@ -45,9 +45,9 @@ def sample(pid: int, at: float = 0.0) -> Sample:
 def open_files(pid: int) -> Counter[str]:
     """Count the open files of a process by name."""
     result: Counter[str] = Counter()
-    for it in (Path("/proc") / str(pid) / "fd").iterdir():
+    for link in (Path("/proc") / str(pid) / "fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile
-            result[without_long_numbers(str(it.readlink()))] += 1
+            result[without_long_numbers(str(link.readlink()))] += 1
     return result
 
 

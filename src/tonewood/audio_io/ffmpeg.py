@@ -1,8 +1,8 @@
-"""Sound in the containers of phones, browsers and cameras, by FFmpeg through PyAV: read only.
+"""Read audio from containers of phones, browsers and cameras with FFmpeg, through PyAV.
 
-FFmpeg is told which container it reads and is handed the open file, so that no content makes it
-open a playlist, another file or an address. Its decoders leave out the samples by which a codec
-starts late; what a codec pads at the end is cut here, where the container says how much.
+FFmpeg gets the container's name and an open file, so that no content makes it open a playlist,
+another file or an address. Its decoders skip a codec's initial delay; the padding at the end is
+cut here, if the container declares it.
 """
 
 import re
@@ -26,10 +26,10 @@ FFMPEG_SUFFIXES = frozenset(
 _CONTAINER_NAMES = {"mov": "MP4", "matroska": "MATROSKA", "asf": "ASF", "aac": "ADTS"}
 _ASF_MAGIC = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _MP4_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
-# After a sync word: version, layer 0 (MPEG audio proper has another), checksum or none.
+# Second byte of ADTS: MPEG version, layer 0 (MPEG audio has layers 1 to 3), checksum or none.
 _ADTS_HEADERS = (b"\xf0", b"\xf1", b"\xf8", b"\xf9")
-_MAX_PADDING = 16_384  # samples kept back, of which the end may be padding: no codec pads more
-_TOLERANCE_S = 0.1  # promises are in milliseconds, and may include what a codec starts late by
+_MAX_PADDING = 16_384  # samples at the end that may be padding: no codec pads more
+_TOLERANCE_S = 0.1  # declared durations are in milliseconds, and may include the initial delay
 _COMMENT_OF_TAG = {
     "title": "TITLE", "artist": "ARTIST", "album": "ALBUM", "album_artist": "ALBUMARTIST",
     "composer": "COMPOSER", "date": "DATE", "genre": "GENRE", "track": "TRACKNUMBER",
@@ -39,12 +39,12 @@ _INTEGER_SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31}
 
 
 def is_pyav_installed() -> bool:
-    """Whether PyAV is installed."""
+    """Return True if PyAV is installed."""
     return find_spec("av") is not None
 
 
 def detect_container(path: Path) -> str | None:
-    """FFmpeg's name of the container that a file's first bytes show; None if it is none of ours."""
+    """Return FFmpeg's name of a file's container, by its first bytes; None if it is not supported."""
     with path.open("rb") as stream:
         start = stream.read(16)
     if start[4:8] in _MP4_ATOMS:
@@ -57,31 +57,30 @@ def detect_container(path: Path) -> str | None:
 
 
 class MediaFile:
-    """The first audio track of a file, run through once.
+    """First audio track of a file, which can be decoded once.
 
     Attributes
     ----------
     format, subtype, endian : str
-        As of `AudioFormat`: container and encoding, in libsndfile's manner.
+        Container and encoding, as in `AudioFormat`.
     samplerate, channels : int
     frames : int
-        Samples in each channel, as promised, to within 0.1 s; `UNSTATED` if nothing is.
+        Declared samples per channel, to within 0.1 s, or `UNKNOWN_LENGTH`.
     tracks : int
-        How many audio tracks there are.
+        Number of audio tracks.
 
     Raises
     ------
     MissingExtraError
         PyAV is not installed.
     AudioError
-        The file is damaged, or holds no audio that can be decoded.
+        The file is damaged, or contains no audio that can be decoded.
     """
 
     def __init__(self, path: Path, container: str) -> None:
         if not is_pyav_installed():
             raise MissingExtraError(
-                f"{printable(path)} needs PyAV to be read: pip install 'tonewood[media]', or convert "
-                "it to .wav or .flac"
+                f"{printable(path)} needs PyAV: pip install '.[media]', or convert it to .wav or .flac"
             )
         import av
 
@@ -93,9 +92,10 @@ class MediaFile:
                 raise AudioError(f"{printable(path)} has no audio track: name a file that has one")
             self.tracks, self._stream = len(streams), streams[0]
             context = self._stream.codec_context
+            # FFmpeg opens tracks of codecs that it cannot decode; they lack a rate or format.
             if context is None or not context.sample_rate or context.format is None:
                 raise AudioError(
-                    f"{printable(path)} holds audio that cannot be decoded: convert it to .wav or .flac"
+                    f"{printable(path)} contains audio that cannot be decoded: convert it to .wav or .flac"
                 )
             self.format, self.endian = _CONTAINER_NAMES[container], "FILE"
             self.subtype = _codec_subtype(context)
@@ -122,13 +122,13 @@ class MediaFile:
 
     @property
     def comments(self) -> dict[str, str]:
-        """What the file says of the sound, by the names of Vorbis comments."""
-        said = {**self._stream.metadata, **self._container.metadata}
-        found = {key.lower(): str(value) for key, value in said.items()}
-        return {wanted: found[key] for key, wanted in _COMMENT_OF_TAG.items() if found.get(key)}
+        """Metadata by the names of Vorbis comments; the file's take precedence over the track's."""
+        metadata = {**self._stream.metadata, **self._container.metadata}
+        texts = {key.lower(): str(value) for key, value in metadata.items()}
+        return {name: texts[key] for key, name in _COMMENT_OF_TAG.items() if texts.get(key)}
 
     def cover(self) -> tuple[bytes, str, int, int] | None:
-        """The cover, its media type, width and height; to be asked for instead of sound."""
+        """Return the cover, its media type, width and height; the audio cannot be decoded afterwards."""
         from av.stream import Disposition
 
         for stream in self._container.streams.video:
@@ -140,51 +140,52 @@ class MediaFile:
         return None
 
     def decode(self) -> Iterator[NDArray[np.float32]]:
-        """Decode to the end, ``(channels, samples)`` at a time.
+        """Decode to the end; yield blocks (channels, samples).
 
-        AudioError where a packet is damaged, or at the end if less came than was promised.
+        AudioError at a damaged packet, or at the end if there are fewer samples than declared.
         """
+        # The last `_MAX_PADDING` samples are held back until the end shows how many are padding.
         held: deque[NDArray[np.float32]] = deque()
-        waiting = came = 0
+        waiting = decoded = 0
         for block in self._trimmed_blocks():
             held.append(block)
             waiting += block.shape[1]
-            came += block.shape[1]
+            decoded += block.shape[1]
             while held and waiting - held[0].shape[1] >= _MAX_PADDING:
                 waiting -= held[0].shape[1]
                 yield held.popleft()
         rest = np.concatenate(held, axis=1) if held else np.zeros((self.channels, 0), np.float32)
-        if excess := self._padding_samples(came):
-            rest, came = rest[:, : rest.shape[1] - excess], came - excess
+        if padding := self._padding_samples(decoded):
+            rest, decoded = rest[:, : rest.shape[1] - padding], decoded - padding
         if rest.shape[1]:
             yield rest
-        if self.frames != UNKNOWN_LENGTH and came < self.frames - _TOLERANCE_S * self.samplerate:
+        if self.frames != UNKNOWN_LENGTH and decoded < self.frames - _TOLERANCE_S * self.samplerate:
             raise AudioError(
                 f"{printable(self._path)} is cut off or damaged: its header promises "
-                f"{self.frames / self.samplerate:.2f} s, {came / self.samplerate:.2f} s could be "
+                f"{self.frames / self.samplerate:.2f} s, {decoded / self.samplerate:.2f} s could be "
                 "read: copy or export it again"
             )
 
     def _trimmed_blocks(self) -> Iterator[NDArray[np.float32]]:
-        """What each packet holds; of the last, what its duration says."""
+        """Yield the samples of each packet, cut to the packet's declared duration."""
         import av
 
-        ticks = Fraction(self._stream.time_base) * self.samplerate  # samples in each
-        at = 0
+        ticks = Fraction(self._stream.time_base) * self.samplerate  # samples per tick
+        decoded = 0
         try:
             for packet in self._container.demux(self._stream):
                 if packet.is_corrupt:
-                    raise _damaged_media_error(self._path, at / self.samplerate)
-                # Matroska's milliseconds would cut whole packets short.
-                counts = packet.duration and ticks >= 1 and ticks.denominator == 1
+                    raise _damaged_media_error(self._path, decoded / self.samplerate)
+                # In Matroska a tick is a millisecond, too coarse to cut at.
+                exact = packet.duration and ticks >= 1 and ticks.denominator == 1
                 for frame in packet.decode():
                     block = self._frame_samples(frame)
-                    if counts and packet.size:
+                    if exact and packet.size:
                         block = block[:, : int(packet.duration * ticks)]
-                    at += block.shape[1]
+                    decoded += block.shape[1]
                     yield block
         except av.FFmpegError:
-            raise _damaged_media_error(self._path, at / self.samplerate) from None
+            raise _damaged_media_error(self._path, decoded / self.samplerate) from None
 
     def _frame_samples(self, frame: Any) -> NDArray[np.float32]:  # noqa: ANN401 - av.AudioFrame
         channels = len(frame.layout.channels)
@@ -199,32 +200,33 @@ class MediaFile:
         scale = _INTEGER_SCALE.get(frame.format.name.removesuffix("p"))
         if scale is None:
             return np.ascontiguousarray(values, np.float32)
-        middle = 128 if values.dtype == np.uint8 else 0
-        return np.ascontiguousarray((values - np.float64(middle)) * scale, np.float32)
+        zero = 128 if values.dtype == np.uint8 else 0
+        return np.ascontiguousarray((values - np.float64(zero)) * scale, np.float32)
 
     def _declared_frames(self) -> int:
         stream, rate = self._stream, self.samplerate
-        if self.format == "ADTS":  # a guess by the bitrate
+        if self.format == "ADTS":  # FFmpeg only estimates it from the bitrate
             return UNKNOWN_LENGTH
         if stream.duration and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
             return round(seconds * rate)
-        if found := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
-            seconds = sum(float(it) * 60.0**n for n, it in enumerate(reversed(found.groups())))
+        if match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
+            seconds = sum(float(text) * 60.0**n for n, text in enumerate(reversed(match.groups())))
             return round(seconds * rate)
-        # Of the whole file: longer than the track where there are others.
+        # The file's duration is that of its longest track.
         alone = len(self._container.streams) == 1 and self._container.duration
         return round(self._container.duration / 1e6 * rate) if alone else UNKNOWN_LENGTH
 
     def _padding_samples(self, decoded: int) -> int:
-        """Samples at the end that the container says are none of the recording."""
-        with suppress(IndexError, ValueError):  # Apple's: priming, padding, length, hexadecimal
-            wanted = int(self._container.metadata.get("iTunSMPB", "").split()[3], 16)
-            if 0 <= decoded - wanted < _MAX_PADDING:
-                return decoded - wanted
+        """Return how many samples at the end are padding, as far as the container declares it."""
+        # iTunSMPB has hexadecimal fields: a zero, initial delay, padding, length.
+        with suppress(IndexError, ValueError):
+            length = int(self._container.metadata.get("iTunSMPB", "").split()[3], 16)
+            if 0 <= decoded - length < _MAX_PADDING:
+                return decoded - length
         if self.format != "MP4" or self.frames == UNKNOWN_LENGTH:
             return 0
-        # Edit lists of many writers count milliseconds: only more than that is padding.
+        # Edit lists of many writers count milliseconds: only a larger excess is padding.
         excess = decoded - self.frames
         return excess if self.samplerate / 1000 + 1 < excess < _MAX_PADDING else 0
 
@@ -239,20 +241,20 @@ def _open_container(file: BinaryIO, container: str, path: Path) -> Any:  # noqa:
 
 
 def _codec_subtype(context: Any) -> str:  # noqa: ANN401 - av.CodecContext
-    """Encoding as libsndfile would call it: integers by their bits, codecs by their name."""
+    """Return the encoding in libsndfile's manner: integers by their bits, codecs by their name."""
     name = str(context.name)
-    kept = context.format.name.removesuffix("p")
+    sample_type = context.format.name.removesuffix("p")
     exact = name.startswith(("pcm_", "alac", "flac", "tta", "wavpack", "wmalossless"))
     if not exact or name in ("pcm_alaw", "pcm_mulaw"):
         return re.sub(r"[^A-Z0-9]", "", name.removeprefix("lib").removesuffix("float").upper())
-    if kept in ("flt", "dbl"):
-        return "FLOAT" if kept == "flt" else "DOUBLE"
-    bits = {"u8": 8, "s16": 16}.get(kept, 24 if name != "pcm_s32le" else 32)
-    return "PCM_U8" if kept == "u8" else f"{'ALAC' if name == 'alac' else 'PCM'}_{bits}"
+    if sample_type in ("flt", "dbl"):
+        return "FLOAT" if sample_type == "flt" else "DOUBLE"
+    bits = {"u8": 8, "s16": 16}.get(sample_type, 24 if name != "pcm_s32le" else 32)
+    return "PCM_U8" if sample_type == "u8" else f"{'ALAC' if name == 'alac' else 'PCM'}_{bits}"
 
 
 def _damaged_media_error(path: Path, seconds: float | None = None) -> AudioError:
-    where = "has a damaged header or is cut off"
+    fault = "has a damaged header or is cut off"
     if seconds is not None:
-        where = f"is damaged or cut off at {seconds:.2f} s"
-    return AudioError(f"{printable(path)} {where}: copy or export it again")
+        fault = f"is damaged or cut off at {seconds:.2f} s"
+    return AudioError(f"{printable(path)} {fault}: copy or export it again")

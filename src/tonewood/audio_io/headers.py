@@ -1,24 +1,20 @@
-"""What a file's header promises, where libsndfile does not say.
+"""Read what libsndfile does not report from the headers of audio files, and copy their tag chunks.
 
-libsndfile silently shortens a cut-off wav, aiff, au, caf or Ogg to what is there, takes a
-streamed wav of data size 0 for empty, and stops an mp3 that has no length header at a guess of
-its length. These functions read just enough of the containers to notice. Sources: the
-RIFF/RF64 (EBU Tech 3306), Sony Wave64, AIFF-C, CAF and Ogg (RFC 3533) specifications.
-
-Chunks of wav and aiff files that belong to the sound and go along with it.
-
-Sources: RIFF, EBU Tech 3285 (bext) and 3306 (RF64), Sony Wave64, AIFF-C.
+libsndfile silently shortens a cut-off .wav, .aiff, .au, .caf or Ogg to what is there, takes a
+streamed .wav of data size 0 for empty, and stops an .mp3 without a length header where it guesses
+the end. These functions read just enough of the containers to notice. Sources: RIFF, RF64 (EBU
+Tech 3306), bext (EBU Tech 3285), Sony Wave64, AIFF-C, CAF and Ogg (RFC 3533) specifications.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-# Writers to a pipe cannot know the length and leave the field at 'as much as can be':
-# 0xFFFFFFFF (ffmpeg), 0x7FFFF000 (sox), 0x80000000 (arecord), less a header's length or so.
+# Writers to a pipe cannot know the length, and declare a maximum: 0xFFFFFFFF (ffmpeg), 0x7FFFF000
+# (sox) or 0x80000000 (arecord), less about a header's length.
 _PLACEHOLDER_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
-UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's length of a flac that was piped
+UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's length of a .flac that was written to a pipe
 W64_GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _MP3_KBPS = {
     3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -28,7 +24,7 @@ _MP3_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000,
 
 
 class ContainerChunk(NamedTuple):
-    """A part of a container: its name, where its content starts, and its size in bytes."""
+    """Chunk of a container: its name, the offset of its content, and its size in bytes."""
 
     name: bytes
     start: int
@@ -36,14 +32,14 @@ class ContainerChunk(NamedTuple):
 
 
 class Mp3Length(NamedTuple):
-    """Length of an mp3: whether a header states it, and samples counted frame by frame."""
+    """Length of an .mp3: if a header declares it, and samples counted frame by frame otherwise."""
 
     declared: bool
     samples: int
 
 
 def is_supported_container(path: Path) -> bool:
-    """Whether the file starts like one of the containers that Tonewood reads."""
+    """Return True if a file starts like a container that libsndfile reads."""
     with path.open("rb") as stream:
         start = stream.read(12)
     return start[:4] in (
@@ -53,11 +49,11 @@ def is_supported_container(path: Path) -> bool:
 
 
 def declared_to_actual_ratio(path: Path) -> float:
-    """Promised bytes of audio for each byte that is there; above 1 the file is cut off.
+    """Return declared bytes of audio per actual byte; above 1 the file is cut off.
 
-    1 where nothing is amiss or nothing is promised (streams of unstated length, flac and mp3,
-    which only decoding can judge). Infinity if it is not known by how much: an Ogg
-    whose last page, or a caf whose packet table, is incomplete.
+    1 if the file is complete or declares nothing (streams of unknown length; .flac and .mp3, which
+    only decoding can judge). Infinity if the declared size is unknown: the last page of an Ogg, or
+    the packet table of a .caf, is incomplete.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -73,10 +69,10 @@ def declared_to_actual_ratio(path: Path) -> float:
 
 
 def missing_data_size_offset(path: Path) -> int | None:
-    """Offset of the size field to be mended in a streamed wav whose data size was left at 0.
+    """Return the offset of the data size of a streamed .wav that was left at 0, else None.
 
-    A wav whose recorder died, or wrote to a pipe, says 'no data' though data follow; its RIFF
-    size then doesn't cover them either, unlike that of a truly empty wav with trailing chunks.
+    A recorder that was killed, or wrote to a pipe, leaves 'no data' though data follow. Its RIFF
+    size does not cover them either, unlike that of an empty .wav with chunks after its data.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -93,34 +89,35 @@ def missing_data_size_offset(path: Path) -> int | None:
 
 
 def scan_mp3_length(path: Path) -> Mp3Length:
-    """Walk an mp3's frames: libmpg123 only guesses the length where no Xing/VBRI header has it.
+    """Count the samples of an .mp3 without a Xing or VBRI header, whose length libmpg123 guesses.
 
-    Layers I and II count as 0 samples: they have a constant bitrate, and the guess holds.
+    Layers I and II count as 0 samples: their bitrate is constant, so the guess is right.
     """
     data = path.read_bytes()
-    at = 0
-    while data[at : at + 3] == b"ID3" and len(data) >= at + 10:
-        b = data[at + 6 : at + 10]
-        at += 10 + (b[0] << 21 | b[1] << 14 | b[2] << 7 | b[3])
-    counted, stated = 0, False
-    while (at := data.find(b"\xff", at)) >= 0:
-        frame = _parse_mp3_frame(data[at : at + 4])
-        if frame is None or (counted == 0 and _parse_mp3_frame(data[at + frame[0] :][:4]) is None):
-            at += 1
+    offset = 0
+    while data[offset : offset + 3] == b"ID3" and len(data) >= offset + 10:
+        b = data[offset + 6 : offset + 10]  # 7 bits per byte
+        offset += 10 + (b[0] << 21 | b[1] << 14 | b[2] << 7 | b[3])
+    total, declared = 0, False
+    while (offset := data.find(b"\xff", offset)) >= 0:
+        frame = _parse_mp3_frame(data[offset : offset + 4])
+        # A sync word may be chance, so the first frame must be followed by another.
+        if frame is None or (total == 0 and _parse_mp3_frame(data[offset + frame[0] :][:4]) is None):
+            offset += 1
             continue
         length, samples = frame
-        if counted == 0:
-            first = data[at : at + 64]
-            stated = any(tag in first for tag in (b"Xing", b"Info", b"VBRI"))
-            if stated:
+        if total == 0:
+            first = data[offset : offset + 64]
+            declared = any(tag in first for tag in (b"Xing", b"Info", b"VBRI"))
+            if declared:
                 break
-        counted += samples
-        at += length
-    return Mp3Length(stated, counted)
+        total += samples
+        offset += length
+    return Mp3Length(declared, total)
 
 
 def _parse_mp3_frame(head: bytes) -> tuple[int, int] | None:
-    """Bytes and samples of the layer III frame with this 4-byte header; None if it is none."""
+    """Return bytes and samples of a layer III frame by its 4-byte header; None if it is not one."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return None
     version, bitrate, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
@@ -138,7 +135,7 @@ def _is_placeholder_size(magic: bytes, chunk: ContainerChunk) -> bool:
 
 
 def _is_last_page_complete(stream: BinaryIO, size: int) -> bool:
-    # A page takes at most 27 + 255 + 255 · 255 = 65,307 bytes.
+    # A page takes at most 27 + 255 + 255 · 255 = 65,307 bytes, so two of them contain a whole one.
     stream.seek(max(0, size - 2 * 65307))
     tail = stream.read()
     page = tail[tail.rfind(b"OggS") :]
@@ -150,9 +147,14 @@ def _is_last_page_complete(stream: BinaryIO, size: int) -> bool:
 def iter_container_chunks(
     stream: BinaryIO, magic: bytes, size: int, *, past_audio: bool = False
 ) -> Iterator[ContainerChunk]:
-    """Parts of a container up to its audio, or beyond it.
+    """Yield the chunks of a container up to its audio; all of a .caf, whose packet table may be last.
 
-    Of a caf: all, its packet table may come last.
+    Parameters
+    ----------
+    magic : bytes
+        First four bytes of the file.
+    past_audio : bool
+        Continue after the audio.
     """
     if magic in (b".snd", b"dns."):
         stream.seek(4)
@@ -161,33 +163,33 @@ def iter_container_chunks(
         if len(head) == 8:
             yield ContainerChunk(b"data", *struct.unpack(order + "II", head))
         return
-    layouts = {  # start of the first chunk, name and size, padding
+    layouts = {  # offset of the first chunk, name and size, alignment
         b"RIFF": (12, "<4sI", 2), b"RIFX": (12, ">4sI", 2), b"RF64": (12, "<4sI", 2),
         b"BW64": (12, "<4sI", 2), b"FORM": (12, ">4sI", 2), b"caff": (8, ">4sQ", 1),
         b"riff": (40, "<16sQ", 8),
     }  # fmt: skip
     if magic not in layouts:
         return
-    at, layout, padding = layouts[magic]
+    offset, layout, alignment = layouts[magic]
     width = struct.calcsize(layout)
     long_size = None
-    while at + width <= size:
-        stream.seek(at)
+    while offset + width <= size:
+        stream.seek(offset)
         name, length = struct.unpack(layout, stream.read(width))
-        if magic == b"riff":
+        if magic == b"riff":  # Wave64 names chunks by GUIDs, and counts their headers
             name, length = name[:4] if name[4:] == W64_GUID_TAIL else name, max(length - width, 0)
         if name == b"ds64" and len(sizes := stream.read(16)) == 16:
             long_size = struct.unpack("<8xQ", sizes)[0]
         if name == b"data" and length == 0xFFFFFFFF and long_size:
             length = long_size
-        yield ContainerChunk(name, at + width, length)
+        yield ContainerChunk(name, offset + width, length)
         if name in (b"data", b"SSND") and magic != b"caff" and not past_audio:
             return
-        at += width + length
-        at += -at % padding
+        offset += width + length
+        offset += -offset % alignment
 
 
-MAX_CHUNK_BYTES = 16 * 2**20  # of one chunk: a cover is smaller
+MAX_CHUNK_BYTES = 16 * 2**20  # a cover is smaller
 _CONTAINER_FAMILIES = {
     b"RIFF": "wav", b"RF64": "wav", b"BW64": "wav", b"riff": "wav", b"RIFX": "rifx",
     b"FORM": "aiff",
@@ -204,105 +206,92 @@ _INFO_NAME_OF = {
 
 
 class TagChunk(NamedTuple):
-    """A chunk: its name and its content."""
+    """Chunk that holds tags or cue points."""
 
     name: bytes
     content: bytes
 
 
 def container_family(path: Path) -> str | None:
-    """What files can exchange chunks; None for other containers."""
+    """Return a key that is equal for files that can exchange chunks; None for other containers."""
     with path.open("rb") as stream:
         return _CONTAINER_FAMILIES.get(stream.read(4))
 
 
 def read_tag_chunks(path: Path, keep_cue_points: bool) -> list[TagChunk]:
-    """Chunks to go along, in their order.
-
-    Parameters
-    ----------
-    keep_cue_points : bool
-        Whether those that count samples (cue points, loops, labels) still hold.
-    """
-    found, size = [], path.stat().st_size
+    """Read the chunks with tags, in file order, and those with cue points, loops and labels."""
+    tag_chunks, size = [], path.stat().st_size
+    names = (*_TAG_CHUNKS, b"LIST", *(_CUE_CHUNKS if keep_cue_points else ()))
+    # Of lists, INFO has texts, and adtl the names of cue points.
+    lists = (b"INFO", b"adtl") if keep_cue_points else (b"INFO",)
     with path.open("rb") as stream:
         for chunk in iter_container_chunks(stream, stream.read(4), size, past_audio=True):
-            if chunk.size > MAX_CHUNK_BYTES or chunk.start + chunk.size > size:
-                continue
-            if (
-                chunk.name in _TAG_CHUNKS
-                or chunk.name == b"LIST"
-                or (keep_cue_points and chunk.name in _CUE_CHUNKS)
-            ):
+            if chunk.name in names and chunk.size <= MAX_CHUNK_BYTES and chunk.start + chunk.size <= size:
                 stream.seek(chunk.start)
                 content = stream.read(chunk.size)
-                # Of lists, INFO holds texts and adtl the names of cue points.
-                wanted = (b"INFO", b"adtl") if keep_cue_points else (b"INFO",)
-                if chunk.name != b"LIST" or content[:4] in wanted:
-                    found.append(TagChunk(chunk.name, content))
-    return found
+                if chunk.name != b"LIST" or content[:4] in lists:
+                    tag_chunks.append(TagChunk(chunk.name, content))
+    return tag_chunks
 
 
 def info_list_chunks(comments: Iterable[bytes]) -> list[TagChunk]:
-    """The list INFO of comments ``KEY=value``; none where it would hold nothing."""
+    """Return the INFO list of comments ``KEY=value``; nothing if RIFF has names for none of them."""
     texts: dict[bytes, bytes] = {}
     for comment in comments:
         key, _, value = comment.partition(b"=")
         if name := _INFO_NAME_OF.get(key.upper()):
-            texts.setdefault(name, value)
-    return [TagChunk(b"LIST", b"INFO" + _pack_info_entries(texts))] if texts else []
-
-
-def _pack_info_entries(texts: Mapping[bytes, bytes]) -> bytes:
-    made = b""
-    for name, value in texts.items():
-        text = value + b"\0"
-        made += name + struct.pack("<I", len(text)) + text + bytes(len(text) % 2)
-    return made
+            texts.setdefault(name, value + b"\0")
+    content = b"INFO" + b"".join(
+        name + struct.pack("<I", len(text)) + text + bytes(len(text) % 2) for name, text in texts.items()
+    )
+    return [TagChunk(b"LIST", content)] if texts else []
 
 
 def append_chunks(path: Path, new_chunks: Iterable[TagChunk]) -> None:
-    """Put chunks into a file after its samples, and count them in its header.
+    """Insert chunks after a file's audio, and count them in its header.
 
-    Before them in a Wave64, whose samples libsndfile takes to go on to the end of the file.
+    In a Wave64 they are inserted before the audio, which libsndfile reads to the end of the file.
     """
     with path.open("rb") as file:
         magic = file.read(4)
         size = path.stat().st_size
-        parts = iter_container_chunks(file, magic, size, past_audio=True)
-        start = next((it.start for it in parts if it.name == b"data"), None)
-    layout, multiple = {
+        chunks = iter_container_chunks(file, magic, size, past_audio=True)
+        audio_start = next((chunk.start for chunk in chunks if chunk.name == b"data"), None)
+    layout, alignment = {
         b"riff": ("<16sQ", 8), b"RIFX": (">4sI", 2), b"FORM": (">4sI", 2),
     }.get(magic, ("<4sI", 2))  # fmt: skip
     head = struct.calcsize(layout)
-    at = start - head if magic == b"riff" and start else size
-    content = bytes(-at % multiple)
+    offset = audio_start - head if magic == b"riff" and audio_start else size
+    content = bytes(-offset % alignment)
     for name, body in new_chunks:
-        whole = (name + W64_GUID_TAIL, head + len(body)) if magic == b"riff" else (name, len(body))
-        content += struct.pack(layout, *whole) + body + bytes(-len(body) % multiple)
+        fields = (name + W64_GUID_TAIL, head + len(body)) if magic == b"riff" else (name, len(body))
+        content += struct.pack(layout, *fields) + body + bytes(-len(body) % alignment)
     size += len(content)
-    place, field, counted = 4, layout[0] + "I", size - 8
+
+    size_offset, size_layout, total = 4, layout[0] + "I", size - 8
     if magic in (b"RF64", b"BW64"):
-        place, field = 20, "<Q"  # in the chunk ds64, which comes first
+        size_offset, size_layout = 20, "<Q"  # in the chunk ds64, which comes first
     elif magic == b"riff":
-        place, field, counted = 16, "<Q", size
+        size_offset, size_layout, total = 16, "<Q", size
     elif size >= 2**32:
-        return  # full: the sound comes first
-    replace_bytes(path, at, at, content)
-    replace_bytes(path, place, place + struct.calcsize(field), struct.pack(field, counted))
+        return  # too large with tags: the audio is more important
+    replace_bytes(path, offset, offset, content)
+    end = size_offset + struct.calcsize(size_layout)
+    replace_bytes(path, size_offset, end, struct.pack(size_layout, total))
 
 
 def replace_bytes(path: Path, start: int, stop: int, content: bytes) -> None:
-    """Put content in the place of a file's bytes from `start` up to `stop`."""
-    step, moved = 2**20, len(content) - (stop - start)
+    """Replace the bytes of a file from `start` up to `stop`, in place."""
+    step, shift = 2**20, len(content) - (stop - start)
     with path.open("r+b") as file:
         size = file.seek(0, 2)
-        places = list(range(stop, size, step))
-        for place in reversed(places) if moved > 0 else places:
-            file.seek(place)
-            piece = file.read(min(step, size - place))
-            file.seek(place + moved)
-            file.write(piece)
+        offsets = range(stop, size, step)
+        # A longer content moves the rest from its end, so that no byte is overwritten unread.
+        for offset in reversed(offsets) if shift > 0 else offsets:
+            file.seek(offset)
+            block = file.read(min(step, size - offset))
+            file.seek(offset + shift)
+            file.write(block)
         file.seek(start)
         file.write(content)
-        file.truncate(size + moved)
+        file.truncate(size + shift)

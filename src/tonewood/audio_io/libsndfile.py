@@ -1,7 +1,4 @@
-"""libsndfile, tamed: open, decode and encode with its silences and messages put right.
-
-Audio formats: what a file name asks for, and what each container can hold.
-"""
+"""Audio formats, and decoding and encoding by libsndfile with its errors reported reliably."""
 
 from __future__ import annotations
 
@@ -18,19 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from tonewood.audio_io import ffmpeg, headers
-from tonewood.audio_io.ffmpeg import MediaFile, detect_container
+from tonewood.audio_io import headers
+from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, MediaFile, detect_container, is_pyav_installed
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.tags import make_deterministic
 from tonewood.errors import AudioError, CallError, printable
+from tonewood.utils.arrays import Samples
 
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 _RIFF_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
 _SIGNED_SUBTYPES = ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
 
-# What may be written. Left out on purpose: ADPCM and GSM, which pad the length to whole blocks;
-# aiffs of one byte a sample, which libsndfile 1.2.2 lengthens to an even number of samples; and
-# ALAC, whose encoder there crashes the process when the disk is full.
+# Left out on purpose: ADPCM and GSM, which pad the length to whole blocks; .aiff with one byte per
+# sample, which libsndfile 1.2.2 pads to an even number of samples; and ALAC, whose encoder in
+# libsndfile crashes the process when the disk is full.
 WRITABLE_SUBTYPES: dict[str, tuple[str, ...]] = {
     "WAV": _RIFF_SUBTYPES,
     "WAVEX": _RIFF_SUBTYPES,
@@ -45,54 +43,35 @@ WRITABLE_SUBTYPES: dict[str, tuple[str, ...]] = {
 }
 
 _CONTAINER_OF = {
-    ".wav": "WAV",
-    ".wave": "WAV",
-    ".flac": "FLAC",
-    ".ogg": "OGG",
-    ".oga": "OGG",
-    ".opus": "OGG",
-    ".mp3": "MP3",
-    ".aif": "AIFF",
-    ".aiff": "AIFF",
-    ".aifc": "AIFF",
-    ".caf": "CAF",
-    ".w64": "W64",
-    ".rf64": "RF64",
-    ".au": "AU",
-}
+    ".wav": "WAV", ".wave": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".oga": "OGG", ".opus": "OGG",
+    ".mp3": "MP3", ".aif": "AIFF", ".aiff": "AIFF", ".aifc": "AIFF", ".caf": "CAF", ".w64": "W64",
+    ".rf64": "RF64", ".au": "AU",
+}  # fmt: skip
 WRITABLE_SUFFIXES = frozenset(_CONTAINER_OF)
 
 _SUFFIX_OF = {
-    "WAV": ".wav",
-    "WAVEX": ".wav",
-    "RF64": ".rf64",
-    "W64": ".w64",
-    "AIFF": ".aiff",
-    "CAF": ".caf",
-    "AU": ".au",
-    "FLAC": ".flac",
-    "OGG": ".ogg",
-    "MP3": ".mp3",
-}
+    "WAV": ".wav", "WAVEX": ".wav", "RF64": ".rf64", "W64": ".w64", "AIFF": ".aiff", "CAF": ".caf",
+    "AU": ".au", "FLAC": ".flac", "OGG": ".ogg", "MP3": ".mp3",
+}  # fmt: skip
 
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _MAX_CHANNELS_OF = {"FLAC": 8, "MP3": 2}
-# FLAC: 20 bits less a remainder, per its format. Vorbis: libvorbis crashes the process from
-# somewhere above 192 kHz on, where it has no encoder set-up.
+# FLAC: 20 bits in steps of 10 Hz (RFC 9639). Vorbis: libvorbis has no encoder set-up above 192 kHz,
+# and crashes the process.
 _MAX_RATE_OF = {"FLAC": 655_350, "VORBIS": 192_000}
 
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """How a file keeps its samples.
+    """Container and encoding of an audio file, in libsndfile's names.
 
     Parameters
     ----------
     container : str
-        libsndfile's name of the file format: ``WAV``, ``FLAC``, ``OGG``, ``MP3``, ``AIFF`` …
+        ``WAV``, ``FLAC``, ``OGG``, ``MP3``, ``AIFF`` …
     subtype : str
-        libsndfile's name of the encoding: ``PCM_16``, ``FLOAT``, ``VORBIS`` …
+        ``PCM_16``, ``FLOAT``, ``VORBIS`` …
     endian : str
         ``FILE`` for the container's usual byte order, else ``LITTLE`` or ``BIG``.
     """
@@ -103,36 +82,35 @@ class AudioFormat:
 
     @property
     def suffix(self) -> str:
-        """Usual ending of a file in this format, with its dot."""
+        """Usual suffix of a file in this format, with its dot."""
         return ".opus" if self.subtype == "OPUS" else _SUFFIX_OF[self.container]
 
     @property
     def integer_bits(self) -> int | None:
         """Bits of an integer sample; None for floating point and lossy encodings."""
-        found = re.fullmatch(r"(?:PCM_[SU]?|ALAC_|DWVW_)(\d+)", self.subtype)
-        return int(found[1]) if found else None
+        match = re.fullmatch(r"(?:PCM_[SU]?|ALAC_|DWVW_)(\d+)", self.subtype)
+        return int(match[1]) if match else None
 
     @classmethod
     def for_path(cls, path: str | os.PathLike[str], like: AudioFormat) -> AudioFormat:
-        """Choose the format that an output's suffix asks for, as near to `like` as it can be.
+        """Return the format of an output's suffix that is closest to `like`.
 
-        The encoding is kept where the new container has it (24-bit wav → 24-bit flac; float
-        wav → float aiff). Otherwise an integer depth becomes the next deeper one there is,
-        floats become the deepest integers (flac: 24 bits), and what was lossy becomes 16 bits:
-        a decoded mp3, ogg or telephone codec carries no more than that. A suffix of the
-        same family keeps the container (``WAVEX`` and ``RF64`` are also spelt ``.wav``).
+        The encoding is kept if the new container has it (24-bit .wav → 24-bit .flac; float .wav →
+        float .aiff). Otherwise integers get the next larger depth, floats the largest integers
+        (.flac: 24 bits), and lossy encodings 16 bits, because a decoded .mp3, .ogg or telephone
+        codec carries no more. A suffix of the same family keeps the container (``WAVEX`` and
+        ``RF64`` are also written as .wav).
 
         Raises
         ------
         CallError
-            If the suffix is none that can be written.
+            The suffix is not one that can be written.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in _CONTAINER_OF:
-            known = " ".join(sorted(WRITABLE_SUFFIXES))
             raise CallError(
-                f"{printable(path)} ends in '{printable(suffix)}', which is no audio format that can be "
-                f"written: use one of {known}"
+                f"{printable(path)} ends in '{printable(suffix)}', which is not an audio format that can be "
+                f"written: use one of {' '.join(sorted(WRITABLE_SUFFIXES))}"
             )
         container = _CONTAINER_OF[suffix]
         if suffix == ".wav" and like.container in ("WAVEX", "RF64"):
@@ -145,36 +123,28 @@ class AudioFormat:
 
 
 def readable_suffixes() -> frozenset[str]:
-    """Suffixes of what can be read as things are installed."""
-    return WRITABLE_SUFFIXES | ffmpeg.FFMPEG_SUFFIXES if ffmpeg.is_pyav_installed() else WRITABLE_SUFFIXES
+    """Return the suffixes that can be read; some need PyAV, which is optional."""
+    return WRITABLE_SUFFIXES | FFMPEG_SUFFIXES if is_pyav_installed() else WRITABLE_SUFFIXES
 
 
 def default_output_name(path: Path) -> Path:
-    """What an output is called by itself: as its input, and ``.flac`` where that is only read."""
-    return path.with_suffix(".flac") if path.suffix.lower() in ffmpeg.FFMPEG_SUFFIXES else path
+    """Return the input's name, with .flac in place of a suffix that cannot be written."""
+    return path.with_suffix(".flac") if path.suffix.lower() in FFMPEG_SUFFIXES else path
 
 
 def _nearest_subtype(container: str, like: AudioFormat) -> str:
     offered = WRITABLE_SUBTYPES[container]
     if like.subtype in offered:
         return like.subtype
-    depths = {AudioFormat(container, s).integer_bits or 0: s for s in offered if "PCM" in s}
+    depths = {AudioFormat(container, name).integer_bits or 0: name for name in offered if "PCM" in name}
     if not depths:
         return offered[0]
-    wanted = like.integer_bits or (max(depths) if like.subtype in _FLOAT_SUBTYPES else 16)
-    return depths[min((d for d in depths if d >= wanted), default=max(depths))]
+    bits = like.integer_bits or (max(depths) if like.subtype in _FLOAT_SUBTYPES else 16)
+    return depths[min((depth for depth in depths if depth >= bits), default=max(depths))]
 
 
 def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate: int) -> str | None:
-    """Say why audio of this shape does not fit a format, as 'value; limit'; None if it does.
-
-    Parameters
-    ----------
-    audio_format : AudioFormat
-        The format to be written.
-    frames, channels, rate : int
-        Samples in each channel, number of channels, samples per second.
-    """
+    """Return why a format cannot store audio of this shape ('value; limit'), or None if it can."""
     name = audio_format.subtype if audio_format.container == "OGG" else audio_format.container
     label = name.lower()
     if audio_format.subtype not in WRITABLE_SUBTYPES.get(audio_format.container, ()):
@@ -187,7 +157,7 @@ def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate:
     if rate not in rates:
         return f"has {rate} Hz; {label} knows only {', '.join(map(str, rates))} Hz"
     width = {"FLOAT": 4, "DOUBLE": 8}.get(audio_format.subtype, (audio_format.integer_bits or 8) // 8)
-    # Their headers count bytes in 32 bits; libsndfile would let the count wrap.
+    # These headers count bytes in 32 bits, and libsndfile lets the count overflow.
     if audio_format.container in ("WAV", "WAVEX", "AIFF", "AU"):
         size = frames * channels * width
         if size > 2**32 - 2**16:
@@ -195,38 +165,43 @@ def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate:
     return None
 
 
-# Frames at a time. libsndfile's Vorbis encoder keeps a whole write on the stack, so that a long
-# one crashes; and a header may promise terabytes, so memory grows only by what was decoded.
+# libsndfile's Vorbis encoder puts a whole write on the stack, so that a long one crashes.
 ENCODE_BLOCK_FRAMES = 16_384
-_DECODE_BLOCK_FRAMES = 131_072  # frames at a time where only we keep them
-# An mp3's frame count may or may not include the frame that states it.
+# A header may declare terabytes, so memory grows only with what was decoded.
+_DECODE_BLOCK_FRAMES = 131_072
+# The frame count of an .mp3 may or may not include the frame that holds it.
 _MP3_SLACK = 1_152
 
 
 class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
-    """A sound file that is only ever run through.
+    """Sound file that is read or written from start to end.
 
-    soundfile seeks to where it is after every block; at the end of a flac of unstated length
-    that fails, and the last block is lost.
+    soundfile seeks to the current position after every block. At the end of a .flac of unknown
+    length that fails, and the last block is lost; claiming to be unseekable avoids it.
     """
 
     def seekable(self) -> bool:
-        """Claim that it cannot be sought, so that soundfile does not."""
+        """Return False, so that soundfile does not seek."""
         return False
 
 
 @contextmanager
 def open_audio(path: Path) -> Iterator[SequentialFile | MediaFile]:
-    """Open a recording for reading; AudioError if that is not possible.
+    """Open a recording for reading.
 
-    MissingExtraError for what only FFmpeg reads, where PyAV is not installed.
+    Raises
+    ------
+    AudioError
+        It cannot be opened.
+    MissingExtraError
+        Only FFmpeg reads it, and PyAV is not installed.
     """
     if path.is_dir():
         raise AudioError(f"{printable(path)} is a folder; a recording is needed: name a file in it")
     if not path.exists():
         raise AudioError(f"{printable(path)} does not exist: check its name")
     if not path.is_file():
-        raise AudioError(f"{printable(path)} is no ordinary file: save the audio to one first")
+        raise AudioError(f"{printable(path)} is not a regular file: save the audio to one first")
     try:
         file = _open_by_content(path)
     except OSError as error:
@@ -236,28 +211,27 @@ def open_audio(path: Path) -> Iterator[SequentialFile | MediaFile]:
 
 
 def read_error(path: Path, error: OSError) -> AudioError:
-    """Build the error for a file that the operating system does not let us read."""
+    """Return the error for a file that the operating system cannot read."""
     if isinstance(error, FileNotFoundError):
         return AudioError(f"{printable(path)} does not exist: check its name")
-    why = (error.strerror or str(error)).lower()
-    return AudioError(f"{printable(path)} cannot be read ({why}): check the file and its permissions")
+    reason = (error.strerror or str(error)).lower()
+    return AudioError(f"{printable(path)} cannot be read ({reason}): check the file and its permissions")
 
 
 def _open_by_content(path: Path) -> SequentialFile | MediaFile:
     if path.stat().st_size == 0:
         raise AudioError(f"{printable(path)} is empty (0 bytes): record or copy it again")
-    with path.open("rb") as stream:  # a refusal shows here, with the system's own reason
-        stream.read(1)
-    if media := detect_container(path):
-        return MediaFile(path, media)
-    known = headers.is_supported_container(path)
+    # Reads the file first, because soundfile does not report the system's reason of a refusal.
+    if container := detect_container(path):
+        return MediaFile(path, container)
+    supported = headers.is_supported_container(path)
     try:
         return SequentialFile(_soundfile_source(path))
     except TypeError:  # soundfile takes the suffix .raw for headerless samples
-        known = False
+        supported = False
     except soundfile.SoundFileError:
         pass
-    if known:
+    if supported:
         raise AudioError(f"{printable(path)} has a damaged header: copy or export it again")
     raise AudioError(
         f"{printable(path)} is not audio in a format that can be read: convert it to .wav or .flac"
@@ -265,22 +239,22 @@ def _open_by_content(path: Path) -> SequentialFile | MediaFile:
 
 
 def _soundfile_source(path: Path) -> str | bytes | io.BytesIO:
-    """Give soundfile what to open: the path, or a streamed wav with its size field mended."""
-    at = headers.missing_data_size_offset(path)
-    if at is not None:
+    """Return what soundfile opens: the path, or a streamed .wav in memory with its size repaired."""
+    offset = headers.missing_data_size_offset(path)
+    if offset is not None:
         data = bytearray(path.read_bytes())
-        data[at : at + 4] = b"\xff\xff\xff\xff"
+        data[offset : offset + 4] = b"\xff\xff\xff\xff"
         return io.BytesIO(data)
     return _soundfile_name(path)
 
 
 def _soundfile_name(path: Path) -> str | bytes:
-    # soundfile encodes a str strictly, and so refuses names whose bytes are no UTF-8.
+    # soundfile encodes a str strictly, and so refuses names whose bytes are not UTF-8.
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def decode_blocks(file: soundfile.SoundFile) -> Iterator[npt.NDArray[np.float32]]:
-    """Decode to the end, ``(samples, channels)`` at a time."""
+def decode_blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
+    """Decode to the end; yield blocks (samples, channels)."""
     while True:
         block = file.read(out=np.empty((_DECODE_BLOCK_FRAMES, file.channels), np.float32))
         if len(block) == 0:
@@ -289,15 +263,15 @@ def decode_blocks(file: soundfile.SoundFile) -> Iterator[npt.NDArray[np.float32]
 
 
 def count_samples(path: Path) -> int:
-    """Decode a file and count its samples in each channel."""
+    """Decode a file and count its samples per channel."""
     with SequentialFile(_soundfile_source(path)) as file:
         return sum(len(block) for block in decode_blocks(file))
 
 
-def decode_file(path: Path, file: SequentialFile | MediaFile) -> Iterator[npt.NDArray[np.float32]]:
-    """Decode a whole file, ``(channels, samples)`` at a time.
+def decode_file(path: Path, file: SequentialFile | MediaFile) -> Iterator[Samples]:
+    """Decode a whole file; yield blocks (channels, samples).
 
-    AudioError at the end if less came than it promises.
+    AudioError at the end if it has fewer samples than it declares.
     """
     if isinstance(file, MediaFile):
         yield from file.decode()
@@ -311,14 +285,16 @@ def decode_file(path: Path, file: SequentialFile | MediaFile) -> Iterator[npt.ND
         failed = True
     try:
         _check_complete(path, file, total, failed)
-    except OSError as error:  # it has vanished meanwhile
+    except OSError as error:  # removed meanwhile
         raise read_error(path, error) from error
 
 
 def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) -> None:
-    promised: float | None = None if file.frames == UNKNOWN_LENGTH else file.frames
-    least = promised or 0.0
+    """Raise AudioError if fewer samples were decoded than the file declares."""
+    declared: float | None = None if file.frames == UNKNOWN_LENGTH else file.frames
+    least = declared or 0.0
     if file.format == "MP3" and file.subtype == "MPEG_LAYER_III":
+        # Without a length header, libmpg123 guesses the length, and stops there.
         length = headers.scan_mp3_length(path)
         if not length.declared:
             if length.samples > total + 2 * _MP3_SLACK:
@@ -327,20 +303,22 @@ def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) 
                     f"only {total / file.samplerate:.2f} s of "
                     f"{length.samples / file.samplerate:.2f} s can be read: convert it to .wav"
                 )
-            promised = None
-        least = (promised or 0) - _MP3_SLACK
-    share = headers.declared_to_actual_ratio(path)
-    if not failed and total >= least and share <= 1:
+            declared = None
+        least = (declared or 0) - _MP3_SLACK
+
+    # libsndfile shortens what it declares to what is there; only the header itself shows the rest.
+    ratio = headers.declared_to_actual_ratio(path)
+    if not failed and total >= least and ratio <= 1:
         return
-    if share > 1:
-        promised = file.frames * share if np.isfinite(share) else None
-    promise = "more" if promised is None else f"{promised / file.samplerate:.2f} s"
-    there = f"{total / file.samplerate:.2f} s"
-    if promised is not None and promise == there:
-        promise, there = f"{promised:.0f} samples", f"{total}"
+    if ratio > 1:
+        declared = file.frames * ratio if np.isfinite(ratio) else None
+    promise = "more" if declared is None else f"{declared / file.samplerate:.2f} s"
+    actual = f"{total / file.samplerate:.2f} s"
+    if declared is not None and promise == actual:
+        promise, actual = f"{declared:.0f} samples", f"{total}"
     raise AudioError(
         f"{printable(path)} is cut off or damaged: its header promises {promise}, "
-        f"{there} could be read: copy or export it again"
+        f"{actual} could be read: copy or export it again"
     )
 
 
@@ -351,15 +329,15 @@ def encode_blocks(
     rate: int,
     audio_format: AudioFormat,
 ) -> None:
-    """Encode blocks ``(channels, samples)`` into a file; raises what soundfile raises.
+    """Encode blocks (channels, samples) into a file; soundfile's errors are passed on.
 
-    The same samples are the same bytes at any time.
+    The same samples always give the same bytes.
     """
     settings: dict[str, Any] = {}
     if audio_format.container in ("OGG", "MP3"):
         settings["compression_level"] = 0.0  # least compression: best quality
     if audio_format.container == "MP3":
-        settings["bitrate_mode"] = "CONSTANT"  # 320 kbit/s, or the most the rate allows
+        settings["bitrate_mode"] = "CONSTANT"  # 320 kbit/s, or the largest of the rate
     with SequentialFile(
         _soundfile_name(path),
         "w",
@@ -377,15 +355,15 @@ def encode_blocks(
 
 
 def _quantize_samples(block: npt.NDArray[np.floating[Any]], audio_format: AudioFormat) -> npt.NDArray[Any]:
-    """Round and clip a block ourselves: libsndfile rounds down in wav, to nearest in flac."""
+    """Round and clip a block: libsndfile rounds down in .wav, and to nearest in .flac."""
     bits = audio_format.integer_bits
     if bits is not None:
-        # A float32 times a power of two is exact, and holds integers of up to 24 bits.
+        # A float32 times a power of two is exact, and represents integers of up to 24 bits.
         wide = np.float32 if block.dtype == np.float32 and bits <= 24 else np.float64
         full = wide(2.0 ** (bits - 1))
         whole = np.clip(np.rint(block * full), -full, full - 1)
-        # libsndfile takes the top bits of an int32, which are then exact.
+        # libsndfile uses the top bits of an int32, which are exact.
         return np.ascontiguousarray(whole.astype(np.int32) << (32 - bits))
     if audio_format.subtype in ("ULAW", "ALAW"):
-        block = np.clip(block, -1.0, 1.0)  # beyond, their tables would be overrun
+        block = np.clip(block, -1.0, 1.0)  # larger values overrun their tables
     return np.ascontiguousarray(block, dtype=np.float64 if audio_format.subtype == "DOUBLE" else np.float32)

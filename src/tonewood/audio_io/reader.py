@@ -1,7 +1,7 @@
-"""Recordings: read and write them.
+"""Read and write recordings.
 
-Every way in which a file can disappoint ends in one clear line (:class:`AudioError`,
-:class:`OutputError`); nothing of libsndfile's shows.
+Every fault of a file ends in one clear line (:class:`AudioError`, :class:`OutputError`), never in
+an exception of libsndfile.
 """
 
 import os
@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from tonewood.audio_io import libsndfile, tags
+from tonewood.audio_io import libsndfile
 from tonewood.audio_io.ffmpeg import MediaFile
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.libsndfile import WRITABLE_SUBTYPES, AudioFormat, why_unsupported
 from tonewood.audio_io.recording import (
-    AudioArray,
     AudioInfo,
     Recording,
     Resampler,
@@ -30,30 +29,21 @@ from tonewood.audio_io.recording import (
     resample_blocks,
     to_mono,
 )
+from tonewood.audio_io.tags import copy_tags
 from tonewood.errors import AudioError, CallError, OutputError, printable
+from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import atomic_path, disk_full_error, temporary_file
 
 __all__ = [
-    "AudioFormat",
-    "AudioInfo",
-    "AudioReader",
-    "Recording",
-    "Resampler",
-    "file_sha256",
-    "find_audio_files",
-    "probe_audio",
-    "read_recording",
-    "resample",
-    "resample_blocks",
-    "to_mono",
-    "write_recording",
-    "write_recording_blocks",
+    "AudioFormat", "AudioInfo", "AudioReader", "Recording", "Resampler", "file_sha256",
+    "find_audio_files", "probe_audio", "read_recording", "resample", "resample_blocks", "to_mono",
+    "write_recording", "write_recording_blocks",
 ]  # fmt: skip
 
-MAX_CHANNELS = 8
+MAX_CHANNELS = 8  # 7.1 surround
 MIN_RECORDING_SECONDS = 0.25
-MIN_RATE, MAX_RATE = 4_000, 768_000
-SILENCE_PEAK = 1e-5  # peak, -100 dB re full scale: below the last bit of 16
+MIN_RATE, MAX_RATE = 4_000, 768_000  # outside, a damaged header is more likely than audio
+SILENCE_PEAK = 1e-5  # -100 dB re full scale: below the last bit of 16
 
 
 def probe_audio(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNELS) -> AudioInfo:
@@ -62,8 +52,8 @@ def probe_audio(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNEL
     Raises
     ------
     AudioError
-        If the file is missing, empty, unreadable, no audio, or of a rate or number of channels
-        out of range. What only decoding can show (silence, a cut-off end) is left to `read`.
+        The file is missing, empty, unreadable or not audio, or its rate or number of channels is
+        out of range. Faults that only decoding shows (silence, a cut-off end) are not detected.
     """
     path = Path(path)
     with libsndfile.open_audio(path) as file:
@@ -76,45 +66,39 @@ def read_recording(
     max_channels: int = MAX_CHANNELS,
     min_seconds: float = MIN_RECORDING_SECONDS,
 ) -> Recording:
-    """Read a recording, or say in one line why it cannot be used; arguments as of `Stream`.
-
-    Raises
-    ------
-    AudioError
-        As `probe_audio` and `Stream.blocks`.
-    """
-    stream = AudioReader(path, max_channels=max_channels, min_seconds=min_seconds)
-    blocks = deque(stream.blocks())
-    samples = np.empty((stream.channels, sum(it.shape[1] for it in blocks)), np.float32)
-    at = 0
-    while blocks:  # let go of each block once copied: half the peak memory
+    """Read a whole recording; parameters and errors are those of `AudioReader` and its `blocks`."""
+    reader = AudioReader(path, max_channels=max_channels, min_seconds=min_seconds)
+    blocks = deque(reader.blocks())
+    samples = np.empty((reader.channels, sum(block.shape[1] for block in blocks)), np.float32)
+    start = 0
+    while blocks:  # each block is freed once copied: half the peak memory of a concatenation
         block = blocks.popleft()
-        samples[:, at : at + block.shape[1]] = block
-        at += block.shape[1]
-    return Recording(samples, stream.rate, stream.format, stream.path)
+        samples[:, start : start + block.shape[1]] = block
+        start += block.shape[1]
+    return Recording(samples, reader.rate, reader.format, reader.path)
 
 
 class AudioReader:
-    """A recording in a file, decoded block by block.
+    """Recording in a file, decoded block by block.
 
     Parameters
     ----------
     path : path
-        A file in one of the formats of :data:`tonewood.audio_io.libsndfile.WRITABLE`, or of those that
+        File in a format of :data:`tonewood.audio_io.libsndfile.WRITABLE_SUBTYPES`, or in one that
         :mod:`tonewood.audio_io.ffmpeg` reads.
     max_channels : int
         Largest number of channels accepted.
     min_seconds : float
-        Shortest duration accepted, in seconds.
+        Shortest duration accepted.
 
     Attributes
     ----------
     rate, channels : int
     format : AudioFormat
     tracks : int
-        Audio tracks in the file; the first is what is read.
+        Audio tracks in the file; only the first is read.
     clipped : bool
-        Whether some channel stays at full scale in what was decoded so far; see
+        True if a channel stays at full scale in what was decoded so far; see
         `recording.is_clipped`.
 
     Raises
@@ -136,27 +120,33 @@ class AudioReader:
         self.format, self.tracks = self._info.format, self._info.tracks
         self.clipped = False
 
-    def blocks(self) -> Iterator[AudioArray]:
-        """Decode from the start, ``(channels, samples)`` at a time.
+    def blocks(self) -> Iterator[Samples]:
+        """Decode from the start; yield blocks (channels, samples).
 
         Raises
         ------
         AudioError
-            Where it shows: samples are no finite numbers. At the end, if the file holds no
-            samples or fewer than its header promises, is shorter than `min_seconds`, silent (no
-            sample above -100 dB re full scale) or constant. Wavs and flacs that were piped, and so
-            state no length, are read to their end.
+            At the first sample that is not a finite number. At the end, if the file has no samples
+            or fewer than its header declares, is shorter than `min_seconds`, silent (no sample
+            above -100 dB re full scale) or constant. A .wav or .flac that was written to a pipe
+            declares no length, and is read to its end.
         """
+        # Running extremes per channel, so that silence and offsets show without a second pass.
         low = np.full(self.channels, np.inf, np.float32)
         high, total = -low, 0
         tail = np.zeros((self.channels, 0), np.float32)
         with libsndfile.open_audio(self.path) as file:
             for block in libsndfile.decode_file(self.path, file):
-                # Extremes are NaN or infinite just if some sample is.
-                least, most = block.min(axis=1), block.max(axis=1)
-                if not (np.isfinite(least).all() and np.isfinite(most).all()):
-                    self._raise_not_finite(block, total)
-                low, high = np.minimum(low, least), np.maximum(high, most)
+                # The extremes are NaN or infinite exactly if some sample is.
+                block_low, block_high = block.min(axis=1), block.max(axis=1)
+                if not (np.isfinite(block_low).all() and np.isfinite(block_high).all()):
+                    first = total + int(np.argmin(np.isfinite(block).all(axis=0)))
+                    raise AudioError(
+                        f"{printable(self.path)} has samples that are not finite numbers, the first at "
+                        f"{first / self.rate:.2f} s: export it again"
+                    )
+                low, high = np.minimum(low, block_low), np.maximum(high, block_high)
+                # Clipping takes three samples, which may lie on both sides of a block's border.
                 joined = np.concatenate([tail, block], axis=1)
                 self.clipped = self.clipped or is_clipped(joined, self.format)
                 tail = joined[:, -2:]
@@ -164,13 +154,6 @@ class AudioReader:
                 yield block
         _check_duration(self.path, self._info, total, self._min_seconds)
         _check_not_silent(self.path, low, high)
-
-    def _raise_not_finite(self, block: AudioArray, samples_before: int) -> None:
-        first = (samples_before + int(np.argmin(np.isfinite(block).all(axis=0)))) / self.rate
-        raise AudioError(
-            f"{printable(self.path)} has samples that are no finite numbers, the first at "
-            f"{first:.2f} s: export it again"
-        )
 
 
 def write_recording(
@@ -184,38 +167,31 @@ def write_recording(
 ) -> None:
     """Write a recording, whole or not at all.
 
-    Integers are rounded to the nearest (ties to even) and clipped to full scale, without
-    dither: samples that came from such a file go back bit for bit, and a dithered copy of
-    unchanged audio would not. Floats are kept as they are. Lossy codecs run at their best
-    quality. The file is decoded once before it takes its name: libsndfile reports some full
-    disks only by silence.
+    Integers are rounded to the nearest (ties to even) and clipped to full scale, without dither:
+    samples that came from such a file are written back bit for bit. Floats are stored unchanged.
+    Lossy codecs use their best quality. The file is decoded once before it is published, because
+    libsndfile does not report every full disk.
 
     Parameters
     ----------
     path : path
-        Where to; its suffix is not looked at (see :meth:`AudioFormat.for_path`).
+        Output; its suffix does not matter (see :meth:`AudioFormat.for_path`).
     samples : ndarray, (channels, samples)
         Full scale is ±1.
-    rate : int
-        Samples per second.
-    format : AudioFormat
-        Container and encoding.
-    overwrite : bool
-        Whether an existing file may be replaced.
     tags_from : Path, optional
-        The recording that it was made from, whose tags, cover and cue points go along.
+        Recording whose tags, cover and cue points are copied.
 
     Raises
     ------
     OutputError
-        If the format cannot hold such audio, samples are not finite, or as
+        The format cannot store such audio, samples are not finite, or as
         :func:`tonewood.utils.atomic_write.atomic_path`.
     CallError
-        If `samples` is not two-dimensional and non-empty.
+        `samples` is not two-dimensional, or empty.
     """
     if samples.ndim != 2 or samples.size == 0:
         raise CallError(
-            f"samples have the shape {samples.shape}; (channels, samples) is needed, none of them "
+            f"samples have the shape {samples.shape}; it must be (channels, samples), neither of them "
             "zero: reshape them"
         )
     write_recording_blocks(
@@ -234,21 +210,21 @@ def write_recording_blocks(
     before_publish: Callable[[Path], None] = lambda _: None,
     tags_from: Path | None = None,
 ) -> None:
-    """`write` for a recording of a known shape (channels, samples) that comes in blocks.
+    """Write a recording of a known shape (channels, samples) from blocks; see `write_recording`.
 
     Parameters
     ----------
     before_publish : callable
-        Called with the temporary file once it is whole, before it takes its name.
+        Called with the temporary file once it is complete, before it gets its final name.
     """
     channels, frames = shape
-    if why := why_unsupported(format, frames, channels, rate):
-        raise OutputError(f"{printable(path)} {why}: name an output in .w64, .wav or .flac")
+    if reason := why_unsupported(format, frames, channels, rate):
+        raise OutputError(f"{printable(path)} {reason}: name an output in .w64, .wav or .flac")
     with atomic_path(path, overwrite) as temporary:
         try:
             libsndfile.encode_blocks(temporary, _check_finite_blocks(path, blocks), channels, rate, format)
         except (soundfile.SoundFileError, AssertionError) as error:
-            # soundfile asserts that all was written; 2 is libsndfile's 'system error'.
+            # soundfile asserts that everything was written; 2 is libsndfile's 'system error'.
             if getattr(error, "code", 2) == 2:
                 raise disk_full_error(path) from error
             raise OutputError(
@@ -258,35 +234,36 @@ def write_recording_blocks(
         if tags_from is not None:
             _add_tags(tags_from, temporary, (channels, frames), rate, format)
         try:
-            kept = libsndfile.count_samples(temporary)
+            written = libsndfile.count_samples(temporary)
         except soundfile.SoundFileError as error:
             raise disk_full_error(path) from error
-        if kept != frames:
+        if written != frames:  # libsndfile ignored a failed write
             raise disk_full_error(path)
         before_publish(temporary)
 
 
 def _add_tags(tags_from: Path, output: Path, shape: tuple[int, int], rate: int, format: AudioFormat) -> None:
-    """Put the tags of a recording into an output, if a few samples with them can be read."""
-    there = probe_audio(tags_from)
-    placed = (there.rate, there.frames) == (rate, shape[1])
-    few = np.zeros((shape[0], rate), np.float32)
+    """Copy the tags of a recording into an output, unless they make a file unreadable."""
+    info = probe_audio(tags_from)
+    keep_cue_points = (info.rate, info.frames) == (rate, shape[1])
+    second = np.zeros((shape[0], rate), np.float32)
+    # Tried on a second of silence first: the output itself may be hours long.
     with temporary_file(output.parent, output.suffix) as trial:
         try:
-            libsndfile.encode_blocks(trial, [few], shape[0], rate, format)
-            _copy_tags_or_raise(tags_from, trial, placed)
-            holds = libsndfile.count_samples(trial) == rate
-        except (soundfile.SoundFileError, AssertionError):  # as in `write_blocks`
-            holds = False
-    if holds:
-        _copy_tags_or_raise(tags_from, output, placed)
+            libsndfile.encode_blocks(trial, [second], shape[0], rate, format)
+            _copy_tags_or_raise(tags_from, trial, keep_cue_points)
+            readable = libsndfile.count_samples(trial) == rate
+        except (soundfile.SoundFileError, AssertionError):  # as in `write_recording_blocks`
+            readable = False
+    if readable:
+        _copy_tags_or_raise(tags_from, output, keep_cue_points)
 
 
 def _copy_tags_or_raise(tags_from: Path, output: Path, keep_cue_points: bool) -> None:
     try:
-        tags.copy_tags(tags_from, output, keep_cue_points=keep_cue_points)
+        copy_tags(tags_from, output, keep_cue_points=keep_cue_points)
     except OSError as error:
-        if error.filename == str(tags_from):  # it has vanished
+        if error.filename == str(tags_from):  # removed meanwhile
             raise libsndfile.read_error(tags_from, error) from error
         raise
 
@@ -303,10 +280,10 @@ def _check_finite_blocks(
 
 
 def _audio_info(path: Path, file: libsndfile.SequentialFile | MediaFile, max_channels: int) -> AudioInfo:
-    form = AudioFormat(file.format, file.subtype, file.endian)
-    if isinstance(file, libsndfile.SequentialFile) and form.container not in WRITABLE_SUBTYPES:
+    audio_format = AudioFormat(file.format, file.subtype, file.endian)
+    if isinstance(file, libsndfile.SequentialFile) and audio_format.container not in WRITABLE_SUBTYPES:
         raise AudioError(
-            f"{printable(path)} is a {form.container} file, which is not read here: "
+            f"{printable(path)} is a {audio_format.container} file, which Tonewood does not read: "
             "convert it to .wav or .flac"
         )
     if not MIN_RATE <= file.samplerate <= MAX_RATE:
@@ -320,12 +297,12 @@ def _audio_info(path: Path, file: libsndfile.SequentialFile | MediaFile, max_cha
         )
     frames = None if file.frames == UNKNOWN_LENGTH else int(file.frames)
     tracks = file.tracks if isinstance(file, MediaFile) else 1
-    return AudioInfo(int(file.samplerate), int(file.channels), frames, form, tracks)
+    return AudioInfo(int(file.samplerate), int(file.channels), frames, audio_format, tracks)
 
 
 def _check_duration(path: Path, info: AudioInfo, frames: int, min_seconds: float) -> None:
     if frames == 0:
-        raise AudioError(f"{printable(path)} holds no samples: record or export it again")
+        raise AudioError(f"{printable(path)} contains no samples: record or export it again")
     if frames < min_seconds * info.rate:
         raise AudioError(
             f"{printable(path)} lasts {frames / info.rate:.2g} s; {min_seconds:g} s are needed: "
@@ -333,16 +310,16 @@ def _check_duration(path: Path, info: AudioInfo, frames: int, min_seconds: float
         )
 
 
-def _check_not_silent(path: Path, low: AudioArray, high: AudioArray) -> None:
+def _check_not_silent(path: Path, low: Samples, high: Samples) -> None:
     peak = float(max(-low.min(), high.max()))
     if peak < SILENCE_PEAK:
         level = f"{20 * np.log10(peak):.0f}" if peak > 0 else "-inf"
         raise AudioError(
             f"{printable(path)} is silent: its peak is {level} dB re full scale; "
-            f"{20 * np.log10(SILENCE_PEAK):.0f} dB are needed: check the take"
+            f"{20 * np.log10(SILENCE_PEAK):.0f} dB are needed: check the recording"
         )
     if (low == high).all():
         raise AudioError(
             f"{printable(path)} is constant ({high[0]:.3g} throughout, an offset without sound): "
-            "check the take"
+            "check the recording"
         )

@@ -1,7 +1,4 @@
-"""A recording in memory: what a header says, samples with their rate, resampling.
-
-Recordings are found below a folder, and named by their content.
-"""
+"""Recordings in memory: samples with their rate, resampling; and audio files below a folder."""
 
 import hashlib
 import os
@@ -10,32 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 
-from tonewood.audio_io import ffmpeg, libsndfile
+from tonewood.audio_io import libsndfile
+from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, readable_suffixes
 from tonewood.errors import FolderError, printable
-
-AudioArray = npt.NDArray[np.float32]
+from tonewood.utils.arrays import Samples
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a recording's header says.
+    """Header of a recording.
 
     Parameters
     ----------
     rate : int
         Samples per second.
     channels : int
-        Number of channels.
     frames : int or None
-        Samples in each channel, as promised; None if not stated.
+        Samples per channel, as the header declares; None if it does not.
     format : AudioFormat
-        Container and encoding.
     tracks : int
-        Audio tracks, of which the first is meant.
+        Audio tracks; the header is that of the first.
     """
 
     rate: int
@@ -46,13 +40,13 @@ class AudioInfo:
 
     @property
     def duration(self) -> float | None:
-        """Promised duration in seconds."""
+        """Declared duration in seconds."""
         return None if self.frames is None else self.frames / self.rate
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A recording in memory.
+    """Recording in memory.
 
     Parameters
     ----------
@@ -62,12 +56,10 @@ class Recording:
     rate : int
         Samples per second.
     format : AudioFormat
-        How the file keeps them.
-    path : Path
-        Where they were read.
+        Format of the file at `path`.
     """
 
-    samples: AudioArray
+    samples: Samples
     rate: int
     format: AudioFormat
     path: Path
@@ -84,47 +76,41 @@ class Recording:
 
     @property
     def clipped(self) -> bool:
-        """Whether some channel stays at full scale; see `is_clipped`."""
+        """True if a channel stays at full scale; see `is_clipped`."""
         return is_clipped(self.samples, self.format)
 
-    def mono(self) -> AudioArray:
-        """Mean of the channels, ``(samples,)``."""
-        return to_mono(self.samples)
-
-    def at_rate(self, rate: int) -> AudioArray:
-        """Mean of the channels at another rate (Hz), ``(samples,)``; see :func:`resample`."""
-        return resample(self.mono(), self.rate, rate)
+    def at_rate(self, rate: int) -> Samples:
+        """Mean of the channels at another rate (Hz), (samples,); see :func:`resample`."""
+        return resample(to_mono(self.samples), self.rate, rate)
 
 
-def to_mono(samples: AudioArray) -> AudioArray:
-    """Mean of the channels, ``(samples,)``, of ``(channels, samples)``."""
-    mean: AudioArray = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+def to_mono(samples: Samples) -> Samples:
+    """Return the mean of the channels, (samples,), of (channels, samples)."""
+    # Summed in double precision, so that the mean of equal channels is exactly one of them.
+    mean: Samples = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
 
 
-def resample(samples: AudioArray, from_rate: int, to_rate: int) -> AudioArray:
+def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
     """Resample along the last axis with soxr's HQ filter (linear phase, aliases at -140 dB).
 
     Parameters
     ----------
     samples : ndarray, (samples,) or (channels, samples)
-        Audio at `from_rate`.
-    from_rate, to_rate : int
-        Samples per second.
 
     Returns
     -------
     ndarray of float32
-        Same layout; ``samples · to_rate / from_rate`` long, rounded. Time zero stays in place.
+        Same layout; `samples · to_rate / from_rate` long, rounded. Time zero stays in place.
     """
     if from_rate == to_rate:
         return samples.astype(np.float32)
-    turned = soxr.resample(np.ascontiguousarray(samples.T), from_rate, to_rate, quality="HQ")
-    return np.ascontiguousarray(np.asarray(turned, dtype=np.float32).T)
+    resampled = soxr.resample(np.ascontiguousarray(samples.T), from_rate, to_rate, quality="HQ")
+    return np.ascontiguousarray(np.asarray(resampled, dtype=np.float32).T)
 
 
 class Resampler:
-    """`resample` for a waveform (samples,) that comes in blocks."""
+    """Streaming version of `resample` for a waveform (samples,)."""
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
         self._stream = (
@@ -133,68 +119,72 @@ class Resampler:
             else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
         )
 
-    def push(self, block: AudioArray) -> AudioArray:
-        """What can be had so far of a block; later blocks bring the rest."""
+    def push(self, block: Samples) -> Samples:
+        """Resample a block; its last samples come with the next block."""
         if self._stream is None:
             return block
         return np.asarray(self._stream.resample_chunk(block), dtype=np.float32)
 
-    def flush(self) -> AudioArray:
-        """What is left; nothing can be pushed after it."""
-        nothing = np.zeros(0, np.float32)
+    def flush(self) -> Samples:
+        """Return the remaining samples; nothing can be pushed afterwards."""
+        empty = np.zeros(0, np.float32)
         if self._stream is None:
-            return nothing
-        return np.asarray(self._stream.resample_chunk(nothing, last=True), dtype=np.float32)
+            return empty
+        return np.asarray(self._stream.resample_chunk(empty, last=True), dtype=np.float32)
 
 
-def resample_blocks(blocks: Iterable[AudioArray], from_rate: int, to_rate: int) -> Iterator[AudioArray]:
-    """All that `Resampler` makes of some blocks (samples,)."""
+def resample_blocks(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
+    """Resample a waveform that comes in blocks (samples,)."""
     resampler = Resampler(from_rate, to_rate)
     for block in blocks:
         yield resampler.push(block)
     yield resampler.flush()
 
 
-def is_clipped(samples: AudioArray, audio_format: AudioFormat) -> bool:
-    """Whether some channel of samples (channels, samples) stays at full scale.
+def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
+    """Return True if a channel of samples (channels, samples) stays at full scale.
 
-    On one side, for three samples or more: one or two there are an ordinary peak. Full scale is
-    the largest positive integer of the format (limiters clip both sides to it), or 1 for floats
-    and codecs.
+    It takes three samples in a row on the same side: one or two are an ordinary peak. Full scale
+    is the largest positive integer of the format (limiters clip both sides to it), or 1 for floats
+    and lossy codecs.
     """
     bits = audio_format.integer_bits
-    # Seen through float32, which keeps 24 bits: 32-bit full scale reads as 1.
+    # In float32, which has 24 significant bits, 32-bit full scale reads as 1.
     top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
-    if max(samples.max(initial=0), -samples.min(initial=0)) < top:
+    if max(samples.max(initial=0), -samples.min(initial=0)) < top:  # the usual case, and much faster
         return False
     return any(
-        bool(np.any(there[:, :-2] & there[:, 1:-1] & there[:, 2:]))
-        for there in (samples >= top, samples <= -top)
+        bool(np.any(at_top[:, :-2] & at_top[:, 1:-1] & at_top[:, 2:]))
+        for at_top in (samples >= top, samples <= -top)
     )
 
 
 def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """List every audio file below a folder, sorted by path, by suffix only.
+    """List every audio file below a folder by its suffix, sorted by path.
 
-    What needs PyAV is listed where that is installed.
-
-    Hidden files and folders are skipped. Symbolic links are followed, but a folder or file that
-    has been met is not listed again: links may form loops, and a take listed twice could fall
-    into both halves of a split.
+    Formats that need PyAV are listed if it is installed. Hidden files and folders are skipped.
+    Symbolic links are followed, but each target is listed once: links may form loops, and a
+    recording listed twice could fall into both halves of a split.
 
     Raises
     ------
     FolderError
-        If there is no such folder, it (or one below it) cannot be read, or no audio is in it.
+        The folder does not exist, it or one below it cannot be read, or it contains no audio.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        kind = "is a file" if folder.exists() else "does not exist"
-        raise FolderError(f"{printable(folder)} {kind}; a folder of recordings is needed: name one")
-    met = {os.path.realpath(folder)}
-    found: list[Path] = []
-    needing: list[str] = []
-    known = readable_suffixes()
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise FolderError(f"{printable(folder)} {problem}; a folder of recordings is needed: name one")
+    visited = {os.path.realpath(folder)}
+    paths: list[Path] = []
+    needs_pyav: list[str] = []
+    readable = readable_suffixes()
+
+    def is_new(root: str, name: str) -> bool:
+        real = os.path.realpath(Path(root) / name)
+        new = real not in visited
+        visited.add(real)
+        return new
 
     def refuse(error: OSError) -> None:
         raise FolderError(
@@ -202,39 +192,33 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
             "needed: change its permissions or move it away"
         ) from error
 
+    # `folders` is changed in place: os.walk then visits in a fixed order, and skips the removed ones.
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [n for n in sorted(folders) if n[0] != "." and _is_new_path(root, n, met)]
+        folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(root, name)]
         for name in sorted(files):
             suffix = Path(name).suffix.lower()
-            if name.startswith(".") or suffix not in WRITABLE_SUFFIXES | ffmpeg.FFMPEG_SUFFIXES:
+            if name.startswith(".") or suffix not in WRITABLE_SUFFIXES | FFMPEG_SUFFIXES:
                 continue
-            if suffix not in known:
-                needing.append(name)
-            elif _is_new_path(root, name, met):
-                found.append(Path(root) / name)
-    if not found and needing:
+            if suffix not in readable:
+                needs_pyav.append(name)
+            elif is_new(root, name):
+                paths.append(Path(root) / name)
+    if not paths and needs_pyav:
         raise FolderError(
-            f"{printable(folder)} holds only recordings such as {printable(min(needing))}, which need PyAV "
-            "to be read: pip install 'tonewood[media]'"
+            f"{printable(folder)} contains only recordings such as {printable(min(needs_pyav))}, which "
+            "need PyAV: pip install '.[media]'"
         )
-    if not found:
-        kinds = " ".join(sorted(known))
-        raise FolderError(f"no audio file below {printable(folder)}; {kinds} are looked for: add some")
-    return sorted(found)
+    if not paths:
+        raise FolderError(
+            f"no audio file below {printable(folder)}; {' '.join(sorted(readable))} are read: add some"
+        )
+    return sorted(paths)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file's bytes, read in pieces; AudioError if unreadable."""
+    """Return the hexadecimal SHA-256 of a file's bytes; AudioError if it cannot be read."""
     try:
-        with Path(path).open("rb") as stream:
+        with Path(path).open("rb") as stream:  # read in blocks: a file may be larger than memory
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise libsndfile.read_error(Path(path), error) from error
-
-
-def _is_new_path(root: str, name: str, seen: set[str]) -> bool:
-    real = os.path.realpath(Path(root) / name)
-    if real in seen:
-        return False
-    seen.add(real)
-    return True

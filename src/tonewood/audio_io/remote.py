@@ -1,6 +1,6 @@
-"""Places beyond this machine: URLs such as s3://bucket/take.wav, through fsspec.
+"""Files at URLs such as s3://bucket/take.wav, through fsspec.
 
-What lies there is worked on in a local copy, and what was made is put there whole.
+Inputs are copied to this machine, and outputs are uploaded whole.
 """
 
 import shutil
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 Location = Path | str
 """A path on this machine, or a URL."""
 
-# What is put into these appears whole or not at all; elsewhere a name is taken at the end.
+# Uploads to these appear whole or not at all; elsewhere they are renamed at the end.
 _ATOMIC_SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "az", "memory")
 _EXTRA_OF_SCHEME = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 def parse_location(text: str) -> Location:
-    """Path or URL that a text names; file:///… is a path.
+    """Return the path or URL that a text names; file:///… is a path.
 
     Examples
     --------
-    >>> place("s3://takes/a.wav")
+    >>> parse_location("s3://takes/a.wav")
     's3://takes/a.wav'
-    >>> place("file:///takes/a%20b.wav").name
+    >>> parse_location("file:///takes/a%20b.wav").name
     'a b.wav'
     """
     scheme, colon, _ = text.partition("://")
@@ -49,35 +49,30 @@ def parse_location(text: str) -> Location:
 
 
 def url_name(url: str) -> str:
-    """Last part of a URL.
+    """Return the last part of a URL.
 
     Examples
     --------
-    >>> name_of("s3://takes/day/a.wav")
+    >>> url_name("s3://takes/day/a.wav")
     'a.wav'
     """
     return PurePosixPath(url).name
 
 
 def join_location(folder: Location, relative: str) -> Location:
-    """Place of a name below a folder."""
+    """Return the location of a relative name below a folder."""
     return folder / relative if isinstance(folder, Path) else f"{folder}/{relative}"
 
 
-def append_suffix(location: Location, suffix: str) -> Location:
-    """Place that is named like another, and a suffix."""
-    return location.with_name(location.name + suffix) if isinstance(location, Path) else location + suffix
-
-
 def url_exists(url: str) -> bool:
-    """Whether a file or folder is there."""
+    """Return True if a file or folder exists at a URL."""
     with _remote_errors(url, AudioError):
         system, path = _filesystem_of(url)
         return bool(system.exists(path))
 
 
 def is_url_folder(url: str) -> bool:
-    """Whether something lies below a URL; AudioError if nothing is there at all."""
+    """Return True for a folder, False for a file; AudioError if neither exists."""
     with _remote_errors(url, AudioError):
         system, path = _filesystem_of(url)
         if system.isdir(path):
@@ -88,17 +83,18 @@ def is_url_folder(url: str) -> bool:
 
 
 def list_url_files(url: str) -> list[str]:
-    """URLs of all files below a URL, sorted; what is hidden is left out."""
+    """List the URLs of all files below a URL, sorted, without hidden ones."""
     with _remote_errors(url, AudioError):
         system, path = _filesystem_of(url)
+        # Paths of `find` have no scheme, and a bucket or folder in front, depending on the system.
         root = system._strip_protocol(path).rstrip("/")
-        inside = [found.removeprefix(root).lstrip("/") for found in system.find(root)]
-    seen = (it for it in inside if not any(part[:1] == "." for part in it.split("/")))
-    return [f"{url}/{it}" for it in sorted(seen)]
+        names = [file.removeprefix(root).lstrip("/") for file in system.find(root)]
+    visible = (name for name in names if not any(part[:1] == "." for part in name.split("/")))
+    return [f"{url}/{name}" for name in sorted(visible)]
 
 
 def read_url_bytes(url: str) -> bytes | None:
-    """Bytes of a small file; None if it is not there."""
+    """Return the bytes of a small file; None if it does not exist."""
     with _remote_errors(url, AudioError):
         system, path = _filesystem_of(url)
         return bytes(system.cat_file(path)) if system.exists(path) else None
@@ -106,14 +102,14 @@ def read_url_bytes(url: str) -> bytes | None:
 
 @contextmanager
 def local_copy(location: Location) -> Iterator[Path]:
-    """A file's path on this machine: its own, or that of a copy that goes when the block ends.
+    """Yield the path of a file on this machine, which is a temporary copy if it is at a URL.
 
     Raises
     ------
     AudioError
-        It cannot be had.
+        It cannot be copied.
     OutputError
-        There is no room for a copy.
+        The disk has no space for a copy.
     """
     if isinstance(location, Path):
         yield location
@@ -129,7 +125,7 @@ def local_copy(location: Location) -> Iterator[Path]:
 
 
 def upload_file(local: Path, url: str, *, overwrite: bool = False) -> None:
-    """Put a file at a URL, whole or not at all; OutputError if it exists or cannot be."""
+    """Upload a file, whole or not at all; OutputError if that fails or the URL exists."""
     with _remote_errors(url, OutputError):
         system, path = _filesystem_of(url)
         if not overwrite and system.exists(path):
@@ -142,7 +138,7 @@ def upload_file(local: Path, url: str, *, overwrite: bool = False) -> None:
         try:
             system.put_file(str(local), temporary)
             system.mv(temporary, path)
-        except BaseException:
+        except BaseException:  # an interrupt too must not leave half a file
             if system.exists(temporary):
                 system.rm_file(temporary)
             raise
@@ -156,39 +152,35 @@ def remove_url(url: str) -> None:
 
 
 def check_url(url: str) -> None:
-    """Raise CallError or MissingExtraError if nothing here reaches such URLs."""
+    """Raise CallError or MissingExtraError if no installed package reads such URLs."""
     _filesystem_of(url)
 
 
 def is_shared_url(url: str) -> bool:
-    """Whether other processes see the same place."""
+    """Return True if other processes see the same files at a URL."""
     return not url.startswith("memory://")
 
 
 @contextmanager
 def _remote_errors(url: str, error_type: type[TonewoodError]) -> Iterator[None]:
-    """Turn whatever a far file system raises into one line."""
+    """Turn every exception of a remote file system into an error of one line."""
     try:
         yield
     except TonewoodError:
         raise
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             free = shutil.disk_usage(tempfile.gettempdir()).free >> 20
             raise OutputError(
-                f"no room for a copy of {printable(url)} ({free} MB free): free some or set TMPDIR"
+                f"no space for a copy of {printable(url)} ({free} MB free): free some or set TMPDIR"
             ) from error
         raise error_type(
-            f"{printable(url)} cannot be had ({_first_error_line(error)}): check name and access"
-        ) from error
-    except Exception as error:
-        raise error_type(
-            f"{printable(url)} cannot be had ({_first_error_line(error)}): check name and access"
+            f"{printable(url)} cannot be reached ({_first_error_line(error)}): check its name and your access"
         ) from error
 
 
 def _first_error_line(error: Exception) -> str:
-    """First line of what a far file system says."""
+    """Return the first line of a remote file system's message."""
     lines = str(error).splitlines()
     return printable(lines[0]) if lines else type(error).__name__
 
@@ -198,13 +190,13 @@ def _filesystem_of(url: str) -> "tuple[AbstractFileSystem, str]":
     try:
         from fsspec.core import url_to_fs
 
-        # What others put there meanwhile is to be seen.
+        # Without a cache of listings, files that others upload meanwhile are found.
         options: dict[str, Any] = {} if scheme == "memory" else {"use_listings_cache": False}
         system, path = url_to_fs(url, **options)
     except ImportError:
         extra = _EXTRA_OF_SCHEME.get(scheme)
-        hint = f"pip install 'tonewood[{extra}]'" if extra else "install fsspec's package for it"
-        raise MissingExtraError(f"{scheme}:// needs more than is installed: {hint}") from None
+        hint = f"pip install '.[{extra}]'" if extra else "install fsspec's package for it"
+        raise MissingExtraError(f"{scheme}:// needs a package that is not installed: {hint}") from None
     except ValueError as error:
         raise CallError(
             f"{printable(url)} cannot be reached ({_first_error_line(error)}): name another"

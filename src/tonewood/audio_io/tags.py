@@ -1,14 +1,12 @@
-"""Title, artist, cover, cue points: what is said of a sound goes along with it.
+"""Copy tags, covers and cue points between recordings, and keep their bytes reproducible.
 
-Between files of one kind it goes as it is; between kinds, as comments ``KEY=value`` and pictures,
-as far as both know them. All of it comes from the input, so that the same input and the same
-samples are the same bytes. What is damaged is left out. Sources: RFC 9639 (FLAC), RFC 3533 and
-7845 (Ogg, Opus), the Vorbis I specification, ID3v2.
+Between files of the same kind tags are copied unchanged; otherwise as comments ``KEY=value`` and
+pictures, as far as both kinds support them. Damaged tags are skipped. Sources: RFC 9639 (FLAC), RFC
+3533 and 7845 (Ogg, Opus), the Vorbis I specification, ID3v2.
 
-The same sound, the same bytes: what libsndfile adds by the clock and by chance is taken out.
-
-It states the time in the PEAK chunk of float wav and aiff files, and draws the serial number of an
-Ogg stream (RFC 3533), which every page repeats and includes in its checksum.
+The same samples and the same input give the same bytes. libsndfile prevents that in two places: it
+writes the time into the PEAK chunk of float .wav and .aiff files, and draws the serial number of an
+Ogg stream, which every page repeats and includes in its checksum.
 """
 
 import base64
@@ -29,77 +27,63 @@ _OGG_SERIAL = b"wood"
 
 
 def make_deterministic(path: Path) -> None:
-    """Rewrite in place what is not of the sound; files of other kinds are left alone."""
+    """Overwrite the time and the random serial number that libsndfile wrote into a file."""
     with path.open("r+b") as file:
         magic = file.read(4)
         if magic == b"OggS":
             _renumber_ogg_pages(file)
         elif magic in (b"RIFF", b"RIFX", b"FORM"):
-            _clear_peak_time(file, "little" if magic == b"RIFF" else "big")
-
-
-def _clear_peak_time(file: BinaryIO, order: str) -> None:
-    """Set the time of a PEAK chunk, which stands before the samples, to 0."""
-    place = 12
-    while True:
-        file.seek(place)
-        head = file.read(8)
-        if len(head) < 8 or head[:4] in (b"data", b"SSND"):
-            return
-        if head[:4] == b"PEAK":
-            file.seek(place + 12)  # identifier, size and version come first
-            file.write(bytes(4))
-            return
-        size = int.from_bytes(head[4:], order)  # type: ignore[arg-type]
-        place += 8 + size + size % 2
+            for chunk in headers.iter_container_chunks(file, magic, path.stat().st_size):
+                if chunk.name == b"PEAK":
+                    file.seek(chunk.start + 4)  # the version comes first
+                    file.write(bytes(4))
+                    return
 
 
 def _renumber_ogg_pages(file: BinaryIO) -> None:
-    """Give every page the same serial number, its place in the row, and its checksum."""
-    place = number = 0
+    """Set serial number, page number and checksum of every page."""
+    offset = number = 0
     while True:
-        file.seek(place)
+        file.seek(offset)
         head = file.read(27)
         if len(head) < 27:
             return
         lacing = file.read(head[26])
         page = head[:14] + _OGG_SERIAL + number.to_bytes(4, "little") + bytes(4) + head[26:] + lacing
         page += file.read(sum(lacing))
-        file.seek(place)
+        file.seek(offset)
         file.write(page[:22] + _ogg_checksum(page).to_bytes(4, "little") + page[26:])
-        place, number = place + len(page), number + 1
+        offset, number = offset + len(page), number + 1
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """CRC-32 of polynomial 04c11db7, bits unreversed, from 0: zlib's, seen in a mirror."""
+    """Return the CRC-32 of RFC 3533: zlib's polynomial, but bits not reversed and started at 0."""
     mirrored = zlib.crc32(page.translate(_BIT_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
-_MAX_FLAC_BLOCK_BYTES = 2**24 - 1  # bytes of a flac block
+_MAX_FLAC_BLOCK_BYTES = 2**24 - 1  # the header counts in 24 bits
 _PICTURE_KEY = b"METADATA_BLOCK_PICTURE="
 _STREAMINFO, _APPLICATION, _SEEKTABLE, _COMMENT, _CUESHEET, _COVER = 0, 2, 3, 4, 5, 6
 _TEXT_FIELDS = (
     "title", "artist", "album", "date", "genre", "comment", "copyright", "license", "tracknumber",
 )  # fmt: skip
-_OGG_COMMENT_HEADERS = {
-    b"\x03vorbis": (3, b"\x01"),
-    b"OpusTags": (2, b""),
-}  # header packets, end of comments
+# Start of the comment packet: number of header packets, and the end of the comment packet.
+_OGG_COMMENT_HEADERS = {b"\x03vorbis": (3, b"\x01"), b"OpusTags": (2, b"")}
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What is said of a sound.
+    """Tags of a recording.
 
     Parameters
     ----------
     comments : tuple of bytes
         ``KEY=value``, UTF-8.
     pictures : tuple of bytes
-        Flac's picture blocks.
+        FLAC picture blocks.
     flac_blocks : tuple of (int, bytes)
-        Other blocks of a flac, by type.
+        Other FLAC metadata blocks, with their types.
     """
 
     comments: tuple[bytes, ...] = ()
@@ -108,17 +92,17 @@ class Tags:
 
 
 def copy_tags(source: Path, output: Path, *, keep_cue_points: bool) -> None:
-    """Put into an output what its source says of the sound.
+    """Copy the tags of a recording into an output.
 
     Parameters
     ----------
     keep_cue_points : bool
-        Whether rate and length are the source's, so that cue points stay where they are.
+        True if the output has the source's rate and length, so that cue points stay valid.
     """
-    kinds = headers.container_family(source), headers.container_family(output)
-    if kinds[1] and kinds[0] == kinds[1]:
-        if found := headers.read_tag_chunks(source, keep_cue_points):
-            headers.append_chunks(output, found)
+    family = headers.container_family(output)
+    if family and family == headers.container_family(source):
+        if tag_chunks := headers.read_tag_chunks(source, keep_cue_points):
+            headers.append_chunks(output, tag_chunks)
     elif _is_mp3(source) and _is_mp3(output):
         _copy_id3(source, output)
     else:
@@ -130,7 +114,7 @@ def copy_tags(source: Path, output: Path, *, keep_cue_points: bool) -> None:
 
 
 def read_tags(path: Path, *, keep_cue_points: bool = True) -> Tags:
-    """Tags of a file; ValueError, IndexError or struct.error where they are damaged."""
+    """Read the tags of a file; ValueError, IndexError or struct.error if they are damaged."""
     with path.open("rb") as file:
         magic = file.read(4)
         if magic == b"fLaC":
@@ -138,10 +122,10 @@ def read_tags(path: Path, *, keep_cue_points: bool = True) -> Tags:
         if magic == b"OggS":
             file.seek(0)
             return _read_ogg_tags(file)
-    if kind := ffmpeg.detect_container(path):
-        with ffmpeg.MediaFile(path, kind) as it:
-            texts = tuple(f"{key}={text}".encode() for key, text in it.comments.items())
-            cover = it.cover()
+    if container := ffmpeg.detect_container(path):
+        with ffmpeg.MediaFile(path, container) as media:
+            texts = tuple(f"{key}={text}".encode() for key, text in media.comments.items())
+            cover = media.cover()
             return Tags(texts, (_flac_picture(*cover),) if cover else ())
     try:
         with soundfile.SoundFile(path) as sound:
@@ -152,7 +136,7 @@ def read_tags(path: Path, *, keep_cue_points: bool = True) -> Tags:
 
 
 def write_tags(path: Path, tags: Tags) -> None:
-    """Put tags into a flac or Ogg in place of its own, or into a wav that has none; no others."""
+    """Replace the tags of a FLAC or Ogg, or add them to a .wav that has none; skip other files."""
     if tags == Tags():
         return
     with path.open("rb") as file:
@@ -161,41 +145,41 @@ def write_tags(path: Path, tags: Tags) -> None:
         _write_flac_tags(path, tags)
     elif magic == b"OggS":
         _write_ogg_tags(path, tags)
-    elif headers.container_family(path) == "wav" and (made := headers.info_list_chunks(tags.comments)):
-        headers.append_chunks(path, made)
+    elif headers.container_family(path) == "wav" and (info := headers.info_list_chunks(tags.comments)):
+        headers.append_chunks(path, info)
 
 
-# --- Comments, as Vorbis, Opus and flac write them
+# --- Comments of Vorbis, Opus and FLAC
 
 
 def _parse_comments(content: bytes) -> tuple[bytes, ...]:
     (size,) = struct.unpack_from("<I", content)
-    at = 4 + size
-    (count,) = struct.unpack_from("<I", content, at)
-    at, found = at + 4, []
-    if count * 4 > len(content):
+    offset = 4 + size
+    (count,) = struct.unpack_from("<I", content, offset)
+    offset, comments = offset + 4, []
+    if count * 4 > len(content):  # damaged: do not loop over four billion comments
         raise ValueError
     for _ in range(count):
-        (size,) = struct.unpack_from("<I", content, at)
-        if at + 4 + size > len(content):
+        (size,) = struct.unpack_from("<I", content, offset)
+        if offset + 4 + size > len(content):
             raise ValueError
-        found.append(content[at + 4 : at + 4 + size])
-        at += 4 + size
-    return tuple(it for it in found if b"=" in it)
+        comments.append(content[offset + 4 : offset + 4 + size])
+        offset += 4 + size
+    return tuple(comment for comment in comments if b"=" in comment)
 
 
 def _format_comments(old_comments: bytes, comments: tuple[bytes, ...]) -> bytes:
-    """Comments, with the vendor (who encoded the file) of those that were there before."""
+    """Pack comments behind the vendor (the encoder) of the comments that they replace."""
     (size,) = struct.unpack_from("<I", old_comments)
-    packed = (struct.pack("<I", len(it)) + it for it in comments)
+    packed = (struct.pack("<I", len(comment)) + comment for comment in comments)
     return old_comments[: 4 + size] + struct.pack("<I", len(comments)) + b"".join(packed)
 
 
-# --- Flac
+# --- FLAC
 
 
 def _read_flac_blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Metadata blocks from where a file stands, up to its first frame."""
+    """Yield type and content of the metadata blocks, from the file's position to its first frame."""
     last = False
     while not last:
         head = file.read(4)
@@ -223,22 +207,22 @@ def _read_flac_tags(file: BinaryIO, keep_cue_points: bool) -> Tags:
 def _write_flac_tags(path: Path, tags: Tags) -> None:
     with path.open("rb") as file:
         file.seek(4)
-        there = list(_read_flac_blocks(file))
+        old = list(_read_flac_blocks(file))
         end = file.tell()
-    vendor = next((it for kind, it in there if kind == _COMMENT), struct.pack("<II", 0, 0))
-    made = [(kind, it) for kind, it in there if kind in (_STREAMINFO, _SEEKTABLE)]
-    made.append((_COMMENT, _format_comments(vendor, tags.comments)))
-    made += [*((_COVER, it) for it in tags.pictures), *tags.flac_blocks]
-    made = [(kind, it) for kind, it in made if len(it) <= _MAX_FLAC_BLOCK_BYTES]
+    comments = next((content for kind, content in old if kind == _COMMENT), struct.pack("<II", 0, 0))
+    new = [(kind, content) for kind, content in old if kind in (_STREAMINFO, _SEEKTABLE)]
+    new.append((_COMMENT, _format_comments(comments, tags.comments)))
+    new += [*((_COVER, picture) for picture in tags.pictures), *tags.flac_blocks]
+    new = [(kind, content) for kind, content in new if len(content) <= _MAX_FLAC_BLOCK_BYTES]
     head = b""
-    for number, (kind, content) in enumerate(made, start=1):
-        flag = 0x80 if number == len(made) else 0
-        head += bytes([flag | kind]) + len(content).to_bytes(3, "big") + content
+    for number, (kind, content) in enumerate(new, start=1):
+        last_flag = 0x80 if number == len(new) else 0
+        head += bytes([last_flag | kind]) + len(content).to_bytes(3, "big") + content
     headers.replace_bytes(path, 4, end, head)
 
 
 def _flac_picture(content: bytes, mime: str, width: int, height: int) -> bytes:
-    """Flac's picture block of a front cover."""
+    """Return the FLAC picture block of a front cover."""
     name = mime.encode()
     return (
         struct.pack(">II", 3, len(name)) + name
@@ -250,7 +234,7 @@ def _flac_picture(content: bytes, mime: str, width: int, height: int) -> bytes:
 
 
 def _read_ogg_packets(file: BinaryIO, count: int) -> Iterator[bytes]:
-    """The first packets of an Ogg's first stream."""
+    """Yield the first packets of the first stream of an Ogg."""
     packet, serial = b"", None
     while count:
         head = file.read(27)
@@ -261,12 +245,12 @@ def _read_ogg_packets(file: BinaryIO, count: int) -> Iterator[bytes]:
         serial = serial or head[14:18]
         if head[14:18] != serial:
             continue
-        at = 0
+        start = 0
         for lace in lacing:
-            packet, at = packet + body[at : at + lace], at + lace
+            packet, start = packet + body[start : start + lace], start + lace
             if len(packet) > 2 * _MAX_FLAC_BLOCK_BYTES:
                 raise ValueError
-            if lace < 255 and count:
+            if lace < 255 and count:  # a lace of 255 continues in the next
                 yield packet
                 packet, count = b"", count - 1
 
@@ -289,39 +273,39 @@ def _read_ogg_tags(file: BinaryIO) -> Tags:
 
 
 def _write_ogg_tags(path: Path, tags: Tags) -> None:
-    pictures = tuple(_PICTURE_KEY + base64.b64encode(it) for it in tags.pictures)
+    pictures = tuple(_PICTURE_KEY + base64.b64encode(picture) for picture in tags.pictures)
     with path.open("rb") as file:
         _, before = _read_ogg_packets(file, 2)
         start = next(head for head in _OGG_COMMENT_HEADERS if before.startswith(head))
         count, end = _OGG_COMMENT_HEADERS[start]
         file.seek(0)
         first, _, *rest = _read_ogg_packets(file, count)
-        # Sound begins on a page of its own, as both codecs demand.
-        sound = file.tell()
+        # Both codecs require that the audio starts on a new page.
+        audio_start = file.tell()
     comments = start + _format_comments(before[len(start) :], tags.comments + pictures) + end
     if len(comments) > _MAX_FLAC_BLOCK_BYTES:
         return
-    headers.replace_bytes(path, 28 + len(first), sound, _paginate([comments, *rest]))
+    headers.replace_bytes(path, 28 + len(first), audio_start, _paginate([comments, *rest]))
     make_deterministic(path)
 
 
 def _paginate(packets: list[bytes]) -> bytes:
-    """Pages of packets; `make_deterministic` numbers them and adds their checksums."""
+    """Return pages of packets; `make_deterministic` adds their numbers and checksums."""
     laces: list[bytes] = []
     for packet in packets:
-        laces += [packet[at : at + 255] for at in range(0, len(packet), 255)]
+        laces += [packet[start : start + 255] for start in range(0, len(packet), 255)]
         laces += [b""] if len(packet) % 255 == 0 else []
-    pages, goes_on = b"", False
-    for at in range(0, len(laces), 255):
-        page = laces[at : at + 255]
-        ends = any(len(it) < 255 for it in page)
-        head = struct.pack("<4sBBq12xB", b"OggS", 0, goes_on, 0 if ends else -1, len(page))
-        pages += head + bytes(len(it) for it in page) + b"".join(page)
-        goes_on = len(page[-1]) == 255
+    pages, continued = b"", False
+    for start in range(0, len(laces), 255):
+        page = laces[start : start + 255]
+        packet_ends = any(len(lace) < 255 for lace in page)
+        head = struct.pack("<4sBBq12xB", b"OggS", 0, continued, 0 if packet_ends else -1, len(page))
+        pages += head + bytes(len(lace) for lace in page) + b"".join(page)
+        continued = len(page[-1]) == 255
     return pages
 
 
-# --- Mp3
+# --- MP3
 
 
 def _is_mp3(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""An audit as one page: verdicts, spectra of both folders, and every suspicious feature."""
+"""Write an audit as an HTML page: verdicts, spectra of both folders, suspicious features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,46 +34,45 @@ from tonewood.utils.atomic_write import write_text
 
 _SIDE_COLORS = {"reference": "tab:blue", "source": "tab:orange"}
 _VERDICT_TEXT: dict[AuditVerdict, str] = {
-    "fine": "No trace of room, microphone or codec tells the folders apart, as far as was asked.",
-    "untested": "There are too few recordings to tell a habit from chance.",
-    "beware": "Something besides the instrument tells the folders apart, though not always or not "
-    "to the scorer: see what to do below.",
-    "confounded": "Something besides the instrument tells the folders apart: a network that learns "
-    "from them need not have learnt the instrument. Do what stands below, then train.",
+    "fine": "No feature of room, microphone or codec separates the folders.",
+    "untested": "There are too few recordings to distinguish a difference from chance.",
+    "beware": "Something besides the instrument separates the folders, but not reliably, or not in a way "
+    "that the scorer can use. See the remedies below.",
+    "confounded": "Something besides the instrument separates the folders. A network that learns from them "
+    "may learn that instead of the instrument. Follow the remedies below before you train.",
 }
 
 
 def write_audit_report(
     path: Path, result: AuditResult, model: Model | None, *, overwrite: bool = False
 ) -> None:
-    """Write the report of an audit, whole or not at all.
+    """Write the report of an audit.
 
     Parameters
     ----------
     model : Model, optional
-        One that was trained on these folders, to set its accuracy beside.
+        Model trained on these folders; the report adds its accuracy.
     """
-    found = result.audit
-    blocks: list[ReportBlock] = [f"Verdict: {found.verdict}. {_VERDICT_TEXT[found.verdict]}"]
-    if found.verdict != "fine":
-        blocks.append(f"{summarize_audit(found)[0].capitalize()}.")
-    blocks += [_findings_table(found), *_baseline_blocks(found, model), ReportHeading("Spectra")]
-    blocks.append(
-        ReportFigure(
-            "Long-term spectra and floors",
-            plot_folder_spectra(result),
-            "Level in third octaves, each recording brought to -23 LUFS: of the whole, and of the "
-            "rests, broken. Line: median of the folder; shade: quartiles. That the upper lines "
-            "differ is what an instrument may do; the lower ones are room and equipment.",
-        )
-    )
-    blocks += _distribution_blocks(result)
+    audit = result.audit
+    blocks: list[ReportBlock] = [f"Verdict: {audit.verdict}. {_VERDICT_TEXT[audit.verdict]}"]
+    if audit.verdict != "fine":
+        blocks.append(f"{summarize_audit(audit)[0].capitalize()}.")
     blocks += [
-        ReportHeading("What was not asked"),
-        "Only traces of room, microphone, codec and export were looked for. What is musical was "
-        "not: which notes, how long, how loud one against the other, which player. If one folder "
-        "holds scales and the other a suite, that is learnt too. Nor can a tail be told from how "
-        "an instrument rings on by itself.",
+        _findings_table(audit),
+        *_baseline_blocks(audit, model),
+        ReportHeading("Spectra"),
+        ReportFigure(
+            "Long-term spectra and noise floors",
+            plot_folder_spectra(result),
+            "Level in third octaves with each recording at -23 LUFS. Solid: whole recording. Dashed: rests. "
+            "Lines are medians of the folder, shades its quartiles. The solid lines may differ because of "
+            "the instrument; the dashed ones differ because of room and equipment.",
+        ),
+        *_distribution_blocks(result),
+        ReportHeading("What the audit does not test"),
+        "The audit tests only room, microphone, codec and export. It does not test the music: the notes, "
+        "their duration and balance, or the player. If one folder holds scales and the other a suite, the "
+        "scorer learns that too. Nor can the audit tell reverberation from an instrument that rings on.",
     ]
     names = [printable(folder.resolve().name) for folder in result.folders]
     title = f"Audit of {names[0]} (reference) and {names[1]} (source)"
@@ -81,7 +80,7 @@ def write_audit_report(
 
 
 def _findings_table(audit: ConfoundAudit) -> ReportTable:
-    rows = [["what", "verdict", "told apart", "p", "reference", "source", "what to do"]]
+    rows = [["property", "verdict", "accuracy", "p", "reference", "source", "remedy"]]
     for finding, confound in zip(audit.findings, CONFOUNDS, strict=True):
         features = "; ".join(feature.label for feature in confound.features)
         rows.append(
@@ -96,13 +95,13 @@ def _findings_table(audit: ConfoundAudit) -> ReportTable:
             ]
         )
     return ReportTable(
-        f"Of {audit.recordings[0]} reference and {audit.recordings[1]} source recordings. Told "
-        "apart: balanced accuracy of a linear classifier on recordings that it did not learn from, "
-        "50 % is chance, with its 95 % interval (Wilson's for each folder, joined). p: how often "
-        "recordings that change places between the folders are told apart as well by any of the "
-        f"questions; up to {ALPHA:g} counts. Beware from {100 * BEWARE_ACCURACY:.0f} %, confounded from "
-        f"{100 * CONFOUNDED_ACCURACY:.0f} % at the interval's lower end; what the scorer does not hear is "
-        "no more than a warning. Reference, source: medians of the features, in their order.",
+        f"{audit.recordings[0]} reference and {audit.recordings[1]} source recordings. Accuracy: balanced "
+        "accuracy of a linear classifier on recordings that it did not learn from, with its 95 % interval "
+        "(joined from Wilson's intervals of both folders); 50 % is chance. p: share of random exchanges of "
+        "recordings between the folders that any property separates as well; a p of up to "
+        f"{ALPHA:g} counts. Beware from {100 * BEWARE_ACCURACY:.0f} %; confounded from "
+        f"{100 * CONFOUNDED_ACCURACY:.0f} % at the interval's lower end. A property that the scorer does not "
+        "hear is at most a warning. Reference, source: medians of the features in their order.",
         rows,
     )
 
@@ -111,8 +110,8 @@ def _baseline_blocks(audit: ConfoundAudit, model: Model | None) -> list[ReportBl
     blocks: list[ReportBlock] = []
     if audit.spectrum is not None:
         text = (
-            "The long-term spectrum, its level removed, tells "
-            f"{format_accuracy(audit.spectrum)} of unheard recordings"
+            "The long-term spectrum without its level identifies the folder of "
+            f"{format_accuracy(audit.spectrum)} of the recordings held out"
         )
         if model is not None:
             card = model.card.scorer
@@ -121,37 +120,38 @@ def _baseline_blocks(audit: ConfoundAudit, model: Model | None) -> list[ReportBl
                 f"{card.windows} held-out windows"
             )
         blocks.append(
-            f"{text}. This is not a confound by itself, an instrument has a colour; a network that "
-            "does no better may have learnt no more than an equaliser's curve."
+            f"{text}. This is not a confound by itself, because instruments differ in tone. A scorer that is "
+            "no better may have learned a mere EQ curve."
         )
     if audit.sessions:
-        rows = [["session", "side", "windows", "told right, %"]]
-        for it in audit.sessions:
-            rows.append([printable(it.name), it.side, str(it.windows), f"{100 * it.accuracy:.0f}"])
+        rows = [["session", "side", "windows", "correct, %"]]
+        rows += [
+            [printable(session.name), session.side, str(session.windows), f"{100 * session.accuracy:.0f}"]
+            for session in audit.sessions
+        ]
         caption = (
-            "The same on each session (sub-folder) when it was left out whole. A session that is "
-            "told wrong shows that what was learnt belongs to the other sessions' days or rooms."
+            "The same classifier on each session (sub-folder) while it was held out. A low value means that "
+            "the difference belongs to the days or rooms of the other sessions."
         )
-        blocks += [ReportHeading("Unheard sessions"), ReportTable(caption, rows)]
+        blocks += [ReportHeading("Sessions held out"), ReportTable(caption, rows)]
     return blocks
 
 
 def plot_folder_spectra(result: AuditResult) -> bytes:
-    """Long-term spectra of both folders, and their floors; a PNG."""
+    """Plot long-term spectra and noise floors of both folders; return a PNG."""
     figure, panels = new_figure(1, 1, width=9.0, height=4.5)
     axes = panels[0][0]
-    for side, colour in _SIDE_COLORS.items():
-        evidence: list[AuditFeatures] = getattr(result, side)
-        for name, style in (("long_term_db", "-"), ("floor_bands_db", "--")):
-            levels = np.stack([_normalized_levels(it, name) for it in evidence])
+    for side, color in _SIDE_COLORS.items():
+        recordings: list[AuditFeatures] = getattr(result, side)
+        for name, style, part in (("long_term_db", "-", "whole"), ("floor_bands_db", "--", "rests")):
+            levels = np.stack([_normalized_levels(features, name) for features in recordings])
             known = np.isfinite(levels).sum(axis=0) > 0
             if not known.any():
                 continue
             low, middle, high = np.nanpercentile(levels[:, known], [25, 50, 75], axis=0)
             hz = THIRD_OCTAVES_HZ[known]
-            what = "whole" if style == "-" else "rests"
-            axes.plot(hz, middle, style, color=colour, label=f"{side}, {what}")
-            axes.fill_between(hz, low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(hz, middle, style, color=color, label=f"{side}, {part}")
+            axes.fill_between(hz, low, high, color=color, alpha=0.2, linewidth=0)
     axes.set(xscale="log", xlabel="Hz", ylabel="dBFS at -23 LUFS")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -171,22 +171,22 @@ def _distribution_blocks(result: AuditResult) -> list[ReportBlock]:
     ]
     if not suspicious:
         return []
-    blocks: list[ReportBlock] = [ReportHeading("What tells the folders apart")]
+    blocks: list[ReportBlock] = [ReportHeading("What separates the folders")]
     for confound, finding in suspicious:
-        drawn = plot_feature_distributions(confound.features, result)
         caption = f"{confound.name}, {finding.verdict}: {format_remedy(finding, confound)}."
-        blocks.append(ReportFigure(confound.name, drawn, caption))
+        blocks.append(
+            ReportFigure(confound.name, plot_feature_distributions(confound.features, result), caption)
+        )
     return blocks
 
 
 def plot_feature_distributions(features: Sequence[ConfoundFeature], result: AuditResult) -> bytes:
-    """Every recording's features by folder; a PNG."""
+    """Plot the features of every recording by folder; return a PNG."""
     figure, panels = new_figure(len(features), 1, width=9.0, height=1.6)
     for (axes,), feature in zip(panels, features, strict=True):
-        for row, (side, colour) in enumerate(_SIDE_COLORS.items()):
-            found = feature_values(feature, getattr(result, side))
-            found = found[np.isfinite(found)]
-            _plot_strip(axes, found, row, colour)
+        for row, (side, color) in enumerate(_SIDE_COLORS.items()):
+            values = feature_values(feature, getattr(result, side))
+            _plot_strip(axes, values[np.isfinite(values)], row, color)
         axes.set(yticks=[0, 1], yticklabels=list(_SIDE_COLORS), ylim=(1.6, -0.6))
         axes.set_xlabel(feature.label)
         if feature.log_scale:
@@ -197,8 +197,8 @@ def plot_feature_distributions(features: Sequence[ConfoundFeature], result: Audi
     return figure_png(figure)
 
 
-def _plot_strip(axes: Any, values: FloatArray, row: int, colour: str) -> None:  # noqa: ANN401
-    # Spread over the strip in rising order, so that equal values show how many they are.
+def _plot_strip(axes: Any, values: FloatArray, row: int, color: str) -> None:  # noqa: ANN401
+    # Steps of the golden angle scatter neighbours evenly, so that equal values do not hide each other.
     order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
-    at = row + 0.35 * np.sin(2.399963 * order)
-    axes.plot(values, at, ".", color=colour, alpha=0.6)
+    height = row + 0.35 * np.sin(2.399963 * order)
+    axes.plot(values, height, ".", color=color, alpha=0.6)

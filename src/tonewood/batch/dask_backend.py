@@ -1,4 +1,4 @@
-"""Workers of a Dask cluster: started here, a process a core, or of a scheduler that runs."""
+"""Run a batch on Dask workers: processes of this machine, or those of a running scheduler."""
 
 import asyncio
 import importlib.util
@@ -20,7 +20,7 @@ import dask
 import numpy as np
 import torch
 
-# Reasons reach the user through the table and the exit code; Dask's own accounts of them do not.
+# Users get errors from the table and the exit code, so Dask does not log them too.
 _QUIET_LOGGERS = (
     "distributed", "distributed.client", "distributed.nanny", "distributed.scheduler",
     "tornado.application", "asyncio",
@@ -41,26 +41,26 @@ Result = TypeVar("Result")
 
 _MIN_SUBMITTED = 4
 _CONNECT_TIMEOUT = 20
-_MAX_SECONDS_WITHOUT_WORKERS = 120.0  # seconds
+_MAX_SECONDS_WITHOUT_WORKERS = 120.0
 _BROADCAST_TRIES = 5
-# A worker that is killed takes down only what it works on, and each time counts as one try.
+# A killed worker fails only its current item, and each time counts as one try.
 _DASK_CONFIG = {
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
 }
 
-_worker_models: dict[str, Model] = {}  # of this process, which is a worker's
+_worker_models: dict[str, Model] = {}  # of this worker process, by digest
 
 
 class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # Dask comes without types
-    """A model, given once to every worker, those too that come later."""
+    """Send a model once to every worker, also to those that join later."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.digest = model, model.digest
         self.name = f"tonewood-{self.digest[:16]}"
 
     def setup(self, worker: Any) -> None:  # noqa: ANN401
-        """Keep the model; one core is this process's share."""
+        """Store the model, and limit this process to one core."""
         os.environ["TONEWOOD_CORES"] = "1"
         torch.set_num_threads(1)
         tune_malloc()
@@ -68,19 +68,19 @@ class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # Dask comes without typ
 
 
 class DaskWorkers:
-    """Workers, and work for them.
+    """Dask workers that share a model.
 
     Parameters
     ----------
     workers : int or None
-        Processes to start here.
+        Processes to start on this machine.
     scheduler : str or None
-        Address of a scheduler whose workers to use instead, as in tcp://host:8786.
+        Address of a scheduler whose workers are used instead, such as tcp://host:8786.
 
     Raises
     ------
     ClusterError
-        No scheduler answers there.
+        No scheduler answers at the address.
     """
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
@@ -91,7 +91,7 @@ class DaskWorkers:
         if self.scheduler is None:
             try:
                 self._cluster = self._start_cluster()
-            except (RuntimeError, OSError) as error:  # one was killed as it came up, say
+            except (RuntimeError, OSError) as error:  # for example, one was killed while it started
                 raise ClusterError(
                     f"workers could not be started ({error}): run the same command again"
                 ) from error
@@ -127,78 +127,79 @@ class DaskWorkers:
 
     @property
     def dashboard_link(self) -> str | None:
-        """Dask's dashboard; None where bokeh, which draws it, is not installed."""
+        """URL of Dask's dashboard; None if bokeh, which draws it, is not installed."""
         return self.client.dashboard_link if importlib.util.find_spec("bokeh") else None
 
     @property
     def thread_count(self) -> int:
-        """Threads of all workers, as of now."""
+        """Current number of threads of all workers."""
         return sum(self.client.nthreads().values())
 
     def broadcast_model(self, model: Model) -> None:
-        """Give a model to every worker; ClusterError if they cannot take it."""
+        """Send a model to every worker; ClusterError if they cannot use it."""
         for trial in range(_BROADCAST_TRIES):
             try:
                 self.client.register_plugin(_ModelPlugin(model))
                 return
-            except OSError as error:  # one died meanwhile; the others have it, and those to come
+            except OSError as error:  # a worker died; the others have it, and so will new ones
                 if trial + 1 == _BROADCAST_TRIES or self.client.status != "running":
                     raise self._scheduler_lost_error() from error
                 time.sleep(1)
             except Exception as error:
                 raise ClusterError(
                     f"workers cannot use Tonewood ({type(error).__name__}: {error}): install the "
-                    "same version of it there"
+                    "same version on them"
                 ) from error
 
     def run(
         self, work: Callable[[Model, Item], Result], digest: str, pending: deque[Item]
     ) -> Iterator[tuple[Item, Result | TonewoodError]]:
-        """Do what waits, whatever comes first; more may be appended after any result.
+        """Process the pending items; yield results in the order of completion.
 
-        Few items are with the workers at any time, so that a slow one keeps few from the others.
+        Items may be appended to `pending` after any result. Only a few are submitted at a time, so
+        that a slow worker does not hold many.
 
         Raises
         ------
         ClusterError
-            The scheduler is gone, or all workers that were started here.
+            The connection to the scheduler was lost, or no worker is left on this machine.
         """
         try:
             yield from self._run_pending(work, digest, pending)
-        except (OSError, asyncio.CancelledError) as error:  # of the connection
+        except (OSError, asyncio.CancelledError) as error:  # the connection was lost
             raise self._scheduler_lost_error() from error
 
     def _run_pending(
         self, work: Callable[[Model, Item], Result], digest: str, pending: deque[Item]
     ) -> Iterator[tuple[Item, Result | TonewoodError]]:
-        # By value, once: what a worker cannot load is that task's failure, not its own end.
+        # Pickled by value once: what a worker cannot load fails the item, and not the worker.
         packed = cloudpickle.dumps(work)
         run, numbers = secrets.token_hex(4), count()
         ready: SimpleQueue[Any] = SimpleQueue()
-        given: dict[str, tuple[Any, Item]] = {}
-        room, asked = 0, -np.inf
+        submitted: dict[str, tuple[Any, Item]] = {}
+        capacity, checked = 0, -np.inf
         while True:
-            if pending and time.monotonic() - asked > 1:  # workers come and go
-                room, asked = max(_MIN_SUBMITTED, 2 * self.thread_count), time.monotonic()
-            while pending and len(given) < room:
+            if pending and time.monotonic() - checked > 1:  # workers join and leave
+                capacity, checked = max(_MIN_SUBMITTED, 2 * self.thread_count), time.monotonic()
+            while pending and len(submitted) < capacity:
                 item = pending.popleft()
                 key = f"tonewood-{run}-{next(numbers)}"
                 future = self.client.submit(_run_on_worker, packed, digest, item, key=key, pure=False)
-                given[key] = future, item
+                submitted[key] = future, item
                 future.add_done_callback(ready.put)
-            if not given:
+            if not submitted:
                 return
             future = self._wait_for_next(ready)
-            found = self._outcome(future)
-            if found is None:
+            outcome = self._outcome(future)
+            if outcome is None:
                 future.add_done_callback(ready.put)
                 continue
-            _, item = given.pop(future.key)
+            _, item = submitted.pop(future.key)
             future.release()
-            yield item, found
+            yield item, outcome
 
     def _wait_for_next(self, ready: "SimpleQueue[Any]") -> Any:  # noqa: ANN401
-        """The next future that is done; a scheduler's workers may take their time to come."""
+        """Wait for the next future; there is no time limit for workers of a scheduler to join."""
         seen = time.monotonic()
         while True:
             with suppress(Empty):
@@ -207,24 +208,24 @@ class DaskWorkers:
                 seen = time.monotonic()
             elif time.monotonic() - seen > _MAX_SECONDS_WITHOUT_WORKERS:
                 raise ClusterError(
-                    f"no worker came up for {_MAX_SECONDS_WITHOUT_WORKERS:.0f} s: look for memory and processes "
-                    "that this machine lacks, then run the same command again"
+                    f"no worker started for {_MAX_SECONDS_WITHOUT_WORKERS:.0f} s: check the machine's "
+                    "memory and process limits, then run the same command again"
                 )
 
     def _outcome(self, future: Any) -> Any:  # noqa: ANN401
-        """Result, or error; None if it died with its worker and is on its way again."""
+        """Return the result or the error of a future; None if its item was submitted again."""
         if future.status == "error":
             error = future.exception()
             if isinstance(error, KilledWorker):
                 return ClusterError(
-                    "the process that worked on it died (killed, or out of memory): look into the "
-                    "recording, or give workers more memory"
+                    "the worker process died (killed, or out of memory): check the recording, or give "
+                    "workers more memory"
                 )
-            return ClusterError(f"a worker failed ({type(error).__name__}: {error}): look into it")
+            return ClusterError(f"a worker failed ({type(error).__name__}: {error}): check its installation")
         if future.status == "finished":
             try:
                 return future.result(timeout=60)
-            except Exception as error:  # its worker died before it was fetched
+            except Exception as error:  # its worker died before the result was sent
                 if self.client.status == "running":
                     return ClusterError(f"the result was lost ({type(error).__name__}): try again")
         if future.status != "cancelled" and self.client.status == "running":
@@ -232,9 +233,10 @@ class DaskWorkers:
         raise self._scheduler_lost_error()
 
     def _scheduler_lost_error(self) -> ClusterError:
-        where = f"at {printable(self.scheduler)}" if self.scheduler else "of this run"
+        name = f"at {printable(self.scheduler)}" if self.scheduler else "of this run"
         return ClusterError(
-            f"the scheduler {where} is gone; what is done is kept: start it and run the same command again"
+            f"the scheduler {name} does not answer any more; finished results are kept: start it and run the "
+            "same command again"
         )
 
     def _start_cluster(self) -> LocalCluster:
@@ -246,22 +248,19 @@ class DaskWorkers:
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
-                env={
-                    "OMP_NUM_THREADS": "1",
-                    "TONEWOOD_CORES": "1",
-                },
+                env={"OMP_NUM_THREADS": "1", "TONEWOOD_CORES": "1"},
             )
 
 
 def _check_scheduler_address(address: str) -> None:
-    """Before a client is made: one that could not be made complains on its end too."""
+    """Raise CallError for an invalid address; Dask's client would log errors when it is closed."""
     try:
-        scheme, place = parse_address(address, strict=True)
+        scheme, host = parse_address(address, strict=True)
         get_backend(scheme)
-        parse_host_port(place)
+        parse_host_port(host)
     except ValueError:
         raise CallError(
-            f"{printable(address)} is no address of a scheduler: give one such as tcp://host:8786"
+            f"{printable(address)} is not an address of a scheduler: give one such as tcp://host:8786"
         ) from None
 
 

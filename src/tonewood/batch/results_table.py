@@ -226,6 +226,7 @@ class ResultsTable:
         kinds = {"seconds": pa.float64(), "took": pa.float64(), "tries": pa.int32()}
         kinds |= dict.fromkeys(("scorer", "judge", "scorer_after", "judge_after"), pa.float64())
         columns = [(field.name, kinds.get(field.name, pa.string())) for field in fields(ResultRow)]
+        # An explicit schema, because a column without values would have no type.
         schema = pa.schema(columns, metadata={_RUN_KEY: self._run})
         table = pa.Table.from_pylist([asdict(row) for row in self.rows.values()], schema=schema)
         pq.write_table(table, path, row_group_size=_GROUP_ROWS)

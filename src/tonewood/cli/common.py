@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tonewood.audio_io.remote import Location
     from tonewood.batch.tasks import Task
     from tonewood.enhancement.output_files import FileFailure
-    from tonewood.model.card_text import ModelOrInfo
+    from tonewood.model.card_text import ModelOrFile
     from tonewood.model.model import Model
 
 
@@ -59,13 +59,13 @@ def print_failure(failure: "FileFailure", as_json: bool) -> None:
         print_json({"input": str(failure.input), "error": str(failure.error)})
 
 
-def card_json(model: "ModelOrInfo") -> dict[str, Any]:
+def card_json(model: "ModelOrFile") -> dict[str, Any]:
     """A model's card and settings, for programs."""
     settings = model.settings.model_dump(mode="json")
     return {"card": model.card.model_dump(mode="json"), "settings": settings}
 
 
-def print_card(model: "ModelOrInfo") -> None:
+def print_card(model: "ModelOrFile") -> None:
     """Tell a model's card."""
     from tonewood.model.card_text import card_lines
 

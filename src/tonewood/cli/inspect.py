@@ -101,11 +101,11 @@ def info_command(
 ) -> None:
     """Show a model's card."""
     from tonewood.model import card_text
-    from tonewood.model.model import read_model_file
+    from tonewood.model.model_file import read_model_file
 
     if markdown and json_:
         raise CallError("--markdown and --json cannot both be had: leave one")
-    found = read_model_file(model).info()
+    found = read_model_file(model)
     if markdown:
         print(card_text.card_markdown(found), end="")
     elif json_:

@@ -1,7 +1,4 @@
-"""Training folders: recordings → takes → splits without leaks.
-
-Several folders as one side, each counting by its weight.
-"""
+"""Training data: analysed recordings of folders, and splits of them without leaks."""
 
 import math
 from collections import defaultdict
@@ -42,64 +39,65 @@ from tonewood.stats.sampling import TakeWeights
 from tonewood.utils.parallel import page_out, parallel_map, trim_malloc
 
 MIN_FOLDER_SECONDS = 60.0
-_TRAINING_EXCERPT_SECONDS = 30.0
+_TRAINING_EXCERPT_SECONDS = 30.0  # long enough for phrases, short enough for variety
 
 
 @dataclass(frozen=True, eq=False)
 class AuditFeatures:
-    """What an audit asks of one recording.
+    """Features of one recording for the confound audit.
 
     Parameters
     ----------
     session : str
-        First sub-folder that holds it, or ".".
-    traces : RecordingQuality
+        First sub-folder that contains it, or ".".
+    digest : str
+        Of the samples, as in `TrainingRecording`.
     spectra : array [window, row]
-        Long-term spectra, level removed, dB; see `scoring.audit.long_term`.
+        Long-term spectra, level removed, dB; see `long_term_spectra`.
     """
 
     path: Path
     session: str
-    digest: str  # of the samples, as a take's
+    digest: str
     format: AudioFormat
     traces: RecordingQuality
     spectra: NDArray[np.float64]
 
     @property
     def bits(self) -> float:
-        """Bits of an integer sample; 32 for floats, 16 for what was lossy."""
+        """Bits per sample: of integers, 32 for floats, 16 for lossy formats."""
         return float(self.format.integer_bits or (16 if self.lossy else 32))
 
     @property
     def lossy(self) -> bool:
-        """Whether the file itself is of a lossy kind."""
+        """True if the file has a lossy format."""
         return self.format.integer_bits is None and self.format.subtype not in ("FLOAT", "DOUBLE")
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingRecording:
-    """One recording of a training folder, analysed.
+    """Analysed recording of a training folder.
 
     Parameters
     ----------
-    features : CompactFeatures
-        What the method looks at.
-    audit_features : AuditFeatures
-        What an audit asks.
     group : str
-        Takes of one group are never on both sides of a split.
-    item : Entry or Path
-        Where it is read again.
+        Recordings of one group are never on both sides of a split.
+    digest : str
+        Of the samples: a copy in another container is the same recording.
+    item : RecordingRef
+        Where the recording can be read again.
+    weight : float or None
+        Weight of its frames, if the side has several folders.
     """
 
     path: Path
     group: str
     seconds: float
-    digest: str  # of the samples: a copy in another container is the same recording
+    digest: str
     features: CompactFeatures
     audit_features: AuditFeatures
     item: RecordingRef
-    weight: float | None = None  # how much its moments count among several folders'
+    weight: float | None = None
 
     @property
     def rows_db(self) -> Tensor:
@@ -108,14 +106,14 @@ class TrainingRecording:
 
 
 class TakeSplit(NamedTuple):
-    """Takes to learn from and takes to check on."""
+    """Takes for training, and held-out takes."""
 
     train: list[TrainingRecording]
     held_out: list[TrainingRecording]
 
 
 class LoadProgress(NamedTuple):
-    """Progress of `load`: this take is the number-th of so many."""
+    """Progress of `load_dataset`."""
 
     number: int
     total: int
@@ -123,7 +121,7 @@ class LoadProgress(NamedTuple):
 
 
 class SurveyProgress(NamedTuple):
-    """Progress of `survey_dataset`: the number-th recording of so many."""
+    """Progress of `survey_dataset`."""
 
     number: int
     total: int
@@ -137,69 +135,68 @@ def load_dataset(
     normalization: Normalization | None = None,
     cache: FeatureCache = NO_CACHE,
 ) -> Iterator[LoadProgress]:
-    """Read and analyse every recording below a folder or on a list, as many at once as cores.
+    """Read and analyse every recording of a folder or manifest, in parallel.
 
-    A recording that is there twice counts once: its copies could fall on both sides of a split.
+    A recording that occurs twice is used once: its copies could fall on both sides of a split.
 
     Parameters
     ----------
     normalization : Normalization, optional
-        Applied to each recording before anything else; the evidence is of the fixed recording.
+        Applied to each recording first; the audit features are of the normalized recording.
     cache : FeatureCache
-        Where analyses are kept and found again; they are then mapped, and take little memory.
+        Cached features are memory-mapped, and so need little memory.
 
     Raises
     ------
     FolderError
-        The folder is missing or holds no audio.
+        The folder does not exist or contains no audio.
     AudioError
         One of its recordings cannot be used; it is named.
     """
     scorer = settings.scorer
-    decides = (scorer.bands, settings.spectrum, normalization or Normalization())
-    told = (*(it.model_dump_json() for it in decides), str(scorer.crop_seconds))
+    analysis_settings = (scorer.bands, settings.spectrum, normalization or Normalization())
+    key_parts = (*(group.model_dump_json() for group in analysis_settings), str(scorer.crop_seconds))
 
     def study(item: RecordingRef) -> CachedFeatures:
         return cache.get_or_extract(
-            partial(content_key, item),
-            partial(extract_features, item, settings, normalization),
-            told,
+            partial(content_key, item), partial(extract_features, item, settings, normalization), key_parts
         )
 
-    found = list_recordings(folder)
+    items = list_recordings(folder)
     if world_size() > 1 and cache.folder is not None:
-        # Of several processes each analyses its share, and finds the others' in the cache.
-        for _ in parallel_map(study, found[process_rank() :: world_size()]):
+        # Each of several processes analyses its share, and finds the others' in the cache.
+        for _ in parallel_map(study, items[process_rank() :: world_size()]):
             pass
         barrier()
     seen = set[str]()
-    for number, (item, it) in enumerate(zip(found, parallel_map(study, found), strict=True), start=1):
-        if it.digest in seen:
+    for number, (item, cached) in enumerate(zip(items, parallel_map(study, items), strict=True), start=1):
+        if cached.digest in seen:
             continue
-        seen.add(it.digest)
+        seen.add(cached.digest)
         take = TrainingRecording(
             path=recording_path(item),
             group=group_key(item, folder, settings.training.group_by),
-            seconds=it.seconds,
-            digest=it.digest,
-            features=it.features,
-            audit_features=_audit_features_of(item, folder, it),
+            seconds=cached.seconds,
+            digest=cached.digest,
+            features=cached.features,
+            audit_features=_audit_features_of(item, folder, cached),
             item=item,
         )
+        # The analysis of the next recordings needs the memory, and a mapped file can be read again.
         trim_malloc()
-        page_out(*it.features)
-        yield LoadProgress(number, len(found), take)
+        page_out(*cached.features)
+        yield LoadProgress(number, len(items), take)
 
 
 def survey_dataset(folder: FolderOrManifest, settings: ModelSettings) -> Iterator[SurveyProgress]:
-    """Read every recording below a folder or on a list for its traces alone; raises as `load`."""
-    found, seen = list_recordings(folder), set[str]()
-    for number, item in enumerate(found, start=1):
-        it = extract_audit_features(item, settings)
-        if it.digest in seen:
+    """Read every recording of a folder or manifest for its audit features; errors of `load_dataset`."""
+    items, seen = list_recordings(folder), set[str]()
+    for number, item in enumerate(items, start=1):
+        extracted = extract_audit_features(item, settings)
+        if extracted.digest in seen:
             continue
-        seen.add(it.digest)
-        yield SurveyProgress(number, len(found), _audit_features_of(item, folder, it))
+        seen.add(extracted.digest)
+        yield SurveyProgress(number, len(items), _audit_features_of(item, folder, extracted))
 
 
 def _audit_features_of(
@@ -220,25 +217,19 @@ def check_training_data(
     source: Sequence[TrainingRecording],
     folders: tuple[str | Path, str | Path],
 ) -> None:
-    """Refuse folders that cannot teach: too short, too few takes, or sharing a recording.
-
-    Raises
-    ------
-    FolderError
-        With what is wrong, the limit and the remedy.
-    """
+    """Raise FolderError if a side is too short, has one group, or shares a recording with the other."""
     for takes, folder in zip((reference, source), folders, strict=True):
         seconds = sum(take.seconds for take in takes)
         if seconds < MIN_FOLDER_SECONDS:
             raise FolderError(
-                f"{printable(folder)} holds {seconds:.1f} s of audio; training needs "
+                f"{printable(folder)} contains {seconds:.1f} s of audio; training needs "
                 f"{MIN_FOLDER_SECONDS:.0f} s: add recordings"
             )
         groups = {take.group for take in takes}
         if len(groups) < 2:
-            what = "recording" if len(takes) == 1 else "group"
+            unit = "recording" if len(takes) == 1 else "group"
             raise FolderError(
-                f"{printable(folder)} holds 1 {what}; a check on unheard takes needs 2: "
+                f"{printable(folder)} contains 1 {unit}; validation on held-out takes needs 2: "
                 "split the recording into files or add another"
             )
     check_disjoint(reference, source)
@@ -248,7 +239,7 @@ def check_disjoint(
     reference: Sequence[TrainingRecording | AuditFeatures],
     source: Sequence[TrainingRecording | AuditFeatures],
 ) -> None:
-    """Refuse a recording that is on both sides; raises FolderError."""
+    """Raise FolderError if a recording is on both sides."""
     seen = {take.digest: take.path for take in reference}
     for take in source:
         if take.digest in seen:
@@ -259,7 +250,8 @@ def check_disjoint(
 
 
 def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) -> TakeSplit:
-    """Hold out whole groups, about a share `held_out` of the audio, drawn by the seed."""
+    """Hold out random whole groups with about a share `held_out` of the audio."""
+    # Recordings of one group share room, instrument or piece, so a split within it would leak.
     groups: dict[str, list[TrainingRecording]] = defaultdict(list)
     for take in takes:
         groups[take.group].append(take)
@@ -267,15 +259,16 @@ def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) 
     assert len(names) >= 2
     generator = torch.Generator().manual_seed(seed)
     order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
-    wanted = held_out * sum(take.seconds for take in takes)
+    target = held_out * sum(take.seconds for take in takes)
     held, seconds = set[str](), 0.0
-    for name in order[:-1]:  # one group at least remains to learn from
+    for name in order[:-1]:  # at least one group remains for training
         size = sum(take.seconds for take in groups[name])
-        if held and seconds + size > wanted * 1.5:
+        # A long group would hold out too much; a later one may fit better.
+        if held and seconds + size > target * 1.5:
             continue
         held.add(name)
         seconds += size
-        if seconds >= wanted:
+        if seconds >= target:
             break
     return TakeSplit(
         [take for take in takes if take.group not in held],
@@ -283,42 +276,39 @@ def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) 
     )
 
 
-def total_hours(takes: Sequence[TrainingRecording]) -> float:
-    """Hours of audio."""
-    return math.fsum(take.seconds for take in takes) / 3600
-
-
 def select_training_excerpts(
     takes: Sequence[TrainingRecording], seconds: float, seed: int
 ) -> tuple[list[Features], TakeWeights]:
-    """Features of takes to learn from, and their shares: of all, or of pieces drawn by the seed.
+    """Return features and weights for training: of all takes, or of random excerpts.
 
-    Pieces last half a minute and are drawn alike from all takes until they last `parse_time`.
+    Excerpts last half a minute. They are drawn with equal probability from all takes, until they
+    last `seconds`.
     """
-    shares = take_weights(takes)
+    weights = take_weights(takes)
     if math.fsum(take.seconds for take in takes) <= seconds:
-        return [take.features.expand() for take in takes], shares
-    pieces = []
+        return [take.features.expand() for take in takes], weights
+    excerpts: list[tuple[int, int, int]] = []
     for number, take in enumerate(takes):
         frames = take.rows_db.shape[1]
         length = round(_TRAINING_EXCERPT_SECONDS * frames / take.seconds) // PITCH_HOP_RATIO * PITCH_HOP_RATIO
-        # What is left over at the end is no piece, unless it is all there is.
+        # The rest at the end is not an excerpt, unless the take is shorter than one.
         count = max(1, frames // length)
-        pieces += [(number, k * length, min(length, frames)) for k in range(count)]
-    order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
-    kept = sorted(pieces[k] for k in order[: max(2, round(seconds / _TRAINING_EXCERPT_SECONDS))])
-    found = [takes[k].features.expand(first, first + size) for k, first, size in kept]
-    return found, None if shares is None else [shares[k] for k, _, _ in kept]
+        excerpts += [(number, k * length, min(length, frames)) for k in range(count)]
+    order = torch.randperm(len(excerpts), generator=torch.Generator().manual_seed(seed)).tolist()
+    count = max(2, round(seconds / _TRAINING_EXCERPT_SECONDS))
+    chosen = sorted(excerpts[k] for k in order[:count])
+    features = [takes[k].features.expand(start, start + size) for k, start, size in chosen]
+    return features, None if weights is None else [weights[k] for k, _, _ in chosen]
 
 
 def take_weights(takes: Sequence[TrainingRecording]) -> TakeWeights:
-    """Shares of some takes; None where they are of one folder."""
-    counts = [take.weight for take in takes if take.weight is not None]
-    return counts if len(counts) == len(takes) else None
+    """Return the weights of takes; None if they come from one folder."""
+    weights = [take.weight for take in takes if take.weight is not None]
+    return weights if len(weights) == len(takes) else None
 
 
 class WeightedFolder(NamedTuple):
-    """One of several folders, and how much it counts as a whole, however long it is."""
+    """One of several folders of a side; its weight is that of the whole folder, however long."""
 
     folder: Path
     weight: float = 1.0
@@ -327,28 +317,31 @@ class WeightedFolder(NamedTuple):
 def merge_folders(
     takes: Sequence[Sequence[TrainingRecording]], folders: Sequence[WeightedFolder]
 ) -> list[TrainingRecording]:
-    """Join the takes of several folders into one side, each counting by its folder's weight.
+    """Merge the takes of several weighted folders into one side.
 
-    Their groups, and the sessions of their evidence, are told apart by folder. A recording that
-    two of the folders hold counts once, for the folder named first.
+    Groups and sessions stay distinct by folder. A recording that two folders contain counts once,
+    for the first of them.
     """
-    met = set[str]()
-    joined = []
-    parts = [[take for take in part if not _seen_before(take.digest, met)] for part in takes]
-    seconds = [math.fsum(take.seconds for take in part) for part in parts]
-    weights = math.fsum(it.weight for it, length in zip(folders, seconds, strict=True) if length)
-    for number, (part, it, length) in enumerate(zip(parts, folders, seconds, strict=True), 1):
-        for take in part:
-            name = f"{number} {it.folder.name}"
-            evidence = replace(take.audit_features, session=f"{name}/{take.audit_features.session}")
-            # 1 on average over all moments of all the folders.
-            share = it.weight / weights * math.fsum(seconds) / length
-            group = f"{name}/{take.group}"
-            joined.append(replace(take, group=group, audit_features=evidence, weight=share))
-    return joined
-
-
-def _seen_before(digest: str, seen: set[str]) -> bool:
-    known = digest in seen
-    seen.add(digest)
-    return known
+    seen = set[str]()
+    distinct: list[list[TrainingRecording]] = []
+    for of_folder in takes:
+        distinct.append([take for take in of_folder if take.digest not in seen])
+        seen.update(take.digest for take in of_folder)
+    seconds = [math.fsum(take.seconds for take in of_folder) for of_folder in distinct]
+    total_weight = math.fsum(folder.weight for folder, length in zip(folders, seconds, strict=True) if length)
+    merged = []
+    for number, (of_folder, folder, length) in enumerate(zip(distinct, folders, seconds, strict=True), 1):
+        for take in of_folder:
+            name = f"{number} {folder.folder.name}"
+            session = f"{name}/{take.audit_features.session}"
+            # Weights average to 1 over all frames of all folders.
+            weight = folder.weight / total_weight * math.fsum(seconds) / length
+            merged.append(
+                replace(
+                    take,
+                    group=f"{name}/{take.group}",
+                    audit_features=replace(take.audit_features, session=session),
+                    weight=weight,
+                )
+            )
+    return merged

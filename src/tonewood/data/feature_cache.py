@@ -1,13 +1,11 @@
-"""Recordings as they were analysed, kept on disk and mapped into memory: found again next time.
+"""Extract the features of training recordings, and cache them on disk.
 
-An entry is a safetensors file named by what decides its content: the recording's own bytes, the
-piece of it, the settings of the analysis, and what is done to it before. Nothing in it is believed
-beyond that: an entry that cannot be read is made again.
+An entry of the cache is a safetensors file that is mapped into memory. Its name is a hash of
+everything that decides its content: the file's bytes, the excerpt, the settings of the analysis and
+the normalization. An entry that cannot be read is made again.
 
-One recording of a training folder → all that is known of it, in pieces of bounded size.
-
-A recording is run through twice at least, and never held: what is measured against the whole of it
-(its rests, its peak, its largest power on a pitch) is known after the first run.
+A recording is read at least twice and never held in memory: values that depend on the whole of it
+(its rests, its peak, its largest power at a pitch) are known after the first pass.
 """
 
 import hashlib
@@ -29,7 +27,6 @@ from torch import Tensor
 
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import Resampler, to_mono
-from tonewood.audio_io.recording import AudioArray
 from tonewood.data.manifest import ContentKey, ExcerptReader, RecordingRef
 from tonewood.data.normalization import normalize_blocks
 from tonewood.dsp.chunking import SEGMENT_FRAMES, Chunk, Rechunker, split_segments
@@ -46,27 +43,24 @@ from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.recording_quality import QualityFirstPass, RecordingQuality
 from tonewood.errors import OutputError
 from tonewood.settings import ModelSettings, Normalization
+from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import atomic_path, remove_stale_temporaries
 from tonewood.utils.disk_array import DiskArray
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 1  # increase it when the analysis changes
 _CACHE_SUFFIX = ".take"
 _MAX_CACHE_BYTES = 20 * 2**30
 
 
 class CachedFeatures(NamedTuple):
-    """All that is kept of one recording.
+    """Features of one recording, in memory or mapped into it.
 
     Parameters
     ----------
     digest : str
-        SHA-256 of the samples, as they were before any fix.
-    seconds : float
-    format : AudioFormat
-    features : CompactFeatures
-    traces : RecordingQuality
+        SHA-256 of the samples before normalization.
     spectra : array [window, row]
-        As `scoring.audit.long_term` makes them.
+        Long-term spectra; see `long_term_spectra`.
     """
 
     digest: str
@@ -78,12 +72,12 @@ class CachedFeatures(NamedTuple):
 
 
 class ExtractedFeatures(NamedTuple):
-    """All that is kept of one recording, just made, what grows with its length on disk.
+    """Features of one recording; those that grow with its length are in temporary files.
 
     Parameters
     ----------
     digest, seconds, format, traces, spectra
-        As of `CachedFeatures`.
+        As in `CachedFeatures`.
     rows_db : DiskArray [row, frame]
     long_db : DiskArray [pitch, long frame]
     """
@@ -97,27 +91,22 @@ class ExtractedFeatures(NamedTuple):
     long_db: DiskArray
 
     def to_memory(self) -> CachedFeatures:
-        """All of it in memory."""
-        analysis = CompactFeatures(*(it.read(0, it.frames) for it in (self.rows_db, self.long_db)))
+        """Load all features into memory."""
+        features = CompactFeatures(*(array.read(0, array.frames) for array in (self.rows_db, self.long_db)))
         return CachedFeatures(
-            self.digest,
-            self.seconds,
-            self.format,
-            analysis.to_frame_major(),
-            self.traces,
-            self.spectra,
+            self.digest, self.seconds, self.format, features.to_frame_major(), self.traces, self.spectra
         )
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Where entries are kept; nowhere, if no folder is given.
+    """Cache of features in a folder; without a folder nothing is cached.
 
     Parameters
     ----------
     folder : Path, optional
     max_bytes : int
-        What is kept after a run; entries that were not used for longest go first.
+        Size limit, enforced after a run; entries that were not used for longest are removed first.
     """
 
     folder: Path | None = None
@@ -125,9 +114,9 @@ class FeatureCache:
 
     @classmethod
     def for_user(cls) -> "FeatureCache":
-        """The user's own: what `TONEWOOD_CACHE` names, else the system's place for such things."""
-        named = os.environ.get("TONEWOOD_CACHE")
-        return cls(Path(named) if named else user_cache_path("tonewood") / "takes")
+        """Return the cache in the folder of `TONEWOOD_CACHE`, or in the user's cache folder."""
+        folder = os.environ.get("TONEWOOD_CACHE")
+        return cls(Path(folder) if folder else user_cache_path("tonewood") / "takes")
 
     def get_or_extract(
         self,
@@ -135,38 +124,38 @@ class FeatureCache:
         extract: Callable[[Path | None], ExtractedFeatures],
         key_parts: Sequence[str],
     ) -> CachedFeatures:
-        """What is kept of a piece, or what `extract` makes of it, which is kept from now on.
+        """Return the cached features of a recording, or extract and cache them.
 
-        A folder that cannot be written to keeps nothing, and is no error.
+        If the folder cannot be written to, nothing is cached; that is not an error.
 
         Parameters
         ----------
         extract : callable
-            Is given the folder on whose disk there should be space, if any.
+            Its argument is the folder for temporary files, if any.
         key_parts : sequence of str
-            What else decides the analysis.
+            Everything else that decides the features.
         """
         if self.folder is None:
             return extract(None).to_memory()
         name = hashlib.sha256(json.dumps([_CACHE_VERSION, *content_key(), *key_parts]).encode()).hexdigest()
         path = self.folder / f"{name}{_CACHE_SUFFIX}"
-        kept = _read_cache_entry(path)
-        if kept is not None:
-            return kept
+        cached = _read_cache_entry(path)
+        if cached is not None:
+            return cached
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            made = extract(self.folder)
-        except (OSError, OutputError):
+            extracted = extract(self.folder)
+        except (OSError, OutputError):  # the disk is full or read-only: use the temporary folder
             return extract(None).to_memory()
         try:
-            _write_cache_entry(path, made)
+            _write_cache_entry(path, extracted)
         except (OSError, OutputError):
-            return made.to_memory()
-        return _read_cache_entry(path) or made.to_memory()
+            return extracted.to_memory()
+        return _read_cache_entry(path) or extracted.to_memory()
 
     @contextmanager
     def enforce_size(self) -> Iterator[None]:
-        """Keep the folder within its size when the block ends, and free of what was left in it."""
+        """Remove stale temporaries on entry, and the oldest entries above the limit on exit."""
         try:
             if self.folder is not None:
                 remove_stale_temporaries([self.folder])
@@ -176,130 +165,123 @@ class FeatureCache:
                 self._remove_oldest(self.folder)
 
     def _remove_oldest(self, folder: Path) -> None:
-        found = []
+        entries = []
         for path in folder.glob(f"*{_CACHE_SUFFIX}"):
             try:
                 status = path.stat()
             except OSError:
-                continue  # another process was quicker
-            found.append((status.st_mtime, status.st_size, path))
-        left = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
-            if left <= self.max_bytes:
+                continue  # removed by another process
+            entries.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self.max_bytes:
                 break
-            path.unlink(missing_ok=True)  # what maps it keeps it
-            left -= size
+            path.unlink(missing_ok=True)  # a process that has mapped it keeps its content
+            total -= size
 
 
 NO_CACHE = FeatureCache()
 
 
 def _write_cache_entry(path: Path, extracted: ExtractedFeatures) -> None:
-    """Write an entry in place, what is long piece by piece.
+    """Write an entry; long arrays are copied in blocks.
 
-    `save_file` of safetensors writes another file and renames it: without the lock that tells a
-    sweep that somebody works on it, and left behind by a process that is killed.
+    safetensors' `save_file` would write another file and rename it, without the lock that protects
+    it from being removed as stale, and would leave it behind when the process is killed.
     """
-    traces = extracted.traces._asdict()
-    arrays = {name: traces.pop(name) for name in [*traces] if isinstance(traces[name], np.ndarray)}
+    quality = extracted.traces._asdict()
+    arrays = {name: quality.pop(name) for name in [*quality] if isinstance(quality[name], np.ndarray)}
     arrays["spectra"] = extracted.spectra
-    tracks = {"rows_db": extracted.rows_db, "long_db": extracted.long_db}
-    told = [
+    disk_arrays = {"rows_db": extracted.rows_db, "long_db": extracted.long_db}
+    audio_format = extracted.format
+    metadata = [
         extracted.digest,
         extracted.seconds,
-        [extracted.format.container, extracted.format.subtype, extracted.format.endian],
+        [audio_format.container, audio_format.subtype, audio_format.endian],
+        quality,
     ]
-    header: dict[str, Any] = {"__metadata__": {"told": json.dumps([*told, traces])}}
-    end = 0
-    # Doubles first, then singles: each lies where its own size divides.
+    header: dict[str, Any] = {"__metadata__": {"told": json.dumps(metadata)}}
+    # Doubles come first, then singles, so that each is aligned to its size.
     shapes = [(name, "F64", array.shape) for name, array in arrays.items()]
-    shapes += [(name, "F32", (track.frames, track.rows)) for name, track in tracks.items()]
-    for name, kind, shape in shapes:
-        first, end = end, end + math.prod(shape) * int(kind[1:]) // 8
-        header[name] = {"dtype": kind, "shape": [*shape], "data_offsets": [first, end]}
+    shapes += [(name, "F32", (array.frames, array.rows)) for name, array in disk_arrays.items()]
+    stop = 0
+    for name, dtype, shape in shapes:
+        start, stop = stop, stop + math.prod(shape) * int(dtype[1:]) // 8
+        header[name] = {"dtype": dtype, "shape": [*shape], "data_offsets": [start, stop]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for array in arrays.values():
             file.write(np.ascontiguousarray(array, dtype="<f8").data)
-        for track in tracks.values():
-            track.copy_to(file)
+        for disk_array in disk_arrays.values():
+            disk_array.copy_to(file)
 
 
 def _read_cache_entry(path: Path) -> CachedFeatures | None:
-    """An entry, its arrays mapped; None if there is none, or it is damaged."""
+    """Map an entry into memory; None if it does not exist or is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            digest, seconds, form, traces = json.loads(file.metadata()["told"])
+            digest, seconds, audio_format, quality = json.loads(file.metadata()["told"])
             arrays: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        os.utime(path)
-        analysis = CompactFeatures(arrays.pop("rows_db").T, arrays.pop("long_db").T)
+        os.utime(path)  # marks it as used, for `_remove_oldest`
+        features = CompactFeatures(arrays.pop("rows_db").T, arrays.pop("long_db").T)
         spectra = arrays.pop("spectra").numpy()
-        known: dict[str, Any] = {name: it.numpy() for name, it in arrays.items()}
-        for name, it in traces.items():
-            known[name] = tuple(it) if isinstance(it, list) else it
+        fields: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+        for name, value in quality.items():
+            fields[name] = tuple(value) if isinstance(value, list) else value
         return CachedFeatures(
-            digest, seconds, AudioFormat(*form), analysis, RecordingQuality(**known), spectra
+            digest, seconds, AudioFormat(*audio_format), features, RecordingQuality(**fields), spectra
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
 
-_EXTRACT_FRAMES = 2048  # even, so that long frames fall on it too
+_EXTRACT_FRAMES = 2048  # a multiple of `PITCH_HOP_RATIO`, so that chunks start on a long frame
 
-BlockConsumer = Callable[[AudioArray], None]
-"""Takes the next samples (channels, samples) of a recording."""
+BlockConsumer = Callable[[Samples], None]
 
 
 class RecordingSummary(NamedTuple):
-    """Digest of a recording's samples, and its traces."""
+    """Digest of a recording's samples, and its quality."""
 
     digest: str
     traces: RecordingQuality
 
 
 class NormalizedReader:
-    """A recording with a fix applied, whenever it is run through.
+    """Recording that is normalized each time it is read.
 
     Parameters
     ----------
-    reader : ExcerptReader
     summary : RecordingSummary
-        Of the recording as it is.
-    normalization : Normalization
+        Of the recording before normalization.
     """
 
     def __init__(
         self, reader: ExcerptReader, summary: RecordingSummary, normalization: Normalization
     ) -> None:
-        self._before, self._known, self._fix = reader, summary, normalization
+        self._reader, self._summary, self._normalization = reader, summary, normalization
         self.rate, self.channels = reader.rate, reader.channels
 
-    def blocks(self) -> Iterator[AudioArray]:
-        """All of it, (channels, samples) at a time."""
-        # Drawn by the recording itself: its noise depends neither on its neighbours nor on its
-        # side, and is the same in every run.
-        rng = np.random.default_rng(int(self._known.digest[:16], 16))
-        traces = self._known.traces
-        length = round(traces.seconds * self.rate)
-        return normalize_blocks(self._before.blocks(), length, self.rate, traces, self._fix, rng)
+    def blocks(self) -> Iterator[Samples]:
+        """Yield normalized blocks (channels, samples)."""
+        # The recording seeds its own noise, so that it is the same in every run, and depends neither
+        # on other recordings nor on the side.
+        rng = np.random.default_rng(int(self._summary.digest[:16], 16))
+        quality = self._summary.traces
+        length = round(quality.seconds * self.rate)
+        return normalize_blocks(self._reader.blocks(), length, self.rate, quality, self._normalization, rng)
 
 
 def open_recording(
     item: RecordingRef, normalization: Normalization | None = None
 ) -> ExcerptReader | NormalizedReader:
-    """A recording, or the piece of one that a list names, with its fix applied.
-
-    Raises
-    ------
-    AudioError
-        It cannot be used.
-    """
-    plain = ExcerptReader(item)
-    return (
-        plain if normalization is None else NormalizedReader(plain, summarize_recording(plain), normalization)
-    )
+    """Open a recording or an excerpt, normalized if asked for; AudioError if it cannot be used."""
+    reader = ExcerptReader(item)
+    if normalization is None:
+        return reader
+    return NormalizedReader(reader, summarize_recording(reader), normalization)
 
 
 def summarize_recording(
@@ -307,37 +289,37 @@ def summarize_recording(
     on_block: BlockConsumer | None = None,
     digest: str | None = None,
 ) -> RecordingSummary:
-    """Run through a recording: its digest, unless that is known, and its traces.
+    """Read a recording and return its digest and quality.
 
     Parameters
     ----------
     on_block : callable, optional
-        Is given all blocks once.
+        Called once with every block.
     digest : str, optional
-        SHA-256 of the samples, one channel after the other: a copy in another container is the
-        same recording.
+        If already known. It is the SHA-256 of the samples, one channel after the other, so a copy in
+        another container has the same.
     """
     hasher, channels = hashlib.sha256(), reader.channels
 
-    def run(channel: int) -> Iterator[AudioArray]:
-        """All blocks, a channel of them told on the way."""
+    def blocks_hashing(channel: int) -> Iterator[Samples]:
         for block in reader.blocks():
             if digest is None and channel < channels:
                 hasher.update(np.ascontiguousarray(block[channel]).data)
             yield block
 
-    tracing = QualityFirstPass(reader.rate, channels)
-    for block in run(0):
-        tracing.push(block)
+    # The quality takes two passes, which also hash the first two channels.
+    first_pass = QualityFirstPass(reader.rate, channels)
+    for block in blocks_hashing(0):
+        first_pass.push(block)
         if on_block is not None:
             on_block(block)
-    again = tracing.second_pass()
-    for block in run(1):
-        again.push(block)
+    second_pass = first_pass.second_pass()
+    for block in blocks_hashing(1):
+        second_pass.push(block)
     for channel in range(2, channels if digest is None else 2):
-        for _ in run(channel):
+        for _ in blocks_hashing(channel):
             pass
-    return RecordingSummary(digest or hasher.hexdigest(), again.result())
+    return RecordingSummary(digest or hasher.hexdigest(), second_pass.result())
 
 
 def extract_features(
@@ -346,44 +328,36 @@ def extract_features(
     normalization: Normalization | None,
     folder: Path | None = None,
 ) -> ExtractedFeatures:
-    """Decode and analyse a recording, its fix applied first.
-
-    Parameters
-    ----------
-    folder : Path, optional
-        On whose disk its analysis is kept meanwhile.
-    """
-    plain = ExcerptReader(item)
-    analysing = FeatureExtractor(plain.rate, settings, folder)
+    """Decode, normalize and analyse a recording; `folder` is for temporary files."""
+    reader = ExcerptReader(item)
+    extractor = FeatureExtractor(reader.rate, settings, folder)
     if normalization is None:
-        known = summarize_recording(plain, analysing.push)
+        summary = summarize_recording(reader, extractor.push)
     else:
-        before = summarize_recording(plain)
-        known = summarize_recording(
-            NormalizedReader(plain, before, normalization), analysing.push, before.digest
-        )
-    return analysing.finish(known, plain.format)
+        before = summarize_recording(reader)
+        normalized = NormalizedReader(reader, before, normalization)
+        summary = summarize_recording(normalized, extractor.push, before.digest)
+    return extractor.finish(summary, reader.format)
 
 
 def extract_audit_features(item: RecordingRef, settings: ModelSettings) -> ExtractedFeatures:
-    """What an audit asks of a recording; its pitches are of no interest."""
-    sound = ExcerptReader(item)
-    analysing = FeatureExtractor(sound.rate, settings, with_pitches=False)
-    return analysing.finish(summarize_recording(sound, analysing.push), sound.format)
+    """Decode and analyse a recording for an audit, without its fine structure."""
+    reader = ExcerptReader(item)
+    extractor = FeatureExtractor(reader.rate, settings, with_pitches=False)
+    return extractor.finish(summarize_recording(reader, extractor.push), reader.format)
 
 
 class FeatureExtractor:
-    """Rows and fine structure of a recording while it passes.
+    """Streaming analysis of a recording: row levels and fine structure.
 
     Parameters
     ----------
     rate : int
-        Of what is pushed, Hz.
-    settings : ModelSettings
+        Of the pushed samples, Hz.
     folder : Path, optional
-        On whose disk they are kept.
+        For temporary files.
     with_pitches : bool
-        Whether fine structure is of interest.
+        Extract the fine structure too.
     """
 
     def __init__(
@@ -394,22 +368,22 @@ class FeatureExtractor:
         *,
         with_pitches: bool = True,
     ) -> None:
-        self._settings, self._folder, self._pitched = settings, folder, with_pitches
+        self._settings, self._folder, self._with_pitches = settings, folder, with_pitches
         self._bands, self._spectrum = settings.scorer.bands, settings.spectrum
         self._rows = DiskArray(len(center_frequencies(self._bands, self._spectrum)), folder)
-        self._power, self._loudest = DiskArray(N_PITCH_BINS, folder), 0.0
+        self._power, self._max_power = DiskArray(N_PITCH_BINS, folder), 0.0
         self._resampler = Resampler(rate, self._spectrum.rate)
         hop = self._spectrum.hop
-        self._pieces = Rechunker(_EXTRACT_FRAMES * hop, CONTEXT_FRAMES * hop)
+        self._rechunker = Rechunker(_EXTRACT_FRAMES * hop, CONTEXT_FRAMES * hop)
 
-    def push(self, block: AudioArray) -> None:
-        """Hear more samples (channels, samples)."""
-        self._analyse_chunks(self._pieces.push(self._resampler.push(to_mono(block))))
+    def push(self, block: Samples) -> None:
+        """Analyse more samples (channels, samples)."""
+        self._analyse_chunks(self._rechunker.push(self._resampler.push(to_mono(block))))
 
     def finish(self, summary: RecordingSummary, audio_format: AudioFormat) -> ExtractedFeatures:
-        """All that was found; nothing can be pushed after it."""
-        self._analyse_chunks(self._pieces.push(self._resampler.flush()))
-        self._analyse_chunks(self._pieces.flush())
+        """Return all features; nothing can be pushed afterwards."""
+        self._analyse_chunks(self._rechunker.push(self._resampler.flush()))
+        self._analyse_chunks(self._rechunker.flush())
         window = self._spectrum.to_frames(self._settings.scorer.crop_seconds)
         return ExtractedFeatures(
             digest=summary.digest,
@@ -421,24 +395,25 @@ class FeatureExtractor:
             long_db=self._fine_structure(),
         )
 
-    def _analyse_chunks(self, pieces: Iterator[Chunk[AudioArray]]) -> None:
-        for piece in pieces:
-            rows, power = compute_chunk_features(piece, self._bands, self._spectrum, with_pitch=self._pitched)
+    def _analyse_chunks(self, chunks: Iterator[Chunk[Samples]]) -> None:
+        for chunk in chunks:
+            rows, power = compute_chunk_features(
+                chunk, self._bands, self._spectrum, with_pitch=self._with_pitches
+            )
             self._rows.append(rows)
             if power.shape[1]:
                 self._power.append(power)
-                self._loudest = max(self._loudest, float(power.max()))
+                self._max_power = max(self._max_power, float(power.max()))
 
     def _fine_structure(self) -> DiskArray:
-        """Fine structure at every long frame of the rows."""
+        """Return the fine structure at every long frame; the largest power is its reference."""
         fine = DiskArray(N_PITCH_BINS, self._folder)
-        if not self._pitched:
+        if not self._with_pitches:
             return fine
-        # A margin, since the last long frame may be missing, and then is the one before it.
-        for span in split_segments(self._rows.frames, SEGMENT_FRAMES, PITCH_HOP_RATIO):
-            power = self._power.read(
-                span.padded_start // PITCH_HOP_RATIO, -(-span.padded_stop // PITCH_HOP_RATIO)
-            )
-            made = remove_envelope(power, self._loudest, span.padded_stop - span.padded_start)
-            fine.append(made[:, span.core][:, ::PITCH_HOP_RATIO])
+        # The margin covers a missing last long frame, which is replaced by the one before it.
+        for segment in split_segments(self._rows.frames, SEGMENT_FRAMES, PITCH_HOP_RATIO):
+            start, stop = segment.padded_start, segment.padded_stop
+            power = self._power.read(start // PITCH_HOP_RATIO, -(-stop // PITCH_HOP_RATIO))
+            structure = remove_envelope(power, self._max_power, stop - start)
+            fine.append(structure[:, segment.core][:, ::PITCH_HOP_RATIO])
         return fine

@@ -1,38 +1,42 @@
-"""Both sides that a model is learnt from: what names them, and their recordings, read."""
+"""Load both sides of the training data, named by folders, weighted folders or a manifest."""
 
 import math
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tonewood.data import dataset
-from tonewood.data import manifest as manifests
-from tonewood.data import normalization as remedies
 from tonewood.data.dataset import (
     AuditFeatures,
     LoadProgress,
     SurveyProgress,
     TrainingRecording,
     WeightedFolder,
+    check_disjoint,
+    check_training_data,
+    load_dataset,
     merge_folders,
+    survey_dataset,
 )
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
-from tonewood.data.manifest import FolderOrManifest, ManifestSide
+from tonewood.data.manifest import FolderOrManifest, ManifestSide, read_manifest
+from tonewood.data.normalization import fit_normalization
 from tonewood.errors import CallError, printable
 from tonewood.settings import ModelSettings, Normalization
 
 DatasetSide = Literal["reference", "source"]
+SideInput = FolderOrManifest | Sequence[WeightedFolder]
+"""Folder, manifest, or several weighted folders with the recordings of one side."""
 
 
 class AuditProgress(NamedTuple):
-    """A recording of one side was read for its traces."""
+    """Progress of `survey_sides`."""
 
     side: DatasetSide
     progress: SurveyProgress
 
 
 class SideLoadProgress(NamedTuple):
-    """A recording of one side was read and analysed."""
+    """Progress of `load_sides`."""
 
     side: DatasetSide
     progress: LoadProgress
@@ -40,91 +44,91 @@ class SideLoadProgress(NamedTuple):
 
 def parse_training_inputs(
     references: Sequence[str], source: Path | None, manifest: Path | None
-) -> tuple[FolderOrManifest | list[WeightedFolder] | None, FolderOrManifest | None]:
-    """Where the recordings of each side that is named are: folders, weighted, or a list.
+) -> tuple[SideInput | None, FolderOrManifest | None]:
+    """Return reference and source as the command line names them; None for a side that it does not.
 
     Raises
     ------
     CallError
-        Both folders and a list are named, or a weight is wrong.
+        Folders and a manifest are given, or a weight is invalid.
     FolderError
-        The list cannot be used.
+        The manifest cannot be used.
     """
     if manifest is not None:
         if references or source is not None:
-            raise CallError("a --manifest names both sides: leave --reference and --source out")
-        return manifests.read_manifest(manifest)
+            raise CallError("--manifest names both sides: omit --reference and --source")
+        return read_manifest(manifest)
     if not references:
         return None, source
-    several = [parse_weighted_folder(text) for text in references]
-    check_folder_weights(several)
-    # A single folder is itself, whatever its weight.
-    return several[0].folder if len(several) == 1 else several, source
+    folders = [parse_weighted_folder(text) for text in references]
+    check_folder_weights(folders)
+    # The weight of a single folder has no effect.
+    return folders[0].folder if len(folders) == 1 else folders, source
 
 
 def load_sides(
-    reference: FolderOrManifest | Sequence[WeightedFolder],
+    reference: SideInput,
     source: FolderOrManifest,
     settings: ModelSettings,
     *,
     normalization: Normalization | None = None,
     cache: FeatureCache = NO_CACHE,
 ) -> Generator[SideLoadProgress, None, dict[DatasetSide, list[TrainingRecording]]]:
-    """Read both folders, yielding every recording; returns their takes.
+    """Read both sides; yield the progress, and return the takes of each side.
 
     Parameters
     ----------
-    fix, cache
-        As of `folders.load`.
+    normalization, cache
+        As in `load_dataset`.
 
     Raises
     ------
     FolderError, AudioError
-        A folder or a recording in it cannot teach; it is named.
+        A folder, or a recording in it, cannot be used for training; it is named.
     """
-    places = _datasets_of_side(reference)
-    check_distinct_folders(*places, source)
-    parts: list[list[TrainingRecording]] = []
-    sides: list[tuple[DatasetSide, FolderOrManifest]] = [("reference", place) for place in places]
+    references = _datasets_of_side(reference)
+    check_distinct_folders(*references, source)
+    takes: list[list[TrainingRecording]] = []
+    sides: list[tuple[DatasetSide, FolderOrManifest]] = [("reference", folder) for folder in references]
     for side, folder in (*sides, ("source", source)):
-        parts.append([])
-        for loading in dataset.load_dataset(folder, settings, normalization=normalization, cache=cache):
-            parts[-1].append(loading.take)
-            yield SideLoadProgress(side, loading)
-    *references, sources = parts
-    joined = references[0]
+        takes.append([])
+        for progress in load_dataset(folder, settings, normalization=normalization, cache=cache):
+            takes[-1].append(progress.take)
+            yield SideLoadProgress(side, progress)
+    *reference_takes, source_takes = takes
+    merged = reference_takes[0]
     if not isinstance(reference, Path | ManifestSide) and len(reference) > 1:
-        joined = merge_folders(references, reference)
-    told = [it if isinstance(it, Path) else side_display_name(it) for it in (reference, source)]
-    dataset.check_training_data(joined, sources, (told[0], told[1]))
-    return {"reference": joined, "source": sources}
+        merged = merge_folders(reference_takes, reference)
+    names = [side if isinstance(side, Path) else side_display_name(side) for side in (reference, source)]
+    check_training_data(merged, source_takes, (names[0], names[1]))
+    return {"reference": merged, "source": source_takes}
 
 
 def plan_side_normalization(
-    reference: FolderOrManifest | Sequence[WeightedFolder],
+    reference: SideInput,
     source: FolderOrManifest,
     settings: ModelSettings,
 ) -> Generator[AuditProgress, None, Normalization | None]:
-    """Listen to both folders for what makes them alike, if that is asked for; returns the fix."""
+    """Measure both sides and return the normalization that the settings ask for; None if none."""
     if not settings.training.fix:
         return None
-    heard = yield from survey_sides(_datasets_of_side(reference), source, settings)
-    return remedies.fit_normalization(
-        settings.training.fix, *([it.traces for it in heard[side]] for side in heard)
-    )
+    features = yield from survey_sides(_datasets_of_side(reference), source, settings)
+    reference_quality = [recording.traces for recording in features["reference"]]
+    source_quality = [recording.traces for recording in features["source"]]
+    return fit_normalization(settings.training.fix, reference_quality, source_quality)
 
 
 def parse_weighted_folder(text: str) -> WeightedFolder:
-    """Read a folder with its weight, such as `studio:2`; without one it is 1.
+    """Return the folder and weight of a text such as `studio:2`; the default weight is 1.
 
-    A folder of that very name goes before: names may hold colons.
+    If the whole text is an existing path, it is the folder: names may contain colons.
     """
     folder, colon, weight = text.rpartition(":")
     if not colon or Path(text).exists():
         return WeightedFolder(Path(text))
     try:
         return WeightedFolder(Path(folder), float(weight))
-    except ValueError:
+    except ValueError:  # the colon belongs to the name
         return WeightedFolder(Path(text))
 
 
@@ -132,47 +136,47 @@ def check_folder_weights(folders: Sequence[WeightedFolder]) -> None:
     """Raise CallError if there is no folder, or a weight is not above 0."""
     if not folders:
         raise CallError("no reference is given: name a folder")
-    for it in folders:
-        if not (math.isfinite(it.weight) and it.weight > 0):
-            raise CallError(f"{printable(it.folder)} has weight {it.weight:g}; give one above 0")
+    for folder, weight in folders:
+        if not (math.isfinite(weight) and weight > 0):
+            raise CallError(f"{printable(folder)} has weight {weight:g}; give one above 0")
 
 
-def side_display_name(side: FolderOrManifest | Sequence[WeightedFolder]) -> str:
-    """Name of a folder, a list, or of several folders with their weights, for people."""
+def side_display_name(side: SideInput) -> str:
+    """Return the name of a side for display: a folder, a manifest, or folders with their weights."""
     if isinstance(side, Path):
         return side.resolve().name
     if isinstance(side, ManifestSide):
         return side.name
-    return " + ".join(f"{it.folder.resolve().name}:{it.weight:g}" for it in side)
+    return " + ".join(f"{folder.resolve().name}:{weight:g}" for folder, weight in side)
 
 
-def _datasets_of_side(side: FolderOrManifest | Sequence[WeightedFolder]) -> list[FolderOrManifest]:
-    return [side] if isinstance(side, Path | ManifestSide) else [it.folder for it in side]
+def _datasets_of_side(side: SideInput) -> list[FolderOrManifest]:
+    return [side] if isinstance(side, Path | ManifestSide) else [weighted.folder for weighted in side]
 
 
 def survey_sides(
     references: Sequence[FolderOrManifest], source: FolderOrManifest, settings: ModelSettings
 ) -> Generator[AuditProgress, None, dict[DatasetSide, list[AuditFeatures]]]:
-    """Read both sides' folders for their traces, yielding every recording; returns the evidence."""
+    """Read both sides for an audit; yield the progress, and return the features of each side."""
     check_distinct_folders(*references, source)
-    heard: dict[DatasetSide, list[AuditFeatures]] = {"reference": [], "source": []}
+    features: dict[DatasetSide, list[AuditFeatures]] = {"reference": [], "source": []}
     sides: list[tuple[DatasetSide, FolderOrManifest]] = [("reference", folder) for folder in references]
     for side, folder in (*sides, ("source", source)):
-        for surveyed in dataset.survey_dataset(folder, settings):
-            heard[side].append(surveyed.audit_features)
-            yield AuditProgress(side, surveyed)
-    dataset.check_disjoint(heard["reference"], heard["source"])
-    return heard
+        for progress in survey_dataset(folder, settings):
+            features[side].append(progress.audit_features)
+            yield AuditProgress(side, progress)
+    check_disjoint(features["reference"], features["source"])
+    return features
 
 
 def check_distinct_folders(*sides: FolderOrManifest) -> None:
-    """Raise CallError if two of the folders are one; the last is the source."""
-    given_folders = [side for side in sides if isinstance(side, Path)]
-    if len(given_folders) < len(sides):
-        return  # of one list, which tells its sides apart
-    *references, source = (side.resolve() for side in given_folders)
-    for number, (given, reference) in enumerate(zip(given_folders, references, strict=False)):
+    """Raise CallError if two of the folders are the same; the last is the source."""
+    folders = [side for side in sides if isinstance(side, Path)]
+    if len(folders) < len(sides):
+        return  # both sides of a manifest, which are distinct by their labels
+    *references, source = (folder.resolve() for folder in folders)
+    for number, (folder, reference) in enumerate(zip(folders, references, strict=False)):
         if reference == source:
-            raise CallError(f"{printable(given)} is given as both folders: name two different ones")
+            raise CallError(f"{printable(folder)} is given as both folders: name two different ones")
         if reference in references[:number]:
-            raise CallError(f"{printable(given)} is given twice as a reference: give it one weight")
+            raise CallError(f"{printable(folder)} is given twice as a reference: give it one weight")

@@ -1,11 +1,7 @@
-"""Training material by list instead of by folder: a CSV or JSONL file that names recordings.
+"""Manifests: CSV or JSONL files that name training recordings, instead of folders.
 
-A row has a `path` (from the list's own folder), a `label` (reference or source) and, where wanted,
-`get_session`, `start` and `end` in seconds. Other columns are left alone.
-
-CSV tables that others wrote: read line by line, refused with the line that is wrong.
-
-One recording of a training folder or of a list: where it is, what it belongs to, its sound.
+A row has a `path` (relative to the manifest's folder), a `label` (reference or source) and optionally
+`session`, `start` and `end` in seconds. Other columns are ignored.
 """
 
 import csv
@@ -25,8 +21,8 @@ from tonewood.audio_io.reader import (
     file_sha256,
     find_audio_files,
 )
-from tonewood.audio_io.recording import AudioArray
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, printable
+from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import (
     check_not_existing,
     write_text,
@@ -34,7 +30,7 @@ from tonewood.utils.atomic_write import (
 
 
 class ContentKey(NamedTuple):
-    """A recording by its bytes, and which part of it, in seconds."""
+    """Identity of a recording's content: SHA-256 of the file, and the excerpt in seconds."""
 
     sha256: str
     start: float | None = None
@@ -45,16 +41,16 @@ SIDE_LABELS = ("reference", "source")
 
 
 class ManifestEntry(NamedTuple):
-    """A recording, or a piece of one.
+    """Recording, or an excerpt of one.
 
     Parameters
     ----------
     session : str or None
-        What is recorded together, and kept together when takes are held out.
+        Recordings of one session are on the same side of a split.
     start, end : float or None
-        Seconds; None for the recording's own.
+        Seconds; None for start or end of the recording.
     line : int
-        Of the list, for messages.
+        Line of the manifest, for messages.
     """
 
     path: Path
@@ -65,7 +61,7 @@ class ManifestEntry(NamedTuple):
 
 
 class ManifestRow(NamedTuple):
-    """A recording to be put on a list."""
+    """Row of a new manifest."""
 
     path: Path
     label: str
@@ -73,7 +69,7 @@ class ManifestRow(NamedTuple):
 
 
 class ManifestSide(NamedTuple):
-    """All that a list names of one side."""
+    """Recordings of one side of a manifest."""
 
     manifest: Path
     label: str
@@ -81,17 +77,17 @@ class ManifestSide(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for display."""
         return f"{self.manifest.stem}:{self.label}"
 
 
 def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
-    """Read a list: (reference, source).
+    """Read a manifest; return reference and source.
 
     Raises
     ------
     FolderError
-        It cannot be read, or a row is wrong: the file, the line, and what it should be.
+        It cannot be read, or a row is invalid; the line is named.
     """
     sides: dict[str, list[ManifestEntry]] = {label: [] for label in SIDE_LABELS}
     for line, row in _read_manifest_rows(path):
@@ -101,57 +97,59 @@ def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
             raise FolderError(f"{where}: label is {label!r}; write reference or source")
         name = str(row.get("path") or "").strip()
         if not name:
-            raise FolderError(f"{where}: no path is given; write one from the list's folder")
+            raise FolderError(f"{where}: no path is given; write one relative to the manifest's folder")
         start, end = (_parse_manifest_seconds(row.get(key), key, where) for key in ("start", "end"))
         if end is not None and end <= (start or 0.0):
-            raise FolderError(f"{where}: a piece from {start or 0:g} to {end:g} s holds nothing")
+            raise FolderError(
+                f"{where}: an excerpt from {start or 0:g} to {end:g} s is empty; end must be after start"
+            )
         session = str(row.get("session") or "").strip() or None
         sides[label].append(ManifestEntry(path.parent / name, session, start, end, line))
     for label, entries in sides.items():
         if not entries:
             raise FolderError(f"{printable(path)} names no {label}; a model needs both sides: add some")
-    first, second = (ManifestSide(path, label, tuple(sides[label])) for label in SIDE_LABELS)
-    return first, second
+    reference, source = (ManifestSide(path, label, tuple(sides[label])) for label in SIDE_LABELS)
+    return reference, source
 
 
 def check_manifest_output(path: Path, overwrite: bool) -> None:
-    """Refuse before the work a list that cannot be written after it; OutputError."""
+    """Raise OutputError if a manifest cannot be written here; for a check before long work."""
     if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise OutputError(f"{printable(path)} is no kind of list: name one such as takes.csv or .jsonl")
+        raise OutputError(f"{printable(path)} is not a manifest: name a .csv or .jsonl, such as takes.csv")
     if not path.resolve().parent.is_dir():
-        raise OutputError(
-            f"{printable(path)} is in a folder that does not exist: create {printable(path.resolve().parent)} first"
-        )
+        folder = printable(path.resolve().parent)
+        raise OutputError(f"{printable(path)} is in a folder that does not exist: create {folder} first")
     check_not_existing([path], overwrite)
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool = False) -> None:
-    """Write a list, its paths from its own folder; raises as `output.write_text`."""
+    """Write a manifest with paths relative to its folder; errors are those of `write_text`."""
     folder = path.resolve().parent
     text = io.StringIO()
+    # A fixed line end, so that the file is the same on every system.
     table = csv.writer(text, lineterminator="\n")
     as_json = path.suffix.lower() == ".jsonl"
     if not as_json:
         table.writerow(["path", "label", "session"])
-    for it in rows:
-        place = Path(os.path.relpath(it.path.resolve(), folder)).as_posix()
+    for row in rows:
+        relative = Path(os.path.relpath(row.path.resolve(), folder)).as_posix()
         if as_json:
-            row = {"path": place, "label": it.label, "session": it.session or ""}
-            text.write(json.dumps(row) + "\n")
+            fields = {"path": relative, "label": row.label, "session": row.session or ""}
+            text.write(json.dumps(fields) + "\n")
         else:
-            table.writerow([place, it.label, it.session or ""])
+            table.writerow([relative, row.label, row.session or ""])
     write_text(path, text.getvalue(), overwrite=overwrite)
 
 
 def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with the number of the line they stand on."""
+    """Yield rows with their line numbers."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise FolderError(f"{printable(path)} cannot be read ({why}): name a CSV or JSONL") from None
+        reason = (error.strerror or str(error)).lower()
+        raise FolderError(f"{printable(path)} cannot be read ({reason}): name a CSV or JSONL") from None
     except UnicodeDecodeError:
-        raise FolderError(f"{printable(path)} is no UTF-8: save the list as UTF-8") from None
+        raise FolderError(f"{printable(path)} is not UTF-8: save the manifest as UTF-8") from None
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
@@ -162,14 +160,14 @@ def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         missing = {"path", "label"} - set(reader.fieldnames or ())
         if missing:
             raise FolderError(
-                f"{printable(path)} has no column {' and no column '.join(sorted(missing))}: head it "
+                f"{printable(path)} has no column {' and no column '.join(sorted(missing))}: start it with "
                 "path,label or path,label,session,start,end"
             )
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
-        after = f"after line {reader.line_num}"
-        raise FolderError(f"{printable(path)}, {after}: {error}: mend the list") from None
+        line = f"line {reader.line_num}"
+        raise FolderError(f"{printable(path)}, after {line}: {error}: correct the manifest") from None
 
 
 def _parse_json_object(line: str, where: str) -> dict[str, Any]:
@@ -178,7 +176,7 @@ def _parse_json_object(line: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise FolderError(f"{where}: this is no JSON object; write one a line")
+        raise FolderError(f"{where}: this is not a JSON object; write one per line")
     return row
 
 
@@ -195,51 +193,54 @@ def _parse_manifest_seconds(value: object, key: str, where: str) -> float | None
 
 
 def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Lines of a table, each with its number in the file, counted from 1.
+    """Yield the rows of a CSV table with their line numbers, which start at 1.
 
     Parameters
     ----------
     required : sequence of str
-        Columns that every line must fill.
+        Columns that every row must fill.
 
     Raises
     ------
     CallError
         The file cannot be read.
     FolderError
-        It is no table, lacks a column, or a line of it is cut short.
+        It is not a table, lacks a column, or one of its rows is incomplete.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
-            lacks = [name for name in required if name not in (reader.fieldnames or ())]
-            if lacks:
+            missing = [name for name in required if name not in (reader.fieldnames or ())]
+            if missing:
                 raise FolderError(
-                    f"{printable(table)} has no column {lacks[0]}; {', '.join(required)} are needed: "
+                    f"{printable(table)} has no column {missing[0]}; {', '.join(required)} are needed: "
                     "name another table"
                 )
-            for number, row in enumerate(reader, start=2):
+            for number, row in enumerate(reader, start=2):  # line 1 is the header
                 if not all(row.get(name) for name in required):
                     raise FolderError(
-                        f"{printable(table)}, line {number}: {' or '.join(required)} is missing: mend it"
+                        f"{printable(table)}, line {number}: {' or '.join(required)} is missing: "
+                        "complete the row"
                     )
-                yield number, {k: v for k, v in row.items() if isinstance(k, str) and v is not None}
+                # Cells beyond the header have the key None, missing ones the value None.
+                cells = {key: text for key, text in row.items() if isinstance(key, str) and text is not None}
+                yield number, cells
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise CallError(f"{printable(table)} cannot be read ({why}): name a CSV table") from None
+        reason = (error.strerror or str(error)).lower()
+        raise CallError(f"{printable(table)} cannot be read ({reason}): name a CSV table") from None
     except (UnicodeDecodeError, csv.Error):
-        raise FolderError(f"{printable(table)} is no CSV table in UTF-8: save it as one") from None
+        raise FolderError(f"{printable(table)} is not a CSV table in UTF-8: save it as one") from None
 
 
 FolderOrManifest = Path | ManifestSide
-"""Where one side's recordings are: below a folder, or on a list."""
+"""Recordings of one side."""
 
 RecordingRef = Path | ManifestEntry
-"""One of them."""
+"""One recording of a side."""
 
 
 class ExcerptReader:
-    """A recording, or the piece of one that a list names, decoded anew each time it is run through.
+    """Recording, or the excerpt of one that a manifest names, decoded each time it is read.
 
     Attributes
     ----------
@@ -249,78 +250,80 @@ class ExcerptReader:
     Raises
     ------
     AudioError
-        It cannot be used: here, or where `blocks` shows it.
+        It cannot be used; `blocks` raises it too.
     """
 
     def __init__(self, item: RecordingRef) -> None:
-        self._stream = AudioReader(recording_path(item))
-        self.rate, self.channels = self._stream.rate, self._stream.channels
-        self.format = self._stream.format
+        self._reader = AudioReader(recording_path(item))
+        self.rate, self.channels = self._reader.rate, self._reader.channels
+        self.format = self._reader.format
         self._entry = item if isinstance(item, ManifestEntry) else None
         self._checked = False
 
-    def blocks(self) -> Iterator[AudioArray]:
-        """All of it, (channels, samples) at a time."""
-        return self._stream.blocks() if self._entry is None else self._excerpt_blocks(self._entry)
+    def blocks(self) -> Iterator[Samples]:
+        """Yield blocks (channels, samples)."""
+        return self._reader.blocks() if self._entry is None else self._excerpt_blocks(self._entry)
 
-    def _excerpt_blocks(self, entry: ManifestEntry) -> Iterator[AudioArray]:
-        """From its start to its end, as a list says."""
-        first = round((entry.start or 0.0) * self.rate)
-        last = None if entry.end is None else round(entry.end * self.rate)
-        at = found = 0
+    def _excerpt_blocks(self, entry: ManifestEntry) -> Iterator[Samples]:
+        start = round((entry.start or 0.0) * self.rate)
+        stop = None if entry.end is None else round(entry.end * self.rate)
+        position = total = 0
         low, high = np.inf, -np.inf
-        for block in self._stream.blocks():
-            if self._checked and last is not None and at >= last:
-                return  # the file was found whole before
-            own = block[:, max(0, first - at) : None if last is None else max(0, last - at)]
-            at += block.shape[1]
-            if own.shape[1]:
-                found += own.shape[1]
-                low, high = min(low, float(own.min())), max(high, float(own.max()))
-                yield np.ascontiguousarray(own)
-        if found < MIN_RECORDING_SECONDS * self.rate:
+        for block in self._reader.blocks():
+            # The first pass reads the whole file, because only its end shows if it is cut off.
+            if self._checked and stop is not None and position >= stop:
+                return
+            part = block[:, max(0, start - position) : None if stop is None else max(0, stop - position)]
+            position += block.shape[1]
+            if part.shape[1]:
+                total += part.shape[1]
+                low, high = min(low, float(part.min())), max(high, float(part.max()))
+                yield np.ascontiguousarray(part)
+        if total < MIN_RECORDING_SECONDS * self.rate:
             raise AudioError(
-                f"{printable(entry.path)} lasts {at / self.rate:.2f} s; line {entry.line} of the list "
-                f"leaves {found / self.rate:.2f} s of it and {MIN_RECORDING_SECONDS:g} s are needed"
+                f"{printable(entry.path)} lasts {position / self.rate:.2f} s; line {entry.line} of the "
+                f"manifest selects {total / self.rate:.2f} s of it and {MIN_RECORDING_SECONDS:g} s are "
+                "needed: select more"
             )
+        # `AudioReader` refuses a silent file, but not a silent part of one.
         if low == high:
             raise AudioError(
-                f"{printable(entry.path)} is silent where line {entry.line} of the list looks: "
-                "name another piece"
+                f"{printable(entry.path)} is silent in the excerpt of line {entry.line} of the manifest: "
+                "select another"
             )
         self._checked = True
 
 
 def list_recordings(dataset: FolderOrManifest) -> list[RecordingRef]:
-    """All recordings of a side, in a fixed order; FolderError where there are none."""
+    """Return all recordings of a side in a fixed order; FolderError if there are none."""
     return list(dataset.entries if isinstance(dataset, ManifestSide) else find_audio_files(dataset))
 
 
 def recording_path(item: RecordingRef) -> Path:
-    """File of a recording."""
+    """Return the file of a recording."""
     return item.path if isinstance(item, ManifestEntry) else item
 
 
 def content_key(item: RecordingRef) -> ContentKey:
-    """What names its content."""
+    """Return the identity of a recording's content."""
     if isinstance(item, ManifestEntry):
         return ContentKey(file_sha256(item.path), item.start, item.end)
     return ContentKey(file_sha256(item))
 
 
 def group_key(item: RecordingRef, dataset: FolderOrManifest, group_by: str) -> str:
-    """What a recording is kept together with; by "folder" also what the audit calls a session."""
+    """Return the group of a recording; by "folder", it is also the session of the audit."""
     if isinstance(item, ManifestEntry):
-        # A session that a list states is one whatever takes are otherwise grouped by.
+        # A session in a manifest takes precedence over the setting.
         return item.session or ("." if group_by == "folder" else str(item.path))
     assert isinstance(dataset, Path)
     return group_of_path(item.relative_to(dataset), group_by)
 
 
 def group_of_path(path: Path, group_by: str) -> str:
-    """Group of a recording at a path relative to its folder: itself, or its first sub-folder.
+    """Return the group of a path relative to its folder: itself, or its first sub-folder.
 
-    Recordings in no sub-folder are a group of their own.
+    Recordings that are not in a sub-folder form one group.
     """
     if group_by == "file":
         return str(path)

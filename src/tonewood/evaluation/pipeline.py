@@ -1,7 +1,7 @@
-"""Pairs of recordings → how much nearer to the reference's take each method brings the source's.
+"""Evaluate methods on pairs of recordings: the same piece, played by the source and the reference.
 
-A pair is aligned once, the untouched source with the reference, and every method is measured by
-that alignment: an EQ that varies in time moves nothing in time.
+Each pair is aligned once, from the untouched source to the reference. The alignment holds for the
+outputs too, because a time-varying EQ does not change the timing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,7 @@ from torch import Tensor
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.errors import AudioError, FolderError, TonewoodError, printable
-from tonewood.evaluation import alignment as aligning
-from tonewood.evaluation.alignment import Alignment, AlignmentQuality
+from tonewood.evaluation.alignment import Alignment, AlignmentQuality, align_recordings, require_synctoolbox
 from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
 from tonewood.evaluation.pairs import (
     EVALUATED_METHODS,
@@ -33,16 +32,16 @@ from tonewood.utils.device import check_device
 
 
 class MethodResult(NamedTuple):
-    """A method on a piece.
+    """Measures of one method on one pair.
 
-    Parameters
+    Attributes
     ----------
     closed : float
-        Share of the mel distance to the reference's take that was closed.
+        Share of the mel distance between source and reference that the method closes.
     mel, log_spectral, multi_resolution, long_term : float
-        Distances to the reference's take, dB.
+        Distances to the reference recording, dB.
     scorer, judge : float
-        Scores, 0 sounds like the reference; no judge in models without one.
+        Scores; 0 sounds like the reference. The judge is None if the model has none.
     """
 
     closed: float
@@ -56,19 +55,15 @@ class MethodResult(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PairResult:
-    """A pair, measured.
+    """Measures of all methods on one pair.
 
-    Parameters
+    Attributes
     ----------
-    files : PairFiles
     seconds : float
-        Of the source.
-    alignment : Alignment
-    methods : dict of Row
-        By method.
+        Duration of the source.
     waveforms : dict of Tensor [sample], or None
-        What was measured, mono at 16 kHz, by method; with the reference under its own name. Kept
-        for the first pieces only.
+        Outputs by method and the reference as "reference", mono at 16 kHz. Only the first pairs
+        have them.
     """
 
     files: PairFiles
@@ -79,39 +74,38 @@ class PairResult:
 
     @classmethod
     def from_summary(cls, files: PairFiles, summary: dict[str, Any]) -> "PairResult":
-        """A piece whose summary was kept: its sounds, and the path of its alignment, were not."""
-        aligned = dict(summary["alignment"])
-        exact = aligned.pop("exact")
-        alignment = Alignment(np.zeros(0), AlignmentQuality(**aligned), exact)
-        rows = {method: MethodResult(**row) for method, row in summary["methods"].items()}
-        return cls(files, summary["seconds"], alignment, rows, None)
+        """Restore a result from its summary, without waveforms and alignment path."""
+        quality = dict(summary["alignment"])
+        exact = quality.pop("exact")
+        alignment = Alignment(np.zeros(0), AlignmentQuality(**quality), exact)
+        methods = {method: MethodResult(**row) for method, row in summary["methods"].items()}
+        return cls(files, summary["seconds"], alignment, methods, None)
 
     @property
     def summary(self) -> dict[str, Any]:
-        """All but the sounds, as JSON."""
+        """Result without waveforms, for JSON."""
         return {
             "piece": self.files.name,
             "source": str(self.files.source),
             "reference": str(self.files.reference),
             "seconds": self.seconds,
             "alignment": {"exact": self.alignment.exact, **self.alignment.quality._asdict()},
-            "methods": {method: row._asdict() for method, row in self.methods.items()},
+            "methods": {method: result._asdict() for method, result in self.methods.items()},
         }
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All pieces, and what follows from them.
+    """Results of all pairs, with their means.
 
-    Parameters
+    Attributes
     ----------
-    pairs : tuple of Piece
     failed : tuple of FileFailure
         Pairs that could not be measured.
-    means : dict of dict of Interval
-        By method and measure, with 95 % bootstrap intervals over pieces.
-    gains : dict of dict of Interval
-        Tonewood less another method, piece by piece, by that method and measure.
+    means : dict of dict of BootstrapInterval
+        Mean over pairs by method and measure, with its 95 % interval.
+    gains : dict of dict of BootstrapInterval
+        The same of Tonewood minus another method, paired.
     """
 
     pairs: tuple[PairResult, ...]
@@ -121,13 +115,13 @@ class Evaluation:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What was found, as JSON."""
+        """Evaluation without waveforms, for JSON."""
         return {
             "pairs": len(self.pairs),
-            "failed": [{"input": str(it.input), "error": str(it.error)} for it in self.failed],
+            "failed": [{"input": str(failure.input), "error": str(failure.error)} for failure in self.failed],
             "means": _intervals_to_json(self.means),
             "gains": _intervals_to_json(self.gains),
-            "pieces": [piece.summary for piece in self.pairs],
+            "pieces": [pair.summary for pair in self.pairs],
         }
 
 
@@ -142,30 +136,29 @@ def evaluate_pairs(
     device: str = "cpu",
     audible_pairs: int = 0,
 ) -> Iterator[EvaluationEvent]:
-    """Measure every method on every pair; yields its progress and, last, the `Evaluation`.
+    """Measure every method on every pair; yield the progress and, last, the `Evaluation`.
 
-    A pair that cannot be read, or not be aligned well enough to be believed, is a `FileFailure`, and
-    the others go on.
+    A pair that cannot be read or aligned reliably becomes a `FileFailure`; the others continue.
 
     Parameters
     ----------
     pairs : sequence
-        As `pairs.pairs_by_name` and `pairs.pairs_from_table` give them.
+        From `pairs_by_name` or `pairs_from_table`.
     seed : int
-        Of the bootstrap and of what is random in a method.
+        Seed of the bootstrap and of the methods.
     audible_pairs : int
-        Pieces, from the first on, whose sounds are kept.
+        Number of pairs, from the first on, that keep their waveforms.
 
     Raises
     ------
     MissingExtraError
-        Nothing here can align.
+        The library for the alignment is not installed.
     FolderError
         No pair could be measured.
     """
     check_device(device)
-    aligning.require_synctoolbox()
-    pieces: list[PairResult] = []
+    require_synctoolbox()
+    results: list[PairResult] = []
     failed = []
     for number, files in enumerate(pairs):
         if isinstance(files, FileFailure):
@@ -173,61 +166,56 @@ def evaluate_pairs(
             yield files
             continue
         try:
-            done = len(EVALUATED_METHODS) * number
-            for event in _iter_measurements(files, model, seed, device, len(pieces) < audible_pairs):
+            turn = len(EVALUATED_METHODS) * number
+            for event in _iter_measurements(files, model, seed, device, len(results) < audible_pairs):
                 if isinstance(event, PairResult):
-                    pieces.append(event)
+                    results.append(event)
                     yield event
                 else:
-                    done += 1
-                    yield MeasureProgress(done, len(EVALUATED_METHODS) * len(pairs), event)
+                    turn += 1
+                    yield MeasureProgress(turn, len(EVALUATED_METHODS) * len(pairs), event)
         except TonewoodError as error:
             failed.append(FileFailure(files.source, error))
             yield failed[-1]
-    yield summarize_evaluation(pieces, failed, seed)
+    yield summarize_evaluation(results, failed, seed)
 
 
 def _iter_measurements(
     files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool
 ) -> Iterator[str | PairResult]:
-    """Yield every method before its turn, and last the piece."""
+    """Yield the name of each method before it runs and, last, the result."""
     pair = files.read()
     rate = pair.source.rate
-    wanted = to_mono_16k(pair.reference.samples, pair.reference.rate)
-    alignment = _align_pair(files, to_mono_16k(pair.source.samples, rate), wanted)
-    rows: dict[str, MethodResult] = {}
-    sounds = {"reference": wanted}
-    for method, how in EVALUATED_METHODS.items():
+    reference = to_mono_16k(pair.reference.samples, pair.reference.rate)
+    alignment = align_recordings(to_mono_16k(pair.source.samples, rate), reference, files.anchors)
+    names = f"{printable(files.source)} and {printable(files.reference)}"
+    if problem := alignment.quality.problem:
+        raise AudioError(f"{names}: {problem}")
+    results: dict[str, MethodResult] = {}
+    waveforms = {"reference": reference}
+    for method, settings in EVALUATED_METHODS.items():
         yield method
         samples = pair.source.samples
-        if how is not None:
-            samples = apply_method(pair.source, model, how, seed, device).samples
-        sounds[method] = to_mono_16k(samples, rate)
-        found = _aligned_distances(sounds[method], wanted, alignment)
-        if found.mel == 0 and method == METHOD_UNTOUCHED:
+        if settings is not None:
+            samples = apply_method(pair.source, model, settings, seed, device).samples
+        waveforms[method] = to_mono_16k(samples, rate)
+        distances = _aligned_distances(waveforms[method], reference, alignment)
+        if distances.mel == 0 and method == METHOD_UNTOUCHED:
             raise AudioError(
-                f"{printable(files.source)} and {printable(files.reference)} are the same recording; "
-                "there is nothing to close: name another pair"
+                f"{names} are the same recording, so there is no distance to close: choose another pair"
             )
-        untouched = rows[METHOD_UNTOUCHED].mel if rows else found.mel
-        scored = score_array(samples, rate, model)
-        rows[method] = MethodResult(gap_closed(untouched, found.mel), *found, scored.scorer, scored.judge)
-    yield PairResult(files, pair.source.duration, alignment, rows, sounds if keep_audio else None)
+        untouched_mel = results[METHOD_UNTOUCHED].mel if results else distances.mel
+        score = score_array(samples, rate, model)
+        closed = gap_closed(untouched_mel, distances.mel)
+        results[method] = MethodResult(closed, *distances, score.scorer, score.judge)
+    yield PairResult(files, pair.source.duration, alignment, results, waveforms if keep_audio else None)
 
 
 def measure_pair(files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool) -> PairResult:
-    """Measure every method on one pair; AudioError as `evaluate` tells it."""
-    *_, piece = _iter_measurements(files, model, seed, device, keep_audio)
-    assert isinstance(piece, PairResult)
-    return piece
-
-
-def _align_pair(files: PairFiles, source: Tensor, reference: Tensor) -> Alignment:
-    """Alignment of a pair; AudioError, which says what was found, if it cannot be believed."""
-    alignment = aligning.align_recordings(source, reference, files.anchors)
-    if fault := alignment.quality.problem:
-        raise AudioError(f"{printable(files.source)} and {printable(files.reference)}: {fault}")
-    return alignment
+    """Measure every method on one pair; raise AudioError if it cannot be measured."""
+    *_, result = _iter_measurements(files, model, seed, device, keep_audio)
+    assert isinstance(result, PairResult)
+    return result
 
 
 def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment) -> PairDistances:
@@ -238,33 +226,36 @@ def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment
 
 
 def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailure], seed: int) -> Evaluation:
-    """What follows from all pieces; FolderError if there are none."""
+    """Return means and gains over all pairs; raise FolderError if there is no pair."""
     if not pairs:
-        raise FolderError("no pair could be measured: mend or replace what is named above")
-    figures = {
+        raise FolderError("no pair could be measured: correct or replace the files named above")
+    values = {
         method: {
-            measure: np.array([getattr(piece.methods[method], measure) for piece in pairs])
+            measure: np.array([getattr(pair.methods[method], measure) for pair in pairs])
             for measure in MethodResult._fields
             if getattr(pairs[0].methods[method], measure) is not None
         }
         for method in EVALUATED_METHODS
     }
-    ours = figures[METHOD_TONEWOOD]
+    tonewood = values[METHOD_TONEWOOD]
 
-    def over_pieces(values: NDArray[np.float64]) -> BootstrapInterval:
-        # One seed: every interval is drawn from the same choices of pieces.
-        return bootstrap_interval(values, np.random.default_rng(seed))
+    def mean_over_pairs(per_pair: NDArray[np.float64]) -> BootstrapInterval:
+        # The same seed everywhere, so that all intervals resample the same pairs.
+        return bootstrap_interval(per_pair, np.random.default_rng(seed))
 
     return Evaluation(
         pairs=tuple(pairs),
         failed=tuple(failed),
         means={
-            method: {measure: over_pieces(values) for measure, values in by_measure.items()}
-            for method, by_measure in figures.items()
+            method: {measure: mean_over_pairs(per_pair) for measure, per_pair in by_measure.items()}
+            for method, by_measure in values.items()
         },
         gains={
-            method: {measure: over_pieces(ours[measure] - values) for measure, values in by_measure.items()}
-            for method, by_measure in figures.items()
+            method: {
+                measure: mean_over_pairs(tonewood[measure] - per_pair)
+                for measure, per_pair in by_measure.items()
+            }
+            for method, by_measure in values.items()
             if method != METHOD_TONEWOOD
         },
     )
@@ -272,6 +263,6 @@ def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailu
 
 def _intervals_to_json(intervals: dict[str, dict[str, BootstrapInterval]]) -> dict[str, Any]:
     return {
-        method: {measure: value._asdict() for measure, value in by_measure.items()}
+        method: {measure: interval._asdict() for measure, interval in by_measure.items()}
         for method, by_measure in intervals.items()
     }

@@ -1,4 +1,4 @@
-"""What an evaluation found, as JSON, as CSV and as a page with players and spectrograms."""
+"""Write an evaluation as JSON, as CSV and as an HTML page with players and spectrograms."""
 
 import csv
 import io
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.dsp.stft import log_magnitude, stft
-from tonewood.enhancement import plotting
+from tonewood.enhancement.plotting import check_matplotlib, plot_levels
 from tonewood.errors import printable
-from tonewood.evaluation.frechet import FolderComparison, FrechetEstimate
-from tonewood.evaluation.pairs import MEASURE_RATE, METHOD_TONEWOOD
+from tonewood.evaluation.frechet import FolderComparison
+from tonewood.evaluation.pairs import MEASURE_RATE, METHOD_TONEWOOD, METHOD_UNTOUCHED
 from tonewood.evaluation.pipeline import Evaluation, MethodResult, PairResult
 from tonewood.html_report import (
     ReportAudio,
@@ -34,11 +34,11 @@ from tonewood.stats.sampling import BootstrapInterval
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
 
 EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV = "index.html", "evaluation.json", "evaluation.csv"
-AUDIBLE_PAIRS = 3  # pieces to be heard on the page
+AUDIBLE_PAIRS = 3  # pairs with players on the page
 _EXCERPT_SECONDS = 5.0
 _EXCERPT_PEAK = 0.9
 _REPORT_SPECTRUM = SpectrumSettings()
-# Title, scale and digits of what is told of a method.
+# Title, scale and digits of each measure.
 _MEASURE_COLUMNS = {
     "closed": ("closed, %", 100.0, 1),
     "mel": ("mel, dB", 1.0, 2),
@@ -53,14 +53,14 @@ TextRows = list[list[str]]
 
 
 class EvaluationReport(NamedTuple):
-    """What was asked for: pairs, folders, or both."""
+    """Evaluation of pairs, of folders, or of both."""
 
     pairs: Evaluation | None
     folders: FolderComparison | None
 
     @property
     def summary(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """Report without waveforms, for JSON."""
         return {
             "pairs": self.pairs.summary if self.pairs else None,
             "folders": self.folders.summary if self.folders else None,
@@ -68,15 +68,15 @@ class EvaluationReport(NamedTuple):
 
 
 def prepare_evaluation_report(out: Path, overwrite: bool) -> None:
-    """Make the folder, or refuse before the work what would be refused after it."""
-    plotting.check_matplotlib("a report")
+    """Create the folder, so that a report that cannot be written fails before the measurements."""
+    check_matplotlib("a report")
     prepare_report_folder(out, (EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV), overwrite)
 
 
 def write_evaluation_report(
     out: Path, report: EvaluationReport, model: Model, *, overwrite: bool = False
 ) -> Path:
-    """Write the report's files into the folder `out`; returns the page."""
+    """Write the files of the report into the folder `out`; return the path of the page."""
     files = {EVALUATION_JSON: json.dumps(report.summary, indent=1, allow_nan=False) + "\n"}
     if report.pairs:
         files[EVALUATION_CSV] = _evaluation_csv(report.pairs.pairs)
@@ -87,7 +87,7 @@ def write_evaluation_report(
 
 
 def means_table(evaluation: Evaluation, measures: Sequence[str] = _SUMMARY_MEASURES) -> TextRows:
-    """Methods and their means, each with its interval, as text; the head first."""
+    """Return the means by method, with intervals, as text; the header is the first row."""
     rows = [["method", *(_MEASURE_COLUMNS[measure][0] for measure in measures)]]
     for method, by_measure in evaluation.means.items():
         rows.append([method, *_format_measures(by_measure, measures)])
@@ -97,15 +97,11 @@ def means_table(evaluation: Evaluation, measures: Sequence[str] = _SUMMARY_MEASU
 
 
 def folders_table(comparison: FolderComparison) -> TextRows:
-    """Fréchet distances as text, the head first."""
-    rows = [["Fréchet distance of", "distance", "error", "bias left in"]]
-    named = (("the scorer's features", comparison.scorer), ("mel levels, dB²", comparison.mel))
-    rows.extend([name, *_format_estimate(value)] for name, value in named)
+    """Return the Fréchet distances as text; the header is the first row."""
+    rows = [["Fréchet distance of", "distance", "error", "remaining bias"]]
+    for name, estimate in (("scorer features", comparison.scorer), ("mel levels, dB²", comparison.mel)):
+        rows.append([name, *(f"{number:.4g}" for number in estimate)])
     return rows
-
-
-def _format_estimate(value: FrechetEstimate) -> list[str]:
-    return [f"{number:.4g}" for number in value]
 
 
 def _format_measures(by_measure: dict[str, BootstrapInterval], measures: Sequence[str]) -> list[str]:
@@ -117,22 +113,22 @@ def _format_measures(by_measure: dict[str, BootstrapInterval], measures: Sequenc
     ]
 
 
-def _format_interval(value: BootstrapInterval, scale: float, digits: int) -> str:
-    mean, *ends = (None if it is None else f"{scale * it:.{digits}f}" for it in value)
+def _format_interval(interval: BootstrapInterval, scale: float, digits: int) -> str:
+    mean, *ends = (None if number is None else f"{scale * number:.{digits}f}" for number in interval)
     return f"{mean}" if None in ends else f"{mean} ({ends[0]} to {ends[1]})"
 
 
 def _evaluation_csv(pairs: Sequence[PairResult]) -> str:
-    """Every method on every piece, a line each."""
+    """Return a line for each method on each pair."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     quality = pairs[0].alignment.quality._fields
     writer.writerow(["piece", "method", *MethodResult._fields, "exact", *quality])
-    for piece in pairs:
-        aligned = [piece.alignment.exact, *piece.alignment.quality]
-        for method, row in piece.methods.items():
-            values = ["" if it is None else it for it in (*row, *aligned)]
-            writer.writerow([printable(piece.files.name), method, *values])
+    for pair in pairs:
+        aligned = [pair.alignment.exact, *pair.alignment.quality]
+        for method, result in pair.methods.items():
+            values = ["" if value is None else value for value in (*result, *aligned)]
+            writer.writerow([printable(pair.files.name), method, *values])
     return stream.getvalue()
 
 
@@ -145,10 +141,10 @@ def _evaluation_page(report: EvaluationReport, model: Model) -> str:
         blocks += _pair_blocks(report.pairs)
     if report.folders:
         blocks += _folder_blocks(report.folders)
-    for piece in report.pairs.pairs if report.pairs else ():
-        if piece.waveforms is not None:
-            blocks += _excerpt_blocks(piece, piece.waveforms)
-    return render_report("How near to the reference", blocks)
+    for pair in report.pairs.pairs if report.pairs else ():
+        if pair.waveforms is not None:
+            blocks += _excerpt_blocks(pair, pair.waveforms)
+    return render_report("Evaluation", blocks)
 
 
 def _pair_blocks(evaluation: Evaluation) -> list[ReportBlock]:
@@ -156,20 +152,20 @@ def _pair_blocks(evaluation: Evaluation) -> list[ReportBlock]:
         ReportHeading("Pairs"),
         ReportTable(
             f"Means over {len(evaluation.pairs)} pairs, with 95 % bootstrap intervals over pairs. "
-            "Closed: share of the mel log-spectral distance to the paired reference take; negative "
-            "is worse than doing nothing. Distances in dB. Scorer and judge: 1 sounds like the "
-            "source, 0 like the reference.",
+            "Closed: share of the mel log-spectral distance to the paired reference recording that the "
+            "method closes; negative is worse than doing nothing. Distances are in dB. Scorer and judge: "
+            "0 sounds like the reference, 1 like the source.",
             means_table(evaluation, tuple(_MEASURE_COLUMNS)),
         ),
         ReportTable(
-            "Alignment: agreement of the pitches along it, and by chance; extremes of the tempo "
-            "ratio; share of the source without a counterpart. Exact pairs were left as they are.",
+            "Alignment: agreement of the pitches along it, and by chance; range of the tempo ratio; share "
+            "of the source without a counterpart. Exact pairs need no alignment.",
             _pair_rows(evaluation.pairs),
         ),
     ]
     if evaluation.failed:
-        rows = [["left out"], *([str(it.error)] for it in evaluation.failed)]
-        blocks.append(ReportTable("In none of the figures, each with its reason.", rows))
+        rows = [["left out"], *([str(failure.error)] for failure in evaluation.failed)]
+        blocks.append(ReportTable("Pairs that could not be measured; no figure includes them.", rows))
     return blocks
 
 
@@ -177,26 +173,25 @@ def _folder_blocks(comparison: FolderComparison) -> list[ReportBlock]:
     return [
         ReportHeading("Folders"),
         ReportTable(
-            f"{printable(comparison.output)} ({comparison.stretches[0]} stretches of up to ten seconds) against "
-            f"{printable(comparison.reference)} ({comparison.stretches[1]}). Distances are extrapolated to "
-            "endless recordings and so may fall below 0 where there is no difference.",
+            f"{printable(comparison.output)} ({comparison.stretches[0]} stretches of up to ten seconds) "
+            f"against {printable(comparison.reference)} ({comparison.stretches[1]}). Distances are "
+            "extrapolated to an infinite amount of audio, so they can be below 0 if there is no difference.",
             folders_table(comparison),
         ),
     ]
 
 
 def _pair_rows(pairs: Sequence[PairResult]) -> TextRows:
-    methods = [method for method in pairs[0].methods if method != "untouched"]
+    methods = [method for method in pairs[0].methods if method != METHOD_UNTOUCHED]
     closed = [f"{method} closed, %" for method in methods]
-    head = ["pair", *closed, "alignment", "agreement", "chance", "tempo ratio", "lone, %"]
-    rows = [head]
-    for piece in pairs:
-        quality = piece.alignment.quality
+    rows = [["pair", *closed, "alignment", "agreement", "chance", "tempo ratio", "unmatched, %"]]
+    for pair in pairs:
+        quality = pair.alignment.quality
         rows.append(
             [
-                printable(piece.files.name),
-                *(f"{100 * piece.methods[method].closed:.1f}" for method in methods),
-                "exact pair" if piece.alignment.exact else "warped",
+                printable(pair.files.name),
+                *(f"{100 * pair.methods[method].closed:.1f}" for method in methods),
+                "exact pair" if pair.alignment.exact else "warped",
                 f"{quality.similarity:.2f}",
                 f"{quality.chance:.2f}",
                 f"{quality.slowest:.2f} to {quality.fastest:.2f}",
@@ -207,32 +202,35 @@ def _pair_rows(pairs: Sequence[PairResult]) -> TextRows:
 
 
 def _excerpt_blocks(pair: PairResult, waveforms: dict[str, Tensor]) -> list[ReportBlock]:
-    """An excerpt of a piece: players and spectrograms of every method and the reference."""
+    """Return players and spectrograms of every method and the reference, for an excerpt."""
     excerpts = _cut_excerpts(pair, waveforms)
     name = printable(pair.files.name)
     blocks: list[ReportBlock] = [ReportHeading(name)]
     blocks += [ReportAudio("audio/flac", _encode_flac(wave), title) for title, wave in excerpts.items()]
-    caption = "The same excerpts: log magnitude, 80 dB down from the loudest."
+    caption = "The same excerpts: log magnitude over a range of 80 dB."
     return [*blocks, ReportFigure(f"Spectrograms of {name}", _plot_spectrograms(excerpts), caption)]
 
 
 def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
-    """Five seconds around the middle by method, and the reference's same moment, equally loud."""
+    """Return the middle five seconds by method, and the same passage of the reference, equally loud."""
     seconds = min(_EXCERPT_SECONDS, pair.seconds)
     grid = (pair.seconds - seconds) / 2 + np.arange(51) * (seconds / 50)
-    places = pair.alignment.to_reference(grid)
-    places = places[np.isfinite(places)]
-    own = float(grid[0]), float(grid[-1])
-    theirs = (float(places[0]), float(places[-1])) if places.size else (0.0, seconds)
-    cut = {}
+    aligned = pair.alignment.to_reference(grid)
+    aligned = aligned[np.isfinite(aligned)]
+    source_range = float(grid[0]), float(grid[-1])
+    reference_range = (float(aligned[0]), float(aligned[-1])) if aligned.size else (0.0, seconds)
+    excerpts = {}
     for name, wave in waveforms.items():
-        first, last = (round(s * MEASURE_RATE) for s in (theirs if name == "reference" else own))
-        cut[name] = wave[first : max(last, first + MEASURE_RATE // 4)].numpy()
-    loud = {name: integrated_loudness(wave[None], MEASURE_RATE) for name, wave in cut.items()}
-    wanted = loud["untouched"]
+        limits = reference_range if name == "reference" else source_range
+        start, stop = (round(s * MEASURE_RATE) for s in limits)
+        excerpts[name] = wave[start : max(stop, start + MEASURE_RATE // 4)].numpy()
+
+    # Match loudness to the untouched source; then one gain for all keeps the loudest from clipping.
+    loudness = {name: integrated_loudness(wave[None], MEASURE_RATE) for name, wave in excerpts.items()}
+    target = loudness[METHOD_UNTOUCHED]
     levelled = {
-        name: wave * 10 ** ((wanted - loud[name]) / 20) if np.isfinite(loud[name]) else wave
-        for name, wave in cut.items()
+        name: wave * 10 ** ((target - loudness[name]) / 20) if np.isfinite(loudness[name]) else wave
+        for name, wave in excerpts.items()
     }
     peak = max(float(np.abs(wave).max(initial=0.0)) for wave in levelled.values())
     gain = min(1.0, _EXCERPT_PEAK / peak) if peak > 0 else 1.0
@@ -256,7 +254,7 @@ def _plot_spectrograms(excerpts: dict[str, NDArray[np.float32]]) -> bytes:
     }
     loudest = max(float(level.max()) for level in levels.values())
     for axes, (name, level) in zip(panels, levels.items(), strict=True):
-        plotting.plot_levels(axes, level, _REPORT_SPECTRUM, name, loudest)
+        plot_levels(axes, level, _REPORT_SPECTRUM, name, loudest)
     panels[-1].set_xlabel("s")
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=80)

@@ -1,4 +1,4 @@
-"""Explanations on paths: which recording becomes which page, one after the other, and the table."""
+"""Explain recordings in files: one page per recording, and a table of several."""
 
 import json
 import re
@@ -13,8 +13,7 @@ import numpy as np
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import Recording, find_audio_files, read_recording, write_recording
 from tonewood.audio_io.remote import Location
-from tonewood.dsp import note_segmentation
-from tonewood.enhancement import plotting
+from tonewood.dsp.note_segmentation import require_pitch_tracker
 from tonewood.enhancement.output_files import (
     FileFailure,
     FileJob,
@@ -23,8 +22,8 @@ from tonewood.enhancement.output_files import (
     is_same_file,
 )
 from tonewood.enhancement.pipeline import to_analysis_rate
+from tonewood.enhancement.plotting import check_matplotlib
 from tonewood.errors import CallError, FolderError, printable
-from tonewood.explanation import report
 from tonewood.explanation.note_statistics import (
     ConfidenceInterval,
     PartWeight,
@@ -41,25 +40,20 @@ from tonewood.explanation.pipeline import (
     explain_recording,
     filter_by_evidence,
 )
+from tonewood.explanation.report import explanation_index_page, explanation_page, plot_explanation
 from tonewood.html_report import ReportAudio
 from tonewood.model.model import Model
-from tonewood.scorer import saliency
-from tonewood.scorer.saliency import SaliencyMethod
+from tonewood.scorer.saliency import SaliencyMethod, check_saliency_method
 from tonewood.utils.atomic_write import check_not_existing, write_bytes, write_text
 
 EXPLANATION_INDEX, EXPLANATION_TABLE = "index.html", "table.json"
 PAGE_SUFFIXES = (".png", ".html")
-_BROWSER_AUDIO_TYPES = {
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".mp3": "audio/mpeg",
-    ".ogg": "audio/ogg",
-}
-_MAX_EMBEDDED_BYTES = 20_000_000  # bytes; a browser chokes on a page of more
+_BROWSER_AUDIO_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg", ".ogg": "audio/ogg"}
+_MAX_EMBEDDED_BYTES = 20_000_000  # browsers become slow on larger pages
 
 
 class ExplainOptions(NamedTuple):
-    """What is to be explained, and how."""
+    """Options of `tonewood explain`."""
 
     side: TargetClass = "reference"
     method: SaliencyMethod = "cam"
@@ -69,16 +63,14 @@ class ExplainOptions(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ExplainedFile:
-    """A recording that was explained.
+    """Explanation of one file.
 
-    Parameters
+    Attributes
     ----------
     output : Path
         Page or picture.
     sounds : tuple of Path
-        What speaks for the class, and what that leaves; empty if not asked for, or if nothing does.
-    parts : tuple of PartWeight
-        Its own table.
+        Audio of the evidence and of the rest; empty unless requested and available.
     """
 
     input: Location
@@ -92,7 +84,7 @@ class ExplainedFile:
 
 @dataclass(frozen=True)
 class ExplanationTable:
-    """All recordings together."""
+    """Table of several recordings."""
 
     page: Path
     recordings: int
@@ -101,33 +93,33 @@ class ExplanationTable:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What was found, as JSON."""
+        """Table for JSON."""
         return {
             "recordings": self.recordings,
-            "parts": [it.model_dump(mode="json") for it in self.parts],
+            "parts": [part.model_dump(mode="json") for part in self.parts],
             "octaves": {
-                str(hz): it.model_dump(mode="json")
-                for hz, it in zip(OCTAVE_CENTERS_HZ, self.octaves, strict=True)
+                str(hz): interval.model_dump(mode="json")
+                for hz, interval in zip(OCTAVE_CENTERS_HZ, self.octaves, strict=True)
             },
         }
 
 
 class SkippedExplanation(NamedTuple):
-    """A recording that an earlier run explained."""
+    """Recording that an earlier run explained."""
 
     input: Location
     output: Path
 
 
 def plan_explanations(inputs: Sequence[Path], out: Path) -> list[FileJob | FileFailure]:
-    """Lay out which recording becomes which page; folders keep their tree.
+    """Return a job per recording; folders keep their tree.
 
-    `out` is a file when there is one input file and `out` is named like a picture or a page.
+    `out` is a file if there is a single input file and `out` ends in .png or .html, else a folder.
 
     Raises
     ------
     CallError
-        Two recordings would become one page, or `out` is a file where a folder is needed.
+        Two recordings would have the same page, or `out` is a file where a folder is needed.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir()
     named = out.suffix.lower() in PAGE_SUFFIXES and not out.is_dir()
@@ -135,36 +127,36 @@ def plan_explanations(inputs: Sequence[Path], out: Path) -> list[FileJob | FileF
         return [FileJob(inputs[0], out)]
     if single and not out.is_dir() and (out.suffix or out.exists()):
         raise CallError(
-            f"{printable(out)} is neither a picture nor a page: end it in .png or .html, or name a folder"
+            f"{printable(out)} is neither a picture nor a page: use a name in .png or .html, or a folder"
         )
     if named or out.is_file():
-        raise CallError(f"{printable(out)} names a file; several pages need a folder: name one")
-    laid: dict[Path, FileJob | FileFailure] = {}
+        raise CallError(f"{printable(out)} is a file; several pages need a folder: give a folder")
+    jobs: dict[Path, FileJob | FileFailure] = {}
     for item in inputs:
         for job in _plan_input(item, out):
             place = job.output if isinstance(job, FileJob) else Path(job.input)
-            other = laid.get(place)
+            other = jobs.get(place)
             if other and not is_same_file(Path(other.input), Path(job.input)):
                 raise CallError(
-                    f"{printable(other.input)} and {printable(job.input)} would both become "
-                    f"{printable(place)}: explain them into two folders"
+                    f"{printable(other.input)} and {printable(job.input)} would both write "
+                    f"{printable(place)}: use two output folders"
                 )
-            laid[place] = job
-    return list(laid.values())
+            jobs[place] = job
+    return list(jobs.values())
 
 
 def check_explanation_index(out: Path, overwrite: bool) -> None:
-    """Raise OutputError if the table of several recordings may not be written."""
+    """Raise OutputError if the table or its page exists and may not be overwritten."""
     check_not_existing((out / EXPLANATION_INDEX, out / EXPLANATION_TABLE), overwrite)
 
 
 def check_explain_options(options: ExplainOptions) -> None:
-    """Raise before the work what would be raised after it: a wrong call, a missing extra."""
+    """Raise CallError for wrong options, MissingExtraError for a library that is not installed."""
     check_target_class(options.side)
-    saliency.check_saliency_method(options.method)
-    plotting.check_matplotlib("explain")
+    check_saliency_method(options.method)
+    check_matplotlib("explain")
     if options.parts:
-        note_segmentation.require_pitch_tracker()
+        require_pitch_tracker()
 
 
 def _plan_input(item: Path, out: Path) -> Iterator[FileJob | FileFailure]:
@@ -172,33 +164,33 @@ def _plan_input(item: Path, out: Path) -> Iterator[FileJob | FileFailure]:
         yield FileJob(item, out / f"{item.name}.html")
         return
     try:
-        inside = [path for path in find_audio_files(item) if not _is_explanation_output(path)]
-        if not inside:
-            raise FolderError(f"{printable(item)} holds nothing but earlier outputs: name another input")
+        recordings = [path for path in find_audio_files(item) if not _is_explanation_output(path)]
+        if not recordings:
+            raise FolderError(f"{printable(item)} has only outputs of earlier runs: give another input")
     except FolderError as error:
         yield FileFailure(item, error)
         return
-    for path in inside:
+    for path in recordings:
         place = path.relative_to(item)
         yield FileJob(path, out / place.with_name(f"{place.name}.html"))
 
 
 def _is_explanation_output(path: Path) -> bool:
-    found = re.fullmatch(r"(.+)\.(used|rest)\.\w+", path.name)
-    return found is not None and path.with_name(f"{found[1]}.html").exists()
+    match = re.fullmatch(r"(.+)\.(used|rest)\.\w+", path.name)
+    return match is not None and path.with_name(f"{match[1]}.html").exists()
 
 
 def explain_file(
     job: FileJob, model: Model, options: ExplainOptions, *, overwrite: bool = False, seed: int = 0
 ) -> ExplainedFile:
-    """Explain one recording; raises TonewoodError, and then nothing of it is left."""
-    began = time.perf_counter()
+    """Explain one recording; if that raises TonewoodError, no output of it remains."""
+    started = time.perf_counter()
     sounds = []
     if options.listen:
         sounds = [job.output.with_suffix(f".{name}{job.input.suffix}") for name in ("used", "rest")]
     check_outputs(job, [job.output, *sounds], overwrite)
     recording = read_recording(job.input)
-    found = explain_recording(
+    explanation = explain_recording(
         recording.samples,
         recording.rate,
         model,
@@ -208,33 +200,33 @@ def explain_file(
         seed=seed,
     )
     spectrum = model.settings.spectrum
-    sums = found.part_sums(spectrum.hop / spectrum.rate)
+    sums = explanation.part_sums(spectrum.hop / spectrum.rate)
     parts = compute_part_weights(PART_NAMES, [sums], np.random.default_rng(seed), "steady") if sums else []
     title = printable(job.input.name)
-    drawn = report.plot_explanation(
-        found, to_analysis_rate(recording.samples, recording.rate, model), model, title
+    picture_png = plot_explanation(
+        explanation, to_analysis_rate(recording.samples, recording.rate, model), model, title
     )
     warnings = []
-    with cleanup_on_error([job.output, *sounds]) as made:
-        if sounds and not _write_evidence_audio(sounds, recording, found, model, overwrite, made):
-            warnings.append(f"nothing in it speaks for the {options.side}: there are no sounds of it")
+    with cleanup_on_error([job.output, *sounds]) as written:
+        if sounds and not _write_evidence_audio(sounds, recording, explanation, model, overwrite, written):
+            warnings.append(f"there is no evidence for the {options.side}, so --listen wrote no audio")
             sounds = []
         if job.output.suffix.lower() == ".png":
-            write_bytes(job.output, drawn, overwrite=overwrite)
+            write_bytes(job.output, picture_png, overwrite=overwrite)
         else:
-            text = report.explanation_page(
-                found, parts, drawn, list(_player_blocks(sounds)), title, printable(model.name)
+            text = explanation_page(
+                explanation, parts, picture_png, list(_player_blocks(sounds)), title, printable(model.name)
             )
             write_text(job.output, text, overwrite=overwrite)
-    if not found.faithfulness.is_faithful:
-        warnings.append(found.faithfulness.line)
+    if not explanation.faithfulness.is_faithful:
+        warnings.append(explanation.faithfulness.line)
     return ExplainedFile(
         input=job.input,
         output=job.output,
         sounds=tuple(sounds),
-        explanation=found,
+        explanation=explanation,
         parts=tuple(parts),
-        seconds=round(time.perf_counter() - began, 2),
+        seconds=round(time.perf_counter() - started, 2),
         warnings=tuple(warnings),
     )
 
@@ -247,20 +239,22 @@ def _write_evidence_audio(
     overwrite: bool,
     written: list[Path],
 ) -> bool:
-    heard = filter_by_evidence(recording.samples, recording.rate, explanation, model)
-    if heard is None:
+    audio = filter_by_evidence(recording.samples, recording.rate, explanation, model)
+    if audio is None:
         return False
-    for path, sound in zip(paths, heard, strict=True):
-        form = AudioFormat.for_path(path, recording.format)
-        write_recording(path, sound.samples, recording.rate, form, overwrite=overwrite)
+    for path, sound in zip(paths, audio, strict=True):
+        audio_format = AudioFormat.for_path(path, recording.format)
+        write_recording(path, sound.samples, recording.rate, audio_format, overwrite=overwrite)
         written.append(path)
     return True
 
 
 def _player_blocks(sounds: Sequence[Path]) -> Iterator[ReportAudio | str]:
-    """Players of the sounds, or their names where a browser would not play them."""
-    captions = ("What speaks for it.", "What that leaves; before each was made as loud as the "
-                "recording, the two summed to it.")  # fmt: skip
+    """Yield a player for each sound, or its name if browsers cannot play it."""
+    captions = (
+        "The evidence for the class.",
+        "The rest. Both sum to the recording; then each was matched to its loudness.",
+    )
     for path, caption in zip(sounds, captions, strict=False):
         kind = _BROWSER_AUDIO_TYPES.get(path.suffix.lower())
         if kind and path.stat().st_size <= _MAX_EMBEDDED_BYTES:
@@ -270,24 +264,16 @@ def _player_blocks(sounds: Sequence[Path]) -> Iterator[ReportAudio | str]:
 
 
 def write_explanation_table(
-    figures: Sequence[ExplanationFigures],
-    out: Path,
-    model: Model,
-    *,
-    overwrite: bool = False,
-    seed: int = 0,
+    figures: Sequence[ExplanationFigures], out: Path, model: Model, *, overwrite: bool = False, seed: int = 0
 ) -> ExplanationTable:
-    """Write the table of several recordings, and its page."""
+    """Write the table of several recordings as JSON and as a page."""
     rng = np.random.default_rng(seed)
-    sums = [it.part_sums for it in figures]
-    parts = (
-        compute_part_weights(PART_NAMES, [it for it in sums if it is not None], rng, "steady")
-        if all(sums)
-        else []
-    )
-    octaves = mean_intervals(np.stack([np.array(it.octaves) for it in figures]), rng)
-    made = ExplanationTable(out / EXPLANATION_INDEX, len(figures), tuple(parts), tuple(octaves))
-    write_text(out / EXPLANATION_TABLE, json.dumps(made.summary, indent=1) + "\n", overwrite=overwrite)
-    text = report.explanation_index_page(parts, octaves, figures, printable(model.name))
-    write_text(made.page, text, overwrite=overwrite)
-    return made
+    sums = [recording.part_sums for recording in figures]
+    known = [part_sums for part_sums in sums if part_sums is not None]
+    parts = compute_part_weights(PART_NAMES, known, rng, "steady") if len(known) == len(sums) else []
+    octaves = mean_intervals(np.stack([np.array(recording.octaves) for recording in figures]), rng)
+    table = ExplanationTable(out / EXPLANATION_INDEX, len(figures), tuple(parts), tuple(octaves))
+    write_text(out / EXPLANATION_TABLE, json.dumps(table.summary, indent=1) + "\n", overwrite=overwrite)
+    text = explanation_index_page(parts, octaves, figures, printable(model.name))
+    write_text(table.page, text, overwrite=overwrite)
+    return table

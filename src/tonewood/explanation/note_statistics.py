@@ -1,7 +1,7 @@
-"""What evidence weighs: by part of the music and by octave, over several recordings.
+"""Weights of evidence by part of the note and by octave, over several recordings.
 
-Intervals are bootstrapped over recordings (Efron 1979): moments of one recording are no
-independent observations.
+Intervals are bootstrapped over recordings (Efron 1979), because frames of one recording are not
+independent.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,18 @@ from tonewood.settings import Settings
 from tonewood.utils.arrays import FloatArray
 
 _BOOTSTRAP_DRAWS = 2_000
-_PERCENTILES = (2.5, 97.5)  # percentiles
+_PERCENTILES = (2.5, 97.5)
 
 
 @dataclass(frozen=True, eq=False)
 class PartSums:
-    """One recording's evidence by part.
+    """Sums over one recording, by part.
 
-    Parameters
+    Attributes
     ----------
-    seconds, evidence, absolute : float array (part,)
-        Time; evidence and its absolute value, logit times seconds.
+    seconds : array [part]
+    evidence, absolute : array [part]
+        Evidence and its absolute value, logit times seconds.
     """
 
     seconds: FloatArray
@@ -33,34 +34,34 @@ class PartSums:
 
 
 class ConfidenceInterval(Settings):
-    """An estimate and its 95 % interval, which a single recording does not have."""
+    """Estimate with its 95 % interval, which a single recording does not have."""
 
     mean: float
     low: float | None = None
     high: float | None = None
 
     def __str__(self) -> str:
-        """As in a table."""
+        """Return the text for tables."""
         if self.low is None or self.high is None:
             return f"{self.mean:.2f}"
         return f"{self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 class PartWeight(Settings):
-    """What a part of the music weighs.
+    """Weight of a part of the note.
 
-    Parameters
+    Attributes
     ----------
-    evidence : Interval
-        Logit while it sounds.
-    weight : Interval or None
-        Share of the logit per share of the time, 1 on average; none where the recordings speak
-        against the class that is explained, for shares of that mean nothing.
-    absolute : Interval
-        The same of the evidence's absolute value, whichever way it points.
-    beyond : Interval or None
-        Logit while it sounds, less that of the part that all are compared with; recordings count
-        for both at once. None for that part itself, or where it does not occur.
+    evidence : ConfidenceInterval
+        Mean logit during the part.
+    weight : ConfidenceInterval or None
+        Share of the evidence divided by share of the time; 1 on average. None if the evidence as a
+        whole speaks against the explained class, because shares of it have no meaning then.
+    absolute : ConfidenceInterval
+        The same for the absolute value of the evidence.
+    beyond : ConfidenceInterval or None
+        Mean logit minus that of the reference part in the same recordings. None for the reference
+        part, or if it does not occur.
     """
 
     name: str
@@ -72,22 +73,22 @@ class PartWeight(Settings):
 
 
 def sum_by_part(evidence: FloatArray, labels: NDArray[np.int8], parts: int, frame_seconds: float) -> PartSums:
-    """Sums by part; label -1 is the last part, and frames of NaN count for nothing.
+    """Sum evidence by part, ignoring frames of NaN.
 
     Parameters
     ----------
-    evidence : float array (frame,)
-        Logit of every frame.
-    labels : int8 array (frame,)
-        Part of every frame.
+    evidence : array [frame]
+        Logits.
+    labels : array [frame]
+        Part of each frame; -1 is the last part.
     parts : int
         Number of parts.
     """
-    heard = np.isfinite(evidence)
-    place = labels[heard].astype(np.int64) % parts
-    values = evidence[heard]
+    scored = np.isfinite(evidence)
+    part = labels[scored].astype(np.int64) % parts
+    values = evidence[scored]
     seconds, signed, absolute = (
-        frame_seconds * np.bincount(place, weights, minlength=parts).astype(np.float64)
+        frame_seconds * np.bincount(part, weights, minlength=parts).astype(np.float64)
         for weights in (np.ones_like(values), values, np.abs(values))
     )
     return PartSums(seconds, signed, absolute)
@@ -96,88 +97,95 @@ def sum_by_part(evidence: FloatArray, labels: NDArray[np.int8], parts: int, fram
 def compute_part_weights(
     names: Sequence[str], sums: Sequence[PartSums], rng: np.random.Generator, reference: str
 ) -> list[PartWeight]:
-    """Weight of every part that occurs, over recordings.
+    """Return the weight of every part that occurs.
 
     Parameters
     ----------
+    names : sequence of str
+        Names of the parts.
+    sums : sequence of PartSums
+        One per recording.
     reference : str
-        Name of the part that all are compared with.
-    rng : numpy.random.Generator
-        Draws recordings for the intervals.
+        Part that the others are compared with.
     """
-    seconds, evidence, absolute = (
-        np.stack([getattr(it, field) for it in sums]) for field in ("seconds", "evidence", "absolute")
-    )
-    drawn = _bootstrap_counts(len(sums), rng)
-    known = evidence.sum() > 0
-    rows = []
+    seconds = np.stack([recording.seconds for recording in sums])
+    evidence = np.stack([recording.evidence for recording in sums])
+    absolute = np.stack([recording.absolute for recording in sums])
+    draws = _bootstrap_counts(len(sums), rng)
+    speaks_for_class = evidence.sum() > 0
+    weights = []
     for part, name in enumerate(names):
         if seconds[:, part].sum() == 0:
             continue
-        rows.append(
+        weights.append(
             PartWeight(
                 name=name,
                 seconds=round(float(seconds[:, part].sum()), 3),
-                evidence=_ratio_interval(evidence[:, part], seconds[:, part], drawn),
-                weight=_relative_weight(evidence, seconds, part, drawn) if known else None,
-                absolute=_relative_weight(absolute, seconds, part, drawn),
-                beyond=_evidence_difference(evidence, seconds, (part, names.index(reference)), drawn),
+                evidence=_ratio_interval(evidence[:, part], seconds[:, part], draws),
+                weight=_relative_weight(evidence, seconds, part, draws) if speaks_for_class else None,
+                absolute=_relative_weight(absolute, seconds, part, draws),
+                beyond=_evidence_difference(evidence, seconds, (part, names.index(reference)), draws),
             )
         )
-    return rows
+    return weights
 
 
 def mean_intervals(values: FloatArray, rng: np.random.Generator) -> list[ConfidenceInterval]:
-    """Mean of every column of values (recording, column), with its interval."""
-    drawn = _bootstrap_counts(len(values), rng)
-    return [_ratio_interval(column, np.ones_like(column), drawn) for column in values.T]
+    """Return the mean of every column of values [recording, column] with its interval."""
+    draws = _bootstrap_counts(len(values), rng)
+    return [_ratio_interval(column, np.ones_like(column), draws) for column in values.T]
 
 
 def _bootstrap_counts(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each recording is drawn [draw, recording]; a single one cannot be redrawn."""
+    """Draw how often each recording occurs in each resample [draw, recording]."""
     if count == 1:
-        return np.ones((0, 1), dtype=np.int64)
+        return np.ones((0, 1), dtype=np.int64)  # one recording has no spread to resample
     return rng.multinomial(count, np.full(count, 1 / count), size=_BOOTSTRAP_DRAWS)
 
 
-def _ratio_interval(above: FloatArray, below: FloatArray, drawn: NDArray[np.int64]) -> ConfidenceInterval:
-    return _percentile_interval(above.sum() / below.sum(), drawn @ above, drawn @ below)
+def _ratio_interval(
+    numerator: FloatArray, denominator: FloatArray, draws: NDArray[np.int64]
+) -> ConfidenceInterval:
+    ratio = numerator.sum() / denominator.sum()
+    return _percentile_interval(ratio, draws @ numerator, draws @ denominator)
 
 
 def _relative_weight(
-    values: FloatArray, seconds: FloatArray, part: int, drawn: NDArray[np.int64]
+    values: FloatArray, seconds: FloatArray, part: int, draws: NDArray[np.int64]
 ) -> ConfidenceInterval:
-    """Values of a part per second, relative to all parts' per second."""
+    """Divide a part's value per second by that of all parts."""
 
-    def ratio(draws: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-        mine, all_ = draws @ values[:, part], (draws @ values).sum(axis=1)
-        time, all_time = draws @ seconds[:, part], (draws @ seconds).sum(axis=1)
-        return mine * all_time, time * all_
+    def ratio(counts: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        part_value, total_value = counts @ values[:, part], (counts @ values).sum(axis=1)
+        part_time, total_time = counts @ seconds[:, part], (counts @ seconds).sum(axis=1)
+        return part_value * total_time, part_time * total_value
 
-    (above,), (below,) = ratio(np.ones((1, len(values)), dtype=np.int64))
-    return _percentile_interval(above / below if below else 0.0, *ratio(drawn))
+    (numerator,), (denominator,) = ratio(np.ones((1, len(values)), dtype=np.int64))
+    weight = numerator / denominator if denominator else 0.0
+    return _percentile_interval(weight, *ratio(draws))
 
 
 def _evidence_difference(
-    evidence: FloatArray, seconds: FloatArray, pair: tuple[int, int], drawn: NDArray[np.int64]
+    evidence: FloatArray, seconds: FloatArray, pair: tuple[int, int], draws: NDArray[np.int64]
 ) -> ConfidenceInterval | None:
-    """Evidence per second of one part less another's, both of the same recordings."""
-    if pair[0] == pair[1] or seconds[:, pair[1]].sum() == 0:
+    """Subtract the evidence per second of the second part from that of the first."""
+    first, second = pair
+    if first == second or seconds[:, second].sum() == 0:
         return None
 
-    def difference(draws: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-        (above, other), (time, other_time) = (
-            (draws @ it[:, pair[0]], draws @ it[:, pair[1]]) for it in (evidence, seconds)
-        )
-        return above * other_time - other * time, time * other_time
+    def difference(counts: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        first_value, second_value = counts @ evidence[:, first], counts @ evidence[:, second]
+        first_time, second_time = counts @ seconds[:, first], counts @ seconds[:, second]
+        # a/b - c/d over the common denominator, which may be zero in a resample
+        return first_value * second_time - second_value * first_time, first_time * second_time
 
-    (above,), (below,) = difference(np.ones((1, len(evidence)), dtype=np.int64))
-    return _percentile_interval(above / below, *difference(drawn))
+    (numerator,), (denominator,) = difference(np.ones((1, len(evidence)), dtype=np.int64))
+    return _percentile_interval(numerator / denominator, *difference(draws))
 
 
-def _percentile_interval(mean: float, above: FloatArray, below: FloatArray) -> ConfidenceInterval:
-    kept = below != 0  # a draw without the part says nothing of it
-    if not kept.any():
+def _percentile_interval(mean: float, numerators: FloatArray, denominators: FloatArray) -> ConfidenceInterval:
+    usable = denominators != 0  # a resample may not contain the part
+    if not usable.any():
         return ConfidenceInterval(mean=float(mean))
-    low, high = np.percentile(above[kept] / below[kept], _PERCENTILES)
+    low, high = np.percentile(numerators[usable] / denominators[usable], _PERCENTILES)
     return ConfidenceInterval(mean=float(mean), low=float(low), high=float(high))

@@ -1,4 +1,4 @@
-"""A recording and a model → what the scorer heard: where, in which parts of notes, how surely."""
+"""Explain a score: when, at which frequencies and in which parts of notes the scorer found evidence."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.reader import resample
-from tonewood.dsp import note_segmentation
 from tonewood.dsp.features import cut_windows
 from tonewood.dsp.filterbank import center_frequencies
-from tonewood.dsp.note_segmentation import NoteSegments
+from tonewood.dsp.note_segmentation import PITCH_SAMPLE_RATE, SEGMENT_NAMES, NoteSegments, segment_notes
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import CallError
 from tonewood.explanation.note_statistics import PartSums, sum_by_part
@@ -34,26 +33,26 @@ from tonewood.settings import RenderSettings, Settings
 from tonewood.utils.arrays import FloatArray
 
 TargetClass = Literal["reference", "source"]
-PART_NAMES = (*note_segmentation.SEGMENT_NAMES, "quiet")
-OCTAVE_CENTERS_HZ = (63, 125, 250, 500, 1_000, 2_000, 4_000, 8_000)  # Hz, the middle of each
+PART_NAMES = (*SEGMENT_NAMES, "quiet")
+OCTAVE_CENTERS_HZ = (63, 125, 250, 500, 1_000, 2_000, 4_000, 8_000)  # Hz
 
-_MUTED_DB = -60.0  # gain of what speaks for nothing
-_NO_FADE_HZ = 1e6  # beyond any recording's half rate
-_FULL_GAIN_QUANTILE = 0.9  # quantile of the evidence from which all of a cell is heard
+_MUTED_DB = -60.0  # gain of cells without evidence for the class
+_NO_FADE_HZ = 1e6  # above half of any sample rate
+_FULL_GAIN_QUANTILE = 0.9  # cells above this quantile of the evidence pass in full
 _SMOOTH_FRAMES, _SMOOTH_ROWS = 5, 3
 
 
 class EvidenceAudio(NamedTuple):
-    """The recording filtered to what speaks for the class, and what that leaves."""
+    """The recording filtered to the evidence for the class, and the rest of it."""
 
     used: RenderResult
     rest: RenderResult
 
 
 class ExplanationFigures(Settings):
-    """What the table of several recordings takes of each.
+    """Figures of one explanation, for the table of several recordings.
 
-    `sums` are seconds, evidence and absolute evidence by part.
+    `sums` holds seconds, evidence and absolute evidence by part.
     """
 
     name: str
@@ -67,32 +66,31 @@ class ExplanationFigures(Settings):
 
     @property
     def part_sums(self) -> PartSums | None:
-        """Evidence by part."""
+        """Sums by part; None without parts."""
         return None if self.sums is None else PartSums(*map(np.array, self.sums))
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What made a recording's score.
+    """Explanation of a recording's score.
 
-    Parameters
+    Attributes
     ----------
     side : {"reference", "source"}
-        The class that is explained; what speaks for it is positive throughout.
+        Explained class; positive evidence speaks for it.
     evidence : Tensor [row, frame]
-        Saliency, the base spread evenly over it, in logits; averaged where windows overlap, NaN in
-        windows that are not scored. Zero is undecided.
+        Saliency in logits, with the base spread evenly over it. Averaged where windows overlap, NaN
+        in windows that are too quiet to be scored.
     logit, map_mean, base : float
-        Means over the windows that are scored: logit = map_mean + base, but for the residual.
+        Means over the scored windows; logit = map_mean + base, up to the residual.
     residual : float
-        Largest difference from a window's logit that its map leaves unexplained.
+        Largest part of a window's logit that its map does not explain.
     score : float
-        As `tonewood score` gives it: 0 sounds like the reference.
-    octaves : float array (octave,)
-        What the average level in each octave added to the logit.
+        Score as in `tonewood score`: 0 sounds like the reference.
+    octaves : array [octave]
+        Contribution of the average level in each octave to the logit.
     parts : NoteSegments or None
-        None if they were not asked for.
-    faithfulness : Faithfulness
+        None unless requested.
     """
 
     side: TargetClass
@@ -110,22 +108,19 @@ class Explanation:
 
     @property
     def frame_evidence(self) -> FloatArray:
-        """Evidence of every frame [frame], in logits: the mean of its rows."""
+        """Mean evidence over rows [frame], in logits."""
         means: FloatArray = self.evidence.mean(dim=0).double().numpy()
         return means
 
     def part_sums(self, frame_seconds: float) -> PartSums | None:
-        """Evidence by part."""
+        """Return sums by part; None without parts."""
         if self.parts is None:
             return None
         return sum_by_part(self.frame_evidence, self.parts.labels, len(PART_NAMES), frame_seconds)
 
     def figures(self, name: str, frame_seconds: float) -> ExplanationFigures:
-        """What a table of several recordings takes of this one."""
-        found = self.part_sums(frame_seconds)
-        sums = None
-        if found is not None:
-            sums = tuple(tuple(it.tolist()) for it in (found.seconds, found.evidence, found.absolute))
+        """Return the figures for the table of several recordings."""
+        sums = self.part_sums(frame_seconds)
         return ExplanationFigures(
             name=name,
             side=self.side,
@@ -134,18 +129,20 @@ class Explanation:
             logit=self.logit,
             holds=self.faithfulness.is_faithful,
             octaves=tuple(self.octaves.tolist()),
-            sums=sums,
+            sums=None
+            if sums is None
+            else tuple(tuple(values.tolist()) for values in (sums.seconds, sums.evidence, sums.absolute)),
         )
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Figures, as JSON."""
-        names = ("side", "method", "score", "logit", "map_mean", "base", "residual", "windows")
-        told = {{"side": "for"}.get(name, name): getattr(self, name) for name in names}
+        """Explanation without its map, for JSON."""
         faithful = self.faithfulness
-        random = faithful.random_areas
+        random_deletion, random_insertion = faithful.random_areas
+        names = ("method", "score", "logit", "map_mean", "base", "residual", "windows")
         return {
-            **told,
+            "for": self.side,
+            **{name: getattr(self, name) for name in names},
             "octaves": dict(zip(map(str, OCTAVE_CENTERS_HZ), self.octaves.tolist(), strict=True)),
             "faithful": {
                 "holds": faithful.is_faithful,
@@ -155,8 +152,8 @@ class Explanation:
                 "insertion": faithful.insertion.tolist(),
                 "deletion_area": faithful.deletion_area,
                 "insertion_area": faithful.insertion_area,
-                "random_deletion_area": random[0],
-                "random_insertion_area": random[1],
+                "random_deletion_area": random_deletion,
+                "random_insertion_area": random_insertion,
                 "beaten": list(faithful.fraction_beaten),
             },
         }
@@ -175,47 +172,50 @@ def explain_recording(
 ) -> Explanation:
     """Explain the score of samples (channels, samples) at any rate.
 
-    Worked in double precision, window by window as `score` cuts them.
+    Computed in double precision, on the windows that `score` uses.
 
     Parameters
     ----------
     parts : bool
-        Whether to name the parts of notes, which takes a sixth of the recording's duration.
+        Also find the parts of notes, which takes a sixth of the recording's duration.
     draws : int
-        Random orders of regions that the map is compared with, one at least.
+        Number of random orders that the map is compared with, at least 1.
     seed : int
-        Draws them.
+        Seed of the random orders.
 
     Raises
     ------
-    CallError, MissingExtraError
-        There is no such class or method, or what it needs is not installed.
+    CallError
+        The class or the method does not exist.
+    MissingExtraError
+        A library that the method needs is not installed.
     """
     check_target_class(side)
     wave = to_analysis_rate(samples, rate, model)
     rows = scorer_input(wave, model).double()
     scorer = deepcopy(model.scorer).double()
-    cut = cut_windows(rows, scorer.crop_frames)
-    heard = audible_windows(cut)
-    clips = cut[heard]
+    windows = cut_windows(rows, scorer.crop_frames)
+    scored = audible_windows(windows)
+    clips = windows[scored]
+    # A positive logit means "source": flip it so that evidence for the class is positive.
     sign = -1.0 if side == "reference" else 1.0
     saliency = compute_saliency(scorer, clips, method)
-    normalised = scorer.normalize(clips)
+    normalized = scorer.normalize(clips)
 
-    def value(clips: Tensor) -> Tensor:
+    def evaluate(clips: Tensor) -> Tensor:
         with torch.no_grad():
             return sign * model.scorer.logit_from_normalized(clips.float())
 
     frames = rows.shape[1]
     spectrum = model.settings.spectrum
-    found = None
+    segments = None
     if parts:
-        at_rate = resample(wave.numpy(), spectrum.rate, note_segmentation.PITCH_SAMPLE_RATE)
-        found = note_segmentation.segment_notes(at_rate, frames, spectrum.frames_per_second)
+        wave_at_pitch_rate = resample(wave.numpy(), spectrum.rate, PITCH_SAMPLE_RATE)
+        segments = segment_notes(wave_at_pitch_rate, frames, spectrum.frames_per_second)
     return Explanation(
         side=side,
         method=method,
-        evidence=_overlap_mean(sign * (saliency.cells + saliency.base), heard, frames),
+        evidence=_overlap_mean(sign * (saliency.cells + saliency.base), scored, frames),
         logit=sign * float(saliency.logits.mean()),
         map_mean=sign * float(saliency.cells.mean()),
         base=sign * saliency.base,
@@ -223,11 +223,11 @@ def explain_recording(
         score=float(torch.sigmoid(saliency.logits).mean()),
         windows=len(clips),
         octaves=_sum_by_octave(sign * attribution_by_band(scorer, clips).mean(dim=0), model),
-        parts=found,
+        parts=segments,
         faithfulness=measure_faithfulness(
-            value,
-            normalised,
-            torch.zeros_like(normalised),  # the mean row throughout
+            evaluate,
+            normalized,
+            torch.zeros_like(normalized),  # the mean spectrum of the folders
             sign * saliency.cells,
             torch.Generator().manual_seed(seed),
             draws=draws,
@@ -236,20 +236,18 @@ def explain_recording(
 
 
 def check_target_class(side: str) -> None:
-    """Raise CallError unless it is one of the two classes."""
+    """Raise CallError unless the name is one of the two classes."""
     if side not in get_args(TargetClass):
-        raise CallError(f"the class is {side!r}; choose {' or '.join(get_args(TargetClass))}")
+        raise CallError(f"--for is {side!r}: choose {' or '.join(get_args(TargetClass))}")
 
 
 def filter_by_evidence(
     samples: NDArray[np.float32], rate: int, explanation: Explanation, model: Model
 ) -> EvidenceAudio | None:
-    """Filter samples (channels, samples) to what speaks for the class, and to what that leaves.
+    """Filter samples (channels, samples) to the evidence for the class, and to the rest.
 
-    A soft mask: cells are heard in full from the top tenth of the evidence, in proportion
-    below, not at all where they speak against the class; above what the scorer hears, nothing is.
-    The two sum to the recording before each is made as loud as that. None if nothing in it speaks
-    for the class.
+    Both parts sum to the recording; then each is matched to its loudness. None if there is no
+    evidence for the class.
     """
     mask = evidence_mask(explanation.evidence, model)
     if mask is None:
@@ -258,21 +256,27 @@ def filter_by_evidence(
     raw = render_through_mask(
         samples, rate, mask, settings.model_copy(update={"match": False}), model.settings.spectrum
     )
-    like = partial(apply_loudness_match, rate=rate, loudness=raw.loudness_before, settings=settings)
-    return EvidenceAudio(like(raw.samples), like(samples - raw.samples))
+    match = partial(apply_loudness_match, rate=rate, loudness=raw.loudness_before, settings=settings)
+    return EvidenceAudio(match(raw.samples), match(samples - raw.samples))
 
 
 def evidence_mask(evidence: Tensor, model: Model) -> Mask | None:
-    """Mask whose gains follow evidence [row, frame] for a class; None where there is none."""
+    """Return a mask whose gains follow the evidence [row, frame]; None if no cell has any.
+
+    Cells in the top tenth of the evidence pass in full, others in proportion. Cells against the
+    class and frequencies above the scorer's range are muted.
+    """
     positive = moving_average(evidence.nan_to_num(0.0).clamp_min(0), _SMOOTH_FRAMES, _SMOOTH_ROWS)
-    some = positive[positive > 0]
-    if some.numel() == 0:
+    values = positive[positive > 0]
+    if values.numel() == 0:
         return None
-    share = (positive / torch.quantile(some[:: 1 + len(some) // 1_000_000], _FULL_GAIN_QUANTILE)).clamp_max(1)
+    # torch.quantile takes at most 16 million values: every n-th is enough.
+    sample = values[:: 1 + len(values) // 1_000_000]
+    share = (positive / torch.quantile(sample, _FULL_GAIN_QUANTILE)).clamp_max(1)
     gain = 20 * torch.log10(share.clamp_min(10 ** (_MUTED_DB / 20)))
     bands, spectrum = model.settings.scorer.bands, model.settings.spectrum
     hz = center_frequencies(bands, spectrum)
-    # One row more, held down, just past what the scorer hears; no fade to 0 dB above it.
+    # A muted row just above the scorer's range: without it, gains there would fade to 0 dB.
     rows = np.concatenate([gain.numpy(), np.full((1, gain.shape[1]), _MUTED_DB)])
     return Mask(
         rows.astype(np.float32),
@@ -283,7 +287,7 @@ def evidence_mask(evidence: Tensor, model: Model) -> Mask | None:
 
 
 def _overlap_mean(values: Tensor, scored: Tensor, frames: int) -> Tensor:
-    """Windows [n, row, frame] of those heard, laid where `cut_windows` cut them: [row, frame]."""
+    """Average windows [window, row, frame] at the positions of `cut_windows`: [row, frame]."""
     length = values.shape[2]
     starts = torch.tensor([*range(0, frames - length, length), frames - length])[scored]
     total, count = torch.zeros(values.shape[1], frames, dtype=values.dtype), torch.zeros(frames)
@@ -296,5 +300,5 @@ def _overlap_mean(values: Tensor, scored: Tensor, frames: int) -> Tensor:
 def _sum_by_octave(rows: Tensor, model: Model) -> FloatArray:
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     edges = np.sqrt(np.array(OCTAVE_CENTERS_HZ[:-1]) * np.array(OCTAVE_CENTERS_HZ[1:]))
-    place = np.searchsorted(edges, hz)
-    return np.bincount(place, rows.numpy(), minlength=len(OCTAVE_CENTERS_HZ)).astype(np.float64)
+    octave = np.searchsorted(edges, hz)
+    return np.bincount(octave, rows.numpy(), minlength=len(OCTAVE_CENTERS_HZ)).astype(np.float64)

@@ -1,7 +1,6 @@
-"""An explanation to look at: spectrogram, map and parts, as in the paper's figure 3, and a page."""
+"""Plot explanations as in the paper's figure 3, and write them as HTML pages."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -13,31 +12,27 @@ from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.plotting import plot_gains, plot_levels
 from tonewood.explanation.note_statistics import ConfidenceInterval, PartWeight
-from tonewood.explanation.pipeline import (
-    OCTAVE_CENTERS_HZ,
-    PART_NAMES,
-    Explanation,
-    ExplanationFigures,
-)
+from tonewood.explanation.pipeline import OCTAVE_CENTERS_HZ, PART_NAMES, Explanation, ExplanationFigures
 from tonewood.html_report import (
     ReportAudio,
     ReportBlock,
     ReportFigure,
     ReportHeading,
     ReportTable,
+    figure_png,
     render_report,
 )
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import Faithfulness
 
-_PART_COLORS = ("#d62728", "#7f7f7f", "#1f77b4", "#ff7f0e", "#9467bd", "#ffffff")  # of NAMES
+_PART_COLORS = ("#d62728", "#7f7f7f", "#1f77b4", "#ff7f0e", "#9467bd", "#ffffff")  # of PART_NAMES
 _MAX_PLOT_POINTS = 1600
-_COLOR_QUANTILE = 0.995  # quantile of the map from which its colours are full
+_COLOR_QUANTILE = 0.995  # of the map; larger values have the full color
 
 
 def plot_explanation(explanation: Explanation, wave: Tensor, model: Model, title: str) -> bytes:
-    """Spectrogram of a waveform [sample], map and parts, one below the other; a PNG."""
+    """Plot the spectrogram of a waveform [sample], the map and the parts; return a PNG."""
     from matplotlib.figure import Figure
 
     spectrum = model.settings.spectrum
@@ -47,60 +42,58 @@ def plot_explanation(explanation: Explanation, wave: Tensor, model: Model, title
     reach = float(torch.quantile(flat[:: 1 + len(flat) // 1_000_000], _COLOR_QUANTILE))
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
     hop = spectrum.hop / spectrum.rate
-    # Brought to the spectrogram's own frequencies as a mask is, so that both panels line up.
-    drawn = Mask(evidence.float().numpy(), hz, hop, spectrum.rate / 2).clip(reach)
+    # A mask interpolates rows to the frequencies of the spectrogram, so that both panels line up.
+    evidence_mask = Mask(evidence.float().numpy(), hz, hop, spectrum.rate / 2).clip(reach)
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     plot_levels(top, levels, spectrum, title)
     plot_gains(
         middle,
-        drawn,
+        evidence_mask,
         levels.shape[1],
         spectrum,
-        f"what speaks for the {explanation.side} ({explanation.method})",
+        f"evidence for the {explanation.side} ({explanation.method})",
         label="logit",
         min_range_db=1e-6,
     )
     _plot_parts(bottom, explanation, hop)
     bottom.set_xlabel("s")
-    return _figure_to_png(figure)
+    return figure_png(figure)
 
 
 def _plot_parts(axes: Any, explanation: Explanation, hop: float) -> None:  # noqa: ANN401
-    """Show the parts of notes as coloured stripes, and the evidence of every frame over them."""
+    """Plot the parts of notes as colored stripes, and the evidence per frame over them."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
-    along = explanation.frame_evidence
-    seconds = len(along) * hop
-    low, high = min(float(np.nanmin(along)), 0.0), max(float(np.nanmax(along)), 0.0) + 1e-6
-    colours, norm = (
-        ListedColormap(_PART_COLORS),
-        BoundaryNorm(np.arange(len(PART_NAMES) + 1), len(PART_NAMES)),
-    )
-    shown = ScalarMappable(norm, colours)
+    evidence = explanation.frame_evidence
+    seconds = len(evidence) * hop
+    low, high = min(float(np.nanmin(evidence)), 0.0), max(float(np.nanmax(evidence)), 0.0) + 1e-6
+    colors = ListedColormap(_PART_COLORS)
+    norm = BoundaryNorm(np.arange(len(PART_NAMES) + 1), len(PART_NAMES))
+    stripes = ScalarMappable(norm, colors)
     if explanation.parts is not None:
-        shown = axes.imshow(
+        stripes = axes.imshow(
             explanation.parts.labels[None].astype(np.int64) % len(PART_NAMES),
             origin="lower",
             aspect="auto",
             extent=(0.0, seconds, low, high),
-            cmap=colours,
+            cmap=colors,
             norm=norm,
             alpha=0.45,
             interpolation="nearest",
         )
-    bar = axes.figure.colorbar(shown, ax=axes, pad=0.01, ticks=np.arange(len(PART_NAMES)) + 0.5)
+    bar = axes.figure.colorbar(stripes, ax=axes, pad=0.01, ticks=np.arange(len(PART_NAMES)) + 0.5)
     bar.ax.set_yticklabels(PART_NAMES)
-    step = max(1, len(along) // _MAX_PLOT_POINTS)
-    axes.plot(np.arange(len(along))[::step] * hop, along[::step], color="black", linewidth=1)
+    step = max(1, len(evidence) // _MAX_PLOT_POINTS)
+    axes.plot(np.arange(len(evidence))[::step] * hop, evidence[::step], color="black", linewidth=1)
     axes.axhline(0, color="black", linewidth=0.5)
-    name = "parts of notes, and evidence along them" if explanation.parts else "evidence"
+    name = "parts of notes, and evidence" if explanation.parts else "evidence"
     axes.set(title=name, ylabel="logit", xlim=(0, seconds), ylim=(low, high))
 
 
 def plot_faithfulness(faithfulness: Faithfulness) -> bytes:
-    """Draw deletion and insertion, the map's and the random orders'; a PNG."""
+    """Plot deletion and insertion for the map and for random orders; return a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -112,7 +105,7 @@ def plot_faithfulness(faithfulness: Faithfulness) -> bytes:
         axes.set(title=name, xlabel="share of the blocks")
         axes.legend()
     figure.axes[0].set_ylabel("logit")
-    return _figure_to_png(figure)
+    return figure_png(figure)
 
 
 def explanation_page(
@@ -123,38 +116,38 @@ def explanation_page(
     title: str,
     model: str,
 ) -> str:
-    """Page of one recording."""
-    it, faithful = explanation, explanation.faithfulness
-    random = faithful.random_areas
+    """Return the HTML page of one recording."""
+    faithful = explanation.faithfulness
+    random_deletion, random_insertion = faithful.random_areas
+    side, method = explanation.side, explanation.method
+    residual = f" up to {explanation.residual:.4f}" if method == "gradcam" else ""
     blocks: list[ReportBlock] = [
-        f"Model {model} gives it {it.score:.3f}: 0 sounds like the reference, 1 like the source. "
-        f"Explained for the {it.side}, by {_METHOD_NAMES[it.method]}.",
+        f"Model {model} gives a score of {explanation.score:.3f}: 0 sounds like the reference, 1 like the "
+        f"source. Explained class: {side}. Method: {_METHOD_NAMES[method]}.",
         ReportFigure(
             "Spectrogram, saliency and parts",
             picture_png,
-            f"The recording; what in it speaks for the {it.side} (red) and against it (blue); the "
-            "parts of its notes, and over them what the scorer would say were all as that moment "
-            f"is. The map's mean, {it.map_mean:.4f}, and the bias, {it.base:.4f}, add up to the "
-            f"logit, {it.logit:.4f}, over {it.windows} windows"
-            + ("." if it.method != "gradcam" else f", but for {it.residual:.4f}."),
+            f"Top: the recording. Middle: evidence for the {side} (red) and against it (blue). Bottom: parts "
+            "of notes, and the logit of a recording whose frames were all like this one. The mean of the "
+            f"map, {explanation.map_mean:.4f}, and the bias, {explanation.base:.4f}, add up to the logit, "
+            f"{explanation.logit:.4f}, over {explanation.windows} windows{residual}.",
         ),
-        ReportHeading("Is the map true to the scorer?"),
+        ReportHeading("Is the map faithful to the scorer?"),
         f"{faithful.line[0].upper()}{faithful.line[1:]}.",
         ReportFigure(
             "Deletion and insertion",
             plot_faithfulness(faithful),
-            "The logit while blocks of the spectrogram are replaced by the folders' mean, or put "
-            "back in its place, the most salient first, and in random orders. Area under deletion "
-            f"{faithful.deletion_area:.2f}, random {random[0]:.2f}, less is better; under "
-            f"insertion {faithful.insertion_area:.2f}, random {random[1]:.2f}, more is better.",
+            "The logit while blocks of the spectrogram are replaced by the mean of the folders (deletion) or "
+            "restored (insertion), the most salient first, and in random orders. Area under deletion: "
+            f"{faithful.deletion_area:.2f}, random {random_deletion:.2f}; less is better. Under insertion: "
+            f"{faithful.insertion_area:.2f}, random {random_insertion:.2f}; more is better.",
         ),
     ]
     if sounds:
-        blocks += [ReportHeading("What the scorer used, to listen to"), *sounds]
-    blocks += explanation_tables(
-        parts, [ConfidenceInterval(mean=float(value)) for value in it.octaves], it.side
-    )
-    return render_report(f"What the scorer heard in {title}", blocks)
+        blocks += [ReportHeading("Evidence as audio"), *sounds]
+    octaves = [ConfidenceInterval(mean=float(value)) for value in explanation.octaves]
+    blocks += explanation_tables(parts, octaves, side)
+    return render_report(f"Explanation of {title}", blocks)
 
 
 def explanation_index_page(
@@ -163,17 +156,19 @@ def explanation_index_page(
     figures: Sequence[ExplanationFigures],
     model: str,
 ) -> str:
-    """Page of several recordings: what their parts weigh, and the recordings by name."""
+    """Return the HTML page of several recordings."""
     side = figures[0].side
-    rows = [("recording", "score", "logit", "map holds")]
-    rows += [(it.name, f"{it.score:.3f}", f"{it.logit:.2f}", "yes" if it.holds else "no") for it in figures]
+    rows = [("recording", "score", "logit", "map is faithful")]
+    rows += [
+        (row.name, f"{row.score:.3f}", f"{row.logit:.2f}", "yes" if row.holds else "no") for row in figures
+    ]
     return render_report(
-        f"What the scorer heard in {len(figures)} recordings",
+        f"Explanation of {len(figures)} recordings",
         [
-            f"Model {model}; explained for the {side}, by {_METHOD_NAMES[figures[0].method]}.",
+            f"Model {model}. Explained class: {side}. Method: {_METHOD_NAMES[figures[0].method]}.",
             *explanation_tables(parts, octaves, side),
             ReportHeading("Recordings"),
-            ReportTable("A page of its own lies beside this one for each.", rows),
+            ReportTable("Each recording has its own page in this folder.", rows),
         ],
     )
 
@@ -181,43 +176,40 @@ def explanation_index_page(
 def explanation_tables(
     parts: Sequence[PartWeight], octaves: Sequence[ConfidenceInterval], side: str
 ) -> list[ReportBlock]:
-    """Tables by part and by octave."""
+    """Return the tables by part and by octave."""
     blocks: list[ReportBlock] = []
     if parts:
-        blocks = [
-            ReportHeading("What musicians call it"),
-            ReportTable(_PARTS_CAPTION, parts_table(parts)),
-        ]
+        blocks = [ReportHeading("By part of the note"), ReportTable(_PARTS_CAPTION, parts_table(parts))]
     return [
         *blocks,
         ReportHeading("By octave"),
         ReportTable(
-            f"What the average level in each octave adds to the logit for the {side}, on the way "
-            "from the recording with the folders' mean spectrum to the recording as it is.",
+            f"Contribution of the average level in each octave to the logit for the {side}: integrated "
+            "gradients from a copy with the mean spectrum of the folders to the recording.",
             octaves_table(octaves),
         ),
     ]
 
 
 def parts_table(parts: Sequence[PartWeight]) -> Sequence[Sequence[str]]:
-    """Weights of parts as text, the head first."""
+    """Return the weights of parts as text; the header is the first row."""
     head = ("part", "seconds", "weight", "absolute", "evidence, logit", "more than steady")
     return [head] + [
         (
-            it.name,
-            f"{it.seconds:.1f}",
-            str(it.weight or "-"),
-            str(it.absolute),
-            str(it.evidence),
-            str(it.beyond or "-"),
+            part.name,
+            f"{part.seconds:.1f}",
+            str(part.weight or "-"),
+            str(part.absolute),
+            str(part.evidence),
+            str(part.beyond or "-"),
         )
-        for it in parts
+        for part in parts
     ]
 
 
 def octaves_table(octaves: Sequence[ConfidenceInterval]) -> Sequence[Sequence[str]]:
-    """Evidence by octave as text, the head first."""
-    rows = [(f"{hz} Hz", str(it)) for hz, it in zip(OCTAVE_CENTERS_HZ, octaves, strict=True)]
+    """Return the evidence by octave as text; the header is the first row."""
+    rows = [(f"{hz} Hz", str(interval)) for hz, interval in zip(OCTAVE_CENTERS_HZ, octaves, strict=True)]
     return [("octave", "evidence, logit"), *rows]
 
 
@@ -227,14 +219,8 @@ _METHOD_NAMES = {
     "gradcam": "gradient-weighted class activation maps",
 }
 _PARTS_CAPTION = (
-    "Weight: share of the evidence per share of the time; 1 is the average, 2 twice as much in as "
-    "long a time, negative speaks against the class. Absolute: the same, whichever way the "
-    "evidence points. More than steady: in logits, recording by recording. In brackets, where "
-    "there are several recordings, 95 % intervals over them."
+    "Weight: share of the evidence divided by share of the time; 1 is the average, negative speaks against "
+    "the class. Absolute: the same for the absolute value of the evidence. More than steady: difference to "
+    "steady parts of the same recordings, in logits. In brackets: 95 % intervals over recordings, if there "
+    "are several."
 )
-
-
-def _figure_to_png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
-    stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Two recipes or models → what changed from one to the other, in musicians' words."""
+"""Compare the corrections of two recipes or models, by register, tilt, time and settings."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -19,12 +19,12 @@ from tonewood.mask.components import (
 from tonewood.settings import Settings
 
 _MAX_GAIN_EVENTS = 8
-_AUDIBLE_CHANGE_DB = 0.5  # a smaller change of a register's mean is not named
+_AUDIBLE_CHANGE_DB = 0.5  # smaller changes of a register's mean are not mentioned
 _NEGLIGIBLE_CHANGE_DB = 0.05
 
 
 class RegisterChange(Settings):
-    """A register's mean gain on both sides, dB."""
+    """Mean gain of a register in both corrections, dB."""
 
     name: str
     low_hz: float
@@ -35,7 +35,7 @@ class RegisterChange(Settings):
 
 
 class PassageChange(Settings):
-    """Where a register's change departs from its average; the change there, dB."""
+    """Passage in which the change of a register differs from its average; the change there, dB."""
 
     name: str
     start_s: float
@@ -44,7 +44,7 @@ class PassageChange(Settings):
 
 
 class SettingChange(Settings):
-    """A setting, or another thing that a recipe states, that differs."""
+    """Setting or other statement of a recipe that differs."""
 
     name: str
     a: Any
@@ -52,20 +52,20 @@ class SettingChange(Settings):
 
 
 class CorrectionDifference(Settings):
-    """What changed from `a` to `b`.
+    """Changes from correction `a` to correction `b`.
 
-    Parameters
+    Attributes
     ----------
-    registers : tuple of RegisterChange
     tilt_a, tilt_b : float
         Mean tilt, dB per octave.
     gain_a, gain_b : float
-        Of the whole output, dB.
+        Overall gain, dB.
     moments : bool
-        Whether both are of one take, so that moments could be compared.
+        Both are of the same recording, so that passages are compared.
     passages : tuple of PassageChange
-        The most striking first.
+        Largest changes first.
     stated : tuple of SettingChange
+        Other differences between two recipes.
     """
 
     a: str
@@ -81,31 +81,31 @@ class CorrectionDifference(Settings):
 
     @property
     def line(self) -> str:
-        """What changed, in one sentence."""
-        named = [
-            f"{'more' if it.change_db > 0 else 'less'} {it.name} ({it.change_db:+.1f} dB)"
-            for it in sorted(self.registers, key=lambda it: -abs(it.change_db))
-            if abs(it.change_db) >= _AUDIBLE_CHANGE_DB
+        """Summary in one sentence."""
+        changes = [
+            f"{'more' if register.change_db > 0 else 'less'} {register.name} ({register.change_db:+.1f} dB)"
+            for register in sorted(self.registers, key=lambda register: -abs(register.change_db))
+            if abs(register.change_db) >= _AUDIBLE_CHANGE_DB
         ]
-        if named:
-            return ", ".join(named)
+        if changes:
+            return ", ".join(changes)
         if self.passages:
-            return "on the whole the same; not at every moment"
-        largest = max(abs(it.change_db) for it in self.registers)
+            return "the same on average, but not in every passage"
+        largest = max(abs(register.change_db) for register in self.registers)
         if largest < _NEGLIGIBLE_CHANGE_DB:
             return "no difference"
-        return f"hardly anything: {largest:.1f} dB in one register at most"
+        return f"almost none: at most {largest:.1f} dB in one register"
 
 
 def compare_corrections(a: Correction, b: Correction) -> CorrectionDifference:
-    """Compare two corrections by their averages and, where both are of one take, by moments."""
-    moments = bool(a.recipe and b.recipe and a.recipe.input.sha256 == b.recipe.input.sha256)
+    """Compare two corrections by their averages and, if both are of one recording, over time."""
+    same_recording = bool(a.recipe and b.recipe and a.recipe.input.sha256 == b.recipe.input.sha256)
     sides = []
     for side in (a, b):
         length = side.seconds or REGISTER_STEP_SECONDS
         sides.append(gain_by_register(side.mask, np.arange(0, length, REGISTER_STEP_SECONDS)))
     means = [side.mean(axis=1) for side in sides]
-    found = gain_events(sides[1] - sides[0]) if moments else iter(())
+    events = gain_events(sides[1] - sides[0]) if same_recording else iter(())
     return CorrectionDifference(
         a=a.name,
         b=b.name,
@@ -124,23 +124,23 @@ def compare_corrections(a: Correction, b: Correction) -> CorrectionDifference:
         tilt_b=_round_hundredths(mean_tilt(b.mask)),
         gain_a=_round_hundredths(a.gain_db),
         gain_b=_round_hundredths(b.gain_db),
-        moments=moments,
+        moments=same_recording,
         passages=tuple(
             PassageChange(
-                name=it.register.name,
-                start_s=_round_hundredths(it.start_s),
-                end_s=_round_hundredths(it.end_s),
-                change_db=_round_hundredths(it.gain_db),
+                name=event.register.name,
+                start_s=_round_hundredths(event.start_s),
+                end_s=_round_hundredths(event.end_s),
+                change_db=_round_hundredths(event.gain_db),
             )
-            for it in islice(found, _MAX_GAIN_EVENTS)
+            for event in islice(events, _MAX_GAIN_EVENTS)
         ),
         stated=tuple(_statement_changes(a.recipe, b.recipe)) if a.recipe and b.recipe else (),
     )
 
 
 def _statement_changes(a: Recipe, b: Recipe) -> Iterator[SettingChange]:
-    """What two recipes say differently, apart from the masks."""
-    pairs: list[tuple[str, Any, Any]] = [
+    """Yield the differences between two recipes other than their masks."""
+    statements: list[tuple[str, Any, Any]] = [
         ("recording", a.input.name, b.input.name),
         ("model", a.model.name, b.model.name),
         ("prior", a.prior, b.prior),
@@ -151,19 +151,22 @@ def _statement_changes(a: Recipe, b: Recipe) -> Iterator[SettingChange]:
             _round_hundredths(b.certificate.scorer.after),
         ),
     ]
-    first, second = a.certificate.judge, b.certificate.judge
-    if first and second:
-        pairs.append(("judge", _round_hundredths(first.after), _round_hundredths(second.after)))
+    judge_a, judge_b = a.certificate.judge, b.certificate.judge
+    if judge_a and judge_b:
+        statements.append(("judge", _round_hundredths(judge_a.after), _round_hundredths(judge_b.after)))
     if a.model.name == b.model.name and a.model.digest != b.model.digest:
-        pairs.append(("model digest", a.model.digest[:8], b.model.digest[:8]))
-    one, other = dict(_setting_leaves(a.settings)), dict(_setting_leaves(b.settings))
-    pairs += [(name, one.get(name), other.get(name)) for name in sorted(one | other)]
-    for name, before, after in pairs:
+        statements.append(("model digest", a.model.digest[:8], b.model.digest[:8]))
+    settings_a, settings_b = dict(_setting_leaves(a.settings)), dict(_setting_leaves(b.settings))
+    statements += [
+        (name, settings_a.get(name), settings_b.get(name)) for name in sorted(settings_a | settings_b)
+    ]
+    for name, before, after in statements:
         if before != after:
             yield SettingChange(name=name, a=before, b=after)
 
 
 def _setting_leaves(settings: BaseModel, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting of a tree with its dotted name."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
@@ -173,4 +176,4 @@ def _setting_leaves(settings: BaseModel, path: str = "") -> Iterator[tuple[str, 
 
 
 def _round_hundredths(value: float) -> float:
-    return round(value, 2) + 0.0  # rounding may leave a minus before nought
+    return round(value, 2) + 0.0  # adding 0.0 turns -0.0 into 0.0

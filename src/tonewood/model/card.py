@@ -1,8 +1,6 @@
-"""A model's card: what it was taught and how well it does, as it travels inside the model file.
+"""Records inside a model file: model card and confound audit.
 
-What an audit of two folders found, as a model's card keeps it, and in a line or two.
-
-Plain records: nothing here computes, so that a card is shown without loading what does.
+Nothing here computes, so that a card is shown without loading the modules that do.
 """
 
 from collections.abc import Sequence
@@ -17,25 +15,25 @@ from tonewood.stats.classification import Accuracy
 
 AuditVerdict = Literal["fine", "untested", "beware", "confounded"]
 
-MIN_RECORDINGS = 5  # recordings a side: four and four part by chance in 2 of 70 draws, five in 2 of 252
+# Per side. Chance separates four recordings from four in 2 of 70 permutations (p = 0.03), and five
+# from five in 2 of 252 (p = 0.008).
+MIN_RECORDINGS = 5
 _VERDICT_ORDER: tuple[AuditVerdict, ...] = ("fine", "untested", "beware", "confounded")
 
 
 class AuditFinding(Settings):
-    """What a question came to.
+    """Result of one test of an audit.
 
     Parameters
     ----------
-    name : str
-    verdict : Verdict
     accuracy : Accuracy or None
         None if untested.
     p_value : float or None
-        How often chance would tell the folders apart as well, by any of the questions.
+        Probability that chance separates the folders as well in any of the tests.
     reference, source : tuple of float or None
-        Median of each feature, in its own unit; None where unknown.
+        Median of each feature in its own unit; None if unknown.
     heard : bool
-        Whether the scorer could hear it. If not, it is no more than a warning.
+        True if the scorer can hear the difference; if not, the finding is only a warning.
     """
 
     name: str
@@ -48,7 +46,7 @@ class AuditFinding(Settings):
 
 
 class SessionAccuracy(Settings):
-    """How the long-term spectrum does on a session that it never saw."""
+    """Accuracy of the long-term spectrum on a session that was left out."""
 
     side: Literal["reference", "source"]
     name: str
@@ -57,18 +55,17 @@ class SessionAccuracy(Settings):
 
 
 class ConfoundAudit(Settings):
-    """Two folders, questioned.
+    """Result of a confound audit of two folders.
 
     Parameters
     ----------
     recordings : (int, int)
-        Of reference and source.
-    findings : tuple of AuditFinding
+        Number of recordings of reference and source.
     spectrum : Accuracy or None
-        Of a linear classifier on the long-term spectrum, its level removed: what a shallow look
-        gets. None if there are too few recordings.
-    sessions : tuple of Session
-        One session left out at a time; empty where a side has only one.
+        Of a linear classifier on the long-term spectrum, level removed; None if there are too few
+        recordings.
+    sessions : tuple of SessionAccuracy
+        With one session left out at a time; empty if a side has only one.
     """
 
     recordings: tuple[int, int]
@@ -78,42 +75,42 @@ class ConfoundAudit(Settings):
 
     @property
     def verdict(self) -> AuditVerdict:
-        """The worst of the findings."""
+        """Worst verdict of the findings."""
         return worst_verdict([finding.verdict for finding in self.findings])
 
     def names_with_verdict(self, verdict: AuditVerdict) -> list[str]:
-        """Names of the findings with this verdict."""
+        """Return the names of the findings with this verdict."""
         return [finding.name for finding in self.findings if finding.verdict == verdict]
 
 
 def worst_verdict(verdicts: Sequence[AuditVerdict]) -> AuditVerdict:
-    """The worst verdict; untested is worse than fine only where nothing was tested."""
+    """Return the worst verdict; `untested` only if nothing was tested."""
     tested = [verdict for verdict in verdicts if verdict != "untested"]
     return max(tested, key=_VERDICT_ORDER.index) if tested else "untested"
 
 
 def summarize_audit(audit: ConfoundAudit) -> list[str]:
-    """An audit in one or two lines."""
+    """Return an audit in one or two lines."""
     if audit.verdict == "untested":
-        few = min(audit.recordings)
+        fewest = min(audit.recordings)
         return [
-            f"untested: {few} recording{'' if few == 1 else 's'} on one side; {MIN_RECORDINGS} a side are "
-            "needed to tell a habit from chance"
+            f"untested: {fewest} recording{'' if fewest == 1 else 's'} on one side; each side needs "
+            f"{MIN_RECORDINGS} to distinguish a systematic difference from chance"
         ]
-    named = [
+    verdicts = [
         f"{verdict}: {', '.join(names)}"
         for verdict in ("confounded", "beware")
         if (names := audit.names_with_verdict(verdict))
     ]
-    first = "; ".join(named) or "fine: no trace of room, microphone or codec tells the folders apart"
-    lines = [first]
+    fine = "fine: no trace of room, microphone or codec tells the folders apart"
+    lines = ["; ".join(verdicts) or fine]
     if audit.spectrum is not None:
         lines.append(f"the long-term spectrum alone is right on {format_accuracy(audit.spectrum)} of takes")
     return lines
 
 
 def format_accuracy(accuracy: Accuracy) -> str:
-    """Accuracy and interval as people read them."""
+    """Return accuracy and interval as percentages."""
     return f"{100 * accuracy.mean:.0f} % ({100 * accuracy.low:.0f} to {100 * accuracy.high:.0f})"
 
 
@@ -126,14 +123,14 @@ class Quartiles(NamedTuple):
 
     @classmethod
     def of(cls, values: ArrayLike) -> "Quartiles":
-        """Quartiles of values [n]."""
+        """Return the quartiles of values [n]."""
         return cls(*np.quantile(np.asarray(values, dtype=np.float64), [0.25, 0.5, 0.75]).tolist())
 
 
 class ScorerCard(Settings):
-    """How a scorer or judge does on takes that it never saw.
+    """Performance of a scorer or judge on held-out takes.
 
-    The accuracy's 95 % interval counts takes, not windows: what a take has, all its windows have.
+    The accuracy's 95 % interval counts takes, not windows, because windows of one take are alike.
     """
 
     accuracy: float
@@ -149,18 +146,17 @@ class ScorerCard(Settings):
 
 
 class ListenerCard(Settings):
-    """What listeners taught, and how far the scorer agrees with them on what it never heard.
+    """Answers of listeners, and how well the scorer agrees with held-out ones.
 
     Parameters
     ----------
-    comparisons, ratings : int
-        Answers, of recordings that fall into so many groups.
     learnt_from, held_out : int
-        Answers on either side; what joins both sides is on neither.
+        Answers on either side of the split; those that join both sides are on neither.
     independent : int
-        What the interval counts: held-out pairs of recordings, each once; of ratings, recordings.
+        Sample size of the interval: held-out pairs of recordings, each counted once, or rated
+        recordings.
     agreement : float
-        Share of the held-out answers that the scorer orders alike; for ratings, of their pairs.
+        Share of the held-out answers, or of pairs of ratings, that the scorer orders alike.
     """
 
     comparisons: int
@@ -175,7 +171,7 @@ class ListenerCard(Settings):
 
 
 class FolderCard(Settings):
-    """What a training folder held."""
+    """Content of a training folder."""
 
     name: str
     takes: int
@@ -183,12 +179,19 @@ class FolderCard(Settings):
 
 
 class PriorCard(Settings):
-    """The blend of priors that the cycle chose, and the cycle distance of every candidate, dB.
+    """Blend of priors that the cycle test selected.
 
-    Weights are the shares of static, neighbours, forward and backward network, and the share of
-    the level that survives. Beliefs are in the neighbours' and the networks' masks, each in what
-    it does from take to take and from moment to moment. The guide's gains are of the cycle
-    distance, for every weight tried.
+    Parameters
+    ----------
+    weights : tuple of float
+        Shares of static mask, neighbours, forward and backward network, and of the level that is
+        kept.
+    beliefs : tuple of (float, float)
+        Shrinkage per recording and per frame, of the neighbours' and of the networks' masks.
+    cycle_db : tuple of (weights, float)
+        Cycle distance of every candidate, dB.
+    guide_gains : tuple of (float, float)
+        Reduction of the cycle distance for every guide weight tried, dB.
     """
 
     weights: tuple[float, float, float, float, float]
@@ -199,11 +202,16 @@ class PriorCard(Settings):
 
 
 class PredictorCard(Settings):
-    """How a predictor does on takes that it never saw.
+    """Performance of a predictor on held-out takes, in dB rms.
 
-    It misses the masks of the whole method by so much, which themselves depart from the static
-    one by so much, rms; and the cycle distances of nothing done, of the prior and of the
-    predictor. All dB.
+    Parameters
+    ----------
+    missed_db : float
+        Difference between its masks and those of the whole method.
+    spread_db : float
+        Difference between the masks of the whole method and the static mask.
+    cycle_db : (float, float, float)
+        Cycle distance of the unchanged source, of the prior and of the predictor.
     """
 
     parameters: int
@@ -214,10 +222,10 @@ class PredictorCard(Settings):
 
 
 class ModelCard(Settings):
-    """What a model is made of and how well it does; travels inside the model file.
+    """Origin and performance of a model, stored in its file.
 
-    The audit is of the recordings as they were learnt from, a fix applied. A model learnt from
-    listeners alone has no prior; its folders are the halves of what they heard.
+    The audit is of the recordings after normalization (`fix`). A model learnt from listeners alone
+    has no prior; its folders are the halves of the recordings that they rated.
     """
 
     reference: FolderCard
@@ -238,8 +246,8 @@ class ModelCard(Settings):
 
     @model_serializer(mode="wrap")
     def _omit_absent_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what most models have nothing of, so that their files stay what they were."""
-        told: dict[str, Any] = handler(self)
+        """Omit `ears` if there is none, so that files of other models keep their bytes."""
+        fields: dict[str, Any] = handler(self)
         if self.ears is None:
-            told.pop("ears", None)
-        return told
+            fields.pop("ears", None)
+        return fields

@@ -1,19 +1,15 @@
-"""A model's card in words: what it was taught, how well it tells, and where it is at home.
-
-After Mitchell et al., *Model Cards for Model Reporting* (2019).
-"""
+"""Model card as text and as Markdown, after Mitchell et al., *Model Cards for Model Reporting* (2019)."""
 
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 from tonewood.errors import printable
 from tonewood.model.card import ListenerCard, PredictorCard, ScorerCard, summarize_audit
-from tonewood.model.model import ModelInfo
+from tonewood.model.model_file import ModelFile
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a card is shown without loading torch
     from tonewood.model.model import Model
 
-ModelOrInfo = Union["Model", ModelInfo]
-"""A model, or what its file says of itself."""
+ModelOrFile = Union["Model", ModelFile]
 
 NOT_STATED = "not stated"
 CITATION = (
@@ -23,51 +19,51 @@ CITATION = (
 
 
 class CardLine(NamedTuple):
-    """One thing that a card says, in a line or several."""
+    """Entry of a card, with one or more lines."""
 
     name: str
     lines: tuple[str, ...]
 
 
-def card_lines(model: ModelOrInfo) -> list[CardLine]:
-    """All that a card says."""
+def card_lines(model: ModelOrFile) -> list[CardLine]:
+    """Return all entries of a card."""
     card = model.card
-    told = [CardLine("domain", (card.domain or NOT_STATED,))]
+    entries = [CardLine("domain", (card.domain or NOT_STATED,))]
     for side, folder in (("reference", card.reference), ("source", card.source)):
-        minutes = f"{folder.takes} takes, {folder.hours * 60:.1f} minutes ({printable(folder.name)})"
-        told.append(CardLine(side, (minutes,)))
-    told += [
-        CardLine(who, _describe_scorer(model, it))
-        for who, it in (("scorer", card.scorer), ("judge", card.judge))
-        if it is not None
+        size = f"{folder.takes} takes, {folder.hours * 60:.1f} minutes ({printable(folder.name)})"
+        entries.append(CardLine(side, (size,)))
+    entries += [
+        CardLine(name, _describe_scorer(model, scorer))
+        for name, scorer in (("scorer", card.scorer), ("judge", card.judge))
+        if scorer is not None
     ]
-    told.append(CardLine("prior", _describe_prior(model)))
+    entries.append(CardLine("prior", _describe_prior(model)))
     if card.ears is not None:
-        told.append(CardLine("ears", _describe_listeners(card.ears)))
+        entries.append(CardLine("ears", _describe_listeners(card.ears)))
     if card.predictor is not None:
-        told.append(CardLine("predictor", (_describe_predictor(model, card.predictor),)))
+        entries.append(CardLine("predictor", (_describe_predictor(model, card.predictor),)))
     if card.audit is not None:
-        fixed = model.settings.training.fix
-        alike = [f"made alike: {', '.join(fixed)}"] if fixed else []
-        told.append(CardLine("audit", (*summarize_audit(card.audit), *alike)))
+        fix = model.settings.training.fix
+        normalized = [f"normalized: {', '.join(fix)}"] if fix else []
+        entries.append(CardLine("audit", (*summarize_audit(card.audit), *normalized)))
     versions = ", ".join(f"{name} {value}" for name, value in card.versions.items())
-    told.append(CardLine("trained", (f"in {card.seconds:.0f} s, seed {card.seed}, {versions}",)))
-    told.append(CardLine("licence", (card.licence or NOT_STATED,)))
-    told.append(CardLine("cite", citation_lines(model)))
+    entries.append(CardLine("trained", (f"in {card.seconds:.0f} s, seed {card.seed}, {versions}",)))
+    entries.append(CardLine("licence", (card.licence or NOT_STATED,)))
+    entries.append(CardLine("cite", citation_lines(model)))
     if card.notice:
-        told.append(CardLine("notice", tuple(printable(line) for line in card.notice.splitlines())))
-    return told
+        entries.append(CardLine("notice", tuple(printable(line) for line in card.notice.splitlines())))
+    return entries
 
 
-def citation_lines(model: ModelOrInfo) -> tuple[str, ...]:
-    """How to cite a model, a line for the method and one for itself."""
+def citation_lines(model: ModelOrFile) -> tuple[str, ...]:
+    """Return how to cite a model: a line for the method, and one for the model."""
     version = model.card.versions.get("tonewood", "")
-    own = {"version": version, "name": printable(model.name), "digest": model.digest[:16]}
-    return tuple(line.format(**own) for line in CITATION)
+    fields = {"version": version, "name": printable(model.name), "digest": model.digest[:16]}
+    return tuple(line.format(**fields) for line in CITATION)
 
 
-def card_markdown(model: ModelOrInfo) -> str:
-    """Card as the Markdown page that model hubs show, its facts for machines on top."""
+def card_markdown(model: ModelOrFile) -> str:
+    """Return the card as a Markdown page for model hubs, with YAML metadata on top."""
     licence = model.card.licence
     head = ["---", "library_name: tonewood"]
     head += [f"license: {_escape_markdown(licence.lower())}"] if licence else []
@@ -82,26 +78,26 @@ def card_markdown(model: ModelOrInfo) -> str:
         "",
         "## Limits",
         "",
-        "It filters and does not generate. It prefers what its reference folder has, whatever "
-        "that is, and has nothing sensible to say about recordings unlike its source folder; "
-        "those are refused. A score is not proof of a better sound: listen.",
+        "The model filters and does not generate. It prefers the sound of its reference folder, whatever "
+        "that is. Recordings unlike its source folder are refused, because the model is not valid for "
+        "them. A score is not proof of a better sound: listen.",
     ]
     if model.card.notice:
         body += ["", "## Notice", "", "```", *map(printable, model.card.notice.splitlines()), "```"]
     return "\n".join([*head, "", *body]) + "\n"
 
 
-def _describe_prior(model: ModelOrInfo) -> tuple[str, ...]:
+def _describe_prior(model: ModelOrFile) -> tuple[str, ...]:
     prior = model.card.prior
     if prior is None:
-        return ("none: listeners alone taught it; masks follow the scorer, from nothing",)
+        return ("none: learnt from listeners alone; masks start at 0 dB and follow the scorer",)
     weights = prior.weights
     beliefs = [f"{100 * take:.0f} and {100 * moment:.0f} %" for take, moment in prior.beliefs]
     return (
         f"static {100 * weights[0]:.0f} %, neighbours {100 * weights[1]:.0f} %, networks "
         f"{100 * (weights[2] + weights[3]):.0f} %, {100 * weights[4]:.0f} % of their "
         f"level; guide {prior.guide_weight:g}",
-        f"believed from take to take and from moment to moment: neighbours {beliefs[0]}, "
+        f"weight of differences between recordings and between frames: neighbours {beliefs[0]}, "
         f"networks {beliefs[1]}",
     )
 
@@ -111,12 +107,12 @@ def _describe_listeners(card: ListenerCard) -> tuple[str, ...]:
     return (
         f"{card.comparisons} comparisons and {card.ratings} ratings of {card.recordings} recordings, "
         f"{card.groups} pieces",
-        f"agrees with {100 * card.agreement:.1f} % ({low:.0f} to {high:.0f}) of what was said of "
-        f"pieces that it never heard: {card.held_out} answers; learnt from {card.learnt_from}",
+        f"agrees with {100 * card.agreement:.1f} % ({low:.0f} to {high:.0f}) of the answers on "
+        f"held-out pieces: {card.held_out} answers; learnt from {card.learnt_from}",
     )
 
 
-def _describe_scorer(model: ModelOrInfo, card: ScorerCard) -> tuple[str, ...]:
+def _describe_scorer(model: ModelOrFile, card: ScorerCard) -> tuple[str, ...]:
     seconds = model.settings.scorer.crop_seconds
     low, high = (100 * share for share in card.accuracy_interval)
     reference, source = card.reference_scores, card.source_scores
@@ -130,19 +126,19 @@ def _describe_scorer(model: ModelOrInfo, card: ScorerCard) -> tuple[str, ...]:
     )
 
 
-def _describe_predictor(model: ModelOrInfo, card: PredictorCard) -> str:
+def _describe_predictor(model: ModelOrFile, card: PredictorCard) -> str:
     before, prior, predicted = card.cycle_db
     ahead = model.settings.predictor.lookahead * model.settings.spectrum.hop_ms
     return (
-        f"{card.parameters:,} parameters, hears {ahead:g} ms ahead; misses the search's masks by "
+        f"{card.parameters:,} parameters, {ahead:g} ms of look-ahead; differs from the search's masks by "
         f"{card.missed_db:.1f} of {card.spread_db:.1f} dB on {card.takes} held-out takes; cycle distance "
         f"{before:.2f} dB, by the prior {prior:.2f}, predicted {predicted:.2f}"
     )
 
 
 def _escape_markdown(text: str) -> str:
-    """Text that Markdown takes for text, on one line of a table."""
-    kept = printable(text).replace("\\", "\\\\")
+    """Escape text for one cell of a Markdown table."""
+    escaped = printable(text).replace("\\", "\\\\")
     for mark in "|<>[]`*_#":
-        kept = kept.replace(mark, f"\\{mark}")
-    return kept
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return escaped

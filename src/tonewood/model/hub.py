@@ -1,4 +1,4 @@
-"""Models kept in folders and on the Hugging Face Hub: one model file, and its card as README.md."""
+"""Models in folders and on the Hugging Face Hub: a model file, and its card as README.md."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,61 +8,61 @@ from pathlib import Path
 from types import ModuleType
 
 from tonewood.errors import MissingExtraError, ModelError, printable
-from tonewood.model import card_text
-from tonewood.model import model as modelfile
-from tonewood.model.model import Model
+from tonewood.model.card_text import card_markdown
+from tonewood.model.model import Model, load_model
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
 
 MODEL_FILE, CARD_FILE = "model.tonewood", "README.md"
 
 
 def write_model_folder(model: Model, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a model and its card into a folder, which is made if need be; raises OutputError."""
+    """Write a model and its card into a folder, created if necessary; OutputError if that fails."""
     prepare_report_folder(folder, (MODEL_FILE, CARD_FILE), overwrite)
     model.save(folder / MODEL_FILE, overwrite=overwrite)
-    write_text(folder / CARD_FILE, card_text.card_markdown(model), overwrite=overwrite)
+    write_text(folder / CARD_FILE, card_markdown(model), overwrite=overwrite)
 
 
-def load_pretrained(place: str | Path, revision: str | None = None) -> Model:
+def load_pretrained(location: str | Path, revision: str | None = None) -> Model:
     """Load a model from a folder that `write_model_folder` wrote, or from a repository of the Hub.
 
-    What was fetched once is found again without a network.
+    A repository that was downloaded once is available without a network.
 
     Parameters
     ----------
-    place : path or str
-        A folder; if there is none of that name, a repository such as ``somebody/cello``.
+    location : path or str
+        Folder; if there is none of that name, a repository such as ``somebody/cello``.
     revision : str, optional
         Branch, tag or commit of the repository.
 
     Raises
     ------
     ModelError
-        There is no such folder or repository, no model in it, or no way to reach it.
+        The folder or repository does not exist, has no model, or cannot be reached.
     MissingExtraError
         A repository is named, and huggingface_hub is not installed.
     """
-    folder = Path(place)
+    folder = Path(location)
     name = folder.resolve().name
     if folder.is_dir():
         path = folder / MODEL_FILE
         if not path.is_file():
             raise ModelError(
-                f"{printable(folder)} holds no {MODEL_FILE}: name a folder that save_pretrained wrote"
+                f"{printable(folder)} contains no {MODEL_FILE}: name a folder that save_pretrained wrote"
             )
     else:
-        hub, repository = _import_hub("from_pretrained"), str(place)
+        hub, repository = _import_hub("from_pretrained"), str(location)
         with _hub_errors(repository, hub):
             path = Path(hub.hf_hub_download(repository, MODEL_FILE, revision=revision))
-    return replace(modelfile.load_model(path), name=name)
+    return replace(load_model(path), name=name)
 
 
 def upload_model(
     model: Model, repository: str, *, private: bool = False, message: str = "Add a Tonewood model"
 ) -> str:
-    """Upload a model and its card to a repository of the Hub, made if need be; its commit's URL.
+    """Upload a model and its card to a repository of the Hub; return the URL of the commit.
 
-    Who is asking is what huggingface_hub knows: `hf auth login`, or the variable HF_TOKEN.
+    The repository is created if necessary. huggingface_hub authenticates with `hf auth login` or the
+    variable HF_TOKEN.
 
     Raises
     ------
@@ -72,54 +72,55 @@ def upload_model(
         huggingface_hub is not installed.
     """
     hub = _import_hub("push_to_hub")
+    # Uploaded under the repository's name, because the stem of a local file may say nothing.
     with tempfile.TemporaryDirectory() as folder:
         write_model_folder(replace(model, name=repository.split("/")[-1]), Path(folder))
         with _hub_errors(repository, hub):
             api = hub.HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
-            done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-    return str(done.commit_url)
+            commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+    return str(commit.commit_url)
 
 
-def _import_hub(what: str) -> ModuleType:
+def _import_hub(function: str) -> ModuleType:
     try:
         import huggingface_hub
         import huggingface_hub.errors
     except ImportError:
         raise MissingExtraError(
-            f"{what} with a repository needs huggingface_hub: pip install 'tonewood[hub]'"
+            f"{function} with a repository needs huggingface_hub: pip install '.[hub]'"
         ) from None
     return huggingface_hub
 
 
 @contextmanager
 def _hub_errors(repository: str, hub: ModuleType) -> Iterator[None]:
-    """Whatever the Hub's client raises, in one line."""
-    what, errors = printable(repository), hub.errors
+    """Turn every exception of the Hub's client into an error of one line."""
+    name, errors = printable(repository), hub.errors
     try:
         yield
     except errors.HFValidationError:
         raise ModelError(
-            f"{what} is neither a folder nor a repository's name: give one such as somebody/cello"
+            f"{name} is neither a folder nor a repository's name: give one such as somebody/cello"
         ) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise ModelError(
-            f"{what} is neither a folder nor in the cache, and the Hub is not reached: go online "
+            f"{name} is neither a folder nor in the cache, and the Hub cannot be reached: go online "
             "(without HF_HUB_OFFLINE) or name a folder"
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelError(
-            f"{what} is no repository of the Hub that you may see: check its name, or log in"
+            f"{name} does not exist on the Hub, or is private: check its name, or log in"
         ) from None
     except errors.RevisionNotFoundError:
-        raise ModelError(f"{what} has no such revision: leave it out or name another") from None
+        raise ModelError(f"{name} has no such revision: omit it or name another") from None
     except errors.EntryNotFoundError:
-        raise ModelError(f"{what} holds no {MODEL_FILE}: name another repository") from None
+        raise ModelError(f"{name} contains no {MODEL_FILE}: name another repository") from None
     except errors.LocalTokenNotFoundError:
-        raise ModelError(f"{what}: the Hub knows no login of yours: run `hf auth login`") from None
+        raise ModelError(f"{name}: you are not logged in to the Hub: run `hf auth login`") from None
     except errors.HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", "unknown")
-        raise ModelError(f"{what}: the Hub refuses (status {status}): log in, or wait") from None
-    # Whatever its transport raises: of requests an OSError, of httpx none.
+        raise ModelError(f"{name}: the Hub refuses access (status {status}): log in, or wait") from None
+    # Errors of its transport: those of requests are OSErrors, those of httpx are not.
     except (OSError, *errors.HfHubHTTPError.__bases__):
-        raise ModelError(f"{what}: the Hub is not reached: check the network") from None
+        raise ModelError(f"{name}: the Hub cannot be reached: check the network") from None

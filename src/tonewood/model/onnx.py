@@ -1,6 +1,6 @@
-"""Scorer and predictor as ONNX files: from the waveform on, in any runtime.
+"""Export scorer and predictor as ONNX files for other runtimes.
 
-The analysis is inside the graph, so that whoever uses it needs none of Tonewood's.
+The graph starts at the waveform: it contains the spectral analysis, so users need no Tonewood code.
 """
 
 import contextlib
@@ -25,19 +25,18 @@ from tonewood.utils.atomic_write import check_not_existing, write_bytes
 
 ModelPart = Literal["scorer", "predictor"]
 ONNX_OPSET = 18
-_EXAMPLE_BATCH, _EXAMPLE_SECONDS = (
-    2,
-    2,
-)  # of the example that the graph is traced with; both stay free
+# Size of the example that the graph is traced with; both stay variable.
+_EXAMPLE_BATCH, _EXAMPLE_SECONDS = 2, 2
 
 
 class _OnnxFrontEnd(nn.Module):
-    """Rows of waveforms at the analysis rate."""
+    """Spectral analysis in front of a network."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.spectrum, self.bands = model.settings.spectrum, model.settings.scorer.bands
-        filterbank_matrix(self.bands, self.spectrum)  # made now, since what tracing makes is not real
+        # Cached before tracing, which makes tensors without values.
+        filterbank_matrix(self.bands, self.spectrum)
 
     def rows(self, waveform: Tensor) -> Tensor:
         return band_levels(waveform, self.spectrum.rate, self.bands, self.spectrum)
@@ -51,7 +50,7 @@ class ScorerGraph(_OnnxFrontEnd):
         self.scorer = model.scorer
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Score of clips, in (0, 1): 0 sounds like the reference."""
+        """Return scores of clips in (0, 1); 0 sounds like the reference."""
         rows_db = self.rows(waveform)
         # `Scorer.level` takes the logarithm of the number of frames, which tracing would fix.
         power = torch.pow(10.0, frame_levels(rows_db + self.scorer.loud_row[:, None]) / 10)
@@ -68,18 +67,18 @@ class PredictorGraph(_OnnxFrontEnd):
         self.predictor = predictor
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Masks; what is heard after the end is the last frame, as of `Predictor.predict`."""
+        """Return masks; the look-ahead after the end repeats the last frame, as in `Predictor.predict`."""
         rows_db, ahead = self.rows(waveform), self.predictor.settings.lookahead
-        heard = torch.cat([rows_db, rows_db[:, :, -1:].expand(-1, -1, ahead)], dim=2)
-        foreseen, _ = self.predictor(heard, self.predictor.initial_state(waveform.shape[0]))
-        return foreseen.mask_db[:, :, ahead:]  # type: ignore[no-any-return]
+        padded = torch.cat([rows_db, rows_db[:, :, -1:].expand(-1, -1, ahead)], dim=2)
+        prediction, _ = self.predictor(padded, self.predictor.initial_state(waveform.shape[0]))
+        return prediction.mask_db[:, :, ahead:]  # type: ignore[no-any-return]
 
 
 def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = False) -> None:
     """Write a part of a model as an ONNX file, whole or not at all.
 
-    Its metadata hold what is needed to use it: rate, hop, the rows' centre frequencies, and which
-    model it is from. In onnxruntime it equals torch within 1e-6 (scores) and 1e-4 dB (masks).
+    Its metadata are what users need: rate, hop, the rows' centre frequencies, and the model's name and
+    digest. onnxruntime agrees with torch within 1e-6 (scores) and 1e-4 dB (masks).
 
     Parameters
     ----------
@@ -88,13 +87,13 @@ def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = 
     Raises
     ------
     CallError
-        There is no such part.
+        `part` does not exist.
     ModelError
         The model has no predictor.
     MissingExtraError
         onnx or onnxscript is not installed.
     OutputError
-        As of `files.output.atomic_path`.
+        As `atomic_path`.
     """
     if part not in get_args(ModelPart):
         raise CallError(f"part is {part!r}; choose {' or '.join(get_args(ModelPart))}")
@@ -119,7 +118,7 @@ def _onnx_metadata(model: Model, part: ModelPart) -> dict[str, str]:
         "part": part,
         "rate": str(spectrum.rate),
         "hop": str(spectrum.hop),
-        "row_hz": json.dumps([round(float(it), 3) for it in hz]),
+        "row_hz": json.dumps([round(float(center), 3) for center in hz]),
         "licence": model.card.licence,
     }
 
@@ -130,37 +129,37 @@ def _trace_graph(graph: _OnnxFrontEnd, output: str, metadata: dict[str, str]) ->
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError:
         raise MissingExtraError(
-            "ONNX files need onnx and onnxscript, which are not installed: pip install 'tonewood[onnx]'"
+            "ONNX files need onnx and onnxscript, which are not installed: pip install '.[onnx]'"
         ) from None
     rate = graph.spectrum.rate
     example = 0.1 * torch.randn(
         _EXAMPLE_BATCH, _EXAMPLE_SECONDS * rate, generator=torch.Generator().manual_seed(0)
     )
-    least = round(MIN_RECORDING_SECONDS * rate)
-    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sample", min=least)}
+    min_samples = round(MIN_RECORDING_SECONDS * rate)
+    dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sample", min=min_samples)}
     with _silence_exporter():
         program = torch.onnx.export(
             graph,
             (example,),
             dynamo=True,
             opset_version=ONNX_OPSET,
-            dynamic_shapes=(free,),
+            dynamic_shapes=(dynamic,),
             input_names=["waveform"],
             output_names=[output],
             verbose=False,
         )
     assert program is not None
-    made = program.model_proto
-    del made.metadata_props[:]
-    onnx.helper.set_model_props(made, metadata)
-    onnx.checker.check_model(made)
-    content: bytes = made.SerializeToString()
+    model_proto = program.model_proto
+    del model_proto.metadata_props[:]
+    onnx.helper.set_model_props(model_proto, metadata)
+    onnx.checker.check_model(model_proto)
+    content: bytes = model_proto.SerializeToString()
     return content
 
 
 @contextlib.contextmanager
 def _silence_exporter() -> Iterator[None]:
-    """Nothing of what the exporter says of itself, its warnings, its log and its prints."""
+    """Suppress warnings, log and prints of the exporter."""
     before = logging.root.manager.disable
     with (
         warnings.catch_warnings(action="ignore"),

@@ -14,7 +14,8 @@ from typing import Any
 
 from tonewood.audio_io.libsndfile import readable_suffixes
 from tonewood.errors import CallError, FolderError, ModelError, printable
-from tonewood.model.model import MODEL_SUFFIX, Model, bundled_models, load_model
+from tonewood.model.model import Model, load_model
+from tonewood.model.model_file import MODEL_SUFFIX, bundled_models
 from tonewood.studio.database import NotFoundError, SessionDatabase
 from tonewood.utils.atomic_write import atomic_path
 

@@ -23,7 +23,7 @@ from tonewood.enhancement import recipe
 from tonewood.enhancement.editing import Edit, refine_rows
 from tonewood.enhancement.recipe import Recipe, count_json_values
 from tonewood.errors import AudioError, RecipeError
-from tonewood.model.model import bundled_models
+from tonewood.model.model_file import bundled_models
 from tonewood.settings import Settings
 from tonewood.studio.database import MAX_UNDO_STEPS, RecordingInfo, StudioSession
 from tonewood.studio.session_audio import mask_path

@@ -1,4 +1,7 @@
-"""Give a model a predictor: the masks of the whole method, learnt by a network of one pass."""
+"""Train a predictor: a network that imitates, in one pass, the masks of prior and search.
+
+This is knowledge distillation (Hinton, Vinyals & Dean 2015) of a slow method into a fast network.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tonewood.data import dataset
-from tonewood.data.dataset import TrainingRecording, select_training_excerpts
+from tonewood.data.dataset import TrainingRecording, select_training_excerpts, split_takes
 from tonewood.data.feature_cache import open_recording
 from tonewood.data.loading import DatasetSide
 from tonewood.dsp.filterbank import center_frequencies
@@ -22,20 +24,15 @@ from tonewood.model.card import PredictorCard
 from tonewood.model.model import Model
 from tonewood.priors.fitting import blended_prior, cycle_distance
 from tonewood.priors.nearest_neighbours import back_translate
-from tonewood.priors.predictor import (
-    DistillationExample,
-    Predictor,
-    prediction_error_db,
-    train_predictor,
-)
+from tonewood.priors.predictor import DistillationExample, Predictor, prediction_error_db, train_predictor
 from tonewood.settings import EnhanceSettings, PredictorSettings
 
+# Recordings of each side that priors, guide and predictor learn from; longer folders are sampled.
 MAX_LEARNING_SECONDS = 1800.0
-"""What priors, guide and predictor learn from of each side; longer folders are drawn from."""
 
 
 class LabelProgress(NamedTuple):
-    """What the whole method makes of a recording is known; it is one of so many."""
+    """Progress of `distill_predictor`: the mask of one more recording was found."""
 
     number: int
     total: int
@@ -45,52 +42,52 @@ class LabelProgress(NamedTuple):
 def distill_predictor(
     model: Model, takes: Mapping[DatasetSide, list[TrainingRecording]], settings: PredictorSettings
 ) -> Iterator[LabelProgress | Model]:
-    """Give a model a predictor; yields its progress and, last, the model with it.
+    """Add a predictor to a model; yield the progress and, last, the model with its predictor.
 
-    What prior and search make of the source takes is what is taught. All else of the model stays
-    as it is, to the bit.
+    The predictor learns the masks that prior and search find for the source recordings. Everything
+    else in the model stays the same to the bit.
 
     Parameters
     ----------
-    takes : mapping
-        Those that the model was trained on.
+    takes : mapping of side to TrainingRecording
+        Recordings that the model was trained on.
 
     Raises
     ------
     AudioError
-        A recording cannot be read again; it is named.
+        A recording cannot be read again; the message names it.
     """
     seed, spectrum = model.settings.training.seed, model.settings.spectrum
-    row_hz = center_frequencies(model.settings.scorer.bands, spectrum)
-    split = dataset.split_takes(takes["source"], settings.held_out, seed)
-    lessons: list[list[DistillationExample]] = []
-    number = 0
-    parts = _limit_duration(split.train, seed), _limit_duration(split.held_out, seed)
-    total = len(parts[0]) + len(parts[1])
-    for part in parts:
-        lessons.append([])
-        for take in part:
-            sound = TruncatedSource(open_recording(take.item, model.card.fix), MAX_LEARNING_SECONDS)
-            lessons[-1].append(_distillation_example(sound, model, settings.search_steps))
-            number += 1
-            yield LabelProgress(number, total, take.path)
+
+    # Find the mask of every recording with prior and search: the labels.
+    split = split_takes(takes["source"], settings.held_out, seed)
+    train, held_out = _limit_duration(split.train, seed), _limit_duration(split.held_out, seed)
+    examples: list[DistillationExample] = []
+    for number, take in enumerate((*train, *held_out), start=1):
+        source = TruncatedSource(open_recording(take.item, model.card.fix), MAX_LEARNING_SECONDS)
+        examples.append(_distillation_example(source, model, settings.search_steps))
+        yield LabelProgress(number, len(train) + len(held_out), take.path)
+    train_examples, held_out_examples = examples[: len(train)], examples[len(train) :]
+
     predictor = train_predictor(
-        lessons[0],
+        train_examples,
         model.priors.static_db,
         model.guide.energy,
-        row_hz,
+        center_frequencies(model.settings.scorer.bands, spectrum),
         settings,
         spectrum.hop_ms,
         torch.Generator().manual_seed(seed),
     )
-    # Through the stored precision, so that a model is the same before and after its file.
+    # A model file stores half precision: rounding now makes the model equal to its file.
     predictor = Predictor.from_tensors(predictor.tensors(), settings, spectrum.hop_ms)
-    heard = torch.cat([lesson.mask_db[:, lesson.audible] for lesson in lessons[1]], dim=1)
+
+    # Measure it on the recordings held out.
+    audible_db = torch.cat([example.mask_db[:, example.audible] for example in held_out_examples], dim=1)
     card = PredictorCard(
         parameters=predictor.parameter_count,
-        takes=len(lessons[1]),
-        missed_db=prediction_error_db(predictor, lessons[1]),
-        spread_db=float((heard - model.priors.static_db[:, None]).square().mean().sqrt()),
+        takes=len(held_out_examples),
+        missed_db=prediction_error_db(predictor, held_out_examples),
+        spread_db=float((audible_db - model.priors.static_db[:, None]).square().mean().sqrt()),
         cycle_db=_cycle_distances(model, predictor, takes["reference"]),
     )
     yield replace(
@@ -104,7 +101,7 @@ def distill_predictor(
 
 
 def _limit_duration(takes: Sequence[TrainingRecording], seed: int) -> list[TrainingRecording]:
-    """Takes that are searched: all, or as many as last long enough, drawn by the seed."""
+    """Return all takes, or a random choice of them that lasts `MAX_LEARNING_SECONDS`."""
     order = torch.randperm(len(takes), generator=torch.Generator().manual_seed(seed)).tolist()
     chosen: list[int] = []
     seconds = 0.0
@@ -117,34 +114,40 @@ def _limit_duration(takes: Sequence[TrainingRecording], seed: int) -> list[Train
 
 
 def _distillation_example(source: AudioSource, model: Model, steps: int) -> DistillationExample:
-    """A recording's rows at its own rate, and what prior and search make of it."""
+    """Return the row levels of a recording, the mask found for it, and the search's share of it."""
     spectrum = model.settings.spectrum
-    heard = analyse_source(source, model)
-    wanted = EnhanceSettings().replace(search=dict(steps=steps))
-    taken = list(find_mask(heard, model, wanted))
-    first, last = (
-        torch.cat([it.mask_db for it in taken if it.number == number], dim=1) for number in (0, steps)
+    analysis = analyse_source(source, model)
+    settings = EnhanceSettings().replace(search=dict(steps=steps))
+    events = list(find_mask(analysis, model, settings))
+    prior_db, mask_db = (
+        torch.cat([event.mask_db for event in events if event.number == number], dim=1)
+        for number in (0, steps)
     )
-    found = last, last - first
+    labels = mask_db, mask_db - prior_db
     if source.rate < spectrum.rate:
-        return DistillationExample(heard.rows_db.read(0, heard.rows_db.frames), *found)
+        return DistillationExample(analysis.rows_db.read(0, analysis.rows_db.frames), *labels)
+
+    # Streaming analyses a recording at its own rate: bring the labels to that frame grid.
     rows = torch.cat(list(iter_features(source, model)), dim=1)
     _, hop, _ = scale_to_rate(spectrum, source.rate)
     seconds = np.arange(rows.shape[1]) * (hop / source.rate)
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
-    grids = (Mask(it.numpy(), hz, spectrum.hop / spectrum.rate, spectrum.rate / 2) for it in found)
-    return DistillationExample(rows, *(torch.from_numpy(it.gain_at(hz, seconds)) for it in grids))
+    masks = (Mask(label.numpy(), hz, spectrum.hop / spectrum.rate, spectrum.rate / 2) for label in labels)
+    return DistillationExample(rows, *(torch.from_numpy(mask.gain_at(hz, seconds)) for mask in masks))
 
 
 def _cycle_distances(
     model: Model, predictor: Predictor, reference: list[TrainingRecording]
 ) -> tuple[float, float, float]:
-    """Cycle distance of nothing done, of the prior and of the predictor, dB, on takes held out."""
-    priors = model.priors
-    settings = model.settings
-    held = dataset.split_takes(reference, settings.priors.held_out, settings.training.seed).held_out
-    found = []
-    for features in select_training_excerpts(held, MAX_LEARNING_SECONDS, settings.training.seed)[0]:
+    """Return the cycle distance in dB without a mask, with the prior's and with the predictor's.
+
+    Each reference recording held out is translated to the source and back (see
+    `priors.fitting.cycle_distance`).
+    """
+    priors, settings = model.priors, model.settings
+    held_out = split_takes(reference, settings.priors.held_out, settings.training.seed).held_out
+    distances = []
+    for features in select_training_excerpts(held_out, MAX_LEARNING_SECONDS, settings.training.seed)[0]:
         take = priors.reference.prior_features(features)
         pseudo = back_translate(take, priors.reference, priors.source, priors.hop_ms)
         masks = (
@@ -152,6 +155,6 @@ def _cycle_distances(
             blended_prior(priors, pseudo),
             predictor.predict(pseudo.rows_db).mask_db,
         )
-        found.append([cycle_distance(pseudo.rows_db + mask, take) for mask in masks])
-    before, prior, predicted = np.mean(found, axis=0).tolist()
+        distances.append([cycle_distance(pseudo.rows_db + mask, take) for mask in masks])
+    before, prior, predicted = np.mean(distances, axis=0).tolist()
     return before, prior, predicted

@@ -12,12 +12,7 @@ import numpy as np
 import torch
 
 from tonewood.audit.pipeline import analyse_confounds
-from tonewood.data.dataset import (
-    TrainingRecording,
-    WeightedFolder,
-    select_training_excerpts,
-    split_takes,
-)
+from tonewood.data.dataset import TrainingRecording, WeightedFolder, select_training_excerpts, split_takes
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.loading import (
     AuditProgress,
@@ -31,14 +26,7 @@ from tonewood.data.manifest import FolderOrManifest
 from tonewood.dsp.features import Features
 from tonewood.errors import CallError, ModelError, printable
 from tonewood.mask.certificate import OutOfDomainDetector, fit_detector
-from tonewood.model.card import (
-    ConfoundAudit,
-    FolderCard,
-    ModelCard,
-    PriorCard,
-    Quartiles,
-    ScorerCard,
-)
+from tonewood.model.card import ConfoundAudit, FolderCard, ModelCard, PriorCard, Quartiles, ScorerCard
 from tonewood.model.model import Model, load_model
 from tonewood.priors.fitting import PriorFit, fit_priors
 from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, validation_gains
@@ -58,7 +46,8 @@ from tonewood.training.scorers import CheckEvent, Checkpoint, fit_scorers
 from tonewood.utils.device import check_device
 from tonewood.utils.parallel import page_out, trim_malloc
 
-TrainingEvent = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress | Model
+TrainingProgress = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress
+TrainingEvent = TrainingProgress | Model
 TrainingSide = FolderOrManifest | Sequence[WeightedFolder]
 
 
@@ -368,11 +357,7 @@ def _free_memory(takes: Mapping[DatasetSide, list[TrainingRecording]]) -> None:
 
 
 def _library_versions() -> dict[str, str]:
-    return {
-        "tonewood": version("tonewood"),
-        "torch": version("torch"),
-        "python": platform.python_version(),
-    }
+    return {"tonewood": version("tonewood"), "torch": version("torch"), "python": platform.python_version()}
 
 
 def _scorer_card(fit: TrainedScorer, seed: int) -> ScorerCard:

@@ -1,14 +1,14 @@
-"""What listeners said, as something to learn from, and how far a scorer agrees with it.
+"""Read the answers of listeners, and measure how well a scorer agrees with them.
 
-What listeners said of recordings, as CSV: pairs of which one was preferred, and ratings.
-
-`preferred,other` name two recordings a line, `file,rating` one; paths are relative to the table.
-A column `group` says what belongs together (the piece, for excerpts of it), and is never parted
-when recordings are held out. `tonewood listen results` writes both tables.
+Answers are CSV tables: `preferred,other` names two recordings a line, `file,rating` one. Paths are
+relative to the table. A column `group` names recordings that belong together, such as excerpts of
+one piece; a group is never split when recordings are held out. `tonewood listen results` writes both
+tables.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,102 +22,117 @@ from tonewood.errors import FolderError, printable
 from tonewood.model.card import ListenerCard
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.preference_training import ListenerData, agreement, mean_logit
-from tonewood.settings import (
-    ModelSettings,
-    TrainingSettings,
-)
+from tonewood.settings import ModelSettings, TrainingSettings
 from tonewood.stats.bradley_terry import estimate_posterior
 from tonewood.stats.proportions import binomial_proportion
 from tonewood.utils.arrays import FloatArray
 
+MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4
+_MAX_SPLIT_ATTEMPTS = 50
 _RATING_SCALES = ((1.0, 5.0), (0.0, 100.0))
 
 
 class Preference(NamedTuple):
-    """One answer: a recording was preferred to another."""
+    """Answer of a comparison."""
 
     preferred: Path
     other: Path
 
 
 class ListenerRating(NamedTuple):
-    """A recording's mean rating, from 0 for the worst that the scale holds to 1 for the best."""
+    """Mean rating of a recording, from 0 (worst of the scale) to 1 (best)."""
 
     file: Path
     value: float
 
 
 class AnswerTables(NamedTuple):
-    """All that a table or two say.
-
-    Parameters
-    ----------
-    groups : dict of str
-        By recording.
-    """
+    """Answers of both tables, and the group of every recording in them."""
 
     preferences: list[Preference]
     ratings: list[ListenerRating]
     groups: dict[Path, str]
 
 
+class ListenerAudioProgress(NamedTuple):
+    """Progress of `load_listener_answers`: one more recording was read; number counts from 1."""
+
+    number: int
+    total: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class ListenerAnswers:
+    """Answers with the recordings they are about, and the duration of each recording."""
+
+    data: ListenerData
+    seconds: tuple[float, ...]
+
+
+class ListenerSplit(NamedTuple):
+    """Answers to learn from, and answers to check on."""
+
+    train: ListenerData
+    held_out: ListenerData
+
+
 def read_answer_tables(
     preferences: Path | None, ratings: Path | None, training: TrainingSettings
 ) -> AnswerTables:
-    """Read the tables; raises FolderError where one is none, naming the line."""
-    found = AnswerTables([], [], {})
+    """Read both tables; raise FolderError with the line number if one is wrong."""
+    answers = AnswerTables([], [], {})
     for number, row in _read_answer_rows(preferences, ("preferred", "other")):
         assert preferences is not None
         if row.get("again"):
-            continue  # asked again to see how steady the listener is
-        pair = [preferences.parent / row[name] for name in ("preferred", "other")]
-        if pair[0] == pair[1]:
+            continue  # a repeated question, which measures the listener's consistency
+        pair = Preference(preferences.parent / row["preferred"], preferences.parent / row["other"])
+        if pair.preferred == pair.other:
             raise FolderError(
-                f"{printable(preferences)}, line {number}: a recording is preferred to itself: mend it"
+                f"{printable(preferences)}, line {number}: preferred and other are the same recording: "
+                "correct the line"
             )
-        found.preferences.append(Preference(*pair))
+        answers.preferences.append(pair)
         for path in pair:
-            _assign_group(path, row, preferences, training, found.groups)
+            _assign_group(path, row, preferences, training, answers.groups)
+
+    # Lines without a scale of their own share one, which needs all ratings to guess.
     scaled = [
         (number, row, _row_scale(ratings, number, row))
         for number, row in _read_answer_rows(ratings, ("file", "rating"))
     ]
-    known = _guess_scale([_parse_rating(ratings, n, row["rating"]) for n, row, _ in scaled])
-    for number, row, own in scaled:
+    common_scale = _guess_scale([_parse_rating(ratings, n, row["rating"]) for n, row, _ in scaled])
+    for number, row, row_scale in scaled:
         assert ratings is not None
-        low, high = own or known
+        low, high = row_scale or common_scale
         value, path = _parse_rating(ratings, number, row["rating"]), ratings.parent / row["file"]
         if not low <= value <= high:
             raise FolderError(
-                f"{printable(ratings)}, line {number}: a rating of {value:g} is off its scale from "
-                f"{low:g} to {high:g}: mend it, or give the columns low and high"
+                f"{printable(ratings)}, line {number}: the rating {value:g} is outside its scale from "
+                f"{low:g} to {high:g}: correct it, or add the columns low and high"
             )
-        found.ratings.append(ListenerRating(path, (value - low) / (high - low)))
-        _assign_group(path, row, ratings, training, found.groups)
-    return found
+        answers.ratings.append(ListenerRating(path, (value - low) / (high - low)))
+        _assign_group(path, row, ratings, training, answers.groups)
+    return answers
 
 
 def _assign_group(
-    path: Path,
-    row: dict[str, str],
-    table: Path,
-    training: TrainingSettings,
-    groups: dict[Path, str],
+    path: Path, row: dict[str, str], table: Path, training: TrainingSettings, groups: dict[Path, str]
 ) -> None:
     try:
-        own = group_of_path(path.relative_to(table.parent), training.group_by)
+        default = group_of_path(path.relative_to(table.parent), training.group_by)
     except ValueError:
-        own = str(path)
-    group = row.get("group") or own
+        default = str(path)
+    group = row.get("group") or default
     if groups.setdefault(path, group) != group:
         raise FolderError(
-            f"{printable(path)} is in two groups, {printable(groups[path])} and {printable(group)}: mend "
+            f"{printable(path)} is in two groups, {printable(groups[path])} and {printable(group)}: correct "
             f"{printable(table)}"
         )
 
 
 def _read_answer_rows(table: Path | None, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Lines of a table that may be left out, and of one that is not, one at least."""
+    """Yield the lines of an optional table with their numbers; raise FolderError if it has none."""
     if table is None:
         return
     empty = True
@@ -125,11 +140,11 @@ def _read_answer_rows(table: Path | None, required: tuple[str, ...]) -> Iterator
         empty = False
         yield number, row
     if empty:
-        raise FolderError(f"{printable(table)} holds no answers: ask listeners first")
+        raise FolderError(f"{printable(table)} has no answers: collect some first")
 
 
 def _row_scale(table: Path | None, number: int, row: dict[str, str]) -> tuple[float, float] | None:
-    """Scale of a line's own; one that cannot be is refused rather than guessed."""
+    """Return the scale that a line gives in its columns low and high, if it has one."""
     ends = row.get("low", ""), row.get("high", "")
     if not any(ends):
         return None
@@ -137,14 +152,13 @@ def _row_scale(table: Path | None, number: int, row: dict[str, str]) -> tuple[fl
     if low >= high:
         assert table is not None
         raise FolderError(
-            f"{printable(table)}, line {number}: a scale from {low:g} to {high:g} has no room: give "
-            "low below high"
+            f"{printable(table)}, line {number}: low is {low:g} and high is {high:g}: give a low below high"
         )
     return low, high
 
 
 def _guess_scale(values: list[float]) -> tuple[float, float]:
-    """1 to 5 where all ratings fit it, else 0 to 100."""
+    """Return 1 to 5 if all ratings fit it, else 0 to 100."""
     for low, high in _RATING_SCALES:
         if all(low <= value <= high for value in values):
             return low, high
@@ -155,73 +169,41 @@ def _parse_rating(table: Path | None, number: int, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = float("nan")
-    if value != value or abs(value) == float("inf"):
+        value = nan
+    if not isfinite(value):
         assert table is not None
         raise FolderError(
-            f"{printable(table)}, line {number}: {printable(text)!r} is no rating: give a number"
+            f"{printable(table)}, line {number}: {printable(text)!r} is not a number: give a number"
         )
     return value
-
-
-MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4
-_MAX_SPLIT_ATTEMPTS = 50
-
-
-class ListenerAudioProgress(NamedTuple):
-    """A recording that was heard in a test has been read; it is the number-th of so many."""
-
-    number: int
-    total: int
-    path: Path
-
-
-@dataclass(frozen=True)
-class ListenerAnswers:
-    """Everything that listeners said, and how long it sounds.
-
-    Parameters
-    ----------
-    data : Heard
-    seconds : tuple of float
-        Of each recording.
-    """
-
-    data: ListenerData
-    seconds: tuple[float, ...]
-
-
-class ListenerSplit(NamedTuple):
-    """What of it is learnt from, and what is held out."""
-
-    train: ListenerData
-    held_out: ListenerData
 
 
 def load_listener_answers(
     preferences: Path | None, ratings: Path | None, settings: ModelSettings
 ) -> Generator[ListenerAudioProgress, None, ListenerAnswers]:
-    """Read the tables and every recording they name, yielding each.
+    """Read the tables and every recording in them; yield one progress event per recording.
 
     Raises
     ------
     FolderError, AudioError
-        A table or a recording cannot teach; it is named.
+        A table or a recording cannot be used; the message names it.
     """
-    said = read_answer_tables(preferences, ratings, settings.training)
-    if said.preferences and len(said.preferences) < MIN_COMPARISONS:
-        raise FolderError(
-            f"{len(said.preferences)} comparisons; {MIN_COMPARISONS} are needed to learn from: ask more"
-        )
-    if said.ratings and len(said.ratings) < MIN_RATINGS:
-        raise FolderError(f"{len(said.ratings)} ratings; {MIN_RATINGS} are needed to learn from: ask more")
-    groups = len(set(said.groups.values()))
+    answers = read_answer_tables(preferences, ratings, settings.training)
+    for count, limit, name in (
+        (len(answers.preferences), MIN_COMPARISONS, "comparisons"),
+        (len(answers.ratings), MIN_RATINGS, "ratings"),
+    ):
+        if count and count < limit:
+            raise FolderError(f"there are {count} {name}; training needs {limit}: collect more answers")
+    groups = len(set(answers.groups.values()))
     if groups < MIN_LISTENER_GROUPS:
         raise FolderError(
-            f"what was heard is of {groups} pieces; {MIN_LISTENER_GROUPS} are needed, for some are held "
-            "out: ask about more"
+            f"the recordings are of {groups} pieces; training needs {MIN_LISTENER_GROUPS}, because some are "
+            "held out: collect answers about more pieces"
         )
-    paths, spectrum = sorted(said.groups), settings.spectrum
+
+    # Analyse the recordings in a fixed order, so that the model does not depend on the tables' order.
+    paths, spectrum = sorted(answers.groups), settings.spectrum
     rows, seconds = [], []
     for number, path in enumerate(paths, start=1):
         recording = read_recording(path)
@@ -229,64 +211,72 @@ def load_listener_answers(
         rows.append(band_levels(wave, spectrum.rate, settings.scorer.bands, spectrum))
         seconds.append(recording.duration)
         yield ListenerAudioProgress(number, len(paths), path)
-    place = {path: k for k, path in enumerate(paths)}
-    pairs = [(place[it.preferred], place[it.other]) for it in said.preferences]
+
+    index = {path: k for k, path in enumerate(paths)}
+    pairs = [(index[answer.preferred], index[answer.other]) for answer in answers.preferences]
+    ratings_by_index = [(index[rating.file], rating.value) for rating in answers.ratings]
     better, worse = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
-    liking = torch.tensor([it.value for it in said.ratings])
-    rated = torch.tensor([place[it.file] for it in said.ratings], dtype=torch.long)
-    heard = ListenerData(
-        rows, [said.groups[path] for path in paths], better, worse, rated, 1 - liking,
-        _preferred_half(len(paths), pairs, [(place[it.file], it.value) for it in said.ratings]),
-    )  # fmt: skip
-    return ListenerAnswers(heard, tuple(seconds))
+    # A score of 0 means "like the reference", so the best rating is the smallest target.
+    target = 1 - torch.tensor([value for _, value in ratings_by_index])
+    data = ListenerData(
+        rows,
+        [answers.groups[path] for path in paths],
+        better,
+        worse,
+        torch.tensor([k for k, _ in ratings_by_index], dtype=torch.long),
+        target,
+        _preferred_half(len(paths), pairs, ratings_by_index),
+    )
+    return ListenerAnswers(data, tuple(seconds))
 
 
-def hold_out_listener_groups(data: ListenerData, held_out: float, seed: int) -> ListenerSplit:
-    """Hold out whole groups, drawn by the seed; what joins both sides teaches neither.
+def hold_out_listener_groups(data: ListenerData, share: float, seed: int) -> ListenerSplit:
+    """Hold out whole groups, drawn by the seed; a comparison across both sides is not used.
 
     Raises
     ------
     FolderError
-        No split leaves answers, and recordings of both halves, on either side.
+        No split leaves answers about preferred and other recordings on both sides.
     """
     groups = sorted(set(data.groups))
     generator = torch.Generator().manual_seed(seed)
-    count = min(len(groups) - 2, max(2, round(held_out * len(groups))))
+    count = min(len(groups) - 2, max(2, round(share * len(groups))))
     for _ in range(_MAX_SPLIT_ATTEMPTS):
         order = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
-        made = ListenerSplit(data.select_groups(set(order[count:])), data.select_groups(set(order[:count])))
-        if all(_is_learnable(part) for part in made):
-            return made
+        split = ListenerSplit(data.select_groups(set(order[count:])), data.select_groups(set(order[:count])))
+        if all(_is_learnable(part) for part in split):
+            return split
     raise FolderError(
-        "no pieces can be held out that listeners compared among themselves: compare sounds of "
-        "one piece, or say in a column group what belongs together"
+        "no pieces can be held out that listeners compared with each other: compare sounds of "
+        "one piece, or name what belongs together in a column group"
     )
 
 
 def measure_listener_agreement(scorer: Scorer, data: ListenerData, split: ListenerSplit) -> ListenerCard:
-    """How far a scorer agrees with listeners on recordings that it never saw.
+    """Return how often a scorer agrees with listeners on recordings that it did not learn from.
 
-    The interval is exact and counts two recordings once, however often they were compared.
+    The interval is exact (Clopper & Pearson 1934) for independent observations, so two recordings
+    that were compared several times count once.
     """
-    kept = split.held_out
-    logits = torch.stack([mean_logit(scorer, rows) for rows in kept.rows])
-    agreed = agreement(logits, kept)
-    if len(kept.better):
-        ends = torch.stack([kept.better, kept.worse]).sort(dim=0).values
+    held_out = split.held_out
+    logits = torch.stack([mean_logit(scorer, rows) for rows in held_out.rows])
+    agreed = agreement(logits, held_out)
+    if len(held_out.better):
+        ends = torch.stack([held_out.better, held_out.worse]).sort(dim=0).values
         independent = len(torch.unique(ends, dim=1).T)
     else:
-        independent = len(kept.rated)
-    found = binomial_proportion(round(agreed * independent), independent)
+        independent = len(held_out.rated)
+    interval = binomial_proportion(round(agreed * independent), independent)
     return ListenerCard(
         comparisons=len(data.better),
         ratings=len(data.rated),
         recordings=len(data.rows),
         groups=len(set(data.groups)),
         learnt_from=len(split.train.better) + len(split.train.rated),
-        held_out=len(kept.better) + len(kept.rated),
+        held_out=len(held_out.better) + len(held_out.rated),
         independent=independent,
         agreement=agreed,
-        agreement_interval=(min(found.low, agreed), max(found.high, agreed)),
+        agreement_interval=(min(interval.low, agreed), max(interval.high, agreed)),
     )
 
 
@@ -296,25 +286,25 @@ def _is_learnable(data: ListenerData) -> bool:
 
 
 def _preferred_half(
-    count: int, pairs: Sequence[tuple[int, int]], rated: Sequence[tuple[int, float]]
+    count: int, pairs: Sequence[tuple[int, int]], ratings: Sequence[tuple[int, float]]
 ) -> torch.Tensor:
-    """Which recordings [recording] are in the better half, by ratings, else by strengths."""
+    """Return a flag per recording: in the better half by mean rating, else by Bradley-Terry strength."""
     wins = np.zeros((count, count))
     for better, worse in pairs:
         wins[better, worse] += 1
-    liking = _z_scores(estimate_posterior(wins).mean) if pairs else np.zeros(count)
-    if rated:
-        sums, given = np.zeros(count), np.zeros(count)
-        for place, value in rated:
-            sums[place] += value
-            given[place] += 1
-        has = given > 0
-        liking[has] = _z_scores(sums[has] / given[has])
+    quality = _z_scores(estimate_posterior(wins).mean) if pairs else np.zeros(count)
+    if ratings:
+        sums, counts = np.zeros(count), np.zeros(count)
+        for k, value in ratings:
+            sums[k] += value
+            counts[k] += 1
+        rated = counts > 0
+        quality[rated] = _z_scores(sums[rated] / counts[rated])
     half = np.zeros(count, dtype=bool)
-    half[np.argsort(-liking, kind="stable")[: count // 2]] = True
+    half[np.argsort(-quality, kind="stable")[: count // 2]] = True
     return torch.from_numpy(half)
 
 
 def _z_scores(values: FloatArray) -> FloatArray:
-    spread = float(values.std()) or 1.0
-    return np.asarray((values - values.mean()) / spread)
+    deviation = float(values.std()) or 1.0
+    return np.asarray((values - values.mean()) / deviation)

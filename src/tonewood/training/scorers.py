@@ -1,45 +1,48 @@
-"""Scorer and judge, trained: by two folders, by listeners, or by both; kept on the way.
-
-Training as far as it has come, beside the model that it will be: for `train --resume`.
-"""
+"""Train the scorer and the judge; keep a checkpoint for `train --resume`."""
 
 import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tonewood.data import dataset
-from tonewood.data.dataset import TakeSplit, TrainingRecording, take_weights
+from tonewood.data.dataset import TrainingRecording, split_takes, take_weights
 from tonewood.data.loading import DatasetSide
 from tonewood.errors import ModelError, printable
-from tonewood.scorer import training_loop
 from tonewood.scorer.preference_training import ListenerData, train_preference_scorer
 from tonewood.scorer.training import LabelledTakes, TrainedScorer, ValidationCheck, train_scorer
-from tonewood.scorer.training_loop import TrainingState
+from tonewood.scorer.training_loop import TrainingState, world_size
 from tonewood.settings import ModelSettings
-from tonewood.training import preferences
+from tonewood.training.preferences import hold_out_listener_groups
 from tonewood.utils.atomic_write import write_bytes
 
 CHECKPOINT_SUFFIX = ".checkpoint"
 _CHECKPOINT_VERSION = 1
 
+NetworkName = Literal["scorer", "judge"]
+RecordingsBySide = Mapping[DatasetSide, Sequence[TrainingRecording]]
+
+
+class CheckEvent(NamedTuple):
+    """Validation of one network on recordings that it does not learn from."""
+
+    network: NetworkName
+    check: ValidationCheck
+
 
 class Checkpoint:
-    """States of courses, by name, in one safetensors file that is replaced whole.
+    """Training states of the networks, in one safetensors file beside the model.
 
     Parameters
     ----------
-    path : Path
     resumed : bool
-        Whether what is there is gone on from; else it is begun anew.
+        Continue from an existing file instead of replacing it.
     """
 
     def __init__(self, path: Path, *, resumed: bool = False) -> None:
@@ -49,75 +52,67 @@ class Checkpoint:
 
     @classmethod
     def for_model(cls, model: Path, *, resumed: bool = False) -> "Checkpoint":
-        """The one that belongs to a model that is being trained."""
+        """Return the checkpoint of a model file."""
         return cls(model.with_name(model.name + CHECKPOINT_SUFFIX), resumed=resumed)
 
     def open(self, training_key: Sequence[str]) -> None:
-        """Say what decides the training; read what is there, if that is wanted.
+        """Set the key of the training, and read the file if it is resumed.
 
         Raises
         ------
         ModelError
-            What is there is of another training, or damaged.
+            The file belongs to another training or is damaged.
         """
         self._training_key, self._states = json.dumps([_CHECKPOINT_VERSION, *training_key]), {}
         if not self._resumed or not self.path.exists():
             return
         try:
             with safe_open(self.path, "pt") as file:
-                same = (file.metadata() or {}).get("told") == self._training_key
-                for name in file.keys():  # noqa: SIM118 - it is no mapping
-                    who, key = name.split("/", 1)
-                    self._states.setdefault(who, {})[key] = file.get_tensor(name).clone()
+                is_same_training = (file.metadata() or {}).get("told") == self._training_key
+                for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+                    network, key = name.split("/", 1)
+                    self._states.setdefault(network, {})[key] = file.get_tensor(name).clone()
         except (OSError, SafetensorError, ValueError):
-            raise ModelError(f"{printable(self.path)} is damaged: leave --resume out to begin anew") from None
-        if not same:
+            raise ModelError(f"{printable(self.path)} is damaged: omit --resume to start again") from None
+        if not is_same_training:
             raise ModelError(
-                f"{printable(self.path)} is of another training: its recordings or settings differ; "
-                "leave --resume out to begin anew"
+                f"{printable(self.path)} belongs to another training: the recordings or settings differ; "
+                "omit --resume to start again"
             )
 
     def get_state(self, network: str) -> TrainingState | None:
-        """How far somebody had come; None from the start."""
+        """Return the saved state of a network; None if it has not started."""
         return self._states.get(network)
 
     def save_state(self, network: str, state: TrainingState) -> None:
-        """Write how far somebody has come; OutputError where that cannot be done."""
+        """Write the state of a network; raise OutputError if that fails."""
         self._states[network] = dict(state)
         self._write_file()
 
     def record_digest(self, digest: str) -> None:
-        """Write which model it all led to, before that appears; nothing where nothing was kept."""
+        """Write the digest of the finished model, before the model itself is written."""
         if self._states:
             self._write_file({"made": digest})
 
     def recorded_digest(self) -> str | None:
-        """Digest of the model that it all led to, if it is to be gone on from and did."""
+        """Return the digest of the finished model, if the training is resumed and had finished."""
         if self._resumed and self.path.exists():
             with suppress(OSError, SafetensorError), safe_open(self.path, "pt") as file:
                 return (file.metadata() or {}).get("made")
         return None
 
-    def _write_file(self, extra_metadata: Mapping[str, str] = MappingProxyType({})) -> None:
-        named = {f"{it}/{key}": v for it, own in self._states.items() for key, v in own.items()}
-        content = save({name: torch.as_tensor(v).contiguous() for name, v in named.items()},
-                       {"told": self._training_key, **extra_metadata})  # fmt: skip
-        write_bytes(self.path, content, overwrite=True)
-
     def remove(self) -> None:
-        """Forget it, once there is a model."""
+        """Delete the file."""
         self.path.unlink(missing_ok=True)
 
-
-NetworkName = Literal["scorer", "judge"]
-RecordingsBySide = Mapping[DatasetSide, Sequence[TrainingRecording]]
-
-
-class CheckEvent(NamedTuple):
-    """Scorer or judge was checked on takes that it does not learn from."""
-
-    network: NetworkName
-    check: ValidationCheck
+    def _write_file(self, extra_metadata: Mapping[str, str] | None = None) -> None:
+        tensors = {
+            f"{network}/{key}": torch.as_tensor(value).contiguous()
+            for network, state in self._states.items()
+            for key, value in state.items()
+        }
+        content = save(tensors, {"told": self._training_key, **(extra_metadata or {})})
+        write_bytes(self.path, content, overwrite=True)
 
 
 def fit_scorers(
@@ -127,37 +122,35 @@ def fit_scorers(
     device: str,
     checkpoint: Checkpoint | None = None,
 ) -> Generator[CheckEvent, None, dict[NetworkName, TrainedScorer]]:
-    """Train scorer and, if wanted, judge, yielding every check; returns how they do.
+    """Train the scorer and, if the settings ask for it, the judge; yield every check.
 
     Parameters
     ----------
-    takes : mapping of side to takes, optional
-        Whose labels teach.
-    listener_data : Heard, optional
-        What listeners said; one of both is given.
+    takes, listener_data
+        Recordings with the label of their folder, and answers of listeners. One may be None.
     checkpoint : Checkpoint, optional
-        Where they are kept, and gone on from; not by several processes together.
+        Ignored if several processes train together.
 
     Raises
     ------
     ModelError
-        The checkpoint is of another training.
+        The checkpoint belongs to another training.
     """
-    if training_loop.world_size() > 1:
-        checkpoint = None  # each process is elsewhere in its draws, and none waits to be kept
+    if world_size() > 1:
+        checkpoint = None  # the random state of each process differs, and a file holds only one
     if checkpoint is not None:
         checkpoint.open(_training_key(takes, listener_data, settings))
+    training = settings.training
     fits: dict[NetworkName, TrainedScorer] = {}
-    for who, seed in networks_to_train(settings):
-        state = checkpoint.get_state(who) if checkpoint is not None else None
-        labels = hold_out_takes(takes, settings.training.held_out, seed) if takes is not None else None
+    for network, seed in networks_to_train(settings):
+        state = checkpoint.get_state(network) if checkpoint is not None else None
+        labels = hold_out_takes(takes, training.held_out, seed) if takes is not None else None
         if listener_data is not None:
-            parts = preferences.hold_out_listener_groups(listener_data, settings.training.held_out, seed)
             progress = train_preference_scorer(
-                *parts,
+                *hold_out_listener_groups(listener_data, training.held_out, seed),
                 settings.scorer,
                 settings.spectrum,
-                settings.training,
+                training,
                 labels=labels,
                 seed=seed,
                 device=device,
@@ -166,58 +159,58 @@ def fit_scorers(
         else:
             assert labels is not None
             progress = train_scorer(
-                *labels,
-                settings.scorer,
-                settings.spectrum,
-                settings.training,
-                seed=seed,
-                device=device,
-                state=state,
+                *labels, settings.scorer, settings.spectrum, training, seed=seed, device=device, state=state
             )
         for event in progress:
             if isinstance(event, TrainedScorer):
-                fits[who] = event
+                fits[network] = event
                 continue
             if checkpoint is not None and event.run is not None:
-                checkpoint.save_state(who, event.run.state())
-            yield CheckEvent(who, event)
+                checkpoint.save_state(network, event.run.state())
+            yield CheckEvent(network, event)
     return fits
 
 
 def networks_to_train(settings: ModelSettings) -> list[tuple[NetworkName, int]]:
-    """Who is trained, each by a seed of its own."""
-    seed = settings.training.seed
-    wanted: list[tuple[NetworkName, int]] = [("scorer", seed), ("judge", seed + 1)]
-    return wanted if settings.training.judge else wanted[:1]
+    """Return the networks to train, each with its own seed."""
+    seed = settings.training.seed  # a judge of the same seed would repeat the scorer's errors
+    networks: list[tuple[NetworkName, int]] = [("scorer", seed), ("judge", seed + 1)]
+    return networks if settings.training.judge else networks[:1]
 
 
 def hold_out_takes(takes: RecordingsBySide, share: float, seed: int) -> tuple[LabelledTakes, LabelledTakes]:
-    """Row levels to learn from and row levels held out, split by the seed."""
-    splits = [dataset.split_takes(takes[side], share, seed) for side in get_args(DatasetSide)]
-    return _training_rows(splits, "train"), _training_rows(splits, "held_out")
+    """Split both sides into row levels to learn from and row levels to check on."""
+    reference = split_takes(takes["reference"], share, seed)
+    source = split_takes(takes["source"], share, seed)
+    return (
+        _labelled_takes(reference.train, source.train),
+        _labelled_takes(reference.held_out, source.held_out),
+    )
 
 
-def _training_rows(splits: list[TakeSplit], part: Literal["train", "held_out"]) -> LabelledTakes:
-    sides: list[list[TrainingRecording]] = [getattr(split, part) for split in splits]
-    reference, source = ([take.rows_db for take in side] for side in sides)
-    return LabelledTakes(reference, source, take_weights(sides[0]))
+def _labelled_takes(
+    reference: Sequence[TrainingRecording], source: Sequence[TrainingRecording]
+) -> LabelledTakes:
+    return LabelledTakes(
+        [take.rows_db for take in reference], [take.rows_db for take in source], take_weights(reference)
+    )
 
 
 def _training_key(
     takes: RecordingsBySide | None, listener_data: ListenerData | None, settings: ModelSettings
 ) -> list[str]:
-    """All that a scorer depends on, told in a few words."""
+    """Return settings and a hash of the data: a checkpoint fits only a training with equal ones."""
     hasher = hashlib.sha256()
-    for side, part in (takes or {}).items():
-        for take in part:
+    for side, side_takes in (takes or {}).items():
+        for take in side_takes:
             hasher.update(f"{side} {take.digest} {take.group} {take.weight}\n".encode())
     if listener_data is not None:
-        for answers in (
+        for tensor in (
             listener_data.better,
             listener_data.worse,
             listener_data.rated,
             listener_data.target,
             *listener_data.rows,
         ):
-            hasher.update(answers.contiguous().numpy().tobytes())
+            hasher.update(tensor.contiguous().numpy().tobytes())
     return [settings.model_dump_json(), hasher.hexdigest()]

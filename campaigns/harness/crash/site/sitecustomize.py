@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any
 
-_mark, _inputs = os.environ.get("SUDDEN_MARK"), os.environ.get("SUDDEN_INPUTS", "\0")
+_mark, _inputs = os.environ.get("CRASH_MARK"), os.environ.get("CRASH_INPUTS", "\0")
 _marked = False
 
 

@@ -24,21 +24,21 @@ SETTINGS = tiny_settings(patience=3)
 
 def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
     """Train until so many looks were taken, or to the end."""
-    made = None
+    model = None
     events = train_model(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
     for event in events:
         if isinstance(event, Model):
-            made = event
+            model = event
         elif isinstance(event, CheckEvent) and looks is not None:
             looks -= 1
             if looks == 0:
                 events.close()  # type: ignore[attr-defined]
                 return None
-    return made
+    return model
 
 
 @pytest.mark.parametrize("looks", [1, 3, 5])
-def test_what_is_taken_up_again_ends_with_the_very_same_model(
+def test_resumed_training_gives_identical_model(
     training_folders: Folders, tmp_path: Path, looks: int
 ) -> None:
     whole = run_until(training_folders, Checkpoint(tmp_path / "whole"), None)
@@ -51,7 +51,7 @@ def test_what_is_taken_up_again_ends_with_the_very_same_model(
     assert again.card.scorer == whole.card.scorer
 
 
-def test_nothing_is_done_twice(training_folders: Folders, tmp_path: Path) -> None:
+def test_resumed_training_repeats_no_step(training_folders: Folders, tmp_path: Path) -> None:
     path = tmp_path / "c"
     run_until(training_folders, Checkpoint(path), 3)
     seen: list[tuple[str, int]] = []
@@ -68,18 +68,18 @@ def test_nothing_is_done_twice(training_folders: Folders, tmp_path: Path) -> Non
     assert len(seen) == len(set(seen))
 
 
-def test_another_training_is_not_gone_on_with(training_folders: Folders, tmp_path: Path) -> None:
+def test_checkpoint_of_another_training_is_refused(training_folders: Folders, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tonewood.checkpoint"
     run_until(training_folders, Checkpoint(path), 1)
     other = SETTINGS.replace(training=dict(seed=5))
     sides = training_folders.source, training_folders.reference
     resumed = Checkpoint(path, resumed=True)
-    with pytest.raises(ModelError, match="is of another training: its recordings or settings"):
+    with pytest.raises(ModelError, match="belongs to another training: the recordings or settings"):
         list(train_model(*training_folders, other, checkpoint=resumed))
-    with pytest.raises(ModelError, match="is of another training"):
+    with pytest.raises(ModelError, match="belongs to another training"):
         list(train_model(*sides, SETTINGS, checkpoint=resumed))
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ModelError, match="is damaged: leave --resume out to begin anew"):
+    with pytest.raises(ModelError, match="is damaged: omit --resume to start again"):
         list(train_model(*training_folders, SETTINGS, checkpoint=resumed))
 
 
@@ -90,15 +90,15 @@ Start = Callable[..., subprocess.Popen[str]]
 def call(training_folders: Folders, tmp_path: Path) -> list[str]:
     """A training of the command line, as tests have time for."""
     (tmp_path / "settings").write_text("")
-    told = SETTINGS.model_dump(mode="json")
-    more = [f"training.{name}={json.dumps(told['training'][name])}" for name in ("steps", "batch")]
-    more += [f"scorer.{name}={told['scorer'][name]}" for name in ("width", "depth")]
+    results = SETTINGS.model_dump(mode="json")
+    more = [f"training.{name}={json.dumps(results['training'][name])}" for name in ("steps", "batch")]
+    more += [f"scorer.{name}={results['scorer'][name]}" for name in ("width", "depth")]
     more += ["training.check_every=4", "priors.network.steps=24", "guide.steps=40"]
     sides = "--reference", str(training_folders.reference), "--source", str(training_folders.source)
-    return ["train", *sides, "--json", *(word for it in more for word in ("--set", it))]
+    return ["train", *sides, "--json", *(word for item in more for word in ("--set", item))]
 
 
-def test_a_killed_process_is_gone_on_with(call: list[str], run: Run, tmp_path: Path) -> None:
+def test_killed_training_resumes(call: list[str], run: Run, tmp_path: Path) -> None:
     checkpoint = tmp_path / "killed.tonewood.checkpoint"
     command = [sys.executable, "-m", "tonewood", *call, "-o", str(tmp_path / "killed.tonewood")]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -112,11 +112,11 @@ def test_a_killed_process_is_gone_on_with(call: list[str], run: Run, tmp_path: P
     assert again.code == whole.code == 0, again.err + whole.err
     assert again.objects[-1]["digest"] == whole.objects[-1]["digest"]
     assert not checkpoint.exists()
-    left = {it.name for it in tmp_path.iterdir()} - {"settings"}
+    left = {item.name for item in tmp_path.iterdir()} - {"settings"}
     assert left == {"killed.tonewood", "whole.tonewood"}
 
 
-def test_one_killed_before_it_forgot_its_checkpoint_is_told_as_done(
+def test_training_killed_after_saving_counts_as_finished(
     call: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "ours.tonewood"
@@ -136,13 +136,13 @@ def test_one_killed_before_it_forgot_its_checkpoint_is_told_as_done(
     assert not checkpoint.exists()
 
 
-def test_two_trainings_of_one_model_are_refused(call: list[str], run: Run, tmp_path: Path) -> None:
+def test_second_training_of_same_model_is_refused(call: list[str], run: Run, tmp_path: Path) -> None:
     out = tmp_path / "ours.tonewood"
     with exclusive_lock(out):
         ran = run(*call, "-o", out)
     assert ran.code == 1
     assert "is being written by another process" in ran.err
-    assert {it.name for it in tmp_path.iterdir()} == {"settings"}
+    assert {item.name for item in tmp_path.iterdir()} == {"settings"}
 
 
 def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProcess[str]:
@@ -158,17 +158,17 @@ def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProc
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch is for one process")
-def test_torchrun(call: list[str], run: Run, tmp_path: Path) -> None:
+def test_torchrun_trains_with_two_processes(call: list[str], run: Run, tmp_path: Path) -> None:
     plain = run(*call, "-o", tmp_path / "plain.tonewood")
     one = together(1, call, tmp_path / "one.tonewood")
     two = together(2, call, tmp_path / "two.tonewood")
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    told = [json.loads(it.stdout.splitlines()[-1]) for it in (one, two)]
-    assert told[0]["digest"] == plain.objects[-1]["digest"]
-    assert told[1]["digest"] != plain.objects[-1]["digest"]  # other crops: it did share
-    accuracy = [it["card"]["scorer"]["accuracy"] for it in (*told, plain.objects[-1])]
+    results = [json.loads(item.stdout.splitlines()[-1]) for item in (one, two)]
+    assert results[0]["digest"] == plain.objects[-1]["digest"]
+    assert results[1]["digest"] != plain.objects[-1]["digest"]  # other crops: it did share
+    accuracy = [item["card"]["scorer"]["accuracy"] for item in (*results, plain.objects[-1])]
     assert max(accuracy) - min(accuracy) <= 0.1
     assert len(two.stdout.splitlines()) == 1  # the first process alone speaks
-    assert {it.name for it in tmp_path.iterdir()} - {"settings"} == {
+    assert {item.name for item in tmp_path.iterdir()} - {"settings"} == {
         f"{name}.tonewood" for name in ("plain", "one", "two")
     }

@@ -27,14 +27,14 @@ def store() -> Iterator[Any]:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    told = {
+    fields = {
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
     }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in told.items():
+        for name, value in fields.items():
             patch.setenv(name, value)
         system = s3fs.S3FileSystem()
         system.mkdir("archive")
@@ -44,7 +44,7 @@ def store() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("more", [(), ("--workers", 1)], ids=["alone", "workers"])
-def test_an_archive_in_an_object_store(
+def test_enhance_reads_and_writes_an_object_store(
     tmp_path: Path, store: Any, play: Play, run: Run, model_file: Path, more: tuple[object, ...]
 ) -> None:
     name = "many" if more else "one"
@@ -60,18 +60,20 @@ def test_an_archive_in_an_object_store(
     assert ran.code == 0, ran.err
     for path in (tmp_path / "out").iterdir():
         assert store.cat_file(f"{out}/day/{path.name}") == path.read_bytes()
-    with remote.local_copy(table) as here:
-        rows = results_table.read_results(here)
+    with remote.local_copy(table) as local:
+        rows = results_table.read_results(local)
     assert sorted(row.output or "" for row in rows) == [f"{out}/day/take{k}.wav" for k in range(3)]
     store.rm_file(f"archive/{name}/out/day/take1.wav")
     again = run(*command, *more, "--parquet", table)
-    assert {Path(it["output"]).name: it["already"] for it in again.objects} == {
+    assert {Path(item["output"]).name: item["already"] for item in again.objects} == {
         "take0.wav": True, "take1.wav": False, "take2.wav": True,
     }  # fmt: skip
     assert len(store.find(f"archive/{name}/out")) == 7
 
 
-def test_what_a_store_refuses_is_one_line(tmp_path: Path, store: Any, run: Run, model_file: Path) -> None:
+def test_refusal_of_an_object_store_is_one_line(
+    tmp_path: Path, store: Any, run: Run, model_file: Path
+) -> None:
     assert os.environ["AWS_ENDPOINT_URL"]
     ran = run("enhance", "s3://nobucket/a.wav", "-o", tmp_path / "out", "-m", model_file)
     assert ran.code == 1

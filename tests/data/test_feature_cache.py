@@ -31,7 +31,7 @@ SETTINGS = ModelSettings()
 def taken(
     place: FolderOrManifest, cache: FeatureCache, fix: Normalization | None = None
 ) -> list[TrainingRecording]:
-    return [it.take for it in dataset.load_dataset(place, SETTINGS, normalization=fix, cache=cache)]
+    return [item.take for item in dataset.load_dataset(place, SETTINGS, normalization=fix, cache=cache)]
 
 
 def same(mine: TrainingRecording, other: TrainingRecording) -> bool:
@@ -50,13 +50,13 @@ def same(mine: TrainingRecording, other: TrainingRecording) -> bool:
 
 
 @pytest.mark.parametrize("fix", [None, Normalization(loudness=-30.0, cutoff_hz=3_000.0)])
-def test_what_is_kept_is_what_would_be_made_anew(
+def test_cached_features_equal_new_ones(
     training_folders: Folders, tmp_path: Path, fix: Normalization | None
 ) -> None:
     cache = FeatureCache(tmp_path)
     anew = taken(training_folders.reference, NO_CACHE, fix)
-    for found in (taken(training_folders.reference, cache, fix) for _ in range(2)):
-        assert all(same(*pair) for pair in zip(anew, found, strict=True))
+    for actual in (taken(training_folders.reference, cache, fix) for _ in range(2)):
+        assert all(same(*pair) for pair in zip(anew, actual, strict=True))
 
 
 class Reading(NamedTuple):
@@ -78,7 +78,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
     return seen
 
 
-def test_a_recording_is_decoded_once_whatever_it_is_called(
+def test_renamed_recording_is_found_in_the_cache(
     training_folders: Folders, tmp_path: Path, reading: Reading
 ) -> None:
     cache = FeatureCache(tmp_path / "cache")
@@ -94,7 +94,7 @@ def test_a_recording_is_decoded_once_whatever_it_is_called(
     assert {take.path.parent for take in again} == {elsewhere}
 
 
-def test_other_settings_pieces_and_fixes_are_other_entries(
+def test_settings_excerpt_and_normalization_decide_the_entry(
     training_folders: Folders, tmp_path: Path, reading: Reading
 ) -> None:
     cache = FeatureCache(tmp_path)
@@ -122,17 +122,13 @@ def test_a_damaged_entry_is_made_again(training_folders: Folders, tmp_path: Path
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders have no such permissions there")
-def test_a_folder_that_cannot_be_made_keeps_nothing_and_stops_nothing(
-    training_folders: Folders, tmp_path: Path
-) -> None:
+def test_unwritable_cache_folder_is_not_an_error(training_folders: Folders, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = FeatureCache(tmp_path / "file" / "takes")
     assert taken(training_folders.source, cache)
 
 
-def test_the_folder_stays_within_its_size_and_loses_what_was_not_used(
-    training_folders: Folders, tmp_path: Path
-) -> None:
+def test_cache_removes_the_least_recently_used_entries(training_folders: Folders, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     with cache.enforce_size():
         takes = taken(training_folders.source, cache)
@@ -142,38 +138,38 @@ def test_the_folder_stays_within_its_size_and_loses_what_was_not_used(
         os.utime(path, (1, 1))
     path = takes[0].path
     taken(ManifestSide(path, "source", (ManifestEntry(path, None, None, None, 2),)), cache)
-    largest = max(it.stat().st_size for it in entries)
+    largest = max(entry.stat().st_size for entry in entries)
     with FeatureCache(tmp_path, max_bytes=2 * largest).enforce_size():
         pass
     left = list(tmp_path.iterdir())
-    assert sum(it.stat().st_size for it in left) <= 2 * largest
-    assert any(it.stat().st_mtime > 1 for it in left)
+    assert sum(item.stat().st_size for item in left) <= 2 * largest
+    assert any(item.stat().st_mtime > 1 for item in left)
 
 
-def test_takes_of_a_cache_are_mapped_and_not_in_memory(training_folders: Folders, tmp_path: Path) -> None:
+def test_cached_takes_are_mapped_into_memory(training_folders: Folders, tmp_path: Path) -> None:
     taken(training_folders.reference, FeatureCache(tmp_path))
-    found = taken(training_folders.reference, FeatureCache(tmp_path))  # held while its maps are read
+    actual = taken(training_folders.reference, FeatureCache(tmp_path))  # held while its maps are read
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("this system does not tell what is mapped")
     named = maps.read_text()
     assert all(str(path) in named for path in tmp_path.iterdir())
-    assert found
+    assert actual
 
 
 @pytest.mark.parametrize("frames", [300, 301, 302])
-def test_an_analysis_gives_its_features_back_whole_and_in_part(frames: int) -> None:
+def test_compact_features_expand_whole_and_in_part(frames: int) -> None:
     wave = torch.from_numpy(instrument(frames * 160 / 16_000, seed=3)[0])
     features = compute_features(wave, SETTINGS.scorer.bands, SETTINGS.spectrum)
-    kept = CompactFeatures.from_features(features)
-    assert kept.long_db.shape[1] == -(-features.rows_db.shape[1] // PITCH_HOP_RATIO)
-    for mine, other in zip(kept.expand(), features, strict=True):
+    before = CompactFeatures.from_features(features)
+    assert before.long_db.shape[1] == -(-features.rows_db.shape[1] // PITCH_HOP_RATIO)
+    for mine, other in zip(before.expand(), features, strict=True):
         assert torch.equal(mine, other)
-    for mine, other in zip(kept.expand(100, 201), features, strict=True):
+    for mine, other in zip(before.expand(100, 201), features, strict=True):
         assert torch.equal(mine, other[:, 100:201])
 
 
-def test_an_entry_is_written_in_place_and_swept_if_it_never_was_whole(tmp_path: Path) -> None:
+def test_incomplete_entry_is_removed_as_stale(tmp_path: Path) -> None:
     # Under a lock that tells a sweep of its writer, and with the permissions of any new file.
     folder = tmp_path / "cache"
     one = tmp_path / "one"
@@ -191,17 +187,17 @@ def test_an_entry_is_written_in_place_and_swept_if_it_never_was_whole(tmp_path: 
     assert entry.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_of_long_folders_pieces_are_learnt_from_drawn_by_the_seed(tmp_path: Path) -> None:
+def test_excerpts_of_long_folders_depend_on_the_seed(tmp_path: Path) -> None:
     for number in range(3):
         wave = instrument(70.0, seed=number)
         soundfile.write(tmp_path / f"{number}.wav", wave.T, 16_000)
     takes = taken(tmp_path, NO_CACHE)
     whole, _ = select_training_excerpts(takes, 1_000, seed=0)
-    assert [it.rows_db.shape for it in whole] == [take.rows_db.shape for take in takes]
+    assert [item.rows_db.shape for item in whole] == [take.rows_db.shape for take in takes]
     some, shares = select_training_excerpts(takes, 90, seed=0)
     assert shares is None
-    assert sum(it.rows_db.shape[1] for it in some) / 100 == pytest.approx(90, rel=0.02)
-    assert all(it.rows_db.shape[1] == it.fine_db.shape[1] for it in some)
+    assert sum(item.rows_db.shape[1] for item in some) / 100 == pytest.approx(90, rel=0.02)
+    assert all(item.rows_db.shape[1] == item.fine_db.shape[1] for item in some)
     other, _ = select_training_excerpts(takes, 90, seed=1)
     again, _ = select_training_excerpts(takes, 90, seed=0)
     assert all(torch.equal(a.rows_db, b.rows_db) for a, b in zip(some, again, strict=True))

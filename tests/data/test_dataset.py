@@ -13,7 +13,6 @@ from tonewood.data.dataset import (
     check_training_data,
     load_dataset,
     split_takes,
-    total_hours,
 )
 from tonewood.data.manifest import group_of_path
 from tonewood.errors import AudioError, FolderError
@@ -49,14 +48,14 @@ def test_no_group_is_on_both_sides_of_a_split(
     assert split_takes(takes, held_out, seed) == parts
 
 
-def test_about_the_wanted_share_is_held_out_and_the_seed_draws_it() -> None:
+def test_held_out_share_is_met_and_depends_on_the_seed() -> None:
     takes = [take(n, str(n)) for n in range(50)]
     drawn = [split_takes(takes, 0.2, seed) for seed in range(10)]
     assert {len(parts.held_out) for parts in drawn} == {10}
     assert len({tuple(t.group for t in parts.held_out) for parts in drawn}) == 10
 
 
-def test_one_long_take_is_not_all_that_is_held_out() -> None:
+def test_one_long_take_is_not_the_only_one_held_out() -> None:
     takes = [take(0, "long", 10_000), *(take(n, str(n)) for n in range(1, 20))]
     sizes = [split_takes(takes, 0.2, seed).held_out for seed in range(20)]
     assert all(len(held) == 1 or "long" not in {t.group for t in held} for held in sizes)
@@ -70,7 +69,7 @@ def test_one_long_take_is_not_all_that_is_held_out() -> None:
         ("monday/mic 2/a.wav", "monday/mic 2/a.wav", "monday"),
     ],
 )
-def test_groups(path: str, by_file: str, by_folder: str) -> None:
+def test_group_is_file_or_first_subfolder(path: str, by_file: str, by_folder: str) -> None:
     assert group_of_path(Path(path), "file") == str(Path(by_file))
     assert group_of_path(Path(path), "folder") == by_folder
 
@@ -84,7 +83,7 @@ def test_takes_are_read_with_their_groups(tmp_path: Path, play: Callable[..., An
     assert [(x.number, x.total, x.take.group) for x in loaded] == [(1, 2, "."), (2, 2, "b")]
     assert [x.take.seconds for x in loaded] == [2.5, 1.5]
     assert loaded[0].take.rows_db.shape[0] == settings.scorer.bands.count
-    assert total_hours([x.take for x in loaded]) == pytest.approx(4 / 3600)
+    assert sum(progress.take.seconds for progress in loaded) == pytest.approx(4)
 
 
 def test_a_copy_counts_once_whatever_its_container(tmp_path: Path, play: Callable[..., Any]) -> None:
@@ -102,7 +101,7 @@ def test_a_take_that_cannot_be_read_is_named(tmp_path: Path, play: Callable[...,
         list(load_dataset(tmp_path, ModelSettings()))
 
 
-def test_folders_that_cannot_teach_are_refused() -> None:
+def test_unusable_training_folders_are_refused() -> None:
     good = [take(n, str(n)) for n in range(3)]
     other = [take(10 + n, str(n)) for n in range(3)]
     folders = (Path("good"), Path("bad\n"))

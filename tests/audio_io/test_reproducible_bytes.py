@@ -29,7 +29,7 @@ def soft(seconds: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("container", "subtype", "endian", "suffix"), FORMS)
-def test_the_same_sound_is_the_same_bytes_at_any_time(
+def test_same_samples_give_the_same_bytes(
     tmp_path: Path, container: str, subtype: str, endian: str, suffix: str
 ) -> None:
     paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
@@ -43,7 +43,7 @@ def test_the_same_sound_is_the_same_bytes_at_any_time(
 
 
 @pytest.mark.parametrize("suffix", [".ogg", ".opus"])
-def test_a_steadied_ogg_decodes_to_what_it_was(tmp_path: Path, suffix: str) -> None:
+def test_deterministic_ogg_decodes_to_the_same_samples(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     kind = {".ogg": "VORBIS", ".opus": "OPUS"}[suffix]
     soundfile.write(path, soft(3.0).T, 24_000, kind, format="OGG")
@@ -67,7 +67,7 @@ def plain_checksum(page: bytes) -> int:
     return value
 
 
-def test_every_page_has_the_checksum_of_the_standard(tmp_path: Path) -> None:
+def test_every_ogg_page_has_the_checksum_of_rfc_3533(tmp_path: Path) -> None:
     path = tmp_path / "a.ogg"
     write_recording(path, soft(), 24_000, AudioFormat("OGG", "VORBIS"))
     content, place, pages = path.read_bytes(), 0, 0
@@ -83,14 +83,14 @@ def test_every_page_has_the_checksum_of_the_standard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"Ogg", b"OggS", b"RIFF", b"fLaC", b"RIFF1234WAVE"])
-def test_fragments_are_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_fragments_are_unchanged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
     make_deterministic(path)
     assert path.read_bytes() == content
 
 
-def test_noise_after_a_magic_word_ends(tmp_path: Path) -> None:
+def test_noise_after_a_magic_number_terminates(tmp_path: Path) -> None:
     path = tmp_path / "x"
     for seed in range(20):
         noise = random.Random(seed).randbytes(300)

@@ -1,4 +1,4 @@
-"""Simulated listeners with a known taste: the scorer learns it, and enhancing follows it."""
+"""Simulated listeners with a known preference: the scorer learns it, and enhancing follows it."""
 
 import csv
 import json
@@ -39,8 +39,8 @@ def tilt(wave: Wave) -> float:
 def tilted(wave: Wave, db: float) -> Wave:
     hz = np.fft.rfftfreq(len(wave), 1 / RATE)
     gain = 10 ** (db * np.log2(np.clip(hz, 60, 8_000) / 700) / 20)
-    made = np.fft.irfft(np.fft.rfft(wave) * gain, len(wave))
-    return np.asarray(0.1 * made / np.std(made), dtype=np.float32)
+    output = np.fft.irfft(np.fft.rfft(wave) * gain, len(wave))
+    return np.asarray(0.1 * output / np.std(output), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def takes(play: Callable[..., Any]) -> Callable[[int, int], list[Wave]]:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wave]]) -> Path:
+def answers_folder(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wave]]) -> Path:
     """600 comparisons of 48 recordings by listeners who like what is bright, and ratings."""
-    root, rng = tmp_path_factory.mktemp("asked"), np.random.default_rng(1)
+    root, rng = tmp_path_factory.mktemp("answers"), np.random.default_rng(1)
     waves = takes(48, 100)
     taste = np.array([tilt(wave) for wave in waves])
     taste = 3 * (taste - taste.mean()) / taste.std()
@@ -79,14 +79,13 @@ def asked(tmp_path_factory: pytest.TempPathFactory, takes: Callable[..., list[Wa
 
 
 @pytest.fixture(scope="module")
-def liked(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """The model of those listeners, as its file gives it back."""
-    settings = SMALL
+def preference_model(answers_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Model of these listeners, read back from its file."""
     *events, model = pipeline.train_model(
-        None, None, settings, preferences=asked / "answers.csv", name="ears"
+        None, None, SMALL, preferences=answers_folder / "answers.csv", name="ears"
     )
     assert isinstance(model, Model)
-    assert sum(isinstance(it, preferences.ListenerAudioProgress) for it in events) == 48
+    assert sum(isinstance(item, preferences.ListenerAudioProgress) for item in events) == 48
     path = tmp_path_factory.mktemp("model") / "ears.tonewood"
     model.save(path)
     back = load_model(path)
@@ -95,85 +94,94 @@ def liked(asked: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     return back
 
 
-def test_the_scorer_recovers_the_order_of_unseen_recordings(
-    liked: Model, takes: Callable[..., list[Wave]]
+def test_scorer_ranks_unseen_recordings_like_listeners(
+    preference_model: Model, takes: Callable[..., list[Wave]]
 ) -> None:
     unseen = takes(30, 5_000)
-    scores = [score_array(wave[None], RATE, liked).scorer for wave in unseen]
+    scores = [score_array(wave[None], RATE, preference_model).scorer for wave in unseen]
     assert kendalltau(-np.array(scores), [tilt(wave) for wave in unseen]).statistic >= 0.8
 
 
-def test_enhancing_moves_the_taste_up(liked: Model, takes: Callable[..., list[Wave]]) -> None:
-    moved, left = [], 0
+def test_enhancing_increases_what_listeners_prefer(
+    preference_model: Model, takes: Callable[..., list[Wave]]
+) -> None:
+    changes, left = [], 0
     for wave in takes(12, 7_000):
-        *_, done = enhance_array(wave[None], RATE, liked, EnhanceSettings())
-        assert isinstance(done, Enhancement)
-        assert done.prior == "none"
-        assert done.mask.largest_db <= PREFERENCE_MAX_GAIN_DB + 0.01
-        if done.steps == 0:  # liked already, or unlike anything that was heard
+        *_, enhancement = enhance_array(wave[None], RATE, preference_model, EnhanceSettings())
+        assert isinstance(enhancement, Enhancement)
+        assert enhancement.prior == "none"
+        assert enhancement.mask.largest_db <= PREFERENCE_MAX_GAIN_DB + 0.01
+        if enhancement.steps == 0:  # liked already, or unlike anything that was heard
             left += 1
-            assert done.mask.largest_db == 0
+            assert enhancement.mask.largest_db == 0
         else:
-            moved.append(tilt(done.samples[0]) - tilt(wave))
-            assert done.scorer.after < done.scorer.before
-    assert len(moved) >= 4
+            changes.append(tilt(enhancement.samples[0]) - tilt(wave))
+            assert enhancement.scorer.after < enhancement.scorer.before
+    assert len(changes) >= 4
     assert left >= 1
-    assert np.mean(moved) > 0.3
-    assert np.mean(np.array(moved) > 0) >= 0.8
+    assert np.mean(changes) > 0.3
+    assert np.mean(np.array(changes) > 0) >= 0.8
 
 
-def test_the_card_says_what_the_ears_taught(liked: Model) -> None:
-    card = liked.card.ears
+def test_card_describes_listener_data(preference_model: Model) -> None:
+    card = preference_model.card.ears
     assert card is not None
     assert (card.comparisons, card.recordings, card.groups) == (600, 48, 48)
     assert card.learnt_from + card.held_out < 600  # what joins both sides teaches neither
     assert card.agreement_interval[0] <= card.agreement <= card.agreement_interval[1]
     assert card.agreement > 0.7
-    assert liked.card.prior is None
-    told = dict(card_lines(liked))
-    assert told["prior"][0].startswith("none: listeners alone")
-    assert "600 comparisons" in told["ears"][0]
-    assert "agrees with" in card_markdown(liked)
-    assert json.loads(liked.card.model_dump_json())["ears"]["comparisons"] == 600
+    assert preference_model.card.prior is None
+    card_text = dict(card_lines(preference_model))
+    assert card_text["prior"][0].startswith("none: listeners alone")
+    assert "600 comparisons" in card_text["ears"][0]
+    assert "agrees with" in card_markdown(preference_model)
+    assert json.loads(preference_model.card.model_dump_json())["ears"]["comparisons"] == 600
 
 
-def test_what_it_never_learnt_it_does_not_make_up(liked: Model, takes: Callable[..., list[Wave]]) -> None:
+def test_priors_are_refused_without_folders(
+    preference_model: Model, takes: Callable[..., list[Wave]]
+) -> None:
     (wave,) = takes(1, 9_000)
     kinds: tuple[PriorKind, ...] = ("static", "neighbours", "network")
     for kind in kinds:
         settings = EnhanceSettings().replace(prior=dict(kind=kind), force=True)
         with pytest.raises(ModelError, match="learnt from listeners alone"):
-            list(enhance_array(wave[None], RATE, liked, settings))
-    own = EnhanceSettings().replace(search=dict(steps=0), force=True)
-    *_, done = enhance_array(wave[None], RATE, liked, own)
-    assert isinstance(done, Enhancement)
-    assert done.mask.largest_db == 0  # what is asked for stays asked for
-    assert done.settings == own
+            list(enhance_array(wave[None], RATE, preference_model, settings))
+    chosen = EnhanceSettings().replace(search=dict(steps=0), force=True)
+    *_, enhancement = enhance_array(wave[None], RATE, preference_model, chosen)
+    assert isinstance(enhancement, Enhancement)
+    assert enhancement.mask.largest_db == 0  # explicit settings are not adapted
+    assert enhancement.settings == chosen
 
 
-def test_a_pinned_note_is_kept_by_a_model_of_ears_alone(
-    liked: Model, takes: Callable[..., list[Wave]]
+def test_search_around_pinned_note_works_without_priors(
+    preference_model: Model, takes: Callable[..., list[Wave]]
 ) -> None:
-    """A new search around it follows the scorer alone, as the first did."""
+    """A new search around a pinned note follows the scorer alone, like the first one."""
     settings = EnhanceSettings().replace(search=dict(steps=4), force=True)
-    tried = ((wave, [*enhance_array(wave[None], RATE, liked, settings)][-1]) for wave in takes(6, 7_000))
-    wave, last = next(it for it in tried if isinstance(it[1], Enhancement) and it[1].steps)
+    tried = (
+        (wave, [*enhance_array(wave[None], RATE, preference_model, settings)][-1]) for wave in takes(6, 7_000)
+    )
+    wave, last = next(item for item in tried if isinstance(item[1], Enhancement) and item[1].steps)
     assert isinstance(last, Enhancement)
     note = Note(id="n", seconds=1.5, hz=1_000.0, width_s=2.0, height_hz=800.0, gain_db=6.0, pinned=True)
-    *_, new = search_around_pins(wave[None], RATE, liked, last.mask, (note,), settings, last.certificate)
+    *_, new = search_around_pins(
+        wave[None], RATE, preference_model, last.mask, (note,), settings, last.certificate
+    )
     assert isinstance(new, Enhancement)
     assert (new.prior, new.settings.prior.kind) == ("none", "none")
     seconds = np.array([1.5])
-    kept, was = (it.gain_at(np.array([1_000.0]), seconds).item() for it in (new.mask, last.mask))
-    assert kept == pytest.approx(was, abs=0.15)
+    after_db, before_db = (
+        item.gain_at(np.array([1_000.0]), seconds).item() for item in (new.mask, last.mask)
+    )
+    assert after_db == pytest.approx(before_db, abs=0.15)
     whole = compose_mask(new.mask, Edit(notes=(note,)), 30)
-    assert whole.gain_at(np.array([1_000.0]), seconds).item() - was == pytest.approx(6, abs=0.2)
+    assert whole.gain_at(np.array([1_000.0]), seconds).item() - before_db == pytest.approx(6, abs=0.2)
     assert np.isfinite(new.samples).all()
 
 
-def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
-    settings = SMALL
-    loading = preferences.load_listener_answers(asked / "answers.csv", None, settings)
+def test_held_out_groups_are_not_trained_on(answers_folder: Path) -> None:
+    loading = preferences.load_listener_answers(answers_folder / "answers.csv", None, SMALL)
     while True:
         try:
             next(loading)
@@ -187,9 +195,8 @@ def test_no_held_out_recording_is_learnt_from(asked: Path) -> None:
         assert len(held_out.better) >= 2
 
 
-def test_ratings_teach_alone(asked: Path, takes: Callable[..., list[Wave]]) -> None:
-    settings = TINY
-    *_, model = pipeline.train_model(None, None, settings, ratings=asked / "ratings.csv")
+def test_ratings_alone_train_a_model(answers_folder: Path, takes: Callable[..., list[Wave]]) -> None:
+    *_, model = pipeline.train_model(None, None, TINY, ratings=answers_folder / "ratings.csv")
     assert isinstance(model, Model)
     assert model.card.ears is not None
     assert model.card.ears.ratings == 48
@@ -198,16 +205,16 @@ def test_ratings_teach_alone(asked: Path, takes: Callable[..., list[Wave]]) -> N
     assert kendalltau(-np.array(scores), [tilt(wave) for wave in unseen]).statistic >= 0.7
 
 
-def test_folders_and_ears_teach_one_model(
-    asked: Path, training_folders: Any, small: Callable[..., ModelSettings]
+def test_folders_and_listeners_train_one_model(
+    answers_folder: Path, training_folders: Any, small: Callable[..., ModelSettings]
 ) -> None:
     settings = small().replace(guide=dict(steps=20))
     *_, model = pipeline.train_model(
         training_folders.reference,
         training_folders.source,
         settings,
-        preferences=asked / "answers.csv",
-        ratings=asked / "ratings.csv",
+        preferences=answers_folder / "answers.csv",
+        ratings=answers_folder / "ratings.csv",
     )
     assert isinstance(model, Model)
     assert model.card.ears is not None
@@ -216,14 +223,13 @@ def test_folders_and_ears_teach_one_model(
     assert "ears" in dict(card_lines(model))
 
 
-def test_too_little_to_learn_from(asked: Path, tmp_path: Path) -> None:
-    settings = SMALL
-    lines = (asked / "answers.csv").read_text().splitlines()
-    few = asked / "few.csv"
+def test_too_few_answers_are_refused(answers_folder: Path, tmp_path: Path) -> None:
+    lines = (answers_folder / "answers.csv").read_text().splitlines()
+    few = answers_folder / "few.csv"
     few.write_text("\n".join(lines[:20]) + "\n")
-    with pytest.raises(FolderError, match="19 comparisons; 30 are needed"):
-        list(pipeline.train_model(None, None, settings, preferences=few))
-    one = asked / "one.csv"
-    one.write_text("preferred,other,group\n" + "".join(f"{it},same\n" for it in lines[1:60]))
-    with pytest.raises(FolderError, match="of 1 pieces; 4 are needed"):
-        list(pipeline.train_model(None, None, settings, preferences=one))
+    with pytest.raises(FolderError, match="19 comparisons; training needs 30"):
+        list(pipeline.train_model(None, None, SMALL, preferences=few))
+    one = answers_folder / "one.csv"
+    one.write_text("preferred,other,group\n" + "".join(f"{item},same\n" for item in lines[1:60]))
+    with pytest.raises(FolderError, match="of 1 pieces; training needs 4"):
+        list(pipeline.train_model(None, None, SMALL, preferences=one))

@@ -14,7 +14,7 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-def test_pairs_and_ratings_are_relative_to_their_table(tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_table(tmp_path: Path) -> None:
     pairs = written(tmp_path / "p.csv", "preferred,other,again\na.wav,sub/b.wav,\nb.wav,a.wav,7\n")
     ratings = written(tmp_path / "r.csv", "\ufefffile,rating\na.wav,1\nc.wav,4\n")
     said = read_answer_tables(pairs, ratings, TRAINING)
@@ -26,9 +26,9 @@ def test_pairs_and_ratings_are_relative_to_their_table(tmp_path: Path) -> None:
     assert by_folder.groups[b] == "sub"
 
 
-def test_scales_are_stated_or_known(tmp_path: Path) -> None:
+def test_rating_scale_is_given_or_guessed(tmp_path: Path) -> None:
     hundred = written(tmp_path / "h.csv", "file,rating\na.wav,80\nb.wav,3\n")
-    assert [it.value for it in read_answer_tables(None, hundred, TRAINING).ratings] == [0.8, 0.03]
+    assert [rating.value for rating in read_answer_tables(None, hundred, TRAINING).ratings] == [0.8, 0.03]
     stated = written(tmp_path / "s.csv", "file,rating,low,high\na.wav,0,-10,10\n")
     assert read_answer_tables(None, stated, TRAINING).ratings[0].value == 0.5
 
@@ -36,29 +36,29 @@ def test_scales_are_stated_or_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("file,rating\na.wav,101\n", "line 2: a rating of 101 is off its scale from 0 to 100"),
-        ("file,rating,low,high\na.wav,3,5,1\n", "line 2: a scale from 5 to 1 has no room"),
-        ("file,rating,low,high\na.wav,3,one,5\n", "line 2: 'one' is no rating"),
-        ("file,rating,low,high\na.wav,3,,5\n", "line 2: '' is no rating"),
-        ("file,rating\na.wav,good\n", "line 2: 'good' is no rating"),
-        ("file,rating\na.wav,nan\n", "line 2: 'nan' is no rating"),
+        ("file,rating\na.wav,101\n", "line 2: the rating 101 is outside its scale from 0 to 100"),
+        ("file,rating,low,high\na.wav,3,5,1\n", "line 2: low is 5 and high is 1"),
+        ("file,rating,low,high\na.wav,3,one,5\n", "line 2: 'one' is not a number"),
+        ("file,rating,low,high\na.wav,3,,5\n", "line 2: '' is not a number"),
+        ("file,rating\na.wav,good\n", "line 2: 'good' is not a number"),
+        ("file,rating\na.wav,nan\n", "line 2: 'nan' is not a number"),
         ("file,rating\na.wav,\n", "line 2: file or rating is missing"),
-        ("file,rating\n", "holds no answers"),
+        ("file,rating\n", "has no answers"),
         ("name,rating\na.wav,1\n", "has no column file"),
         ("file,rating,group\na.wav,1,x\na.wav,1,y\n", "is in two groups, x and y"),
     ],
 )
-def test_a_table_that_is_none_is_named_with_its_line(tmp_path: Path, text: str, why: str) -> None:
+def test_wrong_line_is_reported_with_its_number(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(FolderError, match=why):
         read_answer_tables(None, written(tmp_path / "r.csv", text), TRAINING)
 
 
-def test_no_table_at_all(tmp_path: Path) -> None:
+def test_no_tables_give_no_answers(tmp_path: Path) -> None:
     with pytest.raises(CallError, match=r"none\.csv cannot be read"):
         read_answer_tables(tmp_path / "none.csv", None, TRAINING)
     (tmp_path / "b.csv").write_bytes(b"preferred,other\n\xff\xfe,a\n")
     with pytest.raises(FolderError, match="UTF-8"):
         read_answer_tables(tmp_path / "b.csv", None, TRAINING)
     same = written(tmp_path / "s.csv", "preferred,other\na.wav,a.wav\n")
-    with pytest.raises(FolderError, match="line 2: a recording is preferred to itself"):
+    with pytest.raises(FolderError, match="line 2: preferred and other are the same recording"):
         read_answer_tables(same, None, TRAINING)

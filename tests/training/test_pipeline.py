@@ -11,7 +11,8 @@ from tonewood.data import loading
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, to_analysis_rate
 from tonewood.errors import CallError, DeviceError
 from tonewood.evaluation.metrics import gap_closed, mel_distance
-from tonewood.model.model import Model, bundled_models, load_model
+from tonewood.model.model import Model, load_model
+from tonewood.model.model_file import bundled_models
 from tonewood.scorer.training import LabelledTakes, train_scorer
 from tonewood.settings import EnhanceSettings
 from tonewood.training import pipeline, scorers
@@ -28,7 +29,7 @@ def tensors(model: Model) -> dict[str, torch.Tensor]:
     return named | model.priors.tensors()
 
 
-def test_same_seed_same_model_bit_for_bit(
+def test_same_seed_gives_identical_model(
     training_folders: Any, small: Small, learn: Learn, model: Model
 ) -> None:
     again, other = (learn(training_folders, small(seed=seed)) for seed in (0, 1))
@@ -40,7 +41,7 @@ def test_same_seed_same_model_bit_for_bit(
     assert any(not torch.equal(v, differs[k]) for k, v in mine.items() if k.startswith("scorer"))
 
 
-def test_the_judge_is_another_scorer_and_can_be_left_out(
+def test_judge_is_independent_and_optional(
     training_folders: Any, small: Small, learn: Learn, model: Model
 ) -> None:
     assert model.judge is not None
@@ -57,7 +58,7 @@ def test_the_judge_is_another_scorer_and_can_be_left_out(
 
 
 @pytest.mark.parametrize("group_by", ["file", "folder"])
-def test_no_held_out_take_is_learnt_from(
+def test_held_out_takes_are_not_trained_on(
     training_folders: Any,
     small: Small,
     learn: Learn,
@@ -76,13 +77,13 @@ def test_no_held_out_take_is_learnt_from(
     assert len(splits) == 2
     for train, held_out in splits:
         for side in ("reference", "source"):
-            learnt, kept = getattr(train, side), getattr(held_out, side)
-            assert len(learnt) + len(kept) == 4
-            assert len(kept) == (2 if group_by == "folder" else 1)
-            assert not any(torch.equal(a, b) for a in learnt for b in kept)
+            learnt, checked = getattr(train, side), getattr(held_out, side)
+            assert len(learnt) + len(checked) == 4
+            assert len(checked) == (2 if group_by == "folder" else 1)
+            assert not any(torch.equal(a, b) for a in learnt for b in checked)
 
 
-def test_progress_tells_of_every_recording_and_check(training_folders: Any, small: Small) -> None:
+def test_progress_reports_every_recording_and_check(training_folders: Any, small: Small) -> None:
     reference, source = training_folders
     *events, last = pipeline.train_model(reference, source, small(patience=100))
     assert isinstance(last, Model)
@@ -94,7 +95,7 @@ def test_progress_tells_of_every_recording_and_check(training_folders: Any, smal
     assert checked == [(who, n) for who in ("scorer", "judge") for n in (10, 20, 30, 40)]
 
 
-def test_the_tiny_scorer_tells_its_instruments_apart(model: Model) -> None:
+def test_tiny_scorer_separates_its_instruments(model: Model) -> None:
     # Else the tests that build on it would show little.
     assert model.card.scorer.accuracy > 0.9
     assert model.card.scorer.reference_scores.median < 0.4
@@ -102,7 +103,7 @@ def test_the_tiny_scorer_tells_its_instruments_apart(model: Model) -> None:
     assert model.card.reference.hours == pytest.approx(64 / 3600, abs=1e-4)
 
 
-def test_devices() -> None:
+def test_unknown_device_is_refused() -> None:
     check_device("cpu")
     with pytest.raises(CallError, match="'gpu': choose cpu or cuda"):
         check_device("gpu")
@@ -111,7 +112,7 @@ def test_devices() -> None:
             check_device("cuda")
 
 
-def test_the_bundled_cello_closes_the_distance(corpora: Path) -> None:
+def test_bundled_cello_closes_the_distance(corpora: Path) -> None:
     folder = corpora / "real_cello" / "test"
     if "cello" not in bundled_models() or not folder.is_dir():
         pytest.skip(f"needs the bundled model `cello` and {folder}")
@@ -120,22 +121,22 @@ def test_the_bundled_cello_closes_the_distance(corpora: Path) -> None:
     before, after = [], []
     for path in sorted((folder / "cheap").iterdir()):
         recording = read_recording(path)
-        *_, done = enhance_array(recording.samples, recording.rate, model, settings)
-        assert isinstance(done, Enhancement)
+        *_, enhancement = enhance_array(recording.samples, recording.rate, model, settings)
+        assert isinstance(enhancement, Enhancement)
         paired = read_recording(folder / "good" / path.name)
         target = to_analysis_rate(paired.samples, paired.rate, model)
-        source, made = (
+        source, output = (
             to_analysis_rate(s, recording.rate, model)[: len(target)]
-            for s in (recording.samples, done.samples)
+            for s in (recording.samples, enhancement.samples)
         )
         target = target[: len(source)]
         before.append(mel_distance(source, target))
-        after.append(mel_distance(made, target))
+        after.append(mel_distance(output, target))
     assert len(before) == 12
     assert gap_closed(sum(before), sum(after)) >= 0.28
 
 
-def test_reading_survives_mixed_rates_and_channels(
+def test_training_accepts_mixed_rates_and_channels(
     tmp_path: Path, play: Callable[..., Any], small: Small, learn: Learn
 ) -> None:
     for side, formant in (("reference", 600.0), ("source", 2_500.0)):
@@ -143,8 +144,8 @@ def test_reading_survives_mixed_rates_and_channels(
         for number, (rate, channels) in enumerate(((44_100, 2), (16_000, 1))):
             wave = play(31.0, rate, channels, formant_hz=formant, seed=number)
             soundfile.write(tmp_path / side / f"{number}.flac", wave.T, rate)
-    made = learn(
+    output = learn(
         type("F", (), {"reference": tmp_path / "reference", "source": tmp_path / "source"}),
         small(judge=False),
     )
-    assert made.card.reference.takes == 2
+    assert output.card.reference.takes == 2

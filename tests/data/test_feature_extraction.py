@@ -72,35 +72,35 @@ def same_as_whole(it: ExtractedFeatures, samples: Samples) -> None:
     assert it.seconds == samples.shape[1] / RATE
 
 
-def test_pieces_tell_what_the_whole_tells(take: Written) -> None:
-    it = extract_features(take.path, SETTINGS, None)
-    same_as_whole(it, take.samples)
-    assert it.digest == hashlib.sha256(take.samples.tobytes()).hexdigest()
-    assert it.traces.floor_db is not None
-    assert it.traces.clips > 100
+def test_features_of_blocks_equal_features_of_the_whole(take: Written) -> None:
+    item = extract_features(take.path, SETTINGS, None)
+    same_as_whole(item, take.samples)
+    assert item.digest == hashlib.sha256(take.samples.tobytes()).hexdigest()
+    assert item.traces.floor_db is not None
+    assert item.traces.clips > 100
     audited = extract_audit_features(take.path, SETTINGS)
-    assert (audited.digest, audited.traces.clips) == (it.digest, it.traces.clips)
-    assert np.array_equal(audited.spectra, it.spectra)
+    assert (audited.digest, audited.traces.clips) == (item.digest, item.traces.clips)
+    assert np.array_equal(audited.spectra, item.spectra)
 
 
-def test_a_fix_is_that_of_the_whole(take: Written) -> None:
+def test_normalized_features_equal_those_of_the_whole(take: Written) -> None:
     known = summarize_recording(ExcerptReader(take.path))
     rng = np.random.default_rng(int(known.digest[:16], 16))
     whole = normalize_recording(take.samples, RATE, known.traces, FIX, rng)
     mended = open_recording(take.path, FIX)
     for _ in range(2):  # and it is the same whenever it is run through
-        found = np.concatenate(list(mended.blocks()), axis=1)
-        assert np.allclose(found, whole, rtol=0, atol=1e-7)
-    it = extract_features(take.path, SETTINGS, FIX)
-    assert it.digest == known.digest
-    same_as_whole(it, whole)
+        actual = np.concatenate(list(mended.blocks()), axis=1)
+        assert np.allclose(actual, whole, rtol=0, atol=1e-7)
+    item = extract_features(take.path, SETTINGS, FIX)
+    assert item.digest == known.digest
+    same_as_whole(item, whole)
 
 
-def test_a_piece_of_a_recording_is_studied_as_if_it_were_a_file(take: Written) -> None:
-    it = extract_features(ManifestEntry(take.path, None, 1.5, 22.7, 2), SETTINGS, None)
+def test_features_of_an_excerpt_equal_those_of_a_file(take: Written) -> None:
+    item = extract_features(ManifestEntry(take.path, None, 1.5, 22.7, 2), SETTINGS, None)
     piece = np.ascontiguousarray(take.samples[:, round(1.5 * RATE) : round(22.7 * RATE)])
-    same_as_whole(it, piece)
-    assert it.digest == hashlib.sha256(piece.tobytes()).hexdigest()
+    same_as_whole(item, piece)
+    assert item.digest == hashlib.sha256(piece.tobytes()).hexdigest()
 
 
 MEASURE = """
@@ -116,7 +116,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its unit of memory is known there")
-def test_long_recordings_are_studied_in_the_memory_of_short_ones(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_duration(tmp_path: Path) -> None:
     peaks = []
     note = instrument(60.0, 8_000, seed=1).T
     for minutes in (3, 12):
@@ -126,7 +126,7 @@ def test_long_recordings_are_studied_in_the_memory_of_short_ones(tmp_path: Path)
             for _ in range(minutes):
                 out.write(note)
         command: list[str | Path] = [sys.executable, "-c", MEASURE, folder, tmp_path / "cache"]
-        told = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks.append(int(told.stdout) / 1024)
+        fields = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(int(fields.stdout) / 1024)
     # Read whole, nine minutes more took 350 MB more. The allocator keeps some from time to time.
     assert peaks[1] < peaks[0] + 60

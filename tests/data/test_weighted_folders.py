@@ -58,11 +58,11 @@ def loaded(sides: list[WeightedFolder], source: Path) -> list[TrainingRecording]
         try:
             next(steps)
         except StopIteration as end:
-            found: list[TrainingRecording] = end.value["reference"]
-            return found
+            actual: list[TrainingRecording] = end.value["reference"]
+            return actual
 
 
-def test_each_folder_counts_by_its_weight_however_long_it_is(three: Three) -> None:
+def test_folder_weight_is_independent_of_its_duration(three: Three) -> None:
     takes = loaded([WeightedFolder(three.warm, 2), WeightedFolder(three.bright, 1)], three.source)
     shares = take_weights(takes)
     assert shares is not None
@@ -84,13 +84,13 @@ def test_a_recording_in_two_of_the_folders_counts_once(three: Three, tmp_path: P
     assert take_weights(takes) == pytest.approx([1.0] * 4)
 
 
-def test_weights_reach_the_crops() -> None:
+def test_weights_apply_to_crops() -> None:
     takes = [torch.zeros(3, 200), torch.ones(3, 200)]
     crops = draw_crops(takes, 4_000, 20, torch.Generator().manual_seed(0), [3.0, 1.0])
     assert crops.mean().item() == pytest.approx(0.25, abs=0.03)
 
 
-def test_weights_reach_the_codebook_and_the_means() -> None:
+def test_weights_apply_to_codebook_and_means() -> None:
     generator = torch.Generator().manual_seed(0)
 
     def features(level: float) -> Features:
@@ -101,18 +101,16 @@ def test_weights_reach_the_codebook_and_the_means() -> None:
     takes = [features(6.0), features(-6.0)]
     settings = NeighbourSettings(frames=200)
     shares = [1.9, 0.1]
-    there, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1), shares)
+    existing, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1), shares)
     plain, _ = fit_folder_statistics(takes, takes, settings, torch.Generator().manual_seed(1))
-    chosen = (there.codebook.take_index == 0).float().mean().item()
+    chosen = (existing.codebook.take_index == 0).float().mean().item()
     assert chosen == pytest.approx(0.95, abs=0.05)
     assert (plain.codebook.take_index == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
-    slope = (there.row_mean[-1] - there.row_mean[0]).item()
+    slope = (existing.row_mean[-1] - existing.row_mean[0]).item()
     assert slope == pytest.approx(0.9 * 12, abs=0.7)
 
 
-def test_the_heavier_reference_is_what_masks_lead_to(
-    three: Three, small: Callable[..., ModelSettings]
-) -> None:
+def test_masks_approach_the_heavier_reference(three: Three, small: Callable[..., ModelSettings]) -> None:
     masks = []
     for warm, bright in ((30.0, 1.0), (1.0, 30.0)):
         sides = [WeightedFolder(three.warm, warm), WeightedFolder(three.bright, bright)]
@@ -168,7 +166,7 @@ def test_the_command_line_takes_weights(
         (("warm", "nowhere"), 1, "nowhere does not exist"),
     ],
 )
-def test_wrong_weights_are_named(
+def test_invalid_weights_are_refused(
     three: Three,
     tmp_path: Path,
     run: Callable[..., Any],
@@ -176,14 +174,14 @@ def test_wrong_weights_are_named(
     code: int,
     reason: str,
 ) -> None:
-    named_ = [word for it in references for word in ("--reference", three.warm.with_name(it))]
+    named_ = [word for reference in references for word in ("--reference", three.warm.with_name(reference))]
     ran = run("train", *named_, "--source", three.source, "-o", tmp_path / "m.tonewood")
     assert ran.code == code, ran.err
     assert reason in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_a_folder_whose_name_holds_a_colon_is_itself(tmp_path: Path) -> None:
+def test_folder_name_may_contain_a_colon(tmp_path: Path) -> None:
     odd = tmp_path / "takes:2"
     odd.mkdir()
     assert parse_weighted_folder(str(odd)) == WeightedFolder(odd, 1.0)
@@ -193,7 +191,7 @@ def test_a_folder_whose_name_holds_a_colon_is_itself(tmp_path: Path) -> None:
     check_folder_weights([WeightedFolder(odd)])
 
 
-def test_several_that_are_too_short_are_named_together(three: Three, tmp_path: Path) -> None:
+def test_short_weighted_folders_are_named_together(three: Three, tmp_path: Path) -> None:
     short = tmp_path / "short"
     short.mkdir()
     wave, rate = soundfile.read(three.warm / "take0.wav", frames=16_000)

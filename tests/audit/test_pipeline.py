@@ -39,8 +39,8 @@ def note(pitch: int) -> Wave:
     hz = 110 * 2 ** (pitch / 12) * np.arange(1, 100)
     hz = hz[hz < 19_000]
     shape = np.minimum(1, 40 * at) * np.where(at < 0.35, 1.0, 10 ** (-15 * (at - 0.35)))
-    made: Wave = 0.1 * shape * ((1 / np.arange(1, len(hz) + 1)) @ np.sin(2 * np.pi * hz[:, None] * at))
-    return made
+    output: Wave = 0.1 * shape * ((1 / np.arange(1, len(hz) + 1)) @ np.sin(2 * np.pi * hz[:, None] * at))
+    return output
 
 
 def take(seed: int, seconds: float = 8.0) -> Wave:
@@ -65,7 +65,7 @@ def write(folder: Path, first: int, plant: Plant | None = None, count: int = EAC
     return folder
 
 
-def heard(folder: Path) -> list[AuditFeatures]:
+def extract_features(folder: Path) -> list[AuditFeatures]:
     return [surveyed.audit_features for surveyed in dataset.survey_dataset(folder, SETTINGS)]
 
 
@@ -76,12 +76,12 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean_evidence(clean: Path) -> list[AuditFeatures]:
-    return heard(clean)
+    return extract_features(clean)
 
 
 def low_passed(wave: Wave, rng: np.random.Generator) -> Wave:
-    kept: Wave = sosfilt(butter(16, 16_000, fs=RATE, output="sos"), wave)
-    return kept
+    filtered: Wave = sosfilt(butter(16, 16_000, fs=RATE, output="sos"), wave)
+    return filtered
 
 
 def hummed(wave: Wave, rng: np.random.Generator) -> Wave:
@@ -101,8 +101,8 @@ def in_a_room(wave: Wave, rng: np.random.Generator) -> Wave:
     tail = rng.standard_normal(RATE) * 10 ** (-3 * time)
     tail *= 0.7 / np.sqrt(np.square(tail).sum())
     wet = wave + fftconvolve(wave, tail)[: len(wave)]
-    made: Wave = wet * np.sqrt(np.square(wave).mean() / np.square(wet).mean())
-    return made
+    output: Wave = wet * np.sqrt(np.square(wave).mean() / np.square(wet).mean())
+    return output
 
 
 def claimed(audit: ConfoundAudit) -> set[str]:
@@ -119,28 +119,28 @@ PLANTS: list[tuple[Plant, set[str], str]] = [
 
 
 @pytest.mark.parametrize(("plant", "names", "fix"), PLANTS, ids=[p[0].__name__ for p in PLANTS])
-def test_what_is_planted_is_found_under_its_name_and_a_fix_undoes_it(
+def test_planted_confound_is_found_and_fixed(
     plant: Plant, names: set[str], fix: Any, clean: Path, clean_evidence: list[AuditFeatures],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     source = write(tmp_path / "source", 100, plant)
-    planted = heard(source)
-    found = analyse_confounds(clean_evidence, planted, np.random.default_rng(0))
-    assert names <= claimed(found)
-    assert summarize_audit(found)[0] != "fine"
+    planted = extract_features(source)
+    audit = analyse_confounds(clean_evidence, planted, np.random.default_rng(0))
+    assert names <= claimed(audit)
+    assert summarize_audit(audit)[0] != "fine"
     if not fix:
         return
-    sides = [it.traces for it in clean_evidence], [it.traces for it in planted]
+    sides = [features.traces for features in clean_evidence], [features.traces for features in planted]
     plan = normalization.fit_normalization((fix,), *sides)
     first, second = (
-        [it.take.audit_features for it in dataset.load_dataset(f, SETTINGS, normalization=plan)]
+        [features.take.audit_features for features in dataset.load_dataset(f, SETTINGS, normalization=plan)]
         for f in (clean, source)
     )
     again = analyse_confounds(first, second, np.random.default_rng(0))
     assert not names & claimed(again)
 
 
-def test_two_halves_of_one_folder_are_alike(clean_evidence: list[AuditFeatures]) -> None:
+def test_halves_of_one_folder_are_fine(clean_evidence: list[AuditFeatures]) -> None:
     rng = np.random.default_rng(4)
     alarms = 0
     for _ in range(40):
@@ -152,11 +152,11 @@ def test_two_halves_of_one_folder_are_alike(clean_evidence: list[AuditFeatures])
     assert summarize_audit(untested)[0].startswith("untested: 4 recordings on one side; 5 a side")
 
 
-def test_false_alarms_on_real_takes_stay_below_one_in_twenty(corpora: Path) -> None:
+def test_false_alarms_on_real_recordings_are_rare(corpora: Path) -> None:
     folder = corpora / "real_cello_44k1" / "test" / "good"
     if not folder.is_dir():
         pytest.skip(f"needs {folder}")
-    evidence = heard(folder)
+    evidence = extract_features(folder)
     rng = np.random.default_rng(1)
     alarms = 0
     for _ in range(30):
@@ -166,7 +166,7 @@ def test_false_alarms_on_real_takes_stay_below_one_in_twenty(corpora: Path) -> N
     assert alarms <= 3  # at most 2 % each: four or more of 30 come once in 300
 
 
-def test_events_then_the_audit(clean: Path, tmp_path: Path) -> None:
+def test_progress_precedes_the_audit(clean: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "source", 200, count=5)
     *events, last = pipeline.audit_folders(clean, source, SETTINGS)
     assert isinstance(last, AuditResult)
@@ -182,41 +182,39 @@ def test_events_then_the_audit(clean: Path, tmp_path: Path) -> None:
     assert ConfoundAudit.model_validate_json(last.audit.model_dump_json()) == last.audit
 
 
-def test_only_what_the_scorer_hears_is_confounded(
-    clean_evidence: list[AuditFeatures], tmp_path: Path
-) -> None:
-    many = clean_evidence + heard(write(tmp_path / "more", 300, count=4))
-    low = heard(write(tmp_path / "low", 400, softer, count=12))
-    found = analyse_confounds(many, low, np.random.default_rng(0))
-    level, confound = found.findings[0], CONFOUNDS[0]
+def test_inaudible_confound_is_only_a_warning(clean_evidence: list[AuditFeatures], tmp_path: Path) -> None:
+    many = clean_evidence + extract_features(write(tmp_path / "more", 300, count=4))
+    low = extract_features(write(tmp_path / "low", 400, softer, count=12))
+    audit = analyse_confounds(many, low, np.random.default_rng(0))
+    level, confound = audit.findings[0], CONFOUNDS[0]
     assert level.name == confound.name == "level"
     assert level.accuracy is not None
     assert level.accuracy.low > 0.8
     assert not level.heard
     assert level.verdict == "beware"
     assert "the scorer does not hear it" in format_remedy(level, confound)
-    noisy = heard(write(tmp_path / "noisy", 500, noisier, count=12))
-    told = analyse_confounds(many, noisy, np.random.default_rng(0))
-    assert told.verdict == "confounded"
-    assert any(
-        line.startswith("confounded: noise floor alone tells 100 %") for line in confound_warnings(told)
-    )
-    assert "--fix noise" in confound_warnings(told)[0]
+    noisy = extract_features(write(tmp_path / "noisy", 500, noisier, count=12))
+    noisy_audit = analyse_confounds(many, noisy, np.random.default_rng(0))
+    assert noisy_audit.verdict == "confounded"
+    warnings = confound_warnings(noisy_audit)
+    expected = "confounded: noise floor alone identifies the folder of 100 %"
+    assert any(line.startswith(expected) for line in warnings)
+    assert "--fix noise" in warnings[0]
 
 
-def test_sessions_are_the_first_sub_folders(clean: Path, tmp_path: Path) -> None:
+def test_sessions_are_top_level_sub_folders(clean: Path, tmp_path: Path) -> None:
     for day, first in (("monday", 600), ("friday", 604)):
         write(tmp_path / "source" / day, first, count=4)
     for day, first in (("may", 700), ("june", 704)):
         write(tmp_path / "reference" / day, first, count=4)
-    *_, done = pipeline.audit_folders(tmp_path / "reference", tmp_path / "source", SETTINGS)
-    assert isinstance(done, AuditResult)
-    assert [(session.side, session.name) for session in done.audit.sessions] == [
+    *_, result = pipeline.audit_folders(tmp_path / "reference", tmp_path / "source", SETTINGS)
+    assert isinstance(result, AuditResult)
+    assert [(session.side, session.name) for session in result.audit.sessions] == [
         ("reference", "june"), ("reference", "may"), ("source", "friday"), ("source", "monday"),
     ]  # fmt: skip
 
 
-def test_folders_that_cannot_be_asked(clean: Path, tmp_path: Path) -> None:
+def test_unusable_folders_are_refused(clean: Path, tmp_path: Path) -> None:
     def ask(reference: Path, source: Path) -> Iterator[Any]:
         return pipeline.audit_folders(reference, source, SETTINGS)
 

@@ -86,9 +86,7 @@ def test_a_recipe_gives_the_same_bytes_again(
     assert line["sha256"] == file_sha256(out)
 
 
-def test_the_recording_is_found_beside_recipe_or_output_or_named(
-    tmp_path: Path, take: Path, made: Path, run: Run
-) -> None:
+def test_recording_is_found_beside_recipe_or_output(tmp_path: Path, take: Path, made: Path, run: Run) -> None:
     recipe, elsewhere = beside(made), tmp_path / "elsewhere"
     elsewhere.mkdir()
     # Beside the recipe lies the output of that name, which is not the recording.
@@ -105,9 +103,7 @@ def test_the_recording_is_found_beside_recipe_or_output_or_named(
     assert run("render", take.parent / "r.recipe.json", "-o", elsewhere / "z.wav").code == 0
 
 
-def test_a_wrong_recording_is_one_clear_line(
-    tmp_path: Path, made: Path, take: Path, play: Play, run: Run
-) -> None:
+def test_wrong_recording_is_one_error(tmp_path: Path, made: Path, take: Path, play: Play, run: Run) -> None:
     other = tmp_path / "other.wav"
     soundfile.write(other, play(1.5, seed=9).T, 16_000)
     ran = run("render", beside(made), other, "-o", tmp_path / "x.wav")
@@ -128,7 +124,7 @@ def test_a_wrong_recording_is_one_clear_line(
     assert not (tmp_path / "x.wav").exists()
 
 
-def test_other_bytes_than_the_first_time_are_told(tmp_path: Path, made: Path, take: Path, run: Run) -> None:
+def test_different_output_bytes_are_reported(tmp_path: Path, made: Path, take: Path, run: Run) -> None:
     tree = json.loads(beside(made).read_text())
     tree["output_sha256"] = "0" * 64
     changed = tmp_path / "take.wav.recipe.json"
@@ -144,7 +140,7 @@ def test_other_bytes_than_the_first_time_are_told(tmp_path: Path, made: Path, ta
 # --- apply
 
 
-def test_another_take_gets_the_static_part_and_moves_by_itself(
+def test_other_take_gets_static_part_and_its_own_adaptive_part(
     tmp_path: Path, made: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     other = tmp_path / "other.wav"
@@ -161,7 +157,7 @@ def test_another_take_gets_the_static_part_and_moves_by_itself(
     }
     assert second.carried is not None
     assert second.carried.model_dump() == line["carried"]
-    means = [it.mask.to_mask().gain_db.mean(axis=1, dtype=float) for it in (first, second)]
+    means = [item.mask.to_mask().gain_db.mean(axis=1, dtype=float) for item in (first, second)]
     inside = np.abs(second.mask.to_mask().gain_db).max(axis=1) < 29.9
     assert inside.sum() > 40
     assert np.abs(means[0] - means[1])[inside].max() < 0.006  # a hundredth, halved, and rounding
@@ -169,11 +165,11 @@ def test_another_take_gets_the_static_part_and_moves_by_itself(
     assert second.mask.frames > first.mask.frames
     assert run("render", beside(out), other, "-o", tmp_path / "again.wav").code == 0
     assert (tmp_path / "again.wav").read_bytes() == out.read_bytes()
-    told = run("apply", beside(made), other, "-o", tmp_path / "t.wav", "-m", model_file)
-    assert "the static part of take.wav.recipe.json; what moves is of prior auto" in told.out
+    fields = run("apply", beside(made), other, "-o", tmp_path / "t.wav", "-m", model_file)
+    assert "the static part of take.wav.recipe.json; what moves is of prior auto" in fields.out
 
 
-def test_the_static_part_alone_does_not_move(
+def test_static_mode_is_constant_over_time(
     tmp_path: Path, made: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     other, out = tmp_path / "other.wav", tmp_path / "o.wav"
@@ -214,7 +210,7 @@ def test_stems_with_the_same_mask_add_up_to_the_enhanced_mix(
     assert (out / "l.wav").read_bytes() == (out / "low.wav").read_bytes()
 
 
-def test_the_same_mask_fits_no_other_length(
+def test_same_mask_needs_the_same_length(
     tmp_path: Path, made: Path, take: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     short = tmp_path / "short.wav"
@@ -227,9 +223,7 @@ def test_the_same_mask_fits_no_other_length(
     assert (out / "take.wav").read_bytes() == made.read_bytes()
 
 
-def test_apply_says_what_does_not_fit(
-    tmp_path: Path, made: Path, take: Path, run: Run, model_file: Path
-) -> None:
+def test_apply_names_the_mismatch(tmp_path: Path, made: Path, take: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "x.wav"
     both = run("apply", beside(made), take, "-o", out, "--static-only", "--same-mask")
     assert both.code == 2
@@ -243,7 +237,7 @@ def test_apply_says_what_does_not_fit(
     assert "warning: model cello is not the one of that recipe" in other.err
 
 
-def test_a_prior_that_follows_nothing_carries_its_static_part(
+def test_static_prior_transfers_its_static_part(
     tmp_path: Path, take: Path, run: Run, model_file: Path
 ) -> None:
     out = tmp_path / "p.wav"
@@ -253,7 +247,7 @@ def test_a_prior_that_follows_nothing_carries_its_static_part(
     assert carried.record.varying == "none"
 
 
-def test_a_span_stays_with_its_take(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
+def test_time_span_is_not_transferred(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "p.wav"
     span = ("--between", "100:6000", "--from", "0.2", "--to", "1")
     assert run("enhance", take, "-o", out, "-m", model_file, *FORCE, *span).code == 0
@@ -294,14 +288,14 @@ def test_a_shorter_recording_than_the_mask_raises_without_files(made: Path, mode
 # --- diff
 
 
-def test_a_recipe_differs_from_itself_in_nothing(made: Path, run: Run) -> None:
+def test_recipe_has_no_difference_from_itself(made: Path, run: Run) -> None:
     ran = run("diff", beside(made), made, "--json")
     assert ran.code == 0, ran.err
     (line,) = ran.objects
     assert line["line"] == "no difference"
     assert line["moments"] is True
     assert line["passages"] == line["stated"] == []
-    assert {it["change_db"] for it in line["registers"]} == {0}
+    assert {item["change_db"] for item in line["registers"]} == {0}
 
 
 def test_half_the_amount_is_half_the_decibels(
@@ -310,13 +304,13 @@ def test_half_the_amount_is_half_the_decibels(
     half = tmp_path / "half.wav"
     assert run("enhance", take, "-o", half, "-m", model_file, *FORCE, "--amount", 0.5).code == 0
     (line,) = run("diff", beside(made), half, "--json").objects
-    for it in line["registers"]:
-        assert it["b_db"] == pytest.approx(it["a_db"] / 2, abs=0.011)
+    for item in line["registers"]:
+        assert item["b_db"] == pytest.approx(item["a_db"] / 2, abs=0.011)
     assert {"name": "render.amount", "a": 1.0, "b": 0.5} in line["stated"]
-    told = run("diff", made, half).out
-    assert "render.amount: 1.0 → 0.5" in told
-    assert "presence" in told
-    assert "2000–6000" in told
+    fields = run("diff", made, half).out
+    assert "render.amount: 1.0 → 0.5" in fields
+    assert "presence" in fields
+    assert "2000–6000" in fields
 
 
 def test_models_differ_by_their_averages(run: Run) -> None:
@@ -324,7 +318,7 @@ def test_models_differ_by_their_averages(run: Run) -> None:
     assert ran.code == 0, ran.err
     (line,) = ran.objects
     assert line["moments"] is False
-    assert [it["name"] for it in line["registers"]] == [it.name for it in REGISTERS]
+    assert [item["name"] for item in line["registers"]] == [item.name for item in REGISTERS]
     assert "by their averages" in run("diff", "cello", "soundfont-cello").out
     assert run("diff", "cello", "nothing").code == 1
 
@@ -341,17 +335,17 @@ def test_a_flat_mask_is_the_same_in_every_register_below_its_top() -> None:
     assert mean_tilt(flat(3.0)) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_departure_is_found_where_it_is() -> None:
+def test_largest_difference_is_located() -> None:
     along = np.zeros((len(REGISTERS), 100))
     along[4, 30:50] = 4.0
-    (found,) = gain_events(along)
-    assert found.register.name == "presence"
-    assert found.start_s == pytest.approx(3.0, abs=0.11)
-    assert found.end_s == pytest.approx(5.0, abs=0.11)
-    assert found.gain_db == pytest.approx(4.0, abs=0.4)
+    (actual,) = gain_events(along)
+    assert actual.register.name == "presence"
+    assert actual.start_s == pytest.approx(3.0, abs=0.11)
+    assert actual.end_s == pytest.approx(5.0, abs=0.11)
+    assert actual.gain_db == pytest.approx(4.0, abs=0.4)
 
 
-def test_a_moment_that_changed_is_named(made: Path) -> None:
+def test_changed_time_is_named(made: Path) -> None:
     one = export.load_correction(str(made))
     mask = one.mask
     gain = mask.gain_db.copy()
@@ -360,16 +354,16 @@ def test_a_moment_that_changed_is_named(made: Path) -> None:
     other = export.Correction(
         "b", Mask(gain, mask.hz, mask.hop_seconds, mask.top_hz), one.gain_db, one.recipe
     )
-    found = compare_corrections(one, other)
-    (passage,) = (it for it in found.passages if it.name == "presence")
+    actual = compare_corrections(one, other)
+    (passage,) = (passage for passage in actual.passages if passage.name == "presence")
     assert passage.change_db == pytest.approx(6, abs=0.7)
     assert passage.start_s == pytest.approx(0.7, abs=0.2)
     assert passage.end_s == pytest.approx(1.3, abs=0.2)
-    assert "more presence" in found.line
+    assert "more presence" in actual.line
 
 
 def test_a_recipe_knows_how_long_its_recording_is(made: Path) -> None:
-    found = export.load_correction(str(beside(made)))
-    assert isinstance(found.recipe, Recipe)
-    assert found.seconds == pytest.approx(1.5)
+    actual = export.load_correction(str(beside(made)))
+    assert isinstance(actual.recipe, Recipe)
+    assert actual.seconds == pytest.approx(1.5)
     assert export.load_correction("cello").seconds is None

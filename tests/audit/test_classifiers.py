@@ -29,37 +29,37 @@ def question(name: str, values: Floats, step: float = 1e-3) -> FeatureTable:
     return FeatureTable(name, values.reshape(len(values), -1), np.full(values[0].size, step))
 
 
-def test_chance_seldom_finds_anything(rng: np.random.Generator) -> None:
+def test_false_alarms_are_rare(rng: np.random.Generator) -> None:
     alarms = 0
     for _ in range(60):
-        asked = [question(str(k), rng.standard_normal((16, 1 + k % 3))) for k in range(10)]
-        asked.append(question("alike", np.ones(16)))
-        asked.append(question("two kinds", rng.integers(0, 2, 16).astype(float)))
-        alarms += any(f.verdict != "fine" for f in run_audit_tests(asked, labels(8, 8), rng))
+        tables = [question(str(k), rng.standard_normal((16, 1 + k % 3))) for k in range(10)]
+        tables.append(question("alike", np.ones(16)))
+        tables.append(question("two kinds", rng.integers(0, 2, 16).astype(float)))
+        alarms += any(f.verdict != "fine" for f in run_audit_tests(tables, labels(8, 8), rng))
     assert alarms <= 5  # at most 2 % each: six or more of 60 come once in 600
 
 
 @pytest.mark.parametrize("each", [5, 8, 30])
-def test_what_is_planted_is_found_and_nothing_else(each: int, rng: np.random.Generator) -> None:
+def test_only_planted_difference_is_found(each: int, rng: np.random.Generator) -> None:
     is_source = labels(each, each)
-    asked = [question(str(k), rng.standard_normal(2 * each)) for k in range(8)]
-    asked[3] = question("planted", rng.standard_normal(2 * each) + 20.0 * is_source)
-    found = {finding.name: finding for finding in run_audit_tests(asked, is_source, rng)}
-    planted = found.pop("planted")
+    tables = [question(str(k), rng.standard_normal(2 * each)) for k in range(8)]
+    tables[3] = question("planted", rng.standard_normal(2 * each) + 20.0 * is_source)
+    findings = {finding.name: finding for finding in run_audit_tests(tables, is_source, rng)}
+    planted = findings.pop("planted")
     assert planted.verdict == ("confounded" if each == 30 else "beware")
     assert planted.accuracy is not None
     assert planted.accuracy.mean == 1
-    assert all(finding.verdict == "fine" for finding in found.values())
+    assert all(finding.verdict == "fine" for finding in findings.values())
 
 
-def test_one_odd_recording_hides_no_habit(rng: np.random.Generator) -> None:
+def test_outlier_does_not_hide_a_difference(rng: np.random.Generator) -> None:
     is_source = labels(12, 12)
     values = rng.standard_normal(24) + 8.0 * is_source
     values[3] = 1e4
     assert run_audit_tests([question("level", values)], is_source, rng)[0].verdict != "fine"
 
 
-def test_differences_below_the_step_tell_nothing(rng: np.random.Generator) -> None:
+def test_difference_below_step_is_ignored(rng: np.random.Generator) -> None:
     is_source = labels(20, 20)
     level = -23 + 0.01 * is_source + 1e-4 * rng.standard_normal(40)
     for step, verdict in ((1.0, "fine"), (0.1, "fine"), (1e-4, "confounded")):
@@ -77,7 +77,7 @@ def test_few_or_unknown_recordings_are_untested(rng: np.random.Generator) -> Non
     assert one[0].verdict == "untested"
 
 
-def test_same_generator_same_findings() -> None:
+def test_same_generator_gives_same_findings() -> None:
     values = np.random.default_rng(1).standard_normal((20, 2))
     first, again = (
         run_audit_tests([question("x", values)], labels(10, 10), np.random.default_rng(3)) for _ in range(2)
@@ -99,7 +99,7 @@ def test_verdicts_at_their_thresholds() -> None:
     assert worst_verdict(["fine", "confounded", "beware"]) == "confounded"
 
 
-def test_long_term_spectra_know_no_level() -> None:
+def test_long_term_spectra_ignore_level() -> None:
     rows = torch.linspace(-60, -20, 8)[:, None] + 3 * torch.rand(8, 250)
     spectra = long_term_spectra(TensorTimeSeries(rows), 100)
     assert spectra.shape == (3, 8)
@@ -109,12 +109,12 @@ def test_long_term_spectra_know_no_level() -> None:
 
 def test_long_term_spectra_are_means_of_power() -> None:
     rows_db = 10 * torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) - 30
-    (found,) = long_term_spectra(TensorTimeSeries(rows_db), 40)
+    (findings,) = long_term_spectra(TensorTimeSeries(rows_db), 40)
     level = 10 * np.log10((10 ** (rows_db.double().numpy() / 10)).mean(axis=1))
-    np.testing.assert_allclose(found, level - level.mean(), atol=1e-9)
+    np.testing.assert_allclose(findings, level - level.mean(), atol=1e-9)
 
 
-def test_the_baseline_and_its_unheard_sessions(rng: np.random.Generator) -> None:
+def test_baseline_on_sessions_held_out(rng: np.random.Generator) -> None:
     is_source = labels(6, 6)
     colour = np.linspace(0, 1, 5)
 
@@ -123,9 +123,9 @@ def test_the_baseline_and_its_unheard_sessions(rng: np.random.Generator) -> None
 
     names = ["a", "a", "b", "b", "c", "c"] * 2
     honest = spectra([0.0] * 6 + [3.0] * 6)
-    found = spectrum_baseline(honest, is_source, rng)
-    assert found is not None
-    assert found.mean == 1
+    findings = spectrum_baseline(honest, is_source, rng)
+    assert findings is not None
+    assert findings.mean == 1
     sessions = leave_one_session_out(honest, is_source, names)
     assert [(s.side, s.name, s.windows) for s in sessions] == [
         (side, name, 8) for side in ("reference", "source") for name in "abc"
@@ -133,6 +133,6 @@ def test_the_baseline_and_its_unheard_sessions(rng: np.random.Generator) -> None
     assert all(session.accuracy == 1 for session in sessions)
     # The third day of the source sounds like the reference: only that session shows it.
     odd = spectra([0.0] * 6 + [3.0] * 4 + [0.0] * 2)
-    told = {(s.side, s.name): s.accuracy for s in leave_one_session_out(odd, is_source, names)}
-    assert told["source", "c"] < 0.5 < told["source", "a"]
+    accuracies = {(s.side, s.name): s.accuracy for s in leave_one_session_out(odd, is_source, names)}
+    assert accuracies["source", "c"] < 0.5 < accuracies["source", "a"]
     assert leave_one_session_out(honest, is_source, ["."] * 12) == ()

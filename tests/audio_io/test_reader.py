@@ -25,6 +25,7 @@ from tonewood.audio_io.reader import (
     probe_audio,
     read_recording,
     resample,
+    to_mono,
     write_recording,
 )
 from tonewood.errors import AudioError, CallError, FolderError, OutputError
@@ -73,46 +74,46 @@ def integers(rng: np.random.Generator, bits: int, channels: int, frames: int) ->
 
 @pytest.mark.parametrize("form", INTEGERS, ids=label)
 @pytest.mark.parametrize("channels", [1, 2, 8])
-def test_integer_samples_go_back_bit_for_bit(
+def test_integer_samples_are_written_back_bit_for_bit(
     tmp_path: Path, rng: np.random.Generator, form: AudioFormat, channels: int
 ) -> None:
     assert form.integer_bits is not None
     first, second = tmp_path / "first", tmp_path / "second"
     samples = integers(rng, form.integer_bits, channels, 40_000)
     write_recording(first, samples, 48_000, form)
-    taken = read_recording(first)
-    assert taken.format == form
-    assert (taken.rate, taken.channels) == (48_000, channels)
-    np.testing.assert_array_equal(taken.samples, samples)
-    write_recording(second, taken.samples, taken.rate, taken.format)
+    read_back = read_recording(first)
+    assert read_back.format == form
+    assert (read_back.rate, read_back.channels) == (48_000, channels)
+    np.testing.assert_array_equal(read_back.samples, samples)
+    write_recording(second, read_back.samples, read_back.rate, read_back.format)
     assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.parametrize("bits", [16, 24])
-def test_samples_of_other_programs_go_back_bit_for_bit(
+def test_samples_of_other_programs_are_written_back_bit_for_bit(
     tmp_path: Path, rng: np.random.Generator, bits: int
 ) -> None:
     # As 32-bit integers, so that no float of ours or libsndfile's is between.
     whole = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (30_000, 2)) << (32 - bits)
     theirs, ours = tmp_path / "theirs.wav", tmp_path / "ours.flac"
     soundfile.write(theirs, whole.astype(np.int32), 44_100, subtype=f"PCM_{bits}")
-    taken = read_recording(theirs)
-    write_recording(ours, taken.samples, taken.rate, AudioFormat.for_path(ours, taken.format))
+    read_back = read_recording(theirs)
+    write_recording(ours, read_back.samples, read_back.rate, AudioFormat.for_path(ours, read_back.format))
     back, _ = soundfile.read(ours, dtype="int32")
     np.testing.assert_array_equal(back, whole)
 
 
 @pytest.mark.parametrize("container", ["WAV", "RF64", "W64", "AIFF", "CAF", "AU"])
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
-def test_floats_are_kept_even_beyond_full_scale(
+def test_floats_beyond_full_scale_are_unchanged(
     tmp_path: Path, rng: np.random.Generator, container: str, subtype: str
 ) -> None:
     samples = (3 * rng.standard_normal((2, 40_000))).astype(np.float32)
     form = AudioFormat(container, subtype)
     write_recording(tmp_path / "a", samples, 96_000, form)
-    taken = read_recording(tmp_path / "a")
-    np.testing.assert_array_equal(taken.samples, samples)
-    assert taken.format == form
+    read_back = read_recording(tmp_path / "a")
+    np.testing.assert_array_equal(read_back.samples, samples)
+    assert read_back.format == form
 
 
 def test_32_bit_integers_keep_the_precision_of_a_float32(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -123,7 +124,7 @@ def test_32_bit_integers_keep_the_precision_of_a_float32(tmp_path: Path, rng: np
 
 
 @pytest.mark.parametrize("subtype", ["ULAW", "ALAW"])
-def test_companded_samples_are_stable_and_clip(
+def test_companded_samples_are_stable_and_clipped(
     tmp_path: Path, rng: np.random.Generator, subtype: str
 ) -> None:
     form = AudioFormat("WAV", subtype)
@@ -138,7 +139,9 @@ def test_companded_samples_are_stable_and_clip(
 
 @pytest.mark.parametrize("form", [*LOSSY, AudioFormat("FLAC", "PCM_16"), WAV16], ids=label)
 @pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
-def test_length_rate_and_place_are_kept(tmp_path: Path, tone: Tone, form: AudioFormat, rate: int) -> None:
+def test_length_rate_and_time_zero_are_unchanged(
+    tmp_path: Path, tone: Tone, form: AudioFormat, rate: int
+) -> None:
     if rate == 96_000 and form.container == "MP3":
         rate = 32_000
     if form.subtype == "OPUS":
@@ -146,12 +149,12 @@ def test_length_rate_and_place_are_kept(tmp_path: Path, tone: Tone, form: AudioF
     # Neither a whole number of blocks of ours nor of any codec's frames.
     samples = tone(rate=rate, seconds=1, channels=2, frequency=1000.0)[:, :-7]
     write_recording(tmp_path / "a", samples, rate, form)
-    taken = read_recording(tmp_path / "a")
-    assert taken.samples.shape == samples.shape
-    assert taken.rate == rate
+    read_back = read_recording(tmp_path / "a")
+    assert read_back.samples.shape == samples.shape
+    assert read_back.rate == rate
     assert probe_audio(tmp_path / "a").frames == samples.shape[1]
     middle = slice(rate // 10, -rate // 10)  # codecs smear the ends
-    error = taken.samples[:, middle] - samples[:, middle]
+    error = read_back.samples[:, middle] - samples[:, middle]
     # A shift by a single sample would make an error of 0.10 or more at these tones and rates.
     assert np.sqrt(np.mean(error**2)) < 0.05 * np.sqrt(np.mean(samples**2))
 
@@ -181,8 +184,8 @@ def test_rounding_is_to_the_nearest_and_never_wraps(
 def test_channels_keep_their_order(tmp_path: Path, tone: Tone, channels: int) -> None:
     samples = tone(channels=channels)
     write_recording(tmp_path / "a.flac", samples, 44_100, AudioFormat("FLAC", "PCM_24"))
-    taken = read_recording(tmp_path / "a.flac").samples
-    np.testing.assert_allclose(taken, samples, atol=2.0**-24)
+    read_back = read_recording(tmp_path / "a.flac").samples
+    np.testing.assert_allclose(read_back, samples, atol=2.0**-24)
 
 
 def test_a_long_vorbis_does_not_crash_its_encoder(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -222,22 +225,22 @@ def test_clipping_is_a_run_of_three_at_full_scale(
     assert recording(samples, form).clipped is clipped
 
 
-def test_clipped_when_written_is_clipped_when_read(tmp_path: Path, tone: Tone) -> None:
+def test_clipping_survives_writing_and_reading(tmp_path: Path, tone: Tone) -> None:
     write_recording(tmp_path / "a.wav", tone(amplitude=1.5), 44_100, WAV16)
     write_recording(tmp_path / "b.wav", tone(amplitude=1.0), 44_100, WAV16)
     assert read_recording(tmp_path / "a.wav").clipped
     assert not read_recording(tmp_path / "b.wav").clipped
 
 
-def test_mono_is_the_mean() -> None:
+def test_mono_is_the_mean_of_the_channels() -> None:
     stereo = recording([[0.5, 1.0, 0.0], [0.5, -1.0, 0.25]])
-    np.testing.assert_array_equal(stereo.mono(), [0.5, 0.0, 0.125])
-    assert stereo.mono().dtype == np.float32
+    np.testing.assert_array_equal(to_mono(stereo.samples), [0.5, 0.0, 0.125])
+    assert to_mono(stereo.samples).dtype == np.float32
     assert stereo.duration == 3 / 44_100
 
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 48_000])
-def test_a_sine_stays_at_its_frequency_level_and_time(tone: Tone, rate: int) -> None:
+def test_resampled_sine_keeps_frequency_level_and_time(tone: Tone, rate: int) -> None:
     turned = recording(tone(seconds=1, frequency=1000)).at_rate(rate)
     assert turned.dtype == np.float32
     expected = tone(seconds=1, frequency=1000, rate=rate)[0]
@@ -246,12 +249,12 @@ def test_a_sine_stays_at_its_frequency_level_and_time(tone: Tone, rate: int) -> 
     np.testing.assert_allclose(turned[inner], expected[inner], atol=1e-4)
 
 
-def test_resampling_leaves_no_alias(tone: Tone) -> None:
+def test_resampling_suppresses_aliases(tone: Tone) -> None:
     above = tone(seconds=1, frequency=9000)  # would fold to 7 kHz at 16 kHz
     assert np.abs(resample(above, 44_100, 16_000)[:, 2000:-2000]).max() < 1e-6
 
 
-def test_resampling_keeps_the_layout_and_treats_channels_alike(tone: Tone) -> None:
+def test_resampling_channels_equals_resampling_each(tone: Tone) -> None:
     stereo = tone(channels=2)
     turned = resample(stereo, 44_100, 16_000)
     assert turned.shape == (2, 8000)
@@ -295,15 +298,15 @@ def refused(path: Path, match: str) -> None:
         assert word not in text
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none.wav", r"none\.wav does not exist")
     refused(tmp_path, "is a folder")
     os.mkfifo(tmp_path / "pipe.wav")
-    refused(tmp_path / "pipe.wav", "is no ordinary file")
+    refused(tmp_path / "pipe.wav", "is not a regular file")
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.raw"])
-def test_what_is_no_audio(tmp_path: Path, name: str) -> None:
+def test_file_that_is_not_audio_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"")
     refused(path, r"is empty \(0 bytes\)")
@@ -311,12 +314,12 @@ def test_what_is_no_audio(tmp_path: Path, name: str) -> None:
     refused(path, "is not audio in a format that can be read: convert it")
 
 
-def test_other_containers_are_named(tmp_path: Path, tone: Tone) -> None:
+def test_unsupported_container_is_named(tmp_path: Path, tone: Tone) -> None:
     soundfile.write(tmp_path / "a.voc", tone()[0], 44_100, format="VOC", subtype="PCM_16")
-    refused(tmp_path / "a.voc", "is a VOC file, which is not read here")
+    refused(tmp_path / "a.voc", "is a VOC file, which Tonewood does not read")
 
 
-def test_unreadable(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_without_permission_is_refused(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -326,25 +329,25 @@ def test_unreadable(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file_sha256(wav)
 
 
-def test_too_short(tmp_path: Path, tone: Tone) -> None:
+def test_short_recording_is_refused(tmp_path: Path, tone: Tone) -> None:
     path = tmp_path / "take.wav"
     write_recording(path, tone(seconds=0.04), 44_100, WAV16)
     refused(path, r"lasts 0\.04 s; 0\.25 s are needed: give a longer recording")
     assert read_recording(path, min_seconds=0.04).duration == pytest.approx(0.04)
 
 
-def test_no_samples(tmp_path: Path) -> None:
+def test_recording_without_samples_is_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(0), 44_100)
-    refused(tmp_path / "a.wav", "holds no samples")
+    refused(tmp_path / "a.wav", "contains no samples")
 
 
 @pytest.mark.parametrize(("peak", "level"), [(0.0, "-inf"), (0.9e-5, "-101")])
-def test_silence(tmp_path: Path, tone: Tone, peak: float, level: str) -> None:
+def test_silent_recording_is_refused(tmp_path: Path, tone: Tone, peak: float, level: str) -> None:
     write_recording(tmp_path / "a.wav", tone(amplitude=peak), 44_100, WAV_FLOAT)
     refused(tmp_path / "a.wav", f"is silent: its peak is {level} dB .*-100 dB are needed")
 
 
-def test_quiet_or_partly_silent_is_no_silence(tmp_path: Path, tone: Tone) -> None:
+def test_quiet_or_partly_silent_recording_is_accepted(tmp_path: Path, tone: Tone) -> None:
     write_recording(tmp_path / "a.wav", tone(amplitude=1.1e-5), 44_100, WAV_FLOAT)
     assert read_recording(tmp_path / "a.wav").channels == 1
     half = tone(channels=2)
@@ -354,7 +357,7 @@ def test_quiet_or_partly_silent_is_no_silence(tmp_path: Path, tone: Tone) -> Non
     np.testing.assert_array_equal(read_recording(tmp_path / "b.wav").samples, half)
 
 
-def test_offset_without_sound(tmp_path: Path) -> None:
+def test_constant_recording_is_refused(tmp_path: Path) -> None:
     offset = np.full((2, 20_000), 0.25, np.float32)
     offset[1] = -0.5
     write_recording(tmp_path / "a.wav", offset, 44_100, WAV_FLOAT)
@@ -365,14 +368,14 @@ def test_offset_without_sound(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_no_finite_numbers(tmp_path: Path, tone: Tone, bad: float) -> None:
+def test_samples_that_are_not_finite_are_refused(tmp_path: Path, tone: Tone, bad: float) -> None:
     samples = tone(seconds=1, channels=2)
     samples[1, 22_050] = bad
     soundfile.write(tmp_path / "a.wav", samples.T, 44_100, subtype="FLOAT")
-    refused(tmp_path / "a.wav", r"no finite numbers, the first at 0\.50 s")
+    refused(tmp_path / "a.wav", r"not finite numbers, the first at 0\.50 s")
 
 
-def test_too_many_channels(tmp_path: Path, tone: Tone) -> None:
+def test_too_many_channels_are_refused(tmp_path: Path, tone: Tone) -> None:
     write_recording(tmp_path / "a.wav", tone(channels=9, frequency=20), 44_100, WAV16)
     refused(tmp_path / "a.wav", "has 9 channels; 8 can be used")
     assert read_recording(tmp_path / "a.wav", max_channels=9).channels == 9
@@ -384,13 +387,13 @@ def test_too_many_channels(tmp_path: Path, tone: Tone) -> None:
 def test_absurd_rates_are_refused_before_decoding(
     wav: Path, monkeypatch: pytest.MonkeyPatch, rate: int
 ) -> None:
-    monkeypatch.delattr(libsndfile, "decode")
+    monkeypatch.delattr(libsndfile, "decode_file")
     patched(wav, (24, u32(rate)))
     refused(wav, f"sample rate of {rate} Hz; 4000 to 768000 Hz")
 
 
 @pytest.mark.parametrize("change", [(24, u32(0)), (22, b"\0\0"), (12, b"junk")])
-def test_damaged_header(wav: Path, change: tuple[int, bytes]) -> None:
+def test_damaged_header_is_refused(wav: Path, change: tuple[int, bytes]) -> None:
     refused(patched(wav, change), "has a damaged header: copy or export it again")
 
 
@@ -399,7 +402,9 @@ def test_damaged_header(wav: Path, change: tuple[int, bytes]) -> None:
 
 @pytest.mark.parametrize("form", [*INTEGERS, WAV_FLOAT, *LOSSY], ids=label)
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_cut_off(tmp_path: Path, rng: np.random.Generator, form: AudioFormat, share: float) -> None:
+def test_cut_off_file_is_refused(
+    tmp_path: Path, rng: np.random.Generator, form: AudioFormat, share: float
+) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     write_recording(whole, rng.uniform(-0.5, 0.5, (1, 96_000)).astype(np.float32), 48_000, form)
     data = whole.read_bytes()
@@ -408,7 +413,7 @@ def test_cut_off(tmp_path: Path, rng: np.random.Generator, form: AudioFormat, sh
     refused(cut, "is cut off or damaged: its header promises (2.00 s|more)|has a damaged header")
 
 
-def test_cut_off_says_by_how_much(wav: Path) -> None:
+def test_cut_off_file_names_both_durations(wav: Path) -> None:
     data = wav.read_bytes()
     wav.write_bytes(data[:22_094])
     refused(wav, r"promises 1\.00 s, 0\.25 s could be read: copy or export it again")
@@ -417,7 +422,7 @@ def test_cut_off_says_by_how_much(wav: Path) -> None:
 
 
 @pytest.mark.parametrize("offset", [100, 3000])
-def test_flipped_bits_in_a_flac(tmp_path: Path, tone: Tone, offset: int) -> None:
+def test_flipped_bits_in_a_flac_are_noticed(tmp_path: Path, tone: Tone, offset: int) -> None:
     path = tmp_path / "a.flac"
     write_recording(path, tone(seconds=1), 44_100, AudioFormat("FLAC", "PCM_16"))
     at = len(path.read_bytes()) - offset
@@ -438,7 +443,7 @@ def test_an_empty_wav_with_a_trailing_chunk_is_not_taken_for_a_stream(wav: Path)
     head = wav.read_bytes()[:44]
     wav.write_bytes(head + b"LIST" + u32(50_000) + bytes(50_000))
     patched(wav, (4, u32(44 + 50_000)), (40, u32(0)))
-    refused(wav, "holds no samples")
+    refused(wav, "contains no samples")
 
 
 def flac_with_length(path: Path, tone: Tone, frames: int) -> Samples:
@@ -456,7 +461,7 @@ def test_streamed_flac_is_read_to_its_end(tmp_path: Path, tone: Tone) -> None:
     assert (info.frames, info.duration) == (None, None)
 
 
-def test_streamed_flac_that_is_cut_off(tmp_path: Path, tone: Tone) -> None:
+def test_cut_off_streamed_flac_is_refused(tmp_path: Path, tone: Tone) -> None:
     path = tmp_path / "a.flac"
     flac_with_length(path, tone, 0)
     path.write_bytes(path.read_bytes()[:-100])
@@ -490,20 +495,18 @@ def headerless_mp3(path: Path, rng: np.random.Generator, loud_first: bool) -> Pa
     return path
 
 
-def test_mp3_without_a_length_is_trusted_as_far_as_it_was_read(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_mp3_without_length_header_is_read_to_its_end(tmp_path: Path, rng: np.random.Generator) -> None:
     path = headerless_mp3(tmp_path / "a.mp3", rng, loud_first=False)
     # 384 frames of 1152: all of it, with the encoder's own delay.
     assert read_recording(path).samples.shape == (1, 384 * 1152)
 
 
-def test_mp3_of_which_the_decoder_would_drop_the_end(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_mp3_whose_end_the_decoder_drops_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     path = headerless_mp3(tmp_path / "a.mp3", rng, loud_first=True)
     refused(path, r"varying bitrate without a length header, .* of 10\.03 s can be read: convert")
 
 
-def test_a_frame_inside_a_tag_is_no_frame(tmp_path: Path, tone: Tone, rng: np.random.Generator) -> None:
+def test_mp3_frame_inside_a_tag_is_ignored(tmp_path: Path, tone: Tone, rng: np.random.Generator) -> None:
     path = headerless_mp3(tmp_path / "a.mp3", rng, loud_first=True)
     write_recording(tmp_path / "b.mp3", tone(seconds=1), 44_100, LOSSY[2])
     inside = (tmp_path / "b.mp3").read_bytes()[:8000]  # states a length, of another recording
@@ -512,7 +515,7 @@ def test_a_frame_inside_a_tag_is_no_frame(tmp_path: Path, tone: Tone, rng: np.ra
     refused(path, "varying bitrate without a length header")
 
 
-def test_tags_do_not_disturb_an_mp3(tmp_path: Path, tone: Tone) -> None:
+def test_mp3_with_tags_is_read(tmp_path: Path, tone: Tone) -> None:
     path = tmp_path / "a.mp3"
     write_recording(path, tone(seconds=1), 44_100, AudioFormat("MP3", "MPEG_LAYER_III"))
     front = b"ID3\x04\0\0\0\0\x01\x00" + bytes(128)
@@ -520,7 +523,7 @@ def test_tags_do_not_disturb_an_mp3(tmp_path: Path, tone: Tone) -> None:
     assert read_recording(path).samples.shape == (1, 44_100)
 
 
-def test_names_that_are_no_utf8(wav: Path) -> None:
+def test_file_names_may_be_any_bytes(wav: Path) -> None:
     odd = wav.parent / os.fsdecode(b"caf\xe9\n.wav")
     shutil.copy(wav, odd)
     assert read_recording(odd).duration == 1
@@ -531,7 +534,7 @@ def test_names_that_are_no_utf8(wav: Path) -> None:
 # --- Writing that fails
 
 
-def test_existing_output_stays(wav: Path, tone: Tone) -> None:
+def test_existing_output_is_not_replaced(wav: Path, tone: Tone) -> None:
     before = wav.read_bytes()
     with pytest.raises(OutputError, match=r"take\.wav exists"):
         write_recording(wav, tone(), 44_100, WAV16)
@@ -541,7 +544,7 @@ def test_existing_output_stays(wav: Path, tone: Tone) -> None:
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError])
-def test_an_interrupted_encoder_leaves_nothing(
+def test_interrupted_encoder_leaves_no_file(
     tmp_path: Path, tone: Tone, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
 ) -> None:
     calls = 0
@@ -564,7 +567,7 @@ def test_an_interrupted_encoder_leaves_nothing(
 @pytest.mark.parametrize(
     "failure", [soundfile.LibsndfileError(2), AssertionError(), OSError(errno.ENOSPC, "full")]
 )
-def test_full_disk_that_is_reported(
+def test_full_disk_reported_by_libsndfile_is_an_error(
     tmp_path: Path, tone: Tone, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def refuse(*_: object) -> NoReturn:
@@ -577,7 +580,7 @@ def test_full_disk_that_is_reported(
 
 
 @pytest.mark.parametrize("form", [WAV16, AudioFormat("FLAC", "PCM_16"), *LOSSY], ids=label)
-def test_full_disk_that_is_not_reported(
+def test_full_disk_not_reported_by_libsndfile_is_an_error(
     tmp_path: Path, tone: Tone, monkeypatch: pytest.MonkeyPatch, form: AudioFormat
 ) -> None:
     real = libsndfile.encode_blocks
@@ -600,7 +603,7 @@ def test_full_disk_that_is_not_reported(
     ],
     ids=label,
 )
-def test_what_a_format_cannot_hold(
+def test_audio_that_a_format_cannot_store_is_refused(
     tmp_path: Path, tone: Tone, form: AudioFormat, channels: int, rate: int, match: str
 ) -> None:
     with pytest.raises(OutputError, match=match):
@@ -608,7 +611,7 @@ def test_what_a_format_cannot_hold(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_only_refused_by_the_encoder(
+def test_refusal_by_the_encoder_is_one_line(
     tmp_path: Path, tone: Tone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tonewood.audio_io.reader.why_unsupported", lambda *_: None)
@@ -616,7 +619,7 @@ def test_what_is_only_refused_by_the_encoder(
         write_recording(tmp_path / "a", tone(rate=96_000), 96_000, LOSSY[2])
 
 
-def test_samples_that_are_none(tmp_path: Path) -> None:
+def test_invalid_samples_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not finite"):
         write_recording(tmp_path / "a.wav", np.full((1, 9), np.nan, np.float32), 44_100, WAV16)
     for shape in ((9,), (0, 9), (2, 0)):
@@ -628,13 +631,13 @@ def test_samples_that_are_none(tmp_path: Path) -> None:
 # --- Folders and sums
 
 
-def test_audio_files_are_found_below_and_sorted(tmp_path: Path) -> None:
-    wanted = ["B/2.Flac", "a/1.wav", "a/b/3.OPUS", "z.mp3"]
-    for name in [*wanted, "a/.hidden.wav", ".git/x.wav", "a/notes.txt", "._z.mp3", "wav"]:
+def test_audio_files_are_found_below_a_folder_and_sorted(tmp_path: Path) -> None:
+    expected = ["B/2.Flac", "a/1.wav", "a/b/3.OPUS", "z.mp3"]
+    for name in [*expected, "a/.hidden.wav", ".git/x.wav", "a/notes.txt", "._z.mp3", "wav"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_audio_files(tmp_path)
-    assert [p.relative_to(tmp_path).as_posix() for p in found] == wanted
+    actual = find_audio_files(tmp_path)
+    assert [p.relative_to(tmp_path).as_posix() for p in actual] == expected
 
 
 def test_links_neither_loop_nor_list_twice(tmp_path: Path) -> None:
@@ -651,7 +654,7 @@ def test_links_neither_loop_nor_list_twice(tmp_path: Path) -> None:
     assert find_audio_files(takes) == [takes / "a.wav", takes / "linked" / "b.wav"]
 
 
-def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FolderError, match=r"no audio file below .*: add some"):
         find_audio_files(tmp_path)
     with pytest.raises(FolderError, match="does not exist"):
@@ -668,7 +671,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
         find_audio_files(tmp_path)
 
 
-def test_sha256(tmp_path: Path) -> None:
+def test_sha256_is_that_of_the_file(tmp_path: Path) -> None:
     content = io.BytesIO(bytes(range(256)) * 9999).getvalue()
     (tmp_path / "a").write_bytes(content)
     assert file_sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

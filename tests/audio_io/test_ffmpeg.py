@@ -91,18 +91,18 @@ def encode(
 def stereo(play: Play) -> Samples:
     """On the grid of 16 bits."""
     wave = play(FRAMES / 44_100 + 0.01, 44_100, 2, seed=4)[:, :FRAMES]
-    made: Samples = (np.rint(wave * 2**15) / 2**15).astype(np.float32)
-    return made
+    output: Samples = (np.rint(wave * 2**15) / 2**15).astype(np.float32)
+    return output
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.codec}{kind.suffix}")
-def test_every_sample_is_in_its_place(tmp_path: Path, stereo: Samples, kind: Kind) -> None:
+def test_decoded_samples_are_aligned(tmp_path: Path, stereo: Samples, kind: Kind) -> None:
     path = encode(tmp_path / f"a{kind.suffix}", stereo, kind.rate, kind.codec)
-    taken = read_recording(path)
-    assert (taken.rate, taken.channels, taken.format) == (kind.rate, 2, kind.found)
-    assert taken.samples.flags.c_contiguous
-    assert 0 <= taken.samples.shape[1] - FRAMES <= kind.spare
-    got = taken.samples[:, :FRAMES]
+    recording = read_recording(path)
+    assert (recording.rate, recording.channels, recording.format) == (kind.rate, 2, kind.found)
+    assert recording.samples.flags.c_contiguous
+    assert 0 <= recording.samples.shape[1] - FRAMES <= kind.spare
+    got = recording.samples[:, :FRAMES]
     if kind.exact:
         np.testing.assert_array_equal(got, stereo)
     middle = slice(4_000, -4_000)
@@ -114,28 +114,28 @@ def test_every_sample_is_in_its_place(tmp_path: Path, stereo: Samples, kind: Kin
 
 def test_wma_and_bare_aac_are_read(tmp_path: Path, stereo: Samples) -> None:
     for suffix, codec, container in ((".wma", "wmav2", "ASF"), (".aac", "aac", "ADTS")):
-        taken = read_recording(encode(tmp_path / f"a{suffix}", stereo, 44_100, codec))
-        assert taken.format.container == container
-        assert abs(taken.samples.shape[1] - FRAMES) <= 2_048  # neither says how long it is
+        recording = read_recording(encode(tmp_path / f"a{suffix}", stereo, 44_100, codec))
+        assert recording.format.container == container
+        assert abs(recording.samples.shape[1] - FRAMES) <= 2_048  # neither says how long it is
 
 
-def test_the_content_decides_and_not_the_name(tmp_path: Path, stereo: Samples) -> None:
+def test_container_is_detected_by_content(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.m4a", stereo, 44_100, "aac")
     renamed = path.rename(tmp_path / "a.wav")
     assert read_recording(renamed).format.container == "MP4"
 
 
-def test_apples_note_of_the_length_is_believed(tmp_path: Path, stereo: Samples) -> None:
+def test_itunes_length_cuts_the_padding(tmp_path: Path, stereo: Samples) -> None:
     note = f" 00000000 00000400 00000100 {FRAMES - 300:016X} 00000000"
     path = tmp_path / "a.m4a"
     encode(path, stereo, 44_100, "aac", options={"movflags": "use_metadata_tags"})
-    with av.open(str(path)) as there, av.open(str(tmp_path / "b.m4a"), "w") as made:
-        track = made.add_stream_from_template(there.streams.audio[0])
-        made.metadata["iTunSMPB"] = note
-        for packet in there.demux(there.streams.audio[0]):
+    with av.open(str(path)) as existing, av.open(str(tmp_path / "b.m4a"), "w") as output:
+        track = output.add_stream_from_template(existing.streams.audio[0])
+        output.metadata["iTunSMPB"] = note
+        for packet in existing.demux(existing.streams.audio[0]):
             if packet.size:
                 packet.stream = track
-                made.mux(packet)
+                output.mux(packet)
     file = ffmpeg.MediaFile(tmp_path / "b.m4a", "mov")
     with file:
         file._container = _Noted(file._container, note)
@@ -143,7 +143,7 @@ def test_apples_note_of_the_length_is_believed(tmp_path: Path, stereo: Samples) 
 
 
 @pytest.mark.parametrize(("stated", "kept"), [(300, 300), (20, 0)])
-def test_an_edit_list_ends_the_recording_unless_it_only_rounds(
+def test_edit_list_cuts_padding_but_not_rounding(
     tmp_path: Path, stereo: Samples, stated: int, kept: int
 ) -> None:
     path = encode(tmp_path / "a.mov", stereo, 44_100, "pcm_s16le")
@@ -162,21 +162,21 @@ class _Noted:
         return getattr(self._container, name)
 
 
-def test_a_long_recording_comes_in_small_blocks(tmp_path: Path, stereo: Samples) -> None:
+def test_a_long_recording_is_decoded_in_small_blocks(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.m4a", np.tile(stereo, (1, 20)), 44_100, "alac")
     sizes = [block.shape[1] for block in AudioReader(path).blocks()]
     assert sum(sizes) == 20 * FRAMES
     assert max(sizes) <= 3 * 16_384
 
 
-def test_the_first_track_is_taken_and_the_others_said(tmp_path: Path, stereo: Samples) -> None:
+def test_first_track_is_read_and_tracks_are_counted(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.mov", stereo, 44_100, "pcm_s16le", tracks=3)
     stream = AudioReader(path)
     assert stream.tracks == 3
     np.testing.assert_array_equal(np.concatenate(list(stream.blocks()), axis=1), stereo)
 
 
-def test_a_film_without_sound_is_refused(tmp_path: Path) -> None:
+def test_video_without_audio_is_refused(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream: Any = container.add_stream("mpeg4", rate=24)
         stream.width = stream.height = 16
@@ -189,7 +189,9 @@ def test_a_film_without_sound_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}], ids=["end", "start"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
-def test_cut_off(tmp_path: Path, stereo: Samples, share: float, options: dict[str, str]) -> None:
+def test_cut_off_file_is_refused(
+    tmp_path: Path, stereo: Samples, share: float, options: dict[str, str]
+) -> None:
     for suffix, codec in ((".m4a", "aac"), (".m4a", "alac"), (".mov", "pcm_s16le")):
         data = encode(tmp_path / f"a{suffix}", stereo, 44_100, codec, 1, options).read_bytes()
         (tmp_path / f"cut{suffix}").write_bytes(data[: round(share * len(data))])
@@ -199,14 +201,14 @@ def test_cut_off(tmp_path: Path, stereo: Samples, share: float, options: dict[st
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
-def test_a_cut_off_webm_is_noticed(tmp_path: Path, stereo: Samples, share: float) -> None:
+def test_cut_off_webm_is_refused(tmp_path: Path, stereo: Samples, share: float) -> None:
     data = encode(tmp_path / "a.webm", stereo, 48_000, "libopus").read_bytes()
     (tmp_path / "cut.webm").write_bytes(data[: round(share * len(data))])
     with pytest.raises(AudioError, match=r"promises 1\.0\d s, 0\.\d+ s could be read|damaged"):
         read_recording(tmp_path / "cut.webm")
 
 
-def test_a_header_that_promises_hours_costs_nothing(tmp_path: Path, stereo: Samples) -> None:
+def test_header_that_declares_hours_takes_no_memory(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.mov", stereo, 44_100, "pcm_s16le")
     data = path.read_bytes()
     at = data.index(b"stsz") + 12  # version and size of each sample come before the count
@@ -220,7 +222,7 @@ def test_a_header_that_promises_hours_costs_nothing(tmp_path: Path, stereo: Samp
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_noise_in_a_file_ends_in_one_line_or_in_sound(tmp_path: Path, stereo: Samples, seed: int) -> None:
+def test_noise_in_a_file_gives_audio_or_one_error(tmp_path: Path, stereo: Samples, seed: int) -> None:
     rng = np.random.default_rng(seed)
     suffix, codec, rate = [(".m4a", "aac", 44_100), (".webm", "libopus", 48_000)][seed % 2]
     data = bytearray(encode(tmp_path / f"a{suffix}", stereo, rate, codec).read_bytes())
@@ -236,7 +238,7 @@ def test_noise_in_a_file_ends_in_one_line_or_in_sound(tmp_path: Path, stereo: Sa
 @pytest.mark.parametrize(
     "start", [b"\0\0\0\x20ftypM4A ", b"\x1a\x45\xdf\xa3", ffmpeg._ASF_MAGIC, b"\xff\xf1"]
 )
-def test_a_magic_word_alone_is_no_recording(tmp_path: Path, start: bytes) -> None:
+def test_magic_number_alone_is_refused(tmp_path: Path, start: bytes) -> None:
     for rest in (b"", bytes(4_000), np.random.default_rng(1).bytes(4_000)):
         (tmp_path / "a.m4a").write_bytes(start + rest)
         with pytest.raises(AudioError) as caught:
@@ -244,7 +246,7 @@ def test_a_magic_word_alone_is_no_recording(tmp_path: Path, start: bytes) -> Non
         assert "\n" not in str(caught.value)
 
 
-def test_a_playlist_opens_nothing(tmp_path: Path, stereo: Samples) -> None:
+def test_playlist_opens_no_other_file(tmp_path: Path, stereo: Samples) -> None:
     encode(tmp_path / "secret.m4a", stereo, 44_100, "aac")
     for name, text in (
         ("a.m4a", f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:{tmp_path}/secret.m4a\n"),
@@ -255,7 +257,7 @@ def test_a_playlist_opens_nothing(tmp_path: Path, stereo: Samples) -> None:
             read_recording(tmp_path / name)
 
 
-def test_names_of_any_bytes(tmp_path: Path, stereo: Samples) -> None:
+def test_media_file_names_may_be_any_bytes(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "a.m4a", stereo, 44_100, "alac")
     odd = tmp_path / "\udcff\n.m4a"
     path.rename(odd)
@@ -273,18 +275,20 @@ def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
     assert AudioFormat.for_path("a.wav", AudioFormat("MP4", "ALAC_24")).subtype == "PCM_24"
     assert default_output_name(Path("take.MOV")) == Path("take.flac")
     assert default_output_name(Path("take.wav")) == Path("take.wav")
-    with pytest.raises(CallError, match=r"a\.m4a ends in '\.m4a', which is no .* \.flac"):
+    with pytest.raises(CallError, match=r"a\.m4a ends in '\.m4a', which is not an .* \.flac"):
         AudioFormat.for_path("a.m4a", probe_audio(path).format)
     with pytest.raises(CallError, match=r"name one such as \.wav or \.flac"):
         plan_file_jobs([path], tmp_path / "a.m4a")
 
 
-def test_a_video_is_enhanced(tmp_path: Path, play: Play, model_file: Path, run: Callable[..., Any]) -> None:
+def test_video_is_enhanced_to_flac(
+    tmp_path: Path, play: Play, model_file: Path, run: Callable[..., Any]
+) -> None:
     wave = play(1.5, 22_050, 2, seed=2)
     path = encode(tmp_path / "in.mov", wave, 22_050, "pcm_s16le", tracks=2)
-    done = run("enhance", path, "-m", model_file, "-o", tmp_path / "out", "--steps", "2", "--json")
-    assert done.code == 0, done.err
-    assert any("2 audio tracks; the first was taken" in it for it in done.objects[0]["warnings"])
+    result = run("enhance", path, "-m", model_file, "-o", tmp_path / "out", "--steps", "2", "--json")
+    assert result.code == 0, result.err
+    assert any("2 audio tracks; the first was taken" in item for item in result.objects[0]["warnings"])
     out = tmp_path / "out" / "in.flac"
     info = soundfile.info(out)
     assert (info.frames, info.samplerate, info.channels) == (wave.shape[1], 22_050, 2)
@@ -295,16 +299,16 @@ def test_a_video_is_enhanced(tmp_path: Path, play: Play, model_file: Path, run: 
     assert (tmp_path / "again" / "in.flac").read_bytes() == out.read_bytes()
 
 
-def test_without_pyav_one_line_says_what_to_install(
+def test_missing_pyav_names_the_extra(
     tmp_path: Path, stereo: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = encode(tmp_path / "a.m4a", stereo, 44_100, "aac")
     monkeypatch.setattr(ffmpeg, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[media\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[media\]'"):
         read_recording(path)
     with pytest.raises(FolderError, match=r"only recordings such as a\.m4a, .*\[media\]"):
         find_audio_files(tmp_path)
     soundfile.write(tmp_path / "b.wav", stereo.T, 44_100)
-    assert [it.name for it in find_audio_files(tmp_path)] == ["b.wav"]
+    assert [item.name for item in find_audio_files(tmp_path)] == ["b.wav"]
     monkeypatch.undo()
-    assert [it.name for it in find_audio_files(tmp_path)] == ["a.m4a", "b.wav"]
+    assert [item.name for item in find_audio_files(tmp_path)] == ["a.m4a", "b.wav"]

@@ -30,95 +30,91 @@ def explained(samples: Any, rate: int, model: Model, **how: Any) -> Any:
 
 @pytest.mark.parametrize("side", ["reference", "source"])
 @pytest.mark.parametrize("method", ["cam", "integrated"])
-def test_map_and_bias_are_the_logit_of_what_is_scored(
-    model: Model, play: Play, side: str, method: str
-) -> None:
+def test_map_and_bias_sum_to_logit(model: Model, play: Play, side: str, method: str) -> None:
     wave = play(3.4, 22_050, 2)
     wave[:, 21_500:44_600] = 0  # a window that nobody hears
-    found = explained(wave, 22_050, model, side=side, method=method)
+    explanation = explained(wave, 22_050, model, side=side, method=method)
     along = score_windows(model.scorer, scorer_input(to_analysis_rate(wave, 22_050, model), model)).double()
     logits = torch.logit(along) * (-1 if side == "reference" else 1)
-    assert found.windows == len(along) == 3
-    assert found.logit == pytest.approx(float(logits.mean()), abs=1e-4)  # float32 scores
-    assert abs(found.map_mean + found.base - found.logit) < 1e-6
-    assert found.residual < 1e-6
-    assert found.score == pytest.approx(score_array(wave, 22_050, model).scorer, abs=1e-6)
+    assert explanation.windows == len(along) == 3
+    assert explanation.logit == pytest.approx(float(logits.mean()), abs=1e-4)  # float32 scores
+    assert abs(explanation.map_mean + explanation.base - explanation.logit) < 1e-6
+    assert explanation.residual < 1e-6
+    assert explanation.score == pytest.approx(score_array(wave, 22_050, model).scorer, abs=1e-6)
 
 
-def test_the_exactness_holds_on_real_recordings(corpora: Path) -> None:
+def test_map_and_bias_sum_to_logit_on_real_recordings(corpora: Path) -> None:
     model = load_model("cello")
     for path in sorted((corpora / "real_cello" / "test" / "good").glob("*.flac"))[:2]:
         recording = read_recording(path)
-        found = explained(recording.samples, recording.rate, model)
-        assert found.residual < 1e-6
-        assert abs(found.map_mean + found.base - found.logit) < 1e-6
-        assert found.score == pytest.approx(
+        explanation = explained(recording.samples, recording.rate, model)
+        assert explanation.residual < 1e-6
+        assert abs(explanation.map_mean + explanation.base - explanation.logit) < 1e-6
+        assert explanation.score == pytest.approx(
             score_array(recording.samples, recording.rate, model).scorer, abs=1e-6
         )
 
 
 def test_windows_that_do_not_overlap_average_to_the_logit(model: Model, play: Play) -> None:
     wave = play(3.0)[:, :47_900]  # 300 frames
-    found = explained(wave, 16_000, model)
-    assert found.evidence.shape == (48, 300)
-    assert float(found.evidence.mean()) == pytest.approx(found.logit, abs=1e-6)
-    assert float(np.mean(found.along)) == pytest.approx(found.logit, abs=1e-6)
+    explanation = explained(wave, 16_000, model)
+    assert explanation.evidence.shape == (48, 300)
+    assert float(explanation.evidence.mean()) == pytest.approx(explanation.logit, abs=1e-6)
+    assert float(np.mean(explanation.frame_evidence)) == pytest.approx(explanation.logit, abs=1e-6)
 
 
-def test_what_is_not_scored_has_no_evidence(model: Model, play: Play) -> None:
+def test_silent_windows_have_no_evidence(model: Model, play: Play) -> None:
     wave = play(4.0)
     wave[:, 15_700:32_300] = 0
-    along = explained(wave, 16_000, model).along
+    along = explained(wave, 16_000, model).frame_evidence
     silent = np.isnan(along)
     assert silent[105:195].all()
     assert not silent[:95].any()
     assert not silent[205:].any()
 
 
-def test_the_other_class_is_the_same_turned_over(model: Model, play: Play) -> None:
+def test_other_class_has_opposite_evidence(model: Model, play: Play) -> None:
     one, other = (explained(play(1.2), 16_000, model, side=side) for side in ("reference", "source"))
     torch.testing.assert_close(one.evidence, -other.evidence)
     assert one.logit == -other.logit
     np.testing.assert_allclose(one.octaves, -other.octaves)
 
 
-def test_two_bodies_differ_in_their_octaves(model: Model, play: Play) -> None:
+def test_octaves_show_the_formant(model: Model, play: Play) -> None:
     # 600 Hz is the reference's formant, 2500 Hz the source's.
-    for side, formant, wanted, other in (
+    for side, formant, expected, other in (
         ("reference", 600.0, 500, 2_000), ("source", 2_500.0, 2_000, 500),
     ):  # fmt: skip
-        found = explained(play(3.0, formant_hz=formant, seed=7), 16_000, model, side=side)
-        assert found.logit > 0
-        by_hz = dict(zip(OCTAVE_CENTERS_HZ, found.octaves, strict=True))
-        assert by_hz[wanted] + by_hz[other] > 0
-        assert found.octaves.sum() > 0
+        explanation = explained(play(3.0, formant_hz=formant, seed=7), 16_000, model, side=side)
+        assert explanation.logit > 0
+        by_hz = dict(zip(OCTAVE_CENTERS_HZ, explanation.octaves, strict=True))
+        assert by_hz[expected] + by_hz[other] > 0
+        assert explanation.octaves.sum() > 0
 
 
-def test_a_true_map_holds(model: Model, play: Play) -> None:
-    found = explain_recording(play(2.0), 16_000, model, parts=False, method="integrated")
-    assert found.faithfulness.is_faithful
-    deletion, insertion = found.faithfulness.deletion, found.faithfulness.insertion
+def test_correct_map_is_faithful(model: Model, play: Play) -> None:
+    explanation = explain_recording(play(2.0), 16_000, model, parts=False, method="integrated")
+    assert explanation.faithfulness.is_faithful
+    deletion, insertion = explanation.faithfulness.deletion, explanation.faithfulness.insertion
     assert float(deletion[0]) == pytest.approx(float(insertion[-1]), abs=1e-4)
-    assert float(deletion[0]) == pytest.approx(found.logit, abs=1e-3)
+    assert float(deletion[0]) == pytest.approx(explanation.logit, abs=1e-3)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2)])
-def test_what_was_used_and_what_was_not_sum_to_the_recording(
-    model: Model, play: Play, rate: int, channels: int
-) -> None:
+def test_evidence_and_rest_sum_to_recording(model: Model, play: Play, rate: int, channels: int) -> None:
     wave = play(1.3, rate, channels)
     sounds = filter_by_evidence(wave, rate, explained(wave, rate, model, side="source"), model)
     assert sounds is not None
-    before = [it.samples / np.float32(10 ** (it.gain_db / 20)) for it in sounds]
+    before = [sound.samples / np.float32(10 ** (sound.gain_db / 20)) for sound in sounds]
     assert before[0].shape == wave.shape
     np.testing.assert_allclose(before[0] + before[1], wave, atol=1e-6)
     for part in before:  # neither is all of it
         assert 0.01 < np.square(part).sum() / np.square(wave).sum() < 0.99
-    for it in sounds:
-        assert it.peak_limited or it.loudness_after == pytest.approx(it.loudness_before, abs=0.1)
+    for sound in sounds:
+        assert sound.peak_limited or sound.loudness_after == pytest.approx(sound.loudness_before, abs=0.1)
 
 
-def test_the_soft_mask_lets_through_what_speaks_for_the_class(model: Model) -> None:
+def test_evidence_mask_passes_positive_evidence(model: Model) -> None:
     evidence = torch.full((48, 100), -1.0)
     evidence[20:30, 40:60] = 2.0
     mask = evidence_mask(evidence, model)
@@ -133,16 +129,16 @@ def test_the_soft_mask_lets_through_what_speaks_for_the_class(model: Model) -> N
 
 
 def test_parts_have_names_and_weights(model: Model, play: Play) -> None:
-    found = explain_recording(play(1.5), 16_000, model, draws=1)
-    assert found.parts is not None
-    assert len(found.parts.labels) == found.evidence.shape[1]
-    sums = found.part_sums(0.01)
+    explanation = explain_recording(play(1.5), 16_000, model, draws=1)
+    assert explanation.parts is not None
+    assert len(explanation.parts.labels) == explanation.evidence.shape[1]
+    sums = explanation.part_sums(0.01)
     assert sums is not None
-    heard = np.isfinite(found.frame_evidence)
-    assert sums.seconds.sum() == pytest.approx(0.01 * heard.sum())
-    assert sums.evidence.sum() == pytest.approx(0.01 * found.frame_evidence[heard].sum())
+    scored = np.isfinite(explanation.frame_evidence)
+    assert sums.seconds.sum() == pytest.approx(0.01 * scored.sum())
+    assert sums.evidence.sum() == pytest.approx(0.01 * explanation.frame_evidence[scored].sum())
 
 
-def test_a_class_that_is_none(model: Model, play: Play) -> None:
-    with pytest.raises(CallError, match="class is 'good'; choose reference or source"):
+def test_unknown_class_is_refused(model: Model, play: Play) -> None:
+    with pytest.raises(CallError, match="--for is 'good': choose reference or source"):
         explain_recording(play(1.0), 16_000, model, side="good")  # type: ignore[arg-type]

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tonewood.errors import ModelError, OutputError
-from tonewood.model import model as container
+from tonewood.model import model_file as container
 from tonewood.model.card import Quartiles
 from tonewood.model.model import Model, load_model
 
 
 def header(content: bytes) -> dict[str, Any]:
     (length,) = struct.unpack("<Q", content[:8])
-    found: dict[str, Any] = json.loads(content[8 : 8 + length])
-    return found
+    actual: dict[str, Any] = json.loads(content[8 : 8 + length])
+    return actual
 
 
 def with_metadata(content: bytes, **changes: str | None) -> bytes:
@@ -34,7 +34,7 @@ def with_metadata(content: bytes, **changes: str | None) -> bytes:
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
-def test_a_model_comes_back_whole(model: Model, model_file: Path) -> None:
+def test_saved_model_loads_equal(model: Model, model_file: Path) -> None:
     back = load_model(model_file)
     assert back.name == "tiny"
     assert back.settings == model.settings
@@ -51,7 +51,7 @@ def test_a_model_comes_back_whole(model: Model, model_file: Path) -> None:
     assert all(torch.equal(v, stored[k]) for k, v in back.priors.tensors().items())
 
 
-def test_saving_again_gives_the_same_bytes_and_replaces_nothing(model_file: Path, tmp_path: Path) -> None:
+def test_saving_is_reproducible_and_replaces_nothing(model_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tonewood"
     load_model(model_file).save(path)
     assert path.read_bytes() == model_file.read_bytes()
@@ -59,7 +59,7 @@ def test_saving_again_gives_the_same_bytes_and_replaces_nothing(model_file: Path
         load_model(model_file).save(path)
 
 
-def test_the_digest_leaves_the_card_alone_but_nothing_else(model: Model, model_file: Path) -> None:
+def test_digest_depends_on_everything_but_the_card(model: Model, model_file: Path) -> None:
     content = model_file.read_bytes()
     assert header(content)["__metadata__"]["format"] == "tonewood"
     noted = model.card.model_copy(update={"notice": "x", "seconds": 1.0})
@@ -70,7 +70,7 @@ def test_the_digest_leaves_the_card_alone_but_nothing_else(model: Model, model_f
 
 @given(data=st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_damage_is_one_clear_line(data: st.DataObject, model_file: Path, tmp_path: Path) -> None:
+def test_any_damage_is_one_error(data: st.DataObject, model_file: Path, tmp_path: Path) -> None:
     content = bytearray(model_file.read_bytes())
     # Half of the damage to the header, which is read with care, half anywhere.
     (length,) = struct.unpack("<Q", content[:8])
@@ -100,14 +100,14 @@ def test_any_damage_is_one_clear_line(data: st.DataObject, model_file: Path, tmp
         b"PK\x03\x04" + bytes(100),
     ],
 )
-def test_other_files_are_no_models(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tonewood"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"is not a Tonewood model, or is damaged"):
         load_model(path)
 
 
-def test_other_safetensors_are_no_models(tmp_path: Path) -> None:
+def test_other_safetensors_files_are_refused(tmp_path: Path) -> None:
     for metadata in (None, {"format": "pt"}, {"format": "tonewood", "version": "2"}):
         save_file({"a": torch.zeros(3)}, tmp_path / "a.tonewood", metadata)
         with pytest.raises(ModelError, match="is not a Tonewood model"):
@@ -142,10 +142,10 @@ def test_an_unknown_version_is_named(model_file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["settings", "card", "sha256"])
-def test_missing_or_altered_metadata_is_damage(model_file: Path, tmp_path: Path, part: str) -> None:
+def test_missing_or_changed_metadata_is_refused(model_file: Path, tmp_path: Path, part: str) -> None:
     content = model_file.read_bytes()
-    kept = header(content)["__metadata__"][part]
-    for value in (None, "", kept[:-1] + ("0" if kept[-1] != "0" else "1")):
+    before = header(content)["__metadata__"][part]
+    for value in (None, "", before[:-1] + ("0" if before[-1] != "0" else "1")):
         path = tmp_path / "a.tonewood"
         path.write_bytes(with_metadata(content, **{part: value}))
         with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
@@ -154,17 +154,19 @@ def test_missing_or_altered_metadata_is_damage(model_file: Path, tmp_path: Path,
     load_model(path)
 
 
-def test_places_without_a_model(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_paths_are_refused(
+    tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ModelError, match=r"no\\nway is neither a model file nor a bundled model"):
         load_model("no\nway")
     with pytest.raises(ModelError, match=r"cannot be read \(is a directory\)"):
         load_model(tmp_path)
     monkeypatch.setattr(container, "_MAX_MODEL_BYTES", 1_000)
-    with pytest.raises(ModelError, match="is no Tonewood model: one is under"):
+    with pytest.raises(ModelError, match="is not a Tonewood model: one has less than"):
         load_model(model_file)
 
 
-def test_a_bundled_model_goes_by_its_name(
+def test_bundled_model_loads_by_name(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.resources.files", lambda _: model_file.parent)
@@ -175,12 +177,12 @@ def test_a_bundled_model_goes_by_its_name(
         load_model("large")
 
 
-def test_bundled_models_are_small_and_whole() -> None:
+def test_bundled_models_are_small_and_valid() -> None:
     for name, place in container.bundled_models().items():
         assert len(place.read_bytes()) < 2e6
-        made = load_model(name)
-        assert made.name == name
-        assert made.card.notice
+        output = load_model(name)
+        assert output.name == name
+        assert output.card.notice
 
 
 def test_quartiles() -> None:

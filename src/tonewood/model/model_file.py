@@ -1,0 +1,192 @@
+"""Model file: a safetensors file whose metadata hold settings, card and a checksum.
+
+Tensors are data and metadata are JSON, so reading executes nothing. This module does not load torch.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, deserialize
+
+from tonewood.errors import ModelError, printable
+from tonewood.model.card import ModelCard
+from tonewood.settings import ModelSettings
+
+FORMAT_VERSION = 2
+MODEL_SUFFIX = ".tonewood"
+_MAX_MODEL_BYTES = 256 * 2**20  # a model has about 1 MB; larger files are refused unread
+_MAX_HEADER_BYTES = 2**20
+
+# Checksums use torch's names of the dtypes.
+_DTYPE_NAMES = {
+    "F64": "torch.float64", "F32": "torch.float32", "F16": "torch.float16", "I64": "torch.int64",
+    "I32": "torch.int32", "I16": "torch.int16", "BOOL": "torch.bool",
+}  # fmt: skip
+
+
+class TensorRecord(NamedTuple):
+    """Tensor of a file; its data are little-endian, in C order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """Content of a model file, with its checksum verified.
+
+    Parameters
+    ----------
+    name : str
+        Stem of the file's name.
+    content : bytes
+        The whole file.
+    """
+
+    name: str
+    content: bytes
+    settings: ModelSettings
+    card: ModelCard
+    tensors: Mapping[str, TensorRecord]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the `Model` in this file; see `model_digest`."""
+        return model_digest(self.settings, {name: tensor.data for name, tensor in self.tensors.items()})
+
+
+def read_model_file(model: str | Path) -> ModelFile:
+    """Read a model file, or a bundled model by its name, and verify that it is complete.
+
+    Raises
+    ------
+    ModelError
+        The file does not exist, is damaged, has an unknown version, or is not a model.
+    """
+    path = bundled_models().get(str(model)) or Path(model)
+    name = printable(str(model))
+    content = _read_bytes(path, name)
+    try:
+        metadata = split_header(content)[0]["__metadata__"]
+        if metadata.get("format") != "tonewood":
+            raise damaged_model_error(name)
+        if metadata.get("version") != str(FORMAT_VERSION):
+            raise ModelError(
+                f"{name} has format version {metadata.get('version')}; this Tonewood reads "
+                f"{FORMAT_VERSION}: update Tonewood or train the model again"
+            )
+        tensors = read_tensors(content)
+        settings, card = metadata["settings"], metadata["card"]
+        if metadata["sha256"] != model_checksum(settings, card, tensors):
+            raise damaged_model_error(name)
+        return ModelFile(
+            name=Path(str(model)).stem,
+            content=content,
+            settings=ModelSettings.model_validate_json(settings),
+            card=ModelCard.model_validate_json(card),
+            tensors=tensors,
+        )
+    except (ValidationError, SafetensorError, RecursionError) as error:
+        raise damaged_model_error(name) from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged_model_error(name) from None
+
+
+def serialize_model(content: bytes, settings: ModelSettings, card: ModelCard) -> bytes:
+    """Return a model file of a safetensors file without metadata.
+
+    Keys of the header are sorted, so that the same model is always the same bytes.
+    """
+    header, data = split_header(content)
+    settings_json, card_json = settings.model_dump_json(), card.model_dump_json()
+    header["__metadata__"] = {
+        "format": "tonewood",
+        "version": str(FORMAT_VERSION),
+        "settings": settings_json,
+        "card": card_json,
+        "sha256": model_checksum(settings_json, card_json, read_tensors(content)),
+    }
+    head = json.dumps(header, sort_keys=True).encode()
+    head += b" " * (-len(head) % 8)  # safetensors aligns tensors to 8 bytes
+    return struct.pack("<Q", len(head)) + head + data
+
+
+def model_digest(settings: ModelSettings, tensors: Mapping[str, bytes]) -> str:
+    """Return the hexadecimal SHA-256 of settings and tensors; the card does not change it."""
+    # Without a predictor the digest is that of models from before predictors existed.
+    excluded = None if settings.predictor.taught else {"predictor"}
+    hasher = hashlib.sha256(settings.model_dump_json(exclude=excluded).encode())
+    for name, data in sorted(tensors.items()):
+        hasher.update(name.encode())
+        hasher.update(data)
+    return hasher.hexdigest()
+
+
+def model_checksum(settings: str, card: str, tensors: Mapping[str, TensorRecord]) -> str:
+    """Return the hexadecimal SHA-256 of everything in a model file, from settings and card as JSON."""
+    hasher = hashlib.sha256(f"{settings}\n{card}\n".encode())
+    for name, (dtype, shape, data) in sorted(tensors.items()):
+        hasher.update(f"{name} {_DTYPE_NAMES[dtype]} {shape}\n".encode())
+        hasher.update(data)
+    return hasher.hexdigest()
+
+
+def bundled_models() -> dict[str, Traversable]:
+    """Return the models that come with Tonewood, by name."""
+    folder = resources.files("tonewood.bundled")
+    return {
+        item.name.removesuffix(MODEL_SUFFIX): item
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.endswith(MODEL_SUFFIX)
+    }
+
+
+def damaged_model_error(name: str) -> ModelError:
+    """Return the error for a file that is not a model, or is damaged."""
+    return ModelError(f"{name} is not a Tonewood model, or is damaged: train or fetch it again")
+
+
+def split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return header and data of a safetensors file; ValueError if it is not one."""
+    if len(content) < 8:
+        raise ValueError
+    (length,) = struct.unpack("<Q", content[:8])
+    # A large header is refused before it is parsed: JSON grows in memory.
+    if length > min(len(content) - 8, _MAX_HEADER_BYTES):
+        raise ValueError
+    header: Any = json.loads(content[8 : 8 + length])
+    if not isinstance(header, dict):
+        raise ValueError
+    return header, content[8 + length :]
+
+
+def read_tensors(content: bytes) -> dict[str, TensorRecord]:
+    """Return the tensors of a safetensors file, in the order of their data; SafetensorError if damaged."""
+    return {
+        name: TensorRecord(tensor["dtype"], tuple(tensor["shape"]), bytes(tensor["data"]))
+        for name, tensor in deserialize(content)  # type: ignore[no-untyped-call]
+    }
+
+
+def _read_bytes(path: Traversable, name: str) -> bytes:
+    try:
+        if isinstance(path, Path) and path.stat().st_size > _MAX_MODEL_BYTES:
+            raise ModelError(f"{name} is not a Tonewood model: one has less than {_MAX_MODEL_BYTES >> 20} MB")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(
+            f"{name} is neither a model file nor a bundled model: give a path, or one of: "
+            f"{', '.join(bundled_models()) or 'none here'}"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ModelError(f"{name} cannot be read ({reason}): check the file") from None
