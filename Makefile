@@ -7,6 +7,8 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Each process gets neighbouring tests, so that most modules' fixtures are set up once.
+PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 CORPORA ?= $(TONEWOOD_CORPORA)
 # Seed of the melodies of `make corpus`.
@@ -41,11 +43,11 @@ test: $(STAMP) browser
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pip-licenses --output-file /dev/null >/dev/null
-	$(BIN)/pytest -q -n $(JOBS) --durations 10 --durations-min 10
+	$(PYTEST) --durations 10 --durations-min 10
 
 unit: export OMP_NUM_THREADS = 1
 unit: $(STAMP)
-	$(BIN)/pytest -q -n $(JOBS) -m unit
+	$(PYTEST) -m unit
 
 # Browser tests need Chromium and axe-core. They are skipped without.
 browser:
@@ -75,7 +77,7 @@ release-tools: $(STAMP)
 coverage: export OMP_NUM_THREADS = 1
 coverage: release-tools browser
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q -n $(JOBS) -W ignore::coverage.exceptions.CoverageWarning
+	$(BIN)/coverage run -m pytest -q -n $(JOBS) --dist worksteal -W ignore::coverage.exceptions.CoverageWarning
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered --sort=cover
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = ["tests/studio/test_contract.py", "tests/listening/test_contract.py"]
+TESTS = ["tests/studio/test_openapi.py", "tests/listening/test_openapi.py"]
 
 
 def main() -> int:

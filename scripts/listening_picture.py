@@ -46,12 +46,12 @@ def main() -> None:
 def _screen(root: Path, kind: str, scheme: str) -> bytes:
     """Return a picture (PNG) of a question while a sound plays."""
     folders = [_condition(root / kind / name, hz) for name, hz in CONDITIONS.items()]
-    found = list(stimuli.pieces_from_conditions(folders[1:]))
+    pieces = list(stimuli.pieces_from_conditions(folders[1:]))
     if kind == "mushra":
-        found = stimuli.add_reference(found, folders[0])
+        pieces = stimuli.add_reference(pieces, folders[0])
     reference = "good" if kind == "mushra" else None
     plan = builder.make_plan(kind=kind, seconds=5.0, checked=False, reference=reference, title="Two cellos")
-    *_, test = builder.build_listening_test(found, plan, root / kind / "test")
+    *_, test = builder.build_listening_test(pieces, plan, root / kind / "test")
     assert isinstance(test, ListeningTest)
     guarded = web.secure(create_listening_app(test, root / kind / "test"), token=test.access_token)
     server = uvicorn.Server(uvicorn.Config(guarded, port=0, log_level="error", ws="none"))
@@ -66,11 +66,11 @@ def _screen(root: Path, kind: str, scheme: str) -> bytes:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, **more)
         page.goto(web.server_url("127.0.0.1", port, test.access_token))
         _begin(page)
-        made = page.screenshot()
+        screenshot = page.screenshot()
         browser.close()
     server.should_exit = True
     thread.join(10)
-    return made
+    return screenshot
 
 
 def _begin(page: Page) -> None:

@@ -31,7 +31,7 @@ def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:  #
             yield f"{path}{name}", command
 
 
-def listed(command: Any) -> str:  # noqa: ANN401
+def option_list(command: Any) -> str:  # noqa: ANN401
     """Return a Markdown list of the arguments, options and defaults of a command."""
     lines = []
     for param in command.params:
@@ -54,9 +54,9 @@ def _default(param: Any) -> str:  # noqa: ANN401
     return "" if param.default in (None, "") else f" (default `{param.default}`)"
 
 
-def filled(text: str, known: dict[str, Any]) -> str:
+def fill_lists(text: str, known: dict[str, Any]) -> str:
     """Return a page with its lists filled in."""
-    return BLOCK.sub(lambda m: f"{m[1]}\n{listed(known[m[2]])}\n{m[3]}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}\n{option_list(known[m[2]])}\n{m[3]}", text)
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
     known, stale = dict(commands()), []
     for page in sorted(PAGES.glob("*.md")):
         text = page.read_text("utf-8")
-        new = filled(text, known)
+        new = fill_lists(text, known)
         if new != text:
             stale.append(page.name)
             if not check:

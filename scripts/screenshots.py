@@ -44,10 +44,10 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as driver:
         root = Path(temporary) / "Recordings"
-        lay_folders(root)
+        write_folders(root)
         path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))))
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        with served(Path(temporary) / "studio", root) as address:
+        with run_studio(Path(temporary) / "studio", root) as address:
             tour(browser, address, lambda name, page: keep(output / f"studio-{name}.png", page))
         browser.close()
 
@@ -108,7 +108,7 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
     page.wait_for_selector(".recents a")
     shot("home", page)
     folder(page, address, shot)
-    teach(page, address, shot)
+    train(page, address, shot)
 
 
 def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
@@ -125,7 +125,7 @@ def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
     shot("folder", page)
 
 
-def teach(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
+def train(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
     """Audit two folders and start a training."""
     page.goto(f"{address}#/train")
     choose(page, "reference folder", "Good cello")
@@ -196,7 +196,7 @@ def keep(path: Path, page: Page) -> None:
 
 
 @contextmanager
-def served(folder: Path, root: Path) -> Iterator[str]:
+def run_studio(folder: Path, root: Path) -> Iterator[str]:
     """Run a studio during a block; yield its address."""
     command = [sys.executable, "-m", "tonewood", "studio", "--port", "0", "--no-browser"]
     command += ["--folder", str(folder), "--root", str(root), "-m", MODEL]
@@ -208,7 +208,7 @@ def served(folder: Path, root: Path) -> Iterator[str]:
             process.terminate()
 
 
-def lay_folders(root: Path) -> None:
+def write_folders(root: Path) -> None:
     """Write folders to enhance and for training: excerpts of the example, plain and enhanced."""
     samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
     good = enhance(samples.T, rate, load(MODEL)).samples.T

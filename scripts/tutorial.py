@@ -3,7 +3,7 @@
     python scripts/tutorial.py
 
 Every `console` block of the page is run, in order, in one empty folder that holds `take.flac`, a
-piece of the bundled example; what it answers takes the place of what stands there. Sounds go to
+piece of the bundled example; the output replaces the output on the page. Sounds go to
 `docs/sounds/`, pictures, in 256 colours, to `docs/images/tutorial-*.png`.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         cut(place / "take.flac")
-        page = BLOCK.sub(lambda found: answered(found[1], place), PAGE.read_text("utf-8"))
+        page = BLOCK.sub(lambda match: run_block(match[1], place), PAGE.read_text("utf-8"))
         for name in SOUNDS:
             keep_sound(place / name, ROOT / "docs" / "sounds" / name)
         for picture in sorted(place.glob("*.png")):
@@ -50,9 +50,9 @@ def cut(path: Path) -> None:
     soundfile.write(path, piece, rate, subtype="PCM_16")
 
 
-def answered(block: str, place: Path) -> str:
+def run_block(block: str, place: Path) -> str:
     """Run the lines of a block that start with `$`; return it with their output."""
-    told = []
+    output_lines = []
     for line in block.splitlines():
         if not line.startswith("$ "):
             continue
@@ -66,22 +66,22 @@ def answered(block: str, place: Path) -> str:
             text=True,
             check=True,
         )
-        told += [line, ran.stdout.rstrip()]
-    return "```console\n" + "\n".join(told) + "\n```"
+        output_lines += [line, ran.stdout.rstrip()]
+    return "```console\n" + "\n".join(output_lines) + "\n```"
 
 
-def keep_sound(made: Path, path: Path) -> None:
+def keep_sound(source: Path, path: Path) -> None:
     """Copy a sound, if it is small enough for a page."""
-    size = made.stat().st_size
-    assert size <= MOST_BYTES, f"{made.name} has {size} bytes: choose a shorter piece"
+    size = source.stat().st_size
+    assert size <= MOST_BYTES, f"{source.name} has {size} bytes: choose a shorter piece"
     path.parent.mkdir(exist_ok=True)
-    shutil.copy(made, path)
+    shutil.copy(source, path)
     print(f"{path} {size // 1000} kB")
 
 
-def keep_picture(made: Path, path: Path) -> None:
+def keep_picture(source: Path, path: Path) -> None:
     """Write a picture as wide as a page, in 256 colours."""
-    with Image.open(made) as image:
+    with Image.open(source) as image:
         height = round(image.height * WIDTH / image.width)
         small = image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
         reduced = small.quantize(256, dither=Image.Dither.NONE)

@@ -1,4 +1,4 @@
-"""`tonewood listen`: every sub-command, and wrong calls of each kind."""
+"""`tonewood listen`: every sub-command, and invalid calls."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def new(folders: Path, out: Path, *more: object) -> list[object]:
     return ["listen", "new", "--conditions", *both, "-o", out, "--seconds", 5, "--no-checks", *more]
 
 
-def answered(folder: Path, listeners: int = 3) -> None:
+def answer_all(folder: Path, listeners: int = 3) -> None:
     test, answers = (
         definition.load_listening_test(folder),
         AnswerDatabase(folder / definition.ANSWERS_FILE),
@@ -48,24 +48,24 @@ def answered(folder: Path, listeners: int = 3) -> None:
 
 
 @pytest.mark.parametrize("command", ["new", "serve", "results", "delete", "export", "import"])
-def test_every_command_explains_itself(run: Run, command: str) -> None:
+def test_each_command_has_help(run: Run, command: str) -> None:
     ran = run("listen", command, "--help")
     assert ran.code == 0
     assert ran.out.startswith(f"Usage: tonewood listen {command} ")
 
 
-def test_from_folders_to_a_report_and_back(run: Run, folders: Path, tmp_path: Path) -> None:
+def test_folders_to_report_and_deletion(run: Run, folders: Path, tmp_path: Path) -> None:
     out = tmp_path / "test"
     ran = run(*new(folders, out, "--json", "--expect", 0.8))
     assert ran.code == 0, ran.err
-    (told,) = ran.objects
-    assert (told["conditions"], told["trials"], told["stimuli"]) == (["one", "two"], 4, 8)
-    assert told["power"]["expected"] == 0.8
+    (reported,) = ran.objects
+    assert (reported["conditions"], reported["trials"], reported["stimuli"]) == (["one", "two"], 4, 8)
+    assert reported["power"]["expected"] == 0.8
     assert re.search(r"^listeners  \d+ needed", run(*new(folders, tmp_path / "t2")).out, re.MULTILINE)
     ran = run("listen", "results", out)
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert "has no answers yet" in ran.err
-    answered(out)
+    answer_all(out)
     ran = run("listen", "results", out, "-o", tmp_path / "report", "--json")
     assert ran.code == 0, ran.err
     assert ran.objects[0]["pairs"][0]["answers"]["total"] == 12
@@ -118,7 +118,7 @@ def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, 
     call = ("listen", "new", "--conditions", *many, "--kind", "mushra", "--seconds", 5)
     ran = run(*call, "--reference", folders / "best", "-o", tmp_path / "t")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "13 sounds to rate at once" in ran.err
+    assert "a screen would have 13 sounds" in ran.err
     assert not (tmp_path / "t").exists()
 
 
@@ -127,16 +127,16 @@ def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, 
     [
         (("--kind", "quiz"), "choose one of pairs, abx, mushra"),
         (("--kind", "mushra"), "--reference"),
-        (("--kind", "abx", "--choice", "active"), "active choice is for pairs"),
-        (("--seconds", 2), "give 5 to 12 s"),
-        (("--excerpts", 0), "give one at least"),
+        (("--kind", "abx", "--choice", "active"), "cannot be used with --kind abx"),
+        (("--seconds", 2), "use 5 to 12 s"),
+        (("--excerpts", 0), "--excerpts is 0: use 1 or more"),
         (("--per-listener", 0), "--per-listener is 0"),
-        (("--seed", -1), "from 0 on"),
+        (("--seed", -1), "--seed is -1: use 0 or more"),
         (("--from", "x"), "either --from or --conditions"),
-        (("--expect", 0.5), "cannot be told from one half"),
+        (("--expect", 0.5), "not 0.5"),
     ],
 )
-def test_wrong_calls_end_in_one_line(
+def test_invalid_options_are_reported_in_one_line(
     run: Run, folders: Path, tmp_path: Path, more: tuple[object, ...], why: str
 ) -> None:
     ran = run(*new(folders, tmp_path / "t", *more))
@@ -146,7 +146,7 @@ def test_wrong_calls_end_in_one_line(
     assert not (tmp_path / "t").exists()
 
 
-def test_a_piece_that_fails_leaves_the_others(
+def test_failed_piece_does_not_affect_others(
     run: Run, folders: Path, tmp_path: Path, play: Callable[..., Any]
 ) -> None:
     both = [tmp_path / name for name in ("a", "b")]
@@ -161,28 +161,28 @@ def test_a_piece_that_fails_leaves_the_others(
     soundfile.write(both[1] / "unlike.wav", play(7.0).T, 16_000)
     ran = run("listen", "new", "--conditions", *both, "-o", tmp_path / "t", "--seconds", 5)
     assert ran.code == 1
-    for told in ("lone.wav has no counterpart in b", "short lasts 2.0 s", "broken.wav",
+    for reported in ("lone.wav has no counterpart in b", "short lasts 2.0 s", "broken.wav",
                  "differ in length by 1.00 s", "4 of 5 failed, 1 done"):  # fmt: skip
-        assert told in ran.err
-    assert {it.piece for it in definition.load_listening_test(tmp_path / "t").excerpts} == {"good"}
+        assert reported in ran.err
+    assert {item.piece for item in definition.load_listening_test(tmp_path / "t").excerpts} == {"good"}
 
 
-def test_training_asks_for_something_to_learn_from(run: Run, folders: Path, tmp_path: Path) -> None:
+def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.tonewood"
     for more, why in (
-        ((), "there is nothing to learn from"),
-        (("--reference", folders / "one"), "one folder has no counterpart"),
+        ((), "there is nothing to train from"),
+        (("--reference", folders / "one"), "need each other"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
         (("--preferences", tmp_path / "no.csv"), "cannot be read"),
-        (("--preferences", tmp_path / "no.csv", "--predictor"), "a predictor learns from folders"),
-        (("--ratings", tmp_path / "no.csv", "--predictor"), "a predictor learns from folders"),
+        (("--preferences", tmp_path / "no.csv", "--predictor"), "from folders: give --reference and --source"),
+        (("--ratings", tmp_path / "no.csv", "--predictor"), "from folders: give --reference and --source"),
     ):
         ran = run("train", "-o", out, *more)
         assert ran.code == 2
         assert why in ran.err
 
 
-def test_a_model_of_ratings_by_the_command_line(run: Run, tmp_path: Path, play: Callable[..., Any]) -> None:
+def test_model_is_trained_from_ratings(run: Run, tmp_path: Path, play: Callable[..., Any]) -> None:
     rows = ["file,rating"]
     for number in range(16):
         wave = play(2.0, formant_hz=700 + 120 * number, seed=number)
@@ -191,7 +191,7 @@ def test_a_model_of_ratings_by_the_command_line(run: Run, tmp_path: Path, play: 
     (tmp_path / "r.csv").write_text("\n".join(rows))
     sets = ("training.steps=20", "scorer.depth=2", "scorer.width=4", "scorer.crop_seconds=0.5")
     call = ["train", "--ratings", tmp_path / "r.csv", "-o", tmp_path / "m.tonewood", "--no-judge"]
-    ran = run(*call, *(word for it in sets for word in ("--set", it)), "--json")
+    ran = run(*call, *(word for item in sets for word in ("--set", item)), "--json")
     assert ran.code == 0, ran.err
     assert ran.objects[0]["card"]["ears"]["ratings"] == 16
     assert "ratings of 16 recordings" in run("info", tmp_path / "m.tonewood").out
@@ -202,11 +202,11 @@ def test_a_model_of_ratings_by_the_command_line(run: Run, tmp_path: Path, play: 
     assert ran.objects[0]["prior"] == "none"
     assert np.isfinite(soundfile.read(tmp_path / "out.wav")[0]).all()
     ran = run("enhance", take, *more, "--overwrite", "--prior", "static")
-    assert (ran.code, "learnt from listeners alone" in ran.err) == (1, True)
+    assert (ran.code, "from listeners alone" in ran.err) == (1, True)
     folders = ("--reference", tmp_path, "--source", tmp_path)
     onto = ("train", "--onto", tmp_path / "m.tonewood", "-o", tmp_path / "n.tonewood")
     wrong: tuple[tuple[int, str, tuple[object, ...]], ...] = (
-        (1, "m was learnt from listeners alone", ("--predictor", *folders)),
+        (1, "from listeners alone", ("--predictor", *folders)),
         (2, "changes nothing else", ("--predictor", *folders, "--ratings", tmp_path / "r.csv")),
         (2, "changes nothing else", ("--predictor", "--preferences", tmp_path / "r.csv")),
         (2, "changes nothing else", folders),
@@ -224,6 +224,6 @@ def test_serving_needs_its_extra(
     monkeypatch.setitem(sys.modules, "fastapi", None)
     ran = run("listen", "serve", tmp_path / "t")
     assert ran.code == 1
-    assert "pip install 'tonewood[listen]'" in ran.err
+    assert "pip install '.[listen]'" in ran.err
     assert run("listen", "serve", tmp_path).code == 1
     assert json.loads((tmp_path / "t" / "test.json").read_text())["seed"] == 0

@@ -19,7 +19,7 @@ from campaigns.harness.crash.servers import kill_listening
 
 @pytest.mark.parametrize(
     ("name", "share"),
-    [("enhance, a file", 6), ("enhance, --parquet", 4), ("listen new", 3), ("train", 2)],
+    [("enhance, a file", 4), ("enhance, --parquet", 3), ("listen new", 2), ("train", 2)],
 )
 def test_command_killed_at_a_step_on_the_disk_continues(
     command_by_name: Callable[[str], Command],

@@ -65,7 +65,7 @@ def test_good_sounds_manifest_states_what_its_labels_mean(
     result = run("manifest", "good_sounds", *conditions, *where)
     assert result.code == 0, result.err
     assert result.out == f"{out}: 2 reference, 2 source\n"
-    assert "klass) say how well a note was played, not on what" in result.err
+    assert "klass) rate how well a note was played, not the instrument" in result.err
     assert "recordings of the index are not there" in result.err
     reference, source = manifest.read_manifest(out)
     assert [len(item.entries) for item in (reference, source)] == [2, 2]
@@ -107,7 +107,7 @@ def test_tinysol_and_medley_solos_db(tmp_path: Path, run: Run) -> None:
     ("arguments", "code", "match"),
     [
         (["--source", "klass=bad*"], 2, "a manifest has two sides"),
-        (["--reference", "klass", "--source", "klass=bad*"], 2, "'klass' is no condition"),
+        (["--reference", "klass", "--source", "klass=bad*"], 2, "'klass' is not a condition"),
         (["--reference", "klass=*", "--source", "klass=bad*"], 2, "is on both sides"),
         (
             ["--reference", "klass=fine", "--source", "klass=bad*"],
@@ -136,7 +136,7 @@ def test_folder_without_the_data_set_is_one_error(tmp_path: Path, run: Run) -> N
         lambda name: name.endswith("flute_almudena_reference/akg/0000.wav"),
     )
     for more, code, match in (
-        (["good_sounds"], 2, "say where with --data-home"),
+        (["good_sounds"], 2, "give it with --data-home"),
         (
             ["good_words", "--data-home", tmp_path],
             2,
@@ -156,7 +156,7 @@ def test_missing_mirdata_names_the_extra(tmp_path: Path, run: Run, monkeypatch: 
     sides = ["--reference", "klass=a", "--source", "klass=b", "-o", tmp_path / "l.csv"]
     result = run("manifest", "good_sounds", "--data-home", tmp_path, *sides)
     assert result.code == 1
-    assert result.err == "tonewood: good_sounds needs mirdata: pip install 'tonewood[datasets]'\n"
+    assert result.err == "tonewood: good_sounds needs mirdata: pip install '.[datasets]'\n"
 
 
 # --- Shards

@@ -107,11 +107,11 @@ def test_unusable_training_folders_are_refused() -> None:
     folders = (Path("good"), Path("bad\n"))
     check_training_data(good, other, folders)
     check_training_data(good[:2], other[:2], folders)  # 60 s exactly
-    with pytest.raises(FolderError, match=r"bad\\n holds 30\.0 s of audio; training needs 60 s"):
+    with pytest.raises(FolderError, match=r"bad\\n contains 30\.0 s of audio; training needs 60 s"):
         check_training_data(good, other[:1], folders)
-    with pytest.raises(FolderError, match=r"bad\\n holds 1 recording; .* needs 2"):
+    with pytest.raises(FolderError, match=r"bad\\n contains 1 recording; .* needs 2"):
         check_training_data(good, [take(20, "a", 90)], folders)
-    with pytest.raises(FolderError, match="holds 1 group; "):
+    with pytest.raises(FolderError, match="contains 1 group; "):
         check_training_data(good, [take(20, "a", 90), take(21, "a", 90)], folders)
     with pytest.raises(FolderError, match=r"folder/1\.wav and folder/1\.wav are the same"):
         check_training_data(good, [*other, good[1]], folders)

@@ -106,11 +106,12 @@ def test_features_of_an_excerpt_equal_those_of_a_file(take: Written) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from tonewood.data.feature_cache import Cache
-from tonewood.data.dataset import load
+from tonewood.data.feature_cache import FeatureCache
+from tonewood.data.dataset import load_dataset
 from tonewood.settings import ModelSettings
-for loading in load(Path(sys.argv[1]), ModelSettings(), cache=Cache(Path(sys.argv[2]))):
-    assert loading.take.rows_db.shape[1] > 0
+cache = FeatureCache(Path(sys.argv[2]))
+for progress in load_dataset(Path(sys.argv[1]), ModelSettings(), cache=cache):
+    assert progress.take.rows_db.shape[1] > 0
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -152,9 +152,9 @@ def test_train_reads_a_manifest(takes: Path, run: Run, small: Callable[..., Mode
 @pytest.mark.parametrize(
     ("more", "code", "reason"),
     [
-        ((), 2, "there is nothing to learn from: give --reference and --source, a --manifest"),
-        (("--reference", "a"), 2, "one folder has no counterpart: give --reference and --source"),
-        (("--manifest", "l.csv", "--source", "b"), 2, "a --manifest names both sides"),
+        ((), 2, "there is nothing to train from: give --reference and --source, a --manifest"),
+        (("--reference", "a"), 2, "--reference and --source need each other: give both"),
+        (("--manifest", "l.csv", "--source", "b"), 2, "--manifest names both sides"),
         (("--manifest", "nowhere.csv"), 1, "nowhere.csv cannot be read"),
     ],
 )

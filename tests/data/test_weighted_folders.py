@@ -196,5 +196,5 @@ def test_short_weighted_folders_are_named_together(three: Three, tmp_path: Path)
     short.mkdir()
     wave, rate = soundfile.read(three.warm / "take0.wav", frames=16_000)
     soundfile.write(short / "a.wav", wave, rate)
-    with pytest.raises(FolderError, match=r"short:1 \+ bright:1 holds 35\.0 s"):
+    with pytest.raises(FolderError, match=r"short:1 \+ bright:1 contains 35\.0 s"):
         loaded([WeightedFolder(short), WeightedFolder(three.bright)], three.source)

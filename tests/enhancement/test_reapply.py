@@ -266,7 +266,7 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
         ("--from", "soon", "'soon' is no time; give seconds or MIN:SEC"),
         ("--to", "1:2:3:4", "is no time"),
         ("--between", "200-4000", "'200-4000' is no band; give LOW:HIGH in Hz"),
-        ("--only", "bass", "render.aspect.only is 'bass'"),
+        ("--only", "bass", "--only is 'bass'"),
     ):
         ran = run("enhance", take, "-o", out, "-m", model_file, option, value)
         assert ran.code == 2, ran.err

@@ -1,4 +1,4 @@
-"""A small test of each kind, made once."""
+"""Fixtures: a small listening test of each kind."""
 
 import shutil
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from tonewood.listening import builder, stimuli
 from tonewood.listening.database import AnswerDatabase, screens_of
 from tonewood.listening.definition import ANSWERS_FILE, ListeningTest
 
-Made = tuple[ListeningTest, Path]
+BuiltTest = tuple[ListeningTest, Path]
 
 
 @pytest.fixture(scope="session")
 def conditions(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> dict[str, Path]:
-    """Folders of three conditions of two pieces, at unlike loudness and rates of one family."""
+    """Write folders of three conditions of two pieces, with different loudness."""
     root = tmp_path_factory.mktemp("conditions")
     for number, (name, formant) in enumerate((("good", 600.0), ("plain", 2_500.0), ("odd", 1_400.0))):
         for piece in range(2):
@@ -30,39 +30,41 @@ def conditions(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any
 
 
 @pytest.fixture(scope="session")
-def made(conditions: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    """A test of every kind."""
+def built_tests(
+    conditions: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, BuiltTest]:
+    """Build a test of each kind."""
     root = tmp_path_factory.mktemp("tests")
-    tests: dict[str, Made] = {}
+    tests: dict[str, BuiltTest] = {}
     for kind in ("pairs", "abx", "mushra"):
         folders = [conditions["plain"], conditions["odd"]]
-        found = list(stimuli.pieces_from_conditions(folders))
+        result = list(stimuli.pieces_from_conditions(folders))
         if kind == "mushra":
-            found = stimuli.add_reference(found, conditions["good"])
+            result = stimuli.add_reference(result, conditions["good"])
         plan = builder.make_plan(
             kind=kind, seconds=5.0, repeats=1, checked=kind == "abx", seed=3, title="Ours",
             reference="good" if kind == "mushra" else None,
         )  # fmt: skip
-        *_, test = builder.build_listening_test(found, plan, root / kind)
+        *_, test = builder.build_listening_test(result, plan, root / kind)
         assert isinstance(test, ListeningTest)
         tests[kind] = (test, root / kind)
     return tests
 
 
 @pytest.fixture
-def copied(made: dict[str, Made], tmp_path: Path) -> Callable[[str], Made]:
-    """A copy of a test, to be answered."""
+def copy_test(built_tests: dict[str, BuiltTest], tmp_path: Path) -> Callable[[str], BuiltTest]:
+    """Return a function that copies a test, so that it can be answered."""
 
-    def copy(kind: str) -> Made:
-        test, folder = made[kind]
+    def copy(kind: str) -> BuiltTest:
+        test, folder = built_tests[kind]
         return test, Path(shutil.copytree(folder, tmp_path / kind))
 
     return copy
 
 
 @pytest.fixture(scope="session")
-def take_part() -> Callable[..., str]:
-    """Somebody who answers everything, by a taste [condition] or by right and wrong."""
+def answer_test() -> Callable[..., str]:
+    """Return a function that answers all screens by the value of each condition, or correctly (ABX)."""
 
     def part(
         test: ListeningTest,

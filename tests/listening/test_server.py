@@ -1,4 +1,4 @@
-"""What a listener's page can learn, and that no answer is lost."""
+"""The server reveals no condition to the page, and loses no answer."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from tonewood.listening.database import AnswerDatabase, count_answers, list_part
 from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest
 from tonewood.listening.server import create_listening_app
 
-Made = tuple[ListeningTest, Path]
-Copied = Callable[[str], Made]
+BuiltTest = tuple[ListeningTest, Path]
+CopyTest = Callable[[str], BuiltTest]
 
 
 class Visitor:
-    """A page in words."""
+    """A listener's page without a browser."""
 
     def __init__(self, test: ListeningTest, folder: Path) -> None:
         self.test, self.folder = test, folder
@@ -38,8 +38,8 @@ class Visitor:
     def state(self) -> dict[str, Any]:
         answer = self.client.get("/api/screen", headers=self.headers)
         self.seen.append(answer.text)
-        made: dict[str, Any] = answer.json()
-        return made
+        body: dict[str, Any] = answer.json()
+        return body
 
     def sounds(self, state: dict[str, Any]) -> list[Any]:
         path = f"/api/screens/{state['screen']}/sounds/"
@@ -59,32 +59,32 @@ class Visitor:
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
-def test_nothing_that_is_sent_gives_a_condition_away(copied: Copied, kind: str) -> None:
-    test, folder = copied(kind)
+def test_responses_do_not_reveal_conditions(copy_test: CopyTest, kind: str) -> None:
+    test, folder = copy_test(kind)
     visitor = Visitor(test, folder)
     headers, sizes = set(), set()
     while (state := visitor.state())["stage"] != "done":
         sounds = visitor.sounds(state)
         if state["stage"] in ("training", "trial"):
-            headers |= {json.dumps(sorted(dict(it.headers).items())) for it in sounds}
-            sizes |= {len(it.content) for it in sounds}
-            assert len({it.content for it in sounds}) == len(sounds)
+            headers |= {json.dumps(sorted(dict(item.headers).items())) for item in sounds}
+            sizes |= {len(item.content) for item in sounds}
+            assert len({item.content for item in sounds}) == len(sounds)
         visitor.seen.append(visitor.answer(state).text)
     assert len(sizes) == len(headers) == 1
     page = [visitor.client.get(path).text for path in ("/", "/page.js", "/player.js", "/api/test")]
-    told = "\n".join([*visitor.seen, *page]).lower()
-    secret = [*test.conditions, *(it.file.removesuffix(".wav") for it in test.stimuli), test.key]
-    secret += [it.piece for it in test.excerpts] + ["right", "excerpt", "trial_", str(folder)]
+    reported = "\n".join([*visitor.seen, *page]).lower()
+    secret = [*test.conditions, *(item.file.removesuffix(".wav") for item in test.stimuli), test.key]
+    secret += [item.piece for item in test.excerpts] + ["right", "excerpt", "trial_", str(folder)]
     page_text = "\n".join(page).lower()
     for word in secret:
         # Words of the page itself, such as "right" in an answer that is none, say nothing.
-        assert word.lower() not in told.replace(page_text, ""), word
+        assert word.lower() not in reported.replace(page_text, ""), word
     assert not re.search(r"https?://", "\n".join(page))
     assert state["code"] == test.completion_code(visitor.headers["X-Listener"])
 
 
-def test_only_the_screen_at_hand_can_be_heard_and_answered(copied: Copied) -> None:
-    test, folder = copied("pairs")
+def test_only_current_screen_is_playable_and_answerable(copy_test: CopyTest) -> None:
+    test, folder = copy_test("pairs")
     visitor = Visitor(test, folder)
     state = visitor.state()
     ahead = visitor.client.get("/api/screens/1/sounds/0", headers=visitor.headers)
@@ -101,8 +101,8 @@ def test_only_the_screen_at_hand_can_be_heard_and_answered(copied: Copied) -> No
     assert visitor.client.post("/api/listeners", json={"agreed": False}).status_code == 422
 
 
-def test_half_an_answer_is_kept_and_given_back(copied: Copied) -> None:
-    test, folder = copied("mushra")
+def test_draft_answer_is_stored_and_returned(copy_test: CopyTest) -> None:
+    test, folder = copy_test("mushra")
     visitor = Visitor(test, folder)
     while (state := visitor.state())["stage"] != "trial":
         visitor.answer(state)
@@ -115,8 +115,8 @@ def test_half_an_answer_is_kept_and_given_back(copied: Copied) -> None:
     assert (back["screen"], back["draft"]) == (state["screen"], {"B": 30})
 
 
-def test_the_consent_is_the_experimenters(copied: Copied) -> None:
-    test, folder = copied("pairs")
+def test_consent_text_is_read_from_its_file(copy_test: CopyTest) -> None:
+    test, folder = copy_test("pairs")
     (folder / CONSENT_FILE).write_text("Listen & tell.")
     visitor = Visitor(test, folder)
     assert visitor.client.get("/api/test").json()["consent"] == "Listen & tell."
@@ -125,8 +125,8 @@ def test_the_consent_is_the_experimenters(copied: Copied) -> None:
         assert stored.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_who_leaves_leaves_nothing(copied: Copied) -> None:
-    test, folder = copied("pairs")
+def test_deleted_listener_leaves_no_trace(copy_test: CopyTest) -> None:
+    test, folder = copy_test("pairs")
     stays, leaves = Visitor(test, folder), Visitor(test, folder)
     for visitor in (stays, leaves):
         for _ in range(3):
@@ -141,44 +141,44 @@ def test_who_leaves_leaves_nothing(copied: Copied) -> None:
     for path in folder.glob("answers.sqlite*"):
         assert identity not in path.read_bytes()
     watching.close()
-    assert [it.listener.id for it in list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))] == [
+    assert [item.listener.id for item in list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))] == [
         stays.headers["X-Listener"]
     ]
     assert AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").number == 1  # the place is free again
 
 
-def test_active_choice_is_kept_and_learns(copied: Copied) -> None:
-    test, folder = copied("pairs")
+def test_active_choice_is_stored_and_adapts(copy_test: CopyTest) -> None:
+    test, folder = copy_test("pairs")
     test = test.model_copy(update={"choice": "active"})
     visitor = Visitor(test, folder)
-    asked = []
+    requests = []
     while (state := visitor.state())["stage"] != "done":
         if state["stage"] == "trial":
             first, again = (visitor.sounds(visitor.state()) for _ in range(2))
-            assert [it.content for it in first] == [it.content for it in again]
-            asked.append([it.content for it in first])
+            assert [item.content for item in first] == [item.content for item in again]
+            requests.append([item.content for item in first])
         visitor.answer(state)
-    assert len(asked) == test.per_listener + test.repeats
+    assert len(requests) == test.per_listener + test.repeats
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     (person,) = list_participants(test, answers)
     *chosen, repeated = person.responses
-    assert {it.question.trial for it in chosen} == set(range(len(test.trials)))
+    assert {item.question.trial for item in chosen} == set(range(len(test.trials)))
     # What comes again at the end is one of those that were chosen, its sides changed.
-    before = next(k for k, it in enumerate(chosen) if it.screen_number == repeated.repeat_of)
-    assert asked[-1] == asked[before][::-1]
+    before = next(k for k, item in enumerate(chosen) if item.screen_number == repeated.repeat_of)
+    assert requests[-1] == requests[before][::-1]
     assert repeated.question.trial == chosen[before].question.trial
-    found = analyze_answers(test, answers)
-    assert found.consistency is not None
-    assert (found.consistency.successes, found.consistency.total) == (
+    result = analyze_answers(test, answers)
+    assert result.consistency is not None
+    assert (result.consistency.successes, result.consistency.total) == (
         0,
         1,
     )  # "A" is now the other one
-    assert found.pairs[0].answers.total == len(chosen)
+    assert result.pairs[0].answers.total == len(chosen)
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command itself, and the address that it prints."""
+    """Run the command and return the address that it prints."""
     command = [sys.executable, "-m", "tonewood", "listen", "serve", str(folder), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -188,7 +188,7 @@ def served(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def asked(address: str, method: str, path: str, listener: str = "", content: Any = None) -> Any:
+def send_request(address: str, method: str, path: str, listener: str = "", content: Any = None) -> Any:
     where, _, token = address.partition("?token=")
     headers = {"Authorization": f"Bearer {token}", "X-Listener": listener}
     body = None if content is None else json.dumps(content).encode()
@@ -199,28 +199,28 @@ def asked(address: str, method: str, path: str, listener: str = "", content: Any
         return json.load(answer)
 
 
-def test_a_killed_server_loses_nothing_and_keeps_its_address(copied: Copied) -> None:
-    _, folder = copied("pairs")
+def test_killed_server_keeps_answers_and_address(copy_test: CopyTest) -> None:
+    _, folder = copy_test("pairs")
     with served(folder) as (process, address):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[0-9a-f]{32}", address)
-        listener = asked(address, "POST", "api/listeners", content={"agreed": True})["listener"]
+        listener = send_request(address, "POST", "api/listeners", content={"agreed": True})["listener"]
         content = {"value": "set", "final": True, "seconds": 1}
-        state = asked(address, "PUT", "api/screens/0", listener, content)
+        state = send_request(address, "PUT", "api/screens/0", listener, content)
         draft = {"value": "B", "final": False, "seconds": 2}
-        asked(address, "PUT", f"api/screens/{state['screen']}", listener, draft)
+        send_request(address, "PUT", f"api/screens/{state['screen']}", listener, draft)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert count_answers(folder / ANSWERS_FILE) == 2
     with served(folder) as (_, again):
         assert again.partition("?")[2] == address.partition("?")[2]
-        back = asked(again, "GET", "api/screen", listener)
+        back = send_request(again, "GET", "api/screen", listener)
         assert (back["screen"], back["draft"]) == (state["screen"], "B")
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            asked(again.partition("?")[0], "GET", "api/test")
+            send_request(again.partition("?")[0], "GET", "api/test")
 
 
-def test_a_listeners_screens_do_not_depend_on_the_server(copied: Copied) -> None:
-    test, folder = copied("abx")
+def test_screens_are_reproducible_across_servers(copy_test: CopyTest) -> None:
+    test, folder = copy_test("abx")
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     listener = answers.add_listener("yes")
     assert screens_of(test, answers, listener) == screens_of(

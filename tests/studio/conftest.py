@@ -1,4 +1,4 @@
-"""A studio that really runs, and what its tests share."""
+"""Fixtures of the studio's tests: a server process, an in-process client, a browser."""
 
 import os
 import shutil
@@ -27,19 +27,19 @@ LONGEST_WAIT_S = 300
 """Bound of every wait: a test waits for a state, and a busy machine may take long to reach it."""
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Sound is played though nobody hears it, and without a click before it.
+# Play sound without an audio device, and without a click before.
 ARGUMENTS = (
     "--no-sandbox",
     "--autoplay-policy=no-user-gesture-required",
     "--mute-audio",
-    # A microphone that beeps.
+    # A fake microphone that beeps.
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
 
 
 class Live:
-    """`tonewood studio` as a process of its own, which may be killed and started again."""
+    """`tonewood studio` in a process that can be killed and restarted."""
 
     def __init__(self, folder: Path, root: Path, *more: str) -> None:
         self.command = [
@@ -60,7 +60,7 @@ class Live:
         return httpx.Client(base_url=self.url, timeout=LONGEST_WAIT_S)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill the process as a power failure would."""
         self.process.send_signal(signal.SIGKILL)
         self.close()
 
@@ -76,7 +76,7 @@ class Live:
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
-    """A home with folders in it: takes to enhance, and two to learn from."""
+    """Return a home folder with recordings to enhance and two folders to train from."""
     root = tmp_path_factory.mktemp("home")
     for side, formant in (("takes", 2_500.0), ("good", 600.0)):
         for number in range(4):
@@ -91,20 +91,20 @@ def root(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> 
 
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Live]:
-    """A studio with the example's model."""
+    """Run a studio with the example's model."""
     server = Live(tmp_path_factory.mktemp("studio"), root)
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="session")
-def desk(
+def studio_state(
     tmp_path_factory: pytest.TempPathFactory,
     model_file: Path,
     root: Path,
     small: Callable[..., Any],
 ) -> StudioState:
-    """A studio's desk with the tiny model, which trains tiny models."""
+    """Return a studio's state with a tiny model and settings for tiny trainings."""
     few = [
         f"{group}={value}"
         for group, value in (
@@ -119,23 +119,23 @@ def desk(
 
 
 @pytest.fixture(scope="session")
-def client(desk: StudioState) -> Iterator[TestClient]:
-    """A client of an application over that desk, in this process."""
-    with TestClient(create_secure_studio_app(desk), base_url="http://127.0.0.1:8765") as client:
+def client(studio_state: StudioState) -> Iterator[TestClient]:
+    """Return a client of an application in this process."""
+    with TestClient(create_secure_studio_app(studio_state), base_url="http://127.0.0.1:8765") as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def take(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
-    """Six seconds in stereo, 24 bits, of a name that is no path."""
+    """Write a recording of six seconds, stereo, 24 bits."""
     path = tmp_path_factory.mktemp("in") / "take.wav"
     soundfile.write(path, play(6, 16_000, 2).T, 16_000, "PCM_24")
     return path
 
 
 @pytest.fixture(scope="session")
-def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording so long that two hundred steps outlast any test."""
+def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a recording so long that its search lasts longer than any test."""
     path = tmp_path_factory.mktemp("in") / "lasting.wav"
     samples, rate = soundfile.read(EXAMPLE, dtype="float32", always_2d=True)
     soundfile.write(path, np.resize(samples, (150 * rate, samples.shape[1])), rate)
@@ -144,22 +144,22 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def session(client: TestClient, take: Path) -> dict[str, Any]:
-    """An opened recording, enhanced."""
-    fresh = opened(client, take)
+    """Upload and enhance a recording."""
+    fresh = upload_recording(client, take)
     job = client.post(f"/api/sessions/{fresh['id']}/enhance", json={"force": True, "steps": 2})
-    done = ended(client, job.json())
-    assert done["state"] == "done", done
-    assert [step["number"] for step in done["told"]["steps"]] == [0, 1, 2]
-    told: dict[str, Any] = client.get(f"/api/sessions/{fresh['id']}").json()
-    return told
+    finished = wait_for_job(client, job.json())
+    assert finished["state"] == "done", finished
+    assert [step["number"] for step in finished["told"]["steps"]] == [0, 1, 2]
+    reported: dict[str, Any] = client.get(f"/api/sessions/{fresh['id']}").json()
+    return reported
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium of the system's."""
+    """Start the system's Chromium without a window."""
     playwright = pytest.importorskip("playwright.sync_api")
     named = os.environ.get("TONEWOOD_CHROMIUM")
-    path = named or next((found for name in NAMES if (found := shutil.which(name))), None)
+    path = named or next((result for name in NAMES if (result := shutil.which(name))), None)
     if path is None:
         pytest.skip("no Chromium on this machine: install it, or name it in TONEWOOD_CHROMIUM")
     with playwright.sync_playwright() as driver:
@@ -170,58 +170,58 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
-    """Open pages; whatever asked another host or went wrong in them fails the test."""
-    contexts, asked, wrong = [], [], []
+    """Open pages; requests to other hosts and errors on the page fail the test."""
+    contexts, requests, wrong = [], [], []
 
-    def opened(width: int = 1_280, scheme: str = "light", **more: Any) -> Any:
+    def upload_recording(width: int = 1_280, scheme: str = "light", **more: Any) -> Any:
         size = {"width": width, "height": 900}
         context = browser.new_context(viewport=size, color_scheme=scheme, **more)
         contexts.append(context)
         context.set_default_timeout(1_000 * LONGEST_WAIT_S)
-        context.on("request", lambda request: asked.append(request.url))
+        context.on("request", lambda request: requests.append(request.url))
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda it: wrong.extend([it.text] if it.type == "error" else []))
+        page.on("console", lambda item: wrong.extend([item.text] if item.type == "error" else []))
         page.goto(live.url)
         return page
 
-    yield opened
+    yield upload_recording
     for context in contexts:
         context.close()
-    outside = [url for url in asked if not url.startswith((live.url, "blob:", "data:"))]
+    outside = [url for url in requests if not url.startswith((live.url, "blob:", "data:"))]
     assert not outside
     assert not wrong
 
 
 @pytest.fixture(scope="module")
-def enhanced(live: Live) -> str:
-    """Id of a session whose search is done."""
+def enhanced_session(live: Live) -> str:
+    """Return the id of an enhanced session."""
     with live.client() as client:
-        session = opened(client, EXAMPLE, "phrase.flac")
+        session = upload_recording(client, EXAMPLE, "phrase.flac")
         job = client.post(f"/api/sessions/{session['id']}/enhance", json={}).json()
-        assert ended(client, job)["state"] == "done"
+        assert wait_for_job(client, job)["state"] == "done"
     return str(session["id"])
 
 
-def kept(client: TestClient, session: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """State of a session after some parts of its edit were changed."""
+def change_edit(client: TestClient, session: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Change parts of a session's edit and return its state."""
     state = client.get(f"/api/sessions/{session['id']}/state").json()
     answer = client.put(f"/api/sessions/{session['id']}/edit", json={**state["edit"], **changes})
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    reported: dict[str, Any] = answer.json()
+    return reported
 
 
-def opened(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:
-    """Session of an uploaded recording."""
+def upload_recording(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:
+    """Upload a recording and return its session."""
     answer = client.post("/api/recordings", params={"name": name or path.name}, content=path.read_bytes())
     assert answer.status_code == 201, answer.text
     session: dict[str, Any] = answer.json()
     return session
 
 
-def ended(client: Any, job: dict[str, Any], seconds: float = LONGEST_WAIT_S) -> dict[str, Any]:
-    """A job when it is over."""
+def wait_for_job(client: Any, job: dict[str, Any], seconds: float = LONGEST_WAIT_S) -> dict[str, Any]:
+    """Wait for a job and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         now: dict[str, Any] = client.get(f"/api/jobs/{job['id']}").json()
@@ -231,7 +231,7 @@ def ended(client: Any, job: dict[str, Any], seconds: float = LONGEST_WAIT_S) -> 
     raise AssertionError(f"{job['kind']} did not end: {now}")
 
 
-def heard(answer: Any) -> np.ndarray:
-    """Samples (channels, samples) of an answer of the sound route."""
+def decode_samples(answer: Any) -> np.ndarray:
+    """Return the samples (channels, samples) in a response of the sound route."""
     assert answer.status_code == 200, answer.text
     return np.frombuffer(answer.content, "<f4").reshape(int(answer.headers["x-channels"]), -1)

@@ -1,4 +1,4 @@
-"""Attacks of docs/security.md on the studio as it runs: paths, names, other sites, fetching."""
+"""Attacks of docs/security.md on a running studio: paths, host names, other sites, fetching."""
 
 import json
 import socket
@@ -25,8 +25,8 @@ CLIMBING = [
 ]  # fmt: skip
 
 
-def asked(live: Live, method: str, path: str, *more: str, host: str | None = None) -> bytes:
-    """What a server says to a request as it is, which no client has tidied up."""
+def send_request(live: Live, method: str, path: str, *more: str, host: str | None = None) -> bytes:
+    """Send a raw request, which no client library corrects, and return the response."""
     place = live.url.removeprefix("http://").rstrip("/") if host is None else host
     lines = [f"{method} {path} HTTP/1.1", f"Host: {place}", "Connection: close", *more, "", ""]
     pieces = []
@@ -38,18 +38,18 @@ def asked(live: Live, method: str, path: str, *more: str, host: str | None = Non
 
 
 @pytest.mark.parametrize("path", CLIMBING)
-def test_traversal_leads_nowhere(live: Live, path: str) -> None:
-    said = asked(live, "GET", path)
+def test_path_traversal_is_rejected(live: Live, path: str) -> None:
+    said = send_request(live, "GET", path)
     assert said[:13] in (b"HTTP/1.1 404 ", b"HTTP/1.1 400 ", b"HTTP/1.1 422 ")
     for secret in (b"root:", b"import ", b"SQLite"):
         assert secret not in said
 
 
 @pytest.mark.parametrize("host", ["rebound.example", "rebound.example:80", "127.0.0.1@x.example"])
-def test_rebinding_of_names_is_refused(live: Live, host: str) -> None:
+def test_dns_rebinding_is_rejected(live: Live, host: str) -> None:
     for path in ("/", "/api/sessions", "/assets/none.js"):
-        assert asked(live, "GET", path, host=host).startswith(b"HTTP/1.1 421 ")
-    assert asked(live, "GET", "/", "Host: localhost", host=host)[:13] == b"HTTP/1.1 400 "  # two
+        assert send_request(live, "GET", path, host=host).startswith(b"HTTP/1.1 421 ")
+    assert send_request(live, "GET", "/", "Host: localhost", host=host)[:13] == b"HTTP/1.1 400 "  # two
 
 
 @pytest.mark.parametrize(
@@ -62,21 +62,21 @@ def test_rebinding_of_names_is_refused(live: Live, host: str) -> None:
         ("Origin: http://evil.example", "Content-Type: text/plain"),
     ],
 )
-def test_csrf_changes_nothing(live: Live, headers: tuple[str, ...]) -> None:
-    before = asked(live, "GET", "/api/sessions").split(b"\r\n\r\n")[1]
+def test_cross_site_requests_change_nothing(live: Live, headers: tuple[str, ...]) -> None:
+    before = send_request(live, "GET", "/api/sessions").split(b"\r\n\r\n")[1]
     for method, path in (
         ("POST", "/api/recordings?name=a.wav"), ("DELETE", "/api/sessions/0123456789abcdef"),
         ("PUT", "/api/sessions/0123456789abcdef/edit"), ("POST", "/api/batches"),
         ("POST", "/api/trainings"),
     ):  # fmt: skip
-        said = asked(live, method, path, "Content-Length: 0", *headers)
+        said = send_request(live, method, path, "Content-Length: 0", *headers)
         assert said.startswith(b"HTTP/1.1 403 "), path
-    assert asked(live, "GET", "/api/sessions").split(b"\r\n\r\n")[1] == before
+    assert send_request(live, "GET", "/api/sessions").split(b"\r\n\r\n")[1] == before
 
 
 @pytest.fixture
 def canary() -> Iterator[tuple[str, list[Any]]]:
-    """An address of this machine, and who came to it."""
+    """Listen at a local address and record its visitors."""
     came: list[Any] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.2)
@@ -98,7 +98,7 @@ def canary() -> Iterator[tuple[str, list[Any]]]:
         thread.join()
 
 
-def test_ssrf_no_text_that_is_sent_is_fetched(
+def test_ssrf_no_submitted_text_is_fetched(
     client: TestClient, session: dict[str, Any], canary: tuple[str, list[Any]]
 ) -> None:
     address, came = canary
@@ -123,11 +123,11 @@ def test_ssrf_no_text_that_is_sent_is_fetched(
         assert 400 <= answer.status_code < 500, path
     assert came == []
     with socket.create_connection(("127.0.0.1", int(address.split(":")[2].split("/")[0]))):
-        pass  # it would have been seen
+        pass  # a visitor would have been recorded
 
 
-def test_ssrf_no_route_takes_an_address(desk: StudioState) -> None:
-    document = create_studio_app(desk).openapi()
+def test_ssrf_no_route_accepts_a_url(studio_state: StudioState) -> None:
+    document = create_studio_app(studio_state).openapi()
     text = json.dumps(document).lower()
     assert '"format": "uri"' not in text
     names = {
@@ -138,11 +138,11 @@ def test_ssrf_no_route_takes_an_address(desk: StudioState) -> None:
     }
     for model in document["components"]["schemas"].values():
         names |= set(model.get("properties", {}))
-    assert not {it for it in names if it in ("url", "uri", "address", "href", "path", "file")}
+    assert not {item for item in names if item in ("url", "uri", "address", "href", "path", "file")}
 
 
 @pytest.mark.parametrize("content", [b"[" * 500_000, b'{"a":' * 100_000, b'{"notes":' + b"[" * 900])
-def test_json_nested_without_end(client: TestClient, session: dict[str, Any], content: bytes) -> None:
+def test_deeply_nested_json_is_rejected(client: TestClient, session: dict[str, Any], content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     for method, path in (("PUT", "edit"), ("PUT", "model"), ("POST", "enhance")):
         route = f"/api/sessions/{session['id']}/{path}"
@@ -151,12 +151,12 @@ def test_json_nested_without_end(client: TestClient, session: dict[str, Any], co
         assert "\n" not in answer.json()["error"]
 
 
-def test_bodies_too_large_are_refused_by_route(client: TestClient, session: dict[str, Any]) -> None:
+def test_oversized_bodies_are_rejected_by_route(client: TestClient, session: dict[str, Any]) -> None:
     large = b'{"amount": 1, "x": "' + b"x" * 2**20 + b'"}'
     route = f"/api/sessions/{session['id']}/edit"
     for content in (large, iter([large])):
         answer = client.put(route, content=content, headers={"Content-Type": "application/json"})
         assert answer.status_code == 413
-    told = {"content-length": str(2**31 + 1)}
-    answer = client.post("/api/recordings?name=a.wav", content=b"RIFF", headers=told)
+    reported = {"content-length": str(2**31 + 1)}
+    answer = client.post("/api/recordings?name=a.wav", content=b"RIFF", headers=reported)
     assert answer.status_code == 413

@@ -13,14 +13,14 @@ import soundfile
 from campaigns.harness.load.clients import Client, LoadResult, run_clients
 from campaigns.harness.load.process import Sample, growth, open_files, sample, without_long_numbers
 from tests.conftest import instrument
-from tests.studio.conftest import EXAMPLE, Live, opened
+from tests.studio.conftest import EXAMPLE, Live, upload_recording
 from tonewood.batch import enhance_file
 from tonewood.enhancement import output_files
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 
 
-def test_growth_is_of_the_second_half() -> None:
+def test_growth_is_measured_in_the_second_half() -> None:
     def samples(mib: Any) -> list[Sample]:
         return [Sample(float(k), round(2**20 * it), 9, 1) for k, it in enumerate(mib)]
 
@@ -39,7 +39,7 @@ def opened_below(folder: Path) -> int:
     return sum(n for it, n in open_files(os.getpid()).items() if it.startswith(name))
 
 
-def test_a_sample_counts_what_is_opened(tmp_path: Path) -> None:
+def test_sample_counts_open_files(tmp_path: Path) -> None:
     before = sample(os.getpid())
     held = [(tmp_path / str(k)).open("w") for k in range(7)]
     assert sample(os.getpid()).handles >= 7
@@ -78,11 +78,11 @@ def test_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
     assert handles[-1] == handles[7] < 20
 
 
-def test_requests_leave_nothing_open(live: Live) -> None:
+def test_requests_leave_no_open_handles(live: Live) -> None:
     result = LoadResult()
     someone = Client(live.url, 0, result)
     with live.client() as http, someone.http:
-        session = opened(http, EXAMPLE)
+        session = upload_recording(http, EXAMPLE)
         someone.sessions.append(session["id"])
         acts = (someone.look, someone.drop_download, someone.drop_upload, someone.listen)
 
@@ -105,7 +105,7 @@ def least(pid: int, wanted: int, seconds: float) -> int:
     return fewest
 
 
-def test_a_small_crowd_meets_no_fault(live: Live) -> None:
+def test_small_crowd_gets_no_errors(live: Live) -> None:
     result = run_clients(live.url, clients=3, seconds=1, seed=3, least=8)
     assert result.errors == []
     assert result.answers["5xx"] == 0

@@ -1,4 +1,4 @@
-"""What is drawn: a sine where it is, as loud as it is, at every zoom."""
+"""Tiles show frequencies, levels and times correctly at each zoom level."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,9 @@ RATE = 44_100
 @pytest.mark.parametrize("axis", ["log", "mel"])
 @pytest.mark.parametrize("hz", [220.0, 1_000.0, 9_000.0])
 @pytest.mark.parametrize("level", [0, 2, 5])
-def test_a_sine_is_where_it_is(tone: Callable[..., Any], axis: FrequencyAxis, hz: float, level: int) -> None:
+def test_sine_appears_at_its_frequency(
+    tone: Callable[..., Any], axis: FrequencyAxis, hz: float, level: int
+) -> None:
     wave = tone(6.0, RATE, frequency=hz, amplitude=0.5)
     tile = tiles.spectrogram_tile(wave, TileAddress(axis, RATE, level, 0))
     column = tile[:, int(2.0 / (tiles.FINEST_COLUMN_S * 2**level)) if level > 1 else 200]
@@ -25,15 +27,15 @@ def test_a_sine_is_where_it_is(tone: Callable[..., Any], axis: FrequencyAxis, hz
     assert column.max() / 2 + TILE_FLOOR_DB == pytest.approx(20 * np.log10(0.5), abs=2.5)
 
 
-def test_twice_as_loud_is_six_decibels_more(tone: Callable[..., Any]) -> None:
+def test_doubled_amplitude_adds_six_decibels(tone: Callable[..., Any]) -> None:
     place = TileAddress("log", RATE, 2, 0)
     quiet, loud = (tiles.spectrogram_tile(tone(2.0, RATE, amplitude=a), place) for a in (0.1, 0.2))
     # Where only the window's far slopes are, rounding hides it.
-    heard = quiet > 80
-    assert np.abs(loud[heard].astype(int) - quiet[heard] - 12).max() <= 1
+    audible = quiet > 80
+    assert np.abs(loud[audible].astype(int) - quiet[audible] - 12).max() <= 1
 
 
-def test_a_click_is_in_one_place_at_every_zoom() -> None:
+def test_click_appears_in_one_column_at_each_zoom_level() -> None:
     wave = np.zeros((1, 60 * RATE), np.float32)
     wave[0, 30 * RATE : 30 * RATE + 2_000] = 0.5
     for level in (2, 4, 6):
@@ -45,7 +47,7 @@ def test_a_click_is_in_one_place_at_every_zoom() -> None:
         assert seconds == pytest.approx(30.02, abs=0.05 + span / tiles.TILE_COLUMNS)
 
 
-def test_beyond_the_recording_nothing_is_drawn(tone: Callable[..., Any]) -> None:
+def test_tile_is_empty_after_the_recording(tone: Callable[..., Any]) -> None:
     tile = tiles.spectrogram_tile(tone(1.0, RATE), TileAddress("mel", RATE, 3, 0))
     assert not tile[:, 70:].any()
     mask = Mask(np.full((4, 101), 5.0, np.float32), np.geomspace(100, 4_000, 4), 0.01, 8_000.0)
@@ -54,13 +56,13 @@ def test_beyond_the_recording_nothing_is_drawn(tone: Callable[..., Any]) -> None
     assert (gains[:, 51:] == 128).all()
 
 
-def test_the_average_of_a_constant_mask_is_it() -> None:
+def test_average_eq_of_constant_mask_equals_the_mask() -> None:
     mask = Mask(np.full((4, 101), -3.0, np.float32), np.geomspace(100, 4_000, 4), 0.01, 22_050.0)
     curve = tiles.average_eq_curve(mask, "log", RATE)
     assert set(curve.mean) == set(curve.low) == set(curve.high) == {-3.0}
 
 
-def test_peaks_are_the_recordings(rng: np.random.Generator) -> None:
+def test_waveform_peaks_equal_sample_maxima(rng: np.random.Generator) -> None:
     wave = rng.uniform(-0.2, 0.2, (2, 48_000)).astype(np.float32)
     wave[1, 24_010] = -0.9
     peaks = tiles.waveform_peaks(wave, 100)

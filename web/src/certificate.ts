@@ -27,7 +27,7 @@ const SIGNS: Record<string, string> = { good: "check", caution: "warn", refused:
 export class CertificateCard {
   readonly element: HTMLElement;
   private slot = h("div", { class: "certificate" });
-  private details = h("details", { hidden: true }, h("summary", {}, "What was examined"));
+  private details = h("details", { hidden: true }, h("summary", {}, "All measurements"));
   private statements = h("ul", { class: "statements" });
   private anyway: HTMLButtonElement;
   private verdict = "";
@@ -43,7 +43,7 @@ export class CertificateCard {
     this.anyway.hidden = certificate?.verdict !== "refused";
     if (!certificate) {
       this.verdict = "";
-      const text = "Once the recording is enhanced, this says whether to believe the change, and why.";
+      const text = "After the enhancement, this shows how reliable the change is, and why.";
       this.slot.replaceChildren(h("p", { class: "quiet" }, text));
       return;
     }
@@ -62,8 +62,8 @@ export class CertificateCard {
         meter("Scorer", scorer),
         judge && meter("Judge", judge),
       ),
-      ...(lost ? [h("p", { class: "quiet" }, `${model}, with which this was found, is not here any more: another model examines what you change.`)] : []),
-      ...(certificate.current ? [] : [h("p", { class: "quiet" }, "Of the mask as it was found; your own changes are being examined …")]),
+      ...(lost ? [h("p", { class: "quiet" }, `The model of this mask, ${model}, does not exist any more: your changes are checked with another one.`)] : []),
+      ...(certificate.current ? [] : [h("p", { class: "quiet" }, "For the mask without your changes; the changes are being checked …")]),
     );
     this.statements.replaceChildren(
       ...certificate.statements.map((it) =>

@@ -34,16 +34,16 @@ export class FolderPage {
         { class: "column wide" },
         h("a", { href: "#/", class: "back" }, icon("back"), "All recordings"),
         h("h1", {}, "A whole folder"),
-        h("p", { class: "lead" }, "Every recording below it is enhanced into another folder, which keeps its tree, with a recipe beside each. Nothing is overwritten."),
+        h("p", { class: "lead" }, "All recordings in it and its subfolders are enhanced into another folder with the same structure. Each output gets a recipe. Nothing is overwritten."),
         h(
           "div",
           { class: "panel" },
-          placeField("Folder of recordings", "What is to be enhanced.", (place) => {
+          placeField("Folder of recordings", "The recordings to enhance.", (place) => {
             this.input = place;
             this.into.value = `${place.name} enhanced`;
             this.enable();
           }),
-          placeField("Where to", "The new folder is made in this one.", (place) => {
+          placeField("Where to", "The new folder is created in this one.", (place) => {
             this.output = place;
             this.enable();
           }),

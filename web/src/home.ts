@@ -31,8 +31,8 @@ export class HomePage {
     this.drop = h(
       "section",
       { class: "drop", "aria-labelledby": "open" },
-      h("h1", { id: "open" }, "Bring a recording"),
-      h("p", { class: "lead" }, "Drop it here. Tonewood listens to it, finds the equaliser that brings it nearer the sound you chose, and lets you see, hear and change every decibel of it."),
+      h("h1", { id: "open" }, "Upload a recording"),
+      h("p", { class: "lead" }, "Drop it here. Tonewood analyses it and finds an equaliser that brings it closer to the sound you chose. You can see, hear and change every decibel of the result."),
       h("div", { class: "row centre" }, button("Browse …", null, () => pick.click(), { class: "primary large" }), this.recordButton),
       pick,
       this.bar,
@@ -48,8 +48,8 @@ export class HomePage {
         h(
           "nav",
           { class: "ways", "aria-label": "More" },
-          way("#/train", "school", "Teach it a sound", "Two folders of recordings: the sound you want, and the one you have."),
-          way("#/folder", "folder", "Do a whole folder", "Every take enhanced with one model, scored and ready to compare."),
+          way("#/train", "school", "Train a model", "Two folders of recordings: the sound you want, and the one you have."),
+          way("#/folder", "folder", "Enhance a folder", "All recordings enhanced with one model, scored and ready to compare."),
         ),
       ),
     );
@@ -103,8 +103,8 @@ export class HomePage {
         h("span", { class: "name" }, session.title),
         h("span", { class: "quiet" }, `${clock(session.seconds, 0)} · ${session.model} · ${ago(session.changed)}`),
       ),
-      button(`Forget ${session.title}`, "trash", async () => {
-        if (!confirm(`Forget ${session.title} and all that was made of it here?`)) return;
+      button(`Delete ${session.title}`, "trash", async () => {
+        if (!confirm(`Delete ${session.title} and all its results?`)) return;
         if (await trying(() => ask("DELETE", `/sessions/${session.id}`))) void this.load();
       }, { bare: true, title: "Forget" }),
     );
@@ -148,7 +148,7 @@ export class HomePage {
     try {
       this.recording = await Recording.start();
     } catch {
-      say("No microphone may be used here: allow it in the browser, or bring a file.", "error");
+      say("The microphone is not available: allow it in the browser, or upload a file.", "error");
       return;
     }
     this.recordButton.classList.add("live");

@@ -16,7 +16,7 @@ export class NoteList {
   private hint = h(
     "p",
     { class: "quiet" },
-    "A note is a block of gain of your own. An area turns the found mask up or down. Choose ",
+    "A note adds a block of gain. An area scales the mask. Choose ",
     h("b", {}, "Note"),
     " or ",
     h("b", {}, "Area"),
@@ -30,7 +30,7 @@ export class NoteList {
     private desk: Desk,
     acts: Acts,
   ) {
-    this.again = button("Search again", "loop", acts.again, { class: "small", title: "Keeps pinned notes, finds the rest anew" });
+    this.again = button("Search again", "loop", acts.again, { class: "small", title: "Searches a new mask and keeps the pinned notes" });
     this.element = card(
       "Notes and areas",
       this.hint,

@@ -68,7 +68,7 @@ export function choosePlace(title: string): Promise<Chosen | null> {
         ),
       );
       told.textContent =
-        (place.sounds ? `${counted(place.sounds)} right in ${place.name}; those in its folders count too.` : `No recording right in ${place.name}; those in its folders count.`) +
+        (place.sounds ? `${counted(place.sounds)} in ${place.name} itself; those in its subfolders are included, too.` : `No recording in ${place.name} itself; those in its subfolders are included.`) +
         (place.more ? ` ${place.more} more folders are not shown.` : "");
     };
     document.body.append(dialog);

@@ -11,9 +11,9 @@ interface Step {
 const PHASES: Record<string, string> = {
   listening: "Listening to the recording …",
   searching: "Searching …",
-  checking: "Rendering, and asking the judge …",
+  checking: "Rendering and checking with the judge …",
   rendering: "Rendering …",
-  explaining: "Asking what the scorer heard …",
+  explaining: "Computing what the scorer responds to …",
 };
 
 export class Progress {

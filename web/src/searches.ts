@@ -70,7 +70,7 @@ export class Searches {
 
   /** The server is back: whatever was under way there may be no more. */
   private async back(): Promise<void> {
-    if (this.job) say("The studio was started anew; what it was searching is lost. Search again.", "error");
+    if (this.job) say("The studio was restarted and the search was lost: search again.", "error");
     this.job = null;
     this.show();
     await this.look(null);

@@ -111,7 +111,7 @@ export class SessionPage {
         ),
         h(
           "aside",
-          { class: "side", "aria-label": "Findings and changes" },
+          { class: "side", "aria-label": "Certificate and edits" },
           this.certificate.element,
           this.marks.list.element,
           this.takeAway.element,

@@ -15,10 +15,10 @@ interface Point {
 }
 
 const VERDICTS: Record<string, [string, string]> = {
-  fine: ["good", "Nothing but the sound tells these folders apart"],
-  beware: ["limited", "Look at this before you train"],
-  confounded: ["refused", "Something other than the instrument tells these folders apart"],
-  untested: ["limited", "Too few recordings to tell a habit from chance"],
+  fine: ["good", "Only the sound distinguishes these folders"],
+  beware: ["limited", "Check this before you train"],
+  confounded: ["refused", "Something other than the instrument distinguishes these folders"],
+  untested: ["limited", "Too few recordings to distinguish a pattern from chance"],
 };
 
 export class TrainPage {
@@ -38,7 +38,7 @@ export class TrainPage {
   private listening: Listening;
 
   constructor() {
-    document.title = "Teach a sound · Tonewood";
+    document.title = "Train a model · Tonewood";
     this.name.addEventListener("input", () => this.enable());
     this.element.append(
       header(),
@@ -46,8 +46,8 @@ export class TrainPage {
         "div",
         { class: "column" },
         h("a", { href: "#/", class: "back" }, icon("back"), "All recordings"),
-        h("h1", {}, "Teach it a sound"),
-        h("p", { class: "lead" }, "Two folders, at least a minute of recordings in each. They need not hold the same music; all else should be alike: the room, the microphone, the player."),
+        h("h1", {}, "Train a model"),
+        h("p", { class: "lead" }, "Two folders with at least a minute of recordings each. The music may differ; room, microphone and player should be the same."),
         h(
           "ol",
           { class: "steps" },
@@ -58,12 +58,12 @@ export class TrainPage {
             placeField("Reference folder", "The sound you want.", (place) => this.chose("reference", place)),
             placeField("Source folder", "The sound you have.", (place) => this.chose("source", place)),
           ),
-          h("li", {}, h("h2", {}, "Is it the instrument, or the room?"), h("p", { class: "quiet" }, "Level, noise, bandwidth, hum or a codec may tell two folders apart as well. If so, that is what would be learnt."), this.checkButton, this.auditSlot),
+          h("li", {}, h("h2", {}, "Is it the instrument, or the room?"), h("p", { class: "quiet" }, "Level, noise, bandwidth, hum or a codec may differ between the folders, too. The model would then learn that difference."), this.checkButton, this.auditSlot),
           h(
             "li",
             {},
             h("h2", {}, "Train"),
-            h("div", { class: "fields" }, field("Name", this.name), field("What it is for", this.domain)),
+            h("div", { class: "fields" }, field("Name", this.name), field("Purpose", this.domain)),
             this.trainButton,
             this.trainSlot,
           ),
@@ -179,8 +179,8 @@ export class TrainPage {
             "div",
             {},
             h("strong", {}, `${told.model} is ready`),
-            h("p", {}, `It tells the two sounds apart in ${Math.round(told.accuracy * 100)} % of what it never heard (${Math.round(told.interval[0] * 100)} to ${Math.round(told.interval[1] * 100)}).`),
-            h("a", { href: "#/" }, "Bring a recording"),
+            h("p", {}, `It distinguishes the two sounds in ${Math.round(told.accuracy * 100)} % of the recordings that it was not trained on (${Math.round(told.interval[0] * 100)} to ${Math.round(told.interval[1] * 100)}).`),
+            h("a", { href: "#/" }, "Upload a recording"),
           ),
         ),
       );
@@ -189,14 +189,14 @@ export class TrainPage {
       const phase: Record<string, string> = {
         listening: `Listening to the ${told.side} folder: ${told.number} of ${told.of}`,
         loading: `Reading the ${told.side} folder: ${told.number} of ${told.of}`,
-        scorer: "The scorer learns to tell the two sounds apart",
-        judge: "The judge learns the same, apart from it",
-        masks: "Learning where masks start, and how to guide them",
-        predictor: `Learning to guess masks at once: ${told.number} of ${told.of}`,
+        scorer: "Training the scorer to distinguish the two sounds",
+        judge: "Training an independent judge",
+        masks: "Fitting priors and the guide",
+        predictor: `Training the predictor: ${told.number} of ${told.of}`,
       };
       this.learning.tell(phase[told.phase] ?? "Waiting for its turn …");
       parts.push(this.learning.element);
-    } else parts.push(h("p", { class: "error", role: "status" }, "The studio was stopped before the model was done: train it again."));
+    } else parts.push(h("p", { class: "error", role: "status" }, "The studio was stopped before the training was complete: train the model again."));
     if (told.curve?.length) parts.push(curve(told.curve as Point[]));
     arrange(this.trainSlot, parts);
   }
@@ -232,7 +232,7 @@ function curve(points: Point[]): HTMLElement {
   return h(
     "figure",
     { class: "curve" },
-    s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Accuracy on takes that are held out: ${told.join(", ")}` }, ...lines) as unknown as HTMLElement,
-    h("figcaption", { class: "quiet" }, "Accuracy on takes that it does not learn from; one half is chance."),
+    s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Accuracy on held-out recordings: ${told.join(", ")}` }, ...lines) as unknown as HTMLElement,
+    h("figcaption", { class: "quiet" }, "Accuracy on recordings that are not used for training; 50 % is chance."),
   );
 }

@@ -30,7 +30,7 @@ export class Transport {
   private playButton = button("Play", "play", () => this.player.toggle(), { class: "play", bare: true });
   private at = h("b");
   private time: HTMLElement;
-  private ways = h("div", { class: "segmented", role: "group", "aria-label": "What is heard" });
+  private ways = h("div", { class: "segmented", role: "group", "aria-label": "Playback" });
   private loopButton = button("Loop", "loop", () => this.toggleLoop(), { bare: true, "aria-pressed": "false" });
   private amount = h("input", { type: "range", id: "amount", min: "0", max: "1", step: "0.01" });
   private figure = h("output", { for: "amount" });
@@ -58,7 +58,7 @@ export class Transport {
     player.addEventListener("play", () => this.playing());
     player.addEventListener("pause", () => this.playing());
     player.addEventListener("timeupdate", () => this.tick());
-    player.addEventListener("lost", () => say("The sound could not be had from the studio: is it still running?", "error"));
+    player.addEventListener("lost", () => say("The studio did not send the sound: check that it is still running.", "error"));
     this.element = h(
       "div",
       { class: "bar transport" },
@@ -96,13 +96,13 @@ export class Transport {
     const { levels, way } = this.player;
     const told: string[] = [];
     if (state.found !== null || state.edit.notes.length) {
-      if (way === "difference") told.push(`What changed is heard ${decibels(levels.difference_db)} louder than it is.`);
+      if (way === "difference") told.push(`The difference is played ${decibels(levels.difference_db)} louder.`);
       else if (levels.held) {
-        told.push(`The peak’s ceiling keeps the output ${decibels(-levels.input_db)} below the original; here both are heard equally loud.`);
-      } else told.push("Original and enhanced are heard equally loud.");
-      if (!levels.exact) told.push("Its level is estimated, within half a decibel, until all of it is rendered.");
+        told.push(`The true-peak limit keeps the output ${decibels(-levels.input_db)} below the original; here both are played at equal loudness.`);
+      } else told.push("Original and enhanced are played at equal loudness.");
+      if (!levels.exact) told.push("The level is an estimate within half a decibel until the full rendering is complete.");
     }
-    if (clipped) told.push("The recording is clipped; what was cut off does not come back.");
+    if (clipped) told.push("The recording is clipped; the missing peaks cannot be restored.");
     this.levels.textContent = told.join(" ");
   }
 
@@ -141,7 +141,7 @@ export class Transport {
     const at = this.player.position;
     const from = at >= start && at < end ? at : start;
     this.heard.looped({ start: from, end: Math.min(end, from + Math.max(2, (end - start) / 4)) });
-    say("Looping; drag its edges above the picture, or choose the Loop tool and draw.");
+    say("The loop is on: drag its edges above the picture, or draw it with the Loop tool.");
   }
 
   private tick(): void {

@@ -11,8 +11,8 @@ import type { Overlay, Scope } from "./scope";
 const TOOLS: [Tool, string, string, string][] = [
   ["move", "Move", "hand", "Drag to scroll, click to go there (V)"],
   ["note", "Note", "note", "Draw a block of gain (N)"],
-  ["area", "Area", "area", "Turn the found mask up or down in a part (A)"],
-  ["loop", "Loop", "loop", "Repeat a stretch (L)"],
+  ["area", "Area", "area", "Scale the mask in an area (A)"],
+  ["loop", "Loop", "loop", "Repeat a range (L)"],
 ];
 
 interface Heard {

@@ -190,7 +190,7 @@ def delete_listener_command(
     loaded, answers = _load_test_and_answers(test)
     for person in list_participants(loaded, answers):
         if listener.upper() in (person.code, person.name):
-            answers.delete(person.listener.id)
+            answers.delete_listener(person.listener.id)
             common.print_json({"deleted": listener}) if json_ else print(f"deleted    {printable(listener)}")
             return
     raise CallError(f"{printable(listener)} is nobody here: see the names in tonewood listen results")

@@ -1,11 +1,9 @@
-"""From replies to findings: what each kind of test says, with how far it can be trusted.
+"""Analysis of a listening test: preferences, sensitivity, ratings, and the listeners that a test needs.
 
-Answers that come again serve to see how steady a listener is, and are in no other figure.
-
-How many listeners a test needs, told before anyone is asked.
+Repeated answers measure how consistent a listener is and enter no other result.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -41,22 +39,26 @@ from tonewood.stats.proportions import (
     mean_over_listeners,
 )
 
+_DEFAULT_SHARE, _DEFAULT_CORRECT, _DEFAULT_POINTS, _DEFAULT_SPREAD = 0.65, 0.7, 10.0, 15.0
+TARGET_POWER, ANSWER_CORRELATION = 0.8, 0.05
+_CONSISTENT_POINTS = 10  # a repeated rating within this range counts as the same
+
 
 class ConditionPair(NamedTuple):
-    """Two conditions: how often the first was preferred, or heard rightly.
+    """Comparison of two conditions: share of answers that prefer the first, or are correct (ABX).
 
     Parameters
     ----------
     p_holm : float
-        The share's p, so that all pairs may be read at once.
-    listeners : Spread
-        The same, each listener counting once.
+        p of the share, Holm-adjusted over all pairs.
+    listeners : ListenerMean
+        The same with equal weight of each listener.
     where : dict of Proportion
-        By how the excerpt was chosen: where most was done, or at random.
+        The same by the choice of the excerpt: "mask" (strongest effect) or "random".
     sensitivity : Sensitivity or None
-        Of ABX.
+        Only for ABX.
     mixed : MixedLogit or None
-        By a model in which listeners are drawn at random.
+        From a model with random listeners.
     """
 
     first: str
@@ -70,14 +72,16 @@ class ConditionPair(NamedTuple):
 
 
 class MushraRatings(NamedTuple):
-    """What MUSHRA says of its conditions.
+    """Results of a MUSHRA test.
 
     Parameters
     ----------
-    excluded : tuple of str
-        Listeners left out by the standard's post-screening.
     effects : tuple of MixedEffect, or str
-        A mixed model's, against the first condition; or why there are none.
+        Effects of a mixed model against the first condition, or the reason why there are none.
+    excluded : tuple of str
+        Listeners that the standard's post-screening excludes.
+    scores : array [listener, trial, condition]
+        Ratings of the other listeners.
     """
 
     conditions: tuple[str, ...]
@@ -86,24 +90,22 @@ class MushraRatings(NamedTuple):
     differences: tuple[ConditionDifference, ...]
     effects: tuple[MixedEffect, ...] | str
     excluded: tuple[str, ...]
-    scores: NDArray[np.float64]  # [listener, trial, condition], of those kept
+    scores: NDArray[np.float64]
 
 
 class ListeningResults(NamedTuple):
-    """All that was found.
+    """Results of a listening test.
 
     Parameters
     ----------
-    participants : tuple of Participant
-        Who was counted.
-    population_intervals : StrengthIntervals or None
-        Intervals of the strengths that hold for other listeners too.
     excluded_count : int
-        Listeners who failed the headphone check, where that was asked for.
+        Listeners without answers, and those who failed the headphone check if it was required.
+    population_intervals : StrengthIntervals or None
+        Intervals of the strengths that hold for other listeners, too.
     consistency : Proportion or None
-        How often an answer was the same when its question came again.
+        Share of repeated questions with the same answer.
     first_side : Proportion or None
-        How often A was chosen: far from one half, sides decided rather than sounds.
+        Share of answers A; far from one half, listeners chose sides instead of sounds.
     """
 
     test: ListeningTest
@@ -118,21 +120,21 @@ class ListeningResults(NamedTuple):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What was found, as JSON."""
+        """Results as JSON."""
         return {
             "kind": self.test.kind,
             "title": self.test.title,
             "question": self.test.question,
             "listeners": [
                 {
-                    "name": it.name,
-                    "code": it.code,
-                    "finished": it.finished,
-                    "headphones": it.headphones,
-                    "hearing": it.hearing,
-                    "answers": len(it.responses),
+                    "name": participant.name,
+                    "code": participant.code,
+                    "finished": participant.finished,
+                    "headphones": participant.headphones,
+                    "hearing": participant.hearing,
+                    "answers": len(participant.responses),
                 }
-                for it in self.participants
+                for participant in self.participants
             ],
             "left_out": self.excluded_count,
             "steady": self.consistency._asdict() if self.consistency else None,
@@ -146,94 +148,91 @@ class ListeningResults(NamedTuple):
 def analyze_answers(
     test: ListeningTest, answers: AnswerDatabase, *, headphones_only: bool = False
 ) -> ListeningResults:
-    """Sum up a test's answers.
+    """Compute the results of a test.
 
     Raises
     ------
     FolderError
-        Nobody has answered yet.
+        There are no answers yet.
     """
+    # Listeners without a single first answer are not counted.
     everyone = list_participants(test, answers)
-    kept = [it for it in everyone if any(reply.repeat_of is None for reply in it.responses)]
+    participants = [p for p in everyone if any(r.repeat_of is None for r in p.responses)]
     if headphones_only:
-        kept = [it for it in kept if it.headphones]
-    if not kept:
-        raise FolderError("no answers to sum up yet: serve the test, or leave --headphones out")
-    first = [[reply for reply in it.responses if reply.repeat_of is None] for it in kept]
+        participants = [p for p in participants if p.headphones]
+    if not participants:
+        raise FolderError("the test has no answers yet: serve the test, or remove --headphones")
+    responses = [[r for r in p.responses if r.repeat_of is None] for p in participants]
     pairs: tuple[ConditionPair, ...] = ()
-    strengths = others = ratings = left = None
+    strengths = intervals = ratings = first_side = None
     if test.kind == "mushra":
-        ratings = _analyze_ratings(test, kept, first)
+        ratings = _analyze_ratings(test, participants, responses)
     else:
-        pairs = _analyze_pairs(test, first)
-        chosen = [reply.value for own in first for reply in own]
-        left = binomial_proportion(chosen.count("A"), len(chosen))
+        pairs = _analyze_pairs(test, responses)
+        values = [r.value for group in responses for r in group]
+        first_side = binomial_proportion(values.count("A"), len(values))
     if test.kind == "pairs":
-        wins = _count_wins(test, first)
+        wins = _count_wins(test, responses)
+        # Without a chain of comparisons between all conditions, strengths are not defined.
         if bradley_terry.is_connected(wins.sum(axis=0)):
-            strengths, others = (
-                bradley_terry.fit_strengths(wins.sum(axis=0)),
-                jackknife_intervals(wins),
-            )
+            strengths = bradley_terry.fit_strengths(wins.sum(axis=0))
+            intervals = jackknife_intervals(wins)
     return ListeningResults(
-        test, tuple(kept), len(everyone) - len(kept), pairs, strengths, others, ratings,
-        _measure_consistency(test, kept), left,
+        test, tuple(participants), len(everyone) - len(participants), pairs, strengths, intervals,
+        ratings, _measure_consistency(test, participants), first_side,
     )  # fmt: skip
 
 
 def _analyze_pairs(
     test: ListeningTest, responses: Sequence[Sequence[TrialResponse]]
 ) -> tuple[ConditionPair, ...]:
-    made = []
-    for one, two in combinations(test.conditions, 2):
-        own = [[it for it in replies if _compares(it, one, two)] for replies in responses]
-        every = [it for replies in own for it in replies]
-        if every:
-            made.append(_analyze_pair(test, one, two, own, every))
-    corrected = holm_adjust(np.array([pair.answers.p for pair in made]))
-    return tuple(pair._replace(p_holm=float(p)) for pair, p in zip(made, corrected, strict=True))
+    pairs = []
+    for first, second in combinations(test.conditions, 2):
+        compared = [
+            [r for r in group if {s.condition for s in r.question.stimuli} == {first, second}]
+            for group in responses
+        ]
+        if any(compared):
+            pairs.append(_analyze_pair(test, first, second, compared))
+    adjusted = holm_adjust(np.array([pair.answers.p for pair in pairs]))
+    return tuple(pair._replace(p_holm=float(p)) for pair, p in zip(pairs, adjusted, strict=True))
 
 
 def _analyze_pair(
-    test: ListeningTest,
-    one: str,
-    two: str,
-    responses_by_listener: Sequence[Sequence[TrialResponse]],
-    responses: Sequence[TrialResponse],
+    test: ListeningTest, first: str, second: str, responses: Sequence[Sequence[TrialResponse]]
 ) -> ConditionPair:
+    """Analyse the responses of each listener to one pair of conditions."""
     abx = test.kind == "abx"
-    good: Callable[[TrialResponse], bool] = (
-        (lambda it: it.correct) if abx else (lambda it: it.preferred.condition == one)
-    )
     sided = "greater" if abx else "two-sided"
-    found = binomial_proportion(sum(map(good, responses)), len(responses), alternative=sided)
+
+    def successes(responses: Iterable[TrialResponse]) -> list[bool]:
+        return [r.correct if abx else r.preferred.condition == first for r in responses]
+
+    def proportion(outcomes: list[bool]) -> Proportion:
+        return binomial_proportion(sum(outcomes), len(outcomes), alternative=sided)
+
+    pooled = [r for group in responses for r in group]
+    answers = proportion(successes(pooled))
     where = {}
-    for chosen in ("mask", "random"):
-        there = [it for it in responses if it.excerpt.chosen == chosen]
-        if there:
-            where[chosen] = binomial_proportion(sum(map(good, there)), len(there), alternative=sided)
-    counts, totals = (
-        [sum(map(good, it)) for it in responses_by_listener],
-        [len(it) for it in responses_by_listener],
-    )
-    sensitivity = abx_sensitivity(found.successes, found.total) if abx else None
+    for selection in ("mask", "random"):
+        outcomes = successes(r for r in pooled if r.excerpt.chosen == selection)
+        if outcomes:
+            where[selection] = proportion(outcomes)
+    counts, totals = [sum(successes(group)) for group in responses], [len(group) for group in responses]
+    sensitivity = abx_sensitivity(answers.successes, answers.total) if abx else None
     return ConditionPair(
-        one, two, found, found.p, mean_over_listeners(counts, totals), where, sensitivity,
+        first, second, answers, answers.p, mean_over_listeners(counts, totals), where, sensitivity,
         fit_mixed_logit(counts, totals),
     )  # fmt: skip
 
 
-def _compares(reply: TrialResponse, one: str, two: str) -> bool:
-    return {slot.condition for slot in reply.question.stimuli} == {one, two}
-
-
 def _count_wins(test: ListeningTest, responses: Sequence[Sequence[TrialResponse]]) -> NDArray[np.float64]:
-    """How often each listener preferred each to each [listener, condition, condition]."""
+    """Return how often each listener preferred one condition to another [listener, winner, loser]."""
     index = {name: k for k, name in enumerate(test.conditions)}
     wins = np.zeros((len(responses), len(index), len(index)))
-    for own, replies in zip(wins, responses, strict=True):
-        for reply in replies:
-            own[index[reply.preferred.condition], index[reply.rejected.condition]] += 1
+    for listener, group in enumerate(responses):
+        for r in group:
+            wins[listener, index[r.preferred.condition], index[r.rejected.condition]] += 1
     return wins
 
 
@@ -244,49 +243,52 @@ def _analyze_ratings(
 ) -> MushraRatings:
     assert test.reference is not None
     index = {name: k for k, name in enumerate(test.conditions)}
-    cube = np.full((len(participants), len(test.trials), len(index)), np.nan)
-    for listener, replies in enumerate(responses):
-        for reply in replies:
-            for condition, (_, rating) in reply.ratings.items():
-                cube[listener, reply.question.trial or 0, index[condition]] = rating
-    anchor = index.get(MID_ANCHOR_NAME)
-    out = mushra.find_unreliable_listeners(cube, index[test.reference], anchor)
-    used = cube[~out]
-    excluded = tuple(it.name for it, bad in zip(participants, out, strict=True) if bad)
-    if not len(mushra.listener_means(used)):
+    scores = np.full((len(participants), len(test.trials), len(index)), np.nan)
+    for listener, group in enumerate(responses):
+        for r in group:
+            for condition, (_, rating) in r.ratings.items():
+                scores[listener, r.question.trial or 0, index[condition]] = rating
+    # Post-screening of BS.1534-3 needs all ratings; the statistics use the reliable listeners' only.
+    unreliable = mushra.find_unreliable_listeners(scores, index[test.reference], index.get(MID_ANCHOR_NAME))
+    reliable = scores[~unreliable]
+    excluded = tuple(p.name for p, bad in zip(participants, unreliable, strict=True) if bad)
+    if not len(mushra.listener_means(reliable)):
         raise FolderError(
-            "every listener is left out by the standard's post-screening, who rate the hidden "
+            "the standard's post-screening excludes every listener, because all rate the hidden "
             "reference below 90: ask more listeners"
         )
+    # The report shows the reason if the mixed model cannot be fitted.
     effects: tuple[MixedEffect, ...] | str
     try:
-        effects = tuple(mushra.fit_mixed_effects(used)) if len(used) > 1 else "too few listeners"
+        effects = tuple(mushra.fit_mixed_effects(reliable)) if len(reliable) > 1 else "too few listeners"
     except MissingExtraError as error:
         effects = str(error)
     except (np.linalg.LinAlgError, ValueError):
         effects = "too few answers"
     return MushraRatings(
-        tuple(test.conditions), tuple(mushra.condition_medians(used)), mushra.friedman_test(used),
-        tuple(mushra.compare_conditions(used)), effects, excluded, used,
+        tuple(test.conditions), tuple(mushra.condition_medians(reliable)), mushra.friedman_test(reliable),
+        tuple(mushra.compare_conditions(reliable)), effects, excluded, reliable,
     )  # fmt: skip
 
 
 def _measure_consistency(test: ListeningTest, participants: Sequence[Participant]) -> Proportion | None:
-    """Whether a choice of two stays what it was; ratings, whether they stay within ten points."""
-    same = []
-    for person in participants:
-        by_screen = {reply.screen_number: reply for reply in person.responses}
-        for reply in person.responses:
-            before = by_screen.get(reply.repeat_of) if reply.repeat_of is not None else None
-            if before is None:
+    """Return the share of repeated questions that were answered as before."""
+    same: list[bool] = []
+    for participant in participants:
+        by_screen = {r.screen_number: r for r in participant.responses}
+        for repeat in participant.responses:
+            first = by_screen.get(repeat.repeat_of) if repeat.repeat_of is not None else None
+            if first is None:
                 continue
             if test.kind == "mushra":
-                pairs = [(reply.ratings[k][1], v) for k, (_, v) in before.ratings.items()]
-                same += [abs(a - b) <= 10 for a, b in pairs]
+                same += [
+                    abs(repeat.ratings[condition][1] - rating) <= _CONSISTENT_POINTS
+                    for condition, (_, rating) in first.ratings.items()
+                ]
             elif test.kind == "abx":
-                same.append(reply.correct == before.correct)
+                same.append(repeat.correct == first.correct)
             else:
-                same.append(reply.preferred.condition == before.preferred.condition)
+                same.append(repeat.preferred.condition == first.preferred.condition)
     return binomial_proportion(sum(same), len(same)) if same else None
 
 
@@ -295,7 +297,7 @@ def _pair_summary(pair: ConditionPair) -> dict[str, Any]:
         **pair._asdict(),
         "answers": pair.answers._asdict(),
         "listeners": pair.listeners._asdict(),
-        "where": {name: it._asdict() for name, it in pair.where.items()},
+        "where": {name: proportion._asdict() for name, proportion in pair.where.items()},
         "sensitivity": pair.sensitivity._asdict() if pair.sensitivity else None,
         "mixed": pair.mixed._asdict() if pair.mixed else None,
     }
@@ -305,14 +307,12 @@ def _strengths_summary(results: ListeningResults) -> list[dict[str, Any]] | None
     if results.strengths is None:
         return None
     blank = [None] * len(results.test.conditions)
-    names = ("condition", "strength", "low", "high", "others_low", "others_high")
-    rows = zip(
-        results.test.conditions,
-        *results.strengths[:3],
-        *(results.population_intervals or (blank, blank)),
-        strict=True,
-    )
-    return [dict(zip(names, (row[0], *map(_finite_or_none, row[1:])), strict=True)) for row in rows]
+    names = ("strength", "low", "high", "others_low", "others_high")
+    columns = (*results.strengths[:3], *(results.population_intervals or (blank, blank)))
+    return [
+        {"condition": condition, **dict(zip(names, map(_finite_or_none, values), strict=True))}
+        for condition, *values in zip(results.test.conditions, *columns, strict=True)
+    ]
 
 
 def _finite_or_none(value: float | None) -> float | None:
@@ -323,34 +323,31 @@ def _ratings_summary(ratings: MushraRatings | None) -> dict[str, Any] | None:
     if ratings is None:
         return None
     names = ratings.conditions
-    effects = ratings.effects
+    effects: str | list[dict[str, Any]]
+    if isinstance(ratings.effects, str):
+        effects = ratings.effects
+    else:
+        effects = [{**e._asdict(), "condition": names[e.condition]} for e in ratings.effects]
     return {
         "medians": {n: m._asdict() for n, m in zip(names, ratings.medians, strict=True)},
         "friedman": ratings.friedman._asdict() if ratings.friedman else None,
         "differences": [
-            {**it._asdict(), "first": names[it.first], "second": names[it.second]}
-            for it in ratings.differences
+            {**d._asdict(), "first": names[d.first], "second": names[d.second]} for d in ratings.differences
         ],
-        "mixed_effects": effects
-        if isinstance(effects, str)
-        else [{**it._asdict(), "condition": names[it.condition]} for it in effects],
+        "mixed_effects": effects,
         "excluded": list(ratings.excluded),
     }
 
 
-_DEFAULT_SHARE, _DEFAULT_CORRECT, _DEFAULT_POINTS, _DEFAULT_SPREAD = 0.65, 0.7, 10.0, 15.0
-TARGET_POWER, ANSWER_CORRELATION = 0.8, 0.05
-
-
 class SampleSize(NamedTuple):
-    """Listeners that find what is worth finding with 80 % power at the 5 % level.
+    """Listeners needed to find an effect with 80 % power at the 5 % level.
 
     Parameters
     ----------
     expected : float
-        Share that prefers one of two, or is right; for MUSHRA points between two conditions.
+        Share that prefers one of two or is correct; for MUSHRA the points between two conditions.
     listeners : int or None
-        None where ten thousand would not do.
+        None if more than ten thousand.
     """
 
     expected: float
@@ -359,35 +356,34 @@ class SampleSize(NamedTuple):
 
 
 def resolve_effect_size(kind: TestKind, expected: float | None) -> float:
-    """What is worth finding, or the usual; CallError for what cannot be found at all."""
+    """Return the effect to find, or the default of a kind; raise CallError if out of range."""
     if kind == "mushra":
         points = _DEFAULT_POINTS if expected is None else expected
         if not 0 < abs(points) <= 100:
-            raise CallError(f"a difference of {points:g} points; give one up to 100")
+            raise CallError(f"--expect is {points:g} points: use a difference of up to 100, but not 0")
         return points
     share = (_DEFAULT_SHARE if kind == "pairs" else _DEFAULT_CORRECT) if expected is None else expected
     if not 0 < share < 1 or share == 0.5:
-        raise CallError(f"a share of {share:g} cannot be told from one half: give another")
+        raise CallError(f"--expect is {share:g}: use a share between 0 and 1, but not 0.5 (chance)")
     return share
 
 
 def required_listeners(test: ListeningTest, expected: float | None = None) -> SampleSize:
-    """Estimate for a test; each listener's answers on one pair of conditions count together."""
-    value = resolve_effect_size(test.kind, expected)
+    """Estimate the listeners that a test needs to find an effect."""
+    effect = resolve_effect_size(test.kind, expected)
     if test.kind == "mushra":
-        number = listeners_for_ratings(value, _DEFAULT_SPREAD, power=TARGET_POWER)
-        what = f"a difference of {value:g} points, spread {_DEFAULT_SPREAD:g}"
-        return SampleSize(value, number, _sample_size_text(number, what))
-    pairs = len({trial.conditions for trial in test.trials})
-    each = max(1, test.per_listener // pairs)
-    sided = "greater" if test.kind == "abx" else "two-sided"
-    number = listeners_for_choice(
-        value, each, correlation=ANSWER_CORRELATION, power=TARGET_POWER, alternative=sided
-    )
-    what = f"{100 * value:g} % {'right' if test.kind == 'abx' else 'who prefer one of two'}"
-    return SampleSize(value, number, _sample_size_text(number, what))
-
-
-def _sample_size_text(number: int | None, what: str) -> str:
-    least = "more than 10,000" if number is None else str(number)
-    return f"{least} needed to find {what} (power 80 %)"
+        number = listeners_for_ratings(effect, _DEFAULT_SPREAD, power=TARGET_POWER)
+        description = f"a difference of {effect:g} points, spread {_DEFAULT_SPREAD:g}"
+    else:
+        # A listener's answers to one pair of conditions are correlated, so they count together.
+        pairs = len({trial.conditions for trial in test.trials})
+        number = listeners_for_choice(
+            effect,
+            max(1, test.per_listener // pairs),
+            correlation=ANSWER_CORRELATION,
+            power=TARGET_POWER,
+            alternative="greater" if test.kind == "abx" else "two-sided",
+        )
+        description = f"{100 * effect:g} % {'right' if test.kind == 'abx' else 'who prefer one of two'}"
+    count = "more than 10,000" if number is None else str(number)
+    return SampleSize(effect, number, f"{count} needed to find {description} (power 80 %)")

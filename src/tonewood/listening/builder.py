@@ -1,7 +1,4 @@
-"""Building a test: pieces → excerpts → stimuli of one size under names that say nothing.
-
-A test's folder appears whole or not at all, and answers are never replaced.
-"""
+"""Build a listening test: excerpts of pieces, as stimuli of equal length and loudness, in a new folder."""
 
 import hashlib
 import io
@@ -30,7 +27,7 @@ from tonewood.errors import (
     TonewoodError,
     printable,
 )
-from tonewood.listening import database, stimuli
+from tonewood.listening.database import count_answers
 from tonewood.listening.definition import (
     ANCHORS_HZ,
     ANSWERS_FILE,
@@ -40,24 +37,44 @@ from tonewood.listening.definition import (
     QUESTIONS,
     STIMULI_FOLDER,
     TEST_FILE,
+    Excerpt,
     ExcerptSelection,
     ListeningTest,
     ScreeningCheck,
     Stimulus,
-    TestExcerpt,
     TestKind,
     TrialSelection,
     enumerate_trials,
 )
-from tonewood.listening.stimuli import MAX_STIMULUS_CHANNELS, ComparedPiece
+from tonewood.listening.stimuli import (
+    MAX_EXCERPT_SECONDS,
+    MAX_STIMULUS_CHANNELS,
+    MIN_EXCERPT_SECONDS,
+    ComparedPiece,
+    apply_fades,
+    draw_random_excerpt,
+    equalize_loudness,
+    find_strongest_excerpt,
+    low_pass_anchor,
+    make_check_sounds,
+    quantize_with_dither,
+)
 from tonewood.settings import SpectrumSettings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, Samples
 from tonewood.utils.atomic_write import temporary_folder, write_bytes, write_text
+
+MAX_RATED_SOUNDS = 12  # on one screen, after ITU-R BS.1534-3
+_STIMULUS_RATES = (44_100, 48_000)
+_EXCERPT_SPECTRUM = SpectrumSettings()
+_TEST_FOLDER_CONTENT = frozenset({
+    TEST_FILE, CONSENT_FILE, ANSWERS_FILE, f"{ANSWERS_FILE}-wal", f"{ANSWERS_FILE}-shm",
+    STIMULI_FOLDER, CHECKS_FOLDER,
+})  # fmt: skip
 
 
 @contextmanager
 def create_test_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a hidden folder that takes the name `out` when the block ends well."""
+    """Yield a hidden folder that gets the name `out` when the block ends without an error."""
     check_test_folder(out, overwrite)
     final = out.absolute()
     with ExitStack() as stack:
@@ -65,74 +82,62 @@ def create_test_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             final.parent.mkdir(parents=True, exist_ok=True)
             hidden = stack.enter_context(temporary_folder(final.parent))
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise OutputError(f"{printable(out)} cannot be made ({why}): name another folder") from None
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(
+                f"{printable(out)} cannot be created ({reason}): choose another folder"
+            ) from None
         yield hidden
-        if final.exists():
-            check_test_folder(out, overwrite)
-            # Aside in one step: half a test under its name could be neither used nor replaced.
-            old = stack.enter_context(temporary_folder(final.parent)) / "old"
-            final.rename(old)
-            try:
-                hidden.rename(final)
-            except OSError:
-                old.rename(final)
-                raise
-        else:
+        if not final.exists():
             hidden.rename(final)
+            return
+        check_test_folder(out, overwrite)
+        # Renaming is one step, so that no interruption leaves half a test under the final name.
+        old = stack.enter_context(temporary_folder(final.parent)) / "old"
+        final.rename(old)
+        try:
+            hidden.rename(final)
+        except OSError:
+            old.rename(final)
+            raise
 
 
 def check_test_folder(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something but a test; answers are never replaced."""
+    """Raise OutputError unless a test may be written to a folder; answers are never replaced."""
     if not out.exists():
         return
     if not out.is_dir():
-        raise OutputError(f"{printable(out)} is a file; a test needs a folder: name another")
-    there = {path.name for path in out.iterdir()}
-    if not there:
+        raise OutputError(f"{printable(out)} is a file; a test needs a folder: choose another name")
+    names = {path.name for path in out.iterdir()}
+    if not names:
         return
-    if TEST_FILE not in there or there - _TEST_FOLDER_CONTENT:
-        raise OutputError(f"{printable(out)} holds something else: name another folder")
+    if TEST_FILE not in names or names - _TEST_FOLDER_CONTENT:
+        raise OutputError(f"{printable(out)} contains other files: choose another folder")
     if not overwrite:
-        raise OutputError(f"{printable(out)} exists: name another output or pass --overwrite")
-    if ANSWERS_FILE in there and database.count_answers(out / ANSWERS_FILE):
-        raise OutputError(f"{printable(out)} holds answers, which are never replaced: name another")
-
-
-_TEST_FOLDER_CONTENT = frozenset(
-    {
-        TEST_FILE,
-        CONSENT_FILE,
-        ANSWERS_FILE,
-        f"{ANSWERS_FILE}-wal",
-        f"{ANSWERS_FILE}-shm",
-        STIMULI_FOLDER,
-        CHECKS_FOLDER,
-    }
-)
-
-
-_EXCERPT_SPECTRUM = SpectrumSettings()
-_STIMULUS_RATES = (44_100, 48_000)
-MAX_RATED_SOUNDS = 12
+        raise OutputError(f"{printable(out)} exists: choose another output or pass --overwrite")
+    if ANSWERS_FILE in names and count_answers(out / ANSWERS_FILE):
+        raise OutputError(
+            f"{printable(out)} contains answers, which are never replaced: choose another folder"
+        )
 
 
 @dataclass(frozen=True)
 class ListeningTestPlan:
-    """What kind of test is wanted.
+    """Options of a listening test.
 
     Parameters
     ----------
     seconds : float
-        Of every excerpt.
+        Duration of each excerpt.
     excerpts : int
-        Of each piece; every second one is drawn at random, as a control.
+        Number for each piece; every second one is chosen at random, as a control.
     per_listener : int or None
-        Trials for each listener; all of them if there are fewer.
+        Trials of each listener; all if None.
     repeats : int or None
-        Trials that come again; by default one in eight.
+        Trials that are repeated; one in eight if None.
+    training : int
+        Trials for practice.
     reference : str or None
-        The condition that others are rated against.
+        Condition that the others are rated against (MUSHRA).
     """
 
     kind: TestKind = "pairs"
@@ -149,40 +154,39 @@ class ListeningTestPlan:
     seed: int = 0
 
     def validate(self) -> None:
-        """Raise CallError for what is no plan."""
-        for name, known in (("kind", get_args(TestKind)), ("choice", get_args(TrialSelection))):
-            if getattr(self, name) not in known:
-                told = ", ".join(known)
-                raise CallError(f"{name} is {getattr(self, name)!r}; choose one of {told}")
-        low, high = stimuli.MIN_EXCERPT_SECONDS, stimuli.MAX_EXCERPT_SECONDS
-        if not low <= self.seconds <= high:
-            raise CallError(f"excerpts of {self.seconds:g} s; give {low:g} to {high:g} s")
-        if self.excerpts < 1:
-            raise CallError(f"{self.excerpts} excerpts of a piece; give one at least")
-        for name in ("per_listener", "repeats"):
+        """Raise CallError for an option that is out of range or does not fit the kind."""
+        for name, values in (("kind", get_args(TestKind)), ("choice", get_args(TrialSelection))):
             value = getattr(self, name)
-            if value is not None and value < (name == "per_listener"):
-                raise CallError(f"--{name.replace('_', '-')} is {value}: give a larger number")
-        if self.training < 0 or self.seed < 0:
-            raise CallError("training and seed are numbers from 0 on")
+            if value not in values:
+                raise CallError(f"--{name} is {value!r}: choose one of {', '.join(values)}")
+        low, high = MIN_EXCERPT_SECONDS, MAX_EXCERPT_SECONDS
+        if not low <= self.seconds <= high:
+            raise CallError(f"--seconds is {self.seconds:g}: use {low:g} to {high:g} s")
+        minima = {"excerpts": 1, "per_listener": 1, "repeats": 0, "training": 0, "seed": 0}
+        for name, minimum in minima.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise CallError(f"--{name.replace('_', '-')} is {value}: use {minimum} or more")
         if self.kind == "mushra" and self.reference is None:
             raise CallError(
-                "MUSHRA rates closeness to a reference: name the folder of the reference takes "
-                "with --reference"
+                "--kind mushra rates similarity to a reference: name the folder of the reference "
+                "recordings with --reference"
             )
         if self.choice == "active" and self.kind != "pairs":
-            raise CallError("active choice is for pairs; leave --choice out")
+            raise CallError(
+                f"--choice active cannot be used with --kind {self.kind}: use it with pairs, or remove it"
+            )
 
 
 def make_plan(**options: Any) -> ListeningTestPlan:  # noqa: ANN401
-    """Plan of options as the user gave them; CallError for what is no plan."""
+    """Return a validated plan; raise CallError for an invalid option."""
     plan = ListeningTestPlan(**options)
     plan.validate()
     return plan
 
 
 class PieceProgress(NamedTuple):
-    """Progress: the number-th piece of so many became excerpts."""
+    """Progress event: piece `number` of `total` was cut into excerpts."""
 
     number: int
     total: int
@@ -200,89 +204,87 @@ def build_listening_test(
     *,
     overwrite: bool = False,
 ) -> Iterator[BuildEvent]:
-    """Make the test's folder, whole or not at all; yields its progress and, last, the `Test`.
+    """Write the folder of a test, all or nothing; yield the progress and, last, the test.
 
     Raises
     ------
     CallError, FolderError, OutputError
-        The plan cannot be, no piece can be used, or the folder may not be written.
+        The plan is invalid, no piece can be used, or the folder cannot be written.
     """
     plan.validate()
-    pieces = [it for it in candidates if isinstance(it, ComparedPiece)]
+    pieces = [piece for piece in candidates if isinstance(piece, ComparedPiece)]
     if plan.kind == "mushra" and pieces:
         _check_rated_count(len(pieces[0].paths) + len(ANCHORS_HZ))
     rng = np.random.default_rng(plan.seed)
     with create_test_folder(out, overwrite) as folder:
-        yield from (it for it in candidates if isinstance(it, FileFailure))
+        yield from (failure for failure in candidates if isinstance(failure, FileFailure))
         rate, channels = _common_format(pieces)
-        maker = _TestBuilder(folder / STIMULI_FOLDER, rate, channels, plan, rng)
+        builder = _TestBuilder(folder / STIMULI_FOLDER, rate, channels, plan, rng)
         for number, piece in enumerate(pieces, start=1):
             try:
-                yield PieceProgress(number, len(pieces), piece, maker.add_piece(piece))
+                yield PieceProgress(number, len(pieces), piece, builder.add_piece(piece))
             except OutputError:
-                raise  # the test's own folder, not the piece: a full disk, say
+                raise  # concerns the test's folder, such as a full disk, and therefore all pieces
             except TonewoodError as error:
                 yield FileFailure(next(iter(piece.paths.values())), error)
-        if not maker.excerpts:
-            raise FolderError("no piece can be compared: mend or replace what is named above")
-        test = maker.finish(pieces)
+        # The definition is written last, after all files that it names.
+        if not builder.excerpts:
+            raise FolderError("no piece can be used: fix or replace the files named above")
+        test = builder.finish(pieces)
         write_text(folder / CONSENT_FILE, CONSENT_TEXT)
         test.save(folder)
+        # Equal times: the order of creation would reveal the conditions.
         for path in (*(folder / STIMULI_FOLDER).iterdir(), *(folder / CHECKS_FOLDER).iterdir()):
-            os.utime(path, (0, 0))  # nor does the order in which they were made tell anything
+            os.utime(path, (0, 0))
     yield test
 
 
 class _TestBuilder:
-    """Excerpts and files made so far."""
+    """Excerpts and stimuli of a test that is being built."""
 
     def __init__(
-        self,
-        folder: Path,
-        rate: int,
-        channels: int,
-        plan: ListeningTestPlan,
-        rng: np.random.Generator,
+        self, folder: Path, rate: int, channels: int, plan: ListeningTestPlan, rng: np.random.Generator
     ) -> None:
         self.folder, self.rate, self.channels = folder, rate, channels
         self.plan, self.rng = plan, rng
         self.samples = round(plan.seconds * rate)
-        self.excerpts: list[TestExcerpt] = []
+        self.excerpts: list[Excerpt] = []
         self.stimuli: list[Stimulus] = []
         self.used_names = set[str]()
         folder.mkdir()
         (folder.parent / CHECKS_FOLDER).mkdir()
 
     def add_piece(self, piece: ComparedPiece) -> int:
-        """Make a piece's stimuli; returns how many excerpts they are of."""
+        """Write the stimuli of a piece; return its number of excerpts."""
         waves = piece.read_conditions(self.rate)
         length = next(iter(waves.values())).shape[1]
         if length < self.samples:
             raise AudioError(
-                f"{printable(piece.name)} lasts {length / self.rate:.1f} s; excerpts of "
-                f"{self.plan.seconds:g} s are asked for: give longer ones, or fewer --seconds"
+                f"{printable(piece.name)} lasts {length / self.rate:.1f} s, less than an excerpt of "
+                f"{self.plan.seconds:g} s: use a longer recording or fewer --seconds"
             )
         before = len(self.excerpts)
         for start, chosen in self._choose_starts(piece.effect_db(waves, self.rate)):
             first = min(round(start * self.rate), length - self.samples)
             cut = {k: self._shape_excerpt(w[:, first : first + self.samples]) for k, w in waves.items()}
             try:
-                loud = stimuli.equalize_loudness(self._with_anchors(cut), self.rate)
+                waves_by_condition = equalize_loudness(self._with_anchors(cut), self.rate)
             except ValueError:
-                continue  # a condition is silent here
-            self._add_excerpt(TestExcerpt(piece=piece.name, start=first / self.rate, chosen=chosen), loud)
+                continue  # a condition is silent in this excerpt
+            excerpt = Excerpt(piece=piece.name, start=first / self.rate, chosen=chosen)
+            self._add_excerpt(excerpt, waves_by_condition)
         if len(self.excerpts) == before:
-            raise AudioError(f"{printable(piece.name)} has no stretch that sounds: leave it out")
+            raise AudioError(f"{printable(piece.name)} is silent in every excerpt: remove it")
         return len(self.excerpts) - before
 
     def finish(self, pieces: Sequence[ComparedPiece]) -> ListeningTest:
-        """The test of all that was made."""
+        """Return the test of all excerpts."""
         plan, conditions = self.plan, tuple(pieces[0].paths)
         if plan.kind == "mushra":
             conditions += tuple(ANCHORS_HZ)
         trials = enumerate_trials(plan.kind, conditions, len(self.excerpts))
-        each = min(len(trials), plan.per_listener or len(trials))
-        repeats = plan.repeats if plan.repeats is not None else each // 8
+        per_listener = min(len(trials), plan.per_listener or len(trials))
+        repeats = plan.repeats if plan.repeats is not None else per_listener // 8
         checks = self._make_checks() if plan.checked else ()
         return ListeningTest(
             tonewood=version("tonewood"),
@@ -296,8 +298,8 @@ class _TestBuilder:
             samples=self.samples,
             conditions=conditions,
             reference=plan.reference,
-            per_listener=each,
-            repeats=min(repeats, each),
+            per_listener=per_listener,
+            repeats=min(repeats, per_listener),
             training=min(plan.training, len(trials)),
             choice=plan.choice,
             excerpts=tuple(self.excerpts),
@@ -307,44 +309,43 @@ class _TestBuilder:
         )
 
     def _choose_starts(self, effect: FloatArray) -> Iterator[tuple[float, ExcerptSelection]]:
-        """Beginnings in seconds: where most is done and anywhere, in turn, while there is room."""
+        """Yield the start of each excerpt in seconds: strongest effect and random control, in turn."""
         hop = _EXCERPT_SPECTRUM.hop / _EXCERPT_SPECTRUM.rate
         frames = min(len(effect), math.floor(self.plan.seconds / hop))
-        taken: list[int] = []
+        used: list[int] = []
         for _ in range(0, self.plan.excerpts, 2):
-            start = stimuli.find_strongest_excerpt(effect, frames, tuple(taken))
-            if start is None:
+            start = find_strongest_excerpt(effect, frames, tuple(used))
+            if start is None:  # no room for another excerpt without overlap
                 return
-            taken.append(start)
+            used.append(start)
             yield start * hop, "mask"
-            control = stimuli.draw_random_excerpt(effect, frames, self.rng)
-            if len(taken) < self.plan.excerpts and control is not None:
-                taken.append(control)
+            control = draw_random_excerpt(effect, frames, self.rng)
+            if len(used) < self.plan.excerpts and control is not None:
+                used.append(control)
                 yield control * hop, "random"
 
-    def _shape_excerpt(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _shape_excerpt(self, wave: Samples) -> Samples:
         if wave.shape[0] < self.channels:
             wave = np.repeat(wave, self.channels, axis=0)
-        return stimuli.apply_fades(wave, self.rate)
+        return apply_fades(wave, self.rate)
 
-    def _with_anchors(self, cut: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """Conditions of an excerpt, with the anchors where they belong."""
+    def _with_anchors(self, cut: Mapping[str, Samples]) -> dict[str, Samples]:
         if self.plan.kind != "mushra":
             return dict(cut)
         assert self.plan.reference is not None
-        whole = cut[self.plan.reference]
-        low = {k: stimuli.low_pass_anchor(whole, self.rate, hz) for k, hz in ANCHORS_HZ.items()}
-        return {**cut, **low}
+        reference = cut[self.plan.reference]
+        anchors = {name: low_pass_anchor(reference, self.rate, hz) for name, hz in ANCHORS_HZ.items()}
+        return {**cut, **anchors}
 
-    def _add_excerpt(self, excerpt: TestExcerpt, loud: Mapping[str, NDArray[np.float32]]) -> None:
-        """Write an excerpt's files; a sound that is heard twice at once is written twice."""
+    def _add_excerpt(self, excerpt: Excerpt, waves: Mapping[str, Samples]) -> None:
+        """Write the files of an excerpt; a sound that occurs twice on a screen gets two files."""
         number = len(self.excerpts)
         self.excerpts.append(excerpt)
-        for condition, wave in loud.items():
-            twice = self.plan.kind == "abx" or condition == self.plan.reference
-            for copy in range(2 if twice else 1):
-                steps = stimuli.quantize_with_dither(wave, self.rng)
-                heard = (steps.T / np.float32(32767)).astype(np.float32)
+        for condition, wave in waves.items():
+            copies = 2 if self.plan.kind == "abx" or condition == self.plan.reference else 1
+            for copy in range(copies):
+                steps = quantize_with_dither(wave, self.rng)
+                written = (steps.T / np.float32(32767)).astype(np.float32)
                 file, digest = self._write_wav(steps)
                 self.stimuli.append(
                     Stimulus(
@@ -353,22 +354,22 @@ class _TestBuilder:
                         excerpt=number,
                         condition=condition,
                         copy_number=copy,
-                        loudness=round(integrated_loudness(heard, self.rate), 3),
+                        loudness=round(integrated_loudness(written, self.rate), 3),
                     )
                 )
 
     def _make_checks(self) -> list[ScreeningCheck]:
-        made = []
-        for kind, right, wave in stimuli.make_check_sounds(self.rate, self.rng):
-            file, _ = self._write_wav(stimuli.quantize_with_dither(wave, self.rng), CHECKS_FOLDER)
-            made.append(ScreeningCheck.model_validate({"file": file, "kind": kind, "right": right}))
-        return made
+        checks = []
+        for kind, answer, wave in make_check_sounds(self.rate, self.rng):
+            file, _ = self._write_wav(quantize_with_dither(wave, self.rng), CHECKS_FOLDER)
+            checks.append(ScreeningCheck.model_validate({"file": file, "kind": kind, "right": answer}))
+        return checks
 
     def _write_wav(self, steps: NDArray[np.int16], folder: str = STIMULI_FOLDER) -> tuple[str, str]:
-        """Write samples under a drawn name; returns it and the content's SHA-256."""
+        """Write samples under a random name; return it and the SHA-256 of the content."""
         while (file := f"{self.rng.bytes(8).hex()}.wav") in self.used_names:
             pass
-        self.used_names.add(file)
+        self.used_names.add(file)  # random names do not reveal the order of conditions
         stream = io.BytesIO()
         soundfile.write(stream, steps, self.rate, format="WAV", subtype="PCM_16")
         write_bytes(self.folder.parent / folder / file, stream.getvalue())
@@ -376,24 +377,24 @@ class _TestBuilder:
 
 
 def _check_rated_count(count: int) -> None:
-    """BS.1534-3: twelve sounds on a screen at most, hidden reference and anchors among them."""
     if count > MAX_RATED_SOUNDS:
         raise CallError(
-            f"{count} sounds to rate at once, with reference and anchors; MUSHRA allows "
-            f"{MAX_RATED_SOUNDS}: give fewer conditions, or compare them in --kind pairs"
+            f"a screen would have {count} sounds, including reference and anchors; --kind mushra allows "
+            f"{MAX_RATED_SOUNDS}: use fewer conditions or --kind pairs"
         )
 
 
 def _common_format(pieces: Sequence[ComparedPiece]) -> tuple[int, int]:
-    """Rate and channels that hold every file of the test."""
+    """Return the rate and the channels of all stimuli: 44.1 kHz unless a file would lose bandwidth."""
     infos = []
     for piece in pieces:
         for path in piece.paths.values():
             try:
                 infos.append(probe_audio(path, max_channels=MAX_STIMULUS_CHANNELS))
             except AudioError:
-                continue  # named when it is read
+                continue  # reported when the piece is read
     if not infos:
-        raise FolderError("no piece can be compared: mend or replace what is named above")
-    cd, dat = _STIMULUS_RATES
-    return (cd if all(cd % it.rate == 0 for it in infos) else dat), max(it.channels for it in infos)
+        raise FolderError("no piece can be used: fix or replace the files named above")
+    cd_rate, dat_rate = _STIMULUS_RATES
+    rate = cd_rate if all(cd_rate % info.rate == 0 for info in infos) else dat_rate
+    return rate, max(info.channels for info in infos)

@@ -1,9 +1,7 @@
-"""Answers in SQLite: on the disk before the page hears that they are kept.
+"""Answer database: listeners, their questions and answers in SQLite, and the answers joined with stimuli.
 
-Write-ahead log, every commit synchronised: a killed server, or a closed tab, loses nothing that was
-acknowledged. A deleted listener leaves no trace in the file.
-
-What listeners said, joined with what they heard: the only place where both meet.
+Each commit is synchronised with the disk before the page receives its confirmation, so a killed server
+loses no acknowledged answer. Deleted rows are overwritten.
 """
 
 import json
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tonewood.errors import FolderError, OutputError, printable
-from tonewood.listening.definition import ListeningTest, TestExcerpt
+from tonewood.listening.definition import Excerpt, FileByCondition, ListeningTest
 from tonewood.listening.trial_order import (
     REFERENCE_LABEL,
     X_LABEL,
@@ -26,7 +24,8 @@ from tonewood.listening.trial_order import (
     is_valid_answer,
 )
 
-MAX_LISTENERS = 10_000  # what each is asked depends on all before
+MAX_LISTENERS = 10_000  # the allocation of trials to a listener depends on all listeners before
+MIN_HEADPHONES_CORRECT = 5  # of six, after Woods et al. (2017)
 
 _ANSWER_SCHEMA = """
 CREATE TABLE IF NOT EXISTS listener (
@@ -51,22 +50,23 @@ CREATE TABLE IF NOT EXISTS answer (
     PRIMARY KEY (listener, screen)
 );
 """
-
-
 _SQLITE_PRAGMAS = (
     "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON",
 )  # fmt: skip
 
 
 class Listener(NamedTuple):
-    """Somebody who takes part: a random number, and the place in the balanced design."""
+    """A participant: a random id, and the number that determines the trials.
+
+    Imported listeners have negative numbers.
+    """
 
     id: str
     number: int
 
 
 class ListenerAnswer(NamedTuple):
-    """What was answered on a screen; not final while it may still be changed."""
+    """An answer to a screen; a draft if not final."""
 
     screen: int
     final: bool
@@ -75,10 +75,7 @@ class ListenerAnswer(NamedTuple):
 
 
 class AnswerDatabase:
-    """The answers of one test.
-
-    Every method opens its own connection, so that any thread may ask.
-    """
+    """Answers to one test. Each method opens its own connection, so any thread may call it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,13 +84,16 @@ class AnswerDatabase:
                 connection.execute(table)
 
     def add_listener(self, consent: str) -> Listener:
-        """A new listener, who consented to this text; takes the first free place."""
+        """Add a listener who consented to a text, with the first unused number."""
         identity = secrets.token_urlsafe(16)
         with self._transaction() as connection:
-            taken = {number for (number,) in connection.execute("SELECT number FROM listener")}
-            number = next(n for n in range(len(taken) + 1) if n not in taken)
+            used = {number for (number,) in connection.execute("SELECT number FROM listener")}
+            # A deleted listener's number is used again, so that the design stays balanced.
+            number = next(n for n in range(len(used) + 1) if n not in used)
             if number >= MAX_LISTENERS:
-                raise OutputError(f"{MAX_LISTENERS:,} have taken part, the most of one test: make another")
+                raise OutputError(
+                    f"this test has {MAX_LISTENERS:,} listeners, the maximum: make another test"
+                )
             connection.execute(
                 "INSERT INTO listener VALUES (?, ?, ?, ?)",
                 (identity, number, int(time.time()), consent),
@@ -101,24 +101,23 @@ class AnswerDatabase:
         return Listener(identity, number)
 
     def add_imported_listener(self, identity: str) -> bool:
-        """Add somebody who took part elsewhere, below all others; False if known already."""
+        """Add a listener of another test system; return False if known already."""
         with self._transaction() as connection:
-            lowest = connection.execute("SELECT min(number, 0) FROM listener ORDER BY 1").fetchone()
-            number = (lowest[0] if lowest else 0) - 1
-            done = connection.execute(
+            (lowest,) = connection.execute("SELECT min(0, coalesce(min(number), 0)) FROM listener").fetchone()
+            inserted = connection.execute(
                 "INSERT OR IGNORE INTO listener VALUES (?, ?, ?, ?)",
-                (identity, number, int(time.time()), "imported"),
+                (identity, lowest - 1, int(time.time()), "imported"),
             )
-            return done.rowcount == 1
+            return inserted.rowcount == 1
 
     def get_listener(self, identity: str) -> Listener | None:
-        """A listener by its number, or None if there is no such."""
-        rows = self._query("SELECT id, number FROM listener WHERE id = ?", identity, of=(str, int))
+        """Return a listener by id, or None."""
+        rows = self._query("SELECT id, number FROM listener WHERE id = ?", identity, types=(str, int))
         return Listener(*rows[0]) if rows else None
 
     def list_listeners(self) -> list[Listener]:
-        """All listeners, in the order of their places."""
-        rows = self._query("SELECT id, number FROM listener ORDER BY number", of=(str, int))
+        """Return all listeners in the order of their numbers."""
+        rows = self._query("SELECT id, number FROM listener ORDER BY number", types=(str, int))
         return [Listener(*row) for row in rows]
 
     def save_answer(
@@ -130,28 +129,31 @@ class AnswerDatabase:
         final: bool,
         seconds: float,
     ) -> bool:
-        """Keep an answer; a final one stays as it is. Returns whether it was taken."""
+        """Store an answer; return False if the screen has a final answer, which stays."""
         row = (identity, screen, int(final), json.dumps(value), seconds, int(time.time()))
         with self._transaction() as connection:
-            done = connection.execute(
+            stored = connection.execute(
                 "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (listener, screen) "
                 "DO UPDATE SET final = excluded.final, value = excluded.value, "
                 "seconds = excluded.seconds, at = excluded.at WHERE final = 0",
                 row,
             )
-            return done.rowcount == 1
+            return stored.rowcount == 1
 
     def answers_of(self, identity: str) -> dict[int, ListenerAnswer]:
-        """A listener's answers by screen."""
+        """Return a listener's answers by screen."""
         rows = self._query(
             "SELECT screen, final, value, seconds FROM answer WHERE listener = ? ORDER BY screen",
             identity,
-            of=(int, int, str, float),
+            types=(int, int, str, float),
         )
-        return {s: ListenerAnswer(s, bool(final), self._parse_json(v), took) for s, final, v, took in rows}
+        return {
+            screen: ListenerAnswer(screen, bool(final), self._parse_json(value), seconds)
+            for screen, final, value, seconds in rows
+        }
 
     def save_question(self, identity: str, screen: int, content: Any) -> Any:  # noqa: ANN401
-        """Keep what a listener is asked on a screen; what was kept before stays."""
+        """Store what a screen asks and return it; a question stored before stays."""
         with self._transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO asked VALUES (?, ?, ?)",
@@ -160,31 +162,31 @@ class AnswerDatabase:
         return self.questions_of(identity)[screen]
 
     def questions_of(self, identity: str) -> dict[int, Any]:
-        """What was drawn for a listener while the test ran, by screen."""
-        rows = self._query("SELECT screen, content FROM asked WHERE listener = ?", identity, of=(int, str))
+        """Return the questions that were stored for a listener, by screen."""
+        rows = self._query("SELECT screen, content FROM asked WHERE listener = ?", identity, types=(int, str))
         return {screen: self._parse_json(content) for screen, content in rows}
 
     def delete_listener(self, identity: str) -> bool:
-        """Delete a listener and all answers; returns whether there was one.
+        """Delete a listener with all answers; return False if unknown.
 
-        Freed pages are overwritten, and the log, which held them too, is emptied.
+        `secure_delete` overwrites freed pages. The write-ahead log has copies of them, so it is emptied.
         """
         with self._transaction() as connection:
-            done = connection.execute("DELETE FROM listener WHERE id = ?", (identity,)).rowcount
-            connection.execute("COMMIT")
+            deleted = connection.execute("DELETE FROM listener WHERE id = ?", (identity,)).rowcount
+            connection.execute("COMMIT")  # a checkpoint is not possible within a transaction
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.execute("BEGIN")
-        return done == 1
+        return deleted == 1
 
     def damaged_error(self) -> OutputError:
-        """What is raised where the file tells what no page can have sent."""
+        """Return the error for content that no page can have sent."""
         return OutputError(f"{printable(self.path)} is damaged: restore it from a copy")
 
-    def _query(self, query: str, *about: str, of: tuple[type, ...]) -> list[tuple[Any, ...]]:
-        """Rows of a query, their columns of these types: SQLite itself lets any be of any."""
+    def _query(self, query: str, *values: str, types: tuple[type, ...]) -> list[tuple[Any, ...]]:
+        """Return rows and check the types of their columns, which SQLite does not enforce."""
         with self._transaction() as connection:
-            rows = connection.execute(query, about).fetchall()
-        if not all(isinstance(it, kind) for row in rows for it, kind in zip(row, of, strict=True)):
+            rows = connection.execute(query, values).fetchall()
+        if not all(isinstance(v, kind) for row in rows for v, kind in zip(row, types, strict=True)):
             raise self.damaged_error()
         return rows
 
@@ -196,7 +198,7 @@ class AnswerDatabase:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A connection whose transaction is written whole or not at all."""
+        """Yield a connection; commit the whole block or nothing of it."""
         connection = None
         try:
             connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
@@ -206,88 +208,81 @@ class AnswerDatabase:
             yield connection
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise _unusable_error(self.path, error) from None
-        except UnicodeDecodeError:  # of the words in which SQLite complains
+            raise OutputError(
+                f"{printable(self.path)} cannot be used ({_sqlite_reason(error)}): check the folder and "
+                "the disk"
+            ) from None
+        except UnicodeDecodeError:  # SQLite quotes damaged names in its messages
             raise self.damaged_error() from None
         finally:
             if connection is not None:
-                connection.close()  # which undoes what was not committed
+                connection.close()  # rolls back what was not committed
 
 
 def count_answers(path: Path) -> int:
-    """How many answers a file holds; raises FolderError if it is none of ours."""
+    """Return the number of answers in a file; raise FolderError if it is not an answer database."""
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         with connection:
-            found = connection.execute("SELECT count(*) FROM answer").fetchone()
+            (count,) = connection.execute("SELECT count(*) FROM answer").fetchone()
         connection.close()
     except sqlite3.Error as error:
-        raise FolderError(f"{printable(path)} cannot be read ({_sqlite_reason(error)}): restore it") from None
-    return int(found[0])
-
-
-def _unusable_error(path: Path, error: sqlite3.Error) -> OutputError:
-    return OutputError(
-        f"{printable(path)} cannot be used ({_sqlite_reason(error)}): check the folder and the disk"
-    )
+        reason = _sqlite_reason(error)
+        raise FolderError(f"{printable(path)} cannot be read ({reason}): restore it from a copy") from None
+    return int(count)
 
 
 def _sqlite_reason(error: sqlite3.Error) -> str:
-    return " ".join(str(error).split())  # a damaged schema is quoted line by line
-
-
-StimulusFiles = Mapping[tuple[int, str, int], str]
-
-MIN_HEADPHONES_CORRECT = 5  # of six, as Woods et al. (2017) ask
+    return " ".join(str(error).split())  # a damaged schema is quoted with its line breaks
 
 
 class TrialResponse(NamedTuple):
-    """One answer and what it was about.
+    """A final answer to a trial, with the screen and the excerpt.
 
     Parameters
     ----------
     repeat_of : int or None
-        Number of the screen that this one repeats.
+        Number of the screen that this screen repeats.
     """
 
     screen_number: int
     question: Screen
-    excerpt: TestExcerpt
+    excerpt: Excerpt
     value: Any
     seconds: float
     repeat_of: int | None
 
     @property
     def preferred(self) -> LabelledStimulus:
-        """The sound that was chosen of two."""
-        return next(slot for slot in self.question.stimuli if slot.label == self.value)
+        """Sound that was chosen of two."""
+        return next(stimulus for stimulus in self.question.stimuli if stimulus.label == self.value)
 
     @property
     def rejected(self) -> LabelledStimulus:
-        """The sound that was not."""
+        """Sound that was not chosen of two."""
         return next(s for s in self.question.stimuli if s.label != self.value and s.label in "AB")
 
     @property
     def correct(self) -> bool:
-        """Whether an ABX answer is right."""
+        """True for a correct ABX answer."""
         return bool(self.value == self.question.correct_answer)
 
     @property
     def ratings(self) -> dict[str, tuple[LabelledStimulus, float]]:
         """Sound and rating by condition."""
-        by_label = {slot.label: slot for slot in self.question.stimuli}
+        by_label = {stimulus.label: stimulus for stimulus in self.question.stimuli}
         return {by_label[k].condition: (by_label[k], float(v)) for k, v in self.value.items()}
 
 
 class Participant(NamedTuple):
-    """A listener: a number, what the checks found, and the replies.
+    """A listener with the results of the checks and all responses.
 
     Parameters
     ----------
     headphones : bool or None
-        Whether the check was passed; None while it was not finished, or for a test without.
+        True if the headphone check was passed; None if it is not finished, or not part of the test.
     hearing : float or None
-        Share of the right answers.
+        Share of correct answers in the hearing check.
     """
 
     listener: Listener
@@ -300,94 +295,100 @@ class Participant(NamedTuple):
 
 
 def screens_of(test: ListeningTest, answers: AnswerDatabase, listener: Listener) -> dict[int, Screen]:
-    """A listener's screens by number: as drawn beforehand, or kept while the test ran.
+    """Return a listener's screens by number: drawn from the seed, or stored while the test ran.
 
-    Those who took part elsewhere have negative numbers, and only what was imported of them.
+    Imported listeners have stored screens only.
     """
     if listener.number >= MAX_LISTENERS:
         raise answers.damaged_error()
     drawn = dict(enumerate(draw_screens(test, listener.number))) if listener.number >= 0 else {}
     try:
         files = test.file_by_condition()
-        kept = {at: screen_from_json(it, test, files) for at, it in answers.questions_of(listener.id).items()}
+        questions = answers.questions_of(listener.id)
+        stored = {number: screen_from_json(content, test, files) for number, content in questions.items()}
     except ValueError:
         raise answers.damaged_error() from None
-    return drawn | kept
+    return drawn | stored
 
 
 def list_participants(test: ListeningTest, answers: AnswerDatabase) -> list[Participant]:
-    """Everybody who took part, with their final answers to trials that count."""
+    """Return all participants with their final answers to the trials."""
     return [_build_participant(test, answers, listener) for listener in answers.list_listeners()]
 
 
 def _build_participant(test: ListeningTest, answers: AnswerDatabase, listener: Listener) -> Participant:
-    asked, given = screens_of(test, answers, listener), answers.answers_of(listener.id)
-    final = {place: it for place, it in given.items() if it.final and place in asked}
-    if not all(is_valid_answer(it.value, asked[k], test.kind, final=True) for k, it in final.items()):
-        raise answers.damaged_error()
-    phones = _check_results(asked, final, "headphones")
-    ears = _check_results(asked, final, "hearing")
+    screens = screens_of(test, answers, listener)
+    final = {
+        number: answer
+        for number, answer in answers.answers_of(listener.id).items()
+        if answer.final and number in screens
+    }
+    for number, answer in final.items():
+        if not is_valid_answer(answer.value, screens[number], test.kind, final=True):
+            raise answers.damaged_error()
+    headphones = _check_results(screens, final, "headphones")
+    hearing = _check_results(screens, final, "hearing")
+    responses = []
+    for number, answer in sorted(final.items()):
+        screen = screens[number]
+        if screen.stage == "trial":
+            excerpt = test.excerpts[test.trials[screen.trial or 0].excerpt]
+            responses.append(
+                TrialResponse(number, screen, excerpt, answer.value, answer.seconds, screen.repeat_of)
+            )
     return Participant(
         listener=listener,
         name=f"L{listener.number + 1}" if listener.number >= 0 else f"I{-listener.number}",
         code=test.completion_code(listener.id),
-        finished=len(final) == len(asked),
-        headphones=None if phones is None else sum(phones) >= MIN_HEADPHONES_CORRECT,
-        hearing=None if ears is None else sum(ears) / len(ears),
-        responses=tuple(
-            TrialResponse(
-                place,
-                asked[place],
-                test.excerpts[test.trials[asked[place].trial or 0].excerpt],
-                it.value,
-                it.seconds,
-                asked[place].repeat_of,
-            )
-            for place, it in sorted(final.items())
-            if asked[place].stage == "trial"
-        ),
+        finished=len(final) == len(screens),
+        headphones=None if headphones is None else sum(headphones) >= MIN_HEADPHONES_CORRECT,
+        hearing=None if hearing is None else sum(hearing) / len(hearing),
+        responses=tuple(responses),
     )
 
 
 def _check_results(
     screens: Mapping[int, Screen], answers: Mapping[int, ListenerAnswer], stage: str
 ) -> list[bool] | None:
-    places = [place for place, screen in screens.items() if screen.stage == stage]
-    if not places or not all(place in answers for place in places):
+    """Return whether each check of a stage was answered correctly; None if one is unanswered."""
+    numbers = [number for number, screen in screens.items() if screen.stage == stage]
+    if not numbers or not all(number in answers for number in numbers):
         return None
-    return [answers[place].value == screens[place].correct_answer for place in places]
+    return [answers[number].value == screens[number].correct_answer for number in numbers]
 
 
 def screen_to_json(screen: Screen) -> dict[str, Any]:
-    """A screen as JSON, to be kept."""
-    slots = [[it.label, it.file, it.condition] for it in screen.stimuli]
+    """Return a screen as JSON, for `AnswerDatabase.save_question`."""
     return {
-        "stage": screen.stage, "trial": screen.trial, "slots": slots, "right": screen.correct_answer,
+        "stage": screen.stage,
+        "trial": screen.trial,
+        "slots": [[s.label, s.file, s.condition] for s in screen.stimuli],
+        "right": screen.correct_answer,
         "again": screen.repeat_of,
-    }  # fmt: skip
+    }
 
 
-def screen_from_json(content: Any, test: ListeningTest, files: StimulusFiles) -> Screen:  # noqa: ANN401
-    """Inverse of `screen_to_json`; ValueError for what is no screen of the test with these files."""
+def screen_from_json(content: Any, test: ListeningTest, files: FileByCondition) -> Screen:  # noqa: ANN401
+    """Return the screen that `screen_to_json` wrote; raise ValueError unless it is one of the test."""
     try:
-        slots = tuple(LabelledStimulus(*it) for it in content["slots"])
-        screen = Screen("trial", content["trial"], slots, content["right"], content.get("again"))
+        stimuli = tuple(LabelledStimulus(*values) for values in content["slots"])
+        screen = Screen("trial", content["trial"], stimuli, content["right"], content.get("again"))
         trial = test.trials[content["trial"]]
-        labels = sorted(it.label for it in slots if it.label not in (REFERENCE_LABEL, X_LABEL))
-        told = {it.condition for it in slots}
-        ours = all(
-            it.file in [files.get((trial.excerpt, it.condition, copy)) for copy in (0, 1)] for it in slots
+        labels = sorted(s.label for s in stimuli if s.label not in (REFERENCE_LABEL, X_LABEL))
+        conditions = {s.condition for s in stimuli}
+        files_match = all(
+            s.file in [files.get((trial.excerpt, s.condition, copy)) for copy in (0, 1)] for s in stimuli
         )
     except (AttributeError, LookupError, TypeError) as error:
-        raise ValueError("a screen lacks something") from error
+        raise ValueError("the screen is incomplete") from error
     if (
         content.get("stage") != "trial"
         or content["trial"] < 0
-        or not ours
-        or told != set(trial.conditions)
+        or not files_match
+        or conditions != set(trial.conditions)
         or labels != [chr(ord("A") + k) for k in range(len(trial.conditions))]
         or (test.kind == "abx") != (screen.correct_answer in labels)
         or not isinstance(screen.repeat_of, int | None)
     ):
-        raise ValueError("a screen is about something else")
+        raise ValueError("the screen does not belong to this test")
     return screen

@@ -1,7 +1,7 @@
-"""What a listening test is: its stimuli, its trials, and what becomes of them for a listener.
+"""Definition of a listening test: its excerpts, stimuli and trials, stored as `test.json`.
 
-A test is a folder: `test.json`, which knows what is what and is never served, stimuli under names
-that say nothing, texts that the experimenter edits, and the answers.
+A test is a folder with this file (which identifies the stimuli and is never served), stimuli under
+random names, a consent text that the experimenter may edit, and the answers.
 """
 
 import hashlib
@@ -19,6 +19,8 @@ from tonewood.utils.atomic_write import write_text
 TestKind = Literal["pairs", "abx", "mushra"]
 ExcerptSelection = Literal["mask", "random"]
 TrialSelection = Literal["random", "active"]
+FileByCondition = dict[tuple[int, str, int], str]
+"""Stimulus files by excerpt, condition and copy."""
 
 TEST_FILE, CONSENT_FILE, ANSWERS_FILE = "test.json", "consent.txt", "answers.sqlite"
 STIMULI_FOLDER, CHECKS_FOLDER = "stimuli", "checks"
@@ -31,30 +33,29 @@ QUESTIONS: dict[TestKind, str] = {
     "mushra": "How close is each sound to the reference?",
 }
 CONSENT_TEXT = """\
-You are about to compare short pieces of sound. Your answers are kept on the computer of the person
-who runs this test, under a random number. No name and no address is asked for or kept, and nothing
-is sent anywhere else.
+You are about to compare short pieces of sound. Your answers are stored on the computer of the person
+who runs this test, under a random number. Your name and address are neither asked for nor stored, and
+nothing is sent anywhere else.
 
-You may stop at any time. Your place is kept, and you may have all your answers deleted from this
-page.
+You may stop at any time and continue later. On this page you can also delete all your answers.
 
 Use headphones in a quiet room, if you can.
 """
 
 
+# The name of a file that is served must not contain a path.
 StimulusFileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+\.wav$", max_length=100)]
-"""Of a file that is served: nothing that could lead out of its folder."""
 
 
-class TestExcerpt(Settings):
-    """A moment of a piece.
+class Excerpt(Settings):
+    """An excerpt of a piece.
 
     Parameters
     ----------
     start : float
         Seconds from the beginning of the piece.
     chosen : {"mask", "random"}
-        Where most was done, or anywhere, as a control.
+        Where the conditions differ most, or at random as a control.
     """
 
     piece: str
@@ -63,15 +64,14 @@ class TestExcerpt(Settings):
 
 
 class Stimulus(Settings):
-    """A file, and what it is.
+    """A sound file, its excerpt and its condition.
 
     Parameters
     ----------
     copy_number : int
-        Several files of one sound differ in their dither alone, so that the same sound twice
-        cannot be told by comparing bytes.
+        Copies differ in their dither only, so that equal sounds cannot be recognised by their bytes.
     loudness : float
-        As written, LUFS.
+        LUFS, measured on the file.
     """
 
     file: StimulusFileName
@@ -83,14 +83,14 @@ class Stimulus(Settings):
 
 
 class ListeningTrial(Settings):
-    """An excerpt under the conditions to be compared."""
+    """An excerpt and the conditions that a listener compares."""
 
     excerpt: int
     conditions: tuple[str, ...]
 
 
 class ScreeningCheck(Settings):
-    """A question on hearing or headphones with one right answer, counted from 1."""
+    """A hearing or headphone check; `right` is the correct answer, counted from 1."""
 
     file: StimulusFileName
     kind: Literal["headphones", "hearing"]
@@ -98,19 +98,17 @@ class ScreeningCheck(Settings):
 
 
 class ListeningTest(Settings):
-    """A listening test, complete.
+    """A complete listening test.
 
     Parameters
     ----------
     seed : int
-        Of all that is random: excerpts, names of files, every listener's order and sides.
+        Seed of excerpts, file names, and the order and sides of each listener.
     key : str
-        Makes completion codes that nobody can guess.
+        Secret of completion codes and of the page's address.
     per_listener, repeats, training : int
-        Trials that each listener gets, those of them that come again, and those to get used to it.
+        Numbers of trials of each listener: rated once, rated again, and for practice.
     """
-
-    __test__ = False  # no test of pytest's
 
     format: Literal["tonewood-listening-test"] = "tonewood-listening-test"
     version: Literal[1] = 1
@@ -129,7 +127,7 @@ class ListeningTest(Settings):
     repeats: int = Field(ge=0)
     training: int = Field(ge=0)
     choice: TrialSelection = "random"
-    excerpts: tuple[TestExcerpt, ...]
+    excerpts: tuple[Excerpt, ...]
     stimuli: tuple[Stimulus, ...]
     trials: tuple[ListeningTrial, ...] = Field(min_length=1)
     checks: tuple[ScreeningCheck, ...] = ()
@@ -140,23 +138,24 @@ class ListeningTest(Settings):
         if len(known) < len(self.conditions):
             raise ValueError("a condition is named twice")
         if (self.kind == "mushra") != (self.reference in known):
-            raise ValueError("MUSHRA has a reference among its conditions, no other kind has one")
+            raise ValueError("MUSHRA has a reference among its conditions, other kinds have none")
         if self.choice == "active" and self.kind != "pairs":
-            raise ValueError("only pairs are chosen meanwhile")
+            raise ValueError("only tests of pairs choose trials actively")
         if max(self.per_listener, self.training, self.repeats) > len(self.trials):
-            raise ValueError("there are fewer trials than a listener gets")
+            raise ValueError("a listener gets more trials than the test has")
         for trial in self.trials:
-            asked = set(trial.conditions)
-            if len(asked) < len(trial.conditions) or not asked <= known:
-                raise ValueError("a trial has conditions that there are not, or one twice")
-            if len(asked) != (len(known) if self.kind == "mushra" else 2):
-                raise ValueError("a trial is about too many conditions, or too few")
+            compared = set(trial.conditions)
+            if len(compared) < len(trial.conditions) or not compared <= known:
+                raise ValueError("a trial has an unknown condition, or one twice")
+            if len(compared) != (len(known) if self.kind == "mushra" else 2):
+                raise ValueError("a trial has too many conditions, or too few")
             if not 0 <= trial.excerpt < len(self.excerpts):
-                raise ValueError("a trial is of an excerpt that there is not")
-            twice = asked if self.kind == "abx" else asked & {self.reference}
-            for condition, copy in (*((it, 0) for it in asked), *((it, 1) for it in twice)):
-                if (trial.excerpt, condition, copy) not in files:
-                    raise ValueError("a trial has no file of a condition")
+                raise ValueError("a trial has an unknown excerpt")
+            # X of an ABX trial, and the open reference of MUSHRA, are second copies.
+            copied = compared if self.kind == "abx" else compared & {self.reference}
+            required = {(name, 0) for name in compared} | {(name, 1) for name in copied}
+            if any((trial.excerpt, *key) not in files for key in required):
+                raise ValueError("a trial lacks the file of a condition")
         return self
 
     @property
@@ -164,22 +163,25 @@ class ListeningTest(Settings):
         """Duration of every stimulus."""
         return self.samples / self.rate
 
-    def file_by_condition(self) -> dict[tuple[int, str, int], str]:
-        """File of each excerpt, condition and copy."""
-        return {(it.excerpt, it.condition, it.copy_number): it.file for it in self.stimuli}
+    def file_by_condition(self) -> FileByCondition:
+        """Return the stimulus files by excerpt, condition and copy."""
+        return {(s.excerpt, s.condition, s.copy_number): s.file for s in self.stimuli}
 
     def completion_code(self, listener: str) -> str:
-        """Completion code of a listener: proves the end was reached, says nothing else."""
-        digest = hmac.new(self.key.encode(), listener.encode(), hashlib.sha256).hexdigest()
+        """Return the code with which a listener proves to have completed the test."""
+        digest = self._sign(listener)
         return f"{digest[:4]}-{digest[4:8]}".upper()
 
     @property
     def access_token(self) -> str:
-        """Of the page's address; the same after a restart, so that links stay good."""
-        return hmac.new(self.key.encode(), b"token", hashlib.sha256).hexdigest()[:32]
+        """Token in the page's address, the same after each restart."""
+        return self._sign("token")[:32]
+
+    def _sign(self, text: str) -> str:
+        return hmac.new(self.key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
     def stimulus_path(self, folder: Path, stage: str, file: str) -> Path:
-        """Where a stage's file lies."""
+        """Return the path of a file that a stage of the test plays."""
         return folder / (CHECKS_FOLDER if stage in ("hearing", "headphones") else STIMULI_FOLDER) / file
 
     def save(self, folder: Path) -> None:
@@ -190,28 +192,28 @@ class ListeningTest(Settings):
 def enumerate_trials(
     kind: TestKind, conditions: tuple[str, ...], excerpts: int
 ) -> tuple[ListeningTrial, ...]:
-    """Every excerpt under every two conditions, or under all of them at once for MUSHRA."""
+    """Return a trial for each excerpt and pair of conditions; MUSHRA compares all conditions at once."""
     sets = [conditions] if kind == "mushra" else list(combinations(conditions, 2))
-    return tuple(ListeningTrial(excerpt=e, conditions=those) for e in range(excerpts) for those in sets)
+    return tuple(ListeningTrial(excerpt=k, conditions=names) for k in range(excerpts) for names in sets)
 
 
 def load_listening_test(folder: Path) -> ListeningTest:
-    """Read a test; FolderError if the folder holds none."""
+    """Read a test; raise FolderError if the folder has no valid one."""
     path = folder / TEST_FILE
     try:
         return ListeningTest.model_validate_json(path.read_bytes())
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        reason = (error.strerror or str(error)).lower()
         raise FolderError(
-            f"{printable(folder)} holds no listening test ({TEST_FILE}: {why}): "
-            "make one with tonewood listen new"
+            f"{printable(folder)} is not a listening test ({TEST_FILE}: {reason}): make one with "
+            "tonewood listen new"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("version",):
             raise FolderError(
-                f"{printable(path)} has version {first['input']}; this Tonewood reads 1: update it"
+                f"{printable(path)} has version {first['input']}; this Tonewood reads 1: update Tonewood"
             ) from None
         raise FolderError(
-            f"{printable(path)} is not a listening test, or is damaged: make the test again"
+            f"{printable(path)} is damaged or is not a listening test: make the test again"
         ) from None

@@ -1,13 +1,6 @@
-"""To and from webMUSHRA: its configuration and stimuli, and the CSV that it writes.
+"""Export of listening tests to webMUSHRA and ReSEval, and import of their answers.
 
-To and from ReSEval: a folder for each condition, and the table of its responses.
-
-What other listening tests are given, and what comes back from them.
-
-Conditions travel as C01, C02 … in the order of the test, trials as t0, t1 …: names that an address
-or a file name shows to a listener say nothing.
-
-To and from other listening tests: webMUSHRA and ReSEval.
+Listeners may see addresses and file names there, so conditions are named C01, C02 … and trials t0, t1 ….
 """
 
 import hashlib
@@ -26,93 +19,14 @@ import numpy as np
 from tonewood.data.manifest import read_csv_rows
 from tonewood.errors import CallError, FolderError, OutputError, printable
 from tonewood.listening.database import AnswerDatabase, screen_to_json
-from tonewood.listening.definition import CONSENT_FILE, STIMULI_FOLDER, ListeningTest
+from tonewood.listening.definition import (
+    CONSENT_FILE,
+    STIMULI_FOLDER,
+    FileByCondition,
+    ListeningTest,
+)
 from tonewood.listening.trial_order import REFERENCE_LABEL, X_LABEL, LabelledStimulus, Screen
 from tonewood.utils.atomic_write import temporary_folder
-
-
-class ImportedAnswer(NamedTuple):
-    """An answer from elsewhere: of whom, on which trial, what."""
-
-    listener_id: str
-    trial: int
-    screen: Screen
-    value: Any
-    seconds: float
-
-
-def condition_keys(test: ListeningTest) -> dict[str, str]:
-    """Opaque name of every condition; of one length, so that they sort as they are counted."""
-    return {name: f"C{k:02d}" for k, name in enumerate(test.conditions, start=1)}
-
-
-def abx_target(test: ListeningTest, trial: int) -> str:
-    """Condition that X is, where the test runs elsewhere: drawn by the seed."""
-    side = int(np.random.default_rng([test.seed, 4, trial]).integers(2))
-    return test.trials[trial].conditions[side]
-
-
-def rebuild_screen(test: ListeningTest, trial: int, conditions: Sequence[str]) -> Screen:
-    """A trial as if it had been asked here, its conditions in this order."""
-    files, excerpt = test.file_by_condition(), test.trials[trial].excerpt
-    slots = [
-        LabelledStimulus(chr(ord("A") + k), files[excerpt, name, 0], name)
-        for k, name in enumerate(conditions)
-    ]
-    right = None
-    if test.kind == "mushra":
-        assert test.reference is not None
-        slots.insert(0, LabelledStimulus(REFERENCE_LABEL, files[excerpt, test.reference, 1], test.reference))
-    elif test.kind == "abx":
-        name = abx_target(test, trial)
-        right = "AB"[list(conditions).index(name)]
-        slots.append(LabelledStimulus(X_LABEL, files[excerpt, name, 1], name))
-    return Screen("trial", trial, tuple(slots), right)
-
-
-def rating_answer(
-    test: ListeningTest, who: str, trial: int, ratings: dict[str, float], seconds: float
-) -> ImportedAnswer:
-    """Ratings by condition, as if they had been given here."""
-    screen = rebuild_screen(test, trial, test.trials[trial].conditions)
-    value = {slot.label: ratings[slot.condition] for slot in screen.stimuli[1:]}
-    return ImportedAnswer(hash_listener_id(test, who), trial, screen, value, seconds)
-
-
-def choice_answer(
-    test: ListeningTest, who: str, trial: int, condition: str, seconds: float
-) -> ImportedAnswer:
-    """One of two conditions, as if it had been chosen here."""
-    conditions = test.trials[trial].conditions
-    value = "AB"[conditions.index(condition)]
-    screen = rebuild_screen(test, trial, conditions)
-    return ImportedAnswer(hash_listener_id(test, who), trial, screen, value, seconds)
-
-
-def parse_trial(test: ListeningTest, text: str, table: Path, number: int) -> int:
-    """Trial that a line names; FolderError if it is none of this test."""
-    found = re.fullmatch(r"t(\d{1,6})", text.strip())
-    if not found or int(found[1]) >= len(test.trials):
-        raise FolderError(
-            f"{printable(table)}, line {number}: {printable(text)!r} is no trial of this test: name its "
-            "results"
-        )
-    return int(found[1])
-
-
-def hash_listener_id(test: ListeningTest, who: str) -> str:
-    """A number of our own for somebody else's: whatever it was, it is not kept."""
-    return hashlib.sha256(f"{test.key} {who}".encode()).hexdigest()[:22]
-
-
-def parse_finite(text: str) -> float | None:
-    """A finite number, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
 
 _LIKERT_SCALE = (("1", "bad"), ("2", "poor"), ("3", "fair"), ("4", "good"), ("5", "excellent"))
 _WEBMUSHRA_COLUMNS = {
@@ -122,13 +36,170 @@ _WEBMUSHRA_COLUMNS = {
 }
 
 
+class ImportedAnswer(NamedTuple):
+    """An answer that was given in another test system."""
+
+    listener_id: str
+    trial: int
+    screen: Screen
+    value: Any
+    seconds: float
+
+
+class ImportCount(NamedTuple):
+    """Numbers of new listeners and answers."""
+
+    listeners: int
+    answers: int
+
+
+class _ExchangeFormat(NamedTuple):
+    write: Callable[[ListeningTest, Path, Path, str], Path]
+    read: Callable[[ListeningTest, Path], Iterator[ImportedAnswer]]
+
+
+def export_listening_test(test: ListeningTest, folder: Path, to: str, out: Path) -> Path:
+    """Write a test for webMUSHRA or ReSEval into a new folder; return the path to open there.
+
+    Raises
+    ------
+    CallError, OutputError
+        The format is unknown, or the folder cannot be written.
+    """
+    form = _exchange_format(to, "--to")
+    if out.exists():
+        raise OutputError(f"{printable(out)} exists: choose another folder")
+    name = re.sub(r"[^a-z0-9]+", "-", out.name.lower()).strip("-") or "test"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(out.parent) as hidden:
+            unfinished = hidden / "out"
+            unfinished.mkdir()
+            entry = form.write(test, folder, unfinished, name).relative_to(unfinished)
+            unfinished.rename(out)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"{printable(out)} cannot be created ({reason}): choose another folder") from None
+    return out / entry
+
+
+def read_imported_answers(test: ListeningTest, came_from: str, table: Path) -> list[ImportedAnswer]:
+    """Read the answers in a table of webMUSHRA or ReSEval.
+
+    Raises
+    ------
+    CallError, FolderError
+        The format is unknown, or the table does not fit the test; the message names the line.
+    """
+    answers = list(_exchange_format(came_from, "--from").read(test, table))
+    if not answers:
+        raise FolderError(f"{printable(table)} has no answers to this test: choose its results")
+    return answers
+
+
+def import_answers(answers: AnswerDatabase, imported: Sequence[ImportedAnswer]) -> ImportCount:
+    """Add answers to the database; answers that it has already stay unchanged."""
+    listeners, total = 0, 0
+    for answer in imported:
+        listeners += answers.add_imported_listener(answer.listener_id)
+        answers.save_question(answer.listener_id, answer.trial, screen_to_json(answer.screen))
+        total += answers.save_answer(
+            answer.listener_id, answer.trial, answer.value, final=True, seconds=answer.seconds
+        )
+    return ImportCount(listeners, total)
+
+
+def _exchange_format(name: str, option: str) -> _ExchangeFormat:
+    if name not in _EXCHANGE_FORMATS:
+        raise CallError(f"{option} is {name!r}: choose {' or '.join(_EXCHANGE_FORMATS)}")
+    return _EXCHANGE_FORMATS[name]
+
+
+# --- both formats
+
+
+def condition_keys(test: ListeningTest) -> dict[str, str]:
+    """Return a neutral name for each condition; all have one length, so they sort in order."""
+    return {name: f"C{k:02d}" for k, name in enumerate(test.conditions, start=1)}
+
+
+def abx_target(test: ListeningTest, trial: int) -> str:
+    """Return the condition of X in an exported trial; it follows from the seed."""
+    side = int(np.random.default_rng([test.seed, 4, trial]).integers(2))
+    return test.trials[trial].conditions[side]
+
+
+def _rebuild_screen(test: ListeningTest, trial: int) -> Screen:
+    """Return an exported trial as a screen of our own page."""
+    files, excerpt = test.file_by_condition(), test.trials[trial].excerpt
+    conditions = test.trials[trial].conditions
+    stimuli = [
+        LabelledStimulus(chr(ord("A") + k), files[excerpt, name, 0], name)
+        for k, name in enumerate(conditions)
+    ]
+    correct_answer = None
+    if test.kind == "mushra":
+        assert test.reference is not None
+        reference = files[excerpt, test.reference, 1]
+        stimuli.insert(0, LabelledStimulus(REFERENCE_LABEL, reference, test.reference))
+    elif test.kind == "abx":
+        target = abx_target(test, trial)
+        correct_answer = "AB"[conditions.index(target)]
+        stimuli.append(LabelledStimulus(X_LABEL, files[excerpt, target, 1], target))
+    return Screen("trial", trial, tuple(stimuli), correct_answer)
+
+
+def _rating_answer(
+    test: ListeningTest, listener: str, trial: int, ratings: dict[str, float], seconds: float
+) -> ImportedAnswer:
+    """Return ratings by condition as an answer on our own page."""
+    screen = _rebuild_screen(test, trial)
+    value = {stimulus.label: ratings[stimulus.condition] for stimulus in screen.stimuli[1:]}
+    return ImportedAnswer(_hash_listener_id(test, listener), trial, screen, value, seconds)
+
+
+def _choice_answer(
+    test: ListeningTest, listener: str, trial: int, condition: str, seconds: float
+) -> ImportedAnswer:
+    """Return a choice of two conditions as an answer on our own page."""
+    value = "AB"[test.trials[trial].conditions.index(condition)]
+    identity = _hash_listener_id(test, listener)
+    return ImportedAnswer(identity, trial, _rebuild_screen(test, trial), value, seconds)
+
+
+def _hash_listener_id(test: ListeningTest, listener: str) -> str:
+    """Return an id for a listener of another system, whose own id may be a name and is not stored."""
+    return hashlib.sha256(f"{test.key} {listener}".encode()).hexdigest()[:22]
+
+
+def _parse_trial(test: ListeningTest, text: str, table: Path, line: int) -> int:
+    match = re.fullmatch(r"t(\d{1,6})", text.strip())
+    if not match or int(match[1]) >= len(test.trials):
+        raise FolderError(
+            f"{printable(table)}, line {line}: {printable(text)!r} is not a trial of this test: choose "
+            "its results"
+        )
+    return int(match[1])
+
+
+def _parse_finite(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+# --- webMUSHRA
+
+
 def write_webmushra_test(test: ListeningTest, folder: Path, out: Path, name: str) -> Path:
-    """Files below webMUSHRA's own root; the configuration asks nobody for a name."""
+    """Write stimuli and configuration below webMUSHRA's root; the page asks for no personal data."""
     sounds = f"configs/resources/audio/{name}"
     shutil.copytree(folder / STIMULI_FOLDER, out / sounds)
     files = {key: f"{sounds}/{file}" for key, file in test.file_by_condition().items()}
     consent = (folder / CONSENT_FILE).read_text(encoding="utf-8").strip()
-    told = "".join(f"<p>{escape(part)}</p>" for part in consent.split("\n\n"))
+    paragraphs = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in consent.split("\n\n"))
     config = {
         "testname": test.title,
         "testId": name,
@@ -138,7 +209,7 @@ def write_webmushra_test(test: ListeningTest, folder: Path, out: Path, name: str
         "remoteService": "service/write.php",
         "pages": [
             {"type": "consent", "id": "consent", "name": "Before you begin", "mustConsent": True,
-             "content": told},
+             "content": paragraphs},
             ["random", *(_webmushra_page(test, k, files) for k in range(len(test.trials)))],
             {"type": "finish", "name": "Thank you", "content": "All your answers are sent.",
              "showResults": False, "writeResults": True},
@@ -149,23 +220,20 @@ def write_webmushra_test(test: ListeningTest, folder: Path, out: Path, name: str
     return path
 
 
-def _webmushra_page(
-    test: ListeningTest, trial: int, files: dict[tuple[int, str, int], str]
-) -> dict[str, Any]:
-    asked, named = test.trials[trial], condition_keys(test)
-    page = {"id": f"t{trial}", "name": test.title, "content": f"<p>{escape(test.question)}</p>"}
-    sounds = {named[name]: files[asked.excerpt, name, 0] for name in asked.conditions}
-    looped = {"showWaveform": False, "enableLooping": True}
+def _webmushra_page(test: ListeningTest, number: int, files: FileByCondition) -> dict[str, Any]:
+    trial, keys = test.trials[number], condition_keys(test)
+    page = {"id": f"t{number}", "name": test.title, "content": f"<p>{escape(test.question)}</p>"}
+    sounds = {keys[name]: files[trial.excerpt, name, 0] for name in trial.conditions}
+    player = {"showWaveform": False, "enableLooping": True}
     if test.kind == "mushra":
         assert test.reference is not None
-        del sounds[named[test.reference]]  # webMUSHRA hides the reference among them by itself
-        reference = files[asked.excerpt, test.reference, 0]
-        made = {"createAnchor35": False, "createAnchor70": False, "stimuli": sounds}
-        return {"type": "mushra", **page, **looped, "reference": reference, **made}
+        del sounds[keys[test.reference]]  # webMUSHRA itself adds the hidden reference
+        reference = files[trial.excerpt, test.reference, 0]
+        anchors = {"createAnchor35": False, "createAnchor70": False}
+        return {"type": "mushra", **page, **player, "reference": reference, **anchors, "stimuli": sounds}
     if test.kind == "abx":
-        reference = sounds.pop(named[abx_target(test, trial)])
-        compared = {"reference": reference, "stimuli": sounds}
-        return {"type": "paired_comparison", **page, **looped, **compared}
+        reference = sounds.pop(keys[abx_target(test, number)])
+        return {"type": "paired_comparison", **page, **player, "reference": reference, "stimuli": sounds}
     return {
         "type": "likert_multi_stimulus", **page, "mustRate": True, "stimuli": sounds,
         "response": [{"value": value, "label": label} for value, label in _LIKERT_SCALE],
@@ -173,22 +241,19 @@ def _webmushra_page(
 
 
 def _yaml_lines(value: Any) -> Iterator[str]:  # noqa: ANN401
-    """Lines of YAML in block style, every scalar as JSON.
-
-    webMUSHRA's own reader takes no list and no map in brackets that goes over several lines.
-    """
-    pairs = value.items() if isinstance(value, dict) else ((None, it) for it in value)
-    for key, own in pairs:
+    """Yield YAML in block style with scalars as JSON; webMUSHRA's parser reads no multi-line brackets."""
+    items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
+    for key, item in items:
         head = "-" if key is None else f"{key}:"
-        if not isinstance(own, dict | list):
-            yield f"{head} {json.dumps(own, ensure_ascii=False)}"
+        if not isinstance(item, dict | list):
+            yield f"{head} {json.dumps(item, ensure_ascii=False)}"
             continue
         yield head
-        yield from (f"  {line}" for line in _yaml_lines(own))
+        yield from (f"  {line}" for line in _yaml_lines(item))
 
 
 class _TableLine(NamedTuple):
-    """One line of a table: where it stands, its trial, and what it says of which sound."""
+    """A line of webMUSHRA's results: trial, condition key and answer."""
 
     number: int
     trial: int
@@ -198,225 +263,151 @@ class _TableLine(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Time taken, 0 where it is not told."""
-        told = self.row.get("rating_time") or self.row.get("choice_time") or "0"
-        return max(0.0, (parse_finite(told) or 0.0) / 1000)
+        """Response time; 0 if the table has none."""
+        text = self.row.get("rating_time") or self.row.get("choice_time") or "0"
+        return max(0.0, (_parse_finite(text) or 0.0) / 1000)
 
 
 def read_webmushra_answers(test: ListeningTest, table: Path) -> Iterator[ImportedAnswer]:
-    """Answers of a table that webMUSHRA's service wrote.
-
-    Raises
-    ------
-    CallError, FolderError
-        It cannot be read, or does not fit the test; the line is named.
-    """
-    for who, lines in _group_by_listener(test, table):
+    """Yield the answers of a table that webMUSHRA's service wrote."""
+    read_answers = _abx_answers if test.kind == "abx" else _rating_answers
+    for listener, lines in _group_by_listener(test, table):
         by_trial: dict[int, list[_TableLine]] = {}
         for line in lines:
             by_trial.setdefault(line.trial, []).append(line)
-        answer = _abx_answers if test.kind == "abx" else _rating_answers
-        for trial, own in by_trial.items():
-            yield from answer(test, table, who, trial, own)
+        for trial, lines_of_trial in by_trial.items():
+            yield from read_answers(test, table, listener, trial, lines_of_trial)
 
 
 def _group_by_listener(test: ListeningTest, table: Path) -> Iterator[tuple[str, list[_TableLine]]]:
-    """Lines of every listener; where nobody is named, a question that returns begins another."""
-    wanted = _WEBMUSHRA_COLUMNS[test.kind]
-    found: list[tuple[str | None, list[_TableLine]]] = []
-    by_name: dict[str, list[_TableLine]] = {}
-    met = set[tuple[int, str]]()
-    for number, row in read_csv_rows(table, wanted):
-        key, said = (row[name].strip() for name in wanted[1:])
-        line = _TableLine(number, parse_trial(test, row["trial_id"], table, number), key, said, row)
-        name = row.get("session_uuid")
-        if name:
-            if name not in by_name:
-                found.append((name, by_name.setdefault(name, [])))
-            by_name[name].append(line)
+    """Yield the lines of each listener.
+
+    Without session ids, a question that occurs again begins a new listener. Such a listener is identified
+    by the place and the content of the lines, so that a second import finds the same listeners.
+    """
+    columns = _WEBMUSHRA_COLUMNS[test.kind]
+    groups: list[tuple[str | None, list[_TableLine]]] = []
+    by_session: dict[str, list[_TableLine]] = {}
+    answered = set[tuple[int, str]]()
+    for number, row in read_csv_rows(table, columns):
+        key, answer = (row[name].strip() for name in columns[1:])
+        line = _TableLine(number, _parse_trial(test, row["trial_id"], table, number), key, answer, row)
+        session = row.get("session_uuid")
+        if session:
+            if session not in by_session:
+                groups.append((session, by_session.setdefault(session, [])))
+            by_session[session].append(line)
             continue
-        if not met or (line.trial, key) in met:
-            found.append((None, []))
-            met = set()
-        met.add((line.trial, key))
-        found[-1][1].append(line)
-    for place, (name, lines) in enumerate(found):
-        # Nameless answers are known again by where they stand and what they say.
-        content = repr([(it.trial, it.key, it.answer, it.seconds) for it in lines])
-        yield name or f"{place} {hashlib.sha256(content.encode()).hexdigest()}", lines
+        if not answered or (line.trial, key) in answered:
+            groups.append((None, []))
+            answered = set()
+        answered.add((line.trial, key))
+        groups[-1][1].append(line)
+    for place, (session, lines) in enumerate(groups):
+        content = repr([(line.trial, line.key, line.answer, line.seconds) for line in lines])
+        yield session or f"{place} {hashlib.sha256(content.encode()).hexdigest()}", lines
 
 
 def _abx_answers(
-    test: ListeningTest, table: Path, who: str, trial: int, lines: list[_TableLine]
+    test: ListeningTest, table: Path, listener: str, trial: int, lines: list[_TableLine]
 ) -> Iterator[ImportedAnswer]:
-    """Which of two was taken for the reference; who did not say is left out."""
-    right, named = abx_target(test, trial), condition_keys(test)
-    (other,) = (it for it in test.trials[trial].conditions if it != right)
-    for line in lines[-1:]:
-        if line.key != named[other] or line.answer not in (
-            "correct", "incorrect", "undecided", "unknown",
-        ):  # fmt: skip
-            raise FolderError(
-                f"{printable(table)}, line {line.number}: {printable(line.answer)!r} on {printable(line.key)!r} "
-                f"is no answer to trial t{trial}: name this test's results"
-            )
-        if line.answer in ("correct", "incorrect"):
-            taken = right if line.answer == "correct" else other
-            yield choice_answer(test, who, trial, taken, line.seconds)
+    """Yield the condition that was taken for X; undecided answers are skipped."""
+    target, keys = abx_target(test, trial), condition_keys(test)
+    (other,) = (name for name in test.trials[trial].conditions if name != target)
+    line = lines[-1]
+    if line.key != keys[other] or line.answer not in ("correct", "incorrect", "undecided", "unknown"):
+        raise FolderError(
+            f"{printable(table)}, line {line.number}: {printable(line.answer)!r} on "
+            f"{printable(line.key)!r} is not an answer to trial t{trial}: choose this test's results"
+        )
+    if line.answer in ("correct", "incorrect"):
+        condition = target if line.answer == "correct" else other
+        yield _choice_answer(test, listener, trial, condition, line.seconds)
 
 
 def _rating_answers(
-    test: ListeningTest, table: Path, who: str, trial: int, lines: list[_TableLine]
+    test: ListeningTest, table: Path, listener: str, trial: int, lines: list[_TableLine]
 ) -> Iterator[ImportedAnswer]:
-    """Ratings; of two sounds without a reference, the one that was rated higher."""
+    """Yield the ratings; of a pair, the sound with the higher rating."""
     names = {key: name for name, key in condition_keys(test).items()}
     low, high = (0, 100) if test.kind == "mushra" else (1, len(_LIKERT_SCALE))
     if test.reference is not None:
         names[REFERENCE_LABEL] = test.reference
-    found: dict[str, float] = {}
+    ratings: dict[str, float] = {}
     for line in lines:
-        value = parse_finite(line.answer)
+        value = _parse_finite(line.answer)
         if value is None or not low <= value <= high:
             raise FolderError(
-                f"{printable(table)}, line {line.number}: {printable(line.answer)!r} is no rating from {low} "
-                f"to {high}: mend it"
+                f"{printable(table)}, line {line.number}: {printable(line.answer)!r} is not a rating from "
+                f"{low} to {high}: correct the table"
             )
-        found[names.get(line.key, line.key)] = value
+        ratings[names.get(line.key, line.key)] = value
     conditions = test.trials[trial].conditions
-    if set(found) != set(conditions):
-        told = ", ".join(sorted(printable(line.key) for line in lines))
+    if set(ratings) != set(conditions):
+        keys = ", ".join(sorted(printable(line.key) for line in lines))
         raise FolderError(
-            f"{printable(table)}, line {lines[0].number}: trial t{trial} has ratings of {told}, not of "
-            "what this test compares: name this test's results"
+            f"{printable(table)}, line {lines[0].number}: trial t{trial} has ratings of {keys}, which are "
+            "not the conditions of this trial: choose this test's results"
         )
     if test.kind == "mushra":
-        yield rating_answer(test, who, trial, found, lines[-1].seconds)
+        yield _rating_answer(test, listener, trial, ratings, lines[-1].seconds)
         return
     first, second = conditions
-    if found[first] != found[second]:  # a tie prefers neither
-        better = first if found[first] > found[second] else second
-        yield choice_answer(test, who, trial, better, lines[-1].seconds)
+    if ratings[first] != ratings[second]:  # a tie is not a preference
+        better = first if ratings[first] > ratings[second] else second
+        yield _choice_answer(test, listener, trial, better, lines[-1].seconds)
+
+
+# --- ReSEval
 
 
 def write_reseval_test(test: ListeningTest, folder: Path, out: Path, name: str) -> Path:
-    """A folder for each test of two conditions, or one for MUSHRA; in it one for each condition."""
-    files, named = test.file_by_condition(), condition_keys(test)
-    for trial, asked in enumerate(test.trials):
-        own = out / name
+    """Write a folder for each pair of conditions, or one for MUSHRA, with a folder for each condition."""
+    files, keys = test.file_by_condition(), condition_keys(test)
+    for number, trial in enumerate(test.trials):
+        test_name = name
         if test.kind != "mushra":
-            own = out / "-".join((name, *(named[it].lower() for it in asked.conditions)))
-        sounds = {named[it]: files[asked.excerpt, it, 0] for it in asked.conditions}
+            test_name = "-".join((name, *(keys[condition].lower() for condition in trial.conditions)))
+        sounds = {keys[condition]: files[trial.excerpt, condition, 0] for condition in trial.conditions}
         if test.kind == "abx":
-            sounds[REFERENCE_LABEL] = files[asked.excerpt, abx_target(test, trial), 1]
+            sounds[REFERENCE_LABEL] = files[trial.excerpt, abx_target(test, number), 1]
         for key, file in sounds.items():
-            (own / key).mkdir(parents=True, exist_ok=True)
-            copied = shutil.copyfile(folder / STIMULI_FOLDER / file, own / key / f"t{trial}.wav")
-            os.utime(copied, (0, 0))
+            target = out / test_name / key / f"t{number}.wav"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / STIMULI_FOLDER / file, target)
+            os.utime(target, (0, 0))  # equal times: the order of creation would reveal conditions
     return out
 
 
 def read_reseval_answers(test: ListeningTest, table: Path) -> Iterator[ImportedAnswer]:
-    """Answers of a table of responses.
-
-    Raises
-    ------
-    CallError, FolderError
-        It cannot be read, or does not fit the test; the line is named.
-    """
-    names = {key: name for name, key in condition_keys(test).items()}
+    """Yield the answers of a table of responses."""
+    keys = condition_keys(test)
+    names = {key: name for name, key in keys.items()}
     for number, row in read_csv_rows(table, ("Stem", "Participant", "Response")):
-        trial = parse_trial(test, row["Stem"], table, number)
+        trial = _parse_trial(test, row["Stem"], table, number)
         conditions = test.trials[trial].conditions
-        who, said = row["Participant"], row["Response"].strip()
+        listener, response = row["Participant"], row["Response"].strip()
         if test.kind == "mushra":
             # Three digits for each condition, in the order of their folders' names.
-            ordered = sorted(conditions, key=lambda it: condition_keys(test)[it])
-            values = [int(it) for it in re.findall(r"\d{3}", said)]
-            if len(said) != 3 * len(ordered) or len(values) != len(ordered) or max(values) > 100:
+            ordered = sorted(conditions, key=lambda name: keys[name])
+            values = [int(digits) for digits in re.findall(r"\d{3}", response)]
+            if len(response) != 3 * len(ordered) or len(values) != len(ordered) or max(values) > 100:
                 raise FolderError(
-                    f"{printable(table)}, line {number}: {printable(said)!r} is no response of "
-                    f"{len(ordered)} ratings from 000 to 100: name this test's responses"
+                    f"{printable(table)}, line {number}: {printable(response)!r} does not consist of "
+                    f"{len(ordered)} ratings from 000 to 100: choose this test's responses"
                 )
-            yield rating_answer(test, who, trial, dict(zip(ordered, map(float, values), strict=True)), 0.0)
+            ratings = dict(zip(ordered, map(float, values), strict=True))
+            yield _rating_answer(test, listener, trial, ratings, 0.0)
             continue
-        if names.get(said) not in conditions:
+        if names.get(response) not in conditions:
             raise FolderError(
-                f"{printable(table)}, line {number}: {printable(said)!r} is no condition of trial "
-                f"t{trial}: name this test's responses"
+                f"{printable(table)}, line {number}: {printable(response)!r} is not a condition of trial "
+                f"t{trial}: choose this test's responses"
             )
-        yield choice_answer(test, who, trial, names[said], 0.0)
-
-
-class _ExchangeFormat(NamedTuple):
-    """How a test is written for another program, and how its answers are read."""
-
-    write: Callable[[ListeningTest, Path, Path, str], Path]
-    read: Callable[[ListeningTest, Path], Iterator[ImportedAnswer]]
+        yield _choice_answer(test, listener, trial, names[response], 0.0)
 
 
 _EXCHANGE_FORMATS = {
     "webmushra": _ExchangeFormat(write_webmushra_test, read_webmushra_answers),
     "reseval": _ExchangeFormat(write_reseval_test, read_reseval_answers),
 }
-
-
-class ImportCount(NamedTuple):
-    """How much was imported."""
-
-    listeners: int
-    answers: int
-
-
-def export_listening_test(test: ListeningTest, folder: Path, to: str, out: Path) -> Path:
-    """Write a test for webMUSHRA or ReSEval into a new folder; returns what to open there.
-
-    Raises
-    ------
-    CallError, OutputError
-        There is no such format, or the folder may not be written.
-    """
-    form = _exchange_format(to)
-    if out.exists():
-        raise OutputError(f"{printable(out)} exists: name another folder")
-    name = re.sub(r"[^a-z0-9]+", "-", out.name.lower()).strip("-") or "test"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(out.parent) as hidden:
-            made = hidden / "out"
-            made.mkdir()
-            opened = form.write(test, folder, made, name).relative_to(made)
-            made.rename(out)
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise OutputError(f"{printable(out)} cannot be made ({why}): name another folder") from None
-    return out / opened
-
-
-def read_imported_answers(test: ListeningTest, came_from: str, table: Path) -> list[ImportedAnswer]:
-    """All answers of a table that was made elsewhere.
-
-    Raises
-    ------
-    CallError, FolderError
-        There is no such format, or the table does not fit the test; the line is named.
-    """
-    given = list(_exchange_format(came_from).read(test, table))
-    if not given:
-        raise FolderError(f"{printable(table)} holds no answers to this test: name its results")
-    return given
-
-
-def import_answers(answers: AnswerDatabase, imported: Sequence[ImportedAnswer]) -> ImportCount:
-    """Bring in answers that were given elsewhere; what is there already stays as it is."""
-    listeners, total = 0, 0
-    for one in imported:
-        listeners += answers.add_imported_listener(one.listener_id)
-        answers.save_question(one.listener_id, one.trial, screen_to_json(one.screen))
-        total += answers.save_answer(one.listener_id, one.trial, one.value, final=True, seconds=one.seconds)
-    return ImportCount(listeners, total)
-
-
-def _exchange_format(name: str) -> _ExchangeFormat:
-    if name not in _EXCHANGE_FORMATS:
-        raise CallError(f"{name!r} is no known format; choose {' or '.join(_EXCHANGE_FORMATS)}")
-    return _EXCHANGE_FORMATS[name]

@@ -1,7 +1,7 @@
-"""The test's page: what a listener may know, and nothing else.
+"""Web server of a listening test: the page, its screens and sounds, and the answers.
 
-The page gets labels and sounds by their place on the screen. Which file, condition, excerpt or
-answer is behind them never leaves the server, and all sounds take the same bytes.
+The page identifies sounds by their place on the screen. File names, conditions, excerpts and correct
+answers never leave the server, and all sounds have the same size.
 """
 
 from collections import Counter
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tonewood.errors import OutputError
-from tonewood.listening import trial_order
 from tonewood.listening.database import (
     AnswerDatabase,
     Listener,
@@ -27,7 +26,7 @@ from tonewood.listening.database import (
     screens_of,
 )
 from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest
-from tonewood.listening.trial_order import Screen
+from tonewood.listening.trial_order import Screen, is_valid_answer, next_adaptive_screen, swap_sides
 from tonewood.settings import Settings
 from tonewood.web.errors import (
     declare_errors,
@@ -48,7 +47,7 @@ ListenerHeader = Annotated[str, Header(alias="X-Listener", max_length=64)]
 
 
 class SubmittedAnswer(Settings, strict=True):
-    """What the page sends of a screen: a label, a number, or ratings by label."""
+    """An answer to a screen: a label, a number, or ratings by label."""
 
     value: str | dict[str, Annotated[float, Field(ge=0, le=100)]]
     final: bool
@@ -56,182 +55,173 @@ class SubmittedAnswer(Settings, strict=True):
 
 
 class ConsentBody(Settings, strict=True):
-    """What the page sends of somebody who takes part."""
+    """Consent of a new listener."""
 
     agreed: Literal[True]
 
 
 def create_listening_app(test: ListeningTest, folder: Path) -> FastAPI:
-    """The application of one test; to be served `secure`."""
+    """Return the application of a test, without access control."""
     answers = AnswerDatabase(folder / ANSWERS_FILE)
-    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses=declare_errors(503))
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, responses=declare_errors(503))
     web = resources.files("tonewood.listening") / "web"
-    running = ServedTest(test, folder, answers)
+    served = ServedTest(test, folder, answers)
 
-    install_error_handlers(made)
+    install_error_handlers(app)
 
-    @made.exception_handler(OutputError)
-    async def unkept(_: Any, error: OutputError) -> Response:  # noqa: ANN401
+    @app.exception_handler(OutputError)
+    async def respond_to_storage_error(_: Any, error: OutputError) -> Response:  # noqa: ANN401
         return error_response(503, str(error))
 
-    @made.get("/", response_class=Response, responses=declare_media("text/html"))
-    def page() -> Response:
+    # --- the page
+
+    @app.get("/", response_class=Response, responses=declare_media("text/html"))
+    def get_page() -> Response:
         return Response((web / "index.html").read_bytes(), media_type="text/html")
 
-    @made.get(
+    @app.get(
         "/{name}",
         response_class=Response,
         responses=declare_errors(404) | declare_media("text/css", "text/javascript"),
     )
-    def file(name: str) -> Response:
-        if name not in _PAGE_FILES:
+    def get_page_file(name: str) -> Response:
+        if name not in _PAGE_FILES:  # a fixed list, so no path can leave the folder
             raise HTTPException(404)
         return Response((web / name).read_bytes(), media_type=_PAGE_FILES[name])
 
-    @made.get("/api/test")
-    def about() -> dict[str, Any]:
+    # --- its requests
+
+    @app.get("/api/test")
+    def get_test() -> dict[str, Any]:
         return {
             "kind": test.kind,
             "title": test.title,
             "question": test.question,
             "seconds": test.seconds,
             "rate": test.rate,
-            "consent": running.consent_text(),
+            "consent": served.consent_text(),
         }
 
-    @made.post("/api/listeners")
-    def join(_: ConsentBody) -> dict[str, Any]:
-        return {"listener": answers.add_listener(running.consent_text()).id}
+    @app.post("/api/listeners")
+    def add_listener(_: ConsentBody) -> dict[str, Any]:
+        return {"listener": answers.add_listener(served.consent_text()).id}
 
-    @made.get("/api/screen", responses=declare_errors(404))
-    def screen(identity: ListenerHeader) -> dict[str, Any]:
-        return running.current_state(running.require_listener(identity))
+    @app.get("/api/screen", responses=declare_errors(404))
+    def get_screen(identity: ListenerHeader) -> dict[str, Any]:
+        return served.current_state(served.require_listener(identity))
 
-    @made.get(
+    @app.get(
         "/api/screens/{number}/sounds/{place}",
         response_class=Response,
         responses=declare_errors(404) | declare_media("audio/wav"),
     )
-    def sound(number: int, place: int, identity: ListenerHeader) -> Response:
-        return Response(
-            running.read_sound(running.require_listener(identity), number, place),
-            media_type="audio/wav",
-        )
+    def get_sound(number: int, place: int, identity: ListenerHeader) -> Response:
+        content = served.read_sound(served.require_listener(identity), number, place)
+        return Response(content, media_type="audio/wav")
 
-    @made.put("/api/screens/{number}", responses=declare_errors(404, 409))
-    def answer(
-        number: int, given: Annotated[SubmittedAnswer, Body()], identity: ListenerHeader
+    @app.put("/api/screens/{number}", responses=declare_errors(404, 409))
+    def put_answer(
+        number: int, submitted: Annotated[SubmittedAnswer, Body()], identity: ListenerHeader
     ) -> dict[str, Any]:
-        listener = running.require_listener(identity)
-        running.record_answer(listener, number, given)
-        return running.current_state(listener) if given.final else {}
+        listener = served.require_listener(identity)
+        served.record_answer(listener, number, submitted)
+        return served.current_state(listener) if submitted.final else {}
 
-    @made.delete("/api/listeners", responses=declare_errors(404))
-    def leave(identity: ListenerHeader) -> dict[str, Any]:
-        running.require_listener(identity)
+    @app.delete("/api/listeners", responses=declare_errors(404))
+    def delete_listener(identity: ListenerHeader) -> dict[str, Any]:
+        served.require_listener(identity)
         answers.delete_listener(identity)
         return {}
 
-    return made
+    return app
 
 
 class ServedTest:
-    """A test while it is served."""
+    """A test with its answers while it is served."""
 
     def __init__(self, test: ListeningTest, folder: Path, answers: AnswerDatabase) -> None:
         self.test, self.folder, self.answers = test, folder, answers
 
     def consent_text(self) -> str:
-        """The text, as it stands now: the experimenter may edit it while the test runs."""
+        """Return the current consent text, which the experimenter may edit while the test runs."""
         return (self.folder / CONSENT_FILE).read_text(encoding="utf-8")
 
     def require_listener(self, identity: str) -> Listener:
-        """The listener; 404 for nobody, or one who was deleted."""
+        """Return a listener; respond 404 if unknown or deleted."""
         listener = self.answers.get_listener(identity)
         if listener is None:
-            raise HTTPException(404, "nobody is known by this number: begin anew")
+            raise HTTPException(404, "this listener number is unknown: start the test again")
         return listener
 
     def screens_for(self, listener: Listener) -> list[Screen]:
-        """All screens of a listener, those chosen meanwhile in their place."""
+        """Return all screens of a listener, including those chosen while the test runs."""
         return [screen for _, screen in sorted(screens_of(self.test, self.answers, listener).items())]
 
     def current_state(self, listener: Listener) -> dict[str, Any]:
-        """Where a listener is, and what the page may know of the screen."""
-        given, asked = self.answers.answers_of(listener.id), self.screens_for(listener)
-        place = next((k for k in range(len(asked)) if not _is_answered(given, k)), len(asked))
-        if place == len(asked):
+        """Return a listener's progress and the part of the current screen that the page may show."""
+        answers, screens = self.answers.answers_of(listener.id), self.screens_for(listener)
+        current = next((k for k in range(len(screens)) if not _is_answered(answers, k)), len(screens))
+        if current == len(screens):
             return {"stage": "done", "code": self.test.completion_code(listener.id)}
-        screen = asked[place]
+        screen = screens[current]
         if not screen.stimuli:
-            screen = self._settle_screen(listener, place, asked)
-        stages = [it.stage for it in asked]
-        now = stages[place]
-        draft = given.get(place)
+            screen = self._settle_screen(listener, current, screens)
+        stages = [s.stage for s in screens]
+        draft = answers.get(current)
         return {
-            "stage": now,
-            "screen": place,
-            "number": stages[: place + 1].count(now),
-            "of": stages.count(now),
-            "done": place,
-            "screens": len(asked),
-            "labels": [slot.label for slot in screen.stimuli],
+            "stage": screen.stage,
+            "screen": current,
+            "number": stages[: current + 1].count(screen.stage),
+            "of": stages.count(screen.stage),
+            "done": current,
+            "screens": len(screens),
+            "labels": [stimulus.label for stimulus in screen.stimuli],
             "draft": draft.value if draft else None,
         }
 
     def read_sound(self, listener: Listener, number: int, place: int) -> bytes:
-        """The file behind a place on the screen that the listener is at; 404 for any other."""
-        state = self.current_state(listener)
-        if state.get("screen") != number:
+        """Return the file of a place on the current screen; respond 404 for any other screen."""
+        if self.current_state(listener).get("screen") != number:
             raise HTTPException(404)
         screen = self.screens_for(listener)[number]
         if not 0 <= place < len(screen.stimuli):
             raise HTTPException(404)
-        return self.test.stimulus_path(self.folder, screen.stage, screen.stimuli[place].file).read_bytes()
+        file = screen.stimuli[place].file
+        return self.test.stimulus_path(self.folder, screen.stage, file).read_bytes()
 
     def record_answer(self, listener: Listener, number: int, submitted: SubmittedAnswer) -> None:
-        """Keep an answer on the screen that the listener is at."""
-        state = self.current_state(listener)
-        if state.get("screen") != number:
-            raise HTTPException(409, "this screen is answered: reload the page")
+        """Store an answer to the current screen; respond 409 or 422 to an invalid one."""
+        if self.current_state(listener).get("screen") != number:
+            raise HTTPException(409, "this screen is answered already: reload the page")
         screen = self.screens_for(listener)[number]
-        if not trial_order.is_valid_answer(submitted.value, screen, self.test.kind, final=submitted.final):
-            raise HTTPException(422, "this is no answer to the question")
-        self.answers.save_answer(
-            listener.id,
-            number,
-            submitted.value,
-            final=submitted.final,
-            seconds=round(submitted.seconds, 2),
-        )
+        if not is_valid_answer(submitted.value, screen, self.test.kind, final=submitted.final):
+            raise HTTPException(422, "the answer does not fit the question: reload the page")
+        seconds = round(submitted.seconds, 2)
+        self.answers.save_answer(listener.id, number, submitted.value, final=submitted.final, seconds=seconds)
 
-    def _settle_screen(self, listener: Listener, place: int, screens: list[Screen]) -> Screen:
-        """Settle what an open screen asks, by all that was answered; kept at once."""
-        again, files = screens[place].repeat_of, self.test.file_by_condition()
-        if again is not None:
-            screen = trial_order.swap_sides(screens[again], again)
-            return screen_from_json(
-                self.answers.save_question(listener.id, place, screen_to_json(screen)),
-                self.test,
-                files,
-            )
-        wins, shown = self._tally_answers()
-        heard = [it.trial for it in screens if it.stage == "trial" and it.trial is not None]
-        screen = trial_order.next_adaptive_screen(self.test, listener.number, place, wins, shown, heard)
-        return screen_from_json(
-            self.answers.save_question(listener.id, place, screen_to_json(screen)), self.test, files
-        )
+    def _settle_screen(self, listener: Listener, number: int, screens: list[Screen]) -> Screen:
+        """Choose what an open screen asks, given all answers so far, and store the choice."""
+        repeat_of = screens[number].repeat_of
+        if repeat_of is not None:
+            screen = swap_sides(screens[repeat_of], repeat_of)
+        else:
+            wins, counts = self._tally_answers()
+            past = [s.trial for s in screens if s.stage == "trial" and s.trial is not None]
+            screen = next_adaptive_screen(self.test, listener.number, number, wins, counts, past)
+        content = self.answers.save_question(listener.id, number, screen_to_json(screen))
+        return screen_from_json(content, self.test, self.test.file_by_condition())
 
     def _tally_answers(self) -> tuple[NDArray[np.float64], Counter[int]]:
-        """Wins [condition, condition] and how often each trial was asked, over all listeners."""
+        """Return wins [condition, condition] and the number of answers to each trial."""
         index = {name: k for k, name in enumerate(self.test.conditions)}
-        wins, shown = np.zeros((len(index), len(index))), Counter[int]()
-        for person in list_participants(self.test, self.answers):
-            for reply in (it for it in person.responses if it.repeat_of is None):
-                shown[reply.question.trial or 0] += 1
-                wins[index[reply.preferred.condition], index[reply.rejected.condition]] += 1
-        return wins, shown
+        wins, counts = np.zeros((len(index), len(index))), Counter[int]()
+        for participant in list_participants(self.test, self.answers):
+            for response in participant.responses:
+                if response.repeat_of is None:
+                    counts[response.question.trial or 0] += 1
+                    wins[index[response.preferred.condition], index[response.rejected.condition]] += 1
+        return wins, counts
 
 
-def _is_answered(answers: "Mapping[int, ListenerAnswer]", place: int) -> bool:
-    return place in answers and answers[place].final
+def _is_answered(answers: "Mapping[int, ListenerAnswer]", number: int) -> bool:
+    return number in answers and answers[number].final

@@ -1,4 +1,4 @@
-"""What a listener is asked, in which order and on which side: drawn from seed and number alone."""
+"""Screens of each listener: their order and sides follow from the test's seed and the listener's number."""
 
 import threading
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.listening.definition import ListeningTest, TestKind
+from tonewood.listening.definition import FileByCondition, ListeningTest, TestKind
 from tonewood.stats.bradley_terry import most_informative_pair
 
 ScreenStage = Literal["volume", "hearing", "headphones", "training", "trial"]
@@ -20,7 +20,7 @@ REFERENCE_LABEL, X_LABEL = "reference", "X"
 
 @dataclass(frozen=True)
 class LabelledStimulus:
-    """A sound to be heard: what the page calls it, its file, and what only we know of it."""
+    """A sound on a screen. The page receives the label only, not the file or the condition."""
 
     label: str
     file: str
@@ -29,7 +29,7 @@ class LabelledStimulus:
 
 @dataclass(frozen=True)
 class Screen:
-    """One question.
+    """A question to a listener.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ class Screen:
     stimuli : tuple of LabelledStimulus
         In the order of the page.
     correct_answer : str or None
-        Label or number of the right answer, where there is one.
+        Label or number of the correct answer, if there is one.
     repeat_of : int or None
-        Number of the screen that this one repeats.
+        Number of the screen that this screen repeats.
     """
 
     stage: ScreenStage
@@ -51,64 +51,58 @@ class Screen:
 
 
 def is_valid_answer(value: Any, screen: Screen, kind: TestKind, *, final: bool) -> bool:  # noqa: ANN401
-    """Whether an answer is one of those that a screen offers."""
-    labels = {slot.label for slot in screen.stimuli} - {REFERENCE_LABEL, X_LABEL}
+    """Return True if a screen offers this answer; a draft of ratings may be incomplete."""
+    labels = {stimulus.label for stimulus in screen.stimuli} - {REFERENCE_LABEL, X_LABEL}
     if screen.stage in ("training", "trial") and kind == "mushra":
-        if not isinstance(value, dict) or not all(map(_is_rating, value.values())):
+        if not isinstance(value, dict):
+            return False
+        if not all(isinstance(v, int | float) and 0 <= v <= 100 for v in value.values()):
             return False
         return set(value) == labels if final else set(value) <= labels
-    offered = {
+    options = {
         "volume": {"set"},
         "hearing": {str(k) for k in range(1, 7)},
         "headphones": {"1", "2", "3"},
     }
-    return isinstance(value, str) and value in offered.get(screen.stage, labels)
-
-
-def _is_rating(value: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, int | float) and 0 <= value <= 100
+    return isinstance(value, str) and value in options.get(screen.stage, labels)
 
 
 def draw_screens(test: ListeningTest, number: int) -> tuple[Screen, ...]:
-    """All screens of the number-th listener, counted from 0."""
+    """Return all screens of the listener with a number, counted from 0."""
+    # The order of the draws is part of the format: stored answers refer to the screens drawn here.
     rng = np.random.default_rng([test.seed, 1, number])
     files = test.file_by_condition()
-    hearing, phones = (
-        [
-            Screen(
-                it.kind,
-                stimuli=(LabelledStimulus("sound", it.file, it.kind),),
-                correct_answer=str(it.right),
-            )
-            for it in test.checks
-            if it.kind == kind
-        ]
-        for kind in ("hearing", "headphones")
-    )
-    checked = [part[int(i)] for part in (hearing, phones) for i in rng.permutation(len(part))]
-    loud = test.stimuli[int(rng.integers(len(test.stimuli)))]
-    volume = Screen("volume", stimuli=(LabelledStimulus("sound", loud.file, loud.condition),))
+
+    # Checks and volume.
+    checks = []
+    for kind in ("hearing", "headphones"):
+        group = [check for check in test.checks if check.kind == kind]
+        for k in rng.permutation(len(group)).tolist():
+            sound = LabelledStimulus("sound", group[k].file, kind)
+            checks.append(Screen(group[k].kind, stimuli=(sound,), correct_answer=str(group[k].right)))
+    example = test.stimuli[int(rng.integers(len(test.stimuli)))]
+    volume = Screen("volume", stimuli=(LabelledStimulus("sound", example.file, example.condition),))
+
+    # Trials: for practice, then once each, then some again with changed sides.
     practised = rng.permutation(len(test.trials))[: test.training]
-    training = [_draw_screen(test, int(t), rng, files, "training") for t in practised]
-    own = balanced_subset(test, number)
-    order = [own[int(i)] for i in rng.permutation(len(own))]
+    training = [_draw_screen(test, int(k), rng, files, "training") for k in practised]
+    allocated = balanced_subset(test, number)
+    order = [allocated[int(k)] for k in rng.permutation(len(allocated))]
     sides = _balanced_sides(test, order, rng)
-    asked = [
-        _draw_screen(test, t, rng, files, "trial", flipped=side) for t, side in zip(order, sides, strict=True)
+    trials = [
+        _draw_screen(test, trial, rng, files, "trial", flipped=side)
+        for trial, side in zip(order, sides, strict=True)
     ]
-    before = 1 + len(checked) + len(training)
-    repeated = sorted(int(i) for i in rng.permutation(len(asked))[: test.repeats])
-    again = [
-        replace(
-            _draw_screen(test, order[i], rng, files, "trial", flipped=not sides[i]),
-            repeat_of=before + i,
-        )
-        for i in repeated
+    first = 1 + len(checks) + len(training)
+    repeated = sorted(int(k) for k in rng.permutation(len(trials))[: test.repeats])
+    repeats = [
+        replace(_draw_screen(test, order[k], rng, files, "trial", flipped=not sides[k]), repeat_of=first + k)
+        for k in repeated
     ]
-    if test.choice == "active":
-        asked = [Screen("trial") for _ in asked]
-        again = [Screen("trial", repeat_of=it.repeat_of) for it in again]
-    return (volume, *checked, *training, *asked, *again)
+    if test.choice == "active":  # `next_adaptive_screen` fills these screens while the test runs
+        trials = [Screen("trial") for _ in trials]
+        repeats = [Screen("trial", repeat_of=screen.repeat_of) for screen in repeats]
+    return (volume, *checks, *training, *trials, *repeats)
 
 
 def next_adaptive_screen(
@@ -119,42 +113,44 @@ def next_adaptive_screen(
     trial_counts: Counter[int],
     past_trials: Sequence[int],
 ) -> Screen:
-    """The screen that teaches most, by all answers so far.
+    """Return the most informative screen, given all answers so far.
 
     Parameters
     ----------
-    screen_number : int
-        Of the screen; with the listener's number it seeds what is drawn.
+    number : int
+        Of the listener; seeds the draw together with `screen_number`.
     wins : array [condition, condition]
-        Answers so far.
+        Answers of all listeners.
     trial_counts : Counter
-        How often each trial was asked, of anyone.
+        Number of answers to each trial, of all listeners.
     past_trials : sequence of int
-        Trials that this listener has had.
+        Trials that this listener has answered.
     """
     rng = np.random.default_rng([test.seed, 2, number, screen_number])
     i, j = most_informative_pair(wins, rng)
     pair = {test.conditions[i], test.conditions[j]}
-    those = [t for t, it in enumerate(test.trials) if set(it.conditions) == pair]
-    order = rng.permutation(len(those))
-    # The excerpt that this listener, and then everyone, has heard least under these conditions.
-    best = min(order, key=lambda k: (list(past_trials).count(those[k]), trial_counts[those[k]]))
-    return _draw_screen(test, those[int(best)], rng, test.file_by_condition(), "trial")
+    candidates = [k for k, trial in enumerate(test.trials) if set(trial.conditions) == pair]
+    # The excerpt that this listener, and then all listeners, have heard least with these conditions.
+    best = min(
+        rng.permutation(len(candidates)),
+        key=lambda k: (list(past_trials).count(candidates[k]), trial_counts[candidates[k]]),
+    )
+    return _draw_screen(test, candidates[int(best)], rng, test.file_by_condition(), "trial")
 
 
 def swap_sides(screen: Screen, repeat_of: int) -> Screen:
-    """A comparison that comes again, its sides changed."""
+    """Return the repetition of a comparison, with A and B exchanged."""
     first, second = screen.stimuli
-    slots = (replace(second, label=first.label), replace(first, label=second.label))
-    return replace(screen, stimuli=slots, repeat_of=repeat_of)
+    stimuli = (replace(second, label=first.label), replace(first, label=second.label))
+    return replace(screen, stimuli=stimuli, repeat_of=repeat_of)
 
 
 _DesignKey = tuple[int, int, tuple[tuple[int, tuple[str, ...]], ...]]
-"""Seed, trials for each listener, and every trial's excerpt and conditions."""
+"""Seed, trials for each listener, and the excerpt and conditions of each trial."""
 
 
 class _TrialAllocation:
-    """Who gets which trials of a design: listeners one after the other, as far as was asked."""
+    """Allocation of trials to listeners, computed in the order of their numbers as far as needed."""
 
     def __init__(self, design: _DesignKey) -> None:
         self.design = design
@@ -170,44 +166,40 @@ class _TrialAllocation:
             return self.allocated[number]
 
     def _allocate_next(self) -> tuple[int, ...]:
-        seed, each, trials = self.design
+        seed, per_listener, trials = self.design
         rng = np.random.default_rng([seed, 3, len(self.allocated)])
-        lot = rng.permutation(len(trials))
+        tie_break = rng.permutation(len(trials))
         pairs, excerpts = Counter[tuple[str, ...]](), Counter[int]()
-        own: list[int] = []
-        while len(own) < each:
-            # All as often as any other; then conditions, then excerpts, evenly for this listener.
-            free = (t for t in range(len(trials)) if t not in own)
-            best = min(
-                free,
-                key=lambda t: (
-                    self.trial_counts[t],
-                    pairs[trials[t][1]],
-                    excerpts[trials[t][0]],
-                    lot[t],
-                ),
-            )
-            own.append(best)
-            pairs[trials[best][1]] += 1
-            excerpts[trials[best][0]] += 1
-        return tuple(own)
+
+        # Balance first the trials over all listeners, then conditions and excerpts for this listener.
+        def rank(trial: int) -> tuple[int, int, int, int]:
+            excerpt, conditions = trials[trial]
+            return self.trial_counts[trial], pairs[conditions], excerpts[excerpt], tie_break[trial]
+
+        chosen: list[int] = []
+        while len(chosen) < per_listener:
+            best = min((k for k in range(len(trials)) if k not in chosen), key=rank)
+            chosen.append(best)
+            excerpt, conditions = trials[best]
+            pairs[conditions] += 1
+            excerpts[excerpt] += 1
+        return tuple(chosen)
 
 
 _get_allocation = lru_cache(maxsize=16)(_TrialAllocation)
 
 
 def balanced_subset(test: ListeningTest, number: int) -> tuple[int, ...]:
-    """Trials of the number-th listener; over listeners all come equally often, to within one."""
-    trials = tuple((it.excerpt, it.conditions) for it in test.trials)
+    """Return a listener's trials; over all listeners, trials occur equally often to within one."""
+    trials = tuple((trial.excerpt, trial.conditions) for trial in test.trials)
     return _get_allocation((test.seed, test.per_listener, trials)).trials_of(number)
 
 
 def _balanced_sides(test: ListeningTest, order: Sequence[int], rng: np.random.Generator) -> list[bool]:
-    """Sides such that each pair of conditions stands either way equally often, to within one."""
+    """Return for each trial whether A and B are exchanged, equally often for each pair of conditions."""
     sides = [False] * len(order)
-    pairs = {test.trials[t].conditions for t in order}
-    for pair in sorted(pairs):
-        places = [k for k, t in enumerate(order) if test.trials[t].conditions == pair]
+    for pair in sorted({test.trials[k].conditions for k in order}):
+        places = [place for place, k in enumerate(order) if test.trials[k].conditions == pair]
         half = np.arange(len(places)) % 2 == int(rng.integers(2))
         for place, side in zip(places, rng.permutation(half), strict=True):
             sides[place] = bool(side)
@@ -218,26 +210,27 @@ def _draw_screen(
     test: ListeningTest,
     trial: int,
     rng: np.random.Generator,
-    files: dict[tuple[int, str, int], str],
+    files: FileByCondition,
     stage: ScreenStage,
     *,
     flipped: bool | None = None,
 ) -> Screen:
-    asked = test.trials[trial]
+    excerpt, conditions = test.trials[trial].excerpt, test.trials[trial].conditions
     if flipped is None:
         flipped = bool(rng.integers(2))
 
-    def slot(label: str, condition: str, copy: int = 0) -> LabelledStimulus:
-        return LabelledStimulus(label, files[asked.excerpt, condition, copy], condition)
+    def stimulus(label: str, condition: str, copy: int = 0) -> LabelledStimulus:
+        return LabelledStimulus(label, files[excerpt, condition, copy], condition)
 
     if test.kind == "mushra":
         assert test.reference is not None
-        order = [asked.conditions[int(i)] for i in rng.permutation(len(asked.conditions))]
-        rated = [slot(chr(ord("A") + k), condition) for k, condition in enumerate(order)]
-        return Screen(stage, trial, (slot(REFERENCE_LABEL, test.reference, 1), *rated))
-    first, second = asked.conditions[::-1] if flipped else asked.conditions
-    slots = (slot("A", first), slot("B", second))
+        order = [conditions[int(k)] for k in rng.permutation(len(conditions))]
+        rated = [stimulus(chr(ord("A") + k), condition) for k, condition in enumerate(order)]
+        return Screen(stage, trial, (stimulus(REFERENCE_LABEL, test.reference, 1), *rated))
+    first, second = conditions[::-1] if flipped else conditions
+    stimuli = (stimulus("A", first), stimulus("B", second))
     if test.kind == "pairs":
-        return Screen(stage, trial, slots)
-    same = int(rng.integers(2))
-    return Screen(stage, trial, (*slots, slot(X_LABEL, (first, second)[same], 1)), correct_answer="AB"[same])
+        return Screen(stage, trial, stimuli)
+    x = int(rng.integers(2))
+    stimuli_with_x = (*stimuli, stimulus(X_LABEL, (first, second)[x], 1))
+    return Screen(stage, trial, stimuli_with_x, correct_answer="AB"[x])

@@ -1,4 +1,4 @@
-"""The studio as a web application: request → workflow → answer."""
+"""The studio's web application: routes, error responses, the page and its static files."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -12,8 +12,11 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
-from tonewood.studio import routes_downloads, routes_folders, routes_media, routes_sessions
 from tonewood.studio.database import NotFoundError
+from tonewood.studio.routes_downloads import download_routes
+from tonewood.studio.routes_folders import folder_routes
+from tonewood.studio.routes_media import media_routes
+from tonewood.studio.routes_sessions import session_routes
 from tonewood.studio.state import StudioState
 from tonewood.web import (
     CONTENT_SECURITY_POLICY,
@@ -31,26 +34,26 @@ DEFAULT_UPLOAD_LIMITS = RequestLimits(body_bytes=2 * 2**30, seconds=1_800.0)
 STATIC_FOLDER = Path(str(resources.files("tonewood.studio"))) / "static"
 
 
-def create_studio_app(desk: StudioState, upload: RequestLimits = DEFAULT_UPLOAD_LIMITS) -> FastAPI:
-    """Routes over a desk, unguarded; of `upload_path` the page is told."""
+def create_studio_app(studio: StudioState, upload: RequestLimits = DEFAULT_UPLOAD_LIMITS) -> FastAPI:
+    """Return the application without access control; the page shows the limit of `upload`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        desk.jobs.start()
+        studio.jobs.start()
         try:
             yield
         finally:
-            desk.close()
+            studio.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.desk, app.state.upload_bytes = desk, upload.body_bytes
-    for part in (routes_sessions, routes_media, routes_downloads, routes_folders):
-        app.include_router(part.routes, prefix="/api", responses=declare_errors(404, 501, 507))
+    app.state.studio, app.state.upload_bytes = studio, upload.body_bytes
+    for routes in (session_routes, media_routes, download_routes, folder_routes):
+        app.include_router(routes, prefix="/api", responses=declare_errors(404, 501, 507))
     install_error_handlers(app)
     app.add_exception_handler(TonewoodError, _respond_to_tonewood_error)
-    # What Starlette raises for a file that is gone before it could be sent is a RuntimeError.
-    for vanished in (FileNotFoundError, RuntimeError):
-        app.add_exception_handler(vanished, _respond_to_missing_file)
+    # Starlette raises RuntimeError for a file that disappears before it is sent.
+    for missing in (FileNotFoundError, RuntimeError):
+        app.add_exception_handler(missing, _respond_to_missing_file)
     app.add_exception_handler(Exception, _respond_to_internal_error)
     app.add_api_route("/", _serve_index_page, methods=["GET"], response_class=HTMLResponse)
     app.mount("/assets", _ImmutableAssets(directory=STATIC_FOLDER / "assets", check_dir=False))
@@ -59,16 +62,16 @@ def create_studio_app(desk: StudioState, upload: RequestLimits = DEFAULT_UPLOAD_
 
 
 def create_secure_studio_app(
-    desk: StudioState,
+    studio: StudioState,
     *,
     host: str = "127.0.0.1",
     token: str | None = None,
     upload: RequestLimits = DEFAULT_UPLOAD_LIMITS,
 ) -> "ASGIApp":
-    """Guarded application; beyond this machine it needs a token."""
+    """Return the application with access control; hosts other than this machine require a token."""
     assert is_loopback(host) or token
     return secure(
-        create_studio_app(desk, upload),
+        create_studio_app(studio, upload),
         token=token,
         hosts=accepted_hostnames(host),
         limits_by_path={"/api/recordings": upload},
@@ -76,18 +79,18 @@ def create_secure_studio_app(
 
 
 class _ImmutableAssets(StaticFiles):
-    """Built files, whose names change with what they hold: kept by the browser for ever."""
+    """Built files: a browser may cache them for ever, because their names contain a content hash."""
 
     async def get_response(self, path: str, scope: "Scope") -> Response:
-        """Answer as usual, and say that it may be kept."""
+        """Return the file with a header that permits caching."""
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         return response
 
 
 def _serve_index_page() -> HTMLResponse:
-    """The page; what wavesurfer styles itself by is allowed by a nonce of its own."""
-    nonce = secrets.token_urlsafe(16)
+    """Return the page; a nonce permits the style element that wavesurfer inserts."""
+    nonce = secrets.token_urlsafe(16)  # new for each response, as the policy requires
     content = (STATIC_FOLDER / "index.html").read_text(encoding="utf-8").replace("__NONCE__", nonce)
     policy = CONTENT_SECURITY_POLICY.replace("style-src 'self'", f"style-src 'self' 'nonce-{nonce}'")
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
@@ -105,15 +108,15 @@ def _respond_to_tonewood_error(request: Request, error: Exception) -> Response:
 
 
 def _respond_to_missing_file(request: Request, error: Exception) -> Response:
-    """A file that is not there: no wonder where its session was forgotten meanwhile."""
+    """Return 404 if the file is missing because its session was deleted during the request."""
     name = request.path_params.get("name")
     if name is not None:
         try:
-            request.app.state.desk.store.session(name)
-        except NotFoundError as missing:
-            return _respond_to_tonewood_error(request, missing)
+            request.app.state.studio.database.get_session(name)
+        except NotFoundError as deleted:
+            return _respond_to_tonewood_error(request, deleted)
     raise error
 
 
 def _respond_to_internal_error(request: Request, error: Exception) -> Response:
-    return error_response(500, f"something went wrong in Tonewood itself: {error!r}")
+    return error_response(500, f"internal error in Tonewood: {error!r}: please report it")

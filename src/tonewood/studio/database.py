@@ -1,9 +1,4 @@
-"""Sessions on disk: a database of what was decided, and a folder each for what was made.
-
-SQLite in WAL mode: a server that is killed comes back with all that was answered.
-
-What the store holds: sessions, their recordings and edits, and jobs.
-"""
+"""Studio database: sessions, edit histories and jobs in SQLite; audio files in a folder per session."""
 
 import json
 import os
@@ -32,26 +27,47 @@ from tonewood.utils.atomic_write import (
 )
 
 SAMPLES_FILE = "input.f32"
-"""Name of a session's samples: float32, little-endian, channel by channel within each moment."""
+"""Decoded samples of a session: float32, little-endian, channels interleaved."""
+MAX_UNDO_STEPS = 500
+"""Edits stored for each session."""
+# Without the folder lock, another server may use this folder. Its uploads take less than a day.
+_STALE_SECONDS = 86_400.0
+# The column names `found`, `asked` and `told` are older than the Python names; files in use have them.
+_STUDIO_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sessions (
+  id TEXT PRIMARY KEY, title TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL,
+  sound TEXT NOT NULL, model TEXT NOT NULL, at INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS edits (
+  session TEXT NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
+  number INTEGER NOT NULL, found INTEGER, body TEXT NOT NULL, PRIMARY KEY (session, number)
+);
+CREATE TABLE IF NOT EXISTS jobs (
+  id TEXT PRIMARY KEY, session TEXT REFERENCES sessions(id) ON DELETE CASCADE,
+  kind TEXT NOT NULL, state TEXT NOT NULL, asked TEXT NOT NULL, told TEXT NOT NULL,
+  created REAL NOT NULL
+);
+"""
+_SELECT_SESSIONS = "SELECT id, title, created, changed, sound, model FROM sessions "
 
 
 class NotFoundError(TonewoodError):
-    """There is no such session, job or file."""
+    """A session, job or file that does not exist."""
 
 
 class RecordingInfo(Settings):
-    """What is known of a session's recording.
+    """Properties of a session's recording.
 
     Parameters
     ----------
     name : str
-        As its owner called it; never a path here.
+        Name given by the user; never used as a path.
     upload : str
-        Name of the file as it came, in the session's folder.
+        Name of the uploaded file in the session's folder.
     encoding : tuple of str
         libsndfile's container, subtype and byte order.
     sha256 : str
-        Of the file as it came.
+        Of the uploaded file.
     """
 
     name: str
@@ -78,7 +94,7 @@ class EditState:
     number : int
         Place in the history, from 0.
     mask_number : int or None
-        Which found mask it changes; None before the first.
+        Mask that the edit changes; None before the first search.
     """
 
     number: int
@@ -90,7 +106,7 @@ class EditState:
 
 @dataclass(frozen=True)
 class StudioSession:
-    """A recording at work."""
+    """A recording that is edited in the studio."""
 
     id: str
     title: str
@@ -101,24 +117,23 @@ class StudioSession:
     folder: Path
 
     def open_samples(self) -> NDArray[np.float32]:
-        """Samples (channels, samples) as float32, on disk until they are looked at."""
+        """Return the decoded samples (channels, samples) as a memory map."""
         return memory_map_samples(self.folder / SAMPLES_FILE, self.recording.channels)
 
     @property
     def upload_path(self) -> Path:
-        """The file as it came."""
+        """Path of the uploaded file."""
         return self.folder / self.recording.upload
 
 
 def memory_map_samples(path: Path, channels: int) -> NDArray[np.float32]:
-    """Samples (channels, samples) of a session's file, on disk until they are looked at."""
-    flat = np.memmap(path, "<f4", "r")
-    return flat.reshape(-1, channels).T
+    """Return the samples (channels, samples) of a session's file without reading them into memory."""
+    return np.memmap(path, "<f4", "r").reshape(-1, channels).T
 
 
 @dataclass
 class StudioJob:
-    """Work that takes a while: what was asked, and what is told of it."""
+    """Background work: its request and its progress so far."""
 
     id: str
     session: str | None
@@ -130,54 +145,36 @@ class StudioJob:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more will come."""
+        """True once the state is final."""
         return self.state not in ("queued", "running")
 
     def to_json(self) -> dict[str, Any]:
-        """As the page sees it."""
-        told = {key: value for key, value in self.progress.items() if key not in ("row", "rows")}
-        if "rows" in self.progress:
-            told["rows"] = [_without_paths(row) for row in self.progress["rows"]]
-        if "row" in self.progress:
-            at, row = self.progress["row"]
-            told["row"] = [at, _without_paths(row)]
+        """Return the job as the page receives it, without the paths of a batch's files."""
+        progress = dict(self.progress)
+        if "rows" in progress:
+            progress["rows"] = [_without_paths(row) for row in progress["rows"]]
+        if "row" in progress:
+            number, row = progress["row"]
+            progress["row"] = [number, _without_paths(row)]
         return {
             "id": self.id,
             "session": self.session,
             "kind": self.kind,
             "state": self.state,
-            "told": told,
+            "told": progress,
             "created": self.created,
         }
 
 
 def _without_paths(row: dict[str, Any]) -> dict[str, Any]:
-    """A recording of a batch without where it lies, which is no page's business."""
     return {key: value for key, value in row.items() if key not in ("input", "output")}
 
 
-MAX_UNDO_STEPS = 500
-"""Edits kept for each session."""
-_STALE_SECONDS = 86_400.0
-_STUDIO_SCHEMA = """
-CREATE TABLE IF NOT EXISTS sessions (
-  id TEXT PRIMARY KEY, title TEXT NOT NULL, created REAL NOT NULL, changed REAL NOT NULL,
-  sound TEXT NOT NULL, model TEXT NOT NULL, at INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS edits (
-  session TEXT NOT NULL REFERENCES sessions(id) ON DELETE CASCADE,
-  number INTEGER NOT NULL, found INTEGER, body TEXT NOT NULL, PRIMARY KEY (session, number)
-);
-CREATE TABLE IF NOT EXISTS jobs (
-  id TEXT PRIMARY KEY, session TEXT REFERENCES sessions(id) ON DELETE CASCADE,
-  kind TEXT NOT NULL, state TEXT NOT NULL, asked TEXT NOT NULL, told TEXT NOT NULL,
-  created REAL NOT NULL
-);
-"""
-
-
 class SessionDatabase:
-    """Database and folders below one folder."""
+    """SQLite database and session folders below one folder.
+
+    SQLite runs in WAL mode: after a crash every acknowledged change is still there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -190,23 +187,29 @@ class SessionDatabase:
                 "PRAGMA busy_timeout=5000;" + _STUDIO_SCHEMA
             )
         except (OSError, sqlite3.Error) as error:
-            why = str(getattr(error, "strerror", None) or error).lower()
+            reason = str(getattr(error, "strerror", None) or error).lower()
             raise OutputError(
-                f"{printable(folder)} cannot keep sessions ({why}): name another --folder"
+                f"{printable(folder)} cannot store sessions ({reason}): choose another --folder"
             ) from None
         self.lock = threading.RLock()
-        self._lock_descriptor, alone = _lock_studio_folder(folder)
-        self._recover_after_crash(alone)
+        # An exclusive lock shows that no other server uses the folder, so all leftovers may be removed.
+        # A shared lock then remains while this server runs.
+        self._lock_descriptor: int | None = None
+        exclusive = False
+        if HAS_FILE_LOCKS:
+            self._lock_descriptor = os.open(folder, os.O_RDONLY)
+            exclusive = try_lock(self._lock_descriptor) is True
+        self._recover_after_crash(exclusive)
         if self._lock_descriptor is not None:
             lock_shared(self._lock_descriptor)
 
     @property
     def models_folder(self) -> Path:
-        """Folder of the models that were trained or brought here."""
+        """Folder of trained and imported models."""
         return self.folder / "models"
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database and release the folder."""
         with self.lock:
             self.connection.close()
             if self._lock_descriptor is not None:
@@ -216,200 +219,188 @@ class SessionDatabase:
     # --- sessions
 
     def create_session_folder(self) -> tuple[str, Path]:
-        """A new session's id and its empty folder."""
+        """Return a new session's id and its empty folder."""
         name = secrets.token_hex(8)
         path = self.folder / "sessions" / name
         path.mkdir()
         return name, path
 
     def discard_session(self, name: str) -> None:
-        """Remove a session's folder, whatever is in it, and its entry, if there is one."""
+        """Remove a session's folder, and its entry if it has one."""
         try:
-            with self._transaction() as run:
-                run("DELETE FROM sessions WHERE id=?", (name,))
-        finally:  # a full disk may refuse the one, and wants the other
+            with self._transaction() as execute:
+                execute("DELETE FROM sessions WHERE id=?", (name,))
+        finally:  # a full disk may refuse the deletion of the entry; removing files frees space
             shutil.rmtree(self.folder / "sessions" / name, ignore_errors=True)
 
     def add_session(self, name: str, title: str, recording: RecordingInfo, model: str) -> StudioSession:
-        """Enter a session whose folder is filled; its history starts with no change at all."""
+        """Add a session whose folder is complete; its history starts with an empty edit."""
         now = time.time()
-        with self._transaction() as run:
-            run("INSERT INTO sessions VALUES (?,?,?,?,?,?,0)",
-                (name, title, now, now, recording.model_dump_json(), model))  # fmt: skip
-            run("INSERT INTO edits VALUES (?,0,NULL,?)", (name, Edit().model_dump_json()))
+        with self._transaction() as execute:
+            execute("INSERT INTO sessions VALUES (?,?,?,?,?,?,0)",
+                    (name, title, now, now, recording.model_dump_json(), model))  # fmt: skip
+            execute("INSERT INTO edits VALUES (?,0,NULL,?)", (name, Edit().model_dump_json()))
         return self.get_session(name)
 
     def list_sessions(self) -> list[StudioSession]:
-        """All sessions, the last touched first."""
-        with self._transaction() as run:
-            rows = run("SELECT id, title, created, changed, sound, model FROM sessions "
-                       "ORDER BY changed DESC", ()).fetchall()  # fmt: skip
+        """Return all sessions, the last changed first."""
+        with self._transaction() as execute:
+            rows = execute(_SELECT_SESSIONS + "ORDER BY changed DESC", ()).fetchall()
         return [self._parse_session(row) for row in rows]
 
     def get_session(self, name: str) -> StudioSession:
-        """One session; MissingError if there is none."""
-        with self._transaction() as run:
-            row = run("SELECT id, title, created, changed, sound, model FROM sessions WHERE id=?",
-                      (name,)).fetchone()  # fmt: skip
+        """Return a session; raise NotFoundError if it does not exist."""
+        with self._transaction() as execute:
+            row = execute(_SELECT_SESSIONS + "WHERE id=?", (name,)).fetchone()
         if row is None:
-            raise NotFoundError("there is no such session: open the recording again")
+            raise NotFoundError("this session does not exist: open the recording again")
         return self._parse_session(row)
 
     def set_session_model(self, name: str, model: str) -> None:
-        """Choose a session's model."""
-        with self._transaction() as run:
-            run("UPDATE sessions SET model=?, changed=? WHERE id=?", (model, time.time(), name))
+        """Set the model that the session's next search uses."""
+        with self._transaction() as execute:
+            execute("UPDATE sessions SET model=?, changed=? WHERE id=?", (model, time.time(), name))
 
     def delete_session(self, name: str) -> None:
-        """Forget a session and all that was made for it."""
+        """Delete a session and its files; raise NotFoundError if it does not exist."""
         self.get_session(name)
-        with self._transaction() as run:
-            run("DELETE FROM sessions WHERE id=?", (name,))
+        # If the entry cannot be deleted, the session keeps its files and can be deleted later.
+        with self._transaction() as execute:
+            execute("DELETE FROM sessions WHERE id=?", (name,))
         self.discard_session(name)
 
     # --- edits
 
     def get_state(self, name: str, number: int | None = None) -> EditState:
-        """Where a session's history stands, or one entry of it."""
-        with self._transaction() as run:
-            at = run("SELECT at FROM sessions WHERE id=?", (name,)).fetchone()
-            if at is None:
-                raise NotFoundError("there is no such session: open the recording again")
-            wanted = at[0] if number is None else number
-            row = run("SELECT found, body FROM edits WHERE session=? AND number=?",
-                      (name, wanted)).fetchone()  # fmt: skip
-            least, most = run("SELECT min(number), max(number) FROM edits WHERE session=?",
-                              (name,)).fetchone()  # fmt: skip
+        """Return the current edit of a session, or one entry of its history."""
+        with self._transaction() as execute:
+            current = execute("SELECT at FROM sessions WHERE id=?", (name,)).fetchone()
+            if current is None:
+                raise NotFoundError("this session does not exist: open the recording again")
+            if number is None:
+                number = int(current[0])
+            row = execute("SELECT found, body FROM edits WHERE session=? AND number=?",
+                          (name, number)).fetchone()  # fmt: skip
+            first, last = execute("SELECT min(number), max(number) FROM edits WHERE session=?",
+                                  (name,)).fetchone()  # fmt: skip
         if row is None:
-            raise NotFoundError("that edit is no more: load the page again")
-        return EditState(wanted, row[0], Edit.model_validate_json(row[1]), wanted > least, wanted < most)
+            raise NotFoundError("this edit does not exist any more: reload the page")
+        mask_number, body = row
+        return EditState(number, mask_number, Edit.model_validate_json(body), number > first, number < last)
 
     def append_edit(self, name: str, edit: Edit, mask_number: int | None) -> EditState:
-        """Enter an edit after the present one; what had been undone is forgotten."""
-        with self._transaction() as run:
-            now = self.get_state(name)
-            if (edit, mask_number) == (now.edit, now.mask_number):
-                return now
-            number = now.number + 1
-            run("DELETE FROM edits WHERE session=? AND (number>=? OR number<?)",
-                (name, number, number - MAX_UNDO_STEPS))  # fmt: skip
-            run("INSERT INTO edits VALUES (?,?,?,?)",
-                (name, number, mask_number, edit.model_dump_json()))  # fmt: skip
-            run("UPDATE sessions SET at=?, changed=? WHERE id=?", (number, time.time(), name))
+        """Add an edit after the current one; edits that were undone are deleted."""
+        with self._transaction() as execute:
+            current = self.get_state(name)
+            if (edit, mask_number) == (current.edit, current.mask_number):
+                return current
+            number = current.number + 1
+            execute("DELETE FROM edits WHERE session=? AND (number>=? OR number<?)",
+                    (name, number, number - MAX_UNDO_STEPS))  # fmt: skip
+            execute("INSERT INTO edits VALUES (?,?,?,?)",
+                    (name, number, mask_number, edit.model_dump_json()))  # fmt: skip
+            execute("UPDATE sessions SET at=?, changed=? WHERE id=?", (number, time.time(), name))
         return self.get_state(name)
 
     def step_history(self, name: str, by: int) -> EditState:
-        """Undo (-1) or redo (+1), as far as there is history."""
-        now = self.get_state(name)
-        if (by < 0 and now.can_undo) or (by > 0 and now.can_redo):
-            with self._transaction() as run:
-                run("UPDATE sessions SET at=?, changed=? WHERE id=?",
-                    (now.number + by, time.time(), name))  # fmt: skip
+        """Undo (-1) or redo (+1), if the history has such a step."""
+        current = self.get_state(name)
+        if (by < 0 and current.can_undo) or (by > 0 and current.can_redo):
+            with self._transaction() as execute:
+                execute("UPDATE sessions SET at=?, changed=? WHERE id=?",
+                        (current.number + by, time.time(), name))  # fmt: skip
         return self.get_state(name)
 
     def get_history(self, name: str) -> list[tuple[int, int | None, Edit]]:
-        """All edits of a session: number, found mask, edit."""
-        with self._transaction() as run:
-            rows = run("SELECT number, found, body FROM edits WHERE session=? ORDER BY number",
-                       (name,)).fetchall()  # fmt: skip
-        return [(n, found, Edit.model_validate_json(body)) for n, found, body in rows]
+        """Return all edits of a session as (number, mask number, edit)."""
+        with self._transaction() as execute:
+            rows = execute("SELECT number, found, body FROM edits WHERE session=? ORDER BY number",
+                           (name,)).fetchall()  # fmt: skip
+        return [(number, mask, Edit.model_validate_json(body)) for number, mask, body in rows]
 
-    def replace_history(self, name: str, edits: list[tuple[int, int | None, Edit]], at: int) -> None:
-        """Put a history in the place of a session's own."""
-        with self._transaction() as run:
-            run("DELETE FROM edits WHERE session=?", (name,))
-            for number, found, edit in edits:
-                run("INSERT INTO edits VALUES (?,?,?,?)",
-                    (name, number, found, edit.model_dump_json()))  # fmt: skip
-            run("UPDATE sessions SET at=? WHERE id=?", (at, name))
+    def replace_history(self, name: str, edits: list[tuple[int, int | None, Edit]], current: int) -> None:
+        """Replace a session's history; `current` is the number of its current edit."""
+        with self._transaction() as execute:
+            execute("DELETE FROM edits WHERE session=?", (name,))
+            for number, mask_number, edit in edits:
+                execute("INSERT INTO edits VALUES (?,?,?,?)",
+                        (name, number, mask_number, edit.model_dump_json()))  # fmt: skip
+            execute("UPDATE sessions SET at=? WHERE id=?", (current, name))
 
     # --- jobs
 
     def save_job(self, job: StudioJob) -> None:
-        """Write down a job as it is; one of a session that is gone is forgotten."""
-        with self._transaction() as run:
+        """Store a job, unless its session was deleted."""
+        with self._transaction() as execute:
             if (
                 job.session is not None
-                and not run("SELECT 1 FROM sessions WHERE id=?", (job.session,)).fetchone()
+                and not execute("SELECT 1 FROM sessions WHERE id=?", (job.session,)).fetchone()
             ):
                 return
-            run("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?)",
-                (job.id, job.session, job.kind, job.state, json.dumps(job.request),
-                 json.dumps(job.progress), job.created))  # fmt: skip
+            execute("INSERT OR REPLACE INTO jobs VALUES (?,?,?,?,?,?,?)",
+                    (job.id, job.session, job.kind, job.state, json.dumps(job.request),
+                     json.dumps(job.progress), job.created))  # fmt: skip
 
     def list_jobs(self, session: str | None = None) -> list[StudioJob]:
-        """Jobs of a session, or those that belong to none, the newest first."""
-        with self._transaction() as run:
-            rows = run("SELECT * FROM jobs WHERE session IS ? ORDER BY created DESC LIMIT 50",
-                       (session,)).fetchall()  # fmt: skip
+        """Return the jobs of a session, or of no session, the newest first."""
+        with self._transaction() as execute:
+            rows = execute("SELECT * FROM jobs WHERE session IS ? ORDER BY created DESC LIMIT 50",
+                           (session,)).fetchall()  # fmt: skip
         return [_parse_job(row) for row in rows]
 
     def get_job(self, name: str) -> StudioJob:
-        """One job; MissingError if there is none."""
-        with self._transaction() as run:
-            row = run("SELECT * FROM jobs WHERE id=?", (name,)).fetchone()
+        """Return a job; raise NotFoundError if it does not exist."""
+        with self._transaction() as execute:
+            row = execute("SELECT * FROM jobs WHERE id=?", (name,)).fetchone()
         if row is None:
-            raise NotFoundError("there is no such job: load the page again")
+            raise NotFoundError("this job does not exist: reload the page")
         return _parse_job(row)
 
-    # --- within
+    # --- internals
 
     def _parse_session(self, row: tuple[Any, ...]) -> StudioSession:
-        name, title, created, changed, sound, model = row
-        folder = self.folder / "sessions" / name
-        parsed = RecordingInfo.model_validate_json(sound)
-        return StudioSession(name, title, created, changed, parsed, model, folder)
+        name, title, created, changed, recording, model = row
+        info = RecordingInfo.model_validate_json(recording)
+        return StudioSession(name, title, created, changed, info, model, self.folder / "sessions" / name)
 
-    def _recover_after_crash(self, alone: bool) -> None:
-        """Say of jobs that a killed server left that they were interrupted; clear its ruins.
+    def _recover_after_crash(self, exclusive: bool) -> None:
+        """Mark unfinished jobs as interrupted and remove files that a killed server left.
 
-        Where another server may share this folder, what is young may be on its way through it.
+        If another server may use this folder, recent files may belong to its uploads and stay.
         """
-        with self._transaction() as run:
-            run("UPDATE jobs SET state='interrupted' WHERE state IN ('queued','running')", ())
-            known = {row[0] for row in run("SELECT id FROM sessions", ()).fetchall()}
-        old = time.time() - _STALE_SECONDS
+        with self._transaction() as execute:
+            execute("UPDATE jobs SET state='interrupted' WHERE state IN ('queued','running')", ())
+            known = {row[0] for row in execute("SELECT id FROM sessions", ()).fetchall()}
+        stale_before = time.time() - _STALE_SECONDS
         for path in [*(self.folder / "sessions").iterdir()]:
-            if path.name not in known and (alone or path.stat().st_mtime < old):
+            if path.name not in known and (exclusive or path.stat().st_mtime < stale_before):
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob("sessions/*/taken-*"):
-            if alone or path.stat().st_mtime < old:
+            if exclusive or path.stat().st_mtime < stale_before:
                 path.unlink(missing_ok=True)
         remove_stale_temporaries([self.models_folder, *(self.folder / "sessions").iterdir()])
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        """Yield `execute`; all of the block is kept, or nothing of it. May be nested."""
+        """Yield `execute`; commit the whole block or nothing of it. Transactions may be nested."""
+        # One connection serves all threads, so transactions of different threads must not mix.
         with self.lock:
-            outer = not self.connection.in_transaction
+            outermost = not self.connection.in_transaction
             try:
                 yield self.connection.execute
-                if outer:
+                if outermost:
                     self.connection.commit()
-            except sqlite3.OperationalError as error:  # the disk is full, say
-                if outer:
-                    self._rollback()
-                raise OutputError(
-                    f"what was decided cannot be kept ({error}): free some space, or look at the disk"
-                ) from error
-            except BaseException:
-                if outer:
-                    self._rollback()
+            except BaseException as error:
+                if outermost:
+                    with suppress(sqlite3.Error):  # SQLite may have rolled back already
+                        self.connection.rollback()
+                if isinstance(error, sqlite3.OperationalError):  # such as a full disk
+                    raise OutputError(
+                        f"the change cannot be stored ({error}): free some disk space or check the disk"
+                    ) from error
                 raise
-
-    def _rollback(self) -> None:
-        with suppress(sqlite3.Error):  # SQLite may have done it by itself
-            self.connection.rollback()
-
-
-def _lock_studio_folder(folder: Path) -> tuple[int | None, bool]:
-    """Hold a folder for as long as this server runs; and whether no other one does."""
-    if not HAS_FILE_LOCKS:
-        return None, False
-    held = os.open(folder, os.O_RDONLY)
-    return held, try_lock(held) is True
 
 
 def _parse_job(row: tuple[Any, ...]) -> StudioJob:
-    name, session, kind, state, asked, told, created = row
-    return StudioJob(name, session, kind, state, json.loads(asked), json.loads(told), created)
+    name, session, kind, state, request, progress, created = row
+    return StudioJob(name, session, kind, state, json.loads(request), json.loads(progress), created)

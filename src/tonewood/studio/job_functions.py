@@ -1,6 +1,6 @@
-"""What takes a while, as generators of what is told: run in a process of its own by `jobs`.
+"""Functions of background jobs. Each yields dicts that update its job's progress.
 
-Work on whole folders, as generators of what is told: audit, training, enhancement.
+They run in a worker process of `job_queue`. The last dict has the result.
 """
 
 import json
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tonewood.audit import pipeline
 from tonewood.batch import enhance_file
@@ -25,7 +24,7 @@ from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_inp
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
 from tonewood.errors import CallError, printable
 from tonewood.explanation.pipeline import explain_recording
-from tonewood.mask.certificate import Change
+from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep
 from tonewood.model.card import summarize_audit
@@ -35,13 +34,14 @@ from tonewood.settings_by_name import apply_assignments
 from tonewood.studio.database import EditState, RecordingInfo, StudioSession
 from tonewood.studio.session_audio import (
     FullRender,
+    compose_edited_mask,
     edit_key,
-    gain_limit_db,
     levels_from_loudness,
     load_found_mask,
     load_found_recipe,
     mask_path,
     prune_renders,
+    render_path,
     save_band_power,
     save_estimate_offset,
 )
@@ -55,12 +55,10 @@ JobData = dict[str, Any]
 
 
 def run_audit_job(request: JobData) -> Iterator[JobData]:
-    """What tells two folders apart besides the instrument."""
-    sides = Path(request["reference"]), Path(request["source"])
-    for event in pipeline.audit_folders(*sides, ModelSettings()):
+    """Audit two folders for confounds."""
+    for event in pipeline.audit_folders(Path(request["reference"]), Path(request["source"]), ModelSettings()):
         if isinstance(event, AuditProgress):
-            surveyed = event.progress
-            yield {"phase": event.side, "number": surveyed.number, "of": surveyed.total}
+            yield {"phase": event.side, "number": event.progress.number, "of": event.progress.total}
         else:
             yield {
                 "phase": "done",
@@ -72,7 +70,7 @@ def run_audit_job(request: JobData) -> Iterator[JobData]:
 
 
 def run_training_job(request: JobData) -> Iterator[JobData]:
-    """A model of two folders, its accuracy check by check."""
+    """Train a model from two folders; reports the accuracy of each validation."""
     target = Path(request["target"])
     curve: list[dict[str, Any]] = []
     settings = apply_assignments(ModelSettings(), request.get("settings", []))
@@ -84,7 +82,7 @@ def run_training_job(request: JobData) -> Iterator[JobData]:
         provenance=Provenance(domain=request["domain"]),
     )
     for event in events:
-        if isinstance(event, Model):
+        if isinstance(event, Model):  # the last event
             event.save(target)
             card = event.card.scorer
             yield {
@@ -99,47 +97,43 @@ def run_training_job(request: JobData) -> Iterator[JobData]:
                 "who": event.network, "step": check.step, "of": check.steps,
                 "accuracy": check.accuracy, "loss": check.held_out_loss,
             })  # fmt: skip
-            done = event.network == "judge" or not settings.training.judge
-            last = done and check.step >= check.steps
-            yield {"phase": "masks" if last else event.network, "curve": list(curve)}
+            is_last_network = event.network == "judge" or not settings.training.judge
+            is_last = is_last_network and check.step >= check.steps
+            yield {"phase": "masks" if is_last else event.network, "curve": list(curve)}
         elif isinstance(event, SideLoadProgress):
-            loading = event.progress
-            yield {"phase": "loading", "side": event.side, "number": loading.number,
-                   "of": loading.total}  # fmt: skip
+            yield {"phase": "loading", "side": event.side, "number": event.progress.number,
+                   "of": event.progress.total}  # fmt: skip
         elif isinstance(event, LabelProgress):
             yield {"phase": "predictor", "number": event.number, "of": event.total}
         elif isinstance(event, AuditProgress):
-            surveyed = event.progress
-            yield {"phase": "listening", "side": event.side, "number": surveyed.number,
-                   "of": surveyed.total}  # fmt: skip
+            yield {"phase": "listening", "side": event.side, "number": event.progress.number,
+                   "of": event.progress.total}  # fmt: skip
 
 
 def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
-    """Every recording below a folder into another, told row by row."""
-    inputs, out = Path(request["input"]), Path(request["output"])
+    """Enhance all recordings of a folder; reports one row for each recording."""
+    inputs, output = Path(request["input"]), Path(request["output"])
     settings = EnhanceSettings.model_validate(request["settings"])
-    laid = output_files.plan_file_jobs([inputs], out)
-    rows: list[dict[str, Any]] = [_batch_row(job, inputs) for job in laid]
+    jobs = output_files.plan_file_jobs([inputs], output)
+    rows = [_batch_row(job, inputs) for job in jobs]
+    row_numbers = {str(job.input): number for number, job in enumerate(jobs)}
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
-    done = 0
-    place = {str(job.input): number for number, job in enumerate(laid)}
-    for event in enhance_file.enhance_files(laid, model, settings, overwrite=request["overwrite"]):
+
+    finished = 0
+    for event in enhance_file.enhance_files(jobs, model, settings, overwrite=request["overwrite"]):
         if isinstance(event, SearchStep):
             continue
-        at = place[str(event.input)]
+        number = row_numbers[str(event.input)]
         if isinstance(event, FileStarted):
-            rows[at] = {**rows[at], "state": "running"}
+            rows[number] = rows[number] | {"state": "running"}
         elif isinstance(event, output_files.FileFailure):
-            rows[at] = {
-                **rows[at],
-                "state": "failed",
-                "error": str(event.error).replace(f"{printable(inputs)}/", ""),
-            }
-            done += 1
+            # The page knows the folder by an id, so its path is removed.
+            reason = str(event.error).replace(f"{printable(inputs)}/", "")
+            rows[number] = rows[number] | {"state": "failed", "error": reason}
+            finished += 1
         else:
             certificate = event.certificate
-            rows[at] = {
-                **rows[at],
+            rows[number] = rows[number] | {
                 "state": "done",
                 "output": str(event.output),
                 "verdict": certificate.verdict,
@@ -148,9 +142,10 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
                 "after": certificate.scorer.after,
                 "seconds": event.seconds,
             }
-            done += 1
-        yield {"phase": "enhancing", "row": [at, rows[at]], "done": done}
-    yield {"phase": "done", "done": done, "failed": sum(r["state"] == "failed" for r in rows)}
+            finished += 1
+        yield {"phase": "enhancing", "row": [number, rows[number]], "done": finished}
+    failed = sum(row["state"] == "failed" for row in rows)
+    yield {"phase": "done", "done": finished, "failed": failed}
 
 
 def _batch_row(job: output_files.FileJob | output_files.FileFailure, folder: Path) -> dict[str, Any]:
@@ -163,43 +158,45 @@ def _batch_row(job: output_files.FileJob | output_files.FileFailure, folder: Pat
 
 
 def session_from_request(request: JobData) -> StudioSession:
-    """A session as a process without the database knows it."""
+    """Return a session without what only the database knows."""
     folder = Path(request["folder"])
     return StudioSession(folder.name, "", 0, 0, RecordingInfo.model_validate(request["sound"]), "", folder)
 
 
 def state_from_request(request: JobData) -> EditState:
-    """An edit as it was asked for."""
+    """Return the edit of a request."""
     return EditState(
         0, request["found"], Edit.model_validate(request["edit"]), can_undo=False, can_redo=False
     )
 
 
 def run_job(kind: str, request: JobData, models: dict[str, Model]) -> Iterator[JobData]:
-    """Do a job; every dict updates what is told of it, the last one has its result."""
+    """Run a job and yield its progress.
+
+    Parameters
+    ----------
+    models : dict of Model
+        Cache of the worker process; loaded models are added.
+    """
     if kind == "audit":
         yield from run_audit_job(request)
         return
     if kind == "train":
         yield from run_training_job(request)
         return
+    name = request["model"]
+    if name not in models:
+        models[name] = load_model(name)
     if kind == "batch":
-        yield from run_batch_job(request, _load_job_model(request, models))
+        yield from run_batch_job(request, models[name])
         return
-    ways = {
+    functions = {
         "enhance": _enhance_session,
         "again": _search_session_again,
         "whole": _render_full,
         "explain": _explain_session,
     }
-    yield from ways[kind](request, session_from_request(request), _load_job_model(request, models))
-
-
-def _load_job_model(request: JobData, models: dict[str, Model]) -> Model:
-    name = request["model"]
-    if name not in models:
-        models[name] = load_model(name)
-    return models[name]
+    yield from functions[kind](request, session_from_request(request), models[name])
 
 
 def _enhance_session(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
@@ -214,20 +211,13 @@ def _enhance_session(request: JobData, session: StudioSession, model: Model) -> 
 def _search_session_again(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
     settings = EnhanceSettings.model_validate(request["settings"])
     state = state_from_request(request)
-    before = load_found_recipe(session, state)
-    if before is None:
-        raise CallError("nothing was searched yet: enhance the recording first")
+    recipe = load_found_recipe(session, state)
+    if recipe is None:
+        raise CallError("this session has no mask yet: enhance the recording first")
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
     mask, pinned = load_found_mask(session, state, model), state.edit.pinned_notes
-    events = editing.search_around_pins(
-        session.open_samples(),
-        session.recording.rate,
-        model,
-        mask,
-        pinned,
-        settings,
-        before.certificate,
-    )
+    samples, rate = session.open_samples(), session.recording.rate
+    events = editing.search_around_pins(samples, rate, model, mask, pinned, settings, recipe.certificate)
     yield from _follow_search(events, request, session, model, pinned)
 
 
@@ -238,27 +228,27 @@ def _follow_search(
     model: Model,
     pinned: tuple[editing.Note, ...],
 ) -> Iterator[JobData]:
-    """Tell every step; keep what was found as a recipe, and its sound as a whole rendering."""
-    told: list[dict[str, float]] = []
-    done: Enhancement | None = None
+    """Report the steps of a search; then store its mask as a recipe, and its output as a rendering."""
+    steps: list[dict[str, float]] = []
+    enhancement: Enhancement | None = None
     for event in events:
         if isinstance(event, Enhancement):
-            done = event
+            enhancement = event
             continue
-        told.append({"number": event.number, "score": event.score, "total": event.total})
-        last = event.number == request["settings"]["search"]["steps"] or event.stopped
-        yield {"phase": "checking" if last else "searching", "steps": list(told)}
-    assert done is not None
+        steps.append({"number": event.number, "score": event.score, "total": event.total})
+        is_last = event.number == request["settings"]["search"]["steps"] or event.stopped
+        yield {"phase": "checking" if is_last else "searching", "steps": list(steps)}
+    assert enhancement is not None
     number = request["number"]
-    recipe = build_session_recipe(session, model, done)
+    recipe = build_session_recipe(session, model, enhancement)
     recipe.save(mask_path(session.folder, number), overwrite=True)
     state = EditState(0, number, Edit(notes=pinned), can_undo=False, can_redo=False)
-    _store_render(session, state, model, done.rendered, done)
+    _store_render(session, state, model, enhancement.rendered, enhancement.certificate)
     yield {
         "phase": "done",
         "found": number,
-        "prior": done.prior,
-        "certificate": done.certificate.model_dump(mode="json"),
+        "prior": enhancement.prior,
+        "certificate": enhancement.certificate.model_dump(mode="json"),
     }
 
 
@@ -266,57 +256,61 @@ def _render_full(request: JobData, session: StudioSession, model: Model) -> Iter
     state = state_from_request(request)
     samples, rate = session.open_samples(), session.recording.rate
     yield {"phase": "rendering"}
-    limit = gain_limit_db(session, state)
-    before = load_found_recipe(session, state)
-    mask = editing.compose_mask(load_found_mask(session, state, model), state.edit, limit)
-    settings = before.settings if before else EnhanceSettings()
-    if before is None:
-        render = settings.render.model_copy(update={"amount": state.edit.amount})
-        made = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
-        _store_render(session, state, model, made, None)
+    recipe = load_found_recipe(session, state)
+    mask = compose_edited_mask(session, state, model)
+    if recipe is None:
+        settings = EnhanceSettings().render.replace(amount=state.edit.amount)
+        rendered = render_through_mask(samples, rate, mask, settings, model.settings.spectrum)
+        _store_render(session, state, model, rendered, None)
     else:
-        done = editing.render_edit(samples, rate, model, mask, state.edit, settings, before.certificate)
-        _store_render(session, state, model, done.rendered, done)
-    yield {"phase": "done", "key": edit_key(state, state.edit)}
+        result = editing.render_edit(
+            samples, rate, model, mask, state.edit, recipe.settings, recipe.certificate
+        )
+        _store_render(session, state, model, result.rendered, result.certificate)
+    yield {"phase": "done", "key": edit_key(state)}
 
 
 def _explain_session(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
     yield {"phase": "explaining"}
-    heard = explain_recording(session.open_samples(), session.recording.rate, model, parts=False, draws=20)
-    evidence = heard.evidence.nan_to_num(0.0).float().numpy()
+    explanation = explain_recording(
+        session.open_samples(), session.recording.rate, model, parts=False, draws=20
+    )
+    evidence = explanation.evidence.nan_to_num(0.0).float().numpy()
+    # A quantile instead of the maximum: a few outliers must not make the image pale.
     reach = float(np.quantile(np.abs(evidence), 0.995)) or 1.0
     save_array(session.folder / f"saliency-{request['digest']}.npy", evidence)
-    told = {
+    summary = {
         "digest": request["digest"],
         "reach": reach,
-        "holds": heard.faithfulness.is_faithful,
-        "verdict": heard.faithfulness.line,
-        "score": heard.score,
+        "holds": explanation.faithfulness.is_faithful,
+        "verdict": explanation.faithfulness.line,
+        "score": explanation.score,
     }
-    write_text(session.folder / "saliency.json", json.dumps(told), overwrite=True)
-    yield {"phase": "done", **told}
+    write_text(session.folder / "saliency.json", json.dumps(summary), overwrite=True)
+    yield {"phase": "done", **summary}
 
 
 def build_session_recipe(session: StudioSession, model: Model, enhancement: Enhancement) -> Recipe:
-    """Recipe of an enhancement of a session's recording, as `tonewood enhance` writes it."""
-    sound, made = session.recording, enhancement.rendered
-    finite = math.isfinite(made.loudness_before) and math.isfinite(made.loudness_after)
+    """Return the recipe of a search, as `tonewood enhance` would write it."""
+    recording, rendered = session.recording, enhancement.rendered
+    finite = math.isfinite(rendered.loudness_before) and math.isfinite(rendered.loudness_after)
+    loudness = Change(before=rendered.loudness_before, after=rendered.loudness_after) if finite else None
     return Recipe(
         tonewood=version("tonewood"),
         input=InputRecord(
-            name=sound.name,
-            sha256=sound.sha256,
-            rate=sound.rate,
-            channels=sound.channels,
-            samples=sound.samples,
+            name=recording.name,
+            sha256=recording.sha256,
+            rate=recording.rate,
+            channels=recording.channels,
+            samples=recording.samples,
         ),
         model=ModelRecord(name=model.name, digest=model.digest),
         settings=enhancement.settings,
         prior=enhancement.prior,
         steps=enhancement.steps,
-        gain_db=made.gain_db,
+        gain_db=rendered.gain_db,
         certificate=enhancement.certificate,
-        loudness_lufs=Change(before=made.loudness_before, after=made.loudness_after) if finite else None,
+        loudness_lufs=loudness,
         mask=MaskRecord.from_mask(enhancement.mask),
         spectrum=enhancement.spectrum,
     )
@@ -325,26 +319,23 @@ def build_session_recipe(session: StudioSession, model: Model, enhancement: Enha
 def build_edited_recipe(
     session: StudioSession, state: EditState, model: Model, full_render: FullRender
 ) -> Recipe:
-    """Recipe of a session as it was edited: the mask that sounds, the found one and notes as one.
+    """Return the recipe of an edit; its mask contains the notes.
 
     Raises
     ------
     CallError
-        Nothing was searched yet.
+        The session has no mask yet.
     """
-    before = load_found_recipe(session, state)
-    if before is None or full_render.certificate is None:
-        raise CallError("a recipe records what a search found: enhance the recording first")
-    mask = editing.compose_mask(
-        load_found_mask(session, state, model), state.edit, gain_limit_db(session, state)
-    )
-    render = before.settings.render.model_copy(update={"amount": state.edit.amount})
+    recipe = load_found_recipe(session, state)
+    if recipe is None or full_render.certificate is None:
+        raise CallError("this session has no mask yet: enhance the recording first")
     loudness = None
     if full_render.loudness_before is not None and full_render.loudness_after is not None:
         loudness = Change(before=full_render.loudness_before, after=full_render.loudness_after)
-    return before.model_copy(
+    mask = compose_edited_mask(session, state, model)
+    return recipe.model_copy(
         update={
-            "settings": before.settings.model_copy(update={"render": render}),
+            "settings": recipe.settings.replace(render=dict(amount=state.edit.amount)),
             "gain_db": full_render.levels.output_db,
             "certificate": full_render.certificate,
             "loudness_lufs": loudness,
@@ -357,32 +348,27 @@ def _store_render(
     session: StudioSession,
     state: EditState,
     model: Model,
-    rendering: RenderResult,
-    result: Enhancement | editing.EditResult | None,
+    rendered: RenderResult,
+    certificate: Certificate | None,
 ) -> None:
-    """Keep a whole rendering and what was measured of it."""
-    source = session.open_samples()
-    key = edit_key(state, state.edit)
-    difference = _difference_loudness(source, rendering, session.recording.rate)
-    loudness = (rendering.loudness_before, rendering.loudness_after, difference)
-    exact = levels_from_loudness(loudness, rendering.gain_db, rendering.peak_limited)
-    finite = [value if math.isfinite(value) else None for value in loudness]
-    whole = FullRender(
+    """Store a full rendering and its measurements."""
+    key = edit_key(state)
+    before, after = rendered.loudness_before, rendered.loudness_after
+    # The difference is measured between signals of equal loudness, as they are played.
+    gain_db = after - before if math.isfinite(before) and math.isfinite(after) else 0.0
+    difference = rendered.samples - session.open_samples() * np.float32(10 ** (gain_db / 20))
+    loudness = (before, after, integrated_loudness(difference, session.recording.rate))
+    levels = levels_from_loudness(loudness, rendered.gain_db, rendered.peak_limited)
+    render = FullRender(
         key=key,
-        levels=exact,
-        loudness_before=finite[0],
-        loudness_after=finite[1],
-        certificate=result.certificate if result else None,
+        levels=levels,
+        loudness_before=before if math.isfinite(before) else None,
+        loudness_after=after if math.isfinite(after) else None,
+        certificate=certificate,
     )
-    save_array(session.folder / f"whole-{key}.npy", rendering.samples)
-    write_text(session.folder / f"whole-{key}.json", whole.model_dump_json(), overwrite=True)
-    save_estimate_offset(session, state, model, exact)
-    prune_renders(session.folder, key)
-
-
-def _difference_loudness(source: NDArray[np.float32], rendering: RenderResult, rate: int) -> float:
-    """Loudness of output less input, both as they are heard, LUFS."""
-    gain = 0.0
-    if math.isfinite(rendering.loudness_before) and math.isfinite(rendering.loudness_after):
-        gain = rendering.loudness_after - rendering.loudness_before
-    return integrated_loudness(rendering.samples - source * np.float32(10 ** (gain / 20)), rate)
+    path = render_path(session, key)
+    save_array(path, rendered.samples)
+    # The measurements are written last: they declare the rendering complete.
+    write_text(path.with_suffix(".json"), render.model_dump_json(), overwrite=True)
+    save_estimate_offset(session, state, model, levels)
+    prune_renders(session, key)

@@ -1,6 +1,7 @@
-"""Jobs in queues: one process for each, told of as it goes, cancelled at once.
+"""Job queues of the studio: each runs its jobs in one worker process and reports their progress.
 
-A process and not a thread: a search that must stop is stopped, and no page waits for it.
+Processes are used instead of threads because a process can be stopped at any moment, and because
+the server stays responsive while a job computes.
 """
 
 import asyncio
@@ -24,33 +25,33 @@ QUEUE_BY_KIND: dict[str, QueueName] = {
     "enhance": "search", "again": "search", "explain": "search", "whole": "render",
     "audit": "folders", "train": "folders", "batch": "folders",
 }  # fmt: skip
-_INTERNAL_ERROR = "something went wrong in Tonewood itself: {!r}"
-_CANCEL_TIMEOUT_S = 1.5  # for a job to stop by itself
-_RECONNECT_GRACE_S = 4.0  # for a page to come back, as it does when it is loaded again
+_INTERNAL_ERROR = "internal error in Tonewood: {!r}: please report it"
+_CANCEL_TIMEOUT_S = 1.5  # a job that has not stopped by then is killed with its process
+_RECONNECT_GRACE_S = 4.0  # a page that is reloaded reconnects within this time
 
 JobCallback = Callable[[StudioJob], None]
 
 
 def _run_worker_process(connection: Connection) -> None:
-    """Run jobs one after the other as they come, until the server goes."""
+    """Run jobs in the order of their arrival until the server ends."""
     import signal
 
     threading.Thread(target=_exit_with_server, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's own; it will close the pipe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the server, which closes the pipe
     with contextlib.suppress(OSError, AttributeError):
-        os.nice(5)  # pages come first
+        os.nice(5)  # the server answers pages first
     models: dict[str, Any] = {}
     with contextlib.suppress(EOFError, BrokenPipeError, OSError):
         while True:
-            kind, asked = connection.recv()
+            kind, request = connection.recv()
             if kind == "warm":
-                from tonewood.studio import job_functions  # noqa: F401 - seconds of imports, ahead of need
-            elif kind != "cancel":  # one that came too late is no matter
-                connection.send(_run_with_progress(connection, kind, asked, models))
+                from tonewood.studio import job_functions  # noqa: F401 - imports take seconds
+            elif kind != "cancel":  # a "cancel" that arrives here is for a job that has ended
+                connection.send(_run_with_progress(connection, kind, request, models))
 
 
 def _exit_with_server() -> None:
-    """End at once when the server does: the next one may do the same work, under the same names."""
+    """End this process when the server ends: the next server may write the same files."""
     server = multiprocessing.parent_process()
     if server is not None:
         server.join()
@@ -60,19 +61,21 @@ def _exit_with_server() -> None:
 def _run_with_progress(
     connection: Connection, kind: str, request: dict[str, Any], models: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Do one job, telling as it goes; its state and what is last told of it."""
+    """Run one job, send its progress and return its final state and last progress."""
     from tonewood.studio import job_functions
 
     try:
-        for told in job_functions.run_job(kind, request, models):
-            connection.send(("told", told))
-            if connection.poll():  # nothing but a wish to cancel is sent to one at work
+        for progress in job_functions.run_job(kind, request, models):
+            connection.send(("progress", progress))
+            if connection.poll():  # a busy worker receives nothing but "cancel"
                 connection.recv()
                 return "cancelled", {}
     except TonewoodError as error:
         return "failed", {"error": str(error)}
     except MemoryError:
-        return "failed", {"error": "this needs more memory than there is: give less at once"}
+        return "failed", {
+            "error": "there is not enough memory for this job: use a shorter recording or fewer files"
+        }
     except (EOFError, BrokenPipeError):
         raise
     except Exception as error:
@@ -81,7 +84,7 @@ def _run_with_progress(
 
 
 class _WorkerQueue:
-    """One queue and its process, minded by a thread."""
+    """A queue of jobs, its worker process, and a thread that passes jobs from one to the other."""
 
     def __init__(self, name: str, notify: Callable[[StudioJob], None], on_finished: JobCallback) -> None:
         self.notify, self.on_finished = notify, on_finished
@@ -92,21 +95,21 @@ class _WorkerQueue:
         self.connection: Connection | None = None
         self.stopping = False
         self.context = multiprocessing.get_context("spawn")
-        self.thread = threading.Thread(target=self._run_loop, name=f"lane-{name}", daemon=True)
+        self.thread = threading.Thread(target=self._run_loop, name=f"queue-{name}", daemon=True)
         self.thread.start()
 
     def warm_up(self) -> None:
-        """Start the process before there is work."""
+        """Start the worker process before the first job."""
         self._ensure_process().send(("warm", {}))
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the worker process and end the thread."""
         self.stopping = True
         self.pending.put(None)
         self._kill()
 
     def cancel(self, job: StudioJob) -> None:
-        """Cancel a job: one that waits never starts, one that runs stops."""
+        """Stop the running job, or remove a waiting one."""
         if self.current is job and self.cancelled_at is None:
             self.cancelled_at = time.monotonic()
             with contextlib.suppress(OSError, AttributeError):
@@ -124,7 +127,7 @@ class _WorkerQueue:
             self.notify(job)
             try:
                 state, last = self._execute(job)
-            except Exception as error:  # the thread must live: all later jobs wait for it
+            except Exception as error:  # without this thread, no later job would start
                 state, last = "failed", {"error": _INTERNAL_ERROR.format(error)}
             if self.stopping:
                 return
@@ -145,15 +148,17 @@ class _WorkerQueue:
             connection.send((job.kind, job.request))
             while True:
                 if connection.poll(0.1):
-                    state, told = connection.recv()
-                    if state != "told":
-                        return state, told
-                    job.progress.update(told)
-                    if "row" in told:  # one of the rows of a table changed
-                        at, row = told["row"]
-                        job.progress["rows"][at] = row
+                    state, progress = connection.recv()
+                    if state != "progress":
+                        return state, progress
+                    job.progress.update(progress)
+                    if "row" in progress:  # a row of the batch's table changed
+                        number, row = progress["row"]
+                        job.progress["rows"][number] = row
                     self.notify(job)
-                elif self._cancel_timed_out():
+                elif (
+                    self.cancelled_at is not None and time.monotonic() - self.cancelled_at > _CANCEL_TIMEOUT_S
+                ):
                     self._kill()
                     return "cancelled", {}
         except (EOFError, BrokenPipeError, ConnectionResetError, OSError):
@@ -161,13 +166,9 @@ class _WorkerQueue:
             if self.cancelled_at is not None:
                 return "cancelled", {}
             return "failed", {
-                "error": "the process that did the work has ended, perhaps for want of memory: "
+                "error": "the worker process ended unexpectedly, possibly because memory ran out: "
                 "try a shorter recording"
             }
-
-    def _cancel_timed_out(self) -> bool:
-        at = self.cancelled_at
-        return at is not None and time.monotonic() - at > _CANCEL_TIMEOUT_S
 
     def _ensure_process(self) -> Connection:
         if self.process is None or not self.process.is_alive():
@@ -185,14 +186,14 @@ class _WorkerQueue:
         if process is not None:
             process.kill()
             process.join(2)
-            if process.exitcode is not None:  # a busy machine may take longer to end it
+            if process.exitcode is not None:  # on a busy machine it may still be ending
                 process.close()
         if connection is not None:
             connection.close()
 
 
 class JobQueue:
-    """All queues, and the pages that listen to them."""
+    """Job queues, and the pages that subscribe to their progress."""
 
     def __init__(self, database: SessionDatabase, on_finished: JobCallback) -> None:
         self.database = database
@@ -204,23 +205,24 @@ class JobQueue:
         }
 
     def start(self) -> None:
-        """Begin, in the event loop that pages listen in."""
+        """Connect to the server's event loop and start the search worker."""
         self.loop = asyncio.get_running_loop()
         threading.Thread(target=self.queues["search"].warm_up, daemon=True).start()
 
     def stop(self) -> None:
-        """End all work; what was under way is told to be interrupted at the next start."""
-        for lane in self.queues.values():
-            lane.stop()
+        """Stop all workers; their jobs are marked as interrupted at the next start."""
+        for worker_queue in self.queues.values():
+            worker_queue.stop()
 
     def submit(self, kind: str, request: dict[str, Any], session: str | None = None) -> StudioJob:
-        """Queue a job; a newer one of the same kind for the same session takes its place."""
+        """Queue a job; it replaces the session's older jobs in the same queue.
+
+        The exception: an explanation waits behind an enhancement instead of replacing it.
+        """
         if session is not None:
             for job in self.active_for(session):
-                if QUEUE_BY_KIND[job.kind] == QUEUE_BY_KIND[kind] and (kind, job.kind) != (
-                    "explain",
-                    "enhance",
-                ):
+                same_queue = QUEUE_BY_KIND[job.kind] == QUEUE_BY_KIND[kind]
+                if same_queue and (kind, job.kind) != ("explain", "enhance"):
                     self.cancel(job.id)
         job = StudioJob(secrets.token_hex(8), session, kind, "queued", request, {}, time.time())
         self.database.save_job(job)
@@ -230,43 +232,43 @@ class JobQueue:
         return job
 
     def active_for(self, session: str) -> list[StudioJob]:
-        """Jobs of a session that are not over."""
+        """Return the unfinished jobs of a session."""
         return [job for job in list(self.active.values()) if job.session == session and not job.is_finished]
 
     def get(self, name: str) -> StudioJob:
-        """A job, live or as it was kept."""
+        """Return a job, active or stored; raise NotFoundError if it does not exist."""
         return self.active.get(name) or self.database.get_job(name)
 
     def cancel(self, name: str) -> None:
-        """Cancel a job; one that is over stays what it is."""
+        """Cancel a job; a finished one stays unchanged."""
         job = self.active.get(name)
         if job is not None and not job.is_finished:
             self.queues[QUEUE_BY_KIND[job.kind]].cancel(job)
 
     async def wait_until_finished(self, job: StudioJob) -> StudioJob:
-        """Wait until a job is over."""
+        """Wait until a job is finished and return it."""
         while not job.is_finished:
             await asyncio.sleep(0.05)
         return job
 
     async def subscribe(self, session: str | None) -> AsyncIterator[StudioJob | None]:
-        """Jobs of a session and those of none, as they change; None every ten seconds.
+        """Yield jobs of a session, and those of no session, as they change; None every ten seconds.
 
-        A session whose last page goes, and does not come back soon, has its work cancelled.
+        When a session's last page disconnects and does not return soon, its jobs are cancelled.
         """
-        mine: asyncio.Queue[StudioJob] = asyncio.Queue()
-        self.subscribers[mine] = session
+        updates: asyncio.Queue[StudioJob] = asyncio.Queue()
+        self.subscribers[updates] = session
         try:
             for job in list(self.active.values()):
                 if not job.is_finished and job.session in (None, session):
                     yield job
             while True:
                 try:
-                    yield await asyncio.wait_for(mine.get(), 10)
+                    yield await asyncio.wait_for(updates.get(), 10)
                 except TimeoutError:
                     yield None
         finally:
-            del self.subscribers[mine]
+            del self.subscribers[updates]
             if session is not None and self.loop is not None:
                 self.loop.call_later(_RECONNECT_GRACE_S, self._cancel_abandoned, session)
 
@@ -276,16 +278,16 @@ class JobQueue:
                 self.cancel(job.id)
 
     def _publish(self, job: StudioJob) -> None:
-        """Write down a job that begins or ends, and tell the pages."""
+        """Store a job that starts or ends, and send every change to the pages."""
         if job.is_finished or not job.progress:
-            with contextlib.suppress(OutputError):  # a full disk; the pages are told all the same
+            with contextlib.suppress(OutputError):  # pages are informed even if the disk is full
                 self.database.save_job(job)
         if job.is_finished:
             self.active.pop(job.id, None)
         if self.loop is None or self.loop.is_closed():
             return
-        as_now = replace(job, progress=dict(job.progress))  # it may go on before it is heard
-        for page, session in list(self.subscribers.items()):
+        snapshot = replace(job, progress=dict(job.progress))  # the job changes before pages read it
+        for updates, session in list(self.subscribers.items()):
             if job.session in (None, session):
-                with contextlib.suppress(RuntimeError):  # the loop may close meanwhile
-                    self.loop.call_soon_threadsafe(page.put_nowait, as_now)
+                with contextlib.suppress(RuntimeError):  # the loop may close at this moment
+                    self.loop.call_soon_threadsafe(updates.put_nowait, snapshot)

@@ -1,7 +1,4 @@
-"""Models that the studio offers: the bundled ones, and its own.
-
-Folders of this machine, to choose from: a page names them by ids, never by paths.
-"""
+"""Models and folders that the studio's pages can choose."""
 
 import hashlib
 import hmac
@@ -19,132 +16,134 @@ from tonewood.model.model_file import MODEL_SUFFIX, bundled_models
 from tonewood.studio.database import NotFoundError, SessionDatabase
 from tonewood.utils.atomic_write import atomic_path
 
+# Names become file names, so separators and a leading dot are excluded.
+_SAFE_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,80}")
+_MAX_FOLDERS_LISTED = 500
+
 
 class ModelRegistry:
-    """Models by name; each is loaded once.
+    """Bundled, trained and imported models by name; each is loaded once.
 
-    A model file that the studio is started with is copied, so that what was made with it can be
-    opened again without it.
+    The model file that the studio is started with is copied into the studio's folder: sessions made
+    with it stay usable without the original file.
     """
 
     def __init__(self, database: SessionDatabase, default: str) -> None:
         self.database = database
-        self.cache: dict[str, tuple[str, Model]] = {}
+        self.cache: dict[str, tuple[int, Model]] = {}
         self.lock = threading.Lock()
         self.default = default
         if default not in bundled_models():
-            digest = load_model(default).digest  # a wrong name is told before the page opens
-            self.default = self.import_model(Path(default).read_bytes(), Path(default).stem, digest)
+            path, digest = Path(default), load_model(default).digest  # fails before the page opens
+            self.default = self.import_model(path.read_bytes(), path.stem, digest)
 
     def names(self) -> list[str]:
-        """All that can be chosen, the first choice first."""
+        """Return the names of all models, the default first."""
         return list(dict.fromkeys([self.default, *self._available_names()]))
 
     def _available_names(self) -> list[str]:
-        return [
-            *sorted(path.stem for path in self.database.models_folder.glob(f"*{MODEL_SUFFIX}")),
-            *bundled_models(),
-        ]
+        stored = sorted(path.stem for path in self.database.models_folder.glob(f"*{MODEL_SUFFIX}"))
+        return [*stored, *bundled_models()]
 
     def find_by_digest(self, digest: str) -> str | None:
-        """Name of the model with a digest, if it is here."""
+        """Return the name of the model with a digest, or None if it is not available."""
         for name in self._available_names():
             try:
                 if self.get(name).digest == digest:
                     return name
-            except ModelError:  # a damaged one is told of where models are listed
+            except ModelError:  # `model_summaries` reports damaged models
                 continue
         return None
 
     def resolve_source(self, name: str) -> str:
-        """What `load` takes for a name; ModelError if there is none."""
-        path = self.database.models_folder / f"{name}{MODEL_SUFFIX}"
+        """Return what `load_model` accepts for a name; raise ModelError if the model does not exist."""
+        path = self._path(name)
         if _SAFE_MODEL_NAME.fullmatch(name) and path.is_file():
             return str(path)
         if name in bundled_models():
             return name
-        raise ModelError("that model is not here any more: choose another")
+        raise ModelError("this model does not exist any more: choose another")
 
     def get(self, name: str) -> Model:
-        """A model by name."""
+        """Return a model by name; a file that changed is loaded again."""
         source = self.resolve_source(name)
         with self.lock:
             path = Path(source)
-            stamp = str(path.stat().st_mtime_ns) if path.is_file() else ""
-            kept = self.cache.get(name)
-            if kept is None or kept[0] != stamp:
-                kept = self.cache[name] = (stamp, load_model(source))
-        return kept[1]
+            stamp = path.stat().st_mtime_ns if path.is_file() else 0
+            cached = self.cache.get(name)
+            if cached is None or cached[0] != stamp:
+                cached = self.cache[name] = (stamp, load_model(source))
+        return cached[1]
 
     def model_summaries(self) -> list[dict[str, Any]]:
-        """Names, with what people should know of each."""
-        told: list[dict[str, Any]] = []
+        """Return name, training data and accuracy of each model; damaged models have an error."""
+        summaries: list[dict[str, Any]] = []
         for name in self.names():
             try:
                 card = self.get(name).card
             except ModelError as error:
-                told.append({"name": name, "error": str(error)})
+                summaries.append({"name": name, "error": str(error)})
                 continue
-            low, high = card.scorer.accuracy_interval
-            told.append({
+            summaries.append({
                 "name": name,
                 "domain": card.domain,
                 "reference": card.reference.name,
                 "source": card.source.name,
                 "hours": round(card.reference.hours + card.source.hours, 2),
                 "accuracy": card.scorer.accuracy,
-                "interval": [low, high],
+                "interval": list(card.scorer.accuracy_interval),
                 "verdict": card.audit.verdict if card.audit else None,
                 "licence": card.licence,
             })  # fmt: skip
-        return told
+        return summaries
 
     def new_model_path(self, title: str) -> Path:
-        """File for a new model of that title; CallError if there is one."""
-        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40]
+        """Return the file for a new model; raise CallError if the title is unusable or in use."""
+        name = _to_model_name(title)
         if not name:
-            raise CallError(f"{title!r} holds no letter or digit: give the model another name")
+            raise CallError(f"{title!r} contains no letter or digit: give the model another name")
         if name in self.names():
-            raise CallError(f"there is a model {name} already: give this one another name")
-        return self.database.models_folder / f"{name}{MODEL_SUFFIX}"
+            raise CallError(f"a model named {name} exists already: choose another name")
+        return self._path(name)
 
     def import_model(self, content: bytes, name: str, digest: str) -> str:
-        """Keep a model that is brought along, unless it is here; the name it goes by.
+        """Store a model unless it is available already; return its name here.
 
         Raises
         ------
         ModelError
-            It is no model, or not the one that the session names.
+            The content is not a model, or its digest is not `digest`.
         """
         known = self.find_by_digest(digest)
         if known is not None:
             return known
-        safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "model"
-        taken = set(self._available_names())
-        free = next(it for n in count(1) if (it := safe if n == 1 else f"{safe}-{n}") not in taken)
-        path = self.database.models_folder / f"{free}{MODEL_SUFFIX}"
-        with atomic_path(path) as temporary:
+        base, used = _to_model_name(name) or "model", set(self._available_names())
+        candidates = (base if number == 1 else f"{base}-{number}" for number in count(1))
+        unused = next(candidate for candidate in candidates if candidate not in used)
+        # The file is checked under its temporary name, so a wrong model is never listed.
+        with atomic_path(self._path(unused)) as temporary:
             temporary.write_bytes(content)
             try:
-                found = load_model(temporary).digest
+                actual = load_model(temporary).digest
             except ModelError as error:
-                told = str(error).replace(printable(temporary), "the session file's model")
-                raise ModelError(told) from None
-            if found != digest:
-                raise ModelError("the model is not the one that the session was made with")
-        return free
+                message = str(error).replace(printable(temporary), "the session file's model")
+                raise ModelError(message) from None
+            if actual != digest:
+                raise ModelError("the session file contains another model than the one it names")
+        return unused
+
+    def _path(self, name: str) -> Path:
+        return self.database.models_folder / f"{name}{MODEL_SUFFIX}"
 
 
-_SAFE_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,80}")
-
-
-_MAX_FOLDERS_LISTED = 500  # entries told of one folder
+def _to_model_name(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40]
 
 
 class FolderRegistry:
-    """Folders below one root, which a page cannot leave.
+    """Folders below a root, which pages identify by ids instead of paths.
 
-    An id is a keyed hash of a path that was shown; what was never shown has none.
+    An id is a keyed hash of a path, so a page can only name folders that it was sent.
     """
 
     def __init__(self, root: Path) -> None:
@@ -153,57 +152,58 @@ class FolderRegistry:
         self.paths_by_id: dict[str, Path] = {}
 
     def register(self, path: Path) -> str:
-        """Id of a folder, which is good until the server stops."""
+        """Return the id of a folder, valid until the server stops."""
         name = hmac.new(self.key, bytes(path), hashlib.sha256).hexdigest()[:24]
         self.paths_by_id[name] = path
         return name
 
     def resolve(self, name: str) -> Path:
-        """Folder of an id; MissingError for an id that was never given."""
+        """Return the folder of an id; raise NotFoundError for an unknown id or a deleted folder."""
         path = self.paths_by_id.get(name)
         if path is None or not path.is_dir():
-            raise NotFoundError("that folder is not here any more: choose again")
+            raise NotFoundError("this folder does not exist any more: choose again")
         return path
 
     def folder_view(self, name: str | None) -> dict[str, Any]:
-        """A folder: its name, its ancestors up to the root, folders in it, recordings in it.
+        """Return a folder's name, ancestors, subfolders and number of recordings; the root for None.
 
         Raises
         ------
         FolderError
-            It cannot be read.
+            The folder cannot be read.
         """
         folder = self.resolve(name) if name else self.root
-        above = [p for p in (*reversed(folder.parents), folder) if p.is_relative_to(self.root)]
-        inside, sounds, known = [], 0, readable_suffixes()
+        ancestors = [p for p in (*reversed(folder.parents), folder) if p.is_relative_to(self.root)]
+        subfolders, recordings, suffixes = [], 0, readable_suffixes()
         try:
             for entry in sorted(folder.iterdir(), key=lambda path: path.name.lower()):
                 if entry.name.startswith("."):
                     continue
+                # A link that leads out of the root is not listed.
                 if entry.is_dir() and entry.resolve().is_relative_to(self.root):
-                    inside.append(entry)
-                elif entry.suffix.lower() in known:
-                    sounds += 1
+                    subfolders.append(entry)
+                elif entry.suffix.lower() in suffixes:
+                    recordings += 1
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            raise FolderError(f"that folder cannot be read ({why}): choose another") from None
+            reason = (error.strerror or str(error)).lower()
+            raise FolderError(f"this folder cannot be read ({reason}): choose another") from None
         return {
             "id": self.register(folder),
             "name": folder.name or str(folder),
-            "trail": [{"id": self.register(p), "name": p.name or str(p)} for p in above],
+            "trail": [{"id": self.register(p), "name": p.name or str(p)} for p in ancestors],
             "folders": [
                 {"id": self.register(p), "name": p.name, "sounds": _count_recordings(p)}
-                for p in inside[:_MAX_FOLDERS_LISTED]
+                for p in subfolders[:_MAX_FOLDERS_LISTED]
             ],
-            "sounds": sounds,
-            "more": max(0, len(inside) - _MAX_FOLDERS_LISTED),
+            "sounds": recordings,
+            "more": max(0, len(subfolders) - _MAX_FOLDERS_LISTED),
         }
 
 
 def _count_recordings(folder: Path) -> int:
-    """Recordings right in a folder; 0 if it cannot be read."""
+    """Count the recordings directly in a folder; 0 if it cannot be read."""
     try:
-        known = readable_suffixes()
-        return sum(entry.suffix.lower() in known for entry in folder.iterdir())
+        suffixes = readable_suffixes()
+        return sum(entry.suffix.lower() in suffixes for entry in folder.iterdir())
     except OSError:
         return 0

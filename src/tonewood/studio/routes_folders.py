@@ -1,4 +1,4 @@
-"""Routes of folders on this machine: choose them, audit, train, enhance whole folders."""
+"""Routes of folders on the server: choose folders, audit, train, enhance a whole folder."""
 
 import json
 from pathlib import Path
@@ -22,18 +22,18 @@ from tonewood.studio.routes_sessions import JobResponse, StudioDependency, respo
 from tonewood.studio.state import StudioState
 from tonewood.web.errors import declare_media
 
-routes = APIRouter()
+folder_routes = APIRouter()
 
 
 class ChosenFolders(Settings, strict=True):
-    """Two folders, by their ids."""
+    """Ids of the reference and the source folder."""
 
     reference: str
     source: str
 
 
 class TrainingRequest(ChosenFolders):
-    """A model to be trained."""
+    """Folders and name of a new model."""
 
     name: str = Field(min_length=1, max_length=80)
     domain: str = Field("", max_length=200)
@@ -41,7 +41,7 @@ class TrainingRequest(ChosenFolders):
 
 
 class BatchRequest(Settings, strict=True):
-    """A folder to be enhanced into another, by their ids; `into` is a new folder's name."""
+    """Ids of an input and an output folder; `into` names a new folder in the output folder."""
 
     input: str
     output: str
@@ -51,84 +51,84 @@ class BatchRequest(Settings, strict=True):
     overwrite: bool = False
 
 
-def require_folders(desk: StudioState) -> FolderRegistry:
-    """Folders, where they may be chosen."""
-    if desk.folders is None:
-        raise CallError(
-            "this server does not let folders be chosen: start it with --root to name one that may"
-        )
-    return desk.folders
+def require_folders(studio: StudioState) -> FolderRegistry:
+    """Return the folders that may be chosen; raise CallError if the server permits none."""
+    if studio.folders is None:
+        raise CallError("this server does not permit the choice of folders: start it with --root DIR")
+    return studio.folders
 
 
-@routes.get("/places")
+@folder_routes.get("/places")
 def browse_folder(
-    desk: StudioDependency, at: Annotated[str | None, Query(max_length=64)] = None
+    studio: StudioDependency, at: Annotated[str | None, Query(max_length=64)] = None
 ) -> dict[str, Any]:
-    """A folder and what is in it."""
-    return require_folders(desk).folder_view(at)
+    """Return a folder and its content."""
+    return require_folders(studio).folder_view(at)
 
 
-@routes.post("/audits", status_code=202, responses=responds_with(JobResponse, 202))
-def start_audit(sides: ChosenFolders, desk: StudioDependency) -> dict[str, Any]:
-    """Ask what tells two folders apart besides the instrument."""
-    return desk.jobs.submit("audit", _resolve_sides(desk, sides)).to_json()
+@folder_routes.post("/audits", status_code=202, responses=responds_with(JobResponse, 202))
+def start_audit(sides: ChosenFolders, studio: StudioDependency) -> dict[str, Any]:
+    """Start a confound audit of two folders."""
+    return studio.jobs.submit("audit", _resolve_sides(studio, sides)).to_json()
 
 
-@routes.post("/trainings", status_code=202, responses=responds_with(JobResponse, 202))
-def start_training(training: TrainingRequest, desk: StudioDependency) -> dict[str, Any]:
-    """Learn a model from two folders."""
-    target = desk.models.new_model_path(training.name)
-    asked = {
-        **_resolve_sides(desk, training),
+@folder_routes.post("/trainings", status_code=202, responses=responds_with(JobResponse, 202))
+def start_training(training: TrainingRequest, studio: StudioDependency) -> dict[str, Any]:
+    """Start to train a model from two folders."""
+    target = studio.models.new_model_path(training.name)
+    request = {
+        **_resolve_sides(studio, training),
         "target": str(target),
         "domain": training.domain,
-        "settings": [f"training.fix={json.dumps(training.fix)}", *desk.training_options],
+        "settings": [f"training.fix={json.dumps(training.fix)}", *studio.training_options],
     }
-    return desk.jobs.submit("train", asked).to_json()
+    return studio.jobs.submit("train", request).to_json()
 
 
-@routes.post("/batches", status_code=202, responses=responds_with(JobResponse, 202))
-def start_batch(folder: BatchRequest, desk: StudioDependency) -> dict[str, Any]:
-    """Enhance every recording below a folder into another."""
-    places = require_folders(desk)
-    inputs, out = places.resolve(folder.input), places.resolve(folder.output)
+@folder_routes.post("/batches", status_code=202, responses=responds_with(JobResponse, 202))
+def start_batch(folder: BatchRequest, studio: StudioDependency) -> dict[str, Any]:
+    """Start to enhance all recordings of a folder into another folder."""
+    folders = require_folders(studio)
+    inputs, output = folders.resolve(folder.input), folders.resolve(folder.output)
     if folder.into:
-        plain = folder.into.isprintable() and Path(folder.into).name == folder.into
-        if not plain or folder.into.startswith("."):
-            raise CallError(f"{printable(folder.into)} is no plain name: give the new folder another")
-        out = out / folder.into
-    if out == inputs:
+        is_plain_name = folder.into.isprintable() and Path(folder.into).name == folder.into
+        if not is_plain_name or folder.into.startswith("."):
+            raise CallError(
+                f"{printable(folder.into)} is not a plain folder name: choose one without separators"
+            )
+        output = output / folder.into
+    if output == inputs:
         raise OutputError("the outputs would replace the recordings: choose another folder")
-    desk.models.get(folder.model)
+    studio.models.get(folder.model)
     settings = EnhanceSettings().replace(render=dict(amount=folder.amount))
-    asked = {
+    request = {
         "input": str(inputs),
-        "output": str(out),
-        "model": desk.models.resolve_source(folder.model),
+        "output": str(output),
+        "model": studio.models.resolve_source(folder.model),
         "settings": settings.model_dump(mode="json"),
         "overwrite": folder.overwrite,
     }
-    return desk.jobs.submit("batch", asked).to_json()
+    return studio.jobs.submit("batch", request).to_json()
 
 
-@routes.get(
+@folder_routes.get(
     "/jobs/{job}/files/{row}/{which}",
     response_class=FileResponse,
     responses=declare_media("audio/*", ranges=True),
 )
 def get_batch_audio(
-    job: str, row: Annotated[int, InPath(ge=0)], which: str, desk: StudioDependency
+    job: str, row: Annotated[int, InPath(ge=0)], which: str, studio: StudioDependency
 ) -> FileResponse:
-    """A recording of a batch, or what became of it, as a file that browsers play."""
-    rows = desk.jobs.get(job).progress.get("rows", [])
+    """Return an input or output of a batch as a file that browsers play."""
+    rows = studio.jobs.get(job).progress.get("rows", [])
     if row >= len(rows) or which not in ("input", "output") or which not in rows[row]:
-        raise NotFoundError("there is no such file yet: wait until it is done")
+        raise NotFoundError("this file does not exist yet: wait until the batch is done")
     path = Path(rows[row][which])
     if not path.is_file():
-        raise NotFoundError("that file is not there any more")
+        raise NotFoundError("this file does not exist any more: start the batch again")
     if path.suffix.lower() in BROWSER_AUDIO_SUFFIXES:
         return FileResponse(path)
-    cache = desk.database.folder / "played"
+    cache = studio.database.folder / "played"
     cache.mkdir(exist_ok=True)
     target = cache / f"{job}-{row}-{which}.flac"
     if not target.exists():
@@ -138,8 +138,8 @@ def get_batch_audio(
     return FileResponse(target)
 
 
-def _resolve_sides(desk: StudioState, sides: ChosenFolders) -> dict[str, Any]:
-    places = require_folders(desk)
-    reference, source = places.resolve(sides.reference), places.resolve(sides.source)
+def _resolve_sides(studio: StudioState, sides: ChosenFolders) -> dict[str, Any]:
+    folders = require_folders(studio)
+    reference, source = folders.resolve(sides.reference), folders.resolve(sides.source)
     check_distinct_folders(reference, source)
     return {"reference": str(reference), "source": str(source)}

@@ -1,4 +1,8 @@
-"""What a session sounds like: its mask, any piece of it at once, and the whole when it is made."""
+"""Audio of a session: masks, renderings and the gains at which the page plays them.
+
+A short range of an edit is rendered on request. The full rendering of an edit is made by a job and
+stored; until then, its loudness is estimated from band levels.
+"""
 
 import hashlib
 import json
@@ -12,9 +16,8 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.loudness import k_weighting_db
-from tonewood.enhancement import recipe as recipes
-from tonewood.enhancement.editing import Edit, compose_mask, compose_mask_range, render_range
-from tonewood.enhancement.recipe import Recipe
+from tonewood.enhancement.editing import compose_mask, compose_mask_range, render_range
+from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, load_recipe
 from tonewood.mask.certificate import Certificate
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
@@ -24,21 +27,25 @@ from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import atomic_path, write_text
 
 PlaybackSource = Literal["input", "output"]
-_MAX_DIFFERENCE_GAIN_DB = 30.0  # what changed is lifted by this much at most
-_MAX_KEPT_RENDERS = 4  # whole renderings kept for each session
-_SILENCE_DB = -200.0  # loudness of what is not there
-_MAX_ESTIMATE_BLOCKS = 4_096  # of a long recording are enough to estimate loudness by
+BANDS_FILE, OFFSET_FILE = "bands.npz", "anchor.json"
+_MAX_DIFFERENCE_GAIN_DB = 30.0  # limits the amplification of an almost silent difference
+_MAX_KEPT_RENDERS = 4  # full renderings stored for each session
+_SILENCE_DB = -200.0  # loudness of digital silence
+_MAX_ESTIMATE_BLOCKS = 4_096  # of a long recording; enough to estimate its loudness
+_BLOCK_FRAMES = 10  # analysis frames of 10 ms in a block of 0.1 s
 
 
 class PlaybackLevels(Settings):
-    """Gains in dB by which input, output and what changed are heard equally loud.
+    """Gains in dB at which input, output and difference have the same loudness.
 
     Parameters
     ----------
     output_db : float
-        What the file's own level was reached by; in the sound already.
+        Gain that matches the output's loudness to the input's; contained in the output's samples.
+    held : bool
+        True if the true-peak limit reduced that gain.
     exact : bool
-        Measured on the whole, and not estimated from its bands.
+        True if measured on the full rendering, False if estimated from band levels.
     """
 
     input_db: float
@@ -49,7 +56,7 @@ class PlaybackLevels(Settings):
 
 
 class FullRender(Settings):
-    """A whole rendering that lies on disk, and what is to be said of it."""
+    """Measurements of a stored full rendering."""
 
     key: str
     levels: PlaybackLevels
@@ -58,28 +65,14 @@ class FullRender(Settings):
     certificate: Certificate | None
 
 
-class BandPower(NamedTuple):
-    """Levels of a recording by rows, by which loudness is estimated.
-
-    Parameters
-    ----------
-    power : float32 array (row, block)
-        Means over blocks of a tenth of a second, K-weighted.
-    hz : float64 array (row,)
-    """
-
-    power: NDArray[np.float32]
-    hz: FloatArray
-
-
 class LoudnessEstimate(NamedTuple):
-    """Levels of a recording, and what an edit does to them: both (row, block).
+    """Band levels of a recording and the gains of an edit, both float32 [row, block].
 
     Parameters
     ----------
-    power : float32 array
-        As in `BandPower`, of every so many blocks of a long recording.
-    gain_db : float32 array
+    power : array
+        K-weighted mean power over blocks of 0.1 s.
+    gain_db : array
         At full amount.
     """
 
@@ -87,32 +80,42 @@ class LoudnessEstimate(NamedTuple):
     gain_db: NDArray[np.float32]
 
 
-def edit_key(state: EditState, edit: Edit) -> str:
-    """Name of the sound that an edit makes: the same edit of the same mask, the same name."""
-    body = json.dumps([state.mask_number, edit.model_dump(mode="json")], sort_keys=True)
+def edit_key(state: EditState) -> str:
+    """Return a name that is equal for equal edits of the same mask."""
+    body = json.dumps([state.mask_number, state.edit.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(body.encode()).hexdigest()[:20]
 
 
+def render_path(session: StudioSession, key: str) -> Path:
+    """Return the path of the full rendering with a key."""
+    return session.folder / f"whole-{key}.npy"
+
+
 def mask_path(folder: Path, number: int) -> Path:
-    """Where a found mask lies, as the recipe that a plain enhancement would have written."""
-    return folder / f"found-{number}{recipes.RECIPE_SUFFIX}"
+    """Return the path of a mask, stored as the recipe that `tonewood enhance` would write."""
+    return folder / f"found-{number}{RECIPE_SUFFIX}"
 
 
 @lru_cache(maxsize=16)
-def _load_recipe_and_mask(path: Path, changed: int) -> tuple[Recipe, Mask]:
-    recipe = recipes.load_recipe(path)
+def _read_recipe_and_mask(path: Path, modified_ns: int) -> tuple[Recipe, Mask]:
+    recipe = load_recipe(path)
     return recipe, recipe.mask.to_mask().load()
 
 
+def _load_recipe_and_mask(session: StudioSession, number: int) -> tuple[Recipe, Mask]:
+    path = mask_path(session.folder, number)
+    return _read_recipe_and_mask(path, path.stat().st_mtime_ns)
+
+
 def load_found_recipe(session: StudioSession, state: EditState) -> Recipe | None:
-    """What the last search found; None before the first."""
-    return None if state.mask_number is None else _load_found(session, state.mask_number)[0]
+    """Return the recipe of the last search; None before the first."""
+    return None if state.mask_number is None else _load_recipe_and_mask(session, state.mask_number)[0]
 
 
 def load_found_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
-    """The found mask; no change at all before the first search."""
+    """Return the mask of the last search; a mask of zeros before the first."""
     if state.mask_number is not None:
-        return _load_found(session, state.mask_number)[1]
+        return _load_recipe_and_mask(session, state.mask_number)[1]
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
@@ -120,28 +123,28 @@ def load_found_mask(session: StudioSession, state: EditState, model: Model) -> M
     return Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2)
 
 
-def _load_found(session: StudioSession, number: int) -> tuple[Recipe, Mask]:
-    path = mask_path(session.folder, number)
-    return _load_recipe_and_mask(path, path.stat().st_mtime_ns)
-
-
-def gain_limit_db(session: StudioSession, state: EditState) -> float:
-    """Bound of every gain, as the mask was found under."""
+def _gain_limit_db(session: StudioSession, state: EditState) -> float:
+    """Return the gain limit that the mask was searched with."""
     recipe = load_found_recipe(session, state)
     return (recipe.settings if recipe else EnhanceSettings()).render.max_gain_db
+
+
+def compose_edited_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
+    """Return the mask with its edits, at full amount."""
+    mask = load_found_mask(session, state, model)
+    return compose_mask(mask, state.edit, _gain_limit_db(session, state))
 
 
 def compose_mask_window(
     session: StudioSession, state: EditState, model: Model, start_s: float, stop_s: float
 ) -> tuple[Mask, float]:
-    """Composed mask from about one moment to another at full amount, and the time it starts."""
-    whole = load_found_mask(session, state, model)
-    hop, frames = whole.hop_seconds, whole.frames
+    """Return the edited mask around [start_s, stop_s] at full amount, and the time of its first frame."""
+    mask = load_found_mask(session, state, model)
+    hop, frames = mask.hop_seconds, mask.frames
     first = int(np.clip(start_s / hop - 1, 0, frames - 1))
     last = int(np.clip(stop_s / hop + 2, first + 1, frames))
-    part = whole.slice_frames(first, last)
-    limit = gain_limit_db(session, state)
-    return compose_mask(part, state.edit, limit, first * hop), first * hop
+    window = mask.slice_frames(first, last)
+    return compose_mask(window, state.edit, _gain_limit_db(session, state), first * hop), first * hop
 
 
 def read_playback_samples(
@@ -152,77 +155,85 @@ def read_playback_samples(
     start: int,
     stop: int,
 ) -> NDArray[np.float32]:
-    """Samples [start, stop) of the input or of what an edit makes of it: (channels, samples).
+    """Return samples [start, stop) of the input or the output, as (channels, samples).
 
-    From the whole rendering where there is one; else rendered here and now, its level estimated.
+    The output is read from the full rendering if it exists. Otherwise the range is rendered now,
+    with an estimated loudness gain.
     """
-    source = session.open_samples()
+    source, rate = session.open_samples(), session.recording.rate
     start, stop = max(0, start), min(stop, source.shape[1])
     if which == "input" or state.edit.amount == 0:
         return np.array(source[:, start:stop])
-    whole = session.folder / f"whole-{edit_key(state, state.edit)}.npy"
-    if whole.exists():
-        return np.array(np.load(whole, mmap_mode="r")[:, start:stop])
+    path = render_path(session, edit_key(state))
+    if path.exists():
+        return np.array(np.load(path, mmap_mode="r")[:, start:stop])
     mask = compose_mask_range(
         load_found_mask(session, state, model),
         state.edit,
-        gain_limit_db(session, state),
+        _gain_limit_db(session, state),
         source.shape[1],
-        session.recording.rate,
+        rate,
         model,
         range(start, stop),
     )
-    made = render_range(source, session.recording.rate, mask, model, start, stop)
-    return made * np.float32(10 ** (get_playback_levels(session, state, model).output_db / 20))
+    samples = render_range(source, rate, mask, model, start, stop)
+    return samples * np.float32(10 ** (get_playback_levels(session, state, model).output_db / 20))
 
 
 def get_full_render(session: StudioSession, state: EditState) -> FullRender | None:
-    """The whole rendering of an edit, if it was made."""
-    path = session.folder / f"whole-{edit_key(state, state.edit)}.json"
+    """Return the measurements of an edit's full rendering; None if it is not rendered."""
+    path = render_path(session, edit_key(state)).with_suffix(".json")
     try:
         return FullRender.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def prune_renders(folder: Path, keep: str) -> None:
-    """Remove all but the newest whole renderings of a session."""
-    made = sorted(folder.glob("whole-*.npy"), key=lambda path: -path.stat().st_mtime)
-    for path in made[_MAX_KEPT_RENDERS:]:
+def prune_renders(session: StudioSession, keep: str) -> None:
+    """Remove all but the newest full renderings of a session, and the one with key `keep`."""
+    paths = sorted(session.folder.glob("whole-*.npy"), key=lambda path: -path.stat().st_mtime)
+    for path in paths[_MAX_KEPT_RENDERS:]:
         if path.stem != f"whole-{keep}":
             path.unlink(missing_ok=True)
             path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def get_playback_levels(session: StudioSession, state: EditState, model: Model) -> PlaybackLevels:
-    """Levels of an edit: as measured on the whole rendering, or estimated until there is one.
+    """Return the playback gains of an edit, measured on the full rendering or estimated before.
 
-    The estimate is the change of loudness of the bands that the mask moves, corrected by how far
-    such an estimate was off for the last whole rendering, in proportion to the amount.
+    The estimate is the change of loudness computed from band levels. It is corrected by the error of
+    that estimate for the last full rendering, in proportion to the amount.
     """
-    whole = get_full_render(session, state)
-    if whole is not None:
-        return whole.levels
+    render = get_full_render(session, state)
+    if render is not None:
+        return render.levels
     if state.edit.amount == 0:
         return PlaybackLevels(input_db=0, difference_db=0, output_db=0, held=False, exact=True)
-    path = session.folder / "anchor.json"
-    return _estimate_levels(session, state, model, path.stat().st_mtime_ns if path.exists() else 0)
+    return _estimate_levels(session, state, model, _modified_ns(session.folder / OFFSET_FILE))
+
+
+def _modified_ns(path: Path) -> int:
+    """Return a file's modification time, for the key of a cache; 0 if it does not exist."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @lru_cache(maxsize=256)
-def _estimate_levels(session: StudioSession, state: EditState, model: Model, changed: int) -> PlaybackLevels:
-    moved, amount = _estimate_at_full_amount(session, state, model), state.edit.amount
-    wanted = _matching_gain_db(moved, amount)
-    anchor = _load_estimate_offset(session)
-    off, peak = (anchor[0], anchor[1]) if anchor else (0.0, None)
-    gain = wanted + off * amount
-    if peak is not None:
-        gain = min(gain, peak)
+def _estimate_levels(
+    session: StudioSession, state: EditState, model: Model, offset_modified_ns: int
+) -> PlaybackLevels:
+    estimate, amount = _estimate_at_full_amount(session, state, model), state.edit.amount
+    offset_db, peak_limit_db = 0.0, None
+    if offset_modified_ns:
+        offset_db, peak_limit_db = json.loads((session.folder / OFFSET_FILE).read_text())
+    matching_db = _matching_gain_db(estimate, amount)
+    gain_db = matching_db + offset_db * amount
+    if peak_limit_db is not None:
+        gain_db = min(gain_db, peak_limit_db)
     return PlaybackLevels(
-        input_db=min(0.0, gain - wanted),
-        difference_db=_difference_gain_db(moved, amount, gain),
-        output_db=gain,
-        held=gain < wanted - 0.05,
+        input_db=min(0.0, gain_db - matching_db),
+        difference_db=_difference_gain_db(estimate, amount, gain_db),
+        output_db=gain_db,
+        held=gain_db < matching_db - 0.05,
         exact=False,
     )
 
@@ -230,13 +241,13 @@ def _estimate_levels(session: StudioSession, state: EditState, model: Model, cha
 def levels_from_loudness(
     loudness: tuple[float, float, float], gain_db: float, limited: bool
 ) -> PlaybackLevels:
-    """Levels from the loudness of input, output and their difference, LUFS."""
+    """Return the playback gains for the loudness of input, output and their difference in LUFS."""
     before, after, difference = loudness
     finite = np.isfinite(before) and np.isfinite(after)
-    lift = after - difference if np.isfinite(after) and np.isfinite(difference) else 0.0
+    difference_db = after - difference if np.isfinite(after) and np.isfinite(difference) else 0.0
     return PlaybackLevels(
         input_db=round(after - before, 3) if finite else 0.0,
-        difference_db=round(float(np.clip(lift, -_MAX_DIFFERENCE_GAIN_DB, _MAX_DIFFERENCE_GAIN_DB)), 3),
+        difference_db=round(_clip_difference_gain(difference_db), 3),
         output_db=gain_db,
         held=limited,
         exact=True,
@@ -244,30 +255,36 @@ def levels_from_loudness(
 
 
 def save_band_power(folder: Path, rows_db: NDArray[np.float32], hz: FloatArray) -> None:
-    """Keep what `levels` estimates from: rows [row, frame] in dB, ten frames a block."""
-    frames = rows_db.shape[1] // 10 * 10 or rows_db.shape[1]
+    """Store the K-weighted band power that `get_playback_levels` estimates loudness from.
+
+    Parameters
+    ----------
+    rows_db : float32 array [row, frame]
+        Band levels of the recording.
+    """
+    frames = rows_db.shape[1] // _BLOCK_FRAMES * _BLOCK_FRAMES or rows_db.shape[1]
     power = 10 ** (rows_db[:, :frames] / 10)
-    blocks = power.reshape(len(hz), -1, 10 if frames >= 10 else frames).mean(axis=2)
+    blocks = power.reshape(len(hz), -1, min(frames, _BLOCK_FRAMES)).mean(axis=2)
     weighted = blocks * 10 ** (k_weighting_db(hz) / 10)[:, None]
-    with atomic_path(folder / "bands.npz", overwrite=True) as path, path.open("wb") as file:
+    with atomic_path(folder / BANDS_FILE, overwrite=True) as path, path.open("wb") as file:
         np.savez(file, power=weighted.astype(np.float32), hz=hz)
 
 
-def _load_band_power(folder: Path) -> BandPower | None:
-    path = folder / "bands.npz"
-    return _read_band_power(path, path.stat().st_mtime_ns) if path.exists() else None
-
-
 @lru_cache(maxsize=16)
-def _read_band_power(path: Path, changed: int) -> BandPower:
-    with np.load(path) as kept:
-        return BandPower(kept["power"], kept["hz"])
+def _read_band_power(path: Path, modified_ns: int) -> tuple[NDArray[np.float32], FloatArray]:
+    """Return K-weighted power [row, block] and the frequency [row] of each row."""
+    with np.load(path) as archive:
+        return archive["power"], archive["hz"]
 
 
 def _estimate_at_full_amount(
     session: StudioSession, state: EditState, model: Model
 ) -> LoudnessEstimate | None:
-    """What an edit moves at full amount: the same for every amount and every place in history."""
+    """Return the estimate at full amount; None before the recording was analysed.
+
+    The arguments of the cached function are normalised first, so that all amounts and all places in
+    the history share one entry.
+    """
     edit = state.edit.model_copy(update={"amount": 1.0})
     state = EditState(0, state.mask_number, edit, can_undo=False, can_redo=False)
     return _compute_loudness_estimate(replace(session, changed=0.0), state, model)
@@ -277,58 +294,55 @@ def _estimate_at_full_amount(
 def _compute_loudness_estimate(
     session: StudioSession, state: EditState, model: Model
 ) -> LoudnessEstimate | None:
-    """What an edit moves at full amount; None before the recording was listened to."""
-    bands = _load_band_power(session.folder)
-    if bands is None:
+    path = session.folder / BANDS_FILE
+    if not path.exists():
         return None
-    blocks = np.arange(0, bands.power.shape[1], max(1, bands.power.shape[1] // _MAX_ESTIMATE_BLOCKS))
-    whole = load_found_mask(session, state, model)
-    thin = Mask(whole.gain_db[:, ::10], whole.hz, whole.hop_seconds * 10, whole.top_hz)
-    mask = compose_mask(thin, state.edit, gain_limit_db(session, state))
-    return LoudnessEstimate(bands.power[:, blocks], mask.gain_at(bands.hz, (blocks + 0.5) / 10))
+    power, hz = _read_band_power(path, _modified_ns(path))
+    blocks = np.arange(0, power.shape[1], max(1, power.shape[1] // _MAX_ESTIMATE_BLOCKS))
+    # One mask frame for each block is enough, because the power is a mean over the block.
+    mask = load_found_mask(session, state, model)
+    thin = Mask(mask.gain_db[:, ::_BLOCK_FRAMES], mask.hz, mask.hop_seconds * _BLOCK_FRAMES, mask.top_hz)
+    edited = compose_mask(thin, state.edit, _gain_limit_db(session, state))
+    return LoudnessEstimate(power[:, blocks], edited.gain_at(hz, (blocks + 0.5) / 10))
 
 
 def _matching_gain_db(estimate: LoudnessEstimate | None, amount: float) -> float:
-    """Estimated gain in dB that makes an edit as loud as its input."""
+    """Return the estimated gain that makes an edit as loud as its input."""
     if estimate is None:
         return 0.0
-    after = estimate.power * 10 ** (estimate.gain_db * np.float32(amount / 10))
-    return _gated_loudness_db(estimate.power.sum(axis=0)) - _gated_loudness_db(after.sum(axis=0))
+    output = estimate.power * 10 ** (estimate.gain_db * np.float32(amount / 10))
+    return _gated_loudness_db(estimate.power.sum(axis=0)) - _gated_loudness_db(output.sum(axis=0))
 
 
 def _difference_gain_db(estimate: LoudnessEstimate | None, amount: float, gain_db: float) -> float:
-    """Estimated gain in dB that makes what changed as loud as the output; phase is untouched."""
+    """Return the estimated gain that makes the difference as loud as the output.
+
+    The mask is zero-phase, so amplitudes of input and output subtract directly.
+    """
     if estimate is None:
         return 0.0
-    after = 10 ** ((estimate.gain_db * np.float32(amount) + np.float32(gain_db)) / 20)
-    output = _gated_loudness_db((estimate.power * after**2).sum(axis=0))
-    change = _gated_loudness_db((estimate.power * (after - 1) ** 2).sum(axis=0))
-    if change <= _SILENCE_DB:
-        return 0.0
-    return float(np.clip(output - change, -_MAX_DIFFERENCE_GAIN_DB, _MAX_DIFFERENCE_GAIN_DB))
+    factor = 10 ** ((estimate.gain_db * np.float32(amount) + np.float32(gain_db)) / 20)
+    output_db = _gated_loudness_db((estimate.power * factor**2).sum(axis=0))
+    difference_db = _gated_loudness_db((estimate.power * (factor - 1) ** 2).sum(axis=0))
+    return 0.0 if difference_db <= _SILENCE_DB else _clip_difference_gain(output_db - difference_db)
+
+
+def _clip_difference_gain(gain_db: float) -> float:
+    return float(np.clip(gain_db, -_MAX_DIFFERENCE_GAIN_DB, _MAX_DIFFERENCE_GAIN_DB))
 
 
 def _gated_loudness_db(power: NDArray[np.float32]) -> float:
-    """Loudness up to a constant, in dB, of blocks' power: relative gate of 10 LU."""
-    kept = power[power >= power.mean() / 10]
-    return max(10 * float(np.log10(max(float(kept.mean()), 1e-20))), _SILENCE_DB)
-
-
-def _load_estimate_offset(session: StudioSession) -> tuple[float, float | None] | None:
-    """How far the estimate was off at the last whole rendering, and the gain its peak allowed."""
-    path = session.folder / "anchor.json"
-    if not path.exists():
-        return None
-    off, peak = json.loads(path.read_text())
-    return off, peak
+    """Return loudness up to a constant, with the relative gate of ITU-R BS.1770 (10 LU)."""
+    loud = power[power >= power.mean() / 10]
+    return max(10 * float(np.log10(max(float(loud.mean()), 1e-20))), _SILENCE_DB)
 
 
 def save_estimate_offset(
     session: StudioSession, state: EditState, model: Model, exact: PlaybackLevels
 ) -> None:
-    """Remember how far the estimate of an edit's gain was off its measured one."""
-    wanted = _matching_gain_db(_estimate_at_full_amount(session, state, model), state.edit.amount)
-    amount = max(state.edit.amount, 0.05)
-    off = 0.0 if exact.held else (exact.output_db - wanted) / amount
-    peak = exact.output_db if exact.held else None
-    write_text(session.folder / "anchor.json", json.dumps([off, peak]), overwrite=True)
+    """Store the error of an edit's estimated gain, and the gain that its true peak allowed."""
+    estimated_db = _matching_gain_db(_estimate_at_full_amount(session, state, model), state.edit.amount)
+    amount = max(state.edit.amount, 0.05)  # the error is stored for full amount; avoids division by 0
+    offset_db = 0.0 if exact.held else (exact.output_db - estimated_db) / amount
+    peak_limit_db = exact.output_db if exact.held else None
+    write_text(session.folder / OFFSET_FILE, json.dumps([offset_db, peak_limit_db]), overwrite=True)

@@ -1,7 +1,4 @@
-"""What all routes share: sessions, models, jobs and folders, and what happens between them.
-
-The certificate in plain words: what was found, what it means, what to do.
-"""
+"""State that all routes of the studio share, and the JSON views that its pages receive."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +24,7 @@ from tonewood.studio.registries import FolderRegistry, ModelRegistry
 
 
 class CertificateLine(NamedTuple):
-    """One thing that a certificate says; `kind` is good, caution or plain."""
+    """One statement of a certificate; `kind` is good, caution, plain or refused."""
 
     kind: str
     title: str
@@ -35,115 +32,92 @@ class CertificateLine(NamedTuple):
 
 
 def verdict_line(certificate: Certificate) -> CertificateLine:
-    """The verdict as a heading and a sentence."""
+    """Return the verdict as a heading and an explanation."""
     if certificate.verdict == "good":
         return CertificateLine(
             "good",
-            "A change to be believed",
-            "Scorer and judge agree, and the change is as smooth as an equaliser's. Your ears have "
-            "the last word.",
+            "A reliable change",
+            "Scorer and judge agree, and the change is as smooth as an equaliser's. Listen before you "
+            "decide.",
         )
     if certificate.verdict == "limited":
         return CertificateLine(
             "caution",
             "A change with reservations",
-            "Something speaks against taking this at its word; it is named below. Listen closely, "
-            "or turn the amount down.",
+            "At least one test below speaks against this result. Listen closely, or reduce the amount.",
         )
     return CertificateLine(
         "refused",
         "Not a recording that this model knows",
-        "The recording is unlike those that the model was taught to improve, so it was given a "
-        "steady equaliser at most. Choose a model of this instrument, or press “Enhance "
-        "anyway” and trust your ears alone.",
+        "The recording differs from those that the model was trained on, so it received a constant "
+        "equaliser at most. Choose a model of this instrument, or press “Enhance anyway” and "
+        "judge the result by ear.",
     )
 
 
 def certificate_lines(certificate: Certificate) -> list[CertificateLine]:
-    """Everything a certificate holds, as sentences."""
+    """Return every measurement of a certificate as a sentence."""
+    lines: list[CertificateLine] = []
+
+    def add(title: str, text: str, good: bool | None = None) -> None:
+        kind = "plain" if good is None else "good" if good else "caution"
+        lines.append(CertificateLine(kind, title, text))
+
+    # Scores: below 0.5 a recording is closer to the reference than to the source.
     scorer, judge = certificate.scorer, certificate.judge
-    told = [
-        CertificateLine(
-            "good" if scorer.after < 0.5 else "caution",
-            "Scorer",
-            f"{_describe_score(scorer.before).capitalize()} before, {_describe_score(scorer.after)} after "
-            f"({scorer.before:.2f} → {scorer.after:.2f}; 0 is the reference).",
-        )
-    ]
+    before, after = _describe_score(scorer.before).capitalize(), _describe_score(scorer.after)
+    scores = f"{scorer.before:.2f} → {scorer.after:.2f}; 0 is the reference"
+    add("Scorer", f"{before} before, {after} after ({scores}).", scorer.after < 0.5)
+    agrees = judge is not None and judge.after < 0.5
     if judge is None:
-        told.append(CertificateLine("caution", "Judge", "This model has none, so nobody checked."))
+        add("Judge", "This model has no judge, so the result was not checked independently.", False)
     else:
-        told.append(CertificateLine(
-            "good" if judge.after < 0.5 else "caution",
-            "Judge",
-            f"A second network, which the search never saw, "
-            f"{'agrees' if judge.after < 0.5 else 'does not agree'} "
-            f"({judge.before:.2f} → {judge.after:.2f}).",
-        ))  # fmt: skip
-    # Where the judge did not follow at all, there is nothing that could survive.
-    if judge is not None and judge.after < 0.5 and certificate.judge_smoothed is not None:
-        survives = certificate.judge_smoothed < 0.5
-        told.append(CertificateLine(
-            "good" if survives else "caution",
-            "Smoothness",
-            "The effect survives when the mask is made smoother still: it is an equaliser, not a "
-            "trick." if survives else
-            "The effect is gone when the mask is made smoother: it may please the scorer more "
-            "than your ears.",
-        ))  # fmt: skip
+        verb, scores = "agrees" if agrees else "does not agree", f"{judge.before:.2f} → {judge.after:.2f}"
+        add("Judge", f"A second network, which the search did not use, {verb} ({scores}).", agrees)
+    # A judge that does not agree leaves no effect that smoothing could remove.
+    if agrees and certificate.judge_smoothed is not None:
+        if certificate.judge_smoothed < 0.5:
+            text = "The effect remains when the mask is smoothed further: it acts as an equaliser."
+        else:
+            text = "The effect disappears when the mask is smoothed: it may improve the score, not the sound."
+        add("Smoothness", text, certificate.judge_smoothed < 0.5)
     if certificate.static_share is not None:
         share = round(100 * min(max(certificate.static_share, 0), 1))
-        told.append(CertificateLine(
-            "plain",
-            "Fixed or moving",
-            f"A fixed equaliser alone would have had {share} % of the effect; the rest follows "
-            "the music.",
-        ))  # fmt: skip
-    far = certificate.unlike_reference.after > 1
-    told.append(CertificateLine(
-        "caution" if far else "good",
-        "Near the reference",
-        f"The output lies {'beyond' if far else 'within'} what recordings of the reference folder "
-        f"differ by ({certificate.unlike_reference.after:.2f} of the limit).",
-    ))  # fmt: skip
-    strange = certificate.unlikeness > 1
-    told.append(CertificateLine(
-        "caution" if strange else "good",
-        "A recording it knows",
-        f"The recording is {'unlike' if strange else 'like'} the source folder "
-        f"({certificate.unlikeness:.2f} of the limit).",
-    ))  # fmt: skip
-    told.append(CertificateLine(
-        "plain",
-        "Size of the change",
-        f"{certificate.rms_db:.1f} dB on average, {certificate.largest_db:.1f} dB at most, moving "
-        f"by {certificate.roughness_db:.2f} dB every hundredth of a second.",
-    ))  # fmt: skip
-    return told
+        text = f"A constant equaliser alone reaches {share} % of the effect; the rest follows the music."
+        add("Constant or moving", text)
+
+    # Distances: 1 is the largest that recordings of the folder itself have.
+    output, recording = certificate.unlike_reference.after, certificate.unlikeness
+    place = f"{'outside' if output > 1 else 'within'} the range of the reference folder's recordings"
+    add("Distance to the reference", f"The output lies {place} ({output:.2f} of the limit).", not output > 1)
+    likeness = f"{'unlike' if recording > 1 else 'like'} the source folder ({recording:.2f} of the limit)"
+    add("Known kind of recording", f"The recording is {likeness}.", not recording > 1)
+
+    size = f"{certificate.rms_db:.1f} dB on average and {certificate.largest_db:.1f} dB at most"
+    add("Size of the change", f"{size}; it changes by {certificate.roughness_db:.2f} dB every 10 ms.")
+    return lines
 
 
 def _describe_score(score: float) -> str:
     if score < 0.2:
         return "like the reference"
     if score < 0.5:
-        return "nearer the reference"
-    if score < 0.8:
-        return "nearer the source"
-    return "like the source"
+        return "closer to the reference"
+    return "closer to the source" if score < 0.8 else "like the source"
 
 
 class StudioState:
-    """The studio behind its routes.
+    """Sessions, models, jobs and folders of one studio server.
 
     Parameters
     ----------
     folder : Path
-        Where sessions live.
+        Folder of sessions and models.
     model : str
-        First choice: a file, or the name of a bundled model.
+        Default model: a file, or the name of a bundled model.
     root : Path or None
-        Folder below which folders may be chosen; None where nobody may.
-    training_options : sequence of str
+        Pages may choose folders below it; None forbids the choice of folders.
+    training : sequence of str
         Settings of every training, such as `training.steps=100`.
     """
 
@@ -159,24 +133,24 @@ class StudioState:
         self.folders = FolderRegistry(root) if root is not None else None
 
     def close(self) -> None:
-        """End all work and let go of the database."""
+        """Stop all jobs and close the database."""
         self.jobs.stop()
         self.database.close()
 
-    # --- what a page is told
+    # --- views
 
     def session_view(self, name: str) -> dict[str, Any]:
-        """A session with all that its page needs."""
+        """Return everything that the page of a session needs."""
         session = self.database.get_session(name)
         state = self.database.get_state(name)
-        it = session.recording
-        low, high = tiles.axis_limits(it.rate)
+        recording = session.recording
+        low, high = tiles.axis_limits(recording.rate)
         return {
             **self.session_summary(session),
             "sound": {
-                "rate": it.rate, "channels": it.channels, "samples": it.samples,
-                "clipped": it.clipped, "format": " ".join(it.encoding[:2]),
-                "suffix": Path(it.upload).suffix,
+                "rate": recording.rate, "channels": recording.channels, "samples": recording.samples,
+                "clipped": recording.clipped, "format": " ".join(recording.encoding[:2]),
+                "suffix": Path(recording.upload).suffix,
             },
             "axes": {
                 "low_hz": low, "high_hz": high, "rows": tiles.TILE_ROWS, "columns": tiles.TILE_COLUMNS,
@@ -188,7 +162,7 @@ class StudioState:
         }  # fmt: skip
 
     def session_summary(self, session: StudioSession) -> dict[str, Any]:
-        """A session in a list."""
+        """Return an entry of the list of sessions."""
         return {
             "id": session.id,
             "title": session.title,
@@ -198,65 +172,78 @@ class StudioState:
         }
 
     def state_view(self, session: StudioSession, state: EditState) -> dict[str, Any]:
-        """An edit, how loud it is, and what its certificate says."""
+        """Return an edit, its playback levels and its certificate."""
         recipe = session_audio.load_found_recipe(session, state)
-        whole = session_audio.get_full_render(session, state)
-        certificate = whole.certificate if whole else None
-        told = certificate or (recipe.certificate if recipe else None)
+        render = session_audio.get_full_render(session, state)
+        levels = session_audio.get_playback_levels(session, state, self.model_for_edit(session, state))
+        # Until an edit is rendered, the page shows the certificate of the search.
+        current = render is not None and render.certificate is not None
+        certificate = (render and render.certificate) or (recipe and recipe.certificate)
         return {
             "number": state.number,
             "found": state.mask_number,
             "edit": state.edit.model_dump(mode="json"),
             "undo": state.can_undo,
             "redo": state.can_redo,
-            "key": session_audio.edit_key(state, state.edit),
-            "whole": whole is not None,
-            "levels": session_audio.get_playback_levels(session, state, self.model_for_edit(session, state)).model_dump(),
-            "certificate": told and {
-                "current": certificate is not None,
-                "verdict": told.verdict,
-                "heading": verdict_line(told)._asdict(),
-                "statements": [it._asdict() for it in certificate_lines(told)],
-                "scorer": told.scorer.model_dump(),
-                "judge": told.judge and told.judge.model_dump(),
-                "reasons": list(told.reasons),
+            "key": session_audio.edit_key(state),
+            "whole": render is not None,
+            "levels": levels.model_dump(),
+            "certificate": certificate and {
+                "current": current,
+                "verdict": certificate.verdict,
+                "heading": verdict_line(certificate)._asdict(),
+                "statements": [line._asdict() for line in certificate_lines(certificate)],
+                "scorer": certificate.scorer.model_dump(),
+                "judge": certificate.judge and certificate.judge.model_dump(),
+                "reasons": list(certificate.reasons),
             },
             "model": recipe.model.name if recipe else None,
             "lost": recipe is not None and self.models.find_by_digest(recipe.model.digest) is None,
         }  # fmt: skip
 
     def saliency_view(self, session: StudioSession) -> dict[str, Any] | None:
-        """What is told of a session's saliency by its model; None before it was asked for."""
+        """Return the saliency summary of a session; None unless its current model computed it."""
         path = session.folder / "saliency.json"
         if not path.exists():
             return None
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         digest = self.models.get(self.current_model(session)).digest[:16]
-        return told if told["digest"] == digest else None
+        return summary if summary["digest"] == digest else None
 
-    # --- what a session is heard with
+    # --- models and edits
 
     def model_for_edit(self, session: StudioSession, state: EditState) -> Model:
-        """The model that an edit's mask was found with; before the first, the one chosen."""
+        """Return the model that found the mask of an edit; before the first search, the current model."""
         return self.models.get(self._model_name_for_edit(session, state))
 
     def session_and_state(
         self, name: str, number: int | None, amount: float | None
     ) -> tuple[StudioSession, EditState]:
-        """A session and an edit of it, at another amount if one is given."""
+        """Return a session and one of its edits, with another amount if one is given."""
         session, state = self.database.get_session(name), self.database.get_state(name, number)
         if amount is not None and amount != state.edit.amount:
             state = replace(state, edit=Edit(**{**dict(state.edit), "amount": amount}))
         return session, state
 
+    def current_model(self, session: StudioSession) -> str:
+        """Return the model chosen for a session, or the default if it does not exist any more."""
+        return session.model if session.model in self.models.names() else self.models.default
+
+    def _model_name_for_edit(self, session: StudioSession, state: EditState) -> str:
+        recipe = session_audio.load_found_recipe(session, state)
+        name = self.models.find_by_digest(recipe.model.digest) if recipe else None
+        return name or self.current_model(session)
+
     # --- jobs
 
     def submit_job(self, name: str, kind: str, settings: EnhanceSettings | None = None) -> StudioJob:
-        """Queue a job on a session as it is now."""
+        """Queue a job on the current edit of a session."""
         session, state = self.database.get_session(name), self.database.get_state(name)
-        searched = kind in ("enhance", "explain") or state.mask_number is None
-        model = self.current_model(session) if searched else self._model_name_for_edit(session, state)
-        asked: dict[str, Any] = {
+        if kind in ("enhance", "explain"):
+            model = self.current_model(session)
+        else:
+            model = self._model_name_for_edit(session, state)
+        request: dict[str, Any] = {
             "folder": str(session.folder),
             "sound": session.recording.model_dump(mode="json"),
             "model": self.models.resolve_source(model),
@@ -265,54 +252,45 @@ class StudioState:
             "edit": state.edit.model_dump(mode="json"),
         }
         if settings is not None:
-            asked["settings"] = settings.model_dump(mode="json")
-            asked["number"] = self._next_mask_number(session)
-        return self.jobs.submit(kind, asked, name)
+            request["settings"] = settings.model_dump(mode="json")
+            request["number"] = _next_mask_number(session)
+        return self.jobs.submit(kind, request, name)
 
     def submit_full_render(self, name: str) -> StudioJob | None:
-        """Queue the whole rendering of a session's edit; None if it lies there already."""
+        """Queue the full rendering of a session's edit; return None if it exists already."""
         session, state = self.database.get_session(name), self.database.get_state(name)
         if session_audio.get_full_render(session, state) is not None:
             return None
-        body = state.edit.model_dump(mode="json")
+        edit = state.edit.model_dump(mode="json")
         for job in self.jobs.active_for(name):
             if job.kind == "whole" and (job.request["edit"], job.request["found"]) == (
-                body, state.mask_number
+                edit, state.mask_number
             ):  # fmt: skip
                 return job
         return self.submit_job(name, "whole")
 
     def search_settings(self, steps: int | None, force: bool) -> EnhanceSettings:
-        """Settings of a search."""
+        """Return the settings of a search."""
         settings = EnhanceSettings().replace(force=force)
         return settings if steps is None else settings.replace(search=dict(steps=steps))
 
-    def _model_name_for_edit(self, session: StudioSession, state: EditState) -> str:
-        recipe = session_audio.load_found_recipe(session, state)
-        found = self.models.find_by_digest(recipe.model.digest) if recipe else None
-        return found or self.current_model(session)
-
-    def current_model(self, session: StudioSession) -> str:
-        """The model chosen for a session, or the first choice where that is gone."""
-        return session.model if session.model in self.models.names() else self.models.default
-
-    def _next_mask_number(self, session: StudioSession) -> int:
-        taken = [int(path.name.split("-")[1].split(".")[0])
-                 for path in session.folder.glob("found-*")]  # fmt: skip
-        return max(taken, default=-1) + 1
-
     def _record_search_result(self, job: StudioJob) -> None:
-        """Enter what a search found into its session's history."""
+        """Append the mask that a search found to the history of its session."""
         if job.session is None or job.kind not in ("enhance", "again"):
             return
         try:
-            now = self.database.get_state(job.session)
-        except NotFoundError:
+            edit = self.database.get_state(job.session).edit
+        except NotFoundError:  # the session was deleted during the search
             return
-        edit = now.edit
-        if job.kind == "again":  # notes that were laid meanwhile stay
-            asked = Edit.model_validate(job.request["edit"])
-            gone = {note.id for note in asked.notes if not note.pinned}
-            notes = tuple(note for note in edit.notes if note.id not in gone or note.pinned)
+        if job.kind == "again":
+            # The search kept pinned notes only. Notes that were added or pinned while it ran stay.
+            requested = Edit.model_validate(job.request["edit"])
+            dropped = {note.id for note in requested.notes if not note.pinned}
+            notes = tuple(note for note in edit.notes if note.id not in dropped or note.pinned)
             edit = edit.model_copy(update={"notes": notes})
         self.database.append_edit(job.session, edit, job.progress["found"])
+
+
+def _next_mask_number(session: StudioSession) -> int:
+    used = [int(path.name.split("-")[1].split(".")[0]) for path in session.folder.glob("found-*")]
+    return max(used, default=-1) + 1

@@ -1,4 +1,4 @@
-"""Tiles, curves and saliency, and sound piece by piece; searches in a process of their own."""
+"""Tiles, curves, saliency and samples of a session."""
 
 import io
 import json
@@ -9,11 +9,11 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from tests.studio.conftest import NOTE, ended, heard, kept
+from tests.studio.conftest import NOTE, change_edit, decode_samples, wait_for_job
 from tonewood.studio.tiles import TILE_COLUMNS, TILE_ROWS
 
 
-def test_tiles_show_the_recording_at_every_zoom(client: TestClient, session: dict[str, Any]) -> None:
+def test_tiles_show_the_recording_at_each_zoom_level(client: TestClient, session: dict[str, Any]) -> None:
     for axis in ("log", "mel"):
         for level in (0, 3, 9):
             answer = client.get(f"/api/sessions/{session['id']}/tiles/input/{axis}/{level}/0")
@@ -25,19 +25,19 @@ def test_tiles_show_the_recording_at_every_zoom(client: TestClient, session: dic
 
 
 @pytest.mark.parametrize("place", ["log/99/0", "log/0/-1", "bark/0/0", "log/x/0"])
-def test_a_tile_that_cannot_be_is_refused(client: TestClient, session: dict[str, Any], place: str) -> None:
+def test_invalid_tile_address_is_rejected(client: TestClient, session: dict[str, Any], place: str) -> None:
     answer = client.get(f"/api/sessions/{session['id']}/tiles/input/{place}")
     assert answer.status_code == 422
     assert "error" in answer.json()
 
 
-def test_a_note_shows_in_the_mask_where_it_lies(client: TestClient, session: dict[str, Any]) -> None:
+def test_note_appears_at_its_place_in_mask_tile(client: TestClient, session: dict[str, Any]) -> None:
     def tile() -> np.ndarray:
         answer = client.get(f"/api/sessions/{session['id']}/tiles/mask/log/3/0")
         return np.frombuffer(answer.content, np.uint8).reshape(TILE_ROWS, TILE_COLUMNS).astype(int)
 
     before = tile()
-    kept(client, session, notes=[NOTE])
+    change_edit(client, session, notes=[NOTE])
     difference = tile() - before
     row, column = np.unravel_index(difference.argmax(), difference.shape)
     hz = 40 * (8_000 / 40) ** (row / (TILE_ROWS - 1))
@@ -56,54 +56,56 @@ def test_waveform_and_average_eq(client: TestClient, session: dict[str, Any]) ->
     assert max(map(abs, curve["mean"])) > 0.5
 
 
-def test_saliency_comes_when_it_is_asked_for(client: TestClient, session: dict[str, Any]) -> None:
+def test_saliency_is_computed_on_request(client: TestClient, session: dict[str, Any]) -> None:
     path = f"/api/sessions/{session['id']}/tiles/saliency/log/3/0"
     assert client.get(path).status_code == 404
     job = client.post(f"/api/sessions/{session['id']}/explain").json()
-    assert ended(client, job)["state"] == "done"
+    assert wait_for_job(client, job)["state"] == "done"
     tile = np.frombuffer(client.get(path).content, np.uint8)
     assert tile.min() < 120 or tile.max() > 136
-    told = client.get(f"/api/sessions/{session['id']}").json()["saliency"]
-    assert told["reach"] > 0
+    reported = client.get(f"/api/sessions/{session['id']}").json()["saliency"]
+    assert reported["reach"] > 0
 
 
-def test_any_piece_is_the_downloaded_file(client: TestClient, session: dict[str, Any]) -> None:
-    kept(client, session, amount=0.6, notes=[NOTE])
+def test_played_range_equals_downloaded_file(client: TestClient, session: dict[str, Any]) -> None:
+    change_edit(client, session, amount=0.6, notes=[NOTE])
     base = f"/api/sessions/{session['id']}"
-    early = heard(client.get(f"{base}/sound/output?start=20000&stop=24000"))
+    early = decode_samples(client.get(f"{base}/sound/output?start=20000&stop=24000"))
     estimated = json.loads(client.get(f"{base}/sound/output?start=0&stop=9").headers["x-levels"])
-    taken = client.get(f"{base}/take/audio?format=wav")
-    assert "take-enhanced.wav" in taken.headers["content-disposition"]
-    whole, rate = soundfile.read(io.BytesIO(taken.content), always_2d=True, dtype="float32")
+    used = client.get(f"{base}/take/audio?format=wav")
+    assert "take-enhanced.wav" in used.headers["content-disposition"]
+    whole, rate = soundfile.read(io.BytesIO(used.content), always_2d=True, dtype="float32")
     assert (rate, whole.shape) == (16_000, (96_000, 2))
     late = client.get(f"{base}/sound/output?start=20000&stop=24000")
     levels = json.loads(late.headers["x-levels"])
     assert levels["exact"]
-    np.testing.assert_allclose(heard(late), whole[20_000:24_000].T, atol=2**-23)
-    # Before the whole is there, what is heard is the same but for its level, which is estimated.
+    np.testing.assert_allclose(decode_samples(late), whole[20_000:24_000].T, atol=2**-23)
+    # Before the full rendering only the level differs, which is estimated.
     assert not estimated["exact"]
     assert abs(estimated["output_db"] - levels["output_db"]) < 0.5
     gain = 10 ** ((levels["output_db"] - estimated["output_db"]) / 20)
-    np.testing.assert_allclose(early * gain, heard(late), atol=1e-4)
+    np.testing.assert_allclose(early * gain, decode_samples(late), atol=1e-4)
 
 
-def test_amount_0_is_the_recording(client: TestClient, session: dict[str, Any]) -> None:
+def test_zero_amount_returns_the_recording(client: TestClient, session: dict[str, Any]) -> None:
     base = f"/api/sessions/{session['id']}/sound"
-    untouched = heard(client.get(f"{base}/input?start=100&stop=900"))
-    np.testing.assert_array_equal(heard(client.get(f"{base}/output?start=100&stop=900&amount=0")), untouched)
+    untouched = decode_samples(client.get(f"{base}/input?start=100&stop=900"))
+    np.testing.assert_array_equal(
+        decode_samples(client.get(f"{base}/output?start=100&stop=900&amount=0")), untouched
+    )
 
 
 @pytest.mark.parametrize("query", ["start=5&stop=5", "start=0&stop=9999999", "start=999999&stop=9999999"])
-def test_a_piece_that_cannot_be_is_refused(client: TestClient, session: dict[str, Any], query: str) -> None:
+def test_invalid_sample_range_is_rejected(client: TestClient, session: dict[str, Any], query: str) -> None:
     answer = client.get(f"/api/sessions/{session['id']}/sound/output?{query}")
     assert answer.status_code in (200, 400)
     if answer.status_code == 400:
-        assert "can be had at once" in answer.json()["error"]
+        assert "not a valid range" in answer.json()["error"]
     else:  # cut to the recording
-        assert heard(answer).shape[1] == 96_000
+        assert decode_samples(answer).shape[1] == 96_000
 
 
-def test_files_are_played_in_ranges(client: TestClient, session: dict[str, Any]) -> None:
+def test_audio_supports_range_requests(client: TestClient, session: dict[str, Any]) -> None:
     for which in ("input", "output"):
         path = f"/api/sessions/{session['id']}/audio/{which}"
         part = client.get(path, headers={"range": "bytes=100-199"})

@@ -1,4 +1,4 @@
-"""Tests and answers made up, or damaged, that would lead out of the folder or fail later."""
+"""Forged or damaged tests and answers, which would leave the folder or fail later."""
 
 import json
 import sqlite3
@@ -21,8 +21,8 @@ from tonewood.listening.definition import (
 )
 from tonewood.listening.server import create_listening_app
 
-Made = tuple[ListeningTest, Path]
-Copied = Callable[[str], Made]
+BuiltTest = tuple[ListeningTest, Path]
+CopyTest = Callable[[str], BuiltTest]
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -55,30 +55,30 @@ WRONG: dict[str, tuple[str, Change]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_made_up_test_is_refused(copied: Copied, name: str) -> None:
+def test_forged_test_is_rejected(copy_test: CopyTest, name: str) -> None:
     kind, change = WRONG[name]
-    _, folder = copied(kind)
+    _, folder = copy_test(kind)
     tree = json.loads((folder / TEST_FILE).read_text())
     change(tree)
     (folder / TEST_FILE).write_text(json.dumps(tree))
-    with pytest.raises(FolderError, match="not a listening test, or is damaged") as refused:
+    with pytest.raises(FolderError, match="damaged or is not a listening test") as refused:
         load_listening_test(folder)
     assert "\n" not in str(refused.value)
 
 
 @pytest.fixture
-def answered(copied: Copied, take_part: Callable[..., str]) -> Callable[[str], Made]:
-    """A test in which somebody took part."""
+def answer_all(copy_test: CopyTest, answer_test: Callable[..., str]) -> Callable[[str], BuiltTest]:
+    """Return a function that copies a test with one listener's answers."""
 
-    def made(kind: str) -> Made:
-        test, folder = copied(kind)
+    def built_tests(kind: str) -> BuiltTest:
+        test, folder = copy_test(kind)
         taste = dict.fromkeys(test.conditions, 50.0) | {"right": 1.0}
         taste |= {test.reference: 99.0} if test.reference else {}
-        take_part(test, folder, taste)
+        answer_test(test, folder, taste)
         assert analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE)).participants
         return test, folder
 
-    return made
+    return built_tests
 
 
 SCREEN = {"stage": "trial", "trial": 0, "right": None, "again": None}
@@ -101,10 +101,10 @@ BROKEN = {
     ("kind", "name"),
     [(k, name) for k in ("pairs", "mushra") for name in BROKEN if k == "mushra" or "scale" not in name],
 )
-def test_answers_that_no_page_sent_are_told_to_be_damaged(
-    answered: Callable[[str], Made], kind: str, name: str
+def test_forged_answers_are_reported_as_damaged(
+    answer_all: Callable[[str], BuiltTest], kind: str, name: str
 ) -> None:
-    test, folder = answered(kind)
+    test, folder = answer_all(kind)
     slots = [["A", "../../etc/passwd", "odd"], ["B", "../../etc/passwd", "plain"]]
     about = (json.dumps({**SCREEN, "slots": slots}),) if "?" in BROKEN[name] else ()
     with sqlite3.connect(folder / ANSWERS_FILE) as connection:
@@ -115,8 +115,8 @@ def test_answers_that_no_page_sent_are_told_to_be_damaged(
         analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE))
 
 
-def test_a_damaged_file_of_answers_is_told_in_one_line(copied: Copied) -> None:
-    _, folder = copied("pairs")
+def test_damaged_answer_file_is_reported_in_one_line(copy_test: CopyTest) -> None:
+    _, folder = copy_test("pairs")
     path = folder / ANSWERS_FILE
     AnswerDatabase(path).add_listener("yes")
     content = path.read_bytes()
@@ -130,8 +130,8 @@ def test_a_damaged_file_of_answers_is_told_in_one_line(copied: Copied) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
-def test_repeats_alone_are_no_answers(answered: Callable[[str], Made], kind: str) -> None:
-    test, folder = answered(kind)
+def test_repeats_alone_do_not_count_as_answers(answer_all: Callable[[str], BuiltTest], kind: str) -> None:
+    test, folder = answer_all(kind)
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     (listener,) = answers.list_listeners()
     laid_out = screens_of(test, answers, listener)
@@ -140,13 +140,13 @@ def test_repeats_alone_are_no_answers(answered: Callable[[str], Made], kind: str
     with sqlite3.connect(folder / ANSWERS_FILE) as connection:
         connection.execute(f"DELETE FROM answer WHERE screen NOT IN ({', '.join(map(str, repeats))})")
     connection.close()
-    with pytest.raises(FolderError, match="no answers to sum up yet"):
+    with pytest.raises(FolderError, match="no answers yet"):
         analyze_answers(test, answers)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
-def test_an_answer_of_another_shape_is_the_senders_mistake(copied: Copied, kind: str) -> None:
-    test, folder = copied(kind)
+def test_answer_of_wrong_shape_gives_422(copy_test: CopyTest, kind: str) -> None:
+    test, folder = copy_test(kind)
     with TestClient(create_listening_app(test, folder), base_url="http://127.0.0.1:8766") as client:
         listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
         who = {"X-Listener": listener}
@@ -154,7 +154,7 @@ def test_an_answer_of_another_shape_is_the_senders_mistake(copied: Copied, kind:
         while (now := client.get("/api/screen", headers=who).json())["stage"] != "done":
             seen.add(now["stage"])
             rated = now["stage"] in ("training", "trial") and kind == "mushra"
-            labels = [it for it in now["labels"] if it not in ("reference", "X")]
+            labels = [item for item in now["labels"] if item not in ("reference", "X")]
             right: Any = dict.fromkeys(labels, 50) if rated else "A"
             right = {"volume": "set", "hearing": "1", "headphones": "1"}.get(now["stage"], right)
             wrong = ["C", "", "set" if right != "set" else "1", {}, {"A": 1}, {"X": 2, "": 1}]
@@ -167,11 +167,11 @@ def test_an_answer_of_another_shape_is_the_senders_mistake(copied: Copied, kind:
         assert {"volume", "training", "trial"} <= seen
 
 
-def test_a_test_has_a_most_of_listeners(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, folder = copied("pairs")
+def test_number_of_listeners_is_limited(copy_test: CopyTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = copy_test("pairs")
     monkeypatch.setattr(database, "MAX_LISTENERS", 2)
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     assert [answers.add_listener("yes").number for _ in range(2)] == [0, 1]
-    with pytest.raises(OutputError, match="2 have taken part, the most of one test"):
+    with pytest.raises(OutputError, match="2 listeners, the maximum"):
         answers.add_listener("yes")
     assert len(answers.list_listeners()) == 2

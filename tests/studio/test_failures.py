@@ -1,4 +1,4 @@
-"""A studio whose server died, whose disk is full, whose clock went back; in this process."""
+"""Failures: a killed server, a full disk, a clock that is set back."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from tests.studio.conftest import opened
+from tests.studio.conftest import upload_recording
 from tonewood.errors import ModelError, OutputError
 from tonewood.studio.database import RecordingInfo, SessionDatabase
 from tonewood.studio.state import StudioState
@@ -26,7 +26,7 @@ SOUND = RecordingInfo(
 
 @contextmanager
 def full(most_bytes: int) -> Iterator[None]:
-    """A disk that takes so many bytes of every file, and no more."""
+    """Limit every file to a number of bytes, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
     try:
@@ -43,8 +43,8 @@ def entered(store: SessionDatabase) -> str:
 
 
 def ruins(store: SessionDatabase, name: str) -> list[Path]:
-    """What a server that is killed leaves."""
-    _, half = store.create_session_folder()  # an upload that never came whole
+    """Return the files that a killed server leaves."""
+    _, half = store.create_session_folder()  # an incomplete upload
     (half / "upload.wav").write_bytes(b"so")
     session = store.folder / "sessions" / name
     left = [session / "taken-0-0.wav", session / ".tonewood-0123456789abcdef.npy"]
@@ -54,28 +54,28 @@ def ruins(store: SessionDatabase, name: str) -> list[Path]:
     return [half, *left]
 
 
-def test_what_a_killed_server_left_goes_when_the_next_one_starts(tmp_path: Path) -> None:
+def test_leftovers_of_killed_server_are_removed_at_start(tmp_path: Path) -> None:
     store = SessionDatabase(tmp_path)
     name = entered(store)
     left = ruins(store, name)
     for path in left:
-        os.utime(path, (2**33, 2**33))  # by a clock that has been set back since
+        os.utime(path, (2**33, 2**33))  # by a clock that was set back later
     store.close()
     again = SessionDatabase(tmp_path)
     assert [path for path in left if path.exists()] == []
-    assert [it.id for it in again.list_sessions()] == [name]
+    assert [item.id for item in again.list_sessions()] == [name]
     assert (tmp_path / "sessions" / name / "upload.wav").read_bytes() == b"sound"
     again.close()
 
 
-def test_what_another_server_works_on_stays(tmp_path: Path) -> None:
+def test_files_of_another_server_stay(tmp_path: Path) -> None:
     first = SessionDatabase(tmp_path)
     name = entered(first)
     left = [path for path in ruins(first, name) if not path.name.startswith(".")]
     second = SessionDatabase(tmp_path)
     assert all(path.exists() for path in left)
     other = entered(second)
-    assert {it.id for it in first.list_sessions()} == {name, other}
+    assert {item.id for item in first.list_sessions()} == {name, other}
     first.close()
     third = SessionDatabase(tmp_path)  # the second still runs
     assert all(path.exists() for path in left)
@@ -85,42 +85,42 @@ def test_what_another_server_works_on_stays(tmp_path: Path) -> None:
     assert not any(path.exists() for path in left)
 
 
-def test_a_full_disk_is_told_and_nothing_of_it_is_kept(
-    client: TestClient, desk: StudioState, take: Path
+def test_full_disk_is_reported_and_upload_removed(
+    client: TestClient, studio_state: StudioState, take: Path
 ) -> None:
-    session = opened(client, take)
+    session = upload_recording(client, take)
     base = f"/api/sessions/{session['id']}"
     before = client.get(f"{base}/state").json()
-    there = sorted(path.name for path in (desk.database.folder / "sessions").iterdir())
-    log = desk.database.folder / "studio.db-wal"
+    existing = sorted(path.name for path in (studio_state.database.folder / "sessions").iterdir())
+    log = studio_state.database.folder / "studio.db-wal"
     with full(log.stat().st_size):
         answer = client.put(f"{base}/edit", json={"amount": 0.25})
-        asked = client.post(f"{base}/enhance", json={"steps": 0})
+        requests = client.post(f"{base}/enhance", json={"steps": 0})
         upload = client.post("/api/recordings?name=a.wav", content=take.read_bytes())
-    for it in (answer, asked, upload):
-        assert it.status_code == 507, it.text
-    assert "cannot be kept" in answer.json()["error"]
+    for item in (answer, requests, upload):
+        assert item.status_code == 507, item.text
+    assert "cannot be stored" in answer.json()["error"]
     assert client.get(f"{base}/state").json() == before
-    assert sorted(path.name for path in (desk.database.folder / "sessions").iterdir()) == there
+    assert sorted(path.name for path in (studio_state.database.folder / "sessions").iterdir()) == existing
     assert client.put(f"{base}/edit", json={"amount": 0.25}).json()["edit"]["amount"] == 0.25
-    assert [job for job in desk.jobs.active.values() if job.session == session["id"]] == []
+    assert [job for job in studio_state.jobs.active.values() if job.session == session["id"]] == []
 
 
 @pytest.mark.parametrize("share", [0.3, 1.05, 1.2])
-def test_a_disk_that_is_full_in_the_middle_of_a_recording_is_told(
-    client: TestClient, desk: StudioState, take: Path, share: float
+def test_disk_that_fills_during_decoding_is_reported(
+    client: TestClient, studio_state: StudioState, take: Path, share: float
 ) -> None:
     content = take.read_bytes()  # of 24 bits; decoded it has 32
-    there = sorted(path.name for path in (desk.database.folder / "sessions").iterdir())
+    existing = sorted(path.name for path in (studio_state.database.folder / "sessions").iterdir())
     with full(int(share * len(content))):
         answer = client.post("/api/recordings?name=a.wav", content=content)
     assert answer.status_code == 507, answer.text
     assert "disk is full" in answer.json()["error"]
-    assert sorted(path.name for path in (desk.database.folder / "sessions").iterdir()) == there
+    assert sorted(path.name for path in (studio_state.database.folder / "sessions").iterdir()) == existing
 
 
 @pytest.mark.parametrize("most", [50, 1_000, 300_000])
-def test_a_disk_that_is_full_in_the_middle_of_an_array_is_told(tmp_path: Path, most: int) -> None:
+def test_disk_that_fills_during_array_write_is_reported(tmp_path: Path, most: int) -> None:
     path, array = tmp_path / "whole.npy", np.arange(200_000, dtype=np.float32).reshape(2, -1)
     with full(most), pytest.raises(OutputError, match="the disk is full"):
         save_array(path, array)
@@ -130,17 +130,17 @@ def test_a_disk_that_is_full_in_the_middle_of_an_array_is_told(tmp_path: Path, m
         assert np.array_equal(np.load(path, mmap_mode="r"), order)
 
 
-def test_a_session_is_taken_away_by_a_clock_before_1980(
-    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
+def test_session_file_is_written_with_clock_before_1980(
+    client: TestClient, studio_state: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = opened(client, take)
+    session = upload_recording(client, take)
     now = [40_000_000.0]
 
     def back() -> float:
         now[0] -= 3_600
         return now[0]
 
-    for path in (desk.database.folder / "sessions" / session["id"]).iterdir():
+    for path in (studio_state.database.folder / "sessions" / session["id"]).iterdir():
         os.utime(path, (1, 1))
     monkeypatch.setattr(time, "time", back)
     for amount in (0.3, 0.6):
@@ -156,12 +156,12 @@ def test_a_session_is_taken_away_by_a_clock_before_1980(
 def opened_again(client: TestClient, content: bytes) -> dict[str, Any]:
     answer = client.post("/api/recordings?name=a.tonewood-session", content=content)
     assert answer.status_code == 201, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    reported: dict[str, Any] = answer.json()
+    return reported
 
 
-def test_a_model_that_is_not_the_one_named_leaves_nothing(desk: StudioState, model_file: Path) -> None:
-    before = sorted(desk.database.models_folder.iterdir())
-    with pytest.raises(ModelError, match="not the one that the session was made with"):
-        desk.models.import_model(model_file.read_bytes(), "another", "0" * 64)
-    assert sorted(desk.database.models_folder.iterdir()) == before
+def test_import_of_wrong_model_leaves_no_file(studio_state: StudioState, model_file: Path) -> None:
+    before = sorted(studio_state.database.models_folder.iterdir())
+    with pytest.raises(ModelError, match="another model than the one it names"):
+        studio_state.models.import_model(model_file.read_bytes(), "another", "0" * 64)
+    assert sorted(studio_state.database.models_folder.iterdir()) == before

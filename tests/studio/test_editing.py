@@ -1,4 +1,4 @@
-"""Edits, searches around them, and the certificate in plain words."""
+"""Edits, undo, searches that keep notes, and the certificate in a session's state."""
 
 import io
 from pathlib import Path
@@ -9,23 +9,23 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from tests.studio.conftest import NOTE, ended, kept, opened
+from tests.studio.conftest import NOTE, change_edit, upload_recording, wait_for_job
 from tonewood.studio.session_audio import save_band_power
 from tonewood.studio.state import StudioState
 
 
 def test_undo_and_redo_go_through_all_edits(client: TestClient, take: Path) -> None:
-    session = opened(client, take)
+    session = upload_recording(client, take)
     base = f"/api/sessions/{session['id']}"
-    kept(client, session, amount=0.5)
-    last = kept(client, session, notes=[NOTE])
+    change_edit(client, session, amount=0.5)
+    last = change_edit(client, session, notes=[NOTE])
     assert (last["undo"], last["redo"]) == (True, False)
     assert client.post(f"{base}/undo").json()["edit"]["notes"] == []
     first = client.post(f"{base}/undo").json()
     assert (first["edit"]["amount"], first["undo"], first["redo"]) == (1.0, False, True)
     assert client.post(f"{base}/undo").json() == first
     assert client.post(f"{base}/redo").json()["edit"]["amount"] == 0.5
-    kept(client, session, amount=0.25)
+    change_edit(client, session, amount=0.25)
     assert not client.get(f"{base}/state").json()["redo"]
 
 
@@ -42,20 +42,18 @@ def test_undo_and_redo_go_through_all_edits(client: TestClient, take: Path) -> N
         {"colour": "red"},
     ],
 )
-def test_an_edit_that_cannot_be_is_refused(
-    client: TestClient, session: dict[str, Any], wrong: dict[str, Any]
-) -> None:
+def test_invalid_edit_is_rejected(client: TestClient, session: dict[str, Any], wrong: dict[str, Any]) -> None:
     answer = client.put(f"/api/sessions/{session['id']}/edit", json=wrong)
     assert answer.status_code == 422
     assert "\n" not in answer.json()["error"]
 
 
-def test_a_new_search_keeps_what_is_pinned(client: TestClient, session: dict[str, Any]) -> None:
+def test_new_search_keeps_pinned_notes(client: TestClient, session: dict[str, Any]) -> None:
     base = f"/api/sessions/{session['id']}"
     pinned = {**NOTE, "id": "kept", "pinned": True}
-    before = kept(client, session, amount=1.0, notes=[pinned, {**NOTE, "id": "gone", "hz": 3_000}])
+    before = change_edit(client, session, amount=1.0, notes=[pinned, {**NOTE, "id": "gone", "hz": 3_000}])
     job = client.post(f"{base}/again", json={"force": True, "steps": 2}).json()
-    assert ended(client, job)["state"] == "done"
+    assert wait_for_job(client, job)["state"] == "done"
     after = client.get(f"{base}/state").json()
     assert [note["id"] for note in after["edit"]["notes"]] == ["kept"]
     assert after["found"] != before["found"]
@@ -64,8 +62,8 @@ def test_a_new_search_keeps_what_is_pinned(client: TestClient, session: dict[str
     assert back["found"] == before["found"]
 
 
-def test_before_a_search_there_is_nothing_to_search_again(client: TestClient, take: Path) -> None:
-    session = opened(client, take)
+def test_new_search_without_a_mask_is_rejected(client: TestClient, take: Path) -> None:
+    session = upload_recording(client, take)
     answer = client.post(f"/api/sessions/{session['id']}/again", json={})
     assert answer.status_code == 400
     assert "enhance the recording first" in answer.json()["error"]
@@ -73,31 +71,31 @@ def test_before_a_search_there_is_nothing_to_search_again(client: TestClient, ta
         assert client.get(f"/api/sessions/{session['id']}/take/{what}").status_code == 400
 
 
-def test_notes_sound_without_a_search(client: TestClient, take: Path) -> None:
-    session = opened(client, take)
-    kept(client, session, notes=[NOTE])
-    taken = client.get(f"/api/sessions/{session['id']}/take/audio?format=wav")
-    whole, _ = soundfile.read(io.BytesIO(taken.content), always_2d=True)
+def test_notes_are_audible_without_a_search(client: TestClient, take: Path) -> None:
+    session = upload_recording(client, take)
+    change_edit(client, session, notes=[NOTE])
+    used = client.get(f"/api/sessions/{session['id']}/take/audio?format=wav")
+    whole, _ = soundfile.read(io.BytesIO(used.content), always_2d=True)
     before, _ = soundfile.read(take, always_2d=True)
     assert np.abs(whole - before).max() > 0.01
 
 
-def test_another_model_is_for_the_next_search(client: TestClient, session: dict[str, Any]) -> None:
+def test_chosen_model_applies_to_next_search(client: TestClient, session: dict[str, Any]) -> None:
     path = f"/api/sessions/{session['id']}/model"
     assert client.put(path, json={"model": "cello"}).json()["state"]["model"] == "tiny"
     assert client.put(path, json={"model": "../../x"}).status_code == 400
     client.put(path, json={"model": "tiny"})
 
 
-def test_a_search_that_was_stopped_leaves_the_session_as_it_was(
-    client: TestClient, take: Path, desk: StudioState
+def test_cancelled_search_leaves_session_unchanged(
+    client: TestClient, take: Path, studio_state: StudioState
 ) -> None:
-    session = opened(client, take)
+    session = upload_recording(client, take)
     rng = np.random.default_rng(0)
     hz = np.array([100.0, 1_000.0])
     # What a search leaves behind that was cancelled, or killed, before it found anything.
     save_band_power(
-        desk.database.get_session(session["id"]).folder,
+        studio_state.database.get_session(session["id"]).folder,
         rng.normal(size=(2, 600)).astype(np.float32),
         hz,
     )
@@ -105,20 +103,20 @@ def test_a_search_that_was_stopped_leaves_the_session_as_it_was(
     assert (levels["input_db"], levels["difference_db"], levels["output_db"]) == (0, 0, 0)
 
 
-def test_a_certificate_is_told_in_plain_words(client: TestClient, session: dict[str, Any]) -> None:
+def test_state_contains_certificate_lines(client: TestClient, session: dict[str, Any]) -> None:
     certificate = session["state"]["certificate"]
     assert certificate["current"]
-    titles = {it["title"] for it in certificate["statements"]}
-    assert {"Scorer", "Judge", "Smoothness", "Near the reference"} <= titles
+    titles = {item["title"] for item in certificate["statements"]}
+    assert {"Scorer", "Judge", "Smoothness", "Distance to the reference"} <= titles
     assert set(certificate["scorer"]) == {"before", "after"}
 
 
-def test_a_mask_says_when_its_model_is_gone(
-    client: TestClient, session: dict[str, Any], desk: StudioState, monkeypatch: pytest.MonkeyPatch
+def test_state_reports_missing_model_of_mask(
+    client: TestClient, session: dict[str, Any], studio_state: StudioState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = f"/api/sessions/{session['id']}"
     assert client.get(f"{base}/state").json()["lost"] is False
-    monkeypatch.setattr(desk.models, "find_by_digest", lambda digest: None)
-    told = client.get(f"{base}/state").json()
-    assert told["lost"] is True
-    assert told["model"] == "tiny"
+    monkeypatch.setattr(studio_state.models, "find_by_digest", lambda digest: None)
+    reported = client.get(f"{base}/state").json()
+    assert reported["lost"] is True
+    assert reported["model"] == "tiny"

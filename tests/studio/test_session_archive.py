@@ -1,4 +1,4 @@
-"""Session files and recordings made up to fail later, or to take memory or disk without end."""
+"""Forged session files and recordings that would fail later or exhaust memory or disk."""
 
 import io
 import json
@@ -16,7 +16,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from campaigns.harness.fuzz.session_files import make_zip, unzip
-from tests.studio.conftest import NOTE, kept
+from tests.studio.conftest import NOTE, change_edit
 from tonewood.errors import AudioError
 from tonewood.studio import session_archive, uploads
 from tonewood.studio.session_archive import uncompressed_size
@@ -28,15 +28,15 @@ REFUSED = "neither a recording nor a session file"
 
 @pytest.fixture(scope="module")
 def whole(client: TestClient, session: dict[str, Any]) -> dict[str, bytes]:
-    """What a session file holds, by name."""
-    kept(client, session, amount=0.7, notes=[NOTE])
-    client.get(f"/api/sessions/{session['id']}/take/recipe")  # which waits for the whole rendering
+    """Return the entries of a session file by name."""
+    change_edit(client, session, amount=0.7, notes=[NOTE])
+    client.get(f"/api/sessions/{session['id']}/take/recipe")  # waits for the full rendering
     content = client.get(f"/api/sessions/{session['id']}/take/session").content
     return unzip(content)
 
 
-def told(name: str, change: Callable[[dict[str, Any]], object]) -> Change:
-    """Change what a JSON part tells."""
+def modify_json(name: str, change: Callable[[dict[str, Any]], object]) -> Change:
+    """Return a change of a JSON entry."""
 
     def changed(parts: dict[str, bytes]) -> None:
         tree = json.loads(parts[name])
@@ -47,11 +47,11 @@ def told(name: str, change: Callable[[dict[str, Any]], object]) -> Change:
 
 
 def manifest(change: Callable[[dict[str, Any]], object]) -> Change:
-    return told("session.json", change)
+    return modify_json("session.json", change)
 
 
 def mask(**changes: object) -> Change:
-    return told("found-0.recipe.json", lambda tree: tree["mask"].update(changes))
+    return modify_json("found-0.recipe.json", lambda tree: tree["mask"].update(changes))
 
 
 def part(name: str, content: bytes) -> Change:
@@ -78,19 +78,19 @@ def bands(power: object, hz: object, claimed: bytes = b"") -> Change:
 
 HZ = [100.0, 200.0]
 MADE_UP: dict[str, Change] = {
-    "history with a gap": manifest(lambda it: it["history"][-1].update(number=77)),
-    "history that is empty": manifest(lambda it: it.update(history=[])),
-    "history twice": manifest(lambda it: it.update(history=it["history"] * 2)),
-    "history beyond all numbers": manifest(lambda it: it["history"][-1].update(number=2**70)),
+    "history with a gap": manifest(lambda item: item["history"][-1].update(number=77)),
+    "history that is empty": manifest(lambda item: item.update(history=[])),
+    "history twice": manifest(lambda item: item.update(history=item["history"] * 2)),
+    "history beyond all numbers": manifest(lambda item: item["history"][-1].update(number=2**70)),
     "history of more than is kept": manifest(
-        lambda it: it.update(
-            history=[{**it["history"][0], "number": number} for number in range(502)], at=0
+        lambda item: item.update(
+            history=[{**item["history"][0], "number": number} for number in range(502)], at=0
         )
     ),
-    "standing outside its history": manifest(lambda it: it.update(at=99)),
-    "found before the first": manifest(lambda it: it["history"][-1].update(found=-1)),
-    "found beyond all names": manifest(lambda it: it["history"][-1].update(found=10**300)),
-    "found and not there": manifest(lambda it: it["history"][-1].update(found=5)),
+    "standing outside its history": manifest(lambda item: item.update(at=99)),
+    "found before the first": manifest(lambda item: item["history"][-1].update(found=-1)),
+    "found beyond all names": manifest(lambda item: item["history"][-1].update(found=10**300)),
+    "found and not there": manifest(lambda item: item["history"][-1].update(found=5)),
     "nested without end": part("session.json", b"[" * 1_000_000),
     "manifest of millions": part("session.json", b'{"history": [' + b"0," * 3_000_000 + b"0]}"),
     "recipe of millions": part("found-0.recipe.json", b'{"mask": [' + b"0," * 400_000 + b"0]}"),
@@ -113,79 +113,79 @@ MADE_UP: dict[str, Change] = {
     "an anchor without end": part("anchor.json", b"[NaN, Infinity]"),
     "an anchor of megabytes": part("anchor.json", b"[0.0, null]" + b" " * 2_000_000 + b"x"),
     "a model that is none": both(
-        part("model.tonewood", b"no model"), manifest(lambda it: it.update(digest="0" * 64))
+        part("model.tonewood", b"no model"), manifest(lambda item: item.update(digest="0" * 64))
     ),
-    "a model that is another": manifest(lambda it: it.update(digest="0" * 64)),
+    "a model that is another": manifest(lambda item: item.update(digest="0" * 64)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MADE_UP)
-def test_made_up_session_file(
-    client: TestClient, desk: StudioState, whole: dict[str, bytes], name: str
+def test_forged_session_file_is_rejected(
+    client: TestClient, studio_state: StudioState, whole: dict[str, bytes], name: str
 ) -> None:
     parts = dict(whole)
     MADE_UP[name](parts)
-    before = everything(desk)
+    before = everything(studio_state)
     answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
     assert answer.status_code == 400, answer.text
-    assert everything(desk) == before
-    assert str(desk.database.folder) not in answer.text
+    assert everything(studio_state) == before
+    assert str(studio_state.database.folder) not in answer.text
 
 
-def everything(desk: StudioState) -> list[Any]:
-    """Sessions, folders and models that are kept."""
-    places = (desk.database.folder / "sessions", desk.database.models_folder)
-    folders = [sorted(it.name for it in place.iterdir()) for place in places]
-    return [*folders, [session.id for session in desk.database.list_sessions()]]
+def everything(studio_state: StudioState) -> list[Any]:
+    """Return the stored sessions, folders and models."""
+    places = (studio_state.database.folder / "sessions", studio_state.database.models_folder)
+    folders = [sorted(item.name for item in place.iterdir()) for place in places]
+    return [*folders, [session.id for session in studio_state.database.list_sessions()]]
 
 
 @pytest.mark.parametrize("claim", [{"rate": 1}, {"rate": 768_000}, {"samples": 1}, {"channels": 1}])
-def test_a_session_file_is_not_believed_about_its_sound(
-    client: TestClient, desk: StudioState, whole: dict[str, bytes], claim: dict[str, int]
+def test_session_file_with_wrong_recording_properties_is_rejected(
+    client: TestClient, studio_state: StudioState, whole: dict[str, bytes], claim: dict[str, int]
 ) -> None:
-    parts, before = dict(whole), everything(desk)
-    manifest(lambda it: it["sound"].update(claim))(parts)
+    parts, before = dict(whole), everything(studio_state)
+    manifest(lambda item: item["sound"].update(claim))(parts)
     answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
-    assert "is not the one it was made with" in answer.json()["error"]
-    assert everything(desk) == before
+    assert "another recording than the one it describes" in answer.json()["error"]
+    assert everything(studio_state) == before
 
 
-def test_a_session_file_whose_sound_cannot_be_used_says_so_without_a_path(
-    client: TestClient, desk: StudioState, whole: dict[str, bytes]
+def test_session_file_with_unusable_recording_is_reported_without_path(
+    client: TestClient, studio_state: StudioState, whole: dict[str, bytes]
 ) -> None:
-    parts, before = dict(whole), everything(desk)
+    parts, before = dict(whole), everything(studio_state)
     sink = io.BytesIO()
     soundfile.write(sink, np.zeros(16_000), 16_000, format="WAV")
     parts["upload.wav"] = sink.getvalue()
     answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
     assert answer.json()["error"].startswith("take.wav is silent")
-    assert everything(desk) == before
+    assert everything(studio_state) == before
 
 
-def test_a_title_from_a_session_file_is_one_line_of_bearable_length(
+def test_title_of_session_file_is_one_line_of_limited_length(
     client: TestClient, whole: dict[str, bytes]
 ) -> None:
-    for title, wanted in (("a\nb\x1b[2J", "a\\nb\\x1b[2J"), ("x" * 10_000, "x" * 120)):
+    for title, expected in (("a\nb\x1b[2J", "a\\nb\\x1b[2J"), ("x" * 10_000, "x" * 120)):
         parts = dict(whole)
         manifest(partial(dict.update, title=title))(parts)
         answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
-        assert answer.json()["title"] == wanted
+        assert answer.json()["title"] == expected
         client.delete(f"/api/sessions/{answer.json()['id']}")
 
 
-def test_zip_bomb_of_terabytes(client: TestClient, desk: StudioState) -> None:
-    before = everything(desk)
+def test_zip_bomb_of_terabytes(client: TestClient, studio_state: StudioState) -> None:
+    before = everything(studio_state)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("session.json", b"{}")
-        archive.filelist[0].file_size = 2**42  # as the list at its end will tell
+        archive.filelist[0].file_size = 2**42  # the size in the central directory
     answer = client.post("/api/recordings?name=a.tonewood-session", content=buffer.getvalue())
     assert (answer.status_code, len(buffer.getvalue()) < 300) == (400, True)
     assert "more than 4 GiB" in answer.json()["error"]
-    assert everything(desk) == before
+    assert everything(studio_state) == before
 
 
-def test_zip_bomb_that_lies_about_its_size(client: TestClient, whole: dict[str, bytes]) -> None:
+def test_zip_bomb_that_declares_a_wrong_size(client: TestClient, whole: dict[str, bytes]) -> None:
     content = bytearray(make_zip({**whole, "session.json": b" " * 50_000_000}))
     size = (50_000_000).to_bytes(4, "little")
     while (at := content.find(size)) >= 0:
@@ -196,32 +196,32 @@ def test_zip_bomb_that_lies_about_its_size(client: TestClient, whole: dict[str, 
     assert REFUSED in answer.json()["error"]
 
 
-def test_zip_bomb_that_claims_to_hold_more_than_it_is() -> None:
+def test_zip_bomb_that_declares_more_than_the_archive_has() -> None:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
         archive.writestr("hz.npy", b"x" * 100)
-        archive.filelist[0].compress_size = 2**32 - 2  # a gibibyte of it would be read at once
-    with zipfile.ZipFile(sink) as archive, pytest.raises(zipfile.BadZipFile, match="larger than"):
+        archive.filelist[0].compress_size = 2**32 - 2  # up to a gibibyte would be read at once
+    with zipfile.ZipFile(sink) as archive, pytest.raises(zipfile.BadZipFile, match="declares more bytes"):
         uncompressed_size(archive)
     assert uncompressed_size(zipfile.ZipFile(io.BytesIO(make_zip({"a": b"x" * 9, "b": b""})))) == 9
 
 
-def test_a_session_that_cannot_be_shown_is_not_kept(
-    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
+def test_session_that_cannot_be_viewed_is_discarded(
+    client: TestClient, studio_state: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(name: str) -> dict[str, Any]:
         raise AudioError("this cannot be shown")
 
-    before = everything(desk)
+    before = everything(studio_state)
     with monkeypatch.context() as patch:
-        patch.setattr(desk, "shown", broken)
+        patch.setattr(studio_state, "session_view", broken)
         answer = client.post("/api/recordings?name=a.wav", content=take.read_bytes())
     assert answer.status_code == 400
-    assert everything(desk) == before
+    assert everything(studio_state) == before
 
 
-def test_audio_bomb_of_hours(client: TestClient, desk: StudioState) -> None:
-    before = everything(desk)
+def test_audio_bomb_of_hours(client: TestClient, studio_state: StudioState) -> None:
+    before = everything(studio_state)
     sink = io.BytesIO()
     with soundfile.SoundFile(sink, "w", 4_000, 1, "PCM_16", format="FLAC") as file:
         file.write(np.array([0.5, -0.5]))
@@ -231,13 +231,13 @@ def test_audio_bomb_of_hours(client: TestClient, desk: StudioState) -> None:
     answer = client.post("/api/recordings?name=bomb.flac", content=sink.getvalue())
     assert answer.status_code == 400
     assert "lasts longer than 3 h" in answer.json()["error"]
-    assert everything(desk) == before
+    assert everything(studio_state) == before
 
 
 def test_audio_bomb_of_gigabytes(
-    client: TestClient, desk: StudioState, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, studio_state: StudioState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = everything(desk)
+    before = everything(studio_state)
     sink = io.BytesIO()
     samples = np.zeros((200_000, 8))
     samples[0] = 0.5
@@ -246,39 +246,39 @@ def test_audio_bomb_of_gigabytes(
     monkeypatch.setattr(uploads, "_MAX_DECODED_BYTES", 2**20)
     answer = client.post(route, content=sink.getvalue())
     assert answer.status_code == 400
-    assert "GiB decoded" in answer.json()["error"]
-    assert everything(desk) == before
+    assert "decodes to more than" in answer.json()["error"]
+    assert everything(studio_state) == before
     monkeypatch.setattr(uploads, "_MAX_DECODED_BYTES", 2**24)
     assert client.post(route, content=sink.getvalue()).status_code == 201
 
 
-def test_a_disk_that_fills_up_is_left_some_space(
-    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
+def test_upload_leaves_free_space_on_the_disk(
+    client: TestClient, studio_state: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, free = everything(desk), SimpleNamespace(free=2**26 - 1)
+    before, free = everything(studio_state), SimpleNamespace(free=2**26 - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
     answer = client.post("/api/recordings?name=a.wav", content=take.read_bytes()[:1_000_000])
     assert answer.status_code == 507
     assert "free some space" in answer.json()["error"]
-    assert everything(desk) == before
+    assert everything(studio_state) == before
 
 
 @pytest.mark.parametrize("claim", [0x10000000, 0x70000000, 0xF0000000])
-def test_a_wav_header_that_claims_gigabytes(
-    client: TestClient, desk: StudioState, take: Path, claim: int
+def test_wav_header_that_declares_gigabytes_is_harmless(
+    client: TestClient, studio_state: StudioState, take: Path, claim: int
 ) -> None:
-    before, content = everything(desk), bytearray(take.read_bytes())
+    before, content = everything(studio_state), bytearray(take.read_bytes())
     at = content.find(b"data") + 4
     content[at : at + 4] = claim.to_bytes(4, "little")
     answer = client.post("/api/recordings?name=a.wav", content=bytes(content))
     assert answer.status_code == 400
-    assert everything(desk) == before
+    assert everything(studio_state) == before
 
 
-def test_what_is_read_at_once_of_a_recipe_is_bounded(
+def test_recipe_entry_size_is_limited(
     client: TestClient, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    longest = max(len(whole[it]) for it in ("session.json", "model.tonewood", "anchor.json"))
+    longest = max(len(whole[item]) for item in ("session.json", "model.tonewood", "anchor.json"))
     recipe = whole["found-0.recipe.json"] + b" " * longest
     monkeypatch.setattr(session_archive, "_MAX_ENTRY_BYTES", longest)
     content = make_zip({**whole, "found-0.recipe.json": recipe})

@@ -1,4 +1,4 @@
-"""The studio's answers keep to what its OpenAPI document declares, whatever is asked."""
+"""The studio's responses match its OpenAPI document for valid and invalid requests."""
 
 from typing import Any
 
@@ -14,7 +14,9 @@ from tonewood.studio.state import StudioState
 ENDLESS = ("/api/events",)
 
 
-def test_openapi_document_is_kept_to(client: TestClient, desk: StudioState, session: dict[str, Any]) -> None:
+def test_responses_match_openapi_document(
+    client: TestClient, studio_state: StudioState, session: dict[str, Any]
+) -> None:
     def placed(case: Any, data: st.DataObject) -> None:
         deletes = case.method == "DELETE" and case.path == "/api/sessions/{name}"
         if "name" in case.path_parameters and not deletes and data.draw(st.integers(0, 3)):
@@ -22,13 +24,13 @@ def test_openapi_document_is_kept_to(client: TestClient, desk: StudioState, sess
         if case.path == "/api/places" and "at" in case.query and data.draw(st.booleans()):
             case.query["at"] = folder
 
-    assert desk.folders is not None
-    folder = desk.folders.folder_view(None)["id"]
-    asked = []
-    for operation in operations(create_studio_app(desk).openapi(), ENDLESS):
+    assert studio_state.folders is not None
+    folder = studio_state.folders.folder_view(None)["id"]
+    requests = []
+    for operation in operations(create_studio_app(studio_state).openapi(), ENDLESS):
         check_operation(client, operation, placed)
-        asked.append(operation.label)
-    assert len(asked) > 35
+        requests.append(operation.label)
+    assert len(requests) > 35
 
 
 def test_openapi_document_is_not_served(client: TestClient) -> None:
@@ -36,7 +38,9 @@ def test_openapi_document_is_not_served(client: TestClient) -> None:
         assert client.get(path).status_code == 404
 
 
-def test_words_and_truths_are_no_numbers(client: TestClient, session: dict[str, Any]) -> None:
+def test_strings_and_booleans_are_not_accepted_as_numbers(
+    client: TestClient, session: dict[str, Any]
+) -> None:
     at = f"/api/sessions/{session['id']}"
     note = {**NOTE, "id": "n1"}
     for method, path, wrong in (

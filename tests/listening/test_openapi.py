@@ -1,4 +1,4 @@
-"""The listening server's answers keep to what its OpenAPI document declares, whatever is asked."""
+"""The listening server's responses match its OpenAPI document for valid and invalid requests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +21,10 @@ WRONG = [
 ]
 
 
-def test_openapi_document_is_kept_to(copied: Callable[[str], tuple[ListeningTest, Path]]) -> None:
-    test, folder = copied("pairs")
-    made = create_listening_app(test, folder)
-    with TestClient(made, base_url="http://127.0.0.1:8766") as client:
+def test_responses_match_openapi_document(copy_test: Callable[[str], tuple[ListeningTest, Path]]) -> None:
+    test, folder = copy_test("pairs")
+    built_tests = create_listening_app(test, folder)
+    with TestClient(built_tests, base_url="http://127.0.0.1:8766") as client:
         listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
 
         def placed(case: Any, data: st.DataObject) -> None:
@@ -33,18 +33,18 @@ def test_openapi_document_is_kept_to(copied: Callable[[str], tuple[ListeningTest
             if "number" in case.path_parameters and data.draw(st.booleans()):
                 case.path_parameters["number"] = 0
 
-        asked = []
-        for operation in operations(made.openapi()):
+        requests = []
+        for operation in operations(built_tests.openapi()):
             check_operation(client, operation, placed)
-            asked.append(operation.label)
-        assert len(asked) == 8
+            requests.append(operation.label)
+        assert len(requests) == 8
 
 
 @pytest.mark.parametrize("content", WRONG)
-def test_what_json_cannot_hold_is_refused_in_a_line(
-    copied: Callable[[str], tuple[ListeningTest, Path]], content: bytes
+def test_non_json_numbers_are_rejected_in_one_line(
+    copy_test: Callable[[str], tuple[ListeningTest, Path]], content: bytes
 ) -> None:
-    test, folder = copied("pairs")
+    test, folder = copy_test("pairs")
     client = TestClient(create_listening_app(test, folder))
     listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
     headers = {"Content-Type": "application/json", "X-Listener": listener}

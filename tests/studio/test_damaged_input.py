@@ -1,4 +1,4 @@
-"""Damaged session files and requests: refused in a line, never the server's own failure."""
+"""Damaged session files and requests are rejected in one line, without a server error."""
 
 import json
 from random import Random
@@ -8,14 +8,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from campaigns.harness.fuzz.mutations import BYTES, TEXT, mutate
-from tests.studio.conftest import NOTE, kept
+from tests.studio.conftest import NOTE, change_edit
 from tonewood.studio import session_archive
 
 SHARE = 120
 
 
 def test_damaged_session_files(client: TestClient, session: dict[str, Any]) -> None:
-    kept(client, session, amount=0.7, notes=[NOTE])
+    change_edit(client, session, amount=0.7, notes=[NOTE])
     whole = client.get(f"/api/sessions/{session['id']}/take/session").content
     random = Random(0)
     answers = []
@@ -35,7 +35,7 @@ def test_damaged_session_files(client: TestClient, session: dict[str, Any]) -> N
     assert sum(code != 201 for code in answers) > SHARE / 4
 
 
-def test_what_is_read_at_once_is_bounded(
+def test_archive_entry_size_is_limited(
     client: TestClient, session: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = client.get(f"/api/sessions/{session['id']}/take/session").content
@@ -43,7 +43,7 @@ def test_what_is_read_at_once_is_bounded(
     monkeypatch.setattr(session_archive, "_MAX_ENTRY_BYTES", 100)
     answer = client.post(route, content=whole)
     assert answer.status_code == 400
-    assert "session file that can be read" in answer.json()["error"]
+    assert "or is damaged" in answer.json()["error"]
     monkeypatch.undo()
     assert client.post(route, content=whole).status_code == 201
 

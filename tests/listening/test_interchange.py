@@ -1,4 +1,4 @@
-"""To webMUSHRA and ReSEval and back; the schemas are what their own code reads."""
+"""Export to webMUSHRA and ReSEval and import of answers; the schemas follow their code."""
 
 import csv
 import json
@@ -18,8 +18,8 @@ from tonewood.listening.analysis import analyze_answers
 from tonewood.listening.database import AnswerDatabase
 from tonewood.listening.definition import ANSWERS_FILE, ListeningTest
 
-Made = tuple[ListeningTest, Path]
-Copied = Callable[[str], Made]
+BuiltTest = tuple[ListeningTest, Path]
+CopyTest = Callable[[str], BuiltTest]
 
 
 class Strict(BaseModel):
@@ -27,7 +27,7 @@ class Strict(BaseModel):
 
 
 class Page(Strict):
-    """What the pages of webMUSHRA read of their configuration, and what its start asks of it."""
+    """Fields that webMUSHRA reads from a page's configuration."""
 
     id: str
     name: str
@@ -92,14 +92,16 @@ class Top(Strict):
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
-def test_webmushras_schema_accepts_ours(made: dict[str, Made], tmp_path: Path, kind: str) -> None:
-    test, folder = made[kind]
+def test_webmushra_schema_accepts_the_export(
+    built_tests: dict[str, BuiltTest], tmp_path: Path, kind: str
+) -> None:
+    test, folder = built_tests[kind]
     awkward = 'A "test": #1, it\'s {é} \\ [0]'
     test = test.model_copy(update={"title": awkward})
     path = interchange.export_listening_test(test, folder, "webmushra", tmp_path / "Our Test")
     assert path == tmp_path / "Our Test" / "configs" / "our-test.yaml"
     written = path.read_text()
-    # Its reader of YAML takes brackets only where they close on the line that opened them.
+    # Its YAML parser reads brackets only within one line.
     for line in written.splitlines():
         value = re.sub(r"^(\s*(-|\w+:))+\s*", "", line)
         assert not value or isinstance(json.loads(value), str | int | bool)
@@ -108,20 +110,20 @@ def test_webmushras_schema_accepts_ours(made: dict[str, Made], tmp_path: Path, k
     first, *trials = config.pages[1]
     assert first == "random"
     questions = [TypeAdapter(Question).validate_python(page) for page in trials]
-    assert [it.id for it in questions] == [f"t{k}" for k in range(len(test.trials))]
+    assert [item.id for item in questions] == [f"t{k}" for k in range(len(test.trials))]
     for page in trials:
         files = [*page["stimuli"].values(), *([page["reference"]] if "reference" in page else [])]
         infos = [soundfile.info(tmp_path / "Our Test" / file) for file in files]
         # Its validator: 12 s at most, all alike in rate, length and channels.
-        assert all(it.duration <= 12 for it in infos)
-        assert len({(it.samplerate, it.frames, it.channels) for it in infos}) == 1
+        assert all(item.duration <= 12 for item in infos)
+        assert len({(item.samplerate, item.frames, item.channels) for item in infos}) == 1
         assert "reference" not in page["stimuli"]  # the name that it gives the hidden one
         assert not any(name in str(page) for name in ("plain", "odd", "piece"))
     with pytest.raises(OutputError, match="exists"):
         interchange.export_listening_test(test, folder, "webmushra", tmp_path / "Our Test")
     with pytest.raises(CallError, match="choose webmushra or reseval"):
         interchange.export_listening_test(test, folder, "other", tmp_path / "x")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         interchange.export_listening_test(test, folder, "reseval", path / "below a file")
 
 
@@ -133,8 +135,8 @@ def table(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> None:
-    test, folder = copied("mushra")
+def test_mushra_ratings_are_imported_from_webmushra(copy_test: CopyTest, tmp_path: Path) -> None:
+    test, folder = copy_test("mushra")
     score = {"reference": 96, "C02": 40, "C03": 70, "C04": 20, "C05": 50}
     rows = [
         {"session_test_id": "t", "session_uuid": who, "trial_id": f"t{k}", "rating_stimulus": key,
@@ -143,31 +145,32 @@ def test_mushra_comes_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
     ]  # fmt: skip
     path = table(tmp_path / "mushra.csv", rows)
     answers = AnswerDatabase(folder / ANSWERS_FILE)
-    taken = interchange.import_answers(answers, interchange.read_imported_answers(test, "webmushra", path))
-    assert taken == (2, 2 * len(test.trials))
+    used = interchange.import_answers(answers, interchange.read_imported_answers(test, "webmushra", path))
+    assert used == (2, 2 * len(test.trials))
     assert interchange.import_answers(
         answers, interchange.read_imported_answers(test, "webmushra", path)
     ) == (0, 0)  # known already
-    found = analyze_answers(test, answers)
-    assert [it.name for it in found.participants] == ["I2", "I1"]
-    assert found.ratings is not None
-    wanted = {name: score.get(f"C{k:02d}", 96) for k, name in enumerate(test.conditions, start=1)}
+    result = analyze_answers(test, answers)
+    assert [item.name for item in result.participants] == ["I2", "I1"]
+    assert result.ratings is not None
+    expected = {name: score.get(f"C{k:02d}", 96) for k, name in enumerate(test.conditions, start=1)}
     assert {
-        name: it.median for name, it in zip(found.ratings.conditions, found.ratings.medians, strict=True)
-    } == wanted
+        name: item.median
+        for name, item in zip(result.ratings.conditions, result.ratings.medians, strict=True)
+    } == expected
     assert not any(b"u1" in p.read_bytes() for p in folder.glob("answers.sqlite*"))
     assert answers.add_listener("yes").number == 0
 
 
 def other(test: ListeningTest, trial: int) -> str:
-    """Name under which webMUSHRA knows what X is not."""
+    """Return webMUSHRA's name of the condition that is not X."""
     named, right = interchange.condition_keys(test), interchange.abx_target(test, trial)
-    (name,) = (named[it] for it in test.trials[trial].conditions if it != right)
+    (name,) = (named[item] for item in test.trials[trial].conditions if item != right)
     return name
 
 
-def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> None:
-    test, folder = copied("abx")
+def test_choices_are_imported_from_webmushra(copy_test: CopyTest, tmp_path: Path) -> None:
+    test, folder = copy_test("abx")
     rows = [
         {"session_test_id": "t", "trial_id": f"t{k}", "choice_reference": "reference",
          "choice_non_reference": other(test, k), "choice_time": 900, "choice_comment": "",
@@ -188,7 +191,7 @@ def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
         answers, interchange.read_imported_answers(test, "webmushra", path)
     ) == (1, 4)
 
-    test, folder = copied("pairs")
+    test, folder = copy_test("pairs")
     rows = [
         {"session_test_id": "t", "trial_id": f"t{k}", "stimuli_rating": f" {value} ",
          "stimuli": key, "rating_time": 1}
@@ -205,13 +208,13 @@ def test_choices_come_back_from_webmushra(copied: Copied, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["pairs", "abx", "mushra"])
-def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: str) -> None:
-    test, folder = copied(kind)
+def test_reseval_export_and_import(copy_test: CopyTest, tmp_path: Path, kind: str) -> None:
+    test, folder = copy_test(kind)
     out = interchange.export_listening_test(test, folder, "reseval", tmp_path / "out")
-    (own,) = (path for path in out.iterdir() if path.is_dir())
-    conditions = sorted(path.name for path in own.iterdir())
-    stems = {name: sorted(it.stem for it in (own / name).iterdir()) for name in conditions}
-    assert all(it == [f"t{k}" for k in range(len(test.trials))] for it in stems.values())
+    (group,) = (path for path in out.iterdir() if path.is_dir())
+    conditions = sorted(path.name for path in group.iterdir())
+    stems = {name: sorted(item.stem for item in (group / name).iterdir()) for name in conditions}
+    assert all(item == [f"t{k}" for k in range(len(test.trials))] for item in stems.values())
     assert ("reference" in conditions) == (kind == "abx")
     keys = [f"C{k:02d}" for k in range(1, len(test.conditions) + 1)]
     assert [name for name in conditions if name != "reference"] == keys
@@ -228,30 +231,30 @@ def test_resevals_folders_and_responses(copied: Copied, tmp_path: Path, kind: st
         )[0]
         == 1
     )
-    found = analyze_answers(test, answers)
+    result = analyze_answers(test, answers)
     if kind == "pairs":
-        assert found.pairs[0].answers.successes == 0
+        assert result.pairs[0].answers.successes == 0
     elif kind == "abx":
         # X is what lies in the reference's folder: right is who names it.
         right = sum(
-            (own / "reference" / f"t{k}.wav").read_bytes()
-            == (folder / "stimuli" / test.file_by_condition()[it.excerpt, "odd", 1]).read_bytes()
-            for k, it in enumerate(test.trials)
+            (group / "reference" / f"t{k}.wav").read_bytes()
+            == (folder / "stimuli" / test.file_by_condition()[item.excerpt, "odd", 1]).read_bytes()
+            for k, item in enumerate(test.trials)
         )
-        assert found.pairs[0].answers.successes == right
+        assert result.pairs[0].answers.successes == right
     else:
-        assert found.ratings is not None
-        assert [it.median for it in found.ratings.medians] == [95, 30, 60, 20, 50]
+        assert result.ratings is not None
+        assert [item.median for item in result.ratings.medians] == [95, 30, 60, 20, 50]
 
 
-def test_whoever_comes_twice_loses_no_answer(copied: Copied, tmp_path: Path) -> None:
-    """ReSEval asks about each pair in a test of its own, which the same person may take."""
-    test, folder = copied("pairs")
+def test_second_import_loses_no_answer(copy_test: CopyTest, tmp_path: Path) -> None:
+    """In ReSEval each pair is a separate test, which the same person may take."""
+    test, folder = copy_test("pairs")
     answers = AnswerDatabase(folder / ANSWERS_FILE)
-    for stem, taken in (("t0", (1, 1)), ("t1", (0, 1)), ("t1", (0, 0))):
+    for stem, used in (("t0", (1, 1)), ("t1", (0, 1)), ("t1", (0, 0))):
         row = {"Stem": stem, "Participant": "p", "Response": "C01"}
-        given = interchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [row]))
-        assert interchange.import_answers(answers, given) == taken
+        arguments = interchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [row]))
+        assert interchange.import_answers(answers, arguments) == used
     assert analyze_answers(test, answers).pairs[0].answers.total == 2
 
 
@@ -268,23 +271,28 @@ def test_whoever_comes_twice_loses_no_answer(copied: Copied, tmp_path: Path) -> 
         ("abx", "webmushra", {"choice_non_reference": "C01", "choice_answer": "yes"}, "'yes'"),
     ],
 )
-def test_answers_that_cannot_be_are_refused(
-    made: dict[str, Made], tmp_path: Path, kind: str, came_from: str, row: dict[str, Any], why: str
+def test_invalid_imported_answers_are_rejected(
+    built_tests: dict[str, BuiltTest],
+    tmp_path: Path,
+    kind: str,
+    came_from: str,
+    row: dict[str, Any],
+    why: str,
 ) -> None:
     trial = {"trial_id" if came_from == "webmushra" else "Stem": "t0"}
     path = table(tmp_path / "r.csv", [{**trial, **row}])
     with pytest.raises(FolderError, match=why) as refused:
-        interchange.read_imported_answers(made[kind][0], came_from, path)
+        interchange.read_imported_answers(built_tests[kind][0], came_from, path)
     assert "line 2" in str(refused.value)
 
 
-def test_tables_of_another_test_are_refused(copied: Copied, tmp_path: Path) -> None:
-    test, folder = copied("pairs")
+def test_tables_of_another_test_are_rejected(copy_test: CopyTest, tmp_path: Path) -> None:
+    test, folder = copy_test("pairs")
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     good = {"Stem": "t0", "Participant": "p", "Response": "C01"}
     for change, why in (
-        ({"Stem": "t99"}, "line 2: 't99' is no trial"),
-        ({"Response": "C07"}, "no condition of trial t0"),
+        ({"Stem": "t99"}, "line 2: 't99' is not a trial"),
+        ({"Response": "C07"}, "not a condition of trial t0"),
     ):
         path = table(tmp_path / "r.csv", [{**good, **change}])
         with pytest.raises(FolderError, match=why):

@@ -1,4 +1,4 @@
-"""A test's folder is whole or absent, and nothing that anybody answered is ever lost."""
+"""A test's folder is complete or absent, and answers are never lost."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_a_folder_appears_when_all_is_in_it(tmp_path: Path) -> None:
+def test_folder_appears_when_complete(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "test"
     with create_test_folder(out, False) as folder:
         (folder / TEST_FILE).write_text("one")
@@ -42,7 +42,7 @@ def test_a_folder_appears_when_all_is_in_it(tmp_path: Path) -> None:
     assert names(tmp_path) == ["deep", "deep/test", f"deep/test/{TEST_FILE}"]
 
 
-def test_what_fails_leaves_nothing_and_what_was_there_as_it_was(tmp_path: Path) -> None:
+def test_failed_build_leaves_previous_folder_unchanged(tmp_path: Path) -> None:
     out = tmp_path / "test"
     make(out, "one")
     before = names(tmp_path)
@@ -52,10 +52,10 @@ def test_what_fails_leaves_nothing_and_what_was_there_as_it_was(tmp_path: Path) 
     assert (out / TEST_FILE).read_text() == "one"
 
 
-def test_a_test_is_replaced_wholly_and_only_when_asked(tmp_path: Path) -> None:
+def test_replacement_needs_overwrite(tmp_path: Path) -> None:
     out = tmp_path / "test"
     make(out, "one")
-    with pytest.raises(OutputError, match="exists: name another output or pass --overwrite"):
+    with pytest.raises(OutputError, match="exists: choose another output or pass --overwrite"):
         make(out, "two")
     assert (out / TEST_FILE).read_text() == "one"
     make(out, "two", overwrite=True)
@@ -63,12 +63,12 @@ def test_a_test_is_replaced_wholly_and_only_when_asked(tmp_path: Path) -> None:
     assert names(tmp_path)[0] == "test"
 
 
-def test_answers_are_never_replaced_even_those_that_came_meanwhile(tmp_path: Path) -> None:
+def test_answers_are_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "test"
     make(out, "one")
     AnswerDatabase(out / ANSWERS_FILE)
-    check_test_folder(out, overwrite=True)  # nobody has answered yet
-    with pytest.raises(OutputError, match="holds answers, which are never replaced"):
+    check_test_folder(out, overwrite=True)  # there are no answers yet
+    with pytest.raises(OutputError, match="contains answers, which are never replaced"):
         replace_while_it_is_answered(out)
     assert (out / TEST_FILE).read_text() == "one"
     with pytest.raises(OutputError, match="never replaced"):
@@ -76,14 +76,14 @@ def test_answers_are_never_replaced_even_those_that_came_meanwhile(tmp_path: Pat
     assert not [name for name in names(tmp_path) if name.startswith(".tonewood")]
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").touch()
-    with pytest.raises(OutputError, match="notes holds something else"):
+    with pytest.raises(OutputError, match="notes contains other files"):
         make(tmp_path / "notes", "one", overwrite=True)
     with pytest.raises(OutputError, match=r"mine\.txt is a file; a test needs a folder"):
         make(tmp_path / "notes" / "mine.txt", "one", overwrite=True)
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         make(tmp_path / "notes" / "mine.txt" / "deeper", "one")
     (tmp_path / "empty").mkdir()
     make(tmp_path / "empty", "one")

@@ -1,4 +1,4 @@
-"""Sessions that are forgotten, and clients that go, while something is done for them."""
+"""Sessions that are deleted, and clients that disconnect, during a request."""
 
 import asyncio
 from pathlib import Path
@@ -7,66 +7,66 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.studio.conftest import opened
+from tests.studio.conftest import upload_recording
 from tonewood.studio import job_queue, routes_media
 from tonewood.studio.app import create_secure_studio_app, create_studio_app
 from tonewood.studio.database import StudioJob
 from tonewood.studio.state import StudioState
 
 
-def test_forgotten_while_it_is_drawn(
-    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
+def test_session_deleted_during_tile_gives_404(
+    client: TestClient, studio_state: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = opened(client, take)
+    session = upload_recording(client, take)
     drawn = routes_media._cached_spectrogram_tile.__wrapped__
 
-    def slow(*given: Any) -> Any:
-        desk.database.delete_session(session["id"])
-        return drawn(*given)
+    def slow(*values: Any) -> Any:
+        studio_state.database.delete_session(session["id"])
+        return drawn(*values)
 
     monkeypatch.setattr(routes_media, "_cached_spectrogram_tile", slow)
     answer = client.get(f"/api/sessions/{session['id']}/tiles/input/mel/0/0")
     assert answer.status_code == 404
-    assert "no such session" in answer.json()["error"]
+    assert "session does not exist" in answer.json()["error"]
 
 
-def test_forgotten_before_it_is_sent(
-    client: TestClient, desk: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
+def test_session_deleted_before_sending_gives_404(
+    client: TestClient, studio_state: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = opened(client, take)
-    found = desk.database.get_session
+    session = upload_recording(client, take)
+    result = studio_state.database.get_session
 
     def forgotten(name: str) -> Any:
-        known = found(name)
+        known = result(name)
         monkeypatch.undo()
-        desk.database.delete_session(name)
+        studio_state.database.delete_session(name)
         return known
 
-    monkeypatch.setattr(desk.database, "get_session", forgotten)
+    monkeypatch.setattr(studio_state.database, "get_session", forgotten)
     answer = client.get(f"/api/sessions/{session['id']}/audio/input")
     assert answer.status_code == 404
 
 
-def test_a_file_that_is_missing_though_its_session_is_there_is_our_fault(
-    client: TestClient, desk: StudioState, take: Path
+def test_missing_file_of_existing_session_is_an_internal_error(
+    client: TestClient, studio_state: StudioState, take: Path
 ) -> None:
-    session = opened(client, take)
-    for path in (desk.database.folder / "sessions" / session["id"]).iterdir():
+    session = upload_recording(client, take)
+    for path in (studio_state.database.folder / "sessions" / session["id"]).iterdir():
         path.unlink()
     frank = TestClient(
-        create_secure_studio_app(desk),
+        create_secure_studio_app(studio_state),
         base_url="http://127.0.0.1:8765",
         raise_server_exceptions=False,
     )
     for path in ("audio/input", "waveform"):
         answer = frank.get(f"/api/sessions/{session['id']}/{path}")
         assert answer.status_code == 500
-        assert "in Tonewood itself" in answer.json()["error"]
+        assert "internal error in Tonewood" in answer.json()["error"]
     client.delete(f"/api/sessions/{session['id']}")
 
 
-def test_an_upload_that_breaks_off_leaves_nothing_and_no_fault(client: TestClient, desk: StudioState) -> None:
-    folder = desk.database.folder / "sessions"
+def test_aborted_upload_is_removed_without_error(client: TestClient, studio_state: StudioState) -> None:
+    folder = studio_state.database.folder / "sessions"
     before = sorted(folder.iterdir())
     coming = iter([
         {"type": "http.request", "body": b"RIFF" * 100, "more_body": True},
@@ -84,23 +84,23 @@ def test_an_upload_that_breaks_off_leaves_nothing_and_no_fault(client: TestClien
         "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http",
         "app": None, "root_path": "",
     }  # fmt: skip
-    asyncio.run(create_studio_app(desk)(scope, receive, send))
+    asyncio.run(create_studio_app(studio_state)(scope, receive, send))
     assert sorted(folder.iterdir()) == before
 
 
-def test_a_new_folder_has_a_plain_name(client: TestClient) -> None:
+def test_new_folder_needs_a_plain_name(client: TestClient) -> None:
     home = client.get("/api/places").json()
-    places = {it["name"]: it["id"] for it in home["folders"]}
+    places = {item["name"]: item["id"] for item in home["folders"]}
     for name in ("a\0b", "a\nb", "..", "a/b", "/tmp/a", ".hidden"):
-        asked = {"input": places["takes"], "output": home["id"], "model": "cello", "into": name}
-        answer = client.post("/api/batches", json=asked)
+        requests = {"input": places["takes"], "output": home["id"], "model": "cello", "into": name}
+        answer = client.post("/api/batches", json=requests)
         assert answer.status_code == 400, name
-        assert "is no plain name" in answer.json()["error"]
+        assert "is not a plain folder name" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("route", ["sound/input?start=0&stop=9&", "tiles/mask/log/0/0?"])
 @pytest.mark.parametrize("number", [2**53, 2**63, 2**64, 10**30])
-def test_an_edit_beyond_all_numbers(
+def test_huge_edit_number_is_rejected(
     client: TestClient, session: dict[str, Any], route: str, number: int
 ) -> None:
     answer = client.get(f"/api/sessions/{session['id']}/{route}edit={number}")
@@ -108,7 +108,7 @@ def test_an_edit_beyond_all_numbers(
 
 
 class _Undying:
-    """A process that takes its time to end."""
+    """A process that is still running after kill and join."""
 
     exitcode = None
 
@@ -120,11 +120,11 @@ class _Undying:
         raise ValueError("Cannot close a process while it is still running")
 
 
-def test_a_lane_outlives_a_process_that_does_not_end_at_once(
+def test_queue_survives_a_slow_process_and_unexpected_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[StudioJob] = []
-    lane = job_queue._WorkerQueue("test", told.append, lambda job: None)
+    reported: list[StudioJob] = []
+    lane = job_queue._WorkerQueue("test", reported.append, lambda job: None)
     lane.process = _Undying()
     lane._kill()
     assert lane.process is None
@@ -132,11 +132,11 @@ def test_a_lane_outlives_a_process_that_does_not_end_at_once(
     def work(job: StudioJob) -> Any:
         raise KeyError("what nobody foresaw")
 
-    monkeypatch.setattr(lane, "_work", work)
-    ones = [StudioJob(str(k), None, "whole", "queued", {}, {}, 0.0) for k in range(2)]
-    for job in ones:
+    monkeypatch.setattr(lane, "_execute", work)
+    jobs = [StudioJob(str(k), None, "whole", "queued", {}, {}, 0.0) for k in range(2)]
+    for job in jobs:
         lane.pending.put(job)
     lane.pending.put(None)
     lane.thread.join(20)
-    assert [job.state for job in ones] == ["failed", "failed"]
-    assert "in Tonewood itself" in ones[1].progress["error"]
+    assert [job.state for job in jobs] == ["failed", "failed"]
+    assert "internal error in Tonewood" in jobs[1].progress["error"]

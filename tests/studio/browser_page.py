@@ -1,4 +1,4 @@
-"""What tests in a browser wait for and measure."""
+"""Helpers of the browser tests: waits and measurements."""
 
 import io
 import time
@@ -11,8 +11,8 @@ import soundfile
 from tests.studio.conftest import LONGEST_WAIT_S, Live
 
 
-def until(page: Any, holds: Callable[[], bool], seconds: float = LONGEST_WAIT_S) -> None:
-    """Wait for something to hold; the page's policy forbids Playwright's own way."""
+def wait_until(page: Any, holds: Callable[[], bool], seconds: float = LONGEST_WAIT_S) -> None:
+    """Wait for a condition; the content security policy forbids Playwright's own wait."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holds():
@@ -21,30 +21,30 @@ def until(page: Any, holds: Callable[[], bool], seconds: float = LONGEST_WAIT_S)
     raise AssertionError("it never came to hold")
 
 
-def retold(page: Any, part: Any) -> None:
-    """Wait until a part of the page says something else."""
-    told = part.inner_text()
-    until(page, lambda: part.inner_text() != told)
+def wait_for_change(page: Any, part: Any) -> None:
+    """Wait until the text of an element changes."""
+    reported = part.inner_text()
+    wait_until(page, lambda: part.inner_text() != reported)
 
 
 def position(page: Any) -> float:
-    """Seconds that the page shows."""
+    """Return the position in seconds that the page shows."""
     return float(page.inner_text(".time b").split(":")[1])
 
 
-def played(page: Any, seconds: float) -> None:
-    """Wait until playing has passed a moment."""
-    until(page, lambda: position(page) > seconds)
+def wait_until_played(page: Any, seconds: float) -> None:
+    """Wait until playback has passed a position."""
+    wait_until(page, lambda: position(page) > seconds)
 
 
-def chosen(page: Any, folder: str) -> None:
-    """Choose the folder that the dialogue has gone to."""
-    until(page, lambda: folder in page.inner_text(".trail"))
+def choose_folder(page: Any, folder: str) -> None:
+    """Choose the folder that the dialogue shows."""
+    wait_until(page, lambda: folder in page.inner_text(".trail"))
     page.get_by_role("button", name="Choose this folder").click()
 
 
 def sound(live: Live, session: str) -> np.ndarray:
-    """The output as it is downloaded, (samples,)."""
+    """Return the first channel of the downloaded output."""
     with live.client() as client:
         answer = client.get(f"/api/sessions/{session}/take/audio?format=wav")
     samples, _ = soundfile.read(io.BytesIO(answer.content), always_2d=True)
@@ -53,14 +53,14 @@ def sound(live: Live, session: str) -> np.ndarray:
 
 
 def state(live: Live, session: str) -> dict[str, Any]:
-    """How a session stands."""
+    """Return the current state of a session."""
     with live.client() as client:
-        told: dict[str, Any] = client.get(f"/api/sessions/{session}/state").json()
-    return told
+        reported: dict[str, Any] = client.get(f"/api/sessions/{session}/state").json()
+    return reported
 
 
 def level_db(samples: np.ndarray, start_s: float, end_s: float, low: float, high: float) -> float:
-    """Level in a band between two moments."""
+    """Return the level in a band over a time range."""
     part = samples[int(start_s * 44_100) : int(end_s * 44_100)]
     power = np.abs(np.fft.rfft(part * np.hanning(len(part)))) ** 2
     hz = np.fft.rfftfreq(len(part), 1 / 44_100)

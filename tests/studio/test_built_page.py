@@ -1,4 +1,4 @@
-"""The page that is shipped was made of the sources that are here."""
+"""The built page in the package matches its sources."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from tonewood.studio.app import STATIC_FOLDER
 WEB = Path(__file__).parents[2] / "web"
 
 
-def test_the_built_page_is_that_of_the_sources() -> None:
+def test_built_page_matches_its_sources() -> None:
     if not WEB.is_dir():
         pytest.skip("no sources of the page here")
     hasher = hashlib.sha256()
@@ -21,17 +21,17 @@ def test_the_built_page_is_that_of_the_sources() -> None:
     ]
     for name in sorted(names):
         hasher.update(f"{name}\0".encode() + (WEB / name).read_bytes() + b"\0")
-    kept = (STATIC_FOLDER / "sources.sha256").read_text().strip()
-    assert hasher.hexdigest() == kept, "the page's sources changed: run `make studio`"
+    expected = (STATIC_FOLDER / "sources.sha256").read_text().strip()
+    assert hasher.hexdigest() == expected, "the page's sources changed: run `make studio`"
 
 
-def test_the_built_page_is_small_and_names_what_it_holds() -> None:
+def test_built_page_is_small_and_lists_licences() -> None:
     files = [path for path in STATIC_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 2**20
     assert "wavesurfer.js 8" in (STATIC_FOLDER / "licences.txt").read_text()
 
 
-def test_the_built_page_names_no_other_host() -> None:
+def test_built_page_refers_to_no_other_host() -> None:
     for path in STATIC_FOLDER.rglob("*"):
         if path.suffix in (".js", ".css", ".html"):
             text = path.read_text(encoding="utf-8").replace("http://www.w3.org/", "")

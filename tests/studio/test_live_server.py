@@ -1,4 +1,4 @@
-"""The studio as a process: events, many clients, a page that goes, a server that is killed."""
+"""The studio in a process: events, many clients, disconnecting pages, restart after a kill."""
 
 import json
 import time
@@ -10,52 +10,52 @@ from typing import Any
 
 import pytest
 
-from tests.studio.conftest import EXAMPLE, Live, ended, opened
+from tests.studio.conftest import EXAMPLE, Live, upload_recording, wait_for_job
 
 
 @contextmanager
 def events(live: Live, session: str) -> Iterator[Iterator[dict[str, Any]]]:
-    """Jobs that a page of a session is told of, from now on."""
+    """Yield the jobs that a session's page receives from now on."""
     with live.client() as client, client.stream("GET", f"/api/events?session={session}") as stream:
         lines = stream.iter_lines()
         assert next(lines) == ": hello"
         yield (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
 
 
-def test_a_search_is_told_step_by_step(live: Live) -> None:
-    told = []
+def test_search_reports_each_step(live: Live) -> None:
+    reported = []
     with live.client() as client:
-        session = opened(client, EXAMPLE)
+        session = upload_recording(client, EXAMPLE)
         with events(live, session["id"]) as page:
             client.post(f"/api/sessions/{session['id']}/enhance", json={})
             for job in page:
-                told.append(job)
+                reported.append(job)
                 if job["state"] == "done":
                     break
-    assert {job["state"] for job in told} <= {"queued", "running", "done"}
-    counts = [len(job["told"].get("steps", [])) for job in told]
+    assert {job["state"] for job in reported} <= {"queued", "running", "done"}
+    counts = [len(job["told"].get("steps", [])) for job in reported]
     assert counts == sorted(counts)
-    assert set(counts) == set(range(counts[-1] + 1))  # none, then one after the other
-    scores = [step["score"] for step in told[-1]["told"]["steps"]]
+    assert set(counts) == set(range(counts[-1] + 1))  # none first, then one at a time
+    scores = [step["score"] for step in reported[-1]["told"]["steps"]]
     assert scores[-1] < scores[0]
 
 
-def test_a_search_is_cancelled_when_its_page_goes(live: Live, lasting: Path) -> None:
+def test_search_is_cancelled_when_its_page_disconnects(live: Live, long_recording: Path) -> None:
     with live.client() as client:
-        session = opened(client, lasting)
-        asked = {"steps": 200}
+        session = upload_recording(client, long_recording)
+        requests = {"steps": 200}
         with events(live, session["id"]) as page:
-            job = client.post(f"/api/sessions/{session['id']}/enhance", json=asked).json()
+            job = client.post(f"/api/sessions/{session['id']}/enhance", json=requests).json()
             assert next(page)["kind"] == "enhance"
-        assert ended(client, job)["state"] == "cancelled"
-        # The next one is not held up by it.
+        assert wait_for_job(client, job)["state"] == "cancelled"
+        # The next job starts.
         again = client.post(f"/api/sessions/{session['id']}/enhance", json={"steps": 0}).json()
-        assert ended(client, again)["state"] == "done"
+        assert wait_for_job(client, again)["state"] == "done"
 
 
-def test_ten_clients_are_served_while_a_search_runs(live: Live, lasting: Path) -> None:
+def test_ten_clients_are_served_during_a_search(live: Live, long_recording: Path) -> None:
     with live.client() as client:
-        session = opened(client, lasting)
+        session = upload_recording(client, long_recording)
         base = f"/api/sessions/{session['id']}"
         job = client.post(f"{base}/enhance", json={"steps": 200}).json()
 
@@ -75,14 +75,14 @@ def test_ten_clients_are_served_while_a_search_runs(live: Live, lasting: Path) -
             assert list(pool.map(look, range(10))) == [[200] * 4] * 10
         assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "running"
         client.delete(f"/api/jobs/{job['id']}")
-        ended(client, job)
+        wait_for_job(client, job)
 
 
-def test_a_killed_server_comes_back_with_its_sessions(tmp_path: Path, root: Path) -> None:
+def test_killed_server_restarts_with_its_sessions(tmp_path: Path, root: Path) -> None:
     live = Live(tmp_path / "studio", root)
     note = {"id": "n", "seconds": 2, "hz": 900, "width_s": 1, "height_hz": 500, "gain_db": 6}
     with live.client() as client:
-        session = opened(client, EXAMPLE)
+        session = upload_recording(client, EXAMPLE)
         base = f"/api/sessions/{session['id']}"
         client.put(f"{base}/edit", json={"amount": 0.5, "notes": [note]})
         job = client.post(f"{base}/enhance", json={"steps": 200}).json()
@@ -92,9 +92,9 @@ def test_a_killed_server_comes_back_with_its_sessions(tmp_path: Path, root: Path
     live.start()
     try:
         with live.client() as client:
-            told = client.get(base).json()
-            assert told["state"]["edit"]["notes"][0]["gain_db"] == 6
-            assert told["state"]["undo"]
+            reported = client.get(base).json()
+            assert reported["state"]["edit"]["notes"][0]["gain_db"] == 6
+            assert reported["state"]["undo"]
             assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "interrupted"
             assert client.post(f"{base}/undo").json()["edit"]["amount"] == 1.0
             assert client.get(f"{base}/tiles/input/log/3/0").status_code == 200
@@ -102,14 +102,14 @@ def test_a_killed_server_comes_back_with_its_sessions(tmp_path: Path, root: Path
         live.stop()
 
 
-def test_a_damaged_database_is_told_in_one_line(run: Callable[..., Any], tmp_path: Path) -> None:
+def test_damaged_database_is_reported_in_one_line(run: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "studio.db").write_text("no database, whatever its name says " * 40)
     ran = run("studio", "--no-browser", "--folder", tmp_path)
     assert ran.code == 1
-    assert "cannot keep sessions" in ran.err
+    assert "cannot store sessions" in ran.err
 
 
-def test_beyond_this_machine_the_address_has_a_token(tmp_path: Path, root: Path) -> None:
+def test_address_for_other_machines_has_a_token(tmp_path: Path, root: Path) -> None:
     live = Live(tmp_path / "studio", root, "--host", "0.0.0.0")
     try:
         place, token = live.url.split("?token=")
@@ -125,7 +125,7 @@ def test_beyond_this_machine_the_address_has_a_token(tmp_path: Path, root: Path)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         (("--port", "99999"), "port"),
         (("-m", "nothing.tonewood"), "neither a model file nor a bundled model"),
@@ -133,10 +133,10 @@ def test_beyond_this_machine_the_address_has_a_token(tmp_path: Path, root: Path)
         (("--host", "256.256.256.256", "--port", "0"), "cannot serve at"),
     ],
 )
-def test_a_wrong_call_is_told_in_one_line(
-    run: Callable[..., Any], tmp_path: Path, options: tuple[str, ...], told: str
+def test_invalid_options_are_reported_in_one_line(
+    run: Callable[..., Any], tmp_path: Path, options: tuple[str, ...], reported: str
 ) -> None:
     ran = run("studio", "--no-browser", "--folder", tmp_path / "s", *options)
     assert ran.code in (1, 2)
-    assert told in ran.err
+    assert reported in ran.err
     assert ran.out == ""

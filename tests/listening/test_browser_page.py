@@ -1,4 +1,4 @@
-"""The page in a real browser; skipped, saying so, where there is none."""
+"""The page in a browser; skipped if the machine has none."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from tonewood.listening.database import AnswerDatabase, list_participants
 from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest
 from tonewood.listening.server import create_listening_app
 
-Made = tuple[ListeningTest, Path]
-Copied = Callable[[str], Made]
+BuiltTest = tuple[ListeningTest, Path]
+CopyTest = Callable[[str], BuiltTest]
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def browser() -> Iterator[Any]:
     if place is None:
         pytest.skip("no Chromium here: install it to test the page in a browser")
     with api.sync_playwright() as player:
-        made = player.chromium.launch(executable_path=place, args=["--no-sandbox"])
-        yield made
-        made.close()
+        built_tests = player.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield built_tests
+        built_tests.close()
 
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Serve a test in this process and open its page; every request and fault is noted."""
+    """Serve a test in this process and open its page; requests and errors are recorded."""
     import uvicorn
 
     servers, contexts = [], []
@@ -51,7 +51,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.faults, page.asked = [], []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on("console", lambda it: it.type == "error" and page.faults.append(it.text))
+        page.on("console", lambda item: item.type == "error" and page.faults.append(item.text))
         page.on("request", lambda request: page.asked.append(request.url))
         page.goto(web.server_url("127.0.0.1", port, test.access_token))
         return page
@@ -85,8 +85,8 @@ def next_screen(page: Any, act: Callable[[], None]) -> None:
     )
 
 
-def test_a_whole_test_by_keyboard_alone(copied: Copied, visit: Callable[..., Any]) -> None:
-    test, folder = copied("pairs")
+def test_whole_test_works_by_keyboard(copy_test: CopyTest, visit: Callable[..., Any]) -> None:
+    test, folder = copy_test("pairs")
     page = visit(test, folder)
     page.wait_for_selector("#agreed")
     page.keyboard.press("Tab")
@@ -102,7 +102,7 @@ def test_a_whole_test_by_keyboard_alone(copied: Copied, visit: Callable[..., Any
         page.wait_for_selector('.sound[aria-label="Play A"][aria-pressed=true]')
         page.keyboard.press("b")
         page.wait_for_selector('.sound[aria-label="Play B"][aria-pressed=true]')
-        assert following.is_disabled()  # heard, and not answered
+        assert following.is_disabled()  # played, but not answered
         if number % 2:
             page.keyboard.press("Shift+B")
         else:
@@ -114,18 +114,18 @@ def test_a_whole_test_by_keyboard_alone(copied: Copied, visit: Callable[..., Any
     (person,) = list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))
     assert person.finished
     assert page.inner_text(".code") == person.code
-    assert [it.value for it in person.responses] == ["B"] * len(person.responses)
+    assert [item.value for item in person.responses] == ["B"] * len(person.responses)
     assert page.faults == []
     origin = page.url.rstrip("/")
-    assert all(it.startswith((origin, "data:")) for it in page.asked)
+    assert all(item.startswith((origin, "data:")) for item in page.asked)
 
 
-def test_switching_is_synchronous_and_leaves_no_gap(copied: Copied, visit: Callable[..., Any]) -> None:
-    test, folder = copied("pairs")
+def test_switching_between_sounds_is_synchronous(copy_test: CopyTest, visit: Callable[..., Any]) -> None:
+    test, folder = copy_test("pairs")
     page = visit(test, folder)
     page.wait_for_selector("#agreed")
     # The page's own player in an offline context: a ramp by A, twice the ramp by B, switched.
-    found = page.evaluate(
+    result = page.evaluate(
         """async () => {
           const { Player } = await import("./player.js");
           const rate = 44100, length = rate;
@@ -151,33 +151,33 @@ def test_switching_is_synchronous_and_leaves_no_gap(copied: Copied, visit: Calla
           return { begins, out: Array.from(out), switches: player.switches };
         }"""
     )
-    out, begins = found["out"], found["begins"]
+    out, begins = result["out"], result["begins"]
     rate = 44_100
     ramp = [(k - begins + 1) / (4 * rate) for k in range(rate)]
     switched = next(k for k in range(begins, rate) if out[k] > 1.001 * ramp[k] + 1e-6)
     assert abs(switched - 0.5 * rate) < 200
     after = switched + round(0.006 * rate)
     assert max(abs(out[k] - ramp[k]) for k in range(begins, switched - 1)) < 1e-5
-    # The same moment goes on under the other condition, to the sample.
+    # The other condition continues at the same sample.
     assert max(abs(out[k] - 2 * ramp[k]) for k in range(after, rate)) < 1e-5
     assert all(out[k] >= 0.99 * ramp[k] for k in range(switched, after))
-    assert found["switches"] == 1
+    assert result["switches"] == 1
 
 
-def test_a_closed_tab_comes_back_to_its_place(copied: Copied, visit: Callable[..., Any]) -> None:
-    test, folder = copied("mushra")
+def test_closed_tab_continues_at_its_screen(copy_test: CopyTest, visit: Callable[..., Any]) -> None:
+    test, folder = copy_test("mushra")
     page = visit(test, folder, color_scheme="dark")
     page.wait_for_selector("#agreed")
     begin(page)
     page.wait_for_selector(".rating input")
     for name in ("A", "B"):
-        with page.expect_response(lambda it: it.request.method == "PUT"):
+        with page.expect_response(lambda item: item.request.method == "PUT"):
             page.get_by_label(f"Rating of {name}").fill("30")
     page.keyboard.press("d")
-    with page.expect_response(lambda it: it.request.method == "PUT"):
+    with page.expect_response(lambda item: item.request.method == "PUT"):
         page.keyboard.press("ArrowUp")
     page.keyboard.press("r")
-    page.keyboard.press("ArrowUp")  # nothing is rated while the reference is heard
+    page.keyboard.press("ArrowUp")  # no rating while the reference plays
     again = page.context.new_page()
     page.close()
     again.goto(page.url)
@@ -187,8 +187,8 @@ def test_a_closed_tab_comes_back_to_its_place(copied: Copied, visit: Callable[..
     assert again.locator("output").all_inner_texts()[:4] == ["30", "30", "–", "51"]
 
 
-def test_who_wants_to_is_forgotten(copied: Copied, visit: Callable[..., Any]) -> None:
-    test, folder = copied("pairs")
+def test_listener_can_delete_all_answers(copy_test: CopyTest, visit: Callable[..., Any]) -> None:
+    test, folder = copy_test("pairs")
     page = visit(test, folder)
     page.wait_for_selector("#agreed")
     begin(page)
@@ -204,10 +204,10 @@ EVIL = "\"'><img src=x onerror=ran=1><svg onload=ran=1>"
 INJECTED = "[typeof ran, document.querySelectorAll('img[src=x], svg[onload]').length]"
 
 
-def test_markup_in_titles_questions_and_consent_is_text(copied: Copied, visit: Callable[..., Any]) -> None:
-    test, folder = copied("pairs")
+def test_markup_in_titles_and_consent_is_escaped(copy_test: CopyTest, visit: Callable[..., Any]) -> None:
+    test, folder = copy_test("pairs")
     (folder / CONSENT_FILE).write_text(f"Listen {EVIL}", encoding="utf-8")
-    # Without its policy, so that the page has to be right by itself.
+    # The content security policy is bypassed: the page itself must be safe.
     page = visit(test.model_copy(update={"title": EVIL, "question": EVIL}), folder, bypass_csp=True)
     page.wait_for_selector("#agreed")
     assert EVIL in page.inner_text("body")
@@ -221,8 +221,10 @@ def test_markup_in_titles_questions_and_consent_is_text(copied: Copied, visit: C
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_can_be_read(copied: Copied, visit: Callable[..., Any], scheme: str) -> None:
-    test, folder = copied("mushra")
+def test_page_fits_a_phone_with_sufficient_contrast(
+    copy_test: CopyTest, visit: Callable[..., Any], scheme: str
+) -> None:
+    test, folder = copy_test("mushra")
     page = visit(test, folder, color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 700})
     page.wait_for_selector("#agreed")

@@ -1,4 +1,4 @@
-"""Names, titles and cards that hold markup are shown as what they are, and nothing of them runs.
+"""Markup in names, titles and model cards is shown as text and never runs.
 
 The content security policy would stop a script too; it is bypassed here, so that the page has to
 be right by itself.
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import soundfile
 
-from tests.studio.conftest import EXAMPLE, MODEL, Live, ended
-from tests.studio.page import until
+from tests.studio.browser_page import wait_until
+from tests.studio.conftest import EXAMPLE, MODEL, Live, wait_for_job
 from tonewood.model.model import load_model
 
 EVIL = "\"'><img src=x onerror=ran=1><svg onload=ran=1>{{7*7}}${7*7}"
@@ -23,7 +23,7 @@ INJECTED = "[typeof ran, document.querySelectorAll('img[src=x], svg[onload], scr
 
 @pytest.fixture
 def hostile(live: Live, root: Path) -> Iterator[str]:
-    """A model with such a card, a folder of such names and a session of such a title; its id."""
+    """Create a model card, folder names and a session title with markup; return the session's id."""
     studio = Path(live.command[live.command.index("--folder") + 1])
     model = load_model(MODEL)
     card = model.card.model_copy(
@@ -46,18 +46,20 @@ def hostile(live: Live, root: Path) -> Iterator[str]:
         session = answer.json()["id"]
         client.put(f"/api/sessions/{session}/model", json={"model": "evil"})
         job = client.post(f"/api/sessions/{session}/enhance", json={"steps": 0, "force": True})
-        assert ended(client, job.json())["state"] == "done"
+        assert wait_for_job(client, job.json())["state"] == "done"
         yield session
         client.delete(f"/api/sessions/{session}")
     (studio / "models" / "evil.tonewood").unlink()
     shutil.rmtree(folder)
 
 
-def test_markup_in_names_and_cards_is_text(visit: Callable[..., Any], live: Live, hostile: str) -> None:
+def test_markup_in_names_and_model_cards_is_escaped(
+    visit: Callable[..., Any], live: Live, hostile: str
+) -> None:
     page = visit(bypass_csp=True)
 
-    def harmless(told: str) -> None:
-        until(page, lambda: told in page.inner_text("body"))
+    def harmless(reported: str) -> None:
+        wait_until(page, lambda: reported in page.inner_text("body"))
         page.wait_for_timeout(200)
         assert page.evaluate(INJECTED) == ["undefined", 0]
 
@@ -70,14 +72,14 @@ def test_markup_in_names_and_cards_is_text(visit: Callable[..., Any], live: Live
     page.get_by_role("button", name="Choose the folder of recordings").click()
     harmless(EVIL)
     page.locator(".places").get_by_role("button", name="onerror").first.click()
-    until(page, lambda: EVIL in page.inner_text(".trail"))
+    wait_until(page, lambda: EVIL in page.inner_text(".trail"))
     harmless(EVIL)
     page.goto(f"{live.url}#/train")
     page.wait_for_timeout(300)
     assert page.evaluate(INJECTED) == ["undefined", 0]
 
 
-def test_what_is_downloaded_is_no_page(live: Live, hostile: str) -> None:
+def test_downloads_are_not_rendered_as_pages(live: Live, hostile: str) -> None:
     with live.client() as client:
         base = f"/api/sessions/{hostile}"
         for path in ("take/audio", "take/recipe", "take/session", "take/certificate"):

@@ -1,0 +1,133 @@
+"""Editing in a browser: notes, regions and searches, by pointer and keyboard, in two tabs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.studio.browser_page import position, state, wait_for_change, wait_until
+from tests.studio.conftest import Live
+
+
+def test_note_is_edited_by_keyboard(visit: Callable[..., Any], live: Live, enhanced_session: str) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page.get_by_role("button", name="Add a note").focus()
+    page.keyboard.press("Enter")
+    note = page.locator(".note")
+    note.wait_for()
+    reported = [note.get_attribute("aria-label")]
+    for key in ("ArrowRight", "ArrowUp", "Shift+ArrowRight", "-", "p", "m"):
+        note.press(key)
+        wait_until(page, lambda: note.get_attribute("aria-label") != reported[-1])
+        reported.append(note.get_attribute("aria-label"))
+    assert "pinned, muted" in reported[-1]
+    assert "+5.0 dB" in reported[-1]
+    assert reported[1].split(",")[1] != reported[0].split(",")[1]
+    note.press("Delete")
+    wait_until(page, lambda: page.locator(".note").count() == 0)
+
+
+def test_region_is_moved_by_label_and_edited_by_keyboard(
+    visit: Callable[..., Any], live: Live, enhanced_session: str
+) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page.wait_for_selector(".overview > div")
+    page.get_by_role("button", name="Add an area").click()
+    area = page.locator(".area")
+    reported = [area.get_attribute("aria-label")]
+    assert "all of it, 2.00 kHz–20.0 kHz" in reported[0]
+    for key in ("-", "ArrowDown", "Shift+ArrowUp", "Shift+ArrowLeft"):
+        area.press(key)
+        wait_until(page, lambda: area.get_attribute("aria-label") != reported[-1])
+        reported.append(area.get_attribute("aria-label"))
+    assert "45 %" in reported[1]
+    assert "all of it" not in reported[-1]
+    box = page.locator(".area .gain").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 5, box["y"] + 65, steps=3)
+    page.mouse.up()
+    wait_until(page, lambda: area.get_attribute("aria-label") != reported[-1])
+    # Below the label, a click still moves the position.
+    whole = page.locator(".layer").bounding_box()
+    page.mouse.click(whole["x"] + whole["width"] / 2, whole["y"] + 0.3 * whole["height"])
+    wait_until(page, lambda: position(page) > 4)
+    area.press("Delete")
+    wait_until(page, lambda: page.locator(".area").count() == 0)
+
+
+def test_slider_keeps_focus_during_updates(
+    visit: Callable[..., Any], live: Live, enhanced_session: str
+) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page.get_by_role("button", name="Add a note").click()
+    slider = page.locator(".notes input")
+    width = slider.bounding_box()["width"]
+    slider.hover(position={"x": 0.6 * width, "y": 5})  # waits until it stops moving
+    page.mouse.down()
+    node, box = slider.element_handle(), slider.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    # Meanwhile the previous edit is rendered and reported.
+    wait_until(page, lambda: (now := state(live, enhanced_session))["whole"] and now["edit"]["notes"])
+    wait_until(page, lambda: "examined" not in page.inner_text(".certificate"))
+    page.mouse.move(box["x"] + 0.75 * box["width"], middle, steps=3)
+    assert page.evaluate("it => it === document.querySelector('.notes input')", node)
+    page.mouse.up()
+    note = page.locator(".note")
+    wait_until(page, lambda: "+1" in note.get_attribute("aria-label"))
+    note.press("Delete")
+    wait_until(page, lambda: page.locator(".note").count() == 0)
+
+
+def test_two_tabs_show_the_same_edit(visit: Callable[..., Any], live: Live, enhanced_session: str) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced_session}")
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.wait_for_selector(".overview > div")
+    page.get_by_role("button", name="Add an area").click()
+    wait_until(other, lambda: other.locator(".area").count() == 1)
+    other.keyboard.press("Control+z")
+    wait_until(page, lambda: page.locator(".area").count() == 0)
+
+
+def test_search_again_keeps_pinned_notes(
+    visit: Callable[..., Any], live: Live, enhanced_session: str
+) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page.get_by_role("button", name="Add a note").click()
+    page.locator(".note").press("p")
+    wait_until(page, lambda: "pinned" in page.locator(".note").get_attribute("aria-label"))
+    before = state(live, enhanced_session)["found"]
+    page.get_by_role("button", name="Search again").click()
+    wait_until(page, lambda: state(live, enhanced_session)["found"] != before)
+    wait_until(page, lambda: page.locator(".progress-slot > *").count() == 0)
+    assert page.locator(".note").count() == 1
+    page.locator(".note").press("Delete")
+    wait_until(page, lambda: page.locator(".note").count() == 0)
+
+
+def test_cancel_button_keeps_focus_during_progress(
+    visit: Callable[..., Any], live: Live, long_recording: Path
+) -> None:
+    page = visit()
+    page.set_input_files("input[type=file]", long_recording)
+    page.wait_for_selector(".session")
+    session = page.url.rsplit("/", 1)[1]
+    with live.client() as client:
+        requests = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
+        assert requests.is_success, requests.text
+    figure = page.locator(".progress-slot .figure")
+    wait_until(page, lambda: figure.count() == 1 and "score" in figure.inner_text())
+    cancel = page.get_by_role("button", name="Cancel")
+    cancel.hover()  # waits until it stops moving
+    page.mouse.down()
+    node = cancel.element_handle()
+    for _ in range(3):
+        wait_for_change(page, figure)
+    assert page.evaluate("it => it === document.querySelector('.progress-slot button')", node)
+    page.mouse.up()
+    page.wait_for_selector("text=Cancelled; nothing was changed.")
