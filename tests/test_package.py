@@ -48,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_contains_exactly_the_package(package: ModuleType, wheel: Path) -> None:
-    assert package.faults(wheel) == []
+    assert package.check_wheel(wheel) == []
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_faults_of_a_wheel_are_found(
                 new.writestr(name, old.read(name))
         if add:
             new.writestr(add, "")
-    assert [it for it in package.faults(spoilt) if said in it] == package.faults(spoilt) != []
+    assert [it for it in package.check_wheel(spoilt) if said in it] == package.check_wheel(spoilt) != []
 
 
 def test_wheel_metadata_is_complete(wheel: Path) -> None:
