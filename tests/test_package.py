@@ -56,8 +56,8 @@ def test_wheel_contains_exactly_the_package(package: ModuleType, wheel: Path) ->
     [
         ("tonewood/studio/static/index.html", None, "index.html is missing"),
         ("tonewood/dsp/filterbank.py", None, "filterbank.py is missing"),
-        (None, "tests/test_api.py", "no part of the package"),
-        (None, "tonewood/cello.ipynb", "no part of the package"),
+        (None, "tests/test_api.py", "not part of the package"),
+        (None, "tonewood/cello.ipynb", "not part of the package"),
     ],
 )
 def test_faults_of_a_wheel_are_found(
