@@ -1,4 +1,4 @@
-"""Progress in the terminal: events of the workflow → rich bars on standard error."""
+"""Progress displays: draw workflow events as rich progress bars on standard error."""
 
 import sys
 import time
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 class _ProgressDisplay:
-    """Bars on standard error while a block runs; nothing where that is no terminal.
+    """Base class: progress bars on standard error, and nothing if that is not a terminal.
 
-    Nothing may be printed while bars stand: `clear` takes them away first.
+    Call `clear` before printing, because bars and text would overwrite each other.
     """
 
     def __init__(self, *, transient: bool) -> None:
@@ -49,7 +49,7 @@ class _ProgressDisplay:
         self.clear()
 
     def clear(self) -> None:
-        """Stop drawing: transient bars vanish, others stay as they are; new ones start afresh."""
+        """Stop drawing: transient bars disappear, others stay on the screen."""
         if self.progress is not None:
             self.progress.stop()
         self.progress, self.tasks = None, {}
@@ -58,8 +58,8 @@ class _ProgressDisplay:
         if not sys.stderr.isatty():
             return
         if self.progress is None:
-            # rich would by default take over both streams while bars stand, and so send to the
-            # terminal what was meant for a file or a pipe.
+            # By default rich redirects both streams to the terminal while bars are visible, which
+            # would take output away from a file or a pipe.
             self.progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -90,7 +90,7 @@ class _ProgressDisplay:
 
 
 class AuditDisplay(_ProgressDisplay):
-    """Recordings listened to."""
+    """Progress of an audit."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
@@ -101,7 +101,7 @@ class AuditDisplay(_ProgressDisplay):
 
 
 class TrainingDisplay(_ProgressDisplay):
-    """Recordings read, then scorer and judge with their held-out accuracy."""
+    """Progress of a training: recordings, then networks with their held-out accuracy."""
 
     def __init__(self) -> None:
         super().__init__(transient=False)
@@ -130,7 +130,7 @@ class TrainingDisplay(_ProgressDisplay):
 
 
 class SearchDisplay(_ProgressDisplay):
-    """Recordings read, then sizes done and the size at work."""
+    """Progress of the search for a scorer size."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
@@ -182,9 +182,9 @@ class FilesDisplay(_ProgressDisplay):
 
 
 class BatchDisplay(_ProgressDisplay):
-    """Bars of a batch: files with speed and time left, and steps of the file at work.
+    """Progress of a batch: files with speed and time left, and search steps of the current file.
 
-    Without a terminal, a line a minute.
+    Without a terminal, one line per minute.
 
     Parameters
     ----------
@@ -248,20 +248,20 @@ def _format_pace(progress: "BatchProgress") -> str:
 
 
 class LevelMeterDisplay(_ProgressDisplay):
-    """Meters of what comes and goes."""
+    """Level meters of input and output."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
         self.live_view: Live | None = None
 
     def clear(self) -> None:
-        """Take the meters away."""
+        """Remove the meters."""
         if self.live_view is not None:
             self.live_view.stop()
         self.live_view = None
 
     def show(self, levels: "BlockLevels", controls: "LiveControls") -> None:
-        """Draw one block's levels; the terminal is repainted a few times a second."""
+        """Draw the levels of one block."""
         if not sys.stderr.isatty():
             return
         if self.live_view is None:
@@ -283,11 +283,11 @@ class LevelMeterDisplay(_ProgressDisplay):
 
 
 def level_bar(level_db: float, width: int = 40) -> str:
-    """Bar from -60 to 0 dB.
+    """Return a text bar from -60 to 0 dB.
 
     Examples
     --------
-    >>> meter(-30.0, 8)
+    >>> level_bar(-30.0, 8)
     '████    '
     """
     share = min(max((level_db + 60) / 60, 0.0), 1.0)
