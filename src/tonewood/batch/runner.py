@@ -60,7 +60,7 @@ def start_workers(workers: int | None, scheduler: str | None) -> "DaskWorkers | 
     if workers is None and scheduler is None:
         return None
     if workers is not None and scheduler is not None:
-        raise CallError("--workers and --scheduler cannot be used together: leave one out")
+        raise CallError("--workers and --scheduler cannot be used together: use one of them")
     if workers is not None and workers < 1:
         raise CallError(f"--workers is {workers}: give 1 or more")
     try:
