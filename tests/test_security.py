@@ -14,7 +14,7 @@ from tonewood.model.model_file import read_model_file
 
 SOURCE = Path(__file__).parents[1] / "src" / "tonewood"
 # Dask's messages between a client and its own workers, which no file holds.
-OWN_MESSAGES = SOURCE / "workflow" / "cluster.py"
+OWN_MESSAGES = SOURCE / "batch" / "dask_backend.py"
 RUNS = {"eval", "exec", "compile", "__import__"}
 UNPICKLES = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 

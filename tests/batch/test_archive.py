@@ -309,7 +309,7 @@ def test_table_of_another_run_is_refused_without_overwrite(
 
 def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
     place = tmp_path / "t.parquet"
-    with ResultsTable(place, {"a": 1}), pytest.raises(OutputError, match="another run writes"):
+    with ResultsTable(place, {"a": 1}), pytest.raises(OutputError, match="another run is writing"):
         ResultsTable(place, {"a": 1}).__enter__()
 
 
