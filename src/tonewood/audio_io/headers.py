@@ -186,6 +186,8 @@ def iter_container_chunks(
         offset += -offset % alignment
 
 
+# --- Chunks with tags and cue points
+
 MAX_CHUNK_BYTES = 16 * 2**20  # a cover is smaller
 _CONTAINER_FAMILIES = {
     b"RIFF": "wav", b"RF64": "wav", b"BW64": "wav", b"riff": "wav", b"RIFX": "rifx",

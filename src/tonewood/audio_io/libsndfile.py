@@ -158,6 +158,8 @@ def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate:
     return None
 
 
+# --- Decoding and encoding
+
 # libsndfile's Vorbis encoder puts a whole write on the stack, so that a long one crashes.
 ENCODE_BLOCK_FRAMES = 16_384
 # Fixed, because a header may declare terabytes: memory grows only with the decoded samples.

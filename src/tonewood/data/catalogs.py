@@ -130,6 +130,8 @@ def _iter_dataset_tracks(data: Any, known: KnownDataset, home: Path) -> Iterator
         yield CatalogTrack(path, None if session is None else str(session).strip(), fields)
 
 
+# --- WebDataset shards
+
 _MAX_LABEL_BYTES = 2**20  # a label has a few bytes; without a limit, an archive could fill the memory
 
 
@@ -233,6 +235,8 @@ def _parse_shard_fields(shard: Path, name: str, suffix: str, content: bytes) -> 
         ) from None
     return {key: str(value) for key, value in values.items() if isinstance(value, str | int | float)}
 
+
+# --- Manifests
 
 _T = TypeVar("_T")
 _MAX_SHOWN_VALUES = 8  # of a field, in a message

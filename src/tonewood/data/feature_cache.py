@@ -218,6 +218,8 @@ def _read_cache_entry(path: Path) -> CachedFeatures | None:
         return None
 
 
+# --- Extraction
+
 _EXTRACT_FRAMES = 2048  # a multiple of `PITCH_HOP_RATIO`, so that every chunk starts on a long frame
 
 

@@ -217,6 +217,8 @@ def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, d
         raise FolderError(f"{printable(table)} is not a CSV table in UTF-8: save it as one") from None
 
 
+# --- Recordings of a folder or manifest
+
 FolderOrManifest = Path | ManifestSide
 """Recordings of one side."""
 

@@ -41,7 +41,8 @@ def fit_normalization(
     if "level" in kinds:
         loudness = float(np.median([quality.loudness for quality in [*reference, *source]]))
     if "bandwidth" in kinds:
-        cutoff = min(_lower_percentile([quality.cutoff_hz for quality in side], 10) for side in sides)
+        hz = [[quality.cutoff_hz for quality in side] for side in sides]
+        cutoff = min(float(np.percentile(of_side, 10, method="lower")) for of_side in hz)
     if "noise" in kinds:
         floors = []
         for side in sides:
@@ -180,10 +181,6 @@ def _extrapolate_bands(bands_db: FloatArray) -> FloatArray:
 
 def _loudness_gain_db(quality: RecordingQuality, loudness: float | None) -> float:
     return 0.0 if loudness is None else loudness - quality.loudness
-
-
-def _lower_percentile(values: Sequence[float], percent: float) -> float:
-    return float(np.percentile(values, percent, method="lower"))
 
 
 def _highest_floor_decile(floors: FloatArray) -> FloatArray:
