@@ -28,16 +28,10 @@ _ANALYSIS_LIMIT_HZ = 8_000.0  # half of the scorer's sample rate
 
 
 class ConfoundFeature(NamedTuple):
-    """One number measured on a recording.
+    """One number measured on a recording; `extract` returns None if it is unknown.
 
-    Attributes
-    ----------
-    label : str
-        Name and unit.
-    min_difference : float
-        Smallest difference that matters, in the unit, or in octaves if `log_scale`.
-    extract : callable
-        Returns the number, or None if it is unknown.
+    `min_difference` is the smallest one that matters, in the unit of the label, or in octaves if
+    `log_scale`.
     """
 
     label: str
@@ -151,7 +145,7 @@ CONFOUNDS = (
     ),
     Confound(
         "codec",
-        # An offset of 0.05 % keeps the logarithm of recordings without dropouts finite.
+        # 0.05 % keeps the logarithm of recordings without dropouts finite.
         (
             ConfoundFeature(
                 "spectral dropouts above 4 kHz, %", 1.0, lambda f: 100 * f.traces.holes + 0.05, log_scale=True
@@ -222,14 +216,9 @@ CONFOUNDS = (
 def audit_folders(
     reference: Path, source: Path, settings: ModelSettings
 ) -> Iterator[AuditProgress | AuditResult]:
-    """Audit two folders; yield the progress and, last, the `AuditResult`.
+    """Audit two folders for a training; yield the progress and, last, the `AuditResult`.
 
-    Parameters
-    ----------
-    reference, source : Path
-        Folders; their recordings need not correspond.
-    settings : ModelSettings
-        Settings of the training that the audit is for.
+    The recordings of the folders need not correspond.
 
     Raises
     ------
@@ -318,6 +307,7 @@ def _complete_finding(
             "reference": tuple(_feature_median(feature, reference) for feature in confound.features),
             "source": tuple(_feature_median(feature, source) for feature in confound.features),
             "heard": audible,
+            # What the scorer does not analyse cannot mislead it.
             "verdict": "beware" if finding.verdict == "confounded" and not audible else finding.verdict,
         }
     )
@@ -343,5 +333,5 @@ def _feature_median(feature: ConfoundFeature, recordings: Sequence[AuditFeatures
 
 def _feature_column(feature: ConfoundFeature, recordings: Sequence[AuditFeatures]) -> FloatArray:
     values = feature_values(feature, recordings)
-    # maximum keeps NaN (unknown) and makes zero finite
+    # np.maximum keeps NaN, an unknown value, and makes the logarithm of 0 finite.
     return np.log2(np.maximum(values, 1e-9)) if feature.log_scale else values

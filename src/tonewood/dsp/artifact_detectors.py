@@ -176,7 +176,7 @@ class HumDetector:
         """Add samples (samples,)."""
         self._samples += len(block)
         frames = self._splitter.push(block)
-        # One at a time: they overlap, and squared they would be in memory twice and more.
+        # One at a time: squared frames are doubles and overlap, four times the memory of the block.
         self._energy.append(np.array([np.square(frame, dtype=np.float64).mean() for frame in frames]))
 
     def second_pass(self) -> "HumLines | None":
@@ -195,12 +195,7 @@ class HumDetector:
 class HumLines:
     """Second pass of hum detection: spectral lines at multiples of 50 and 60 Hz in quiet windows.
 
-    Parameters
-    ----------
-    window : int
-        Samples; windows overlap by half.
-    quiet : array [window]
-        Indices of the windows.
+    Windows of `window` samples overlap by half; `quiet` [window] are the indices of those to analyse.
     """
 
     def __init__(self, rate: int, window: int, quiet: NDArray[np.int64]) -> None:
@@ -234,13 +229,8 @@ class HumLines:
 class ClippedPeaks:
     """Count of clipped peaks: at least three equal samples near the peak, with a sharp corner.
 
-    Channels whose peak is below -26 dBFS are skipped: there a step of 16 bits is as large as a
-    corner.
-
-    Parameters
-    ----------
-    peaks : float32 array [channel]
-        Of the whole recording.
+    `peaks` [channel] are those of the whole recording. Channels whose peak is below -26 dBFS are
+    skipped: there a step of 16 bits is as large as a corner.
     """
 
     def __init__(self, peaks: Samples) -> None:
@@ -266,10 +256,8 @@ class ClippedPeaks:
 
 
 def _dip_depth_db(level: FloatArray) -> FloatArray:
-    """Return how far each cell [band, frame] lies below its band both before and after, dB.
-
-    The first and the last 100 ms are left out: nothing precedes or follows them.
-    """
+    """Return how far each cell [band, frame] lies below its band both before and after, dB."""
+    # The first and the last 100 ms are left out, where np.roll wraps around.
     lags = np.arange(_NEAREST_FRAMES, _FARTHEST_FRAMES + 1)
     before = np.max([np.roll(level, k, axis=1) for k in lags], axis=0)
     after = np.max([np.roll(level, -k, axis=1) for k in lags], axis=0)

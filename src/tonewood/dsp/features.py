@@ -45,17 +45,7 @@ _MARGIN_FRAMES = 26  # the filters of loudness and of resampling have settled af
 
 
 class ReferenceLevels(NamedTuple):
-    """Levels of a whole recording, to which those of its frames relate.
-
-    Parameters
-    ----------
-    mean_db : float
-        Mean power of the frames.
-    loudest_db : float
-        Level of the loudest frame.
-    pitch_power : float
-        Largest power in any pitch bin.
-    """
+    """Mean and loudest frame level of a whole recording, and its largest power in any pitch bin."""
 
     mean_db: float
     loudest_db: float
@@ -88,13 +78,7 @@ class Features(NamedTuple):
 
 
 class CompactFeatures(NamedTuple):
-    """Features as they are stored: the fine structure once a long frame.
-
-    Parameters
-    ----------
-    rows_db : Tensor [row, frame]
-    long_db : Tensor [pitch, long frame]
-    """
+    """Features as they are stored: levels [row, frame], fine structure [pitch, long frame], dB."""
 
     rows_db: Tensor
     long_db: Tensor
@@ -131,12 +115,8 @@ def compute_chunk_features(
 ) -> tuple[Tensor, Tensor]:
     """Return rows [row, frame] and pitch power [pitch, long frame] of a chunk's core, on `device`.
 
-    Parameters
-    ----------
-    chunk : Chunk
-        Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
-    with_pitch : bool
-        False leaves out the pitch power: it has no frames.
+    The chunk is mono, at the analysis rate, and lasts an even number of frames; its margins hold a
+    long window. Without pitch, the pitch power has no frames.
     """
     wave = torch.from_numpy(chunk.samples).to(device)
     first = chunk.left_margin // spectrum.hop
@@ -177,11 +157,8 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
 def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Tensor:
     """Return the fine structure [pitch, frames] in dB of pitch power [pitch, long frame].
 
-    Parameters
-    ----------
-    max_power : float or scalar Tensor
-        Largest power of the whole recording. The floor is relative to it, so that the recording's
-        level changes nothing.
+    The floor is relative to `max_power`, the largest of the whole recording, so that the
+    recording's level changes nothing.
     """
     if isinstance(max_power, Tensor):
         max_power = max_power.double()  # a Python float has double precision too

@@ -63,20 +63,10 @@ def require_pitch_tracker() -> None:
 
 
 def segment_notes(wave: Samples, frames: int, frames_per_second: float) -> NoteSegments:
-    """Label the frames of a mono waveform [sample] at 16 kHz.
+    """Label the frames of a mono waveform [sample] at 16 kHz; MissingExtraError without librosa.
 
-    A frame gets the first label that applies: quiet, attack, transition, noise-like, vibrato,
-    steady.
-
-    Parameters
-    ----------
-    frames : int
-        Number of frames to label; frame k has the time k / `frames_per_second`.
-
-    Raises
-    ------
-    MissingExtraError
-        librosa is not installed.
+    Frame k has the time k / `frames_per_second`. It gets the first label that applies: quiet,
+    attack, transition, noise-like, vibrato, steady.
     """
     require_pitch_tracker()
     levels = _step_levels_db(wave)

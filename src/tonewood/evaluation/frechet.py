@@ -77,10 +77,7 @@ def extrapolate_frechet_distance(
 ) -> FrechetEstimate:
     """Estimate the Fréchet distance between two folders, independent of their size.
 
-    Parameters
-    ----------
-    a, b : sequences of arrays [point, feature]
-        At least `MIN_STRETCHES` stretches of each folder.
+    Each folder has at least `MIN_STRETCHES` stretches [point, feature].
     """
     assert min(len(a), len(b)) >= MIN_STRETCHES
     samples = [
@@ -133,8 +130,6 @@ class FolderComparison:
         Of the scorer's last feature maps, pooled over every second.
     mel : FrechetEstimate
         Of the mel levels of every audible frame, relative to the level of the frame, dB².
-    stretches : tuple of int
-        Number in each folder.
     """
 
     output: Path
@@ -166,6 +161,7 @@ def compare_folder_sound(
         A folder does not exist or has too little sound.
     """
     sides = []
+    # List both folders first: an error in the second must not come after minutes of work.
     for folder, paths in [(folder, find_audio_files(folder)) for folder in (output, reference)]:
         sides.append((yield from _extract_folder_features(folder, paths, model)))
     ours, theirs = sides
@@ -193,6 +189,7 @@ def _extract_folder_features(
         rows = scorer_input(to_analysis_rate(recording.samples, recording.rate, model), model)
         for stretch, audible in _iter_stretches(rows, model):
             features.scorer.append(_pool_activations(stretch, model))
+            # Without the frame's level, a distance of colour and not of dynamics.
             relative = stretch - frame_levels(stretch)
             features.mel.append(relative[:, audible].clamp_min(_RELATIVE_FLOOR_DB).T.double().numpy())
     if len(features.mel) < MIN_STRETCHES:

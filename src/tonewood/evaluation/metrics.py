@@ -84,11 +84,11 @@ def log_spectral_distance(estimate: Tensor, reference: Tensor, warp: Warp | None
 def multi_resolution_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
     """Return the mean log-spectral distance over windows of 32, 64 and 128 ms.
 
-    It is the logarithmic part of the multi-resolution STFT loss (Yamamoto et al. 2020) in dB.
+    This is the logarithmic part of the multi-resolution STFT loss (Yamamoto et al. 2020) in dB.
     """
     distances = []
-    # Hops of a quarter window, as in the published loss.
     for fft in (512, 1024, 2048):
+        # Hops of a quarter window, as in the published loss.
         settings = SpectrumSettings(window_ms=1000 * fft / 16_000, hop_ms=250 * fft / 16_000, fft=fft)
         rows = _bin_levels_db(estimate, settings), _bin_levels_db(reference, settings)
         distances.append(_warped_distance(*rows, settings, warp))

@@ -59,8 +59,6 @@ class PairResult:
 
     Attributes
     ----------
-    seconds : float
-        Duration of the source.
     waveforms : dict of Tensor [sample], or None
         Outputs by method and the reference as "reference", mono at 16 kHz. Only the first pairs
         have them.
@@ -153,10 +151,11 @@ def evaluate_pairs(
     Raises
     ------
     MissingExtraError
-        The library for the alignment is not installed.
+        synctoolbox is not installed.
     FolderError
         No pair could be measured.
     """
+    # Both checks come first: their errors must not follow the first, slow alignment.
     check_device(device)
     require_synctoolbox()
     results: list[PairResult] = []
@@ -167,6 +166,7 @@ def evaluate_pairs(
             yield files
             continue
         try:
+            # Failed pairs count as well, so that the progress ends at its total.
             turn = len(EVALUATED_METHODS) * number
             for event in _iter_measurements(files, model, seed, device, len(results) < audible_pairs):
                 if isinstance(event, PairResult):
@@ -190,6 +190,7 @@ def _iter_measurements(
     reference = to_mono_16k(pair.reference.samples, pair.reference.rate)
     alignment = align_recordings(to_mono_16k(pair.source.samples, rate), reference, files.anchors)
     names = f"{printable(files.source)} and {printable(files.reference)}"
+    # Distances along a wrong alignment would measure the music, not the sound.
     if problem := alignment.quality.problem:
         raise AudioError(f"{names}: {problem}")
     results: dict[str, MethodResult] = {}
@@ -224,7 +225,7 @@ def measure_pair(files: PairFiles, model: Model, seed: int, device: str, keep_au
 def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment) -> PairDistances:
     if not alignment.exact:
         return measure_distances(estimate, reference, alignment.to_reference)
-    # Exact pairs are simultaneous but may differ by some samples at the end.
+    # Simultaneous recordings may differ by some samples at the end.
     length = min(len(estimate), len(reference))
     return measure_distances(estimate[:length], reference[:length])
 

@@ -26,6 +26,8 @@ from tonewood.html_report import (
     ReportFigure,
     ReportHeading,
     ReportTable,
+    figure_png,
+    new_figure,
     render_report,
 )
 from tonewood.model.model import Model
@@ -77,6 +79,7 @@ def write_evaluation_report(
     out: Path, report: EvaluationReport, model: Model, *, overwrite: bool = False
 ) -> Path:
     """Write the files of the report into the folder `out`; return the path of the page."""
+    # JSON has no NaN: a measure that is missing must be None by now.
     files = {EVALUATION_JSON: json.dumps(report.summary, indent=1, allow_nan=False) + "\n"}
     if report.pairs:
         files[EVALUATION_CSV] = _evaluation_csv(report.pairs.pairs)
@@ -119,7 +122,7 @@ def _format_interval(interval: BootstrapInterval, scale: float, digits: int) -> 
 
 
 def _evaluation_csv(pairs: Sequence[PairResult]) -> str:
-    """Return a line for each method on each pair."""
+    """Return a table as CSV with a line for each method on each pair."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     quality = pairs[0].alignment.quality._fields
@@ -214,6 +217,7 @@ def _excerpt_blocks(pair: PairResult, waveforms: dict[str, Tensor]) -> list[Repo
 def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
     """Return the middle five seconds by method, and the same passage of the reference, equally loud."""
     seconds = min(_EXCERPT_SECONDS, pair.seconds)
+    # 51 times across the excerpt find the passage of the reference, even where some have no counterpart.
     grid = (pair.seconds - seconds) / 2 + np.arange(51) * (seconds / 50)
     aligned = pair.alignment.to_reference(grid)
     aligned = aligned[np.isfinite(aligned)]
@@ -245,19 +249,13 @@ def _encode_flac(wave: NDArray[np.float32]) -> bytes:
 
 
 def _plot_spectrograms(excerpts: dict[str, NDArray[np.float32]]) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 2.4 * len(excerpts)), layout="constrained")
-    panels = figure.subplots(len(excerpts), 1, squeeze=False)[:, 0]
+    figure, panels = new_figure(len(excerpts), 1, width=11, height=2.4)
     levels = {
         name: log_magnitude(stft(torch.from_numpy(wave), _REPORT_SPECTRUM), _REPORT_SPECTRUM).numpy()
         for name, wave in excerpts.items()
     }
     # One color scale for all panels, so that they can be compared by eye.
     loudest = max(float(level.max()) for level in levels.values())
-    for axes, (name, level) in zip(panels, levels.items(), strict=True):
+    for (axes,), (name, level) in zip(panels, levels.items(), strict=True):
         plot_levels(axes, level, _REPORT_SPECTRUM, name, loudest)
-    panels[-1].set_xlabel("s")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=80)
-    return stream.getvalue()
+    return figure_png(figure, dpi=80)

@@ -112,12 +112,9 @@ def estimate_strengths(wins: FloatArray) -> FloatArray:
 
 
 def fit_strengths(wins: FloatArray) -> Strengths:
-    """Fit the strengths of items and their intervals.
+    """Fit the strengths of items and their intervals to wins [item, item].
 
-    Parameters
-    ----------
-    wins : array [item, item]
-        wins[i, j]: number of answers that preferred i to j.
+    wins[i, j] is the number of answers that preferred i to j.
 
     Raises
     ------
@@ -161,9 +158,8 @@ def estimate_posterior(wins: FloatArray, spread: float = 2.0) -> StrengthPosteri
 
     Parameters
     ----------
-    wins : array [item, item]
     spread : float
-        Standard deviation of the prior in logits; items without answers remain possible.
+        Standard deviation of the prior in logits. The prior keeps items without answers possible.
     """
     pairs = _PairCounts.from_wins(np.asarray(wins, dtype=np.float64))
     count = len(wins)
@@ -281,15 +277,12 @@ class MixedLogit(NamedTuple):
 
     Parameters
     ----------
-    listeners : int
-    share : float
-        Of the median listener.
-    low, high : float
-        Its 95 % interval.
+    share, low, high : float
+        Share of the median listener, and its 95 % interval.
     p : float
         Of the hypothesis that the median listener's share is one half.
     spread : float
-        Standard deviation between listeners, logits; 0 where they differ no more than by chance.
+        Standard deviation between listeners, logits; 0 where chance explains their differences.
     """
 
     listeners: int
@@ -301,7 +294,7 @@ class MixedLogit(NamedTuple):
 
 
 def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit | None:
-    """Fit a logistic model with a random intercept for each listener.
+    """Fit a logistic model with a random intercept for each listener; None if they are too few.
 
     logit P(first | listener) = μ + σz, z ~ N(0, 1), integrated numerically; maximum likelihood,
     with interval and test of μ from the profile likelihood.
@@ -310,11 +303,6 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
     ----------
     counts, totals : sequence of int
         Answers for the first item, and all answers, of each listener.
-
-    Returns
-    -------
-    MixedLogit or None
-        None for fewer than `MIN_LISTENERS` listeners.
     """
     answers = [(c, n) for c, n in zip(counts, totals, strict=True) if n]
     if len(answers) < MIN_LISTENERS:
@@ -342,6 +330,7 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
             return without_spread, 0.0
         return float(-result.fun), float(result.x)
 
+    # Maximum of the profile; the interval ends where it falls by half the χ² quantile.
     top = optimize.minimize_scalar(
         lambda mu: -profile(mu)[0],
         bounds=(-_MAX_MEAN_LOGIT, _MAX_MEAN_LOGIT),
@@ -370,19 +359,10 @@ class StrengthIntervals(NamedTuple):
 
 
 def jackknife_intervals(wins: FloatArray) -> StrengthIntervals | None:
-    """Return intervals of Bradley-Terry strengths over listeners (Efron & Stein 1981).
+    """Return intervals of strengths from wins [listener, item, item] (Efron & Stein 1981).
 
     Each listener is left out in turn; Student's t with one degree of freedom less than listeners.
-
-    Parameters
-    ----------
-    wins : array [listener, item, item]
-        As for `fit_strengths`, of each listener.
-
-    Returns
-    -------
-    StrengthIntervals or None
-        None for fewer than three listeners, or where one listener alone connects the items.
+    None for fewer than three listeners, or where one listener alone connects the items.
     """
     wins = wins[wins.any(axis=(1, 2))]
     count, total = len(wins), wins.sum(axis=0)

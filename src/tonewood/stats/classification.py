@@ -25,11 +25,8 @@ _SHRINKAGE = 0.1  # keeps the covariance invertible with more features than reco
 def hotelling_t(values: FloatArray, shuffles: NDArray[np.int64], first_count: int) -> FloatArray:
     """Return Hotelling's T [shuffle] between the first `first_count` recordings and the rest.
 
-    Parameters
-    ----------
-    values : array [recording, feature]
-    shuffles : int array [shuffle, recording]
-        Orders of the recordings.
+    The recordings of values [recording, feature] are taken in each order of shuffles
+    [shuffle, recording].
     """
     n, d = values.shape
     centred = values - values.mean(axis=0)

@@ -71,7 +71,7 @@ def find_unreliable_listeners(
     ratings : array [listener, trial, condition]
         NaN where nothing was rated.
     reference, anchor : int
-        Indices of the hidden reference and the mid-range anchor.
+        Conditions that are the hidden reference and the mid-range anchor.
     """
     hidden = ratings[:, :, reference]
     excluded = _true_fraction(hidden < MIN_REFERENCE_RATING, ~np.isnan(hidden)) > MAX_FAILED_TRIALS
@@ -147,6 +147,7 @@ def friedman_test(ratings: FloatArray) -> FriedmanTest | None:
     means = listener_means(ratings)
     if len(means) < 2 or means.shape[1] < 3 or (np.ptp(means, axis=1) == 0).all():
         return None
+    # Ranks within a listener do not depend on the part of the scale that this listener uses.
     result = stats.friedmanchisquare(*means.T)
     return FriedmanTest(float(result.statistic), float(result.pvalue))
 

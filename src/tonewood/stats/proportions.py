@@ -125,7 +125,7 @@ def listeners_for_choice(
     alternative: str = "two-sided",
     max_listeners: int = 10_000,
 ) -> int | None:
-    """Return the smallest number of listeners that detects a share other than one half.
+    """Return the smallest number of listeners that detects a share other than one half, if any.
 
     The power of the exact binomial test is a sawtooth over the number of answers; the result holds
     for every larger number too. n answers of one listener count as n / (1 + (n - 1) correlation)
@@ -139,11 +139,6 @@ def listeners_for_choice(
         Of each listener.
     correlation : float
         Intraclass correlation of one listener's answers.
-
-    Returns
-    -------
-    int or None
-        None where `max_listeners` are not enough.
     """
     _check_power_settings(power, alpha)
     if not 0 < expected < 1 or expected == 0.5:
@@ -166,7 +161,7 @@ def listeners_for_ratings(
     alpha: float = 0.05,
     max_listeners: int = 10_000,
 ) -> int | None:
-    """Return the smallest number of listeners that detects a difference between two conditions.
+    """Return the smallest number of listeners that detects a difference of two conditions, if any.
 
     By the noncentral t distribution of paired differences. Ratings are hardly ever normal, so the
     number is divided by the efficiency of the Wilcoxon test.
@@ -186,7 +181,7 @@ def listeners_for_ratings(
 
     def is_enough(listeners: int) -> bool:
         effective = listeners * _WILCOXON_EFFICIENCY
-        if effective < 2:
+        if effective < 2:  # without a degree of freedom there is no t distribution
             return False
         limit = stats.t.isf(alpha / 2, effective - 1)
         shift = abs(difference) / standard_deviation * np.sqrt(effective)
