@@ -25,7 +25,8 @@ import soundfile
 import torch
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
-from tonewood.audio_io.reader import Recording, file_sha256, find_audio_files, read_recording
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import Recording, file_sha256, find_audio_files
 from tonewood.audit.pipeline import CONFOUNDS, AuditResult, analyse_confounds
 from tonewood.audit.report import plot_feature_distributions, plot_folder_spectra
 from tonewood.data import normalization

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tonewood.audio_io.reader import file_sha256
+from tonewood.audio_io.recording import file_sha256
 from tonewood.batch import results_table
 from tonewood.enhancement import recipe
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import tonewood
 from quality import corpus
 from quality.corpus import Corpus, Piece
-from tonewood.audio_io.reader import find_audio_files
+from tonewood.audio_io.recording import find_audio_files
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_through_mask

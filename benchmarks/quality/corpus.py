@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.reader import find_audio_files, read_recording, resample
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import find_audio_files, resample
 from tonewood.dsp.filterbank import band_levels
 from tonewood.settings import ModelSettings
 

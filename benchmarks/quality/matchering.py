@@ -10,7 +10,8 @@ import numpy as np
 import soundfile
 
 from quality.bench import Bench, Fitted, Output, Row, SkippedError
-from tonewood.audio_io.reader import find_audio_files, read_recording, resample
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import find_audio_files, resample
 
 _SECONDS, _EXCERPTS = 30.0, 10
 _RATE = 44_100  # Matchering's own

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from quality.bench import Bench
 from quality.corpus import mono
-from tonewood.audio_io.reader import find_audio_files, read_recording
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import find_audio_files
 from tonewood.data import dataset
 from tonewood.data.dataset import TrainingRecording
 from tonewood.dsp.features import cut_windows

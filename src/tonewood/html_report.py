@@ -13,7 +13,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from tonewood.audio_io.reader import resample
+from tonewood.audio_io.recording import resample
 from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray

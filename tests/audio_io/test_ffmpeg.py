@@ -12,14 +12,9 @@ import pytest
 import soundfile
 
 from tonewood.audio_io import ffmpeg
-from tonewood.audio_io.libsndfile import default_output_name
-from tonewood.audio_io.reader import (
-    AudioFormat,
-    AudioReader,
-    find_audio_files,
-    probe_audio,
-    read_recording,
-)
+from tonewood.audio_io.libsndfile import AudioFormat, default_output_name
+from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording
+from tonewood.audio_io.recording import find_audio_files
 from tonewood.enhancement.output_files import plan_file_jobs
 from tonewood.errors import AudioError, CallError, FolderError, MissingExtraError
 

@@ -17,17 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tonewood.audio_io import libsndfile
-from tonewood.audio_io.reader import (
-    AudioFormat,
-    Recording,
-    file_sha256,
-    find_audio_files,
-    probe_audio,
-    read_recording,
-    resample,
-    to_mono,
-    write_recording,
-)
+from tonewood.audio_io.libsndfile import AudioFormat
+from tonewood.audio_io.reader import probe_audio, read_recording, write_recording
+from tonewood.audio_io.recording import Recording, file_sha256, find_audio_files, resample, to_mono
 from tonewood.errors import AudioError, CallError, FolderError, OutputError
 
 Samples = npt.NDArray[np.float32]

@@ -12,12 +12,8 @@ import pytest
 import soundfile
 
 from tonewood.audio_io import reader, tags
-from tonewood.audio_io.reader import (
-    AudioFormat,
-    probe_audio,
-    read_recording,
-    write_recording_blocks,
-)
+from tonewood.audio_io.libsndfile import AudioFormat
+from tonewood.audio_io.reader import probe_audio, read_recording, write_recording_blocks
 
 Samples = npt.NDArray[np.float32]
 RATE = 44_100

@@ -149,7 +149,7 @@ def test_halves_of_one_folder_are_fine(clean_evidence: list[AuditFeatures]) -> N
     assert alarms == 0  # four a side are never enough to claim anything
     untested = analyse_confounds(clean_evidence[:4], clean_evidence[4:], rng)
     assert untested.verdict == "untested"
-    assert summarize_audit(untested)[0].startswith("untested: 4 recordings on one side; 5 a side")
+    assert summarize_audit(untested)[0].startswith("untested: 4 recordings on one side; each side needs 5")
 
 
 def test_false_alarms_on_real_recordings_are_rare(corpora: Path) -> None:

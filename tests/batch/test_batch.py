@@ -12,7 +12,9 @@ import pytest
 import soundfile
 
 from tonewood.audio_io import libsndfile
-from tonewood.audio_io.reader import AudioFormat, file_sha256, read_recording
+from tonewood.audio_io.libsndfile import AudioFormat
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import file_sha256
 from tonewood.batch import enhance_file
 from tonewood.enhancement import plotting, recipe
 from tonewood.enhancement.output_files import FileFailure, FileJob, plan_file_jobs

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from distributed.comm import CommClosedError
 
-from tonewood.audio_io.reader import file_sha256
+from tonewood.audio_io.recording import file_sha256
 from tonewood.batch import dask_backend, enhance_file, results_table, runner
 from tonewood.batch.dask_backend import DaskWorkers
 from tonewood.batch.enhance_file import FileScored

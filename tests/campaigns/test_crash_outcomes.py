@@ -20,7 +20,7 @@ from campaigns.harness.crash.runs import (
     leftover_files,
     state,
 )
-from tonewood.audio_io.reader import file_sha256
+from tonewood.audio_io.recording import file_sha256
 from tonewood.enhancement import recipe
 from tonewood.errors import OutputError
 from tonewood.listening.database import AnswerDatabase

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from tests.conftest import Folders, instrument
-from tonewood.audio_io.reader import find_audio_files
+from tonewood.audio_io.recording import find_audio_files
 from tonewood.data import dataset, feature_cache
 from tonewood.data.dataset import TrainingRecording, select_training_excerpts
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.conftest import instrument
-from tonewood.audio_io.reader import resample, to_mono
+from tonewood.audio_io.recording import resample, to_mono
 from tonewood.data.feature_cache import (
     ExtractedFeatures,
     extract_audit_features,

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from tonewood.audio_io.reader import file_sha256, read_recording
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import file_sha256
 from tonewood.enhancement import reapply
 from tonewood.enhancement.analysis import ArraySource
 from tonewood.enhancement.recipe import Recipe

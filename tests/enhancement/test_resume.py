@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from tonewood.audio_io import reader
+from tonewood.audio_io import recording
 from tonewood.batch import enhance_file
 from tonewood.batch.enhance_file import FileEnhanced
 from tonewood.enhancement import pipeline, recipe
@@ -124,7 +124,7 @@ def test_the_sound_comes_last(
     done = [it for it in enhance_file.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
     assert seen == [False, False]
     for it in done:
-        assert recipe.load_recipe(Path(it.recipe)).output_sha256 == reader.file_sha256(it.output)
+        assert recipe.load_recipe(Path(it.recipe)).output_sha256 == recording.file_sha256(it.output)
 
 
 def test_a_failure_takes_nothing_of_anothers_with_it(

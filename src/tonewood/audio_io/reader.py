@@ -18,27 +18,11 @@ from tonewood.audio_io import libsndfile
 from tonewood.audio_io.ffmpeg import MediaFile
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.libsndfile import WRITABLE_SUBTYPES, AudioFormat, why_unsupported
-from tonewood.audio_io.recording import (
-    AudioInfo,
-    Recording,
-    Resampler,
-    file_sha256,
-    find_audio_files,
-    is_clipped,
-    resample,
-    resample_blocks,
-    to_mono,
-)
+from tonewood.audio_io.recording import AudioInfo, Recording, is_clipped
 from tonewood.audio_io.tags import copy_tags
 from tonewood.errors import AudioError, CallError, OutputError, printable
 from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import atomic_path, disk_full_error, temporary_file
-
-__all__ = [
-    "AudioFormat", "AudioInfo", "AudioReader", "Recording", "Resampler", "file_sha256",
-    "find_audio_files", "probe_audio", "read_recording", "resample", "resample_blocks", "to_mono",
-    "write_recording", "write_recording_blocks",
-]  # fmt: skip
 
 MAX_CHANNELS = 8  # 7.1 surround
 MIN_RECORDING_SECONDS = 0.25

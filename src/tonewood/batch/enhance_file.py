@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import AudioReader, file_sha256
+from tonewood.audio_io.reader import AudioReader
+from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement import plotting
 from tonewood.enhancement.analysis import Score

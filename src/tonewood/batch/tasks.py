@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, Protocol
 
 from tonewood.audio_io import remote
-from tonewood.audio_io.reader import AudioReader, file_sha256
+from tonewood.audio_io.reader import AudioReader
+from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.batch import enhance_file
 from tonewood.batch.enhance_file import FileEnhanced, FileScored

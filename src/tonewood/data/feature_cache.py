@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import Resampler, to_mono
+from tonewood.audio_io.recording import Resampler, to_mono
 from tonewood.data.manifest import ContentKey, ExcerptReader, RecordingRef
 from tonewood.data.normalization import normalize_blocks
 from tonewood.dsp.chunking import SEGMENT_FRAMES, Chunk, Rechunker, split_segments

@@ -15,12 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tonewood.audio_io.reader import (
-    MIN_RECORDING_SECONDS,
-    AudioReader,
-    file_sha256,
-    find_audio_files,
-)
+from tonewood.audio_io.reader import MIN_RECORDING_SECONDS, AudioReader
+from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, printable
 from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import (

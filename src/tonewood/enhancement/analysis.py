@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood import html_report
-from tonewood.audio_io.reader import resample, to_mono
+from tonewood.audio_io.recording import resample, to_mono
 from tonewood.dsp.chunking import Chunk, TimeSeries, overlapping_chunks, split_chunk
 from tonewood.dsp.features import (
     CONTEXT_FRAMES,

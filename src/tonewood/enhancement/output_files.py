@@ -15,12 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, default_output_name
-from tonewood.audio_io.reader import (
-    AudioReader,
-    file_sha256,
-    find_audio_files,
-    write_recording_blocks,
-)
+from tonewood.audio_io.reader import AudioReader, write_recording_blocks
+from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement import recipe
 from tonewood.enhancement import recipe as recipes

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.reader import resample_blocks, to_mono
+from tonewood.audio_io.recording import resample_blocks, to_mono
 from tonewood.dsp.chunking import (
     Chunk,
     LazyTimeSeries,

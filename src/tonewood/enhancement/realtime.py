@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tonewood.audio_io.reader import AudioFormat, Recording, write_recording
+from tonewood.audio_io.libsndfile import AudioFormat
+from tonewood.audio_io.reader import write_recording
+from tonewood.audio_io.recording import Recording
 from tonewood.enhancement.streaming import StreamingEnhancer
 from tonewood.errors import AudioError, DeviceError, MissingExtraError
 from tonewood.utils.arrays import Samples

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, default_output_name
-from tonewood.audio_io.reader import AudioReader, file_sha256
+from tonewood.audio_io.reader import AudioReader
+from tonewood.audio_io.recording import file_sha256
 from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.analysis import Analysis, AudioSource, analyse_source

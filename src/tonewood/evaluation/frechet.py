@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.reader import find_audio_files, read_recording
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import find_audio_files
 from tonewood.dsp.filterbank import audible_frames, frame_levels
 from tonewood.enhancement.output_files import FileFailure, FileStarted
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate

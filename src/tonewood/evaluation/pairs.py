@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.reader import Recording, find_audio_files, read_recording, resample
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import Recording, find_audio_files, resample
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.errors import AudioError, CallError, FolderError, printable

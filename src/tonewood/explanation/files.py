@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import Recording, find_audio_files, read_recording, write_recording
+from tonewood.audio_io.reader import read_recording, write_recording
+from tonewood.audio_io.recording import Recording, find_audio_files
 from tonewood.audio_io.remote import Location
 from tonewood.dsp.note_segmentation import require_pitch_tracker
 from tonewood.enhancement.output_files import (

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.reader import resample
+from tonewood.audio_io.recording import resample
 from tonewood.dsp.features import cut_windows
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.note_segmentation import PITCH_SAMPLE_RATE, SEGMENT_NAMES, NoteSegments, segment_notes

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.signal import firwin, kaiserord, oaconvolve
 
-from tonewood.audio_io.reader import file_sha256, find_audio_files, read_recording, resample
+from tonewood.audio_io.reader import read_recording
+from tonewood.audio_io.recording import file_sha256, find_audio_files, resample
 from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement.output_files import FileFailure, sidecar_path

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
-from tonewood.audio_io.reader import AudioReader, file_sha256
+from tonewood.audio_io.reader import AudioReader
+from tonewood.audio_io.recording import file_sha256
 from tonewood.errors import AudioError, OutputError, TonewoodError, printable
 from tonewood.studio.database import SAMPLES_FILE, RecordingInfo
 from tonewood.utils.atomic_write import DISK_FULL_ERRNOS, atomic_path, disk_full_error
