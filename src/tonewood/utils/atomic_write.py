@@ -57,8 +57,7 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
     try:
         yield temporary
         try:
-            with temporary.open("rb+") as stream:
-                os.fsync(stream.fileno())
+            _fsync(temporary)
             _publish(path, temporary, final, overwrite)
         except OSError as error:
             raise _write_error(path, error) from error
@@ -277,6 +276,11 @@ def _publish(path: str | os.PathLike[str], temporary: Path, final: Path, overwri
         if final.exists():
             raise _exists_error(path) from None
         temporary.replace(final)
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def _exists_error(path: str | os.PathLike[str]) -> OutputError:
