@@ -43,14 +43,8 @@ class ConfoundFeature(NamedTuple):
 class Confound(NamedTuple):
     """Property that may separate two folders although it is not the instrument.
 
-    Attributes
-    ----------
-    remedy : str
-        Advice, as a clause.
-    inaudible_reason : str
-        Reason why the scorer cannot use it; empty if it can.
-    fix : str
-        Option of `train --fix` that removes it; empty if there is none.
+    `remedy` is advice, `inaudible_reason` the reason why the scorer cannot use the property, and
+    `fix` the option of `train --fix` that removes it; the last two are empty if there is none.
     """
 
     name: str
@@ -220,10 +214,7 @@ def audit_folders(
 
     The recordings of the folders need not correspond.
 
-    Raises
-    ------
-    FolderError, AudioError
-        A folder or a recording cannot be used; the message names it.
+    FolderError or AudioError if a folder or a recording cannot be used; the message names it.
     """
     sides = yield from survey_sides([reference], source, settings)
     rng = np.random.default_rng(settings.training.seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tonewood.utils.arrays import Samples
 
 SEGMENT_FRAMES = 6_000
-"""Frames processed at once where nothing else decides: a minute at a hop of 10 ms."""
+"""Default number of frames processed at once: a minute at a hop of 10 ms."""
 
 Wave = TypeVar("Wave", Samples, Tensor)
 
@@ -147,7 +147,7 @@ class TensorTimeSeries:
 
 @dataclass(frozen=True)
 class LazyTimeSeries:
-    """Time series that `compute(start, stop)` produces anew at each reading."""
+    """Time series that `compute(start, stop)` computes at each reading."""
 
     frames: int
     compute: Callable[[int, int], Tensor]

@@ -1,7 +1,7 @@
 """Features of a recording: levels in the filterbank's rows, fine structure of pitch, and windows of both.
 
-Long recordings are analysed in chunks that last a whole number of long frames, so that a frame of
-a chunk stands at the same time as in the whole recording, at any sample rate.
+Long recordings are analysed in chunks that last a whole number of long frames, so that frames of
+chunks have the same times as those of the whole recording, at any sample rate.
 """
 
 import math
@@ -41,7 +41,7 @@ _BLOCK_FRAMES = 256  # spectra and blurs at once: neither is held for a whole re
 
 _CHUNK_FRAMES = 1_024  # 10 s
 _MAX_SAMPLES = 1 << 22  # of all channels
-_MARGIN_FRAMES = 26  # the filters of loudness and of resampling have settled after so many
+_MARGIN_FRAMES = 26  # after which the filters of loudness and of resampling have settled
 
 
 class ReferenceLevels(NamedTuple):
@@ -137,7 +137,7 @@ def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Ten
 def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     """Return the power [pitch, long frame] on quarter tones of a waveform [sample].
 
-    Long frame k stands at the time of frame `PITCH_HOP_RATIO` k of the rows.
+    Long frame k has the time of frame `PITCH_HOP_RATIO` k of the rows.
     """
     window = round(_PITCH_WINDOW_MS * spectrum.rate / 1000)
     fft = 2 * window  # zero padding: quarter tones at 55 Hz are 1.6 Hz apart, bins 3.9 Hz
@@ -169,7 +169,7 @@ def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Te
 
 
 def _repeat_to_frames(long_db: Tensor, frames: int) -> Tensor:
-    """Repeat each long frame for the frames it stands for; the last one fills the rest."""
+    """Repeat each long frame for the frames that it covers; the last one fills the rest."""
     fine = long_db[:, : -(-frames // PITCH_HOP_RATIO)].repeat_interleave(PITCH_HOP_RATIO, dim=1)
     missing = frames - fine.shape[1]
     if missing > 0:

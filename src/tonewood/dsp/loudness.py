@@ -104,7 +104,7 @@ def true_peak(chunk: Chunk[Samples], rate: int) -> float:
     peak, position = max(float(chunk.core.max()), -float(chunk.core.min())), 0
     starts = range(0, chunk.samples.shape[1], _BLOCK_SAMPLES)
     blocks = [chunk.samples[:, start : start + _BLOCK_SAMPLES] for start in starts]
-    # Flushing with zeros can ring past an abrupt end no more than the samples themselves do.
+    # Flushing feeds zeros; after an abrupt end they ring no higher than the samples do.
     blocks.append(np.zeros((channels, 0), np.float32))
     for number, block in enumerate(blocks, start=1):
         output = resampler.resample_chunk(np.ascontiguousarray(block.T), last=number == len(blocks))

@@ -148,7 +148,7 @@ def filter_chunk(
     not depend on where chunks begin.
     """
     stft_filter = _StftFilter(rate, settings, chunk.samples.device)
-    # Frames stand at multiples of the hop in the recording, so the core begins at one too.
+    # Frames are at multiples of the hop in the recording, so the core has to begin at one too.
     extra = chunk.core_start % stft_filter.hop
     aligned = chunk._replace(left_margin=chunk.left_margin - extra, core_size=chunk.core_size + extra)
     filtered = [
@@ -217,7 +217,7 @@ class FrameLayout(NamedTuple):
 
     @property
     def samples_before(self) -> int:
-        """Samples of a window before its frame's centre, where torch's centred frames have it."""
+        """Samples of a window before its frame's centre, as in torch's centred frames."""
         return self.fft // 2 - (self.fft - self.window) // 2
 
     @property

@@ -46,7 +46,7 @@ _ATTACK_DECAY = np.sqrt(1 / np.arange(1, 11))  # over the following frames
 
 # Paths
 _MIN_WARP_FRAMES = 50  # that the coarse search needs; shorter spans are stretched evenly
-_STEP_WEIGHTS = np.array([1.5, 1.5, 2.0])  # of one, of the other, of both: none is favoured
+_STEP_WEIGHTS = np.array([1.5, 1.5, 2.0])  # for steps in source, in reference, in both: none is favoured
 _CENTER_SMOOTHING_FRAMES = 151  # deviations of the coarse path shorter than 0.75 s are not reliable
 _BLUR_FRAMES = 51
 _OFFSETS = np.array([0, -1, 1])
@@ -247,7 +247,7 @@ def min_cost_path(costs: NDArray[np.float32], step_cost: float) -> FrameIndices:
 
 
 class Anchor(NamedTuple):
-    """Two times, in source and reference, of the same moment in seconds, as exact as one can hear."""
+    """Times of the same moment in source and reference, in seconds."""
 
     source_s: float
     reference_s: float
@@ -294,15 +294,9 @@ class AlignmentQuality(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Reference time of every source frame.
+    """Reference time [frame] in s of every 10 ms of the source, ascending; NaN without a counterpart.
 
-    Parameters
-    ----------
-    reference_s : float64 array [frame]
-        Every 10 ms of the source, ascending; NaN without a counterpart.
-    quality : AlignmentQuality
-    exact : bool
-        True if the takes are simultaneous already and need no warping.
+    `exact` is True if the takes are simultaneous already and need no warping.
     """
 
     reference_s: FloatArray

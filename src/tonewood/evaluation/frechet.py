@@ -40,14 +40,9 @@ class Gaussian(NamedTuple):
 class FrechetEstimate(NamedTuple):
     """Fréchet distance in the square of the features' unit.
 
-    Parameters
-    ----------
-    distance : float
-        Extrapolated to infinite data; unbiased, so it may be slightly negative near 0.
-    error : float
-        Standard error, from half of the stretches (delete-d jackknife, Shao & Wu 1989).
-    plain : float
-        From all data, with its bias.
+    The distance is extrapolated to infinite data; it is unbiased, so it may be slightly negative
+    near 0. Its standard error is that of half of the stretches (delete-d jackknife, Shao & Wu 1989).
+    The plain distance is from all data, with its bias.
     """
 
     distance: float
@@ -125,12 +120,8 @@ class FolderFeatures(NamedTuple):
 class FolderComparison:
     """Distance between a folder's sound and the reference's.
 
-    Parameters
-    ----------
-    scorer : FrechetEstimate
-        Of the scorer's last feature maps, pooled over every second.
-    mel : FrechetEstimate
-        Of the mel levels of every audible frame, relative to the level of the frame, dB².
+    `scorer` is that of the scorer's last feature maps, pooled over every second; `mel` that of the
+    mel levels of every audible frame, relative to the level of the frame, in dB².
     """
 
     output: Path
@@ -154,12 +145,9 @@ class FolderComparison:
 def compare_folder_sound(
     output: Path, reference: Path, model: Model, *, seed: int = 0
 ) -> Iterator[FileStarted | FileFailure | FolderComparison]:
-    """Compare two folders; yields progress, a `FileFailure` for each unusable recording, and the result.
+    """Compare two folders; yield progress, a `FileFailure` for each unusable recording, and the result.
 
-    Raises
-    ------
-    FolderError
-        A folder does not exist or has too little sound.
+    FolderError if a folder does not exist or has too little sound.
     """
     sides = []
     # List both folders first: an error in the second must not come after minutes of work.

@@ -234,6 +234,7 @@ def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailu
     """Return means and gains over all pairs; raise FolderError if there is no pair."""
     if not pairs:
         raise FolderError("no pair could be measured: correct or replace the files named above")
+    # A judge is missing in all pairs or in none: the model decides.
     values = {
         method: {
             measure: np.array([getattr(pair.methods[method], measure) for pair in pairs])
@@ -243,26 +244,21 @@ def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailu
         for method in EVALUATED_METHODS
     }
     tonewood = values[METHOD_TONEWOOD]
+    gains = {
+        method: {measure: tonewood[measure] - per_pair for measure, per_pair in by_measure.items()}
+        for method, by_measure in values.items()
+        if method != METHOD_TONEWOOD
+    }
 
-    def mean_over_pairs(per_pair: NDArray[np.float64]) -> BootstrapInterval:
+    def intervals(by_measure: dict[str, NDArray[np.float64]]) -> dict[str, BootstrapInterval]:
         # The same seed everywhere, so that all intervals resample the same pairs.
-        return bootstrap_interval(per_pair, np.random.default_rng(seed))
+        return {key: bootstrap_interval(v, np.random.default_rng(seed)) for key, v in by_measure.items()}
 
     return Evaluation(
-        pairs=tuple(pairs),
-        failed=tuple(failed),
-        means={
-            method: {measure: mean_over_pairs(per_pair) for measure, per_pair in by_measure.items()}
-            for method, by_measure in values.items()
-        },
-        gains={
-            method: {
-                measure: mean_over_pairs(tonewood[measure] - per_pair)
-                for measure, per_pair in by_measure.items()
-            }
-            for method, by_measure in values.items()
-            if method != METHOD_TONEWOOD
-        },
+        tuple(pairs),
+        tuple(failed),
+        {method: intervals(by_measure) for method, by_measure in values.items()},
+        {method: intervals(by_measure) for method, by_measure in gains.items()},
     )
 
 

@@ -108,15 +108,12 @@ def folders_table(comparison: FolderComparison) -> TextRows:
 
 
 def _format_measures(by_measure: dict[str, BootstrapInterval], measures: Sequence[str]) -> list[str]:
-    return [
-        _format_interval(by_measure[measure], *_MEASURE_COLUMNS[measure][1:])
-        if measure in by_measure
-        else "-"
-        for measure in measures
-    ]
+    return [_format_interval(by_measure.get(measure), *_MEASURE_COLUMNS[measure][1:]) for measure in measures]
 
 
-def _format_interval(interval: BootstrapInterval, scale: float, digits: int) -> str:
+def _format_interval(interval: BootstrapInterval | None, scale: float, digits: int) -> str:
+    if interval is None:
+        return "-"  # the model has no judge
     mean, *ends = (None if number is None else f"{scale * number:.{digits}f}" for number in interval)
     return f"{mean}" if None in ends else f"{mean} ({ends[0]} to {ends[1]})"
 

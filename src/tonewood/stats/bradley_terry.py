@@ -11,6 +11,7 @@ random intercept for each listener, and the jackknife over listeners.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from tonewood.utils.arrays import FloatArray
 
 MIN_LISTENERS = 6
-"""Fewer tell too little about how listeners differ."""
+"""Fewer are too few to estimate how much listeners differ."""
 
 _LOGISTIC_TO_PROBIT = 1.702  # σ(x) ≈ Φ(x / 1.702), to a hundredth (Camilli 1994)
 _MAX_ITERATIONS = 100
@@ -37,12 +38,8 @@ _MAX_SPREAD_LOGIT = 5.0  # listeners who agree on nothing
 class Strengths(NamedTuple):
     """Strengths [item] in logits with mean 0, and 95 % intervals.
 
-    Parameters
-    ----------
-    covariance : array [item, item]
-        Inverse information at the estimate; its rank is one less than the number of items.
-    separated : bool
-        True if some items always won, so that plain maximum likelihood diverges.
+    The covariance [item, item] is the inverse information; its rank is one less than the number of
+    items. `separated` is True if some items always won: plain maximum likelihood diverges.
     """
 
     strength: FloatArray
@@ -116,10 +113,7 @@ def fit_strengths(wins: FloatArray) -> Strengths:
 
     wins[i, j] is the number of answers that preferred i to j.
 
-    Raises
-    ------
-    ValueError
-        The items are not connected by answers.
+    ValueError if answers do not connect all items.
     """
     wins = np.asarray(wins, dtype=np.float64)
     if not is_connected(wins):
@@ -316,14 +310,11 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
         each = kinds[:, :1] * yes + (kinds[:, 1:] - kinds[:, :1]) * no
         return float(times @ special.logsumexp(each + _LOG_WEIGHTS, axis=1))
 
+    minimize = partial(optimize.minimize_scalar, method="bounded", options={"xatol": 1e-3})
+
     def profile(mu: float) -> tuple[float, float]:
         """Return the largest likelihood at a mean, and its spread."""
-        result = optimize.minimize_scalar(
-            lambda sigma: -likelihood(mu, sigma),
-            bounds=(0, _MAX_SPREAD_LOGIT),
-            method="bounded",
-            options={"xatol": 1e-3},
-        )
+        result = minimize(lambda sigma: -likelihood(mu, sigma), bounds=(0, _MAX_SPREAD_LOGIT))
         # The bounded search never reaches 0, where equal listeners have their maximum.
         without_spread = likelihood(mu, 0.0)
         if without_spread >= -result.fun:
@@ -331,12 +322,7 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
         return float(-result.fun), float(result.x)
 
     # Maximum of the profile; the interval ends where it falls by half the χ² quantile.
-    top = optimize.minimize_scalar(
-        lambda mu: -profile(mu)[0],
-        bounds=(-_MAX_MEAN_LOGIT, _MAX_MEAN_LOGIT),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
+    top = minimize(lambda mu: -profile(mu)[0], bounds=(-_MAX_MEAN_LOGIT, _MAX_MEAN_LOGIT))
     mu, (highest, spread) = float(top.x), profile(float(top.x))
     limit = highest - stats.chi2.isf(0.05, 1) / 2
 

@@ -82,8 +82,8 @@ def lda_cross_validate(
 def balanced_accuracy(correct: FloatArray, is_source: NDArray[np.bool_]) -> Accuracy:
     """Return the mean of both sides' accuracies, from correct [recording], with its interval.
 
-    Wilson's interval of each side, joined by the method of variance estimates recovery (Zou &
-    Donner 2008), which has a width even where all are right.
+    Wilson's intervals of both sides are joined by the method of variance estimates recovery (Zou &
+    Donner 2008). The result is wider than 0 even if all are right.
     """
     squares, means = np.zeros(2), []
     for side in (~is_source, is_source):

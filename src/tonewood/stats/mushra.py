@@ -172,17 +172,14 @@ def _wilcoxon_p(gap: FloatArray) -> float:
     # The exact distribution exists only without ties, and is slow for many listeners.
     is_tied = len(np.unique(np.abs(gap))) < len(gap) or not gap.all()
     method = "exact" if not is_tied and len(gap) <= 50 else "approx"
-    # Pratt keeps zero differences: dropping them would overstate what the rest agree on.
+    # Pratt keeps zero differences: without them the agreement of listeners would be overstated.
     return float(stats.wilcoxon(gap, zero_method="pratt", method=method).pvalue)
 
 
 def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
     """Fit differences from the first condition, with random listeners and trials.
 
-    Raises
-    ------
-    MissingExtraError
-        statsmodels is not installed.
+    MissingExtraError if statsmodels is not installed.
     """
     try:
         from statsmodels.regression.mixed_linear_model import MixedLM
@@ -197,7 +194,7 @@ def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
     design = np.eye(count)[condition]
     design[:, 0] = 1.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a variance of 0 is an answer, not a fault
+        warnings.simplefilter("ignore")  # a variance of 0 is a valid estimate, not a fault
         model = MixedLM(
             values,
             design,

@@ -13,8 +13,8 @@ from scipy import optimize, stats
 
 CONFIDENCE_LEVEL = 0.95
 
-_WILCOXON_EFFICIENCY = 0.864  # its least, relative to the t test (Hodges & Lehmann 1956)
-_MAX_SENSITIVITY = 15.0  # d′ beyond which answers are right in double precision
+_WILCOXON_EFFICIENCY = 0.864  # its minimum, relative to the t test (Hodges & Lehmann 1956)
+_MAX_SENSITIVITY = 15.0  # d′ above which all answers are right in double precision
 
 
 class Proportion(NamedTuple):
@@ -39,7 +39,7 @@ class Sensitivity(NamedTuple):
 class ListenerMean(NamedTuple):
     """Mean of the listeners' shares and its 95 % interval, by Student's t.
 
-    Without an interval for one listener, or where all have the same share.
+    There is no interval for one listener, or if all have the same share.
     """
 
     listeners: int

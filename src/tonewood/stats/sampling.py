@@ -13,7 +13,7 @@ from tonewood.utils.arrays import FloatArray
 BOOTSTRAP_DRAWS = 10_000
 
 TakeWeights = Sequence[float] | None
-"""Weight of each frame of each take; None weights all alike."""
+"""Weight of each frame of each take; None gives all the same weight."""
 
 
 def sample_takes(
@@ -28,7 +28,7 @@ def sample_takes(
 
 
 def weighted_mean(takes: Iterable[Tensor], weights: TakeWeights = None) -> Tensor:
-    """Return the weighted mean [row] of all frames of takes [row, frame], held one at a time."""
+    """Return the weighted mean [row] of all frames of takes [row, frame], one in memory at a time."""
     take_weights = iter(weights) if weights is not None else repeat(1.0)
     # Double precision: the sum of hours of frames would lose digits in single.
     total, weight_sum = torch.zeros((), dtype=torch.float64), 0.0
