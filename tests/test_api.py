@@ -46,7 +46,7 @@ def fresh(code: str) -> str:
     return ran.stdout.strip()
 
 
-def test_the_public_names_are_these() -> None:
+def test_public_names_are_pinned() -> None:
     assert tonewood.__all__ == [
         "Enhancement",
         "FeatureLoss",
@@ -67,25 +67,25 @@ def test_the_public_names_are_these() -> None:
 
 
 @pytest.mark.parametrize("name", tonewood.__all__)
-def test_every_name_is_there_and_documented(name: str) -> None:
+def test_every_public_name_exists_and_is_documented(name: str) -> None:
     thing = getattr(tonewood, name)
     assert thing.__name__ == name
     assert len(thing.__doc__.splitlines()[0]) > 20
 
 
-def test_other_names_are_not() -> None:
+def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'tonewood' has no attribute 'enhanced'"):
         _ = tonewood.enhanced
     assert not hasattr(tonewood, "files_of_no_kind")
 
 
-def test_importing_loads_nothing_heavy() -> None:
+def test_import_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'numpy', 'scipy', 'soundfile', 'pydantic'}"
     code = f"import sys, tonewood; print(sorted({heavy} & set(sys.modules)))"
     assert fresh(code) == "[]"
 
 
-def test_the_errors_load_nothing_heavy_either() -> None:
+def test_import_of_errors_loads_nothing_heavy() -> None:
     code = "import sys, tonewood; tonewood.TonewoodError; print('torch' in sys.modules)"
     assert fresh(code) == "False"
 
@@ -116,7 +116,7 @@ def test_enhance_keeps_rate_channels_and_length(rate: int, channels: int, play: 
     assert made.settings == BRIEF
 
 
-def test_enhance_is_the_workflows(wave: NDArray[np.float32], model: Model) -> None:
+def test_enhance_equals_the_workflow(wave: NDArray[np.float32], model: Model) -> None:
     *_, last = workflow_enhance(wave, 22_050, model, BRIEF)
     made = tonewood.enhance(wave, 22_050, model, settings=BRIEF)
     assert isinstance(last, tonewood.Enhancement)
@@ -124,34 +124,34 @@ def test_enhance_is_the_workflows(wave: NDArray[np.float32], model: Model) -> No
     assert np.array_equal(made.mask.gain_db, last.mask.gain_db)
 
 
-def test_enhance_by_default_settings(wave: NDArray[np.float32], model: Model) -> None:
+def test_enhance_has_default_settings(wave: NDArray[np.float32], model: Model) -> None:
     made = tonewood.enhance(wave, 22_050, model)
     assert made.settings == EnhanceSettings()
     assert made.samples.shape == wave.shape
 
 
-def test_enhance_by_nothing_returns_the_input(wave: NDArray[np.float32], model: Model) -> None:
+def test_enhance_with_amount_zero_returns_the_input(wave: NDArray[np.float32], model: Model) -> None:
     none = EnhanceSettings(render=RenderSettings(amount=0), search=SearchSettings(steps=0))
     made = tonewood.enhance(wave, 22_050, model, settings=none)
     assert np.array_equal(made.samples, wave)
     assert made.scorer.before == made.scorer.after
 
 
-def test_a_plain_array_is_one_channel(wave: NDArray[np.float32], model: Model) -> None:
+def test_one_dimensional_array_is_one_channel(wave: NDArray[np.float32], model: Model) -> None:
     made = tonewood.enhance(wave[0], 22_050, model, settings=BRIEF)
     assert made.samples.shape == (1, wave.shape[1])
     listed = tonewood.score(wave[0].astype(np.float64).tolist(), 22_050, model)
     assert listed == tonewood.score(wave[:1], 22_050, model)
 
 
-def test_score_is_the_workflows(wave: NDArray[np.float32], model: Model) -> None:
+def test_score_equals_the_workflow(wave: NDArray[np.float32], model: Model) -> None:
     made = tonewood.score(wave, 22_050, model)
     assert isinstance(made, tonewood.Score)
     assert made == workflow_score(wave, 22_050, model)
     assert made.scorer == pytest.approx(np.mean(made.windows), abs=1e-6)
 
 
-def test_score_tells_the_two_instruments_apart(play: Play, model: Model) -> None:
+def test_score_separates_the_two_instruments(play: Play, model: Model) -> None:
     good, poor = (
         tonewood.score(play(3.0, 16_000, formant_hz=hz, seed=91), 16_000, model).scorer
         for hz in (600.0, 2_500.0)
@@ -159,7 +159,7 @@ def test_score_tells_the_two_instruments_apart(play: Play, model: Model) -> None
     assert good < poor
 
 
-def test_a_model_may_be_given_by_its_file(wave: NDArray[np.float32], model: Model, model_file: Path) -> None:
+def test_model_can_be_a_file(wave: NDArray[np.float32], model: Model, model_file: Path) -> None:
     loaded = tonewood.load(model_file)
     assert isinstance(loaded, tonewood.Model)
     assert loaded.digest == model.digest
@@ -168,7 +168,7 @@ def test_a_model_may_be_given_by_its_file(wave: NDArray[np.float32], model: Mode
     assert tonewood.score(wave, 22_050, str(model_file)) == by_object
 
 
-def test_neural_loss_is_the_score_and_pulls_at_the_waveform(play: Play, model: Model) -> None:
+def test_neural_loss_is_the_score_with_a_gradient(play: Play, model: Model) -> None:
     samples = play(0.99, 16_000, 2, seed=3)  # as long as one of the scorer's windows
     waves = torch.from_numpy(samples)[None].requires_grad_()
     loss = tonewood.NeuralLoss(model, 16_000)
@@ -187,7 +187,7 @@ def test_neural_loss_takes_a_file_and_a_reduction(model_file: Path) -> None:
     assert loss(torch.randn(3, 1, 22_050)).shape == (3,)
 
 
-def test_train_learns_and_writes_what_it_returns(
+def test_train_writes_the_model_that_it_returns(
     training_folders: TwoFolders, small: Callable[..., ModelSettings], tmp_path: Path
 ) -> None:
     path = tmp_path / "made.tonewood"
@@ -205,18 +205,18 @@ def test_train_learns_and_writes_what_it_returns(
 
 
 REFUSED = [
-    (np.zeros((1, 2, 3)), CallError, r"samples have shape \(1, 2, 3\); give \(channels, samples\)"),
+    (np.zeros((1, 2, 3)), CallError, r"samples have shape \(1, 2, 3\): give \(channels, samples\)"),
     (np.ones((1, 3_999)), AudioError, r"samples last 0\.25 s; a score needs 0\.25 s"),
     (np.ones((2, 160)), AudioError, r"samples last 0\.01 s; .*give a longer recording"),
-    (np.full((1, 8_000), np.nan), AudioError, "samples hold NaN or infinite values"),
-    (np.append(np.zeros(8_000), np.inf), AudioError, "samples hold NaN or infinite values"),
-    (np.zeros((2, 8_000)), AudioError, "samples are silence"),
-    (np.full((1, 8_000), 0.5), AudioError, "samples are silence"),
+    (np.full((1, 8_000), np.nan), AudioError, "samples contain NaN or infinite values"),
+    (np.append(np.zeros(8_000), np.inf), AudioError, "samples contain NaN or infinite values"),
+    (np.zeros((2, 8_000)), AudioError, "samples are silent"),
+    (np.full((1, 8_000), 0.5), AudioError, "samples are silent"),
 ]
 
 
 @pytest.mark.parametrize(("samples", "error", "message"), REFUSED)
-def test_samples_that_no_file_could_hold_are_refused(
+def test_invalid_samples_are_rejected(
     samples: NDArray[np.float64], error: type[TonewoodError], message: str, model: Model
 ) -> None:
     with pytest.raises(error, match=message):

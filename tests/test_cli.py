@@ -64,7 +64,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("command", OPTIONS)
-def test_every_command_explains_its_options(run: Run, command: str) -> None:
+def test_every_command_has_help(run: Run, command: str) -> None:
     ran = run(command, "--help")
     assert ran.code == 0
     assert ran.out.startswith(f"Usage: tonewood {command} ")
@@ -83,20 +83,20 @@ def and_what_it_loads(*call: str) -> subprocess.CompletedProcess[str]:
     return ran
 
 
-def test_a_card_is_shown_without_loading_torch() -> None:
+def test_info_does_not_load_torch() -> None:
     ran = and_what_it_loads("info", "cello")
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert load_model("cello").digest[:16] in ran.stdout
 
 
-def test_help_names_every_command_and_loads_no_torch() -> None:
+def test_help_lists_every_command_without_loading_torch() -> None:
     ran = and_what_it_loads("--help")
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert all(re.search(rf"^  {name} ", ran.stdout, re.MULTILINE) for name in OPTIONS)
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
-def test_shells_complete_commands(shell: str) -> None:
+def test_shell_completion_lists_commands(shell: str) -> None:
     asked = {
         "_TONEWOOD_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": "tonewood exp",
@@ -110,7 +110,7 @@ def test_shells_complete_commands(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_that_a_shell_is_given_asks_tonewood(shell: str) -> None:
+def test_completion_script_calls_tonewood(shell: str) -> None:
     asked = {**os.environ, "_TONEWOOD_COMPLETE": f"source_{shell}"}
     ran = python("-m", "tonewood", env=asked)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -119,19 +119,19 @@ def test_the_script_that_a_shell_is_given_asks_tonewood(shell: str) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(c.name for c in cli.cli_app.registered_commands if c.name))
-def test_every_command_has_its_place_in_the_documentation(command: str) -> None:
+def test_every_command_is_documented(command: str) -> None:
     root = Path(__file__).parents[1]
-    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
     assert any(f"tonewood {command}" in page.read_text("utf-8") for page in pages)
 
 
-def test_python_m_tonewood_is_the_command() -> None:
+def test_python_m_tonewood_runs_the_command() -> None:
     ran = python("-m", "tonewood", "info", "--help")
     assert ran.returncode == 0
     assert ran.stdout.startswith("Usage: tonewood info ")
 
 
-def test_the_model_defaults_to_cello(run: Run, take: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_model_is_cello(run: Run, take: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def note(name: str) -> NoReturn:
@@ -185,7 +185,7 @@ def test_train_writes_a_model_and_its_card(
     assert again.err == f"tonewood: {path} exists: name another output or pass --overwrite\n"
 
 
-def test_train_refuses_its_output_before_the_work(
+def test_train_rejects_its_output_before_training(
     tmp_path: Path, training_folders: Any, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def call(out: Path, *more: str) -> str:
@@ -206,7 +206,7 @@ def test_train_refuses_its_output_before_the_work(
     assert "cannot be written (permission denied)" in call(tmp_path / "m.tonewood")
 
 
-def test_folders_that_cannot_teach(
+def test_unusable_training_folders_are_named(
     tmp_path: Path, training_folders: Any, play: Callable[..., Any], run: Run
 ) -> None:
     reference, source = training_folders
@@ -248,7 +248,7 @@ def test_folders_that_cannot_teach(
     assert "given as both folders" in ran.err
 
 
-def test_a_full_disk_loses_no_old_model(
+def test_full_disk_keeps_the_old_model(
     tmp_path: Path, model: Model, run: Run, monkeypatch: pytest.MonkeyPatch, training_folders: Any
 ) -> None:
     path = tmp_path / "m.tonewood"
@@ -271,7 +271,7 @@ def test_a_full_disk_loses_no_old_model(
 # --- enhance, score, info
 
 
-def test_enhance_prints_what_it_made(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
+def test_enhance_prints_its_outputs(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, "--plot", *FEW)
     assert ran.code == 0, ran.err
     assert "━" not in ran.err  # no bars where nobody looks
@@ -282,9 +282,7 @@ def test_enhance_prints_what_it_made(tmp_path: Path, take: Path, run: Run, model
     assert f" {scored['scorer']:.2f} → " in ran.out
 
 
-def test_set_and_the_named_options_reach_the_settings(
-    tmp_path: Path, take: Path, run: Run, model_file: Path
-) -> None:
+def test_set_and_options_change_the_settings(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "b.wav"
     ran = run(
         "enhance", take, "-o", out, "-m", model_file, "--prior", "none", "--amount", "0.5",
@@ -297,7 +295,7 @@ def test_set_and_the_named_options_reach_the_settings(
     assert (kept.render.amount, kept.render.match, kept.render.max_gain_db) == (0.5, False, 3)
 
 
-def test_a_search_that_runs_away_is_named(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
+def test_diverging_search_is_named(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "out"
     ran = run("enhance", take, "-o", out, "-m", model_file, *FEW, "--set", "search.beta=1e300")
     assert ran.code == 1
@@ -306,13 +304,13 @@ def test_a_search_that_runs_away_is_named(tmp_path: Path, take: Path, run: Run, 
 
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))
-def test_every_optimiser_searches(tmp_path: Path, take: Path, run: Run, model_file: Path, name: str) -> None:
+def test_every_optimizer_searches(tmp_path: Path, take: Path, run: Run, model_file: Path, name: str) -> None:
     chosen = ("--set", f"search.optimiser={name}")
     ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, *FEW, *chosen)
     assert ran.code == 0, ran.err
 
 
-def test_the_paper_method_runs(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
+def test_paper_method_runs(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     call = ("enhance", take, "-o", tmp_path / "out", "-m", model_file, "--json")
     ran = run(*call, "--method", "paper", "--steps", "2")
     assert ran.code == 0, ran.err
@@ -340,7 +338,7 @@ WRONG_CALLS = {
 
 
 @pytest.mark.parametrize("words", WRONG_CALLS)
-def test_wrong_values_are_wrong_calls(
+def test_wrong_value_exits_with_code_2(
     tmp_path: Path, take: Path, run: Run, model_file: Path, words: str
 ) -> None:
     ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, *words.split())
@@ -354,7 +352,7 @@ def test_wrong_values_are_wrong_calls(
     "words", ["", "nonsense", "enhance", "enhance a.wav", "score", "train", "info", "info a b",
               "enhance a.wav -o out --loud", "enhance a.wav -o out --steps many"],
 )  # fmt: skip
-def test_unknown_words_are_wrong_calls(run: Run, words: str) -> None:
+def test_unknown_word_exits_with_code_2(run: Run, words: str) -> None:
     ran = run(*words.split())
     assert ran.code == 2
     assert "Usage: tonewood" in ran.out + ran.err
@@ -362,7 +360,7 @@ def test_unknown_words_are_wrong_calls(run: Run, words: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["enhance", "score", "info"])
-def test_a_model_that_is_none(tmp_path: Path, take: Path, run: Run, command: str) -> None:
+def test_file_that_is_not_a_model_is_named(tmp_path: Path, take: Path, run: Run, command: str) -> None:
     for name, reason in {
         "missing": "is neither a model file nor a bundled model: give a path, or one of: ",
         str(take): "is not a Tonewood model, or is damaged",
@@ -381,7 +379,7 @@ def test_a_model_that_is_none(tmp_path: Path, take: Path, run: Run, command: str
         assert not (tmp_path / "out").exists()
 
 
-def test_score_prints_a_line_a_recording(take: Path, run: Run, model_file: Path) -> None:
+def test_score_prints_one_line_per_recording(take: Path, run: Run, model_file: Path) -> None:
     ran = run("score", take, "-m", model_file)
     assert (ran.code, ran.err) == (0, "")
     head, line = ran.out.splitlines()
@@ -393,7 +391,7 @@ def test_score_prints_a_line_a_recording(take: Path, run: Run, model_file: Path)
     assert f"{scored['scorer']:.2f}" == line.split()[0]
 
 
-def test_info_shows_the_card(run: Run, model: Model, model_file: Path) -> None:
+def test_info_prints_the_card(run: Run, model: Model, model_file: Path) -> None:
     ran = run("info", model_file)
     assert (ran.code, ran.err) == (0, "")
     assert "reference  4 takes, 1.1 minutes (reference)\n" in ran.out
@@ -411,7 +409,7 @@ def test_info_shows_the_card(run: Run, model: Model, model_file: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pty module")
-def test_bars_go_to_the_terminal_and_results_to_the_pipe(
+def test_progress_goes_to_the_terminal_and_results_to_the_pipe(
     tmp_path: Path, take: Path, model_file: Path
 ) -> None:
     import pty
@@ -448,7 +446,7 @@ def test_bars_go_to_the_terminal_and_results_to_the_pipe(
     assert [json.loads(line)["input"] for line in out.splitlines()] == [str(take), str(other)]
 
 
-def test_a_terminal_without_arrows_is_no_reason_to_fail(
+def test_output_works_on_an_ascii_terminal(
     tmp_path: Path, take: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -464,7 +462,7 @@ def test_a_terminal_without_arrows_is_no_reason_to_fail(
     assert rb"\u2192" in written.getvalue()
 
 
-def test_bars_are_gone_before_a_result_is_printed(
+def test_progress_is_cleared_before_a_result_is_printed(
     tmp_path: Path, take: Path, run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened: list[str] = []
@@ -483,7 +481,7 @@ def test_bars_are_gone_before_a_result_is_printed(
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGHUP])
-def test_asked_to_end_a_command_clears_away_what_was_half_done(
+def test_terminated_command_removes_partial_outputs(
     run: Run, take: Path, tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch,
     asked: signal.Signals,
 ) -> None:  # fmt: skip
@@ -505,7 +503,7 @@ def test_asked_to_end_a_command_clears_away_what_was_half_done(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_what_is_ignored_stays_ignored(run: Run) -> None:
+def test_ignored_signals_stay_ignored(run: Run) -> None:
     kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
     try:
         assert run("--help").code == 0
@@ -515,7 +513,7 @@ def test_what_is_ignored_stays_ignored(run: Run) -> None:
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_asked_to_end_closes_its_desk(
+def test_terminated_server_closes_its_state(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: signal.Signals
 ) -> None:
     from tonewood.studio.state import StudioState

@@ -106,7 +106,7 @@ def test_missing_matplotlib_is_one_line(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     ran = run(*call, "-o", tmp_path / "report.html")
     assert (ran.code, ran.out) == (1, "")
-    assert "pip install 'tonewood[plot]'" in ran.err
+    assert "pip install '.[plot]'" in ran.err
 
 
 def test_unusable_folders_are_refused(run: Run, sides: tuple[Path, Path], tmp_path: Path) -> None:

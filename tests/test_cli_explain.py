@@ -201,7 +201,7 @@ def test_missing_extra_is_reported_before_the_work(
     monkeypatch.setitem(sys.modules, module, None)
     ran = run("explain", take, "-m", model_file, "-o", tmp_path / "page.html", *words)
     assert ran.code == 1
-    assert re.search(rf"needs {module}: pip install 'tonewood\[", ran.err)
+    assert re.search(rf"needs {module}: pip install '\.\[", ran.err)
 
 
 def test_recording_without_evidence_has_no_audio(

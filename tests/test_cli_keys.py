@@ -30,7 +30,7 @@ def waits_for_lines() -> bool:
     return bool(termios.tcgetattr(sys.stdin.fileno())[3] & termios.ICANON)
 
 
-def test_keys_are_read_one_by_one_without_waiting_for_a_line(terminal: int) -> None:
+def test_keys_are_read_without_waiting_for_a_line(terminal: int) -> None:
     turned: list[str] = []
     with read_keys(turned.append) as poll:
         assert not waits_for_lines()
@@ -43,7 +43,7 @@ def test_keys_are_read_one_by_one_without_waiting_for_a_line(terminal: int) -> N
     assert waits_for_lines()
 
 
-def test_the_terminal_is_given_back_after_an_error_too(terminal: int) -> None:
+def test_terminal_is_restored_after_an_error(terminal: int) -> None:
     assert terminal
     usual = signal.getsignal(signal.SIGUSR1)
     with pytest.raises(RuntimeError, match="device"), read_keys(lambda key: None):
@@ -52,7 +52,7 @@ def test_the_terminal_is_given_back_after_an_error_too(terminal: int) -> None:
     assert signal.getsignal(signal.SIGUSR1) is usual
 
 
-def test_without_a_terminal_a_signal_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_counts_as_a_key_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     inside, outside = os.pipe()
     turned: list[str] = []
     with os.fdopen(inside, encoding="utf-8") as file, os.fdopen(outside, "wb") as typed:

@@ -78,7 +78,7 @@ def take(tmp_path: Path, play: Callable[..., Any]) -> Path:
     return path
 
 
-def test_it_plays_until_control_c_and_ends_well(run: Run, card: Any, predicting_file: Path) -> None:
+def test_live_runs_until_control_c(run: Run, card: Any, predicting_file: Path) -> None:
     ran = run("live", "-m", predicting_file, "--block", 480)
     assert ran.code == 0, ran.err
     assert ran.err.startswith("48000 Hz, 2 channels; 61 ms in all. b: bypass")
@@ -91,7 +91,7 @@ def test_it_plays_until_control_c_and_ends_well(run: Run, card: Any, predicting_
     assert np.concatenate(stream.played)[4_000:].any()
 
 
-def test_objects_tell_what_happens(run: Run, card: Any, predicting_file: Path) -> None:
+def test_live_json_has_one_object_per_event(run: Run, card: Any, predicting_file: Path) -> None:
     card.blocks = 320
     ran = run("live", "-m", predicting_file, "--block", 480, "--json", "--amount", "0.5")
     assert ran.err == ""
@@ -104,7 +104,7 @@ def test_objects_tell_what_happens(run: Run, card: Any, predicting_file: Path) -
     assert ended["dropouts"] == 1
 
 
-def test_devices_are_listed_and_chosen(run: Run, card: Any, predicting_file: Path) -> None:
+def test_devices_are_listed_and_selected(run: Run, card: Any, predicting_file: Path) -> None:
     ran = run("live", "--list-devices")
     assert ran.code == 0
     assert ran.out == "  0  Desk\\x1b  (2 in, 0 out, 48000 Hz)\n  1  Box  (0 in, 8 out, 44100 Hz)\n"
@@ -115,7 +115,7 @@ def test_devices_are_listed_and_chosen(run: Run, card: Any, predicting_file: Pat
     assert card.opened[0].samplerate == 44_100
 
 
-def test_a_machine_without_a_card_says_so(run: Run, card: Any, predicting_file: Path) -> None:
+def test_missing_sound_card_is_named(run: Run, card: Any, predicting_file: Path) -> None:
     card.DEVICES.clear()
     ran = run("live", "--list-devices")
     assert (ran.code, ran.out, ran.err) == (0, "", "tonewood: no sound card is at hand\n")
@@ -131,7 +131,7 @@ def test_a_machine_without_a_card_says_so(run: Run, card: Any, predicting_file: 
         (("--rate", "12345"), "the sound card refuses (Invalid sample rate [PaErrorCode -9997])"),
     ],
 )
-def test_what_the_card_refuses_is_one_line(
+def test_sound_card_error_is_one_line(
     run: Run, card: Any, predicting_file: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     ran = run("live", "-m", predicting_file, *arguments)
@@ -141,7 +141,7 @@ def test_what_the_card_refuses_is_one_line(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal here")
-def test_a_signal_turns_bypass_on(run: Run, card: Any, predicting_file: Path) -> None:
+def test_signal_switches_bypass(run: Run, card: Any, predicting_file: Path) -> None:
     card.blocks = 220
     real = card.Stream.read
 
@@ -159,7 +159,7 @@ def test_a_signal_turns_bypass_on(run: Run, card: Any, predicting_file: Path) ->
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        ("ImportError", "live needs sounddevice, which is not installed: pip install 'tonewood[li"),
+        ("ImportError", "live needs sounddevice, which is not installed: pip install '.[li"),
         ("OSError", "live needs PortAudio, which is not installed: apt install libportaudio2, dnf"),
     ],
 )
@@ -180,7 +180,7 @@ def test_what_is_not_installed_is_one_line(
     assert ran.err.count("\n") == 1
 
 
-def test_a_recording_goes_through_the_same_loop(
+def test_recording_replaces_the_sound_card(
     run: Run, take: Path, tmp_path: Path, predicting_file: Path
 ) -> None:
     for amount in ("0", "1"):
@@ -203,8 +203,8 @@ def test_a_recording_goes_through_the_same_loop(
     [
         (("--from", "{take}"), 2, "--from and -o go together: name a recording and a file"),
         (("-o", "a.wav"), 2, "--from and -o go together"),
-        (("--amount", "2"), 2, "amount is 2; give one from 0 to 1"),
-        (("--amount", "nan"), 2, "amount is nan; give one from 0 to 1"),
+        (("--amount", "2"), 2, "--amount is 2: give a value from 0 to 1"),
+        (("--amount", "nan"), 2, "--amount is nan: give a value from 0 to 1"),
         (("--from", "{take}", "-o", "{take}"), 1, "exists: name another output"),
         (("--from", "{gone}", "-o", "{gone}.wav"), 1, "gone"),
         (("--from", "{low}", "-o", "{low}.wav"), 2, "a stream has 8000 Hz; 16000 to"),

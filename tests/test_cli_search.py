@@ -1,4 +1,4 @@
-"""`tonewood search`, as scripts and people call it."""
+"""`tonewood search`: JSON, text and errors."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def test_help_names_every_option(run: Run) -> None:
         assert re.search(rf"(?<![\w-]){option}\b", ran.out), option
 
 
-def test_json_tells_the_whole_ladder(run: Run, call: list[object], tmp_path: Path) -> None:
+def test_json_contains_all_sizes(run: Run, call: list[object], tmp_path: Path) -> None:
     picture = tmp_path / "ladder.png"
     ran = run(*call, "-o", picture, "--json")
     assert ran.code == 0, ran.err
@@ -67,7 +67,7 @@ def test_json_tells_the_whole_ladder(run: Run, call: list[object], tmp_path: Pat
 
 
 @pytest.mark.usefixtures("short")
-def test_people_get_a_table_and_the_line_that_train_takes(
+def test_text_contains_a_table_and_options_for_train(
     run: Run, call: list[object], training_folders: Any, tmp_path: Path
 ) -> None:
     ran = run(*call)
@@ -88,7 +88,7 @@ def test_people_get_a_table_and_the_line_that_train_takes(
 
 
 @pytest.mark.usefixtures("short")
-def test_the_seed_decides_and_its_trials_count_up(run: Run, call: list[object]) -> None:
+def test_seed_determines_the_result_and_counts_up(run: Run, call: list[object]) -> None:
     first, same, next_ = (run(*call, "--seed", n, "--json").objects[0] for n in (0, 0, 1))
     losses, again, shifted = ([r["losses"] for r in x["rungs"]] for x in (first, same, next_))
     assert losses == again
@@ -105,7 +105,7 @@ def test_the_seed_decides_and_its_trials_count_up(run: Run, call: list[object]) 
         ("no/ladder.png", "is in a folder that does not exist"),
     ],
 )
-def test_a_picture_that_cannot_be_is_refused_before_the_work(
+def test_invalid_picture_is_rejected_before_the_work(
     run: Run, call: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
     message: str,
 ) -> None:  # fmt: skip
@@ -125,7 +125,7 @@ def test_overwrite_replaces_the_picture(run: Run, call: list[object], tmp_path: 
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_wrong_calls(run: Run, call: list[object], training_folders: Any) -> None:
+def test_invalid_calls_are_rejected(run: Run, call: list[object], training_folders: Any) -> None:
     same = ["--reference", training_folders.source]
     assert "as both folders" in run(*call, *same).err
     assert run(*call, *same).code == 2

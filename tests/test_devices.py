@@ -1,4 +1,4 @@
-"""Every step of the method stays on the device of what it is given, without a GPU to prove it on.
+"""All computations stay on the device of their input, tested without a GPU.
 
 Two stand-ins: tensors of `meta` have a shape and nothing else, so that no step can look at them
 from outside; fake tensors of another device refuse to be mixed with those of the processor, as a
@@ -77,7 +77,7 @@ def wave() -> Tensor:
     return torch.from_numpy(instrument(SECONDS, SPECTRUM.rate, seed=2))
 
 
-def test_analysis(place: Place, wave: Tensor) -> None:
+def test_analysis_stays_on_the_device(place: Place, wave: Tensor) -> None:
     there = place(wave)
     rows = band_levels(there, SPECTRUM.rate, BANDS, SPECTRUM)
     other = band_levels(there, 2 * SPECTRUM.rate, BANDS, SPECTRUM)
@@ -93,7 +93,7 @@ def test_analysis(place: Place, wave: Tensor) -> None:
     assert resample_polyphase(there, place(kernel.float()), stride, reach).device == there.device
 
 
-def test_rendering_and_what_is_heard_of_it(place: Place, wave: Tensor) -> None:
+def test_rendering_stays_on_the_device(place: Place, wave: Tensor) -> None:
     there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
     field = Mask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
     made = stft.prepare_filter(there, SPECTRUM.rate, SPECTRUM)(field.gain_function(gain.device))
@@ -101,7 +101,7 @@ def test_rendering_and_what_is_heard_of_it(place: Place, wave: Tensor) -> None:
     assert moving_average(gain, 9, 3).device == gain.device
 
 
-def test_a_piece_through_a_filter(place: Place, wave: Tensor) -> None:
+def test_chunk_filter_stays_on_the_device(place: Place, wave: Tensor) -> None:
     there, gain = place(wave), place(torch.zeros(ROWS, 100 * SECONDS + 1))
     field = Mask(gain, center_frequencies(BANDS, SPECTRUM), HOP, SPECTRUM.rate / 2)
     piece = Chunk(there, 0, 1_000, 20_000)
@@ -109,7 +109,7 @@ def test_a_piece_through_a_filter(place: Place, wave: Tensor) -> None:
     assert (made.device, made.shape) == (there.device, (there.shape[0], 20_000))
 
 
-def test_what_a_search_listens_to(place: Place, wave: Tensor, model: Model) -> None:
+def test_render_feedback_stays_on_the_device(place: Place, wave: Tensor, model: Model) -> None:
     there = place(wave)
     scale = mask_scale(model.scorer, SPECTRUM, "search")
     levels = render_feedback(there[0], scale, SPECTRUM)(place(torch.zeros(ROWS, 300)))
@@ -145,7 +145,7 @@ def carried(it: Any, place: Place) -> Any:
     return tuple(carried(x, place) for x in it) if type(it) is tuple else it
 
 
-def test_priors_are_brought_there_whole(model: Model) -> None:
+def test_priors_are_moved_completely(model: Model) -> None:
     device = torch.device("meta")
     there = model.priors.to(device)
     assert there.to(device) is there
@@ -156,7 +156,7 @@ def test_priors_are_brought_there_whole(model: Model) -> None:
     assert {it.device.type for net in model.priors.networks for it in net.parameters()} == {"cpu"}
 
 
-def test_priors(place: Place, wave: Tensor, model: Model) -> None:
+def test_priors_stay_on_the_device(place: Place, wave: Tensor, model: Model) -> None:
     own = on(model, place)
     found = compute_features(place(wave)[0], BANDS, SPECTRUM)
     take = own.priors.source.prior_features(found, ReferenceLevels(-30.0, -20.0, 1.0))
@@ -168,7 +168,9 @@ def test_priors(place: Place, wave: Tensor, model: Model) -> None:
     assert pseudo.rows_db.device == shaped.device
 
 
-def test_scorer_guide_and_search(place: Place, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scorer_guide_and_search_stay_on_the_device(
+    place: Place, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = on(model, place)
     rows = place(torch.rand(ROWS, 400))
     # What is nowhere has no numbers, and draws here give none; all else of the search goes its way.
@@ -196,7 +198,7 @@ def test_scorer_guide_and_search(place: Place, model: Model, monkeypatch: pytest
     assert {it.device for it in parts} == {rows.device}
 
 
-def test_crops_and_scores(place: Place, model: Model) -> None:
+def test_crops_and_scores_stay_on_the_device(place: Place, model: Model) -> None:
     own = on(model, place)
     crops = place(torch.rand(3, ROWS, 100))
     generator = torch.Generator().manual_seed(0)

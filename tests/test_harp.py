@@ -57,7 +57,7 @@ def uploaded(client: Any, content: bytes, name: str = "take.flac") -> dict[str, 
     return {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
 
 
-def test_controls_describe_the_model_in_the_order_in_which_it_takes_them(
+def test_controls_describe_the_inputs_in_order(
     client: TestClient,
 ) -> None:
     event, (told,) = asked(client, "controls")
@@ -71,7 +71,7 @@ def test_controls_describe_the_model_in_the_order_in_which_it_takes_them(
     assert all({"label", "info"} <= set(it) for it in told["inputs"] + told["outputs"])
 
 
-def test_a_recording_comes_back_enhanced_in_its_own_format_with_a_verdict(
+def test_recording_is_enhanced_in_its_format_with_a_verdict(
     client: TestClient, take: bytes, tmp_path: Path
 ) -> None:
     event, (sound, verdict) = asked(client, "process", uploaded(client, take), 1.0, False)
@@ -88,14 +88,14 @@ def test_a_recording_comes_back_enhanced_in_its_own_format_with_a_verdict(
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_none_of_it_is_the_recording_as_it_was(client: TestClient, take: bytes) -> None:
+def test_amount_zero_returns_the_recording(client: TestClient, take: bytes) -> None:
     _, (sound, _) = asked(client, "process", uploaded(client, take), 0.0, False)
     made, _ = soundfile.read(io.BytesIO(client.get(sound["url"]).content))
     was, _ = soundfile.read(io.BytesIO(take))
     assert np.abs(made - was).max() < 1e-3
 
 
-def test_what_cannot_be_used_is_said_in_one_line(client: TestClient, take: bytes) -> None:
+def test_unusable_inputs_are_one_line(client: TestClient, take: bytes) -> None:
     event, told = asked(client, "process", uploaded(client, b"no sound", "a.wav"), 1.0, False)
     assert event == "error"
     assert told["error"].startswith("the recording ")
@@ -104,17 +104,15 @@ def test_what_cannot_be_used_is_said_in_one_line(client: TestClient, take: bytes
     for data, words in (
         (({"path": "../../etc/passwd"}, 1.0, False), "send it again"),
         ((here, 1.5, False), "an amount from 0 to 1"),
-        ((here,), "are wanted"),
-        ((None, 1.0, False), "are wanted"),
+        ((here,), "the inputs are wrong"),
+        ((None, 1.0, False), "the inputs are wrong"),
     ):
         event, told = asked(client, "process", *data)
         assert event == "error"
         assert words in told["error"]
 
 
-def test_names_that_come_from_outside_become_no_paths(
-    client: TestClient, take: bytes, tmp_path: Path
-) -> None:
+def test_uploaded_names_never_become_paths(client: TestClient, take: bytes, tmp_path: Path) -> None:
     name = uploaded(client, take, "../../evil/take.flac")["path"]
     assert (tmp_path / name).read_bytes() == take
     assert name.endswith(".flac")
@@ -125,13 +123,15 @@ def test_names_that_come_from_outside_become_no_paths(
     assert client.post("/gradio_api/upload", data={"files": "text"}).status_code == 422
 
 
-def test_old_files_go(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_files_are_removed(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(harp, "MAX_KEPT_FILES", 2)
     names = [uploaded(client, bytes([it]))["path"] for it in range(4)]
     assert {it.name for it in tmp_path.iterdir()} == set(names[2:])
 
 
-def test_a_search_is_cancelled_between_two_steps(
+def test_search_is_cancelled_between_two_steps(
     client: TestClient, take: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = enhance_file.enhance_files
@@ -146,13 +146,13 @@ def test_a_search_is_cancelled_between_two_steps(
     assert (event, told) == ("error", {"error": "cancelled"})
 
 
-def test_other_sites_pages_are_refused(client: TestClient) -> None:
+def test_harp_rejects_cross_site_requests(client: TestClient) -> None:
     headers = {"Origin": "http://example.com"}
     refused = client.post("/gradio_api/call/controls", json={"data": []}, headers=headers)
     assert refused.status_code == 403
 
 
-def test_the_command_prints_its_address_answers_there_and_leaves_nothing(tmp_path: Path, take: bytes) -> None:
+def test_harp_command_prints_its_address_and_removes_its_folder(tmp_path: Path, take: bytes) -> None:
     command = [sys.executable, "-m", "tonewood", "harp", "--port", "0", "-m", "soundfont-cello"]
     place = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=place) as process:
@@ -170,7 +170,7 @@ def test_the_command_prints_its_address_answers_there_and_leaves_nothing(tmp_pat
     assert not list(tmp_path.glob("tonewood-*"))
 
 
-def test_it_serves_this_machine_alone(run: Callable[..., Any]) -> None:
+def test_harp_command_rejects_remote_hosts(run: Callable[..., Any]) -> None:
     ran = run("harp", "--host", "0.0.0.0")
     assert ran.code == 2
     assert "ssh -L" in ran.err

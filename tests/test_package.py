@@ -47,8 +47,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / ran.stdout.strip().splitlines()[-1]
 
 
-def test_a_wheel_holds_the_package_and_no_more(package: ModuleType, wheel: Path) -> None:
-    assert package.faults(wheel) == []
+def test_wheel_contains_exactly_the_package(package: ModuleType, wheel: Path) -> None:
+    assert package.check_wheel(wheel) == []
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_a_wheel_holds_the_package_and_no_more(package: ModuleType, wheel: Path)
     [
         ("tonewood/studio/static/index.html", None, "index.html is missing"),
         ("tonewood/dsp/filterbank.py", None, "filterbank.py is missing"),
-        (None, "tests/test_api.py", "no part of the package"),
-        (None, "tonewood/cello.ipynb", "no part of the package"),
+        (None, "tests/test_api.py", "not part of the package"),
+        (None, "tonewood/cello.ipynb", "not part of the package"),
     ],
 )
-def test_what_is_wrong_with_a_wheel_is_said(
+def test_faults_of_a_wheel_are_found(
     package: ModuleType, wheel: Path, tmp_path: Path, drop: str, add: str, said: str
 ) -> None:
     spoilt = tmp_path / wheel.name
@@ -70,10 +70,10 @@ def test_what_is_wrong_with_a_wheel_is_said(
                 new.writestr(name, old.read(name))
         if add:
             new.writestr(add, "")
-    assert [it for it in package.faults(spoilt) if said in it] == package.faults(spoilt) != []
+    assert [it for it in package.check_wheel(spoilt) if said in it] == package.check_wheel(spoilt) != []
 
 
-def test_a_wheel_describes_itself(wheel: Path) -> None:
+def test_wheel_metadata_is_complete(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         told = next(it for it in names if it.endswith(".dist-info/METADATA"))
@@ -91,7 +91,7 @@ def test_a_wheel_describes_itself(wheel: Path) -> None:
     assert "# Tonewood" in str(about.get_payload())
 
 
-def test_one_version_is_named_everywhere() -> None:
+def test_version_is_the_same_everywhere() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert cited["version"] == PROJECT["version"]
     assert cited["license"] == PROJECT["license"]
@@ -99,7 +99,7 @@ def test_one_version_is_named_everywhere() -> None:
     assert f"version {PROJECT['version']}" in (ROOT / "docs" / "licence.md").read_text("utf-8")
 
 
-def test_what_the_tests_need_is_pinned() -> None:
+def test_test_requirements_are_pinned() -> None:
     def plain(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -131,7 +131,7 @@ ABSENT = {
 
 
 @pytest.mark.parametrize("extra", ABSENT)
-def test_without_an_extra_one_line_says_how_to_install_it(
+def test_missing_extra_is_named_with_its_installation(
     run: Callable[..., Any], tone: Callable[..., Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, extra: str,
 ) -> None:  # fmt: skip
@@ -148,19 +148,19 @@ def test_without_an_extra_one_line_says_how_to_install_it(
     before = sorted(tmp_path.rglob("*"))
     ran = run(*call.split())
     assert (ran.code, ran.out) == (1, "")
-    assert re.fullmatch(rf"tonewood: .*pip install 'tonewood\[{extra}\]'.*\n", ran.err), ran.err
+    assert re.fullmatch(rf"tonewood: .*pip install '\.\[{extra}\]'.*\n", ran.err), ran.err
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_without_stats_mixed_effects_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixed_effects_without_stats_name_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "statsmodels.regression.mixed_linear_model", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[stats\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[stats\]'"):
         fit_mixed_effects(np.zeros((2, 2, 2)))
 
 
-def test_without_hub_repositories_say_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repositories_without_hub_name_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tonewood\[hub\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[hub\]'"):
         load_pretrained("somebody/somewhere-not-here")
 
 

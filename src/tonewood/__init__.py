@@ -1,6 +1,6 @@
-"""Tonewood reshapes recordings toward a sound learnt from two folders of recordings.
+"""Tonewood changes recordings toward a sound that is learnt from two folders of recordings.
 
-The names below are the Python interface; they load what they need when first used.
+The names in `__all__` are the Python interface. Each is imported on first use, so `import tonewood` is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The Python interface: arrays in, results out; the same workflow as the command line's."""
+"""Python interface: arrays in, results out. It runs the same workflows as the command line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,39 +40,38 @@ def train(
     cache: str | Path | None = None,
     overwrite: bool = False,
 ) -> Model:
-    """Learn a model from two folders that need not correspond, from listeners, or from both.
+    """Learn a model from two unpaired folders, from listeners' answers, or from both.
 
     Parameters
     ----------
     reference : path, or mapping of paths to weights, optional
-        Folder of the sound that is wanted; or several, as in `{"studio": 2, "hall": 1}`, each
-        counting as a whole by its weight.
+        Folder with the target sound; or several with weights, as in `{"studio": 2, "hall": 1}`.
     source : path, optional
-        Folder of the sound that is to be improved.
+        Folder with the sound to improve.
     output : path, optional
         Model file to write.
     preferences, ratings : path, optional
-        CSV tables of what listeners said: `preferred,other` and `file,rating`.
+        CSV tables of listeners' answers, with the columns `preferred,other` and `file,rating`.
     settings : ModelSettings, optional
     device : {"cpu", "cuda"}
     cache : path, optional
-        Folder in which analysed recordings are kept, mapped into memory, and found again.
+        Folder for analysed recordings, which later trainings reuse.
 
     Raises
     ------
     TonewoodError
-        With the reason in one line.
+        The training is impossible; the text says why in one line.
     """
     name = Path(output).stem if output else "model"
-    made: Model | None = None
-    wanted: Path | list[WeightedFolder] | None
+    model: Model | None = None
+    reference_input: Path | list[WeightedFolder] | None
     if isinstance(reference, Mapping):
-        wanted = [WeightedFolder(Path(folder), weight) for folder, weight in reference.items()]
-        check_folder_weights(wanted)
+        reference_input = [WeightedFolder(Path(folder), weight) for folder, weight in reference.items()]
+        check_folder_weights(reference_input)
     else:
-        wanted = None if reference is None else Path(reference)
+        reference_input = None if reference is None else Path(reference)
     for event in train_model(
-        wanted,
+        reference_input,
         None if source is None else Path(source),
         settings or ModelSettings(),
         preferences=None if preferences is None else Path(preferences),
@@ -82,11 +81,11 @@ def train(
         cache=FeatureCache(Path(cache)) if cache else NO_CACHE,
     ):
         if isinstance(event, Model):
-            made = event
-    assert made is not None
+            model = event
+    assert model is not None
     if output:
-        made.save(output, overwrite=overwrite)
-    return made
+        model.save(output, overwrite=overwrite)
+    return model
 
 
 def enhance(
@@ -97,7 +96,7 @@ def enhance(
     settings: EnhanceSettings | None = None,
     device: str = "cpu",
 ) -> Enhancement:
-    """Reshape a recording toward the model's reference.
+    """Change a recording toward the sound of the model's reference.
 
     Parameters
     ----------
@@ -115,28 +114,28 @@ def enhance(
     """
     check_device(device)
     wave = _validate_samples(samples, rate)
-    made: Enhancement | None = None
+    result: Enhancement | None = None
     for event in enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings(), device=device):
         if isinstance(event, Enhancement):
-            made = event
-    assert made is not None
-    return made
+            result = event
+    assert result is not None
+    return result
 
 
 def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
-    """Score a recording (channels, samples): 0 sounds like the reference, 1 like the source."""
+    """Return the score of a recording (channels, samples): 0 like the reference, 1 like the source."""
     return analysis.score_array(_validate_samples(samples, rate), rate, _as_model(model))
 
 
 def save_pretrained(model: Model | str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
-    """Write a model and its card as README.md into a folder, as `load_pretrained` reads them."""
+    """Write a model and its card (README.md) into a folder for `from_pretrained`."""
     hub.write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
 
 
 def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
-    """Load a model from such a folder, or from a repository of the Hugging Face Hub.
+    """Load a model from a folder of `save_pretrained`, or from a repository of the Hugging Face Hub.
 
-    What was fetched once is found again without a network; `revision` is a branch, tag or commit.
+    Downloaded files are cached. `revision` is a branch, tag or commit.
     """
     return hub.load_pretrained(place, revision)
 
@@ -148,19 +147,19 @@ def push_to_hub(
     private: bool = False,
     message: str = "Add a Tonewood model",
 ) -> str:
-    """Upload a model and its card to a repository of the Hugging Face Hub; its commit's address.
+    """Upload a model and its card to a repository of the Hugging Face Hub; return the commit's address.
 
     Parameters
     ----------
     model : Model, path or name
     repository : str
-        As in ``somebody/cello``; made if it is not there. The login is huggingface_hub's.
+        As in ``somebody/cello``; created if it does not exist. The login is that of huggingface_hub.
     """
     return hub.upload_model(_as_model(model), repository, private=private, message=message)
 
 
 class _ModelLoss:
-    """A loss by a model, its file or its name instead of its scorer."""
+    """Base class of losses that takes a model, file or name instead of a scorer."""
 
     def __init__(
         self,
@@ -178,7 +177,7 @@ class NeuralLoss(_ModelLoss, losses.ScorerLoss):
     ----------
     model : Model, path or name
     rate : int
-        Of the waveforms, Hz; any from 4000 on, resampled inside where need be.
+        Sample rate of the waveforms in Hz, at least 4000; they are resampled if necessary.
     reduction : {"mean", "sum", "none"}
     """
 
@@ -186,17 +185,17 @@ class NeuralLoss(_ModelLoss, losses.ScorerLoss):
 class FeatureLoss(_ModelLoss, losses.ScorerFeatureLoss):
     """Distance from a target in the features of a model's scorer, over [batch, channels, samples].
 
-    Takes what `ScorerLoss` takes; it is called with waveform and target.
+    It has the parameters of `NeuralLoss`, and is called with waveform and target.
     """
 
 
 class Stream(streaming.StreamingEnhancer):
-    """Sound goes in and comes out reshaped, block by block; see `workflow.streaming.Stream`.
+    """Enhance audio block by block, with low latency.
 
     Parameters
     ----------
     model : Model, path or name
-        With a predictor.
+        It needs a predictor.
     rate : int
         Hz.
     channels : int
@@ -218,15 +217,15 @@ def _as_model(model: Model | str | Path) -> Model:
 
 
 def _validate_samples(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
-    """Samples as float32 (channels, samples), refused where no file with them would be read."""
+    """Return samples as float32 (channels, samples), with the limits that files have."""
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise CallError(f"the rate is {rate} Hz; give one from {MIN_RATE} to {MAX_RATE} Hz")
+        raise CallError(f"rate is {rate} Hz: give {MIN_RATE} to {MAX_RATE} Hz")
     wave = np.atleast_2d(np.asarray(samples, dtype=np.float32))
     if wave.ndim != 2:
-        raise CallError(f"samples have shape {wave.shape}; give (channels, samples)")
+        raise CallError(f"samples have shape {wave.shape}: give (channels, samples)")
     if wave.shape[0] > MAX_CHANNELS:
         raise AudioError(
-            f"samples have {wave.shape[0]} channels; at most {MAX_CHANNELS} are read: "
+            f"samples have {wave.shape[0]} channels, and at most {MAX_CHANNELS} are allowed: "
             "give (channels, samples), or fewer channels"
         )
     if wave.shape[1] < MIN_RECORDING_SECONDS * rate:
@@ -235,7 +234,8 @@ def _validate_samples(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
             "give a longer recording"
         )
     if not np.isfinite(wave).all():
-        raise AudioError("samples hold NaN or infinite values: repair them first")
+        raise AudioError("samples contain NaN or infinite values: repair them first")
+    # A constant is silence too: its spectrum above DC is empty, and no level can be matched.
     if np.ptp(wave) == 0:
-        raise AudioError("samples are silence: nothing is there to reshape")
+        raise AudioError("samples are silent: give a recording with sound")
     return wave

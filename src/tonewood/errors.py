@@ -1,6 +1,6 @@
-"""One tree of errors: whatever Tonewood raises for its users is a :class:`TonewoodError`.
+"""Errors for users: all derive from :class:`TonewoodError`.
 
-A message is one line, *value, limit, remedy*:
+A message is one line: what is wrong with which value, the limit, and what to do, as in
 ``take.wav lasts 0.04 s; a score needs 0.25 s: give a longer recording``.
 """
 
@@ -8,11 +8,11 @@ from os import PathLike, fspath
 
 
 class TonewoodError(Exception):
-    """Root of everything raised on purpose; its text is meant for the user."""
+    """Base class of all errors for users; the text is written for them."""
 
 
 class CallError(TonewoodError):
-    """The call itself was wrong (exit status 2)."""
+    """The call is wrong (exit code 2)."""
 
 
 class AudioError(TonewoodError):
@@ -28,19 +28,19 @@ class ModelError(TonewoodError):
 
 
 class RecipeError(TonewoodError):
-    """A recipe cannot be read, or does not fit what it is applied to."""
+    """A recipe cannot be read, or does not fit the recording or model."""
 
 
 class OutputError(TonewoodError):
-    """Nothing could be written there: it exists, is the input, or the place refuses."""
+    """An output cannot be written, exists already, or would replace its input."""
 
 
 class DeviceError(TonewoodError):
-    """A device, for computing or for sound, is not there, refuses, or ran out of memory."""
+    """A GPU or sound device does not exist, fails, or ran out of memory."""
 
 
 class ClusterError(TonewoodError):
-    """Workers cannot be had, or are gone."""
+    """Workers cannot be started or were lost."""
 
 
 class MissingExtraError(TonewoodError):
@@ -48,9 +48,8 @@ class MissingExtraError(TonewoodError):
 
 
 def printable(path: str | PathLike[str]) -> str:
-    """Spell a path so that it fits one line of any terminal.
+    """Return a path with unprintable characters escaped, so that it fits one line of any terminal.
 
-    File names may hold line breaks, escape sequences, and bytes that are no UTF-8; printing
-    those would break the line, the terminal, or the program itself.
+    File names may contain line breaks, escape sequences, and bytes that are not UTF-8.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in fspath(path))

@@ -1,9 +1,8 @@
-"""A host's endpoint: what HARP, a sample editor for audio workstations, asks a model of.
+"""Web endpoint for HARP, a sample editor for audio workstations (github.com/TEAMuP-dev/HARP).
 
-HARP (github.com/TEAMuP-dev/HARP) sends a recording and takes one back. It speaks Gradio's calls:
-upload a file; post to an endpoint, `controls`, `process` or `cancel`, which gives an event; read
-that event's stream until `complete` or `error`; fetch the files that it names. What it is to show
-is described as PyHARP's README and data classes do (version 0.3.1). Gradio itself is not used.
+HARP uses the protocol of Gradio: upload a file, post to `controls`, `process` or `cancel`, read the stream
+of the returned event until `complete` or `error`, and fetch the files that it names. The description of
+inputs and outputs follows the README and data classes of PyHARP 0.3.1. Gradio itself is not needed.
 """
 
 import asyncio
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 UPLOAD_LIMITS = {"/gradio_api/upload": RequestLimits(2 * 2**30, 3600.0)}
-"""Uploads may be larger than what else is asked."""
+"""Uploads may be larger than other requests."""
 MAX_KEPT_FILES = 16
-"""Files of either kind that wait to be fetched; the oldest goes first."""
+"""Uploads and outputs that are kept; the oldest is removed first."""
 HEARTBEAT_S = 5.0
 _LOSSLESS_SUFFIXES = frozenset({".wav", ".flac", ".aif", ".aiff"})
 CallName = Literal["controls", "process", "cancel"]
@@ -58,53 +57,53 @@ class _ProcessInputs(NamedTuple):
 
 
 class _CallCancelledError(TonewoodError):
-    """The host does not want it any more."""
+    """The host cancelled the call."""
 
 
 def create_harp_app(model: Model, folder: Path) -> "ASGIApp":
-    """The application; to be served `secure`, at this machine's own address alone.
+    """Return the application; serve it with `secure`, at a loopback address only.
 
     Parameters
     ----------
     model : Model
     folder : Path
-        For what is uploaded and made; goes when the server goes.
+        For uploads and outputs; removed when the server stops.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # A server that is told to end never comes back to where the folder was made.
+        # A server that is stopped by a signal does not return to the caller, so the folder is removed here.
         try:
             yield
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    made = FastAPI(
+    app = FastAPI(
         docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan,
         responses=declare_errors(),
     )  # fmt: skip
     host = HarpEndpoint(model, folder)
 
-    @made.get("/", response_class=PlainTextResponse)
+    @app.get("/", response_class=PlainTextResponse)
     def page() -> PlainTextResponse:
-        return PlainTextResponse(f"{host.title}. Give this address to HARP as a custom path.\n")
+        return PlainTextResponse(f"{host.title}. Enter this address in HARP as a custom path.\n")
 
-    @made.post("/gradio_api/upload")
+    @app.post("/gradio_api/upload")
     async def upload(request: Request) -> list[str]:
         form = await request.form(max_files=1, max_fields=8)
         try:
-            sent = [it for it in form.values() if isinstance(it, UploadFile)]
-            if len(sent) != 1:
-                raise HTTPException(422, "one file is wanted")
-            return [await asyncio.to_thread(host.store_upload, sent[0])]
+            uploads = [value for value in form.values() if isinstance(value, UploadFile)]
+            if len(uploads) != 1:
+                raise HTTPException(422, "the request needs exactly one file")
+            return [await asyncio.to_thread(host.store_upload, uploads[0])]
         finally:
             await form.close()
 
-    @made.post("/gradio_api/call/{name}")
-    async def call(name: CallName, asked: CallBody) -> dict[str, str]:
-        return {"event_id": host.start_call(name, asked.data)}
+    @app.post("/gradio_api/call/{name}")
+    async def call(name: CallName, body: CallBody) -> dict[str, str]:
+        return {"event_id": host.start_call(name, body.data)}
 
-    @made.get(
+    @app.get(
         "/gradio_api/call/{name}/{event}",
         response_class=StreamingResponse,
         responses=declare_errors(404) | declare_media("text/event-stream"),
@@ -112,26 +111,26 @@ def create_harp_app(model: Model, folder: Path) -> "ASGIApp":
     async def follow(name: CallName, event: str, request: Request) -> StreamingResponse:
         task = host.tasks.get(event)
         if task is None:
-            raise HTTPException(404, "no such event")
+            raise HTTPException(404, "this event does not exist")
         base = str(request.base_url)
         return StreamingResponse(host.event_stream(event, task, base), media_type="text/event-stream")
 
-    @made.get(
+    @app.get(
         "/gradio_api/file={name}",
         response_class=FileResponse,
         responses=declare_errors(404) | declare_media("audio/*", "text/plain", ranges=True),
     )
     def file(name: str) -> FileResponse:
         if name not in host.files:
-            raise HTTPException(404, "no such file")
+            raise HTTPException(404, "this file does not exist")
         return FileResponse(host.files[name])
 
-    install_error_handlers(made)
-    return made
+    install_error_handlers(app)
+    return app
 
 
 class HarpEndpoint:
-    """What one endpoint holds: uploads, outputs, calls at work."""
+    """State of the endpoint: uploads, outputs and running calls."""
 
     def __init__(self, model: Model, folder: Path) -> None:
         self.model, self.folder = model, folder
@@ -142,7 +141,7 @@ class HarpEndpoint:
         self._cancel_event = threading.Event()
 
     def store_upload(self, upload: UploadFile) -> str:
-        """Write an upload under a name of our own, and return that name."""
+        """Write an upload under a random name, and return that name."""
         suffix = Path((upload.filename or "").replace("\\", "/")).suffix.lower()
         name = f"{secrets.token_hex(16)}{suffix if suffix in WRITABLE_SUFFIXES else ''}"
         path = self.folder / name
@@ -152,8 +151,8 @@ class HarpEndpoint:
         return name
 
     def start_call(self, name: CallName, data: list[Any]) -> str:
-        """Begin a call; returns its event."""
-        work = {
+        """Start a call, and return its event."""
+        functions = {
             "controls": self._run_controls,
             "process": self._run_process,
             "cancel": self._run_cancel,
@@ -161,13 +160,13 @@ class HarpEndpoint:
         event = secrets.token_hex(16)
         for old in list(self.tasks)[: -MAX_KEPT_FILES + 1]:
             del self.tasks[old]
-        self.tasks[event] = asyncio.create_task(work[name](data))
+        self.tasks[event] = asyncio.create_task(functions[name](data))
         return event
 
     async def event_stream(
         self, event: str, task: "asyncio.Task[list[dict[str, Any]]]", base: str
     ) -> AsyncIterator[str]:
-        """The stream of an event: heartbeats while it lasts, then how it ended."""
+        """Yield heartbeats while a call runs, then its result or error."""
         while not (await asyncio.wait({task}, timeout=HEARTBEAT_S))[0]:
             yield "event: heartbeat\ndata: null\n\n"
         self.tasks.pop(event, None)
@@ -176,9 +175,9 @@ class HarpEndpoint:
         except TonewoodError as error:
             yield f"event: error\ndata: {json.dumps({'error': str(error)})}\n\n"
             return
-        for it in data:
-            if "path" in it:
-                it["url"] = f"{base}gradio_api/file={it['path']}"
+        for output in data:
+            if "path" in output:
+                output["url"] = f"{base}gradio_api/file={output['path']}"
         yield f"event: complete\ndata: {json.dumps(data)}\n\n"
 
     async def _run_controls(self, _: list[Any]) -> list[dict[str, Any]]:
@@ -190,30 +189,33 @@ class HarpEndpoint:
 
     async def _run_process(self, data: list[Any]) -> list[dict[str, Any]]:
         try:
-            wanted = TypeAdapter(_ProcessInputs).validate_python(data)
+            inputs = TypeAdapter(_ProcessInputs).validate_python(data)
         except ValidationError:
-            raise CallError("a recording, an amount from 0 to 1 and a yes or no are wanted") from None
-        name = wanted.recording.get("path")
+            raise CallError(
+                "the inputs are wrong: give a recording, an amount from 0 to 1, and true or false"
+            ) from None
+        name = inputs.recording.get("path")
         if name not in self.files:
-            raise AudioError("the recording is not here any more: send it again")
-        self._cancel_event.set()  # a host asks for one thing at a time: what it asked before is done with
+            raise AudioError("the recording is no longer stored: send it again")
+        self._cancel_event.set()  # a host runs one call at a time, so an earlier one is obsolete
         async with self._process_lock:
+            # Cleared inside the lock: the earlier call has ended by now and cannot miss the event.
             self._cancel_event.clear()
-            done = await asyncio.to_thread(self._enhance_upload, self.files[name], wanted)
-        made = Path(done.output)
-        self._register_file(made.name, made)
-        size = made.stat().st_size
+            result = await asyncio.to_thread(self._enhance_upload, self.files[name], inputs)
+        output = Path(result.output)
+        self._register_file(output.name, output)
+        size = output.stat().st_size
         meta = {"_type": "gradio.FileData"}
         return [
-            {"path": made.name, "orig_name": made.name, "size": size, "meta": meta},
+            {"path": output.name, "orig_name": output.name, "size": size, "meta": meta},
             {
                 "meta": {"_type": "pyharp.LabelList"},
-                "labels": [_verdict_label(done.certificate.line)],
+                "labels": [_verdict_label(result.certificate.line)],
             },
         ]
 
     def _enhance_upload(self, path: Path, inputs: _ProcessInputs) -> enhance_file.FileEnhanced:
-        """Enhance an upload, unless it is cancelled between two steps."""
+        """Enhance an upload; a cancellation takes effect between two steps."""
         suffix = path.suffix if path.suffix in _LOSSLESS_SUFFIXES else ".wav"
         output = self.folder / f"{secrets.token_hex(16)}{suffix}"
         settings = EnhanceSettings().replace(render=dict(amount=inputs.amount), force=inputs.force)
@@ -234,14 +236,14 @@ class HarpEndpoint:
 
 
 def describe_endpoint(model: Model) -> dict[str, Any]:
-    """What a host shows: the model's card, its inputs and outputs in order."""
-    learnt = model.card.domain or f"domain {card_text.NOT_STATED}"
+    """Return what a host shows: the card of the model, and its inputs and outputs in order."""
+    domain = model.card.domain or f"domain {card_text.NOT_STATED}"
     tags = ["category:effects", "subcategory:timbre-transfer", "input:audio", "output:audio"]
     return {
         "card": {
             "name": f"Tonewood: {model.name}",
-            "description": "Moves a recording toward a sound learnt from two folders "
-            f"({learnt}). It filters; it generates nothing.",
+            "description": "Changes a recording toward a sound that is learnt from two folders "
+            f"({domain}). It only filters and generates nothing.",
             "author": "the Tonewood authors",
             "tags": [*tags, "output:labels", "equaliser"],
         },
@@ -250,7 +252,7 @@ def describe_endpoint(model: Model) -> dict[str, Any]:
             {
                 "type": "slider",
                 "label": "Amount",
-                "info": "0 leaves the recording, 1 is all of it.",
+                "info": "Strength of the change, from 0 (none) to 1.",
                 "minimum": 0.0,
                 "maximum": 1.0,
                 "step": 0.05,
@@ -259,19 +261,19 @@ def describe_endpoint(model: Model) -> dict[str, Any]:
             {
                 "type": "toggle",
                 "label": "Even if unlike the source folder",
-                "info": "Otherwise such a recording gets a static EQ at most.",
+                "info": "Otherwise such a recording gets at most a static EQ.",
                 "value": False,
             },
         ],
         "outputs": [
             {"type": "audio_track", "label": "Enhanced", "info": "", "required": True},
-            {"type": "json", "label": "Verdict", "info": "Whether to believe the change."},
+            {"type": "json", "label": "Verdict", "info": "Verdict on the change."},
         ],
     }
 
 
 def _verdict_label(line: str) -> dict[str, Any]:
-    """A verdict, as a label at the beginning of the track."""
+    """Return a verdict as a label at the start of the track."""
     return {
         "label_type": "AudioLabel",
         "t": 0.0,

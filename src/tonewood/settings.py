@@ -220,6 +220,7 @@ class GuideSettings(Settings):
 
     width: int = Field(80, ge=4, le=1_024, description="channels")
     pooled_frames: Frames = Field(3, ge=1, le=30, description="frames that are averaged at the input")
+    # The correction is minus the gradient of the energy, so the scale of the energy sets its size in dB.
     unit_db2: Annotated[float, Unit("dB²")] = Field(
         25.0, gt=0, description="scale that makes the gradient about one dB"
     )
@@ -251,6 +252,7 @@ class PredictorSettings(Settings):
     width: int = Field(96, ge=4, le=1_024, description="channels")
     kernel: Frames = Field(3, ge=2, le=65, description="frames that a convolution covers")
     depth: int = Field(4, ge=1, le=8, description="number of convolutions; each doubles the dilation")
+    # Each frame of lookahead adds one hop, 10 ms, to the latency of `tonewood live`.
     lookahead: Frames = Field(1, ge=0, le=100, description="future frames that a frame's mask may depend on")
     level_seconds: Seconds = Field(8.0, ge=1, le=60, description="duration over which the level is measured")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability")
@@ -300,6 +302,7 @@ class SearchSettings(Settings):
     learning_rate: float = Field(
         1.0, gt=0, description="step size; for SGD, 1 goes to the minimum of the linearised objective"
     )
+    # Beyond the typical score of the reference, the search fools the scorer instead of improving the sound.
     stop_at_reference: bool = Field(True, description="stop at the typical score of the reference")
     smooth_ms: Milliseconds = Field(50.0, ge=0, description="smoothing of what the search adds to the prior")
 
@@ -319,6 +322,7 @@ class CertificateSettings(Settings):
     control_seconds: Seconds = Field(
         12.0, gt=0, description="length of the excerpt for the adversarial control"
     )
+    # Figure 1 of the paper: random pixels show how far a mask that is not an EQ can fool the judge.
     control_steps: int = Field(30, ge=0, le=1_000, description="steps of the adversarial control; 0 omits it")
 
 
@@ -438,6 +442,7 @@ def _merged(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested settings with changes applied, group by group."""
     merged = dict(tree)
     for name, value in changes.items():
+        # A mapping changes a group; anything else replaces the value, groups included.
         nested = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
         merged[name] = _merged(merged[name], value) if nested else value
     return merged

@@ -242,7 +242,7 @@ def test_plot_without_matplotlib_says_so_before_the_work(
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, "--plot")
     assert ran.code == 1
-    assert ran.err == "tonewood: --plot needs matplotlib: pip install 'tonewood[plot]'\n"
+    assert ran.err == "tonewood: --plot needs matplotlib: pip install '.[plot]'\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -24,7 +24,7 @@ def test_gains_are_exact_at_the_grid_points() -> None:
 
 
 @given(hz=st.floats(0, 20_000), seconds=st.floats(0, 0.2), seed=st.integers(0, 20))
-def test_gain_anywhere_is_the_interpolation_written_out(hz: float, seconds: float, seed: int) -> None:
+def test_gain_at_equals_explicit_interpolation(hz: float, seconds: float, seed: int) -> None:
     mask = drawn(seed=seed)
     along = [np.interp(seconds, np.arange(9) * 0.01, row.astype(float)) for row in mask.gain_db]
     expected = np.interp(hz_to_mel(np.array(hz)), hz_to_mel(mask.hz), along)
@@ -36,21 +36,21 @@ def test_gain_anywhere_is_the_interpolation_written_out(hz: float, seconds: floa
     assert made[0, 0] == pytest.approx(expected, abs=2e-3)
 
 
-def test_edges_hold_the_nearest_gain() -> None:
+def test_gain_is_constant_beyond_the_edges() -> None:
     mask = drawn()
     beyond = mask.gain_at(np.array([0.0, 8_000.0]), np.array([0.08, 5.0]))
     assert beyond[0] == pytest.approx(mask.gain_db[0, -1])
     assert beyond[1] == pytest.approx(mask.gain_db[-1, -1])
 
 
-def test_above_the_top_gains_fade_in_an_octave() -> None:
+def test_gain_fades_over_an_octave_above_top() -> None:
     mask = Mask(np.full((12, 2), 8.0, dtype=np.float32), HZ, 0.01, 8_000.0)
     hz = 8_000 * 2 ** np.array([0, 0.25, 0.5, 1, 1.2, 2])
     gain = mask.gain_at(hz, np.array([0.0]))[:, 0]
     assert gain == pytest.approx([8, 6, 4, 0, 0, 0], abs=1e-5)
 
 
-def test_one_row_and_one_frame_are_everywhere() -> None:
+def test_single_cell_mask_is_constant() -> None:
     mask = Mask(np.array([[3.0]], dtype=np.float32), np.array([1_000.0]), 0.01, 8_000.0)
     assert (mask.gain_at(np.array([0.0, 50.0, 7_999.0]), np.array([0.0, 1.0])) == 3).all()
 
@@ -65,7 +65,7 @@ def test_scaling_is_linear_in_decibels(amount: float) -> None:
     assert mask.scale(amount).hz is mask.hz
 
 
-def test_bounds_hold_both_ways_and_leave_the_rest() -> None:
+def test_clip_limits_both_signs_and_keeps_smaller_gains() -> None:
     mask = drawn()
     bounded = mask.clip(4.0)
     inside = np.abs(mask.gain_db) <= 4
@@ -74,7 +74,7 @@ def test_bounds_hold_both_ways_and_leave_the_rest() -> None:
     assert np.array_equal(np.sign(bounded.gain_db), np.sign(mask.gain_db))
 
 
-def test_rounding_is_to_whole_steps_and_final() -> None:
+def test_quantize_is_idempotent() -> None:
     mask = drawn()
     rounded = mask.quantize()
     assert np.abs(rounded.gain_db - mask.gain_db).max() <= 0.001 + 1e-6
@@ -84,7 +84,7 @@ def test_rounding_is_to_whole_steps_and_final() -> None:
     assert rounded.gain_db.dtype == np.float32
 
 
-def test_figures_are_their_definitions() -> None:
+def test_statistics_equal_their_definitions() -> None:
     mask = Mask(np.array([[1.0, -3.0], [2.0, 2.0]], dtype=np.float32), HZ[:2], 0.01, 8_000.0)
     assert mask.largest_db == 3
     assert mask.rms_db == pytest.approx((18 / 4) ** 0.5)
@@ -100,7 +100,7 @@ def test_roughness_of_smooth_and_of_noise() -> None:
     assert drawn().roughness_db == pytest.approx(10 / np.pi**0.5, rel=0.2)
 
 
-def test_masks_are_frozen_and_shaped() -> None:
+def test_mask_is_frozen_and_checks_its_shape() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         drawn().top_hz = 4_000.0  # type: ignore[misc]
     with pytest.raises(AssertionError):
@@ -112,13 +112,13 @@ def test_masks_are_frozen_and_shaped() -> None:
     rows=st.integers(1, 40),
     shape=st.sampled_from([(5, 7), (1, 1), (2, 3, 30), (12, 1)]),
 )
-def test_smoothing_keeps_a_constant(frames: int, rows: int, shape: tuple[int, ...]) -> None:
+def test_moving_average_keeps_a_constant(frames: int, rows: int, shape: tuple[int, ...]) -> None:
     constant = torch.full(shape, 4.5)
     assert torch.allclose(moving_average(constant, frames, rows), constant)
 
 
 @pytest.mark.parametrize(("frames", "made"), [(1, 1), (2, 3), (8, 9), (9, 9)])
-def test_smoothing_spreads_a_cell_evenly_and_keeps_its_sum(frames: int, made: int) -> None:
+def test_moving_average_spreads_an_impulse_evenly(frames: int, made: int) -> None:
     gain = torch.zeros(3, 41)
     gain[1, 20] = 9
     out = moving_average(gain, frames)
@@ -128,7 +128,7 @@ def test_smoothing_spreads_a_cell_evenly_and_keeps_its_sum(frames: int, made: in
     assert out.sum().item() == pytest.approx(9, abs=1e-4)
 
 
-def test_smoothing_over_rows_and_frames_is_the_mean_of_the_block() -> None:
+def test_moving_average_over_rows_and_frames_is_the_block_mean() -> None:
     gain = torch.randn(8, 20, generator=torch.Generator().manual_seed(0))
     out = moving_average(gain, 5, 3)
     assert out.shape == gain.shape
@@ -137,12 +137,12 @@ def test_smoothing_over_rows_and_frames_is_the_mean_of_the_block() -> None:
     assert out[0, 0].item() == pytest.approx(padded[:3, :5].mean().item(), abs=1e-6)
 
 
-def test_smoothing_treats_each_of_a_batch_alone() -> None:
+def test_moving_average_of_a_batch_equals_singles() -> None:
     gain = torch.randn(2, 3, 6, 20, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(moving_average(gain, 7, 3)[1, 2], moving_average(gain[1, 2], 7, 3), atol=1e-6)
 
 
-def test_smoothing_passes_the_gradient_on() -> None:
+def test_moving_average_passes_gradients() -> None:
     gain = torch.zeros(3, 20, requires_grad=True)
     moving_average(gain, 5)[1, 10].backward()  # type: ignore[no-untyped-call]
     assert gain.grad is not None
@@ -152,7 +152,7 @@ def test_smoothing_passes_the_gradient_on() -> None:
 
 
 @given(st.integers(1, 60), st.integers(0, 2**31 - 1))
-def test_a_long_mask_is_asked_like_any_other(frames: int, seed: int) -> None:
+def test_lazy_mask_equals_mask_in_memory(frames: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = Mask(
         rng.normal(size=(4, frames)).astype(np.float32),

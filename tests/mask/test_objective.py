@@ -16,7 +16,7 @@ from tonewood.settings import SearchSettings
     energy=st.one_of(st.none(), st.floats(-50, 50)),
     seed=st.integers(0, 50),
 )
-def test_objective_is_the_formula_written_out(
+def test_objective_equals_the_formula(
     weight: float,
     alpha: float,
     beta: float,
@@ -44,7 +44,7 @@ def test_objective_is_the_formula_written_out(
     assert parts.total.item() == pytest.approx(total)
 
 
-def test_a_constant_mask_has_no_variance_and_a_mask_on_its_anchor_no_distance() -> None:
+def test_constant_mask_has_no_variance_and_prior_no_distance() -> None:
     settings = SearchSettings(score=1, alpha=1, beta=1)
     flat = torch.full((4, 6), 3.0)
     parts = compute_objective(torch.tensor(0.5), flat, torch.zeros(4, 6), settings)
@@ -55,7 +55,7 @@ def test_a_constant_mask_has_no_variance_and_a_mask_on_its_anchor_no_distance() 
     assert here.total.item() == 0.5
 
 
-def test_without_penalties_the_score_is_all() -> None:
+def test_objective_without_penalties_is_the_score() -> None:
     mask = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     parts = compute_objective(torch.tensor(0.7), mask, -mask, SearchSettings(score=1, alpha=0, beta=0))
     assert parts.total.item() == pytest.approx(0.7)

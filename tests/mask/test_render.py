@@ -14,7 +14,7 @@ Samples = NDArray[np.float32]
 
 
 def music(channels: int = 2, rate: int = 44_100, seconds: float = 1.5, amplitude: float = 0.1) -> Samples:
-    """Noisy notes under a swell; the channels hold different mixtures."""
+    """Return noisy notes with a crescendo, differently mixed in each channel."""
     rng = np.random.default_rng(3)
     time = np.arange(round(seconds * rate)) / rate
     waves = np.empty((channels, time.size), dtype=np.float32)
@@ -32,7 +32,7 @@ def mask(spread_db: float = 5.0, seconds: float = 1.5, offset_db: float = 0.0) -
     return Mask(gain.astype(np.float32), HZ, 0.01, 8_000.0)
 
 
-def test_amount_0_returns_the_input_itself() -> None:
+def test_amount_zero_returns_input() -> None:
     wave = music(amplitude=5.0)  # far over the ceiling, and still untouched
     made = render_through_mask(wave, 44_100, mask(), RenderSettings(amount=0), PAPER)
     assert made.samples is wave
@@ -44,7 +44,7 @@ def test_amount_0_returns_the_input_itself() -> None:
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("offset_db", [-9.0, 0.0, 9.0])
-def test_loudness_is_kept_and_peaks_are_held(rate: int, channels: int, offset_db: float) -> None:
+def test_loudness_is_matched_and_peaks_are_limited(rate: int, channels: int, offset_db: float) -> None:
     wave = music(channels, rate, 1.1)
     kept = wave.copy()
     made = render_through_mask(wave, rate, mask(offset_db=offset_db), RenderSettings(), PAPER)
@@ -61,7 +61,7 @@ def test_loudness_is_kept_and_peaks_are_held(rate: int, channels: int, offset_db
 
 
 @pytest.mark.parametrize("ceiling", [-1.0, -6.0])
-def test_the_ceiling_goes_before_the_loudness(ceiling: float) -> None:
+def test_peak_ceiling_has_priority_over_loudness(ceiling: float) -> None:
     wave = music()
     wave *= np.float32(10 ** (-true_peak_db(wave, 44_100) / 20))  # to 0 dBTP
     made = render_through_mask(wave, 44_100, mask(), RenderSettings(ceiling_dbtp=ceiling), PAPER)
@@ -72,7 +72,7 @@ def test_the_ceiling_goes_before_the_loudness(ceiling: float) -> None:
     assert made.loudness_after == pytest.approx(after, abs=1e-3)
 
 
-def test_no_match_leaves_level_and_peak_alone() -> None:
+def test_match_off_keeps_level_and_peak() -> None:
     wave = music(amplitude=0.4)
     flat = Mask(np.full((24, 151), 6.0206, dtype=np.float32), HZ, 0.01, 30_000.0)
     made = render_through_mask(wave, 44_100, flat, RenderSettings(match=False), PAPER)
@@ -83,7 +83,7 @@ def test_no_match_leaves_level_and_peak_alone() -> None:
     assert made.loudness_after - made.loudness_before == pytest.approx(6.0206, abs=1e-3)
 
 
-def test_a_flat_mask_is_undone_by_the_match() -> None:
+def test_matching_cancels_a_flat_mask() -> None:
     wave = music()
     flat = Mask(np.full((24, 151), 7.0, dtype=np.float32), HZ, 0.01, 30_000.0)
     made = render_through_mask(wave, 44_100, flat, RenderSettings(), PAPER)
@@ -91,7 +91,7 @@ def test_a_flat_mask_is_undone_by_the_match() -> None:
     assert np.allclose(made.samples, wave, atol=1e-5)
 
 
-def test_every_channel_gets_the_same_gain() -> None:
+def test_all_channels_get_the_same_gain() -> None:
     mono = music(1)
     wave = np.concatenate([mono, -0.3 * mono, 0.1 * mono])
     made = render_through_mask(wave, 44_100, mask(), RenderSettings(), PAPER).samples
@@ -99,8 +99,8 @@ def test_every_channel_gets_the_same_gain() -> None:
     assert np.allclose(made[2], 0.1 * made[0], atol=1e-6)
 
 
-def test_the_amount_is_linear_in_decibels() -> None:
-    """On a steady tone the filter's gain shows by itself."""
+def test_amount_is_linear_in_decibels() -> None:
+    """A steady tone shows the filter's gain directly."""
     rate, time = 44_100, np.arange(44_100) / 44_100
     tone = (0.1 * np.sin(2 * np.pi * 1_000 * time)).astype(np.float32)[None]
     gain = np.repeat(np.linspace(-10, 10, 24)[:, None], 101, axis=1).astype(np.float32)
@@ -123,7 +123,7 @@ def test_silence_stays_silence() -> None:
     assert np.isfinite(made.gain_db)
 
 
-def test_a_quiet_recording_is_not_raised_to_the_ceiling() -> None:
+def test_quiet_recording_is_not_raised_to_the_ceiling() -> None:
     wave = music(amplitude=1e-4)
     made = render_through_mask(wave, 44_100, mask(), RenderSettings(), PAPER)
     assert abs(made.gain_db) < 6

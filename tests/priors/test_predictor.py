@@ -1,4 +1,4 @@
-"""The predictor: causal, the same however a recording is cut, and taught by masks alone."""
+"""The predictor: causal, independent of chunk borders, and distilled from masks."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ SMALL = PredictorSettings(width=8, kernel=3, depth=3, lookahead=2)
 
 
 def drawn(settings: PredictorSettings = SMALL, seed: int = 0) -> Predictor:
-    """A predictor of random weights, whose output is not zero."""
+    """Return a predictor with random weights, whose output is not zero."""
     generator = torch.Generator().manual_seed(seed)
     predictor = Predictor(ROWS, settings, 10.0, generator)
     torch.nn.init.normal_(predictor.last.weight, generator=generator)
@@ -40,7 +40,7 @@ def rows(frames: int = FRAMES, seed: int = 1, level_db: float = -40.0) -> Tensor
     return level_db + 10 * torch.randn(ROWS, frames, generator=generator)
 
 
-def test_untaught_it_makes_the_static_mask() -> None:
+def test_untrained_predictor_gives_static_mask() -> None:
     predictor = Predictor(ROWS, SMALL, 10.0, torch.Generator())
     predictor.static_db.copy_(torch.arange(ROWS))
     assert torch.equal(masked(predictor, rows()), torch.arange(ROWS)[:, None].expand(-1, FRAMES) * 1.0)
@@ -48,7 +48,7 @@ def test_untaught_it_makes_the_static_mask() -> None:
 
 @given(frame=st.integers(0, FRAMES - 1), seed=st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
-def test_what_comes_later_than_its_lookahead_changes_nothing(frame: int, seed: int) -> None:
+def test_prediction_ignores_frames_beyond_lookahead(frame: int, seed: int) -> None:
     predictor, heard = drawn(), rows()
     other = torch.cat([heard[:, : frame + 1], rows(seed=seed + 2)[:, frame + 1 :]], dim=1)
     last = frame - SMALL.lookahead + 1
@@ -56,7 +56,7 @@ def test_what_comes_later_than_its_lookahead_changes_nothing(frame: int, seed: i
     assert torch.equal(mine[:, : max(0, last)], theirs[:, : max(0, last)])
 
 
-def test_it_does_use_its_lookahead() -> None:
+def test_prediction_uses_its_lookahead() -> None:
     predictor, heard = drawn(), rows()
     other = heard.clone()
     other[:, 100] += 6
@@ -66,7 +66,7 @@ def test_it_does_use_its_lookahead() -> None:
 
 @given(cuts=st.lists(st.integers(1, FRAMES - 1), unique=True, max_size=6))
 @settings(max_examples=20, deadline=None)
-def test_cut_anywhere_the_masks_are_the_same(cuts: list[int]) -> None:
+def test_prediction_is_the_same_for_any_split(cuts: list[int]) -> None:
     predictor, heard = drawn(), rows()
     memory, pieces = predictor.initial_state(), []
     borders = [0, *sorted(cuts), FRAMES]
@@ -77,7 +77,7 @@ def test_cut_anywhere_the_masks_are_the_same(cuts: list[int]) -> None:
     torch.testing.assert_close(torch.cat(pieces, dim=1), together.mask_db[0], atol=1e-4, rtol=1e-4)
 
 
-def test_long_recordings_are_worked_in_pieces_that_do_not_show() -> None:
+def test_long_recordings_are_predicted_in_seamless_chunks() -> None:
     predictor, heard = drawn(), rows(5_000)
     together, _ = predictor(heard[None], predictor.initial_state())
     torch.testing.assert_close(
@@ -89,7 +89,7 @@ def test_long_recordings_are_worked_in_pieces_that_do_not_show() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 149, 150, 999])
-def test_parts_of_any_size_give_the_whole(size: int) -> None:
+def test_chunks_of_any_size_give_the_same_prediction(size: int) -> None:
     predictor, heard = drawn(), rows()
     made = list(predictor.predict_chunks(torch.split(heard, size, dim=1)))
     for part, whole in zip(zip(*made, strict=True), predictor.predict(heard), strict=True):
@@ -97,12 +97,12 @@ def test_parts_of_any_size_give_the_whole(size: int) -> None:
     assert list(predictor.predict_chunks([])) == []
 
 
-def test_the_recordings_level_changes_nothing() -> None:
+def test_prediction_is_independent_of_level() -> None:
     predictor, heard = drawn(), rows()
     torch.testing.assert_close(masked(predictor, heard), masked(predictor, heard - 30), atol=1e-3, rtol=0)
 
 
-def test_the_level_is_a_leaky_mean_of_power_weighted_by_power() -> None:
+def test_running_level_equals_explicit_leaky_mean() -> None:
     predictor, heard = drawn(), rows(60)
     relative, _ = predictor.relative_levels(heard[None], predictor.initial_state().sums)
     power = [10 ** (x / 10) for x in frame_levels(heard.double()).tolist()]
@@ -114,7 +114,7 @@ def test_the_level_is_a_leaky_mean_of_power_weighted_by_power() -> None:
         assert float(heard[0, now] - relative[0, 0, now]) == pytest.approx(level, abs=1e-3)
 
 
-def test_a_pause_is_not_adapted_to_and_leaves_the_level_alone() -> None:
+def test_pause_gets_static_mask_and_keeps_the_level() -> None:
     predictor = drawn()
     predictor.static_db.fill_(2.0)
     music, pause = rows(100), rows(200, level_db=-110.0)
@@ -138,7 +138,7 @@ def test_batch_equals_singles() -> None:
         torch.testing.assert_close(one, alone.mask_db[0], atol=1e-4, rtol=1e-4)
 
 
-def test_what_is_stored_comes_back() -> None:
+def test_predictor_survives_storage() -> None:
     predictor = drawn()
     back = Predictor.from_tensors(predictor.tensors(), SMALL, 10.0)
     torch.testing.assert_close(masked(back, rows()), masked(predictor, rows()), atol=0.1, rtol=1e-2)
@@ -149,7 +149,7 @@ def test_what_is_stored_comes_back() -> None:
 
 
 def lessons(count: int, seed: int, lookahead: int = 0) -> list[DistillationExample]:
-    """Takes whose mask is a rule: half of each row's own level, upside down, so much ahead."""
+    """Return takes whose mask is minus half of each row's level, some frames ahead."""
     made = []
     for take in range(count):
         heard = rows(FRAMES, seed=seed + take)
@@ -166,7 +166,7 @@ def taught(takes: list[DistillationExample], **changes: object) -> Predictor:
     )
 
 
-def test_it_learns_a_rule_that_masks_share() -> None:
+def test_predictor_learns_a_common_rule() -> None:
     predictor = taught(lessons(6, 20))
     unheard = lessons(2, 90)
     assert prediction_error_db(predictor, unheard) < 0.5 * prediction_error_db(
@@ -174,13 +174,13 @@ def test_it_learns_a_rule_that_masks_share() -> None:
     )
 
 
-def test_a_mask_that_needs_the_next_frame_needs_the_lookahead() -> None:
+def test_lookahead_is_needed_for_masks_that_depend_on_the_next_frame() -> None:
     takes, unheard = lessons(6, 20, lookahead=1), lessons(2, 90, lookahead=1)
     ahead, blind = (taught(takes, lookahead=n) for n in (1, 0))
     assert prediction_error_db(ahead, unheard) < 0.7 * prediction_error_db(blind, unheard)
 
 
-def test_inaudible_frames_do_not_teach() -> None:
+def test_inaudible_frames_do_not_affect_distillation() -> None:
     [take] = lessons(1, 20)
     heard = take.rows_db.clone()
     heard[:, 1:] -= 80
@@ -198,7 +198,7 @@ def test_inaudible_frames_do_not_teach() -> None:
     assert all(torch.equal(alone.state_dict()[k], v) for k, v in other.state_dict().items())
 
 
-def test_the_guide_is_heard_too() -> None:
+def test_guide_affects_distillation() -> None:
     takes = lessons(3, 20)
 
     def high_is_odd(rows_db: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ def test_the_guide_is_heard_too() -> None:
     assert masked(guided, takes[0].rows_db)[high].mean() < masked(plain, takes[0].rows_db)[high].mean() - 1
 
 
-def test_same_seed_same_predictor_and_the_global_state_is_left_alone() -> None:
+def test_same_seed_gives_same_predictor_and_keeps_global_random_state() -> None:
     state = torch.random.get_rng_state()
     one, two = (taught(lessons(2, 4), steps=20, dropout=0.1, level_db=2.0) for _ in range(2))
     assert all(torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())

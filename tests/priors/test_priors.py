@@ -1,4 +1,4 @@
-"""Four suggestions, and the choice among them."""
+"""Priors, their blend, and its selection."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def takes(play: Callable[..., Any], seeds: range, *, filtered: bool) -> list[Fea
 
 @pytest.fixture(scope="module")
 def fitted(play: Callable[..., Any]) -> PriorFit:
-    """Folders that differ by one fixed filter."""
+    """Return folders that differ by one fixed filter."""
     generator = torch.Generator().manual_seed(0)
     reference = takes(play, range(5), filtered=True)
     source = takes(play, range(10, 15), filtered=False)
@@ -54,7 +54,7 @@ def distance(rows: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())
 
 
-def test_a_blends_distance_is_the_mean_of_its_takes_by_their_shares() -> None:
+def test_cycle_score_is_the_weighted_mean_over_takes() -> None:
     def take(seed: int) -> PriorFeatures:
         rows = torch.randn(6, 40, generator=torch.Generator().manual_seed(seed))
         return PriorFeatures(rows, rows[:2], torch.ones(40, dtype=torch.bool), torch.ones(40))
@@ -73,11 +73,11 @@ def test_a_blends_distance_is_the_mean_of_its_takes_by_their_shares() -> None:
         assert [it.distance_db for it in cycles] == pytest.approx([wanted] * len(CANDIDATE_BLENDS))
 
 
-def test_shares_of_every_candidate_sum_to_one() -> None:
+def test_candidate_blends_sum_to_one() -> None:
     assert all(abs(sum(weights[:4]) - 1) < 1e-9 for weights in CANDIDATE_BLENDS)
 
 
-def test_mixing_is_linear_and_the_level_is_scaled() -> None:
+def test_blend_is_linear_and_scales_the_level() -> None:
     one, two = torch.full((3, 2), 4.0), torch.tensor([[0.0, 2.0]] * 3)
     blend = blend_masks([one, None, two, None], BlendWeights(0.25, 0.0, 0.75, 0.0))
     torch.testing.assert_close(blend, 0.25 * one + 0.75 * two)
@@ -85,9 +85,7 @@ def test_mixing_is_linear_and_the_level_is_scaled() -> None:
     torch.testing.assert_close(flat, torch.zeros(3, 2))
 
 
-def test_where_one_filter_is_the_difference_the_blend_undoes_most_of_it(
-    play: Callable[..., Any], fitted: PriorFit
-) -> None:
+def test_blend_undoes_most_of_a_common_filter(play: Callable[..., Any], fitted: PriorFit) -> None:
     [before] = takes(play, range(30, 31), filtered=False)
     [wanted] = takes(play, range(30, 31), filtered=True)
     mask = fitted.priors.mask(before, "auto")
@@ -96,7 +94,7 @@ def test_where_one_filter_is_the_difference_the_blend_undoes_most_of_it(
     assert left < 0.5 * distance(before.rows_db[:, heard], wanted.rows_db[:, heard])
 
 
-def test_the_choice_is_the_mean_of_the_smallest_cycles(fitted: PriorFit) -> None:
+def test_selected_blend_is_the_mean_of_the_best(fitted: PriorFit) -> None:
     best = sorted(fitted.cycle_scores, key=lambda cycle: cycle.distance_db)[:4]
     for chosen, values in zip(
         fitted.priors.weights, zip(*(c.weights for c in best), strict=True), strict=True
@@ -105,7 +103,7 @@ def test_the_choice_is_the_mean_of_the_smallest_cycles(fitted: PriorFit) -> None
     assert [cycle.weights for cycle in fitted.cycle_scores] == list(CANDIDATE_BLENDS)
 
 
-def test_static_is_the_same_in_every_frame(play: Callable[..., Any], fitted: PriorFit) -> None:
+def test_static_prior_is_constant_over_time(play: Callable[..., Any], fitted: PriorFit) -> None:
     [take] = takes(play, range(30, 31), filtered=False)
     mask = fitted.priors.mask(take, "static")
     torch.testing.assert_close(mask, mask[:, :1].expand_as(mask))
@@ -119,28 +117,28 @@ def test_silence_gets_the_static_mask(play: Callable[..., Any], fitted: PriorFit
     torch.testing.assert_close(mask[:, 450:], fitted.priors.static_db[:, None].expand(-1, 351))
 
 
-def test_pairs_lack_what_the_folders_differ_by_less_than_before(fitted: PriorFit) -> None:
+def test_corrected_pairs_are_closer_than_uncorrected(fitted: PriorFit) -> None:
     assert len(fitted.corrected) == 4
     assert len(fitted.corrected_held_out) == 1
     for near, wanted in fitted.corrected:
         assert near.shape == wanted.shape
 
 
-def test_stored_and_loaded_is_the_same(play: Callable[..., Any], fitted: PriorFit) -> None:
+def test_priors_survive_storage(play: Callable[..., Any], fitted: PriorFit) -> None:
     [take] = takes(play, range(30, 31), filtered=False)
     again = Priors.from_tensors(fitted.priors.tensors(), SETTINGS, 10.0)
     assert torch.equal(again.mask(take, "auto"), fitted.priors.mask(take, "auto"))
     assert again.weights == fitted.priors.weights
 
 
-def test_a_missing_tensor_is_an_error(fitted: PriorFit) -> None:
+def test_missing_tensor_raises(fitted: PriorFit) -> None:
     named = fitted.priors.tensors()
     del named["static_db"]
     with pytest.raises(KeyError, match="static_db"):
         Priors.from_tensors(named, SETTINGS, 10.0)
 
 
-def test_what_is_not_believed_leaves_the_static_mask(play: Callable[..., Any], fitted: PriorFit) -> None:
+def test_zero_factors_give_the_static_mask(play: Callable[..., Any], fitted: PriorFit) -> None:
     [take] = takes(play, range(30, 31), filtered=False)
     none = replace(
         fitted.priors,
@@ -152,7 +150,7 @@ def test_what_is_not_believed_leaves_the_static_mask(play: Callable[..., Any], f
         )
 
 
-def test_what_weighs_nothing_is_not_computed(
+def test_priors_of_weight_zero_are_not_computed(
     play: Callable[..., Any], fitted: PriorFit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*_: object) -> None:
@@ -166,7 +164,7 @@ def test_what_weighs_nothing_is_not_computed(
         fitted.priors.mask(take, "network")
 
 
-def test_same_seed_same_priors(play: Callable[..., Any]) -> None:
+def test_same_seed_gives_same_priors(play: Callable[..., Any]) -> None:
     reference, source = (takes(play, range(3), filtered=f) for f in (True, False))
     small = SETTINGS.model_copy(update={"network": NetworkSettings(width=8, steps=20)})
     made = [

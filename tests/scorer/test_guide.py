@@ -1,4 +1,4 @@
-"""The guide: an energy whose gradient is taught."""
+"""The guide: an energy whose gradient is trained."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ SMALL = GuideSettings(width=24, steps=150, batch=8, crop_frames=80)
 
 
 def pairs(count: int, seed: int) -> list[GuidePair]:
-    """Sounds that all lack the same: the reference is flat, what is near it has a bump."""
+    """Return pairs with the same correction: a flat target, and an input with a bump."""
     generator = torch.Generator().manual_seed(seed)
     bump = 6 * torch.exp(-0.5 * ((torch.arange(ROWS) - 8) / 2.0).square())[:, None]
     made = []
@@ -33,7 +33,7 @@ def guide() -> Guide:
     return train_guide(pairs(4, 0), SMALL, torch.Generator().manual_seed(1))
 
 
-def test_the_direction_is_the_energys_gradient_downwards(guide: Guide) -> None:
+def test_direction_is_the_negative_gradient_of_the_energy(guide: Guide) -> None:
     near, _ = pairs(1, 5)[0]
     x = near.double()[None]
     twin = Guide(ROWS, SMALL, torch.Generator()).double().requires_grad_(False)
@@ -47,7 +47,7 @@ def test_the_direction_is_the_energys_gradient_downwards(guide: Guide) -> None:
         assert slope == pytest.approx(-float(direction[row, frame]), rel=1e-2, abs=1e-3)
 
 
-def test_it_points_from_what_is_near_to_what_is_wanted(guide: Guide) -> None:
+def test_direction_points_to_the_target(guide: Guide) -> None:
     near, wanted = pairs(1, 7)[0]
     lacking, _ = target_correction(near[None], wanted[None])
     step = guide.direction(near[None])
@@ -55,20 +55,20 @@ def test_it_points_from_what_is_near_to_what_is_wanted(guide: Guide) -> None:
     assert cosine > 0.6
 
 
-def test_where_nothing_is_lacking_it_hardly_moves(guide: Guide) -> None:
+def test_direction_is_small_at_the_target(guide: Guide) -> None:
     near, wanted = pairs(1, 8)[0]
     moved, stayed = (guide.direction(x[None]).square().mean() for x in (near, wanted))
     assert stayed < 0.3 * moved
 
 
-def test_level_does_not_matter(guide: Guide) -> None:
+def test_direction_is_independent_of_level(guide: Guide) -> None:
     near, _ = pairs(1, 9)[0]
     torch.testing.assert_close(
         guide.direction(near[None]), guide.direction(near[None] - 20), atol=1e-2, rtol=1e-2
     )
 
 
-def test_missing_takes_off_the_level_and_names_the_frames_heard() -> None:
+def test_target_correction_removes_level_and_marks_audible_frames() -> None:
     wanted = torch.full((1, 4, 3), -20.0)
     wanted[..., 2] = -80.0
     lacking, heard = target_correction(wanted - 5, wanted)
@@ -76,19 +76,19 @@ def test_missing_takes_off_the_level_and_names_the_frames_heard() -> None:
     assert lacking[..., :2].abs().max() < 0.7  # 5 dB everywhere is a matter of level
 
 
-def test_gains_are_positive_where_it_helps_and_choose_the_weight(guide: Guide) -> None:
+def test_positive_gains_select_the_weight(guide: Guide) -> None:
     gains = validation_gains(guide, pairs(2, 11))
     assert [weight for weight, _ in gains] == [0.3, 0.6, 1.0]
     assert select_guide_weight(gains) > 0
     assert max(gain for _, gain in gains) > 0.1
 
 
-def test_a_gain_below_half_a_hundredth_is_noise() -> None:
+def test_gain_below_threshold_selects_weight_zero() -> None:
     assert select_guide_weight([(0.3, 0.002), (0.6, 0.004), (1.0, -0.2)]) == 0.0
     assert select_guide_weight([(0.3, 0.02), (0.6, 0.03), (1.0, 0.01)]) == 0.6
 
 
-def test_same_seed_same_guide() -> None:
+def test_same_seed_gives_same_guide() -> None:
     settings = GuideSettings(width=8, steps=20, batch=2, crop_frames=40)
     made = [
         train_guide(pairs(2, 2), settings, torch.Generator().manual_seed(3)).state_dict() for _ in range(2)

@@ -1,4 +1,4 @@
-"""Losses for others' training."""
+"""Scorers as losses for the training of other networks."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ RATES = [8_000, 11_025, 22_050, 44_100, 48_000, 96_000]
 
 
 def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
-    """Hiss of different colours under a slow beat, [clip, sample]."""
+    """Return coloured noise with slow amplitude modulation [clip, sample]."""
     generator = torch.Generator().manual_seed(7)
     beat = torch.linspace(0, 9, round(seconds * 16_000)).cos() + 1.1
     clips = []
@@ -36,7 +36,7 @@ def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
 
 
 def outspoken(settings: ScorerSettings = MEL) -> Scorer:
-    """An untrained scorer that tells `tones` apart."""
+    """Return an untrained scorer that separates `tones`."""
     scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(0))
     logits = scorer.logit(rows_of(tones(), settings)).detach()
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_loss_of_a_batch_by_reduction() -> None:
     assert ScorerLoss(scorer, 16_000)(waves).shape == ()
 
 
-def test_loss_hears_the_mean_of_the_channels() -> None:
+def test_loss_scores_the_mean_of_the_channels() -> None:
     loss, waves = ScorerLoss(outspoken(), 16_000, "none"), tones()
     stereo = torch.stack([waves[:2], waves[2:]], dim=1)
     assert torch.allclose(loss(stereo), loss(stereo.mean(dim=1, keepdim=True)))
@@ -67,7 +67,7 @@ def test_loss_hears_the_mean_of_the_channels() -> None:
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
-def test_loss_pulls_at_the_waveform(rate: int) -> None:
+def test_gradient_step_on_waveform_lowers_the_loss(rate: int) -> None:
     waves = tones(2, 0.5, rate)[:, None].repeat(1, 2, 1).requires_grad_()
     ScorerLoss(outspoken(), rate)(waves).backward()
     assert waves.grad is not None
@@ -76,7 +76,7 @@ def test_loss_pulls_at_the_waveform(rate: int) -> None:
 
 
 @pytest.mark.parametrize("amplitude", [0.0, 1.0])
-def test_loss_has_finite_gradients_on_silence_and_on_full_scale(amplitude: float) -> None:
+def test_gradients_are_finite_on_silence_and_full_scale(amplitude: float) -> None:
     wave = (amplitude * torch.sign(torch.sin(torch.arange(8_000) * 0.05)))[None, None]
     wave.requires_grad_()
     ScorerLoss(outspoken(), 16_000)(wave).backward()
@@ -87,7 +87,7 @@ def test_loss_has_finite_gradients_on_silence_and_on_full_scale(amplitude: float
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_loss_scores_alike_at_any_rate(rate: int) -> None:
+def test_loss_is_the_same_at_any_rate(rate: int) -> None:
     scorer = outspoken()
     waves = tones(4, 1.0, rate)
     scores = ScorerLoss(scorer, rate, "none")(waves[:, None])
@@ -108,7 +108,7 @@ def test_loss_freezes_a_copy_of_the_scorer() -> None:
     assert all(torch.equal(before[name], value) for name, value in scorer.state_dict().items())
 
 
-def test_loss_refuses_what_it_cannot_hear() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     assert issubclass(CallError, TonewoodError)
     with pytest.raises(CallError, match="the rate is 800 Hz; give one from 4000 Hz"):
         ScorerLoss(outspoken(), 800)
@@ -118,21 +118,21 @@ def test_loss_refuses_what_it_cannot_hear() -> None:
         ScorerLoss(outspoken(), 16_000)(torch.zeros(2, 8_000))
     with pytest.raises(CallError, match=r"100 samples at 16000 Hz are shorter than .* 30 ms"):
         ScorerLoss(outspoken(), 16_000)(torch.zeros(1, 1, 100))
-    with pytest.raises(CallError, match=r"shapes \(2, 1, 8000\) and \(2, 1, 9000\); give as many"):
+    with pytest.raises(CallError, match=r"shapes \(2, 1, 8000\) and \(2, 1, 9000\); give the same"):
         ScorerFeatureLoss(outspoken(), 16_000)(torch.zeros(2, 1, 8_000), torch.zeros(2, 1, 9_000))
 
 
 # --- Features
 
 
-def test_features_of_a_sound_are_its_own_whatever_its_level() -> None:
+def test_feature_loss_is_zero_for_a_scaled_copy() -> None:
     loss, waves = ScorerFeatureLoss(outspoken(), 16_000, "none"), tones()[:, None]
     assert loss(waves, waves).tolist() == [0, 0, 0, 0]
     assert (loss(0.3 * waves, waves) < 0.01).all()
     assert (loss(waves.flip(0), waves) > 0.1).all()
 
 
-def test_feature_loss_is_the_formula_written_out() -> None:
+def test_feature_loss_equals_the_formula() -> None:
     scorer, waves = outspoken(), tones()
     made, target = waves[:2], waves[2:]
     ratios = []
@@ -150,7 +150,7 @@ def test_feature_loss_is_the_formula_written_out() -> None:
     assert total.item() == pytest.approx(wanted.sum().item(), rel=1e-4)
 
 
-def test_feature_loss_leads_to_its_target_and_leaves_that_alone() -> None:
+def test_feature_loss_moves_waveform_to_target_without_target_gradient() -> None:
     loss = ScorerFeatureLoss(outspoken(), 24_000)
     target = tones(1, 0.5, 24_000)[:, None].requires_grad_()
     gain = torch.tensor(0.0, requires_grad=True)
@@ -167,7 +167,7 @@ def test_feature_loss_leads_to_its_target_and_leaves_that_alone() -> None:
 
 @pytest.mark.parametrize("rate", [16_000, 22_050])
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
-def test_gradients_are_right_in_double_precision(rate: int, settings: ScorerSettings) -> None:
+def test_gradients_equal_finite_differences(rate: int, settings: ScorerSettings) -> None:
     loss = ScorerLoss(outspoken(settings), rate).double()
     wave = tones(1, 0.12, rate).double()[:, None].requires_grad_()
     assert torch.autograd.gradcheck(loss, wave, fast_mode=True, atol=1e-6)
@@ -177,7 +177,7 @@ def test_gradients_are_right_in_double_precision(rate: int, settings: ScorerSett
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_is_left_outside(dtype: torch.dtype) -> None:
+def test_autocast_is_disabled(dtype: torch.dtype) -> None:
     loss = ScorerLoss(outspoken(), 22_050, "none")
     waves = tones(4, 0.5, 22_050)[:, None].requires_grad_()
     plain = loss(waves)
@@ -223,7 +223,7 @@ import sys
 import torch
 from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
-from tonewood.scorer.losses import NeuralLoss
+from tonewood.scorer.losses import ScorerLoss
 from tonewood.scorer.network import Scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings
 
@@ -232,7 +232,7 @@ init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=
 scorer = Scorer(ScorerSettings(width=4), SpectrumSettings(), torch.Generator().manual_seed(0))
 with torch.no_grad():
     scorer.linear.weight.mul_(50)
-loss = NeuralLoss(scorer, 22_050)
+loss = ScorerLoss(scorer, 22_050)
 torch.manual_seed(1)
 filter_ = torch.nn.Conv1d(1, 1, 9, padding=4)
 waves = torch.randn(4, 1, 6_000)[rank::world]
@@ -249,7 +249,7 @@ os._exit(0)  # gloo's threads may outlive the interpreter, and end it loudly
 """
 
 
-def test_loss_trains_alike_in_one_process_and_in_two(tmp_path: Path) -> None:
+def test_training_is_the_same_in_one_and_two_processes(tmp_path: Path) -> None:
     results = {}
     for world in (1, 2):
         command = [sys.executable, "-W", "error", "-c", WORKER, str(tmp_path / f"meet{world}")]

@@ -15,7 +15,7 @@ def turned(wave: torch.Tensor, rate: int, to: int = 16_000) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_it_agrees_with_soxr(rate: int) -> None:
+def test_resampling_agrees_with_soxr(rate: int) -> None:
     rng = np.random.default_rng(0)
     wave = soxr.resample(rng.standard_normal(20_000), 16_000, rate, "VHQ")
     made = turned(torch.from_numpy(wave)[None], rate)[0].numpy()
@@ -31,7 +31,7 @@ def test_it_agrees_with_soxr(rate: int) -> None:
 
 @pytest.mark.parametrize(("rate", "error"), [(22_050, 1e-6), (44_100, 1e-6), (12_345, 0.05)])
 @pytest.mark.parametrize("hz", [55.0, 3_000.0])
-def test_a_sine_stays_where_it_was(rate: int, error: float, hz: float) -> None:
+def test_sine_keeps_its_phase(rate: int, error: float, hz: float) -> None:
     time = torch.arange(rate, dtype=torch.float64) / rate
     made = turned(torch.sin(2 * torch.pi * hz * time)[None], rate)[0]
     assert len(made) == pytest.approx(16_000, abs=1)
@@ -42,17 +42,17 @@ def test_a_sine_stays_where_it_was(rate: int, error: float, hz: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
-def test_what_lies_above_does_not_fold_back(rate: int) -> None:
+def test_frequencies_above_nyquist_do_not_alias(rate: int) -> None:
     time = torch.arange(rate, dtype=torch.float64) / rate
     made = turned(torch.sin(2 * torch.pi * 9_000 * time)[None], rate)[0]
     assert made[500:15_000].abs().max() < 1e-5
 
 
-def test_gradients_pass() -> None:
+def test_gradients_pass_through_resampling() -> None:
     wave = torch.randn(1, 60, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: turned(x, 24_000), wave, fast_mode=True)
 
 
-def test_odd_rates_take_no_more_filters_than_that() -> None:
+def test_unusual_rates_use_a_limited_number_of_phases() -> None:
     assert design_polyphase(44_101, 16_000).kernel.shape[0] <= 1_000
     assert design_polyphase(48_000, 16_000).kernel.shape[0] == 1

@@ -34,7 +34,7 @@ def noise(frames: int) -> Tensor:
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
 @pytest.mark.parametrize("frames", [1, 37, 300])
-def test_the_maps_mean_plus_the_bias_is_the_logit(depth: int, frames: int) -> None:
+def test_mean_of_map_plus_bias_is_the_logit(depth: int, frames: int) -> None:
     listener, rows = scorer(depth), noise(frames)
     activation = class_activation_map(listener, rows)
     assert activation.ndim == 2
@@ -43,7 +43,7 @@ def test_the_maps_mean_plus_the_bias_is_the_logit(depth: int, frames: int) -> No
     assert activation.numel() == 1 or float(activation.std()) > 1e-3
 
 
-def test_the_map_needs_no_gradient_and_leaves_the_clip_alone() -> None:
+def test_map_has_no_gradient_and_keeps_the_clip() -> None:
     listener = scorer(2).requires_grad_(True)
     rows = noise(40)
     before = rows.clone()
@@ -52,7 +52,7 @@ def test_the_map_needs_no_gradient_and_leaves_the_clip_alone() -> None:
 
 
 @pytest.mark.parametrize(("depth", "steps"), [(1, (2, 2)), (2, (4, 4)), (3, (8, 4))])
-def test_a_ramp_stays_a_ramp_on_the_clips_grid(depth: int, steps: tuple[int, int]) -> None:
+def test_interpolation_keeps_a_ramp(depth: int, steps: tuple[int, int]) -> None:
     row_step, frame_step = steps
     row, frame = torch.arange(3.0)[:, None] * row_step, torch.arange(5.0) * frame_step
     drawn = interpolate_cam(scorer(depth), 2 * row + 3 * frame, 24, 20)
@@ -64,7 +64,7 @@ def test_a_ramp_stays_a_ramp_on_the_clips_grid(depth: int, steps: tuple[int, int
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_the_map_stands_where_the_sound_is(depth: int) -> None:
+def test_map_is_located_at_the_sound(depth: int) -> None:
     listener = scorer(depth, bands=96)
     for layer in listener.convolutions:
         layer.weight.fill_(0.05)  # type: ignore[operator]
@@ -82,7 +82,7 @@ def test_the_map_stands_where_the_sound_is(depth: int) -> None:
 
 @pytest.mark.parametrize("method", ["cam", "integrated"])
 @pytest.mark.parametrize(("depth", "frames"), [(1, 40), (3, 123), (5, 60)])
-def test_an_explanation_leaves_nothing_out(method: SaliencyMethod, depth: int, frames: int) -> None:
+def test_saliency_sums_to_the_logit(method: SaliencyMethod, depth: int, frames: int) -> None:
     listener = scorer(depth)
     clips = torch.stack([noise(frames), noise(frames).flip(1) + 10])
     found = compute_saliency(listener, clips, method)
@@ -94,7 +94,7 @@ def test_an_explanation_leaves_nothing_out(method: SaliencyMethod, depth: int, f
 
 
 @pytest.mark.parametrize("method", ["cam", "integrated", "gradcam"])
-def test_clips_are_explained_as_if_alone(method: SaliencyMethod) -> None:
+def test_batch_equals_singles(method: SaliencyMethod) -> None:
     listener = scorer(2)
     clips = torch.stack([noise(48), noise(48).flip(0) - 7])
     together = compute_saliency(listener, clips, method).cells
@@ -103,7 +103,7 @@ def test_clips_are_explained_as_if_alone(method: SaliencyMethod) -> None:
         torch.testing.assert_close(together[number], alone)
 
 
-def test_many_clips_are_worked_piece_by_piece() -> None:
+def test_many_clips_are_processed_in_batches() -> None:
     listener = scorer(1)
     clips = torch.stack([noise(6) + number for number in range(70)])
     assert compute_saliency(listener, clips).cells.shape == clips.shape
@@ -114,19 +114,21 @@ def test_many_clips_are_worked_piece_by_piece() -> None:
 
 
 @pytest.mark.parametrize("method", ["cam", "integrated", "gradcam"])
-def test_louder_is_no_other_explanation(method: SaliencyMethod) -> None:
+def test_saliency_is_independent_of_level(method: SaliencyMethod) -> None:
     listener, clips = scorer(2), noise(48)[None]
     one, other = (compute_saliency(listener, clips + gain, method).cells for gain in (0.0, 12.0))
     torch.testing.assert_close(one, other)
 
 
-def test_integrated_gradients_of_a_linear_scorer_are_its_weights_times_what_it_hears() -> None:
+def test_integrated_gradients_of_a_linear_scorer_are_weight_times_input() -> None:
     class Linear(Scorer):
-        """A scorer whose logit is the mean of its rows, weighed."""
+        """A scorer whose logit is the weighted mean of its rows."""
 
-        def logit_of(self, normalised: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        def logit_from_normalized(
+            self, normalized: Tensor, generator: torch.Generator | None = None
+        ) -> Tensor:
             weight = torch.arange(24.0, dtype=torch.float64)[:, None]
-            return (weight * normalised).mean(dim=(1, 2)) + 3
+            return (weight * normalized).mean(dim=(1, 2)) + 3
 
     made = Linear(
         ScorerSettings(bands=BandSettings(count=24)), SpectrumSettings(), torch.Generator()
@@ -144,7 +146,7 @@ def test_integrated_gradients_of_a_linear_scorer_are_its_weights_times_what_it_h
     depth=st.integers(1, 4), rows=st.integers(8, 60), frames=st.integers(1, 90),
     seed=st.integers(0, 99),
 )  # fmt: skip
-def test_spreading_keeps_the_mean(depth: int, rows: int, frames: int, seed: int) -> None:
+def test_upsampling_keeps_the_mean(depth: int, rows: int, frames: int, seed: int) -> None:
     listener = scorer(depth)
     row_step, frame_step = {1: (2, 2), 2: (4, 4), 3: (8, 4), 4: (16, 4)}[depth]
     generator = torch.Generator().manual_seed(seed)
@@ -156,7 +158,7 @@ def test_spreading_keeps_the_mean(depth: int, rows: int, frames: int, seed: int)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_the_rows_add_up_to_what_an_equaliser_takes_away(depth: int) -> None:
+def test_row_attribution_sums_to_the_effect_of_an_equaliser(depth: int) -> None:
     listener = scorer(depth)
     clips = torch.stack([noise(60), noise(60).flip(0)])
     heard = listener.normalize(clips)
@@ -165,13 +167,13 @@ def test_the_rows_add_up_to_what_an_equaliser_takes_away(depth: int) -> None:
     torch.testing.assert_close(attribution_by_band(listener, clips).sum(dim=1), wanted, atol=1e-6, rtol=0)
 
 
-def test_a_method_that_is_none() -> None:
+def test_unknown_method_is_rejected() -> None:
     with pytest.raises(CallError, match="method is 'lime'; choose cam, integrated, gradcam"):
         compute_saliency(scorer(1), noise(9)[None], "lime")  # type: ignore[arg-type]
 
 
-def test_without_captum_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_captum_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
-    with pytest.raises(MissingExtraError, match=r"needs captum: pip install 'tonewood\[captum\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs captum: pip install '\.\[captum\]'"):
         compute_saliency(scorer(1), noise(9)[None], "integrated")
     assert compute_saliency(scorer(1), noise(9)[None], "cam").residual < 1e-9

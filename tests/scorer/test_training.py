@@ -33,7 +33,7 @@ BRIEF = TrainingSettings(
 
 
 def take(tilt_db: float, seed: int, frames: int = 160) -> Tensor:
-    """Rows of a made-up take: noise over a slope of so many dB either way, at its own level."""
+    """Return rows of noise with a slope and a level in dB."""
     generator = torch.Generator().manual_seed(seed)
     slope = torch.linspace(tilt_db, -tilt_db, 16)[:, None]
     level = -30 + 6 * torch.randn(1, generator=generator)
@@ -70,7 +70,7 @@ def held_out_loss(fit: TrainedScorer) -> float:
     return 0.5 * float(reference.square().mean() + (1 - source).square().mean())
 
 
-def test_two_tilts_are_told_apart_on_unheard_takes(
+def test_two_tilts_are_separated_on_held_out_takes(
     plain: tuple[list[ValidationCheck], TrainedScorer],
 ) -> None:
     checks, fit = plain
@@ -86,20 +86,20 @@ def test_two_tilts_are_told_apart_on_unheard_takes(
     assert fit.seconds > 0
 
 
-def test_the_scorer_comes_back_frozen(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+def test_trained_scorer_is_frozen(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     scorer = plain[1].scorer
     assert not scorer.training
     assert not any(p.requires_grad for p in scorer.parameters())
 
 
-def test_the_fit_reports_its_own_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+def test_reported_accuracy_is_that_of_the_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     fit = plain[1]
     again = torch.cat([score_windows(fit.scorer, rows) for rows in toy(50, 2).reference])
     assert torch.equal(again, fit.reference_scores)
     assert fit.calibration == measure_calibration(fit.reference_scores, fit.source_scores)
 
 
-def test_level_of_a_take_does_not_matter(
+def test_training_is_independent_of_level(
     plain: tuple[list[ValidationCheck], TrainedScorer],
 ) -> None:
     rows = take(3.0, 999)
@@ -108,7 +108,7 @@ def test_level_of_a_take_does_not_matter(
     assert torch.allclose(scores[2], scores[1], atol=1e-3)
 
 
-def test_same_seed_same_scorer_bit_by_bit(
+def test_same_seed_gives_same_bits(
     plain: tuple[list[ValidationCheck], TrainedScorer],
 ) -> None:
     torch.rand(3)  # whatever the global generator's state
@@ -118,19 +118,19 @@ def test_same_seed_same_scorer_bit_by_bit(
         assert torch.equal(value, fit.scorer.state_dict()[name]), name
 
 
-def test_another_seed_another_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+def test_other_seed_gives_other_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     other = trained(seed=1)[1].scorer.state_dict()
     assert not torch.equal(other["linear.weight"], plain[1].scorer.state_dict()["linear.weight"])
 
 
-def test_training_leaves_the_global_randomness_alone() -> None:
+def test_training_keeps_global_random_state() -> None:
     before = torch.get_rng_state()
     trained(training=BRIEF.model_copy(update={"steps": 2}))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_weights_with_the_smallest_held_out_loss_are_kept_and_waiting_ends() -> None:
-    """Held-out takes with the names swapped: the better it learns, the worse it does."""
+def test_best_weights_are_returned_and_patience_stops() -> None:
+    """With swapped labels of the held-out takes, training increases the held-out loss."""
     right = toy(50, 2)
     swapped = LabelledTakes(reference=right.source, source=right.reference)
     patient = BRIEF.model_copy(update={"steps": 200, "check_every": 5, "patience": 3, "learning_rate": 0.01})
@@ -143,13 +143,13 @@ def test_the_weights_with_the_smallest_held_out_loss_are_kept_and_waiting_ends()
     assert held_out_loss(fit) == pytest.approx(min(losses), abs=1e-6)
 
 
-def test_the_last_step_is_always_looked_at() -> None:
+def test_last_step_is_validated() -> None:
     checks, _ = trained(training=BRIEF.model_copy(update={"steps": 13}))
     assert [check.step for check in checks] == [10, 13]
 
 
-def test_accuracy_weighs_both_sides_alike() -> None:
-    """Many more source windows, all of them right, do not hide reference takes that are wrong."""
+def test_accuracy_is_balanced() -> None:
+    """Many correct source windows do not hide wrong reference takes."""
     held_out = LabelledTakes(reference=[take(-8.0, 1)], source=[take(-8.0, 2, frames=1_000), take(-8.0, 3)])
     _, fit = trained(held_out=held_out)
     right = 0.5 * ((fit.reference_scores < 0.5).float().mean() + (fit.source_scores >= 0.5).float().mean())
@@ -158,7 +158,7 @@ def test_accuracy_weighs_both_sides_alike() -> None:
 
 
 @given(total=st.integers(1, 400), frames=st.integers(1, 120))
-def test_windows_cover_everything_and_the_last_ends_with_the_take(total: int, frames: int) -> None:
+def test_windows_cover_the_take_and_the_last_ends_with_it(total: int, frames: int) -> None:
     rows = torch.arange(float(total)).expand(3, total)
     cut = cut_windows(rows, frames)
     assert cut.shape[1:] == (3, min(frames, total))
@@ -177,8 +177,8 @@ def test_audible_windows_are_those_within_range_of_the_loudest() -> None:
     assert audible_windows(cut, range_db=200).all()
 
 
-def test_rows_of_long_takes_are_centred_as_those_of_short_ones_are() -> None:
-    """The scorer's mean row, of takes longer than what is worked on at once, written out."""
+def test_row_mean_is_the_same_for_long_and_short_takes() -> None:
+    """Compare the mean row of takes longer than a segment with an explicit mean."""
     long, short = take(-8.0, 1, frames=SEGMENT_FRAMES + 700), take(-3.0, 2)
     takes = LabelledTakes(reference=[long, short], source=[take(4.0, 3)], take_weights=[2.0, 1.0])
     *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.model_copy(update={"steps": 1}), seed=0)
@@ -203,8 +203,8 @@ def test_silent_windows_are_not_scored() -> None:
     assert scores[0] == pytest.approx(alone.item(), abs=1e-6)
 
 
-def test_many_windows_score_like_few() -> None:
-    """The work is cut into batches of 64; their borders change nothing."""
+def test_scores_are_independent_of_the_batches() -> None:
+    """Batches of 64 windows have no influence on the scores."""
     scorer = Scorer(TINY, PAPER, torch.Generator().manual_seed(0))
     rows = take(8.0, 3, frames=70 * 50)
     scores = score_windows(scorer, rows)
@@ -214,7 +214,7 @@ def test_many_windows_score_like_few() -> None:
         assert scores[index].item() == pytest.approx(alone.item(), abs=1e-6)
 
 
-def test_every_moment_is_drawn_as_often_as_any_other() -> None:
+def test_crops_are_drawn_uniformly_over_time() -> None:
     """41 places in one take, 141 in the other: each gets 1 / 182 of the crops."""
     first, second = torch.arange(50.0).expand(2, 50), torch.arange(1_000.0, 1_150).expand(2, 150)
     crops = draw_crops([first, second], 36_400, 10, torch.Generator().manual_seed(0))
@@ -230,7 +230,7 @@ def test_every_moment_is_drawn_as_often_as_any_other() -> None:
 
 
 @pytest.mark.parametrize("lengths", [(3,), (7, 10), (1, 25)])
-def test_a_short_take_is_repeated(lengths: Sequence[int]) -> None:
+def test_short_take_is_repeated(lengths: Sequence[int]) -> None:
     takes = [torch.arange(float(n)).expand(2, n) for n in lengths]
     crops = draw_crops(takes, 50, 10, torch.Generator().manual_seed(0))
     assert crops.shape == (50, 2, 10)
@@ -240,14 +240,14 @@ def test_a_short_take_is_repeated(lengths: Sequence[int]) -> None:
         assert crop.max() < max(lengths)
 
 
-def test_same_generator_same_crops() -> None:
+def test_same_generator_gives_same_crops() -> None:
     takes = [take(0.0, 1), take(0.0, 2)]
     drawn = [draw_crops(takes, 8, 20, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
-def test_augmentation_changes_every_crop_and_leaves_the_mean() -> None:
+def test_augmentation_changes_each_crop_and_keeps_the_mean() -> None:
     crops = take(0.0, 1, frames=60)[None].expand(3_000, -1, -1)
     training = TrainingSettings(tilt_db=3, mask_db=3)
     change = augment_crops(crops, training, torch.Generator().manual_seed(0)) - crops
@@ -259,7 +259,7 @@ def test_augmentation_changes_every_crop_and_leaves_the_mean() -> None:
     assert 2.9 < change[:, 0].std() < 4.5
 
 
-def test_tilts_are_straight_and_masks_smooth() -> None:
+def test_augmentation_is_straight_tilts_and_smooth_masks() -> None:
     crops = torch.zeros(200, 48, 120)
     none = TrainingSettings(tilt_db=0, mask_db=0)
     assert torch.equal(augment_crops(crops, none, torch.Generator()), crops)
@@ -276,7 +276,7 @@ def test_tilts_are_straight_and_masks_smooth() -> None:
     reference=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30),
     source=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30),
 )
-def test_calibration_is_the_sum_written_out(reference: list[float], source: list[float]) -> None:
+def test_calibration_equals_the_sum(reference: list[float], source: list[float]) -> None:
     made = measure_calibration(torch.tensor(reference), torch.tensor(source))
     labelled = [(score, 0) for score in reference] + [(score, 1) for score in source]
     bins: dict[int, list[tuple[float, int]]] = {}
@@ -296,14 +296,14 @@ def test_calibration_is_the_sum_written_out(reference: list[float], source: list
     assert sum(made.count) == len(labelled)
 
 
-def test_calibration_of_honest_and_of_boastful_scores() -> None:
+def test_calibration_error_of_calibrated_and_overconfident_scores() -> None:
     honest = measure_calibration(torch.tensor([0.25] * 3 + [0.75]), torch.tensor([0.25] + [0.75] * 3))
     assert honest.error == pytest.approx(0, abs=1e-6)
     boastful = measure_calibration(torch.tensor([1.0]), torch.tensor([0.0]))
     assert boastful.error == pytest.approx(1)
 
 
-def test_takes_are_named_and_frozen() -> None:
+def test_labelled_takes_are_frozen() -> None:
     takes = LabelledTakes(reference=[torch.zeros(2, 3)], source=[])
     with pytest.raises(dataclasses.FrozenInstanceError):
         takes.source = [torch.zeros(2, 3)]  # type: ignore[misc]

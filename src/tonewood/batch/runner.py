@@ -75,9 +75,7 @@ def start_workers(workers: int | None, scheduler: str | None) -> "DaskWorkers | 
     try:
         from tonewood.batch.dask_backend import DaskWorkers
     except ImportError:
-        raise MissingExtraError(
-            "--workers and --scheduler need Dask: pip install 'tonewood[cluster]'"
-        ) from None
+        raise MissingExtraError("--workers and --scheduler need Dask: pip install '.[cluster]'") from None
     results_table.check_parquet_available()
     return DaskWorkers(workers, scheduler)
 

@@ -1,6 +1,6 @@
-"""The command line, a module for each command: parse → workflow → tell → exit code.
+"""Command line: each command parses its options, runs a workflow, prints results and sets the exit code.
 
-Exit 0: all done. 1: some input failed, each named. 2: the call was wrong.
+Exit codes: 0 success, 1 some input failed (each is named), 2 wrong call, 130 interrupted.
 """
 
 import io
@@ -28,23 +28,23 @@ from tonewood.utils.parallel import tune_malloc
 
 
 class _CommandGroup(typer.core.TyperGroup):
-    """Commands whose every end is one line and an exit code."""
+    """Group of commands that turns exceptions into one line and an exit code."""
 
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - whichever click typer brings
-        """Run a command; what it raises on purpose becomes its exit code."""
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the type depends on the version of typer
+        """Run a command, and turn our own exceptions into exit codes."""
         try:
             return super().invoke(ctx)
         except TonewoodError as error:
             common.print_stderr(f"tonewood: {error}")
             raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
         except KeyboardInterrupt:
-            common.print_stderr("tonewood: interrupted; what was done is kept")
+            common.print_stderr("tonewood: interrupted; finished outputs are kept")
             raise typer.Exit(130) from None
 
 
 cli_app = typer.Typer(
     cls=_CommandGroup,
-    help="Reshape recordings toward a sound learnt from two folders of recordings.",
+    help="Change recordings toward a sound that is learnt from two folders of recordings.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
@@ -62,6 +62,7 @@ for _command in (
     servers.live_command,
     inspect.onnx_command,
     inspect.info_command,
+    inspect.settings_command,
     recipes.render_command,
     recipes.apply_command,
     recipes.diff_command,
@@ -76,22 +77,23 @@ cli_app.add_typer(listen.listen_app, name="listen")
 
 
 def _exit_on_signal(signum: int, _: object) -> None:
-    """End by an exception, so that what is half done is cleared away, as on an interrupt."""
+    """Raise an exception, so that partial outputs are removed as after an interrupt."""
     raise SystemExit(128 + signum)
 
 
 def main() -> None:
     """Run the command line and exit."""
     for name in ("SIGTERM", "SIGHUP"):
-        asked = getattr(signal, name, None)
-        if asked is not None and signal.getsignal(asked) is signal.SIG_DFL:  # nohup ignores it
-            signal.signal(asked, _exit_on_signal)
-    # The work is in parts that fit one core's cache. Threads that share them wait for each other,
-    # and beside a busy core that takes several times as long as one alone (docs/performance.md).
+        number = getattr(signal, name, None)  # SIGHUP does not exist on Windows
+        # nohup sets SIGHUP to be ignored, and that must stay.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _exit_on_signal)
+    # Chunks fit the cache of one core. OpenMP threads that share a chunk wait for each other, which
+    # takes several times as long beside a busy core (docs/performance.md).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     tune_malloc()
     for stream in (sys.stdout, sys.stderr):
-        # An arrow that the terminal's encoding lacks is no reason to fail.
+        # Output has arrows, which the encoding of the terminal may lack.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     cli_app(prog_name="tonewood")

@@ -1,9 +1,4 @@
-"""Options and checks that several commands share.
-
-Results, told to people in lines or to programs in JSON: what several commands share.
-
-Commands on whole archives: work is spread, followed and told.
-"""
+"""Options, checks, output and batch processing that several commands share."""
 
 import json
 import os
@@ -37,7 +32,7 @@ def settings_named_by_options(options: Mapping[str, str]) -> Iterator[None]:
 
 def print_json(value: dict[str, Any]) -> None:
     """Write one JSON object on a line of standard output."""
-    # ASCII: file names may hold bytes that are no UTF-8, and the stream may be of any encoding.
+    # ASCII: file names may have bytes that are not UTF-8, and the stream may have any encoding.
     print(json.dumps(value, allow_nan=False), flush=True)
 
 
@@ -47,26 +42,26 @@ def print_stderr(line: str) -> None:
 
 
 def format_time(seconds: float) -> str:
-    """A time as musicians read it, as in 1:02.5."""
+    """Return a time in minutes and seconds, as in 1:02.5."""
     tenths = round(seconds * 10)
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def print_failure(failure: "FileFailure", as_json: bool) -> None:
-    """Name a recording that could not be done, and why."""
+    """Print the error of a recording that failed."""
     print_stderr(f"tonewood: {failure.error}")
     if as_json:
         print_json({"input": str(failure.input), "error": str(failure.error)})
 
 
 def card_json(model: "ModelOrFile") -> dict[str, Any]:
-    """A model's card and settings, for programs."""
+    """Return the card and settings of a model as JSON."""
     settings = model.settings.model_dump(mode="json")
     return {"card": model.card.model_dump(mode="json"), "settings": settings}
 
 
 def print_card(model: "ModelOrFile") -> None:
-    """Tell a model's card."""
+    """Print the card of a model."""
     from tonewood.model.card_text import card_lines
 
     for name, lines in card_lines(model):
@@ -74,81 +69,80 @@ def print_card(model: "ModelOrFile") -> None:
             print(f"{'' if number else name:<11}{line}".rstrip())
 
 
-# readable=False: click would take an unreadable file for a wrong call, and drop the whole batch.
+# readable=False: click would reject the whole call for one unreadable file.
 InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT", readable=False, help="Files or folders.")
 ]
 RecipeArgument = Annotated[
     Path,
-    typer.Argument(metavar="RECIPE", readable=False, help="Recipe beside an output: ….recipe.json."),
+    typer.Argument(metavar="RECIPE", readable=False, help="Recipe of an output: ….recipe.json."),
 ]
-ReferenceOption = Annotated[Path, typer.Option(readable=False, help="Folder of the sound that is wanted.")]
-SourceOption = Annotated[
-    Path, typer.Option(readable=False, help="Folder of the sound that is to be improved.")
-]
+ReferenceOption = Annotated[Path, typer.Option(readable=False, help="Folder with the target sound.")]
+SourceOption = Annotated[Path, typer.Option(readable=False, help="Folder with the sound to improve.")]
 OutputOption = Annotated[
     Path,
-    typer.Option("-o", "--output", readable=False, help="Folder, or file for one INPUT."),
+    typer.Option("-o", "--output", readable=False, help="Output folder, or output file for a single INPUT."),
 ]
-ModelOption = Annotated[
-    str, typer.Option("-m", "--model", help="Model file, or the name of a bundled model.")
-]
+ModelOption = Annotated[str, typer.Option("-m", "--model", help="Model file, or name of a bundled model.")]
 LocationsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUT", help="Files, folders or URLs such as s3://….")
 ]
 OutputLocationOption = Annotated[
-    str, typer.Option("-o", "--output", help="Folder, file for one INPUT, or URL.")
+    str, typer.Option("-o", "--output", help="Output folder, URL, or output file for a single INPUT.")
 ]
-WorkersOption = Annotated[int | None, typer.Option(help="Spread the files over so many processes here.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Number of processes on this machine.")]
 SchedulerOption = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Or over a running Dask cluster: tcp://….")
+    str | None, typer.Option(metavar="ADDRESS", help="Address of a running Dask cluster: tcp://….")
 ]
-RetriesOption = Annotated[int, typer.Option(help="Times that what failed is tried again.", min=0)]
-ParquetOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="One Parquet table of all that was found.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+RetriesOption = Annotated[int, typer.Option(help="How often to retry a failed file.", min=0)]
+ParquetOption = Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table for all results.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+DeviceOption = Annotated[str, typer.Option(help="Device: cpu or cuda.")]
 CacheOption = Annotated[
     bool,
     typer.Option(
         "--cache/--no-cache",
-        help="Keep analysed recordings, to find them next time; in TONEWOOD_CACHE, if set.",
+        help="Keep analysed recordings for the next run, in the folder TONEWOOD_CACHE if it is set.",
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as in search.alpha=0.02."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change any setting, as in search.alpha=0.02; see tonewood settings.",
+    ),
 ]
 
 
 def parse_band(text: str) -> tuple[float, float]:
-    """Read a band such as 200:4000; CallError otherwise."""
+    """Return the limits of a band such as 200:4000, in Hz."""
     low, colon, high = text.partition(":")
     try:
         if not colon:
             raise ValueError
         return float(low), float(high)
     except ValueError:
-        raise CallError(f"{text!r} is no band; give LOW:HIGH in Hz, as in 200:4000") from None
+        raise CallError(f"{text!r} is not a band: give LOW:HIGH in Hz, as in 200:4000") from None
 
 
 def parse_time(text: str) -> float:
-    """Read a time such as 10, 10s, 1:02 or 1:00:02.5 as seconds; CallError otherwise."""
+    """Return a time such as 10, 10s, 1:02 or 1:00:02.5 in seconds."""
     total = 0.0
     try:
-        for place, part in enumerate(text.strip().removesuffix("s").split(":")):
-            if place == 3 or not part[:1].isdigit():
+        for position, number in enumerate(text.strip().removesuffix("s").split(":")):
+            # float() alone would accept -1, inf and nan.
+            if position == 3 or not number[:1].isdigit():
                 raise ValueError
-            total = 60 * total + float(part)
+            total = 60 * total + float(number)
     except ValueError:
-        raise CallError(f"{text!r} is no time; give seconds or MIN:SEC, as in 10 or 1:02") from None
+        raise CallError(f"{text!r} is not a time: give seconds or MIN:SEC, as in 10 or 1:02") from None
     return total
 
 
 def exit_if_failed(failed: int, total: int) -> None:
-    """End with the exit code of a batch."""
+    """Exit with 1 if some files of a batch failed."""
     if failed:
         if total > 1:
             print_stderr(f"tonewood: {failed} of {total} failed, {total - failed} done")
@@ -156,7 +150,7 @@ def exit_if_failed(failed: int, total: int) -> None:
 
 
 def check_output_path(path: Path, overwrite: bool) -> None:
-    """Refuse before minutes of work what would be refused after it."""
+    """Raise OutputError now if an output could not be written after minutes of work."""
     if path.is_dir():
         raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
     if path.exists() and not overwrite:
@@ -173,7 +167,7 @@ def check_output_path(path: Path, overwrite: bool) -> None:
 
 
 class BatchOptions(NamedTuple):
-    """How many recordings are to be worked on."""
+    """Options of batch processing: workers, retries, results table."""
 
     workers: int | None
     scheduler: str | None
@@ -182,21 +176,23 @@ class BatchOptions(NamedTuple):
 
     @property
     def is_requested(self) -> bool:
-        """Whether anything but one file after the other, told on the terminal, is."""
-        return any(it is not None for it in (self.workers, self.scheduler, self.parquet))
+        """True if an option asks for more than one file after the other in this process."""
+        return any(option is not None for option in (self.workers, self.scheduler, self.parquet))
 
     def table_location(self, folder: "Location | None") -> "Location | None":
-        """Where the table goes: as asked for, else by workers into the folder of the outputs."""
+        """Return the results table: --parquet, or with workers a file in the output folder."""
         from tonewood.audio_io import remote
         from tonewood.batch.runner import RESULTS_TABLE_NAME
 
         if self.parquet is not None:
             return remote.parse_location(self.parquet)
-        spread = self.workers is not None or self.scheduler is not None
-        return remote.join_location(folder, RESULTS_TABLE_NAME) if spread and folder is not None else None
+        has_workers = self.workers is not None or self.scheduler is not None
+        return (
+            remote.join_location(folder, RESULTS_TABLE_NAME) if has_workers and folder is not None else None
+        )
 
     def can_resume(self, folder: "Location | None") -> bool:
-        """Whether an earlier run left its table, or a part of it."""
+        """Return True if an earlier run left its table, or a part of it."""
         from tonewood.batch.results_table import PARTIAL_SUFFIX
 
         table = self.table_location(folder)
@@ -216,21 +212,21 @@ def run_and_report(
     overwrite: bool = False,
     as_json: bool = False,
 ) -> "list[FileFailure]":
-    """Do units and tell of each; those that failed."""
+    """Process items, report each result, and return the failures."""
     from tonewood.batch import runner
     from tonewood.cli.progress import BatchDisplay
     from tonewood.enhancement.output_files import FileFailure
 
     failed: list[FileFailure] = []
-    with runner.start_workers(options.workers, options.scheduler) or nullcontext() as crew:
-        if crew is not None and crew.dashboard_link:
-            print_stderr(f"dashboard  {crew.dashboard_link}")
+    with runner.start_workers(options.workers, options.scheduler) or nullcontext() as workers:
+        if workers is not None and workers.dashboard_link:
+            print_stderr(f"dashboard  {workers.dashboard_link}")
         with BatchDisplay() as display:
             for event in runner.run_batch(
                 items,
                 task,
                 model,
-                workers=crew,
+                workers=workers,
                 table=options.table_location(folder),
                 retries=options.retries if options.is_requested else 0,
                 overwrite=overwrite,
@@ -248,16 +244,16 @@ def run_and_report(
 
 
 def finish_batch(failed: "list[FileFailure]", total: int, table: "Location | None") -> None:
-    """Say where the table is, and end with the exit code."""
+    """Print the path of the table, and exit with 1 if some files failed."""
     if table is not None:
         print_stderr(f"table      {printable(table)}")
     exit_if_failed(len(failed), total)
 
 
 def local_paths(texts: Sequence[str]) -> list[Path] | None:
-    """Paths that some texts name; None if one of them is a URL of elsewhere."""
+    """Return texts as local paths; None if one of them is a remote URL."""
     from tonewood.audio_io.remote import parse_location
 
-    named = [parse_location(text) for text in texts]
-    paths = [it for it in named if isinstance(it, Path)]
-    return paths if len(paths) == len(named) else None
+    locations = [parse_location(text) for text in texts]
+    paths = [location for location in locations if isinstance(location, Path)]
+    return paths if len(paths) == len(locations) else None

@@ -1,4 +1,4 @@
-"""`tonewood enhance`: recordings → recordings, reshaped."""
+"""Command `enhance`: change recordings toward the reference of a model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -53,31 +53,31 @@ def enhance_command(
     inputs: LocationsArgument,
     output: OutputLocationOption,
     model: ModelOption = "cello",
-    amount: Annotated[float, typer.Option(help="0 leaves the input, 1 is all of it.")] = 1.0,
+    amount: Annotated[float, typer.Option(help="Strength of the change, from 0 (none) to 1.")] = 1.0,
     method: Annotated[
-        str, typer.Option(help="search, predicted: in one pass, or paper: as published.")
+        str, typer.Option(help="Method: search, predicted (one pass) or paper (as published).")
     ] = "search",
     prior: Annotated[
-        str, typer.Option(help="auto, none, random, blocks, static, neighbours or predicted.")
+        str, typer.Option(help="Prior: auto, none, random, blocks, static, neighbours or predicted.")
     ] = "auto",
-    steps: Annotated[int | None, typer.Option(help="Steps of the search; 0: the prior alone.")] = None,
-    only: Annotated[str, typer.Option(help="One aspect: tilt, bands or dynamics-of-bands.")] = "all",
+    steps: Annotated[int | None, typer.Option(help="Number of search steps; 0 uses the prior alone.")] = None,
+    only: Annotated[str, typer.Option(help="Apply one component: tilt, bands or dynamics-of-bands.")] = "all",
     between: Annotated[
-        str | None, typer.Option(metavar="LOW:HIGH", help="Change this band alone, Hz.")
+        str | None, typer.Option(metavar="LOW:HIGH", help="Change only this band, in Hz.")
     ] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Change nothing before: 10, 1:02.")
+        str | None, typer.Option("--from", metavar="TIME", help="Start of the change, as in 10 or 1:02.")
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Change nothing after.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws what is random.")] = 0,
+    to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the change.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[
-        bool, typer.Option("--force", help="Reshape what is unlike the source folder too.")
+        bool, typer.Option("--force", help="Change recordings that are unlike the source folder too.")
     ] = False,
     no_match: Annotated[
-        bool, typer.Option("--no-match", help="Leave loudness and peak as they come.")
+        bool, typer.Option("--no-match", help="Do not match the loudness or limit the peak.")
     ] = False,
     device: DeviceOption = "cpu",
-    plot: Annotated[bool, typer.Option("--plot", help="Draw before, mask and after.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
     set_: SetOption = None,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
@@ -86,7 +86,7 @@ def enhance_command(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Reshape recordings toward the model's reference."""
+    """Change recordings toward the sound of the model's reference."""
     from tonewood.batch import enhance_file
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.enhancement import output_files
@@ -117,15 +117,15 @@ def enhance_command(
     settings = apply_assignments(settings, set_ or [])
     check_device(device)
     loaded = load_model(model)
-    asked = common.BatchOptions(workers, scheduler, retries, parquet)
+    options = common.BatchOptions(workers, scheduler, retries, parquet)
     paths = common.local_paths([*inputs, output])
-    if asked.is_requested or paths is None:
+    if options.is_requested or paths is None:
         task = EnhanceTask(settings, plot=plot, overwrite=overwrite, device=device)
-        _enhance_batch(inputs, output, task, loaded, asked, json_)
+        _enhance_batch(inputs, output, task, loaded, options, json_)
         return
-    laid = output_files.plan_file_jobs(paths[:-1], paths[-1])
-    events = enhance_file.enhance_files(laid, loaded, settings, plot=plot, overwrite=overwrite, device=device)
-    show_file_events(events, len(laid), settings.search.steps, json_)
+    jobs = output_files.plan_file_jobs(paths[:-1], paths[-1])
+    events = enhance_file.enhance_files(jobs, loaded, settings, plot=plot, overwrite=overwrite, device=device)
+    show_file_events(events, len(jobs), settings.search.steps, json_)
 
 
 def _enhance_batch(
@@ -136,26 +136,26 @@ def _enhance_batch(
     batch_options: common.BatchOptions,
     as_json: bool,
 ) -> None:
-    """Enhance by workers, or what lies at URLs."""
+    """Enhance with workers, or files at URLs."""
     from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
     from tonewood.audio_io.remote import parse_location
     from tonewood.batch import runner
 
     task.check_requirements(model)
     out = parse_location(output)
-    units = runner.plan_jobs([parse_location(it) for it in inputs], out)
+    items = runner.plan_jobs([parse_location(text) for text in inputs], out)
     folder = None if Path(output).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
-        units,
+        items,
         task,
         model,
         batch_options,
-        lambda done: _print_enhanced(done, as_json),
+        lambda result: _print_enhanced(result, as_json),
         folder=folder,
         overwrite=task.overwrite,
         as_json=as_json,
     )
-    common.finish_batch(failed, len(units), batch_options.table_location(folder))
+    common.finish_batch(failed, len(items), batch_options.table_location(folder))
 
 
 def show_file_events(
@@ -164,7 +164,7 @@ def show_file_events(
     steps: int,
     as_json: bool,
 ) -> None:
-    """Show work on files as it goes on, tell what became of each, and end with the exit code."""
+    """Show progress, print the result of each file, and exit with 1 if some failed."""
     from tonewood.batch import enhance_file
     from tonewood.cli.progress import EnhancingDisplay
     from tonewood.enhancement import output_files
@@ -184,62 +184,64 @@ def show_file_events(
     exit_if_failed(failed, files)
 
 
-def _print_enhanced(done: "FileEnhanced", as_json: bool) -> None:
-    """Tell what became of one recording, and its verdict."""
-    for warning in done.warnings:
-        common.print_stderr(f"warning: {printable(done.input)}: {warning}")
+def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
+    """Print the outputs of one recording, its scores and its verdict."""
+    for warning in result.warnings:
+        common.print_stderr(f"warning: {printable(result.input)}: {warning}")
     if as_json:
-        certificate = done.certificate.model_dump(mode="json")
+        certificate_json = result.certificate.model_dump(mode="json")
         common.print_json(
             {
-                "input": str(done.input),
-                "output": str(done.output),
-                "recipe": str(done.recipe),
-                "picture": str(done.picture) if done.picture else None,
-                "scorer": certificate["scorer"],
-                "judge": certificate["judge"],
-                "certificate": certificate,
-                "prior": done.prior,
-                "steps": done.steps,
-                "carried": done.carried.model_dump(mode="json") if done.carried else None,
-                "gain_db": done.gain_db,
-                "seconds": done.seconds,
-                "already": done.from_earlier_run,
-                "warnings": list(done.warnings),
+                "input": str(result.input),
+                "output": str(result.output),
+                "recipe": str(result.recipe),
+                "picture": str(result.picture) if result.picture else None,
+                "scorer": certificate_json["scorer"],
+                "judge": certificate_json["judge"],
+                "certificate": certificate_json,
+                "prior": result.prior,
+                "steps": result.steps,
+                "carried": result.carried.model_dump(mode="json") if result.carried else None,
+                "gain_db": result.gain_db,
+                "seconds": result.seconds,
+                "already": result.from_earlier_run,
+                "warnings": list(result.warnings),
             }
         )
         return
-    found = done.certificate
-    print(printable(done.input))
-    if done.from_earlier_run:
-        print(f"  already  {printable(done.output)}")
+    certificate = result.certificate
+    print(printable(result.input))
+    if result.from_earlier_run:
+        print(f"  already  {printable(result.output)}")
         return
-    print(f"  sound    {printable(done.output)}")
-    if done.picture:
-        print(f"  picture  {printable(done.picture)}")
-    print(f"  recipe   {printable(done.recipe)}")
-    judge = f", judge {found.judge.before:.2f} → {found.judge.after:.2f}" if found.judge else ""
+    print(f"  sound    {printable(result.output)}")
+    if result.picture:
+        print(f"  picture  {printable(result.picture)}")
+    print(f"  recipe   {printable(result.recipe)}")
+    judge = (
+        f", judge {certificate.judge.before:.2f} → {certificate.judge.after:.2f}" if certificate.judge else ""
+    )
     print(
-        f"  score    {found.scorer.before:.2f} → {found.scorer.after:.2f}{judge}"
+        f"  score    {certificate.scorer.before:.2f} → {certificate.scorer.after:.2f}{judge}"
         "   (1 sounds like the source, 0 like the reference)"
     )
     print(
-        f"  mask     prior {done.prior}, {_count_noun(done.steps, 'step')}; "
-        f"{found.rms_db:.1f} dB rms, {found.largest_db:.1f} dB at most; {done.seconds:.1f} s"
+        f"  mask     prior {result.prior}, {_count_noun(result.steps, 'step')}; "
+        f"{certificate.rms_db:.1f} dB rms, {certificate.largest_db:.1f} dB at most; {result.seconds:.1f} s"
     )
-    if done.carried:
-        print(f"  carried  {_transfer_text(done.carried)}")
-    print(f"  verdict  {found.line}")
+    if result.carried:
+        print(f"  carried  {_transfer_text(result.carried)}")
+    print(f"  verdict  {certificate.line}")
 
 
 def _transfer_text(record: "TransferRecord") -> str:
-    """What of a correction was carried, and what was found anew."""
+    """Return which parts of a correction were applied, and which were computed again."""
     first = printable(record.recipe)
     if record.varying == "same":
-        return f"the mask and the gain of {first}, moment by moment"
+        return f"the mask and the gain of {first}, at every moment"
     if record.varying == "none":
-        return f"the static part of {first}; nothing moves"
-    return f"the static part of {first}; what moves is of prior {record.varying}, found again"
+        return f"the static part of {first}"
+    return f"the static part of {first}; the adaptive part comes from prior {record.varying}"
 
 
 def _count_noun(number: int, noun: str) -> str:

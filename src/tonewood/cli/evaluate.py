@@ -1,4 +1,4 @@
-"""`tonewood evaluate`: pairs or folders → how near to the reference they are."""
+"""Command `evaluate`: measure the distance to the reference, on pairs or on whole folders."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,7 +36,7 @@ def evaluate_command(
         typer.Option(
             metavar="SOURCE REFERENCE",
             readable=False,
-            help="Folders of the same pieces, paired by name.",
+            help="Folders with the same pieces, paired by file name.",
         ),
     ] = None,
     folders: Annotated[
@@ -44,19 +44,19 @@ def evaluate_command(
         typer.Option(
             metavar="OUTPUT REFERENCE",
             readable=False,
-            help="Folders to compare as they are, without pairs.",
+            help="Folders to compare without pairs.",
         ),
     ] = None,
     model: ModelOption = "cello",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", readable=False, help="Folder for a report."),
+        typer.Option("-o", "--output", readable=False, help="Report folder."),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(readable=False, help="CSV of the pairs, and of moments that they share."),
+        typer.Option(readable=False, help="CSV file of the pairs, and of times that correspond."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws what is random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: DeviceOption = "cpu",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
@@ -65,56 +65,59 @@ def evaluate_command(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Measure how near to the reference a model brings recordings whose answer is known."""
+    """Measure how close to the reference a model brings recordings."""
     if pairs is None and folders is None:
-        raise CallError("nothing is named to evaluate: give --pairs, --folders, or both")
+        raise CallError("there is nothing to evaluate: give --pairs, --folders, or both")
     if table is not None and pairs is None:
-        raise CallError("--table says what belongs together in two folders: give --pairs too")
-    asked = common.BatchOptions(workers, scheduler, retries, parquet)
-    if asked.is_requested and pairs is None:
-        raise CallError("workers and tables are for pairs: give --pairs, or leave them out")
+        raise CallError("--table describes the pairs of two folders: give --pairs too")
+    options = common.BatchOptions(workers, scheduler, retries, parquet)
+    if options.is_requested and pairs is None:
+        raise CallError("--workers, --scheduler and --parquet need pairs: give --pairs, or omit them")
     if seed < 0:
-        raise CallError(f"seed is {seed}: give one from 0 on")
+        raise CallError(f"--seed is {seed}: give 0 or more")
     from tonewood.evaluation import report as evaluate_page
     from tonewood.model.model import load_model
     from tonewood.utils.device import check_device
 
     check_device(device)
     loaded = load_model(model)
+    # Before the measurements, which take minutes: an output that cannot be written ends the call now.
     if output is not None:
         evaluate_page.prepare_evaluation_report(output, overwrite)
     failed = total = 0
     measured = compared = None
     if pairs is not None:
-        kept = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
-        if asked.is_requested:
+        examples = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
+        if options.is_requested:
             measured = _measure_batch(
                 _find_pair_files(pairs, table),
                 loaded,
                 seed,
                 device,
-                kept,
-                asked,
+                examples,
+                options,
                 output,
                 overwrite,
                 json_,
             )
         else:
-            measured = _measure_locally(_find_pair_files(pairs, table), loaded, seed, device, kept, json_)
+            measured = _measure_locally(_find_pair_files(pairs, table), loaded, seed, device, examples, json_)
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
-        compared, lost, read = _compare_folders(folders, loaded, seed, json_)
-        failed, total = failed + lost, total + read
-    done = evaluate_page.EvaluationReport(measured, compared)
+        compared, lost, total_files = _compare_folders(folders, loaded, seed, json_)
+        failed, total = failed + lost, total + total_files
+    results = evaluate_page.EvaluationReport(measured, compared)
     page = (
-        evaluate_page.write_evaluation_report(output, done, loaded, overwrite=overwrite) if output else None
+        evaluate_page.write_evaluation_report(output, results, loaded, overwrite=overwrite)
+        if output
+        else None
     )
-    _print_evaluation(done, page, json_)
+    _print_evaluation(results, page, json_)
     exit_if_failed(failed, total)
 
 
 def _find_pair_files(folders: tuple[Path, Path], table: Path | None) -> "list[PairFiles | FileFailure]":
-    """Pairs by a table, or by name."""
+    """Return the pairs of a table, or pairs by file name."""
     from tonewood.evaluation.pairs import pairs_by_name, pairs_from_table
 
     return list(pairs_from_table(table, *folders) if table is not None else pairs_by_name(*folders))
@@ -131,32 +134,31 @@ def _measure_batch(
     overwrite: bool,
     as_json: bool,
 ) -> "Evaluation":
-    """Run the pairs by workers, naming those that fail."""
+    """Measure the pairs on workers, and print those that fail."""
     from tonewood.batch.tasks import MeasureTask, PairItem
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.evaluation import alignment, pipeline
 
     alignment.require_synctoolbox()
-    units: list[PairItem | FileFailure] = []
-    for number, it in enumerate(pairs):
-        if isinstance(it, FileFailure):
-            units.append(it)
-        else:
-            units.append(PairItem(it.source, it, number < examples))
-    pieces: list[pipeline.PairResult] = []
+    items: list[PairItem | FileFailure] = [
+        pair if isinstance(pair, FileFailure) else PairItem(pair.source, pair, number < examples)
+        for number, pair in enumerate(pairs)
+    ]
+    results: list[pipeline.PairResult] = []
 
-    def tell(piece: pipeline.PairResult) -> None:
-        pieces.append(piece)
+    def collect(result: pipeline.PairResult) -> None:
+        results.append(result)
         if as_json:
-            common.print_json(piece.summary)
+            common.print_json(result.summary)
 
     lost = common.run_and_report(
-        units, MeasureTask(seed, device), model, batch_options, tell,
+        items, MeasureTask(seed, device), model, batch_options, collect,
         folder=output, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
-    order = {it.name: number for number, it in enumerate(pairs) if not isinstance(it, FileFailure)}
-    pieces.sort(key=lambda it: order[it.files.name])
-    return pipeline.summarize_evaluation(pieces, lost, seed)
+    # Workers finish in any order; the report must not depend on it.
+    order = {pair.name: number for number, pair in enumerate(pairs) if not isinstance(pair, FileFailure)}
+    results.sort(key=lambda result: order[result.files.name])
+    return pipeline.summarize_evaluation(results, lost, seed)
 
 
 def _measure_locally(
@@ -167,7 +169,7 @@ def _measure_locally(
     examples: int,
     as_json: bool,
 ) -> "Evaluation":
-    """Run the pairs, naming those that fail."""
+    """Measure the pairs in this process, and print those that fail."""
     from tonewood.cli.progress import EvaluatingDisplay
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.evaluation import pipeline
@@ -178,20 +180,20 @@ def _measure_locally(
             if isinstance(event, MeasureProgress):
                 display.show(event)
             elif isinstance(event, pipeline.Evaluation):
-                done = event
+                evaluation = event
             else:
                 display.clear()
                 if isinstance(event, FileFailure):
                     common.print_failure(event, as_json)
                 elif as_json:
                     common.print_json(event.summary)
-    return done
+    return evaluation
 
 
 def _compare_folders(
     folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool
 ) -> tuple["FolderComparison", int, int]:
-    """Run the folders; with how many files failed, of how many."""
+    """Compare two folders; return the result, the number of failed files and the number of files."""
     from tonewood.cli.progress import EvaluatingDisplay
     from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.evaluation import frechet
@@ -207,18 +209,18 @@ def _compare_folders(
                 display.clear()
                 common.print_failure(event, as_json)
             else:
-                done = event
-    return done, failed, total
+                comparison = event
+    return comparison, failed, total
 
 
 def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, as_json: bool) -> None:
-    """Tell what was found in all."""
+    """Print the tables over all pairs and folders."""
     from tonewood.evaluation.report import folders_table, means_table
 
     if as_json:
         summary = evaluation_report.summary
         if summary["pairs"]:
-            del summary["pairs"]["pieces"]  # each has had its line
+            del summary["pairs"]["pieces"]  # each was printed on its own line
         common.print_json({**summary, "page": str(page) if page else None})
         return
     if evaluation_report.pairs:
@@ -230,7 +232,7 @@ def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, 
 
 
 def _print_columns(rows: list[list[str]]) -> None:
-    """Print a table, its columns as wide as they must be."""
+    """Print a table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))

@@ -1,12 +1,6 @@
-"""`tonewood score`: recordings → what scorer and judge say of them.
+"""Commands that inspect recordings, models and settings: `score`, `explain`, `info`, `settings`, `onnx`."""
 
-`tonewood info`: a model's card.
-
-`tonewood onnx`: a part of a model for other runtimes.
-
-`tonewood explain`: recordings → what the scorer heard in them.
-"""
-
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -54,36 +48,36 @@ def score_command(
     from tonewood.model.model import load_model
 
     loaded = load_model(model)
-    asked = common.BatchOptions(workers, scheduler, retries, parquet)
-    units: list[WorkItem | FileFailure] = []
-    for item in inputs:
-        for found, relative in runner.expand_input(parse_location(item)):
+    options = common.BatchOptions(workers, scheduler, retries, parquet)
+    items: list[WorkItem | FileFailure] = []
+    for text in inputs:
+        for location, relative in runner.expand_input(parse_location(text)):
             if isinstance(relative, TonewoodError):
-                units.append(FileFailure(found, relative))
+                items.append(FileFailure(location, relative))
             else:
-                units.append(WorkItem(found))
-    titled = json_
+                items.append(WorkItem(location))
+    has_heading = json_
 
-    def tell(done: "FileScored") -> None:
-        nonlocal titled
-        if not titled:
+    def print_result(scored: "FileScored") -> None:
+        nonlocal has_heading
+        if not has_heading:
             print("scorer  judge  recording")
-            titled = True
-        _print_score(done, json_)
+            has_heading = True
+        _print_score(scored, json_)
 
     failed = common.run_and_report(
-        units, ScoreTask(), loaded, asked, tell, overwrite=overwrite, as_json=json_
+        items, ScoreTask(), loaded, options, print_result, overwrite=overwrite, as_json=json_
     )
-    common.finish_batch(failed, len(units), asked.table_location(None))
+    common.finish_batch(failed, len(items), options.table_location(None))
 
 
-def _print_score(done: "FileScored", as_json: bool) -> None:
-    """Tell the scores of one recording."""
-    result = done.score
+def _print_score(scored: "FileScored", as_json: bool) -> None:
+    """Print the scores of one recording."""
+    result = scored.score
     if as_json:
         common.print_json(
             {
-                "input": str(done.input),
+                "input": str(scored.input),
                 "scorer": result.scorer,
                 "judge": result.judge,
                 "windows": list(result.windows),
@@ -91,36 +85,53 @@ def _print_score(done: "FileScored", as_json: bool) -> None:
         )
         return
     judge = "    -" if result.judge is None else f"{result.judge:5.2f}"
-    print(f"{result.scorer:6.2f}  {judge}  {printable(done.input)}")
+    print(f"{result.scorer:6.2f}  {judge}  {printable(scored.input)}")
 
 
 def info_command(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a bundled model.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="As the page that model hubs show.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown for a model hub.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Show a model's card."""
+    """Show the card of a model."""
     from tonewood.model import card_text
     from tonewood.model.model_file import read_model_file
 
     if markdown and json_:
-        raise CallError("--markdown and --json cannot both be had: leave one")
-    found = read_model_file(model)
+        raise CallError("--markdown and --json cannot be used together: use one of them")
+    info = read_model_file(model)
     if markdown:
-        print(card_text.card_markdown(found), end="")
+        print(card_text.card_markdown(info), end="")
     elif json_:
-        common.print_json({"model": model, "digest": found.digest, **common.card_json(found)})
+        common.print_json({"model": model, "digest": info.digest, **common.card_json(info)})
     else:
         print(f"model      {printable(model)}")
-        common.print_card(found)
+        common.print_card(info)
+
+
+def settings_command(json_: JsonOption = False) -> None:
+    """List every setting of --set with default, unit, limits and meaning."""
+    from tonewood.settings import EnhanceSettings, ModelSettings
+    from tonewood.settings_by_name import list_settings
+
+    for commands, group in (("enhance", EnhanceSettings), ("train, search, reproduce", ModelSettings)):
+        if not json_:
+            print(f"Settings of {commands}")
+        for info in list_settings(group):
+            if json_:
+                common.print_json({"commands": commands.split(", "), **info._asdict()})
+                continue
+            default = (
+                f"{info.default if isinstance(info.default, str) else json.dumps(info.default)} {info.unit}"
+            )
+            limits = f" ({info.limits})" if info.limits else ""
+            print(f"  {info.name:<28}{default:<14}  {info.meaning}{limits}".rstrip())
 
 
 def onnx_command(
     model: Annotated[str, typer.Argument(help="Model file, or the name of a bundled model.")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", readable=False, help="File to write, as in a.onnx.")
-    ],
-    part: Annotated[str, typer.Option(help="scorer or predictor.")] = "scorer",
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="ONNX file to write.")],
+    part: Annotated[str, typer.Option(help="Network to write: scorer or predictor.")] = "scorer",
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -132,8 +143,15 @@ def onnx_command(
     loaded = load_model(model)
     onnx.export_onnx(loaded, cast("ModelPart", part), output, overwrite=overwrite)
     if json_:
-        told = {"model": model, "part": part, "file": str(output), "opset": onnx.ONNX_OPSET}
-        common.print_json({**told, "digest": loaded.digest})
+        common.print_json(
+            {
+                "model": model,
+                "part": part,
+                "file": str(output),
+                "opset": onnx.ONNX_OPSET,
+                "digest": loaded.digest,
+            }
+        )
     else:
         print(f"{part}  {printable(output)} (opset {onnx.ONNX_OPSET})")
 
@@ -142,23 +160,24 @@ def explain_command(
     inputs: InputsArgument,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", readable=False, help="Picture .png or page .html; or a folder."),
+        typer.Option("-o", "--output", readable=False, help="Output picture (.png), page (.html) or folder."),
     ],
     model: ModelOption = "cello",
-    side: Annotated[
-        str, typer.Option("--for", help="What speaks for it: reference or source.")
-    ] = "reference",
+    side: Annotated[str, typer.Option("--for", help="Class to explain: reference or source.")] = "reference",
     method: Annotated[
         str,
-        typer.Option(help="cam: class activation maps; integrated: finer gradients; gradcam."),
+        typer.Option(
+            help="Method: cam (class activation maps), integrated (integrated gradients) or gradcam."
+        ),
     ] = "cam",
     listen: Annotated[
-        bool, typer.Option("--listen", help="Write what the scorer used, and the rest, as sound.")
+        bool, typer.Option("--listen", help="Write audio of what the scorer used, and of the rest.")
     ] = False,
     no_parts: Annotated[
-        bool, typer.Option("--no-parts", help="Leave out vibrato, attack and their like.")
+        bool,
+        typer.Option("--no-parts", help="Omit the statistics of vibrato, attack and other parts of notes."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Draws random regions and intervals.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     retries: RetriesOption = 2,
@@ -166,49 +185,50 @@ def explain_command(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Show what the scorer heard: where, in which parts of notes, and how surely."""
+    """Show which time and frequency regions, and which parts of notes, the scorer used."""
     from tonewood.batch.tasks import ExplainTask, WorkItem
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.explanation import files
     from tonewood.model.model import load_model
 
-    asked = files.ExplainOptions(
+    explain_options = files.ExplainOptions(
         cast("TargetClass", side), cast("SaliencyMethod", method), parts=not no_parts, listen=listen
     )
-    files.check_explain_options(asked)
+    files.check_explain_options(explain_options)
     loaded = load_model(model)
-    laid = files.plan_explanations(inputs, output)
-    many_ = common.BatchOptions(workers, scheduler, retries, parquet)
+    planned = files.plan_explanations(inputs, output)
+    options = common.BatchOptions(workers, scheduler, retries, parquet)
     folder = None if output.suffix.lower() in files.PAGE_SUFFIXES else output
-    # Where there is a table, this run goes on, and the page of all is made anew.
-    again = overwrite or many_.can_resume(folder)
-    if len(laid) > 1:
-        files.check_explanation_index(output, again)
-    done: dict[Path, ExplanationFigures] = {}
+    # A run that resumes an earlier one rewrites the page about all recordings.
+    replaces_index = overwrite or options.can_resume(folder)
+    if len(planned) > 1:
+        files.check_explanation_index(output, replaces_index)
+    figures_by_output: dict[Path, ExplanationFigures] = {}
 
-    def tell(event: "ExplainResult") -> None:
-        made, figures = event
-        done[made.output] = figures
-        if isinstance(made, files.SkippedExplanation):
-            _print_skipped(made, json_)
+    def print_result(result: "ExplainResult") -> None:
+        explained, figures = result
+        figures_by_output[explained.output] = figures
+        if isinstance(explained, files.SkippedExplanation):
+            _print_skipped(explained, json_)
         else:
-            _print_explained(made, json_)
+            _print_explained(explained, json_)
 
-    units = [it if isinstance(it, FileFailure) else WorkItem(*it) for it in laid]
-    task = ExplainTask(asked, output, overwrite=overwrite, seed=seed)
+    items = [plan if isinstance(plan, FileFailure) else WorkItem(*plan) for plan in planned]
+    task = ExplainTask(explain_options, output, overwrite=overwrite, seed=seed)
     failed = common.run_and_report(
-        units, task, loaded, many_, tell, folder=folder, overwrite=overwrite, as_json=json_
+        items, task, loaded, options, print_result, folder=folder, overwrite=overwrite, as_json=json_
     )
-    if len(laid) > 1 and done:
-        inside = [done[it.output] for it in units if isinstance(it, WorkItem) and it.output in done]
+    if len(planned) > 1 and figures_by_output:
+        outputs = [item.output for item in items if isinstance(item, WorkItem)]
+        figures = [figures_by_output[path] for path in outputs if path in figures_by_output]
         _print_summary_table(
-            files.write_explanation_table(inside, output, loaded, overwrite=again, seed=seed), json_
+            files.write_explanation_table(figures, output, loaded, overwrite=replaces_index, seed=seed), json_
         )
-    common.finish_batch(failed, len(laid), many_.table_location(folder))
+    common.finish_batch(failed, len(planned), options.table_location(folder))
 
 
 def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:
-    """Tell of a recording that an earlier run explained."""
+    """Print a recording that an earlier run explained."""
     if as_json:
         common.print_json({"input": str(skipped.input), "output": str(skipped.output), "already": True})
     else:
@@ -216,18 +236,18 @@ def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:
 
 
 def _print_explained(explained: "ExplainedFile", as_json: bool) -> None:
-    """Tell what was heard in one recording."""
+    """Print the explanation of one recording."""
     for warning in explained.warnings:
         common.print_stderr(f"warning: {printable(explained.input)}: {warning}")
-    found = explained.explanation
+    explanation = explained.explanation
     if as_json:
         common.print_json(
             {
                 "input": str(explained.input),
                 "output": str(explained.output),
                 "sounds": [str(path) for path in explained.sounds],
-                **found.summary,
-                "parts": [it.model_dump(mode="json") for it in explained.parts],
+                **explanation.summary,
+                "parts": [part.model_dump(mode="json") for part in explained.parts],
                 "seconds": explained.seconds,
                 "warnings": list(explained.warnings),
             }
@@ -238,16 +258,16 @@ def _print_explained(explained: "ExplainedFile", as_json: bool) -> None:
     print(printable(explained.output))
     for name, path in zip(("used", "rest"), explained.sounds, strict=False):
         print(f"  {name:<8}{printable(path)}")
-    print(f"  score   {found.score:.2f}   (1 sounds like the source, 0 like the reference)")
-    heaviest = sorted(explained.parts, key=lambda it: -it.evidence.mean)
-    named = ", ".join(f"{it.name} {it.evidence.mean:.1f}" for it in heaviest)
-    if named:
-        print(f"  logit   {found.logit:.1f} for the {found.side}: {named}")
-    print(f"  map     {found.faithfulness.line}")
+    print(f"  score   {explanation.score:.2f}   (1 sounds like the source, 0 like the reference)")
+    heaviest = sorted(explained.parts, key=lambda part: -part.evidence.mean)
+    weights = ", ".join(f"{part.name} {part.evidence.mean:.1f}" for part in heaviest)
+    if weights:
+        print(f"  logit   {explanation.logit:.1f} for the {explanation.side}: {weights}")
+    print(f"  map     {explanation.faithfulness.line}")
 
 
 def _print_summary_table(summary_table: "ExplanationTable", as_json: bool) -> None:
-    """Tell what the parts of several recordings weigh."""
+    """Print the weights of note parts and octaves over several recordings."""
     if as_json:
         common.print_json({"page": str(summary_table.page), **summary_table.summary})
         return

@@ -1,4 +1,4 @@
-"""`tonewood listen`: blind tests: built, served, summed up."""
+"""Commands `listen …`: build, serve and evaluate blind listening tests."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tonewood.listening.definition import ListeningTest
 
 listen_app = typer.Typer(
-    help="Ask listeners: build a blind test, serve it, sum up the answers.",
+    help="Build a blind listening test, serve it, and evaluate the answers.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,50 +26,49 @@ FoldersArgument = list[Path] | None
 
 @listen_app.command("new")
 def new_test_command(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", readable=False, help="Folder of the test to make.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Folder of the new test.")],
     more_conditions: Annotated[
-        FoldersArgument, typer.Argument(metavar="[DIR]...", readable=False, help="More conditions.")
+        FoldersArgument,
+        typer.Argument(metavar="[DIR]...", readable=False, help="More folders of conditions."),
     ] = None,
     outputs: Annotated[
         FoldersArgument,
-        typer.Option("--from", readable=False, help="Folder that enhance wrote; repeat for more."),
+        typer.Option("--from", readable=False, help="Output folder of enhance; repeat it for several."),
     ] = None,
     conditions: Annotated[
         FoldersArgument,
-        typer.Option(readable=False, help="Folder of a condition; more may follow."),
+        typer.Option(readable=False, help="Folder of a condition; others may follow."),
     ] = None,
     inputs: Annotated[
         FoldersArgument,
-        typer.Option(readable=False, help="Where the inputs of --from lie; else beside it."),
+        typer.Option(readable=False, help="Folder of the inputs of --from; default: next to it."),
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(readable=False, help="Folder that MUSHRA rates against.")
+        Path | None, typer.Option(readable=False, help="Folder of the reference in MUSHRA.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="pairs, abx or mushra.")] = "pairs",
-    title: Annotated[str, typer.Option(help="Shown on every page.")] = "Listening test",
-    question: Annotated[str | None, typer.Option(help="Asked on every trial.")] = None,
-    seconds: Annotated[float, typer.Option(help="Of every excerpt, 5 to 12.")] = 8.0,
+    kind: Annotated[str, typer.Option(help="Kind of test: pairs, abx or mushra.")] = "pairs",
+    title: Annotated[str, typer.Option(help="Title of every page.")] = "Listening test",
+    question: Annotated[str | None, typer.Option(help="Question of every trial.")] = None,
+    seconds: Annotated[float, typer.Option(help="Duration of an excerpt, 5 to 12 s.")] = 8.0,
     excerpts: Annotated[
-        int, typer.Option(help="Of each piece: where most was done, at random, in turn.")
+        int, typer.Option(help="Excerpts per piece, alternately where the change is largest and at random.")
     ] = 2,
-    per_listener: Annotated[
-        int | None, typer.Option(help="Trials for each listener; all by default.")
-    ] = None,
-    repeats: Annotated[
-        int | None, typer.Option(help="Trials that come again; by default one in eight.")
-    ] = None,
-    training: Annotated[int, typer.Option(help="Trials to get used to it.")] = 1,
-    choice: Annotated[str, typer.Option(help="random, or active: the pair that teaches most.")] = "random",
+    per_listener: Annotated[int | None, typer.Option(help="Trials per listener; default: all.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Repeated trials; default: one in eight.")] = None,
+    training: Annotated[int, typer.Option(help="Training trials, which do not count.")] = 1,
+    choice: Annotated[
+        str, typer.Option(help="Order of trials: random, or active (most informative pair first).")
+    ] = "random",
     checks: Annotated[
         bool, typer.Option("--checks/--no-checks", help="Check hearing and headphones.")
     ] = True,
     expect: Annotated[
         float | None,
-        typer.Option(help="Share, or points of MUSHRA, worth finding; for the listeners needed."),
+        typer.Option(
+            help="Smallest effect to detect (share, or MUSHRA points); gives the number of listeners."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws excerpts, orders and sides.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of excerpts, order and sides.")] = 0,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -81,7 +80,7 @@ def new_test_command(
 
     folders = [*(conditions or []), *(more_conditions or [])]
     if bool(outputs) == bool(folders):
-        raise CallError("give either --from or --conditions: one of them names what is compared")
+        raise CallError("exactly one of --from and --conditions is needed: give one of them")
     plan = builder.make_plan(
         kind=kind, title=title, question=question, seconds=seconds, excerpts=excerpts,
         per_listener=per_listener, repeats=repeats, training=training, choice=choice,
@@ -89,29 +88,29 @@ def new_test_command(
     )  # fmt: skip
     resolve_effect_size(plan.kind, expect)
     builder.check_test_folder(output, overwrite)
-    found = list(
+    pieces = list(
         stimuli.pieces_from_outputs(outputs, inputs or ())
         if outputs
         else stimuli.pieces_from_conditions(folders)
     )
     if reference is not None:
-        found = stimuli.add_reference(found, reference)
+        pieces = stimuli.add_reference(pieces, reference)
     failed = 0
-    for event in builder.build_listening_test(found, plan, output, overwrite=overwrite):
+    for event in builder.build_listening_test(pieces, plan, output, overwrite=overwrite):
         if isinstance(event, FileFailure):
             failed += 1
             common.print_failure(event, json_)
         elif isinstance(event, ListeningTest):
             test = event
-    told = required_listeners(test, expect)
+    sample_size = required_listeners(test, expect)
     if json_:
-        common.print_json({"test": str(output), **_test_json(test), "power": told._asdict()})
+        common.print_json({"test": str(output), **_test_json(test), "power": sample_size._asdict()})
     else:
         print(f"test       {printable(output)}")
         print(f"trials     {len(test.trials)}, {test.per_listener} for each listener, {test.repeats} again")
         print(f"stimuli    {len(test.stimuli)} of {test.seconds:g} s at {test.rate} Hz")
-        print(f"listeners  {told.text}")
-    exit_if_failed(failed, len(found))
+        print(f"listeners  {sample_size.text}")
+    exit_if_failed(failed, len(pieces))
 
 
 @listen_app.command("serve")
@@ -121,7 +120,7 @@ def serve_test_command(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 8766,
     json_: JsonOption = False,
 ) -> None:
-    """Serve the test's page; prints the address that listeners open."""
+    """Serve the test, and print the address for listeners."""
     from tonewood import web
     from tonewood.listening import definition
 
@@ -129,33 +128,31 @@ def serve_test_command(
     from tonewood.listening.server import create_listening_app as application
 
     loaded = definition.load_listening_test(test)
-    made = web.secure(
-        application(loaded, test), token=loaded.access_token, hosts=web.accepted_hostnames(host)
-    )
+    app = web.secure(application(loaded, test), token=loaded.access_token, hosts=web.accepted_hostnames(host))
 
-    def ready(bound: int) -> None:
-        where = web.server_url(host, bound, loaded.access_token)
+    def announce(bound_port: int) -> None:
+        url = web.server_url(host, bound_port, loaded.access_token)
         if json_:
-            common.print_json({"address": where})
+            common.print_json({"address": url})
         else:
-            print(where, flush=True)
+            print(url, flush=True)
 
-    web.run_server(made, host=host, port=port, on_ready=ready)
+    web.run_server(app, host=host, port=port, on_ready=announce)
 
 
 @listen_app.command("results")
-def test_results_command(
+def results_command(
     test: TestArgument,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", readable=False, help="Folder for a report.")
+        Path | None, typer.Option("-o", "--output", readable=False, help="Report folder.")
     ] = None,
     headphones: Annotated[
-        bool, typer.Option("--headphones", help="Only who passed the headphone check.")
+        bool, typer.Option("--headphones", help="Use only listeners who passed the headphone check.")
     ] = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Sum up the answers: intervals, strengths, sensitivity, medians."""
+    """Evaluate the answers: intervals, preference strengths, sensitivity, medians."""
     from tonewood.listening import analysis
     from tonewood.listening import report as report_page
     from tonewood.listening.report import result_tables
@@ -163,12 +160,12 @@ def test_results_command(
     loaded, answers = _load_test_and_answers(test)
     if output is not None:
         report_page.prepare_results_folder(output, overwrite)
-    found = analysis.analyze_answers(loaded, answers, headphones_only=headphones)
-    page = report_page.write_listening_report(output, test, found, overwrite=overwrite) if output else None
+    results = analysis.analyze_answers(loaded, answers, headphones_only=headphones)
+    page = report_page.write_listening_report(output, test, results, overwrite=overwrite) if output else None
     if json_:
-        common.print_json({**found.summary, "page": str(page) if page else None})
+        common.print_json({**results.summary, "page": str(page) if page else None})
         return
-    for heading, rows in result_tables(found):
+    for heading, rows in result_tables(results):
         print(heading)
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for first, *others in rows:
@@ -181,10 +178,10 @@ def test_results_command(
 @listen_app.command("delete")
 def delete_listener_command(
     test: TestArgument,
-    listener: Annotated[str, typer.Argument(help="Completion code, or name in the results.")],
+    listener: Annotated[str, typer.Argument(help="Completion code, or name from the results.")],
     json_: JsonOption = False,
 ) -> None:
-    """Delete a listener and every answer of theirs."""
+    """Delete a listener and all their answers."""
     from tonewood.listening.database import list_participants
 
     loaded, answers = _load_test_and_answers(test)
@@ -193,45 +190,49 @@ def delete_listener_command(
             answers.delete_listener(person.listener.id)
             common.print_json({"deleted": listener}) if json_ else print(f"deleted    {printable(listener)}")
             return
-    raise CallError(f"{printable(listener)} is nobody here: see the names in tonewood listen results")
+    raise CallError(
+        f"{printable(listener)} is not a listener of this test: see the names in tonewood listen results"
+    )
 
 
 @listen_app.command("export")
 def export_test_command(
     test: TestArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Folder to make.")],
-    to: Annotated[str, typer.Option(help="webmushra or reseval.")] = "webmushra",
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Folder to write.")],
+    to: Annotated[str, typer.Option(help="Format: webmushra or reseval.")] = "webmushra",
     json_: JsonOption = False,
 ) -> None:
-    """Write the test as webMUSHRA or ReSEval takes it."""
+    """Write the test for webMUSHRA or ReSEval."""
     from tonewood.listening import definition, interchange
 
-    made = interchange.export_listening_test(definition.load_listening_test(test), test, to, output)
-    common.print_json({"config": str(made)}) if json_ else print(f"config     {printable(made)}")
+    config = interchange.export_listening_test(definition.load_listening_test(test), test, to, output)
+    common.print_json({"config": str(config)}) if json_ else print(f"config     {printable(config)}")
 
 
 @listen_app.command("import")
 def import_answers_command(
     test: TestArgument,
-    table: Annotated[Path, typer.Argument(metavar="CSV", readable=False, help="Answers given elsewhere.")],
-    source_format: Annotated[str, typer.Option("--from", help="webmushra or reseval.")] = "webmushra",
+    table: Annotated[
+        Path, typer.Argument(metavar="CSV", readable=False, help="Answers from another program.")
+    ],
+    source_format: Annotated[str, typer.Option("--from", help="Format: webmushra or reseval.")] = "webmushra",
     json_: JsonOption = False,
 ) -> None:
-    """Bring answers back that webMUSHRA or ReSEval collected."""
+    """Import answers from webMUSHRA or ReSEval."""
     from tonewood.listening import definition, interchange
     from tonewood.listening.database import AnswerDatabase
 
     loaded = definition.load_listening_test(test)
-    given = interchange.read_imported_answers(loaded, source_format, table)
-    taken = interchange.import_answers(AnswerDatabase(test / definition.ANSWERS_FILE), given)
+    imported = interchange.read_imported_answers(loaded, source_format, table)
+    count = interchange.import_answers(AnswerDatabase(test / definition.ANSWERS_FILE), imported)
     if json_:
-        common.print_json({"listeners": taken.listeners, "answers": taken.answers})
+        common.print_json({"listeners": count.listeners, "answers": count.answers})
     else:
-        print(f"imported   {taken.answers} answers of {taken.listeners} listeners")
+        print(f"imported   {count.answers} answers of {count.listeners} listeners")
 
 
 def _load_test_and_answers(folder: Path) -> tuple["ListeningTest", Any]:
-    """The test and its answers; FolderError where there are none yet."""
+    """Return a test and its answers."""
     from tonewood.listening import definition
     from tonewood.listening.database import AnswerDatabase
 

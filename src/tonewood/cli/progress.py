@@ -1,4 +1,4 @@
-"""Progress in the terminal: events of the workflow → rich bars on standard error."""
+"""Progress displays: draw workflow events as rich progress bars on standard error."""
 
 import sys
 import time
@@ -25,9 +25,9 @@ from tonewood.training.scorers import CheckEvent
 
 
 class _ProgressDisplay:
-    """Bars on standard error while a block runs; nothing where that is no terminal.
+    """Base class: progress bars on standard error, and nothing if that is not a terminal.
 
-    Nothing may be printed while bars stand: `clear` takes them away first.
+    Call `clear` before printing, because bars and text would overwrite each other.
     """
 
     def __init__(self, *, transient: bool) -> None:
@@ -47,7 +47,7 @@ class _ProgressDisplay:
         self.clear()
 
     def clear(self) -> None:
-        """Stop drawing: transient bars vanish, others stay as they are; new ones start afresh."""
+        """Stop drawing: transient bars disappear, others stay on the screen."""
         if self.progress is not None:
             self.progress.stop()
         self.progress, self.tasks = None, {}
@@ -56,8 +56,8 @@ class _ProgressDisplay:
         if not sys.stderr.isatty():
             return
         if self.progress is None:
-            # rich would by default take over both streams while bars stand, and so send to the
-            # terminal what was meant for a file or a pipe.
+            # By default rich redirects both streams to the terminal while bars are visible, which
+            # would take output away from a file or a pipe.
             self.progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -86,7 +86,7 @@ class _ProgressDisplay:
 
 
 class AuditDisplay(_ProgressDisplay):
-    """Recordings listened to."""
+    """Progress of an audit."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
@@ -97,7 +97,7 @@ class AuditDisplay(_ProgressDisplay):
 
 
 class TrainingDisplay(_ProgressDisplay):
-    """Recordings read, then scorer and judge with their held-out accuracy."""
+    """Progress of a training: recordings, then networks with their held-out accuracy."""
 
     def __init__(self) -> None:
         super().__init__(transient=False)
@@ -122,7 +122,7 @@ class TrainingDisplay(_ProgressDisplay):
 
 
 class SearchDisplay(_ProgressDisplay):
-    """Recordings read, then sizes done and the size at work."""
+    """Progress of the search for a scorer size."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
@@ -192,44 +192,44 @@ class EnhancingDisplay(_ProgressDisplay):
 
 
 class BatchDisplay(_ProgressDisplay):
-    """Files done, sound per minute, time left; a line a minute where no terminal is."""
+    """Progress of a batch; without a terminal, one line per minute."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
         self.last_line_time = time.monotonic()
 
-    def show(self, tally: BatchProgress) -> None:
-        """Draw how far a run is."""
+    def show(self, progress: BatchProgress) -> None:
+        """Draw or print the progress."""
         if sys.stderr.isatty():
-            self._update_bar("files", tally.done, tally.total, _format_pace(tally))
+            self._update_bar("files", progress.done, progress.total, _format_pace(progress))
         elif time.monotonic() - self.last_line_time >= 60:
             self.last_line_time = time.monotonic()
-            line = f"{tally.done} of {tally.total} done, {_format_pace(tally)}\n"
+            line = f"{progress.done} of {progress.total} done, {_format_pace(progress)}\n"
             sys.stderr.write(line)
             sys.stderr.flush()
 
 
-def _format_pace(tally: BatchProgress) -> str:
-    failures = f", {tally.failed} failed" if tally.failed else ""
-    left = timedelta(seconds=round(tally.seconds_left))
-    return f"{tally.audio_hours_per_minute:.2f} h of sound a minute, {left} left{failures}"
+def _format_pace(progress: BatchProgress) -> str:
+    failures = f", {progress.failed} failed" if progress.failed else ""
+    time_left = timedelta(seconds=round(progress.seconds_left))
+    return f"{progress.audio_hours_per_minute:.2f} h of sound a minute, {time_left} left{failures}"
 
 
 class LevelMeterDisplay(_ProgressDisplay):
-    """Meters of what comes and goes."""
+    """Level meters of input and output."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
         self.live_view: Live | None = None
 
     def clear(self) -> None:
-        """Take the meters away."""
+        """Remove the meters."""
         if self.live_view is not None:
             self.live_view.stop()
         self.live_view = None
 
     def show(self, levels: BlockLevels, controls: LiveControls) -> None:
-        """Draw one block's levels; the terminal is repainted a few times a second."""
+        """Draw the levels of one block."""
         if not sys.stderr.isatty():
             return
         if self.live_view is None:
@@ -251,11 +251,11 @@ class LevelMeterDisplay(_ProgressDisplay):
 
 
 def level_bar(level_db: float, width: int = 40) -> str:
-    """Bar from -60 to 0 dB.
+    """Return a text bar from -60 to 0 dB.
 
     Examples
     --------
-    >>> meter(-30.0, 8)
+    >>> level_bar(-30.0, 8)
     '████    '
     """
     share = min(max((level_db + 60) / 60, 0.0), 1.0)

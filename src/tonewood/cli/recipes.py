@@ -1,11 +1,4 @@
-"""`tonewood apply`: a recipe's correction → other takes, or stems of the same.
-
-`tonewood render`: a recipe → the same bytes again.
-
-`tonewood diff`: two recipes or models → what changed, in musicians' words.
-
-`tonewood export`: a correction → what other programs play: responses, bands, automation.
-"""
+"""Commands that use recipes and corrections: `apply`, `render`, `diff`, `export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -35,43 +28,43 @@ def apply_command(
     output: OutputOption,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Model file or name; else the bundled one that the recipe names."),
+        typer.Option("-m", "--model", help="Model file or name; default: the model of the recipe."),
     ] = None,
     static_only: Annotated[
-        bool, typer.Option("--static-only", help="Carry what the correction does on average.")
+        bool, typer.Option("--static-only", help="Apply only the average correction.")
     ] = False,
     same_mask: Annotated[
         bool,
-        typer.Option("--same-mask", help="Stems of the same take: the very same mask and gain."),
+        typer.Option("--same-mask", help="For stems of the same take: apply exactly the same mask and gain."),
     ] = False,
     device: DeviceOption = "cpu",
-    plot: Annotated[bool, typer.Option("--plot", help="Draw before, mask and after.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Carry a recipe's correction to other takes or stems."""
+    """Apply the correction of a recipe to other takes or stems."""
     from tonewood.batch import enhance_file
     from tonewood.enhancement import output_files, reapply
     from tonewood.model.model import load_model
     from tonewood.utils.device import check_device
 
     if static_only and same_mask:
-        raise CallError("--static-only and --same-mask cannot both be had: leave one")
+        raise CallError("--static-only and --same-mask cannot be used together: use one of them")
     check_device(device)
-    how: reapply.TransferMode = "static" if static_only else "same" if same_mask else "prior"
-    first, carried = reapply.load_transfer(recipe, how)
-    loaded = load_model(model or first.model.name)
-    if loaded.digest != first.model.digest:
+    mode: reapply.TransferMode = "static" if static_only else "same" if same_mask else "prior"
+    source_recipe, transfer = reapply.load_transfer(recipe, mode)
+    loaded = load_model(model or source_recipe.model.name)
+    if loaded.digest != source_recipe.model.digest:
         common.print_stderr(
-            f"warning: model {loaded.name} is not the one of that recipe: what it finds by itself "
-            "is another's"
+            f"warning: the recipe was made with another model than {loaded.name}: the adaptive part of the "
+            "correction will differ"
         )
-    laid = output_files.plan_file_jobs(inputs, output)
-    settings = reapply.transfer_settings(first, how)
+    jobs = output_files.plan_file_jobs(inputs, output)
+    settings = reapply.transfer_settings(source_recipe, mode)
     events = enhance_file.enhance_files(
-        laid, loaded, settings, plot=plot, overwrite=overwrite, device=device, transfer=carried
+        jobs, loaded, settings, plot=plot, overwrite=overwrite, device=device, transfer=transfer
     )
-    show_file_events(events, len(laid), 0, json_)
+    show_file_events(events, len(jobs), 0, json_)
 
 
 def render_command(
@@ -81,129 +74,132 @@ def render_command(
         typer.Argument(
             metavar="[INPUT]",
             readable=False,
-            help="The recording; else it is looked for beside the recipe and the output.",
+            help="Recording; by default it is searched for next to the recipe and the output.",
             show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", readable=False, help="File, or a folder that is there."),
+        typer.Option("-o", "--output", readable=False, help="Output file, or an existing folder."),
     ] = ...,  # type: ignore[assignment]
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Make a recipe's output again: the same bytes."""
+    """Render the output of a recipe again, to the same bytes."""
     from tonewood.enhancement import reapply
 
-    done = reapply.render_recipe(recipe, input_path, output, overwrite=overwrite)
+    result = reapply.render_recipe(recipe, input_path, output, overwrite=overwrite)
     if json_:
         common.print_json(
             {
-                "recipe": str(done.recipe),
-                "input": str(done.input),
-                "output": str(done.output),
-                "sha256": done.sha256,
-                "same": done.identical,
+                "recipe": str(result.recipe),
+                "input": str(result.input),
+                "output": str(result.output),
+                "sha256": result.sha256,
+                "same": result.identical,
             }
         )
     else:
-        print(printable(done.input))
-        print(f"  recipe   {printable(done.recipe)}")
-        print(f"  sound    {printable(done.output)}")
-        if done.identical:
-            print("  bytes    the same as the first time")
-    if done.identical is False:
+        print(printable(result.input))
+        print(f"  recipe   {printable(result.recipe)}")
+        print(f"  sound    {printable(result.output)}")
+        if result.identical:
+            print("  bytes    identical to the first output")
+    if result.identical is False:
         common.print_stderr(
-            f"warning: {printable(done.output)}: not the bytes of the first time, which another "
-            "version or another machine's arithmetic made"
+            f"warning: {printable(result.output)}: the bytes differ from the first output, which came from "
+            "another version or machine"
         )
 
 
 _CorrectionArgument = Annotated[
-    str, typer.Argument(help="Recipe, or the output it lies beside; model file, or model's name.")
+    str, typer.Argument(help="Recipe, enhanced recording with a recipe, model file or model name.")
 ]
 
 
 def diff_command(a: _CorrectionArgument, b: _CorrectionArgument, json_: JsonOption = False) -> None:
-    """Say what changed from A to B: where, by how many dB, and when."""
+    """Compare two corrections: in which register, by how many dB, and when."""
     from tonewood.export import export
     from tonewood.export.diff import compare_corrections
 
-    found = compare_corrections(export.load_correction(a), export.load_correction(b))
+    difference = compare_corrections(export.load_correction(a), export.load_correction(b))
     if json_:
-        common.print_json({**found.model_dump(mode="json"), "line": found.line})
+        common.print_json({**difference.model_dump(mode="json"), "line": difference.line})
     else:
-        _print_difference(found)
+        _print_difference(difference)
 
 
-def _print_difference(found: "CorrectionDifference") -> None:
-    """Tell a difference: a sentence, the registers, the moments, the settings."""
-    print(f"{found.a} → {found.b}")
-    print(f"  {found.line}")
+def _print_difference(difference: "CorrectionDifference") -> None:
+    """Print a summary, then registers, tilt and level, times and settings."""
+    print(f"{difference.a} → {difference.b}")
+    print(f"  {difference.line}")
     print(f"  {'':<12}{'Hz':>13}{'A':>8}{'B':>8}{'change':>9}")
-    for it in found.registers:
-        span = f"{it.low_hz:.0f}–{it.high_hz:.0f}"
-        print(f"  {it.name:<12}{span:>13}{it.a_db:>+8.1f}{it.b_db:>+8.1f}{it.change_db:>+9.1f} dB")
+    for row in difference.registers:
+        band = f"{row.low_hz:.0f}–{row.high_hz:.0f}"
+        print(f"  {row.name:<12}{band:>13}{row.a_db:>+8.1f}{row.b_db:>+8.1f}{row.change_db:>+9.1f} dB")
     for name, a, b, unit in (
-        ("tilt", found.tilt_a, found.tilt_b, "dB per octave"),
-        ("level", found.gain_a, found.gain_b, "dB"),
+        ("tilt", difference.tilt_a, difference.tilt_b, "dB per octave"),
+        ("level", difference.gain_a, difference.gain_b, "dB"),
     ):
         print(f"  {name:<25}{a:>+8.1f}{b:>+8.1f}{b - a:>+9.1f} {unit}")
-    for passage in found.passages:
+    for passage in difference.passages:
         span = f"{common.format_time(passage.start_s)} to {common.format_time(passage.end_s)}"
         print(f"  when        {passage.name} {passage.change_db:+.1f} dB from {span}")
-    for stated in found.stated:
+    for stated in difference.stated:
         print(f"  {stated.name}: {stated.a} → {stated.b}")
-    if not found.moments:
-        print("  compared by their averages: they are not of one take")
+    if not difference.moments:
+        print("  only averages are compared: the recipes are not for the same take")
 
 
 def export_command(
     correction: Annotated[
         str,
-        typer.Argument(metavar="RECIPE|MODEL", help="Recipe, or the output it lies beside; or a model."),
+        typer.Argument(metavar="RECIPE|MODEL", help="Recipe, enhanced recording with a recipe, or model."),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="File to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Output file.")],
     ir: Annotated[
         str | None,
-        typer.Option("--ir", help="Impulse response of the average: linear or minimum phase."),
+        typer.Option("--ir", help="Write the average as an impulse response of linear or minimum phase."),
     ] = None,
     peq: Annotated[
-        int | None, typer.Option("--peq", help="So many parametric bands for the average, 1 to 20.")
+        int | None, typer.Option("--peq", help="Write the average as parametric bands, 1 to 20.")
     ] = None,
     automation: Annotated[
-        bool, typer.Option("--automation", help="What moves: third octaves over time.")
+        bool, typer.Option("--automation", help="Write the change over time in third-octave bands.")
     ] = False,
     form: Annotated[
         str | None,
-        typer.Option("--format", help="--peq: apo, autoeq, rew, camilladsp; --automation: csv, jsfx."),
+        typer.Option(
+            "--format",
+            help="File format. For --peq: apo, autoeq, rew, camilladsp. For --automation: csv, jsfx.",
+        ),
     ] = None,
-    rate: Annotated[int, typer.Option(help="That it will be played at, Hz.")] = 48_000,
+    rate: Annotated[int, typer.Option(help="Sample rate at which it will be used, in Hz.")] = 48_000,
     length: Annotated[
-        int | None, typer.Option(help="Of an impulse response, samples; else a sixth of a second.")
+        int | None, typer.Option(help="Length of the impulse response in samples; default: 1/6 s.")
     ] = None,
-    step: Annotated[float, typer.Option(help="From row to row of automation, s.")] = 0.05,
+    step: Annotated[float, typer.Option(help="Time step of the automation in seconds.")] = 0.05,
     headroom: Annotated[
-        bool, typer.Option("--headroom", help="Lower all of it until nothing is raised.")
+        bool, typer.Option("--headroom", help="Lower the whole curve until no band is boosted.")
     ] = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Hand a correction to other programs, as an EQ or as automation."""
+    """Write a correction for other programs, as an EQ or as automation."""
     from tonewood.dsp.equalizer import Phase
     from tonewood.export import export
 
     if (ir is not None) + (peq is not None) + automation != 1:
-        raise CallError("one kind at a time: give --ir linear|minimum, --peq N or --automation")
+        raise CallError("exactly one of --ir, --peq and --automation is needed: give one of them")
     if form is not None and ir is not None:
-        raise CallError("--format is of --peq and --automation: leave it out")
+        raise CallError("--format does not apply to --ir: use it with --peq or --automation")
     if headroom and automation:
-        raise CallError("--headroom is of --ir and --peq: leave it out")
+        raise CallError("--headroom does not apply to --automation: use it with --ir or --peq")
     check_output_path(output, overwrite)
-    found = export.load_correction(correction)
-    average = export.AverageCurve(found, headroom)
+    loaded = export.load_correction(correction)
+    average = export.AverageCurve(loaded, headroom)
     if ir is not None:
-        done = export.export_impulse_response(
+        exported = export.export_impulse_response(
             average,
             cast("Phase", ir),
             output,
@@ -212,18 +208,18 @@ def export_command(
             overwrite=overwrite,
         )
     elif peq is not None:
-        done = export.export_parametric_eq(
+        exported = export.export_parametric_eq(
             average, peq, output, file_format=form, rate=rate, overwrite=overwrite
         )
     else:
-        done = export.export_automation(
-            found, output, file_format=form, step_s=step, rate=rate, overwrite=overwrite
+        exported = export.export_automation(
+            loaded, output, file_format=form, step_s=step, rate=rate, overwrite=overwrite
         )
-    if done.warning:
-        common.print_stderr(f"warning: {printable(done.output)}: {done.warning}")
+    if exported.warning:
+        common.print_stderr(f"warning: {printable(exported.output)}: {exported.warning}")
     if json_:
-        common.print_json({"input": correction, "output": str(done.output), **done.data})
+        common.print_json({"input": correction, "output": str(exported.output), **exported.data})
         return
-    print(printable(done.output))
-    for line in done.lines:
+    print(printable(exported.output))
+    for line in exported.lines:
         print(f"  {line}")

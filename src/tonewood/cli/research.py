@@ -1,11 +1,4 @@
-"""`tonewood reproduce`: a corpus → the paper's figures and table.
-
-`tonewood search`: two folders → the smallest scorer that is good enough.
-
-`tonewood manifest`: a data set or shards → a list to train from.
-
-`tonewood harp`: an endpoint for HARP, and through it for audio workstations.
-"""
+"""Commands for research and other programs: `reproduce`, `search`, `manifest`, `harp`."""
 
 import tempfile
 from collections.abc import Sequence
@@ -43,26 +36,31 @@ def _training_settings(seed: int, assignments: Sequence[str] | None) -> "ModelSe
 
 
 def reproduce_command(
-    corpus: Annotated[Path, typer.Option(readable=False, help="Folder laid out as train|test/{good,cheap}.")],
-    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Folder for the report.")],
+    corpus: Annotated[
+        Path,
+        typer.Option(readable=False, help="Corpus folder with train/ and test/, each with good/ and cheap/."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Report folder.")],
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Model to take instead of training one."),
+        typer.Option("-m", "--model", help="Use this model instead of training one."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws what is random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: DeviceOption = "cpu",
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Reproduce the paper's figures, accuracy and table on a corpus, as one page."""
+    """Reproduce the figures and the comparison of the paper on a corpus, as one page."""
     from tonewood.cli.progress import ReproducingDisplay
     from tonewood.enhancement import plotting
     from tonewood.model.model import load_model
     from tonewood.research import paper_reproduction
 
     if model is not None and set_:
-        raise CallError("--set is for training, and -m names a model already trained: leave one")
+        raise CallError(
+            "--set and --model cannot be used together: --set changes the training, which --model replaces"
+        )
     settings = _training_settings(seed, set_)
     plotting.check_matplotlib("a report")
     loaded = load_model(model) if model is not None else None
@@ -71,24 +69,24 @@ def reproduce_command(
             corpus, output, settings, model=loaded, device=device, overwrite=overwrite
         ):
             if isinstance(event, paper_reproduction.Reproduction):
-                done = event
+                reproduction = event
             else:
                 display.show(event)
-    _print_reproduction(done, json_)
+    _print_reproduction(reproduction, json_)
 
 
-def _print_reproduction(done: "Reproduction", as_json: bool) -> None:
-    """Tell what `reproduce` made."""
+def _print_reproduction(reproduction: "Reproduction", as_json: bool) -> None:
+    """Print the table and the accuracy."""
     if as_json:
-        common.print_json({"page": str(done.page), **done.summary})
+        common.print_json({"page": str(reproduction.page), **reproduction.summary})
         return
-    for method, *figures in done.table:
+    for method, *figures in reproduction.table:
         print(f"{method:<36}" + "".join(f"{figure:>11}" for figure in figures))
     print(
-        f"accuracy   {100 * done.accuracy:.1f} % right on {done.windows} held-out windows of "
-        f"{done.crop_seconds:g} s"
+        f"accuracy   {100 * reproduction.accuracy:.1f} % right on {reproduction.windows} held-out windows of "
+        f"{reproduction.crop_seconds:g} s"
     )
-    print(f"page       {printable(done.page)}")
+    print(f"page       {printable(reproduction.page)}")
 
 
 def search_command(
@@ -96,15 +94,17 @@ def search_command(
     source: SourceOption,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", readable=False, help="Picture to draw, a PNG."),
+        typer.Option("-o", "--output", readable=False, help="Picture of accuracy against size (.png)."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first split; the next ones count up.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of the first split; the next splits count up from it.")
+    ] = 0,
     device: DeviceOption = "cpu",
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Find the smallest scorer that tells two folders apart as well as any."""
+    """Find the smallest scorer that separates two folders as well as any."""
     from tonewood.cli.progress import SearchDisplay
     from tonewood.enhancement import plotting
     from tonewood.research import architecture_search
@@ -112,23 +112,24 @@ def search_command(
 
     settings = _training_settings(seed, set_)
     if output is not None:
+        # Checked before the trainings, which take minutes.
         if output.suffix.lower() != ".png":
-            raise CallError(f"{printable(output)} is no name of a PNG: end it in .png")
+            raise CallError(f"--output {printable(output)} is not a PNG file: end the name in .png")
         check_output_path(output, overwrite)
         plotting.check_matplotlib("a picture")
     with SearchDisplay() as display:
         for event in architecture_search.search_sizes(reference, source, settings, device=device):
             if isinstance(event, architecture_search.SizeSearchResult):
-                ladder = event
+                result = event
             else:
                 display.show(event)
     if output is not None:
-        plot_scorer_sizes(output, ladder, overwrite=overwrite)
-    _print_ladder(ladder, output, json_)
+        plot_scorer_sizes(output, result, overwrite=overwrite)
+    _print_ladder(result, output, json_)
 
 
 def _print_ladder(ladder: "SizeSearchResult", picture: Path | None, as_json: bool) -> None:
-    """Tell what `search` found: a rung a line."""
+    """Print one line for each size, and the chosen one."""
     chosen, knee = ladder.chosen, ladder.knee
     if as_json:
         rungs = [
@@ -156,7 +157,7 @@ def _print_ladder(ladder: "SizeSearchResult", picture: Path | None, as_json: boo
     print("width  depth  parameters  accuracy, %     loss")
     for rung in ladder.results:
         accuracy, loss = rung.accuracy, rung.loss
-        marks = [name for name, it in (("knee", knee), ("chosen", chosen)) if it is rung]
+        marks = [name for name, marked in (("knee", knee), ("chosen", chosen)) if marked is rung]
         print(
             f"{rung.size.width:5}  {rung.size.depth:5}  {rung.parameters:10,}  "
             f"{100 * accuracy.mean:5.1f} ± {100 * accuracy.error:3.1f}  "
@@ -173,64 +174,75 @@ _CONDITION_METAVAR = "FIELD=PATTERN"
 def manifest_command(
     dataset_or_shards: Annotated[
         list[str],
-        typer.Argument(metavar="WHAT", help="good_sounds, tinysol, medley_solos_db, or .tar shards."),
+        typer.Argument(
+            metavar="WHAT", help="Data set (good_sounds, tinysol, medley_solos_db) or .tar shards."
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", readable=False, help="List to write: .csv or .jsonl.")
+        Path, typer.Option("-o", "--output", readable=False, help="Manifest to write (.csv or .jsonl).")
     ],
     data_home: Annotated[
         Path | None,
-        typer.Option(readable=False, help="Folder in which the data set lies; none is fetched."),
+        typer.Option(readable=False, help="Folder of the data set, which is not downloaded."),
     ] = None,
     reference: Annotated[
         list[str] | None,
-        typer.Option(metavar=_CONDITION_METAVAR, help="What is wanted; given again, all must hold."),
+        typer.Option(
+            metavar=_CONDITION_METAVAR,
+            help="Condition for the target sound; repeat it to combine conditions.",
+        ),
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar=_CONDITION_METAVAR, help="What is to be improved; given again, all must hold."),
+        typer.Option(
+            metavar=_CONDITION_METAVAR,
+            help="Condition for the sound to improve; repeat it to combine conditions.",
+        ),
     ] = None,
     both: Annotated[
         list[str] | None,
-        typer.Option(metavar=_CONDITION_METAVAR, help="What must hold on both sides."),
+        typer.Option(metavar=_CONDITION_METAVAR, help="Condition for both sides."),
     ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """List recordings of a data set, or of WebDataset shards, for train --manifest."""
+    """Write a manifest of a data set or of WebDataset shards for train --manifest."""
     from tonewood.data import catalogs
 
     sides = catalogs.SideConditions(
-        *(tuple(map(catalogs.FieldCondition.parse, it or [])) for it in (reference, source, both))
+        *(tuple(map(catalogs.FieldCondition.parse, texts or [])) for texts in (reference, source, both))
     )
-    archives = [Path(it) for it in dataset_or_shards]
+    archives = [Path(name) for name in dataset_or_shards]
     if len(dataset_or_shards) == 1 and not archives[0].exists() and archives[0].suffix != ".tar":
-        done = catalogs.write_dataset_manifest(
+        manifest = catalogs.write_dataset_manifest(
             dataset_or_shards[0], data_home, sides, output, overwrite=overwrite
         )
     else:
-        done = catalogs.write_shards_manifest(archives, sides, output, overwrite=overwrite)
-    common.print_stderr(f"note: {done.note}")
-    if done.missing:
-        common.print_stderr(f"note: {done.missing} recordings of the index are not there, and not listed")
+        manifest = catalogs.write_shards_manifest(archives, sides, output, overwrite=overwrite)
+    common.print_stderr(f"note: {manifest.note}")
+    if manifest.missing:
+        common.print_stderr(
+            f"note: {manifest.missing} recordings of the index do not exist and are not listed"
+        )
     if json_:
-        common.print_json({**done._asdict(), "output": str(done.output)})
+        common.print_json({**manifest._asdict(), "output": str(manifest.output)})
     else:
-        print(f"{printable(done.output)}: {done.reference} reference, {done.source} source")
+        print(f"{printable(manifest.output)}: {manifest.reference} reference, {manifest.source} source")
 
 
 def harp_command(
     model: ModelOption = "cello",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free one.")] = 7860,
-    host: Annotated[str, typer.Option(help="This machine's own: 127.0.0.1 or ::1.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes any free port.")] = 7860,
+    host: Annotated[str, typer.Option(help="Local address: 127.0.0.1 or ::1.")] = "127.0.0.1",
 ) -> None:
-    """Serve a model to HARP, a sample editor for audio workstations; prints its address."""
+    """Serve a model to HARP, a sample editor for audio workstations, and print the address."""
     from tonewood import web
 
+    # HARP cannot send a token, so nobody but this machine may reach the server.
     if not web.is_loopback(host):
         raise CallError(
-            f"{printable(host)} is not this machine's own address, and HARP sends no token: serve at "
-            "127.0.0.1, and reach it through a tunnel, as in ssh -L 7860:127.0.0.1:7860"
+            f"--host {printable(host)} is not a local address, and HARP sends no token: serve at "
+            "127.0.0.1 and use a tunnel, as in ssh -L 7860:127.0.0.1:7860"
         )
     web.require_server_extra("tonewood harp", "harp", "python_multipart")
     from tonewood import harp
@@ -238,9 +250,9 @@ def harp_command(
 
     loaded = load_model(model)
     with tempfile.TemporaryDirectory(prefix="tonewood-", ignore_cleanup_errors=True) as folder:
-        made = web.secure(harp.create_harp_app(loaded, Path(folder)), limits_by_path=harp.UPLOAD_LIMITS)
+        app = web.secure(harp.create_harp_app(loaded, Path(folder)), limits_by_path=harp.UPLOAD_LIMITS)
 
-        def ready(bound: int) -> None:
-            print(web.server_url(host, bound), flush=True)
+        def announce(bound_port: int) -> None:
+            print(web.server_url(host, bound_port), flush=True)
 
-        web.run_server(made, host=host, port=port, on_ready=ready)
+        web.run_server(app, host=host, port=port, on_ready=announce)

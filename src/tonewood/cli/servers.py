@@ -1,9 +1,4 @@
-"""`tonewood studio`: a page to see, hear and change what an enhancement does.
-
-`tonewood live`: an instrument in, a better one out.
-
-Keys that are pressed while a command runs, and the signal that stands for one.
-"""
+"""Commands `studio` and `live`: the web interface, and real-time processing with keyboard control."""
 
 import os
 import secrets
@@ -37,18 +32,16 @@ def studio_command(
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, open nothing.")
     ] = False,
-    upload_gb: Annotated[
-        float, typer.Option(min=0.001, max=1_000, help="Largest recording that is taken.")
-    ] = 2.0,
+    upload_gb: Annotated[float, typer.Option(min=0.001, max=1_000, help="Largest upload, in GB.")] = 2.0,
     folder: Annotated[
-        Path | None, typer.Option(readable=False, help="Where sessions and models are kept.")
+        Path | None, typer.Option(readable=False, help="Folder for sessions and models.")
     ] = None,
     root: Annotated[
         Path | None,
-        typer.Option(readable=False, help="Folder below which the page may choose folders."),
+        typer.Option(readable=False, help="The page can choose folders only inside this one."),
     ] = None,
 ) -> None:
-    """Open the studio in the browser; prints its address."""
+    """Serve the studio, open it in the browser, and print its address."""
     from tonewood.web import (
         RequestLimits,
         is_loopback,
@@ -58,33 +51,34 @@ def studio_command(
     )
 
     require_server_extra("the studio", "studio")
-    from tonewood.studio.app import DEFAULT_UPLOAD_LIMITS
-    from tonewood.studio.app import create_secure_studio_app as guarded
+    from tonewood.studio.app import DEFAULT_UPLOAD_LIMITS, create_secure_studio_app
     from tonewood.studio.state import StudioState
 
     if root is not None and not root.is_dir():
-        raise CallError(f"{printable(root)} is no folder: name one whose folders may be chosen")
+        raise CallError(f"--root {printable(root)} is not a folder: name an existing folder")
     if root is None and is_loopback(host):
         root = Path.home()
+    # Other machines reach any other address, so it needs a token.
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    desk = StudioState(folder or default_studio_folder(), model, root)
+    state = StudioState(folder or default_studio_folder(), model, root)
 
-    def ready(bound: int) -> None:
-        place = server_url(host, bound, token)
-        print(place, flush=True)
+    def announce(bound_port: int) -> None:
+        url = server_url(host, bound_port, token)
+        print(url, flush=True)
         if not no_browser and sys.stdout.isatty():
-            webbrowser.open(place)
+            webbrowser.open(url)
 
+    # Only uploads may be large; every other request keeps the small default.
     limits = RequestLimits(round(upload_gb * 2**30), DEFAULT_UPLOAD_LIMITS.seconds)
-    app = guarded(desk, host=host, token=token, upload=limits)
+    app = create_secure_studio_app(state, host=host, token=token, upload=limits)
     try:
-        run_server(app, host=host, port=port, on_ready=ready)
+        run_server(app, host=host, port=port, on_ready=announce)
     finally:
-        desk.close()
+        state.close()
 
 
 def default_studio_folder() -> Path:
-    """Where this system keeps what programs make for a user."""
+    """Return the folder for user data of this operating system."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -99,29 +93,28 @@ KeyHandler = Callable[[str], None]
 
 @contextmanager
 def read_keys(on_key: KeyHandler) -> Iterator[Callable[[], None]]:
-    """Yield what hands over every key pressed since it was last called.
+    """Yield a function that passes the keys pressed since its last call to `on_key`.
 
-    Only where standard input is a terminal; elsewhere, and where the system has it, the signal
-    SIGUSR1 counts as b.
+    Keys are read if standard input is a terminal. The signal SIGUSR1 counts as the key b.
     """
     if hasattr(signal, "SIGUSR1"):
-        usual = signal.signal(signal.SIGUSR1, lambda *_: on_key("b"))
+        previous = signal.signal(signal.SIGUSR1, lambda *_: on_key("b"))
     try:
-        with _unbuffered_terminal() as pressed:
+        with _unbuffered_terminal() as read_pressed:
 
             def poll() -> None:
-                for key in pressed():
+                for key in read_pressed():
                     on_key(key)
 
             yield poll
     finally:
         if hasattr(signal, "SIGUSR1"):
-            signal.signal(signal.SIGUSR1, usual)
+            signal.signal(signal.SIGUSR1, previous)
 
 
 @contextmanager
 def _unbuffered_terminal() -> Iterator[Callable[[], str]]:
-    """Keys one by one, without waiting for the end of a line; none where there is no terminal."""
+    """Yield a function that returns pressed keys without waiting for a line; none without a terminal."""
     if not sys.stdin.isatty() or sys.platform == "win32":
         yield lambda: ""
         return
@@ -129,17 +122,17 @@ def _unbuffered_terminal() -> Iterator[Callable[[], str]]:
     import tty
 
     file = sys.stdin.fileno()
-    usual = termios.tcgetattr(file)
-    tty.setcbreak(file)
+    attributes = termios.tcgetattr(file)
+    tty.setcbreak(file)  # unlike raw mode, Ctrl-C still interrupts
 
-    def pressed() -> str:
+    def read_pressed() -> str:
         ready, _, _ = select.select([file], [], [], 0)
         return os.read(file, 64).decode(errors="ignore") if ready else ""
 
     try:
-        yield pressed
+        yield read_pressed
     finally:
-        termios.tcsetattr(file, termios.TCSADRAIN, usual)
+        termios.tcsetattr(file, termios.TCSADRAIN, attributes)
 
 
 _JSON_INTERVAL_S = 1.0
@@ -147,20 +140,18 @@ _JSON_INTERVAL_S = 1.0
 
 def live_command(
     model: ModelOption = "cello",
-    amount: Annotated[float, typer.Option(help="0 leaves the input, 1 is all of it.")] = 1.0,
+    amount: Annotated[float, typer.Option(help="Strength of the change, from 0 (none) to 1.")] = 1.0,
     input_: Annotated[
         str | None, typer.Option("--input", help="Device, by number or part of its name.")
     ] = None,
     output: Annotated[
         str | None, typer.Option("--output", help="Device, by number or part of its name.")
     ] = None,
-    block: Annotated[int, typer.Option(min=16, max=8192, help="Samples at a time.")] = 256,
-    rate: Annotated[int | None, typer.Option(help="Hz; the input's own if not said.")] = None,
-    bypass: Annotated[
-        bool, typer.Option("--bypass", help="Begin with the input as it is; b turns it on and off.")
-    ] = False,
+    block: Annotated[int, typer.Option(min=16, max=8192, help="Block size in samples.")] = 256,
+    rate: Annotated[int | None, typer.Option(help="Sample rate in Hz; default: that of the input.")] = None,
+    bypass: Annotated[bool, typer.Option("--bypass", help="Start bypassed; the key b switches.")] = False,
     list_devices: Annotated[
-        bool, typer.Option("--list-devices", help="Tell which devices there are, and end.")
+        bool, typer.Option("--list-devices", help="List the sound devices and exit.")
     ] = False,
     from_: Annotated[
         Path | None,
@@ -168,12 +159,12 @@ def live_command(
     ] = None,
     output_file: Annotated[
         Path | None,
-        typer.Option("-o", readable=False, help="File for what becomes of that recording."),
+        typer.Option("-o", readable=False, help="Output file for the recording of --from."),
     ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Reshape what a microphone hears, 40 ms later, until Ctrl-C."""
+    """Process a microphone in real time, 40 ms later, until Ctrl-C."""
     from tonewood.enhancement import realtime
     from tonewood.enhancement.realtime import LiveControls
     from tonewood.model.model import load_model
@@ -194,7 +185,7 @@ def live_command(
     if (from_ is None) != (output_file is None):
         raise CallError("--from and -o go together: name a recording and a file to write")
     if not 0 <= amount <= 1:
-        raise CallError(f"amount is {amount:g}; give one from 0 to 1")
+        raise CallError(f"--amount is {amount:g}: give a value from 0 to 1")
     loaded = load_model(model)
     controls = LiveControls(amount, bypass)
     if from_ is not None and output_file is not None:
@@ -220,7 +211,7 @@ def _run_on_recording(
     overwrite: bool,
     json_: bool,
 ) -> None:
-    """The same loop on a recording."""
+    """Run the same loop on a recording."""
     from tonewood.audio_io.reader import read_recording
     from tonewood.enhancement.realtime import FileDevice
 
@@ -245,33 +236,33 @@ def _create_stream(model: "Model", rate: int, channels: int, controls: "LiveCont
 def _run_until_interrupted(
     device: "AudioInterface", stream: "StreamingEnhancer", controls: "LiveControls", as_json: bool
 ) -> None:
-    """Run the loop: meters and keys while it lasts, a line or an object at the end."""
+    """Run the loop with meters and keys, and print a summary at the end."""
     from tonewood.cli.progress import LevelMeterDisplay
     from tonewood.enhancement.realtime import LiveSummary, run_live
 
     if as_json:
         delay = round(1000 * stream.latency / stream.rate, 2)
-        begun = {"rate": stream.rate, "channels": stream.channels, "latency_ms": delay}
-        common.print_json({"event": "begun", **begun})
-    tally, told = LiveSummary(), 0.0
+        stream_info = {"rate": stream.rate, "channels": stream.channels, "latency_ms": delay}
+        common.print_json({"event": "begun", **stream_info})
+    summary, last_printed_s = LiveSummary(), 0.0
     with read_keys(controls.handle_key) as poll, LevelMeterDisplay() as display:
         try:
             for levels in run_live(device, stream, controls):
                 poll()
-                tally.add(levels)
+                summary.add(levels)
                 if not as_json:
                     display.show(levels, controls)
-                elif levels.seconds - told >= _JSON_INTERVAL_S:
-                    told = levels.seconds
+                elif levels.seconds - last_printed_s >= _JSON_INTERVAL_S:
+                    last_printed_s = levels.seconds
                     _print_levels(levels, controls)
         except KeyboardInterrupt:
-            pass  # the way that a performance ends
+            pass  # the usual end
     if as_json:
-        common.print_json({"event": "ended", **{k: round(v, 3) for k, v in vars(tally).items()}})
+        common.print_json({"event": "ended", **{k: round(v, 3) for k, v in vars(summary).items()}})
     else:
         print(
-            f"played   {tally.seconds:.1f} s; load {100 * tally.load:.0f} % on average, "
-            f"{100 * tally.worst:.0f} % at worst; dropouts {tally.dropouts}"
+            f"played   {summary.seconds:.1f} s; load {100 * summary.load:.0f} % on average, "
+            f"{100 * summary.worst:.0f} % at worst; dropouts {summary.dropouts}"
         )
 
 

@@ -1,7 +1,4 @@
-"""`tonewood train`: two folders, or what listeners said, → a model.
-
-`tonewood audit`: two folders → what tells them apart besides the instrument.
-"""
+"""Commands `train` and `audit`: learn a model, and test the training folders for confounds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,69 +40,70 @@ def train_command(
         list[str] | None,
         typer.Option(
             metavar="DIR[:WEIGHT]",
-            help="Folder of the sound that is wanted; give it again for several, weighted.",
+            help="Folder with the target sound; repeat it for several folders with weights.",
         ),
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(readable=False, help="Folder of the sound that is to be improved."),
+        typer.Option(readable=False, help="Folder with the sound to improve."),
     ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
             readable=False,
-            help="CSV or JSONL of path, label, session, start, end; instead of both folders.",
+            help="CSV or JSONL file with path, label, session, start, end; replaces both folders.",
         ),
     ] = None,
     preferences: Annotated[
         Path | None,
-        typer.Option(readable=False, help="CSV of pairs: preferred,other, as listen results write."),
+        typer.Option(
+            readable=False,
+            help="CSV file of comparisons: preferred,other, as tonewood listen results writes.",
+        ),
     ] = None,
     ratings: Annotated[
-        Path | None, typer.Option(readable=False, help="CSV of mean opinion scores: file,rating.")
+        Path | None, typer.Option(readable=False, help="CSV file of mean opinion scores: file,rating.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same model.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same model on the same machine.")
+    ] = 0,
     device: DeviceOption = "cpu",
-    group_by: Annotated[
-        str, typer.Option(help="What is kept together when takes are held out: file or folder.")
-    ] = "file",
-    judge: Annotated[
-        bool, typer.Option("--judge/--no-judge", help="Train the independent judge too.")
-    ] = True,
+    group_by: Annotated[str, typer.Option(help="Unit of held-out recordings: file or folder.")] = "file",
+    judge: Annotated[bool, typer.Option("--judge/--no-judge", help="Train the independent judge.")] = True,
     predictor: Annotated[
         bool,
-        typer.Option("--predictor", help="Teach a predictor too, for --method predicted and live."),
+        typer.Option("--predictor", help="Train a predictor, for --method predicted and live."),
     ] = False,
     onto: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Leave this model as it is and add a predictor."),
+        typer.Option(metavar="MODEL", help="Add a predictor to this model and change nothing else."),
     ] = None,
     fix: Annotated[
         str,
-        typer.Option(help="Make both folders alike in level, bandwidth or noise; comma-separated."),
+        typer.Option(help="Equalize level, bandwidth or noise of both folders; comma-separated."),
     ] = "",
     domain: Annotated[
-        str, typer.Option(help="What the recordings are, as in 'solo cello, dry studio'.")
+        str, typer.Option(help="Description of the recordings, as in 'solo cello, dry studio'.")
     ] = "",
-    licence: Annotated[
-        str, typer.Option(help="Under which the model may be passed on, as in CC-BY-4.0.")
-    ] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the model, as in CC-BY-4.0.")] = "",
     notice: Annotated[
         Path | None,
-        typer.Option(readable=False, help="Text file on the recordings' origin, kept in the model."),
+        typer.Option(
+            readable=False, help="Text file about the origin of the recordings, stored in the model."
+        ),
     ] = None,
     cache: CacheOption = True,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where the same training was stopped.")
+        bool, typer.Option("--resume", help="Resume the same training after an interruption.")
     ] = False,
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Learn a model from two folders of recordings, from what listeners said, or from both."""
+    """Learn a model from two folders of recordings, from listeners' answers, or from both."""
     from tonewood.cli.progress import TrainingDisplay
     from tonewood.data.feature_cache import NO_CACHE, FeatureCache
-    from tonewood.data.loading import parse_training_inputs as named_sides
+    from tonewood.data.loading import parse_training_inputs
     from tonewood.model.model import Model, load_model
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
     from tonewood.settings import ModelSettings
@@ -115,27 +113,29 @@ def train_command(
     from tonewood.utils.atomic_write import exclusive_lock, remove_stale_temporaries
 
     checkpoint = Checkpoint.for_model(output, resumed=resume)
-    concluded = pipeline.load_finished_model(output, checkpoint)
-    check_output_path(output, overwrite or concluded is not None)
-    wanted, there = named_sides(reference or [], source, manifest)
-    origin = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
-    kept_takes = FeatureCache.for_user() if cache else NO_CACHE
+    finished_model = pipeline.load_finished_model(output, checkpoint)
+    check_output_path(output, overwrite or finished_model is not None)
+    reference_inputs, source_inputs = parse_training_inputs(reference or [], source, manifest)
+    provenance = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
+    feature_cache = FeatureCache.for_user() if cache else NO_CACHE
     if onto is not None:
-        kept = load_model(onto)
-        settings = apply_assignments(kept.settings, set_ or [])
+        base_model = load_model(onto)
+        settings = apply_assignments(base_model.settings, set_ or [])
         if (
             not predictor
             or preferences is not None
             or ratings is not None
-            or settings.model_copy(update={"predictor": kept.settings.predictor}) != kept.settings
+            or settings.model_copy(update={"predictor": base_model.settings.predictor}) != base_model.settings
         ):
-            raise CallError("--onto adds --predictor and changes nothing else: say no more")
-        if wanted is None or there is None:
+            raise CallError(
+                "--onto needs --predictor and accepts no other change of the model: omit the other options"
+            )
+        if reference_inputs is None or source_inputs is None:
             raise CallError("a predictor learns from folders: give --reference and --source")
-        sides = wanted, there
+        sides = reference_inputs, source_inputs
 
-        def learn(own: str) -> Iterator[pipeline.TrainingEvent]:
-            return pipeline.add_predictor(kept, *sides, settings.predictor, kept_takes)
+        def learn(training_device: str) -> Iterator[pipeline.TrainingEvent]:
+            return pipeline.add_predictor(base_model, *sides, settings.predictor, feature_cache)
 
     else:
         with settings_named_by_options(_OPTION_OF_SETTING):
@@ -151,45 +151,44 @@ def train_command(
                 predictor=dict(taught=predictor),
             )
         settings = apply_assignments(settings, set_ or [])
-        if concluded is not None and concluded.settings == settings:
+        if finished_model is not None and finished_model.settings == settings:
             checkpoint.remove()
-            remove_stale_temporaries(
-                [output.parent]
-            )  # what the run that was killed left; this one writes nothing
-            _print_model(output, concluded, json_)
+            # Nothing is written, so nothing else removes the temporary files of the interrupted run.
+            remove_stale_temporaries([output.parent])
+            _print_model(output, finished_model, json_)
             return
         check_output_path(output, overwrite)
 
-        def learn(own: str) -> Iterator[pipeline.TrainingEvent]:
+        def learn(training_device: str) -> Iterator[pipeline.TrainingEvent]:
             return pipeline.train_model(
-                wanted,
-                there,
+                reference_inputs,
+                source_inputs,
                 settings,
                 preferences=preferences,
                 ratings=ratings,
                 name=output.stem,
-                device=own,
-                provenance=origin,
-                cache=kept_takes,
+                device=training_device,
+                provenance=provenance,
+                cache=feature_cache,
                 checkpoint=checkpoint,
             )
 
-    with distributed_group(device, settings.training) as own, kept_takes.enforce_size():
+    with distributed_group(device, settings.training) as training_device, feature_cache.enforce_size():
         if resume and world_size() > 1:
-            raise CallError("several processes keep no checkpoint: leave --resume out")
-        if process_rank():  # of several processes the first alone speaks and writes
-            for _ in learn(own):
+            raise CallError("--resume does not work with several processes: omit it")
+        if process_rank():  # only the first of several processes prints and writes
+            for _ in learn(training_device):
                 pass
             return
         with exclusive_lock(output), TrainingDisplay() as display:
-            for event in learn(own):
+            for event in learn(training_device):
                 if isinstance(event, Model):
                     checkpoint.record_digest(event.digest)
                     event.save(output, overwrite=overwrite)
                     model = event
                 else:
                     display.show(event)
-        checkpoint.remove()  # last of all: until then --resume has something to conclude
+        checkpoint.remove()  # last: if the process is killed before, --resume can still finish
     _print_model(output, model, json_)
 
 
@@ -209,9 +208,9 @@ def _read_text_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no UTF-8"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise CallError(
-            f"{printable(path)} cannot be read as text ({why.lower()}): name a text file"
+            f"{printable(path)} cannot be read as text ({reason.lower()}): name a text file"
         ) from None
 
 
@@ -220,18 +219,18 @@ def audit_command(
     source: SourceOption,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", readable=False, help="Report to write, an HTML page."),
+        typer.Option("-o", "--output", readable=False, help="Report to write (.html)."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", help="Model of these folders, whose accuracy to set beside."),
+        typer.Option("-m", "--model", help="Model of these folders, to compare its accuracy."),
     ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Ask what tells two folders apart besides the instrument: room, microphone, codec."""
+    """Test whether room, microphone, codec or other confounds separate two folders."""
     from tonewood.audit import pipeline
-    from tonewood.audit import report as auditpage
+    from tonewood.audit.report import write_audit_report
     from tonewood.cli.progress import AuditDisplay
     from tonewood.enhancement import plotting
     from tonewood.model.model import load_model
@@ -239,7 +238,7 @@ def audit_command(
 
     if output is not None:
         if output.suffix.lower() not in (".html", ".htm"):
-            raise CallError(f"{printable(output)} is no name of a page: end it in .html")
+            raise CallError(f"--output {printable(output)} is not an HTML file: end the name in .html")
         check_output_path(output, overwrite)
         plotting.check_matplotlib("a report")
     loaded = load_model(model) if model is not None else None
@@ -247,47 +246,47 @@ def audit_command(
     with AuditDisplay() as display:
         for event in pipeline.audit_folders(reference, source, settings):
             if isinstance(event, pipeline.AuditResult):
-                done = event
+                result = event
             else:
                 display.show(event)
     if output is not None:
-        auditpage.write_audit_report(output, done, loaded, overwrite=overwrite)
-    _print_audit(done, loaded, output, json_)
+        write_audit_report(output, result, loaded, overwrite=overwrite)
+    _print_audit(result, loaded, output, json_)
 
 
-def _print_audit(done: "AuditResult", model: "Model | None", page: Path | None, as_json: bool) -> None:
-    """Tell what an audit found: a confound a line."""
+def _print_audit(result: "AuditResult", model: "Model | None", page: Path | None, as_json: bool) -> None:
+    """Print one line for each confound, then the summary."""
     from tonewood.audit import pipeline
     from tonewood.audit.pipeline import CONFOUNDS
     from tonewood.model.card import format_accuracy, summarize_audit
 
-    found = done.audit
+    audit = result.audit
     accuracy = model.card.scorer.accuracy if model else None
     if as_json:
         common.print_json(
             {
-                "verdict": found.verdict,
-                **found.model_dump(mode="json"),
+                "verdict": audit.verdict,
+                **audit.model_dump(mode="json"),
                 "scorer": accuracy,
                 "page": str(page) if page else None,
             }
         )
         return
     print("verdict     what            told apart         median reference | source")
-    for finding, confound in zip(found.findings, CONFOUNDS, strict=True):
-        told = format_accuracy(finding.accuracy) if finding.accuracy else "-"
+    for finding, confound in zip(audit.findings, CONFOUNDS, strict=True):
+        accuracy_text = format_accuracy(finding.accuracy) if finding.accuracy else "-"
         print(
-            f"{finding.verdict:10}  {finding.name:14}  {told:17}  "
+            f"{finding.verdict:10}  {finding.name:14}  {accuracy_text:17}  "
             f"{pipeline.format_medians(finding, 'reference')} | {pipeline.format_medians(finding, 'source')}"
         )
         if finding.verdict in ("beware", "confounded"):
             print(f"{'':12}{pipeline.format_remedy(finding, confound)}")
-    for session in found.sessions:
+    for session in audit.sessions:
         print(
             f"{'session':12}{printable(session.name)} ({session.side}), left out: the long-term "
             f"spectrum is right on {100 * session.accuracy:.0f} % of {session.windows} windows"
         )
-    for number, line in enumerate(summarize_audit(found)):
+    for number, line in enumerate(summarize_audit(audit)):
         print(f"{'' if number else 'in all':12}{line}")
     if model is not None:
         card = model.card.scorer

@@ -107,6 +107,7 @@ def adversarial_judge_score(
     if limits.control_steps == 0:
         return None
     excerpt = rows_db.read(0, model.settings.spectrum.to_frames(limits.control_seconds))
+    # Without penalties every cell is free: what is found is noise, not an EQ.
     generator = torch.Generator().manual_seed(settings.seed)
     start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
     unpenalised = SearchSettings(

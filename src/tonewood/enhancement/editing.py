@@ -5,7 +5,7 @@ An edited mask → its sound and certificate; and a new search around what was p
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from tonewood.enhancement.pipeline import (
     Enhancement,
     settings_for_preference_model,
 )
-from tonewood.enhancement.prior_mask import find_prior_mask
+from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
 from tonewood.mask import search
 from tonewood.mask.certificate import Certificate
 from tonewood.mask.mask import Mask, moving_average
@@ -304,15 +304,12 @@ def search_around_pins(
     prior_db = prior.mask_db.read(0, len(frame_s))
 
     # Under the pins the mask stays, so its distance from the prior must not count there.
-    mask_search = replace(
-        MaskSearch.for_recording(recording, model, settings, prior.level_db), stop_score=None
-    )
+    centre_db = TensorTimeSeries(prior_db + cover * (pinned_db - prior_db))
+    search_settings = settings.replace(search=dict(stop_at_reference=False))
+    mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
     (segment,) = split_segments(len(frame_s), len(frame_s))
-    item = mask_search.read_segment(
-        segment, recording, grid, TensorTimeSeries(prior_db + cover * (pinned_db - prior_db))
-    )
     smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
-    steps = mask_search.steps(item, _PinnedMask(prior_db, cover, pinned_db, smooth_frames))
+    steps = mask_search.steps(segment, _PinnedMask(prior_db, cover, pinned_db, smooth_frames))
     step: SearchStep | None = None
     for step in steps:
         yield step

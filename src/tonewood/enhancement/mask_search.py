@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from tonewood.dsp.chunking import LazyTimeSeries, Segment, TimeSeries, split_seg
 from tonewood.dsp.filterbank import band_levels, center_frequencies
 from tonewood.dsp.stft import prepare_filter
 from tonewood.enhancement.analysis import Analysis
-from tonewood.enhancement.prior_mask import find_prior_mask, predict_departure
+from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask, predict_departure
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import (
     FreeMask,
@@ -98,107 +98,46 @@ def mask_grid(analysis: Analysis, model: Model, method: EnhanceMethod) -> MaskGr
     return MaskGrid(scale, LazyTimeSeries(analysis.rows_db.frames, read_levels))
 
 
-class SearchSegment(NamedTuple):
-    """Input of the search for one segment, margins included.
-
-    Parameters
-    ----------
-    segment : Segment
-    levels_db, prior_db : Tensor [row, frame]
-    departure_db : Tensor [row, frame], optional
-        Predicted difference between the search's result and the prior.
-    wave : Tensor [sample], optional
-        At the analysis rate; None for a search without render feedback.
-    """
-
-    segment: Segment
-    levels_db: Tensor
-    prior_db: Tensor
-    departure_db: Tensor | None = None
-    wave: Tensor | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class MaskSearch:
-    """Set-up of a search, the same for all segments of a recording.
+    """Set-up of the search for a recording's mask.
 
     Segments do not depend on one another, so they may be searched on any thread.
 
     Parameters
     ----------
-    smooth_without_prior : bool
-        The model has no priors: smooth the change from a flat mask too.
-    level_db, loudest_db : float
-        Of the whole recording: mean level under the prior; level of the loudest frame.
-    stop_score : float, optional
-        As of `search_mask`.
-    total_frames : int
-        Of the whole recording.
+    prior : PriorMask
+        Centre of the penalty, and start of the search unless a parametrisation is given.
+    departure_db : TimeSeries [row, frame], optional
+        Predicted difference between the search's result and the prior, added to the start.
     """
 
-    scorer: Scorer
-    guide: Guide | None
-    smooth_without_prior: bool
-    spectrum: SpectrumSettings
+    model: Model
     settings: EnhanceSettings
-    level_db: float
-    loudest_db: float
-    stop_score: float | None
-    total_frames: int
+    analysis: Analysis
+    grid: MaskGrid
+    prior: PriorMask
+    departure_db: TimeSeries | None = None
     device: str = "cpu"
 
-    @classmethod
-    def for_recording(
-        cls,
-        analysis: Analysis,
-        model: Model,
-        settings: EnhanceSettings,
-        level_db: float,
-        device: str = "cpu",
-    ) -> Self:
-        """Set a search up; a guide's weight that is not set is the model's."""
-        search = settings.search
-        if search.guide is None:
-            search = search.model_copy(update={"guide": model.guide_weight})
-        return cls(
-            scorer=model.scorer,
-            guide=model.guide if settings.method == "search" and search.guide else None,
-            smooth_without_prior=model.learnt_priors is None,
-            spectrum=model.settings.spectrum,
-            settings=settings.model_copy(update={"search": search}),
-            level_db=level_db,
-            loudest_db=analysis.levels.loudest_db,
-            stop_score=(
-                model.card.scorer.reference_scores.median
-                if search.stop_at_reference and search.score
-                else None
-            ),
-            total_frames=analysis.rows_db.frames,
-            device=device,
-        )
+    @property
+    def frames(self) -> int:
+        """Number of frames of the recording."""
+        return self.analysis.rows_db.frames
 
-    def read_segment(
-        self,
-        segment: Segment,
-        analysis: Analysis,
-        grid: MaskGrid,
-        prior_db: TimeSeries,
-        departure_db: TimeSeries | None = None,
-    ) -> SearchSegment:
-        """Read what the search of a segment needs."""
-        start, stop, hop = segment.padded_start, segment.padded_stop, self.spectrum.hop
-        search = self.settings.search
-        return SearchSegment(
-            segment,
-            grid.levels_db.read(start, stop),
-            prior_db.read(start, stop),
-            None if departure_db is None else departure_db.read(start, stop),
-            analysis.wave.read(start * hop, stop * hop) if search.listen and search.steps > 0 else None,
-        )
+    @property
+    def guide(self) -> Guide | None:
+        """The model's guide, if it takes part."""
+        return self.model.guide if self.settings.method == "search" and self._guide_weight else None
+
+    @property
+    def _guide_weight(self) -> float:
+        weight = self.settings.search.guide
+        return self.model.guide_weight if weight is None else weight
 
     def steps(
         self,
-        item: SearchSegment,
+        segment: Segment,
         parametrisation: Parametrisation | None = None,
         generator: torch.Generator | None = None,
     ) -> Iterator[SearchStep]:
@@ -211,54 +150,63 @@ class MaskSearch:
         generator : torch.Generator, optional
             Seeded by the settings and the segment's start if None.
         """
-        settings, segment = self.settings, item.segment
-        scale = mask_scale(self.scorer, self.spectrum, settings.method)
+        settings, model, device = self.settings, self.model, self.device
+        search = settings.search.replace(guide=self._guide_weight)
+        start, stop = segment.padded_start, segment.padded_stop
         if generator is None:
             generator = torch.Generator().manual_seed(settings.seed + segment.start)
-        prior_db = item.prior_db.to(self.device)
+
+        # Where the mask starts.
+        prior_db = self.prior.mask_db.read(start, stop).to(device)
         if parametrisation is None:
             start_db = prior_db
-            if item.departure_db is not None:  # start where the search is predicted to end
-                start_db = prior_db + item.departure_db.to(self.device)
-            parametrisation = self._parametrise(start_db, scale.hz, generator)
-        feedback = None
-        if item.wave is not None:
-            feedback = render_feedback(item.wave.to(self.device), scale, self.spectrum)
+            if self.departure_db is not None:
+                start_db = prior_db + self.departure_db.read(start, stop).to(device)
+            parametrisation = self._parametrise(start_db, generator)
+
+        # What the objective consists of.
+        guide_energy = feedback = stop_score = None
+        if self.guide is not None:
+            guide_energy = partial(self.guide.energy, level_db=self.prior.level_db)
+        if search.listen and search.steps > 0:
+            spectrum = model.settings.spectrum
+            wave = self.analysis.wave.read(start * spectrum.hop, stop * spectrum.hop)
+            feedback = render_feedback(wave.to(device), self.grid.scale, spectrum)
+        if search.stop_at_reference and search.score:
+            stop_score = model.card.scorer.reference_scores.median
         for step in search_mask(
-            scale.score,
-            item.levels_db.to(self.device),
+            self.grid.scale.score,
+            self.grid.levels_db.read(start, stop).to(device),
             parametrisation,
             prior_db,
-            settings.search,
-            window_frames=self.scorer.crop_frames,
+            search,
+            window_frames=model.scorer.crop_frames,
             max_gain_db=settings.render.max_gain_db,
             generator=generator,
-            guide_energy=None if self.guide is None else partial(self.guide.energy, level_db=self.level_db),
+            guide_energy=guide_energy,
             render_feedback=feedback,
-            loudest_db=self.loudest_db,
-            stop_score=self.stop_score,
+            loudest_db=self.analysis.levels.loudest_db,
+            stop_score=stop_score,
         ):
             core_db = step.mask_db[:, segment.core]
-            yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.total_frames)
+            yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.frames)
 
-    def _parametrise(
-        self, start_db: Tensor, row_hz: FloatArray, generator: torch.Generator
-    ) -> Parametrisation:
+    def _parametrise(self, start_db: Tensor, generator: torch.Generator) -> Parametrisation:
         """Return the parameters that the settings' prior asks for: cells, or gains of sticky notes."""
-        device, prior = start_db.device, self.settings.prior
+        device, prior, spectrum = start_db.device, self.settings.prior, self.model.settings.spectrum
         if prior.kind == "random":
             noise = torch.randn(start_db.shape, generator=generator) * prior.random_db
             return FreeMask(noise.to(device))
         if prior.kind == "blocks":
-            hop, notes = self.spectrum.hop / self.spectrum.rate, prior.notes
-            frame_s = torch.arange(start_db.shape[1]) * hop
-            scattered = scatter_sticky_notes(notes, len(frame_s) * hop, self.spectrum.rate / 2, generator)
-            hz = torch.from_numpy(row_hz).float()
-            smooth_s = notes.smooth_ms / 1000
+            notes, frame_s = prior.notes, torch.arange(start_db.shape[1]) * (spectrum.hop / spectrum.rate)
+            duration_s = len(frame_s) * (spectrum.hop / spectrum.rate)
+            scattered = scatter_sticky_notes(notes, duration_s, spectrum.rate / 2, generator)
+            hz, smooth_s = torch.from_numpy(self.grid.hz).float(), notes.smooth_ms / 1000
             return StickyNoteGains(scattered, hz, frame_s, notes.smooth_hz, smooth_s, str(device))
-        smooth = self.spectrum.to_frames(self.settings.search.smooth_ms / 1000)
+        smooth = spectrum.to_frames(self.settings.search.smooth_ms / 1000)
         if prior.kind == "none":
-            return FreeMask(start_db, max(1, smooth) if self.smooth_without_prior else 1)
+            # Priors are smooth already. Without any, in models learnt from listeners, the change must be.
+            return FreeMask(start_db, max(1, smooth) if self.model.learnt_priors is None else 1)
         return FreeMask(start_db, smooth)
 
 
@@ -289,16 +237,16 @@ def find_mask(
         "auto" if kind == "predicted" else kind, analysis, grid.hz, model, scratch_dir, device
     )
     departure_db = predict_departure(analysis, model, scratch_dir) if kind == "predicted" else None
-    search = MaskSearch.for_recording(analysis, model, settings, prior.level_db, device)
+    search = MaskSearch(model, settings, analysis, grid, prior, departure_db, device)
 
     undivided = kind in ("random", "blocks") or settings.search.beta > 0
     segments = _search_segments(frames, undivided, model, settings.search)
-    items = (search.read_segment(part, analysis, grid, prior.mask_db, departure_db) for part in segments)
     gains, n_steps, hop = DiskArray(len(grid.hz), scratch_dir), 0, spectrum.hop / spectrum.rate
-    with on_device(device, search.scorer, search.guide):
-        for steps in parallel_iterate(search.steps, items):
+    with on_device(device, model.scorer, search.guide):
+        for steps in parallel_iterate(search.steps, segments):
             for step in steps:
                 yield step
+            # Steps may end early in some segments; the last mask of each is the result.
             n_steps = max(n_steps, step.number)
             mask = Mask(step.mask_db.cpu(), grid.hz, hop, spectrum.rate / 2)
             gains.append(mask.clip(settings.render.max_gain_db).quantize().gain_db)
@@ -311,6 +259,7 @@ def _search_segments(
     """Split a recording for the search, at multiples of the guide's pooling."""
     if undivided:
         return split_segments(frames, frames)
+    # Pooling from a multiple of its length gives the same groups of frames as in the whole.
     pool = model.settings.guide.pooled_frames
     smooth = model.settings.spectrum.to_frames(settings.smooth_ms / 1000)
     guide_reach = model.learnt_guide.reach_frames if model.learnt_guide is not None else 0

@@ -25,7 +25,7 @@ def check_matplotlib(option: str = "--plot") -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise MissingExtraError(f"{option} needs matplotlib: pip install 'tonewood[plot]'") from None
+        raise MissingExtraError(f"{option} needs matplotlib: pip install '.[plot]'") from None
 
 
 def plot_enhancement(

@@ -1,7 +1,6 @@
 """Masks without a search: of the model's priors, and of its predictor."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,6 @@ from tonewood.dsp.features import (
     N_PITCH_BINS,
     PITCH_HOP_RATIO,
     Features,
-    ReferenceLevels,
     remove_envelope,
 )
 from tonewood.dsp.filterbank import band_levels, center_frequencies, frame_levels
@@ -33,6 +31,7 @@ from tonewood.enhancement.analysis import Analysis, AudioSource
 from tonewood.errors import ModelError, printable
 from tonewood.mask.mask import Mask, resample_mask
 from tonewood.model.model import Model
+from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import BlendWeights, Priors
 from tonewood.setting_types import PriorKind
@@ -104,16 +103,26 @@ def _collect_suggestions(
     arrays = [DiskArray(len(priors.static_db), scratch_dir) if share > 0 else None for share in adaptive]
     sums = [torch.zeros(len(priors.static_db), dtype=torch.float64) for _ in arrays]
     activity, n_audible = [], 0
-    task = _PriorTask(priors.to(torch.device(device)), weights, analysis.levels, device)
+    priors = priors.to(torch.device(device))
+
+    def compute(segment: Segment) -> tuple[PriorFeatures, Sequence[Tensor | None]]:
+        features = _read_features(segment, analysis, priors, device, with_pitch=any(adaptive))
+        core = segment.core
+        masks = [
+            None if mask is None else mask[:, core].contiguous().cpu()
+            for mask in priors.adaptive_masks(features, weights)
+        ]
+        return PriorFeatures(*(values[..., core].cpu() for values in features)), masks
+
     segments = split_segments(analysis.rows_db.frames, _PRIOR_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES)
-    items = (_read_prior_input(segment, analysis, with_pitch=any(adaptive)) for segment in segments)
-    for output in parallel_map(task, items):
-        n_audible += int(output.audible.sum())
-        activity.append(output.activity)
-        for array, total, mask in zip(arrays, sums, output.masks_db, strict=True):
+    for features, masks in parallel_map(compute, segments):
+        n_audible += int(features.audible.sum())
+        activity.append(features.activity)
+        for array, total, mask in zip(arrays, sums, masks, strict=True):
             if array is not None and mask is not None:
                 array.append(mask)
-                total += mask[:, output.audible].sum(dim=1)
+                total += mask[:, features.audible].sum(dim=1)
+    # Means over the audible frames of the whole recording, which shrinkage needs.
     means = [
         None if array is None else (total / n_audible).float()
         for array, total in zip(arrays, sums, strict=True)
@@ -121,52 +130,17 @@ def _collect_suggestions(
     return _Suggestions(arrays, means, torch.cat(activity))
 
 
-class _PriorInput(NamedTuple):
-    """Levels [row, frame] of a segment, and its power [pitch, pitch frame] if a prior needs it."""
-
-    segment: Segment
-    rows_db: Tensor
-    pitch_power: Tensor | None
-
-
-def _read_prior_input(segment: Segment, analysis: Analysis, *, with_pitch: bool) -> _PriorInput:
+def _read_features(
+    segment: Segment, analysis: Analysis, priors: Priors, device: str, *, with_pitch: bool
+) -> PriorFeatures:
+    """Return the features of a segment, margins included; pitches only if a prior needs them."""
     start, stop = segment.padded_start, segment.padded_stop
-    power = None
+    rows_db = analysis.rows_db.read(start, stop).to(device)
+    fine = rows_db.new_zeros(N_PITCH_BINS, stop - start)
     if with_pitch:
         power = analysis.pitches.read(start // PITCH_HOP_RATIO, -(-stop // PITCH_HOP_RATIO))
-    return _PriorInput(segment, analysis.rows_db.read(start, stop), power)
-
-
-class _PriorOutput(NamedTuple):
-    """Adaptive masks [row, frame] of a segment, its audible frames and its activity [frame]."""
-
-    masks_db: list[Tensor | None]
-    audible: Tensor
-    activity: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _PriorTask:
-    """Compute the adaptive masks of one segment. Stateless, so segments may run on any thread."""
-
-    priors: Priors
-    weights: BlendWeights
-    levels: ReferenceLevels
-    device: str
-
-    def __call__(self, item: _PriorInput) -> _PriorOutput:
-        segment, rows_db = item.segment, item.rows_db.to(self.device)
-        frames = segment.padded_stop - segment.padded_start
-        fine = rows_db.new_zeros(N_PITCH_BINS, frames)
-        if item.pitch_power is not None:
-            fine = remove_envelope(item.pitch_power.to(self.device), self.levels.pitch_power, frames)
-        features = self.priors.source.prior_features(Features(rows_db, fine), self.levels)
-        masks = [
-            None if mask is None else mask[:, segment.core].contiguous().cpu()
-            for mask in self.priors.adaptive_masks(features, self.weights)
-        ]
-        core = segment.core
-        return _PriorOutput(masks, features.audible[core].cpu(), features.activity[core].cpu())
+        fine = remove_envelope(power.to(device), analysis.levels.pitch_power, stop - start)
+    return priors.source.prior_features(Features(rows_db, fine), analysis.levels)
 
 
 def require_predictor(model: Model) -> Predictor:
@@ -213,6 +187,7 @@ def iter_features(source: AudioSource, model: Model) -> Iterator[Tensor]:
     _, hop, _ = scale_to_rate(spectrum, rate)
     mono = resample_blocks((to_mono(block) for block in source.blocks()), source.rate, rate)
 
+    # Chunks overlap by whole frames, so that frames stay where they are in the recording.
     def analyse(chunk: Chunk[Samples]) -> Tensor:
         rows, start = features_at_rate(chunk.samples, rate, model), chunk.left_margin // hop
         return rows[:, start:] if chunk.is_last else rows[:, start : start + chunk.core_size // hop]

@@ -309,7 +309,7 @@ def _import_sounddevice() -> ModuleType:
         import sounddevice
     except ImportError:
         raise MissingExtraError(
-            "live needs sounddevice, which is not installed: pip install 'tonewood[live]'"
+            "live needs sounddevice, which is not installed: pip install '.[live]'"
         ) from None
     except OSError:  # its wheels bring PortAudio along for Windows and macOS only
         raise MissingExtraError(

@@ -168,6 +168,7 @@ class _MaskStatistics(NamedTuple):
 
     @classmethod
     def from_gains(cls, mask_db: TimeSeries) -> Self:
+        # Sums in double precision, since an hour has millions of cells.
         total, square, largest = torch.zeros(()), 0.0, 0.0
         for gain in read_segments(mask_db):
             total = total + gain.sum(dim=1, keepdim=True, dtype=torch.float64)
@@ -188,6 +189,7 @@ def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
     margin = frames // 2
 
     def read(start: int, stop: int) -> Tensor:
+        # With a margin, slices equal the smoothing of the whole mask.
         padded_start = max(0, start - margin)
         gain = mask_db.read(padded_start, min(stop + margin, mask_db.frames))
         return moving_average(gain, frames, rows)[:, start - padded_start : stop - padded_start]
@@ -195,8 +197,8 @@ def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
     return LazyTimeSeries(mask_db.frames, read)
 
 
-_SHRINKAGE = 0.1
-_QUANTILE = 0.99
+_SHRINKAGE = 0.1  # few windows per feature: the sample covariance is nearly singular
+_QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond the limit
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,7 @@ def describe_windows(rows_db: TimeSeries, frames: int) -> Tensor:
     used = [s for s in starts if audible[s : s + frames].sum() >= max(2, frames // 3)]
     points = []
     for start, stop in [(s, min(s + frames, total)) for s in used] or [(0, total)]:
+        # The clamp keeps digital silence from dominating the standard deviation.
         relative = (rows_db.read(start, stop) - mean).clamp_min(-90.0)[:, audible[start:stop]]
         points.append(torch.cat([relative.mean(dim=1), relative.std(dim=1, correction=0)]))
     return torch.stack(points)
@@ -304,6 +307,7 @@ class _Moments:
         covariance = self.products / self.size - torch.outer(mean, mean)
         eye = torch.eye(len(mean), dtype=torch.float64)
         sphere = eye * covariance.diagonal().mean()
+        # The last term keeps the factorisation stable when all takes are equal.
         shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * sphere + 1e-3 * eye
         factor = torch.linalg.cholesky(shrunk)
         whitening = torch.linalg.solve_triangular(factor, eye, upper=False)

@@ -1,8 +1,6 @@
-"""One aspect of a mask at a time: its tilt, its bands, their dynamics; one band, one span.
+"""Components of a mask (tilt, static, dynamic; one band, one time span), and gains by register.
 
-Pure functions from masks to masks. `static_component` and `dynamic_component` add up to the mask.
-
-A mask in musicians' words: registers by their names, how bright it tilts, when it departs.
+`static_component` and `dynamic_component` add up to the mask.
 """
 
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from tonewood.settings import AspectSettings
 from tonewood.utils.arrays import FloatArray
 
 SPAN_FADE_SECONDS = 0.1
-_FADE_STEPS = 16  # straight pieces that a fade over frequency is made of
+_FADE_STEPS = 16  # linear segments that approximate a raised cosine over frequency
 
 
 def select_component(
@@ -29,45 +27,42 @@ def select_component(
     first_frame: int = 0,
     mean_db: NDArray[np.float32] | None = None,
 ) -> Mask:
-    """The part of a mask that is wanted.
+    """Return the component of a mask, or of a slice of one, that the settings select.
 
     Parameters
     ----------
-    mask : Mask
-        A whole one, or a stretch of one.
     reach_s : float
-        How far a frame reaches either way: half the analysis window.
+        Time that a frame influences to either side: half the analysis window.
     first_frame : int
-        Frame that a stretch begins with.
+        Position of the slice in the whole mask.
     mean_db : float32 array [row], optional
-        Mean over time of the whole mask; of what is given unless told.
+        Mean over time of the whole mask; the slice's own if None.
     """
     if aspect.only == "tilt":
-        part = tilt_component(mask)
+        component = tilt_component(mask)
     elif aspect.only == "bands":
-        part = static_component(mask, mean_db)
+        component = static_component(mask, mean_db)
     elif aspect.only == "dynamics-of-bands":
-        part = dynamic_component(mask, mean_db)
+        component = dynamic_component(mask, mean_db)
     else:
-        part = mask
+        component = mask
     if aspect.between is not None:
-        part = limit_to_band(part, *aspect.between)
+        component = limit_to_band(component, *aspect.between)
     if aspect.start_s is not None or aspect.end_s is not None:
-        part = limit_to_span(part, aspect.start_s, aspect.end_s, reach_s, first_frame=first_frame)
-    return part
+        component = limit_to_span(component, aspect.start_s, aspect.end_s, reach_s, first_frame=first_frame)
+    return component
 
 
 def tilt_component(mask: Mask) -> Mask:
-    """Each frame's best straight line in dB over octaves: least squares, octaves weighing alike."""
+    """Return each frame's least-squares line in dB over octaves, every octave weighted equally."""
     line, octaves = fit_tilt(mask)
     return mask.with_gains((line[:1] + octaves[:, None] * line[1:]).astype(np.float32))
 
 
 def fit_tilt(mask: Mask) -> tuple[FloatArray, FloatArray]:
-    """Height and slope [2, frame] of each frame's line, dB and dB per octave, about 1 kHz; octaves.
+    """Fit a line to each frame; return gain at 1 kHz and slope per octave [2, frame] in dB, and octaves.
 
-    Octaves [row] are of each row from 1 kHz; a row at 0 Hz stands where the next one does, and
-    weighs nothing.
+    Octaves [row] are relative to 1 kHz. A row at 0 Hz takes the next row's octave and weight 0.
     """
     lowest = mask.hz[mask.hz > 0].min(initial=np.inf)
     if not np.isfinite(lowest):
@@ -76,6 +71,7 @@ def fit_tilt(mask: Mask) -> tuple[FloatArray, FloatArray]:
     if len(np.unique(octaves)) == 1:
         mean = mask.gain_db.mean(axis=0, dtype=np.float64)
         return np.stack([mean, np.zeros_like(mean)]), np.zeros(len(octaves))
+    # Rows are dense at high frequencies; weights by their width in octaves undo that.
     weight = np.sqrt(np.gradient(octaves).clip(min=0) * (mask.hz > 0))
     columns = np.stack([np.ones_like(octaves), octaves], axis=1) * weight[:, None]
     line, *_ = np.linalg.lstsq(columns, weight[:, None] * mask.gain_db.astype(np.float64))
@@ -83,39 +79,41 @@ def fit_tilt(mask: Mask) -> tuple[FloatArray, FloatArray]:
 
 
 def static_component(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
-    """The mean over time [row], its own unless told, held: a static EQ."""
+    """Return a mask that holds the mean over time [row]: a static EQ."""
     if mean_db is None:
         mean_db = mask.gain_db.mean(axis=1, dtype=np.float64).astype(np.float32)
     return mask.with_gains(np.repeat(mean_db[:, None], mask.frames, axis=1))
 
 
 def mean_gain_db(mask: Mask) -> NDArray[np.float32]:
-    """Mean over time [row] of a mask of any length, the same wherever it is kept."""
+    """Return the mean over time [row] of a mask of any length."""
     total = np.zeros(len(mask.hz))
-    for part in read_segments(mask.gains):
-        total += np.ascontiguousarray(part.numpy()).sum(axis=1, dtype=np.float64)
+    for gain in read_segments(mask.gains):
+        # Contiguous, so that the sum is the same to the bit wherever the mask is stored.
+        total += np.ascontiguousarray(gain.numpy()).sum(axis=1, dtype=np.float64)
     return (total / mask.frames).astype(np.float32)
 
 
 def dynamic_component(mask: Mask, mean_db: NDArray[np.float32] | None = None) -> Mask:
-    """What remains after the mean over time: how each band moves."""
+    """Return the mask minus its mean over time."""
     return mask.with_gains(mask.gain_db - static_component(mask, mean_db).gain_db)
 
 
 def limit_to_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
-    """The mask from one frequency to another, faded inside over a third of an octave at each end.
+    """Return the mask between two frequencies, faded over a third of an octave inside each end.
 
-    A band narrower than two fades is one fade up and one down. Rows are added where the fades
-    bend: a mask between its rows is what it was.
+    A band narrower than two fades has no flat part. Rows are added where the fades bend; between
+    other rows the mask stays as it was.
     """
     ends = np.log2([low_hz, high_hz])
     fade = min(FADE_OCTAVES, (ends[1] - ends[0]) / 2)
     bend = np.linspace(0, fade, _FADE_STEPS + 1)
+    # Gains are interpolated linearly between rows, so the fades need rows of their own.
     hz = np.union1d(mask.hz, 2.0 ** np.concatenate([ends[0] + bend, ends[1] - bend]))
     frames = np.arange(mask.frames) * mask.hop_seconds
     octave = np.log2(np.maximum(hz, 1e-3))
     share = _raised_cosine(np.minimum(octave - ends[0], ends[1] - octave) / fade)
-    # Above `top_hz` a mask fades by itself, and would fade these rows a second time.
+    # Above `top_hz` a mask fades already; these rows must not fade twice.
     top = mask.with_gains(mask.gains, top_hz=max(mask.top_hz, float(hz[-1])))
     gain = top.gain_at(hz, frames) * share[:, None].astype(np.float32)
     return mask.with_gains(gain, hz)
@@ -129,18 +127,18 @@ def limit_to_span(
     *,
     first_frame: int = 0,
 ) -> Mask:
-    """The mask from one time to another, faded inside over 100 ms at each end.
+    """Return the mask between two times, faded over 100 ms inside each end.
 
-    The fades begin so far inside that no frame with a gain reaches past the ends. A span shorter
-    than two fades is one fade up and one down.
+    The fades start so far inside that no frame with a gain influences the sound outside. A span
+    shorter than two fades has no flat part.
     """
     gain = mask.gain_db
     if (
         first_frame == 0 and gain.shape[1] == 1
-    ):  # a single frame stands for all times, which a span has to tell apart
+    ):  # a single frame holds for all times; a span needs one per hop
         last = (end_s or start_s or 0.0) + 2 * SPAN_FADE_SECONDS
         gain = np.repeat(gain, round(last / mask.hop_seconds) + 1, axis=1)
-    # A frame's gain is felt up to the frames beside it, and theirs as far as they reach.
+    # Interpolation spreads a gain to the next frames, and each of them influences `reach_s`.
     guard = reach_s + mask.hop_seconds
     seconds = (first_frame + np.arange(gain.shape[1])) * mask.hop_seconds
     begin = -np.inf if start_s is None else start_s + guard
@@ -151,7 +149,7 @@ def limit_to_span(
 
 
 def _raised_cosine(position: FloatArray) -> FloatArray:
-    """Raised cosine: 0 up to 0, 1 from 1 on."""
+    """Return a raised cosine: 0 at and below 0, 1 at and above 1."""
     share: FloatArray = 0.5 - 0.5 * np.cos(np.pi * np.clip(position, 0.0, 1.0))
     return share
 
@@ -164,7 +162,7 @@ _MIN_EVENT_DB = 1.5
 
 
 class Register(NamedTuple):
-    """A part of the range that musicians and engineers have a name for."""
+    """A named frequency range."""
 
     name: str
     low_hz: float
@@ -183,13 +181,7 @@ REGISTERS = (
 
 
 class GainEvent(NamedTuple):
-    """Where a register departs from its own average.
-
-    Parameters
-    ----------
-    gain_db : float
-        Mean over the passage, the average included.
-    """
+    """A time span in which a register's gain deviates from its average; `gain_db` is the mean gain."""
 
     register: Register
     start_s: float
@@ -198,42 +190,43 @@ class GainEvent(NamedTuple):
 
 
 def gain_by_register(mask: Mask, seconds: FloatArray) -> FloatArray:
-    """Mean gain [register, time] in dB, every octave of a register weighing the same."""
+    """Return mean gains [register, time] in dB, every octave of a register weighted equally."""
     means = []
     for register in REGISTERS:
         octaves = np.log2(register.high_hz / register.low_hz)
         count = max(4, round(octaves * _REGISTER_POINTS_PER_OCTAVE))
+        # The middles of equal parts of an octave, so that no point lies on a border.
         hz = register.low_hz * 2 ** ((np.arange(count) + 0.5) / count * octaves)
         means.append(mask.gain_at(hz, seconds).mean(axis=0, dtype=np.float64))
     return np.array(means)
 
 
 def mean_tilt(mask: Mask) -> float:
-    """Mean slope in dB per octave: above nought is brighter."""
+    """Return the mean slope in dB per octave; positive is brighter."""
     line, _ = fit_tilt(mask)
     return float(line[1].mean())
 
 
 def gain_events(gain_db: FloatArray) -> Iterator[GainEvent]:
-    """Where registers [register, time at 100 ms] depart from their averages by 1.5 dB or more.
+    """Find spans in which registers [register, time at 100 ms] deviate from their averages by 1.5 dB.
 
-    For 300 ms at least, and only where the gain itself is as much: where a register departs from
-    its average towards nothing, nothing is to be told. The most striking, by departure times
-    length, come first.
+    They last 300 ms at least. The gain itself must reach 1.5 dB too: a deviation towards 0 dB is
+    not an event. The largest, by deviation times duration, come first.
     """
     kernel = np.ones(_SMOOTH_STEPS) / _SMOOTH_STEPS
-    found = []
-    for register, along in zip(REGISTERS, gain_db, strict=True):
-        padded = np.pad(along, _SMOOTH_STEPS // 2, mode="edge")
-        away = np.convolve(padded, kernel, mode="valid") - along.mean()
+    events = []
+    for register, gain in zip(REGISTERS, gain_db, strict=True):
+        padded = np.pad(gain, _SMOOTH_STEPS // 2, mode="edge")
+        deviation = np.convolve(padded, kernel, mode="valid") - gain.mean()
+        # Runs of steps above the threshold, upwards and downwards.
         for sign in (1, -1):
-            inside = np.concatenate([[False], sign * away >= _MIN_EVENT_DB, [False]])
+            inside = np.concatenate([[False], sign * deviation >= _MIN_EVENT_DB, [False]])
             edges = np.flatnonzero(np.diff(inside.astype(np.int8)))
             for start, end in zip(edges[::2], edges[1::2], strict=True):
-                gain = float(along[start:end].mean())
-                if end - start >= _MIN_EVENT_STEPS and abs(gain) >= _MIN_EVENT_DB:
-                    weight = float(np.abs(away[start:end]).sum())
+                mean_db = float(gain[start:end].mean())
+                if end - start >= _MIN_EVENT_STEPS and abs(mean_db) >= _MIN_EVENT_DB:
+                    weight = float(np.abs(deviation[start:end]).sum())
                     span = (start * REGISTER_STEP_SECONDS, end * REGISTER_STEP_SECONDS)
-                    found.append((weight, GainEvent(register, *span, gain)))
-    for _, passage in sorted(found, key=lambda it: -it[0]):
-        yield passage
+                    events.append((weight, GainEvent(register, *span, mean_db)))
+    for _, event in sorted(events, key=lambda weighted: -weighted[0]):
+        yield event

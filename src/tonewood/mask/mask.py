@@ -138,6 +138,7 @@ class Mask:
     def _interpolate(self, hz: FloatArray, seconds: FloatArray, device: torch.device) -> Tensor:
         """Return gains [frequency, time] on a device; reads no more frames than it needs."""
         last = self.frames - 1
+        # Linear interpolation in time; indices are integers, so reading a slice changes no bit.
         column = np.clip((seconds - self.start_s) / self.hop_seconds, 0, last)
         left = np.floor(column).astype(np.int64)
         right = np.minimum(left + 1, last)
@@ -187,6 +188,7 @@ def _interpolation_matrix(grid: _InterpolationGrid, device: torch.device) -> Ten
     """Return the weight of each row's gain in that of every frequency [frequency, row]."""
     hz = np.frombuffer(grid.hz)
     mel, centres = hz_to_mel(hz), hz_to_mel(np.frombuffer(grid.centres))
+    # Linear interpolation in mel, as a matrix: masks on the same grid share it.
     position = np.interp(mel, centres, np.arange(len(centres), dtype=np.float64))
     low = np.floor(position).astype(np.int64)
     high = np.minimum(low + 1, len(centres) - 1)
@@ -194,6 +196,7 @@ def _interpolation_matrix(grid: _InterpolationGrid, device: torch.device) -> Ten
     index = np.arange(len(hz))
     weights[index, low] += 1 - (position - low)
     weights[index, high] += position - low
+    # Nothing is known about frequencies above `top_hz`, and a hard edge would ring.
     octaves_above = np.log2(np.maximum(hz, grid.top_hz) / grid.top_hz)
     fade: NDArray[np.float32] = np.clip(1 - octaves_above, 0, 1).astype(np.float32)
     return torch.from_numpy(weights * fade[:, None]).to(device)
@@ -217,7 +220,7 @@ def moving_average(gain: Tensor, frames: int, rows: int = 1) -> Tensor:
     shape = gain.shape
     x = gain.reshape(-1, 1, *shape[-2:])
     for axis, length in ((3, frames), (2, rows)):
-        half = min(length // 2, x.shape[axis] - 1)
+        half = min(length // 2, x.shape[axis] - 1)  # a wider window would only add copies of the edges
         if half > 0:
             pad = (half, half, 0, 0) if axis == 3 else (0, 0, half, half)
             kernel = (1, 2 * half + 1) if axis == 3 else (2 * half + 1, 1)

@@ -1,6 +1,6 @@
-"""A mask becomes sound: exp(M) on the recording's own spectrum, then loudness and peak.
+"""Render a mask: filter a recording by exp(M), then match its loudness within a peak limit.
 
-How much louder masks make a recording, from its row levels alone; for streams, as it goes on.
+For streams, `LoudnessFollower` estimates the loudness that masks add from row levels alone.
 """
 
 import math
@@ -27,16 +27,15 @@ from tonewood.utils.parallel import parallel_map
 
 @dataclass(frozen=True)
 class LoudnessMatch:
-    """How loud a recording was and became.
+    """Gain that matches the loudness of an output to its input's.
 
     Parameters
     ----------
     gain_db : float
-        Gain that matched the loudness and held the peak.
     loudness_before, loudness_after : float
-        Integrated loudness, LUFS.
+        Integrated loudness of input and output, LUFS.
     peak_limited : bool
-        The peak's ceiling, and not the loudness, set the gain.
+        The true-peak ceiling, not the loudness, determines the gain.
     """
 
     gain_db: float
@@ -46,13 +45,13 @@ class LoudnessMatch:
 
     @property
     def factor(self) -> np.float32:
-        """The gain as a factor of the samples."""
+        """Gain as a factor of the samples."""
         return np.float32(10 ** (self.gain_db / 20))
 
 
 @dataclass(frozen=True, eq=False)
 class RenderResult(LoudnessMatch):
-    """Sound that a mask made: float32 samples (channels, samples), matched."""
+    """Rendered samples (channels, samples), with the matching gain applied."""
 
     samples: NDArray[np.float32]
 
@@ -64,11 +63,10 @@ def render_through_mask(
     settings: RenderSettings,
     spectrum: SpectrumSettings,
 ) -> RenderResult:
-    """Pass samples (channels, samples) at any rate through a mask.
+    """Render samples (channels, samples) at any rate through a mask.
 
-    Amount 0 returns the input itself. Otherwise, unless told to leave both alone or to change only
-    a part of the recording, one gain makes the output as loud as the input, or less where its true
-    peak would pass the ceiling.
+    Amount 0 returns the input itself. Otherwise one gain matches the output's loudness to the
+    input's, or less if the true peak would exceed the ceiling; `settings.matches_loudness` says if.
     """
     before = integrated_loudness(samples, rate)
     if settings.amount == 0:
@@ -85,24 +83,19 @@ def render_blocks(
     settings: RenderSettings,
     spectrum: SpectrumSettings,
 ) -> Iterator[Samples]:
-    """A recording of any length passed through a mask, its loudness as it comes out.
+    """Render a recording of any length, in blocks (channels, samples), without matching its loudness.
 
-    What comes out depends on the samples alone, and not on how they are cut into blocks.
-
-    Parameters
-    ----------
-    blocks : iterable of Block
-        The recording (channels, samples).
+    The output does not depend on how the samples are split into blocks.
     """
-    way = ChunkRenderer(rate, channels, settings.aspect.between, spectrum)
-    force = effective_mask(mask, settings, spectrum)
-    pieces = overlapping_chunks(blocks, way.chunk_size, way.margin)
-    passing = (way.item(piece, force) for piece in pieces)
-    return (made.core for made in parallel_map(way, passing))
+    renderer = ChunkRenderer(rate, channels, settings.aspect.between, spectrum)
+    applied = effective_mask(mask, settings, spectrum)
+    chunks = overlapping_chunks(blocks, renderer.chunk_size, renderer.margin)
+    items = (renderer.item(chunk, applied) for chunk in chunks)
+    return (chunk.core for chunk in parallel_map(renderer, items))
 
 
 class RenderItem(NamedTuple):
-    """A piece of a recording, and what applies to it of a mask."""
+    """A chunk, and the part of the mask that applies to it."""
 
     chunk: Chunk[Samples]
     mask: Mask
@@ -110,17 +103,9 @@ class RenderItem(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkRenderer:
-    """The way of a recording's pieces through a mask; a piece and its part of the mask decide.
+    """Render one chunk through its part of the mask. Stateless, so chunks may run on any thread.
 
-    Parameters
-    ----------
-    rate, channels : int
-        Of the recording.
-    between : pair of float, optional
-        Hz that alone may change.
-    spectrum : SpectrumSettings
-    device : str
-        Where to filter.
+    `between` are the frequencies in Hz outside of which nothing changes.
     """
 
     rate: int
@@ -131,12 +116,13 @@ class ChunkRenderer:
 
     @property
     def chunk_size(self) -> int:
-        """Samples of a piece."""
+        """Number of samples in a chunk."""
         return chunk_size_for(self.rate, self.channels, self.spectrum)
 
     @property
     def margin(self) -> int:
-        """Samples beyond a piece that it takes; whole frames of the analysis."""
+        """Number of samples that a chunk needs on either side, in whole analysis frames."""
+        # Analysis, band filter and mask filter follow one another, so their margins add up.
         samples = self._analysis_margin + self._band_margin + filter_margin(self.rate, self.spectrum)
         return frames_to_samples(self.spectrum.to_frames(samples / self.rate) + 1, self.rate, self.spectrum)
 
@@ -149,101 +135,100 @@ class ChunkRenderer:
         return 0 if self.between is None else round(bandpass_reach_seconds(*self.between) * self.rate) + 1
 
     def item(self, chunk: Chunk[Samples], mask: Mask) -> RenderItem:
-        """A piece with what is in force for it."""
+        """Pair a chunk with its part of a mask."""
         end = chunk.offset + chunk.samples.shape[1]
-        hop = self.spectrum.hop / self.spectrum.rate  # frames are filtered beyond the end
+        hop = self.spectrum.hop / self.spectrum.rate  # filtering goes beyond the end
         return RenderItem(chunk, mask.window(chunk.offset / self.rate, end / self.rate + 2 * hop))
 
     def __call__(self, item: RenderItem) -> Chunk[Samples]:
-        """What a piece becomes, with as much margin as it takes to hear it."""
-        piece = with_margin(item.chunk, self._analysis_margin)
-        wide = with_margin(piece, self._band_margin)
-        # A file mapped into memory may not be written to, which torch complains of.
+        """Render a chunk, with the margins that its analysis needs."""
+        padded = with_margin(item.chunk, self._analysis_margin)
+        wide = with_margin(padded, self._band_margin)
+        # torch warns about read-only memory, such as that of a mapped file.
         wave = torch.from_numpy(np.require(wide.samples, requirements=("C", "W")))
-        there = Chunk(wave.to(self.device), *wide[1:])
-        field = item.mask.gain_function(torch.device(self.device))
-        made = filter_chunk(there, self.rate, field, self.spectrum).cpu().numpy()
+        chunk = Chunk(wave.to(self.device), *wide[1:])
+        gain = item.mask.gain_function(torch.device(self.device))
+        output = filter_chunk(chunk, self.rate, gain, self.spectrum).cpu().numpy()
         if self.between is not None:
-            # The masks' window tells frequencies 66 Hz apart; the ear, and the promise, are finer.
-            made = restrict_to_band(wide.core, made, self.rate, *self.between)
-        samples = np.ascontiguousarray(made[:, piece.core_start - wide.core_start :][:, : piece.core_size])
-        lead = item.chunk.core_start - piece.core_start
-        return Chunk(samples, piece.core_start, lead, item.chunk.core_size, piece.is_last)
+            # The analysis window resolves 66 Hz; the promise that nothing else changes is stricter.
+            output = restrict_to_band(wide.core, output, self.rate, *self.between)
+        start = padded.core_start - wide.core_start
+        samples = np.ascontiguousarray(output[:, start:][:, : padded.core_size])
+        left_margin = item.chunk.core_start - padded.core_start
+        return Chunk(samples, padded.core_start, left_margin, item.chunk.core_size, padded.is_last)
 
 
 def effective_mask(mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings) -> Mask:
-    """What is applied of a mask as it was found: the aspect that is wanted, times the amount."""
+    """Return the mask that is applied: the selected component of the found mask, times the amount."""
+    # Fades must end before the sound outside a span is influenced by window or band filter.
     aspect, reach = settings.aspect, spectrum.window_ms / 2000
     if aspect.between is not None:
         reach += bandpass_reach_seconds(*aspect.between)
     mean = mean_gain_db(mask) if aspect.only in ("bands", "dynamics-of-bands") else None
     frames = mask.frames
-    if frames == 1:  # stands for all times: short, whatever becomes of it
+    if frames == 1:  # holds for all times
         return select_component(mask.load(), aspect, reach).scale(settings.amount)
 
-    def make(first: int, last: int) -> Tensor:
-        # Two frames at least: a single one would be taken for a mask that does not move.
-        part = mask.slice_frames(first, max(last, 2))
-        made = select_component(part, aspect, reach, first_frame=first, mean_db=mean).scale(settings.amount)
-        return torch.from_numpy(made.gain_db[:, : last - first])
+    def read(start: int, stop: int) -> Tensor:
+        # At least two frames: a mask of one frame holds for all times.
+        part = mask.slice_frames(start, max(stop, 2))
+        component = select_component(part, aspect, reach, first_frame=start, mean_db=mean)
+        return torch.from_numpy(component.scale(settings.amount).gain_db[:, : stop - start])
 
     hz = select_component(mask.slice_frames(0, 2), aspect, reach, mean_db=mean).hz
-    return Mask(LazyTimeSeries(frames, make), hz, mask.hop_seconds, mask.top_hz)
+    return Mask(LazyTimeSeries(frames, read), hz, mask.hop_seconds, mask.top_hz)
 
 
 def apply_loudness_match(
     unmatched: NDArray[np.float32], rate: int, loudness: float, settings: RenderSettings
 ) -> RenderResult:
-    """Give samples (channels, samples) a loudness in LUFS, or less to keep the peak's ceiling."""
+    """Scale samples (channels, samples) to a loudness in LUFS, or less to keep the true-peak ceiling."""
     peak = true_peak_db(unmatched, rate) if settings.matches_loudness else 0.0
-    found = match_loudness(loudness, integrated_loudness(unmatched, rate), peak, settings)
-    samples = unmatched * found.factor if found.gain_db else unmatched
+    match = match_loudness(loudness, integrated_loudness(unmatched, rate), peak, settings)
+    samples = unmatched * match.factor if match.gain_db else unmatched
     return RenderResult(
-        found.gain_db,
-        found.loudness_before,
-        found.loudness_after,
-        found.peak_limited,
-        samples=samples,
+        match.gain_db, match.loudness_before, match.loudness_after, match.peak_limited, samples=samples
     )
 
 
 def match_loudness(before: float, after: float, peak_db: float, settings: RenderSettings) -> LoudnessMatch:
-    """Gain for a rendering of so much loudness (LUFS) and true peak (dBTP)."""
+    """Return the gain that brings an output from loudness `after` to `before`, in LUFS.
+
+    It is limited by the output's true peak in dBTP and the ceiling of the settings.
+    """
     if not settings.matches_loudness:
         return LoudnessMatch(settings.gain_db, before, after + settings.gain_db, peak_limited=False)
-    wanted = before - after if np.isfinite(before) and np.isfinite(after) else 0.0
-    headroom = settings.ceiling_dbtp - peak_db
-    gain = min(wanted, headroom)
-    return LoudnessMatch(gain, before, after + gain, peak_limited=headroom < wanted)
+    # Silence has no loudness (-inf); it needs no gain.
+    difference = before - after if np.isfinite(before) and np.isfinite(after) else 0.0
+    headroom = settings.ceiling_dbtp - peak_db  # a gain shifts the true peak by the same dB
+    gain = min(difference, headroom)
+    return LoudnessMatch(gain, before, after + gain, peak_limited=headroom < difference)
 
 
-_PRIOR_SECONDS = 3.0
+_PRIOR_SECONDS = 3.0  # weight of the start value, as a duration
 
 
 def added_loudness_db(rows_db: FloatArray, mask_db: FloatArray, row_hz: FloatArray) -> float:
-    """Ungated loudness that a mask adds to a recording, both [row, frame] in dB."""
+    """Return the ungated loudness that a mask adds to a recording, both [row, frame] in dB."""
     before = rows_db + k_weighting_db(row_hz)[:, None]
     added = np.power(10.0, (before + mask_db) / 10).sum() / np.power(10.0, before / 10).sum()
     return 10 * math.log10(added)
 
 
 class LoudnessFollower:
-    """The loudness that masks have added so far, older frames counting less and less.
+    """Running estimate of the loudness that masks add, with exponential forgetting.
 
-    It starts as if some seconds had been heard that gain what the source folder's takes gain, so
-    that the first note is neither a jump nor a guess; silence leaves it alone. It follows what
-    the masks do, not how loud the music is: dynamics are not touched.
+    It starts from the mean of the source folder, so that the first note causes no jump. It follows
+    the masks, not the loudness of the music: silence and dynamics do not change it.
 
     Parameters
     ----------
-    row_hz : float64 array (row,)
     start_db : array (amount,)
-        What is added at each amount, to begin with.
-    amounts : sequence of float
-        Rising, two.
+        Initial estimate for each of `amounts`.
+    amounts : pair of float
+        Rising.
     seconds : float
-        After which a frame counts 1/e.
-    hop_seconds : float
+        Time constant of the forgetting.
     """
 
     def __init__(
@@ -258,31 +243,32 @@ class LoudnessFollower:
         self.start_power = np.power(10.0, np.asarray(start_db, dtype=np.float64) / 10)
         self.weighting = np.power(10.0, k_weighting_db(row_hz) / 10)
         self.decay = math.exp(-hop_seconds / seconds)
-        self.prior_frames = _PRIOR_SECONDS / hop_seconds  # frames
+        self.prior_frames = _PRIOR_SECONDS / hop_seconds
         self.reset()
 
     def reset(self) -> None:
-        """Forget all that was heard."""
+        """Return to the initial estimate."""
         self.prior_weight = self.prior_frames
         self.peak_power = 0.0
         self.power_before = 0.0
         self.power_after: NDArray[np.float64] = np.zeros(2)
 
     def update(self, rows_db: FloatArray, mask_db: FloatArray) -> None:
-        """Hear one frame's levels and its mask at amount 1, both (row,) in dB."""
+        """Add one frame's levels and its mask at amount 1, both (row,) in dB."""
         power = self.weighting * np.power(10.0, rows_db / 10)
         gains = np.power(10.0, self.amounts[:, None] * mask_db / 10)
         self.power_before = self.decay * self.power_before + power.sum()
         self.power_after = self.decay * self.power_after + gains @ power
-        # What it starts from weighs as so many frames as loud as the loudest of late.
+        # The start value counts as frames that are as loud as the loudest recent one.
         self.peak_power = max(self.decay * self.peak_power, float(power.sum()))
         self.prior_weight *= self.decay
 
     def gain_db(self, amount: float) -> float:
-        """Gain in dB that undoes what masks of an amount add; 0 for amount 0."""
-        credit = self.prior_weight * self.peak_power or 1.0
-        added = 10 * np.log10((self.power_after + credit * self.start_power) / (self.power_before + credit))
-        # A parabola through no amount, no gain, and the two that are followed.
+        """Return the gain in dB that compensates masks at an amount; 0 for amount 0."""
+        prior_power = self.prior_weight * self.peak_power or 1.0
+        power_after = self.power_after + prior_power * self.start_power
+        added = 10 * np.log10(power_after / (self.power_before + prior_power))
+        # A parabola through (0, 0) and the two amounts that are estimated.
         (a, b), (at_a, at_b) = self.amounts, added / self.amounts
         slope = (at_b - at_a) / (b - a)
         return float(-amount * (at_a + slope * (amount - a)))

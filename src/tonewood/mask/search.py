@@ -1,8 +1,7 @@
-"""The search for a mask: gradient steps on the objective, the scorer frozen; yields its steps.
+"""Search for a mask by gradient descent on the objective, with frozen networks.
 
-The objective (paper III): L_c(X + M) + alpha‖M - M_prior‖² + beta Var(M), and the guide.
-
-Sticky notes (paper III and figure 2): blocks of mask, averaged into a smooth one.
+The objective is L_c(X + M) + alpha‖M - M_prior‖² + beta Var(M) (paper, section III), plus the guide's
+energy. The mask is parametrised by its cells, or by sticky notes: smoothed blocks (paper, figure 2).
 """
 
 import math
@@ -19,11 +18,11 @@ from tonewood.mask.mask import moving_average
 from tonewood.settings import NoteSettings, SearchSettings
 
 ScoreFunction = Callable[[Tensor], Tensor]
-"""Rows [batch, row, frame] in dB → a value [batch], differentiable; any callable will do."""
+"""Maps levels [batch, row, frame] in dB to values [batch], differentiably."""
 
 
 class Objective(NamedTuple):
-    """The objective's value and its parts, each a scalar tensor."""
+    """Value of the objective and its terms, each a scalar tensor."""
 
     total: Tensor
     score: Tensor
@@ -38,17 +37,17 @@ def compute_objective(
     settings: SearchSettings,
     energy_db2: Tensor | None = None,
 ) -> Objective:
-    """Add the penalties to the neural losses.
+    """Add the penalties, and the guide's energy, to the score.
 
     Parameters
     ----------
     score : Tensor, scalar
-        Mean of L_c(X + M) over what is scored.
+        Mean of L_c(X + M) over windows.
     mask_db, prior_db : Tensor [row, frame]
-        Mask, and the prior it is pulled towards (0 dB: the paper's ‖X_inp - X_t‖²).
+        Mask, and the centre of the penalty (0 dB: the paper's ‖X_inp - X_t‖²).
     energy_db2 : Tensor, scalar, optional
-        Guide's energy, a sum over cells; counts twice alpha times its mean, so that against the
-        norm alone its minimum lies where the mask has moved by the energy's gradient.
+        Guide's energy, a sum over cells. Its weight 2 alpha places the minimum of penalty plus
+        energy one gradient step of the energy away from the prior.
     """
     distance = (mask_db - prior_db).square().mean()
     variance = mask_db.var(correction=0)
@@ -58,21 +57,12 @@ def compute_objective(
     return Objective(total, score, distance, variance)
 
 
-_CELL_HZ_PER_S = 31.25 / 0.010  # a cell of the paper's spectrogram: 16 kHz / 512, every 10 ms
+_CELL_HZ_PER_S = 31.25 / 0.010  # one cell of the paper's spectrogram: 16 kHz / 512, every 10 ms
 
 
 @dataclass(frozen=True)
 class StickyNotes:
-    """So many notes, each with a place, a width, a height and a gain.
-
-    Parameters
-    ----------
-    seconds, hz : Tensor [note]
-        Centres.
-    width_s, height_hz : Tensor [note]
-        Extents.
-    gain_db : Tensor [note]
-    """
+    """Blocks of gain over time and frequency, by their centres and extents; all Tensors [note]."""
 
     seconds: Tensor
     hz: Tensor
@@ -83,10 +73,10 @@ class StickyNotes:
     def profiles(
         self, row_hz: Tensor, frame_s: Tensor, smooth_hz: float = 0.0, smooth_s: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Share of each note in each row [note, row] and in each frame [note, frame].
+        """Return each note's coverage of each row [note, row] and of each frame [note, frame].
 
-        A note's mask is the outer product of its two profiles. Averaging a block of width w over
-        a span s turns its edges into ramps of length s; span 0 leaves the block itself.
+        A note's mask is the outer product of its profiles. Averaging a block over a span turns its
+        edges into ramps as long as the span.
         """
         return (
             _block_coverage(row_hz, self.hz, self.height_hz, smooth_hz),
@@ -99,32 +89,33 @@ def scatter_sticky_notes(
 ) -> StickyNotes:
     """Scatter notes over a recording at random, with random gains.
 
-    A rectangular note has the width and height of the settings; a square one has the same area
-    and spans as many of the paper's frames as of its bins.
+    Rectangular notes have the width and height of the settings. Square ones have the same area and
+    cover as many frames as bins of the paper's spectrogram.
     """
     count = max(1, round(settings.per_second * duration_s))
-    place = torch.rand(2, count, generator=generator)
+    position = torch.rand(2, count, generator=generator)
     width = torch.full((count,), settings.width_ms / 1000)
     height = torch.full((count,), settings.height_hz)
     if settings.shape == "square":
         area = width * height
+        # width · height = area and height / width = _CELL_HZ_PER_S.
         width, height = (area / _CELL_HZ_PER_S).sqrt(), (area * _CELL_HZ_PER_S).sqrt()
     gain = torch.randn(count, generator=generator) * settings.gain_db
-    return StickyNotes(place[0] * duration_s, place[1] * top_hz, width, height, gain)
+    return StickyNotes(position[0] * duration_s, position[1] * top_hz, width, height, gain)
 
 
 def render_sticky_notes(gain_db: Tensor, row_profile: Tensor, frame_profile: Tensor) -> Tensor:
-    """Mask [row, frame] in dB of notes with these gains [note] and profiles.
+    """Return the mask [row, frame] in dB of notes with gains [note] and profiles.
 
-    Where notes overlap, their gains are averaged; where a note's smoothed edge stands alone, it
-    fades to 0 dB.
+    Overlapping notes are averaged; a smoothed edge that overlaps no other note fades to 0 dB.
     """
     covered = row_profile.T @ frame_profile
+    # Division by at least 1 averages overlaps, but leaves the ramps of single notes.
     return ((row_profile * gain_db[:, None]).T @ frame_profile) / covered.clamp_min(1.0)
 
 
 def _block_coverage(grid: Tensor, centre: Tensor, extent: Tensor, span: float) -> Tensor:
-    """Share [note, point] of a window of length `span` around each point that the block covers."""
+    """Return the share [note, point] of a window around each point that a block covers."""
     distance = (grid[None, :] - centre[:, None]).abs()
     half = extent[:, None] / 2
     if span == 0:
@@ -133,19 +124,19 @@ def _block_coverage(grid: Tensor, centre: Tensor, extent: Tensor, span: float) -
     return (covered / span).clamp(0, 1)
 
 
-_AUDIBLE_DB = 50.0
-_MAX_FEEDBACK_DB = 6.0
+_AUDIBLE_DB = 50.0  # quieter frames mostly contain leakage from louder ones
+_MAX_FEEDBACK_DB = 6.0  # most that overlapping cells may change one another
 
 RenderFeedback = Callable[[Tensor], Tensor]
-"""Mask [row, frame] in dB → levels [row, frame] of the sound that it makes, dB."""
+"""Maps a mask [row, frame] in dB to the levels [row, frame] in dB of its rendering."""
 
 
 @dataclass(frozen=True)
 class SearchStep:
-    """One step of a search: the objective's parts and the mask that gave them.
+    """One step of a search: the terms of the objective, and the mask that they are of.
 
-    A long recording is searched part by part; the mask is of the part that begins at `offset`, of
-    a recording of `total_frames`.
+    A long recording is searched segment by segment; `offset` is the first frame of the mask in a
+    recording of `total_frames`.
     """
 
     number: int
@@ -160,29 +151,29 @@ class SearchStep:
 
 
 class Parametrisation(Protocol):
-    """What the optimiser turns, and the mask [row, frame] that it makes."""
+    """Parameters of a mask: `values` are optimised."""
 
     values: Tensor
 
     def mask(self) -> Tensor:
-        """Mask in dB, differentiable in `values`."""
+        """Return the mask [row, frame] in dB, differentiable in `values`."""
         ...
 
 
 class FreeMask:
-    """Every cell of the mask turns by itself; its change from the start is averaged in time."""
+    """Mask with one parameter per cell; its change from the start is averaged over time."""
 
     def __init__(self, start_db: Tensor, smooth_frames: int = 1) -> None:
         self.start_db, self.smooth_frames = start_db.detach(), smooth_frames
         self.values = torch.zeros_like(start_db, requires_grad=True)
 
     def mask(self) -> Tensor:
-        """Start plus the smoothed change."""
+        """Add the smoothed change to the start."""
         return self.start_db + moving_average(self.values, self.smooth_frames)
 
 
 class StickyNoteGains:
-    """The gains of sticky notes turn; places and sizes stay."""
+    """Mask with one parameter per sticky note, its gain; places and sizes are fixed."""
 
     def __init__(
         self,
@@ -198,7 +189,7 @@ class StickyNoteGains:
         self.values = notes.gain_db.to(device).clone().requires_grad_()
 
     def mask(self) -> Tensor:
-        """Notes rendered with their present gains."""
+        """Render the notes with their current gains."""
         return render_sticky_notes(self.values, *self.profiles)
 
 
@@ -217,99 +208,87 @@ def search_mask(
     loudest_db: float | None = None,
     stop_score: float | None = None,
 ) -> Iterator[SearchStep]:
-    """Minimise the objective over one recording's mask (paper III).
+    """Minimise the objective over the mask of a recording (paper III).
 
-    Every step scores the whole recording, cut into windows as long as the scorer's training
-    crops; the cuts move from step to step, so that no border is special.
+    Each step scores the whole recording in windows as long as the scorer's training crops. The
+    windows move from step to step, so that no border is special.
 
-    Frames overlap and rows mix, so the sound that a mask makes lies short of the levels that it
-    asks for. With `render_feedback` the objective is that of the sound itself, and its gradient is handed
-    to the mask as if rendering were the identity, from which it differs little (the
-    straight-through estimator, Bengio, Léonard & Courville 2013).
+    Frames overlap and rows mix, so a rendered mask misses the levels that it asks for. With
+    `render_feedback` the objective measures the rendered sound, and its gradient is passed to the
+    mask as if rendering were the identity (straight-through estimator, Bengio, Léonard & Courville 2013).
 
     Parameters
     ----------
     score : ScoreFunction
-        The frozen scorer.
-    rows_db : Tensor [row, frame]
-        Recording.
-    parametrisation : Parametrisation
-        Where the mask starts and what may turn.
-    prior_db : Tensor [row, frame]
-        Prior that the mask is pulled towards.
+        The scorer.
+    rows_db, prior_db : Tensor [row, frame]
+        Recording, and the mask that is the centre of the penalty.
+    window_frames : int
+        Length of the scorer's training crops.
     guide_energy : ScoreFunction, optional
-        The guide: energy in dB² of the whole recording.
-    render_feedback : RenderFeedback, optional
-        Renders a mask and measures it.
+        Energy in dB² of the whole recording.
     loudest_db : float, optional
-        Level of the recording's loudest frame, where the rows are only a part of it.
+        Level of the recording's loudest frame, if the rows are a segment of it.
     stop_score : float, optional
-        Stop once the mean score is at or below it: reference recordings get no less.
+        Stop once the mean score is at or below this value.
 
     Yields
     ------
-    Step
-        The start as number 0, then one a step, at most `search_settings.total_steps` of them.
+    SearchStep
+        The start as number 0, then up to `settings.steps` steps.
     """
     optimiser = _make_optimiser(settings, parametrisation.values)
-
-    # In units of the norm's own curvature a step of plain gradient descent is a step in dB.
+    # In units of the penalty's curvature, a step of plain gradient descent is a step in dB.
     unit = rows_db.numel() / (2 * settings.alpha or 1.0)
-
     level = frame_levels(rows_db)
     audible = level > (level.max() if loudest_db is None else loudest_db) - _AUDIBLE_DB
 
-    def evaluate(starts: list[int]) -> tuple[Tensor, Objective]:
+    def evaluate(offsets: list[int]) -> tuple[Tensor, Objective]:
         mask = parametrisation.mask().clamp(-max_gain_db, max_gain_db)
-        done = mask
+        achieved = mask
         if render_feedback is not None:
-            beside = render_feedback(mask.detach()) - rows_db - mask.detach()
-            done = mask + beside.clamp(-_MAX_FEEDBACK_DB, _MAX_FEEDBACK_DB) * audible
-        heard = rows_db + done
-        cut = torch.stack([heard[:, s : s + window_frames] for s in starts])
+            # Adding a constant keeps the gradient of the mask: the straight-through estimator.
+            error = render_feedback(mask.detach()) - rows_db - mask.detach()
+            achieved = mask + error.clamp(-_MAX_FEEDBACK_DB, _MAX_FEEDBACK_DB) * audible
+        output = rows_db + achieved
+        windows = torch.stack([output[:, s : s + window_frames] for s in offsets])
+        # Without weight the score is only reported; its gradient is not needed.
         with torch.set_grad_enabled(settings.score > 0):
-            scored = score(cut).mean()
-        guided = guide_energy(heard[None])[0] if guide_energy is not None else None
-        return mask, compute_objective(scored, done, prior_db, settings, guided)
+            mean_score = score(windows).mean()
+        energy = guide_energy(output[None])[0] if guide_energy is not None else None
+        return mask, compute_objective(mean_score, achieved, prior_db, settings, energy)
 
     for number in range(settings.steps + 1):
-        starts = _crop_offsets(rows_db.shape[-1], window_frames, generator)
-        last = number == settings.steps
-        with torch.set_grad_enabled(not last):
-            mask, parts = evaluate(starts)
-        total, scored, distance, variance = objective_values(parts)
+        offsets = _crop_offsets(rows_db.shape[-1], window_frames, generator)
+        is_last = number == settings.steps
+        with torch.set_grad_enabled(not is_last):
+            mask, objective = evaluate(offsets)
+        total, mean_score, distance, variance = objective_values(objective)
         if not math.isfinite(total):
             raise CallError(
-                f"the search went beyond all numbers at step {number}: lower "
-                "search.learning_rate, search.alpha or search.beta"
+                f"the search diverged at step {number}: lower search.learning_rate, search.alpha or "
+                "search.beta"
             )
-        reached = stop_score is not None and scored <= stop_score
-        yield SearchStep(
-            number,
-            total,
-            scored,
-            distance,
-            variance,
-            mask.detach(),
-            stopped=reached,
-            total_frames=mask.shape[1],
-        )
-        if reached or last:
+        stopped = stop_score is not None and mean_score <= stop_score
+        terms = (total, mean_score, distance, variance)
+        yield SearchStep(number, *terms, mask.detach(), stopped=stopped, total_frames=mask.shape[1])
+        if stopped or is_last:
             return
-        known = [parts.total]  # of where the optimiser stands; some ask for other places too
+        # Most optimisers ask once, for the point just evaluated; line searches ask again elsewhere.
+        evaluated = [objective.total]
 
-        def closure(starts: list[int] = starts, known: list[Tensor] = known) -> Tensor:
-            asked = unit * (known.pop() if known else evaluate(starts)[1].total)
+        def closure(offsets: list[int] = offsets, evaluated: list[Tensor] = evaluated) -> Tensor:
+            total = unit * (evaluated.pop() if evaluated else evaluate(offsets)[1].total)
             parametrisation.values.grad = None
-            asked.backward()  # type: ignore[no-untyped-call]
-            return asked.detach()
+            total.backward()  # type: ignore[no-untyped-call]
+            return total.detach()
 
         optimiser.step(closure)
 
 
-def objective_values(parts: Objective) -> list[float]:
-    """All parts as numbers: a device is waited for once."""
-    values: list[float] = torch.stack([it.detach() for it in parts]).tolist()
+def objective_values(objective: Objective) -> list[float]:
+    """Return all terms as floats; one transfer, since each would wait for the GPU."""
+    values: list[float] = torch.stack([term.detach() for term in objective]).tolist()
     return values
 
 
@@ -317,6 +296,7 @@ def _crop_offsets(total: int, window: int, generator: torch.Generator) -> list[i
     if total <= window:
         return [0]
     offset = int(torch.randint(window, (1,), generator=generator))
+    # The first and the last window are always there, so that the ends count at every step.
     return sorted({0, *range(offset, total - window, window), total - window})
 
 
@@ -340,7 +320,7 @@ class _GradientDescent:
 
 
 class _Adam(_GradientDescent):
-    """Kingma & Ba 2015, with its customary constants."""
+    """Adam (Kingma & Ba 2015) with its default constants."""
 
     def __init__(self, values: Tensor, learning_rate: float) -> None:
         super().__init__(values, learning_rate)
@@ -360,7 +340,7 @@ def _gradient(values: Tensor) -> Tensor:
     return values.grad
 
 
-# torch.optim's own, whose first use takes a second of imports.
+# Importing torch.optim takes a second; the two optimisers in use need a few lines.
 _LIGHT_OPTIMISERS: dict[str, type[_GradientDescent]] = {"SGD": _GradientDescent, "Adam": _Adam}
 
 

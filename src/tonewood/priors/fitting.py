@@ -1,14 +1,13 @@
-"""How the priors are learnt: from takes of both folders, without pairs; and which blend is taken.
+"""Fit the priors to two folders without pairs, and select their blend.
 
-Which suggestion serves best depends on the folders, and is chosen per model by the cycle: reference
-takes that nothing was learnt from are made into pseudo-source, enhanced, and compared with what
-they were. The blend with the smallest cycle distance becomes the model's. How far anything that
-adapts is believed at all is settled before that, by placebo (`audit_features`).
+The best blend depends on the folders. It is selected per model by a cycle: held-out reference takes
+are turned into pseudo-source, corrected, and compared with the originals. Placebos decide first how
+far the adaptive priors are trusted at all (see `shrinkage`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -59,16 +58,13 @@ _BLEND_SHARES = (
     (0.5, 0.25, 0.125, 0.125),
 )
 CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
-_AVERAGED_BLENDS = 4
-_MIN_TAKES, _MIN_SESSIONS = (
-    3,
-    10,
-)  # that a folder needs to be halved: takes of one session; sessions
-_PLACEBO_TAKES, _PLACEBO_SHARE = 12, 0.3  # asked of each folder; of the network's steps
+_AVERAGED_BLENDS = 4  # of 32 candidates
+_MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
+_PLACEBO_TAKES, _PLACEBO_STEPS = 12, 0.3  # takes per folder; share of the network's training steps
 
 
 class CycleScore(NamedTuple):
-    """A blend and its cycle distance, dB: smaller is better."""
+    """A blend and its cycle distance in dB: smaller is better."""
 
     weights: BlendWeights
     distance_db: float
@@ -76,18 +72,16 @@ class CycleScore(NamedTuple):
 
 @dataclass(frozen=True)
 class PriorFit:
-    """Priors, how they were chosen, and pairs for teaching what comes after them.
+    """Fitted priors, and training pairs for the guide.
 
     Parameters
     ----------
     priors : Priors
     cycle_scores : tuple of CycleScore
-        Every candidate's cycle distance.
-    corrected : list of (Tensor, Tensor)
-        Of reference takes learnt from: pseudo-source as the prior corrects it, and the take
-        itself, both [row, frame] in dB.
-    corrected_held_out : list of (Tensor, Tensor)
-        The same of reference takes held out.
+        Of all candidate blends.
+    corrected, corrected_held_out : list of (Tensor, Tensor)
+        Pseudo-source under the prior's mask, and the reference take that it was made of, both
+        [row, frame] in dB; of takes in and outside the fit.
     """
 
     priors: Priors
@@ -105,76 +99,93 @@ def fit_priors(
     generator: torch.Generator,
     take_weights: tuple[TakeWeights, TakeWeights] = (None, None),
 ) -> PriorFit:
-    """Learn from takes of both folders; choose the blend on reference takes that are held out.
+    """Fit the priors to both folders, and select the blend on held-out reference takes.
 
     Parameters
     ----------
     take_weights : pair of TakeWeights
-        Of the reference takes, and of those held out.
+        Of the reference takes, and of the held-out ones.
     """
     near = settings.neighbours
-    there, here = fit_folder_statistics(reference, source, near, generator, take_weights[0])
-    sources = [here.prior_features(features) for features in source]
-    references = [there.prior_features(features) for features in reference]
-    kept = [there.prior_features(features) for features in held_out]
-    lacks = [
-        spectral_difference(references, there, here, sign=1.0).with_weights(take_weights[0]),
-        spectral_difference(sources, here, there, sign=-1.0),
-        spectral_difference(kept, there, here, sign=1.0).with_weights(take_weights[1]),
-    ]
-    static = fit_static_mask(lacks[0], lacks[1], settings.doubt)
-    parted = (
-        HeldOutGroups.from_difference(reference, lacks[0]),
-        HeldOutGroups.from_difference(source, lacks[1]),
+    reference_folder, source_folder = fit_folder_statistics(
+        reference, source, near, generator, take_weights[0]
     )
-    there, here = (f.group_by_session(it.held_out_group) for f, it in zip((there, here), parted, strict=True))
+    source_takes = [source_folder.prior_features(features) for features in source]
+    reference_takes = [reference_folder.prior_features(features) for features in reference]
+    held_out_takes = [reference_folder.prior_features(features) for features in held_out]
+
+    # Static mask, and the groups of takes that are left out of the neighbours' search together.
+    reference_difference = spectral_difference(
+        reference_takes, reference_folder, source_folder, sign=1.0
+    ).with_weights(take_weights[0])
+    source_difference = spectral_difference(source_takes, source_folder, reference_folder, sign=-1.0)
+    held_out_difference = spectral_difference(
+        held_out_takes, reference_folder, source_folder, sign=1.0
+    ).with_weights(take_weights[1])
+    static = fit_static_mask(reference_difference, source_difference, settings.doubt)
+    reference_groups = HeldOutGroups.from_difference(reference, reference_difference)
+    source_groups = HeldOutGroups.from_difference(source, source_difference)
+    reference_folder = reference_folder.group_by_session(reference_groups.held_out_group)
+    source_folder = source_folder.group_by_session(source_groups.held_out_group)
+
+    # Pseudo-pairs for the networks.
     forward, backward, corrected = [], [], []
-    for take, own in zip(sources, parted[1].held_out_group.tolist(), strict=True):
-        gain = map_to_other(take, here, there, near, hop_ms, skip_origin=own, smooth_ms=NETWORK_SMOOTHING_MS)
+    for take, group in zip(source_takes, source_groups.held_out_group.tolist(), strict=True):
+        gain = map_to_other(
+            take,
+            source_folder,
+            reference_folder,
+            near,
+            hop_ms,
+            skip_origin=group,
+            smooth_ms=NETWORK_SMOOTHING_MS,
+        )
         forward.append(PseudoPair(take, gain - static[:, None]))
-    for take, own in zip(references, parted[0].held_out_group.tolist(), strict=True):
-        pseudo = back_translate(take, there, here, hop_ms)
+    for take, group in zip(reference_takes, reference_groups.held_out_group.tolist(), strict=True):
+        pseudo = back_translate(take, reference_folder, source_folder, hop_ms)
         backward.append(_inverse_pair(pseudo, take, static))
-        gain = map_to_other(pseudo, here, there, near, hop_ms, skip_target=own)
+        gain = map_to_other(pseudo, source_folder, reference_folder, near, hop_ms, skip_target=group)
         corrected.append((pseudo.rows_db + gain, take.rows_db))
-    first, second = (
-        train_mask_network(pairs, here, settings.network, generator, share)
-        for pairs, share in ((forward, None), (backward, take_weights[0]))
+    forward_network, backward_network = (
+        train_mask_network(pairs, source_folder, settings.network, generator, weights)
+        for pairs, weights in ((forward, None), (backward, take_weights[0]))
     )
-    imitations = [back_translate(take, there, here, hop_ms) for take in kept]
-    real = (
-        Variance.from_masks([pair.gain_db for pair in forward], sources),
-        Variance.from_masks([second.predict_gain(take) for take in sources], sources),
+
+    # Shrinkage and blend.
+    pseudo_takes = [back_translate(take, reference_folder, source_folder, hop_ms) for take in held_out_takes]
+    variances = (
+        Variance.from_masks([pair.gain_db for pair in forward], source_takes),
+        Variance.from_masks([backward_network.predict_gain(take) for take in source_takes], source_takes),
     )
     priors = Priors(
-        condense_codebook(there, near.codes, generator),
-        condense_codebook(here, near.codes, generator),
+        condense_codebook(reference_folder, near.codes, generator),
+        condense_codebook(source_folder, near.codes, generator),
         static,
-        (first, second),
-        _fit_shrinkage(real, parted, settings, hop_ms, generator),
+        (forward_network, backward_network),
+        _fit_shrinkage(variances, (reference_groups, source_groups), settings, hop_ms, generator),
         CANDIDATE_BLENDS[0],
         settings,
         hop_ms,
     )
-    # Through the stored precision, so that a model is the same before and after its file.
+    # Round to the stored precision, so that a model is the same before and after its file.
     priors = Priors.from_tensors(priors.tensors(), settings, hop_ms)
-    cycles = _score_blends(priors, imitations, kept, take_weights[1])
-    priors = replace(priors, weights=_select_blend(cycles))
-    held = [
+    cycle_scores = _score_blends(priors, pseudo_takes, held_out_takes, take_weights[1])
+    priors = replace(priors, weights=_select_blend(cycle_scores))
+    corrected_held_out = [
         (pseudo.rows_db + blended_prior(priors, pseudo), take.rows_db)
-        for pseudo, take in zip(imitations, kept, strict=True)
+        for pseudo, take in zip(pseudo_takes, held_out_takes, strict=True)
     ]
-    every = SpectralDifference(*(torch.cat(pair) for pair in zip(lacks[0], lacks[2], strict=True)))
-    return PriorFit(
-        replace(priors, static_db=fit_static_mask(every, lacks[1], settings.doubt)),
-        cycles,
-        corrected,
-        held,
+
+    # The final static mask is fitted to all reference takes.
+    all_takes = SpectralDifference(
+        *(torch.cat(pair) for pair in zip(reference_difference, held_out_difference, strict=True))
     )
+    static = fit_static_mask(all_takes, source_difference, settings.doubt)
+    return PriorFit(replace(priors, static_db=static), cycle_scores, corrected, corrected_held_out)
 
 
 def blended_prior(priors: Priors, take: PriorFeatures) -> Tensor:
-    """Mask [row, frame] in dB of a model's own blend, for a take."""
+    """Return the mask [row, frame] in dB of a model's own blend."""
     return blend_masks(priors.suggestions(take, priors.weights), priors.weights)
 
 
@@ -183,14 +194,13 @@ def _inverse_pair(pseudo: PriorFeatures, take: PriorFeatures, static_db: Tensor)
 
 
 class HeldOutGroups(NamedTuple):
-    """Takes of a folder, and which belong together.
+    """Takes of a folder, and the session of each.
 
     Parameters
     ----------
     session : Tensor [take]
-        Where all are of one, every take counts by itself.
+        If all takes are of one session, each is a group of its own.
     single_session : bool
-        All are of one session.
     """
 
     takes: Sequence[Features]
@@ -198,31 +208,31 @@ class HeldOutGroups(NamedTuple):
     single_session: bool
 
     @classmethod
-    def from_difference(cls, takes: Sequence[Features], difference: SpectralDifference) -> "HeldOutGroups":
-        """Told apart by what the takes lack."""
+    def from_difference(cls, takes: Sequence[Features], difference: SpectralDifference) -> Self:
+        """Cluster takes into sessions."""
         session = cluster_sessions(difference)
-        alike = not bool(session.any())
-        return cls(takes, torch.arange(len(session)) if alike else session, alike)
+        single_session = not bool(session.any())
+        return cls(takes, torch.arange(len(session)) if single_session else session, single_session)
 
     @property
     def is_testable(self) -> bool:
-        """Whether there is enough of it to be halved."""
+        """True if the folder is large enough to be halved."""
         return len(set(self.session.tolist())) >= (_MIN_TAKES if self.single_session else _MIN_SESSIONS)
 
     @property
     def held_out_group(self) -> Tensor:
-        """What is left out with each take [take]: its session, or it alone where they are few."""
+        """Group that is left out with each take [take]: its session, or the take alone in small folders."""
         return self.session if self.is_testable else torch.arange(len(self.session))
 
     def halve(self, generator: torch.Generator) -> "tuple[HeldOutGroups, HeldOutGroups]":
-        """The folder in two, drawn by session; the second has two sessions at least."""
-        known = sorted(set(self.session.tolist()))
-        order = [known[i] for i in torch.randperm(len(known), generator=generator).tolist()]
+        """Split the folder at random by session; the second half has at least two sessions."""
+        sessions = sorted(set(self.session.tolist()))
+        order = [sessions[i] for i in torch.randperm(len(sessions), generator=generator).tolist()]
         halves = []
         for half in (order[1::2], order[::2]):
-            places = [i for i, of in enumerate(self.session.tolist()) if of in half]
-            taken = [self.takes[i] for i in places]
-            halves.append(HeldOutGroups(taken, self.session[places], self.single_session))
+            indices = [i for i, session in enumerate(self.session.tolist()) if session in half]
+            takes = [self.takes[i] for i in indices]
+            halves.append(HeldOutGroups(takes, self.session[indices], self.single_session))
         return halves[0], halves[1]
 
 
@@ -233,23 +243,21 @@ def _fit_shrinkage(
     hop_ms: float,
     generator: torch.Generator,
 ) -> ShrinkageTable:
-    """Belief in neighbours and networks, from what they find where nothing is to be found.
+    """Compare the variance of neighbours and networks with that of placebos.
 
-    A reference of a few unlike sessions has no one sound that a take could be adapted to, and they
-    are too few to be asked: then the static mask is all that is believed.
+    A reference of a few different sessions has no single sound to adapt to, and is too small to be
+    halved: only the static mask is used then.
     """
     if settings.doubt == 0:
         return ShrinkageTable()
     reference, _ = folders
     if not reference.is_testable:
-        share = float(reference.single_session)
-        return ShrinkageTable(ShrinkageFactors(share, share), ShrinkageFactors(share, share))
-    found = [
+        factor = float(reference.single_session)
+        return ShrinkageTable(ShrinkageFactors(factor, factor), ShrinkageFactors(factor, factor))
+    by_folder = [
         _placebo_variance(folder, settings, hop_ms, generator) for folder in folders if folder.is_testable
     ]
-    placebos = [
-        Variance(*torch.tensor([folder[which] for folder in found]).mean(dim=0).tolist()) for which in (0, 1)
-    ]
+    placebos = [Variance(*torch.tensor(each).mean(dim=0).tolist()) for each in zip(*by_folder, strict=True)]
     return ShrinkageTable(
         *(ShrinkageFactors.from_variance(*pair, settings.doubt) for pair in zip(real, placebos, strict=True))
     )
@@ -258,52 +266,55 @@ def _fit_shrinkage(
 def _placebo_variance(
     folder: HeldOutGroups, settings: PriorsSettings, hop_ms: float, generator: torch.Generator
 ) -> tuple[Variance, Variance]:
-    """What neighbours and network do between two halves of one folder, sessions kept whole."""
+    """Return the variance of neighbours and network between two halves of one folder."""
     near = settings.neighbours
     first, second = folder.halve(generator)
-    there, here = fit_folder_statistics(first.takes, second.takes, near, generator)
-    here = here.group_by_session(second.session)
+    target, origin = fit_folder_statistics(first.takes, second.takes, near, generator)
+    origin = origin.group_by_session(second.session)
     pairs = [
-        _inverse_pair(back_translate(take, there, here, hop_ms), take, there.row_mean - here.row_mean)
-        for take in map(there.prior_features, first.takes)
+        _inverse_pair(back_translate(take, target, origin, hop_ms), take, target.row_mean - origin.row_mean)
+        for take in map(target.prior_features, first.takes)
     ]
-    steps = max(20, round(_PLACEBO_SHARE * settings.network.steps))
-    network = train_mask_network(pairs, here, settings.network.model_copy(update={"steps": steps}), generator)
-    asked = [here.prior_features(features) for features in second.takes[:_PLACEBO_TAKES]]
+    steps = max(20, round(_PLACEBO_STEPS * settings.network.steps))
+    network_settings = settings.network.replace(steps=steps)
+    network = train_mask_network(pairs, origin, network_settings, generator)
+    takes = [origin.prior_features(features) for features in second.takes[:_PLACEBO_TAKES]]
     masks = [
-        map_to_other(take, here, there, near, hop_ms, skip_origin=own)
-        for take, own in zip(asked, second.session.tolist(), strict=False)
+        map_to_other(take, origin, target, near, hop_ms, skip_origin=session)
+        for take, session in zip(takes, second.session.tolist(), strict=False)
     ]
-    return Variance.from_masks(masks, asked), Variance.from_masks(
-        [network.predict_gain(take) for take in asked], asked
-    )
+    gains = [network.predict_gain(take) for take in takes]
+    return Variance.from_masks(masks, takes), Variance.from_masks(gains, takes)
 
 
 def _score_blends(
     priors: Priors,
-    imitations: Sequence[PriorFeatures],
+    pseudo_takes: Sequence[PriorFeatures],
     takes: Sequence[PriorFeatures],
     take_weights: TakeWeights,
 ) -> tuple[CycleScore, ...]:
+    """Return the weighted mean cycle distance of every candidate."""
     totals, counts = [0.0] * len(CANDIDATE_BLENDS), take_weights or [1.0] * len(takes)
-    for pseudo, take, count in zip(imitations, takes, counts, strict=True):
+    for pseudo, take, count in zip(pseudo_takes, takes, counts, strict=True):
         suggestions = priors.suggestions(pseudo)
         for i, weights in enumerate(CANDIDATE_BLENDS):
-            distance = cycle_distance(pseudo.rows_db + blend_masks(suggestions, weights), take)
-            totals[i] += count * distance
-    counted = sum(counts)
+            totals[i] += count * cycle_distance(pseudo.rows_db + blend_masks(suggestions, weights), take)
+    total = sum(counts)
     return tuple(
-        CycleScore(weights, total / counted) for weights, total in zip(CANDIDATE_BLENDS, totals, strict=True)
+        CycleScore(weights, distance / total)
+        for weights, distance in zip(CANDIDATE_BLENDS, totals, strict=True)
     )
 
 
-def _select_blend(cycles: Sequence[CycleScore]) -> BlendWeights:
-    """Mean of the best few: the cycle's own noise is larger than what parts them."""
-    best = sorted(cycles, key=lambda cycle: cycle.distance_db)[:_AVERAGED_BLENDS]
-    return BlendWeights(*torch.tensor([c.weights for c in best], dtype=torch.float64).mean(0).tolist())
+def _select_blend(scores: Sequence[CycleScore]) -> BlendWeights:
+    """Average the best blends: the cycle's noise exceeds the differences between them."""
+    best = sorted(scores, key=lambda score: score.distance_db)[:_AVERAGED_BLENDS]
+    weights = torch.tensor([score.weights for score in best], dtype=torch.float64)
+    return BlendWeights(*weights.mean(0).tolist())
 
 
 def cycle_distance(rows_db: Tensor, take: PriorFeatures) -> float:
-    """Mean over audible frames of the root mean square difference, one level taken off, dB."""
+    """Return the mean over audible frames of the RMS difference in dB, the overall level removed."""
     difference = (rows_db - take.rows_db)[:, take.audible]
+    # One level for the whole take is removed: loudness is matched after rendering anyway.
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())

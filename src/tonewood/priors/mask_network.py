@@ -1,9 +1,9 @@
-"""The mask in one pass: a small network from a recording's features to its mask.
+"""A small network that maps a recording's features to its mask, trained on pseudo-pairs.
 
-Trained without pairs, on pseudo-pairs. *Forward*: a real source take and the neighbours' mask for
-it, a true input with an approximate target. *Backward*: a reference take made into pseudo-source
-by the neighbours, and the way back, an approximate input with a true target (back-translation,
-Sennrich et al. 2016). Their errors are of different kinds, so both are kept.
+*Forward* pairs are a source take and the neighbours' mask for it: a true input with an approximate
+target. *Backward* pairs are pseudo-source made of a reference take, and the mask that undoes it: an
+approximate input with a true target (back-translation, Sennrich et al. 2016). Their errors differ,
+so one network is trained on each.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,25 +16,19 @@ from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures
 from tonewood.settings import NetworkSettings
 from tonewood.stats.sampling import TakeWeights, sample_takes
 
-_GAIN_DB = 8.0
+_GAIN_DB = 8.0  # outputs and inputs are scaled to about unit variance
 _ROWS_DB = 10.0
 
 
 class PseudoPair(NamedTuple):
-    """An input and the mask that is wanted for it, beyond the static one.
-
-    Parameters
-    ----------
-    features : Take
-    gain_db : Tensor [row, frame]
-    """
+    """An input, and its target mask [row, frame] relative to the static one."""
 
     features: PriorFeatures
     gain_db: Tensor
 
 
 class MaskNetwork(nn.Module):
-    """Residual convolutions over frames: features [row + component, frame] → gain [row, frame]."""
+    """Residual convolutions over frames, from features [row + component] to gains [row]."""
 
     def __init__(
         self, rows: int, components: int, settings: NetworkSettings, generator: torch.Generator
@@ -46,7 +40,7 @@ class MaskNetwork(nn.Module):
         self.register_buffer("fine_scale", torch.ones(()))
         self.row_mean: Tensor
         self.fine_scale: Tensor
-        with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are not kept
+        with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are replaced
             self.first = nn.Conv1d(rows + components, width, 1)
             self.middle = nn.ModuleList(
                 nn.Conv1d(width, width, kernel, padding=kernel // 2) for _ in range(2)
@@ -55,7 +49,7 @@ class MaskNetwork(nn.Module):
         initialize_layers([self.first, *self.middle], self.last, generator)
 
     def forward(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Gain [batch, row, frame] in dB beyond the static one; a generator turns dropout on."""
+        """Return gains [batch, row, frame] in dB relative to the static mask; a generator enables dropout."""
         hidden = nn.functional.gelu(self.first(inputs))
         for layer in self.middle:
             hidden = hidden + nn.functional.gelu(layer(self._apply_dropout(hidden, generator)))
@@ -63,12 +57,12 @@ class MaskNetwork(nn.Module):
         return gain * _GAIN_DB
 
     def inputs(self, take: PriorFeatures) -> Tensor:
-        """Network input [row + component, frame] of a take."""
+        """Return the network's input [row + component, frame]."""
         rows = (take.rows_db - self.row_mean[:, None]) / _ROWS_DB
         return torch.cat([rows, take.fine / self.fine_scale])
 
     def predict_gain(self, take: PriorFeatures) -> Tensor:
-        """Gain [row, frame] in dB beyond the static one."""
+        """Return the gain [row, frame] in dB relative to the static mask."""
         with torch.no_grad():
             return self(self.inputs(take)[None])[0]  # type: ignore[no-any-return]
 
@@ -76,12 +70,12 @@ class MaskNetwork(nn.Module):
         if generator is None or self.dropout == 0:
             return hidden
         keep = 1 - self.dropout
-        drawn = torch.rand(hidden.shape, generator=generator, device=generator.device)
-        return hidden * (drawn < keep).to(hidden.device) / keep
+        uniform = torch.rand(hidden.shape, generator=generator, device=generator.device)
+        return hidden * (uniform < keep).to(hidden.device) / keep
 
 
 def initialize_layers(layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generator) -> None:
-    """Draw the weights of all layers but the last: training starts from the static mask."""
+    """Draw the weights of all layers but the last, which starts at zero: the static mask."""
     for layer in layers:
         assert isinstance(layer, nn.Conv1d)
         assert layer.bias is not None
@@ -92,6 +86,25 @@ def initialize_layers(layers: Iterable[nn.Module], last: nn.Conv1d, generator: t
     nn.init.zeros_(last.bias)
 
 
+class OneCycleOptimiser:
+    """AdamW with a one-cycle learning rate (Smith & Topin 2019) and gradients clipped to norm 1."""
+
+    def __init__(self, network: nn.Module, learning_rate: float, steps: int) -> None:
+        self._network = network
+        self._optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, learning_rate, total_steps=steps, pct_start=0.1
+        )
+
+    def step(self, loss: Tensor) -> None:
+        """Descend along the gradient of a loss."""
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
+        self._optimiser.step()
+        self._schedule.step()
+
+
 def train_mask_network(
     pairs: Sequence[PseudoPair],
     source: FolderStatistics,
@@ -99,40 +112,34 @@ def train_mask_network(
     generator: torch.Generator,
     take_weights: TakeWeights = None,
 ) -> MaskNetwork:
-    """Fit a network to pseudo-pairs.
+    """Train a network on pseudo-pairs.
 
-    The loss is each audible frame's root mean square error over rows, averaged: the error that
-    the distance to a paired take would have.
+    The loss is the mean over audible frames of the RMS error over rows, as in the cycle distance.
     """
     first = pairs[0].features
     network = MaskNetwork(first.rows_db.shape[0], first.fine.shape[0], settings, generator)
     network.row_mean.copy_(source.row_mean)
     network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
     network.to(first.rows_db.device)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
-    )
+    optimiser = OneCycleOptimiser(network, settings.learning_rate, settings.steps)
+    # Crops of equal length, so that a batch is one tensor; the shortest take limits it.
     crop = min([settings.crop_frames, *(pair.gain_db.shape[1] for pair in pairs)])
     inputs = [network.inputs(pair.features) for pair in pairs]
+    # Longer takes are drawn more often.
     lengths = [pair.gain_db.shape[1] for pair in pairs]
     for _ in range(settings.steps):
-        x, y, heard = [], [], []
+        inputs_batch, targets, audible = [], [], []
         for index in sample_takes(lengths, settings.batch, generator, take_weights):
             pair = pairs[index]
             last = pair.gain_db.shape[1] - crop
             start = int(torch.randint(last + 1, (1,), generator=generator))
-            cut = slice(start, start + crop)
-            x.append(inputs[index][:, cut])
-            y.append(pair.gain_db[:, cut])
-            heard.append(pair.features.audible[cut])
-        weight = torch.stack(heard).float()
-        error = (network(torch.stack(x), generator) - torch.stack(y)).square().mean(dim=1)
-        # A quarter of a dB² keeps the root's gradient finite where the error vanishes.
-        loss = ((error + 0.25).sqrt() * weight).sum() / weight.sum().clamp_min(1)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+            window = slice(start, start + crop)
+            inputs_batch.append(inputs[index][:, window])
+            targets.append(pair.gain_db[:, window])
+            audible.append(pair.features.audible[window])
+        weight = torch.stack(audible).float()
+        gain = network(torch.stack(inputs_batch), generator)
+        error = (gain - torch.stack(targets)).square().mean(dim=1)
+        # 0.25 dB² keeps the gradient of the root finite where the error vanishes.
+        optimiser.step(((error + 0.25).sqrt() * weight).sum() / weight.sum().clamp_min(1))
     return network.requires_grad_(False).eval()

@@ -1,9 +1,8 @@
-"""Both folders as typical frames, and how a frame of one finds its like in the other.
+"""Codebooks of both folders' frames, and nearest neighbours within and between them.
 
-Frames are compared by the fine structure of pitch, which says what is played, and by row levels
-with their coarse envelope quartered, because the envelope is what differs between the folders.
-Each folder's mean is taken off its own frames first, so that a fixed filter between the folders
-does not part what belongs together.
+Frames are compared by their pitch spectrum, which says what is played, and by their row levels with
+the coarse envelope at a quarter of its weight, since the envelope differs between the folders. Each
+folder's mean is subtracted from its own frames, so that a fixed filter does not affect the distance.
 """
 
 import math
@@ -23,23 +22,23 @@ from tonewood.settings import NeighbourSettings
 from tonewood.stats.sampling import TakeWeights, weighted_mean
 
 _AUDIBLE_DB = 50.0
-_QUERY_BATCH = 512  # frames whose distances to all codes stay in the cache
-_ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients below this one make the coarse envelope
+_QUERY_BATCH = 512  # frames whose distances to all codes fit into the CPU cache
+_ENVELOPE_COEFFICIENTS = 10  # number of cepstral coefficients of the coarse envelope
 
 
 class PriorFeatures(NamedTuple):
-    """One recording as the priors see it.
+    """Features of a recording, relative to a folder.
 
     Parameters
     ----------
     rows_db : Tensor [row, frame]
-        Levels relative to the recording's own, dB.
+        Relative to the recording's mean level, dB.
     fine : Tensor [component, frame]
-        Fine structure, projected; its folder's mean taken off.
+        Pitch spectrum, minus the folder's mean, projected.
     audible : Tensor [frame]
         Within 50 dB of the loudest frame.
     activity : Tensor [frame]
-        How far there is something to adapt to: 1 within 45 dB of the loudest, 0 below 60 dB.
+        1 within 45 dB of the loudest frame, falling to 0 at -60 dB.
     """
 
     rows_db: Tensor
@@ -50,14 +49,14 @@ class PriorFeatures(NamedTuple):
 
 @dataclass(frozen=True)
 class Codebook:
-    """Frames of a folder, by what they are found by and what they are.
+    """Frames of a folder (codes), with the keys that they are compared by.
 
     Parameters
     ----------
     key : Tensor [code, row + component]
     rows_db : Tensor [code, row]
     take_index : Tensor [code]
-        Index of the take, or of the session, that each comes from; -1 for means of several.
+        Number of the take or session of each code; -1 for means of several.
     """
 
     key: Tensor
@@ -65,28 +64,29 @@ class Codebook:
     take_index: Tensor
 
     def nearest_mean(self, query: Tensor, count: int, *, skip: int | None = None) -> Tensor:
-        """Mean rows [row, frame] of the `count` codes nearest to queries [frame, row + component].
+        """Return the mean rows [row, frame] of the codes nearest to queries [frame, row + component].
 
-        `skip` leaves the codes of one take or session out, for queries that come from it.
+        Codes of take or session `skip` are left out.
         """
+        # argmin |q - k|² = argmax q·k - |k|²/2: one matrix product per batch.
         half_norm = self.key.square().sum(dim=1) / 2
         if skip is not None:
             half_norm = half_norm + 1e9 * (self.take_index == skip)
         count = min(count, self.key.shape[0])
-        found = [
+        means = [
             embedding_bag(
-                (part @ self.key.T - half_norm).topk(count, dim=1, sorted=False).indices,
+                (batch @ self.key.T - half_norm).topk(count, dim=1, sorted=False).indices,
                 self.rows_db,
                 mode="mean",
             )
-            for part in torch.split(query, _QUERY_BATCH)
+            for batch in torch.split(query, _QUERY_BATCH)
         ]
-        return torch.cat(found).T
+        return torch.cat(means).T
 
 
 @dataclass(frozen=True)
 class FolderStatistics:
-    """What is known of one folder.
+    """Statistics of one folder.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class FolderStatistics:
         Mean of the audible frames, dB.
     fine_mean : Tensor [pitch]
     projection : Tensor [pitch, component]
-        Principal directions of the fine structure, shared by both folders.
+        Principal directions of the pitch spectrum, common to both folders.
     codebook : Codebook
     """
 
@@ -104,17 +104,17 @@ class FolderStatistics:
     codebook: Codebook
 
     def to(self, device: torch.device) -> "FolderStatistics":
-        """The folder on a device."""
-        book = Codebook(*(getattr(self.codebook, it.name).to(device) for it in fields(Codebook)))
-        row, fine, projection = (it.to(device) for it in (self.row_mean, self.fine_mean, self.projection))
+        """Return the statistics on a device."""
+        book = Codebook(*(getattr(self.codebook, field.name).to(device) for field in fields(Codebook)))
+        row, fine, projection = (x.to(device) for x in (self.row_mean, self.fine_mean, self.projection))
         return FolderStatistics(row, fine, projection, book)
 
     def group_by_session(self, session: Tensor) -> "FolderStatistics":
-        """The folder with its codes counted by the session [take] of their takes."""
+        """Replace the take numbers of the codes by those of their sessions [take]."""
         return replace(self, codebook=replace(self.codebook, take_index=session[self.codebook.take_index]))
 
     def prior_features(self, features: Features, levels: ReferenceLevels | None = None) -> PriorFeatures:
-        """See a recording, or with its levels a part of one, as one of this folder's."""
+        """Return the features of a recording, or of a segment if its recording's levels are given."""
         rows = features.rows_db
         mean = mean_level(rows) if levels is None else levels.mean_db
         level = frame_levels(rows)
@@ -125,12 +125,13 @@ class FolderStatistics:
         )
 
     def nearest_mean(self, query: Tensor, settings: NeighbourSettings, *, skip: int | None = None) -> Tensor:
-        """Mean rows [row, frame] of as many codes as settle it: more where codes are denser."""
+        """Return the mean rows [row, frame] of the nearest codes; their number grows with the codebook."""
+        # The same share of a larger codebook, so that the radius stays the same.
         density = max(1.0, self.codebook.key.shape[0] / settings.codes)
         return self.codebook.nearest_mean(query, round(settings.nearest * density), skip=skip)
 
     def query_vectors(self, take: PriorFeatures) -> Tensor:
-        """Points [frame, row + component] by which its frames are compared."""
+        """Return the vectors [frame, row + component] that a take's frames are compared by."""
         return key_vectors(take.rows_db.T, take.fine.T, self.row_mean)
 
 
@@ -141,32 +142,34 @@ def fit_folder_statistics(
     generator: torch.Generator,
     take_weights: TakeWeights = None,
 ) -> tuple[FolderStatistics, FolderStatistics]:
-    """Learn both folders from their takes: (reference, source); shares are the reference's."""
+    """Return the statistics of reference and source; weights are the reference takes'."""
     sides = [[_relative_features(take) for take in takes] for takes in (reference, source)]
     frames = [[take.select(audible_frames(take.rows_db, _AUDIBLE_DB)) for take in takes] for takes in sides]
     joined = [Features(*(torch.cat(parts, dim=1) for parts in zip(*side, strict=True))) for side in frames]
+    # Principal directions of both folders together, each around its own mean: what differs between
+    # the folders must not become a direction.
     centred = torch.cat(
         [side.fine_db[:, ::5] - side.fine_db.mean(dim=1, keepdim=True) for side in joined], dim=1
     ).double()
     _, directions = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
     projection = directions[:, -settings.components :].flip(1).float().contiguous()
     folders = []
-    for side, parts, share in zip(joined, frames, (take_weights, None), strict=True):
-        row_mean = weighted_mean([part.rows_db for part in parts], share)
-        fine_mean = weighted_mean([part.fine_db for part in parts], share)
-        origin = torch.cat([torch.full((part.rows_db.shape[1],), i) for i, part in enumerate(parts)]).to(
+    for side, takes, weights in zip(joined, frames, (take_weights, None), strict=True):
+        row_mean = weighted_mean([take.rows_db for take in takes], weights)
+        fine_mean = weighted_mean([take.fine_db for take in takes], weights)
+        take_index = torch.cat([torch.full((take.rows_db.shape[1],), i) for i, take in enumerate(takes)]).to(
             side.rows_db.device
         )
         total = side.rows_db.shape[1]
-        if share is None:
-            chosen = torch.randperm(total, generator=generator)[: settings.frames].to(origin)
+        if weights is None:
+            sample = torch.randperm(total, generator=generator)[: settings.frames]
         else:
-            weight = torch.tensor(share)[origin.cpu()]
-            count = min(settings.frames, total)
-            chosen = torch.multinomial(weight, count, generator=generator).to(origin)
-        fine = projection.T @ (side.fine_db[:, chosen] - fine_mean[:, None])
-        rows = side.rows_db[:, chosen].T.contiguous()
-        book = Codebook(key_vectors(rows, fine.T, row_mean), rows, origin[chosen])
+            probability = torch.tensor(weights)[take_index.cpu()]
+            sample = torch.multinomial(probability, min(settings.frames, total), generator=generator)
+        sample = sample.to(take_index)
+        fine = projection.T @ (side.fine_db[:, sample] - fine_mean[:, None])
+        rows = side.rows_db[:, sample].T.contiguous()
+        book = Codebook(key_vectors(rows, fine.T, row_mean), rows, take_index[sample])
         folders.append(FolderStatistics(row_mean, fine_mean, projection, book))
     return folders[0], folders[1]
 
@@ -182,19 +185,18 @@ def map_to_other(
     skip_target: int | None = None,
     smooth_ms: float | None = None,
 ) -> Tensor:
-    """Mask [row, frame] in dB that takes a recording of one folder to the other.
+    """Return the mask [row, frame] in dB that maps a take from its folder to the other.
 
-    The difference between the means of its neighbours there and here. Of what is the frame's own,
-    its departure from its neighbours here, a share is kept and the rest taken off, since that
-    share is what the folders do not have in common. A take that one of the codebooks has frames
-    of is to be skipped there, or it would find itself.
+    The mask is the difference between the means of the neighbours in both folders. The deviation of a
+    frame from its neighbours is reduced to a share (`keep_shape`, `keep_level`). A take that is part
+    of a codebook must be skipped in it, or it would find itself.
     """
     query = origin.query_vectors(take)
     far = target.nearest_mean(query, settings, skip=skip_target)
     near = origin.nearest_mean(query, settings, skip=skip_origin)
-    own = take.rows_db - near
-    loudness = own.mean(dim=0, keepdim=True)
-    shape = own - loudness
+    deviation = take.rows_db - near
+    loudness = deviation.mean(dim=0, keepdim=True)
+    shape = deviation - loudness
     gain = far - near - (1 - settings.keep_shape) * shape - (1 - settings.keep_level) * loudness
     span = settings.smooth_ms if smooth_ms is None else smooth_ms
     return moving_average(gain, round(span / hop_ms))
@@ -203,29 +205,29 @@ def map_to_other(
 def back_translate(
     take: PriorFeatures, reference: FolderStatistics, source: FolderStatistics, hop_ms: float
 ) -> PriorFeatures:
-    """A reference take as the source folder would have it: a pseudo-source with a known answer.
+    """Turn a reference take into pseudo-source, an input whose correct output is known.
 
-    One neighbour a frame, hardly smoothed, so that it is as rough as a real recording.
+    One neighbour per frame, smoothed little, so that it is as irregular as a real recording.
     """
-    found = source.codebook.nearest_mean(reference.query_vectors(take), 1)
-    gain = moving_average(found - take.rows_db, round(50.0 / hop_ms))
+    nearest = source.codebook.nearest_mean(reference.query_vectors(take), 1)
+    gain = moving_average(nearest - take.rows_db, round(50.0 / hop_ms))
     return take._replace(rows_db=take.rows_db + gain)
 
 
 def condense_codebook(
     folder: FolderStatistics, count: int, generator: torch.Generator, rounds: int = 4
 ) -> FolderStatistics:
-    """The folder with its codebook condensed to so many codes by a few rounds of k-means."""
+    """Reduce a folder's codebook to `count` codes by k-means."""
     book = folder.codebook
     if count >= book.key.shape[0]:
         return folder
-    chosen = torch.randperm(book.key.shape[0], generator=generator)[:count].to(book.take_index)
-    centre, rows = book.key[chosen], book.rows_db[chosen]
+    sample = torch.randperm(book.key.shape[0], generator=generator)[:count].to(book.take_index)
+    centre, rows = book.key[sample], book.rows_db[sample]
     for _ in range(rounds):
+        # Assign each frame to its nearest code, then move the codes to the means.
         owner = (book.key @ centre.T - centre.square().sum(dim=1) / 2).argmax(dim=1)
-        every = book.key.new_ones(len(owner))
-        members = book.key.new_zeros(count).index_add_(0, owner, every)[:, None]
-        filled = members > 0  # an emptied code stays where it was
+        members = book.key.new_zeros(count).index_add_(0, owner, book.key.new_ones(len(owner)))[:, None]
+        filled = members > 0  # a code that lost all its frames keeps its place
         means = [
             x.new_zeros(count, x.shape[1]).index_add_(0, owner, x) / members.clamp_min(1)
             for x in (book.key, book.rows_db)
@@ -237,9 +239,9 @@ def condense_codebook(
 
 
 def key_vectors(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
-    """Points [frame, row + component] of rows [frame, row] and fine structure [frame, component].
+    """Return vectors [frame, row + component] of rows [frame, row] and pitch spectra [frame, component].
 
-    Cepstral coefficients 1 to 9 of the rows count a quarter, all finer ones a half.
+    Cepstral coefficients 1 to 9 of the rows have weight 1/4, finer ones 1/2.
     """
     sharpened = (rows_db - row_mean) @ _lifter(rows_db.shape[1], rows_db.device)
     return torch.cat([sharpened, fine], dim=1)
@@ -247,7 +249,8 @@ def key_vectors(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _lifter(count: int, device: torch.device) -> Tensor:
-    """What weighs the cepstral coefficients of rows [row, row], where it is needed."""
+    """Return the matrix [row, row] that weights the cepstral coefficients of rows."""
+    # The overall level (coefficient 0) is compared in full; it says how loud a note is played.
     weights = torch.full((count,), 0.5)
     weights[0], weights[1:_ENVELOPE_COEFFICIENTS] = 1.0, 0.25
     basis = cosine_basis(count)
@@ -259,12 +262,12 @@ def _relative_features(features: Features) -> Features:
 
 
 def activity_from_level(level_db: Tensor) -> Tensor:
-    """How present frames [frame] are by their level below the loudest, dB."""
+    """Return the activity [frame] of frames by their level relative to the loudest, dB."""
     return ((level_db + 60.0) / 15.0).clamp(0, 1)
 
 
 def cosine_basis(count: int) -> Tensor:
-    """Orthonormal DCT-II [coefficient, row]."""
+    """Return the orthonormal DCT-II [coefficient, row]."""
     k, n = torch.arange(count)[:, None], torch.arange(count)[None, :]
     basis = torch.cos(math.pi * k * (2 * n + 1) / (2 * count)) * math.sqrt(2 / count)
     basis[0] /= math.sqrt(2)

@@ -1,46 +1,40 @@
-"""The predictor: the whole method's mask in one pass, from what has been heard so far.
+"""The predictor: a causal network that predicts a mask in one pass, and its training.
 
-A stack of convolutions over frames that look back only, so that one network serves a file and a
-performance. What it keeps between two calls is its `Memory`; a recording may be cut anywhere.
-It is distilled (`train_predictor`) from the masks that prior and search make, which needs no pairs.
-
-Teach a predictor the masks that prior and search make of recordings: distillation.
-
-No pairs are needed, and whatever the model believes, or does not, is in its masks already (Hinton,
-Vinyals & Dean 2015). The guide, frozen, is heard beside them: the masks of one pass need not repeat
-the search's mistakes.
+One network serves files and streams, since its convolutions look back only. It is distilled (Hinton,
+Vinyals & Dean 2015) from masks of prior and search, which needs no pairs. The frozen guide takes
+part in the loss, so that the predictor need not repeat the search's errors.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from tonewood.dsp.filterbank import audible_frames, frame_levels
 from tonewood.mask.render import added_loudness_db
-from tonewood.priors.mask_network import initialize_layers
+from tonewood.priors.mask_network import OneCycleOptimiser, initialize_layers
 from tonewood.settings import PredictorSettings
 from tonewood.utils.arrays import FloatArray
 
 _RANGE_DB = 75.0
 _SCALE_DB = 15.0  # brings levels to about unit spread
 _GAIN_DB = 8.0
-# As `neighbours.presence`, from the level of what is loud instead of the loudest frame's.
+# As `activity_from_level`, relative to the running level instead of the loudest frame.
 _INACTIVE_DB, _FADE_DB = 55.0, 15.0
 _CHUNK_FRAMES = 4_096
-LOUDNESS_AMOUNTS = (0.5, 1.0)  # for which the predictor knows what its masks do to the loudness
+LOUDNESS_AMOUNTS = (0.5, 1.0)  # at which `Predictor.loudness_db` is measured
 
 
 class StreamState(NamedTuple):
-    """What a predictor keeps of what it has heard.
+    """State of a predictor between two chunks.
 
     Parameters
     ----------
     sums : float64 Tensor [batch, 2]
-        Leaky sums over frames of power squared and of power.
+        Leaky sums of squared power and of power over the frames so far.
     past : tuple of Tensor [batch, channel, frame]
-        What each convolution looks back on.
+        Last inputs of each convolution.
     """
 
     sums: Tensor
@@ -48,31 +42,14 @@ class StreamState(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What the whole method would make of a recording.
-
-    Parameters
-    ----------
-    mask_db : Tensor [..., row, frame]
-        Where a search would end.
-    departure_db : Tensor [..., row, frame]
-        How far that lies from the prior, which it is pulled towards.
-    """
+    """Predicted result of a search [..., row, frame] in dB, and its difference from the prior."""
 
     mask_db: Tensor
     departure_db: Tensor
 
 
 class Predictor(nn.Module):
-    """Causal network from row levels to a mask, `search_settings.lookahead` frames later.
-
-    Parameters
-    ----------
-    rows : int
-    settings : PredictorSettings
-    hop_ms : float
-    generator : torch.Generator
-        Draws the initial weights.
-    """
+    """Causal network from levels to a mask, `settings.lookahead` frames later."""
 
     def __init__(
         self, rows: int, settings: PredictorSettings, hop_ms: float, generator: torch.Generator
@@ -84,11 +61,11 @@ class Predictor(nn.Module):
         self.register_buffer("loudness_db", torch.zeros(len(LOUDNESS_AMOUNTS)))
         self.row_mean: Tensor
         self.static_db: Tensor
-        self.loudness_db: Tensor  # what masks add to the loudness of the source folder's takes
-        # Natural logarithm of what is left of the past after one frame.
+        self.loudness_db: Tensor  # mean loudness that masks add to source takes
+        # Per frame; e^-decay_rate of the sums is left after one.
         self.decay_rate = hop_ms / (1000 * settings.level_seconds)
         width = settings.width
-        with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are not kept
+        with torch.random.fork_rng(devices=[]):  # nn.Conv1d draws weights that are replaced
             self.first = nn.Conv1d(rows, width, 1)
             self.middle = nn.ModuleList(
                 nn.Conv1d(width, width, settings.kernel, dilation=2**i) for i in range(settings.depth)
@@ -97,65 +74,66 @@ class Predictor(nn.Module):
         initialize_layers([self.first, *self.middle], self.last, generator)
 
     def initial_state(self, batch: int = 1) -> StreamState:
-        """Memory of nothing heard."""
+        """Return the state before the first frame."""
         reach = self.settings.kernel - 1
+        # A causal convolution with dilation 2^i looks back (kernel - 1) · 2^i frames.
         past = tuple(
             self.row_mean.new_zeros(batch, self.settings.width, reach * 2**i)
             for i in range(self.settings.depth)
         )
         return StreamState(self.row_mean.new_zeros(batch, 2, dtype=torch.float64), past)
 
-    def forward(self, rows_db: Tensor, memory: StreamState) -> tuple[Prediction, StreamState]:
-        """Hear rows [batch, row, frame] in dB; what is foreseen is of `lookahead` frames before.
+    def forward(self, rows_db: Tensor, state: StreamState) -> tuple[Prediction, StreamState]:
+        """Predict from levels [batch, row, frame] in dB; the result lags by `lookahead` frames.
 
-        The memory is to be handed over with the next frames.
+        The returned state belongs to the next frames.
         """
-        relative, sums = self.relative_levels(rows_db, memory.sums)
-        gain, past = self.network_gain(relative, memory.past)
-        # Where nothing sounds there is nothing to adapt to, and noise must not be pumped.
-        present = ((frame_levels(relative) + _INACTIVE_DB) / _FADE_DB).clamp(0, 1)
-        mask, departure = (present[:, None] * gain).chunk(2, dim=1)
+        relative, sums = self.relative_levels(rows_db, state.sums)
+        gain, past = self.network_gain(relative, state.past)
+        # Silence gives nothing to adapt to, and background noise must not be modulated.
+        activity = ((frame_levels(relative) + _INACTIVE_DB) / _FADE_DB).clamp(0, 1)
+        mask, departure = (activity[:, None] * gain).chunk(2, dim=1)
         return Prediction(self.static_db[:, None] + mask, departure), StreamState(sums, past)
 
     def predict(self, rows_db: Tensor) -> Prediction:
-        """What is foreseen [row, frame] of a whole recording [row, frame] in dB."""
-        made = list(self.predict_chunks(torch.split(rows_db, _CHUNK_FRAMES, dim=1)))
-        return Prediction(*(torch.cat(part, dim=1) for part in zip(*made, strict=True)))
+        """Predict for a whole recording [row, frame] in dB."""
+        chunks = list(self.predict_chunks(torch.split(rows_db, _CHUNK_FRAMES, dim=1)))
+        return Prediction(*(torch.cat(part, dim=1) for part in zip(*chunks, strict=True)))
 
     def predict_chunks(self, chunks: Iterable[Tensor]) -> Iterator[Prediction]:
-        """What is foreseen [row, frame] along a recording that comes in parts [row, frame], in dB.
+        """Predict along a recording in chunks [row, frame] in dB, each much shorter than an hour.
 
-        What is heard after its end is its last frame. Parts of an hour and more are too long.
+        The last frame is repeated at the end, to make up for the lookahead.
         """
-        memory, skip, last = self.initial_state(), self.settings.lookahead, None
-        for part in chunks:
-            last = part[:, -1:]
-            foreseen, memory = self._predict_chunk(part, memory)
-            yield Prediction(*(it[:, skip:] for it in foreseen))
-            skip = max(0, skip - part.shape[1])
+        state, skip, last = self.initial_state(), self.settings.lookahead, None
+        for chunk in chunks:
+            last = chunk[:, -1:]
+            prediction, state = self._predict_chunk(chunk, state)
+            yield Prediction(*(values[:, skip:] for values in prediction))
+            skip = max(0, skip - chunk.shape[1])  # the first `lookahead` results precede the recording
         if last is not None and self.settings.lookahead:
-            after, _ = self._predict_chunk(last.expand(-1, self.settings.lookahead), memory)
-            yield Prediction(*(it[:, skip:] for it in after))
+            prediction, _ = self._predict_chunk(last.expand(-1, self.settings.lookahead), state)
+            yield Prediction(*(values[:, skip:] for values in prediction))
 
     @torch.no_grad()
-    def _predict_chunk(self, rows_db: Tensor, memory: StreamState) -> tuple[Prediction, StreamState]:
-        foreseen, memory = self(rows_db[None], memory)
-        return Prediction(*(it[0] for it in foreseen)), memory
+    def _predict_chunk(self, rows_db: Tensor, state: StreamState) -> tuple[Prediction, StreamState]:
+        prediction, state = self(rows_db[None], state)
+        return Prediction(*(values[0] for values in prediction)), state
 
     def relative_levels(self, rows_db: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows [batch, row, frame] relative to the level so far, dB, and the sums after them.
+        """Return levels [batch, row, frame] relative to the running level, dB, and the updated sums.
 
-        The level is the mean power, weighted by power itself and leaking: pauses leave it alone,
-        and whatever follows silence sets it at once.
+        The running level is a leaky mean of the power, weighted by the power itself: pauses do not
+        lower it, and the first sound after silence sets it at once.
         """
         power = torch.pow(10.0, frame_levels(rows_db.double()) / 10)
         age = self.decay_rate * torch.arange(1, power.shape[1] + 1, device=power.device)
         # s(t) = Σ e^(u - t) x(u) = e^-t (s(0) + Σ e^u x(u)); chunks keep the exponents small.
         powers = torch.stack([power.square(), power], dim=1) * age.exp()
-        grown = (sums[:, :, None] + powers.cumsum(dim=2)) * (-age).exp()
-        level = 10 * torch.log10(grown[:, 0] / grown[:, 1])
+        leaky = (sums[:, :, None] + powers.cumsum(dim=2)) * (-age).exp()
+        level = 10 * torch.log10(leaky[:, 0] / leaky[:, 1])
         relative = (rows_db - level[:, None].to(rows_db)).clamp_min(-_RANGE_DB)
-        return relative, grown[:, :, -1]
+        return relative, leaky[:, :, -1]
 
     def network_gain(
         self,
@@ -163,32 +141,28 @@ class Predictor(nn.Module):
         past: tuple[Tensor, ...],
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Gain and departure [batch, 2 row, frame] in dB, and what to look back on next.
+        """Return gain and departure [batch, 2 row, frame] in dB, and the convolutions' next past.
 
-        The gain is beyond the static one.
-
-        A generator turns dropout on.
+        The gain is relative to the static mask. A generator enables dropout.
         """
-        seen = (relative_db - self.row_mean[:, None]) / _SCALE_DB
-        hidden = nn.functional.gelu(self.first(seen))
-        kept = []
+        scaled = (relative_db - self.row_mean[:, None]) / _SCALE_DB
+        hidden = nn.functional.gelu(self.first(scaled))
+        next_past = []
         for layer, before in zip(self.middle, past, strict=True):
-            known = torch.cat([before, self._apply_dropout(hidden, generator)], dim=2)
-            kept.append(known[:, :, known.shape[2] - before.shape[2] :])
-            hidden = hidden + nn.functional.gelu(layer(known))
+            inputs = torch.cat([before, self._apply_dropout(hidden, generator)], dim=2)
+            next_past.append(inputs[:, :, inputs.shape[2] - before.shape[2] :])
+            hidden = hidden + nn.functional.gelu(layer(inputs))
         gain: Tensor = self.last(self._apply_dropout(hidden, generator))
-        return gain * _GAIN_DB, tuple(kept)
+        return gain * _GAIN_DB, tuple(next_past)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, weights in half precision, to be stored."""
+        """Return all values by name, to be stored; weights in half precision."""
         weights = dict(self.named_parameters())
         return {k: v.half() if k in weights else v for k, v in self.state_dict().items()}
 
     @classmethod
-    def from_tensors(
-        cls, named: Mapping[str, Tensor], settings: PredictorSettings, hop_ms: float
-    ) -> "Predictor":
-        """Inverse of `tensors`; KeyError or RuntimeError where they do not fit."""
+    def from_tensors(cls, named: Mapping[str, Tensor], settings: PredictorSettings, hop_ms: float) -> Self:
+        """Undo `tensors`; KeyError or RuntimeError if they do not match the settings."""
         predictor = cls(named["row_mean"].shape[0], settings, hop_ms, torch.Generator())
         predictor.load_state_dict({k: v.float() for k, v in named.items()})
         return predictor.requires_grad_(False).eval()
@@ -206,17 +180,13 @@ class Predictor(nn.Module):
 
 
 EnergyFunction = Callable[[Tensor], Tensor]
-"""Rows [batch, row, frame] in dB → energy [batch] in dB², a sum over cells."""
+"""Maps levels [batch, row, frame] in dB to energies [batch] in dB², sums over cells."""
 
 
 class DistillationExample(NamedTuple):
-    """A recording and the mask that the whole method makes of it.
+    """Levels of a recording, the mask found by a search, and its difference from the prior.
 
-    Parameters
-    ----------
-    rows_db, mask_db : Tensor [row, frame]
-    departure_db : Tensor [row, frame]
-        How far the search went from the prior.
+    All are Tensors [row, frame] in dB.
     """
 
     rows_db: Tensor
@@ -225,7 +195,7 @@ class DistillationExample(NamedTuple):
 
     @property
     def audible(self) -> Tensor:
-        """Frames [frame] within 50 dB of the loudest."""
+        """Mark the frames [frame] within 50 dB of the loudest."""
         return audible_frames(self.rows_db, range_db=50.0)
 
 
@@ -238,73 +208,71 @@ def train_predictor(
     hop_ms: float,
     generator: torch.Generator,
 ) -> Predictor:
-    """Teach a predictor.
+    """Train a predictor.
 
-    The loss is each audible frame's root mean square error over rows, averaged, of the mask and of
-    its departure from the prior, as of the other networks (`predict.train_mask_network`), plus the
-    guide's energy of the corrected rows, by cell.
+    The loss is the mean over audible frames of the RMS errors of mask and departure over rows, as in
+    `train_mask_network`, plus the guide's energy of the corrected levels per cell.
 
     Parameters
     ----------
     static_db : Tensor [row]
-        Where training starts, and what silence gets.
+        Mask before training, and of silence.
     energy : callable, optional
-        The guide's.
+        Of the guide.
     row_hz : float64 array (row,)
         Centre frequencies.
     """
     rows = static_db.shape[0]
     predictor = Predictor(rows, settings, hop_ms, generator)
     predictor.static_db.copy_(static_db)
-    start = predictor.initial_state()
-    heard = [predictor.relative_levels(lesson.rows_db[None], start.sums)[0][0] for lesson in examples]
-    audible = [lesson.audible for lesson in examples]
-    sounding = [rows_db[:, on] for rows_db, on in zip(heard, audible, strict=True)]
-    predictor.row_mean.copy_(torch.cat(sounding, dim=1).mean(dim=1))
-    wanted = [torch.cat([lesson.mask_db - static_db[:, None], lesson.departure_db]) for lesson in examples]
-    optimiser = torch.optim.AdamW(predictor.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.steps, pct_start=0.1
-    )
-    crop = min([settings.crop_frames, *(mask.shape[1] for mask in wanted)])
-    past = predictor.initial_state(settings.batch).past
+    # Inputs relative to the running level do not depend on the weights: computed once.
+    sums = predictor.initial_state().sums
+    inputs = [predictor.relative_levels(example.rows_db[None], sums)[0][0] for example in examples]
+    audible = [example.audible for example in examples]
+    audible_rows = [rows_db[:, frames] for rows_db, frames in zip(inputs, audible, strict=True)]
+    predictor.row_mean.copy_(torch.cat(audible_rows, dim=1).mean(dim=1))
+    targets = [
+        torch.cat([example.mask_db - static_db[:, None], example.departure_db]) for example in examples
+    ]
+    optimiser = OneCycleOptimiser(predictor, settings.learning_rate, settings.steps)
+    crop = min([settings.crop_frames, *(target.shape[1] for target in targets)])
+    past, ahead = predictor.initial_state(settings.batch).past, settings.lookahead
     for _ in range(settings.steps):
-        x, y, on = [], [], []
-        for index in torch.randint(len(wanted), (settings.batch,), generator=generator).tolist():
-            last = wanted[index].shape[1] - crop
-            begin = int(torch.randint(last + 1, (1,), generator=generator))
-            cut = slice(begin, begin + crop)
-            x.append(heard[index][:, cut])
-            y.append(wanted[index][:, cut])
-            on.append(audible[index][cut])
+        # A batch of crops at random levels, since the level so far is uncertain in a stream.
+        x, y, weights = [], [], []
+        for index in torch.randint(len(targets), (settings.batch,), generator=generator).tolist():
+            last = targets[index].shape[1] - crop
+            start = int(torch.randint(last + 1, (1,), generator=generator))
+            window = slice(start, start + crop)
+            x.append(inputs[index][:, window])
+            y.append(targets[index][:, window])
+            weights.append(audible[index][window])
         level = torch.randn(settings.batch, 1, 1, generator=generator) * settings.level_db
-        crops, ahead = torch.stack(x), settings.lookahead
-        made = predictor.network_gain(crops + level, past, generator)[0][:, :, ahead:]
-        weight = torch.stack(on)[:, : crop - ahead].float()
-        error = (made - torch.stack(y)[:, :, : crop - ahead]).square()
-        # A quarter of a dB² keeps the root's gradient finite where the error vanishes.
-        missed = sum((half.mean(dim=1) + 0.25).sqrt() for half in error.chunk(2, dim=1))
-        loss = (missed * weight).sum() / weight.sum().clamp_min(1)
+        crops = torch.stack(x)
+        gain = predictor.network_gain(crops + level, past, generator)[0][:, :, ahead:]
+
+        # RMS errors of mask and departure; 0.25 dB² keeps the root's gradient finite at zero.
+        weight = torch.stack(weights)[:, : crop - ahead].float()
+        error = (gain - torch.stack(y)[:, :, : crop - ahead]).square()
+        rms = sum((half.mean(dim=1) + 0.25).sqrt() for half in error.chunk(2, dim=1))
+        loss = (rms * weight).sum() / weight.sum().clamp_min(1)
         if energy is not None and settings.guide:
-            made = crops[:, :, : crop - ahead] + static_db[:, None] + made[:, :rows]
-            loss = loss + settings.guide * energy(made).sum() / made.numel()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(predictor.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+            corrected = crops[:, :, : crop - ahead] + static_db[:, None] + gain[:, :rows]
+            loss = loss + settings.guide * energy(corrected).sum() / corrected.numel()
+        optimiser.step(loss)
     predictor.requires_grad_(False).eval()
-    added = [_added_loudness(predictor, lesson, row_hz) for lesson in examples]
+    added = [_added_loudness(predictor, example, row_hz) for example in examples]
     predictor.loudness_db.copy_(torch.stack(added).mean(dim=0))
     return predictor
 
 
 def prediction_error_db(predictor: Predictor, examples: Sequence[DistillationExample]) -> float:
-    """Root mean square of what a predictor misses in audible frames of recordings, dB."""
-    missed = [
-        (predictor.predict(lesson.rows_db).mask_db - lesson.mask_db)[:, lesson.audible] for lesson in examples
+    """Return the RMS error in dB over the audible frames of all examples."""
+    errors = [
+        (predictor.predict(example.rows_db).mask_db - example.mask_db)[:, example.audible]
+        for example in examples
     ]
-    return float(torch.cat(missed, dim=1).square().mean().sqrt())
+    return float(torch.cat(errors, dim=1).square().mean().sqrt())
 
 
 def _added_loudness(predictor: Predictor, example: DistillationExample, row_hz: FloatArray) -> Tensor:

@@ -1,15 +1,14 @@
-"""Where a mask starts and what it is pulled towards: four suggestions and their blend.
+"""Priors: masks from which a search starts, and towards which it is regularised.
 
-`static` is a match EQ that compares like with like (`audit_features`). `neighbours` adapts to every
-frame; so do two small networks (`predict`). How they are learnt, how far each is believed and
-which blend a model takes stands in `fitting`.
+`static` is a match EQ between matched frames of the folders. `neighbours` and two small networks
+adapt to every frame. `fitting` fits them and selects the blend.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -32,10 +31,10 @@ NETWORK_SMOOTHING_MS = 50.0
 
 
 class BlendWeights(NamedTuple):
-    """Share of each suggestion in a blend, summing to 1, and how much of its level survives.
+    """Share of each prior in a blend, summing to 1, and a factor for the level of the result.
 
-    `level` scales the mean over rows of each frame's mask: how loud the reference would have been
-    at that moment is what the folders tell least about.
+    `level` scales the mean over rows of each frame's mask. Folders without pairs tell little about
+    how loud the reference would be at a moment, so less of it may be better.
     """
 
     static: float
@@ -46,14 +45,14 @@ class BlendWeights(NamedTuple):
 
 
 class ShrinkageTable(NamedTuple):
-    """How far each suggestion that adapts is believed."""
+    """Shrinkage of each kind of adaptive prior."""
 
     neighbours: ShrinkageFactors = ShrinkageFactors()
     networks: ShrinkageFactors = ShrinkageFactors()
 
 
 AdaptiveMasks = Sequence[Tensor | None]
-"""Of neighbours and both networks; none where it weighs nothing."""
+"""Masks of the neighbours and both networks; None for a prior of weight 0."""
 
 _ALL_PRIORS = BlendWeights(1.0, 1.0, 1.0, 1.0)
 _WEIGHTS_OF_KIND = {
@@ -65,21 +64,16 @@ _WEIGHTS_OF_KIND = {
 
 @dataclass(frozen=True)
 class Priors:
-    """What the masks start from; all of it is stored in the model.
+    """All priors of a model.
 
     Parameters
     ----------
-    reference, source : Folder
     static_db : Tensor [row]
-        Of all takes, also those held out elsewhere.
+        Fitted to all takes, including those held out from the other priors.
     networks : tuple of MaskNetwork
         Forward, backward.
-    shrinkage : ShrinkageTable
-        How far what adapts is believed.
     weights : BlendWeights
-        The blend that the cycle chose.
-    settings : PriorsSettings
-    hop_ms : float
+        The blend selected by the cycle: prior `auto`.
     """
 
     reference: FolderStatistics
@@ -91,8 +85,9 @@ class Priors:
     settings: PriorsSettings
     hop_ms: float
 
-    def to(self, device: torch.device) -> "Priors":
-        """The priors on a device; themselves, where they are there already."""
+    def to(self, device: torch.device) -> Self:
+        """Return the priors on a device."""
+        # Copies, since modules move in place and the model must stay where it is.
         if self.static_db.device == device:
             return self
         forward, backward = (deepcopy(network).to(device) for network in self.networks)
@@ -105,23 +100,23 @@ class Priors:
         )
 
     def mask(self, features: Features, kind: PriorKind) -> Tensor:
-        """Mask [row, frame] in dB for a whole recording; `auto` is the blend that was chosen."""
+        """Return the mask [row, frame] in dB for a whole recording."""
         take, weights = self.source.prior_features(features), self.weights_of(kind)
         adapted = self.adaptive_masks(take, weights)
         return self.combine(take.activity, adapted, _audible_means(adapted, take.audible), weights)
 
     def weights_of(self, kind: PriorKind) -> BlendWeights:
-        """Blend of a kind of prior."""
+        """Return the blend of a kind of prior."""
         return self.weights if kind == "auto" else _WEIGHTS_OF_KIND[kind]
 
     def adaptive_masks(self, take: PriorFeatures, weights: BlendWeights) -> AdaptiveMasks:
-        """Masks of what adapts, unquestioned; what weighs nothing is not computed."""
-        ways: tuple[Callable[[PriorFeatures], Tensor], ...] = (
+        """Compute the adaptive masks, without shrinkage; those of weight 0 are left out."""
+        functions: tuple[Callable[[PriorFeatures], Tensor], ...] = (
             self._neighbours_mask,
             *(partial(self._network_mask, network) for network in self.networks),
         )
         shares = weights[1:4]
-        return [way(take) if share > 0 else None for way, share in zip(ways, shares, strict=True)]
+        return [f(take) if share > 0 else None for f, share in zip(functions, shares, strict=True)]
 
     def combine(
         self,
@@ -130,7 +125,7 @@ class Priors:
         means_db: AdaptiveMasks,
         weights: BlendWeights,
     ) -> Tensor:
-        """Mask [row, frame] in dB of a recording, or of a part of one.
+        """Shrink and blend masks; return the mask [row, frame] in dB of a recording or a segment.
 
         Parameters
         ----------
@@ -141,11 +136,11 @@ class Priors:
         """
         static = self.static_db[:, None]
         blend = blend_masks(self._shrink(len(activity), adapted, means_db, weights), weights)
-        # Where nothing sounds there is nothing to adapt to, and noise must not be pumped.
+        # Silence gives nothing to adapt to, and background noise must not be modulated.
         return static + activity * (blend - static)
 
     def suggestions(self, take: PriorFeatures, weights: BlendWeights = _ALL_PRIORS) -> list[Tensor | None]:
-        """Masks [row, frame] in the order of `BlendWeights`; those that weigh nothing are left out."""
+        """Return shrunk masks [row, frame] in the order of `BlendWeights`; None for those of weight 0."""
         adapted = self.adaptive_masks(take, weights)
         means = _audible_means(adapted, take.audible)
         return self._shrink(len(take.audible), adapted, means, weights)
@@ -153,14 +148,14 @@ class Priors:
     def _shrink(
         self, frames: int, adapted: AdaptiveMasks, means_db: AdaptiveMasks, weights: BlendWeights
     ) -> list[Tensor | None]:
-        """Masks [row, frame] in the order of `BlendWeights`, each as far as it is believed."""
+        """Apply the shrinkage to adaptive masks, and put the static mask first."""
         static = self.static_db[:, None].expand(-1, frames) if weights.static > 0 else None
-        beliefs = (self.shrinkage.neighbours, self.shrinkage.networks, self.shrinkage.networks)
+        factors = (self.shrinkage.neighbours, self.shrinkage.networks, self.shrinkage.networks)
         return [
             static,
             *(
-                None if mask is None or mean is None else it.apply(mask, self.static_db, mean)
-                for it, mask, mean in zip(beliefs, adapted, means_db, strict=True)
+                None if mask is None or mean is None else factor.apply(mask, self.static_db, mean)
+                for factor, mask, mean in zip(factors, adapted, means_db, strict=True)
             ),
         ]
 
@@ -173,7 +168,7 @@ class Priors:
         return self.static_db[:, None] + moving_average(network.predict_gain(take), span)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, in half precision where that is enough, to be stored."""
+        """Return all values by name, to be stored; in half precision where that suffices."""
         named = {
             "weights": torch.tensor(self.weights, dtype=torch.float64),
             "projection": self.reference.projection,
@@ -193,8 +188,8 @@ class Priors:
         return named
 
     @classmethod
-    def from_tensors(cls, named: Mapping[str, Tensor], settings: PriorsSettings, hop_ms: float) -> "Priors":
-        """Inverse of `tensors`; KeyError or RuntimeError where they do not fit."""
+    def from_tensors(cls, named: Mapping[str, Tensor], settings: PriorsSettings, hop_ms: float) -> Self:
+        """Undo `tensors`; KeyError or RuntimeError if they do not match the settings."""
         folders, networks = [], []
         for name in ("reference", "source"):
             row_mean, rows = named[f"{name}.row_mean"], named[f"{name}.rows_db"].float()
@@ -211,23 +206,23 @@ class Priors:
                 settings.network,
                 torch.Generator(),
             )
-            own = {
+            state = {
                 k.removeprefix(f"{name}."): v.float() for k, v in named.items() if k.startswith(f"{name}.")
             }
-            network.load_state_dict(own)
+            network.load_state_dict(state)
             networks.append(network.requires_grad_(False).eval())
         weights = BlendWeights(*named["weights"].tolist())
-        static = named["static_db"]
-        nets = (networks[0], networks[1])
-        beliefs = ShrinkageTable(*(ShrinkageFactors(*pair) for pair in named["beliefs"].tolist()))
-        return cls(folders[0], folders[1], static, nets, beliefs, weights, settings, hop_ms)
+        shrinkage = ShrinkageTable(*(ShrinkageFactors(*pair) for pair in named["beliefs"].tolist()))
+        both_networks = (networks[0], networks[1])
+        static_db = named["static_db"]
+        return cls(folders[0], folders[1], static_db, both_networks, shrinkage, weights, settings, hop_ms)
 
 
 def blend_masks(suggestions: Sequence[Tensor | None], weights: BlendWeights) -> Tensor:
-    """Blend masks [row, frame] that stand in the order of `BlendWeights`."""
-    parts = [s * share for s, share in zip(suggestions, weights[:4], strict=True) if s is not None]
-    mask = torch.stack(parts).sum(dim=0)
-    level = mask.mean(dim=0, keepdim=True)
+    """Blend masks [row, frame] in the order of `BlendWeights`."""
+    terms = [mask * share for mask, share in zip(suggestions, weights[:4], strict=True) if mask is not None]
+    mask = torch.stack(terms).sum(dim=0)
+    level = mask.mean(dim=0, keepdim=True)  # [1, frame]
     return mask - (1 - weights.level) * level
 
 

@@ -1,16 +1,16 @@
-"""How much of what sets two folders apart is more than their own takes differ by.
+"""Shrink corrections by how well the data support them, without pairs.
 
-Takes of one folder differ too: another room, another microphone, another piece. Where they are few,
-or very unlike, that difference passes for one between the folders, and a mask made of it is noise.
-Two remedies, both without pairs. The static mask compares like with like, moments of one pitch, and
-believes each of its shapes as far as it stands out from the spread of the takes (empirical Bayes,
-after James & Stein 1961). What adapts is asked for a placebo: the same method is taught one half of
-a folder as reference and the other half as source, where nothing is to be found; what it finds all
-the same is what it finds by chance.
+Recordings of one folder differ too: in room, microphone and piece. With few or very different
+recordings, that looks like a difference between the folders. Two estimates guard against it:
+
+* Static mask: empirical Bayes shrinkage (James & Stein 1961) of each cosine component, by the
+  difference of matched frames between the folders against its variance over sessions.
+* Adaptive masks: a placebo. The same method learns to map one half of a folder to its other half,
+  where the true correction is zero. The variance that it finds is chance level.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from scipy.sparse.csgraph import connected_components
@@ -20,22 +20,22 @@ from tonewood.mask.mask import moving_average
 from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures, cosine_basis
 from tonewood.stats.sampling import TakeWeights
 
-_NEIGHBOURS = 36  # codes that a moment is compared with
-_POOLED_SHAPES = 5  # adjoining shapes that share one estimate
-_SAME_SESSION_RATIO = 1.5  # takes of one session differ by less than so many times what halves of a take do
+_NEIGHBOURS = 36  # codes that a frame is compared with
+_POOLED_SHAPES = 5  # adjacent cosine components that share one estimate
+_SAME_SESSION_RATIO = 1.5  # most that takes of one session differ, relative to the halves of a take
 
 
 class SpectralDifference(NamedTuple):
-    """What the takes of one folder lack, or have too much, against their like in the other.
+    """Difference of a folder's takes from matched frames of the other folder.
 
     Parameters
     ----------
     rows_db : Tensor [take, row]
-        Reference less source, whichever of them the takes are.
+        Reference minus source.
     half_difference_db : Tensor [take, row]
-        The same of the first half of each take less that of its second.
+        The same for the first half of each take, minus that for its second half.
     frames : Tensor [take]
-        Audible frames, by which each take weighs.
+        Number of audible frames: the weight of each take.
     """
 
     rows_db: Tensor
@@ -44,90 +44,90 @@ class SpectralDifference(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
-        """Mean over the takes [row]."""
+        """Weighted mean over the takes [row]."""
         return self.frames @ self.rows_db / self.frames.sum()
 
-    def with_weights(self, take_weights: TakeWeights) -> "SpectralDifference":
-        """The same with every take weighing as far as its moments count."""
+    def with_weights(self, take_weights: TakeWeights) -> Self:
+        """Multiply the takes' weights by others."""
         if take_weights is None:
             return self
         return self._replace(frames=self.frames * torch.tensor(take_weights))
 
-    def merge_sessions(self) -> "SpectralDifference":
-        """The same with the takes of each session made one."""
-        of = cluster_sessions(self)
-        share = torch.nn.functional.one_hot(of).to(self.frames).T * self.frames
-        frames = share.sum(dim=1)
-        share = share / frames[:, None]
-        return SpectralDifference(share @ self.rows_db, share @ self.half_difference_db, frames)
+    def merge_sessions(self) -> Self:
+        """Average the takes of each session."""
+        weights = torch.nn.functional.one_hot(cluster_sessions(self)).to(self.frames).T * self.frames
+        frames = weights.sum(dim=1)
+        weights = weights / frames[:, None]
+        return type(self)(weights @ self.rows_db, weights @ self.half_difference_db, frames)
 
 
 class ShrinkageFactors(NamedTuple):
-    """Share that is believed of a mask's departure from the static one.
+    """Factors in [0, 1] that scale the adaptive part of a mask.
 
     Parameters
     ----------
     per_recording : float
-        Of its mean over a recording: that recordings need unlike corrections.
+        Scales the deviation of a recording's mean mask from the static mask.
     per_frame : float
-        Of its change from moment to moment.
+        Scales the deviation of each frame from the recording's mean mask.
     """
 
     per_recording: float = 1.0
     per_frame: float = 1.0
 
     def apply(self, mask_db: Tensor, static_db: Tensor, mean_db: Tensor) -> Tensor:
-        """Mask [row, frame] as far as it is believed, dB.
+        """Return the shrunk mask [row, frame] in dB.
 
         Parameters
         ----------
         static_db : Tensor [row]
-            The static mask, which is believed.
+            Static mask, which is shrunk already.
         mean_db : Tensor [row]
-            Mean of the mask over the whole recording's audible frames.
+            Mean of the mask over the recording's audible frames.
         """
-        start = static_db + self.per_recording * (mean_db - static_db)
-        return start[:, None] + self.per_frame * (mask_db - mean_db[:, None])
+        recording_db = static_db + self.per_recording * (mean_db - static_db)
+        return recording_db[:, None] + self.per_frame * (mask_db - mean_db[:, None])
 
     @classmethod
-    def from_variance(cls, real: "Variance", placebo: "Variance", penalty: float = 1.0) -> "ShrinkageFactors":
-        """All of it where a placebo finds little, none where it finds as much."""
-        shares = []
-        for wanted, found, certain, chance in zip(real, placebo, _TRUSTED, _CHANCE, strict=True):
-            ratio = penalty * found / max(wanted, 1e-9)
-            shares.append(min(max((chance - ratio) / (chance - certain), 0.0), 1.0))
-        return cls(*shares)
+    def from_variance(cls, real: "Variance", placebo: "Variance", penalty: float = 1.0) -> Self:
+        """Return 1 where the placebo's variance is small, 0 where it reaches the real one; else between."""
+        factors = []
+        for real_db2, placebo_db2, trusted, chance in zip(real, placebo, _TRUSTED, _CHANCE, strict=True):
+            # Linear between the two ratios; the floor keeps the division defined for zero masks.
+            ratio = penalty * placebo_db2 / max(real_db2, 1e-9)
+            factors.append(min(max((chance - ratio) / (chance - trusted), 0.0), 1.0))
+        return cls(*factors)
 
 
 class Variance(NamedTuple):
-    """Mean square of what masks do, dB², divided as `ShrinkageFactors` divides it.
+    """Variance of masks in dB², split as `ShrinkageFactors` are.
 
     Parameters
     ----------
     per_recording : float
-        Variance over takes of the masks' means.
+        Of the recordings' mean masks, overall level removed.
     per_frame : float
-        Variance from moment to moment, all rows' common level included.
+        Of the frames around their recording's mean mask.
     """
 
     per_recording: float
     per_frame: float
 
     @classmethod
-    def from_masks(cls, masks: Sequence[Tensor], takes: Sequence[PriorFeatures]) -> "Variance":
-        """Power of the masks [row, frame] of some takes, two at least."""
+    def from_masks(cls, masks: Sequence[Tensor], takes: Sequence[PriorFeatures]) -> Self:
+        """Compute the variance of the masks [row, frame] of at least two takes."""
         pairs = list(zip(masks, takes, strict=True))
         means = torch.stack([mean_over_audible(mask, take.audible) for mask, take in pairs])
-        moments = [
+        per_frame = [
             (mask - mean[:, None])[:, take.audible].square().mean()
             for (mask, take), mean in zip(pairs, means, strict=True)
         ]
         shapes = means - means.mean(dim=1, keepdim=True)
-        return cls(float(shapes.var(dim=0).mean()), float(torch.stack(moments).mean()))
+        return cls(float(shapes.var(dim=0).mean()), float(torch.stack(per_frame).mean()))
 
 
-# Power of a placebo as a share of the mask's: all is believed below, nothing above. More is asked
-# of what differs from take to take, since a folder has few takes and many moments.
+# Ratios of placebo to real variance at which the factor leaves 1 and reaches 0. Those per recording
+# are stricter, since a folder has few recordings but many frames.
 _TRUSTED, _CHANCE = Variance(0.35, 0.5), Variance(0.6, 0.9)
 
 
@@ -138,80 +138,78 @@ def spectral_difference(
     *,
     sign: float,
 ) -> SpectralDifference:
-    """What takes differ by from their like in the other folder, take by take.
+    """Compare the takes of a folder with their nearest neighbours in the other folder.
 
-    Parameters
-    ----------
-    folder, other : Folder
-        The one that the takes belong to, and the one that their like is looked up in.
-    sign : float
-        1 for reference takes, -1 for source takes.
+    `sign` is 1 for reference takes, -1 for source takes.
     """
-    means, unsteady = [], []
+    means, half_differences = [], []
     for take in takes:
-        like = other.codebook.nearest_mean(folder.query_vectors(take), _NEIGHBOURS)
-        lacking = sign * (take.rows_db - like)[:, take.audible]
-        first, second = lacking.tensor_split(2, dim=1)
-        means.append(lacking.mean(dim=1))
-        unsteady.append(first.mean(dim=1) - second.mean(dim=1))
+        matched = other.codebook.nearest_mean(folder.query_vectors(take), _NEIGHBOURS)
+        difference = sign * (take.rows_db - matched)[:, take.audible]
+        # Halves of a take share its room and microphone: their difference is the noise level.
+        first, second = difference.tensor_split(2, dim=1)
+        means.append(difference.mean(dim=1))
+        half_differences.append(first.mean(dim=1) - second.mean(dim=1))
     frames = torch.tensor([float(take.audible.sum()) for take in takes])
-    return SpectralDifference(torch.stack(means), torch.stack(unsteady), frames)
+    return SpectralDifference(torch.stack(means), torch.stack(half_differences), frames)
 
 
 def cluster_sessions(differences: SpectralDifference) -> Tensor:
-    """Session of each take [take], counted from 0: takes alike in colour are of one.
+    """Return the session number of each take [take], from 0.
 
-    Recordings are cut into takes, and takes of one performance share its room and its microphone.
-    Takes are linked that differ by little more than the halves of one take do; what is linked, also
-    through others, is one session. In a folder of like takes all are.
+    Recordings are cut into takes, and takes of one session share its room and microphone. Takes that
+    differ little more than the halves of one take are linked (single linkage).
     """
-    rows, unsteady = (
+    rows, half_rows = (
         x - x.mean(dim=1, keepdim=True) for x in (differences.rows_db, differences.half_difference_db)
     )
-    # A take of a single audible frame has no halves.
-    limit = _SAME_SESSION_RATIO * float(unsteady.square().mean(dim=1).nanmedian())
-    apart = (rows[:, None] - rows[None]).square().mean(dim=2)
-    _, label = connected_components((apart <= limit).numpy(), directed=False)
+    # nanmedian, because a take of one audible frame has an empty half.
+    limit = _SAME_SESSION_RATIO * float(half_rows.square().mean(dim=1).nanmedian())
+    distance = (rows[:, None] - rows[None]).square().mean(dim=2)
+    _, label = connected_components((distance <= limit).numpy(), directed=False)
     return torch.from_numpy(label).long()
 
 
 def fit_static_mask(
     reference: SpectralDifference, source: SpectralDifference, penalty: float = 1.0
 ) -> Tensor:
-    """Static mask [row] in dB: the mean of what both folders' takes say, as far as it is believed.
+    """Return the static mask [row] in dB: the shrunk mean of both folders' differences.
 
-    In the cosine transform over rows, every shape c is scaled by 1 - v / c², where v is the
-    variance that the spread of the sessions leaves to it, times the doubt; both powers are pooled
-    over adjoining shapes. The overall level is kept as it is.
+    Each cosine component c is scaled by 1 - penalty · v / c², where v is the variance of its mean over
+    sessions. Both v and c² are averaged over adjacent components. The overall level is not shrunk.
     """
+    # Cosine components separate broad differences, which are well estimated, from fine ones.
     basis = cosine_basis(reference.rows_db.shape[1])
     noise = torch.zeros(len(basis))
     sides = [
         side._replace(rows_db=side.rows_db @ basis.T)
         for side in (reference.merge_sessions(), source.merge_sessions())
     ]
-    spreads = [_session_variance(side) for side in sides]
-    for side, takes, own, other in zip(sides, (reference, source), spreads, spreads[::-1], strict=True):
-        # A take alone may stray as far as the other folder's do; many alike hardly stray.
-        spread = other if len(takes.frames) == 1 else own
-        if spread is not None:
-            noise = noise + (side.frames / side.frames.sum()).square().sum() * spread
+    variances = [_session_variance(side) for side in sides]
+    for side, takes, own_variance, other_variance in zip(
+        sides, (reference, source), variances, variances[::-1], strict=True
+    ):
+        # A single take may vary as the other folder does; one session of many takes hardly varies.
+        variance = other_variance if len(takes.frames) == 1 else own_variance
+        if variance is not None:
+            noise = noise + (side.frames / side.frames.sum()).square().sum() * variance
     shape = (sides[0].mean + sides[1].mean) / 2
-    doubted, power = moving_average(torch.stack([noise, shape.square()])[:, 1:], _POOLED_SHAPES)
-    share = 1 - penalty * doubted / power.clamp_min(1e-9)
-    believed: Tensor = torch.cat([shape[:1], share.clamp_min(0) * shape[1:]]) @ basis
-    return believed
+    noise_power, power = moving_average(torch.stack([noise, shape.square()])[:, 1:], _POOLED_SHAPES)
+    factor = 1 - penalty * noise_power / power.clamp_min(1e-9)
+    static: Tensor = torch.cat([shape[:1], factor.clamp_min(0) * shape[1:]]) @ basis
+    return static
 
 
 def mean_over_audible(mask_db: Tensor, audible: Tensor) -> Tensor:
-    """Mean [row] over the audible frames of [row, frame]."""
+    """Return the mean [row] over the audible frames of [row, frame]."""
     return mask_db[:, audible].mean(dim=1)
 
 
 def _session_variance(side: SpectralDifference) -> Tensor | None:
-    """Variance over sessions [shape]; none of a single one."""
+    """Return the variance over sessions [component]; None for a single session."""
     weight = side.frames / side.frames.sum()
-    freedom = 1 - float(weight.square().sum())
-    if freedom < 1e-3:
+    # Bessel's correction for weighted observations.
+    unbiased = 1 - float(weight.square().sum())
+    if unbiased < 1e-3:
         return None
-    return weight @ (side.rows_db - side.mean).square() / freedom
+    return weight @ (side.rows_db - side.mean).square() / unbiased

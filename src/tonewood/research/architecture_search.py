@@ -1,7 +1,4 @@
-"""How small the scorer can be (paper III): a ladder of sizes, each tried on the same splits.
-
-Two folders → the smallest scorer that is good enough (paper III: few parameters).
-"""
+"""Search for the smallest sufficient scorer (paper, section III): sizes trained on the same splits."""
 
 import math
 import statistics
@@ -31,21 +28,21 @@ from tonewood.utils.device import check_device
 
 
 class ScorerSize(NamedTuple):
-    """`scorer.width` and `scorer.depth`."""
+    """Settings `scorer.width` and `scorer.depth`."""
 
     width: int
     depth: int
 
 
-# About twice the parameters from rung to rung, 325 to 93,249.
+# 325 to 93,249 parameters, about doubling from size to size.
 SIZES = (
-    ScorerSize(12, 1), ScorerSize(6, 2), ScorerSize(9, 2), ScorerSize(8, 3), ScorerSize(12, 3), ScorerSize(16, 3), ScorerSize(20, 4),
-    ScorerSize(32, 4),
+    ScorerSize(12, 1), ScorerSize(6, 2), ScorerSize(9, 2), ScorerSize(8, 3),
+    ScorerSize(12, 3), ScorerSize(16, 3), ScorerSize(20, 4), ScorerSize(32, 4),
 )  # fmt: skip
 
 
 class SizeTrial(NamedTuple):
-    """One split of the takes, and the seed that draws all else; every size gets the same."""
+    """A split of the takes and a seed, the same for every size."""
 
     seed: int
     train: LabelledTakes
@@ -53,29 +50,27 @@ class SizeTrial(NamedTuple):
 
 
 class TrialMean(NamedTuple):
-    """Mean over trials and its standard error."""
+    """Mean over trials, and its standard error."""
 
     mean: float
     error: float
 
     @classmethod
     def from_values(cls, values: Sequence[float]) -> "TrialMean":
-        """From one value a trial, two at least."""
+        """Average one value per trial, at least two."""
         return cls(statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)))
 
 
 @dataclass(frozen=True)
 class SizeResult:
-    """One size and how it does on takes that it never saw.
+    """Results of one size on held-out takes.
 
     Parameters
     ----------
-    accuracies : tuple of float
-        Balanced held-out accuracy of each trial.
-    losses : tuple of float
-        Held-out squared error of each trial, both sides weighing the same.
+    accuracies, losses : tuple of float
+        Balanced accuracy, and squared error with both sides weighted equally, of each trial.
     windows : int
-        Held-out windows of all trials.
+        Number of held-out windows in all trials.
     """
 
     size: ScorerSize
@@ -92,12 +87,12 @@ class SizeResult:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the accuracy, by the trials or by the windows, whichever is larger.
+        """Standard error of the accuracy, over trials or over windows, whichever is larger.
 
-        Trials without a single error do not differ, and yet so many windows leave room for some:
-        the binomial error after two more of each kind (Agresti & Coull 1998).
+        Trials without any error do not differ, although the windows leave an uncertainty: that of the
+        binomial proportion after adding two of each outcome (Agresti & Coull 1998).
         """
-        total = self.windows + 4
+        total = self.windows + 4  # two successes and two failures more
         share = (self.accuracy.mean * self.windows + 2) / total
         return max(self.accuracy.error, math.sqrt(share * (1 - share) / total))
 
@@ -108,7 +103,7 @@ class SizeResult:
 
 
 class SizeProgress(NamedTuple):
-    """A check during one training; sizes and trials count from 1."""
+    """A validation check during one training; sizes and trials are numbered from 1."""
 
     size: ScorerSize
     number: int
@@ -127,14 +122,14 @@ def evaluate_sizes(
     sizes: Sequence[ScorerSize] = SIZES,
     device: str = "cpu",
 ) -> Iterator[SizeProgress | SizeResult]:
-    """Train every size on every trial; yields a `Look` at every check and a `Rung` a size.
+    """Train every size on every trial; yields `SizeProgress`, and a `SizeResult` per size.
 
     Parameters
     ----------
-    trials : sequence of Trial
-        Two at least: one has no standard error.
+    trials : sequence of SizeTrial
+        At least two, for a standard error.
     scorer : ScorerSettings
-        All of the scorer but width and depth.
+        Width and depth are replaced.
     """
     assert len(trials) >= 2
     for number, size in enumerate(sizes, start=1):
@@ -165,33 +160,34 @@ def evaluate_sizes(
 
 
 def smallest_sufficient(results: Sequence[SizeResult]) -> SizeResult:
-    """The fewest parameters within one standard error of the best accuracy.
+    """Return the smallest size whose accuracy is within one standard error of the best.
 
-    Breiman, Friedman, Olshen & Stone, *Classification and Regression Trees* (1984), 3.4.3. The
-    error is the best rung's `doubt`; of several best the smallest counts.
+    The one-standard-error rule of Breiman, Friedman, Olshen & Stone, *Classification and Regression
+    Trees* (1984), 3.4.3, with the error of the best size; of equally good ones, of the smallest.
     """
-    rising = sorted(results, key=lambda rung: rung.parameters)
-    best = max(rising, key=lambda rung: rung.accuracy.mean)  # max keeps the first of equals
-    enough = best.accuracy.mean - best.standard_error
-    return next(rung for rung in rising if rung.accuracy.mean >= enough)
+    rising = sorted(results, key=lambda result: result.parameters)
+    best = max(rising, key=lambda result: result.accuracy.mean)  # max returns the first of equals
+    sufficient = best.accuracy.mean - best.standard_error
+    return next(result for result in rising if result.accuracy.mean >= sufficient)
 
 
 def find_knee(results: Sequence[SizeResult]) -> SizeResult:
-    """Where more parameters stop paying: farthest above the chord of the curve.
+    """Return the size beyond which more parameters add little: the one farthest above the chord.
 
-    After Satopää et al., *Finding a "Kneedle" in a Haystack* (2011): both axes scaled to 0..1,
-    parameters by their logarithm. The curve is the best accuracy that so many parameters or fewer
-    gave, so that it never falls. A curve that never rises has its knee at its foot.
+    After Satopää et al., *Finding a "Kneedle" in a Haystack* (2011), over the logarithm of the
+    parameters. The curve is the running maximum of the accuracy, so it never falls; the knee of a
+    flat curve is its first size.
     """
-    rising = sorted(results, key=lambda rung: rung.parameters)
-    across = _scale_to_unit([math.log(rung.parameters) for rung in rising])
-    up = _scale_to_unit(list(accumulate((rung.accuracy.mean for rung in rising), max)))
-    above = [y - x for x, y in zip(across, up, strict=True)]
-    return rising[above.index(max(above))]
+    rising = sorted(results, key=lambda result: result.parameters)
+    x = _scale_to_unit([math.log(result.parameters) for result in rising])
+    # Both axes in [0, 1]: the chord is the diagonal, and y - x the height above it.
+    y = _scale_to_unit(list(accumulate((result.accuracy.mean for result in rising), max)))
+    above_chord = [b - a for a, b in zip(x, y, strict=True)]
+    return rising[above_chord.index(max(above_chord))]
 
 
 def _scale_to_unit(values: Sequence[float]) -> list[float]:
-    """Rising values brought to 0..1; all 0 where they are equal."""
+    """Scale rising values to [0, 1]; equal values become 0."""
     low, high = values[0], values[-1]
     return [(value - low) / ((high - low) or 1.0) for value in values]
 
@@ -201,23 +197,23 @@ TRIALS_PER_SIZE = 3
 
 @dataclass(frozen=True)
 class SizeSearchResult:
-    """Every size tried, fewest parameters first, and what follows from them."""
+    """Results of all sizes, fewest parameters first."""
 
     results: tuple[SizeResult, ...]
 
     @property
     def chosen(self) -> SizeResult:
-        """The smallest within one standard error of the best accuracy."""
+        """Smallest size within one standard error of the best accuracy."""
         return smallest_sufficient(self.results)
 
     @property
     def knee(self) -> SizeResult:
-        """Where more parameters stop paying."""
+        """Size beyond which more parameters add little."""
         return find_knee(self.results)
 
     @property
     def options(self) -> str:
-        """The chosen size as `train` takes it."""
+        """Options of `train` for the chosen size."""
         size = self.chosen.size
         return f"--set scorer.width={size.width} --set scorer.depth={size.depth}"
 
@@ -231,54 +227,55 @@ def search_sizes(
     trials: int = TRIALS_PER_SIZE,
     device: str = "cpu",
 ) -> Iterator[AuditProgress | SideLoadProgress | SizeProgress | SizeResult | SizeSearchResult]:
-    """Try every size on the same splits; yields its progress and, last, the `SizeSearchResult`.
+    """Train every size on the same splits; yields progress and, last, the `SizeSearchResult`.
 
-    The first trial's seed and split are those that `train` uses with these settings, the next
-    trials' the numbers after it.
+    The first trial has the seed and split that `train` uses with these settings; the seed increases
+    by 1 from trial to trial.
 
     Parameters
     ----------
     reference, source : Path
-        Folders; what they hold need not correspond.
+        Folders, without pairs.
     settings : ModelSettings
-        All but the scorer's width and depth, which the ladder sets.
+        The scorer's width and depth are replaced.
 
     Raises
     ------
     FolderError, AudioError
-        A folder or a recording in it cannot teach; it is named.
+        A folder, or a recording in it, cannot be used for training.
     DeviceError
-        There is no such device.
+        The device does not exist.
     """
     check_device(device)
-    fix = yield from plan_side_normalization(reference, source, settings)
-    takes = yield from load_sides(reference, source, settings, normalization=fix)
+    normalization = yield from plan_side_normalization(reference, source, settings)
+    takes = yield from load_sides(reference, source, settings, normalization=normalization)
     training = settings.training
     seeds = range(training.seed, training.seed + trials)
-    tried = [SizeTrial(seed, *hold_out_takes(takes, training.held_out, seed)) for seed in seeds]
-    rungs = []
+    size_trials = [SizeTrial(seed, *hold_out_takes(takes, training.held_out, seed)) for seed in seeds]
+    results = []
     for event in evaluate_sizes(
-        tried, settings.scorer, settings.spectrum, training, sizes=sizes, device=device
+        size_trials, settings.scorer, settings.spectrum, training, sizes=sizes, device=device
     ):
         yield event
         if isinstance(event, SizeResult):
-            rungs.append(event)
-    yield SizeSearchResult(tuple(sorted(rungs, key=lambda rung: rung.parameters)))
+            results.append(event)
+    yield SizeSearchResult(tuple(sorted(results, key=lambda result: result.parameters)))
 
 
-def plot_scorer_sizes(path: Path, ladder: SizeSearchResult, *, overwrite: bool = False) -> None:
-    """Draw held-out accuracy and loss against parameters, knee and choice marked, as a PNG."""
+def plot_scorer_sizes(path: Path, search: SizeSearchResult, *, overwrite: bool = False) -> None:
+    """Plot held-out accuracy and loss over the number of parameters, as a PNG."""
+    # Imported here, since matplotlib takes a second and is rarely needed.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 7), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
-    parameters = [rung.parameters for rung in ladder.results]
+    parameters = [result.parameters for result in search.results]
     marks = (
-        (ladder.knee, {"marker": "D", "s": 110, "facecolor": "none", "edgecolor": "tab:orange"}),
-        (ladder.chosen, {"marker": "o", "s": 220, "facecolor": "none", "edgecolor": "tab:red"}),
+        (search.knee, {"marker": "D", "s": 110, "facecolor": "none", "edgecolor": "tab:orange"}),
+        (search.chosen, {"marker": "o", "s": 220, "facecolor": "none", "edgecolor": "tab:red"}),
     )
     for axes, name in zip(panels, ("accuracy", "loss"), strict=True):
-        estimates = [getattr(rung, name) for rung in ladder.results]
+        estimates = [getattr(result, name) for result in search.results]
         axes.errorbar(
             parameters,
             [estimate.mean for estimate in estimates],
@@ -286,13 +283,13 @@ def plot_scorer_sizes(path: Path, ladder: SizeSearchResult, *, overwrite: bool =
             marker=".",
             capsize=3,
         )
-        for (rung, style), label in zip(marks, ("knee", "chosen"), strict=True):
-            axes.scatter([rung.parameters], [getattr(rung, name).mean], label=label, **style)
+        for (result, style), label in zip(marks, ("knee", "chosen"), strict=True):
+            axes.scatter([result.parameters], [getattr(result, name).mean], label=label, **style)
         axes.set(xscale="log", ylabel=f"held-out {name}")
         axes.grid(alpha=0.3)
     panels[0].legend()
     panels[1].set_xlabel("parameters")
-    size = ladder.chosen.size
+    size = search.chosen.size
     figure.suptitle(
         f"width {size.width}, depth {size.depth}: the smallest scorer within one standard error of the best"
     )

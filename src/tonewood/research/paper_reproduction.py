@@ -20,6 +20,7 @@ from tonewood.enhancement.mask_search import MaskSearch, mask_grid
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, scorer_input, to_analysis_rate
 from tonewood.enhancement.plotting import plot_gains, plot_levels
+from tonewood.enhancement.prior_mask import PriorMask
 from tonewood.errors import FolderError, printable
 from tonewood.evaluation.metrics import gap_closed, mel_distance
 from tonewood.evaluation.pairs import (
@@ -354,11 +355,9 @@ def optimize_blocks(wave: Tensor, model: Model, shape: NoteShape, seed: int) -> 
     notes = scatter_sticky_notes(layout, len(frame_s) * hop, spectrum.rate / 2, generator)
     start = StickyNoteGains(notes, row_hz, frame_s, layout.smooth_hz, layout.smooth_ms / 1000)
     # The paper optimizes a recording as a whole: one segment, without a prior.
-    search = MaskSearch.for_recording(analysis, model, settings, analysis.levels.mean_db)
+    flat = PriorMask(TensorTimeSeries(torch.zeros(len(grid.hz), frames)), analysis.levels.mean_db)
     (segment,) = split_segments(frames, frames)
-    flat = TensorTimeSeries(torch.zeros(len(grid.hz), frames))
-    item = search.read_segment(segment, analysis, grid, flat)
-    *_, last = search.steps(item, start, generator)
+    *_, last = MaskSearch(model, settings, analysis, grid, flat).steps(segment, start, generator)
     optimized = replace(notes, gain_db=start.values.detach())
     sharp = StickyNoteGains(optimized, row_hz, frame_s, 0.0, 0.0).mask().detach()
     return OptimizedBlocks(

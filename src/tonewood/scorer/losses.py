@@ -1,6 +1,6 @@
-"""Neural losses for others' training: a frozen scorer over waveforms, in the manner of auraloss.
+"""Frozen scorers as losses over waveforms, for the training of other networks (as in auraloss).
 
-Resampling that gradients pass through: windowed sinc, one filter for each phase.
+Waveforms at other rates are resampled by windowed-sinc polyphase filters, which are differentiable.
 """
 
 import copy
@@ -16,22 +16,22 @@ from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.scorer.network import Scorer
 
-_CUTOFF_RATIO = 0.957  # of the lower Nyquist frequency: where soxr's HQ, by which files are read, falls
+_CUTOFF_RATIO = 0.957  # of the lower Nyquist frequency; as soxr's HQ, with which files are read
 _ZERO_CROSSINGS = 96
-_KAISER_BETA = 12.3  # of Kaiser's window: 120 dB
-_MAX_PHASES = 1_000  # other ratios are the nearest of so few: wrong by a millionth at most
+_KAISER_BETA = 12.3  # 120 dB stopband attenuation
+_MAX_PHASES = 1_000  # limits the rate's error to 1e-6
 
 
 class PolyphaseFilter(NamedTuple):
-    """Filters that turn one rate into another.
+    """Filters for a conversion between two sample rates.
 
     Parameters
     ----------
     kernel : Tensor [phase, 1, tap], float64
     stride : int
-        Input samples for each output sample of every phase.
+        Input samples per output sample of each phase.
     reach : int
-        Input samples before the first that a filter looks at.
+        Input samples that a filter needs before its first.
     """
 
     kernel: Tensor
@@ -40,33 +40,28 @@ class PolyphaseFilter(NamedTuple):
 
 
 def design_polyphase(from_rate: int, to_rate: int) -> PolyphaseFilter:
-    """Filters from one rate (Hz) to another; time zero stays in place."""
+    """Design zero-phase filters from one rate to another, Hz."""
     ratio = Fraction(to_rate, from_rate).limit_denominator(_MAX_PHASES)
     count, stride = ratio.numerator, ratio.denominator
     cut = min(1.0, count / stride) * _CUTOFF_RATIO  # in units of the input's Nyquist frequency
     reach = math.ceil(_ZERO_CROSSINGS / cut)
+    # Phase p of output sample n lies between input samples: one filter per fraction.
     tap = torch.arange(-reach, reach + stride, dtype=torch.float64)
-    place = tap - torch.arange(count, dtype=torch.float64)[:, None] * stride / count
-    away = (place / reach).square().clamp(max=1)
-    window = torch.special.i0(_KAISER_BETA * (1 - away).sqrt()) * (away < 1)
-    kernel = torch.sinc(place * cut) * window
-    # Each phase passes a constant as it is.
+    position = tap - torch.arange(count, dtype=torch.float64)[:, None] * stride / count
+    squared = (position / reach).square().clamp(max=1)
+    window = torch.special.i0(_KAISER_BETA * (1 - squared).sqrt()) * (squared < 1)
+    kernel = torch.sinc(position * cut) * window
+    # Normalised per phase: otherwise a constant would be modulated.
     return PolyphaseFilter((kernel / kernel.sum(dim=1, keepdim=True))[:, None], stride, reach)
 
 
 def resample_polyphase(wave: Tensor, kernel: Tensor, stride: int, reach: int) -> Tensor:
-    """Resample waveforms [batch, sample] by the `design_polyphase` of two rates, differentiably.
-
-    Returns
-    -------
-    Tensor [batch, sample]
-        As many samples as last as long, rounded up.
-    """
+    """Resample waveforms [batch, sample], differentiably; the length is rounded up."""
     count = kernel.shape[0]
     length = -(-wave.shape[-1] * count // stride)
     padded = torch.nn.functional.pad(wave, (reach, reach + stride))
-    made = torch.nn.functional.conv1d(padded[:, None], kernel, stride=stride)
-    return made.transpose(1, 2).reshape(wave.shape[0], -1)[:, :length]
+    phases = torch.nn.functional.conv1d(padded[:, None], kernel, stride=stride)
+    return phases.transpose(1, 2).reshape(wave.shape[0], -1)[:, :length]
 
 
 Reduction = Literal["mean", "sum", "none"]
@@ -74,18 +69,18 @@ _MIN_LOSS_RATE = 4_000
 
 
 class _ScorerFrontEnd(nn.Module):
-    """A frozen scorer's ears: waveforms at any rate to the rows that the scorer hears."""
+    """A frozen scorer and its analysis of waveforms at one rate."""
 
     kernel: Tensor | None
     weights: Tensor | None
 
-    def __init__(self, scorer: Scorer, rate: int, reduction: str) -> None:
+    def __init__(self, scorer: Scorer, rate: int, reduction: str = "mean") -> None:
         super().__init__()
         if rate < _MIN_LOSS_RATE:
             raise CallError(f"the rate is {rate} Hz; give one from {_MIN_LOSS_RATE} Hz")
         if reduction not in get_args(Reduction):
             raise CallError(f"reduction is {reduction!r}; choose 'mean', 'sum' or 'none'")
-        # Its own copy: whoever moves or converts a loss must not convert the model along.
+        # A copy, so that moving or converting the loss leaves the model alone.
         self.scorer = copy.deepcopy(scorer).requires_grad_(False).eval()
         self.rate, self.reduction = rate, cast("Reduction", reduction)
         spectrum, bands = scorer.spectrum, scorer.settings.bands
@@ -96,11 +91,12 @@ class _ScorerFrontEnd(nn.Module):
             kernel = kernel.float()
         if bands.scale == "mel":
             weights = filterbank_matrix(bands, spectrum).clone()
+        # Buffers follow the module to a device; not persistent, as they follow from the settings.
         self.register_buffer("kernel", kernel, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
     def rows(self, waveform: Tensor) -> Tensor:
-        """Row levels [batch, row, frame] in dB of waveforms [batch, channels, samples]."""
+        """Return levels [batch, row, frame] in dB of waveforms [batch, channels, samples]."""
         if waveform.ndim != 3:
             raise CallError(f"waveform has shape {tuple(waveform.shape)}; give [batch, channels, samples]")
         spectrum = self.scorer.spectrum
@@ -115,7 +111,7 @@ class _ScorerFrontEnd(nn.Module):
         return filterbank_levels(log_magnitude(stft(wave, spectrum), spectrum), self.weights)
 
     def _to_loss_precision(self, waveform: Tensor) -> Tensor:
-        """The waveform in the loss's own precision: half of it would not hold 140 dB."""
+        """Convert a waveform to the precision of the loss: half precision cannot hold 140 dB."""
         return waveform.to(self.scorer.row_mean.dtype)
 
     def _reduce(self, loss: Tensor) -> Tensor:
@@ -125,21 +121,21 @@ class _ScorerFrontEnd(nn.Module):
 
 
 class ScorerLoss(_ScorerFrontEnd):
-    """A frozen scorer as a loss over waveforms: 0 sounds like the reference, 1 like the source.
+    """Score of waveforms as a loss: 0 is reference-like, 1 source-like.
 
     Parameters
     ----------
     scorer : Scorer
-        Copied; converting or moving the loss leaves the scorer alone.
+        Copied; converting or moving the loss does not affect it.
     rate : int
-        Of the waveforms, Hz; other rates than the scorer's are resampled, differentiably.
+        Of the waveforms, Hz.
     reduction : {"mean", "sum", "none"}
 
     Examples
     --------
     >>> from tonewood.settings import ScorerSettings, SpectrumSettings
     >>> generator = torch.Generator().manual_seed(0)
-    >>> loss = NeuralLoss(Scorer(ScorerSettings(), SpectrumSettings(), generator), rate=22_050)
+    >>> loss = ScorerLoss(Scorer(ScorerSettings(), SpectrumSettings(), generator), rate=22_050)
     >>> wave = torch.randn(2, 1, 22_050, generator=generator, requires_grad=True)
     >>> value = loss(wave)
     >>> value.backward()
@@ -147,51 +143,42 @@ class ScorerLoss(_ScorerFrontEnd):
     (torch.Size([]), True)
     """
 
-    def __init__(self, scorer: Scorer, rate: int, reduction: str = "mean") -> None:
-        super().__init__(scorer, rate, reduction)
-
     def forward(self, waveform: Tensor) -> Tensor:
-        """Score of waveforms [batch, channels, samples].
-
-        Channels are mixed to mono first, as `tonewood score` does. Autocast is left outside.
-        """
+        """Score waveforms [batch, channels, samples], mixed to mono; autocast is disabled."""
         with torch.autocast(waveform.device.type, enabled=False):
             return self._reduce(self.scorer.score(self.rows(self._to_loss_precision(waveform))))
 
 
 class ScorerFeatureLoss(_ScorerFrontEnd):
-    """How far a sound is from a target in the scorer's own features (feature matching).
+    """Distance of waveforms from targets in the scorer's features (feature matching).
 
-    The mean absolute difference of every layer's feature maps, relative to the target's mean
-    absolute value, averaged over layers (as discriminators' features are matched in MelGAN, Kumar
-    et al. 2019). It is 0 where both sound the same to the scorer, whatever their level.
+    The mean absolute difference of each layer's feature maps, relative to the target's mean absolute
+    value, averaged over layers (MelGAN, Kumar et al. 2019). It does not depend on the levels.
 
     Parameters
     ----------
     scorer, rate, reduction
-        As of `ScorerLoss`.
+        As in `ScorerLoss`.
     """
 
-    def __init__(self, scorer: Scorer, rate: int, reduction: str = "mean") -> None:
-        super().__init__(scorer, rate, reduction)
-
     def forward(self, waveform: Tensor, target: Tensor) -> Tensor:
-        """Distance of waveforms from targets, both [batch, channels, samples].
+        """Return the distance of waveforms from targets, both [batch, channels, samples].
 
-        No gradient goes to the target.
+        The target gets no gradient.
         """
         if waveform.shape[::2] != target.shape[::2]:
             raise CallError(
                 f"waveform and target have shapes {tuple(waveform.shape)} and "
-                f"{tuple(target.shape)}; give as many, equally long"
+                f"{tuple(target.shape)}; give the same batch size and length"
             )
         with torch.autocast(waveform.device.type, enabled=False):
-            made = self._layers(waveform)
+            output = self._layers(waveform)
             with torch.no_grad():
-                wanted = self._layers(target)
+                reference = self._layers(target)
+            # Relative to the target, so that layers with large activations do not dominate.
             ratios = [
-                (ours - theirs).abs().mean(dim=(1, 2, 3)) / (theirs.abs().mean(dim=(1, 2, 3)) + 1e-6)
-                for ours, theirs in zip(made, wanted, strict=True)
+                (a - b).abs().mean(dim=(1, 2, 3)) / (b.abs().mean(dim=(1, 2, 3)) + 1e-6)
+                for a, b in zip(output, reference, strict=True)
             ]
             return self._reduce(torch.stack(ratios).mean(dim=0))
 

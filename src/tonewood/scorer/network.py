@@ -1,8 +1,8 @@
-"""The scorer L_c (paper III): spectrogram → score, 0 = reference-like, 1 = source-like.
+"""The scorer L_c (paper, section III): from spectrogram to score; 0 is reference-like, 1 source-like.
 
-A stack of convolutions, global average pooling, dropout and one linear layer, so that the mean of
-a class activation map plus the bias *is* the logit. Whatever the level of the recording, the
-score is the same: levels are taken relative to the clip's own, frame by loudness-weighted frame.
+Convolutions, global average pooling, dropout and a linear layer: the mean of a class activation map
+plus the bias is exactly the logit. Levels are relative to the clip's own, weighted by loudness, so
+the score does not depend on the recording's level.
 """
 
 from itertools import pairwise
@@ -22,11 +22,10 @@ class Scorer(nn.Module):
     Parameters
     ----------
     settings : ScorerSettings
-        Rows, depth, width, dropout.
     spectrum : SpectrumSettings
-        Analysis that its input comes from.
+        Analysis of the input.
     generator : torch.Generator
-        Draws the initial weights.
+        For the initial weights.
     """
 
     def __init__(
@@ -38,76 +37,77 @@ class Scorer(nn.Module):
         self.register_buffer("row_mean", torch.zeros(len(hz)))
         self.loud_row: Tensor
         self.row_mean: Tensor
-        # Rows below 100 Hz hardly count for loudness (BS.1770's high-pass); rumble must not set it.
+        # High-pass as in BS.1770, about 100 Hz: rumble must not determine the level.
         self.register_buffer("loud_row", 10 * torch.log10(hz.square() / (hz.square() + 60.0**2)))
         channels = [1] + [settings.width * (1 if i == 0 else 2) for i in range(settings.depth)]
-        with torch.random.fork_rng(devices=[]):  # nn.Conv2d draws weights that are not kept
+        with torch.random.fork_rng(devices=[]):  # nn.Conv2d draws weights that are replaced
             self.convolutions = nn.ModuleList(
                 nn.Conv2d(a, b, 5 if i == 0 else 3, stride=2 if i < 2 else (2, 1), padding="valid")
                 for i, (a, b) in enumerate(pairwise(channels))
             )
             self.linear = nn.Linear(channels[-1], 1)
+        # He initialisation, drawn from the generator instead of the global state.
         for layer in (*self.convolutions, self.linear):
             assert isinstance(layer, nn.Conv2d | nn.Linear)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
-            self.linear.weight.mul_(0.1)
+            self.linear.weight.mul_(0.1)  # first scores near 0.5, where the sigmoid is not flat
 
     def forward(self, magnitude_db: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Score [batch] in (0, 1) of log magnitudes [batch, bin, frame] in dBFS."""
+        """Return scores [batch] in (0, 1) of log magnitudes [batch, bin, frame] in dBFS."""
         return torch.sigmoid(self.logit(self.rows(magnitude_db), generator))
 
     def rows(self, magnitude_db: Tensor) -> Tensor:
-        """Rows [batch, row, frame] in dB that the scorer hears of log magnitudes in dBFS."""
+        """Return the scorer's input rows [batch, row, frame] in dB from log magnitudes in dBFS."""
         return apply_filterbank(magnitude_db, self.settings.bands, self.spectrum)
 
     def score(self, rows_db: Tensor) -> Tensor:
-        """Score [batch] of rows [batch, row, frame] in dB."""
+        """Return scores [batch] of rows [batch, row, frame] in dB."""
         return torch.sigmoid(self.logit(rows_db))
 
     def logit(self, rows_db: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Logit [batch] of rows [batch, row, frame] in dB; a generator turns dropout on."""
+        """Return logits [batch] of rows [batch, row, frame] in dB; a generator enables dropout."""
         return self.logit_from_normalized(self.normalize(rows_db), generator)
 
     def logit_from_normalized(self, normalized: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Logit [batch] of rows that `normalized` made; all zeros are the mean row throughout."""
+        """Return logits [batch] of the output of `normalize`; zeros are the mean row throughout."""
         pooled = self.features(normalized).mean(dim=(2, 3))
         if generator is not None and self.settings.dropout > 0:
             keep = 1 - self.settings.dropout
-            drawn = torch.rand(pooled.shape, generator=generator, device=generator.device)
-            pooled = pooled * (drawn < keep).to(pooled) / keep
+            uniform = torch.rand(pooled.shape, generator=generator, device=generator.device)
+            pooled = pooled * (uniform < keep).to(pooled) / keep
         return self.linear(pooled).squeeze(1)  # type: ignore[no-any-return]
 
     def activations(self, rows_db: Tensor) -> Tensor:
-        """Last feature maps [batch, channel, row', frame'] of rows [batch, row, frame] in dB."""
+        """Return the last feature maps [batch, channel, row', frame'] of rows [batch, row, frame] in dB."""
         return self.features(self.normalize(rows_db))
 
     def features(self, normalized: Tensor) -> Tensor:
-        """Last feature maps [batch, channel, row', frame'] of rows that `normalized` made."""
+        """Return the last feature maps [batch, channel, row', frame'] of the output of `normalize`."""
         return self.layers(normalized)[-1]
 
     def layers(self, normalized: Tensor) -> list[Tensor]:
-        """Every layer's feature maps [batch, channel, row', frame'], the first layer's first."""
-        x, made = normalized.unsqueeze(1), []
+        """Return the feature maps [batch, channel, row', frame'] of every layer."""
+        x, maps = normalized.unsqueeze(1), []
         for layer in self.convolutions:
             assert isinstance(layer, nn.Conv2d)
             reach = layer.kernel_size[0] // 2
-            # Edges repeat instead of falling to zero: silence beyond a border would be an event.
+            # Edges repeat: with zero padding, every border would look like an onset.
             x = _pad_replicate(x, reach)
             x = nn.functional.silu(layer(x))
-            made.append(x)
-        return made
+            maps.append(x)
+        return maps
 
     def normalize(self, rows_db: Tensor, level_db: Tensor | None = None) -> Tensor:
-        """Rows relative to the clip's own level and to the mean row, in units of about one."""
+        """Return rows relative to the clip's level and the mean row, scaled to about unit variance."""
         level = self.level(rows_db) if level_db is None else level_db
         relative = (rows_db - level).clamp_min(-self.settings.range_db)
         return (relative - self.row_mean[:, None]) / _SCALE_DB
 
     def level(self, rows_db: Tensor) -> Tensor:
-        """Mean power of each clip [batch, 1, 1] in dB, low rumble discounted."""
+        """Return the mean level of each clip [batch, 1, 1] in dB, without rumble."""
         return mean_level(rows_db + self.loud_row[:, None])[..., None, None]
 
     @property
@@ -117,16 +117,16 @@ class Scorer(nn.Module):
 
     @property
     def crop_frames(self) -> int:
-        """Frames in one training crop."""
+        """Number of frames in a training crop."""
         return self.spectrum.to_frames(self.settings.crop_seconds)
 
 
 def _pad_replicate(x: Tensor, reach: int) -> Tensor:
-    """Maps [..., row, frame] with their edges repeated `radius` times on every side."""
+    """Repeat the edges of maps [..., row, frame] on every side."""
     if not torch.compiler.is_compiling():
         return nn.functional.pad(x, (reach,) * 4, mode="replicate")
-    # torch 2.13's inductor takes the strides of that one's gradient for other than they are.
+    # torch 2.13's inductor computes wrong strides for the gradient of replicate padding.
     for axis in (-2, -1):
-        place = torch.arange(-reach, x.shape[axis] + reach, device=x.device)
-        x = x.index_select(axis, place.clamp(0, x.shape[axis] - 1))
+        index = torch.arange(-reach, x.shape[axis] + reach, device=x.device)
+        x = x.index_select(axis, index.clamp(0, x.shape[axis] - 1))
     return x

@@ -1,8 +1,8 @@
-"""Training by what listeners said: pairs of which one was preferred, and mean opinion scores.
+"""Training on listeners' answers: preferences between pairs, and opinion scores.
 
-Pairs teach by the Bradley–Terry likelihood, P(a preferred to b) = σ(logit b − logit a), for a low
-score is what is wanted; opinions by the squared error to a continuous target, as the paper's first
-experiment does. Folder labels may teach beside them.
+Pairs use the Bradley–Terry likelihood, P(a preferred to b) = σ(logit b − logit a), since a low score
+is better. Opinions use the squared error to a continuous target, as the paper's first experiment
+does. Folder labels may be added.
 """
 
 import time
@@ -28,25 +28,26 @@ from tonewood.scorer.training import (
 from tonewood.scorer.training_loop import TrainingRun, TrainingState
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 
-_LOGIT_PENALTY = 0.01  # pairs say nothing of where zero lies: the mean logit is held near it
+_LOGIT_PENALTY = 0.01  # pairs do not fix the mean logit; this keeps it near 0
 
 
 @dataclass(frozen=True)
 class ListenerData:
-    """Recordings that ears compared or rated.
+    """Recordings that listeners compared or rated.
 
     Parameters
     ----------
     rows : sequence of Tensor [row, frame]
     groups : sequence of str
-        Recordings of one group are one moment under several conditions, or of one piece.
+        Recordings of one group are versions of one moment, or of one piece.
     better, worse : Tensor [pair] of int
-        Recordings by their place in `rows`.
+        Indices of recordings.
     rated : Tensor [rating] of int
+        Indices of recordings.
     target : Tensor [rating]
-        Wanted score of those, in [0, 1]: 0 for the best opinion.
+        Target scores in [0, 1]: 0 for the best opinion.
     in_better_half : Tensor [recording] of bool
-        Whether it is among the better half, by all that was said.
+        By all answers together.
     """
 
     rows: Sequence[RowLevels]
@@ -58,28 +59,29 @@ class ListenerData:
     in_better_half: Tensor
 
     def select_groups(self, groups: set[str]) -> "ListenerData":
-        """What was said of recordings of some groups, and of nothing besides."""
-        kept = [k for k, group in enumerate(self.groups) if group in groups]
-        place = torch.full((len(self.rows),), -1)
-        place[kept] = torch.arange(len(kept))
-        pair = (place[self.better] >= 0) & (place[self.worse] >= 0)
-        rated = place[self.rated] >= 0
+        """Return the data of some groups only."""
+        selected = [k for k, group in enumerate(self.groups) if group in groups]
+        new_index = torch.full((len(self.rows),), -1)
+        new_index[selected] = torch.arange(len(selected))
+        # -1 marks recordings of other groups; pairs that involve them are dropped.
+        pair = (new_index[self.better] >= 0) & (new_index[self.worse] >= 0)
+        rated = new_index[self.rated] >= 0
         return ListenerData(
-            [self.rows[k] for k in kept],
-            [self.groups[k] for k in kept],
-            place[self.better[pair]],
-            place[self.worse[pair]],
-            place[self.rated[rated]],
+            [self.rows[k] for k in selected],
+            [self.groups[k] for k in selected],
+            new_index[self.better[pair]],
+            new_index[self.worse[pair]],
+            new_index[self.rated[rated]],
             self.target[rated],
-            self.in_better_half[kept],
+            self.in_better_half[selected],
         )
 
     def split_by_preference(self) -> LabelledTakes:
-        """The better and the worse half, as if they were two folders."""
-        both: tuple[list[RowLevels], list[RowLevels]] = ([], [])
-        for rows, liked in zip(self.rows, self.in_better_half.tolist(), strict=True):
-            both[0 if liked else 1].append(rows)
-        return LabelledTakes(*both)
+        """Return the better half as reference, the worse as source."""
+        halves: tuple[list[RowLevels], list[RowLevels]] = ([], [])
+        for rows, is_better in zip(self.rows, self.in_better_half.tolist(), strict=True):
+            halves[0 if is_better else 1].append(rows)
+        return LabelledTakes(*halves)
 
 
 def train_preference_scorer(
@@ -94,69 +96,68 @@ def train_preference_scorer(
     device: str = "cpu",
     state: TrainingState | None = None,
 ) -> Iterator[ValidationCheck | TrainedScorer]:
-    """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
+    """Train a scorer; yields a `ValidationCheck` at intervals and the `TrainedScorer` at the end.
 
-    It takes all of its steps, and its last weights are kept: the few answers that are held out are
-    too few to choose by, and what nothing was chosen by says how good the scorer is.
+    There is no early stopping: held-out answers are too few to select weights by, and unused ones
+    give an unbiased result.
 
     Parameters
     ----------
-    train, held_out : Heard
-        Disjoint by group.
+    train, held_out : ListenerData
+        Without groups in common.
     labels : tuple of LabelledTakes, optional
-        Folders to learn from and held out, whose labels teach too; the `Fit` is then of them, else
-        of the better and the worse half of what was heard.
-    seed, state
-        As of `train_scorer`.
+        Folders for training and held out. The `TrainedScorer` is evaluated on them, or else on the
+        better and worse half of the held-out recordings.
+    seed, device, state
+        As in `train_scorer`.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     scorer = Scorer(settings, spectrum, generator)
     scorer.row_mean.copy_(_recordings_row_mean(scorer, train, labels[0] if labels else None))
     scorer.to(device)
-    course = TrainingRun(scorer, training, generator)
+    run = TrainingRun(scorer, training, generator)
     if state is not None:
-        course.resume(state)
-    while not course.finished:
-        taught = labels[0] if labels else None
-        loss = _training_loss(scorer, train, taught, training, generator, device, course.local_batch)
-        course.update(loss)
-        if course.validation_due:
-            heard = [mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows]
-            logits = torch.stack(heard)
-            checked, alike = preference_loss(logits, held_out), agreement(logits, held_out)
-            yield ValidationCheck(course.step, training.steps, loss.item(), alike, checked, course)
+        run.resume(state)
+    while not run.finished:
+        folders = labels[0] if labels else None
+        loss = _training_loss(scorer, train, folders, training, generator, device, run.local_batch)
+        run.update(loss)
+        if run.validation_due:
+            logits = torch.stack([mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows])
+            held_out_loss, agreed = preference_loss(logits, held_out), agreement(logits, held_out)
+            yield ValidationCheck(run.step, training.steps, loss.item(), agreed, held_out_loss, run)
     scorer.cpu().requires_grad_(False).eval()
-    told_apart = labels[1] if labels else held_out.split_by_preference()
-    yield evaluate_scorer(scorer, told_apart, training.steps, time.perf_counter() - began)
+    evaluation_takes = labels[1] if labels else held_out.split_by_preference()
+    yield evaluate_scorer(scorer, evaluation_takes, training.steps, time.perf_counter() - start_time)
 
 
 def mean_logit(scorer: Scorer, rows: RowLevels) -> Tensor:
-    """Mean logit, a scalar, of a recording's audible windows."""
-    cut = cut_windows(rows, scorer.crop_frames)
+    """Return the mean logit of a recording's audible windows."""
+    windows = cut_windows(rows, scorer.crop_frames)
     with torch.no_grad():
-        return scorer.logit(cut[audible_windows(cut)]).mean()
+        return scorer.logit(windows[audible_windows(windows)]).mean()
 
 
 def preference_loss(logits: Tensor, data: ListenerData) -> float:
-    """What training minimises, of recordings' logits [recording]."""
-    parts = []
+    """Return the training loss for recordings' logits [recording], without penalties."""
+    terms = []
     if len(data.better):
-        parts.append(functional.softplus(logits[data.better] - logits[data.worse]).mean())
+        terms.append(functional.softplus(logits[data.better] - logits[data.worse]).mean())
     if len(data.rated):
-        parts.append((torch.sigmoid(logits[data.rated]) - data.target).square().mean())
-    return float(torch.stack(parts).sum())
+        terms.append((torch.sigmoid(logits[data.rated]) - data.target).square().mean())
+    return float(torch.stack(terms).sum())
 
 
 def agreement(logits: Tensor, data: ListenerData) -> float:
-    """Share of the pairs that logits [recording] order as ears did; of the ratings, likewise."""
+    """Return the share of pairs, of preferences or of ratings, that logits [recording] order correctly."""
     if len(data.better):
         gap = logits[data.worse] - logits[data.better]
     else:
         difference = data.target[:, None] - data.target[None, :]
-        at = logits[data.rated]
+        rated = logits[data.rated]
         first, second = torch.nonzero(difference > 0, as_tuple=True)
-        gap = at[first] - at[second]
+        gap = rated[first] - rated[second]
     return float((gap > 0).float().mean()) if len(gap) else float("nan")
 
 
@@ -169,26 +170,28 @@ def _training_loss(
     device: str,
     batch: int,
 ) -> Tensor:
-    """Sum of what each kind of answer says; a kind that is missing says nothing."""
-    parts = []
+    """Return the sum of the losses of all kinds of answers."""
+    terms = []
     if len(data.better):
         better, worse = _draw_pair_crops(scorer, data, batch, training, generator)
         logits = scorer.logit(torch.cat([better, worse]).to(device), generator)
-        liked, other = logits.chunk(2)
-        parts.append(functional.softplus(liked - other).mean() + _LOGIT_PENALTY * logits.mean().square())
+        better_logit, worse_logit = logits.chunk(2)
+        # -log σ(worse - better) = softplus(better - worse): the Bradley–Terry likelihood.
+        likelihood = functional.softplus(better_logit - worse_logit).mean()
+        terms.append(likelihood + _LOGIT_PENALTY * logits.mean().square())
     if len(data.rated):
-        chosen = torch.randint(len(data.rated), (2 * batch,), generator=generator)
+        sample = torch.randint(len(data.rated), (2 * batch,), generator=generator)
         crops = torch.cat(
             [
                 draw_crops([data.rows[k]], 1, scorer.crop_frames, generator)
-                for k in data.rated[chosen].tolist()
+                for k in data.rated[sample].tolist()
             ]
         )
         score = torch.sigmoid(scorer.logit(crops.to(device), generator))
-        parts.append((score - data.target[chosen].to(device)).square().mean())
+        terms.append((score - data.target[sample].to(device)).square().mean())
     if labels is not None:
-        parts.append(label_loss(scorer, labels, batch, training, generator, device))
-    return torch.stack(parts).sum()
+        terms.append(label_loss(scorer, labels, batch, training, generator, device))
+    return torch.stack(terms).sum()
 
 
 def _draw_pair_crops(
@@ -198,20 +201,23 @@ def _draw_pair_crops(
     training: TrainingSettings,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Crops [batch, row, frame] of both sides of pairs; of one group, of the same moment.
+    """Draw crops [batch, row, frame] of both sides of pairs; within a group, of the same moment.
 
-    Both get the same tilt and mask: what is done to both alike is no reason to prefer one.
+    Both get the same augmentation, since a change of both must not affect the preference.
     """
-    chosen = torch.randint(len(data.better), (batch,), generator=generator)
+    sample = torch.randint(len(data.better), (batch,), generator=generator)
+    # Crops are shorter than recordings: within a group, unrelated moments would add noise.
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for pair in chosen.tolist():
+    for pair in sample.tolist():
         a, b = int(data.better[pair]), int(data.worse[pair])
         first, second = data.rows[a], data.rows[b]
         if data.groups[a] == data.groups[b] and first.shape == second.shape:
-            both = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator).chunk(2, dim=1)
+            # Stacked along the rows, so that both sides are cut at the same moment.
+            joint = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator)
+            crops = joint.chunk(2, dim=1)
         else:
-            both = tuple(draw_crops([rows], 1, scorer.crop_frames, generator) for rows in (first, second))
-        for side, crop in zip(sides, both, strict=True):
+            crops = tuple(draw_crops([rows], 1, scorer.crop_frames, generator) for rows in (first, second))
+        for side, crop in zip(sides, crops, strict=True):
             side.append(crop)
     better, worse = map(torch.cat, sides)
     change = augment_crops(torch.zeros_like(better), training, generator)
@@ -219,7 +225,9 @@ def _draw_pair_crops(
 
 
 def _recordings_row_mean(scorer: Scorer, data: ListenerData, labels: LabelledTakes | None) -> Tensor:
-    """Mean relative level of each row [row], every recording weighing by its length."""
-    every = [*data.rows, *(labels.reference if labels else ()), *(labels.source if labels else ())]
-    relative = [(rows - scorer.level(rows[None])[0]).clamp_min(-scorer.settings.range_db) for rows in every]
+    """Return the mean relative level of each row [row], recordings weighted by their length."""
+    recordings = [*data.rows, *(labels.reference if labels else ()), *(labels.source if labels else ())]
+    relative = [
+        (rows - scorer.level(rows[None])[0]).clamp_min(-scorer.settings.range_db) for rows in recordings
+    ]
     return torch.cat(relative, dim=1).mean(dim=1)

@@ -1,7 +1,7 @@
-"""Training of scorer and judge: crops, augmentation, early stopping; yields its progress.
+"""Training of scorer and judge on the labels of two folders.
 
-Both folders' crops get random smooth masks, tilts and levels, so that such changes alone decide
-nothing and the gradient points somewhere meaningful where the optimiser will go.
+Crops get random smooth masks, tilts and levels, so that the scorer ignores such changes, and its
+gradient stays meaningful for sounds that a search may reach.
 """
 
 import time
@@ -28,17 +28,12 @@ from tonewood.stats.classification import balanced_accuracy
 from tonewood.stats.sampling import TakeWeights, weighted_mean
 from tonewood.utils.parallel import parallel_map
 
-"""One take's row levels [row, frame], dB."""
-
-_VALIDATION_WINDOWS = 400  # windows of a side that are enough to see how training goes
+_VALIDATION_WINDOWS = 400  # per side: enough for early stopping
 
 
 @dataclass(frozen=True)
 class LabelledTakes:
-    """Row levels of both folders' takes; a split is one for training, one held out.
-
-    `take_weights` are the reference takes'.
-    """
+    """Levels of both folders' takes; `take_weights` are those of the reference takes."""
 
     reference: Sequence[RowLevels]
     source: Sequence[RowLevels]
@@ -47,7 +42,7 @@ class LabelledTakes:
 
 @dataclass(frozen=True)
 class ValidationCheck:
-    """A look at the held-out takes during training, and the course that can be kept there."""
+    """Result on held-out takes during training; `run` can be saved and resumed."""
 
     step: int
     steps: int
@@ -59,15 +54,15 @@ class ValidationCheck:
 
 @dataclass(frozen=True)
 class TrainedScorer:
-    """A trained scorer and how it does on takes that it never saw."""
+    """A trained scorer, and its results on held-out takes."""
 
     scorer: Scorer
     accuracy: float
-    interval: tuple[float, float]  # 95 %, of the accuracy, by takes
+    interval: tuple[float, float]  # 95 % of the accuracy, each take one observation
     windows: int
     takes: int
     calibration: "Calibration"
-    reference_scores: Tensor  # [window], of held-out reference takes
+    reference_scores: Tensor  # [window]
     source_scores: Tensor
     steps: int
     seconds: float
@@ -75,7 +70,7 @@ class TrainedScorer:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Expected calibration error (Guo et al. 2017) and the bins it is made of."""
+    """Expected calibration error (Guo et al. 2017), and its bins."""
 
     error: float
     mean_score: tuple[float, ...]
@@ -83,28 +78,29 @@ class Calibration:
     count: tuple[int, ...]
 
 
-def audible_windows(cut: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
-    """Which windows [n] hold a sound within `range_db` of the loudest window's."""
-    return is_audible(cut.amax(dim=(1, 2)), range_db)
+def audible_windows(windows: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
+    """Mark windows [n] whose loudest cell is within `range_db` of the loudest of all."""
+    return is_audible(windows.amax(dim=(1, 2)), range_db)
 
 
 def score_windows(scorer: Scorer, rows: RowLevels) -> Tensor:
-    """Scores [n] of a take's audible windows, each as long as a training crop."""
+    """Score the audible windows [n] of a take, each as long as a training crop."""
     return score_recording(scorer, TensorTimeSeries(rows))
 
 
 def score_recording(scorer: Scorer, rows_db: TimeSeries) -> Tensor:
-    """`score_windows` of a recording [row, frame] that need not be in memory."""
-    work, cuts = partial(_score_batch, scorer), window_batches(rows_db, scorer.crop_frames)
-    # A short recording is one batch, for which no thread is worth its while.
-    alone = rows_db.frames <= WINDOW_BATCH * scorer.crop_frames
-    done = [work(it) for it in cuts] if alone else [*parallel_map(work, cuts)]
-    scores, loudest = zip(*done, strict=True)
+    """Score the audible windows [n] of a recording [row, frame] of any length."""
+    score, batches = partial(_score_batch, scorer), window_batches(rows_db, scorer.crop_frames)
+    # A short recording is one batch, not worth a thread.
+    is_one_batch = rows_db.frames <= WINDOW_BATCH * scorer.crop_frames
+    scores, loudest = zip(
+        *(map(score, batches) if is_one_batch else parallel_map(score, batches)), strict=True
+    )
     return torch.cat(scores)[is_audible(torch.cat(loudest))]
 
 
 def _score_batch(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores [n] of windows, and their loudest cells' levels [n]."""
+    """Return the scores [n] of windows, and the levels [n] of their loudest cells."""
     with torch.no_grad():
         scores = scorer.score(windows.to(scorer.row_mean.device)).to(windows.device)
     return scores, windows.amax(dim=(1, 2))
@@ -121,43 +117,44 @@ def train_scorer(
     device: str = "cpu",
     state: TrainingState | None = None,
 ) -> Iterator[ValidationCheck | TrainedScorer]:
-    """Train one scorer; yields a `Check` at every look and the `Fit` at the end.
+    """Train a scorer; yields a `ValidationCheck` at intervals and the `TrainedScorer` at the end.
 
-    Loss is the squared error to the targets 0 (reference) and 1 (source), as in the paper; the
-    weights kept are those with the smallest held-out loss.
+    The loss is the squared error to the targets 0 (reference) and 1 (source), as in the paper. The
+    weights with the smallest held-out loss are returned.
 
     Parameters
     ----------
     train, held_out : LabelledTakes
-        Disjoint by take.
+        Without takes in common.
     seed : int
-        Draws weights, crops, augmentation and dropout; same seed and machine, same scorer.
+        Of weights, crops, augmentation and dropout.
     device : str
-        Where to train; the scorer comes back on the CPU.
-    state : State, optional
-        Of a `Check`'s course, to go on from; all else must be as it was.
+        Device of the training; the scorer is returned on the CPU.
+    state : TrainingState, optional
+        Of a `ValidationCheck.run`, to resume; all other arguments must be the same.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     generator = torch.Generator().manual_seed(seed)
     scorer = Scorer(settings, spectrum, generator)
+    # Fixed before training, so that both sides are normalised alike.
     scorer.row_mean.copy_(_folders_row_mean(scorer, train))
     scorer.to(device)
-    course = TrainingRun(scorer, training, generator)
+    run = TrainingRun(scorer, training, generator)
     if state is not None:
-        course.resume(state)
-    watched = _validation_excerpts(held_out, scorer.crop_frames)
-    while not course.finished:
-        loss = label_loss(scorer, train, course.local_batch, training, generator, device)
-        course.update(loss)
-        if course.validation_due:
-            reference, source = map(torch.cat, _score_takes(scorer, watched, device))
-            checked = euclidean_loss(reference, source)
-            course.record_validation(checked)
+        run.resume(state)
+    validation = _validation_excerpts(held_out, scorer.crop_frames)
+    while not run.finished:
+        loss = label_loss(scorer, train, run.local_batch, training, generator, device)
+        run.update(loss)
+        if run.validation_due:
+            reference, source = map(torch.cat, _score_takes(scorer, validation, device))
+            validation_loss = euclidean_loss(reference, source)
+            run.record_validation(validation_loss)
             accuracy = _window_accuracy(reference, source)
-            yield ValidationCheck(course.step, training.steps, loss.item(), accuracy, checked, course)
-    course.load_best()
+            yield ValidationCheck(run.step, training.steps, loss.item(), accuracy, validation_loss, run)
+    run.load_best()
     scorer.cpu().requires_grad_(False).eval()
-    yield evaluate_scorer(scorer, held_out, course.step, time.perf_counter() - began)
+    yield evaluate_scorer(scorer, held_out, run.step, time.perf_counter() - start_time)
 
 
 def label_loss(
@@ -168,30 +165,31 @@ def label_loss(
     generator: torch.Generator,
     device: str,
 ) -> Tensor:
-    """Squared error to the folders' labels, 0 and 1, of as many augmented crops of each side."""
+    """Return the squared error to the labels 0 and 1 of `batch` augmented crops of each side."""
     crops = torch.cat(
         [
-            draw_crops(side, batch, scorer.crop_frames, generator, shares)
-            for side, shares in ((takes.reference, takes.take_weights), (takes.source, None))
+            draw_crops(side, batch, scorer.crop_frames, generator, weights)
+            for side, weights in ((takes.reference, takes.take_weights), (takes.source, None))
         ]
     )
     crops = augment_crops(crops, training, generator).to(device)
+    # One forward pass for both sides; batch statistics play no role without batch normalisation.
     score = torch.sigmoid(scorer.logit(crops, generator))
     target = torch.arange(2, device=device).repeat_interleave(batch)
     return (score - target).square().mean()
 
 
 def evaluate_scorer(scorer: Scorer, held_out: LabelledTakes, steps: int, seconds: float) -> TrainedScorer:
-    """How a trained scorer does on takes that it never saw."""
-    takes = _score_takes(scorer, held_out, "cpu")
-    reference, source = map(torch.cat, takes)
+    """Measure a trained scorer on held-out takes."""
+    scores = _score_takes(scorer, held_out, "cpu")
+    reference, source = map(torch.cat, scores)
     accuracy = _window_accuracy(reference, source)
     return TrainedScorer(
         scorer=scorer,
         accuracy=accuracy,
-        interval=_accuracy_interval(accuracy, *takes),
+        interval=_accuracy_interval(accuracy, *scores),
         windows=len(reference) + len(source),
-        takes=len(takes[0]) + len(takes[1]),
+        takes=len(scores[0]) + len(scores[1]),
         calibration=measure_calibration(reference, source),
         reference_scores=reference,
         source_scores=source,
@@ -207,16 +205,17 @@ def draw_crops(
     generator: torch.Generator,
     take_weights: TakeWeights = None,
 ) -> Tensor:
-    """Draw crops [count, row, frames], every moment of audio as likely as its take's share.
+    """Draw crops [count, row, frames]; all frames are equally likely, but for their takes' weights.
 
-    A take shorter than a crop is repeated to fill it.
+    Takes that are shorter than a crop are repeated.
     """
+    # Probability by the number of possible starts, so that all crops are equally likely.
     lengths = torch.tensor([float(max(1, take.shape[-1] - frames + 1)) for take in takes])
     if take_weights is not None:
         lengths = lengths * torch.tensor(take_weights)
-    chosen = torch.multinomial(lengths, count, replacement=True, generator=generator)
+    indices = torch.multinomial(lengths, count, replacement=True, generator=generator)
     crops = []
-    for index in chosen.tolist():
+    for index in indices.tolist():
         take = takes[index]
         if take.shape[-1] < frames:
             take = take.repeat(1, -(-frames // take.shape[-1]))
@@ -226,10 +225,11 @@ def draw_crops(
 
 
 def augment_crops(crops: Tensor, training: TrainingSettings, generator: torch.Generator) -> Tensor:
-    """Crops [batch, row, frame] under random tilts and random smooth masks, dB."""
+    """Add random tilts and smooth masks to crops [batch, row, frame] in dB."""
     batch, rows, frames = crops.shape
     slope = torch.linspace(-1, 1, rows).to(crops)[None, :, None]
     tilt = torch.randn(batch, 1, 1, generator=generator).to(crops) * training.tilt_db * slope
+    # Bilinear interpolation of coarse noise: a bump spans about 6 rows and 30 frames.
     coarse = torch.randn(batch, 1, max(2, rows // 6), max(2, frames // 30), generator=generator)
     mask = torch.nn.functional.interpolate(
         coarse.to(crops), size=(rows, frames), mode="bilinear", align_corners=True
@@ -239,12 +239,12 @@ def augment_crops(crops: Tensor, training: TrainingSettings, generator: torch.Ge
 
 
 def euclidean_loss(reference: Tensor, source: Tensor) -> float:
-    """The paper's loss of scores [window], both sides weighing the same."""
+    """Return the paper's loss of scores [window], both sides weighted equally."""
     return 0.5 * float(reference.square().mean() + (1 - source).square().mean())
 
 
 def measure_calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibration:
-    """How far the score is from the share of source windows that get it."""
+    """Compare scores with the share of source windows among those that have them."""
     score = torch.cat([reference, source])
     label = torch.cat([torch.zeros_like(reference), torch.ones_like(source)])
     index = (score * bins).long().clamp_max(bins - 1)
@@ -257,21 +257,21 @@ def measure_calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Ca
 
 
 def _validation_excerpts(held_out: LabelledTakes, frames: int) -> LabelledTakes:
-    """What is looked at during training: of many windows the middles of all takes."""
+    """Return takes for early stopping: the middles of all takes, if they are long."""
     sides = []
     for side in (held_out.reference, held_out.source):
-        share = _VALIDATION_WINDOWS * frames / sum(take.shape[1] for take in side)
-        middles = []
+        ratio = _VALIDATION_WINDOWS * frames / sum(take.shape[1] for take in side)
+        middles = []  # beginnings and ends of recordings are often quiet
         for take in side:
-            length = take.shape[1] if share >= 1 else max(frames, round(share * take.shape[1]))
-            first = max(0, (take.shape[1] - length) // 2)
-            middles.append(take[:, first : first + length])
+            length = take.shape[1] if ratio >= 1 else max(frames, round(ratio * take.shape[1]))
+            start = max(0, (take.shape[1] - length) // 2)
+            middles.append(take[:, start : start + length])
         sides.append(middles)
     return LabelledTakes(sides[0], sides[1], held_out.take_weights)
 
 
 def _score_takes(scorer: Scorer, held_out: LabelledTakes, device: str) -> tuple[list[Tensor], list[Tensor]]:
-    """Scores [window] of every held-out take."""
+    """Return the scores [window] of every take of both sides."""
     reference, source = (
         [score_windows(scorer, take.to(device)).cpu() for take in side]
         for side in (held_out.reference, held_out.source)
@@ -282,32 +282,34 @@ def _score_takes(scorer: Scorer, held_out: LabelledTakes, device: str) -> tuple[
 def _accuracy_interval(
     accuracy: float, reference: Sequence[Tensor], source: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """95 % interval of the accuracy, every take one observation."""
+    """Return the 95 % interval of the accuracy, each take one observation."""
     shares = [float((take < 0.5).float().mean()) for take in reference]
     shares += [float((take >= 0.5).float().mean()) for take in source]
-    found = balanced_accuracy(np.array(shares), np.arange(len(shares)) >= len(reference))
-    return min(found.low, accuracy), max(found.high, accuracy)
+    interval = balanced_accuracy(np.array(shares), np.arange(len(shares)) >= len(reference))
+    # The accuracy counts windows, the interval takes; it must contain the accuracy.
+    return min(interval.low, accuracy), max(interval.high, accuracy)
 
 
 def _window_accuracy(reference: Tensor, source: Tensor) -> float:
-    """Balanced: the mean of both sides' shares, so that a longer folder does not weigh more."""
-    right_reference = (reference < 0.5).float().mean()
-    return 0.5 * float(right_reference + (source >= 0.5).float().mean())
+    """Return the balanced accuracy, independent of how long each folder is."""
+    reference_accuracy = (reference < 0.5).float().mean()
+    return 0.5 * float(reference_accuracy + (source >= 0.5).float().mean())
 
 
 def _folders_row_mean(scorer: Scorer, takes: LabelledTakes) -> Tensor:
-    """Mean relative level of each row [row] over both folders, each weighing the same."""
+    """Return the mean relative level of each row [row], both folders weighted equally."""
     means = []
-    for side, shares in ((takes.reference, takes.take_weights), (takes.source, None)):
-        relative = (part for take in side for part in _relative_chunks(scorer, TensorTimeSeries(take)))
-        counts = zip(side, shares or repeat(1.0), strict=False)
-        of_parts = [share for take, share in counts for _ in split_segments(take.shape[1])]
-        means.append(weighted_mean(relative, of_parts))
+    for side, weights in ((takes.reference, takes.take_weights), (takes.source, None)):
+        relative = (chunk for take in side for chunk in _relative_chunks(scorer, TensorTimeSeries(take)))
+        weighted = zip(side, weights or repeat(1.0), strict=False)
+        chunk_weights = [weight for take, weight in weighted for _ in split_segments(take.shape[1])]
+        means.append(weighted_mean(relative, chunk_weights))
     return torch.stack(means).mean(dim=0)
 
 
 def _relative_chunks(scorer: Scorer, rows_db: TimeSeries) -> Iterator[Tensor]:
-    """Rows relative to their recording's own level, part by part, dB."""
-    levels = [frame_levels(part + scorer.loud_row[:, None]) for part in read_segments(rows_db)]
+    """Return rows relative to their recording's level in dB, chunk by chunk."""
+    # Level of the whole take first: the chunks must not be normalised one by one.
+    levels = [frame_levels(chunk + scorer.loud_row[:, None]) for chunk in read_segments(rows_db)]
     level = mean_power_db(torch.cat(levels))
-    return ((part - level).clamp_min(-scorer.settings.range_db) for part in read_segments(rows_db))
+    return ((chunk - level).clamp_min(-scorer.settings.range_db) for chunk in read_segments(rows_db))

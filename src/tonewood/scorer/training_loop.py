@@ -1,9 +1,7 @@
-"""One scorer's training, step by step: kept, taken up again, and shared by several processes.
+"""Optimiser steps of a scorer's training, with checkpoints, early stopping and several processes.
 
-What is kept is all that the next step depends on, the random draws included: a training that is
-taken up again ends with the very same scorer as one that was never stopped.
-
-Several processes that train one scorer: what `torchrun` starts, joined by torch.distributed.
+A checkpoint holds all that the next step depends on, random state included, so that a resumed
+training gives exactly the same scorer. Processes started by `torchrun` share each batch.
 """
 
 import os
@@ -17,26 +15,25 @@ from tonewood.errors import CallError, DeviceError
 from tonewood.scorer.network import Scorer
 from tonewood.settings import TrainingSettings
 
-_MIN_LOSS_GAIN = 1e-4  # in held-out loss, for it to count as one
-_RANK_SEED_STRIDE = 7_919  # of the processes' seeds: far from the judge's, which is the next number
+_MIN_LOSS_GAIN = 1e-4  # smaller improvements of the held-out loss are noise
+_RANK_SEED_STRIDE = 7_919  # the judge's seed is the next number, so processes must be further apart
 
 TrainingState = Mapping[str, Tensor]
-"""All of a course, by name."""
+"""All values of a training run, by name."""
 
 
 class TrainingRun:
-    """Weights on their way, with the best so far.
+    """A scorer in training, its optimiser, and the best weights so far.
 
-    Where torch.distributed has been joined, every process takes its part of each batch, draws for
-    itself, and gradients are averaged; a single process draws and steps as without it.
+    Within torch.distributed, every process draws its part of each batch, and gradients are averaged.
 
     Parameters
     ----------
     scorer : Scorer
-        On the device where it is trained.
+        On the device of the training.
     training : TrainingSettings
     generator : torch.Generator
-        Has drawn the initial weights; draws all else from now on.
+        Source of all random numbers after the initial weights.
     """
 
     def __init__(self, scorer: Scorer, training: TrainingSettings, generator: torch.Generator) -> None:
@@ -54,18 +51,19 @@ class TrainingRun:
 
     @property
     def local_batch(self) -> int:
-        """Crops of each side that this process draws for a step."""
+        """Number of crops per side that this process draws for a step."""
         return self.training.batch // world_size()
 
     @property
     def validation_due(self) -> bool:
-        """Whether it is time for a look at what is held out."""
+        """True if the held-out takes are to be scored now."""
         return not self.step % self.training.check_every or self.step == self.training.steps
 
     def update(self, loss: Tensor) -> None:
-        """Take one step down a loss."""
+        """Take one step along the gradient of a loss."""
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        # The mean of the processes' gradients is that of the whole batch.
         if world_size() > 1:
             for parameter in self.scorer.parameters():
                 assert parameter.grad is not None
@@ -77,7 +75,7 @@ class TrainingRun:
         self.finished = self.step >= self.training.steps
 
     def record_validation(self, held_out_loss: float) -> None:
-        """Remember the weights if none were better; end where patience does."""
+        """Keep the weights if they are the best; stop after `patience` checks without improvement."""
         if held_out_loss < self.best_loss - _MIN_LOSS_GAIN:
             self.best_loss, self.checks_without_gain = held_out_loss, 0
             self._best = _clone_weights(self.scorer)
@@ -86,52 +84,58 @@ class TrainingRun:
             self.finished = self.finished or self.checks_without_gain >= self.training.patience
 
     def load_best(self) -> None:
-        """Give the scorer the best weights of all looks."""
+        """Load the best weights into the scorer."""
         self.scorer.load_state_dict(self._best)
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on."""
+        """Return a checkpoint: all that the next step depends on."""
+        # The schedule is recursive: the step and the current rate are all of its state.
         (rate,) = self._scheduler.get_last_lr()
-        told = [self.step, self.checks_without_gain, self.finished, self.best_loss, rate]
-        kept = {"told": torch.tensor(told, dtype=torch.float64)}
-        kept["generator"] = self.generator.get_state()
-        for name, own in (("scorer", self.scorer.state_dict()), ("best", self._best)):
-            kept |= {f"{name}.{key}": value.detach().cpu().clone() for key, value in own.items()}
-        for number, of in self._optimiser.state_dict()["state"].items():
-            kept |= {f"optimiser.{number}.{key}": value.cpu().clone() for key, value in of.items()}
-        return kept
+        progress = [self.step, self.checks_without_gain, self.finished, self.best_loss, rate]
+        # Keys are part of the file format of checkpoints.
+        state = {"told": torch.tensor(progress, dtype=torch.float64)}
+        state["generator"] = self.generator.get_state()
+        for name, weights in (("scorer", self.scorer.state_dict()), ("best", self._best)):
+            state |= {f"{name}.{key}": value.detach().cpu().clone() for key, value in weights.items()}
+        for number, moments in self._optimiser.state_dict()["state"].items():
+            state |= {f"optimiser.{number}.{key}": value.cpu().clone() for key, value in moments.items()}
+        return state
 
     def resume(self, state: TrainingState) -> None:
-        """Take up where a state was taken; raises KeyError or RuntimeError otherwise."""
-        step, waited, ended, self.best_loss, rate = state["told"].tolist()
-        self.step, self.checks_without_gain, self.finished = int(step), int(waited), bool(ended)
+        """Continue from a checkpoint; KeyError or RuntimeError if it does not match."""
+        step, checks_without_gain, finished, self.best_loss, rate = state["told"].tolist()
+        self.step, self.checks_without_gain, self.finished = (
+            int(step),
+            int(checks_without_gain),
+            bool(finished),
+        )
         self.generator.set_state(state["generator"])
         self.scorer.load_state_dict(_strip_prefix("scorer.", state))
         self._best = _strip_prefix("best.", state)
-        kept = self._optimiser.state_dict()
-        kept["state"] = {}
+        optimiser = self._optimiser.state_dict()
+        optimiser["state"] = {}
         for key, value in _strip_prefix("optimiser.", state).items():
             number, name = key.split(".", 1)
-            kept["state"].setdefault(int(number), {})[name] = value
-        for group in kept["param_groups"]:
+            optimiser["state"].setdefault(int(number), {})[name] = value
+        for group in optimiser["param_groups"]:
             group["lr"] = rate
-        self._optimiser.load_state_dict(kept)
-        at = {"last_epoch": self.step, "_step_count": self.step + 1, "_last_lr": [rate]}
-        self._scheduler.load_state_dict({**self._scheduler.state_dict(), **at})
+        self._optimiser.load_state_dict(optimiser)
+        position = {"last_epoch": self.step, "_step_count": self.step + 1, "_last_lr": [rate]}
+        self._scheduler.load_state_dict({**self._scheduler.state_dict(), **position})
 
 
 def process_rank() -> int:
-    """Number of this process among those that train together; 0 where it trains alone."""
+    """Return the rank of this process; 0 if it is the only one."""
     return distributed.get_rank() if _is_distributed() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return distributed.get_world_size() if _is_distributed() else 1
 
 
 def barrier() -> None:
-    """Wait until every process has come as far as this."""
+    """Wait for all processes."""
     if world_size() > 1:
         distributed.barrier()
 
@@ -150,16 +154,14 @@ def _strip_prefix(prefix: str, state: TrainingState) -> dict[str, Tensor]:
 
 @contextmanager
 def distributed_group(device: str, training: TrainingSettings) -> Iterator[str]:
-    """Join the processes that `torchrun` started; yields the device of this one.
-
-    Alone, which may be under `torchrun` too, nothing is joined and nothing changes.
+    """Connect the processes that `torchrun` started; yields the device of this one.
 
     Raises
     ------
     CallError
-        Batches cannot be shared out among so many.
+        The batch is not a multiple of the number of processes.
     DeviceError
-        There are not as many CUDA devices on this machine as processes.
+        The machine has fewer CUDA devices than processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -167,18 +169,18 @@ def distributed_group(device: str, training: TrainingSettings) -> Iterator[str]:
         return
     if training.batch % count:
         raise CallError(
-            f"training.batch is {training.batch}; {count} processes cannot share it out: set a "
-            f"multiple of {count}"
+            f"training.batch is {training.batch}, which {count} processes cannot share: set a multiple "
+            f"of {count}"
         )
     if device == "cuda":
-        place = int(os.environ["LOCAL_RANK"])
-        if place >= torch.cuda.device_count():
+        index = int(os.environ["LOCAL_RANK"])
+        if index >= torch.cuda.device_count():
             raise DeviceError(
-                f"process {place} of this machine has no CUDA device of its own; there are "
-                f"{torch.cuda.device_count()}: start no more processes than that"
+                f"process {index} has no CUDA device; this machine has "
+                f"{torch.cuda.device_count()}: start that many processes at most"
             )
-        torch.cuda.set_device(place)
-        device = f"cuda:{place}"
+        torch.cuda.set_device(index)
+        device = f"cuda:{index}"
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device

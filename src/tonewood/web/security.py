@@ -108,6 +108,7 @@ class _SecurityMiddleware:
         answer = _with_security_headers(send)
         limits = self.limits_by_path.get(scope["path"], self.limits)
         try:
+            # Cheap checks first: a request from another site must not reach the token comparison.
             self._check_host(headers)
             self._check_origin(scope, headers)
             if self._is_token_login(scope):
@@ -152,11 +153,14 @@ class _SecurityMiddleware:
         raise _RejectedRequestError(421, f"this server does not have the name {printable(name)!r}")
 
     def _check_origin(self, scope: "Scope", headers: Mapping[str, str]) -> None:
+        # Old browsers do not send sec-fetch-site; for them the Origin header below decides.
         site = headers.get("sec-fetch-site", "same-origin")
         is_opened_by_user = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        # A link from another site may open the start page, but nothing else.
         if site not in ("same-origin", "none") and not (is_opened_by_user and scope["path"] == "/"):
             raise _RejectedRequestError(403, "pages of other sites may not send requests to this server")
         origin = headers.get("origin")
+        # Reads change nothing, so an opaque origin ("null") may make them.
         if origin is None or (scope["method"] in _SAFE_METHODS and origin == "null"):
             return
         scheme, _, authority = origin.lower().partition("://")

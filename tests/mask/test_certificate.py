@@ -1,4 +1,4 @@
-"""The questions that every output is asked."""
+"""Certificates of outputs with known properties."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ TILT = torch.linspace(-6, 6, ROWS)[:, None].expand(-1, FRAMES)
 
 
 def judge(rows: TimeSeries, first: int = 0) -> float:
-    """Hears tilt alone: 1 where the sound is dull, 0 where 6 dB brighter."""
+    """Score the tilt: 1 is dull, 0 is 6 dB brighter."""
     rows_db = rows.read(first, rows.frames)
     slope = (rows_db.mean(dim=1) * TILT[:, 0]).mean() / TILT[:, 0].square().mean()
     return float((1 - slope).clamp(0, 1))
@@ -36,14 +36,14 @@ def asked(**changes: Any) -> Certificate:
     return certify(measurements, rows_db, TensorTimeSeries(mask), judge_score, CertificateSettings())
 
 
-def test_an_eq_that_the_judge_follows_is_good() -> None:
+def test_eq_followed_by_judge_is_good() -> None:
     found = asked()
     assert (found.verdict, found.reasons, found.line) == ("good", (), "good")
     assert found.static_share == pytest.approx(1)
     assert found.largest_db == pytest.approx(6)
 
 
-def test_noise_is_not_good_even_where_it_fools_the_judge() -> None:
+def test_noise_is_limited_even_if_it_fools_the_judge() -> None:
     noise = 6 * torch.randn(ROWS, FRAMES, generator=torch.Generator().manual_seed(0))
     found = asked(mask_db=noise)
     assert found.verdict == "limited"
@@ -60,13 +60,13 @@ def test_noise_is_not_good_even_where_it_fools_the_judge() -> None:
         ({"unlikeness": 1.5}, "refused", "1.50 times as far from the source folder"),
     ],
 )
-def test_each_answer_counts(change: dict[str, Any], verdict: str, reason: str) -> None:
+def test_each_exceeded_limit_is_a_reason(change: dict[str, Any], verdict: str, reason: str) -> None:
     found = asked(**change)
     assert found.verdict == verdict
     assert reason in found.line
 
 
-def test_half_of_an_effect_that_moves_in_time_is_not_static() -> None:
+def test_static_share_of_time_varying_effect_is_half() -> None:
     moving = TILT * torch.linspace(0, 2, FRAMES).gt(1)
     assert asked(mask_db=2 * TILT * 0.5).static_share == pytest.approx(1, abs=0.01)
     found = asked(
@@ -77,7 +77,7 @@ def test_half_of_an_effect_that_moves_in_time_is_not_static() -> None:
     assert found.static_share == pytest.approx(0.5, abs=0.01)
 
 
-def test_without_a_judge_its_questions_are_left_out() -> None:
+def test_certificate_without_judge() -> None:
     found = asked(judge=None, judge_score=None, judge_fooled=None)
     assert found.verdict == "good"
     assert (found.judge_smoothed, found.judge_fooled, found.static_share) == (None, None, None)

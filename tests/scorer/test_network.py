@@ -15,7 +15,7 @@ LINEAR = ScorerSettings(width=4, bands=BandSettings(scale="linear"))
 
 
 def outspoken(settings: ScorerSettings = MEL, seed: int = 0) -> Scorer:
-    """An untrained scorer whose logits of `tones` are spread by 1 about 0: a test can fail."""
+    """Return an untrained scorer whose logits of `tones` have mean 0 and deviation 1."""
     scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         scorer.linear.weight.div_(scorer.logit(rows_of(tones(), settings)).std())
@@ -24,7 +24,7 @@ def outspoken(settings: ScorerSettings = MEL, seed: int = 0) -> Scorer:
 
 
 def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
-    """Noisy notes with partials and a swell, [clip, sample]: something like a recording."""
+    """Return noisy notes with partials and a crescendo [clip, sample]."""
     rng = np.random.default_rng(7)
     time = np.arange(round(seconds * 16_000)) / 16_000
     clips = []
@@ -56,7 +56,7 @@ def test_score_is_the_sigmoid_of_the_logit_of_the_rows() -> None:
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
 @pytest.mark.parametrize("gain_db", [-20, -6, 6, 20])
-def test_level_decides_nothing(settings: ScorerSettings, gain_db: float) -> None:
+def test_score_is_independent_of_level(settings: ScorerSettings, gain_db: float) -> None:
     scorer, waves = outspoken(settings), tones()
     before = scorer.score(rows_of(waves, settings))
     after = scorer.score(rows_of(waves * 10 ** (gain_db / 20), settings))
@@ -69,7 +69,7 @@ def test_level_follows_the_gain_of_each_clip() -> None:
     assert torch.allclose(scorer.level(rows + gains), scorer.level(rows) + gains, atol=1e-4)
 
 
-def test_level_is_the_mean_power_written_out() -> None:
+def test_level_equals_explicit_mean_power() -> None:
     scorer, rows = outspoken(), rows_of(tones(1))
     hz = center_frequencies(MEL.bands, PAPER)
     heard = 10 ** (rows[0].double().numpy() / 10) * (hz**2 / (hz**2 + 60**2))[:, None]
@@ -78,7 +78,7 @@ def test_level_is_the_mean_power_written_out() -> None:
     assert scorer.level(rows).item() == pytest.approx(slow, abs=1e-3)
 
 
-def test_rumble_does_not_set_the_level() -> None:
+def test_rumble_does_not_affect_the_level() -> None:
     scorer, rows = outspoken(), torch.full((1, 48, 50), -60.0)
     rows[:, 20] = -20
     rumbling = rows.clone()
@@ -86,7 +86,7 @@ def test_rumble_does_not_set_the_level() -> None:
     assert scorer.level(rumbling).item() - scorer.level(rows).item() < 1
 
 
-def test_what_lies_below_the_range_is_not_heard() -> None:
+def test_levels_below_the_range_do_not_affect_the_score() -> None:
     scorer, rows = outspoken(), rows_of(tones(1))
     quiet = rows.clone()
     quiet[:, 40:] = scorer.level(rows).item() - MEL.range_db - 5
@@ -97,8 +97,8 @@ def test_what_lies_below_the_range_is_not_heard() -> None:
 
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
-def test_a_batch_is_its_clips_one_by_one(settings: ScorerSettings) -> None:
-    """A silent and a loud neighbour change nothing."""
+def test_batch_equals_singles(settings: ScorerSettings) -> None:
+    """A silent and a loud neighbour in the batch have no influence."""
     scorer = outspoken(settings)
     waves = tones()
     waves[1] *= 1e-3
@@ -111,14 +111,14 @@ def test_a_batch_is_its_clips_one_by_one(settings: ScorerSettings) -> None:
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings(depth=6, width=2)])
 @pytest.mark.parametrize("seconds", [0.25, 0.26, 0.777, 3.0, 11.0])
-def test_any_length_from_a_quarter_second_gets_a_score(settings: ScorerSettings, seconds: float) -> None:
+def test_any_length_from_a_quarter_second_is_scored(settings: ScorerSettings, seconds: float) -> None:
     scorer = outspoken(settings)
     score = scorer.score(rows_of(tones(2, seconds), settings))
     assert score.shape == (2,)
     assert score.isfinite().all()
 
 
-def test_a_lasting_sound_scores_alike_at_any_length() -> None:
+def test_stationary_sound_scores_the_same_at_any_length() -> None:
     """Pooling is a mean, and edges repeat."""
     rows = rows_of(tones(1))[:, :, 50:51]
     scorer = outspoken()
@@ -138,8 +138,8 @@ def test_class_activation_map_is_the_logit(settings: ScorerSettings) -> None:
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
 @pytest.mark.parametrize("level_db", [-120.0, -60.0, 0.0, 20.0])
-def test_gradients_arrive_at_the_rows(settings: ScorerSettings, level_db: float) -> None:
-    """On silence (all rows at the floor) and at full scale too: the search starts there."""
+def test_gradients_reach_the_rows(settings: ScorerSettings, level_db: float) -> None:
+    """Silence (all rows at the floor) and full scale included: a search may start there."""
     count = 48 if settings is MEL else 257
     noise = torch.randn(2, count, 60, generator=torch.Generator().manual_seed(0))
     rows = (level_db + (0.0 if level_db == -120 else 3.0) * noise).requires_grad_()
@@ -149,7 +149,7 @@ def test_gradients_arrive_at_the_rows(settings: ScorerSettings, level_db: float)
     assert (rows.grad.abs().amax(dim=(1, 2)) > 0).all()
 
 
-def test_the_generator_decides_the_weights() -> None:
+def test_generator_determines_the_weights() -> None:
     states = [outspoken(seed=s).state_dict() for s in (3, 3, 4)]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
@@ -157,7 +157,7 @@ def test_the_generator_decides_the_weights() -> None:
     assert not torch.equal(states[0]["convolutions.0.weight"], states[2]["convolutions.0.weight"])
 
 
-def test_construction_leaves_the_global_randomness_alone() -> None:
+def test_construction_keeps_global_random_state() -> None:
     before = torch.get_rng_state()
     outspoken()
     assert torch.equal(before, torch.get_rng_state())
@@ -188,7 +188,7 @@ def test_dropout_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings()])
-def test_parameters_are_counted_and_few(settings: ScorerSettings) -> None:
+def test_parameter_count_is_correct_and_small(settings: ScorerSettings) -> None:
     scorer = Scorer(settings, PAPER, torch.Generator())
     width, total, inputs = settings.width, 0, 1
     for layer in range(settings.depth):
@@ -199,11 +199,11 @@ def test_parameters_are_counted_and_few(settings: ScorerSettings) -> None:
     assert scorer.parameter_count <= 100_000
 
 
-def test_a_crop_is_as_long_as_the_settings_say() -> None:
+def test_crop_length_follows_the_settings() -> None:
     assert outspoken().crop_frames == 300
     assert outspoken(MEL.model_copy(update={"crop_seconds": 0.5})).crop_frames == 50
 
 
-def test_statistics_travel_with_the_weights() -> None:
+def test_state_dict_includes_the_statistics() -> None:
     state = outspoken().state_dict()
     assert {"row_mean", "loud_row"} <= set(state)

@@ -26,7 +26,7 @@ ROWS, FRAMES = 6, 40
 
 
 def asked(**fields: object) -> SearchSettings:
-    """Settings of a search by the score alone, as in the paper."""
+    """Return settings of a search by the score alone, as in the paper."""
     plain = {"score": 1.0, "guide": 0.0, "optimiser": "Adam", "learning_rate": 0.1}
     return SearchSettings.model_validate({**plain, **fields})
 
@@ -36,7 +36,7 @@ def field(seed: int, frames: int = FRAMES) -> Tensor:
 
 
 def toward(target: Tensor) -> ScoreFunction:
-    """A toy in the scorer's place, smallest (0) where the rows are the target."""
+    """Return a score function with minimum 0 at the target."""
     return lambda rows: (rows - target).square().mean(dim=(1, 2))
 
 
@@ -93,14 +93,14 @@ def test_variance_pulls_the_mask_to_its_mean() -> None:
 
 
 @pytest.mark.parametrize("window_frames", [7, 16, 39])
-def test_search_in_windows_finds_the_optimum_too(window_frames: int) -> None:
+def test_search_in_windows_finds_the_known_optimum(window_frames: int) -> None:
     target = torch.arange(6.0)[:, None]
     settings = asked(alpha=0, learning_rate=0.2, steps=300)
     *_, last = run(toward(target), settings, window_frames=window_frames)
     assert (last.mask_db - (target - field(1))).abs().max() < 0.1
 
 
-def test_every_step_scores_all_of_the_recording_in_windows_that_move() -> None:
+def test_each_step_scores_the_whole_recording_in_moving_windows() -> None:
     frames = 101
     recording = torch.arange(float(frames)).expand(ROWS, frames)
     seen: list[Tensor] = []
@@ -120,7 +120,7 @@ def test_every_step_scores_all_of_the_recording_in_windows_that_move() -> None:
     assert len(first_cut_inside) > 4
 
 
-def test_a_recording_shorter_than_a_window_is_one() -> None:
+def test_short_recording_is_one_window() -> None:
     shapes = []
 
     def noted(rows: Tensor) -> Tensor:
@@ -148,19 +148,19 @@ def test_step_0_is_the_start_and_every_step_reports_its_parts() -> None:
     assert steps[3].total < steps[2].total < steps[1].total < steps[0].total
 
 
-def test_masks_of_past_steps_stay_what_they_were() -> None:
+def test_masks_of_earlier_steps_do_not_change() -> None:
     steps = list(run(toward(field(2)), asked(steps=3)))
     assert (steps[0].mask_db == 0).all()
     assert not torch.equal(steps[1].mask_db, steps[2].mask_db)
 
 
-def test_no_steps_yield_the_start_alone() -> None:
+def test_zero_steps_yield_only_the_start() -> None:
     (only,) = run(toward(field(2)), asked(steps=0), start=FreeMask(field(4)))
     assert only.number == 0
     assert torch.equal(only.mask_db, field(4))
 
 
-def test_search_stops_at_the_score_that_is_asked_for() -> None:
+def test_search_stops_at_stop_score() -> None:
     settings = asked(alpha=0, learning_rate=0.1, steps=500)
     steps = list(run(toward(field(2)), settings, stop_score=2.0))
     assert len(steps) < 100
@@ -169,14 +169,14 @@ def test_search_stops_at_the_score_that_is_asked_for() -> None:
     assert not any(step.stopped for step in steps[:-1])
 
 
-def test_search_stops_at_the_start_where_that_is_good_enough() -> None:
+def test_search_stops_at_start_below_stop_score() -> None:
     (only,) = run(toward(field(1)), asked(steps=9), stop_score=0.0)
     assert only.stopped
     assert (only.mask_db == 0).all()
 
 
 @pytest.mark.parametrize(("optimiser", "rate", "steps"), OPTIMISERS)
-def test_gains_never_pass_the_limit(optimiser: str, rate: float, steps: int) -> None:
+def test_gains_stay_within_the_limit(optimiser: str, rate: float, steps: int) -> None:
     settings = asked(alpha=0, optimiser=optimiser, learning_rate=rate, steps=steps)
     start = FreeMask(10 * field(4))
     made = list(run(toward(field(2) + 20), settings, start=start, max_gain_db=5.0))
@@ -191,21 +191,21 @@ def test_every_optimiser_descends(name: str) -> None:
     assert steps[-1].total < steps[0].total
 
 
-def test_unknown_optimisers_are_refused() -> None:
+def test_unknown_optimiser_is_rejected() -> None:
     for name in ("Adamant", "lr_scheduler", "SparseAdam", "__name__"):
         with pytest.raises(ValidationError, match="optimiser"):
             asked(optimiser=name)
 
 
-def test_a_search_that_leaves_the_numbers_is_ended() -> None:
+def test_diverging_search_raises() -> None:
     endless = run(lambda rows: torch.inf * rows.square().mean(dim=(1, 2)), asked(steps=3))
-    with pytest.raises(CallError, match=r"beyond all numbers at step 0: lower search\.lear"):
+    with pytest.raises(CallError, match=r"diverged at step 0: lower search\.lear"):
         next(endless)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.7])
 @pytest.mark.parametrize("guide", [0.5, 2.0])
-def test_one_plain_step_moves_the_mask_by_what_the_guide_says_is_lacking(alpha: float, guide: float) -> None:
+def test_one_gradient_step_moves_mask_by_guide_direction(alpha: float, guide: float) -> None:
     """Of alpha mean (M - A)² + 2 alpha g E / cells, E = -sum (lack M): M = A + g lack."""
     lack, anchor = field(5), field(3)
     settings = asked(score=0, guide=guide, alpha=alpha, optimiser="SGD", learning_rate=1.0, steps=1)
@@ -225,7 +225,7 @@ def test_one_plain_step_moves_the_mask_by_what_the_guide_says_is_lacking(alpha: 
 
 
 def listening(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], RenderFeedback]:
-    """A search for a prior alone, where rendering blurs a mask over five frames; and its ears."""
+    """Return a search for the prior, and a rendering that blurs masks over five frames."""
 
     def listen(mask: Tensor) -> Tensor:
         return rows + moving_average(mask, 5)
@@ -239,7 +239,7 @@ def listening(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], RenderFee
 WAVES = 4 * torch.sin(torch.arange(float(FRAMES)) / 3).expand(ROWS, -1)
 
 
-def test_a_search_that_listens_brings_the_sound_to_the_prior() -> None:
+def test_render_feedback_brings_the_sound_to_the_prior() -> None:
     rows = field(1)
     steps, listen = listening(rows, WAVES)
     errors = [float((listen(s.mask_db) - rows - WAVES).square().mean()) for s in steps]
@@ -248,7 +248,7 @@ def test_a_search_that_listens_brings_the_sound_to_the_prior() -> None:
     assert steps[0].distance == pytest.approx(errors[0], rel=1e-4)
 
 
-def test_a_search_that_listens_leaves_the_pauses_alone() -> None:
+def test_render_feedback_ignores_pauses() -> None:
     rows = field(1)
     rows[:, :10] -= 90
     *_, last = listening(rows, WAVES)[0]
@@ -256,7 +256,7 @@ def test_a_search_that_listens_leaves_the_pauses_alone() -> None:
     assert not torch.allclose(last.mask_db[:, 10:], WAVES[:, 10:], atol=0.05)
 
 
-def test_the_generator_decides_the_windows() -> None:
+def test_generator_determines_the_windows() -> None:
     uneven = toward(field(2, 8))
     settings = asked(steps=5)
     masks = [list(run(uneven, settings, window_frames=8, seed=s))[-1].mask_db for s in (0, 0, 1)]
@@ -264,13 +264,13 @@ def test_the_generator_decides_the_windows() -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
-def test_search_draws_from_its_generator_alone() -> None:
+def test_search_leaves_global_random_state_alone() -> None:
     before = torch.get_rng_state()
     list(run(toward(torch.zeros(1)), asked(steps=2), window_frames=9))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_what_cells_add_is_smooth_and_their_start_stays() -> None:
+def test_free_mask_smooths_the_change_but_not_the_start() -> None:
     cells = FreeMask(field(4), smooth_frames=9)
     assert torch.equal(cells.mask(), field(4))
     settings = asked(alpha=0, learning_rate=0.1, steps=30)
@@ -292,7 +292,7 @@ def gains_of(notes: StickyNotes) -> StickyNoteGains:
     return StickyNoteGains(notes, row_hz, frame_s, 300.0, 0.03)
 
 
-def test_note_gains_start_where_the_notes_are_and_find_the_gains_that_made_a_mask() -> None:
+def test_note_gains_start_at_the_notes_and_recover_a_mask() -> None:
     notes = scattered()
     start = gains_of(notes)
     hidden = gains_of(notes)
@@ -307,7 +307,7 @@ def test_note_gains_start_where_the_notes_are_and_find_the_gains_that_made_a_mas
     assert (steps[-1].mask_db - wanted).abs().max() < 0.2
 
 
-def test_turning_gains_leaves_the_notes_alone() -> None:
+def test_note_gains_do_not_modify_the_notes() -> None:
     notes = scattered()
     kept = notes.gain_db.clone()
     list(run(toward(field(2)), asked(steps=3), start=gains_of(notes)))
@@ -315,7 +315,7 @@ def test_turning_gains_leaves_the_notes_alone() -> None:
 
 
 @pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
-def test_our_own_optimisers_are_torchs(optimiser: OptimizerName) -> None:
+def test_optimisers_equal_those_of_torch(optimiser: OptimizerName) -> None:
     target, values = field(3), torch.zeros(ROWS, FRAMES, requires_grad=True)
     settings = asked(optimiser=optimiser, learning_rate=0.05, steps=20, alpha=0.1)
     *_, last = run(toward(target), settings)

@@ -1,4 +1,4 @@
-"""A training's course: the best is remembered, and what is kept is all that the next step needs."""
+"""Training runs: best weights, early stopping and checkpoints."""
 
 from typing import Unpack
 
@@ -21,7 +21,7 @@ def begun(generator_seed: int = 0, **training: Unpack[TrainingChanges]) -> Train
 
 
 def step(course: TrainingRun) -> None:
-    """One step, of something that is drawn."""
+    """Take one training step on random input."""
     rows = len(course.scorer.row_mean)
     drawn = 6 * torch.randn(4, rows, 100, generator=course.generator) - 40
     course.update(course.scorer.logit(drawn).square().mean())
@@ -35,7 +35,7 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_the_best_of_all_looks_is_taken() -> None:
+def test_best_weights_are_loaded() -> None:
     course = begun()
     seen = []
     for loss in (0.5, 0.2, 0.4, 0.2 - 1e-6):  # the last gains too little to count
@@ -48,7 +48,7 @@ def test_the_best_of_all_looks_is_taken() -> None:
     assert not same(seen[1], seen[3])
 
 
-def test_what_is_kept_is_all_that_the_next_step_needs() -> None:
+def test_resumed_run_equals_uninterrupted_run() -> None:
     course = begun()
     for loss in (0.3, 0.6):
         step(course)
@@ -65,7 +65,7 @@ def test_what_is_kept_is_all_that_the_next_step_needs() -> None:
     assert same(weights(course), weights(other))
 
 
-def test_what_is_kept_does_not_change_with_what_comes_after() -> None:
+def test_checkpoint_does_not_change_with_later_steps() -> None:
     course = begun()
     step(course)
     kept = course.state()
@@ -75,7 +75,7 @@ def test_what_is_kept_does_not_change_with_what_comes_after() -> None:
 
 
 @pytest.mark.parametrize(("patience", "ends"), [(1, 2), (3, 4)])
-def test_patience_ends_it(patience: int, ends: int) -> None:
+def test_patience_stops_the_run(patience: int, ends: int) -> None:
     course = begun(patience=patience)
     looks = 0
     while not course.finished:
@@ -85,7 +85,7 @@ def test_patience_ends_it(patience: int, ends: int) -> None:
     assert looks == ends
 
 
-def test_it_is_due_every_so_often_and_at_the_end() -> None:
+def test_validation_is_due_at_intervals_and_at_the_end() -> None:
     course = begun(steps=7, check_every=3)
     due = []
     while not course.finished:
@@ -94,7 +94,7 @@ def test_it_is_due_every_so_often_and_at_the_end() -> None:
     assert due == [False, False, True, False, False, True, True]
 
 
-def test_a_step_begins_from_no_gradient() -> None:
+def test_gradients_are_reset_before_each_step() -> None:
     course, once = begun(), begun()
     for it in (course, once):
         step(it)

@@ -40,7 +40,7 @@ def noise(seconds: float = 2.0, rate: int = 44_100, channels: int = 2) -> NDArra
 
 
 @given(seed=st.integers(0, 50), frames=st.integers(1, 40))
-def test_bands_and_their_dynamics_add_up_to_the_mask(seed: int, frames: int) -> None:
+def test_static_and_dynamic_component_sum_to_mask(seed: int, frames: int) -> None:
     mask = drawn(seed, frames)
     total = static_component(mask).gain_db + dynamic_component(mask).gain_db
     assert np.allclose(total, mask.gain_db, atol=1e-5)
@@ -54,7 +54,7 @@ def test_bands_and_their_dynamics_add_up_to_the_mask(seed: int, frames: int) -> 
     frames=st.integers(1, 9),
     seed=st.integers(0, 9),
 )
-def test_the_tilt_of_a_line_is_the_line(height: float, slope: float, frames: int, seed: int) -> None:
+def test_tilt_of_a_straight_line_is_the_line(height: float, slope: float, frames: int, seed: int) -> None:
     octaves = np.log2(HZ / 1000)
     along = 1 + 0.5 * np.sin(np.arange(frames) + seed)
     line = (height + slope * octaves[:, None]) * along
@@ -64,14 +64,14 @@ def test_the_tilt_of_a_line_is_the_line(height: float, slope: float, frames: int
     assert found[1] == pytest.approx(slope * along, abs=1e-4)
 
 
-def test_what_a_tilt_leaves_has_none() -> None:
+def test_mask_minus_its_tilt_has_no_tilt() -> None:
     mask = drawn()
     rest = Mask(mask.gain_db - tilt_component(mask).gain_db, HZ, 0.01, 8_000.0)
     assert np.abs(tilt_component(rest).gain_db).max() < 1e-4
     assert np.abs(rest.gain_db).max() > 1
 
 
-def test_a_tilt_leaves_a_row_at_nought_out() -> None:
+def test_tilt_ignores_row_at_zero_hertz() -> None:
     hz = np.arange(257) * 31.25
     gain = np.zeros((257, 2), dtype=np.float32)
     gain[0] = 60.0
@@ -80,7 +80,7 @@ def test_a_tilt_leaves_a_row_at_nought_out() -> None:
     assert np.allclose(tilt_component(one).gain_db, 2)
 
 
-def test_all_of_a_mask_is_the_mask_itself() -> None:
+def test_component_all_returns_the_mask() -> None:
     mask = drawn()
     assert select_component(mask, AspectSettings(), REACH) is mask
     aspect = AspectSettings(only="tilt", between=(200, 4_000), start_s=0.5)
@@ -96,7 +96,7 @@ def test_all_of_a_mask_is_the_mask_itself() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(low=st.floats(30, 5_000), octaves=st.floats(0.2, 6), seed=st.integers(0, 9))
-def test_a_band_is_the_mask_inside_and_nothing_outside(low: float, octaves: float, seed: int) -> None:
+def test_band_keeps_mask_inside_and_zero_outside(low: float, octaves: float, seed: int) -> None:
     mask, high = drawn(seed, 5), low * 2**octaves
     made = limit_to_band(mask, low, high)
     times = np.arange(5) * 0.01
@@ -112,7 +112,7 @@ def test_a_band_is_the_mask_inside_and_nothing_outside(low: float, octaves: floa
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 @pytest.mark.parametrize("between", [(200.0, 4_000.0), (50.0, 150.0), (3_000.0, 20_000.0)])
-def test_outside_the_band_the_output_is_the_input(rate: int, between: tuple[float, float]) -> None:
+def test_output_equals_input_outside_the_band(rate: int, between: tuple[float, float]) -> None:
     wave = noise(rate=rate)
     settings = RenderSettings(aspect=AspectSettings(between=between))
     made = render_through_mask(wave, rate, drawn(), settings, PAPER)
@@ -135,7 +135,7 @@ def test_outside_the_band_the_output_is_the_input(rate: int, between: tuple[floa
 
 @settings(max_examples=30, deadline=None)
 @given(start=st.floats(0, 1), length=st.floats(0.01, 0.95))
-def test_a_span_is_the_mask_inside_and_nothing_outside(start: float, length: float) -> None:
+def test_span_keeps_mask_inside_and_zero_outside(start: float, length: float) -> None:
     mask, end = drawn(), start + length
     made = limit_to_span(mask, start, end, REACH)
     hz = np.geomspace(50, 8_000, 7)
@@ -148,7 +148,7 @@ def test_a_span_is_the_mask_inside_and_nothing_outside(start: float, length: flo
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
 @pytest.mark.parametrize("between", [None, (300.0, 3_000.0)])
-def test_outside_the_span_the_output_is_the_input(rate: int, between: tuple[float, float] | None) -> None:
+def test_output_equals_input_outside_the_span(rate: int, between: tuple[float, float] | None) -> None:
     wave = noise(rate=rate)
     aspect = AspectSettings(start_s=0.6, end_s=1.4, between=between)
     made = render_through_mask(wave, rate, drawn(), RenderSettings(aspect=aspect), PAPER).samples
@@ -158,7 +158,7 @@ def test_outside_the_span_the_output_is_the_input(rate: int, between: tuple[floa
     assert change[first:last].max() > 0.05
 
 
-def test_an_open_end_does_not_fade() -> None:
+def test_open_end_has_no_fade() -> None:
     mask = drawn()
     late = limit_to_span(mask, 0.5, None, REACH)
     assert np.array_equal(late.gain_db[:, 70:], mask.gain_db[:, 70:])
@@ -167,7 +167,7 @@ def test_an_open_end_does_not_fade() -> None:
     assert np.abs(early.gain_db[:, 50:]).max() == 0
 
 
-def test_a_static_mask_has_its_span_too() -> None:
+def test_span_limits_single_frame_mask() -> None:
     mask = Mask(np.full((48, 1), 6.0, dtype=np.float32), HZ, 0.01, 8_000.0)
     hz, times = np.array([1_000.0]), np.array([0.0, 0.9, 1.5, 2.1, 9.0])
     assert limit_to_span(mask, 1.0, 2.0, REACH).gain_at(hz, times)[0] == pytest.approx([0, 0, 6, 0, 0])
@@ -186,17 +186,17 @@ def test_a_static_mask_has_its_span_too() -> None:
         ("aspect.start_s=-1", "aspect.start_s is -1"),
     ],
 )
-def test_wrong_aspects_are_named(assignment: str, reason: str) -> None:
+def test_invalid_aspect_settings_are_rejected(assignment: str, reason: str) -> None:
     with pytest.raises(CallError, match=reason.replace("[", r"\[")):
         apply_assignments(RenderSettings(), [assignment])
 
 
-def test_a_span_that_ends_before_it_begins_is_named() -> None:
+def test_span_that_ends_before_its_start_is_rejected() -> None:
     with pytest.raises(CallError, match="a span from 3 s to 2 s is empty"):
         RenderSettings().replace(aspect=dict(start_s=3, end_s=2))
 
 
-def test_a_fixed_gain_is_given_where_nothing_is_matched() -> None:
+def test_fixed_gain_applies_without_matching() -> None:
     wave, mask = noise(0.6), drawn()
     plain, louder = (
         render_through_mask(wave, 44_100, mask, RenderSettings(match=False, gain_db=gain), PAPER)
@@ -208,7 +208,7 @@ def test_a_fixed_gain_is_given_where_nothing_is_matched() -> None:
 
 
 @pytest.mark.parametrize("only", ["all", "tilt", "bands", "dynamics-of-bands"])
-def test_a_mask_in_stretches_is_the_mask(only: str) -> None:
+def test_components_of_slices_equal_those_of_the_whole(only: str) -> None:
     mask = drawn()
     aspect = AspectSettings.model_validate(
         {"only": only, "between": (300, 3_000), "start_s": 0.4, "end_s": 1.6}
@@ -229,7 +229,7 @@ def test_a_mask_in_stretches_is_the_mask(only: str) -> None:
 
 
 @pytest.mark.parametrize("only", ["all", "tilt", "bands", "dynamics-of-bands"])
-def test_what_is_in_force_is_the_same_however_much_of_it_is_asked_for(only: str) -> None:
+def test_effective_mask_is_the_same_in_slices(only: str) -> None:
     mask = drawn()
     chosen = RenderSettings.model_validate({"amount": 0.5, "aspect": {"only": only}})
     force = effective_mask(mask, chosen, PAPER)

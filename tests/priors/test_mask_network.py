@@ -1,4 +1,4 @@
-"""The mask in one pass."""
+"""The mask network, on pairs with a known rule."""
 
 import torch
 
@@ -18,7 +18,7 @@ def folder() -> FolderStatistics:
 
 
 def pairs(count: int, seed: int) -> list[PseudoPair]:
-    """Takes whose wanted mask is a rule: half of each row's own level, upside down."""
+    """Return takes whose target mask is minus half of each row's level."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for _ in range(count):
@@ -28,13 +28,13 @@ def pairs(count: int, seed: int) -> list[PseudoPair]:
     return made
 
 
-def test_untrained_it_changes_nothing() -> None:
+def test_untrained_network_gives_zero_gain() -> None:
     network = MaskNetwork(ROWS, COMPONENTS, NetworkSettings(width=8), torch.Generator())
     [pair] = pairs(1, 1)
     assert torch.equal(network.predict_gain(pair.features), torch.zeros(ROWS, FRAMES))
 
 
-def test_it_learns_a_rule_that_pairs_share() -> None:
+def test_network_learns_a_common_rule() -> None:
     settings = NetworkSettings(width=32, kernel=3, steps=150)
     network = train_mask_network(pairs(6, 2), folder(), settings, torch.Generator().manual_seed(3))
     [unheard] = pairs(1, 9)
@@ -42,7 +42,7 @@ def test_it_learns_a_rule_that_pairs_share() -> None:
     assert error < 0.4 * unheard.gain_db.square().mean().sqrt()
 
 
-def test_same_seed_same_network_and_the_global_state_is_left_alone() -> None:
+def test_same_seed_gives_same_network_and_keeps_global_random_state() -> None:
     state = torch.random.get_rng_state()
     settings = NetworkSettings(width=8, steps=20)
     made = [
@@ -54,7 +54,7 @@ def test_same_seed_same_network_and_the_global_state_is_left_alone() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_inaudible_frames_do_not_teach() -> None:
+def test_inaudible_frames_do_not_affect_training() -> None:
     settings = NetworkSettings(width=8, steps=20)
     [pair] = pairs(1, 6)
     deaf = pair.features._replace(audible=torch.zeros(FRAMES, dtype=torch.bool))

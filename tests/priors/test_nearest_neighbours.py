@@ -1,4 +1,4 @@
-"""Both folders as frames, and how a frame of one finds its like in the other."""
+"""Codebooks of folders, and nearest neighbours between them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,14 +39,14 @@ def folders(takes: list[Features]) -> tuple[FolderStatistics, FolderStatistics]:
     return fit_folder_statistics(tilted(takes[:2]), takes[2:], SETTINGS, generator)
 
 
-def test_the_nearest_of_a_code_is_itself() -> None:
+def test_nearest_code_of_a_code_is_itself() -> None:
     key = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
     rows = torch.arange(50.0)[:, None].expand(-1, 3).contiguous()
     book = Codebook(key, rows, torch.arange(50))
     assert torch.equal(book.nearest_mean(key, 1), rows.T)
 
 
-def test_nearest_mean_is_its_slow_twin() -> None:
+def test_nearest_mean_equals_explicit_loop() -> None:
     generator = torch.Generator().manual_seed(2)
     key, query = (torch.randn(n, 6, generator=generator) for n in (40, 7))
     rows = torch.randn(40, 3, generator=generator)
@@ -57,7 +57,7 @@ def test_nearest_mean_is_its_slow_twin() -> None:
         torch.testing.assert_close(found, rows[nearest].mean(dim=0))
 
 
-def test_what_a_folder_has_of_every_pitch_decides_no_direction(
+def test_projection_ignores_the_mean_pitch_spectrum(
     takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     """Directions are those in which frames differ: a fixed filter over pitches adds none."""
@@ -68,20 +68,20 @@ def test_what_a_folder_has_of_every_pitch_decides_no_direction(
     torch.testing.assert_close(alike, torch.ones(8), atol=1e-3, rtol=0)
 
 
-def test_a_take_can_be_left_out() -> None:
+def test_skipped_take_is_not_found() -> None:
     key = torch.tensor([[0.0], [1.0], [5.0]])
     book = Codebook(key, torch.tensor([[10.0], [20.0], [30.0]]), torch.tensor([0, 0, 1]))
     assert book.nearest_mean(torch.zeros(1, 1), 1, skip=0).item() == 30.0
 
 
-def test_keys_forget_the_folder_mean() -> None:
+def test_keys_are_independent_of_the_folder_mean() -> None:
     rows = torch.randn(9, 48, generator=torch.Generator().manual_seed(3))
     fine = torch.zeros(9, 4)
     moved = key_vectors(rows + 7 * TILT.T, fine, rows.mean(dim=0) + 7 * TILT[:, 0])
     torch.testing.assert_close(moved, key_vectors(rows, fine, rows.mean(dim=0)), atol=1e-4, rtol=0)
 
 
-def test_a_fixed_filter_between_the_folders_is_found(
+def test_fixed_filter_between_folders_is_recovered(
     takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     reference, source = folders
@@ -92,7 +92,7 @@ def test_a_fixed_filter_between_the_folders_is_found(
     assert torch.corrcoef(torch.stack([found, wanted]))[0, 1] > 0.75
 
 
-def test_level_of_the_recording_does_not_matter(
+def test_mask_is_independent_of_level(
     takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     reference, source = folders
@@ -106,7 +106,7 @@ def test_level_of_the_recording_does_not_matter(
     assert difference.square().mean().sqrt() < 5e-3
 
 
-def test_an_imitation_is_made_of_the_other_folder(
+def test_back_translation_uses_frames_of_the_other_folder(
     takes: list[Features], folders: tuple[FolderStatistics, FolderStatistics]
 ) -> None:
     reference, source = folders
@@ -117,7 +117,7 @@ def test_an_imitation_is_made_of_the_other_folder(
     assert torch.equal(pseudo.fine, take.fine)
 
 
-def test_condensing_keeps_the_mean_of_every_code(
+def test_condensed_codes_are_means_of_their_members(
     folders: tuple[FolderStatistics, FolderStatistics],
 ) -> None:
     folder = condense_codebook(folders[0], 16, torch.Generator().manual_seed(4))
@@ -129,7 +129,7 @@ def test_condensing_keeps_the_mean_of_every_code(
     assert condense_codebook(folders[0], 10_000, torch.Generator()) is folders[0]
 
 
-def test_presence_fades_between_45_and_60_db() -> None:
+def test_activity_fades_between_45_and_60_db() -> None:
     level = torch.tensor([0.0, -30.0, -45.0, -52.5, -60.0, -90.0])
     expected = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.0, 0.0])
     torch.testing.assert_close(activity_from_level(level), expected)

@@ -34,7 +34,7 @@ def drawn(notes: StickyNotes, smooth_hz: float = 0.0, smooth_s: float = 0.0) -> 
 
 
 @pytest.mark.parametrize(("smooth_hz", "smooth_s"), [(0.0, 0.0), (150.0, 0.09), (800.0, 0.4)])
-def test_a_lone_note_has_its_gain_at_its_centre_and_none_beyond_it(smooth_hz: float, smooth_s: float) -> None:
+def test_single_note_has_its_gain_at_centre_and_zero_outside(smooth_hz: float, smooth_s: float) -> None:
     mask = drawn(note(), smooth_hz, smooth_s)
     assert mask[96, 100].item() == pytest.approx(5.0, abs=1e-4)
     far_hz = (ROW_HZ - 3_000).abs() > 400 + smooth_hz / 2 + 1
@@ -45,7 +45,7 @@ def test_a_lone_note_has_its_gain_at_its_centre_and_none_beyond_it(smooth_hz: fl
     assert mask.min() >= 0
 
 
-def test_a_plain_note_is_a_block() -> None:
+def test_unsmoothed_note_is_a_block() -> None:
     inside = ((ROW_HZ - 3_000).abs() <= 400)[:, None] & ((FRAME_S - 1).abs() <= 0.2001)
     mask = drawn(note(width_s=0.4002))
     assert torch.equal(mask, 5.0 * inside)
@@ -56,7 +56,7 @@ def test_a_plain_note_is_a_block() -> None:
     width=st.floats(0.02, 1.0),
     span=st.floats(0.01, 0.8),
 )
-def test_ramps_are_the_block_averaged_over_the_span(centre: float, width: float, span: float) -> None:
+def test_smoothed_edges_are_the_averaged_block(centre: float, width: float, span: float) -> None:
     """Slow twin: the block on a grid of 0.1 ms, its mean over the span around each frame."""
     _, profile = note(seconds=centre, width_s=width).profiles(ROW_HZ, FRAME_S, 0.0, span)
     fine = np.arange(-1.5, 3.5, 1e-4)
@@ -68,7 +68,7 @@ def test_ramps_are_the_block_averaged_over_the_span(centre: float, width: float,
 
 
 @pytest.mark.parametrize("span", [0.05, 0.4, 0.9])
-def test_averaging_keeps_the_area(span: float) -> None:
+def test_smoothing_keeps_the_area(span: float) -> None:
     frames = torch.arange(-2_000, 4_000) * 0.001
     _, profile = note().profiles(ROW_HZ, frames, 0.0, span)
     assert profile.sum().item() * 0.001 == pytest.approx(0.4, abs=2e-3)
@@ -84,14 +84,14 @@ def test_overlapping_notes_are_averaged() -> None:
     assert shifted[96, 160].item() == 0
 
 
-def test_notes_alike_are_one_note_inside() -> None:
-    """However many lie there, a mask stays between the gains of its notes."""
+def test_identical_notes_equal_one_note() -> None:
+    """The mask stays between the gains of overlapping notes."""
     pile = drawn(joined(*[note(gain_db=4.0)] * 9), 150.0, 0.09)
     assert pile[96, 100].item() == pytest.approx(4.0, abs=1e-4)
     assert pile.max() <= 4 + 1e-5
 
 
-def test_smooth_edges_fade_to_nothing() -> None:
+def test_smoothed_edges_fade_to_zero() -> None:
     edge = drawn(note(), 150.0, 0.1)[96, 100:]
     assert edge[20].item() == pytest.approx(2.5, abs=0.01)
     assert (edge.diff() <= 1e-6).all()
@@ -99,7 +99,7 @@ def test_smooth_edges_fade_to_nothing() -> None:
     assert edge[26] == 0
 
 
-def test_rendering_passes_the_gradient_to_the_gains() -> None:
+def test_gradient_reaches_the_gains() -> None:
     notes = joined(note(), note(seconds=0.2))
     gains = notes.gain_db.clone().requires_grad_()
     mask = render_sticky_notes(gains, *notes.profiles(ROW_HZ, FRAME_S, 150.0, 0.09))
@@ -113,7 +113,7 @@ def scattered(shape: str, seed: int = 0, **more: float) -> StickyNotes:
     return scatter_sticky_notes(settings, 10.0, 8_000.0, torch.Generator().manual_seed(seed))
 
 
-def test_scattered_notes_are_as_the_settings_say() -> None:
+def test_scattered_notes_follow_the_settings() -> None:
     notes = scattered("rectangular")
     assert notes.seconds.shape == (200,)
     assert (notes.width_s == 0.3).all()
@@ -126,20 +126,20 @@ def test_scattered_notes_are_as_the_settings_say() -> None:
     assert notes.gain_db.mean().abs() < 0.8
 
 
-def test_square_notes_have_the_area_of_the_rectangles_and_equal_sides() -> None:
+def test_square_notes_keep_the_area_with_equal_sides() -> None:
     notes = scattered("square")
     assert (notes.width_s * notes.height_hz).numpy() == pytest.approx(0.3 * 500, rel=1e-5)
     # On the paper's spectrogram: bins of 31.25 Hz, frames of 10 ms.
     assert (notes.width_s / 0.010).numpy() == pytest.approx(notes.height_hz.numpy() / 31.25)
 
 
-def test_the_generator_decides_the_notes() -> None:
+def test_generator_determines_the_notes() -> None:
     first, again, other = (scattered("square", seed) for seed in (1, 1, 2))
     assert torch.equal(first.seconds, again.seconds)
     assert torch.equal(first.gain_db, again.gain_db)
     assert not torch.equal(first.gain_db, other.gain_db)
 
 
-def test_there_is_always_a_note() -> None:
+def test_short_recording_has_one_note() -> None:
     settings = NoteSettings(per_second=0.1)
     assert scatter_sticky_notes(settings, 0.3, 8_000.0, torch.Generator()).gain_db.shape == (1,)

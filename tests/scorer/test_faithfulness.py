@@ -1,4 +1,4 @@
-"""Deletion and insertion, on functions whose answer is known."""
+"""Deletion and insertion curves of functions with known answers."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ BLOCK = DeletionBlock(2, 3)
 
 
 def corner(clips: Tensor) -> Tensor:
-    """Listens to one corner only, of 4 rows and 6 frames: four blocks of sixteen."""
+    """Return the mean of one corner of 4 rows and 6 frames: four blocks of sixteen."""
     return clips[:, :4, :6].sum(dim=(1, 2))
 
 
@@ -28,7 +28,7 @@ def tried(saliency: Tensor, draws: int = 40) -> Faithfulness:
     )
 
 
-def test_a_true_map_empties_and_fills_at_once() -> None:
+def test_true_map_deletes_and_inserts_at_once() -> None:
     truth = torch.zeros(8, 12)
     truth[:4, :6] = 1
     found = tried(truth)
@@ -49,7 +49,7 @@ def test_random_orders_average_to_the_diagonal() -> None:
     assert (ends == torch.tensor([24.0, 0.0])).all()
 
 
-def test_a_false_map_is_told_in_words() -> None:
+def test_unfaithful_map_is_reported_in_words() -> None:
     lie = torch.ones(8, 12)
     lie[:4, :6] = -1
     found = tried(lie)
@@ -58,19 +58,19 @@ def test_a_false_map_is_told_in_words() -> None:
     assert "no better than random" in found.line
 
 
-def test_a_map_that_knows_nothing_does_not_hold() -> None:
+def test_random_map_is_not_faithful() -> None:
     generator = torch.Generator().manual_seed(3)
     held = [tried(torch.randn(2, 8, 12, generator=generator)).is_faithful for _ in range(60)]
     assert sum(held) <= 8  # one in twenty, by chance
 
 
-def test_the_generator_decides() -> None:
+def test_generator_determines_the_random_orders() -> None:
     one, same = (tried(torch.zeros(8, 12)).random_deletion for _ in range(2))
     assert torch.equal(one, same)
     assert not torch.equal(one[0], one[1])
 
 
-def test_blocks_that_do_not_divide_the_clip_are_cut_short() -> None:
+def test_blocks_at_the_edge_are_smaller() -> None:
     clips = torch.ones(1, 5, 7)
     found = measure_faithfulness(
         lambda it: it.sum(dim=(1, 2)), clips, torch.zeros_like(clips), torch.ones_like(clips),

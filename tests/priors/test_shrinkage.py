@@ -1,4 +1,4 @@
-"""What is believed of a difference between folders: against the spread of takes, and by placebo."""
+"""Shrinkage by the variance over takes and by placebo."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
 def lacks(
     difference: Tensor, spread_db: float, takes: int, seed: int
 ) -> tuple[SpectralDifference, SpectralDifference]:
-    """Both sides' lacks [take, row]: a difference, and takes of smooth colours of their own."""
+    """Return both sides' differences [take, row]: a common one, and a smooth one per take."""
     basis = cosine_basis(ROWS)[1:9]
     there, here = (spread_db * drawn(seed + s, takes, 8) @ basis for s in (0, 1_000))
     return (
@@ -51,7 +51,7 @@ def lacks(
 
 
 def lacking(rows: Tensor, frames: float = 9.0) -> SpectralDifference:
-    """Takes that are steady within a tenth of a dB."""
+    """Return takes that are constant within 0.1 dB."""
     return SpectralDifference(rows, 0.1 * drawn(9, *rows.shape), torch.full((len(rows),), frames))
 
 
@@ -59,12 +59,12 @@ def error(mask: Tensor, wanted: Tensor) -> float:
     return float((mask - wanted).square().mean().sqrt())
 
 
-def test_takes_that_agree_are_believed() -> None:
+def test_agreeing_takes_are_hardly_shrunk() -> None:
     difference = 10 * cosine_basis(ROWS)[3]
     torch.testing.assert_close(fit_static_mask(*lacks(difference, 0.0, 5, 0)), difference)
 
 
-def test_a_difference_within_the_spread_of_takes_is_hardly_believed() -> None:
+def test_difference_within_variance_of_takes_is_shrunk() -> None:
     nothing = torch.zeros(ROWS)
     believed, plain = [], []
     for seed in range(20):
@@ -74,7 +74,7 @@ def test_a_difference_within_the_spread_of_takes_is_hardly_believed() -> None:
     assert sum(believed) < 0.5 * sum(plain)
 
 
-def test_shrinking_lowers_the_error_where_takes_are_few_and_costs_little_elsewhere() -> None:
+def test_shrinkage_lowers_error_for_few_takes_and_costs_little_otherwise() -> None:
     difference = cosine_basis(ROWS)[1:9].T @ (12 * drawn(7, 8))
     for takes, spread, share in ((4, 24.0, 0.9), (200, 24.0, 1.05)):
         trials = [lacks(difference, spread, takes, seed) for seed in range(20)]
@@ -82,7 +82,7 @@ def test_shrinking_lowers_the_error_where_takes_are_few_and_costs_little_elsewhe
         assert shrunk < share * sum(error(fit_static_mask(*s, penalty=0), difference) for s in trials)
 
 
-def test_a_long_take_weighs_more_and_one_take_alone_is_as_doubtful_as_the_others() -> None:
+def test_long_takes_weigh_more_and_single_take_uses_other_variance() -> None:
     rows = torch.stack([torch.zeros(ROWS), torch.ones(ROWS)])
     assert lacking(rows)._replace(frames=torch.tensor([1.0, 3.0])).mean[0] == 0.75
     difference = 10 * cosine_basis(ROWS)[3]
@@ -91,7 +91,7 @@ def test_a_long_take_weighs_more_and_one_take_alone_is_as_doubtful_as_the_others
     assert fit_static_mask(one, many).norm() < fit_static_mask(one, many, penalty=0).norm()
 
 
-def test_takes_of_one_session_count_as_one() -> None:
+def test_takes_of_one_session_count_once() -> None:
     colours = 20 * drawn(1, 3, 8) @ cosine_basis(ROWS)[1:9]
     cut = colours.repeat_interleave(4, dim=0) + 0.05 * drawn(2, 12, ROWS)
     shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(3))
@@ -105,7 +105,7 @@ def test_takes_of_one_session_count_as_one() -> None:
     assert fit_static_mask(pieces, pieces, penalty=0).norm() > 1.5 * shrunk.norm()
 
 
-def test_takes_that_differ_no_more_than_their_halves_are_of_one_session() -> None:
+def test_takes_as_similar_as_halves_form_one_session() -> None:
     assert not cluster_sessions(
         SpectralDifference(drawn(1, 20, ROWS), 2 * drawn(2, 20, ROWS), torch.ones(20))
     ).any()
@@ -119,7 +119,7 @@ def test_takes_that_differ_no_more_than_their_halves_are_of_one_session() -> Non
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_belief_divides_a_mask_into_static_take_and_moment(take: float, moment: float) -> None:
+def test_factors_scale_recording_and_frame_deviations(take: float, moment: float) -> None:
     mask, static = drawn(1, 6, 40), drawn(2, 6)
     audible = torch.arange(40) > 9
     made = ShrinkageFactors(take, moment).apply(mask, static, mean_over_audible(mask, audible))
@@ -130,7 +130,7 @@ def test_belief_divides_a_mask_into_static_take_and_moment(take: float, moment: 
     torch.testing.assert_close(made.diff(dim=1), moment * mask.diff(dim=1), atol=1e-5, rtol=1e-5)
 
 
-def test_all_is_believed_where_a_placebo_finds_little_and_nothing_where_it_finds_as_much() -> None:
+def test_factor_falls_from_one_to_zero_with_placebo_variance() -> None:
     real = Variance(per_recording=4.0, per_frame=9.0)
     assert ShrinkageFactors.from_variance(real, Variance(0.4, 0.9)) == ShrinkageFactors(1.0, 1.0)
     assert ShrinkageFactors.from_variance(real, real) == ShrinkageFactors(0.0, 0.0)
@@ -139,7 +139,7 @@ def test_all_is_believed_where_a_placebo_finds_little_and_nothing_where_it_finds
     assert ShrinkageFactors.from_variance(real, real, penalty=0) == ShrinkageFactors(1.0, 1.0)
 
 
-def test_power_is_its_slow_twin() -> None:
+def test_variance_equals_explicit_loop() -> None:
     masks = [drawn(seed, 3, 20) for seed in range(3)]
     audible = torch.arange(20) < 15
     takes = [PriorFeatures(mask, mask, audible, torch.ones(20)) for mask in masks]
@@ -158,7 +158,7 @@ def test_power_is_its_slow_twin() -> None:
 
 @pytest.fixture(scope="module")
 def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
-    """Factory of takes, each through a filter that is drawn for it, and then one for all."""
+    """Return a factory of takes, each with a random filter and one for all."""
     taps = firwin2(257, [0, 300, 1_200, 3_000, 8_000], [1, 1, 3, 0.4, 0.4], fs=16_000)
 
     def make(seeds: range, *, own_db: float, filtered: bool) -> list[Features]:
@@ -174,7 +174,7 @@ def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
     return make
 
 
-def test_like_is_compared_with_like(recordings: Callable[..., list[Features]]) -> None:
+def test_frames_are_compared_with_matching_frames(recordings: Callable[..., list[Features]]) -> None:
     reference = recordings(range(4), own_db=0.0, filtered=True)
     source = recordings(range(10, 14), own_db=0.0, filtered=False)
     there, here = fit_folder_statistics(reference, source, NEAR, torch.Generator().manual_seed(0))
@@ -188,7 +188,7 @@ def test_like_is_compared_with_like(recordings: Callable[..., list[Features]]) -
         assert torch.corrcoef(torch.stack([side.mean, wanted]))[0, 1] > 0.9
 
 
-def test_one_filter_for_all_takes_leaves_nothing_to_adapt_to(
+def test_common_filter_leaves_no_adaptive_part(
     recordings: Callable[..., list[Features]],
 ) -> None:
     settings = PriorsSettings(neighbours=NEAR, network=NetworkSettings(width=16, steps=60))
@@ -205,7 +205,7 @@ def test_one_filter_for_all_takes_leaves_nothing_to_adapt_to(
     assert believed(0.0) == 2.0
 
 
-def test_a_reference_of_a_few_unlike_sessions_gives_the_static_mask_alone(
+def test_few_different_sessions_give_static_mask_only(
     recordings: Callable[..., list[Features]],
 ) -> None:
     settings = PriorsSettings(neighbours=NEAR, network=NetworkSettings(width=16, steps=20))
@@ -219,7 +219,7 @@ def test_a_reference_of_a_few_unlike_sessions_gives_the_static_mask_alone(
     torch.testing.assert_close(shape, torch.zeros_like(shape), atol=1e-4, rtol=0)
 
 
-def test_a_folder_is_halved_by_session_and_asked_only_where_it_has_enough() -> None:
+def test_folder_is_halved_by_session_if_large_enough() -> None:
     rows = 9 * drawn(1, 12, ROWS).repeat_interleave(2, dim=0)
     takes: list[Any] = list(range(24))
     folder = HeldOutGroups.from_difference(takes, lacking(rows))

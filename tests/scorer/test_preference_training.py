@@ -19,7 +19,7 @@ EMPTY = torch.zeros(0, dtype=torch.long)
 
 
 def take(tilt_db: float, seed: int) -> Tensor:
-    """Rows of noise over a slope of so many dB either way, at a level of its own."""
+    """Return rows of noise with a slope and a random level."""
     generator = torch.Generator().manual_seed(seed)
     slope = torch.linspace(-tilt_db, tilt_db, 16)[:, None]
     level = -30 + 6 * torch.randn(1, generator=generator)
@@ -27,7 +27,7 @@ def take(tilt_db: float, seed: int) -> Tensor:
 
 
 def heard(first: int, count: int, answers: int, *, rated: bool = False) -> ListenerData:
-    """Takes of random tilt, of which the brighter is preferred, or rated higher."""
+    """Return takes of random tilt, of which the brighter is preferred or rated higher."""
     generator = torch.Generator().manual_seed(first)
     tilt = 8 * torch.randn(count, generator=generator)
     rows = [take(float(t), first + k) for k, t in enumerate(tilt)]
@@ -59,7 +59,7 @@ def learnt(
 
 
 @pytest.mark.parametrize("rated", [False, True])
-def test_a_taste_for_brightness_is_learnt(rated: bool) -> None:
+def test_preference_for_brightness_is_learnt(rated: bool) -> None:
     fit = learnt(heard(0, 24, 200, rated=rated), heard(100, 10, 60, rated=rated))
     unseen = [-12.0, -4.0, 4.0, 12.0]
     logits = [float(mean_logit(fit.scorer, take(tilt, 900 + k))) for k, tilt in enumerate(unseen)]
@@ -67,14 +67,14 @@ def test_a_taste_for_brightness_is_learnt(rated: bool) -> None:
     assert fit.accuracy > 0.8
 
 
-def test_same_seed_same_scorer() -> None:
+def test_same_seed_gives_same_scorer() -> None:
     train, held_out = heard(0, 12, 60), heard(100, 6, 20)
     mine, same, other = (learnt(train, held_out, seed).scorer.state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(value, same[name]) for name, value in mine.items())
     assert any(not torch.equal(value, other[name]) for name, value in mine.items())
 
 
-def test_folder_labels_teach_beside_the_answers() -> None:
+def test_folder_labels_add_to_the_answers() -> None:
     takes = LabelledTakes([take(10, 500 + k) for k in range(4)], [take(-10, 600 + k) for k in range(4)])
     kept = LabelledTakes([take(10, 700)], [take(-10, 701)])
     fit = learnt(heard(0, 12, 60), heard(100, 6, 20), labels=(takes, kept))
@@ -82,7 +82,7 @@ def test_folder_labels_teach_beside_the_answers() -> None:
     assert fit.reference_scores.median() < 0.4 < 0.6 < fit.source_scores.median()
 
 
-def test_what_joins_two_groups_stays_out_of_either() -> None:
+def test_pairs_between_groups_are_dropped_from_both() -> None:
     given = heard(0, 6, 40)
     part = given.select_groups({"0", "1", "2"})
     assert [torch.equal(a, b) for a, b in zip(part.rows, given.rows[:3], strict=True)] == [True] * 3
@@ -92,7 +92,7 @@ def test_what_joins_two_groups_stays_out_of_either() -> None:
     assert len(halves.reference) + len(halves.source) == 6
 
 
-def test_agreement_and_loss_are_of_the_order() -> None:
+def test_agreement_and_loss_follow_the_order() -> None:
     given = heard(0, 4, 0)
     pairs = ListenerData(
         given.rows, given.groups, torch.tensor([0, 1]), torch.tensor([1, 2]), EMPTY,
