@@ -127,10 +127,11 @@ def levels_image(level_db: FloatArray, range_db: float = 80.0) -> Pixels:
 def encode_png(pixels: Pixels) -> bytes:
     """Encode pixels as a PNG (ISO/IEC 15948) without a drawing library."""
     height, width, _ = pixels.shape
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB, not interlaced
     # Each line starts with its filter type; 0 is none.
     lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    # A chunk is its length, name, content, and the CRC of name and content.
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(content)) + name + content
         + struct.pack(">I", zlib.crc32(name + content))

@@ -161,6 +161,7 @@ def _normalized_levels(features: AuditFeatures, name: str) -> FloatArray:
 
 
 def _distribution_blocks(result: AuditResult) -> list[ReportBlock]:
+    # Distributions of every property would hide those that matter.
     suspicious = [
         (confound, finding)
         for finding, confound in zip(result.audit.findings, CONFOUNDS, strict=True)

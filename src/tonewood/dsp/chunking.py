@@ -63,7 +63,7 @@ class Rechunker:
             left_margin = self._next_start - self._offset
             yield Chunk(samples[..., :stop], self._offset, left_margin, self.size)
             self._next_start += self.size
-            # The margin of the next core is all that is still needed.
+            # Of the samples so far, only the margin of the next core is still needed.
             oldest = max(0, self._next_start - self.margin)
             self._pending = [samples[..., oldest - self._offset :]]
             self._offset = oldest

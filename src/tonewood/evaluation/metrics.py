@@ -100,6 +100,7 @@ def long_term_error(estimate: Tensor, reference: Tensor, warp: Warp | None = Non
     rows = _matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
     # Mean of power, not of dB: pauses must not weigh as much as notes.
     power = [torch.pow(10.0, side / 10).mean(dim=1) for side in rows]
+    # The mean over rows is a gain, which a distance between sounds must not count.
     difference = 10 * torch.log10(power[0] / power[1])
     return float((difference - difference.mean()).square().mean().sqrt())
 

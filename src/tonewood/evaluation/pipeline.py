@@ -32,16 +32,10 @@ from tonewood.utils.device import check_device
 
 
 class MethodResult(NamedTuple):
-    """Measures of one method on one pair.
+    """Measures of one method on one pair: distances to the reference in dB, and scores.
 
-    Attributes
-    ----------
-    closed : float
-        Share of the mel distance between source and reference that the method closes.
-    mel, log_spectral, multi_resolution, long_term : float
-        Distances to the reference recording, dB.
-    scorer, judge : float
-        Scores; 0 sounds like the reference. The judge is None if the model has none.
+    `closed` is the share of the mel distance between source and reference that the method closes.
+    A score of 0 sounds like the reference; the judge is None if the model has none.
     """
 
     closed: float
@@ -57,11 +51,8 @@ class MethodResult(NamedTuple):
 class PairResult:
     """Measures of all methods on one pair.
 
-    Attributes
-    ----------
-    waveforms : dict of Tensor [sample], or None
-        Outputs by method and the reference as "reference", mono at 16 kHz. Only the first pairs
-        have them.
+    The waveforms [sample] are the outputs by method and the reference as "reference", mono at
+    16 kHz. Only the first pairs have them.
     """
 
     files: PairFiles
@@ -95,16 +86,9 @@ class PairResult:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Results of all pairs, with their means.
+    """Results of all pairs, and their means by method and measure with 95 % intervals.
 
-    Attributes
-    ----------
-    failed : tuple of FileFailure
-        Pairs that could not be measured.
-    means : dict of dict of BootstrapInterval
-        Mean over pairs by method and measure, with its 95 % interval.
-    gains : dict of dict of BootstrapInterval
-        The same of Tonewood minus another method, paired.
+    The gains are the means of Tonewood minus another method, paired.
     """
 
     pairs: tuple[PairResult, ...]

@@ -141,6 +141,7 @@ def _evaluation_page(report: EvaluationReport, model: Model) -> str:
         blocks += _pair_blocks(report.pairs)
     if report.folders:
         blocks += _folder_blocks(report.folders)
+    # Players come last: their audio is most of the page.
     for pair in report.pairs.pairs if report.pairs else ():
         if pair.waveforms is not None:
             blocks += _excerpt_blocks(pair, pair.waveforms)

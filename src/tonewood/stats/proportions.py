@@ -140,6 +140,7 @@ def listeners_for_choice(
     correlation : float
         Intraclass correlation of one listener's answers.
     """
+    # The test is against one half, so a share of one half is never detected.
     _check_power_settings(power, alpha)
     if not 0 < expected < 1 or expected == 0.5:
         raise ValueError(f"a share of {expected}: it must lie between 0 and 1 and not be one half")
@@ -211,6 +212,7 @@ def _binomial_power(total: int, expected: float, alpha: float, alternative: str)
         return 0.0
     counts = np.arange(total + 1)
     upper = stats.binom.sf(counts - 1, total, 0.5)
+    # At one half the distribution is symmetric: the lower tail is the upper one reversed.
     p = upper if alternative == "greater" else 2 * np.minimum(upper, upper[::-1])
     return float(stats.binom.pmf(counts, total, expected)[p <= alpha].sum())
 
