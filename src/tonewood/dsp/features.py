@@ -147,8 +147,11 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     whole = np.floor(position)
     low = torch.from_numpy(whole.astype(np.int64)).to(wave.device)
     fraction = torch.from_numpy(position - whole).to(wave)[:, None]
+    padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
+    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
     blocks = []
-    for spectra in _iter_spectra(wave, window, fft, PITCH_HOP_RATIO * spectrum.hop):
+    for frames in torch.split(padded.unfold(0, window, PITCH_HOP_RATIO * spectrum.hop), _BLOCK_FRAMES):
+        spectra = torch.fft.rfft(frames * taper, fft).T
         power = spectra.real.square() + spectra.imag.square()
         blocks.append(power[low] * (1 - fraction) + power[low + 1] * fraction)
     return torch.cat(blocks, dim=1)
@@ -175,13 +178,6 @@ def _repeat_to_frames(long_db: Tensor, frames: int) -> Tensor:
     if missing > 0:
         fine = torch.cat([fine, fine[:, -1:].expand(-1, missing)], dim=1)
     return fine[:, :frames]
-
-
-def _iter_spectra(wave: Tensor, window: int, fft: int, hop: int) -> Iterator[Tensor]:
-    padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
-    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
-    frames = padded.unfold(0, window, hop)
-    return (torch.fft.rfft(block * taper, fft).T for block in torch.split(frames, _BLOCK_FRAMES))
 
 
 def _gaussian_blur(level: Tensor, sigma: float) -> Tensor:

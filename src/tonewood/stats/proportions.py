@@ -140,8 +140,8 @@ def listeners_for_choice(
     correlation : float
         Intraclass correlation of one listener's answers.
     """
-    # The test is against one half, so a share of one half is never detected.
     _check_power_settings(power, alpha)
+    # The test is against one half, so a share of one half is never detected.
     if not 0 < expected < 1 or expected == 0.5:
         raise ValueError(f"a share of {expected}: it must lie between 0 and 1 and not be one half")
     if answers < 1 or not 0 <= correlation <= 1:
