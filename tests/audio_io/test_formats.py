@@ -1,11 +1,6 @@
 import pytest
 
-from tonewood.audio_io.libsndfile import (
-    WRITABLE_SUBTYPES,
-    WRITABLE_SUFFIXES,
-    AudioFormat,
-    why_unsupported,
-)
+from tonewood.audio_io.libsndfile import WRITABLE_SUBTYPES, WRITABLE_SUFFIXES, AudioFormat, why_unsupported
 from tonewood.errors import CallError
 
 

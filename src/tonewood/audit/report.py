@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tonewood.audit.classifiers import ALPHA, BEWARE_ACCURACY, CONFOUNDED_ACCURACY
 from tonewood.audit.pipeline import (
+    ALPHA,
+    BEWARE_ACCURACY,
+    CONFOUNDED_ACCURACY,
     CONFOUNDS,
     AuditResult,
     ConfoundFeature,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from tonewood.dsp.filterbank import AUDIBLE_RANGE_DB
+from tonewood.dsp.features import AUDIBLE_RANGE_DB
 from tonewood.errors import MissingExtraError
 from tonewood.utils.arrays import FloatArray, Samples
 

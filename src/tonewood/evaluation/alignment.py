@@ -21,8 +21,7 @@ from scipy.stats import trim_mean
 from torch import Tensor
 
 from tonewood.dsp.chunking import split_segments
-from tonewood.dsp.features import fine_structure
-from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible
+from tonewood.dsp.features import band_levels, fine_structure, frame_levels, is_audible
 from tonewood.errors import MissingExtraError
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray

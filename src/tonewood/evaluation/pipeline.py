@@ -27,7 +27,7 @@ from tonewood.evaluation.pairs import (
     to_mono_16k,
 )
 from tonewood.model.model import Model
-from tonewood.stats.sampling import BootstrapInterval, bootstrap_interval
+from tonewood.stats.classification import BootstrapInterval, bootstrap_interval
 
 
 class MethodResult(NamedTuple):

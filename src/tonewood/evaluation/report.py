@@ -17,7 +17,7 @@ from tonewood.dsp.loudness import integrated_loudness
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.plotting import check_matplotlib, plot_levels
 from tonewood.errors import printable
-from tonewood.evaluation.frechet import FolderComparison
+from tonewood.evaluation.metrics import FolderComparison
 from tonewood.evaluation.pairs import MEASURE_RATE, METHOD_TONEWOOD, METHOD_UNTOUCHED
 from tonewood.evaluation.pipeline import Evaluation, MethodResult, PairResult
 from tonewood.html_report import (
@@ -32,7 +32,7 @@ from tonewood.html_report import (
 )
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
-from tonewood.stats.sampling import BootstrapInterval
+from tonewood.stats.classification import BootstrapInterval
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
 
 EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV = "index.html", "evaluation.json", "evaluation.csv"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tonewood.audio_io.reader import MIN_RECORDING_SECONDS
-from tonewood.dsp.filterbank import band_levels, center_frequencies, filterbank_matrix, frame_levels
+from tonewood.dsp.features import band_levels, center_frequencies, filterbank_matrix, frame_levels
 from tonewood.errors import CallError, MissingExtraError, ModelError, printable
 from tonewood.model.model import Model
 from tonewood.priors.predictor import Predictor

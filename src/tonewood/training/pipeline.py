@@ -33,8 +33,15 @@ from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, valid
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, PredictorSettings
-from tonewood.stats.sampling import TakeWeights
-from tonewood.training.distillation import MAX_LEARNING_SECONDS, LabelProgress, distill_predictor
+from tonewood.stats.classification import TakeWeights
+from tonewood.training.networks import (
+    MAX_LEARNING_SECONDS,
+    CheckEvent,
+    Checkpoint,
+    LabelProgress,
+    distill_predictor,
+    fit_scorers,
+)
 from tonewood.training.preferences import (
     ListenerAnswers,
     ListenerAudioProgress,
@@ -42,9 +49,7 @@ from tonewood.training.preferences import (
     load_listener_answers,
     measure_listener_agreement,
 )
-from tonewood.training.scorers import CheckEvent, Checkpoint, fit_scorers
-from tonewood.utils.device import check_device
-from tonewood.utils.parallel import page_out, trim_malloc
+from tonewood.utils.parallel import check_device, page_out, trim_malloc
 
 TrainingProgress = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress
 TrainingEvent = TrainingProgress | Model

@@ -17,7 +17,7 @@ import torch
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.data.manifest import group_of_path, read_csv_rows
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels
 from tonewood.errors import FolderError, printable
 from tonewood.model.card import ListenerCard
 from tonewood.scorer.network import Scorer

@@ -1,4 +1,4 @@
-"""Ordered parallel work on the cores of one process, and control of its memory."""
+"""Ordered parallel work on the cores of one process, its memory, and the device of its networks."""
 
 import ctypes
 import mmap
@@ -11,6 +11,10 @@ from functools import partial
 from queue import SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import torch
+
+from tonewood.errors import CallError, DeviceError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -148,3 +152,11 @@ def page_out(*tensors: "Tensor") -> None:
         size = tensor.data_ptr() + tensor.nbytes - first
         if size > 0:
             advise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGEOUT)
+
+
+def check_device(device: str) -> None:
+    """Raise CallError for an unknown kind of device, DeviceError for one that this machine lacks."""
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise CallError(f"--device is {device!r}: choose cpu or cuda")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise DeviceError("this machine has no CUDA device: use --device cpu")
