@@ -21,7 +21,7 @@ import soundfile
 from tonewood.batch import runner
 from tonewood.batch.dask_backend import DaskWorkers
 from tonewood.batch.tasks import EnhanceTask
-from tonewood.enhancement.output_files import FileFailure
+from tonewood.enhancement.output_files import FileFailure, plan_jobs
 from tonewood.model.model import Model, load_model
 from tonewood.settings import EnhanceSettings
 
@@ -55,9 +55,9 @@ def spread(takes: Path, model: Model, workers: int) -> dict[str, float]:
         for path in warm:
             soundfile.write(path, take(1.0, 0), RATE)
         task = EnhanceTask(EnhanceSettings(force=True))
-        list(runner.run_batch(runner.plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew))
+        list(runner.run_batch(plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew))
         out = Path(folder) / "out"
-        units = runner.plan_jobs([takes], out)
+        units = plan_jobs([takes], out)
         began = time.perf_counter()
         events = runner.run_batch(units, task, model, workers=crew, table=out / runner.RESULTS_TABLE_NAME)
         *_, tally = events

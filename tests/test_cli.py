@@ -17,7 +17,7 @@ import soundfile
 
 from tonewood import cli
 from tonewood.cli import common
-from tonewood.cli.progress import EnhancingDisplay
+from tonewood.cli.progress import BatchDisplay
 from tonewood.enhancement.recipe import Recipe
 from tonewood.enhancement.recipe import load_recipe as load_recipe
 from tonewood.model.model import Model, load_model
@@ -466,13 +466,13 @@ def test_progress_is_cleared_before_a_result_is_printed(
     tmp_path: Path, take: Path, run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     happened: list[str] = []
-    clear = EnhancingDisplay.clear
+    clear = BatchDisplay.clear
 
-    def cleared(display: EnhancingDisplay) -> None:
+    def cleared(display: BatchDisplay) -> None:
         happened.append("cleared")
         clear(display)
 
-    monkeypatch.setattr(EnhancingDisplay, "clear", cleared)
+    monkeypatch.setattr(BatchDisplay, "clear", cleared)
     monkeypatch.setattr(cli.enhance, "_print_enhanced", lambda *_: happened.append("printed"))
     monkeypatch.setattr(common, "print_failure", lambda *_: happened.append("printed"))
     missing = tmp_path / "missing.wav"

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.batch.enhance_file import FileEnhanced, enhance_files
-from tonewood.cli.progress import EvaluatingDisplay
-from tonewood.enhancement.output_files import FileStarted, plan_file_jobs
+from tonewood.batch.analysis_tasks import MeasureTask
+from tonewood.batch.enhance_file import FileEnhanced
+from tonewood.batch.runner import run_batch
+from tonewood.batch.tasks import EnhanceTask
+from tonewood.cli.progress import PairsDisplay
+from tonewood.enhancement.output_files import FileStarted, plan_jobs
 from tonewood.evaluation.alignment import align_recordings
 from tonewood.evaluation.frechet import FolderComparison, compare_folder_sound
 from tonewood.evaluation.metrics import gap_closed, mel_distance
@@ -25,7 +28,7 @@ from tonewood.evaluation.pairs import (
     pairs_by_name,
     to_mono_16k,
 )
-from tonewood.evaluation.pipeline import Evaluation, evaluate_pairs
+from tonewood.evaluation.pipeline import Evaluation, PairResult, measure_pair, summarize_evaluation
 from tonewood.model.model import Model, load_model
 from tonewood.settings import EnhanceSettings
 
@@ -54,9 +57,13 @@ def pieces(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -
 
 @pytest.fixture(scope="module")
 def evaluation(pieces: Path, model: Model) -> Evaluation:
-    *_, last = evaluate_pairs(pairs_by_name(pieces / "source", pieces / "reference"), model)
-    assert isinstance(last, Evaluation)
-    return last
+    results = []
+    for files in pairs_by_name(pieces / "source", pieces / "reference"):
+        assert isinstance(files, PairFiles)
+        *_, result = measure_pair(files, model)
+        assert isinstance(result, PairResult)
+        results.append(result)
+    return summarize_evaluation(results, [], seed=0)
 
 
 def test_every_method_is_measured_on_every_pair(evaluation: Evaluation) -> None:
@@ -242,14 +249,14 @@ def test_progress_shows_methods_and_files(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with EvaluatingDisplay() as display:
+    with PairsDisplay(MeasureTask()) as display:
         display.show(MeasureProgress(3, 12, "static"))
         display.show(FileStarted(2, 4, Path("a.wav")))
         assert display.progress is not None
         pairs, files = display.progress.tasks
     assert (pairs.completed, pairs.total, pairs.fields["note"]) == (2, 12, "static")
     assert (files.completed, files.total, files.fields["note"]) == (1, 4, "a.wav")
-    assert "pairs" in capsys.readouterr().err
+    assert "methods" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("corpus", ["real_cello", "soundfont_cello_mit"])
@@ -271,9 +278,9 @@ def test_corpus_folders_are_ranked(corpora: Path, tmp_path: Path) -> None:
     for path in learnt:
         (tmp_path / "good").mkdir(exist_ok=True)
         (tmp_path / "good" / path.name).symlink_to(path)
-    jobs = plan_file_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
+    jobs = plan_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
     how = EnhanceSettings().replace(force=True, certificate=dict(control_steps=0))
-    outputs = [item for item in enhance_files(jobs, cello, how) if isinstance(item, FileEnhanced)]
+    outputs = [item for item in run_batch(jobs, EnhanceTask(how), cello) if isinstance(item, FileEnhanced)]
     assert len(outputs) == len(jobs)
     evaluation = []
     for folder in (root / "test" / "cheap", tmp_path / "enhanced", root / "test" / "good"):

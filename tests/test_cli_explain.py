@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from tonewood.batch.runner import BatchProgress
+from tonewood.batch.tasks import ScoreTask
 from tonewood.cli.progress import BatchDisplay
 
 Run = Callable[..., Any]
@@ -137,7 +138,7 @@ def test_existing_files_are_not_overwritten(run: Run, take: Path, model_file: Pa
     [
         (("-o", "{take}"), "is neither a picture nor a page: use a name in .png or .html"),
         (("-o", "page.jpg"), "is neither a picture nor a page: use a name in .png or .html"),
-        (("{take}", "-o", "page.html"), "is a file; several pages need a folder"),
+        (("{take}", "-o", "page.html"), "is a file; several outputs need a folder"),
         (("-o", "page.html", "--for", "good"), "choose reference or source"),
         (("-o", "page.html", "--method", "lime"), "choose cam, integrated, gradcam"),
         (("-o", "page.html", "--seed", "-1"), "--seed"),
@@ -160,7 +161,7 @@ def test_two_recordings_with_one_page_are_refused(
     soundfile.write(other, play(1.0).T, 16_000)
     ran = run("explain", other, takes / "a.wav", "-m", model_file, "-o", tmp_path / "out")
     assert ran.code == 2
-    assert "would both write" in ran.err
+    assert "would both become" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -222,12 +223,12 @@ def test_progress_shows_the_current_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with BatchDisplay() as display:
+    with BatchDisplay(ScoreTask()) as display:
         display.show(
             BatchProgress(1, 1, 3, audio_hours=0.5, audio_hours_per_minute=0.25, seconds_left=3_600.0)
         )
         assert display.progress is not None
         (files,) = display.progress.tasks
-    note = "0.25 h of sound a minute, 1:00:00 left, 1 failed"
+    note = "0.25 h of audio a minute, 1:00:00 left, 1 failed"
     assert (files.completed, files.total, files.fields["note"]) == (1, 3, note)
     assert "files" in capsys.readouterr().err

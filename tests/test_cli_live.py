@@ -118,17 +118,17 @@ def test_devices_are_listed_and_selected(run: Run, card: Any, predicting_file: P
 def test_missing_sound_card_is_named(run: Run, card: Any, predicting_file: Path) -> None:
     card.DEVICES.clear()
     ran = run("live", "--list-devices")
-    assert (ran.code, ran.out, ran.err) == (0, "", "tonewood: no sound card is at hand\n")
+    assert (ran.code, ran.out, ran.err) == (0, "", "tonewood: there is no sound card\n")
     ran = run("live", "-m", predicting_file)
     assert ran.code == 1
-    assert ran.err.startswith("tonewood: no sound card is at hand: connect one, or play a rec")
+    assert ran.err.startswith("tonewood: there is no sound card: connect one, or play a rec")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--input", "Bag"), "the sound card refuses (No input device matching 'Bag'): see --list"),
-        (("--rate", "12345"), "the sound card refuses (Invalid sample rate [PaErrorCode -9997])"),
+        (("--input", "Bag"), "the sound card cannot be used (No input device matching 'Bag'): name a"),
+        (("--rate", "12345"), "the sound card cannot be used (Invalid sample rate [PaErrorCode -9997])"),
     ],
 )
 def test_sound_card_error_is_one_line(
@@ -207,7 +207,7 @@ def test_recording_replaces_the_sound_card(
         (("--amount", "nan"), 2, "--amount is nan: give a value from 0 to 1"),
         (("--from", "{take}", "-o", "{take}"), 1, "exists: name another output"),
         (("--from", "{gone}", "-o", "{gone}.wav"), 1, "gone"),
-        (("--from", "{low}", "-o", "{low}.wav"), 2, "a stream has 8000 Hz; 16000 to"),
+        (("--from", "{low}", "-o", "{low}.wav"), 2, "the stream's rate is 8000 Hz; it goes from 16000 to"),
     ],
 )
 def test_wrong_calls_are_one_line(

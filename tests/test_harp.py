@@ -134,14 +134,14 @@ def test_oldest_files_are_removed(
 def test_search_is_cancelled_between_two_steps(
     client: TestClient, take: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = enhance_file.enhance_files
+    whole = enhance_file.enhance_file
 
     def slow(*given: Any, **more: Any) -> Iterator[Any]:
         for event in whole(*given, **more):
             yield event
             asked(client, "cancel")
 
-    monkeypatch.setattr(enhance_file, "enhance_files", slow)
+    monkeypatch.setattr(harp, "enhance_file", slow)
     event, told = asked(client, "process", uploaded(client, take), 1.0, False)
     assert (event, told) == ("error", {"error": "cancelled"})
 

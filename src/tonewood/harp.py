@@ -21,8 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
-from tonewood.batch import enhance_file
-from tonewood.enhancement import output_files
+from tonewood.batch.enhance_file import FileEnhanced, enhance_file
 from tonewood.errors import AudioError, CallError, TonewoodError, printable
 from tonewood.model import card_text
 from tonewood.model.model import Model
@@ -214,19 +213,20 @@ class HarpEndpoint:
             },
         ]
 
-    def _enhance_upload(self, path: Path, inputs: _ProcessInputs) -> enhance_file.FileEnhanced:
+    def _enhance_upload(self, path: Path, inputs: _ProcessInputs) -> FileEnhanced:
         """Enhance an upload; a cancellation takes effect between two steps."""
         suffix = path.suffix if path.suffix in _LOSSLESS_SUFFIXES else ".wav"
         output = self.folder / f"{secrets.token_hex(16)}{suffix}"
         settings = EnhanceSettings().replace(render=dict(amount=inputs.amount), force=inputs.force)
-        for event in enhance_file.enhance_files([output_files.FileJob(path, output)], self.model, settings):
-            if isinstance(event, output_files.FileFailure):
-                raise type(event.error)(str(event.error).replace(printable(path), "the recording"))
-            if isinstance(event, enhance_file.FileEnhanced):
-                Path(event.recipe).unlink()
-                return event
-            if self._cancel_event.is_set():
-                raise _CallCancelledError("cancelled")
+        try:
+            for event in enhance_file(path, output, self.model, settings):
+                if isinstance(event, FileEnhanced):
+                    Path(event.recipe).unlink()
+                    return event
+                if self._cancel_event.is_set():
+                    raise _CallCancelledError("cancelled")
+        except TonewoodError as error:
+            raise type(error)(str(error).replace(printable(path), "the recording")) from error
         raise AssertionError("a file is enhanced or fails")
 
     def _register_file(self, name: str, path: Path) -> None:

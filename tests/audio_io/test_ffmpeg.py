@@ -15,7 +15,7 @@ from tonewood.audio_io import ffmpeg
 from tonewood.audio_io.libsndfile import AudioFormat, default_output_name
 from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording
 from tonewood.audio_io.recording import find_audio_files
-from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.enhancement.output_files import plan_jobs
 from tonewood.errors import AudioError, CallError, FolderError, MissingExtraError
 
 Samples = npt.NDArray[np.float32]
@@ -264,7 +264,7 @@ def test_media_file_names_may_be_any_bytes(tmp_path: Path, stereo: Samples) -> N
 
 def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
     path = encode(tmp_path / "in.mp4", stereo, 44_100, "aac")
-    (job,) = plan_file_jobs([path], tmp_path / "out")
+    (job,) = plan_jobs([path], tmp_path / "out")
     assert job == (path, tmp_path / "out" / "in.flac")
     assert AudioFormat.for_path("a.flac", probe_audio(path).format).subtype == "PCM_16"
     assert AudioFormat.for_path("a.wav", AudioFormat("MP4", "ALAC_24")).subtype == "PCM_24"
@@ -273,7 +273,7 @@ def test_outputs_are_flac_unless_named(tmp_path: Path, stereo: Samples) -> None:
     with pytest.raises(CallError, match=r"a\.m4a ends in '\.m4a', which is not an .* \.flac"):
         AudioFormat.for_path("a.m4a", probe_audio(path).format)
     with pytest.raises(CallError, match=r"name one such as \.wav or \.flac"):
-        plan_file_jobs([path], tmp_path / "a.m4a")
+        plan_jobs([path], tmp_path / "a.m4a")
 
 
 def test_video_is_enhanced_to_flac(
@@ -283,7 +283,7 @@ def test_video_is_enhanced_to_flac(
     path = encode(tmp_path / "in.mov", wave, 22_050, "pcm_s16le", tracks=2)
     result = run("enhance", path, "-m", model_file, "-o", tmp_path / "out", "--steps", "2", "--json")
     assert result.code == 0, result.err
-    assert any("2 audio tracks; the first was taken" in item for item in result.objects[0]["warnings"])
+    assert any("2 audio tracks; the first was used" in item for item in result.objects[0]["warnings"])
     out = tmp_path / "out" / "in.flac"
     info = soundfile.info(out)
     assert (info.frames, info.samplerate, info.channels) == (wave.shape[1], 22_050, 2)

@@ -16,11 +16,11 @@ from fsspec.registry import _registry
 
 from tonewood.audio_io import remote
 from tonewood.batch import results_table, runner
-from tonewood.batch.enhance_file import FileEnhanced, FileScored
+from tonewood.batch.enhance_file import FileEnhanced
 from tonewood.batch.results_table import ResultRow, ResultsTable
-from tonewood.batch.tasks import EnhanceTask, ItemResult, ScoreTask, WorkItem
+from tonewood.batch.tasks import EnhanceTask, FileScored, ScoreTask
 from tonewood.enhancement import recipe
-from tonewood.enhancement.output_files import FileFailure
+from tonewood.enhancement.output_files import FileFailure, FileJob, plan_jobs
 from tonewood.errors import CallError, MissingExtraError, OutputError, TonewoodError
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -143,7 +143,7 @@ def test_outputs_of_earlier_run_are_not_inputs(bucket: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe_file("/takes/out/a.wav", b"made")
     system.pipe_file("/takes/out/a.wav.recipe.json", b"{}")
-    inside = [str(item.input) for item in runner.plan_jobs([bucket], f"{bucket}/out")]
+    inside = [str(item.input) for item in plan_jobs([bucket], f"{bucket}/out")]
     assert inside == [f"{bucket}/{item}" for item in ("bad.wav", "day/take0.wav", "day/take1.wav")]
 
 
@@ -151,13 +151,13 @@ def test_two_urls_with_same_output_are_refused(bucket: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe_file("/takes/other/take0.wav", b"")
     with pytest.raises(CallError, match="would both become memory://out/take0"):
-        runner.plan_jobs([f"{bucket}/day", f"{bucket}/other"], "memory://out")
+        plan_jobs([f"{bucket}/day", f"{bucket}/other"], "memory://out")
 
 
 def test_memory_url_is_refused_with_workers(bucket: str, run: Run, model_file: Path) -> None:
     ran = run("enhance", bucket, "-o", "memory://out", "-m", model_file, "--workers", 1)
     assert ran.code == 2
-    assert "is of one process: leave out the workers" in ran.err
+    assert "exists in one process only: leave out the workers" in ran.err
 
 
 # --- Failures
@@ -168,18 +168,18 @@ class FailingFirst(ScoreTask):
 
     failures = 1
 
-    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Fail while failures remain, then score."""
         if self.failures:
             object.__setattr__(self, "failures", self.failures - 1)
             raise OutputError("not yet")
-        return super().run(item, model, previous)
+        yield from super().run(item, model, previous)
 
 
 def test_failed_file_is_retried_after_the_others(tmp_path: Path, takes: Path, model: Model) -> None:
-    units = [WorkItem(takes / "day" / f"take{number}.wav") for number in range(2)]
+    units = [FileJob(takes / "day" / f"take{number}.wav") for number in range(2)]
     table = tmp_path / "t.parquet"
-    events = completed(list(runner.run_batch(units, FailingFirst(), model, table=table)))
+    events = completed(list(runner.run_batch(units, FailingFirst(), model, table=table, retries=1)))
     assert [event.input.name for event in events] == ["take1.wav", "take0.wav"]
     assert {Path(row.path).name: row.tries for row in results_table.read_results(table)} == {
         "take0.wav": 2,
@@ -192,7 +192,7 @@ def test_permanent_failure_is_a_row_with_its_error(
     tmp_path: Path, takes: Path, model: Model, retries: int, tries: int
 ) -> None:
     table = tmp_path / "out" / "t.parquet"
-    units = runner.plan_jobs([takes], tmp_path / "out")
+    units = plan_jobs([takes], tmp_path / "out")
     events = list(runner.run_batch(units, TASK, model, table=table, retries=retries))
     failures = [event for event in events if isinstance(event, FileFailure)]
     assert [Path(item.input).name for item in failures] == ["bad.wav"]
@@ -202,7 +202,7 @@ def test_permanent_failure_is_a_row_with_its_error(
     assert rows["bad.wav"].tries == tries
     assert rows["bad.wav"].sha256 is not None
     *_, tally = [event for event in events if isinstance(event, runner.BatchProgress)]
-    assert (tally.done, tally.failed, tally.total) == (3, 1, 3)
+    assert (tally.completed, tally.failed, tally.total) == (3, 1, 3)
     assert tally.audio_hours == pytest.approx(2 / 3600)
     assert tally.seconds_left == 0
 
@@ -210,16 +210,16 @@ def test_permanent_failure_is_a_row_with_its_error(
 class Broken(ScoreTask):
     """Task that raises an exception that is not ours."""
 
-    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Fail."""
         raise ZeroDivisionError("by zero")
+        yield
 
 
 def test_unexpected_exception_becomes_file_failure(takes: Path, model: Model) -> None:
-    units = [WorkItem(takes / "bad.wav")]
-    first, _ = runner.run_batch(units, Broken(), model)
-    assert isinstance(first, FileFailure)
-    assert "bad.wav failed for no reason foreseen here (ZeroDivisionError: by zero)" in str(first.error)
+    units = [FileJob(takes / "bad.wav")]
+    (first,) = [event for event in runner.run_batch(units, Broken(), model) if isinstance(event, FileFailure)]
+    assert "bad.wav failed with an unexpected error (ZeroDivisionError: by zero)" in str(first.error)
 
 
 # --- The table
@@ -228,7 +228,7 @@ def test_unexpected_exception_becomes_file_failure(takes: Path, model: Model) ->
 def test_table_agrees_with_recipes(tmp_path: Path, takes: Path, model: Model) -> None:
     out = tmp_path / "out"
     table = out / "t.parquet"
-    units = runner.plan_jobs([takes], out)
+    units = plan_jobs([takes], out)
     list(runner.run_batch(units, TASK, model, table=table))
     for row in results_table.read_results(table):
         if row.error is not None:
@@ -252,10 +252,10 @@ def test_table_agrees_with_recipes(tmp_path: Path, takes: Path, model: Model) ->
 
 def test_rows_survive_stopped_run(tmp_path: Path, takes: Path, model: Model) -> None:
     table = tmp_path / "t.parquet"
-    units = [WorkItem(path) for path in sorted(takes.rglob("take*.wav"))]
+    units = [FileJob(path) for path in sorted(takes.rglob("take*.wav"))]
     events = runner.run_batch(units, ScoreTask(), model, table=table)
     assert isinstance(events, Generator)
-    first = next(events)
+    first = next(event for event in events if isinstance(event, FileScored))
     next(events)
     events.close()
     assert not table.exists()
@@ -268,11 +268,11 @@ def test_rows_survive_stopped_run(tmp_path: Path, takes: Path, model: Model) -> 
 
         seen: list[str] = []  # noqa: RUF012
 
-        def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
+        def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
             """List the input, and score."""
             if previous is not None:
                 self.seen.append(str(item.input))
-            return super().run(item, model, previous)
+            yield from super().run(item, model, previous)
 
     again = completed(list(runner.run_batch(units, PreviousRows(), model, table=table)))
     assert [str(item.input) for item in again] == [str(unit.input) for unit in units]
@@ -375,7 +375,7 @@ def test_table_at_url_keeps_one_row_per_file_when_run_twice(
     ("options", "line"),
     [
         (("--workers", "0"), "--workers is 0: give 1 or more"),
-        (("--workers", "1", "--scheduler", "tcp://a:1"), "leave one out"),
+        (("--workers", "1", "--scheduler", "tcp://a:1"), "use one of them"),
         (("--scheduler", "nonsense"), "is not an address of a scheduler"),
     ],
 )

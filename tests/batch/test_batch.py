@@ -17,11 +17,10 @@ from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256
 from tonewood.batch import enhance_file
 from tonewood.enhancement import plotting, recipe
-from tonewood.enhancement.output_files import FileFailure, FileJob, plan_file_jobs
+from tonewood.enhancement.output_files import FileJob, plan_jobs
 from tonewood.errors import CallError
 from tonewood.mask.render import render_through_mask
 from tonewood.model.model import Model, load_model
-from tonewood.settings import EnhanceSettings
 from tonewood.utils import atomic_write
 
 Samples = npt.NDArray[np.float32]
@@ -141,7 +140,7 @@ def test_an_output_below_the_input_is_no_input_of_the_next_run(
     assert tree(take.parent) == ["good.wav", "out/good.wav", "out/good.wav.recipe.json"]
     alone = run("enhance", take.parent / "out", "-o", take.parent / "out", "-m", model_file)
     assert alone.code == 1
-    assert "holds nothing but earlier outputs" in alone.err
+    assert "contains only earlier outputs" in alone.err
 
 
 def test_an_output_folder_above_or_beside_the_recordings_hides_none(tmp_path: Path) -> None:
@@ -150,7 +149,7 @@ def test_an_output_folder_above_or_beside_the_recordings_hides_none(tmp_path: Pa
         (music / name).parent.mkdir(parents=True, exist_ok=True)
         (music / name).write_bytes(b"")
     for out in (tmp_path, music / "jazz"):
-        laid = plan_file_jobs([music], out)
+        laid = plan_jobs([music], out)
         assert laid == [
             FileJob(music / "a.wav", out / "a.wav"),
             FileJob(music / "jazz/b.wav", out / "jazz/b.wav"),
@@ -159,18 +158,18 @@ def test_an_output_folder_above_or_beside_the_recordings_hides_none(tmp_path: Pa
 
 def test_one_input_may_name_its_output_file(tmp_path: Path) -> None:
     a, b = tmp_path / "a.wav", tmp_path / "b.wav"
-    assert plan_file_jobs([a], tmp_path / "c.flac") == [FileJob(a, tmp_path / "c.flac")]
-    assert plan_file_jobs([a], tmp_path / "c") == [FileJob(a, tmp_path / "c" / "a.wav")]
+    assert plan_jobs([a], tmp_path / "c.flac") == [FileJob(a, tmp_path / "c.flac")]
+    assert plan_jobs([a], tmp_path / "c") == [FileJob(a, tmp_path / "c" / "a.wav")]
     (tmp_path / "d.wav").mkdir()
-    assert plan_file_jobs([a], tmp_path / "d.wav") == [FileJob(a, tmp_path / "d.wav" / "a.wav")]
-    with pytest.raises(CallError, match=r"c\.txt is no kind of audio file .* \.wav or \.flac"):
-        plan_file_jobs([a], tmp_path / "c.txt")
+    assert plan_jobs([a], tmp_path / "d.wav") == [FileJob(a, tmp_path / "d.wav" / "a.wav")]
+    with pytest.raises(CallError, match=r"c\.txt is not an audio file .* \.wav or \.flac"):
+        plan_jobs([a], tmp_path / "c.txt")
     for inputs in ([a, b], [tmp_path]):
-        with pytest.raises(CallError, match=r"c\.flac names a file; several .* need a folder"):
-            plan_file_jobs(inputs, tmp_path / "c.flac")
+        with pytest.raises(CallError, match=r"c\.flac is a file; several .* need a folder"):
+            plan_jobs(inputs, tmp_path / "c.flac")
     a.write_bytes(b"")
-    with pytest.raises(CallError, match="names a file"):
-        plan_file_jobs([b, b], a)
+    with pytest.raises(CallError, match="is a file"):
+        plan_jobs([b, b], a)
 
 
 def test_two_inputs_of_one_name_are_refused_and_one_named_twice_is_done_once(
@@ -178,8 +177,8 @@ def test_two_inputs_of_one_name_are_refused_and_one_named_twice_is_done_once(
 ) -> None:
     one, two = tmp_path / "1" / "a.wav", tmp_path / "2" / "a.wav"
     with pytest.raises(CallError, match=r"1/a\.wav and .*2/a\.wav would both become .*out/a\.wav"):
-        plan_file_jobs([one, two], tmp_path / "out")
-    assert plan_file_jobs([one, one], tmp_path / "out") == [FileJob(one, tmp_path / "out" / "a.wav")]
+        plan_jobs([one, two], tmp_path / "out")
+    assert plan_jobs([one, one], tmp_path / "out") == [FileJob(one, tmp_path / "out" / "a.wav")]
 
 
 # --- Recipe and picture
@@ -385,16 +384,14 @@ def test_an_input_is_never_an_output(tmp_path: Path, take: Path, run: Run, model
         ran = run("enhance", take, "-o", out, "-m", model_file, "--overwrite")
         assert ran.code == 1
         assert "is the input itself: name another output" in ran.err
-    other = tmp_path / "other" / "good.wav"
-    other.parent.mkdir()
+    # `in/good.wav` would become `music/other/good.wav`, which is an input too.
+    other = tmp_path / "music" / "other" / "good.wav"
+    other.parent.mkdir(parents=True)
     other.write_bytes(before)
-    # `in/good.wav` would become `other/good.wav`, which is to be read after that.
-    below = tmp_path / "in" / "good.wav"
-    laid = [FileJob(below, other), FileJob(other, tmp_path / "out" / "good.wav")]
-    model = load_model(model_file)
-    events = list(enhance_file.enhance_files(laid, model, EnhanceSettings(), overwrite=True))
-    (failure,) = [e for e in events if isinstance(e, FileFailure)]
-    assert "is an input too" in str(failure.error)
+    inputs = (take.parent, tmp_path / "music")
+    ran = run("enhance", *inputs, "-o", other.parent, "-m", model_file, "--overwrite", *FEW)
+    assert ran.code == 1
+    assert "good.wav is an input too: name another output" in ran.err
     assert other.read_bytes() == before
 
 
@@ -475,9 +472,9 @@ def test_an_interrupt_leaves_no_half_of_anything(
         raise KeyboardInterrupt
 
     module, name = {
-        "encode": (libsndfile, "encode"),
-        "search": (enhance_file, "reshape"),
-        "draw": (plotting, "draw"),
+        "encode": (libsndfile, "encode_blocks"),
+        "search": (enhance_file, "enhance_stream"),
+        "draw": (plotting, "plot_enhancement"),
     }[place]
     monkeypatch.setattr(module, name, interrupt)
     out = tmp_path / "out"

@@ -21,13 +21,12 @@ import soundfile
 from distributed.comm import CommClosedError
 
 from tonewood.audio_io.recording import file_sha256
-from tonewood.batch import dask_backend, enhance_file, results_table, runner
+from tonewood.batch import dask_backend, results_table, runner
 from tonewood.batch.dask_backend import DaskWorkers
-from tonewood.batch.enhance_file import FileScored
 from tonewood.batch.results_table import ResultRow
-from tonewood.batch.tasks import EnhanceTask, ItemResult, ScoreTask, WorkItem
+from tonewood.batch.tasks import EnhanceTask, FileScored, ScoreTask
 from tonewood.enhancement import recipe
-from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
+from tonewood.enhancement.output_files import FileFailure, FileJob, plan_jobs
 from tonewood.errors import CallError, ClusterError
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -97,7 +96,7 @@ def spread(
     crew: DaskWorkers | None,
     retries: int = 2,
 ) -> list[Any]:
-    units = runner.plan_jobs([takes], out)
+    units = plan_jobs([takes], out)
     table = out / runner.RESULTS_TABLE_NAME
     events = runner.run_batch(units, task, model, workers=crew, table=table, retries=retries)
     return [event for event in events if not isinstance(event, runner.BatchProgress)]
@@ -107,7 +106,7 @@ def test_workers_make_what_one_process_makes(
     tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
 ) -> None:
     plain = tmp_path / "plain"
-    for event in enhance_file.enhance_files(plan_file_jobs([takes], plain), model, SETTINGS):
+    for event in runner.run_batch(plan_jobs([takes], plain), EnhanceTask(SETTINGS), model):
         assert not isinstance(event, FileFailure)
     out = tmp_path / "out"
     assert len(spread(takes, out, EnhanceTask(SETTINGS), model, crew)) == 8
@@ -125,7 +124,7 @@ class Dying(EnhanceTask):
     times: int = 1
     notes: str = ""
 
-    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Write half an output and be killed; or do the work."""
         assert isinstance(item.input, Path)
         assert isinstance(item.output, Path)
@@ -136,7 +135,7 @@ class Dying(EnhanceTask):
             with atomic_path(item.output) as temporary:
                 temporary.write_bytes(b"half of it")
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(item, model, previous)
+        yield from super().run(item, model, previous)
 
 
 def test_a_worker_killed_in_the_middle_of_a_file(
@@ -178,12 +177,12 @@ class Filling(EnhanceTask):
 
     bytes: int = 0
 
-    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Do the work on a full disk."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (self.bytes, hard))
         try:
-            return super().run(item, model, previous)
+            yield from super().run(item, model, previous)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -207,7 +206,7 @@ class Slow(EnhanceTask):
 
     notes: str = ""
 
-    def run(self, item: WorkItem, model: Model, previous: ResultRow | None) -> ItemResult:
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Do the work, and note who did."""
         who = Path(self.notes) / "slow"
         try:
@@ -219,7 +218,7 @@ class Slow(EnhanceTask):
         time.sleep(1.0 if slow else 0.1)
         assert isinstance(item.input, Path)
         (Path(self.notes) / f"{item.input.name}.{slow}").touch()
-        return super().run(item, model, previous)
+        yield from super().run(item, model, previous)
 
 
 def test_a_slow_worker_keeps_little_from_the_others(
@@ -349,7 +348,7 @@ def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) ->
 def test_scores_by_workers_are_those_of_one_process(
     takes: Path, model: Model, crew: DaskWorkers, tmp_path: Path
 ) -> None:
-    units = [WorkItem(path) for path in sorted(takes.iterdir())]
+    units = [FileJob(path) for path in sorted(takes.iterdir())]
     (takes / "take7.wav").write_text("no audio")
     table = tmp_path / "t.parquet"
     actual: list[dict[str, Any]] = []

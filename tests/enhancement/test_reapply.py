@@ -93,7 +93,7 @@ def test_recording_is_found_beside_recipe_or_output(tmp_path: Path, take: Path, 
     # Beside the recipe lies the output of that name, which is not the recording.
     lost = run("render", recipe, "-o", elsewhere / "x.wav")
     assert lost.code == 1
-    assert "no take.wav with the recipe's SHA-256 lies beside" in lost.err
+    assert "there is no take.wav with the recipe's SHA-256 beside" in lost.err
     assert lost.err.count("\n") == 1
     assert list(elsewhere.iterdir()) == []
     assert run("render", recipe, "-o", take.parent / "again.wav").code == 0
@@ -114,7 +114,7 @@ def test_wrong_recording_is_one_error(tmp_path: Path, made: Path, take: Path, pl
     for arguments, code, reason in (
         ((beside(made), take, "-o", take), 1, "is the input itself"),
         ((beside(made), take, "-o", made), 1, "exists: name another output or pass --overwrite"),
-        ((beside(made), take, "-o", tmp_path / "x.txt"), 1, "is no kind of audio file"),
+        ((beside(made), take, "-o", tmp_path / "x.txt"), 1, "is not an audio file"),
         ((take, "-o", tmp_path / "x.wav"), 1, "is not a Tonewood recipe"),
         ((beside(made), tmp_path / "no.wav", "-o", tmp_path / "x.wav"), 1, "no.wav"),
         ((beside(made),), 2, "Missing option"),
@@ -133,7 +133,7 @@ def test_different_output_bytes_are_reported(tmp_path: Path, made: Path, take: P
     ran = run("render", changed, take, "-o", tmp_path / "x.wav", "--json")
     assert ran.code == 0
     assert ran.objects[0]["same"] is False
-    assert "not the bytes of the first time" in ran.err
+    assert "the bytes differ from the first output" in ran.err
     # Another format has other bytes, and nobody wonders.
     assert reapply.render_recipe(changed, take, tmp_path / "x.flac").identical is None
 
@@ -167,7 +167,7 @@ def test_other_take_gets_static_part_and_its_own_adaptive_part(
     assert run("render", beside(out), other, "-o", tmp_path / "again.wav").code == 0
     assert (tmp_path / "again.wav").read_bytes() == out.read_bytes()
     fields = run("apply", beside(made), other, "-o", tmp_path / "t.wav", "-m", model_file)
-    assert "the static part of take.wav.recipe.json; what moves is of prior auto" in fields.out
+    assert "the static part of take.wav.recipe.json; the adaptive part comes from prior auto" in fields.out
 
 
 def test_static_mode_is_constant_over_time(
@@ -219,7 +219,7 @@ def test_same_mask_needs_the_same_length(
     out = tmp_path / "stems"
     ran = run("apply", beside(made), short, take, "-o", out, "-m", model_file, "--same-mask")
     assert ran.code == 1
-    assert "the recording lasts 1.400 s, the recipe's 1.500 s; the same mask fits stems" in ran.err
+    assert "the recording lasts 1.400 s, the recipe's 1.500 s; the same mask fits only stems" in ran.err
     assert "1 of 2 failed, 1 done" in ran.err
     assert (out / "take.wav").read_bytes() == made.read_bytes()
 
@@ -228,14 +228,14 @@ def test_apply_names_the_mismatch(tmp_path: Path, made: Path, take: Path, run: R
     out = tmp_path / "x.wav"
     both = run("apply", beside(made), take, "-o", out, "--static-only", "--same-mask")
     assert both.code == 2
-    assert "cannot both be had" in both.err
+    assert "cannot be used together" in both.err
     # The model's name is no bundled one: `tiny` lies elsewhere.
     unnamed = run("apply", beside(made), take, "-o", out)
     assert unnamed.code == 1
     assert "tiny is neither a model file nor a bundled model" in unnamed.err
     other = run("apply", beside(made), take, "-o", out, "-m", "cello")
     assert other.code == 0
-    assert "warning: model cello is not the one of that recipe" in other.err
+    assert "warning: the recipe was made with another model than cello" in other.err
 
 
 def test_static_prior_transfers_its_static_part(
@@ -262,11 +262,11 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
     out = take.parent / "x.wav"
     ran = run("enhance", take, "-o", out, "-m", model_file, *FORCE, "--from", "1:00")
     assert ran.code == 1
-    assert "the recording lasts 1.5 s; nothing is there to change from 60 s on" in ran.err
+    assert "the recording lasts 1.5 s; there is nothing to change from 60 s on" in ran.err
     for option, value, reason in (
-        ("--from", "soon", "'soon' is no time; give seconds or MIN:SEC"),
-        ("--to", "1:2:3:4", "is no time"),
-        ("--between", "200-4000", "'200-4000' is no band; give LOW:HIGH in Hz"),
+        ("--from", "soon", "'soon' is not a time: give seconds or MIN:SEC"),
+        ("--to", "1:2:3:4", "is not a time"),
+        ("--between", "200-4000", "'200-4000' is not a band: give LOW:HIGH in Hz"),
         ("--only", "bass", "--only is 'bass'"),
     ):
         ran = run("enhance", take, "-o", out, "-m", model_file, option, value)
@@ -277,7 +277,7 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
 
 def test_a_shorter_recording_than_the_mask_raises_without_files(made: Path, model: Model, play: Play) -> None:
     recipe, carried = reapply.load_transfer(beside(made), "same")
-    with pytest.raises(AudioError, match="fits stems of the same take only"):
+    with pytest.raises(AudioError, match="fits only stems of the same take"):
         reapply.apply_transfer(
             ArraySource(play(0.5), 16_000),
             model,
@@ -320,7 +320,7 @@ def test_models_differ_by_their_averages(run: Run) -> None:
     (line,) = ran.objects
     assert line["moments"] is False
     assert [item["name"] for item in line["registers"]] == [item.name for item in REGISTERS]
-    assert "by their averages" in run("diff", "cello", "soundfont-cello").out
+    assert "only averages are compared" in run("diff", "cello", "soundfont-cello").out
     assert run("diff", "cello", "nothing").code == 1
 
 

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tonewood.batch.enhance_file import FileEnhanced, enhance_files
-from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.batch.enhance_file import FileEnhanced, enhance_file
 from tonewood.enhancement.recipe import MaskRecord, Recipe, load_recipe
 from tonewood.errors import OutputError, RecipeError
 from tonewood.mask.mask import Mask
@@ -34,9 +33,8 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
     folder = Path(tempfile.mkdtemp())
     path = folder / "Stück.wav"
     soundfile.write(path, play(0.5)[0], 16_000)
-    laid = plan_file_jobs([path], folder / "out")
     settings = EnhanceSettings().replace(search=dict(steps=1))
-    *_, done = enhance_files(laid, model, settings)
+    *_, done = enhance_file(path, folder / "out" / path.name, model, settings)
     assert isinstance(done, FileEnhanced)
     found = load_recipe(Path(done.recipe))
     shutil.rmtree(folder)
@@ -126,19 +124,19 @@ def packed(content: bytes) -> str:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"rows": 0}, "contradicts itself"),
-        ({"rows": -3, "frames": -4}, "contradicts itself"),
-        ({"rows": 4, "frames": 3}, "contradicts itself"),
-        ({"frames": 2**40}, "contradicts itself"),
+        ({"rows": 0}, "is inconsistent"),
+        ({"rows": -3, "frames": -4}, "is inconsistent"),
+        ({"rows": 4, "frames": 3}, "is inconsistent"),
+        ({"frames": 2**40}, "is inconsistent"),
         ({"frames": 5}, "is damaged"),
         ({"parts": ("%",)}, "is damaged"),
         ({"parts": ("AAAA",)}, "is damaged"),
         ({"parts": (packed(bytes(23)),)}, "is damaged"),
         ({"parts": (packed(bytes(10**7)),)}, "is damaged"),
-        ({"parts": ()}, "contradicts itself"),
-        ({"hop_seconds": 0.0}, "contradicts itself"),
-        ({"top_hz": -1.0}, "contradicts itself"),
-        ({"hz": [3.0, 2.0, 1.0]}, "contradicts itself"),
+        ({"parts": ()}, "is inconsistent"),
+        ({"hop_seconds": 0.0}, "is inconsistent"),
+        ({"top_hz": -1.0}, "is inconsistent"),
+        ({"hz": [3.0, 2.0, 1.0]}, "is inconsistent"),
     ],
 )
 def test_damaged_masks_are_refused(change: dict[str, Any], reason: str) -> None:

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import soundfile
 from tonewood.audio_io import recording
 from tonewood.batch import enhance_file
 from tonewood.batch.enhance_file import FileEnhanced
+from tonewood.batch.runner import run_batch
+from tonewood.batch.tasks import EnhanceTask
 from tonewood.enhancement import pipeline, recipe
-from tonewood.enhancement.output_files import FileFailure, plan_file_jobs
+from tonewood.enhancement.output_files import FileFailure, FileJob, plan_jobs
 from tonewood.errors import OutputError
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -35,6 +37,12 @@ def takes(tmp_path: Path, play: Play) -> Path:
     for number in range(2):
         soundfile.write(folder / f"take{number}.wav", play(1.0, seed=number).T, 16_000)
     return folder
+
+
+def results(jobs: Sequence[FileJob | FileFailure], model: Model) -> list[Any]:
+    """Run the jobs; returns results and failures, without progress."""
+    events = run_batch(jobs, EnhanceTask(SETTINGS), model)
+    return [event for event in events if isinstance(event, FileEnhanced | FileFailure)]
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -98,11 +106,11 @@ def test_a_run_killed_before_the_sound_takes_its_name_is_finished_by_the_next(
     tmp_path: Path, takes: Path, model: Model
 ) -> None:
     out = tmp_path / "out"
-    laid = plan_file_jobs([takes], out)
-    whole = [it for it in enhance_file.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
+    laid = plan_jobs([takes], out)
+    whole = results(laid, model)
     before = state(out)
     Path(whole[0].output).unlink()  # its recipe came first
-    again = [it for it in enhance_file.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
+    again = results(laid, model)
     assert [it.from_earlier_run for it in again] == [False, True]
     assert {name: it[0] for name, it in state(out).items()} == {name: it[0] for name, it in before.items()}
 
@@ -120,8 +128,8 @@ def test_the_sound_comes_last(
         save(self, path, **more)
 
     monkeypatch.setattr(recipe.Recipe, "save", spy)
-    laid = plan_file_jobs([takes], tmp_path / "out")
-    done = [it for it in enhance_file.enhance_files(laid, model, SETTINGS) if isinstance(it, FileEnhanced)]
+    laid = plan_jobs([takes], tmp_path / "out")
+    done = results(laid, model)
     assert seen == [False, False]
     for it in done:
         assert recipe.load_recipe(Path(it.recipe)).output_sha256 == recording.file_sha256(it.output)
@@ -139,9 +147,9 @@ def test_a_failure_takes_nothing_of_anothers_with_it(
         side.write_text("another's")
 
     monkeypatch.setattr(enhance_file, "check_outputs", late)
-    events = list(enhance_file.enhance_files(plan_file_jobs([takes], out)[:1], model, SETTINGS))
-    assert isinstance(events[-1], FileFailure)
-    assert isinstance(events[-1].error, OutputError)
+    (failure,) = results(plan_jobs([takes], out)[:1], model)
+    assert isinstance(failure, FileFailure)
+    assert isinstance(failure.error, OutputError)
     assert side.read_text() == "another's"
     assert not (out / "take0.wav").exists()
 
@@ -205,8 +213,8 @@ def test_a_recipe_that_waits_stays_until_there_is_another(
 ) -> None:
     # Another run has written its recipe, and its sound is about to take its name.
     out = tmp_path / "out"
-    laid = plan_file_jobs([takes], out)[:1]
-    assert isinstance(list(enhance_file.enhance_files(laid, model, SETTINGS))[-1], FileEnhanced)
+    laid = plan_jobs([takes], out)[:1]
+    assert isinstance(results(laid, model)[-1], FileEnhanced)
     before = state(out)
     sound = out / "take0.wav"
     content = sound.read_bytes()
@@ -219,7 +227,7 @@ def test_a_recipe_that_waits_stays_until_there_is_another(
         sound.write_bytes(content)  # now it has
 
     monkeypatch.setattr(enhance_file, "enhance_stream", slow)
-    (*_, event) = enhance_file.enhance_files(laid, model, SETTINGS)
+    (event,) = results(laid, model)
     assert isinstance(event, FileEnhanced)
     assert event.from_earlier_run
     assert {name: it[0] for name, it in state(out).items()} == {name: it[0] for name, it in before.items()}
@@ -245,9 +253,9 @@ def test_an_input_that_changes_while_it_is_worked_on(
 
     monkeypatch.setattr(enhance_file, "enhance_stream", slow)
     out = tmp_path / "out"
-    (*_, event) = enhance_file.enhance_files(plan_file_jobs([takes], out)[:1], model, SETTINGS)
+    (event,) = results(plan_jobs([takes], out)[:1], model)
     assert isinstance(event, FileFailure)
-    told = "changed while it was worked on" if what == "changed" else "does not exist"
+    told = "changed while it was processed" if what == "changed" else "does not exist"
     assert told in str(event.error)
     assert not out.exists()
 

@@ -196,10 +196,10 @@ def test_a_block_that_holds_no_numbers_is_refused_and_the_stream_goes_on(
     bad[0, 50] = np.nan
     stream = StreamingEnhancer(predicting, 16_000)
     made = [stream.process(samples[:, :777])]
-    with pytest.raises(AudioError, match="the block holds NaN or infinite values: repair it"):
+    with pytest.raises(AudioError, match="the block has NaN or infinite values: repair it"):
         stream.push(bad)
     bad[0, 50] = 1e20
-    with pytest.raises(AudioError, match=r"samples of 1e\+20; full scale is 1, 1000 can be used"):
+    with pytest.raises(AudioError, match=r"samples of 1e\+20; full scale is 1 and the limit 1000"):
         stream.push(bad)
     made += [stream.process(samples[:, 777:]), stream.flush()]
     assert np.array_equal(
@@ -212,7 +212,7 @@ def test_pull_gives_what_is_due_and_no_more(predicting: Model) -> None:
     stream = StreamingEnhancer(predicting, 16_000)
     stream.push(np.zeros((1, 500), dtype=np.float32))
     assert stream.pull(200).shape == (1, 200)
-    with pytest.raises(CallError, match="301 samples are asked for; 300 are due: push more"):
+    with pytest.raises(CallError, match="count is 301; 300 samples are available: push more"):
         stream.pull(301)
     assert stream.pull().shape == (1, 300)
     assert stream.flush().shape == (1, stream.latency)
@@ -222,9 +222,9 @@ def test_pull_gives_what_is_due_and_no_more(predicting: Model) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((8_000, 1), r"a stream has 8000 Hz; 16000 to 768000 Hz can be used"),
-        ((48_000, 0), r"a stream has 0 channels; 1 to 8 can be used"),
-        ((48_000, 9), r"a stream has 9 channels"),
+        ((8_000, 1), r"the stream's rate is 8000 Hz; it goes from 16000 to 768000 Hz"),
+        ((48_000, 0), r"the stream has 0 channels; 1 to 8 are possible"),
+        ((48_000, 9), r"the stream has 9 channels"),
     ],
 )
 def test_wrong_streams_are_one_line(arguments: tuple[int, int], said: str, predicting: Model) -> None:
@@ -237,7 +237,7 @@ def test_settings_that_a_stream_would_ignore_are_refused(predicting: Model) -> N
         {"aspect": {"only": "tilt"}}, {"aspect": {"start_s": 2}}, {"gain_db": 3},
     )  # fmt: skip
     for change in changes:
-        with pytest.raises(CallError, match="a stream takes a mask as a whole"):
+        with pytest.raises(CallError, match="do not apply to a stream"):
             StreamingEnhancer(predicting, 48_000, 1, RenderSettings().replace(**change))
 
 
@@ -246,7 +246,7 @@ def test_wrong_uses_are_one_line(predicting: Model, model: Model) -> None:
     uses: list[tuple[type[TonewoodError], str, Callable[[], object]]] = [
         (
             CallError,
-            r"the block has shape \(1, 5\); this stream takes \(2, samples\)",
+            r"the block has shape \(1, 5\); this stream needs \(2, samples\)",
             lambda: stream.push(np.zeros((1, 5), dtype=np.float32)),
         ),
         (
@@ -265,7 +265,7 @@ def test_wrong_uses_are_one_line(predicting: Model, model: Model) -> None:
         with pytest.raises(kind, match=said):
             use()
     stream.flush()
-    with pytest.raises(CallError, match="the stream was flushed: reset it before"):
+    with pytest.raises(CallError, match="the stream was flushed: call reset"):
         stream.push(np.zeros((2, 5), dtype=np.float32))
 
 

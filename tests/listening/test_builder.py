@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tonewood.batch import enhance_file
+from tonewood.batch.runner import run_batch
+from tonewood.batch.tasks import EnhanceTask
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement import output_files
 from tonewood.errors import CallError, FolderError, OutputError
@@ -157,8 +158,8 @@ def test_outputs_are_matched_to_inputs_by_content(
     conditions: dict[str, Path], model: Model, tmp_path: Path
 ) -> None:
     settings = EnhanceSettings().replace(search=dict(steps=0), force=True)
-    planned = output_files.plan_file_jobs([conditions["plain"]], tmp_path / "out")
-    for event in enhance_file.enhance_files(planned, model, settings):
+    planned = output_files.plan_jobs([conditions["plain"]], tmp_path / "out")
+    for event in run_batch(planned, EnhanceTask(settings), model):
         assert not isinstance(event, output_files.FileFailure)
     result = list(stimuli.pieces_from_outputs([tmp_path / "out"], [conditions["plain"].parent]))
     assert [item.name for item in result if isinstance(item, stimuli.ComparedPiece)] == [

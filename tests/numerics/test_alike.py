@@ -27,8 +27,10 @@ from tests.numerics.sounds import (
     relative,
 )
 from tests.numerics.test_scoring_twins import listener
-from tonewood.batch.enhance_file import FileEnhanced, enhance_files
-from tonewood.enhancement.output_files import plan_file_jobs
+from tonewood.batch.enhance_file import FileEnhanced
+from tonewood.batch.runner import run_batch
+from tonewood.batch.tasks import EnhanceTask
+from tonewood.enhancement.output_files import plan_jobs
 from tonewood.enhancement.pipeline import scorer_input
 from tonewood.settings import EnhanceSettings
 
@@ -129,7 +131,7 @@ def test_a_folder_is_its_files() -> float:
 def _run(given: Path, out: Path, settings: EnhanceSettings) -> int:
     """Enhance a file or folder; how many were done."""
     out.mkdir(exist_ok=True)
-    events = enhance_files(plan_file_jobs([given], out), bundled("cello"), settings)
+    events = run_batch(plan_jobs([given], out), EnhanceTask(settings), bundled("cello"))
     return sum(isinstance(event, FileEnhanced) for event in events)
 
 

@@ -14,7 +14,9 @@ from campaigns.harness.load.clients import Client, LoadResult, run_clients
 from campaigns.harness.load.process import Sample, growth, open_files, sample, without_long_numbers
 from tests.conftest import instrument
 from tests.studio.conftest import EXAMPLE, Live, upload_recording
-from tonewood.batch import enhance_file
+from tonewood.batch.enhance_file import FileEnhanced
+from tonewood.batch.runner import run_batch
+from tonewood.batch.tasks import EnhanceTask
 from tonewood.enhancement import output_files
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -66,9 +68,9 @@ def test_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
     (tmp_path / "out").mkdir()
     settings = EnhanceSettings().replace(search=dict(steps=0), force=True)
     handles = []
-    for event in enhance_file.enhance_files(jobs, model, settings):
+    for event in run_batch(jobs, EnhanceTask(settings), model):
         assert not isinstance(event, output_files.FileFailure), event
-        if isinstance(event, enhance_file.FileEnhanced):
+        if isinstance(event, FileEnhanced):
             gc.collect()  # what only points at itself is not held
             names = open_files(os.getpid())
             handles.append(

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from campaigns.harness.audio import instrument
 from campaigns.harness.fuzz.mutations import BYTES, TEXT, Mutation, flip_bits, mutate
 from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording
-from tonewood.batch import enhance_file
+from tonewood.batch.enhance_file import enhance_file
 from tonewood.data import feature_cache, manifest
 from tonewood.enhancement import output_files
 from tonewood.enhancement import recipe as recipes
@@ -141,12 +141,12 @@ def text_readers(recipe: bytes) -> dict[str, Reader]:
 
 def make_recipe(model: Model, folder: Path) -> bytes:
     """Enhance a recording and return its recipe."""
-    job = output_files.FileJob(folder / "seed.wav", folder / "out.wav")
-    soundfile.write(job.input, instrument(3.0, formant_hz=2_500.0).T, 16_000)
+    source, output = folder / "seed.wav", folder / "out.wav"
+    soundfile.write(source, instrument(3.0, formant_hz=2_500.0).T, 16_000)
     settings = EnhanceSettings().replace(search=dict(steps=0), force=True)
-    for event in enhance_file.enhance_files([job], model, settings):
-        assert not isinstance(event, output_files.FileFailure), event
-    return output_files.sidecar_path(job.output).read_bytes()
+    for _ in enhance_file(source, output, model, settings):
+        pass
+    return output_files.sidecar_path(output).read_bytes()
 
 
 def file_readers(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]:

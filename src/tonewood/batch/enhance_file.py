@@ -1,57 +1,61 @@
-"""The workflow on paths, one file after the other."""
+"""Enhance one file: audio, recipe and picture, all or none."""
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import AudioReader
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
-from tonewood.enhancement import plotting
-from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.output_files import (
-    FileFailure,
-    FileJob,
-    FileStarted,
     OutputKey,
-    _existing_parent,
     check_outputs,
     cleanup_on_error,
-    output_conflict,
+    existing_parent,
     sidecar_path,
     write_output_audio,
 )
-from tonewood.enhancement.pipeline import StreamedEnhancement, enhance_stream
-from tonewood.enhancement.prior_mask import require_predictor
-from tonewood.enhancement.reapply import MaskTransfer, apply_transfer
-from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
-from tonewood.errors import AudioError, OutputError, TonewoodError, printable
-from tonewood.mask.certificate import Certificate, Change
+from tonewood.enhancement.pipeline import StreamedEnhancement, build_recipe, enhance_stream
+from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe, TransferRecord
+from tonewood.errors import AudioError, OutputError, printable
+from tonewood.mask.certificate import Certificate
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.utils.atomic_write import remove_stale_temporaries
+
+if TYPE_CHECKING:
+    from tonewood.enhancement.reapply import MaskTransfer
 
 
 @dataclass(frozen=True)
 class FileEnhanced:
-    """A file that was done.
+    """Result for one enhanced file.
 
     Parameters
     ----------
+    input, output, recipe, picture : Path or URL
+    certificate : Certificate
+    prior : str
+        Prior that was used.
+    steps : int
+        Search steps.
+    gain_db : float
+        Gain that matches the loudness.
     seconds : float
-        That it took.
+        Processing time.
+    warnings : tuple of str
     sha256 : str
         Of the input.
     duration : float
-        Of the sound, in seconds.
+        Of the audio, s.
+    carried : TransferRecord, optional
+        Recipe that the mask comes from, if it was transferred.
     from_earlier_run : bool
-        By an earlier run.
+        Nothing was done, because an earlier run made the same output.
     """
 
     input: Location
@@ -70,172 +74,180 @@ class FileEnhanced:
     from_earlier_run: bool = False
 
 
-class FileScored(NamedTuple):
-    """A file that was scored."""
-
-    input: Location
-    score: Score
-
-
-def enhance_files(
-    jobs: Sequence[FileJob | FileFailure],
-    model: Model,
-    settings: EnhanceSettings,
-    *,
-    plot: bool = False,
-    overwrite: bool = False,
-    device: str = "cpu",
-    transfer: MaskTransfer | None = None,
-) -> Iterator[FileStarted | SearchStep | FileEnhanced | FileFailure]:
-    """Enhance file after file; a file that fails is named with its reason and the others go on.
+@dataclass(frozen=True)
+class EnhanceOptions:
+    """Options of an enhancement that do not change its audio.
 
     Parameters
     ----------
-    transfer : Carried, optional
-        A correction that is carried to the files, instead of one that is found for each.
-
-    Raises
-    ------
-    MissingExtraError, ModelError
-        Pictures, or the model's predictor, are asked for and cannot be had.
+    plot : bool
+        Draw input, mask and output as a PNG.
+    overwrite : bool
+        Replace existing outputs.
+    device : str
+        Where to analyse, search and render.
     """
-    if plot:
-        plotting.check_matplotlib()
-    kind = settings.prior.kind if transfer is None else transfer.record.varying
-    if kind == "predicted":
-        require_predictor(model)
-    inputs = {job.input.resolve() for job in jobs if isinstance(job, FileJob)}
-    remove_stale_temporaries({job.output.parent for job in jobs if isinstance(job, FileJob)})
-    for number, job in enumerate(jobs, start=1):
-        if isinstance(job, FileFailure):
-            yield job
-            continue
-        yield FileStarted(number, len(jobs), job.input)
-        try:
-            if why := output_conflict(job, inputs):
-                raise why
-            yield from enhance_file(job, model, settings, plot, overwrite, device, transfer)
-        except TonewoodError as error:
-            yield FileFailure(job.input, error)
+
+    plot: bool = False
+    overwrite: bool = False
+    device: str = "cpu"
 
 
 def enhance_file(
-    job: FileJob,
+    source: Path,
+    output: Path,
     model: Model,
     settings: EnhanceSettings,
-    plot: bool = False,
-    overwrite: bool = False,
-    device: str = "cpu",
-    transfer: MaskTransfer | None = None,
+    options: EnhanceOptions = EnhanceOptions(),
+    transfer: "MaskTransfer | None" = None,
 ) -> Iterator[SearchStep | FileEnhanced]:
-    """Enhance one file; arguments as of `enhance_files`.
+    """Enhance one file; yields each step of the search and, last, the result.
 
-    What the same recording, model and settings made before stays, and is told from its recipe.
-    The sound takes its name last: where it is, all that belongs to it is.
+    An output that the same recording, model and settings made earlier is kept, and the result is
+    read from its recipe. The audio is published last: if it exists, its recipe and picture do.
+
+    Parameters
+    ----------
+    transfer : MaskTransfer, optional
+        Mask to use instead of searching for one.
 
     Raises
     ------
     TonewoodError
-        It cannot be done; nothing of it is left.
+        The file cannot be enhanced; no partial output is left.
     """
-    side = sidecar_path(job.output)
-    drawn = sidecar_path(job.output, ".png") if plot else None
+    recipe_path = sidecar_path(output)
+    picture_path = sidecar_path(output, ".png") if options.plot else None
     record = transfer.record if transfer else None
-    wanted = OutputKey(file_sha256(job.input), model.digest, settings, record)
-    recipe = None if overwrite else wanted.find_finished(job, drawn)
+    key = OutputKey(file_sha256(source), model.digest, settings, record)
+    recipe = None if options.overwrite else key.find_finished(output, picture_path)
     if recipe is None:
         try:
-            yield from _enhance_new(job, model, wanted, side, drawn, overwrite, device, transfer)
+            yield from _enhance_new(source, output, picture_path, model, key, options, transfer)
             return
         except OutputError:
-            # Another run into the same folder may have been quicker.
-            recipe = None if overwrite else wanted.find_finished(job, drawn)
+            # A concurrent run into the same folder may have published the same output first.
+            recipe = None if options.overwrite else key.find_finished(output, picture_path)
             if recipe is None:
                 raise
-    yield result_from_recipe(recipe, job.input, job.output, side, drawn)
+    yield result_from_recipe(recipe, source, output, recipe_path, picture_path)
 
 
 def _enhance_new(
-    job: FileJob,
+    source: Path,
+    output: Path,
+    picture_path: Path | None,
     model: Model,
     key: OutputKey,
-    recipe_path: Path,
-    picture_path: Path | None,
-    overwrite: bool,
-    device: str,
-    transfer: MaskTransfer | None,
+    options: EnhanceOptions,
+    transfer: "MaskTransfer | None",
 ) -> Iterator[SearchStep | FileEnhanced]:
-    """Do the work on one file."""
-    began, settings = time.perf_counter(), key.settings
-    outputs = [path for path in (job.output, recipe_path, picture_path) if path]
-    unfinished = not overwrite and key.is_unfinished(job)
-    check_outputs(job, [job.output] if unfinished else outputs, overwrite)
-    stream = AudioReader(job.input)
-    AudioFormat.for_path(job.output, stream.format)  # refuses a suffix before the work
-    folder = _existing_parent(job.output)
+    start_time, settings, recipe_path = time.perf_counter(), key.settings, sidecar_path(output)
+    outputs = [path for path in (output, recipe_path, picture_path) if path]
+    unfinished = not options.overwrite and key.is_unfinished(output)
+    check_outputs(source, [output] if unfinished else outputs, options.overwrite)
+    reader = AudioReader(source)
+    AudioFormat.for_path(output, reader.format)  # raises before the work if the suffix is not writable
+
+    # The output's disk has room for the output; the system's temporary folder may be small.
+    scratch_dir = existing_parent(output)
     events: Iterable[SearchStep | StreamedEnhancement]
     if transfer is None:
-        events = enhance_stream(stream, model, settings, device=device, scratch_dir=folder)
+        events = enhance_stream(reader, model, settings, device=options.device, scratch_dir=scratch_dir)
     else:
-        events = [apply_transfer(stream, model, transfer, settings, folder)]
-    reshaped: StreamedEnhancement | None = None
+        from tonewood.enhancement.reapply import apply_transfer
+
+        events = [apply_transfer(reader, model, transfer, settings, scratch_dir)]
+    enhancement: StreamedEnhancement | None = None
     for event in events:
         if isinstance(event, SearchStep):
             yield event
         else:
-            reshaped = event
-    assert reshaped is not None
-    recipe = _build_recipe(job.input, stream, model, reshaped, transfer)
+            enhancement = event
+    assert enhancement is not None
+    recording = InputRecord(
+        name=printable(source.name),
+        sha256=file_sha256(source),
+        rate=reader.rate,
+        channels=reader.channels,
+        samples=enhancement.input_analysis.n_samples,
+    )
+    mask_record = MaskRecord.without_parts(enhancement.mask)
+    recipe = build_recipe(recording, model, enhancement, mask_record, key.carried)
+    # The key was computed before the work: an output must not be attributed to other audio.
     if recipe.input.sha256 != key.input_sha256:
         raise AudioError(
-            f"{printable(job.input)} changed while it was worked on: wait until it is whole, then run "
+            f"{printable(source)} changed while it was processed: wait until it is complete, then run "
             "the same command again"
         )
-    replaces = overwrite or unfinished
-    with cleanup_on_error(outputs) as made:
 
-        def ready(sound: Path) -> None:
-            recipe.model_copy(update={"output_sha256": file_sha256(sound)}).save(
-                recipe_path, overwrite=replaces, mask=reshaped.mask
+    # The recipe holds the audio's hash, so it is written between the audio and its publication.
+    replace_existing = options.overwrite or unfinished
+    with cleanup_on_error(outputs) as written:
+
+        def write_sidecars(audio: Path) -> None:
+            recipe.model_copy(update={"output_sha256": file_sha256(audio)}).save(
+                recipe_path, overwrite=replace_existing, mask=enhancement.mask
             )
-            made.append(recipe_path)
+            written.append(recipe_path)
             if picture_path:
-                title = printable(job.input.name)
-                plotting.plot_enhancement(picture_path, reshaped, model, title=title, overwrite=replaces)
-                made.append(picture_path)
+                _plot(picture_path, printable(source.name), model, enhancement, replace_existing)
+                written.append(picture_path)
 
-        shape = (stream.channels, reshaped.input_analysis.n_samples)
-        blocks = reshaped.blocks()
         write_output_audio(
-            job, stream, blocks, shape, settings.render, overwrite=overwrite, before_publish=ready
+            source,
+            output,
+            reader,
+            enhancement.blocks(),
+            enhancement.input_analysis.n_samples,
+            settings.render,
+            overwrite=options.overwrite,
+            before_publish=write_sidecars,
         )
     yield FileEnhanced(
-        input=job.input,
-        output=job.output,
+        input=source,
+        output=output,
         recipe=recipe_path,
         picture=picture_path,
-        certificate=reshaped.certificate,
-        prior=reshaped.prior,
-        steps=reshaped.steps,
-        gain_db=round(reshaped.loudness_match.gain_db, 2),
-        seconds=round(time.perf_counter() - began, 2),
-        warnings=tuple(_enhancement_warnings(stream, reshaped)),
+        certificate=enhancement.certificate,
+        prior=enhancement.prior,
+        steps=enhancement.steps,
+        gain_db=round(enhancement.loudness_match.gain_db, 2),
+        seconds=round(time.perf_counter() - start_time, 2),
+        warnings=tuple(_enhancement_warnings(reader, enhancement)),
         sha256=recipe.input.sha256,
         duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
     )
 
 
+def _plot(
+    path: Path, recording: str, model: Model, enhancement: StreamedEnhancement, overwrite: bool
+) -> None:
+    from tonewood.enhancement.plotting import enhancement_title, plot_enhancement
+
+    plot_enhancement(
+        path,
+        enhancement.input_analysis.wave,
+        enhancement.output_analysis.wave,
+        enhancement.applied,
+        enhancement.spectrum,
+        title=enhancement_title(recording, model, enhancement.certificate.scorer),
+        after_gain_db=enhancement.loudness_match.gain_db,
+        overwrite=overwrite,
+    )
+
+
 def result_from_recipe(
     recipe: Recipe,
-    input: Location,
+    source: Location,
     output: Location,
     recipe_path: Location,
     picture_path: Location | None = None,
 ) -> FileEnhanced:
-    """What an earlier run made, as its recipe tells it."""
+    """Return the result of an earlier run, from its recipe."""
     return FileEnhanced(
-        input=input,
+        input=source,
         output=output,
         recipe=recipe_path,
         picture=picture_path,
@@ -252,51 +264,18 @@ def result_from_recipe(
     )
 
 
-def _enhancement_warnings(stream: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
-    if stream.tracks > 1:
-        yield f"the input has {stream.tracks} audio tracks; the first was taken"
-    if stream.clipped:
-        yield "the input is clipped; what was cut off does not come back"
-    level = enhancement.loudness_match
-    short = level.loudness_before - level.loudness_after
-    if level.peak_limited and math.isfinite(short):
-        yield f"{short:.1f} LU quieter than the input, to keep the true peak under its ceiling"
+def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
+    if reader.tracks > 1:
+        yield f"the input has {reader.tracks} audio tracks; the first was used"
+    if reader.clipped:
+        yield "the input is clipped; the clipped peaks are not restored"
+    match = enhancement.loudness_match
+    deficit = match.loudness_before - match.loudness_after
+    if match.peak_limited and math.isfinite(deficit):
+        yield f"{deficit:.1f} LU quieter than the input, to keep the true peak under its ceiling"
     settings = enhancement.settings.render
     if not settings.matches_loudness and enhancement.peak > 1:
-        remedy = "without --no-match it would not"
-        if settings.match:
-            remedy = "a part's level is left alone: lower the input first"
-        yield f"the output passes full scale; {remedy}"
-
-
-def _build_recipe(
-    path: Path,
-    stream: AudioReader,
-    model: Model,
-    enhancement: StreamedEnhancement,
-    transfer: MaskTransfer | None,
-) -> Recipe:
-    level = enhancement.loudness_match
-    loudness = None
-    if math.isfinite(level.loudness_before) and math.isfinite(level.loudness_after):
-        loudness = Change(before=level.loudness_before, after=level.loudness_after)
-    return Recipe(
-        tonewood=version("tonewood"),
-        input=InputRecord(
-            name=printable(path.name),
-            sha256=file_sha256(path),
-            rate=stream.rate,
-            channels=stream.channels,
-            samples=enhancement.input_analysis.n_samples,
-        ),
-        model=ModelRecord(name=model.name, digest=model.digest),
-        settings=enhancement.settings,
-        prior=enhancement.prior,
-        steps=enhancement.steps,
-        gain_db=level.gain_db,
-        certificate=enhancement.certificate,
-        loudness_lufs=loudness,
-        mask=MaskRecord.without_parts(enhancement.mask),
-        spectrum=enhancement.spectrum,
-        carried=transfer.record if transfer else None,
-    )
+        remedy = "leave out --no-match to prevent this"
+        if settings.match:  # a part of the recording is changed, and its level is not matched
+            remedy = "the level of a part is not matched: lower the input first"
+        yield f"the output exceeds full scale; {remedy}"

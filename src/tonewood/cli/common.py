@@ -14,7 +14,8 @@ from tonewood.errors import CallError, OutputError, printable
 
 if TYPE_CHECKING:
     from tonewood.audio_io.remote import Location
-    from tonewood.batch.tasks import Task
+    from tonewood.batch.tasks import Task, WorkItem
+    from tonewood.cli.progress import BatchDisplay
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.model.card_text import ModelOrFile
     from tonewood.model.model import Model
@@ -201,28 +202,32 @@ class BatchOptions(NamedTuple):
         return table.exists() or table.with_name(table.name + PARTIAL_SUFFIX).exists()
 
 
+LOCAL_BATCH = BatchOptions(workers=None, scheduler=None, retries=0, parquet=None)
+
+
 def run_and_report(
-    items: Sequence[Any],
+    items: "Sequence[WorkItem | FileFailure]",
     task: "Task",
     model: "Model",
     options: BatchOptions,
     on_result: Callable[[Any], None],
     *,
+    display: "BatchDisplay | None" = None,
     folder: "Location | None" = None,
     overwrite: bool = False,
     as_json: bool = False,
 ) -> "list[FileFailure]":
-    """Process items, report each result, and return the failures."""
-    from tonewood.batch import runner
+    """Run a batch, draw its progress and print its results; returns the failures."""
+    from tonewood.batch.runner import run_batch, start_workers
     from tonewood.cli.progress import BatchDisplay
     from tonewood.enhancement.output_files import FileFailure
 
-    failed: list[FileFailure] = []
-    with runner.start_workers(options.workers, options.scheduler) or nullcontext() as workers:
+    failures: list[FileFailure] = []
+    with start_workers(options.workers, options.scheduler) or nullcontext() as workers:
         if workers is not None and workers.dashboard_link:
             print_stderr(f"dashboard  {workers.dashboard_link}")
-        with BatchDisplay() as display:
-            for event in runner.run_batch(
+        with display or BatchDisplay(task) as bars:
+            for event in run_batch(
                 items,
                 task,
                 model,
@@ -231,16 +236,15 @@ def run_and_report(
                 retries=options.retries if options.is_requested else 0,
                 overwrite=overwrite,
             ):
-                if isinstance(event, runner.BatchProgress):
-                    display.show(event)
+                if bars.show(event):
                     continue
-                display.clear()
+                bars.clear()
                 if isinstance(event, FileFailure):
-                    failed.append(event)
+                    failures.append(event)
                     print_failure(event, as_json)
                 else:
                     on_result(event)
-    return failed
+    return failures
 
 
 def finish_batch(failed: "list[FileFailure]", total: int, table: "Location | None") -> None:
@@ -248,12 +252,3 @@ def finish_batch(failed: "list[FileFailure]", total: int, table: "Location | Non
     if table is not None:
         print_stderr(f"table      {printable(table)}")
     exit_if_failed(len(failed), total)
-
-
-def local_paths(texts: Sequence[str]) -> list[Path] | None:
-    """Return texts as local paths; None if one of them is a remote URL."""
-    from tonewood.audio_io.remote import parse_location
-
-    locations = [parse_location(text) for text in texts]
-    paths = [location for location in locations if isinstance(location, Path)]
-    return paths if len(paths) == len(locations) else None

@@ -18,7 +18,6 @@ from tonewood.cli.common import (
     SchedulerOption,
     SetOption,
     WorkersOption,
-    exit_if_failed,
     parse_band,
     parse_time,
     settings_named_by_options,
@@ -26,13 +25,11 @@ from tonewood.cli.common import (
 from tonewood.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from tonewood.batch.enhance_file import FileEnhanced
     from tonewood.batch.tasks import EnhanceTask
-    from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.enhancement.recipe import TransferRecord
-    from tonewood.mask.search import SearchStep
     from tonewood.model.model import Model
     from tonewood.setting_types import MaskComponent, PriorKind
 
@@ -87,13 +84,10 @@ def enhance_command(
     json_: JsonOption = False,
 ) -> None:
     """Change recordings toward the sound of the model's reference."""
-    from tonewood.batch import enhance_file
+    from tonewood.batch.enhance_file import EnhanceOptions
     from tonewood.batch.tasks import EnhanceTask
-    from tonewood.enhancement import output_files
     from tonewood.model.model import load_model
     from tonewood.settings import default_enhance_settings
-    from tonewood.settings_by_name import apply_assignments
-    from tonewood.utils.device import check_device
 
     with settings_named_by_options(_OPTION_OF_SETTING):
         settings = default_enhance_settings(method).replace(
@@ -114,74 +108,48 @@ def enhance_command(
             settings = settings.replace(prior=dict(kind=cast("PriorKind", prior)))
         if steps is not None:
             settings = settings.replace(search=dict(steps=steps))
-    settings = apply_assignments(settings, set_ or [])
-    check_device(device)
+    if set_:
+        from tonewood.settings_by_name import apply_assignments
+
+        settings = apply_assignments(settings, set_)
+    if device != "cpu":
+        from tonewood.utils.device import check_device
+
+        check_device(device)
     loaded = load_model(model)
-    options = common.BatchOptions(workers, scheduler, retries, parquet)
-    paths = common.local_paths([*inputs, output])
-    if options.is_requested or paths is None:
-        task = EnhanceTask(settings, plot=plot, overwrite=overwrite, device=device)
-        _enhance_batch(inputs, output, task, loaded, options, json_)
-        return
-    jobs = output_files.plan_file_jobs(paths[:-1], paths[-1])
-    events = enhance_file.enhance_files(jobs, loaded, settings, plot=plot, overwrite=overwrite, device=device)
-    show_file_events(events, len(jobs), settings.search.steps, json_)
+    task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, device=device))
+    batch_options = common.BatchOptions(workers, scheduler, retries, parquet)
+    run_enhancement(inputs, output, task, loaded, batch_options, json_)
 
 
-def _enhance_batch(
-    inputs: list[str],
-    output: str,
+def run_enhancement(
+    inputs: "Sequence[str | Path]",
+    output: str | Path,
     task: "EnhanceTask",
     model: "Model",
     batch_options: common.BatchOptions,
     as_json: bool,
 ) -> None:
-    """Enhance with workers, or files at URLs."""
+    """Enhance all recordings of the inputs, print each result, and exit with the batch's code."""
     from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
     from tonewood.audio_io.remote import parse_location
-    from tonewood.batch import runner
+    from tonewood.enhancement.output_files import plan_jobs
 
+    out = parse_location(str(output))
+    jobs = plan_jobs([parse_location(str(location)) for location in inputs], out)
     task.check_requirements(model)
-    out = parse_location(output)
-    items = runner.plan_jobs([parse_location(text) for text in inputs], out)
-    folder = None if Path(output).suffix.lower() in WRITABLE_SUFFIXES else out
+    folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
-        items,
+        jobs,
         task,
         model,
         batch_options,
         lambda result: _print_enhanced(result, as_json),
         folder=folder,
-        overwrite=task.overwrite,
+        overwrite=task.options.overwrite,
         as_json=as_json,
     )
-    common.finish_batch(failed, len(items), batch_options.table_location(folder))
-
-
-def show_file_events(
-    events: "Iterable[FileStarted | SearchStep | FileEnhanced | FileFailure]",
-    files: int,
-    steps: int,
-    as_json: bool,
-) -> None:
-    """Show progress, print the result of each file, and exit with 1 if some failed."""
-    from tonewood.batch import enhance_file
-    from tonewood.cli.progress import EnhancingDisplay
-    from tonewood.enhancement import output_files
-
-    failed = 0
-    with EnhancingDisplay(files, steps) as display:
-        for event in events:
-            if isinstance(event, output_files.FileFailure | enhance_file.FileEnhanced):
-                display.clear()
-            if isinstance(event, output_files.FileFailure):
-                failed += 1
-                common.print_failure(event, as_json)
-            elif isinstance(event, enhance_file.FileEnhanced):
-                _print_enhanced(event, as_json)
-            else:
-                display.show(event)
-    exit_if_failed(failed, files)
+    common.finish_batch(failed, len(jobs), batch_options.table_location(folder))
 
 
 def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:

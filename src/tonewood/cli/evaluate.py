@@ -88,20 +88,9 @@ def evaluate_command(
     measured = compared = None
     if pairs is not None:
         examples = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
-        if options.is_requested:
-            measured = _measure_batch(
-                _find_pair_files(pairs, table),
-                loaded,
-                seed,
-                device,
-                examples,
-                options,
-                output,
-                overwrite,
-                json_,
-            )
-        else:
-            measured = _measure_locally(_find_pair_files(pairs, table), loaded, seed, device, examples, json_)
+        measured = _measure_pairs(
+            _find_pair_files(pairs, table), loaded, seed, device, examples, options, output, overwrite, json_
+        )
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
         compared, lost, total_files = _compare_folders(folders, loaded, seed, json_)
@@ -123,7 +112,7 @@ def _find_pair_files(folders: tuple[Path, Path], table: Path | None) -> "list[Pa
     return list(pairs_from_table(table, *folders) if table is not None else pairs_by_name(*folders))
 
 
-def _measure_batch(
+def _measure_pairs(
     pairs: "list[PairFiles | FileFailure]",
     model: "Model",
     seed: int,
@@ -134,72 +123,46 @@ def _measure_batch(
     overwrite: bool,
     as_json: bool,
 ) -> "Evaluation":
-    """Measure the pairs on workers, and print those that fail."""
-    from tonewood.batch.tasks import MeasureTask, PairItem
+    """Measure the pairs, and name those that fail; keep the audio of the first ones."""
+    from tonewood.batch.analysis_tasks import MeasureTask, PairItem
+    from tonewood.cli.progress import PairsDisplay
     from tonewood.enhancement.output_files import FileFailure
-    from tonewood.evaluation import alignment, pipeline
+    from tonewood.evaluation.alignment import require_synctoolbox
+    from tonewood.evaluation.pipeline import PairResult, summarize_evaluation
 
-    alignment.require_synctoolbox()
-    items: list[PairItem | FileFailure] = [
-        pair if isinstance(pair, FileFailure) else PairItem(pair.source, pair, number < examples)
-        for number, pair in enumerate(pairs)
+    require_synctoolbox()
+    items = [
+        files if isinstance(files, FileFailure) else PairItem(files.source, files, number < examples)
+        for number, files in enumerate(pairs)
     ]
-    results: list[pipeline.PairResult] = []
+    results: list[PairResult] = []
 
-    def collect(result: pipeline.PairResult) -> None:
-        results.append(result)
+    def show_result(pair: PairResult) -> None:
+        results.append(pair)
         if as_json:
-            common.print_json(result.summary)
+            common.print_json(pair.summary)
 
-    lost = common.run_and_report(
-        items, MeasureTask(seed, device), model, batch_options, collect,
-        folder=output, overwrite=overwrite, as_json=as_json,
+    task = MeasureTask(seed, device)
+    failures = common.run_and_report(
+        items, task, model, batch_options, show_result,
+        display=PairsDisplay(task), folder=output, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
     # Workers finish in any order; the report must not depend on it.
-    order = {pair.name: number for number, pair in enumerate(pairs) if not isinstance(pair, FileFailure)}
-    results.sort(key=lambda result: order[result.files.name])
-    return pipeline.summarize_evaluation(results, lost, seed)
-
-
-def _measure_locally(
-    pairs: "list[PairFiles | FileFailure]",
-    model: "Model",
-    seed: int,
-    device: str,
-    examples: int,
-    as_json: bool,
-) -> "Evaluation":
-    """Measure the pairs in this process, and print those that fail."""
-    from tonewood.cli.progress import EvaluatingDisplay
-    from tonewood.enhancement.output_files import FileFailure
-    from tonewood.evaluation import pipeline
-    from tonewood.evaluation.pairs import MeasureProgress
-
-    with EvaluatingDisplay() as display:
-        for event in pipeline.evaluate_pairs(pairs, model, seed=seed, device=device, audible_pairs=examples):
-            if isinstance(event, MeasureProgress):
-                display.show(event)
-            elif isinstance(event, pipeline.Evaluation):
-                evaluation = event
-            else:
-                display.clear()
-                if isinstance(event, FileFailure):
-                    common.print_failure(event, as_json)
-                elif as_json:
-                    common.print_json(event.summary)
-    return evaluation
+    order = {files.name: number for number, files in enumerate(pairs) if not isinstance(files, FileFailure)}
+    results.sort(key=lambda pair: order[pair.files.name])
+    return summarize_evaluation(results, failures, seed)
 
 
 def _compare_folders(
     folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool
 ) -> tuple["FolderComparison", int, int]:
     """Compare two folders; return the result, the number of failed files and the number of files."""
-    from tonewood.cli.progress import EvaluatingDisplay
+    from tonewood.cli.progress import FilesDisplay
     from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.evaluation import frechet
 
     failed = total = 0
-    with EvaluatingDisplay() as display:
+    with FilesDisplay() as display:
         for event in frechet.compare_folder_sound(*folders, model, seed=seed):
             if isinstance(event, FileStarted):
                 total += 1

@@ -19,11 +19,12 @@ from tonewood.cli.common import (
     WorkersOption,
     check_output_path,
 )
-from tonewood.errors import CallError, TonewoodError, printable
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
-    from tonewood.batch.enhance_file import FileScored
-    from tonewood.batch.tasks import ExplainResult
+    from tonewood.audio_io.remote import Location
+    from tonewood.batch.analysis_tasks import ExplainResult
+    from tonewood.batch.tasks import FileScored
     from tonewood.explanation.files import ExplainedFile, ExplanationTable, SkippedExplanation
     from tonewood.explanation.pipeline import ExplanationFigures, TargetClass
     from tonewood.model.onnx import ModelPart
@@ -42,20 +43,17 @@ def score_command(
 ) -> None:
     """Score recordings: 0 sounds like the reference, 1 like the source."""
     from tonewood.audio_io.remote import parse_location
-    from tonewood.batch import runner
-    from tonewood.batch.tasks import ScoreTask, WorkItem
-    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.batch.tasks import ScoreTask
+    from tonewood.enhancement.output_files import FileFailure, FileJob, expand_input
     from tonewood.model.model import load_model
 
     loaded = load_model(model)
     options = common.BatchOptions(workers, scheduler, retries, parquet)
-    items: list[WorkItem | FileFailure] = []
-    for text in inputs:
-        for location, relative in runner.expand_input(parse_location(text)):
-            if isinstance(relative, TonewoodError):
-                items.append(FileFailure(location, relative))
-            else:
-                items.append(WorkItem(location))
+    jobs = [
+        item if isinstance(item, FileFailure) else FileJob(item.location)
+        for text in inputs
+        for item in expand_input(parse_location(text))
+    ]
     has_heading = json_
 
     def print_result(scored: "FileScored") -> None:
@@ -66,9 +64,9 @@ def score_command(
         _print_score(scored, json_)
 
     failed = common.run_and_report(
-        items, ScoreTask(), loaded, options, print_result, overwrite=overwrite, as_json=json_
+        jobs, ScoreTask(), loaded, options, print_result, overwrite=overwrite, as_json=json_
     )
-    common.finish_batch(failed, len(items), options.table_location(None))
+    common.finish_batch(failed, len(jobs), options.table_location(None))
 
 
 def _print_score(scored: "FileScored", as_json: bool) -> None:
@@ -186,8 +184,8 @@ def explain_command(
     json_: JsonOption = False,
 ) -> None:
     """Show which time and frequency regions, and which parts of notes, the scorer used."""
-    from tonewood.batch.tasks import ExplainTask, WorkItem
-    from tonewood.enhancement.output_files import FileFailure
+    from tonewood.batch.analysis_tasks import ExplainTask
+    from tonewood.enhancement.output_files import FileJob, plan_jobs
     from tonewood.explanation import files
     from tonewood.model.model import load_model
 
@@ -196,14 +194,14 @@ def explain_command(
     )
     files.check_explain_options(explain_options)
     loaded = load_model(model)
-    planned = files.plan_explanations(inputs, output)
+    jobs = plan_jobs(inputs, output, files.EXPLANATION_OUTPUTS)
     options = common.BatchOptions(workers, scheduler, retries, parquet)
     folder = None if output.suffix.lower() in files.PAGE_SUFFIXES else output
     # A run that resumes an earlier one rewrites the page about all recordings.
     replaces_index = overwrite or options.can_resume(folder)
-    if len(planned) > 1:
+    if len(jobs) > 1:
         files.check_explanation_index(output, replaces_index)
-    figures_by_output: dict[Path, ExplanationFigures] = {}
+    figures_by_output: dict[Location | None, ExplanationFigures] = {}
 
     def print_result(result: "ExplainResult") -> None:
         explained, figures = result
@@ -213,18 +211,17 @@ def explain_command(
         else:
             _print_explained(explained, json_)
 
-    items = [plan if isinstance(plan, FileFailure) else WorkItem(*plan) for plan in planned]
     task = ExplainTask(explain_options, output, overwrite=overwrite, seed=seed)
     failed = common.run_and_report(
-        items, task, loaded, options, print_result, folder=folder, overwrite=overwrite, as_json=json_
+        jobs, task, loaded, options, print_result, folder=folder, overwrite=overwrite, as_json=json_
     )
-    if len(planned) > 1 and figures_by_output:
-        outputs = [item.output for item in items if isinstance(item, WorkItem)]
+    if len(jobs) > 1 and figures_by_output:
+        outputs = [job.output for job in jobs if isinstance(job, FileJob)]
         figures = [figures_by_output[path] for path in outputs if path in figures_by_output]
         _print_summary_table(
             files.write_explanation_table(figures, output, loaded, overwrite=replaces_index, seed=seed), json_
         )
-    common.finish_batch(failed, len(planned), options.table_location(folder))
+    common.finish_batch(failed, len(jobs), options.table_location(folder))
 
 
 def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:

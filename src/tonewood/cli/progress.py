@@ -4,24 +4,26 @@ import sys
 import time
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from tonewood.batch.runner import BatchProgress
-from tonewood.data.loading import AuditProgress, SideLoadProgress
-from tonewood.enhancement.output_files import FileStarted
-from tonewood.enhancement.realtime import BlockLevels, LiveControls
 from tonewood.errors import printable
-from tonewood.evaluation.pairs import MeasureProgress
-from tonewood.mask.search import SearchStep
-from tonewood.research.architecture_search import SizeProgress, SizeResult
-from tonewood.training.distillation import LabelProgress
-from tonewood.training.preferences import ListenerAudioProgress
-from tonewood.training.scorers import CheckEvent
+
+if TYPE_CHECKING:
+    from tonewood.batch.runner import BatchProgress
+    from tonewood.batch.tasks import Task
+    from tonewood.data.loading import AuditProgress, SideLoadProgress
+    from tonewood.enhancement.output_files import FileStarted
+    from tonewood.enhancement.realtime import BlockLevels, LiveControls
+    from tonewood.evaluation.pairs import MeasureProgress
+    from tonewood.research.architecture_search import SizeProgress, SizeResult
+    from tonewood.training.distillation import LabelProgress
+    from tonewood.training.preferences import ListenerAudioProgress
+    from tonewood.training.scorers import CheckEvent
 
 
 class _ProgressDisplay:
@@ -74,7 +76,9 @@ class _ProgressDisplay:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
         self.progress.update(self.tasks[name], completed=done, total=total, note=note)
 
-    def _show_recording_progress(self, event: AuditProgress | SideLoadProgress) -> None:
+    def _show_recording_progress(self, event: "AuditProgress | SideLoadProgress") -> None:
+        from tonewood.data.loading import AuditProgress
+
         if isinstance(event, AuditProgress):
             surveyed = event.progress
             bar, path = f"{event.side}, listening", surveyed.audit_features.path
@@ -91,7 +95,7 @@ class AuditDisplay(_ProgressDisplay):
     def __init__(self) -> None:
         super().__init__(transient=True)
 
-    def show(self, event: AuditProgress) -> None:
+    def show(self, event: "AuditProgress") -> None:
         """Draw one event."""
         self._show_recording_progress(event)
 
@@ -104,9 +108,13 @@ class TrainingDisplay(_ProgressDisplay):
 
     def show(
         self,
-        event: AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress,
+        event: "AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress",
     ) -> None:
         """Draw one event."""
+        from tonewood.data.loading import AuditProgress, SideLoadProgress
+        from tonewood.training.distillation import LabelProgress
+        from tonewood.training.preferences import ListenerAudioProgress
+
         if isinstance(event, AuditProgress | SideLoadProgress):
             self._show_recording_progress(event)
             return
@@ -128,8 +136,11 @@ class SearchDisplay(_ProgressDisplay):
         super().__init__(transient=True)
         self.sizes_done = 0
 
-    def show(self, event: AuditProgress | SideLoadProgress | SizeProgress | SizeResult) -> None:
+    def show(self, event: "AuditProgress | SideLoadProgress | SizeProgress | SizeResult") -> None:
         """Draw one event."""
+        from tonewood.data.loading import AuditProgress, SideLoadProgress
+        from tonewood.research.architecture_search import SizeResult
+
         if isinstance(event, AuditProgress | SideLoadProgress):
             self._show_recording_progress(event)
         elif isinstance(event, SizeResult):
@@ -147,72 +158,93 @@ class ReproducingDisplay(TrainingDisplay):
 
     def show(
         self,
-        event: AuditProgress
-        | SideLoadProgress
-        | ListenerAudioProgress
-        | CheckEvent
-        | LabelProgress
-        | MeasureProgress,
+        event: "AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress"
+        " | MeasureProgress",
     ) -> None:
         """Draw one event."""
+        from tonewood.evaluation.pairs import MeasureProgress
+
         if isinstance(event, MeasureProgress):
             self._update_bar("pieces   ", event.number, event.total, event.method)
         else:
             super().show(event)
 
 
-class EvaluatingDisplay(_ProgressDisplay):
-    """Every method on every pair, or every recording of two folders."""
+class FilesDisplay(_ProgressDisplay):
+    """Bar of the files of a folder."""
 
     def __init__(self) -> None:
         super().__init__(transient=True)
 
-    def show(self, event: MeasureProgress | FileStarted) -> None:
-        """Draw one event."""
-        if isinstance(event, MeasureProgress):
-            self._update_bar("pairs", event.number - 1, event.total, event.method)
-        else:
-            self._update_bar("files", event.number - 1, event.total, printable(event.input))
-
-
-class EnhancingDisplay(_ProgressDisplay):
-    """Files done, and the score falling step by step."""
-
-    def __init__(self, files: int, steps: int) -> None:
-        super().__init__(transient=True)
-        self.total_files, self.total_steps = files, steps
-
-    def show(self, event: FileStarted | SearchStep) -> None:
-        """Draw one event."""
-        if isinstance(event, FileStarted):
-            if self.total_files > 1:
-                self._update_bar("files", event.number - 1, event.total, printable(event.input))
-        else:
-            self._update_bar("steps", event.number, self.total_steps, f"score {event.score:.3f}")
+    def show(self, event: "FileStarted") -> None:
+        """Draw the file that starts."""
+        self._update_bar("files", event.number - 1, event.total, printable(event.input))
 
 
 class BatchDisplay(_ProgressDisplay):
-    """Progress of a batch; without a terminal, one line per minute."""
+    """Progress of a batch: files with speed and time left, and search steps of the current file.
 
-    def __init__(self) -> None:
+    Without a terminal, one line per minute.
+
+    Parameters
+    ----------
+    task : Task
+        Its settings give the number of search steps.
+    """
+
+    def __init__(self, task: "Task") -> None:
         super().__init__(transient=True)
+        settings = getattr(task, "settings", None)
+        self.total_steps = settings.search.steps if settings is not None else 0
         self.last_line_time = time.monotonic()
+        self.pace = ""
 
-    def show(self, progress: BatchProgress) -> None:
-        """Draw or print the progress."""
+    def show(self, event: object) -> bool:
+        """Draw a progress event; returns False for other events, which are results."""
+        from tonewood.batch.runner import BatchProgress
+        from tonewood.enhancement.output_files import FileStarted
+        from tonewood.mask.search import SearchStep
+
+        if isinstance(event, FileStarted):
+            if event.total > 1:
+                name = printable(event.input)
+                self._update_bar("files", event.number - 1, event.total, f"{name}  {self.pace}".strip())
+        elif isinstance(event, SearchStep):
+            self._update_bar("steps", event.number, self.total_steps, f"score {event.score:.3f}")
+        elif isinstance(event, BatchProgress):
+            self._show_batch_progress(event)
+        else:
+            return False
+        return True
+
+    def _show_batch_progress(self, progress: "BatchProgress") -> None:
+        self.pace = _format_pace(progress)
         if sys.stderr.isatty():
-            self._update_bar("files", progress.done, progress.total, _format_pace(progress))
+            if progress.total > 1:
+                self._update_bar("files", progress.completed, progress.total, self.pace)
         elif time.monotonic() - self.last_line_time >= 60:
             self.last_line_time = time.monotonic()
-            line = f"{progress.done} of {progress.total} done, {_format_pace(progress)}\n"
-            sys.stderr.write(line)
+            sys.stderr.write(f"{progress.completed} of {progress.total} done, {self.pace}\n")
             sys.stderr.flush()
 
 
-def _format_pace(progress: BatchProgress) -> str:
+class PairsDisplay(BatchDisplay):
+    """Bars of a batch of pairs, and of the methods that each is measured with."""
+
+    def show(self, event: object) -> bool:
+        """Draw a progress event; returns False for other events, which are results."""
+        from tonewood.evaluation.pairs import MeasureProgress
+
+        if not isinstance(event, MeasureProgress):
+            return super().show(event)
+        self._update_bar("methods", event.number - 1, event.total, event.method)
+        return True
+
+
+def _format_pace(progress: "BatchProgress") -> str:
     failures = f", {progress.failed} failed" if progress.failed else ""
-    time_left = timedelta(seconds=round(progress.seconds_left))
-    return f"{progress.audio_hours_per_minute:.2f} h of sound a minute, {time_left} left{failures}"
+    left = timedelta(seconds=round(progress.seconds_left))
+    return f"{progress.audio_hours_per_minute:.2f} h of audio a minute, {left} left{failures}"
 
 
 class LevelMeterDisplay(_ProgressDisplay):
@@ -228,7 +260,7 @@ class LevelMeterDisplay(_ProgressDisplay):
             self.live_view.stop()
         self.live_view = None
 
-    def show(self, levels: BlockLevels, controls: LiveControls) -> None:
+    def show(self, levels: "BlockLevels", controls: "LiveControls") -> None:
         """Draw the levels of one block."""
         if not sys.stderr.isatty():
             return

@@ -15,7 +15,7 @@ from tonewood.cli.common import (
     RecipeArgument,
     check_output_path,
 )
-from tonewood.cli.enhance import show_file_events
+from tonewood.cli.enhance import run_enhancement
 from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ def apply_command(
     json_: JsonOption = False,
 ) -> None:
     """Apply the correction of a recipe to other takes or stems."""
-    from tonewood.batch import enhance_file
-    from tonewood.enhancement import output_files, reapply
+    from tonewood.batch.enhance_file import EnhanceOptions
+    from tonewood.batch.tasks import EnhanceTask
+    from tonewood.enhancement import reapply
     from tonewood.model.model import load_model
     from tonewood.utils.device import check_device
 
@@ -59,12 +60,9 @@ def apply_command(
             f"warning: the recipe was made with another model than {loaded.name}: the adaptive part of the "
             "correction will differ"
         )
-    jobs = output_files.plan_file_jobs(inputs, output)
-    settings = reapply.transfer_settings(source_recipe, mode)
-    events = enhance_file.enhance_files(
-        jobs, loaded, settings, plot=plot, overwrite=overwrite, device=device, transfer=transfer
-    )
-    show_file_events(events, len(jobs), 0, json_)
+    options = EnhanceOptions(plot=plot, overwrite=overwrite, device=device)
+    task = EnhanceTask(reapply.transfer_settings(source_recipe, mode), options, transfer)
+    run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH, json_)
 
 
 def render_command(

@@ -1,6 +1,7 @@
-"""A recording as it comes → what the method knows of it along its time, kept on disk.
+"""Analyse a recording of any length chunk by chunk, and score it.
 
-A recording and a model → how much it sounds like the source, along time and in all.
+Levels on the scorer's bands, pitch, loudness and peak are computed in one pass; arrays as long as the
+recording are on disk.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood import html_report
 from tonewood.audio_io.recording import resample, to_mono
 from tonewood.dsp.chunking import Chunk, TimeSeries, overlapping_chunks, split_chunk
 from tonewood.dsp.features import (
@@ -29,24 +29,22 @@ from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudne
 from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_recording
-from tonewood.settings import (
-    BandSettings,
-    SpectrumSettings,
-)
+from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import Samples
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
-_ANALYSIS_BLOCK_FRAMES = 1024  # analysed at once; even, so that long frames fall on it too
+# Frames analysed at once. Even, because pitch frames lie on every second frame.
+_ANALYSIS_BLOCK_FRAMES = 1024
 _ARRAY_BLOCK_SAMPLES = 1 << 16
 
 
 class AudioSource(Protocol):
-    """A recording that can be run through, more than once."""
+    """Audio that can be read from the start any number of times."""
 
     @property
     def rate(self) -> int:
-        """Hz."""
+        """Sample rate, Hz."""
         ...
 
     @property
@@ -55,13 +53,13 @@ class AudioSource(Protocol):
         ...
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """All of it, (channels, samples) at a time."""
+        """Yield the audio in blocks (channels, samples)."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """A recording (channels, samples) in memory."""
+    """Audio (channels, samples) in memory."""
 
     samples: NDArray[np.float32]
     rate: int
@@ -72,21 +70,21 @@ class ArraySource:
         return int(self.samples.shape[0])
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Views of it."""
+        """Yield views of the array."""
         for start in range(0, self.samples.shape[1], _ARRAY_BLOCK_SAMPLES):
             yield self.samples[:, start : start + _ARRAY_BLOCK_SAMPLES]
 
 
 @dataclass(frozen=True, eq=False)
 class TruncatedSource:
-    """The first seconds of a recording."""
+    """First seconds of a recording."""
 
     source: AudioSource
     seconds: float
 
     @property
     def rate(self) -> int:
-        """Hz."""
+        """Sample rate, Hz."""
         return self.source.rate
 
     @property
@@ -95,34 +93,34 @@ class TruncatedSource:
         return self.source.channels
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """As many blocks as it is long."""
-        left = round(self.seconds * self.rate)
+        """Yield blocks until the duration is reached."""
+        remaining = round(self.seconds * self.rate)
         for block in self.source.blocks():
-            yield block[:, :left]
-            left -= block.shape[1]
-            if left <= 0:
+            yield block[:, :remaining]
+            remaining -= block.shape[1]
+            if remaining <= 0:
                 return
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A recording, analysed.
+    """Analysis of a recording.
 
     Parameters
     ----------
     wave : DiskArray [sample]
         Mean of the channels, at the analysis rate.
     rows_db : DiskArray [row, frame]
-        On the scorer's rows.
-    pitches : DiskArray [pitch, long frame]
-        Power on quarter tones; empty where they were of no interest.
-    levels : Levels
+        Levels on the scorer's bands, dB.
+    pitches : DiskArray [pitch, pitch frame]
+        Power on quarter tones; empty if it was not computed.
+    levels : ReferenceLevels
     loudness : float
-        Integrated, LUFS.
+        Integrated loudness (ITU-R BS.1770), LUFS.
     peak : float
-        Largest sample, 1 at full scale.
+        Largest sample; 1.0 is full scale.
     n_samples : int
-        In each channel, at the recording's own rate.
+        Samples of each channel, at the recording's own rate.
     """
 
     wave: DiskArray
@@ -135,21 +133,7 @@ class Analysis:
 
 
 class ChunkAnalysis(NamedTuple):
-    """What is heard of a piece of a recording.
-
-    Parameters
-    ----------
-    wave : Tensor [sample]
-        Mean of the channels, at the analysis rate.
-    rows_db : Tensor [row, frame]
-    pitches : Tensor [pitch, long frame]
-        Without frames where they are of no interest.
-    loudness_blocks : LoudnessBlocks
-    peak : float
-        Largest sample.
-    n_samples : int
-        In each channel, at the recording's own rate.
-    """
+    """Analysis of one chunk, without its margins; fields as in `Analysis`."""
 
     wave: Tensor
     rows_db: Tensor
@@ -161,19 +145,7 @@ class ChunkAnalysis(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkAnalyzer:
-    """Analyses a piece of a recording; the piece alone decides what is heard.
-
-    Parameters
-    ----------
-    rate, channels : int
-        Of the recording.
-    spectrum : SpectrumSettings
-    bands : BandSettings
-    with_pitch : bool
-        Whether pitches are of interest.
-    device : str
-        Where to analyse.
-    """
+    """Analyse one chunk of a recording. Stateless, so chunks may run on any thread."""
 
     rate: int
     channels: int
@@ -184,36 +156,36 @@ class ChunkAnalyzer:
 
     @property
     def chunk_size(self) -> int:
-        """Samples of a piece."""
+        """Samples of a chunk."""
         return chunk_size_for(self.rate, self.channels, self.spectrum)
 
     @property
     def margin(self) -> int:
-        """Samples beyond a piece that it takes to hear it."""
+        """Samples beyond a chunk that its analysis needs."""
         return chunk_margin_for(self.rate, self.spectrum)
 
     def __call__(self, chunk: Chunk[Samples]) -> ChunkAnalysis:
-        """Hear a piece (channels, samples)."""
+        """Analyse a chunk (channels, samples)."""
         rate = self.spectrum.rate
         wave = resample(to_mono(chunk.samples), self.rate, rate)
-        first, lead, size = (
-            it * rate // self.rate for it in (chunk.offset, chunk.left_margin, chunk.core_size)
+        offset, left_margin, core_size = (
+            count * rate // self.rate for count in (chunk.offset, chunk.left_margin, chunk.core_size)
         )
-        if chunk.is_last:
-            size = len(wave) - lead
-        mono = Chunk(wave, first, lead, size, chunk.is_last)
+        if chunk.is_last:  # all that resampling returns, however it rounds
+            core_size = len(wave) - left_margin
+        mono = Chunk(wave, offset, left_margin, core_size, chunk.is_last)
         hop = self.spectrum.hop
-        parts = split_chunk(mono, _ANALYSIS_BLOCK_FRAMES * hop, CONTEXT_FRAMES * hop)
-        heard = [
+        # Short blocks fit the processor's cache; a whole chunk does not.
+        features = [
             compute_chunk_features(
-                part, self.bands, self.spectrum, with_pitch=self.with_pitch, device=self.device
+                block, self.bands, self.spectrum, with_pitch=self.with_pitch, device=self.device
             )
-            for part in parts
+            for block in split_chunk(mono, _ANALYSIS_BLOCK_FRAMES * hop, CONTEXT_FRAMES * hop)
         ]
         return ChunkAnalysis(
             wave=torch.from_numpy(np.ascontiguousarray(mono.core)),
-            rows_db=torch.cat([rows for rows, _ in heard], dim=1).cpu(),
-            pitches=torch.cat([it for _, it in heard], dim=1).cpu(),
+            rows_db=torch.cat([rows for rows, _ in features], dim=1).cpu(),
+            pitches=torch.cat([pitches for _, pitches in features], dim=1).cpu(),
             loudness_blocks=measure_loudness_blocks(chunk, self.rate),
             peak=max(float(chunk.core.max()), -float(chunk.core.min())),
             n_samples=chunk.core_size,
@@ -221,14 +193,12 @@ class ChunkAnalyzer:
 
 
 class AnalysisAccumulator:
-    """Keeps what is heard of a recording, piece after piece, on disk.
+    """Join the analyses of consecutive chunks.
 
     Parameters
     ----------
-    analyzer : ChunkAnalyzer
-        That hears.
     scratch_dir : Path, optional
-        On whose disk.
+        Folder for arrays as long as the recording; the system's temporary folder if None.
     """
 
     def __init__(self, analyzer: ChunkAnalyzer, scratch_dir: Path | None = None) -> None:
@@ -236,33 +206,34 @@ class AnalysisAccumulator:
         rows = len(center_frequencies(analyzer.bands, analyzer.spectrum))
         self._wave, self._rows = DiskArray(None, scratch_dir), DiskArray(rows, scratch_dir)
         self._pitches = DiskArray(N_PITCH_BINS, scratch_dir)
-        self._energies: list[LoudnessBlocks] = []
+        self._loudness_blocks: list[LoudnessBlocks] = []
         self._peak = self._power = self._pitch_power = 0.0
         self._loudest, self._samples = -np.inf, 0
 
     def add(self, chunk: ChunkAnalysis) -> None:
-        """Keep what was heard of the next piece."""
+        """Add the next chunk."""
         self._wave.append(chunk.wave)
         self._rows.append(chunk.rows_db)
         level = frame_levels(chunk.rows_db)
+        # In double precision, because float32 would lose quiet frames of a long recording.
         self._power += float((level.double() * (np.log(10) / 10)).exp().sum())
         self._loudest = max(self._loudest, float(level.max()))
         if chunk.pitches.shape[1]:
             self._pitches.append(chunk.pitches)
             self._pitch_power = max(self._pitch_power, float(chunk.pitches.max()))
-        self._energies.append(chunk.loudness_blocks)
+        self._loudness_blocks.append(chunk.loudness_blocks)
         self._peak = max(self._peak, chunk.peak)
         self._samples += chunk.n_samples
 
     def finish(self) -> Analysis:
-        """All that was heard."""
+        """Return the analysis of all chunks."""
         mean = 10 * np.log10(self._power / self._rows.frames)
         return Analysis(
             self._wave,
             self._rows,
             self._pitches,
             ReferenceLevels(float(mean), self._loudest, self._pitch_power),
-            gated_loudness(self._energies, self._rate),
+            gated_loudness(self._loudness_blocks, self._rate),
             self._peak,
             self._samples,
         )
@@ -271,7 +242,7 @@ class AnalysisAccumulator:
 def analyzer_for(
     source: AudioSource, model: Model, *, with_pitch: bool = True, device: str = "cpu"
 ) -> ChunkAnalyzer:
-    """An ear for a recording, as a model hears."""
+    """Return the analyzer of a recording for a model."""
     bands = model.settings.scorer.bands
     return ChunkAnalyzer(source.rate, source.channels, model.settings.spectrum, bands, with_pitch, device)
 
@@ -284,13 +255,21 @@ def analyse_source(
     with_pitch: bool = True,
     device: str = "cpu",
 ) -> Analysis:
-    """Analyse a whole recording; without its pitches where they are of no interest."""
-    ear = analyzer_for(source, model, with_pitch=with_pitch, device=device)
-    memory = AnalysisAccumulator(ear, scratch_dir)
-    pieces = overlapping_chunks(source.blocks(), ear.chunk_size, ear.margin)
-    for heard in parallel_map(ear, pieces):
-        memory.add(heard)
-    return memory.finish()
+    """Analyse a whole recording.
+
+    Parameters
+    ----------
+    scratch_dir : Path, optional
+        Folder for arrays as long as the recording; the system's temporary folder if None.
+    with_pitch : bool
+        Compute `Analysis.pitches`, which only adaptive priors need.
+    """
+    analyzer = analyzer_for(source, model, with_pitch=with_pitch, device=device)
+    accumulator = AnalysisAccumulator(analyzer, scratch_dir)
+    chunks = overlapping_chunks(source.blocks(), analyzer.chunk_size, analyzer.margin)
+    for chunk in parallel_map(analyzer, chunks):
+        accumulator.add(chunk)
+    return accumulator.finish()
 
 
 @dataclass(frozen=True)
@@ -300,11 +279,11 @@ class Score:
     Parameters
     ----------
     scorer : float
-        Mean over windows as long as the scorer's training crops.
+        Mean over the audible windows, which are as long as the scorer's training crops.
     judge : float or None
-        The same by the judge.
+        Mean of the judge, if the model has one.
     windows : tuple of float
-        The scorer's score of each audible window, in time order.
+        Score of each audible window, in time order.
     """
 
     scorer: float
@@ -312,7 +291,9 @@ class Score:
     windows: tuple[float, ...]
 
     def _repr_html_(self) -> str:
-        """The scores for notebooks, and the scorer's along time."""
+        """Return the scores and their curve over time as HTML for notebooks."""
+        from tonewood import html_report
+
         judge = "none" if self.judge is None else f"{self.judge:.2f}"
         score = f"{self.scorer:.2f} (0 sounds like the reference, 1 like the source)"
         windows = f"{len(self.windows)}, from {min(self.windows):.2f} to {max(self.windows):.2f}"
@@ -327,12 +308,12 @@ def score_array(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
 
 def score_source(source: AudioSource, model: Model) -> Score:
     """Score a recording of any length."""
-    rows = analyse_source(source, model, with_pitch=False).rows_db
-    along = score_recording(model.scorer, rows)
-    judge = mean_score(model.judge, rows) if model.judge else None
-    return Score(float(along.mean()), judge, tuple(along.tolist()))
+    rows_db = analyse_source(source, model, with_pitch=False).rows_db
+    windows = score_recording(model.scorer, rows_db)
+    judge = mean_score(model.judge, rows_db) if model.judge else None
+    return Score(float(windows.mean()), judge, tuple(windows.tolist()))
 
 
 def mean_score(scorer: Scorer, rows_db: TimeSeries) -> float:
-    """Mean score of a recording's audible windows."""
+    """Return the mean score of a recording's audible windows."""
     return float(score_recording(scorer, rows_db).mean())

@@ -1,11 +1,8 @@
-"""Which recording becomes which file.
-
-Whether an earlier run made just what is asked for.
-"""
+"""Plan output files, recognise finished ones, and write audio so that a failure leaves nothing behind."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +11,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, default_output_name
+from tonewood.audio_io import remote
+from tonewood.audio_io.libsndfile import (
+    WRITABLE_SUFFIXES,
+    AudioFormat,
+    default_output_name,
+    readable_suffixes,
+)
 from tonewood.audio_io.reader import AudioReader, write_recording_blocks
 from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.audio_io.remote import Location
-from tonewood.enhancement import recipe
-from tonewood.enhancement import recipe as recipes
-from tonewood.enhancement.recipe import Recipe, TransferRecord
+from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, TransferRecord, load_recipe
 from tonewood.errors import (
     AudioError,
     CallError,
     FolderError,
+    MissingExtraError,
     OutputError,
     RecipeError,
     TonewoodError,
@@ -35,120 +37,201 @@ from tonewood.utils.atomic_write import atomic_path
 
 
 class FileJob(NamedTuple):
-    """One recording and the file it becomes."""
+    """A recording and the output to make from it, if any; each is a path or a URL."""
 
-    input: Path
-    output: Path
+    input: Location
+    output: Location | None = None
 
 
 class FileFailure(NamedTuple):
-    """A file could not be done; the others go on."""
+    """A file or folder that could not be processed, and the reason."""
 
     input: Location
     error: TonewoodError
 
 
-def iter_recordings(inputs: Sequence[Path]) -> Iterator[Path | FileFailure]:
-    """Every recording that the inputs name: files as they are, folders with all below them.
+class FileStarted(NamedTuple):
+    """Start of the work on one file; `number` counts from 1 to `total`."""
 
-    A folder without audio is a `FileFailure` in its place.
+    number: int
+    total: int
+    input: Location
+
+
+@dataclass(frozen=True)
+class OutputKind:
+    """How a command names its outputs, and how it recognises earlier ones among its inputs.
+
+    Parameters
+    ----------
+    suffixes : collection of str
+        An output that ends in one of these is a file, not a folder.
+    suffix_rule : str
+        Rest of the message about an output with another suffix.
+    name : callable
+        Returns the output's path below the output folder for an input's path below its folder.
+    is_earlier_output : callable
+        Tells whether a file is an output of an earlier run into a folder.
     """
-    for item in inputs:
-        try:
-            yield from find_audio_files(item) if item.is_dir() else [item]
-        except FolderError as error:
-            yield FileFailure(item, error)
+
+    suffixes: Collection[str]
+    suffix_rule: str
+    name: Callable[[Path], Path]
+    is_earlier_output: Callable[[Path, Location], bool]
 
 
-def plan_file_jobs(inputs: Sequence[Path], out: Path) -> list[FileJob | FileFailure]:
-    """Lay out which recording becomes which file; folders keep their tree.
+def sidecar_path(output: Path, suffix: str = RECIPE_SUFFIX) -> Path:
+    """Return the path of a file that belongs to an output: its recipe or its picture."""
+    return output.with_name(output.name + suffix)
 
-    `out` is a file when there is one input file and `out` is named like one; else a folder. What
-    lies below `out` with a recipe beside it is an earlier output, and no input. A folder without
-    audio is a `FileFailure` in its place.
+
+def _is_enhanced_file(path: Path, out: Location) -> bool:
+    return (
+        isinstance(out, Path) and sidecar_path(path).exists() and path.resolve().is_relative_to(out.resolve())
+    )
+
+
+AUDIO_OUTPUTS = OutputKind(
+    suffixes=WRITABLE_SUFFIXES,
+    suffix_rule="is not an audio file that can be written: name one such as .wav or .flac, or an "
+    "existing folder",
+    name=default_output_name,
+    is_earlier_output=_is_enhanced_file,
+)
+
+
+def plan_jobs(
+    inputs: Sequence[Location], out: Location, kind: OutputKind = AUDIO_OUTPUTS
+) -> list[FileJob | FileFailure]:
+    """Plan which recording becomes which file; folders keep their tree.
+
+    `out` is a file if there is one input file and `out` has a suffix of that kind, else a folder.
+    Earlier outputs below an input folder are skipped. A folder without audio, or a recording that
+    would overwrite an input, is a `FileFailure` in its place.
 
     Raises
     ------
     CallError
-        Two recordings would become one file, or `out` is a file where a folder is needed.
+        Two recordings would become one file, or `out` is a file and a folder is needed.
     """
-    single = len(inputs) == 1 and not inputs[0].is_dir()
-    if single and not out.is_dir() and out.suffix.lower() in WRITABLE_SUFFIXES:
-        return [FileJob(inputs[0], out)]
-    if not out.is_dir() and (out.exists() or (not single and out.suffix.lower() in WRITABLE_SUFFIXES)):
-        raise CallError(f"{printable(out)} names a file; several outputs need a folder: name one")
-    if single and out.suffix and not out.is_dir():
-        raise CallError(
-            f"{printable(out)} is no kind of audio file that can be written: "
-            "name one such as .wav or .flac, or an existing folder"
-        )
-    laid: list[FileJob | FileFailure] = []
-    taken: dict[Path, Path] = {}
-    for job in _iter_jobs(inputs, out):
-        if isinstance(job, FileJob):
-            other = taken.get(job.output)
-            if other and is_same_file(other, job.input):
-                continue  # named twice
-            if other:
+    single = len(inputs) == 1 and not _is_folder(inputs[0])
+    is_folder = isinstance(out, Path) and out.is_dir()
+    names_file = Path(str(out)).suffix.lower() in kind.suffixes and not is_folder
+    exists_as_file = isinstance(out, Path) and out.exists() and not is_folder
+    if single and names_file:
+        return _without_conflicts([FileJob(inputs[0], out)])
+    if not single and (names_file or exists_as_file):
+        raise CallError(f"{printable(out)} is a file; several outputs need a folder: name a folder")
+    # A folder named by a URL may well contain a dot, as host names do.
+    if single and isinstance(out, Path) and not is_folder and (out.suffix or exists_as_file):
+        raise CallError(f"{printable(out)} {kind.suffix_rule}")
+    planned: dict[Location, FileJob | FileFailure] = {}
+    for location in inputs:
+        for job in _plan_input(location, out, kind):
+            output = job.output if isinstance(job, FileJob) else None
+            # An input that is named twice is planned once.
+            other = planned.setdefault(output or job.input, job)
+            if _resolved(other.input) != _resolved(job.input):
                 raise CallError(
-                    f"{printable(other)} and {printable(job.input)} would both become "
-                    f"{printable(job.output)}: enhance them into two folders"
+                    f"{printable(other.input)} and {printable(job.input)} would both become "
+                    f"{printable(output or job.input)}: use two output folders"
                 )
-            taken[job.output] = job.input
-        laid.append(job)
-    return laid
+    return _without_conflicts(planned.values())
 
 
-def _iter_jobs(inputs: Sequence[Path], out: Path) -> Iterator[FileJob | FileFailure]:
-    for item in inputs:
-        if not item.is_dir():
-            yield FileJob(item, out / default_output_name(Path(item.name)))
-            continue
-        try:
-            inside = [path for path in find_audio_files(item) if not _is_earlier_output(path, out)]
-        except FolderError as error:
-            yield FileFailure(item, error)
-            continue
-        if not inside:
-            yield FileFailure(
-                item,
-                FolderError(f"{printable(item)} holds nothing but earlier outputs: name another input"),
-            )
-        for path in inside:
-            yield FileJob(path, out / default_output_name(path.relative_to(item)))
+def _plan_input(location: Location, out: Location, kind: OutputKind) -> Iterator[FileJob | FileFailure]:
+    for item in expand_input(location, lambda path: kind.is_earlier_output(path, out)):
+        if isinstance(item, FileFailure):
+            yield item
+        else:
+            yield FileJob(item.location, remote.join_location(out, str(kind.name(item.relative))))
 
 
-def _is_earlier_output(path: Path, out: Path) -> bool:
-    return sidecar_path(path).exists() and path.resolve().is_relative_to(out.resolve())
+class InputRecording(NamedTuple):
+    """A recording and its path below the input that contains it."""
+
+    location: Location
+    relative: Path
 
 
-def sidecar_path(output: Path, suffix: str = recipe.RECIPE_SUFFIX) -> Path:
-    """Name of a file that belongs to an output: its recipe, or its picture."""
-    return output.with_name(output.name + suffix)
+def expand_input(
+    location: Location, is_excluded: Callable[[Path], bool] = lambda _: False
+) -> list[InputRecording | FileFailure]:
+    """Return every recording of an input: a file itself, a folder's files at any depth.
+
+    An input that cannot be listed, or has no audio, gives one `FileFailure`.
+
+    Raises
+    ------
+    CallError, MissingExtraError
+        The URL's kind is not known, or needs a package that is not installed.
+    """
+    try:
+        if isinstance(location, Path):
+            return [*_expand_path(location, is_excluded)]
+        return [*_expand_url(location)]
+    except (CallError, MissingExtraError):
+        raise
+    except TonewoodError as error:
+        return [FileFailure(location, error)]
 
 
-def is_same_file(a: Path, b: Path) -> bool:
-    """Whether two paths are one file."""
-    return a.resolve() == b.resolve()
+def _expand_path(path: Path, is_excluded: Callable[[Path], bool]) -> list[InputRecording]:
+    if not path.is_dir():
+        return [InputRecording(path, Path(path.name))]
+    inside = [file for file in find_audio_files(path) if not is_excluded(file)]
+    if not inside:
+        raise FolderError(f"{printable(path)} contains only earlier outputs: name another input")
+    return [InputRecording(file, file.relative_to(path)) for file in inside]
 
 
-def output_conflict(job: FileJob, inputs: set[Path]) -> OutputError | None:
-    """Why a recording may not become that file, of all resolved `inputs`; None if it may."""
-    if job.output.resolve() not in inputs:
-        return None
-    if is_same_file(*job):
-        return input_is_output_error(job.output)
-    return OutputError(f"{printable(job.output)} is an input too: name another output")
+def _expand_url(url: str) -> list[InputRecording]:
+    if not remote.is_url_folder(url):
+        return [InputRecording(url, Path(remote.url_name(url)))]
+    files = remote.list_url_files(url)
+    outputs = {file.removesuffix(RECIPE_SUFFIX) for file in files if file.endswith(RECIPE_SUFFIX)}
+    inside = [file for file in files if Path(file).suffix.lower() in readable_suffixes()]
+    inside = [file for file in inside if file not in outputs]
+    if not inside:
+        raise FolderError(f"there is no audio file below {printable(url)}: name another input")
+    return [InputRecording(file, Path(file.removeprefix(url).lstrip("/"))) for file in inside]
 
 
-def input_is_output_error(output: Location) -> OutputError:
-    """Why a recording may not become itself."""
-    return OutputError(f"{printable(output)} is the input itself: name another output")
+def _is_folder(location: Location) -> bool:
+    if isinstance(location, Path):
+        return location.is_dir()
+    try:
+        return remote.is_url_folder(location)
+    except AudioError:  # cannot be reached: fails as a file, by name
+        return False
+
+
+def _resolved(location: Location) -> Location:
+    return location.resolve() if isinstance(location, Path) else location
+
+
+def _without_conflicts(jobs: Iterable[FileJob | FileFailure]) -> list[FileJob | FileFailure]:
+    """Replace jobs that would overwrite an input by failures."""
+    jobs = list(jobs)
+    # Resolved, because a link to an input would overwrite it as well.
+    inputs = {_resolved(job.input) for job in jobs if isinstance(job, FileJob)}
+    return [
+        FileFailure(job.input, overwrites_input_error(job.input, job.output))
+        if isinstance(job, FileJob) and job.output and _resolved(job.output) in inputs
+        else job
+        for job in jobs
+    ]
+
+
+def overwrites_input_error(source: Location, output: Location) -> OutputError:
+    """Return the error for an output that is an input."""
+    which = "the input itself" if _resolved(source) == _resolved(output) else "an input too"
+    return OutputError(f"{printable(output)} is {which}: name another output")
 
 
 @dataclass(frozen=True)
 class OutputKey:
-    """What decides an output: the recording's hash, the model's, the settings."""
+    """Everything an output depends on; two equal keys give the same bytes."""
 
     input_sha256: str
     model: str
@@ -156,121 +239,131 @@ class OutputKey:
     carried: TransferRecord | None = None
 
     def matches(self, recipe: Recipe) -> bool:
-        """Whether a recipe tells of just that."""
+        """Return whether a recipe's output has this key."""
         return self == OutputKey(recipe.input.sha256, recipe.model.digest, recipe.settings, recipe.carried)
 
-    def find_finished(self, job: FileJob, picture: Path | None) -> Recipe | None:
-        """Recipe of what an earlier run made; None if that is to be made, or another lies there."""
-        recipe = self._matching_recipe(job)
-        if recipe is None or not job.output.exists():
+    def find_finished(self, output: Path, picture: Path | None) -> Recipe | None:
+        """Return the recipe of an earlier run's output if output, recipe and picture are complete."""
+        recipe = self._matching_recipe(output)
+        if recipe is None or not output.exists():
             return None
-        whole = recipe.output_sha256 == file_sha256(job.output)
-        return recipe if whole and (picture is None or picture.exists()) else None
+        complete = recipe.output_sha256 == file_sha256(output)
+        return recipe if complete and (picture is None or picture.exists()) else None
 
-    def is_unfinished(self, job: FileJob) -> bool:
-        """Whether a recipe of just that lies there without its sound.
+    def is_unfinished(self, output: Path) -> bool:
+        """Return whether a recipe with this key exists without its audio.
 
-        A run that was killed left it, or one that goes on beside this one is about to be done. So
-        it stays until there is another like it to take its place.
+        A run that was killed left it, or a concurrent run is about to publish the audio. It stays
+        until an equal recipe replaces it.
         """
-        return self._matching_recipe(job) is not None and not job.output.exists()
+        return self._matching_recipe(output) is not None and not output.exists()
 
-    def _matching_recipe(self, job: FileJob) -> Recipe | None:
-        """The recipe that lies there, if it tells of just that."""
+    def _matching_recipe(self, output: Path) -> Recipe | None:
         try:
-            recipe = recipes.load_recipe(sidecar_path(job.output))
+            recipe = load_recipe(sidecar_path(output))
         except RecipeError:
             return None
         return recipe if self.matches(recipe) else None
 
 
-class FileStarted(NamedTuple):
-    """Work on a file begins; it is the number-th of so many."""
-
-    number: int
-    total: int
-    input: Location
-
-
 def write_output_audio(
-    job: FileJob,
-    stream: AudioReader,
+    source: Path,
+    output: Path,
+    reader: AudioReader,
     blocks: Iterable[NDArray[np.float32]],
-    shape: tuple[int, int],
+    n_samples: int,
     settings: RenderSettings,
     *,
     overwrite: bool,
     before_publish: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Write what became of a recording, in its own format or what the output's name asks for.
+    """Write the audio made from a recording, in its own format or the one the output's suffix names.
 
-    `before_publish` is called with the file once it is whole, before it takes its name.
+    Parameters
+    ----------
+    blocks : iterable of float32 array (channels, samples)
+    n_samples : int
+        Samples of each channel in all blocks.
+    before_publish : callable
+        Called with the complete temporary file, before it takes its final name.
     """
-    form = AudioFormat.for_path(job.output, stream.format)
-    if settings.amount == 0 and form == stream.format:
-        # The file itself: exact even where a float32 is not, as in 32-bit integers and mp3.
-        with atomic_path(job.output, overwrite) as temporary:
+    audio_format = AudioFormat.for_path(output, reader.format)
+    if settings.amount == 0 and audio_format == reader.format:
+        # A copy is exact even where float32 is not, as in 32-bit integers and mp3.
+        with atomic_path(output, overwrite) as temporary:
             try:
-                shutil.copyfile(job.input, temporary)
+                shutil.copyfile(source, temporary)
             except FileNotFoundError as error:
-                raise AudioError(f"{printable(job.input)} does not exist: check its name") from error
+                raise _missing_input_error(source) from error
             before_publish(temporary)
-    else:
-        rate, like = stream.rate, job.input
-        write_recording_blocks(
-            job.output,
-            blocks,
-            shape,
-            rate,
-            form,
-            overwrite=overwrite,
-            before_publish=before_publish,
-            tags_from=like,
-        )
+        return
+    write_recording_blocks(
+        output,
+        blocks,
+        (reader.channels, n_samples),
+        reader.rate,
+        audio_format,
+        overwrite=overwrite,
+        before_publish=before_publish,
+        tags_from=source,
+    )
 
 
-def check_outputs(job: FileJob, outputs: Sequence[Path], overwrite: bool) -> None:
-    """Refuse before the work what would be refused after it."""
-    if not job.input.exists():
-        raise AudioError(f"{printable(job.input)} does not exist: check its name")
+def check_outputs(source: Path, outputs: Sequence[Path], overwrite: bool) -> None:
+    """Check before the work that the outputs can be written after it.
+
+    Raises
+    ------
+    AudioError
+        The input does not exist.
+    OutputError
+        An output exists or is a folder, or the first output's folder cannot be written to.
+    """
+    if not source.exists():
+        raise _missing_input_error(source)
     for path in outputs:
         if path.is_dir():
             raise OutputError(f"{printable(path)} is a folder, not a file: name another output")
         if path.exists() and not overwrite:
             raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
-    there = _existing_parent(job.output)
-    why = "" if there.is_dir() else f"{printable(there)} is a file"
-    if not why and not os.access(there, os.W_OK | os.X_OK):
-        why = "permission denied"
-    if why:
-        raise _not_writable_error(job.output.parent, why)
+    folder = existing_parent(outputs[0])
+    reason = "" if folder.is_dir() else f"{printable(folder)} is a file"
+    if not reason and not os.access(folder, os.W_OK | os.X_OK):
+        reason = "permission denied"
+    if reason:
+        raise _not_writable_error(outputs[0].parent, reason)
 
 
-def _existing_parent(output: Path) -> Path:
-    """The nearest of an output's folders that exists."""
+def existing_parent(output: Path) -> Path:
+    """Return the nearest parent folder of an output that exists."""
     return next(folder for folder in output.absolute().parents if folder.exists())
 
 
 @contextmanager
 def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
-    """Make the outputs' folder; yields a list of what was made, which goes if something fails.
+    """Make the outputs' folder, and remove what was written if the block fails.
 
-    What was there before stays.
+    Yields a list: append each path once it is written. Files that existed before are kept.
     """
-    before = {path for path in outputs if path.exists()}
+    # Another run may write the same outputs: its files must survive the failure of this one.
+    existing = {path for path in outputs if path.exists()}
     try:
         outputs[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _not_writable_error(outputs[0].parent, (error.strerror or str(error)).lower()) from None
-    made: list[Path] = []
+    written: list[Path] = []
     try:
-        yield made
+        yield written
     except BaseException:
-        for path in made:
-            if path not in before:
+        for path in written:
+            if path not in existing:
                 path.unlink(missing_ok=True)
         raise
 
 
-def _not_writable_error(folder: Path, why: str) -> OutputError:
-    return OutputError(f"{printable(folder)} cannot be written to ({why}): name another output folder")
+def _missing_input_error(source: Path) -> AudioError:
+    return AudioError(f"{printable(source)} does not exist: check its name")
+
+
+def _not_writable_error(folder: Path, reason: str) -> OutputError:
+    return OutputError(f"{printable(folder)} cannot be written to ({reason}): name another output folder")

@@ -1,10 +1,13 @@
-"""A recording and a model → the recording, reshaped.
+"""Enhance a recording: analyse it, find a mask, render through the mask, and certify the result.
 
-A recording and a mask → the recording as the mask makes it, heard while it is made.
+Rendering and analysing the output is one pass over the audio, chunk by chunk, so memory does not grow
+with the recording's length and the output is never read back.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood import html_report
 from tonewood.audio_io.recording import resample, to_mono
-from tonewood.dsp.chunking import TimeSeries, overlapping_chunks, split_segments
+from tonewood.dsp.chunking import overlapping_chunks, split_segments
 from tonewood.dsp.filterbank import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
 from tonewood.enhancement.analysis import (
@@ -32,6 +34,7 @@ from tonewood.enhancement.analysis import (
 from tonewood.enhancement.certification import RenderedMask, certify_rendering, measure_input
 from tonewood.enhancement.mask_search import FoundMask, find_mask, on_device
 from tonewood.enhancement.prior_mask import predict_mask
+from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.mask import Mask, resample_mask
@@ -55,9 +58,22 @@ from tonewood.settings import (
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
+_OUTPUT_BLOCK_SAMPLES = 1 << 16  # 1.4 s at 48 kHz: small beside a chunk, large beside a disk read
+
 
 class RenderedAudio(NamedTuple):
-    """Sound that a mask made: samples (channels, samples) before their gain, none if untouched."""
+    """Output of a mask, before the gain that matches its loudness.
+
+    Attributes
+    ----------
+    samples : DiskArray (channels, samples), or None if the mask changes nothing
+    analysis : Analysis
+        Of the samples, as `analyse_source` makes it of an input.
+    loudness_match : LoudnessMatch
+        Gain that restores the input's loudness and keeps the true-peak ceiling.
+    peak : float
+        Largest sample after that gain; 1.0 is full scale.
+    """
 
     samples: DiskArray | None
     analysis: Analysis
@@ -66,8 +82,6 @@ class RenderedAudio(NamedTuple):
 
 
 class _RenderedChunk(NamedTuple):
-    """What became of a piece: its samples, what is heard of them, their true peak."""
-
     samples: NDArray[np.float32]
     analysis: ChunkAnalysis
     true_peak: float
@@ -75,16 +89,16 @@ class _RenderedChunk(NamedTuple):
 
 @dataclass(frozen=True)
 class _RenderTask:
-    """Passes a piece through its part of a mask, and listens to what comes out."""
+    """Render and analyse one chunk. Stateless, so chunks may run on any thread."""
 
     renderer: ChunkRenderer
     analyzer: ChunkAnalyzer
     needs_true_peak: bool
 
     def __call__(self, item: RenderItem) -> _RenderedChunk:
-        made = self.renderer(item)
-        peak = true_peak(made, self.analyzer.rate) if self.needs_true_peak else 0.0
-        return _RenderedChunk(np.ascontiguousarray(made.core), self.analyzer(made), peak)
+        chunk = self.renderer(item)
+        peak = true_peak(chunk, self.analyzer.rate) if self.needs_true_peak else 0.0
+        return _RenderedChunk(np.ascontiguousarray(chunk.core), self.analyzer(chunk), peak)
 
 
 def render_and_analyse(
@@ -96,57 +110,60 @@ def render_and_analyse(
     scratch_dir: Path | None,
     device: str,
 ) -> RenderedAudio:
-    """Pass a recording through its mask, and listen to what comes out."""
-    if settings.amount == 0:
-        unmoved = LoudnessMatch(0.0, analysis.loudness, analysis.loudness, peak_limited=False)
-        return RenderedAudio(None, analysis, unmoved, analysis.peak)
+    """Render a recording through a mask and analyse the output.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of the input; its loudness is the target.
+    scratch_dir : Path, optional
+        Folder for the rendered samples; the system's temporary folder if None.
+    """
+    if settings.amount == 0:  # the output is the input, bit by bit
+        unchanged = LoudnessMatch(0.0, analysis.loudness, analysis.loudness, peak_limited=False)
+        return RenderedAudio(None, analysis, unchanged, analysis.peak)
     spectrum = model.settings.spectrum
-    way = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum, device)
-    ear = analyzer_for(source, model, with_pitch=False, device=device)
-    making = _RenderTask(way, ear, settings.matches_loudness)
-    force = effective_mask(mask, settings, spectrum)
-    made, memory, peak = (
-        DiskArray(source.channels, scratch_dir),
-        AnalysisAccumulator(ear, scratch_dir),
-        0.0,
-    )
-    pieces = overlapping_chunks(source.blocks(), way.chunk_size, way.margin)
-    passing = (way.item(it, force) for it in pieces)
-    for found in parallel_map(making, passing):
-        made.append(found.samples)
-        memory.add(found.analysis)
-        peak = max(peak, found.true_peak)
-    after = memory.finish()
-    level = match_loudness(analysis.loudness, after.loudness, level_db(peak), settings)
-    return RenderedAudio(made, after, level, after.peak * float(level.factor))
+    renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum, device)
+    analyzer = analyzer_for(source, model, with_pitch=False, device=device)
+    task = _RenderTask(renderer, analyzer, settings.matches_loudness)
+    active_mask = effective_mask(mask, settings, spectrum)
 
-
-_OUTPUT_BLOCK_SAMPLES = 1 << 16
+    samples = DiskArray(source.channels, scratch_dir)
+    accumulator = AnalysisAccumulator(analyzer, scratch_dir)
+    largest_peak = 0.0
+    # Chunks overlap by the renderer's margin, which is why each can be rendered alone.
+    chunks = overlapping_chunks(source.blocks(), renderer.chunk_size, renderer.margin)
+    for chunk in parallel_map(task, (renderer.item(chunk, active_mask) for chunk in chunks)):
+        samples.append(chunk.samples)
+        accumulator.add(chunk.analysis)
+        largest_peak = max(largest_peak, chunk.true_peak)
+    output = accumulator.finish()
+    match = match_loudness(analysis.loudness, output.loudness, level_db(largest_peak), settings)
+    return RenderedAudio(samples, output, match, output.peak * float(match.factor))
 
 
 @dataclass(frozen=True, eq=False)
 class Enhancement:
-    """A reshaped recording, and what was done to it.
+    """Result of an enhancement, in memory.
 
     Parameters
     ----------
     samples : float32 array (channels, samples)
     rate : int
-        Hz, the input's.
+        Of input and output, Hz.
     mask : Mask
-        As found; `apply` is what `search_settings.render` takes of it on rendering.
+        Found mask; `applied` is the part of it that `settings.render` selects.
     prior : str
         Prior that was used.
     steps : int
-        Steps that the search took.
+        Search steps.
     certificate : Certificate
-        Scores of input and output, 0 sounds like the reference; what the mask really did.
+        Scores of input and output (0 sounds like the reference), and checks of the change.
     rendered : RenderResult
         Loudness and gain.
     settings : EnhanceSettings
-        As asked for.
     spectrum : SpectrumSettings
-        The model's analysis, by which the mask was found and applied.
+        The model's analysis; the mask lives on its frames.
     """
 
     samples: NDArray[np.float32]
@@ -160,12 +177,29 @@ class Enhancement:
     spectrum: SpectrumSettings
 
     @property
+    def loudness_match(self) -> LoudnessMatch:
+        """Loudness and gain."""
+        return self.rendered
+
+    @property
     def applied(self) -> Mask:
-        """What was applied of the mask: the aspect that is wanted, times the amount."""
+        """Mask that was applied: the selected component, times the amount."""
         return effective_mask(self.mask, self.settings.render, self.spectrum).load()
 
+    @property
+    def scorer(self) -> Change:
+        """Score of the input and of the output."""
+        return self.certificate.scorer
+
+    @property
+    def judge(self) -> Change | None:
+        """Judge's score of the input and of the output; None if the model has no judge."""
+        return self.certificate.judge
+
     def _repr_html_(self) -> str:
-        """What came of it, for notebooks: verdict, player, spectrogram, mask."""
+        """Return verdict, player, spectrogram and mask as HTML for notebooks."""
+        from tonewood import html_report
+
         score, judge = self.scorer, self.judge
         rows = [
             ("verdict", self.certificate.line),
@@ -180,40 +214,20 @@ class Enhancement:
             + self.applied._repr_html_()
         )
 
-    @property
-    def scorer(self) -> Change:
-        """Score of the input and of the output."""
-        return self.certificate.scorer
-
-    @property
-    def judge(self) -> Change | None:
-        """The judge's."""
-        return self.certificate.judge
-
 
 @dataclass(frozen=True, eq=False)
 class StreamedEnhancement:
-    """A recording of any length, reshaped; its sound and its mask are kept on disk.
+    """Result of an enhancement of any length; audio and mask are on disk.
 
     Parameters
     ----------
-    input_analysis, output_analysis : Heard
-        The input and the output.
-    mask : Mask
-        As found; `apply` is what `search_settings.render` takes of it on rendering.
-    prior : str
-        Prior that was used.
-    steps : int
-        Steps that the search took.
-    certificate : Certificate
+    input_analysis, output_analysis : Analysis
     loudness_match : LoudnessMatch
         Loudness and gain.
     peak : float
-        Largest sample of the output, 1 at full scale.
-    settings : EnhanceSettings
-        As asked for.
-    spectrum : SpectrumSettings
-        The model's analysis, by which the mask was found and applied.
+        Largest sample of the output; 1.0 is full scale.
+    mask, prior, steps, certificate, settings, spectrum
+        As in `Enhancement`.
     """
 
     input_analysis: Analysis
@@ -231,16 +245,16 @@ class StreamedEnhancement:
 
     @property
     def applied(self) -> Mask:
-        """As of `Enhancement`."""
+        """Mask that was applied: the selected component, times the amount."""
         return effective_mask(self.mask, self.settings.render, self.spectrum)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """The output, (channels, samples) at a time."""
+        """Yield the output in blocks (channels, samples)."""
         if self._samples is None:
             yield from self._source.blocks()
             return
-        for span in split_segments(self._samples.frames, _OUTPUT_BLOCK_SAMPLES):
-            yield self._samples.read(span.start, span.stop).numpy() * self.loudness_match.factor
+        for segment in split_segments(self._samples.frames, _OUTPUT_BLOCK_SAMPLES):
+            yield self._samples.read(segment.start, segment.stop).numpy() * self.loudness_match.factor
 
 
 def enhance_array(
@@ -251,39 +265,26 @@ def enhance_array(
     *,
     device: str = "cpu",
 ) -> Iterator[SearchStep | Enhancement]:
-    """Reshape a recording in memory; yields every `Step` of the search and, last, the result.
-
-    Parameters
-    ----------
-    samples : float32 array (channels, samples)
-    rate : int
-        Hz.
-    """
-    made: StreamedEnhancement | None = None
+    """Enhance samples (channels, samples) in memory; yields every search step and, last, the result."""
     for event in enhance_stream(ArraySource(samples, rate), model, settings, device=device):
         if isinstance(event, SearchStep):
             yield event
         else:
-            made = event
-    assert made is not None
-    out = samples if settings.render.amount == 0 else np.concatenate(list(made.blocks()), axis=1)
-    level = made.loudness_match
+            result = event
+    output = samples if settings.render.amount == 0 else np.concatenate(list(result.blocks()), axis=1)
+    match = result.loudness_match
     yield Enhancement(
-        samples=out,
+        samples=output,
         rate=rate,
-        mask=made.mask.load(),
-        prior=made.prior,
-        steps=made.steps,
-        certificate=made.certificate,
+        mask=result.mask.load(),
+        prior=result.prior,
+        steps=result.steps,
+        certificate=result.certificate,
         rendered=RenderResult(
-            level.gain_db,
-            level.loudness_before,
-            level.loudness_after,
-            level.peak_limited,
-            samples=out,
+            match.gain_db, match.loudness_before, match.loudness_after, match.peak_limited, samples=output
         ),
         settings=settings,
-        spectrum=made.spectrum,
+        spectrum=result.spectrum,
     )
 
 
@@ -295,37 +296,35 @@ def enhance_stream(
     device: str = "cpu",
     scratch_dir: Path | None = None,
 ) -> Iterator[SearchStep | StreamedEnhancement]:
-    """Find a mask at the analysis rate and apply it at the recording's own.
+    """Enhance a recording of any length; yields every search step and, last, the result.
 
-    Yields every `Step` of the search and, last, the `StreamedEnhancement`. An input unlike the source
-    folder gets the static mask if the scorer takes it for a source all the same, else none,
-    unless `search_settings.mask` says otherwise.
-
-    Memory does not grow with the recording's length; what is known along its time is kept on disk
-    while it is needed.
+    The mask is found at the analysis rate and applied at the recording's own rate. An input unlike the
+    source folder is not searched, unless `settings.force`: it gets the static mask if the scorer still
+    takes it for a source, else no change.
 
     Parameters
     ----------
-    source : Sound
     scratch_dir : Path, optional
-        On whose disk.
+        Folder for arrays as long as the recording; the system's temporary folder if None.
     """
-    foreseen = settings.prior.kind == "predicted" and settings.search.steps == 0
-    heard = analyse_source(source, model, scratch_dir, with_pitch=not foreseen, device=device)
-    check_start_time(heard.n_samples / source.rate, settings)
-    unlikeness = model.source_likeness.distance(heard.rows_db)
+    # The predictor reads levels only, so a prediction without search needs no pitch analysis.
+    one_pass = settings.prior.kind == "predicted" and settings.search.steps == 0
+    analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass, device=device)
+    check_start_time(analysis.n_samples / source.rate, settings)
+    # 1 is the 99th percentile of the source folder's own recordings; the paper's method has no such check.
+    source_distance = model.source_likeness.distance(analysis.rows_db)
     used = settings_for_preference_model(settings, model)
-    if unlikeness > 1 and not settings.force and settings.method != "paper":
-        taken = mean_score(model.scorer, heard.rows_db) >= 0.5  # for a source
-        static = taken and model.learnt_priors is not None
+    if source_distance > 1 and not settings.force and settings.method != "paper":
+        sounds_like_source = mean_score(model.scorer, analysis.rows_db) >= 0.5
+        static = sounds_like_source and model.learnt_priors is not None
         used = settings.replace(prior=dict(kind="static" if static else "none"), search=dict(steps=0))
-    if foreseen and used is settings:
-        found = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
+    if one_pass and used is settings:
+        found_mask = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:
-        found = yield from find_mask(heard, model, used, device=device, scratch_dir=scratch_dir)
+        found_mask = yield from find_mask(analysis, model, used, device=device, scratch_dir=scratch_dir)
     with on_device(device, model.scorer, model.judge):
-        made = render_and_certify(source, heard, found, model, settings, used, scratch_dir, device)
-    yield made
+        result = render_and_certify(source, analysis, found_mask, model, settings, used, scratch_dir, device)
+    yield result
 
 
 def render_and_certify(
@@ -338,96 +337,125 @@ def render_and_certify(
     scratch_dir: Path | None = None,
     device: str = "cpu",
 ) -> StreamedEnhancement:
-    """Render a mask that was found, and certify what it does.
+    """Render a recording through a mask and certify the change.
 
     Parameters
     ----------
     settings, effective_settings : EnhanceSettings
-        As asked for, and as the mask was found.
-    folder, device
-        As of `enhance_stream`; scorer and judge are there.
+        As given by the user, and as used to find the mask.
+    device : str
+        Scorer and judge are there already.
     """
-    made = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir, device)
-    applied = effective_mask(found_mask.mask, settings.render, model.settings.spectrum)
+    audio = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir, device)
+    spectrum = model.settings.spectrum
+    applied = effective_mask(found_mask.mask, settings.render, spectrum)
+    scorer_hz = center_frequencies(model.settings.scorer.bands, spectrum)
     rendered = RenderedMask(
-        mask_db=_gains_on_scorer_rows(applied, model, analysis.rows_db.frames),
+        mask_db=resample_mask(applied, scorer_hz, spectrum.hop / spectrum.rate, analysis.rows_db.frames),
         roughness_db=applied.roughness_db,
         input_db=analysis.rows_db,
-        output_db=made.analysis.rows_db,
+        output_db=audio.analysis.rows_db,
     )
     before = measure_input(analysis.rows_db, model, effective_settings)
-    certificate = certify_rendering(rendered, before, model, settings.certificate)
     return StreamedEnhancement(
         input_analysis=analysis,
-        output_analysis=made.analysis,
+        output_analysis=audio.analysis,
         mask=found_mask.mask,
         prior=effective_settings.prior.kind,
         steps=found_mask.steps,
-        certificate=certificate,
-        loudness_match=made.loudness_match,
-        peak=made.peak,
+        certificate=certify_rendering(rendered, before, model, settings.certificate),
+        loudness_match=audio.loudness_match,
+        peak=audio.peak,
         settings=settings,
-        spectrum=model.settings.spectrum,
+        spectrum=spectrum,
         _source=source,
-        _samples=made.samples,
+        _samples=audio.samples,
+    )
+
+
+def build_recipe(
+    recording: InputRecord,
+    model: Model,
+    enhancement: Enhancement | StreamedEnhancement,
+    mask: MaskRecord,
+    carried: TransferRecord | None = None,
+) -> Recipe:
+    """Return the recipe of an enhancement.
+
+    Parameters
+    ----------
+    mask : MaskRecord
+        With its gains, or without them if they are written later.
+    carried : TransferRecord, optional
+        Recipe that the mask was transferred from.
+    """
+    match = enhancement.loudness_match
+    loudness = None
+    if math.isfinite(match.loudness_before) and math.isfinite(match.loudness_after):
+        loudness = Change(before=match.loudness_before, after=match.loudness_after)
+    return Recipe(
+        tonewood=version("tonewood"),
+        input=recording,
+        model=ModelRecord(name=model.name, digest=model.digest),
+        settings=enhancement.settings,
+        prior=enhancement.prior,
+        steps=enhancement.steps,
+        gain_db=match.gain_db,
+        certificate=enhancement.certificate,
+        loudness_lufs=loudness,
+        mask=mask,
+        spectrum=enhancement.spectrum,
+        carried=carried,
     )
 
 
 def check_start_time(seconds: float, settings: EnhanceSettings) -> None:
-    """Raise AudioError if the span that is asked for begins after a recording's end."""
+    """Raise AudioError if the part to change starts after the recording's end."""
     start = settings.render.aspect.start_s
     if start is not None and start >= seconds:
         raise AudioError(
-            f"the recording lasts {seconds:.1f} s; nothing is there to change from {start:g} s on: "
-            "name an earlier start"
+            f"the recording lasts {seconds:.1f} s; there is nothing to change from {start:g} s on: "
+            "give an earlier start"
         )
 
 
 def to_analysis_rate(samples: NDArray[np.float32], rate: int, model: Model) -> Tensor:
-    """Mean of the channels [sample] at the model's analysis rate."""
+    """Return the mean of the channels [sample] at the model's analysis rate."""
     return torch.from_numpy(resample(to_mono(samples), rate, model.settings.spectrum.rate))
 
 
 def scorer_input(wave: Tensor, model: Model) -> Tensor:
-    """Rows [row, frame] that the scorer hears of a waveform [sample] at the analysis rate."""
+    """Return the scorer's input [row, frame] in dB for a waveform [sample] at the analysis rate."""
     spectrum = model.settings.spectrum
     return band_levels(wave, spectrum.rate, model.settings.scorer.bands, spectrum)
 
 
-def _gains_on_scorer_rows(mask: Mask, model: Model, frames: int) -> TimeSeries:
-    """Return a mask's gains [row, frame] on the scorer's rows and frames."""
-    spectrum = model.settings.spectrum
-    hz = center_frequencies(model.settings.scorer.bands, spectrum)
-    return resample_mask(mask, hz, spectrum.hop / spectrum.rate, frames)
-
-
-# A descent from nothing: small steps down the scorer alone, smooth in time, near the recording.
+# The scorer of a preference model is smooth but has no prior to stay near: small steps down its score
+# alone, smooth over a second, with a weak pull towards no change (`alpha`).
 PREFERENCE_SEARCH = SearchSettings(
     score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
 )
-
-
-PREFERENCE_MAX_GAIN_DB = 12.0  # no folder shows how far recordings of the kind differ
+PREFERENCE_MAX_GAIN_DB = 12.0  # lower than the default: no folder shows how far recordings differ
 
 
 def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
-    """Settings that fit a model learnt from listeners alone; any other keeps its own.
+    """Return settings that fit a model trained from preferences alone; others are returned unchanged.
 
-    It has no prior and no guide: the mask starts from nothing, and what of the search was left at
-    its default becomes a descent of the scorer.
+    Such a model has no prior and no guide. The mask starts from zero, and every search setting that
+    has its default value becomes that of `PREFERENCE_SEARCH`.
     """
     if model.learnt_priors is not None or settings.method != "search":
         return settings
-    plain = EnhanceSettings()
+    defaults = EnhanceSettings()
     search = {
         name: getattr(PREFERENCE_SEARCH, name)
         for name in SearchSettings.model_fields
-        if getattr(settings.search, name) == getattr(plain.search, name)
+        if getattr(settings.search, name) == getattr(defaults.search, name)
     }
-    wanted: dict[str, Settings] = {"search": settings.search.model_copy(update=search)}
-    if settings.render.max_gain_db == plain.render.max_gain_db:
-        bound = {"max_gain_db": PREFERENCE_MAX_GAIN_DB}
-        wanted["render"] = settings.render.model_copy(update=bound)
+    changes: dict[str, Settings] = {"search": settings.search.model_copy(update=search)}
+    if settings.render.max_gain_db == defaults.render.max_gain_db:
+        limit = {"max_gain_db": PREFERENCE_MAX_GAIN_DB}
+        changes["render"] = settings.render.model_copy(update=limit)
     if settings.prior.kind == "auto":
-        wanted["prior"] = settings.prior.model_copy(update={"kind": "none"})
-    return settings.model_copy(update=wanted)
+        changes["prior"] = settings.prior.model_copy(update={"kind": "none"})
+    return settings.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""Pictures: an enhancement's before, mask and after; a ladder of scorer sizes."""
+"""Plot spectrograms and masks with matplotlib."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import TimeSeries
 from tonewood.dsp.stft import log_magnitude, stft
-from tonewood.enhancement.pipeline import StreamedEnhancement
 from tonewood.errors import MissingExtraError
+from tonewood.mask.certificate import Change
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.atomic_write import atomic_path
 
-_PLOT_RANGE_DB = 80.0
-_MAX_PLOT_COLUMNS = 1600  # more than a page shows; longer recordings are thinned to this
+_PLOT_RANGE_DB = 80.0  # below that, most recordings show only their noise floor
+_MAX_PLOT_COLUMNS = 1600  # more than the page has pixels: longer recordings show every n-th frame
 
 
 def check_matplotlib(option: str = "--plot") -> None:
-    """Raise MissingExtraError now rather than after the work if nothing can draw."""
+    """Raise MissingExtraError before the work if matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -30,59 +30,74 @@ def check_matplotlib(option: str = "--plot") -> None:
 
 def plot_enhancement(
     path: Path,
-    enhancement: StreamedEnhancement,
-    model: Model,
+    before: TimeSeries,
+    after: TimeSeries,
+    mask: Mask,
+    spectrum: SpectrumSettings,
     *,
     title: str,
+    after_gain_db: float = 0.0,
     overwrite: bool = False,
 ) -> None:
-    """Draw the spectrograms of input and output and the mask between them, as a PNG."""
+    """Draw the spectrograms of input and output and the mask between them, as a PNG.
+
+    Parameters
+    ----------
+    before, after : TimeSeries [sample]
+        Mono waveforms at the analysis rate.
+    mask : Mask
+        Gains that were applied.
+    after_gain_db : float
+        Gain of the whole output, if `after` does not contain it yet.
+    """
     from matplotlib.figure import Figure
 
-    spectrum = model.settings.spectrum
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, sharey=True)
-    frames = enhancement.input_analysis.rows_db.frames
-    before, after = (
-        _visible_levels(it.wave, frames, spectrum)
-        for it in (enhancement.input_analysis, enhancement.output_analysis)
-    )
-    after = after + enhancement.loudness_match.gain_db
-    loudest = max(float(before.max()), float(after.max()))
-    plot_levels(top, before, spectrum, "before", loudest, frames)
-    plot_levels(bottom, after, spectrum, "after", loudest, frames)
-    mask = _thin_mask(enhancement.applied)
-    plot_gains(middle, mask, frames, spectrum, "mask")
+    frames = before.frames // spectrum.hop + 1  # of a centred analysis
+    before_db = _visible_levels(before, frames, spectrum)
+    after_db = _visible_levels(after, frames, spectrum) + after_gain_db
+    loudest = max(float(before_db.max()), float(after_db.max()))
+    plot_levels(top, before_db, spectrum, "before", loudest, frames)
+    plot_levels(bottom, after_db, spectrum, "after", loudest, frames)
+    plot_gains(middle, _thin_mask(mask), frames, spectrum, "mask")
     bottom.set_xlabel("s")
-    change = enhancement.certificate.scorer
-    figure.suptitle(
-        f"{title}   ·   model {model.name}   ·   score {change.before:.2f} → {change.after:.2f}"
-        "   (0 = reference)"
-    )
+    figure.suptitle(title)
     with atomic_path(path, overwrite) as temporary:
         figure.savefig(temporary, dpi=110)
 
 
+def enhancement_title(recording: str, model: Model, score: Change) -> str:
+    """Return the title of a picture: recording, model and change of the score."""
+    return (
+        f"{recording}   ·   model {model.name}   ·   score {score.before:.2f} → {score.after:.2f}"
+        "   (0 = reference)"
+    )
+
+
 def plot_levels(
-    axes: Any,  # noqa: ANN401 - matplotlib comes without types
+    axes: Any,  # noqa: ANN401 - matplotlib is not typed
     levels_db: NDArray[np.float32],
     spectrum: SpectrumSettings,
     title: str,
     loudest: float | None = None,
     frames: int | None = None,
 ) -> None:
-    """Show log magnitudes [bin, frame] in dBFS, 80 dB down from the loudest.
+    """Plot log magnitudes [bin, frame] in dBFS over 80 dB below the loudest.
 
-    They may be of some only of a recording's `frames`.
+    Parameters
+    ----------
+    frames : int, optional
+        Frames of the recording, if `levels_db` contains only some of them.
     """
     top = float(levels_db.max()) if loudest is None else loudest
-    there = levels_db.shape[1]
-    image = levels_db[:, _visible_frames(there)]
-    _plot_image(axes, image, frames or there, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top))
+    columns = levels_db.shape[1]
+    image = levels_db[:, _visible_frames(columns)]
+    _plot_image(axes, image, frames or columns, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top))
 
 
 def plot_gains(
-    axes: Any,  # noqa: ANN401
+    axes: Any,  # noqa: ANN401 - matplotlib is not typed
     mask: Mask,
     frames: int,
     spectrum: SpectrumSettings,
@@ -90,9 +105,9 @@ def plot_gains(
     label: str = "gain, dB",
     min_range_db: float = 1.0,
 ) -> None:
-    """Show a mask over so many frames on the spectrogram's own bins: blue below 0, red above.
+    """Plot a mask on the spectrogram's bins: blue below 0 dB, red above.
 
-    The colours reach as far as the mask does, and at least `min_range_db`.
+    The colour scale reaches the largest gain, and at least `min_range_db`.
     """
     hz = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
     gain = mask.gain_at(hz, _visible_frames(frames) * (spectrum.hop / spectrum.rate))
@@ -101,30 +116,31 @@ def plot_gains(
 
 
 def _visible_levels(wave: TimeSeries, frames: int, spectrum: SpectrumSettings) -> NDArray[np.float32]:
-    """Log magnitudes [bin, frame] of as many frames as are shown."""
+    """Return log magnitudes [bin, frame] of the frames that are plotted."""
     if frames <= _MAX_PLOT_COLUMNS:
         return log_magnitude(stft(wave.read(0, wave.frames), spectrum), spectrum).numpy()
+    # An excerpt around each plotted frame; its first and last frames would lack samples.
     reach = -(-spectrum.fft // spectrum.hop)
-    looked_at = []
+    columns = []
     for frame in _visible_frames(frames):
         begin = max(0, frame - reach)
-        piece = wave.read(begin * spectrum.hop, (frame + reach) * spectrum.hop)
-        looked_at.append(stft(piece, spectrum)[:, frame - begin])
-    return log_magnitude(torch.stack(looked_at, dim=1), spectrum).numpy()
+        excerpt = wave.read(begin * spectrum.hop, (frame + reach) * spectrum.hop)
+        columns.append(stft(excerpt, spectrum)[:, frame - begin])
+    return log_magnitude(torch.stack(columns, dim=1), spectrum).numpy()
 
 
 def _thin_mask(mask: Mask) -> Mask:
-    """As many frames of a mask as are shown, further apart."""
+    """Return the frames of a mask that are plotted, as a mask with a longer hop."""
     frames = mask.frames
     if frames <= _MAX_PLOT_COLUMNS:
         return mask.load()
     gain = torch.cat([mask.gains.read(k, k + 1) for k in _visible_frames(frames).tolist()], dim=1)
-    apart = mask.hop_seconds * (frames - 1) / (_MAX_PLOT_COLUMNS - 1)
-    return Mask(gain.numpy(), mask.hz, apart, mask.top_hz)
+    hop_seconds = mask.hop_seconds * (frames - 1) / (_MAX_PLOT_COLUMNS - 1)
+    return Mask(gain.numpy(), mask.hz, hop_seconds, mask.top_hz)
 
 
 def _plot_image(
-    axes: Any,  # noqa: ANN401
+    axes: Any,  # noqa: ANN401 - matplotlib is not typed
     image: NDArray[np.float32],
     frames: int,
     spectrum: SpectrumSettings,
@@ -134,7 +150,7 @@ def _plot_image(
     limits: tuple[float, float],
 ) -> None:
     seconds = frames * spectrum.hop / spectrum.rate
-    shown = axes.imshow(
+    picture = axes.imshow(
         image,
         origin="lower",
         aspect="auto",
@@ -144,7 +160,7 @@ def _plot_image(
         vmax=limits[1],
     )
     axes.set(title=title, ylabel="Hz")
-    axes.figure.colorbar(shown, ax=axes, label=label, pad=0.01)
+    axes.figure.colorbar(picture, ax=axes, label=label, pad=0.01)
 
 
 def _visible_frames(frames: int) -> NDArray[np.int64]:

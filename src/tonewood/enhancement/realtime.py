@@ -1,6 +1,6 @@
-"""A performance: blocks come from a device, are reshaped, and go back to it.
+"""Enhance live audio: read blocks from a device, process them, and write them back.
 
-The sound card, by PortAudio: as thin as can be, since no test can hear it.
+The sound card is accessed through PortAudio. That part is kept thin, because tests cannot hear it.
 """
 
 import time
@@ -24,34 +24,34 @@ _AMOUNT_STEP = 0.1
 
 
 class AudioInterface(Protocol):
-    """What sound comes from and goes to, in blocks (channels, samples)."""
+    """Audio input and output in blocks (channels, samples)."""
 
     def read(self) -> Samples | None:
-        """Wait for the next block; None once there are no more."""
+        """Wait for the next block; returns None after the last one."""
         ...
 
     def write(self, block: Samples) -> None:
-        """Give a block back."""
+        """Play a block."""
         ...
 
     @property
     def dropouts(self) -> int:
-        """Blocks so far of which something was lost, either way."""
+        """Number of blocks so far whose input or output was lost in part."""
         ...
 
 
 @dataclass
 class LiveControls:
-    """What may be turned while a performance goes on.
+    """Controls that may change while audio is processed.
 
     Parameters
     ----------
     amount : float
-        0 to 1.
+        Share of the mask, 0 to 1.
     bypassed : bool
-        The input comes out as it is, as late as ever.
+        Play the input unchanged, with the same delay.
     ended : bool
-        Stop after this block.
+        Stop after the current block.
     """
 
     amount: float = 1.0
@@ -59,7 +59,7 @@ class LiveControls:
     ended: bool = False
 
     def handle_key(self, key: str) -> None:
-        """b: bypass on or off; + and -: a tenth more or less; q: end. Others do nothing."""
+        """Handle a key: b toggles bypass, + and - change the amount by 0.1, q ends."""
         if key == "b":
             self.bypassed = not self.bypassed
         elif key in ("+", "-"):
@@ -70,18 +70,18 @@ class LiveControls:
 
 
 class BlockLevels(NamedTuple):
-    """One block that was reshaped.
+    """Levels of one block.
 
     Parameters
     ----------
     seconds : float
-        Since the beginning, by the samples.
+        Audio processed so far.
     input_db, output_db : float
-        Peaks re full scale; -inf for silence.
+        Peaks, dBFS; -inf for silence.
     load : float
-        Share of the block's duration that reshaping it took.
+        Processing time divided by the block's duration.
     dropouts : int
-        So far: blocks of which the device lost something, and ones that were refused.
+        Blocks so far that the device lost in part or that could not be processed.
     """
 
     seconds: float
@@ -93,14 +93,12 @@ class BlockLevels(NamedTuple):
 
 @dataclass
 class LiveSummary:
-    """What a performance came to.
+    """Summary of a live session.
 
     Parameters
     ----------
-    seconds : float
     load, worst : float
-        Share of the time that reshaping took, on average and for the slowest block.
-    dropouts : int
+        Processing time divided by duration: the mean, and that of the slowest block.
     """
 
     seconds: float = 0.0
@@ -109,9 +107,10 @@ class LiveSummary:
     dropouts: int = 0
 
     def add(self, levels: BlockLevels) -> None:
-        """Count a block."""
-        since = levels.seconds - self.seconds
-        self.load += (levels.load - self.load) * since / max(levels.seconds, 1e-9)
+        """Add a block."""
+        duration = levels.seconds - self.seconds
+        # Running mean, weighted by duration.
+        self.load += (levels.load - self.load) * duration / max(levels.seconds, 1e-9)
         self.worst = max(self.worst, levels.load)
         self.seconds, self.dropouts = levels.seconds, levels.dropouts
 
@@ -119,42 +118,43 @@ class LiveSummary:
 def run_live(
     device: AudioInterface, stream: StreamingEnhancer, controls: LiveControls
 ) -> Iterator[BlockLevels]:
-    """Reshape what a device gives until it, or the controls, end; yields every block's levels.
+    """Process a device's audio until it ends or the controls say so; yields the levels of each block.
 
-    A block that the stream refuses is a dropout, heard as silence: a performance goes on.
+    A block that the stream cannot process becomes silence and counts as a dropout.
     """
-    heard = damaged = 0
+    n_samples = n_invalid = 0
     while not controls.ended and (block := device.read()) is not None:
-        began = time.perf_counter()
+        start_time = time.perf_counter()
+        # Bypass is amount 0, so that its delay is that of the processed audio.
         amount = 0.0 if controls.bypassed else controls.amount
         if amount != stream.amount:
             stream.amount = amount
         try:
-            made = stream.process(block)
+            output = stream.process(block)
         except AudioError:
-            block, damaged = np.zeros_like(block), damaged + 1
-            made = stream.process(block)
-        spent = time.perf_counter() - began
-        device.write(made)
-        heard += block.shape[1]
+            # The stream needs as many samples as the device plays, or the delay would grow.
+            block, n_invalid = np.zeros_like(block), n_invalid + 1
+            output = stream.process(block)
+        elapsed = time.perf_counter() - start_time
+        device.write(output)
+        n_samples += block.shape[1]
         yield BlockLevels(
-            heard / stream.rate,
+            n_samples / stream.rate,
             _block_peak_db(block),
-            _block_peak_db(made),
-            spent * stream.rate / max(1, block.shape[1]),
-            device.dropouts + damaged,
+            _block_peak_db(output),
+            elapsed * stream.rate / max(1, block.shape[1]),
+            device.dropouts + n_invalid,
         )
     device.write(stream.flush())
 
 
 class FileDevice:
-    """A recording instead of a sound card: the very same loop, heard offline.
+    """Audio interface that plays a recording instead of a sound card.
 
     Parameters
     ----------
-    recording : Recording
     block : int
-        Samples.
+        Samples of a block.
     """
 
     dropouts = 0
@@ -165,21 +165,21 @@ class FileDevice:
         self.output: list[Samples] = []
 
     def read(self) -> Samples | None:
-        """Next block of the recording."""
+        """Return the next block of the recording, or None at its end."""
         block = self.recording.samples[:, self.position : self.position + self.block]
         self.position += self.block
         return block if block.shape[1] else None
 
     def write(self, block: Samples) -> None:
-        """Keep a block."""
+        """Store a block."""
         self.output.append(block)
 
     def save(self, path: Path, latency: int, *, overwrite: bool = False) -> None:
-        """Write what was made, its delay taken off, in the recording's format or the name's."""
-        made = np.concatenate(self.output, axis=1)[:, latency:]
-        form = AudioFormat.for_path(path, self.recording.format)
-        rate, like = self.recording.rate, self.recording.path
-        write_recording(path, made, rate, form, overwrite=overwrite, tags_from=like)
+        """Write the output without its delay, in the recording's format or the one of the suffix."""
+        samples = np.concatenate(self.output, axis=1)[:, latency:]
+        audio_format = AudioFormat.for_path(path, self.recording.format)
+        rate, source = self.recording.rate, self.recording.path
+        write_recording(path, samples, rate, audio_format, overwrite=overwrite, tags_from=source)
 
 
 def _block_peak_db(block: Samples) -> float:
@@ -187,12 +187,12 @@ def _block_peak_db(block: Samples) -> float:
     return 20 * float(np.log10(peak)) if peak else float("-inf")
 
 
-NO_SOUND_CARD = "no sound card is at hand"
-_MAX_CARD_CHANNELS = 2  # at most: more belong to as many instruments
+NO_SOUND_CARD = "there is no sound card"
+_MAX_CARD_CHANNELS = 2  # further inputs of a card usually belong to other instruments
 
 
 class DeviceInfo(NamedTuple):
-    """A device that is there."""
+    """Audio device of this machine."""
 
     number: int
     name: str
@@ -202,13 +202,13 @@ class DeviceInfo(NamedTuple):
 
 
 class SoundCard:
-    """An open input and output; see `live.AudioInterface`.
+    """Open input and output of a sound card.
 
     Parameters
     ----------
     stream : sounddevice.Stream
     block : int
-        Samples.
+        Samples of a block.
     """
 
     def __init__(self, stream: Any, block: int) -> None:  # noqa: ANN401 - sounddevice is untyped
@@ -217,18 +217,18 @@ class SoundCard:
 
     @property
     def rate(self) -> int:
-        """Hz."""
+        """Sample rate, Hz."""
         rate: float = self.stream.samplerate
         return round(rate)
 
     @property
     def channels(self) -> int:
-        """Of the input and of the output."""
+        """Channels of the input and of the output."""
         return int(self.stream.channels[0])
 
     @property
     def latency(self) -> float:
-        """Seconds that input and output hold together, as the driver says."""
+        """Delay of input and output together, s, as reported by the driver."""
         return float(sum(self.stream.latency))
 
     def read(self) -> Samples | None:
@@ -244,16 +244,16 @@ class SoundCard:
 
 
 def list_devices() -> list[DeviceInfo]:
-    """Devices that are there."""
+    """Return the audio devices of this machine."""
     return [
         DeviceInfo(
             number,
-            str(found["name"]),
-            int(found["max_input_channels"]),
-            int(found["max_output_channels"]),
-            round(found["default_samplerate"]),
+            str(device["name"]),
+            int(device["max_input_channels"]),
+            int(device["max_output_channels"]),
+            round(device["default_samplerate"]),
         )
-        for number, found in enumerate(_import_sounddevice().query_devices())
+        for number, device in enumerate(_import_sounddevice().query_devices())
     ]
 
 
@@ -261,14 +261,14 @@ def list_devices() -> list[DeviceInfo]:
 def open_sound_card(
     input_name: str | None, output_name: str | None, block: int, rate: int | None
 ) -> Iterator[SoundCard]:
-    """Open an input and an output, by number or part of a name; the system's own if not named.
+    """Open an input and an output, by number or part of a name; None is the system's default.
 
     Raises
     ------
     MissingExtraError
         sounddevice or PortAudio is not installed.
     DeviceError
-        A device is not there, or refuses.
+        A device does not exist or cannot be opened.
     """
     sound = _import_sounddevice()
     if not len(sound.query_devices()):
@@ -296,8 +296,8 @@ def open_sound_card(
 
 
 def _sound_card_error(error: Exception) -> DeviceError:
-    why = " ".join(str(error).split())
-    return DeviceError(f"the sound card refuses ({why}): see --list-devices and name others")
+    reason = " ".join(str(error).split())
+    return DeviceError(f"the sound card cannot be used ({reason}): name a device of --list-devices")
 
 
 def _device_id(device: str | None) -> int | str | None:
@@ -311,7 +311,7 @@ def _import_sounddevice() -> ModuleType:
         raise MissingExtraError(
             "live needs sounddevice, which is not installed: pip install '.[live]'"
         ) from None
-    except OSError:  # its wheels bring PortAudio along for Windows and macOS only
+    except OSError:  # its wheels contain PortAudio for Windows and macOS only
         raise MissingExtraError(
             "live needs PortAudio, which is not installed: apt install libportaudio2, "
             "dnf install portaudio or brew install portaudio"

@@ -1,10 +1,8 @@
-"""A correction that was found once, carried to other recordings.
+"""Apply a recipe's mask to other recordings, or render a recipe's own output again.
 
-What a mask does on average is carried as it is. How it moves belongs to the moments of one take,
-so another take's is asked of the model's prior again; stems of the same take may have the very
-same mask instead, and then add up to what the mix would have become.
-
-A recipe and the recording that it was made from → the same output again.
+The static part of a mask is transferred unchanged. Its variation over time belongs to one take, so the
+model's prior computes a new one for another take. Stems of the same take may use the same mask: then
+their sum is what the mix would have become, because filtering by a fixed mask is linear.
 """
 
 import hashlib
@@ -22,18 +20,17 @@ from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, default_output_name
 from tonewood.audio_io.reader import AudioReader
 from tonewood.audio_io.recording import file_sha256
 from tonewood.dsp.chunking import LazyTimeSeries
-from tonewood.enhancement import recipe as recipes
 from tonewood.enhancement.analysis import Analysis, AudioSource, analyse_source
 from tonewood.enhancement.mask_search import FoundMask, mask_grid
 from tonewood.enhancement.output_files import (
-    FileJob,
     check_outputs,
     cleanup_on_error,
+    overwrites_input_error,
     write_output_audio,
 )
 from tonewood.enhancement.pipeline import StreamedEnhancement, render_and_certify
 from tonewood.enhancement.prior_mask import find_prior_mask, predict_mask
-from tonewood.enhancement.recipe import InputRecord, Recipe, TransferRecord
+from tonewood.enhancement.recipe import RECIPE_SUFFIX, InputRecord, Recipe, TransferRecord, load_recipe
 from tonewood.errors import AudioError, CallError, OutputError, RecipeError, printable
 from tonewood.mask.components import mean_gain_db
 from tonewood.mask.mask import Mask
@@ -47,18 +44,17 @@ _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")
 
 @dataclass(frozen=True)
 class MaskTransfer:
-    """A recipe's correction, and how it is to be carried.
+    """A recipe's mask, to be applied to other recordings.
 
     Parameters
     ----------
     input : InputRecord
-        The recording that it was found for.
+        Recording that the mask was found for.
     mask : Mask
-        As found.
     record : TransferRecord
-        Kept in the recipes of what it is carried to.
+        Goes into the recipes of the outputs.
     model_digest : str
-        Of the model that it was found with.
+        Of the model that found the mask.
     """
 
     input: InputRecord
@@ -68,8 +64,8 @@ class MaskTransfer:
 
 
 def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]:
-    """Read the recipe whose correction is to be carried; RecipeError where it is none."""
-    recipe = recipes.load_recipe(path)
+    """Read a recipe and its mask; RecipeError if the file is not a recipe."""
+    recipe = load_recipe(path)
     varying = {"static": "none", "same": "same", "prior": recipe.prior}[mode]
     if mode == "prior" and recipe.prior not in _ADAPTIVE_PRIORS:
         varying = "none"
@@ -79,10 +75,10 @@ def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]
 
 
 def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
-    """How what a recipe is carried to is rendered: as its own output was.
+    """Return the settings for the transfer of a recipe's mask: those of its own output.
 
-    The very same mask comes with the very same gain. Another take keeps its own loudness, and a
-    span of time means nothing in it.
+    With the same mask goes the same gain. Another take keeps its own loudness, and the recipe's start
+    and end time do not apply to it.
     """
     if mode == "same":
         return recipe.settings.replace(render=dict(match=False, gain_db=recipe.gain_db))
@@ -96,33 +92,29 @@ def apply_transfer(
     settings: EnhanceSettings,
     scratch_dir: Path | None = None,
 ) -> StreamedEnhancement:
-    """Apply a carried correction to a recording of any length.
-
-    Parameters
-    ----------
-    scratch_dir : Path, optional
-        As of `enhance_stream`.
+    """Apply a transferred mask to a recording of any length.
 
     Raises
     ------
     AudioError
-        The very same mask is asked for, and the recording is of another length.
+        The same mask is requested, and the recording has another length.
     CallError
-        The model's rows are not those of the mask.
+        The model's frequency rows are not those of the mask.
     """
+    # The recipe's search is not repeated: only the prior is evaluated for the new recording.
     used = settings.replace(search=dict(steps=0))
     varying = transfer.record.varying
-    heard = analyse_source(source, model, scratch_dir)
+    analysis = analyse_source(source, model, scratch_dir)
     if varying == "same":
-        _check_same_duration(heard.n_samples, source.rate, transfer.input)
+        _check_same_duration(analysis.n_samples, source.rate, transfer.input)
         mask = transfer.mask
     elif varying == "none":
         static = transfer.mask.slice_frames(0, 1)
         static = static.with_gains(mean_gain_db(transfer.mask)[:, None])
         mask = static.clip(settings.render.max_gain_db).quantize()
     else:
-        mask = _adapt_mask(transfer.mask, source, heard, model, used, scratch_dir)
-    return render_and_certify(source, heard, FoundMask(mask, 0), model, settings, used, scratch_dir)
+        mask = _adapt_mask(transfer.mask, source, analysis, model, used, scratch_dir)
+    return render_and_certify(source, analysis, FoundMask(mask, 0), model, settings, used, scratch_dir)
 
 
 def _adapt_mask(
@@ -133,19 +125,20 @@ def _adapt_mask(
     settings: EnhanceSettings,
     scratch_dir: Path | None,
 ) -> Mask:
-    """A mask's static part, moved as the model's prior moves for a recording."""
+    """Combine a mask's static part with the variation over time of the model's prior mask."""
     grid, limit = mask_grid(analysis, model, "search"), settings.render.max_gain_db
     if len(grid.hz) != len(original.hz) or not np.allclose(grid.hz, original.hz):
         raise CallError(
-            f"model {model.name} has {len(grid.hz)} rows, not the recipe's {len(original.hz)}: name "
-            "the model that the recipe was made with, or pass --static-only"
+            f"model {model.name} has {len(grid.hz)} frequency rows and the recipe {len(original.hz)}: use "
+            "the recipe's own model, or pass --static-only"
         )
     if settings.prior.kind == "predicted":
         moves = predict_mask(source, model, limit, scratch_dir)
     else:
         hop = model.settings.spectrum.hop / model.settings.spectrum.rate
-        found = find_prior_mask(settings.prior.kind, analysis, grid.hz, model, scratch_dir).mask_db
-        moves = Mask(found, original.hz, hop, original.top_hz)
+        prior_db = find_prior_mask(settings.prior.kind, analysis, grid.hz, model, scratch_dir).mask_db
+        moves = Mask(prior_db, original.hz, hop, original.top_hz)
+    # Both means are over time, so the result has the recipe's static part and the prior's variation.
     shift = (mean_gain_db(original) - mean_gain_db(moves))[:, None]
 
     def make(begin: int, end: int) -> Tensor:
@@ -157,22 +150,23 @@ def _adapt_mask(
 
 
 def _check_same_duration(n_samples: int, rate: int, original: InputRecord) -> None:
-    here, there = n_samples / rate, original.samples / original.rate
-    if abs(here - there) > 1 / min(rate, original.rate):
+    seconds, recipe_seconds = n_samples / rate, original.samples / original.rate
+    # Durations of the same take at two rates differ by less than one sample of the lower rate.
+    if abs(seconds - recipe_seconds) > 1 / min(rate, original.rate):
         raise AudioError(
-            f"the recording lasts {here:.3f} s, the recipe's {there:.3f} s; the same mask fits "
-            "stems of the same take only: leave out --same-mask"
+            f"the recording lasts {seconds:.3f} s, the recipe's {recipe_seconds:.3f} s; the same mask "
+            "fits only stems of the same take: leave out --same-mask"
         )
 
 
 class RerenderResult(NamedTuple):
-    """An output that was made again.
+    """Result of rendering a recipe again.
 
     Parameters
     ----------
     identical : bool or None
-        Whether it has the bytes of the first; None where the recipe does not say what those were,
-        or where another format was asked for.
+        Whether the output has the bytes of the first one; None if the recipe does not record them, or
+        the format differs.
     """
 
     recipe: Path
@@ -185,80 +179,78 @@ class RerenderResult(NamedTuple):
 def render_recipe(
     path: Path, recording: Path | None, out: Path, *, overwrite: bool = False
 ) -> RerenderResult:
-    """Make a recipe's output again.
+    """Render a recipe's output again.
 
     Parameters
     ----------
     recording : Path, optional
-        The recording. Without it one of its name is looked for beside the recipe and beside `out`.
+        If None, the recording is looked for, by its name, beside the recipe and beside `out`.
     out : Path
-        A file, or a folder that is there; in it the output gets the recording's name.
+        A file, or an existing folder; there the output gets the recording's name.
 
     Raises
     ------
     RecipeError
-        The recipe is none, or the recording is not found or is another one.
+        The file is not a recipe, or the recording is not found or is another one.
     OutputError, AudioError
-        As of `enhance_files`.
+        The output cannot be written, or the recording cannot be read.
     """
-    recipe = recipes.load_recipe(path)
+    recipe = load_recipe(path)
     output = out / default_output_name(Path(Path(recipe.input.name).name)) if out.is_dir() else out
     if output.suffix.lower() not in WRITABLE_SUFFIXES:
         raise OutputError(
-            f"{printable(output)} is no kind of audio file that can be written: "
+            f"{printable(output)} is not an audio file that can be written: "
             "name one such as .wav or .flac, or an existing folder"
         )
-    job = FileJob(_find_recipe_input(path, recipe, recording, output), output)
-    if job.input.resolve() == output.resolve():
-        raise OutputError(f"{printable(output)} is the input itself: name another output")
-    check_outputs(job, [output], overwrite)
-    stream = AudioReader(job.input)
-    settings = recipe.settings.render
-    shape = (stream.channels, recipe.input.samples)
+    source = _find_recipe_input(path, recipe, recording, output)
+    if source.resolve() == output.resolve():
+        raise overwrites_input_error(source, output)
+    check_outputs(source, [output], overwrite)
+    reader = AudioReader(source)
+    blocks = _output_blocks(reader, recipe)
     with cleanup_on_error([output]):
-        write_output_audio(job, stream, _output_blocks(stream, recipe), shape, settings, overwrite=overwrite)
+        write_output_audio(
+            source, output, reader, blocks, recipe.input.samples, recipe.settings.render, overwrite=overwrite
+        )
     digest = file_sha256(output)
-    same = None
-    if recipe.output_sha256 and output.suffix.lower() == _recorded_suffix(path):
-        same = digest == recipe.output_sha256
-    return RerenderResult(path, job.input, output, digest, same)
+    identical = None
+    # The recipe's name contains that of its output, and so the output's format.
+    recorded_suffix = Path(path.name.removesuffix(RECIPE_SUFFIX)).suffix.lower()
+    if recipe.output_sha256 and output.suffix.lower() == recorded_suffix:
+        identical = digest == recipe.output_sha256
+    return RerenderResult(path, source, output, digest, identical)
 
 
 def _output_blocks(stream: AudioReader, recipe: Recipe) -> Iterator[NDArray[np.float32]]:
-    """The output (channels, samples) at a time, with the gain that the recipe tells."""
+    """Yield the output in blocks (channels, samples), with the recipe's gain."""
     settings = recipe.settings.render
     if settings.amount == 0:
         yield from stream.blocks()
         return
     factor = np.float32(10 ** (recipe.gain_db / 20))
     mask = recipe.mask.to_mask()
-    made = render_blocks(stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum)
-    for block in made:
+    blocks = render_blocks(stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum)
+    for block in blocks:
         yield block * factor
 
 
-def _recorded_suffix(path: Path) -> str:
-    """Suffix of the output that a recipe lies beside, by the recipe's own name."""
-    return Path(path.name.removesuffix(recipes.RECIPE_SUFFIX)).suffix.lower()
-
-
 def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, output: Path) -> Path:
-    wanted = recipe.input
+    original = recipe.input
     if recording is not None:
-        found = file_sha256(recording)
-        if found != wanted.sha256:
+        digest = file_sha256(recording)
+        if digest != original.sha256:
             raise RecipeError(
                 f"{printable(recording)} is not the recording that {printable(path.name)} was made from "
-                f"(SHA-256 {found[:8]}…, not {wanted.sha256[:8]}…): name {wanted.name}"
+                f"(SHA-256 {digest[:8]}…, not {original.sha256[:8]}…): name {original.name}"
             )
         return recording
-    there = list(_input_candidates(path, wanted.name, output))
-    for candidate in there:
-        if file_sha256(candidate) == wanted.sha256:
+    candidates = list(_input_candidates(path, original.name, output))
+    for candidate in candidates:
+        if file_sha256(candidate) == original.sha256:
             return candidate
-    what = "lies" if not there else "with the recipe's SHA-256 lies"
+    with_hash = " with the recipe's SHA-256" if candidates else ""
     raise RecipeError(
-        f"no {wanted.name} {what} beside {printable(path)} or beside the output: "
+        f"there is no {original.name}{with_hash} beside {printable(path)} or beside the output: "
         "name the recording after the recipe"
     )
 

@@ -1,7 +1,4 @@
-"""The recipe beside an output: all that is needed to render it again, exactly.
-
-How much a JSON text may grow when it is read.
-"""
+"""Recipe of an output: a JSON file with everything that is needed to render it again, bit by bit."""
 
 import base64
 import zlib
@@ -25,21 +22,21 @@ from tonewood.utils.atomic_write import atomic_path
 
 
 def count_json_values(text: bytes) -> int:
-    """Most values that a JSON text can hold, by its commas and brackets.
+    """Return an upper bound of the number of values in a JSON text, from its commas and brackets.
 
-    A megabyte of `[0,0,0` becomes a hundred when it is parsed; this costs no memory.
+    A megabyte of `[0,0,0` needs a hundred when it is parsed; counting first needs no memory.
     """
     return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 RECIPE_SUFFIX = ".recipe.json"
-_RECIPE_PART_FRAMES = 6_000
-_MAX_RECIPE_CELLS = 2**28
-_MAX_RECIPE_VALUES = 2**18  # in the JSON; a day's mask has 1,440 parts
+_RECIPE_PART_FRAMES = 6_000  # one minute
+_MAX_RECIPE_CELLS = 2**28  # of a mask: 15 hours at 48 rows; limits memory for damaged files
+_MAX_RECIPE_VALUES = 2**18  # in the JSON; the mask of a day has 1,440 parts
 
 
 class InputRecord(Settings):
-    """The recording that was enhanced."""
+    """Recording that was enhanced."""
 
     name: str
     sha256: str
@@ -49,17 +46,17 @@ class InputRecord(Settings):
 
 
 class ModelRecord(Settings):
-    """The model that was used."""
+    """Model that was used."""
 
     name: str
     digest: str
 
 
 class MaskRecord(Settings):
-    """The mask grid in steps of a `Mask`, 0.002 dB, in parts of a minute.
+    """Mask gains in steps of `QUANTIZATION_STEP_DB`, in parts of one minute.
 
-    A part is its second differences over time, modulo 2¹⁶: small where a mask moves smoothly.
-    Signs are folded in (zigzag), all low bytes stand before all high ones, zlib, base64.
+    Each part is coded as second differences over time modulo 2¹⁶, which are small because masks are
+    smooth; zigzag coding of the sign; all low bytes before all high bytes; zlib; base64.
     """
 
     rows: int
@@ -71,12 +68,12 @@ class MaskRecord(Settings):
 
     @classmethod
     def from_mask(cls, mask: Mask) -> "MaskRecord":
-        """Record a mask; exact for one that is `quantize`."""
+        """Record a mask; exact if it is quantized."""
         return cls.without_parts(mask).model_copy(update={"parts": tuple(pack_mask_parts(mask))})
 
     @classmethod
     def without_parts(cls, mask: Mask) -> "MaskRecord":
-        """All but the parts, which for hours of sound are better written one by one."""
+        """Record a mask without its gains, which for long audio are written part by part."""
         return cls(
             rows=len(mask.hz),
             frames=mask.frames,
@@ -87,40 +84,41 @@ class MaskRecord(Settings):
         )
 
     def to_mask(self) -> Mask:
-        """Return the recorded mask, unpacked when it is read; RecipeError if the record contradicts itself."""
+        """Return the mask, unpacked lazily; RecipeError if the record is inconsistent."""
         rising = all(0 <= a < b for a, b in pairwise(self.hz))
-        shaped = min(self.rows, self.frames) > 0 and len(self.hz) == self.rows
-        parted = len(self.parts) == -(-self.frames // _RECIPE_PART_FRAMES)
-        placed = rising and self.hop_seconds > 0 and self.top_hz > 0
-        if not (shaped and parted and placed and self.rows * self.frames <= _MAX_RECIPE_CELLS):
-            raise RecipeError("the recipe's mask grid contradicts itself: make the recipe again")
+        has_shape = min(self.rows, self.frames) > 0 and len(self.hz) == self.rows
+        has_parts = len(self.parts) == -(-self.frames // _RECIPE_PART_FRAMES)
+        has_axes = rising and self.hop_seconds > 0 and self.top_hz > 0
+        if not (has_shape and has_parts and has_axes and self.rows * self.frames <= _MAX_RECIPE_CELLS):
+            raise RecipeError("the recipe's mask is inconsistent: make the recipe again")
         gain = LazyTimeSeries(self.frames, self._unpack_gain_db)
         return Mask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
 
     def _unpack_gain_db(self, first: int, last: int) -> Tensor:
         last = min(last, self.frames)
-        begin = first // _RECIPE_PART_FRAMES
-        found = [
+        first_part = first // _RECIPE_PART_FRAMES
+        parts = [
             _unpack_cells(
                 self.parts[k],
                 self.rows,
                 min(_RECIPE_PART_FRAMES, self.frames - k * _RECIPE_PART_FRAMES),
             )
-            for k in range(begin, -(-last // _RECIPE_PART_FRAMES))
+            for k in range(first_part, -(-last // _RECIPE_PART_FRAMES))
         ]
-        cells = np.concatenate(found, axis=1)
-        at = first - begin * _RECIPE_PART_FRAMES
-        gain = cells[:, at : at + last - first].astype(np.float32) * np.float32(QUANTIZATION_STEP_DB)
+        cells = np.concatenate(parts, axis=1)
+        offset = first - first_part * _RECIPE_PART_FRAMES
+        gain = cells[:, offset : offset + last - first].astype(np.float32) * np.float32(QUANTIZATION_STEP_DB)
         return torch.from_numpy(gain)
 
 
 def pack_mask_parts(mask: Mask) -> Iterator[str]:
-    """Parts of a mask as a `MaskRecord` has them, one after the other."""
+    """Yield the coded parts of a mask, as `MaskRecord.parts` contains them."""
     for part in read_segments(mask.gains, _RECIPE_PART_FRAMES):
         yield _pack_cells(np.round(part.numpy() / QUANTIZATION_STEP_DB).astype(np.int16))
 
 
 def _pack_cells(cells: NDArray[np.int16]) -> str:
+    # int16 wraps modulo 2¹⁶ here and in `_unpack_cells`, so the round trip is exact for any gains.
     change = np.diff(cells, n=2, axis=1, prepend=np.zeros((len(cells), 2), np.int16))
     folded = ((change << 1) ^ (change >> 15)).astype("<u2")
     low_high = folded.view(np.uint8).reshape(-1, 2).T
@@ -131,11 +129,12 @@ def _unpack_cells(part: str, rows: int, frames: int) -> NDArray[np.int16]:
     size = rows * frames * 2
     try:
         unpacker = zlib.decompressobj()
+        # One byte more than expected shows a longer part without unpacking all of it.
         content = unpacker.decompress(base64.b64decode(part, validate=True), size + 1)
     except (ValueError, zlib.error):
         content = b""
     if len(content) != size:
-        raise RecipeError("the recipe's mask grid is damaged: make the recipe again")
+        raise RecipeError("the recipe's mask is damaged: make the recipe again")
     low_high = np.frombuffer(content, np.uint8).reshape(2, -1)
     folded = np.ascontiguousarray(low_high.T).view("<u2").reshape(rows, frames)
     change = ((folded >> 1) ^ -(folded & 1)).astype(np.int16)
@@ -143,10 +142,10 @@ def _unpack_cells(part: str, rows: int, frames: int) -> NDArray[np.int16]:
 
 
 class TransferRecord(Settings):
-    """The recipe whose correction was carried to another recording, and how its mask moves.
+    """Recipe whose mask was transferred to another recording.
 
-    `varying` is `none` for the static part alone, `same` for the very same mask, else the prior
-    that found what varies.
+    `varying` is the variation over time: `none` (static part only), `same` (that of the recipe), or the
+    prior that computed it.
     """
 
     recipe: str
@@ -155,7 +154,7 @@ class TransferRecord(Settings):
 
 
 class Recipe(Settings):
-    """Everything that decided an output, and what came of it."""
+    """Everything that an output depends on, and its certificate."""
 
     format: Literal["tonewood-recipe"] = "tonewood-recipe"
     version: Literal[2] = 2
@@ -174,20 +173,20 @@ class Recipe(Settings):
     output_sha256: str | None = None
 
     def save(self, path: Path, *, overwrite: bool = False, mask: Mask | None = None) -> None:
-        """Write the recipe, whole or not at all.
+        """Write the recipe atomically.
 
         Parameters
         ----------
         mask : Mask, optional
-            Whose parts are written if the recipe has its outline alone.
+            Gains to write, if the recipe was recorded without them.
         """
-        bare = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})
-        head, tail = bare.model_dump_json(indent=1).split('"parts": []')
+        without_parts = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})
+        head, tail = without_parts.model_dump_json(indent=1).split('"parts": []')
         with (
             atomic_path(path, overwrite) as temporary,
             temporary.open("w", encoding="utf-8") as out,
         ):
-            # A long mask is most of it by far, and needs no escaping: copied, not dumped.
+            # The parts are most of a long recipe and need no escaping, so they are streamed.
             out.write(head + '"parts": [')
             for number, part in enumerate(self.mask.parts if mask is None else pack_mask_parts(mask)):
                 out.write(f'{"," if number else ""}\n   "{part}"')
@@ -195,16 +194,16 @@ class Recipe(Settings):
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; RecipeError if it is none."""
+    """Read a recipe; RecipeError if the file is not one."""
     try:
         return parse_recipe(path.read_bytes(), path)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise RecipeError(f"{printable(path)} cannot be read ({why}): check the file") from None
+        reason = (error.strerror or str(error)).lower()
+        raise RecipeError(f"{printable(path)} cannot be read ({reason}): check the file") from None
 
 
 def parse_recipe(content: bytes, path: str | Path) -> Recipe:
-    """A recipe that was read from a path; RecipeError if it is none."""
+    """Parse the content of a recipe file; RecipeError if it is not a recipe."""
     if count_json_values(content) > _MAX_RECIPE_VALUES:
         raise RecipeError(f"{printable(path)} is not a Tonewood recipe, or is damaged")
     try:

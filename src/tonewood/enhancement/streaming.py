@@ -1,4 +1,4 @@
-"""Sound goes in and comes out reshaped, block by block, 40 ms later."""
+"""Enhance audio block by block, 40 ms late."""
 
 from collections import deque
 
@@ -20,43 +20,40 @@ from tonewood.priors.predictor import LOUDNESS_AMOUNTS, StreamState
 from tonewood.settings import AspectSettings, RenderSettings
 from tonewood.utils.arrays import FloatArray, Samples
 
-_MAX_SAMPLE_VALUE = 1e3  # 60 dB beyond full scale is no sound
+_MAX_SAMPLE_VALUE = 1e3  # 60 dB above full scale: a fault, not audio
 
 
 class StreamingEnhancer:
-    """A recording, or a performance, that comes and goes in blocks.
+    """Enhance audio that arrives in blocks, with the model's predictor.
 
-    What comes out is what went in `latency` samples before, reshaped by the model's predictor; the
-    blocks' borders leave no trace. It is what `enhance --method predicted --no-match` makes of a
-    file, to -90 dB and better, and then level and ceiling, as far as they can be had without
-    knowing what comes:
+    The output lags by `latency` samples and does not depend on the sizes of the blocks. Before level
+    and ceiling it equals the output of `enhance --method predicted --no-match` to -90 dB and better.
 
-    - The latency is half a window until a frame can be analysed (15 ms), as many hops as the
-      predictor looks ahead (one: 10 ms), and half a window until no later frame reaches a sample
-      (15 ms): 40 ms less one sample, whatever the blocks. What devices and drivers hold comes on
-      top.
-    - The level is followed, not fixed: a gain learnt from the source folder starts, and in some
-      seconds gives way to what the masks were heard to add, `LoudnessFollower`. A gain that stayed as
-      learnt would leave recordings unlike that folder louder or softer by some dB for good. It
-      follows what the masks do and not how loud the music is, so it does not pump.
-    - The ceiling holds samples, and needs no lookahead, `PeakLimiter`.
+    - The latency is half a window until a frame can be analysed (15 ms), the predictor's lookahead of
+      one hop (10 ms), and half a window until no later frame reaches a sample (15 ms): 40 ms less one
+      sample. Buffers of devices and drivers add to it.
+    - The gain that matches the level starts at the value learnt from the source folder and within some
+      seconds follows what the masks add (`LoudnessFollower`). A fixed gain would leave recordings
+      unlike that folder too loud or too soft by some dB. It depends on the masks and not on the
+      loudness of the music, so it does not pump.
+    - The ceiling limits samples, without lookahead (`PeakLimiter`).
 
     Parameters
     ----------
     model : Model
-        One with a predictor.
+        Must have a predictor.
     rate : int
         Hz; at least the analysis rate.
     channels : int
     settings : RenderSettings
-        Amount, bounds, and whether level and peak are held at all.
+        Amount, largest gain, and whether level and peak are controlled.
 
     Raises
     ------
     ModelError
         The model has no predictor.
     CallError
-        The rate or the number of channels is out of range, or a setting is not a stream's.
+        The rate or the number of channels is out of range, or a setting does not apply to streams.
 
     Examples
     --------
@@ -81,39 +78,39 @@ class StreamingEnhancer:
         spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
         if not spectrum.rate <= rate <= MAX_RATE:
             raise CallError(
-                f"a stream has {rate} Hz; {spectrum.rate} to {MAX_RATE} Hz can be used: set the "
+                f"the stream's rate is {rate} Hz; it goes from {spectrum.rate} to {MAX_RATE} Hz: set the "
                 "device to 48000, or enhance a file"
             )
         if not 1 <= channels <= MAX_CHANNELS:
             raise CallError(
-                f"a stream has {channels} channels; 1 to {MAX_CHANNELS} can be used: choose fewer"
+                f"the stream has {channels} channels; 1 to {MAX_CHANNELS} are possible: use fewer"
             )
         if settings.aspect != AspectSettings() or settings.gain_db:
             raise CallError(
-                "a stream takes a mask as a whole and gives no fixed gain: leave render.aspect "
-                "and render.gain_db, or enhance a file"
+                "render.aspect and render.gain_db do not apply to a stream: leave them out, or enhance a file"
             )
         self.rate, self.channels = rate, channels
         self._predictor, self._spectrum, self._bands = require_predictor(model), spectrum, bands
-        self._ahead = self._predictor.settings.lookahead
+        self._lookahead = self._predictor.settings.lookahead
         self._settings = settings
         window, hop, length = scale_to_rate(spectrum, rate)
-        self._framing = FrameLayout(window, hop, length)
+        self._layout = FrameLayout(window, hop, length)
         self._hz = center_frequencies(bands, spectrum)
-        self._taper = self._framing.hann_window() * (4 / window)  # as `spectrum.stft`
+        self._taper = self._layout.hann_window() * (4 / window)  # scaled as `stft` scales it
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, as if nothing had been heard; the amount stays."""
-        window, hop, _ = self._framing
+        """Forget all input; the amount stays."""
+        window, hop, _ = self._layout
         rows = len(self._hz)
-        self._mono = FrameBuffer(1, self._framing)
+        self._mono = FrameBuffer(1, self._layout)
         self._filter = OverlapAddFilter(self.channels, window, hop, self.rate)
-        # A mask whose frames are its rows, each alone at 1 dB, says what each row's gain counts.
+        # The mask is linear in its rows: frame k of this one, with row k alone at 1 dB, gives the
+        # weights of row k on the filter's bins.
         unit = Mask(np.eye(rows, dtype=np.float32), self._hz, 1.0, self._spectrum.rate / 2)
         self._weights = unit.gain_at(self._filter.hz, np.arange(rows, dtype=np.float64))
-        self._memory: StreamState = self._predictor.initial_state()
-        self._rows: deque[FloatArray] = deque(maxlen=self._ahead + 1)
+        self._state: StreamState = self._predictor.initial_state()
+        self._rows: deque[FloatArray] = deque(maxlen=self._lookahead + 1)
         self._mask: FloatArray = np.zeros(rows, dtype=np.float32)
         self._follower = LoudnessFollower(
             self._hz,
@@ -122,20 +119,20 @@ class StreamingEnhancer:
             self._predictor.settings.level_seconds,
             hop / self.rate,
         )
-        self._ceiling = PeakLimiter(self._settings.ceiling_dbtp, self.rate)
-        self._heard = self._analysed = self._filtered = self._pulled = 0
-        self._made: list[Samples] = [np.zeros((self.channels, self.latency), dtype=np.float32)]
+        self._limiter = PeakLimiter(self._settings.ceiling_dbtp, self.rate)
+        self._n_pushed = self._n_analysed = self._n_filtered = self._n_pulled = 0
+        self._output: list[Samples] = [np.zeros((self.channels, self.latency), dtype=np.float32)]
         self._ended = False
 
     @property
     def latency(self) -> int:
-        """Samples by which the output lags."""
-        ahead = self._ahead * self._framing.hop
-        return self._framing.samples_after + ahead + self._filter.layout.samples_before - 1
+        """Delay of the output, samples."""
+        lookahead = self._lookahead * self._layout.hop
+        return self._layout.samples_after + lookahead + self._filter.layout.samples_before - 1
 
     @property
     def amount(self) -> float:
-        """How much of the mask is applied, 0 to 1; may change at any time, without a click."""
+        """Share of the mask that is applied, 0 to 1; may change at any time, without a click."""
         return self._settings.amount
 
     @amount.setter
@@ -143,59 +140,58 @@ class StreamingEnhancer:
         self._settings = self._settings.replace(amount=amount)
 
     def push(self, block: Samples) -> None:
-        """Give a block (channels, samples) of any length.
+        """Add a block (channels, samples) of any length.
 
         Raises
         ------
         CallError
-            It has another shape, or the stream was flushed.
+            The block has another shape, or the stream was flushed.
         AudioError
-            It holds values that are none, infinite or absurd; it is left out, and the stream goes
-            on.
+            The block has NaN, infinite or very large values. It is skipped; the stream can go on.
         """
         block = np.asarray(block, dtype=np.float32)
         if self._ended:
-            raise CallError("the stream was flushed: reset it before pushing more")
+            raise CallError("the stream was flushed: call reset() before push()")
         if block.ndim != 2 or block.shape[0] != self.channels:
             raise CallError(
-                f"the block has shape {block.shape}; this stream takes ({self.channels}, samples)"
+                f"the block has shape {block.shape}; this stream needs ({self.channels}, samples)"
             )
         if not np.isfinite(block).all():
-            raise AudioError("the block holds NaN or infinite values: repair it first")
+            raise AudioError("the block has NaN or infinite values: repair it first")
         if (loudest := float(np.abs(block).max(initial=0.0))) > _MAX_SAMPLE_VALUE:
             raise AudioError(
-                f"the block has samples of {loudest:.2g}; full scale is 1, {_MAX_SAMPLE_VALUE:g} can be "
-                "used: repair it first"
+                f"the block has samples of {loudest:.2g}; full scale is 1 and the limit "
+                f"{_MAX_SAMPLE_VALUE:g}: repair it first"
             )
-        self._heard += block.shape[1]
+        self._n_pushed += block.shape[1]
         self._mono.append(to_mono(block)[None])
         self._filter.buffer.append(block)
-        while self._mono.is_complete(self._analysed) and self._filter.buffer.is_complete(
-            max(0, self._analysed - self._ahead)
+        while self._mono.is_complete(self._n_analysed) and self._filter.buffer.is_complete(
+            max(0, self._n_analysed - self._lookahead)
         ):
             self._analyse()
 
     def pull(self, count: int | None = None) -> Samples:
-        """Take samples (channels, count): all that are due, or so many of them.
+        """Return `count` samples (channels, count), or all that are available.
 
-        As many are due as were pushed; the first `latency` are silence.
+        As many samples are available as were pushed; the first `latency` are silence.
 
         Raises
         ------
         CallError
-            More are asked for than are due.
+            `count` is larger than the number of available samples.
         """
-        due = self._heard + self.latency * self._ended - self._pulled
-        wanted = due if count is None else count
-        if not 0 <= wanted <= due:
-            raise CallError(f"{wanted} samples are asked for; {due} are due: push more first")
-        made = np.concatenate(self._made, axis=1)
-        self._made = [made[:, wanted:]]
-        self._pulled += wanted
-        return made[:, :wanted]
+        available = self._n_pushed + self.latency * self._ended - self._n_pulled
+        count = available if count is None else count
+        if not 0 <= count <= available:
+            raise CallError(f"count is {count}; {available} samples are available: push more first")
+        output = np.concatenate(self._output, axis=1)
+        self._output = [output[:, count:]]
+        self._n_pulled += count
+        return output[:, :count]
 
     def flush(self) -> Samples:
-        """End the stream; returns all that is left (channels, samples), `latency` at the least."""
+        """End the stream and return the rest (channels, samples), at least `latency` samples."""
         if not self._ended:
             self._finish()
         self._ended = True
@@ -207,39 +203,39 @@ class StreamingEnhancer:
         return self.pull(np.shape(block)[1])
 
     def _finish(self) -> None:
-        """Hear nothing more: what was mirrored at the beginning is mirrored at the end."""
-        if self._heard == 0:
+        """Process the remaining frames, mirroring the input at its end as at its start."""
+        if self._n_pushed == 0:
             return
-        for past in (self._mono, self._filter.buffer):
-            past.mirror_end()
-        analysed = self._framing.count_frames(self._heard)
-        frames = count_filter_frames(self._heard, self._framing.hop)
-        while self._analysed < analysed:
+        for buffer in (self._mono, self._filter.buffer):
+            buffer.mirror_end()
+        analysed = self._layout.count_frames(self._n_pushed)
+        frames = count_filter_frames(self._n_pushed, self._layout.hop)
+        while self._n_analysed < analysed:
             self._analyse()
-        while self._filtered < min(analysed, frames):
-            self._predict(self._rows[-1])  # nothing is heard after the last frame but itself
-        while self._filtered < frames:
-            self._filter_frame()  # the last mask holds
-        self._emit(*self._filter.flush(self._filtered - 1, self._heard))
+        while self._n_filtered < min(analysed, frames):
+            self._predict(self._rows[-1])  # the lookahead repeats the last frame
+        while self._n_filtered < frames:
+            self._filter_frame()  # the filter has more frames than the analysis
+        self._emit(*self._filter.flush(self._n_filtered - 1, self._n_pushed))
 
     def _analyse(self) -> None:
-        """Hear the next frame, and filter the one that the predictor now knows enough of."""
-        piece = self._mono.frame(self._analysed)[0] * self._taper
-        self._analysed += 1
-        self._mono.discard_before(self._analysed * self._framing.hop - self._framing.samples_before)
-        power = np.square(np.abs(fft.rfft(piece, self._framing.fft)[: self._spectrum.bins]))
+        """Analyse the next frame, and filter the frame that the predictor now has the lookahead for."""
+        windowed = self._mono.frame(self._n_analysed)[0] * self._taper
+        self._n_analysed += 1
+        self._mono.discard_before(self._n_analysed * self._layout.hop - self._layout.samples_before)
+        power = np.square(np.abs(fft.rfft(windowed, self._layout.fft)[: self._spectrum.bins]))
         level = 10 * np.log10(np.maximum(power, 10 ** (self._spectrum.floor_db / 10)))
         magnitude = torch.from_numpy(level.astype(np.float32))[:, None]
         self._predict(apply_filterbank(magnitude, self._bands, self._spectrum)[:, 0].numpy())
 
     def _predict(self, rows_db: FloatArray) -> None:
         with torch.no_grad():
-            heard = torch.from_numpy(rows_db)[None, :, None]
-            foreseen, self._memory = self._predictor(heard, self._memory)
+            frame_db = torch.from_numpy(rows_db)[None, :, None]
+            prediction, self._state = self._predictor(frame_db, self._state)
         self._rows.append(rows_db)
-        if len(self._rows) < self._ahead + 1:
+        if len(self._rows) < self._lookahead + 1:
             return
-        mask = Mask(foreseen.mask_db[0].numpy(), self._hz, 1.0, self._spectrum.rate / 2)
+        mask = Mask(prediction.mask_db[0].numpy(), self._hz, 1.0, self._spectrum.rate / 2)
         self._mask = mask.clip(self._settings.max_gain_db).quantize().gain_db[:, 0]
         self._filter_frame()
 
@@ -248,11 +244,11 @@ class StreamingEnhancer:
         self._follower.update(self._rows[0], self._mask)
         if self._settings.match:
             gain = gain + self._follower.gain_db(self.amount)
-        made, before = self._filter.process_frame(self._filtered, gain)
-        self._filtered += 1
-        self._emit(made, before)
+        output, before = self._filter.process_frame(self._n_filtered, gain)
+        self._n_filtered += 1
+        self._emit(output, before)
 
-    def _emit(self, made: Samples, before: Samples) -> None:
-        if made.shape[1]:
-            held = self._ceiling.process(made, before) if self._settings.match else made
-            self._made.append(held)
+    def _emit(self, output: Samples, before: Samples) -> None:
+        if output.shape[1]:
+            limited = self._limiter.process(output, before) if self._settings.match else output
+            self._output.append(limited)

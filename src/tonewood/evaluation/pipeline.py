@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
-from tonewood.errors import AudioError, FolderError, TonewoodError, printable
-from tonewood.evaluation.alignment import Alignment, AlignmentQuality, align_recordings, require_synctoolbox
+from tonewood.errors import AudioError, FolderError, printable
+from tonewood.evaluation.alignment import Alignment, AlignmentQuality, align_recordings
 from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
 from tonewood.evaluation.pairs import (
     EVALUATED_METHODS,
@@ -28,7 +28,6 @@ from tonewood.evaluation.pairs import (
 )
 from tonewood.model.model import Model
 from tonewood.stats.sampling import BootstrapInterval, bootstrap_interval
-from tonewood.utils.device import check_device
 
 
 class MethodResult(NamedTuple):
@@ -126,65 +125,23 @@ class Evaluation:
         }
 
 
-EvaluationEvent = MeasureProgress | FileFailure | PairResult | Evaluation
-
-
-def evaluate_pairs(
-    pairs: Sequence[PairFiles | FileFailure],
-    model: Model,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-    audible_pairs: int = 0,
-) -> Iterator[EvaluationEvent]:
-    """Measure every method on every pair; yield the progress and, last, the `Evaluation`.
-
-    A pair that cannot be read or aligned reliably becomes a `FileFailure`; the others continue.
+def measure_pair(
+    files: PairFiles, model: Model, seed: int = 0, device: str = "cpu", keep_audio: bool = False
+) -> Iterator[MeasureProgress | PairResult]:
+    """Measure every method on a pair; yield each method before it runs and, last, the result.
 
     Parameters
     ----------
-    pairs : sequence
-        From `pairs_by_name` or `pairs_from_table`.
     seed : int
-        Seed of the bootstrap and of the methods.
-    audible_pairs : int
-        Number of pairs, from the first on, that keep their waveforms.
+        Seed of the methods.
+    keep_audio : bool
+        Keep the waveforms, for players in the report.
 
     Raises
     ------
-    MissingExtraError
-        The library for the alignment is not installed.
-    FolderError
-        No pair could be measured.
+    AudioError
+        A file cannot be read, or the pair cannot be aligned reliably.
     """
-    check_device(device)
-    require_synctoolbox()
-    results: list[PairResult] = []
-    failed = []
-    for number, files in enumerate(pairs):
-        if isinstance(files, FileFailure):
-            failed.append(files)
-            yield files
-            continue
-        try:
-            turn = len(EVALUATED_METHODS) * number
-            for event in _iter_measurements(files, model, seed, device, len(results) < audible_pairs):
-                if isinstance(event, PairResult):
-                    results.append(event)
-                    yield event
-                else:
-                    turn += 1
-                    yield MeasureProgress(turn, len(EVALUATED_METHODS) * len(pairs), event)
-        except TonewoodError as error:
-            failed.append(FileFailure(files.source, error))
-            yield failed[-1]
-    yield summarize_evaluation(results, failed, seed)
-
-
-def _iter_measurements(
-    files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool
-) -> Iterator[str | PairResult]:
-    """Yield the name of each method before it runs and, last, the result."""
     pair = files.read()
     rate = pair.source.rate
     reference = to_mono_16k(pair.reference.samples, pair.reference.rate)
@@ -194,8 +151,8 @@ def _iter_measurements(
         raise AudioError(f"{names}: {problem}")
     results: dict[str, MethodResult] = {}
     waveforms = {"reference": reference}
-    for method, settings in EVALUATED_METHODS.items():
-        yield method
+    for number, (method, settings) in enumerate(EVALUATED_METHODS.items(), start=1):
+        yield MeasureProgress(number, len(EVALUATED_METHODS), method)
         samples = pair.source.samples
         if settings is not None:
             samples = apply_method(pair.source, model, settings, seed, device).samples
@@ -212,13 +169,6 @@ def _iter_measurements(
         results[method] = MethodResult(closed, *distances, score.scorer, score.judge)
     # Waveforms of all pairs would fill the memory; the report plays only the first.
     yield PairResult(files, pair.source.duration, alignment, results, waveforms if keep_audio else None)
-
-
-def measure_pair(files: PairFiles, model: Model, seed: int, device: str, keep_audio: bool) -> PairResult:
-    """Measure every method on one pair; raise AudioError if it cannot be measured."""
-    *_, result = _iter_measurements(files, model, seed, device, keep_audio)
-    assert isinstance(result, PairResult)
-    return result
 
 
 def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment) -> PairDistances:

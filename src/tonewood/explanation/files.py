@@ -12,19 +12,17 @@ import numpy as np
 
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import read_recording, write_recording
-from tonewood.audio_io.recording import Recording, find_audio_files
+from tonewood.audio_io.recording import Recording
 from tonewood.audio_io.remote import Location
 from tonewood.dsp.note_segmentation import require_pitch_tracker
 from tonewood.enhancement.output_files import (
-    FileFailure,
-    FileJob,
+    OutputKind,
     check_outputs,
     cleanup_on_error,
-    is_same_file,
 )
 from tonewood.enhancement.pipeline import to_analysis_rate
 from tonewood.enhancement.plotting import check_matplotlib
-from tonewood.errors import CallError, FolderError, printable
+from tonewood.errors import printable
 from tonewood.explanation.note_statistics import (
     ConfidenceInterval,
     PartWeight,
@@ -112,38 +110,18 @@ class SkippedExplanation(NamedTuple):
     output: Path
 
 
-def plan_explanations(inputs: Sequence[Path], out: Path) -> list[FileJob | FileFailure]:
-    """Return a job per recording; folders keep their tree.
+def _is_explanation_output(path: Path, _: Location) -> bool:
+    # Only beside its page: a recording may have such a name of its own.
+    match = re.fullmatch(r"(.+)\.(used|rest)\.\w+", path.name)
+    return match is not None and path.with_name(f"{match[1]}.html").exists()
 
-    `out` is a file if there is a single input file and `out` ends in .png or .html, else a folder.
 
-    Raises
-    ------
-    CallError
-        Two recordings would have the same page, or `out` is a file where a folder is needed.
-    """
-    single = len(inputs) == 1 and not inputs[0].is_dir()
-    named = out.suffix.lower() in PAGE_SUFFIXES and not out.is_dir()
-    if single and named:
-        return [FileJob(inputs[0], out)]
-    if single and not out.is_dir() and (out.suffix or out.exists()):
-        raise CallError(
-            f"{printable(out)} is neither a picture nor a page: use a name in .png or .html, or a folder"
-        )
-    if named or out.is_file():
-        raise CallError(f"{printable(out)} is a file; several pages need a folder: give a folder")
-    jobs: dict[Path, FileJob | FileFailure] = {}
-    for item in inputs:
-        for job in _plan_input(item, out):
-            place = job.output if isinstance(job, FileJob) else Path(job.input)
-            other = jobs.get(place)
-            if other and not is_same_file(Path(other.input), Path(job.input)):
-                raise CallError(
-                    f"{printable(other.input)} and {printable(job.input)} would both write "
-                    f"{printable(place)}: use two output folders"
-                )
-            jobs[place] = job
-    return list(jobs.values())
+EXPLANATION_OUTPUTS = OutputKind(
+    suffixes=PAGE_SUFFIXES,
+    suffix_rule="is neither a picture nor a page: use a name in .png or .html, or a folder",
+    name=lambda path: path.with_name(f"{path.name}.html"),
+    is_earlier_output=_is_explanation_output,
+)
 
 
 def check_explanation_index(out: Path, overwrite: bool) -> None:
@@ -160,38 +138,22 @@ def check_explain_options(options: ExplainOptions) -> None:
         require_pitch_tracker()
 
 
-def _plan_input(item: Path, out: Path) -> Iterator[FileJob | FileFailure]:
-    if not item.is_dir():
-        yield FileJob(item, out / f"{item.name}.html")
-        return
-    try:
-        recordings = [path for path in find_audio_files(item) if not _is_explanation_output(path)]
-        if not recordings:
-            raise FolderError(f"{printable(item)} has only outputs of earlier runs: give another input")
-    except FolderError as error:
-        yield FileFailure(item, error)
-        return
-    for path in recordings:
-        place = path.relative_to(item)
-        yield FileJob(path, out / place.with_name(f"{place.name}.html"))
-
-
-def _is_explanation_output(path: Path) -> bool:
-    # Only beside its page: a recording may have such a name of its own.
-    match = re.fullmatch(r"(.+)\.(used|rest)\.\w+", path.name)
-    return match is not None and path.with_name(f"{match[1]}.html").exists()
-
-
 def explain_file(
-    job: FileJob, model: Model, options: ExplainOptions, *, overwrite: bool = False, seed: int = 0
+    source: Path,
+    page: Path,
+    model: Model,
+    options: ExplainOptions,
+    *,
+    overwrite: bool = False,
+    seed: int = 0,
 ) -> ExplainedFile:
     """Explain one recording; if that raises TonewoodError, no output of it remains."""
     started = time.perf_counter()
     sounds = []
     if options.listen:
-        sounds = [job.output.with_suffix(f".{name}{job.input.suffix}") for name in ("used", "rest")]
-    check_outputs(job, [job.output, *sounds], overwrite)
-    recording = read_recording(job.input)
+        sounds = [page.with_suffix(f".{name}{source.suffix}") for name in ("used", "rest")]
+    check_outputs(source, [page, *sounds], overwrite)
+    recording = read_recording(source)
     explanation = explain_recording(
         recording.samples,
         recording.rate,
@@ -204,27 +166,27 @@ def explain_file(
     spectrum = model.settings.spectrum
     sums = explanation.part_sums(spectrum.hop / spectrum.rate)
     parts = compute_part_weights(PART_NAMES, [sums], np.random.default_rng(seed), "steady") if sums else []
-    title = printable(job.input.name)
+    title = printable(source.name)
     picture_png = plot_explanation(
         explanation, to_analysis_rate(recording.samples, recording.rate, model), model, title
     )
     warnings = []
-    with cleanup_on_error([job.output, *sounds]) as written:
+    with cleanup_on_error([page, *sounds]) as written:
         if sounds and not _write_evidence_audio(sounds, recording, explanation, model, overwrite, written):
             warnings.append(f"there is no evidence for the {options.side}, so --listen wrote no audio")
             sounds = []
-        if job.output.suffix.lower() == ".png":
-            write_bytes(job.output, picture_png, overwrite=overwrite)
+        if page.suffix.lower() == ".png":
+            write_bytes(page, picture_png, overwrite=overwrite)
         else:
             text = explanation_page(
                 explanation, parts, picture_png, list(_player_blocks(sounds)), title, printable(model.name)
             )
-            write_text(job.output, text, overwrite=overwrite)
+            write_text(page, text, overwrite=overwrite)
     if not explanation.faithfulness.is_faithful:
         warnings.append(explanation.faithfulness.line)
     return ExplainedFile(
-        input=job.input,
-        output=job.output,
+        input=source,
+        output=page,
         sounds=tuple(sounds),
         explanation=explanation,
         parts=tuple(parts),

@@ -13,7 +13,6 @@ from torch import Tensor
 from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, TimeSeries, split_segments
 from tonewood.dsp.filterbank import hz_to_mel
 from tonewood.dsp.stft import TensorGainFunction
-from tonewood.html_report import mask_html
 from tonewood.utils.arrays import FloatArray
 
 # Rounding by half of this is inaudible, and int16 still holds ±65 dB in such steps.
@@ -153,6 +152,8 @@ class Mask:
     def _repr_html_(self) -> str:
         """Return a picture for notebooks."""
         seconds = np.arange(self.frames) * self.hop_seconds
+        from tonewood.html_report import mask_html  # notebooks only
+
         return mask_html(self.gain_at, self.top_hz, seconds, self.largest_db, self.rms_db)
 
     @property

@@ -6,22 +6,29 @@ They run in a worker process of `job_queue`. The last dict has the result.
 import json
 import math
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tonewood.audit import pipeline
-from tonewood.batch import enhance_file
+from tonewood.batch.enhance_file import EnhanceOptions
+from tonewood.batch.runner import BatchProgress, run_batch
+from tonewood.batch.tasks import EnhanceTask
 from tonewood.data.loading import AuditProgress, SideLoadProgress
 from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
-from tonewood.enhancement import editing, output_files
+from tonewood.enhancement import editing
 from tonewood.enhancement.editing import Edit
-from tonewood.enhancement.output_files import FileStarted
-from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
-from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe
+from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, plan_jobs
+from tonewood.enhancement.pipeline import (
+    Enhancement,
+    build_recipe,
+    enhance_array,
+    scorer_input,
+    to_analysis_rate,
+)
+from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
 from tonewood.errors import CallError, printable
 from tonewood.explanation.pipeline import explain_recording
 from tonewood.mask.certificate import Certificate, Change
@@ -114,19 +121,20 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     """Enhance all recordings of a folder; reports one row for each recording."""
     inputs, output = Path(request["input"]), Path(request["output"])
     settings = EnhanceSettings.model_validate(request["settings"])
-    jobs = output_files.plan_file_jobs([inputs], output)
+    jobs = plan_jobs([inputs], output)
     rows = [_batch_row(job, inputs) for job in jobs]
     row_numbers = {str(job.input): number for number, job in enumerate(jobs)}
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
 
     finished = 0
-    for event in enhance_file.enhance_files(jobs, model, settings, overwrite=request["overwrite"]):
-        if isinstance(event, SearchStep):
+    task = EnhanceTask(settings, EnhanceOptions(overwrite=request["overwrite"]))
+    for event in run_batch(jobs, task, model):
+        if isinstance(event, SearchStep | BatchProgress):
             continue
         number = row_numbers[str(event.input)]
         if isinstance(event, FileStarted):
             rows[number] = rows[number] | {"state": "running"}
-        elif isinstance(event, output_files.FileFailure):
+        elif isinstance(event, FileFailure):
             # The page knows the folder by an id, so its path is removed.
             reason = str(event.error).replace(f"{printable(inputs)}/", "")
             rows[number] = rows[number] | {"state": "failed", "error": reason}
@@ -148,7 +156,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     yield {"phase": "done", "done": finished, "failed": failed}
 
 
-def _batch_row(job: output_files.FileJob | output_files.FileFailure, folder: Path) -> dict[str, Any]:
+def _batch_row(job: FileJob | FileFailure, folder: Path) -> dict[str, Any]:
     path = Path(job.input)
     return {
         "name": str(path.relative_to(folder)) if path != folder else path.name,
@@ -292,28 +300,15 @@ def _explain_session(request: JobData, session: StudioSession, model: Model) -> 
 
 def build_session_recipe(session: StudioSession, model: Model, enhancement: Enhancement) -> Recipe:
     """Return the recipe of a search, as `tonewood enhance` would write it."""
-    recording, rendered = session.recording, enhancement.rendered
-    finite = math.isfinite(rendered.loudness_before) and math.isfinite(rendered.loudness_after)
-    loudness = Change(before=rendered.loudness_before, after=rendered.loudness_after) if finite else None
-    return Recipe(
-        tonewood=version("tonewood"),
-        input=InputRecord(
-            name=recording.name,
-            sha256=recording.sha256,
-            rate=recording.rate,
-            channels=recording.channels,
-            samples=recording.samples,
-        ),
-        model=ModelRecord(name=model.name, digest=model.digest),
-        settings=enhancement.settings,
-        prior=enhancement.prior,
-        steps=enhancement.steps,
-        gain_db=rendered.gain_db,
-        certificate=enhancement.certificate,
-        loudness_lufs=loudness,
-        mask=MaskRecord.from_mask(enhancement.mask),
-        spectrum=enhancement.spectrum,
+    info = session.recording
+    recording = InputRecord(
+        name=info.name,
+        sha256=info.sha256,
+        rate=info.rate,
+        channels=info.channels,
+        samples=info.samples,
     )
+    return build_recipe(recording, model, enhancement, MaskRecord.from_mask(enhancement.mask))
 
 
 def build_edited_recipe(

@@ -1,7 +1,6 @@
 """Routes of downloads: audio in any format, recipe, picture, certificate, equaliser settings, session."""
 
 import asyncio
-import math
 import mimetypes
 import secrets
 from collections.abc import Callable
@@ -17,8 +16,7 @@ from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat
 from tonewood.audio_io.reader import write_recording
 from tonewood.dsp.equalizer import Phase
 from tonewood.enhancement.analysis import ArraySource, analyse_source
-from tonewood.enhancement.pipeline import StreamedEnhancement
-from tonewood.enhancement.plotting import check_matplotlib, plot_enhancement
+from tonewood.enhancement.plotting import check_matplotlib, enhancement_title, plot_enhancement
 from tonewood.enhancement.recipe import RECIPE_SUFFIX
 from tonewood.errors import CallError, TonewoodError
 from tonewood.export.export import (
@@ -29,7 +27,7 @@ from tonewood.export.export import (
     export_impulse_response,
     export_parametric_eq,
 )
-from tonewood.mask.render import LoudnessMatch
+from tonewood.mask.render import effective_mask
 from tonewood.studio.database import EditState, NotFoundError, StudioSession
 from tonewood.studio.job_functions import build_edited_recipe
 from tonewood.studio.routes_sessions import StudioDependency
@@ -246,25 +244,20 @@ def _draw_session_picture(
     model = studio.model_for_edit(session, state)
     recipe = build_edited_recipe(session, state, model, render)
     assert render.certificate is not None
-    rate, loudness = session.recording.rate, (render.loudness_before, render.loudness_after)
-    before, after = (-math.inf if value is None else value for value in loudness)
-    output = analyse_source(ArraySource(_open_rendered_samples(session, render), rate), model)
-    enhancement = StreamedEnhancement(
-        input_analysis=analyse_source(ArraySource(session.open_samples(), rate), model),
-        output_analysis=output,
-        mask=compose_edited_mask(session, state, model),
-        prior=recipe.prior,
-        steps=recipe.steps,
-        certificate=render.certificate,
-        # The stored rendering contains its loudness gain already.
-        loudness_match=LoudnessMatch(0.0, before, after, render.levels.held),
-        peak=output.peak,
-        settings=recipe.settings,
-        spectrum=recipe.spectrum,
-        _source=ArraySource(session.open_samples(), rate),
-        _samples=None,
+    rate = session.recording.rate
+    before = analyse_source(ArraySource(session.open_samples(), rate), model)
+    # The stored rendering contains its loudness gain already.
+    after = analyse_source(ArraySource(_open_rendered_samples(session, render), rate), model)
+    mask = compose_edited_mask(session, state, model)
+    plot_enhancement(
+        path,
+        before.wave,
+        after.wave,
+        effective_mask(mask, recipe.settings.render, recipe.spectrum),
+        recipe.spectrum,
+        title=enhancement_title(session.title, model, render.certificate.scorer),
+        overwrite=True,
     )
-    plot_enhancement(path, enhancement, model, title=session.title, overwrite=True)
 
 
 def _title_stem(session: StudioSession) -> str:

@@ -1,0 +1,125 @@
+"""Tasks of a batch: explain one recording, or measure one pair."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tonewood.audio_io.recording import file_sha256
+from tonewood.batch.results_table import ResultRow
+from tonewood.batch.tasks import ItemResult
+from tonewood.enhancement.output_files import FileJob
+from tonewood.errors import printable
+from tonewood.evaluation.pairs import METHOD_TONEWOOD, METHOD_UNTOUCHED, MeasureProgress, PairFiles
+from tonewood.evaluation.pipeline import PairResult, measure_pair
+from tonewood.explanation.files import ExplainedFile, ExplainOptions, SkippedExplanation, explain_file
+from tonewood.explanation.pipeline import ExplanationFigures
+from tonewood.model.model import Model
+
+ExplainResult = tuple[ExplainedFile | SkippedExplanation, ExplanationFigures]
+
+
+@dataclass(frozen=True)
+class ExplainTask:
+    """Explain recordings; arguments as of `explain_file`.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the pages.
+    """
+
+    options: ExplainOptions
+    out: Path
+    overwrite: bool = False
+    seed: int = 0
+    name: Literal["explain"] = "explain"
+
+    @property
+    def settings_key(self) -> dict[str, Any]:
+        """Options and seed."""
+        return {**self.options._asdict(), "seed": self.seed}
+
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[ItemResult]:
+        """Explain a recording, unless `previous` is of the same bytes and its page exists."""
+        source, page = item.input, item.output
+        assert isinstance(source, Path)
+        assert isinstance(page, Path)
+        if previous is not None and page.exists() and previous.sha256 == file_sha256(source):
+            figures = ExplanationFigures.model_validate(json.loads(previous.details or "{}")["figures"])
+            yield ItemResult(previous, (SkippedExplanation(source, page), figures))
+            return
+        result = explain_file(source, page, model, self.options, overwrite=self.overwrite, seed=self.seed)
+        explanation = result.explanation
+        hop_seconds = model.settings.spectrum.hop / model.settings.spectrum.rate
+        figures = explanation.figures(printable(_page_title(page, self.out)), hop_seconds)
+        row = ResultRow(
+            path=str(source),
+            output=str(page),
+            sha256=file_sha256(source),
+            seconds=explanation.evidence.shape[1] * hop_seconds,
+            scorer=explanation.score,
+            details=json.dumps({"figures": figures.model_dump(mode="json"), **explanation.summary}),
+        )
+        # Arrays as long as the recording stay with the worker: sending them would cost more than they help.
+        summary = replace(explanation, evidence=explanation.evidence[:, :0].clone(), parts=None)
+        yield ItemResult(row, (replace(result, explanation=summary), figures))
+
+
+def _page_title(page: Path, out: Path) -> Path:
+    """Return a page's path below the output folder, or its name, without suffix."""
+    inside = page.relative_to(out) if page != out and page.is_relative_to(out) else page
+    return inside.with_suffix("")
+
+
+class PairItem(NamedTuple):
+    """A pair to measure; `keep_audio` keeps its audio for the report."""
+
+    input: Path
+    files: PairFiles
+    keep_audio: bool = False
+    output: None = None
+
+
+@dataclass(frozen=True)
+class MeasureTask:
+    """Measure every method on pairs; arguments as of `measure_pair`."""
+
+    seed: int = 0
+    device: str = "cpu"
+    name: Literal["evaluate"] = "evaluate"
+
+    @property
+    def settings_key(self) -> dict[str, Any]:
+        """Seed."""
+        return {"seed": self.seed}
+
+    def run(
+        self, item: PairItem, model: Model, previous: ResultRow | None
+    ) -> Iterator[MeasureProgress | ItemResult]:
+        """Measure a pair, unless both files are those of `previous` and no audio is kept."""
+        digest, reference_digest = file_sha256(item.files.source), file_sha256(item.files.reference)
+        # The table does not contain audio, so a pair whose audio is needed is measured again.
+        if previous is not None and previous.sha256 == digest and not item.keep_audio:
+            summary = json.loads(previous.details or "{}")
+            if summary.get("reference_sha256") == reference_digest:
+                yield ItemResult(previous, PairResult.from_summary(item.files, summary))
+                return
+        for event in measure_pair(item.files, model, self.seed, self.device, item.keep_audio):
+            if isinstance(event, PairResult):
+                pair = event
+            else:
+                yield event
+        before, after = pair.methods[METHOD_UNTOUCHED], pair.methods[METHOD_TONEWOOD]
+        row = ResultRow(
+            path=str(item.input),
+            sha256=digest,
+            seconds=pair.seconds,
+            scorer=before.scorer,
+            judge=before.judge,
+            scorer_after=after.scorer,
+            judge_after=after.judge,
+            details=json.dumps({**pair.summary, "reference_sha256": reference_digest}),
+        )
+        yield ItemResult(row, pair)
