@@ -46,15 +46,11 @@ class FeatureTable(NamedTuple):
 def run_audit_tests(
     tables: Sequence[FeatureTable], is_source: NDArray[np.bool_], rng: np.random.Generator
 ) -> list[AuditFinding]:
-    """Return one finding per table.
+    """Return one finding per table, for recordings of which is_source [recording] names the folder.
 
     Accuracy is that of linear discriminant analysis on recordings held out in ten folds. The
     p-value is a permutation test of Hotelling's T² that controls the family-wise error over all
     tables: the largest standardised T² of any table is compared (Westfall & Young 1993).
-
-    Parameters
-    ----------
-    is_source : array [recording]
     """
     is_reference = np.logical_not(is_source)
     counts = int(is_reference.sum()), int(is_source.sum())
@@ -81,13 +77,10 @@ def run_audit_tests(
             findings.append(AuditFinding(name=table.name, verdict="untested"))
             continue
         # The tolerance lets equal groupings count as equal in spite of rounding.
-        p_value = float(np.mean(highest >= z[k, 0] - 1e-9)) if values.shape[1] else 1.0
+        p = float(np.mean(highest >= z[k, 0] - 1e-9)) if values.shape[1] else 1.0
         accuracy = balanced_accuracy(lda_cross_validate(values, is_source, folds), is_source)
-        findings.append(
-            AuditFinding(
-                name=table.name, verdict=decide_verdict(accuracy, p_value), accuracy=accuracy, p_value=p_value
-            )
-        )
+        verdict = decide_verdict(accuracy, p)
+        findings.append(AuditFinding(name=table.name, verdict=verdict, accuracy=accuracy, p_value=p))
     return findings
 
 

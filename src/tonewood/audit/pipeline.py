@@ -28,16 +28,10 @@ _ANALYSIS_LIMIT_HZ = 8_000.0  # half of the scorer's sample rate
 
 
 class ConfoundFeature(NamedTuple):
-    """One number measured on a recording.
+    """One number measured on a recording; `extract` returns None if it is unknown.
 
-    Attributes
-    ----------
-    label : str
-        Name and unit.
-    min_difference : float
-        Smallest difference that matters, in the unit, or in octaves if `log_scale`.
-    extract : callable
-        Returns the number, or None if it is unknown.
+    `min_difference` is the smallest one that matters, in the unit of the label, or in octaves if
+    `log_scale`.
     """
 
     label: str
@@ -49,14 +43,8 @@ class ConfoundFeature(NamedTuple):
 class Confound(NamedTuple):
     """Property that may separate two folders although it is not the instrument.
 
-    Attributes
-    ----------
-    remedy : str
-        Advice, as a clause.
-    inaudible_reason : str
-        Reason why the scorer cannot use it; empty if it can.
-    fix : str
-        Option of `train --fix` that removes it; empty if there is none.
+    `remedy` is advice, `inaudible_reason` the reason why the scorer cannot use the property, and
+    `fix` the option of `train --fix` that removes it; the last two are empty if there is none.
     """
 
     name: str
@@ -151,7 +139,7 @@ CONFOUNDS = (
     ),
     Confound(
         "codec",
-        # An offset of 0.05 % keeps the logarithm of recordings without dropouts finite.
+        # 0.05 % keeps the logarithm of recordings without dropouts finite.
         (
             ConfoundFeature(
                 "spectral dropouts above 4 kHz, %", 1.0, lambda f: 100 * f.traces.holes + 0.05, log_scale=True
@@ -222,19 +210,11 @@ CONFOUNDS = (
 def audit_folders(
     reference: Path, source: Path, settings: ModelSettings
 ) -> Iterator[AuditProgress | AuditResult]:
-    """Audit two folders; yield the progress and, last, the `AuditResult`.
+    """Audit two folders for a training; yield the progress and, last, the `AuditResult`.
 
-    Parameters
-    ----------
-    reference, source : Path
-        Folders; their recordings need not correspond.
-    settings : ModelSettings
-        Settings of the training that the audit is for.
+    The recordings of the folders need not correspond.
 
-    Raises
-    ------
-    FolderError, AudioError
-        A folder or a recording cannot be used; the message names it.
+    FolderError or AudioError if a folder or a recording cannot be used; the message names it.
     """
     sides = yield from survey_sides([reference], source, settings)
     rng = np.random.default_rng(settings.training.seed)
@@ -318,6 +298,7 @@ def _complete_finding(
             "reference": tuple(_feature_median(feature, reference) for feature in confound.features),
             "source": tuple(_feature_median(feature, source) for feature in confound.features),
             "heard": audible,
+            # What the scorer does not analyse cannot mislead it.
             "verdict": "beware" if finding.verdict == "confounded" and not audible else finding.verdict,
         }
     )
@@ -343,5 +324,5 @@ def _feature_median(feature: ConfoundFeature, recordings: Sequence[AuditFeatures
 
 def _feature_column(feature: ConfoundFeature, recordings: Sequence[AuditFeatures]) -> FloatArray:
     values = feature_values(feature, recordings)
-    # maximum keeps NaN (unknown) and makes zero finite
+    # np.maximum keeps NaN, an unknown value, and makes the logarithm of 0 finite.
     return np.log2(np.maximum(values, 1e-9)) if feature.log_scale else values

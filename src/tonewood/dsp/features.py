@@ -1,7 +1,7 @@
 """Features of a recording: levels in the filterbank's rows, fine structure of pitch, and windows of both.
 
-Long recordings are analysed in chunks that last a whole number of long frames, so that a frame of
-a chunk stands at the same time as in the whole recording, at any sample rate.
+Long recordings are analysed in chunks that last a whole number of long frames, so that frames of
+chunks have the same times as those of the whole recording, at any sample rate.
 """
 
 import math
@@ -41,21 +41,11 @@ _BLOCK_FRAMES = 256  # spectra and blurs at once: neither is held for a whole re
 
 _CHUNK_FRAMES = 1_024  # 10 s
 _MAX_SAMPLES = 1 << 22  # of all channels
-_MARGIN_FRAMES = 26  # the filters of loudness and of resampling have settled after so many
+_MARGIN_FRAMES = 26  # after which the filters of loudness and of resampling have settled
 
 
 class ReferenceLevels(NamedTuple):
-    """Levels of a whole recording, to which those of its frames relate.
-
-    Parameters
-    ----------
-    mean_db : float
-        Mean power of the frames.
-    loudest_db : float
-        Level of the loudest frame.
-    pitch_power : float
-        Largest power in any pitch bin.
-    """
+    """Mean and loudest frame level of a whole recording, and its largest power in any pitch bin."""
 
     mean_db: float
     loudest_db: float
@@ -88,13 +78,7 @@ class Features(NamedTuple):
 
 
 class CompactFeatures(NamedTuple):
-    """Features as they are stored: the fine structure once a long frame.
-
-    Parameters
-    ----------
-    rows_db : Tensor [row, frame]
-    long_db : Tensor [pitch, long frame]
-    """
+    """Features as they are stored: levels [row, frame], fine structure [pitch, long frame], dB."""
 
     rows_db: Tensor
     long_db: Tensor
@@ -131,12 +115,8 @@ def compute_chunk_features(
 ) -> tuple[Tensor, Tensor]:
     """Return rows [row, frame] and pitch power [pitch, long frame] of a chunk's core, on `device`.
 
-    Parameters
-    ----------
-    chunk : Chunk
-        Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
-    with_pitch : bool
-        False leaves out the pitch power: it has no frames.
+    The chunk is mono, at the analysis rate, and lasts an even number of frames; its margins hold a
+    long window. Without pitch, the pitch power has no frames.
     """
     wave = torch.from_numpy(chunk.samples).to(device)
     first = chunk.left_margin // spectrum.hop
@@ -157,7 +137,7 @@ def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Ten
 def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     """Return the power [pitch, long frame] on quarter tones of a waveform [sample].
 
-    Long frame k stands at the time of frame `PITCH_HOP_RATIO` k of the rows.
+    Long frame k has the time of frame `PITCH_HOP_RATIO` k of the rows.
     """
     window = round(_PITCH_WINDOW_MS * spectrum.rate / 1000)
     fft = 2 * window  # zero padding: quarter tones at 55 Hz are 1.6 Hz apart, bins 3.9 Hz
@@ -167,8 +147,11 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     whole = np.floor(position)
     low = torch.from_numpy(whole.astype(np.int64)).to(wave.device)
     fraction = torch.from_numpy(position - whole).to(wave)[:, None]
+    padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
+    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
     blocks = []
-    for spectra in _iter_spectra(wave, window, fft, PITCH_HOP_RATIO * spectrum.hop):
+    for frames in torch.split(padded.unfold(0, window, PITCH_HOP_RATIO * spectrum.hop), _BLOCK_FRAMES):
+        spectra = torch.fft.rfft(frames * taper, fft).T
         power = spectra.real.square() + spectra.imag.square()
         blocks.append(power[low] * (1 - fraction) + power[low + 1] * fraction)
     return torch.cat(blocks, dim=1)
@@ -177,11 +160,8 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
 def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Tensor:
     """Return the fine structure [pitch, frames] in dB of pitch power [pitch, long frame].
 
-    Parameters
-    ----------
-    max_power : float or scalar Tensor
-        Largest power of the whole recording. The floor is relative to it, so that the recording's
-        level changes nothing.
+    The floor is relative to `max_power`, the largest of the whole recording, so that the
+    recording's level changes nothing.
     """
     if isinstance(max_power, Tensor):
         max_power = max_power.double()  # a Python float has double precision too
@@ -192,19 +172,12 @@ def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Te
 
 
 def _repeat_to_frames(long_db: Tensor, frames: int) -> Tensor:
-    """Repeat each long frame for the frames it stands for; the last one fills the rest."""
+    """Repeat each long frame for the frames that it covers; the last one fills the rest."""
     fine = long_db[:, : -(-frames // PITCH_HOP_RATIO)].repeat_interleave(PITCH_HOP_RATIO, dim=1)
     missing = frames - fine.shape[1]
     if missing > 0:
         fine = torch.cat([fine, fine[:, -1:].expand(-1, missing)], dim=1)
     return fine[:, :frames]
-
-
-def _iter_spectra(wave: Tensor, window: int, fft: int, hop: int) -> Iterator[Tensor]:
-    padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
-    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
-    frames = padded.unfold(0, window, hop)
-    return (torch.fft.rfft(block * taper, fft).T for block in torch.split(frames, _BLOCK_FRAMES))
 
 
 def _gaussian_blur(level: Tensor, sigma: float) -> Tensor:

@@ -40,6 +40,7 @@ def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor
     bins = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
     if bands.scale == "linear":
         return torch.eye(spectrum.bins)
+    # A line up from the lower edge and one down from the upper: the smaller of both is the triangle.
     edges = _mel_edges(bands)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)

@@ -40,14 +40,9 @@ class Gaussian(NamedTuple):
 class FrechetEstimate(NamedTuple):
     """Fréchet distance in the square of the features' unit.
 
-    Parameters
-    ----------
-    distance : float
-        Extrapolated to infinite data; unbiased, so it may be slightly negative near 0.
-    error : float
-        Standard error, from half of the stretches (delete-d jackknife, Shao & Wu 1989).
-    plain : float
-        From all data, with its bias.
+    The distance is extrapolated to infinite data; it is unbiased, so it may be slightly negative
+    near 0. Its standard error is that of half of the stretches (delete-d jackknife, Shao & Wu 1989).
+    The plain distance is from all data, with its bias.
     """
 
     distance: float
@@ -78,10 +73,7 @@ def extrapolate_frechet_distance(
 ) -> FrechetEstimate:
     """Estimate the Fréchet distance between two folders, independent of their size.
 
-    Parameters
-    ----------
-    a, b : sequences of arrays [point, feature]
-        At least `MIN_STRETCHES` stretches of each folder.
+    Each folder has at least `MIN_STRETCHES` stretches [point, feature].
     """
     assert min(len(a), len(b)) >= MIN_STRETCHES
     samples = [
@@ -128,14 +120,8 @@ class FolderFeatures(NamedTuple):
 class FolderComparison:
     """Distance between a folder's sound and the reference's.
 
-    Parameters
-    ----------
-    scorer : FrechetEstimate
-        Of the scorer's last feature maps, pooled over every second.
-    mel : FrechetEstimate
-        Of the mel levels of every audible frame, relative to the level of the frame, dB².
-    stretches : tuple of int
-        Number in each folder.
+    `scorer` is that of the scorer's last feature maps, pooled over every second; `mel` that of the
+    mel levels of every audible frame, relative to the level of the frame, in dB².
     """
 
     output: Path
@@ -159,14 +145,12 @@ class FolderComparison:
 def compare_folder_sound(
     output: Path, reference: Path, model: Model, *, seed: int = 0
 ) -> Iterator[FileStarted | FileFailure | FolderComparison]:
-    """Compare two folders; yields progress, a `FileFailure` for each unusable recording, and the result.
+    """Compare two folders; yield progress, a `FileFailure` for each unusable recording, and the result.
 
-    Raises
-    ------
-    FolderError
-        A folder does not exist or has too little sound.
+    FolderError if a folder does not exist or has too little sound.
     """
     sides = []
+    # List both folders first: an error in the second must not come after minutes of work.
     for folder, paths in [(folder, find_audio_files(folder)) for folder in (output, reference)]:
         sides.append((yield from _extract_folder_features(folder, paths, model)))
     ours, theirs = sides
@@ -194,6 +178,7 @@ def _extract_folder_features(
         rows = scorer_input(to_analysis_rate(recording.samples, recording.rate, model), model)
         for stretch, audible in _iter_stretches(rows, model):
             features.scorer.append(_pool_activations(stretch, model))
+            # Without the frame's level, a distance of colour and not of dynamics.
             relative = stretch - frame_levels(stretch)
             features.mel.append(relative[:, audible].clamp_min(_RELATIVE_FLOOR_DB).T.double().numpy())
     if len(features.mel) < MIN_STRETCHES:

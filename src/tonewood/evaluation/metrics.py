@@ -84,11 +84,11 @@ def log_spectral_distance(estimate: Tensor, reference: Tensor, warp: Warp | None
 def multi_resolution_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
     """Return the mean log-spectral distance over windows of 32, 64 and 128 ms.
 
-    It is the logarithmic part of the multi-resolution STFT loss (Yamamoto et al. 2020) in dB.
+    This is the logarithmic part of the multi-resolution STFT loss (Yamamoto et al. 2020) in dB.
     """
     distances = []
-    # Hops of a quarter window, as in the published loss.
     for fft in (512, 1024, 2048):
+        # Hops of a quarter window, as in the published loss.
         settings = SpectrumSettings(window_ms=1000 * fft / 16_000, hop_ms=250 * fft / 16_000, fft=fft)
         rows = _bin_levels_db(estimate, settings), _bin_levels_db(reference, settings)
         distances.append(_warped_distance(*rows, settings, warp))
@@ -100,6 +100,7 @@ def long_term_error(estimate: Tensor, reference: Tensor, warp: Warp | None = Non
     rows = _matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
     # Mean of power, not of dB: pauses must not weigh as much as notes.
     power = [torch.pow(10.0, side / 10).mean(dim=1) for side in rows]
+    # The mean over rows is a gain, which a distance between sounds must not count.
     difference = 10 * torch.log10(power[0] / power[1])
     return float((difference - difference.mean()).square().mean().sqrt())
 

@@ -25,11 +25,8 @@ _SHRINKAGE = 0.1  # keeps the covariance invertible with more features than reco
 def hotelling_t(values: FloatArray, shuffles: NDArray[np.int64], first_count: int) -> FloatArray:
     """Return Hotelling's T [shuffle] between the first `first_count` recordings and the rest.
 
-    Parameters
-    ----------
-    values : array [recording, feature]
-    shuffles : int array [shuffle, recording]
-        Orders of the recordings.
+    The recordings of values [recording, feature] are taken in each order of shuffles
+    [shuffle, recording].
     """
     n, d = values.shape
     centred = values - values.mean(axis=0)
@@ -85,8 +82,8 @@ def lda_cross_validate(
 def balanced_accuracy(correct: FloatArray, is_source: NDArray[np.bool_]) -> Accuracy:
     """Return the mean of both sides' accuracies, from correct [recording], with its interval.
 
-    Wilson's interval of each side, joined by the method of variance estimates recovery (Zou &
-    Donner 2008), which has a width even where all are right.
+    Wilson's intervals of both sides are joined by the method of variance estimates recovery (Zou &
+    Donner 2008). The result is wider than 0 even if all are right.
     """
     squares, means = np.zeros(2), []
     for side in (~is_source, is_source):

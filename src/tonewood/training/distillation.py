@@ -32,7 +32,7 @@ MAX_LEARNING_SECONDS = 1800.0
 
 
 class LabelProgress(NamedTuple):
-    """Progress of `distill_predictor`: the mask of one more recording was found."""
+    """Progress of `distill_predictor`: one more recording has its mask."""
 
     number: int
     total: int
@@ -47,15 +47,7 @@ def distill_predictor(
     The predictor learns the masks that prior and search find for the source recordings. Everything
     else in the model stays the same to the bit.
 
-    Parameters
-    ----------
-    takes : mapping of side to TrainingRecording
-        Recordings that the model was trained on.
-
-    Raises
-    ------
-    AudioError
-        A recording cannot be read again; the message names it.
+    `takes` are the recordings that the model was trained on; AudioError if one cannot be read again.
     """
     seed, spectrum = model.settings.training.seed, model.settings.spectrum
 
@@ -141,14 +133,11 @@ def _distillation_example(source: AudioSource, model: Model, steps: int) -> Dist
 def _cycle_distances(
     model: Model, predictor: Predictor, reference: list[TrainingRecording]
 ) -> tuple[float, float, float]:
-    """Return the cycle distance in dB without a mask, with the prior's and with the predictor's.
-
-    Each reference recording held out is translated to the source and back (see
-    `priors.fitting.cycle_distance`).
-    """
+    """Return the cycle distance in dB without a mask, with the prior's and with the predictor's."""
     priors, settings = model.priors, model.settings
     held_out = split_takes(reference, settings.priors.held_out, settings.training.seed).held_out
-    # The true mask of a translated recording is known: the one that leads back to it.
+    # Each reference recording held out is translated to the source, so that its true mask is known:
+    # the one that leads back to it.
     distances = []
     for features in select_training_excerpts(held_out, MAX_LEARNING_SECONDS, settings.training.seed)[0]:
         take = priors.reference.prior_features(features)

@@ -39,10 +39,7 @@ class CheckEvent(NamedTuple):
 class Checkpoint:
     """Training states of the networks, in one safetensors file beside the model.
 
-    Parameters
-    ----------
-    resumed : bool
-        Continue from an existing file instead of replacing it.
+    If resumed, an existing file is continued instead of replaced.
     """
 
     def __init__(self, path: Path, *, resumed: bool = False) -> None:
@@ -58,10 +55,7 @@ class Checkpoint:
     def open(self, training_key: Sequence[str]) -> None:
         """Set the key of the training, and read the file if it is resumed.
 
-        Raises
-        ------
-        ModelError
-            The file belongs to another training or is damaged.
+        ModelError if the file belongs to another training or is damaged.
         """
         # The version changes whenever a state of an older version cannot be continued.
         self._training_key, self._states = json.dumps([_CHECKPOINT_VERSION, *training_key]), {}
@@ -131,17 +125,13 @@ def fit_scorers(
     takes, listener_data
         Recordings with the label of their folder, and answers of listeners. One may be None.
     checkpoint : Checkpoint, optional
-        Ignored if several processes train together.
-
-    Raises
-    ------
-    ModelError
-        The checkpoint belongs to another training.
+        Ignored if several processes train together; ModelError if it belongs to another training.
     """
     if world_size() > 1:
         checkpoint = None  # the random state of each process differs, and a file holds only one
     if checkpoint is not None:
         checkpoint.open(_training_key(takes, listener_data, settings))
+    # Scorer and judge hold out different recordings: each has a split of its own seed.
     training = settings.training
     fits: dict[NetworkName, TrainedScorer] = {}
     for network, seed in networks_to_train(settings):

@@ -19,15 +19,9 @@ _COPY_BYTES = 1 << 20
 
 
 class DiskArray:
-    """Time series [row, frame] or [frame] in an unnamed temporary file.
+    """Time series [row, frame], or [frame] if `rows` is None, in an unnamed temporary file.
 
-    Parameters
-    ----------
-    rows : int or None
-        None for single values, such as a waveform.
-    folder : Path, optional
-        Where the file lies; the system's temporary folder by default.
-    dtype : numpy dtype
+    The file is in `folder`, or in the system's temporary folder.
     """
 
     def __init__(self, rows: int | None, folder: Path | None = None, dtype: str = "float32") -> None:
@@ -47,6 +41,7 @@ class DiskArray:
         try:
             with self._lock:
                 self._file.seek(self.frames * self._frame_bytes)
+                # Frame by frame, so that new frames follow the old ones in the file.
                 self._file.write(np.ascontiguousarray(array.T).data)
                 self._file.flush()
         except OSError as error:
@@ -68,7 +63,7 @@ class DiskArray:
         return flat if self.rows is None else flat.reshape(-1, self.rows).T.contiguous()
 
     def copy_to(self, file: BinaryIO) -> None:
-        """Write all frames to a file, frame by frame."""
+        """Copy the values to a file, frame by frame."""
         with self._lock:
             self._file.seek(0)
             shutil.copyfileobj(self._file, file, _COPY_BYTES)
