@@ -202,7 +202,7 @@ def test_a_disk_that_fills(tmp_path: Path, takes: Path, model: Model, crew: Dask
 
 @dataclass(frozen=True)
 class Slow(EnhanceTask):
-    """One of the processes, the first to come, takes ten times as long as the others."""
+    """The first process to start waits in its first file until others have done five."""
 
     notes: str = ""
 
@@ -215,7 +215,8 @@ class Slow(EnhanceTask):
         except FileExistsError:
             until(lambda: bool(who.read_text()))
         slow = who.read_text() == str(os.getpid())
-        time.sleep(1.0 if slow else 0.1)
+        if slow:
+            until(lambda: len(list(Path(self.notes).glob("*.False"))) >= 5)
         assert isinstance(item.input, Path)
         (Path(self.notes) / f"{item.input.name}.{slow}").touch()
         yield from super().run(item, model, previous)

@@ -121,5 +121,7 @@ class _Linear(Scorer):
         super().__init__(scorer.settings, scorer.spectrum, torch.Generator().manual_seed(seed))
         self.weights = torch.randn(48, generator=torch.Generator().manual_seed(seed))
 
-    def logit_of(self, normalised: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        return (self.weights @ normalised).mean(dim=1)
+    def logit_from_normalized(
+        self, normalized: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
+        return (self.weights @ normalized).mean(dim=1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tonewood.research.architecture_search import (
+    SIZES,
     ScorerSize,
     SizeProgress,
     SizeResult,
@@ -96,11 +97,11 @@ def test_the_ladder_rises_from_hundreds_to_a_hundred_thousand_parameters() -> No
     settings = ScorerSettings()
     counts = [
         Scorer(settings.model_copy(update=size._asdict()), PAPER, torch.Generator()).parameter_count
-        for size in TWO_SIZES
+        for size in SIZES
     ]
     assert counts == [325, 829, 1_729, 3_713, 8_161, 14_337, 36_681, 93_249]
     # The default is a rung, so that the ladder judges it.
-    assert ScorerSize(settings.width, settings.depth) in TWO_SIZES
+    assert ScorerSize(settings.width, settings.depth) in SIZES
 
 
 def test_the_loss_weighs_both_sides_the_same() -> None:

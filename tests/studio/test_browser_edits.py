@@ -25,6 +25,8 @@ def test_note_is_edited_by_keyboard(visit: Callable[..., Any], live: Live, enhan
     assert reported[1].split(",")[1] != reported[0].split(",")[1]
     note.press("Delete")
     wait_until(page, lambda: page.locator(".note").count() == 0)
+    # The next test opens the same session, so the server must know as well.
+    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"] == [])
 
 
 def test_region_is_moved_by_label_and_edited_by_keyboard(
@@ -79,6 +81,8 @@ def test_slider_keeps_focus_during_updates(
     wait_until(page, lambda: "+1" in note.get_attribute("aria-label"))
     note.press("Delete")
     wait_until(page, lambda: page.locator(".note").count() == 0)
+    # The next test opens the same session, so the server must know as well.
+    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"] == [])
 
 
 def test_two_tabs_show_the_same_edit(visit: Callable[..., Any], live: Live, enhanced_session: str) -> None:
@@ -108,6 +112,8 @@ def test_search_again_keeps_pinned_notes(
     assert page.locator(".note").count() == 1
     page.locator(".note").press("Delete")
     wait_until(page, lambda: page.locator(".note").count() == 0)
+    # The next test opens the same session, so the server must know as well.
+    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"] == [])
 
 
 def test_cancel_button_keeps_focus_during_progress(

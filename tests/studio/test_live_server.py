@@ -129,7 +129,7 @@ def test_address_for_other_machines_has_a_token(tmp_path: Path, root: Path) -> N
     [
         (("--port", "99999"), "port"),
         (("-m", "nothing.tonewood"), "neither a model file nor a bundled model"),
-        (("--root", "/does/not/exist"), "is no folder"),
+        (("--root", "/does/not/exist"), "is not a folder"),
         (("--host", "256.256.256.256", "--port", "0"), "cannot serve at"),
     ],
 )
