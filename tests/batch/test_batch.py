@@ -480,7 +480,7 @@ def test_an_interrupt_leaves_no_half_of_anything(
     out = tmp_path / "out"
     ran = run("enhance", take, "-o", out, "-m", model_file, "--plot", *FEW)
     assert ran.code == 130
-    assert ran.err == "tonewood: interrupted; what was done is kept\n"
+    assert ran.err == "tonewood: interrupted; finished outputs are kept\n"
     assert ran.out == ""
     assert tree(tmp_path) == ["in/good.wav"]
 
