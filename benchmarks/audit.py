@@ -31,8 +31,7 @@ from tonewood.audit.pipeline import CONFOUNDS, AuditResult, analyse_confounds
 from tonewood.audit.report import plot_feature_distributions, plot_folder_spectra
 from tonewood.data import normalization
 from tonewood.data.dataset import AuditFeatures
-from tonewood.dsp.features import long_term_spectra
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels, long_term_spectra
 from tonewood.dsp.recording_quality import measure_quality
 from tonewood.settings import ModelSettings
 

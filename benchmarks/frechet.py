@@ -10,13 +10,8 @@ import argparse
 
 import numpy as np
 
-from tonewood.evaluation import frechet
-from tonewood.evaluation.frechet import (
-    Gaussian,
-    extrapolate_frechet_distance,
-    fit_gaussian,
-    frechet_distance,
-)
+from tonewood.evaluation import metrics
+from tonewood.evaluation.metrics import Gaussian, extrapolate_frechet_distance, fit_gaussian, frechet_distance
 
 SIZES = ((16, 60), (32, 60), (32, 120), (32, 300))
 
@@ -45,7 +40,7 @@ def estimates(here: Gaussian, there: Gaussian, count: int, rng: np.random.Genera
     ]
     found = []
     for fitted in (fit_gaussian, shrunk):
-        frechet.fit_gaussian = fitted
+        metrics.fit_gaussian = fitted
         estimate = extrapolate_frechet_distance(*drawn, rng)
         found += [estimate.plain, estimate.distance]
     return found

@@ -14,7 +14,7 @@ import soxr
 import torch
 
 import tonewood
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels
 
 RATES = (8_000, 22_050, 44_100, 48_000, 96_000)
 EDGE = 2  # frames at both ends, which look past them

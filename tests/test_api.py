@@ -15,13 +15,7 @@ from tonewood.enhancement.analysis import score_array as workflow_score
 from tonewood.enhancement.pipeline import enhance_array as workflow_enhance
 from tonewood.errors import AudioError, CallError, ModelError, OutputError, TonewoodError
 from tonewood.model.model import Model
-from tonewood.settings import (
-    EnhanceSettings,
-    ModelSettings,
-    PriorSettings,
-    RenderSettings,
-    SearchSettings,
-)
+from tonewood.settings import EnhanceSettings, ModelSettings, PriorSettings, RenderSettings, SearchSettings
 
 Play = Callable[..., NDArray[np.float32]]
 BRIEF = EnhanceSettings(prior=PriorSettings(kind="static"), search=SearchSettings(steps=2), force=True)

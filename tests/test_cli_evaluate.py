@@ -19,8 +19,7 @@ from tonewood.batch.tasks import EnhanceTask
 from tonewood.cli.progress import PairsDisplay
 from tonewood.enhancement.output_files import FileStarted, plan_jobs
 from tonewood.evaluation.alignment import align_recordings
-from tonewood.evaluation.frechet import FolderComparison, compare_folder_sound
-from tonewood.evaluation.metrics import gap_closed, mel_distance
+from tonewood.evaluation.metrics import FolderComparison, compare_folder_sound, gap_closed, mel_distance
 from tonewood.evaluation.pairs import (
     EVALUATED_METHODS,
     MeasureProgress,

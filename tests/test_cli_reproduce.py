@@ -31,7 +31,7 @@ from tonewood.research import paper_reproduction
 from tonewood.research.paper_reproduction import optimize_blocks
 from tonewood.scorer.training import ValidationCheck
 from tonewood.settings import ModelSettings, default_enhance_settings
-from tonewood.training.scorers import CheckEvent
+from tonewood.training.networks import CheckEvent
 
 Run = Callable[..., Any]
 FILES = {"index.html", "table.json", "figure-1.png", "figure-2.png", "figure-3.png"}

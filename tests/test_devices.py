@@ -17,12 +17,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.conftest import instrument
-from tonewood.dsp import features, filterbank, stft
+from tonewood.dsp import features, stft
 from tonewood.dsp.chunking import Chunk
-from tonewood.dsp.features import ReferenceLevels, compute_features
-from tonewood.dsp.filterbank import (
+from tonewood.dsp.features import (
+    ReferenceLevels,
     band_levels,
     center_frequencies,
+    compute_features,
     filterbank_levels,
     frame_levels,
     mean_level,
@@ -45,8 +46,8 @@ SPECTRUM, BANDS = SETTINGS.spectrum, SETTINGS.scorer.bands
 ROWS, SECONDS = 48, 6
 HOP = SPECTRUM.hop / SPECTRUM.rate
 TABLES = (
-    filterbank.filterbank_matrix,
-    filterbank.filterbank_matrix_on,
+    features.filterbank_matrix,
+    features.filterbank_matrix_on,
     masks._interpolation_matrix,
     nearest_neighbours._lifter,
 )

@@ -18,12 +18,7 @@ from nbclient import NotebookClient
 
 import tonewood
 from tonewood.enhancement.analysis import Score
-from tonewood.html_report import (
-    MAX_EMBEDDED_SECONDS,
-    audio_player_html,
-    score_curve_html,
-    table_html,
-)
+from tonewood.html_report import MAX_EMBEDDED_SECONDS, audio_player_html, score_curve_html, table_html
 from tonewood.model.model import Model
 
 Play = Callable[..., Any]

@@ -188,7 +188,9 @@ def test_bearer_token_is_accepted() -> None:
 
 
 def test_body_above_the_limit_is_rejected_with_or_without_length() -> None:
-    asked = client(limits=RequestLimits(body_bytes=100), limits_by_path={"/upload": RequestLimits(body_bytes=200)})
+    asked = client(
+        limits=RequestLimits(body_bytes=100), limits_by_path={"/upload": RequestLimits(body_bytes=200)}
+    )
     assert asked.post("/change", content=b"x" * 100).status_code == 200
     assert asked.post("/change", content=b"x" * 101).status_code == 413
     unstated = asked.post("/change", content=(b"x" * 60 for _ in range(2)))

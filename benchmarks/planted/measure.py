@@ -15,12 +15,7 @@ from tonewood.explanation.note_statistics import (
     compute_part_weights,
     mean_intervals,
 )
-from tonewood.explanation.pipeline import (
-    OCTAVE_CENTERS_HZ,
-    PART_NAMES,
-    Explanation,
-    explain_recording,
-)
+from tonewood.explanation.pipeline import OCTAVE_CENTERS_HZ, PART_NAMES, Explanation, explain_recording
 from tonewood.model.model import Model
 from tonewood.settings import ModelSettings
 from tonewood.training.pipeline import train_model

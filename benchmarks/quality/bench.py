@@ -15,7 +15,7 @@ import tonewood
 from quality import corpus
 from quality.corpus import Corpus, Piece
 from tonewood.audio_io.recording import find_audio_files
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_through_mask
 from tonewood.model.model import Model

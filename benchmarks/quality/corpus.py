@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import find_audio_files, resample
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels
 from tonewood.settings import ModelSettings
 
 RATE = ModelSettings().spectrum.rate

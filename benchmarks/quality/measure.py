@@ -12,7 +12,7 @@ import tonewood
 from quality import outside
 from quality.bench import Bench, Fitted, Output, Row, SkippedError
 from quality.corpus import Piece, mono
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
 from tonewood.mask.mask import Mask
 from tonewood.settings import BandSettings, ModelSettings

@@ -20,8 +20,7 @@ import tonewood
 from speed.limits import Limits, best, machine
 from speed.limits import measured as limits_measured
 from tonewood.audio_io.reader import AudioReader, write_recording_blocks
-from tonewood.dsp.features import pitch_power
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels, pitch_power
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import analyse_source, mean_score

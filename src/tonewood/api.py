@@ -20,7 +20,7 @@ from tonewood.model.model import Model
 from tonewood.scorer import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
 from tonewood.training.pipeline import train_model
-from tonewood.utils.device import check_device
+from tonewood.utils.parallel import check_device
 
 
 def load(model: str | Path = "cello") -> Model:

@@ -127,10 +127,11 @@ def levels_image(level_db: FloatArray, range_db: float = 80.0) -> Pixels:
 def encode_png(pixels: Pixels) -> bytes:
     """Encode pixels as a PNG (ISO/IEC 15948) without a drawing library."""
     height, width, _ = pixels.shape
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB, not interlaced
     # Each line starts with its filter type; 0 is none.
     lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    # A chunk is its length, name, content, and the CRC of name and content.
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(content)) + name + content
         + struct.pack(">I", zlib.crc32(name + content))
@@ -149,6 +150,7 @@ def html_figure(pixels: Pixels, caption: str, height: int = 160) -> str:
 
 
 def _apply_colormap(position: FloatArray, anchors: NDArray[np.int64]) -> Pixels:
+    """Return colours at positions [row, frame] from 0 to 1, interpolated between anchors."""
     columns = position.shape[1]
     sampled = np.linspace(0, columns - 1, min(columns, _MAX_COLUMNS)).round().astype(np.int64)
     color = np.clip(position[::-1, sampled], 0, 1) * (len(anchors) - 1)
@@ -189,7 +191,7 @@ def mask_html(
     gain_at: GainFunction, top_hz: float, seconds: FloatArray, largest_db: float, rms_db: float
 ) -> str:
     """Return HTML of a mask as a picture, its rows equally spaced from 0 to `top_hz`."""
-    limit_db = max(1.0, largest_db)
+    limit_db = max(1.0, largest_db)  # a mask of tenths of a dB must not look like a strong one
     caption = (
         f"mask: 0 to {top_hz:.0f} Hz, {seconds[-1]:.1f} s; blue -{limit_db:.1f} dB, "
         f"red +{limit_db:.1f} dB; {rms_db:.1f} dB rms"
@@ -234,8 +236,8 @@ def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3
     return figure, panels
 
 
-def figure_png(figure: Any) -> bytes:  # noqa: ANN401 - matplotlib comes without types
+def figure_png(figure: Any, dpi: int = 100) -> bytes:  # noqa: ANN401 - matplotlib comes without types
     """Return a figure as a PNG."""
     stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
+    figure.savefig(stream, format="png", dpi=dpi)
     return stream.getvalue()

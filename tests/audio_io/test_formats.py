@@ -1,11 +1,6 @@
 import pytest
 
-from tonewood.audio_io.libsndfile import (
-    WRITABLE_SUBTYPES,
-    WRITABLE_SUFFIXES,
-    AudioFormat,
-    why_unsupported,
-)
+from tonewood.audio_io.libsndfile import WRITABLE_SUBTYPES, WRITABLE_SUFFIXES, AudioFormat, why_unsupported
 from tonewood.errors import CallError
 
 
@@ -88,9 +83,9 @@ def test_opus_has_its_own_suffix() -> None:
 @pytest.mark.parametrize(
     ("container", "subtype", "shape", "why"),
     [
-        ("MP3", "MPEG_LAYER_III", (1000, 1, 96_000), "has 96000 Hz; mp3 knows only 8000, .*48000"),
+        ("MP3", "MPEG_LAYER_III", (1000, 1, 96_000), "has 96000 Hz; mp3 supports only 8000, .*48000"),
         ("MP3", "MPEG_LAYER_III", (1000, 3, 48_000), "has 3 channels; mp3 holds 2"),
-        ("OGG", "OPUS", (1000, 1, 44_100), "has 44100 Hz; opus knows only"),
+        ("OGG", "OPUS", (1000, 1, 44_100), "has 44100 Hz; opus supports only"),
         ("OGG", "VORBIS", (1000, 1, 384_000), "has 384000 Hz; vorbis goes to 192000"),
         ("FLAC", "PCM_16", (1000, 9, 48_000), "has 9 channels; flac holds 8"),
         ("FLAC", "PCM_16", (1000, 1, 768_000), "flac goes to 655350"),

@@ -590,7 +590,7 @@ def test_full_disk_not_reported_by_libsndfile_is_an_error(
 @pytest.mark.parametrize(
     ("form", "channels", "rate", "match"),
     [
-        (AudioFormat("MP3", "MPEG_LAYER_III"), 1, 96_000, r"96000 Hz; mp3 knows only .*\.wav"),
+        (AudioFormat("MP3", "MPEG_LAYER_III"), 1, 96_000, r"96000 Hz; mp3 supports only .*\.wav"),
         (AudioFormat("FLAC", "PCM_16"), 9, 44_100, r"9 channels; flac holds 8: .*\.wav"),
     ],
     ids=label,

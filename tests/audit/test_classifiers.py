@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tonewood.audit.classifiers import (
+from tonewood.audit.pipeline import (
     ALPHA,
     FeatureTable,
     decide_verdict,

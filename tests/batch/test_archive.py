@@ -1,4 +1,4 @@
-"""Many recordings in one process: URLs, tables, and runs that go on."""
+"""Batch runs in one process: URLs, failures, the table of results, and runs that continue."""
 
 import io
 import json
@@ -34,7 +34,7 @@ TASK = EnhanceTask(SETTINGS)
 
 @pytest.fixture
 def takes(tmp_path: Path, play: Play) -> Path:
-    """A folder of three recordings, one of them no audio."""
+    """Return a folder of two recordings, and of one file that is not audio."""
     folder = tmp_path / "in"
     (folder / "day").mkdir(parents=True)
     for number in range(2):
@@ -45,7 +45,7 @@ def takes(tmp_path: Path, play: Play) -> Path:
 
 @pytest.fixture
 def bucket(takes: Path) -> Iterator[str]:
-    """The same at a URL of this process."""
+    """Return the URL of a copy in the memory of this process."""
     system = fsspec.filesystem("memory")
     for path in takes.rglob("*.wav"):
         system.pipe_file(f"/takes/{path.relative_to(takes)}", path.read_bytes())
@@ -55,14 +55,14 @@ def bucket(takes: Path) -> Iterator[str]:
             system.rm(root, recursive=True)
 
 
-def done(events: list[Any]) -> list[Any]:
+def completed(events: list[Any]) -> list[Any]:
     return [event for event in events if isinstance(event, FileEnhanced | FileScored)]
 
 
 # --- URLs
 
 
-def test_urls_become_what_paths_become(
+def test_urls_give_the_same_output_bytes_as_paths(
     tmp_path: Path, takes: Path, bucket: str, run: Run, model_file: Path
 ) -> None:
     local = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, *FEW)
@@ -80,13 +80,13 @@ def test_urls_become_what_paths_become(
     assert {item.removeprefix("/out/"): system.cat_file(item) for item in actual} == expected
 
 
-def test_urls_are_gone_on_with_and_never_replaced(
+def test_run_at_urls_resumes_and_does_not_replace_other_outputs(
     bucket: str, run: Run, model_file: Path, play: Play
 ) -> None:
     command = ("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW, "--json")
     system = fsspec.filesystem("memory")
     assert [item["already"] for item in run(*command).objects if "already" in item] == [False, False]
-    system.rm_file("/out/day/take0.wav")  # as if killed between recipe and sound
+    system.rm_file("/out/day/take0.wav")  # as if killed after the recipe and before the audio
     fields = {item["input"]: item for item in run(*command).objects}
     assert fields[f"{bucket}/day/take0.wav"]["already"] is False
     assert fields[f"{bucket}/day/take1.wav"]["already"] is True
@@ -98,11 +98,11 @@ def test_urls_are_gone_on_with_and_never_replaced(
     ran = run(*command)
     assert "memory://out/day/take1.wav exists: name another output" in ran.err
     assert system.cat_file("/out/day/take1.wav") == before
-    assert run(*command, "--overwrite").code == 1  # the one that is no audio
+    assert run(*command, "--overwrite").code == 1  # bad.wav fails
     assert system.cat_file("/out/day/take1.wav") != before
 
 
-def test_one_file_from_here_to_there_and_back(
+def test_single_file_is_enhanced_from_path_to_url_and_back(
     tmp_path: Path, takes: Path, bucket: str, run: Run, model_file: Path
 ) -> None:
     first = takes / "day" / "take0.wav"
@@ -111,14 +111,14 @@ def test_one_file_from_here_to_there_and_back(
     url = f"{bucket}/day/take0.wav"
     assert run("enhance", url, "-o", back, "-m", model_file, *FEW).code == 0
     assert fsspec.filesystem("memory").cat_file("/out/a.flac") == back.read_bytes()
-    assert recipe.load_recipe(places_beside(back)).input.name == "take0.wav"
+    assert recipe.load_recipe(recipe_path(back)).input.name == "take0.wav"
 
 
-def places_beside(path: Path) -> Path:
+def recipe_path(path: Path) -> Path:
     return path.with_name(path.name + recipe.RECIPE_SUFFIX)
 
 
-def test_a_file_url_is_a_path(tmp_path: Path, takes: Path, run: Run, model_file: Path) -> None:
+def test_file_url_is_read_as_path(tmp_path: Path, takes: Path, run: Run, model_file: Path) -> None:
     out = (tmp_path / "o u t").as_uri()
     assert run("enhance", takes.as_uri(), "-o", out, "-m", model_file, *FEW).code == 1
     assert (tmp_path / "o u t" / "day" / "take1.wav").exists()
@@ -131,7 +131,7 @@ def test_a_file_url_is_a_path(tmp_path: Path, takes: Path, run: Run, model_file:
         ("nosuch://a/b", 2, "nosuch://a/b cannot be reached"),
     ],
 )
-def test_a_url_that_leads_nowhere_is_one_line(
+def test_missing_or_unknown_url_gives_one_line_error(
     tmp_path: Path, run: Run, model_file: Path, url: str, code: int, line: str
 ) -> None:
     ran = run("enhance", url, "-o", tmp_path / "out", "-m", model_file)
@@ -139,7 +139,7 @@ def test_a_url_that_leads_nowhere_is_one_line(
     assert line in ran.err
 
 
-def test_outputs_of_an_earlier_run_are_no_inputs(bucket: str) -> None:
+def test_outputs_of_earlier_run_are_not_inputs(bucket: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe_file("/takes/out/a.wav", b"made")
     system.pipe_file("/takes/out/a.wav.recipe.json", b"{}")
@@ -147,14 +147,14 @@ def test_outputs_of_an_earlier_run_are_no_inputs(bucket: str) -> None:
     assert inside == [f"{bucket}/{item}" for item in ("bad.wav", "day/take0.wav", "day/take1.wav")]
 
 
-def test_two_urls_of_one_name_are_refused(bucket: str) -> None:
+def test_two_urls_with_same_output_are_refused(bucket: str) -> None:
     system = fsspec.filesystem("memory")
     system.pipe_file("/takes/other/take0.wav", b"")
     with pytest.raises(CallError, match="would both become memory://out/take0"):
         plan_jobs([f"{bucket}/day", f"{bucket}/other"], "memory://out")
 
 
-def test_a_place_of_one_process_is_not_spread(bucket: str, run: Run, model_file: Path) -> None:
+def test_memory_url_is_refused_with_workers(bucket: str, run: Run, model_file: Path) -> None:
     ran = run("enhance", bucket, "-o", "memory://out", "-m", model_file, "--workers", 1)
     assert ran.code == 2
     assert "exists in one process only: leave out the workers" in ran.err
@@ -163,23 +163,23 @@ def test_a_place_of_one_process_is_not_spread(bucket: str, run: Run, model_file:
 # --- Failures
 
 
-class Stubborn(ScoreTask):
-    """Fails so many times."""
+class FailingFirst(ScoreTask):
+    """Task that fails a number of times, and then scores."""
 
     failures = 1
 
     def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
-        """Fail, or score."""
+        """Fail while failures remain, then score."""
         if self.failures:
             object.__setattr__(self, "failures", self.failures - 1)
             raise OutputError("not yet")
         yield from super().run(item, model, previous)
 
 
-def test_what_failed_is_tried_again_after_the_others(tmp_path: Path, takes: Path, model: Model) -> None:
+def test_failed_file_is_retried_after_the_others(tmp_path: Path, takes: Path, model: Model) -> None:
     units = [FileJob(takes / "day" / f"take{number}.wav") for number in range(2)]
     table = tmp_path / "t.parquet"
-    events = done(list(runner.run_batch(units, Stubborn(), model, table=table, retries=1)))
+    events = completed(list(runner.run_batch(units, FailingFirst(), model, table=table, retries=1)))
     assert [event.input.name for event in events] == ["take1.wav", "take0.wav"]
     assert {Path(row.path).name: row.tries for row in results_table.read_results(table)} == {
         "take0.wav": 2,
@@ -188,17 +188,17 @@ def test_what_failed_is_tried_again_after_the_others(tmp_path: Path, takes: Path
 
 
 @pytest.mark.parametrize(("retries", "tries"), [(2, 3), (0, 1)])
-def test_what_fails_for_good_is_a_row_with_its_reason(
+def test_permanent_failure_is_a_row_with_its_error(
     tmp_path: Path, takes: Path, model: Model, retries: int, tries: int
 ) -> None:
     table = tmp_path / "out" / "t.parquet"
     units = plan_jobs([takes], tmp_path / "out")
     events = list(runner.run_batch(units, TASK, model, table=table, retries=retries))
-    lost = [event for event in events if isinstance(event, FileFailure)]
-    assert [Path(item.input).name for item in lost] == ["bad.wav"]
+    failures = [event for event in events if isinstance(event, FileFailure)]
+    assert [Path(item.input).name for item in failures] == ["bad.wav"]
     rows = {Path(row.path).name: row for row in results_table.read_results(table)}
     assert set(rows) == {"bad.wav", "take0.wav", "take1.wav"}
-    assert rows["bad.wav"].error == str(lost[0].error)
+    assert rows["bad.wav"].error == str(failures[0].error)
     assert rows["bad.wav"].tries == tries
     assert rows["bad.wav"].sha256 is not None
     *_, tally = [event for event in events if isinstance(event, runner.BatchProgress)]
@@ -208,7 +208,7 @@ def test_what_fails_for_good_is_a_row_with_its_reason(
 
 
 class Broken(ScoreTask):
-    """Has a fault of its own."""
+    """Task that raises an exception that is not ours."""
 
     def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
         """Fail."""
@@ -216,16 +216,16 @@ class Broken(ScoreTask):
         yield
 
 
-def test_a_fault_of_ours_stops_nobody_and_says_what_it_was(takes: Path, model: Model) -> None:
+def test_unexpected_exception_becomes_file_failure(takes: Path, model: Model) -> None:
     units = [FileJob(takes / "bad.wav")]
-    (first,) = [it for it in runner.run_batch(units, Broken(), model) if isinstance(it, FileFailure)]
+    (first,) = [event for event in runner.run_batch(units, Broken(), model) if isinstance(event, FileFailure)]
     assert "bad.wav failed with an unexpected error (ZeroDivisionError: by zero)" in str(first.error)
 
 
 # --- The table
 
 
-def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: Model) -> None:
+def test_table_agrees_with_recipes(tmp_path: Path, takes: Path, model: Model) -> None:
     out = tmp_path / "out"
     table = out / "t.parquet"
     units = plan_jobs([takes], out)
@@ -234,7 +234,7 @@ def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: M
         if row.error is not None:
             continue
         assert row.output is not None
-        fields = recipe.load_recipe(places_beside(Path(row.output)))
+        fields = recipe.load_recipe(recipe_path(Path(row.output)))
         assert row.sha256 == fields.input.sha256
         assert row.seconds == fields.input.samples / fields.input.rate == 1.0
         assert row.scorer == fields.certificate.scorer.before
@@ -242,7 +242,7 @@ def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: M
         assert json.loads(row.certificate or "") == fields.certificate.model_dump(mode="json")
         assert row.verdict == fields.certificate.verdict
     before = {row.path: row for row in results_table.read_results(table)}
-    events = done(list(runner.run_batch(units, TASK, model, table=table)))
+    events = completed(list(runner.run_batch(units, TASK, model, table=table)))
     assert all(event.from_earlier_run for event in events)
     after = {row.path: row for row in results_table.read_results(table)}
     assert set(after) == set(before)
@@ -250,7 +250,7 @@ def test_the_table_tells_what_recipes_tell(tmp_path: Path, takes: Path, model: M
         assert (row.sha256, row.certificate) == (before[name].sha256, before[name].certificate)
 
 
-def test_rows_survive_a_stopped_run(tmp_path: Path, takes: Path, model: Model) -> None:
+def test_rows_survive_stopped_run(tmp_path: Path, takes: Path, model: Model) -> None:
     table = tmp_path / "t.parquet"
     units = [FileJob(path) for path in sorted(takes.rglob("take*.wav"))]
     events = runner.run_batch(units, ScoreTask(), model, table=table)
@@ -261,31 +261,31 @@ def test_rows_survive_a_stopped_run(tmp_path: Path, takes: Path, model: Model) -
     assert not table.exists()
     partial = table.with_name(table.name + results_table.PARTIAL_SUFFIX)
     with partial.open("ab") as stream:
-        stream.write(b"\xff\xff\xff\xff\x10\x02")  # killed while it wrote
+        stream.write(b"\xff\xff\xff\xff\x10\x02")  # killed in the middle of a row
 
-    class Known(ScoreTask):
-        """Notes what is known."""
+    class PreviousRows(ScoreTask):
+        """Task that lists the inputs with a row of an earlier run."""
 
         seen: list[str] = []  # noqa: RUF012
 
         def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
-            """Note, and score."""
+            """List the input, and score."""
             if previous is not None:
                 self.seen.append(str(item.input))
             yield from super().run(item, model, previous)
 
-    again = done(list(runner.run_batch(units, Known(), model, table=table)))
+    again = completed(list(runner.run_batch(units, PreviousRows(), model, table=table)))
     assert [str(item.input) for item in again] == [str(unit.input) for unit in units]
-    assert Known.seen == [str(units[0].input)]
+    assert PreviousRows.seen == [str(units[0].input)]
     assert again[0].score == first.score
     assert len(results_table.read_results(table)) == 2
     assert not partial.exists()
-    Known.seen.clear()
-    third = done(list(runner.run_batch(units, Known(), model, table=table)))
-    assert Known.seen == [str(unit.input) for unit in units]
+    PreviousRows.seen.clear()
+    third = completed(list(runner.run_batch(units, PreviousRows(), model, table=table)))
+    assert PreviousRows.seen == [str(unit.input) for unit in units]
     assert [item.score for item in third] == [item.score for item in again]
     soundfile.write(units[0].input, soundfile.read(units[0].input)[0][:12_000], 16_000)
-    fourth = done(list(runner.run_batch(units, Known(), model, table=table)))
+    fourth = completed(list(runner.run_batch(units, PreviousRows(), model, table=table)))
     assert fourth[0].score != third[0].score
 
 
@@ -307,18 +307,18 @@ def test_table_of_another_run_is_refused_without_overwrite(
     assert table.read_text() == "mine"
 
 
-def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
+def test_second_run_on_same_table_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "t.parquet"
-    with ResultsTable(place, {"a": 1}), pytest.raises(OutputError, match="another run writes"):
+    with ResultsTable(place, {"a": 1}), pytest.raises(OutputError, match="another run is writing"):
         ResultsTable(place, {"a": 1}).__enter__()
 
 
-def test_rows_survive_any_number_of_kills(tmp_path: Path) -> None:
+def test_rows_survive_repeated_kills(tmp_path: Path) -> None:
     place, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
     for turn in range(3):
         with ResultsTable(place, {"a": 1}) as table:
             assert sorted(table.rows) == [f"{k}.wav" for k in range(turn)]
-            # Killed as soon as it is open, and half through a line.
+            # Killed in the middle of a line.
             whole = partial.read_bytes()
             table.add(ResultRow(f"{turn}.wav", scorer=turn / 10))
             before = partial.read_bytes()
@@ -333,7 +333,7 @@ def test_rows_survive_any_number_of_kills(tmp_path: Path) -> None:
         "0.wav": 0.0, "1.wav": 0.9, "2.wav": 0.2
     }  # fmt: skip
     assert not partial.exists()
-    with ResultsTable(place, {"a": 1}) as table:  # the finished one, and then what came after
+    with ResultsTable(place, {"a": 1}) as table:  # the published rows, and then those of the journal
         table.add(ResultRow("3.wav", scorer=0.3))
         content = partial.read_bytes()
     partial.write_bytes(content)
@@ -357,7 +357,9 @@ def test_table_has_row_groups_and_the_last_row_of_each_path(tmp_path: Path) -> N
     assert pq.ParquetFile(place).num_row_groups > 1
 
 
-def test_a_table_at_a_url(takes: Path, bucket: str, run: Run, model_file: Path) -> None:
+def test_table_at_url_keeps_one_row_per_file_when_run_twice(
+    takes: Path, bucket: str, run: Run, model_file: Path
+) -> None:
     url = "memory://out/t.parquet"
     for _ in range(2):
         ran = run("enhance", bucket, "-o", "memory://out", "-m", model_file, *FEW, "--parquet", url)
@@ -373,11 +375,11 @@ def test_a_table_at_a_url(takes: Path, bucket: str, run: Run, model_file: Path) 
     ("options", "line"),
     [
         (("--workers", "0"), "--workers is 0: give 1 or more"),
-        (("--workers", "1", "--scheduler", "tcp://a:1"), "leave one out"),
+        (("--workers", "1", "--scheduler", "tcp://a:1"), "use one of them"),
         (("--scheduler", "nonsense"), "is not an address of a scheduler"),
     ],
 )
-def test_wrong_calls(
+def test_invalid_worker_options_exit_with_code_2(
     tmp_path: Path, takes: Path, run: Run, model_file: Path, options: tuple[str, ...], line: str
 ) -> None:
     ran = run("enhance", takes, "-o", tmp_path / "out", "-m", model_file, *options)
@@ -388,7 +390,7 @@ def test_wrong_calls(
 
 
 @pytest.mark.parametrize("absent", ["distributed", "pyarrow.parquet"])
-def test_without_the_extra_one_line_says_how_to_have_it(
+def test_missing_extra_names_its_installation(
     tmp_path: Path, takes: Path, run: Run, model_file: Path,
     monkeypatch: pytest.MonkeyPatch, absent: str,
 ) -> None:  # fmt: skip
@@ -402,7 +404,7 @@ def test_without_the_extra_one_line_says_how_to_have_it(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_far_system_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_scheme_without_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "s3fs", None)
@@ -411,7 +413,7 @@ def test_a_far_system_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
         remote.url_exists("s3://takes/a.wav")
 
 
-def test_a_copy_goes_and_its_errors_name_the_url(bucket: str) -> None:
+def test_local_copy_is_removed_and_errors_name_the_url(bucket: str) -> None:
     with remote.local_copy(f"{bucket}/bad.wav") as path:
         assert path.name == "bad.wav"
         assert path.read_text() == "no audio"

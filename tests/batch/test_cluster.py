@@ -323,7 +323,7 @@ def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) ->
         assert err.startswith("dashboard  http://127.0.0.1")
         assert err.endswith(
             f"tonewood: the scheduler at {address} does not answer any more; finished results are kept: "
-            "start it and run the same command again\n"
+            "start the scheduler and run the same command again\n"
         )
         started[1].kill()
         started += [dask("scheduler", *place), dask("worker", *joins)]

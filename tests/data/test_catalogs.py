@@ -66,7 +66,7 @@ def test_good_sounds_manifest_states_what_its_labels_mean(
     assert result.code == 0, result.err
     assert result.out == f"{out}: 2 reference, 2 source\n"
     assert "klass) rate how well a note was played, not the instrument" in result.err
-    assert "recordings of the index are not there" in result.err
+    assert "recordings of the index do not exist" in result.err
     reference, source = manifest.read_manifest(out)
     assert [len(item.entries) for item in (reference, source)] == [2, 2]
     assert {entry.session for entry in reference.entries} == {"day 0", "day 2"}

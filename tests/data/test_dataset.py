@@ -8,12 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tonewood.data.dataset import (
-    TrainingRecording,
-    check_training_data,
-    load_dataset,
-    split_takes,
-)
+from tonewood.data.dataset import TrainingRecording, check_training_data, load_dataset, split_takes
 from tonewood.data.manifest import group_of_path
 from tonewood.errors import AudioError, FolderError
 from tonewood.settings import ModelSettings, TrainingSettings

@@ -125,7 +125,7 @@ def test_missing_excerpts_are_refused(takes: Path) -> None:
     beyond = ManifestSide(
         takes / "l.csv", "source", (ManifestEntry(takes / "good.wav", None, 80.0, None, 7),)
     )
-    with pytest.raises(AudioError, match=r"lasts 70\.00 s; line 7 of the manifest selects 0\.00 s"):
+    with pytest.raises(AudioError, match=r"lasts 70\.00 s, of which line 7 of the manifest selects 0\.00 s"):
         list(dataset.load_dataset(beyond, ModelSettings()))
     missing = ManifestSide(takes / "l.csv", "source", (ManifestEntry(takes / "no.wav", None, None, None, 2),))
     with pytest.raises(AudioError, match=r"no\.wav"):

@@ -11,12 +11,7 @@ import torch
 
 import tonewood
 from tonewood.data.dataset import TrainingRecording, WeightedFolder, take_weights
-from tonewood.data.loading import (
-    check_folder_weights,
-    load_sides,
-    parse_weighted_folder,
-    side_display_name,
-)
+from tonewood.data.loading import check_folder_weights, load_sides, parse_weighted_folder, side_display_name
 from tonewood.dsp.features import Features
 from tonewood.errors import CallError, FolderError
 from tonewood.model.model import Model

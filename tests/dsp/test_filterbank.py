@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tonewood.dsp.filterbank import (
+from tonewood.dsp.features import (
     apply_filterbank,
     band_levels,
     center_frequencies,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tonewood.dsp.chunking import TensorTimeSeries
-from tonewood.dsp.filterbank import mean_level
+from tonewood.dsp.features import mean_level
 from tonewood.enhancement.analysis import mean_score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
 from tonewood.mask.certificate import OutOfDomainDetector

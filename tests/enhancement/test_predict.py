@@ -22,13 +22,8 @@ from tonewood.model.model import Model, load_model
 from tonewood.model.model_file import model_checksum, read_tensors
 from tonewood.priors.priors import ShrinkageTable
 from tonewood.priors.shrinkage import ShrinkageFactors
-from tonewood.settings import (
-    EnhanceSettings,
-    ModelSettings,
-    PredictorSettings,
-    default_enhance_settings,
-)
-from tonewood.training.distillation import LabelProgress
+from tonewood.settings import EnhanceSettings, ModelSettings, PredictorSettings, default_enhance_settings
+from tonewood.training.networks import LabelProgress
 from tonewood.training.pipeline import add_predictor, train_model
 
 FORCED = default_enhance_settings("predicted").replace(force=True)

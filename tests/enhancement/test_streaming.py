@@ -17,11 +17,7 @@ from tonewood.errors import AudioError, CallError, ModelError, TonewoodError
 from tonewood.model.model import Model
 from tonewood.priors.predictor import Predictor
 from tonewood.setting_types import RenderChanges
-from tonewood.settings import (
-    PredictorSettings,
-    RenderSettings,
-    default_enhance_settings,
-)
+from tonewood.settings import PredictorSettings, RenderSettings, default_enhance_settings
 
 Samples = NDArray[np.float32]
 PLAIN = RenderSettings(match=False)

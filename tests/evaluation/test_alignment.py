@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels
 from tonewood.errors import MissingExtraError
 from tonewood.evaluation.alignment import (
     HOP_S,

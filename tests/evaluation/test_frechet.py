@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
-from tonewood.evaluation.frechet import (
+from tonewood.evaluation.metrics import (
     MIN_STRETCHES,
     Gaussian,
     extrapolate_frechet_distance,

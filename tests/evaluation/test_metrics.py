@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.dsp.filterbank import audible_frames, center_frequencies, hz_to_mel
+from tonewood.dsp.features import audible_frames, center_frequencies, hz_to_mel
 from tonewood.dsp.stft import filter_recording, log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.evaluation.metrics import (

@@ -1,12 +1,7 @@
 import numpy as np
 import pytest
 
-from tonewood.explanation.note_statistics import (
-    PartSums,
-    compute_part_weights,
-    mean_intervals,
-    sum_by_part,
-)
+from tonewood.explanation.note_statistics import PartSums, compute_part_weights, mean_intervals, sum_by_part
 
 NAMES = ("steady", "vibrato", "quiet")
 

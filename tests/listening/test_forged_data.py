@@ -13,12 +13,7 @@ from tonewood.errors import FolderError, OutputError
 from tonewood.listening import database
 from tonewood.listening.analysis import analyze_answers
 from tonewood.listening.database import AnswerDatabase, screens_of
-from tonewood.listening.definition import (
-    ANSWERS_FILE,
-    TEST_FILE,
-    ListeningTest,
-    load_listening_test,
-)
+from tonewood.listening.definition import ANSWERS_FILE, TEST_FILE, ListeningTest, load_listening_test
 from tonewood.listening.server import create_listening_app
 
 BuiltTest = tuple[ListeningTest, Path]

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tonewood.dsp.filterbank import mel_to_hz
+from tonewood.dsp.features import mel_to_hz
 from tonewood.errors import CallError
 from tonewood.mask.components import (
     dynamic_component,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonewood.dsp.chunking import LazyTimeSeries
-from tonewood.dsp.filterbank import hz_to_mel, mel_to_hz
+from tonewood.dsp.features import hz_to_mel, mel_to_hz
 from tonewood.mask.mask import Mask, moving_average
 
 HZ = mel_to_hz(np.linspace(100, 2_700, 12))

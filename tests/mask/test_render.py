@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tonewood.dsp.filterbank import mel_to_hz
+from tonewood.dsp.features import mel_to_hz
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_through_mask

@@ -78,4 +78,4 @@ def test_info_prints_markdown_or_json(run: Run, model_file: Path) -> None:
     assert run("info", model_file, "--json").objects[0]["card"]["scorer"]["takes"] == 2
     both = run("info", model_file, "--markdown", "--json")
     assert both.code == 2
-    assert "leave one" in both.err
+    assert "--markdown and --json cannot be used together" in both.err

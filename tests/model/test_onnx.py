@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tonewood.dsp.filterbank import band_levels, center_frequencies
+from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.enhancement.prior_mask import features_at_rate
 from tonewood.errors import CallError, MissingExtraError, ModelError, OutputError
 from tonewood.model.model import Model

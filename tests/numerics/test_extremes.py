@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 import tonewood
 from campaigns.harness.numerics.law import law
 from tests.numerics.sounds import MODELS, NAMES, Samples, bundled, enhanced, noise, notes
-from tonewood.dsp.features import fine_structure
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels, fine_structure
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement.pipeline import Enhancement
 from tonewood.errors import AudioError

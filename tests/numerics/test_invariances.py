@@ -15,7 +15,7 @@ from tests.numerics.sounds import (
     recording,
     relative,
 )
-from tonewood.dsp.filterbank import mel_to_hz
+from tonewood.dsp.features import mel_to_hz
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_through_mask
 from tonewood.settings import RenderSettings, SpectrumSettings

@@ -8,7 +8,7 @@ from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
 from tests.numerics.sounds import bundled, decibels, noise, notes
 from tests.numerics.test_scoring_twins import network
-from tonewood.dsp.filterbank import mel_to_hz
+from tonewood.dsp.features import mel_to_hz
 from tonewood.dsp.stft import filter_fft_length, scale_to_rate
 from tonewood.enhancement.pipeline import scorer_input
 from tonewood.mask.mask import Mask, moving_average

@@ -10,7 +10,7 @@ from torch import nn
 from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
 from tests.numerics.sounds import NAMES, bundled, notes
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.enhancement.pipeline import scorer_input
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.saliency import class_activation_map, compute_saliency

@@ -8,7 +8,7 @@ from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
 from tests.numerics.sounds import Array, noise, notes, relative
 from tonewood.dsp.equalizer import EqBand, FilterType, biquad_coefficients, eq_response_db
-from tonewood.dsp.filterbank import band_levels, filterbank_levels, filterbank_matrix
+from tonewood.dsp.features import band_levels, filterbank_levels, filterbank_matrix
 from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak_db
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.settings import BandSettings, SpectrumSettings

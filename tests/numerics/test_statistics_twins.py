@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
 from tests.numerics.sounds import Array
-from tonewood.evaluation.frechet import Gaussian, frechet_distance
+from tonewood.evaluation.metrics import Gaussian, frechet_distance
 from tonewood.stats.bradley_terry import fit_strengths
 from tonewood.stats.mushra import median_interval
 

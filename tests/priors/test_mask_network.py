@@ -2,8 +2,8 @@
 
 import torch
 
-from tonewood.priors.mask_network import MaskNetwork, PseudoPair, train_mask_network
 from tonewood.priors.nearest_neighbours import Codebook, FolderStatistics, PriorFeatures
+from tonewood.priors.predictor import MaskNetwork, PseudoPair, train_mask_network
 from tonewood.settings import NetworkSettings
 
 ROWS, COMPONENTS, FRAMES = 12, 3, 120

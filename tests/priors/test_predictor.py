@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tonewood.dsp.filterbank import frame_levels
-from tonewood.priors.predictor import (
-    DistillationExample,
-    Predictor,
-    prediction_error_db,
-    train_predictor,
-)
+from tonewood.dsp.features import frame_levels
+from tonewood.priors.predictor import DistillationExample, Predictor, prediction_error_db, train_predictor
 from tonewood.settings import PredictorSettings
 
 ROWS, FRAMES = 12, 150

@@ -11,8 +11,8 @@ from scipy.signal import firwin2, lfilter
 from tonewood.dsp.features import Features, compute_features
 from tonewood.priors import fitting
 from tonewood.priors.fitting import CANDIDATE_BLENDS, PriorFit
-from tonewood.priors.mask_network import MaskNetwork
 from tonewood.priors.nearest_neighbours import PriorFeatures
+from tonewood.priors.predictor import MaskNetwork
 from tonewood.priors.priors import BlendWeights, Priors, ShrinkageTable, blend_masks
 from tonewood.priors.shrinkage import ShrinkageFactors
 from tonewood.settings import (

@@ -11,7 +11,7 @@ import torch
 from scipy.signal import lfilter
 from torch import Tensor
 
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels
 from tonewood.errors import CallError, TonewoodError
 from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
 from tonewood.scorer.network import Scorer

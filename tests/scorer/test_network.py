@@ -4,7 +4,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from tonewood.dsp.filterbank import band_levels, center_frequencies
+from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.scorer.network import Scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tonewood.stats.sampling import bootstrap_interval
+from tonewood.stats.classification import bootstrap_interval
 
 
 def test_bootstrap_intervals_cover_the_mean() -> None:

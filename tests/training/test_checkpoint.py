@@ -15,8 +15,8 @@ import torch
 from tests.conftest import Folders, Run, tiny_settings
 from tonewood.errors import ModelError
 from tonewood.model.model import Model
+from tonewood.training.networks import CheckEvent, Checkpoint
 from tonewood.training.pipeline import train_model
-from tonewood.training.scorers import CheckEvent, Checkpoint
 from tonewood.utils.atomic_write import exclusive_lock
 
 SETTINGS = tiny_settings(patience=3)

@@ -15,8 +15,8 @@ from tonewood.model.model import Model, load_model
 from tonewood.model.model_file import bundled_models
 from tonewood.scorer.training import LabelledTakes, train_scorer
 from tonewood.settings import EnhanceSettings
-from tonewood.training import pipeline, scorers
-from tonewood.utils.device import check_device
+from tonewood.training import networks, pipeline
+from tonewood.utils.parallel import check_device
 
 Small = Callable[..., Any]
 Learn = Callable[..., Model]
@@ -72,7 +72,7 @@ def test_held_out_takes_are_not_trained_on(
         splits.append((train, held_out))
         return real(train, held_out, *rest, **more)
 
-    monkeypatch.setattr(scorers, "train_scorer", watch)
+    monkeypatch.setattr(networks, "train_scorer", watch)
     learn(training_folders, small(group_by=group_by, steps=1))
     assert len(splits) == 2
     for train, held_out in splits:
@@ -91,7 +91,7 @@ def test_progress_reports_every_recording_and_check(training_folders: Any, small
     assert [(e.side, e.progress.number, e.progress.total) for e in loaded] == [
         (side, n, 4) for side in ("reference", "source") for n in range(1, 5)
     ]
-    checked = [(e.network, e.check.step) for e in events if isinstance(e, scorers.CheckEvent)]
+    checked = [(e.network, e.check.step) for e in events if isinstance(e, networks.CheckEvent)]
     assert checked == [(who, n) for who in ("scorer", "judge") for n in (10, 20, 30, 40)]
 
 

@@ -7,11 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tonewood.utils import parallel
-from tonewood.utils.parallel import (
-    available_cores,
-    parallel_iterate,
-    parallel_map,
-)
+from tonewood.utils.parallel import available_cores, parallel_iterate, parallel_map
 
 
 @pytest.fixture(params=[1, 3])

@@ -17,12 +17,7 @@ from tonewood.dsp import stft
 from tonewood.dsp.features import ReferenceLevels, compute_features, pitch_power
 from tonewood.enhancement import mask_search, prior_mask
 from tonewood.enhancement.analysis import ArraySource, TruncatedSource, analyse_source
-from tonewood.enhancement.pipeline import (
-    Enhancement,
-    enhance_array,
-    enhance_stream,
-    to_analysis_rate,
-)
+from tonewood.enhancement.pipeline import Enhancement, enhance_array, enhance_stream, to_analysis_rate
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings

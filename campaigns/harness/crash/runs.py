@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 from tonewood.batch import results_table
 from tonewood.model.model import load_model
-from tonewood.training.scorers import CHECKPOINT_SUFFIX as CHECKPOINT
+from tonewood.training.networks import CHECKPOINT_SUFFIX as CHECKPOINT
 
 SITE = Path(__file__).parent / "site"
 KILLED_CODE = -9

@@ -15,12 +15,7 @@ from campaigns.harness.fuzz.readers import Reader
 from tonewood.listening import builder, interchange, stimuli
 from tonewood.listening.analysis import analyze_answers
 from tonewood.listening.database import AnswerDatabase, screens_of
-from tonewood.listening.definition import (
-    ANSWERS_FILE,
-    TEST_FILE,
-    ListeningTest,
-    load_listening_test,
-)
+from tonewood.listening.definition import ANSWERS_FILE, TEST_FILE, ListeningTest, load_listening_test
 from tonewood.listening.trial_order import REFERENCE_LABEL
 
 

@@ -25,7 +25,7 @@ from tonewood.model.model import Model
 from tonewood.model.model_file import model_checksum, read_model_file, read_tensors, split_header
 from tonewood.settings import EnhanceSettings, TrainingSettings
 from tonewood.training import preferences
-from tonewood.training.scorers import Checkpoint
+from tonewood.training.networks import Checkpoint
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "wavf": ("WAV", "FLOAT"),

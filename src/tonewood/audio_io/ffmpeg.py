@@ -1,8 +1,8 @@
 """Read audio from containers of phones, browsers and cameras with FFmpeg, through PyAV.
 
-FFmpeg gets the container's name and an open file, so that no content makes it open a playlist,
-another file or an address. Its decoders skip a codec's initial delay; the padding at the end is
-cut here, if the container declares it.
+FFmpeg gets the container's name and an open file, so that no content can make it open a playlist, another
+file or an address. Its decoders skip a codec's initial delay. The padding at the end is removed here, if
+the container declares it.
 """
 
 import re
@@ -12,7 +12,7 @@ from contextlib import suppress
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ def is_pyav_installed() -> bool:
 
 
 def detect_container(path: Path) -> str | None:
-    """Return FFmpeg's name of a file's container, by its first bytes; None if it is not supported."""
+    """Return FFmpeg's name for a file's container, from its first bytes; None if it is not supported."""
     with path.open("rb") as stream:
         start = stream.read(16)
     if start[4:8] in _MP4_ATOMS:
@@ -57,13 +57,10 @@ def detect_container(path: Path) -> str | None:
 
 
 class MediaFile:
-    """First audio track of a file, which can be decoded once.
+    """First audio track of a file, which can be decoded once. Attributes are named as in soundfile.
 
     Attributes
     ----------
-    format, subtype, endian : str
-        Container and encoding, as in `AudioFormat`.
-    samplerate, channels : int
     frames : int
         Declared samples per channel, to within 0.1 s, or `UNKNOWN_LENGTH`.
     tracks : int
@@ -86,7 +83,9 @@ class MediaFile:
 
         self._path, self._file = path, path.open("rb")
         try:
-            self._container: Any = _open_container(self._file, container, path)
+            # An empty whitelist forbids FFmpeg to open any address that the content names.
+            options = {"protocol_whitelist": ""}
+            self._container = cast(Any, av.open(self._file, format=container, options=options))
             streams = self._container.streams.audio
             if not streams:
                 raise AudioError(f"{printable(path)} has no audio track: name a file that has one")
@@ -122,7 +121,7 @@ class MediaFile:
 
     @property
     def comments(self) -> dict[str, str]:
-        """Metadata by the names of Vorbis comments; the file's take precedence over the track's."""
+        """Metadata under the names of Vorbis comments; the file's override the track's."""
         metadata = {**self._stream.metadata, **self._container.metadata}
         texts = {key.lower(): str(value) for key, value in metadata.items()}
         return {name: texts[key] for key, name in _COMMENT_OF_TAG.items() if texts.get(key)}
@@ -142,7 +141,7 @@ class MediaFile:
     def decode(self) -> Iterator[NDArray[np.float32]]:
         """Decode to the end; yield blocks (channels, samples).
 
-        AudioError at a damaged packet, or at the end if there are fewer samples than declared.
+        Raises AudioError at a damaged packet, or at the end if there are fewer samples than declared.
         """
         # The last `_MAX_PADDING` samples are held back until the end shows how many are padding.
         held: deque[NDArray[np.float32]] = deque()
@@ -162,8 +161,8 @@ class MediaFile:
         if self.frames != UNKNOWN_LENGTH and decoded < self.frames - _TOLERANCE_S * self.samplerate:
             raise AudioError(
                 f"{printable(self._path)} is cut off or damaged: its header promises "
-                f"{self.frames / self.samplerate:.2f} s, {decoded / self.samplerate:.2f} s could be "
-                "read: copy or export it again"
+                f"{self.frames / self.samplerate:.2f} s, {decoded / self.samplerate:.2f} s could be read: "
+                "copy or export it again"
             )
 
     def _trimmed_blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -200,7 +199,7 @@ class MediaFile:
         scale = _INTEGER_SCALE.get(frame.format.name.removesuffix("p"))
         if scale is None:
             return np.ascontiguousarray(values, np.float32)
-        zero = 128 if values.dtype == np.uint8 else 0
+        zero = 128 if values.dtype == np.uint8 else 0  # 8-bit samples are unsigned
         return np.ascontiguousarray((values - np.float64(zero)) * scale, np.float32)
 
     def _declared_frames(self) -> int:
@@ -208,8 +207,8 @@ class MediaFile:
         if self.format == "ADTS":  # FFmpeg only estimates it from the bitrate
             return UNKNOWN_LENGTH
         if stream.duration and stream.time_base:
-            seconds = float(stream.duration * stream.time_base)
-            return round(seconds * rate)
+            return round(float(stream.duration * stream.time_base) * rate)
+        # Matroska stores a track's duration only as a tag HH:MM:SS.
         if match := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
             seconds = sum(float(text) * 60.0**n for n, text in enumerate(reversed(match.groups())))
             return round(seconds * rate)
@@ -218,8 +217,8 @@ class MediaFile:
         return round(self._container.duration / 1e6 * rate) if alone else UNKNOWN_LENGTH
 
     def _padding_samples(self, decoded: int) -> int:
-        """Return how many samples at the end are padding, as far as the container declares it."""
-        # iTunSMPB has hexadecimal fields: a zero, initial delay, padding, length.
+        """Return the number of padding samples at the end; 0 if the container does not declare it."""
+        # Apple's tag iTunSMPB has hexadecimal fields: a zero, initial delay, padding, length.
         with suppress(IndexError, ValueError):
             length = int(self._container.metadata.get("iTunSMPB", "").split()[3], 16)
             if 0 <= decoded - length < _MAX_PADDING:
@@ -231,17 +230,8 @@ class MediaFile:
         return excess if self.samplerate / 1000 + 1 < excess < _MAX_PADDING else 0
 
 
-def _open_container(file: BinaryIO, container: str, path: Path) -> Any:  # noqa: ANN401 - an av container
-    import av
-
-    try:
-        return av.open(file, format=container, options={"protocol_whitelist": ""})
-    except av.FFmpegError:
-        raise _damaged_media_error(path) from None
-
-
 def _codec_subtype(context: Any) -> str:  # noqa: ANN401 - av.CodecContext
-    """Return the encoding in libsndfile's manner: integers by their bits, codecs by their name."""
+    """Return the encoding as libsndfile names it: integers by their bits, codecs by their name."""
     name = str(context.name)
     sample_type = context.format.name.removesuffix("p")
     exact = name.startswith(("pcm_", "alac", "flac", "tta", "wavpack", "wmalossless"))

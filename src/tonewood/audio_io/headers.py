@@ -1,9 +1,9 @@
 """Read what libsndfile does not report from the headers of audio files, and copy their tag chunks.
 
-libsndfile silently shortens a cut-off .wav, .aiff, .au, .caf or Ogg to what is there, takes a
-streamed .wav of data size 0 for empty, and stops an .mp3 without a length header where it guesses
-the end. These functions read just enough of the containers to notice. Sources: RIFF, RF64 (EBU
-Tech 3306), bext (EBU Tech 3285), Sony Wave64, AIFF-C, CAF and Ogg (RFC 3533) specifications.
+libsndfile reports no error for a cut-off .wav, .aiff, .au, .caf or Ogg, reads a streamed .wav of data
+size 0 as empty, and guesses the end of an .mp3 without a length header. These functions read just enough
+to detect that. Sources: the specifications of RIFF, RF64 (EBU Tech 3306), bext (EBU Tech 3285), Sony
+Wave64, AIFF-C, CAF and Ogg (RFC 3533).
 """
 
 import struct
@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 _PLACEHOLDER_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
 UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's length of a .flac that was written to a pipe
 W64_GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+# Tables of ISO/IEC 11172-3 (MPEG-1, key 3), 13818-3 (MPEG-2, key 2) and MPEG-2.5 (key 0), layer III.
 _MP3_KBPS = {
     3: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -32,7 +33,7 @@ class ContainerChunk(NamedTuple):
 
 
 class Mp3Length(NamedTuple):
-    """Length of an .mp3: if a header declares it, and samples counted frame by frame otherwise."""
+    """Length of an .mp3: True if a header declares it; if not, the samples counted frame by frame."""
 
     declared: bool
     samples: int
@@ -51,9 +52,8 @@ def is_supported_container(path: Path) -> bool:
 def declared_to_actual_ratio(path: Path) -> float:
     """Return declared bytes of audio per actual byte; above 1 the file is cut off.
 
-    1 if the file is complete or declares nothing (streams of unknown length; .flac and .mp3, which
-    only decoding can judge). Infinity if the declared size is unknown: the last page of an Ogg, or
-    the packet table of a .caf, is incomplete.
+    1 if the file is complete or declares no size (streams; .flac and .mp3, which only decoding can judge).
+    Infinity if the last page of an Ogg or the packet table of a .caf is incomplete.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -69,10 +69,10 @@ def declared_to_actual_ratio(path: Path) -> float:
 
 
 def missing_data_size_offset(path: Path) -> int | None:
-    """Return the offset of the data size of a streamed .wav that was left at 0, else None.
+    """Return the offset of the data size if a streamed .wav declares 0 before data, else None.
 
-    A recorder that was killed, or wrote to a pipe, leaves 'no data' though data follow. Its RIFF
-    size does not cover them either, unlike that of an empty .wav with chunks after its data.
+    A recorder that was killed, or that writes to a pipe, leaves the size at 0. Its RIFF size does not
+    include the data either, unlike that of an empty .wav with chunks after its data.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -91,17 +91,17 @@ def missing_data_size_offset(path: Path) -> int | None:
 def scan_mp3_length(path: Path) -> Mp3Length:
     """Count the samples of an .mp3 without a Xing or VBRI header, whose length libmpg123 guesses.
 
-    Layers I and II count as 0 samples: their bitrate is constant, so the guess is right.
+    Layers I and II count as 0 samples: their bitrate is constant, so the guess is correct.
     """
     data = path.read_bytes()
     offset = 0
     while data[offset : offset + 3] == b"ID3" and len(data) >= offset + 10:
-        b = data[offset + 6 : offset + 10]  # 7 bits per byte
+        b = data[offset + 6 : offset + 10]  # ID3v2 sizes have 7 bits per byte
         offset += 10 + (b[0] << 21 | b[1] << 14 | b[2] << 7 | b[3])
     total, declared = 0, False
     while (offset := data.find(b"\xff", offset)) >= 0:
         frame = _parse_mp3_frame(data[offset : offset + 4])
-        # A sync word may be chance, so the first frame must be followed by another.
+        # The bytes of a sync word also occur by chance, so the first frame must be followed by another.
         if frame is None or (total == 0 and _parse_mp3_frame(data[offset + frame[0] :][:4]) is None):
             offset += 1
             continue
@@ -125,6 +125,7 @@ def _parse_mp3_frame(head: bytes) -> tuple[int, int] | None:
         return None
     kbps = _MP3_KBPS[3 if version == 3 else 2][bitrate]
     samples = 1152 if version == 3 else 576
+    # Bytes = samples / rate · bitrate / 8, plus a padding byte (ISO/IEC 11172-3, 2.4.3.1).
     return samples // 8 * kbps * 1000 // _MP3_HZ[version][rate] + (head[2] >> 1 & 1), samples
 
 
@@ -149,14 +150,9 @@ def iter_container_chunks(
 ) -> Iterator[ContainerChunk]:
     """Yield the chunks of a container up to its audio; all of a .caf, whose packet table may be last.
 
-    Parameters
-    ----------
-    magic : bytes
-        First four bytes of the file.
-    past_audio : bool
-        Continue after the audio.
+    `magic` is the file's first four bytes. With `past_audio`, the chunks after the audio follow.
     """
-    if magic in (b".snd", b"dns."):
+    if magic in (b".snd", b"dns."):  # .au has no chunks, only the offset and size of its data
         stream.seek(4)
         order = ">" if magic == b".snd" else "<"
         head = stream.read(8)
@@ -176,8 +172,9 @@ def iter_container_chunks(
     while offset + width <= size:
         stream.seek(offset)
         name, length = struct.unpack(layout, stream.read(width))
-        if magic == b"riff":  # Wave64 names chunks by GUIDs, and counts their headers
+        if magic == b"riff":  # Wave64 names chunks by GUIDs, and their sizes include the header
             name, length = name[:4] if name[4:] == W64_GUID_TAIL else name, max(length - width, 0)
+        # RF64 keeps 64-bit sizes in ds64, and 0xFFFFFFFF in the chunk itself (EBU Tech 3306).
         if name == b"ds64" and len(sizes := stream.read(16)) == 16:
             long_size = struct.unpack("<8xQ", sizes)[0]
         if name == b"data" and length == 0xFFFFFFFF and long_size:
@@ -188,6 +185,8 @@ def iter_container_chunks(
         offset += width + length
         offset += -offset % alignment
 
+
+# --- Chunks with tags and cue points
 
 MAX_CHUNK_BYTES = 16 * 2**20  # a cover is smaller
 _CONTAINER_FAMILIES = {
@@ -213,7 +212,7 @@ class TagChunk(NamedTuple):
 
 
 def container_family(path: Path) -> str | None:
-    """Return a key that is equal for files that can exchange chunks; None for other containers."""
+    """Return a key that files which can exchange chunks share; None for other containers."""
     with path.open("rb") as stream:
         return _CONTAINER_FAMILIES.get(stream.read(4))
 
@@ -222,7 +221,7 @@ def read_tag_chunks(path: Path, keep_cue_points: bool) -> list[TagChunk]:
     """Read the chunks with tags, in file order, and those with cue points, loops and labels."""
     tag_chunks, size = [], path.stat().st_size
     names = (*_TAG_CHUNKS, b"LIST", *(_CUE_CHUNKS if keep_cue_points else ()))
-    # Of lists, INFO has texts, and adtl the names of cue points.
+    # A LIST is either INFO (texts) or adtl (names of cue points).
     lists = (b"INFO", b"adtl") if keep_cue_points else (b"INFO",)
     with path.open("rb") as stream:
         for chunk in iter_container_chunks(stream, stream.read(4), size, past_audio=True):
@@ -235,7 +234,7 @@ def read_tag_chunks(path: Path, keep_cue_points: bool) -> list[TagChunk]:
 
 
 def info_list_chunks(comments: Iterable[bytes]) -> list[TagChunk]:
-    """Return the INFO list of comments ``KEY=value``; nothing if RIFF has names for none of them."""
+    """Return comments ``KEY=value`` as an INFO list; an empty list if RIFF has no name for any of them."""
     texts: dict[bytes, bytes] = {}
     for comment in comments:
         key, _, value = comment.partition(b"=")
@@ -248,10 +247,11 @@ def info_list_chunks(comments: Iterable[bytes]) -> list[TagChunk]:
 
 
 def append_chunks(path: Path, new_chunks: Iterable[TagChunk]) -> None:
-    """Insert chunks after a file's audio, and count them in its header.
+    """Insert chunks after a file's audio, and add their size to its header.
 
-    In a Wave64 they are inserted before the audio, which libsndfile reads to the end of the file.
+    In a Wave64 they are inserted before the audio, because libsndfile reads audio to the end of the file.
     """
+    # Find the position, and lay out the chunks with their alignment.
     with path.open("rb") as file:
         magic = file.read(4)
         size = path.stat().st_size
@@ -268,13 +268,14 @@ def append_chunks(path: Path, new_chunks: Iterable[TagChunk]) -> None:
         content += struct.pack(layout, *fields) + body + bytes(-len(body) % alignment)
     size += len(content)
 
+    # The container's total size; RIFF and AIFF exclude the 8 bytes of their first header.
     size_offset, size_layout, total = 4, layout[0] + "I", size - 8
     if magic in (b"RF64", b"BW64"):
         size_offset, size_layout = 20, "<Q"  # in the chunk ds64, which comes first
     elif magic == b"riff":
         size_offset, size_layout, total = 16, "<Q", size
     elif size >= 2**32:
-        return  # too large with tags: the audio is more important
+        return  # 32 bits cannot hold the size: the audio is more important than tags
     replace_bytes(path, offset, offset, content)
     end = size_offset + struct.calcsize(size_layout)
     replace_bytes(path, size_offset, end, struct.pack(size_layout, total))

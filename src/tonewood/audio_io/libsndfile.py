@@ -1,4 +1,4 @@
-"""Audio formats, and decoding and encoding by libsndfile with its errors reported reliably."""
+"""Audio formats; decoding and encoding with libsndfile, with the errors that libsndfile omits."""
 
 from __future__ import annotations
 
@@ -26,14 +26,10 @@ _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 _RIFF_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
 _SIGNED_SUBTYPES = ("PCM_S8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
 
-# Left out on purpose: ADPCM and GSM, which pad the length to whole blocks; .aiff with one byte per
-# sample, which libsndfile 1.2.2 pads to an even number of samples; and ALAC, whose encoder in
-# libsndfile crashes the process when the disk is full.
+# Omitted: ADPCM and GSM, which pad the length to whole blocks; .aiff with one byte per sample, which
+# libsndfile 1.2.2 pads to an even number; and ALAC, whose encoder crashes the process on a full disk.
 WRITABLE_SUBTYPES: dict[str, tuple[str, ...]] = {
-    "WAV": _RIFF_SUBTYPES,
-    "WAVEX": _RIFF_SUBTYPES,
-    "RF64": _RIFF_SUBTYPES,
-    "W64": _RIFF_SUBTYPES,
+    **dict.fromkeys(("WAV", "WAVEX", "RF64", "W64"), _RIFF_SUBTYPES),
     "AIFF": ("PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES),
     "CAF": _SIGNED_SUBTYPES,
     "AU": _SIGNED_SUBTYPES,
@@ -57,8 +53,7 @@ _SUFFIX_OF = {
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 _MAX_CHANNELS_OF = {"FLAC": 8, "MP3": 2}
-# FLAC: 20 bits in steps of 10 Hz (RFC 9639). Vorbis: libvorbis has no encoder set-up above 192 kHz,
-# and crashes the process.
+# FLAC: 16 bits in steps of 10 Hz (RFC 9639). Vorbis: libvorbis has no setup above 192 kHz, and crashes.
 _MAX_RATE_OF = {"FLAC": 655_350, "VORBIS": 192_000}
 
 
@@ -95,16 +90,14 @@ class AudioFormat:
     def for_path(cls, path: str | os.PathLike[str], like: AudioFormat) -> AudioFormat:
         """Return the format of an output's suffix that is closest to `like`.
 
-        The encoding is kept if the new container has it (24-bit .wav → 24-bit .flac; float .wav →
-        float .aiff). Otherwise integers get the next larger depth, floats the largest integers
-        (.flac: 24 bits), and lossy encodings 16 bits, because a decoded .mp3, .ogg or telephone
-        codec carries no more. A suffix of the same family keeps the container (``WAVEX`` and
-        ``RF64`` are also written as .wav).
+        The encoding is kept if the new container supports it (24-bit .wav → 24-bit .flac). Otherwise
+        integers get the next larger depth, floats the largest integers (.flac: 24 bits), and lossy encodings
+        16 bits, because decoding them yields no more. ``WAVEX`` and ``RF64`` remain what they are in a .wav.
 
         Raises
         ------
         CallError
-            The suffix is not one that can be written.
+            Audio with this suffix cannot be written.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in _CONTAINER_OF:
@@ -123,7 +116,7 @@ class AudioFormat:
 
 
 def readable_suffixes() -> frozenset[str]:
-    """Return the suffixes that can be read; some need PyAV, which is optional."""
+    """Return the suffixes that can be read; some only if PyAV, which is optional, is installed."""
     return WRITABLE_SUFFIXES | FFMPEG_SUFFIXES if is_pyav_installed() else WRITABLE_SUFFIXES
 
 
@@ -133,6 +126,7 @@ def default_output_name(path: Path) -> Path:
 
 
 def _nearest_subtype(container: str, like: AudioFormat) -> str:
+    """Return the container's encoding that is closest to `like`; see `AudioFormat.for_path`."""
     offered = WRITABLE_SUBTYPES[container]
     if like.subtype in offered:
         return like.subtype
@@ -155,29 +149,30 @@ def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate:
         return f"has {rate} Hz; {label} goes to {_MAX_RATE_OF[name]} Hz"
     rates = {"MP3": _MP3_RATES, "OPUS": _OPUS_RATES}.get(name, (rate,))
     if rate not in rates:
-        return f"has {rate} Hz; {label} knows only {', '.join(map(str, rates))} Hz"
+        return f"has {rate} Hz; {label} supports only {', '.join(map(str, rates))} Hz"
     width = {"FLOAT": 4, "DOUBLE": 8}.get(audio_format.subtype, (audio_format.integer_bits or 8) // 8)
     # These headers count bytes in 32 bits, and libsndfile lets the count overflow.
-    if audio_format.container in ("WAV", "WAVEX", "AIFF", "AU"):
-        size = frames * channels * width
-        if size > 2**32 - 2**16:
-            return f"takes {size / 2**30:.1f} GiB; {label} holds 4 GiB"
+    size = frames * channels * width
+    if audio_format.container in ("WAV", "WAVEX", "AIFF", "AU") and size > 2**32 - 2**16:
+        return f"takes {size / 2**30:.1f} GiB; {label} holds 4 GiB"
     return None
 
 
+# --- Decoding and encoding
+
 # libsndfile's Vorbis encoder puts a whole write on the stack, so that a long one crashes.
 ENCODE_BLOCK_FRAMES = 16_384
-# A header may declare terabytes, so memory grows only with what was decoded.
+# Fixed, because a header may declare terabytes: memory grows only with the decoded samples.
 _DECODE_BLOCK_FRAMES = 131_072
-# The frame count of an .mp3 may or may not include the frame that holds it.
+# The frame count of an .mp3 may or may not include the frame that contains it, of 1,152 samples.
 _MP3_SLACK = 1_152
 
 
 class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
     """Sound file that is read or written from start to end.
 
-    soundfile seeks to the current position after every block. At the end of a .flac of unknown
-    length that fails, and the last block is lost; claiming to be unseekable avoids it.
+    soundfile seeks to the current position after every block. At the end of a .flac of unknown length that
+    fails, and the last block is lost. A file that reports itself as unseekable avoids this.
     """
 
     def seekable(self) -> bool:
@@ -192,9 +187,9 @@ def open_audio(path: Path) -> Iterator[SequentialFile | MediaFile]:
     Raises
     ------
     AudioError
-        It cannot be opened.
+        The file cannot be opened.
     MissingExtraError
-        Only FFmpeg reads it, and PyAV is not installed.
+        The container needs PyAV, which is not installed.
     """
     if path.is_dir():
         raise AudioError(f"{printable(path)} is a folder; a recording is needed: name a file in it")
@@ -221,7 +216,7 @@ def read_error(path: Path, error: OSError) -> AudioError:
 def _open_by_content(path: Path) -> SequentialFile | MediaFile:
     if path.stat().st_size == 0:
         raise AudioError(f"{printable(path)} is empty (0 bytes): record or copy it again")
-    # Reads the file first, because soundfile does not report the system's reason of a refusal.
+    # This opens the file before soundfile, which does not report the system's reason for an error.
     if container := detect_container(path):
         return MediaFile(path, container)
     supported = headers.is_supported_container(path)
@@ -239,17 +234,17 @@ def _open_by_content(path: Path) -> SequentialFile | MediaFile:
 
 
 def _soundfile_source(path: Path) -> str | bytes | io.BytesIO:
-    """Return what soundfile opens: the path, or a streamed .wav in memory with its size repaired."""
+    """Return the path for soundfile, or the content of a streamed .wav with its data size repaired."""
     offset = headers.missing_data_size_offset(path)
-    if offset is not None:
-        data = bytearray(path.read_bytes())
-        data[offset : offset + 4] = b"\xff\xff\xff\xff"
-        return io.BytesIO(data)
-    return _soundfile_name(path)
+    if offset is None:
+        return _soundfile_name(path)
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 4] = b"\xff\xff\xff\xff"  # the largest size: libsndfile reads to the end
+    return io.BytesIO(data)
 
 
 def _soundfile_name(path: Path) -> str | bytes:
-    # soundfile encodes a str strictly, and so refuses names whose bytes are not UTF-8.
+    # soundfile encodes a str strictly, and so refuses names whose bytes are not valid UTF-8.
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
@@ -269,10 +264,7 @@ def count_samples(path: Path) -> int:
 
 
 def decode_file(path: Path, file: SequentialFile | MediaFile) -> Iterator[Samples]:
-    """Decode a whole file; yield blocks (channels, samples).
-
-    AudioError at the end if it has fewer samples than it declares.
-    """
+    """Decode a file; yield blocks (channels, samples); AudioError at the end if samples are missing."""
     if isinstance(file, MediaFile):
         yield from file.decode()
         return
@@ -306,7 +298,7 @@ def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) 
             declared = None
         least = (declared or 0) - _MP3_SLACK
 
-    # libsndfile shortens what it declares to what is there; only the header itself shows the rest.
+    # libsndfile reports the size that the file has; only the header itself shows the declared one.
     ratio = headers.declared_to_actual_ratio(path)
     if not failed and total >= least and ratio <= 1:
         return
@@ -314,6 +306,7 @@ def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) 
         declared = file.frames * ratio if np.isfinite(ratio) else None
     promise = "more" if declared is None else f"{declared / file.samplerate:.2f} s"
     actual = f"{total / file.samplerate:.2f} s"
+    # Durations that round alike would make a message that contradicts itself.
     if declared is not None and promise == actual:
         promise, actual = f"{declared:.0f} samples", f"{total}"
     raise AudioError(
@@ -329,15 +322,12 @@ def encode_blocks(
     rate: int,
     audio_format: AudioFormat,
 ) -> None:
-    """Encode blocks (channels, samples) into a file; soundfile's errors are passed on.
-
-    The same samples always give the same bytes.
-    """
+    """Encode blocks (channels, samples); the same samples give the same bytes. Raises soundfile's errors."""
     settings: dict[str, Any] = {}
     if audio_format.container in ("OGG", "MP3"):
         settings["compression_level"] = 0.0  # least compression: best quality
     if audio_format.container == "MP3":
-        settings["bitrate_mode"] = "CONSTANT"  # 320 kbit/s, or the largest of the rate
+        settings["bitrate_mode"] = "CONSTANT"  # 320 kbit/s, or the largest for the sample rate
     with SequentialFile(
         _soundfile_name(path),
         "w",
@@ -355,14 +345,14 @@ def encode_blocks(
 
 
 def _quantize_samples(block: npt.NDArray[np.floating[Any]], audio_format: AudioFormat) -> npt.NDArray[Any]:
-    """Round and clip a block: libsndfile rounds down in .wav, and to nearest in .flac."""
+    """Round to nearest and clip a block; libsndfile itself rounds down in .wav, to nearest in .flac."""
     bits = audio_format.integer_bits
     if bits is not None:
-        # A float32 times a power of two is exact, and represents integers of up to 24 bits.
+        # A float32 times a power of two is exact, and its 24 significant bits represent such integers.
         wide = np.float32 if block.dtype == np.float32 and bits <= 24 else np.float64
         full = wide(2.0 ** (bits - 1))
         whole = np.clip(np.rint(block * full), -full, full - 1)
-        # libsndfile uses the top bits of an int32, which are exact.
+        # libsndfile takes the top bits of an int32, so the shifted integers arrive exactly.
         return np.ascontiguousarray(whole.astype(np.int32) << (32 - bits))
     if audio_format.subtype in ("ULAW", "ALAW"):
         block = np.clip(block, -1.0, 1.0)  # larger values overrun their tables

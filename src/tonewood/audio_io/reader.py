@@ -1,7 +1,7 @@
 """Read and write recordings.
 
-Every fault of a file ends in one clear line (:class:`AudioError`, :class:`OutputError`), never in
-an exception of libsndfile.
+Every fault of a file raises :class:`AudioError` or :class:`OutputError` with one line, and never an
+exception of libsndfile.
 """
 
 import os
@@ -36,8 +36,8 @@ def probe_audio(path: str | os.PathLike[str], *, max_channels: int = MAX_CHANNEL
     Raises
     ------
     AudioError
-        The file is missing, empty, unreadable or not audio, or its rate or number of channels is
-        out of range. Faults that only decoding shows (silence, a cut-off end) are not detected.
+        The file is missing, empty, unreadable or not audio, or its rate or number of channels is out of
+        range. Faults that only decoding shows (silence, a cut-off end) are not detected.
     """
     path = Path(path)
     with libsndfile.open_audio(path) as file:
@@ -50,7 +50,7 @@ def read_recording(
     max_channels: int = MAX_CHANNELS,
     min_seconds: float = MIN_RECORDING_SECONDS,
 ) -> Recording:
-    """Read a whole recording; parameters and errors are those of `AudioReader` and its `blocks`."""
+    """Read a whole recording; see `AudioReader` and its `blocks` for parameters and errors."""
     reader = AudioReader(path, max_channels=max_channels, min_seconds=min_seconds)
     blocks = deque(reader.blocks())
     samples = np.empty((reader.channels, sum(block.shape[1] for block in blocks)), np.float32)
@@ -70,25 +70,22 @@ class AudioReader:
     path : path
         File in a format of :data:`tonewood.audio_io.libsndfile.WRITABLE_SUBTYPES`, or in one that
         :mod:`tonewood.audio_io.ffmpeg` reads.
-    max_channels : int
-        Largest number of channels accepted.
-    min_seconds : float
-        Shortest duration accepted.
+    max_channels, min_seconds
+        Largest number of channels and shortest duration that are accepted.
 
     Attributes
     ----------
-    rate, channels : int
-    format : AudioFormat
+    rate : int
+        Samples per second.
     tracks : int
         Audio tracks in the file; only the first is read.
     clipped : bool
-        True if a channel stays at full scale in what was decoded so far; see
-        `recording.is_clipped`.
+        True if a channel stays at full scale in the samples decoded so far; see `is_clipped`.
 
     Raises
     ------
     AudioError
-        As `probe_audio`.
+        The same as for `probe_audio`.
     """
 
     def __init__(
@@ -110,18 +107,17 @@ class AudioReader:
         Raises
         ------
         AudioError
-            At the first sample that is not a finite number. At the end, if the file has no samples
-            or fewer than its header declares, is shorter than `min_seconds`, silent (no sample
-            above -100 dB re full scale) or constant. A .wav or .flac that was written to a pipe
-            declares no length, and is read to its end.
+            At the first sample that is not a finite number. At the end, if the file has no samples or
+            fewer than its header declares, is shorter than `min_seconds`, silent (peak below -100 dB re
+            full scale) or constant. A .wav or .flac that was written to a pipe declares no length.
         """
-        # Running extremes per channel, so that silence and offsets show without a second pass.
+        # Running extremes per channel detect silence and offsets without a second pass.
         low = np.full(self.channels, np.inf, np.float32)
         high, total = -low, 0
         tail = np.zeros((self.channels, 0), np.float32)
         with libsndfile.open_audio(self.path) as file:
             for block in libsndfile.decode_file(self.path, file):
-                # The extremes are NaN or infinite exactly if some sample is.
+                # The extremes are NaN or infinite if and only if some sample is.
                 block_low, block_high = block.min(axis=1), block.max(axis=1)
                 if not (np.isfinite(block_low).all() and np.isfinite(block_high).all()):
                     first = total + int(np.argmin(np.isfinite(block).all(axis=0)))
@@ -151,10 +147,9 @@ def write_recording(
 ) -> None:
     """Write a recording, whole or not at all.
 
-    Integers are rounded to the nearest (ties to even) and clipped to full scale, without dither:
-    samples that came from such a file are written back bit for bit. Floats are stored unchanged.
-    Lossy codecs use their best quality. The file is decoded once before it is published, because
-    libsndfile does not report every full disk.
+    Integers are rounded to the nearest (ties to even) and clipped to full scale, without dither, so that
+    samples from such a file are written back bit for bit. Floats are stored unchanged. Lossy codecs use
+    their best quality.
 
     Parameters
     ----------
@@ -168,15 +163,15 @@ def write_recording(
     Raises
     ------
     OutputError
-        The format cannot store such audio, samples are not finite, or as
+        The format cannot store such audio, a sample is not finite, or an error of
         :func:`tonewood.utils.atomic_write.atomic_path`.
     CallError
         `samples` is not two-dimensional, or empty.
     """
     if samples.ndim != 2 or samples.size == 0:
         raise CallError(
-            f"samples have the shape {samples.shape}; it must be (channels, samples), neither of them "
-            "zero: reshape them"
+            f"samples have the shape {samples.shape}; it must be (channels, samples), both above 0: "
+            "reshape them"
         )
     write_recording_blocks(
         path, [samples], samples.shape, rate, format, overwrite=overwrite, tags_from=tags_from
@@ -205,6 +200,7 @@ def write_recording_blocks(
     if reason := why_unsupported(format, frames, channels, rate):
         raise OutputError(f"{printable(path)} {reason}: name an output in .w64, .wav or .flac")
     with atomic_path(path, overwrite) as temporary:
+        # Encode; a full disk is the usual reason for an error of libsndfile here.
         try:
             libsndfile.encode_blocks(temporary, _check_finite_blocks(path, blocks), channels, rate, format)
         except (soundfile.SoundFileError, AssertionError) as error:
@@ -217,21 +213,22 @@ def write_recording_blocks(
             ) from error
         if tags_from is not None:
             _add_tags(tags_from, temporary, (channels, frames), rate, format)
+        # Decode the file once, because libsndfile does not report every failed write.
         try:
             written = libsndfile.count_samples(temporary)
         except soundfile.SoundFileError as error:
             raise disk_full_error(path) from error
-        if written != frames:  # libsndfile ignored a failed write
+        if written != frames:
             raise disk_full_error(path)
         before_publish(temporary)
 
 
 def _add_tags(tags_from: Path, output: Path, shape: tuple[int, int], rate: int, format: AudioFormat) -> None:
-    """Copy the tags of a recording into an output, unless they make a file unreadable."""
+    """Copy the tags of a recording into an output, unless they make it unreadable."""
     info = probe_audio(tags_from)
     keep_cue_points = (info.rate, info.frames) == (rate, shape[1])
     second = np.zeros((shape[0], rate), np.float32)
-    # Tried on a second of silence first: the output itself may be hours long.
+    # One second of silence gets the tags first, because reading back hours of output takes long.
     with temporary_file(output.parent, output.suffix) as trial:
         try:
             libsndfile.encode_blocks(trial, [second], shape[0], rate, format)
@@ -247,7 +244,7 @@ def _copy_tags_or_raise(tags_from: Path, output: Path, keep_cue_points: bool) ->
     try:
         copy_tags(tags_from, output, keep_cue_points=keep_cue_points)
     except OSError as error:
-        if error.filename == str(tags_from):  # removed meanwhile
+        if error.filename == str(tags_from):  # the source was removed meanwhile: not an output error
             raise libsndfile.read_error(tags_from, error) from error
         raise
 
@@ -304,6 +301,6 @@ def _check_not_silent(path: Path, low: Samples, high: Samples) -> None:
         )
     if (low == high).all():
         raise AudioError(
-            f"{printable(path)} is constant ({high[0]:.3g} throughout, an offset without sound): "
-            "check the recording"
+            f"{printable(path)} is constant ({high[0]:.3g} throughout, an offset without sound): check the "
+            "recording"
         )

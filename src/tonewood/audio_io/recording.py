@@ -1,4 +1,4 @@
-"""Recordings in memory: samples with their rate, resampling; and audio files below a folder."""
+"""Recordings in memory, resampling, and the audio files below a folder."""
 
 import hashlib
 import os
@@ -24,12 +24,10 @@ class AudioInfo:
     ----------
     rate : int
         Samples per second.
-    channels : int
     frames : int or None
-        Samples per channel, as the header declares; None if it does not.
-    format : AudioFormat
+        Declared samples per channel; None if the header declares none.
     tracks : int
-        Audio tracks; the header is that of the first.
+        Audio tracks; all other fields describe the first.
     """
 
     rate: int
@@ -51,8 +49,8 @@ class Recording:
     Parameters
     ----------
     samples : ndarray of float32, (channels, samples)
-        Full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit integers
-        and 64-bit floats are rounded to the 24 significant bits of a float32.
+        Full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit integers and
+        64-bit floats are rounded to the 24 significant bits of a float32.
     rate : int
         Samples per second.
     format : AudioFormat
@@ -105,6 +103,7 @@ def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
     """
     if from_rate == to_rate:
         return samples.astype(np.float32)
+    # soxr expects (samples,) or (samples, channels).
     resampled = soxr.resample(np.ascontiguousarray(samples.T), from_rate, to_rate, quality="HQ")
     return np.ascontiguousarray(np.asarray(resampled, dtype=np.float32).T)
 
@@ -113,14 +112,12 @@ class Resampler:
     """Streaming version of `resample` for a waveform (samples,)."""
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
-        self._stream = (
-            None
-            if from_rate == to_rate
-            else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
-        )
+        self._stream = None
+        if from_rate != to_rate:
+            self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
 
     def push(self, block: Samples) -> Samples:
-        """Resample a block; its last samples come with the next block."""
+        """Resample a block; the filter's delay keeps back the last samples for the next call."""
         if self._stream is None:
             return block
         return np.asarray(self._stream.resample_chunk(block), dtype=np.float32)
@@ -144,14 +141,13 @@ def resample_blocks(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> 
 def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
     """Return True if a channel of samples (channels, samples) stays at full scale.
 
-    It takes three samples in a row on the same side: one or two are an ordinary peak. Full scale
-    is the largest positive integer of the format (limiters clip both sides to it), or 1 for floats
-    and lossy codecs.
+    That means three samples in a row on the same side; one or two are an ordinary peak. Full scale is the
+    largest positive integer of the format (limiters clip both sides to it), or 1 for floats and lossy codecs.
     """
     bits = audio_format.integer_bits
-    # In float32, which has 24 significant bits, 32-bit full scale reads as 1.
+    # For 32 bits this rounds to 1 in float32, as the decoded samples do.
     top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
-    if max(samples.max(initial=0), -samples.min(initial=0)) < top:  # the usual case, and much faster
+    if max(samples.max(initial=0), -samples.min(initial=0)) < top:  # much faster, and the usual case
         return False
     return any(
         bool(np.any(at_top[:, :-2] & at_top[:, 1:-1] & at_top[:, 2:]))
@@ -160,11 +156,10 @@ def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
 
 
 def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """List every audio file below a folder by its suffix, sorted by path.
+    """List the audio files below a folder by their suffixes, sorted by path.
 
-    Formats that need PyAV are listed if it is installed. Hidden files and folders are skipped.
-    Symbolic links are followed, but each target is listed once: links may form loops, and a
-    recording listed twice could fall into both halves of a split.
+    Formats that need PyAV are listed if it is installed. Hidden files and folders are skipped. Symbolic
+    links are followed, but each target is listed once.
 
     Raises
     ------
@@ -175,6 +170,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
         raise FolderError(f"{printable(folder)} {problem}; a folder of recordings is needed: name one")
+    # Links may form loops, and a recording that is listed twice could be on both sides of a split.
     visited = {os.path.realpath(folder)}
     paths: list[Path] = []
     needs_pyav: list[str] = []
@@ -192,7 +188,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
             "needed: change its permissions or move it away"
         ) from error
 
-    # `folders` is changed in place: os.walk then visits in a fixed order, and skips the removed ones.
+    # `folders` is changed in place: os.walk then visits in a fixed order, and skips removed folders.
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(root, name)]
         for name in sorted(files):
@@ -203,6 +199,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
                 needs_pyav.append(name)
             elif is_new(root, name):
                 paths.append(Path(root) / name)
+    # Name the missing package if it would have helped, else the supported formats.
     if not paths and needs_pyav:
         raise FolderError(
             f"{printable(folder)} contains only recordings such as {printable(min(needs_pyav))}, which "
@@ -218,7 +215,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes; AudioError if it cannot be read."""
     try:
-        with Path(path).open("rb") as stream:  # read in blocks: a file may be larger than memory
+        with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise libsndfile.read_error(Path(path), error) from error

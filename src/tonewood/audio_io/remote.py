@@ -11,29 +11,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from tonewood.errors import (
-    AudioError,
-    CallError,
-    MissingExtraError,
-    OutputError,
-    TonewoodError,
-    printable,
-)
+from tonewood.errors import AudioError, CallError, MissingExtraError, OutputError, TonewoodError, printable
 from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 Location = Path | str
-"""A path on this machine, or a URL."""
+"""Path on this machine, or a URL."""
 
-# Uploads to these appear whole or not at all; elsewhere they are renamed at the end.
+# Object stores publish an upload whole or not at all; elsewhere it gets its name at the end.
 _ATOMIC_SCHEMES = ("s3", "s3a", "gs", "gcs", "abfs", "az", "memory")
 _EXTRA_OF_SCHEME = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 def parse_location(text: str) -> Location:
-    """Return the path or URL that a text names; file:///… is a path.
+    """Return the path or URL that a text names; file:///… becomes a path.
 
     Examples
     --------
@@ -42,6 +35,7 @@ def parse_location(text: str) -> Location:
     >>> parse_location("file:///takes/a%20b.wav").name
     'a b.wav'
     """
+    # A scheme is one word: any other text before :// is a part of a path.
     scheme, colon, _ = text.partition("://")
     if not colon or not scheme.isalnum():
         return Path(text)
@@ -49,13 +43,7 @@ def parse_location(text: str) -> Location:
 
 
 def url_name(url: str) -> str:
-    """Return the last part of a URL.
-
-    Examples
-    --------
-    >>> url_name("s3://takes/day/a.wav")
-    'a.wav'
-    """
+    """Return the last part of a URL, as `a.wav` of s3://takes/day/a.wav."""
     return PurePosixPath(url).name
 
 
@@ -86,7 +74,7 @@ def list_url_files(url: str) -> list[str]:
     """List the URLs of all files below a URL, sorted, without hidden ones."""
     with _remote_errors(url, AudioError):
         system, path = _filesystem_of(url)
-        # Paths of `find` have no scheme, and a bucket or folder in front, depending on the system.
+        # `find` returns paths without the scheme, but with bucket or root, depending on the system.
         root = system._strip_protocol(path).rstrip("/")
         names = [file.removeprefix(root).lstrip("/") for file in system.find(root)]
     visible = (name for name in names if not any(part[:1] == "." for part in name.split("/")))
@@ -102,12 +90,12 @@ def read_url_bytes(url: str) -> bytes | None:
 
 @contextmanager
 def local_copy(location: Location) -> Iterator[Path]:
-    """Yield the path of a file on this machine, which is a temporary copy if it is at a URL.
+    """Yield the path of a file on this machine; a file at a URL is copied temporarily.
 
     Raises
     ------
     AudioError
-        It cannot be copied.
+        The file cannot be copied.
     OutputError
         The disk has no space for a copy.
     """
@@ -125,7 +113,7 @@ def local_copy(location: Location) -> Iterator[Path]:
 
 
 def upload_file(local: Path, url: str, *, overwrite: bool = False) -> None:
-    """Upload a file, whole or not at all; OutputError if that fails or the URL exists."""
+    """Upload a file, whole or not at all; OutputError if the upload fails or the URL exists."""
     with _remote_errors(url, OutputError):
         system, path = _filesystem_of(url)
         if not overwrite and system.exists(path):
@@ -133,12 +121,13 @@ def upload_file(local: Path, url: str, *, overwrite: bool = False) -> None:
         if url.partition("://")[0] in _ATOMIC_SCHEMES:
             system.put_file(str(local), path)
             return
+        # Other systems have folders, which must exist before the upload.
         temporary = f"{path}.tonewood-part"
         system.makedirs(system._parent(path), exist_ok=True)
         try:
             system.put_file(str(local), temporary)
             system.mv(temporary, path)
-        except BaseException:  # an interrupt too must not leave half a file
+        except BaseException:  # an interrupt must not leave half a file either
             if system.exists(temporary):
                 system.rm_file(temporary)
             raise
@@ -158,6 +147,7 @@ def check_url(url: str) -> None:
 
 def is_shared_url(url: str) -> bool:
     """Return True if other processes see the same files at a URL."""
+    # fsspec keeps memory:// in a dictionary of this process.
     return not url.startswith("memory://")
 
 
@@ -168,6 +158,7 @@ def _remote_errors(url: str, error_type: type[TonewoodError]) -> Iterator[None]:
         yield
     except TonewoodError:
         raise
+    # Each package behind fsspec raises exceptions of its own, which share no base class.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             free = shutil.disk_usage(tempfile.gettempdir()).free >> 20
@@ -190,7 +181,7 @@ def _filesystem_of(url: str) -> "tuple[AbstractFileSystem, str]":
     try:
         from fsspec.core import url_to_fs
 
-        # Without a cache of listings, files that others upload meanwhile are found.
+        # A cache of listings would hide files that others upload during a run.
         options: dict[str, Any] = {} if scheme == "memory" else {"use_listings_cache": False}
         system, path = url_to_fs(url, **options)
     except ImportError:

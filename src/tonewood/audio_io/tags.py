@@ -1,12 +1,12 @@
 """Copy tags, covers and cue points between recordings, and keep their bytes reproducible.
 
-Between files of the same kind tags are copied unchanged; otherwise as comments ``KEY=value`` and
-pictures, as far as both kinds support them. Damaged tags are skipped. Sources: RFC 9639 (FLAC), RFC
-3533 and 7845 (Ogg, Opus), the Vorbis I specification, ID3v2.
+Between files of the same kind, tags are copied unchanged; otherwise as comments ``KEY=value`` and pictures,
+as far as both kinds support them. Damaged tags are skipped. Sources: RFC 9639 (FLAC), RFC 3533 and 7845
+(Ogg, Opus), the Vorbis I specification, ID3v2.
 
-The same samples and the same input give the same bytes. libsndfile prevents that in two places: it
-writes the time into the PEAK chunk of float .wav and .aiff files, and draws the serial number of an
-Ogg stream, which every page repeats and includes in its checksum.
+The same samples and the same input give the same bytes. libsndfile prevents that in two places: it writes
+the time into the PEAK chunk of float .wav and .aiff files, and gives an Ogg stream a random serial number,
+which every page repeats and includes in its checksum.
 """
 
 import base64
@@ -23,7 +23,7 @@ import soundfile
 from tonewood.audio_io import ffmpeg, headers
 
 _BIT_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_OGG_SERIAL = b"wood"
+_OGG_SERIAL = b"wood"  # any fixed value: it distinguishes streams within one file only
 
 
 def make_deterministic(path: Path) -> None:
@@ -35,7 +35,7 @@ def make_deterministic(path: Path) -> None:
         elif magic in (b"RIFF", b"RIFX", b"FORM"):
             for chunk in headers.iter_container_chunks(file, magic, path.stat().st_size):
                 if chunk.name == b"PEAK":
-                    file.seek(chunk.start + 4)  # the version comes first
+                    file.seek(chunk.start + 4)  # the time follows the version, each of 4 bytes
                     file.write(bytes(4))
                     return
 
@@ -57,7 +57,8 @@ def _renumber_ogg_pages(file: BinaryIO) -> None:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """Return the CRC-32 of RFC 3533: zlib's polynomial, but bits not reversed and started at 0."""
+    """Return the CRC-32 of RFC 3533: zlib's polynomial, but with bits not reversed, and starting at 0."""
+    # zlib inverts its start value and its result; starting at all ones and inverting undoes both.
     mirrored = zlib.crc32(page.translate(_BIT_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 
@@ -68,7 +69,8 @@ _STREAMINFO, _APPLICATION, _SEEKTABLE, _COMMENT, _CUESHEET, _COVER = 0, 2, 3, 4,
 _TEXT_FIELDS = (
     "title", "artist", "album", "date", "genre", "comment", "copyright", "license", "tracknumber",
 )  # fmt: skip
-# Start of the comment packet: number of header packets, and the end of the comment packet.
+# By the start of the comment packet: number of header packets (Vorbis has a third one, with codebooks), and
+# the comment packet's last bytes (Vorbis ends it with a framing bit).
 _OGG_COMMENT_HEADERS = {b"\x03vorbis": (3, b"\x01"), b"OpusTags": (2, b"")}
 
 
@@ -92,13 +94,7 @@ class Tags:
 
 
 def copy_tags(source: Path, output: Path, *, keep_cue_points: bool) -> None:
-    """Copy the tags of a recording into an output.
-
-    Parameters
-    ----------
-    keep_cue_points : bool
-        True if the output has the source's rate and length, so that cue points stay valid.
-    """
+    """Copy the tags of a recording into an output; cue points stay valid if rate and length are the same."""
     family = headers.container_family(output)
     if family and family == headers.container_family(source):
         if tag_chunks := headers.read_tag_chunks(source, keep_cue_points):
@@ -136,7 +132,7 @@ def read_tags(path: Path, *, keep_cue_points: bool = True) -> Tags:
 
 
 def write_tags(path: Path, tags: Tags) -> None:
-    """Replace the tags of a FLAC or Ogg, or add them to a .wav that has none; skip other files."""
+    """Replace the tags of a FLAC or Ogg, or add them to a .wav without tags; skip other files."""
     if tags == Tags():
         return
     with path.open("rb") as file:
@@ -157,7 +153,7 @@ def _parse_comments(content: bytes) -> tuple[bytes, ...]:
     offset = 4 + size
     (count,) = struct.unpack_from("<I", content, offset)
     offset, comments = offset + 4, []
-    if count * 4 > len(content):  # damaged: do not loop over four billion comments
+    if count * 4 > len(content):  # damaged: the count goes to four billion, each with 4 bytes of size
         raise ValueError
     for _ in range(count):
         (size,) = struct.unpack_from("<I", content, offset)
@@ -169,7 +165,7 @@ def _parse_comments(content: bytes) -> tuple[bytes, ...]:
 
 
 def _format_comments(old_comments: bytes, comments: tuple[bytes, ...]) -> bytes:
-    """Pack comments behind the vendor (the encoder) of the comments that they replace."""
+    """Pack comments behind the vendor (the encoder's name) of the old comments."""
     (size,) = struct.unpack_from("<I", old_comments)
     packed = (struct.pack("<I", len(comment)) + comment for comment in comments)
     return old_comments[: 4 + size] + struct.pack("<I", len(comments)) + b"".join(packed)
@@ -179,7 +175,7 @@ def _format_comments(old_comments: bytes, comments: tuple[bytes, ...]) -> bytes:
 
 
 def _read_flac_blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield type and content of the metadata blocks, from the file's position to its first frame."""
+    """Yield type and content of the metadata blocks, up to the first frame of audio."""
     last = False
     while not last:
         head = file.read(4)
@@ -210,6 +206,7 @@ def _write_flac_tags(path: Path, tags: Tags) -> None:
         old = list(_read_flac_blocks(file))
         end = file.tell()
     comments = next((content for kind, content in old if kind == _COMMENT), struct.pack("<II", 0, 0))
+    # STREAMINFO must come first (RFC 9639, section 8.1).
     new = [(kind, content) for kind, content in old if kind in (_STREAMINFO, _SEEKTABLE)]
     new.append((_COMMENT, _format_comments(comments, tags.comments)))
     new += [*((_COVER, picture) for picture in tags.pictures), *tags.flac_blocks]
@@ -224,6 +221,7 @@ def _write_flac_tags(path: Path, tags: Tags) -> None:
 def _flac_picture(content: bytes, mime: str, width: int, height: int) -> bytes:
     """Return the FLAC picture block of a front cover."""
     name = mime.encode()
+    # Type 3 is the front cover, 24 the bits per pixel, and 0 colours mean no palette (RFC 9639, 8.8).
     return (
         struct.pack(">II", 3, len(name)) + name
         + struct.pack(">IIIIII", 0, width, height, 24, 0, len(content)) + content
@@ -248,9 +246,9 @@ def _read_ogg_packets(file: BinaryIO, count: int) -> Iterator[bytes]:
         start = 0
         for lace in lacing:
             packet, start = packet + body[start : start + lace], start + lace
-            if len(packet) > 2 * _MAX_FLAC_BLOCK_BYTES:
+            if len(packet) > 2 * _MAX_FLAC_BLOCK_BYTES:  # base64 makes a cover of 16 MB a third larger
                 raise ValueError
-            if lace < 255 and count:  # a lace of 255 continues in the next
+            if lace < 255 and count:  # a packet continues after a lace of 255
                 yield packet
                 packet, count = b"", count - 1
 
@@ -291,6 +289,7 @@ def _write_ogg_tags(path: Path, tags: Tags) -> None:
 
 def _paginate(packets: list[bytes]) -> bytes:
     """Return pages of packets; `make_deterministic` adds their numbers and checksums."""
+    # A packet ends with a lace below 255 bytes, so one of a multiple of 255 gets an empty lace.
     laces: list[bytes] = []
     for packet in packets:
         laces += [packet[start : start + 255] for start in range(0, len(packet), 255)]
@@ -298,6 +297,7 @@ def _paginate(packets: list[bytes]) -> bytes:
     pages, continued = b"", False
     for start in range(0, len(laces), 255):
         page = laces[start : start + 255]
+        # The granule position is -1 on a page where no packet ends (RFC 3533, section 6).
         packet_ends = any(len(lace) < 255 for lace in page)
         head = struct.pack("<4sBBq12xB", b"OggS", 0, continued, 0 if packet_ends else -1, len(page))
         pages += head + bytes(len(lace) for lace in page) + b"".join(page)

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tonewood.audit.classifiers import ALPHA, BEWARE_ACCURACY, CONFOUNDED_ACCURACY
 from tonewood.audit.pipeline import (
+    ALPHA,
+    BEWARE_ACCURACY,
+    CONFOUNDED_ACCURACY,
     CONFOUNDS,
     AuditResult,
     ConfoundFeature,
@@ -46,14 +48,9 @@ _VERDICT_TEXT: dict[AuditVerdict, str] = {
 def write_audit_report(
     path: Path, result: AuditResult, model: Model | None, *, overwrite: bool = False
 ) -> None:
-    """Write the report of an audit.
-
-    Parameters
-    ----------
-    model : Model, optional
-        Model trained on these folders; the report adds its accuracy.
-    """
+    """Write the report of an audit, with the accuracy of a model trained on these folders if given."""
     audit = result.audit
+    # The verdict comes first, the evidence after it.
     blocks: list[ReportBlock] = [f"Verdict: {audit.verdict}. {_VERDICT_TEXT[audit.verdict]}"]
     if audit.verdict != "fine":
         blocks.append(f"{summarize_audit(audit)[0].capitalize()}.")
@@ -145,6 +142,7 @@ def plot_folder_spectra(result: AuditResult) -> bytes:
         recordings: list[AuditFeatures] = getattr(result, side)
         for name, style, part in (("long_term_db", "-", "whole"), ("floor_bands_db", "--", "rests")):
             levels = np.stack([_normalized_levels(features, name) for features in recordings])
+            # Bands above the sample rate's limit, and the floor of recordings without rests, are NaN.
             known = np.isfinite(levels).sum(axis=0) > 0
             if not known.any():
                 continue
@@ -165,6 +163,7 @@ def _normalized_levels(features: AuditFeatures, name: str) -> FloatArray:
 
 
 def _distribution_blocks(result: AuditResult) -> list[ReportBlock]:
+    # Distributions of every property would hide those that matter.
     suspicious = [
         (confound, finding)
         for finding, confound in zip(result.audit.findings, CONFOUNDS, strict=True)
@@ -184,6 +183,7 @@ def _distribution_blocks(result: AuditResult) -> list[ReportBlock]:
 def plot_feature_distributions(features: Sequence[ConfoundFeature], result: AuditResult) -> bytes:
     """Plot the features of every recording by folder; return a PNG."""
     figure, panels = new_figure(len(features), 1, width=9.0, height=1.6)
+    # A strip of points for each folder: with few recordings a box plot would hide them.
     for (axes,), feature in zip(panels, features, strict=True):
         for row, (side, color) in enumerate(_SIDE_COLORS.items()):
             values = feature_values(feature, getattr(result, side))
@@ -192,7 +192,7 @@ def plot_feature_distributions(features: Sequence[ConfoundFeature], result: Audi
         axes.set_xlabel(feature.label)
         if feature.log_scale:
             axes.set_xscale("log")
-            # plain numbers instead of powers of ten
+            # Plain numbers: powers of ten are hard to read over less than a decade.
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3, axis="x")

@@ -20,7 +20,8 @@ import dask
 import numpy as np
 import torch
 
-# Users get errors from the table and the exit code, so Dask does not log them too.
+# Errors are reported in the table and by the exit code, so Dask must not log them too. The setting takes
+# effect when `distributed` is imported, hence the order of the imports.
 _QUIET_LOGGERS = (
     "distributed", "distributed.client", "distributed.nanny", "distributed.scheduler",
     "tornado.application", "asyncio",
@@ -40,20 +41,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _MIN_SUBMITTED = 4
-_CONNECT_TIMEOUT = 20
+_CONNECT_TIMEOUT = 20  # seconds
 _MAX_SECONDS_WITHOUT_WORKERS = 120.0
 _BROADCAST_TRIES = 5
-# A killed worker fails only its current item, and each time counts as one try.
-_DASK_CONFIG = {
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.scheduler.worker-saturation": 1.0,
-}
+# With no failure allowed, a killed worker fails its current item, which counts as one try of ours. With
+# saturation 1, the scheduler gives a worker no item in advance that would fail with it.
+_DASK_CONFIG = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1.0}
 
-_worker_models: dict[str, Model] = {}  # of this worker process, by digest
+_worker_models: dict[str, Model] = {}  # models of this worker process, by digest
 
 
 class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # Dask comes without types
-    """Send a model once to every worker, also to those that join later."""
+    """Send a model once to every worker, including workers that join later."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.digest = model, model.digest
@@ -68,7 +67,7 @@ class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # Dask comes without typ
 
 
 class DaskWorkers:
-    """Dask workers that share a model.
+    """Dask workers that share a model; on entry ClusterError if they cannot be reached.
 
     Parameters
     ----------
@@ -76,11 +75,6 @@ class DaskWorkers:
         Processes to start on this machine.
     scheduler : str or None
         Address of a scheduler whose workers are used instead, such as tcp://host:8786.
-
-    Raises
-    ------
-    ClusterError
-        No scheduler answers at the address.
     """
 
     def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
@@ -91,7 +85,7 @@ class DaskWorkers:
         if self.scheduler is None:
             try:
                 self._cluster = self._start_cluster()
-            except (RuntimeError, OSError) as error:  # for example, one was killed while it started
+            except (RuntimeError, OSError) as error:  # for example, a worker was killed while it started
                 raise ClusterError(
                     f"workers could not be started ({error}): run the same command again"
                 ) from error
@@ -115,10 +109,7 @@ class DaskWorkers:
             ) from None
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with suppress(OSError, asyncio.CancelledError):
             self.client.close(timeout=2)
@@ -127,7 +118,7 @@ class DaskWorkers:
 
     @property
     def dashboard_link(self) -> str | None:
-        """URL of Dask's dashboard; None if bokeh, which draws it, is not installed."""
+        """URL of Dask's dashboard; None without bokeh, which draws it."""
         return self.client.dashboard_link if importlib.util.find_spec("bokeh") else None
 
     @property
@@ -141,7 +132,7 @@ class DaskWorkers:
             try:
                 self.client.register_plugin(_ModelPlugin(model))
                 return
-            except OSError as error:  # a worker died; the others have it, and so will new ones
+            except OSError as error:  # a worker died; the others have the model, and new ones will get it
                 if trial + 1 == _BROADCAST_TRIES or self.client.status != "running":
                     raise self._scheduler_lost_error() from error
                 time.sleep(1)
@@ -156,8 +147,8 @@ class DaskWorkers:
     ) -> Iterator[tuple[Item, Result | TonewoodError]]:
         """Process the pending items; yield results in the order of completion.
 
-        Items may be appended to `pending` after any result. Only a few are submitted at a time, so
-        that a slow worker does not hold many.
+        Items may be appended to `pending` after any result. Only a few are submitted at a time, so that
+        many of them do not wait for a slow worker.
 
         Raises
         ------
@@ -172,14 +163,15 @@ class DaskWorkers:
     def _run_pending(
         self, work: Callable[[Model, Item], Result], digest: str, pending: deque[Item]
     ) -> Iterator[tuple[Item, Result | TonewoodError]]:
-        # Pickled by value once: what a worker cannot load fails the item, and not the worker.
+        # Pickled here and loaded in the task: an error of loading then fails the item, not the worker.
         packed = cloudpickle.dumps(work)
         run, numbers = secrets.token_hex(4), count()
         ready: SimpleQueue[Any] = SimpleQueue()
         submitted: dict[str, tuple[Any, Item]] = {}
         capacity, checked = 0, -np.inf
         while True:
-            if pending and time.monotonic() - checked > 1:  # workers join and leave
+            # Two items per thread keep each busy. Workers join and leave, so the number is updated.
+            if pending and time.monotonic() - checked > 1:
                 capacity, checked = max(_MIN_SUBMITTED, 2 * self.thread_count), time.monotonic()
             while pending and len(submitted) < capacity:
                 item = pending.popleft()
@@ -191,7 +183,7 @@ class DaskWorkers:
                 return
             future = self._wait_for_next(ready)
             outcome = self._outcome(future)
-            if outcome is None:
+            if outcome is None:  # Dask computes the item again
                 future.add_done_callback(ready.put)
                 continue
             _, item = submitted.pop(future.key)
@@ -199,7 +191,7 @@ class DaskWorkers:
             yield item, outcome
 
     def _wait_for_next(self, ready: "SimpleQueue[Any]") -> Any:  # noqa: ANN401
-        """Wait for the next future; there is no time limit for workers of a scheduler to join."""
+        """Wait for the next future; workers of a scheduler may join at any time, so there is no limit."""
         seen = time.monotonic()
         while True:
             with suppress(Empty):
@@ -213,7 +205,7 @@ class DaskWorkers:
                 )
 
     def _outcome(self, future: Any) -> Any:  # noqa: ANN401
-        """Return the result or the error of a future; None if its item was submitted again."""
+        """Return the result or error of a future; None if Dask computes its item again."""
         if future.status == "error":
             error = future.exception()
             if isinstance(error, KilledWorker):
@@ -225,7 +217,7 @@ class DaskWorkers:
         if future.status == "finished":
             try:
                 return future.result(timeout=60)
-            except Exception as error:  # its worker died before the result was sent
+            except Exception as error:  # the worker died before it sent the result
                 if self.client.status == "running":
                     return ClusterError(f"the result was lost ({type(error).__name__}): try again")
         if future.status != "cancelled" and self.client.status == "running":
@@ -235,8 +227,8 @@ class DaskWorkers:
     def _scheduler_lost_error(self) -> ClusterError:
         name = f"at {printable(self.scheduler)}" if self.scheduler else "of this run"
         return ClusterError(
-            f"the scheduler {name} does not answer any more; finished results are kept: start it and run the "
-            "same command again"
+            f"the scheduler {name} does not answer any more; finished results are kept: start the scheduler "
+            "and run the same command again"
         )
 
     def _start_cluster(self) -> LocalCluster:
@@ -253,7 +245,7 @@ class DaskWorkers:
 
 
 def _check_scheduler_address(address: str) -> None:
-    """Raise CallError for an invalid address; Dask's client would log errors when it is closed."""
+    """Raise CallError for an invalid address, for which Dask's client would log errors at its end."""
     try:
         scheme, host = parse_address(address, strict=True)
         get_backend(scheme)

@@ -1,7 +1,8 @@
 """Parquet table of a run, one row per recording.
 
-While the run lasts, every row is appended to a journal of JSON lines beside the table. A journal
-can be read however abruptly it ends, so a run that was killed continues where it stopped.
+During the run every row is appended to a journal of JSON lines beside the table. A journal stays readable
+however abruptly it ends, so a killed run continues where it stopped. Parquet itself can be read only once
+it is complete.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from tonewood.utils.atomic_write import (
 )
 
 PARTIAL_SUFFIX = ".partial"
-_GROUP_ROWS = 4_096  # of a row group: readers of a large table load one at a time
+_GROUP_ROWS = 4_096  # rows of a group: readers of a large table load one group at a time
 _RUN_KEY = b"tonewood"
 
 
@@ -42,16 +43,15 @@ class ResultRow:
     seconds : float or None
         Duration of the audio.
     scorer, judge, scorer_after, judge_after : float or None
-        Scores before and after; 0 means that it sounds like the reference.
+        Scores before and after; 0 means that the recording sounds like the reference.
     verdict : str or None
         Verdict of the certificate.
     certificate, details : str or None
         JSON; `details` holds all other results of the command.
     error : str or None
-        Why the recording failed.
+        Reason if the recording failed.
     took : float
         Seconds of work.
-    tries : int
     """
 
     path: str
@@ -79,27 +79,27 @@ def check_parquet_available() -> None:
 
 
 class ResultsTable:
-    """Rows of a run, journaled as they come; `publish` writes the Parquet table.
+    """Rows of a run, written to the journal at once; `publish` writes the Parquet table.
 
-    A table at a URL has no journal: only its published rows are found again.
+    A table at a URL has no journal, so that a run continues only from its published rows.
 
     Parameters
     ----------
     run : dict
-        Everything that decides a row: command, model and settings. A table of another run is
-        refused unless it may be overwritten.
+        Everything that decides a row: command, model and settings. A table of another run is refused
+        unless `overwrite`.
 
     Attributes
     ----------
     rows : dict of str to ResultRow
-        By input, rows of earlier runs included.
+        Rows by input, including those of earlier runs.
 
     Raises
     ------
     MissingExtraError
         pyarrow is not installed.
     OutputError
-        The table belongs to another run, or another process writes it.
+        The table belongs to another run, or another process is writing it.
     """
 
     def __init__(self, location: Location, run: dict[str, Any], *, overwrite: bool = False) -> None:
@@ -116,6 +116,7 @@ class ResultsTable:
             with self._write_errors():
                 self._journal_path.parent.mkdir(parents=True, exist_ok=True)
                 self._journal = self._open_journal()
+        # The journal comes after the published table, because its rows are newer.
         try:
             if not self._overwrite:
                 self._read_published()
@@ -123,6 +124,7 @@ class ResultsTable:
                 with self._write_errors():
                     self._resume_journal(self._journal)
         except BaseException:
+            # Remove a journal that this call created, but keep one with the rows of an earlier run.
             if self._journal is not None and self._journal.seek(0, os.SEEK_END) == 0:
                 self._journal_path.unlink(missing_ok=True)
             self.__exit__()
@@ -140,7 +142,7 @@ class ResultsTable:
         if self._journal is not None:
             with self._write_errors():
                 self._journal.write(json.dumps(asdict(row)).encode() + b"\n")
-                self._journal.flush()
+                self._journal.flush()  # a killed process loses at most its current row
 
     def publish(self) -> None:
         """Write the Parquet table, and remove the journal."""
@@ -148,6 +150,7 @@ class ResultsTable:
             if isinstance(self.location, Path):
                 with atomic_path(self.location, overwrite=True) as temporary:
                     self._write_parquet(temporary)
+                # Only now: the journal is needed until the table has its name.
                 self._journal_path.unlink(missing_ok=True)
                 return
             with tempfile.TemporaryDirectory(prefix="tonewood-") as folder:
@@ -167,7 +170,7 @@ class ResultsTable:
             if try_lock(file.fileno()) is False:
                 file.close()
                 raise OutputError(
-                    f"another run writes {printable(self._journal_path)} right now: wait for it, or name "
+                    f"another run is writing {printable(self._journal_path)}: wait for its end, or name "
                     "another --parquet"
                 )
             # Between opening and locking, another run may have published and removed the file.
@@ -177,6 +180,7 @@ class ResultsTable:
 
     def _resume_journal(self, journal: BinaryIO) -> None:
         """Read the rows of a stopped run, and cut off a last line that is incomplete."""
+        # The first line identifies the run, as the metadata of the table do.
         header = json.dumps({"run": self._run}).encode() + b"\n"
         size = 0
         if not self._overwrite:
@@ -198,7 +202,7 @@ class ResultsTable:
             journal.flush()
 
     def _read_published(self) -> None:
-        """Read the rows of a table that is already at the location."""
+        """Read the rows of an earlier table at the location."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -223,10 +227,10 @@ class ResultsTable:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        kinds = {"seconds": pa.float64(), "took": pa.float64(), "tries": pa.int32()}
-        kinds |= dict.fromkeys(("scorer", "judge", "scorer_after", "judge_after"), pa.float64())
+        numbers = ("seconds", "scorer", "judge", "scorer_after", "judge_after", "took")
+        kinds = {**dict.fromkeys(numbers, pa.float64()), "tries": pa.int32()}
         columns = [(field.name, kinds.get(field.name, pa.string())) for field in fields(ResultRow)]
-        # An explicit schema, because a column without values would have no type.
+        # An explicit schema, because the type of a column without values cannot be inferred.
         schema = pa.schema(columns, metadata={_RUN_KEY: self._run})
         table = pa.Table.from_pylist([asdict(row) for row in self.rows.values()], schema=schema)
         pq.write_table(table, path, row_group_size=_GROUP_ROWS)

@@ -12,17 +12,7 @@ from typing import Any
 import typer
 import typer.core
 
-from tonewood.cli import (
-    common,
-    enhance,
-    evaluate,
-    inspect,
-    listen,
-    recipes,
-    research,
-    servers,
-    train,
-)
+from tonewood.cli import common, enhance, evaluate, inspect, listen, recipes, research, servers, train
 from tonewood.errors import CallError, TonewoodError
 from tonewood.utils.parallel import tune_malloc
 

@@ -113,7 +113,7 @@ def enhance_command(
 
         settings = apply_assignments(settings, set_)
     if device != "cpu":
-        from tonewood.utils.device import check_device
+        from tonewood.utils.parallel import check_device
 
         check_device(device)
     loaded = load_model(model)

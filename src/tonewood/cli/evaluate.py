@@ -21,7 +21,7 @@ from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
-    from tonewood.evaluation.frechet import FolderComparison
+    from tonewood.evaluation.metrics import FolderComparison
     from tonewood.evaluation.pairs import PairFiles
     from tonewood.evaluation.pipeline import Evaluation
     from tonewood.evaluation.report import EvaluationReport
@@ -77,7 +77,7 @@ def evaluate_command(
         raise CallError(f"--seed is {seed}: give 0 or more")
     from tonewood.evaluation import report as evaluate_page
     from tonewood.model.model import load_model
-    from tonewood.utils.device import check_device
+    from tonewood.utils.parallel import check_device
 
     check_device(device)
     loaded = load_model(model)
@@ -159,11 +159,11 @@ def _compare_folders(
     """Compare two folders; return the result, the number of failed files and the number of files."""
     from tonewood.cli.progress import FilesDisplay
     from tonewood.enhancement.output_files import FileFailure, FileStarted
-    from tonewood.evaluation import frechet
+    from tonewood.evaluation import metrics
 
     failed = total = 0
     with FilesDisplay() as display:
-        for event in frechet.compare_folder_sound(*folders, model, seed=seed):
+        for event in metrics.compare_folder_sound(*folders, model, seed=seed):
             if isinstance(event, FileStarted):
                 total += 1
                 display.show(event)

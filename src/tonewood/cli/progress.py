@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from tonewood.enhancement.realtime import BlockLevels, LiveControls
     from tonewood.evaluation.pairs import MeasureProgress
     from tonewood.research.architecture_search import SizeProgress, SizeResult
-    from tonewood.training.distillation import LabelProgress
+    from tonewood.training.networks import CheckEvent, LabelProgress
     from tonewood.training.preferences import ListenerAudioProgress
-    from tonewood.training.scorers import CheckEvent
 
 
 class _ProgressDisplay:
@@ -112,7 +111,7 @@ class TrainingDisplay(_ProgressDisplay):
     ) -> None:
         """Draw one event."""
         from tonewood.data.loading import AuditProgress, SideLoadProgress
-        from tonewood.training.distillation import LabelProgress
+        from tonewood.training.networks import LabelProgress
         from tonewood.training.preferences import ListenerAudioProgress
 
         if isinstance(event, AuditProgress | SideLoadProgress):

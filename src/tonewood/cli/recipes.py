@@ -47,7 +47,7 @@ def apply_command(
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.enhancement import reapply
     from tonewood.model.model import load_model
-    from tonewood.utils.device import check_device
+    from tonewood.utils.parallel import check_device
 
     if static_only and same_mask:
         raise CallError("--static-only and --same-mask cannot be used together: use one of them")

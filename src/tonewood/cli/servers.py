@@ -42,13 +42,7 @@ def studio_command(
     ] = None,
 ) -> None:
     """Serve the studio, open it in the browser, and print its address."""
-    from tonewood.web import (
-        RequestLimits,
-        is_loopback,
-        require_server_extra,
-        run_server,
-        server_url,
-    )
+    from tonewood.web import RequestLimits, is_loopback, require_server_extra, run_server, server_url
 
     require_server_extra("the studio", "studio")
     from tonewood.studio.app import DEFAULT_UPLOAD_LIMITS, create_secure_studio_app

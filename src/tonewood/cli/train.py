@@ -109,7 +109,7 @@ def train_command(
     from tonewood.settings import ModelSettings
     from tonewood.settings_by_name import apply_assignments
     from tonewood.training import pipeline
-    from tonewood.training.scorers import Checkpoint
+    from tonewood.training.networks import Checkpoint
     from tonewood.utils.atomic_write import exclusive_lock, remove_stale_temporaries
 
     checkpoint = Checkpoint.for_model(output, resumed=resume)

@@ -1,8 +1,8 @@
 """Write manifests for `train --manifest` from public data sets and from WebDataset shards.
 
-Data sets are those of mirdata, in the folder where mirdata's `download` puts them; nothing is
-downloaded here. Shards are tar files in which `take.flac`, `take.json` and `take.cls` are one sample.
-Only regular files in them are read, and names in an archive never decide where a file is written.
+Data sets are those of mirdata, in the folder of mirdata's `download`; nothing is downloaded here. Shards
+are tar files in which `take.flac`, `take.json` and `take.cls` are one sample. Only regular files in them
+are read, and names in an archive never decide where a file is written.
 """
 
 import json
@@ -10,7 +10,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -30,14 +30,9 @@ class CatalogTrack(NamedTuple):
 
 
 class KnownDataset(NamedTuple):
-    """Data set that Tonewood supports.
+    """Data set that Tonewood supports: a note on its labels and licence, and its description of a track.
 
-    Parameters
-    ----------
-    note : str
-        Meaning of its labels, and its licence.
-    describe : callable
-        Returns session and fields of a mirdata track.
+    `describe` returns session and fields of a mirdata track.
     """
 
     note: str
@@ -45,7 +40,7 @@ class KnownDataset(NamedTuple):
 
 
 class DatasetTracks(NamedTuple):
-    """Tracks of a data set whose files exist, and the number of those whose files do not."""
+    """Tracks of a data set whose files exist, and the number of tracks whose files are missing."""
 
     tracks: tuple[CatalogTrack, ...]
     missing: int
@@ -79,7 +74,7 @@ def _describe_medley_solos_db(track: Any) -> tuple[object, dict[str, object]]:  
 KNOWN_DATASETS = {
     "good_sounds": KnownDataset(
         "its labels (klass) rate how well a note was played, not the instrument or the recording: a model "
-        "of them learns the playing; CC-BY-SA-4.0",
+        "that is trained on them learns the playing; CC-BY-SA-4.0",
         _describe_good_sounds,
     ),
     "tinysol": KnownDataset(
@@ -128,17 +123,20 @@ def _iter_dataset_tracks(data: Any, known: KnownDataset, home: Path) -> Iterator
                 f"{printable(home)} lacks {data.name}'s tables ({error}): download it with mirdata, "
                 "or name another folder"
             ) from None
+        # mirdata raises one of these for a track that is missing in the data set's tables.
         except (KeyError, TypeError, ValueError, AttributeError):
-            continue  # missing in the tables
+            continue
         fields = {key: str(value).strip() for key, value in described.items() if value is not None}
         yield CatalogTrack(path, None if session is None else str(session).strip(), fields)
 
 
-_MAX_LABEL_BYTES = 2**20  # larger files beside a recording are not labels
+# --- WebDataset shards
+
+_MAX_LABEL_BYTES = 2**20  # a label has a few bytes; without a limit, an archive could fill the memory
 
 
 class ShardSample(NamedTuple):
-    """Recording of a sample: its shard, its name in the archive, and its metadata."""
+    """Recording in a shard: the shard, the name in the archive, and the metadata."""
 
     shard: Path
     member: str
@@ -146,15 +144,16 @@ class ShardSample(NamedTuple):
 
 
 def read_shard_samples(shards: Sequence[Path]) -> list[ShardSample]:
-    """Return the samples of shards that have a recording; FolderError if a shard cannot be read.
+    """Return the samples that have a recording; FolderError if a shard cannot be read.
 
-    Fields are the plain values of the .json, `cls`, `key` and `shard`. The session is that of the
-    .json, or else the shard.
+    Fields are the plain values of the .json, `cls`, `key` and `shard`. The session is the .json's, or else
+    the shard.
     """
     samples, readable = [], readable_suffixes()
     for shard in shards:
         metadata: dict[str, dict[str, str]] = {}
         audio: dict[str, str] = {}
+        # Files of one sample may be in any order, so metadata and recordings meet after the last.
         with _open_shard(shard) as archive:
             for member in archive:
                 key, suffix = _split_shard_name(member.name)
@@ -186,10 +185,11 @@ def unpack_shard_samples(samples: Iterable[ShardSample], folder: Path) -> Iterat
                 stream = archive.extractfile(member) if member.isfile() else None
                 if stream is None or member.name not in members:
                     continue
+                # Of two members with one name the first counts, as in `read_shard_samples`.
                 sample = members.pop(member.name)
                 key, suffix = _split_shard_name(member.name)
                 number += 1
-                # Names in an archive may contain "..", be absolute or clash, so new ones are made.
+                # Names in an archive may contain "..", be absolute or occur twice: files get new names.
                 plain = re.sub(r"[^A-Za-z0-9-]+", "_", key)[-60:]
                 path = folder / f"{number:06d}-{plain}{suffix}"
                 with path.open("wb") as file:
@@ -200,7 +200,7 @@ def unpack_shard_samples(samples: Iterable[ShardSample], folder: Path) -> Iterat
 @contextmanager
 def _open_shard(shard: Path) -> Iterator[tarfile.TarFile]:
     try:
-        # "r|*" reads the archive as a stream, and detects its compression.
+        # "r|*" detects the compression, and reads as a stream: seeking in it would decompress again.
         with tarfile.open(shard, "r|*") as archive:
             yield archive
     except (tarfile.TarError, EOFError) as error:
@@ -208,7 +208,7 @@ def _open_shard(shard: Path) -> Iterator[tarfile.TarFile]:
             f"{printable(shard)} is not a tar file, or is cut off: name a shard such as takes-000000.tar"
         ) from error
     except OSError as error:
-        if error.filename != str(shard):  # an error of the output, not of the shard
+        if error.filename != str(shard):  # an error of the file that a caller writes meanwhile
             raise
         reason = (error.strerror or str(error)).lower()
         raise FolderError(f"{printable(shard)} cannot be read ({reason}): name a shard") from None
@@ -236,19 +236,21 @@ def _parse_shard_fields(shard: Path, name: str, suffix: str, content: bytes) -> 
     return {key: str(value) for key, value in values.items() if isinstance(value, str | int | float)}
 
 
+# --- Manifests
+
 _T = TypeVar("_T")
 _MAX_SHOWN_VALUES = 8  # of a field, in a message
 
 
 class FieldCondition(NamedTuple):
-    """Field and the pattern that its value must match: a shell wildcard, without regard to case."""
+    """Field and the pattern that its value must match: shell wildcards, case ignored."""
 
     field: str
     pattern: str
 
     @classmethod
     def parse(cls, text: str) -> "FieldCondition":
-        """Parse FIELD=PATTERN; CallError if it has another form."""
+        """Parse FIELD=PATTERN; CallError if the text has another form."""
         field, equals, pattern = text.partition("=")
         if not (field.strip() and equals and pattern.strip()):
             raise CallError(f"{text!r} is not a condition; give FIELD=PATTERN, as in instrument=cello")
@@ -261,7 +263,7 @@ class FieldCondition(NamedTuple):
 
 
 class ManifestSummary(NamedTuple):
-    """Written manifest: number of recordings of each side and of missing ones, and a remark."""
+    """Written manifest: numbers of recordings per side and of missing ones, and a remark."""
 
     output: Path
     reference: int
@@ -271,7 +273,7 @@ class ManifestSummary(NamedTuple):
 
 
 class SideConditions(NamedTuple):
-    """Conditions of each side and of both; a track must meet all of them."""
+    """Conditions per side, and those of both sides; a track must meet all of its side's."""
 
     reference: tuple[FieldCondition, ...]
     source: tuple[FieldCondition, ...]
@@ -286,21 +288,20 @@ def write_dataset_manifest(
     Raises
     ------
     CallError, FolderError, OutputError, MissingExtraError
-        The data set is unknown, missing or not readable; a side is empty, or a track is on both.
+        The data set is unknown, missing or unreadable; a side is empty, or a track is on both sides.
     """
     if name not in KNOWN_DATASETS:
         raise CallError(f"{name!r} is not a known data set: give {', '.join(KNOWN_DATASETS)}, or .tar files")
     if home is None:
         raise CallError(f"{name} needs its folder: give it with --data-home")
+    # Checked first, because reading a data set takes long.
     _check_side_conditions(sides, output, overwrite)
-    found_tracks = find_dataset_tracks(name, home)
-    selected = _select_sides(found_tracks.tracks, lambda track: track, sides, name)
-    rows = [
-        ManifestRow(track.path, side, track.session) for side, tracks in selected.items() for track in tracks
-    ]
+    tracks, missing = find_dataset_tracks(name, home)
+    selected = _select_sides(tracks, lambda track: track, sides, name)
+    rows = [ManifestRow(track.path, side, track.session) for side in selected for track in selected[side]]
     write_manifest(output, rows, overwrite=overwrite)
     reference, source = map(len, selected.values())
-    return ManifestSummary(output, reference, source, found_tracks.missing, KNOWN_DATASETS[name].note)
+    return ManifestSummary(output, reference, source, missing, KNOWN_DATASETS[name].note)
 
 
 def write_shards_manifest(
@@ -314,17 +315,14 @@ def write_shards_manifest(
     folder = output.with_name(f"{output.stem}-audio")
     if folder.exists() and not overwrite:
         raise OutputError(f"{printable(folder)} exists: name another manifest or pass --overwrite")
-    with ExitStack() as stack:
-        temporary = stack.enter_context(temporary_folder(output.parent))
-        labels = {
-            (sample.shard, sample.member): side for side, of_side in selected.items() for sample in of_side
-        }
-        both_sides = [sample for of_side in selected.values() for sample in of_side]
+    labels = {(sample.shard, sample.member): side for side in selected for sample in selected[side]}
+    with temporary_folder(output.parent) as temporary:
+        # Both sides are unpacked together, so that each archive is read once.
         rows = [
             ManifestRow(folder / path.name, labels[sample.shard, sample.member], sample.track.session)
-            for sample, path in unpack_shard_samples(both_sides, temporary)
+            for sample, path in unpack_shard_samples([*selected["reference"], *selected["source"]], temporary)
         ]
-        # The old folder is removed last, when everything else has succeeded.
+        # The old folder is removed last, after everything that can fail.
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -340,12 +338,9 @@ def _check_side_conditions(sides: SideConditions, output: Path, overwrite: bool)
 
 
 def _select_sides(
-    candidates: Iterable[_T],
-    track_of: Callable[[_T], CatalogTrack],
-    sides: SideConditions,
-    name: str,
+    candidates: Iterable[_T], track_of: Callable[[_T], CatalogTrack], sides: SideConditions, name: str
 ) -> dict[str, list[_T]]:
-    """Return the candidates of each side; no candidate may be on both, and no side empty."""
+    """Return the candidates of each side; CallError if one is on both, FolderError if a side is empty."""
     candidates = list(candidates)
     selected: dict[str, list[_T]] = {"reference": [], "source": []}
     for candidate in candidates:
@@ -355,8 +350,9 @@ def _select_sides(
             for side, conditions in zip(selected, sides[:2], strict=True)
             if all(condition.matches(track) for condition in (*conditions, *sides.both))
         ]
+        # On both sides, a recording would be labelled reference and source at once.
         if len(matching) == 2:
-            raise CallError(f"{printable(track.path)} is on both sides: state narrower conditions")
+            raise CallError(f"{printable(track.path)} is on both sides: give narrower conditions")
         for side in matching:
             selected[side].append(candidate)
     for side, conditions in zip(selected, sides[:2], strict=True):
@@ -372,6 +368,7 @@ def _empty_side_message(
     """Explain why a side is empty, by the first condition that no track meets."""
     if not tracks:
         return f"{name} contains no recording: name the folder that it was downloaded to"
+    # If each condition alone is met by some track, only their combination is at fault.
     for field, pattern in conditions:
         values = sorted({track.fields[field] for track in tracks if field in track.fields})
         if not values:

@@ -1,4 +1,4 @@
-"""Training data: analysed recordings of folders, and splits of them without leaks."""
+"""Training data: analysed recordings of a folder or manifest, and splits that do not leak."""
 
 import math
 from collections import defaultdict
@@ -35,11 +35,11 @@ from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.errors import FolderError, printable
 from tonewood.scorer.training_loop import barrier, process_rank, world_size
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.stats.sampling import TakeWeights
+from tonewood.stats.classification import TakeWeights
 from tonewood.utils.parallel import page_out, parallel_map, trim_malloc
 
 MIN_FOLDER_SECONDS = 60.0
-_TRAINING_EXCERPT_SECONDS = 30.0  # long enough for phrases, short enough for variety
+_TRAINING_EXCERPT_SECONDS = 30.0  # long enough for whole phrases, short enough that many takes contribute
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,11 @@ class AuditFeatures:
     Parameters
     ----------
     session : str
-        First sub-folder that contains it, or ".".
+        First sub-folder of its path, or ".".
     digest : str
-        Of the samples, as in `TrainingRecording`.
+        Of the samples; see `TrainingRecording`.
     spectra : array [window, row]
-        Long-term spectra, level removed, dB; see `long_term_spectra`.
+        Long-term spectra without their level, dB; see `long_term_spectra`.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class AuditFeatures:
 
     @property
     def bits(self) -> float:
-        """Bits per sample: of integers, 32 for floats, 16 for lossy formats."""
+        """Bits per sample: those of integers, 32 for floats, 16 for lossy formats."""
         return float(self.format.integer_bits or (16 if self.lossy else 32))
 
     @property
@@ -83,9 +83,9 @@ class TrainingRecording:
     group : str
         Recordings of one group are never on both sides of a split.
     digest : str
-        Of the samples: a copy in another container is the same recording.
+        Of the samples, so that a copy in another container counts as the same recording.
     item : RecordingRef
-        Where the recording can be read again.
+        Reads the recording again.
     weight : float or None
         Weight of its frames, if the side has several folders.
     """
@@ -137,12 +137,12 @@ def load_dataset(
 ) -> Iterator[LoadProgress]:
     """Read and analyse every recording of a folder or manifest, in parallel.
 
-    A recording that occurs twice is used once: its copies could fall on both sides of a split.
+    A recording that occurs twice is used once, because its copies could be on both sides of a split.
 
     Parameters
     ----------
     normalization : Normalization, optional
-        Applied to each recording first; the audit features are of the normalized recording.
+        Applied to each recording first; the audit features describe the normalized recording.
     cache : FeatureCache
         Cached features are memory-mapped, and so need little memory.
 
@@ -151,25 +151,28 @@ def load_dataset(
     FolderError
         The folder does not exist or contains no audio.
     AudioError
-        One of its recordings cannot be used; it is named.
+        A recording cannot be used; the message names it.
     """
+    # Settings that change the features, and hence belong to the key of the cache.
     scorer = settings.scorer
     analysis_settings = (scorer.bands, settings.spectrum, normalization or Normalization())
     key_parts = (*(group.model_dump_json() for group in analysis_settings), str(scorer.crop_seconds))
 
-    def study(item: RecordingRef) -> CachedFeatures:
+    def extract(item: RecordingRef) -> CachedFeatures:
         return cache.get_or_extract(
             partial(content_key, item), partial(extract_features, item, settings, normalization), key_parts
         )
 
     items = list_recordings(folder)
     if world_size() > 1 and cache.folder is not None:
-        # Each of several processes analyses its share, and finds the others' in the cache.
-        for _ in parallel_map(study, items[process_rank() :: world_size()]):
+        # Each process analyses its share, and later reads the others' features from the cache.
+        for _ in parallel_map(extract, items[process_rank() :: world_size()]):
             pass
         barrier()
+
+    # Features come in the order of the items, so that "the first copy" is the same in every run.
     seen = set[str]()
-    for number, (item, cached) in enumerate(zip(items, parallel_map(study, items), strict=True), start=1):
+    for number, (item, cached) in enumerate(zip(items, parallel_map(extract, items), strict=True), start=1):
         if cached.digest in seen:
             continue
         seen.add(cached.digest)
@@ -182,14 +185,14 @@ def load_dataset(
             audit_features=_audit_features_of(item, folder, cached),
             item=item,
         )
-        # The analysis of the next recordings needs the memory, and a mapped file can be read again.
+        # The next recordings need the memory, and pages of a mapped file can be read again.
         trim_malloc()
         page_out(*cached.features)
         yield LoadProgress(number, len(items), take)
 
 
 def survey_dataset(folder: FolderOrManifest, settings: ModelSettings) -> Iterator[SurveyProgress]:
-    """Read every recording of a folder or manifest for its audit features; errors of `load_dataset`."""
+    """Read the audit features of every recording; inputs and errors are those of `load_dataset`."""
     items, seen = list_recordings(folder), set[str]()
     for number, item in enumerate(items, start=1):
         extracted = extract_audit_features(item, settings)
@@ -217,7 +220,7 @@ def check_training_data(
     source: Sequence[TrainingRecording],
     folders: tuple[str | Path, str | Path],
 ) -> None:
-    """Raise FolderError if a side is too short, has one group, or shares a recording with the other."""
+    """Raise FolderError if a side is too short or has one group, or if the sides share a recording."""
     for takes, folder in zip((reference, source), folders, strict=True):
         seconds = sum(take.seconds for take in takes)
         if seconds < MIN_FOLDER_SECONDS:
@@ -250,8 +253,8 @@ def check_disjoint(
 
 
 def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) -> TakeSplit:
-    """Hold out random whole groups with about a share `held_out` of the audio."""
-    # Recordings of one group share room, instrument or piece, so a split within it would leak.
+    """Hold out random whole groups that contain about a share `held_out` of the audio."""
+    # Recordings of one group share room, instrument or piece, so a split within a group would leak.
     groups: dict[str, list[TrainingRecording]] = defaultdict(list)
     for take in takes:
         groups[take.group].append(take)
@@ -263,7 +266,7 @@ def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) 
     held, seconds = set[str](), 0.0
     for name in order[:-1]:  # at least one group remains for training
         size = sum(take.seconds for take in groups[name])
-        # A long group would hold out too much; a later one may fit better.
+        # A long group would hold out too much, so a later, shorter one is preferred.
         if held and seconds + size > target * 1.5:
             continue
         held.add(name)
@@ -271,8 +274,7 @@ def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) 
         if seconds >= target:
             break
     return TakeSplit(
-        [take for take in takes if take.group not in held],
-        [take for take in takes if take.group in held],
+        [take for take in takes if take.group not in held], [take for take in takes if take.group in held]
     )
 
 
@@ -281,8 +283,8 @@ def select_training_excerpts(
 ) -> tuple[list[Features], TakeWeights]:
     """Return features and weights for training: of all takes, or of random excerpts.
 
-    Excerpts last half a minute. They are drawn with equal probability from all takes, until they
-    last `seconds`.
+    If the takes last more than `seconds`, excerpts of half a minute are drawn until they last `seconds`.
+    Every excerpt has the same probability.
     """
     weights = take_weights(takes)
     if math.fsum(take.seconds for take in takes) <= seconds:
@@ -290,8 +292,9 @@ def select_training_excerpts(
     excerpts: list[tuple[int, int, int]] = []
     for number, take in enumerate(takes):
         frames = take.rows_db.shape[1]
+        # Whole long frames, so that fine structure and row levels stay aligned.
         length = round(_TRAINING_EXCERPT_SECONDS * frames / take.seconds) // PITCH_HOP_RATIO * PITCH_HOP_RATIO
-        # The rest at the end is not an excerpt, unless the take is shorter than one.
+        # The remainder at the end is unused, unless the take is shorter than one excerpt.
         count = max(1, frames // length)
         excerpts += [(number, k * length, min(length, frames)) for k in range(count)]
     order = torch.randperm(len(excerpts), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -319,9 +322,10 @@ def merge_folders(
 ) -> list[TrainingRecording]:
     """Merge the takes of several weighted folders into one side.
 
-    Groups and sessions stay distinct by folder. A recording that two folders contain counts once,
-    for the first of them.
+    Groups and sessions of different folders stay distinct. A recording in two folders counts once, for the
+    first of them.
     """
+    # Remove copies before the weights are computed, because these depend on the folders' durations.
     seen = set[str]()
     distinct: list[list[TrainingRecording]] = []
     for of_folder in takes:
@@ -333,15 +337,9 @@ def merge_folders(
     for number, (of_folder, folder, length) in enumerate(zip(distinct, folders, seconds, strict=True), 1):
         for take in of_folder:
             name = f"{number} {folder.folder.name}"
-            session = f"{name}/{take.audit_features.session}"
+            features = replace(take.audit_features, session=f"{name}/{take.audit_features.session}")
             # Weights average to 1 over all frames of all folders.
             weight = folder.weight / total_weight * math.fsum(seconds) / length
-            merged.append(
-                replace(
-                    take,
-                    group=f"{name}/{take.group}",
-                    audit_features=replace(take.audit_features, session=session),
-                    weight=weight,
-                )
-            )
+            group = f"{name}/{take.group}"
+            merged.append(replace(take, group=group, audit_features=features, weight=weight))
     return merged

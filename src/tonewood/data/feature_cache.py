@@ -1,11 +1,11 @@
 """Extract the features of training recordings, and cache them on disk.
 
-An entry of the cache is a safetensors file that is mapped into memory. Its name is a hash of
-everything that decides its content: the file's bytes, the excerpt, the settings of the analysis and
-the normalization. An entry that cannot be read is made again.
+An entry of the cache is a safetensors file that is mapped into memory. Its name is a hash of everything
+that decides its content: the file's bytes, the excerpt, the settings of the analysis and the normalization.
+An entry that cannot be read is replaced.
 
-A recording is read at least twice and never held in memory: values that depend on the whole of it
-(its rests, its peak, its largest power at a pitch) are known after the first pass.
+A recording is read at least twice and never held in memory, because some values (rests, peak, largest power
+at a pitch) depend on the whole recording and are known after the first pass.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,17 +35,16 @@ from tonewood.dsp.features import (
     N_PITCH_BINS,
     PITCH_HOP_RATIO,
     CompactFeatures,
+    center_frequencies,
     compute_chunk_features,
     long_term_spectra,
     remove_envelope,
 )
-from tonewood.dsp.filterbank import center_frequencies
 from tonewood.dsp.recording_quality import QualityFirstPass, RecordingQuality
 from tonewood.errors import OutputError
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.utils.arrays import Samples
+from tonewood.utils.arrays import DiskArray, Samples
 from tonewood.utils.atomic_write import atomic_path, remove_stale_temporaries
-from tonewood.utils.disk_array import DiskArray
 
 _CACHE_VERSION = 1  # increase it when the analysis changes
 _CACHE_SUFFIX = ".take"
@@ -72,23 +71,15 @@ class CachedFeatures(NamedTuple):
 
 
 class ExtractedFeatures(NamedTuple):
-    """Features of one recording; those that grow with its length are in temporary files.
-
-    Parameters
-    ----------
-    digest, seconds, format, traces, spectra
-        As in `CachedFeatures`.
-    rows_db : DiskArray [row, frame]
-    long_db : DiskArray [pitch, long frame]
-    """
+    """Features of one recording, as in `CachedFeatures`; long arrays are in temporary files."""
 
     digest: str
     seconds: float
     format: AudioFormat
     traces: RecordingQuality
     spectra: NDArray[Any]
-    rows_db: DiskArray
-    long_db: DiskArray
+    rows_db: DiskArray  # [row, frame]
+    long_db: DiskArray  # [pitch, long frame]
 
     def to_memory(self) -> CachedFeatures:
         """Load all features into memory."""
@@ -102,11 +93,7 @@ class ExtractedFeatures(NamedTuple):
 class FeatureCache:
     """Cache of features in a folder; without a folder nothing is cached.
 
-    Parameters
-    ----------
-    folder : Path, optional
-    max_bytes : int
-        Size limit, enforced after a run; entries that were not used for longest are removed first.
+    `max_bytes` is enforced after a run, when the least recently used entries are removed.
     """
 
     folder: Path | None = None
@@ -126,21 +113,20 @@ class FeatureCache:
     ) -> CachedFeatures:
         """Return the cached features of a recording, or extract and cache them.
 
-        If the folder cannot be written to, nothing is cached; that is not an error.
+        Nothing is cached in a folder that cannot be written to; that is not an error.
 
         Parameters
         ----------
         extract : callable
             Its argument is the folder for temporary files, if any.
         key_parts : sequence of str
-            Everything else that decides the features.
+            Everything besides the content that decides the features.
         """
         if self.folder is None:
             return extract(None).to_memory()
         name = hashlib.sha256(json.dumps([_CACHE_VERSION, *content_key(), *key_parts]).encode()).hexdigest()
         path = self.folder / f"{name}{_CACHE_SUFFIX}"
-        cached = _read_cache_entry(path)
-        if cached is not None:
+        if (cached := _read_cache_entry(path)) is not None:
             return cached
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -151,6 +137,7 @@ class FeatureCache:
             _write_cache_entry(path, extracted)
         except (OSError, OutputError):
             return extracted.to_memory()
+        # Mapped, because a mapped entry can leave memory again; the extracted copy is freed.
         return _read_cache_entry(path) or extracted.to_memory()
 
     @contextmanager
@@ -184,24 +171,16 @@ NO_CACHE = FeatureCache()
 
 
 def _write_cache_entry(path: Path, extracted: ExtractedFeatures) -> None:
-    """Write an entry; long arrays are copied in blocks.
-
-    safetensors' `save_file` would write another file and rename it, without the lock that protects
-    it from being removed as stale, and would leave it behind when the process is killed.
-    """
+    """Write an entry; long arrays are copied in blocks."""
+    # Not by safetensors' `save_file`: its temporary file has no lock against removal as stale, and remains
+    # when the process is killed.
     quality = extracted.traces._asdict()
     arrays = {name: quality.pop(name) for name in [*quality] if isinstance(quality[name], np.ndarray)}
     arrays["spectra"] = extracted.spectra
     disk_arrays = {"rows_db": extracted.rows_db, "long_db": extracted.long_db}
-    audio_format = extracted.format
-    metadata = [
-        extracted.digest,
-        extracted.seconds,
-        [audio_format.container, audio_format.subtype, audio_format.endian],
-        quality,
-    ]
+    metadata = [extracted.digest, extracted.seconds, astuple(extracted.format), quality]
     header: dict[str, Any] = {"__metadata__": {"told": json.dumps(metadata)}}
-    # Doubles come first, then singles, so that each is aligned to its size.
+    # Double precision comes before single precision, so that each array is aligned to its item size.
     shapes = [(name, "F64", array.shape) for name, array in arrays.items()]
     shapes += [(name, "F32", (array.frames, array.rows)) for name, array in disk_arrays.items()]
     stop = 0
@@ -209,6 +188,7 @@ def _write_cache_entry(path: Path, extracted: ExtractedFeatures) -> None:
         start, stop = stop, stop + math.prod(shape) * int(dtype[1:]) // 8
         header[name] = {"dtype": dtype, "shape": [*shape], "data_offsets": [start, stop]}
     text = json.dumps(header).encode()
+    # The header is padded to 8 bytes, which aligns the data behind it.
     text += b" " * (-len(text) % 8)
     with atomic_path(path, overwrite=True) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
@@ -219,12 +199,12 @@ def _write_cache_entry(path: Path, extracted: ExtractedFeatures) -> None:
 
 
 def _read_cache_entry(path: Path) -> CachedFeatures | None:
-    """Map an entry into memory; None if it does not exist or is damaged."""
+    """Map an entry into memory; return None if it does not exist or is damaged."""
     try:
         with safe_open(path, "pt") as file:
             digest, seconds, audio_format, quality = json.loads(file.metadata()["told"])
             arrays: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        os.utime(path)  # marks it as used, for `_remove_oldest`
+        os.utime(path)  # marks the entry as used, for `_remove_oldest`
         features = CompactFeatures(arrays.pop("rows_db").T, arrays.pop("long_db").T)
         spectra = arrays.pop("spectra").numpy()
         fields: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
@@ -237,26 +217,20 @@ def _read_cache_entry(path: Path) -> CachedFeatures | None:
         return None
 
 
-_EXTRACT_FRAMES = 2048  # a multiple of `PITCH_HOP_RATIO`, so that chunks start on a long frame
+# --- Extraction
 
-BlockConsumer = Callable[[Samples], None]
+_EXTRACT_FRAMES = 2048  # a multiple of `PITCH_HOP_RATIO`, so that every chunk starts on a long frame
 
 
 class RecordingSummary(NamedTuple):
-    """Digest of a recording's samples, and its quality."""
+    """Digest of a recording's samples, and the recording's quality."""
 
     digest: str
     traces: RecordingQuality
 
 
 class NormalizedReader:
-    """Recording that is normalized each time it is read.
-
-    Parameters
-    ----------
-    summary : RecordingSummary
-        Of the recording before normalization.
-    """
+    """Recording that is normalized each time it is read; `summary` is from before normalization."""
 
     def __init__(
         self, reader: ExcerptReader, summary: RecordingSummary, normalization: Normalization
@@ -266,8 +240,8 @@ class NormalizedReader:
 
     def blocks(self) -> Iterator[Samples]:
         """Yield normalized blocks (channels, samples)."""
-        # The recording seeds its own noise, so that it is the same in every run, and depends neither
-        # on other recordings nor on the side.
+        # The digest seeds the noise, which is then the same in every run, and independent of other
+        # recordings and of the side.
         rng = np.random.default_rng(int(self._summary.digest[:16], 16))
         quality = self._summary.traces
         length = round(quality.seconds * self.rate)
@@ -277,7 +251,7 @@ class NormalizedReader:
 def open_recording(
     item: RecordingRef, normalization: Normalization | None = None
 ) -> ExcerptReader | NormalizedReader:
-    """Open a recording or an excerpt, normalized if asked for; AudioError if it cannot be used."""
+    """Open a recording or an excerpt, with an optional normalization; AudioError if it cannot be used."""
     reader = ExcerptReader(item)
     if normalization is None:
         return reader
@@ -286,18 +260,12 @@ def open_recording(
 
 def summarize_recording(
     reader: ExcerptReader | NormalizedReader,
-    on_block: BlockConsumer | None = None,
+    on_block: Callable[[Samples], None] | None = None,
     digest: str | None = None,
 ) -> RecordingSummary:
-    """Read a recording and return its digest and quality.
+    """Read a recording, call `on_block` once with every block, and return digest and quality.
 
-    Parameters
-    ----------
-    on_block : callable, optional
-        Called once with every block.
-    digest : str, optional
-        If already known. It is the SHA-256 of the samples, one channel after the other, so a copy in
-        another container has the same.
+    The digest is the SHA-256 of the samples, one channel after the other; a known one is not computed again.
     """
     hasher, channels = hashlib.sha256(), reader.channels
 
@@ -307,7 +275,7 @@ def summarize_recording(
                 hasher.update(np.ascontiguousarray(block[channel]).data)
             yield block
 
-    # The quality takes two passes, which also hash the first two channels.
+    # The quality needs two passes, which also hash the first two channels; each further one needs a pass.
     first_pass = QualityFirstPass(reader.rate, channels)
     for block in blocks_hashing(0):
         first_pass.push(block)
@@ -328,7 +296,7 @@ def extract_features(
     normalization: Normalization | None,
     folder: Path | None = None,
 ) -> ExtractedFeatures:
-    """Decode, normalize and analyse a recording; `folder` is for temporary files."""
+    """Decode, normalize and analyse a recording; temporary files go to `folder`."""
     reader = ExcerptReader(item)
     extractor = FeatureExtractor(reader.rate, settings, folder)
     if normalization is None:
@@ -341,32 +309,17 @@ def extract_features(
 
 
 def extract_audit_features(item: RecordingRef, settings: ModelSettings) -> ExtractedFeatures:
-    """Decode and analyse a recording for an audit, without its fine structure."""
+    """Decode and analyse a recording for an audit, without the fine structure."""
     reader = ExcerptReader(item)
     extractor = FeatureExtractor(reader.rate, settings, with_pitches=False)
     return extractor.finish(summarize_recording(reader, extractor.push), reader.format)
 
 
 class FeatureExtractor:
-    """Streaming analysis of a recording: row levels and fine structure.
-
-    Parameters
-    ----------
-    rate : int
-        Of the pushed samples, Hz.
-    folder : Path, optional
-        For temporary files.
-    with_pitches : bool
-        Extract the fine structure too.
-    """
+    """Streaming analysis of a recording: row levels, and the fine structure if `with_pitches`."""
 
     def __init__(
-        self,
-        rate: int,
-        settings: ModelSettings,
-        folder: Path | None = None,
-        *,
-        with_pitches: bool = True,
+        self, rate: int, settings: ModelSettings, folder: Path | None = None, *, with_pitches: bool = True
     ) -> None:
         self._settings, self._folder, self._with_pitches = settings, folder, with_pitches
         self._bands, self._spectrum = settings.scorer.bands, settings.spectrum
@@ -406,11 +359,11 @@ class FeatureExtractor:
                 self._max_power = max(self._max_power, float(power.max()))
 
     def _fine_structure(self) -> DiskArray:
-        """Return the fine structure at every long frame; the largest power is its reference."""
+        """Return the fine structure at every long frame, relative to the recording's largest power."""
         fine = DiskArray(N_PITCH_BINS, self._folder)
         if not self._with_pitches:
             return fine
-        # The margin covers a missing last long frame, which is replaced by the one before it.
+        # The margin covers a missing last long frame, which repeats the one before it.
         for segment in split_segments(self._rows.frames, SEGMENT_FRAMES, PITCH_HOP_RATIO):
             start, stop = segment.padded_start, segment.padded_stop
             power = self._power.read(start // PITCH_HOP_RATIO, -(-stop // PITCH_HOP_RATIO))

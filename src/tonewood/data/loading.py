@@ -45,7 +45,7 @@ class SideLoadProgress(NamedTuple):
 def parse_training_inputs(
     references: Sequence[str], source: Path | None, manifest: Path | None
 ) -> tuple[SideInput | None, FolderOrManifest | None]:
-    """Return reference and source as the command line names them; None for a side that it does not.
+    """Return reference and source from the command line; None for a side that is not given.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def parse_training_inputs(
         return None, source
     folders = [parse_weighted_folder(text) for text in references]
     check_folder_weights(folders)
-    # The weight of a single folder has no effect.
+    # Weights are relative, so that of a single folder has no effect.
     return folders[0].folder if len(folders) == 1 else folders, source
 
 
@@ -76,25 +76,21 @@ def load_sides(
 ) -> Generator[SideLoadProgress, None, dict[DatasetSide, list[TrainingRecording]]]:
     """Read both sides; yield the progress, and return the takes of each side.
 
-    Parameters
-    ----------
-    normalization, cache
-        As in `load_dataset`.
+    `normalization` and `cache` are those of `load_dataset`.
 
     Raises
     ------
     FolderError, AudioError
-        A folder, or a recording in it, cannot be used for training; it is named.
+        A folder or a recording cannot be used for training; the message names it.
     """
-    references = _datasets_of_side(reference)
-    check_distinct_folders(*references, source)
     takes: list[list[TrainingRecording]] = []
-    sides: list[tuple[DatasetSide, FolderOrManifest]] = [("reference", folder) for folder in references]
-    for side, folder in (*sides, ("source", source)):
+    for side, folder in _list_sides(_datasets_of_side(reference), source):
         takes.append([])
         for progress in load_dataset(folder, settings, normalization=normalization, cache=cache):
             takes[-1].append(progress.take)
             yield SideLoadProgress(side, progress)
+
+    # Weights apply only among several folders of the reference.
     *reference_takes, source_takes = takes
     merged = reference_takes[0]
     if not isinstance(reference, Path | ManifestSide) and len(reference) > 1:
@@ -105,13 +101,12 @@ def load_sides(
 
 
 def plan_side_normalization(
-    reference: SideInput,
-    source: FolderOrManifest,
-    settings: ModelSettings,
+    reference: SideInput, source: FolderOrManifest, settings: ModelSettings
 ) -> Generator[AuditProgress, None, Normalization | None]:
-    """Measure both sides and return the normalization that the settings ask for; None if none."""
+    """Measure both sides and return the normalization of `training.fix`; None if that is empty."""
     if not settings.training.fix:
         return None
+    # Of the unchanged recordings: the normalization is computed from their quality.
     features = yield from survey_sides(_datasets_of_side(reference), source, settings)
     reference_quality = [recording.traces for recording in features["reference"]]
     source_quality = [recording.traces for recording in features["source"]]
@@ -121,14 +116,14 @@ def plan_side_normalization(
 def parse_weighted_folder(text: str) -> WeightedFolder:
     """Return the folder and weight of a text such as `studio:2`; the default weight is 1.
 
-    If the whole text is an existing path, it is the folder: names may contain colons.
+    Names may contain colons, so a text that is an existing path is a folder as a whole.
     """
     folder, colon, weight = text.rpartition(":")
     if not colon or Path(text).exists():
         return WeightedFolder(Path(text))
     try:
         return WeightedFolder(Path(folder), float(weight))
-    except ValueError:  # the colon belongs to the name
+    except ValueError:  # no number follows the colon, which then belongs to the name
         return WeightedFolder(Path(text))
 
 
@@ -142,7 +137,7 @@ def check_folder_weights(folders: Sequence[WeightedFolder]) -> None:
 
 
 def side_display_name(side: SideInput) -> str:
-    """Return the name of a side for display: a folder, a manifest, or folders with their weights."""
+    """Return a display name: that of a folder or a manifest, or several folders with their weights."""
     if isinstance(side, Path):
         return side.resolve().name
     if isinstance(side, ManifestSide):
@@ -158,15 +153,22 @@ def survey_sides(
     references: Sequence[FolderOrManifest], source: FolderOrManifest, settings: ModelSettings
 ) -> Generator[AuditProgress, None, dict[DatasetSide, list[AuditFeatures]]]:
     """Read both sides for an audit; yield the progress, and return the features of each side."""
-    check_distinct_folders(*references, source)
     features: dict[DatasetSide, list[AuditFeatures]] = {"reference": [], "source": []}
-    sides: list[tuple[DatasetSide, FolderOrManifest]] = [("reference", folder) for folder in references]
-    for side, folder in (*sides, ("source", source)):
+    for side, folder in _list_sides(references, source):
         for progress in survey_dataset(folder, settings):
             features[side].append(progress.audit_features)
             yield AuditProgress(side, progress)
     check_disjoint(features["reference"], features["source"])
     return features
+
+
+def _list_sides(
+    references: Sequence[FolderOrManifest], source: FolderOrManifest
+) -> list[tuple[DatasetSide, FolderOrManifest]]:
+    """Return all folders with their sides, the source last; CallError if two are the same."""
+    check_distinct_folders(*references, source)
+    sides: list[tuple[DatasetSide, FolderOrManifest]] = [("reference", folder) for folder in references]
+    return [*sides, ("source", source)]
 
 
 def check_distinct_folders(*sides: FolderOrManifest) -> None:
@@ -175,6 +177,7 @@ def check_distinct_folders(*sides: FolderOrManifest) -> None:
     if len(folders) < len(sides):
         return  # both sides of a manifest, which are distinct by their labels
     *references, source = (folder.resolve() for folder in folders)
+    # `folders` has the source as one item more, and keeps the paths as given, for messages.
     for number, (folder, reference) in enumerate(zip(folders, references, strict=False)):
         if reference == source:
             raise CallError(f"{printable(folder)} is given as both folders: name two different ones")

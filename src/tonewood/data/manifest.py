@@ -1,7 +1,7 @@
 """Manifests: CSV or JSONL files that name training recordings, instead of folders.
 
 A row has a `path` (relative to the manifest's folder), a `label` (reference or source) and optionally
-`session`, `start` and `end` in seconds. Other columns are ignored.
+`session`, and `start` and `end` in seconds. Other columns are ignored.
 """
 
 import csv
@@ -19,10 +19,7 @@ from tonewood.audio_io.reader import MIN_RECORDING_SECONDS, AudioReader
 from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, printable
 from tonewood.utils.arrays import Samples
-from tonewood.utils.atomic_write import (
-    check_not_existing,
-    write_text,
-)
+from tonewood.utils.atomic_write import check_not_existing, write_text
 
 
 class ContentKey(NamedTuple):
@@ -44,7 +41,7 @@ class ManifestEntry(NamedTuple):
     session : str or None
         Recordings of one session are on the same side of a split.
     start, end : float or None
-        Seconds; None for start or end of the recording.
+        Seconds; None for the start or end of the recording.
     line : int
         Line of the manifest, for messages.
     """
@@ -78,13 +75,7 @@ class ManifestSide(NamedTuple):
 
 
 def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
-    """Read a manifest; return reference and source.
-
-    Raises
-    ------
-    FolderError
-        It cannot be read, or a row is invalid; the line is named.
-    """
+    """Read a manifest; return reference and source. FolderError names the line of an invalid row."""
     sides: dict[str, list[ManifestEntry]] = {label: [] for label in SIDE_LABELS}
     for line, row in _read_manifest_rows(path):
         where = f"{printable(path)}, line {line}"
@@ -100,6 +91,7 @@ def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
                 f"{where}: an excerpt from {start or 0:g} to {end:g} s is empty; end must be after start"
             )
         session = str(row.get("session") or "").strip() or None
+        # Relative to the manifest, so that manifest and recordings can move together.
         sides[label].append(ManifestEntry(path.parent / name, session, start, end, line))
     for label, entries in sides.items():
         if not entries:
@@ -109,7 +101,7 @@ def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
 
 
 def check_manifest_output(path: Path, overwrite: bool) -> None:
-    """Raise OutputError if a manifest cannot be written here; for a check before long work."""
+    """Raise OutputError if a manifest cannot be written to a path; checked before long work."""
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise OutputError(f"{printable(path)} is not a manifest: name a .csv or .jsonl, such as takes.csv")
     if not path.resolve().parent.is_dir():
@@ -122,7 +114,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool =
     """Write a manifest with paths relative to its folder; errors are those of `write_text`."""
     folder = path.resolve().parent
     text = io.StringIO()
-    # A fixed line end, so that the file is the same on every system.
+    # csv ends lines with CR LF by default; one line end gives the same bytes on every system.
     table = csv.writer(text, lineterminator="\n")
     as_json = path.suffix.lower() == ".jsonl"
     if not as_json:
@@ -140,7 +132,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool =
 def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield rows with their line numbers."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets start a file with a byte order mark
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise FolderError(f"{printable(path)} cannot be read ({reason}): name a CSV or JSONL") from None
@@ -151,6 +143,7 @@ def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if line.strip():
                 yield number, _parse_json_object(line, f"{printable(path)}, line {number}")
         return
+    # Without `strict`, csv takes all rows after an unclosed quote as one cell.
     reader = csv.DictReader(text.splitlines(), skipinitialspace=True, strict=True)
     try:
         missing = {"path", "label"} - set(reader.fieldnames or ())
@@ -179,6 +172,7 @@ def _parse_json_object(line: str, where: str) -> dict[str, Any]:
 def _parse_manifest_seconds(value: object, key: str, where: str) -> float | None:
     if value is None or value == "":
         return None
+    # JSON has numbers, and CSV has text: both are parsed alike. nan and inf are refused below.
     try:
         seconds = float(str(value))
     except ValueError:
@@ -189,19 +183,14 @@ def _parse_manifest_seconds(value: object, key: str, where: str) -> float | None
 
 
 def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a CSV table with their line numbers, which start at 1.
-
-    Parameters
-    ----------
-    required : sequence of str
-        Columns that every row must fill.
+    """Yield the rows of a CSV table with their line numbers; every row must fill the `required` columns.
 
     Raises
     ------
     CallError
         The file cannot be read.
     FolderError
-        It is not a table, lacks a column, or one of its rows is incomplete.
+        The file is not a table, lacks a column, or has an incomplete row.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
@@ -218,7 +207,7 @@ def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, d
                         f"{printable(table)}, line {number}: {' or '.join(required)} is missing: "
                         "complete the row"
                     )
-                # Cells beyond the header have the key None, missing ones the value None.
+                # DictReader gives surplus cells the key None, and missing ones the value None.
                 cells = {key: text for key, text in row.items() if isinstance(key, str) and text is not None}
                 yield number, cells
     except OSError as error:
@@ -228,6 +217,8 @@ def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, d
         raise FolderError(f"{printable(table)} is not a CSV table in UTF-8: save it as one") from None
 
 
+# --- Recordings of a folder or manifest
+
 FolderOrManifest = Path | ManifestSide
 """Recordings of one side."""
 
@@ -236,17 +227,9 @@ RecordingRef = Path | ManifestEntry
 
 
 class ExcerptReader:
-    """Recording, or the excerpt of one that a manifest names, decoded each time it is read.
+    """Recording, or an excerpt of one, that is decoded each time it is read.
 
-    Attributes
-    ----------
-    rate, channels : int
-    format : AudioFormat
-
-    Raises
-    ------
-    AudioError
-        It cannot be used; `blocks` raises it too.
+    Both the constructor and `blocks` raise AudioError if the recording cannot be used.
     """
 
     def __init__(self, item: RecordingRef) -> None:
@@ -264,9 +247,9 @@ class ExcerptReader:
         start = round((entry.start or 0.0) * self.rate)
         stop = None if entry.end is None else round(entry.end * self.rate)
         position = total = 0
-        low, high = np.inf, -np.inf
+        low, high = np.inf, -np.inf  # extremes over all channels
         for block in self._reader.blocks():
-            # The first pass reads the whole file, because only its end shows if it is cut off.
+            # The first pass reads the whole file, because a cut-off file is detected only at its end.
             if self._checked and stop is not None and position >= stop:
                 return
             part = block[:, max(0, start - position) : None if stop is None else max(0, stop - position)]
@@ -277,11 +260,11 @@ class ExcerptReader:
                 yield np.ascontiguousarray(part)
         if total < MIN_RECORDING_SECONDS * self.rate:
             raise AudioError(
-                f"{printable(entry.path)} lasts {position / self.rate:.2f} s; line {entry.line} of the "
-                f"manifest selects {total / self.rate:.2f} s of it and {MIN_RECORDING_SECONDS:g} s are "
-                "needed: select more"
+                f"{printable(entry.path)} lasts {position / self.rate:.2f} s, of which line {entry.line} of "
+                f"the manifest selects {total / self.rate:.2f} s; {MIN_RECORDING_SECONDS:g} s are needed: "
+                "select more"
             )
-        # `AudioReader` refuses a silent file, but not a silent part of one.
+        # `AudioReader` checks the whole file only, which may have a silent part.
         if low == high:
             raise AudioError(
                 f"{printable(entry.path)} is silent in the excerpt of line {entry.line} of the manifest: "
@@ -308,19 +291,16 @@ def content_key(item: RecordingRef) -> ContentKey:
 
 
 def group_key(item: RecordingRef, dataset: FolderOrManifest, group_by: str) -> str:
-    """Return the group of a recording; by "folder", it is also the session of the audit."""
+    """Return the group of a recording; grouped by "folder", it is also the session of the audit."""
     if isinstance(item, ManifestEntry):
-        # A session in a manifest takes precedence over the setting.
+        # A session that the user states in the manifest takes precedence over the setting.
         return item.session or ("." if group_by == "folder" else str(item.path))
     assert isinstance(dataset, Path)
     return group_of_path(item.relative_to(dataset), group_by)
 
 
 def group_of_path(path: Path, group_by: str) -> str:
-    """Return the group of a path relative to its folder: itself, or its first sub-folder.
-
-    Recordings that are not in a sub-folder form one group.
-    """
+    """Return the group of a path relative to its folder: the path itself, or its first sub-folder or "."."""
     if group_by == "file":
         return str(path)
     return path.parts[0] if len(path.parts) > 1 else "."

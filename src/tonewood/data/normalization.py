@@ -1,7 +1,6 @@
 """Normalize both sides of the training data to the same loudness, bandwidth and noise floor.
 
-Each property becomes that of the worse side, because lost bandwidth and hidden detail cannot be
-restored.
+Each property becomes that of the worse side, because lost bandwidth and hidden detail cannot be restored.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +19,8 @@ from tonewood.utils.arrays import FloatArray
 
 _SKIRT_HZ = 200.0  # transition band of the low-pass
 _STOPBAND_DB = 80.0
-_FILTER_BLOCK = 1 << 18  # samples filtered at once
-_NOISE_BLOCK = 1 << 21  # samples of noise drawn at once
+# Samples filtered and drawn at once. The second decides the noise: a change needs a new `_CACHE_VERSION`.
+_FILTER_BLOCK, _NOISE_BLOCK = 1 << 18, 1 << 21
 _FADE_SECONDS = 0.2
 _Wave = NDArray[Any]  # in double precision
 _BAND_EDGES_HZ: FloatArray = np.concatenate([[0.0], THIRD_OCTAVES_HZ[1:] / HALF_BAND_RATIO, [np.inf]])
@@ -34,20 +33,22 @@ def fit_normalization(
 ) -> Normalization:
     """Return the normalization that makes both sides alike.
 
-    The loudness is the median of all recordings, the cut-off the lowest decile of the narrower side,
-    and the floor in each band the highest decile of the louder side. Deciles ignore outliers.
+    The loudness is the median of all recordings, the cut-off the lowest decile of the narrower side, and the
+    noise floor in each band the highest decile of the louder side. Deciles ignore outliers.
     """
     sides = (reference, source)
     loudness = cutoff = floor = None
     if "level" in kinds:
         loudness = float(np.median([quality.loudness for quality in [*reference, *source]]))
     if "bandwidth" in kinds:
-        cutoff = min(_lower_percentile([quality.cutoff_hz for quality in side], 10) for side in sides)
+        hz = [[quality.cutoff_hz for quality in side] for side in sides]
+        cutoff = min(float(np.percentile(of_side, 10, method="lower")) for of_side in hz)
     if "noise" in kinds:
         floors = []
         for side in sides:
             measured = [quality for quality in side if quality.floor_db is not None]
             if measured:
+                # The loudness gain is applied first, and moves the noise floor with it.
                 bands = [
                     quality.floor_bands_db + _loudness_gain_db(quality, loudness) for quality in measured
                 ]
@@ -73,7 +74,7 @@ def normalize_recording(
     quality : RecordingQuality
         Of the recording before normalization.
     rng : Generator
-        Draws the noise, the same for every channel.
+        For the noise, which is the same in every channel.
     """
     blocks = list(normalize_blocks([samples], samples.shape[1], rate, quality, normalization, rng))
     return np.concatenate(blocks, axis=1)
@@ -87,10 +88,7 @@ def normalize_blocks(
     normalization: Normalization,
     rng: np.random.Generator,
 ) -> Iterator[NDArray[np.float32]]:
-    """Normalize a recording of `length` samples that comes in blocks; see `normalize_recording`.
-
-    The samples do not depend on the borders of the blocks.
-    """
+    """Normalize a recording of `length` samples in blocks, whose borders do not affect the result."""
     factor = 10 ** (_loudness_gain_db(quality, normalization.loudness) / 20)
     waves: Iterator[_Wave] = (block.astype(np.float64) * factor for block in blocks)
     if normalization.floor_bands_db is not None:
@@ -98,6 +96,7 @@ def normalize_blocks(
         current = quality.floor_bands_db + _loudness_gain_db(quality, normalization.loudness)
         noise = _shaped_noise_blocks(length, rate, target, current, rng)
         waves = (block + added for added, block in _pair_stream_with_blocks(noise, waves))
+    # The low-pass comes last, so that it also limits the added noise.
     if normalization.cutoff_hz is not None and normalization.cutoff_hz < rate / 2 - _SKIRT_HZ:
         waves = _low_pass_blocks(waves, rate, normalization.cutoff_hz)
     return (block.astype(np.float32) for block in waves)
@@ -116,13 +115,9 @@ def _low_pass_blocks(blocks: Iterable[_Wave], rate: int, cutoff: float) -> Itera
 
 
 def _shaped_noise_blocks(
-    length: int,
-    rate: int,
-    target_db: FloatArray,
-    current_db: FloatArray,
-    rng: np.random.Generator,
+    length: int, rate: int, target_db: FloatArray, current_db: FloatArray, rng: np.random.Generator
 ) -> Iterator[_Wave]:
-    """Yield shaped noise in crossfaded blocks of constant power; one block if `length` is short."""
+    """Yield shaped noise in crossfaded blocks of constant power; short noise is one block."""
     if length <= _NOISE_BLOCK:
         yield shaped_noise(length, rate, target_db, current_db, rng)
         return
@@ -139,28 +134,22 @@ def _shaped_noise_blocks(
 
 
 def shaped_noise(
-    length: int,
-    rate: int,
-    target_db: FloatArray,
-    current_db: FloatArray,
-    rng: np.random.Generator,
+    length: int, rate: int, target_db: FloatArray, current_db: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
-    """Return noise [sample] that raises a floor to a target level in every third octave.
+    """Return noise [sample] that raises a noise floor to a target level in every third octave.
 
     Parameters
     ----------
     target_db, current_db : array [band], dBFS
-        NaN above the highest known band, where the density of that band is used; all NaN for no
-        noise at all.
+        NaN above the highest known band, whose density continues there; all NaN means no noise.
     """
     missing_power = np.maximum(
-        0.0,
-        10 ** (_extrapolate_bands(target_db) / 10) - 10 ** (_extrapolate_bands(current_db) / 10),
+        0.0, 10 ** (_extrapolate_bands(target_db) / 10) - 10 ** (_extrapolate_bands(current_db) / 10)
     )
     spectrum = np.fft.rfft(rng.standard_normal(length))
     hz = np.fft.rfftfreq(length, 1 / rate)
     band = np.searchsorted(_BAND_EDGES_HZ, hz, side="right") - 1
-    # Below the lowest band its density continues. White noise of power 1 has 2 / rate per Hz.
+    # Below the lowest band its density continues. White noise of power 1 has a density of 2 / rate per Hz.
     density = (missing_power / (THIRD_OCTAVES_HZ * (HALF_BAND_RATIO - 1 / HALF_BAND_RATIO)))[band] * rate / 2
     noise: FloatArray = np.fft.irfft(spectrum * np.sqrt(density), length)
     return noise
@@ -169,7 +158,7 @@ def shaped_noise(
 def _pair_stream_with_blocks(
     stream: Iterator[_Wave], blocks: Iterable[_Wave]
 ) -> Iterator[tuple[_Wave, _Wave]]:
-    """Yield each block with as many samples of the stream (samples,)."""
+    """Yield the next samples of a stream (samples,) with each block of the same length."""
     rest: _Wave = np.zeros(0)
     for block in blocks:
         while len(rest) < block.shape[-1]:
@@ -179,14 +168,14 @@ def _pair_stream_with_blocks(
 
 
 def _extrapolate_bands(bands_db: FloatArray) -> FloatArray:
-    """Return levels [band], extended above the highest known one by its density; -300 if none is known."""
+    """Return levels [band], extended above the highest known band; -300 dB if none is known."""
     known = np.flatnonzero(np.isfinite(bands_db))
     if known.size == 0:
         return np.full(len(bands_db), -300.0)
+    # At constant density, a band has more power by the ratio of the widths, which is HALF_BAND_RATIO².
     above = np.maximum(0, np.arange(len(bands_db)) - known[-1])
-    level: FloatArray = np.where(above > 0, bands_db[known[-1]], bands_db) + 20 * above * np.log10(
-        HALF_BAND_RATIO
-    )
+    growth_db = 20 * above * np.log10(HALF_BAND_RATIO)
+    level: FloatArray = np.where(above > 0, bands_db[known[-1]], bands_db) + growth_db
     return level
 
 
@@ -194,12 +183,8 @@ def _loudness_gain_db(quality: RecordingQuality, loudness: float | None) -> floa
     return 0.0 if loudness is None else loudness - quality.loudness
 
 
-def _lower_percentile(values: Sequence[float], percent: float) -> float:
-    return float(np.percentile(values, percent, method="lower"))
-
-
 def _highest_floor_decile(floors: FloatArray) -> FloatArray:
-    """Return the highest decile [band] of floors [recording, band]; NaN if none is known."""
+    """Return the highest decile [band] of noise floors [recording, band]; NaN if none is known."""
     lowest = np.where(np.isfinite(floors), floors, -300.0)
     high: FloatArray = np.percentile(lowest, 90, axis=0, method="lower")
     return np.where(high > -299, high, np.nan)

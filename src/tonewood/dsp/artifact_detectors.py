@@ -22,8 +22,8 @@ MIN_FRAMES = 20
 """Fewest frames that define a noise floor or a decay."""
 
 _MAINS_HZ = (50.0, 60.0)
-_CLIFF_STEPS = 6  # of 100 Hz, within which a low-pass has done most of its work
-_DECAY_BANDS_HZ = ((490, 2_050), (1_950, 5_100))  # the edges lie between centres of third octaves
+_CLIFF_STEPS = 6  # of 100 Hz, within which a low-pass falls by most of its attenuation
+_DECAY_BANDS_HZ = ((490, 2_050), (1_950, 5_100))  # the edges are between centres of third octaves
 _MAX_GROUND_RIPPLE_DB = 8.0  # of the levels above a cut-off, from their median
 _NEAREST_FRAMES, _FARTHEST_FRAMES = 4, 10  # from a dropout to the frames in which its band sounds
 _CONTEXT_SAMPLES = 5  # three before a flat top, itself, and one after
@@ -33,7 +33,7 @@ def detect_cutoff_hz(power: FloatArray, floor: FloatArray | None, rate: int) -> 
     """Return the cut-off frequency in a mean power spectrum [bin] up to rate / 2; rate / 2 if none.
 
     Noise has no partials that end, so a cliff in the floor [bin] of the rests is a filter. An
-    instrument that fades into its recording's noise looks much like a filter too. Where the floor
+    instrument that fades into the noise of its recording looks like a filter too. Where the floor
     is known, a cliff in the sound counts only if the floor steps down at the same frequency.
     """
     sound = _levels_per_100_hz(power, rate)
@@ -70,7 +70,7 @@ def decay_band_power(bands: FloatArray) -> FloatArray:
 def fastest_decay_seconds(power: FloatArray) -> tuple[float, float] | None:
     """Return the time for 60 dB at the fastest decays of band power [2, frame]; None if too few.
 
-    A room lets nothing decay faster than it does itself. The rate is the 95th percentile of all
+    Nothing decays faster than the room itself. The rate is the 95th percentile of all
     falls over 80 ms that start 20 dB above the floor, after the decay-rate distributions of Wen,
     Habets & Naylor (2008).
     """
@@ -129,7 +129,7 @@ class FrameSplitter:
 
 
 class SpectralDropouts:
-    """Cells of third octaves that drop out by themselves, as codecs and denoisers leave them.
+    """Cells of third octaves that drop out alone, an effect of codecs and denoisers.
 
     Such a cell is 15 dB below its band both 40 to 100 ms before and after, while the bands from
     500 Hz to 2 kHz together are less than 8 dB below theirs.
@@ -176,7 +176,7 @@ class HumDetector:
         """Add samples (samples,)."""
         self._samples += len(block)
         frames = self._splitter.push(block)
-        # One at a time: they overlap, and squared they would be in memory twice and more.
+        # One at a time: squared frames are doubles and overlap, four times the memory of the block.
         self._energy.append(np.array([np.square(frame, dtype=np.float64).mean() for frame in frames]))
 
     def second_pass(self) -> "HumLines | None":
@@ -195,12 +195,7 @@ class HumDetector:
 class HumLines:
     """Second pass of hum detection: spectral lines at multiples of 50 and 60 Hz in quiet windows.
 
-    Parameters
-    ----------
-    window : int
-        Samples; windows overlap by half.
-    quiet : array [window]
-        Indices of the windows.
+    Windows of `window` samples overlap by half; `quiet` [window] are the indices of those to analyse.
     """
 
     def __init__(self, rate: int, window: int, quiet: NDArray[np.int64]) -> None:
@@ -234,13 +229,8 @@ class HumLines:
 class ClippedPeaks:
     """Count of clipped peaks: at least three equal samples near the peak, with a sharp corner.
 
-    Channels whose peak is below -26 dBFS are skipped: there a step of 16 bits is as large as a
-    corner.
-
-    Parameters
-    ----------
-    peaks : float32 array [channel]
-        Of the whole recording.
+    `peaks` [channel] are those of the whole recording. Channels whose peak is below -26 dBFS are
+    skipped: there a step of 16 bits is as large as a corner.
     """
 
     def __init__(self, peaks: Samples) -> None:
@@ -266,10 +256,8 @@ class ClippedPeaks:
 
 
 def _dip_depth_db(level: FloatArray) -> FloatArray:
-    """Return how far each cell [band, frame] lies below its band both before and after, dB.
-
-    The first and the last 100 ms are left out: nothing precedes or follows them.
-    """
+    """Return how far each cell [band, frame] lies below its band both before and after, dB."""
+    # The first and the last 100 ms are left out, where np.roll wraps around.
     lags = np.arange(_NEAREST_FRAMES, _FARTHEST_FRAMES + 1)
     before = np.max([np.roll(level, k, axis=1) for k in lags], axis=0)
     after = np.max([np.roll(level, -k, axis=1) for k in lags], axis=0)

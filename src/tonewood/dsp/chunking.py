@@ -10,24 +10,16 @@ from torch import Tensor
 from tonewood.utils.arrays import Samples
 
 SEGMENT_FRAMES = 6_000
-"""Frames processed at once where nothing else decides: a minute at a hop of 10 ms."""
+"""Default number of frames processed at once: a minute at a hop of 10 ms."""
 
 Wave = TypeVar("Wave", Samples, Tensor)
 
 
 class Chunk(NamedTuple, Generic[Wave]):
-    """Consecutive samples of a recording: a core, and margins of its neighbours.
+    """Consecutive samples (..., samples) of a recording: a core, and margins of its neighbours.
 
-    Parameters
-    ----------
-    samples : float32 array or Tensor (..., samples)
-        Core and margins; there is no margin beyond the ends of the recording.
-    offset : int
-        Position of the first sample in the recording, margin included.
-    left_margin, core_size : int
-        Samples.
-    is_last : bool
-        True if the recording ends with the core.
+    There is no margin beyond the ends of the recording; the core of the last chunk ends with it.
+    `offset` is the position of the first sample in the recording, margin included.
     """
 
     samples: Wave
@@ -50,12 +42,8 @@ class Chunk(NamedTuple, Generic[Wave]):
 class Rechunker:
     """Turns blocks (..., samples) of any size into chunks whose cores have one size.
 
-    Cores follow one another without gaps; the last one holds the remaining samples.
-
-    Parameters
-    ----------
-    size, margin : int
-        Samples of the core, and of the margin on each side.
+    Cores of `size` samples, with a margin on each side, follow one another without gaps; the last
+    one holds the remaining samples.
     """
 
     def __init__(self, size: int, margin: int) -> None:
@@ -75,7 +63,7 @@ class Rechunker:
             left_margin = self._next_start - self._offset
             yield Chunk(samples[..., :stop], self._offset, left_margin, self.size)
             self._next_start += self.size
-            # The margin of the next core is all that is still needed.
+            # Of the samples so far, only the margin of the next core is still needed.
             oldest = max(0, self._next_start - self.margin)
             self._pending = [samples[..., oldest - self._offset :]]
             self._offset = oldest
@@ -88,6 +76,7 @@ class Rechunker:
             yield Chunk(self._join(), self._offset, left_margin, size, is_last=True)
 
     def _join(self) -> Samples:
+        # A single block needs no copy.
         return self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending, axis=-1)
 
 
@@ -116,6 +105,7 @@ def split_chunk(chunk: Chunk[Wave], size: int, margin: int) -> Iterator[Chunk[Wa
 
 def with_margin(chunk: Chunk[Wave], margin: int) -> Chunk[Wave]:
     """Return the chunk with its core extended into its margins, within the recording."""
+    # A chunk has no samples beyond the ends of the recording.
     before = min(margin, chunk.core_start)
     after = 0 if chunk.is_last else margin
     return chunk._replace(left_margin=chunk.left_margin - before, core_size=before + chunk.core_size + after)
@@ -157,7 +147,7 @@ class TensorTimeSeries:
 
 @dataclass(frozen=True)
 class LazyTimeSeries:
-    """Time series that `compute(start, stop)` produces anew at each reading."""
+    """Time series that `compute(start, stop)` computes at each reading."""
 
     frames: int
     compute: Callable[[int, int], Tensor]

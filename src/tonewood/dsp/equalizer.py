@@ -100,6 +100,7 @@ def biquad_coefficients(band: EqBand, rate: float) -> tuple[FloatArray, FloatArr
 
 def eq_response_db(bands: tuple[EqBand, ...], hz: FloatArray, rate: float) -> FloatArray:
     """Return the gain [frequency] in dB of bands in series."""
+    # z is the inverse of the usual z, so the coefficients ascend in it; polyval wants them to descend.
     z = np.exp(-2j * np.pi * np.asarray(hz) / rate)
     total = np.zeros(len(z))
     for band in bands:
@@ -110,16 +111,10 @@ def eq_response_db(bands: tuple[EqBand, ...], hz: FloatArray, rate: float) -> Fl
 
 
 def graphic_eq_gains(target_db: FloatArray, centres_hz: FloatArray, q: float, rate: float) -> FloatArray:
-    """Return gains [band, time] of a graphic equalizer whose response at its centres is the target.
+    """Return gains [band, time] with which a graphic equalizer has the target [band, time] at its centres.
 
-    Neighbouring bands overlap, nearly in proportion to their gains in dB (Abel & Berners 2004).
-    So the gains solve a linear system, and a few rounds correct the remaining error.
-
-    Parameters
-    ----------
-    target_db : array [band, time]
-    q : float
-        Of every band.
+    All bands have the same Q. Neighbours overlap, nearly in proportion to their gains in dB (Abel &
+    Berners 2004). So the gains solve a linear system, and a few rounds correct the remaining error.
     """
     w = 2 * np.pi * centres_hz / rate
     # On the unit circle a peak's numerator is, except for its phase, cos w - cos w0 + j α A sin w,
@@ -193,6 +188,7 @@ def _strongest_peak(residual_db: FloatArray, hz: FloatArray) -> EqBand:
     beyond = ~above[top:]
     last = top + int(np.argmax(beyond)) if beyond.any() else len(hz) - 1
     octaves = max(float(np.log2(hz[last] / hz[first])), 0.2)
+    # Q of a peak that is this wide at half its gain in dB (Audio EQ Cookbook).
     q = np.sqrt(2**octaves) / (2**octaves - 1)
     return EqBand("peaking", float(hz[top]), float(residual_db[top]), float(np.clip(q, 0.25, 8.0)))
 
@@ -267,16 +263,12 @@ def _round_bands(curve_db: FloatArray, candidate: _Candidate, hz: FloatArray, ra
 
 
 def design_impulse_response(curve: GainCurve, rate: int, length: int, phase: Phase) -> Samples:
-    """Return an impulse response [length] whose magnitude follows a curve.
+    """Return an impulse response [length] whose magnitude follows a curve, to about rate / length Hz.
 
     The linear-phase one is symmetric about sample (length - 1) // 2, its delay; an even length
     ends with a zero. The minimum-phase one starts at once (homomorphic method).
-
-    Parameters
-    ----------
-    length : int
-        Samples; the resolution is about rate / length Hz, which matters in the bass.
     """
+    # An odd number of taps has a middle one, hence a delay of whole samples.
     taps = length - 1 + length % 2
     fft = 1 << (_OVERSAMPLING * taps - 1).bit_length()
     hz = np.arange(fft // 2 + 1) * (rate / fft)
@@ -284,6 +276,7 @@ def design_impulse_response(curve: GainCurve, rate: int, length: int, phase: Pha
     half = taps // 2
     response = np.concatenate([centred[-half:], centred[: half + 1]]) * kaiser(taps, _KAISER_BETA)
     if phase == "minimum":
+        # half=False keeps the magnitude; scipy's default would return its square root.
         response = minimum_phase(response, method="homomorphic", n_fft=fft, half=False)
     return np.pad(response, (0, length - taps)).astype(np.float32)
 
@@ -308,6 +301,7 @@ def restrict_to_band(
     """
     kernel = _bandpass_kernel(rate, low_hz, high_hz)
     change = oaconvolve((modified - original).astype(np.float64), kernel[None], axes=1)
+    # Drop the delay of the linear phase, half the kernel.
     change = change[:, len(kernel) // 2 :][:, : original.shape[1]]
     restricted: Samples = original + change.astype(np.float32)
     return restricted
@@ -330,7 +324,7 @@ def _bandpass_kernel(rate: int, low_hz: float, high_hz: float) -> FloatArray:
     if edges[0] >= rate / 2:
         return np.zeros(taps)
     if edges[1] >= rate / 2:
-        edges.pop()
+        edges.pop()  # one edge and pass_zero=False make a high-pass
     beta = 0.1102 * (STOPBAND_DB - 8.7)
     kernel: FloatArray = firwin(taps, edges, window=("kaiser", beta), pass_zero=False, fs=rate)
     return kernel

@@ -1,11 +1,12 @@
-"""Features of a recording: levels in the filterbank's rows, fine structure of pitch, and windows of both.
+"""Features of a recording: levels in mel or linear bands, fine structure of pitch, windows of both.
 
-Long recordings are analysed in chunks that last a whole number of long frames, so that a frame of
-a chunk stands at the same time as in the whole recording, at any sample rate.
+Long recordings are analysed in chunks that last a whole number of long frames, so that frames of
+chunks have the same times as those of the whole recording, at any sample rate.
 """
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,127 @@ import torch
 from torch import Tensor
 
 from tonewood.dsp.chunking import Chunk, TimeSeries
-from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible, mean_level
+from tonewood.dsp.stft import log_magnitude, scale_to_rate, stft
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Samples
+
+AUDIBLE_RANGE_DB = 45.0
+"""Frames further below the loudest one count as silence."""
+
+_NEPERS_PER_DB = math.log(10) / 10  # of power
+
+
+def hz_to_mel(hz: FloatArray) -> FloatArray:
+    """Convert Hz to mel (O'Shaughnessy 1987): 2595 log10(1 + f / 700)."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hz, dtype=np.float64) / 700.0)
+
+
+def mel_to_hz(mel: FloatArray) -> FloatArray:
+    """Convert mel to Hz, the inverse of `hz_to_mel`."""
+    return 700.0 * (10.0 ** (np.asarray(mel, dtype=np.float64) / 2595.0) - 1.0)
+
+
+def center_frequencies(bands: BandSettings, spectrum: SpectrumSettings) -> FloatArray:
+    """Return the centre frequency of each row in Hz, ascending."""
+    if bands.scale == "linear":
+        return np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
+    return _mel_edges(bands)[1:-1]
+
+
+@lru_cache(maxsize=8)
+def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+    """Return weights [row, bin] that sum bin power into rows: triangles of height 1 in Hz."""
+    bins = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
+    if bands.scale == "linear":
+        return torch.eye(spectrum.bins)
+    # A line up from the lower edge and one down from the upper: the smaller of both is the triangle.
+    edges = _mel_edges(bands)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    # A triangle narrower than a bin may miss all of them; it takes the nearest, so no row is empty.
+    for row in np.flatnonzero(weights.sum(axis=1) == 0):
+        weights[row, np.abs(bins - edges[row + 1]).argmin()] = 1.0
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+@lru_cache(maxsize=8)
+def filterbank_matrix_on(
+    bands: BandSettings, spectrum: SpectrumSettings, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Return `filterbank_matrix` on a device, transferred once."""
+    return filterbank_matrix(bands, spectrum).to(device, dtype)
+
+
+def apply_filterbank(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+    """Return row levels [..., row, frame] in dB of log magnitudes [..., bin, frame] in dB."""
+    if bands.scale == "linear":
+        return magnitude_db
+    weights = filterbank_matrix_on(bands, spectrum, magnitude_db.device, magnitude_db.dtype)
+    return filterbank_levels(magnitude_db, weights)
+
+
+def filterbank_levels(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
+    """Return row levels [..., row, frame] in dB by weights [row, bin]; None keeps the bins."""
+    if weights is None:
+        return magnitude_db
+    power = torch.pow(10.0, magnitude_db / 10)
+    return 10 * torch.log10(weights @ power)
+
+
+def frame_levels(rows_db: Tensor) -> Tensor:
+    """Return the level of each frame [..., frame] in dB: the summed power of rows [..., row, frame]."""
+    # logsumexp does not overflow, and its gradient is finite at the floor.
+    return torch.logsumexp(rows_db * _NEPERS_PER_DB, dim=-2) / _NEPERS_PER_DB
+
+
+def is_audible(level_db: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
+    """Return a mask [..., frame] of the levels [..., frame] within `range_db` of the highest."""
+    return level_db > level_db.amax(dim=-1, keepdim=True) - range_db
+
+
+def audible_frames(rows_db: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
+    """Return a mask [..., frame] of the frames of rows [..., row, frame] that are audible."""
+    return is_audible(frame_levels(rows_db), range_db)
+
+
+def mean_level(rows_db: Tensor) -> Tensor:
+    """Return the level [...] in dB of the mean power over the frames of rows [..., row, frame]."""
+    return mean_power_db(frame_levels(rows_db))
+
+
+def mean_power_db(levels_db: Tensor) -> Tensor:
+    """Return the level [...] in dB of the mean power of frame levels [..., frame]."""
+    power = torch.logsumexp(levels_db * _NEPERS_PER_DB, dim=-1)
+    return (power - math.log(levels_db.shape[-1])) / _NEPERS_PER_DB
+
+
+def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+    """Return row levels [..., row, frame] in dB of a waveform [..., sample]; differentiable.
+
+    Nothing is resampled: a rate above the analysis rate is analysed with windows of the same
+    duration, whose lowest bins have the frequencies of the analysis.
+    """
+    if rate == spectrum.rate:
+        return apply_filterbank(log_magnitude(stft(wave, spectrum), spectrum), bands, spectrum)
+    window, hop, fft = scale_to_rate(spectrum, rate)
+    # model_construct skips validation, which would refuse durations that are not round.
+    scaled = SpectrumSettings.model_construct(
+        rate=rate,
+        window_ms=1000 * window / rate,
+        hop_ms=1000 * hop / rate,
+        fft=fft,
+        floor_db=spectrum.floor_db,
+    )
+    magnitude = log_magnitude(stft(wave, scaled), spectrum)[..., : spectrum.bins, :]
+    return apply_filterbank(magnitude, bands, spectrum)
+
+
+def _mel_edges(bands: BandSettings) -> FloatArray:
+    # count triangles need count + 2 edges: each centre is an edge of both neighbours.
+    low, high = hz_to_mel(np.array([bands.low_hz, bands.high_hz]))
+    return mel_to_hz(np.linspace(low, high, bands.count + 2))
+
 
 N_PITCH_BINS = 144
 """Quarter tones over six octaves."""
@@ -41,21 +160,11 @@ _BLOCK_FRAMES = 256  # spectra and blurs at once: neither is held for a whole re
 
 _CHUNK_FRAMES = 1_024  # 10 s
 _MAX_SAMPLES = 1 << 22  # of all channels
-_MARGIN_FRAMES = 26  # the filters of loudness and of resampling have settled after so many
+_MARGIN_FRAMES = 26  # after which the filters of loudness and of resampling have settled
 
 
 class ReferenceLevels(NamedTuple):
-    """Levels of a whole recording, to which those of its frames relate.
-
-    Parameters
-    ----------
-    mean_db : float
-        Mean power of the frames.
-    loudest_db : float
-        Level of the loudest frame.
-    pitch_power : float
-        Largest power in any pitch bin.
-    """
+    """Mean and loudest frame level of a whole recording, and its largest power in any pitch bin."""
 
     mean_db: float
     loudest_db: float
@@ -88,13 +197,7 @@ class Features(NamedTuple):
 
 
 class CompactFeatures(NamedTuple):
-    """Features as they are stored: the fine structure once a long frame.
-
-    Parameters
-    ----------
-    rows_db : Tensor [row, frame]
-    long_db : Tensor [pitch, long frame]
-    """
+    """Features as they are stored: levels [row, frame], fine structure [pitch, long frame], dB."""
 
     rows_db: Tensor
     long_db: Tensor
@@ -131,12 +234,8 @@ def compute_chunk_features(
 ) -> tuple[Tensor, Tensor]:
     """Return rows [row, frame] and pitch power [pitch, long frame] of a chunk's core, on `device`.
 
-    Parameters
-    ----------
-    chunk : Chunk
-        Mono, at the analysis rate, of an even number of frames; its margins hold a long window.
-    with_pitch : bool
-        False leaves out the pitch power: it has no frames.
+    The chunk is mono, at the analysis rate, and lasts an even number of frames; its margins hold a
+    long window. Without pitch, the pitch power has no frames.
     """
     wave = torch.from_numpy(chunk.samples).to(device)
     first = chunk.left_margin // spectrum.hop
@@ -157,7 +256,7 @@ def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Ten
 def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     """Return the power [pitch, long frame] on quarter tones of a waveform [sample].
 
-    Long frame k stands at the time of frame `PITCH_HOP_RATIO` k of the rows.
+    Long frame k has the time of frame `PITCH_HOP_RATIO` k of the rows.
     """
     window = round(_PITCH_WINDOW_MS * spectrum.rate / 1000)
     fft = 2 * window  # zero padding: quarter tones at 55 Hz are 1.6 Hz apart, bins 3.9 Hz
@@ -167,8 +266,11 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     whole = np.floor(position)
     low = torch.from_numpy(whole.astype(np.int64)).to(wave.device)
     fraction = torch.from_numpy(position - whole).to(wave)[:, None]
+    padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
+    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
     blocks = []
-    for spectra in _iter_spectra(wave, window, fft, PITCH_HOP_RATIO * spectrum.hop):
+    for frames in torch.split(padded.unfold(0, window, PITCH_HOP_RATIO * spectrum.hop), _BLOCK_FRAMES):
+        spectra = torch.fft.rfft(frames * taper, fft).T
         power = spectra.real.square() + spectra.imag.square()
         blocks.append(power[low] * (1 - fraction) + power[low + 1] * fraction)
     return torch.cat(blocks, dim=1)
@@ -177,11 +279,8 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
 def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Tensor:
     """Return the fine structure [pitch, frames] in dB of pitch power [pitch, long frame].
 
-    Parameters
-    ----------
-    max_power : float or scalar Tensor
-        Largest power of the whole recording. The floor is relative to it, so that the recording's
-        level changes nothing.
+    The floor is relative to `max_power`, the largest of the whole recording, so that the
+    recording's level changes nothing.
     """
     if isinstance(max_power, Tensor):
         max_power = max_power.double()  # a Python float has double precision too
@@ -192,19 +291,12 @@ def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Te
 
 
 def _repeat_to_frames(long_db: Tensor, frames: int) -> Tensor:
-    """Repeat each long frame for the frames it stands for; the last one fills the rest."""
+    """Repeat each long frame for the frames that it covers; the last one fills the rest."""
     fine = long_db[:, : -(-frames // PITCH_HOP_RATIO)].repeat_interleave(PITCH_HOP_RATIO, dim=1)
     missing = frames - fine.shape[1]
     if missing > 0:
         fine = torch.cat([fine, fine[:, -1:].expand(-1, missing)], dim=1)
     return fine[:, :frames]
-
-
-def _iter_spectra(wave: Tensor, window: int, fft: int, hop: int) -> Iterator[Tensor]:
-    padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
-    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
-    frames = padded.unfold(0, window, hop)
-    return (torch.fft.rfft(block * taper, fft).T for block in torch.split(frames, _BLOCK_FRAMES))
 
 
 def _gaussian_blur(level: Tensor, sigma: float) -> Tensor:

@@ -22,15 +22,7 @@ _RELEASE_DB_PER_SECOND = 20.0
 
 
 class LoudnessBlocks(NamedTuple):
-    """K-weighted energy of consecutive steps of 100 ms.
-
-    Parameters
-    ----------
-    steps : float64 array (step,)
-    remainder : float
-        Energy of the samples after the last full step.
-    remainder_samples : int
-    """
+    """K-weighted energy of steps [step] of 100 ms, and of the samples after the last full step."""
 
     steps: NDArray[np.float64]
     remainder: float
@@ -64,16 +56,11 @@ def measure_loudness_blocks(chunk: Chunk[Samples], rate: int) -> LoudnessBlocks:
 
 
 def gated_loudness(parts: Sequence[LoudnessBlocks], rate: int) -> float:
-    """Return the gated loudness of a recording in LUFS; -inf for silence.
+    """Return the gated loudness in LUFS of a recording's chunks, in order; -inf for silence.
 
     There is no gate where everything is below -70 LUFS, or shorter than a block of 400 ms. Every
     channel has the same weight: recordings seldom say which channels are surrounds, and loudness
     is used here to compare a recording with itself.
-
-    Parameters
-    ----------
-    parts : sequence of LoudnessBlocks
-        Of all chunks of the recording, in order.
     """
     steps, step = np.concatenate([part.steps for part in parts]), _step_samples(rate)
     if len(steps) < _STEPS_PER_BLOCK:
@@ -117,7 +104,7 @@ def true_peak(chunk: Chunk[Samples], rate: int) -> float:
     peak, position = max(float(chunk.core.max()), -float(chunk.core.min())), 0
     starts = range(0, chunk.samples.shape[1], _BLOCK_SAMPLES)
     blocks = [chunk.samples[:, start : start + _BLOCK_SAMPLES] for start in starts]
-    # Flushing with zeros can ring past an abrupt end no more than the samples themselves do.
+    # Flushing feeds zeros; after an abrupt end they ring no higher than the samples do.
     blocks.append(np.zeros((channels, 0), np.float32))
     for number, block in enumerate(blocks, start=1):
         output = resampler.resample_chunk(np.ascontiguousarray(block.T), last=number == len(blocks))
@@ -154,12 +141,10 @@ def _step_samples(rate: int) -> int:
 
 
 def _k_weighting_sos(rate: int) -> FloatArray:
-    """Return both stages [stage, coefficient] for `sosfilt`.
-
-    pyloudnorm's own meter is limited to five channels and to 400 ms and more. At 48 kHz the
-    coefficients are those of the standard's tables (De Man 2018); other rates have the same
-    analogue filters by the bilinear transform.
-    """
+    """Return both stages [stage, coefficient] for `sosfilt`."""
+    # pyloudnorm's own meter is limited to five channels and to 400 ms and more. At 48 kHz the
+    # coefficients are those of the standard's tables (De Man 2018); other rates have the same
+    # analogue filters by the bilinear transform.
     shelf = IIRfilter(3.99984385397, 0.7071752369554193, 1681.9744509555319, rate, _SHELF)
     high = IIRfilter(0.0, *_HIGH_PASS, rate, "high_pass")
     # The standard's numerator is 1, -2, 1, which adds 0.04 dB to the passband at 48 kHz; the same
@@ -177,12 +162,8 @@ class PeakLimiter:
 
     The gain follows the waveform itself where that exceeds the ceiling, hence it has no steps.
     Peaks between samples are not limited; they may be a few tenths of a dB higher. Samples that
-    were above the ceiling before processing may stay as loud as they were.
-
-    Parameters
-    ----------
-    ceiling_db : float
-        dB re full scale.
+    were above the ceiling before processing may stay as loud as they were. The ceiling is in dB re
+    full scale.
     """
 
     def __init__(self, ceiling_db: float, rate: int) -> None:

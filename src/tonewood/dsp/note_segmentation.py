@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from tonewood.dsp.filterbank import AUDIBLE_RANGE_DB
+from tonewood.dsp.features import AUDIBLE_RANGE_DB
 from tonewood.errors import MissingExtraError
 from tonewood.utils.arrays import FloatArray, Samples
 
@@ -40,12 +40,8 @@ _MAX_FLATNESS_DB = -10.0  # geometric to arithmetic mean of the spectrum; white 
 class NoteSegments(NamedTuple):
     """Segments and pitch on the frames of the analysis.
 
-    Parameters
-    ----------
-    labels : int8 array (frame,)
-        Index into `SEGMENT_NAMES`, or `QUIET_LABEL`.
-    hz : float64 array (frame,)
-        Pitch, NaN where there is none.
+    Labels [frame] are indices into `SEGMENT_NAMES`, or `QUIET_LABEL`; the pitch [frame] is NaN where
+    there is none.
     """
 
     labels: NDArray[np.int8]
@@ -63,26 +59,16 @@ def require_pitch_tracker() -> None:
 
 
 def segment_notes(wave: Samples, frames: int, frames_per_second: float) -> NoteSegments:
-    """Label the frames of a mono waveform [sample] at 16 kHz.
+    """Label the frames of a mono waveform [sample] at 16 kHz; MissingExtraError without librosa.
 
-    A frame gets the first label that applies: quiet, attack, transition, noise-like, vibrato,
-    steady.
-
-    Parameters
-    ----------
-    frames : int
-        Number of frames to label; frame k has the time k / `frames_per_second`.
-
-    Raises
-    ------
-    MissingExtraError
-        librosa is not installed.
+    Frame k has the time k / `frames_per_second`. It gets the first label that applies: quiet,
+    attack, transition, noise-like, vibrato, steady.
     """
     require_pitch_tracker()
     levels = _step_levels_db(wave)
     hz = track_pitch(wave)[: len(levels)]
     quiet = levels < levels.max() - AUDIBLE_RANGE_DB
-    hz[quiet] = np.nan  # faint hum has a pitch, and nobody plays it
+    hz[quiet] = np.nan  # faint hum has a pitch too, but is not a note
     semitones = 12 * np.log2(hz / MIN_PITCH_HZ)
 
     onsets = detect_onsets(levels)

@@ -41,9 +41,6 @@ class RecordingQuality(NamedTuple):
 
     Parameters
     ----------
-    seconds : float
-    rate : int
-        Hz.
     loudness : float
         LUFS.
     floor_db : float or None
@@ -124,6 +121,7 @@ class QualityFirstPass:
     @property
     def width_db(self) -> float:
         """Level of side against mid, dB."""
+        # Energies of a whole recording can be 0: mono has no side, and opposite channels no mid.
         mid, side = self.mid_energy / self.samples, self.side_energy / (self.samples * self.channels)
         return float(np.clip(power_to_db(side / max(mid, 1e-20)), -60.0, 60.0))
 
@@ -199,7 +197,7 @@ class _SpectrumAccumulator:
         centres = THIRD_OCTAVES_HZ[rate / 2 >= THIRD_OCTAVES_HZ * HALF_BAND_RATIO, None]
         in_band = (hz >= centres / HALF_BAND_RATIO) & (hz < centres * HALF_BAND_RATIO)
         self.band_matrix = torch.from_numpy(in_band.astype(np.float32))
-        # DC offset and rumble must not count as sound.
+        # DC offset and rumble must not count as sound, or no frame would be a rest.
         self._above_rumble = torch.from_numpy(hz > 40)
         self._total, self.bands = np.zeros(len(hz)), np.zeros(len(centres))
         self.frames: list[FloatArray] = []
@@ -239,13 +237,7 @@ class _NoiseFloor(NamedTuple):
 
 
 class _RestAnalyzer:
-    """Noise floor in the quieter half of the rests, in which notes have decayed.
-
-    Parameters
-    ----------
-    power : array [frame]
-    rests : bool array [frame]
-    """
+    """Noise floor in the quieter half of the rests [frame], in which notes have decayed."""
 
     def __init__(self, spectra: _SpectrumAccumulator, power: FloatArray, rests: NDArray[np.bool_]) -> None:
         frames = np.flatnonzero(rests)
@@ -316,6 +308,7 @@ def _rest_threshold_db(level: FloatArray) -> float:
 
 def _hiss_level_db(power: FloatArray, rate: int) -> float:
     hz = np.arange(len(power)) * (rate / 2 / (len(power) - 1))
+    # Hum and its strong harmonics are below 400 Hz.
     return float(power_to_db(power[hz > 400].sum()))
 
 

@@ -88,11 +88,8 @@ def scale_to_rate(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]
 
 
 def filter_fft_length(window: int) -> int:
-    """Return the FFT length, even, with which a window can be filtered.
-
-    It is twice the window: the impulse response of the filter must fit beside the window, or it
-    wraps around.
-    """
+    """Return the even FFT length with which a window can be filtered."""
+    # Twice the window: the impulse response of the filter must fit beside the window, or it wraps.
     return 2 * int(next_fast_len(window, real=True))
 
 
@@ -111,16 +108,8 @@ def filter_recording(
 ) -> Samples:
     """Filter samples (channels, samples) with a time-varying gain and keep their phase (paper III).
 
-    Parameters
-    ----------
-    rate : int
-        Of the samples, Hz; need not be the analysis rate.
-    gain : GainFunction
-        The same for every channel.
-    settings : SpectrumSettings
-        Gives the durations of window and hop.
-    block_frames : int
-        Frames processed at once.
+    The gain is the same for every channel. The rate need not be the analysis rate: window and hop
+    have the durations of `settings`.
     """
     wave = torch.from_numpy(np.array(samples, dtype=np.float32, order="C"))
     apply = prepare_filter(wave, rate, settings, block_frames=block_frames)
@@ -159,7 +148,7 @@ def filter_chunk(
     not depend on where chunks begin.
     """
     stft_filter = _StftFilter(rate, settings, chunk.samples.device)
-    # Frames stand at multiples of the hop in the recording, so the core begins at one too.
+    # Frames are at multiples of the hop in the recording, so the core has to begin at one too.
     extra = chunk.core_start % stft_filter.hop
     aligned = chunk._replace(left_margin=chunk.left_margin - extra, core_size=chunk.core_size + extra)
     filtered = [
@@ -228,7 +217,7 @@ class FrameLayout(NamedTuple):
 
     @property
     def samples_before(self) -> int:
-        """Samples of a window before its frame's centre, where torch's centred frames have it."""
+        """Samples of a window before its frame's centre, as in torch's centred frames."""
         return self.fft // 2 - (self.fft - self.window) // 2
 
     @property
@@ -302,13 +291,8 @@ class FrameBuffer:
 class OverlapAddFilter:
     """Time-varying filter of a live stream, frame by frame, by overlap-add.
 
-    Frames stand where those of `stft` stand, so a stream and a file are filtered alike. Only the
+    Frames have the times of those of `stft`, so a stream and a file are filtered alike. Only the
     change passes through the transform: gains of 0 dB return the input, bit by bit.
-
-    Parameters
-    ----------
-    window, hop : int
-        Samples.
     """
 
     def __init__(self, channels: int, window: int, hop: int, rate: int) -> None:
@@ -345,7 +329,7 @@ class OverlapAddFilter:
     def _output(self, start: int, count: int) -> tuple[Samples, Samples]:
         skip = max(0, -start)  # samples before the stream begins
         dry = self.buffer.samples_between(start + skip, start + count)
-        # A Hann window's first sample is 0; nothing was added there.
+        # A Hann window's first sample is 0: nothing was added there, and 0 / 0 is not a number.
         weight = np.maximum(self.weight[skip:count], 1e-12)
         wet = dry + self.change[:, skip:count] / weight
         return wet.astype(np.float32), dry

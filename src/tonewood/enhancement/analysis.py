@@ -20,18 +20,18 @@ from tonewood.dsp.features import (
     CONTEXT_FRAMES,
     N_PITCH_BINS,
     ReferenceLevels,
+    center_frequencies,
     chunk_margin_for,
     chunk_size_for,
     compute_chunk_features,
+    frame_levels,
 )
-from tonewood.dsp.filterbank import center_frequencies, frame_levels
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudness_blocks
 from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_recording
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import Samples
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, Samples
 from tonewood.utils.parallel import parallel_map
 
 # Frames analysed at once. Even, because pitch frames lie on every second frame.

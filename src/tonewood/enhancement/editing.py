@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tonewood.dsp.chunking import TensorTimeSeries, split_segments
-from tonewood.dsp.filterbank import center_frequencies, hz_to_mel, mel_to_hz
+from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_rendering

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tonewood.dsp.chunking import LazyTimeSeries, Segment, TimeSeries, split_segments
-from tonewood.dsp.filterbank import band_levels, center_frequencies
+from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.stft import prepare_filter
 from tonewood.enhancement.analysis import Analysis
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask, predict_departure
@@ -31,8 +31,7 @@ from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
 from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import BandSettings, EnhanceSettings, SearchSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, FloatArray
 from tonewood.utils.parallel import parallel_iterate
 
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy

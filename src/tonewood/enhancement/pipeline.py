@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tonewood.audio_io.recording import resample, to_mono
 from tonewood.dsp.chunking import overlapping_chunks, split_segments
-from tonewood.dsp.filterbank import band_levels, center_frequencies
+from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
 from tonewood.enhancement.analysis import (
     Analysis,
@@ -48,14 +48,8 @@ from tonewood.mask.render import (
 )
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import (
-    EnhanceSettings,
-    RenderSettings,
-    SearchSettings,
-    Settings,
-    SpectrumSettings,
-)
-from tonewood.utils.disk_array import DiskArray
+from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, Settings, SpectrumSettings
+from tonewood.utils.arrays import DiskArray
 from tonewood.utils.parallel import parallel_map
 
 _OUTPUT_BLOCK_SAMPLES = 1 << 16  # 1.4 s at 48 kHz: small beside a chunk, large beside a disk read

@@ -23,9 +23,11 @@ from tonewood.dsp.features import (
     N_PITCH_BINS,
     PITCH_HOP_RATIO,
     Features,
+    band_levels,
+    center_frequencies,
+    frame_levels,
     remove_envelope,
 )
-from tonewood.dsp.filterbank import band_levels, center_frequencies, frame_levels
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import Analysis, AudioSource
 from tonewood.errors import ModelError, printable
@@ -35,8 +37,7 @@ from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import BlendWeights, Priors
 from tonewood.setting_types import PriorKind
-from tonewood.utils.arrays import FloatArray, Samples
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, FloatArray, Samples
 from tonewood.utils.parallel import parallel_map
 
 _PRIOR_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy

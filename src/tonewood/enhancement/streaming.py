@@ -8,7 +8,7 @@ from scipy import fft
 
 from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE
 from tonewood.audio_io.recording import to_mono
-from tonewood.dsp.filterbank import apply_filterbank, center_frequencies
+from tonewood.dsp.features import apply_filterbank, center_frequencies
 from tonewood.dsp.loudness import PeakLimiter
 from tonewood.dsp.stft import FrameBuffer, FrameLayout, OverlapAddFilter, count_filter_frames, scale_to_rate
 from tonewood.enhancement.prior_mask import require_predictor

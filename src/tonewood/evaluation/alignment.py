@@ -21,8 +21,7 @@ from scipy.stats import trim_mean
 from torch import Tensor
 
 from tonewood.dsp.chunking import split_segments
-from tonewood.dsp.features import fine_structure
-from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible
+from tonewood.dsp.features import band_levels, fine_structure, frame_levels, is_audible
 from tonewood.errors import MissingExtraError
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray
@@ -42,11 +41,11 @@ _ATTACK_BANDS = 12  # four mel bands each
 _RISE_FRAMES = 3  # as long as the analysis window
 _ATTACK_CONTEXT_FRAMES = 100  # attacks are relative to the strongest within a second
 _MIN_ATTACK_DB = 6.0  # smaller rises stay small, however quiet their surroundings
-_ATTACK_DECAY = np.sqrt(1 / np.arange(1, 11))  # over the following frames (DLNCO)
+_ATTACK_DECAY = np.sqrt(1 / np.arange(1, 11))  # over the following frames
 
 # Paths
 _MIN_WARP_FRAMES = 50  # that the coarse search needs; shorter spans are stretched evenly
-_STEP_WEIGHTS = np.array([1.5, 1.5, 2.0])  # of one, of the other, of both: none is favoured
+_STEP_WEIGHTS = np.array([1.5, 1.5, 2.0])  # for steps in source, in reference, in both: none is favoured
 _CENTER_SMOOTHING_FRAMES = 151  # deviations of the coarse path shorter than 0.75 s are not reliable
 _BLUR_FRAMES = 51
 _OFFSETS = np.array([0, -1, 1])
@@ -175,10 +174,8 @@ def _warp_segment(source: AlignmentFeatures, reference: AlignmentFeatures) -> Fl
 
 
 def _decaying_attacks(attack: NDArray[np.float32]) -> FloatArray:
-    """Return attacks [band, coarse frame] that decay, so that near misses count for something.
-
-    After the decaying chroma onsets of Ewert, Müller & Grosche 2009.
-    """
+    """Return attacks [band, coarse frame] that decay (DLNCO, Ewert, Müller & Grosche 2009)."""
+    # The decay lets attacks match that are a few frames apart.
     onset = maximum_filter1d(attack, COARSE_FACTOR, axis=0, origin=-(COARSE_FACTOR // 2))[::COARSE_FACTOR].T
     later = [np.pad(onset, ((0, 0), (k, 0)))[:, : onset.shape[1]] for k in range(len(_ATTACK_DECAY))]
     decayed: FloatArray = np.stack(later).astype(np.float64) * _ATTACK_DECAY[:, None, None]
@@ -249,7 +246,7 @@ def min_cost_path(costs: NDArray[np.float32], step_cost: float) -> FrameIndices:
 
 
 class Anchor(NamedTuple):
-    """Two times, in source and reference, of the same moment in seconds, as exact as one can hear."""
+    """Times of the same moment in source and reference, in seconds."""
 
     source_s: float
     reference_s: float
@@ -296,15 +293,9 @@ class AlignmentQuality(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Reference time of every source frame.
+    """Reference time [frame] in s of every 10 ms of the source, ascending; NaN without a counterpart.
 
-    Parameters
-    ----------
-    reference_s : float64 array [frame]
-        Every 10 ms of the source, ascending; NaN without a counterpart.
-    quality : AlignmentQuality
-    exact : bool
-        True if the takes are simultaneous already and need no warping.
+    `exact` is True if the takes are simultaneous already and need no warping.
     """
 
     reference_s: FloatArray
@@ -330,17 +321,11 @@ def require_synctoolbox() -> None:
 def align_recordings(source: Tensor, reference: Tensor, anchors: Sequence[Anchor] = ()) -> Alignment:
     """Align two mono waveforms [sample] at 16 kHz.
 
-    Parameters
-    ----------
-    anchors : sequence of Anchor
-        Points of the coarse path, ascending in both takes and within their sound.
-
-    Raises
-    ------
-    MissingExtraError
-        synctoolbox is not installed.
+    Anchors are points of the coarse path, ascending in both takes and within their sound.
+    MissingExtraError if synctoolbox is not installed.
     """
     require_synctoolbox()
+    # Silence before and after the piece has no counterpart: align the audible spans.
     whole = extract_alignment_features(source), extract_alignment_features(reference)
     span, reference_span = (_audible_span(side.audible) for side in whole)
     part = whole[0].select(span), whole[1].select(reference_span)
@@ -356,6 +341,7 @@ def align_recordings(source: Tensor, reference: Tensor, anchors: Sequence[Anchor
         quality = _measure_alignment(*whole, frames.astype(float), np.ones(len(frames)))
         return Alignment(frames * HOP_S, quality, exact=True)
 
+    # Frames without a counterpart have no reference time.
     slope = _path_slopes(path)
     quality = _measure_alignment(*part, path - reference_span.start, slope)
     seconds = np.full(len(frames), np.nan)
@@ -402,6 +388,7 @@ def _measure_alignment(
     def similarity(fine: NDArray[np.float32]) -> float:
         return float(np.einsum("fp,fp->f", fine, partner)[both].mean())
 
+    # Rotation keeps the distribution of pitches and destroys their order.
     rotated = [similarity(np.roll(source.fine, k * len(path) // 16, axis=0)) for k in range(1, 16)]
     return AlignmentQuality(
         similarity=similarity(source.fine),

@@ -71,24 +71,20 @@ class MeasureProgress(NamedTuple):
 def pairs_by_name(source: Path, reference: Path) -> list[PairFiles | FileFailure]:
     """Pair files of the same name in two folders, ignoring suffixes; others become failures.
 
-    Raises
-    ------
-    FolderError
-        A folder does not exist, or has no audio.
+    FolderError if a folder does not exist or has no audio.
     """
     sources, references = _recordings_by_name(source), _recordings_by_name(reference)
     pairs: list[PairFiles | FileFailure] = []
     for name in sorted({*sources, *references}):
         candidates = sources.get(name, []), references.get(name, [])
+        # Without their suffixes, a.wav and a.flac have the same name: no partner is the right one.
         ambiguous = [paths for paths in candidates if len(paths) > 1]
         for paths in ambiguous:
             error = f"{printable(paths[0])} and {printable(paths[1])} have the same name: rename one"
             pairs.append(FileFailure(paths[0], FolderError(error)))
-        if ambiguous:
-            continue
-        if all(candidates):
+        if all(candidates) and not ambiguous:
             pairs.append(PairFiles(name, candidates[0][0], candidates[1][0]))
-        else:
+        elif not ambiguous:
             single, other = (candidates[0][0], reference) if candidates[0] else (candidates[1][0], source)
             error = f"{printable(single)} has no partner: add {printable(other / name)}"
             pairs.append(FileFailure(single, FolderError(error)))
@@ -98,7 +94,7 @@ def pairs_by_name(source: Path, reference: Path) -> list[PairFiles | FileFailure
 def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFiles]:
     """Read pairs from a CSV table, in its order.
 
-    Its columns are `source` and `reference`, paths in the two folders, and any number of times
+    The columns are `source` and `reference`, paths in the two folders, and any number of times
     `source_s` and `reference_s`: corresponding times in seconds. A pair may have several lines, for
     more times.
 
@@ -141,11 +137,9 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
 def apply_method(
     recording: Recording, model: Model, settings: EnhanceSettings, seed: int, device: str
 ) -> Enhancement:
-    """Enhance a recording with the settings of a method.
-
-    `force` skips the checks that would leave unsuitable inputs unchanged: a method is measured on
-    every input.
-    """
+    """Enhance a recording with the settings of a method."""
+    # A method is measured on every input: `force` skips the checks that leave unsuitable ones
+    # unchanged. No distance needs the adversarial control of the certificate, which is slow.
     unchecked = settings.replace(seed=seed, force=True, certificate=dict(control_steps=0))
     *_, enhancement = enhance_array(recording.samples, recording.rate, model, unchecked, device=device)
     assert isinstance(enhancement, Enhancement)
@@ -170,7 +164,7 @@ def _recordings_by_name(folder: Path) -> dict[str, list[Path]]:
 def _table_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the non-empty lines of a CSV file with their numbers."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = table.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = (getattr(error, "strerror", None) or "it is not UTF-8").lower()
         raise CallError(f"{printable(table)} cannot be read ({reason}): give a CSV file") from None

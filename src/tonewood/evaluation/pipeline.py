@@ -27,20 +27,14 @@ from tonewood.evaluation.pairs import (
     to_mono_16k,
 )
 from tonewood.model.model import Model
-from tonewood.stats.sampling import BootstrapInterval, bootstrap_interval
+from tonewood.stats.classification import BootstrapInterval, bootstrap_interval
 
 
 class MethodResult(NamedTuple):
-    """Measures of one method on one pair.
+    """Measures of one method on one pair: distances to the reference in dB, and scores.
 
-    Attributes
-    ----------
-    closed : float
-        Share of the mel distance between source and reference that the method closes.
-    mel, log_spectral, multi_resolution, long_term : float
-        Distances to the reference recording, dB.
-    scorer, judge : float
-        Scores; 0 sounds like the reference. The judge is None if the model has none.
+    `closed` is the share of the mel distance between source and reference that the method closes.
+    A score of 0 sounds like the reference; the judge is None if the model has none.
     """
 
     closed: float
@@ -56,13 +50,8 @@ class MethodResult(NamedTuple):
 class PairResult:
     """Measures of all methods on one pair.
 
-    Attributes
-    ----------
-    seconds : float
-        Duration of the source.
-    waveforms : dict of Tensor [sample], or None
-        Outputs by method and the reference as "reference", mono at 16 kHz. Only the first pairs
-        have them.
+    The waveforms [sample] are the outputs by method and the reference as "reference", mono at
+    16 kHz. Only the first pairs have them.
     """
 
     files: PairFiles
@@ -96,16 +85,9 @@ class PairResult:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Results of all pairs, with their means.
+    """Results of all pairs, and their means by method and measure with 95 % intervals.
 
-    Attributes
-    ----------
-    failed : tuple of FileFailure
-        Pairs that could not be measured.
-    means : dict of dict of BootstrapInterval
-        Mean over pairs by method and measure, with its 95 % interval.
-    gains : dict of dict of BootstrapInterval
-        The same of Tonewood minus another method, paired.
+    The gains are the means of Tonewood minus another method, paired.
     """
 
     pairs: tuple[PairResult, ...]
@@ -147,6 +129,7 @@ def measure_pair(
     reference = to_mono_16k(pair.reference.samples, pair.reference.rate)
     alignment = align_recordings(to_mono_16k(pair.source.samples, rate), reference, files.anchors)
     names = f"{printable(files.source)} and {printable(files.reference)}"
+    # Distances along a wrong alignment would measure the music, not the sound.
     if problem := alignment.quality.problem:
         raise AudioError(f"{names}: {problem}")
     results: dict[str, MethodResult] = {}
@@ -174,7 +157,7 @@ def measure_pair(
 def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment) -> PairDistances:
     if not alignment.exact:
         return measure_distances(estimate, reference, alignment.to_reference)
-    # Exact pairs are simultaneous but may differ by some samples at the end.
+    # Simultaneous recordings may differ by some samples at the end.
     length = min(len(estimate), len(reference))
     return measure_distances(estimate[:length], reference[:length])
 
@@ -183,6 +166,7 @@ def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailu
     """Return means and gains over all pairs; raise FolderError if there is no pair."""
     if not pairs:
         raise FolderError("no pair could be measured: correct or replace the files named above")
+    # A judge is missing in all pairs or in none: the model decides.
     values = {
         method: {
             measure: np.array([getattr(pair.methods[method], measure) for pair in pairs])
@@ -192,26 +176,21 @@ def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailu
         for method in EVALUATED_METHODS
     }
     tonewood = values[METHOD_TONEWOOD]
+    gains = {
+        method: {measure: tonewood[measure] - per_pair for measure, per_pair in by_measure.items()}
+        for method, by_measure in values.items()
+        if method != METHOD_TONEWOOD
+    }
 
-    def mean_over_pairs(per_pair: NDArray[np.float64]) -> BootstrapInterval:
+    def intervals(by_measure: dict[str, NDArray[np.float64]]) -> dict[str, BootstrapInterval]:
         # The same seed everywhere, so that all intervals resample the same pairs.
-        return bootstrap_interval(per_pair, np.random.default_rng(seed))
+        return {key: bootstrap_interval(v, np.random.default_rng(seed)) for key, v in by_measure.items()}
 
     return Evaluation(
-        pairs=tuple(pairs),
-        failed=tuple(failed),
-        means={
-            method: {measure: mean_over_pairs(per_pair) for measure, per_pair in by_measure.items()}
-            for method, by_measure in values.items()
-        },
-        gains={
-            method: {
-                measure: mean_over_pairs(tonewood[measure] - per_pair)
-                for measure, per_pair in by_measure.items()
-            }
-            for method, by_measure in values.items()
-            if method != METHOD_TONEWOOD
-        },
+        tuple(pairs),
+        tuple(failed),
+        {method: intervals(by_measure) for method, by_measure in values.items()},
+        {method: intervals(by_measure) for method, by_measure in gains.items()},
     )
 
 

@@ -17,7 +17,7 @@ from tonewood.dsp.loudness import integrated_loudness
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.plotting import check_matplotlib, plot_levels
 from tonewood.errors import printable
-from tonewood.evaluation.frechet import FolderComparison
+from tonewood.evaluation.metrics import FolderComparison
 from tonewood.evaluation.pairs import MEASURE_RATE, METHOD_TONEWOOD, METHOD_UNTOUCHED
 from tonewood.evaluation.pipeline import Evaluation, MethodResult, PairResult
 from tonewood.html_report import (
@@ -26,11 +26,13 @@ from tonewood.html_report import (
     ReportFigure,
     ReportHeading,
     ReportTable,
+    figure_png,
+    new_figure,
     render_report,
 )
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
-from tonewood.stats.sampling import BootstrapInterval
+from tonewood.stats.classification import BootstrapInterval
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
 
 EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV = "index.html", "evaluation.json", "evaluation.csv"
@@ -77,6 +79,7 @@ def write_evaluation_report(
     out: Path, report: EvaluationReport, model: Model, *, overwrite: bool = False
 ) -> Path:
     """Write the files of the report into the folder `out`; return the path of the page."""
+    # JSON has no NaN: a measure that is missing must be None by now.
     files = {EVALUATION_JSON: json.dumps(report.summary, indent=1, allow_nan=False) + "\n"}
     if report.pairs:
         files[EVALUATION_CSV] = _evaluation_csv(report.pairs.pairs)
@@ -105,21 +108,18 @@ def folders_table(comparison: FolderComparison) -> TextRows:
 
 
 def _format_measures(by_measure: dict[str, BootstrapInterval], measures: Sequence[str]) -> list[str]:
-    return [
-        _format_interval(by_measure[measure], *_MEASURE_COLUMNS[measure][1:])
-        if measure in by_measure
-        else "-"
-        for measure in measures
-    ]
+    return [_format_interval(by_measure.get(measure), *_MEASURE_COLUMNS[measure][1:]) for measure in measures]
 
 
-def _format_interval(interval: BootstrapInterval, scale: float, digits: int) -> str:
+def _format_interval(interval: BootstrapInterval | None, scale: float, digits: int) -> str:
+    if interval is None:
+        return "-"  # the model has no judge
     mean, *ends = (None if number is None else f"{scale * number:.{digits}f}" for number in interval)
     return f"{mean}" if None in ends else f"{mean} ({ends[0]} to {ends[1]})"
 
 
 def _evaluation_csv(pairs: Sequence[PairResult]) -> str:
-    """Return a line for each method on each pair."""
+    """Return a table as CSV with a line for each method on each pair."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     quality = pairs[0].alignment.quality._fields
@@ -141,6 +141,7 @@ def _evaluation_page(report: EvaluationReport, model: Model) -> str:
         blocks += _pair_blocks(report.pairs)
     if report.folders:
         blocks += _folder_blocks(report.folders)
+    # Players come last: their audio is most of the page.
     for pair in report.pairs.pairs if report.pairs else ():
         if pair.waveforms is not None:
             blocks += _excerpt_blocks(pair, pair.waveforms)
@@ -214,6 +215,7 @@ def _excerpt_blocks(pair: PairResult, waveforms: dict[str, Tensor]) -> list[Repo
 def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
     """Return the middle five seconds by method, and the same passage of the reference, equally loud."""
     seconds = min(_EXCERPT_SECONDS, pair.seconds)
+    # 51 times across the excerpt find the passage of the reference, even where some have no counterpart.
     grid = (pair.seconds - seconds) / 2 + np.arange(51) * (seconds / 50)
     aligned = pair.alignment.to_reference(grid)
     aligned = aligned[np.isfinite(aligned)]
@@ -245,19 +247,13 @@ def _encode_flac(wave: NDArray[np.float32]) -> bytes:
 
 
 def _plot_spectrograms(excerpts: dict[str, NDArray[np.float32]]) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 2.4 * len(excerpts)), layout="constrained")
-    panels = figure.subplots(len(excerpts), 1, squeeze=False)[:, 0]
+    figure, panels = new_figure(len(excerpts), 1, width=11, height=2.4)
     levels = {
         name: log_magnitude(stft(torch.from_numpy(wave), _REPORT_SPECTRUM), _REPORT_SPECTRUM).numpy()
         for name, wave in excerpts.items()
     }
     # One color scale for all panels, so that they can be compared by eye.
     loudest = max(float(level.max()) for level in levels.values())
-    for axes, (name, level) in zip(panels, levels.items(), strict=True):
+    for (axes,), (name, level) in zip(panels, levels.items(), strict=True):
         plot_levels(axes, level, _REPORT_SPECTRUM, name, loudest)
-    panels[-1].set_xlabel("s")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=80)
-    return stream.getvalue()
+    return figure_png(figure, dpi=80)

@@ -15,11 +15,7 @@ from tonewood.audio_io.reader import read_recording, write_recording
 from tonewood.audio_io.recording import Recording
 from tonewood.audio_io.remote import Location
 from tonewood.dsp.note_segmentation import require_pitch_tracker
-from tonewood.enhancement.output_files import (
-    OutputKind,
-    check_outputs,
-    cleanup_on_error,
-)
+from tonewood.enhancement.output_files import OutputKind, check_outputs, cleanup_on_error
 from tonewood.enhancement.pipeline import to_analysis_rate
 from tonewood.enhancement.plotting import check_matplotlib
 from tonewood.errors import printable

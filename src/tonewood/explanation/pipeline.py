@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.recording import resample
-from tonewood.dsp.features import cut_windows
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies, cut_windows
 from tonewood.dsp.note_segmentation import PITCH_SAMPLE_RATE, SEGMENT_NAMES, NoteSegments, segment_notes
 from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import CallError

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.plotting import plot_gains, plot_levels
 from tonewood.explanation.note_statistics import ConfidenceInterval, PartWeight

@@ -18,7 +18,7 @@ from tonewood.dsp.equalizer import (
     graphic_eq_gains,
     magnitude_error_db,
 )
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.enhancement.output_files import sidecar_path
 from tonewood.enhancement.recipe import Recipe, load_recipe
 from tonewood.errors import CallError, OutputError, printable

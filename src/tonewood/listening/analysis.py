@@ -11,12 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.errors import CallError, FolderError, MissingExtraError
-from tonewood.listening.database import (
-    AnswerDatabase,
-    Participant,
-    TrialResponse,
-    list_participants,
-)
+from tonewood.listening.database import AnswerDatabase, Participant, TrialResponse, list_participants
 from tonewood.listening.definition import MID_ANCHOR_NAME, ListeningTest, TestKind
 from tonewood.stats import bradley_terry, mushra
 from tonewood.stats.bradley_terry import (

@@ -19,14 +19,7 @@ from numpy.typing import NDArray
 from tonewood.audio_io.reader import probe_audio
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement.output_files import FileFailure
-from tonewood.errors import (
-    AudioError,
-    CallError,
-    FolderError,
-    OutputError,
-    TonewoodError,
-    printable,
-)
+from tonewood.errors import AudioError, CallError, FolderError, OutputError, TonewoodError, printable
 from tonewood.listening.database import count_answers
 from tonewood.listening.definition import (
     ANCHORS_HZ,

@@ -19,12 +19,7 @@ import numpy as np
 from tonewood.data.manifest import read_csv_rows
 from tonewood.errors import CallError, FolderError, OutputError, printable
 from tonewood.listening.database import AnswerDatabase, screen_to_json
-from tonewood.listening.definition import (
-    CONSENT_FILE,
-    STIMULI_FOLDER,
-    FileByCondition,
-    ListeningTest,
-)
+from tonewood.listening.definition import CONSENT_FILE, STIMULI_FOLDER, FileByCondition, ListeningTest
 from tonewood.listening.trial_order import REFERENCE_LABEL, X_LABEL, LabelledStimulus, Screen
 from tonewood.utils.atomic_write import temporary_folder
 

@@ -28,12 +28,7 @@ from tonewood.listening.database import (
 from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest
 from tonewood.listening.trial_order import Screen, is_valid_answer, next_adaptive_screen, swap_sides
 from tonewood.settings import Settings
-from tonewood.web.errors import (
-    declare_errors,
-    declare_media,
-    error_response,
-    install_error_handlers,
-)
+from tonewood.web.errors import declare_errors, declare_media, error_response, install_error_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from scipy.signal import firwin, kaiserord, oaconvolve
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256, find_audio_files, resample
-from tonewood.dsp.filterbank import band_levels, frame_levels, is_audible
+from tonewood.dsp.features import band_levels, frame_levels, is_audible
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement.output_files import FileFailure, sidecar_path
 from tonewood.enhancement.recipe import load_recipe

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, TimeSeries, read_segments
-from tonewood.dsp.filterbank import frame_levels, is_audible, mean_level
+from tonewood.dsp.features import frame_levels, is_audible, mean_level
 from tonewood.mask.mask import moving_average
 from tonewood.settings import CertificateSettings, Settings
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, TimeSeries, split_segments
-from tonewood.dsp.filterbank import hz_to_mel
+from tonewood.dsp.features import hz_to_mel
 from tonewood.dsp.stft import TensorGainFunction
 from tonewood.utils.arrays import FloatArray
 

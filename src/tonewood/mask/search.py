@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from tonewood.dsp.filterbank import frame_levels
+from tonewood.dsp.features import frame_levels
 from tonewood.errors import CallError
 from tonewood.mask.mask import moving_average
 from tonewood.settings import NoteSettings, SearchSettings

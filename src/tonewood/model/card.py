@@ -1,6 +1,6 @@
 """Records inside a model file: model card and confound audit.
 
-Nothing here computes, so that a card is shown without loading the modules that do.
+Nothing here computes, so a card can be shown without loading the modules that do.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from tonewood.stats.classification import Accuracy
 
 AuditVerdict = Literal["fine", "untested", "beware", "confounded"]
 
-# Per side. Chance separates four recordings from four in 2 of 70 permutations (p = 0.03), and five
-# from five in 2 of 252 (p = 0.008).
+# Per side. Chance separates 4 recordings from 4 in 2 of 70 permutations (p = 0.03), and 5 from 5 in 2 of
+# 252 (p = 0.008).
 MIN_RECORDINGS = 5
 _VERDICT_ORDER: tuple[AuditVerdict, ...] = ("fine", "untested", "beware", "confounded")
 
@@ -29,11 +29,11 @@ class AuditFinding(Settings):
     accuracy : Accuracy or None
         None if untested.
     p_value : float or None
-        Probability that chance separates the folders as well in any of the tests.
+        Probability that chance separates the folders this well in any of the tests.
     reference, source : tuple of float or None
         Median of each feature in its own unit; None if unknown.
     heard : bool
-        True if the scorer can hear the difference; if not, the finding is only a warning.
+        True if the difference is audible to the scorer; if not, the finding is only a warning.
     """
 
     name: str
@@ -62,10 +62,9 @@ class ConfoundAudit(Settings):
     recordings : (int, int)
         Number of recordings of reference and source.
     spectrum : Accuracy or None
-        Of a linear classifier on the long-term spectrum, level removed; None if there are too few
-        recordings.
+        Of a linear classifier on the long-term spectrum without its level; None for too few recordings.
     sessions : tuple of SessionAccuracy
-        With one session left out at a time; empty if a side has only one.
+        One session is left out at a time; empty if a side has only one.
     """
 
     recordings: tuple[int, int]
@@ -84,7 +83,8 @@ class ConfoundAudit(Settings):
 
 
 def worst_verdict(verdicts: Sequence[AuditVerdict]) -> AuditVerdict:
-    """Return the worst verdict; `untested` only if nothing was tested."""
+    """Return the worst verdict; `untested` only if there was no test."""
+    # An untested property does not hide the result of the tested ones.
     tested = [verdict for verdict in verdicts if verdict != "untested"]
     return max(tested, key=_VERDICT_ORDER.index) if tested else "untested"
 
@@ -102,7 +102,7 @@ def summarize_audit(audit: ConfoundAudit) -> list[str]:
         for verdict in ("confounded", "beware")
         if (names := audit.names_with_verdict(verdict))
     ]
-    fine = "fine: no trace of room, microphone or codec tells the folders apart"
+    fine = "fine: no trace of room, microphone or codec distinguishes the folders"
     lines = ["; ".join(verdicts) or fine]
     if audit.spectrum is not None:
         lines.append(f"the long-term spectrum alone is right on {format_accuracy(audit.spectrum)} of takes")
@@ -110,7 +110,7 @@ def summarize_audit(audit: ConfoundAudit) -> list[str]:
 
 
 def format_accuracy(accuracy: Accuracy) -> str:
-    """Return accuracy and interval as percentages."""
+    """Return accuracy and interval in per cent."""
     return f"{100 * accuracy.mean:.0f} % ({100 * accuracy.low:.0f} to {100 * accuracy.high:.0f})"
 
 
@@ -130,7 +130,7 @@ class Quartiles(NamedTuple):
 class ScorerCard(Settings):
     """Performance of a scorer or judge on held-out takes.
 
-    The accuracy's 95 % interval counts takes, not windows, because windows of one take are alike.
+    The 95 % interval of the accuracy counts takes, not windows, because windows of one take are alike.
     """
 
     accuracy: float
@@ -151,12 +151,11 @@ class ListenerCard(Settings):
     Parameters
     ----------
     learnt_from, held_out : int
-        Answers on either side of the split; those that join both sides are on neither.
+        Answers on either side of the split; an answer about recordings of both sides counts on neither.
     independent : int
-        Sample size of the interval: held-out pairs of recordings, each counted once, or rated
-        recordings.
+        Sample size of the interval: held-out pairs of recordings, each counted once, or rated recordings.
     agreement : float
-        Share of the held-out answers, or of pairs of ratings, that the scorer orders alike.
+        Share of the held-out answers, or of pairs of ratings, that the scorer ranks in the same order.
     """
 
     comparisons: int
@@ -184,14 +183,13 @@ class PriorCard(Settings):
     Parameters
     ----------
     weights : tuple of float
-        Shares of static mask, neighbours, forward and backward network, and of the level that is
-        kept.
+        Shares of static mask, neighbours, forward and backward network, and of the mask's level.
     beliefs : tuple of (float, float)
-        Shrinkage per recording and per frame, of the neighbours' and of the networks' masks.
+        Shrinkage factors per recording and per frame, of the neighbours' and of the networks' masks.
     cycle_db : tuple of (weights, float)
         Cycle distance of every candidate, dB.
     guide_gains : tuple of (float, float)
-        Reduction of the cycle distance for every guide weight tried, dB.
+        Reduction of the cycle distance for every guide weight that was tried, dB.
     """
 
     weights: tuple[float, float, float, float, float]
@@ -207,9 +205,9 @@ class PredictorCard(Settings):
     Parameters
     ----------
     missed_db : float
-        Difference between its masks and those of the whole method.
+        Difference between its masks and those of the search.
     spread_db : float
-        Difference between the masks of the whole method and the static mask.
+        Difference between the masks of the search and the static mask.
     cycle_db : (float, float, float)
         Cycle distance of the unchanged source, of the prior and of the predictor.
     """
@@ -228,6 +226,7 @@ class ModelCard(Settings):
     has no prior; its folders are the halves of the recordings that they rated.
     """
 
+    # Field names are keys of model files: with a new name, existing models could not be read.
     reference: FolderCard
     source: FolderCard
     scorer: ScorerCard
@@ -246,7 +245,7 @@ class ModelCard(Settings):
 
     @model_serializer(mode="wrap")
     def _omit_absent_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `ears` if there is none, so that files of other models keep their bytes."""
+        """Omit `ears` if there is none, so that the files of other models keep their bytes."""
         fields: dict[str, Any] = handler(self)
         if self.ears is None:
             fields.pop("ears", None)

@@ -19,7 +19,7 @@ CITATION = (
 
 
 class CardLine(NamedTuple):
-    """Entry of a card, with one or more lines."""
+    """Entry of a card: a name and one or more lines."""
 
     name: str
     lines: tuple[str, ...]
@@ -56,8 +56,9 @@ def card_lines(model: ModelOrFile) -> list[CardLine]:
 
 
 def citation_lines(model: ModelOrFile) -> tuple[str, ...]:
-    """Return how to cite a model: a line for the method, and one for the model."""
+    """Return the citation of a model: a line for the method, and one for the model."""
     version = model.card.versions.get("tonewood", "")
+    # 16 hexadecimal digits are 64 bits, enough to identify a model.
     fields = {"version": version, "name": printable(model.name), "digest": model.digest[:16]}
     return tuple(line.format(**fields) for line in CITATION)
 
@@ -65,6 +66,7 @@ def citation_lines(model: ModelOrFile) -> tuple[str, ...]:
 def card_markdown(model: ModelOrFile) -> str:
     """Return the card as a Markdown page for model hubs, with YAML metadata on top."""
     licence = model.card.licence
+    # The Hub reads library, licence and tags from this header.
     head = ["---", "library_name: tonewood"]
     head += [f"license: {_escape_markdown(licence.lower())}"] if licence else []
     head += ["tags:", *(f"- {tag}" for tag in ("audio", "timbre", "equaliser")), "---"]
@@ -72,7 +74,7 @@ def card_markdown(model: ModelOrFile) -> str:
     body += ["", "```sh", "tonewood enhance take.wav -m MODEL.tonewood -o enhanced.wav", "```", ""]
     body += ["| | |", "|---|---|"]
     for name, lines in card_lines(model):
-        if name != "notice":
+        if name != "notice":  # too long for a table: it has a section of its own
             body.append(f"| {name} | {'<br>'.join(map(_escape_markdown, lines))} |")
     body += [
         "",
@@ -91,6 +93,7 @@ def _describe_prior(model: ModelOrFile) -> tuple[str, ...]:
     prior = model.card.prior
     if prior is None:
         return ("none: learnt from listeners alone; masks start at 0 dB and follow the scorer",)
+    # Weights 2 and 3 are the forward and the backward network, and are shown as one.
     weights = prior.weights
     beliefs = [f"{100 * take:.0f} and {100 * moment:.0f} %" for take, moment in prior.beliefs]
     return (
@@ -138,6 +141,7 @@ def _describe_predictor(model: ModelOrFile, card: PredictorCard) -> str:
 
 def _escape_markdown(text: str) -> str:
     """Escape text for one cell of a Markdown table."""
+    # Names come from other people's files, so a link or HTML in one must stay text.
     escaped = printable(text).replace("\\", "\\\\")
     for mark in "|<>[]`*_#":
         escaped = escaped.replace(mark, f"\\{mark}")

@@ -25,21 +25,21 @@ def write_model_folder(model: Model, folder: Path, *, overwrite: bool = False) -
 def load_pretrained(location: str | Path, revision: str | None = None) -> Model:
     """Load a model from a folder that `write_model_folder` wrote, or from a repository of the Hub.
 
-    A repository that was downloaded once is available without a network.
+    After one download a repository is available without a network.
 
     Parameters
     ----------
     location : path or str
-        Folder; if there is none of that name, a repository such as ``somebody/cello``.
+        Folder; if none of that name exists, a repository such as ``somebody/cello``.
     revision : str, optional
         Branch, tag or commit of the repository.
 
     Raises
     ------
     ModelError
-        The folder or repository does not exist, has no model, or cannot be reached.
+        The folder or repository does not exist, contains no model, or cannot be reached.
     MissingExtraError
-        A repository is named, and huggingface_hub is not installed.
+        A repository needs huggingface_hub, which is not installed.
     """
     folder = Path(location)
     name = folder.resolve().name
@@ -53,6 +53,7 @@ def load_pretrained(location: str | Path, revision: str | None = None) -> Model:
         hub, repository = _import_hub("from_pretrained"), str(location)
         with _hub_errors(repository, hub):
             path = Path(hub.hf_hub_download(repository, MODEL_FILE, revision=revision))
+    # Named after the folder or repository, because every file in one is called `model.tonewood`.
     return replace(load_model(path), name=name)
 
 
@@ -61,18 +62,17 @@ def upload_model(
 ) -> str:
     """Upload a model and its card to a repository of the Hub; return the URL of the commit.
 
-    The repository is created if necessary. huggingface_hub authenticates with `hf auth login` or the
-    variable HF_TOKEN.
+    A missing repository is created. Log in with `hf auth login` or set HF_TOKEN first.
 
     Raises
     ------
     ModelError
-        The Hub cannot be reached, or refuses.
+        The Hub cannot be reached, or refuses access.
     MissingExtraError
         huggingface_hub is not installed.
     """
     hub = _import_hub("push_to_hub")
-    # Uploaded under the repository's name, because the stem of a local file may say nothing.
+    # The card shows the repository's name, because the name of a local file may be arbitrary.
     with tempfile.TemporaryDirectory() as folder:
         write_model_folder(replace(model, name=repository.split("/")[-1]), Path(folder))
         with _hub_errors(repository, hub):
@@ -99,6 +99,7 @@ def _hub_errors(repository: str, hub: ModuleType) -> Iterator[None]:
     name, errors = printable(repository), hub.errors
     try:
         yield
+    # Subclasses come before their bases: most of these errors derive from HfHubHTTPError or OSError.
     except errors.HFValidationError:
         raise ModelError(
             f"{name} is neither a folder nor a repository's name: give one such as somebody/cello"
@@ -121,6 +122,6 @@ def _hub_errors(repository: str, hub: ModuleType) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", "unknown")
         raise ModelError(f"{name}: the Hub refuses access (status {status}): log in, or wait") from None
-    # Errors of its transport: those of requests are OSErrors, those of httpx are not.
+    # Errors of the client's transport: those of requests are OSErrors, those of httpx are not.
     except (OSError, *errors.HfHubHTTPError.__bases__):
         raise ModelError(f"{name}: the Hub cannot be reached: check the network") from None

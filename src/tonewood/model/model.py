@@ -1,4 +1,4 @@
-"""Model: everything that training learns and enhancement needs."""
+"""Model in memory, saved to and loaded from a model file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,22 +51,22 @@ class Model:
 
     @property
     def priors(self) -> Priors:
-        """Start of the masks; ModelError for a model learnt from listeners alone."""
+        """Priors, where masks start; ModelError for a model learnt from listeners alone."""
         if self.learnt_priors is None:
             raise self._missing_part_error("prior none")
         return self.learnt_priors
 
     @property
     def guide(self) -> Guide:
-        """Second neural loss; ModelError for a model learnt from listeners alone."""
+        """Guide, the second neural loss; ModelError for a model learnt from listeners alone."""
         if self.learnt_guide is None:
             raise self._missing_part_error("set search.guide=0")
         return self.learnt_guide
 
     def _missing_part_error(self, remedy: str) -> ModelError:
         return ModelError(
-            f"{printable(self.name)} was learnt from listeners alone, and has neither priors nor a "
-            f"guide: use --{remedy}"
+            f"{printable(self.name)} was learnt from listeners alone and has neither priors nor a guide: "
+            f"use --{remedy}"
         )
 
     @property
@@ -85,29 +85,35 @@ def load_model(model: str | Path) -> Model:
     """Load a model file, or a bundled model by its name; errors are those of `read_model_file`."""
     file = read_model_file(model)
     settings, card = file.settings, file.card
+    hop_ms = settings.spectrum.hop_ms
     try:
         tensors = load_tensors(file.content)
-        priors = _tensors_below("priors.", tensors)
+        scorer = _restore_scorer(tensors, "scorer.", settings)
+        judge = _restore_scorer(tensors, "judge.", settings) if card.judge else None
+        # A model learnt from listeners alone has no prior in its card, and no tensors of priors and guide.
+        priors = guide = predictor = None
+        if card.prior:
+            priors = Priors.from_tensors(_tensors_below("priors.", tensors), settings.priors, hop_ms)
+            guide = _restore_guide(tensors, settings)
+        if settings.predictor.taught:
+            below = _tensors_below("predictor.", tensors)
+            predictor = Predictor.from_tensors(below, settings.predictor, hop_ms)
+        reference_likeness, source_likeness = (
+            OutOfDomainDetector.from_tensors(_tensors_below(f"{side}_likeness.", tensors))
+            for side in ("reference", "source")
+        )
         return Model(
             name=file.name,
             settings=settings,
-            scorer=_restore_scorer(tensors, "scorer.", settings),
-            judge=_restore_scorer(tensors, "judge.", settings) if card.judge else None,
-            learnt_priors=Priors.from_tensors(priors, settings.priors, settings.spectrum.hop_ms)
-            if card.prior
-            else None,
-            learnt_guide=_restore_guide(tensors, settings) if card.prior else None,
+            scorer=scorer,
+            judge=judge,
+            learnt_priors=priors,
+            learnt_guide=guide,
             guide_weight=float(tensors["guide_weight"]),
-            reference_likeness=OutOfDomainDetector.from_tensors(
-                _tensors_below("reference_likeness.", tensors)
-            ),
-            source_likeness=OutOfDomainDetector.from_tensors(_tensors_below("source_likeness.", tensors)),
+            reference_likeness=reference_likeness,
+            source_likeness=source_likeness,
             card=card,
-            predictor=Predictor.from_tensors(
-                _tensors_below("predictor.", tensors), settings.predictor, settings.spectrum.hop_ms
-            )
-            if settings.predictor.taught
-            else None,
+            predictor=predictor,
         )
     except (SafetensorError, KeyError, RuntimeError, ValueError):
         raise damaged_model_error(printable(str(model))) from None
@@ -124,9 +130,9 @@ def _model_tensors(model: Model) -> dict[str, Tensor]:
         "source_likeness": model.source_likeness.tensors(),
     }
     tensors = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}
-    # Double precision, so that the weight is read back exactly.
+    # Double precision keeps a Python float exact.
     tensors["guide_weight"] = torch.tensor(model.guide_weight, dtype=torch.float64)
-    return {name: value.contiguous() for name, value in tensors.items()}
+    return {name: value.contiguous() for name, value in tensors.items()}  # as safetensors requires
 
 
 def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -134,14 +140,13 @@ def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def _restore_scorer(tensors: dict[str, Tensor], prefix: str, settings: ModelSettings) -> Scorer:
-    # The random initialization is overwritten, so its generator does not matter.
+    # The random initialization is overwritten, so any generator is suitable.
     scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator())
     scorer.load_state_dict(_tensors_below(prefix, tensors))
     return scorer.requires_grad_(False).eval()
 
 
 def _restore_guide(tensors: dict[str, Tensor], settings: ModelSettings) -> Guide:
-    rows = tensors["guide.row_mean"].shape[0]
-    guide = Guide(rows, settings.guide, torch.Generator())
+    guide = Guide(tensors["guide.row_mean"].shape[0], settings.guide, torch.Generator())
     guide.load_state_dict(_tensors_below("guide.", tensors))
     return guide.requires_grad_(False).eval()

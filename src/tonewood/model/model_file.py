@@ -1,6 +1,7 @@
 """Model file: a safetensors file whose metadata hold settings, card and a checksum.
 
-Tensors are data and metadata are JSON, so reading executes nothing. This module does not load torch.
+Tensors are data and metadata are JSON, so reading a file executes no code in it. This module does not load
+torch, so that commands which only show a card start fast.
 """
 
 import hashlib
@@ -22,10 +23,10 @@ from tonewood.settings import ModelSettings
 
 FORMAT_VERSION = 2
 MODEL_SUFFIX = ".tonewood"
-_MAX_MODEL_BYTES = 256 * 2**20  # a model has about 1 MB; larger files are refused unread
-_MAX_HEADER_BYTES = 2**20
+# A model has about 1 MB. Larger files are refused unread, and larger headers unparsed: JSON grows in memory.
+_MAX_MODEL_BYTES, _MAX_HEADER_BYTES = 256 * 2**20, 2**20
 
-# Checksums use torch's names of the dtypes.
+# The checksum contains torch's names of the dtypes; other names would make existing files invalid.
 _DTYPE_NAMES = {
     "F64": "torch.float64", "F32": "torch.float32", "F16": "torch.float16", "I64": "torch.int64",
     "I32": "torch.int32", "I16": "torch.int16", "BOOL": "torch.bool",
@@ -33,7 +34,7 @@ _DTYPE_NAMES = {
 
 
 class TensorRecord(NamedTuple):
-    """Tensor of a file; its data are little-endian, in C order."""
+    """Tensor of a file; its data are little-endian and in C order."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -65,7 +66,7 @@ class ModelFile:
 
 
 def read_model_file(model: str | Path) -> ModelFile:
-    """Read a model file, or a bundled model by its name, and verify that it is complete.
+    """Read a model file, or a bundled model by its name, and verify its checksum.
 
     Raises
     ------
@@ -77,6 +78,7 @@ def read_model_file(model: str | Path) -> ModelFile:
     content = _read_bytes(path, name)
     try:
         metadata = split_header(content)[0]["__metadata__"]
+        # The version comes first, because other versions may compute the checksum differently.
         if metadata.get("format") != "tonewood":
             raise damaged_model_error(name)
         if metadata.get("version") != str(FORMAT_VERSION):
@@ -95,6 +97,7 @@ def read_model_file(model: str | Path) -> ModelFile:
             card=ModelCard.model_validate_json(card),
             tensors=tensors,
         )
+    # The metadata may hold anything, hence all errors of access to it.
     except (ValidationError, SafetensorError, RecursionError) as error:
         raise damaged_model_error(name) from error
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -102,10 +105,7 @@ def read_model_file(model: str | Path) -> ModelFile:
 
 
 def serialize_model(content: bytes, settings: ModelSettings, card: ModelCard) -> bytes:
-    """Return a model file of a safetensors file without metadata.
-
-    Keys of the header are sorted, so that the same model is always the same bytes.
-    """
+    """Return a model file from a safetensors file without metadata; the same model gives the same bytes."""
     header, data = split_header(content)
     settings_json, card_json = settings.model_dump_json(), card.model_dump_json()
     header["__metadata__"] = {
@@ -115,6 +115,7 @@ def serialize_model(content: bytes, settings: ModelSettings, card: ModelCard) ->
         "card": card_json,
         "sha256": model_checksum(settings_json, card_json, read_tensors(content)),
     }
+    # Sorted, because safetensors does not fix the order of the keys.
     head = json.dumps(header, sort_keys=True).encode()
     head += b" " * (-len(head) % 8)  # safetensors aligns tensors to 8 bytes
     return struct.pack("<Q", len(head)) + head + data
@@ -132,7 +133,7 @@ def model_digest(settings: ModelSettings, tensors: Mapping[str, bytes]) -> str:
 
 
 def model_checksum(settings: str, card: str, tensors: Mapping[str, TensorRecord]) -> str:
-    """Return the hexadecimal SHA-256 of everything in a model file, from settings and card as JSON."""
+    """Return the hexadecimal SHA-256 of a model file's content, with settings and card as JSON."""
     hasher = hashlib.sha256(f"{settings}\n{card}\n".encode())
     for name, (dtype, shape, data) in sorted(tensors.items()):
         hasher.update(f"{name} {_DTYPE_NAMES[dtype]} {shape}\n".encode())
@@ -156,11 +157,10 @@ def damaged_model_error(name: str) -> ModelError:
 
 
 def split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return header and data of a safetensors file; ValueError if it is not one."""
+    """Return header and data of a safetensors file; ValueError for any other content."""
     if len(content) < 8:
         raise ValueError
     (length,) = struct.unpack("<Q", content[:8])
-    # A large header is refused before it is parsed: JSON grows in memory.
     if length > min(len(content) - 8, _MAX_HEADER_BYTES):
         raise ValueError
     header: Any = json.loads(content[8 : 8 + length])
@@ -170,7 +170,7 @@ def split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def read_tensors(content: bytes) -> dict[str, TensorRecord]:
-    """Return the tensors of a safetensors file, in the order of their data; SafetensorError if damaged."""
+    """Return the tensors of a safetensors file in the order of their data; SafetensorError if damaged."""
     return {
         name: TensorRecord(tensor["dtype"], tuple(tensor["shape"]), bytes(tensor["data"]))
         for name, tensor in deserialize(content)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Export scorer and predictor as ONNX files for other runtimes.
 
-The graph starts at the waveform: it contains the spectral analysis, so users need no Tonewood code.
+The graph contains the spectral analysis, so users feed it a waveform and need no Tonewood code.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tonewood.audio_io.reader import MIN_RECORDING_SECONDS
-from tonewood.dsp.filterbank import band_levels, center_frequencies, filterbank_matrix, frame_levels
+from tonewood.dsp.features import band_levels, center_frequencies, filterbank_matrix, frame_levels
 from tonewood.errors import CallError, MissingExtraError, ModelError, printable
 from tonewood.model.model import Model
 from tonewood.priors.predictor import Predictor
@@ -35,7 +35,7 @@ class _OnnxFrontEnd(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.spectrum, self.bands = model.settings.spectrum, model.settings.scorer.bands
-        # Cached before tracing, which makes tensors without values.
+        # Computed and cached now, because tracing would cache a tensor without values.
         filterbank_matrix(self.bands, self.spectrum)
 
     def rows(self, waveform: Tensor) -> Tensor:
@@ -43,14 +43,14 @@ class _OnnxFrontEnd(nn.Module):
 
 
 class ScorerGraph(_OnnxFrontEnd):
-    """Waveforms [batch, sample] at the analysis rate → score [batch], each clip as a whole."""
+    """Scorer from waveforms [batch, sample] at the analysis rate to scores [batch] of whole clips."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
         self.scorer = model.scorer
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Return scores of clips in (0, 1); 0 sounds like the reference."""
+        """Return scores of clips in (0, 1); 0 means that a clip sounds like the reference."""
         rows_db = self.rows(waveform)
         # `Scorer.level` takes the logarithm of the number of frames, which tracing would fix.
         power = torch.pow(10.0, frame_levels(rows_db + self.scorer.loud_row[:, None]) / 10)
@@ -60,14 +60,15 @@ class ScorerGraph(_OnnxFrontEnd):
 
 
 class PredictorGraph(_OnnxFrontEnd):
-    """Waveforms [batch, sample] at the analysis rate → masks [batch, row, frame] in dB."""
+    """Predictor from waveforms [batch, sample] at the analysis rate to masks [batch, row, frame], dB."""
 
     def __init__(self, model: Model, predictor: Predictor) -> None:
         super().__init__(model)
         self.predictor = predictor
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Return masks; the look-ahead after the end repeats the last frame, as in `Predictor.predict`."""
+        """Return masks, dB."""
+        # The look-ahead after the end repeats the last frame, as in `Predictor.predict`.
         rows_db, ahead = self.rows(waveform), self.predictor.settings.lookahead
         padded = torch.cat([rows_db, rows_db[:, :, -1:].expand(-1, -1, ahead)], dim=2)
         prediction, _ = self.predictor(padded, self.predictor.initial_state(waveform.shape[0]))
@@ -77,12 +78,8 @@ class PredictorGraph(_OnnxFrontEnd):
 def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = False) -> None:
     """Write a part of a model as an ONNX file, whole or not at all.
 
-    Its metadata are what users need: rate, hop, the rows' centre frequencies, and the model's name and
-    digest. onnxruntime agrees with torch within 1e-6 (scores) and 1e-4 dB (masks).
-
-    Parameters
-    ----------
-    part : {"scorer", "predictor"}
+    The metadata state rate, hop, centre frequencies of the rows, and name and digest of the model.
+    onnxruntime agrees with torch within 1e-6 (scores) and 1e-4 dB (masks).
 
     Raises
     ------
@@ -93,11 +90,11 @@ def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = 
     MissingExtraError
         onnx or onnxscript is not installed.
     OutputError
-        As `atomic_path`.
+        The file cannot be written; see `atomic_path`.
     """
     if part not in get_args(ModelPart):
         raise CallError(f"part is {part!r}; choose {' or '.join(get_args(ModelPart))}")
-    check_not_existing([path], overwrite)
+    check_not_existing([path], overwrite)  # first, because tracing takes long
     graph: _OnnxFrontEnd
     if part == "scorer":
         graph, output = ScorerGraph(model), "score"
@@ -135,6 +132,7 @@ def _trace_graph(graph: _OnnxFrontEnd, output: str, metadata: dict[str, str]) ->
     example = 0.1 * torch.randn(
         _EXAMPLE_BATCH, _EXAMPLE_SECONDS * rate, generator=torch.Generator().manual_seed(0)
     )
+    # The graph accepts what Tonewood accepts, so a clip has at least this length.
     min_samples = round(MIN_RECORDING_SECONDS * rate)
     dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sample", min=min_samples)}
     with _silence_exporter():
@@ -159,7 +157,7 @@ def _trace_graph(graph: _OnnxFrontEnd, output: str, metadata: dict[str, str]) ->
 
 @contextlib.contextmanager
 def _silence_exporter() -> Iterator[None]:
-    """Suppress warnings, log and prints of the exporter."""
+    """Suppress warnings, logs and printed text of the exporter."""
     before = logging.root.manager.disable
     with (
         warnings.catch_warnings(action="ignore"),

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from tonewood.dsp.features import Features
-from tonewood.priors.mask_network import PseudoPair, train_mask_network
 from tonewood.priors.nearest_neighbours import (
     PriorFeatures,
     back_translate,
@@ -21,13 +20,8 @@ from tonewood.priors.nearest_neighbours import (
     fit_folder_statistics,
     map_to_other,
 )
-from tonewood.priors.priors import (
-    NETWORK_SMOOTHING_MS,
-    BlendWeights,
-    Priors,
-    ShrinkageTable,
-    blend_masks,
-)
+from tonewood.priors.predictor import PseudoPair, train_mask_network
+from tonewood.priors.priors import NETWORK_SMOOTHING_MS, BlendWeights, Priors, ShrinkageTable, blend_masks
 from tonewood.priors.shrinkage import (
     ShrinkageFactors,
     SpectralDifference,
@@ -37,7 +31,7 @@ from tonewood.priors.shrinkage import (
     spectral_difference,
 )
 from tonewood.settings import PriorsSettings
-from tonewood.stats.sampling import TakeWeights
+from tonewood.stats.classification import TakeWeights
 
 _BLEND_SHARES = (
     (1.0, 0.0, 0.0, 0.0),

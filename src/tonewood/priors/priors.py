@@ -15,7 +15,6 @@ from torch import Tensor
 
 from tonewood.dsp.features import Features
 from tonewood.mask.mask import moving_average
-from tonewood.priors.mask_network import MaskNetwork
 from tonewood.priors.nearest_neighbours import (
     Codebook,
     FolderStatistics,
@@ -23,6 +22,7 @@ from tonewood.priors.nearest_neighbours import (
     key_vectors,
     map_to_other,
 )
+from tonewood.priors.predictor import MaskNetwork
 from tonewood.priors.shrinkage import ShrinkageFactors, mean_over_audible
 from tonewood.setting_types import PriorKind
 from tonewood.settings import PriorsSettings

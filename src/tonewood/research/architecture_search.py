@@ -8,12 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from tonewood.data.loading import (
-    AuditProgress,
-    SideLoadProgress,
-    load_sides,
-    plan_side_normalization,
-)
+from tonewood.data.loading import AuditProgress, SideLoadProgress, load_sides, plan_side_normalization
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,
@@ -22,9 +17,9 @@ from tonewood.scorer.training import (
     train_scorer,
 )
 from tonewood.settings import ModelSettings, ScorerSettings, SpectrumSettings, TrainingSettings
-from tonewood.training.scorers import hold_out_takes
+from tonewood.training.networks import hold_out_takes
 from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.device import check_device
+from tonewood.utils.parallel import check_device
 
 
 class ScorerSize(NamedTuple):

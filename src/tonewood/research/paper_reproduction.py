@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.dsp.chunking import TensorTimeSeries, split_segments
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.analysis import ArraySource, analyse_source, score_array
 from tonewood.enhancement.mask_search import MaskSearch, mask_grid
@@ -40,15 +40,10 @@ from tonewood.mask.search import StickyNoteGains, scatter_sticky_notes
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import class_activation_map, interpolate_cam
 from tonewood.setting_types import NoteShape
-from tonewood.settings import (
-    EnhanceSettings,
-    ModelSettings,
-    Settings,
-    default_enhance_settings,
-)
+from tonewood.settings import EnhanceSettings, ModelSettings, Settings, default_enhance_settings
 from tonewood.training.pipeline import TrainingProgress, train_model
 from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text
-from tonewood.utils.device import check_device
+from tonewood.utils.parallel import check_device
 
 REPRODUCTION_PAGE, REPRODUCTION_TABLE = "index.html", "table.json"
 FIGURE_FILES = ("figure-1.png", "figure-2.png", "figure-3.png")

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tonewood.dsp.filterbank import frame_levels, is_audible, mean_level
+from tonewood.dsp.features import frame_levels, is_audible, mean_level
 from tonewood.settings import GuideSettings
-from tonewood.stats.sampling import TakeWeights, sample_takes
+from tonewood.stats.classification import TakeWeights, sample_takes
 
 GuidePair = tuple[Tensor, Tensor]
 """(input, target) levels [row, frame] in dB of one take."""

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from tonewood.dsp.filterbank import filterbank_levels, filterbank_matrix
+from tonewood.dsp.features import filterbank_levels, filterbank_matrix
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.scorer.network import Scorer

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tonewood.dsp.filterbank import apply_filterbank, center_frequencies, mean_level
+from tonewood.dsp.features import apply_filterbank, center_frequencies, mean_level
 from tonewood.settings import ScorerSettings, SpectrumSettings
 
 _SCALE_DB = 15.0  # brings levels to about unit spread

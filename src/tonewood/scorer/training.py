@@ -16,16 +16,18 @@ from torch import Tensor
 
 from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries, read_segments, split_segments
 from tonewood.dsp.features import (
+    AUDIBLE_RANGE_DB,
     WINDOW_BATCH,
     RowLevels,
+    frame_levels,
+    is_audible,
+    mean_power_db,
     window_batches,
 )
-from tonewood.dsp.filterbank import AUDIBLE_RANGE_DB, frame_levels, is_audible, mean_power_db
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import TrainingRun, TrainingState
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
-from tonewood.stats.classification import balanced_accuracy
-from tonewood.stats.sampling import TakeWeights, weighted_mean
+from tonewood.stats.classification import TakeWeights, balanced_accuracy, weighted_mean
 from tonewood.utils.parallel import parallel_map
 
 _VALIDATION_WINDOWS = 400  # per side: enough for early stopping

@@ -11,6 +11,7 @@ random intercept for each listener, and the jackknife over listeners.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from tonewood.utils.arrays import FloatArray
 
 MIN_LISTENERS = 6
-"""Fewer tell too little about how listeners differ."""
+"""Fewer are too few to estimate how much listeners differ."""
 
 _LOGISTIC_TO_PROBIT = 1.702  # σ(x) ≈ Φ(x / 1.702), to a hundredth (Camilli 1994)
 _MAX_ITERATIONS = 100
@@ -37,12 +38,8 @@ _MAX_SPREAD_LOGIT = 5.0  # listeners who agree on nothing
 class Strengths(NamedTuple):
     """Strengths [item] in logits with mean 0, and 95 % intervals.
 
-    Parameters
-    ----------
-    covariance : array [item, item]
-        Inverse information at the estimate; its rank is one less than the number of items.
-    separated : bool
-        True if some items always won, so that plain maximum likelihood diverges.
+    The covariance [item, item] is the inverse information; its rank is one less than the number of
+    items. `separated` is True if some items always won: plain maximum likelihood diverges.
     """
 
     strength: FloatArray
@@ -112,17 +109,11 @@ def estimate_strengths(wins: FloatArray) -> FloatArray:
 
 
 def fit_strengths(wins: FloatArray) -> Strengths:
-    """Fit the strengths of items and their intervals.
+    """Fit the strengths of items and their intervals to wins [item, item].
 
-    Parameters
-    ----------
-    wins : array [item, item]
-        wins[i, j]: number of answers that preferred i to j.
+    wins[i, j] is the number of answers that preferred i to j.
 
-    Raises
-    ------
-    ValueError
-        The items are not connected by answers.
+    ValueError if answers do not connect all items.
     """
     wins = np.asarray(wins, dtype=np.float64)
     if not is_connected(wins):
@@ -161,9 +152,8 @@ def estimate_posterior(wins: FloatArray, spread: float = 2.0) -> StrengthPosteri
 
     Parameters
     ----------
-    wins : array [item, item]
     spread : float
-        Standard deviation of the prior in logits; items without answers remain possible.
+        Standard deviation of the prior in logits. The prior keeps items without answers possible.
     """
     pairs = _PairCounts.from_wins(np.asarray(wins, dtype=np.float64))
     count = len(wins)
@@ -281,15 +271,12 @@ class MixedLogit(NamedTuple):
 
     Parameters
     ----------
-    listeners : int
-    share : float
-        Of the median listener.
-    low, high : float
-        Its 95 % interval.
+    share, low, high : float
+        Share of the median listener, and its 95 % interval.
     p : float
         Of the hypothesis that the median listener's share is one half.
     spread : float
-        Standard deviation between listeners, logits; 0 where they differ no more than by chance.
+        Standard deviation between listeners, logits; 0 where chance explains their differences.
     """
 
     listeners: int
@@ -301,7 +288,7 @@ class MixedLogit(NamedTuple):
 
 
 def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit | None:
-    """Fit a logistic model with a random intercept for each listener.
+    """Fit a logistic model with a random intercept for each listener; None if they are too few.
 
     logit P(first | listener) = μ + σz, z ~ N(0, 1), integrated numerically; maximum likelihood,
     with interval and test of μ from the profile likelihood.
@@ -310,11 +297,6 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
     ----------
     counts, totals : sequence of int
         Answers for the first item, and all answers, of each listener.
-
-    Returns
-    -------
-    MixedLogit or None
-        None for fewer than `MIN_LISTENERS` listeners.
     """
     answers = [(c, n) for c, n in zip(counts, totals, strict=True) if n]
     if len(answers) < MIN_LISTENERS:
@@ -328,26 +310,19 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
         each = kinds[:, :1] * yes + (kinds[:, 1:] - kinds[:, :1]) * no
         return float(times @ special.logsumexp(each + _LOG_WEIGHTS, axis=1))
 
+    minimize = partial(optimize.minimize_scalar, method="bounded", options={"xatol": 1e-3})
+
     def profile(mu: float) -> tuple[float, float]:
         """Return the largest likelihood at a mean, and its spread."""
-        result = optimize.minimize_scalar(
-            lambda sigma: -likelihood(mu, sigma),
-            bounds=(0, _MAX_SPREAD_LOGIT),
-            method="bounded",
-            options={"xatol": 1e-3},
-        )
+        result = minimize(lambda sigma: -likelihood(mu, sigma), bounds=(0, _MAX_SPREAD_LOGIT))
         # The bounded search never reaches 0, where equal listeners have their maximum.
         without_spread = likelihood(mu, 0.0)
         if without_spread >= -result.fun:
             return without_spread, 0.0
         return float(-result.fun), float(result.x)
 
-    top = optimize.minimize_scalar(
-        lambda mu: -profile(mu)[0],
-        bounds=(-_MAX_MEAN_LOGIT, _MAX_MEAN_LOGIT),
-        method="bounded",
-        options={"xatol": 1e-3},
-    )
+    # Maximum of the profile; the interval ends where it falls by half the χ² quantile.
+    top = minimize(lambda mu: -profile(mu)[0], bounds=(-_MAX_MEAN_LOGIT, _MAX_MEAN_LOGIT))
     mu, (highest, spread) = float(top.x), profile(float(top.x))
     limit = highest - stats.chi2.isf(0.05, 1) / 2
 
@@ -370,19 +345,10 @@ class StrengthIntervals(NamedTuple):
 
 
 def jackknife_intervals(wins: FloatArray) -> StrengthIntervals | None:
-    """Return intervals of Bradley-Terry strengths over listeners (Efron & Stein 1981).
+    """Return intervals of strengths from wins [listener, item, item] (Efron & Stein 1981).
 
     Each listener is left out in turn; Student's t with one degree of freedom less than listeners.
-
-    Parameters
-    ----------
-    wins : array [listener, item, item]
-        As for `fit_strengths`, of each listener.
-
-    Returns
-    -------
-    StrengthIntervals or None
-        None for fewer than three listeners, or where one listener alone connects the items.
+    None for fewer than three listeners, or where one listener alone connects the items.
     """
     wins = wins[wins.any(axis=(1, 2))]
     count, total = len(wins), wins.sum(axis=0)

@@ -1,10 +1,18 @@
-"""Linear classification of two folders from a few features per recording, and its significance."""
+"""Classify two folders by a few features per recording, with significance and resampling.
 
+Linear discriminants with cross-validation, permutation tests, weighted draws of takes, and bootstrap
+intervals of means.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tonewood.settings import Settings
 from tonewood.utils.arrays import FloatArray
@@ -25,11 +33,8 @@ _SHRINKAGE = 0.1  # keeps the covariance invertible with more features than reco
 def hotelling_t(values: FloatArray, shuffles: NDArray[np.int64], first_count: int) -> FloatArray:
     """Return Hotelling's T [shuffle] between the first `first_count` recordings and the rest.
 
-    Parameters
-    ----------
-    values : array [recording, feature]
-    shuffles : int array [shuffle, recording]
-        Orders of the recordings.
+    The recordings of values [recording, feature] are taken in each order of shuffles
+    [shuffle, recording].
     """
     n, d = values.shape
     centred = values - values.mean(axis=0)
@@ -85,8 +90,8 @@ def lda_cross_validate(
 def balanced_accuracy(correct: FloatArray, is_source: NDArray[np.bool_]) -> Accuracy:
     """Return the mean of both sides' accuracies, from correct [recording], with its interval.
 
-    Wilson's interval of each side, joined by the method of variance estimates recovery (Zou &
-    Donner 2008), which has a width even where all are right.
+    Wilson's intervals of both sides are joined by the method of variance estimates recovery (Zou &
+    Donner 2008). The result is wider than 0 even if all are right.
     """
     squares, means = np.zeros(2), []
     for side in (~is_source, is_source):
@@ -105,3 +110,62 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
     return min(share, float(centre - spread)), max(share, float(centre + spread))
+
+
+BOOTSTRAP_DRAWS = 10_000
+
+TakeWeights = Sequence[float] | None
+"""Weight of each frame of each take; None gives all the same weight."""
+
+
+def sample_takes(
+    lengths: Sequence[int], count: int, generator: torch.Generator, weights: TakeWeights = None
+) -> list[int]:
+    """Draw indices of takes with replacement: uniformly, or by length times weight."""
+    if weights is None:
+        return torch.randint(len(lengths), (count,), generator=generator).tolist()
+    # Weights are per frame, so the probability of a take is its frames times its weight.
+    mass = torch.tensor(lengths, dtype=torch.float64) * torch.tensor(weights, dtype=torch.float64)
+    return torch.multinomial(mass, count, replacement=True, generator=generator).tolist()
+
+
+def weighted_mean(takes: Iterable[Tensor], weights: TakeWeights = None) -> Tensor:
+    """Return the weighted mean [row] of all frames of takes [row, frame], one in memory at a time."""
+    take_weights = iter(weights) if weights is not None else repeat(1.0)
+    # Double precision: the sum of hours of frames would lose digits in single.
+    total, weight_sum = torch.zeros((), dtype=torch.float64), 0.0
+    for take in takes:
+        weight = next(take_weights)
+        total = total + take.sum(dim=1, dtype=torch.float64) * weight
+        weight_sum += take.shape[1] * weight
+    return (total / weight_sum).float()
+
+
+class BootstrapInterval(NamedTuple):
+    """A mean and its 95 % interval over other samples; None for a single value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def bootstrap_interval(
+    values: FloatArray, rng: np.random.Generator, draws: int = BOOTSTRAP_DRAWS
+) -> BootstrapInterval:
+    """Return the mean of values [item] with its percentile bootstrap interval (Efron 1979).
+
+    For a paired difference between two methods, pass the differences of the items.
+
+    Examples
+    --------
+    >>> bootstrap_interval(np.array([1.0, 1.0, 1.0]), np.random.default_rng(0))
+    BootstrapInterval(mean=1.0, low=1.0, high=1.0)
+    """
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return BootstrapInterval(mean, None, None)
+    means = values[rng.integers(count, size=(draws, count))].mean(axis=1)
+    # Percentiles of few items lie too close; this factor corrects their spread (Hesterberg 2015).
+    wide = mean + (means - mean) * np.sqrt(count / (count - 1))
+    low, high = np.quantile(wide, [0.025, 0.975])
+    return BootstrapInterval(mean, float(low), float(high))

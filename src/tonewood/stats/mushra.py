@@ -71,7 +71,7 @@ def find_unreliable_listeners(
     ratings : array [listener, trial, condition]
         NaN where nothing was rated.
     reference, anchor : int
-        Indices of the hidden reference and the mid-range anchor.
+        Conditions that are the hidden reference and the mid-range anchor.
     """
     hidden = ratings[:, :, reference]
     excluded = _true_fraction(hidden < MIN_REFERENCE_RATING, ~np.isnan(hidden)) > MAX_FAILED_TRIALS
@@ -147,6 +147,7 @@ def friedman_test(ratings: FloatArray) -> FriedmanTest | None:
     means = listener_means(ratings)
     if len(means) < 2 or means.shape[1] < 3 or (np.ptp(means, axis=1) == 0).all():
         return None
+    # Ranks within a listener do not depend on the part of the scale that this listener uses.
     result = stats.friedmanchisquare(*means.T)
     return FriedmanTest(float(result.statistic), float(result.pvalue))
 
@@ -171,17 +172,14 @@ def _wilcoxon_p(gap: FloatArray) -> float:
     # The exact distribution exists only without ties, and is slow for many listeners.
     is_tied = len(np.unique(np.abs(gap))) < len(gap) or not gap.all()
     method = "exact" if not is_tied and len(gap) <= 50 else "approx"
-    # Pratt keeps zero differences: dropping them would overstate what the rest agree on.
+    # Pratt keeps zero differences: without them the agreement of listeners would be overstated.
     return float(stats.wilcoxon(gap, zero_method="pratt", method=method).pvalue)
 
 
 def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
     """Fit differences from the first condition, with random listeners and trials.
 
-    Raises
-    ------
-    MissingExtraError
-        statsmodels is not installed.
+    MissingExtraError if statsmodels is not installed.
     """
     try:
         from statsmodels.regression.mixed_linear_model import MixedLM
@@ -196,7 +194,7 @@ def fit_mixed_effects(ratings: FloatArray) -> list[MixedEffect]:
     design = np.eye(count)[condition]
     design[:, 0] = 1.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a variance of 0 is an answer, not a fault
+        warnings.simplefilter("ignore")  # a variance of 0 is a valid estimate, not a fault
         model = MixedLM(
             values,
             design,

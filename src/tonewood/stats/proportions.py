@@ -13,8 +13,8 @@ from scipy import optimize, stats
 
 CONFIDENCE_LEVEL = 0.95
 
-_WILCOXON_EFFICIENCY = 0.864  # its least, relative to the t test (Hodges & Lehmann 1956)
-_MAX_SENSITIVITY = 15.0  # d′ beyond which answers are right in double precision
+_WILCOXON_EFFICIENCY = 0.864  # its minimum, relative to the t test (Hodges & Lehmann 1956)
+_MAX_SENSITIVITY = 15.0  # d′ above which all answers are right in double precision
 
 
 class Proportion(NamedTuple):
@@ -39,7 +39,7 @@ class Sensitivity(NamedTuple):
 class ListenerMean(NamedTuple):
     """Mean of the listeners' shares and its 95 % interval, by Student's t.
 
-    Without an interval for one listener, or where all have the same share.
+    There is no interval for one listener, or if all have the same share.
     """
 
     listeners: int
@@ -125,7 +125,7 @@ def listeners_for_choice(
     alternative: str = "two-sided",
     max_listeners: int = 10_000,
 ) -> int | None:
-    """Return the smallest number of listeners that detects a share other than one half.
+    """Return the smallest number of listeners that detects a share other than one half, if any.
 
     The power of the exact binomial test is a sawtooth over the number of answers; the result holds
     for every larger number too. n answers of one listener count as n / (1 + (n - 1) correlation)
@@ -139,13 +139,9 @@ def listeners_for_choice(
         Of each listener.
     correlation : float
         Intraclass correlation of one listener's answers.
-
-    Returns
-    -------
-    int or None
-        None where `max_listeners` are not enough.
     """
     _check_power_settings(power, alpha)
+    # The test is against one half, so a share of one half is never detected.
     if not 0 < expected < 1 or expected == 0.5:
         raise ValueError(f"a share of {expected}: it must lie between 0 and 1 and not be one half")
     if answers < 1 or not 0 <= correlation <= 1:
@@ -166,7 +162,7 @@ def listeners_for_ratings(
     alpha: float = 0.05,
     max_listeners: int = 10_000,
 ) -> int | None:
-    """Return the smallest number of listeners that detects a difference between two conditions.
+    """Return the smallest number of listeners that detects a difference of two conditions, if any.
 
     By the noncentral t distribution of paired differences. Ratings are hardly ever normal, so the
     number is divided by the efficiency of the Wilcoxon test.
@@ -186,7 +182,7 @@ def listeners_for_ratings(
 
     def is_enough(listeners: int) -> bool:
         effective = listeners * _WILCOXON_EFFICIENCY
-        if effective < 2:
+        if effective < 2:  # without a degree of freedom there is no t distribution
             return False
         limit = stats.t.isf(alpha / 2, effective - 1)
         shift = abs(difference) / standard_deviation * np.sqrt(effective)
@@ -216,6 +212,7 @@ def _binomial_power(total: int, expected: float, alpha: float, alternative: str)
         return 0.0
     counts = np.arange(total + 1)
     upper = stats.binom.sf(counts - 1, total, 0.5)
+    # At one half the distribution is symmetric: the lower tail is the upper one reversed.
     p = upper if alternative == "greater" else 2 * np.minimum(upper, upper[::-1])
     return float(stats.binom.pmf(counts, total, expected)[p <= alpha].sum())
 

@@ -18,13 +18,7 @@ from tonewood.studio.routes_folders import folder_routes
 from tonewood.studio.routes_media import media_routes
 from tonewood.studio.routes_sessions import session_routes
 from tonewood.studio.state import StudioState
-from tonewood.web import (
-    CONTENT_SECURITY_POLICY,
-    RequestLimits,
-    accepted_hostnames,
-    is_loopback,
-    secure,
-)
+from tonewood.web import CONTENT_SECURITY_POLICY, RequestLimits, accepted_hostnames, is_loopback, secure
 from tonewood.web.errors import declare_errors, error_response, install_error_handlers
 
 if TYPE_CHECKING:

@@ -19,12 +19,7 @@ from numpy.typing import NDArray
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import OutputError, TonewoodError, printable
 from tonewood.settings import Settings
-from tonewood.utils.atomic_write import (
-    HAS_FILE_LOCKS,
-    lock_shared,
-    remove_stale_temporaries,
-    try_lock,
-)
+from tonewood.utils.atomic_write import HAS_FILE_LOCKS, lock_shared, remove_stale_temporaries, try_lock
 
 SAMPLES_FILE = "input.f32"
 """Decoded samples of a session: float32, little-endian, channels interleaved."""

@@ -16,7 +16,7 @@ from tonewood.batch.enhance_file import EnhanceOptions
 from tonewood.batch.runner import BatchProgress, run_batch
 from tonewood.batch.tasks import EnhanceTask
 from tonewood.data.loading import AuditProgress, SideLoadProgress
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
 from tonewood.enhancement.editing import Edit
@@ -53,9 +53,8 @@ from tonewood.studio.session_audio import (
     save_estimate_offset,
 )
 from tonewood.studio.uploads import save_array
-from tonewood.training.distillation import LabelProgress
+from tonewood.training.networks import CheckEvent, LabelProgress
 from tonewood.training.pipeline import Provenance, train_model
-from tonewood.training.scorers import CheckEvent
 from tonewood.utils.atomic_write import write_text
 
 JobData = dict[str, Any]

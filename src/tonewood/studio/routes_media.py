@@ -11,7 +11,7 @@ from fastapi import Path as InPath
 from fastapi.responses import Response
 from numpy.typing import NDArray
 
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.errors import CallError
 from tonewood.mask.mask import Mask
 from tonewood.studio.database import SAMPLES_FILE, EditState, NotFoundError, memory_map_samples

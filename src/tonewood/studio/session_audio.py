@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.dsp.filterbank import center_frequencies
+from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import k_weighting_db
 from tonewood.enhancement.editing import compose_mask, compose_mask_range, render_range
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, load_recipe

@@ -12,13 +12,7 @@ from tonewood.mask.certificate import Certificate
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.studio import session_audio, tiles
-from tonewood.studio.database import (
-    EditState,
-    NotFoundError,
-    SessionDatabase,
-    StudioJob,
-    StudioSession,
-)
+from tonewood.studio.database import EditState, NotFoundError, SessionDatabase, StudioJob, StudioSession
 from tonewood.studio.job_queue import JobQueue
 from tonewood.studio.registries import FolderRegistry, ModelRegistry
 
@@ -153,7 +147,10 @@ class StudioState:
                 "suffix": Path(recording.upload).suffix,
             },
             "axes": {
-                "low_hz": low, "high_hz": high, "rows": tiles.TILE_ROWS, "columns": tiles.TILE_COLUMNS,
+                "low_hz": low,
+                "high_hz": high,
+                "rows": tiles.TILE_ROWS,
+                "columns": tiles.TILE_COLUMNS,
                 "finest_s": tiles.FINEST_COLUMN_S, "levels": tiles.ZOOM_LEVELS,
             },
             "state": self.state_view(session, state),

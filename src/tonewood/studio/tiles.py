@@ -14,7 +14,7 @@ import scipy.fft
 import scipy.signal
 from numpy.typing import NDArray
 
-from tonewood.dsp.filterbank import hz_to_mel, mel_to_hz
+from tonewood.dsp.features import hz_to_mel, mel_to_hz
 from tonewood.mask.mask import Mask
 from tonewood.utils.arrays import FloatArray
 

@@ -33,8 +33,15 @@ from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, valid
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, PredictorSettings
-from tonewood.stats.sampling import TakeWeights
-from tonewood.training.distillation import MAX_LEARNING_SECONDS, LabelProgress, distill_predictor
+from tonewood.stats.classification import TakeWeights
+from tonewood.training.networks import (
+    MAX_LEARNING_SECONDS,
+    CheckEvent,
+    Checkpoint,
+    LabelProgress,
+    distill_predictor,
+    fit_scorers,
+)
 from tonewood.training.preferences import (
     ListenerAnswers,
     ListenerAudioProgress,
@@ -42,9 +49,7 @@ from tonewood.training.preferences import (
     load_listener_answers,
     measure_listener_agreement,
 )
-from tonewood.training.scorers import CheckEvent, Checkpoint, fit_scorers
-from tonewood.utils.device import check_device
-from tonewood.utils.parallel import page_out, trim_malloc
+from tonewood.utils.parallel import check_device, page_out, trim_malloc
 
 TrainingProgress = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress
 TrainingEvent = TrainingProgress | Model
@@ -78,7 +83,7 @@ class _PriorExcerpts(NamedTuple):
 
 
 class _Correction(NamedTuple):
-    """Priors and the guide, which only folders can teach."""
+    """Priors and guide, which are trained from folders only."""
 
     fit: PriorFit
     guide: Guide
@@ -100,9 +105,9 @@ def train_model(
 ) -> Iterator[TrainingEvent]:
     """Train a model; yield the progress and, last, the `Model`.
 
-    If several processes train together, only the first yields a `Model`. A model that is trained
-    from listeners alone has no priors and no guide: its mask search starts from zero and follows
-    the scorer.
+    If several processes train together, only the first yields a `Model`. A model trained from
+    listeners alone has no priors and no guide: its mask search starts from zero and follows the
+    scorer.
 
     Parameters
     ----------
@@ -113,8 +118,6 @@ def train_model(
     preferences, ratings : Path, optional
         Tables of answers; listeners then teach the scorer and the judge, beside the folders if
         both are given.
-    cache : FeatureCache
-        Keeps analysed recordings for later trainings.
     checkpoint : Checkpoint, optional
         Keeps the unfinished scorer and judge, for `--resume`.
 
@@ -159,7 +162,7 @@ def train_model(
     if takes is not None:
         _free_memory(takes)
     if process_rank():
-        return  # the other processes helped to train the scorer; the first one goes on alone
+        return  # the other processes trained the scorer with the first, which continues alone
     if not settings.predictor.taught:
         takes = None  # of long folders, only the excerpts are still needed
 
@@ -189,7 +192,11 @@ def train_model(
             prior=correction.card if correction else None,
             seconds=round(time.perf_counter() - started, 1),
             seed=seed,
-            versions=_library_versions(),
+            versions={
+                "tonewood": version("tonewood"),
+                "torch": version("torch"),
+                "python": platform.python_version(),
+            },
             **(provenance or Provenance())._asdict(),
             audit=summary.audit,
             fix=normalization,
@@ -223,12 +230,9 @@ def add_predictor(
     settings: PredictorSettings,
     cache: FeatureCache = NO_CACHE,
 ) -> Iterator[TrainingEvent]:
-    """Add a predictor to a trained model and change nothing else; yield as `train_model` does.
+    """Add a predictor to a trained model and change nothing else; yield the same events as `train_model`.
 
-    Parameters
-    ----------
-    reference, source
-        The recordings that the model was trained on.
+    Reference and source are the recordings that the model was trained on.
 
     Raises
     ------
@@ -274,6 +278,7 @@ def _summarize_folders(
     takes: Mapping[DatasetSide, list[TrainingRecording]], names: tuple[str, str], settings: ModelSettings
 ) -> _DataSummary:
     reference, source = takes["reference"], takes["source"]
+    # The model card carries the audit, so that a confounded model says so itself.
     audit = analyse_confounds(
         [take.audit_features for take in reference],
         [take.audit_features for take in source],
@@ -292,14 +297,13 @@ def _summarize_folders(
 def _summarize_answers(answers: ListenerAnswers, settings: ModelSettings) -> _DataSummary:
     """Summarize recordings by the half that listeners preferred, in place of two folders."""
     window = settings.spectrum.to_frames(settings.scorer.crop_seconds)
-    better: list[float] = []
-    worse: list[float] = []
+    halves: dict[bool, list[float]] = {True: [], False: []}
     for seconds, preferred in zip(answers.seconds, answers.data.in_better_half.tolist(), strict=True):
-        (better if preferred else worse).append(seconds)
+        halves[preferred].append(seconds)
     return _DataSummary(
         (
-            _folder_card("the better half of what was heard", better),
-            _folder_card("the worse half of what was heard", worse),
+            _folder_card("the better half of what was heard", halves[True]),
+            _folder_card("the worse half of what was heard", halves[False]),
         ),
         (
             fit_detector(answers.data.split_by_preference().reference, window),
@@ -311,6 +315,7 @@ def _summarize_answers(answers: ListenerAnswers, settings: ModelSettings) -> _Da
 
 
 def _folder_card(name: str, seconds: Sequence[float]) -> FolderCard:
+    # An exact sum does not depend on the order of the recordings.
     return FolderCard(name=name, takes=len(seconds), hours=round(fsum(seconds) / 3600, 4))
 
 
@@ -359,10 +364,6 @@ def _free_memory(takes: Mapping[DatasetSide, list[TrainingRecording]]) -> None:
         for take in side:
             page_out(*take.features)
     trim_malloc()
-
-
-def _library_versions() -> dict[str, str]:
-    return {"tonewood": version("tonewood"), "torch": version("torch"), "python": platform.python_version()}
 
 
 def _scorer_card(fit: TrainedScorer, seed: int) -> ScorerCard:

@@ -6,7 +6,7 @@ one piece; a group is never split when recordings are held out. `tonewood listen
 tables.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.data.manifest import group_of_path, read_csv_rows
-from tonewood.dsp.filterbank import band_levels
+from tonewood.dsp.features import band_levels
 from tonewood.errors import FolderError, printable
 from tonewood.model.card import ListenerCard
 from tonewood.scorer.network import Scorer
@@ -84,38 +84,42 @@ def read_answer_tables(
 ) -> AnswerTables:
     """Read both tables; raise FolderError with the line number if one is wrong."""
     answers = AnswerTables([], [], {})
-    for number, row in _read_answer_rows(preferences, ("preferred", "other")):
-        assert preferences is not None
+    if preferences is not None:
+        _read_preferences(preferences, training, answers)
+    if ratings is not None:
+        _read_ratings(ratings, training, answers)
+    return answers
+
+
+def _read_preferences(table: Path, training: TrainingSettings, answers: AnswerTables) -> None:
+    for number, row in _read_answer_rows(table, ("preferred", "other")):
         if row.get("again"):
             continue  # a repeated question, which measures the listener's consistency
-        pair = Preference(preferences.parent / row["preferred"], preferences.parent / row["other"])
+        pair = Preference(table.parent / row["preferred"], table.parent / row["other"])
         if pair.preferred == pair.other:
-            raise FolderError(
-                f"{printable(preferences)}, line {number}: preferred and other are the same recording: "
-                "correct the line"
-            )
+            problem = "preferred and other are the same recording: correct the line"
+            raise _line_error(table, number, problem)
         answers.preferences.append(pair)
         for path in pair:
-            _assign_group(path, row, preferences, training, answers.groups)
+            _assign_group(path, row, table, training, answers.groups)
 
-    # Lines without a scale of their own share one, which needs all ratings to guess.
-    scaled = [
-        (number, row, _row_scale(ratings, number, row))
-        for number, row in _read_answer_rows(ratings, ("file", "rating"))
+
+def _read_ratings(table: Path, training: TrainingSettings, answers: AnswerTables) -> None:
+    lines = [
+        (number, row, _row_scale(table, number, row), _parse_rating(table, number, row["rating"]))
+        for number, row in _read_answer_rows(table, ("file", "rating"))
     ]
-    common_scale = _guess_scale([_parse_rating(ratings, n, row["rating"]) for n, row, _ in scaled])
-    for number, row, row_scale in scaled:
-        assert ratings is not None
+    # Lines without a scale of their own share one: 1 to 5 if all ratings fit it, else 0 to 100.
+    fitting = (s for s in _RATING_SCALES if all(s[0] <= value <= s[1] for *_, value in lines))
+    common_scale = next(fitting, _RATING_SCALES[-1])
+    for number, row, row_scale, value in lines:
         low, high = row_scale or common_scale
-        value, path = _parse_rating(ratings, number, row["rating"]), ratings.parent / row["file"]
         if not low <= value <= high:
-            raise FolderError(
-                f"{printable(ratings)}, line {number}: the rating {value:g} is outside its scale from "
-                f"{low:g} to {high:g}: correct it, or add the columns low and high"
-            )
+            problem = f"the rating {value:g} is outside its scale from {low:g} to {high:g}"
+            raise _line_error(table, number, f"{problem}: correct it, or add the columns low and high")
+        path = table.parent / row["file"]
         answers.ratings.append(ListenerRating(path, (value - low) / (high - low)))
-        _assign_group(path, row, ratings, training, answers.groups)
-    return answers
+        _assign_group(path, row, table, training, answers.groups)
 
 
 def _assign_group(
@@ -133,51 +137,38 @@ def _assign_group(
         )
 
 
-def _read_answer_rows(table: Path | None, required: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the lines of an optional table with their numbers; raise FolderError if it has none."""
-    if table is None:
-        return
-    empty = True
-    for number, row in read_csv_rows(table, required):
-        empty = False
-        yield number, row
-    if empty:
+def _read_answer_rows(table: Path, required: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines of a table with their numbers; raise FolderError if it has none."""
+    rows = list(read_csv_rows(table, required))
+    if not rows:
         raise FolderError(f"{printable(table)} has no answers: collect some first")
+    return rows
 
 
-def _row_scale(table: Path | None, number: int, row: dict[str, str]) -> tuple[float, float] | None:
+def _row_scale(table: Path, number: int, row: dict[str, str]) -> tuple[float, float] | None:
     """Return the scale that a line gives in its columns low and high, if it has one."""
     ends = row.get("low", ""), row.get("high", "")
     if not any(ends):
         return None
     low, high = (_parse_rating(table, number, text) for text in ends)
     if low >= high:
-        assert table is not None
-        raise FolderError(
-            f"{printable(table)}, line {number}: low is {low:g} and high is {high:g}: give a low below high"
-        )
+        problem = f"low is {low:g} and high is {high:g}: give a low below high"
+        raise _line_error(table, number, problem)
     return low, high
 
 
-def _guess_scale(values: list[float]) -> tuple[float, float]:
-    """Return 1 to 5 if all ratings fit it, else 0 to 100."""
-    for low, high in _RATING_SCALES:
-        if all(low <= value <= high for value in values):
-            return low, high
-    return _RATING_SCALES[-1]
-
-
-def _parse_rating(table: Path | None, number: int, text: str) -> float:
+def _parse_rating(table: Path, number: int, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = nan
     if not isfinite(value):
-        assert table is not None
-        raise FolderError(
-            f"{printable(table)}, line {number}: {printable(text)!r} is not a number: give a number"
-        )
+        raise _line_error(table, number, f"{printable(text)!r} is not a number: give a number")
     return value
+
+
+def _line_error(table: Path, number: int, problem: str) -> FolderError:
+    return FolderError(f"{printable(table)}, line {number}: {problem}")
 
 
 def load_listener_answers(
@@ -185,10 +176,7 @@ def load_listener_answers(
 ) -> Generator[ListenerAudioProgress, None, ListenerAnswers]:
     """Read the tables and every recording in them; yield one progress event per recording.
 
-    Raises
-    ------
-    FolderError, AudioError
-        A table or a recording cannot be used; the message names it.
+    FolderError or AudioError if a table or a recording cannot be used; the message names it.
     """
     answers = read_answer_tables(preferences, ratings, settings.training)
     for count, limit, name in (
@@ -235,10 +223,7 @@ def load_listener_answers(
 def hold_out_listener_groups(data: ListenerData, share: float, seed: int) -> ListenerSplit:
     """Hold out whole groups, drawn by the seed; a comparison across both sides is not used.
 
-    Raises
-    ------
-    FolderError
-        No split leaves answers about preferred and other recordings on both sides.
+    FolderError if no split leaves answers about preferred and other recordings on both sides.
     """
     groups = sorted(set(data.groups))
     generator = torch.Generator().manual_seed(seed)

@@ -100,6 +100,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     if not HAS_FILE_LOCKS:
         yield
         return
+    # A hash, because the file's own name may already have the 255 bytes allowed.
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     lock_path = path.parent / f"{_TEMPORARY_PREFIX}{name}.sole"
     while True:
@@ -125,12 +126,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 def _create_locked(parent: Path, suffix: str = "", *, folder: bool = False) -> tuple[Path, int | None]:
-    """Create a hidden file or folder and lock it.
-
-    Another process may remove it as stale before it is locked. That process holds the lock
-    meanwhile, so this is noticed: the lock is not free, or the file has no name. Then a new one is
-    created.
-    """
+    """Create a hidden file or folder and lock it."""
+    # Another process may remove the file as stale before it is locked here. That process holds the
+    # lock meanwhile: the lock is not free, or the file has no name, and a new one is created.
     while True:
         # Not derived from the final name, which may already have the 255 bytes allowed.
         path = parent / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}{suffix}"
@@ -152,9 +150,9 @@ def _create_locked(parent: Path, suffix: str = "", *, folder: bool = False) -> t
         os.close(lock)
 
 
-def _release_lock(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
+def _release_lock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)  # closing the file releases its lock
 
 
 @lru_cache(maxsize=1_024)
@@ -241,7 +239,7 @@ def prepare_report_folder(out: Path, names: Iterable[str], overwrite: bool) -> N
     Raises
     ------
     OutputError
-        It is a file, cannot be created, or contains one of the names, which may not be replaced.
+        `out` is a file, cannot be created, or contains one of `names`, which may not be replaced.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{printable(out)} is a file; a report needs a folder: name another path")

@@ -1,4 +1,4 @@
-"""Ordered parallel work on the cores of one process, and control of its memory."""
+"""Ordered parallel work on the cores of one process, its memory, and the device of its networks."""
 
 import ctypes
 import mmap
@@ -12,6 +12,10 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+import torch
+
+from tonewood.errors import CallError, DeviceError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,7 +24,7 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-class PendingResult(Protocol[Result_co]):
+class _PendingResult(Protocol[Result_co]):
     """Result of submitted work."""
 
     def result(self) -> Result_co:
@@ -28,58 +32,8 @@ class PendingResult(Protocol[Result_co]):
         ...
 
 
-class OrderedParallelMap(Generic[Item, Result]):
-    """Results of pushed items in the order of the items, computed by one thread per core.
-
-    At most one item per thread is ahead of the one that is waited for, so memory does not grow
-    with their number. torch and numpy release the interpreter while they compute. Each thread's
-    share is small enough that torch's own threads would only wait for each other
-    (docs/performance.md).
-    """
-
-    def __init__(self, work: Callable[[Item], Result]) -> None:
-        self._work, self._threads = work, available_cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tonewood")
-        self._queue: deque[PendingResult[Result]] = deque()
-
-    def push(self, item: Item) -> Iterator[Result]:
-        """Submit an item; yield the results that must be taken before the next is pushed."""
-        # One item per thread ahead keeps all threads busy while the oldest result is awaited.
-        self._queue.append(self._submit(item))
-        while len(self._queue) > self._threads:
-            yield self._queue.popleft().result()
-
-    def drain(self) -> Iterator[Result]:
-        """Yield all remaining results."""
-        while self._queue:
-            yield self._queue.popleft().result()
-
-    def close(self) -> None:
-        """Cancel everything that has not started."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _submit(self, item: Item) -> PendingResult[Result]:
-        return self._pool.submit(self._work, item)
-
-
-class _OrderedParallelIterator(OrderedParallelMap[Item, Iterable[Result]]):
-    """Iterables of pushed items in order; their elements are available as they are produced."""
-
-    def __init__(self, generate: Callable[[Item], Iterable[Result]]) -> None:
-        super().__init__(generate)
-        self._closed = Event()
-
-    def close(self) -> None:
-        """Cancel everything that has not started; stop the rest after its next element."""
-        self._closed.set()
-        super().close()
-
-    def _submit(self, item: Item) -> PendingResult[Iterable[Result]]:
-        return _StreamedResult(self._pool, partial(self._work, item), self._closed)
-
-
 class _StreamedResult(Generic[Result]):
-    """Elements that a thread produces, available as they come."""
+    """Elements that a thread produces, available as soon as they are produced."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, generate: Callable[[], Iterable[Result]], closed: Event
@@ -104,26 +58,47 @@ class _StreamedResult(Generic[Result]):
 
 
 def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `work(item)` in the order of the items; see `OrderedParallelMap`."""
-    return _run_in_order(OrderedParallelMap(work), items)
+    """Yield `work(item)` in the order of the items, computed by one thread per core.
+
+    At most one item per thread is ahead of the one that is waited for, so memory does not grow
+    with their number. torch and numpy release the interpreter while they compute. Each thread's
+    share is small enough that torch's own threads would only wait for each other
+    (docs/performance.md).
+    """
+    return _run_in_order(lambda pool, item: pool.submit(work, item), items, Event())
 
 
 def parallel_iterate(
     generate: Callable[[Item], Iterable[Result]], items: Iterable[Item]
 ) -> Generator[Iterable[Result], None, None]:
-    """Yield `generate(item)` in the order of the items, each element as soon as it is produced."""
-    return _run_in_order(_OrderedParallelIterator(generate), items)
+    """Yield `generate(item)` in the order of the items, each element as soon as it is produced.
+
+    Closing the generator stops each thread after its next element.
+    """
+    closed = Event()
+    return _run_in_order(
+        lambda pool, item: _StreamedResult(pool, partial(generate, item), closed), items, closed
+    )
 
 
 def _run_in_order(
-    runner: OrderedParallelMap[Item, Result], items: Iterable[Item]
+    submit: Callable[[ThreadPoolExecutor, Item], _PendingResult[Result]], items: Iterable[Item], closed: Event
 ) -> Generator[Result, None, None]:
+    """Submit the items to a pool of threads and yield the results in order."""
+    threads = available_cores()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tonewood")
+    pending: deque[_PendingResult[Result]] = deque()
     try:
         for item in items:
-            yield from runner.push(item)
-        yield from runner.drain()
+            pending.append(submit(pool, item))
+            # One item per thread ahead keeps all threads busy while the oldest result is awaited.
+            while len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        runner.close()
+        closed.set()  # first: the shutdown waits for threads that are running
+        pool.shutdown(cancel_futures=True)
 
 
 def available_cores() -> int:
@@ -177,3 +152,11 @@ def page_out(*tensors: "Tensor") -> None:
         size = tensor.data_ptr() + tensor.nbytes - first
         if size > 0:
             advise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGEOUT)
+
+
+def check_device(device: str) -> None:
+    """Raise CallError for an unknown kind of device, DeviceError for one that this machine lacks."""
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise CallError(f"--device is {device!r}: choose cpu or cuda")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise DeviceError("this machine has no CUDA device: use --device cpu")
