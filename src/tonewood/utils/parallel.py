@@ -12,8 +12,6 @@ from queue import SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-import torch
-
 from tonewood.errors import CallError, DeviceError
 
 if TYPE_CHECKING:
@@ -158,5 +156,9 @@ def check_device(device: str) -> None:
     """Raise CallError for an unknown kind of device, DeviceError for one that this machine lacks."""
     if device.split(":")[0] not in ("cpu", "cuda"):
         raise CallError(f"--device is {device!r}: choose cpu or cuda")
-    if device != "cpu" and not torch.cuda.is_available():
+    if device == "cpu":
+        return
+    import torch  # every command imports this module, and torch takes a second to load
+
+    if not torch.cuda.is_available():
         raise DeviceError("this machine has no CUDA device: use --device cpu")
