@@ -86,9 +86,9 @@ def test_page_contains_verdicts_and_figures(
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
-        ("report.txt", 2, "is no name of a page: end it in .html"),
+        ("report.txt", 2, "is not an HTML file: end the name in .html"),
         ("no/report.html", 1, "is in a folder that does not exist"),
-        ("", 2, "is no name of a page"),
+        ("", 2, "is not an HTML file"),
     ],
 )
 def test_unwritable_page_is_refused_before_the_audit(

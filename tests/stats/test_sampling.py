@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tonewood.stats.classification import sample_takes, weighted_mean
+from tonewood.stats.sampling import sample_takes, weighted_mean
 
 
 def test_takes_without_weights_are_equally_likely() -> None:

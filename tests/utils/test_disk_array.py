@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tonewood.errors import OutputError
-from tonewood.utils.arrays import DiskArray
+from tonewood.utils.disk_array import DiskArray
 
 
 def test_appended_frames_are_read_in_any_range(tmp_path: Path) -> None:

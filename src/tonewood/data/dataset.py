@@ -35,7 +35,7 @@ from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.errors import FolderError, printable
 from tonewood.scorer.training_loop import barrier, process_rank, world_size
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.stats.classification import TakeWeights
+from tonewood.stats.sampling import TakeWeights
 from tonewood.utils.parallel import page_out, parallel_map, trim_malloc
 
 MIN_FOLDER_SECONDS = 60.0

@@ -31,7 +31,8 @@ from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_recording
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import DiskArray, Samples
+from tonewood.utils.arrays import Samples
+from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
 # Frames analysed at once. Even, because pitch frames lie on every second frame.

@@ -31,7 +31,8 @@ from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
 from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import BandSettings, EnhanceSettings, SearchSettings, SpectrumSettings
-from tonewood.utils.arrays import DiskArray, FloatArray
+from tonewood.utils.arrays import FloatArray
+from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate
 
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy

@@ -49,7 +49,7 @@ from tonewood.mask.render import (
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, Settings, SpectrumSettings
-from tonewood.utils.arrays import DiskArray
+from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
 _OUTPUT_BLOCK_SAMPLES = 1 << 16  # 1.4 s at 48 kHz: small beside a chunk, large beside a disk read

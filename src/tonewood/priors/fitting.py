@@ -31,7 +31,7 @@ from tonewood.priors.shrinkage import (
     spectral_difference,
 )
 from tonewood.settings import PriorsSettings
-from tonewood.stats.classification import TakeWeights
+from tonewood.stats.sampling import TakeWeights
 
 _BLEND_SHARES = (
     (1.0, 0.0, 0.0, 0.0),

@@ -18,7 +18,7 @@ from torch.nn.functional import embedding_bag
 from tonewood.dsp.features import Features, ReferenceLevels, audible_frames, frame_levels, mean_level
 from tonewood.mask.mask import moving_average
 from tonewood.settings import NeighbourSettings
-from tonewood.stats.classification import TakeWeights, weighted_mean
+from tonewood.stats.sampling import TakeWeights, weighted_mean
 
 _AUDIBLE_DB = 50.0
 _QUERY_BATCH = 512  # frames whose distances to all codes fit into the CPU cache

@@ -20,7 +20,7 @@ from tonewood.dsp.features import audible_frames, frame_levels
 from tonewood.mask.render import added_loudness_db
 from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures
 from tonewood.settings import NetworkSettings, PredictorSettings
-from tonewood.stats.classification import TakeWeights, sample_takes
+from tonewood.stats.sampling import TakeWeights, sample_takes
 from tonewood.utils.arrays import FloatArray
 
 _GAIN_DB = 8.0  # outputs and inputs are scaled to about unit variance

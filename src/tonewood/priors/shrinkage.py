@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tonewood.mask.mask import moving_average
 from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures, cosine_basis
-from tonewood.stats.classification import TakeWeights
+from tonewood.stats.sampling import TakeWeights
 
 _NEIGHBOURS = 36  # codes that a frame is compared with
 _POOLED_SHAPES = 5  # adjacent cosine components that share one estimate

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tonewood.dsp.features import frame_levels, is_audible, mean_level
 from tonewood.settings import GuideSettings
-from tonewood.stats.classification import TakeWeights, sample_takes
+from tonewood.stats.sampling import TakeWeights, sample_takes
 
 GuidePair = tuple[Tensor, Tensor]
 """(input, target) levels [row, frame] in dB of one take."""

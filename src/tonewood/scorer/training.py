@@ -27,7 +27,8 @@ from tonewood.dsp.features import (
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import TrainingRun, TrainingState
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
-from tonewood.stats.classification import TakeWeights, balanced_accuracy, weighted_mean
+from tonewood.stats.classification import balanced_accuracy
+from tonewood.stats.sampling import TakeWeights, weighted_mean
 from tonewood.utils.parallel import parallel_map
 
 _VALIDATION_WINDOWS = 400  # per side: enough for early stopping

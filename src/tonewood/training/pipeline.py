@@ -33,7 +33,7 @@ from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, valid
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, PredictorSettings
-from tonewood.stats.classification import TakeWeights
+from tonewood.stats.sampling import TakeWeights
 from tonewood.training.networks import (
     MAX_LEARNING_SECONDS,
     CheckEvent,
