@@ -132,7 +132,7 @@ def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, 
         (("--excerpts", 0), "--excerpts is 0: use 1 or more"),
         (("--per-listener", 0), "--per-listener is 0"),
         (("--seed", -1), "--seed is -1: use 0 or more"),
-        (("--from", "x"), "either --from or --conditions"),
+        (("--from", "x"), "exactly one of --from and --conditions"),
         (("--expect", 0.5), "not 0.5"),
     ],
 )
@@ -210,9 +210,13 @@ def test_model_is_trained_from_ratings(run: Run, tmp_path: Path, play: Callable[
     onto = ("train", "--onto", tmp_path / "m.tonewood", "-o", tmp_path / "n.tonewood")
     wrong: tuple[tuple[int, str, tuple[object, ...]], ...] = (
         (1, "from listeners alone", ("--predictor", *folders)),
-        (2, "changes nothing else", ("--predictor", *folders, "--ratings", tmp_path / "r.csv")),
-        (2, "changes nothing else", ("--predictor", "--preferences", tmp_path / "r.csv")),
-        (2, "changes nothing else", folders),
+        (
+            2,
+            "accepts no other change of the model",
+            ("--predictor", *folders, "--ratings", tmp_path / "r.csv"),
+        ),
+        (2, "accepts no other change of the model", ("--predictor", "--preferences", tmp_path / "r.csv")),
+        (2, "accepts no other change of the model", folders),
     )
     for code, why, words in wrong:
         ran = run(*onto, *words)

@@ -214,7 +214,7 @@ def test_unwritable_report_is_refused_before_the_work(
     ran = run(*call, "-o", tmp_path / "file" / "below")
     assert (ran.code, "cannot be created" in ran.err) == (1, True)
     ran = run(*call, "-o", tmp_path / "out", "-m", model_file, "--set", "scorer.depth=2")
-    assert (ran.code, "--set is for training" in ran.err) == (2, True)
+    assert (ran.code, "--set and --model cannot be used together" in ran.err) == (2, True)
     ran = run("reproduce", "--corpus", tmp_path / "none", "-o", tmp_path / "out")
     assert ran.code == 1
     assert run(*call, "-o", tmp_path / "out", "--device", "gpu").code == 2

@@ -100,7 +100,7 @@ def test_seed_determines_the_result_and_counts_up(run: Run, call: list[object]) 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ladder.jpg", "is no name of a PNG: end it in .png"),
+        ("ladder.jpg", "is not a PNG file: end the name in .png"),
         ("there.png", "exists: name another output or pass --overwrite"),
         ("no/ladder.png", "is in a folder that does not exist"),
     ],

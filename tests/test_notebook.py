@@ -22,7 +22,7 @@ from tonewood.html_report import MAX_EMBEDDED_SECONDS, audio_player_html, score_
 from tonewood.model.model import Model
 
 Play = Callable[..., Any]
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 
 
 class Tags(HTMLParser):

@@ -55,7 +55,7 @@ def test_wheel_contains_exactly_the_package(package: ModuleType, wheel: Path) ->
     ("drop", "add", "said"),
     [
         ("tonewood/studio/static/index.html", None, "index.html is missing"),
-        ("tonewood/dsp/features.py", None, "filterbank.py is missing"),
+        ("tonewood/dsp/features.py", None, "features.py is missing"),
         (None, "tests/test_api.py", "not part of the package"),
         (None, "tonewood/cello.ipynb", "not part of the package"),
     ],
