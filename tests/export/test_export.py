@@ -276,8 +276,8 @@ def test_effect_has_rows_of_the_table(tmp_path: Path, enhanced_file: Path, run: 
 @pytest.mark.parametrize(
     ("more", "code", "reason"),
     [
-        ((), 2, "one kind at a time: give --ir linear|minimum, --peq N or --automation"),
-        (("--ir", "linear", "--peq", "3"), 2, "one kind at a time"),
+        ((), 2, "exactly one of --ir, --peq and --automation is needed"),
+        (("--ir", "linear", "--peq", "3"), 2, "exactly one of --ir, --peq and --automation"),
         (("--ir", "round"), 2, "the phase is 'round': choose linear or minimum"),
         (("--ir", "linear", "--length", "3"), 2, "--length is 3 samples: give 64"),
         (("--ir", "linear", "--rate", "1"), 2, "--rate is 1 Hz: give 4000"),
@@ -286,8 +286,8 @@ def test_effect_has_rows_of_the_table(tmp_path: Path, enhanced_file: Path, run: 
         (("--peq", "3", "--format", "wav"), 2, "--format is 'wav': choose one of apo, autoeq"),
         (("--automation", "--format", "apo"), 2, "--format is 'apo': choose csv or jsfx"),
         (("--automation", "--step", "0"), 2, "--step is 0 s: give 0.01 to 10 s"),
-        (("--ir", "linear", "--format", "apo"), 2, "--format is of --peq and --automation"),
-        (("--automation", "--headroom"), 2, "--headroom is of --ir and --peq"),
+        (("--ir", "linear", "--format", "apo"), 2, "--format does not apply to --ir"),
+        (("--automation", "--headroom"), 2, "--headroom does not apply to --automation"),
     ],
 )
 def test_wrong_export_options_are_refused(
