@@ -18,6 +18,12 @@ from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray
 
+MAX_EMBEDDED_SECONDS = 20.0
+"""Longest audio in a notebook, which would otherwise grow by megabytes."""
+
+Pixels = NDArray[np.uint8]
+"""Red, green and blue [row, column, 3], top row first."""
+
 _REPORT_STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; }
 img { max-width: 100%; }
@@ -29,6 +35,15 @@ table { border-collapse: collapse; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ccc; }
 th:first-child, td:first-child { text-align: left; }
 """
+_MAX_COLUMNS = 900  # more than a page is wide; a recording has 100 frames a second
+# ColorBrewer RdBu: blue below 0, red above. matplotlib's inferno: black to pale yellow.
+_DIVERGING = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130),
+                       (178, 24, 43)])  # fmt: skip
+_SEQUENTIAL = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
+_WIDTH, _HEIGHT = 600, 90
+
+
+# --- Reports
 
 
 class ReportHeading(NamedTuple):
@@ -103,14 +118,25 @@ def _table_row_html(cell: str, texts: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{cell}>{escape(text)}</{cell}>" for text in texts) + "</tr>"
 
 
-Pixels = NDArray[np.uint8]
-"""Red, green and blue [row, column, 3], top row first."""
+def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3.2) -> tuple[Any, Any]:
+    """Return a figure of panels of a size in inches, and the panels [row][column]."""
+    from matplotlib.figure import Figure  # no pyplot: it keeps figures and needs a display
 
-_MAX_COLUMNS = 900  # more than a page is wide; a recording has 100 frames a second
-# ColorBrewer RdBu: blue below 0, red above. matplotlib's inferno: black to pale yellow.
-_DIVERGING = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130),
-                       (178, 24, 43)])  # fmt: skip
-_SEQUENTIAL = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels[-1]:
+        axes.set_xlabel("s")
+    return figure, panels
+
+
+def figure_png(figure: Any, dpi: int = 100) -> bytes:  # noqa: ANN401 - matplotlib comes without types
+    """Return a figure as a PNG."""
+    stream = BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    return stream.getvalue()
+
+
+# --- Arrays as pictures
 
 
 def gains_image(gain_db: FloatArray, max_db: float) -> Pixels:
@@ -158,10 +184,7 @@ def _apply_colormap(position: FloatArray, anchors: NDArray[np.int64]) -> Pixels:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-MAX_EMBEDDED_SECONDS = 20.0
-"""Longest audio in a notebook, which would otherwise grow by megabytes."""
-
-_WIDTH, _HEIGHT = 600, 90
+# --- Notebooks
 
 
 def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
@@ -223,21 +246,3 @@ def table_html(rows: list[tuple[str, str]]) -> str:
         for name, text in rows
     )
     return f"<table>{''.join(lines)}</table>"
-
-
-def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3.2) -> tuple[Any, Any]:
-    """Return a figure of panels of a size in inches, and the panels [row][column]."""
-    from matplotlib.figure import Figure  # no pyplot: it keeps figures and needs a display
-
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels[-1]:
-        axes.set_xlabel("s")
-    return figure, panels
-
-
-def figure_png(figure: Any, dpi: int = 100) -> bytes:  # noqa: ANN401 - matplotlib comes without types
-    """Return a figure as a PNG."""
-    stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    return stream.getvalue()

@@ -42,132 +42,14 @@ BEWARE_ACCURACY = 0.6  # smallest balanced accuracy that is reported
 CONFOUNDED_ACCURACY = 0.8  # lower end of its interval from which the training data are confounded
 _PERMUTATIONS = 999
 _SPECTRUM_SHRINKAGE = 0.1  # neighbouring bands of a spectrum are strongly correlated
-
-
-class FeatureTable(NamedTuple):
-    """Features of one confound, for the recordings of both folders.
-
-    Attributes
-    ----------
-    values : array [recording, feature]
-        NaN where unknown.
-    steps : array [feature]
-        Smallest differences that matter; noise of this size is added.
-    """
-
-    name: str
-    values: FloatArray
-    steps: FloatArray
-
-
-def run_audit_tests(
-    tables: Sequence[FeatureTable], is_source: NDArray[np.bool_], rng: np.random.Generator
-) -> list[AuditFinding]:
-    """Return one finding per table, for recordings of which is_source [recording] names the folder.
-
-    Accuracy is that of linear discriminant analysis on recordings held out in ten folds. The
-    p-value is a permutation test of Hotelling's T² that controls the family-wise error over all
-    tables: the largest standardised T² of any table is compared (Westfall & Young 1993).
-    """
-    is_reference = np.logical_not(is_source)
-    counts = int(is_reference.sum()), int(is_source.sum())
-    standardized = [_standardize(table, rng) for table in tables]
-
-    # One permutation for all tables keeps their dependence; row 0 is the true labelling.
-    shuffles = np.stack(
-        [np.arange(len(is_source))] + [rng.permutation(len(is_source)) for _ in range(_PERMUTATIONS)]
-    )
-    # The same folds for every table: differences in accuracy come from the features.
-    folds = stratified_folds(is_source, rng)
-    z = np.zeros((len(tables), len(shuffles)))
-    for k, values in enumerate(standardized):
-        if values.shape[1] and min(counts) > 1:
-            t = hotelling_t(values, shuffles, counts[0])
-            # T² grows with the number of features; standardizing makes tables comparable.
-            z[k] = (t - t.mean()) / max(float(t.std()), 1e-12)
-    highest = z.max(axis=0)  # [shuffle]
-
-    findings = []
-    for k, (table, values) in enumerate(zip(tables, standardized, strict=True)):
-        known = np.isfinite(table.values).sum(axis=1) > 0
-        if min(np.sum(known & is_source), np.sum(known & is_reference)) < MIN_RECORDINGS:
-            findings.append(AuditFinding(name=table.name, verdict="untested"))
-            continue
-        # The tolerance lets equal groupings count as equal in spite of rounding.
-        p = float(np.mean(highest >= z[k, 0] - 1e-9)) if values.shape[1] else 1.0
-        accuracy = balanced_accuracy(lda_cross_validate(values, is_source, folds), is_source)
-        verdict = decide_verdict(accuracy, p)
-        findings.append(AuditFinding(name=table.name, verdict=verdict, accuracy=accuracy, p_value=p))
-    return findings
-
-
-def decide_verdict(accuracy: Accuracy, p_value: float) -> AuditVerdict:
-    """Return `confounded` if the features separate most recordings, `beware` if they separate many."""
-    if p_value > ALPHA or accuracy.mean < BEWARE_ACCURACY:
-        return "fine"
-    # "Confounded" needs certainty, so it looks at the lower end of the interval.
-    return "confounded" if accuracy.low >= CONFOUNDED_ACCURACY else "beware"
-
-
-def spectrum_baseline(
-    spectra: Sequence[FloatArray], is_source: NDArray[np.bool_], rng: np.random.Generator
-) -> Accuracy | None:
-    """Return the accuracy of a linear classifier on long-term spectra [window, row] per recording."""
-    if min(is_source.sum(), (~is_source).sum()) < MIN_RECORDINGS:
-        return None
-    # Windows of one recording stay in one fold; otherwise it would be recognized by its neighbours.
-    owner = np.repeat(np.arange(len(spectra)), [len(windows) for windows in spectra])
-    folds = stratified_folds(is_source, rng)[owner]
-    correct = lda_cross_validate(np.concatenate(spectra), is_source[owner], folds, _SPECTRUM_SHRINKAGE)
-    return balanced_accuracy(np.bincount(owner, correct) / np.bincount(owner), is_source)
-
-
-def leave_one_session_out(
-    spectra: Sequence[FloatArray], is_source: NDArray[np.bool_], names: Sequence[str]
-) -> tuple[SessionAccuracy, ...]:
-    """Return the spectrum baseline on each session held out; empty if a side has only one session."""
-    groups = [(bool(side), name) for side, name in zip(is_source, names, strict=True)]
-    sessions = sorted(set(groups))  # equal names on both sides are different sessions
-    if min(sum(side == label for side, _ in sessions) for label in (False, True)) < 2:
-        return ()
-    owner = np.repeat(np.arange(len(spectra)), [len(windows) for windows in spectra])
-    fold = np.array([sessions.index(group) for group in groups])[owner]
-    correct = lda_cross_validate(np.concatenate(spectra), is_source[owner], fold, _SPECTRUM_SHRINKAGE)
-    return tuple(
-        SessionAccuracy(
-            side="source" if side else "reference",
-            name=name,
-            windows=int((fold == k).sum()),
-            accuracy=float(correct[fold == k].mean()),
-        )
-        for k, (side, name) in enumerate(sessions)
-    )
-
-
-def _standardize(table: FeatureTable, rng: np.random.Generator) -> FloatArray:
-    """Return values [recording, feature] for the classifier, regardless of the labels."""
-    # Features that few recordings have, or that hardly vary, carry no information.
-    values, steps = table.values, table.steps
-    usual = np.isfinite(values).mean(axis=0) >= 0.5
-    values, steps = values[:, usual], steps[usual]
-    values = np.where(np.isfinite(values), values, np.nanmedian(values, axis=0))
-    differs = np.ptp(values, axis=0) >= steps
-    values, steps = values[:, differs], steps[differs]
-    # Tukey's fences: one outlier must not hide a difference between the folders.
-    low, high = np.percentile(values, [25, 75], axis=0)
-    reach = 1.5 * np.maximum(high - low, steps)
-    values = np.clip(values, low - reach, high + reach)
-    # Noise as wide as the step hides differences that do not matter.
-    noisy = values + steps * rng.standard_normal(values.shape)
-    scaled: FloatArray = (noisy - noisy.mean(axis=0)) / np.maximum(noisy.std(axis=0), 1e-12)
-    return scaled
-
-
 _FLOOR_OCTAVES_HZ = (125, 250, 500, 1_000, 2_000, 4_000)
 # Noise alone makes the largest of six harmonics stand out by this much: no hum is below it.
 _HUM_FLOOR_DB = 8.0
 _OFFSET_FLOOR_DB = -80.0  # smaller offsets do not matter
 _ANALYSIS_LIMIT_HZ = 8_000.0  # half of the scorer's sample rate
+
+
+# --- Confounds
 
 
 class ConfoundFeature(NamedTuple):
@@ -195,16 +77,6 @@ class Confound(NamedTuple):
     remedy: str
     inaudible_reason: str = ""
     fix: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class AuditResult:
-    """Audit of two folders, with the features that it rests on."""
-
-    audit: ConfoundAudit
-    folders: tuple[Path, Path]  # reference and source
-    reference: list[AuditFeatures]
-    source: list[AuditFeatures]
 
 
 def _noise_floor(features: AuditFeatures) -> float | None:
@@ -350,6 +222,19 @@ CONFOUNDS = (
 )
 
 
+# --- The audit
+
+
+@dataclass(frozen=True, eq=False)
+class AuditResult:
+    """Audit of two folders, with the features that it rests on."""
+
+    audit: ConfoundAudit
+    folders: tuple[Path, Path]  # reference and source
+    reference: list[AuditFeatures]
+    source: list[AuditFeatures]
+
+
 def audit_folders(
     reference: Path, source: Path, settings: ModelSettings
 ) -> Iterator[AuditProgress | AuditResult]:
@@ -392,42 +277,6 @@ def analyse_confounds(
     )
 
 
-def feature_values(feature: ConfoundFeature, recordings: Sequence[AuditFeatures]) -> FloatArray:
-    """Return a feature [recording] in its unit; NaN where it is unknown."""
-    values = [feature.extract(features) for features in recordings]
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def confound_warnings(audit: ConfoundAudit) -> list[str]:
-    """Return one warning for each confounded finding."""
-    return [
-        f"confounded: {finding.name} alone identifies the folder of {format_accuracy(finding.accuracy)} of "
-        f"the recordings: {confound.remedy}"
-        for finding, confound in zip(audit.findings, CONFOUNDS, strict=True)
-        if finding.verdict == "confounded" and finding.accuracy is not None
-    ]
-
-
-def format_remedy(finding: AuditFinding, confound: Confound) -> str:
-    """Return the advice on a finding, and the reason if the scorer is not affected by it."""
-    if finding.heard:
-        return confound.remedy
-    reason = confound.inaudible_reason or "it analyses nothing above 8 kHz"
-    return f"{confound.remedy} (the scorer does not hear it: {reason})"
-
-
-def format_medians(finding: AuditFinding, side: DatasetSide) -> str:
-    """Return the medians of a finding's features on one side as text."""
-    return " / ".join(map(_format_feature_value, getattr(finding, side)))
-
-
-def _format_feature_value(value: float | None) -> str:
-    if value is None:
-        return "-"
-    # Adding 0.0 turns -0.0, which rounding may give, into 0.0.
-    return f"{value:.0f}" if abs(value) >= 100 else f"{round(value, 2) + 0.0:.3g}"
-
-
 def _complete_finding(
     finding: AuditFinding,
     confound: Confound,
@@ -459,6 +308,12 @@ def _is_audible(confound: Confound, sides: Sequence[Sequence[AuditFeatures]]) ->
     return not confound.inaudible_reason
 
 
+def feature_values(feature: ConfoundFeature, recordings: Sequence[AuditFeatures]) -> FloatArray:
+    """Return a feature [recording] in its unit; NaN where it is unknown."""
+    values = [feature.extract(features) for features in recordings]
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
 def _feature_median(feature: ConfoundFeature, recordings: Sequence[AuditFeatures]) -> float | None:
     values = feature_values(feature, recordings)
     known = values[~np.isnan(values)]
@@ -469,3 +324,158 @@ def _feature_column(feature: ConfoundFeature, recordings: Sequence[AuditFeatures
     values = feature_values(feature, recordings)
     # np.maximum keeps NaN, an unknown value, and makes the logarithm of 0 finite.
     return np.log2(np.maximum(values, 1e-9)) if feature.log_scale else values
+
+
+# --- Tests
+
+
+class FeatureTable(NamedTuple):
+    """Features of one confound, for the recordings of both folders.
+
+    Attributes
+    ----------
+    values : array [recording, feature]
+        NaN where unknown.
+    steps : array [feature]
+        Smallest differences that matter; noise of this size is added.
+    """
+
+    name: str
+    values: FloatArray
+    steps: FloatArray
+
+
+def run_audit_tests(
+    tables: Sequence[FeatureTable], is_source: NDArray[np.bool_], rng: np.random.Generator
+) -> list[AuditFinding]:
+    """Return one finding per table, for recordings of which is_source [recording] names the folder.
+
+    Accuracy is that of linear discriminant analysis on recordings held out in ten folds. The
+    p-value is a permutation test of Hotelling's T² that controls the family-wise error over all
+    tables: the largest standardised T² of any table is compared (Westfall & Young 1993).
+    """
+    is_reference = np.logical_not(is_source)
+    counts = int(is_reference.sum()), int(is_source.sum())
+    standardized = [_standardize(table, rng) for table in tables]
+
+    # One permutation for all tables keeps their dependence; row 0 is the true labelling.
+    shuffles = np.stack(
+        [np.arange(len(is_source))] + [rng.permutation(len(is_source)) for _ in range(_PERMUTATIONS)]
+    )
+    # The same folds for every table: differences in accuracy come from the features.
+    folds = stratified_folds(is_source, rng)
+    z = np.zeros((len(tables), len(shuffles)))
+    for k, values in enumerate(standardized):
+        if values.shape[1] and min(counts) > 1:
+            t = hotelling_t(values, shuffles, counts[0])
+            # T² grows with the number of features; standardizing makes tables comparable.
+            z[k] = (t - t.mean()) / max(float(t.std()), 1e-12)
+    highest = z.max(axis=0)  # [shuffle]
+
+    findings = []
+    for k, (table, values) in enumerate(zip(tables, standardized, strict=True)):
+        known = np.isfinite(table.values).sum(axis=1) > 0
+        if min(np.sum(known & is_source), np.sum(known & is_reference)) < MIN_RECORDINGS:
+            findings.append(AuditFinding(name=table.name, verdict="untested"))
+            continue
+        # The tolerance lets equal groupings count as equal in spite of rounding.
+        p = float(np.mean(highest >= z[k, 0] - 1e-9)) if values.shape[1] else 1.0
+        accuracy = balanced_accuracy(lda_cross_validate(values, is_source, folds), is_source)
+        verdict = decide_verdict(accuracy, p)
+        findings.append(AuditFinding(name=table.name, verdict=verdict, accuracy=accuracy, p_value=p))
+    return findings
+
+
+def _standardize(table: FeatureTable, rng: np.random.Generator) -> FloatArray:
+    """Return values [recording, feature] for the classifier, regardless of the labels."""
+    # Features that few recordings have, or that hardly vary, carry no information.
+    values, steps = table.values, table.steps
+    usual = np.isfinite(values).mean(axis=0) >= 0.5
+    values, steps = values[:, usual], steps[usual]
+    values = np.where(np.isfinite(values), values, np.nanmedian(values, axis=0))
+    differs = np.ptp(values, axis=0) >= steps
+    values, steps = values[:, differs], steps[differs]
+    # Tukey's fences: one outlier must not hide a difference between the folders.
+    low, high = np.percentile(values, [25, 75], axis=0)
+    reach = 1.5 * np.maximum(high - low, steps)
+    values = np.clip(values, low - reach, high + reach)
+    # Noise as wide as the step hides differences that do not matter.
+    noisy = values + steps * rng.standard_normal(values.shape)
+    scaled: FloatArray = (noisy - noisy.mean(axis=0)) / np.maximum(noisy.std(axis=0), 1e-12)
+    return scaled
+
+
+def decide_verdict(accuracy: Accuracy, p_value: float) -> AuditVerdict:
+    """Return `confounded` if the features separate most recordings, `beware` if they separate many."""
+    if p_value > ALPHA or accuracy.mean < BEWARE_ACCURACY:
+        return "fine"
+    # "Confounded" needs certainty, so it looks at the lower end of the interval.
+    return "confounded" if accuracy.low >= CONFOUNDED_ACCURACY else "beware"
+
+
+def spectrum_baseline(
+    spectra: Sequence[FloatArray], is_source: NDArray[np.bool_], rng: np.random.Generator
+) -> Accuracy | None:
+    """Return the accuracy of a linear classifier on long-term spectra [window, row] per recording."""
+    if min(is_source.sum(), (~is_source).sum()) < MIN_RECORDINGS:
+        return None
+    # Windows of one recording stay in one fold; otherwise it would be recognized by its neighbours.
+    owner = np.repeat(np.arange(len(spectra)), [len(windows) for windows in spectra])
+    folds = stratified_folds(is_source, rng)[owner]
+    correct = lda_cross_validate(np.concatenate(spectra), is_source[owner], folds, _SPECTRUM_SHRINKAGE)
+    return balanced_accuracy(np.bincount(owner, correct) / np.bincount(owner), is_source)
+
+
+def leave_one_session_out(
+    spectra: Sequence[FloatArray], is_source: NDArray[np.bool_], names: Sequence[str]
+) -> tuple[SessionAccuracy, ...]:
+    """Return the spectrum baseline on each session held out; empty if a side has only one session."""
+    groups = [(bool(side), name) for side, name in zip(is_source, names, strict=True)]
+    sessions = sorted(set(groups))  # equal names on both sides are different sessions
+    if min(sum(side == label for side, _ in sessions) for label in (False, True)) < 2:
+        return ()
+    owner = np.repeat(np.arange(len(spectra)), [len(windows) for windows in spectra])
+    fold = np.array([sessions.index(group) for group in groups])[owner]
+    correct = lda_cross_validate(np.concatenate(spectra), is_source[owner], fold, _SPECTRUM_SHRINKAGE)
+    return tuple(
+        SessionAccuracy(
+            side="source" if side else "reference",
+            name=name,
+            windows=int((fold == k).sum()),
+            accuracy=float(correct[fold == k].mean()),
+        )
+        for k, (side, name) in enumerate(sessions)
+    )
+
+
+# --- Text
+
+
+def confound_warnings(audit: ConfoundAudit) -> list[str]:
+    """Return one warning for each confounded finding."""
+    return [
+        f"confounded: {finding.name} alone identifies the folder of {format_accuracy(finding.accuracy)} of "
+        f"the recordings: {confound.remedy}"
+        for finding, confound in zip(audit.findings, CONFOUNDS, strict=True)
+        if finding.verdict == "confounded" and finding.accuracy is not None
+    ]
+
+
+def format_remedy(finding: AuditFinding, confound: Confound) -> str:
+    """Return the advice on a finding, and the reason if the scorer is not affected by it."""
+    if finding.heard:
+        return confound.remedy
+    reason = confound.inaudible_reason or "it analyses nothing above 8 kHz"
+    return f"{confound.remedy} (the scorer does not hear it: {reason})"
+
+
+def format_medians(finding: AuditFinding, side: DatasetSide) -> str:
+    """Return the medians of a finding's features on one side as text."""
+    return " / ".join(map(_format_feature_value, getattr(finding, side)))
+
+
+def _format_feature_value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    # Adding 0.0 turns -0.0, which rounding may give, into 0.0.
+    return f"{value:.0f}" if abs(value) >= 100 else f"{round(value, 2) + 0.0:.3g}"

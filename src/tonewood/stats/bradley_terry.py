@@ -266,6 +266,9 @@ def _threshold_information(x: FloatArray) -> FloatArray:
     return information
 
 
+# --- Listeners who differ
+
+
 class MixedLogit(NamedTuple):
     """Share of answers by a model with random listeners.
 
