@@ -1,7 +1,7 @@
-"""Classify two folders by a few features per recording, with significance and resampling.
+"""Classify two groups of recordings by a few features each, and give the result an interval.
 
-Linear discriminants with cross-validation, permutation tests, and bootstrap
-intervals of means.
+Linear discriminants with cross-validation, a permutation statistic, and intervals of shares
+(Wilson) and means (bootstrap).
 """
 
 from statistics import NormalDist
