@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tonewood.audio_io.recording import resample
 from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, to_mono
 
 MAX_EMBEDDED_SECONDS = 20.0
 """Longest audio in a notebook, which would otherwise grow by megabytes."""
@@ -40,7 +40,7 @@ _MAX_COLUMNS = 900  # more than a page is wide; a recording has 100 frames a sec
 _DIVERGING = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130),
                        (178, 24, 43)])  # fmt: skip
 _SEQUENTIAL = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
-_WIDTH, _HEIGHT = 600, 90
+_CURVE_SIZE = (600, 90)
 
 
 # --- Reports
@@ -202,8 +202,7 @@ def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
 
 def spectrogram_html(samples: NDArray[np.float32], rate: int, spectrum: SpectrumSettings) -> str:
     """Return HTML of a spectrogram of samples (channels, samples)."""
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    wave = torch.from_numpy(resample(mono, rate, spectrum.rate))
+    wave = torch.from_numpy(resample(to_mono(samples), rate, spectrum.rate))
     level = log_magnitude(stft(wave, spectrum), spectrum).numpy()
     seconds = samples.shape[1] / rate
     caption = f"output: 0 to {spectrum.rate / 2:.0f} Hz, {seconds:.1f} s; black is -80 dB"
@@ -224,16 +223,15 @@ def mask_html(
 
 def score_curve_html(values: tuple[float, ...]) -> str:
     """Return HTML of scores over time as a line, 1 on top."""
+    width, height = _CURVE_SIZE
     count = max(len(values) - 1, 1)
-    points = " ".join(
-        f"{_WIDTH * i / count:.1f},{_HEIGHT * (1 - value):.1f}" for i, value in enumerate(values)
-    )
+    points = " ".join(f"{width * i / count:.1f},{height * (1 - value):.1f}" for i, value in enumerate(values))
     if len(values) == 1:  # a single window is as long as the line
-        points += f" {_WIDTH},{_HEIGHT * (1 - values[0]):.1f}"
+        points += f" {width},{height * (1 - values[0]):.1f}"
     return (
-        f'<svg viewBox="0 -4 {_WIDTH} {_HEIGHT + 8}" width="{_WIDTH}" height="{_HEIGHT + 8}" '
+        f'<svg viewBox="0 -4 {width} {height + 8}" width="{width}" height="{height + 8}" '
         'role="img" aria-label="score along time"><path fill="none" stroke="#ccc" '
-        f'd="M0 0H{_WIDTH}M0 {_HEIGHT}H{_WIDTH}"/><polyline fill="none" stroke="#b2182b" '
+        f'd="M0 0H{width}M0 {height}H{width}"/><polyline fill="none" stroke="#b2182b" '
         f'stroke-width="2" points="{points}"/></svg>'
     )
 

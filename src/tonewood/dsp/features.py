@@ -67,9 +67,9 @@ def center_frequencies(bands: BandSettings, spectrum: SpectrumSettings) -> Float
 @lru_cache(maxsize=8)
 def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     """Return weights [row, bin] that sum bin power into rows: triangles of height 1 in Hz."""
-    bins = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
     if bands.scale == "linear":
         return torch.eye(spectrum.bins)
+    bins = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)  # Hz
     # A line up from the lower edge and one down from the upper: the smaller of both is the triangle.
     edges = _mel_edges(bands)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]

@@ -19,6 +19,7 @@ from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
+from tonewood.utils.arrays import to_mono
 
 MEASURE_RATE = 16_000  # Hz, of all distances
 
@@ -148,9 +149,7 @@ def apply_method(
 
 def to_mono_16k(samples: NDArray[np.float32], rate: int) -> Tensor:
     """Mix samples (channels, samples) to one channel [sample] and resample to 16 kHz."""
-    # Mixed in double precision, so that the number of channels does not change the rounding.
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return torch.from_numpy(resample(mono, rate, MEASURE_RATE))
+    return torch.from_numpy(resample(to_mono(samples), rate, MEASURE_RATE))
 
 
 def _recordings_by_name(folder: Path) -> dict[str, list[Path]]:
