@@ -68,15 +68,16 @@ class ConfoundFeature(NamedTuple):
 class Confound(NamedTuple):
     """Property that may separate two folders although it is not the instrument.
 
-    `remedy` is advice, `inaudible_reason` the reason why the scorer cannot use the property, and
-    `fix` the option of `train --fix` that removes it; the last two are empty if there is none.
+    `remedy` is advice. `inaudible_reason` says why the scorer cannot use the property; it is empty
+    if the scorer can. A property with `upper_limit_hz`, the highest frequency in a recording,
+    matters only if that is below the scorer's own limit.
     """
 
     name: str
     features: tuple[ConfoundFeature, ...]
     remedy: str
     inaudible_reason: str = ""
-    fix: str = ""
+    upper_limit_hz: Callable[[AuditFeatures], float] | None = None
 
 
 def _noise_floor(features: AuditFeatures) -> float | None:
@@ -120,13 +121,11 @@ CONFOUNDS = (
         (ConfoundFeature("loudness, LUFS", 0.75, lambda f: f.traces.loudness),),
         "match the levels, or train with --fix level",
         inaudible_reason="it measures levels relative to the clip",
-        fix="level",
     ),
     Confound(
         "noise floor",
         (ConfoundFeature("noise floor relative to loudness, dB", 1.5, _noise_floor),),
         "record both with the same gain and microphone, or train with --fix noise",
-        fix="noise",
     ),
     Confound(
         "noise colour",
@@ -134,7 +133,6 @@ CONFOUNDS = (
             ConfoundFeature(f"noise floor at {hz} Hz, dB", 2.0, _noise_color(hz)) for hz in _FLOOR_OCTAVES_HZ
         ),
         "record both in the same place, or train with --fix noise",
-        fix="noise",
     ),
     Confound(
         "silence",
@@ -150,7 +148,8 @@ CONFOUNDS = (
         "bandwidth",
         (ConfoundFeature("cut-off, Hz", 0.1, lambda f: f.traces.cutoff_hz, log_scale=True),),
         "export both from the originals, or train with --fix bandwidth",
-        fix="bandwidth",
+        inaudible_reason="it analyses nothing above 8 kHz",
+        upper_limit_hz=lambda f: f.traces.cutoff_hz,
     ),
     Confound(
         "codec",
@@ -197,6 +196,8 @@ CONFOUNDS = (
         "sample rate",
         (ConfoundFeature("sample rate, Hz", 0.05, lambda f: f.traces.rate, log_scale=True),),
         "export both at one rate",
+        inaudible_reason="it analyses nothing above 8 kHz",
+        upper_limit_hz=lambda f: f.traces.rate / 2,
     ),
     Confound(
         "stereo width",
@@ -297,15 +298,12 @@ def _complete_finding(
 
 
 def _is_audible(confound: Confound, sides: Sequence[Sequence[AuditFeatures]]) -> bool:
-    upper_limits: dict[str, Callable[[AuditFeatures], float]] = {
-        "bandwidth": lambda f: f.traces.cutoff_hz,
-        "sample rate": lambda f: f.traces.rate / 2,
-    }
-    if upper_limit := upper_limits.get(confound.name):
-        # Limits above the analysed range make no difference to the scorer.
-        medians = [float(np.median([upper_limit(f) for f in side])) for side in sides]
-        return min(medians) < _ANALYSIS_LIMIT_HZ
-    return not confound.inaudible_reason
+    limit_hz = confound.upper_limit_hz
+    if limit_hz is None:
+        return not confound.inaudible_reason
+    # Limits above the analysed range make no difference to the scorer.
+    medians = [float(np.median([limit_hz(features) for features in side])) for side in sides]
+    return min(medians) < _ANALYSIS_LIMIT_HZ
 
 
 def feature_values(feature: ConfoundFeature, recordings: Sequence[AuditFeatures]) -> FloatArray:
@@ -332,7 +330,7 @@ def _feature_column(feature: ConfoundFeature, recordings: Sequence[AuditFeatures
 class FeatureTable(NamedTuple):
     """Features of one confound, for the recordings of both folders.
 
-    Attributes
+    Parameters
     ----------
     values : array [recording, feature]
         NaN where unknown.
@@ -465,8 +463,7 @@ def format_remedy(finding: AuditFinding, confound: Confound) -> str:
     """Return the advice on a finding, and the reason if the scorer is not affected by it."""
     if finding.heard:
         return confound.remedy
-    reason = confound.inaudible_reason or "it analyses nothing above 8 kHz"
-    return f"{confound.remedy} (the scorer does not hear it: {reason})"
+    return f"{confound.remedy} (the scorer does not hear it: {confound.inaudible_reason})"
 
 
 def format_medians(finding: AuditFinding, side: DatasetSide) -> str:
