@@ -120,9 +120,7 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
         for source_s, reference_s in zip(row[2::2], row[3::2], strict=True):
             if not (source_s or reference_s):
                 continue
-            anchor = Anchor(
-                _parse_seconds(table, number, source_s), _parse_seconds(table, number, reference_s)
-            )
+            anchor = Anchor(*(_parse_seconds(table, number, text) for text in (source_s, reference_s)))
             # An alignment path is monotonic, so times must rise in both recordings.
             if pair_anchors and not all(a < b for a, b in zip(pair_anchors[-1], anchor, strict=True)):
                 raise _table_error(table, number, "goes back in time", "times that rise in both")
