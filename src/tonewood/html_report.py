@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tonewood.audio_io.recording import resample
 from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
-from tonewood.utils.arrays import FloatArray, to_mono
+from tonewood.utils.arrays import FloatArray, Samples, to_mono
 
 MAX_EMBEDDED_SECONDS = 20.0
 """Longest audio in a notebook, which would otherwise grow by megabytes."""
@@ -187,7 +187,7 @@ def _apply_colormap(position: FloatArray, anchors: NDArray[np.int64]) -> Pixels:
 # --- Notebooks
 
 
-def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
+def audio_player_html(samples: Samples, rate: int) -> str:
     """Return HTML of a player with samples (channels, samples) as 16-bit WAV, if they are short."""
     seconds = samples.shape[1] / rate
     if seconds > MAX_EMBEDDED_SECONDS:
@@ -200,7 +200,7 @@ def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
     return f'<audio controls src="{_data_uri("audio/wav", stream.getvalue())}"></audio>'
 
 
-def spectrogram_html(samples: NDArray[np.float32], rate: int, spectrum: SpectrumSettings) -> str:
+def spectrogram_html(samples: Samples, rate: int, spectrum: SpectrumSettings) -> str:
     """Return HTML of a spectrogram of samples (channels, samples)."""
     wave = torch.from_numpy(resample(to_mono(samples), rate, spectrum.rate))
     level = log_magnitude(stft(wave, spectrum), spectrum).numpy()

@@ -30,7 +30,7 @@ from tonewood.model.model import Model
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray
 
-Warp = Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]]
+Warp = Callable[[FloatArray], FloatArray]
 """Seconds in the estimate → seconds in the reference, NaN where there is no counterpart."""
 
 Stretch = NDArray[np.float64]

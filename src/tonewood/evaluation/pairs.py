@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.reader import read_recording
@@ -19,7 +17,7 @@ from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
-from tonewood.utils.arrays import to_mono
+from tonewood.utils.arrays import Samples, to_mono
 
 MEASURE_RATE = 16_000  # Hz, of all distances
 
@@ -145,7 +143,7 @@ def apply_method(
     return enhancement
 
 
-def to_mono_16k(samples: NDArray[np.float32], rate: int) -> Tensor:
+def to_mono_16k(samples: Samples, rate: int) -> Tensor:
     """Mix samples (channels, samples) to one channel [sample] and resample to 16 kHz."""
     return torch.from_numpy(resample(to_mono(samples), rate, MEASURE_RATE))
 

@@ -63,7 +63,7 @@ class PairResult:
     @classmethod
     def from_summary(cls, files: PairFiles, summary: dict[str, Any]) -> "PairResult":
         """Restore a result from its summary, without waveforms and alignment path."""
-        quality = dict(summary["alignment"])
+        quality = dict(summary["alignment"])  # `summary` adds `exact` to the quality
         exact = quality.pop("exact")
         # The path itself is not in the summary; reports of restored results only show its quality.
         alignment = Alignment(np.zeros(0), AlignmentQuality(**quality), exact)
