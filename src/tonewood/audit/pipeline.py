@@ -285,19 +285,21 @@ def _complete_finding(
     source: Sequence[AuditFeatures],
 ) -> AuditFinding:
     """Add the medians of both folders; a confound that the scorer does not hear is only suspicious."""
-    audible = _is_audible(confound, (reference, source))
+    affects_scorer = _affects_scorer(confound, (reference, source))
     return finding.model_copy(
         update={
             "reference": tuple(_feature_median(feature, reference) for feature in confound.features),
             "source": tuple(_feature_median(feature, source) for feature in confound.features),
-            "heard": audible,
+            "heard": affects_scorer,
             # What the scorer does not analyse cannot mislead it.
-            "verdict": "beware" if finding.verdict == "confounded" and not audible else finding.verdict,
+            "verdict": "beware"
+            if finding.verdict == "confounded" and not affects_scorer
+            else finding.verdict,
         }
     )
 
 
-def _is_audible(confound: Confound, sides: Sequence[Sequence[AuditFeatures]]) -> bool:
+def _affects_scorer(confound: Confound, sides: Sequence[Sequence[AuditFeatures]]) -> bool:
     limit_hz = confound.upper_limit_hz
     if limit_hz is None:
         return not confound.inaudible_reason

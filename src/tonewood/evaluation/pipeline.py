@@ -140,7 +140,7 @@ def measure_pair(
         # Without a distance, the share that a method closes is undefined.
         if distances.mel == 0 and method == METHOD_UNTOUCHED:
             raise AudioError(
-                f"{_pair_name(files)} are the same recording, so there is no distance to close: choose "
+                f"{_both_paths(files)} are the same recording, so there is no distance to close: choose "
                 "another pair"
             )
         untouched_mel = results[METHOD_UNTOUCHED].mel if results else distances.mel
@@ -155,11 +155,11 @@ def _align_pair(files: PairFiles, source: Tensor, reference: Tensor) -> Alignmen
     alignment = align_recordings(source, reference, files.anchors)
     # Distances along a wrong alignment would measure the music, not the sound.
     if problem := alignment.quality.problem:
-        raise AudioError(f"{_pair_name(files)}: {problem}")
+        raise AudioError(f"{_both_paths(files)}: {problem}")
     return alignment
 
 
-def _pair_name(files: PairFiles) -> str:
+def _both_paths(files: PairFiles) -> str:
     return f"{printable(files.source)} and {printable(files.reference)}"
 
 
