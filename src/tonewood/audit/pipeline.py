@@ -284,17 +284,15 @@ def _complete_finding(
     reference: Sequence[AuditFeatures],
     source: Sequence[AuditFeatures],
 ) -> AuditFinding:
-    """Add the medians of both folders; a confound that the scorer does not hear is only suspicious."""
-    affects_scorer = _affects_scorer(confound, (reference, source))
+    """Add the medians of both folders; a confound that the scorer does not hear is at most `beware`."""
+    is_heard = _affects_scorer(confound, (reference, source))
     return finding.model_copy(
         update={
             "reference": tuple(_feature_median(feature, reference) for feature in confound.features),
             "source": tuple(_feature_median(feature, source) for feature in confound.features),
-            "heard": affects_scorer,
+            "heard": is_heard,
             # What the scorer does not analyse cannot mislead it.
-            "verdict": "beware"
-            if finding.verdict == "confounded" and not affects_scorer
-            else finding.verdict,
+            "verdict": "beware" if finding.verdict == "confounded" and not is_heard else finding.verdict,
         }
     )
 
