@@ -1,4 +1,4 @@
-"""Results that show themselves, and the notebooks of the documentation."""
+"""HTML of results in notebooks, and the notebooks of the documentation."""
 
 import base64
 import dataclasses
@@ -26,7 +26,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ip
 
 
 class Tags(HTMLParser):
-    """Elements of a page; complains where one is not closed."""
+    """Elements and text of a page; an unclosed element fails an assertion."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def enhanced(model: Model, play: Play) -> tonewood.Enhancement:
     return tonewood.enhance(play(1.3, 22_050, 2, seed=3), 22_050, model)
 
 
-def test_an_enhancement_shows_player_spectrogram_and_mask(
+def test_enhancement_has_player_spectrogram_and_mask(
     enhanced: tonewood.Enhancement,
 ) -> None:
     html = enhanced._repr_html_()
@@ -74,7 +74,7 @@ def test_an_enhancement_shows_player_spectrogram_and_mask(
         assert base64.b64decode(picture).startswith(b"\x89PNG")
 
 
-def test_what_a_result_says_is_text(enhanced: tonewood.Enhancement) -> None:
+def test_text_of_a_result_is_escaped(enhanced: tonewood.Enhancement) -> None:
     reasons = ('<script>alert("x")</script>', "a & b")
     certificate = enhanced.certificate.model_copy(update={"verdict": "limited", "reasons": reasons})
     html = dataclasses.replace(enhanced, certificate=certificate)._repr_html_()
@@ -82,23 +82,23 @@ def test_what_a_result_says_is_text(enhanced: tonewood.Enhancement) -> None:
     assert "&lt;script&gt;" in html
 
 
-def test_a_score_shows_itself_along_time(model: Model, play: Play) -> None:
-    found = tonewood.score(play(4.0, seed=1), 16_000, model)
-    tags = Tags(found._repr_html_())
+def test_score_has_a_curve_over_time(model: Model, play: Play) -> None:
+    score = tonewood.score(play(4.0, seed=1), 16_000, model)
+    tags = Tags(score._repr_html_())
     assert {"svg", "polyline", "table"} <= set(tags.names)
-    assert f"{found.scorer:.2f}" in tags.text
+    assert f"{score.scorer:.2f}" in tags.text
     assert "none" in Tags(Score(0.5, None, (0.5,))._repr_html_()).text
     points = re.findall(r'points="([^"]+)"', score_curve_html((0.0, 1.0)))
     assert points == ["0.0,90.0 600.0,0.0"]
 
 
-def test_a_mask_shows_itself(enhanced: tonewood.Enhancement) -> None:
+def test_mask_is_a_picture_with_its_caption(enhanced: tonewood.Enhancement) -> None:
     tags = Tags(enhanced.mask._repr_html_())
     assert tags.names == ["figure", "img", "figcaption"]
     assert f"{enhanced.mask.rms_db:.1f} dB rms" in tags.text
 
 
-def test_long_sound_is_not_embedded() -> None:
+def test_long_audio_is_not_embedded() -> None:
     rate = 8_000
     short, long = (np.zeros((1, round(s * rate)), np.float32) for s in (1, MAX_EMBEDDED_SECONDS + 1))
     assert "<audio" in audio_player_html(short, rate)
@@ -108,13 +108,13 @@ def test_long_sound_is_not_embedded() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     book: Any = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]
     nbformat.validate(book)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the messengers' own, on event loops
+        warnings.simplefilter("ignore")  # Jupyter's client warns about event loops
         client = NotebookClient(
             book, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
         )
@@ -124,7 +124,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
 
 
-def test_there_are_notebooks() -> None:
+def test_all_notebooks_are_tested() -> None:
     assert [path.stem for path in NOTEBOOKS] == [
         "cello",
         "phone-to-studio",

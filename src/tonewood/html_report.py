@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from tonewood.audio_io.recording import resample
 from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, Samples, to_mono
+
+MAX_EMBEDDED_SECONDS = 20.0
+"""Longest audio in a notebook, which would otherwise grow by megabytes."""
+
+Pixels = NDArray[np.uint8]
+"""Red, green and blue [row, column, 3], top row first."""
 
 _REPORT_STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; }
@@ -29,6 +35,15 @@ table { border-collapse: collapse; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ccc; }
 th:first-child, td:first-child { text-align: left; }
 """
+_MAX_COLUMNS = 900  # more than a page is wide; a recording has 100 frames a second
+# ColorBrewer RdBu: blue below 0, red above. matplotlib's inferno: black to pale yellow.
+_DIVERGING = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130),
+                       (178, 24, 43)])  # fmt: skip
+_SEQUENTIAL = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
+_CURVE_SIZE = (600, 90)
+
+
+# --- Reports
 
 
 class ReportHeading(NamedTuple):
@@ -103,14 +118,25 @@ def _table_row_html(cell: str, texts: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{cell}>{escape(text)}</{cell}>" for text in texts) + "</tr>"
 
 
-Pixels = NDArray[np.uint8]
-"""Red, green and blue [row, column, 3], top row first."""
+def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3.2) -> tuple[Any, Any]:
+    """Return a figure of panels of a size in inches, and the panels [row][column]."""
+    from matplotlib.figure import Figure  # no pyplot: it keeps figures and needs a display
 
-_MAX_COLUMNS = 900  # more than a page is wide; a recording has 100 frames a second
-# ColorBrewer RdBu: blue below 0, red above. matplotlib's inferno: black to pale yellow.
-_DIVERGING = np.array([(33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130),
-                       (178, 24, 43)])  # fmt: skip
-_SEQUENTIAL = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels[-1]:
+        axes.set_xlabel("s")
+    return figure, panels
+
+
+def figure_png(figure: Any, dpi: int = 100) -> bytes:  # noqa: ANN401 - matplotlib comes without types
+    """Return a figure as a PNG."""
+    stream = BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    return stream.getvalue()
+
+
+# --- Arrays as pictures
 
 
 def gains_image(gain_db: FloatArray, max_db: float) -> Pixels:
@@ -158,13 +184,10 @@ def _apply_colormap(position: FloatArray, anchors: NDArray[np.int64]) -> Pixels:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-MAX_EMBEDDED_SECONDS = 20.0
-"""Longest audio in a notebook, which would otherwise grow by megabytes."""
-
-_WIDTH, _HEIGHT = 600, 90
+# --- Notebooks
 
 
-def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
+def audio_player_html(samples: Samples, rate: int) -> str:
     """Return HTML of a player with samples (channels, samples) as 16-bit WAV, if they are short."""
     seconds = samples.shape[1] / rate
     if seconds > MAX_EMBEDDED_SECONDS:
@@ -177,10 +200,9 @@ def audio_player_html(samples: NDArray[np.float32], rate: int) -> str:
     return f'<audio controls src="{_data_uri("audio/wav", stream.getvalue())}"></audio>'
 
 
-def spectrogram_html(samples: NDArray[np.float32], rate: int, spectrum: SpectrumSettings) -> str:
+def spectrogram_html(samples: Samples, rate: int, spectrum: SpectrumSettings) -> str:
     """Return HTML of a spectrogram of samples (channels, samples)."""
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    wave = torch.from_numpy(resample(mono, rate, spectrum.rate))
+    wave = torch.from_numpy(resample(to_mono(samples), rate, spectrum.rate))
     level = log_magnitude(stft(wave, spectrum), spectrum).numpy()
     seconds = samples.shape[1] / rate
     caption = f"output: 0 to {spectrum.rate / 2:.0f} Hz, {seconds:.1f} s; black is -80 dB"
@@ -201,16 +223,15 @@ def mask_html(
 
 def score_curve_html(values: tuple[float, ...]) -> str:
     """Return HTML of scores over time as a line, 1 on top."""
+    width, height = _CURVE_SIZE
     count = max(len(values) - 1, 1)
-    points = " ".join(
-        f"{_WIDTH * i / count:.1f},{_HEIGHT * (1 - value):.1f}" for i, value in enumerate(values)
-    )
+    points = " ".join(f"{width * i / count:.1f},{height * (1 - value):.1f}" for i, value in enumerate(values))
     if len(values) == 1:  # a single window is as long as the line
-        points += f" {_WIDTH},{_HEIGHT * (1 - values[0]):.1f}"
+        points += f" {width},{height * (1 - values[0]):.1f}"
     return (
-        f'<svg viewBox="0 -4 {_WIDTH} {_HEIGHT + 8}" width="{_WIDTH}" height="{_HEIGHT + 8}" '
+        f'<svg viewBox="0 -4 {width} {height + 8}" width="{width}" height="{height + 8}" '
         'role="img" aria-label="score along time"><path fill="none" stroke="#ccc" '
-        f'd="M0 0H{_WIDTH}M0 {_HEIGHT}H{_WIDTH}"/><polyline fill="none" stroke="#b2182b" '
+        f'd="M0 0H{width}M0 {height}H{width}"/><polyline fill="none" stroke="#b2182b" '
         f'stroke-width="2" points="{points}"/></svg>'
     )
 
@@ -223,21 +244,3 @@ def table_html(rows: list[tuple[str, str]]) -> str:
         for name, text in rows
     )
     return f"<table>{''.join(lines)}</table>"
-
-
-def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3.2) -> tuple[Any, Any]:
-    """Return a figure of panels of a size in inches, and the panels [row][column]."""
-    from matplotlib.figure import Figure  # no pyplot: it keeps figures and needs a display
-
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels[-1]:
-        axes.set_xlabel("s")
-    return figure, panels
-
-
-def figure_png(figure: Any, dpi: int = 100) -> bytes:  # noqa: ANN401 - matplotlib comes without types
-    """Return a figure as a PNG."""
-    stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    return stream.getvalue()

@@ -19,8 +19,9 @@ from hypothesis.extra import numpy as hnp
 from tonewood.audio_io import libsndfile
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import probe_audio, read_recording, write_recording
-from tonewood.audio_io.recording import Recording, file_sha256, find_audio_files, resample, to_mono
+from tonewood.audio_io.recording import Recording, file_sha256, find_audio_files, resample
 from tonewood.errors import AudioError, CallError, FolderError, OutputError
+from tonewood.utils.arrays import to_mono
 
 Samples = npt.NDArray[np.float32]
 Tone = Callable[..., Samples]

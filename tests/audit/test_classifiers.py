@@ -1,4 +1,4 @@
-"""Whether a trace tells two folders apart: findings on numbers whose answer is known."""
+"""Tests of the audit's statistics on data whose answer is known."""
 
 import numpy as np
 import pytest
@@ -25,16 +25,16 @@ def labels(reference: int, source: int) -> NDArray[np.bool_]:
     return np.arange(reference + source) >= reference
 
 
-def question(name: str, values: Floats, step: float = 1e-3) -> FeatureTable:
+def feature_table(name: str, values: Floats, step: float = 1e-3) -> FeatureTable:
     return FeatureTable(name, values.reshape(len(values), -1), np.full(values[0].size, step))
 
 
 def test_false_alarms_are_rare(rng: np.random.Generator) -> None:
     alarms = 0
     for _ in range(60):
-        tables = [question(str(k), rng.standard_normal((16, 1 + k % 3))) for k in range(10)]
-        tables.append(question("alike", np.ones(16)))
-        tables.append(question("two kinds", rng.integers(0, 2, 16).astype(float)))
+        tables = [feature_table(str(k), rng.standard_normal((16, 1 + k % 3))) for k in range(10)]
+        tables.append(feature_table("alike", np.ones(16)))
+        tables.append(feature_table("two kinds", rng.integers(0, 2, 16).astype(float)))
         alarms += any(f.verdict != "fine" for f in run_audit_tests(tables, labels(8, 8), rng))
     assert alarms <= 5  # at most 2 % each: six or more of 60 come once in 600
 
@@ -42,8 +42,8 @@ def test_false_alarms_are_rare(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("each", [5, 8, 30])
 def test_only_planted_difference_is_found(each: int, rng: np.random.Generator) -> None:
     is_source = labels(each, each)
-    tables = [question(str(k), rng.standard_normal(2 * each)) for k in range(8)]
-    tables[3] = question("planted", rng.standard_normal(2 * each) + 20.0 * is_source)
+    tables = [feature_table(str(k), rng.standard_normal(2 * each)) for k in range(8)]
+    tables[3] = feature_table("planted", rng.standard_normal(2 * each) + 20.0 * is_source)
     findings = {finding.name: finding for finding in run_audit_tests(tables, is_source, rng)}
     planted = findings.pop("planted")
     assert planted.verdict == ("confounded" if each == 30 else "beware")
@@ -56,31 +56,34 @@ def test_outlier_does_not_hide_a_difference(rng: np.random.Generator) -> None:
     is_source = labels(12, 12)
     values = rng.standard_normal(24) + 8.0 * is_source
     values[3] = 1e4
-    assert run_audit_tests([question("level", values)], is_source, rng)[0].verdict != "fine"
+    assert run_audit_tests([feature_table("level", values)], is_source, rng)[0].verdict != "fine"
 
 
 def test_difference_below_step_is_ignored(rng: np.random.Generator) -> None:
     is_source = labels(20, 20)
     level = -23 + 0.01 * is_source + 1e-4 * rng.standard_normal(40)
     for step, verdict in ((1.0, "fine"), (0.1, "fine"), (1e-4, "confounded")):
-        assert run_audit_tests([question("level", level, step)], is_source, rng)[0].verdict == verdict
+        assert run_audit_tests([feature_table("level", level, step)], is_source, rng)[0].verdict == verdict
 
 
 def test_few_or_unknown_recordings_are_untested(rng: np.random.Generator) -> None:
     apart = np.arange(8) * 1.0 + 100 * labels(4, 4)
-    assert [f.verdict for f in run_audit_tests([question("x", apart)], labels(4, 4), rng)] == ["untested"]
+    assert [f.verdict for f in run_audit_tests([feature_table("x", apart)], labels(4, 4), rng)] == [
+        "untested"
+    ]
     assert spectrum_baseline([np.ones((2, 4))] * 8, labels(4, 4), rng) is None
     values = np.where(labels(10, 10), np.nan, 1.0)
     values[:10] += np.arange(10)
-    assert run_audit_tests([question("x", values)], labels(10, 10), rng)[0].verdict == "untested"
-    one = run_audit_tests([question("x", np.array([1.0, 2.0]))], labels(1, 1), rng)
+    assert run_audit_tests([feature_table("x", values)], labels(10, 10), rng)[0].verdict == "untested"
+    one = run_audit_tests([feature_table("x", np.array([1.0, 2.0]))], labels(1, 1), rng)
     assert one[0].verdict == "untested"
 
 
 def test_same_generator_gives_same_findings() -> None:
     values = np.random.default_rng(1).standard_normal((20, 2))
     first, again = (
-        run_audit_tests([question("x", values)], labels(10, 10), np.random.default_rng(3)) for _ in range(2)
+        run_audit_tests([feature_table("x", values)], labels(10, 10), np.random.default_rng(3))
+        for _ in range(2)
     )
     assert first == again
 
@@ -109,9 +112,9 @@ def test_long_term_spectra_ignore_level() -> None:
 
 def test_long_term_spectra_are_means_of_power() -> None:
     rows_db = 10 * torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) - 30
-    (findings,) = long_term_spectra(TensorTimeSeries(rows_db), 40)
+    (spectrum,) = long_term_spectra(TensorTimeSeries(rows_db), 40)
     level = 10 * np.log10((10 ** (rows_db.double().numpy() / 10)).mean(axis=1))
-    np.testing.assert_allclose(findings, level - level.mean(), atol=1e-9)
+    np.testing.assert_allclose(spectrum, level - level.mean(), atol=1e-9)
 
 
 def test_baseline_on_sessions_held_out(rng: np.random.Generator) -> None:
@@ -123,9 +126,9 @@ def test_baseline_on_sessions_held_out(rng: np.random.Generator) -> None:
 
     names = ["a", "a", "b", "b", "c", "c"] * 2
     honest = spectra([0.0] * 6 + [3.0] * 6)
-    findings = spectrum_baseline(honest, is_source, rng)
-    assert findings is not None
-    assert findings.mean == 1
+    accuracy = spectrum_baseline(honest, is_source, rng)
+    assert accuracy is not None
+    assert accuracy.mean == 1
     sessions = leave_one_session_out(honest, is_source, names)
     assert [(s.side, s.name, s.windows) for s in sessions] == [
         (side, name, 8) for side in ("reference", "source") for name in "abc"

@@ -1,4 +1,4 @@
-"""Planted confounds on folders that are otherwise alike, and the fixes that undo them."""
+"""Confounds planted in otherwise equal folders, and the normalizations that remove them."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -75,7 +75,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def clean_evidence(clean: Path) -> list[AuditFeatures]:
+def clean_features(clean: Path) -> list[AuditFeatures]:
     return extract_features(clean)
 
 
@@ -105,7 +105,7 @@ def in_a_room(wave: Wave, rng: np.random.Generator) -> Wave:
     return output
 
 
-def claimed(audit: ConfoundAudit) -> set[str]:
+def suspicious(audit: ConfoundAudit) -> set[str]:
     return {*audit.names_with_verdict("beware"), *audit.names_with_verdict("confounded")}
 
 
@@ -120,34 +120,34 @@ PLANTS: list[tuple[Plant, set[str], str]] = [
 
 @pytest.mark.parametrize(("plant", "names", "fix"), PLANTS, ids=[p[0].__name__ for p in PLANTS])
 def test_planted_confound_is_found_and_fixed(
-    plant: Plant, names: set[str], fix: Any, clean: Path, clean_evidence: list[AuditFeatures],
+    plant: Plant, names: set[str], fix: Any, clean: Path, clean_features: list[AuditFeatures],
     tmp_path: Path,
 ) -> None:  # fmt: skip
     source = write(tmp_path / "source", 100, plant)
     planted = extract_features(source)
-    audit = analyse_confounds(clean_evidence, planted, np.random.default_rng(0))
-    assert names <= claimed(audit)
+    audit = analyse_confounds(clean_features, planted, np.random.default_rng(0))
+    assert names <= suspicious(audit)
     assert summarize_audit(audit)[0] != "fine"
     if not fix:
         return
-    sides = [features.traces for features in clean_evidence], [features.traces for features in planted]
+    sides = [features.traces for features in clean_features], [features.traces for features in planted]
     plan = normalization.fit_normalization((fix,), *sides)
     first, second = (
         [features.take.audit_features for features in dataset.load_dataset(f, SETTINGS, normalization=plan)]
         for f in (clean, source)
     )
     again = analyse_confounds(first, second, np.random.default_rng(0))
-    assert not names & claimed(again)
+    assert not names & suspicious(again)
 
 
-def test_halves_of_one_folder_are_fine(clean_evidence: list[AuditFeatures]) -> None:
+def test_halves_of_one_folder_are_fine(clean_features: list[AuditFeatures]) -> None:
     rng = np.random.default_rng(4)
     alarms = 0
     for _ in range(40):
-        order = [clean_evidence[k] for k in rng.permutation(EACH)]
-        alarms += bool(claimed(analyse_confounds(order[: EACH // 2], order[EACH // 2 :], rng)))
-    assert alarms == 0  # four a side are never enough to claim anything
-    untested = analyse_confounds(clean_evidence[:4], clean_evidence[4:], rng)
+        order = [clean_features[k] for k in rng.permutation(EACH)]
+        alarms += bool(suspicious(analyse_confounds(order[: EACH // 2], order[EACH // 2 :], rng)))
+    assert alarms == 0  # four recordings on a side are too few for any verdict
+    untested = analyse_confounds(clean_features[:4], clean_features[4:], rng)
     assert untested.verdict == "untested"
     assert summarize_audit(untested)[0].startswith("untested: 4 recordings on one side; each side needs 5")
 
@@ -156,13 +156,13 @@ def test_false_alarms_on_real_recordings_are_rare(corpora: Path) -> None:
     folder = corpora / "real_cello_44k1" / "test" / "good"
     if not folder.is_dir():
         pytest.skip(f"needs {folder}")
-    evidence = extract_features(folder)
+    recordings = extract_features(folder)
     rng = np.random.default_rng(1)
     alarms = 0
     for _ in range(30):
-        order = [evidence[k] for k in rng.permutation(len(evidence))]
+        order = [recordings[k] for k in rng.permutation(len(recordings))]
         half = len(order) // 2
-        alarms += bool(claimed(analyse_confounds(order[:half], order[half:], rng)))
+        alarms += bool(suspicious(analyse_confounds(order[:half], order[half:], rng)))
     assert alarms <= 3  # at most 2 % each: four or more of 30 come once in 300
 
 
@@ -170,8 +170,8 @@ def test_progress_precedes_the_audit(clean: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "source", 200, count=5)
     *events, last = pipeline.audit_folders(clean, source, SETTINGS)
     assert isinstance(last, AuditResult)
-    listened = [event for event in events if isinstance(event, AuditProgress)]
-    assert [(e.side, e.progress.number, e.progress.total) for e in listened] == [
+    progress = [event for event in events if isinstance(event, AuditProgress)]
+    assert [(e.side, e.progress.number, e.progress.total) for e in progress] == [
         *(("reference", n, EACH) for n in range(1, EACH + 1)),
         *(("source", n, 5) for n in range(1, 6)),
     ]
@@ -182,8 +182,8 @@ def test_progress_precedes_the_audit(clean: Path, tmp_path: Path) -> None:
     assert ConfoundAudit.model_validate_json(last.audit.model_dump_json()) == last.audit
 
 
-def test_inaudible_confound_is_only_a_warning(clean_evidence: list[AuditFeatures], tmp_path: Path) -> None:
-    many = clean_evidence + extract_features(write(tmp_path / "more", 300, count=4))
+def test_inaudible_confound_is_only_a_warning(clean_features: list[AuditFeatures], tmp_path: Path) -> None:
+    many = clean_features + extract_features(write(tmp_path / "more", 300, count=4))
     low = extract_features(write(tmp_path / "low", 400, softer, count=12))
     audit = analyse_confounds(many, low, np.random.default_rng(0))
     level, confound = audit.findings[0], CONFOUNDS[0]
@@ -215,12 +215,12 @@ def test_sessions_are_top_level_sub_folders(clean: Path, tmp_path: Path) -> None
 
 
 def test_unusable_folders_are_refused(clean: Path, tmp_path: Path) -> None:
-    def ask(reference: Path, source: Path) -> Iterator[Any]:
+    def audit(reference: Path, source: Path) -> Iterator[Any]:
         return pipeline.audit_folders(reference, source, SETTINGS)
 
     with pytest.raises(CallError, match="as both folders"):
-        list(ask(clean, clean))
+        list(audit(clean, clean))
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "0.wav").write_bytes((clean / "0.wav").read_bytes())
     with pytest.raises(FolderError, match="are the same recording"):
-        list(ask(clean, tmp_path / "copy"))
+        list(audit(clean, tmp_path / "copy"))

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.conftest import instrument
-from tonewood.audio_io.recording import resample, to_mono
+from tonewood.audio_io.recording import resample
 from tonewood.data.feature_cache import (
     ExtractedFeatures,
     extract_audit_features,
@@ -27,6 +27,7 @@ from tonewood.dsp.chunking import TensorTimeSeries
 from tonewood.dsp.features import CompactFeatures, compute_features, long_term_spectra
 from tonewood.dsp.recording_quality import RecordingQuality, measure_quality
 from tonewood.settings import ModelSettings, Normalization
+from tonewood.utils.arrays import to_mono
 
 SETTINGS = ModelSettings()
 RATE = 22_050

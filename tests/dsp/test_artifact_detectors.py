@@ -93,11 +93,11 @@ def test_dropouts_are_counted_and_rests_are_not(rng: np.random.Generator) -> Non
     rests = bands.copy()
     rests[:, 100:103] -= 40
     assert dropout_ratio(power(rests), RATE / 2) == 0
-    gone = bands.copy()
-    gone[-2, 100:103] -= 40
+    dropouts = bands.copy()
+    dropouts[-2, 100:103] -= 40
     high = int((THIRD_OCTAVES_HZ > 3_900).sum())
-    assert dropout_ratio(power(gone), 24_000) == pytest.approx(3 / (high * 380))
-    assert dropout_ratio(power(gone), 10_000) == 0  # bands above the cut-off do not count
+    assert dropout_ratio(power(dropouts), 24_000) == pytest.approx(3 / (high * 380))
+    assert dropout_ratio(power(dropouts), 10_000) == 0  # bands above the cut-off do not count
 
 
 @pytest.mark.parametrize(("line", "which"), [(50, 0), (150, 0), (60, 1), (120, 1)])
@@ -125,9 +125,8 @@ def test_clipped_sine_has_two_peaks_a_period_and_quiet_sine_none() -> None:
     sine = np.sin(2 * np.pi * 110 * time).astype(np.float32)[None]
     assert count_clipped_peaks(np.clip(sine, -0.7, 0.7)) == pytest.approx(220, abs=1)
     assert count_clipped_peaks(sine) == 0
-    assert (
-        count_clipped_peaks(np.round(sine * 90) / np.float32(32_768)) == 0
-    )  # many equal samples, but no corner
+    quiet = np.round(sine * 90) / np.float32(32_768)  # many equal samples, but no corner
+    assert count_clipped_peaks(quiet) == 0
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.6, 1.2])

@@ -31,16 +31,13 @@ def tone(semitones: Floats) -> npt.NDArray[np.float32]:
     return (0.1 * wave).astype(np.float32)
 
 
-def held(seconds: float) -> Floats:
+def straight(seconds: float) -> Floats:
     return np.zeros(round(seconds * PITCH_SAMPLE_RATE))
 
 
 def swinging(seconds: float, hz: float = 5.5, cents: float = 35) -> Floats:
-    return (
-        cents
-        / 100
-        * np.sin(2 * np.pi * hz * np.arange(round(seconds * PITCH_SAMPLE_RATE)) / PITCH_SAMPLE_RATE)
-    )
+    time = np.arange(round(seconds * PITCH_SAMPLE_RATE)) / PITCH_SAMPLE_RATE
+    return cents / 100 * np.sin(2 * np.pi * hz * time)
 
 
 def named(labels: npt.NDArray[np.int8], begin: float, end: float) -> set[str]:
@@ -54,7 +51,7 @@ def phrase() -> Any:
     """Silence, a straight note that gets vibrato, a slur to another, silence, noise."""
     rng = np.random.default_rng(0)
     silence = np.zeros(PITCH_SAMPLE_RATE // 2, dtype=np.float32)
-    note = tone(np.concatenate([held(1.0), swinging(1.0), held(0.5) + 4]))
+    note = tone(np.concatenate([straight(1.0), swinging(1.0), straight(0.5) + 4]))
     noise = (0.05 * rng.standard_normal(PITCH_SAMPLE_RATE // 2)).astype(np.float32)
     wave = np.concatenate([silence, note, silence, noise])
     return segment_notes(wave + 1e-6 * rng.standard_normal(len(wave)).astype(np.float32), 401, 100.0)
@@ -119,7 +116,7 @@ def test_long_rise_is_one_onset() -> None:
 
 @pytest.mark.parametrize("gain", [1e-3, 1.0, 5.0])
 def test_gain_does_not_change_labels(gain: float) -> None:
-    wave = tone(np.concatenate([held(0.5), swinging(0.5)]))
+    wave = tone(np.concatenate([straight(0.5), swinging(0.5)]))
     one, other = (segment_notes(item.astype(np.float32), 101, 100.0) for item in (wave, gain * wave))
     assert (one.labels == other.labels).mean() > 0.98
 
@@ -132,7 +129,7 @@ def test_short_and_silent_recordings_are_labelled(samples: int) -> None:
 
 
 def test_pitch_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    wave = tone(np.concatenate([held(1.5), swinging(1.5)]))
+    wave = tone(np.concatenate([straight(1.5), swinging(1.5)]))
     whole = note_segmentation.track_pitch(wave)
     monkeypatch.setattr(note_segmentation, "_BLOCK_SECONDS", 1.0)
     in_blocks = note_segmentation.track_pitch(wave)

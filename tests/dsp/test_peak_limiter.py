@@ -30,22 +30,22 @@ def test_reduction_is_the_largest_excess_minus_release(size: int) -> None:
     over = over_db(samples, before)
     at = np.arange(4_000)
     fallen = over[None] - _RELEASE_DB_PER_SECOND / RATE * (at[:, None] - at[None])
-    held = np.where(at[None] <= at[:, None], fallen, 0).max(axis=1).clip(0)
-    ceiling = PeakLimiter(-1.0, RATE)
+    reduction_db = np.where(at[None] <= at[:, None], fallen, 0).max(axis=1).clip(0)
+    limiter = PeakLimiter(-1.0, RATE)
     parts = [
-        ceiling.process(samples[:, k : k + size], before[:, k : k + size]) for k in range(0, 4_000, size)
+        limiter.process(samples[:, k : k + size], before[:, k : k + size]) for k in range(0, 4_000, size)
     ]
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), samples * 10 ** (-held / 20), rtol=1e-5)
-    assert held.max() > 6
-    assert held[-1] < held.max()
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), samples * 10 ** (-reduction_db / 20), rtol=1e-5)
+    assert reduction_db.max() > 6
+    assert reduction_db[-1] < reduction_db.max()
 
 
 def test_output_exceeds_neither_ceiling_nor_original() -> None:
     rng = np.random.default_rng(2)
     before = rng.uniform(-1.5, 1.5, (1, 2_000)).astype(np.float32)
     samples = before * rng.uniform(0.1, 9, 2_000).astype(np.float32)
-    held = PeakLimiter(-1.0, RATE).process(samples, before)
-    assert over_db(held, before).max() < 1e-5
+    limited = PeakLimiter(-1.0, RATE).process(samples, before)
+    assert over_db(limited, before).max() < 1e-5
 
 
 def test_samples_below_the_original_are_unchanged() -> None:

@@ -47,12 +47,12 @@ def test_clipping_and_hum_do_not_depend_on_the_blocks(sizes: list[int], seed: in
     time = np.arange(5 * RATE) / RATE
     wave = 0.3 * np.sin(2 * np.pi * 50 * time) + 0.2 * rng.standard_normal((2, len(time)))
     samples = np.clip(wave, -0.3, 0.3).astype(np.float32)
-    tops = ClippedPeaks(np.abs(samples).max(axis=1))
+    peaks = ClippedPeaks(np.abs(samples).max(axis=1))
     hum = HumDetector(RATE)
     for block in cut(samples, sizes):
-        tops.push(block)
+        peaks.push(block)
         hum.push(block[0])
-    assert tops.count == count_clipped_peaks(samples) > 50
+    assert peaks.count == count_clipped_peaks(samples) > 50
     lines = hum.second_pass()
     assert lines is not None
     for block in cut(samples, sizes):
@@ -68,24 +68,24 @@ def test_clipping_and_hum_do_not_depend_on_the_blocks(sizes: list[int], seed: in
 def test_dropouts_do_not_depend_on_the_blocks(sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     level = rng.normal(-60, 1, (len(THIRD_OCTAVES_HZ), round(6 / HOP_SECONDS)))
-    for place in rng.integers(20, 560, 12):
-        level[rng.integers(18, 24), place : place + 2] -= 40
+    for frame in rng.integers(20, 560, 12):
+        level[rng.integers(18, 24), frame : frame + 2] -= 40
     power = 10 ** (level / 10)
-    looking = SpectralDropouts(len(power))
+    dropouts = SpectralDropouts(len(power))
     for block in cut(power, [1 + size // 20 for size in sizes]):
-        looking.push(block)
+        dropouts.push(block)
     for cutoff in (24_000.0, 9_000.0):
-        assert looking.ratio(cutoff) == dropout_ratio(power, cutoff)
+        assert dropouts.ratio(cutoff) == dropout_ratio(power, cutoff)
     assert dropout_ratio(power, 24_000.0) > 0
 
 
 def test_digital_silence_has_no_hum() -> None:
     time = np.arange(4 * RATE) / RATE
-    for above_db, result in ((0.3, True), (-0.3, False)):
+    for above_db, has_hum in ((0.3, True), (-0.3, False)):
         size = 10 ** ((DIGITAL_SILENCE_DB + above_db) / 20) * np.sqrt(2)
         hum = HumDetector(RATE)
         hum.push((size * np.sin(2 * np.pi * 50 * time)).astype(np.float32))
-        assert (hum.second_pass() is not None) == result
+        assert (hum.second_pass() is not None) == has_hum
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,20 @@ from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, read_segment
 
 @given(st.integers(1, 500), st.integers(1, 200), st.integers(0, 100))
 def test_segments_cover_every_frame_once(frames: int, size: int, margin: int) -> None:
-    moments = torch.arange(frames)
-    seen = []
-    for span in split_segments(frames, size, margin):
-        looked_at = moments[span.padded_start : span.padded_stop]
-        assert torch.equal(looked_at[span.core], moments[span.start : span.stop])
-        assert span.padded_start == max(0, span.start - margin)
-        assert span.padded_stop == min(frames, span.stop + margin)
-        seen.append(moments[span.start : span.stop])
-    assert torch.equal(torch.cat(seen), moments)
+    indices = torch.arange(frames)
+    cores = []
+    for segment in split_segments(frames, size, margin):
+        padded = indices[segment.padded_start : segment.padded_stop]
+        assert torch.equal(padded[segment.core], indices[segment.start : segment.stop])
+        assert segment.padded_start == max(0, segment.start - margin)
+        assert segment.padded_stop == min(frames, segment.stop + margin)
+        cores.append(indices[segment.start : segment.stop])
+    assert torch.equal(torch.cat(cores), indices)
 
 
 def test_tensor_and_lazy_time_series_agree() -> None:
     values = torch.arange(60.0).reshape(3, 20)
     lazy = LazyTimeSeries(20, lambda first, last: values[:, first:last])
     assert TensorTimeSeries(values).frames == 20
-    for track in (TensorTimeSeries(values), lazy):
-        assert torch.equal(torch.cat(list(read_segments(track, 7)), dim=1), values)
+    for series in (TensorTimeSeries(values), lazy):
+        assert torch.equal(torch.cat(list(read_segments(series, 7)), dim=1), values)

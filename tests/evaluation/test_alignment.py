@@ -43,7 +43,7 @@ class Tempo(NamedTuple):
 
 
 def tempo(speed: float, rubato: float = 0.0, seed: int = 0) -> Tempo:
-    """A performance of the score at a speed that sways by a share, slowly and less slowly."""
+    """Return a performance of the score at a mean speed, which varies by the share `rubato`."""
     rng = np.random.default_rng(seed)
     score = np.arange(0, SECONDS + 0.001, 0.001)
     sway = sum(np.sin(2 * np.pi * (score / period + rng.uniform())) for period in (1.7, 3.1, 5.3))
@@ -51,14 +51,14 @@ def tempo(speed: float, rubato: float = 0.0, seed: int = 0) -> Tempo:
     return Tempo(np.concatenate([[0.0], np.cumsum(pace[:-1]) * 0.001]), score)
 
 
-def performed(how: Tempo, formant_hz: float, seed: int = 1) -> Tensor:
-    """Notes whose envelopes are given by the score's time and whose partials by the clock's.
+def performed(performance: Tempo, formant_hz: float, seed: int = 1) -> Tensor:
+    """Return notes with envelopes in score time and partials in clock time.
 
-    So a slower performance is the same sound, drawn out: what belongs together is known exactly.
+    So a slower performance has the same sound, and its true alignment is known exactly.
     """
     rng = np.random.default_rng(seed)
-    clock = np.arange(round(how.played_s[-1] * RATE)) / RATE
-    score = np.interp(clock, how.played_s, how.score_s)
+    clock = np.arange(round(performance.played_s[-1] * RATE)) / RATE
+    score = np.interp(clock, performance.played_s, performance.score_s)
     wave, start = np.zeros(len(clock)), 0.05
     while start < SECONDS - 0.3:
         length = rng.choice([0.25, 0.4, 0.7])
@@ -85,16 +85,16 @@ def source() -> Tensor:
 
 @pytest.mark.parametrize(("speed", "rubato"), [(1.15, 0.0), (0.87, 0.0), (1.0, 0.15), (0.9, 0.2)], ids=str)
 def test_other_tempo_is_aligned(source: Tensor, speed: float, rubato: float) -> None:
-    how = tempo(speed, rubato, seed=3)
-    reference = performed(how, 600.0)
+    performance = tempo(speed, rubato, seed=3)
+    reference = performed(performance, 600.0)
     result = align_recordings(source, reference)
     assert result.quality.problem is None
     assert not result.exact
     times = np.arange(0.1, SECONDS - 0.5, 0.01)
-    wrong = np.abs(result.to_reference(times) - how.inverse(times))
-    assert np.nanmedian(wrong) < 0.020
-    assert np.nanquantile(wrong, 0.9) < 0.060
-    assert np.isfinite(wrong).mean() > 0.95
+    error = np.abs(result.to_reference(times) - performance.inverse(times))
+    assert np.nanmedian(error) < 0.020
+    assert np.nanquantile(error, 0.9) < 0.060
+    assert np.isfinite(error).mean() > 0.95
     unwarped = mel_distance(source, performed(STEADY, 600.0))
     assert mel_distance(source, reference, result.to_reference) == pytest.approx(unwarped, rel=0.05)
 
@@ -134,22 +134,19 @@ def test_missing_passage_has_no_counterpart(source: Tensor) -> None:
     assert 0.1 < result.quality.stuck < 0.4
 
 
-@pytest.mark.parametrize(("lag_s", "heard_s"), [(3.0, (1.8, 2.8)), (0.0, (0.2, 0.9))])
-def test_anchors_resolve_repetitions(source: Tensor, lag_s: float, heard_s: tuple[float, float]) -> None:
-    """A phrase against the same phrase played twice: first or second?"""
+@pytest.mark.parametrize(("lag_s", "range_s"), [(3.0, (1.8, 2.8)), (0.0, (0.2, 0.9))])
+def test_anchors_resolve_repetitions(source: Tensor, lag_s: float, range_s: tuple[float, float]) -> None:
+    """The reference is the phrase played twice; an anchor decides between first and second."""
     phrase = source[: 3 * RATE]
     result = align_recordings(phrase, torch.cat([phrase, phrase]), [Anchor(1.5, 1.5 + lag_s)])
-    times = np.arange(*heard_s, 0.05)
+    times = np.arange(*range_s, 0.05)
     assert np.abs(result.to_reference(times) - times - lag_s).max() < 0.05
 
 
 def test_path_passes_through_anchors(source: Tensor) -> None:
-    source_side, reference_side = (
-        extract_alignment_features(source),
-        extract_alignment_features(performed(tempo(0.87), 600.0)),
-    )
-    path = find_coarse_path(source_side, reference_side, [(200, 232), (500, 572)])
-    assert path[[0, 200, 500, -1]] == pytest.approx([0, 232, 572, len(reference_side.audible) - 1], abs=5)
+    reference = extract_alignment_features(performed(tempo(0.87), 600.0))
+    path = find_coarse_path(extract_alignment_features(source), reference, [(200, 232), (500, 572)])
+    assert path[[0, 200, 500, -1]] == pytest.approx([0, 232, 572, len(reference.audible) - 1], abs=5)
     assert (np.diff(path) >= 0).all()
 
 
@@ -179,7 +176,7 @@ def test_missing_synctoolbox_is_one_line_with_a_remedy(
         align_recordings(source, source)
 
 
-def plodding(costs: NDArray[np.float32], price: float) -> float:
+def min_cost_by_enumeration(costs: NDArray[np.float32], price: float) -> float:
     """Least cost of all paths, by enumeration."""
     count, width = costs.shape
     totals = [
@@ -199,7 +196,7 @@ def test_min_cost_path_is_the_cheapest(seed: int, price: float) -> None:
     steps = np.abs(np.diff(path))
     assert steps.max() <= 1
     cost = sum(float(costs[i, k + 2]) for i, k in enumerate(path)) + price * float(steps.sum())
-    assert cost == pytest.approx(plodding(costs, price), rel=1e-5)
+    assert cost == pytest.approx(min_cost_by_enumeration(costs, price), rel=1e-5)
 
 
 def test_alignment_features_do_not_depend_on_level(source: Tensor) -> None:

@@ -14,19 +14,19 @@ from tonewood.evaluation.metrics import (
 Floats = NDArray[np.float64]
 
 
-def drawn_gaussian(features: int, rng: np.random.Generator, shift: float = 0.0) -> Gaussian:
+def random_gaussian(features: int, rng: np.random.Generator, shift: float = 0.0) -> Gaussian:
     root = rng.standard_normal((features, features)) / np.sqrt(features)
     return Gaussian(np.full(features, shift), root @ root.T + 0.3 * np.eye(features))
 
 
 def points(of: Gaussian, count: int, rng: np.random.Generator) -> list[Floats]:
-    """Points as stretches of one each."""
+    """Return stretches of one point each."""
     drawn = rng.multivariate_normal(of.mean, of.covariance, size=count)
     return [point[None] for point in drawn]
 
 
 def test_frechet_distance_equals_the_formula(rng: np.random.Generator) -> None:
-    a, b = drawn_gaussian(5, rng), drawn_gaussian(5, rng, 0.4)
+    a, b = random_gaussian(5, rng), random_gaussian(5, rng, 0.4)
     root = sqrtm(a.covariance @ b.covariance).real
     slow = np.square(a.mean - b.mean).sum() + np.trace(a.covariance + b.covariance - 2 * root)
     assert frechet_distance(a, b) == pytest.approx(slow, rel=1e-9)
@@ -47,19 +47,19 @@ def test_gaussian_has_the_moments_of_the_points(rng: np.random.Generator) -> Non
     assert fitted.covariance.tolist() == [[2, 0], [0, 0]]
 
 
-@pytest.mark.parametrize("apart", [0.0, 0.3])
-def test_extrapolation_removes_the_bias_of_few_points(apart: float) -> None:
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_extrapolation_removes_the_bias_of_few_points(shift: float) -> None:
     rng = np.random.default_rng(5)
-    a, b = drawn_gaussian(16, rng), drawn_gaussian(16, rng, apart)
-    b = a if apart == 0 else b
+    a, b = random_gaussian(16, rng), random_gaussian(16, rng, shift)
+    b = a if shift == 0 else b
     true = frechet_distance(a, b)
-    result = [extrapolate_frechet_distance(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)]
-    plain = np.mean([item.plain for item in result]) - true
-    better = np.mean([item.distance for item in result]) - true
-    error = np.std([item.distance for item in result], ddof=1)
+    estimates = [extrapolate_frechet_distance(points(a, 60, rng), points(b, 60, rng), rng) for _ in range(12)]
+    plain = np.mean([item.plain for item in estimates]) - true
+    better = np.mean([item.distance for item in estimates]) - true
+    error = np.std([item.distance for item in estimates], ddof=1)
     assert plain > 2
     assert abs(better) < 0.25 * plain
-    assert 0.4 * error < np.mean([item.error for item in result]) < 3 * error
+    assert 0.4 * error < np.mean([item.error for item in estimates]) < 3 * error
 
 
 def test_extrapolation_is_reproducible_with_few_stretches() -> None:

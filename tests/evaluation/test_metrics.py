@@ -33,8 +33,8 @@ def noise(seconds: float = 2.0, seed: int = 0) -> Tensor:
     return torch.from_numpy((0.1 * drawn).astype(np.float32))
 
 
-def through(wave: Tensor, gain_db: Callable[[FloatArray], FloatArray]) -> Tensor:
-    """The wave through a constant filter."""
+def filtered_by(wave: Tensor, gain_db: Callable[[FloatArray], FloatArray]) -> Tensor:
+    """Return the wave filtered by a constant gain curve."""
 
     def field(hz: FloatArray, seconds: FloatArray) -> NDArray[np.float32]:
         return np.repeat(gain_db(hz)[:, None], len(seconds), axis=1).astype(np.float32)
@@ -49,7 +49,7 @@ def test_equal_sounds_have_distance_zero(metric: Callable[[Tensor, Tensor], floa
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_different_sounds_have_a_distance(metric: Callable[[Tensor, Tensor], float]) -> None:
-    other = through(noise(seed=1), lambda hz: 6 * np.sin(hz / 900))
+    other = filtered_by(noise(seed=1), lambda hz: 6 * np.sin(hz / 900))
     assert metric(noise(), other) > 1
 
 
@@ -68,7 +68,7 @@ def test_overall_level_does_not_count(
 
 def test_tilt_over_bins_has_the_distance_of_its_spread() -> None:
     """A straight line from -a to a has the root mean square a / √3."""
-    estimate = through(noise(), lambda hz: 6 * (hz / 4_000 - 1))
+    estimate = filtered_by(noise(), lambda hz: 6 * (hz / 4_000 - 1))
     expected = 6 / 3**0.5
     assert log_spectral_distance(estimate, noise()) == pytest.approx(expected, abs=0.1)
     assert multi_resolution_distance(estimate, noise()) == pytest.approx(expected, abs=0.1)
@@ -78,7 +78,7 @@ def test_tilt_over_mel_bands_has_the_distance_of_its_spread() -> None:
     def tilt(hz: FloatArray) -> FloatArray:
         return 6 * (hz_to_mel(hz) / 1_500 - 1)
 
-    estimate = through(noise(4.0), tilt)
+    estimate = filtered_by(noise(4.0), tilt)
     at_centres = tilt(center_frequencies(BandSettings(), PAPER))
     assert mel_distance(estimate, noise(4.0)) == pytest.approx(at_centres.std(), abs=0.15)
     assert long_term_error(estimate, noise(4.0)) == pytest.approx(at_centres.std(), abs=0.15)
@@ -132,7 +132,7 @@ def test_levels_below_minus_100_dbfs_do_not_count() -> None:
 
 
 def test_multi_resolution_is_the_mean_over_windows_of_32_64_and_128_ms() -> None:
-    estimate, reference = noise(0.5, 1), through(noise(0.5, 1), lambda hz: 9 * np.sin(hz / 150))
+    estimate, reference = noise(0.5, 1), filtered_by(noise(0.5, 1), lambda hz: 9 * np.sin(hz / 150))
     parts = []
     for size in (512, 1024, 2048):
         window = SpectrumSettings(window_ms=size / 16, hop_ms=size / 64, fft=size)
@@ -149,10 +149,10 @@ def test_distance_of_silence_is_finite() -> None:
 
 
 def test_long_term_error_does_not_depend_on_time() -> None:
-    wave = through(noise(), lambda hz: -hz / 400)
-    turned = torch.roll(wave, 5_000)
-    assert long_term_error(turned, wave) < 0.2
-    assert mel_distance(turned, wave) > 2
+    wave = filtered_by(noise(), lambda hz: -hz / 400)
+    rotated = torch.roll(wave, 5_000)
+    assert long_term_error(rotated, wave) < 0.2
+    assert mel_distance(rotated, wave) > 2
 
 
 def test_measure_distances_returns_all_metrics() -> None:
@@ -189,9 +189,9 @@ def test_warp_compensates_a_delay(metric: Callable[..., float]) -> None:
     """A delay of 160 ms is a whole number of hops for every window."""
     sound = noise()
     late = torch.cat([noise(0.16, 3), sound])
-    met = metric(sound, late, lambda t: t + 0.16)
-    assert met < 0.2  # the first frame's padding differs
-    assert met < 0.5 * metric(sound, late[: len(sound)])
+    warped = metric(sound, late, lambda t: t + 0.16)
+    assert warped < 0.2  # the first frame's padding differs
+    assert warped < 0.5 * metric(sound, late[: len(sound)])
 
 
 @pytest.mark.parametrize("metric", METRICS)

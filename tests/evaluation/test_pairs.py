@@ -13,7 +13,7 @@ from tonewood.evaluation.pairs import PairFiles, pairs_by_name, pairs_from_table
 Play = Callable[..., Any]
 
 
-def lay(folder: Path, play: Play, *names: str, seconds: float = 0.3) -> Path:
+def write_recordings(folder: Path, play: Play, *names: str, seconds: float = 0.3) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(folder / name, play(seconds).T, 16_000)
@@ -21,8 +21,8 @@ def lay(folder: Path, play: Play, *names: str, seconds: float = 0.3) -> Path:
 
 
 def test_pairs_ignore_suffixes(tmp_path: Path, play: Play) -> None:
-    source = lay(tmp_path / "s", play, "a.wav", "day/b.1.wav")
-    reference = lay(tmp_path / "r", play, "a.flac", "day/b.1.wav")
+    source = write_recordings(tmp_path / "s", play, "a.wav", "day/b.1.wav")
+    reference = write_recordings(tmp_path / "r", play, "a.flac", "day/b.1.wav")
     assert pairs_by_name(source, reference) == [
         PairFiles("a", source / "a.wav", reference / "a.flac"),
         PairFiles("day/b.1", source / "day/b.1.wav", reference / "day/b.1.wav"),
@@ -30,8 +30,8 @@ def test_pairs_ignore_suffixes(tmp_path: Path, play: Play) -> None:
 
 
 def test_missing_partner_is_reported(tmp_path: Path, play: Play) -> None:
-    source = lay(tmp_path / "s", play, "a.wav", "b.wav", "c.wav", "c.flac")
-    reference = lay(tmp_path / "r", play, "a.wav", "c.wav", "z.wav")
+    source = write_recordings(tmp_path / "s", play, "a.wav", "b.wav", "c.wav", "c.flac")
+    reference = write_recordings(tmp_path / "r", play, "a.wav", "c.wav", "z.wav")
     pair, *failed = pairs_by_name(source, reference)
     assert isinstance(pair, PairFiles)
     errors = [str(failure.error) for failure in failed if isinstance(failure, FileFailure)]
@@ -43,7 +43,7 @@ def test_missing_partner_is_reported(tmp_path: Path, play: Play) -> None:
 
 def test_folders_must_exist(tmp_path: Path, play: Play) -> None:
     with pytest.raises(FolderError, match="does not exist"):
-        pairs_by_name(lay(tmp_path / "s", play, "a.wav"), tmp_path / "none")
+        pairs_by_name(write_recordings(tmp_path / "s", play, "a.wav"), tmp_path / "none")
 
 
 def test_table_gives_pairs_and_anchors(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_table_must_be_readable(tmp_path: Path) -> None:
 
 
 def test_anchor_beyond_the_end_is_refused(tmp_path: Path, play: Play) -> None:
-    folder = lay(tmp_path, play, "a.wav")
+    folder = write_recordings(tmp_path, play, "a.wav")
     files = PairFiles("a", folder / "a.wav", folder / "a.wav", (Anchor(0.1, 9.0),))
     with pytest.raises(AudioError, match=r"lasts 0\.30 s and has an anchor at 9 s"):
         files.read()

@@ -1,7 +1,7 @@
-"""Every formula once more: plain, slow, in float64, from its source and not from the package.
+"""Slow twins of the package's formulas, in float64, written from their sources.
 
-Loops where the package has products, sums written out where it calls a library. Nothing of Tonewood
-is imported.
+They use loops where the package uses matrix products, and plain sums where it calls a library.
+Nothing of Tonewood is imported.
 """
 
 from typing import NamedTuple
@@ -62,10 +62,10 @@ def loudness(wave: Array) -> float:
         power.append([np.mean(weighted[s : s + block] ** 2) for s in starts])
     blocks = [sum(each) for each in zip(*power, strict=True)]
     level = [-0.691 + 10 * np.log10(p) if p > 0 else -np.inf for p in blocks]
-    kept = [p for p, lk in zip(blocks, level, strict=True) if lk > -70]
-    gate = -0.691 + 10 * np.log10(np.mean(kept)) - 10
-    kept = [p for p, lk in zip(blocks, level, strict=True) if lk > -70 and lk > gate]
-    return float(-0.691 + 10 * np.log10(np.mean(kept)))
+    selected = [p for p, lk in zip(blocks, level, strict=True) if lk > -70]
+    gate = -0.691 + 10 * np.log10(np.mean(selected)) - 10
+    selected = [p for p, lk in zip(blocks, level, strict=True) if lk > -70 and lk > gate]
+    return float(-0.691 + 10 * np.log10(np.mean(selected)))
 
 
 def true_peak_db(wave: Array) -> float:
@@ -122,7 +122,7 @@ def hz_of(mels: float) -> float:
 
 def mel_weights(count: int, low: float, high: float, bins: int, spacing: float) -> Array:
     """Triangles [row, bin] of height 1 between centres that are equally far apart in mel."""
-    edges = [hz_of(it) for it in np.linspace(mel(low), mel(high), count + 2)]
+    edges = [hz_of(mels) for mels in np.linspace(mel(low), mel(high), count + 2)]
     weights = np.zeros((count, bins))
     for row in range(count):
         a, b, c = edges[row : row + 3]
@@ -158,7 +158,7 @@ def gain_at(grid: Grid, hz: float, seconds: float) -> float:
     """Gain in dB at one point: linear in mel and time, ends held, gone an octave above the top."""
     frames = np.arange(grid.gain_db.shape[1]) * grid.hop
     now = [np.interp(seconds, frames, row) for row in grid.gain_db]
-    gain = float(np.interp(mel(hz), [mel(it) for it in grid.hz], now))
+    gain = float(np.interp(mel(hz), [mel(row_hz) for row_hz in grid.hz], now))
     fade = 1.0 if hz <= grid.top else max(0.0, 1 - np.log2(hz / grid.top))
     return gain * fade
 
@@ -173,15 +173,15 @@ def filtered(wave: Array, rate: int, window: int, hop: int, fft: int, gain: Grid
         start = fft + k * hop - (window + 1) // 2
         gains = np.array([gain_at(gain, f, k * hop / rate) for f in hz])
         spectrum = np.fft.rfft(padded[start : start + window] * taper, fft)
-        made = np.fft.irfft(spectrum * 10 ** (gains / 20), fft)[:window]
-        out[start : start + window] += made * taper
+        output = np.fft.irfft(spectrum * 10 ** (gains / 20), fft)[:window]
+        out[start : start + window] += output * taper
         weight[start : start + window] += taper**2
     return np.asarray((out / np.where(weight > 0, weight, 1))[fft : fft + len(wave)])
 
 
 def smoothed(gain: Array, frames: int, rows: int) -> Array:
     """Mean over the nearest cells, an odd number each way, edges repeated."""
-    made = np.zeros(gain.shape)
+    output = np.zeros(gain.shape)
     r, f = (min(rows // 2, gain.shape[0] - 1), min(frames // 2, gain.shape[1] - 1))
     for i in range(gain.shape[0]):
         for j in range(gain.shape[1]):
@@ -190,8 +190,8 @@ def smoothed(gain: Array, frames: int, rows: int) -> Array:
                 for di in range(-r, r + 1)
                 for dj in range(-f, f + 1)
             ]
-            made[i, j] = np.mean(near)
-    return made
+            output[i, j] = np.mean(near)
+    return output
 
 
 def roughness(gain: Array) -> float:
@@ -214,13 +214,13 @@ def notes(
     smooth_s: float,
 ) -> Array:
     """Mask of notes (second, Hz, width, height, gain): where they overlap, the mean gain."""
-    made = np.zeros((len(hz), len(seconds)))
+    output = np.zeros((len(hz), len(seconds)))
     for i, f in enumerate(hz):
         for j, t in enumerate(seconds):
             share = [note(f, c, h, smooth_hz) * note(t, s, w, smooth_s) for s, c, w, h, _ in placed]
-            gains = [it[4] for it in placed]
-            made[i, j] = sum(s * g for s, g in zip(share, gains, strict=True)) / max(1, sum(share))
-    return made
+            gains = [gain for *_, gain in placed]
+            output[i, j] = sum(s * g for s, g in zip(share, gains, strict=True)) / max(1, sum(share))
+    return output
 
 
 def objective(score: float, energy: float, mask: Array, anchor: Array, weights: tuple[float, ...]) -> float:
@@ -237,7 +237,7 @@ def objective(score: float, energy: float, mask: Array, anchor: Array, weights: 
 
 
 class Network(NamedTuple):
-    """Weights and biases of each convolution, and of the linear layer; what is heard of rows."""
+    """Weights and biases of each convolution and of the linear layer, and the scorer's normalization."""
 
     convolutions: list[tuple[Array, Array]]
     strides: list[tuple[int, int]]
@@ -260,12 +260,12 @@ def feature_maps(network: Network, rows_db: Array) -> Array:
     for (weight, bias), (down, along) in zip(network.convolutions, network.strides, strict=True):
         reach = weight.shape[2] // 2
         padded = np.pad(maps, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-        made = []
+        output = []
         for kernels, b in zip(weight, bias, strict=True):
             pairs = zip(padded, kernels, strict=True)
             total = sum(signal.correlate(m, k, "valid", "direct") for m, k in pairs) + b
-            made.append((total / (1 + np.exp(-total)))[::down, ::along])
-        maps = np.array(made)
+            output.append((total / (1 + np.exp(-total)))[::down, ::along])
+        maps = np.array(output)
     return maps
 
 
@@ -281,18 +281,18 @@ def score(network: Network, rows_db: Array) -> float:
     return float(1 / (1 + np.exp(-logit)))
 
 
-# --- what listeners say; folders without pairs ----------------------------------------------------
+# --- listeners; folders without pairs ---------------------------------------------------------------
 
 
 def median_interval(values: Array) -> tuple[float, float]:
     """95 % interval of a median by interpolated order statistics (Hettmansperger & Sheather)."""
     n, x = len(values), sorted(values)
 
-    def held(k: int) -> float:
+    def confidence(k: int) -> float:
         return 1 - 2 * sum(float(stats.binom.pmf(i, n, 0.5)) for i in range(k))
 
-    k = max(it for it in range(1, n) if held(it) >= 0.95)
-    part = (held(k) - 0.95) / (held(k) - held(k + 1))
+    k = max(depth for depth in range(1, n) if confidence(depth) >= 0.95)
+    part = (confidence(k) - 0.95) / (confidence(k) - confidence(k + 1))
     weight = (n - k) * part / (k + (n - 2 * k) * part)
     return (
         (1 - weight) * x[k - 1] + weight * x[k],
@@ -301,7 +301,7 @@ def median_interval(values: Array) -> tuple[float, float]:
 
 
 def penalised(theta: Array, wins: Array) -> float:
-    """Bradley & Terry's log likelihood with Jeffreys' prior, but for a constant."""
+    """Bradley & Terry's log likelihood with Jeffreys' prior, up to a constant."""
     gap = theta[:, None] - theta[None, :]
     weight = (wins + wins.T) / (2 + np.exp(gap) + np.exp(-gap))
     information = np.diag(weight.sum(axis=1)) - weight
@@ -310,14 +310,14 @@ def penalised(theta: Array, wins: Array) -> float:
 
 
 def strengths(wins: Array) -> Array:
-    """Strengths [item] that maximise it, their sum 0."""
+    """Strengths [item] with sum 0 that maximize `penalised`."""
     count = len(wins)
     start, close = np.zeros(count - 1), {"xatol": 1e-9, "fatol": 1e-12, "maxiter": 20_000}
-    found = optimize.minimize(
+    result = optimize.minimize(
         lambda free: -penalised(np.append(free, -free.sum()), wins),
         start, method="Nelder-Mead", options=close,
     )  # fmt: skip
-    return np.append(found.x, -found.x.sum())
+    return np.append(result.x, -result.x.sum())
 
 
 def strength_end(wins: Array, item: int, side: float) -> float:
@@ -339,7 +339,7 @@ def strength_end(wins: Array, item: int, side: float) -> float:
 
 
 def frechet(spreads_a: Array, spreads_b: Array, shift: Array) -> float:
-    """Distance of Gaussians with the same axes, so many apart and spread along each."""
+    """Fréchet distance of Gaussians with the same axes, `shift` apart, with these spreads along them."""
     return float(np.square(shift).sum() + np.square(spreads_a - spreads_b).sum())
 
 

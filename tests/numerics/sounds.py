@@ -1,4 +1,4 @@
-"""What laws are tried on: notes, noise, and a recording; and the models that they are asked of."""
+"""Inputs of the laws (notes, noise, a recording) and the models that they run on."""
 
 from functools import cache
 from pathlib import Path
@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import tonewood
-from tonewood.enhancement.pipeline import Enhancement
-from tonewood.enhancement.pipeline import enhance_array as enhancing
+from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.model.model import Model
 from tonewood.setting_types import EnhanceChanges
 from tonewood.settings import EnhanceSettings
@@ -19,10 +18,10 @@ from tonewood.settings import EnhanceSettings
 Samples = NDArray[np.float32]
 Array = NDArray[np.float64]
 
-NO_DB = -400.0  # where there is no difference
+NO_DB = -400.0  # stands for -inf: no difference at all
 MODELS = ("cello", "soundfont-cello")
 NAMES = st.sampled_from(MODELS)
-# Whatever it holds; the certificate's control decides nothing.
+# Forced: no check refuses an input. No law needs the slow control of the certificate.
 FORCED = EnhanceSettings(force=True).replace(certificate=dict(control_steps=0))
 _EXAMPLE = Path(tonewood.__file__).parent / "bundled" / "example.flac"
 
@@ -36,10 +35,10 @@ def bundled(name: str) -> Model:
 @cache
 def recording(seconds: float, rate: int = 44_100, first: float = 0.0) -> Samples:
     """A passage (1, samples) of the example that comes with Tonewood."""
-    samples, own = soundfile.read(_EXAMPLE, dtype="float32", always_2d=True)
-    assert own == rate == 44_100
-    made: Samples = samples.T[:, round(first * rate) : round((first + seconds) * rate)].copy()
-    return made
+    samples, file_rate = soundfile.read(_EXAMPLE, dtype="float32", always_2d=True)
+    assert file_rate == rate == 44_100
+    output: Samples = samples.T[:, round(first * rate) : round((first + seconds) * rate)].copy()
+    return output
 
 
 def notes(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:
@@ -53,12 +52,12 @@ def notes(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> S
     swell = np.sin(np.pi * (time % 0.3) / 0.3) ** 0.5
     wave = np.zeros((channels, total))
     for k in range(1, 30):
-        heard = hz[which] * k < min(rate / 2, 8_000)
+        audible = hz[which] * k < min(rate / 2, 8_000)
         loud = rng.uniform(0.2, 1, (channels, 1)) / k
-        wave += loud * heard * np.sin(2 * np.pi * k * phase + rng.uniform(0, 6, (channels, 1)))
+        wave += loud * audible * np.sin(2 * np.pi * k * phase + rng.uniform(0, 6, (channels, 1)))
     wave = swell * wave + 0.01 * rng.standard_normal((channels, total))
-    made: Samples = (0.1 * wave).astype(np.float32)
-    return made
+    output: Samples = (0.1 * wave).astype(np.float32)
+    return output
 
 
 def noise(seed: int, shape: tuple[int, ...], amplitude: float = 0.1) -> Samples:
@@ -70,23 +69,23 @@ def noise(seed: int, shape: tuple[int, ...], amplitude: float = 0.1) -> Samples:
 def enhanced(
     wave: Samples, rate: int, model: str = "cello", **changes: Unpack[EnhanceChanges]
 ) -> Enhancement:
-    """What Tonewood makes of a recording of any length, whatever it holds."""
-    *_, last = enhancing(wave, rate, bundled(model), FORCED.replace(**changes))
+    """Enhance a recording of any length and content."""
+    *_, last = enhance_array(wave, rate, bundled(model), FORCED.replace(**changes))
     assert isinstance(last, Enhancement)
     return last
 
 
-def relative(made: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
-    """Largest difference, relative to the largest value that was wanted."""
-    apart = np.abs(np.asarray(made, np.float64) - np.asarray(wanted, np.float64)).max()
-    return float(apart / np.abs(wanted).max())
+def relative(output: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    """Return the largest difference, relative to the largest expected value."""
+    difference = np.abs(np.asarray(output, np.float64) - np.asarray(expected, np.float64)).max()
+    return float(difference / np.abs(expected).max())
 
 
-def decibels(made: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
-    """Root mean square of the difference, dB re that of what was wanted.
+def decibels(output: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    """Return the root mean square of the difference in dB re that of the expected values.
 
-    As an error it is to lie below a negative number.
+    Tolerances of this error are negative numbers.
     """
-    apart = np.square(np.asarray(made, np.float64) - np.asarray(wanted, np.float64)).mean()
-    power = np.square(np.asarray(wanted, np.float64)).mean()
-    return float(10 * np.log10(apart / power)) if apart else NO_DB
+    difference = np.square(np.asarray(output, np.float64) - np.asarray(expected, np.float64)).mean()
+    power = np.square(np.asarray(expected, np.float64)).mean()
+    return float(10 * np.log10(difference / power)) if difference else NO_DB

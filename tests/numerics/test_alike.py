@@ -1,4 +1,4 @@
-"""The same result whatever is worked beside it, on however many threads, and nearly so in bf16."""
+"""Results do not depend on the batch or on the number of threads, and hardly on bf16."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -40,10 +40,10 @@ NOTHING = nullcontext()
 
 def clips(seed: int, count: int, seconds: float = 0.6) -> torch.Tensor:
     """Clips [clip, sample], one of them silent and one loud."""
-    made = np.concatenate([notes(seed + k, seconds) for k in range(count)])
-    made[0] *= 5
-    made[-1] = 0
-    return torch.from_numpy(made)
+    output = np.concatenate([notes(seed + k, seconds) for k in range(count)])
+    output[0] *= 5
+    output[-1] = 0
+    return torch.from_numpy(output)
 
 
 def rows(seed: int, count: int, model: str) -> torch.Tensor:
@@ -61,10 +61,10 @@ def rows(seed: int, count: int, model: str) -> torch.Tensor:
     judge=st.booleans(),
 )
 def test_scores_of_a_batch(seed: int, count: int, model: str, judge: bool) -> float:
-    scorer, heard = listener(model, judge), rows(seed, count, model)
+    scorer, batch = listener(model, judge), rows(seed, count, model)
     with torch.no_grad():
-        alone = torch.cat([scorer.score(it[None]) for it in heard])
-        return float((scorer.score(heard) - alone).abs().max())
+        alone = torch.cat([scorer.score(item[None]) for item in batch])
+        return float((scorer.score(batch) - alone).abs().max())
 
 
 @law(
@@ -77,9 +77,9 @@ def test_scores_of_a_batch(seed: int, count: int, model: str, judge: bool) -> fl
     model=NAMES,
 )
 def test_directions_of_a_batch(seed: int, count: int, model: str) -> float:
-    guide, heard = bundled(model).guide, rows(seed, count, model)
-    alone = torch.cat([guide.direction(it[None]) for it in heard])
-    return relative(guide.direction(heard).numpy(), alone.numpy())
+    guide, batch = bundled(model).guide, rows(seed, count, model)
+    alone = torch.cat([guide.direction(item[None]) for item in batch])
+    return relative(guide.direction(batch).numpy(), alone.numpy())
 
 
 @law(
@@ -95,14 +95,14 @@ def test_losses_of_a_batch(seed: int, rate: int, model: str) -> float:
     loss = tonewood.NeuralLoss(bundled(model), rate, reduction="none")
     waves = torch.from_numpy(np.stack([notes(seed + k, 0.5, rate, 2) for k in range(3)]))
 
-    def asked(some: torch.Tensor) -> tuple[Samples, Samples]:
-        heard = some.clone().requires_grad_()
-        value = loss(heard)
-        (gradient,) = torch.autograd.grad(value.sum(), heard)
+    def value_and_gradient(waves: torch.Tensor) -> tuple[Samples, Samples]:
+        inputs = waves.clone().requires_grad_()
+        value = loss(inputs)
+        (gradient,) = torch.autograd.grad(value.sum(), inputs)
         return value.detach().numpy(), gradient.numpy()
 
-    together, alone = asked(waves), [asked(it[None]) for it in waves]
-    values = np.concatenate([it[0] for it in alone])
+    together, alone = value_and_gradient(waves), [value_and_gradient(item[None]) for item in waves]
+    values = np.concatenate([item[0] for item in alone])
     pairs = ((together[1][k], alone[k][1][0]) for k in range(3))
     return max(float(np.abs(together[0] - values).max()), *(relative(a, b) for a, b in pairs))
 
@@ -116,28 +116,28 @@ def test_a_folder_is_its_files() -> float:
         for number, subtype in enumerate(("PCM_16", "PCM_24", "FLOAT")):
             wave = recording(0.8, first=2.0 * number)
             soundfile.write(root / "in" / f"{number}.wav", wave.T, 44_100, subtype)
-        names = sorted((root / "in").iterdir())
-        made = _run(root / "in", root / "together", settings)
-        for name in names:
-            made += _run(name, root / "alone", settings)
-        assert made == 6
+        paths = sorted((root / "in").iterdir())
+        count = _enhance(root / "in", root / "together", settings)
+        for path in paths:
+            count += _enhance(path, root / "alone", settings)
+        assert count == 6
         differ = [
-            (root / "together" / it.name).read_bytes() != (root / "alone" / it.name).read_bytes()
-            for it in names
+            (root / "together" / path.name).read_bytes() != (root / "alone" / path.name).read_bytes()
+            for path in paths
         ]
     return float(sum(differ))
 
 
-def _run(given: Path, out: Path, settings: EnhanceSettings) -> int:
-    """Enhance a file or folder; how many were done."""
+def _enhance(path: Path, out: Path, settings: EnhanceSettings) -> int:
+    """Enhance a file or folder; return the number of outputs."""
     out.mkdir(exist_ok=True)
-    events = run_batch(plan_jobs([given], out), EnhanceTask(settings), bundled("cello"))
+    events = run_batch(plan_jobs([path], out), EnhanceTask(settings), bundled("cello"))
     return sum(isinstance(event, FileEnhanced) for event in events)
 
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """So many for torch."""
+    """Set the number of torch's threads."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(number)
@@ -147,7 +147,7 @@ def threads(number: int) -> Iterator[None]:
 
 
 def cores(number: int) -> AbstractContextManager[object]:
-    """So many for Tonewood."""
+    """Set the number of cores that Tonewood uses."""
     return mock.patch.dict(os.environ, {"TONEWOOD_CORES": str(number)})
 
 
@@ -162,7 +162,7 @@ def cores(number: int) -> AbstractContextManager[object]:
     model=NAMES,
 )
 def test_cores(seed: int, number: int, rate: int, model: str) -> float:
-    """Long enough that rendering is spread: its parts are of 256 frames."""
+    """The recording is longer than 256 frames, so rendering is divided among the cores."""
     wave = notes(seed, 3.2, rate, channels=2)
     with cores(1):
         alone = enhanced(wave, rate, model)
@@ -182,7 +182,7 @@ def test_cores(seed: int, number: int, rate: int, model: str) -> float:
     model=NAMES,
 )
 def test_threads(seed: int, model: str) -> float:
-    """Sums are cut up otherwise, and a few cells fall on the other side of a half."""
+    """Sums are divided differently, so a few cells of the mask round to the next step."""
     wave = notes(seed, 2.4)
     with threads(1):
         one = enhanced(wave, 16_000, model)
@@ -202,26 +202,27 @@ def test_threads(seed: int, model: str) -> float:
     model=NAMES,
 )
 def test_threads_of_a_loss(seed: int, model: str) -> float:
-    found = []
+    results = []
     for number in (1, 2):
         with threads(number):
-            found.append(asked_of(tonewood.NeuralLoss(bundled(model), 16_000), notes(seed, 1.5)))
-    return relative(found[1], found[0])
+            loss = tonewood.NeuralLoss(bundled(model), 16_000)
+            results.append(value_and_gradient_of(loss, notes(seed, 1.5)))
+    return relative(results[1], results[0])
 
 
-def asked_of(
+def value_and_gradient_of(
     loss: tonewood.NeuralLoss, wave: Samples, around: AbstractContextManager[object] = NOTHING
 ) -> Samples:
-    """Gradient of a loss by its waveform, and the loss, whose forward pass stands in a context."""
-    heard = torch.from_numpy(wave[None]).requires_grad_()
+    """Return the gradient of a loss by its waveform, then the loss; the forward pass runs in `around`."""
+    inputs = torch.from_numpy(wave[None]).requires_grad_()
     with around:
-        value = loss(heard)
-    (gradient,) = torch.autograd.grad(value, heard)
+        value = loss(inputs)
+    (gradient,) = torch.autograd.grad(value, inputs)
     return np.append(gradient.numpy(), np.float32(value.item()))
 
 
-def halved(work: Callable[[], Result]) -> tuple[Result, Result]:
-    """What is found in single precision, and what under bf16's autocast."""
+def in_both_precisions(work: Callable[[], Result]) -> tuple[Result, Result]:
+    """Return the results in single precision and under autocast to bf16."""
     plain = work()
     with torch.autocast("cpu", torch.bfloat16):
         return plain, work()
@@ -237,9 +238,9 @@ def halved(work: Callable[[], Result]) -> tuple[Result, Result]:
     judge=st.booleans(),
 )
 def test_scores_in_bf16(seed: int, model: str, judge: bool) -> float:
-    scorer, heard = listener(model, judge), rows(seed, 4, model)[:-1]
+    scorer, batch = listener(model, judge), rows(seed, 4, model)[:-1]
     with torch.no_grad():
-        plain, half = halved(lambda: scorer.score(heard).float())
+        plain, half = in_both_precisions(lambda: scorer.score(batch).float())
     return float((plain - half).abs().max())
 
 
@@ -253,14 +254,14 @@ def test_scores_in_bf16(seed: int, model: str, judge: bool) -> float:
     judge=st.booleans(),
 )
 def test_gradients_in_bf16(seed: int, model: str, judge: bool) -> float:
-    scorer, heard = listener(model, judge), rows(seed, 4, model)[:-1]
+    scorer, batch = listener(model, judge), rows(seed, 4, model)[:-1]
 
     def gradient() -> torch.Tensor:
-        asked = heard.clone().requires_grad_()
-        (found,) = torch.autograd.grad(scorer.logit(asked).sum(), asked)
-        return found.flatten(1)
+        inputs = batch.clone().requires_grad_()
+        (gradients,) = torch.autograd.grad(scorer.logit(inputs).sum(), inputs)
+        return gradients.flatten(1)
 
-    plain, half = halved(gradient)
+    plain, half = in_both_precisions(gradient)
     return float(((plain - half).norm(dim=1) / plain.norm(dim=1)).max())
 
 
@@ -273,5 +274,5 @@ def test_gradients_in_bf16(seed: int, model: str, judge: bool) -> float:
 )
 def test_losses_in_bf16(seed: int, model: str) -> float:
     loss, wave = tonewood.NeuralLoss(bundled(model), 16_000), noise(seed, (1, 9_000))
-    half = asked_of(loss, wave, torch.autocast("cpu", torch.bfloat16))
-    return relative(half, asked_of(loss, wave))
+    half = value_and_gradient_of(loss, wave, torch.autocast("cpu", torch.bfloat16))
+    return relative(half, value_and_gradient_of(loss, wave))

@@ -1,4 +1,4 @@
-"""Inputs at the ends: nothing, next to nothing, full scale, a constant, a sample, a click."""
+"""Extreme inputs: silence, denormals, full scale, a constant, single samples, a click."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from tonewood.settings import BandSettings, SpectrumSettings
 PAPER = SpectrumSettings()
 
 
-def lasting(samples: int, level: float) -> Samples:
+def constant(samples: int, level: float) -> Samples:
     return np.full((1, samples), level, np.float32)
 
 
@@ -35,9 +35,9 @@ def sine(samples: int) -> Samples:
 
 
 def click(samples: int) -> Samples:
-    made = np.zeros((1, samples), np.float32)
-    made[0, samples // 2] = 1
-    return made
+    output = np.zeros((1, samples), np.float32)
+    output[0, samples // 2] = 1
+    return output
 
 
 def highest(samples: int) -> Samples:
@@ -50,34 +50,34 @@ LOUD: dict[str, Callable[[int], Samples]] = {
     "sine": sine,
     "click": click,
     "highest": highest,
-    "constant": lambda samples: lasting(samples, 1.0),
+    "constant": lambda samples: constant(samples, 1.0),
     "noise": lambda samples: np.sign(noise(0, (1, samples))),
     "far beyond": lambda samples: np.float32(1e4) * sine(samples),
 }
 
 
-def finite(found: Enhancement) -> bool:
-    """Whether samples, mask, scores and gain are all numbers."""
-    figures = [found.scorer.before, found.scorer.after, found.rendered.gain_db]
-    if found.judge is not None:
-        figures += [found.judge.before, found.judge.after]
+def finite(result: Enhancement) -> bool:
+    """Return True if samples, mask, scores and gain are all finite."""
+    figures = [result.scorer.before, result.scorer.after, result.rendered.gain_db]
+    if result.judge is not None:
+        figures += [result.judge.before, result.judge.after]
     return bool(
-        np.isfinite(found.samples).all()
-        and np.isfinite(found.mask.gain_db).all()
+        np.isfinite(result.samples).all()
+        and np.isfinite(result.mask.gain_db).all()
         and np.isfinite(figures).all()
     )
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", LOUD)
-def test_full_scale_ends_in_numbers_under_the_ceiling(name: str, model: str) -> None:
+def test_full_scale_gives_finite_results_below_the_ceiling(name: str, model: str) -> None:
     wave = LOUD[name](30_000)
-    found = enhanced(wave, 44_100, model)
-    assert finite(found)
-    assert found.samples.shape == wave.shape
-    assert true_peak_db(found.samples, 44_100) <= -1 + 1e-3
-    assert found.mask.largest_db <= 30 + 1e-5  # the next number
-    assert found.samples.any()
+    result = enhanced(wave, 44_100, model)
+    assert finite(result)
+    assert result.samples.shape == wave.shape
+    assert true_peak_db(result.samples, 44_100) <= -1 + 1e-3
+    assert result.mask.largest_db <= 30 + 1e-5  # limit of the mask, plus a rounding error
+    assert result.samples.any()
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,19 @@ def test_full_scale_ends_in_numbers_under_the_ceiling(name: str, model: str) -> 
     [(1, 16_000), (2, 44_100), (7, 8_000), (159, 16_000), (160, 48_000), (161, 16_000),
      (479, 16_000), (480, 16_000), (481, 16_000), (1_323, 44_100), (4_000, 16_000)],
 )  # fmt: skip
-def test_what_is_shorter_than_a_window_has_a_mask_a_score_and_a_sound(samples: int, rate: int) -> None:
+def test_recording_shorter_than_a_window_is_enhanced(samples: int, rate: int) -> None:
     wave = notes(1, 0.9, rate)[:, 2_000 : 2_000 + samples]
-    found = enhanced(wave, rate)
-    assert finite(found)
-    assert found.samples.shape == wave.shape
+    result = enhanced(wave, rate)
+    assert finite(result)
+    assert result.samples.shape == wave.shape
     resampled = max(1, round(samples * 16_000 / rate))
-    assert found.mask.gain_db.shape[1] == pytest.approx(resampled // 160 + 1, abs=1)
-    assert np.abs(found.samples).max() <= 40 * np.abs(wave).max()
+    assert result.mask.gain_db.shape[1] == pytest.approx(resampled // 160 + 1, abs=1)
+    assert np.abs(result.samples).max() <= 40 * np.abs(wave).max()
 
 
 @settings(max_examples=15, deadline=None)
 @given(rate=st.integers(4_000, 96_000))
-def test_a_quarter_of_a_second_is_enough_and_a_sample_less_is_refused(rate: int) -> None:
+def test_shortest_recording_with_a_score_lasts_a_quarter_of_a_second(rate: int) -> None:
     least = math.ceil(0.25 * rate)
     wave = notes(2, 0.3, rate)[:, :least]
     assert 0 <= tonewood.score(wave, rate, bundled("cello")).scorer <= 1
@@ -106,17 +106,17 @@ def test_a_quarter_of_a_second_is_enough_and_a_sample_less_is_refused(rate: int)
 
 
 def tiny(samples: int, channels: int = 1) -> Samples:
-    """Denormal numbers: 1e-40 is below what single precision holds in full."""
-    made = (1e-40 * np.random.default_rng(0).choice([-1, 1], (channels, samples))).astype(np.float32)
-    assert (made != 0).all()
-    return made
+    """Denormal numbers: 1e-40 is below the smallest normal number of single precision."""
+    output = (1e-40 * np.random.default_rng(0).choice([-1, 1], (channels, samples))).astype(np.float32)
+    assert (output != 0).all()
+    return output
 
 
 @law("Denormals of 1e-40: levels are those of silence", within=0, examples=1)
 def test_denormal_levels() -> float:
-    waves = [torch.from_numpy(it) for it in (tiny(9_000)[0], np.zeros(9_000, np.float32))]
-    rows = [band_levels(it, 16_000, BandSettings(), PAPER) for it in waves]
-    fine = [fine_structure(it, PAPER, 57) for it in waves]
+    waves = [torch.from_numpy(item) for item in (tiny(9_000)[0], np.zeros(9_000, np.float32))]
+    rows = [band_levels(item, 16_000, BandSettings(), PAPER) for item in waves]
+    fine = [fine_structure(item, PAPER, 57) for item in waves]
     return float((rows[0] - rows[1]).abs().max() + (fine[0] - fine[1]).abs().max())
 
 
@@ -129,42 +129,42 @@ def test_denormal_levels() -> float:
 )
 def test_denormals_are_silence(rate: int, model: str) -> float:
     wave = tiny(rate // 2, 2)
-    made, silent = (enhanced(it, rate, model) for it in (wave, np.zeros_like(wave)))
-    assert finite(made)
-    assert np.abs(made.samples).max() <= 1e-38
-    assert made.prior == silent.prior
-    apart = np.abs(made.mask.gain_db - silent.mask.gain_db).max()
-    assert made.judge is not None
+    output, silent = (enhanced(item, rate, model) for item in (wave, np.zeros_like(wave)))
+    assert finite(output)
+    assert np.abs(output.samples).max() <= 1e-38
+    assert output.prior == silent.prior
+    difference = np.abs(output.mask.gain_db - silent.mask.gain_db).max()
+    assert output.judge is not None
     assert silent.judge is not None
     return (
-        float(apart)
-        + abs(made.scorer.before - silent.scorer.before)
-        + abs(made.judge.before - silent.judge.before)
+        float(difference)
+        + abs(output.scorer.before - silent.scorer.before)
+        + abs(output.judge.before - silent.judge.before)
     )
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_silence_stays_silence_and_its_figures_are_numbers(model: str) -> None:
-    found = enhanced(np.zeros((2, 12_000), np.float32), 44_100, model)
-    assert finite(found)
-    assert not found.samples.any()
-    assert found.rendered.gain_db == 0
-    assert found.rendered.loudness_before == -math.inf
+def test_silence_stays_silent_with_finite_results(model: str) -> None:
+    result = enhanced(np.zeros((2, 12_000), np.float32), 44_100, model)
+    assert finite(result)
+    assert not result.samples.any()
+    assert result.rendered.gain_db == 0
+    assert result.rendered.loudness_before == -math.inf
 
 
-def test_denormals_have_no_loudness_to_speak_of_and_no_warning() -> None:
+def test_denormals_have_negligible_loudness_without_warning() -> None:
     assert integrated_loudness(tiny(48_000), 48_000) < -700
     assert true_peak_db(tiny(48_000), 48_000) < -700
 
 
 @pytest.mark.parametrize("wave", [tiny(16_000)[0], np.zeros(16_000, np.float32)])
 @pytest.mark.parametrize("which", ["scorer", "judge"])
-def test_gradients_of_next_to_nothing_are_numbers(wave: Samples, which: str) -> None:
+def test_gradients_of_silence_and_denormals_are_finite(wave: Samples, which: str) -> None:
     scorer = getattr(bundled("cello"), which)
     assert isinstance(scorer, Scorer)
-    heard = torch.from_numpy(wave).requires_grad_()
-    rows = band_levels(heard, 16_000, scorer.settings.bands, PAPER)
-    (gradient,) = torch.autograd.grad(scorer.score(rows[None]).sum(), heard)
+    samples = torch.from_numpy(wave).requires_grad_()
+    rows = band_levels(samples, 16_000, scorer.settings.bands, PAPER)
+    (gradient,) = torch.autograd.grad(scorer.score(rows[None]).sum(), samples)
     assert gradient.isfinite().all()
 
 
@@ -177,9 +177,9 @@ def test_gradients_of_next_to_nothing_are_numbers(wave: Samples, which: str) -> 
     model=NAMES,
 )
 def test_a_constant_does_not_count(level: float, model: str) -> float:
-    """The rows begin at 40 Hz, and what leaks there from 0 Hz by the window is discounted."""
+    """The rows begin at 40 Hz; the window leaks little from 0 Hz to there."""
     wave = notes(3, 1.0)
     before, after = (
-        tonewood.score(it, 16_000, bundled(model)).scorer for it in (wave, wave + np.float32(level))
+        tonewood.score(item, 16_000, bundled(model)).scorer for item in (wave, wave + np.float32(level))
     )
     return abs(before - after)

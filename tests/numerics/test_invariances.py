@@ -1,4 +1,4 @@
-"""What a whole enhancement does when its input is turned up, turned over, swapped or moved."""
+"""Invariances of a whole enhancement: level, polarity, order of channels, time shift."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -20,11 +20,11 @@ from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_through_mask
 from tonewood.settings import RenderSettings, SpectrumSettings
 
-EDGE_S = 1.4  # three steps of a search, each as far as the guide hears
+EDGE_S = 1.4  # three steps of a search, each of which reaches as far as the guide's context
 
 
 def quiet(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:
-    """Notes that no gain in these laws brings to the ceiling."""
+    """Return notes that stay below the ceiling at every gain of these laws."""
     return notes(seed, seconds, rate, channels) * np.float32(0.1)
 
 
@@ -75,12 +75,12 @@ def test_gain_leaves_the_mask(seed: int, gain_db: float, model: str) -> float:
     model=NAMES,
 )
 def test_level_of_a_score(seed: int, gain_db: float, rate: int, model: str) -> float:
-    return moved(notes(seed, 0.7, rate), factor(gain_db) * notes(seed, 0.7, rate), rate, model)
+    return score_difference(notes(seed, 0.7, rate), factor(gain_db) * notes(seed, 0.7, rate), rate, model)
 
 
-def moved(one: Samples, other: Samples, rate: int, model: str) -> float:
-    """Larger difference of scorer's and judge's scores of two recordings."""
-    a, b = (tonewood.score(it, rate, bundled(model)) for it in (one, other))
+def score_difference(one: Samples, other: Samples, rate: int, model: str) -> float:
+    """Return the larger of the differences of the scorer's and the judge's scores of two recordings."""
+    a, b = (tonewood.score(item, rate, bundled(model)) for item in (one, other))
     assert a.judge is not None
     assert b.judge is not None
     return max(abs(a.scorer - b.scorer), abs(a.judge - b.judge))
@@ -97,7 +97,7 @@ def moved(one: Samples, other: Samples, rate: int, model: str) -> float:
 )
 def test_level_of_a_recordings_score(gain_db: float, first: float, model: str) -> float:
     wave = recording(1.5, first=first)
-    return moved(wave, factor(gain_db) * wave, 44_100, model)
+    return score_difference(wave, factor(gain_db) * wave, 44_100, model)
 
 
 @law(
@@ -112,8 +112,8 @@ def test_level_of_a_recordings_score(gain_db: float, first: float, model: str) -
 def test_amount_of_a_mask(seed: int, amount: float) -> float:
     wave = notes(seed, 0.6)
     whole, part = (enhanced(wave, 16_000, "cello", render=dict(amount=a)) for a in (1.0, amount))
-    wanted = amount * whole.applied.gain_db.astype(np.float64)
-    return float(np.abs(part.applied.gain_db - wanted).max())
+    expected = amount * whole.applied.gain_db.astype(np.float64)
+    return float(np.abs(part.applied.gain_db - expected).max())
 
 
 @law(
@@ -132,11 +132,11 @@ def test_amount_of_a_transfer(amount: float, hz: float, slope: float, rate: int)
     mask = Mask(gain.astype(np.float32), rows, 0.01, 8_000.0)
     wave = np.sin(2 * np.pi * hz * np.arange(round(0.6 * rate)) / rate)[None].astype(np.float32)
     settings = RenderSettings(amount=amount, match=False)
-    made = render_through_mask(0.1 * wave, rate, mask, settings, SpectrumSettings()).samples[0]
+    output = render_through_mask(0.1 * wave, rate, mask, settings, SpectrumSettings()).samples[0]
     inner = slice(rate // 10, -rate // 10)
-    change = 20 * np.log10(np.std(made[inner].astype(float)) / np.std(0.1 * wave[0, inner]))
-    wanted = amount * float(mask.gain_at(np.array([hz]), np.array([0.3]))[0, 0])
-    return abs(float(change) - wanted)
+    change = 20 * np.log10(np.std(output[inner].astype(float)) / np.std(0.1 * wave[0, inner]))
+    expected = amount * float(mask.gain_at(np.array([hz]), np.array([0.3]))[0, 0])
+    return abs(float(change) - expected)
 
 
 @law(
@@ -203,19 +203,19 @@ def test_polarity(seed: int, rate: int, model: str) -> float:
 
 
 def placed(seed: int, rate: int, lead: float) -> Samples:
-    """Notes of half a second that fade in and out, so many seconds after a silence begins."""
+    """Return half a second of notes that fade in and out, after `lead` seconds of silence."""
     wave = notes(seed, 0.5, rate)
     fade = np.minimum(1, np.linspace(0, 20, wave.shape[1]))
-    made = np.zeros((1, round((2 * EDGE_S + 1.4) * rate)), np.float32)
+    output = np.zeros((1, round((2 * EDGE_S + 1.4) * rate)), np.float32)
     first = round(lead * rate)
-    made[:, first : first + wave.shape[1]] = wave * (fade * fade[::-1]).astype(np.float32)
-    return made
+    output[:, first : first + wave.shape[1]] = wave * (fade * fade[::-1]).astype(np.float32)
+    return output
 
 
 def shift(seed: int, rate: int, by: float, model: str) -> float:
-    """How far the output of a later input is from the later output, dB re the output."""
-    here, there = (enhanced(placed(seed, rate, EDGE_S + it), rate, model) for it in (0.0, by))
-    return decibels(there.samples, np.roll(here.samples, round(by * rate), axis=1))
+    """Return the difference between the output of a delayed input and the delayed output, dB."""
+    unshifted, shifted = (enhanced(placed(seed, rate, EDGE_S + item), rate, model) for item in (0.0, by))
+    return decibels(shifted.samples, np.roll(unshifted.samples, round(by * rate), axis=1))
 
 
 @law(
@@ -230,7 +230,7 @@ def shift(seed: int, rate: int, by: float, model: str) -> float:
     model=NAMES,
 )
 def test_time_shift(seed: int, times: int, rate: int, model: str) -> float:
-    """Of the hop of 10 ms, the long hop of 20, the guide's pools of 30, loudness's steps of 100."""
+    """300 ms are whole hops of 10, long hops of 20, pools of the guide of 30, loudness steps of 100."""
     return shift(seed, rate, 0.3 * times, model)
 
 
@@ -245,12 +245,12 @@ def test_time_shift(seed: int, times: int, rate: int, model: str) -> float:
     model=NAMES,
 )
 def test_time_shift_of_a_prior(seed: int, times: int, model: str) -> float:
-    """A step of the mask is 0.002 dB."""
-    here, there = (
-        enhanced(placed(seed, 16_000, EDGE_S + it), 16_000, model, search=dict(steps=0)).mask.gain_db
-        for it in (0.0, times / 50)
+    """The mask is rounded to steps of 0.002 dB."""
+    unshifted, shifted = (
+        enhanced(placed(seed, 16_000, EDGE_S + item), 16_000, model, search=dict(steps=0)).mask.gain_db
+        for item in (0.0, times / 50)
     )
-    return float(np.abs(there[:, 2 * times :] - here[:, : -2 * times]).max())
+    return float(np.abs(shifted[:, 2 * times :] - unshifted[:, : -2 * times]).max())
 
 
 @law(
@@ -279,7 +279,7 @@ def test_time_shift_by_hops(seed: int, hops: int, rate: int, model: str) -> floa
 )
 def test_a_sample_later(seed: int, rate: int, model: str) -> float:
     wave = notes(seed, 0.8, rate)
-    return moved(wave[:, :-1], wave[:, 1:], rate, model)
+    return score_difference(wave[:, :-1], wave[:, 1:], rate, model)
 
 
 @law(
@@ -293,4 +293,4 @@ def test_a_sample_later(seed: int, rate: int, model: str) -> float:
 )
 def test_a_sample_longer(seed: int, samples: int, model: str) -> float:
     wave = notes(seed, 1.1)[:, :samples]
-    return moved(wave[:, :-1], wave, 16_000, model)
+    return score_difference(wave[:, :-1], wave, 16_000, model)

@@ -12,15 +12,15 @@ from tonewood.dsp.features import mel_to_hz
 from tonewood.dsp.stft import filter_fft_length, scale_to_rate
 from tonewood.enhancement.pipeline import scorer_input
 from tonewood.mask.mask import Mask, moving_average
-from tonewood.mask.render import render_through_mask as passed
+from tonewood.mask.render import render_through_mask
 from tonewood.mask.search import FreeMask, StickyNotes, render_sticky_notes, search_mask
 from tonewood.settings import RenderSettings, SearchSettings, SpectrumSettings
 
 PAPER = SpectrumSettings()
 
 
-def drawn(seed: int, rows: int, frames: int, top: float = 8_000.0) -> Mask:
-    """Gains of some dB that move, on rows alike in mel."""
+def random_mask(seed: int, rows: int, frames: int, top: float = 8_000.0) -> Mask:
+    """Return a mask of random gains on rows that are equally spaced in mel."""
     hz = mel_to_hz(np.linspace(60, 2_800, rows + 1))[1:]
     return Mask(8 * noise(seed, (rows, frames), 1.0), hz, 0.01, top)
 
@@ -45,7 +45,7 @@ def grid(mask: Mask, amount: float = 1.0) -> references.Grid:
     top=st.floats(3_000, 8_000),
 )
 def test_gain_of_a_mask(seed: int, rows: int, frames: int, top: float) -> float:
-    mask = drawn(seed, rows, frames, top)
+    mask = random_mask(seed, rows, frames, top)
     rng = np.random.default_rng(seed)
     hz, seconds = rng.uniform(0, 20_000, 12), rng.uniform(-0.1, 0.6, 8)
     slow = [[references.gain_at(grid(mask), f, t) for t in seconds] for f in hz]
@@ -62,14 +62,14 @@ def test_gain_of_a_mask(seed: int, rows: int, frames: int, top: float) -> float:
     amount=st.floats(0.05, 1),
 )
 def test_rendering(seed: int, rate: int, amount: float) -> float:
-    mask, wave = drawn(seed, 12, 20), notes(seed, 0.17, rate)
+    mask, wave = random_mask(seed, 12, 20), notes(seed, 0.17, rate)
     window, hop, _ = scale_to_rate(PAPER, rate)
     settings = RenderSettings(amount=amount, match=False)
-    made = passed(wave, rate, mask, settings, PAPER).samples[0]
+    output = render_through_mask(wave, rate, mask, settings, PAPER).samples[0]
     slow = references.filtered(
         wave[0].astype(np.float64), rate, window, hop, filter_fft_length(window), grid(mask, amount)
     )
-    return decibels(made, slow)
+    return decibels(output, slow)
 
 
 @law(
@@ -96,7 +96,7 @@ def test_averaging(seed: int, frames: int, rows: int) -> float:
     frames=st.integers(2, 60),
 )
 def test_roughness(seed: int, frames: int) -> float:
-    mask = drawn(seed, 9, frames)
+    mask = random_mask(seed, 9, frames)
     return abs(mask.roughness_db - references.roughness(mask.gain_db.astype(np.float64)))
 
 
@@ -122,16 +122,16 @@ def test_sticky_notes(seed: int, count: int, smooth_hz: float, smooth_s: float) 
         )
         for _ in range(count)
     ]
-    # In the notes and about their edges, where shares are neither all nor nothing.
+    # Points near the edges of the notes, where shares are between 0 and 1.
     edges = [(c + side * h / 2, s + side * w / 2) for s, c, w, h, _ in placed for side in (-1, 1)]
     hz, seconds = np.array(edges).T + rng.uniform(-1, 1, (2, 1)) * [[60.0], [0.03]]
     fields = (torch.tensor(field).float() for field in zip(*placed, strict=True))
-    laid = StickyNotes(*fields)
-    profiles = laid.profiles(
+    sticky_notes = StickyNotes(*fields)
+    profiles = sticky_notes.profiles(
         torch.from_numpy(hz).float(), torch.from_numpy(seconds).float(), smooth_hz, smooth_s
     )
-    made = render_sticky_notes(laid.gain_db, *profiles).numpy()
-    return float(np.abs(made - references.notes(placed, hz, seconds, smooth_hz, smooth_s)).max())
+    output = render_sticky_notes(sticky_notes.gain_db, *profiles).numpy()
+    return float(np.abs(output - references.notes(placed, hz, seconds, smooth_hz, smooth_s)).max())
 
 
 @law(
@@ -159,12 +159,12 @@ def test_objective(seed: int, score: float, guide: float, alpha: float, beta: fl
         window_frames=rows.shape[1],
         max_gain_db=60.0,
         generator=torch.Generator(),
-        guide_energy=lambda heard: heard.square().sum(dim=(1, 2)) / 1e4,
+        guide_energy=lambda masked: masked.square().sum(dim=(1, 2)) / 1e4,
     )
-    heard = (rows + mask).double().numpy()
+    masked = (rows + mask).double().numpy()
     slow = references.objective(
-        references.score(network(model.scorer), heard),
-        float(np.square(heard).sum() / 1e4),
+        references.score(network(model.scorer), masked),
+        float(np.square(masked).sum() / 1e4),
         mask.double().numpy(),
         anchor.double().numpy(),
         (score, guide, alpha, beta),

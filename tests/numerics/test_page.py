@@ -11,19 +11,19 @@ PAGE = HERE.parents[1] / "docs" / "numerics.md"
 
 
 def laws() -> dict[str, Law]:
-    modules = (import_module(f"tests.numerics.{it.stem}") for it in HERE.glob("test_*.py"))
-    found = (it for module in modules for it in vars(module).values() if hasattr(it, "law"))
-    return {it.law.says: it.law for it in found}
+    modules = (import_module(f"tests.numerics.{item.stem}") for item in HERE.glob("test_*.py"))
+    result = (item for module in modules for item in vars(module).values() if hasattr(item, "law"))
+    return {item.law.says: item.law for item in result}
 
 
 def test_every_law_has_its_row_with_its_tolerance_and_a_figure_within() -> None:
     page = PAGE.read_text("utf-8")
-    told = {says: (tolerance, figure) for says, tolerance, figure in read_rows(page)}
-    assert {says: it[0] for says, it in told.items()} == {
-        says: format_tolerance(it) for says, it in laws().items()
+    text = {says: (tolerance, figure) for says, tolerance, figure in read_rows(page)}
+    assert {says: item[0] for says, item in text.items()} == {
+        says: format_tolerance(item) for says, item in laws().items()
     }
     for says, law in laws().items():
-        figure = told[says][1].split()[0]
+        figure = text[says][1].split()[0]
         assert figure == "none" or float(figure) <= law.within, says
 
 
@@ -40,6 +40,6 @@ def test_filling_keeps_what_was_not_measured_again() -> None:
 
 
 def test_figures_are_short() -> None:
-    assert [format_figure(it) for it in (0, 1.26e-7, 0.03, 0.0123, -75, -136.4, 1e-6)] == [
+    assert [format_figure(item) for item in (0, 1.26e-7, 0.03, 0.0123, -75, -136.4, 1e-6)] == [
         "0", "1.3e-7", "0.03", "0.012", "-75", "-136", "1e-6",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Scorer and judge of the bundled models, and what explains them, against their float64 twins."""
+"""Scorer, judge and saliency of the bundled models against their float64 twins."""
 
 from functools import cache
 
@@ -17,23 +17,23 @@ from tonewood.scorer.saliency import class_activation_map, compute_saliency
 
 
 def listener(model: str, judge: bool) -> Scorer:
-    """Scorer or judge of a bundled model."""
-    found = bundled(model).judge if judge else bundled(model).scorer
-    assert found is not None
-    return found
+    """Return the scorer or the judge of a bundled model."""
+    scorer = bundled(model).judge if judge else bundled(model).scorer
+    assert scorer is not None
+    return scorer
 
 
 @cache
 def network(scorer: Scorer) -> references.Network:
-    """Weights of a scorer as its twin takes them."""
-    layers = [it for it in scorer.convolutions if isinstance(it, nn.Conv2d)]
-    state = {name: it.double().numpy() for name, it in scorer.state_dict().items()}
+    """Return the weights of a scorer for its twin."""
+    layers = [item for item in scorer.convolutions if isinstance(item, nn.Conv2d)]
+    state = {name: item.double().numpy() for name, item in scorer.state_dict().items()}
     weights = [
         (state[f"convolutions.{k}.weight"], state[f"convolutions.{k}.bias"]) for k in range(len(layers))
     ]
     return references.Network(
         weights,
-        [(it.stride[0], it.stride[1]) for it in layers],
+        [(item.stride[0], item.stride[1]) for item in layers],
         state["linear.weight"][0],
         float(state["linear.bias"][0]),
         state["row_mean"],
@@ -57,8 +57,8 @@ def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
     rows = scorer_input(torch.from_numpy(notes(seed, seconds)[0]), bundled(model))
     slow = references.score(network(scorer), rows.double().numpy())
     with torch.no_grad():
-        made = float(scorer.score(rows[None])[0])
-    return abs(made - slow)
+        output = float(scorer.score(rows[None])[0])
+    return abs(output - slow)
 
 
 @law(
@@ -74,8 +74,8 @@ def test_activation_map(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
     rows = scorer_input(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
     slow = references.activation_map(network(scorer), rows.double().numpy())
-    made = class_activation_map(scorer, rows).numpy()
-    return float(np.abs(made - slow).max() / np.abs(slow).max())
+    output = class_activation_map(scorer, rows).numpy()
+    return float(np.abs(output - slow).max() / np.abs(slow).max())
 
 
 @law(
@@ -90,9 +90,9 @@ def test_activation_map(seed: int, model: str, judge: bool) -> float:
 def test_saliency_is_the_logit(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
     rows = scorer_input(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
-    found = compute_saliency(scorer, rows[None])
+    result = compute_saliency(scorer, rows[None])
     slow = float(references.activation_map(network(scorer), rows.double().numpy()).mean())
-    return abs(float(found.cells.mean()) + found.base - slow - network(scorer).bias)
+    return abs(float(result.cells.mean()) + result.base - slow - network(scorer).bias)
 
 
 @law(
@@ -103,18 +103,18 @@ def test_saliency_is_the_logit(seed: int, model: str, judge: bool) -> float:
     seed=SEEDS,
 )
 def test_saliency_of_a_linear_scorer(seed: int) -> float:
-    """Each cell's share of a logit that is a weighted sum of the cells is its own term."""
+    """The logit is a weighted sum of the cells, so the share of each cell is its term."""
     scorer = _Linear(seed)
     rows = torch.from_numpy(notes(seed, 0.3)[0])
     rows = scorer_input(rows, bundled("cello"))[None]
-    found = compute_saliency(scorer, rows, "integrated").cells[0].numpy()
-    heard = scorer.normalize(rows)[0].double().numpy()
-    slow = scorer.weights.double().numpy()[:, None] * heard / rows.shape[2] * heard.size
-    return float(np.abs(found - slow).max() / np.abs(slow).max())
+    result = compute_saliency(scorer, rows, "integrated").cells[0].numpy()
+    normalized = scorer.normalize(rows)[0].double().numpy()
+    slow = scorer.weights.double().numpy()[:, None] * normalized / rows.shape[2] * normalized.size
+    return float(np.abs(result - slow).max() / np.abs(slow).max())
 
 
 class _Linear(Scorer):
-    """A logit that is a weighted sum over rows, meant over frames."""
+    """Scorer whose logit is a weighted sum over rows, averaged over frames."""
 
     def __init__(self, seed: int) -> None:
         scorer = bundled("cello").scorer

@@ -79,10 +79,10 @@ def _band_limited(seed: int, top: float, length: int = 4_096) -> Array:
 )
 def test_true_peak(seed: int, top: float) -> float:
     wave = _band_limited(seed, top)
-    thrice = np.tile(wave, 3).astype(np.float32)[None]
-    # Where it is cut the resampler rings: faded there, the middle is what it was.
-    thrice *= np.interp(np.arange(thrice.shape[1]), [0, 2_000, 10_288, 12_287], [0, 1, 1, 0])
-    return abs(true_peak_db(thrice, 48_000) - references.band_limited_peak_db(wave))
+    repeated = np.tile(wave, 3).astype(np.float32)[None]
+    # The resampler rings at abrupt ends: fade the ends, so that the middle stays as it is.
+    repeated *= np.interp(np.arange(repeated.shape[1]), [0, 2_000, 10_288, 12_287], [0, 1, 1, 0])
+    return abs(true_peak_db(repeated, 48_000) - references.band_limited_peak_db(wave))
 
 
 @law(
@@ -111,8 +111,8 @@ def test_true_peak_by_the_standards_filter(seed: int, top: float, channels: int)
 def test_spectrum(seed: int, samples: int) -> float:
     wave = noise(seed, (samples,))
     slow = references.stft(wave.astype(np.float64), 480, 160, 512)
-    made = stft(torch.from_numpy(wave), PAPER).numpy()
-    return float(np.abs(made - slow).max() / np.abs(slow).max())
+    output = stft(torch.from_numpy(wave), PAPER).numpy()
+    return float(np.abs(output - slow).max() / np.abs(slow).max())
 
 
 @law(
@@ -126,9 +126,9 @@ def test_spectrum(seed: int, samples: int) -> float:
 def test_log_magnitude(seed: int, gain_db: float) -> float:
     wave = notes(seed, 0.3)[0] * np.float32(10 ** (gain_db / 20))
     slow = references.log_magnitude(references.stft(wave.astype(np.float64), 480, 160, 512), -140)
-    made = log_magnitude(stft(torch.from_numpy(wave), PAPER), PAPER).numpy()
-    heard = slow > slow.max() - 80
-    return float(np.abs(made - slow)[heard].max())
+    output = log_magnitude(stft(torch.from_numpy(wave), PAPER), PAPER).numpy()
+    audible = slow > slow.max() - 80
+    return float(np.abs(output - slow)[audible].max())
 
 
 @law(
@@ -142,11 +142,11 @@ def test_log_magnitude(seed: int, gain_db: float) -> float:
     fft=st.sampled_from([480, 512, 600, 1_024]),
 )
 def test_mel_bands(count: int, low: float, high: float, fft: int) -> float:
-    made = filterbank_matrix(
+    output = filterbank_matrix(
         BandSettings(count=count, low_hz=low, high_hz=high), SpectrumSettings(fft=fft)
     ).numpy()
     slow = references.mel_weights(count, low, high, fft // 2 + 1, 16_000 / fft)
-    return float(np.abs(made - slow).max())
+    return float(np.abs(output - slow).max())
 
 
 @law(
@@ -160,9 +160,9 @@ def test_mel_bands(count: int, low: float, high: float, fft: int) -> float:
 def test_row_levels(seed: int, level_db: float) -> float:
     magnitude = level_db + 10 * noise(seed, (257, 20), 1.0)
     weights = filterbank_matrix(BANDS, PAPER)
-    made = filterbank_levels(torch.from_numpy(magnitude), weights).numpy()
+    output = filterbank_levels(torch.from_numpy(magnitude), weights).numpy()
     slow = references.row_levels(magnitude.astype(np.float64), weights.double().numpy())
-    return float(np.abs(made - slow).max())
+    return float(np.abs(output - slow).max())
 
 
 @law(
@@ -174,11 +174,11 @@ def test_row_levels(seed: int, level_db: float) -> float:
 )
 def test_levels_of_a_recording(seed: int) -> float:
     wave = notes(seed, 0.4)[0]
-    made = band_levels(torch.from_numpy(wave), 16_000, BANDS, PAPER).numpy()
+    output = band_levels(torch.from_numpy(wave), 16_000, BANDS, PAPER).numpy()
     spectrum = references.stft(wave.astype(np.float64), 480, 160, 512)
     weights = references.mel_weights(48, 40, 8_000, 257, 31.25)
     slow = references.row_levels(references.log_magnitude(spectrum, -140), weights)
-    return float(np.abs(made - slow).max())
+    return float(np.abs(output - slow).max())
 
 
 @law(
@@ -194,8 +194,8 @@ def test_levels_of_a_recording(seed: int) -> float:
 )
 def test_biquads(kind: FilterType, hz: float, gain_db: float, q: float, rate: float) -> float:
     b, a = references.biquad(kind, hz, gain_db, q, rate)
-    made = biquad_coefficients(EqBand(kind, hz, gain_db, q), rate)
-    return max(relative(mine, slow / a[0]) for mine, slow in zip(made, (b, a), strict=True))
+    output = biquad_coefficients(EqBand(kind, hz, gain_db, q), rate)
+    return max(relative(fast, slow / a[0]) for fast, slow in zip(output, (b, a), strict=True))
 
 
 @law(

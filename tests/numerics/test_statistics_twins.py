@@ -1,4 +1,4 @@
-"""What sums up listeners and folders against its float64 twins."""
+"""Statistics of listeners and folders against their float64 twins."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -47,9 +47,9 @@ def test_strengths(seed: int, each: int, items: int) -> float:
 )
 def test_intervals_of_strengths(seed: int, each: int) -> float:
     wins = answers(seed, each, 3)
-    found = fit_strengths(wins)
+    result = fit_strengths(wins)
     ends = [
-        (found.low[item] if side < 0 else found.high[item]) - references.strength_end(wins, item, side)
+        (result.low[item] if side < 0 else result.high[item]) - references.strength_end(wins, item, side)
         for item in range(3)
         for side in (-1.0, 1.0)
     ]
@@ -66,8 +66,8 @@ def test_intervals_of_strengths(seed: int, each: int) -> float:
 )
 def test_median_intervals(seed: int, count: int) -> float:
     values = np.random.default_rng(seed).uniform(0, 100, count)
-    made, slow = median_interval(values), references.median_interval(values)
-    return max(abs((a if a is not None else np.inf) - b) for a, b in zip(made, slow, strict=True))
+    output, slow = median_interval(values), references.median_interval(values)
+    return max(abs((a if a is not None else np.inf) - b) for a, b in zip(output, slow, strict=True))
 
 
 @law(
@@ -80,11 +80,11 @@ def test_median_intervals(seed: int, count: int) -> float:
 )
 def test_frechet_distance(seed: int, features: int) -> float:
     rng = np.random.default_rng(seed)
-    turned = np.linalg.qr(rng.standard_normal((features, features)))[0]
+    rotation = np.linalg.qr(rng.standard_normal((features, features)))[0]
     a, b = rng.uniform(0, 3, (2, features))
     shift = rng.standard_normal(features)
     gaussians = (
-        Gaussian(mean, turned @ np.diag(spread**2) @ turned.T)
+        Gaussian(mean, rotation @ np.diag(spread**2) @ rotation.T)
         for mean, spread in ((np.zeros(features), a), (shift, b))
     )
     slow = references.frechet(a, b, shift)

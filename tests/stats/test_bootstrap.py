@@ -8,13 +8,13 @@ from tonewood.stats.classification import bootstrap_interval
 
 def test_bootstrap_intervals_cover_the_mean() -> None:
     rng = np.random.default_rng(0)
-    held = 0
+    covered = 0
     for _ in range(300):
-        found = bootstrap_interval(rng.normal(1.0, 2.0, size=12), rng, draws=1_000)
-        assert found.low is not None
-        assert found.high is not None
-        held += found.low <= 1.0 <= found.high
-    assert 0.88 < held / 300 < 0.98
+        result = bootstrap_interval(rng.normal(1.0, 2.0, size=12), rng, draws=1_000)
+        assert result.low is not None
+        assert result.high is not None
+        covered += result.low <= 1.0 <= result.high
+    assert 0.88 < covered / 300 < 0.98
 
 
 def test_one_value_has_no_interval() -> None:
@@ -26,8 +26,8 @@ def test_one_value_has_no_interval() -> None:
 def test_bootstrap_intervals_are_equivariant(shift: float, scale: float) -> None:
     values = np.array([0.0, 1.0, 4.0, 2.0])
     plain = np.array(bootstrap_interval(values, np.random.default_rng(1)))
-    moved = np.array(bootstrap_interval(scale * values + shift, np.random.default_rng(1)))
-    assert moved == pytest.approx(scale * plain + shift, abs=1e-6)
+    shifted = np.array(bootstrap_interval(scale * values + shift, np.random.default_rng(1)))
+    assert shifted == pytest.approx(scale * plain + shift, abs=1e-6)
 
 
 def test_paired_differences_have_narrower_intervals() -> None:

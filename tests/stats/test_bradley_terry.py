@@ -18,7 +18,7 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 PLANTED = np.array([-1.2, -0.4, 0.3, 1.3])
 
 
-def answered(planted: Array, each: int, rng: np.random.Generator) -> Array:
+def simulate_wins(planted: Array, each: int, rng: np.random.Generator) -> Array:
     wins = np.zeros((len(planted), len(planted)))
     for i in range(len(planted)):
         for j in range(i + 1, len(planted)):
@@ -28,13 +28,13 @@ def answered(planted: Array, each: int, rng: np.random.Generator) -> Array:
 
 
 def test_two_items_reduce_to_a_proportion(rng: np.random.Generator) -> None:
-    found = fit_strengths(np.array([[0.0, 300.0], [100.0, 0.0]]))
-    assert found.strength[0] - found.strength[1] == pytest.approx(np.log(3), abs=0.01)
-    assert found.preference_probability(0, 1)[0] == pytest.approx(0.75, abs=0.002)
+    result = fit_strengths(np.array([[0.0, 300.0], [100.0, 0.0]]))
+    assert result.strength[0] - result.strength[1] == pytest.approx(np.log(3), abs=0.01)
+    assert result.preference_probability(0, 1)[0] == pytest.approx(0.75, abs=0.002)
 
 
 def test_estimate_maximizes_the_penalized_likelihood(rng: np.random.Generator) -> None:
-    wins = answered(PLANTED, 6, rng)
+    wins = simulate_wins(PLANTED, 6, rng)
 
     def negative(free: Array) -> float:
         theta = np.append(free, -free.sum())
@@ -47,28 +47,28 @@ def test_estimate_maximizes_the_penalized_likelihood(rng: np.random.Generator) -
         return float(-(wins * np.log(chance)).sum() - 0.5 * size)
 
     slow = minimize(negative, np.zeros(3), tol=1e-10).x
-    found = fit_strengths(wins)
-    np.testing.assert_allclose(found.strength, np.append(slow, -slow.sum()), atol=1e-3)
-    assert found.strength.sum() == pytest.approx(0, abs=1e-9)
+    result = fit_strengths(wins)
+    np.testing.assert_allclose(result.strength, np.append(slow, -slow.sum()), atol=1e-3)
+    assert result.strength.sum() == pytest.approx(0, abs=1e-9)
 
 
 def test_strength_intervals_cover_the_truth() -> None:
     planted = PLANTED - PLANTED.mean()
-    held = []
+    covered = []
     for seed in range(120):
-        found = fit_strengths(answered(planted, 8, np.random.default_rng(seed)))
-        held += ((found.low <= planted) & (planted <= found.high)).tolist()
-    assert 0.92 <= np.mean(held) <= 0.98
+        result = fit_strengths(simulate_wins(planted, 8, np.random.default_rng(seed)))
+        covered += ((result.low <= planted) & (planted <= result.high)).tolist()
+    assert 0.92 <= np.mean(covered) <= 0.98
 
 
 def test_item_that_always_won_has_a_finite_strength() -> None:
     wins = np.zeros((3, 3))
     wins[0, 1] = wins[1, 2] = wins[0, 2] = 5
-    found = fit_strengths(wins)
-    assert found.separated
-    assert np.isfinite(found.strength).all()
-    assert np.isfinite([found.low, found.high]).all()
-    assert (np.diff(found.strength) < 0).all()
+    result = fit_strengths(wins)
+    assert result.separated
+    assert np.isfinite(result.strength).all()
+    assert np.isfinite([result.low, result.high]).all()
+    assert (np.diff(result.strength) < 0).all()
     assert not fit_strengths(wins + wins.T).separated
 
 
@@ -91,10 +91,10 @@ def test_information_gain_falls_with_answers(count: int, seed: int) -> None:
 
 
 def test_information_gain_equals_simulated_entropy_fall() -> None:
-    # Played out on strengths drawn from what is known, for items far from one another's copies.
+    # Simulated on strengths drawn from the posterior.
     rng = np.random.default_rng(5)
-    known = StrengthPosterior(np.array([0.0, 0.5, 2.5]), np.diag([0.4, 0.3, 0.5]))
-    drawn = rng.multivariate_normal(known.mean, known.covariance, 400_000)
+    posterior = StrengthPosterior(np.array([0.0, 0.5, 2.5]), np.diag([0.4, 0.3, 0.5]))
+    drawn = rng.multivariate_normal(posterior.mean, posterior.covariance, 400_000)
     pairs = [(0, 1), (0, 2), (1, 2)]
     slow = []
     for i, j in pairs:
@@ -102,12 +102,12 @@ def test_information_gain_equals_simulated_entropy_fall() -> None:
         total = 0.0
         for a, b in pairs:
             sign = drawn[:, a] > drawn[:, b]
-            told = (sign[answer].mean(), sign[~answer].mean())
-            total += answer.mean() * (1 - answer.mean()) * (told[0] - told[1]) ** 2
+            after_yes, after_no = sign[answer].mean(), sign[~answer].mean()
+            total += answer.mean() * (1 - answer.mean()) * (after_yes - after_no) ** 2
         slow.append(total)
-    found = information_gain(known)
-    np.testing.assert_allclose(found, slow, rtol=0.25)
-    assert np.argmax(found) == np.argmax(slow)
+    gain = information_gain(posterior)
+    np.testing.assert_allclose(gain, slow, rtol=0.25)
+    assert np.argmax(gain) == np.argmax(slow)
 
 
 def test_adaptive_choice_needs_fewer_answers() -> None:
@@ -117,13 +117,13 @@ def test_adaptive_choice_needs_fewer_answers() -> None:
         for active in curves:
             rng = np.random.default_rng(seed)
             planted = 2.5 * norm.ppf((rng.permutation(count) + 0.5) / count)
-            wins, found = np.zeros((count, count)), list[float]()
+            wins, agreement = np.zeros((count, count)), list[float]()
             for _ in range(90):
                 i, j = most_informative_pair(wins, rng) if active else rng.permutation(count)[:2]
                 first = rng.random() < 1 / (1 + np.exp(planted[j] - planted[i]))
                 wins[(i, j) if first else (j, i)] += 1
-                found.append(kendalltau(planted, estimate_posterior(wins).mean).statistic)
-            curves[active].append(found)
-    random, chosen = (np.nanmean(curves[way], axis=0) for way in (False, True))
-    wanted = random[-10:].mean()
-    assert int(np.argmax(chosen >= wanted)) + 1 <= 0.65 * 90
+                agreement.append(kendalltau(planted, estimate_posterior(wins).mean).statistic)
+            curves[active].append(agreement)
+    random, adaptive = (np.nanmean(curves[active], axis=0) for active in (False, True))
+    target = random[-10:].mean()
+    assert int(np.argmax(adaptive >= target)) + 1 <= 0.65 * 90

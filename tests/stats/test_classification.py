@@ -1,4 +1,4 @@
-"""How well, and whether at all: statistics beside their slow twins and tables."""
+"""Classification statistics against explicit formulas and published tables."""
 
 import numpy as np
 import pytest
@@ -28,10 +28,10 @@ def test_wilson_at_known_points() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.randoms(use_true_random=False))
 def test_accuracy_interval_contains_the_accuracy(reference: int, source: int, random: object) -> None:
-    told = np.random.default_rng(reference * source).choice([0.0, 0.5, 1.0], reference + source)
-    found = balanced_accuracy(told, labels(reference, source))
-    assert 0 <= found.low <= found.mean + 1e-12
-    assert found.mean - 1e-12 <= found.high <= 1
+    correct = np.random.default_rng(reference * source).choice([0.0, 0.5, 1.0], reference + source)
+    result = balanced_accuracy(correct, labels(reference, source))
+    assert 0 <= result.low <= result.mean + 1e-12
+    assert result.mean - 1e-12 <= result.high <= 1
 
 
 def test_more_recordings_narrow_the_accuracy_interval() -> None:
@@ -43,10 +43,10 @@ def test_more_recordings_narrow_the_accuracy_interval() -> None:
 def test_hotelling_equals_the_explicit_formula(rng: np.random.Generator) -> None:
     values = rng.standard_normal((14, 3))
     shuffles = np.stack([rng.permutation(14) for _ in range(5)])
-    found = hotelling_t(values, shuffles, 6)
+    result = hotelling_t(values, shuffles, 6)
     whole = values - values.mean(axis=0)
     ridge = 0.1 / 14 * np.square(whole).sum() / (14 * 3)
-    for shuffle, t in zip(shuffles, found, strict=True):
+    for shuffle, t in zip(shuffles, result, strict=True):
         first, rest = whole[shuffle[:6]], whole[shuffle[6:]]
         gap = first.mean(axis=0) - rest.mean(axis=0)
         within = sum((part - part.mean(axis=0)).T @ (part - part.mean(axis=0)) for part in (first, rest))
@@ -64,10 +64,10 @@ def test_folds_hold_both_sides(rng: np.random.Generator) -> None:
 
 
 def test_held_out_rows_do_not_train_the_classifier(rng: np.random.Generator) -> None:
-    # Every recording is a fold, with a feature that is its own label alone: memory would be right.
+    # Each recording is a fold, with one feature that identifies it: memorizing would be right.
     is_source = labels(20, 20)
-    own = np.eye(40) * np.where(is_source, 1.0, -1.0)[:, None]
-    told = lda_cross_validate(own, is_source, np.arange(40))
-    assert told.mean() < 0.6
+    identity = np.eye(40) * np.where(is_source, 1.0, -1.0)[:, None]
+    correct = lda_cross_validate(identity, is_source, np.arange(40))
+    assert correct.mean() < 0.6
     apart = rng.standard_normal((40, 2)) + 10 * is_source[:, None]
     assert lda_cross_validate(apart, is_source, np.arange(40)).all()

@@ -13,24 +13,24 @@ from tonewood.stats.proportions import (
 )
 
 
-def coverage(held: list[bool]) -> float:
-    return float(np.mean(held))
+def coverage(covered: list[bool]) -> float:
+    return float(np.mean(covered))
 
 
 def test_exact_interval_equals_scipy() -> None:
     for count, total in ((0, 7), (3, 7), (7, 7), (61, 100)):
-        found = binomial_proportion(count, total)
+        result = binomial_proportion(count, total)
         exact = stats.binomtest(count, total).proportion_ci(0.95, "exact")
-        assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
-        assert found.low <= found.share <= found.high
+        assert (result.low, result.high) == pytest.approx((exact.low, exact.high))
+        assert result.low <= result.share <= result.high
     with pytest.raises(ValueError, match="8 of 7 answers"):
         binomial_proportion(8, 7)
 
 
 def test_proportion_interval_covers_the_truth() -> None:
     rng = np.random.default_rng(1)
-    found = [binomial_proportion(int(k), 400) for k in rng.binomial(400, 0.65, 300)]
-    assert 0.93 <= coverage([it.low <= 0.65 <= it.high for it in found]) <= 0.98
+    result = [binomial_proportion(int(k), 400) for k in rng.binomial(400, 0.65, 300)]
+    assert 0.93 <= coverage([item.low <= 0.65 <= item.high for item in result]) <= 0.98
 
 
 def test_differing_listeners_need_the_wider_interval() -> None:
@@ -52,17 +52,17 @@ def test_differing_listeners_need_the_wider_interval() -> None:
         1.0,
         None,
         None,
-    )  # all alike bound nothing
+    )  # equal shares have no interval
 
 
 def test_abx_sensitivity_inverts_abx_correct() -> None:
     assert abx_correct(0.0) == pytest.approx(0.5)
     for d in (0.5, 1.5, 3.0):
         total = 100_000
-        found = abx_sensitivity(round(total * abx_correct(d)), total)
-        assert found.d == pytest.approx(d, abs=0.01)
-        assert found.high is not None
-        assert found.low < d < found.high
+        result = abx_sensitivity(round(total * abx_correct(d)), total)
+        assert result.d == pytest.approx(d, abs=0.01)
+        assert result.high is not None
+        assert result.low < d < result.high
     perfect = abx_sensitivity(20, 20)
     assert perfect.high is None
     assert 2 < perfect.low < perfect.d < 6
@@ -70,7 +70,7 @@ def test_abx_sensitivity_inverts_abx_correct() -> None:
 
 
 def test_abx_correct_equals_simulation() -> None:
-    # The differencing rule played out: sound plus noise at every presentation.
+    # Simulation of the differencing rule: signal plus noise at every presentation.
     rng = np.random.default_rng(3)
     d, trials = 1.5, 200_000
     x, a, b = rng.normal(0, 1, trials), rng.normal(0, 1, trials), rng.normal(d, 1, trials)

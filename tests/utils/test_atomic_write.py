@@ -165,12 +165,12 @@ def test_exclusive_lock_is_exclusive(tmp_path: Path) -> None:
             remove_stale_temporaries([tmp_path])
         with pytest.raises(OutputError, match="another process"):
             exclusive_lock(path).__enter__()
-        (held,) = tmp_path.iterdir()
+        (lock_file,) = tmp_path.iterdir()
     assert names(tmp_path) == []
-    held.touch()  # as one that was killed leaves it
+    lock_file.touch()  # as a killed process leaves it
     with exclusive_lock(path):
         pass
     assert names(tmp_path) == []
-    held.touch()
+    lock_file.touch()
     remove_stale_temporaries([tmp_path])
     assert names(tmp_path) == []

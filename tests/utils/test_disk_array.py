@@ -1,4 +1,4 @@
-"""Tracks on disk."""
+"""Arrays on disk."""
 
 import gc
 from concurrent.futures import ThreadPoolExecutor
@@ -14,42 +14,42 @@ from tonewood.utils.disk_array import DiskArray
 
 def test_appended_frames_are_read_in_any_range(tmp_path: Path) -> None:
     values = torch.randn(5, 230, generator=torch.Generator().manual_seed(0))
-    spool = DiskArray(5, tmp_path)
+    array = DiskArray(5, tmp_path)
     for part in torch.split(values, 37, dim=1):
-        spool.append(part)
-    assert spool.frames == 230
+        array.append(part)
+    assert array.frames == 230
     for first, last in ((0, 230), (36, 38), (229, 230), (200, 999)):
-        assert torch.equal(spool.read(first, last), values[:, first:last])
-        assert spool.read(first, last).is_contiguous()
+        assert torch.equal(array.read(first, last), values[:, first:last])
+        assert array.read(first, last).is_contiguous()
 
 
 def test_disk_array_without_rows_holds_a_waveform() -> None:
     wave = np.arange(100, dtype=np.float32)
-    spool = DiskArray(None)
-    spool.append(wave[:60])
-    spool.append(wave[60:])
-    assert torch.equal(spool.read(55, 65), torch.arange(55.0, 65.0))
+    array = DiskArray(None)
+    array.append(wave[:60])
+    array.append(wave[60:])
+    assert torch.equal(array.read(55, 65), torch.arange(55.0, 65.0))
 
 
 def test_disk_array_has_no_visible_file(tmp_path: Path) -> None:
-    spool = DiskArray(2, tmp_path)
-    spool.append(torch.zeros(2, 1_000))
+    array = DiskArray(2, tmp_path)
+    array.append(torch.zeros(2, 1_000))
     assert list(tmp_path.iterdir()) == []
-    held = Path("/proc/self/fd")
+    descriptors = Path("/proc/self/fd")
     gc.collect()
-    opened = len(list(held.iterdir())) if held.exists() else None
-    del spool
+    opened = len(list(descriptors.iterdir())) if descriptors.exists() else None
+    del array
     if opened is not None:
-        assert len(list(held.iterdir())) == opened - 1
+        assert len(list(descriptors.iterdir())) == opened - 1
 
 
 def test_threads_may_read_a_disk_array_concurrently() -> None:
-    spool = DiskArray(3)
+    array = DiskArray(3)
     values = torch.arange(3 * 5_000.0).reshape(3, 5_000)
-    spool.append(values)
+    array.append(values)
 
     def right(start: int) -> bool:
-        return torch.equal(spool.read(start, start + 50), values[:, start : start + 50])
+        return torch.equal(array.read(start, start + 50), values[:, start : start + 50])
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(right, list(range(0, 4_950, 3))))
@@ -57,10 +57,10 @@ def test_threads_may_read_a_disk_array_concurrently() -> None:
 
 def test_full_disk_is_one_line_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here to stand for a full disk")
-    spool = DiskArray(2)
-    spool._file.close()
+        pytest.skip("needs /dev/full as a full disk")
+    array = DiskArray(2)
+    array._file.close()
     with Path("/dev/full").open("r+b") as full:
-        monkeypatch.setattr(spool, "_file", full)
+        monkeypatch.setattr(array, "_file", full)
         with pytest.raises(OutputError, match=r"disk .* is full: free some space"):
-            spool.append(torch.zeros(2, 100_000))
+            array.append(torch.zeros(2, 100_000))

@@ -1,4 +1,4 @@
-"""Memory that is done with."""
+"""Control of freed and mapped memory."""
 
 import subprocess
 import sys
@@ -34,14 +34,14 @@ def test_mapped_tensors_are_paged_out_and_read_again(tmp_path: Path) -> None:
 
 
 def test_tensors_in_memory_are_not_paged_out() -> None:
-    own = torch.arange(1_000_000)
-    page_out(own, own[:3], own[:0])
-    assert torch.equal(own, torch.arange(1_000_000))
+    values = torch.arange(1_000_000)
+    page_out(values, values[:3], values[:0])
+    assert torch.equal(values, torch.arange(1_000_000))
 
 
 @linux
 def test_tuned_malloc_reuses_freed_memory() -> None:
-    """Dask tells its workers to give it back at once: then every piece costs its pages anew."""
+    """Dask sets its workers to return memory at once; then every chunk allocates its pages again."""
     script = (
         "import resource, torch\n"
         "from tonewood.utils.parallel import tune_malloc\n"
@@ -52,18 +52,18 @@ def test_tuned_malloc_reuses_freed_memory() -> None:
         "for _ in range(50): torch.ones(2_000_000)\n"
         "print(faults() - before)"
     )
-    found = []
-    for told in ("", "tune_malloc()\n"):
+    faults = []
+    for call in ("", "tune_malloc()\n"):
         ran = subprocess.run(
-            [sys.executable, "-c", script.format(told)],
+            [sys.executable, "-c", script.format(call)],
             capture_output=True,
             text=True,
             check=True,
             env={"MALLOC_TRIM_THRESHOLD_": "65536", "PATH": "", "PYTHONPATH": ":".join(sys.path)},
         )
-        found.append(int(ran.stdout))
-    assert found[0] > 50 * 1_000
-    assert found[1] < found[0] / 5
+        faults.append(int(ran.stdout))
+    assert faults[0] > 50 * 1_000
+    assert faults[1] < faults[0] / 5
 
 
 def test_memory_calls_may_be_repeated() -> None:

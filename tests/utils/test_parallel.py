@@ -1,4 +1,4 @@
-"""Work spread over the cores."""
+"""Ordered parallel work: order, look-ahead, errors, closing."""
 
 import threading
 import time
@@ -19,24 +19,24 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_results_have_the_order_of_the_items(threads: int) -> None:
     def work(item: int) -> int:
-        time.sleep(0.002 * (5 - item % 5))  # the last of five are done first
+        time.sleep(0.002 * (5 - item % 5))  # the last of five finish first
         return item * item
 
     assert list(parallel_map(work, range(23))) == [item * item for item in range(23)]
 
 
 def test_few_items_are_computed_ahead(threads: int) -> None:
-    begun: list[int] = []
+    started: list[int] = []
 
     def items() -> Iterator[int]:
         for item in range(50):
-            begun.append(item)
+            started.append(item)
             yield item
 
     results = parallel_map(lambda item: item, items())
-    for done in range(10):
-        assert next(results) == done
-        assert len(begun) <= done + threads + 1
+    for finished in range(10):
+        assert next(results) == finished
+        assert len(started) <= finished + threads + 1
 
 
 def test_one_thread_per_core(threads: int) -> None:
@@ -45,24 +45,24 @@ def test_one_thread_per_core(threads: int) -> None:
 
 
 def test_error_reaches_the_caller_and_stops_the_work(threads: int) -> None:
-    done: list[int] = []
+    finished: list[int] = []
 
     def work(item: int) -> None:
         if item == 2:
             raise ValueError("two")
-        done.append(item)
+        finished.append(item)
 
     with pytest.raises(ValueError, match="two"):
         list(parallel_map(work, range(1_000)))
-    assert len(done) < 20
+    assert len(finished) < 20
 
 
 def test_closed_iterator_stops_the_work(threads: int) -> None:
-    done: list[int] = []
-    results = parallel_map(done.append, range(1_000))
+    finished: list[int] = []
+    results = parallel_map(finished.append, range(1_000))
     next(results)
     del results
-    assert len(done) < 20
+    assert len(finished) < 20
 
 
 def test_available_cores_is_positive() -> None:
@@ -70,46 +70,46 @@ def test_available_cores_is_positive() -> None:
 
 
 def test_elements_are_available_as_they_are_produced(threads: int) -> None:
-    told = threading.Event()
+    consumed = threading.Event()
 
-    def making(item: int) -> Iterator[tuple[int, int]]:
+    def generate(item: int) -> Iterator[tuple[int, int]]:
         yield item, 0
-        assert told.wait(300)  # for what was made, before more is
+        assert consumed.wait(300)  # until the element was consumed
         yield item, 1
 
-    found = []
-    for made in parallel_iterate(making, range(5)):
-        for it in made:
-            found.append(it)
-            told.set()
-    assert found == [(item, number) for item in range(5) for number in range(2)]
+    received = []
+    for elements in parallel_iterate(generate, range(5)):
+        for element in elements:
+            received.append(element)
+            consumed.set()
+    assert received == [(item, number) for item in range(5) for number in range(2)]
 
 
 def test_failing_generator_yields_its_earlier_elements(threads: int) -> None:
-    def making(item: int) -> Iterator[int]:
+    def generate(item: int) -> Iterator[int]:
         yield item
         if item == 1:
             raise ValueError("one")
 
-    following = parallel_iterate(making, range(9))
-    assert list(next(following)) == [0]
-    second = iter(next(following))
+    results = parallel_iterate(generate, range(9))
+    assert list(next(results)) == [0]
+    second = iter(next(results))
     assert next(second) == 1
     with pytest.raises(ValueError, match="one"):
         next(second)
 
 
 def test_closed_iteration_does_not_wait_for_generators(threads: int) -> None:
-    made: list[int] = []
+    produced: list[int] = []
 
-    def making(item: int) -> Iterator[int]:
+    def generate(item: int) -> Iterator[int]:
         for number in range(10**9):
-            made.append(item)
+            produced.append(item)
             yield number
 
-    following = parallel_iterate(making, range(9))
-    assert next(iter(next(following))) == 0
-    following.close()
-    ended = len(made)
+    results = parallel_iterate(generate, range(9))
+    assert next(iter(next(results))) == 0
+    results.close()
+    count = len(produced)
     time.sleep(0.05)
-    assert len(made) == ended
+    assert len(produced) == count

@@ -13,7 +13,7 @@ from tonewood.audio_io import libsndfile
 from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, readable_suffixes
 from tonewood.errors import FolderError, printable
-from tonewood.utils.arrays import Samples
+from tonewood.utils.arrays import Samples, to_mono
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,6 @@ class Recording:
     def at_rate(self, rate: int) -> Samples:
         """Mean of the channels at another rate (Hz), (samples,); see :func:`resample`."""
         return resample(to_mono(self.samples), self.rate, rate)
-
-
-def to_mono(samples: Samples) -> Samples:
-    """Return the mean of the channels, (samples,), of (channels, samples)."""
-    # Summed in double precision, so that the mean of equal channels is exactly one of them.
-    mean: Samples = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
 
 
 def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:

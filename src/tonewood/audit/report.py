@@ -84,6 +84,7 @@ def _findings_table(audit: ConfoundAudit) -> ReportTable:
             [
                 f"{finding.name}: {features}",
                 finding.verdict,
+                # No-break spaces: a narrow column must not separate a value from its unit.
                 format_accuracy(finding.accuracy).replace(" ", "\u00a0") if finding.accuracy else "-",
                 "-" if finding.p_value is None else f"{finding.p_value:.3f}",
                 format_medians(finding, "reference"),

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.recording import Resampler, to_mono
+from tonewood.audio_io.recording import Resampler
 from tonewood.data.manifest import ContentKey, ExcerptReader, RecordingRef
 from tonewood.data.normalization import normalize_blocks
 from tonewood.dsp.chunking import SEGMENT_FRAMES, Chunk, Rechunker, split_segments
@@ -43,7 +43,7 @@ from tonewood.dsp.features import (
 from tonewood.dsp.recording_quality import QualityFirstPass, RecordingQuality
 from tonewood.errors import OutputError
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.utils.arrays import Samples
+from tonewood.utils.arrays import Samples, to_mono
 from tonewood.utils.atomic_write import atomic_path, remove_stale_temporaries
 from tonewood.utils.disk_array import DiskArray
 

@@ -12,6 +12,7 @@ from tonewood.utils.arrays import Samples
 SEGMENT_FRAMES = 6_000
 """Default number of frames processed at once: a minute at a hop of 10 ms."""
 
+# Arrays come from files; tensors are filtered on a device.
 Wave = TypeVar("Wave", Samples, Tensor)
 
 

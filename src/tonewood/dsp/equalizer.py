@@ -212,14 +212,7 @@ def _refine_bands(
     limits = [(-_MAX_GAIN_DB, _MAX_GAIN_DB)]
     start = [gain_db]
     for band in bands:
-        limits += [
-            (
-                np.log2(_SHELF_LIMIT_HZ if band.kind == "high_shelf" else 20.0),
-                np.log2(_SHELF_LIMIT_HZ if band.kind == "low_shelf" else 0.47 * rate),
-            ),
-            (-_MAX_GAIN_DB, _MAX_GAIN_DB),
-            (np.log2(_Q_RANGES[band.kind][0]), np.log2(_Q_RANGES[band.kind][1])),
-        ]
+        limits += _parameter_limits(band.kind, rate)
         start += [np.log2(band.hz), band.gain_db, np.log2(band.q)]
     low, high = np.array(limits).T
 
@@ -245,6 +238,18 @@ def _refine_bands(
     inside = np.clip(start, low + 1e-6, high - 1e-6)
     result = least_squares(error, inside, jacobian, bounds=(low, high), max_nfev=100)
     return _Candidate(float(result.x[0]), unpack(result.x), float(result.cost))
+
+
+def _parameter_limits(kind: FilterType, rate: float) -> list[tuple[float, float]]:
+    """Return the range of each parameter of a band: log2 of frequency, gain in dB, log2 of Q."""
+    low_hz = _SHELF_LIMIT_HZ if kind == "high_shelf" else 20.0
+    high_hz = _SHELF_LIMIT_HZ if kind == "low_shelf" else 0.47 * rate
+    low_q, high_q = _Q_RANGES[kind]
+    return [
+        (np.log2(low_hz), np.log2(high_hz)),
+        (-_MAX_GAIN_DB, _MAX_GAIN_DB),
+        (np.log2(low_q), np.log2(high_q)),
+    ]
 
 
 def _band_from_parameters(kind: FilterType, row: FloatArray) -> EqBand:

@@ -20,8 +20,31 @@ from tonewood.utils.arrays import FloatArray, Samples
 
 AUDIBLE_RANGE_DB = 45.0
 """Frames further below the loudest one count as silence."""
+N_PITCH_BINS = 144
+"""Quarter tones over six octaves."""
+PITCH_HOP_RATIO = 2
+"""Hops from one long frame to the next: a window of 128 ms changes little in 10 ms."""
+CONTEXT_FRAMES = 8
+"""Margin that `compute_chunk_features` needs: half a long window, and the padding of short ones."""
+WINDOW_BATCH = 64
+"""Windows that are scored at once."""
+RowLevels = Tensor
+"""Levels [row, frame] in dB."""
 
 _NEPERS_PER_DB = math.log(10) / 10  # of power
+_LOWEST_PITCH_HZ, _PITCHES_PER_OCTAVE = 55.0, 24
+_PITCH_WINDOW_MS = 128.0  # resolves a semitone at 110 Hz
+_ENVELOPE_SIGMA_BINS = 6.0  # a quarter of an octave
+_FLOOR_DB = -10.0
+_POWER_FLOOR_RATIO = 1e-9  # 90 dB below the largest power
+_BLOCK_FRAMES = 256  # spectra and blurs at once: neither is held for a whole recording
+
+_CHUNK_FRAMES = 1_024  # 10 s
+_MAX_SAMPLES = 1 << 22  # of all channels
+_MARGIN_FRAMES = 26  # after which the filters of loudness and of resampling have settled
+
+
+# --- Bands
 
 
 def hz_to_mel(hz: FloatArray) -> FloatArray:
@@ -44,9 +67,9 @@ def center_frequencies(bands: BandSettings, spectrum: SpectrumSettings) -> Float
 @lru_cache(maxsize=8)
 def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     """Return weights [row, bin] that sum bin power into rows: triangles of height 1 in Hz."""
-    bins = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
     if bands.scale == "linear":
         return torch.eye(spectrum.bins)
+    bins = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)  # Hz
     # A line up from the lower edge and one down from the upper: the smaller of both is the triangle.
     edges = _mel_edges(bands)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
@@ -66,6 +89,12 @@ def filterbank_matrix_on(
     return filterbank_matrix(bands, spectrum).to(device, dtype)
 
 
+def _mel_edges(bands: BandSettings) -> FloatArray:
+    # count triangles need count + 2 edges: each centre is an edge of both neighbours.
+    low, high = hz_to_mel(np.array([bands.low_hz, bands.high_hz]))
+    return mel_to_hz(np.linspace(low, high, bands.count + 2))
+
+
 def apply_filterbank(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
     """Return row levels [..., row, frame] in dB of log magnitudes [..., bin, frame] in dB."""
     if bands.scale == "linear":
@@ -80,6 +109,30 @@ def filterbank_levels(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
         return magnitude_db
     power = torch.pow(10.0, magnitude_db / 10)
     return 10 * torch.log10(weights @ power)
+
+
+def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+    """Return row levels [..., row, frame] in dB of a waveform [..., sample]; differentiable.
+
+    Nothing is resampled: a rate above the analysis rate is analysed with windows of the same
+    duration, whose lowest bins have the frequencies of the analysis.
+    """
+    if rate == spectrum.rate:
+        return apply_filterbank(log_magnitude(stft(wave, spectrum), spectrum), bands, spectrum)
+    window, hop, fft = scale_to_rate(spectrum, rate)
+    # model_construct skips validation, which would refuse durations that are not round.
+    scaled = SpectrumSettings.model_construct(
+        rate=rate,
+        window_ms=1000 * window / rate,
+        hop_ms=1000 * hop / rate,
+        fft=fft,
+        floor_db=spectrum.floor_db,
+    )
+    magnitude = log_magnitude(stft(wave, scaled), spectrum)[..., : spectrum.bins, :]
+    return apply_filterbank(magnitude, bands, spectrum)
+
+
+# --- Levels of frames
 
 
 def frame_levels(rows_db: Tensor) -> Tensor:
@@ -109,58 +162,7 @@ def mean_power_db(levels_db: Tensor) -> Tensor:
     return (power - math.log(levels_db.shape[-1])) / _NEPERS_PER_DB
 
 
-def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
-    """Return row levels [..., row, frame] in dB of a waveform [..., sample]; differentiable.
-
-    Nothing is resampled: a rate above the analysis rate is analysed with windows of the same
-    duration, whose lowest bins have the frequencies of the analysis.
-    """
-    if rate == spectrum.rate:
-        return apply_filterbank(log_magnitude(stft(wave, spectrum), spectrum), bands, spectrum)
-    window, hop, fft = scale_to_rate(spectrum, rate)
-    # model_construct skips validation, which would refuse durations that are not round.
-    scaled = SpectrumSettings.model_construct(
-        rate=rate,
-        window_ms=1000 * window / rate,
-        hop_ms=1000 * hop / rate,
-        fft=fft,
-        floor_db=spectrum.floor_db,
-    )
-    magnitude = log_magnitude(stft(wave, scaled), spectrum)[..., : spectrum.bins, :]
-    return apply_filterbank(magnitude, bands, spectrum)
-
-
-def _mel_edges(bands: BandSettings) -> FloatArray:
-    # count triangles need count + 2 edges: each centre is an edge of both neighbours.
-    low, high = hz_to_mel(np.array([bands.low_hz, bands.high_hz]))
-    return mel_to_hz(np.linspace(low, high, bands.count + 2))
-
-
-N_PITCH_BINS = 144
-"""Quarter tones over six octaves."""
-
-PITCH_HOP_RATIO = 2
-"""Hops from one long frame to the next: a window of 128 ms changes little in 10 ms."""
-
-CONTEXT_FRAMES = 8
-"""Margin that `compute_chunk_features` needs: half a long window, and the padding of short ones."""
-
-WINDOW_BATCH = 64
-"""Windows that are scored at once."""
-
-RowLevels = Tensor
-"""Levels [row, frame] in dB."""
-
-_LOWEST_PITCH_HZ, _PITCHES_PER_OCTAVE = 55.0, 24
-_PITCH_WINDOW_MS = 128.0  # resolves a semitone at 110 Hz
-_ENVELOPE_SIGMA_BINS = 6.0  # a quarter of an octave
-_FLOOR_DB = -10.0
-_POWER_FLOOR_RATIO = 1e-9  # 90 dB below the largest power
-_BLOCK_FRAMES = 256  # spectra and blurs at once: neither is held for a whole recording
-
-_CHUNK_FRAMES = 1_024  # 10 s
-_MAX_SAMPLES = 1 << 22  # of all channels
-_MARGIN_FRAMES = 26  # after which the filters of loudness and of resampling have settled
+# --- Features: levels and fine structure
 
 
 class ReferenceLevels(NamedTuple):
@@ -306,6 +308,9 @@ def _gaussian_blur(level: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-0.5 * (offset / sigma).square())
     rows = torch.nn.functional.pad(level.T[:, None], (radius, radius), mode="replicate")
     return torch.nn.functional.conv1d(rows, (kernel / kernel.sum())[None, None])[:, 0].T
+
+
+# --- Chunks and windows
 
 
 def chunk_size_for(rate: int, channels: int, settings: SpectrumSettings) -> int:

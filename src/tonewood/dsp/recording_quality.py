@@ -28,7 +28,7 @@ from tonewood.dsp.artifact_detectors import (
     power_to_db,
 )
 from tonewood.dsp.loudness import LoudnessMeter
-from tonewood.utils.arrays import FloatArray, Samples
+from tonewood.utils.arrays import FloatArray, Samples, to_mono
 
 _WINDOW_SECONDS = 0.04
 _BINWISE_FRAMES = 4096  # of the rests: longer recordings average every n-th frame bin by bin
@@ -103,7 +103,7 @@ class QualityFirstPass:
 
     def push(self, block: Samples) -> None:
         """Add samples (channels, samples)."""
-        mono = _mix_to_mono(block)
+        mono = to_mono(block)
         self.samples += block.shape[1]
         self.sums += block.sum(axis=1, dtype=np.float64)
         self.peaks = np.maximum(self.peaks, np.abs(block).max(axis=1, initial=0))
@@ -142,7 +142,7 @@ class QualitySecondPass:
 
     def push(self, block: Samples) -> None:
         """Add samples (channels, samples), the same as in the first pass."""
-        mono = _mix_to_mono(block)
+        mono = to_mono(block)
         self._rests.push(mono)
         self._clips.push(block)
         if self._hum is not None:
@@ -277,12 +277,6 @@ class _RestAnalyzer:
 
 def _split_into_blocks(samples: Samples) -> Iterable[Samples]:
     return (samples[:, k : k + _BLOCK_SAMPLES] for k in range(0, samples.shape[1], _BLOCK_SAMPLES))
-
-
-def _mix_to_mono(block: Samples) -> Samples:
-    # Double precision: the mean of equal channels is the channel itself, exactly.
-    mean: Samples = block.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
 
 
 def _frame_power(frames: torch.Tensor) -> torch.Tensor:

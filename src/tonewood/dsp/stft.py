@@ -30,6 +30,39 @@ BLOCK_FRAMES = 256  # spectra of one block fit into the cache: twice as fast as 
 _NEPERS_PER_DB = math.log(10) / 20  # of amplitude
 
 
+class FrameLayout(NamedTuple):
+    """Position of analysis frames in a signal: window, hop and FFT length in samples."""
+
+    window: int
+    hop: int
+    fft: int
+
+    @property
+    def samples_before(self) -> int:
+        """Samples of a window before its frame's centre, as in torch's centred frames."""
+        return self.fft // 2 - (self.fft - self.window) // 2
+
+    @property
+    def samples_after(self) -> int:
+        """Samples of a window from its frame's centre on."""
+        return self.window - self.samples_before
+
+    def frequencies(self, rate: int) -> FloatArray:
+        """Return the frequencies [bin] of the FFT in Hz."""
+        return np.arange(self.fft // 2 + 1) * (rate / self.fft)
+
+    def count_frames(self, length: int) -> int:
+        """Return the number of frames of `length` samples."""
+        return (length + self.fft % 2) // self.hop + 1  # `stft` pads for an odd FFT
+
+    def hann_window(self) -> NDArray[np.float64]:
+        """Return the periodic Hann window."""
+        return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+
+
+# --- Analysis and synthesis
+
+
 def stft(wave: Tensor, settings: SpectrumSettings) -> Tensor:
     """Return the complex spectrum [..., bin, frame] of a waveform [..., sample].
 
@@ -85,6 +118,13 @@ def scale_to_rate(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]
     ratio = rate / settings.rate
     window, hop = round(settings.window * ratio), round(settings.hop * ratio)
     return window, hop, max(window, round(settings.fft * ratio))
+
+
+def _hann_window(window: int, like: Tensor) -> Tensor:
+    return torch.hann_window(window, periodic=True, dtype=like.dtype, device=like.device)
+
+
+# --- Filters of recordings and chunks
 
 
 def filter_fft_length(window: int) -> int:
@@ -204,38 +244,7 @@ def _overlap_add(frames: Tensor, hop: int) -> Tensor:
     return total.flatten(-2)
 
 
-def _hann_window(window: int, like: Tensor) -> Tensor:
-    return torch.hann_window(window, periodic=True, dtype=like.dtype, device=like.device)
-
-
-class FrameLayout(NamedTuple):
-    """Position of analysis frames in a signal: window, hop and FFT length in samples."""
-
-    window: int
-    hop: int
-    fft: int
-
-    @property
-    def samples_before(self) -> int:
-        """Samples of a window before its frame's centre, as in torch's centred frames."""
-        return self.fft // 2 - (self.fft - self.window) // 2
-
-    @property
-    def samples_after(self) -> int:
-        """Samples of a window from its frame's centre on."""
-        return self.window - self.samples_before
-
-    def frequencies(self, rate: int) -> FloatArray:
-        """Return the frequencies [bin] of the FFT in Hz."""
-        return np.arange(self.fft // 2 + 1) * (rate / self.fft)
-
-    def count_frames(self, length: int) -> int:
-        """Return the number of frames of `length` samples."""
-        return (length + self.fft % 2) // self.hop + 1  # `stft` pads for an odd FFT
-
-    def hann_window(self) -> NDArray[np.float64]:
-        """Return the periodic Hann window."""
-        return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+# --- Filter of a live stream
 
 
 class FrameBuffer:

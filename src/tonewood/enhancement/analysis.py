@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.recording import resample, to_mono
+from tonewood.audio_io.recording import resample
 from tonewood.dsp.chunking import Chunk, TimeSeries, overlapping_chunks, split_chunk
 from tonewood.dsp.features import (
     CONTEXT_FRAMES,
@@ -31,7 +31,7 @@ from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_recording
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import Samples
+from tonewood.utils.arrays import Samples, to_mono
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 

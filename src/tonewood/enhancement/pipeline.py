@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.recording import resample, to_mono
+from tonewood.audio_io.recording import resample
 from tonewood.dsp.chunking import overlapping_chunks, split_segments
 from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
@@ -49,6 +49,7 @@ from tonewood.mask.render import (
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, Settings, SpectrumSettings
+from tonewood.utils.arrays import to_mono
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.audio_io.recording import resample_blocks, to_mono
+from tonewood.audio_io.recording import resample_blocks
 from tonewood.dsp.chunking import (
     Chunk,
     LazyTimeSeries,
@@ -37,7 +37,7 @@ from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import BlendWeights, Priors
 from tonewood.setting_types import PriorKind
-from tonewood.utils.arrays import FloatArray, Samples
+from tonewood.utils.arrays import FloatArray, Samples, to_mono
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 

@@ -7,7 +7,6 @@ import torch
 from scipy import fft
 
 from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE
-from tonewood.audio_io.recording import to_mono
 from tonewood.dsp.features import apply_filterbank, center_frequencies
 from tonewood.dsp.loudness import PeakLimiter
 from tonewood.dsp.stft import FrameBuffer, FrameLayout, OverlapAddFilter, count_filter_frames, scale_to_rate
@@ -18,7 +17,7 @@ from tonewood.mask.render import LoudnessFollower
 from tonewood.model.model import Model
 from tonewood.priors.predictor import LOUDNESS_AMOUNTS, StreamState
 from tonewood.settings import AspectSettings, RenderSettings
-from tonewood.utils.arrays import FloatArray, Samples
+from tonewood.utils.arrays import FloatArray, Samples, to_mono
 
 _MAX_SAMPLE_VALUE = 1e3  # 60 dB above full scale: a fault, not audio
 

@@ -109,12 +109,10 @@ def extract_alignment_features(wave: Tensor) -> AlignmentFeatures:
 
 def _mel_levels(wave: Tensor) -> NDArray[np.float32]:
     """Return mel levels [row, frame] in dB, computed a minute at a time."""
-    hop, total = SPECTRUM.hop, wave.shape[0] // SPECTRUM.hop + 1
-    parts = []
-    for segment in split_segments(total, margin=4):  # wider than a window
-        end = wave.shape[0] if segment.stop == total else (segment.stop + 4) * hop
-        block = band_levels(wave[segment.padded_start * hop : end], SPECTRUM.rate, _BANDS, SPECTRUM)
-        parts.append(block[:, segment.core].numpy())
+    hop, parts = SPECTRUM.hop, []
+    for segment in split_segments(wave.shape[0] // hop + 1, margin=4):  # wider than a window
+        samples = wave[segment.padded_start * hop : segment.padded_stop * hop]
+        parts.append(band_levels(samples, SPECTRUM.rate, _BANDS, SPECTRUM)[:, segment.core].numpy())
     return np.concatenate(parts, axis=1)
 
 

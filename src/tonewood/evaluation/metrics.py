@@ -30,12 +30,26 @@ from tonewood.model.model import Model
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray
 
-Warp = Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]]
+Warp = Callable[[FloatArray], FloatArray]
 """Seconds in the estimate → seconds in the reference, NaN where there is no counterpart."""
+
+Stretch = NDArray[np.float64]
+"""Features [point, feature] of up to ten seconds."""
+
+MIN_STRETCHES = 6
 
 _BANDS = BandSettings(scale="mel", count=48, low_hz=40.0, high_hz=8_000.0)
 _SPECTRUM = SpectrumSettings()
 _FLOOR_DB = -100.0  # dBFS: differences between inaudible levels must not count
+
+_FRACTIONS = (1 / 2, 3 / 5, 3 / 4, 1.0)  # 1 / fraction from 1 to 2, about evenly spaced
+_DRAWS = 24
+_STRETCH_SECONDS = 10.0
+_MIN_STRETCH_SECONDS = 1.0  # of sound; stretches with less are left out
+_RELATIVE_FLOOR_DB = -70.0  # of mel levels: noise floors must not dominate the distance
+
+
+# --- Paired recordings
 
 
 class PairDistances(NamedTuple):
@@ -146,9 +160,7 @@ def _bin_levels_db(wave: Tensor, settings: SpectrumSettings = _SPECTRUM) -> Tens
     return log_magnitude(stft(wave, settings), settings).clamp_min(_FLOOR_DB)
 
 
-MIN_STRETCHES = 6
-_FRACTIONS = (1 / 2, 3 / 5, 3 / 4, 1.0)  # 1 / fraction from 1 to 2, about evenly spaced
-_DRAWS = 24
+# --- Fréchet distance
 
 
 class Gaussian(NamedTuple):
@@ -222,12 +234,7 @@ def _subset_size(side: Sequence[FloatArray], fraction: float) -> int:
     return round(fraction * len(side))
 
 
-_STRETCH_SECONDS = 10.0
-_MIN_STRETCH_SECONDS = 1.0  # of sound; stretches with less are left out
-_RELATIVE_FLOOR_DB = -70.0  # of mel levels: noise floors must not dominate the distance
-
-Stretch = NDArray[np.float64]
-"""Features [point, feature] of up to ten seconds."""
+# --- Folders
 
 
 class FolderFeatures(NamedTuple):

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.reader import read_recording
@@ -19,6 +17,7 @@ from tonewood.errors import AudioError, CallError, FolderError, failure_reason, 
 from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
+from tonewood.utils.arrays import Samples, to_mono
 
 MEASURE_RATE = 16_000  # Hz, of all distances
 
@@ -119,9 +118,7 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
         for source_s, reference_s in zip(row[2::2], row[3::2], strict=True):
             if not (source_s or reference_s):
                 continue
-            anchor = Anchor(
-                _parse_seconds(table, number, source_s), _parse_seconds(table, number, reference_s)
-            )
+            anchor = Anchor(*(_parse_seconds(table, number, text) for text in (source_s, reference_s)))
             # An alignment path is monotonic, so times must rise in both recordings.
             if pair_anchors and not all(a < b for a, b in zip(pair_anchors[-1], anchor, strict=True)):
                 raise _table_error(table, number, "goes back in time", "times that rise in both")
@@ -146,11 +143,9 @@ def apply_method(
     return enhancement
 
 
-def to_mono_16k(samples: NDArray[np.float32], rate: int) -> Tensor:
+def to_mono_16k(samples: Samples, rate: int) -> Tensor:
     """Mix samples (channels, samples) to one channel [sample] and resample to 16 kHz."""
-    # Mixed in double precision, so that the number of channels does not change the rounding.
-    mono = samples.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return torch.from_numpy(resample(mono, rate, MEASURE_RATE))
+    return torch.from_numpy(resample(to_mono(samples), rate, MEASURE_RATE))
 
 
 def _recordings_by_name(folder: Path) -> dict[str, list[Path]]:

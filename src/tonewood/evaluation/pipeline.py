@@ -63,7 +63,7 @@ class PairResult:
     @classmethod
     def from_summary(cls, files: PairFiles, summary: dict[str, Any]) -> "PairResult":
         """Restore a result from its summary, without waveforms and alignment path."""
-        quality = dict(summary["alignment"])
+        quality = dict(summary["alignment"])  # `summary` adds `exact` to the quality
         exact = quality.pop("exact")
         # The path itself is not in the summary; reports of restored results only show its quality.
         alignment = Alignment(np.zeros(0), AlignmentQuality(**quality), exact)
@@ -127,11 +127,7 @@ def measure_pair(
     pair = files.read()
     rate = pair.source.rate
     reference = to_mono_16k(pair.reference.samples, pair.reference.rate)
-    alignment = align_recordings(to_mono_16k(pair.source.samples, rate), reference, files.anchors)
-    names = f"{printable(files.source)} and {printable(files.reference)}"
-    # Distances along a wrong alignment would measure the music, not the sound.
-    if problem := alignment.quality.problem:
-        raise AudioError(f"{names}: {problem}")
+    alignment = _align_pair(files, to_mono_16k(pair.source.samples, rate), reference)
     results: dict[str, MethodResult] = {}
     waveforms = {"reference": reference}
     for number, (method, settings) in enumerate(EVALUATED_METHODS.items(), start=1):
@@ -144,7 +140,8 @@ def measure_pair(
         # Without a distance, the share that a method closes is undefined.
         if distances.mel == 0 and method == METHOD_UNTOUCHED:
             raise AudioError(
-                f"{names} are the same recording, so there is no distance to close: choose another pair"
+                f"{_both_paths(files)} are the same recording, so there is no distance to close: choose "
+                "another pair"
             )
         untouched_mel = results[METHOD_UNTOUCHED].mel if results else distances.mel
         score = score_array(samples, rate, model)
@@ -152,6 +149,18 @@ def measure_pair(
         results[method] = MethodResult(closed, *distances, score.scorer, score.judge)
     # Waveforms of all pairs would fill the memory; the report plays only the first.
     yield PairResult(files, pair.source.duration, alignment, results, waveforms if keep_audio else None)
+
+
+def _align_pair(files: PairFiles, source: Tensor, reference: Tensor) -> Alignment:
+    alignment = align_recordings(source, reference, files.anchors)
+    # Distances along a wrong alignment would measure the music, not the sound.
+    if problem := alignment.quality.problem:
+        raise AudioError(f"{_both_paths(files)}: {problem}")
+    return alignment
+
+
+def _both_paths(files: PairFiles) -> str:
+    return f"{printable(files.source)} and {printable(files.reference)}"
 
 
 def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment) -> PairDistances:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.dsp.loudness import integrated_loudness
@@ -33,6 +32,7 @@ from tonewood.html_report import (
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.stats.classification import BootstrapInterval
+from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
 
 EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV = "index.html", "evaluation.json", "evaluation.csv"
@@ -114,6 +114,7 @@ def _format_measures(by_measure: dict[str, BootstrapInterval], measures: Sequenc
 def _format_interval(interval: BootstrapInterval | None, scale: float, digits: int) -> str:
     if interval is None:
         return "-"  # the model has no judge
+    # A single pair has a mean, but no interval.
     mean, *ends = (None if number is None else f"{scale * number:.{digits}f}" for number in interval)
     return f"{mean}" if None in ends else f"{mean} ({ends[0]} to {ends[1]})"
 
@@ -121,7 +122,7 @@ def _format_interval(interval: BootstrapInterval | None, scale: float, digits: i
 def _evaluation_csv(pairs: Sequence[PairResult]) -> str:
     """Return a table as CSV with a line for each method on each pair."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = csv.writer(stream, lineterminator="\n")  # csv's default is CR LF
     quality = pairs[0].alignment.quality._fields
     writer.writerow(["piece", "method", *MethodResult._fields, "exact", *quality])
     for pair in pairs:
@@ -212,7 +213,7 @@ def _excerpt_blocks(pair: PairResult, waveforms: dict[str, Tensor]) -> list[Repo
     return [*blocks, ReportFigure(f"Spectrograms of {name}", _plot_spectrograms(excerpts), caption)]
 
 
-def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, Samples]:
     """Return the middle five seconds by method, and the same passage of the reference, equally loud."""
     seconds = min(_EXCERPT_SECONDS, pair.seconds)
     # 51 times across the excerpt find the passage of the reference, even where some have no counterpart.
@@ -240,13 +241,13 @@ def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, N
     return {name: (wave * gain).astype(np.float32) for name, wave in levelled.items()}
 
 
-def _encode_flac(wave: NDArray[np.float32]) -> bytes:
+def _encode_flac(wave: Samples) -> bytes:
     stream = io.BytesIO()
     soundfile.write(stream, wave, MEASURE_RATE, format="FLAC", subtype="PCM_16")
     return stream.getvalue()
 
 
-def _plot_spectrograms(excerpts: dict[str, NDArray[np.float32]]) -> bytes:
+def _plot_spectrograms(excerpts: dict[str, Samples]) -> bytes:
     figure, panels = new_figure(len(excerpts), 1, width=11, height=2.4)
     levels = {
         name: log_magnitude(stft(torch.from_numpy(wave), _REPORT_SPECTRUM), _REPORT_SPECTRUM).numpy()

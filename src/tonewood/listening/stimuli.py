@@ -20,7 +20,7 @@ from tonewood.enhancement.output_files import FileFailure, sidecar_path
 from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray, Samples
+from tonewood.utils.arrays import FloatArray, Samples, to_mono
 
 UNTOUCHED_CONDITION, ENHANCED_CONDITION = "untouched", "enhanced"
 MAX_STIMULUS_CHANNELS = 2
@@ -98,7 +98,7 @@ class ComparedPiece:
 
 
 def _measure_band_levels(wave: Samples, rate: int) -> torch.Tensor:
-    mono = torch.from_numpy(wave.mean(axis=0, dtype=np.float64).astype(np.float32))
+    mono = torch.from_numpy(to_mono(wave))
     return band_levels(mono, rate, _EFFECT_BANDS, _EFFECT_SPECTRUM)
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special, stats
 from scipy.sparse.csgraph import connected_components
 
@@ -33,6 +34,7 @@ _NODES = np.linspace(-6.0, 6.0, 121)
 _LOG_WEIGHTS = stats.norm.logpdf(_NODES) + np.log(_NODES[1] - _NODES[0])
 _MAX_MEAN_LOGIT = 9.0  # practically certain
 _MAX_SPREAD_LOGIT = 5.0  # listeners who agree on nothing
+_minimize_bounded = partial(optimize.minimize_scalar, method="bounded", options={"xatol": 1e-3})
 
 
 class Strengths(NamedTuple):
@@ -111,9 +113,8 @@ def estimate_strengths(wins: FloatArray) -> FloatArray:
 def fit_strengths(wins: FloatArray) -> Strengths:
     """Fit the strengths of items and their intervals to wins [item, item].
 
-    wins[i, j] is the number of answers that preferred i to j.
-
-    ValueError if answers do not connect all items.
+    wins[i, j] is the number of answers that preferred i to j. ValueError if the answers do not
+    connect all items.
     """
     wins = np.asarray(wins, dtype=np.float64)
     if not is_connected(wins):
@@ -266,6 +267,9 @@ def _threshold_information(x: FloatArray) -> FloatArray:
     return information
 
 
+# --- Listeners who differ
+
+
 class MixedLogit(NamedTuple):
     """Share of answers by a model with random listeners.
 
@@ -304,25 +308,9 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
     # Listeners with the same answers have the same likelihood: each kind is computed once.
     kinds, times = np.unique(np.array(answers, dtype=np.float64), axis=0, return_counts=True)
 
-    def likelihood(mu: float, sigma: float) -> float:
-        at = mu + sigma * _NODES
-        yes, no = special.log_expit(at), special.log_expit(-at)
-        each = kinds[:, :1] * yes + (kinds[:, 1:] - kinds[:, :1]) * no
-        return float(times @ special.logsumexp(each + _LOG_WEIGHTS, axis=1))
-
-    minimize = partial(optimize.minimize_scalar, method="bounded", options={"xatol": 1e-3})
-
-    def profile(mu: float) -> tuple[float, float]:
-        """Return the largest likelihood at a mean, and its spread."""
-        result = minimize(lambda sigma: -likelihood(mu, sigma), bounds=(0, _MAX_SPREAD_LOGIT))
-        # The bounded search never reaches 0, where equal listeners have their maximum.
-        without_spread = likelihood(mu, 0.0)
-        if without_spread >= -result.fun:
-            return without_spread, 0.0
-        return float(-result.fun), float(result.x)
-
+    profile = partial(_profile_over_spread, kinds, times)
     # Maximum of the profile; the interval ends where it falls by half the χ² quantile.
-    top = minimize(lambda mu: -profile(mu)[0], bounds=(-_MAX_MEAN_LOGIT, _MAX_MEAN_LOGIT))
+    top = _minimize_bounded(lambda mu: -profile(mu)[0], bounds=(-_MAX_MEAN_LOGIT, _MAX_MEAN_LOGIT))
     mu, (highest, spread) = float(top.x), profile(float(top.x))
     limit = highest - stats.chi2.isf(0.05, 1) / 2
 
@@ -335,6 +323,26 @@ def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit 
     middle, low, high = map(float, special.expit([mu, interval_end(-1.0), interval_end(1.0)]))
     p = float(stats.chi2.sf(max(0.0, 2 * (highest - profile(0.0)[0])), 1))
     return MixedLogit(len(answers), middle, low, high, p, spread)
+
+
+def _mixed_log_likelihood(kinds: FloatArray, times: NDArray[np.intp], mu: float, sigma: float) -> float:
+    """Return the log likelihood of answers (first item, all) [kind, 2] that occur `times` [kind]."""
+    logits = mu + sigma * _NODES
+    yes, no = special.log_expit(logits), special.log_expit(-logits)
+    each = kinds[:, :1] * yes + (kinds[:, 1:] - kinds[:, :1]) * no
+    return float(times @ special.logsumexp(each + _LOG_WEIGHTS, axis=1))
+
+
+def _profile_over_spread(kinds: FloatArray, times: NDArray[np.intp], mu: float) -> tuple[float, float]:
+    """Return the largest log likelihood at a mean, and the spread that has it."""
+    result = _minimize_bounded(
+        lambda sigma: -_mixed_log_likelihood(kinds, times, mu, sigma), bounds=(0, _MAX_SPREAD_LOGIT)
+    )
+    # The bounded search never reaches 0, where equal listeners have their maximum.
+    without_spread = _mixed_log_likelihood(kinds, times, mu, 0.0)
+    if without_spread >= -result.fun:
+        return without_spread, 0.0
+    return float(-result.fun), float(result.x)
 
 
 class StrengthIntervals(NamedTuple):

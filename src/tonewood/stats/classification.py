@@ -1,7 +1,7 @@
-"""Classify two folders by a few features per recording, with significance and resampling.
+"""Classify two groups of recordings by a few features each, and give the result an interval.
 
-Linear discriminants with cross-validation, permutation tests, and bootstrap
-intervals of means.
+Linear discriminants with cross-validation, a permutation statistic, and intervals of shares
+(Wilson) and means (bootstrap).
 """
 
 from statistics import NormalDist
@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from tonewood.settings import Settings
 from tonewood.utils.arrays import FloatArray
 
+BOOTSTRAP_DRAWS = 10_000
+_FOLDS, _CONFIDENCE = 10, 0.95
+_SHRINKAGE = 0.1  # keeps the covariance invertible with more features than recordings
+
 
 class Accuracy(Settings):
     """Balanced accuracy on held-out recordings, and its 95 % interval."""
@@ -22,8 +26,12 @@ class Accuracy(Settings):
     high: float
 
 
-_FOLDS, _CONFIDENCE = 10, 0.95
-_SHRINKAGE = 0.1  # keeps the covariance invertible with more features than recordings
+class BootstrapInterval(NamedTuple):
+    """A mean and its 95 % interval over other samples; None for a single value."""
+
+    mean: float
+    low: float | None
+    high: float | None
 
 
 def hotelling_t(values: FloatArray, shuffles: NDArray[np.int64], first_count: int) -> FloatArray:
@@ -106,17 +114,6 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
     return min(share, float(centre - spread)), max(share, float(centre + spread))
-
-
-BOOTSTRAP_DRAWS = 10_000
-
-
-class BootstrapInterval(NamedTuple):
-    """A mean and its 95 % interval over other samples; None for a single value."""
-
-    mean: float
-    low: float | None
-    high: float | None
 
 
 def bootstrap_interval(

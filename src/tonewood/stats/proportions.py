@@ -177,7 +177,8 @@ def listeners_for_ratings(
     _check_power_settings(power, alpha)
     if standard_deviation <= 0 or difference == 0:
         raise ValueError(
-            f"difference {difference}, standard deviation {standard_deviation}: neither may be 0"
+            f"difference {difference}, standard deviation {standard_deviation}: neither may be 0, nor the "
+            "standard deviation negative"
         )
 
     def is_enough(listeners: int) -> bool:

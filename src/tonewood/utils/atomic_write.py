@@ -48,19 +48,15 @@ def atomic_path(path: str | os.PathLike[str], overwrite: bool = False) -> Iterat
     final = Path(os.path.realpath(path))
     _check_writable(path, final, overwrite)
     _remove_stale_once(final.parent)
-    try:
+    with _write_errors(path):
         # Mode 0666 leaves the permissions to the user's umask, as for any new file; the tempfile
         # module would create an output that only its owner can read.
         temporary, lock = _create_locked(final.parent, final.suffix[:16])
-    except OSError as error:
-        raise _write_error(path, error) from error
     try:
         yield temporary
-        try:
+        with _write_errors(path):
             _fsync(temporary)
             _publish(path, temporary, final, overwrite)
-        except OSError as error:
-            raise _write_error(path, error) from error
     except OSError as error:
         # Other errors of the block are not about this output: it may read files too.
         if error.errno in DISK_FULL_ERRNOS:
@@ -104,10 +100,8 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     lock_path = path.parent / f"{_TEMPORARY_PREFIX}{name}.sole"
     while True:
-        try:
+        with _write_errors(path):
             lock = os.open(lock_path, os.O_CREAT | os.O_WRONLY, 0o666)
-        except OSError as error:
-            raise _write_error(path, error) from error
         is_free = try_lock(lock)
         if os.fstat(lock).st_nlink:
             break
@@ -285,6 +279,15 @@ def _fsync(path: Path) -> None:
 
 def _exists_error(path: str | os.PathLike[str]) -> OutputError:
     return OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
+
+
+@contextmanager
+def _write_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise OutputError for an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise _write_error(path, error) from error
 
 
 def _write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:

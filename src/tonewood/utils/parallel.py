@@ -21,6 +21,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt(3)
+_PAGEOUT = 21  # of madvise(2)
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+# --- Ordered threads
+
 
 class _PendingResult(Protocol[Result_co]):
     """Result of submitted work."""
@@ -110,9 +117,7 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of mallopt(3)
-_PAGEOUT = 21  # of madvise(2)
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+# --- Memory
 
 
 def tune_malloc() -> None:
@@ -150,6 +155,9 @@ def page_out(*tensors: "Tensor") -> None:
         size = tensor.data_ptr() + tensor.nbytes - first
         if size > 0:
             advise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGEOUT)
+
+
+# --- Device
 
 
 def check_device(device: str) -> None:
