@@ -15,9 +15,8 @@ from tonewood.audit.pipeline import analyse_confounds
 from tonewood.data.dataset import TrainingRecording, WeightedFolder, select_training_excerpts, split_takes
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.loading import (
-    AuditProgress,
     DatasetSide,
-    SideLoadProgress,
+    RecordingProgress,
     load_sides,
     plan_side_normalization,
     side_display_name,
@@ -51,7 +50,7 @@ from tonewood.training.preferences import (
 )
 from tonewood.utils.parallel import check_device, page_out, trim_malloc
 
-TrainingProgress = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress
+TrainingProgress = RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress
 TrainingEvent = TrainingProgress | Model
 TrainingSide = FolderOrManifest | Sequence[WeightedFolder]
 
