@@ -1,5 +1,7 @@
-"""Analyses that are kept: the same as made anew, found again, never believed when damaged."""
+"""Cached features equal new ones, are found again, and are replaced if damaged."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
 
 from tests.conftest import Folders, instrument
 from tonewood.audio_io.recording import find_audio_files
@@ -107,6 +110,28 @@ def test_settings_excerpt_and_normalization_decide_the_entry(
     other = SETTINGS.replace(scorer=dict(bands=dict(count=40)))
     assert next(dataset.load_dataset(whole, other, cache=cache)).take.rows_db.shape[0] == 40
     assert len(reading.paths) == 4
+
+
+def test_cache_entries_of_earlier_versions_are_found(tmp_path: Path) -> None:
+    # As written by the first version: with other names, every training would analyse all recordings again.
+    (tmp_path / "takes").mkdir()
+    soundfile.write(tmp_path / "takes" / "a.wav", instrument(1.0).T, 16_000)
+    taken(tmp_path / "takes", FeatureCache(tmp_path / "cache"), Normalization(cutoff_hz=3_000.0))
+    content = (tmp_path / "takes" / "a.wav").read_bytes()
+    key = [
+        *(1, hashlib.sha256(content).hexdigest(), None, None),
+        '{"scale":"mel","count":48,"low_hz":40.0,"high_hz":8000.0}',
+        '{"rate":16000,"window_ms":30.0,"hop_ms":10.0,"fft":512,"floor_db":-140.0}',
+        '{"loudness":null,"cutoff_hz":3000.0,"floor_bands_db":null}',
+        "3.0",
+    ]
+    (entry,) = (tmp_path / "cache").iterdir()
+    assert entry.name == hashlib.sha256(json.dumps(key).encode()).hexdigest() + ".take"
+    with safe_open(entry, "pt") as file:
+        digest, seconds, audio_format, quality = json.loads(file.metadata()["told"])
+        assert {"rows_db", "long_db", "spectra", "floor_bands_db"} <= set(file.keys())
+    assert (len(digest), seconds, audio_format) == (64, 1.0, ["WAV", "PCM_16", "FILE"])
+    assert quality["seconds"] == 1.0
 
 
 def test_a_damaged_entry_is_made_again(training_folders: Folders, tmp_path: Path, reading: Reading) -> None:

@@ -305,7 +305,13 @@ def test_wrong_paths_and_corrections_are_refused(tmp_path: Path, enhanced_file: 
     existing.write_text("old")
     for correction, more, out, code, reason in (
         (enhanced_file, ("--ir", "linear"), existing, 1, "exists: name another output or pass --overwrite"),
-        (enhanced_file, ("--ir", "linear"), tmp_path / "x.txt", 2, "is not the name of an audio file"),
+        (
+            enhanced_file,
+            ("--ir", "linear"),
+            tmp_path / "x.txt",
+            2,
+            "is not the name of an audio file: use a name such as",
+        ),
         (enhanced_file, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "is in a folder that does not exist"),
         ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, whose correction does not change"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),

@@ -132,7 +132,7 @@ def test_card_describes_listener_data(preference_model: Model) -> None:
     assert card.agreement > 0.7
     assert preference_model.card.prior is None
     card_text = dict(card_lines(preference_model))
-    assert "listeners alone" in card_text["prior"][0]
+    assert card_text["prior"][0].startswith("none: learnt from listeners alone")
     assert "600 comparisons" in card_text["ears"][0]
     assert "agrees with" in card_markdown(preference_model)
     assert json.loads(preference_model.card.model_dump_json())["ears"]["comparisons"] == 600
