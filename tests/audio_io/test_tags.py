@@ -1,4 +1,4 @@
-"""What is said of a sound goes along with it, and is read back by readers that are not ours."""
+"""Tags are copied to outputs; soundfile, PyAV and plain parsers read them back."""
 
 import struct
 from collections.abc import Callable
@@ -26,12 +26,12 @@ PIXEL = bytes.fromhex(  # one grey pixel
 
 @pytest.fixture
 def wave(tone: Callable[..., Samples]) -> Samples:
-    """On the grid of 16 bits."""
+    """Stereo tone, rounded to 16 bits."""
     return (np.rint(tone(seconds=0.7, channels=2) * 2**15) / 2**15).astype(np.float32)
 
 
 def remade(source: Path, output: Path, wave: Samples, rate: int = RATE) -> None:
-    """Write an output as an enhancement does, twice: the bytes are the same."""
+    """Write an output with the tags of a source, twice, and check that the bytes are equal."""
     form = AudioFormat.for_path(output, probe_audio(source).format)
     twin = output.with_name(f"twin-{output.name}")
     for path in (output, twin):
@@ -41,7 +41,7 @@ def remade(source: Path, output: Path, wave: Samples, rate: int = RATE) -> None:
 
 
 def said(path: Path) -> dict[str, str]:
-    """What libsndfile reads of the texts."""
+    """Return the texts that libsndfile reads."""
     with soundfile.SoundFile(path) as file:
         existing: dict[str, str] = file.copy_metadata()
     return {key: existing[key] for key in TEXTS if key in existing}
@@ -57,7 +57,7 @@ def named(path: Path, wave: Samples, form: str, subtype: str, rate: int = RATE) 
 
 
 def probed(path: Path) -> tuple[dict[str, str], list[bytes]]:
-    """What FFmpeg reads: texts, and pictures."""
+    """Return the texts and pictures that FFmpeg reads."""
     with av.open(str(path)) as file:
         texts = {**file.metadata, **file.streams.audio[0].metadata}
         pictures = [bytes(next(iter(file.demux(video)))) for video in file.streams.video]
@@ -69,7 +69,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def listed(path: Path) -> dict[bytes, bytes]:
-    """Chunks of a wav by a plain walk; that they end where the header says is checked."""
+    """Return the chunks of a wav, and check that they end where the header declares."""
     data = path.read_bytes()
     assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
     at, actual = 12, {}
@@ -165,7 +165,7 @@ def test_an_aiff_keeps_its_markers(tmp_path: Path, wave: Samples) -> None:
 
 @pytest.fixture
 def flac(tmp_path: Path, wave: Samples) -> Path:
-    """A flac with comments, a picture and a block of somebody's own."""
+    """A flac with comments, a picture and an application block."""
     plain = named(tmp_path / "in.flac", wave, "FLAC", "PCM_16")
     existing = tags.read_tags(plain)
     cover = tags._flac_picture(PIXEL, "image/png", 1, 1)

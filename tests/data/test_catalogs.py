@@ -1,4 +1,4 @@
-"""Lists from data sets, in homes laid out by mirdata's own index, and from WebDataset's shards."""
+"""Manifests from data sets, in folders laid out by mirdata's index, and from WebDataset shards."""
 
 import io
 import json
@@ -28,7 +28,7 @@ def sound(seed: int, form: str = "WAV") -> bytes:
 
 
 def laid(home: Path, name: str, wanted: Callable[[str], bool]) -> list[str]:
-    """Recordings where the index of a data set has them; their numbers."""
+    """Write recordings where the index of a data set expects them; return their numbers."""
     data = mirdata.initialize(name, data_home=str(home))
     chosen = [track_id for track_id in data.track_ids if wanted(data._index["tracks"][track_id]["audio"][0])]
     for seed, number in enumerate(chosen):

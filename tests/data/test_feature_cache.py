@@ -63,14 +63,14 @@ def test_cached_features_equal_new_ones(
 
 
 class Reading(NamedTuple):
-    """Recordings that were read while something else went on."""
+    """Paths of the recordings that were decoded."""
 
     paths: list[Path]
 
 
 @pytest.fixture
 def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
-    """Which recordings are decoded."""
+    """Record which recordings are decoded."""
     seen = Reading([])
 
     def decoded(item: RecordingRef) -> ExcerptReader:

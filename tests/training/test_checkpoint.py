@@ -1,4 +1,4 @@
-"""Training that is stopped and taken up again, and training by several processes."""
+"""Training that is interrupted and resumed, and training by several processes."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ SETTINGS = tiny_settings(patience=3)
 
 
 def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
-    """Train until so many looks were taken, or to the end."""
+    """Train until the given number of validations, or to the end."""
     model = None
     events = train_model(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
     for event in events:
@@ -109,7 +109,7 @@ def test_digest_in_checkpoint_of_earlier_version_is_read(tmp_path: Path) -> None
 
 @pytest.fixture
 def call(training_folders: Folders, tmp_path: Path) -> list[str]:
-    """A training of the command line, as tests have time for."""
+    """Arguments of a short training on the command line."""
     (tmp_path / "settings").write_text("")
     results = SETTINGS.model_dump(mode="json")
     more = [f"training.{name}={json.dumps(results['training'][name])}" for name in ("steps", "batch")]
@@ -167,7 +167,7 @@ def test_second_training_of_same_model_is_refused(call: list[str], run: Run, tmp
 
 
 def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProcess[str]:
-    """The same command, started by torchrun."""
+    """Run the command with torchrun."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     return subprocess.run(
         [*start, str(count), "-m", "tonewood", *call, "-o", str(out)],

@@ -30,7 +30,7 @@ TINY = SMALL.replace(scorer=dict(depth=2, width=8), training=dict(batch=8, steps
 
 
 def tilt(wave: Wave) -> float:
-    """The taste: slope of the long-term spectrum, dB an octave; the brighter, the better."""
+    """Return what the listeners prefer: the slope of the long-term spectrum, dB per octave."""
     hz, power = welch(wave, RATE, nperseg=2048)
     used = (hz > 100) & (hz < 7_000)
     return float(np.polyfit(np.log2(hz[used]), 10 * np.log10(power[used] + 1e-12), 1)[0])

@@ -209,7 +209,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
         raise FolderError(
             f"no audio file below {printable(folder)}; {' '.join(sorted(readable))} are read: add some"
         )
-    return sorted(paths)
+    return sorted(paths)  # os.walk lists the files of a folder before those of its sub-folders
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

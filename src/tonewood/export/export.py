@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -102,8 +102,6 @@ def correction_of_model(name: str, model: Model) -> Correction:
     )
     return Correction(name, mask.clip(RenderSettings().max_gain_db), 0.0)
 
-
-AutomationFormat = Literal["csv", "jsfx"]
 
 MAX_RESPONSE_ERROR_DB = 0.1  # a larger deviation of an impulse response gives a warning
 

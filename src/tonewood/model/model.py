@@ -115,6 +115,7 @@ def load_model(model: str | Path) -> Model:
             card=card,
             predictor=predictor,
         )
+    # The checksum is right, but tensors may be missing or have other shapes than the settings say.
     except (SafetensorError, KeyError, RuntimeError, ValueError):
         raise damaged_model_error(printable(str(model))) from None
 
