@@ -24,7 +24,7 @@ FRAMES = 50_123  # neither a whole number of any codec's frames nor of milliseco
 
 
 class Kind(NamedTuple):
-    """A container, a codec, and what is expected of them."""
+    """A container, a codec, and the expected format."""
 
     suffix: str
     codec: str
@@ -84,7 +84,7 @@ def encode(
 
 @pytest.fixture(scope="module")
 def stereo(play: Play) -> Samples:
-    """On the grid of 16 bits."""
+    """Stereo samples, rounded to 16 bits."""
     wave = play(FRAMES / 44_100 + 0.01, 44_100, 2, seed=4)[:, :FRAMES]
     output: Samples = (np.rint(wave * 2**15) / 2**15).astype(np.float32)
     return output
@@ -148,7 +148,7 @@ def test_edit_list_cuts_padding_but_not_rounding(
 
 
 class _Noted:
-    """A container with Apple's note, which FFmpeg reads but does not write."""
+    """Container with Apple's tag iTunSMPB, which FFmpeg reads but does not write."""
 
     def __init__(self, container: Any, note: str) -> None:
         self._container, self.metadata = container, {"iTunSMPB": note}

@@ -1,4 +1,4 @@
-"""A real object store, served on loopback."""
+"""Files in an S3 object store, served by moto on loopback."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ FEW = ("--prior", "static", "--steps", "0", "--force")
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Any]:
-    """File system of a store with an empty bucket, which others find by the environment."""
+    """File system of a store with an empty bucket; environment variables give its address."""
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()

@@ -57,7 +57,7 @@ def test_deterministic_ogg_decodes_to_the_same_samples(tmp_path: Path, suffix: s
 
 
 def plain_checksum(page: bytes) -> int:
-    """RFC 3533's checksum, bit by bit."""
+    """Compute the checksum of RFC 3533 bit by bit."""
     value = 0
     for byte in page:
         value ^= byte << 24

@@ -1,4 +1,4 @@
-"""What is said of a sound goes along with it, and is read back by readers that are not ours."""
+"""Tags are copied to outputs; soundfile, PyAV and plain parsers read them back."""
 
 import struct
 from collections.abc import Callable
@@ -26,12 +26,12 @@ PIXEL = bytes.fromhex(  # one grey pixel
 
 @pytest.fixture
 def wave(tone: Callable[..., Samples]) -> Samples:
-    """On the grid of 16 bits."""
+    """Stereo tone, rounded to 16 bits."""
     return (np.rint(tone(seconds=0.7, channels=2) * 2**15) / 2**15).astype(np.float32)
 
 
-def remade(source: Path, output: Path, wave: Samples, rate: int = RATE) -> None:
-    """Write an output as an enhancement does, twice: the bytes are the same."""
+def write_like(source: Path, output: Path, wave: Samples, rate: int = RATE) -> None:
+    """Write an output with the tags of a source, twice, and check that the bytes are equal."""
     form = AudioFormat.for_path(output, probe_audio(source).format)
     twin = output.with_name(f"twin-{output.name}")
     for path in (output, twin):
@@ -40,14 +40,14 @@ def remade(source: Path, output: Path, wave: Samples, rate: int = RATE) -> None:
     twin.unlink()
 
 
-def said(path: Path) -> dict[str, str]:
-    """What libsndfile reads of the texts."""
+def read_texts(path: Path) -> dict[str, str]:
+    """Return the texts that libsndfile reads."""
     with soundfile.SoundFile(path) as file:
         existing: dict[str, str] = file.copy_metadata()
     return {key: existing[key] for key in TEXTS if key in existing}
 
 
-def named(path: Path, wave: Samples, form: str, subtype: str, rate: int = RATE) -> Path:
+def write_tagged(path: Path, wave: Samples, form: str, subtype: str, rate: int = RATE) -> Path:
     """A file with texts, written by libsndfile."""
     with soundfile.SoundFile(path, "w", rate, len(wave), subtype, format=form) as file:
         for key, value in TEXTS.items():
@@ -56,8 +56,8 @@ def named(path: Path, wave: Samples, form: str, subtype: str, rate: int = RATE) 
     return path
 
 
-def probed(path: Path) -> tuple[dict[str, str], list[bytes]]:
-    """What FFmpeg reads: texts, and pictures."""
+def read_with_ffmpeg(path: Path) -> tuple[dict[str, str], list[bytes]]:
+    """Return the texts and pictures that FFmpeg reads."""
     with av.open(str(path)) as file:
         texts = {**file.metadata, **file.streams.audio[0].metadata}
         pictures = [bytes(next(iter(file.demux(video)))) for video in file.streams.video]
@@ -68,8 +68,8 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return name + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
 
 
-def listed(path: Path) -> dict[bytes, bytes]:
-    """Chunks of a wav by a plain walk; that they end where the header says is checked."""
+def read_chunks(path: Path) -> dict[bytes, bytes]:
+    """Return the chunks of a wav, and check that they end where the header declares."""
     data = path.read_bytes()
     assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
     at, actual = 12, {}
@@ -92,7 +92,7 @@ EXTRA = {
 }
 
 
-def annotated(path: Path, wave: Samples, subtype: str = "PCM_16") -> Path:
+def write_with_chunks(path: Path, wave: Samples, subtype: str = "PCM_16") -> Path:
     """A wav with chunks before and after its samples."""
     soundfile.write(path, wave.T, RATE, subtype)
     data = path.read_bytes()
@@ -110,32 +110,32 @@ def annotated(path: Path, wave: Samples, subtype: str = "PCM_16") -> Path:
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_a_wav_keeps_cue_points_and_notes(tmp_path: Path, wave: Samples, subtype: str) -> None:
     odd = wave[:1, :-1]  # an odd number of bytes at 24 bits
-    source = annotated(tmp_path / "in.wav", odd, subtype)
-    remade(source, tmp_path / "out.wav", odd)
-    actual = listed(tmp_path / "out.wav")
+    source = write_with_chunks(tmp_path / "in.wav", odd, subtype)
+    write_like(source, tmp_path / "out.wav", odd)
+    actual = read_chunks(tmp_path / "out.wav")
     assert {name: actual.get(name) for name in EXTRA} == EXTRA
     assert b"levl" not in actual
-    assert said(tmp_path / "out.wav")["title"] == "Sarabande"
+    assert read_texts(tmp_path / "out.wav")["title"] == "Sarabande"
     np.testing.assert_array_equal(
         read_recording(tmp_path / "out.wav").samples, read_recording(source).samples
     )
 
 
 def test_cue_points_of_another_length_or_rate_are_left_out(tmp_path: Path, wave: Samples) -> None:
-    source = annotated(tmp_path / "in.wav", wave)
-    remade(source, tmp_path / "short.wav", wave[:, :-5_000])
-    remade(source, tmp_path / "slow.wav", wave, 22_050)
+    source = write_with_chunks(tmp_path / "in.wav", wave)
+    write_like(source, tmp_path / "short.wav", wave[:, :-5_000])
+    write_like(source, tmp_path / "slow.wav", wave, 22_050)
     for name in ("short.wav", "slow.wav"):
-        actual = listed(tmp_path / name)
+        actual = read_chunks(tmp_path / name)
         assert {b"bext", b"iXML", b"LISTINFO"} <= set(actual)
         assert not {b"cue ", b"smpl", b"LISTadtl"} & set(actual)
 
 
 @pytest.mark.parametrize("suffix", [".rf64", ".w64"])
 def test_rf64_and_w64_keep_cue_points(tmp_path: Path, wave: Samples, suffix: str) -> None:
-    source = annotated(tmp_path / "in.wav", wave)
+    source = write_with_chunks(tmp_path / "in.wav", wave)
     existing, again = tmp_path / f"a{suffix}", tmp_path / "b.wav"
-    remade(source, existing, wave)
+    write_like(source, existing, wave)
     data = existing.read_bytes()
     assert CUES in data
     if suffix == ".w64":
@@ -147,26 +147,26 @@ def test_rf64_and_w64_keep_cue_points(tmp_path: Path, wave: Samples, suffix: str
     np.testing.assert_array_equal(read_recording(existing).samples, read_recording(source).samples)
     named = AudioFormat("WAV", "PCM_16")
     write_recording_blocks(again, [wave], wave.shape, RATE, named, tags_from=existing)
-    actual = listed(again)
+    actual = read_chunks(again)
     assert {name: actual.get(name) for name in EXTRA} == EXTRA
 
 
 def test_an_aiff_keeps_its_markers(tmp_path: Path, wave: Samples) -> None:
-    source = named(tmp_path / "in.aiff", wave, "AIFF", "PCM_16")
+    source = write_tagged(tmp_path / "in.aiff", wave, "AIFF", "PCM_16")
     marker = struct.pack(">HHI", 1, 7, 5_000) + b"\x05verse"
     data = source.read_bytes() + b"MARK" + struct.pack(">I", len(marker)) + marker
     source.write_bytes(data[:4] + struct.pack(">I", len(data) - 8) + data[8:])
-    remade(source, tmp_path / "out.aiff", wave)
+    write_like(source, tmp_path / "out.aiff", wave)
     output = (tmp_path / "out.aiff").read_bytes()
     assert marker in output
     assert struct.unpack(">I", output[4:8])[0] == len(output) - 8
-    assert said(tmp_path / "out.aiff")["title"] == TEXTS["title"]
+    assert read_texts(tmp_path / "out.aiff")["title"] == TEXTS["title"]
 
 
 @pytest.fixture
 def flac(tmp_path: Path, wave: Samples) -> Path:
-    """A flac with comments, a picture and a block of somebody's own."""
-    plain = named(tmp_path / "in.flac", wave, "FLAC", "PCM_16")
+    """A flac with comments, a picture and an application block."""
+    plain = write_tagged(tmp_path / "in.flac", wave, "FLAC", "PCM_16")
     existing = tags.read_tags(plain)
     cover = tags._flac_picture(PIXEL, "image/png", 1, 1)
     current = (tags._APPLICATION, b"wood" + bytes(9))
@@ -176,9 +176,9 @@ def flac(tmp_path: Path, wave: Samples) -> Path:
 
 def test_a_flac_keeps_comments_cover_and_blocks(tmp_path: Path, wave: Samples, flac: Path) -> None:
     out = tmp_path / "out.flac"
-    remade(flac, out, wave)
-    assert said(out) == TEXTS
-    texts, pictures = probed(out)
+    write_like(flac, out, wave)
+    assert read_texts(out) == TEXTS
+    texts, pictures = read_with_ffmpeg(out)
     assert texts["mood"] == "grave"
     assert pictures == [PIXEL]
     assert tags.read_tags(out) == tags.read_tags(flac)
@@ -195,10 +195,10 @@ def test_an_ogg_keeps_comments_and_cover(
     existing = tags.read_tags(flac)
     big = tags._flac_picture(PIXEL + bytes(100_000), "image/png", 1, 1)
     tags.write_tags(flac, tags.Tags(existing.comments, (big,)))
-    remade(flac, first, wave, 48_000)
-    remade(first, second, wave, 48_000)
-    assert said(second) == TEXTS
-    texts, pictures = probed(second)
+    write_like(flac, first, wave, 48_000)
+    write_like(first, second, wave, 48_000)
+    assert read_texts(second) == TEXTS
+    texts, pictures = read_with_ffmpeg(second)
     assert texts["mood"] == "grave"
     assert [picture[: len(PIXEL)] for picture in pictures] == [PIXEL]
     form = probe_audio(second).format
@@ -213,12 +213,12 @@ def test_comments_of_any_length_fill_pages(tmp_path: Path, wave: Samples, length
     write_recording_blocks(path, [wave], wave.shape, RATE, AudioFormat("OGG", "VORBIS"))
     before = read_recording(path).samples
     tags.write_tags(path, tags.Tags((b"X=" + b"y" * length,)))
-    assert probed(path)[0].get("x", "") == "y" * length
+    assert read_with_ffmpeg(path)[0].get("x", "") == "y" * length
     np.testing.assert_array_equal(read_recording(path).samples, before)
 
 
 def test_an_mp3_keeps_its_id3(tmp_path: Path, wave: Samples) -> None:
-    source = named(tmp_path / "in.mp3", wave, "MP3", "MPEG_LAYER_III")
+    source = write_tagged(tmp_path / "in.mp3", wave, "MP3", "MPEG_LAYER_III")
     frames = b""
     for name, body in ((b"TPE1", b"\0Casals"), (b"APIC", b"\0image/png\0\x03\0" + PIXEL)):
         frames += name + struct.pack(">IH", len(body), 0) + body
@@ -227,8 +227,8 @@ def test_an_mp3_keeps_its_id3(tmp_path: Path, wave: Samples) -> None:
     assert tail.startswith(b"TAGSarabande")  # libsndfile's
     source.write_bytes(tag + source.read_bytes())
     out = tmp_path / "out.mp3"
-    remade(source, out, wave)
-    texts, pictures = probed(out)
+    write_like(source, out, wave)
+    texts, pictures = read_with_ffmpeg(out)
     assert texts["artist"] == "Casals"
     assert pictures == [PIXEL]
     assert out.read_bytes()[-128:] == tail
@@ -239,11 +239,11 @@ def test_comments_are_copied_between_formats(tmp_path: Path, wave: Samples) -> N
     kinds = [("WAV", ".wav", "PCM_16"), ("FLAC", ".flac", "PCM_16"), ("AIFF", ".aiff", "PCM_16")]
     kinds += [("OGG", ".ogg", "VORBIS"), ("MP3", ".mp3", "MPEG_LAYER_III")]
     for form, suffix, subtype in kinds:
-        source = named(tmp_path / f"in{suffix}", wave, form, subtype)
+        source = write_tagged(tmp_path / f"in{suffix}", wave, form, subtype)
         for expected in (".wav", ".flac", ".ogg"):
             out = tmp_path / f"of{suffix}{expected}"
-            remade(source, out, wave)
-            assert said(out).items() >= {"title": TEXTS["title"], "artist": TEXTS["artist"]}.items()
+            write_like(source, out, wave)
+            assert read_texts(out).items() >= {"title": TEXTS["title"], "artist": TEXTS["artist"]}.items()
 
 
 def test_cover_of_an_m4a_is_copied_to_a_flac(tmp_path: Path, wave: Samples) -> None:
@@ -264,8 +264,8 @@ def test_cover_of_an_m4a_is_copied_to_a_flac(tmp_path: Path, wave: Samples) -> N
         file.mux(sound.encode(frame))
         file.mux(sound.encode(None))
     out = tmp_path / "out.flac"
-    remade(source, out, wave)
-    texts, pictures = probed(out)
+    write_like(source, out, wave)
+    texts, pictures = read_with_ffmpeg(out)
     assert (texts["title"], texts["artist"]) == ("Sarabande", "A. Ñ.")
     assert pictures == [PIXEL]
 
@@ -276,8 +276,8 @@ def test_damaged_tags_are_skipped(
 ) -> None:
     rng = np.random.default_rng(seed)
     ogg = tmp_path / "in.ogg"
-    remade(flac, ogg, wave)
-    source = (flac, ogg, annotated(tmp_path / "in.wav", wave))[seed % 3]
+    write_like(flac, ogg, wave)
+    source = (flac, ogg, write_with_chunks(tmp_path / "in.wav", wave))[seed % 3]
     data = bytearray(source.read_bytes())
     for at in rng.integers(4, 600, 12):
         data[at] = rng.integers(256)

@@ -21,7 +21,7 @@ from tonewood.audit.pipeline import (
 )
 from tonewood.data import dataset, normalization
 from tonewood.data.dataset import AuditFeatures
-from tonewood.data.loading import AuditProgress
+from tonewood.data.loading import RecordingProgress
 from tonewood.errors import CallError, FolderError
 from tonewood.model.card import ConfoundAudit, summarize_audit
 from tonewood.settings import ModelSettings
@@ -170,8 +170,8 @@ def test_progress_precedes_the_audit(clean: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "source", 200, count=5)
     *events, last = pipeline.audit_folders(clean, source, SETTINGS)
     assert isinstance(last, AuditResult)
-    progress = [event for event in events if isinstance(event, AuditProgress)]
-    assert [(e.side, e.progress.number, e.progress.total) for e in progress] == [
+    progress = [event for event in events if isinstance(event, RecordingProgress) and event.stage == "survey"]
+    assert [(e.side, e.number, e.total) for e in progress] == [
         *(("reference", n, EACH) for n in range(1, EACH + 1)),
         *(("source", n, 5) for n in range(1, 6)),
     ]

@@ -1,4 +1,4 @@
-"""Lists from data sets, in homes laid out by mirdata's own index, and from WebDataset's shards."""
+"""Manifests from data sets, in folders laid out by mirdata's index, and from WebDataset shards."""
 
 import io
 import json
@@ -27,8 +27,8 @@ def sound(seed: int, form: str = "WAV") -> bytes:
     return stream.getvalue()
 
 
-def laid(home: Path, name: str, wanted: Callable[[str], bool]) -> list[str]:
-    """Recordings where the index of a data set has them; their numbers."""
+def write_recordings(home: Path, name: str, wanted: Callable[[str], bool]) -> list[str]:
+    """Write recordings where the index of a data set expects them; return their numbers."""
     data = mirdata.initialize(name, data_home=str(home))
     chosen = [track_id for track_id in data.track_ids if wanted(data._index["tracks"][track_id]["audio"][0])]
     for seed, number in enumerate(chosen):
@@ -42,7 +42,7 @@ def laid(home: Path, name: str, wanted: Callable[[str], bool]) -> list[str]:
 def good_sounds(tmp_path: Path) -> Path:
     """Four notes of a flute by two microphones, two of them badly played."""
     home = tmp_path / "good"
-    numbers = laid(home, "good_sounds", lambda name: "flute_almudena_reference" in name)[:8]
+    numbers = write_recordings(home, "good_sounds", lambda name: "flute_almudena_reference" in name)[:8]
     takes, sounds = {}, {}
     for place, number in enumerate(numbers):
         note = place // 2
@@ -77,7 +77,7 @@ def test_good_sounds_manifest_states_what_its_labels_mean(
 def test_tinysol_and_medley_solos_db(tmp_path: Path, run: Run) -> None:
     home = tmp_path / "tiny"
     tuba, flute = "BTb-ord-F#1-pp-N-N", "Fl-ord-C4-pp-N-N"
-    assert laid(home, "tinysol", lambda name: tuba in name or flute in name) == [tuba, flute]
+    assert write_recordings(home, "tinysol", lambda name: tuba in name or flute in name) == [tuba, flute]
     rows = ["Path,Fold,Family,Abbr,Full,T,Technique,Pitch,ID,Dynamics,ID,Instance,String,Resampled"]
     rows += [f"x/{tuba}.wav,1,Brass,BTb,Bass Tuba,ord,ordinario,F#1,30,pp,0,0,,FALSE"]
     rows += [f"x/{flute}.wav,2,Winds,Fl,Flute,ord,ordinario,C4,60,mf,2,0,,TRUE"]
@@ -91,7 +91,9 @@ def test_tinysol_and_medley_solos_db(tmp_path: Path, run: Run) -> None:
     assert json.loads(out.read_text().splitlines()[0])["session"] == "fold 2"
 
     home = tmp_path / "medley"
-    numbers = laid(home, "medley_solos_db", lambda name: "test-0_0e4371ac" in name or "_3338" in name)
+    numbers = write_recordings(
+        home, "medley_solos_db", lambda name: "test-0_0e4371ac" in name or "_3338" in name
+    )
     rows = ["subset,instrument,instrument_id,song_id,uuid4"]
     rows += [f"test,{('violin', 'piano')[n % 2]},{n},{n},{item}" for n, item in enumerate(numbers)]
     (home / "annotation").mkdir()
@@ -130,7 +132,7 @@ def test_invalid_conditions_are_one_error(
 
 def test_folder_without_the_data_set_is_one_error(tmp_path: Path, run: Run) -> None:
     sides = ["--reference", "klass=good*", "--source", "klass=bad*", "-o", tmp_path / "l.csv"]
-    laid(
+    write_recordings(
         tmp_path / "bare",
         "good_sounds",
         lambda name: name.endswith("flute_almudena_reference/akg/0000.wav"),

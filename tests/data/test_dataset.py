@@ -15,7 +15,7 @@ from tonewood.settings import ModelSettings, TrainingSettings
 
 
 def take(number: int, group: str, seconds: float = 30.0) -> TrainingRecording:
-    """A take that nobody looks into."""
+    """Return a take without features."""
     path = Path("folder") / f"{number}.wav"
     return TrainingRecording(path, group, seconds, str(number), cast(Any, None), cast(Any, None), path)
 

@@ -1,5 +1,7 @@
-"""Analyses that are kept: the same as made anew, found again, never believed when damaged."""
+"""Cached features equal new ones, are found again, and are replaced if damaged."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
 
 from tests.conftest import Folders, instrument
 from tonewood.audio_io.recording import find_audio_files
@@ -28,7 +31,7 @@ from tonewood.settings import ModelSettings, Normalization
 SETTINGS = ModelSettings()
 
 
-def taken(
+def load_takes(
     place: FolderOrManifest, cache: FeatureCache, fix: Normalization | None = None
 ) -> list[TrainingRecording]:
     return [item.take for item in dataset.load_dataset(place, SETTINGS, normalization=fix, cache=cache)]
@@ -54,20 +57,20 @@ def test_cached_features_equal_new_ones(
     training_folders: Folders, tmp_path: Path, fix: Normalization | None
 ) -> None:
     cache = FeatureCache(tmp_path)
-    anew = taken(training_folders.reference, NO_CACHE, fix)
-    for actual in (taken(training_folders.reference, cache, fix) for _ in range(2)):
+    anew = load_takes(training_folders.reference, NO_CACHE, fix)
+    for actual in (load_takes(training_folders.reference, cache, fix) for _ in range(2)):
         assert all(same(*pair) for pair in zip(anew, actual, strict=True))
 
 
 class Reading(NamedTuple):
-    """Recordings that were read while something else went on."""
+    """Paths of the recordings that were decoded."""
 
     paths: list[Path]
 
 
 @pytest.fixture
 def reading(monkeypatch: pytest.MonkeyPatch) -> Reading:
-    """Which recordings are decoded."""
+    """Record which recordings are decoded."""
     seen = Reading([])
 
     def decoded(item: RecordingRef) -> ExcerptReader:
@@ -82,13 +85,13 @@ def test_renamed_recording_is_found_in_the_cache(
     training_folders: Folders, tmp_path: Path, reading: Reading
 ) -> None:
     cache = FeatureCache(tmp_path / "cache")
-    first = taken(training_folders.reference, cache)
+    first = load_takes(training_folders.reference, cache)
     assert len(reading.paths) == len(first)
     elsewhere = tmp_path / "moved"
     elsewhere.mkdir()
     for number, take in enumerate(first):
         (elsewhere / f"{number}.wav").write_bytes(take.path.read_bytes())
-    again = taken(elsewhere, cache)
+    again = load_takes(elsewhere, cache)
     assert len(reading.paths) == len(first)
     assert {take.digest for take in again} == {take.digest for take in first}
     assert {take.path.parent for take in again} == {elsewhere}
@@ -101,22 +104,44 @@ def test_settings_excerpt_and_normalization_decide_the_entry(
     path = find_audio_files(training_folders.reference)[0]
     piece = ManifestSide(path, "reference", (ManifestEntry(path, None, 0.0, 2.0, 2),))
     whole = ManifestSide(path, "reference", (ManifestEntry(path, None, None, None, 2),))
-    taken(whole, cache)
-    assert taken(piece, cache)[0].seconds == 2.0
-    taken(whole, cache, Normalization(loudness=-30.0))
+    load_takes(whole, cache)
+    assert load_takes(piece, cache)[0].seconds == 2.0
+    load_takes(whole, cache, Normalization(loudness=-30.0))
     other = SETTINGS.replace(scorer=dict(bands=dict(count=40)))
     assert next(dataset.load_dataset(whole, other, cache=cache)).take.rows_db.shape[0] == 40
     assert len(reading.paths) == 4
 
 
+def test_cache_entries_of_earlier_versions_are_found(tmp_path: Path) -> None:
+    # As written by the first version: with other names, every training would analyse all recordings again.
+    (tmp_path / "takes").mkdir()
+    soundfile.write(tmp_path / "takes" / "a.wav", instrument(1.0).T, 16_000)
+    load_takes(tmp_path / "takes", FeatureCache(tmp_path / "cache"), Normalization(cutoff_hz=3_000.0))
+    content = (tmp_path / "takes" / "a.wav").read_bytes()
+    key = [
+        *(1, hashlib.sha256(content).hexdigest(), None, None),
+        '{"scale":"mel","count":48,"low_hz":40.0,"high_hz":8000.0}',
+        '{"rate":16000,"window_ms":30.0,"hop_ms":10.0,"fft":512,"floor_db":-140.0}',
+        '{"loudness":null,"cutoff_hz":3000.0,"floor_bands_db":null}',
+        "3.0",
+    ]
+    (entry,) = (tmp_path / "cache").iterdir()
+    assert entry.name == hashlib.sha256(json.dumps(key).encode()).hexdigest() + ".take"
+    with safe_open(entry, "pt") as file:
+        digest, seconds, audio_format, quality = json.loads(file.metadata()["told"])
+        assert {"rows_db", "long_db", "spectra", "floor_bands_db"} <= set(file.keys())
+    assert (len(digest), seconds, audio_format) == (64, 1.0, ["WAV", "PCM_16", "FILE"])
+    assert quality["seconds"] == 1.0
+
+
 def test_a_damaged_entry_is_made_again(training_folders: Folders, tmp_path: Path, reading: Reading) -> None:
     cache = FeatureCache(tmp_path)
-    first = taken(training_folders.source, cache)
+    first = load_takes(training_folders.source, cache)
     for number, path in enumerate(sorted(tmp_path.iterdir())):
         content = path.read_bytes()
         path.unlink()  # it is mapped: another file of its name, not the same one cut short
         path.write_bytes((content[: len(content) // 2], b"", b"{}" * 100)[number % 3])
-    again = taken(training_folders.source, cache)
+    again = load_takes(training_folders.source, cache)
     assert all(same(*pair) for pair in zip(first, again, strict=True))
     assert len(reading.paths) == 2 * len(first)
 
@@ -125,19 +150,19 @@ def test_a_damaged_entry_is_made_again(training_folders: Folders, tmp_path: Path
 def test_unwritable_cache_folder_is_not_an_error(training_folders: Folders, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = FeatureCache(tmp_path / "file" / "takes")
-    assert taken(training_folders.source, cache)
+    assert load_takes(training_folders.source, cache)
 
 
 def test_cache_removes_the_least_recently_used_entries(training_folders: Folders, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     with cache.enforce_size():
-        takes = taken(training_folders.source, cache)
+        takes = load_takes(training_folders.source, cache)
     entries = sorted(tmp_path.iterdir())
     assert len(entries) == len(takes)
     for path in entries:
         os.utime(path, (1, 1))
     path = takes[0].path
-    taken(ManifestSide(path, "source", (ManifestEntry(path, None, None, None, 2),)), cache)
+    load_takes(ManifestSide(path, "source", (ManifestEntry(path, None, None, None, 2),)), cache)
     largest = max(entry.stat().st_size for entry in entries)
     with FeatureCache(tmp_path, max_bytes=2 * largest).enforce_size():
         pass
@@ -147,8 +172,8 @@ def test_cache_removes_the_least_recently_used_entries(training_folders: Folders
 
 
 def test_cached_takes_are_mapped_into_memory(training_folders: Folders, tmp_path: Path) -> None:
-    taken(training_folders.reference, FeatureCache(tmp_path))
-    actual = taken(training_folders.reference, FeatureCache(tmp_path))  # held while its maps are read
+    load_takes(training_folders.reference, FeatureCache(tmp_path))
+    actual = load_takes(training_folders.reference, FeatureCache(tmp_path))  # held while its maps are read
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("this system does not tell what is mapped")
@@ -181,7 +206,7 @@ def test_incomplete_entry_is_removed_as_stale(tmp_path: Path) -> None:
     cache = FeatureCache(folder)
     with cache.enforce_size():
         assert not left.exists()
-        assert len(taken(one, cache)) == 1
+        assert len(load_takes(one, cache)) == 1
     (entry,) = folder.iterdir()
     (tmp_path / "plain").touch()
     assert entry.stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -191,7 +216,7 @@ def test_excerpts_of_long_folders_depend_on_the_seed(tmp_path: Path) -> None:
     for number in range(3):
         wave = instrument(70.0, seed=number)
         soundfile.write(tmp_path / f"{number}.wav", wave.T, 16_000)
-    takes = taken(tmp_path, NO_CACHE)
+    takes = load_takes(tmp_path, NO_CACHE)
     whole, _ = select_training_excerpts(takes, 1_000, seed=0)
     assert [item.rows_db.shape for item in whole] == [take.rows_db.shape for take in takes]
     some, shares = select_training_excerpts(takes, 90, seed=0)

@@ -1,4 +1,4 @@
-"""Recordings studied in pieces: what whole ones gave, in memory that does not grow with them."""
+"""Features extracted in blocks equal those of the whole recording, in constant memory."""
 
 import hashlib
 import subprocess
@@ -36,7 +36,7 @@ Samples = NDArray[np.float32]
 
 
 class Written(NamedTuple):
-    """A recording of a piece and a bit, and its file."""
+    """Recording of a little more than one chunk, and its file."""
 
     path: Path
     samples: Samples

@@ -1,4 +1,4 @@
-"""Training material by list."""
+"""Manifests of training recordings."""
 
 import json
 from collections.abc import Callable

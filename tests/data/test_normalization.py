@@ -1,4 +1,4 @@
-"""Fixes: what they bring about, and that they bring about nothing else."""
+"""Normalization of both sides: each property reaches its target, and nothing else changes."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ class Three(NamedTuple):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory, play: Play) -> Three:
-    """Two references of different colour, one twice as long, and a source."""
+    """Two references with different formants, one twice as long, and a source."""
     root = tmp_path_factory.mktemp("three")
     for side, formant, count in (("warm", 500, 4), ("bright", 5_000, 2), ("source", 2_000, 4)):
         for number in range(count):

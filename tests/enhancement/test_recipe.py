@@ -66,6 +66,19 @@ def test_a_recipe_comes_back_whole(tmp_path: Path, made: Recipe) -> None:
         made.save(path)
 
 
+def test_recipe_of_earlier_version_loads_and_saves_unchanged(tmp_path: Path) -> None:
+    # Written by commit 98e61a4, with a random mask of 6 rows.
+    path = Path(__file__).with_name("recipe_format_2.json")
+    recipe = load_recipe(path)
+    assert recipe.carried is not None
+    gain = recipe.mask.to_mask().gain_db
+    assert gain.shape == (6, 24)
+    np.testing.assert_allclose(gain[0, :3], [4.098, 7.32, -11.458], rtol=1e-6)
+    assert float(gain.sum()) == pytest.approx(-46.298, abs=1e-4)
+    recipe.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
 def test_a_long_mask_is_unpacked_in_parts() -> None:
     cells = np.random.default_rng(0).integers(-6000, 6000, (3, 13_001))
     first = mask(cells / 500).quantize()

@@ -1,4 +1,4 @@
-"""Reaper's effect, run by a small interpreter of its language."""
+"""The Reaper effect, run by a small interpreter of its language."""
 
 import csv as comma
 import io
@@ -27,7 +27,7 @@ def drawn(rows: int = 40, seed: int = 0) -> GainTable:
 
 
 class Eel:
-    """A small interpreter of EEL2, Reaper's language, for what the effect uses of it."""
+    """Interpreter of the part of EEL2, Reaper's language, that the effect uses."""
 
     TOKEN = re.compile(
         r"\s*(?://[^\n]*)?\s*(?:(\d+\.?\d*)|([$\w]+)|(<=|>=|==|\+=|-=|[-+*/^<>=?:(),;&\[\]]))?"
@@ -43,7 +43,7 @@ class Eel:
         }  # fmt: skip
 
     def compile(self, code: str) -> Callable[[], float]:
-        """Code as something that can be run."""
+        """Compile code to a callable."""
         self.tokens, place = [], 0
         while place < len(code):
             matched = self.TOKEN.match(code, place)
@@ -74,7 +74,7 @@ class Eel:
         return self.tokens[self.place] if self.place < len(self.tokens) else ""
 
     def block(self, local: set[str]) -> str:
-        """Statements up to a closing bracket, of which the last is the value."""
+        """Parse statements up to a closing bracket; the last one is the value."""
         parts = []
         while self.peek() not in ("", ")"):
             if self.peek() == "function":
@@ -194,7 +194,7 @@ class Effect:
         self.block, self.sample = (self.eel.compile(self.code[section]) for section in ("block", "sample"))
 
     def play(self, wave: Floats, start: float) -> Floats:
-        """Left channel of a wave that is played from a time on."""
+        """Return the left channel of a wave that is played from a given time."""
         names, rate = self.eel.names, self.eel.names["srate"]
         names |= {"play_state": 1.0, "play_position": start}
         self.eel.compile(self.code["slider"])()

@@ -1,4 +1,4 @@
-"""Corrections for other programs, each file read back by other means than wrote it."""
+"""Corrections for other programs; independent parsers read each file back."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def enhanced_file(folder: Path, play: Callable[..., Any], run: Run, model_file: Path) -> Path:
-    """An output with a recipe whose mask moves."""
+    """Output with a recipe whose mask changes over time."""
     out = folder / "take out.wav"
     if not out.exists():
         soundfile.write(folder / "take.wav", play(2.2, 22_050, seed=4).T, 22_050)
@@ -42,7 +42,7 @@ def enhanced_file(folder: Path, play: Callable[..., Any], run: Run, model_file: 
 
 
 def average(path: Path, hz: Floats = HZ) -> Floats:
-    """The mask's mean over time plus the gain, by interpolation in mel written out."""
+    """Return the mask's mean over time plus the gain, with the mel interpolation written out."""
     recipe = load_recipe(path.with_name(path.name + ".recipe.json"))
     mask = recipe.mask.to_mask()
     mean = mask.gain_db.astype(float).mean(axis=1)
@@ -122,7 +122,7 @@ def test_model_exports_its_static_mask(tmp_path: Path, model: Any, model_file: P
 
 
 def rbj(kind: str, hz: float, gain: float, q: float, rate: float) -> tuple[list[float], list[float]]:
-    """Audio EQ Cookbook, term by term."""
+    """Return the filter of the Audio EQ Cookbook, term by term."""
     a = math.pow(10, gain / 40)
     w0 = 2 * math.pi * hz / rate
     c, al = math.cos(w0), math.sin(w0) / (2 * q)
@@ -147,7 +147,7 @@ Filters = list[tuple[str, float, float, float]]
 
 
 def read_apo(text: str) -> tuple[float, Filters]:
-    """Lines as Equalizer APO and AutoEq's readers know them; comments and others are ignored."""
+    """Parse lines like Equalizer APO and AutoEq, which ignore comments and unknown lines."""
     gain, parsed = 0.0, []
     for line in text.splitlines():
         if preamp := re.fullmatch(r"Preamp: (-?[\d.]+) dB", line):
@@ -305,7 +305,13 @@ def test_wrong_paths_and_corrections_are_refused(tmp_path: Path, enhanced_file: 
     existing.write_text("old")
     for correction, more, out, code, reason in (
         (enhanced_file, ("--ir", "linear"), existing, 1, "exists: name another output or pass --overwrite"),
-        (enhanced_file, ("--ir", "linear"), tmp_path / "x.txt", 2, "is not the name of an audio file"),
+        (
+            enhanced_file,
+            ("--ir", "linear"),
+            tmp_path / "x.txt",
+            2,
+            "is not the name of an audio file: use a name such as",
+        ),
         (enhanced_file, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "is in a folder that does not exist"),
         ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, whose correction does not change"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),

@@ -1,4 +1,4 @@
-"""A model's card: what it says, and that text stays text."""
+"""Model cards: their entries, and escaping in Markdown."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Models in folders and on the Hub: the real client, a stand-in for its server."""
+"""Models in folders and on the Hub: the real client against a fake server."""
 
 import base64
 import json
@@ -65,7 +65,7 @@ def test_missing_huggingface_hub_names_the_extra(
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """What HF_HUB_OFFLINE=1 means to a client that is loaded; the folder of its cache."""
+    """Put a loaded client into the state of HF_HUB_OFFLINE=1; return the folder of its cache."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
@@ -89,7 +89,7 @@ def test_pushing_needs_a_network(model: Model, offline: Path) -> None:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the Hub as an upload and a download ask for."""
+    """Server with the endpoints of the Hub that an upload and a download use."""
 
     files: dict[str, bytes]
     status = 200

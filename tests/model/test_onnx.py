@@ -1,4 +1,4 @@
-"""ONNX files: what onnxruntime makes of a waveform is what torch makes of it."""
+"""ONNX files: onnxruntime and torch give the same outputs."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ SHAPES = [(1, 16_000), (3, 12_345), (1, 160_001), (5, 4_000)]
 
 @pytest.fixture(scope="module")
 def files(predicting: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both parts, and what was said while they were made."""
+    """Folder with both parts, and the text that was printed during the export."""
     folder = tmp_path_factory.mktemp("onnx")
     export_onnx(predicting, "scorer", folder / "scorer.onnx")
     export_onnx(predicting, "predictor", folder / "predictor.onnx")

@@ -1,18 +1,21 @@
-"""Training that is stopped and taken up again, and training by several processes."""
+"""Training that is interrupted and resumed, and training by several processes."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from tests.conftest import Folders, Run, tiny_settings
+from tonewood.data.dataset import load_dataset
 from tonewood.errors import ModelError
 from tonewood.model.model import Model
 from tonewood.training.networks import CheckEvent, Checkpoint
@@ -23,7 +26,7 @@ SETTINGS = tiny_settings(patience=3)
 
 
 def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
-    """Train until so many looks were taken, or to the end."""
+    """Train until the given number of validations, or to the end."""
     model = None
     events = train_model(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
     for event in events:
@@ -83,12 +86,30 @@ def test_checkpoint_of_another_training_is_refused(training_folders: Folders, tm
         list(train_model(*training_folders, SETTINGS, checkpoint=resumed))
 
 
-Start = Callable[..., subprocess.Popen[str]]
+def test_checkpoints_of_earlier_versions_can_be_continued(training_folders: Folders, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.tonewood.checkpoint"
+    run_until(training_folders, Checkpoint(path), 1)
+    takes = [
+        f"{side} {progress.take.digest} {progress.take.group} None\n"
+        for side, folder in zip(("reference", "source"), training_folders, strict=True)
+        for progress in load_dataset(folder, SETTINGS)
+    ]
+    key = [1, SETTINGS.model_dump_json(), hashlib.sha256("".join(takes).encode()).hexdigest()]
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"told": json.dumps(key)}
+        assert {"scorer/told", "scorer/generator", "scorer/best.row_mean"} <= set(file.keys())
+
+
+def test_digest_in_checkpoint_of_earlier_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.tonewood.checkpoint"
+    save_file({"scorer/told": torch.zeros(5)}, path, {"told": "[1]", "made": "abc"})
+    assert Checkpoint(path, resumed=True).recorded_digest() == "abc"
+    assert Checkpoint(path).recorded_digest() is None
 
 
 @pytest.fixture
 def call(training_folders: Folders, tmp_path: Path) -> list[str]:
-    """A training of the command line, as tests have time for."""
+    """Arguments of a short training on the command line."""
     (tmp_path / "settings").write_text("")
     results = SETTINGS.model_dump(mode="json")
     more = [f"training.{name}={json.dumps(results['training'][name])}" for name in ("steps", "batch")]
@@ -146,7 +167,7 @@ def test_second_training_of_same_model_is_refused(call: list[str], run: Run, tmp
 
 
 def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProcess[str]:
-    """The same command, started by torchrun."""
+    """Run the command with torchrun."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     return subprocess.run(
         [*start, str(count), "-m", "tonewood", *call, "-o", str(out)],

@@ -87,8 +87,8 @@ def test_progress_reports_every_recording_and_check(training_folders: Any, small
     reference, source = training_folders
     *events, last = pipeline.train_model(reference, source, small(patience=100))
     assert isinstance(last, Model)
-    loaded = [e for e in events if isinstance(e, loading.SideLoadProgress)]
-    assert [(e.side, e.progress.number, e.progress.total) for e in loaded] == [
+    loaded = [e for e in events if isinstance(e, loading.RecordingProgress) and e.stage == "load"]
+    assert [(e.side, e.number, e.total) for e in loaded] == [
         (side, n, 4) for side in ("reference", "source") for n in range(1, 5)
     ]
     checked = [(e.network, e.check.step) for e in events if isinstance(e, networks.CheckEvent)]

@@ -30,7 +30,7 @@ TINY = SMALL.replace(scorer=dict(depth=2, width=8), training=dict(batch=8, steps
 
 
 def tilt(wave: Wave) -> float:
-    """The taste: slope of the long-term spectrum, dB an octave; the brighter, the better."""
+    """Return what the listeners prefer: the slope of the long-term spectrum, dB per octave."""
     hz, power = welch(wave, RATE, nperseg=2048)
     used = (hz > 100) & (hz < 7_000)
     return float(np.polyfit(np.log2(hz[used]), 10 * np.log10(power[used] + 1e-12), 1)[0])
@@ -132,7 +132,7 @@ def test_card_describes_listener_data(preference_model: Model) -> None:
     assert card.agreement > 0.7
     assert preference_model.card.prior is None
     card_text = dict(card_lines(preference_model))
-    assert "listeners alone" in card_text["prior"][0]
+    assert card_text["prior"][0].startswith("none: learnt from listeners alone")
     assert "600 comparisons" in card_text["ears"][0]
     assert "agrees with" in card_markdown(preference_model)
     assert json.loads(preference_model.card.model_dump_json())["ears"]["comparisons"] == 600

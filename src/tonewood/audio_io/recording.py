@@ -192,17 +192,20 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
                 needs_pyav.append(name)
             elif is_new(root, name):
                 paths.append(Path(root) / name)
-    # Name the missing package if it would have helped, else the supported formats.
-    if not paths and needs_pyav:
-        raise FolderError(
+    if not paths:
+        raise _no_audio_error(folder, needs_pyav)
+    return sorted(paths)  # os.walk lists the files of a folder before those of its sub-folders
+
+
+def _no_audio_error(folder: Path, needs_pyav: list[str]) -> FolderError:
+    """Return an error that names the missing package if it would have helped, else the formats."""
+    if needs_pyav:
+        return FolderError(
             f"{printable(folder)} contains only recordings such as {printable(min(needs_pyav))}, which "
             "need PyAV: pip install '.[media]'"
         )
-    if not paths:
-        raise FolderError(
-            f"no audio file below {printable(folder)}; {' '.join(sorted(readable))} are read: add some"
-        )
-    return sorted(paths)
+    formats = " ".join(sorted(readable_suffixes()))
+    return FolderError(f"no audio file below {printable(folder)}; {formats} are read: add some")
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.data.dataset import AuditFeatures
-from tonewood.data.loading import AuditProgress, DatasetSide, survey_sides
+from tonewood.data.loading import DatasetSide, RecordingProgress, survey_sides
 from tonewood.dsp.artifact_detectors import THIRD_OCTAVES_HZ
 from tonewood.model.card import (
     MIN_RECORDINGS,
@@ -238,7 +238,7 @@ class AuditResult:
 
 def audit_folders(
     reference: Path, source: Path, settings: ModelSettings
-) -> Iterator[AuditProgress | AuditResult]:
+) -> Iterator[RecordingProgress | AuditResult]:
     """Audit two folders for a training; yield the progress and, last, the `AuditResult`.
 
     The recordings of the folders need not correspond.

@@ -16,7 +16,7 @@ from tonewood.errors import printable
 if TYPE_CHECKING:
     from tonewood.batch.runner import BatchProgress
     from tonewood.batch.tasks import Task
-    from tonewood.data.loading import AuditProgress, SideLoadProgress
+    from tonewood.data.loading import RecordingProgress
     from tonewood.enhancement.output_files import FileStarted
     from tonewood.enhancement.realtime import BlockLevels, LiveControls
     from tonewood.evaluation.pairs import MeasureProgress
@@ -75,17 +75,9 @@ class _ProgressDisplay:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
         self.progress.update(self.tasks[name], completed=done, total=total, note=note)
 
-    def _show_recording_progress(self, event: "AuditProgress | SideLoadProgress") -> None:
-        from tonewood.data.loading import AuditProgress
-
-        if isinstance(event, AuditProgress):
-            surveyed = event.progress
-            bar, path = f"{event.side}, listening", surveyed.audit_features.path
-            self._update_bar(bar, surveyed.number, surveyed.total, printable(path.name))
-        else:
-            loading = event.progress
-            name = printable(loading.take.path.name)
-            self._update_bar(f"{event.side:9}", loading.number, loading.total, name)
+    def _show_recording_progress(self, event: "RecordingProgress") -> None:
+        bar = f"{event.side}, listening" if event.stage == "survey" else f"{event.side:9}"
+        self._update_bar(bar, event.number, event.total, printable(event.path.name))
 
 
 class AuditDisplay(_ProgressDisplay):
@@ -94,7 +86,7 @@ class AuditDisplay(_ProgressDisplay):
     def __init__(self) -> None:
         super().__init__(transient=True)
 
-    def show(self, event: "AuditProgress") -> None:
+    def show(self, event: "RecordingProgress") -> None:
         """Draw one event."""
         self._show_recording_progress(event)
 
@@ -107,14 +99,14 @@ class TrainingDisplay(_ProgressDisplay):
 
     def show(
         self,
-        event: "AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress",
+        event: "RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress",
     ) -> None:
         """Draw one event."""
-        from tonewood.data.loading import AuditProgress, SideLoadProgress
+        from tonewood.data.loading import RecordingProgress
         from tonewood.training.networks import LabelProgress
         from tonewood.training.preferences import ListenerAudioProgress
 
-        if isinstance(event, AuditProgress | SideLoadProgress):
+        if isinstance(event, RecordingProgress):
             self._show_recording_progress(event)
             return
         if isinstance(event, ListenerAudioProgress):
@@ -135,12 +127,12 @@ class SearchDisplay(_ProgressDisplay):
         super().__init__(transient=True)
         self.sizes_done = 0
 
-    def show(self, event: "AuditProgress | SideLoadProgress | SizeProgress | SizeResult") -> None:
+    def show(self, event: "RecordingProgress | SizeProgress | SizeResult") -> None:
         """Draw one event."""
-        from tonewood.data.loading import AuditProgress, SideLoadProgress
+        from tonewood.data.loading import RecordingProgress
         from tonewood.research.architecture_search import SizeResult
 
-        if isinstance(event, AuditProgress | SideLoadProgress):
+        if isinstance(event, RecordingProgress):
             self._show_recording_progress(event)
         elif isinstance(event, SizeResult):
             self.sizes_done += 1
@@ -157,8 +149,7 @@ class ReproducingDisplay(TrainingDisplay):
 
     def show(
         self,
-        event: "AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress"
-        " | MeasureProgress",
+        event: "RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress | MeasureProgress",
     ) -> None:
         """Draw one event."""
         from tonewood.evaluation.pairs import MeasureProgress

@@ -243,6 +243,7 @@ def check_disjoint(
     source: Sequence[TrainingRecording | AuditFeatures],
 ) -> None:
     """Raise FolderError if a recording is on both sides."""
+    # By the digest of the samples: a copy with another name or container is the same recording.
     seen = {take.digest: take.path for take in reference}
     for take in source:
         if take.digest in seen:

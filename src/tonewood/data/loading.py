@@ -7,8 +7,6 @@ from typing import Literal, NamedTuple
 
 from tonewood.data.dataset import (
     AuditFeatures,
-    LoadProgress,
-    SurveyProgress,
     TrainingRecording,
     WeightedFolder,
     check_disjoint,
@@ -28,18 +26,14 @@ SideInput = FolderOrManifest | Sequence[WeightedFolder]
 """Folder, manifest, or several weighted folders with the recordings of one side."""
 
 
-class AuditProgress(NamedTuple):
-    """Progress of `survey_sides`."""
+class RecordingProgress(NamedTuple):
+    """Progress of `survey_sides` or `load_sides`: one more recording of a folder was read."""
 
+    stage: Literal["survey", "load"]
     side: DatasetSide
-    progress: SurveyProgress
-
-
-class SideLoadProgress(NamedTuple):
-    """Progress of `load_sides`."""
-
-    side: DatasetSide
-    progress: LoadProgress
+    number: int
+    total: int
+    path: Path
 
 
 def parse_training_inputs(
@@ -73,7 +67,7 @@ def load_sides(
     *,
     normalization: Normalization | None = None,
     cache: FeatureCache = NO_CACHE,
-) -> Generator[SideLoadProgress, None, dict[DatasetSide, list[TrainingRecording]]]:
+) -> Generator[RecordingProgress, None, dict[DatasetSide, list[TrainingRecording]]]:
     """Read both sides; yield the progress, and return the takes of each side.
 
     `normalization` and `cache` are those of `load_dataset`.
@@ -86,9 +80,9 @@ def load_sides(
     takes: list[list[TrainingRecording]] = []
     for side, folder in _list_sides(_datasets_of_side(reference), source):
         takes.append([])
-        for progress in load_dataset(folder, settings, normalization=normalization, cache=cache):
-            takes[-1].append(progress.take)
-            yield SideLoadProgress(side, progress)
+        for number, total, take in load_dataset(folder, settings, normalization=normalization, cache=cache):
+            takes[-1].append(take)
+            yield RecordingProgress("load", side, number, total, take.path)
 
     # Weights apply only among several folders of the reference.
     *reference_takes, source_takes = takes
@@ -102,7 +96,7 @@ def load_sides(
 
 def plan_side_normalization(
     reference: SideInput, source: FolderOrManifest, settings: ModelSettings
-) -> Generator[AuditProgress, None, Normalization | None]:
+) -> Generator[RecordingProgress, None, Normalization | None]:
     """Measure both sides and return the normalization of `training.fix`; None if that is empty."""
     if not settings.training.fix:
         return None
@@ -151,13 +145,13 @@ def _datasets_of_side(side: SideInput) -> list[FolderOrManifest]:
 
 def survey_sides(
     references: Sequence[FolderOrManifest], source: FolderOrManifest, settings: ModelSettings
-) -> Generator[AuditProgress, None, dict[DatasetSide, list[AuditFeatures]]]:
+) -> Generator[RecordingProgress, None, dict[DatasetSide, list[AuditFeatures]]]:
     """Read both sides for an audit; yield the progress, and return the features of each side."""
     features: dict[DatasetSide, list[AuditFeatures]] = {"reference": [], "source": []}
     for side, folder in _list_sides(references, source):
-        for progress in survey_dataset(folder, settings):
-            features[side].append(progress.audit_features)
-            yield AuditProgress(side, progress)
+        for number, total, recording in survey_dataset(folder, settings):
+            features[side].append(recording)
+            yield RecordingProgress("survey", side, number, total, recording.path)
     check_disjoint(features["reference"], features["source"])
     return features
 

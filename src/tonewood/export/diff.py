@@ -155,12 +155,11 @@ def _statement_changes(a: Recipe, b: Recipe) -> Iterator[SettingChange]:
     judge_a, judge_b = a.certificate.judge, b.certificate.judge
     if judge_a and judge_b:
         statements.append(("judge", _round_hundredths(judge_a.after), _round_hundredths(judge_b.after)))
+    # A model may have been trained again under its name.
     if a.model.name == b.model.name and a.model.digest != b.model.digest:
         statements.append(("model digest", a.model.digest[:8], b.model.digest[:8]))
-    settings_a, settings_b = dict(_setting_leaves(a.settings)), dict(_setting_leaves(b.settings))
-    statements += [
-        (name, settings_a.get(name), settings_b.get(name)) for name in sorted(settings_a | settings_b)
-    ]
+    settings_b = dict(_setting_leaves(b.settings))
+    statements += [(name, value, settings_b[name]) for name, value in sorted(_setting_leaves(a.settings))]
     for name, before, after in statements:
         if before != after:
             yield SettingChange(name=name, a=before, b=after)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -102,8 +102,6 @@ def correction_of_model(name: str, model: Model) -> Correction:
     )
     return Correction(name, mask.clip(RenderSettings().max_gain_db), 0.0)
 
-
-AutomationFormat = Literal["csv", "jsfx"]
 
 MAX_RESPONSE_ERROR_DB = 0.1  # a larger deviation of an impulse response gives a warning
 
@@ -279,23 +277,14 @@ def export_automation(
         raise CallError(f"--format is {file_format!r}: choose csv or jsfx")
     if not 0.01 <= step_s <= 10:
         raise CallError(f"--step is {step_s:g} s: give 0.01 to 10 s")
-    # The CSV has the target gains; the effect needs filter gains, because filters overlap.
     table = third_octave_table(correction, np.arange(0.0, seconds, step_s))
     if file_format == "csv":
-        write_text(out, format_gain_csv(table), overwrite=overwrite)
-        rows = len(table.seconds)
+        text, rows = format_gain_csv(table), len(table.seconds)
     else:
         _check_export_rate(rate)
         thin = table.thin()
-        rows = len(thin.seconds)
-        if rows > MAX_JSFX_ROWS:
-            raise CallError(
-                f"the table has {rows} rows; an effect has room for {MAX_JSFX_ROWS}: use a larger --step"
-            )
-        filters = graphic_eq_gains(thin.gain_db, thin.hz, _THIRD_OCTAVE_Q, rate)
-        title = f"Tonewood: {correction.name}"
-        text = format_jsfx(thin, filters, _THIRD_OCTAVE_Q, correction.gain_db, title)
-        write_text(out, text, overwrite=overwrite)
+        text, rows = _effect_text(correction, thin, rate), len(thin.seconds)
+    write_text(out, text, overwrite=overwrite)
     largest = float(np.abs(table.gain_db).max())
     return ExportedFile(
         out,
@@ -306,6 +295,18 @@ def export_automation(
          f"overall gain {correction.gain_db:+.1f} dB"
          + ("" if file_format == "jsfx" else ", which the table does not include")),
     )  # fmt: skip
+
+
+def _effect_text(correction: Correction, table: GainTable, rate: int) -> str:
+    rows = len(table.seconds)
+    if rows > MAX_JSFX_ROWS:
+        raise CallError(
+            f"the table has {rows} rows; an effect has room for {MAX_JSFX_ROWS}: use a larger --step"
+        )
+    # The table has the target gains; the effect needs filter gains, because filters overlap.
+    filters = graphic_eq_gains(table.gain_db, table.hz, _THIRD_OCTAVE_Q, rate)
+    title = f"Tonewood: {correction.name}"
+    return format_jsfx(table, filters, _THIRD_OCTAVE_Q, correction.gain_db, title)
 
 
 def third_octave_table(correction: Correction, seconds: FloatArray) -> GainTable:

@@ -100,6 +100,7 @@ def format_jsfx(table: GainTable, filters_db: FloatArray, q: float, gain_db: flo
 
 
 def _format_gain(gain: float) -> str:
+    # 0.01 dB is inaudible, and keeps long tables short; adding 0.0 turns -0.0 into 0.0.
     return f"{round(float(gain), 2) + 0.0:.2f}"
 
 

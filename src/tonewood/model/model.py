@@ -16,7 +16,7 @@ from tonewood.model.model_file import damaged_model_error, model_digest, read_mo
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import Priors
 from tonewood.scorer.guide import Guide
-from tonewood.scorer.network import Scorer
+from tonewood.scorer.network import Scorer, tensors_below
 from tonewood.settings import ModelSettings
 from tonewood.utils.atomic_write import write_bytes
 
@@ -93,13 +93,13 @@ def load_model(model: str | Path) -> Model:
         # A model learnt from listeners alone has no prior in its card, and no tensors of priors and guide.
         priors = guide = predictor = None
         if card.prior:
-            priors = Priors.from_tensors(_tensors_below("priors.", tensors), settings.priors, hop_ms)
+            priors = Priors.from_tensors(tensors_below("priors.", tensors), settings.priors, hop_ms)
             guide = _restore_guide(tensors, settings)
         if settings.predictor.taught:
-            below = _tensors_below("predictor.", tensors)
+            below = tensors_below("predictor.", tensors)
             predictor = Predictor.from_tensors(below, settings.predictor, hop_ms)
         reference_likeness, source_likeness = (
-            OutOfDomainDetector.from_tensors(_tensors_below(f"{side}_likeness.", tensors))
+            OutOfDomainDetector.from_tensors(tensors_below(f"{side}_likeness.", tensors))
             for side in ("reference", "source")
         )
         return Model(
@@ -115,6 +115,7 @@ def load_model(model: str | Path) -> Model:
             card=card,
             predictor=predictor,
         )
+    # The checksum is right, but tensors may be missing or have other shapes than the settings say.
     except (SafetensorError, KeyError, RuntimeError, ValueError):
         raise damaged_model_error(printable(str(model))) from None
 
@@ -135,18 +136,14 @@ def _model_tensors(model: Model) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in tensors.items()}  # as safetensors requires
 
 
-def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
 def _restore_scorer(tensors: dict[str, Tensor], prefix: str, settings: ModelSettings) -> Scorer:
     # The random initialization is overwritten, so any generator is suitable.
     scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator())
-    scorer.load_state_dict(_tensors_below(prefix, tensors))
+    scorer.load_state_dict(tensors_below(prefix, tensors))
     return scorer.requires_grad_(False).eval()
 
 
 def _restore_guide(tensors: dict[str, Tensor], settings: ModelSettings) -> Guide:
     guide = Guide(tensors["guide.row_mean"].shape[0], settings.guide, torch.Generator())
-    guide.load_state_dict(_tensors_below("guide.", tensors))
+    guide.load_state_dict(tensors_below("guide.", tensors))
     return guide.requires_grad_(False).eval()

@@ -14,7 +14,6 @@ from importlib.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
 from safetensors import SafetensorError, deserialize
 
 from tonewood.errors import ModelError, failure_reason, printable
@@ -97,10 +96,8 @@ def read_model_file(model: str | Path) -> ModelFile:
             card=ModelCard.model_validate_json(card),
             tensors=tensors,
         )
-    # The metadata may hold anything, hence all errors of access to it.
-    except (ValidationError, SafetensorError, RecursionError) as error:
-        raise damaged_model_error(name) from error
-    except (ValueError, KeyError, TypeError, AttributeError):
+    # The metadata may hold anything, hence all errors of access to it; ValidationError is a ValueError.
+    except (SafetensorError, RecursionError, ValueError, KeyError, TypeError, AttributeError):
         raise damaged_model_error(name) from None
 
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-from tonewood.data.loading import AuditProgress, SideLoadProgress, load_sides, plan_side_normalization
+from tonewood.data.loading import RecordingProgress, load_sides, plan_side_normalization
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,
@@ -221,7 +221,7 @@ def search_sizes(
     sizes: Sequence[ScorerSize] = SIZES,
     trials: int = TRIALS_PER_SIZE,
     device: str = "cpu",
-) -> Iterator[AuditProgress | SideLoadProgress | SizeProgress | SizeResult | SizeSearchResult]:
+) -> Iterator[RecordingProgress | SizeProgress | SizeResult | SizeSearchResult]:
     """Train every size on the same splits; yields progress and, last, the `SizeSearchResult`.
 
     The first trial has the seed and split that `train` uses with these settings; the seed increases

@@ -5,6 +5,7 @@ plus the bias is exactly the logit. Levels are relative to the clip's own, weigh
 the score does not depend on the recording's level.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -119,6 +120,11 @@ class Scorer(nn.Module):
     def crop_frames(self) -> int:
         """Number of frames in a training crop."""
         return self.spectrum.to_frames(self.settings.crop_seconds)
+
+
+def tensors_below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, under the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _pad_replicate(x: Tensor, reach: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed
 
 from tonewood.errors import CallError, DeviceError
-from tonewood.scorer.network import Scorer
+from tonewood.scorer.network import Scorer, tensors_below
 from tonewood.settings import TrainingSettings
 
 _MIN_LOSS_GAIN = 1e-4  # smaller improvements of the held-out loss are noise
@@ -110,11 +110,11 @@ class TrainingRun:
             bool(finished),
         )
         self.generator.set_state(state["generator"])
-        self.scorer.load_state_dict(_strip_prefix("scorer.", state))
-        self._best = _strip_prefix("best.", state)
+        self.scorer.load_state_dict(tensors_below("scorer.", state))
+        self._best = tensors_below("best.", state)
         optimiser = self._optimiser.state_dict()
         optimiser["state"] = {}
-        for key, value in _strip_prefix("optimiser.", state).items():
+        for key, value in tensors_below("optimiser.", state).items():
             number, name = key.split(".", 1)
             optimiser["state"].setdefault(int(number), {})[name] = value
         for group in optimiser["param_groups"]:
@@ -146,10 +146,6 @@ def _is_distributed() -> bool:
 
 def _clone_weights(scorer: Scorer) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in scorer.state_dict().items()}
-
-
-def _strip_prefix(prefix: str, state: TrainingState) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tonewood.audit import pipeline
 from tonewood.batch.enhance_file import EnhanceOptions
 from tonewood.batch.runner import BatchProgress, run_batch
 from tonewood.batch.tasks import EnhanceTask
-from tonewood.data.loading import AuditProgress, SideLoadProgress
+from tonewood.data.loading import RecordingProgress
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
@@ -63,8 +63,8 @@ JobData = dict[str, Any]
 def run_audit_job(request: JobData) -> Iterator[JobData]:
     """Audit two folders for confounds."""
     for event in pipeline.audit_folders(Path(request["reference"]), Path(request["source"]), ModelSettings()):
-        if isinstance(event, AuditProgress):
-            yield {"phase": event.side, "number": event.progress.number, "of": event.progress.total}
+        if isinstance(event, RecordingProgress):
+            yield {"phase": event.side, "number": event.number, "of": event.total}
         else:
             yield {
                 "phase": "done",
@@ -106,14 +106,11 @@ def run_training_job(request: JobData) -> Iterator[JobData]:
             is_last_network = event.network == "judge" or not settings.training.judge
             is_last = is_last_network and check.step >= check.steps
             yield {"phase": "masks" if is_last else event.network, "curve": list(curve)}
-        elif isinstance(event, SideLoadProgress):
-            yield {"phase": "loading", "side": event.side, "number": event.progress.number,
-                   "of": event.progress.total}  # fmt: skip
+        elif isinstance(event, RecordingProgress):
+            phase = "listening" if event.stage == "survey" else "loading"
+            yield {"phase": phase, "side": event.side, "number": event.number, "of": event.total}
         elif isinstance(event, LabelProgress):
             yield {"phase": "predictor", "number": event.number, "of": event.total}
-        elif isinstance(event, AuditProgress):
-            yield {"phase": "listening", "side": event.side, "number": event.progress.number,
-                   "of": event.progress.total}  # fmt: skip
 
 
 def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:

@@ -40,6 +40,8 @@ from tonewood.settings import EnhanceSettings, ModelSettings, PredictorSettings
 from tonewood.training.preferences import hold_out_listener_groups
 from tonewood.utils.atomic_write import write_bytes
 
+# Recordings of each side that priors, guide and predictor learn from; longer folders are sampled.
+MAX_LEARNING_SECONDS = 1800.0
 CHECKPOINT_SUFFIX = ".checkpoint"
 _CHECKPOINT_VERSION = 1
 
@@ -52,6 +54,14 @@ class CheckEvent(NamedTuple):
 
     network: NetworkName
     check: ValidationCheck
+
+
+class LabelProgress(NamedTuple):
+    """Progress of `distill_predictor`: one more recording has its mask."""
+
+    number: int
+    total: int
+    path: Path
 
 
 class Checkpoint:
@@ -129,6 +139,9 @@ class Checkpoint:
         write_bytes(self.path, content, overwrite=True)  # atomic: a crash leaves the previous state
 
 
+# --- Scorer and judge
+
+
 def fit_scorers(
     takes: RecordingsBySide | None,
     listener_data: ListenerData | None,
@@ -149,30 +162,10 @@ def fit_scorers(
         checkpoint = None  # the random state of each process differs, and a file holds only one
     if checkpoint is not None:
         checkpoint.open(_training_key(takes, listener_data, settings))
-    # Scorer and judge hold out different recordings: each has a split of its own seed.
-    training = settings.training
     fits: dict[NetworkName, TrainedScorer] = {}
     for network, seed in networks_to_train(settings):
         state = checkpoint.get_state(network) if checkpoint is not None else None
-        labels = hold_out_takes(takes, training.held_out, seed) if takes is not None else None
-        # Preference training takes labels as a second task, so it covers the combined case too.
-        if listener_data is not None:
-            progress = train_preference_scorer(
-                *hold_out_listener_groups(listener_data, training.held_out, seed),
-                settings.scorer,
-                settings.spectrum,
-                training,
-                labels=labels,
-                seed=seed,
-                device=device,
-                state=state,
-            )
-        else:
-            assert labels is not None
-            progress = train_scorer(
-                *labels, settings.scorer, settings.spectrum, training, seed=seed, device=device, state=state
-            )
-        for event in progress:
+        for event in _train_network(takes, listener_data, settings, seed, device, state):
             if isinstance(event, TrainedScorer):
                 fits[network] = event
                 continue
@@ -180,6 +173,35 @@ def fit_scorers(
                 checkpoint.save_state(network, event.run.state())
             yield CheckEvent(network, event)
     return fits
+
+
+def _train_network(
+    takes: RecordingsBySide | None,
+    listener_data: ListenerData | None,
+    settings: ModelSettings,
+    seed: int,
+    device: str,
+    state: TrainingState | None,
+) -> Iterator[ValidationCheck | TrainedScorer]:
+    training = settings.training
+    # Scorer and judge hold out different recordings: each has a split of its own seed.
+    labels = hold_out_takes(takes, training.held_out, seed) if takes is not None else None
+    # Preference training takes labels as a second task, so it covers the combined case too.
+    if listener_data is not None:
+        return train_preference_scorer(
+            *hold_out_listener_groups(listener_data, training.held_out, seed),
+            settings.scorer,
+            settings.spectrum,
+            training,
+            labels=labels,
+            seed=seed,
+            device=device,
+            state=state,
+        )
+    assert labels is not None
+    return train_scorer(
+        *labels, settings.scorer, settings.spectrum, training, seed=seed, device=device, state=state
+    )
 
 
 def networks_to_train(settings: ModelSettings) -> list[tuple[NetworkName, int]]:
@@ -228,16 +250,7 @@ def _training_key(
     return [settings.model_dump_json(), hasher.hexdigest()]
 
 
-# Recordings of each side that priors, guide and predictor learn from; longer folders are sampled.
-MAX_LEARNING_SECONDS = 1800.0
-
-
-class LabelProgress(NamedTuple):
-    """Progress of `distill_predictor`: one more recording has its mask."""
-
-    number: int
-    total: int
-    path: Path
+# --- Predictor
 
 
 def distill_predictor(
@@ -274,15 +287,7 @@ def distill_predictor(
     # A model file stores half precision: rounding now makes the model equal to its file.
     predictor = Predictor.from_tensors(predictor.tensors(), settings, spectrum.hop_ms)
 
-    # Measure it on the recordings held out.
-    audible_db = torch.cat([example.mask_db[:, example.audible] for example in held_out_examples], dim=1)
-    card = PredictorCard(
-        parameters=predictor.parameter_count,
-        takes=len(held_out_examples),
-        missed_db=prediction_error_db(predictor, held_out_examples),
-        spread_db=float((audible_db - model.priors.static_db[:, None]).square().mean().sqrt()),
-        cycle_db=_cycle_distances(model, predictor, takes["reference"]),
-    )
+    card = _predictor_card(model, predictor, held_out_examples, takes["reference"])
     yield replace(
         model,
         settings=model.settings.model_copy(
@@ -329,6 +334,22 @@ def _distillation_example(source: AudioSource, model: Model, steps: int) -> Dist
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
     masks = (Mask(label.numpy(), hz, spectrum.hop / spectrum.rate, spectrum.rate / 2) for label in labels)
     return DistillationExample(rows, *(torch.from_numpy(mask.gain_at(hz, seconds)) for mask in masks))
+
+
+def _predictor_card(
+    model: Model,
+    predictor: Predictor,
+    held_out: Sequence[DistillationExample],
+    reference: list[TrainingRecording],
+) -> PredictorCard:
+    audible_db = torch.cat([example.mask_db[:, example.audible] for example in held_out], dim=1)
+    return PredictorCard(
+        parameters=predictor.parameter_count,
+        takes=len(held_out),
+        missed_db=prediction_error_db(predictor, held_out),
+        spread_db=float((audible_db - model.priors.static_db[:, None]).square().mean().sqrt()),
+        cycle_db=_cycle_distances(model, predictor, reference),
+    )
 
 
 def _cycle_distances(

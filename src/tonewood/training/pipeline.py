@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from math import fsum
 from pathlib import Path
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from tonewood.audit.pipeline import analyse_confounds
-from tonewood.data.dataset import TrainingRecording, WeightedFolder, select_training_excerpts, split_takes
+from tonewood.data.dataset import TrainingRecording, select_training_excerpts, split_takes
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.loading import (
-    AuditProgress,
     DatasetSide,
-    SideLoadProgress,
+    RecordingProgress,
+    SideInput,
     load_sides,
     plan_side_normalization,
     side_display_name,
@@ -26,21 +26,31 @@ from tonewood.data.manifest import FolderOrManifest
 from tonewood.dsp.features import Features
 from tonewood.errors import CallError, ModelError, printable
 from tonewood.mask.certificate import OutOfDomainDetector, fit_detector
-from tonewood.model.card import ConfoundAudit, FolderCard, ModelCard, PriorCard, Quartiles, ScorerCard
+from tonewood.model.card import (
+    ConfoundAudit,
+    FolderCard,
+    ListenerCard,
+    ModelCard,
+    PriorCard,
+    Quartiles,
+    ScorerCard,
+)
 from tonewood.model.model import Model, load_model
 from tonewood.priors.fitting import PriorFit, fit_priors
 from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, validation_gains
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
-from tonewood.settings import ModelSettings, PredictorSettings
+from tonewood.settings import ModelSettings, Normalization, PredictorSettings
 from tonewood.stats.sampling import TakeWeights
 from tonewood.training.networks import (
     MAX_LEARNING_SECONDS,
     CheckEvent,
     Checkpoint,
     LabelProgress,
+    NetworkName,
     distill_predictor,
     fit_scorers,
+    networks_to_train,
 )
 from tonewood.training.preferences import (
     ListenerAnswers,
@@ -51,9 +61,8 @@ from tonewood.training.preferences import (
 )
 from tonewood.utils.parallel import check_device, page_out, trim_malloc
 
-TrainingProgress = AuditProgress | SideLoadProgress | ListenerAudioProgress | CheckEvent | LabelProgress
+TrainingProgress = RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress
 TrainingEvent = TrainingProgress | Model
-TrainingSide = FolderOrManifest | Sequence[WeightedFolder]
 
 
 class Provenance(NamedTuple):
@@ -64,12 +73,21 @@ class Provenance(NamedTuple):
     notice: str = ""
 
 
+class _TrainingData(NamedTuple):
+    """Takes of both sides, answers of listeners, and the normalization of the takes; None if not given."""
+
+    takes: dict[DatasetSide, list[TrainingRecording]] | None
+    answers: ListenerAnswers | None
+    normalization: Normalization | None
+
+
 class _DataSummary(NamedTuple):
     """Facts about the training data that the model keeps."""
 
     cards: tuple[FolderCard, FolderCard]
     detectors: tuple[OutOfDomainDetector, OutOfDomainDetector]
-    audit: ConfoundAudit | None
+    audit: ConfoundAudit | None = None
+    normalization: Normalization | None = None
 
 
 class _PriorExcerpts(NamedTuple):
@@ -91,7 +109,7 @@ class _Correction(NamedTuple):
 
 
 def train_model(
-    reference: TrainingSide | None,
+    reference: SideInput | None,
     source: FolderOrManifest | None,
     settings: ModelSettings,
     *,
@@ -133,32 +151,23 @@ def train_model(
     started = time.perf_counter()
     _check_inputs(reference, source, preferences, ratings, settings)
     check_device(device)
-
-    # Load the recordings and the answers.
-    normalization = takes = answers = None
-    if reference is not None and source is not None:
-        normalization = yield from plan_side_normalization(reference, source, settings)
-        takes = yield from load_sides(reference, source, settings, normalization=normalization, cache=cache)
-    if preferences is not None or ratings is not None:
-        answers = yield from load_listener_answers(preferences, ratings, settings)
+    takes, answers, normalization = yield from _load_data(
+        reference, source, preferences, ratings, settings, cache
+    )
 
     # Everything that reads whole recordings runs before the long training, so that their memory
     # can be returned to the system first.
     excerpts = None
     if takes is not None:
-        assert reference is not None
-        assert source is not None
-        summary = _summarize_folders(
-            takes, (side_display_name(reference), side_display_name(source)), settings
-        )
+        names = [side_display_name(side) for side in (reference, source) if side is not None]
+        summary = _summarize_folders(takes, names, normalization, settings)
         excerpts = _select_prior_excerpts(takes, settings)
     else:
         assert answers is not None
         summary = _summarize_answers(answers, settings)
 
     # The slow part: scorer and judge, which --resume can continue.
-    listener_data = answers.data if answers else None
-    fits = yield from fit_scorers(takes, listener_data, settings, device, checkpoint)
+    fits = yield from fit_scorers(takes, answers.data if answers else None, settings, device, checkpoint)
     if takes is not None:
         _free_memory(takes)
     if process_rank():
@@ -168,41 +177,10 @@ def train_model(
 
     # Priors and guide need two folders; listeners alone do not show a correction.
     correction = _fit_correction(excerpts, settings) if excerpts is not None else None
-    scorer, judge, seed = fits["scorer"], fits.get("judge"), settings.training.seed
-    agreement = None
-    if listener_data is not None:
-        # The scorer's own split, so that the agreement is measured on groups it did not learn from.
-        split = hold_out_listener_groups(listener_data, settings.training.held_out, seed)
-        agreement = measure_listener_agreement(scorer.scorer, listener_data, split)
-    model = Model(
-        name=name,
-        settings=settings,
-        scorer=scorer.scorer,
-        judge=judge.scorer if judge else None,
-        learnt_priors=correction.fit.priors if correction else None,
-        learnt_guide=correction.guide if correction else None,
-        guide_weight=correction.card.guide_weight if correction else 0.0,
-        reference_likeness=summary.detectors[0],
-        source_likeness=summary.detectors[1],
-        card=ModelCard(
-            reference=summary.cards[0],
-            source=summary.cards[1],
-            scorer=_scorer_card(scorer, seed),
-            judge=_scorer_card(judge, seed + 1) if judge else None,  # seed of `networks_to_train`
-            prior=correction.card if correction else None,
-            seconds=round(time.perf_counter() - started, 1),
-            seed=seed,
-            versions={
-                "tonewood": version("tonewood"),
-                "torch": version("torch"),
-                "python": platform.python_version(),
-            },
-            **(provenance or Provenance())._asdict(),
-            audit=summary.audit,
-            fix=normalization,
-            ears=agreement,
-        ),
-    )
+    agreement = _measure_agreement(fits["scorer"], answers, settings) if answers else None
+    seconds = round(time.perf_counter() - started, 1)
+    card = _model_card(settings, summary, fits, correction, agreement, provenance or Provenance(), seconds)
+    model = _assemble_model(name, settings, summary, fits, correction, card)
     if settings.predictor.taught:
         assert takes is not None
         yield from distill_predictor(model, takes, settings.predictor)
@@ -225,7 +203,7 @@ def load_finished_model(output: Path, checkpoint: Checkpoint) -> Model | None:
 
 def add_predictor(
     model: Model,
-    reference: TrainingSide,
+    reference: SideInput,
     source: FolderOrManifest,
     settings: PredictorSettings,
     cache: FeatureCache = NO_CACHE,
@@ -253,7 +231,7 @@ def add_predictor(
 
 
 def _check_inputs(
-    reference: TrainingSide | None,
+    reference: SideInput | None,
     source: FolderOrManifest | None,
     preferences: Path | None,
     ratings: Path | None,
@@ -274,8 +252,29 @@ def _check_inputs(
         raise CallError("a predictor is trained from folders: give --reference and --source too")
 
 
+def _load_data(
+    reference: SideInput | None,
+    source: FolderOrManifest | None,
+    preferences: Path | None,
+    ratings: Path | None,
+    settings: ModelSettings,
+    cache: FeatureCache,
+) -> Generator[TrainingProgress, None, _TrainingData]:
+    """Load the recordings of both sides and the answers of listeners, as far as they are given."""
+    normalization = takes = answers = None
+    if reference is not None and source is not None:
+        normalization = yield from plan_side_normalization(reference, source, settings)
+        takes = yield from load_sides(reference, source, settings, normalization=normalization, cache=cache)
+    if preferences is not None or ratings is not None:
+        answers = yield from load_listener_answers(preferences, ratings, settings)
+    return _TrainingData(takes, answers, normalization)
+
+
 def _summarize_folders(
-    takes: Mapping[DatasetSide, list[TrainingRecording]], names: tuple[str, str], settings: ModelSettings
+    takes: Mapping[DatasetSide, list[TrainingRecording]],
+    names: Sequence[str],
+    normalization: Normalization | None,
+    settings: ModelSettings,
 ) -> _DataSummary:
     reference, source = takes["reference"], takes["source"]
     # The model card carries the audit, so that a confounded model says so itself.
@@ -291,7 +290,7 @@ def _summarize_folders(
         for name, side in zip(names, (reference, source), strict=True)
     )
     _free_memory(takes)  # audit and detectors have read every row once
-    return _DataSummary((cards[0], cards[1]), (detectors[0], detectors[1]), audit)
+    return _DataSummary((cards[0], cards[1]), (detectors[0], detectors[1]), audit, normalization)
 
 
 def _summarize_answers(answers: ListenerAnswers, settings: ModelSettings) -> _DataSummary:
@@ -310,7 +309,6 @@ def _summarize_answers(answers: ListenerAnswers, settings: ModelSettings) -> _Da
             # Inputs of either half are in domain, so the source is everything that was heard.
             fit_detector(answers.data.rows, window),
         ),
-        None,
     )
 
 
@@ -364,6 +362,67 @@ def _free_memory(takes: Mapping[DatasetSide, list[TrainingRecording]]) -> None:
         for take in side:
             page_out(*take.features)
     trim_malloc()
+
+
+def _measure_agreement(
+    scorer: TrainedScorer, answers: ListenerAnswers, settings: ModelSettings
+) -> ListenerCard:
+    # The scorer's own split, so that the agreement is measured on groups it did not learn from.
+    split = hold_out_listener_groups(answers.data, settings.training.held_out, settings.training.seed)
+    return measure_listener_agreement(scorer.scorer, answers.data, split)
+
+
+def _assemble_model(
+    name: str,
+    settings: ModelSettings,
+    summary: _DataSummary,
+    fits: Mapping[NetworkName, TrainedScorer],
+    correction: _Correction | None,
+    card: ModelCard,
+) -> Model:
+    judge = fits.get("judge")
+    return Model(
+        name=name,
+        settings=settings,
+        scorer=fits["scorer"].scorer,
+        judge=judge.scorer if judge else None,
+        learnt_priors=correction.fit.priors if correction else None,
+        learnt_guide=correction.guide if correction else None,
+        guide_weight=correction.card.guide_weight if correction else 0.0,
+        reference_likeness=summary.detectors[0],
+        source_likeness=summary.detectors[1],
+        card=card,
+    )
+
+
+def _model_card(
+    settings: ModelSettings,
+    summary: _DataSummary,
+    fits: Mapping[NetworkName, TrainedScorer],
+    correction: _Correction | None,
+    agreement: ListenerCard | None,
+    provenance: Provenance,
+    seconds: float,
+) -> ModelCard:
+    judge, seeds = fits.get("judge"), dict(networks_to_train(settings))
+    return ModelCard(
+        reference=summary.cards[0],
+        source=summary.cards[1],
+        scorer=_scorer_card(fits["scorer"], seeds["scorer"]),
+        judge=_scorer_card(judge, seeds["judge"]) if judge else None,
+        prior=correction.card if correction else None,
+        seconds=seconds,
+        seed=settings.training.seed,
+        versions={
+            "tonewood": version("tonewood"),
+            "torch": version("torch"),
+            "python": platform.python_version(),
+        },
+        **provenance._asdict(),
+        audit=summary.audit,
+        fix=summary.normalization,
+        ears=agreement,
+    )
 
 
 def _scorer_card(fit: TrainedScorer, seed: int) -> ScorerCard:

@@ -179,18 +179,7 @@ def load_listener_answers(
     FolderError or AudioError if a table or a recording cannot be used; the message names it.
     """
     answers = read_answer_tables(preferences, ratings, settings.training)
-    for count, limit, name in (
-        (len(answers.preferences), MIN_COMPARISONS, "comparisons"),
-        (len(answers.ratings), MIN_RATINGS, "ratings"),
-    ):
-        if count and count < limit:
-            raise FolderError(f"there are {count} {name}; training needs {limit}: collect more answers")
-    groups = len(set(answers.groups.values()))
-    if groups < MIN_LISTENER_GROUPS:
-        raise FolderError(
-            f"the recordings are of {groups} pieces; training needs {MIN_LISTENER_GROUPS}, because some are "
-            "held out: collect answers about more pieces"
-        )
+    _check_enough_answers(answers)
 
     # Analyse the recordings in a fixed order, so that the model does not depend on the tables' order.
     paths, spectrum = sorted(answers.groups), settings.spectrum
@@ -218,6 +207,21 @@ def load_listener_answers(
         _preferred_half(len(paths), pairs, ratings_by_index),
     )
     return ListenerAnswers(data, tuple(seconds))
+
+
+def _check_enough_answers(answers: AnswerTables) -> None:
+    for count, limit, name in (
+        (len(answers.preferences), MIN_COMPARISONS, "comparisons"),
+        (len(answers.ratings), MIN_RATINGS, "ratings"),
+    ):
+        if count and count < limit:
+            raise FolderError(f"there are {count} {name}; training needs {limit}: collect more answers")
+    groups = len(set(answers.groups.values()))
+    if groups < MIN_LISTENER_GROUPS:
+        raise FolderError(
+            f"the recordings are of {groups} pieces; training needs {MIN_LISTENER_GROUPS}, because some are "
+            "held out: collect answers about more pieces"
+        )
 
 
 def hold_out_listener_groups(data: ListenerData, share: float, seed: int) -> ListenerSplit:
