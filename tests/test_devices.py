@@ -32,7 +32,7 @@ from tonewood.enhancement.mask_search import mask_scale, render_feedback
 from tonewood.mask import mask as masks
 from tonewood.mask import search
 from tonewood.mask.mask import Mask, moving_average
-from tonewood.mask.search import FreeMask, compute_objective, search_mask
+from tonewood.mask.search import FreeMask, SearchProblem, compute_objective, search_mask
 from tonewood.model.model import Model
 from tonewood.priors import nearest_neighbours
 from tonewood.priors.nearest_neighbours import Codebook, FolderStatistics, back_translate
@@ -179,19 +179,18 @@ def test_scorer_guide_and_search_stay_on_the_device(
     monkeypatch.setattr(search, "objective_values", lambda parts: [1.0] * len(parts))
     for name in ("SGD", "Adam"):
         settings = SearchSettings(steps=2, guide=0.5, score=0.5, optimiser=name)
-        *_, last = search_mask(
+        problem = SearchProblem(
             own.scorer.score,
             rows,
-            FreeMask(rows * 0, 9),
             rows * 0,
             settings,
             window_frames=own.scorer.crop_frames,
             max_gain_db=12.0,
-            generator=torch.Generator().manual_seed(0),
-            guide_energy=lambda it: own.guide.energy(it, -20.0),
+            guide_energy=lambda levels: own.guide.energy(levels, -20.0),
             render_feedback=lambda mask: rows + mask,
             loudest_db=-10.0,
         )
+        *_, last = search_mask(problem, FreeMask(rows * 0, 9), torch.Generator().manual_seed(0))
         assert (last.mask_db.device, last.mask_db.shape) == (rows.device, rows.shape)
     lacking = own.guide.direction(rows[None])
     assert lacking.device == rows.device
