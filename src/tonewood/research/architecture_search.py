@@ -128,7 +128,7 @@ def evaluate_sizes(
     """
     assert len(trials) >= 2
     for number, size in enumerate(sizes, start=1):
-        settings = scorer.model_copy(update=size._asdict())
+        settings = scorer.replace(width=size.width, depth=size.depth)
         fits: list[TrainedScorer] = []
         for index, trial in enumerate(trials, start=1):
             for event in train_scorer(
