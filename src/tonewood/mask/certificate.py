@@ -105,7 +105,7 @@ def certify(
     gains, judge = _MaskStatistics.from_gains(mask_db), measured.judge
     judge_smoothed = static_share = None
     if judge_score is not None and judge is not None:
-        # The judge hears the levels that the mask asks for; rendering again would cost a pass each.
+        # These scores are of the levels that the masks ask for, not of renderings.
         smooth_db = _smooth_mask(mask_db, settings.smooth_frames, settings.smooth_rows)
         static_db = LazyTimeSeries(mask_db.frames, lambda start, stop: gains.mean_db.expand(-1, stop - start))
         judge_smoothed, static, full = (

@@ -133,9 +133,8 @@ def limit_to_span(
     shorter than two fades has no flat part.
     """
     gain = mask.gain_db
-    if (
-        first_frame == 0 and gain.shape[1] == 1
-    ):  # a single frame holds for all times; a span needs one per hop
+    # A single frame holds for all times; a span needs one per hop.
+    if first_frame == 0 and gain.shape[1] == 1:
         last = (end_s or start_s or 0.0) + 2 * SPAN_FADE_SECONDS
         gain = np.repeat(gain, round(last / mask.hop_seconds) + 1, axis=1)
     # Interpolation spreads a gain to the next frames, and each of them influences `reach_s`.

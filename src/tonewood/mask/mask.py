@@ -66,7 +66,7 @@ class Mask:
     @property
     def gain_db(self) -> NDArray[np.float32]:
         """All gains (row, frame) in memory."""
-        return self.gains.read(0, self.frames).numpy()
+        return self.gains.read(0, self.frames).cpu().numpy()
 
     @property
     def frames(self) -> int:

@@ -310,5 +310,4 @@ def _select_blend(scores: Sequence[CycleScore]) -> BlendWeights:
 def cycle_distance(rows_db: Tensor, take: PriorFeatures) -> float:
     """Return the mean over audible frames of the RMS difference in dB, the overall level removed."""
     difference = (rows_db - take.rows_db)[:, take.audible]
-    # One level for the whole take is removed: loudness is matched after rendering anyway.
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())

@@ -22,7 +22,7 @@ from tonewood.stats.sampling import TakeWeights, weighted_mean
 
 _AUDIBLE_DB = 50.0
 _QUERY_BATCH = 512  # frames whose distances to all codes fit into the CPU cache
-_ENVELOPE_COEFFICIENTS = 10  # number of cepstral coefficients of the coarse envelope
+_ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients of level and coarse envelope
 
 
 class PriorFeatures(NamedTuple):
@@ -249,7 +249,7 @@ def key_vectors(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _lifter(count: int, device: torch.device) -> Tensor:
     """Return the matrix [row, row] that weights the cepstral coefficients of rows."""
-    # The overall level (coefficient 0) is compared in full; it says how loud a note is played.
+    # Coefficient 0 is the overall level, 1 to 9 are the coarse envelope.
     weights = torch.full((count,), 0.5)
     weights[0], weights[1:_ENVELOPE_COEFFICIENTS] = 1.0, 0.25
     basis = cosine_basis(count)

@@ -85,7 +85,6 @@ class Guide(nn.Module):
         """Remove the level, scale to about unit variance, and average over a few frames."""
         relative = (rows_db - level_db).clamp_min(-_RANGE_DB)
         x = (relative - self.row_mean[:, None]) / self.spread
-        # An EQ moves slowly: averages of a few frames tell what to correct, at less cost.
         pool = self.settings.pooled_frames
         return nn.functional.avg_pool1d(x, pool, pool, ceil_mode=True, count_include_pad=False)
 
@@ -108,7 +107,7 @@ def train_guide(
     neighbourhood in which the gradient is valid.
     """
     guide = Guide(pairs[0][0].shape[0], settings, generator)
-    # Statistics of the targets: inputs differ from them by what is to be corrected.
+    # Around the mean of the targets, where the energy must be small.
     frames = torch.cat([y - mean_level(y) for _, y in pairs], dim=1).clamp_min(-_RANGE_DB)
     guide.row_mean.copy_(frames.mean(dim=1))
     guide.spread.copy_(frames.std())

@@ -45,7 +45,7 @@ def design_polyphase(from_rate: int, to_rate: int) -> PolyphaseFilter:
     count, stride = ratio.numerator, ratio.denominator
     cut = min(1.0, count / stride) * _CUTOFF_RATIO  # in units of the input's Nyquist frequency
     reach = math.ceil(_ZERO_CROSSINGS / cut)
-    # Phase p of output sample n lies between input samples: one filter per fraction.
+    # Output sample count · n + p lies at input sample stride · n + p · stride / count.
     tap = torch.arange(-reach, reach + stride, dtype=torch.float64)
     position = tap - torch.arange(count, dtype=torch.float64)[:, None] * stride / count
     squared = (position / reach).square().clamp(max=1)
@@ -91,7 +91,7 @@ class _ScorerFrontEnd(nn.Module):
             kernel = kernel.float()
         if bands.scale == "mel":
             weights = filterbank_matrix(bands, spectrum).clone()
-        # Buffers follow the module to a device; not persistent, as they follow from the settings.
+        # Buffers, to follow the module to a device; not stored, since the settings determine them.
         self.register_buffer("kernel", kernel, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 

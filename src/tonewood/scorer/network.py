@@ -37,7 +37,7 @@ class Scorer(nn.Module):
         self.register_buffer("row_mean", torch.zeros(len(hz)))
         self.loud_row: Tensor
         self.row_mean: Tensor
-        # High-pass as in BS.1770, about 100 Hz: rumble must not determine the level.
+        # First-order high-pass at 60 Hz, after that of BS.1770: rumble must not determine the level.
         self.register_buffer("loud_row", 10 * torch.log10(hz.square() / (hz.square() + 60.0**2)))
         channels = [1] + [settings.width * (1 if i == 0 else 2) for i in range(settings.depth)]
         with torch.random.fork_rng(devices=[]):  # nn.Conv2d draws weights that are replaced

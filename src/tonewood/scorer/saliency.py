@@ -133,7 +133,7 @@ def upsample_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> 
     """
     row_step, frame_step = _cell_strides(scorer)
     cells = activation.shape[1]
-    # Interpolation weights of each cell, normalised: lower cells cover fewer rows.
+    # Interpolation weights of each cell, normalised: the first cell covers fewer rows, the last one more.
     hats = _interpolate_last_axis(torch.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
     shares = hats / hats.sum(dim=1, keepdim=True) * (rows / cells)
     grid = _interpolate_last_axis(shares.T @ activation, frames, frame_step)
