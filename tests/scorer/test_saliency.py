@@ -168,7 +168,7 @@ def test_row_attribution_sums_to_the_effect_of_an_equaliser(depth: int) -> None:
 
 
 def test_unknown_method_is_rejected() -> None:
-    with pytest.raises(CallError, match="method is 'lime'; choose cam, integrated, gradcam"):
+    with pytest.raises(CallError, match="--method is 'lime': choose cam, integrated, gradcam"):
         compute_saliency(scorer(1), noise(9)[None], "lime")  # type: ignore[arg-type]
 
 

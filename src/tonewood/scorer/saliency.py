@@ -83,12 +83,12 @@ def compute_saliency(scorer: Scorer, rows_db: Tensor, method: SaliencyMethod = "
 def check_saliency_method(method: str) -> None:
     """Raise the errors of `compute_saliency`, before any work is done."""
     if method not in get_args(SaliencyMethod):
-        raise CallError(f"method is {method!r}; choose {', '.join(get_args(SaliencyMethod))}")
+        raise CallError(f"--method is {method!r}: choose {', '.join(get_args(SaliencyMethod))}")
     if method != "cam":
         try:
             import captum  # noqa: F401
         except ImportError:
-            raise MissingExtraError(f"method {method} needs captum: pip install '.[captum]'") from None
+            raise MissingExtraError(f"--method {method} needs captum: pip install '.[captum]'") from None
 
 
 def attribution_by_band(scorer: Scorer, rows_db: Tensor) -> Tensor:
@@ -292,9 +292,10 @@ class Faithfulness:
     def line(self) -> str:
         """The result in words."""
         if self.is_faithful:
-            return "the map names what the scorer listens to, better than random regions do"
-        action = ("taking away", "putting back")[self.fraction_beaten[1] < self.fraction_beaten[0]]
-        return f"the map does no better than random regions when {action} what it names: do not trust it"
+            return "the map shows what the scorer listens to: it is better than random regions"
+        deletion, insertion = self.fraction_beaten
+        test = "insertion" if insertion < deletion else "deletion"
+        return f"the map is no better than random regions in the {test} test: do not trust it"
 
 
 def measure_faithfulness(
