@@ -74,10 +74,7 @@ class Scorer(nn.Module):
     def logit_from_normalized(self, normalized: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return logits [batch] of the output of `normalize`; zeros are the mean row throughout."""
         pooled = self.features(normalized).mean(dim=(2, 3))
-        if generator is not None and self.settings.dropout > 0:
-            keep = 1 - self.settings.dropout
-            uniform = torch.rand(pooled.shape, generator=generator, device=generator.device)
-            pooled = pooled * (uniform < keep).to(pooled) / keep
+        pooled = apply_dropout(pooled, self.settings.dropout, generator)
         return self.linear(pooled).squeeze(1)  # type: ignore[no-any-return]
 
     def activations(self, rows_db: Tensor) -> Tensor:
@@ -119,6 +116,15 @@ class Scorer(nn.Module):
     def crop_frames(self) -> int:
         """Number of frames in a training crop."""
         return self.spectrum.to_frames(self.settings.crop_seconds)
+
+
+def apply_dropout(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """Set values to 0 with a probability, and scale the others to keep the mean; no-op without generator."""
+    if generator is None or probability == 0:
+        return x
+    keep = 1 - probability
+    uniform = torch.rand(x.shape, generator=generator, device=generator.device)
+    return x * (uniform < keep).to(x) / keep
 
 
 def _pad_replicate(x: Tensor, reach: int) -> Tensor:
