@@ -34,6 +34,7 @@ SIZES = (
     ScorerSize(12, 1), ScorerSize(6, 2), ScorerSize(9, 2), ScorerSize(8, 3),
     ScorerSize(12, 3), ScorerSize(16, 3), ScorerSize(20, 4), ScorerSize(32, 4),
 )  # fmt: skip
+TRIALS_PER_SIZE = 3
 
 
 class SizeTrial(NamedTuple):
@@ -185,9 +186,6 @@ def _scale_to_unit(values: Sequence[float]) -> list[float]:
     """Scale rising values to [0, 1]; equal values become 0."""
     low, high = values[0], values[-1]
     return [(value - low) / ((high - low) or 1.0) for value in values]
-
-
-TRIALS_PER_SIZE = 3
 
 
 @dataclass(frozen=True)
