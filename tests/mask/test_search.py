@@ -28,8 +28,8 @@ ROWS, FRAMES = 6, 40
 
 def search_settings(**fields: object) -> SearchSettings:
     """Return settings of a search by the score alone, as in the paper."""
-    plain = {"score": 1.0, "guide": 0.0, "optimiser": "Adam", "learning_rate": 0.1}
-    return SearchSettings.model_validate({**plain, **fields})
+    defaults = {"score": 1.0, "guide": 0.0, "optimiser": "Adam", "learning_rate": 0.1}
+    return SearchSettings.model_validate({**defaults, **fields})
 
 
 def field(seed: int, frames: int = FRAMES) -> Tensor:
@@ -87,10 +87,10 @@ def test_search_finds_the_known_optimum(optimiser: str, rate: float, steps: int,
 
 def test_variance_pulls_the_mask_to_its_mean() -> None:
     """Of mean (M - D)² + beta Var(M): M = (D + beta mean D) / (1 + beta)."""
-    wanted = field(2) - field(1)
+    expected = field(2) - field(1)
     settings = search_settings(alpha=0, beta=2.0, learning_rate=0.1, steps=250)
     *_, last = run(toward(field(2)), settings)
-    optimum = (wanted + 2 * wanted.mean()) / 3
+    optimum = (expected + 2 * expected.mean()) / 3
     assert (last.mask_db - optimum).abs().max() < 0.05
 
 
@@ -107,12 +107,12 @@ def test_each_step_scores_the_whole_recording_in_moving_windows() -> None:
     recording = torch.arange(float(frames)).expand(ROWS, frames)
     seen: list[Tensor] = []
 
-    def noted(rows: Tensor) -> Tensor:
+    def record(rows: Tensor) -> Tensor:
         seen.append(rows.detach()[:, 0])
         return 0 * rows.sum(dim=(1, 2))
 
     settings = search_settings(steps=12)
-    for _ in run(noted, settings, recording=recording, window_frames=20):
+    for _ in run(record, settings, recording=recording, window_frames=20):
         pass
     for cut in seen:
         assert cut.shape[1] == 20
@@ -125,11 +125,11 @@ def test_each_step_scores_the_whole_recording_in_moving_windows() -> None:
 def test_short_recording_is_one_window() -> None:
     shapes = []
 
-    def noted(rows: Tensor) -> Tensor:
+    def record(rows: Tensor) -> Tensor:
         shapes.append(tuple(rows.shape))
         return rows.mean(dim=(1, 2))
 
-    list(run(noted, search_settings(steps=1), window_frames=FRAMES + 1))
+    list(run(record, search_settings(steps=1), window_frames=FRAMES + 1))
     assert set(shapes) == {(1, ROWS, FRAMES)}
 
 
@@ -181,9 +181,9 @@ def test_search_stops_at_start_below_stop_score() -> None:
 def test_gains_stay_within_the_limit(optimiser: str, rate: float, steps: int) -> None:
     settings = search_settings(alpha=0, optimiser=optimiser, learning_rate=rate, steps=steps)
     start = FreeMask(10 * field(4))
-    made = list(run(toward(field(2) + 20), settings, start=start, max_gain_db=5.0))
-    assert all(step.mask_db.abs().max() <= 5 for step in made)
-    assert made[-1].mask_db.abs().max() == 5
+    outcome = list(run(toward(field(2) + 20), settings, start=start, max_gain_db=5.0))
+    assert all(step.mask_db.abs().max() <= 5 for step in outcome)
+    assert outcome[-1].mask_db.abs().max() == 5
 
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))
@@ -230,8 +230,8 @@ def run_with_feedback(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], R
 
     settings = search_settings(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3)
     start = FreeMask(anchor)
-    found = run(toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, feedback=render)
-    return list(found), render
+    steps = run(toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, feedback=render)
+    return list(steps), render
 
 
 WAVES = 4 * torch.sin(torch.arange(float(FRAMES)) / 3).expand(ROWS, -1)
@@ -296,20 +296,20 @@ def test_note_gains_start_at_the_notes_and_recover_a_mask() -> None:
     hidden = gains_of(notes)
     with torch.no_grad():
         hidden.values.copy_(torch.linspace(-6, 6, len(notes.gain_db)))
-        wanted = hidden.mask()
+        expected = hidden.mask()
     settings = search_settings(alpha=0, learning_rate=0.2, steps=300)
-    steps = list(run(toward(field(1) + wanted), settings, start=start))
+    steps = list(run(toward(field(1) + expected), settings, start=start))
     assert torch.equal(steps[0].mask_db, gains_of(notes).mask().detach())
     assert steps[0].score > 1
     assert steps[-1].score < 1e-3
-    assert (steps[-1].mask_db - wanted).abs().max() < 0.2
+    assert (steps[-1].mask_db - expected).abs().max() < 0.2
 
 
 def test_note_gains_do_not_modify_the_notes() -> None:
     notes = scattered()
-    kept = notes.gain_db.clone()
+    gains_before = notes.gain_db.clone()
     list(run(toward(field(2)), search_settings(steps=3), start=gains_of(notes)))
-    assert torch.equal(notes.gain_db, kept)
+    assert torch.equal(notes.gain_db, gains_before)
 
 
 @pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
@@ -321,8 +321,8 @@ def test_optimisers_equal_those_of_torch(optimiser: OptimizerName) -> None:
     unit = values.numel() / (2 * settings.alpha)
     for _ in range(20):
         twin.zero_grad()
-        heard = field(1) + values
-        loss = (heard - target).square().mean() + settings.alpha * values.square().mean()
+        output = field(1) + values
+        loss = (output - target).square().mean() + settings.alpha * values.square().mean()
         (unit * loss).backward()  # type: ignore[no-untyped-call]
         twin.step()
     torch.testing.assert_close(last.mask_db, values.detach(), atol=1e-4, rtol=1e-4)
