@@ -143,6 +143,7 @@ def _objections(
         reasons.append(
             f"the input is {measured.unlikeness:.2f} times as far from the source folder as 99 % of its own"
         )
+    # 0.5 is the border between the classes: neither output nor smoothed mask may be source-like.
     if judge is not None and judge.after >= 0.5:
         reasons.append(f"the judge did not follow ({judge.before:.2f} → {judge.after:.2f})")
     if judge_smoothed is not None and judge_smoothed >= 0.5:
@@ -315,4 +316,6 @@ class _Moments:
 
 
 def _mahalanobis_distances(points: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    # Whitened features have unit variance: with their mean instead of the sum, distances are about 1
+    # for any number of rows.
     return ((points - mean) @ whitening.T).square().mean(dim=1).sqrt()

@@ -70,7 +70,7 @@ class Codebook:
         # argmin |q - k|² = argmax q·k - |k|²/2: one matrix product per batch.
         half_norm = self.key.square().sum(dim=1) / 2
         if skip is not None:
-            half_norm = half_norm + 1e9 * (self.take_index == skip)
+            half_norm = half_norm + 1e9 * (self.take_index == skip)  # farther away than any code
         count = min(count, self.key.shape[0])
         means = [
             embedding_bag(
@@ -151,6 +151,7 @@ def fit_folder_statistics(
         [side.fine_db[:, ::5] - side.fine_db.mean(dim=1, keepdim=True) for side in joined], dim=1
     ).double()
     _, directions = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
+    # eigh sorts by rising eigenvalue: the last directions have the largest variance.
     projection = directions[:, -settings.components :].flip(1).float().contiguous()
     folders = []
     for side, takes, weights in zip(joined, frames, (take_weights, None), strict=True):

@@ -129,6 +129,7 @@ def evaluate_sizes(
     """
     assert len(trials) >= 2
     for number, size in enumerate(sizes, start=1):
+        # The same splits and seeds for every size, so that only the size differs.
         settings = scorer.replace(width=size.width, depth=size.depth)
         fits: list[TrainedScorer] = []
         for index, trial in enumerate(trials, start=1):

@@ -368,6 +368,7 @@ def optimize_blocks(wave: Tensor, model: Model, shape: NoteShape, seed: int) -> 
     flat = PriorMask(TensorTimeSeries(torch.zeros(len(grid.hz), frames)), analysis.levels.mean_db)
     (segment,) = split_segments(frames, frames)
     *_, last = MaskSearch(model, settings, analysis, grid, flat).steps(segment, start, generator)
+    # The optimised gains, rendered without smoothing.
     optimized = replace(notes, gain_db=start.values.detach())
     sharp = StickyNoteGains(optimized, row_hz, frame_s, 0.0, 0.0).mask().detach()
     return OptimizedBlocks(

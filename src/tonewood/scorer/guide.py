@@ -69,6 +69,7 @@ class Guide(nn.Module):
         for i, layer in enumerate(self.convolutions):
             y = layer(y) if i == 0 else layer(nn.functional.silu(y))
         residual = (self.own * x + y).square()
+        # A pooled cell stands for `pooled_frames` cells; `unit_db2` sets the size of the gradient in dB.
         cells = self.settings.pooled_frames * self.settings.unit_db2
         return (residual.sum(dim=2) @ self.row_weight) * cells
 
@@ -163,6 +164,7 @@ def target_correction(rows_db: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     difference = (target - rows_db).clamp(-_MAX_CORRECTION_DB, _MAX_CORRECTION_DB)
     weight = audible[:, None, :]
     mean = (difference * weight).sum(dim=(1, 2), keepdim=True)
+    # + 1 keeps the quotient defined if no frame is audible.
     return difference - mean / (weight.sum(dim=(1, 2), keepdim=True) * target.shape[1] + 1), audible
 
 

@@ -153,6 +153,7 @@ def agreement(logits: Tensor, data: ListenerData) -> float:
     else:
         difference = data.target[:, None] - data.target[None, :]
         rated = logits[data.rated]
+        # Each pair of unequal ratings once, the worse (higher) target first.
         first, second = torch.nonzero(difference > 0, as_tuple=True)
         gap = rated[first] - rated[second]
     return float((gap > 0).float().mean()) if len(gap) else float("nan")
@@ -177,6 +178,7 @@ def _training_loss(
         likelihood = functional.softplus(better_logit - worse_logit).mean()
         terms.append(likelihood + _LOGIT_PENALTY * logits.mean().square())
     if len(data.rated):
+        # As many crops as a batch of pairs has.
         sample = torch.randint(len(data.rated), (2 * batch,), generator=generator)
         crops = torch.cat(
             [

@@ -243,7 +243,7 @@ def measure_calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Ca
     """Compare scores with the share of source windows among those that have them."""
     score = torch.cat([reference, source])
     label = torch.cat([torch.zeros_like(reference), torch.ones_like(source)])
-    index = (score * bins).long().clamp_max(bins - 1)
+    index = (score * bins).long().clamp_max(bins - 1)  # a score of 1 belongs to the last bin
     used = [index == b for b in range(bins) if (index == b).any()]
     mean = [float(score[m].mean()) for m in used]
     share = [float(label[m].mean()) for m in used]

@@ -46,6 +46,7 @@ class TrainingRun:
         self.finished = False
         self.best_loss = float("inf")
         self._best = _clone_weights(scorer)
+        # All processes start from the same weights, which are drawn before; their crops must differ.
         if process_rank():
             generator.manual_seed(generator.initial_seed() + _RANK_SEED_STRIDE * process_rank())
 
