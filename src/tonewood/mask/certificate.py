@@ -21,6 +21,8 @@ from tonewood.settings import CertificateSettings, Settings
 
 CertificateVerdict = Literal["good", "limited", "refused"]
 _MIN_JUDGE_CHANGE = 0.05  # below it, a share of the change is a ratio of noise
+_SHRINKAGE = 0.1  # few windows per feature: the sample covariance is nearly singular
+_QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond the limit
 
 
 class Change(Settings):
@@ -196,10 +198,6 @@ def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
         return moving_average(gain, frames, rows)[:, start - padded_start : stop - padded_start]
 
     return LazyTimeSeries(mask_db.frames, read)
-
-
-_SHRINKAGE = 0.1  # few windows per feature: the sample covariance is nearly singular
-_QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond the limit
 
 
 @dataclass(frozen=True)

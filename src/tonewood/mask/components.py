@@ -17,6 +17,9 @@ from tonewood.utils.arrays import FloatArray
 
 SPAN_FADE_SECONDS = 0.1
 _FADE_STEPS = 16  # linear segments that approximate a raised cosine over frequency
+REGISTER_STEP_SECONDS = 0.1
+_REGISTER_POINTS_PER_OCTAVE = 12
+_SMOOTH_STEPS, _MIN_EVENT_STEPS, _MIN_EVENT_DB = 3, 3, 1.5  # of gain events
 
 
 def select_component(
@@ -151,13 +154,6 @@ def _raised_cosine(position: FloatArray) -> FloatArray:
     """Return a raised cosine: 0 at and below 0, 1 at and above 1."""
     share: FloatArray = 0.5 - 0.5 * np.cos(np.pi * np.clip(position, 0.0, 1.0))
     return share
-
-
-_REGISTER_POINTS_PER_OCTAVE = 12
-REGISTER_STEP_SECONDS = 0.1
-_SMOOTH_STEPS = 3
-_MIN_EVENT_STEPS = 3
-_MIN_EVENT_DB = 1.5
 
 
 class Register(NamedTuple):

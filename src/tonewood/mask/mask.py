@@ -152,9 +152,9 @@ class Mask:
 
     def _repr_html_(self) -> str:
         """Return a picture for notebooks."""
-        seconds = np.arange(self.frames) * self.hop_seconds
         from tonewood.html_report import mask_html  # notebooks only
 
+        seconds = np.arange(self.frames) * self.hop_seconds
         return mask_html(self.gain_at, self.top_hz, seconds, self.largest_db, self.rms_db)
 
     @property

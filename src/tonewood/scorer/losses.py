@@ -16,6 +16,8 @@ from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.scorer.network import Scorer
 
+Reduction = Literal["mean", "sum", "none"]
+_MIN_LOSS_RATE = 4_000
 _CUTOFF_RATIO = 0.957  # of the lower Nyquist frequency; as soxr's HQ, with which files are read
 _ZERO_CROSSINGS = 96
 _KAISER_BETA = 12.3  # 120 dB stopband attenuation
@@ -62,10 +64,6 @@ def resample_polyphase(wave: Tensor, kernel: Tensor, stride: int, reach: int) ->
     padded = torch.nn.functional.pad(wave, (reach, reach + stride))
     phases = torch.nn.functional.conv1d(padded[:, None], kernel, stride=stride)
     return phases.transpose(1, 2).reshape(wave.shape[0], -1)[:, :length]
-
-
-Reduction = Literal["mean", "sum", "none"]
-_MIN_LOSS_RATE = 4_000
 
 
 class _ScorerFrontEnd(nn.Module):

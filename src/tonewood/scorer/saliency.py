@@ -21,9 +21,16 @@ from tonewood.errors import CallError, MissingExtraError
 from tonewood.scorer.network import Scorer
 
 SaliencyMethod = Literal["cam", "integrated", "gradcam"]
+ValueFunction = Callable[[Tensor], Tensor]
+"""Maps clips [clip, row, frame] to the explained values [clip]."""
+
 _PATH_STEPS = 64  # on the path from the mean row to the clip
 _QUADRATURE_NODES = 24
 _CLIP_BATCH = 32  # keeps memory independent of the recording's length
+RANDOM_ORDERS = 20  # the smallest number of which 95 % is an integer
+_CURVE_STEPS = 8
+_MAX_CLIPS = 6  # evenly spaced; more hardly change the curves
+_CONFIDENT_FRACTION = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,10 +226,6 @@ def _interpolate_last_axis(values: Tensor, count: int, step: int) -> Tensor:
     return values[..., left] * (1 - fraction) + values[..., (left + 1).clamp_max(last)] * fraction
 
 
-ValueFunction = Callable[[Tensor], Tensor]
-"""Maps clips [clip, row, frame] to the explained values [clip]."""
-
-
 class DeletionBlock(NamedTuple):
     """Size of the blocks that are replaced."""
 
@@ -231,10 +234,6 @@ class DeletionBlock(NamedTuple):
 
 
 DELETION_BLOCK = DeletionBlock(6, 15)  # half an octave, 150 ms: about a cell of the last feature map
-RANDOM_ORDERS = 20  # the smallest number of which 95 % is an integer
-_CURVE_STEPS = 8
-_MAX_CLIPS = 6  # evenly spaced; more hardly change the curves
-_CONFIDENT_FRACTION = 0.95
 
 
 @dataclass(frozen=True, eq=False)
