@@ -1,6 +1,7 @@
 """The predictor: causal, independent of chunk borders, and distilled from masks."""
 
 from itertools import pairwise
+from typing import Unpack
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tonewood.dsp.features import frame_levels
 from tonewood.priors.predictor import DistillationExample, Predictor, prediction_error_db, train_predictor
+from tonewood.setting_types import PredictorChanges
 from tonewood.settings import PredictorSettings
 
 ROWS, FRAMES = 12, 150
@@ -155,11 +157,11 @@ def examples(count: int, seed: int, lookahead: int = 0) -> list[DistillationExam
     return results
 
 
-def train(takes: list[DistillationExample], **changes: object) -> Predictor:
+def train(takes: list[DistillationExample], **changes: Unpack[PredictorChanges]) -> Predictor:
     training_settings = PredictorSettings(width=32, kernel=2, depth=2, steps=150, dropout=0.0, level_db=0.0)
     generator = torch.Generator().manual_seed(3)
     return train_predictor(
-        takes, torch.zeros(ROWS), None, ROW_HZ, training_settings.model_copy(update=changes), 10.0, generator
+        takes, torch.zeros(ROWS), None, ROW_HZ, training_settings.replace(**changes), 10.0, generator
     )
 
 

@@ -173,7 +173,7 @@ def test_dropout_needs_a_generator() -> None:
     assert not torch.allclose(dropped(0), scorer.logit(rows))
     assert torch.equal(dropped(0), dropped(0))
     assert not torch.equal(dropped(0), dropped(1))
-    without = varied_scorer(MEL.model_copy(update={"dropout": 0.0}))
+    without = varied_scorer(MEL.replace(dropout=0.0))
     assert torch.equal(dropped(0, without), without.logit(rows))
 
 
@@ -201,7 +201,7 @@ def test_parameter_count_is_correct_and_small(settings: ScorerSettings) -> None:
 
 def test_crop_length_follows_the_settings() -> None:
     assert varied_scorer().crop_frames == 300
-    assert varied_scorer(MEL.model_copy(update={"crop_seconds": 0.5})).crop_frames == 50
+    assert varied_scorer(MEL.replace(crop_seconds=0.5)).crop_frames == 50
 
 
 def test_state_dict_includes_the_statistics() -> None:

@@ -127,7 +127,7 @@ def test_other_seed_gives_other_scorer(trained_once: tuple[list[ValidationCheck]
 
 def test_training_keeps_global_random_state() -> None:
     before = torch.get_rng_state()
-    trained(training=BRIEF.model_copy(update={"steps": 2}))
+    trained(training=BRIEF.replace(steps=2))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -135,7 +135,7 @@ def test_best_weights_are_returned_and_patience_stops() -> None:
     """With swapped labels of the held-out takes, training increases the held-out loss."""
     right = toy(50, 2)
     swapped = LabelledTakes(reference=right.source, source=right.reference)
-    patient = BRIEF.model_copy(update={"steps": 200, "check_every": 5, "patience": 3, "learning_rate": 0.01})
+    patient = BRIEF.replace(steps=200, check_every=5, patience=3, learning_rate=0.01)
     checks, fit = trained(held_out=swapped, training=patient)
     losses = [check.held_out_loss for check in checks]
     assert min(losses) < losses[-1] - 0.05
@@ -146,7 +146,7 @@ def test_best_weights_are_returned_and_patience_stops() -> None:
 
 
 def test_last_step_is_validated() -> None:
-    checks, _ = trained(training=BRIEF.model_copy(update={"steps": 13}))
+    checks, _ = trained(training=BRIEF.replace(steps=13))
     assert [check.step for check in checks] == [10, 13]
 
 
@@ -183,7 +183,7 @@ def test_row_mean_is_the_same_for_long_and_short_takes() -> None:
     """Compare the mean row of takes longer than a segment with an explicit mean."""
     long, short = take(-8.0, 1, frames=SEGMENT_FRAMES + 700), take(-3.0, 2)
     takes = LabelledTakes(reference=[long, short], source=[take(4.0, 3)], take_weights=[2.0, 1.0])
-    *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.model_copy(update={"steps": 1}), seed=0)
+    *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.replace(steps=1), seed=0)
     assert isinstance(fit, TrainedScorer)
     scorer = fit.scorer
 
