@@ -24,7 +24,7 @@ from tonewood.scorer.training import score_windows
 Play = Callable[..., Any]
 
 
-def explained(samples: Any, rate: int, model: Model, **how: Any) -> Any:
+def explain(samples: Any, rate: int, model: Model, **how: Any) -> Any:
     return explain_recording(samples, rate, model, parts=False, draws=1, **how)
 
 
@@ -32,11 +32,11 @@ def explained(samples: Any, rate: int, model: Model, **how: Any) -> Any:
 @pytest.mark.parametrize("method", ["cam", "integrated"])
 def test_map_and_bias_sum_to_logit(model: Model, play: Play, side: str, method: str) -> None:
     wave = play(3.4, 22_050, 2)
-    wave[:, 21_500:44_600] = 0  # a window that nobody hears
-    explanation = explained(wave, 22_050, model, side=side, method=method)
-    along = score_windows(model.scorer, scorer_input(to_analysis_rate(wave, 22_050, model), model)).double()
-    logits = torch.logit(along) * (-1 if side == "reference" else 1)
-    assert explanation.windows == len(along) == 3
+    wave[:, 21_500:44_600] = 0  # a silent window
+    explanation = explain(wave, 22_050, model, side=side, method=method)
+    scores = score_windows(model.scorer, scorer_input(to_analysis_rate(wave, 22_050, model), model)).double()
+    logits = torch.logit(scores) * (-1 if side == "reference" else 1)
+    assert explanation.windows == len(scores) == 3
     assert explanation.logit == pytest.approx(float(logits.mean()), abs=1e-4)  # float32 scores
     assert abs(explanation.map_mean + explanation.base - explanation.logit) < 1e-6
     assert explanation.residual < 1e-6
@@ -47,7 +47,7 @@ def test_map_and_bias_sum_to_logit_on_real_recordings(corpora: Path) -> None:
     model = load_model("cello")
     for path in sorted((corpora / "real_cello" / "test" / "good").glob("*.flac"))[:2]:
         recording = read_recording(path)
-        explanation = explained(recording.samples, recording.rate, model)
+        explanation = explain(recording.samples, recording.rate, model)
         assert explanation.residual < 1e-6
         assert abs(explanation.map_mean + explanation.base - explanation.logit) < 1e-6
         assert explanation.score == pytest.approx(
@@ -57,7 +57,7 @@ def test_map_and_bias_sum_to_logit_on_real_recordings(corpora: Path) -> None:
 
 def test_windows_that_do_not_overlap_average_to_the_logit(model: Model, play: Play) -> None:
     wave = play(3.0)[:, :47_900]  # 300 frames
-    explanation = explained(wave, 16_000, model)
+    explanation = explain(wave, 16_000, model)
     assert explanation.evidence.shape == (48, 300)
     assert float(explanation.evidence.mean()) == pytest.approx(explanation.logit, abs=1e-6)
     assert float(np.mean(explanation.frame_evidence)) == pytest.approx(explanation.logit, abs=1e-6)
@@ -66,15 +66,15 @@ def test_windows_that_do_not_overlap_average_to_the_logit(model: Model, play: Pl
 def test_silent_windows_have_no_evidence(model: Model, play: Play) -> None:
     wave = play(4.0)
     wave[:, 15_700:32_300] = 0
-    along = explained(wave, 16_000, model).frame_evidence
-    silent = np.isnan(along)
+    evidence = explain(wave, 16_000, model).frame_evidence
+    silent = np.isnan(evidence)
     assert silent[105:195].all()
     assert not silent[:95].any()
     assert not silent[205:].any()
 
 
 def test_other_class_has_opposite_evidence(model: Model, play: Play) -> None:
-    one, other = (explained(play(1.2), 16_000, model, side=side) for side in ("reference", "source"))
+    one, other = (explain(play(1.2), 16_000, model, side=side) for side in ("reference", "source"))
     torch.testing.assert_close(one.evidence, -other.evidence)
     assert one.logit == -other.logit
     np.testing.assert_allclose(one.octaves, -other.octaves)
@@ -85,7 +85,7 @@ def test_octaves_show_the_formant(model: Model, play: Play) -> None:
     for side, formant, expected, other in (
         ("reference", 600.0, 500, 2_000), ("source", 2_500.0, 2_000, 500),
     ):  # fmt: skip
-        explanation = explained(play(3.0, formant_hz=formant, seed=7), 16_000, model, side=side)
+        explanation = explain(play(3.0, formant_hz=formant, seed=7), 16_000, model, side=side)
         assert explanation.logit > 0
         by_hz = dict(zip(OCTAVE_CENTERS_HZ, explanation.octaves, strict=True))
         assert by_hz[expected] + by_hz[other] > 0
@@ -103,7 +103,7 @@ def test_correct_map_is_faithful(model: Model, play: Play) -> None:
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2)])
 def test_evidence_and_rest_sum_to_recording(model: Model, play: Play, rate: int, channels: int) -> None:
     wave = play(1.3, rate, channels)
-    sounds = filter_by_evidence(wave, rate, explained(wave, rate, model, side="source"), model)
+    sounds = filter_by_evidence(wave, rate, explain(wave, rate, model, side="source"), model)
     assert sounds is not None
     before = [sound.samples / np.float32(10 ** (sound.gain_db / 20)) for sound in sounds]
     assert before[0].shape == wave.shape

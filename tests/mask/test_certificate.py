@@ -20,7 +20,7 @@ def judge(rows: TimeSeries, first: int = 0) -> float:
     return float((1 - slope).clamp(0, 1))
 
 
-def asked(**changes: Any) -> Certificate:
+def certify_with(**changes: Any) -> Certificate:
     mask = changes.pop("mask_db", TILT.clone())
     judge_score = changes.pop("judge_score", judge)
     measured: dict[str, Any] = {
@@ -37,18 +37,18 @@ def asked(**changes: Any) -> Certificate:
 
 
 def test_eq_followed_by_judge_is_good() -> None:
-    found = asked()
-    assert (found.verdict, found.reasons, found.line) == ("good", (), "good")
-    assert found.static_share == pytest.approx(1)
-    assert found.largest_db == pytest.approx(6)
+    result = certify_with()
+    assert (result.verdict, result.reasons, result.line) == ("good", (), "good")
+    assert result.static_share == pytest.approx(1)
+    assert result.largest_db == pytest.approx(6)
 
 
 def test_noise_is_limited_even_if_it_fools_the_judge() -> None:
     noise = 6 * torch.randn(ROWS, FRAMES, generator=torch.Generator().manual_seed(0))
-    found = asked(mask_db=noise)
-    assert found.verdict == "limited"
-    assert any("survive" in reason for reason in found.reasons)
-    assert any("a frame" in reason for reason in found.reasons)
+    result = certify_with(mask_db=noise)
+    assert result.verdict == "limited"
+    assert any("survive" in reason for reason in result.reasons)
+    assert any("a frame" in reason for reason in result.reasons)
 
 
 @pytest.mark.parametrize(
@@ -61,23 +61,23 @@ def test_noise_is_limited_even_if_it_fools_the_judge() -> None:
     ],
 )
 def test_each_exceeded_limit_is_a_reason(change: dict[str, Any], verdict: str, reason: str) -> None:
-    found = asked(**change)
-    assert found.verdict == verdict
-    assert reason in found.line
+    result = certify_with(**change)
+    assert result.verdict == verdict
+    assert reason in result.line
 
 
 def test_static_share_of_time_varying_effect_is_half() -> None:
     moving = TILT * torch.linspace(0, 2, FRAMES).gt(1)
-    assert asked(mask_db=2 * TILT * 0.5).static_share == pytest.approx(1, abs=0.01)
-    found = asked(
+    assert certify_with(mask_db=2 * TILT * 0.5).static_share == pytest.approx(1, abs=0.01)
+    result = certify_with(
         mask_db=moving,
         judge=Change(before=1.0, after=0.0),
         judge_score=lambda rows: judge(rows, FRAMES // 2),
     )
-    assert found.static_share == pytest.approx(0.5, abs=0.01)
+    assert result.static_share == pytest.approx(0.5, abs=0.01)
 
 
 def test_certificate_without_judge() -> None:
-    found = asked(judge=None, judge_score=None, judge_fooled=None)
-    assert found.verdict == "good"
-    assert (found.judge_smoothed, found.judge_fooled, found.static_share) == (None, None, None)
+    result = certify_with(judge=None, judge_score=None, judge_fooled=None)
+    assert result.verdict == "good"
+    assert (result.judge_smoothed, result.judge_fooled, result.static_share) == (None, None, None)

@@ -13,31 +13,31 @@ from tonewood.mask.mask import Mask, moving_average
 HZ = mel_to_hz(np.linspace(100, 2_700, 12))
 
 
-def drawn(rows: int = 12, frames: int = 9, seed: int = 0) -> Mask:
+def random_mask(rows: int = 12, frames: int = 9, seed: int = 0) -> Mask:
     gain = 5 * np.random.default_rng(seed).standard_normal((rows, frames))
     return Mask(gain.astype(np.float32), HZ[:rows], 0.01, 8_000.0)
 
 
 def test_gains_are_exact_at_the_grid_points() -> None:
-    mask = drawn()
+    mask = random_mask()
     assert np.allclose(mask.gain_at(mask.hz, np.arange(9) * 0.01), mask.gain_db, atol=1e-5)
 
 
 @given(hz=st.floats(0, 20_000), seconds=st.floats(0, 0.2), seed=st.integers(0, 20))
 def test_gain_at_equals_explicit_interpolation(hz: float, seconds: float, seed: int) -> None:
-    mask = drawn(seed=seed)
-    along = [np.interp(seconds, np.arange(9) * 0.01, row.astype(float)) for row in mask.gain_db]
-    expected = np.interp(hz_to_mel(np.array(hz)), hz_to_mel(mask.hz), along)
+    mask = random_mask(seed=seed)
+    at_time = [np.interp(seconds, np.arange(9) * 0.01, row.astype(float)) for row in mask.gain_db]
+    expected = np.interp(hz_to_mel(np.array(hz)), hz_to_mel(mask.hz), at_time)
     if hz > 8_000:
         expected *= max(0.0, 1 - np.log2(hz / 8_000))
-    made = mask.gain_at(np.array([hz]), np.array([seconds]))
-    assert made.shape == (1, 1)
-    assert made.dtype == np.float32
-    assert made[0, 0] == pytest.approx(expected, abs=2e-3)
+    actual = mask.gain_at(np.array([hz]), np.array([seconds]))
+    assert actual.shape == (1, 1)
+    assert actual.dtype == np.float32
+    assert actual[0, 0] == pytest.approx(expected, abs=2e-3)
 
 
 def test_gain_is_constant_beyond_the_edges() -> None:
-    mask = drawn()
+    mask = random_mask()
     beyond = mask.gain_at(np.array([0.0, 8_000.0]), np.array([0.08, 5.0]))
     assert beyond[0] == pytest.approx(mask.gain_db[0, -1])
     assert beyond[1] == pytest.approx(mask.gain_db[-1, -1])
@@ -57,7 +57,7 @@ def test_single_cell_mask_is_constant() -> None:
 
 @pytest.mark.parametrize("amount", [0.0, 0.5, 1.0, -1.0])
 def test_scaling_is_linear_in_decibels(amount: float) -> None:
-    mask = drawn()
+    mask = random_mask()
     assert np.allclose(mask.scale(amount).gain_db, amount * mask.gain_db)
     points = np.array([150.0, 900.0]), np.array([0.004, 0.033])
     assert np.allclose(mask.scale(amount).gain_at(*points), amount * mask.gain_at(*points), atol=1e-5)
@@ -66,7 +66,7 @@ def test_scaling_is_linear_in_decibels(amount: float) -> None:
 
 
 def test_clip_limits_both_signs_and_keeps_smaller_gains() -> None:
-    mask = drawn()
+    mask = random_mask()
     bounded = mask.clip(4.0)
     inside = np.abs(mask.gain_db) <= 4
     assert bounded.largest_db == 4
@@ -75,7 +75,7 @@ def test_clip_limits_both_signs_and_keeps_smaller_gains() -> None:
 
 
 def test_quantize_is_idempotent() -> None:
-    mask = drawn()
+    mask = random_mask()
     rounded = mask.quantize()
     assert np.abs(rounded.gain_db - mask.gain_db).max() <= 0.001 + 1e-6
     steps = rounded.gain_db.astype(np.float64) / 0.002
@@ -97,12 +97,12 @@ def test_roughness_of_smooth_and_of_noise() -> None:
     single = Mask(np.ones((1, 1), dtype=np.float32), HZ[:1], 0.01, 8_000.0)
     assert flat.roughness_db == single.roughness_db == 0
     # Neighbours drawn apart with spread 5 differ by 10 / √π on average.
-    assert drawn().roughness_db == pytest.approx(10 / np.pi**0.5, rel=0.2)
+    assert random_mask().roughness_db == pytest.approx(10 / np.pi**0.5, rel=0.2)
 
 
 def test_mask_is_frozen_and_checks_its_shape() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        drawn().top_hz = 4_000.0  # type: ignore[misc]
+        random_mask().top_hz = 4_000.0  # type: ignore[misc]
     with pytest.raises(AssertionError):
         Mask(np.zeros((3, 2), dtype=np.float32), HZ, 0.01, 8_000.0)
 
@@ -117,13 +117,13 @@ def test_moving_average_keeps_a_constant(frames: int, rows: int, shape: tuple[in
     assert torch.allclose(moving_average(constant, frames, rows), constant)
 
 
-@pytest.mark.parametrize(("frames", "made"), [(1, 1), (2, 3), (8, 9), (9, 9)])
-def test_moving_average_spreads_an_impulse_evenly(frames: int, made: int) -> None:
+@pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 3), (8, 9), (9, 9)])
+def test_moving_average_spreads_an_impulse_evenly(frames: int, length: int) -> None:
     gain = torch.zeros(3, 41)
     gain[1, 20] = 9
     out = moving_average(gain, frames)
     expected = torch.zeros(3, 41)
-    expected[1, 20 - made // 2 : 21 + made // 2] = 9 / made
+    expected[1, 20 - length // 2 : 21 + length // 2] = 9 / length
     assert torch.allclose(out, expected, atol=1e-6)
     assert out.sum().item() == pytest.approx(9, abs=1e-4)
 

@@ -50,9 +50,9 @@ def test_constant_mask_has_no_variance_and_prior_no_distance() -> None:
     parts = compute_objective(torch.tensor(0.5), flat, torch.zeros(4, 6), settings)
     assert parts.variance.item() == 0
     assert parts.distance.item() == 9
-    here = compute_objective(torch.tensor(0.5), flat, flat, settings)
-    assert here.distance.item() == 0
-    assert here.total.item() == 0.5
+    at_prior = compute_objective(torch.tensor(0.5), flat, flat, settings)
+    assert at_prior.distance.item() == 0
+    assert at_prior.total.item() == 0.5
 
 
 def test_objective_without_penalties_is_the_score() -> None:

@@ -34,11 +34,11 @@ def mask(spread_db: float = 5.0, seconds: float = 1.5, offset_db: float = 0.0) -
 
 def test_amount_zero_returns_input() -> None:
     wave = music(amplitude=5.0)  # far over the ceiling, and still untouched
-    made = render_through_mask(wave, 44_100, mask(), RenderSettings(amount=0), PAPER)
-    assert made.samples is wave
-    assert made.gain_db == 0
-    assert made.loudness_before == made.loudness_after
-    assert not made.peak_limited
+    output = render_through_mask(wave, 44_100, mask(), RenderSettings(amount=0), PAPER)
+    assert output.samples is wave
+    assert output.gain_db == 0
+    assert output.loudness_before == output.loudness_after
+    assert not output.peak_limited
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
@@ -46,57 +46,57 @@ def test_amount_zero_returns_input() -> None:
 @pytest.mark.parametrize("offset_db", [-9.0, 0.0, 9.0])
 def test_loudness_is_matched_and_peaks_are_limited(rate: int, channels: int, offset_db: float) -> None:
     wave = music(channels, rate, 1.1)
-    kept = wave.copy()
-    made = render_through_mask(wave, rate, mask(offset_db=offset_db), RenderSettings(), PAPER)
-    assert made.samples.shape == wave.shape
-    assert made.samples.dtype == np.float32
-    assert np.array_equal(wave, kept)
-    before, after = (integrated_loudness(w, rate) for w in (wave, made.samples))
+    original = wave.copy()
+    output = render_through_mask(wave, rate, mask(offset_db=offset_db), RenderSettings(), PAPER)
+    assert output.samples.shape == wave.shape
+    assert output.samples.dtype == np.float32
+    assert np.array_equal(wave, original)
+    before, after = (integrated_loudness(w, rate) for w in (wave, output.samples))
     assert after == pytest.approx(before, abs=0.1)
-    assert made.loudness_before == pytest.approx(before)
-    assert made.loudness_after == pytest.approx(after, abs=1e-3)
-    assert true_peak_db(made.samples, rate) <= -1
-    assert not made.peak_limited
-    assert not np.allclose(made.samples, wave, atol=1e-3)
+    assert output.loudness_before == pytest.approx(before)
+    assert output.loudness_after == pytest.approx(after, abs=1e-3)
+    assert true_peak_db(output.samples, rate) <= -1
+    assert not output.peak_limited
+    assert not np.allclose(output.samples, wave, atol=1e-3)
 
 
 @pytest.mark.parametrize("ceiling", [-1.0, -6.0])
 def test_peak_ceiling_has_priority_over_loudness(ceiling: float) -> None:
     wave = music()
     wave *= np.float32(10 ** (-true_peak_db(wave, 44_100) / 20))  # to 0 dBTP
-    made = render_through_mask(wave, 44_100, mask(), RenderSettings(ceiling_dbtp=ceiling), PAPER)
-    assert made.peak_limited
-    assert true_peak_db(made.samples, 44_100) == pytest.approx(ceiling, abs=1e-3)
-    assert made.loudness_after < made.loudness_before
-    after = integrated_loudness(made.samples, 44_100)
-    assert made.loudness_after == pytest.approx(after, abs=1e-3)
+    output = render_through_mask(wave, 44_100, mask(), RenderSettings(ceiling_dbtp=ceiling), PAPER)
+    assert output.peak_limited
+    assert true_peak_db(output.samples, 44_100) == pytest.approx(ceiling, abs=1e-3)
+    assert output.loudness_after < output.loudness_before
+    after = integrated_loudness(output.samples, 44_100)
+    assert output.loudness_after == pytest.approx(after, abs=1e-3)
 
 
 def test_match_off_keeps_level_and_peak() -> None:
     wave = music(amplitude=0.4)
     flat = Mask(np.full((24, 151), 6.0206, dtype=np.float32), HZ, 0.01, 30_000.0)
-    made = render_through_mask(wave, 44_100, flat, RenderSettings(match=False), PAPER)
-    assert np.allclose(made.samples, 2 * wave, atol=1e-5)
-    assert made.gain_db == 0
-    assert not made.peak_limited
-    assert true_peak_db(made.samples, 44_100) > -1
-    assert made.loudness_after - made.loudness_before == pytest.approx(6.0206, abs=1e-3)
+    output = render_through_mask(wave, 44_100, flat, RenderSettings(match=False), PAPER)
+    assert np.allclose(output.samples, 2 * wave, atol=1e-5)
+    assert output.gain_db == 0
+    assert not output.peak_limited
+    assert true_peak_db(output.samples, 44_100) > -1
+    assert output.loudness_after - output.loudness_before == pytest.approx(6.0206, abs=1e-3)
 
 
 def test_matching_cancels_a_flat_mask() -> None:
     wave = music()
     flat = Mask(np.full((24, 151), 7.0, dtype=np.float32), HZ, 0.01, 30_000.0)
-    made = render_through_mask(wave, 44_100, flat, RenderSettings(), PAPER)
-    assert made.gain_db == pytest.approx(-7.0, abs=1e-3)
-    assert np.allclose(made.samples, wave, atol=1e-5)
+    output = render_through_mask(wave, 44_100, flat, RenderSettings(), PAPER)
+    assert output.gain_db == pytest.approx(-7.0, abs=1e-3)
+    assert np.allclose(output.samples, wave, atol=1e-5)
 
 
 def test_all_channels_get_the_same_gain() -> None:
     mono = music(1)
     wave = np.concatenate([mono, -0.3 * mono, 0.1 * mono])
-    made = render_through_mask(wave, 44_100, mask(), RenderSettings(), PAPER).samples
-    assert np.allclose(made[1], -0.3 * made[0], atol=1e-6)
-    assert np.allclose(made[2], 0.1 * made[0], atol=1e-6)
+    output = render_through_mask(wave, 44_100, mask(), RenderSettings(), PAPER).samples
+    assert np.allclose(output[1], -0.3 * output[0], atol=1e-6)
+    assert np.allclose(output[2], 0.1 * output[0], atol=1e-6)
 
 
 def test_amount_is_linear_in_decibels() -> None:
@@ -108,9 +108,9 @@ def test_amount_is_linear_in_decibels() -> None:
     changes = []
     for amount in (0.25, 0.5, 1.0):
         settings = RenderSettings(amount=amount, match=False)
-        made = render_through_mask(tone, rate, sloped, settings, PAPER).samples[0]
+        output = render_through_mask(tone, rate, sloped, settings, PAPER).samples[0]
         inner = slice(8_820, -8_820)
-        changes.append(20 * np.log10(np.std(made[inner]) / np.std(tone[0, inner])))
+        changes.append(20 * np.log10(np.std(output[inner]) / np.std(tone[0, inner])))
     at = sloped.gain_at(np.array([1_000.0]), np.array([0.5]))[0, 0]
     assert abs(at) > 0.5
     assert changes == pytest.approx([0.25 * at, 0.5 * at, at], abs=0.02)
@@ -118,16 +118,16 @@ def test_amount_is_linear_in_decibels() -> None:
 
 def test_silence_stays_silence() -> None:
     silence = np.zeros((2, 20_000), dtype=np.float32)
-    made = render_through_mask(silence, 44_100, mask(), RenderSettings(), PAPER)
-    assert (made.samples == 0).all()
-    assert np.isfinite(made.gain_db)
+    output = render_through_mask(silence, 44_100, mask(), RenderSettings(), PAPER)
+    assert (output.samples == 0).all()
+    assert np.isfinite(output.gain_db)
 
 
 def test_quiet_recording_is_not_raised_to_the_ceiling() -> None:
     wave = music(amplitude=1e-4)
-    made = render_through_mask(wave, 44_100, mask(), RenderSettings(), PAPER)
-    assert abs(made.gain_db) < 6
-    assert not made.peak_limited
+    output = render_through_mask(wave, 44_100, mask(), RenderSettings(), PAPER)
+    assert abs(output.gain_db) < 6
+    assert not output.peak_limited
 
 
 BANDS = BandSettings(count=24)

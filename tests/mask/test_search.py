@@ -13,6 +13,7 @@ from tonewood.mask.search import (
     Parametrisation,
     RenderFeedback,
     ScoreFunction,
+    SearchProblem,
     SearchStep,
     StickyNoteGains,
     StickyNotes,
@@ -25,10 +26,10 @@ from tonewood.settings import NoteSettings, SearchSettings
 ROWS, FRAMES = 6, 40
 
 
-def asked(**fields: object) -> SearchSettings:
+def search_settings(**fields: object) -> SearchSettings:
     """Return settings of a search by the score alone, as in the paper."""
-    plain = {"score": 1.0, "guide": 0.0, "optimiser": "Adam", "learning_rate": 0.1}
-    return SearchSettings.model_validate({**plain, **fields})
+    defaults = {"score": 1.0, "guide": 0.0, "optimiser": "Adam", "learning_rate": 0.1}
+    return SearchSettings.model_validate({**defaults, **fields})
 
 
 def field(seed: int, frames: int = FRAMES) -> Tensor:
@@ -50,22 +51,23 @@ def run(
     window_frames: int = 10_000,
     max_gain_db: float = 60.0,
     stop_score: float | None = None,
-    listen: RenderFeedback | None = None,
+    guide_energy: ScoreFunction | None = None,
+    feedback: RenderFeedback | None = None,
     seed: int = 0,
 ) -> Iterator[SearchStep]:
     rows = field(1) if recording is None else recording
-    return search_mask(
+    problem = SearchProblem(
         score,
         rows,
-        start or FreeMask(torch.zeros_like(rows)),
         torch.zeros_like(rows) if anchor is None else anchor,
         settings,
         window_frames=window_frames,
         max_gain_db=max_gain_db,
-        generator=torch.Generator().manual_seed(seed),
-        stop_score=stop_score,
-        render_feedback=listen,
+        guide_energy=guide_energy,
+        render_feedback=feedback,
     )
+    generator = torch.Generator().manual_seed(seed)
+    return search_mask(problem, start or FreeMask(torch.zeros_like(rows)), generator, stop_score=stop_score)
 
 
 OPTIMISERS = [("Adam", 0.2, 250), ("SGD", 0.25, 30), ("LBFGS", 1.0, 15)]
@@ -76,7 +78,7 @@ OPTIMISERS = [("Adam", 0.2, 250), ("SGD", 0.25, 30), ("LBFGS", 1.0, 15)]
 def test_search_finds_the_known_optimum(optimiser: str, rate: float, steps: int, alpha: float) -> None:
     """Of mean (X + M - T)² + alpha mean (M - A)²: M = (T - X + alpha A) / (1 + alpha)."""
     recording, target, anchor = field(1), field(2), field(3)
-    settings = asked(alpha=alpha, beta=0, optimiser=optimiser, learning_rate=rate, steps=steps)
+    settings = search_settings(alpha=alpha, beta=0, optimiser=optimiser, learning_rate=rate, steps=steps)
     *_, last = run(toward(target), settings, recording=recording, anchor=anchor)
     optimum = (target - recording + alpha * anchor) / (1 + alpha)
     assert (last.mask_db - optimum).abs().max() < 0.05
@@ -85,17 +87,17 @@ def test_search_finds_the_known_optimum(optimiser: str, rate: float, steps: int,
 
 def test_variance_pulls_the_mask_to_its_mean() -> None:
     """Of mean (M - D)² + beta Var(M): M = (D + beta mean D) / (1 + beta)."""
-    wanted = field(2) - field(1)
-    settings = asked(alpha=0, beta=2.0, learning_rate=0.1, steps=250)
+    expected = field(2) - field(1)
+    settings = search_settings(alpha=0, beta=2.0, learning_rate=0.1, steps=250)
     *_, last = run(toward(field(2)), settings)
-    optimum = (wanted + 2 * wanted.mean()) / 3
+    optimum = (expected + 2 * expected.mean()) / 3
     assert (last.mask_db - optimum).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("window_frames", [7, 16, 39])
 def test_search_in_windows_finds_the_known_optimum(window_frames: int) -> None:
     target = torch.arange(6.0)[:, None]
-    settings = asked(alpha=0, learning_rate=0.2, steps=300)
+    settings = search_settings(alpha=0, learning_rate=0.2, steps=300)
     *_, last = run(toward(target), settings, window_frames=window_frames)
     assert (last.mask_db - (target - field(1))).abs().max() < 0.1
 
@@ -105,12 +107,12 @@ def test_each_step_scores_the_whole_recording_in_moving_windows() -> None:
     recording = torch.arange(float(frames)).expand(ROWS, frames)
     seen: list[Tensor] = []
 
-    def noted(rows: Tensor) -> Tensor:
+    def record(rows: Tensor) -> Tensor:
         seen.append(rows.detach()[:, 0])
         return 0 * rows.sum(dim=(1, 2))
 
-    settings = asked(steps=12)
-    for _ in run(noted, settings, recording=recording, window_frames=20):
+    settings = search_settings(steps=12)
+    for _ in run(record, settings, recording=recording, window_frames=20):
         pass
     for cut in seen:
         assert cut.shape[1] == 20
@@ -123,17 +125,17 @@ def test_each_step_scores_the_whole_recording_in_moving_windows() -> None:
 def test_short_recording_is_one_window() -> None:
     shapes = []
 
-    def noted(rows: Tensor) -> Tensor:
+    def record(rows: Tensor) -> Tensor:
         shapes.append(tuple(rows.shape))
         return rows.mean(dim=(1, 2))
 
-    list(run(noted, asked(steps=1), window_frames=FRAMES + 1))
+    list(run(record, search_settings(steps=1), window_frames=FRAMES + 1))
     assert set(shapes) == {(1, ROWS, FRAMES)}
 
 
 def test_step_0_is_the_start_and_every_step_reports_its_parts() -> None:
     start, target = field(4), field(2)
-    settings = asked(alpha=0.1, beta=0.2, steps=3)
+    settings = search_settings(alpha=0.1, beta=0.2, steps=3)
     steps = list(run(toward(target), settings, start=FreeMask(start), anchor=field(3)))
     assert [step.number for step in steps] == [0, 1, 2, 3]
     assert torch.equal(steps[0].mask_db, start)
@@ -149,19 +151,19 @@ def test_step_0_is_the_start_and_every_step_reports_its_parts() -> None:
 
 
 def test_masks_of_earlier_steps_do_not_change() -> None:
-    steps = list(run(toward(field(2)), asked(steps=3)))
+    steps = list(run(toward(field(2)), search_settings(steps=3)))
     assert (steps[0].mask_db == 0).all()
     assert not torch.equal(steps[1].mask_db, steps[2].mask_db)
 
 
 def test_zero_steps_yield_only_the_start() -> None:
-    (only,) = run(toward(field(2)), asked(steps=0), start=FreeMask(field(4)))
+    (only,) = run(toward(field(2)), search_settings(steps=0), start=FreeMask(field(4)))
     assert only.number == 0
     assert torch.equal(only.mask_db, field(4))
 
 
 def test_search_stops_at_stop_score() -> None:
-    settings = asked(alpha=0, learning_rate=0.1, steps=500)
+    settings = search_settings(alpha=0, learning_rate=0.1, steps=500)
     steps = list(run(toward(field(2)), settings, stop_score=2.0))
     assert len(steps) < 100
     assert steps[-1].stopped
@@ -170,23 +172,23 @@ def test_search_stops_at_stop_score() -> None:
 
 
 def test_search_stops_at_start_below_stop_score() -> None:
-    (only,) = run(toward(field(1)), asked(steps=9), stop_score=0.0)
+    (only,) = run(toward(field(1)), search_settings(steps=9), stop_score=0.0)
     assert only.stopped
     assert (only.mask_db == 0).all()
 
 
 @pytest.mark.parametrize(("optimiser", "rate", "steps"), OPTIMISERS)
 def test_gains_stay_within_the_limit(optimiser: str, rate: float, steps: int) -> None:
-    settings = asked(alpha=0, optimiser=optimiser, learning_rate=rate, steps=steps)
+    settings = search_settings(alpha=0, optimiser=optimiser, learning_rate=rate, steps=steps)
     start = FreeMask(10 * field(4))
-    made = list(run(toward(field(2) + 20), settings, start=start, max_gain_db=5.0))
-    assert all(step.mask_db.abs().max() <= 5 for step in made)
-    assert made[-1].mask_db.abs().max() == 5
+    outcome = list(run(toward(field(2) + 20), settings, start=start, max_gain_db=5.0))
+    assert all(step.mask_db.abs().max() <= 5 for step in outcome)
+    assert outcome[-1].mask_db.abs().max() == 5
 
 
 @pytest.mark.parametrize("name", get_args(OptimizerName))
 def test_every_optimiser_descends(name: str) -> None:
-    settings = asked(alpha=0.1, optimiser=name, learning_rate=0.05, steps=8)
+    settings = search_settings(alpha=0.1, optimiser=name, learning_rate=0.05, steps=8)
     steps = list(run(toward(field(2)), settings))
     assert steps[-1].total < steps[0].total
 
@@ -194,11 +196,11 @@ def test_every_optimiser_descends(name: str) -> None:
 def test_unknown_optimiser_is_rejected() -> None:
     for name in ("Adamant", "lr_scheduler", "SparseAdam", "__name__"):
         with pytest.raises(ValidationError, match="optimiser"):
-            asked(optimiser=name)
+            search_settings(optimiser=name)
 
 
 def test_diverging_search_raises() -> None:
-    endless = run(lambda rows: torch.inf * rows.square().mean(dim=(1, 2)), asked(steps=3))
+    endless = run(lambda rows: torch.inf * rows.square().mean(dim=(1, 2)), search_settings(steps=3))
     with pytest.raises(CallError, match=r"diverged at step 0: lower search\.lear"):
         next(endless)
 
@@ -208,32 +210,28 @@ def test_diverging_search_raises() -> None:
 def test_one_gradient_step_moves_mask_by_guide_direction(alpha: float, guide: float) -> None:
     """Of alpha mean (M - A)² + 2 alpha g E / cells, E = -sum (lack M): M = A + g lack."""
     lack, anchor = field(5), field(3)
-    settings = asked(score=0, guide=guide, alpha=alpha, optimiser="SGD", learning_rate=1.0, steps=1)
-    rows = field(1)
-    *_, last = search_mask(
+    settings = search_settings(score=0, guide=guide, alpha=alpha, optimiser="SGD", learning_rate=1.0, steps=1)
+    *_, last = run(
         toward(torch.zeros(1)),
-        rows,
-        FreeMask(anchor),
-        anchor,
         settings,
+        start=FreeMask(anchor),
+        anchor=anchor,
         window_frames=10,
-        max_gain_db=60.0,
-        generator=torch.Generator().manual_seed(0),
         guide_energy=lambda masked: -(lack * masked).sum(dim=(1, 2)),
     )
     assert torch.allclose(last.mask_db, anchor + guide * lack, atol=1e-3)
 
 
-def listening(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], RenderFeedback]:
+def run_with_feedback(rows: Tensor, anchor: Tensor) -> tuple[list[SearchStep], RenderFeedback]:
     """Return a search for the prior, and a rendering that blurs masks over five frames."""
 
-    def listen(mask: Tensor) -> Tensor:
+    def render(mask: Tensor) -> Tensor:
         return rows + moving_average(mask, 5)
 
-    settings = asked(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3)
+    settings = search_settings(score=0, alpha=0.3, optimiser="SGD", learning_rate=1.0, steps=3)
     start = FreeMask(anchor)
-    found = run(toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, listen=listen)
-    return list(found), listen
+    steps = run(toward(torch.zeros(1)), settings, recording=rows, start=start, anchor=anchor, feedback=render)
+    return list(steps), render
 
 
 WAVES = 4 * torch.sin(torch.arange(float(FRAMES)) / 3).expand(ROWS, -1)
@@ -241,8 +239,8 @@ WAVES = 4 * torch.sin(torch.arange(float(FRAMES)) / 3).expand(ROWS, -1)
 
 def test_render_feedback_brings_the_sound_to_the_prior() -> None:
     rows = field(1)
-    steps, listen = listening(rows, WAVES)
-    errors = [float((listen(s.mask_db) - rows - WAVES).square().mean()) for s in steps]
+    steps, render = run_with_feedback(rows, WAVES)
+    errors = [float((render(s.mask_db) - rows - WAVES).square().mean()) for s in steps]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.1 * errors[0]
     assert steps[0].distance == pytest.approx(errors[0], rel=1e-4)
@@ -251,14 +249,14 @@ def test_render_feedback_brings_the_sound_to_the_prior() -> None:
 def test_render_feedback_ignores_pauses() -> None:
     rows = field(1)
     rows[:, :10] -= 90
-    *_, last = listening(rows, WAVES)[0]
+    *_, last = run_with_feedback(rows, WAVES)[0]
     torch.testing.assert_close(last.mask_db[:, :10], WAVES[:, :10])
     assert not torch.allclose(last.mask_db[:, 10:], WAVES[:, 10:], atol=0.05)
 
 
 def test_generator_determines_the_windows() -> None:
     uneven = toward(field(2, 8))
-    settings = asked(steps=5)
+    settings = search_settings(steps=5)
     masks = [list(run(uneven, settings, window_frames=8, seed=s))[-1].mask_db for s in (0, 0, 1)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
@@ -266,14 +264,14 @@ def test_generator_determines_the_windows() -> None:
 
 def test_search_leaves_global_random_state_alone() -> None:
     before = torch.get_rng_state()
-    list(run(toward(torch.zeros(1)), asked(steps=2), window_frames=9))
+    list(run(toward(torch.zeros(1)), search_settings(steps=2), window_frames=9))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_free_mask_smooths_the_change_but_not_the_start() -> None:
     cells = FreeMask(field(4), smooth_frames=9)
     assert torch.equal(cells.mask(), field(4))
-    settings = asked(alpha=0, learning_rate=0.1, steps=30)
+    settings = search_settings(alpha=0, learning_rate=0.1, steps=30)
     *_, last = run(toward(field(2)), settings, start=cells)
     added = last.mask_db - field(4)
     assert torch.allclose(added, moving_average(cells.values.detach(), 9), atol=1e-5)
@@ -298,33 +296,33 @@ def test_note_gains_start_at_the_notes_and_recover_a_mask() -> None:
     hidden = gains_of(notes)
     with torch.no_grad():
         hidden.values.copy_(torch.linspace(-6, 6, len(notes.gain_db)))
-        wanted = hidden.mask()
-    settings = asked(alpha=0, learning_rate=0.2, steps=300)
-    steps = list(run(toward(field(1) + wanted), settings, start=start))
+        expected = hidden.mask()
+    settings = search_settings(alpha=0, learning_rate=0.2, steps=300)
+    steps = list(run(toward(field(1) + expected), settings, start=start))
     assert torch.equal(steps[0].mask_db, gains_of(notes).mask().detach())
     assert steps[0].score > 1
     assert steps[-1].score < 1e-3
-    assert (steps[-1].mask_db - wanted).abs().max() < 0.2
+    assert (steps[-1].mask_db - expected).abs().max() < 0.2
 
 
 def test_note_gains_do_not_modify_the_notes() -> None:
     notes = scattered()
-    kept = notes.gain_db.clone()
-    list(run(toward(field(2)), asked(steps=3), start=gains_of(notes)))
-    assert torch.equal(notes.gain_db, kept)
+    gains_before = notes.gain_db.clone()
+    list(run(toward(field(2)), search_settings(steps=3), start=gains_of(notes)))
+    assert torch.equal(notes.gain_db, gains_before)
 
 
 @pytest.mark.parametrize("optimiser", ["SGD", "Adam"])
 def test_optimisers_equal_those_of_torch(optimiser: OptimizerName) -> None:
     target, values = field(3), torch.zeros(ROWS, FRAMES, requires_grad=True)
-    settings = asked(optimiser=optimiser, learning_rate=0.05, steps=20, alpha=0.1)
+    settings = search_settings(optimiser=optimiser, learning_rate=0.05, steps=20, alpha=0.1)
     *_, last = run(toward(target), settings)
     twin = getattr(torch.optim, optimiser)([values], lr=0.05)
     unit = values.numel() / (2 * settings.alpha)
     for _ in range(20):
         twin.zero_grad()
-        heard = field(1) + values
-        loss = (heard - target).square().mean() + settings.alpha * values.square().mean()
+        output = field(1) + values
+        loss = (output - target).square().mean() + settings.alpha * values.square().mean()
         (unit * loss).backward()  # type: ignore[no-untyped-call]
         twin.step()
     torch.testing.assert_close(last.mask_db, values.detach(), atol=1e-4, rtol=1e-4)

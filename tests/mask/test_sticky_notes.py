@@ -27,7 +27,7 @@ def joined(*notes: StickyNotes) -> StickyNotes:
     return StickyNotes(*(torch.cat([getattr(one, name) for one in notes]) for name in fields))
 
 
-def drawn(notes: StickyNotes, smooth_hz: float = 0.0, smooth_s: float = 0.0) -> Tensor:
+def rendered(notes: StickyNotes, smooth_hz: float = 0.0, smooth_s: float = 0.0) -> Tensor:
     mask = render_sticky_notes(notes.gain_db, *notes.profiles(ROW_HZ, FRAME_S, smooth_hz, smooth_s))
     assert mask.shape == (257, 201)
     return mask
@@ -35,7 +35,7 @@ def drawn(notes: StickyNotes, smooth_hz: float = 0.0, smooth_s: float = 0.0) -> 
 
 @pytest.mark.parametrize(("smooth_hz", "smooth_s"), [(0.0, 0.0), (150.0, 0.09), (800.0, 0.4)])
 def test_single_note_has_its_gain_at_centre_and_zero_outside(smooth_hz: float, smooth_s: float) -> None:
-    mask = drawn(note(), smooth_hz, smooth_s)
+    mask = rendered(note(), smooth_hz, smooth_s)
     assert mask[96, 100].item() == pytest.approx(5.0, abs=1e-4)
     far_hz = (ROW_HZ - 3_000).abs() > 400 + smooth_hz / 2 + 1
     far_s = (FRAME_S - 1).abs() > 0.2 + smooth_s / 2 + 0.001
@@ -47,7 +47,7 @@ def test_single_note_has_its_gain_at_centre_and_zero_outside(smooth_hz: float, s
 
 def test_unsmoothed_note_is_a_block() -> None:
     inside = ((ROW_HZ - 3_000).abs() <= 400)[:, None] & ((FRAME_S - 1).abs() <= 0.2001)
-    mask = drawn(note(width_s=0.4002))
+    mask = rendered(note(width_s=0.4002))
     assert torch.equal(mask, 5.0 * inside)
 
 
@@ -75,9 +75,9 @@ def test_smoothing_keeps_the_area(span: float) -> None:
 
 
 def test_overlapping_notes_are_averaged() -> None:
-    both = drawn(joined(note(gain_db=6.0), note(gain_db=-2.0)))
+    both = rendered(joined(note(gain_db=6.0), note(gain_db=-2.0)))
     assert both[96, 100].item() == pytest.approx(2.0)
-    shifted = drawn(joined(note(gain_db=6.0), note(seconds=1.3, gain_db=-2.0)))
+    shifted = rendered(joined(note(gain_db=6.0), note(seconds=1.3, gain_db=-2.0)))
     assert shifted[96, 85].item() == pytest.approx(6.0)
     assert shifted[96, 115].item() == pytest.approx(2.0)
     assert shifted[96, 140].item() == pytest.approx(-2.0)
@@ -86,13 +86,13 @@ def test_overlapping_notes_are_averaged() -> None:
 
 def test_identical_notes_equal_one_note() -> None:
     """The mask stays between the gains of overlapping notes."""
-    pile = drawn(joined(*[note(gain_db=4.0)] * 9), 150.0, 0.09)
+    pile = rendered(joined(*[note(gain_db=4.0)] * 9), 150.0, 0.09)
     assert pile[96, 100].item() == pytest.approx(4.0, abs=1e-4)
     assert pile.max() <= 4 + 1e-5
 
 
 def test_smoothed_edges_fade_to_zero() -> None:
-    edge = drawn(note(), 150.0, 0.1)[96, 100:]
+    edge = rendered(note(), 150.0, 0.1)[96, 100:]
     assert edge[20].item() == pytest.approx(2.5, abs=0.01)
     assert (edge.diff() <= 1e-6).all()
     assert edge.diff().abs().max() == pytest.approx(5 * 0.01 / 0.1, abs=0.01)

@@ -13,7 +13,13 @@ from tonewood.dsp.stft import filter_fft_length, scale_to_rate
 from tonewood.enhancement.pipeline import scorer_input
 from tonewood.mask.mask import Mask, moving_average
 from tonewood.mask.render import render_through_mask
-from tonewood.mask.search import FreeMask, StickyNotes, render_sticky_notes, search_mask
+from tonewood.mask.search import (
+    FreeMask,
+    SearchProblem,
+    StickyNotes,
+    render_sticky_notes,
+    search_mask,
+)
 from tonewood.settings import RenderSettings, SearchSettings, SpectrumSettings
 
 PAPER = SpectrumSettings()
@@ -150,17 +156,16 @@ def test_objective(seed: int, score: float, guide: float, alpha: float, beta: fl
     rows = scorer_input(torch.from_numpy(notes(seed, 0.8)[0]), model)
     mask, anchor = (torch.from_numpy(3 * noise(seed + k, tuple(rows.shape), 1.0)) for k in (1, 2))
     settings = SearchSettings(score=score, guide=guide, alpha=alpha, beta=beta, steps=0)
-    (step,) = search_mask(
+    problem = SearchProblem(
         model.scorer.score,
         rows,
-        FreeMask(mask),
         anchor,
         settings,
         window_frames=rows.shape[1],
         max_gain_db=60.0,
-        generator=torch.Generator(),
         guide_energy=lambda masked: masked.square().sum(dim=(1, 2)) / 1e4,
     )
+    (step,) = search_mask(problem, FreeMask(mask), torch.Generator())
     masked = (rows + mask).double().numpy()
     slow = references.objective(
         references.score(network(model.scorer), masked),

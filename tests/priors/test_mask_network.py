@@ -7,7 +7,7 @@ from tonewood.priors.predictor import MaskNetwork, PseudoPair, train_mask_networ
 from tonewood.settings import NetworkSettings
 
 ROWS, COMPONENTS, FRAMES = 12, 3, 120
-HEARD = torch.ones(FRAMES, dtype=torch.bool)
+AUDIBLE = torch.ones(FRAMES, dtype=torch.bool)
 
 
 def folder() -> FolderStatistics:
@@ -20,12 +20,12 @@ def folder() -> FolderStatistics:
 def pairs(count: int, seed: int) -> list[PseudoPair]:
     """Return takes whose target mask is minus half of each row's level."""
     generator = torch.Generator().manual_seed(seed)
-    made = []
+    results = []
     for _ in range(count):
         rows = 6 * torch.randn(ROWS, FRAMES, generator=generator)
         fine = torch.randn(COMPONENTS, FRAMES, generator=generator)
-        made.append(PseudoPair(PriorFeatures(rows, fine, HEARD, HEARD.float()), -rows / 2))
-    return made
+        results.append(PseudoPair(PriorFeatures(rows, fine, AUDIBLE, AUDIBLE.float()), -rows / 2))
+    return results
 
 
 def test_untrained_network_gives_zero_gain() -> None:
@@ -37,19 +37,19 @@ def test_untrained_network_gives_zero_gain() -> None:
 def test_network_learns_a_common_rule() -> None:
     settings = NetworkSettings(width=32, kernel=3, steps=150)
     network = train_mask_network(pairs(6, 2), folder(), settings, torch.Generator().manual_seed(3))
-    [unheard] = pairs(1, 9)
-    error = (network.predict_gain(unheard.features) - unheard.gain_db).square().mean().sqrt()
-    assert error < 0.4 * unheard.gain_db.square().mean().sqrt()
+    [held_out] = pairs(1, 9)
+    error = (network.predict_gain(held_out.features) - held_out.gain_db).square().mean().sqrt()
+    assert error < 0.4 * held_out.gain_db.square().mean().sqrt()
 
 
 def test_same_seed_gives_same_network_and_keeps_global_random_state() -> None:
     state = torch.random.get_rng_state()
     settings = NetworkSettings(width=8, steps=20)
-    made = [
+    results = [
         train_mask_network(pairs(2, 4), folder(), settings, torch.Generator().manual_seed(5))
         for _ in range(2)
     ]
-    weights = [network.state_dict() for network in made]
+    weights = [network.state_dict() for network in results]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert torch.equal(state, torch.random.get_rng_state())
 

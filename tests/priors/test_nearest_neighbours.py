@@ -51,10 +51,10 @@ def test_nearest_mean_equals_explicit_loop() -> None:
     key, query = (torch.randn(n, 6, generator=generator) for n in (40, 7))
     rows = torch.randn(40, 3, generator=generator)
     book = Codebook(key, rows, torch.zeros(40))
-    for frame, found in enumerate(book.nearest_mean(query, 5).T):
+    for frame, actual in enumerate(book.nearest_mean(query, 5).T):
         distance = [float((query[frame] - k).square().sum()) for k in key]
         nearest = sorted(range(40), key=lambda i: distance[i])[:5]
-        torch.testing.assert_close(found, rows[nearest].mean(dim=0))
+        torch.testing.assert_close(actual, rows[nearest].mean(dim=0))
 
 
 def test_projection_ignores_the_mean_pitch_spectrum(
@@ -62,9 +62,9 @@ def test_projection_ignores_the_mean_pitch_spectrum(
 ) -> None:
     """Directions are those in which frames differ: a fixed filter over pitches adds none."""
     offset = 5 * torch.randn(takes[0].fine_db.shape[0], 1, generator=torch.Generator().manual_seed(3))
-    moved = [take._replace(fine_db=take.fine_db + offset) for take in tilted(takes[:2])]
-    there, _ = fit_folder_statistics(moved, takes[2:], SETTINGS, torch.Generator().manual_seed(0))
-    alike = (there.projection * folders[0].projection).sum(dim=0).abs()
+    shifted = [take._replace(fine_db=take.fine_db + offset) for take in tilted(takes[:2])]
+    shifted_folder, _ = fit_folder_statistics(shifted, takes[2:], SETTINGS, torch.Generator().manual_seed(0))
+    alike = (shifted_folder.projection * folders[0].projection).sum(dim=0).abs()
     torch.testing.assert_close(alike, torch.ones(8), atol=1e-3, rtol=0)
 
 
@@ -77,8 +77,8 @@ def test_skipped_take_is_not_found() -> None:
 def test_keys_are_independent_of_the_folder_mean() -> None:
     rows = torch.randn(9, 48, generator=torch.Generator().manual_seed(3))
     fine = torch.zeros(9, 4)
-    moved = key_vectors(rows + 7 * TILT.T, fine, rows.mean(dim=0) + 7 * TILT[:, 0])
-    torch.testing.assert_close(moved, key_vectors(rows, fine, rows.mean(dim=0)), atol=1e-4, rtol=0)
+    shifted = key_vectors(rows + 7 * TILT.T, fine, rows.mean(dim=0) + 7 * TILT[:, 0])
+    torch.testing.assert_close(shifted, key_vectors(rows, fine, rows.mean(dim=0)), atol=1e-4, rtol=0)
 
 
 def test_fixed_filter_between_folders_is_recovered(
@@ -88,8 +88,8 @@ def test_fixed_filter_between_folders_is_recovered(
     take = source.prior_features(takes[3])
     gain = map_to_other(take, source, reference, SETTINGS, 10.0)[:, take.audible]
     sounding = slice(8, None)  # the instrument has nothing below 110 Hz
-    found, wanted = gain.mean(dim=1)[sounding], TILT[sounding, 0]
-    assert torch.corrcoef(torch.stack([found, wanted]))[0, 1] > 0.75
+    actual, expected_db = gain.mean(dim=1)[sounding], TILT[sounding, 0]
+    assert torch.corrcoef(torch.stack([actual, expected_db]))[0, 1] > 0.75
 
 
 def test_mask_is_independent_of_level(

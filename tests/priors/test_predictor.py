@@ -1,6 +1,7 @@
 """The predictor: causal, independent of chunk borders, and distilled from masks."""
 
 from itertools import pairwise
+from typing import Unpack
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tonewood.dsp.features import frame_levels
 from tonewood.priors.predictor import DistillationExample, Predictor, prediction_error_db, train_predictor
+from tonewood.setting_types import PredictorChanges
 from tonewood.settings import PredictorSettings
 
 ROWS, FRAMES = 12, 150
@@ -18,7 +20,7 @@ ROW_HZ = np.geomspace(100, 6_000, ROWS)
 SMALL = PredictorSettings(width=8, kernel=3, depth=3, lookahead=2)
 
 
-def drawn(settings: PredictorSettings = SMALL, seed: int = 0) -> Predictor:
+def random_predictor(settings: PredictorSettings = SMALL, seed: int = 0) -> Predictor:
     """Return a predictor with random weights, whose output is not zero."""
     generator = torch.Generator().manual_seed(seed)
     predictor = Predictor(ROWS, settings, 10.0, generator)
@@ -44,39 +46,39 @@ def test_untrained_predictor_gives_static_mask() -> None:
 @given(frame=st.integers(0, FRAMES - 1), seed=st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 def test_prediction_ignores_frames_beyond_lookahead(frame: int, seed: int) -> None:
-    predictor, heard = drawn(), rows()
-    other = torch.cat([heard[:, : frame + 1], rows(seed=seed + 2)[:, frame + 1 :]], dim=1)
+    predictor, levels_db = random_predictor(), rows()
+    other = torch.cat([levels_db[:, : frame + 1], rows(seed=seed + 2)[:, frame + 1 :]], dim=1)
     last = frame - SMALL.lookahead + 1
-    mine, theirs = masked(predictor, heard), masked(predictor, other)
+    mine, theirs = masked(predictor, levels_db), masked(predictor, other)
     assert torch.equal(mine[:, : max(0, last)], theirs[:, : max(0, last)])
 
 
 def test_prediction_uses_its_lookahead() -> None:
-    predictor, heard = drawn(), rows()
-    other = heard.clone()
+    predictor, levels_db = random_predictor(), rows()
+    other = levels_db.clone()
     other[:, 100] += 6
-    changed = (masked(predictor, heard) - masked(predictor, other)).abs().amax(dim=0) > 1e-3
+    changed = (masked(predictor, levels_db) - masked(predictor, other)).abs().amax(dim=0) > 1e-3
     assert int(changed.nonzero()[0]) == 100 - SMALL.lookahead
 
 
 @given(cuts=st.lists(st.integers(1, FRAMES - 1), unique=True, max_size=6))
 @settings(max_examples=20, deadline=None)
 def test_prediction_is_the_same_for_any_split(cuts: list[int]) -> None:
-    predictor, heard = drawn(), rows()
+    predictor, levels_db = random_predictor(), rows()
     memory, pieces = predictor.initial_state(), []
     borders = [0, *sorted(cuts), FRAMES]
     for begin, end in pairwise(borders):
-        mask, memory = predictor(heard[None, :, begin:end], memory)
+        mask, memory = predictor(levels_db[None, :, begin:end], memory)
         pieces.append(mask.mask_db[0])
-    together, _ = predictor(heard[None], predictor.initial_state())
+    together, _ = predictor(levels_db[None], predictor.initial_state())
     torch.testing.assert_close(torch.cat(pieces, dim=1), together.mask_db[0], atol=1e-4, rtol=1e-4)
 
 
 def test_long_recordings_are_predicted_in_seamless_chunks() -> None:
-    predictor, heard = drawn(), rows(5_000)
-    together, _ = predictor(heard[None], predictor.initial_state())
+    predictor, levels_db = random_predictor(), rows(5_000)
+    together, _ = predictor(levels_db[None], predictor.initial_state())
     torch.testing.assert_close(
-        masked(predictor, heard)[:, : -SMALL.lookahead],
+        masked(predictor, levels_db)[:, : -SMALL.lookahead],
         together.mask_db[0][:, SMALL.lookahead :],
         atol=1e-3,
         rtol=1e-4,
@@ -85,32 +87,34 @@ def test_long_recordings_are_predicted_in_seamless_chunks() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 149, 150, 999])
 def test_chunks_of_any_size_give_the_same_prediction(size: int) -> None:
-    predictor, heard = drawn(), rows()
-    made = list(predictor.predict_chunks(torch.split(heard, size, dim=1)))
-    for part, whole in zip(zip(*made, strict=True), predictor.predict(heard), strict=True):
+    predictor, levels_db = random_predictor(), rows()
+    results = list(predictor.predict_chunks(torch.split(levels_db, size, dim=1)))
+    for part, whole in zip(zip(*results, strict=True), predictor.predict(levels_db), strict=True):
         torch.testing.assert_close(torch.cat(part, dim=1), whole, atol=1e-4, rtol=1e-4)
     assert list(predictor.predict_chunks([])) == []
 
 
 def test_prediction_is_independent_of_level() -> None:
-    predictor, heard = drawn(), rows()
-    torch.testing.assert_close(masked(predictor, heard), masked(predictor, heard - 30), atol=1e-3, rtol=0)
+    predictor, levels_db = random_predictor(), rows()
+    torch.testing.assert_close(
+        masked(predictor, levels_db), masked(predictor, levels_db - 30), atol=1e-3, rtol=0
+    )
 
 
 def test_running_level_equals_explicit_leaky_mean() -> None:
-    predictor, heard = drawn(), rows(60)
-    relative, _ = predictor.relative_levels(heard[None], predictor.initial_state().sums)
-    power = [10 ** (x / 10) for x in frame_levels(heard.double()).tolist()]
+    predictor, levels_db = random_predictor(), rows(60)
+    relative, _ = predictor.relative_levels(levels_db[None], predictor.initial_state().sums)
+    power = [10 ** (x / 10) for x in frame_levels(levels_db.double()).tolist()]
     for now in (0, 1, 30, 59):
         leak = [np.exp((past - now) * 0.01 / SMALL.level_seconds) for past in range(now + 1)]
         above = sum(w * p * p for w, p in zip(leak, power, strict=False))
         below = sum(w * p for w, p in zip(leak, power, strict=False))
         level = 10 * np.log10(above / below)
-        assert float(heard[0, now] - relative[0, 0, now]) == pytest.approx(level, abs=1e-3)
+        assert float(levels_db[0, now] - relative[0, 0, now]) == pytest.approx(level, abs=1e-3)
 
 
 def test_pause_gets_static_mask_and_keeps_the_level() -> None:
-    predictor = drawn()
+    predictor = random_predictor()
     predictor.static_db.fill_(2.0)
     music, pause = rows(100), rows(200, level_db=-110.0)
     mask = masked(predictor, torch.cat([music, pause, music], dim=1))
@@ -125,7 +129,7 @@ def test_pause_gets_static_mask_and_keeps_the_level() -> None:
 
 
 def test_batch_equals_singles() -> None:
-    predictor = drawn()
+    predictor = random_predictor()
     takes = torch.stack([rows(seed=seed) for seed in range(3)])
     together, _ = predictor(takes, predictor.initial_state(3))
     for one, take in zip(together.mask_db, takes, strict=True):
@@ -134,7 +138,7 @@ def test_batch_equals_singles() -> None:
 
 
 def test_predictor_survives_storage() -> None:
-    predictor = drawn()
+    predictor = random_predictor()
     back = Predictor.from_tensors(predictor.tensors(), SMALL, 10.0)
     torch.testing.assert_close(masked(back, rows()), masked(predictor, rows()), atol=0.1, rtol=1e-2)
     assert all(torch.equal(v, predictor.tensors()[k]) for k, v in back.tensors().items())
@@ -143,47 +147,47 @@ def test_predictor_survives_storage() -> None:
 # --- Distillation
 
 
-def lessons(count: int, seed: int, lookahead: int = 0) -> list[DistillationExample]:
+def examples(count: int, seed: int, lookahead: int = 0) -> list[DistillationExample]:
     """Return takes whose mask is minus half of each row's level, some frames ahead."""
-    made = []
+    results = []
     for take in range(count):
-        heard = rows(FRAMES, seed=seed + take)
-        rule = -(heard + 40) / 2
-        made.append(DistillationExample(heard, torch.roll(rule, -lookahead, dims=1), heard + 40))
-    return made
+        levels_db = rows(FRAMES, seed=seed + take)
+        rule = -(levels_db + 40) / 2
+        results.append(DistillationExample(levels_db, torch.roll(rule, -lookahead, dims=1), levels_db + 40))
+    return results
 
 
-def taught(takes: list[DistillationExample], **changes: object) -> Predictor:
-    wanted = PredictorSettings(width=32, kernel=2, depth=2, steps=150, dropout=0.0, level_db=0.0)
+def train(takes: list[DistillationExample], **changes: Unpack[PredictorChanges]) -> Predictor:
+    training_settings = PredictorSettings(width=32, kernel=2, depth=2, steps=150, dropout=0.0, level_db=0.0)
     generator = torch.Generator().manual_seed(3)
     return train_predictor(
-        takes, torch.zeros(ROWS), None, ROW_HZ, wanted.model_copy(update=changes), 10.0, generator
+        takes, torch.zeros(ROWS), None, ROW_HZ, training_settings.replace(**changes), 10.0, generator
     )
 
 
 def test_predictor_learns_a_common_rule() -> None:
-    predictor = taught(lessons(6, 20))
-    unheard = lessons(2, 90)
-    assert prediction_error_db(predictor, unheard) < 0.5 * prediction_error_db(
-        Predictor(ROWS, predictor.settings, 10.0, torch.Generator()), unheard
+    predictor = train(examples(6, 20))
+    held_out = examples(2, 90)
+    assert prediction_error_db(predictor, held_out) < 0.5 * prediction_error_db(
+        Predictor(ROWS, predictor.settings, 10.0, torch.Generator()), held_out
     )
 
 
 def test_lookahead_is_needed_for_masks_that_depend_on_the_next_frame() -> None:
-    takes, unheard = lessons(6, 20, lookahead=1), lessons(2, 90, lookahead=1)
-    ahead, blind = (taught(takes, lookahead=n) for n in (1, 0))
-    assert prediction_error_db(ahead, unheard) < 0.7 * prediction_error_db(blind, unheard)
+    takes, held_out = examples(6, 20, lookahead=1), examples(2, 90, lookahead=1)
+    ahead, blind = (train(takes, lookahead=n) for n in (1, 0))
+    assert prediction_error_db(ahead, held_out) < 0.7 * prediction_error_db(blind, held_out)
 
 
 def test_inaudible_frames_do_not_affect_distillation() -> None:
-    [take] = lessons(1, 20)
-    heard = take.rows_db.clone()
-    heard[:, 1:] -= 80
-    alone = taught([DistillationExample(heard, take.mask_db, take.departure_db)], steps=20)
-    other = taught(
+    [take] = examples(1, 20)
+    levels_db = take.rows_db.clone()
+    levels_db[:, 1:] -= 80
+    alone = train([DistillationExample(levels_db, take.mask_db, take.departure_db)], steps=20)
+    other = train(
         [
             DistillationExample(
-                heard,
+                levels_db,
                 torch.cat([take.mask_db[:, :1], 9 + 0 * take.mask_db[:, 1:]], 1),
                 take.departure_db,
             )
@@ -194,21 +198,23 @@ def test_inaudible_frames_do_not_affect_distillation() -> None:
 
 
 def test_guide_affects_distillation() -> None:
-    takes = lessons(3, 20)
+    takes = examples(3, 20)
 
     def high_is_odd(rows_db: Tensor) -> Tensor:
         return rows_db[:, ROWS // 2 :].clamp_min(-60).sum(dim=(1, 2))
 
     generator = torch.Generator().manual_seed(3)
-    wanted = PredictorSettings(width=16, kernel=2, depth=2, steps=60, guide=3.0)
-    guided = train_predictor(takes, torch.zeros(ROWS), high_is_odd, ROW_HZ, wanted, 10.0, generator)
-    plain = taught(takes, width=16, steps=60)
+    training_settings = PredictorSettings(width=16, kernel=2, depth=2, steps=60, guide=3.0)
+    guided = train_predictor(
+        takes, torch.zeros(ROWS), high_is_odd, ROW_HZ, training_settings, 10.0, generator
+    )
+    unguided = train(takes, width=16, steps=60)
     high = slice(ROWS // 2, None)
-    assert masked(guided, takes[0].rows_db)[high].mean() < masked(plain, takes[0].rows_db)[high].mean() - 1
+    assert masked(guided, takes[0].rows_db)[high].mean() < masked(unguided, takes[0].rows_db)[high].mean() - 1
 
 
 def test_same_seed_gives_same_predictor_and_keeps_global_random_state() -> None:
     state = torch.random.get_rng_state()
-    one, two = (taught(lessons(2, 4), steps=20, dropout=0.1, level_db=2.0) for _ in range(2))
+    one, two = (train(examples(2, 4), steps=20, dropout=0.1, level_db=2.0) for _ in range(2))
     assert all(torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
     assert torch.equal(state, torch.random.get_rng_state())

@@ -31,13 +31,13 @@ SETTINGS = PriorsSettings(
 
 def takes(play: Callable[..., Any], seeds: range, *, filtered: bool) -> list[Features]:
     taps = firwin2(257, [0, 300, 1_200, 3_000, 8_000], [1, 1, 3, 0.4, 0.4], fs=16_000)
-    made = []
+    results = []
     for seed in seeds:
         wave = play(8, seed=seed)[0]
         wave = lfilter(taps, 1, wave) if filtered else wave
         tensor = torch.from_numpy(wave).float()
-        made.append(compute_features(tensor, BandSettings(), SpectrumSettings()))
-    return made
+        results.append(compute_features(tensor, BandSettings(), SpectrumSettings()))
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def fitted(play: Callable[..., Any]) -> PriorFit:
     return fitting.fit_priors(reference[:4], source, reference[4:], SETTINGS, 10.0, generator)
 
 
-def distance(rows: torch.Tensor, wanted: torch.Tensor) -> float:
-    difference = rows - wanted
+def distance(rows: torch.Tensor, expected: torch.Tensor) -> float:
+    difference = rows - expected
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())
 
 
@@ -63,14 +63,17 @@ def test_cycle_score_is_the_weighted_mean_over_takes() -> None:
         def suggestions(self, pseudo: PriorFeatures) -> list[torch.Tensor]:
             return [torch.zeros_like(pseudo.rows_db)] * 4
 
-    imitations, kept = [take(1), take(2)], [take(3), take(4)]
-    kept[1] = kept[1]._replace(rows_db=3 * kept[1].rows_db)
-    near, far = (distance(pseudo.rows_db, own.rows_db) for pseudo, own in zip(imitations, kept, strict=True))
+    imitations, originals = [take(1), take(2)], [take(3), take(4)]
+    originals[1] = originals[1]._replace(rows_db=3 * originals[1].rows_db)
+    near, far = (
+        distance(pseudo.rows_db, original.rows_db)
+        for pseudo, original in zip(imitations, originals, strict=True)
+    )
     assert far > 1.5 * near
-    for shares, wanted in ((None, (near + far) / 2), ([3.0, 1.0], (3 * near + far) / 4)):
+    for shares, expected in ((None, (near + far) / 2), ([3.0, 1.0], (3 * near + far) / 4)):
         silent: Any = Silent()
-        cycles = fitting._score_blends(silent, imitations, kept, shares)
-        assert [it.distance_db for it in cycles] == pytest.approx([wanted] * len(CANDIDATE_BLENDS))
+        cycles = fitting._score_blends(silent, imitations, originals, shares)
+        assert [cycle.distance_db for cycle in cycles] == pytest.approx([expected] * len(CANDIDATE_BLENDS))
 
 
 def test_candidate_blends_sum_to_one() -> None:
@@ -87,11 +90,11 @@ def test_blend_is_linear_and_scales_the_level() -> None:
 
 def test_blend_undoes_most_of_a_common_filter(play: Callable[..., Any], fitted: PriorFit) -> None:
     [before] = takes(play, range(30, 31), filtered=False)
-    [wanted] = takes(play, range(30, 31), filtered=True)
+    [expected] = takes(play, range(30, 31), filtered=True)
     mask = fitted.priors.mask(before, "auto")
-    heard = fitted.priors.source.prior_features(before).audible
-    left = distance((before.rows_db + mask)[:, heard], wanted.rows_db[:, heard])
-    assert left < 0.5 * distance(before.rows_db[:, heard], wanted.rows_db[:, heard])
+    audible_frames = fitted.priors.source.prior_features(before).audible
+    left = distance((before.rows_db + mask)[:, audible_frames], expected.rows_db[:, audible_frames])
+    assert left < 0.5 * distance(before.rows_db[:, audible_frames], expected.rows_db[:, audible_frames])
 
 
 def test_selected_blend_is_the_mean_of_the_best(fitted: PriorFit) -> None:
@@ -120,8 +123,8 @@ def test_silence_gets_the_static_mask(play: Callable[..., Any], fitted: PriorFit
 def test_corrected_pairs_are_closer_than_uncorrected(fitted: PriorFit) -> None:
     assert len(fitted.corrected) == 4
     assert len(fitted.corrected_held_out) == 1
-    for near, wanted in fitted.corrected:
-        assert near.shape == wanted.shape
+    for near, expected in fitted.corrected:
+        assert near.shape == expected.shape
 
 
 def test_priors_survive_storage(play: Callable[..., Any], fitted: PriorFit) -> None:
@@ -167,10 +170,10 @@ def test_priors_of_weight_zero_are_not_computed(
 def test_same_seed_gives_same_priors(play: Callable[..., Any]) -> None:
     reference, source = (takes(play, range(3), filtered=f) for f in (True, False))
     small = SETTINGS.model_copy(update={"network": NetworkSettings(width=8, steps=20)})
-    made = [
+    results = [
         fitting.fit_priors(
             reference[:2], source, reference[2:], small, 10.0, torch.Generator().manual_seed(5)
         ).priors.tensors()
         for _ in range(2)
     ]
-    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])

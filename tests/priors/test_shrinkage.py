@@ -34,72 +34,72 @@ ROWS = 48
 NEAR = NeighbourSettings(frames=1_024, codes=256, nearest=4, components=8)
 
 
-def drawn(seed: int, *shape: int) -> Tensor:
+def noise(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def lacks(
+def folder_differences(
     difference: Tensor, spread_db: float, takes: int, seed: int
 ) -> tuple[SpectralDifference, SpectralDifference]:
     """Return both sides' differences [take, row]: a common one, and a smooth one per take."""
     basis = cosine_basis(ROWS)[1:9]
-    there, here = (spread_db * drawn(seed + s, takes, 8) @ basis for s in (0, 1_000))
+    reference_side, source_side = (spread_db * noise(seed + s, takes, 8) @ basis for s in (0, 1_000))
     return (
-        lacking(difference + there - here.mean(dim=0)),
-        lacking(difference + there.mean(dim=0) - here),
+        spectral_difference_of(difference + reference_side - source_side.mean(dim=0)),
+        spectral_difference_of(difference + reference_side.mean(dim=0) - source_side),
     )
 
 
-def lacking(rows: Tensor, frames: float = 9.0) -> SpectralDifference:
+def spectral_difference_of(rows: Tensor, frames: float = 9.0) -> SpectralDifference:
     """Return takes that are constant within 0.1 dB."""
-    return SpectralDifference(rows, 0.1 * drawn(9, *rows.shape), torch.full((len(rows),), frames))
+    return SpectralDifference(rows, 0.1 * noise(9, *rows.shape), torch.full((len(rows),), frames))
 
 
-def error(mask: Tensor, wanted: Tensor) -> float:
-    return float((mask - wanted).square().mean().sqrt())
+def error(mask: Tensor, true_db: Tensor) -> float:
+    return float((mask - true_db).square().mean().sqrt())
 
 
 def test_agreeing_takes_are_hardly_shrunk() -> None:
     difference = 10 * cosine_basis(ROWS)[3]
-    torch.testing.assert_close(fit_static_mask(*lacks(difference, 0.0, 5, 0)), difference)
+    torch.testing.assert_close(fit_static_mask(*folder_differences(difference, 0.0, 5, 0)), difference)
 
 
 def test_difference_within_variance_of_takes_is_shrunk() -> None:
     nothing = torch.zeros(ROWS)
-    believed, plain = [], []
+    shrunk, unshrunk = [], []
     for seed in range(20):
-        sides = lacks(nothing, 20.0, 5, seed)
-        believed.append(error(fit_static_mask(*sides), nothing))
-        plain.append(error(fit_static_mask(*sides, penalty=0), nothing))
-    assert sum(believed) < 0.5 * sum(plain)
+        sides = folder_differences(nothing, 20.0, 5, seed)
+        shrunk.append(error(fit_static_mask(*sides), nothing))
+        unshrunk.append(error(fit_static_mask(*sides, penalty=0), nothing))
+    assert sum(shrunk) < 0.5 * sum(unshrunk)
 
 
 def test_shrinkage_lowers_error_for_few_takes_and_costs_little_otherwise() -> None:
-    difference = cosine_basis(ROWS)[1:9].T @ (12 * drawn(7, 8))
+    difference = cosine_basis(ROWS)[1:9].T @ (12 * noise(7, 8))
     for takes, spread, share in ((4, 24.0, 0.9), (200, 24.0, 1.05)):
-        trials = [lacks(difference, spread, takes, seed) for seed in range(20)]
+        trials = [folder_differences(difference, spread, takes, seed) for seed in range(20)]
         shrunk = sum(error(fit_static_mask(*sides), difference) for sides in trials)
         assert shrunk < share * sum(error(fit_static_mask(*s, penalty=0), difference) for s in trials)
 
 
 def test_long_takes_weigh_more_and_single_take_uses_other_variance() -> None:
     rows = torch.stack([torch.zeros(ROWS), torch.ones(ROWS)])
-    assert lacking(rows)._replace(frames=torch.tensor([1.0, 3.0])).mean[0] == 0.75
+    assert spectral_difference_of(rows)._replace(frames=torch.tensor([1.0, 3.0])).mean[0] == 0.75
     difference = 10 * cosine_basis(ROWS)[3]
-    alone, many = lacks(difference, 8.0, 6, 0)
-    one = lacking(alone.rows_db[:1])
+    alone, many = folder_differences(difference, 8.0, 6, 0)
+    one = spectral_difference_of(alone.rows_db[:1])
     assert fit_static_mask(one, many).norm() < fit_static_mask(one, many, penalty=0).norm()
 
 
 def test_takes_of_one_session_count_once() -> None:
-    colours = 20 * drawn(1, 3, 8) @ cosine_basis(ROWS)[1:9]
-    cut = colours.repeat_interleave(4, dim=0) + 0.05 * drawn(2, 12, ROWS)
+    colours = 20 * noise(1, 3, 8) @ cosine_basis(ROWS)[1:9]
+    cut = colours.repeat_interleave(4, dim=0) + 0.05 * noise(2, 12, ROWS)
     shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(3))
-    found = cluster_sessions(lacking(cut[shuffled]))
-    assert set(found.tolist()) == {0, 1, 2}
+    result = cluster_sessions(spectral_difference_of(cut[shuffled]))
+    assert set(result.tolist()) == {0, 1, 2}
     for one in range(3):
-        assert len(set((shuffled[found == one] // 4).tolist())) == 1
-    whole, pieces = lacking(colours), lacking(cut)
+        assert len(set((shuffled[result == one] // 4).tolist())) == 1
+    whole, pieces = spectral_difference_of(colours), spectral_difference_of(cut)
     shrunk = fit_static_mask(pieces, pieces)
     assert error(shrunk, fit_static_mask(whole, whole)) < 0.1
     assert fit_static_mask(pieces, pieces, penalty=0).norm() > 1.5 * shrunk.norm()
@@ -107,27 +107,27 @@ def test_takes_of_one_session_count_once() -> None:
 
 def test_takes_as_similar_as_halves_form_one_session() -> None:
     assert not cluster_sessions(
-        SpectralDifference(drawn(1, 20, ROWS), 2 * drawn(2, 20, ROWS), torch.ones(20))
+        SpectralDifference(noise(1, 20, ROWS), 2 * noise(2, 20, ROWS), torch.ones(20))
     ).any()
     apart = cluster_sessions(
-        SpectralDifference(9 * drawn(1, 20, ROWS), 0.1 * drawn(2, 20, ROWS), torch.ones(20))
+        SpectralDifference(9 * noise(1, 20, ROWS), 0.1 * noise(2, 20, ROWS), torch.ones(20))
     )
     assert len(set(apart.tolist())) == 20
-    unsteady = 2 * drawn(2, 20, ROWS)
+    unsteady = 2 * noise(2, 20, ROWS)
     unsteady[3] = torch.nan  # too short to have halves
-    assert not cluster_sessions(SpectralDifference(drawn(1, 20, ROWS), unsteady, torch.ones(20))).any()
+    assert not cluster_sessions(SpectralDifference(noise(1, 20, ROWS), unsteady, torch.ones(20))).any()
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_factors_scale_recording_and_frame_deviations(take: float, moment: float) -> None:
-    mask, static = drawn(1, 6, 40), drawn(2, 6)
+    mask, static = noise(1, 6, 40), noise(2, 6)
     audible = torch.arange(40) > 9
-    made = ShrinkageFactors(take, moment).apply(mask, static, mean_over_audible(mask, audible))
+    results = ShrinkageFactors(take, moment).apply(mask, static, mean_over_audible(mask, audible))
     torch.testing.assert_close(
-        mean_over_audible(made, audible),
+        mean_over_audible(results, audible),
         static + take * (mean_over_audible(mask, audible) - static),
     )
-    torch.testing.assert_close(made.diff(dim=1), moment * mask.diff(dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(results.diff(dim=1), moment * mask.diff(dim=1), atol=1e-5, rtol=1e-5)
 
 
 def test_factor_falls_from_one_to_zero_with_placebo_variance() -> None:
@@ -140,7 +140,7 @@ def test_factor_falls_from_one_to_zero_with_placebo_variance() -> None:
 
 
 def test_variance_equals_explicit_loop() -> None:
-    masks = [drawn(seed, 3, 20) for seed in range(3)]
+    masks = [noise(seed, 3, 20) for seed in range(3)]
     audible = torch.arange(20) < 15
     takes = [PriorFeatures(mask, mask, audible, torch.ones(20)) for mask in masks]
     means = [[row[:15].mean() for row in mask] for mask in masks]
@@ -151,9 +151,9 @@ def test_variance_equals_explicit_loop() -> None:
         for r in range(3)
         for t in range(15)
     )
-    found = Variance.from_masks(masks, takes)
-    assert found.per_recording == pytest.approx(float(shapes.var(dim=0).mean()), rel=1e-5)
-    assert found.per_frame == pytest.approx(moment / (3 * 3 * 15), rel=1e-5)
+    result = Variance.from_masks(masks, takes)
+    assert result.per_recording == pytest.approx(float(shapes.var(dim=0).mean()), rel=1e-5)
+    assert result.per_frame == pytest.approx(moment / (3 * 3 * 15), rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -162,14 +162,14 @@ def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
     taps = firwin2(257, [0, 300, 1_200, 3_000, 8_000], [1, 1, 3, 0.4, 0.4], fs=16_000)
 
     def make(seeds: range, *, own_db: float, filtered: bool) -> list[Features]:
-        made = []
+        results = []
         for seed in seeds:
-            knots = 10 ** (own_db * drawn(seed, 6).numpy() / 20)
-            own = firwin2(257, [0, 500, 1_000, 2_000, 4_000, 8_000], knots, fs=16_000)
-            wave = lfilter(own, 1, play(6, seed=seed)[0])
+            knots = 10 ** (own_db * noise(seed, 6).numpy() / 20)
+            random_filter = firwin2(257, [0, 500, 1_000, 2_000, 4_000, 8_000], knots, fs=16_000)
+            wave = lfilter(random_filter, 1, play(6, seed=seed)[0])
             wave = torch.from_numpy(lfilter(taps, 1, wave) if filtered else wave).float()
-            made.append(compute_features(wave, BandSettings(), SpectrumSettings()))
-        return made
+            results.append(compute_features(wave, BandSettings(), SpectrumSettings()))
+        return results
 
     return make
 
@@ -177,15 +177,21 @@ def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
 def test_frames_are_compared_with_matching_frames(recordings: Callable[..., list[Features]]) -> None:
     reference = recordings(range(4), own_db=0.0, filtered=True)
     source = recordings(range(10, 14), own_db=0.0, filtered=False)
-    there, here = fit_folder_statistics(reference, source, NEAR, torch.Generator().manual_seed(0))
+    reference_side, source_side = fit_folder_statistics(
+        reference, source, NEAR, torch.Generator().manual_seed(0)
+    )
     sides = (
-        spectral_difference([there.prior_features(f) for f in reference], there, here, sign=1.0),
-        spectral_difference([here.prior_features(f) for f in source], here, there, sign=-1.0),
+        spectral_difference(
+            [reference_side.prior_features(f) for f in reference], reference_side, source_side, sign=1.0
+        ),
+        spectral_difference(
+            [source_side.prior_features(f) for f in source], source_side, reference_side, sign=-1.0
+        ),
     )
     dry, wet = (recordings(range(1), own_db=0.0, filtered=f)[0].rows_db for f in (False, True))
-    wanted = (wet - dry)[:, 50:500].median(dim=1).values
+    true_db = (wet - dry)[:, 50:500].median(dim=1).values
     for side in sides:
-        assert torch.corrcoef(torch.stack([side.mean, wanted]))[0, 1] > 0.9
+        assert torch.corrcoef(torch.stack([side.mean, true_db]))[0, 1] > 0.9
 
 
 def test_common_filter_leaves_no_adaptive_part(
@@ -195,14 +201,14 @@ def test_common_filter_leaves_no_adaptive_part(
     reference = recordings(range(7), own_db=0.0, filtered=True)
     source = recordings(range(10, 16), own_db=0.0, filtered=False)
 
-    def believed(doubt: float) -> float:
-        asked = settings.model_copy(update={"doubt": doubt})
+    def total_factor(doubt: float) -> float:
+        tested = settings.model_copy(update={"doubt": doubt})
         generator = torch.Generator().manual_seed(0)
-        beliefs = fit_priors(reference[:6], source, reference[6:], asked, 10.0, generator).priors.shrinkage
-        return beliefs.neighbours.per_frame + beliefs.networks.per_frame
+        shrinkage = fit_priors(reference[:6], source, reference[6:], tested, 10.0, generator).priors.shrinkage
+        return shrinkage.neighbours.per_frame + shrinkage.networks.per_frame
 
-    assert believed(1.0) < 0.5
-    assert believed(0.0) == 2.0
+    assert total_factor(1.0) < 0.5
+    assert total_factor(0.0) == 2.0
 
 
 def test_few_different_sessions_give_static_mask_only(
@@ -220,17 +226,17 @@ def test_few_different_sessions_give_static_mask_only(
 
 
 def test_folder_is_halved_by_session_if_large_enough() -> None:
-    rows = 9 * drawn(1, 12, ROWS).repeat_interleave(2, dim=0)
+    rows = 9 * noise(1, 12, ROWS).repeat_interleave(2, dim=0)
     takes: list[Any] = list(range(24))
-    folder = HeldOutGroups.from_difference(takes, lacking(rows))
+    folder = HeldOutGroups.from_difference(takes, spectral_difference_of(rows))
     assert folder.is_testable
     first, second = folder.halve(torch.Generator().manual_seed(0))
     halves: list[list[Any]] = [list(half.takes) for half in (first, second)]
     assert sorted(halves[0] + halves[1]) == takes
     assert not {take // 2 for take in halves[0]} & {take // 2 for take in halves[1]}
-    few = HeldOutGroups.from_difference(takes[:8], lacking(rows[:8]))
+    few = HeldOutGroups.from_difference(takes[:8], spectral_difference_of(rows[:8]))
     assert not few.is_testable
     assert few.held_out_group.tolist() == list(range(8))
-    alike = HeldOutGroups.from_difference(takes[:4], lacking(torch.zeros(4, ROWS)))
+    alike = HeldOutGroups.from_difference(takes[:4], spectral_difference_of(torch.zeros(4, ROWS)))
     assert alike.single_session
     assert alike.is_testable

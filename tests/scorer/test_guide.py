@@ -21,11 +21,11 @@ def pairs(count: int, seed: int) -> list[GuidePair]:
     """Return pairs with the same correction: a flat target, and an input with a bump."""
     generator = torch.Generator().manual_seed(seed)
     bump = 6 * torch.exp(-0.5 * ((torch.arange(ROWS) - 8) / 2.0).square())[:, None]
-    made = []
+    results = []
     for _ in range(count):
-        wanted = -30 + 2 * torch.randn(ROWS, FRAMES, generator=generator)
-        made.append((wanted + bump, wanted))
-    return made
+        target = -30 + 2 * torch.randn(ROWS, FRAMES, generator=generator)
+        results.append((target + bump, target))
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -34,46 +34,46 @@ def guide() -> Guide:
 
 
 def test_direction_is_the_negative_gradient_of_the_energy(guide: Guide) -> None:
-    near, _ = pairs(1, 5)[0]
-    x = near.double()[None]
+    rows_db, _ = pairs(1, 5)[0]
+    x = rows_db.double()[None]
     twin = Guide(ROWS, SMALL, torch.Generator()).double().requires_grad_(False)
     twin.load_state_dict(guide.state_dict())
     direction = twin.direction(x)[0]
     step = 1e-4
     for row, frame in ((8, 100), (2, 30)):
-        moved = x.clone()
-        moved[0, row, frame] += step
-        slope = float(twin.energy(moved) - twin.energy(x)) / step
+        shifted = x.clone()
+        shifted[0, row, frame] += step
+        slope = float(twin.energy(shifted) - twin.energy(x)) / step
         assert slope == pytest.approx(-float(direction[row, frame]), rel=1e-2, abs=1e-3)
 
 
 def test_direction_points_to_the_target(guide: Guide) -> None:
-    near, wanted = pairs(1, 7)[0]
-    lacking, _ = target_correction(near[None], wanted[None])
-    step = guide.direction(near[None])
-    cosine = torch.nn.functional.cosine_similarity(step.flatten(), lacking.flatten(), dim=0)
+    rows_db, target = pairs(1, 7)[0]
+    correction, _ = target_correction(rows_db[None], target[None])
+    step = guide.direction(rows_db[None])
+    cosine = torch.nn.functional.cosine_similarity(step.flatten(), correction.flatten(), dim=0)
     assert cosine > 0.6
 
 
 def test_direction_is_small_at_the_target(guide: Guide) -> None:
-    near, wanted = pairs(1, 8)[0]
-    moved, stayed = (guide.direction(x[None]).square().mean() for x in (near, wanted))
-    assert stayed < 0.3 * moved
+    rows_db, target = pairs(1, 8)[0]
+    at_input, at_target = (guide.direction(x[None]).square().mean() for x in (rows_db, target))
+    assert at_target < 0.3 * at_input
 
 
 def test_direction_is_independent_of_level(guide: Guide) -> None:
-    near, _ = pairs(1, 9)[0]
+    rows_db, _ = pairs(1, 9)[0]
     torch.testing.assert_close(
-        guide.direction(near[None]), guide.direction(near[None] - 20), atol=1e-2, rtol=1e-2
+        guide.direction(rows_db[None]), guide.direction(rows_db[None] - 20), atol=1e-2, rtol=1e-2
     )
 
 
 def test_target_correction_removes_level_and_marks_audible_frames() -> None:
-    wanted = torch.full((1, 4, 3), -20.0)
-    wanted[..., 2] = -80.0
-    lacking, heard = target_correction(wanted - 5, wanted)
-    assert heard.tolist() == [[1.0, 1.0, 0.0]]
-    assert lacking[..., :2].abs().max() < 0.7  # 5 dB everywhere is a matter of level
+    target = torch.full((1, 4, 3), -20.0)
+    target[..., 2] = -80.0
+    correction, audible = target_correction(target - 5, target)
+    assert audible.tolist() == [[1.0, 1.0, 0.0]]
+    assert correction[..., :2].abs().max() < 0.7  # 5 dB everywhere is a matter of level
 
 
 def test_positive_gains_select_the_weight(guide: Guide) -> None:
@@ -90,10 +90,10 @@ def test_gain_below_threshold_selects_weight_zero() -> None:
 
 def test_same_seed_gives_same_guide() -> None:
     settings = GuideSettings(width=8, steps=20, batch=2, crop_frames=40)
-    made = [
+    results = [
         train_guide(pairs(2, 2), settings, torch.Generator().manual_seed(3)).state_dict() for _ in range(2)
     ]
-    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
 def test_gradients_are_finite_on_silence(guide: Guide) -> None:

@@ -35,7 +35,7 @@ def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
     return torch.from_numpy(np.stack(clips)).float()
 
 
-def outspoken(settings: ScorerSettings = MEL) -> Scorer:
+def varied_scorer(settings: ScorerSettings = MEL) -> Scorer:
     """Return an untrained scorer that separates `tones`."""
     scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(0))
     logits = scorer.logit(rows_of(tones(), settings)).detach()
@@ -50,7 +50,7 @@ def rows_of(waves: Tensor, settings: ScorerSettings = MEL) -> Tensor:
 
 
 def test_loss_of_a_batch_by_reduction() -> None:
-    scorer, waves = outspoken(), tones()[:, None]
+    scorer, waves = varied_scorer(), tones()[:, None]
     each = ScorerLoss(scorer, 16_000, "none")(waves)
     assert each.shape == (4,)
     assert torch.allclose(each, scorer.score(rows_of(waves[:, 0])))
@@ -60,7 +60,7 @@ def test_loss_of_a_batch_by_reduction() -> None:
 
 
 def test_loss_scores_the_mean_of_the_channels() -> None:
-    loss, waves = ScorerLoss(outspoken(), 16_000, "none"), tones()
+    loss, waves = ScorerLoss(varied_scorer(), 16_000, "none"), tones()
     stereo = torch.stack([waves[:2], waves[2:]], dim=1)
     assert torch.allclose(loss(stereo), loss(stereo.mean(dim=1, keepdim=True)))
     assert not torch.allclose(loss(stereo), loss(waves[:2, None]))
@@ -69,7 +69,7 @@ def test_loss_scores_the_mean_of_the_channels() -> None:
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 def test_gradient_step_on_waveform_lowers_the_loss(rate: int) -> None:
     waves = tones(2, 0.5, rate)[:, None].repeat(1, 2, 1).requires_grad_()
-    ScorerLoss(outspoken(), rate)(waves).backward()
+    ScorerLoss(varied_scorer(), rate)(waves).backward()
     assert waves.grad is not None
     assert waves.grad.isfinite().all()
     assert (waves.grad.abs().amax(dim=2) > 0).all()
@@ -79,7 +79,7 @@ def test_gradient_step_on_waveform_lowers_the_loss(rate: int) -> None:
 def test_gradients_are_finite_on_silence_and_full_scale(amplitude: float) -> None:
     wave = (amplitude * torch.sign(torch.sin(torch.arange(8_000) * 0.05)))[None, None]
     wave.requires_grad_()
-    ScorerLoss(outspoken(), 16_000)(wave).backward()
+    ScorerLoss(varied_scorer(), 16_000)(wave).backward()
     assert wave.grad is not None
     assert wave.grad.isfinite().all()
     # Nothing can be amplified out of exact silence: its gradient is 0, not NaN.
@@ -88,18 +88,18 @@ def test_gradients_are_finite_on_silence_and_full_scale(amplitude: float) -> Non
 
 @pytest.mark.parametrize("rate", RATES)
 def test_loss_is_the_same_at_any_rate(rate: int) -> None:
-    scorer = outspoken()
+    scorer = varied_scorer()
     waves = tones(4, 1.0, rate)
     scores = ScorerLoss(scorer, rate, "none")(waves[:, None])
     # As files are read: by soxr to the analysis rate, then scored.
     read = torch.from_numpy(np.stack([soxr.resample(w, rate, 16_000, "HQ") for w in waves.numpy()]))
-    wanted = scorer.score(rows_of(read))
-    assert wanted.std() > 0.1 or rate < 16_000  # without treble all of them are alike
-    assert (scores - wanted).abs().max() < 0.01
+    expected = scorer.score(rows_of(read))
+    assert expected.std() > 0.1 or rate < 16_000  # without treble all of them are alike
+    assert (scores - expected).abs().max() < 0.01
 
 
 def test_loss_freezes_a_copy_of_the_scorer() -> None:
-    scorer = outspoken()
+    scorer = varied_scorer()
     before = {name: value.clone() for name, value in scorer.state_dict().items()}
     loss = ScorerLoss(scorer, 22_050).double()
     assert not any(p.requires_grad for p in loss.parameters())
@@ -111,47 +111,47 @@ def test_loss_freezes_a_copy_of_the_scorer() -> None:
 def test_invalid_arguments_are_rejected() -> None:
     assert issubclass(CallError, TonewoodError)
     with pytest.raises(CallError, match="the rate is 800 Hz; give one from 4000 Hz"):
-        ScorerLoss(outspoken(), 800)
+        ScorerLoss(varied_scorer(), 800)
     with pytest.raises(CallError, match="reduction is 'max'; choose 'mean', 'sum' or 'none'"):
-        ScorerLoss(outspoken(), 16_000, "max")
+        ScorerLoss(varied_scorer(), 16_000, "max")
     with pytest.raises(CallError, match=r"\(2, 8000\); give \[batch, channels, samples\]"):
-        ScorerLoss(outspoken(), 16_000)(torch.zeros(2, 8_000))
+        ScorerLoss(varied_scorer(), 16_000)(torch.zeros(2, 8_000))
     with pytest.raises(CallError, match=r"100 samples at 16000 Hz are shorter than .* 30 ms"):
-        ScorerLoss(outspoken(), 16_000)(torch.zeros(1, 1, 100))
+        ScorerLoss(varied_scorer(), 16_000)(torch.zeros(1, 1, 100))
     with pytest.raises(CallError, match=r"shapes \(2, 1, 8000\) and \(2, 1, 9000\); give the same"):
-        ScorerFeatureLoss(outspoken(), 16_000)(torch.zeros(2, 1, 8_000), torch.zeros(2, 1, 9_000))
+        ScorerFeatureLoss(varied_scorer(), 16_000)(torch.zeros(2, 1, 8_000), torch.zeros(2, 1, 9_000))
 
 
 # --- Features
 
 
 def test_feature_loss_is_zero_for_a_scaled_copy() -> None:
-    loss, waves = ScorerFeatureLoss(outspoken(), 16_000, "none"), tones()[:, None]
+    loss, waves = ScorerFeatureLoss(varied_scorer(), 16_000, "none"), tones()[:, None]
     assert loss(waves, waves).tolist() == [0, 0, 0, 0]
     assert (loss(0.3 * waves, waves) < 0.01).all()
     assert (loss(waves.flip(0), waves) > 0.1).all()
 
 
 def test_feature_loss_equals_the_formula() -> None:
-    scorer, waves = outspoken(), tones()
-    made, target = waves[:2], waves[2:]
+    scorer, waves = varied_scorer(), tones()
+    output, target = waves[:2], waves[2:]
     ratios = []
     for layer in range(3):
-        x, y = (scorer.layers(scorer.normalize(rows_of(w)))[layer] for w in (made, target))
+        x, y = (scorer.layers(scorer.normalize(rows_of(w)))[layer] for w in (output, target))
         each = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(x, y, strict=True)]
         ratios.append(torch.stack(each))
-    wanted = torch.stack(ratios).mean(dim=0)
-    found = ScorerFeatureLoss(scorer, 16_000, "none")(made[:, None], target[:, None])
-    assert torch.allclose(found, wanted, rtol=1e-4)
+    expected = torch.stack(ratios).mean(dim=0)
+    actual = ScorerFeatureLoss(scorer, 16_000, "none")(output[:, None], target[:, None])
+    assert torch.allclose(actual, expected, rtol=1e-4)
     mean, total = (
-        ScorerFeatureLoss(scorer, 16_000, r)(made[:, None], target[:, None]) for r in ("mean", "sum")
+        ScorerFeatureLoss(scorer, 16_000, r)(output[:, None], target[:, None]) for r in ("mean", "sum")
     )
-    assert mean.item() == pytest.approx(wanted.mean().item(), rel=1e-4)
-    assert total.item() == pytest.approx(wanted.sum().item(), rel=1e-4)
+    assert mean.item() == pytest.approx(expected.mean().item(), rel=1e-4)
+    assert total.item() == pytest.approx(expected.sum().item(), rel=1e-4)
 
 
 def test_feature_loss_moves_waveform_to_target_without_target_gradient() -> None:
-    loss = ScorerFeatureLoss(outspoken(), 24_000)
+    loss = ScorerFeatureLoss(varied_scorer(), 24_000)
     target = tones(1, 0.5, 24_000)[:, None].requires_grad_()
     gain = torch.tensor(0.0, requires_grad=True)
     wave = target.detach() + gain.exp() * tones(2, 0.5, 24_000)[1:, None]
@@ -168,33 +168,33 @@ def test_feature_loss_moves_waveform_to_target_without_target_gradient() -> None
 @pytest.mark.parametrize("rate", [16_000, 22_050])
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
 def test_gradients_equal_finite_differences(rate: int, settings: ScorerSettings) -> None:
-    loss = ScorerLoss(outspoken(settings), rate).double()
+    loss = ScorerLoss(varied_scorer(settings), rate).double()
     wave = tones(1, 0.12, rate).double()[:, None].requires_grad_()
     assert torch.autograd.gradcheck(loss, wave, fast_mode=True, atol=1e-6)
-    match = ScorerFeatureLoss(outspoken(settings), rate).double()
+    match = ScorerFeatureLoss(varied_scorer(settings), rate).double()
     target = tones(2, 0.12, rate).double()[1:, None]
     assert torch.autograd.gradcheck(lambda x: match(x, target), wave, fast_mode=True, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_is_disabled(dtype: torch.dtype) -> None:
-    loss = ScorerLoss(outspoken(), 22_050, "none")
+    loss = ScorerLoss(varied_scorer(), 22_050, "none")
     waves = tones(4, 0.5, 22_050)[:, None].requires_grad_()
-    plain = loss(waves)
+    exact = loss(waves)
     with torch.autocast("cpu", dtype=dtype):
         cast = loss(waves)
         halved = loss(waves.to(dtype))
-    assert torch.equal(cast, plain)
+    assert torch.equal(cast, exact)
     assert cast.dtype == torch.float32
     # Half precision has lost something before the loss could hear it, but little.
-    assert (halved - plain).abs().max() < 0.1
+    assert (halved - exact).abs().max() < 0.1
     halved.sum().backward()
     assert waves.grad is not None
     assert waves.grad.isfinite().all()
 
 
 def test_loss_moves_as_a_module() -> None:
-    loss = ScorerLoss(outspoken(), 44_100)
+    loss = ScorerLoss(varied_scorer(), 44_100)
     assert {name for name, _ in loss.named_buffers()} >= {"kernel", "weights"}
     assert not {"kernel", "weights"} & set(loss.state_dict())
     assert {buffer.device.type for buffer in loss.to("meta").buffers()} == {"meta"}
@@ -203,7 +203,7 @@ def test_loss_moves_as_a_module() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, on itself
 def test_loss_compiles_as_one_graph() -> None:
     # All but the last stage, which writes C++: that takes a compiler, and a minute.
-    loss = ScorerLoss(outspoken(), 22_050)
+    loss = ScorerLoss(varied_scorer(), 22_050)
     waves = tones(2, 0.3, 22_050)[:, None]
     grads, values = [], []
     for which in (loss, torch.compile(loss, backend="aot_eager", fullgraph=True)):

@@ -14,7 +14,7 @@ MEL = ScorerSettings(width=4)
 LINEAR = ScorerSettings(width=4, bands=BandSettings(scale="linear"))
 
 
-def outspoken(settings: ScorerSettings = MEL, seed: int = 0) -> Scorer:
+def varied_scorer(settings: ScorerSettings = MEL, seed: int = 0) -> Scorer:
     """Return an untrained scorer whose logits of `tones` have mean 0 and deviation 1."""
     scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -44,7 +44,7 @@ def rows_of(waves: Tensor, settings: ScorerSettings = MEL) -> Tensor:
 
 
 def test_score_is_the_sigmoid_of_the_logit_of_the_rows() -> None:
-    scorer, waves = outspoken(), tones()
+    scorer, waves = varied_scorer(), tones()
     magnitude = log_magnitude(stft(waves, PAPER), PAPER)
     score = scorer(magnitude)
     assert score.shape == (4,)
@@ -57,29 +57,29 @@ def test_score_is_the_sigmoid_of_the_logit_of_the_rows() -> None:
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
 @pytest.mark.parametrize("gain_db", [-20, -6, 6, 20])
 def test_score_is_independent_of_level(settings: ScorerSettings, gain_db: float) -> None:
-    scorer, waves = outspoken(settings), tones()
+    scorer, waves = varied_scorer(settings), tones()
     before = scorer.score(rows_of(waves, settings))
     after = scorer.score(rows_of(waves * 10 ** (gain_db / 20), settings))
     assert (before - after).abs().max() <= 0.01
 
 
 def test_level_follows_the_gain_of_each_clip() -> None:
-    scorer, rows = outspoken(), rows_of(tones())
+    scorer, rows = varied_scorer(), rows_of(tones())
     gains = torch.tensor([-12.0, 0.0, 3.0, 20.0])[:, None, None]
     assert torch.allclose(scorer.level(rows + gains), scorer.level(rows) + gains, atol=1e-4)
 
 
 def test_level_equals_explicit_mean_power() -> None:
-    scorer, rows = outspoken(), rows_of(tones(1))
+    scorer, rows = varied_scorer(), rows_of(tones(1))
     hz = center_frequencies(MEL.bands, PAPER)
-    heard = 10 ** (rows[0].double().numpy() / 10) * (hz**2 / (hz**2 + 60**2))[:, None]
-    slow = 10 * np.log10(heard.sum(axis=0).mean())
+    power = 10 ** (rows[0].double().numpy() / 10) * (hz**2 / (hz**2 + 60**2))[:, None]
+    slow = 10 * np.log10(power.sum(axis=0).mean())
     assert scorer.level(rows).shape == (1, 1, 1)
     assert scorer.level(rows).item() == pytest.approx(slow, abs=1e-3)
 
 
 def test_rumble_does_not_affect_the_level() -> None:
-    scorer, rows = outspoken(), torch.full((1, 48, 50), -60.0)
+    scorer, rows = varied_scorer(), torch.full((1, 48, 50), -60.0)
     rows[:, 20] = -20
     rumbling = rows.clone()
     rumbling[:, 0] = -25  # about 62 Hz: half of it counts
@@ -87,7 +87,7 @@ def test_rumble_does_not_affect_the_level() -> None:
 
 
 def test_levels_below_the_range_do_not_affect_the_score() -> None:
-    scorer, rows = outspoken(), rows_of(tones(1))
+    scorer, rows = varied_scorer(), rows_of(tones(1))
     quiet = rows.clone()
     quiet[:, 40:] = scorer.level(rows).item() - MEL.range_db - 5
     quieter = quiet.clone()
@@ -99,7 +99,7 @@ def test_levels_below_the_range_do_not_affect_the_score() -> None:
 @pytest.mark.parametrize("settings", [MEL, LINEAR])
 def test_batch_equals_singles(settings: ScorerSettings) -> None:
     """A silent and a loud neighbour in the batch have no influence."""
-    scorer = outspoken(settings)
+    scorer = varied_scorer(settings)
     waves = tones()
     waves[1] *= 1e-3
     waves[2] = 0
@@ -112,7 +112,7 @@ def test_batch_equals_singles(settings: ScorerSettings) -> None:
 @pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings(depth=6, width=2)])
 @pytest.mark.parametrize("seconds", [0.25, 0.26, 0.777, 3.0, 11.0])
 def test_any_length_from_a_quarter_second_is_scored(settings: ScorerSettings, seconds: float) -> None:
-    scorer = outspoken(settings)
+    scorer = varied_scorer(settings)
     score = scorer.score(rows_of(tones(2, seconds), settings))
     assert score.shape == (2,)
     assert score.isfinite().all()
@@ -121,14 +121,14 @@ def test_any_length_from_a_quarter_second_is_scored(settings: ScorerSettings, se
 def test_stationary_sound_scores_the_same_at_any_length() -> None:
     """Pooling is a mean, and edges repeat."""
     rows = rows_of(tones(1))[:, :, 50:51]
-    scorer = outspoken()
+    scorer = varied_scorer()
     scores = [scorer.score(rows.expand(-1, -1, n)).item() for n in (26, 101, 300)]
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-4)
 
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings(depth=1), ScorerSettings(depth=5)])
 def test_class_activation_map_is_the_logit(settings: ScorerSettings) -> None:
-    scorer = outspoken(settings).double()
+    scorer = varied_scorer(settings).double()
     rows = rows_of(tones(2), settings).double()
     features = scorer.activations(rows)
     weighted = torch.einsum("c,bcrf->brf", scorer.linear.weight[0], features)
@@ -150,7 +150,7 @@ def test_gradients_reach_the_rows(settings: ScorerSettings, level_db: float) -> 
 
 
 def test_generator_determines_the_weights() -> None:
-    states = [outspoken(seed=s).state_dict() for s in (3, 3, 4)]
+    states = [varied_scorer(seed=s).state_dict() for s in (3, 3, 4)]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
     assert not torch.equal(states[0]["linear.weight"], states[2]["linear.weight"])
@@ -159,12 +159,12 @@ def test_generator_determines_the_weights() -> None:
 
 def test_construction_keeps_global_random_state() -> None:
     before = torch.get_rng_state()
-    outspoken()
+    varied_scorer()
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_dropout_needs_a_generator() -> None:
-    scorer, rows = outspoken().train(), rows_of(tones())
+    scorer, rows = varied_scorer().train(), rows_of(tones())
     assert torch.equal(scorer.logit(rows), scorer.logit(rows))
 
     def dropped(seed: int, one: Scorer = scorer) -> Tensor:
@@ -173,18 +173,18 @@ def test_dropout_needs_a_generator() -> None:
     assert not torch.allclose(dropped(0), scorer.logit(rows))
     assert torch.equal(dropped(0), dropped(0))
     assert not torch.equal(dropped(0), dropped(1))
-    without = outspoken(MEL.model_copy(update={"dropout": 0.0}))
+    without = varied_scorer(MEL.replace(dropout=0.0))
     assert torch.equal(dropped(0, without), without.logit(rows))
 
 
 def test_dropout_keeps_the_mean() -> None:
-    scorer, generator = outspoken(), torch.Generator().manual_seed(0)
+    scorer, generator = varied_scorer(), torch.Generator().manual_seed(0)
     rows = rows_of(tones(1))[:, :, :30]
     with torch.no_grad():
-        drawn = scorer.logit(rows.expand(4_000, -1, -1)[:, :, ::4], generator)
-        plain = scorer.logit(rows[:, :, ::4])
-    error = drawn.std() / 4_000**0.5
-    assert (drawn.mean() - plain).abs() < 4 * error
+        dropped_out = scorer.logit(rows.expand(4_000, -1, -1)[:, :, ::4], generator)
+        complete = scorer.logit(rows[:, :, ::4])
+    error = dropped_out.std() / 4_000**0.5
+    assert (dropped_out.mean() - complete).abs() < 4 * error
 
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings()])
@@ -200,10 +200,10 @@ def test_parameter_count_is_correct_and_small(settings: ScorerSettings) -> None:
 
 
 def test_crop_length_follows_the_settings() -> None:
-    assert outspoken().crop_frames == 300
-    assert outspoken(MEL.model_copy(update={"crop_seconds": 0.5})).crop_frames == 50
+    assert varied_scorer().crop_frames == 300
+    assert varied_scorer(MEL.replace(crop_seconds=0.5)).crop_frames == 50
 
 
 def test_state_dict_includes_the_statistics() -> None:
-    state = outspoken().state_dict()
+    state = varied_scorer().state_dict()
     assert {"row_mean", "loud_row"} <= set(state)

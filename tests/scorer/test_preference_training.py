@@ -26,7 +26,7 @@ def take(tilt_db: float, seed: int) -> Tensor:
     return level + slope + 4 * torch.randn(16, 120, generator=generator)
 
 
-def heard(first: int, count: int, answers: int, *, rated: bool = False) -> ListenerData:
+def answers_for(first: int, count: int, answers: int, *, rated: bool = False) -> ListenerData:
     """Return takes of random tilt, of which the brighter is preferred or rated higher."""
     generator = torch.Generator().manual_seed(first)
     tilt = 8 * torch.randn(count, generator=generator)
@@ -46,7 +46,7 @@ def heard(first: int, count: int, answers: int, *, rated: bool = False) -> Liste
     )  # fmt: skip
 
 
-def learnt(
+def train_on(
     train: ListenerData,
     held_out: ListenerData,
     seed: int = 0,
@@ -54,13 +54,13 @@ def learnt(
 ) -> TrainedScorer:
     *checks, fit = train_preference_scorer(train, held_out, TINY, PAPER, BRIEF, labels=labels, seed=seed)
     assert isinstance(fit, TrainedScorer)
-    assert all(isinstance(it, ValidationCheck) for it in checks)
+    assert all(isinstance(event, ValidationCheck) for event in checks)
     return fit
 
 
 @pytest.mark.parametrize("rated", [False, True])
 def test_preference_for_brightness_is_learnt(rated: bool) -> None:
-    fit = learnt(heard(0, 24, 200, rated=rated), heard(100, 10, 60, rated=rated))
+    fit = train_on(answers_for(0, 24, 200, rated=rated), answers_for(100, 10, 60, rated=rated))
     unseen = [-12.0, -4.0, 4.0, 12.0]
     logits = [float(mean_logit(fit.scorer, take(tilt, 900 + k))) for k, tilt in enumerate(unseen)]
     assert sorted(logits, reverse=True) == logits  # a low score is what is wanted
@@ -68,42 +68,42 @@ def test_preference_for_brightness_is_learnt(rated: bool) -> None:
 
 
 def test_same_seed_gives_same_scorer() -> None:
-    train, held_out = heard(0, 12, 60), heard(100, 6, 20)
-    mine, same, other = (learnt(train, held_out, seed).scorer.state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(value, same[name]) for name, value in mine.items())
-    assert any(not torch.equal(value, other[name]) for name, value in mine.items())
+    train, held_out = answers_for(0, 12, 60), answers_for(100, 6, 20)
+    one_run, again, other = (train_on(train, held_out, seed).scorer.state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(value, again[name]) for name, value in one_run.items())
+    assert any(not torch.equal(value, other[name]) for name, value in one_run.items())
 
 
 def test_folder_labels_add_to_the_answers() -> None:
     takes = LabelledTakes([take(10, 500 + k) for k in range(4)], [take(-10, 600 + k) for k in range(4)])
-    kept = LabelledTakes([take(10, 700)], [take(-10, 701)])
-    fit = learnt(heard(0, 12, 60), heard(100, 6, 20), labels=(takes, kept))
+    held_out_takes = LabelledTakes([take(10, 700)], [take(-10, 701)])
+    fit = train_on(answers_for(0, 12, 60), answers_for(100, 6, 20), labels=(takes, held_out_takes))
     assert fit.takes == 2
     assert fit.reference_scores.median() < 0.4 < 0.6 < fit.source_scores.median()
 
 
 def test_pairs_between_groups_are_dropped_from_both() -> None:
-    given = heard(0, 6, 40)
-    part = given.select_groups({"0", "1", "2"})
-    assert [torch.equal(a, b) for a, b in zip(part.rows, given.rows[:3], strict=True)] == [True] * 3
-    inside = [(int(a), int(b)) for a, b in zip(given.better, given.worse, strict=True) if a < 3 and b < 3]
+    data = answers_for(0, 6, 40)
+    part = data.select_groups({"0", "1", "2"})
+    assert [torch.equal(a, b) for a, b in zip(part.rows, data.rows[:3], strict=True)] == [True] * 3
+    inside = [(int(a), int(b)) for a, b in zip(data.better, data.worse, strict=True) if a < 3 and b < 3]
     assert list(zip(part.better.tolist(), part.worse.tolist(), strict=True)) == inside
-    halves = given.split_by_preference()
+    halves = data.split_by_preference()
     assert len(halves.reference) + len(halves.source) == 6
 
 
 def test_agreement_and_loss_follow_the_order() -> None:
-    given = heard(0, 4, 0)
+    data = answers_for(0, 4, 0)
     pairs = ListenerData(
-        given.rows, given.groups, torch.tensor([0, 1]), torch.tensor([1, 2]), EMPTY,
-        torch.zeros(0), given.in_better_half,
+        data.rows, data.groups, torch.tensor([0, 1]), torch.tensor([1, 2]), EMPTY,
+        torch.zeros(0), data.in_better_half,
     )  # fmt: skip
     assert agreement(torch.tensor([-2.0, 0.0, 1.0, 5.0]), pairs) == 1
     assert agreement(torch.tensor([-2.0, 0.0, -1.0, 5.0]), pairs) == 0.5
     assert preference_loss(torch.zeros(4), pairs) == pytest.approx(0.6931, abs=1e-4)
     rated = ListenerData(
-        given.rows, given.groups, EMPTY, EMPTY, torch.arange(3), torch.tensor([0.0, 0.5, 1.0]),
-        given.in_better_half,
+        data.rows, data.groups, EMPTY, EMPTY, torch.arange(3), torch.tensor([0.0, 0.5, 1.0]),
+        data.in_better_half,
     )  # fmt: skip
     assert agreement(torch.tensor([-3.0, 0.0, 3.0, 0.0]), rated) == 1
     assert preference_loss(torch.tensor([-30.0, 0.0, 30.0, 0.0]), rated) == pytest.approx(0, abs=1e-6)

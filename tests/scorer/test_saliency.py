@@ -21,10 +21,10 @@ from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
 
 def scorer(depth: int, bands: int = 24) -> Scorer:
     settings = ScorerSettings(bands=BandSettings(count=bands), depth=depth, width=4)
-    made = Scorer(settings, SpectrumSettings(), torch.Generator().manual_seed(0)).double()
+    network = Scorer(settings, SpectrumSettings(), torch.Generator().manual_seed(0)).double()
     with torch.no_grad():
-        made.linear.bias.fill_(0.7)
-    return made.requires_grad_(False)
+        network.linear.bias.fill_(0.7)
+    return network.requires_grad_(False)
 
 
 def noise(frames: int) -> Tensor:
@@ -35,19 +35,19 @@ def noise(frames: int) -> Tensor:
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
 @pytest.mark.parametrize("frames", [1, 37, 300])
 def test_mean_of_map_plus_bias_is_the_logit(depth: int, frames: int) -> None:
-    listener, rows = scorer(depth), noise(frames)
-    activation = class_activation_map(listener, rows)
+    tested, rows = scorer(depth), noise(frames)
+    activation = class_activation_map(tested, rows)
     assert activation.ndim == 2
-    logit = listener.logit(rows[None])[0]
+    logit = tested.logit(rows[None])[0]
     assert float(activation.mean() + 0.7) == pytest.approx(float(logit), abs=1e-6)
     assert activation.numel() == 1 or float(activation.std()) > 1e-3
 
 
 def test_map_has_no_gradient_and_keeps_the_clip() -> None:
-    listener = scorer(2).requires_grad_(True)
+    tested = scorer(2).requires_grad_(True)
     rows = noise(40)
     before = rows.clone()
-    assert not class_activation_map(listener, rows).requires_grad
+    assert not class_activation_map(tested, rows).requires_grad
     assert torch.equal(rows, before)
 
 
@@ -55,68 +55,70 @@ def test_map_has_no_gradient_and_keeps_the_clip() -> None:
 def test_interpolation_keeps_a_ramp(depth: int, steps: tuple[int, int]) -> None:
     row_step, frame_step = steps
     row, frame = torch.arange(3.0)[:, None] * row_step, torch.arange(5.0) * frame_step
-    drawn = interpolate_cam(scorer(depth), 2 * row + 3 * frame, 24, 20)
-    assert drawn.shape == (24, 20)
+    interpolated = interpolate_cam(scorer(depth), 2 * row + 3 * frame, 24, 20)
+    assert interpolated.shape == (24, 20)
     inside = 2 * torch.arange(2 * row_step + 1)[:, None] + 3 * torch.arange(4 * frame_step + 1)
-    torch.testing.assert_close(drawn[: inside.shape[0], : inside.shape[1]], inside[:24, :20].to(drawn))
+    torch.testing.assert_close(
+        interpolated[: inside.shape[0], : inside.shape[1]], inside[:24, :20].to(interpolated)
+    )
     # Past the last cell's centre its value holds.
-    assert (drawn[2 * row_step :, 0] == drawn[2 * row_step, 0]).all()
+    assert (interpolated[2 * row_step :, 0] == interpolated[2 * row_step, 0]).all()
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_map_is_located_at_the_sound(depth: int) -> None:
-    listener = scorer(depth, bands=96)
-    for layer in listener.convolutions:
+    tested = scorer(depth, bands=96)
+    for layer in tested.convolutions:
         layer.weight.fill_(0.05)  # type: ignore[operator]
-    listener.linear.weight.fill_(1.0)
-    listener.row_mean.fill_(-60.0)
+    tested.linear.weight.fill_(1.0)
+    tested.row_mean.fill_(-60.0)
     rows = torch.full((96, 120), -100.0, dtype=torch.float64)
     rows[40, 64] = 0.0
-    drawn = interpolate_cam(listener, class_activation_map(listener, rows), 96, 120)
-    weight = drawn - drawn[-1, -1]
+    interpolated = interpolate_cam(tested, class_activation_map(tested, rows), 96, 120)
+    weight = interpolated - interpolated[-1, -1]
     for axis, place in ((0, 40), (1, 64)):
-        along = weight.sum(dim=1 - axis)
-        centre = (along * torch.arange(len(along))).sum() / along.sum()
+        profile = weight.sum(dim=1 - axis)
+        centre = (profile * torch.arange(len(profile))).sum() / profile.sum()
         assert float(centre) == pytest.approx(place, abs=0.25)
 
 
 @pytest.mark.parametrize("method", ["cam", "integrated"])
 @pytest.mark.parametrize(("depth", "frames"), [(1, 40), (3, 123), (5, 60)])
 def test_saliency_sums_to_the_logit(method: SaliencyMethod, depth: int, frames: int) -> None:
-    listener = scorer(depth)
+    tested = scorer(depth)
     clips = torch.stack([noise(frames), noise(frames).flip(1) + 10])
-    found = compute_saliency(listener, clips, method)
-    assert found.cells.shape == clips.shape
-    sums = found.cells.mean(dim=(1, 2)) + found.base
-    torch.testing.assert_close(sums, listener.logit(clips), atol=1e-6, rtol=0)
-    assert found.residual <= 1e-6
-    assert float(found.cells.std()) > 1e-3
+    result = compute_saliency(tested, clips, method)
+    assert result.cells.shape == clips.shape
+    sums = result.cells.mean(dim=(1, 2)) + result.base
+    torch.testing.assert_close(sums, tested.logit(clips), atol=1e-6, rtol=0)
+    assert result.residual <= 1e-6
+    assert float(result.cells.std()) > 1e-3
 
 
 @pytest.mark.parametrize("method", ["cam", "integrated", "gradcam"])
 def test_batch_equals_singles(method: SaliencyMethod) -> None:
-    listener = scorer(2)
+    tested = scorer(2)
     clips = torch.stack([noise(48), noise(48).flip(0) - 7])
-    together = compute_saliency(listener, clips, method).cells
+    together = compute_saliency(tested, clips, method).cells
     for number in (0, 1):
-        alone = compute_saliency(listener, clips[number : number + 1], method).cells[0]
+        alone = compute_saliency(tested, clips[number : number + 1], method).cells[0]
         torch.testing.assert_close(together[number], alone)
 
 
 def test_many_clips_are_processed_in_batches() -> None:
-    listener = scorer(1)
+    tested = scorer(1)
     clips = torch.stack([noise(6) + number for number in range(70)])
-    assert compute_saliency(listener, clips).cells.shape == clips.shape
-    torch.testing.assert_close(compute_saliency(listener, clips).logits, listener.logit(clips))
+    assert compute_saliency(tested, clips).cells.shape == clips.shape
+    torch.testing.assert_close(compute_saliency(tested, clips).logits, tested.logit(clips))
     torch.testing.assert_close(
-        attribution_by_band(listener, clips)[69:], attribution_by_band(listener, clips[69:])
+        attribution_by_band(tested, clips)[69:], attribution_by_band(tested, clips[69:])
     )
 
 
 @pytest.mark.parametrize("method", ["cam", "integrated", "gradcam"])
 def test_saliency_is_independent_of_level(method: SaliencyMethod) -> None:
-    listener, clips = scorer(2), noise(48)[None]
-    one, other = (compute_saliency(listener, clips + gain, method).cells for gain in (0.0, 12.0))
+    tested, clips = scorer(2), noise(48)[None]
+    one, other = (compute_saliency(tested, clips + gain, method).cells for gain in (0.0, 12.0))
     torch.testing.assert_close(one, other)
 
 
@@ -130,16 +132,16 @@ def test_integrated_gradients_of_a_linear_scorer_are_weight_times_input() -> Non
             weight = torch.arange(24.0, dtype=torch.float64)[:, None]
             return (weight * normalized).mean(dim=(1, 2)) + 3
 
-    made = Linear(
+    linear_scorer = Linear(
         ScorerSettings(bands=BandSettings(count=24)), SpectrumSettings(), torch.Generator()
     ).double()
     clips = noise(30)[None]
-    found = compute_saliency(made, clips, "integrated")
-    heard = made.normalize(clips)
-    wanted = torch.arange(24.0, dtype=torch.float64)[:, None] * heard
-    torch.testing.assert_close(found.cells, wanted)
-    assert found.base == pytest.approx(3)
-    torch.testing.assert_close(attribution_by_band(made, clips), wanted.mean(dim=2) / 24)
+    result = compute_saliency(linear_scorer, clips, "integrated")
+    clip_input = linear_scorer.normalize(clips)
+    expected = torch.arange(24.0, dtype=torch.float64)[:, None] * clip_input
+    torch.testing.assert_close(result.cells, expected)
+    assert result.base == pytest.approx(3)
+    torch.testing.assert_close(attribution_by_band(linear_scorer, clips), expected.mean(dim=2) / 24)
 
 
 @given(
@@ -147,28 +149,28 @@ def test_integrated_gradients_of_a_linear_scorer_are_weight_times_input() -> Non
     seed=st.integers(0, 99),
 )  # fmt: skip
 def test_upsampling_keeps_the_mean(depth: int, rows: int, frames: int, seed: int) -> None:
-    listener = scorer(depth)
+    tested = scorer(depth)
     row_step, frame_step = {1: (2, 2), 2: (4, 4), 3: (8, 4), 4: (16, 4)}[depth]
     generator = torch.Generator().manual_seed(seed)
     size = (2, -(-rows // row_step), -(-frames // frame_step))
     activation = torch.randn(size, generator=generator, dtype=torch.float64)
-    grid = upsample_cam(listener, activation, rows, frames)
+    grid = upsample_cam(tested, activation, rows, frames)
     assert grid.shape == (2, rows, frames)
     torch.testing.assert_close(grid.mean(dim=(1, 2)), activation.mean(dim=(1, 2)))
 
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_row_attribution_sums_to_the_effect_of_an_equaliser(depth: int) -> None:
-    listener = scorer(depth)
+    tested = scorer(depth)
     clips = torch.stack([noise(60), noise(60).flip(0)])
-    heard = listener.normalize(clips)
-    flat = heard - heard.mean(dim=2, keepdim=True)
-    wanted = listener.logit(clips) - listener.logit_from_normalized(flat)
-    torch.testing.assert_close(attribution_by_band(listener, clips).sum(dim=1), wanted, atol=1e-6, rtol=0)
+    clip_input = tested.normalize(clips)
+    flat = clip_input - clip_input.mean(dim=2, keepdim=True)
+    expected = tested.logit(clips) - tested.logit_from_normalized(flat)
+    torch.testing.assert_close(attribution_by_band(tested, clips).sum(dim=1), expected, atol=1e-6, rtol=0)
 
 
 def test_unknown_method_is_rejected() -> None:
-    with pytest.raises(CallError, match="method is 'lime'; choose cam, integrated, gradcam"):
+    with pytest.raises(CallError, match="--method is 'lime': choose cam, integrated, gradcam"):
         compute_saliency(scorer(1), noise(9)[None], "lime")  # type: ignore[arg-type]
 
 

@@ -61,7 +61,7 @@ def trained(
 
 
 @pytest.fixture(scope="module")
-def plain() -> tuple[list[ValidationCheck], TrainedScorer]:
+def trained_once() -> tuple[list[ValidationCheck], TrainedScorer]:
     return trained()
 
 
@@ -71,9 +71,9 @@ def held_out_loss(fit: TrainedScorer) -> float:
 
 
 def test_two_tilts_are_separated_on_held_out_takes(
-    plain: tuple[list[ValidationCheck], TrainedScorer],
+    trained_once: tuple[list[ValidationCheck], TrainedScorer],
 ) -> None:
-    checks, fit = plain
+    checks, fit = trained_once
     assert fit.accuracy == 1.0
     assert (fit.reference_scores < 0.5).all()
     assert (fit.source_scores > 0.5).all()
@@ -86,46 +86,48 @@ def test_two_tilts_are_separated_on_held_out_takes(
     assert fit.seconds > 0
 
 
-def test_trained_scorer_is_frozen(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
-    scorer = plain[1].scorer
+def test_trained_scorer_is_frozen(trained_once: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+    scorer = trained_once[1].scorer
     assert not scorer.training
     assert not any(p.requires_grad for p in scorer.parameters())
 
 
-def test_reported_accuracy_is_that_of_the_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
-    fit = plain[1]
+def test_reported_accuracy_is_that_of_the_scorer(
+    trained_once: tuple[list[ValidationCheck], TrainedScorer],
+) -> None:
+    fit = trained_once[1]
     again = torch.cat([score_windows(fit.scorer, rows) for rows in toy(50, 2).reference])
     assert torch.equal(again, fit.reference_scores)
     assert fit.calibration == measure_calibration(fit.reference_scores, fit.source_scores)
 
 
 def test_training_is_independent_of_level(
-    plain: tuple[list[ValidationCheck], TrainedScorer],
+    trained_once: tuple[list[ValidationCheck], TrainedScorer],
 ) -> None:
     rows = take(3.0, 999)
-    scores = [score_windows(plain[1].scorer, rows + gain) for gain in (-20.0, 0.0, 20.0)]
+    scores = [score_windows(trained_once[1].scorer, rows + gain) for gain in (-20.0, 0.0, 20.0)]
     assert torch.allclose(scores[0], scores[1], atol=1e-3)
     assert torch.allclose(scores[2], scores[1], atol=1e-3)
 
 
 def test_same_seed_gives_same_bits(
-    plain: tuple[list[ValidationCheck], TrainedScorer],
+    trained_once: tuple[list[ValidationCheck], TrainedScorer],
 ) -> None:
     torch.rand(3)  # whatever the global generator's state
     checks, fit = trained()
-    assert checks == plain[0]
-    for name, value in plain[1].scorer.state_dict().items():
+    assert checks == trained_once[0]
+    for name, value in trained_once[1].scorer.state_dict().items():
         assert torch.equal(value, fit.scorer.state_dict()[name]), name
 
 
-def test_other_seed_gives_other_scorer(plain: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+def test_other_seed_gives_other_scorer(trained_once: tuple[list[ValidationCheck], TrainedScorer]) -> None:
     other = trained(seed=1)[1].scorer.state_dict()
-    assert not torch.equal(other["linear.weight"], plain[1].scorer.state_dict()["linear.weight"])
+    assert not torch.equal(other["linear.weight"], trained_once[1].scorer.state_dict()["linear.weight"])
 
 
 def test_training_keeps_global_random_state() -> None:
     before = torch.get_rng_state()
-    trained(training=BRIEF.model_copy(update={"steps": 2}))
+    trained(training=BRIEF.replace(steps=2))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -133,7 +135,7 @@ def test_best_weights_are_returned_and_patience_stops() -> None:
     """With swapped labels of the held-out takes, training increases the held-out loss."""
     right = toy(50, 2)
     swapped = LabelledTakes(reference=right.source, source=right.reference)
-    patient = BRIEF.model_copy(update={"steps": 200, "check_every": 5, "patience": 3, "learning_rate": 0.01})
+    patient = BRIEF.replace(steps=200, check_every=5, patience=3, learning_rate=0.01)
     checks, fit = trained(held_out=swapped, training=patient)
     losses = [check.held_out_loss for check in checks]
     assert min(losses) < losses[-1] - 0.05
@@ -144,7 +146,7 @@ def test_best_weights_are_returned_and_patience_stops() -> None:
 
 
 def test_last_step_is_validated() -> None:
-    checks, _ = trained(training=BRIEF.model_copy(update={"steps": 13}))
+    checks, _ = trained(training=BRIEF.replace(steps=13))
     assert [check.step for check in checks] == [10, 13]
 
 
@@ -181,7 +183,7 @@ def test_row_mean_is_the_same_for_long_and_short_takes() -> None:
     """Compare the mean row of takes longer than a segment with an explicit mean."""
     long, short = take(-8.0, 1, frames=SEGMENT_FRAMES + 700), take(-3.0, 2)
     takes = LabelledTakes(reference=[long, short], source=[take(4.0, 3)], take_weights=[2.0, 1.0])
-    *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.model_copy(update={"steps": 1}), seed=0)
+    *_, fit = train_scorer(takes, takes, TINY, PAPER, BRIEF.replace(steps=1), seed=0)
     assert isinstance(fit, TrainedScorer)
     scorer = fit.scorer
 
@@ -220,10 +222,10 @@ def test_crops_are_drawn_uniformly_over_time() -> None:
     crops = draw_crops([first, second], 36_400, 10, torch.Generator().manual_seed(0))
     assert crops.shape == (36_400, 2, 10)
     assert (crops.diff(dim=2) == 1).all()
-    drawn = Counter(crops[:, 0, 0].long().tolist())
-    assert sorted(drawn) == [*range(41), *range(1_000, 1_141)]
+    draws = Counter(crops[:, 0, 0].long().tolist())
+    assert sorted(draws) == [*range(41), *range(1_000, 1_141)]
     # Expected 200 each; chi-square over its 181 degrees of freedom has mean 181, spread 19.
-    counts = torch.tensor([*drawn.values()])
+    counts = torch.tensor([*draws.values()])
     assert ((counts - 200.0).square() / 200).sum() == pytest.approx(181, abs=5 * 19)
     assert counts.min() > 130
     assert counts.max() < 270
@@ -242,9 +244,9 @@ def test_short_take_is_repeated(lengths: Sequence[int]) -> None:
 
 def test_same_generator_gives_same_crops() -> None:
     takes = [take(0.0, 1), take(0.0, 2)]
-    drawn = [draw_crops(takes, 8, 20, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
+    draws = [draw_crops(takes, 8, 20, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
 
 
 def test_augmentation_changes_each_crop_and_keeps_the_mean() -> None:
@@ -277,23 +279,23 @@ def test_augmentation_is_straight_tilts_and_smooth_masks() -> None:
     source=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30),
 )
 def test_calibration_equals_the_sum(reference: list[float], source: list[float]) -> None:
-    made = measure_calibration(torch.tensor(reference), torch.tensor(source))
+    result = measure_calibration(torch.tensor(reference), torch.tensor(source))
     labelled = [(score, 0) for score in reference] + [(score, 1) for score in source]
     bins: dict[int, list[tuple[float, int]]] = {}
     for score, label in labelled:
-        place = int(torch.tensor(score) * 10)  # 0.3 in single precision, times ten, as it rounds
-        bins.setdefault(min(9, place), []).append((score, label))
+        bin_index = int(torch.tensor(score) * 10)  # 0.3 in single precision, times ten, as it rounds
+        bins.setdefault(min(9, bin_index), []).append((score, label))
     error = 0.0
-    for place, used in enumerate(sorted(bins)):
+    for bin_index, used in enumerate(sorted(bins)):
         inside = bins[used]
         mean = sum(score for score, _ in inside) / len(inside)
         share = sum(label for _, label in inside) / len(inside)
-        assert made.mean_score[place] == pytest.approx(mean, abs=1e-5)
-        assert made.share_source[place] == pytest.approx(share, abs=1e-5)
-        assert made.count[place] == len(inside)
+        assert result.mean_score[bin_index] == pytest.approx(mean, abs=1e-5)
+        assert result.share_source[bin_index] == pytest.approx(share, abs=1e-5)
+        assert result.count[bin_index] == len(inside)
         error += len(inside) / len(labelled) * abs(mean - share)
-    assert made.error == pytest.approx(error, abs=1e-5)
-    assert sum(made.count) == len(labelled)
+    assert result.error == pytest.approx(error, abs=1e-5)
+    assert sum(result.count) == len(labelled)
 
 
 def test_calibration_error_of_calibrated_and_overconfident_scores() -> None:

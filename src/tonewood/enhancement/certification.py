@@ -8,7 +8,7 @@ import torch
 from tonewood.dsp.chunking import TimeSeries
 from tonewood.enhancement.analysis import mean_score
 from tonewood.mask.certificate import Certificate, Change, Measurements, certify
-from tonewood.mask.search import FreeMask, search_mask
+from tonewood.mask.search import FreeMask, SearchProblem, search_mask
 from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import score_windows
@@ -113,14 +113,13 @@ def adversarial_judge_score(
     unpenalised = SearchSettings(
         score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
     )
-    *_, last = search_mask(
+    problem = SearchProblem(
         model.scorer.score,
         excerpt,
-        FreeMask(start),
         torch.zeros_like(excerpt),
         unpenalised,
         window_frames=model.scorer.crop_frames,
         max_gain_db=settings.render.max_gain_db,
-        generator=generator,
     )
+    *_, last = search_mask(problem, FreeMask(start), generator)
     return float(score_windows(judge, excerpt + last.mask_db).mean())

@@ -21,6 +21,7 @@ from tonewood.mask.search import (
     Parametrisation,
     RenderFeedback,
     ScoreFunction,
+    SearchProblem,
     SearchStep,
     StickyNoteGains,
     scatter_sticky_notes,
@@ -174,20 +175,18 @@ class MaskSearch:
             feedback = render_feedback(wave.to(device), self.grid.scale, spectrum)
         if search.stop_at_reference and search.score:
             stop_score = model.card.scorer.reference_scores.median
-        for step in search_mask(
+        problem = SearchProblem(
             self.grid.scale.score,
             self.grid.levels_db.read(start, stop).to(device),
-            parametrisation,
             prior_db,
             search,
             window_frames=model.scorer.crop_frames,
             max_gain_db=settings.render.max_gain_db,
-            generator=generator,
             guide_energy=guide_energy,
             render_feedback=feedback,
             loudest_db=self.analysis.levels.loudest_db,
-            stop_score=stop_score,
-        ):
+        )
+        for step in search_mask(problem, parametrisation, generator, stop_score=stop_score):
             core_db = step.mask_db[:, segment.core]
             yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.frames)
 

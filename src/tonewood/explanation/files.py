@@ -215,7 +215,7 @@ def _player_blocks(sounds: Sequence[Path]) -> Iterator[ReportAudio | str]:
         "The evidence for the class.",
         "The rest. Both sum to the recording; then each was matched to its loudness.",
     )
-    for path, caption in zip(sounds, captions, strict=False):
+    for path, caption in zip(sounds, captions, strict=False):  # there may be no sounds
         # Embedded, so that the page can be moved without its audio.
         kind = _BROWSER_AUDIO_TYPES.get(path.suffix.lower())
         if kind and path.stat().st_size <= _MAX_EMBEDDED_BYTES:

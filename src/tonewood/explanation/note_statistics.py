@@ -85,7 +85,7 @@ def sum_by_part(evidence: FloatArray, labels: NDArray[np.int8], parts: int, fram
         Number of parts.
     """
     scored = np.isfinite(evidence)
-    part = labels[scored].astype(np.int64) % parts
+    part = labels[scored].astype(np.int64) % parts  # maps -1 to the last part
     values = evidence[scored]
     seconds, signed, absolute = (
         frame_seconds * np.bincount(part, weights, minlength=parts).astype(np.float64)
@@ -140,6 +140,7 @@ def _bootstrap_counts(count: int, rng: np.random.Generator) -> NDArray[np.int64]
     """Draw how often each recording occurs in each resample [draw, recording]."""
     if count == 1:
         return np.ones((0, 1), dtype=np.int64)  # one recording has no spread to resample
+    # Drawing recordings with replacement is drawing their counts from a multinomial distribution.
     return rng.multinomial(count, np.full(count, 1 / count), size=_BOOTSTRAP_DRAWS)
 
 
@@ -158,6 +159,7 @@ def _relative_weight(
     def ratio(counts: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
         part_value, total_value = counts @ values[:, part], (counts @ values).sum(axis=1)
         part_time, total_time = counts @ seconds[:, part], (counts @ seconds).sum(axis=1)
+        # (part_value / part_time) / (total_value / total_time), as one quotient.
         return part_value * total_time, part_time * total_value
 
     (numerator,), (denominator,) = ratio(np.ones((1, len(values)), dtype=np.int64))

@@ -38,7 +38,7 @@ OCTAVE_CENTERS_HZ = (63, 125, 250, 500, 1_000, 2_000, 4_000, 8_000)  # Hz
 _MUTED_DB = -60.0  # gain of cells without evidence for the class
 _NO_FADE_HZ = 1e6  # above half of any sample rate
 _FULL_GAIN_QUANTILE = 0.9  # cells above this quantile of the evidence pass in full
-_SMOOTH_FRAMES, _SMOOTH_ROWS = 5, 3  # isolated cells would sound as musical noise
+_SMOOTH_FRAMES, _SMOOTH_ROWS = 5, 3
 
 
 class EvidenceAudio(NamedTuple):
@@ -254,9 +254,7 @@ def filter_by_evidence(
     if mask is None:
         return None
     settings = RenderSettings()
-    raw = render_through_mask(
-        samples, rate, mask, settings.model_copy(update={"match": False}), model.settings.spectrum
-    )
+    raw = render_through_mask(samples, rate, mask, settings.replace(match=False), model.settings.spectrum)
     match = partial(apply_loudness_match, rate=rate, loudness=raw.loudness_before, settings=settings)
     return EvidenceAudio(match(raw.samples), match(samples - raw.samples))
 

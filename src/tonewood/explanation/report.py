@@ -29,6 +29,17 @@ from tonewood.scorer.saliency import Faithfulness
 _PART_COLORS = ("#d62728", "#7f7f7f", "#1f77b4", "#ff7f0e", "#9467bd", "#ffffff")  # of PART_NAMES
 _MAX_PLOT_POINTS = 1600
 _COLOR_QUANTILE = 0.995  # of the map; larger values have the full color
+_METHOD_NAMES = {
+    "cam": "class activation maps",
+    "integrated": "integrated gradients",
+    "gradcam": "gradient-weighted class activation maps",
+}
+_PARTS_CAPTION = (
+    "Weight: share of the evidence divided by share of the time; 1 is the average, negative speaks against "
+    "the class. Absolute: the same for the absolute value of the evidence. More than steady: difference to "
+    "steady parts of the same recordings, in logits. In brackets: 95 % intervals over recordings, if there "
+    "are several."
+)
 
 
 def plot_explanation(explanation: Explanation, wave: Tensor, model: Model, title: str) -> bytes:
@@ -122,7 +133,7 @@ def explanation_page(
     faithful = explanation.faithfulness
     random_deletion, random_insertion = faithful.random_areas
     side, method = explanation.side, explanation.method
-    residual = f" up to {explanation.residual:.4f}" if method == "gradcam" else ""
+    residual = f", except for up to {explanation.residual:.4f}" if method == "gradcam" else ""
     blocks: list[ReportBlock] = [
         f"Model {model} gives a score of {explanation.score:.3f}: 0 sounds like the reference, 1 like the "
         f"source. Explained class: {side}. Method: {_METHOD_NAMES[method]}.",
@@ -132,7 +143,7 @@ def explanation_page(
             f"Top: the recording. Middle: evidence for the {side} (red) and against it (blue). Bottom: parts "
             "of notes, and the logit of a recording whose frames were all like this one. The mean of the "
             f"map, {explanation.map_mean:.4f}, and the bias, {explanation.base:.4f}, add up to the logit, "
-            f"{explanation.logit:.4f}, over {explanation.windows} windows{residual}.",
+            f"{explanation.logit:.4f}{residual}. These are means over {explanation.windows} windows.",
         ),
         ReportHeading("Is the map faithful to the scorer?"),
         f"{faithful.line[0].upper()}{faithful.line[1:]}.",
@@ -213,16 +224,3 @@ def octaves_table(octaves: Sequence[ConfidenceInterval]) -> Sequence[Sequence[st
     """Return the evidence by octave as text; the header is the first row."""
     rows = [(f"{hz} Hz", str(interval)) for hz, interval in zip(OCTAVE_CENTERS_HZ, octaves, strict=True)]
     return [("octave", "evidence, logit"), *rows]
-
-
-_METHOD_NAMES = {
-    "cam": "class activation maps",
-    "integrated": "integrated gradients",
-    "gradcam": "gradient-weighted class activation maps",
-}
-_PARTS_CAPTION = (
-    "Weight: share of the evidence divided by share of the time; 1 is the average, negative speaks against "
-    "the class. Absolute: the same for the absolute value of the evidence. More than steady: difference to "
-    "steady parts of the same recordings, in logits. In brackets: 95 % intervals over recordings, if there "
-    "are several."
-)

@@ -21,6 +21,8 @@ from tonewood.settings import CertificateSettings, Settings
 
 CertificateVerdict = Literal["good", "limited", "refused"]
 _MIN_JUDGE_CHANGE = 0.05  # below it, a share of the change is a ratio of noise
+_SHRINKAGE = 0.1  # few windows per feature: the sample covariance is nearly singular
+_QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond the limit
 
 
 class Change(Settings):
@@ -105,7 +107,7 @@ def certify(
     gains, judge = _MaskStatistics.from_gains(mask_db), measured.judge
     judge_smoothed = static_share = None
     if judge_score is not None and judge is not None:
-        # The judge hears the levels that the mask asks for; rendering again would cost a pass each.
+        # These scores are of the levels that the masks ask for, not of renderings.
         smooth_db = _smooth_mask(mask_db, settings.smooth_frames, settings.smooth_rows)
         static_db = LazyTimeSeries(mask_db.frames, lambda start, stop: gains.mean_db.expand(-1, stop - start))
         judge_smoothed, static, full = (
@@ -143,6 +145,7 @@ def _objections(
         reasons.append(
             f"the input is {measured.unlikeness:.2f} times as far from the source folder as 99 % of its own"
         )
+    # 0.5 is the border between the classes: neither output nor smoothed mask may be source-like.
     if judge is not None and judge.after >= 0.5:
         reasons.append(f"the judge did not follow ({judge.before:.2f} → {judge.after:.2f})")
     if judge_smoothed is not None and judge_smoothed >= 0.5:
@@ -195,10 +198,6 @@ def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
         return moving_average(gain, frames, rows)[:, start - padded_start : stop - padded_start]
 
     return LazyTimeSeries(mask_db.frames, read)
-
-
-_SHRINKAGE = 0.1  # few windows per feature: the sample covariance is nearly singular
-_QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond the limit
 
 
 @dataclass(frozen=True)
@@ -315,4 +314,6 @@ class _Moments:
 
 
 def _mahalanobis_distances(points: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    # Whitened features have unit variance: with their mean instead of the sum, distances are about 1
+    # for any number of rows.
     return ((points - mean) @ whitening.T).square().mean(dim=1).sqrt()

@@ -17,6 +17,9 @@ from tonewood.utils.arrays import FloatArray
 
 SPAN_FADE_SECONDS = 0.1
 _FADE_STEPS = 16  # linear segments that approximate a raised cosine over frequency
+REGISTER_STEP_SECONDS = 0.1
+_REGISTER_POINTS_PER_OCTAVE = 12
+_SMOOTH_STEPS, _MIN_EVENT_STEPS, _MIN_EVENT_DB = 3, 3, 1.5  # of gain events
 
 
 def select_component(
@@ -133,9 +136,8 @@ def limit_to_span(
     shorter than two fades has no flat part.
     """
     gain = mask.gain_db
-    if (
-        first_frame == 0 and gain.shape[1] == 1
-    ):  # a single frame holds for all times; a span needs one per hop
+    # A single frame holds for all times; a span needs one per hop.
+    if first_frame == 0 and gain.shape[1] == 1:
         last = (end_s or start_s or 0.0) + 2 * SPAN_FADE_SECONDS
         gain = np.repeat(gain, round(last / mask.hop_seconds) + 1, axis=1)
     # Interpolation spreads a gain to the next frames, and each of them influences `reach_s`.
@@ -152,13 +154,6 @@ def _raised_cosine(position: FloatArray) -> FloatArray:
     """Return a raised cosine: 0 at and below 0, 1 at and above 1."""
     share: FloatArray = 0.5 - 0.5 * np.cos(np.pi * np.clip(position, 0.0, 1.0))
     return share
-
-
-_REGISTER_POINTS_PER_OCTAVE = 12
-REGISTER_STEP_SECONDS = 0.1
-_SMOOTH_STEPS = 3
-_MIN_EVENT_STEPS = 3
-_MIN_EVENT_DB = 1.5
 
 
 class Register(NamedTuple):

@@ -66,7 +66,7 @@ class Mask:
     @property
     def gain_db(self) -> NDArray[np.float32]:
         """All gains (row, frame) in memory."""
-        return self.gains.read(0, self.frames).numpy()
+        return self.gains.read(0, self.frames).cpu().numpy()
 
     @property
     def frames(self) -> int:
@@ -117,6 +117,7 @@ class Mask:
         """Return the part in memory that `gain_at` needs for times from `start_s` to `end_s`."""
         assert self.start_s == 0
         last = self.frames - 1
+        # Interpolation at `end_s` also reads the next frame, and `stop` is exclusive: hence + 2.
         start = min(max(0, int(start_s / self.hop_seconds)), last)
         stop = max(min(int(end_s / self.hop_seconds) + 2, last + 1), start + 1)
         gains = self.gains.read(start, stop)
@@ -141,7 +142,7 @@ class Mask:
         column = np.clip((seconds - self.start_s) / self.hop_seconds, 0, last)
         left = np.floor(column).astype(np.int64)
         right = np.minimum(left + 1, last)
-        start = int(left.min(initial=last))
+        start = int(left.min(initial=last))  # of no times at all, one frame is read
         gain = self.gains.read(start, max(int(right.max(initial=start)), start) + 1).to(device)
         fraction = torch.from_numpy((column - left).astype(np.float32)).to(device)
         before, after = (torch.from_numpy(index - start).to(device) for index in (left, right))
@@ -151,9 +152,9 @@ class Mask:
 
     def _repr_html_(self) -> str:
         """Return a picture for notebooks."""
-        seconds = np.arange(self.frames) * self.hop_seconds
         from tonewood.html_report import mask_html  # notebooks only
 
+        seconds = np.arange(self.frames) * self.hop_seconds
         return mask_html(self.gain_at, self.top_hz, seconds, self.largest_db, self.rms_db)
 
     @property

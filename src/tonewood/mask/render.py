@@ -24,6 +24,8 @@ from tonewood.settings import RenderSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Samples
 from tonewood.utils.parallel import parallel_map
 
+_PRIOR_SECONDS = 3.0  # weight of a loudness follower's start value, as a duration
+
 
 @dataclass(frozen=True)
 class LoudnessMatch:
@@ -203,9 +205,6 @@ def match_loudness(before: float, after: float, peak_db: float, settings: Render
     headroom = settings.ceiling_dbtp - peak_db  # a gain shifts the true peak by the same dB
     gain = min(difference, headroom)
     return LoudnessMatch(gain, before, after + gain, peak_limited=headroom < difference)
-
-
-_PRIOR_SECONDS = 3.0  # weight of the start value, as a duration
 
 
 def added_loudness_db(rows_db: FloatArray, mask_db: FloatArray, row_hz: FloatArray) -> float:

@@ -5,8 +5,9 @@ energy. The mask is parametrised by its cells, or by sticky notes: smoothed bloc
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -19,6 +20,13 @@ from tonewood.settings import NoteSettings, SearchSettings
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """Maps levels [batch, row, frame] in dB to values [batch], differentiably."""
+
+RenderFeedback = Callable[[Tensor], Tensor]
+"""Maps a mask [row, frame] in dB to the levels [row, frame] in dB of its rendering."""
+
+_CELL_HZ_PER_S = 31.25 / 0.010  # one cell of the paper's spectrogram: 16 kHz / 512, every 10 ms
+_FEEDBACK_RANGE_DB = 50.0  # feedback is used for frames within this range of the loudest
+_MAX_FEEDBACK_DB = 6.0  # largest correction of a cell by the feedback
 
 
 class Objective(NamedTuple):
@@ -55,9 +63,6 @@ def compute_objective(
     if energy_db2 is not None and settings.guide:
         total = total + 2 * settings.alpha * settings.guide * energy_db2 / mask_db.numel()
     return Objective(total, score, distance, variance)
-
-
-_CELL_HZ_PER_S = 31.25 / 0.010  # one cell of the paper's spectrogram: 16 kHz / 512, every 10 ms
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,6 @@ def _block_coverage(grid: Tensor, centre: Tensor, extent: Tensor, span: float) -
     return (covered / span).clamp(0, 1)
 
 
-_AUDIBLE_DB = 50.0  # quieter frames mostly contain leakage from louder ones
-_MAX_FEEDBACK_DB = 6.0  # most that overlapping cells may change one another
-
-RenderFeedback = Callable[[Tensor], Tensor]
-"""Maps a mask [row, frame] in dB to the levels [row, frame] in dB of its rendering."""
-
-
 @dataclass(frozen=True)
 class SearchStep:
     """One step of a search: the terms of the objective, and the mask that they are of.
@@ -193,25 +191,9 @@ class StickyNoteGains:
         return render_sticky_notes(self.values, *self.profiles)
 
 
-def search_mask(
-    score: ScoreFunction,
-    rows_db: Tensor,
-    parametrisation: Parametrisation,
-    prior_db: Tensor,
-    settings: SearchSettings,
-    *,
-    window_frames: int,
-    max_gain_db: float,
-    generator: torch.Generator,
-    guide_energy: ScoreFunction | None = None,
-    render_feedback: RenderFeedback | None = None,
-    loudest_db: float | None = None,
-    stop_score: float | None = None,
-) -> Iterator[SearchStep]:
-    """Minimise the objective over the mask of a recording (paper III).
-
-    Each step scores the whole recording in windows as long as the scorer's training crops. The
-    windows move from step to step, so that no border is special.
+@dataclass(frozen=True, eq=False)
+class SearchProblem:
+    """Recording and losses of a search: all that determines the objective of a mask.
 
     Frames overlap and rows mix, so a rendered mask misses the levels that it asks for. With
     `render_feedback` the objective measures the rendered sound, and its gradient is passed to the
@@ -229,6 +211,58 @@ def search_mask(
         Energy in dB² of the whole recording.
     loudest_db : float, optional
         Level of the recording's loudest frame, if the rows are a segment of it.
+    """
+
+    score: ScoreFunction
+    rows_db: Tensor
+    prior_db: Tensor
+    settings: SearchSettings
+    window_frames: int
+    max_gain_db: float
+    guide_energy: ScoreFunction | None = None
+    render_feedback: RenderFeedback | None = None
+    loudest_db: float | None = None
+
+    @cached_property
+    def audible(self) -> Tensor:
+        """Mark the frames [frame] for which render feedback is used."""
+        level = frame_levels(self.rows_db)
+        loudest = level.max() if self.loudest_db is None else self.loudest_db
+        return level > loudest - _FEEDBACK_RANGE_DB
+
+    def evaluate(self, mask_db: Tensor, offsets: Sequence[int]) -> Objective:
+        """Return the objective of a mask [row, frame], its score averaged over windows at offsets."""
+        gain_db = self._achieved_gain(mask_db)
+        output = self.rows_db + gain_db
+        windows = torch.stack([output[:, s : s + self.window_frames] for s in offsets])
+        # Without weight the score is only reported; its gradient is not needed.
+        with torch.set_grad_enabled(self.settings.score > 0):
+            mean_score = self.score(windows).mean()
+        energy = None if self.guide_energy is None else self.guide_energy(output[None])[0]
+        return compute_objective(mean_score, gain_db, self.prior_db, self.settings, energy)
+
+    def _achieved_gain(self, mask_db: Tensor) -> Tensor:
+        if self.render_feedback is None:
+            return mask_db
+        # Adding a constant keeps the gradient of the mask: the straight-through estimator.
+        error = self.render_feedback(mask_db.detach()) - self.rows_db - mask_db.detach()
+        return mask_db + error.clamp(-_MAX_FEEDBACK_DB, _MAX_FEEDBACK_DB) * self.audible
+
+
+def search_mask(
+    problem: SearchProblem,
+    parametrisation: Parametrisation,
+    generator: torch.Generator,
+    *,
+    stop_score: float | None = None,
+) -> Iterator[SearchStep]:
+    """Minimise the objective over the mask of a recording (paper III).
+
+    Each step scores the whole recording in windows as long as the scorer's training crops. The
+    windows move from step to step, so that no border is special.
+
+    Parameters
+    ----------
     stop_score : float, optional
         Stop once the mean score is at or below this value.
 
@@ -236,33 +270,26 @@ def search_mask(
     ------
     SearchStep
         The start as number 0, then up to `settings.steps` steps.
+
+    Raises
+    ------
+    CallError
+        The objective is not finite any more.
     """
+    settings, frames = problem.settings, problem.rows_db.shape[1]
     optimiser = _make_optimiser(settings, parametrisation.values)
     # In units of the penalty's curvature, a step of plain gradient descent is a step in dB.
-    unit = rows_db.numel() / (2 * settings.alpha or 1.0)
-    level = frame_levels(rows_db)
-    audible = level > (level.max() if loudest_db is None else loudest_db) - _AUDIBLE_DB
+    unit = problem.rows_db.numel() / (2 * settings.alpha or 1.0)
 
     def evaluate(offsets: list[int]) -> tuple[Tensor, Objective]:
-        mask = parametrisation.mask().clamp(-max_gain_db, max_gain_db)
-        achieved = mask
-        if render_feedback is not None:
-            # Adding a constant keeps the gradient of the mask: the straight-through estimator.
-            error = render_feedback(mask.detach()) - rows_db - mask.detach()
-            achieved = mask + error.clamp(-_MAX_FEEDBACK_DB, _MAX_FEEDBACK_DB) * audible
-        output = rows_db + achieved
-        windows = torch.stack([output[:, s : s + window_frames] for s in offsets])
-        # Without weight the score is only reported; its gradient is not needed.
-        with torch.set_grad_enabled(settings.score > 0):
-            mean_score = score(windows).mean()
-        energy = guide_energy(output[None])[0] if guide_energy is not None else None
-        return mask, compute_objective(mean_score, achieved, prior_db, settings, energy)
+        mask_db = parametrisation.mask().clamp(-problem.max_gain_db, problem.max_gain_db)
+        return mask_db, problem.evaluate(mask_db, offsets)
 
     for number in range(settings.steps + 1):
-        offsets = _crop_offsets(rows_db.shape[-1], window_frames, generator)
+        offsets = _crop_offsets(frames, problem.window_frames, generator)
         is_last = number == settings.steps
         with torch.set_grad_enabled(not is_last):
-            mask, objective = evaluate(offsets)
+            mask_db, objective = evaluate(offsets)
         total, mean_score, distance, variance = objective_values(objective)
         if not math.isfinite(total):
             raise CallError(
@@ -271,10 +298,10 @@ def search_mask(
             )
         stopped = stop_score is not None and mean_score <= stop_score
         terms = (total, mean_score, distance, variance)
-        yield SearchStep(number, *terms, mask.detach(), stopped=stopped, total_frames=mask.shape[1])
+        yield SearchStep(number, *terms, mask_db.detach(), stopped=stopped, total_frames=frames)
         if stopped or is_last:
             return
-        # Most optimisers ask once, for the point just evaluated; line searches ask again elsewhere.
+        # Most optimisers call the closure once, at the point just evaluated; line searches call it again.
         evaluated = [objective.total]
 
         def closure(offsets: list[int] = offsets, evaluated: list[Tensor] = evaluated) -> Tensor:

@@ -33,7 +33,7 @@ from tonewood.priors.shrinkage import (
 from tonewood.settings import PriorsSettings
 from tonewood.stats.sampling import TakeWeights
 
-_BLEND_SHARES = (
+_BLEND_SHARES = (  # static, neighbours, forward, backward
     (1.0, 0.0, 0.0, 0.0),
     (0.0, 1.0, 0.0, 0.0),
     (0.0, 0.0, 1.0, 0.0),
@@ -51,6 +51,7 @@ _BLEND_SHARES = (
     (0.25, 0.25, 0.0, 0.5),
     (0.5, 0.25, 0.125, 0.125),
 )
+# Half of the level closed more on four corpora (docs/method-notes.md).
 CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
 _AVERAGED_BLENDS = 4  # of 32 candidates
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
@@ -223,6 +224,7 @@ class HeldOutGroups(NamedTuple):
         sessions = sorted(set(self.session.tolist()))
         order = [sessions[i] for i in torch.randperm(len(sessions), generator=generator).tolist()]
         halves = []
+        # Of an odd number of sessions, the second half gets one more: a variance needs two.
         for half in (order[1::2], order[::2]):
             indices = [i for i, session in enumerate(self.session.tolist()) if session in half]
             takes = [self.takes[i] for i in indices]
@@ -265,6 +267,7 @@ def _placebo_variance(
     first, second = folder.halve(generator)
     target, origin = fit_folder_statistics(first.takes, second.takes, near, generator)
     origin = origin.group_by_session(second.session)
+    # The difference of the means is the static mask between the halves.
     pairs = [
         _inverse_pair(back_translate(take, target, origin, hop_ms), take, target.row_mean - origin.row_mean)
         for take in map(target.prior_features, first.takes)
@@ -310,5 +313,4 @@ def _select_blend(scores: Sequence[CycleScore]) -> BlendWeights:
 def cycle_distance(rows_db: Tensor, take: PriorFeatures) -> float:
     """Return the mean over audible frames of the RMS difference in dB, the overall level removed."""
     difference = (rows_db - take.rows_db)[:, take.audible]
-    # One level for the whole take is removed: loudness is matched after rendering anyway.
     return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())

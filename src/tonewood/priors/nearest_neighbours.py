@@ -22,7 +22,7 @@ from tonewood.stats.sampling import TakeWeights, weighted_mean
 
 _AUDIBLE_DB = 50.0
 _QUERY_BATCH = 512  # frames whose distances to all codes fit into the CPU cache
-_ENVELOPE_COEFFICIENTS = 10  # number of cepstral coefficients of the coarse envelope
+_ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients of level and coarse envelope
 
 
 class PriorFeatures(NamedTuple):
@@ -70,7 +70,7 @@ class Codebook:
         # argmin |q - k|² = argmax q·k - |k|²/2: one matrix product per batch.
         half_norm = self.key.square().sum(dim=1) / 2
         if skip is not None:
-            half_norm = half_norm + 1e9 * (self.take_index == skip)
+            half_norm = half_norm + 1e9 * (self.take_index == skip)  # farther away than any code
         count = min(count, self.key.shape[0])
         means = [
             embedding_bag(
@@ -151,6 +151,7 @@ def fit_folder_statistics(
         [side.fine_db[:, ::5] - side.fine_db.mean(dim=1, keepdim=True) for side in joined], dim=1
     ).double()
     _, directions = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
+    # eigh sorts by rising eigenvalue: the last directions have the largest variance.
     projection = directions[:, -settings.components :].flip(1).float().contiguous()
     folders = []
     for side, takes, weights in zip(joined, frames, (take_weights, None), strict=True):
@@ -249,7 +250,7 @@ def key_vectors(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _lifter(count: int, device: torch.device) -> Tensor:
     """Return the matrix [row, row] that weights the cepstral coefficients of rows."""
-    # The overall level (coefficient 0) is compared in full; it says how loud a note is played.
+    # Coefficient 0 is the overall level, 1 to 9 are the coarse envelope.
     weights = torch.full((count,), 0.5)
     weights[0], weights[1:_ENVELOPE_COEFFICIENTS] = 1.0, 0.25
     basis = cosine_basis(count)

@@ -19,12 +19,22 @@ from torch import Tensor, nn
 from tonewood.dsp.features import audible_frames, frame_levels
 from tonewood.mask.render import added_loudness_db
 from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures
+from tonewood.scorer.network import apply_dropout
 from tonewood.settings import NetworkSettings, PredictorSettings
 from tonewood.stats.sampling import TakeWeights, sample_takes
 from tonewood.utils.arrays import FloatArray
 
-_GAIN_DB = 8.0  # outputs and inputs are scaled to about unit variance
-_ROWS_DB = 10.0
+EnergyFunction = Callable[[Tensor], Tensor]
+"""Maps levels [batch, row, frame] in dB to energies [batch] in dB², sums over cells."""
+
+LOUDNESS_AMOUNTS = (0.5, 1.0)  # at which `Predictor.loudness_db` is measured
+# Factors that bring gains, and the inputs of either network, to about unit spread.
+_GAIN_SCALE_DB, _FEATURE_SCALE_DB, _LEVEL_SCALE_DB = 8.0, 10.0, 15.0
+_ERROR_FLOOR_DB2 = 0.25  # keeps the gradient of an RMS error finite where the error vanishes
+_RANGE_DB = 75.0
+# As `activity_from_level`, relative to the running level instead of the loudest frame.
+_INACTIVE_DB, _FADE_DB = 55.0, 15.0
+_CHUNK_FRAMES = 4_096  # bounds the exponents of `relative_levels`
 
 
 class PseudoPair(NamedTuple):
@@ -59,26 +69,19 @@ class MaskNetwork(nn.Module):
         """Return gains [batch, row, frame] in dB relative to the static mask; a generator enables dropout."""
         hidden = nn.functional.gelu(self.first(inputs))
         for layer in self.middle:
-            hidden = hidden + nn.functional.gelu(layer(self._apply_dropout(hidden, generator)))
-        gain: Tensor = self.last(self._apply_dropout(hidden, generator))
-        return gain * _GAIN_DB
+            hidden = hidden + nn.functional.gelu(layer(apply_dropout(hidden, self.dropout, generator)))
+        gain: Tensor = self.last(apply_dropout(hidden, self.dropout, generator))
+        return gain * _GAIN_SCALE_DB
 
     def inputs(self, take: PriorFeatures) -> Tensor:
         """Return the network's input [row + component, frame]."""
-        rows = (take.rows_db - self.row_mean[:, None]) / _ROWS_DB
+        rows = (take.rows_db - self.row_mean[:, None]) / _FEATURE_SCALE_DB
         return torch.cat([rows, take.fine / self.fine_scale])
 
     def predict_gain(self, take: PriorFeatures) -> Tensor:
         """Return the gain [row, frame] in dB relative to the static mask."""
         with torch.no_grad():
             return self(self.inputs(take)[None])[0]  # type: ignore[no-any-return]
-
-    def _apply_dropout(self, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
-        if generator is None or self.dropout == 0:
-            return hidden
-        keep = 1 - self.dropout
-        uniform = torch.rand(hidden.shape, generator=generator, device=generator.device)
-        return hidden * (uniform < keep).to(hidden.device) / keep
 
 
 def initialize_layers(layers: Iterable[nn.Module], last: nn.Conv1d, generator: torch.Generator) -> None:
@@ -91,73 +94,6 @@ def initialize_layers(layers: Iterable[nn.Module], last: nn.Conv1d, generator: t
     assert last.bias is not None
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-
-
-class OneCycleOptimiser:
-    """AdamW with a one-cycle learning rate (Smith & Topin 2019) and gradients clipped to norm 1."""
-
-    def __init__(self, network: nn.Module, learning_rate: float, steps: int) -> None:
-        self._network = network
-        self._optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimiser, learning_rate, total_steps=steps, pct_start=0.1
-        )
-
-    def step(self, loss: Tensor) -> None:
-        """Descend along the gradient of a loss."""
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
-        self._optimiser.step()
-        self._schedule.step()
-
-
-def train_mask_network(
-    pairs: Sequence[PseudoPair],
-    source: FolderStatistics,
-    settings: NetworkSettings,
-    generator: torch.Generator,
-    take_weights: TakeWeights = None,
-) -> MaskNetwork:
-    """Train a network on pseudo-pairs.
-
-    The loss is the mean over audible frames of the RMS error over rows, as in the cycle distance.
-    """
-    first = pairs[0].features
-    network = MaskNetwork(first.rows_db.shape[0], first.fine.shape[0], settings, generator)
-    network.row_mean.copy_(source.row_mean)
-    network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
-    network.to(first.rows_db.device)
-    optimiser = OneCycleOptimiser(network, settings.learning_rate, settings.steps)
-    # Crops of equal length, so that a batch is one tensor; the shortest take limits it.
-    crop = min([settings.crop_frames, *(pair.gain_db.shape[1] for pair in pairs)])
-    inputs = [network.inputs(pair.features) for pair in pairs]
-    # Longer takes are drawn more often.
-    lengths = [pair.gain_db.shape[1] for pair in pairs]
-    for _ in range(settings.steps):
-        inputs_batch, targets, audible = [], [], []
-        for index in sample_takes(lengths, settings.batch, generator, take_weights):
-            pair = pairs[index]
-            last = pair.gain_db.shape[1] - crop
-            start = int(torch.randint(last + 1, (1,), generator=generator))
-            window = slice(start, start + crop)
-            inputs_batch.append(inputs[index][:, window])
-            targets.append(pair.gain_db[:, window])
-            audible.append(pair.features.audible[window])
-        weight = torch.stack(audible).float()
-        gain = network(torch.stack(inputs_batch), generator)
-        error = (gain - torch.stack(targets)).square().mean(dim=1)
-        # 0.25 dB² keeps the gradient of the root finite where the error vanishes.
-        optimiser.step(((error + 0.25).sqrt() * weight).sum() / weight.sum().clamp_min(1))
-    return network.requires_grad_(False).eval()
-
-
-_RANGE_DB = 75.0
-_SCALE_DB = 15.0  # brings levels to about unit spread
-# As `activity_from_level`, relative to the running level instead of the loudest frame.
-_INACTIVE_DB, _FADE_DB = 55.0, 15.0
-_CHUNK_FRAMES = 4_096
-LOUDNESS_AMOUNTS = (0.5, 1.0)  # at which `Predictor.loudness_db` is measured
 
 
 class StreamState(NamedTuple):
@@ -279,7 +215,7 @@ class Predictor(nn.Module):
 
         The gain is relative to the static mask. A generator enables dropout.
         """
-        scaled = (relative_db - self.row_mean[:, None]) / _SCALE_DB
+        scaled = (relative_db - self.row_mean[:, None]) / _LEVEL_SCALE_DB
         hidden = nn.functional.gelu(self.first(scaled))
         next_past = []
         for layer, before in zip(self.middle, past, strict=True):
@@ -287,7 +223,7 @@ class Predictor(nn.Module):
             next_past.append(inputs[:, :, inputs.shape[2] - before.shape[2] :])
             hidden = hidden + nn.functional.gelu(layer(inputs))
         gain: Tensor = self.last(self._apply_dropout(hidden, generator))
-        return gain * _GAIN_DB, tuple(next_past)
+        return gain * _GAIN_SCALE_DB, tuple(next_past)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all values by name, to be stored; weights in half precision."""
@@ -310,11 +246,8 @@ class Predictor(nn.Module):
         dropout = self.settings.dropout
         if generator is None or dropout == 0:
             return hidden
+        # Not `apply_dropout`, with which the same seed would train other weights.
         return hidden * (torch.rand(hidden.shape, generator=generator) >= dropout) / (1 - dropout)
-
-
-EnergyFunction = Callable[[Tensor], Tensor]
-"""Maps levels [batch, row, frame] in dB to energies [batch] in dB², sums over cells."""
 
 
 class DistillationExample(NamedTuple):
@@ -331,6 +264,92 @@ class DistillationExample(NamedTuple):
     def audible(self) -> Tensor:
         """Mark the frames [frame] within 50 dB of the loudest."""
         return audible_frames(self.rows_db, range_db=50.0)
+
+
+class OneCycleOptimiser:
+    """AdamW with a one-cycle learning rate (Smith & Topin 2019) and gradients clipped to norm 1."""
+
+    def __init__(self, network: nn.Module, learning_rate: float, steps: int) -> None:
+        self._network = network
+        self._optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, learning_rate, total_steps=steps, pct_start=0.1
+        )
+
+    def step(self, loss: Tensor) -> None:
+        """Descend along the gradient of a loss."""
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
+        self._optimiser.step()
+        self._schedule.step()
+
+
+class CropBatch(NamedTuple):
+    """Random crops of recordings: inputs and targets [batch, row, frame], audible frames [batch, frame]."""
+
+    inputs: Tensor
+    targets: Tensor
+    audible: Tensor
+
+
+def _crop_batch(
+    indices: Sequence[int],
+    inputs: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    audible: Sequence[Tensor],
+    frames: int,
+    generator: torch.Generator,
+) -> CropBatch:
+    """Cut a crop of `frames` at random from each recording at `indices`."""
+    crops = []
+    for index in indices:
+        last = targets[index].shape[1] - frames
+        start = int(torch.randint(last + 1, (1,), generator=generator))
+        window = slice(start, start + frames)
+        crops.append((inputs[index][:, window], targets[index][:, window], audible[index][window]))
+    return CropBatch(*map(torch.stack, zip(*crops, strict=True)))
+
+
+def _rms_loss(error_db: Tensor, audible: Tensor, parts: int = 1) -> Tensor:
+    """Return the mean over audible frames of the RMS over rows of errors [batch, row, frame] in dB.
+
+    The rows are those of `parts` masks, whose RMS values are added.
+    """
+    squares = error_db.square().chunk(parts, dim=1)
+    rms = sum((square.mean(dim=1) + _ERROR_FLOOR_DB2).sqrt() for square in squares)
+    weight = audible.float()
+    return (rms * weight).sum() / weight.sum().clamp_min(1)
+
+
+def train_mask_network(
+    pairs: Sequence[PseudoPair],
+    source: FolderStatistics,
+    settings: NetworkSettings,
+    generator: torch.Generator,
+    take_weights: TakeWeights = None,
+) -> MaskNetwork:
+    """Train a network on pseudo-pairs.
+
+    The loss is the mean over audible frames of the RMS error over rows, as in the cycle distance.
+    """
+    first = pairs[0].features
+    network = MaskNetwork(first.rows_db.shape[0], first.fine.shape[0], settings, generator)
+    network.row_mean.copy_(source.row_mean)
+    network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
+    network.to(first.rows_db.device)
+    optimiser = OneCycleOptimiser(network, settings.learning_rate, settings.steps)
+    # Crops of equal length, so that a batch is one tensor; the shortest take limits it.
+    crop = min([settings.crop_frames, *(pair.gain_db.shape[1] for pair in pairs)])
+    inputs = [network.inputs(pair.features) for pair in pairs]
+    targets, audible = [pair.gain_db for pair in pairs], [pair.features.audible for pair in pairs]
+    lengths = [target.shape[1] for target in targets]
+    for _ in range(settings.steps):
+        indices = sample_takes(lengths, settings.batch, generator, take_weights)
+        batch = _crop_batch(indices, inputs, targets, audible, crop, generator)
+        gain = network(batch.inputs, generator)
+        optimiser.step(_rms_loss(gain - batch.targets, batch.audible))
+    return network.requires_grad_(False).eval()
 
 
 def train_predictor(
@@ -371,27 +390,17 @@ def train_predictor(
     optimiser = OneCycleOptimiser(predictor, settings.learning_rate, settings.steps)
     crop = min([settings.crop_frames, *(target.shape[1] for target in targets)])
     past, ahead = predictor.initial_state(settings.batch).past, settings.lookahead
+    lengths = [target.shape[1] for target in targets]
     for _ in range(settings.steps):
-        # A batch of crops at random levels, since the level so far is uncertain in a stream.
-        x, y, weights = [], [], []
-        for index in torch.randint(len(targets), (settings.batch,), generator=generator).tolist():
-            last = targets[index].shape[1] - crop
-            start = int(torch.randint(last + 1, (1,), generator=generator))
-            window = slice(start, start + crop)
-            x.append(inputs[index][:, window])
-            y.append(targets[index][:, window])
-            weights.append(audible[index][window])
+        indices = sample_takes(lengths, settings.batch, generator)
+        batch = _crop_batch(indices, inputs, targets, audible, crop, generator)
         level = torch.randn(settings.batch, 1, 1, generator=generator) * settings.level_db
-        crops = torch.stack(x)
-        gain = predictor.network_gain(crops + level, past, generator)[0][:, :, ahead:]
-
-        # RMS errors of mask and departure; 0.25 dB² keeps the root's gradient finite at zero.
-        weight = torch.stack(weights)[:, : crop - ahead].float()
-        error = (gain - torch.stack(y)[:, :, : crop - ahead]).square()
-        rms = sum((half.mean(dim=1) + 0.25).sqrt() for half in error.chunk(2, dim=1))
-        loss = (rms * weight).sum() / weight.sum().clamp_min(1)
+        gain = predictor.network_gain(batch.inputs + level, past, generator)[0][:, :, ahead:]
+        # The result at frame t + lookahead belongs to frame t.
+        rows_db, target, sounding = (values[..., : crop - ahead] for values in batch)
+        loss = _rms_loss(gain - target, sounding, parts=2)
         if energy is not None and settings.guide:
-            corrected = crops[:, :, : crop - ahead] + static_db[:, None] + gain[:, :rows]
+            corrected = rows_db + static_db[:, None] + gain[:, :rows]
             loss = loss + settings.guide * energy(corrected).sum() / corrected.numel()
         optimiser.step(loss)
     predictor.requires_grad_(False).eval()

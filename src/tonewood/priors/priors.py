@@ -175,6 +175,8 @@ class Priors:
             "static_db": self.static_db,
             "beliefs": torch.tensor(self.shrinkage, dtype=torch.float64),
         }
+        # Half precision has steps of at most 0.06 dB within ±128 dB. Of the keys only the fine part is
+        # stored; the rest follows from the rows.
         rows = self.reference.row_mean.shape[0]
         for name, folder in (("reference", self.reference), ("source", self.source)):
             named |= {
@@ -222,6 +224,7 @@ def blend_masks(suggestions: Sequence[Tensor | None], weights: BlendWeights) -> 
     """Blend masks [row, frame] in the order of `BlendWeights`."""
     terms = [mask * share for mask, share in zip(suggestions, weights[:4], strict=True) if mask is not None]
     mask = torch.stack(terms).sum(dim=0)
+    # Scales the mean over rows, and leaves the shape of each frame as it is.
     level = mask.mean(dim=0, keepdim=True)  # [1, frame]
     return mask - (1 - weights.level) * level
 

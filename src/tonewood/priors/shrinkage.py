@@ -178,7 +178,7 @@ def fit_static_mask(
     Each cosine component c is scaled by 1 - penalty · v / c², where v is the variance of its mean over
     sessions. Both v and c² are averaged over adjacent components. The overall level is not shrunk.
     """
-    # Cosine components separate broad differences, which are well estimated, from fine ones.
+    # Cosine components separate broad from fine differences, so that each is shrunk by its own variance.
     basis = cosine_basis(reference.rows_db.shape[1])
     noise = torch.zeros(len(basis))
     sides = [

@@ -1,1 +1,1 @@
-"""Commands for students of the method: reproduce the paper, search for the smallest scorer."""
+"""Reproduction of the paper, and search for the smallest sufficient scorer."""

@@ -34,6 +34,7 @@ SIZES = (
     ScorerSize(12, 1), ScorerSize(6, 2), ScorerSize(9, 2), ScorerSize(8, 3),
     ScorerSize(12, 3), ScorerSize(16, 3), ScorerSize(20, 4), ScorerSize(32, 4),
 )  # fmt: skip
+TRIALS_PER_SIZE = 3
 
 
 class SizeTrial(NamedTuple):
@@ -128,7 +129,8 @@ def evaluate_sizes(
     """
     assert len(trials) >= 2
     for number, size in enumerate(sizes, start=1):
-        settings = scorer.model_copy(update=size._asdict())
+        # The same splits and seeds for every size, so that only the size differs.
+        settings = scorer.replace(width=size.width, depth=size.depth)
         fits: list[TrainedScorer] = []
         for index, trial in enumerate(trials, start=1):
             for event in train_scorer(
@@ -185,9 +187,6 @@ def _scale_to_unit(values: Sequence[float]) -> list[float]:
     """Scale rising values to [0, 1]; equal values become 0."""
     low, high = values[0], values[-1]
     return [(value - low) / ((high - low) or 1.0) for value in values]
-
-
-TRIALS_PER_SIZE = 3
 
 
 @dataclass(frozen=True)

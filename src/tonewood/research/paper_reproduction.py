@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -159,8 +159,38 @@ def reproduce_paper(
                 yield event
         assert model is not None
 
-    # Measure every method on every pair; figure 1 shows the first pair.
     seed = settings.training.seed
+    measured = yield from _measure_methods(pairs, model, seed, device)
+    figure_pngs = _plot_figures(pairs, measured.first_outputs, model, seed)
+    card = model.card.scorer
+    result = Reproduction(
+        page=out / REPRODUCTION_PAGE,
+        accuracy=card.accuracy,
+        windows=card.windows,
+        crop_seconds=model.settings.scorer.crop_seconds,
+        pairs=len(pairs),
+        rows=measured.rows,
+    )
+    for name, png in zip(FIGURE_FILES, figure_pngs, strict=True):
+        write_bytes(out / name, png, overwrite=overwrite)
+    write_text(out / REPRODUCTION_TABLE, json.dumps(result.summary, indent=1) + "\n", overwrite=overwrite)
+    write_text(
+        out / REPRODUCTION_PAGE, _reproduction_page(result, corpus, model, figure_pngs), overwrite=overwrite
+    )
+    yield result
+
+
+class MeasuredMethods(NamedTuple):
+    """Means of every method, and the outputs for the first pair by method."""
+
+    rows: tuple[MethodMeans, ...]
+    first_outputs: dict[str, Enhancement]
+
+
+def _measure_methods(
+    pairs: Sequence[RecordingPair], model: Model, seed: int, device: str
+) -> Generator[MeasureProgress, None, MeasuredMethods]:
+    """Measure every method on every pair; yields the progress."""
     rows: list[MethodMeans] = []
     first_outputs: dict[str, Enhancement] = {}
     turn, turns = 0, len(REPRODUCED_METHODS) * len(pairs)
@@ -176,38 +206,23 @@ def reproduce_paper(
                 samples = enhancement.samples
             measures.append(_measure_method(name, pair, samples, model))
         rows.append(_mean_of_pairs(measures))
+    return MeasuredMethods(tuple(rows), first_outputs)
 
-    # Draw the figures and write the report.
+
+def _plot_figures(
+    pairs: Sequence[RecordingPair], first_outputs: Mapping[str, Enhancement], model: Model, seed: int
+) -> tuple[bytes, ...]:
+    """Plot the three figures of the paper; the first one shows the first pair."""
     sources, references = (
         [to_analysis_rate(recording.samples, recording.rate, model) for recording in side[:2]]
         for side in zip(*pairs, strict=True)
     )
-    figure_pngs = (
-        plot_transformation(
-            pairs[0].source.samples,
-            first_outputs[_BLOCK_MASK_METHOD],
-            first_outputs[_FREE_MASK_METHOD],
-            model,
-        ),
+    blocks, free = first_outputs[_BLOCK_MASK_METHOD], first_outputs[_FREE_MASK_METHOD]
+    return (
+        plot_transformation(pairs[0].source.samples, blocks, free, model),
         plot_block_masks(sources, model, seed),
         plot_saliency(references, model),
     )
-    card = model.card.scorer
-    result = Reproduction(
-        page=out / REPRODUCTION_PAGE,
-        accuracy=card.accuracy,
-        windows=card.windows,
-        crop_seconds=model.settings.scorer.crop_seconds,
-        pairs=len(pairs),
-        rows=tuple(rows),
-    )
-    for name, png in zip(FIGURE_FILES, figure_pngs, strict=True):
-        write_bytes(out / name, png, overwrite=overwrite)
-    write_text(out / REPRODUCTION_TABLE, json.dumps(result.summary, indent=1) + "\n", overwrite=overwrite)
-    write_text(
-        out / REPRODUCTION_PAGE, _reproduction_page(result, corpus, model, figure_pngs), overwrite=overwrite
-    )
-    yield result
 
 
 def read_test_pairs(folder: Path) -> list[RecordingPair]:
@@ -353,6 +368,7 @@ def optimize_blocks(wave: Tensor, model: Model, shape: NoteShape, seed: int) -> 
     flat = PriorMask(TensorTimeSeries(torch.zeros(len(grid.hz), frames)), analysis.levels.mean_db)
     (segment,) = split_segments(frames, frames)
     *_, last = MaskSearch(model, settings, analysis, grid, flat).steps(segment, start, generator)
+    # The optimised gains, rendered without smoothing.
     optimized = replace(notes, gain_db=start.values.detach())
     sharp = StickyNoteGains(optimized, row_hz, frame_s, 0.0, 0.0).mask().detach()
     return OptimizedBlocks(

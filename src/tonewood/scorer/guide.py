@@ -69,6 +69,7 @@ class Guide(nn.Module):
         for i, layer in enumerate(self.convolutions):
             y = layer(y) if i == 0 else layer(nn.functional.silu(y))
         residual = (self.own * x + y).square()
+        # A pooled cell stands for `pooled_frames` cells; `unit_db2` sets the size of the gradient in dB.
         cells = self.settings.pooled_frames * self.settings.unit_db2
         return (residual.sum(dim=2) @ self.row_weight) * cells
 
@@ -85,7 +86,6 @@ class Guide(nn.Module):
         """Remove the level, scale to about unit variance, and average over a few frames."""
         relative = (rows_db - level_db).clamp_min(-_RANGE_DB)
         x = (relative - self.row_mean[:, None]) / self.spread
-        # An EQ moves slowly: averages of a few frames tell what to correct, at less cost.
         pool = self.settings.pooled_frames
         return nn.functional.avg_pool1d(x, pool, pool, ceil_mode=True, count_include_pad=False)
 
@@ -108,7 +108,7 @@ def train_guide(
     neighbourhood in which the gradient is valid.
     """
     guide = Guide(pairs[0][0].shape[0], settings, generator)
-    # Statistics of the targets: inputs differ from them by what is to be corrected.
+    # Around the mean of the targets, where the energy must be small.
     frames = torch.cat([y - mean_level(y) for _, y in pairs], dim=1).clamp_min(-_RANGE_DB)
     guide.row_mean.copy_(frames.mean(dim=1))
     guide.spread.copy_(frames.std())
@@ -164,6 +164,7 @@ def target_correction(rows_db: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     difference = (target - rows_db).clamp(-_MAX_CORRECTION_DB, _MAX_CORRECTION_DB)
     weight = audible[:, None, :]
     mean = (difference * weight).sum(dim=(1, 2), keepdim=True)
+    # + 1 keeps the quotient defined if no frame is audible.
     return difference - mean / (weight.sum(dim=(1, 2), keepdim=True) * target.shape[1] + 1), audible
 
 

@@ -16,6 +16,8 @@ from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.errors import CallError
 from tonewood.scorer.network import Scorer
 
+Reduction = Literal["mean", "sum", "none"]
+_MIN_LOSS_RATE = 4_000
 _CUTOFF_RATIO = 0.957  # of the lower Nyquist frequency; as soxr's HQ, with which files are read
 _ZERO_CROSSINGS = 96
 _KAISER_BETA = 12.3  # 120 dB stopband attenuation
@@ -45,7 +47,7 @@ def design_polyphase(from_rate: int, to_rate: int) -> PolyphaseFilter:
     count, stride = ratio.numerator, ratio.denominator
     cut = min(1.0, count / stride) * _CUTOFF_RATIO  # in units of the input's Nyquist frequency
     reach = math.ceil(_ZERO_CROSSINGS / cut)
-    # Phase p of output sample n lies between input samples: one filter per fraction.
+    # Output sample count · n + p lies at input sample stride · n + p · stride / count.
     tap = torch.arange(-reach, reach + stride, dtype=torch.float64)
     position = tap - torch.arange(count, dtype=torch.float64)[:, None] * stride / count
     squared = (position / reach).square().clamp(max=1)
@@ -62,10 +64,6 @@ def resample_polyphase(wave: Tensor, kernel: Tensor, stride: int, reach: int) ->
     padded = torch.nn.functional.pad(wave, (reach, reach + stride))
     phases = torch.nn.functional.conv1d(padded[:, None], kernel, stride=stride)
     return phases.transpose(1, 2).reshape(wave.shape[0], -1)[:, :length]
-
-
-Reduction = Literal["mean", "sum", "none"]
-_MIN_LOSS_RATE = 4_000
 
 
 class _ScorerFrontEnd(nn.Module):
@@ -91,7 +89,7 @@ class _ScorerFrontEnd(nn.Module):
             kernel = kernel.float()
         if bands.scale == "mel":
             weights = filterbank_matrix(bands, spectrum).clone()
-        # Buffers follow the module to a device; not persistent, as they follow from the settings.
+        # Buffers, to follow the module to a device; not stored, since the settings determine them.
         self.register_buffer("kernel", kernel, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 

@@ -38,7 +38,7 @@ class Scorer(nn.Module):
         self.register_buffer("row_mean", torch.zeros(len(hz)))
         self.loud_row: Tensor
         self.row_mean: Tensor
-        # High-pass as in BS.1770, about 100 Hz: rumble must not determine the level.
+        # First-order high-pass at 60 Hz, after that of BS.1770: rumble must not determine the level.
         self.register_buffer("loud_row", 10 * torch.log10(hz.square() / (hz.square() + 60.0**2)))
         channels = [1] + [settings.width * (1 if i == 0 else 2) for i in range(settings.depth)]
         with torch.random.fork_rng(devices=[]):  # nn.Conv2d draws weights that are replaced
@@ -75,10 +75,7 @@ class Scorer(nn.Module):
     def logit_from_normalized(self, normalized: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return logits [batch] of the output of `normalize`; zeros are the mean row throughout."""
         pooled = self.features(normalized).mean(dim=(2, 3))
-        if generator is not None and self.settings.dropout > 0:
-            keep = 1 - self.settings.dropout
-            uniform = torch.rand(pooled.shape, generator=generator, device=generator.device)
-            pooled = pooled * (uniform < keep).to(pooled) / keep
+        pooled = apply_dropout(pooled, self.settings.dropout, generator)
         return self.linear(pooled).squeeze(1)  # type: ignore[no-any-return]
 
     def activations(self, rows_db: Tensor) -> Tensor:
@@ -125,6 +122,15 @@ class Scorer(nn.Module):
 def tensors_below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors whose names start with a prefix, under the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def apply_dropout(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
+    """Set values to 0 with a probability, and scale the others to keep the mean; no-op without generator."""
+    if generator is None or probability == 0:
+        return x
+    keep = 1 - probability
+    uniform = torch.rand(x.shape, generator=generator, device=generator.device)
+    return x * (uniform < keep).to(x) / keep
 
 
 def _pad_replicate(x: Tensor, reach: int) -> Tensor:

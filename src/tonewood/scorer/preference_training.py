@@ -8,6 +8,7 @@ does. Folder labels may be added.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from tonewood.scorer.training import (
     evaluate_scorer,
     label_loss,
 )
-from tonewood.scorer.training_loop import TrainingRun, TrainingState
+from tonewood.scorer.training_loop import TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 
 _LOGIT_PENALTY = 0.01  # pairs do not fix the mean logit; this keeps it near 0
@@ -112,21 +113,17 @@ def train_preference_scorer(
         As in `train_scorer`.
     """
     start_time = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
-    scorer = Scorer(settings, spectrum, generator)
-    scorer.row_mean.copy_(_recordings_row_mean(scorer, train, labels[0] if labels else None))
-    scorer.to(device)
-    run = TrainingRun(scorer, training, generator)
-    if state is not None:
-        run.resume(state)
-    while not run.finished:
-        folders = labels[0] if labels else None
-        loss = _training_loss(scorer, train, folders, training, generator, device, run.local_batch)
-        run.update(loss)
-        if run.validation_due:
-            logits = torch.stack([mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows])
-            held_out_loss, agreed = preference_loss(logits, held_out), agreement(logits, held_out)
-            yield ValidationCheck(run.step, training.steps, loss.item(), agreed, held_out_loss, run)
+    folders = labels[0] if labels else None
+    row_mean = partial(_recordings_row_mean, train, folders)
+    run = start_run(settings, spectrum, training, row_mean, seed=seed, device=device, state=state)
+    scorer = run.scorer
+    draw_loss = partial(
+        _training_loss, scorer, train, folders, training, run.generator, device, run.local_batch
+    )
+    for loss in run.iterate_checks(draw_loss):
+        logits = torch.stack([mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows])
+        held_out_loss, agreed = preference_loss(logits, held_out), agreement(logits, held_out)
+        yield ValidationCheck(run.step, training.steps, loss, agreed, held_out_loss, run)
     scorer.cpu().requires_grad_(False).eval()
     evaluation_takes = labels[1] if labels else held_out.split_by_preference()
     yield evaluate_scorer(scorer, evaluation_takes, training.steps, time.perf_counter() - start_time)
@@ -156,6 +153,7 @@ def agreement(logits: Tensor, data: ListenerData) -> float:
     else:
         difference = data.target[:, None] - data.target[None, :]
         rated = logits[data.rated]
+        # Each pair of unequal ratings once, the worse (higher) target first.
         first, second = torch.nonzero(difference > 0, as_tuple=True)
         gap = rated[first] - rated[second]
     return float((gap > 0).float().mean()) if len(gap) else float("nan")
@@ -180,6 +178,7 @@ def _training_loss(
         likelihood = functional.softplus(better_logit - worse_logit).mean()
         terms.append(likelihood + _LOGIT_PENALTY * logits.mean().square())
     if len(data.rated):
+        # As many crops as a batch of pairs has.
         sample = torch.randint(len(data.rated), (2 * batch,), generator=generator)
         crops = torch.cat(
             [
@@ -224,7 +223,7 @@ def _draw_pair_crops(
     return better + change, worse + change
 
 
-def _recordings_row_mean(scorer: Scorer, data: ListenerData, labels: LabelledTakes | None) -> Tensor:
+def _recordings_row_mean(data: ListenerData, labels: LabelledTakes | None, scorer: Scorer) -> Tensor:
     """Return the mean relative level of each row [row], recordings weighted by their length."""
     recordings = [*data.rows, *(labels.reference if labels else ()), *(labels.source if labels else ())]
     relative = [

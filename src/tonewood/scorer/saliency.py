@@ -21,9 +21,16 @@ from tonewood.errors import CallError, MissingExtraError
 from tonewood.scorer.network import Scorer
 
 SaliencyMethod = Literal["cam", "integrated", "gradcam"]
+ValueFunction = Callable[[Tensor], Tensor]
+"""Maps clips [clip, row, frame] to the explained values [clip]."""
+
 _PATH_STEPS = 64  # on the path from the mean row to the clip
 _QUADRATURE_NODES = 24
 _CLIP_BATCH = 32  # keeps memory independent of the recording's length
+RANDOM_ORDERS = 20  # the smallest number of which 95 % is an integer
+_CURVE_STEPS = 8
+_MAX_CLIPS = 6  # evenly spaced; more hardly change the curves
+_CONFIDENT_FRACTION = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +90,12 @@ def compute_saliency(scorer: Scorer, rows_db: Tensor, method: SaliencyMethod = "
 def check_saliency_method(method: str) -> None:
     """Raise the errors of `compute_saliency`, before any work is done."""
     if method not in get_args(SaliencyMethod):
-        raise CallError(f"method is {method!r}; choose {', '.join(get_args(SaliencyMethod))}")
+        raise CallError(f"--method is {method!r}: choose {', '.join(get_args(SaliencyMethod))}")
     if method != "cam":
         try:
             import captum  # noqa: F401
         except ImportError:
-            raise MissingExtraError(f"method {method} needs captum: pip install '.[captum]'") from None
+            raise MissingExtraError(f"--method {method} needs captum: pip install '.[captum]'") from None
 
 
 def attribution_by_band(scorer: Scorer, rows_db: Tensor) -> Tensor:
@@ -133,7 +140,7 @@ def upsample_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> 
     """
     row_step, frame_step = _cell_strides(scorer)
     cells = activation.shape[1]
-    # Interpolation weights of each cell, normalised: lower cells cover fewer rows.
+    # Interpolation weights of each cell, normalised: the first cell covers fewer rows, the last one more.
     hats = _interpolate_last_axis(torch.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
     shares = hats / hats.sum(dim=1, keepdim=True) * (rows / cells)
     grid = _interpolate_last_axis(shares.T @ activation, frames, frame_step)
@@ -219,10 +226,6 @@ def _interpolate_last_axis(values: Tensor, count: int, step: int) -> Tensor:
     return values[..., left] * (1 - fraction) + values[..., (left + 1).clamp_max(last)] * fraction
 
 
-ValueFunction = Callable[[Tensor], Tensor]
-"""Maps clips [clip, row, frame] to the explained values [clip]."""
-
-
 class DeletionBlock(NamedTuple):
     """Size of the blocks that are replaced."""
 
@@ -231,10 +234,6 @@ class DeletionBlock(NamedTuple):
 
 
 DELETION_BLOCK = DeletionBlock(6, 15)  # half an octave, 150 ms: about a cell of the last feature map
-RANDOM_ORDERS = 20  # the smallest number of which 95 % is an integer
-_CURVE_STEPS = 8
-_MAX_CLIPS = 6  # evenly spaced; more hardly change the curves
-_CONFIDENT_FRACTION = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,9 +291,10 @@ class Faithfulness:
     def line(self) -> str:
         """The result in words."""
         if self.is_faithful:
-            return "the map names what the scorer listens to, better than random regions do"
-        action = ("taking away", "putting back")[self.fraction_beaten[1] < self.fraction_beaten[0]]
-        return f"the map does no better than random regions when {action} what it names: do not trust it"
+            return "the map shows what the scorer listens to: it is better than random regions"
+        deletion, insertion = self.fraction_beaten
+        test = "insertion" if insertion < deletion else "deletion"
+        return f"the map is no better than random regions in the {test} test: do not trust it"
 
 
 def measure_faithfulness(

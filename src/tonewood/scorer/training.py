@@ -25,7 +25,7 @@ from tonewood.dsp.features import (
     window_batches,
 )
 from tonewood.scorer.network import Scorer
-from tonewood.scorer.training_loop import TrainingRun, TrainingState
+from tonewood.scorer.training_loop import TrainingRun, TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.stats.classification import balanced_accuracy
 from tonewood.stats.sampling import TakeWeights, weighted_mean
@@ -137,24 +137,17 @@ def train_scorer(
         Of a `ValidationCheck.run`, to resume; all other arguments must be the same.
     """
     start_time = time.perf_counter()
-    generator = torch.Generator().manual_seed(seed)
-    scorer = Scorer(settings, spectrum, generator)
-    # Fixed before training, so that both sides are normalised alike.
-    scorer.row_mean.copy_(_folders_row_mean(scorer, train))
-    scorer.to(device)
-    run = TrainingRun(scorer, training, generator)
-    if state is not None:
-        run.resume(state)
+    row_mean = partial(_folders_row_mean, train)
+    run = start_run(settings, spectrum, training, row_mean, seed=seed, device=device, state=state)
+    scorer = run.scorer
+    draw_loss = partial(label_loss, scorer, train, run.local_batch, training, run.generator, device)
     validation = _validation_excerpts(held_out, scorer.crop_frames)
-    while not run.finished:
-        loss = label_loss(scorer, train, run.local_batch, training, generator, device)
-        run.update(loss)
-        if run.validation_due:
-            reference, source = map(torch.cat, _score_takes(scorer, validation, device))
-            validation_loss = euclidean_loss(reference, source)
-            run.record_validation(validation_loss)
-            accuracy = _window_accuracy(reference, source)
-            yield ValidationCheck(run.step, training.steps, loss.item(), accuracy, validation_loss, run)
+    for loss in run.iterate_checks(draw_loss):
+        reference, source = map(torch.cat, _score_takes(scorer, validation, device))
+        validation_loss = euclidean_loss(reference, source)
+        run.record_validation(validation_loss)
+        accuracy = _window_accuracy(reference, source)
+        yield ValidationCheck(run.step, training.steps, loss, accuracy, validation_loss, run)
     run.load_best()
     scorer.cpu().requires_grad_(False).eval()
     yield evaluate_scorer(scorer, held_out, run.step, time.perf_counter() - start_time)
@@ -232,7 +225,7 @@ def augment_crops(crops: Tensor, training: TrainingSettings, generator: torch.Ge
     batch, rows, frames = crops.shape
     slope = torch.linspace(-1, 1, rows).to(crops)[None, :, None]
     tilt = torch.randn(batch, 1, 1, generator=generator).to(crops) * training.tilt_db * slope
-    # Bilinear interpolation of coarse noise: a bump spans about 6 rows and 30 frames.
+    # Bilinear interpolation of noise on a coarse grid, about 6 rows by 30 frames.
     coarse = torch.randn(batch, 1, max(2, rows // 6), max(2, frames // 30), generator=generator)
     mask = torch.nn.functional.interpolate(
         coarse.to(crops), size=(rows, frames), mode="bilinear", align_corners=True
@@ -250,7 +243,7 @@ def measure_calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Ca
     """Compare scores with the share of source windows among those that have them."""
     score = torch.cat([reference, source])
     label = torch.cat([torch.zeros_like(reference), torch.ones_like(source)])
-    index = (score * bins).long().clamp_max(bins - 1)
+    index = (score * bins).long().clamp_max(bins - 1)  # a score of 1 belongs to the last bin
     used = [index == b for b in range(bins) if (index == b).any()]
     mean = [float(score[m].mean()) for m in used]
     share = [float(label[m].mean()) for m in used]
@@ -264,7 +257,7 @@ def _validation_excerpts(held_out: LabelledTakes, frames: int) -> LabelledTakes:
     sides = []
     for side in (held_out.reference, held_out.source):
         ratio = _VALIDATION_WINDOWS * frames / sum(take.shape[1] for take in side)
-        middles = []  # beginnings and ends of recordings are often quiet
+        middles = []
         for take in side:
             length = take.shape[1] if ratio >= 1 else max(frames, round(ratio * take.shape[1]))
             start = max(0, (take.shape[1] - length) // 2)
@@ -299,7 +292,7 @@ def _window_accuracy(reference: Tensor, source: Tensor) -> float:
     return 0.5 * float(reference_accuracy + (source >= 0.5).float().mean())
 
 
-def _folders_row_mean(scorer: Scorer, takes: LabelledTakes) -> Tensor:
+def _folders_row_mean(takes: LabelledTakes, scorer: Scorer) -> Tensor:
     """Return the mean relative level of each row [row], both folders weighted equally."""
     means = []
     for side, weights in ((takes.reference, takes.take_weights), (takes.source, None)):

@@ -5,7 +5,7 @@ training gives exactly the same scorer. Processes started by `torchrun` share ea
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor, distributed
 
 from tonewood.errors import CallError, DeviceError
 from tonewood.scorer.network import Scorer, tensors_below
-from tonewood.settings import TrainingSettings
+from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 
-_MIN_LOSS_GAIN = 1e-4  # smaller improvements of the held-out loss are noise
+_MIN_LOSS_GAIN = 1e-4  # of the held-out loss; a smaller improvement does not count
 _RANK_SEED_STRIDE = 7_919  # the judge's seed is the next number, so processes must be further apart
 
 TrainingState = Mapping[str, Tensor]
@@ -46,6 +46,7 @@ class TrainingRun:
         self.finished = False
         self.best_loss = float("inf")
         self._best = _clone_weights(scorer)
+        # All processes start from the same weights, which are drawn before; their crops must differ.
         if process_rank():
             generator.manual_seed(generator.initial_seed() + _RANK_SEED_STRIDE * process_rank())
 
@@ -58,6 +59,14 @@ class TrainingRun:
     def validation_due(self) -> bool:
         """True if the held-out takes are to be scored now."""
         return not self.step % self.training.check_every or self.step == self.training.steps
+
+    def iterate_checks(self, draw_loss: Callable[[], Tensor]) -> Iterator[float]:
+        """Step down losses until the end; yields the last loss whenever the scorer is to be validated."""
+        while not self.finished:
+            loss = draw_loss()
+            self.update(loss)
+            if self.validation_due:
+                yield loss.item()
 
     def update(self, loss: Tensor) -> None:
         """Take one step along the gradient of a loss."""
@@ -122,6 +131,32 @@ class TrainingRun:
         self._optimiser.load_state_dict(optimiser)
         position = {"last_epoch": self.step, "_step_count": self.step + 1, "_last_lr": [rate]}
         self._scheduler.load_state_dict({**self._scheduler.state_dict(), **position})
+
+
+def start_run(
+    settings: ScorerSettings,
+    spectrum: SpectrumSettings,
+    training: TrainingSettings,
+    row_mean: Callable[[Scorer], Tensor],
+    *,
+    seed: int,
+    device: str,
+    state: TrainingState | None,
+) -> TrainingRun:
+    """Build a scorer on a device, and its training run; continues from `state` if given.
+
+    Parameters
+    ----------
+    row_mean : callable
+        Mean relative level of each row [row] of the training data.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scorer = Scorer(settings, spectrum, generator)
+    scorer.row_mean.copy_(row_mean(scorer))
+    run = TrainingRun(scorer.to(device), training, generator)
+    if state is not None:
+        run.resume(state)
+    return run
 
 
 def process_rank() -> int:
