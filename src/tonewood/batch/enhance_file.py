@@ -170,8 +170,9 @@ def _enhance_new(
         channels=reader.channels,
         samples=enhancement.input_analysis.n_samples,
     )
+    match = enhancement.output.loudness_match
     mask_record = MaskRecord.without_parts(enhancement.mask)
-    recipe = build_recipe(recording, model, enhancement, mask_record, key.carried)
+    recipe = build_recipe(recording, model, enhancement, match, mask_record, key.carried)
     # The key was computed before the work: an output must not be attributed to other audio.
     if recipe.input.sha256 != key.input_sha256:
         raise AudioError(
@@ -255,11 +256,11 @@ def _plot(
     plot_enhancement(
         path,
         enhancement.input_analysis.wave,
-        enhancement.output_analysis.wave,
+        enhancement.output.analysis.wave,
         enhancement.applied,
         enhancement.spectrum,
         title=enhancement_title(recording, model, enhancement.certificate.scorer),
-        after_gain_db=enhancement.loudness_match.gain_db,
+        after_gain_db=enhancement.output.loudness_match.gain_db,
         overwrite=overwrite,
     )
 
@@ -295,12 +296,12 @@ def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement)
         yield f"the input has {reader.tracks} audio tracks; the first was used"
     if reader.clipped:
         yield "the input is clipped; the clipped peaks are not restored"
-    match = enhancement.loudness_match
+    match = enhancement.output.loudness_match
     deficit = match.loudness_before - match.loudness_after
     if match.peak_limited and math.isfinite(deficit):
         yield f"{deficit:.1f} LU quieter than the input, to keep the true peak under its ceiling"
     settings = enhancement.settings.render
-    if not settings.matches_loudness and enhancement.peak > 1:
+    if not settings.matches_loudness and enhancement.output.peak > 1:
         remedy = "leave out --no-match to prevent this"
         if settings.match:  # a part of the recording is changed, and its level is not matched
             remedy = "the level of a part is not matched: lower the input first"

@@ -316,13 +316,12 @@ def search_around_pins(
     composed = compose_mask(mask, edit, settings.render.max_gain_db)
     result = render_edit(samples, rate, model, composed, edit, settings, certificate)
     yield Enhancement(
-        samples=result.rendered.samples,
-        rate=rate,
         mask=mask,
         prior=settings.prior.kind,
         steps=step.number,
         certificate=result.certificate,
-        rendered=result.rendered,
         settings=settings,
         spectrum=model.settings.spectrum,
+        rate=rate,
+        rendered=result.rendered,
     )

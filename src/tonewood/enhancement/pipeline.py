@@ -137,14 +137,28 @@ def render_and_analyse(
 
 
 @dataclass(frozen=True, eq=False)
-class Enhancement:
+class EnhancementResult:
+    """Mask of an enhancement and its certificate, without the audio; fields as in `Enhancement`."""
+
+    mask: Mask
+    prior: str
+    steps: int
+    certificate: Certificate
+    settings: EnhanceSettings
+    spectrum: SpectrumSettings
+
+    @property
+    def applied(self) -> Mask:
+        """Mask that was applied: the selected component, times the amount."""
+        return effective_mask(self.mask, self.settings.render, self.spectrum)
+
+
+@dataclass(frozen=True, eq=False)
+class Enhancement(EnhancementResult):
     """Result of an enhancement, in memory.
 
     Parameters
     ----------
-    samples : float32 array (channels, samples)
-    rate : int
-        Of input and output, Hz.
     mask : Mask
         Found mask; `applied` is the part of it that `settings.render` selects.
     prior : str
@@ -153,32 +167,27 @@ class Enhancement:
         Search steps.
     certificate : Certificate
         Scores of input and output (0 sounds like the reference), and checks of the change.
-    rendered : RenderResult
-        Loudness and gain.
     settings : EnhanceSettings
     spectrum : SpectrumSettings
         The model's analysis; the mask lives on its frames.
+    rate : int
+        Of input and output, Hz.
+    rendered : RenderResult
+        Output, its loudness and gain.
     """
 
-    samples: NDArray[np.float32]
     rate: int
-    mask: Mask
-    prior: str
-    steps: int
-    certificate: Certificate
     rendered: RenderResult
-    settings: EnhanceSettings
-    spectrum: SpectrumSettings
 
     @property
-    def loudness_match(self) -> LoudnessMatch:
-        """Loudness and gain."""
-        return self.rendered
+    def samples(self) -> NDArray[np.float32]:
+        """Output (channels, samples)."""
+        return self.rendered.samples
 
     @property
     def applied(self) -> Mask:
-        """Mask that was applied: the selected component, times the amount."""
-        return effective_mask(self.mask, self.settings.render, self.spectrum).load()
+        """Mask that was applied, in memory."""
+        return super().applied.load()
 
     @property
     def scorer(self) -> Change:
@@ -210,45 +219,29 @@ class Enhancement:
 
 
 @dataclass(frozen=True, eq=False)
-class StreamedEnhancement:
+class StreamedEnhancement(EnhancementResult):
     """Result of an enhancement of any length; audio and mask are on disk.
 
     Parameters
     ----------
-    input_analysis, output_analysis : Analysis
-    loudness_match : LoudnessMatch
-        Loudness and gain.
-    peak : float
-        Largest sample of the output; 1.0 is full scale.
-    mask, prior, steps, certificate, settings, spectrum
-        As in `Enhancement`.
+    source : AudioSource
+        Input.
+    input_analysis : Analysis
+    output : RenderedAudio
     """
 
+    source: AudioSource
     input_analysis: Analysis
-    output_analysis: Analysis
-    mask: Mask
-    prior: str
-    steps: int
-    certificate: Certificate
-    loudness_match: LoudnessMatch
-    peak: float
-    settings: EnhanceSettings
-    spectrum: SpectrumSettings
-    _source: AudioSource
-    _samples: DiskArray | None
-
-    @property
-    def applied(self) -> Mask:
-        """Mask that was applied: the selected component, times the amount."""
-        return effective_mask(self.mask, self.settings.render, self.spectrum)
+    output: RenderedAudio
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield the output in blocks (channels, samples)."""
-        if self._samples is None:
-            yield from self._source.blocks()
+        samples = self.output.samples
+        if samples is None:
+            yield from self.source.blocks()
             return
-        for segment in split_segments(self._samples.frames, _OUTPUT_BLOCK_SAMPLES):
-            yield self._samples.read(segment.start, segment.stop).numpy() * self.loudness_match.factor
+        for segment in split_segments(samples.frames, _OUTPUT_BLOCK_SAMPLES):
+            yield samples.read(segment.start, segment.stop).numpy() * self.output.loudness_match.factor
 
 
 def enhance_array(
@@ -265,20 +258,17 @@ def enhance_array(
             yield event
         else:
             result = event
+    # At amount 0 the input itself, not a copy of its blocks.
     output = samples if settings.render.amount == 0 else np.concatenate(list(result.blocks()), axis=1)
-    match = result.loudness_match
     yield Enhancement(
-        samples=output,
-        rate=rate,
         mask=result.mask.load(),
         prior=result.prior,
         steps=result.steps,
         certificate=result.certificate,
-        rendered=RenderResult(
-            match.gain_db, match.loudness_before, match.loudness_after, match.peak_limited, samples=output
-        ),
         settings=settings,
         spectrum=result.spectrum,
+        rate=rate,
+        rendered=result.output.loudness_match.with_samples(output),
     )
 
 
@@ -340,7 +330,9 @@ def render_and_certify(
     device : str
         Scorer and judge are there already.
     """
-    audio = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir, device)
+    output = render_and_analyse(
+        source, analysis, found_mask.mask, model, settings.render, scratch_dir, device
+    )
     spectrum = model.settings.spectrum
     applied = effective_mask(found_mask.mask, settings.render, spectrum)
     scorer_hz = center_frequencies(model.settings.scorer.bands, spectrum)
@@ -348,29 +340,27 @@ def render_and_certify(
         mask_db=resample_mask(applied, scorer_hz, spectrum.hop / spectrum.rate, analysis.rows_db.frames),
         roughness_db=applied.roughness_db,
         input_db=analysis.rows_db,
-        output_db=audio.analysis.rows_db,
+        output_db=output.analysis.rows_db,
     )
     before = measure_input(analysis.rows_db, model, effective_settings)
     return StreamedEnhancement(
-        input_analysis=analysis,
-        output_analysis=audio.analysis,
         mask=found_mask.mask,
         prior=effective_settings.prior.kind,
         steps=found_mask.steps,
         certificate=certify_rendering(rendered, before, model, settings.certificate),
-        loudness_match=audio.loudness_match,
-        peak=audio.peak,
         settings=settings,
         spectrum=spectrum,
-        _source=source,
-        _samples=audio.samples,
+        source=source,
+        input_analysis=analysis,
+        output=output,
     )
 
 
 def build_recipe(
     recording: InputRecord,
     model: Model,
-    enhancement: Enhancement | StreamedEnhancement,
+    enhancement: EnhancementResult,
+    match: LoudnessMatch,
     mask: MaskRecord,
     carried: TransferRecord | None = None,
 ) -> Recipe:
@@ -383,7 +373,6 @@ def build_recipe(
     carried : TransferRecord, optional
         Recipe that the mask was transferred from.
     """
-    match = enhancement.loudness_match
     loudness = None
     if math.isfinite(match.loudness_before) and math.isfinite(match.loudness_after):
         loudness = Change(before=match.loudness_before, after=match.loudness_after)
