@@ -243,14 +243,15 @@ def render_edit(
     """
     render = settings.render.model_copy(update={"amount": edit.amount})
     output = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
-    rows = analyse_source(ArraySource(samples, rate), model).rows_db
+    rows = analyse_source(ArraySource(samples, rate), model, with_pitch=False).rows_db
+    output_rows = analyse_source(ArraySource(output.samples, rate), model, with_pitch=False).rows_db
     frames = np.arange(rows.frames) * mask.hop_seconds
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     rendered = RenderedMask(
         mask_db=TensorTimeSeries(torch.from_numpy(mask.gain_at(hz, frames)) * edit.amount),
         roughness_db=mask.roughness_db * edit.amount,
         input_db=rows,
-        output_db=analyse_source(ArraySource(output.samples, rate), model).rows_db,
+        output_db=output_rows,
     )
     before = InputMeasurements.of_certificate(found_certificate)
     certificate = certify_rendering(rendered, before, model, settings.certificate)

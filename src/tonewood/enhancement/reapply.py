@@ -104,7 +104,9 @@ def apply_transfer(
     # The recipe's search is not repeated: only the prior is evaluated for the new recording.
     used = settings.replace(search=dict(steps=0))
     varying = transfer.record.varying
-    analysis = analyse_source(source, model, scratch_dir)
+    # Only a prior that adapts to the recording reads its pitches.
+    adapts = varying not in ("same", "none")
+    analysis = analyse_source(source, model, scratch_dir, with_pitch=adapts)
     if varying == "same":
         _check_same_duration(analysis.n_samples, source.rate, transfer.input)
         mask = transfer.mask
