@@ -25,6 +25,7 @@ from tonewood.dsp.features import (
     chunk_size_for,
     compute_chunk_features,
     frame_levels,
+    total_power,
 )
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudness_blocks
 from tonewood.model.model import Model
@@ -216,8 +217,7 @@ class AnalysisAccumulator:
         self._wave.append(chunk.wave)
         self._rows.append(chunk.rows_db)
         level = frame_levels(chunk.rows_db)
-        # In double precision, because float32 would lose quiet frames of a long recording.
-        self._power += float((level.double() * (np.log(10) / 10)).exp().sum())
+        self._power += total_power(level)
         self._loudest = max(self._loudest, float(level.max()))
         if chunk.pitches.shape[1]:
             self._pitches.append(chunk.pitches)

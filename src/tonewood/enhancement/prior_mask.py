@@ -27,6 +27,7 @@ from tonewood.dsp.features import (
     center_frequencies,
     frame_levels,
     remove_envelope,
+    total_power,
 )
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import Analysis, AudioSource
@@ -77,8 +78,7 @@ def find_prior_mask(
         activity = suggestions.activity[part.start : part.stop]
         mask = priors.combine(activity, masks, suggestions.means_db, weights)
         gains.append(mask)
-        level = frame_levels(analysis.rows_db.read(part.start, part.stop) + mask)
-        power += float((level.double() * (np.log(10) / 10)).exp().sum())
+        power += total_power(frame_levels(analysis.rows_db.read(part.start, part.stop) + mask))
     level_db = 10 * float(np.log10(power / frames))
 
     spectrum = model.settings.spectrum
