@@ -164,7 +164,8 @@ def _run_items(
         failed += isinstance(event.event, FileFailure)
         audio_hours += (row.seconds or 0.0) / 3600
         elapsed = time.monotonic() - started
-        per_minute = 60 * audio_hours / elapsed
+        # A coarse clock may not have advanced if the first input could not even be planned.
+        per_minute = 60 * audio_hours / elapsed if elapsed else 0.0
         # Mean time per recording so far; the division is safe because one is completed.
         seconds_left = (total - completed) * elapsed / completed
         yield BatchProgress(completed, failed, total, audio_hours, per_minute, seconds_left)
