@@ -60,7 +60,7 @@ class FileStarted(NamedTuple):
 
 @dataclass(frozen=True)
 class OutputKind:
-    """How a command names its outputs, and how it recognises earlier ones among its inputs.
+    """Names of a command's outputs, and the test for earlier outputs among its inputs.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class OutputKind:
     name : callable
         Returns the output's path below the output folder for an input's path below its folder.
     is_earlier_output : callable
-        Tells whether a file is an output of an earlier run into a folder.
+        Returns whether a file is an output of an earlier run into a folder.
     """
 
     suffixes: Collection[str]
