@@ -48,7 +48,7 @@ from tonewood.mask.render import (
 )
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, Settings, SpectrumSettings
+from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, SpectrumSettings
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
@@ -435,10 +435,9 @@ def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> En
         for name in SearchSettings.model_fields
         if getattr(settings.search, name) == getattr(defaults.search, name)
     }
-    changes: dict[str, Settings] = {"search": settings.search.model_copy(update=search)}
+    adapted = settings.model_copy(update={"search": settings.search.model_copy(update=search)})
     if settings.render.max_gain_db == defaults.render.max_gain_db:
-        limit = {"max_gain_db": PREFERENCE_MAX_GAIN_DB}
-        changes["render"] = settings.render.model_copy(update=limit)
+        adapted = adapted.replace(render=dict(max_gain_db=PREFERENCE_MAX_GAIN_DB))
     if settings.prior.kind == "auto":
-        changes["prior"] = settings.prior.model_copy(update={"kind": "none"})
-    return settings.model_copy(update=changes)
+        adapted = adapted.replace(prior=dict(kind="none"))
+    return adapted
