@@ -1,7 +1,7 @@
 """Edit a mask with notes and regions, render the edit, and search again around pinned notes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,9 +114,9 @@ def refine_rows(hz: FloatArray) -> FloatArray:
     return mel_to_hz(np.concatenate([fine, above]))
 
 
-def notes_mask(notes: tuple[Note, ...], row_hz: Tensor, frame_s: Tensor) -> Tensor:
+def notes_mask(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
     """Return the mask [row, frame] in dB of notes alone."""
-    rows, frames = _note_profiles(list(notes), row_hz, frame_s)
+    rows, frames = _note_profiles(notes, row_hz, frame_s)
     return render_sticky_notes(torch.tensor([note.gain_db for note in notes]), rows, frames)
 
 
@@ -189,7 +189,7 @@ def _region_as_note(region: EditRegion) -> Note:
     )
 
 
-def note_coverage(notes: list[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
+def note_coverage(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
     """Return the coverage [row, frame] of each cell by notes, 0 to 1."""
     if not notes:
         return torch.zeros(len(row_hz), len(frame_s))
@@ -201,7 +201,7 @@ def note_coverage(notes: list[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
     return coverage
 
 
-def _note_profiles(notes: list[Note], row_hz: Tensor, frame_s: Tensor) -> tuple[Tensor, Tensor]:
+def _note_profiles(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> tuple[Tensor, Tensor]:
     """Return profiles [note, row] and [note, frame]; edges are at most half as wide as the note."""
     pairs = []
     for note in notes:
@@ -293,7 +293,7 @@ def search_around_pins(
     row_hz = torch.from_numpy(grid.hz).float()
     audible = tuple(note for note in pinned if not note.muted)
     notes = notes_mask(audible, row_hz, frame_s) if audible else torch.zeros(len(row_hz), len(frame_s))
-    coverage = note_coverage(list(pinned), row_hz, frame_s)
+    coverage = note_coverage(pinned, row_hz, frame_s)
     pinned_db = torch.from_numpy(found_mask.gain_at(grid.hz, frame_s.double().numpy())) + notes
     prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model)
     prior_db = prior.mask_db.read(0, len(frame_s))
